@@ -1,0 +1,37 @@
+"""What a data set is to runner: two parts, each tensors or a map-style data set."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+Part = tuple[Tensor, Tensor] | Dataset
+"""(inputs, targets), first axis the samples; or a map-style `Dataset` whose items are (input, target)."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as its function (`_target_` in `conf/data/<name>.yaml`) returns it.
+
+    Inputs are uint8 images (N, C, H, W) with values 0-255, which are scaled to [0, 1], or float
+    features of any shape (N, ...). Targets are integer class labels (N,) or float values (N,) or (N, K).
+    Whether integers are classes or numbers is the loss's affair.
+
+    Attributes:
+        name: what reports and MLflow call it.
+        train: the training part; validation samples are split off it.
+        test: the test part, never trained on; None if there is none.
+        mean: subtracted from the (scaled) inputs, by channel or feature; None computes it from the
+            training samples.
+        std: the inputs are divided by it afterwards; None computes it from the training samples.
+        classes: the names of the classes 0, 1, ...; None if they have none.
+        origin: where the samples came from: a path, a package.
+    """
+
+    name: str
+    train: Part
+    test: Part | None = None
+    mean: float | list[float] | None = 0.0
+    std: float | list[float] | None = 1.0
+    classes: list[str] | None = None
+    origin: str = ""

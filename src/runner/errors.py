@@ -1,0 +1,29 @@
+"""The one exception a user's mistake becomes, and the words that help to mend it."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class ConfigError(Exception):
+    """Something in the config (or the machine it asks for) is wrong; nothing has been started.
+
+    Attributes:
+        problems: one sentence each: what is wrong, and what to write instead.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class TrainingError(Exception):
+    """Training cannot go on (a non-finite loss, say); the run ends FAILED with this sentence."""
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Say which of the choices the word resembles, or list them: `did you mean cnn?`."""
+    names = sorted(choices)
+    close = get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"choose from {', '.join(names)}" if names else "there is nothing to choose from"
