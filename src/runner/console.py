@@ -1,0 +1,130 @@
+"""What the person sees, and `run.log`: plain lines on standard error, under a progress bar if it is a terminal."""
+
+import logging
+import sys
+from pathlib import Path
+from time import perf_counter, time
+
+from tqdm import tqdm
+
+from .settings import TrainerSettings
+
+log = logging.getLogger("runner")
+
+REFRESH_SECONDS = 0.2  # each refresh of the bar reads the running loss from the device
+
+
+class _Terminal(logging.Handler):
+    """Lines on standard error that do not tear a progress bar apart."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def set_up(quiet: bool = False) -> None:
+    """Send runner's lines to standard error; of warnings, with `quiet`, only those."""
+    log.handlers = [handler for handler in log.handlers if not isinstance(handler, _Terminal)]
+    terminal = _Terminal(logging.WARNING if quiet else logging.INFO)
+    log.addHandler(terminal)
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+
+
+def open_log(path: Path) -> logging.Handler:
+    """Keep every line in a file too, with its time; tracebacks stand only there."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    log.addHandler(handler)
+    return handler
+
+
+def close_log(handler: logging.Handler) -> None:
+    """Close what `open_log` opened."""
+    log.removeHandler(handler)
+    handler.close()
+
+
+class Bar:
+    """The progress of training: a bar an epoch on a terminal, one line an epoch everywhere.
+
+    Args:
+        trainer: for the number of epochs.
+        batch_size: of the training batches.
+        samples: of the training part.
+        quiet: show no bar.
+    """
+
+    def __init__(self, trainer: TrainerSettings, batch_size: int, samples: int, quiet: bool = False) -> None:
+        self._epochs = trainer.epochs
+        self._batch_size, self._samples = batch_size, samples
+        self._bar: tqdm | None = None
+        self._shown = sys.stderr.isatty() and not quiet
+        self._next = 0.0
+        self._epoch = self._started_at_sample = 0
+        self._started = 0.0
+
+    def start_epoch(self, epoch: int, batches: int, done: int) -> None:
+        """Show nothing yet: an epoch of milliseconds needs no bar."""
+        self._epoch, self._started = epoch, perf_counter()
+        self._started_at_sample = done * self._batch_size
+        self._next = self._started + REFRESH_SECONDS
+
+    def due(self) -> bool:
+        """Whether it is time to refresh."""
+        return self._shown and perf_counter() >= self._next
+
+    def batch(self, done: int, loss: float) -> None:
+        """Redraw the bar of this epoch."""
+        if self._bar is None:
+            self._bar = tqdm(
+                total=self._samples,
+                unit=" samples",
+                unit_scale=True,
+                leave=False,
+                dynamic_ncols=True,
+                file=sys.stderr,
+                bar_format="{desc} {bar} {n_fmt}/{total_fmt} {postfix} [{elapsed}<{remaining}]",
+            )
+        samples = min(done * self._batch_size, self._samples)
+        seconds = perf_counter() - self._started
+        self._bar.start_t = time() - seconds  # the ETA is this epoch's
+        self._bar.n, self._bar.initial = samples, self._started_at_sample
+        self._bar.set_description_str(
+            f"epoch {self._epoch:>{len(str(self._epochs))}}/{self._epochs}", refresh=False
+        )
+        rate = (samples - self._started_at_sample) / seconds
+        self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} samples/s", refresh=False)
+        self._bar.refresh()
+        self._next = perf_counter() + REFRESH_SECONDS
+
+    def end_epoch(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
+        """Print the epoch's line."""
+        self.close()
+        parts = [f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}"]
+        for part in ("train", "val"):
+            values = [
+                f"{name.partition('/')[2]} {shown(name, value)}"
+                for name, value in metrics.items()
+                if name.startswith(f"{part}/")
+            ]
+            if values:
+                parts.append(f"{part} " + " ".join(values))
+        parts.append(f"{metrics['time/epoch_seconds']:.2f} s")
+        log.info("  ".join(parts) + ("  best" if best else ""))
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        log.warning(text)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def shown(name: str, value: float) -> str:
+    """A metric's value for people: accuracies in per cent, small losses with their leading digits."""
+    if name.endswith("accuracy"):
+        return f"{100 * value:6.2f} %"
+    return f"{value:.4f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"

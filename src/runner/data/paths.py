@@ -1,0 +1,35 @@
+"""A path the user typed, as a file that is there."""
+
+from pathlib import Path
+
+from runner.errors import ConfigError, did_you_mean
+
+
+def find_data_file(path: str | Path, key: str) -> Path:
+    """Return the absolute path of a file the config names.
+
+    Args:
+        path: absolute, relative to the current directory, or beginning with `~`.
+        key: the knob it was given by, for the error: `data.path`.
+
+    Raises:
+        ConfigError: if there is no such file, or it is empty.
+    """
+    try:
+        file = Path(str(path)).expanduser().absolute()
+    except RuntimeError as error:  # the home of a user who doesn't exist
+        raise ConfigError(f"{key}={path}: {error}; write the full path") from error
+    try:
+        if file.is_dir():
+            raise ConfigError(f"{key}={path} is a folder; name a file in it")
+        if not file.parent.is_dir():
+            raise ConfigError(f"{key}={path}: there is no folder {file.parent}; write the file's full path")
+        if not file.exists():
+            siblings = [entry.name for entry in file.parent.iterdir() if entry.suffix == file.suffix]
+            hint = did_you_mean(file.name, siblings) if siblings else "name a file that is there"
+            raise ConfigError(f"{key}={path}: there is no such file in {file.parent}; {hint}")
+        if file.stat().st_size == 0:
+            raise ConfigError(f"{key}={path} is empty; name a file with samples")
+    except OSError as error:
+        raise ConfigError(f"{key}={path} cannot be read: {error.strerror or error}; name another") from error
+    return file

@@ -1,0 +1,123 @@
+"""Where to compute: `device=auto|cpu|cuda|mps`, resolved before anything is built."""
+
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from .errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that is there.
+
+    Attributes:
+        requested: what the config asked for.
+        torch: the device tensors go to.
+        threads: CPU threads of one operation; sums depend on it in the last bits, so it is recorded.
+    """
+
+    requested: str
+    torch: torch.device
+    threads: int
+
+    def __str__(self) -> str:
+        """`auto -> cpu (2 threads)`."""
+        if self.torch.type == "cuda":
+            effective = f"{self.torch} ({torch.cuda.get_device_name(self.torch)})"
+        elif self.torch.type == "cpu":
+            effective = f"cpu ({self.threads} thread{'s' if self.threads > 1 else ''})"
+        else:
+            effective = str(self.torch)
+        return effective if self.requested == effective.split(" ")[0] else f"{self.requested} -> {effective}"
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was told, so that a clock read next is true."""
+        if self.torch.type == "cuda":
+            torch.cuda.synchronize(self.torch)
+        elif self.torch.type == "mps":
+            torch.mps.synchronize()
+
+    def free_memory(self) -> int:
+        """Bytes that tensors could still take."""
+        if self.torch.type == "cuda":
+            return torch.cuda.mem_get_info(self.torch)[0]
+        import psutil
+
+        return psutil.virtual_memory().available
+
+
+def resolve(name: str, index: int = 0, threads: int | str = "auto") -> Device:
+    """Find the device and set the number of CPU threads of this process.
+
+    Raises:
+        ConfigError: the device is not there; the sentence says why. There is no silent fallback.
+    """
+    if name == "auto":
+        name_found = (
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    else:
+        name_found = name
+    if name_found == "cuda":
+        _check_cuda(index)
+        device = torch.device("cuda", index)
+        torch.cuda.set_device(device)
+    elif name_found == "mps":
+        _check_mps()
+        device = torch.device("mps")
+    else:
+        device = torch.device("cpu")
+    count = _usable_cores() if threads == "auto" else int(threads)
+    torch.set_num_threads(count)
+    return Device(requested=name, torch=device, threads=count)
+
+
+def _usable_cores() -> int:
+    """The cores this process may run on; fewer if OMP_NUM_THREADS, which torch has read, says so."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, torch.get_num_threads()))
+
+
+def _check_cuda(index: int) -> None:
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        if index >= count:
+            raise ConfigError(
+                f"device.index={index}: this machine shows {count} CUDA device(s); write 0 to {count - 1}"
+            )
+        return
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if torch.version.cuda is None and torch.version.hip is None:
+        why = "this torch is a CPU-only build: install a CUDA build of torch"
+    elif hidden is not None and hidden.strip() in ("", "-1"):
+        why = f"CUDA_VISIBLE_DEVICES={hidden!r} hides every device: unset it"
+    elif not _driver_found():
+        why = "no NVIDIA driver is installed"
+    else:
+        why = "the NVIDIA driver shows no usable device (see nvidia-smi)"
+    raise ConfigError(f"device=cuda is not available: {why}; or write device=auto or device=cpu")
+
+
+def _driver_found() -> bool:
+    """Whether the NVIDIA driver's own library is on this machine."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _check_mps() -> None:
+    if torch.backends.mps.is_available():
+        return
+    if sys.platform != "darwin":
+        why = "it is the GPU of an Apple computer, and this is none"
+    elif not torch.backends.mps.is_built():
+        why = "this torch was built without it"
+    else:
+        why = "it needs macOS 14 or later and an Apple GPU"
+    raise ConfigError(f"device=mps is not available: {why}; or write device=auto or device=cpu")

@@ -1,0 +1,57 @@
+"""Where things lie on disk: the outputs folder, and a run's own folder in it."""
+
+import os
+import re
+from pathlib import Path
+
+from .errors import ConfigError
+
+TRACES = ("config.yaml", "metrics.jsonl", "checkpoints")
+
+
+def outputs() -> Path:
+    """Where runs are kept: `RUNNER_OUTPUTS`, or `outputs` below the current directory."""
+    return Path(os.environ.get("RUNNER_OUTPUTS") or "outputs").expanduser().resolve()
+
+
+def make_run_folder(wanted: str, exact: bool) -> Path:
+    """Make a folder that no other run has: of two starts in one second, the second gets `<name>_2`.
+
+    Args:
+        wanted: the path the config asks for.
+        exact: the user named it, so it is taken as it is, or not at all.
+
+    Raises:
+        ConfigError: it cannot be made, or there is a run in it already.
+    """
+    path = Path(wanted).expanduser().resolve()
+    try:
+        if exact:
+            path.mkdir(parents=True, exist_ok=True)
+            if any((path / trace).exists() for trace in TRACES):
+                raise ConfigError(
+                    f"hydra.run.dir={wanted} holds a run already: write resume={wanted}, or another folder"
+                )
+            return path
+        path = path.with_name(re.sub(r"[^A-Za-z0-9._-]+", "-", path.name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            candidate = path if number == 1 else path.with_name(f"{path.name}_{number}")
+            try:
+                candidate.mkdir()
+                return candidate
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make the folder {path}: {error.strerror}; set RUNNER_OUTPUTS to a folder that can be written"
+        ) from error
+
+
+def short(path: Path) -> str:
+    """A path as a person would type it from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,463 @@
+"""How training works, from top to bottom: `fit`, `train_epoch`, `evaluate`.
+
+Nothing in here knows of a config or of MLflow. The device is not asked for a number inside a step: sums stay
+on it and are read once a logging interval. (A GradScaler reads one number a step; so does `on_nonfinite=skip`.)
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from time import perf_counter
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import FORMAT, Checkpoints, rng_state, set_rng_state
+from .data.loading import Loader, Loaders
+from .device import Device
+from .errors import TrainingError
+from .loss import Loss
+from .optimizer import trainable
+from .precision import Precision
+from .scheduler import Schedule
+from .settings import EarlyStoppingSettings, TrainerSettings
+
+Metrics = dict[str, float]
+
+
+class Interrupted(Exception):
+    """Asked to stop; out of `fit` it comes with a checkpoint written."""
+
+
+class StopRequest(Protocol):
+    """Set from outside, by a signal handler; looked at after every step."""
+
+    requested: bool
+
+
+class Display(Protocol):
+    """What a person watches while training."""
+
+    def start_epoch(self, epoch: int, batches: int, done: int) -> None:
+        """An epoch begins, or goes on after `done` batches."""
+
+    def due(self) -> bool:
+        """Whether it wants to hear of the next batch."""
+
+    def batch(self, done: int, loss: float) -> None:
+        """So many batches of the epoch are done; the running mean of the loss."""
+
+    def end_epoch(self, epoch: int, metrics: Metrics, best: bool) -> None:
+        """An epoch is over."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know."""
+
+
+@dataclass
+class Progress:
+    """Where training stands, in primitives: part of every checkpoint.
+
+    Attributes:
+        epoch: the epoch in progress, from 1; one more than `trainer.epochs` when all are done.
+        batch: batches of it that are done.
+        step: optimizer steps taken.
+        sums: of the epoch in progress, as `Sums.state` gives them.
+        seconds: that its training has taken.
+        epoch_seconds: of each finished epoch.
+        best: the best value of the monitored metric, and `best_epoch` the epoch it was reached in.
+        stale: validations since then.
+        validated_step: the last step that was validated within an epoch.
+        cut_short: the epoch that `max_steps` or `max_time` ended early, if one did.
+    """
+
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    epoch_seconds: list[float] = field(default_factory=list)
+    best: float | None = None
+    best_epoch: int = 0
+    stale: int = 0
+    validated_step: int = 0
+    cut_short: int | None = None
+
+
+@dataclass
+class Training:
+    """Everything that `fit` works with."""
+
+    model: nn.Module
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    precision: Precision
+    device: Device
+    loaders: Loaders
+    settings: TrainerSettings
+    checkpoints: Checkpoints
+    log: Callable[[Mapping[str, float], int], None]
+    display: Display
+    stop: StopRequest
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self.parameters = trainable(self.model)
+        self.sums = Sums(self.loss, self.device.torch)
+        self.clock = Stopwatch(self.device)
+        self.monitor = Monitor(self.settings.monitor, self.settings.early_stopping)
+
+    @property
+    def best_is_last(self) -> bool:
+        """Whether there is nothing to tell a best epoch by."""
+        return self.loaders.val is None and self.settings.monitor.startswith("val/")
+
+
+class Sums:
+    """Running sums of loss and metrics over samples, on the device, in 64 bits where it has them."""
+
+    def __init__(self, loss: Loss, device: torch.device) -> None:
+        self.names = ["loss", *loss.metrics]
+        self._functions = list(loss.metrics.values())
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self._totals = [torch.zeros((), dtype=dtype, device=device) for _ in self.names]
+        self.samples = 0
+
+    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
+        """Add a batch: its mean loss (a scalar), its outputs (N, K) and targets (N, ...)."""
+        self.samples += len(targets)
+        self._totals[0].add_(loss.detach(), alpha=len(targets))
+        outputs = outputs.detach()
+        for total, function in zip(self._totals[1:], self._functions, strict=True):
+            total.add_(function(outputs, targets))
+
+    def means(self) -> Metrics:
+        """The means over the samples so far: one read of the device."""
+        *totals, samples = self.state()
+        return (
+            {name: total / samples for name, total in zip(self.names, totals, strict=True)} if samples else {}
+        )
+
+    def state(self) -> list[float]:
+        """The sums and, last, the number of samples: one read of the device."""
+        return [*torch.stack(self._totals).tolist(), float(self.samples)]
+
+    def reset(self, state: list[float] | None = None) -> None:
+        """Start from zero, or from what `state` gave."""
+        *totals, samples = state or [0.0] * (len(self._totals) + 1)
+        for total, value in zip(self._totals, totals, strict=True):
+            total.fill_(value)
+        self.samples = int(samples)
+
+
+class Stopwatch:
+    """Seconds of training alone: it stands still during validation and checkpoints, and waits for the device."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._seconds = 0.0
+        self._since: float | None = None
+
+    def start(self, seconds: float | None = None) -> None:
+        """Go on; with `seconds`, from that reading."""
+        self._device.synchronize()
+        self._seconds = self._seconds if seconds is None else seconds
+        self._since = perf_counter()
+
+    def stop(self) -> float:
+        """Stand still, and give the reading."""
+        if self._since is not None:
+            self._device.synchronize()
+            self._seconds += perf_counter() - self._since
+            self._since = None
+        return self._seconds
+
+    def read(self) -> float:
+        """The reading now, without waiting for the device."""
+        return self._seconds + (perf_counter() - self._since if self._since is not None else 0.0)
+
+
+class Monitor:
+    """Which value of the monitored metric is best, and whether it is time to give up."""
+
+    def __init__(self, metric: str, early_stopping: EarlyStoppingSettings) -> None:
+        self.metric = metric
+        self.higher_is_better = metric.endswith("/accuracy")
+        self._patience, self._min_delta = early_stopping.patience, early_stopping.min_delta
+
+    def update(self, progress: Progress, value: float) -> bool:
+        """Take a new value into account; whether it is the best so far. A value that is not finite never is."""
+        best = progress.best
+        gain = math.inf if best is None else (value - best if self.higher_is_better else best - value)
+        better = math.isfinite(value) and gain > 0
+        # Patience counts what is better by min_delta; the best checkpoint follows whatever is better at all.
+        progress.stale = 0 if better and gain > self._min_delta else progress.stale + 1
+        if better:
+            progress.best, progress.best_epoch = value, progress.epoch
+        return better
+
+    def exhausted(self, progress: Progress) -> bool:
+        """Whether patience has run out."""
+        return self._patience is not None and progress.stale >= self._patience
+
+
+def fit(t: Training) -> str | None:
+    """Train until the planned epochs, steps or seconds are done, or patience has run out.
+
+    Returns:
+        Why training ended before its epochs were done; None if it did not.
+
+    Raises:
+        Interrupted: a stop was requested; the last checkpoint holds everything up to that step.
+        TrainingError: the loss is not finite.
+    """
+    t.model.train()
+    t.loss.train()
+    while t.progress.epoch <= t.settings.epochs:
+        if t.monitor.exhausted(t.progress):
+            return f"{t.monitor.metric} has not improved in {t.progress.stale} validations"
+        try:
+            reached = one_epoch(t)
+        except Interrupted:
+            # Raised between two steps only, so this is a state to go on from.
+            save_within_epoch(t)
+            raise
+        if reached:
+            return reached
+    return None
+
+
+def one_epoch(t: Training) -> str | None:
+    """Train the epoch in progress, or what is left of it, and finish it."""
+    p = t.progress
+    t.sums.reset(p.sums)
+    t.clock.start(p.seconds)
+    if p.step and (reached := limit_reached(t)):  # a finished run that was resumed
+        return reached
+    reached = train_epoch(t)
+    p.seconds = t.clock.stop()
+    finish_epoch(t, last=reached is not None or p.epoch == t.settings.epochs)
+    return reached
+
+
+def train_epoch(t: Training) -> str | None:
+    """Train on the batches of the epoch in progress that are not done yet.
+
+    Returns:
+        The limit that training reached, if it did; the epoch may then be incomplete.
+    """
+    p, s = t.progress, t.settings
+    batches = len(t.loaders.train)
+    saved_at = perf_counter()
+    usable = True  # the step in progress; False if a loss in it was not finite and is to be skipped
+    t.display.start_epoch(p.epoch, batches, p.batch)
+    if p.batch:  # resumed: what the last step may still owe
+        if validation_due(t):
+            validate_within_epoch(t)
+        if reached := limit_reached(t):
+            return reached
+    for index, (inputs, targets) in enumerate(t.loaders.train.epoch(p.epoch, p.batch), start=p.batch):
+        with t.precision.autocast():
+            outputs = t.model(inputs)
+        outputs = t.precision.upcast(outputs)
+        loss = t.loss(outputs, targets)
+        if s.on_nonfinite == "skip" and not math.isfinite(loss.item()):
+            usable = False
+        else:
+            t.sums.add(loss, outputs, targets)
+            if s.grad_accumulation > 1:
+                # Weighted by its share of the step's samples: exactly the gradient of one large batch.
+                loss = loss * (len(targets) / samples_of_step(t.loaders.train, index, s.grad_accumulation))
+            t.precision.backward(loss)
+        if (index + 1) % s.grad_accumulation and index + 1 < batches:
+            continue
+
+        p.batch = index + 1
+        if not usable:
+            t.optimizer.zero_grad(set_to_none=True)
+            t.display.note(
+                f"the loss is not finite in epoch {p.epoch} after step {p.step}: this step is skipped"
+            )
+            usable = True
+        elif t.precision.step(t.optimizer, t.parameters, s.clip_norm):
+            p.step += 1
+            if t.schedule.scheduler is not None and t.schedule.every == "step":
+                t.schedule.scheduler.step()
+            if s.log_every_steps is not None and p.step % s.log_every_steps == 0:
+                t.log({"train/loss_step": running_loss(t)}, p.step)
+            if validation_due(t):
+                validate_within_epoch(t)
+        if t.display.due():
+            t.display.batch(p.batch, running_loss(t))
+        if reached := limit_reached(t):
+            return reached
+        if p.batch == batches:
+            break
+        checkpoint_due = (
+            s.checkpoint_every_steps is not None and p.step % s.checkpoint_every_steps == 0
+        ) or (
+            s.checkpoint_every_seconds is not None and perf_counter() - saved_at >= s.checkpoint_every_seconds
+        )
+        if checkpoint_due:
+            save_within_epoch(t)
+            saved_at = perf_counter()
+        if t.stop.requested:
+            raise Interrupted
+    return None
+
+
+def limit_reached(t: Training) -> str | None:
+    """The limit of steps or seconds that is reached, in words."""
+    p, s = t.progress, t.settings
+    if s.max_steps is not None and p.step >= s.max_steps:
+        return f"trainer.max_steps={s.max_steps} is reached"
+    if s.max_time is not None and sum(p.epoch_seconds) + t.clock.read() >= s.max_time:
+        return f"trainer.max_time={s.max_time:g} is reached"
+    return None
+
+
+def finish_epoch(t: Training, last: bool) -> None:
+    """Validate, log, compare with the best, step the schedule and write a checkpoint, as far as each is due."""
+    p, s = t.progress, t.settings
+    if t.stop.requested:
+        raise Interrupted
+    validate_due = t.loaders.val is not None and (last or p.epoch % s.validate_every_epochs == 0)
+    log_due = last or validate_due or p.epoch % s.log_every_epochs == 0
+    metrics: Metrics = {}
+    if log_due or t.monitor.metric.startswith("train/"):
+        metrics |= {f"train/{name}": mean for name, mean in t.sums.means().items()}
+        require_finite(t, metrics.get("train/loss", 0.0), "train/loss")
+    if validate_due and t.loaders.val is not None:
+        metrics |= {f"val/{name}": mean for name, mean in evaluate(t, t.loaders.val).items()}
+        require_finite(t, metrics["val/loss"], "val/loss")
+    monitored = metrics.get(t.monitor.metric)
+    best = monitored is not None and t.monitor.update(p, monitored)
+    last = last or t.monitor.exhausted(p)
+    if log_due:
+        metrics["lr"] = t.optimizer.param_groups[0]["lr"]
+        metrics["time/epoch_seconds"] = p.seconds
+        metrics["throughput/samples_per_second"] = t.sums.samples / p.seconds
+        t.log(metrics, p.epoch)
+    if last or p.epoch % s.log_every_epochs == 0:
+        t.display.end_epoch(p.epoch, metrics, best)
+    if t.schedule.scheduler is not None and t.schedule.every == "epoch":
+        t.schedule.scheduler.step()
+    checkpoint_due = best or last or p.epoch % s.checkpoint_every_epochs == 0
+    if t.best_is_last:
+        best, p.best_epoch = checkpoint_due, p.epoch
+    if p.batch < len(t.loaders.train):
+        p.cut_short = p.epoch
+    p.epoch_seconds.append(p.seconds)
+    p.epoch, p.batch, p.sums, p.seconds = p.epoch + 1, 0, [], 0.0
+    if checkpoint_due:
+        save(t, best)
+
+
+def evaluate(t: Training, loader: Loader) -> Metrics:
+    """The means over all samples of loss and metrics, with dropout and the like at rest.
+
+    Raises:
+        Interrupted: a stop was requested.
+    """
+    was_training = t.model.training
+    t.model.eval()
+    t.loss.eval()
+    sums = Sums(t.loss, t.device.torch)
+    with torch.inference_mode():
+        for inputs, targets in loader.epoch(0):
+            with t.precision.autocast():
+                outputs = t.model(inputs)
+            outputs = t.precision.upcast(outputs)
+            sums.add(t.loss(outputs, targets), outputs, targets)
+            if t.stop.requested:
+                break
+    t.model.train(was_training)
+    t.loss.train(was_training)
+    if t.stop.requested:
+        raise Interrupted
+    return sums.means()
+
+
+def validation_due(t: Training) -> bool:
+    """Whether the step just taken is one to validate after."""
+    p, every = t.progress, t.settings.validate_every_steps
+    return every is not None and p.step % every == 0 and p.step > p.validated_step
+
+
+def validate_within_epoch(t: Training) -> None:
+    """Validate between two steps: logged by step, and a candidate for the best weights."""
+    if t.loaders.val is None:
+        return
+    t.clock.stop()
+    means = evaluate(t, t.loaders.val)
+    t.progress.validated_step = t.progress.step
+    t.log({f"val/{name}_step": mean for name, mean in means.items()}, t.progress.step)
+    monitored = {f"val/{name}": mean for name, mean in means.items()}.get(t.monitor.metric)
+    if monitored is not None and t.monitor.update(t.progress, monitored):
+        save_within_epoch(t, best=True)
+    t.clock.start()
+
+
+def running_loss(t: Training) -> float:
+    """The mean training loss of the epoch so far: one read of the device."""
+    return require_finite(t, t.sums.means().get("loss", 0.0), "train/loss")
+
+
+def require_finite(t: Training, value: float, name: str) -> float:
+    """Give the value back, or end the run if it is not finite and `on_nonfinite` does not ignore that."""
+    if not math.isfinite(value) and t.settings.on_nonfinite != "ignore":
+        good = t.checkpoints.last
+        raise TrainingError(
+            f"{name} is {value} in epoch {t.progress.epoch} at step {t.progress.step}; "
+            + (f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint before it")
+            + "; a lower optimizer.lr or trainer.clip_norm=1 may help"
+        )
+    return value
+
+
+def samples_of_step(loader: Loader, index: int, accumulation: int) -> int:
+    """How many samples the optimizer step has that the batch `index` (from 0) belongs to."""
+    first = index // accumulation * accumulation * loader.batch_size
+    return min(first + accumulation * loader.batch_size, loader.samples) - first
+
+
+def save_within_epoch(t: Training, best: bool = False) -> None:
+    """Write a checkpoint from which the epoch in progress goes on at its next batch."""
+    t.progress.sums, t.progress.seconds = t.sums.state(), t.clock.stop()
+    save(t, best)
+    t.clock.start()
+
+
+def save(t: Training, best: bool) -> None:
+    """Write a checkpoint; the last good one is not replaced by one whose weights are not finite."""
+    if t.parameters:
+        finite = torch.stack([torch.isfinite(p.detach()).all() for p in t.parameters]).all()
+        require_finite(t, 0.0 if finite.item() else math.nan, "a weight")
+    t.checkpoints.save(state(t), best)
+
+
+def state(t: Training) -> dict[str, Any]:
+    """Everything that exact resume needs, as tensors and primitives."""
+    return {
+        "format": FORMAT,
+        "model": t.model.state_dict(),
+        "optimizer": t.optimizer.state_dict(),
+        "scheduler": t.schedule.scheduler.state_dict() if t.schedule.scheduler is not None else {},
+        "scaler": t.precision.state_dict(),
+        "ema": {},
+        "rng": rng_state(t.device.torch),
+        "progress": asdict(t.progress),
+    }
+
+
+def restore(t: Training, state: Mapping[str, Any]) -> None:
+    """Go on from what `state` gave."""
+    t.model.load_state_dict(state["model"])
+    t.optimizer.load_state_dict(state["optimizer"])
+    if t.schedule.scheduler is not None:
+        t.schedule.scheduler.load_state_dict(state["scheduler"])
+    t.precision.load_state_dict(state["scaler"])
+    set_rng_state(state["rng"], t.device.torch)
+    t.progress = Progress(**state["progress"])

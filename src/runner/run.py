@@ -1,0 +1,155 @@
+"""The story of one run: open the record, fit, test with the best weights, report, close."""
+
+import logging
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from . import console, report
+from .build import Experiment
+from .checkpoint import Checkpoints, load
+from .console import Bar
+from .errors import TrainingError
+from .loop import Interrupted, Training, evaluate, fit, restore
+from .record import describe, served, write_config
+from .tracking.environment import environment
+from .tracking.tracker import Tracker
+
+log = logging.getLogger("runner")
+
+DELIVERY_SECONDS = 10.0
+DELIVERY_SECONDS_STOPPED = 3.0  # a scheduler that asked us to stop does not wait long
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        status: FINISHED, FAILED or KILLED, as MLflow names them.
+        exit_code: 0, 1, or 128 plus the number of the signal.
+        result: what `result.json` holds.
+    """
+
+    status: str
+    exit_code: int
+    result: dict[str, Any]
+
+
+class Stop:
+    """A request to stop, made by SIGINT or SIGTERM; a second SIGINT does not ask any more."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.signal = signal.SIGINT
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler: nothing is saved in here, the loop looks at `requested` after every step."""
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested, self.signal = True, signal.Signals(number)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle signals while training; only the main thread of a process can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        former = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+
+def run(x: Experiment, folder: Path, resume_from: dict[str, Any] | None = None) -> Outcome:
+    """Train, test and record one experiment.
+
+    Args:
+        x: as `build` made it.
+        folder: the run's own, locked by this process.
+        resume_from: the checkpoint to go on from.
+    """
+    log_file = console.open_log(folder / "run.log")
+    write_config(x.config, folder)
+    (folder / "environment.txt").write_text(environment(), encoding="utf-8")
+    tracker = Tracker(folder, describe(x, folder), x.tracking.uri)
+    bar = Bar(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
+    stop = Stop()
+    training = Training(
+        model=x.model,
+        loss=x.loss,
+        optimizer=x.optimizer,
+        schedule=x.schedule,
+        precision=x.precision,
+        device=x.device,
+        loaders=x.loaders,
+        settings=x.trainer,
+        checkpoints=Checkpoints(folder / "checkpoints", x.trainer.keep_checkpoints),
+        log=tracker.log,
+        display=bar,
+        stop=stop,
+    )
+    final: dict[str, float] = {}
+    status, exit_code = "FAILED", 1
+    try:
+        report.head(x, folder, tracker.location)
+        if resume_from is not None:
+            restore(training, resume_from)
+            log.info("resumed    at epoch %d, step %d", training.progress.epoch, training.progress.step)
+        with stop.listening():
+            ended = fit(training)
+            bar.close()
+            if ended:
+                log.info("stopped    %s", ended)
+            best = load(training.checkpoints.best)
+            x.model.load_state_dict(best["model"])
+            if x.loaders.test is not None:
+                final = {f"test/{name}": value for name, value in evaluate(training, x.loaders.test).items()}
+                tracker.log(final, training.progress.best_epoch)
+        if x.tracking.log_model:
+            served(x, folder / "model")
+        status, exit_code = "FINISHED", 0
+    except (Interrupted, KeyboardInterrupt) as interruption:
+        status, exit_code = "KILLED", 128 + stop.signal
+        kept = (
+            "a checkpoint is written"
+            if isinstance(interruption, Interrupted)
+            else "at once, the last checkpoint stands"
+        )
+        bar.close()
+        log.warning("stopped    by %s: %s", stop.signal.name, kept)
+    except TrainingError as error:
+        bar.close()
+        log.error("error: %s", error)
+        tracker.tag({"runner.error": str(error)})
+    except Exception as error:
+        bar.close()
+        first_line = (str(error) or type(error).__name__).strip().split("\n")[0]
+        (log.exception if x.console.verbose else log.error)("error: %s: %s", type(error).__name__, first_line)
+        log.debug(traceback.format_exc())
+        tracker.tag({"runner.error": f"{type(error).__name__}: {first_line}"})
+    finally:
+        bar.close()
+        seconds = DELIVERY_SECONDS_STOPPED if status == "KILLED" else DELIVERY_SECONDS
+        result = report.result(training, x, folder, status, tracker.run_id, final)
+        if status == "FINISHED":
+            report.plots(folder)
+            report.closing(training, x, folder, final)
+        else:
+            report.how_to_resume(training, folder, status)
+        delivered = tracker.close(status, seconds)
+        if not delivered:
+            log.warning(
+                "not all of it is in MLflow yet; deliver the rest by: python -m runner.sync run=%s",
+                report.short(folder),
+            )
+        console.close_log(log_file)
+    return Outcome(status, exit_code, result)

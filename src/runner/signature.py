@@ -1,0 +1,110 @@
+"""Holding the arguments of a config against the signature of what they are meant for, before calling it."""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, Union, get_args, get_origin
+
+from .errors import did_you_mean
+from .schema import show
+
+MISSING = "???"
+SPECIAL = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
+
+
+def check(
+    group: str, target: Callable[..., Any], arguments: Mapping[str, Any], supplied: Collection[str]
+) -> list[str]:
+    """Find unknown names, missing ones and values of the wrong type.
+
+    Args:
+        group: the config group, for the sentences: `optimizer`.
+        target: the class or function that will be called.
+        arguments: the group's keys and values.
+        supplied: names that runner passes itself.
+
+    Returns:
+        One sentence a problem; nothing if the target does not tell its signature.
+    """
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return []
+    name = getattr(target, "__qualname__", str(target))
+    named = {k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    hints = _hints(target)
+    problems = []
+    for key, value in arguments.items():
+        if key in SPECIAL:
+            continue
+        if key not in named:
+            if not open_ended:
+                offered = [k for k in named if k not in supplied and k != "params"]
+                problems.append(f"{group}.{key}: {name} takes no {key}; {did_you_mean(key, offered)}")
+        elif key in hints and value != MISSING and not fits(value, hints[key]):
+            problems.append(f"{group}.{key}={show(value)} is not {describe(hints[key])}, which {name} needs")
+    for key, parameter in named.items():
+        if parameter.default is parameter.empty and key not in arguments and key not in supplied:
+            problems.append(f"{group}.{key} is missing: {name} needs it; write +{group}.{key}=...")
+    return problems
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function)
+    except Exception:  # an annotation that cannot be resolved says nothing
+        return {}
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value out of YAML can be what the annotation says; True wherever that cannot be told."""
+    origin, members = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if isinstance(value, Mapping) and "_target_" in value:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(fits(value, member) for member in members)
+    if origin is Literal:
+        return value in members
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (str, bool):
+        return isinstance(value, hint)
+    if hint is type(None):
+        return value is None
+    if origin in (list, tuple) or hint in (list, tuple):
+        if not isinstance(value, list | tuple):
+            return False
+        if origin is tuple and members and members[-1] is not Ellipsis:
+            return len(value) == len(members) and all(map(fits, value, members))
+        return not members or all(fits(item, members[0]) for item in value)
+    # A tensor, a module, a callable: nothing a plain value of YAML could be.
+    return not (inspect.isclass(hint) and isinstance(value, str | int | float | bool))
+
+
+def describe(hint: Any) -> str:
+    """An annotation in words."""
+    origin, members = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        plain = [member for member in members if member in (int, float, str, bool) or get_origin(member)]
+        words = " or ".join(describe(member) for member in plain or members)
+        return f"{words} or null" if type(None) in members and plain else words
+    if origin is Literal:
+        return "one of " + ", ".join(map(show, members))
+    if origin in (list, tuple) and members:
+        return f"a list such as [{describe(members[0])}, ...]"
+    names = {
+        float: "a number",
+        int: "a whole number",
+        str: "a text",
+        bool: "true or false",
+        list: "a list",
+        tuple: "a list",
+    }
+    return names.get(hint, f"a {getattr(hint, '__name__', hint)}")

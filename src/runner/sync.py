@@ -1,0 +1,97 @@
+"""Deliver to MLflow what an outage or a kill kept from it: `python -m runner.sync [run=<run dir>]`."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from runner.errors import ConfigError
+from runner.tracking import journal
+from runner.tracking.deliver import Delivery, outstanding
+from runner.tracking.folder import claim, owned
+from runner.tracking.manifest import FOLDER, NAME, Manifest
+from runner.tracking.options import parse
+from runner.tracking.store import explain
+
+USAGE = "python -m runner.sync [key=value ...]: deliver to MLflow whatever an outage or a kill kept from it."
+OPTIONS = {
+    "run": "a run's folder; without it, every run below the outputs folder that has something undelivered",
+    "tracking.uri": "the store's address, where it needs credentials or has moved",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; one line a run goes to standard error.
+
+    Returns:
+        0 if everything is delivered, 1 if something is not, 2 for a wrong argument.
+    """
+    try:
+        options = parse(sys.argv[1:] if argv is None else argv, USAGE, OPTIONS)
+        folders = [_run_folder(options["run"])] if "run" in options else list(_undelivered(outputs_folder()))
+    except ConfigError as error:
+        return fail(*error.problems)
+    if not folders:
+        _say("nothing to deliver")
+    delivered = [_deliver(folder, options.get("tracking.uri")) for folder in folders]
+    return 0 if all(delivered) else 1
+
+
+def fail(*problems: str) -> int:
+    """Print what is wrong with the arguments; returns the exit code for it."""
+    _say(*(f"error: {problem}" for problem in problems))
+    return 2
+
+
+def outputs_folder() -> Path:
+    """Return the outputs folder: `RUNNER_OUTPUTS`, or `outputs` below the current directory."""
+    return Path(os.environ.get("RUNNER_OUTPUTS") or "outputs").expanduser()
+
+
+def mark_killed(folder: Path) -> None:
+    """Tell the truth about a run whose process is gone without a word; its folder must be claimed."""
+    manifest = Manifest.load(folder)
+    if manifest.status != "RUNNING":
+        return
+    points, _ = journal.read(folder / journal.NAME)
+    last_sign = round(points[-1].time * 1000) if points else manifest.start_time
+    manifest.tags["runner.ended"] = "killed without notice"
+    manifest.ended("KILLED", last_sign).save(folder)
+
+
+def _deliver(folder: Path, uri: str | None) -> bool:
+    if owned(folder):
+        _say(f"{folder}: still running, it delivers itself")
+        return True
+    try:
+        with claim(folder):
+            mark_killed(folder)
+            delivery = Delivery(folder, uri)
+            done = delivery.step()
+    except Exception as error:  # one run that can't be delivered must not keep the others back
+        _say(f"{folder}: not delivered: {explain(error)}")
+        return False
+    _say(f"{folder}: delivered as run {delivery.run_id} ({Manifest.load(folder).status})")
+    return done
+
+
+def _run_folder(value: str) -> Path:
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(f"run={value}: there is no such folder")
+    if not (folder / FOLDER / NAME).is_file():
+        raise ConfigError(f"run={value}: not the folder of a tracked run (was it tracking=off?)")
+    return folder
+
+
+def _undelivered(outputs: Path) -> Iterator[Path]:
+    for pattern in ("runs/*", "sweeps/*/*"):
+        yield from (folder for folder in sorted(outputs.glob(pattern)) if outstanding(folder))
+
+
+def _say(*lines: str) -> None:
+    print(*lines, sep="\n", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""The files of an ended run: into the run's artifacts, and the model folder into a logged model."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.tracking import journal
+from runner.tracking.files import write_json
+from runner.tracking.manifest import Manifest
+from runner.tracking.state import State
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+_FILES = ("config.yaml", "environment.txt", "run.log", "result.json", journal.NAME)
+MODEL = "model"
+
+
+def deliver(
+    client: "MlflowClient", folder: Path, manifest: Manifest, state: State, save: Callable[[], None]
+) -> None:
+    """Upload what is new or changed since the last time; `save` notes each file as it is done."""
+    assert state.run_id is not None
+    _fill_in_run_id(folder / "result.json", state.run_id)
+    for path in _files(folder, manifest):
+        name = path.relative_to(folder).as_posix()
+        stat = path.stat()
+        version = [stat.st_size, stat.st_mtime_ns]
+        if state.artifacts.get(name) == version:
+            continue
+        client.log_artifact(state.run_id, str(path), name.rpartition("/")[0] or None)
+        state.artifacts[name] = version
+        save()
+    if manifest.log_model and (folder / MODEL / "MLmodel").is_file():
+        _deliver_model(client, folder, state)
+        save()
+
+
+def _files(folder: Path, manifest: Manifest) -> Iterator[Path]:
+    yield from (folder / name for name in _FILES if (folder / name).is_file())
+    for name in ("plots", "checkpoints") if manifest.log_checkpoints else ("plots",):
+        yield from (path for path in sorted((folder / name).rglob("*")) if path.is_file())
+
+
+def _fill_in_run_id(path: Path, run_id: str) -> None:
+    """Complete a result written while the store was away: nobody could know the run's id then."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(result, dict) and result.get("run_id", run_id) is None:
+        write_json(path, result | {"run_id": run_id})
+
+
+def _deliver_model(client: "MlflowClient", folder: Path, state: State) -> None:
+    """Turn the saved model into the run's logged model, READY once all its files are there.
+
+    A resumed run may end with another best model: each saved folder (MLflow gives it a `model_uuid`)
+    becomes a logged model of its own, and `runs:/<run id>/model` finds the newest.
+    """
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    assert state.run_id is not None
+    source = folder / MODEL
+    description = Model.load(str(source))
+    if state.model_uuid == description.model_uuid:
+        return
+    run = client.get_run(state.run_id)
+    model = _find_or_create_model(client, run.info.experiment_id, state.run_id, description.model_uuid)
+    client.log_model_artifacts(model.model_id, str(source))
+    # What was saved before MLflow knew of it gets the ids that `log_model` would have written.
+    description.run_id = state.run_id
+    description.model_id = model.model_id
+    description.artifact_path = model.artifact_location
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "MLmodel"
+        description.save(str(path))
+        client.log_model_artifact(model.model_id, str(path))
+    outputs = run.outputs.model_outputs if run.outputs is not None else []
+    if model.model_id not in {output.model_id for output in outputs}:
+        client.log_outputs(state.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    _link_metrics(client, folder, state, model.model_id)
+    client.finalize_logged_model(model.model_id, "READY")
+    state.model_id, state.model_uuid = model.model_id, description.model_uuid
+
+
+def _find_or_create_model(
+    client: "MlflowClient", experiment_id: str, run_id: str, model_uuid: str
+) -> "LoggedModel":
+    ours = f"source_run_id = '{run_id}' AND tags.`runner.model_uuid` = '{model_uuid}'"
+    found = client.search_logged_models([experiment_id], ours, max_results=1)
+    if found:
+        return found[0]
+    return client.create_logged_model(experiment_id, MODEL, run_id, {"runner.model_uuid": model_uuid})
+
+
+def _link_metrics(client: "MlflowClient", folder: Path, state: State, model_id: str) -> None:
+    """Show the test metrics at the model too: the same points once more, with the model named."""
+    from mlflow.entities import Metric
+
+    assert state.run_id is not None
+    points, _ = journal.read(folder / journal.NAME)
+    last = {point.name: point for point in points if point.name.startswith("test/")}
+    metrics = [
+        Metric(state.keys[name], value, round(time * 1000), step, model_id=model_id, run_id=state.run_id)
+        for name, value, step, time in last.values()
+    ]
+    if metrics:
+        client.log_batch(state.run_id, metrics=metrics)

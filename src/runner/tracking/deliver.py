@@ -1,0 +1,238 @@
+"""Delivery: what the run's folder holds goes to MLflow, in order, once, from wherever it was interrupted."""
+
+import getpass
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from runner.tracking import artifacts, journal
+from runner.tracking.journal import Point
+from runner.tracking.manifest import Dataset, Manifest
+from runner.tracking.names import legal
+from runner.tracking.state import State
+from runner.tracking.store import StoreError, connect, get_or_create_experiment
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
+
+log = logging.getLogger("runner")
+
+T = TypeVar("T")
+
+# MLflow's limits for one request, and for one value.
+_METRICS_PER_BATCH = 1000
+_PARAMS_PER_BATCH = 100
+_PARAM_LENGTH = 6000
+_TAG_LENGTH = 8000
+
+
+def outstanding(folder: Path) -> bool:
+    """Tell whether a run's folder holds anything MLflow hasn't been told; asks the folder alone."""
+    try:
+        manifest = Manifest.load(folder)
+    except FileNotFoundError:
+        return False
+    state = State.load(folder)
+    ended = (manifest.status, manifest.end_time)
+    path = folder / journal.NAME
+    size = path.stat().st_size if path.exists() else 0
+    return manifest.status == "RUNNING" or (state.status, state.end_time) != ended or state.offset < size
+
+
+class Delivery:
+    """Delivers one run's folder; made again, it goes on where the last one stopped.
+
+    A point sent twice with its own timestamp is stored once, a parameter or tag with the same value is
+    accepted again, and a run, a logged model and its link are searched before they are made: so the notes
+    in `delivery.json` may lag behind what MLflow has, and a kill at any moment costs nothing.
+
+    Args:
+        folder: the run's folder, with a manifest.
+        uri: the store's address where the manifest's lacks something (credentials), or has moved.
+    """
+
+    def __init__(self, folder: Path, uri: str | None = None) -> None:
+        self.folder = folder
+        self.state = State.load(folder)
+        self._uri = uri
+        self._client: MlflowClient | None = None
+        self._abandoned = False
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id in MLflow, once it is known."""
+        return self.state.run_id
+
+    def abandon(self) -> None:
+        """Make a step that is under way in another thread end at the next thing it would note."""
+        self._abandoned = True
+
+    def step(self) -> bool:
+        """Deliver everything outstanding.
+
+        Returns:
+            True when the run has ended and MLflow has all of it.
+
+        Raises:
+            StoreError: the store refuses, in one sentence.
+            MlflowException: whatever else MLflow says; the next call goes on from here.
+        """
+        # Read before the journal: a manifest that says "ended" was written after the last metric.
+        manifest = Manifest.load(self.folder)
+        client, run_id = self._open(manifest)
+        if self.state.status != "RUNNING" and manifest.status == "RUNNING":
+            client.update_run(run_id, status="RUNNING")  # a resumed run
+            self._remember(status="RUNNING", end_time=None)
+        self._describe(client, run_id, manifest)
+        self._send_metrics(client, run_id)
+        if manifest.status == "RUNNING":
+            return False
+        artifacts.deliver(client, self.folder, manifest, self.state, self._save)
+        # Last of all: a run that says it has ended is complete.
+        if (self.state.status, self.state.end_time) != (manifest.status, manifest.end_time):
+            client.set_terminated(run_id, manifest.status, manifest.end_time)
+            self._remember(status=manifest.status, end_time=manifest.end_time)
+        return True
+
+    def _open(self, manifest: Manifest) -> tuple["MlflowClient", str]:
+        """Connect once, and find or create the run."""
+        if self._client is not None and self.state.run_id is not None:
+            return self._client, self.state.run_id
+        uri = self._uri or manifest.uri
+        client = self._client or connect(uri)
+        if self.state.run_id is None or not _exists(client, self.state.run_id):
+            self.state = State(run_id=_find_or_create_run(client, uri, manifest, self.folder))
+            self._save()
+        self._client = client
+        assert self.state.run_id is not None
+        return client, self.state.run_id
+
+    def _describe(self, client: "MlflowClient", run_id: str, manifest: Manifest) -> None:
+        """Send parameters and the data set once, and the tags that are new or changed."""
+        from mlflow.entities import Param, RunTag
+
+        if not self.state.params:
+            params = [
+                Param(key, value[:_PARAM_LENGTH]) for key, value in _legal_keys(manifest.params).items()
+            ]
+            for batch in _batches(params, _PARAMS_PER_BATCH):
+                client.log_batch(run_id, params=batch)
+            self._remember(params=True)
+        tags = {key: value[:_TAG_LENGTH] for key, value in _legal_keys(manifest.tags).items()}
+        changed = [RunTag(key, value) for key, value in tags.items() if self.state.tags.get(key) != value]
+        for batch in _batches(changed, _PARAMS_PER_BATCH):
+            client.log_batch(run_id, tags=batch)
+        if changed:
+            self._remember(tags=self.state.tags | tags)
+        if manifest.dataset is not None and not self.state.dataset:
+            client.log_inputs(run_id, [_dataset_input(manifest.dataset)])
+            self._remember(dataset=True)
+
+    def _send_metrics(self, client: "MlflowClient", run_id: str) -> None:
+        from mlflow.entities import Metric
+
+        points, end = journal.read(self.folder / journal.NAME, self.state.offset)
+        for batch in _batches(points, _METRICS_PER_BATCH):
+            metrics = [
+                Metric(self._key(point), point.value, round(point.time * 1000), point.step) for point in batch
+            ]
+            client.log_batch(run_id, metrics=metrics)
+        if end != self.state.offset:
+            self._remember(offset=end)
+
+    def _key(self, point: Point) -> str:
+        """Give the MLflow name of a metric: the same one for the whole life of the run."""
+        if point.name not in self.state.keys:
+            key = legal(point.name, self.state.keys.values())
+            if key != point.name:
+                log.info("the metric %s is called %s in MLflow, which refuses the name", point.name, key)
+            self.state.keys[point.name] = key
+        return self.state.keys[point.name]
+
+    def _remember(self, **changes: object) -> None:
+        for name, value in changes.items():
+            setattr(self.state, name, value)
+        self._save()
+
+    def _save(self) -> None:
+        if self._abandoned:
+            raise StoreError("delivery was given up here, another process may be at it")
+        self.state.save(self.folder)
+
+
+def _exists(client: "MlflowClient", run_id: str) -> bool:
+    """Tell whether the store has the run (a new store, or one moved away and made again, doesn't)."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    if run.info.lifecycle_stage != "active":
+        raise StoreError(
+            f"the run {run_id} was deleted in the tracking store: "
+            f"`mlflow runs restore --run-id {run_id}` brings it back"
+        )
+    return True
+
+
+def _find_or_create_run(client: "MlflowClient", uri: str, manifest: Manifest, folder: Path) -> str:
+    """Return the run that carries this manifest's key; the search makes creating it repeatable."""
+    experiment_id = manifest.experiment_id or get_or_create_experiment(
+        client, uri, manifest.experiment, manifest.artifact_root
+    )
+    found = client.search_runs([experiment_id], f"tags.`runner.key` = '{manifest.key}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    tags = {
+        "runner.key": manifest.key,
+        "runner.folder": str(folder.resolve()),
+        "mlflow.source.name": "runner",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": _user(),
+    }
+    if manifest.parent_run_id is not None:
+        tags["mlflow.parentRunId"] = manifest.parent_run_id
+    run = client.create_run(experiment_id, manifest.start_time, tags, manifest.run_name)
+    return str(run.info.run_id)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a user entry
+        return "unknown"
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _legal_keys(values: dict[str, str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for name, value in values.items():
+        named[legal(name, named)] = str(value)
+    return named
+
+
+def _dataset_input(dataset: Dataset) -> "DatasetInput":
+    from mlflow.entities import Dataset as MlflowDataset
+    from mlflow.entities import DatasetInput, InputTag
+
+    remote = dataset.origin.startswith(("http://", "https://"))
+    source = {"url": dataset.origin} if remote else {"uri": dataset.origin}
+    return DatasetInput(
+        MlflowDataset(
+            name=dataset.name,
+            digest=dataset.digest,
+            source_type="http" if remote else "local",
+            source=json.dumps(source),
+            profile=json.dumps(dataset.profile),
+        ),
+        [InputTag("mlflow.data.context", "training")],
+    )

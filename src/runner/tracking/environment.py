@@ -1,0 +1,79 @@
+"""What a run ran on: the machine, the packages, the code's commit. No environment variables, no secrets."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, distributions, version
+from pathlib import Path
+
+from runner.tracking.uri import redact
+
+_MAIN = ("runner", "torch", "torchvision", "numpy", "mlflow", "hydra-core", "omegaconf")
+_GIT_SECONDS = 5
+
+
+def environment() -> str:
+    """Describe Python, machine and packages, for `environment.txt`."""
+    lines = [
+        f"python: {platform.python_version()} ({platform.python_implementation()})",
+        f"platform: {platform.platform()}",
+        f"cpu: {_cpu()}",
+        f"cores: {os.cpu_count()} ({len(os.sched_getaffinity(0))} usable)"
+        if hasattr(os, "sched_getaffinity")
+        else f"cores: {os.cpu_count()}",
+        "",
+        *(f"{name}: {number}" for name in _MAIN if (number := _version(name)) is not None),
+        "",
+        "# every installed package",
+        *sorted(_packages(), key=str.lower),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def git_tags(cwd: Path) -> dict[str, str]:
+    """Describe the code's commit as MLflow tags; nothing outside a repository or without git."""
+    commit = _git(cwd, "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    tags = {"mlflow.source.git.commit": commit}
+    status = _git(cwd, "status", "--porcelain")
+    if status is not None:
+        tags["git.dirty"] = "true" if status else "false"
+    branch = _git(cwd, "symbolic-ref", "--short", "--quiet", "HEAD")
+    if branch:
+        tags["mlflow.source.git.branch"] = branch
+    remote = _git(cwd, "config", "--get", "remote.origin.url")
+    if remote:
+        tags["mlflow.source.git.repoURL"] = redact(remote)
+    return tags
+
+
+def _git(cwd: Path, *arguments: str) -> str | None:
+    command = ["git", "--no-optional-locks", "-C", str(cwd), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_GIT_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _packages() -> set[str]:
+    named = ((package.metadata["Name"], package.version) for package in distributions())
+    return {f"{name}=={number}" for name, number in named if name}

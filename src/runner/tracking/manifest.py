@@ -1,0 +1,113 @@
+"""What MLflow must be told about a run, written into the run's folder before anyone tells it."""
+
+import json
+import time
+import uuid
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from runner.tracking.files import write_json
+from runner.tracking.uri import strip_credentials
+
+FOLDER = ".tracking"
+NAME = "manifest.json"
+
+
+@dataclass
+class Dataset:
+    """The data a run trained on, as MLflow's `Dataset` input records it.
+
+    Attributes:
+        name: the data set's name.
+        digest: a fingerprint of contents and split, at most 36 characters.
+        origin: where it came from: a path, a URL or a library's name.
+        profile: figures about it (sizes, classes, mean and standard deviation).
+    """
+
+    name: str
+    digest: str
+    origin: str
+    profile: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Manifest:
+    """A run as its own process describes it; the deliverer only reads this.
+
+    Attributes:
+        uri: the tracking store, without credentials.
+        experiment: the experiment's name.
+        run_name: the name the MLflow UI shows.
+        artifact_root: where a local store keeps artifacts (absolute); None leaves it to the server.
+        params: the resolved config, flattened.
+        tags: what the run is searched by.
+        dataset: the data set, logged as an input in the context "training".
+        log_model: whether `model/` becomes the run's logged model.
+        log_checkpoints: whether `checkpoints/` goes along.
+        parent_run_id: the sweep's run, if this is one of its jobs.
+        experiment_id: set by a sweep, which has made the experiment already.
+        key: finds the run in MLflow when a kill came between its creation and remembering its id.
+        start_time: milliseconds since the epoch.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        end_time: milliseconds since the epoch, once the run has ended.
+    """
+
+    uri: str
+    experiment: str
+    run_name: str
+    artifact_root: str | None = None
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    dataset: Dataset | None = None
+    log_model: bool = True
+    log_checkpoints: bool = False
+    parent_run_id: str | None = None
+    experiment_id: str | None = None
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    start_time: int = field(default_factory=lambda: int(time.time() * 1000))
+    status: str = "RUNNING"
+    end_time: int | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write it into the run's folder, whole or not at all, and without credentials."""
+        content = asdict(self) | {"uri": strip_credentials(self.uri)}
+        if self.dataset is not None:
+            content["dataset"]["origin"] = strip_credentials(self.dataset.origin)
+        write_json(folder / FOLDER / NAME, content)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Manifest":
+        """Read it back from a run's folder.
+
+        Raises:
+            FileNotFoundError: the run was never tracked (`tracking=off`).
+        """
+        content = json.loads((folder / FOLDER / NAME).read_text(encoding="utf-8"))
+        known = {name: content[name] for name in content if name in {f.name for f in fields(cls)}}
+        if known.get("dataset") is not None:
+            known["dataset"] = Dataset(**known["dataset"])
+        return cls(**known)
+
+    def resumed(self, new: "Manifest") -> "Manifest":
+        """Go on as the same MLflow run: its identity and parameters stay, a changed setting becomes a tag.
+
+        Parameters are immutable in MLflow, so `trainer.epochs` raised on a resume is recorded as the tag
+        `resumed.trainer.epochs`.
+        """
+        changed = {
+            f"resumed.{name}": value for name, value in new.params.items() if self.params.get(name) != value
+        }
+        return replace(
+            self,
+            uri=new.uri,
+            tags=self.tags | new.tags | changed,
+            log_model=new.log_model,
+            log_checkpoints=new.log_checkpoints,
+            status="RUNNING",
+            end_time=None,
+        )
+
+    def ended(self, status: str, end_time: int | None = None) -> "Manifest":
+        """Tell how the run ended; now, unless a time in milliseconds is given."""
+        return replace(self, status=status, end_time=end_time or int(time.time() * 1000))

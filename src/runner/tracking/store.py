@@ -1,0 +1,188 @@
+"""The door to MLflow: one client, quiet and impatient, and a store that is made once by one process."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.errors import ConfigError
+from runner.tracking.uri import redact, sqlite_file, strip_credentials
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# The experiment opens in the UI's model-training view instead of the one for language-model traces.
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+# A server that is gone must not hold the deliverer for minutes: it has its own, longer patience.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is for results, the URL may be secret
+}
+_LOCK_SECONDS = 120
+
+# What SQLAlchemy, alembic and SQLite say of a schema that was never finished, or is none.
+_BROKEN = (
+    "already exists",
+    "no such table",
+    "no such column",
+    "Can't locate revision",
+    "not a database",
+    "malformed",
+)
+
+
+class StoreError(Exception):
+    """The tracking store can't take what it is given; the message is one sentence without credentials."""
+
+
+def local_uri(outputs: Path) -> str:
+    """Name the SQLite store of an outputs folder: `sqlite:///<absolute path>/mlflow.db`."""
+    return f"sqlite:///{outputs.resolve() / 'mlflow.db'}"
+
+
+def ui_url(uri: str, experiment_id: str | None = None, run_id: str | None = None) -> str | None:
+    """Give the page of a run (or experiment) on a tracking server; None for a store that is no server."""
+    if not uri.startswith(("http://", "https://")):
+        return None
+    page = strip_credentials(uri).rstrip("/") + "/"
+    if experiment_id is not None:
+        page += f"#/experiments/{experiment_id}"
+        if run_id is not None:
+            page += f"/runs/{run_id}"
+    return page
+
+
+def quiet_mlflow() -> None:
+    """Prepare the process for MLflow: no telemetry, short retries, nothing on the terminal.
+
+    Whatever goes wrong reaches us as an exception; MLflow would print it as well, traceback and all.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name in ("mlflow", "alembic", "sqlalchemy.engine") if "mlflow" in sys.modules else ():
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+
+def connect(uri: str) -> "MlflowClient":
+    """Open a store; a SQLite file that doesn't exist is created, by one process at a time.
+
+    Raises:
+        StoreError: the store is there but unusable.
+    """
+    quiet_mlflow()
+    from mlflow import MlflowClient
+
+    file = sqlite_file(uri)
+    if file is None:
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    # The client opens the store and migrates its schema at once; processes that race there corrupt it.
+    with _locked(file), _explained(file):
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def get_or_create_experiment(client: "MlflowClient", uri: str, name: str, artifact_root: str | None) -> str:
+    """Return the id of an experiment, making it if there is none; safe from several processes at once.
+
+    Raises:
+        StoreError: the experiment is in MLflow's trash.
+    """
+    from mlflow.exceptions import MlflowException
+
+    file = sqlite_file(uri)
+    with _locked(file) if file is not None else contextlib.nullcontext():
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
+            if artifact_root is None and file is not None:
+                artifact_root = str(file.parent / "mlartifacts")  # MLflow's own choice: the current directory
+            location = Path(artifact_root).as_uri() if artifact_root is not None else None
+            try:
+                return str(client.create_experiment(name, location, EXPERIMENT_TAGS))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                experiment = client.get_experiment_by_name(name)  # another machine was faster
+    if experiment.lifecycle_stage != "active":
+        raise StoreError(
+            f"the experiment {name} was deleted in the tracking store: "
+            f"`mlflow experiments restore -x {experiment.experiment_id}` brings it back"
+        )
+    return str(experiment.experiment_id)
+
+
+def find_run_folder(run_id: str, uri: str) -> Path:
+    """Find the folder of a run that MLflow knows.
+
+    Raises:
+        ConfigError: there is no such run, or its folder is on another machine or gone.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = connect(uri).get_run(run_id)
+    except (MlflowException, StoreError) as error:
+        raise ConfigError(
+            f"run {run_id} was not found in {strip_credentials(uri)}: {explain(error)}"
+        ) from error
+    folder = run.data.tags.get("runner.folder")
+    if folder is None:
+        raise ConfigError(f"run {run_id} was not made by runner: it has no tag runner.folder")
+    if not Path(folder).is_dir():
+        raise ConfigError(
+            f"the folder of run {run_id} is not here (it was {folder}): give its present place instead"
+        )
+    return Path(folder)
+
+
+def explain(error: BaseException) -> str:
+    """Put an error of MLflow into one line without credentials."""
+    text = " ".join(redact(str(error)).split()) or type(error).__name__
+    for cause, meaning in (
+        ("Connection refused", "the server does not answer (connection refused)"),
+        ("Name or service not known", "the server's name is not known"),
+        ("Failed to resolve", "the server's name is not known"),
+        ("Read timed out", "the server does not answer in time"),
+        ("timed out", "the server does not answer in time"),
+        ("database is locked", "the database is busy"),
+    ):
+        if cause in text:
+            return meaning
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{file}.lock", timeout=_LOCK_SECONDS):
+            yield
+    except Timeout:
+        raise StoreError(f"another process has kept {file}.lock for over {_LOCK_SECONDS} s") from None
+
+
+@contextlib.contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Turn the many ways a half-migrated or foreign database fails into one sentence that says what to do."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        if "out-of-date database schema" in text:
+            raise StoreError(
+                f"{file} was made by another version of MLflow: copy it, then run `mlflow db upgrade sqlite:///{file}`"
+            ) from error
+        if any(sign in text for sign in _BROKEN):
+            raise StoreError(
+                f"{file} is not a usable MLflow store (an interrupted migration leaves this): move it away, "
+                "the next run makes a new one and `python -m runner.sync run=<run folder>` fills it again"
+            ) from error
+        raise

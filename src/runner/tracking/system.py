@@ -1,0 +1,126 @@
+"""System metrics (`system/...`): what the machine did during the run, under MLflow's own names."""
+
+import contextlib
+import importlib
+import logging
+import sys
+import threading
+from typing import Any
+
+import psutil
+
+from runner.tracking.journal import Journal
+
+log = logging.getLogger("runner")
+
+_MEGABYTE = 1e6
+_FIRST = "system/cpu_utilization_percentage"
+
+
+class SystemMetrics:
+    """Samples the machine in a thread and writes to the journal; the step is the sample's number.
+
+    Args:
+        journal: a resumed run's samples are counted on from where its journal ends.
+        interval: seconds between two samples; one more is taken at the start and at the end.
+    """
+
+    def __init__(self, journal: Journal, interval: float = 10.0) -> None:
+        self._journal = journal
+        self._interval = interval
+        self._step = journal.last_step(_FIRST) + 1
+        self._process = psutil.Process()
+        self._network = psutil.net_io_counters()
+        self._gpus: _Gpus | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="runner-system-metrics", daemon=True)
+
+    def start(self) -> None:
+        """Take the first sample and go on in the background."""
+        psutil.cpu_percent()  # the first call only sets the mark that the next one measures from
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take the last sample and end."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._sample()
+            while not self._stop.wait(self._interval):
+                self._sample()
+            self._sample()
+        except OSError as error:  # the disk is full, or a counter isn't there: the training says what matters
+            log.info("no more system metrics: %s", error)
+
+    def _sample(self) -> None:
+        memory = psutil.virtual_memory()
+        disk = psutil.disk_usage(str(self._journal.path.parent))
+        metrics = {
+            _FIRST: psutil.cpu_percent(),
+            "system/process_memory_usage_megabytes": self._process.memory_info().rss / _MEGABYTE,
+            "system/system_memory_usage_megabytes": memory.used / _MEGABYTE,
+            "system/system_memory_usage_percentage": memory.used / memory.total * 100,
+            "system/disk_usage_percentage": disk.percent,
+            "system/disk_usage_megabytes": disk.used / _MEGABYTE,
+            "system/disk_available_megabytes": disk.free / _MEGABYTE,
+        }
+        network = psutil.net_io_counters()
+        if network is not None and self._network is not None:
+            received, sent = network.bytes_recv, network.bytes_sent
+            metrics["system/network_receive_megabytes"] = (received - self._network.bytes_recv) / _MEGABYTE
+            metrics["system/network_transmit_megabytes"] = (sent - self._network.bytes_sent) / _MEGABYTE
+        self._gpus = self._gpus or _find_gpus()
+        if self._gpus is not None:
+            metrics |= self._gpus.sample()
+        self._journal.write({name: round(value, 1) for name, value in metrics.items()}, self._step)
+        self._step += 1
+
+
+def _find_gpus() -> "_Gpus | None":
+    """Look for GPUs once torch is at work with one: nothing here initialises CUDA or imports torch."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    if cuda is None or not getattr(cuda, "is_initialized", lambda: False)():
+        return None
+    return _Gpus(cuda)
+
+
+class _Gpus:
+    """The NVIDIA devices torch sees; without NVML installed, only the memory torch holds itself.
+
+    `torch.cuda.mem_get_info` would tell more, but makes a context (hundreds of megabytes) on every device.
+    """
+
+    def __init__(self, cuda: Any) -> None:
+        self._cuda = cuda
+        self._nvml: Any = None
+        with contextlib.suppress(Exception):  # not installed, or installed without the driver's library
+            nvml = importlib.import_module("pynvml")
+            nvml.nvmlInit()
+            self._nvml = nvml
+
+    def sample(self) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for index in range(self._cuda.device_count()):
+            properties = self._cuda.get_device_properties(index)
+            used, total = self._cuda.memory_reserved(index), properties.total_memory
+            if self._nvml is not None:
+                with contextlib.suppress(self._nvml.NVMLError):  # a partitioned GPU doesn't tell
+                    # By UUID: torch counts the visible devices only, NVML all of them.
+                    handle = self._nvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
+                    used = self._nvml.nvmlDeviceGetMemoryInfo(handle).used
+                    metrics |= _load(self._nvml, handle, f"system/gpu_{index}")
+            metrics[f"system/gpu_{index}_memory_usage_megabytes"] = used / _MEGABYTE
+            metrics[f"system/gpu_{index}_memory_usage_percentage"] = used / total * 100
+        return metrics
+
+
+def _load(nvml: Any, handle: Any, prefix: str) -> dict[str, float]:
+    power, limit = nvml.nvmlDeviceGetPowerUsage(handle), nvml.nvmlDeviceGetEnforcedPowerLimit(handle)
+    return {
+        f"{prefix}_utilization_percentage": float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+        f"{prefix}_power_usage_watts": power / 1000,
+        f"{prefix}_power_usage_percentage": power / limit * 100,
+    }

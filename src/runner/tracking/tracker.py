@@ -1,0 +1,85 @@
+"""The one object a run holds to record what it measures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from runner.tracking import journal
+from runner.tracking.journal import Journal
+from runner.tracking.manifest import FOLDER, NAME, Manifest
+from runner.tracking.system import SystemMetrics
+from runner.tracking.thread import DeliveryThread
+from runner.tracking.uri import strip_credentials
+
+
+class Tracker:
+    """Writes the journal, samples the machine, and has MLflow told about both.
+
+    Args:
+        folder: the run's folder; one that was tracked before goes on as the same MLflow run.
+        manifest: what MLflow must be told; None records in the folder only.
+        uri: the store's address as the user gave it, credentials included; they are written nowhere.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest | None, uri: str | None = None) -> None:
+        self.folder = folder
+        self._journal = Journal(folder / journal.NAME)
+        self._manifest = manifest
+        self._delivery: DeliveryThread | None = None
+        if manifest is not None:
+            if (folder / FOLDER / NAME).exists():
+                self._manifest = manifest = Manifest.load(folder).resumed(manifest)
+            manifest.save(folder)
+            self._delivery = DeliveryThread(folder, uri)
+            self._delivery.start()
+        self._system = SystemMetrics(self._journal)
+        self._system.start()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record the metrics of a step: on disk when this returns, in MLflow soon."""
+        self._journal.write(metrics, step)
+        if self._delivery is not None:
+            self._delivery.wake()
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the MLflow run (why it failed, say)."""
+        if self._manifest is not None and self._delivery is not None:
+            self._manifest.tags.update(tags)
+            self._manifest.save(self.folder)
+            self._delivery.wake()
+
+    def sync(self) -> None:
+        """Wait until the disk has every metric; for a checkpoint, which goes on from here."""
+        self._journal.sync()
+
+    def close(self, status: str, timeout: float = 10.0) -> bool:
+        """End the run: FINISHED, FAILED or KILLED. The folder's files must be written by now.
+
+        Args:
+            status: how it ended.
+            timeout: seconds that delivery may still take.
+
+        Returns:
+            True if everything is delivered (or nothing was to be).
+        """
+        self._system.stop()
+        self._journal.close()
+        if self._manifest is None or self._delivery is None:
+            return True
+        self._manifest = self._manifest.ended(status)
+        self._manifest.save(self.folder)
+        return self._delivery.close(timeout)
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id in MLflow; None while nobody knows it (the store may be away)."""
+        return self._delivery.run_id if self._delivery is not None else None
+
+    @property
+    def location(self) -> str:
+        """Where the run is recorded, for people: the store's address without credentials."""
+        if self._manifest is None:
+            return f"{self.folder} (tracking is off)"
+        return f"{strip_credentials(self._manifest.uri)}, experiment {self._manifest.experiment}"

@@ -1,0 +1,60 @@
+import os
+
+import pytest
+import torch
+
+from runner.device import resolve
+from runner.errors import ConfigError
+
+no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+
+
+def test_threads_are_set_and_recorded() -> None:
+    assert resolve("cpu", threads=1).threads == 1
+    assert torch.get_num_threads() == 1
+    device = resolve("cpu", threads=2)
+    assert torch.get_num_threads() == device.threads == 2
+    assert str(device) == "cpu (2 threads)"
+
+
+def test_auto_threads_are_the_cores_this_process_may_use() -> None:
+    torch.set_num_threads(64)
+    assert resolve("cpu").threads == len(os.sched_getaffinity(0))
+
+
+@no_cuda
+def test_auto_says_what_it_became() -> None:
+    assert str(resolve("auto", threads=1)) == "auto -> cpu (1 thread)"
+
+
+@no_cuda
+class TestNoCuda:
+    def test_a_cpu_only_build_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.version, "cuda", None)
+        with pytest.raises(ConfigError, match="CPU-only build"):
+            resolve("cuda")
+
+    def test_hidden_devices_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+        with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES='-1' hides"):
+            resolve("cuda")
+
+    def test_a_missing_driver_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setattr("runner.device._driver_found", lambda: False)
+        with pytest.raises(ConfigError, match="no NVIDIA driver"):
+            resolve("cuda")
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has mps")
+def test_mps_says_why_it_is_not_there() -> None:
+    with pytest.raises(ConfigError, match="device=mps is not available"):
+        resolve("mps")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_that_is_not_there() -> None:
+    with pytest.raises(ConfigError, match=r"device\.index=99"):
+        resolve("cuda", index=99)

@@ -1,0 +1,235 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from runner import checkpoint
+from runner.data.loading import Normalize, Splits, epoch_order, evaluation_batch_size, loaders, split
+from runner.data.source import Source
+from runner.errors import ConfigError
+from runner.loop import fit
+from runner.loss import CrossEntropy
+from training import blobs, divided, exact_state, same, training
+
+CPU = torch.device("cpu")
+
+
+def images(samples: int = 50, channels: int = 3, side: int = 8) -> Source:
+    made = torch.Generator().manual_seed(1)
+    pixels = torch.randint(256, (samples, channels, side, side), generator=made, dtype=torch.uint8)
+    labels = torch.randint(4, (samples,), generator=made)
+    return Source(
+        "images",
+        train=(pixels, labels),
+        test=(pixels[:9], labels[:9]),
+        mean=[0.4] * channels,
+        std=[0.2] * channels,
+    )
+
+
+class Items(Dataset[tuple[Tensor, Tensor]]):
+    """A map-style data set of the user's."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        self.inputs, self.targets = inputs, targets
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.inputs[index], self.targets[index]
+
+
+def batches(splits: Splits, epoch: int = 1, **arguments: Any) -> list[tuple[Tensor, Tensor]]:
+    values: dict[str, Any] = {
+        "prepare": CrossEntropy().prepare, "batch_size": 7, "seed": 3, "device": CPU, "dtype": torch.float32,
+        "in_memory": True,
+    }  # fmt: skip
+    return list(loaders(splits, **(values | arguments)).train.epoch(epoch))
+
+
+class TestSplit:
+    def test_validation_is_held_out_of_the_training_part_and_the_test_part_stays_out(self) -> None:
+        source = blobs(100)
+        splits = split(source, val_fraction=0.25, limit=None, seed=0)
+        train, val = splits.train[0], splits.val[0]
+        assert (len(train), len(val)) == (75, 25)
+        together = {tuple(row.tolist()) for row in torch.cat([train, val])}
+        assert together == {tuple(row.tolist()) for row in source.train[0]}
+        assert torch.equal(splits.test[0], source.test[0])
+
+    def test_it_depends_on_the_seed_alone(self) -> None:
+        first, again, other = (split(blobs(), val_fraction=0.2, limit=None, seed=s) for s in (1, 1, 2))
+        assert torch.equal(first.train[0], again.train[0])
+        assert not torch.equal(first.train[0], other.train[0])
+
+    def test_limit_holds_for_the_training_part_and_for_the_test_part(self) -> None:
+        splits = split(blobs(100), val_fraction=0.2, limit=10, seed=0)
+        assert [len(part[0]) for part in (splits.train, splits.val, splits.test)] == [8, 2, 10]
+
+    def test_a_limit_takes_all_classes_of_a_sorted_data_set(self) -> None:
+        source = Source("sorted", train=(torch.zeros(300, 2), torch.arange(300) // 100))
+        assert set(split(source, val_fraction=0, limit=30, seed=0).train[1].tolist()) == {0, 1, 2}
+
+    @pytest.mark.parametrize(("fraction", "samples"), [(0.2, 1), (0.9, 1), (0.01, 20)])
+    def test_a_fraction_that_leaves_a_part_empty_is_refused(self, fraction: float, samples: int) -> None:
+        with pytest.raises(ConfigError, match=r"data\.val_fraction"):
+            split(blobs(samples), val_fraction=fraction, limit=None, seed=0)
+
+
+class TestFingerprint:
+    def fingerprint(self, source: Source | None = None, **arguments: Any) -> str:
+        values: dict[str, Any] = {"val_fraction": 0.2, "limit": None, "seed": 0}
+        return split(source or blobs(), **(values | arguments)).fingerprint
+
+    def test_it_is_that_of_contents_and_split(self) -> None:
+        assert self.fingerprint() == self.fingerprint()
+        assert (
+            len(
+                {
+                    self.fingerprint(),
+                    *(self.fingerprint(**c) for c in ({"seed": 1}, {"limit": 50}, {"val_fraction": 0.3})),
+                }
+            )
+            == 4
+        )
+
+    def test_one_pixel_one_label_one_test_sample_changes_it(self) -> None:
+        prints = {self.fingerprint(images())}
+        for change in (
+            lambda s: s.train[0][3, 1, 2, 2].add_(1),
+            lambda s: s.train[1][5].add_(1),
+            lambda s: s.test[0][0, 0, 0, 0].add_(1),
+        ):
+            source = images()
+            change(source)
+            prints.add(self.fingerprint(source))
+        # The test part is a view of the training part here, so the third changes both; it is a change all the same.
+        assert len(prints) == 4
+
+    def test_so_it_is_for_a_data_set_that_loads_sample_by_sample(self) -> None:
+        source = images()
+        items = Source("items", train=Items(*source.train))
+        changed = images()
+        changed.train[0][0, 0, 0, 0].add_(1)
+        assert self.fingerprint(items) != self.fingerprint(Source("items", train=Items(*changed.train)))
+
+
+class TestNormalize:
+    def test_uint8_images_are_scaled_then_normalised_by_channel(self) -> None:
+        source = images()
+        splits = split(source, val_fraction=0.2, limit=None, seed=0)
+        expected = (splits.train[0].float() / 255 - 0.4) / 0.2
+        torch.testing.assert_close(splits.normalize(splits.train[0], torch.float32), expected)
+
+    def test_null_computes_them_from_the_training_samples_alone(self) -> None:
+        made = torch.Generator().manual_seed(0)
+        inputs = torch.randn(200, 3, generator=made) * torch.tensor([1.0, 5.0, 0.0]) + 7
+        source = Source(
+            "table",
+            train=(inputs, torch.zeros(200)),
+            test=(inputs + 100, torch.zeros(200)),
+            mean=None,
+            std=None,
+        )
+        splits = split(source, val_fraction=0.5, limit=None, seed=0)
+        seen = splits.normalize(splits.train[0], torch.float64)
+        assert seen.mean(0).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
+        assert seen.std(0, correction=0).tolist() == pytest.approx(
+            [1, 1, 0], abs=1e-6
+        )  # a constant stays one
+        assert splits.normalize(splits.val[0], torch.float64).mean(0).abs().max() > 1e-3
+
+    def test_the_number_of_values_must_fit(self) -> None:
+        source = images()
+        with pytest.raises(ConfigError, match=r"data\.mean has 2 values, the samples 3"):
+            split(Source("x", train=source.train, mean=[0.1, 0.2]), val_fraction=0, limit=None, seed=0)
+        with pytest.raises(ConfigError, match=r"data\.std"):
+            split(Source("x", train=source.train, std=0.0), val_fraction=0, limit=None, seed=0)
+
+    def test_a_batch_is_normalised_to_the_same_bits_as_the_whole_set(self) -> None:
+        source = images(samples=101, channels=1, side=7)
+        normalize = Normalize(
+            torch.tensor(0.1307, dtype=torch.float64), torch.tensor(0.3081, dtype=torch.float64)
+        )
+        whole = normalize(source.train[0], torch.float32)
+        for size in (1, 7, 32):
+            parts = [normalize(part, torch.float32) for part in source.train[0].split(size)]
+            assert torch.equal(torch.cat(parts), whole)
+
+
+class TestOrder:
+    def test_it_is_a_function_of_seed_and_epoch(self) -> None:
+        orders = [epoch_order(20, seed, epoch) for seed, epoch in ((0, 1), (0, 2), (1, 1), (0, 1))]
+        assert torch.equal(orders[0], orders[3])
+        assert not torch.equal(orders[0], orders[1])
+        assert not torch.equal(orders[0], orders[2])
+        assert all(torch.equal(order.sort().values, torch.arange(20)) for order in orders)
+
+    def test_whatever_was_drawn_from_the_global_generator(self) -> None:
+        torch.manual_seed(1)
+        before = epoch_order(20, 0, 1)
+        torch.randn(3)
+        assert torch.equal(before, epoch_order(20, 0, 1))
+
+    @pytest.mark.parametrize("in_memory", [True, False])
+    def test_an_epoch_can_be_entered_at_any_batch(self, in_memory: bool) -> None:
+        splits = divided()
+        made = loaders(
+            splits,
+            prepare=CrossEntropy().prepare,
+            batch_size=10,
+            seed=0,
+            device=CPU,
+            dtype=torch.float32,
+            in_memory=in_memory,
+        )
+        whole = list(made.train.epoch(4))
+        for start in (1, 5, 9):
+            assert same(list(made.train.epoch(4, start)), whole[start:])
+
+
+class TestBothWays:
+    @pytest.mark.parametrize("num_workers", [0, 2])
+    @pytest.mark.parametrize("channels_last", [False, True])
+    def test_the_dataloader_gives_the_same_batches_in_the_same_order(
+        self, num_workers: int, channels_last: bool
+    ) -> None:
+        splits = split(images(), val_fraction=0.2, limit=None, seed=0)
+        memory = batches(splits, channels_last=channels_last)
+        assert len(memory) == 6
+        assert [len(targets) for _, targets in memory] == [7] * 5 + [5]
+        workers = batches(splits, in_memory=False, num_workers=num_workers, channels_last=channels_last)
+        assert same(memory, workers)
+        if channels_last:
+            assert all(x.is_contiguous(memory_format=torch.channels_last) for x, _ in memory + workers)
+
+    def test_a_data_set_that_loads_sample_by_sample_gives_them_too(self) -> None:
+        source = images()
+        items = Source("images", train=Items(*source.train), mean=source.mean, std=source.std)
+        tensors = split(source, val_fraction=0.2, limit=None, seed=0)
+        lazy = split(items, val_fraction=0.2, limit=None, seed=0)
+        assert same(batches(tensors), batches(lazy))
+        assert same(batches(tensors), batches(lazy, in_memory=False))
+        assert torch.equal(lazy.targets().sort().values, source.train[1].sort().values)
+
+    @pytest.mark.parametrize("num_workers", [0, 2])
+    def test_and_the_same_final_weights(self, tmp_path: Path, num_workers: int) -> None:
+        ends = []
+        for name, in_memory in (("memory", True), ("loader", False)):
+            torch.manual_seed(0)
+            t = training(tmp_path / name, in_memory=in_memory, num_workers=num_workers, epochs=3)
+            torch.manual_seed(2)
+            fit(t)
+            ends.append(exact_state(checkpoint.load(t.checkpoints.last)))
+        assert same(*ends)
+
+
+def test_evaluation_batches_are_larger_but_bounded_by_memory() -> None:
+    assert evaluation_batch_size(64, (1, 28, 28)) == 1024
+    assert evaluation_batch_size(64, (3, 224, 224)) == 64
+    assert evaluation_batch_size(16, (3, 224, 224)) == 27
+    assert evaluation_batch_size(2048, (4,)) == 2048

@@ -1,0 +1,366 @@
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from runner import checkpoint
+from runner.data.loading import TensorLoader
+from runner.data.source import Source
+from runner.errors import TrainingError
+from runner.loop import Interrupted, evaluate, fit, restore
+from runner.loss import MSE
+from runner.scheduler import Schedule, cosine
+from runner.settings import EarlyStoppingSettings
+from training import Stop, blobs, divided, exact_state, net, same, training
+
+
+def whole_set(t: Any, part: str) -> tuple[Tensor, Tensor]:
+    loader = getattr(t.loaders, part)
+    assert isinstance(loader, TensorLoader)
+    return loader.inputs, loader.targets
+
+
+class TestMeans:
+    def test_the_logged_losses_are_means_over_samples_not_batches(self, tmp_path: Path) -> None:
+        # 101 training samples in batches of 32: the last batch has 5. A learning rate of zero keeps the weights.
+        splits = divided(blobs(126), val_fraction=25 / 126)
+        t = training(tmp_path, splits=splits, optimizer=lambda p: torch.optim.SGD(p, lr=0.0), epochs=1)
+        assert t.loaders.train.samples == 101
+        fit(t)
+        for part in ("train", "val"):
+            inputs, targets = whole_set(t, part)
+            with torch.no_grad():
+                outputs = t.model(inputs)
+            assert t.log.of(f"{part}/loss")[1] == pytest.approx(
+                cross_entropy(outputs, targets).item(), abs=1e-6
+            )
+            accuracy = (outputs.argmax(1) == targets).double().mean().item()
+            assert t.log.of(f"{part}/accuracy")[1] == pytest.approx(accuracy, abs=1e-12)
+
+    def test_a_regression_reports_its_mean_absolute_error(self, tmp_path: Path) -> None:
+        inputs = torch.randn(50, 4)
+        splits = divided(Source("line", train=(inputs, inputs.sum(1))))
+        t = training(tmp_path, splits=splits, model=net(4, 1), loss=MSE(), epochs=1)
+        fit(t)
+        inputs, targets = whole_set(t, "val")
+        with torch.no_grad():
+            expected = (t.model(inputs) - targets).abs().mean().item()
+        assert t.log.of("val/mae")[1] == pytest.approx(expected, rel=1e-6)
+
+
+class TestAccumulation:
+    @pytest.mark.parametrize("clip_norm", [None, 0.1])
+    def test_four_batches_of_eight_step_like_one_of_32_remainder_included(
+        self, tmp_path: Path, clip_norm: float | None
+    ) -> None:
+        states = []
+        for batch_size, accumulation in ((32, 1), (8, 4)):
+            t = training(
+                tmp_path / str(batch_size),
+                splits=divided(blobs(101), val_fraction=0),
+                model=net().double(),
+                precision="fp64",
+                batch_size=batch_size,
+                grad_accumulation=accumulation,
+                clip_norm=clip_norm,
+            )
+            fit(t)
+            assert t.progress.step == 2 * 4  # 101 = 3 * 32 + 5
+            states.append(t.model.state_dict())
+        for name in states[0]:
+            torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-12, atol=1e-12)
+
+    def test_the_gradient_itself_is_that_of_the_large_batch(self, tmp_path: Path) -> None:
+        gradients = []
+        for batch_size, accumulation in ((32, 1), (8, 4)):
+            seen: list[Tensor] = []
+
+            class Recording(torch.optim.SGD):
+                def step(self, closure: Any = None) -> None:
+                    seen.append(torch.cat([p.grad.flatten() for p in self.param_groups[0]["params"]]))  # noqa: B023
+
+            t = training(
+                tmp_path / str(batch_size),
+                splits=divided(blobs(37), val_fraction=0),
+                batch_size=batch_size,
+                grad_accumulation=accumulation,
+                optimizer=lambda p: Recording(p, lr=0.0),
+                epochs=1,
+            )
+            fit(t)
+            gradients.append(seen)
+        assert len(gradients[0]) == len(gradients[1]) == 2  # 37 = 32 + 5
+        for large, small in zip(*gradients, strict=True):
+            torch.testing.assert_close(large, small, rtol=1e-5, atol=1e-7)
+
+
+class TestLimits:
+    def test_max_steps_ends_in_the_middle_of_an_epoch_and_still_validates(self, tmp_path: Path) -> None:
+        t = training(tmp_path, max_steps=4, epochs=10)  # 81 samples: three steps an epoch
+        assert fit(t) == "trainer.max_steps=4 is reached"
+        assert t.progress.step == 4
+        assert set(t.log.of("val/loss")) == {1, 2}
+        assert t.checkpoints.best.exists()
+
+    def test_max_time_counts_training_alone(self, tmp_path: Path) -> None:
+        t = training(tmp_path, max_time=1e-9, epochs=10)
+        assert fit(t) == "trainer.max_time=1e-09 is reached"
+        assert t.progress.step == 1
+
+    def test_early_stopping_ends_after_patience_validations_without_a_better_one(
+        self, tmp_path: Path
+    ) -> None:
+        t = training(
+            tmp_path,
+            optimizer=lambda p: torch.optim.SGD(p, lr=0.0),
+            epochs=50,
+            early_stopping=EarlyStoppingSettings(patience=3, min_delta=0.0),
+        )
+        assert fit(t) == "val/loss has not improved in 3 validations"
+        assert len(t.progress.epoch_seconds) == 4
+        assert checkpoint.load(t.checkpoints.last)["progress"]["epoch"] == 5
+
+    def test_min_delta_is_what_counts_as_better_but_the_best_is_kept_all_the_same(
+        self, tmp_path: Path
+    ) -> None:
+        t = training(tmp_path, epochs=6, early_stopping=EarlyStoppingSettings(patience=2, min_delta=10.0))
+        assert fit(t) == "val/loss has not improved in 2 validations"
+        losses = t.log.of("val/loss")
+        assert t.progress.best == min(losses.values())
+
+    def test_an_accuracy_is_better_when_higher(self, tmp_path: Path) -> None:
+        t = training(tmp_path, epochs=8, monitor="val/accuracy")
+        fit(t)
+        accuracies = t.log.of("val/accuracy")
+        assert t.progress.best == max(accuracies.values())
+        assert accuracies[t.progress.best_epoch] == max(accuracies.values())
+
+
+class TestCadence:
+    def test_validation_every_n_epochs_and_always_after_the_last(self, tmp_path: Path) -> None:
+        t = training(tmp_path, epochs=5, validate_every_epochs=2)
+        fit(t)
+        assert set(t.log.of("val/loss")) == {2, 4, 5}
+
+    def test_validation_every_n_steps_is_logged_by_step(self, tmp_path: Path) -> None:
+        t = training(tmp_path, epochs=2, validate_every_steps=2)
+        fit(t)
+        assert set(t.log.of("val/loss_step")) == {2, 4, 6}
+        assert set(t.log.of("val/loss")) == {1, 2}
+
+    def test_the_best_may_be_found_between_two_epochs(self, tmp_path: Path) -> None:
+        # The learning rate is zero after the second step: nothing is ever better than there, but for equal.
+        def stop_learning(optimizer: torch.optim.Optimizer) -> Schedule:
+            return Schedule(
+                torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 if step < 2 else -1.0),
+                every="step",
+            )
+
+        t = training(tmp_path, epochs=1, validate_every_steps=2, schedule=stop_learning)
+        fit(t)
+        best = checkpoint.load(t.checkpoints.best)
+        assert best["progress"]["step"] == 2
+        assert best["progress"]["best"] == t.log.of("val/loss_step")[2] < t.log.of("val/loss")[1]
+
+    def test_logging_every_n_epochs_and_steps(self, tmp_path: Path) -> None:
+        t = training(
+            tmp_path, splits=divided(val_fraction=0), epochs=5, log_every_epochs=2, log_every_steps=5
+        )
+        fit(t)
+        assert set(t.log.of("train/loss")) == {2, 4, 5}
+        assert t.display.epochs == [2, 4, 5]
+        assert set(t.log.of("train/loss_step")) == {5, 10, 15, 20}  # 101 samples: four steps an epoch
+
+    def test_checkpoints_every_n_epochs_steps_and_seconds(self, tmp_path: Path) -> None:
+        def saved(name: str, **trainer: Any) -> list[tuple[int, int]]:
+            t = training(
+                tmp_path / name, splits=divided(val_fraction=0), epochs=3, keep_checkpoints=99, **trainer
+            )
+            fit(t)
+            kept = [checkpoint.load(path)["progress"] for path in t.checkpoints.folder.glob("last*.pt")]
+            return sorted((p["epoch"], p["batch"]) for p in kept)
+
+        assert saved("epochs", checkpoint_every_epochs=2) == [(3, 0), (4, 0)]
+        assert saved("steps", checkpoint_every_epochs=3, checkpoint_every_steps=3) == [
+            (1, 3),
+            (2, 2),
+            (3, 1),
+            (4, 0),
+        ]
+        assert len(saved("seconds", checkpoint_every_epochs=3, checkpoint_every_seconds=1e-9)) == 3 * 3 + 1
+
+    def test_without_validation_samples_the_last_epoch_is_the_best(self, tmp_path: Path) -> None:
+        t = training(tmp_path, splits=divided(val_fraction=0), epochs=3)
+        fit(t)
+        assert t.progress.best_epoch == 3
+        assert t.checkpoints.best.samefile(t.checkpoints.last)
+
+
+class TestResume:
+    CONFIGURATIONS: ClassVar[dict[str, dict[str, Any]]] = {
+        "plain": {},
+        "dropout": {"dropout": 0.5},
+        "accumulation": {"grad_accumulation": 2, "batch_size": 8},
+        "cosine": {"schedule": lambda optimizer: cosine(optimizer, total_steps=9)},
+        "fp16": {"precision": "fp16"},
+        "clipping by step": {"clip_norm": 0.5, "validate_every_steps": 2, "log_every_steps": 1},
+        "workers": {"in_memory": False},
+    }
+
+    def make(self, folder: Path, stop: Any = None, dropout: float = 0.0, **arguments: Any) -> Any:
+        return training(folder, model=net(dropout=dropout), stop=stop, epochs=3, **arguments)
+
+    @pytest.mark.parametrize("name", CONFIGURATIONS)
+    def test_a_run_stopped_anywhere_ends_bit_for_bit_like_one_that_was_not(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        arguments = self.CONFIGURATIONS[name]
+        whole = self.make(tmp_path / "whole", **arguments)
+        torch.manual_seed(3)
+        fit(whole)
+        expected = exact_state(checkpoint.load(whole.checkpoints.last))
+        looks = whole.stop.looks
+        for after in range(1, looks, max(1, looks // 12)):
+            folder = tmp_path / f"stopped-{after}"
+            stopped = self.make(folder, Stop(after), **arguments)
+            torch.manual_seed(3)
+            with pytest.raises(Interrupted):
+                fit(stopped)
+            resumed = self.make(folder, **arguments)
+            restore(resumed, stopped.checkpoints.load_last()[0])
+            fit(resumed)
+            assert same(exact_state(checkpoint.load(resumed.checkpoints.last)), expected), (
+                f"stopped at look {after}"
+            )
+            assert stopped.log.exact() | resumed.log.exact() == whole.log.exact()
+
+    def test_a_kill_that_leaves_no_new_checkpoint_goes_back_to_the_last_one(self, tmp_path: Path) -> None:
+        whole = self.make(tmp_path / "whole", checkpoint_every_steps=2)
+        fit(whole)
+        killed = self.make(tmp_path / "killed", checkpoint_every_steps=2)
+
+        def kill(metrics: Any, step: int) -> None:
+            if "val/loss" in metrics and step == 2:
+                raise RuntimeError("power loss, after the last epoch's validation and before its checkpoint")
+
+        killed.log = kill
+        with pytest.raises(RuntimeError, match="power loss"):
+            fit(killed)
+        state, _ = killed.checkpoints.load_last()
+        assert (state["progress"]["epoch"], state["progress"]["batch"]) == (2, 1)
+        resumed = self.make(tmp_path / "killed", checkpoint_every_steps=2)
+        restore(resumed, state)
+        fit(resumed)
+        assert same(
+            exact_state(checkpoint.load(resumed.checkpoints.last)),
+            exact_state(checkpoint.load(whole.checkpoints.last)),
+        )
+
+
+class TestNotFinite:
+    @staticmethod
+    def exploding(t: Any, at: int) -> None:
+        """Let the loss be NaN from a forward pass in training on."""
+        seen = 0
+
+        def hook(module: nn.Module, inputs: Any, outputs: Tensor) -> Tensor | None:
+            nonlocal seen
+            seen += module.training
+            return outputs * math.nan if module.training and seen == at else None
+
+        t.model.register_forward_hook(hook)
+
+    def test_stop_names_epoch_and_step_and_keeps_the_last_good_checkpoint(self, tmp_path: Path) -> None:
+        t = training(tmp_path, epochs=4)
+        self.exploding(t, at=5)
+        with pytest.raises(TrainingError, match=r"train/loss is nan in epoch 2 at step 6.*last\.pt"):
+            fit(t)
+        state = checkpoint.load(t.checkpoints.last)
+        assert state["progress"]["epoch"] == 2
+        assert all(bool(torch.isfinite(value).all()) for value in state["model"].values())
+        assert t.progress.best_epoch == 1
+
+    def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(self, tmp_path: Path) -> None:
+        # The last step of the last epoch blows up: its loss was still finite, and there is no validation.
+        t = training(
+            tmp_path, splits=divided(val_fraction=0), epochs=2, optimizer=lambda p: torch.optim.SGD(p, lr=0.1)
+        )
+        steps = 0
+        step = t.optimizer.step
+
+        def last_step_explodes(*arguments: Any) -> None:
+            nonlocal steps
+            steps += 1
+            step(*arguments)
+            if steps == 8:
+                with torch.no_grad():
+                    t.parameters[0].fill_(math.inf)
+
+        t.optimizer.step = last_step_explodes
+        with pytest.raises(TrainingError, match="a weight"):
+            fit(t)
+        assert checkpoint.load(t.checkpoints.last)["progress"]["epoch"] == 2
+
+    def test_skip_leaves_out_the_step_and_goes_on(self, tmp_path: Path) -> None:
+        t = training(tmp_path, epochs=2, on_nonfinite="skip")
+        self.exploding(t, at=2)
+        fit(t)
+        assert t.progress.step == 2 * 3 - 1
+        assert len(t.display.notes) == 1
+        assert all(math.isfinite(value) for value in t.log.values.values())
+
+    def test_ignore_goes_on_and_never_calls_it_the_best(self, tmp_path: Path) -> None:
+        t = training(tmp_path, epochs=3, on_nonfinite="ignore")
+        self.exploding(t, at=5)
+        fit(t)
+        assert math.isnan(t.log.of("train/loss")[3])
+        assert t.progress.best_epoch == 1
+
+
+class TestEvaluation:
+    def test_it_changes_nothing_about_training(self, tmp_path: Path) -> None:
+        ends = []
+        for every in (1, 3):
+            t = training(tmp_path / str(every), model=net(dropout=0.5), epochs=3, validate_every_epochs=every)
+            torch.manual_seed(5)
+            fit(t)
+            ends.append(t.model.state_dict())
+        assert same(*ends)
+
+    def test_it_uses_the_model_at_rest(self, tmp_path: Path) -> None:
+        t = training(tmp_path, model=net(dropout=0.9))
+        assert evaluate(t, t.loaders.val) == evaluate(t, t.loaders.val)
+        assert t.model.training
+
+
+def test_time_and_rate_are_of_the_training_part_alone(tmp_path: Path) -> None:
+    t = training(tmp_path, epochs=2)
+    fit(t)
+    for epoch, seconds in t.log.of("time/epoch_seconds").items():
+        assert seconds > 0
+        assert t.log.of("throughput/samples_per_second")[epoch] == pytest.approx(81 / seconds)
+    assert t.progress.epoch_seconds == list(t.log.of("time/epoch_seconds").values())
+
+
+def test_the_learning_rate_is_logged_as_it_was(tmp_path: Path) -> None:
+    t = training(
+        tmp_path,
+        epochs=3,
+        schedule=lambda optimizer: Schedule(
+            torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)
+        ),
+    )
+    fit(t)
+    assert list(t.log.of("lr").values()) == pytest.approx([0.1, 0.01, 0.001])
+
+
+def test_progress_is_written_as_primitives(tmp_path: Path) -> None:
+    t = training(tmp_path)
+    fit(t)
+    state = checkpoint.load(t.checkpoints.last)
+    assert set(state) == {"model", "optimizer", "scheduler", "scaler", "ema", "rng", "progress", "format"}
+    assert state["progress"]["epoch"] == 3

@@ -1,0 +1,102 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from runner.errors import ConfigError
+from runner.model.cnn import CNN
+from runner.model.mlp import MLP
+from runner.model.probe import check_shapes, has_convolutions, parameter_count
+
+MNIST = (1, 28, 28)
+
+
+def mlp(**arguments: Any) -> MLP:
+    return MLP(**({"input_shape": MNIST, "num_outputs": 10, "hidden": [128, 64]} | arguments))
+
+
+def cnn(**arguments: Any) -> CNN:
+    values: dict[str, Any] = {"channels": [32, 64, 128], "strides": [1, 2, 2], "hidden": [64]}
+    return CNN(**({"input_shape": MNIST, "num_outputs": 10} | values | arguments))
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters", "flops"),
+    # The notebooks' figures; a multiply-add counts as two operations.
+    [(mlp(), 109_386, 218_368), (cnn(), 101_578, 14_919_936), (mlp(hidden=[128]), 101_770, 203_264)],
+)
+def test_size_and_arithmetic_of_the_course_s_networks(model: nn.Module, parameters: int, flops: int) -> None:
+    assert parameter_count(model) == parameters
+    assert check_shapes(model, MNIST, 10, torch.float32) == flops
+
+
+@pytest.mark.parametrize("make", [mlp, cnn])
+def test_the_shapes_come_from_the_data(make: Any) -> None:
+    model = make(input_shape=(3, 9, 11), num_outputs=4)
+    assert model(torch.randn(2, 3, 9, 11)).shape == (2, 4)
+
+
+def test_knobs_change_the_network() -> None:
+    assert not any(isinstance(m, nn.Dropout) for m in mlp().modules())
+    assert sum(isinstance(m, nn.Dropout) for m in mlp(dropout=0.5).modules()) == 2
+    assert any(isinstance(m, nn.Tanh) for m in mlp(activation="tanh").modules())
+    assert parameter_count(mlp(hidden=[])) == 7850
+    assert parameter_count(cnn(hidden=[], channels=[4], strides=[1])) == 40 + 50
+
+
+def test_what_does_not_fit_is_said() -> None:
+    with pytest.raises(ConfigError, match="model=mlp"):
+        cnn(input_shape=(4,))
+    with pytest.raises(ConfigError, match="strides"):
+        cnn(strides=[1])
+    with pytest.raises(ConfigError, match="did you mean relu"):
+        mlp(activation="rellu")
+
+
+class Fixed(nn.Module):
+    """Takes 10 features, whatever the data have; its forward pass reads numbers, which meta has none of."""
+
+    def __init__(self, outputs: int = 3) -> None:
+        super().__init__()
+        self.layer = nn.Linear(10, outputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scale = float(torch.rand(1) + inputs.abs().max())
+        return self.layer(inputs / (1 + scale))
+
+
+class TestCheckShapes:
+    def test_a_model_that_cannot_run_on_meta_gets_real_samples_and_draws_nothing(self) -> None:
+        model = Fixed()
+        before = torch.get_rng_state()
+        assert check_shapes(model, (10,), 3, torch.float32) == 60
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_a_model_that_does_not_take_the_data_is_named_with_the_shape(self) -> None:
+        with pytest.raises(ConfigError, match=r"does not take samples of shape \(12,\)"):
+            check_shapes(Fixed(), (12,), 3, torch.float32)
+
+    def test_a_model_with_other_outputs_is_told_what_is_needed(self) -> None:
+        with pytest.raises(ConfigError, match=r"\(N, 5\), data and loss need \(N, 3\).*num_outputs"):
+            check_shapes(Fixed(5), (10,), 3, torch.float32)
+
+    def test_a_model_that_returns_no_tensor_is_refused(self) -> None:
+        class Pair(Fixed):
+            def forward(self, inputs: Tensor) -> Any:
+                return self.layer(inputs), inputs
+
+        with pytest.raises(ConfigError, match="one tensor"):
+            check_shapes(Pair(), (10,), 3, torch.float32)
+
+    def test_it_leaves_the_model_as_it_was(self) -> None:
+        model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        check_shapes(model, (4,), 3, torch.float32)
+        assert model.training
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_convolutions_are_noticed() -> None:
+    assert has_convolutions(cnn())
+    assert not has_convolutions(mlp())

@@ -1,0 +1,157 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from runner import checkpoint
+from runner.device import resolve
+from runner.errors import ConfigError
+from runner.loop import fit
+from runner.precision import Precision
+from runner.scheduler import cosine
+from training import net, training
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "computed", "weights"),
+    [
+        ("fp32", torch.float32, torch.float32),
+        ("amp", torch.bfloat16, torch.float32),
+        ("bf16", torch.bfloat16, torch.float32),
+        ("fp16", torch.float16, torch.float32),
+        ("fp64", torch.float64, torch.float64),
+    ],
+)
+def test_it_trains_and_computes_in_the_format_it_names(
+    tmp_path: Path, name: str, computed: torch.dtype, weights: torch.dtype
+) -> None:
+    model = net()
+    seen: set[torch.dtype] = set()
+    model[0].register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    t = training(tmp_path, model=model, precision=name, epochs=5)
+    fit(t)
+    assert seen == {computed}
+    assert {p.dtype for p in t.parameters} == {weights}
+    losses = t.log.of("train/loss")
+    assert losses[5] < 0.8 * losses[1]
+
+
+def test_the_loss_is_computed_in_at_least_32_bits(tmp_path: Path) -> None:
+    t = training(tmp_path, precision="bf16", epochs=1)
+    seen: list[torch.dtype] = []
+    t.loss.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].dtype))
+    fit(t)
+    assert set(seen) == {torch.float32}
+
+
+class TestScaler:
+    def test_its_state_is_in_the_checkpoint_and_its_scale_grows(self, tmp_path: Path) -> None:
+        t = training(tmp_path, precision="fp16", epochs=2)
+        t.precision.scaler.set_growth_interval(2)
+        before = t.precision.scaler.get_scale()
+        fit(t)
+        state = checkpoint.load(t.checkpoints.last)["scaler"]
+        assert state["scale"] == t.precision.scaler.get_scale() == before * 2**3
+
+    def test_without_float16_there_is_none(self) -> None:
+        assert Precision("amp", CPU).scaler is None
+        assert Precision("amp", CPU).state_dict() == {}
+
+    def test_a_skipped_step_advances_neither_optimizer_nor_scheduler(self, tmp_path: Path) -> None:
+        t = training(
+            tmp_path,
+            model=net(),
+            precision="fp16",
+            epochs=1,
+            optimizer=lambda p: torch.optim.AdamW(p, lr=0.1, fused=True),
+            schedule=lambda optimizer: cosine(optimizer, total_steps=3),
+        )
+        batches = 0
+
+        def overflow(gradient: Tensor) -> Tensor:
+            nonlocal batches
+            batches += 1
+            return gradient * torch.inf if batches == 2 else gradient
+
+        t.parameters[0].register_hook(overflow)
+        fit(t)
+        assert batches == 3
+        assert t.progress.step == 2
+        assert t.schedule.scheduler.last_epoch == 2
+        assert {int(state["step"]) for state in t.optimizer.state.values()} == {2}
+        assert all(bool(torch.isfinite(p).all()) for p in t.parameters)
+
+    @pytest.mark.parametrize("clip_norm", [None, 1e-3])
+    def test_clipping_sees_unscaled_gradients(self, tmp_path: Path, clip_norm: float | None) -> None:
+        model = net()
+        before = [p.detach().clone() for p in model.parameters()]
+        t = training(
+            tmp_path,
+            model=model,
+            precision="fp16",
+            epochs=1,
+            max_steps=1,
+            clip_norm=clip_norm,
+            optimizer=lambda p: torch.optim.SGD(p, lr=1.0),
+        )
+        fit(t)
+        moved = (
+            torch.cat([(p - q).flatten() for p, q in zip(t.parameters, before, strict=True)]).norm().item()
+        )
+        if clip_norm is None:
+            assert 1e-2 < moved < 10
+        else:
+            assert moved == pytest.approx(clip_norm, rel=1e-2)
+
+
+def test_the_outputs_of_a_user_s_module_may_be_of_any_type(tmp_path: Path) -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = net()
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return self.inner(inputs).half()
+
+    fit(training(tmp_path, model=Half(), epochs=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("fp32", "fp32"),
+        ("amp", "amp -> bfloat16 autocast"),
+        ("fp16", "fp16 -> float16 autocast with GradScaler"),
+    ],
+)
+def test_it_says_what_it_does(name: str, words: str) -> None:
+    assert str(Precision(name, CPU)) == words
+
+
+def test_a_machine_without_the_instructions_is_said_to_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    def supported(answer: bool) -> str | None:
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: answer)
+        return Precision("amp", CPU).slow_here()
+
+    assert supported(True) is None
+    assert "slower" in str(supported(False))
+    assert Precision("fp32", CPU).slow_here() is None
+
+
+def test_mps_has_no_64_bit_floats() -> None:
+    with pytest.raises(ConfigError, match="precision=fp64"):
+        Precision("fp64", torch.device("mps"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["fp32", "amp", "bf16", "fp16", "fp64"])
+def test_cuda(tmp_path: Path, name: str) -> None:
+    t: Any = training(tmp_path, precision="fp32")
+    device = resolve("cuda")
+    t.model.to(device.torch)
+    formats = Precision(name, device.torch)
+    assert (formats.scaler is not None) == (name in ("amp", "fp16"))

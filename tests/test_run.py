@@ -1,0 +1,239 @@
+"""One run, end to end: what it leaves on disk and in MLflow, and how it ends when something goes wrong."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+from conftest import Called, run_folder
+
+Runner = Callable[..., Called]
+
+
+def points(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run, tracked locally, made by a process of its own."""
+    here = tmp_path_factory.mktemp("recorded")
+    subprocess.run(
+        [sys.executable, "-m", "runner", "trainer.epochs=12", "tracking.run_name=a b (c)", "trainer.log_every_steps=50"],
+        cwd=here,
+        check=True,
+        env={k: v for k, v in os.environ.items() if k != "RUNNER_OUTPUTS"},
+        stderr=subprocess.PIPE,
+    )
+    return run_folder(here)
+
+
+@pytest.fixture(scope="module")
+def client(recorded: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{recorded.parents[1]}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def result(recorded: Path) -> dict[str, object]:
+    return json.loads((recorded / "result.json").read_text())
+
+
+class TestFolder:
+    def test_its_name_is_date_time_model_data(self, recorded: Path) -> None:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_mlp_digits", recorded.name)
+
+    def test_everything_the_contract_lists_is_there(self, recorded: Path) -> None:
+        for name in (
+            "result.json", "metrics.jsonl", "config.yaml", "environment.txt", "run.log", "checkpoints/last.pt",
+            "checkpoints/best.pt", "plots/loss.png", "plots/accuracy.png", "plots/epoch_seconds.png", "model/MLmodel",
+        ):  # fmt: skip
+            assert (recorded / name).stat().st_size > 0, name
+
+    def test_the_result_in_figures(self, result: dict[str, object]) -> None:
+        assert result["status"] == "FINISHED"
+        assert result["epochs"] == 12
+        assert result["parameters"] == 17_226
+        assert result["flops_per_sample"] == 34_048
+        assert result["test/accuracy"] >= 0.94
+        assert len(result["epoch_seconds"]) == 12
+        assert 1 <= result["best_epoch"] <= 12
+        assert {"device", "precision", "threads", "samples_per_second", "run_id", "parent_run_id"} <= set(result)
+
+    def test_the_journal_has_every_metric_once_by_epoch_from_1(self, recorded: Path, result: dict[str, object]) -> None:
+        lines = points(recorded)
+        pairs = [(line["name"], line["step"]) for line in lines]
+        assert len(pairs) == len(set(pairs))
+        for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr", "time/epoch_seconds"):
+            assert [step for n, step in pairs if n == name] == list(range(1, 13)), name
+        assert [step for n, step in pairs if n == "test/loss"] == [result["best_epoch"]]
+        best = {line["step"]: line["value"] for line in lines if line["name"] == "val/loss"}
+        assert min(best, key=best.__getitem__) == result["best_epoch"]
+        assert result["val/loss"] == best[result["best_epoch"]]
+
+
+class TestMlflow:
+    def test_the_run_is_finished_and_named(self, client: MlflowClient, result: dict[str, object]) -> None:
+        run = client.get_run(result["run_id"])
+        assert run.info.status == "FINISHED"
+        assert run.info.run_name == "a b (c)"
+        assert run.data.params["trainer.epochs"] == "12"
+        assert run.data.params["model"] == "mlp"
+        assert run.data.params["optimizer.lr"] == "0.05"
+        assert run.data.tags["runner.device"] == "cpu"
+        assert run.inputs.dataset_inputs[0].dataset.name == "digits"
+
+    def test_its_metrics_are_those_of_the_journal(
+        self, client: MlflowClient, recorded: Path, result: dict[str, object]
+    ) -> None:
+        by_name: dict[str, list[tuple[float, float]]] = {}
+        for line in points(recorded):
+            by_name.setdefault(line["name"], []).append((line["step"], line["value"]))
+        assert any(name.startswith("system/") for name in by_name)
+        assert "train/loss_step" in by_name
+        for name, expected in by_name.items():
+            history = client.get_metric_history(result["run_id"], name)
+            assert [(m.step, m.value) for m in history] == expected, name
+
+    def test_its_artifacts_are_there(self, client: MlflowClient, result: dict[str, object]) -> None:
+        names = {file.path for file in client.list_artifacts(result["run_id"])}
+        assert {"config.yaml", "environment.txt", "run.log", "result.json", "plots"} <= names
+        assert "checkpoints" not in names
+
+    def test_the_experiment_opens_in_the_model_training_view(self, client: MlflowClient) -> None:
+        tags = client.get_experiment_by_name("runner").tags
+        assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+    def test_the_model_predicts_in_a_fresh_process_for_any_batch_size(
+        self, client: MlflowClient, recorded: Path, result: dict[str, object]
+    ) -> None:
+        script = """
+import sys, json, numpy, mlflow
+from sklearn.datasets import load_digits
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model(sys.argv[2])
+digits = load_digits()
+images = (digits.images / 16).astype("float32")[:, None]
+for rows in (1, 3, 64):
+    first, again = model.predict(images[:rows]), model.predict(images[:rows])
+    assert first.shape == (rows, 10) and (first == again).all()
+print((model.predict(images).argmax(1) == digits.target).mean())
+"""
+        run = client.get_run(result["run_id"])
+        (model,) = run.outputs.model_outputs
+        for uri in (f"models:/{model.model_id}", str(recorded / "model")):
+            done = subprocess.run(
+                [sys.executable, "-c", script, client.tracking_uri, uri],
+                check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            )  # fmt: skip
+            # Over training and test images, with the normalisation inside the model.
+            assert float(done.stdout.split()[-1]) > 0.96
+
+
+def test_mlflow_is_not_imported_before_it_is_needed(here: Path) -> None:
+    script = """
+import sys
+from runner.cli import command
+assert command(["debug=fast", "tracking=off"]) == 0
+print(sorted({"mlflow", "matplotlib", "torchvision", "sklearn", "pandas"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=here, check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.strip() == "['matplotlib']"  # the plots
+
+
+class TestTerminal:
+    def test_without_a_terminal_there_are_no_carriage_returns_and_one_line_an_epoch(self, runner: Runner) -> None:
+        called = runner("trainer.epochs=3", "tracking=off")
+        assert called.code == 0
+        assert "\r" not in called.err
+        assert [len(re.findall(rf"epoch {epoch}/3", called.err)) for epoch in (1, 2, 3)] == [1, 1, 1]
+        assert "device auto -> cpu (" in called.err
+        assert "precision fp32" in called.err
+
+    def test_quiet_prints_nothing_and_the_log_has_everything(self, runner: Runner, here: Path) -> None:
+        called = runner("debug=fast", "tracking=off", "runner.quiet=true")
+        assert called.err == ""
+        assert "epoch 2/2" in (run_folder(here) / "run.log").read_text()
+
+    def test_on_a_terminal_a_bar_shows_loss_rate_and_time_left(self, here: Path) -> None:
+        import pty
+
+        parent, child = pty.openpty()
+        command = "import runner.console as c; c.REFRESH_SECONDS = 0.0; from runner.cli import command; command(['debug=fast', 'tracking=off'])"
+        process = subprocess.Popen([sys.executable, "-c", command], cwd=here, stderr=child, stdout=child)
+        os.close(child)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(parent, 4096)
+            except OSError:  # the other end is closed
+                break
+        process.wait()
+        text = shown.decode()
+        assert re.search(r"epoch 1/2 .*205/205 +, loss \d\.\d{4}, [\d,]+ samples/s \[\d\d:\d\d<\d\d:\d\d\]", text)
+
+
+class TestEnds:
+    def test_a_loss_that_is_not_finite(self, runner: Runner, here: Path) -> None:
+        called = runner("optimizer.lr=1e30", "tracking=off")
+        assert called.code == 1
+        (error,) = called.errors
+        assert re.search(r"train/loss is (nan|inf) in epoch 1 at step 18; there is no checkpoint before it", error)
+        assert json.loads((run_folder(here) / "result.json").read_text())["status"] == "FAILED"
+
+    def test_an_exception_in_training(self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (here / "broken.py").write_text(
+            "import torch\n"
+            "class Net(torch.nn.Linear):\n"
+            "    def __init__(self, num_outputs): super().__init__(64, num_outputs)\n"
+            "    def forward(self, x):\n"
+            "        if self.training: raise ValueError('a bug of mine')\n"
+            "        return super().forward(x.flatten(1))\n"
+        )
+        monkeypatch.syspath_prepend(str(here))
+        called = runner("model=custom", "model._target_=broken.Net")
+        assert called.code == 1
+        assert "error: ValueError: a bug of mine" in called.err
+        assert "Traceback" not in called.err
+        folder = run_folder(here)
+        assert "Traceback" in (folder / "run.log").read_text()
+        client = MlflowClient(f"sqlite:///{here}/outputs/mlflow.db")
+        run = client.get_run(json.loads((folder / "result.json").read_text())["run_id"])
+        assert run.info.status == "FAILED"
+        assert run.data.tags["runner.error"] == "ValueError: a bug of mine"
+        log = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="run.log", tracking_uri=client.tracking_uri))
+        assert "a bug of mine" in log.read_text()
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_a_signal_ends_it_with_a_checkpoint_and_it_can_be_resumed(
+        self, here: Path, runner: Runner, number: signal.Signals, code: int
+    ) -> None:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "runner", "trainer.epochs=100000", "tracking=off", "trainer.log_every_epochs=1000"],
+            cwd=here, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        until(lambda: any((here / "outputs" / "runs").glob("*/checkpoints/last.pt")))
+        process.send_signal(number)
+        _, err = process.communicate(timeout=10)
+        assert process.returncode == code
+        folder = run_folder(here)
+        assert f"go on      python -m runner resume={folder.relative_to(here)}" in err
+        assert json.loads((folder / "result.json").read_text())["status"] == "KILLED"
+        done = json.loads((folder / "result.json").read_text())["epochs"]
+        assert runner(f"resume={folder}", f"trainer.epochs={done + 2}").code == 0
+        assert json.loads((folder / "result.json").read_text())["status"] == "FINISHED"
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)

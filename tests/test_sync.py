@@ -1,0 +1,165 @@
+"""`python -m runner.sync`: what an outage or a kill kept from MLflow arrives after all."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runner import sync
+from runner.tracking import journal
+from runner.tracking.deliver import outstanding
+from runner.tracking.folder import claim
+from runner.tracking.journal import Journal
+from runner.tracking.manifest import Manifest
+from runner.tracking.state import State
+from runner.tracking.store import connect, local_uri
+
+AWAY = "http://127.0.0.1:1"
+
+
+@pytest.fixture(autouse=True)
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RUNNER_OUTPUTS", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return local_uri(tmp_path_factory.mktemp("store"))
+
+
+def make_run(folder: Path, uri: str, status: str) -> Path:
+    folder.mkdir(parents=True)
+    writer = Journal(folder / journal.NAME)
+    for step in (1, 2, 3):
+        writer.write({"val/loss": 1 / step}, step)
+    writer.close()
+    manifest = Manifest(uri, "sync", folder.name)
+    (manifest if status == "RUNNING" else manifest.ended(status)).save(folder)
+    return folder
+
+
+def test_everything_undelivered_is_found_and_dead_runs_are_called_killed(
+    outputs: Path, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished = make_run(outputs / "runs" / "finished", uri, "FINISHED")
+    job = make_run(outputs / "sweeps" / "today" / "0", uri, "FAILED")
+    dead = make_run(outputs / "runs" / "dead", uri, "RUNNING")
+    alive = make_run(outputs / "runs" / "alive", uri, "RUNNING")
+    (outputs / "runs" / "untracked").mkdir()
+    with claim(alive):
+        assert sync.main([]) == 0
+        printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 4
+    assert "alive: still running" in printed.err
+    assert Manifest.load(alive).status == "RUNNING"
+    client = connect(uri)
+    for folder, status in ((finished, "FINISHED"), (job, "FAILED"), (dead, "KILLED")):
+        run = client.get_run(State.load(folder).run_id)
+        assert run.info.status == status
+        assert [p.step for p in client.get_metric_history(run.info.run_id, "val/loss")] == [1, 2, 3]
+        assert run.data.tags.get("runner.ended") == ("killed without notice" if folder == dead else None)
+        assert not outstanding(folder)
+    last_sign = journal.read(dead / journal.NAME)[0][-1].time
+    assert client.get_run(State.load(dead).run_id).info.end_time == round(last_sign * 1000)
+    with claim(alive):
+        sync.main([])
+    assert "finished" not in capsys.readouterr().err
+
+
+def test_a_store_that_is_away_is_exit_1_and_another_address_helps(
+    outputs: Path, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_run(outputs / "runs" / "offline", AWAY, "FINISHED")
+    (folder / "result.json").write_text('{"run_id": null, "status": "FINISHED"}')
+    assert sync.main([]) == 1
+    assert "not delivered: the server does not answer" in capsys.readouterr().err
+    assert sync.main([f"run={folder}", f"tracking.uri={uri}"]) == 0
+    run_id = State.load(folder).run_id
+    assert connect(uri).get_run(run_id).info.status == "FINISHED"
+    assert json.loads((folder / "result.json").read_text()) == {"run_id": run_id, "status": "FINISHED"}
+
+
+def test_a_run_killed_without_notice_is_completed(outputs: Path, uri: str) -> None:
+    folder = outputs / "runs" / "victim"
+    folder.mkdir(parents=True)
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from runner.tracking.folder import claim\n"
+        "from runner.tracking.manifest import Manifest\n"
+        "from runner.tracking.tracker import Tracker\n"
+        "folder = Path(sys.argv[1]); lock = claim(folder)\n"
+        "tracker = Tracker(folder, Manifest(sys.argv[2], 'sync', 'victim'))\n"
+        "for step in range(1, 10**6):\n"
+        "    tracker.log({'train/loss': 1 / step}, step); time.sleep(0.001)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, str(folder), uri])
+    deadline = time.monotonic() + 60
+    while State.load(folder).offset == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.3)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    command = [sys.executable, "-m", "runner.sync", f"run={folder}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "(KILLED)" in done.stderr
+    client = connect(uri)
+    run = client.get_run(State.load(folder).run_id)
+    assert run.info.status == "KILLED"
+    steps = [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")]
+    written = [p.step for p in journal.read(folder / journal.NAME)[0] if p.name == "train/loss"]
+    assert steps == written == list(range(1, len(written) + 1))
+
+
+def test_a_store_made_anew_is_filled_again(outputs: Path, uri: str, tmp_path: Path) -> None:
+    folder = make_run(outputs / "runs" / "moved", uri, "FINISHED")
+    assert sync.main([f"run={folder}"]) == 0
+    first = State.load(folder).run_id
+    (tmp_path / "new").mkdir()
+    fresh = local_uri(tmp_path / "new")
+    assert sync.main([f"run={folder}", f"tracking.uri={fresh}"]) == 0
+    second = State.load(folder).run_id
+    assert first != second
+    assert [p.step for p in connect(fresh).get_metric_history(second, "val/loss")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rum=x"], "rum is no option of this command: did you mean run?"),
+        (["run"], "run needs a value: run=..."),
+        (["run=nowhere"], "run=nowhere: there is no such folder"),
+        (["run=."], "run=.: not the folder of a tracked run"),
+    ],
+)
+def test_wrong_arguments_are_exit_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sync.main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_all_wrong_arguments_are_named_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sync.main(["rum=x", "tracking.url=y"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_help_and_config_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, shown in ((["--help"], "tracking.uri"), (["run=x", "--cfg", "job"], "run: x")):
+        with pytest.raises(SystemExit) as ended:
+            sync.main(arguments)
+        assert ended.value.code == 0
+        assert shown in capsys.readouterr().out
+
+
+def test_nothing_to_do_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sync.main([]) == 0
+    assert capsys.readouterr().err == "nothing to deliver\n"

@@ -1,0 +1,96 @@
+"""`python -m runner.ui`: MLflow's UI on this project's store, for this machine only."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from runner import ui
+from runner.tracking.deliver import Delivery
+from runner.tracking.manifest import Manifest
+from runner.tracking.store import local_uri
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_without_a_store_it_says_so(
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNNER_OUTPUTS", str(tmp_path))
+    assert ui.main([f"port={port}"]) == 2
+    assert capsys.readouterr().err.startswith("error: there is no store yet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        assert ui.main([f"port={taken}"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: port={taken} is taken")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("port=http", "port=http: not a port"),
+        ("prot=5001", "prot is no option of this command: did you mean port?"),
+        ("tracking.uri=http://ada:s3cret@host", "tracking.uri is a server already: open http://host/"),
+    ],
+)
+def test_wrong_arguments_are_exit_2(
+    argument: str, message: str, port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        ui.main([argument] if "port" in argument or "prot" in argument else [argument, f"port={port}"]) == 2
+    )
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_the_store_is_served_on_this_machine_alone(tmp_path: Path, port: int) -> None:
+    folder = tmp_path / "runs" / "run"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("seed: 0\n")
+    root = str(tmp_path / "mlartifacts")
+    Manifest(local_uri(tmp_path), "shown", "mlp_digits", artifact_root=root).ended("FINISHED").save(folder)
+    delivery = Delivery(folder)
+    assert delivery.step()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runner.ui", f"port={port}"],
+        env=os.environ | {"RUNNER_OUTPUTS": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stderr is not None
+        assert f"http://127.0.0.1:{port}" in process.stderr.readline()
+        artifact = f"http://127.0.0.1:{port}/get-artifact?path=config.yaml&run_uuid={delivery.run_id}"
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(artifact, timeout=5) as answer:
+                    assert answer.read() == b"seed: 0\n"
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            assert b"<title>MLflow" in answer.read()
+        listening = Path("/proc/net/tcp")
+        if listening.exists():
+            addresses = [line.split()[1] for line in listening.read_text().splitlines()[1:]]
+            assert [a for a in addresses if a.endswith(f":{port:04X}") and a.startswith("00000000")] == []
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
