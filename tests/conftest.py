@@ -1,8 +1,12 @@
 """What the tests share: an empty place to run in, and the command line called in this process."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+# Several processes with several threads each on the same cores wait for each other most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

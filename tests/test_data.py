@@ -82,9 +82,7 @@ def test_digits_are_those_of_scikit_learn():
     assert images.dtype == torch.float32 and labels.dtype == torch.int64
 
     pixels, expected = load_digits(return_X_y=True)
-    found = torch.cat(
-        [torch.cat([images, test_images]).flatten(1) * 16, torch.cat([labels, test_labels])[:, None]], 1
-    )
+    found = torch.cat([torch.cat([images, test_images]).flatten(1) * 16, torch.cat([labels, test_labels])[:, None]], 1)
     both = sorted(map(tuple, np.column_stack([pixels, expected])))
     assert sorted(map(tuple, found.numpy())) == both
 
@@ -346,9 +344,7 @@ def test_fetch_says_what_each_mirror_did(tmp_path, packed_files, make_mirror):
 def test_fetch_gives_up_on_silent_mirrors(tmp_path, packed_files, silent_url):
     start = time.monotonic()
     problem = problem_of(
-        lambda: fetch(
-            lambda: all_missing(tmp_path), tmp_path, [silent_url] * 2, md5s(packed_files), patience=1.0
-        )
+        lambda: fetch(lambda: all_missing(tmp_path), tmp_path, [silent_url] * 2, md5s(packed_files), patience=1.0)
     )
     assert problem.count("no answer within") + problem.count("timed out") == 2
     assert time.monotonic() - start < 4
@@ -367,9 +363,7 @@ def test_fetch_gives_up_on_a_mirror_that_falls_silent_half_way(tmp_path):
         threading.Thread(target=serve, daemon=True).start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
         start = time.monotonic()
-        problem = problem_of(
-            lambda: fetch(lambda: {"a": "missing"}, tmp_path, [url], {"a": ""}, patience=0.5)
-        )
+        problem = problem_of(lambda: fetch(lambda: {"a": "missing"}, tmp_path, [url], {"a": ""}, patience=0.5))
     assert "timed out" in problem
     assert time.monotonic() - start < 2
     assert files_in(tmp_path) == []
@@ -541,9 +535,7 @@ def test_csv_names_what_is_wrong(tmp_path, text, options, words):
 
 def test_csv_reports_all_problems_at_once(tmp_path):
     problems = problems_of(lambda: csv_file(None, test_path=tmp_path / "no.csv", test_fraction=0.5))
-    assert [
-        any(key in problem for problem in problems) for key in ("data.path", "data.test_path=", "contradict")
-    ]
+    assert [any(key in problem for problem in problems) for key in ("data.path", "data.test_path=", "contradict")]
     assert len(problems) == 3
     file = table(tmp_path / "t.csv", "a,b,c,y\n1,x,2,0\n2,z,,1\n3,w,inf,1\n")
     assert len(problems_of(lambda: csv_file(file))) == 3

@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from runner import checkpoint
-from runner.data.loading import Normalize, Splits, epoch_order, evaluation_batch_size, loaders, split
+from runner.data.loading import epoch_order, evaluation_batch_size, make_loaders
 from runner.data.source import Source
+from runner.data.splits import Normalize, Splits, split
 from runner.errors import ConfigError
 from runner.loop import fit
 from runner.loss import CrossEntropy
@@ -48,7 +49,7 @@ def batches(splits: Splits, epoch: int = 1, **arguments: Any) -> list[tuple[Tens
         "prepare": CrossEntropy().prepare, "batch_size": 7, "seed": 3, "device": CPU, "dtype": torch.float32,
         "in_memory": True,
     }  # fmt: skip
-    return list(loaders(splits, **(values | arguments)).train.epoch(epoch))
+    return list(make_loaders(splits, **(values | arguments)).train.epoch(epoch))
 
 
 class TestSplit:
@@ -138,9 +139,7 @@ class TestNormalize:
         splits = split(source, val_fraction=0.5, limit=None, seed=0)
         seen = splits.normalize(splits.train[0], torch.float64)
         assert seen.mean(0).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
-        assert seen.std(0, correction=0).tolist() == pytest.approx(
-            [1, 1, 0], abs=1e-6
-        )  # a constant stays one
+        assert seen.std(0, correction=0).tolist() == pytest.approx([1, 1, 0], abs=1e-6)  # a constant stays one
         assert splits.normalize(splits.val[0], torch.float64).mean(0).abs().max() > 1e-3
 
     def test_the_number_of_values_must_fit(self) -> None:
@@ -152,9 +151,7 @@ class TestNormalize:
 
     def test_a_batch_is_normalised_to_the_same_bits_as_the_whole_set(self) -> None:
         source = images(samples=101, channels=1, side=7)
-        normalize = Normalize(
-            torch.tensor(0.1307, dtype=torch.float64), torch.tensor(0.3081, dtype=torch.float64)
-        )
+        normalize = Normalize(torch.tensor(0.1307, dtype=torch.float64), torch.tensor(0.3081, dtype=torch.float64))
         whole = normalize(source.train[0], torch.float32)
         for size in (1, 7, 32):
             parts = [normalize(part, torch.float32) for part in source.train[0].split(size)]
@@ -178,7 +175,7 @@ class TestOrder:
     @pytest.mark.parametrize("in_memory", [True, False])
     def test_an_epoch_can_be_entered_at_any_batch(self, in_memory: bool) -> None:
         splits = divided()
-        made = loaders(
+        made = make_loaders(
             splits,
             prepare=CrossEntropy().prepare,
             batch_size=10,

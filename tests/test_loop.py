@@ -35,9 +35,7 @@ class TestMeans:
             inputs, targets = whole_set(t, part)
             with torch.no_grad():
                 outputs = t.model(inputs)
-            assert t.log.of(f"{part}/loss")[1] == pytest.approx(
-                cross_entropy(outputs, targets).item(), abs=1e-6
-            )
+            assert t.log.of(f"{part}/loss")[1] == pytest.approx(cross_entropy(outputs, targets).item(), abs=1e-6)
             accuracy = (outputs.argmax(1) == targets).double().mean().item()
             assert t.log.of(f"{part}/accuracy")[1] == pytest.approx(accuracy, abs=1e-12)
 
@@ -111,9 +109,7 @@ class TestLimits:
         assert fit(t) == "trainer.max_time=1e-09 is reached"
         assert t.progress.step == 1
 
-    def test_early_stopping_ends_after_patience_validations_without_a_better_one(
-        self, tmp_path: Path
-    ) -> None:
+    def test_early_stopping_ends_after_patience_validations_without_a_better_one(self, tmp_path: Path) -> None:
         t = training(
             tmp_path,
             optimizer=lambda p: torch.optim.SGD(p, lr=0.0),
@@ -124,9 +120,7 @@ class TestLimits:
         assert len(t.progress.epoch_seconds) == 4
         assert checkpoint.load(t.checkpoints.last)["progress"]["epoch"] == 5
 
-    def test_min_delta_is_what_counts_as_better_but_the_best_is_kept_all_the_same(
-        self, tmp_path: Path
-    ) -> None:
+    def test_min_delta_is_what_counts_as_better_but_the_best_is_kept_all_the_same(self, tmp_path: Path) -> None:
         t = training(tmp_path, epochs=6, early_stopping=EarlyStoppingSettings(patience=2, min_delta=10.0))
         assert fit(t) == "val/loss has not improved in 2 validations"
         losses = t.log.of("val/loss")
@@ -167,9 +161,7 @@ class TestCadence:
         assert best["progress"]["best"] == t.log.of("val/loss_step")[2] < t.log.of("val/loss")[1]
 
     def test_logging_every_n_epochs_and_steps(self, tmp_path: Path) -> None:
-        t = training(
-            tmp_path, splits=divided(val_fraction=0), epochs=5, log_every_epochs=2, log_every_steps=5
-        )
+        t = training(tmp_path, splits=divided(val_fraction=0), epochs=5, log_every_epochs=2, log_every_steps=5)
         fit(t)
         assert set(t.log.of("train/loss")) == {2, 4, 5}
         assert t.display.epochs == [2, 4, 5]
@@ -177,9 +169,7 @@ class TestCadence:
 
     def test_checkpoints_every_n_epochs_steps_and_seconds(self, tmp_path: Path) -> None:
         def saved(name: str, **trainer: Any) -> list[tuple[int, int]]:
-            t = training(
-                tmp_path / name, splits=divided(val_fraction=0), epochs=3, keep_checkpoints=99, **trainer
-            )
+            t = training(tmp_path / name, splits=divided(val_fraction=0), epochs=3, keep_checkpoints=99, **trainer)
             fit(t)
             kept = [checkpoint.load(path)["progress"] for path in t.checkpoints.folder.glob("last*.pt")]
             return sorted((p["epoch"], p["batch"]) for p in kept)
@@ -215,9 +205,7 @@ class TestResume:
         return training(folder, model=net(dropout=dropout), stop=stop, epochs=3, **arguments)
 
     @pytest.mark.parametrize("name", CONFIGURATIONS)
-    def test_a_run_stopped_anywhere_ends_bit_for_bit_like_one_that_was_not(
-        self, tmp_path: Path, name: str
-    ) -> None:
+    def test_a_run_stopped_anywhere_ends_bit_for_bit_like_one_that_was_not(self, tmp_path: Path, name: str) -> None:
         arguments = self.CONFIGURATIONS[name]
         whole = self.make(tmp_path / "whole", **arguments)
         torch.manual_seed(3)
@@ -233,9 +221,7 @@ class TestResume:
             resumed = self.make(folder, **arguments)
             restore(resumed, stopped.checkpoints.load_last()[0])
             fit(resumed)
-            assert same(exact_state(checkpoint.load(resumed.checkpoints.last)), expected), (
-                f"stopped at look {after}"
-            )
+            assert same(exact_state(checkpoint.load(resumed.checkpoints.last)), expected), f"stopped at look {after}"
             assert stopped.log.exact() | resumed.log.exact() == whole.log.exact()
 
     def test_a_kill_that_leaves_no_new_checkpoint_goes_back_to_the_last_one(self, tmp_path: Path) -> None:
@@ -286,9 +272,7 @@ class TestNotFinite:
 
     def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(self, tmp_path: Path) -> None:
         # The last step of the last epoch blows up: its loss was still finite, and there is no validation.
-        t = training(
-            tmp_path, splits=divided(val_fraction=0), epochs=2, optimizer=lambda p: torch.optim.SGD(p, lr=0.1)
-        )
+        t = training(tmp_path, splits=divided(val_fraction=0), epochs=2, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
         steps = 0
         step = t.optimizer.step
 
@@ -350,9 +334,7 @@ def test_the_learning_rate_is_logged_as_it_was(tmp_path: Path) -> None:
     t = training(
         tmp_path,
         epochs=3,
-        schedule=lambda optimizer: Schedule(
-            torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)
-        ),
+        schedule=lambda optimizer: Schedule(torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)),
     )
     fit(t)
     assert list(t.log.of("lr").values()) == pytest.approx([0.1, 0.01, 0.001])

@@ -13,9 +13,7 @@ class TestCrossEntropy:
         assert CrossEntropy().num_outputs(torch.tensor([0, 2, 1]), None) == 3
         assert CrossEntropy().num_outputs(torch.tensor([0, 1]), ["a", "b", "c"]) == 3
 
-    @pytest.mark.parametrize(
-        "targets", [torch.tensor([0.5, 1.0]), torch.tensor([[0, 1]]), torch.tensor([-1, 0])]
-    )
+    @pytest.mark.parametrize("targets", [torch.tensor([0.5, 1.0]), torch.tensor([[0, 1]]), torch.tensor([-1, 0])])
     def test_targets_that_are_no_classes_are_refused(self, targets: torch.Tensor) -> None:
         with pytest.raises(ConfigError, match="loss=cross_entropy"):
             CrossEntropy().num_outputs(targets, None)

@@ -99,9 +99,7 @@ class TestScaler:
             optimizer=lambda p: torch.optim.SGD(p, lr=1.0),
         )
         fit(t)
-        moved = (
-            torch.cat([(p - q).flatten() for p, q in zip(t.parameters, before, strict=True)]).norm().item()
-        )
+        moved = torch.cat([(p - q).flatten() for p, q in zip(t.parameters, before, strict=True)]).norm().item()
         if clip_norm is None:
             assert 1e-2 < moved < 10
         else:

@@ -140,9 +140,7 @@ def test_a_store_made_anew_is_filled_again(outputs: Path, uri: str, tmp_path: Pa
         (["run=."], "run=.: not the folder of a tracked run"),
     ],
 )
-def test_wrong_arguments_are_exit_2(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_arguments_are_exit_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert sync.main(arguments) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
 

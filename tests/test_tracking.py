@@ -375,9 +375,7 @@ def write_everything(folder: Path) -> None:
         (folder / name).write_bytes(b"content")
 
 
-def test_a_run_arrives_whole_once_and_in_order(
-    uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_arrives_whole_once_and_in_order(uri: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = make_run(tmp_path)
     manifest = make_manifest(uri, tmp_path)
     manifest.save(folder)

@@ -48,12 +48,8 @@ def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str]) -> None:
         ("tracking.uri=http://ada:s3cret@host", "tracking.uri is a server already: open http://host/"),
     ],
 )
-def test_wrong_arguments_are_exit_2(
-    argument: str, message: str, port: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert (
-        ui.main([argument] if "port" in argument or "prot" in argument else [argument, f"port={port}"]) == 2
-    )
+def test_wrong_arguments_are_exit_2(argument: str, message: str, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ui.main([argument] if "port" in argument or "prot" in argument else [argument, f"port={port}"]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
 
 

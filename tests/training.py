@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from runner.checkpoint import Checkpoints
-from runner.data.loading import Splits, loaders, split
+from runner.data.loading import make_loaders
 from runner.data.source import Source
+from runner.data.splits import Splits, split
 from runner.device import resolve
-from runner.loop import Metrics, Training
+from runner.loop import Training
 from runner.loss import CrossEntropy, Loss
 from runner.precision import Precision
+from runner.progress import Metrics
 from runner.scheduler import Schedule
 from runner.settings import EarlyStoppingSettings, TrainerSettings
 
@@ -138,7 +140,7 @@ def training(
         schedule=schedule(made) if schedule else Schedule(None),
         precision=formats,
         device=device,
-        loaders=loaders(
+        loaders=make_loaders(
             splits or divided(),
             prepare=loss.prepare,
             batch_size=batch_size,

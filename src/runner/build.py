@@ -3,43 +3,32 @@
 Whatever can be wrong is found in here, before a folder or an MLflow run exists, and reported together.
 """
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from . import device as device_room
-from . import schema, signature
-from .data import fetch, loading
+from . import schema
+from .data import fetch
+from .data.loading import MEMORY_SHARE, Loaders, make_loaders
 from .data.source import Source
+from .data.splits import Splits, size, split
 from .device import Device
-from .errors import ConfigError
+from .errors import ConfigError, did_you_mean
 from .loss import Loss
 from .model import probe
 from .optimizer import supports_fused, trainable
 from .precision import Precision
 from .scheduler import Schedule
 from .settings import ConsoleSettings, TrackingSettings, TrainerSettings
-
-LOADING_KEYS = ("batch_size", "val_fraction", "limit", "in_memory", "num_workers")
-"""The keys of `data` that say how samples are loaded; the others belong to the data set's function."""
-
-SUPPLIED = {
-    "model": ("input_shape", "num_outputs"),
-    "data": (),
-    "loss": (),
-    "optimizer": ("params",),
-    "scheduler": ("optimizer", "total_steps", "steps_per_epoch", "epochs"),
-}
-"""What runner passes to a group's `_target_`, if it takes it."""
+from .target import IN_WORDS, LOADING_KEYS, call, check_target, locate, takes
 
 T = TypeVar("T")
 
@@ -59,8 +48,8 @@ class Experiment:
     seed: int
     device: Device
     precision: Precision
-    splits: loading.Splits
-    loaders: loading.Loaders
+    splits: Splits
+    loaders: Loaders
     in_memory: bool
     model: nn.Module
     flops: int | None
@@ -72,9 +61,7 @@ class Experiment:
     console: ConsoleSettings
 
 
-def build(
-    cfg: DictConfig, choices: Mapping[str, str] | None = None, problems: Sequence[str] = ()
-) -> Experiment:
+def build(cfg: DictConfig, choices: Mapping[str, str] | None = None, problems: Sequence[str] = ()) -> Experiment:
     """Check a composed config and make everything that a run needs.
 
     Args:
@@ -86,57 +73,59 @@ def build(
         ConfigError: with every problem that could be found.
     """
     config = plain(cfg)
-    found = Problems([*problems, *schema.check(config)])
-    for group in SUPPLIED:
-        found += check_target(group, config[group])
-    device = precision = splits = loss = model = flops = optimizer = loaders = schedule = None
-    data, trainer = config["data"], to_settings(cfg.trainer, TrainerSettings)
+    found = Problems(problems)
+    found += check(config)
+    trainer = to_settings(cfg.trainer, TrainerSettings)
+    device = precision = splits = loss = model = flops = optimizer = schedule = None
+    data, seed = config["data"], config["seed"] if found.none_of("seed") else 0
     if found.none_of("device"):
-        with found.collect():
-            device = device_room.resolve(cfg.device.name, cfg.device.index, config["device"]["threads"])
+        with found.collect("device"):
+            wanted = config["device"]
+            device = device_room.resolve(wanted["name"], wanted["index"], wanted["threads"])
     if device and found.none_of("precision"):
-        with found.collect():
-            precision = Precision(cfg.precision.name, device.torch)
+        with found.collect("precision"):
+            precision = Precision(config["precision"]["name"], device.torch)
     if found.none_of("loss"):
-        with found.collect():
+        with found.collect("loss"):
             loss = call("loss", config["loss"], Loss)
-    if found.none_of("data", "seed"):
+    if found.none_of("data", but=("data.batch_size", "data.in_memory", "data.num_workers")):
         # Nothing is fetched for a run that cannot start.
-        with found.collect(), nullcontext() if not found.sentences else fetch.forbidden():
+        with found.collect("data"), nullcontext() if not found.sentences else fetch.forbidden():
             source = call("data", {k: v for k, v in data.items() if k not in LOADING_KEYS}, Source)
-            splits = loading.split(
-                source, val_fraction=data["val_fraction"], limit=data["limit"], seed=cfg.seed
-            )
-    if splits and loss:
-        with found.collect():
-            check_monitor(trainer, loss, splits)
-        if found.none_of("model"):
-            with found.collect():
-                dtype = precision.dtype if precision else torch.float32
-                model, flops = make_model(config["model"], splits, loss, cfg.seed, dtype)
+            splits = split(source, val_fraction=data["val_fraction"], limit=data["limit"], seed=seed)
+    if trainer and loss:
+        found += check_monitor(trainer, loss, splits)
+    if splits and loss and found.none_of("model"):
+        with found.collect("model"):
+            dtype = precision.dtype if precision else torch.float32
+            model, flops = make_model(config["model"], splits, loss, seed, dtype)
     if model and device and found.none_of("optimizer"):
-        with found.collect():
+        with found.collect("optimizer"):
             channels_last = probe.has_convolutions(model)
-            model.to(
-                device.torch, memory_format=torch.channels_last if channels_last else torch.preserve_format
-            )
+            model.to(device.torch)
+            if channels_last:
+                model.to(memory_format=torch.channels_last)
             optimizer = make_optimizer(config["optimizer"], model, device)
-    if optimizer and splits and found.none_of("scheduler", "trainer"):
-        batches = -(-loading.size(splits.train) // data["batch_size"])
-        with found.collect():
+    if optimizer and splits and trainer and found.none_of("scheduler", "trainer", "data"):
+        batches = -(-size(splits.train) // data["batch_size"])
+        with found.collect("scheduler"):
             schedule = make_schedule(config["scheduler"], optimizer, trainer, batches)
     if found.sentences:
-        raise ConfigError(*found.sentences)
+        raise ConfigError(*found.sentences) from found.cause
 
-    assert device and precision and splits and loss and model and optimizer and schedule
+    assert device and precision and splits and loss and model and optimizer and schedule and trainer
+    # What is recorded is what was computed with: `auto` may be something else on the next machine.
+    config["device"] |= {"name": device.torch.type, "threads": device.threads}
+    tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
+    assert tracking and console
     in_memory = data["in_memory"]
     if in_memory == "auto":
-        in_memory = splits.nbytes(precision.dtype) < loading.MEMORY_SHARE * device.free_memory()
-    loaders = loading.loaders(
+        in_memory = splits.nbytes(precision.dtype) < MEMORY_SHARE * device.free_memory()
+    loaders = make_loaders(
         splits,
         prepare=loss.prepare,
         batch_size=data["batch_size"],
-        seed=cfg.seed,
+        seed=seed,
         device=device.torch,
         dtype=precision.dtype,
         in_memory=in_memory,
@@ -146,7 +135,7 @@ def build(
     return Experiment(
         config=config,
         choices=dict(choices or {}),
-        seed=cfg.seed,
+        seed=seed,
         device=device,
         precision=precision,
         splits=splits,
@@ -158,36 +147,64 @@ def build(
         optimizer=optimizer,
         schedule=schedule,
         trainer=trainer,
-        tracking=to_settings(cfg.tracking, TrackingSettings),
-        console=to_settings(cfg.runner, ConsoleSettings),
+        tracking=tracking,
+        console=console,
     )
 
 
+def check(config: Mapping[str, Any]) -> list[str]:
+    """Find what is wrong in a config without having its device or data at hand.
+
+    Args:
+        config: resolved, as plain mappings.
+    """
+    found = Problems(schema.check(config))
+    for group in schema.TARGET_GROUPS:
+        found += check_target(group, config[group])
+    return found.sentences
+
+
 class Problems:
-    """The sentences found so far, each beginning with the key or group it is about."""
+    """The sentences found so far, each beginning with the key or group it is about.
 
-    def __init__(self, sentences: Sequence[str]) -> None:
-        self.sentences = list(sentences)
+    Attributes:
+        cause: the first exception that became a sentence, for those who want its traceback.
+    """
 
-    def __iadd__(self, sentences: Sequence[str]) -> Self:
-        self.sentences += [s for s in sentences if s not in self.sentences]
+    def __init__(self, sentences: Iterable[str]) -> None:
+        self.sentences = list(dict.fromkeys(sentences))
+        self.cause: Exception | None = None
+
+    def __iadd__(self, sentences: Iterable[str]) -> Self:
+        """Add sentences, but none about a key that an earlier stage has complained of."""
+        subjects = {_subject(sentence) for sentence in self.sentences}
+        self.sentences += [s for s in dict.fromkeys(sentences) if "." not in _subject(s) or _subject(s) not in subjects]
         return self
 
-    def none_of(self, *groups: str) -> bool:
-        """Whether nothing is known to be wrong with these groups."""
-        return not any(
-            s.lstrip("+~").startswith((f"{g}.", f"{g}=", f"{g}:")) for s in self.sentences for g in groups
-        )
+    def none_of(self, *groups: str, but: Collection[str] = ()) -> bool:
+        """Whether nothing is known to be wrong with these groups, but for some of their keys."""
+        subjects = {_subject(sentence) for sentence in self.sentences}
+        return not any(subject.partition(".")[0] in groups for subject in subjects.difference(but))
 
     @contextmanager
-    def collect(self) -> Iterator[None]:
-        """Add the problems of a `ConfigError`, and go on."""
+    def collect(self, group: str) -> Iterator[None]:
+        """Add what a stage raises, and go on; it may have called code of the user's."""
         try:
             yield
         except fetch.Forbidden:
             pass
         except ConfigError as error:
             self += error.problems
+            self.cause = self.cause or error
+        except Exception as error:
+            first_line = (str(error).strip() or "no message").split("\n")[0]
+            self += [f"{group}: {type(error).__name__}: {first_line}; runner.verbose=true shows where"]
+            self.cause = self.cause or error
+
+
+def _subject(sentence: str) -> str:
+    """The key or group a sentence is about: `optimizer.lr` of `+optimizer.lr=x: write a number`."""
+    return re.split(r"[=: ]", sentence.lstrip("+~"), maxsplit=1)[0]
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
@@ -197,97 +214,53 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def to_settings(node: DictConfig, kind: type[T]) -> T:
-    """A typed group as the dataclass it was checked against."""
+def to_settings(node: DictConfig, kind: type[T]) -> T | None:
+    """A typed group as the dataclass it was checked against; None while a value is missing."""
+    if OmegaConf.missing_keys(node):
+        return None
     settings = OmegaConf.to_object(node)
     assert isinstance(settings, kind)
     return settings
 
 
-def locate(group: str, node: Mapping[str, Any]) -> Callable[..., Any]:
-    """What the group's `_target_` names.
-
-    Raises:
-        ConfigError: it cannot be imported.
-    """
-    path = node.get("_target_")
-    if not isinstance(path, str) or path == signature.MISSING:
-        raise ConfigError(f"{group}._target_ is missing: write {group}._target_=package.module.Name")
-    try:
-        target = get_object(path)
-    except Exception as error:
-        reason = str(error.__cause__ or error).strip().split("\n")[0]
-        raise ConfigError(f"{group}._target_={path} cannot be imported: {reason}") from error
-    if not callable(target):
-        raise ConfigError(f"{group}._target_={path} is a {type(target).__name__}, not a class or function")
-    return target
-
-
-def check_target(group: str, node: Any) -> list[str]:
-    """Hold a group's keys against the signature of its `_target_`."""
-    if not isinstance(node, Mapping):
-        return [f"{group}={schema.show(node)}: {group} needs a choice of conf/{group}"]
-    arguments = {k: v for k, v in node.items() if not (group == "data" and k in LOADING_KEYS)}
-    try:
-        return signature.check(group, locate(group, node), arguments, SUPPLIED[group])
-    except ConfigError as error:
-        return error.problems
-
-
-def call(group: str, node: Mapping[str, Any], kind: type[T], **supplied: Any) -> T:
-    """Instantiate a group's `_target_` with its keys and those of `supplied` that it takes.
-
-    Raises:
-        ConfigError: the target refuses its arguments, or gives something else than `kind`.
-    """
-    taken = inspect.signature(locate(group, node)).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in taken.values())
-    passed = {
-        k: v
-        for k, v in supplied.items()
-        if k not in node and (k in taken or (open_ended and group == "model"))
-    }
-    try:
-        made = instantiate(dict(node), **passed, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__ or error
-        if isinstance(cause, ConfigError | fetch.Forbidden):
-            raise cause from error
-        first_line = str(cause).strip().split("\n")[0]
-        raise ConfigError(f"{group}: {node['_target_']} refuses its arguments: {first_line}") from error
-    if not isinstance(made, kind):
-        raise ConfigError(
-            f"{group}._target_={node['_target_']} gives a {type(made).__name__}, a {kind.__module__}.{kind.__name__} is needed"
-        )
-    return made
-
-
-def check_monitor(trainer: TrainerSettings, loss: Loss, splits: loading.Splits) -> None:
+def check_monitor(trainer: TrainerSettings, loss: Loss, splits: Splits | None) -> list[str]:
     """See that what the trainer watches will be measured.
 
-    Raises:
-        ConfigError: it will not.
+    Args:
+        trainer: what it watches.
+        loss: what it measures.
+        splits: the data; None if they could not be had.
+
+    Returns:
+        A sentence for each thing that will not.
     """
     problems = []
-    part, _, metric = trainer.monitor.partition("/")
-    measured = ["loss", *loss.metrics]
-    if metric not in measured:
-        offered = " or ".join(f"{part}/{name}" for name in measured)
+    part = trainer.monitor.partition("/")[0]
+    measured = [f"{name}/{value}" for name in ("val", "train") for value in ("loss", *loss.metrics)]
+    if trainer.monitor not in measured:
+        hint = did_you_mean(trainer.monitor, measured)
+        problems.append(f"trainer.monitor={trainer.monitor} is not measured with loss={_name(loss)}: {hint}")
+    if splits is None or splits.val is not None:
+        return problems
+    if part == "val" and trainer.early_stopping.patience is not None:
         problems.append(
-            f"trainer.monitor={trainer.monitor}: loss={type(loss).__name__} measures no {metric}; write {offered}"
+            "trainer.early_stopping.patience needs validation samples:"
+            " write data.val_fraction=0.2, or trainer.monitor=train/loss"
         )
-    if splits.val is None and part == "val" and trainer.early_stopping.patience is not None:
+    if trainer.validate_every_steps is not None:
         problems.append(
-            "trainer.early_stopping.patience needs validation: write data.val_fraction=0.2, or trainer.monitor=train/loss"
+            "trainer.validate_every_steps needs validation samples: write data.val_fraction=0.2, or null for it"
         )
-    if splits.val is None and trainer.validate_every_steps is not None:
-        problems.append("trainer.validate_every_steps needs validation samples: write data.val_fraction=0.2")
-    if problems:
-        raise ConfigError(*problems)
+    return problems
+
+
+def _name(loss: Loss) -> str:
+    """As the config names it: `cross_entropy` of `CrossEntropy`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(loss).__name__).lower()
 
 
 def make_model(
-    node: Mapping[str, Any], splits: loading.Splits, loss: Loss, seed: int, dtype: torch.dtype
+    node: Mapping[str, Any], splits: Splits, loss: Loss, seed: int, dtype: torch.dtype
 ) -> tuple[nn.Module, int | None]:
     """The model, with weights drawn by the seed, on the CPU; and its floating-point operations a sample."""
     num_outputs = loss.num_outputs(splits.targets(), splits.classes)
@@ -322,9 +295,11 @@ def make_schedule(
         epochs=trainer.epochs,
     )
     if isinstance(made, LRScheduler):
-        return Schedule(made)
+        # One that was told how long training is planned to be cannot be told otherwise later.
+        named, _ = takes(locate("scheduler", node))
+        return Schedule(made, horizon=any(key in named and key not in node for key in ("total_steps", "epochs")))
     if not isinstance(made, Schedule):
         raise ConfigError(
-            f"scheduler._target_={node['_target_']} gives a {type(made).__name__}, no learning-rate schedule"
+            f"scheduler._target_={node['_target_']} gives a {type(made).__name__}; name {IN_WORDS['scheduler']}"
         )
     return made

@@ -6,34 +6,50 @@ MLflow is imported for `--help`, `--cfg` and completion.
 """
 
 import os
+import re
 import sys
 import traceback
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from . import folders
-from .compose import VERSION_BASE, Composer, config_folder, quote
-from .errors import ConfigError
+from . import __version__, folders
+from .arguments import typed_value
+from .compose import VERSION_BASE, Composer, config_folder
+from .errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from .resume import Resumed
 
 EXIT_CONFIG = 2
+EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
     """The console script."""
-    if os.getcwd() not in sys.path:  # the console script, unlike `python -m`, does not look here
-        sys.path.insert(0, os.getcwd())
-    sys.exit(command(sys.argv[1:]))
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:  # the console script, unlike `python -m`, does not look here
+        sys.path.insert(0, here)
+    try:
+        code = command(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:  # before training, where it is handled
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:  # `--help | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
 
 
 def command(argv: Sequence[str]) -> int:
@@ -42,79 +58,128 @@ def command(argv: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    sweeping = "--multirun" in argv or "-m" in argv
-    argv = [quote(argument, sweeping) for argument in argv]
-    parser = get_args_parser()
-    args = parser.parse_args(argv)
-    verbose = "runner.verbose=true" in argv or os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
+        args = parse(argv)
+        if args.version:
+            print(f"runner {__version__}")
+            return 0
         if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
             return hand_over(argv, args)
         if args.multirun:
             return sweep(args)
         return run_one(args)
     except ConfigError as error:
-        if verbose:
+        if verbose(argv):
             traceback.print_exc()
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return EXIT_CONFIG
 
 
-def hand_over(argv: Sequence[str], args: Any) -> int:
+def verbose(argv: Sequence[str]) -> bool:
+    """Whether tracebacks are wanted; asked before there is a config that could tell."""
+    typed = [re.fullmatch(r"\+{0,2}runner\.verbose=(true|yes|on|1)", text, re.IGNORECASE) for text in argv]
+    return any(typed) or os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def parse(argv: Sequence[str]) -> Namespace:
+    """Tell Hydra's options from overrides.
+
+    Raises:
+        ConfigError: an option that there is not.
+    """
+    parser = get_args_parser()
+    parser.error = lambda message: _refuse_option(parser, message)  # type: ignore[method-assign]
+    parser.allow_abbrev = False
+    for option in ("--version", "--experimental-rerun"):  # Hydra's own version, and a way around what is below
+        parser._option_string_actions.pop(option)
+    parser.add_argument("--version", "-V", action="store_true")
+    return parser.parse_intermixed_args(list(argv))
+
+
+def _refuse_option(parser: ArgumentParser, message: str) -> NoReturn:
+    """What to write instead of the options that argparse does not take: `--seed=1` is `seed=1` here."""
+    _, found, rest = message.partition("unrecognized arguments: ")
+    if not found:
+        raise ConfigError(f"{message.removeprefix('argument ')}; see --help")
+    problems = []
+    for word in rest.split():
+        if word.startswith("-"):
+            name = word.lstrip("-")
+            hint = did_you_mean(word, [s for s in parser._option_string_actions if s.startswith("--")])
+            instead = hint if hint.startswith("did you") else f"a setting is written {name.partition('=')[0]}=<value>"
+            problems.append(f"{word} is no option: {instead}; see --help")
+    raise ConfigError(*problems or [message])
+
+
+def hand_over(argv: Sequence[str], args: Namespace) -> int:
     """Let Hydra answer: help, the config, completion."""
-    if args.cfg and not args.multirun:
-        _, problems = composer(args).compose(args.overrides)
-        if problems:
+    made = composer(args)
+    if args.help or (args.overrides and not args.shell_completion):
+        cfg, problems = made.compose(args.overrides, RunMode.MULTIRUN if args.multirun else RunMode.RUN)
+        if problems or cfg is None:
             raise ConfigError(*problems)
-    else:
-        composer(args)
-    sys.argv = ["runner", *argv]
-    hydra.main(version_base=VERSION_BASE, config_path=str(config_folder()), config_name="config")(
-        lambda _: None
-    )()
+        if args.help:
+            print(help_text(made, cfg))
+            return 0
+    options = [text for text in argv if text not in args.overrides]
+    former = sys.argv
+    sys.argv = ["runner", *options, *made.given(args.overrides, args.multirun)]
+    GlobalHydra.instance().clear()  # Hydra makes its own
+    try:
+        hydra.main(version_base=VERSION_BASE, config_path=str(config_folder()), config_name="config")(lambda _: None)()
+    except SystemExit as answered:
+        return answered.code if isinstance(answered.code, int) else 0
+    finally:
+        sys.argv = former
     return 0
 
 
-def composer(args: Any) -> Composer:
-    """The composer for the folders that the command line names."""
-    from pathlib import Path
+def help_text(made: Composer, cfg: DictConfig) -> str:
+    """What `--help` prints: as Hydra makes it of `hydra.help.template`, which takes it over a second."""
+    groups = "\n".join(f"{group}: {', '.join(options)}" for group, options in made.choices().items())
+    config = OmegaConf.to_yaml(without_hydra(cfg))
+    return Template(cfg.hydra.help.template).safe_substitute(APP_CONFIG_GROUPS=groups, CONFIG=config)
 
-    folder = Path(args.config_path).resolve() if args.config_path else None
+
+def composer(args: Namespace) -> Composer:
+    """The composer for the folders that the command line names."""
+    folder = Path(args.config_path).expanduser().absolute() if args.config_path else None
     return Composer(folder, args.config_dir, args.config_name or "config")
 
 
-def run_one(args: Any) -> int:
+def run_one(args: Namespace) -> int:
     """Compose, check, build, claim a folder, run."""
-    value = next(
-        (o.partition("=")[2].strip("'\"") for o in args.overrides if o.startswith("resume=")), "null"
-    )
+    made = composer(args)
     resumed: Resumed | None = None
-    if value != "null":
+    value = typed_value(args.overrides, "resume")
+    if value is None:
+        cfg, problems = made.compose(args.overrides)
+    else:
         from . import resume
 
-        hydra_of = composer(args).hydra
-        cfg, problems, resumed = resume.compose(value, args.overrides)
-    else:
-        made = composer(args)
-        hydra_of = made.hydra
-        cfg, problems = made.compose(args.overrides)
+        cfg, problems, resumed = resume.compose(value, args.overrides, args.config_dir)
     if cfg is None:
         raise ConfigError(*problems)
-    choices = {} if resumed else group_choices(cfg)
     from . import build, console, run
     from .tracking.folder import claim
 
-    console.set_up(bool(cfg.runner.quiet))
+    console.set_up(bool(cfg.runner.quiet) if not problems else False)
+    exact_folder = typed_value(args.overrides, "hydra.run.dir") is not None
+    in_place = resumed is not None and not resumed.warm_start
+    if resumed is not None and in_place and not problems and resume.finished(resumed):
+        return 0
+    if not in_place:
+        problems += folders.check(str(cfg.hydra.run.dir), exact_folder)
+    choices = resumed.choices if resumed else group_choices(cfg)
     experiment = build.build(without_hydra(cfg), choices, problems)
     checkpoint: dict[str, Any] | None = None
     if resumed is not None:
-        folder, checkpoint = resume.prepare(resumed, experiment)
-        if resumed.warm_start:
-            checkpoint = None
-    if resumed is None or resumed.warm_start:
-        exact = any(o.startswith("hydra.run.dir=") for o in args.overrides)
-        folder = folders.make_run_folder(str(cfg.hydra.run.dir), exact)
+        checkpoint = resume.prepare(resumed, experiment)
+    if resumed is not None and in_place:
+        folder = resumed.folder
+    else:
+        folder = folders.make_run_folder(str(cfg.hydra.run.dir), exact_folder)
     outcome: list[run.Outcome] = []
     with claim(folder):
         with read_write(cfg.hydra):  # which `HydraConfig` has made read-only
@@ -126,24 +191,22 @@ def run_one(args: Any) -> int:
             config=cfg,
             job_dir_key="hydra.run.dir",
             job_subdir_key=None,
-            hydra_context=HydraContext(config_loader=hydra_of.config_loader, callbacks=callbacks),
+            hydra_context=HydraContext(config_loader=made.hydra.config_loader, callbacks=callbacks),
         )
         callbacks.on_run_end(config=cfg, config_name=cfg.hydra.job.config_name, job_return=done)
         _ = done.return_value  # raises what the task raised
     return outcome[0].exit_code
 
 
-def sweep(args: Any) -> int:
+def sweep(args: Namespace) -> int:
     """Run every combination, one after the other, by Hydra's own sweeper and launcher."""
+    if typed_value(args.overrides, "resume") is not None:
+        raise ConfigError("resume= goes on with one run: leave out --multirun")
+    check_sweep(composer(args), args.overrides)
     made = composer(args)
-    cfg, problems = made.compose(args.overrides, RunMode.MULTIRUN)
-    if problems or cfg is None:
-        raise ConfigError(*problems)
     codes: list[int] = []
 
     def task(job: DictConfig) -> None:
-        from pathlib import Path
-
         from . import build, console, run
         from .tracking.folder import claim
 
@@ -154,18 +217,47 @@ def sweep(args: Any) -> int:
             codes.append(run.run(experiment, folder).exit_code)
 
     made.hydra.multirun(
-        config_name=made.name, task_function=task, overrides=args.overrides, with_log_configuration=True
+        config_name=made.name,
+        task_function=task,
+        overrides=made.given(args.overrides, sweeping=True),
+        with_log_configuration=True,
     )
     return max(codes, default=0)
 
 
-def group_choices(cfg: DictConfig) -> dict[str, str]:
+def check_sweep(made: Composer, overrides: Sequence[str]) -> None:
+    """See that every value of a sweep composes and fits its key, and that the first job can start.
+
+    Raises:
+        ConfigError: with the problems of all values.
+    """
+    expanded = made.expand(overrides)
+    first = [values[0] for values in expanded]
+    cfg, problems = made.compose(first)
+    for index, values in enumerate(expanded):
+        for value in values[1:]:
+            problems += _static_problems(made, [*first[:index], value, *first[index + 1 :]])
+    if cfg is None:
+        raise ConfigError(*dict.fromkeys(problems))
+    from . import build
+
+    build.build(without_hydra(cfg), group_choices(cfg), problems)
+
+
+def _static_problems(made: Composer, overrides: Sequence[str]) -> list[str]:
+    from . import build
+
+    cfg, problems = made.compose(overrides)
+    return problems if cfg is None else problems + build.check(build.plain(without_hydra(cfg)))
+
+
+def group_choices(cfg: Any) -> dict[str, str]:
     """Which member of each of our groups was chosen."""
     node = cfg.hydra if "hydra" in cfg else cfg
     return {
-        str(k): str(v)
-        for k, v in node.runtime.choices.items()
-        if not str(k).startswith("hydra/") and v is not None
+        str(group).removesuffix("@_global_"): str(choice)
+        for group, choice in node.runtime.choices.items()
+        if not str(group).startswith("hydra/") and choice is not None
     }
 
 

@@ -4,9 +4,10 @@ Hydra stops at the first mistake; here each override that it refuses is explaine
 is composed. Imports neither torch nor MLflow.
 """
 
-from collections.abc import Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra import version
 from hydra._internal.hydra import Hydra
@@ -16,27 +17,21 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from . import schema
+from .arguments import for_hydra, quote, typed_value
 from .errors import ConfigError, did_you_mean
+from .refusal import REFUSED, keys, reason, refused, unknown_key, unreadable, unset
 
 VERSION_BASE = "1.3"
 
-REFUSED = (HydraException, OmegaConfBaseException, ValueError)
-"""What composing raises for a config that is wrong."""
-
-IN_WORDS = {
-    "could not be converted to Integer": "write a whole number",
-    "could not be converted to Float": "write a number",
-    "is not a valid bool": "write true or false",
-    "is not Optional": "null is not allowed here",
-}
-"""What to write instead, for OmegaConf's own words."""
+INTERNAL = ("schema", "resumed")
+"""Configs that are no file and nobody's choice."""
 
 
 def config_folder() -> Path:
@@ -45,18 +40,13 @@ def config_folder() -> Path:
     return next(folder for folder in (here / "conf", here.parents[1] / "conf") if folder.is_dir())
 
 
-def quote(argument: str, sweeping: bool = False) -> str:
-    """Quote the value of a path-like key where Hydra's grammar cannot read it: `data.root=/a b (c)`."""
-    key, equals, value = argument.partition("=")
-    if not equals or key.lstrip("+~") not in schema.PATH_KEYS or value == "":
-        return argument
-    try:
-        parsed = OverridesParser.create().parse_override(argument)
-        if not parsed.is_sweep_override() or sweeping:
-            return argument
-    except HydraException:
-        pass
-    return f"{key}={QuotedString(text=value, quote=Quote.single).with_quotes()}"
+@dataclass(frozen=True)
+class Typed:
+    """An argument as it was typed, as Hydra is given it, and as Hydra reads it."""
+
+    text: str
+    given: str
+    override: Override
 
 
 class Composer:
@@ -68,173 +58,239 @@ class Composer:
         name: of the primary config.
 
     Raises:
-        ConfigError: the user's folder is not there.
+        ConfigError: a folder, or the primary config, is not there.
     """
 
     def __init__(self, folder: Path | None = None, extra: str | None = None, name: str = "config") -> None:
         schema.register()
         version.setbase(VERSION_BASE)
-        search_path = create_config_search_path(str((folder or config_folder()).resolve()))
+        folder = folder or config_folder()
+        if not folder.is_dir():
+            raise ConfigError(f"--config-path {folder}: there is no such folder; leave it out for runner's own")
+        search_path = create_config_search_path(str(folder.resolve()))
         if extra is not None:
-            if not Path(extra).is_dir():
-                raise ConfigError(f"--config-dir {extra}: there is no such folder")
+            _check_extra(extra, folder)
             search_path.prepend(
                 provider="command-line",
-                path=f"file://{Path(extra).resolve()}",
+                path=f"file://{Path(extra).expanduser().resolve()}",
                 anchor=SearchPathQuery(provider="schema"),
             )
         GlobalHydra.instance().clear()
         self.hydra = Hydra.create_main_hydra2(task_name="runner", config_search_path=search_path)
-        self.name = name
-        self._parser = OverridesParser.create(self.hydra.config_loader)
+        self.name = name.removesuffix(".yaml")
+        self._loader = self.hydra.config_loader
+        self._search: list[str] = []
+        if not self._loader.repository.config_exists(self.name):  # type: ignore[attr-defined]
+            names = [
+                option for option in self._loader.get_group_options("") if option[0] != "_" and option not in INTERNAL
+            ]
+            raise ConfigError(f"--config-name {name}: there is no such config; {did_you_mean(name, names)}")
+        self._parser = OverridesParser.create(self._loader)
 
-    def compose(
-        self, overrides: Sequence[str], mode: RunMode = RunMode.RUN
-    ) -> tuple[DictConfig | None, list[str]]:
+    def compose(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> tuple[DictConfig | None, list[str]]:
         """Compose, with Hydra's own node.
 
         Returns:
             The config without the overrides that are wrong (None if it does not even compose so), and a
-            sentence for each of them.
+            sentence for each of them. What has no value in it is missing (`???`).
         """
         problems: list[str] = []
         usable = []
+        self._search = [text for text in overrides if text.lstrip("+").startswith("hydra.searchpath=")]
         for text in overrides:
             try:
-                override = self._parser.parse_override(text)
-            except HydraException as error:
-                problems.append(f"{text}: not of the form key=value: {_first_line(error)}")
+                quoted = quote(text, mode is RunMode.MULTIRUN)
+                typed = Typed(text, self._translate(quoted), self._parser.parse_override(quoted))
+            except HydraException:
+                problems.append(unreadable(text))
                 continue
-            found = self._check(override, text, mode)
-            if found:
-                problems.append(found)
-            else:
-                usable.append((text, override))
+            found = self._check(typed, mode)
+            problems += found
+            if not found:
+                usable.append(typed)
+        cfg: DictConfig | None
         try:
-            cfg = self._compose([text for text, _ in usable], mode)
+            cfg = self._compose(usable, mode)
         except REFUSED as error:
-            cfg, found_problems = self._compose_rest(usable, mode, error)
-            problems += found_problems
+            cfg, found = self._compose_rest(usable, mode, error)
+            problems += found
         if cfg is not None:
             HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
-            problems += _unset(cfg)
+            problems += unset(cfg)
         return cfg, problems
 
-    def _compose(self, overrides: Sequence[str], mode: RunMode) -> DictConfig:
+    def given(self, overrides: Sequence[str], sweeping: bool) -> list[str]:
+        """What is typed as Hydra is to be given it."""
+        return [self._translate(quote(text, sweeping)) for text in overrides]
+
+    def _translate(self, override: str) -> str:
+        return for_hydra(override) if self.name == "config" else override
+
+    def expand(self, overrides: Sequence[str]) -> list[list[str]]:
+        """The overrides that each stands for: one, or in a sweep one a value."""
+        expanded = []
+        for text in overrides:
+            try:
+                override = self._parser.parse_override(quote(text, sweeping=True))
+            except HydraException:  # composing will say so
+                expanded.append([text])
+                continue
+            if override.is_sweep_override():
+                key = override.get_key_element()
+                values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+                # Escaped for Hydra's grammar; a path is quoted as it is.
+                expanded.append([f"{key}={typed_value([v], key)}" if key in schema.PATH_KEYS else v for v in values])
+            else:
+                expanded.append([text])
+        return expanded
+
+    def _compose(self, usable: Sequence[Typed], mode: RunMode) -> DictConfig:
+        given = [typed.given for typed in usable]
         return self.hydra.compose_config(
-            config_name=self.name, overrides=list(overrides), run_mode=mode, with_log_configuration=False
+            config_name=self.name, overrides=given, run_mode=mode, with_log_configuration=False
         )
 
-    def _check(self, override: Override, text: str, mode: RunMode) -> str | None:
+    def _check(self, typed: Typed, mode: RunMode) -> list[str]:
         """What is wrong with one override, as far as it can be told without composing."""
+        text, override = typed.text, typed.override
+        key = override.key_or_group
+        if not key:
+            return [unreadable(text)]
         if override.is_sweep_override():
-            return (
-                None
-                if mode is RunMode.MULTIRUN
-                else f"{text} names several values: add --multirun, or quote the value"
-            )
-        value, group = override.value(), override.key_or_group
-        if self._is_group(group) and value is not None and not override.is_delete():
-            options = self.hydra.config_loader.get_group_options(group)
-            wrong = [
-                choice for choice in (value if isinstance(value, list) else [value]) if choice not in options
-            ]
-            if wrong:
-                return f"{text}: there is no such {group.removeprefix('hydra/')}; {did_you_mean(str(wrong[0]), options)}"
-        return None
+            if mode is RunMode.MULTIRUN:
+                return []
+            value = text.partition("=")[2]
+            instead = "choose one" if self._options(key) else f"quote the value: '{key}=\"{value}\"'"
+            return [f"{text} names several values: add --multirun, or {instead}"]
+        options = self._options(key)
+        if override.is_delete():
+            if options and key not in schema.PRESETS and key in schema.GROUPS:
+                return [f"{text}: a run needs one; choose from {', '.join(options)}"]
+            if schema.needed(key):
+                return [f"{text}: a run needs {key}; write {schema.expected(key) or 'its keys'}"]
+            return []
+        if not options:
+            return [f"{text}: {self._no_group(key)}"] if "/" in key else []
+        if override.package is not None:
+            return [f"{text}: {key} has its own place in the config; write {key}={override.value()}"]
+        if override.is_add() and key in schema.GROUPS and key not in schema.PRESETS:
+            return [f"{text}: there is a {key} already; write {text.lstrip('+')}"]
+        return self._check_choice(text, key, override.value(), options)
 
-    def _is_group(self, key: str) -> bool:
-        return bool(self.hydra.config_loader.get_group_options(key, ObjectType.CONFIG))
+    def _check_choice(self, text: str, group: str, value: Any, options: list[str]) -> list[str]:
+        if value is None and group in schema.PRESETS:
+            return []
+        if value is None:
+            return [f"{text}: a run needs one; choose from {', '.join(options)}"]
+        if isinstance(value, dict):
+            return [f"{text}: choose from {', '.join(options)}; single keys are written {group}.<key>=<value>"]
+        wrong = [choice for choice in (value if isinstance(value, list) else [value]) if str(choice) not in options]
+        if wrong:
+            name = group.removeprefix("hydra/")
+            return [f"{text}: there is no such {name}; {did_you_mean(str(wrong[0]), options)}"]
+        if group in schema.GROUPS and group not in (*schema.PRESETS, *schema.TARGET_GROUPS):
+            return self._check_file(text, group, str(value))
+        return []
+
+    def _check_file(self, text: str, group: str, choice: str) -> list[str]:
+        """What is wrong in the file of a typed group's member: all of it, where Hydra stops at the first."""
+        try:
+            content = self._load(group, choice)
+        except REFUSED as error:
+            return [f"{text}: {reason(error)}"]
+        settings = OmegaConf.structured(schema.Config)
+        known = keys(settings)
+        problems = []
+        for key in keys(content, f"{group}."):
+            if key not in known:
+                problems.append(f"{text} ({group}/{choice}.yaml): there is no key {key}; {unknown_key(key, known, {})}")
+                continue
+            value = content._get_node(key.removeprefix(f"{group}.")) if key.count(".") == 1 else None
+            if value is None or isinstance(value, DictConfig) or value._is_interpolation() or value._is_missing():
+                continue
+            try:
+                OmegaConf.update(settings, key, value._value())
+            except OmegaConfBaseException:
+                shown = f"{key}={schema.show(value._value())}"
+                problems.append(f"{text} ({group}/{choice}.yaml): {shown}: write {schema.expected(key)}")
+        return problems
+
+    def _load(self, group: str, choice: str) -> DictConfig:
+        loaded = self._loader.repository.load_config(f"{group}/{choice}")  # type: ignore[attr-defined]
+        return loaded.config if loaded is not None else OmegaConf.create()
+
+    def _options(self, group: str) -> list[str]:
+        if self._search:
+            return self._loader.get_group_options(group, ObjectType.CONFIG, self.name, self._search)
+        # Hydra's own way copies the whole repository each time: 25 ms a question.
+        return self._loader.repository.get_group_options(group, ObjectType.CONFIG)  # type: ignore[attr-defined]
+
+    def choices(self) -> dict[str, list[str]]:
+        """The members of each group, of the user's own groups too."""
+        repository = self._loader.repository  # type: ignore[attr-defined]
+        groups = dict.fromkeys([*schema.GROUPS, *repository.get_group_options("", ObjectType.GROUP)])
+        return {group: options for group in groups if group != "hydra" and (options := self._options(group))}
+
+    def _no_group(self, key: str) -> str:
+        parent = key.rpartition("/")[0]
+        groups = [f"{parent}/{name}" for name in self._loader.get_group_options(parent, ObjectType.GROUP)]
+        return f"there is no group {key}; {did_you_mean(key, groups or schema.GROUPS)}"
 
     def _compose_rest(
-        self, usable: list[tuple[str, Override]], mode: RunMode, error: Exception
+        self, usable: list[Typed], mode: RunMode, error: Exception
     ) -> tuple[DictConfig | None, list[str]]:
-        """Find the overrides that cannot be composed by trying each with the choices of groups alone."""
-        good = [text for text, override in usable if self._is_group(override.key_or_group)]
+        """Find the overrides that cannot be composed by adding one after the other, choices of groups first."""
+        good: list[Typed] = []
         try:
             base = self._compose(good, mode)
         except REFUSED as broken:
-            return None, [f"the config does not compose: {_reason(broken)}"]
+            return None, [f"the config does not compose: {reason(broken)}"]
         problems = []
-        for text, override in usable:
-            if text in good:
-                continue
+        for typed in sorted(usable, key=lambda typed: not self._options(typed.override.key_or_group)):
             try:
-                base = self._compose([*good, text], mode)
-                good.append(text)
-            except REFUSED as refused:
-                problems.append(self._why(text, override, base, refused))
-        return base, problems or [f"the config does not compose: {_reason(error)}"]
+                base = self._compose([*good, typed], mode)
+                good.append(typed)
+            except REFUSED as found:
+                problems.append(self._why(typed, base, found))
+        return base, problems or [f"the config does not compose: {reason(error)}"]
 
-    def _why(self, text: str, override: Override, base: DictConfig, error: Exception) -> str:
-        key = override.key_or_group
-        known = _keys(base)
-        if key not in known and not override.is_add() and not key.startswith("hydra."):
-            parent, _, leaf = key.rpartition(".")
-            siblings = [k for k in known if k.rpartition(".")[0] == parent]
-            groups = [g for g in schema.GROUPS if "." not in key]
-            close = get_close_matches(leaf, [k.rpartition(".")[2] for k in siblings], n=1, cutoff=0.6)
-            elsewhere = [k for k in known if k.rpartition(".")[2] == leaf]
-            if close:
-                hint = f"did you mean {parent + '.' if parent else ''}{close[0]}?"
-            elif elsewhere:
-                hint = f"did you mean {' or '.join(elsewhere)}?"
-            elif parent and siblings:
-                hint = f"{parent} has {', '.join(sorted(k.rpartition('.')[2] for k in siblings))}"
-            else:
-                hint = did_you_mean(key, {*known, *groups} if get_close_matches(key, known) else groups)
-            return f"{text}: there is no key {key}; {hint}"
-        return f"{text}: {_reason(error)}"
+    def _why(self, typed: Typed, base: DictConfig, error: Exception) -> str:
+        text, override = typed.text, typed.override
+        if self._options(override.key_or_group):
+            return f"{text}: {reason(error)}"
+        if override.key_or_group.startswith("hydra."):
+            known = keys(base.hydra, "hydra.")
+            found = refused(text, override, known, base, {})
+        else:
+            found = refused(text, override, keys(base), base, self._having(override.key_or_group))
+        return found or f"{text}: {reason(error)}"
 
-
-def _unset(cfg: DictConfig) -> list[str]:
-    """Keys without a value, and references that lead nowhere."""
-    expected = _keys(OmegaConf.structured(schema.Config))
-    present = set(_keys(cfg))
-    problems = [f"{key} is missing: write {key}=..." for key in expected if key not in present]
-    for key in _keys(cfg):
-        parent, _, leaf = key.rpartition(".")
-        if key not in expected and not parent:
-            problems.append(
-                f"{key}: there is no such key; {did_you_mean(key, [k for k in expected if '.' not in k])}"
-            )
-        try:
-            node = OmegaConf.select(cfg, parent) if parent else cfg
-            if OmegaConf.is_missing(node, leaf):
-                problems.append(f"{key} is missing: write {key}=...")
-            OmegaConf.select(cfg, key, throw_on_missing=False)
-        except OmegaConfBaseException as error:
-            problems.append(f"{key}: {_first_line(error)}")
-    return problems
+    def _having(self, key: str) -> Mapping[str, list[str]]:
+        """The keys of each member of the group that a key would belong to."""
+        group, _, leaf = key.partition(".")
+        if not leaf or group not in schema.GROUPS:
+            return {}
+        members = {}
+        for option in self._options(group):
+            try:
+                members[option] = keys(self._load(group, option))
+            except REFUSED:  # a file of the user's that is not in use
+                continue
+        return members
 
 
-def _keys(node: DictConfig, prefix: str = "") -> list[str]:
-    """The dotted keys of a config, of its nodes too, without resolving any."""
-    keys = []
-    for name in node:
-        key = f"{prefix}{name}"
-        if key == "hydra":
-            continue
-        keys.append(key)
-        child = node._get_node(name)
-        if (
-            isinstance(child, DictConfig)
-            and not child._is_missing()
-            and not child._is_none()
-            and not child._is_interpolation()
-        ):
-            keys += _keys(child, f"{key}.")
-    return keys
+def _check_extra(extra: str, folder: Path) -> None:
+    """See that a folder of the user's is there, and that none of its files would be passed over in silence.
 
-
-def _reason(error: BaseException) -> str:
-    """The innermost reason, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    line = _first_line(error)
-    return next((words for part, words in IN_WORDS.items() if part in line), line)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0]
+    Raises:
+        ConfigError: it is not, or has a file of a name that the primary folder has too, which wins.
+    """
+    own = Path(extra).expanduser()
+    if not own.is_dir():
+        raise ConfigError(f"--config-dir {extra}: there is no such folder; name one with your own group files")
+    if own.resolve() == folder.resolve():
+        return
+    files = [path.relative_to(own).as_posix() for path in sorted(own.glob("**/*.yaml"))]
+    if hidden := [name for name in files if (folder / name).is_file()]:
+        names = ", ".join(hidden[:3]) + (", ..." if len(hidden) > 3 else "")
+        raise ConfigError(f"--config-dir {extra}: runner has {names} of its own, which wins; give yours another name")

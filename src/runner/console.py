@@ -77,21 +77,18 @@ class Bar:
         """Redraw the bar of this epoch."""
         if self._bar is None:
             self._bar = tqdm(
+                desc=self._title(),
                 total=self._samples,
-                unit=" samples",
-                unit_scale=True,
                 leave=False,
                 dynamic_ncols=True,
                 file=sys.stderr,
-                bar_format="{desc} {bar} {n_fmt}/{total_fmt} {postfix} [{elapsed}<{remaining}]",
+                bar_format="{desc} {percentage:3.0f}% {bar} {elapsed}<{remaining}{postfix}",
             )
         samples = min(done * self._batch_size, self._samples)
         seconds = perf_counter() - self._started
         self._bar.start_t = time() - seconds  # the ETA is this epoch's
         self._bar.n, self._bar.initial = samples, self._started_at_sample
-        self._bar.set_description_str(
-            f"epoch {self._epoch:>{len(str(self._epochs))}}/{self._epochs}", refresh=False
-        )
+        self._bar.set_description_str(self._title(), refresh=False)
         rate = (samples - self._started_at_sample) / seconds
         self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} samples/s", refresh=False)
         self._bar.refresh()
@@ -100,7 +97,7 @@ class Bar:
     def end_epoch(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
         """Print the epoch's line."""
         self.close()
-        parts = [f"epoch {epoch:>{len(str(self._epochs))}}/{self._epochs}"]
+        parts = [self._title()]
         for part in ("train", "val"):
             values = [
                 f"{name.partition('/')[2]} {shown(name, value)}"
@@ -111,6 +108,9 @@ class Bar:
                 parts.append(f"{part} " + " ".join(values))
         parts.append(f"{metrics['time/epoch_seconds']:.2f} s")
         log.info("  ".join(parts) + ("  best" if best else ""))
+
+    def _title(self) -> str:
+        return f"epoch {self._epoch:>{len(str(self._epochs))}}/{self._epochs}"
 
     def note(self, text: str) -> None:
         """Print a line."""

@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import dataclass
 
+import psutil
 import torch
 
 from .errors import ConfigError
@@ -45,8 +46,6 @@ class Device:
         """Bytes that tensors could still take."""
         if self.torch.type == "cuda":
             return torch.cuda.mem_get_info(self.torch)[0]
-        import psutil
-
         return psutil.virtual_memory().available
 
 
@@ -57,9 +56,7 @@ def resolve(name: str, index: int = 0, threads: int | str = "auto") -> Device:
         ConfigError: the device is not there; the sentence says why. There is no silent fallback.
     """
     if name == "auto":
-        name_found = (
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        name_found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     else:
         name_found = name
     if name_found == "cuda":
@@ -77,9 +74,11 @@ def resolve(name: str, index: int = 0, threads: int | str = "auto") -> Device:
 
 
 def _usable_cores() -> int:
-    """The cores this process may run on; fewer if OMP_NUM_THREADS, which torch has read, says so."""
+    """The cores this process may run on, two hardware threads of one counting once; or what OMP_NUM_THREADS says."""
+    if asked := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip():
+        return max(1, int(asked)) if asked.isdigit() else 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, torch.get_num_threads()))
+    return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
 def _check_cuda(index: int) -> None:

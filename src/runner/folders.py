@@ -7,11 +7,37 @@ from pathlib import Path
 from .errors import ConfigError
 
 TRACES = ("config.yaml", "metrics.jsonl", "checkpoints")
+NAME_BYTES = 255  # what file systems take
 
 
 def outputs() -> Path:
     """Where runs are kept: `RUNNER_OUTPUTS`, or `outputs` below the current directory."""
     return Path(os.environ.get("RUNNER_OUTPUTS") or "outputs").expanduser().resolve()
+
+
+def check(wanted: str, exact: bool) -> list[str]:
+    """Find what would keep `make_run_folder` from making a folder, without making any.
+
+    Args:
+        wanted: the path the config asks for.
+        exact: the user named it.
+    """
+    path = Path(wanted).expanduser().absolute()
+    named = f"hydra.run.dir={wanted}" if exact else f"the outputs folder {path.parent}"
+    instead = "write another folder" if exact else "set RUNNER_OUTPUTS to a folder that can be written"
+    if any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
+        return [f"{named[:60]}... has a name longer than {NAME_BYTES} bytes: write a shorter one"]
+    if exact and any((path / trace).exists() for trace in TRACES):
+        return [f"{named} holds a run already: write resume={wanted}, or another folder"]
+    try:
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+    except OSError as error:
+        return [f"{named} cannot be looked at ({error.strerror}): {instead}"]
+    if not there.is_dir():
+        return [f"{named} cannot be made, as {there} is a file: {instead}"]
+    if not os.access(there, os.W_OK | os.X_OK):
+        return [f"{named} cannot be made, as {there} may not be written: {instead}"]
+    return []
 
 
 def make_run_folder(wanted: str, exact: bool) -> Path:
@@ -44,9 +70,9 @@ def make_run_folder(wanted: str, exact: bool) -> Path:
             except FileExistsError:
                 number += 1
     except OSError as error:
-        raise ConfigError(
-            f"cannot make the folder {path}: {error.strerror}; set RUNNER_OUTPUTS to a folder that can be written"
-        ) from error
+        instead = "write another folder" if exact else "set RUNNER_OUTPUTS to a folder that can be written"
+        named = f"hydra.run.dir={wanted}" if exact else f"the folder {path}"
+        raise ConfigError(f"{named} cannot be made: {error.strerror}; {instead}") from error
 
 
 def short(path: Path) -> str:

@@ -63,16 +63,12 @@ class CrossEntropy(Loss):
     def num_outputs(self, targets: Tensor, classes: Sequence[str] | None) -> int:
         """One a class."""
         if targets.is_floating_point() or targets.ndim != 1:
-            kind = (
-                "values, not classes" if targets.is_floating_point() else f"of shape {tuple(targets.shape)}"
-            )
+            kind = "values, not classes" if targets.is_floating_point() else f"of shape {tuple(targets.shape)}"
             raise ConfigError(
                 f"loss=cross_entropy needs one integer class a sample, the targets are {kind}: write loss=mse"
             )
         if int(targets.min()) < 0:
-            raise ConfigError(
-                f"loss=cross_entropy: classes count from 0, but there is a target {int(targets.min())}"
-            )
+            raise ConfigError(f"loss=cross_entropy: classes count from 0, but there is a target {int(targets.min())}")
         return len(classes) if classes else int(targets.max()) + 1
 
     def prepare(self, targets: Tensor, dtype: torch.dtype) -> Tensor:
@@ -81,9 +77,7 @@ class CrossEntropy(Loss):
 
     def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross entropy, in nats."""
-        return F.cross_entropy(
-            outputs, targets, label_smoothing=self.label_smoothing if self.training else 0.0
-        )
+        return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing if self.training else 0.0)
 
 
 class MSE(Loss):
@@ -94,9 +88,7 @@ class MSE(Loss):
     def num_outputs(self, targets: Tensor, classes: Sequence[str] | None) -> int:
         """One a value."""
         if classes:
-            raise ConfigError(
-                "loss=mse needs values, but the targets are named classes: write loss=cross_entropy"
-            )
+            raise ConfigError("loss=mse needs values, but the targets are named classes: write loss=cross_entropy")
         return 1 if targets.ndim == 1 else targets.flatten(1).shape[1]
 
     def prepare(self, targets: Tensor, dtype: torch.dtype) -> Tensor:

@@ -69,9 +69,7 @@ def draw(points: Sequence[Point], folder: Path) -> list[Path]:
 
 def _curve(axes: Axes, steps: list[int], values: list[float], part: str) -> None:
     marker = MARKERS[part] if len(steps) <= 40 else None
-    axes.plot(
-        steps, values, color=COLORS[part], marker=marker, markersize=4, linewidth=1.8, label=LABELS.get(part)
-    )
+    axes.plot(steps, values, color=COLORS[part], marker=marker, markersize=4, linewidth=1.8, label=LABELS.get(part))
 
 
 def _mark_best(axes: Axes, steps: list[int], values: list[float]) -> None:

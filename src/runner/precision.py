@@ -64,9 +64,7 @@ class Precision:
         """Add the gradients of the (scaled) loss."""
         (self.scaler.scale(loss) if self.scaler else loss).backward()
 
-    def step(
-        self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip: float | None
-    ) -> bool:
+    def step(self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip: float | None) -> bool:
         """Clip, step and reset the gradients.
 
         Returns:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from . import __version__
 from .build import Experiment
-from .data.loading import Normalize, size
+from .data.splits import Normalize, size
 from .folders import outputs as outputs_folder
 from .model.probe import parameter_count
 from .schema import show
@@ -52,9 +52,7 @@ def describe(x: Experiment, folder: Path) -> Manifest | None:
         return None
     outputs = outputs_folder()
     uri = x.tracking.uri or local_uri(outputs)
-    config = {
-        k: v for k, v in without_credentials(x.config).items() if k not in ("resume", "resume_mode", "runner")
-    }
+    config = {k: v for k, v in without_credentials(x.config).items() if k not in ("resume", "resume_mode", "runner")}
     splits = x.splits
     sizes = {"train": size(splits.train), "val": size(splits.val), "test": size(splits.test)}
     return Manifest(

@@ -8,7 +8,7 @@ from typing import Any
 
 from .build import Experiment
 from .console import shown
-from .data.loading import size
+from .data.splits import size
 from .folders import short
 from .loop import Training
 from .model.probe import parameter_count
@@ -116,9 +116,7 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
         f"{rate:,.0f}",
     )
     kept = ", ".join(
-        name
-        for name in ("result.json", "metrics.jsonl", "checkpoints", "plots", "model")
-        if (folder / name).exists()
+        name for name in ("result.json", "metrics.jsonl", "checkpoints", "plots", "model") if (folder / name).exists()
     )
     log.info("kept in    %s (%s)", short(folder), kept)
     if x.tracking.name == "local":

@@ -69,6 +69,18 @@ class Stop:
                 signal.signal(number, handler)
 
 
+def test(t: Training) -> dict[str, float]:
+    """Load the best weights into the model, and measure them on the test part; nothing if there is none."""
+    if not t.checkpoints.best.exists():
+        log.warning("no epoch is the best, as no %s was finite: the last one is tested", t.monitor.metric)
+        t.progress.best_epoch = len(t.progress.epoch_seconds)
+    else:
+        t.model.load_state_dict(load(t.checkpoints.best)["model"])
+    if t.loaders.test is None:
+        return {}
+    return {f"test/{name}": value for name, value in evaluate(t, t.loaders.test).items()}
+
+
 def run(x: Experiment, folder: Path, resume_from: dict[str, Any] | None = None) -> Outcome:
     """Train, test and record one experiment.
 
@@ -109,11 +121,8 @@ def run(x: Experiment, folder: Path, resume_from: dict[str, Any] | None = None) 
             bar.close()
             if ended:
                 log.info("stopped    %s", ended)
-            best = load(training.checkpoints.best)
-            x.model.load_state_dict(best["model"])
-            if x.loaders.test is not None:
-                final = {f"test/{name}": value for name, value in evaluate(training, x.loaders.test).items()}
-                tracker.log(final, training.progress.best_epoch)
+            final = test(training)
+            tracker.log(final, training.progress.best_epoch)
         if x.tracking.log_model:
             served(x, folder / "model")
         status, exit_code = "FINISHED", 0
@@ -139,7 +148,7 @@ def run(x: Experiment, folder: Path, resume_from: dict[str, Any] | None = None) 
     finally:
         bar.close()
         seconds = DELIVERY_SECONDS_STOPPED if status == "KILLED" else DELIVERY_SECONDS
-        result = report.result(training, x, folder, status, tracker.run_id, final)
+        result = report.result(training, x, folder, status, tracker.wait_for_run_id(seconds), final)
         if status == "FINISHED":
             report.plots(folder)
             report.closing(training, x, folder, final)

@@ -33,6 +33,4 @@ def constant(optimizer: Optimizer) -> Schedule:
 
 def cosine(optimizer: Optimizer, total_steps: int, min_lr: float = 0.0) -> Schedule:
     """Half a cosine from the optimizer's learning rate down to `min_lr` (Loshchilov, Hutter 2017, arXiv:1608.03983)."""
-    return Schedule(
-        CosineAnnealingLR(optimizer, T_max=total_steps, eta_min=min_lr), every="step", horizon=True
-    )
+    return Schedule(CosineAnnealingLR(optimizer, T_max=total_steps, eta_min=min_lr), every="step", horizon=True)

@@ -6,11 +6,14 @@ Groups whose members differ (`model`, `data`, `optimizer`, `scheduler`, `loss`) 
 them against the signature of their `_target_`.
 """
 
+import math
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+
 from .errors import did_you_mean
 from .settings import (
     MISSING,
@@ -21,10 +24,13 @@ from .settings import (
     TrainerSettings,
 )
 
-GROUPS = (
-    "model", "data", "optimizer", "scheduler", "loss", "device", "precision", "trainer", "tracking",
-    "experiment", "debug",
-)  # fmt: skip
+TARGET_GROUPS = ("model", "data", "optimizer", "scheduler", "loss")
+"""Groups with a `_target_`, whose keys are those of its signature."""
+
+PRESETS = ("experiment", "debug")
+"""Groups that have no keys of their own: their members change those of others."""
+
+GROUPS = (*TARGET_GROUPS, "device", "precision", "trainer", "tracking", *PRESETS)
 
 PATH_KEYS = (
     "run", "resume", "input", "output", "data.root", "data.path", "data.test_path", "sweep.resume",
@@ -59,35 +65,37 @@ def register() -> None:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`; `open_low`/`open_high`: the end itself does not belong to them."""
+    """Finite numbers from `low` to `high`; `open_low`/`open_high`: the end itself does not belong to them."""
 
     low: float
-    high: float = float("inf")
+    high: float = math.inf
     open_low: bool = False
     open_high: bool = False
     whole: bool = False
 
     def __contains__(self, value: object) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not self.is_number(value) or not math.isfinite(typing.cast(float, value)):
             return False
-        if self.whole and not isinstance(value, int):
-            return False
-        above = value > self.low if self.open_low else value >= self.low
-        below = value < self.high if self.open_high else value <= self.high
+        number = typing.cast(float, value)
+        above = number > self.low if self.open_low else number >= self.low
+        below = number < self.high if self.open_high else number <= self.high
         return above and below
+
+    def is_number(self, value: object) -> bool:
+        """Whether it is of the right kind, in the range or not."""
+        if isinstance(value, bool):
+            return False
+        return isinstance(value, int if self.whole else int | float)
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
-        low = f"{'above' if self.open_low else 'at least'} {self.low:g}"
-        high = (
-            ""
-            if self.high == float("inf")
-            else f" and {'below' if self.open_high else 'at most'} {self.high:g}"
-        )
+        low = f"{'above' if self.open_low else 'at least'} {self.low}"
+        high = "" if self.high == math.inf else f" and {'below' if self.open_high else 'at most'} {self.high}"
         return f"{kind} {low}{high}"
 
 
 COUNT = Range(1, whole=True)
+THREADS = Range(1, 1024, whole=True)  # more than that ends a process, or the machine
 SECONDS = Range(0, open_low=True)
 PROBABILITY = Range(0, 1, open_high=True)
 
@@ -96,11 +104,12 @@ RANGES: dict[str, Range] = {
     "data.batch_size": COUNT,
     "data.val_fraction": PROBABILITY,
     "data.limit": COUNT,
-    "data.num_workers": Range(0, whole=True),
+    "data.num_workers": Range(0, 1024, whole=True),
     "model.dropout": PROBABILITY,
     "optimizer.lr": Range(0, open_low=True),
     "optimizer.momentum": PROBABILITY,
     "optimizer.weight_decay": Range(0),
+    "optimizer.eps": Range(0),
     "loss.label_smoothing": Range(0, 1),
     "scheduler.min_lr": Range(0),
     "device.index": Range(0, whole=True),
@@ -121,22 +130,36 @@ RANGES: dict[str, Range] = {
     "trainer.early_stopping.min_delta": Range(0),
 }
 
+ITEM_RANGES: dict[str, Range] = {
+    "model.hidden": COUNT,
+    "model.channels": COUNT,
+    "model.strides": COUNT,
+    "optimizer.betas": PROBABILITY,
+}
+"""Of each number in a list."""
+
 CHOICES: dict[str, tuple[Any, ...]] = {
     "resume_mode": ("exact", "warm_start"),
     "data.in_memory": ("auto", True, False),
     "device.name": ("auto", "cpu", "cuda", "mps"),
     "precision.name": ("fp32", "bf16", "fp16", "amp", "fp64"),
-    "trainer.monitor": ("val/loss", "val/accuracy", "train/loss", "train/accuracy"),
     "trainer.on_nonfinite": ("stop", "skip", "ignore"),
     "tracking.name": ("local", "server", "off"),
 }
+
+NEEDED = ("data.batch_size", "data.val_fraction", "data.in_memory", "data.num_workers")
+"""Keys of open groups that have no null; those of typed ones say so by their type."""
+
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+"""What MLflow keeps a store in, beside a server."""
 
 
 def check(config: Mapping[str, Any]) -> list[str]:
     """Find what is wrong in a resolved config with nothing but the config in hand.
 
     Args:
-        config: nested plain mappings, as `OmegaConf.to_container(cfg, resolve=True)` gives them.
+        config: nested plain mappings, as `OmegaConf.to_container(cfg, resolve=True)` gives them. What is
+            missing in it (`???`) is passed over.
 
     Returns:
         One sentence a problem; empty if there is none.
@@ -145,27 +168,78 @@ def check(config: Mapping[str, Any]) -> list[str]:
     for key, allowed in RANGES.items():
         value = select(config, key)
         if value is not None and value not in allowed:
-            problems.append(f"{key}={show(value)} is out of range: write {allowed}")
+            wrong = "out of range" if allowed.is_number(value) else f"not {str(allowed).partition(' number')[0]} number"
+            problems.append(f"{key}={show(value)} is {wrong}: write {expected(key)}")
+    for key, allowed in ITEM_RANGES.items():
+        value = select(config, key)
+        numbers = isinstance(value, list) and all(allowed.is_number(item) for item in value)
+        if numbers and not all(item in allowed for item in value):
+            problems.append(f"{key}={show(value)} is out of range: each must be {allowed}")
     for key, choices in CHOICES.items():
         value = select(config, key)
-        if value is not None and not any(
-            value is c or (value == c and type(value) is type(c)) for c in choices
-        ):
-            names = [show(c) for c in choices]
-            problems.append(f"{key}={show(value)} is not a choice: {did_you_mean(show(value), names)}")
+        if value is not None and not any(value == c and type(value) is type(c) for c in choices):
+            hint = did_you_mean(show(value), [show(c) for c in choices])
+            problems.append(f"{key}={show(value)} is not a choice: {hint}")
+    for key in NEEDED:
+        group, _, leaf = key.partition(".")
+        node = config.get(group)
+        if isinstance(node, Mapping) and node.get(leaf) is None:
+            problems.append(f"{key}={show(None)} is not allowed: write {expected(key)}")
     threads = select(config, "device.threads")
-    if threads is not None and threads != "auto" and threads not in COUNT:
-        problems.append(f"device.threads={show(threads)} is out of range: write auto or {COUNT}")
-    uri = select(config, "tracking.uri")
-    if (
-        select(config, "tracking.name") == "server"
-        and uri
-        and not str(uri).startswith(("http://", "https://"))
-    ):
+    if threads is not None and threads != "auto" and threads not in THREADS:
+        problems.append(f"device.threads={show(threads)} is out of range: write {expected('device.threads')}")
+    if select(config, "resume_mode") == "warm_start" and not select(config, "resume"):
+        problems.append("resume_mode=warm_start needs a run to start from: write resume=<its folder or MLflow run id>")
+    return problems + _check_tracking(config)
+
+
+def _check_tracking(config: Mapping[str, Any]) -> list[str]:
+    problems = []
+    name, uri = select(config, "tracking.name"), select(config, "tracking.uri")
+    scheme = str(uri).partition("://")[0].partition("+")[0] if "://" in str(uri) else ""
+    if name == "server" and uri is not None and scheme not in ("http", "https"):
         problems.append(
-            "tracking.uri of tracking=server must begin with http:// or https://; for a file, tracking=local"
+            f"tracking.uri={uri} is not a server's: write tracking.uri=http://<host>:<port>,"
+            " or tracking=local for a file"
         )
+    if name == "local" and uri is not None and scheme not in DATABASES:
+        instead = "tracking=server" if scheme in ("http", "https") else "tracking.uri=sqlite:////<absolute path>.db"
+        problems.append(f"tracking.uri={uri} is not a database's: write {instead}, or tracking.uri=null")
+    if select(config, "tracking.experiment") == "":
+        problems.append("tracking.experiment= is empty: write a name")
     return problems
+
+
+def expected(key: str) -> str | None:
+    """What may be written for a key, in words; None if that is not known here."""
+    hint = _hint(key)
+    optional = type(None) in typing.get_args(hint) or key == "data.limit"
+    if key == "device.threads":
+        words = f"auto or {THREADS}"
+    elif key in RANGES:
+        words = str(RANGES[key])
+    elif key in CHOICES:
+        words = "one of " + ", ".join(map(show, CHOICES[key]))
+    elif hint is bool:
+        words = "true or false"
+    elif hint is str or str in typing.get_args(hint):
+        words = "a text"
+    else:
+        return None
+    return f"{words}, or null" if optional else words
+
+
+def needed(key: str) -> bool:
+    """Whether a config without this key is none."""
+    return key in NEEDED or _hint(key) is not None
+
+
+def _hint(key: str) -> Any:
+    """The annotation of a typed key."""
+    node: Any = Config
+    for part in key.split("."):
+        node = typing.get_type_hints(node).get(part) if hasattr(node, "__dataclass_fields__") else None
+    return node
 
 
 def select(config: Mapping[str, Any], key: str) -> Any:
@@ -175,11 +249,15 @@ def select(config: Mapping[str, Any], key: str) -> Any:
         if not isinstance(node, Mapping) or part not in node:
             return None
         node = node[part]
-    return node
+    return None if isinstance(node, str) and node == MISSING else node
 
 
 def show(value: Any) -> str:
     """A value as the user would type it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(show, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{show(item)}" for key, item in value.items()) + "}"
     return str(value)

@@ -3,19 +3,19 @@
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin
 
 from .errors import did_you_mean
 from .schema import show
 
 MISSING = "???"
+SEQUENCES = (list, tuple, Sequence, Collection, Iterable)
 SPECIAL = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
 
 
-def check(
-    group: str, target: Callable[..., Any], arguments: Mapping[str, Any], supplied: Collection[str]
-) -> list[str]:
+def check(group: str, target: Callable[..., Any], arguments: Mapping[str, Any], supplied: Collection[str]) -> list[str]:
     """Find unknown names, missing ones and values of the wrong type.
 
     Args:
@@ -36,19 +36,28 @@ def check(
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = _hints(target)
     problems = []
+    unknown = [key for key in arguments if key not in SPECIAL and key not in named]
+    if unknown and not open_ended:
+        problems.append(_unknown(group, name, unknown, [key for key in named if key not in supplied]))
     for key, value in arguments.items():
-        if key in SPECIAL:
+        if key in SPECIAL or key not in hints or key not in named or value == MISSING:
             continue
-        if key not in named:
-            if not open_ended:
-                offered = [k for k in named if k not in supplied and k != "params"]
-                problems.append(f"{group}.{key}: {name} takes no {key}; {did_you_mean(key, offered)}")
-        elif key in hints and value != MISSING and not fits(value, hints[key]):
+        unset = value is None and named[key].default is None  # `width: int = None`, as many write it
+        if not fits(value, hints[key]) and not unset:
             problems.append(f"{group}.{key}={show(value)} is not {describe(hints[key])}, which {name} needs")
     for key, parameter in named.items():
         if parameter.default is parameter.empty and key not in arguments and key not in supplied:
             problems.append(f"{group}.{key} is missing: {name} needs it; write +{group}.{key}=...")
     return problems
+
+
+def _unknown(group: str, name: str, unknown: list[str], offered: list[str]) -> str:
+    if len(unknown) == 1:
+        return f"{group}.{unknown[0]}: {name} takes no {unknown[0]}; {did_you_mean(unknown[0], offered)}"
+    keys = " and ".join(f"{group}.{key}" for key in unknown)
+    drop = " ".join(f"~{group}.{key}" for key in unknown)
+    takes = f"only {', '.join(offered)}" if offered else "none at all"
+    return f"{keys}: {name} takes no such keys, {takes}; leave them out by {drop}"
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
@@ -78,14 +87,16 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, hint)
     if hint is type(None):
         return value is None
-    if origin in (list, tuple) or hint in (list, tuple):
+    if origin in SEQUENCES or hint in SEQUENCES:
         if not isinstance(value, list | tuple):
             return False
         if origin is tuple and members and members[-1] is not Ellipsis:
             return len(value) == len(members) and all(map(fits, value, members))
         return not members or all(fits(item, members[0]) for item in value)
+    if inspect.isclass(hint) and issubclass(hint, PurePath):
+        return isinstance(value, str)
     # A tensor, a module, a callable: nothing a plain value of YAML could be.
-    return not (inspect.isclass(hint) and isinstance(value, str | int | float | bool))
+    return not (inspect.isclass(hint) and isinstance(value, str | int | float | bool | None))
 
 
 def describe(hint: Any) -> str:
@@ -97,7 +108,9 @@ def describe(hint: Any) -> str:
         return f"{words} or null" if type(None) in members and plain else words
     if origin is Literal:
         return "one of " + ", ".join(map(show, members))
-    if origin in (list, tuple) and members:
+    if origin is tuple and members and members[-1] is not Ellipsis:
+        return f"a list of {len(members)}: [{', '.join(map(describe, members))}]"
+    if origin in SEQUENCES and members:
         return f"a list such as [{describe(members[0])}, ...]"
     names = {
         float: "a number",

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from runner.errors import ConfigError
-from runner.tracking import journal
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.folder import claim, owned
-from runner.tracking.manifest import FOLDER, NAME, Manifest
+from runner.tracking.manifest import FOLDER, NAME, Manifest, mark_killed
 from runner.tracking.options import parse
 from runner.tracking.store import explain
 
@@ -46,17 +45,6 @@ def fail(*problems: str) -> int:
 def outputs_folder() -> Path:
     """Return the outputs folder: `RUNNER_OUTPUTS`, or `outputs` below the current directory."""
     return Path(os.environ.get("RUNNER_OUTPUTS") or "outputs").expanduser()
-
-
-def mark_killed(folder: Path) -> None:
-    """Tell the truth about a run whose process is gone without a word; its folder must be claimed."""
-    manifest = Manifest.load(folder)
-    if manifest.status != "RUNNING":
-        return
-    points, _ = journal.read(folder / journal.NAME)
-    last_sign = round(points[-1].time * 1000) if points else manifest.start_time
-    manifest.tags["runner.ended"] = "killed without notice"
-    manifest.ended("KILLED", last_sign).save(folder)
 
 
 def _deliver(folder: Path, uri: str | None) -> bool:

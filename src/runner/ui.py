@@ -81,9 +81,7 @@ def _free_port(value: str) -> int:
         try:
             probe.bind((HOST, int(value)))
         except OSError:
-            raise ConfigError(
-                f"port={value} is taken or not allowed here: choose another, port=5001 say"
-            ) from None
+            raise ConfigError(f"port={value} is taken or not allowed here: choose another, port=5001 say") from None
     return int(value)
 
 

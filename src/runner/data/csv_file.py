@@ -64,9 +64,7 @@ def csv_file(
     if test is not None:
         if set(test.columns) != set(train.columns):
             different = _list_names(set(test.columns) ^ set(train.columns))
-            problems.append(
-                f"data.test_path={test_path} lacks or adds columns: {different}; give both the same"
-            )
+            problems.append(f"data.test_path={test_path} lacks or adds columns: {different}; give both the same")
         else:
             problems += _find_faults(test, target, f"data.test_path={test_path}")
     if problems:
@@ -96,9 +94,7 @@ def csv_file(
     )
 
 
-def _find_files(
-    path: str | Path | None, test_path: str | Path | None, test_fraction: float | None
-) -> dict[str, Path]:
+def _find_files(path: str | Path | None, test_path: str | Path | None, test_fraction: float | None) -> dict[str, Path]:
     """Return the files by their knobs, after checking what can be checked without reading them."""
     problems: list[str] = []
     files: dict[str, Path] = {}
@@ -112,9 +108,7 @@ def _find_files(
                 problems += error.problems
     if test_fraction is not None:
         if test_path is not None:
-            problems.append(
-                f"data.test_fraction={test_fraction} contradicts data.test_path; give one of them"
-            )
+            problems.append(f"data.test_fraction={test_fraction} contradicts data.test_path; give one of them")
         if not (isinstance(test_fraction, int | float) and 0 <= test_fraction < 1):
             problems.append(f"data.test_fraction={test_fraction} must be at least 0 and below 1, such as 0.2")
     if problems:
@@ -221,9 +215,7 @@ def _find_faults(frame: "pd.DataFrame", target: str, given: str) -> list[str]:
             "encode or drop these columns, or name the target with data.target=<column>"
         )
     if not_finite:
-        problems.append(
-            f"{given} has infinite values (beyond 3e38) in {_list_names(not_finite)}; drop these rows"
-        )
+        problems.append(f"{given} has infinite values (beyond 3e38) in {_list_names(not_finite)}; drop these rows")
     return problems
 
 

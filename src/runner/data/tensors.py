@@ -153,9 +153,7 @@ def _from_array(values: Any, label: str) -> Tensor:
 def _as_inputs(numbers: Tensor, label: str) -> Tensor:
     """Return uint8 images (N, C, H, W), or float32 samples (N, ...)."""
     if numbers.ndim < 2:
-        raise ConfigError(
-            f"{label} must be a list of samples, each a list itself: [[1, 2], [3, 4]], or [[1], [2]]"
-        )
+        raise ConfigError(f"{label} must be a list of samples, each a list itself: [[1, 2], [3, 4]], or [[1], [2]]")
     if numbers.dtype == torch.uint8 and numbers.ndim == 3:
         return numbers.unsqueeze(1)
     if numbers.dtype == torch.uint8 and numbers.ndim == 4:
@@ -197,11 +195,8 @@ def _find_faults(parts: Mapping[str, Tensor], prefix: str) -> list[str]:
             if train.shape[1:] != test.shape[1:]:
                 shapes = [tuple(part.shape[1:]) for part in (train, test)]
                 problems.append(
-                    f"{prefix}test_{name} has samples of shape {shapes[1]}, "
-                    f"{name} of {shapes[0]}; make them agree"
+                    f"{prefix}test_{name} has samples of shape {shapes[1]}, {name} of {shapes[0]}; make them agree"
                 )
             elif name == "inputs" and train.dtype != test.dtype:
-                problems.append(
-                    f"{prefix}test_inputs is {test.dtype}, inputs is {train.dtype}; store both alike"
-                )
+                problems.append(f"{prefix}test_inputs is {test.dtype}, inputs is {train.dtype}; store both alike")
     return problems

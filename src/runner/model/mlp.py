@@ -28,9 +28,7 @@ class MLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(), *hidden_layers(prod(input_shape), hidden, activation, dropout)
-        )
+        self.layers = nn.Sequential(nn.Flatten(), *hidden_layers(prod(input_shape), hidden, activation, dropout))
         self.layers.append(nn.Linear(hidden[-1] if hidden else prod(input_shape), num_outputs))
 
     def forward(self, inputs: Tensor) -> Tensor:

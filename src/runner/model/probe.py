@@ -21,9 +21,7 @@ def has_convolutions(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in model.modules())
 
 
-def check_shapes(
-    model: nn.Module, input_shape: Sequence[int], num_outputs: int, dtype: torch.dtype
-) -> int | None:
+def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int, dtype: torch.dtype) -> int | None:
     """Send two samples through the model without computing anything, and count what one would cost.
 
     Parameters and inputs are stood in for by tensors on the meta device; a model that cannot run there
@@ -44,9 +42,7 @@ def check_shapes(
         model.train(was_training)
     expected = (2, num_outputs)
     if not isinstance(outputs, Tensor):
-        raise ConfigError(
-            f"the model must return one tensor (N, {num_outputs}), it returns a {type(outputs).__name__}"
-        )
+        raise ConfigError(f"the model must return one tensor (N, {num_outputs}), it returns a {type(outputs).__name__}")
     if tuple(outputs.shape) != expected:
         raise ConfigError(
             f"the model gives outputs of shape (N{''.join(f', {n}' for n in outputs.shape[1:])}), data and loss"

@@ -19,9 +19,7 @@ _FILES = ("config.yaml", "environment.txt", "run.log", "result.json", journal.NA
 MODEL = "model"
 
 
-def deliver(
-    client: "MlflowClient", folder: Path, manifest: Manifest, state: State, save: Callable[[], None]
-) -> None:
+def deliver(client: "MlflowClient", folder: Path, manifest: Manifest, state: State, save: Callable[[], None]) -> None:
     """Upload what is new or changed since the last time; `save` notes each file as it is done."""
     assert state.run_id is not None
     _fill_in_run_id(folder / "result.json", state.run_id)
@@ -88,9 +86,7 @@ def _deliver_model(client: "MlflowClient", folder: Path, state: State) -> None:
     state.model_id, state.model_uuid = model.model_id, description.model_uuid
 
 
-def _find_or_create_model(
-    client: "MlflowClient", experiment_id: str, run_id: str, model_uuid: str
-) -> "LoggedModel":
+def _find_or_create_model(client: "MlflowClient", experiment_id: str, run_id: str, model_uuid: str) -> "LoggedModel":
     ours = f"source_run_id = '{run_id}' AND tags.`runner.model_uuid` = '{model_uuid}'"
     found = client.search_logged_models([experiment_id], ours, max_results=1)
     if found:

@@ -115,9 +115,7 @@ class Delivery:
         from mlflow.entities import Param, RunTag
 
         if not self.state.params:
-            params = [
-                Param(key, value[:_PARAM_LENGTH]) for key, value in _legal_keys(manifest.params).items()
-            ]
+            params = [Param(key, value[:_PARAM_LENGTH]) for key, value in _legal_keys(manifest.params).items()]
             for batch in _batches(params, _PARAMS_PER_BATCH):
                 client.log_batch(run_id, params=batch)
             self._remember(params=True)
@@ -136,9 +134,7 @@ class Delivery:
 
         points, end = journal.read(self.folder / journal.NAME, self.state.offset)
         for batch in _batches(points, _METRICS_PER_BATCH):
-            metrics = [
-                Metric(self._key(point), point.value, round(point.time * 1000), point.step) for point in batch
-            ]
+            metrics = [Metric(self._key(point), point.value, round(point.time * 1000), point.step) for point in batch]
             client.log_batch(run_id, metrics=metrics)
         if end != self.state.offset:
             self._remember(offset=end)

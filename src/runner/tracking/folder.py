@@ -13,8 +13,10 @@ from runner.errors import ConfigError
 
 NAME = ".lock"
 
-# A probe (`owned`) holds the lock for microseconds; a claim that meets one tries again.
-_ATTEMPTS, _SECONDS_BETWEEN = 5, 0.02
+_SECONDS_BETWEEN, _PATIENCE = 0.02, 0.1
+
+# Completing the record of a killed run takes no longer; a resume waits for that.
+DELIVERY, _PATIENCE_WITH_DELIVERY = "delivery process", 15.0
 
 
 class FolderLock:
@@ -51,24 +53,32 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def claim(folder: Path) -> FolderLock:
+def claim(folder: Path, owner: str = "process") -> FolderLock:
     """Take a run's folder for this process.
+
+    Args:
+        folder: the run's.
+        owner: what this process is, for whoever finds the folder taken.
 
     Raises:
         ConfigError: another living process has it; the message names it.
         OSError: the folder is not there, or can't be written.
     """
     file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    for _ in range(_ATTEMPTS):
+    asked = time.monotonic()
+    while True:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(file, 0)
-            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            os.pwrite(file, f"{owner} {os.getpid()} on {socket.gethostname()}".encode(), 0)
             return FolderLock(file)
+        holder = os.pread(file, 200, 0).decode(errors="replace") or "another process"
+        # A probe (`owned`) holds the lock for microseconds, the delivery of a killed run for seconds.
+        patience = _PATIENCE_WITH_DELIVERY if holder.startswith(DELIVERY) else _PATIENCE
+        if time.monotonic() - asked > patience:
+            os.close(file)
+            raise ConfigError(f"{folder} is in use by {holder}: wait for it to end, or stop it")
         time.sleep(_SECONDS_BETWEEN)
-    owner = os.pread(file, 200, 0).decode(errors="replace") or "another process"
-    os.close(file)
-    raise ConfigError(f"{folder} is in use by {owner}: wait for it to end, or stop it")
 
 
 def owned(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from runner.tracking import journal
 from runner.tracking.files import write_json
 from runner.tracking.uri import strip_credentials
 
@@ -95,9 +96,7 @@ class Manifest:
         Parameters are immutable in MLflow, so `trainer.epochs` raised on a resume is recorded as the tag
         `resumed.trainer.epochs`.
         """
-        changed = {
-            f"resumed.{name}": value for name, value in new.params.items() if self.params.get(name) != value
-        }
+        changed = {f"resumed.{name}": value for name, value in new.params.items() if self.params.get(name) != value}
         return replace(
             self,
             uri=new.uri,
@@ -111,3 +110,14 @@ class Manifest:
     def ended(self, status: str, end_time: int | None = None) -> "Manifest":
         """Tell how the run ended; now, unless a time in milliseconds is given."""
         return replace(self, status=status, end_time=end_time or int(time.time() * 1000))
+
+
+def mark_killed(folder: Path) -> None:
+    """Tell the truth about a run whose process is gone without a word; its folder must be claimed."""
+    manifest = Manifest.load(folder)
+    if manifest.status != "RUNNING":
+        return
+    points, _ = journal.read(folder / journal.NAME)
+    last_sign = round(points[-1].time * 1000) if points else manifest.start_time
+    manifest.tags["runner.ended"] = "killed without notice"
+    manifest.ended("KILLED", last_sign).save(folder)

@@ -128,16 +128,12 @@ def find_run_folder(run_id: str, uri: str) -> Path:
     try:
         run = connect(uri).get_run(run_id)
     except (MlflowException, StoreError) as error:
-        raise ConfigError(
-            f"run {run_id} was not found in {strip_credentials(uri)}: {explain(error)}"
-        ) from error
+        raise ConfigError(f"run {run_id} was not found in {strip_credentials(uri)}: {explain(error)}") from error
     folder = run.data.tags.get("runner.folder")
     if folder is None:
         raise ConfigError(f"run {run_id} was not made by runner: it has no tag runner.folder")
     if not Path(folder).is_dir():
-        raise ConfigError(
-            f"the folder of run {run_id} is not here (it was {folder}): give its present place instead"
-        )
+        raise ConfigError(f"the folder of run {run_id} is not here (it was {folder}): give its present place instead")
     return Path(folder)
 
 

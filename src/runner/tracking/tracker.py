@@ -6,8 +6,8 @@ from pathlib import Path
 from runner.tracking import journal
 from runner.tracking.journal import Journal
 from runner.tracking.manifest import FOLDER, NAME, Manifest
+from runner.tracking.process import DeliveryProcess
 from runner.tracking.system import SystemMetrics
-from runner.tracking.thread import DeliveryThread
 from runner.tracking.uri import strip_credentials
 
 
@@ -27,12 +27,12 @@ class Tracker:
         self.folder = folder
         self._journal = Journal(folder / journal.NAME)
         self._manifest = manifest
-        self._delivery: DeliveryThread | None = None
+        self._delivery: DeliveryProcess | None = None
         if manifest is not None:
             if (folder / FOLDER / NAME).exists():
                 self._manifest = manifest = Manifest.load(folder).resumed(manifest)
             manifest.save(folder)
-            self._delivery = DeliveryThread(folder, uri)
+            self._delivery = DeliveryProcess(folder, uri)
             self._delivery.start()
         self._system = SystemMetrics(self._journal)
         self._system.start()
@@ -40,15 +40,12 @@ class Tracker:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Record the metrics of a step: on disk when this returns, in MLflow soon."""
         self._journal.write(metrics, step)
-        if self._delivery is not None:
-            self._delivery.wake()
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags of the MLflow run (why it failed, say)."""
         if self._manifest is not None and self._delivery is not None:
             self._manifest.tags.update(tags)
             self._manifest.save(self.folder)
-            self._delivery.wake()
 
     def sync(self) -> None:
         """Wait until the disk has every metric; for a checkpoint, which goes on from here."""
@@ -75,7 +72,11 @@ class Tracker:
     @property
     def run_id(self) -> str | None:
         """The run's id in MLflow; None while nobody knows it (the store may be away)."""
-        return self._delivery.run_id if self._delivery is not None else None
+        return self.wait_for_run_id(0.0)
+
+    def wait_for_run_id(self, timeout: float) -> str | None:
+        """The same, waited for: MLflow may still be starting when a short run is over."""
+        return self._delivery.run_id(timeout) if self._delivery is not None else None
 
     @property
     def location(self) -> str:

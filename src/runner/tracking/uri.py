@@ -6,9 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 # The first form is greedy for a password with a `/` or `@` that nobody percent-encoded.
 _USERINFO = re.compile(r"""(?<=://)(?:[^/\s'"]*:[^\s'"]*@|[^/\s'"]+@)""")
-_SECRET_QUERY = re.compile(
-    r"(?i)([?&](?:user(?:name)?|pass(?:word)?|pwd|token|[\w-]*key|sig(?:nature)?)=)[^&\s'\"]+"
-)
+_SECRET_QUERY = re.compile(r"(?i)([?&](?:user(?:name)?|pass(?:word)?|pwd|token|[\w-]*key|sig(?:nature)?)=)[^&\s'\"]+")
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -1,0 +1,133 @@
+from pathlib import Path
+
+import pytest
+from hydra.types import RunMode
+
+from runner.arguments import for_hydra, quote, typed_value
+from runner.compose import Composer
+from runner.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def composer() -> Composer:
+    return Composer()
+
+
+@pytest.mark.parametrize(
+    ("argument", "quoted"),
+    [
+        ("data.root=/a b (c)", "data.root='/a b (c)'"),
+        ("data.path=it's", "data.path='it\\'s'"),
+        ("tracking.run_name=1.10", "tracking.run_name='1.10'"),
+        ("resume=12345678901234567890123456789012", "resume='12345678901234567890123456789012'"),
+        ("+resume=a=b", "+resume='a=b'"),
+        ("data.path='already (quoted)'", "data.path='already (quoted)'"),
+        ("data.path=null", "data.path=null"),
+        ("resume=", "resume="),
+        ("data.root=${oc.env:HOME}/x", "data.root=${oc.env:HOME}/x"),
+        ("tracking.experiment=a", "tracking.experiment=a"),
+        ("resume", "resume"),
+    ],
+)
+def test_only_values_of_paths_are_quoted(argument: str, quoted: str) -> None:
+    assert quote(argument) == quoted
+
+
+def test_a_home_folder_is_put_for_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert quote("data.root=~/data") == "data.root='/home/me/data'"
+    assert quote("tracking.uri=sqlite:///~/x.db") == "tracking.uri='sqlite:////home/me/x.db'"
+    assert quote("tracking.run_name=~/x") == "tracking.run_name='~/x'"
+
+
+def test_in_a_sweep_commas_divide() -> None:
+    assert quote("data.path=a.csv,b.csv", sweeping=True) == "data.path=a.csv,b.csv"
+    assert quote("data.path=a.csv,b.csv") == "data.path='a.csv,b.csv'"
+
+
+def test_a_preset_changes_the_whole_config() -> None:
+    assert for_hydra("experiment=x") == "experiment@_global_=x"
+    assert for_hydra("+debug=fast") == "debug@_global_=fast"
+    assert for_hydra("debug=null") == for_hydra("~debug") == "~debug@_global_"
+    assert for_hydra("model=cnn") == "model=cnn"
+
+
+def test_the_last_value_typed_counts() -> None:
+    assert typed_value(["resume=a", "seed=1", "+resume='b c'"], "resume") == "b c"
+    assert typed_value(["resume=a", "resume=null"], "resume") is None
+    assert typed_value(["resume=a b (c"], "resume") == "a b (c"
+    assert typed_value([], "resume") is None
+
+
+def test_what_is_right_beside_a_mistake_is_kept(composer: Composer) -> None:
+    cfg, problems = composer.compose(["modle=cnn", "seed=7", "trainer.epochs=x", "model=cnn", "optimizer.lr=0.5"])
+    assert cfg is not None
+    assert len(problems) == 2
+    assert cfg.seed == 7 and cfg.optimizer.lr == 0.5 and "channels" in cfg.model
+
+
+def test_a_reference_that_leads_nowhere_becomes_a_missing_value(composer: Composer) -> None:
+    cfg, problems = composer.compose(["optimizer.lr=${nothing}", "seed=${oc.env:NO_SUCH_VARIABLE}"])
+    assert cfg is not None and len(problems) == 2
+    assert cfg._get_node("seed")._is_missing() and cfg.optimizer._get_node("lr")._is_missing()
+
+
+def test_a_reference_that_leads_somewhere_is_followed(composer: Composer) -> None:
+    cfg, problems = composer.compose(["data.limit=${data.batch_size}"])
+    assert cfg is not None and problems == [] and cfg.data.limit == 64
+
+
+def test_a_sweep_is_expanded_value_by_value(composer: Composer) -> None:
+    overrides = ["model=mlp,cnn", "seed=range(0,3)", "optimizer.lr=0.1", "tracking.run_name='a b (c)',d", "bad value="]
+    assert composer.expand(overrides) == [
+        ["model=mlp", "model=cnn"],
+        ["seed=0", "seed=1", "seed=2"],
+        ["optimizer.lr=0.1"],
+        ["tracking.run_name=a b (c)", "tracking.run_name=d"],
+        ["bad value="],
+    ]
+    assert composer.compose(overrides[:3], RunMode.MULTIRUN)[1] == []
+
+
+def test_a_folder_of_the_users_adds_choices(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tiny.yaml").write_text("_target_: runner.model.mlp.MLP\nhidden: [2]\n")
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /model: tiny\ntrainer:\n  epochs: 3\n"
+    )
+    mine = Composer(extra=str(tmp_path))
+    hidden = [mine.compose(overrides)[0].model.hidden for overrides in ([], ["model=tiny"], ["experiment=mine"])]
+    assert hidden == [[128, 64], [2], [2]]
+    assert mine.compose(["experiment=mine"])[0].trainer.epochs == 3, "Hydra's own header is understood too"
+    (tmp_path / "model" / "mlp.yaml").write_text("_target_: runner.model.mlp.MLP\nhidden: [3]\n")
+    with pytest.raises(
+        ConfigError, match=r"runner has model/mlp\.yaml of its own, which wins; give yours another name"
+    ):
+        Composer(extra=str(tmp_path))
+
+
+def test_a_config_of_the_users_own_can_be_the_primary_one(tmp_path: Path) -> None:
+    (tmp_path / "lab.yaml").write_text("defaults:\n  - config\n  - _self_\nseed: 11\n")
+    cfg, problems = Composer(extra=str(tmp_path), name="lab").compose(["trainer.epochs=2"])
+    assert problems == [] and cfg is not None and (cfg.seed, cfg.trainer.epochs) == (11, 2)
+
+
+def test_a_primary_config_that_is_wrong_is_no_fault_of_what_was_typed(tmp_path: Path) -> None:
+    (tmp_path / "lab.yaml").write_text("defaults:\n  - config\n  - _self_\nsede: 11\n")
+    cfg, problems = Composer(extra=str(tmp_path), name="lab").compose(["seed=1"])
+    assert cfg is None and problems == ["the config does not compose: there is no key sede"]
+
+
+def test_a_search_path_of_hydras_own_is_looked_through(tmp_path: Path, composer: Composer) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "far.yaml").write_text("_target_: runner.model.mlp.MLP\nhidden: [4]\n")
+    cfg, problems = composer.compose([f"hydra.searchpath=[file://{tmp_path}]", "model=far"])
+    assert problems == [] and cfg is not None and cfg.model.hidden == [4]
+    assert composer.compose(["model=far"])[1]
+
+
+def test_folders_that_are_not_there() -> None:
+    for arguments in ({"extra": "/no/such/folder"}, {"folder": Path("/no/such/folder")}, {"name": "other"}):
+        with pytest.raises(ConfigError, match="there is no such"):
+            Composer(**arguments)

@@ -1,0 +1,257 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from conftest import Called, run_folder
+from runner.tracking.manifest import Manifest
+
+Runner = Callable[..., Called]
+
+SMALL = ("tracking=off", "data.limit=100", "model.hidden=[8]", "model.dropout=0.2", "data.batch_size=32")
+
+
+def only(runner: Runner, *arguments: str, folder: str) -> Path:
+    """A run in a folder of this name."""
+    called = runner(*arguments, f"hydra.run.dir={folder}")
+    assert called.code == 0, called.err
+    return Path(folder).resolve()
+
+
+def last(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+
+
+def measured(folder: Path) -> dict[tuple[str, int], float]:
+    """What the journal has, but for times and rates; each (name, step) once."""
+    points = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    keys = [(p["name"], p["step"]) for p in points]
+    assert len(keys) == len(set(keys)), "written twice"
+    return {
+        (p["name"], p["step"]): p["value"]
+        for p in points
+        if not p["name"].startswith(("time/", "throughput/", "system/", "test/"))
+    }
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
+
+
+def config(folder: Path) -> dict[str, Any]:
+    return yaml.safe_load((folder / "config.yaml").read_text())
+
+
+def same(one: Any, other: Any) -> bool:
+    """Bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other) and one.dtype == other.dtype
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_run_that_goes_on_ends_as_if_it_had_never_stopped(optimizer: str, here: Path, runner: Runner) -> None:
+    arguments = (*SMALL, f"optimizer={optimizer}")
+    whole = only(runner, *arguments, "trainer.epochs=4", folder="whole")
+    parts = only(runner, *arguments, "trainer.epochs=2", folder="parts")
+    called = runner("resume=parts", "trainer.epochs=4")
+    assert called.code == 0, called.err
+    one, other = last(whole), last(parts)
+    for key in ("model", "optimizer", "scheduler", "scaler", "ema", "rng"):
+        assert same(one[key], other[key]), key
+    progress = {key: value for key, value in one["progress"].items() if key not in ("epoch_seconds", "seconds")}
+    assert progress == {key: other["progress"][key] for key in progress}
+    assert measured(whole) == measured(parts)
+    best = [torch.load(folder / "checkpoints" / "best.pt", weights_only=True) for folder in (whole, parts)]
+    assert same(best[0]["model"], best[1]["model"])
+    timed = ("time/", "throughput/", "epoch_seconds", "samples_per_second")
+    kept = [{k: v for k, v in result(folder).items() if not k.startswith(timed)} for folder in (whole, parts)]
+    assert kept[0] == kept[1]
+    assert result(parts)["epochs"] == len(result(parts)["epoch_seconds"]) == 4
+    assert config(parts) == config(whole), "the saved config is what the run has become"
+
+
+def test_it_goes_on_in_its_own_folder_and_makes_no_other(here: Path, runner: Runner) -> None:
+    assert runner(*SMALL, "trainer.epochs=1").code == 0
+    folder = run_folder(here)
+    assert runner(f"resume={folder}", "trainer.epochs=2").code == 0
+    assert run_folder(here) == folder
+    assert runner(f"resume={folder}", "trainer.epochs=3").code == 0, "and again"
+    assert result(folder)["epochs"] == 3
+
+
+def test_the_number_of_threads_is_what_it_was(here: Path, runner: Runner) -> None:
+    threads = torch.get_num_threads()
+    try:
+        folder = only(runner, *SMALL, "trainer.epochs=1", "device.threads=1", folder="one")
+        torch.set_num_threads(threads)
+        assert runner("resume=one", "trainer.epochs=2").code == 0
+        assert torch.get_num_threads() == 1 and result(folder)["threads"] == 1
+    finally:
+        torch.set_num_threads(threads)
+    auto = only(runner, *SMALL, "trainer.epochs=1", folder="auto")
+    assert config(auto)["device"]["threads"] == result(auto)["threads"], "auto is recorded as the number it was"
+    assert config(auto)["device"]["name"] == result(auto)["device"].partition(":")[0]
+
+
+def test_a_finished_run_says_so_and_is_left_as_it_is(here: Path, runner: Runner) -> None:
+    folder = only(runner, *SMALL, "trainer.epochs=1", folder="run")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    called = runner("resume=run")
+    assert called.code == 0
+    assert "run has come to its end, after 1 epochs" in called.err and "test/accuracy" in called.err
+    assert "python -m runner resume=run trainer.epochs=" in called.err
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_killed_before_it_had_a_result_goes_on(here: Path, runner: Runner) -> None:
+    whole = only(runner, *SMALL, "trainer.epochs=2", folder="whole")
+    killed = only(runner, *SMALL, "trainer.epochs=2", "trainer.keep_checkpoints=2", folder="killed")
+    (killed / "result.json").unlink()
+    (killed / "checkpoints" / "last-1.pt").replace(killed / "checkpoints" / "last.pt")
+    assert runner("resume=killed").code == 0
+    assert same(last(whole)["model"], last(killed)["model"])
+    assert result(killed)["status"] == "FINISHED"
+
+
+REFUSED = [
+    (["model=cnn"], ["model=cnn: a resumed run keeps its model; write values, such as model.hidden"]),
+    (["optimizer=adamw", "data=mnist"], ["optimizer=adamw: a resumed run keeps", "data=mnist: a resumed run keeps"]),
+    (["debug=fast"], ["debug=fast: a resumed run keeps its debug"]),
+    (["seed=1"], ["seed=1: the resumed run would not be exact; add resume_mode=warm_start"]),
+    (["optimizer.lr=0.1", "data.batch_size=8"], ["optimizer.lr=0.1: the", "data.batch_size=8: the"]),
+    (["data.limit=50"], ["data.limit=50: the resumed run"]),
+    (["~optimizer.momentum"], ["optimizer.momentum=(left out): the resumed run would not be exact"]),
+    (["precision.name=bf16", "device.threads=7"], ["precision.name=bf16: the", "device.threads=7: the"]),
+    (["trainer.epochs=1"], ["trainer.epochs=1: 2 epochs are done already; write 2 or more"]),
+    (["hydra.run.dir=elsewhere"], ["a resumed run keeps its folder; leave it out"]),
+    (["trainer.epohcs=3", "seed=x", "model=mpl"], ["did you mean trainer.epochs?", "seed=x: write", "model=mpl: a"]),
+    (["trainer.epochs=0"], ["trainer.epochs=0 is out of range"]),
+    (["resume_mode=warm_start", "model.hidden=[9]"], ["its weights do not fit this model", "size mismatch"]),
+    (["resume_mode=warm_start", "optimizer=addam"], ["optimizer=addam: there is no such optimizer"]),
+]  # fmt: skip
+
+
+def test_what_cannot_be_exact_is_refused_and_the_way_out_named(here: Path, runner: Runner) -> None:
+    folder = only(runner, *SMALL, "trainer.epochs=2", folder="run")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for arguments, words in REFUSED:
+        called = runner("resume=run", *arguments)
+        assert called.code == 2, (arguments, called.err)
+        assert called.err.splitlines() == called.errors
+        for word in words:
+            assert any(word in line for line in called.errors), (word, called.errors)
+        assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}, arguments
+        assert not (here / "outputs").exists()
+
+
+def test_a_cosine_cannot_be_made_longer(here: Path, runner: Runner) -> None:
+    only(runner, *SMALL, "scheduler=cosine", "trainer.epochs=1", folder="run")
+    called = runner("resume=run", "trainer.epochs=2")
+    assert called.code == 2
+    assert called.errors == [
+        "error: trainer.epochs=2: this scheduler's course depends on it;"
+        " add resume_mode=warm_start for a new run from its weights"
+    ]
+    assert runner("resume=run", "trainer.epochs=2", "resume_mode=warm_start").code == 0
+
+
+def test_other_samples_are_not_what_the_run_was_trained_on(here: Path, runner: Runner) -> None:
+    def table(last: str) -> None:
+        rows = "".join(f"{i},{i % 3},{'xy'[i % 2]}\n" for i in range(20))
+        (here / "table.csv").write_text(f"a,b,kind\n{rows}21,{last},x\n")
+
+    table("1")
+    # The fingerprint is kept with what MLflow is told.
+    arguments = ("data=csv", "data.path=table.csv", "trainer.epochs=1", "tracking.log_model=false")
+    folder = only(runner, *arguments, folder="run")
+    table("2")
+    called = runner("resume=run", "trainer.epochs=2")
+    assert called.code == 2 and "data: these are not the samples that the run was trained on" in called.err
+    assert "resume_mode=warm_start" in called.err
+    table("1")
+    (here / "table.csv").rename(here / "moved.csv")
+    called = runner("resume=run", "data.path=moved.csv", "trainer.epochs=2")
+    assert called.code == 0, "the same samples in another place: " + called.err
+    assert result(folder)["epochs"] == 2
+
+
+def test_a_warm_start_is_a_new_run_from_the_weights_of_another(here: Path, runner: Runner) -> None:
+    parent = only(runner, *SMALL, "trainer.epochs=2", folder="parent")
+    before = {path: path.read_bytes() for path in parent.rglob("*") if path.is_file()}
+    called = runner(
+        "resume=parent", "resume_mode=warm_start", "optimizer=adamw", "optimizer.lr=1e-12", "trainer.epochs=1",
+        "optimizer.weight_decay=0", "seed=3",
+    )  # fmt: skip
+    assert called.code == 0, called.err
+    child = run_folder(here)
+    weights, start = last(child)["model"], last(parent)["model"]
+    assert all(torch.allclose(weights[name], start[name], atol=1e-9) for name in start), "it starts from them"
+    assert result(child)["epochs"] == 1
+    saved = config(child)
+    assert saved["resume"] == str(parent) and saved["resume_mode"] == "warm_start"
+    assert "momentum" not in saved["optimizer"] and saved["data"]["batch_size"] == 32
+    assert before == {path: path.read_bytes() for path in parent.rglob("*") if path.is_file()}
+    assert runner(f"resume={child}", "trainer.epochs=2").code == 0, "and can be resumed itself"
+    assert result(child)["epochs"] == 2 and run_folder(here) == child
+    assert config(child)["resume"] == str(parent), "which it still names"
+
+
+def test_a_run_is_found_by_its_mlflow_id(here: Path, runner: Runner) -> None:
+    arguments = (*SMALL[1:], "trainer.epochs=1", "tracking.log_model=false")
+    assert runner(*arguments).code == 0
+    folder = run_folder(here)
+    run_id = result(folder)["run_id"]
+    called = runner(f"resume={run_id}", "trainer.epochs=2")
+    assert called.code == 0, called.err
+    assert run_folder(here) == folder
+    assert result(folder)["epochs"] == 2 and result(folder)["run_id"] == run_id
+    assert Manifest.load(folder).tags["resumed.trainer.epochs"] == "2"
+    called = runner(f"resume={'0' * 32}")
+    assert called.code == 2 and "was not found in sqlite:///" in called.err
+
+
+def test_a_run_in_use_is_left_alone(here: Path, runner: Runner) -> None:
+    from runner.tracking.folder import claim
+
+    folder = only(runner, *SMALL, "trainer.epochs=1", folder="run")
+    with claim(folder):
+        called = runner("resume=run", "trainer.epochs=2")
+    assert called.code == 2 and "is in use by process" in called.err
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "checkpoints" / "last.pt").unlink(), ["there is no checkpoint"]),
+        (lambda folder: (folder / "checkpoints" / "last.pt").write_bytes(b"x"), ["is damaged"]),
+        (lambda folder: (folder / "config.yaml").write_text("a: ["), ["its config.yaml cannot be read"]),
+        (lambda folder: (folder / "config.yaml").write_text("defaults: []\nseed: 0\n"), ["another program's"]),
+    ],
+)
+def test_a_run_that_cannot_go_on_says_why(
+    damage: Callable[[Path], object], words: list[str], here: Path, runner: Runner
+) -> None:
+    folder = only(runner, *SMALL, "trainer.epochs=1", folder="run")
+    damage(folder)
+    called = runner("resume=run", "trainer.epochs=2")
+    assert called.code == 2 and len(called.errors) == 1
+    for word in words:
+        assert word in called.err
+
+
+def test_the_name_of_a_run_is_guessed_from_those_there_are(here: Path, runner: Runner) -> None:
+    assert runner(*SMALL, "trainer.epochs=1").code == 0
+    folder = run_folder(here)
+    called = runner(f"resume=outputs/runs/{folder.name[:-1]}")
+    assert called.code == 2 and f"did you mean {folder.name}? (in outputs/runs)" in called.err
+    called = runner(f"resume={folder}/checkpoints/last.pt")
+    assert called.code == 2 and f"did you mean outputs/runs/{folder.name}?" in called.err
