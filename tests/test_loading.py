@@ -144,7 +144,7 @@ class TestNormalize:
 
     def test_the_number_of_values_must_fit(self) -> None:
         source = images()
-        with pytest.raises(ConfigError, match=r"data\.mean has 2 values, the samples 3"):
+        with pytest.raises(ConfigError, match=r"data\.mean has 2 values, the samples have 3"):
             split(Source("x", train=source.train, mean=[0.1, 0.2]), val_fraction=0, limit=None, seed=0)
         with pytest.raises(ConfigError, match=r"data\.std"):
             split(Source("x", train=source.train, std=0.0), val_fraction=0, limit=None, seed=0)

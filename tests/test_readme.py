@@ -1,20 +1,23 @@
 """Every command of the README runs, taken from the README itself."""
 
+import contextlib
+import io
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Called
+from runner.cli import command
 
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -38,8 +41,8 @@ def idx(path: Path, values: np.ndarray) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the README's own files, a data set in MNIST's format, and a run to go on with."""
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the README's own files, a data set in MNIST's format, and a run to go on with; we are in it."""
     here = tmp_path_factory.mktemp("readme")
     for name, content in files().items():
         (here / name).parent.mkdir(parents=True, exist_ok=True)
@@ -50,18 +53,23 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part, samples in (("train", 300), ("t10k", 50)):
         idx(data / f"{part}-images-idx3-ubyte", made.integers(0, 256, (samples, 28, 28)))
         idx(data / f"{part}-labels-idx1-ubyte", np.arange(samples) % 10)
-    assert call(here, "python -m runner tracking=off hydra.run.dir=outputs/runs/first trainer.epochs=2").returncode == 0
-    return here
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(here):
+        patch.setenv("RUNNER_DATA", str(data))
+        patch.setenv("RUNNER_OUTPUTS", str(here / "outputs"))
+        patch.syspath_prepend(str(here))
+        assert call("python -m runner tracking=off hydra.run.dir=outputs/runs/first trainer.epochs=2").code == 0
+        yield here
 
 
-def environment(here: Path) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"RUNNER_DATA": str(here / "data"), "PATH": path, "RUNNER_OUTPUTS": str(here / "outputs")}
-
-
-def call(here: Path, command: str, *more: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable if word == "python" else word for word in command.split()]
-    return subprocess.run([*words, *more], cwd=here, env=environment(here), capture_output=True, text=True)
+def call(line: str, *more: str) -> Called:
+    """Run a command of the README; runner itself in this process, where torch is already imported."""
+    words = [*line.split(), *more]
+    if words[:3] == ["python", "-m", "runner"]:
+        with contextlib.redirect_stderr(io.StringIO()) as printed, contextlib.redirect_stdout(io.StringIO()):
+            code = command(words[3:])
+        return Called(code, printed.getvalue())
+    done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True)
+    return Called(done.returncode, done.stderr)
 
 
 def test_there_are_commands_and_files() -> None:
@@ -69,36 +77,36 @@ def test_there_are_commands_and_files() -> None:
     assert set(files()) == {"shapes.py", "my_conf/model/wide.yaml", "my_conf/data/circles.yaml"}
 
 
-@pytest.mark.parametrize("command", commands())
-def test_command(command: str, place: Path) -> None:
-    if command in ("scripts/run", "scripts/test"):
+@pytest.mark.parametrize("line", commands())
+def test_command(line: str, place: Path) -> None:
+    if line in ("scripts/run", "scripts/test"):
         pytest.skip("makes an environment of its own: it is what runs these tests, from a clean clone")
-    if command == "python -m runner.ui":
-        answers(place, command)
+    if line == "python -m runner.ui":
+        answers(line)
         return
-    whole = re.search(r"--help|runner\.|resume=|cnnn", command)
-    small = [] if whole else [override for override in SMALL if override.split("=")[0] not in command]
-    done = call(place, command.replace("<run>", "first"), *small)
-    if "device=cuda" in command and not torch.cuda.is_available():
-        assert done.returncode == 2
-        assert done.stderr.startswith("error: device=cuda is not available: ")
-    elif "cnnn" in command:
-        assert done.returncode == 2
+    whole = re.search(r"--help|runner\.|resume=|cnnn", line)
+    small = [] if whole else [override for override in SMALL if override.split("=")[0] not in line]
+    done = call(line.replace("<run>", "first"), *small)
+    if "device=cuda" in line and not torch.cuda.is_available():
+        assert done.code == 2
+        assert done.err.startswith("error: device=cuda is not available: ")
+    elif "cnnn" in line:
+        assert done.code == 2
     else:
-        assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    if command.startswith("python -m runner resume="):
+        assert done.code == 0, done.err
+    assert "Traceback" not in done.err
+    if line.startswith("python -m runner resume="):
         result = json.loads((place / "outputs" / "runs" / "first" / "result.json").read_text())
         assert result["epochs"] == 40
 
 
-def answers(place: Path, command: str) -> None:
+def answers(line: str) -> None:
     """The UI answers, and ends when it is told to."""
     port = 5057
-    assert call(place, "python -m runner debug=fast tracking.log_model=false").returncode == 0
-    words = [sys.executable, *command.split()[1:], f"port={port}"]
+    assert call("python -m runner debug=fast tracking.log_model=false").code == 0
+    words = [sys.executable, *line.split()[1:], f"port={port}"]
     silent = {"stderr": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    process = subprocess.Popen(words, cwd=place, env=environment(place), **silent)
+    process = subprocess.Popen(words, **silent)
     try:
         deadline = time.monotonic() + 60
         while True:
@@ -113,10 +121,10 @@ def answers(place: Path, command: str) -> None:
         process.wait(20)
 
 
-@pytest.mark.parametrize("command", re.findall(r"<!-- output: (.*?) -->", TEXT))
-def test_the_output_shown_is_what_it_prints(command: str, place: Path) -> None:
-    shown = TEXT.split(f"<!-- output: {command} -->")[1].split("```text\n")[1].split("```")[0]
-    printed = call(place, command).stderr
+@pytest.mark.parametrize("line", re.findall(r"<!-- output: (.*?) -->", TEXT))
+def test_the_output_shown_is_what_it_prints(line: str, place: Path) -> None:
+    shown = TEXT.split(f"<!-- output: {line} -->")[1].split("```text\n")[1].split("```")[0]
+    printed = call(line).err
 
     def form(text: str) -> list[str]:
         """Figures, times and dates depend on the machine; words and the order of lines do not."""

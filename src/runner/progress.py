@@ -29,6 +29,7 @@ class Progress:
         stale: validations since then.
         validated_step: the last step that was validated within an epoch.
         cut_short: the epoch that `max_steps` or `max_time` ended early, if one did.
+        data: the fingerprint of the samples, which a resumed run must find unchanged.
     """
 
     epoch: int = 1
@@ -42,6 +43,7 @@ class Progress:
     stale: int = 0
     validated_step: int = 0
     cut_short: int | None = None
+    data: str = ""
 
 
 class Sums:

@@ -70,6 +70,7 @@ def describe(x: Experiment, folder: Path) -> Manifest | None:
             "runner.parameters": str(parameter_count(x.model)),
             "runner.flops_per_sample": show(x.flops),
             "runner.data_fingerprint": splits.fingerprint,
+            **({"runner.warm_start_from": x.config["resume"]} if x.config["resume_mode"] == "warm_start" else {}),
             **git_tags(Path.cwd()),
         },
         dataset=Dataset(

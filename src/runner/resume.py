@@ -44,14 +44,12 @@ class Resumed:
         warm_start: only its weights are used, by a new run.
         changed: the keys that are not as they were, with their new values.
         choices: which member of each group was chosen, as far as is recorded.
-        tags: what it told MLflow of itself, as far as is recorded.
     """
 
     folder: Path
     warm_start: bool
     changed: dict[str, str] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
 
 
 def compose(
@@ -75,7 +73,6 @@ def compose(
     resumed = Resumed(folder, warm_start=typed_value(overrides, "resume_mode") == "warm_start")
     manifest = _manifest(folder)
     if manifest is not None:
-        resumed.tags = manifest.tags
         resumed.choices = {group: manifest.params[group] for group in schema.GROUPS if group in manifest.params}
     problems, values, chosen = _split_choices(overrides, saved, resumed)
     _register(saved, resumed, chosen)
@@ -187,9 +184,6 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
         ConfigError: a change is refused, or there is no usable checkpoint.
     """
     problems = [] if resumed.warm_start else refuse(resumed, x.schedule.horizon)
-    fingerprint = resumed.tags.get("runner.data_fingerprint", x.splits.fingerprint)
-    if not resumed.warm_start and not problems and x.splits.fingerprint != fingerprint:
-        problems.append(f"data: these are not the samples that the run was trained on; bring them back, or {WARM}")
     checkpoints = Checkpoints(resumed.folder / "checkpoints")
     try:
         checkpoint, path = checkpoints.load_last()
@@ -197,7 +191,10 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
         raise ConfigError(*problems, f"resume={short(resumed.folder)}: {error}; start anew without resume=") from error
     if path.name != "last.pt":
         log.warning("the last checkpoint is damaged, going on from %s", path)
-    done = len(checkpoint["progress"]["epoch_seconds"])
+    progress = checkpoint["progress"]
+    if not resumed.warm_start and not problems and progress["data"] != x.splits.fingerprint:
+        problems.append(f"data: these are not the samples that the run was trained on; bring them back, or {WARM}")
+    done = len(progress["epoch_seconds"])
     if "trainer.epochs" in resumed.changed and not resumed.warm_start and x.trainer.epochs < done:
         problems.append(f"trainer.epochs={x.trainer.epochs}: {done} epochs are done already; write {done} or more")
     if problems:

@@ -17,6 +17,7 @@ from .checkpoint import Checkpoints, load
 from .console import Bar
 from .errors import TrainingError
 from .loop import Interrupted, Training, evaluate, fit, restore
+from .progress import Progress
 from .record import describe, served, write_config
 from .tracking.environment import environment
 from .tracking.tracker import Tracker
@@ -108,6 +109,7 @@ def run(x: Experiment, folder: Path, resume_from: dict[str, Any] | None = None) 
         log=tracker.log,
         display=bar,
         stop=stop,
+        progress=Progress(data=x.splits.fingerprint),
     )
     final: dict[str, float] = {}
     status, exit_code = "FAILED", 1

@@ -166,13 +166,14 @@ def _normalize(source: Source, train: Part) -> Normalize:
 def _by_channel(name: str, value: float | list[float], shape: torch.Size) -> Tensor:
     tensor = torch.tensor(value, dtype=torch.float64)
     if name == "std" and bool((tensor <= 0).any()):
-        raise ConfigError("data.std must be above 0 everywhere")
+        raise ConfigError(f"data.std={value}: write numbers above 0")
     if tensor.ndim == 0 or tensor.numel() == 1:
         return tensor.reshape(())
     if not shape or tensor.numel() != shape[0]:
         channels = shape[0] if shape else 1
         raise ConfigError(
-            f"data.{name} has {tensor.numel()} values, the samples {channels} channels: write one value, or {channels}"
+            f"data.{name} has {tensor.numel()} values, the samples have {channels} channels or features: write one"
+            f" value{f', or {channels}' if channels > 1 else ''}"
         )
     return tensor.reshape(-1, *[1] * (len(shape) - 1))
 

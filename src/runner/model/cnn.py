@@ -41,9 +41,7 @@ class CNN(nn.Module):
                 f"model=cnn needs images (C, H, W), the samples are of shape {tuple(input_shape)}: write model=mlp"
             )
         if len(channels) != len(strides) or not channels:
-            raise ConfigError(
-                f"model.strides needs one number a convolution: {len(channels)} channels, {len(strides)} strides"
-            )
+            raise ConfigError(f"model.strides={strides}: write one number for each of model.channels={channels}")
         width = input_shape[0]
         layers: list[nn.Module] = []
         for width_out, stride in zip(channels, strides, strict=True):

@@ -33,7 +33,7 @@ def outstanding(folder: Path) -> bool:
     """Tell whether a run's folder holds anything MLflow hasn't been told; asks the folder alone."""
     try:
         manifest = Manifest.load(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # no tracked run; no folder even (Hydra's multirun.yaml)
         return False
     state = State.load(folder)
     ended = (manifest.status, manifest.end_time)
