@@ -31,6 +31,7 @@ from .errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from .resume import Resumed
+    from .tracking.process import DeliveryProcess
 
 EXIT_CONFIG = 2
 EXIT_INTERRUPTED = 130
@@ -161,7 +162,33 @@ def run_one(args: Namespace) -> int:
         cfg, problems, resumed = resume.compose(value, args.overrides, args.config_dir)
     if cfg is None:
         raise ConfigError(*problems)
-    from . import build, console, run
+    delivery = start_delivery(cfg, problems)
+    try:
+        return build_and_run(args, made, cfg, problems, resumed, delivery)
+    finally:
+        if delivery is not None:
+            delivery.close(0.0)
+
+
+def start_delivery(cfg: DictConfig, problems: Sequence[str]) -> "DeliveryProcess | None":
+    """Start what tells MLflow of the run, if it is to be told: it takes as long as importing torch does."""
+    if problems or cfg.tracking.name == "off":
+        return None
+    from .tracking.process import DeliveryProcess
+
+    return DeliveryProcess(cfg.tracking.uri)
+
+
+def build_and_run(
+    args: Namespace,
+    made: Composer,
+    cfg: DictConfig,
+    problems: list[str],
+    resumed: "Resumed | None",
+    delivery: "DeliveryProcess | None",
+) -> int:
+    """Build everything the run needs, claim a folder, run."""
+    from . import build, console, resume, run
     from .tracking.folder import claim
 
     console.set_up(bool(cfg.runner.quiet) if not problems else False)
@@ -187,7 +214,7 @@ def run_one(args: Namespace) -> int:
         callbacks = Callbacks(cfg)
         callbacks.on_run_start(config=cfg, config_name=cfg.hydra.job.config_name)
         done = run_job(
-            task_function=lambda _: outcome.append(run.run(experiment, folder, checkpoint)),
+            task_function=lambda _: outcome.append(run.run(experiment, folder, checkpoint, delivery)),
             config=cfg,
             job_dir_key="hydra.run.dir",
             job_subdir_key=None,

@@ -20,10 +20,12 @@ from .loop import Interrupted, Training, evaluate, fit, restore
 from .progress import Progress
 from .record import describe, served, write_config
 from .tracking.environment import environment
+from .tracking.process import DeliveryProcess
 from .tracking.tracker import Tracker
 
 log = logging.getLogger("runner")
 
+SETTLE_SECONDS = 5.0
 DELIVERY_SECONDS = 10.0
 DELIVERY_SECONDS_STOPPED = 3.0  # a scheduler that asked us to stop does not wait long
 
@@ -82,18 +84,24 @@ def test(t: Training) -> dict[str, float]:
     return {f"test/{name}": value for name, value in evaluate(t, t.loaders.test).items()}
 
 
-def run(x: Experiment, folder: Path, resume_from: dict[str, Any] | None = None) -> Outcome:
+def run(
+    x: Experiment,
+    folder: Path,
+    resume_from: dict[str, Any] | None = None,
+    delivery: DeliveryProcess | None = None,
+) -> Outcome:
     """Train, test and record one experiment.
 
     Args:
         x: as `build` made it.
         folder: the run's own, locked by this process.
         resume_from: the checkpoint to go on from.
+        delivery: the process that tells MLflow, if it was started before.
     """
     log_file = console.open_log(folder / "run.log")
     write_config(x.config, folder)
     (folder / "environment.txt").write_text(environment(), encoding="utf-8")
-    tracker = Tracker(folder, describe(x, folder), x.tracking.uri)
+    tracker = Tracker(folder, describe(x, folder), x.tracking.uri, delivery)
     bar = Bar(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
     stop = Stop()
     training = Training(
@@ -118,6 +126,7 @@ def run(x: Experiment, folder: Path, resume_from: dict[str, Any] | None = None) 
         if resume_from is not None:
             restore(training, resume_from)
             log.info("resumed    at epoch %d, step %d", training.progress.epoch, training.progress.step)
+        tracker.settle(SETTLE_SECONDS)
         with stop.listening():
             ended = fit(training)
             bar.close()

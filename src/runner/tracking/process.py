@@ -1,12 +1,16 @@
 """Delivery beside the training: a process of its own, that nobody waits for.
 
 Not a thread: importing MLflow and talking to it are Python through and through, and each of training's calls
-into torch would wait for the interpreter's lock (measured: epochs of 0.02 s took 0.3 to 2.6 s meanwhile). A
-process at the lowest priority takes what the training leaves over; and it outlives a run that is killed, so
-that what was measured until then arrives, with the right status.
+into torch would wait for the interpreter's lock (measured: epochs of 0.02 s took 0.3 to 2.6 s meanwhile). And a
+process outlives a run that is killed, so that what was measured until then arrives, with the right status.
 
-The two talk in two pipes. Into the child goes nothing; its end says that the run's process has nothing more
-to say, or is gone. Out of it come JSON lines: the run's id, and sentences for the person.
+A process that computes beside the training costs it more than its share: torch's threads wait for the one whose
+core is taken (two threads on two cores: epochs of 0.02 s took up to 2 s). So what takes seconds, importing MLflow
+and making a store, is done before the first epoch, beside the import of torch, and then there is one delivery
+every ten seconds.
+
+The two talk in two pipes. Into the child goes the run's folder; the end of that pipe says that the run's process
+has nothing more to say, or is gone. Out of it come JSON lines: the run's id, and sentences for the person.
 """
 
 import contextlib
@@ -24,14 +28,13 @@ from pathlib import Path
 from runner.tracking.deliver import Delivery
 from runner.tracking.folder import DELIVERY, claim
 from runner.tracking.manifest import Manifest, mark_killed
-from runner.tracking.store import explain
+from runner.tracking.store import explain, quiet_mlflow
 
 log = logging.getLogger("runner")
 
 URI = "RUNNER_DELIVERY_URI"  # in the environment: what is on a command line, every user of the machine can read
 
-# Metrics that come faster go out together: a batch of a thousand costs little more than one.
-_SECONDS_BETWEEN_STEPS = 1.0
+_SECONDS_BETWEEN_STEPS = 10.0
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 30.0
 _SECONDS_AFTER_THE_END = 60.0  # the parent waits less, unless it was killed while it waited
 _SECONDS_FOR_AN_ORPHAN = 10.0  # for so long a resume of the run may have to wait
@@ -39,31 +42,36 @@ _LOWEST_PRIORITY = 19
 
 
 class DeliveryProcess:
-    """Starts the child, and passes on what it says.
+    """Starts the child, which makes itself ready, and passes on what it says.
 
     Args:
-        folder: the run's folder, with a manifest.
-        uri: the store's address, with credentials where it needs them.
+        uri: the store's address, with credentials where it needs them; None takes the manifest's.
     """
 
-    def __init__(self, folder: Path, uri: str | None = None) -> None:
-        self._folder, self._uri = folder, uri
+    def __init__(self, uri: str | None = None) -> None:
         self._run_id: str | None = None
-        self._known = threading.Event()
-        self._process: subprocess.Popen[str] | None = None
-        self._listener = threading.Thread(target=self._listen, name="runner-delivery", daemon=True)
-
-    def start(self) -> None:
-        """Begin; the first thing it does is to connect and create the run."""
+        self._known, self._settled = threading.Event(), threading.Event()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "runner.tracking.process", str(self._folder)],
+            [sys.executable, "-m", "runner.tracking.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | ({URI: self._uri} if self._uri else {}),
+            env=os.environ | ({URI: uri} if uri else {}),
             start_new_session=True,  # Ctrl-C in a terminal is for the training
         )
+        self._listener = threading.Thread(target=self._listen, name="runner-delivery", daemon=True)
         self._listener.start()
+
+    def deliver(self, folder: Path) -> None:
+        """Begin with a run's folder, which has a manifest; the first thing is to connect and create the run."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it is gone: what is in the folder can be delivered later
+            self._process.stdin.write(f"{folder}\n")
+            self._process.stdin.flush()
+
+    def settle(self, timeout: float) -> None:
+        """Wait until it has connected, or failed to: from then on it needs next to nothing of the machine."""
+        self._settled.wait(timeout)
 
     def run_id(self, timeout: float = 0.0) -> str | None:
         """The run's id in MLflow, waited for at most `timeout` seconds; None while nobody knows it."""
@@ -76,7 +84,6 @@ class DeliveryProcess:
         Returns:
             True if MLflow has everything; otherwise `python -m runner.sync` does the rest later.
         """
-        assert self._process is not None
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
@@ -90,26 +97,33 @@ class DeliveryProcess:
         return code == 0
 
     def _listen(self) -> None:
-        assert self._process is not None
         assert self._process.stdout is not None
         for line in self._process.stdout:
             message = json.loads(line)
             if "run_id" in message:
                 self._run_id = message["run_id"]
                 self._known.set()
+            elif "settled" in message:
+                self._settled.set()
             else:
                 log.log(message["level"], "%s", message["text"])
         self._known.set()  # nobody will ever know it, if nobody does by now
+        self._settled.set()
 
 
 def main() -> int:
     """Deliver one run's folder until the run has ended; the child's side."""
-    folder = Path(sys.argv[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run's process hears it too, and says when it is over
     with contextlib.suppress(OSError):
         os.nice(_LOWEST_PRIORITY)
     say = _lines_to_the_parent()
+    quiet_mlflow()
+    import mlflow.tracking  # noqa: F401 - takes seconds: now, while the parent imports torch
+
+    folder = Path(sys.stdin.readline().rstrip("\n"))
+    if folder == Path():
+        return 0  # the config was wrong: there is no run
     log.addHandler(_Sentences(say))
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -179,6 +193,7 @@ def _deliver(folder: Path, uri: str | None, say: _Say) -> bool | None:
         if delivery.run_id is not None and not reported:
             reported = True
             say(run_id=delivery.run_id)
+        say(settled=True)
         if complete:
             return True
         if orphaned:

@@ -18,12 +18,19 @@ class Tracker:
         folder: the run's folder; one that was tracked before goes on as the same MLflow run.
         manifest: what MLflow must be told; None records in the folder only.
         uri: the store's address as the user gave it, credentials included; they are written nowhere.
+        delivery: a process that was started before, to be ready by now.
 
     Raises:
         OSError: the folder can't be written.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest | None, uri: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest | None,
+        uri: str | None = None,
+        delivery: DeliveryProcess | None = None,
+    ) -> None:
         self.folder = folder
         self._journal = Journal(folder / journal.NAME)
         self._manifest = manifest
@@ -32,8 +39,8 @@ class Tracker:
             if (folder / FOLDER / NAME).exists():
                 self._manifest = manifest = Manifest.load(folder).resumed(manifest)
             manifest.save(folder)
-            self._delivery = DeliveryProcess(folder, uri)
-            self._delivery.start()
+            self._delivery = delivery or DeliveryProcess(uri)
+            self._delivery.deliver(folder)
         self._system = SystemMetrics(self._journal)
         self._system.start()
 
@@ -46,6 +53,11 @@ class Tracker:
         if self._manifest is not None and self._delivery is not None:
             self._manifest.tags.update(tags)
             self._manifest.save(self.folder)
+
+    def settle(self, timeout: float) -> None:
+        """Wait, before the first epoch, for what would disturb its timing: MLflow's start, a store being made."""
+        if self._delivery is not None:
+            self._delivery.settle(timeout)
 
     def sync(self) -> None:
         """Wait until the disk has every metric; for a checkpoint, which goes on from here."""
