@@ -86,8 +86,9 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
     "optimizer.eps": (("optimizer=adamw", "optimizer.eps=0.1"), learned_differently),
     "scheduler.min_lr": (
         ("scheduler=cosine", "scheduler.min_lr=0.01"),
-        lambda a, b: b.metrics["lr", 2] == pytest.approx(0.01),
+        lambda a, b: b.metrics["lr", 2] == pytest.approx(0.03),
     ),
+    "scheduler.period": (("scheduler=cosine_restarts", "scheduler.period=2"), lambda a, b: b.metrics["lr", 2] < 0.04),
     "loss.label_smoothing": (("loss.label_smoothing=0.3",), learned_differently),
     "device.name": (("device=cpu",), lambda a, b: "device cpu (" in b.called.err and "auto -> cpu" in a.called.err),
     "device.threads": (("device.threads=1",), lambda a, b: b.result["threads"] == 1),

@@ -13,7 +13,7 @@ from runner.data.source import Source
 from runner.errors import TrainingError
 from runner.loop import Interrupted, evaluate, fit, restore
 from runner.loss import MSE
-from runner.scheduler import Schedule, cosine
+from runner.scheduler import Schedule, cosine, cosine_restarts
 from runner.settings import EarlyStoppingSettings
 from training import Stop, blobs, divided, exact_state, net, same, training
 
@@ -196,6 +196,7 @@ class TestResume:
         "dropout": {"dropout": 0.5},
         "accumulation": {"grad_accumulation": 2, "batch_size": 8},
         "cosine": {"schedule": lambda optimizer: cosine(optimizer, total_steps=9)},
+        "restarts": {"schedule": lambda optimizer: cosine_restarts(optimizer, steps_per_epoch=3)},
         "fp16": {"precision": "fp16"},
         "clipping by step": {"clip_norm": 0.5, "validate_every_steps": 2, "log_every_steps": 1},
         "workers": {"in_memory": False},

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from runner.scheduler import constant, cosine
+from runner.scheduler import constant, cosine, cosine_restarts
 
 
 def optimizer() -> torch.optim.Optimizer:
@@ -27,3 +27,18 @@ def test_cosine_falls_by_step_to_its_minimum_at_the_last() -> None:
     assert rates == sorted(rates, reverse=True)
     assert rates[4] == pytest.approx((0.8 + 0.1) / 2)
     assert rates[-1] == pytest.approx(0.1)
+
+
+def test_cosine_restarts_each_period_and_has_no_horizon() -> None:
+    made = optimizer()
+    schedule = cosine_restarts(made, steps_per_epoch=4, period=2, min_lr=0.2)
+    rates = []
+    for _ in range(17):
+        rates.append(made.param_groups[0]["lr"])
+        made.step()
+        schedule.scheduler.step()
+    assert [rates[step] for step in (0, 8, 16)] == [0.8, 0.8, 0.8]
+    assert rates[4] == pytest.approx((0.8 + 0.2) / 2)
+    assert rates[:8] == sorted(rates[:8], reverse=True)
+    assert schedule.every == "step"
+    assert not schedule.horizon

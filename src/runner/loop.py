@@ -134,7 +134,9 @@ def train_epoch(t: Training) -> str | None:
     saved_at = perf_counter()
     usable = True  # the step in progress; False if a loss in it was not finite and is to be skipped
     t.display.start_epoch(p.epoch, batches, p.batch)
-    if p.batch:  # resumed: what the last step may still owe
+    if p.batch == 0:
+        p.lr = float(t.optimizer.param_groups[0]["lr"])
+    else:  # resumed: what the last step may still owe
         if validation_due(t):
             validate_within_epoch(t)
         if reached := limit_reached(t):
@@ -213,7 +215,7 @@ def finish_epoch(t: Training, last: bool) -> None:
     best = monitored is not None and t.monitor.update(p, monitored)
     last = last or t.monitor.exhausted(p)
     if log_due:
-        metrics["lr"] = t.optimizer.param_groups[0]["lr"]
+        metrics["lr"] = p.lr
         metrics["time/epoch_seconds"] = p.seconds
         metrics["throughput/samples_per_second"] = t.sums.samples / p.seconds
         t.log(metrics, p.epoch)

@@ -22,6 +22,7 @@ class Progress:
         epoch: the epoch in progress, from 1; one more than `trainer.epochs` when all are done.
         batch: batches of it that are done.
         step: optimizer steps taken.
+        lr: the learning rate of its first step.
         sums: of the epoch in progress, as `Sums.state` gives them.
         seconds: that its training has taken.
         epoch_seconds: of each finished epoch.
@@ -35,6 +36,7 @@ class Progress:
     epoch: int = 1
     batch: int = 0
     step: int = 0
+    lr: float = 0.0
     sums: list[float] = field(default_factory=list)
     seconds: float = 0.0
     epoch_seconds: list[float] = field(default_factory=list)

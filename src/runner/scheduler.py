@@ -7,7 +7,7 @@ those of `total_steps`, `steps_per_epoch` and `epochs` that it takes. A bare tor
 from dataclasses import dataclass
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts, LRScheduler
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,13 @@ def constant(optimizer: Optimizer) -> Schedule:
 def cosine(optimizer: Optimizer, total_steps: int, min_lr: float = 0.0) -> Schedule:
     """Half a cosine from the optimizer's learning rate down to `min_lr` (Loshchilov, Hutter 2017, arXiv:1608.03983)."""
     return Schedule(CosineAnnealingLR(optimizer, T_max=total_steps, eta_min=min_lr), every="step", horizon=True)
+
+
+def cosine_restarts(optimizer: Optimizer, steps_per_epoch: int, period: int = 1, min_lr: float = 0.0) -> Schedule:
+    """Half a cosine down to `min_lr`, again and again (Loshchilov, Hutter 2017, arXiv:1608.03983).
+
+    With a period of an epoch each epoch ends with small steps, so that its validation shows what it was worth;
+    and there is no horizon: training can be prolonged and stay exact.
+    """
+    steps = period * steps_per_epoch
+    return Schedule(CosineAnnealingWarmRestarts(optimizer, T_0=steps, eta_min=min_lr), every="step")

@@ -112,6 +112,7 @@ RANGES: dict[str, Range] = {
     "optimizer.eps": Range(0),
     "loss.label_smoothing": Range(0, 1),
     "scheduler.min_lr": Range(0),
+    "scheduler.period": COUNT,
     "device.index": Range(0, whole=True),
     "trainer.epochs": COUNT,
     "trainer.max_steps": COUNT,
