@@ -43,6 +43,32 @@ def test_a_file_system_without_links_gets_copies(tmp_path: Path, monkeypatch: py
     assert [number(tmp_path / n) for n in ("last.pt", "last-1.pt", "best.pt")] == [2, 1, 1]
 
 
+def test_a_kill_between_the_best_and_the_last_repeats_the_epoch_that_is_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1), best=True)
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if target == checkpoints.last:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(state(2), best=True)
+    # The run goes on from 1, trains 2 again and finds it the best again.
+    assert (number(checkpoints.last), number(checkpoints.best)) == (1, 2)
+
+
+def test_what_was_measured_is_on_the_disk_before_a_checkpoint(tmp_path: Path) -> None:
+    seen: list[bool] = []
+    checkpoints = Checkpoints(tmp_path, before=lambda: seen.append((tmp_path / "last.pt").exists()))
+    checkpoints.save(state(1), best=False)
+    assert seen == [False]
+
+
 def test_a_write_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state(1), best=True)

@@ -56,10 +56,6 @@ def learned_differently(a: Run, b: Run) -> bool:
     return a.metrics["train/loss", 2] != b.metrics["train/loss", 2]
 
 
-def config(key: str) -> Callable[[Run, Run], bool]:
-    return lambda a, b: OmegaConf.select(OmegaConf.load(b.folder / "config.yaml"), key) is not None
-
-
 Effect = Callable[[Run, Run], bool]
 
 EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
@@ -91,7 +87,10 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
     "scheduler.period": (("scheduler=cosine_restarts", "scheduler.period=2"), lambda a, b: b.metrics["lr", 2] < 0.04),
     "loss.label_smoothing": (("loss.label_smoothing=0.3",), learned_differently),
     "device.name": (("device=cpu",), lambda a, b: "device cpu (" in b.called.err and "auto -> cpu" in a.called.err),
-    "device.threads": (("device.threads=1",), lambda a, b: b.result["threads"] == 1),
+    "device.threads": (
+        ("device.threads=2",),
+        lambda a, b: (a.result["threads"], b.result["threads"], torch.get_num_threads()) == (1, 2, 2),
+    ),
     "precision.name": (
         ("precision=fp64",),
         lambda a, b: b.checkpoint["model"]["layers.1.weight"].dtype == torch.float64,

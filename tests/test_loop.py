@@ -1,4 +1,5 @@
 import math
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from runner import checkpoint
+from runner.checkpoint import Checkpoints
 from runner.data.loading import TensorLoader
 from runner.data.source import Source
 from runner.errors import TrainingError
@@ -264,7 +266,7 @@ class TestNotFinite:
     def test_stop_names_epoch_and_step_and_keeps_the_last_good_checkpoint(self, tmp_path: Path) -> None:
         t = training(tmp_path, epochs=4)
         self.exploding(t, at=5)
-        with pytest.raises(TrainingError, match=r"train/loss is nan in epoch 2 at step 6.*last\.pt"):
+        with pytest.raises(TrainingError, match=r"train/loss is nan in epoch 2 by step 6.*last\.pt"):
             fit(t)
         state = checkpoint.load(t.checkpoints.last)
         assert state["progress"]["epoch"] == 2
@@ -329,6 +331,17 @@ def test_time_and_rate_are_of_the_training_part_alone(tmp_path: Path) -> None:
         assert seconds > 0
         assert t.log.of("throughput/samples_per_second")[epoch] == pytest.approx(81 / seconds)
     assert t.progress.epoch_seconds == list(t.log.of("time/epoch_seconds").values())
+
+
+@pytest.mark.parametrize("slow", ["validation", "checkpoint"])
+def test_validation_and_checkpoints_within_an_epoch_are_not_training_time(tmp_path: Path, slow: str) -> None:
+    t = training(tmp_path, epochs=1, validate_every_steps=1, checkpoint_every_steps=1)
+    if slow == "validation":
+        t.model.register_forward_hook(lambda module, *_: None if module.training else time.sleep(0.3))
+    else:
+        t.checkpoints = Checkpoints(tmp_path, before=lambda: time.sleep(0.3))
+    fit(t)
+    assert t.progress.epoch_seconds[0] < 0.3  # of at least 0.9
 
 
 def test_the_learning_rate_is_logged_as_it_was(tmp_path: Path) -> None:

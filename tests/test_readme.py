@@ -133,5 +133,6 @@ def test_the_output_shown_is_what_it_prints(line: str, place: Path) -> None:
         figures = re.sub(r"\d[\d.,:_-]*\d|\d", "0", text)
         return [re.sub(r"\s+", " ", line).strip() for line in figures.splitlines() if line != "..."]
 
-    lines = form(printed)
-    assert all(line in lines for line in form(shown))
+    assert form(shown)
+    lines = iter(form(printed))
+    assert all(line in lines for line in form(shown)), printed  # each, and in this order

@@ -255,3 +255,39 @@ def test_the_name_of_a_run_is_guessed_from_those_there_are(here: Path, runner: R
     assert called.code == 2 and f"did you mean {folder.name}? (in outputs/runs)" in called.err
     called = runner(f"resume={folder}/checkpoints/last.pt")
     assert called.code == 2 and f"did you mean outputs/runs/{folder.name}?" in called.err
+
+
+def test_a_finished_run_that_is_resumed_and_killed_can_be_resumed_again(here: Path, runner: Runner) -> None:
+    assert runner("tracking=off", "trainer.epochs=2", "hydra.run.dir=k").code == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runner", "resume=k", "trainer.epochs=100000", "trainer.log_every_epochs=100"],
+        cwd=here, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while torch.load(here / "k" / "checkpoints" / "last.pt", weights_only=True)["progress"]["epoch"] < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert not (here / "k" / "result.json").exists()
+    called = runner("resume=k", "trainer.epochs=2")
+    assert called.code == 2
+    assert "epochs are done already" in called.err
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "why"),
+    [
+        (["trainer.max_steps=7"], "trainer.max_steps=10", "cut short"),
+        (["trainer.validate_every_epochs=2", "trainer.epochs=3"], "trainer.epochs=6", "out of turn"),
+    ],
+)
+def test_training_that_cannot_be_prolonged_exactly_is_not(
+    runner: Runner, first: list[str], then: str, why: str
+) -> None:
+    small = ["tracking=off", "trainer.epochs=3", "data.limit=320", "hydra.run.dir=cut"]
+    assert runner(*[s for s in small if s.split("=")[0] not in " ".join(first)], *first).code == 0
+    called = runner("resume=cut", then)
+    assert called.code == 2
+    assert why in called.err
+    assert "warm_start" in called.err

@@ -200,7 +200,7 @@ class TestEnds:
         called = runner("optimizer.lr=1e30", "tracking=off")
         assert called.code == 1
         (error,) = called.errors
-        assert re.search(r"train/loss is (nan|inf) in epoch 1 at step 18; there is no checkpoint before it", error)
+        assert re.search(r"train/loss is (nan|inf) in epoch 1 by step 18; there is no checkpoint before it", error)
         assert json.loads((run_folder(here) / "result.json").read_text())["status"] == "FAILED"
 
     def test_an_exception_in_training(self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

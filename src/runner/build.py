@@ -3,6 +3,7 @@
 Whatever can be wrong is found in here, before a folder or an MLflow run exists, and reported together.
 """
 
+import inspect
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -12,7 +13,7 @@ from typing import Any, Self, TypeVar
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from . import device as device_room
 from . import schema
@@ -276,7 +277,11 @@ def make_optimizer(node: Mapping[str, Any], model: nn.Module, device: Device) ->
     if not parameters:
         raise ConfigError("model: it has no parameter to train")
     extra = {"fused": True} if supports_fused(locate("optimizer", node), device.torch, set(node)) else {}
-    return call("optimizer", {**node, **extra}, torch.optim.Optimizer, params=parameters)
+    optimizer = call("optimizer", {**node, **extra}, torch.optim.Optimizer, params=parameters)
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise ConfigError(f"optimizer._target_={node['_target_']} needs a closure, which is not given: write another")
+    return optimizer
 
 
 def make_schedule(
@@ -294,10 +299,15 @@ def make_schedule(
         steps_per_epoch=steps_per_epoch,
         epochs=trainer.epochs,
     )
+    if isinstance(made, ReduceLROnPlateau):
+        raise ConfigError("scheduler._target_: ReduceLROnPlateau needs a metric at each step, which it is not given")
     if isinstance(made, LRScheduler):
-        # One that was told how long training is planned to be cannot be told otherwise later.
+        # One that was told how long training is planned to be cannot be told otherwise later; one that was
+        # told it in steps wants to be stepped by step.
         named, _ = takes(locate("scheduler", node))
-        return Schedule(made, horizon=any(key in named and key not in node for key in ("total_steps", "epochs")))
+        told = {key for key in ("total_steps", "steps_per_epoch", "epochs") if key in named and key not in node}
+        by_step = bool(told & {"total_steps", "steps_per_epoch"})
+        return Schedule(made, every="step" if by_step else "epoch", horizon=bool(told & {"total_steps", "epochs"}))
     if not isinstance(made, Schedule):
         raise ConfigError(
             f"scheduler._target_={node['_target_']} gives a {type(made).__name__}; name {IN_WORDS['scheduler']}"

@@ -9,6 +9,7 @@ import random
 import shutil
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,17 @@ class Checkpoints:
     Args:
         folder: where they lie; made when the first is written.
         keep: how many of the last ones are kept.
+        before: called before each is written: a run goes on from it and measures nothing before it again, so
+            whatever was measured must be on the disk too.
     """
 
-    def __init__(self, folder: Path, keep: int = 1) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int = 1, before: Callable[[], None] = lambda: None) -> None:
+        self.folder, self.keep, self._before = folder, keep, before
         self.last, self.best = folder / "last.pt", folder / "best.pt"
 
     def save(self, state: dict[str, Any], best: bool) -> None:
         """Make the state the last checkpoint, and the best one if it is."""
+        self._before()
         self.folder.mkdir(parents=True, exist_ok=True)
         fresh = self.folder / ".last.pt.tmp"
         with fresh.open("wb") as file:
@@ -46,9 +50,10 @@ class Checkpoints:
             older = self._kept(age - 1)
             if older.exists():
                 _link(older, self._kept(age))
-        fresh.replace(self.last)
         if best:
-            _link(self.last, self.best)
+            # First: a kill in between repeats the epoch, and with it this; the other way round it would be lost.
+            _link(fresh, self.best)
+        fresh.replace(self.last)
 
     def load_last(self) -> tuple[dict[str, Any], Path]:
         """The newest checkpoint that is whole, and its file.

@@ -10,7 +10,8 @@ import re
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from .resume import Resumed
     from .tracking.process import DeliveryProcess
 
+EXIT_FAILED = 1
 EXIT_CONFIG = 2
+EXIT_SIGNAL = 128
 EXIT_INTERRUPTED = 130
 
 
@@ -59,6 +62,9 @@ def command(argv: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
+    for name in ("RUNNER_OUTPUTS", "RUNNER_DATA"):
+        if os.environ.get(name) == "":  # set to nothing is not set
+            del os.environ[name]
     try:
         args = parse(argv)
         if args.version:
@@ -72,9 +78,14 @@ def command(argv: Sequence[str]) -> int:
     except ConfigError as error:
         if verbose(argv):
             traceback.print_exc()
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
+        tell(error)
         return EXIT_CONFIG
+
+
+def tell(error: ConfigError) -> None:
+    """Print what is wrong, a line a problem."""
+    for problem in error.problems:
+        print(f"error: {problem}", file=sys.stderr)
 
 
 def verbose(argv: Sequence[str]) -> bool:
@@ -115,6 +126,8 @@ def _refuse_option(parser: ArgumentParser, message: str) -> NoReturn:
 
 def hand_over(argv: Sequence[str], args: Namespace) -> int:
     """Let Hydra answer: help, the config, completion."""
+    if args.cfg and typed_value(args.overrides, "resume") is not None:
+        raise ConfigError("resume= and --cfg do not go together: a run's config is in its folder, as config.yaml")
     made = composer(args)
     if args.help or (args.overrides and not args.shell_completion):
         cfg, problems = made.compose(args.overrides, RunMode.MULTIRUN if args.multirun else RunMode.RUN)
@@ -199,30 +212,35 @@ def build_and_run(
     if not in_place:
         problems += folders.check(str(cfg.hydra.run.dir), exact_folder)
     choices = resumed.choices if resumed else group_choices(cfg)
-    experiment = build.build(without_hydra(cfg), choices, problems)
-    checkpoint: dict[str, Any] | None = None
-    if resumed is not None:
-        checkpoint = resume.prepare(resumed, experiment)
-    if resumed is not None and in_place:
-        folder = resumed.folder
-    else:
-        folder = folders.make_run_folder(str(cfg.hydra.run.dir), exact_folder)
-    outcome: list[run.Outcome] = []
-    with claim(folder):
-        with read_write(cfg.hydra):  # which `HydraConfig` has made read-only
-            cfg.hydra.run.dir = str(folder)
-        callbacks = Callbacks(cfg)
-        callbacks.on_run_start(config=cfg, config_name=cfg.hydra.job.config_name)
-        done = run_job(
-            task_function=lambda _: outcome.append(run.run(experiment, folder, checkpoint, delivery)),
-            config=cfg,
-            job_dir_key="hydra.run.dir",
-            job_subdir_key=None,
-            hydra_context=HydraContext(config_loader=made.hydra.config_loader, callbacks=callbacks),
-        )
-        callbacks.on_run_end(config=cfg, config_name=cfg.hydra.job.config_name, job_return=done)
-        _ = done.return_value  # raises what the task raised
-    return outcome[0].exit_code
+    with ExitStack() as claimed:
+        if resumed is not None and in_place:  # before its checkpoint is read: nobody else may go on with it
+            folder = resumed.folder
+            claimed.enter_context(claim(folder))
+        experiment = build.build(without_hydra(cfg), choices, problems)
+        checkpoint = resume.prepare(resumed, experiment) if resumed is not None else None
+        if not in_place:
+            folder = folders.make_run_folder(str(cfg.hydra.run.dir), exact_folder)
+            claimed.enter_context(claim(folder))
+        return run_job_in(folder, cfg, made, lambda: run.run(experiment, folder, checkpoint, delivery).exit_code)
+
+
+def run_job_in(folder: Path, cfg: DictConfig, made: Composer, task: Callable[[], int]) -> int:
+    """Let Hydra run the task, with its callbacks and environment, in a folder that is there and ours."""
+    with read_write(cfg.hydra):  # which `HydraConfig` has made read-only
+        cfg.hydra.run.dir = str(folder)
+    callbacks = Callbacks(cfg)
+    callbacks.on_run_start(config=cfg, config_name=cfg.hydra.job.config_name)
+    done = run_job(
+        task_function=lambda _: task(),
+        config=cfg,
+        job_dir_key="hydra.run.dir",
+        job_subdir_key=None,
+        hydra_context=HydraContext(config_loader=made.hydra.config_loader, callbacks=callbacks),
+    )
+    callbacks.on_run_end(config=cfg, config_name=cfg.hydra.job.config_name, job_return=done)
+    code = done.return_value  # raises what the task raised
+    assert isinstance(code, int)
+    return code
 
 
 def sweep(args: Namespace) -> int:
@@ -238,17 +256,28 @@ def sweep(args: Namespace) -> int:
         from .tracking.folder import claim
 
         console.set_up(bool(job.runner.quiet))
-        experiment = build.build(job, group_choices(HydraConfig.get()))
         folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            experiment = build.build(job, group_choices(HydraConfig.get()))
+        except ConfigError as error:  # what only this combination has wrong: the other jobs can run
+            tell(error)
+            codes.append(EXIT_FAILED)
+            return
         with claim(folder):
             codes.append(run.run(experiment, folder).exit_code)
+        if codes[-1] > EXIT_SIGNAL:
+            raise KeyboardInterrupt(codes[-1])
 
-    made.hydra.multirun(
-        config_name=made.name,
-        task_function=task,
-        overrides=made.given(args.overrides, sweeping=True),
-        with_log_configuration=True,
-    )
+    try:
+        made.hydra.multirun(
+            config_name=made.name,
+            task_function=task,
+            overrides=made.given(args.overrides, sweeping=True),
+            with_log_configuration=True,
+        )
+    except KeyboardInterrupt:  # one that a job has seen and reported; the others are not started
+        if not codes or codes[-1] <= EXIT_SIGNAL:
+            raise
     return max(codes, default=0)
 
 

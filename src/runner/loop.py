@@ -115,7 +115,7 @@ def one_epoch(t: Training) -> str | None:
     p = t.progress
     t.sums.reset(p.sums)
     t.clock.start(p.seconds)
-    if p.step and (reached := limit_reached(t)):  # a finished run that was resumed
+    if p.step and not p.batch and (reached := limit_reached(t)):  # a finished run that was resumed
         return reached
     reached = train_epoch(t)
     p.seconds = t.clock.stop()
@@ -132,6 +132,7 @@ def train_epoch(t: Training) -> str | None:
     p, s = t.progress, t.settings
     batches = len(t.loaders.train)
     saved_at = perf_counter()
+    skipped = 0
     usable = True  # the step in progress; False if a loss in it was not finite and is to be skipped
     t.display.start_epoch(p.epoch, batches, p.batch)
     if p.batch == 0:
@@ -160,8 +161,7 @@ def train_epoch(t: Training) -> str | None:
         p.batch = index + 1
         if not usable:
             t.optimizer.zero_grad(set_to_none=True)
-            t.display.note(f"the loss is not finite in epoch {p.epoch} after step {p.step}: this step is skipped")
-            usable = True
+            skipped, usable = skipped + 1, True
         elif t.precision.step(t.optimizer, t.parameters, s.clip_norm):
             p.step += 1
             if t.schedule.scheduler is not None and t.schedule.every == "step":
@@ -184,6 +184,8 @@ def train_epoch(t: Training) -> str | None:
             saved_at = perf_counter()
         if t.stop.requested:
             raise Interrupted
+    if skipped:
+        t.display.note(f"the loss was not finite in {skipped} steps of epoch {p.epoch}, which were skipped")
     return None
 
 
@@ -211,8 +213,7 @@ def finish_epoch(t: Training, last: bool) -> None:
     if validate_due and t.loaders.val is not None:
         metrics |= {f"val/{name}": mean for name, mean in evaluate(t, t.loaders.val).items()}
         require_finite(t, metrics["val/loss"], "val/loss")
-    monitored = metrics.get(t.monitor.metric)
-    best = monitored is not None and t.monitor.update(p, monitored)
+    best = t.monitor.update(p, metrics)
     last = last or t.monitor.exhausted(p)
     if log_due:
         metrics["lr"] = p.lr
@@ -225,9 +226,12 @@ def finish_epoch(t: Training, last: bool) -> None:
         t.schedule.scheduler.step()
     checkpoint_due = best or last or p.epoch % s.checkpoint_every_epochs == 0
     if t.best_is_last:
-        best, p.best_epoch = checkpoint_due, p.epoch
+        best, p.best_epoch, p.best_metrics = checkpoint_due, p.epoch, metrics
     if p.batch < len(t.loaders.train):
         p.cut_short = p.epoch
+    if validate_due and p.epoch % s.validate_every_epochs:
+        p.out_of_turn = p.epoch
+    p.samples += t.sums.samples
     p.epoch_seconds.append(p.seconds)
     p.epoch, p.batch, p.sums, p.seconds = p.epoch + 1, 0, [], 0.0
     if checkpoint_due:
@@ -273,8 +277,7 @@ def validate_within_epoch(t: Training) -> None:
     means = evaluate(t, t.loaders.val)
     t.progress.validated_step = t.progress.step
     t.log({f"val/{name}_step": mean for name, mean in means.items()}, t.progress.step)
-    monitored = {f"val/{name}": mean for name, mean in means.items()}.get(t.monitor.metric)
-    if monitored is not None and t.monitor.update(t.progress, monitored):
+    if t.monitor.update(t.progress, {f"val/{name}": mean for name, mean in means.items()}):
         save_within_epoch(t, best=True)
     t.clock.start()
 
@@ -289,7 +292,7 @@ def require_finite(t: Training, value: float, name: str) -> float:
     if not math.isfinite(value) and t.settings.on_nonfinite != "ignore":
         good = t.checkpoints.last
         raise TrainingError(
-            f"{name} is {value} in epoch {t.progress.epoch} at step {t.progress.step}; "
+            f"{name} is {value} in epoch {t.progress.epoch} by step {t.progress.step}; "
             + (f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint before it")
             + "; a lower optimizer.lr or trainer.clip_norm=1 may help"
         )

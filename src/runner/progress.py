@@ -26,10 +26,14 @@ class Progress:
         sums: of the epoch in progress, as `Sums.state` gives them.
         seconds: that its training has taken.
         epoch_seconds: of each finished epoch.
+        samples: trained on in the finished epochs.
         best: the best value of the monitored metric, and `best_epoch` the epoch it was reached in.
+        best_metrics: what was measured together with it.
+        reference: the last value that was better by `min_delta`.
         stale: validations since then.
         validated_step: the last step that was validated within an epoch.
         cut_short: the epoch that `max_steps` or `max_time` ended early, if one did.
+        out_of_turn: the epoch that was validated only because it was the last.
         data: the fingerprint of the samples, which a resumed run must find unchanged.
     """
 
@@ -40,11 +44,15 @@ class Progress:
     sums: list[float] = field(default_factory=list)
     seconds: float = 0.0
     epoch_seconds: list[float] = field(default_factory=list)
+    samples: int = 0
     best: float | None = None
     best_epoch: int = 0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    reference: float | None = None
     stale: int = 0
     validated_step: int = 0
     cut_short: int | None = None
+    out_of_turn: int | None = None
     data: str = ""
 
 
@@ -118,16 +126,25 @@ class Monitor:
         self.higher_is_better = metric.endswith("/accuracy")
         self._patience, self._min_delta = early_stopping.patience, early_stopping.min_delta
 
-    def update(self, progress: Progress, value: float) -> bool:
-        """Take a new value into account; whether it is the best so far. A value that is not finite never is."""
-        best = progress.best
-        gain = math.inf if best is None else (value - best if self.higher_is_better else best - value)
-        better = math.isfinite(value) and gain > 0
+    def update(self, progress: Progress, metrics: Metrics) -> bool:
+        """Take new measurements into account; whether they are the best so far. What is not finite never is."""
+        if self.metric not in metrics:
+            return False
+        value = metrics[self.metric]
         # Patience counts what is better by min_delta; the best checkpoint follows whatever is better at all.
-        progress.stale = 0 if better and gain > self._min_delta else progress.stale + 1
+        if math.isfinite(value) and self._gain(progress.reference, value) > self._min_delta:
+            progress.reference, progress.stale = value, 0
+        else:
+            progress.stale += 1
+        better = math.isfinite(value) and self._gain(progress.best, value) > 0
         if better:
-            progress.best, progress.best_epoch = value, progress.epoch
+            progress.best, progress.best_epoch, progress.best_metrics = value, progress.epoch, dict(metrics)
         return better
+
+    def _gain(self, before: float | None, now: float) -> float:
+        if before is None:
+            return math.inf
+        return now - before if self.higher_is_better else before - now
 
     def exhausted(self, progress: Progress) -> bool:
         """Whether patience has run out."""

@@ -53,7 +53,6 @@ def result(
     p = t.progress
     epoch_seconds = p.epoch_seconds
     trained = sum(epoch_seconds)
-    samples = _samples_trained(t)
     values: dict[str, Any] = {
         "run_id": run_id,
         "parent_run_id": None,
@@ -67,8 +66,9 @@ def result(
         "parameters": parameter_count(x.model),
         "flops_per_sample": x.flops,
         "epoch_seconds": epoch_seconds,
-        "samples_per_second": samples / trained if trained else None,
+        "samples_per_second": p.samples / trained if trained else None,
         **metrics_of_epoch(folder, p.best_epoch),
+        **p.best_metrics,
         **final,
     }
     text = json.dumps({k: _finite(v) for k, v in values.items()}, indent=2)
@@ -91,7 +91,7 @@ def metrics_of_epoch(folder: Path, epoch: int) -> dict[str, float]:
 def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -> None:
     """Print what came out, and where everything lies."""
     p = t.progress
-    epoch = metrics_of_epoch(folder, p.best_epoch)
+    epoch = metrics_of_epoch(folder, p.best_epoch) | p.best_metrics
     log.info("")
     for part, source in (("train", epoch), ("val", epoch), ("test", final)):
         values = "   ".join(
@@ -108,7 +108,7 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
             )
     seconds = sum(p.epoch_seconds)
     each = seconds / len(p.epoch_seconds)
-    rate = _samples_trained(t) / seconds
+    rate = p.samples / seconds
     log.info(
         "time       %s of training, %s an epoch, %s samples/s",
         duration(seconds),
@@ -121,7 +121,9 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
     log.info("kept in    %s (%s)", short(folder), kept)
     if x.tracking.name == "local":
         log.info("compare    python -m runner.ui")
-    log.info("go on      python -m runner resume=%s trainer.epochs=%d", short(folder), 2 * x.trainer.epochs)
+    to_its_end = p.epoch > x.trainer.epochs and not p.cut_short and not p.out_of_turn
+    if to_its_end and not t.schedule.horizon and not t.monitor.exhausted(p):
+        log.info("go on      python -m runner resume=%s trainer.epochs=%d", short(folder), 2 * x.trainer.epochs)
 
 
 def why_best(t: Training) -> str:
@@ -138,7 +140,7 @@ def how_to_resume(t: Training, folder: Path, status: str) -> None:
     else:
         log.info("run        %s has no checkpoint to go on from", short(folder))
     if status == "FAILED":
-        log.info("traceback  %s", short(folder / "run.log"))
+        log.info("details    %s", short(folder / "run.log"))
 
 
 def duration(seconds: float) -> str:
@@ -149,15 +151,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.3g} s"
     minutes = seconds / 60
     return f"{minutes:.3g} min" if minutes < 120 else f"{minutes / 60:.3g} h"
-
-
-def _samples_trained(t: Training) -> int:
-    batches = len(t.loaders.train)
-    whole = len(t.progress.epoch_seconds) * t.loaders.train.samples
-    if not t.progress.cut_short:
-        return whole
-    steps_left_out = len(t.progress.epoch_seconds) * batches - t.progress.step * t.settings.grad_accumulation
-    return max(0, whole - steps_left_out * t.loaders.train.batch_size)
 
 
 def _finite(value: Any) -> Any:

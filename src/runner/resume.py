@@ -194,6 +194,8 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
     progress = checkpoint["progress"]
     if not resumed.warm_start and not problems and progress["data"] != x.splits.fingerprint:
         problems.append(f"data: these are not the samples that the run was trained on; bring them back, or {WARM}")
+    if not resumed.warm_start and not problems:
+        problems += _refuse_after(progress, resumed.changed)
     done = len(progress["epoch_seconds"])
     if "trainer.epochs" in resumed.changed and not resumed.warm_start and x.trainer.epochs < done:
         problems.append(f"trainer.epochs={x.trainer.epochs}: {done} epochs are done already; write {done} or more")
@@ -207,6 +209,22 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
         misfit = str(error).splitlines()[-1].strip().rstrip(".")
         raise ConfigError(f"resume={short(resumed.folder)}: its weights do not fit this model: {misfit}") from error
     return None
+
+
+def _refuse_after(progress: Mapping[str, Any], changed: Mapping[str, str]) -> list[str]:
+    """Why training cannot be prolonged exactly after the way it ended."""
+    longer = [key for key in ("trainer.epochs", "trainer.max_steps", "trainer.max_time") if key in changed]
+    if not longer:
+        return []
+    key = longer[0]
+    if progress["cut_short"]:
+        return [f"{key}={changed[key]}: epoch {progress['cut_short']} was cut short, its rest is not trained; {WARM}"]
+    if progress["out_of_turn"]:
+        return [
+            f"{key}={changed[key]}: epoch {progress['out_of_turn']}, the last, was validated out of turn"
+            f" (trainer.validate_every_epochs); {WARM}"
+        ]
+    return []
 
 
 def find(value: str, overrides: Sequence[str]) -> Path:

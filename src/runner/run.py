@@ -1,6 +1,7 @@
 """The story of one run: open the record, fit, test with the best weights, report, close."""
 
 import logging
+import os
 import signal
 import threading
 import traceback
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -99,11 +101,22 @@ def run(
         delivery: the process that tells MLflow, if it was started before.
     """
     log_file = console.open_log(folder / "run.log")
+    stop = Stop()
+    try:
+        with stop.listening():
+            return _run(x, folder, resume_from, delivery, stop)
+    finally:
+        console.close_log(log_file)
+
+
+def _run(
+    x: Experiment, folder: Path, resume_from: dict[str, Any] | None, delivery: DeliveryProcess | None, stop: Stop
+) -> Outcome:
+    (folder / "result.json").unlink(missing_ok=True)  # of the run that is resumed: it is not finished any more
     write_config(x.config, folder)
     (folder / "environment.txt").write_text(environment(), encoding="utf-8")
     tracker = Tracker(folder, describe(x, folder), x.tracking.uri, delivery)
     bar = Bar(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
-    stop = Stop()
     training = Training(
         model=x.model,
         loss=x.loss,
@@ -113,7 +126,7 @@ def run(
         device=x.device,
         loaders=x.loaders,
         settings=x.trainer,
-        checkpoints=Checkpoints(folder / "checkpoints", x.trainer.keep_checkpoints),
+        checkpoints=Checkpoints(folder / "checkpoints", x.trainer.keep_checkpoints, before=tracker.sync),
         log=tracker.log,
         display=bar,
         stop=stop,
@@ -127,49 +140,55 @@ def run(
             restore(training, resume_from)
             log.info("resumed    at epoch %d, step %d", training.progress.epoch, training.progress.step)
         tracker.settle(SETTLE_SECONDS)
-        with stop.listening():
-            ended = fit(training)
-            bar.close()
-            if ended:
-                log.info("stopped    %s", ended)
-            final = test(training)
-            tracker.log(final, training.progress.best_epoch)
+        ended = fit(training)
+        bar.close()
+        if ended:
+            log.info("stopped    %s", ended)
+        final = test(training)
+        tracker.log(final, training.progress.best_epoch)
         if x.tracking.log_model:
             served(x, folder / "model")
+        report.plots(folder)
+        if stop.requested:
+            raise Interrupted
         status, exit_code = "FINISHED", 0
     except (Interrupted, KeyboardInterrupt) as interruption:
         status, exit_code = "KILLED", 128 + stop.signal
-        kept = (
-            "a checkpoint is written"
-            if isinstance(interruption, Interrupted)
-            else "at once, the last checkpoint stands"
-        )
+        gently = isinstance(interruption, Interrupted)
+        kept = "a checkpoint is written" if gently else "at once, the last checkpoint stands"
         bar.close()
         log.warning("stopped    by %s: %s", stop.signal.name, kept)
-    except TrainingError as error:
-        bar.close()
-        log.error("error: %s", error)
-        tracker.tag({"runner.error": str(error)})
     except Exception as error:
         bar.close()
+        expected = isinstance(error, TrainingError)
         first_line = (str(error) or type(error).__name__).strip().split("\n")[0]
-        (log.exception if x.console.verbose else log.error)("error: %s: %s", type(error).__name__, first_line)
+        sentence = first_line if expected else f"{type(error).__name__}: {first_line}"
+        (log.exception if wants_tracebacks(x) else log.error)("error: %s", sentence)
         log.debug(traceback.format_exc())
-        tracker.tag({"runner.error": f"{type(error).__name__}: {first_line}"})
-    finally:
-        bar.close()
-        seconds = DELIVERY_SECONDS_STOPPED if status == "KILLED" else DELIVERY_SECONDS
-        result = report.result(training, x, folder, status, tracker.wait_for_run_id(seconds), final)
-        if status == "FINISHED":
-            report.plots(folder)
-            report.closing(training, x, folder, final)
-        else:
-            report.how_to_resume(training, folder, status)
-        delivered = tracker.close(status, seconds)
-        if not delivered:
-            log.warning(
-                "not all of it is in MLflow yet; deliver the rest by: python -m runner.sync run=%s",
-                report.short(folder),
-            )
-        console.close_log(log_file)
-    return Outcome(status, exit_code, result)
+        tracker.tag({"runner.error": sentence})
+    return _close(training, x, folder, tracker, Outcome(status, exit_code, {}), final)
+
+
+def wants_tracebacks(x: Experiment) -> bool:
+    """Whether errors come with their traceback on the terminal too; `run.log` has it anyway."""
+    return x.console.verbose or os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def _close(
+    t: Training, x: Experiment, folder: Path, tracker: Tracker, outcome: Outcome, final: dict[str, float]
+) -> Outcome:
+    """Write the result, tell the person, and let delivery finish. A signal does not cut this short, a second may."""
+    seconds = DELIVERY_SECONDS_STOPPED if outcome.status == "KILLED" else DELIVERY_SECONDS
+    deadline = monotonic() + seconds
+    outcome.result = report.result(t, x, folder, outcome.status, tracker.wait_for_run_id(0.0), final)
+    if outcome.status == "FINISHED":
+        report.closing(t, x, folder, final)
+    else:
+        report.how_to_resume(t, folder, outcome.status)
+    if run_id := tracker.wait_for_run_id(deadline - monotonic()):
+        outcome.result = report.result(t, x, folder, outcome.status, run_id, final)
+    if not tracker.close(outcome.status, max(1.0, deadline - monotonic())):
+        log.warning(
+            "not all of it is in MLflow yet; deliver the rest by: python -m runner.sync run=%s", report.short(folder)
+        )
+    return outcome

@@ -1,11 +1,12 @@
 """Deliver to MLflow what an outage or a kill kept from it: `python -m runner.sync [run=<run dir>]`."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from runner.errors import ConfigError
+from runner.folders import outputs as outputs_folder
+from runner.folders import short
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.folder import claim, owned
 from runner.tracking.manifest import FOLDER, NAME, Manifest, mark_killed
@@ -42,14 +43,9 @@ def fail(*problems: str) -> int:
     return 2
 
 
-def outputs_folder() -> Path:
-    """Return the outputs folder: `RUNNER_OUTPUTS`, or `outputs` below the current directory."""
-    return Path(os.environ.get("RUNNER_OUTPUTS") or "outputs").expanduser()
-
-
 def _deliver(folder: Path, uri: str | None) -> bool:
     if owned(folder):
-        _say(f"{folder}: still running, it delivers itself")
+        _say(f"{short(folder.absolute())}: still running, it delivers itself")
         return True
     try:
         with claim(folder):
@@ -57,9 +53,9 @@ def _deliver(folder: Path, uri: str | None) -> bool:
             delivery = Delivery(folder, uri)
             done = delivery.step()
     except Exception as error:  # one run that can't be delivered must not keep the others back
-        _say(f"{folder}: not delivered: {explain(error)}")
+        _say(f"{short(folder.absolute())}: not delivered: {explain(error)}")
         return False
-    _say(f"{folder}: delivered as run {delivery.run_id} ({Manifest.load(folder).status})")
+    _say(f"{short(folder.absolute())}: delivered as run {delivery.run_id} ({Manifest.load(folder).status})")
     return done
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from runner.errors import ConfigError
-from runner.sync import fail, outputs_folder
+from runner.folders import outputs as outputs_folder
+from runner.sync import fail
 from runner.tracking.options import parse
 from runner.tracking.store import StoreError, connect, local_uri, ui_url
 from runner.tracking.uri import sqlite_file, strip_credentials

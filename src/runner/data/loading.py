@@ -176,7 +176,8 @@ def epoch_order(samples: int, seed: int, epoch: int) -> Tensor:
 
 
 def _load_all(part: Dataset[Any], num_workers: int) -> Batch:
-    batches = list(DataLoader(part, batch_size=256, num_workers=num_workers))
+    # With a generator of its own, as above.
+    batches = list(DataLoader(part, batch_size=256, num_workers=num_workers, generator=generator("load")))
     return torch.cat([inputs for inputs, _ in batches]), torch.cat([targets for _, targets in batches])
 
 

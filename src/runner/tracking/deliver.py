@@ -59,16 +59,11 @@ class Delivery:
         self.state = State.load(folder)
         self._uri = uri
         self._client: MlflowClient | None = None
-        self._abandoned = False
 
     @property
     def run_id(self) -> str | None:
         """The run's id in MLflow, once it is known."""
         return self.state.run_id
-
-    def abandon(self) -> None:
-        """Make a step that is under way in another thread end at the next thing it would note."""
-        self._abandoned = True
 
     def step(self) -> bool:
         """Deliver everything outstanding.
@@ -154,8 +149,6 @@ class Delivery:
         self._save()
 
     def _save(self) -> None:
-        if self._abandoned:
-            raise StoreError("delivery was given up here, another process may be at it")
         self.state.save(self.folder)
 
 

@@ -50,7 +50,7 @@ class DeliveryProcess:
 
     def __init__(self, uri: str | None = None) -> None:
         self._run_id: str | None = None
-        self._known, self._settled = threading.Event(), threading.Event()
+        self._settled = threading.Event()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "runner.tracking.process"],
             stdin=subprocess.PIPE,
@@ -74,8 +74,8 @@ class DeliveryProcess:
         self._settled.wait(timeout)
 
     def run_id(self, timeout: float = 0.0) -> str | None:
-        """The run's id in MLflow, waited for at most `timeout` seconds; None while nobody knows it."""
-        self._known.wait(timeout)
+        """The run's id in MLflow, waited for at most `timeout` seconds; not at all once the store was found away."""
+        self._settled.wait(timeout)
         return self._run_id
 
     def close(self, timeout: float) -> bool:
@@ -102,13 +102,11 @@ class DeliveryProcess:
             message = json.loads(line)
             if "run_id" in message:
                 self._run_id = message["run_id"]
-                self._known.set()
             elif "settled" in message:
                 self._settled.set()
             else:
                 log.log(message["level"], "%s", message["text"])
-        self._known.set()  # nobody will ever know it, if nobody does by now
-        self._settled.set()
+        self._settled.set()  # nothing more will come
 
 
 def main() -> int:
