@@ -1,7 +1,8 @@
 """What the tests share: an empty place to run in, and the command line called in this process."""
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,15 @@ class Called:
     @property
     def errors(self) -> list[str]:
         return [line for line in self.err.splitlines() if line.startswith("error:")]
+
+
+@pytest.fixture(autouse=True)
+def _quiet_again() -> Iterator[None]:
+    """Take away the terminal lines that a run in this process has set up."""
+    yield
+    log = logging.getLogger("runner")
+    log.handlers.clear()
+    log.propagate = True
 
 
 @pytest.fixture

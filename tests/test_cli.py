@@ -85,7 +85,7 @@ WRONG = [
     (["batch_size=3"], ["did you mean data.batch_size?"]),
     (["trainer.early_stopping.patiense=3"], ["did you mean trainer.early_stopping.patience?"]),
     (["data.root=/somewhere"], ["no key data.root; data has batch_size", "data=mnist: also root"]),
-    (["scheduler.min_lr=1"], ["scheduler=cosine: also min_lr"]),
+    (["scheduler=constant", "scheduler.min_lr=1"], ["also min_lr"]),
     (["+optimizer.lrr=1"], ["optimizer.lrr: SGD takes no lrr; did you mean lr?"]),
     (["++optimizer.lrr=1", "+optimizer.foo=2"], ["optimizer.lrr and optimizer.foo: SGD takes no such keys"]),
     (["+trainer.foo=1", "++device.fast=true"], ["trainer.foo: there is no such key", "device.fast: there is no such"]),
