@@ -4,7 +4,7 @@ import psutil
 import pytest
 import torch
 
-from runner.device import resolve
+from runner.device import resolve, set_deterministic
 from runner.errors import ConfigError
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
@@ -66,3 +66,15 @@ def test_mps_says_why_it_is_not_there() -> None:
 def test_a_gpu_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match=r"device\.index=99"):
         resolve("cuda", index=99)
+
+
+def test_deterministic_refuses_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        set_deterministic(True)
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        with pytest.raises(RuntimeError, match="deterministic"):
+            torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+    finally:
+        set_deterministic(False)
+    torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))

@@ -7,16 +7,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from runner import checkpoint
 from runner.checkpoint import Checkpoints
 from runner.data.loading import TensorLoader
 from runner.data.source import Source
 from runner.errors import TrainingError
-from runner.loop import Interrupted, evaluate, fit, restore
+from runner.loop import evaluate, fit
 from runner.loss import MSE
 from runner.scheduler import Schedule, cosine, cosine_restarts
 from runner.settings import EarlyStoppingSettings
+from runner.training import Interrupted, restore
 from training import Stop, blobs, divided, exact_state, net, same, training
 
 
@@ -24,6 +26,15 @@ def whole_set(t: Any, part: str) -> tuple[Tensor, Tensor]:
     loader = getattr(t.loaders, part)
     assert isinstance(loader, TensorLoader)
     return loader.inputs, loader.targets
+
+
+NEVER_BETTER: dict[str, Any] = {"threshold": 1e9, "threshold_mode": "abs"}
+
+
+def numbers() -> Source:
+    made = torch.Generator().manual_seed(5)
+    inputs = torch.randn(60, 6, generator=made)
+    return Source("numbers", train=(inputs, inputs @ torch.randn(6, 3, generator=made)))
 
 
 class TestMeans:
@@ -169,6 +180,25 @@ class TestCadence:
         assert t.display.epochs == [2, 4, 5]
         assert set(t.log.of("train/loss_step")) == {5, 10, 15, 20}  # 101 samples: four steps an epoch
 
+    def test_what_is_logged_every_n_epochs_is_the_same_as_when_all_are(self, tmp_path: Path) -> None:
+        logs = []
+        for every in (1, 3):
+            t = training(tmp_path / str(every), splits=divided(val_fraction=0), epochs=7, log_every_epochs=every)
+            fit(t)
+            logs.append(t.log.of("train/accuracy"))
+        assert logs[1] == {epoch: logs[0][epoch] for epoch in (3, 6, 7)}
+
+    def test_metrics_of_half_an_epoch_are_not_reported_as_those_of_the_whole(self, tmp_path: Path) -> None:
+        splits = divided(val_fraction=0)
+        first = training(tmp_path, splits=splits, epochs=3, log_every_epochs=3, stop=Stop(2))
+        with pytest.raises(Interrupted):
+            fit(first)
+        resumed = training(tmp_path, splits=splits, epochs=3, log_every_epochs=1)
+        restore(resumed, first.checkpoints.load_last()[0])
+        fit(resumed)
+        assert set(resumed.log.of("train/loss")) == {1, 2, 3}
+        assert set(resumed.log.of("train/accuracy")) == {2, 3}
+
     def test_checkpoints_every_n_epochs_steps_and_seconds(self, tmp_path: Path) -> None:
         def saved(name: str, **trainer: Any) -> list[tuple[int, int]]:
             t = training(tmp_path / name, splits=divided(val_fraction=0), epochs=3, keep_checkpoints=99, **trainer)
@@ -202,6 +232,9 @@ class TestResume:
         "fp16": {"precision": "fp16"},
         "clipping by step": {"clip_norm": 0.5, "validate_every_steps": 2, "log_every_steps": 1},
         "workers": {"in_memory": False},
+        "average": {"ema_decay": 0.9},
+        "plateau": {"schedule": lambda optimizer: Schedule(ReduceLROnPlateau(optimizer, patience=0, **NEVER_BETTER))},
+        "regression": {"loss": MSE(), "splits": divided(numbers())},
     }
 
     def make(self, folder: Path, stop: Any = None, dropout: float = 0.0, **arguments: Any) -> Any:
@@ -248,6 +281,23 @@ class TestResume:
             exact_state(checkpoint.load(resumed.checkpoints.last)),
             exact_state(checkpoint.load(whole.checkpoints.last)),
         )
+
+
+class TestPlateau:
+    def plateau(self, optimizer: torch.optim.Optimizer) -> Schedule:
+        return Schedule(ReduceLROnPlateau(optimizer, factor=0.5, patience=1, **NEVER_BETTER))
+
+    def test_it_goes_by_the_monitored_metric_whenever_an_epoch_has_measured_it(self, tmp_path: Path) -> None:
+        t = training(tmp_path, epochs=6, schedule=self.plateau, monitor="train/loss", log_every_epochs=6)
+        fit(t)
+        assert t.schedule.scheduler.last_epoch == 6
+        assert t.optimizer.param_groups[0]["lr"] == 0.1 / 2 / 2  # one is the best, two that are not, two more
+
+    def test_epochs_without_validation_do_not_count(self, tmp_path: Path) -> None:
+        t = training(tmp_path, epochs=6, schedule=self.plateau, validate_every_epochs=2)
+        fit(t)
+        assert t.schedule.scheduler.last_epoch == 3
+        assert t.optimizer.param_groups[0]["lr"] == 0.05  # the first is the best; two are not better
 
 
 class TestNotFinite:

@@ -3,7 +3,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from runner.errors import ConfigError
-from runner.loss import MSE, CrossEntropy
+from runner.loss import MSE, BCEWithLogits, CrossEntropy
+from runner.progress import Sums
 
 F32 = torch.float32
 
@@ -26,7 +27,44 @@ class TestCrossEntropy:
 
     def test_accuracy_counts_the_largest_output(self) -> None:
         outputs = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0]])
-        assert CrossEntropy.metrics["accuracy"](outputs, torch.tensor([1, 0, 0])) == 2
+        assert CrossEntropy.metrics["accuracy"].sums(outputs, torch.tensor([1, 0, 0])) == 2
+
+    def test_outputs_become_probabilities(self) -> None:
+        torch.testing.assert_close(
+            CrossEntropy().probabilities(torch.tensor([[0.0, 0.0], [9.0, -9.0]])),
+            torch.tensor([[0.5, 0.5], [1.0, 0.0]]),
+            atol=1e-6,
+            rtol=0,
+        )
+
+
+class TestBCEWithLogits:
+    def test_targets_outside_of_0_and_1_are_refused(self) -> None:
+        for targets, instead in ((torch.tensor([0, 2]), "cross_entropy"), (torch.tensor([0.0, -0.5]), "mse")):
+            with pytest.raises(ConfigError, match=f"write loss={instead}"):
+                BCEWithLogits().num_outputs(targets, None)
+        with pytest.raises(ConfigError, match="the data have 3"):
+            BCEWithLogits().num_outputs(torch.tensor([0, 1]), ["a", "b", "c"])
+
+    def test_one_output_a_question(self) -> None:
+        loss = BCEWithLogits()
+        assert loss.num_outputs(torch.tensor([0, 1, 1]), ["no", "yes"]) == 1
+        assert loss.num_outputs(torch.zeros(5, 3), None) == 3
+        assert loss.prepare(torch.tensor([0, 1]), F32).tolist() == [[0.0], [1.0]]
+
+    def test_accuracy_is_the_share_on_the_right_side(self) -> None:
+        outputs, targets = torch.tensor([[2.0, -1.0], [-3.0, -1.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+        assert BCEWithLogits.metrics["accuracy"].sums(outputs, targets) == 1.5
+
+    def test_loss_and_probabilities(self) -> None:
+        outputs = torch.tensor([[0.0], [2.0]])
+        torch.testing.assert_close(
+            BCEWithLogits()(outputs, torch.tensor([[1.0], [1.0]])), -outputs.sigmoid().log().mean()
+        )
+        yes = BCEWithLogits().probabilities(outputs)
+        assert yes is not None
+        torch.testing.assert_close(yes, torch.cat([1 - outputs.sigmoid(), outputs.sigmoid()], dim=1))
+        assert BCEWithLogits().probabilities(torch.zeros(2, 3)) is None
 
 
 class TestMSE:
@@ -46,5 +84,37 @@ class TestMSE:
             MSE().num_outputs(torch.tensor([0, 1]), ["cat", "dog"])
 
     def test_the_absolute_error_is_a_mean_over_outputs_and_a_sum_over_samples(self) -> None:
-        error = MSE.metrics["mae"](torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.zeros(2, 2))
+        error = MSE.metrics["mae"].sums(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.zeros(2, 2))
         assert error == 2.0
+
+    @pytest.mark.parametrize("outputs", [1, 3])
+    @pytest.mark.parametrize("offset", [0.0, 1e4])
+    def test_r2_is_that_of_torchmetrics_however_it_is_batched(self, outputs: int, offset: float) -> None:
+        from torchmetrics.functional import r2_score
+
+        made = torch.Generator().manual_seed(0)
+        targets = torch.randn(101, outputs, generator=made, dtype=torch.float64) * 2 + offset
+        predicted = targets + torch.randn(101, outputs, generator=made, dtype=torch.float64)
+        sums = Sums(MSE(), torch.device("cpu"))
+        for batch in torch.arange(101).split(32):
+            sums.add(torch.tensor(0.0), predicted[batch], targets[batch])
+        assert sums.means()["r2"] == pytest.approx(float(r2_score(predicted, targets)), rel=1e-6)
+
+    def test_r2_of_targets_that_are_all_the_same_is_left_out(self) -> None:
+        sums = Sums(MSE(), torch.device("cpu"))
+        sums.add(torch.tensor(0.5), torch.tensor([[0.1], [0.2]]), torch.full((2, 1), 0.3))
+        assert set(sums.means()) == {"loss", "mae"}
+
+    def test_sums_go_on_from_their_state(self) -> None:
+        a, b = Sums(MSE(), torch.device("cpu")), Sums(MSE(), torch.device("cpu"))
+        batches = [(torch.randn((), generator=g), torch.randn(4, 2, generator=g), torch.randn(4, 2, generator=g))
+                   for g in [torch.Generator().manual_seed(1)] for _ in range(4)]  # fmt: skip
+        for batch in batches[:2]:
+            a.add(*batch)
+        b.reset(a.state())
+        for batch in batches[2:]:
+            a.add(*batch)
+            b.add(*batch)
+        assert a.state() == b.state()
+        a.reset()
+        assert a.means() == {}

@@ -12,12 +12,12 @@ from runner.data.loading import make_loaders
 from runner.data.source import Source
 from runner.data.splits import Splits, split
 from runner.device import resolve
-from runner.loop import Training
 from runner.loss import CrossEntropy, Loss
 from runner.precision import Precision
 from runner.progress import Metrics
 from runner.scheduler import Schedule
 from runner.settings import EarlyStoppingSettings, TrainerSettings
+from runner.training import Training
 
 
 class Log:
@@ -79,6 +79,7 @@ def settings(**changed: Any) -> TrainerSettings:
         "max_time": None,
         "grad_accumulation": 1,
         "clip_norm": None,
+        "ema_decay": None,
         "monitor": "val/loss",
         "validate_every_epochs": 1,
         "validate_every_steps": None,
@@ -89,6 +90,10 @@ def settings(**changed: Any) -> TrainerSettings:
         "checkpoint_every_seconds": None,
         "keep_checkpoints": 1,
         "on_nonfinite": "stop",
+        "compile": False,
+        "deterministic": False,
+        "detect_anomaly": False,
+        "profile_steps": None,
         "early_stopping": EarlyStoppingSettings(patience=None, min_delta=0.0),
     }
     assert not set(changed) - set(values)

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from . import device as device_room
 from . import schema
 from .data import fetch
+from .data.augment import make_augment
 from .data.loading import MEMORY_SHARE, Loaders, make_loaders
 from .data.source import Source
 from .data.splits import Splits, size, split
@@ -27,9 +28,11 @@ from .loss import Loss
 from .model import probe
 from .optimizer import supports_fused, trainable
 from .precision import Precision
+from .progress import higher_is_better
 from .scheduler import Schedule
 from .settings import ConsoleSettings, TrackingSettings, TrainerSettings
-from .target import IN_WORDS, LOADING_KEYS, call, check_target, locate, takes
+from .target import IN_WORDS, call, check_target, locate, takes
+from .weights import load_into
 
 T = TypeVar("T")
 
@@ -62,13 +65,16 @@ class Experiment:
     console: ConsoleSettings
 
 
-def build(cfg: DictConfig, choices: Mapping[str, str] | None = None, problems: Sequence[str] = ()) -> Experiment:
+def build(
+    cfg: DictConfig, choices: Mapping[str, str] | None = None, problems: Sequence[str] = (), fresh: bool = True
+) -> Experiment:
     """Check a composed config and make everything that a run needs.
 
     Args:
         cfg: without Hydra's own node.
         choices: which member of each group was chosen.
         problems: what composing has already found; the config is checked all the same, to report all at once.
+        fresh: whether this is a run's beginning; otherwise a checkpoint is to give the weights, not `model.weights`.
 
     Raises:
         ConfigError: with every problem that could be found.
@@ -77,7 +83,7 @@ def build(cfg: DictConfig, choices: Mapping[str, str] | None = None, problems: S
     found = Problems(problems)
     found += check(config)
     trainer = to_settings(cfg.trainer, TrainerSettings)
-    device = precision = splits = loss = model = flops = optimizer = schedule = None
+    device = precision = splits = augment = loss = model = flops = optimizer = schedule = None
     data, seed = config["data"], config["seed"] if found.none_of("seed") else 0
     if found.none_of("device"):
         with found.collect("device"):
@@ -92,14 +98,22 @@ def build(cfg: DictConfig, choices: Mapping[str, str] | None = None, problems: S
     if found.none_of("data", but=("data.batch_size", "data.in_memory", "data.num_workers")):
         # Nothing is fetched for a run that cannot start.
         with found.collect("data"), nullcontext() if not found.sentences else fetch.forbidden():
-            source = call("data", {k: v for k, v in data.items() if k not in LOADING_KEYS}, Source)
+            source = call("data", data, Source)
             splits = split(source, val_fraction=data["val_fraction"], limit=data["limit"], seed=seed)
+            augment = make_augment(splits, **data["augment"])
     if trainer and loss:
         found += check_monitor(trainer, loss, splits)
+    if trainer and device:
+        with found.collect("trainer"):
+            device_room.set_deterministic(trainer.deterministic)
+            if trainer.compile:
+                device.check_compiler()
     if splits and loss and found.none_of("model"):
         with found.collect("model"):
             dtype = precision.dtype if precision else torch.float32
             model, flops = make_model(config["model"], splits, loss, seed, dtype)
+            if fresh and config["model"]["weights"] is not None:
+                load_into(model, config["model"]["weights"], config["tracking"]["uri"])
     if model and device and found.none_of("optimizer"):
         with found.collect("optimizer"):
             channels_last = probe.has_convolutions(model)
@@ -111,6 +125,7 @@ def build(cfg: DictConfig, choices: Mapping[str, str] | None = None, problems: S
         batches = -(-size(splits.train) // data["batch_size"])
         with found.collect("scheduler"):
             schedule = make_schedule(config["scheduler"], optimizer, trainer, batches)
+            check_plateau(schedule, trainer, splits)
     if found.sentences:
         raise ConfigError(*found.sentences) from found.cause
 
@@ -132,6 +147,7 @@ def build(cfg: DictConfig, choices: Mapping[str, str] | None = None, problems: S
         in_memory=in_memory,
         num_workers=data["num_workers"],
         channels_last=channels_last,
+        augment=augment,
     )
     return Experiment(
         config=config,
@@ -255,6 +271,18 @@ def check_monitor(trainer: TrainerSettings, loss: Loss, splits: Splits | None) -
     return problems
 
 
+def check_plateau(schedule: Schedule, trainer: TrainerSettings, splits: Splits) -> None:
+    """See that a schedule that waits for a metric gets it.
+
+    Raises:
+        ConfigError: it will not be measured.
+    """
+    if isinstance(schedule.scheduler, ReduceLROnPlateau) and trainer.monitor.startswith("val/") and splits.val is None:
+        raise ConfigError(
+            "scheduler=plateau needs validation samples: write data.val_fraction=0.2, or trainer.monitor=train/loss"
+        )
+
+
 def _name(loss: Loss) -> str:
     """As the config names it: `cross_entropy` of `CrossEntropy`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(loss).__name__).lower()
@@ -298,9 +326,8 @@ def make_schedule(
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
         epochs=trainer.epochs,
+        mode="max" if higher_is_better(trainer.monitor) else "min",
     )
-    if isinstance(made, ReduceLROnPlateau):
-        raise ConfigError("scheduler._target_: ReduceLROnPlateau needs a metric at each step, which it is not given")
     if isinstance(made, LRScheduler):
         # One that was told how long training is planned to be cannot be told otherwise later; one that was
         # told it in steps wants to be stepped by step.

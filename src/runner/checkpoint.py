@@ -101,6 +101,12 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
+def weights(state: dict[str, Any]) -> dict[str, Any]:
+    """What of a checkpoint is to be evaluated: the averaged weights where there are any."""
+    averaged = state["ema"]
+    return dict(averaged["weights"] if averaged else state["model"])
+
+
 def rng_state(device: torch.device) -> dict[str, Any]:
     """The state of every random generator a model may draw from, as tensors and primitives."""
     version, internal, gauss = random.getstate()

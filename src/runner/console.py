@@ -106,7 +106,7 @@ class Bar:
             ]
             if values:
                 parts.append(f"{part} " + " ".join(values))
-        parts.append(f"{metrics['time/epoch_seconds']:.2f} s")
+        parts.append(duration(metrics["time/epoch_seconds"]))
         log.info("  ".join(parts) + ("  best" if best else ""))
 
     def _title(self) -> str:
@@ -128,3 +128,13 @@ def shown(name: str, value: float) -> str:
     if name.endswith("accuracy"):
         return f"{100 * value:6.2f} %"
     return f"{value:.4f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 1:
+        return f"{1000 * seconds:.3g} ms"
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    minutes = seconds / 60
+    return f"{minutes:.3g} min" if minutes < 120 else f"{minutes / 60:.3g} h"

@@ -1,7 +1,9 @@
 """Where to compute: `device=auto|cpu|cuda|mps`, resolved before anything is built."""
 
 import ctypes
+import importlib.util
 import os
+import shutil
 import sys
 from dataclasses import dataclass
 
@@ -42,11 +44,33 @@ class Device:
         elif self.torch.type == "mps":
             torch.mps.synchronize()
 
+    def check_compiler(self) -> None:
+        """See that `torch.compile` can generate code for this device.
+
+        Raises:
+            ConfigError: what it needs is missing.
+        """
+        without = "install it, or write trainer.compile=false"
+        if self.torch.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+            raise ConfigError(f"trainer.compile=true needs a C++ compiler, and there is no g++ here: {without}")
+        if self.torch.type == "cuda" and importlib.util.find_spec("triton") is None:
+            raise ConfigError(f"trainer.compile=true needs the package triton, which is not there: {without}")
+
     def free_memory(self) -> int:
         """Bytes that tensors could still take."""
         if self.torch.type == "cuda":
             return torch.cuda.mem_get_info(self.torch)[0]
         return psutil.virtual_memory().available
+
+
+def set_deterministic(wanted: bool) -> None:
+    """Refuse operations that give another result each time, or allow them.
+
+    On a CPU nothing that runner does itself is of that kind; on a GPU convolutions and some gradients are.
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA's cuBLAS is first used
+    torch.use_deterministic_algorithms(wanted)
 
 
 def resolve(name: str, index: int = 0, threads: int | str = "auto") -> Device:

@@ -5,83 +5,16 @@ on it and are read once a logging interval. (A GradScaler reads one number a ste
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from .checkpoint import FORMAT, Checkpoints, rng_state, set_rng_state
-from .data.loading import Loader, Loaders
-from .device import Device
-from .errors import TrainingError
-from .loss import Loss
-from .optimizer import trainable
-from .precision import Precision
-from .progress import Metrics, Monitor, Progress, Stopwatch, Sums
-from .scheduler import Schedule
-from .settings import TrainerSettings
-
-
-class Interrupted(Exception):
-    """Asked to stop; out of `fit` it comes with a checkpoint written."""
-
-
-class StopRequest(Protocol):
-    """Set from outside, by a signal handler; looked at after every step."""
-
-    requested: bool
-
-
-class Display(Protocol):
-    """What a person watches while training."""
-
-    def start_epoch(self, epoch: int, batches: int, done: int) -> None:
-        """An epoch begins, or goes on after `done` batches."""
-
-    def due(self) -> bool:
-        """Whether it wants to hear of the next batch."""
-
-    def batch(self, done: int, loss: float) -> None:
-        """So many batches of the epoch are done; the running mean of the loss."""
-
-    def end_epoch(self, epoch: int, metrics: Metrics, best: bool) -> None:
-        """An epoch is over."""
-
-    def note(self, text: str) -> None:
-        """Something a person should know."""
-
-
-@dataclass
-class Training:
-    """Everything that `fit` works with."""
-
-    model: nn.Module
-    loss: Loss
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    precision: Precision
-    device: Device
-    loaders: Loaders
-    settings: TrainerSettings
-    checkpoints: Checkpoints
-    log: Callable[[Mapping[str, float], int], None]
-    display: Display
-    stop: StopRequest
-    progress: Progress = field(default_factory=Progress)
-
-    def __post_init__(self) -> None:
-        self.parameters = trainable(self.model)
-        self.sums = Sums(self.loss, self.device.torch)
-        self.clock = Stopwatch(self.device)
-        self.monitor = Monitor(self.settings.monitor, self.settings.early_stopping)
-
-    @property
-    def best_is_last(self) -> bool:
-        """Whether there is nothing to tell a best epoch by."""
-        return self.loaders.val is None and self.settings.monitor.startswith("val/")
+from .data.loading import Loader
+from .progress import Metrics, Sums
+from .training import Interrupted, Training, require_finite, save, save_within_epoch
 
 
 def fit(t: Training) -> str | None:
@@ -112,7 +45,10 @@ def fit(t: Training) -> str | None:
 
 def one_epoch(t: Training) -> str | None:
     """Train the epoch in progress, or what is left of it, and finish it."""
-    p = t.progress
+    p, s = t.progress, t.settings
+    # Only an epoch whose end is known before it begins can be known not to be logged.
+    may_end_early = s.max_steps or s.max_time or s.early_stopping.patience
+    t.sums.metrics_wanted = bool(may_end_early or log_due(t) or t.monitor.metric.startswith("train/"))
     t.sums.reset(p.sums)
     t.clock.start(p.seconds)
     if p.step and not p.batch and (reached := limit_reached(t)):  # a finished run that was resumed
@@ -144,7 +80,7 @@ def train_epoch(t: Training) -> str | None:
             return reached
     for index, (inputs, targets) in enumerate(t.loaders.train.epoch(p.epoch, p.batch), start=p.batch):
         with t.precision.autocast():
-            outputs = t.model(inputs)
+            outputs = t.forward(inputs)
         outputs = t.precision.upcast(outputs)
         loss = t.loss(outputs, targets)
         if s.on_nonfinite == "skip" and not math.isfinite(loss.item()):
@@ -164,6 +100,8 @@ def train_epoch(t: Training) -> str | None:
             skipped, usable = skipped + 1, True
         elif t.precision.step(t.optimizer, t.parameters, s.clip_norm):
             p.step += 1
+            if t.average is not None:
+                t.average.update(t.model)
             if t.schedule.scheduler is not None and t.schedule.every == "step":
                 t.schedule.scheduler.step()
             if s.log_every_steps is not None and p.step % s.log_every_steps == 0:
@@ -205,9 +143,8 @@ def finish_epoch(t: Training, last: bool) -> None:
     if t.stop.requested:
         raise Interrupted
     validate_due = t.loaders.val is not None and (last or p.epoch % s.validate_every_epochs == 0)
-    log_due = last or validate_due or p.epoch % s.log_every_epochs == 0
     metrics: Metrics = {}
-    if log_due or t.monitor.metric.startswith("train/"):
+    if last or log_due(t) or t.monitor.metric.startswith("train/"):
         metrics |= {f"train/{name}": mean for name, mean in t.sums.means().items()}
         require_finite(t, metrics.get("train/loss", 0.0), "train/loss")
     if validate_due and t.loaders.val is not None:
@@ -215,15 +152,14 @@ def finish_epoch(t: Training, last: bool) -> None:
         require_finite(t, metrics["val/loss"], "val/loss")
     best = t.monitor.update(p, metrics)
     last = last or t.monitor.exhausted(p)
-    if log_due:
+    if last or log_due(t):
         metrics["lr"] = p.lr
         metrics["time/epoch_seconds"] = p.seconds
         metrics["throughput/samples_per_second"] = t.sums.samples / p.seconds
         t.log(metrics, p.epoch)
     if last or p.epoch % s.log_every_epochs == 0:
         t.display.end_epoch(p.epoch, metrics, best)
-    if t.schedule.scheduler is not None and t.schedule.every == "epoch":
-        t.schedule.scheduler.step()
+    step_schedule(t, metrics)
     checkpoint_due = best or last or p.epoch % s.checkpoint_every_epochs == 0
     if t.best_is_last:
         best, p.best_epoch, p.best_metrics = checkpoint_due, p.epoch, metrics
@@ -238,26 +174,51 @@ def finish_epoch(t: Training, last: bool) -> None:
         save(t, best)
 
 
-def evaluate(t: Training, loader: Loader) -> Metrics:
-    """The means over all samples of loss and metrics, with dropout and the like at rest.
+def log_due(t: Training) -> bool:
+    """Whether the epoch in progress is one to log: every so many, the last, and those that are validated."""
+    p, s = t.progress, t.settings
+    validated = t.loaders.val is not None and p.epoch % s.validate_every_epochs == 0
+    return validated or p.epoch % s.log_every_epochs == 0 or p.epoch == s.epochs
+
+
+def step_schedule(t: Training, metrics: Metrics) -> None:
+    """Step a schedule that goes by epochs, or by what was measured at the end of one."""
+    scheduler = t.schedule.scheduler
+    if isinstance(scheduler, ReduceLROnPlateau):
+        if t.monitor.metric in metrics:
+            scheduler.step(metrics[t.monitor.metric])
+    elif scheduler is not None and t.schedule.every == "epoch":
+        scheduler.step()
+
+
+def evaluate(t: Training, loader: Loader, see: Callable[[Tensor, Tensor], None] | None = None) -> Metrics:
+    """Loss and metrics over all samples, with dropout and the like at rest, and the averaged weights if there are any.
+
+    Args:
+        t: whose model and loss.
+        loader: the samples.
+        see: is shown the outputs and targets of each batch.
 
     Raises:
         Interrupted: a stop was requested.
     """
-    was_training = t.model.training
-    t.model.eval()
-    t.loss.eval()
+    modules = (t.evaluated, t.loss)
+    were_training = [module.training for module in modules]
+    for module in modules:
+        module.eval()
     sums = Sums(t.loss, t.device.torch)
     with torch.inference_mode():
         for inputs, targets in loader.epoch(0):
             with t.precision.autocast():
-                outputs = t.model(inputs)
+                outputs = t.forward_evaluated(inputs)
             outputs = t.precision.upcast(outputs)
             sums.add(t.loss(outputs, targets), outputs, targets)
+            if see is not None:
+                see(outputs, targets)
             if t.stop.requested:
                 break
-    t.model.train(was_training)
-    t.loss.train(was_training)
+    for module, was_training in zip(modules, were_training, strict=True):
+        module.train(was_training)
     if t.stop.requested:
         raise Interrupted
     return sums.means()
@@ -287,59 +248,7 @@ def running_loss(t: Training) -> float:
     return require_finite(t, t.sums.means().get("loss", 0.0), "train/loss")
 
 
-def require_finite(t: Training, value: float, name: str) -> float:
-    """Give the value back, or end the run if it is not finite and `on_nonfinite` does not ignore that."""
-    if not math.isfinite(value) and t.settings.on_nonfinite != "ignore":
-        good = t.checkpoints.last
-        raise TrainingError(
-            f"{name} is {value} in epoch {t.progress.epoch} by step {t.progress.step}; "
-            + (f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint before it")
-            + "; a lower optimizer.lr or trainer.clip_norm=1 may help"
-        )
-    return value
-
-
 def samples_of_step(loader: Loader, index: int, accumulation: int) -> int:
     """How many samples the optimizer step has that the batch `index` (from 0) belongs to."""
     first = index // accumulation * accumulation * loader.batch_size
     return min(first + accumulation * loader.batch_size, loader.samples) - first
-
-
-def save_within_epoch(t: Training, best: bool = False) -> None:
-    """Write a checkpoint from which the epoch in progress goes on at its next batch."""
-    t.progress.sums, t.progress.seconds = t.sums.state(), t.clock.stop()
-    save(t, best)
-    t.clock.start()
-
-
-def save(t: Training, best: bool) -> None:
-    """Write a checkpoint; the last good one is not replaced by one whose weights are not finite."""
-    if t.parameters:
-        finite = torch.stack([torch.isfinite(p.detach()).all() for p in t.parameters]).all()
-        require_finite(t, 0.0 if finite.item() else math.nan, "a weight")
-    t.checkpoints.save(state(t), best)
-
-
-def state(t: Training) -> dict[str, Any]:
-    """Everything that exact resume needs, as tensors and primitives."""
-    return {
-        "format": FORMAT,
-        "model": t.model.state_dict(),
-        "optimizer": t.optimizer.state_dict(),
-        "scheduler": t.schedule.scheduler.state_dict() if t.schedule.scheduler is not None else {},
-        "scaler": t.precision.state_dict(),
-        "ema": {},
-        "rng": rng_state(t.device.torch),
-        "progress": asdict(t.progress),
-    }
-
-
-def restore(t: Training, state: Mapping[str, Any]) -> None:
-    """Go on from what `state` gave."""
-    t.model.load_state_dict(state["model"])
-    t.optimizer.load_state_dict(state["optimizer"])
-    if t.schedule.scheduler is not None:
-        t.schedule.scheduler.load_state_dict(state["scheduler"])
-    t.precision.load_state_dict(state["scaler"])
-    set_rng_state(state["rng"], t.device.torch)
-    t.progress = Progress(**state["progress"])

@@ -1,4 +1,4 @@
-"""What is minimised, and with it the task: the loss decides what targets mean and how many outputs there are."""
+"""What is minimised, and with it the task: the loss decides what targets and outputs mean, and what is measured."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,15 +8,29 @@ from torch import Tensor, nn
 
 from .errors import ConfigError
 
-Metric = Callable[[Tensor, Tensor], Tensor]
-"""(outputs, prepared targets) of a batch -> the sum over its samples, as a scalar on the device."""
+
+class Metric:
+    """What is measured beside the loss: batches give sums over samples, which are added up, and then the value.
+
+    Args:
+        sums: (outputs, prepared targets) of a batch -> sums over its samples, any shape, on the device.
+        value: the sums of all batches, flattened, and the number of samples -> the value; None where it has
+            none. Without it: the mean over samples of the one sum.
+    """
+
+    def __init__(
+        self,
+        sums: Callable[[Tensor, Tensor], Tensor],
+        value: Callable[[list[float], int], float | None] = lambda sums, samples: sums[0] / samples,
+    ) -> None:
+        self.sums, self.value = sums, value
 
 
 class Loss(nn.Module):
-    """A loss of one's own derives from this and overrides all four.
+    """A loss of one's own derives from this and overrides all but `probabilities`.
 
     Attributes:
-        metrics: what is measured beside the loss, by name; means over samples are reported.
+        metrics: what is measured beside the loss, by name.
     """
 
     metrics: Mapping[str, Metric] = {}
@@ -37,15 +51,44 @@ class Loss(nn.Module):
         """The mean over the samples of a batch, a scalar."""
         raise NotImplementedError
 
+    def probabilities(self, outputs: Tensor) -> Tensor | None:
+        """Of each class, (N, classes), out of a model's outputs (N, K); None where outputs are values."""
+        return None
+
 
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:
     """How many of (N, K) outputs are largest at the target class (N,)."""
     return (outputs.argmax(dim=1) == targets).sum()
 
 
+def correct_signs(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The share of the K outputs of each sample on their target's side, summed over samples; both (N, K)."""
+    return ((outputs > 0) == (targets > 0.5)).to(outputs.dtype).mean(dim=1).sum()
+
+
 def absolute_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Sum over samples of the mean absolute error over the K outputs; both (N, K)."""
     return (outputs - targets).abs().mean(dim=1).sum()
+
+
+def squares(outputs: Tensor, targets: Tensor) -> Tensor:
+    """(3, K): by output, the sums over samples of the squared error, of the target and of its square."""
+    targets = targets if targets.device.type == "mps" else targets.double()
+    return torch.stack([((outputs - targets) ** 2).sum(0), targets.sum(0), (targets**2).sum(0)])
+
+
+def r_squared(sums: list[float], samples: int) -> float | None:
+    """The coefficient of determination, 1 - (squared error) / (variance), averaged over the outputs.
+
+    None if an output's targets are all the same, which leaves nothing to explain.
+    """
+    outputs = len(sums) // 3
+    errors, totals, squared = sums[:outputs], sums[outputs : 2 * outputs], sums[2 * outputs :]
+    spreads = [square - total**2 / samples for square, total in zip(squared, totals, strict=True)]
+    # What is left of two large equal numbers is no spread.
+    if any(spread <= 1e-12 * square for spread, square in zip(spreads, squared, strict=True)):
+        return None
+    return sum(1 - error / spread for error, spread in zip(errors, spreads, strict=True)) / outputs
 
 
 class CrossEntropy(Loss):
@@ -54,7 +97,7 @@ class CrossEntropy(Loss):
     Validation and test compute the loss without smoothing, so that runs with and without compare.
     """
 
-    metrics: Mapping[str, Metric] = {"accuracy": correct}
+    metrics: Mapping[str, Metric] = {"accuracy": Metric(correct)}
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -79,11 +122,50 @@ class CrossEntropy(Loss):
         """Mean cross entropy, in nats."""
         return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing if self.training else 0.0)
 
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """The softmax."""
+        return outputs.softmax(dim=1)
+
+
+class BCEWithLogits(Loss):
+    """Yes or no: targets (N,), or (N, K) for K questions at once, are 0 and 1, or in between; outputs logits."""
+
+    metrics: Mapping[str, Metric] = {"accuracy": Metric(correct_signs)}
+
+    def num_outputs(self, targets: Tensor, classes: Sequence[str] | None) -> int:
+        """One a question."""
+        if float(targets.min()) < 0 or float(targets.max()) > 1:
+            instead = "loss=mse" if targets.is_floating_point() else "loss=cross_entropy"
+            raise ConfigError(
+                f"loss=bce_with_logits needs targets from 0 to 1, these go from {targets.min():g} to"
+                f" {targets.max():g}: write {instead}"
+            )
+        if classes and targets.ndim == 1 and len(classes) != 2:
+            raise ConfigError(
+                f"loss=bce_with_logits tells two classes apart, the data have {len(classes)}: write loss=cross_entropy"
+            )
+        return 1 if targets.ndim == 1 else targets.flatten(1).shape[1]
+
+    def prepare(self, targets: Tensor, dtype: torch.dtype) -> Tensor:
+        """Values of shape (N, K)."""
+        return targets.to(dtype).reshape(len(targets), -1)
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean binary cross entropy over samples and outputs, in nats."""
+        return F.binary_cross_entropy_with_logits(outputs, targets)
+
+    def probabilities(self, outputs: Tensor) -> Tensor | None:
+        """Of no and yes, (N, 2), for one question; of several, they are no classes of one."""
+        if outputs.shape[1] != 1:
+            return None
+        yes = outputs.sigmoid()
+        return torch.cat([1 - yes, yes], dim=1)
+
 
 class MSE(Loss):
     """Regression: targets (N,) or (N, K) are values; integers are taken as numbers."""
 
-    metrics: Mapping[str, Metric] = {"mae": absolute_error}
+    metrics: Mapping[str, Metric] = {"mae": Metric(absolute_error), "r2": Metric(squares, r_squared)}
 
     def num_outputs(self, targets: Tensor, classes: Sequence[str] | None) -> int:
         """One a value."""

@@ -1,4 +1,4 @@
-"""In which number format to compute: `precision=fp32|amp|bf16|fp16|fp64`."""
+"""In which number format to compute: `precision=fp32|tf32|amp|bf16|fp16|fp64`."""
 
 import warnings
 from collections.abc import Iterable
@@ -28,6 +28,10 @@ class Precision:
         self.autocast_dtype = _autocast_dtype(name, device)
         if name == "fp64" and device.type == "mps":
             raise ConfigError("precision=fp64: mps has no 64-bit floats; write device=cpu, or precision=fp32")
+        if name == "tf32" and device.type != "cuda":
+            raise ConfigError(f"precision=tf32 needs an NVIDIA GPU, the device is {device.type}: write precision=fp32")
+        if device.type == "cuda":
+            set_tf32(name == "tf32")
         self.scaler = torch.amp.GradScaler(device.type) if self.autocast_dtype is torch.float16 else None
         self._scale = self.scaler.get_scale() if self.scaler else 1.0
         self._device = device
@@ -98,8 +102,15 @@ class Precision:
             self._scale = self.scaler.get_scale()
 
 
+def set_tf32(enabled: bool) -> None:
+    """Let a GPU read 10 bits of each 32-bit float's mantissa, or all: torch's own default differs by operation."""
+    cudnn: Any = torch.backends.cudnn
+    for backend in (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn):
+        backend.fp32_precision = "tf32" if enabled else "ieee"
+
+
 def _autocast_dtype(name: str, device: torch.device) -> torch.dtype | None:
-    if name in ("fp32", "fp64"):
+    if name in ("fp32", "tf32", "fp64"):
         return None
     if name == "bf16":
         if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
@@ -110,4 +121,4 @@ def _autocast_dtype(name: str, device: torch.device) -> torch.dtype | None:
     if name == "amp":
         # float16 autocast is 19-45 times slower than fp32 on a CPU; bfloat16 has instructions on new ones.
         return torch.float16 if device.type == "cuda" else torch.bfloat16
-    raise ConfigError(f"precision={name}: choose from amp, bf16, fp16, fp32, fp64")
+    raise ConfigError(f"precision={name}: choose from amp, bf16, fp16, fp32, fp64, tf32")

@@ -41,7 +41,7 @@ class Progress:
     batch: int = 0
     step: int = 0
     lr: float = 0.0
-    sums: list[float] = field(default_factory=list)
+    sums: list[list[float]] = field(default_factory=list)
     seconds: float = 0.0
     epoch_seconds: list[float] = field(default_factory=list)
     samples: int = 0
@@ -57,38 +57,69 @@ class Progress:
 
 
 class Sums:
-    """Running sums of loss and metrics over samples, on the device, in 64 bits where it has them."""
+    """Running sums of loss and metrics over samples, on the device, in 64 bits where it has them.
+
+    Attributes:
+        metrics_wanted: False while nobody will ask for more than the loss.
+    """
 
     def __init__(self, loss: Loss, device: torch.device) -> None:
-        self.names = ["loss", *loss.metrics]
-        self._functions = list(loss.metrics.values())
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        self._totals = [torch.zeros((), dtype=dtype, device=device) for _ in self.names]
+        self._metrics = dict(loss.metrics)
+        self._dtype = torch.float32 if device.type == "mps" else torch.float64
+        self._device = device
+        self._loss = torch.zeros((), dtype=self._dtype, device=device)
+        self._totals: dict[str, Tensor] = {}  # as many numbers as a metric gives: known when it has given some
         self.samples = 0
+        self.metrics_wanted = True
 
     def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Add a batch: its mean loss (a scalar), its outputs (N, K) and targets (N, ...)."""
         self.samples += len(targets)
-        self._totals[0].add_(loss.detach(), alpha=len(targets))
+        self._loss.add_(loss.detach(), alpha=len(targets))
+        if not self.metrics_wanted:
+            return
         outputs = outputs.detach()
-        for total, function in zip(self._totals[1:], self._functions, strict=True):
-            total.add_(function(outputs, targets))
+        for name, metric in self._metrics.items():
+            sums = metric.sums(outputs, targets).reshape(-1)
+            if name in self._totals:
+                self._totals[name].add_(sums)
+            else:
+                self._totals[name] = sums.to(self._dtype, copy=True)
 
     def means(self) -> Metrics:
-        """The means over the samples so far: one read of the device."""
-        *totals, samples = self.state()
-        return {name: total / samples for name, total in zip(self.names, totals, strict=True)} if samples else {}
+        """Loss and metrics over the samples so far, as far as they have a value: one read of the device."""
+        if not self.samples:
+            return {}
+        (loss,), *totals = self._read()
+        values = {
+            name: self._metrics[name].value(sums, self.samples) for name, sums in zip(self._totals, totals, strict=True)
+        }
+        return {"loss": loss / self.samples} | {name: value for name, value in values.items() if value is not None}
 
-    def state(self) -> list[float]:
-        """The sums and, last, the number of samples: one read of the device."""
-        return [*torch.stack(self._totals).tolist(), float(self.samples)]
+    def state(self) -> list[list[float]]:
+        """The number of samples, the sum of the loss, and those of each metric: one read of the device."""
+        return [[float(self.samples)], *self._read()]
 
-    def reset(self, state: list[float] | None = None) -> None:
+    def reset(self, state: list[list[float]] | None = None) -> None:
         """Start from zero, or from what `state` gave."""
-        *totals, samples = state or [0.0] * (len(self._totals) + 1)
-        for total, value in zip(self._totals, totals, strict=True):
-            total.fill_(value)
+        if not state:
+            self.samples = 0
+            for total in (self._loss, *self._totals.values()):
+                total.zero_()
+            return
+        (samples,), (loss,), *totals = state
         self.samples = int(samples)
+        self._loss.fill_(loss)
+        self.metrics_wanted &= bool(totals or not samples)  # nothing is known of the samples so far
+        self._totals = {
+            name: torch.tensor(sums, dtype=self._dtype, device=self._device)
+            for name, sums in zip(self._metrics, totals, strict=False)  # none yet before the first batch
+        }
+
+    def _read(self) -> list[list[float]]:
+        totals = [self._loss, *self._totals.values()]
+        numbers = torch.cat([total.flatten() for total in totals]).tolist()
+        return [[numbers.pop(0) for _ in range(total.numel())] for total in totals]
 
 
 class Stopwatch:
@@ -118,12 +149,17 @@ class Stopwatch:
         return self._seconds + (perf_counter() - self._since if self._since is not None else 0.0)
 
 
+def higher_is_better(metric: str) -> bool:
+    """Which way is better follows from the metric: accuracies and R2 rise, losses and errors fall."""
+    return metric.endswith(("/accuracy", "/r2"))
+
+
 class Monitor:
     """Which value of the monitored metric is best, and whether it is time to give up."""
 
     def __init__(self, metric: str, early_stopping: EarlyStoppingSettings) -> None:
         self.metric = metric
-        self.higher_is_better = metric.endswith("/accuracy")
+        self.higher_is_better = higher_is_better(metric)
         self._patience, self._min_delta = early_stopping.patience, early_stopping.min_delta
 
     def update(self, progress: Progress, metrics: Metrics) -> bool:

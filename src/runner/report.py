@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from .build import Experiment
-from .console import shown
+from .console import duration, shown
 from .data.splits import size
 from .folders import short
-from .loop import Training
 from .model.probe import parameter_count
+from .predictions import Predictions, raw_images
 from .tracking.journal import read
+from .training import Training
 
 log = logging.getLogger("runner")
 
@@ -116,7 +117,9 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
         f"{rate:,.0f}",
     )
     kept = ", ".join(
-        name for name in ("result.json", "metrics.jsonl", "checkpoints", "plots", "model") if (folder / name).exists()
+        name
+        for name in ("result.json", "metrics.jsonl", "checkpoints", "plots", "profile", "model")
+        if (folder / name).exists()
     )
     log.info("kept in    %s (%s)", short(folder), kept)
     if x.tracking.name == "local":
@@ -143,23 +146,16 @@ def how_to_resume(t: Training, folder: Path, status: str) -> None:
         log.info("details    %s", short(folder / "run.log"))
 
 
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    if seconds < 1:
-        return f"{1000 * seconds:.3g} ms"
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    minutes = seconds / 60
-    return f"{minutes:.3g} min" if minutes < 120 else f"{minutes / 60:.3g} h"
-
-
 def _finite(value: Any) -> Any:
     """JSON has no NaN."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def plots(folder: Path) -> None:
-    """Draw the curves, from the journal."""
-    from .plots import draw  # matplotlib takes a second to import: not before training
+def plots(x: Experiment, best_epoch: int, predictions: Predictions, folder: Path) -> None:
+    """Draw the curves, from the journal, and what the best weights made of the test samples."""
+    from .plots import draw, draw_predictions  # matplotlib takes a second to import: not before training
 
-    draw(read(folder / "metrics.jsonl")[0], folder / "plots")
+    draw(read(folder / "metrics.jsonl")[0], folder / "plots", best_epoch, x.trainer.monitor)
+    if x.splits.test is not None:
+        images = raw_images(x.splits.test, x.splits.input_shape)
+        draw_predictions(predictions, folder / "plots", x.splits.classes, images)

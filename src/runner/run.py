@@ -6,24 +6,28 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from types import FrameType
 from typing import Any
 
-from . import console, report
+from . import console, report, samples
+from .anomaly import detected
 from .build import Experiment
-from .checkpoint import Checkpoints, load
+from .checkpoint import Checkpoints, load, weights
+from .compilation import compile_model
 from .console import Bar
 from .errors import TrainingError
-from .loop import Interrupted, Training, evaluate, fit, restore
+from .loop import evaluate, fit
+from .predictions import Predictions
 from .progress import Progress
 from .record import describe, served, write_config
 from .tracking.environment import environment
 from .tracking.process import DeliveryProcess
 from .tracking.tracker import Tracker
+from .training import Interrupted, Training, restore
 
 log = logging.getLogger("runner")
 
@@ -74,16 +78,42 @@ class Stop:
                 signal.signal(number, handler)
 
 
-def test(t: Training) -> dict[str, float]:
+def train(t: Training, folder: Path) -> str | None:
+    """Train, with what is asked for around it: compiled, traced, watched for gradients that are not numbers.
+
+    Returns:
+        Why training ended before its epochs were done; None if it did not.
+    """
+    s = t.settings
+    if s.compile and t.progress.epoch <= s.epochs:
+        seconds = compile_model(t)
+        log.info("compiled   in %s, which is no part of the epochs' time", console.duration(seconds))
+        t.log({"time/compile_seconds": seconds}, t.progress.epoch)
+    profiler = None
+    if s.profile_steps is not None:
+        from .profiling import Profiler
+
+        profiler = Profiler(t, s.profile_steps, folder / "profile")
+    try:
+        with detected(t.progress) if s.detect_anomaly else nullcontext():
+            return fit(t)
+    finally:
+        if profiler is not None:
+            profiler.stop()
+
+
+def test(t: Training, predictions: Predictions) -> dict[str, float]:
     """Load the best weights into the model, and measure them on the test part; nothing if there is none."""
     if not t.checkpoints.best.exists():
         log.warning("no epoch is the best, as no %s was finite: the last one is tested", t.monitor.metric)
         t.progress.best_epoch = len(t.progress.epoch_seconds)
     else:
-        t.model.load_state_dict(load(t.checkpoints.best)["model"])
+        best = weights(load(t.checkpoints.best))
+        t.model.load_state_dict(best)
+        t.evaluated.load_state_dict(best)
     if t.loaders.test is None:
         return {}
-    return {f"test/{name}": value for name, value in evaluate(t, t.loaders.test).items()}
+    return {f"test/{name}": value for name, value in evaluate(t, t.loaders.test, predictions.see).items()}
 
 
 def run(
@@ -114,6 +144,7 @@ def _run(
 ) -> Outcome:
     (folder / "result.json").unlink(missing_ok=True)  # of the run that is resumed: it is not finished any more
     write_config(x.config, folder)
+    samples.write(x, folder)
     (folder / "environment.txt").write_text(environment(), encoding="utf-8")
     tracker = Tracker(folder, describe(x, folder), x.tracking.uri, delivery)
     bar = Bar(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
@@ -140,15 +171,16 @@ def _run(
             restore(training, resume_from)
             log.info("resumed    at epoch %d, step %d", training.progress.epoch, training.progress.step)
         tracker.settle(SETTLE_SECONDS)
-        ended = fit(training)
+        ended = train(training, folder)
         bar.close()
         if ended:
             log.info("stopped    %s", ended)
-        final = test(training)
+        predictions = Predictions(x.loss)
+        final = test(training, predictions)
         tracker.log(final, training.progress.best_epoch)
         if x.tracking.log_model:
             served(x, folder / "model")
-        report.plots(folder)
+        report.plots(x, training.progress.best_epoch, predictions, folder)
         if stop.requested:
             raise Interrupted
         status, exit_code = "FINISHED", 0

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from .errors import did_you_mean
 from .settings import (
@@ -26,6 +27,12 @@ from .settings import (
 
 TARGET_GROUPS = ("model", "data", "optimizer", "scheduler", "loss")
 """Groups with a `_target_`, whose keys are those of its signature."""
+
+SHARED_KEYS = {
+    "data": ("batch_size", "val_fraction", "limit", "in_memory", "num_workers", "augment"),
+    "model": ("weights",),
+}
+"""Keys of open groups that every member has, and that are not its `_target_`'s: `conf/config.yaml` sets them."""
 
 PRESETS = ("experiment", "debug")
 """Groups that have no keys of their own: their members change those of others."""
@@ -59,8 +66,20 @@ class Config:
 
 
 def register() -> None:
-    """Make the schema known to Hydra; `conf/config.yaml` names it first in its defaults list."""
+    """Make the schema known to Hydra; `conf/config.yaml` names it first in its defaults list.
+
+    And the values that a config can ask for: `${devices:}` is what there is to compute on, as a sweep takes it.
+    """
     ConfigStore.instance().store(name="schema", node=Config, provider="runner")
+    OmegaConf.register_new_resolver("devices", _devices, replace=True)
+
+
+def _devices() -> str:
+    """`cpu`, or `cpu,cuda`, or `cpu,mps`."""
+    import torch  # late: most configs do not ask
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return ",".join(["cpu", *(name for name, available in there.items() if available)])
 
 
 @dataclass(frozen=True)
@@ -105,20 +124,37 @@ RANGES: dict[str, Range] = {
     "data.val_fraction": PROBABILITY,
     "data.limit": COUNT,
     "data.num_workers": Range(0, 1024, whole=True),
+    "data.augment.crop": Range(0, whole=True),
+    "data.augment.rotation": Range(0, 180),
+    "data.augment.erasing": Range(0, 1),
     "model.dropout": PROBABILITY,
     "optimizer.lr": Range(0, open_low=True),
     "optimizer.momentum": PROBABILITY,
     "optimizer.weight_decay": Range(0),
     "optimizer.eps": Range(0),
+    "optimizer.alpha": PROBABILITY,
+    "optimizer.adamw_lr": Range(0, open_low=True),
+    "optimizer.ns_steps": Range(1, 99, whole=True),
     "loss.label_smoothing": Range(0, 1),
     "scheduler.min_lr": Range(0),
     "scheduler.period": COUNT,
+    "scheduler.step_size": COUNT,
+    "scheduler.gamma": Range(0, open_low=True),
+    "scheduler.factor": Range(0, 1, open_low=True, open_high=True),
+    "scheduler.patience": Range(0, whole=True),
+    "scheduler.threshold": Range(0),
+    "scheduler.warmup_epochs": Range(0),
+    "scheduler.pct_start": Range(0, 1),
+    "scheduler.div_factor": Range(1),
+    "scheduler.final_div_factor": Range(1),
+    "scheduler.base_momentum": PROBABILITY,
     "device.index": Range(0, whole=True),
     "trainer.epochs": COUNT,
     "trainer.max_steps": COUNT,
     "trainer.max_time": SECONDS,
     "trainer.grad_accumulation": COUNT,
     "trainer.clip_norm": Range(0, open_low=True),
+    "trainer.ema_decay": PROBABILITY,
     "trainer.validate_every_epochs": COUNT,
     "trainer.validate_every_steps": COUNT,
     "trainer.log_every_epochs": COUNT,
@@ -127,6 +163,7 @@ RANGES: dict[str, Range] = {
     "trainer.checkpoint_every_steps": COUNT,
     "trainer.checkpoint_every_seconds": SECONDS,
     "trainer.keep_checkpoints": COUNT,
+    "trainer.profile_steps": COUNT,
     "trainer.early_stopping.patience": COUNT,
     "trainer.early_stopping.min_delta": Range(0),
 }
@@ -142,8 +179,9 @@ ITEM_RANGES: dict[str, Range] = {
 CHOICES: dict[str, tuple[Any, ...]] = {
     "resume_mode": ("exact", "warm_start"),
     "data.in_memory": ("auto", True, False),
+    "data.augment.flip": (True, False),
     "device.name": ("auto", "cpu", "cuda", "mps"),
-    "precision.name": ("fp32", "bf16", "fp16", "amp", "fp64"),
+    "precision.name": ("fp32", "tf32", "bf16", "fp16", "amp", "fp64"),
     "trainer.on_nonfinite": ("stop", "skip", "ignore"),
     "tracking.name": ("local", "server", "off"),
 }

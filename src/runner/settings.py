@@ -42,6 +42,7 @@ class TrainerSettings:
     max_time: float | None = MISSING
     grad_accumulation: int = MISSING
     clip_norm: float | None = MISSING
+    ema_decay: float | None = MISSING
     monitor: str = MISSING
     validate_every_epochs: int = MISSING
     validate_every_steps: int | None = MISSING
@@ -52,6 +53,10 @@ class TrainerSettings:
     checkpoint_every_seconds: float | None = MISSING
     keep_checkpoints: int = MISSING
     on_nonfinite: str = MISSING
+    compile: bool = MISSING
+    deterministic: bool = MISSING
+    detect_anomaly: bool = MISSING
+    profile_steps: int | None = MISSING
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
 
 

@@ -18,15 +18,12 @@ from .errors import ConfigError, did_you_mean
 from .loss import Loss
 from .scheduler import Schedule
 
-LOADING_KEYS = ("batch_size", "val_fraction", "limit", "in_memory", "num_workers")
-"""The keys of `data` that say how samples are loaded; the others belong to the data set's function."""
-
 SUPPLIED = {
     "model": ("input_shape", "num_outputs"),
     "data": (),
     "loss": (),
-    "optimizer": ("params",),
-    "scheduler": ("optimizer", "total_steps", "steps_per_epoch", "epochs"),
+    "optimizer": ("params", "model"),
+    "scheduler": ("optimizer", "total_steps", "steps_per_epoch", "epochs", "mode"),
 }
 """What runner passes to a group's `_target_`, if it takes it."""
 
@@ -110,11 +107,15 @@ def check_target(group: str, node: Any) -> list[str]:
     """Hold a group's keys against the signature of its `_target_`."""
     if not isinstance(node, Mapping):
         return [] if node == signature.MISSING else [f"{group}={schema.show(node)}: a run needs a {group}"]
-    arguments = {k: v for k, v in node.items() if not (group == "data" and k in LOADING_KEYS)}
     try:
-        return signature.check(group, locate(group, node), arguments, SUPPLIED[group])
+        return signature.check(group, locate(group, node), own(group, node), SUPPLIED[group])
     except ConfigError as error:
         return error.problems
+
+
+def own(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that belong to the group's `_target_`, without those that every member has."""
+    return {key: value for key, value in node.items() if key not in schema.SHARED_KEYS.get(group, ())}
 
 
 def takes(target: Callable[..., Any]) -> tuple[frozenset[str], bool]:
@@ -132,11 +133,12 @@ def call(group: str, node: Mapping[str, Any], kind: type[T], **supplied: Any) ->
     Raises:
         ConfigError: the target refuses its arguments, or gives something else than `kind`.
     """
+    node = own(group, node)
     named, open_ended = takes(locate(group, node))
     passed = {k: v for k, v in supplied.items() if k not in node and (k in named or (open_ended and group == "model"))}
     path = node["_target_"]
     try:
-        made = instantiate(dict(node), **passed, _convert_="all")
+        made = instantiate(node, **passed, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, ConfigError | fetch.Forbidden):

@@ -1,0 +1,50 @@
+"""`trainer.compile`: the model through `torch.compile`, all of it before the first epoch."""
+
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from .data.loading import Loader
+from .training import Training
+
+
+def compile_model(t: Training) -> float:
+    """Compile training and evaluation for the batch sizes that will come, and leave everything else as it was.
+
+    `torch.compile` works when it is first called, which would fall into the first epoch's time.
+
+    Returns:
+        Seconds that it took.
+    """
+    began = perf_counter()
+    t.forward = torch.compile(t.model)
+    t.forward_evaluated = t.forward if t.evaluated is t.model else torch.compile(t.evaluated)
+    buffers = [(buffer, buffer.clone()) for buffer in (*t.model.buffers(), *t.evaluated.buffers())]
+    devices = [t.device.torch] if t.device.torch.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        for inputs, targets in _batches(t.loaders.train):
+            with t.precision.autocast():
+                outputs = t.forward(inputs)
+            t.loss(t.precision.upcast(outputs), targets).backward()
+        t.optimizer.zero_grad(set_to_none=True)
+        t.evaluated.eval()
+        with torch.inference_mode():
+            for loader in (t.loaders.val, t.loaders.test):
+                for inputs, _ in _batches(loader) if loader is not None else ():
+                    with t.precision.autocast():
+                        t.forward_evaluated(inputs)
+        t.evaluated.train()
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    t.device.synchronize()
+    return perf_counter() - began
+
+
+def _batches(loader: Loader) -> list[tuple[Tensor, Tensor]]:
+    """A batch of each size that an epoch has: whole ones, and the rest."""
+    inputs, targets = next(iter(loader.epoch(1)))
+    rest = loader.samples % loader.batch_size
+    sizes = [len(inputs), *([rest] if rest and len(inputs) > rest else [])]
+    return [(inputs[:size], targets[:size]) for size in sizes]

@@ -1,0 +1,183 @@
+"""Curves over epochs and steps, from the journal."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from ..tracking.journal import Point
+from .drawing import BLUE, GREY, VERMILION, YELLOW, Drawing, drawing, short
+
+PARTS = {"train": "training", "val": "validation"}
+COLORS = {"train": BLUE, "val": VERMILION}
+MARKERS = {"train": "o", "val": "s"}
+MOST_MARKERS = 40  # more of them are a thick line
+
+
+class Look(NamedTuple):
+    """How a metric is shown: the words at its axis, the factor to their unit, whether the axis is logarithmic."""
+
+    label: str
+    factor: float = 1.0
+    log_scale: bool = False
+
+
+LOOKS = {
+    "loss": Look("loss (mean over samples)", log_scale=True),
+    "accuracy": Look("accuracy (%)", 100.0),
+    "mae": Look("mean absolute error (target's unit)", log_scale=True),
+    "r2": Look("R² (1 is perfect)"),
+}
+
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Steps and values, both (N,); what is not finite is NaN."""
+
+
+def draw(points: Sequence[Point], folder: Path, best_epoch: int | None = None, monitor: str = "val/loss") -> list[Path]:
+    """Draw every curve there are points for.
+
+    Args:
+        points: of the journal.
+        folder: where the PNG files go; made if need be.
+        best_epoch: as the run has it; marked where there are several epochs.
+        monitor: the metric by which it is the best.
+
+    Returns:
+        The files.
+    """
+    curves = _curves(points)
+    with drawing(folder) as d:
+        for name in _metrics(curves):
+            parts = {part: curves[f"{part}/{name}"] for part in PARTS if f"{part}/{name}" in curves}
+            axes = _curve_axes(d, "optimizer step" if name.endswith("_step") else "epoch", *parts.values())
+            notes = _draw_parts(axes, name.removesuffix("_step"), parts)
+            if best_epoch and not name.endswith("_step"):
+                _mark_best(axes, best_epoch, monitor, curves, parts, name)
+            _legend(axes, *notes)
+            d.save(name.replace("_step", "_by_step"))
+        if "time/epoch_seconds" in curves:
+            _draw_seconds(d, curves["time/epoch_seconds"])
+        if "lr" in curves:
+            axes = _curve_axes(d, "epoch (its first step)", curves["lr"])
+            _plot(axes, *curves["lr"], "train")
+            axes.set_ylabel("learning rate")
+            d.save("learning_rate")
+    return d.files
+
+
+def _curves(points: Sequence[Point]) -> dict[str, Curve]:
+    gathered: dict[str, tuple[list[int], list[float]]] = {}
+    for point in points:
+        steps, values = gathered.setdefault(point.name, ([], []))
+        steps.append(point.step)
+        values.append(point.value)
+    curves = {name: (np.array(steps, float), np.array(values)) for name, (steps, values) in gathered.items()}
+    return {name: (steps, np.where(np.isfinite(values), values, np.nan)) for name, (steps, values) in curves.items()}
+
+
+def _metrics(curves: Mapping[str, Curve]) -> list[str]:
+    """What was measured of training or validation samples; the best known metrics first, those by step last."""
+    names = {name.partition("/")[2] for name in curves if name.partition("/")[0] in PARTS}
+    known = list(LOOKS)
+    return sorted(names, key=lambda n: (n.endswith("_step"), known.index(n) if n in known else len(known), n))
+
+
+def _curve_axes(d: Drawing, x_label: str, *curves: Curve) -> Axes:
+    """Empty axes, as wide as the curves, with whole numbers along them."""
+    d.start(6.4, 4.2)
+    axes = d.add(0.95, 0.6, 5.2, 3.0)
+    axes.set_xlabel(x_label)
+    steps = np.concatenate([steps for steps, _ in curves])
+    margin = 0.03 * np.ptp(steps) or 1.0
+    axes.set_xlim(steps.min() - margin, steps.max() + margin)
+    one = np.ptp(steps) == 0
+    axes.xaxis.set_major_locator(FixedLocator([steps[0]]) if one else MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    return axes
+
+
+def _plot(axes: Axes, steps: NDArray[np.float64], values: NDArray[np.float64], part: str, label: str = "") -> None:
+    marker = MARKERS[part] if len(steps) <= MOST_MARKERS else None
+    width = 1.8 if len(steps) <= 500 else 1.0
+    axes.plot(steps, values, color=COLORS[part], marker=marker, markersize=5, linewidth=width, label=label)
+
+
+def _draw_parts(axes: Axes, name: str, parts: Mapping[str, Curve]) -> list[str]:
+    """Draw a metric of training and validation.
+
+    Returns:
+        What cannot be seen in the plot, in words.
+    """
+    look = LOOKS.get(name, Look(name))
+    everything = np.concatenate([values for _, values in parts.values()])
+    log_scale = look.log_scale and bool((everything > 0).any()) and not bool((everything < 0).any())
+    for part, (steps, values) in parts.items():
+        _plot(axes, steps, look.factor * values, part, PARTS[part])
+    axes.set_ylabel(look.label)
+    unseen = {"not finite": int(np.isnan(everything).sum())}
+    if log_scale:
+        _log_scale(axes)
+        unseen["equal to 0"] = int((everything == 0).sum())
+    if name == "r2" and bool((everything > -1).any()):
+        unseen["below \N{MINUS SIGN}1"] = int((everything < -1).sum())
+        if unseen["below \N{MINUS SIGN}1"]:  # an untrained model's may be -1000
+            axes.set_ylim(-1, 1.05)
+    return (
+        [f"not shown: {', '.join(f'{n:,} {what}' for what, n in unseen.items() if n)}"] if any(unseen.values()) else []
+    )
+
+
+def _log_scale(axes: Axes) -> None:
+    """A logarithmic axis with numbers as people write them, be the range half a decade or thirty."""
+    axes.set_yscale("log", nonpositive="mask")
+    low, high = np.log10(axes.get_ylim())
+    if high - low < 0.8:
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+    else:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high - low < 2.5 else (1,), numticks=9))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.yaxis.set_minor_locator(NullLocator())  # each tick takes a millisecond
+
+
+def _mark_best(
+    axes: Axes, epoch: int, monitor: str, curves: Mapping[str, Curve], parts: Mapping[str, Curve], name: str
+) -> None:
+    """A line at the best epoch, and a star where a curve was the best."""
+    if max(len(steps) for steps, _ in parts.values()) < 2:
+        return
+    part, _, metric = monitor.partition("/")
+    why = f"by {PARTS.get(part, part)} {metric}" if monitor in curves else "the last"
+    label = f"best epoch: {epoch:,} ({why})"
+    axes.axvline(epoch, color=GREY, linestyle=":", linewidth=1.4, label=label)
+    if metric == name and part in parts:
+        steps, values = parts[part]
+        factor = LOOKS[name].factor if name in LOOKS else 1.0
+        at = steps == epoch
+        axes.plot(steps[at], factor * values[at], "*", markersize=15, color=YELLOW, markeredgecolor="black", zorder=3)
+
+
+def _legend(axes: Axes, *notes: str) -> None:
+    """Above the axes, where it covers nothing and there is room for four; notes have no line in front of them."""
+    for note in notes:
+        axes.plot([], [], linestyle="none", label=note)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+
+
+def _draw_seconds(d: Drawing, curve: Curve) -> None:
+    steps, seconds = curve
+    axes = _curve_axes(d, "epoch", curve)
+    brief = bool(np.nanmax(seconds, initial=0) < 0.1)
+    values, unit = (1000 * seconds, "ms") if brief else (seconds, "s")
+    _plot(axes, steps, values, "train", "training of an epoch")
+    if len(values) > 1 and np.isfinite(values).any():
+        median = float(np.nanmedian(values))
+        axes.axhline(median, color=GREY, linestyle="--", linewidth=1.4, label=f"median: {median:.3g} {unit}")
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel(f"time ({unit})")
+    _legend(axes)
+    d.save("epoch_seconds")

@@ -1,0 +1,215 @@
+"""What a model says of the test samples: what it takes for what, its worst mistakes, how near its values are."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..predictions import Classes, Predictions, Values, confusion, mistakes
+from .drawing import BLUE, GREY, Drawing, drawing, short
+
+ANNOTATED = 20  # classes: with more, cells are too small to be read
+SHARES = 10  # classes: with more, a cell has room for one number
+LABELLED = 25  # classes named along an axis
+MOST_CLASSES = 1_000
+GRID = 5  # mistakes in a row, and rows of them
+PANELS = 6  # outputs of a regression that get a plot each
+POINTS = 5_000  # in one of those
+LETTERS = 10  # points
+NAMES = ("confusion_matrix", "mistakes", "predictions")
+
+
+def draw_predictions(
+    predictions: Predictions,
+    folder: Path,
+    class_names: Sequence[str] | None = None,
+    images: Callable[[list[int]], Tensor] | None = None,
+) -> list[Path]:
+    """Draw the confusion matrix and the most confident mistakes, or predicted values against true ones.
+
+    Args:
+        predictions: of the test part.
+        folder: where the PNG files go; made if need be. Those of an earlier test are taken away.
+        class_names: of the classes 0, 1, ...; their numbers if None.
+        images: from indices of test samples to their raw images (n, C, H, W), uint8 or of about 0 to 1; None if
+            samples are no images.
+
+    Returns:
+        The files.
+    """
+    for name in NAMES:
+        (folder / f"{name}.png").unlink(missing_ok=True)
+    classes, values = predictions.classes(), predictions.values()
+    with drawing(folder) as d:
+        if classes is not None and predictions.num_classes is not None:
+            names = [str(name) for name in class_names or range(predictions.num_classes)]
+            if 2 <= len(names) <= MOST_CLASSES:
+                _draw_confusion(d, confusion(classes, predictions.num_classes).numpy(), names)
+            if images is not None:
+                _draw_mistakes(d, classes, names, images)
+        if values is not None:
+            _draw_values(d, values, predictions.samples)
+    return d.files
+
+
+def _draw_confusion(d: Drawing, counts: NDArray[np.int64], names: Sequence[str]) -> None:
+    classes = len(counts)
+    every = math.ceil(classes / LABELLED)
+    shown = [_brief(name, 16) for name in names[::every]]
+    cell = min(1.4, max(0.55, 5.0 / classes)) if classes <= ANNOTATED else 7.0 / classes
+    longest = d.width_of(shown, LETTERS)
+    flat = longest < 0.9 * cell * every
+    left, bottom, size = 0.6 + longest, 0.6 + (0.15 if flat else longest), cell * classes
+    d.start(left + size + 1.3, bottom + size + 0.5)
+    axes = d.add(left, bottom, size, size)
+    # Of a class without test samples there is no share.
+    with np.errstate(invalid="ignore"):
+        shares = 100 * counts / counts.sum(axis=1, keepdims=True)
+    # The square root of the share: a confusion of 1 % is seen beside the 99 % that are right.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
+    axes.set_facecolor("#DDDDDD")
+    axes.grid(False)
+    axes.spines[:].set_visible(True)
+    ticks = range(0, classes, every)
+    axes.set_xticks(ticks, shown, rotation=0 if flat else 90, fontsize=LETTERS)
+    axes.set_yticks(ticks, shown, fontsize=LETTERS)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    total, right = int(counts.sum()), int(counts.trace())
+    accuracy = f" ({short(round(100 * right / total, 2))} %)" if total else ""
+    # Over the whole figure: for two classes it is longer than the matrix is wide.
+    d.figure.text(0.02, 1 - 0.3 / d.figure.get_size_inches()[1], f"{right:,} of {total:,} test samples right{accuracy}")
+    bar = d.figure.colorbar(
+        image, cax=d.add(left + size + 0.2, bottom, 0.2, size), ticks=[0, 1, 5, 10, 25, 50, 75, 100]
+    )
+    bar.set_label("share of the true class (%)")
+    bar.ax.minorticks_off()
+    if classes <= ANNOTATED:
+        _annotate(axes, counts, shares)
+    d.save("confusion_matrix")
+
+
+def _annotate(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+    """Write counts, and shares where there is room, into the cells that have any."""
+    for row, column in zip(*counts.nonzero(), strict=True):
+        share = shares[row, column]
+        text = f"{counts[row, column]:,}"
+        if len(counts) <= SHARES:
+            text += f"\n{share:.3g} %" if share >= 1 else f"\n{share:.1g} %"
+        color = "white" if share > 35 else "black"
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=10)
+
+
+def _draw_mistakes(d: Drawing, found: Classes, names: Sequence[str], images: Callable[[list[int]], Tensor]) -> None:
+    wrong = mistakes(found)
+    worst = wrong[: GRID * GRID].tolist()
+    if not worst:
+        return
+    pictures = _displayable(images(worst))
+    captions = _captions(found, worst, names)
+    columns = min(GRID, max(3, len(worst)))
+    rows = math.ceil(len(worst) / columns)
+    # All in inches. A tile is as wide as its caption, and as high as its image within bounds.
+    across = max(1.5, 0.15 + d.width_of("\n".join(captions).split("\n"), LETTERS))
+    height, width = pictures.shape[1:3]
+    scale = min((across - 0.15) / width, 2.2 / height)
+    caption = 0.42 if "\n" in captions[0] else 0.26
+    down = scale * height + caption
+    all_across, all_down = columns * across + 0.2, rows * down + 0.75
+    d.start(all_across, all_down)
+    axes = d.add(0, 0, all_across, all_down)
+    for place, (picture, text) in enumerate(zip(pictures, captions, strict=True)):
+        middle = 0.1 + across * (place % columns + 0.5)
+        top = all_down - 0.6 - place // columns * down - caption
+        extent = (middle - scale * width / 2, middle + scale * width / 2, top - scale * height, top)
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
+        axes.text(middle, top + 0.03, text, ha="center", va="bottom", fontsize=LETTERS)
+    axes.set(xlim=(0, all_across), ylim=(0, all_down), aspect="auto")
+    axes.axis("off")
+    which = f"The most confident {len(worst)} of {len(wrong):,} mistakes" if len(wrong) > len(worst) else "All mistakes"
+    text = f"{which} in {len(found.actual):,} test samples\ntrue class → predicted class, its probability"
+    axes.text(0.15, all_down - 0.1, text, va="top")
+    d.save("mistakes")
+
+
+def _captions(found: Classes, indices: Sequence[int], names: Sequence[str]) -> list[str]:
+    """In one line where the names are short."""
+    brief = [_brief(name, 10) for name in names]
+    arrow = " →\n" if max(map(len, brief)) > 4 else " → "
+    captions = []
+    for index in indices:
+        share = math.floor(1000 * float(found.probability[index])) / 10  # 99.96 % is not all
+        actual, predicted = brief[int(found.actual[index])], brief[int(found.predicted[index])]
+        captions.append(f"{actual}{arrow}{predicted}, {share:.3g} %")
+    return captions
+
+
+def _displayable(images: Tensor) -> NDArray[np.float32]:
+    """Images (n, C, H, W) as (n, H, W) or (n, H, W, 3) with values from 0 to 1."""
+    raw = images.float().cpu().nan_to_num()
+    if images.dtype.is_floating_point:
+        low, high = float(raw.min()), float(raw.max())
+        if low < -0.01 or high > 1.01:  # neither shares nor bytes: whatever they are, all of it is shown
+            raw = (raw - low) / (high - low)
+    else:
+        raw = raw / 255
+    channels = raw.shape[1]
+    # Of other numbers of channels (satellites, spectra) the mean: a picture of where things are.
+    arranged = raw.permute(0, 2, 3, 1) if channels == 3 else raw.mean(dim=1)
+    return arranged.clamp(0, 1).numpy()
+
+
+def _draw_values(d: Drawing, values: Values, samples: int) -> None:
+    actual, predicted = values.actual.double().numpy(), values.predicted.double().numpy()
+    outputs = actual.shape[1]
+    panels = min(outputs, PANELS)
+    columns = min(panels, 3)
+    rows = math.ceil(panels / columns)
+    side = 3.9 if panels == 1 else 2.8
+    across, down = side + 1.15, side + 0.75
+    d.start(columns * across + 0.15, rows * down + 0.5)
+    every = math.ceil(len(actual) / POINTS)
+    for panel in range(panels):
+        row, column = divmod(panel, columns)
+        axes = d.add(column * across + 0.95, (rows - 1 - row) * down + 0.65, side, side)
+        _scatter(axes, 5 if panels == 1 else 3, actual[::every, panel], predicted[::every, panel])
+        of = f" of output {panel + 1}" if outputs > 1 else ""
+        axes.set_xlabel(f"true value{of}")
+        axes.set_ylabel(f"predicted value{of}")
+    text = f"{samples:,} test samples" + (
+        f", {len(actual[::every]):,} of them shown" if len(actual[::every]) < samples else ""
+    )
+    if outputs > panels:
+        text += f"; the first {panels} of {outputs} outputs"
+    if missing := int((~np.isfinite(predicted)).any(axis=1).sum()):
+        text += f"; {missing:,} predictions are not finite"
+    d.figure.text(0.95 / (columns * across + 0.15), 1 - 0.3 / (rows * down + 0.5), text)
+    d.save("predictions")
+
+
+def _scatter(axes: Axes, ticks: int, actual: NDArray[np.float64], predicted: NDArray[np.float64]) -> None:
+    """Points, and the diagonal where they would be perfect."""
+    finite = np.isfinite(actual) & np.isfinite(predicted)
+    actual, predicted = actual[finite], predicted[finite]
+    both = np.concatenate([actual, predicted, [] if finite.any() else [0.0]])
+    low, high = both.min(), both.max()
+    margin = 0.05 * (high - low) or 0.5 * abs(low) or 0.5
+    limits = (low - margin, high + margin)
+    axes.plot(limits, limits, color=GREY, linestyle="--", linewidth=1.2)
+    size, alpha = (5, 0.7) if len(actual) <= 500 else (3, 0.3)
+    axes.plot(actual, predicted, "o", color=BLUE, markersize=size, alpha=alpha, markeredgewidth=0)
+    axes.set(xlim=limits, ylim=limits)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(ticks))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def _brief(name: str, length: int) -> str:
+    """A name in so many characters; of a longer one its two ends, as names often differ in the last."""
+    return name if len(name) <= length else f"{name[: length // 2]}…{name[length // 2 + 1 - length :]}"

@@ -1,0 +1,140 @@
+"""Everything that training works with, and what of it is kept in a checkpoint."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .averaging import WeightAverage
+from .checkpoint import FORMAT, Checkpoints, rng_state, set_rng_state
+from .data.loading import Loaders
+from .device import Device
+from .errors import TrainingError
+from .loss import Loss
+from .optimizer import trainable
+from .precision import Precision
+from .progress import Metrics, Monitor, Progress, Stopwatch, Sums
+from .scheduler import Schedule
+from .settings import TrainerSettings
+
+
+class Interrupted(Exception):
+    """Asked to stop; out of `fit` it comes with a checkpoint written."""
+
+
+class StopRequest(Protocol):
+    """Set from outside, by a signal handler; looked at after every step."""
+
+    requested: bool
+
+
+class Display(Protocol):
+    """What a person watches while training."""
+
+    def start_epoch(self, epoch: int, batches: int, done: int) -> None:
+        """An epoch begins, or goes on after `done` batches."""
+
+    def due(self) -> bool:
+        """Whether it wants to hear of the next batch."""
+
+    def batch(self, done: int, loss: float) -> None:
+        """So many batches of the epoch are done; the running mean of the loss."""
+
+    def end_epoch(self, epoch: int, metrics: Metrics, best: bool) -> None:
+        """An epoch is over."""
+
+    def note(self, text: str) -> None:
+        """Something a person should know."""
+
+
+@dataclass
+class Training:
+    """Everything that `fit` works with."""
+
+    model: nn.Module
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    precision: Precision
+    device: Device
+    loaders: Loaders
+    settings: TrainerSettings
+    checkpoints: Checkpoints
+    log: Callable[[Mapping[str, float], int], None]
+    display: Display
+    stop: StopRequest
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self.parameters = trainable(self.model)
+        self.sums = Sums(self.loss, self.device.torch)
+        self.clock = Stopwatch(self.device)
+        self.monitor = Monitor(self.settings.monitor, self.settings.early_stopping)
+        decay = self.settings.ema_decay
+        self.average = WeightAverage(self.model, decay) if decay is not None else None
+        self.evaluated = self.average.model if self.average else self.model
+        # What is called in their place; `torch.compile` gives others.
+        self.forward: Callable[[Tensor], Tensor] = self.model
+        self.forward_evaluated: Callable[[Tensor], Tensor] = self.evaluated
+
+    @property
+    def best_is_last(self) -> bool:
+        """Whether there is nothing to tell a best epoch by."""
+        return self.loaders.val is None and self.settings.monitor.startswith("val/")
+
+
+def require_finite(t: Training, value: float, name: str) -> float:
+    """Give the value back, or end the run if it is not finite and `on_nonfinite` does not ignore that."""
+    if not math.isfinite(value) and t.settings.on_nonfinite != "ignore":
+        good = t.checkpoints.last
+        raise TrainingError(
+            f"{name} is {value} in epoch {t.progress.epoch} by step {t.progress.step}; "
+            + (f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint before it")
+            + "; a lower optimizer.lr or trainer.clip_norm=1 may help"
+        )
+    return value
+
+
+def save_within_epoch(t: Training, best: bool = False) -> None:
+    """Write a checkpoint from which the epoch in progress goes on at its next batch."""
+    t.progress.sums, t.progress.seconds = t.sums.state(), t.clock.stop()
+    save(t, best)
+    t.clock.start()
+
+
+def save(t: Training, best: bool) -> None:
+    """Write a checkpoint; the last good one is not replaced by one whose weights are not finite."""
+    if t.parameters:
+        finite = torch.stack([torch.isfinite(p.detach()).all() for p in t.parameters]).all()
+        require_finite(t, 0.0 if finite.item() else math.nan, "a weight")
+    t.checkpoints.save(state(t), best)
+
+
+def state(t: Training) -> dict[str, Any]:
+    """Everything that exact resume needs, as tensors and primitives."""
+    return {
+        "format": FORMAT,
+        "model": t.model.state_dict(),
+        "optimizer": t.optimizer.state_dict(),
+        "scheduler": t.schedule.scheduler.state_dict() if t.schedule.scheduler is not None else {},
+        "scaler": t.precision.state_dict(),
+        "ema": t.average.state_dict() if t.average is not None else {},
+        "rng": rng_state(t.device.torch),
+        "progress": asdict(t.progress),
+    }
+
+
+def restore(t: Training, state: Mapping[str, Any]) -> None:
+    """Go on from what `state` gave."""
+    t.model.load_state_dict(state["model"])
+    t.optimizer.load_state_dict(state["optimizer"])
+    if t.schedule.scheduler is not None:
+        t.schedule.scheduler.load_state_dict(state["scheduler"])
+    t.precision.load_state_dict(state["scaler"])
+    if t.average is not None:
+        t.average.load_state_dict(state["ema"])
+    set_rng_state(state["rng"], t.device.torch)
+    t.progress = Progress(**state["progress"])

@@ -1,0 +1,69 @@
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from runner.compilation import compile_model
+from runner.errors import ConfigError
+from runner.loop import fit
+from training import net, same, training
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything of torch.compile but the generation of code, which takes half a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    torch._dynamo.reset()
+
+
+def with_statistics() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+
+
+@pytest.mark.usefixtures("quickly")
+def test_it_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    t = training(tmp_path, model=with_statistics(), ema_decay=0.9)
+    before = {name: tensor.clone() for name, tensor in t.model.state_dict().items()}
+    random = torch.get_rng_state()
+    assert compile_model(t) > 0
+    assert same(before, dict(t.model.state_dict()))
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(p.grad is None for p in t.model.parameters())
+    assert t.model.training
+
+
+@pytest.mark.usefixtures("quickly")
+def test_nothing_is_compiled_within_an_epoch(tmp_path: Path) -> None:
+    t = training(tmp_path, epochs=3)  # 81 samples in batches of 32: whole ones and a rest
+    compile_model(t)
+    compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    assert compiled
+    fit(t)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
+
+
+def test_the_compiled_model_learns_the_same(tmp_path: Path) -> None:
+    losses = []
+    for compiled in (False, True):
+        t = training(tmp_path / str(compiled), model=net(), epochs=2)
+        if compiled:
+            compile_model(t)
+        fit(t)
+        losses.append(t.log.of("val/loss")[2])
+        assert set(torch.load(t.checkpoints.last, weights_only=True)["model"]) == set(net().state_dict())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from runner.device import resolve
+
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match=r"trainer\.compile=true needs a C\+\+ compiler"):
+        resolve("cpu", threads=1).check_compiler()
