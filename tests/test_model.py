@@ -1,9 +1,11 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from conftest import Called
 from runner.errors import ConfigError
 from runner.model.cnn import CNN
 from runner.model.mlp import MLP
@@ -43,6 +45,38 @@ def test_knobs_change_the_network() -> None:
     assert any(isinstance(m, nn.Tanh) for m in mlp(activation="tanh").modules())
     assert parameter_count(mlp(hidden=[])) == 7850
     assert parameter_count(cnn(hidden=[], channels=[4], strides=[1])) == 40 + 50
+
+
+def drawn(make: Any, **arguments: Any) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return make(**arguments).state_dict()
+
+
+def test_an_activation_behind_the_last_layer_changes_nothing_else() -> None:
+    bare, bent = drawn(mlp), drawn(mlp, output_activation="sigmoid")
+    assert list(bare) == [f"layers.{index}.{name}" for index in (1, 3, 5) for name in ("weight", "bias")]
+    assert all(torch.equal(bare[name], bent[name]) for name in bare | bent)
+    inputs = torch.randn(2, *MNIST)
+    torch.manual_seed(0)
+    linear = mlp()
+    torch.manual_seed(0)
+    assert torch.equal(mlp(output_activation="sigmoid")(inputs), linear(inputs).sigmoid())
+    with pytest.raises(ConfigError, match=r"model.output_activation=sigmoit .*did you mean sigmoid"):
+        mlp(output_activation="sigmoit")
+
+
+def test_batch_norm_stands_between_a_convolution_and_its_activation() -> None:
+    convolutions = [f"features.{index}.{name}" for index in (0, 2, 4) for name in ("weight", "bias")]
+    assert list(drawn(cnn)) == [*convolutions, *(f"head.{i}.{name}" for i in (0, 2) for name in ("weight", "bias"))]
+    model = cnn(batch_norm=True)
+    kinds = [type(layer) for layer in model.features]
+    assert kinds[:9] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 3
+    assert all(layer.bias is None for layer in model.features if isinstance(layer, nn.Conv2d))
+    seen: list[Tensor] = []
+    model.features[1].register_forward_hook(lambda module, inputs, outputs: seen.append(outputs))
+    model(3 + 5 * torch.randn(16, *MNIST))
+    assert seen[0].mean(dim=(0, 2, 3)).abs().max() < 1e-4
+    assert seen[0].std(dim=(0, 2, 3)).sub(1).abs().max() < 1e-2
 
 
 def test_what_does_not_fit_is_said() -> None:
@@ -100,3 +134,14 @@ class TestCheckShapes:
 def test_convolutions_are_noticed() -> None:
     assert has_convolutions(cnn())
     assert not has_convolutions(mlp())
+
+
+def test_a_last_batch_of_one_sample_that_batch_norm_cannot_take(runner: Callable[..., Called]) -> None:
+    small = ("model=cnn", "model.batch_norm=true", "model.strides=[2,2,2]", "tracking=off", "trainer.epochs=1")
+    called = runner(*small, "data.limit=26", "data.batch_size=20")  # 8x8 pixels become one; 21 to train on
+    assert called.code == 2
+    assert called.errors == [
+        "error: data.batch_size leaves a last batch of one sample, of which the model's BatchNorm can take no variance:"
+        " write another data.batch_size"
+    ]
+    assert runner(*small, "data.limit=26", "data.batch_size=19").code == 0

@@ -1,18 +1,34 @@
+import copy
+import io
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from runner.optimizer import supports_fused, trainable
+from composed import accuracy, built, trained
+from runner import build
+from runner.errors import ConfigError
+from runner.loop import fit
+from runner.optimizer import CPUMuon, hidden_weights, muon, supports_fused, trainable
+from runner.precision import Precision
+from runner.training import restore, state
+from training import blobs, divided, exact_state, net, same, training
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("target", [torch.optim.SGD, torch.optim.AdamW])
-def test_the_fused_kernel_is_used_where_there_is_one_and_nobody_chose_otherwise(target: type) -> None:
+@pytest.mark.parametrize("target", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, muon])
+def test_the_fused_kernel_is_used_where_there_is_one_and_nobody_chose_otherwise(target: Any) -> None:
     assert supports_fused(target, CPU, {"lr"})
     assert not supports_fused(target, CPU, {"lr", "foreach"})
     assert not supports_fused(target, CPU, {"lr", "fused"})
     assert not supports_fused(target, torch.device("mps"), {"lr"})
+
+
+def test_an_optimizer_without_a_fused_kernel_is_asked_for_none() -> None:
+    assert not supports_fused(torch.optim.RMSprop, CPU, {"lr"})
     assert not supports_fused(torch.optim.LBFGS, CPU, {"lr"})
 
 
@@ -20,3 +36,223 @@ def test_frozen_weights_are_left_out() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     model[0].requires_grad_(False)
     assert trainable(model) == list(model[1].parameters())
+
+
+CHOICES = ["optimizer=sgd", "optimizer=adam", "optimizer=adamw", "optimizer=rmsprop", "optimizer=muon"]
+BARE = ["optimizer._target_=torch.optim.Adagrad", "optimizer.lr=0.05", "~optimizer.momentum", "~optimizer.nesterov"]
+
+
+@pytest.mark.parametrize("choice", [*([choice] for choice in CHOICES), BARE], ids=lambda choice: choice[0])
+def test_each_trains_well_as_it_is_configured(choice: list[str], here: Path) -> None:
+    t = trained(here, *choice, "trainer.epochs=4")
+    assert accuracy(t) > 0.75  # by chance 0.1
+    assert t.log.of("train/loss")[4] < 0.5 * t.log.of("train/loss")[1]
+
+
+def weights(x: build.Experiment, changed: dict[str, Any]) -> torch.Tensor:
+    """After three steps with the gradients of a few samples."""
+    model = copy.deepcopy(x.model)
+    made = build.make_optimizer(x.config["optimizer"] | changed, model, x.device)
+    for inputs, targets in list(x.loaders.train.epoch(1)) * 3:
+        x.loss(model(inputs), targets).backward()
+        made.step()
+        made.zero_grad()
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+KEYS: dict[str, dict[str, Any]] = {
+    "adam": {"lr": 0.01, "betas": [0.5, 0.9], "eps": 0.1, "weight_decay": 0.1},
+    "rmsprop": {"lr": 0.01, "alpha": 0.5, "eps": 0.1, "momentum": 0.5, "weight_decay": 0.1, "centered": True},
+    "muon": {
+        "lr": 0.01,
+        "momentum": 0.5,
+        "nesterov": False,
+        "ns_steps": 3,
+        "adjust_lr_fn": "match_rms_adamw",
+        "adamw_lr": 0.01,
+        "betas": [0.5, 0.9],
+        "eps": 0.1,
+        "weight_decay": 0.1,
+    },
+}
+
+
+@pytest.mark.parametrize("choice", KEYS)
+def test_each_key_of_the_config_changes_the_weights(choice: str, here: Path) -> None:
+    x = built(f"optimizer={choice}", "data.limit=20", "model.hidden=[8,6]")
+    assert set(x.config["optimizer"]) == {"_target_", *KEYS[choice]}
+    found = [weights(x, changed) for changed in ({}, *({key: value} for key, value in KEYS[choice].items()))]
+    assert not any(torch.equal(one, other) for index, one in enumerate(found) for other in found[:index])
+
+
+class Deep(nn.Module):
+    """Every kind of weight that there is to tell apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, 6)
+        self.convolution = nn.Conv1d(1, 1, 3, padding=1)
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.norm = nn.LayerNorm(6)
+        self.hidden = nn.Linear(6, 8)
+        self.tied = nn.Linear(6, 7, bias=False)
+        self.tied.weight = self.embedding.weight
+        self.output = nn.Linear(8, 3)
+
+
+@pytest.fixture
+def torch_in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep `torch.optim.Muon` from rounding to bfloat16."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+
+
+class TestMuon:
+    def test_it_takes_the_weights_within_the_model_and_adamw_the_rest(self) -> None:
+        model = Deep()
+        wanted = {model.attention.in_proj_weight, model.attention.out_proj.weight, model.hidden.weight}
+        assert hidden_weights(model) == wanted
+        first, second = muon(trainable(model), model).param_groups
+        assert set(first["params"]) == wanted
+        assert set(second["params"]) == set(model.parameters()) - wanted
+
+    def test_its_steps_are_torch_s_muon_and_torch_s_adamw(self, torch_in_32_bits: None) -> None:
+        model, other = net(), net()
+        ours = muon(trainable(model), model, lr=0.03, momentum=0.8, weight_decay=0.1, adamw_lr=0.002)
+        (weight, bias, *last) = other.parameters()
+        theirs = [
+            torch.optim.Muon([weight], lr=0.03, momentum=0.8, weight_decay=0.1),
+            torch.optim.AdamW([bias, *last], lr=0.002, weight_decay=0.1),
+        ]
+        inputs = torch.randn(8, 6)
+        for _ in range(3):
+            for each, optimizers in ((model, [ours]), (other, theirs)):
+                each.zero_grad()
+                each(inputs).square().mean().backward()
+                for optimizer in optimizers:
+                    optimizer.step()
+        for mine, yours, start in zip(model.parameters(), other.parameters(), net().parameters(), strict=True):
+            assert torch.allclose(mine, yours, atol=1e-6)
+            assert not torch.allclose(mine, start, atol=1e-3)
+
+    @pytest.mark.parametrize("rule", ["original", "match_rms_adamw", "spectral_unclamped"])
+    @pytest.mark.parametrize("shape", [(12, 5), (5, 12)])
+    def test_on_a_cpu_it_is_torch_s_without_rounding(
+        self, rule: str, shape: tuple[int, int], torch_in_32_bits: None
+    ) -> None:
+        start, gradient = torch.randn(shape), torch.randn(shape)
+        steps = []
+        for kind in (torch.optim.Muon, CPUMuon):
+            weight = nn.Parameter(start.clone())
+            weight.grad = gradient
+            kind([weight], lr=0.5, weight_decay=0.0, adjust_lr_fn=rule, nesterov=False).step()
+            steps.append(weight.detach() - start)
+        assert torch.allclose(*steps, atol=1e-5)
+        spread = torch.linalg.svdvals(steps[1])
+        assert spread.max() < 2 * spread.min()
+
+    def test_a_model_without_hidden_layers_is_told_what_to_write(self) -> None:
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4, 2))
+        with pytest.raises(ConfigError, match=r"optimizer=muon is for .* write optimizer=adamw"):
+            muon(trainable(model), model)
+        frozen = net()
+        frozen[0].weight.requires_grad_(False)
+        with pytest.raises(ConfigError, match="optimizer=adamw"):
+            muon(trainable(frozen), frozen)
+
+    def test_hidden_weights_alone_need_no_adamw(self) -> None:
+        model = net()
+        made = muon([model[0].weight], model)
+        before = model[0].weight.clone()
+        model(torch.randn(4, 6)).sum().backward()
+        made.step()
+        assert len(made.param_groups) == 1
+        assert not torch.equal(model[0].weight, before)
+
+    def test_a_schedule_scales_both_learning_rates(self) -> None:
+        model = net()
+        made = muon(trainable(model), model, lr=0.02, adamw_lr=0.001)
+        scheduler = torch.optim.lr_scheduler.StepLR(made, step_size=1, gamma=0.1)
+        before = [p.clone() for p in model.parameters()]
+        for step in range(2):
+            model(torch.randn(4, 6)).square().sum().backward()
+            made.step()
+            made.zero_grad(set_to_none=True)
+            scheduler.step()
+            now = [p.clone() for p in model.parameters()]
+            moved = [(a - b).abs().max().item() for a, b in zip(before, now, strict=True)]
+            # AdamW's steps are as long as its learning rate, Muon's weight moves by an orthogonal matrix.
+            assert all(m == pytest.approx(0.001 * 0.1**step, rel=0.5) for m in moved[1:])
+            assert 0.1 < moved[0] / (0.02 * 0.1**step) < 2
+            before = now
+        assert [group["lr"] for group in made.param_groups] == pytest.approx([2e-4, 1e-5])
+        assert all(p.grad is None for p in model.parameters())
+
+    def test_training_resumes_bit_for_bit(self, tmp_path: Path) -> None:
+        def prepared(folder: str, epochs: int) -> Any:
+            model = net()
+            return training(
+                tmp_path / folder, model=model, epochs=epochs, optimizer=lambda p: muon(p, model, fused=True)
+            )
+
+        whole, half = prepared("whole", 4), prepared("half", 2)
+        fit(whole)
+        fit(half)
+        stored = io.BytesIO()
+        torch.save(state(half), stored)
+        stored.seek(0)
+        rest = prepared("rest", 4)
+        restore(rest, torch.load(stored, weights_only=True))
+        fit(rest)
+        assert same(exact_state(state(whole)), exact_state(state(rest)))
+        kept = state(rest)["optimizer"]
+        assert set(kept["state"][0]) == {"momentum_buffer"}
+        assert all("exp_avg" in kept["state"][index] for index in (1, 2, 3))
+
+    def test_a_copy_goes_its_own_way(self) -> None:
+        model = net()
+        made = muon(trainable(model), model)
+        model(torch.randn(4, 6)).sum().backward()
+        twin, copied = copy.deepcopy((model, made))
+        for own, optimizer in ((model, made), (twin, copied)):
+            for p in own.parameters():
+                p.grad = torch.ones_like(p)
+            optimizer.step()
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), twin.parameters(), strict=True))
+        before = [p.clone() for p in model.parameters()]
+        copied.step()
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+        assert same(copied.state_dict()["param_groups"], made.state_dict()["param_groups"])
+
+    def test_a_gradscaler_unscales_for_both_and_skips_both(self) -> None:
+        model, plain = net(), net()
+        scaled = Precision("fp32", CPU)
+        scaled.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        scaled._scale = 1024.0
+        ours = muon(trainable(model), model, fused=True)
+        theirs = muon(trainable(plain), plain, fused=True)
+        inputs = torch.randn(8, 6)
+        for clip in (None, 0.1):
+            scaled.backward(model(inputs).square().mean())
+            assert scaled.step(ours, trainable(model), clip)
+            plain(inputs).square().mean().backward()
+            Precision("fp32", CPU).step(theirs, trainable(plain), clip)
+        for a, b in zip(model.parameters(), plain.parameters(), strict=True):
+            assert torch.allclose(a, b, atol=1e-6)
+        before = copy.deepcopy(model.state_dict())
+        scaled.backward(model(inputs).square().mean() * float("inf"))
+        assert not scaled.step(ours, trainable(model), None)
+        assert same(dict(before), dict(model.state_dict()))
+
+    def test_it_learns_in_64_bits_too(self, tmp_path: Path) -> None:
+        model = net()
+        t = training(
+            tmp_path,
+            model=model,
+            precision="fp64",
+            splits=divided(blobs(300)),
+            epochs=3,
+            optimizer=lambda p: muon(p, model),
+        )
+        fit(t)
+        assert t.optimizer.state[model[0].weight]["momentum_buffer"].dtype == torch.float64
+        assert t.log.of("val/accuracy")[3] > 0.5  # by chance 0.33

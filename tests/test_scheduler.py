@@ -1,11 +1,47 @@
+import dataclasses
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
-from runner.scheduler import constant, cosine, cosine_restarts
+from composed import accuracy, built, trained
+from runner import build
+from runner.errors import ConfigError
+from runner.optimizer import muon, trainable
+from runner.scheduler import (
+    Schedule,
+    constant,
+    cosine,
+    cosine_restarts,
+    onecycle,
+    plateau,
+    step,
+    warmup_cosine,
+)
 
 
-def optimizer() -> torch.optim.Optimizer:
-    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.8)
+def optimizer(lr: float = 0.8, **arguments: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr, **arguments)
+
+
+def rates(made: torch.optim.Optimizer, schedule: Schedule, steps: int, *metric: float) -> list[float]:
+    """The learning rates of so many steps, and the one after them."""
+    found = [made.param_groups[0]["lr"]]
+    for index in range(steps):
+        made.step()
+        assert schedule.scheduler is not None
+        schedule.scheduler.step(*metric[index : index + 1])
+        found.append(made.param_groups[0]["lr"])
+    return found
+
+
+def half_cosine(high: float, low: float, share: float) -> float:
+    return low + (high - low) * (1 + math.cos(math.pi * share)) / 2
 
 
 def test_constant_is_no_scheduler_at_all() -> None:
@@ -17,28 +53,216 @@ def test_constant_is_no_scheduler_at_all() -> None:
 def test_cosine_falls_by_step_to_its_minimum_at_the_last() -> None:
     made = optimizer()
     schedule = cosine(made, total_steps=10, min_lr=0.1)
-    rates = []
-    for _ in range(10):
-        made.step()
-        schedule.scheduler.step()
-        rates.append(made.param_groups[0]["lr"])
-    assert schedule.every == "step"
-    assert schedule.horizon
-    assert rates == sorted(rates, reverse=True)
-    assert rates[4] == pytest.approx((0.8 + 0.1) / 2)
-    assert rates[-1] == pytest.approx(0.1)
+    assert rates(made, schedule, 10) == pytest.approx([half_cosine(0.8, 0.1, k / 10) for k in range(11)])
+    assert (schedule.every, schedule.horizon) == ("step", True)
 
 
 def test_cosine_restarts_each_period_and_has_no_horizon() -> None:
     made = optimizer()
     schedule = cosine_restarts(made, steps_per_epoch=4, period=2, min_lr=0.2)
-    rates = []
-    for _ in range(17):
-        rates.append(made.param_groups[0]["lr"])
+    assert rates(made, schedule, 16) == pytest.approx([half_cosine(0.8, 0.2, k % 8 / 8) for k in range(17)])
+    assert (schedule.every, schedule.horizon) == ("step", False)
+
+
+def test_step_falls_every_so_many_epochs() -> None:
+    made = optimizer()
+    schedule = step(made, step_size=3, gamma=0.5)
+    assert rates(made, schedule, 7) == pytest.approx([0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2, 0.2])
+    assert (schedule.every, schedule.horizon) == ("epoch", False)
+
+
+class TestPlateau:
+    def test_it_falls_after_patience_and_starts_counting_again(self) -> None:
+        made = optimizer()
+        schedule = plateau(made, mode="min", factor=0.5, patience=1, min_lr=0.3)
+        measured = [1.0, 0.9, 0.9, 0.95, 0.8, 0.8, 0.8, 0.8]
+        assert rates(made, schedule, 8, *measured) == pytest.approx([0.8] * 4 + [0.4] * 3 + [0.3] * 2)
+        assert (schedule.every, schedule.horizon) == ("epoch", False)
+
+    def test_higher_may_be_better_and_below_zero_too(self) -> None:
+        made = optimizer()
+        schedule = plateau(made, mode="max", factor=0.5, patience=0)
+        assert rates(made, schedule, 3, -2.0, -1.0, -1.0) == pytest.approx([0.8, 0.8, 0.8, 0.4])
+
+    def test_the_threshold_is_what_a_better_one_must_be_better_by(self) -> None:
+        made = optimizer()
+        schedule = plateau(made, factor=0.5, patience=0, threshold=0.1)
+        assert rates(made, schedule, 3, 1.0, 0.95, 0.8) == pytest.approx([0.8, 0.8, 0.4, 0.4])
+
+    @pytest.mark.parametrize("monitor", ["val/loss", "val/accuracy"])
+    def test_the_loop_gives_it_the_monitored_metric(self, monitor: str, here: Path) -> None:
+        # While the network learns, losses fall and accuracies rise: either is better, one of them if it is mistaken.
+        wanted = ["scheduler=plateau", "scheduler.patience=0", f"trainer.monitor={monitor}", "trainer.epochs=3"]
+        better = trained(here, *wanted)
+        assert better.log.of("lr") == pytest.approx({1: 0.05, 2: 0.05, 3: 0.05})
+        never = trained(here, *wanted, "scheduler.threshold=100")
+        assert never.log.of("lr") == pytest.approx({1: 0.05, 2: 0.05, 3: 0.005})
+
+
+class TestWarmupCosine:
+    def test_it_rises_in_a_line_and_falls_in_half_a_cosine(self) -> None:
+        made = optimizer()
+        schedule = warmup_cosine(made, total_steps=14, steps_per_epoch=8, warmup_epochs=0.5, min_lr=0.1)
+        rise = [0.8 * k / 5 for k in (1, 2, 3, 4)]
+        fall = [half_cosine(0.8, 0.1, k / 10) for k in range(11)]
+        assert rates(made, schedule, 14) == pytest.approx(rise + fall)
+        assert (schedule.every, schedule.horizon) == ("step", True)
+
+    def test_without_warming_up_it_is_the_cosine(self) -> None:
+        ours, other = optimizer(), optimizer()
+        expected = rates(other, cosine(other, total_steps=9, min_lr=0.2), 9)
+        assert rates(ours, warmup_cosine(ours, 9, 3, warmup_epochs=0, min_lr=0.2), 9) == pytest.approx(expected)
+
+    def test_training_may_end_before_the_warm_up(self) -> None:
+        made = optimizer()
+        assert rates(made, warmup_cosine(made, 2, 10, warmup_epochs=1), 2) == pytest.approx(
+            [0.8 * k / 11 for k in (1, 2, 3)]
+        )
+
+    def test_groups_keep_their_proportions(self) -> None:
+        model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+        made = muon(trainable(model), model, lr=0.1, adamw_lr=0.01)
+        schedule = warmup_cosine(made, total_steps=8, steps_per_epoch=2)
+        for _ in range(7):
+            made.step()
+            schedule.scheduler.step()
+            assert made.param_groups[1]["lr"] == pytest.approx(made.param_groups[0]["lr"] / 10)
+
+
+class TestOneCycle:
+    def test_the_learning_rate_of_the_optimizer_is_the_peak(self) -> None:
+        made = optimizer(momentum=0.9)
+        schedule = onecycle(made, total_steps=20, pct_start=0.3, div_factor=10, final_div_factor=100)
+        low, last = 0.08, 0.0008
+        rise = [half_cosine(low, 0.8, k / 5) for k in range(5)]
+        fall = [half_cosine(0.8, last, k / 14) for k in range(15)]
+        found = rates(made, schedule, 20)
+        assert found[:20] == pytest.approx(rise + fall)
+        assert made.param_groups[0]["momentum"] == 0.9
+        assert (schedule.every, schedule.horizon) == ("step", True)
+
+    @pytest.mark.parametrize("key", ["momentum", "betas"])
+    def test_momentum_falls_to_its_base_and_comes_back(self, key: str) -> None:
+        made = optimizer(momentum=0.9)
+        if key == "betas":
+            made = torch.optim.Adam(made.param_groups[0]["params"], betas=(0.9, 0.99))
+        schedule = onecycle(made, total_steps=10, pct_start=0.4, base_momentum=0.7)
+        found = []
+        for _ in range(10):
+            group = made.param_groups[0]
+            found.append(group["betas"][0] if key == "betas" else group["momentum"])
+            made.step()
+            schedule.scheduler.step()
+        expected = [half_cosine(0.9, 0.7, k / 3) for k in range(3)] + [half_cosine(0.7, 0.9, k / 6) for k in range(7)]
+        assert found == pytest.approx(expected)
+
+    def test_momentum_that_is_not_there_cannot_be_lowered(self) -> None:
+        with pytest.raises(ConfigError, match=r"base_momentum=0.85 is not below .* which is 0.0: write .*=null"):
+            onecycle(optimizer(), total_steps=10, base_momentum=0.85)
+        made = torch.optim.Adagrad([torch.zeros(1, requires_grad=True)])
+        with pytest.raises(ConfigError, match="optimizer=sgd or adamw"):
+            onecycle(made, total_steps=10, base_momentum=0.85)
+
+    @pytest.mark.parametrize(("total", "share"), [(1, 1.0), (1, 0.3), (2, 0.5), (10, 0.1), (4, 1.0), (4, 0.0), (3, 1)])
+    def test_no_share_of_the_steps_divides_by_zero(self, total: int, share: float) -> None:
+        made = optimizer()
+        found = rates(made, onecycle(made, total_steps=total, pct_start=share), total)
+        assert all(0 < lr <= 0.8 for lr in found)
+
+
+SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], Schedule]] = {
+    "step": lambda made, total: step(made, step_size=3),
+    "plateau": lambda made, total: plateau(made, patience=1),
+    "cosine": lambda made, total: cosine(made, total_steps=total),
+    "cosine_restarts": lambda made, total: cosine_restarts(made, steps_per_epoch=total),
+    "warmup_cosine": lambda made, total: warmup_cosine(made, total, steps_per_epoch=4),
+    "onecycle": lambda made, total: onecycle(made, total),
+    "onecycle with momentum": lambda made, total: onecycle(made, total, base_momentum=0.8),
+}
+
+
+@pytest.mark.parametrize("make", SCHEDULES.values(), ids=SCHEDULES)
+def test_each_goes_on_bit_for_bit_from_a_file(make: Callable[[torch.optim.Optimizer, int], Schedule]) -> None:
+    def prepared() -> tuple[torch.optim.Optimizer, Any]:
+        made = optimizer(momentum=0.9)
+        return made, make(made, 12).scheduler
+
+    def go_on(made: torch.optim.Optimizer, scheduler: Any, steps: range) -> list[tuple[float, float]]:
+        seen = []
+        for index in steps:
+            made.step()
+            scheduler.step(*([1 / (1 + index % 5)] if "mode" in scheduler.__dict__ else []))
+            seen.append((made.param_groups[0]["lr"], made.param_groups[0]["momentum"]))
+        return seen
+
+    for stop in (0, 1, 5, 11):
+        whole = go_on(*prepared(), range(12))
+        first, scheduler = prepared()
+        before = go_on(first, scheduler, range(stop))
+        file = io.BytesIO()
+        torch.save({"optimizer": first.state_dict(), "scheduler": scheduler.state_dict()}, file)
+        file.seek(0)
+        stored = torch.load(file, weights_only=True)
+        second, scheduler = prepared()
+        second.load_state_dict(stored["optimizer"])
+        scheduler.load_state_dict(stored["scheduler"])
+        assert before + go_on(second, scheduler, range(stop, 12)) == whole
+
+
+@pytest.mark.parametrize("total", [1, 2])
+@pytest.mark.parametrize("make", SCHEDULES.values(), ids=SCHEDULES)
+def test_a_step_or_two_are_training_too(make: Callable[[torch.optim.Optimizer, int], Schedule], total: int) -> None:
+    made = optimizer(momentum=0.9)
+    schedule = make(made, total)
+    found = rates(made, schedule, total, *([1.0] * total if "mode" in schedule.scheduler.__dict__ else []))
+    assert all(0 <= lr <= 0.8 for lr in found)
+    assert found[0] > 0
+
+
+def course(x: build.Experiment, changed: dict[str, Any]) -> list[tuple[float, float]]:
+    """Learning rate and momentum of twelve steps, or epochs; nothing gets better after the fourth."""
+    made = optimizer(momentum=0.9)
+    settings = dataclasses.replace(x.trainer, epochs=6)
+    schedule = build.make_schedule(x.config["scheduler"] | changed, made, settings, batches=2)
+    scheduler: Any = schedule.scheduler
+    seen = []
+    for index in range(12):
+        seen.append((made.param_groups[0]["lr"], made.param_groups[0]["momentum"]))
         made.step()
-        schedule.scheduler.step()
-    assert [rates[step] for step in (0, 8, 16)] == [0.8, 0.8, 0.8]
-    assert rates[4] == pytest.approx((0.8 + 0.2) / 2)
-    assert rates[:8] == sorted(rates[:8], reverse=True)
-    assert schedule.every == "step"
-    assert not schedule.horizon
+        scheduler.step(*([1 / (1 + min(index, 3))] if "mode" in scheduler.__dict__ else []))
+    return seen
+
+
+KEYS: dict[str, dict[str, Any]] = {
+    "step": {"step_size": 5, "gamma": 0.5},
+    "plateau": {"factor": 0.5, "patience": 5, "threshold": 0.3, "min_lr": 0.1},
+    "cosine": {"min_lr": 0.1},
+    "cosine_restarts": {"period": 2, "min_lr": 0.1},
+    "warmup_cosine": {"warmup_epochs": 2.5, "min_lr": 0.1},
+    "onecycle": {"pct_start": 0.5, "div_factor": 5, "final_div_factor": 10, "base_momentum": 0.8},
+}
+
+
+@pytest.mark.parametrize("choice", KEYS)
+def test_each_key_of_the_config_changes_the_course(choice: str, here: Path) -> None:
+    x = built(f"scheduler={choice}")
+    assert set(x.config["scheduler"]) == {"_target_", *KEYS[choice]}
+    courses = [course(x, changed) for changed in ({}, *({key: value} for key, value in KEYS[choice].items()))]
+    assert all(one != other for index, one in enumerate(courses) for other in courses[:index])
+
+
+BARE = [
+    "scheduler._target_=torch.optim.lr_scheduler.ExponentialLR",
+    "+scheduler.gamma=0.9",
+    "~scheduler.period",
+    "~scheduler.min_lr",
+]
+CHOICES = [["scheduler=" + name] for name in ("constant", "step", "plateau", "cosine", "warmup_cosine", "onecycle")]
+
+
+@pytest.mark.parametrize("choice", [*CHOICES, BARE], ids=lambda choice: choice[0])
+def test_each_trains_well_as_it_is_configured(choice: list[str], here: Path) -> None:
+    t = trained(here, *choice, "trainer.epochs=4")
+    assert accuracy(t) > 0.75  # by chance 0.1
+    if choice is BARE:
+        assert t.log.of("lr") == pytest.approx({epoch: 0.05 * 0.9 ** (epoch - 1) for epoch in (1, 2, 3, 4)})

@@ -112,6 +112,8 @@ def build(
         with found.collect("model"):
             dtype = precision.dtype if precision else torch.float32
             model, flops = make_model(config["model"], splits, loss, seed, dtype)
+            if found.none_of("data") and 1 in (data["batch_size"], size(splits.train) % data["batch_size"]):
+                probe.check_single_sample(model, splits.input_shape, dtype)
             if fresh and config["model"]["weights"] is not None:
                 load_into(model, config["model"]["weights"], config["tracking"]["uri"])
     if model and device and found.none_of("optimizer"):
@@ -305,7 +307,7 @@ def make_optimizer(node: Mapping[str, Any], model: nn.Module, device: Device) ->
     if not parameters:
         raise ConfigError("model: it has no parameter to train")
     extra = {"fused": True} if supports_fused(locate("optimizer", node), device.torch, set(node)) else {}
-    optimizer = call("optimizer", {**node, **extra}, torch.optim.Optimizer, params=parameters)
+    optimizer = call("optimizer", {**node, **extra}, torch.optim.Optimizer, params=parameters, model=model)
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise ConfigError(f"optimizer._target_={node['_target_']} needs a closure, which is not given: write another")

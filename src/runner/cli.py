@@ -216,7 +216,7 @@ def build_and_run(
         if resumed is not None and in_place:  # before its checkpoint is read: nobody else may go on with it
             folder = resumed.folder
             claimed.enter_context(claim(folder))
-        experiment = build.build(without_hydra(cfg), choices, problems)
+        experiment = build.build(without_hydra(cfg), choices, problems, fresh=resumed is None)
         checkpoint = resume.prepare(resumed, experiment) if resumed is not None else None
         if not in_place:
             folder = folders.make_run_folder(str(cfg.hydra.run.dir), exact_folder)
@@ -250,6 +250,7 @@ def sweep(args: Namespace) -> int:
     check_sweep(composer(args), args.overrides)
     made = composer(args)
     codes: list[int] = []
+    sweep_folder: list[Path] = []
 
     def task(job: DictConfig) -> None:
         from . import build, console, run
@@ -257,6 +258,7 @@ def sweep(args: Namespace) -> int:
 
         console.set_up(bool(job.runner.quiet))
         folder = Path(HydraConfig.get().runtime.output_dir)
+        sweep_folder.append(Path(HydraConfig.get().sweep.dir).absolute())
         try:
             experiment = build.build(job, group_choices(HydraConfig.get()))
         except ConfigError as error:  # what only this combination has wrong: the other jobs can run
@@ -278,6 +280,8 @@ def sweep(args: Namespace) -> int:
     except KeyboardInterrupt:  # one that a job has seen and reported; the others are not started
         if not codes or codes[-1] <= EXIT_SIGNAL:
             raise
+    if len(codes) > 1:
+        print(f"compare    python -m runner.compare sweep={folders.short(sweep_folder[-1])}", file=sys.stderr)
     return max(codes, default=0)
 
 
@@ -287,7 +291,7 @@ def check_sweep(made: Composer, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: with the problems of all values.
     """
-    expanded = made.expand(overrides)
+    expanded = made.expand([*_params(made, overrides), *overrides])
     first = [values[0] for values in expanded]
     cfg, problems = made.compose(first)
     for index, values in enumerate(expanded):
@@ -298,6 +302,14 @@ def check_sweep(made: Composer, overrides: Sequence[str]) -> None:
     from . import build
 
     build.build(without_hydra(cfg), group_choices(cfg), problems)
+
+
+def _params(made: Composer, overrides: Sequence[str]) -> list[str]:
+    """The axes that the config itself names, in `hydra.sweeper.params`: those typed come before them."""
+    cfg, _ = made.compose(overrides, RunMode.MULTIRUN)
+    params = OmegaConf.to_container(cfg.hydra.sweeper.params, resolve=True) if cfg is not None else None
+    typed = {text.partition("=")[0].lstrip("+") for text in overrides}
+    return [f"{key!s}={value}" for key, value in params.items() if key not in typed] if isinstance(params, dict) else []
 
 
 def _static_problems(made: Composer, overrides: Sequence[str]) -> list[str]:

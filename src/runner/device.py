@@ -70,7 +70,8 @@ def set_deterministic(wanted: bool) -> None:
     """
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA's cuBLAS is first used
-    torch.use_deterministic_algorithms(wanted)
+    if torch.are_deterministic_algorithms_enabled() != wanted:  # importing the compiler, as this does, takes a second
+        torch.use_deterministic_algorithms(wanted)
 
 
 def resolve(name: str, index: int = 0, threads: int | str = "auto") -> Device:

@@ -1,11 +1,17 @@
-"""How weights follow their gradients: any `torch.optim.Optimizer` by `_target_`."""
+"""How weights follow their gradients: any `torch.optim.Optimizer` by `_target_`, or a function that gives one.
+
+It is called with `params` (the trainable parameters) and, if it takes it, `model` (their module).
+"""
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from .errors import ConfigError
 
 
 def supports_fused(target: Callable[..., Any], device: torch.device, given: set[str]) -> bool:
@@ -21,3 +27,174 @@ def supports_fused(target: Callable[..., Any], device: torch.device, given: set[
 def trainable(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that gradients are wanted for."""
     return [p for p in model.parameters() if p.requires_grad]
+
+
+def muon(
+    params: Iterable[nn.Parameter],
+    model: nn.Module,
+    lr: float = 0.02,
+    momentum: float = 0.95,
+    weight_decay: float = 0.01,
+    nesterov: bool = True,
+    ns_steps: int = 5,
+    adjust_lr_fn: Literal["original", "match_rms_adamw", "spectral_unclamped"] = "original",
+    adamw_lr: float = 1e-3,
+    betas: Sequence[float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    fused: bool | None = None,
+) -> "Combined":
+    """Muon for the hidden 2-D weights, AdamW for the rest (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon).
+
+    Args:
+        params: the parameters to train.
+        model: tells which of them are hidden weights: see `hidden_weights`.
+        lr: of the hidden weights.
+        momentum: of the hidden weights.
+        weight_decay: decoupled, of all.
+        nesterov: look-ahead form of the momentum.
+        ns_steps: Newton-Schulz iterations that orthogonalise an update.
+        adjust_lr_fn: how `lr` follows a weight's shape: `torch.optim.Muon` describes it.
+        adamw_lr: learning rate of the rest.
+        betas: of the rest.
+        eps: of the rest.
+        fused: whether AdamW uses its fused kernel.
+
+    Raises:
+        ConfigError: the model has no hidden 2-D weight to train.
+    """
+    params = list(params)
+    hidden = hidden_weights(model)
+    chosen = [p for p in params if p in hidden]
+    if not chosen:
+        raise ConfigError(
+            "optimizer=muon is for hidden fully connected layers, and this model trains none: write optimizer=adamw"
+        )
+    make_muon = CPUMuon if chosen[0].device.type == "cpu" else torch.optim.Muon
+    parts: list[torch.optim.Optimizer] = [
+        make_muon(
+            chosen,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            ns_steps=ns_steps,
+            adjust_lr_fn=adjust_lr_fn,
+        )
+    ]
+    rest = [p for p in params if p not in hidden]
+    if rest:
+        first, second = betas
+        adamw = torch.optim.AdamW(
+            rest, lr=adamw_lr, betas=(first, second), eps=eps, weight_decay=weight_decay, fused=fused
+        )
+        parts.append(adamw)
+    return Combined(parts)
+
+
+class Combined(torch.optim.Optimizer):
+    """Several optimizers, each with one group of parameters, as one with one state.
+
+    Args:
+        parts: in the order of the groups. From now on their groups and their state are this one's, so that
+            whatever changes them here, a schedule or a loaded state, changes them there.
+    """
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self._parts = list(parts)
+        super().__init__([group for part in parts for group in part.param_groups], defaults={})
+        self._link()
+
+    def _link(self) -> None:
+        for part, group in zip(self._parts, self.param_groups, strict=True):
+            part.__setstate__({"state": self.state, "param_groups": [group]})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_parts": self._parts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # `load_state_dict` ends in here, with new groups and a new state.
+        super().__setstate__(state)
+        self._link()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take a step with each part."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts:
+            part.step()
+        return loss
+
+
+class CPUMuon(torch.optim.Muon):
+    """`torch.optim.Muon`, computing in the gradients' own format instead of bfloat16.
+
+    A CPU without instructions for bfloat16 takes 163 ms to orthogonalise a 128 x 784 update in it, and 5 ms in float32.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take a step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            lr, momentum = group["lr"], group["momentum"]
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(weight.grad)
+                mean = state["momentum_buffer"].lerp_(weight.grad, 1 - momentum)
+                update = weight.grad.lerp(mean, momentum) if group["nesterov"] else mean
+                update = orthogonal(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
+                weight.mul_(1 - lr * group["weight_decay"])
+                weight.add_(update, alpha=-lr * _shape_factor(group["adjust_lr_fn"], *weight.shape))
+        return loss
+
+
+def orthogonal(update: Tensor, coefficients: Sequence[float], steps: int, eps: float) -> Tensor:
+    """The nearest matrix with orthogonal rows or columns, roughly: singular values between 0.7 and 1.2.
+
+    Newton-Schulz iterations of a quintic polynomial, `x -> a x + (b x x' + c (x x')^2) x`, after the update (M, N)
+    was scaled to a norm of 1 (Jordan et al., 2024).
+    """
+    a, b, c = coefficients
+    tall = update.shape[0] > update.shape[1]
+    x = update.T if tall else update  # the smaller of the two products
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
+
+
+def _shape_factor(rule: str | None, rows: int, columns: int) -> float:
+    """What `torch.optim.Muon` multiplies the learning rate of a weight by."""
+    if rule == "match_rms_adamw":
+        return 0.2 * math.sqrt(max(rows, columns))
+    if rule == "spectral_unclamped":
+        return math.sqrt(rows / columns)
+    return math.sqrt(max(1.0, rows / columns))
+
+
+def hidden_weights(model: nn.Module) -> set[Tensor]:
+    """The 2-D weights within a model: of `nn.Linear` layers, and the projections of attention.
+
+    The last `nn.Linear` in the order of definition counts as the output layer, and does not belong to them;
+    nor does a weight that is an embedding's too.
+    """
+    linear = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
+    attention = [
+        weight
+        for module in model.modules()
+        if isinstance(module, nn.MultiheadAttention)
+        for weight in (module.in_proj_weight, module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+        if weight is not None
+    ]
+    embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
+    return {*linear[:-1], *attention} - {*linear[-1:], *embeddings}

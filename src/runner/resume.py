@@ -1,6 +1,5 @@
 """Going on with a run: its saved config is the base, and only what keeps the course exact may change."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -8,26 +7,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from . import saved as saved_runs
 from . import schema
 from .arguments import typed_value
 from .build import Experiment
 from .checkpoint import CheckpointError, Checkpoints
 from .compose import Composer, config_folder
-from .errors import ConfigError, did_you_mean
-from .folders import outputs, short
+from .errors import ConfigError
+from .folders import short
 from .record import flatten
-from .tracking.manifest import Manifest
-from .tracking.uri import sqlite_file
+from .saved import SavedRun
 
 log = logging.getLogger("runner")
 
 MAY_CHANGE = (
     "trainer.epochs", "trainer.max_steps", "trainer.max_time", "trainer.early_stopping.", "trainer.log_every_",
-    "trainer.checkpoint_every_", "trainer.keep_checkpoints", "tracking.", "runner.",
+    "trainer.checkpoint_every_", "trainer.keep_checkpoints", "trainer.detect_anomaly",
+    "trainer.profile_steps", "tracking.", "runner.",
     "data.root", "data.path", "data.test_path", "data.num_workers", "data.in_memory",
 )  # fmt: skip
 """Keys, and beginnings of keys, that leave the weights bit for bit what they would have been."""
@@ -68,12 +67,10 @@ def compose(
     Raises:
         ConfigError: there is no such run.
     """
-    folder = find(value, overrides)
-    saved = read_config(folder, value)
-    resumed = Resumed(folder, warm_start=typed_value(overrides, "resume_mode") == "warm_start")
-    manifest = _manifest(folder)
-    if manifest is not None:
-        resumed.choices = {group: manifest.params[group] for group in schema.GROUPS if group in manifest.params}
+    run = saved_runs.find(value, "resume", typed_value(overrides, "tracking.uri"))
+    folder, saved = folder_of(run), run.config
+    warm_start = typed_value(overrides, "resume_mode") == "warm_start"
+    resumed = Resumed(folder, warm_start, choices=dict(run.choices))
     problems, values, chosen = _split_choices(overrides, saved, resumed)
     _register(saved, resumed, chosen)
     cfg, found = Composer(extra=extra, name="resumed").compose(values)
@@ -83,7 +80,7 @@ def compose(
     if resumed.warm_start:
         resumed.choices |= {group: typed_value(overrides, group) or "" for group in chosen}
         with read_write(cfg):  # the new run names its parent so that it is found from anywhere
-            cfg.resume = _run_id(folder) or str(folder)
+            cfg.resume = run.run_id or str(folder)
         return cfg, problems, resumed
     if cfg.resume_mode == "exact":
         with read_write(cfg):  # how a run was begun stays in its record; how often it was resumed does not
@@ -94,6 +91,20 @@ def compose(
         )
         resumed.changed = _changes(flatten(saved), flatten(now))
     return cfg, problems, resumed
+
+
+def compose_saved(saved: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[DictConfig | None, list[str]]:
+    """Compose a saved config for a run that is looked at and not gone on with.
+
+    Args:
+        saved: as the run has left it.
+        overrides: values typed now; no choices of groups.
+
+    Returns:
+        The config with Hydra's own node (None if it does not compose), and its problems.
+    """
+    _register(saved, Resumed(Path(), warm_start=False), ())
+    return Composer(name="resumed").compose(overrides)
 
 
 def _split_choices(
@@ -117,7 +128,8 @@ def _split_choices(
             chosen.append(group)
         elif choice != resumed.choices.get(group):
             node = saved.get(group) or {}
-            keys = [f"{group}.{name}" for name, kept in node.items() if name[0] != "_" and not isinstance(kept, dict)]
+            own = {name: kept for name, kept in node.items() if name[0] != "_" and name != "weights"}
+            keys = [f"{group}.{name}" for name, kept in own.items() if not isinstance(kept, dict)]
             hint = f"write values, such as {', '.join(keys[:4])}" if keys else "write values, as <group>.<key>=<value>"
             problems.append(f"{override}: a resumed run keeps its {group}; {hint}")
     return problems, values, chosen
@@ -133,9 +145,8 @@ def _register(saved: Mapping[str, Any], resumed: Resumed, chosen: Sequence[str])
         hydra["run"]["dir"] = "${oc.env:RUNNER_OUTPUTS,outputs}/runs/${now:%Y-%m-%d}_${now:%H-%M-%S}_" + what
     # A run that was itself begun by a warm start is not warmly started again.
     base = {key: value for key, value in saved.items() if key not in chosen} | {"resume": None, "resume_mode": "exact"}
-    if "data" in chosen:
-        common = ("batch_size", "val_fraction", "limit", "in_memory", "num_workers")
-        base["data"] = {key: saved["data"][key] for key in common if key in saved["data"]}
+    for group in set(chosen) & set(schema.SHARED_KEYS):
+        base[group] = {key: saved[group][key] for key in schema.SHARED_KEYS[group] if key in saved[group]}
     defaults: list[Any] = ["schema", "_self_", *({group: None} for group in chosen)]
     defaults += [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
     ConfigStore.instance().store(
@@ -151,7 +162,7 @@ def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str
 
 def finished(resumed: Resumed) -> bool:
     """Whether the run has come to its end and nothing is asked of it but that; says so, with its result."""
-    result = _result(resumed.folder)
+    result = saved_runs.result_of(resumed.folder)
     if result.get("status") != "FINISHED" or any(not key.startswith("runner.") for key in resumed.changed):
         return False
     measured = {k: v for k, v in result.items() if k.startswith(("val/", "test/")) and isinstance(v, int | float)}
@@ -227,84 +238,13 @@ def _refuse_after(progress: Mapping[str, Any], changed: Mapping[str, str]) -> li
     return []
 
 
-def find(value: str, overrides: Sequence[str]) -> Path:
-    """The folder of a run, by its path or its MLflow id.
+def folder_of(run: SavedRun) -> Path:
+    """The folder of a run that is to go on in it.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: only MLflow has the run.
     """
-    if not value.strip():
-        raise ConfigError("resume= is empty: write a run's folder or MLflow run id")
-    folder = Path(value).expanduser()
-    try:
-        there, is_folder = folder.exists(), folder.is_dir()
-    except OSError as error:
-        raise ConfigError(f"resume={value[:60]}...: {error.strerror}; write a run's folder or MLflow run id") from error
-    if is_folder:
-        if (folder / "config.yaml").is_file():
-            return folder.resolve()
-        raise ConfigError(f"resume={value} is no run's folder: there is no config.yaml in it; {_nearest(folder)}")
-    if there:
-        raise ConfigError(f"resume={value} is a file: name the run's folder; {_nearest(folder)}")
-    if not re.fullmatch("[0-9a-f]{32}", value):
-        raise ConfigError(f"resume={value}: there is no such folder; {_nearest(folder)}")
-    # Late: imports MLflow.
-    from .tracking.store import find_run_folder, local_uri
-
-    uri = typed_value(overrides, "tracking.uri") or local_uri(outputs())
-    file = sqlite_file(uri)
-    if file is not None and not file.exists():
-        raise ConfigError(
-            f"resume={value}: there is no MLflow store {file}; write the run's folder, or tracking.uri=..."
-        )
-    return find_run_folder(value, uri)
-
-
-def _nearest(folder: Path) -> str:
-    """Which run may have been meant."""
-    for parent in list(folder.absolute().parents)[:2]:
-        if (parent / "config.yaml").is_file() and (parent / "checkpoints").is_dir():
-            return f"did you mean {short(parent)}?"
-    runs = outputs() / "runs"
-    names = sorted(run.name for run in runs.iterdir()) if runs.is_dir() else []
-    if not names:
-        return "write a run's folder or MLflow run id"
-    hint = did_you_mean(folder.name, names[-3:])
-    return f"{hint} (in {short(runs)})"
-
-
-def read_config(folder: Path, value: str) -> dict[str, Any]:
-    """The config that a run has saved.
-
-    Raises:
-        ConfigError: the file is not a run's.
-    """
-    try:
-        saved = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"resume={value}: its config.yaml cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(saved, dict) or "defaults" in saved or not {"seed", "model", "trainer"} <= saved.keys():
-        raise ConfigError(
-            f"resume={value} is no run's folder: its config.yaml is another program's; {_nearest(folder)}"
-        )
-    return saved
-
-
-def _result(folder: Path) -> dict[str, Any]:
-    try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # killed before there was one
-        return {}
-    return result if isinstance(result, dict) else {}
-
-
-def _run_id(folder: Path) -> str | None:
-    return _result(folder).get("run_id")
-
-
-def _manifest(folder: Path) -> Manifest | None:
-    """What the run told MLflow of itself; None if nothing."""
-    try:
-        return Manifest.load(folder)
-    except (OSError, ValueError, TypeError):
-        return None
+    if run.folder is None:
+        was = run.tags.get("runner.folder", "elsewhere")
+        raise ConfigError(f"{run.given}: its folder is not here (it was {was}); write its present place instead")
+    return run.folder

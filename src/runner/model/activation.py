@@ -13,12 +13,16 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-def activation_layer(name: str) -> nn.Module:
+def activation_layer(name: str, key: str = "model.activation") -> nn.Module:
     """Make the activation of that name.
+
+    Args:
+        name: one of `ACTIVATIONS`.
+        key: where the config names it, for the error.
 
     Raises:
         ConfigError: there is none of that name.
     """
     if name not in ACTIVATIONS:
-        raise ConfigError(f"model.activation={name} is not a choice: {did_you_mean(name, ACTIVATIONS)}")
+        raise ConfigError(f"{key}={name} is not a choice: {did_you_mean(name, ACTIVATIONS)}")
     return ACTIVATIONS[name]()

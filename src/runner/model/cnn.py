@@ -20,6 +20,8 @@ class CNN(nn.Module):
         hidden: width of each hidden layer of the head.
         activation: name of the activation behind each layer.
         dropout: probability behind each hidden layer of the head.
+        batch_norm: normalise the outputs of each convolution over the batch, before the activation (Ioffe, Szegedy
+            2015, arXiv:1502.03167).
 
     Raises:
         ConfigError: the data are not images, or channels and strides differ in number.
@@ -34,6 +36,7 @@ class CNN(nn.Module):
         hidden: list[int],
         activation: str = "relu",
         dropout: float = 0.0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         if len(input_shape) != 3:
@@ -45,7 +48,11 @@ class CNN(nn.Module):
         width = input_shape[0]
         layers: list[nn.Module] = []
         for width_out, stride in zip(channels, strides, strict=True):
-            layers += [nn.Conv2d(width, width_out, 3, stride=stride, padding=1), activation_layer(activation)]
+            # Normalising takes away what a bias adds.
+            layers.append(nn.Conv2d(width, width_out, 3, stride=stride, padding=1, bias=not batch_norm))
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(width_out))
+            layers.append(activation_layer(activation))
             width = width_out
         self.features = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
         self.head = nn.Sequential(*hidden_layers(width, hidden, activation, dropout))

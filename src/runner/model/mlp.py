@@ -9,7 +9,7 @@ from .activation import activation_layer
 
 
 class MLP(nn.Module):
-    """Flattened input, hidden layers with activation and dropout, linear output.
+    """Flattened input, hidden layers with activation and dropout, an output layer, linear by default.
 
     Args:
         input_shape: of one sample; comes from the data.
@@ -17,6 +17,8 @@ class MLP(nn.Module):
         hidden: width of each hidden layer.
         activation: name of the activation behind each hidden layer.
         dropout: probability behind each hidden layer.
+        output_activation: name of the activation behind the last layer; None: none. The losses for classes want
+            none.
     """
 
     def __init__(
@@ -26,10 +28,13 @@ class MLP(nn.Module):
         hidden: list[int],
         activation: str = "relu",
         dropout: float = 0.0,
+        output_activation: str | None = None,
     ) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Flatten(), *hidden_layers(prod(input_shape), hidden, activation, dropout))
         self.layers.append(nn.Linear(hidden[-1] if hidden else prod(input_shape), num_outputs))
+        if output_activation is not None:
+            self.layers.append(activation_layer(output_activation, "model.output_activation"))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, *input_shape) -> (N, num_outputs)."""

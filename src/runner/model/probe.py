@@ -51,6 +51,27 @@ def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int,
     return flops // 2 or None
 
 
+def check_single_sample(model: nn.Module, input_shape: Sequence[int], dtype: torch.dtype) -> None:
+    """See that the model can be trained on a batch of one, as the last of an epoch may be.
+
+    Raises:
+        ConfigError: BatchNorm has but one value to take a variance of.
+    """
+    state = {name: t.to("meta") for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            functional_call(model, state, (torch.empty(1, *input_shape, dtype=dtype, device="meta"),))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            "data.batch_size leaves a last batch of one sample, of which the model's BatchNorm can take no variance:"
+            " write another data.batch_size"
+        ) from error
+    except Exception:  # a model that cannot run on the meta device: `check_shapes` has tried it for real
+        return
+
+
 def _forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, int]:
     state = {name: t.to("meta") for name, t in [*model.named_parameters(), *model.named_buffers()]}
     counter = FlopCounterMode(display=False)

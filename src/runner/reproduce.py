@@ -1,0 +1,176 @@
+"""Run a logged run again from what MLflow holds of it, and compare: `python -m runner.reproduce run=<id>`."""
+
+import json
+import re
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import ConfigError
+from .folders import outputs
+from .tracking.options import EXIT_FAILED, command, is_true, required
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from .build import Experiment
+    from .reproduction import Key
+    from .run import Outcome
+    from .saved import SavedRun
+
+USAGE = (
+    "python -m runner.reproduce run=<id> [key=value ...]: run a logged run again from what MLflow holds of it, and say"
+    "\nwhether every metric but times and rates is bit-identical."
+)
+DATA = {
+    "data.root": "another place of the same data",
+    "data.path": "another place of the same data file",
+    "data.test_path": "another place of the same test file",
+}
+OPTIONS = {
+    "run": "the run's MLflow id, or its folder, of which nothing but the id is read",
+    "tracking.uri": "the MLflow store, if it is not the one of the outputs folder",
+    **DATA,
+    "runner.quiet": "true: print warnings and the verdict only",
+}
+SHOWN_AT_MOST = 5
+NAME_LENGTH = 80
+EXIT_SIGNAL = 128
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        0 if everything is bit-identical, 1 if something differs, 2 if the run cannot be run again, or 128 and
+        the number of the signal that ended it.
+    """
+    return command(argv, USAGE, OPTIONS, work, lambda _: "the run is run again as it was; leave it out")
+
+
+def work(options: Mapping[str, str]) -> int:
+    """Look at the record, run it again, compare.
+
+    Raises:
+        ConfigError: the run is not in MLflow, or something that it needs is not here.
+    """
+    from . import console, reproduction, saved  # late: torch, MLflow
+
+    value = required(options, "run", "MLflow run id or folder")
+    was = saved.find(value, uri=options.get("tracking.uri"), from_store=True)
+    logged = saved.get(str(was.run_id), was.given, str(was.uri))
+    status = logged.info.status
+    say(f"reproduce  {was.name}, {status}: {was.place}")
+    if contradictions := reproduction.changed_settings(was.config, logged):
+        say("differs: config.yaml and the logged parameters contradict each other, so one of them was changed:")
+        more = [f"and {len(contradictions) - SHOWN_AT_MOST} more"] * (len(contradictions) > SHOWN_AT_MOST)
+        say(*(f"         {sentence}" for sentence in [*contradictions[:SHOWN_AT_MOST], *more]))
+        return EXIT_FAILED
+    console.set_up(is_true(options, "runner.quiet"))
+    cfg, x = build_again(was, options)
+    fingerprint = was.tags.get("runner.data_fingerprint", "not recorded")
+    if x.splits.fingerprint != fingerprint:
+        say(f"differs: the data are not the same: their fingerprint is {x.splits.fingerprint}, it was {fingerprint}")
+        return EXIT_FAILED
+    notes = reproduction.surroundings(text_of(was.file("environment.txt")), was.tags)
+    if status != "FINISHED":
+        notes.append(f"it is {status}, so what it had logged until then is compared")
+    say(*(f"note       {note}" for note in notes))
+
+    then = reproduction.logged_values(was.client(), logged)
+    limit(x, was, then, status == "FINISHED")
+    outcome, folder = run_again(x, cfg, was)
+    if outcome.exit_code > EXIT_SIGNAL:
+        return outcome.exit_code
+    # What is measured when follows from settings that a resume may change on the way.
+    whole = status == "FINISHED" and not any(tag.startswith("resumed.trainer.") for tag in was.tags)
+    verdict = reproduction.compare(then, reproduction.measured_values(folder / "metrics.jsonl"), whole)
+    say("", *verdict.lines())
+    return 0 if verdict.identical else EXIT_FAILED
+
+
+def build_again(was: "SavedRun", options: Mapping[str, str]) -> "tuple[DictConfig, Experiment]":
+    """Everything that the run needs, from its saved config, with the weights it began with.
+
+    Raises:
+        ConfigError: something is not here: a device, the data, the weights of another run.
+    """
+    from . import build, folders, resume, saved
+    from .cli import without_hydra
+
+    given = [f"{key}={options[key]}" for key in DATA if key in options]
+    quiet = f"runner.quiet={str(is_true(options, 'runner.quiet')).lower()}"
+    cfg, problems = resume.compose_saved(was.config, [*given, quiet, "tracking.name=off", "tracking.log_model=false"])
+    if cfg is None:
+        raise ConfigError(*problems)
+    problems += folders.check(str(outputs() / "reproductions" / "run"), exact=False)
+    x = build.build(without_hydra(cfg), was.choices, problems)
+    if was.config.get("resume_mode") == "warm_start":
+        parent = str(was.config.get("resume"))
+        try:
+            folder = resume.folder_of(saved.find(parent, "resume", was.uri))
+            resume.prepare(resume.Resumed(folder, warm_start=True), x)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{was.given} began with the weights of run {parent} (resume_mode=warm_start), which are not to be"
+                f" had here: {error.problems[0]}"
+            ) from error
+        say(f"note       it began with the weights of run {parent}, which are taken as they are now")
+    return cfg, x
+
+
+def limit(x: "Experiment", was: "SavedRun", then: "Collection[Key]", finished: bool) -> None:
+    """See that it trains as far as it did then, where that was not as far as its settings say.
+
+    Nothing else follows from these two settings any more: the schedule is made.
+    """
+    if finished:
+        if x.trainer.max_time is None:
+            return
+        if steps := json.loads(text_of(was.file("result.json")) or "{}").get("steps"):
+            # The clock stopped it after these, and would after others now.
+            x.trainer.max_time, x.trainer.max_steps = None, steps
+        return
+    x.trainer.max_time = None
+    epochs = max((step for name, step in then if not name.endswith("_step")), default=1)
+    steps = max((step for name, step in then if name.endswith("_step")), default=1)
+    steps_per_epoch = ceil(len(x.loaders.train) / x.trainer.grad_accumulation)
+    x.trainer.epochs = min(x.trainer.epochs, max(epochs, ceil(steps / steps_per_epoch)))
+
+
+def run_again(x: "Experiment", cfg: "DictConfig", was: "SavedRun") -> "tuple[Outcome, Path]":
+    """Run it in a new folder, as `python -m runner` does."""
+    from . import cli, folders, run
+    from .compose import Composer
+    from .tracking.folder import claim
+
+    what = re.sub(r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_", "", was.name)[:NAME_LENGTH]
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{what}"
+    folder = folders.make_run_folder(str(outputs() / "reproductions" / name), exact=False)
+    outcomes: list[Outcome] = []
+
+    def task() -> int:
+        outcomes.append(run.run(x, folder))
+        return outcomes[0].exit_code
+
+    with claim(folder):
+        cli.run_job_in(folder, cfg, Composer(), task)
+    return outcomes[0], folder
+
+
+def text_of(path: Path | None) -> str | None:
+    """What is in a file, if there is one."""
+    return path.read_text(encoding="utf-8") if path is not None else None
+
+
+def say(*lines: str) -> None:
+    """Print lines on standard error."""
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""A run that was made before: found by its folder or its MLflow id, and what is left of it.
+
+What it left is read in its folder; where that is gone, or on another machine, out of MLflow.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from . import schema
+from .errors import ConfigError, did_you_mean
+from .folders import outputs, short
+from .tracking.manifest import Manifest
+from .tracking.state import State
+from .tracking.store import StoreError, connect, explain, local_uri
+from .tracking.uri import sqlite_file, strip_credentials
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+WANTED = "write a run's folder or MLflow run id"
+
+
+@dataclass
+class SavedRun:
+    """What is known of a run.
+
+    Attributes:
+        given: the option that named it, as it was typed: `run=outputs/runs/...`.
+        folder: its own; None if it is not here, or not to be looked into.
+        run_id: in MLflow; None if it is not known there.
+        uri: of the MLflow store that has it.
+        config: as it was resolved, without credentials.
+        choices: which member of each group was chosen, as far as is recorded.
+        name: in MLflow, or of the folder.
+        tags: what it was searched by in MLflow, `runner.data_fingerprint` among them.
+    """
+
+    given: str
+    folder: Path | None
+    run_id: str | None
+    uri: str | None
+    config: dict[str, Any] = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
+    name: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    _fetched: "TemporaryDirectory[str] | None" = field(default=None, repr=False)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return short(self.folder) if self.folder else f"run {self.run_id} in {strip_credentials(self.uri or '')}"
+
+    def file(self, name: str) -> Path | None:
+        """A file that the run left, by its path in the folder: `samples.json`, `checkpoints/best.pt`.
+
+        Out of MLflow it is fetched into a temporary folder, which lives as long as this object.
+
+        Returns:
+            None if there is no such file.
+
+        Raises:
+            ConfigError: the store does not answer.
+        """
+        if self.folder is not None:
+            path = self.folder / name
+            return path if path.is_file() else None
+        client = self.client()
+        parent = name.rpartition("/")[0]
+        try:
+            if name not in {found.path for found in client.list_artifacts(self._id, parent or None)}:
+                return None
+            return Path(client.download_artifacts(self._id, name, self.scratch()))
+        except Exception as error:  # an artifact store answers with exceptions of its own
+            raise ConfigError(f"{self.given}: {name} cannot be fetched from MLflow: {explain(error)}") from error
+
+    def client(self) -> "MlflowClient":
+        """The MLflow store that has the run.
+
+        Raises:
+            ConfigError: it is in none, or the store is unusable.
+        """
+        if self.run_id is None or self.uri is None:
+            raise ConfigError(f"{self.given} is not in MLflow: deliver it by python -m runner.sync run=<its folder>")
+        return _connect(self.uri, self.given)
+
+    def scratch(self) -> str:
+        """A temporary folder for what is fetched, as long as this object lives."""
+        if self._fetched is None:
+            self._fetched = TemporaryDirectory(prefix="runner-")
+        return self._fetched.name
+
+    @property
+    def _id(self) -> str:
+        assert self.run_id is not None
+        return self.run_id
+
+
+def find(value: str, key: str = "run", uri: str | None = None, from_store: bool = False) -> SavedRun:
+    """Find a run, with its config.
+
+    Args:
+        value: its folder or its MLflow id.
+        key: the option that names it, for errors.
+        uri: of the MLflow store; None is the run's own, or that of the outputs folder.
+        from_store: leave its folder alone even if it is here.
+
+    Raises:
+        ConfigError: there is none, or it has no readable config.
+    """
+    given = f"{key}={value}"
+    folder = _folder(value, key)
+    if folder is None:
+        return _from_mlflow(value, given, uri or local_uri(outputs()), from_store)
+    saved = _from_folder(folder, given, uri)
+    if not from_store:
+        return saved
+    if saved.run_id is None or saved.uri is None:
+        raise ConfigError(f"{given} is not in MLflow: deliver it by python -m runner.sync run={short(folder)}")
+    return _from_mlflow(saved.run_id, given, saved.uri, from_store)
+
+
+def _folder(value: str, key: str) -> Path | None:
+    """The run's folder if the value is a path; None if it is an MLflow id.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if not value.strip():
+        raise ConfigError(f"{key}= is empty: {WANTED}")
+    folder = Path(value).expanduser()
+    try:
+        there, is_folder = folder.exists(), folder.is_dir()
+    except OSError as error:
+        raise ConfigError(f"{key}={value[:60]}...: {error.strerror}; {WANTED}") from error
+    if is_folder:
+        if (folder / "config.yaml").is_file():
+            return folder.resolve()
+        raise ConfigError(f"{key}={value} is no run's folder: there is no config.yaml in it; {_nearest(folder)}")
+    if there:
+        raise ConfigError(f"{key}={value} is a file: name the run's folder; {_nearest(folder)}")
+    if not re.fullmatch("[0-9a-f]{32}", value):
+        raise ConfigError(f"{key}={value}: there is no such folder; {_nearest(folder)}")
+    return None
+
+
+def _nearest(folder: Path) -> str:
+    """Which run may have been meant."""
+    for parent in list(folder.absolute().parents)[:2]:
+        if (parent / "config.yaml").is_file() and (parent / "checkpoints").is_dir():
+            return f"did you mean {short(parent)}?"
+    runs = outputs() / "runs"
+    names = sorted(run.name for run in runs.iterdir()) if runs.is_dir() else []
+    if not names:
+        return WANTED
+    hint = did_you_mean(folder.name, names[-3:])
+    return f"{hint} (in {short(runs)})"
+
+
+def _from_folder(folder: Path, given: str, uri: str | None = None) -> SavedRun:
+    saved = SavedRun(given, folder, None, uri, read_config(folder / "config.yaml", given), name=folder.name)
+    if manifest := manifest_of(folder):
+        saved.uri = uri or manifest.uri
+        saved.run_id = State.load(folder).run_id or result_of(folder).get("run_id")
+        saved.name, saved.tags = manifest.run_name, dict(manifest.tags)
+        saved.choices = _choices(manifest.params)
+    return saved
+
+
+def _from_mlflow(run_id: str, given: str, uri: str, from_store: bool) -> SavedRun:
+    """The run that MLflow knows: its folder, if that is here and still this run's, else its artifacts."""
+    run = get(run_id, given, uri)
+    tags = dict(run.data.tags)
+    if "runner.key" not in tags:
+        raise ConfigError(f"{given} was not made by runner: it has no tag runner.key; name one that was")
+    folder = Path(tags.get("runner.folder", ""))
+    manifest = manifest_of(folder)
+    if not from_store and manifest is not None and manifest.key == tags["runner.key"]:
+        saved = _from_folder(folder, given, uri)
+        saved.run_id = run_id
+        return saved
+    name = run.info.run_name or run_id
+    saved = SavedRun(given, None, run_id, uri, {}, _choices(run.data.params), name, tags)
+    config = saved.file("config.yaml")
+    if config is None:
+        raise ConfigError(
+            f"{given}: MLflow has no config.yaml of it yet; python -m runner.sync run={folder} delivers it, where"
+            " that folder is"
+        )
+    saved.config = read_config(config, given)
+    return saved
+
+
+def get(run_id: str, given: str, uri: str) -> "Run":
+    """What MLflow says of a run.
+
+    Args:
+        run_id: its id.
+        given: the option that named it, as typed.
+        uri: of the store.
+
+    Raises:
+        ConfigError: there is no such run, or no such store.
+    """
+    file = sqlite_file(uri)
+    if file is not None and not file.exists():
+        raise ConfigError(f"{given}: there is no MLflow store {file}; write the run's folder, or tracking.uri=...")
+    client = _connect(uri, given)
+    try:
+        return client.get_run(run_id)
+    except Exception as error:  # MLflow's own, or those of the libraries below it
+        raise ConfigError(f"{given} was not found in {strip_credentials(uri)}: {explain(error)}") from error
+
+
+def _connect(uri: str, given: str) -> "MlflowClient":
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    try:
+        return connect(uri)
+    except StoreError as error:
+        raise ConfigError(f"{given}: {error}") from error
+    except Exception as error:
+        raise ConfigError(f"{given}: {strip_credentials(uri)} cannot be opened: {explain(error)}") from error
+
+
+def _choices(params: Mapping[str, str]) -> dict[str, str]:
+    return {group: params[group] for group in schema.GROUPS if group in params}
+
+
+def read_config(path: Path, given: str) -> dict[str, Any]:
+    """The config that a run has saved.
+
+    Args:
+        path: of its `config.yaml`.
+        given: the option that named the run, as typed.
+
+    Raises:
+        ConfigError: the file is not a run's.
+    """
+    try:
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{given}: its config.yaml cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(saved, dict) or "defaults" in saved or not {"seed", "model", "trainer"} <= saved.keys():
+        raise ConfigError(f"{given} is no run's folder: its config.yaml is another program's; {_nearest(path.parent)}")
+    return saved
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """What a run's `result.json` holds; nothing if it was killed before there was one."""
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
+def manifest_of(folder: Path) -> Manifest | None:
+    """What the run told MLflow of itself; None if nothing."""
+    try:
+        return Manifest.load(folder)
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,45 @@
+"""A `Training` as the config composes it, without a command, a run's folder or a record around it."""
+
+from pathlib import Path
+
+from runner import build
+from runner.checkpoint import Checkpoints
+from runner.cli import composer, group_choices, parse, without_hydra
+from runner.loop import fit
+from runner.training import Training
+from training import Log, Silent, Stop
+
+
+def built(*overrides: str) -> build.Experiment:
+    """Compose and build."""
+    cfg, problems = composer(parse([])).compose(list(overrides))
+    assert cfg is not None, problems
+    return build.build(without_hydra(cfg), group_choices(cfg), problems)
+
+
+def trained(folder: Path, *overrides: str) -> Training:
+    """Compose, build and train; what was measured is in its `log`."""
+    x = built(*overrides)
+    t = Training(
+        model=x.model,
+        loss=x.loss,
+        optimizer=x.optimizer,
+        schedule=x.schedule,
+        precision=x.precision,
+        device=x.device,
+        loaders=x.loaders,
+        settings=x.trainer,
+        checkpoints=Checkpoints(folder / "checkpoints"),
+        log=Log(),
+        display=Silent(),
+        stop=Stop(),
+    )
+    fit(t)
+    return t
+
+
+def accuracy(t: Training) -> float:
+    """Of the validation samples, after the last epoch."""
+    assert isinstance(t.log, Log)
+    measured = t.log.of("val/accuracy")
+    return measured[max(measured)]

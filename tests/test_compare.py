@@ -1,0 +1,309 @@
+"""`python -m runner.compare`: what tells runs apart, who is best, who is fast; as a table, files and plots."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from runner import comparison_plots
+from runner.cli import command
+from runner.compare import main
+from runner.comparison import compare, rows, to_json, to_text
+from runner.comparison_runs import ComparedRun, from_folder
+from runner.record import flatten
+from runner.saved import read_config
+from runner.tracking.deliver import Delivery
+from runner.tracking.manifest import Manifest
+from runner.tracking.store import local_uri
+
+
+def made(number: int = 1, status: str = "FINISHED", **known: Any) -> ComparedRun:
+    return ComparedRun(number, f"run{number}", status, **({"config": {"seed": "0"}} | known))
+
+
+def with_config(*configs: dict[str, str], choices: Sequence[dict[str, str]] = ()) -> list[ComparedRun]:
+    chosen = list(choices) or [{}] * len(configs)
+    return [made(i, config=config, choices=chosen[i - 1]) for i, config in enumerate(configs, start=1)]
+
+
+class TestDiffering:
+    def test_only_what_differs_is_shown(self) -> None:
+        runs = with_config({"optimizer.lr": "0.1", "seed": "0"}, {"optimizer.lr": "0.2", "seed": "0"})
+        assert compare(runs).differing == {"optimizer.lr": ["0.1", "0.2"]}
+
+    def test_where_it_goes_and_what_it_is_called_are_no_difference(self) -> None:
+        one = {"tracking.run_name": "a", "resume": "null", "runner.quiet": "true", "tracking.uri": "x"}
+        other = {"tracking.run_name": "b", "resume": "y", "runner.quiet": "false", "tracking.uri": "null"}
+        assert compare(with_config(one, other)).differing == {}
+
+    def test_a_choice_stands_for_the_keys_that_only_it_has(self) -> None:
+        mlp = {"model._target_": "MLP", "model.hidden": "[128]", "model.dropout": "0.0"}
+        cnn = {"model._target_": "CNN", "model.channels": "[32]", "model.strides": "[1]", "model.dropout": "0.5"}
+        c = compare(with_config(mlp, cnn, choices=[{"model": "mlp"}, {"model": "cnn"}]))
+        assert c.differing == {"model": ["mlp", "cnn"], "model.dropout": ["0.0", "0.5"]}
+        assert c.labels == ["1: mlp", "2: cnn"]  # the dropout follows from it
+
+    def test_what_was_varied_within_a_choice_is_shown_too(self) -> None:
+        mlp, small, large = {"model.hidden": "[128]"}, {"model.channels": "[8]"}, {"model.channels": "[32]"}
+        choices = [{"model": "mlp"}, {"model": "cnn"}, {"model": "cnn"}]
+        c = compare(with_config(mlp, small, large, choices=choices))
+        assert c.differing == {"model": ["mlp", "cnn", "cnn"], "model.channels": ["", "[8]", "[32]"]}
+        assert c.labels == ["1: mlp", "2: cnn, channels [8]", "3: cnn, channels [32]"]
+
+    def test_a_device_is_named_once(self) -> None:
+        runs = with_config(
+            {"device.name": "cpu"}, {"device.name": "cuda"}, choices=[{"device": "cpu"}, {"device": "cuda"}]
+        )
+        assert compare(runs).differing == {"device": ["cpu", "cuda"]}
+        same_choice = with_config({"device.name": "cpu"}, {"device.name": "cuda"}, choices=[{"device": "auto"}] * 2)
+        assert compare(same_choice).differing == {"device.name": ["cpu", "cuda"]}
+
+    def test_without_recorded_choices_classes_stand_for_them(self) -> None:
+        runs = with_config({"model._target_": "a.b.MLP"}, {"model._target_": "a.b.CNN"})
+        assert compare(runs).differing == {"model": ["MLP", "CNN"]}
+
+    def test_a_job_that_never_started_has_empty_cells(self) -> None:
+        runs = [made(0, config={"seed": "0"}), made(1, config={"seed": "1"}), made(2, "NOT STARTED", config={})]
+        assert compare(runs).differing == {"seed": ["0", "1", ""]}
+
+
+class TestFigures:
+    def test_the_first_epoch_is_left_out_where_there_are_others(self) -> None:
+        run = made(epoch_seconds={1: 9.0, 2: 1.0, 3: 3.0, 4: 1.5}, rates={1: 10.0, 2: 100.0, 3: 80.0})
+        assert (run.epoch_time, run.samples_per_second) == (1.5, 90.0)
+        assert (made(epoch_seconds={1: 9.0}).epoch_time, made().epoch_time) == (9.0, None)
+
+    def test_speed_up_is_against_the_first(self) -> None:
+        c = compare(
+            [made(i, epoch_seconds={1: 5.0, 2: s}) for i, s in enumerate((2.0, 0.5, 4.0))] + [made(3, "FAILED")]
+        )
+        assert [c.speed_up(i) for i in range(4)] == [1.0, 4.0, 0.5, None]
+
+    def test_the_best_finished_run_of_each_metric_is_marked(self) -> None:
+        runs = [
+            made(1, metrics={"val/loss": 0.3, "test/accuracy": 0.9}),
+            made(2, metrics={"val/loss": 0.2, "test/accuracy": 0.8}),
+            made(3, "KILLED", metrics={"val/loss": 0.1, "test/accuracy": 0.99}),
+            made(4, "FAILED"),
+        ]
+        c = compare(runs)
+        assert c.best == {"val/loss": [1], "test/accuracy": [0]}
+        lines = to_text(c)
+        assert [("*" in line) for line in lines[1:]] == [True, True, False, False]
+        assert "0.2000*" in lines[2] and "90.00 %*" in lines[1]
+        assert json.loads(to_json(c))["best"] == {"val/loss": [2], "test/accuracy": [1]}
+
+    def test_where_all_are_the_same_none_is_best(self) -> None:
+        assert compare([made(i, metrics={"val/loss": 0.3}) for i in (1, 2)]).best == {"val/loss": []}
+
+    def test_a_value_that_is_no_number_is_null_in_json_and_never_best(self) -> None:
+        c = compare([made(i, metrics={"val/loss": v}) for i, v in ((1, float("nan")), (2, 0.3), (3, 0.4))])
+        assert c.best == {"val/loss": [1]}
+        assert json.loads(to_json(c))["runs"][0]["val/loss"] is None
+
+    def test_columns_of_the_table_are_aligned(self) -> None:
+        runs = [
+            made(i, config={"optimizer.lr": lr}, parameters=p) for i, lr, p in ((1, "0.1", 9), (22, "0.015", 12345))
+        ]
+        head, *lines = to_text(compare(runs))
+        assert len({line.index("FINISHED") for line in lines}) == 1
+        assert head.index("status") == lines[0].index("FINISHED")
+        assert head.index("parameters") + len("parameters") == lines[0].index(" 9") + 2
+
+
+class TestPlots:
+    def runs(self, count: int) -> list[ComparedRun]:
+        return [
+            made(
+                i,
+                config={"optimizer.lr": str(10.0**-i), "trainer.monitor": "val/loss"},
+                metrics={"val/loss": 0.1 * i, "test/accuracy": 0.9},
+                epoch_seconds={1: 3.0, 2: float(i)},
+                rates={1: 5.0, 2: 100.0 / i},
+                curves={"val/loss": {1: 1.0 + i, 2: 0.5 + i}},
+            )
+            for i in range(1, count + 1)
+        ]
+
+    def test_a_bar_a_run_in_each_panel(self) -> None:
+        figure = comparison_plots.bars(compare([*self.runs(2), made(3, "FAILED", config=self.runs(3)[2].config)]))
+        assert figure is not None
+        time, rate, accuracy = figure.axes
+        assert [bar.get_width() for bar in time.patches] == [1.0, 2.0, 0.0]
+        assert [bar.get_width() for bar in rate.patches] == [100.0, 50.0, 0.0]
+        assert [bar.get_width() for bar in accuracy.patches] == [90.0, 90.0, 0.0]
+        assert [text.get_text() for text in time.texts] == ["1 (1.00x)", "2 (0.50x)", "failed"]
+        assert "/ s" in time.get_xlabel() and accuracy.get_xlabel() == "test accuracy / %"
+        assert [label.get_text() for label in time.get_yticklabels()][:2] == ["1: lr 0.1", "2: lr 0.01"]
+
+    def test_at_most_twelve_loss_curves_told_apart_by_colour_and_line(self) -> None:
+        figure = comparison_plots.loss_curves(compare(self.runs(14)))
+        assert figure is not None
+        (axes,) = figure.axes
+        assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == len(axes.lines) == 12
+        assert axes.get_yscale() == "log"
+        assert axes.lines[0].get_ydata()[1] == 1.5 and "12 of 14" in axes.get_title()
+
+    def test_one_swept_number_is_a_line_and_seeds_are_averaged(self) -> None:
+        c = compare(self.runs(3))
+        figure = comparison_plots.swept(c)
+        assert figure is not None
+        (axes,) = figure.axes
+        assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_xscale()) == (
+            "optimizer.lr",
+            "best validation loss",
+            "log",
+        )
+        assert list(axes.lines[0].get_ydata()) == pytest.approx([0.3, 0.2, 0.1])
+        seeds = [
+            made(i, config={"seed": str(seed), "optimizer.lr": lr}, metrics={"val/loss": loss})
+            for i, (seed, lr, loss) in enumerate([(0, "1", 0.2), (1, "1", 0.4), (0, "2", 0.5), (1, "2", 0.7)])
+        ]
+        figure = comparison_plots.swept(compare(seeds))
+        assert figure is not None
+        assert list(figure.axes[0].lines[0].get_ydata()) == pytest.approx([0.3, 0.6])
+
+    def test_two_swept_numbers_are_a_heat_map(self) -> None:
+        runs = [
+            made(i, config={"optimizer.lr": lr, "data.batch_size": size}, metrics={"val/loss": float(i)})
+            for i, (lr, size) in enumerate([("0.1", "32"), ("0.1", "64"), ("0.01", "32"), ("0.01", "64")])
+        ]
+        figure = comparison_plots.swept(compare(runs))
+        assert figure is not None
+        assert figure.axes[0].images[0].get_array().tolist() == [[2.0, 0.0], [3.0, 1.0]]
+        assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("optimizer.lr", "data.batch_size")
+
+    def test_anything_else_that_differs_makes_it_no_sweep(self) -> None:
+        configs = [
+            {"optimizer.lr": "0.1", "model.activation": "relu"},
+            {"optimizer.lr": "0.2", "model.activation": "gelu"},
+        ]
+        runs = [made(i, config=config, metrics={"val/loss": 1.0 + i}) for i, config in enumerate(configs)]
+        assert comparison_plots.swept(compare(runs)) is None
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of three jobs, of which the last was killed, and a fourth that never started."""
+    folder = tmp_path_factory.mktemp("outputs")
+    small = ("data.limit=64", "trainer.epochs=3", "model.hidden=[4]", "tracking=off", "runner.quiet=true")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runner.report.plots", lambda *_: None)  # which take longer than these runs
+        for number, lr in enumerate((0.01, 0.1, 1)):
+            assert command([*small, f"optimizer.lr={lr}", f"hydra.run.dir={folder}/sweeps/s/{number}"]) == 0
+    killed = folder / "sweeps" / "s" / "2"
+    (killed / "result.json").unlink()
+    journal = (killed / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (killed / "metrics.jsonl").write_text("".join(line for line in journal if '"step": 1,' in line))
+    killed.rename(killed.with_name("10"))
+    (folder / "sweeps" / "s" / "11").mkdir()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _there(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNNER_OUTPUTS", str(outputs))
+
+
+class TestCommand:
+    def test_a_sweep_by_its_folder(self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([f"sweep={outputs / 'sweeps/s'}", f"output={tmp_path / 'out'}"]) == 0
+        printed = capsys.readouterr()
+        table = list(csv.DictReader(io.StringIO(printed.out)))
+        assert [row["number"] for row in table] == ["0", "1", "10", "11"]
+        assert [row["status"] for row in table] == ["FINISHED", "FINISHED", "KILLED", "NOT STARTED"]
+        assert [row["optimizer.lr"] for row in table] == ["0.01", "0.1", "1", ""]
+        assert "data.batch_size" not in table[0]
+        result = json.loads((outputs / "sweeps/s/1/result.json").read_text())
+        for name in ("val/loss", "val/accuracy", "test/loss", "test/accuracy"):
+            assert float(table[1][name]) == result[name]
+            assert (table[2][name], table[3][name]) == ("", "")
+        assert float(table[1]["epoch_seconds"]) == pytest.approx(sum(result["epoch_seconds"][1:]) / 2)
+        assert float(table[1]["speed_up"]) == float(table[0]["epoch_seconds"]) / float(table[1]["epoch_seconds"])
+        assert table[2]["epochs"] == "1" and "no other: run 10" in printed.err
+        assert printed.err.splitlines()[0].startswith(" #  optimizer.lr  status")
+        assert (tmp_path / "out" / "comparison.csv").read_text() == printed.out
+        for name in ("bars", "loss", "sweep"):
+            with Image.open(tmp_path / "out" / f"{name}.png") as image:
+                assert min(image.size) > 200 and len(image.convert("RGB").getcolors(1 << 20)) > 20
+
+    def test_runs_by_folder_and_id_where_the_folder_is_gone(
+        self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = tmp_path / "gone"
+        shutil.copytree(outputs / "sweeps/s/1", folder)
+        uri = local_uri(tmp_path)
+        params = flatten(read_config(folder / "config.yaml", "")) | {"model": "mlp"}
+        tags = {"runner.folder": str(folder), "runner.parameters": "310"}
+        parent = Manifest(uri, "e", "parent").ended("FINISHED")
+        parent.save(tmp_path)
+        assert Delivery(tmp_path).step()
+        parent_id = Delivery(tmp_path).run_id
+        Manifest(uri, "e", "child", params=params, tags=tags, parent_run_id=parent_id).ended("FINISHED").save(folder)
+        delivery = Delivery(folder)
+        assert delivery.step()
+        here = from_folder(folder, 1)
+        shutil.rmtree(folder)
+        for given in (
+            [f"runs={outputs}/sweeps/s/0,{delivery.run_id}"],
+            [f"sweep={parent_id}", f"runs=[{outputs}/sweeps/s/0]"],
+        ):
+            assert main([*given, f"tracking.uri={uri}", f"output={tmp_path / 'out'}"]) == 0
+            table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+            assert [row["optimizer.lr"] for row in table] == ["0.01", "0.1"]
+            assert [row["run_id"] for row in table] == ["", delivery.run_id]
+        kept = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"][1]
+        expected = rows(compare([here]))[0]
+        figures = ("val/loss", "test/accuracy", "epochs", "epoch_seconds", "samples_per_second", "status")
+        assert [kept[name] for name in figures] == [expected[name] for name in figures]
+        assert kept["parameters"] == 310 and kept["folder"] is None
+
+    def test_without_arguments_the_newest_runs(
+        self, outputs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("RUNNER_OUTPUTS", str(tmp_path))
+        for number in range(22):
+            folder = tmp_path / "runs" / f"run{number:02}"
+            folder.mkdir(parents=True)
+            (folder / "config.yaml").write_text(f"seed: {number}\n")
+        assert main([]) == 0
+        printed = capsys.readouterr()
+        assert "the newest 20 of 22 runs" in printed.err
+        assert [row["seed"] for row in csv.DictReader(io.StringIO(printed.out))] == [str(n) for n in range(2, 22)]
+        (kept,) = (tmp_path / "comparisons").iterdir()
+        assert {path.name for path in kept.iterdir()} == {"comparison.csv", "comparison.json"}
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["runs=[nowhere,there]"], "runs=nowhere: there is no such folder"),
+            (["sweep=nowhere"], "sweep=nowhere: there is no such folder"),
+            (["runs=[]"], "runs= is empty"),
+            (["runs=sweeps/s"], "runs=sweeps/s is a sweep's folder: write sweep=sweeps/s"),
+            (["sweep=sweeps/s/0"], "sweep=sweeps/s/0 is no sweep's folder"),
+            (["run=x"], "run is no option of this command: did you mean runs?"),
+            ([f"runs={'0' * 32}"], f"runs={'0' * 32}: there is no MLflow store"),
+            (["runs=sweeps/s/0", "output=sweeps/s/0/config.yaml"], "output=sweeps/s/0/config.yaml cannot be made"),
+        ],
+    )
+    def test_mistakes_are_exit_2_in_one_line_each(
+        self,
+        arguments: list[str],
+        message: str,
+        outputs: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.chdir(outputs)
+        assert main(arguments) == 2
+        printed = capsys.readouterr()
+        assert printed.err.startswith(f"error: {message}")
+        assert len(printed.err.splitlines()) == (2 if "there]" in arguments[0] else 1)
+        assert printed.out == ""
+        assert not (outputs / "comparisons").exists()
