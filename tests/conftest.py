@@ -46,9 +46,30 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an MLflow store with nothing in it, to be copied."""
+    from delivered import make_empty_store, shared_folder
+
+    return make_empty_store(shared_folder(tmp_path_factory))
+
+
 @pytest.fixture
-def runner(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Called]:
-    """`runner("model=cnn", ...)` is `python -m runner model=cnn ...` within this process."""
+def delivery_here(empty_store: Path) -> Iterator[None]:
+    """Runs in this process tell MLflow themselves, where the process that does it otherwise is not the subject."""
+    from delivered import delivered_here
+
+    with delivered_here(empty_store):
+        yield
+
+
+@pytest.fixture
+def runner(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Called]:
+    """`runner("model=cnn", ...)` is `python -m runner model=cnn ...` within this process, but for the plots.
+
+    They take most of a small run's time; test_plots.py draws them, and so do all runs in processes of their own.
+    """
+    monkeypatch.setattr("runner.report.plots", lambda *_: None)
 
     def call(*arguments: str) -> Called:
         capsys.readouterr()

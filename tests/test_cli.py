@@ -238,6 +238,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.usefixtures("delivery_here")  # a process for it would start, and be ended, where build finds the mistake
 @pytest.mark.parametrize("case", WRONG, ids=lambda case: " ".join(case[0])[:60] or "(empty)")
 def test_what_is_wrong_is_said_at_once_and_nothing_is_left_behind(
     case: tuple, here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
@@ -415,6 +416,7 @@ def test_a_path_needs_no_quoting(name: str, here: Path, runner: Runner) -> None:
     assert '"epochs": 2' in (kept / "result.json").read_text()
 
 
+@pytest.mark.usefixtures("delivery_here")
 def test_a_home_folder_is_expanded_and_a_store_may_lie_anywhere(
     here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,12 +67,21 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
         ("data.in_memory=false",),
         lambda a, b: "loaded by batch" in b.called.err and "in memory" in a.called.err,
     ),
+    "data.augment.crop": (("data.augment.crop=1",), learned_differently),
+    "data.augment.flip": (("data.augment.flip=true",), learned_differently),
+    "data.augment.rotation": (("data.augment.rotation=20",), learned_differently),
+    "data.augment.erasing": (("data.augment.erasing=0.5",), learned_differently),
     "data.mean": (("data.mean=0.9",), learned_differently),
     "data.std": (("data.std=2",), learned_differently),
     "model.hidden": (("model.hidden=[7]",), lambda a, b: b.result["parameters"] == 64 * 7 + 7 + 7 * 10 + 10),
     "model.activation": (("model.activation=tanh",), learned_differently),
     "model.dropout": (("model.dropout=0.5",), learned_differently),
     "model.channels": (("model=cnn", "model.channels=[4,4,4]"), lambda a, b: b.result["parameters"] < 1500),
+    "model.batch_norm": (
+        ("model=cnn", "model.batch_norm=true"),
+        lambda a, b: b.result["parameters"] == a.result["parameters"] + 32 + 64 + 128,
+    ),
+    "model.output_activation": (("model.output_activation=tanh",), learned_differently),
     "model.strides": (("model=cnn", "model.strides=[2,2,2]"), lambda a, b: b.result["flops_per_sample"] < 1e6),
     "optimizer.lr": (("optimizer.lr=0.5",), lambda a, b: (a.metrics["lr", 1], b.metrics["lr", 1]) == (0.05, 0.5)),
     "optimizer.momentum": (("optimizer.momentum=0",), learned_differently),
@@ -100,6 +109,14 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
     "trainer.max_time": (("trainer.max_time=1e-6",), lambda a, b: b.result["steps"] == 1),
     "trainer.grad_accumulation": (("trainer.grad_accumulation=3",), lambda a, b: b.result["steps"] == 4),
     "trainer.clip_norm": (("trainer.clip_norm=0.01",), learned_differently),
+    "trainer.ema_decay": (
+        ("trainer.ema_decay=0.9",),
+        lambda a, b: not learned_differently(a, b) and a.metrics["val/loss", 2] != b.metrics["val/loss", 2],
+    ),
+    "trainer.profile_steps": (
+        ("trainer.profile_steps=2",),
+        lambda a, b: (b.folder / "profile" / "trace.json").exists() and "profile    2 steps" in b.called.err,
+    ),
     "trainer.monitor": (("trainer.monitor=train/loss",), lambda a, b: "best train/loss" in b.called.err),
     "trainer.validate_every_epochs": (("trainer.validate_every_epochs=2",), lambda a, b: b.steps("val/loss") == [2]),
     "trainer.validate_every_steps": (
@@ -142,14 +159,36 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
 
 SHOWN_ELSEWHERE = {
     "resume": "test_resume.py",
+    "model.weights": "test_weights.py",
+    "trainer.compile": "test_compilation.py",
+    "trainer.deterministic": "test_device.py",
+    "trainer.detect_anomaly": "test_anomaly.py",
     "resume_mode": "test_resume.py",
     "runner.verbose": "test_cli.py",
+    "model.name": "test_vision.py",
+    "optimizer.alpha": "test_optimizer.py",
+    "optimizer.centered": "test_optimizer.py",
+    "optimizer.adamw_lr": "test_optimizer.py",
+    "optimizer.ns_steps": "test_optimizer.py",
+    "optimizer.adjust_lr_fn": "test_optimizer.py",
+    "scheduler.step_size": "test_scheduler.py",
+    "scheduler.gamma": "test_scheduler.py",
+    "scheduler.factor": "test_scheduler.py",
+    "scheduler.patience": "test_scheduler.py",
+    "scheduler.threshold": "test_scheduler.py",
+    "scheduler.warmup_epochs": "test_scheduler.py",
+    "scheduler.pct_start": "test_scheduler.py",
+    "scheduler.div_factor": "test_scheduler.py",
+    "scheduler.final_div_factor": "test_scheduler.py",
+    "scheduler.base_momentum": "test_scheduler.py",
     "data.num_workers": "test_the_number_of_workers",
     "data.root": "test_where_data_lie",
     "data.path": "test_where_data_lie",
     "data.target": "test_data.py",
     "data.test_path": "test_data.py",
     "data.test_fraction": "test_data.py",
+    "data.size": "test_images.py",
+    "data.channels": "test_images.py",
     "data.inputs": "test_data.py",
     "data.targets": "test_data.py",
     "data.test_inputs": "test_data.py",
@@ -239,6 +278,7 @@ def test_where_data_lie(run: Callable[..., Run], here: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("delivery_here")
 def test_tracking_knobs(run: Callable[..., Run], here: Path) -> None:
     local = [o for o in BASE if o != "tracking=off"] + ["tracking.log_model=false"]
     plain = run(*local)

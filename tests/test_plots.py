@@ -172,7 +172,7 @@ class TestCurves:
         draw([*curve("train/loss_step", noise), Point("val/loss_step", 1.0, 50_000, 0.0)], tmp_path, best_epoch=3)
         assert list(plots) == ["loss_by_step"]
         assert plots["loss_by_step"].labels[0] == "optimizer step"
-        assert set(plots["loss_by_step"].lines) == {"training", "validation"}
+        assert set(plots["loss_by_step"].lines) == {"training: mean of the epoch so far", "validation"}
 
     def test_what_cannot_be_drawn_is_counted(self, tmp_path: Path, plots: dict[str, Plot]) -> None:
         inf, nan = math.inf, math.nan
@@ -318,7 +318,7 @@ class TestConfusionMatrix:
         ]
         plot = plots["confusion_matrix"]
         assert plot.labels == ("predicted class", "true class")
-        cells = {"3\n75 %", "1\n25 %", "1,199\n99.9 %", "1\n0.08 %"}
+        cells = {"3\n75.0 %", "1\n25.0 %", "1,199\n99.9 %", "1\n<0.1 %"}
         assert set(plot.texts) == cells | {"1,202 of 1,204 test samples right (99.83 %)"}
         shares = plot.images[0]
         assert shares[0].tolist() == [75, 25, 0]

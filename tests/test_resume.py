@@ -167,6 +167,7 @@ def test_a_cosine_cannot_be_made_longer(here: Path, runner: Runner) -> None:
     assert runner("resume=run", "trainer.epochs=2", "resume_mode=warm_start").code == 0
 
 
+@pytest.mark.usefixtures("delivery_here")
 def test_other_samples_are_not_what_the_run_was_trained_on(here: Path, runner: Runner) -> None:
     def table(last: str) -> None:
         rows = "".join(f"{i},{i % 3},{'xy'[i % 2]}\n" for i in range(20))
@@ -208,6 +209,7 @@ def test_a_warm_start_is_a_new_run_from_the_weights_of_another(here: Path, runne
     assert config(child)["resume"] == str(parent), "which it still names"
 
 
+@pytest.mark.usefixtures("delivery_here")
 def test_a_run_is_found_by_its_mlflow_id(here: Path, runner: Runner) -> None:
     arguments = (*SMALL[1:], "trainer.epochs=1", "tracking.log_model=false")
     assert runner(*arguments).code == 0

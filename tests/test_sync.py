@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from delivered import copy_store
 from runner import sync
 from runner.tracking import journal
 from runner.tracking.deliver import outstanding
@@ -16,7 +17,7 @@ from runner.tracking.folder import claim
 from runner.tracking.journal import Journal
 from runner.tracking.manifest import Manifest
 from runner.tracking.state import State
-from runner.tracking.store import connect, local_uri
+from runner.tracking.store import connect
 
 AWAY = "http://127.0.0.1:1"
 
@@ -28,8 +29,8 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return local_uri(tmp_path_factory.mktemp("store"))
+def uri(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return copy_store(empty_store, tmp_path_factory.mktemp("store"))
 
 
 def make_run(folder: Path, uri: str, status: str) -> Path:
@@ -119,12 +120,11 @@ def test_a_run_killed_without_notice_is_completed(outputs: Path, uri: str) -> No
     assert steps == written == list(range(1, len(written) + 1))
 
 
-def test_a_store_made_anew_is_filled_again(outputs: Path, uri: str, tmp_path: Path) -> None:
+def test_a_store_made_anew_is_filled_again(outputs: Path, uri: str, empty_store: Path, tmp_path: Path) -> None:
     folder = make_run(outputs / "runs" / "moved", uri, "FINISHED")
     assert sync.main([f"run={folder}"]) == 0
     first = State.load(folder).run_id
-    (tmp_path / "new").mkdir()
-    fresh = local_uri(tmp_path / "new")
+    fresh = copy_store(empty_store, tmp_path / "new")
     assert sync.main([f"run={folder}", f"tracking.uri={fresh}"]) == 0
     second = State.load(folder).run_id
     assert first != second

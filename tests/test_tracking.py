@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 
+from delivered import copy_store
 from runner.errors import ConfigError
 from runner.tracking import journal
 from runner.tracking.deliver import Delivery, outstanding
@@ -28,7 +30,7 @@ from runner.tracking.manifest import Dataset, Manifest
 from runner.tracking.model import save_model
 from runner.tracking.names import legal
 from runner.tracking.state import State
-from runner.tracking.store import StoreError, connect, find_run_folder, local_uri, ui_url
+from runner.tracking.store import StoreError, connect, local_uri, ui_url
 from runner.tracking.system import SystemMetrics
 from runner.tracking.tracker import Tracker
 from runner.tracking.uri import redact, strip_credentials
@@ -37,8 +39,10 @@ from runner.tracking.uri import redact, strip_credentials
 class Server:
     """A tracking server as a team runs one, that can be killed, stopped and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, empty_store: Path | None = None) -> None:
         self.folder = folder
+        if empty_store is not None:
+            shutil.copy(empty_store, folder / "server.db")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -71,17 +75,17 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
+def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"), empty_store)
     server.start()
     yield server
     server.signal(signal.SIGKILL)
 
 
 @pytest.fixture(params=["sqlite", "server"], scope="module")
-def uri(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+def uri(request: pytest.FixtureRequest, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     if request.param == "sqlite":
-        return local_uri(tmp_path_factory.mktemp("outputs"))
+        return copy_store(empty_store, tmp_path_factory.mktemp("outputs"))
     return str(request.getfixturevalue("server").uri)
 
 
@@ -397,7 +401,7 @@ def test_a_run_arrives_whole_once_and_in_order(uri: str, tmp_path: Path, capfd: 
         "long": "x" * 6000,
     }
     assert run.data.tags["device"] == "cpu"
-    assert find_run_folder(str(delivery.run_id), uri) == folder
+    assert run.data.tags["runner.folder"] == str(folder)
     [data] = run.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("digits", "0123abcd")
     assert [(tag.key, tag.value) for tag in data.tags] == [("mlflow.data.context", "training")]
@@ -423,7 +427,9 @@ def test_a_run_arrives_whole_once_and_in_order(uri: str, tmp_path: Path, capfd: 
     assert capfd.readouterr() == ("", "")  # MLflow has a lot to say on both
 
 
-def test_a_resumed_run_goes_on_in_its_own_mlflow_run(uri: str, tmp_path: Path) -> None:
+def test_a_resumed_run_goes_on_in_its_own_mlflow_run(uri: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if not uri.startswith("sqlite"):  # the processes that deliver are seen with the one; they take seconds to start
+        request.getfixturevalue("delivery_here")
     folder = make_run(tmp_path)
     first = Tracker(folder, make_manifest(uri, tmp_path))
     first.log({"val/loss": 0.5}, 1)
@@ -589,7 +595,7 @@ def test_four_processes_make_one_fresh_store(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["half a migration", "no database", "another version"])
-def test_an_unusable_store_is_one_sentence_that_says_what_to_do(damage: str, tmp_path: Path) -> None:
+def test_an_unusable_store_is_one_sentence_that_says_what_to_do(damage: str, empty_store: Path, tmp_path: Path) -> None:
     file = tmp_path / "mlflow.db"
     if damage == "no database":
         file.write_bytes(b"hello, I am not a database\n" * 100)
@@ -598,9 +604,7 @@ def test_an_unusable_store_is_one_sentence_that_says_what_to_do(damage: str, tmp
             database.execute("CREATE TABLE runs (run_uuid TEXT)")
             database.execute("CREATE TABLE alembic_version (version_num TEXT)")
     else:
-        (tmp_path / "old").mkdir()
-        connect(local_uri(tmp_path / "old"))
-        (tmp_path / "old" / "mlflow.db").rename(file)
+        shutil.copy(empty_store, file)
         with sqlite3.connect(file) as database:
             database.execute("UPDATE alembic_version SET version_num = '2b4d017a5e9b'")
     with pytest.raises(StoreError, match=r"move it away|mlflow db upgrade") as raised:
@@ -662,7 +666,7 @@ def small_cnn() -> torch.nn.Module:
     )
 
 
-def test_the_model_predicts_in_a_fresh_process_for_any_batch(server: Server, tmp_path: Path) -> None:
+def test_the_model_predicts_in_a_fresh_process_for_any_batch(server: Server, empty_store: Path, tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     model = small_cnn().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     save_model(model, torch.randn(1, 1, 8, 8), folder / "model")
@@ -670,7 +674,7 @@ def test_the_model_predicts_in_a_fresh_process_for_any_batch(server: Server, tmp
     Journal(folder / journal.NAME).write({"test/accuracy": 0.97}, 3)
 
     places = []
-    for uri in (local_uri(tmp_path), server.uri):
+    for uri in (copy_store(empty_store, tmp_path), server.uri):
         make_manifest(uri, tmp_path).ended("FINISHED").save(folder)
         delivery = Delivery(folder)
         assert delivery.step() is True

@@ -1,5 +1,6 @@
 """`python -m runner.ui`: MLflow's UI on this project's store, for this machine only."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from delivered import copy_store
 from runner import ui
 from runner.tracking.deliver import Delivery
 from runner.tracking.manifest import Manifest
-from runner.tracking.store import local_uri
+from test_readme import commands
 
 
 @pytest.fixture
@@ -53,16 +55,18 @@ def test_wrong_arguments_are_exit_2(argument: str, message: str, port: int, caps
     assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
-def test_the_store_is_served_on_this_machine_alone(tmp_path: Path, port: int) -> None:
+def test_the_store_is_served_on_this_machine_alone(tmp_path: Path, empty_store: Path, port: int) -> None:
+    (command,) = [command for command in commands() if "runner.ui" in command]  # of the README
+    uri = copy_store(empty_store, tmp_path)
     folder = tmp_path / "runs" / "run"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("seed: 0\n")
     root = str(tmp_path / "mlartifacts")
-    Manifest(local_uri(tmp_path), "shown", "mlp_digits", artifact_root=root).ended("FINISHED").save(folder)
+    Manifest(uri, "shown", "mlp_digits", artifact_root=root).ended("FINISHED").save(folder)
     delivery = Delivery(folder)
     assert delivery.step()
     process = subprocess.Popen(
-        [sys.executable, "-m", "runner.ui", f"port={port}"],
+        [sys.executable, *command.split()[1:], f"port={port}"],
         env=os.environ | {"RUNNER_OUTPUTS": str(tmp_path)},
         stderr=subprocess.PIPE,
         text=True,
@@ -87,6 +91,9 @@ def test_the_store_is_served_on_this_machine_alone(tmp_path: Path, port: int) ->
         if listening.exists():
             addresses = [line.split()[1] for line in listening.read_text().splitlines()[1:]]
             assert [a for a in addresses if a.endswith(f":{port:04X}") and a.startswith("00000000")] == []
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()

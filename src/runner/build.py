@@ -44,6 +44,7 @@ class Experiment:
     Attributes:
         config: resolved, as plain mappings and lists: for the record only.
         choices: which member of each group was chosen: for the record only.
+        num_outputs: of the model, as the data and the loss need them.
         flops: floating-point operations of one sample's forward pass; None if they cannot be told.
     """
 
@@ -56,6 +57,7 @@ class Experiment:
     loaders: Loaders
     in_memory: bool
     model: nn.Module
+    num_outputs: int
     flops: int | None
     loss: Loss
     optimizer: torch.optim.Optimizer
@@ -83,7 +85,7 @@ def build(
     found = Problems(problems)
     found += check(config)
     trainer = to_settings(cfg.trainer, TrainerSettings)
-    device = precision = splits = augment = loss = model = flops = optimizer = schedule = None
+    device = precision = splits = augment = loss = num_outputs = model = flops = optimizer = schedule = None
     data, seed = config["data"], config["seed"] if found.none_of("seed") else 0
     if found.none_of("device"):
         with found.collect("device"):
@@ -111,7 +113,8 @@ def build(
     if splits and loss and found.none_of("model"):
         with found.collect("model"):
             dtype = precision.dtype if precision else torch.float32
-            model, flops = make_model(config["model"], splits, loss, seed, dtype)
+            num_outputs = loss.num_outputs(splits.targets(), splits.classes)
+            model, flops = make_model(config["model"], splits.input_shape, num_outputs, seed, dtype)
             if found.none_of("data") and 1 in (data["batch_size"], size(splits.train) % data["batch_size"]):
                 probe.check_single_sample(model, splits.input_shape, dtype)
             if fresh and config["model"]["weights"] is not None:
@@ -131,7 +134,7 @@ def build(
     if found.sentences:
         raise ConfigError(*found.sentences) from found.cause
 
-    assert device and precision and splits and loss and model and optimizer and schedule and trainer
+    assert device and precision and splits and loss and num_outputs and model and optimizer and schedule and trainer
     # What is recorded is what was computed with: `auto` may be something else on the next machine.
     config["device"] |= {"name": device.torch.type, "threads": device.threads}
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
@@ -161,6 +164,7 @@ def build(
         loaders=loaders,
         in_memory=in_memory,
         model=model,
+        num_outputs=num_outputs,
         flops=flops,
         loss=loss.to(device.torch),
         optimizer=optimizer,
@@ -291,14 +295,13 @@ def _name(loss: Loss) -> str:
 
 
 def make_model(
-    node: Mapping[str, Any], splits: Splits, loss: Loss, seed: int, dtype: torch.dtype
+    node: Mapping[str, Any], input_shape: Sequence[int], num_outputs: int, seed: int, dtype: torch.dtype
 ) -> tuple[nn.Module, int | None]:
     """The model, with weights drawn by the seed, on the CPU; and its floating-point operations a sample."""
-    num_outputs = loss.num_outputs(splits.targets(), splits.classes)
     torch.manual_seed(seed)
-    model = call("model", node, nn.Module, input_shape=splits.input_shape, num_outputs=num_outputs)
+    model = call("model", node, nn.Module, input_shape=input_shape, num_outputs=num_outputs)
     model.to(dtype)
-    return model, probe.check_shapes(model, splits.input_shape, num_outputs, dtype)
+    return model, probe.check_shapes(model, input_shape, num_outputs, dtype)
 
 
 def make_optimizer(node: Mapping[str, Any], model: nn.Module, device: Device) -> torch.optim.Optimizer:

@@ -307,9 +307,10 @@ def check_sweep(made: Composer, overrides: Sequence[str]) -> None:
 def _params(made: Composer, overrides: Sequence[str]) -> list[str]:
     """The axes that the config itself names, in `hydra.sweeper.params`: those typed come before them."""
     cfg, _ = made.compose(overrides, RunMode.MULTIRUN)
-    params = OmegaConf.to_container(cfg.hydra.sweeper.params, resolve=True) if cfg is not None else None
+    if cfg is None or cfg.hydra.sweeper.params is None:
+        return []
     typed = {text.partition("=")[0].lstrip("+") for text in overrides}
-    return [f"{key!s}={value}" for key, value in params.items() if key not in typed] if isinstance(params, dict) else []
+    return [f"{key}={value}" for key, value in cfg.hydra.sweeper.params.items() if key not in typed]
 
 
 def _static_problems(made: Composer, overrides: Sequence[str]) -> list[str]:

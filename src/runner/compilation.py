@@ -1,5 +1,6 @@
 """`trainer.compile`: the model through `torch.compile`, all of it before the first epoch."""
 
+import logging
 from time import perf_counter
 
 import torch
@@ -18,6 +19,7 @@ def compile_model(t: Training) -> float:
         Seconds that it took.
     """
     began = perf_counter()
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no CUDA is known
     t.forward = torch.compile(t.model)
     t.forward_evaluated = t.forward if t.evaluated is t.model else torch.compile(t.evaluated)
     buffers = [(buffer, buffer.clone()) for buffer in (*t.model.buffers(), *t.evaluated.buffers())]

@@ -1,10 +1,7 @@
 """`samples.json`: what a run's model takes and gives, so that it can be used without the data it was trained on."""
 
-import csv
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,17 +65,16 @@ def describe(x: "Experiment") -> Samples:
     """What the samples of an experiment are."""
     splits = x.splits
     inputs = splits.train[0] if isinstance(splits.train, tuple) else torch.as_tensor(splits.train[0][0])
-    columns, target = _table(x.config["data"])
     return Samples(
         data=splits.name,
         input_shape=list(splits.input_shape),
         dtype="uint8" if inputs.dtype == torch.uint8 else "float32",
         mean=splits.normalize.mean.tolist(),
         std=splits.normalize.std.tolist(),
-        num_outputs=x.loss.num_outputs(splits.targets(), splits.classes),
+        num_outputs=x.num_outputs,
         classes=list(splits.classes) if splits.classes else None,
-        columns=columns,
-        target=target,
+        columns=list(splits.columns) if splits.columns else None,
+        target=splits.target,
     )
 
 
@@ -100,18 +96,3 @@ def read(run: SavedRun) -> Samples:
         return Samples(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{run.given}: its {NAME} is damaged: {error}") from error
-
-
-def _table(data: Mapping[str, Any]) -> tuple[list[str] | None, str | None]:
-    """The columns of the table that the data came from, and its target; None and None if they came from none."""
-    from .data import csv_file
-
-    if data["_target_"] != f"{csv_file.csv_file.__module__}.{csv_file.csv_file.__name__}":
-        return None, None
-    path, target = Path(data["path"]).expanduser(), data["target"]
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        head = list(islice(filter(str.strip, lines), 2))
-    delimiter = max(",;\t|", key="".join(head[:1]).count)
-    rows = [[cell.strip() for cell in row] for row in csv.reader(head, delimiter=delimiter, skipinitialspace=True)]
-    names = rows[0] if csv_file._has_header(rows, target) else [str(number) for number in range(len(rows[0]))]
-    return names, names[-1] if target is None else str(target)

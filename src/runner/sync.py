@@ -10,7 +10,7 @@ from runner.folders import short
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.folder import claim, owned
 from runner.tracking.manifest import FOLDER, NAME, Manifest, mark_killed
-from runner.tracking.options import parse
+from runner.tracking.options import command
 from runner.tracking.store import explain
 
 USAGE = "python -m runner.sync [key=value ...]: deliver to MLflow whatever an outage or a kill kept from it."
@@ -26,21 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 if everything is delivered, 1 if something is not, 2 for a wrong argument.
     """
-    try:
-        options = parse(sys.argv[1:] if argv is None else argv, USAGE, OPTIONS)
-        folders = [_run_folder(options["run"])] if "run" in options else list(_undelivered(outputs_folder()))
-    except ConfigError as error:
-        return fail(*error.problems)
+    return command(argv, USAGE, OPTIONS, _sync)
+
+
+def _sync(options: dict[str, str]) -> int:
+    folders = [_run_folder(options["run"])] if "run" in options else list(_undelivered(outputs_folder()))
     if not folders:
         _say("nothing to deliver")
     delivered = [_deliver(folder, options.get("tracking.uri")) for folder in folders]
     return 0 if all(delivered) else 1
-
-
-def fail(*problems: str) -> int:
-    """Print what is wrong with the arguments; returns the exit code for it."""
-    _say(*(f"error: {problem}" for problem in problems))
-    return 2
 
 
 def _deliver(folder: Path, uri: str | None) -> bool:

@@ -9,9 +9,8 @@ from typing import NoReturn
 
 from runner.errors import ConfigError
 from runner.folders import outputs as outputs_folder
-from runner.sync import fail
-from runner.tracking.options import parse
-from runner.tracking.store import StoreError, connect, local_uri, ui_url
+from runner.tracking.options import command
+from runner.tracking.store import connect, local_uri, ui_url
 from runner.tracking.uri import sqlite_file, strip_credentials
 
 USAGE = "python -m runner.ui [key=value ...]: the MLflow UI on this project's store, on 127.0.0.1."
@@ -24,16 +23,14 @@ HOST = "127.0.0.1"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Replace this process by `mlflow server`; returns only when that is not to be, with 2."""
-    try:
-        options = parse(sys.argv[1:] if argv is None else argv, USAGE, OPTIONS)
-        uri = options.get("tracking.uri") or local_uri(outputs_folder())
-        port = _free_port(options.get("port", "5000"))
-        _check(uri)
-    except ConfigError as error:
-        return fail(*error.problems)
-    except StoreError as error:
-        return fail(str(error))
-    return _serve(uri, port)
+    return command(argv, USAGE, OPTIONS, _ui)
+
+
+def _ui(options: dict[str, str]) -> int:
+    uri = options.get("tracking.uri") or local_uri(outputs_folder())
+    port = _free_port(options.get("port", "5000"))
+    _check(uri)
+    _serve(uri, port)
 
 
 def _check(uri: str) -> None:

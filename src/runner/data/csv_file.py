@@ -51,7 +51,7 @@ def csv_file(
     frames: dict[str, pd.DataFrame] = {}
     for key, file in files.items():
         try:
-            frames[key] = _read_frame(file, key, target)
+            frames[key] = read_frame(file, key, target)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -91,6 +91,8 @@ def csv_file(
         std=std,
         classes=classes,
         origin=", ".join(str(file) for file in files.values()),
+        columns=[str(column) for column in train.columns],
+        target=str(target),
     )
 
 
@@ -116,7 +118,7 @@ def _find_files(path: str | Path | None, test_path: str | Path | None, test_frac
     return files
 
 
-def _read_frame(file: Path, key: str, target: str | int | None) -> "pd.DataFrame":
+def read_frame(file: Path, key: str, target: str | int | None) -> "pd.DataFrame":
     """Read a file into columns named by strings."""
     import pandas as pd  # late: it takes half a second, and only tables need it
 

@@ -1,7 +1,7 @@
 """Batches: in memory or through workers, the same ones in the same order.
 
-The order of an epoch is a function of (seed, epoch) alone, so that a resumed run, another number of
-workers or a skipped validation cannot change what is trained on.
+The order of an epoch is a function of (seed, epoch) alone, and augmentation of (seed, epoch, batch), so that
+a resumed run, another number of workers or a skipped validation cannot change what is trained on.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,30 +10,45 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
+from ..errors import ConfigError, TrainingError
+from .augment import Augment
+from .batched import Samples, Tensors
 from .source import Part
 from .splits import Batch, Splits, generator, size
 
 MEMORY_SHARE = 0.5  # of the free memory: what data may take before `in_memory=auto` leaves it where it is
+LOADED_AT_ONCE = 256  # samples, while a data set is brought into memory
 
 
 class TensorLoader:
     """Batches of tensors that lie on the device.
 
     Args:
-        inputs: normalised, on the device; (N, ...), images as (N, H, W, C) if `channels_last`.
+        inputs: on the device; (N, ...), images as (N, H, W, C) if `channels_last`.
         targets: prepared by the loss, on the device.
         batch_size: samples a batch; the last of an epoch may have fewer.
         seed: shuffles each epoch; None keeps the order.
         channels_last: batches are images (N, C, H, W) in channels_last storage.
+        normalize: done to each batch; None if the inputs are normalised already.
+        augment: done to each batch of a shuffled epoch, after that.
     """
 
     def __init__(
-        self, inputs: Tensor, targets: Tensor, batch_size: int, seed: int | None, channels_last: bool = False
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        batch_size: int,
+        seed: int | None,
+        channels_last: bool = False,
+        normalize: Callable[[Tensor], Tensor] | None = None,
+        augment: Augment | None = None,
     ) -> None:
         self.inputs, self.targets = inputs, targets
         self.batch_size, self.seed, self.channels_last = batch_size, seed, channels_last
+        self.normalize, self.augment = normalize, augment
         self.samples = len(inputs)
 
     def __len__(self) -> int:
@@ -43,15 +58,20 @@ class TensorLoader:
         """The batches of an epoch, from the `start`-th (from 0) on."""
         inputs, targets, size = self.inputs, self.targets, self.batch_size
         order = None if self.seed is None else epoch_order(self.samples, self.seed, epoch).to(inputs.device)
-        for first in range(start * size, self.samples, size):
+        for number, first in enumerate(range(start * size, self.samples, size), start):
             if order is None:
                 batch, wanted = inputs[first : first + size], targets[first : first + size]
             else:
                 index = order[first : first + size]
                 # Gathering batch by batch costs as much as permuting the whole epoch, and no second copy of it.
                 batch, wanted = inputs.index_select(0, index), targets.index_select(0, index)
-            # Images are kept as (N, H, W, C): permuted, that is channels_last storage for free.
-            yield (batch.permute(0, 3, 1, 2) if self.channels_last else batch), wanted
+            if self.channels_last:  # images are kept as (N, H, W, C), so it costs nothing
+                batch = batch.permute(0, 3, 1, 2)
+            if self.normalize is not None:
+                batch = self.normalize(batch)
+            if self.augment is not None and self.seed is not None:
+                batch = self.augment(batch, generator("augment", self.seed, epoch, number))
+            yield batch, wanted
 
 
 class WorkerLoader:
@@ -64,6 +84,7 @@ class WorkerLoader:
         seed: shuffles each epoch; None keeps the order.
         num_workers: processes that load; they live as long as the loader. 0: this process loads.
         pin_memory: copy batches to page-locked memory, from which a GPU reads faster.
+        augment: done to the inputs of each finished batch of a shuffled epoch.
     """
 
     def __init__(
@@ -74,18 +95,18 @@ class WorkerLoader:
         seed: int | None,
         num_workers: int = 0,
         pin_memory: bool = False,
+        augment: Augment | None = None,
     ) -> None:
-        self.batch_size, self.seed, self.finish = batch_size, seed, finish
+        self.batch_size, self.seed, self.finish, self.augment = batch_size, seed, finish, augment
         self.samples = size(part)
-        self._indices: list[list[int]] = []
-        by_batch = isinstance(part, tuple)
+        self._indices = _Indices()
         self._loader: DataLoader[Any] = DataLoader(
-            _Batched(part) if isinstance(part, tuple) else part,
-            batch_sampler=_Indices(self),
+            Tensors(part) if isinstance(part, tuple) else Samples(part),
+            batch_sampler=self._indices,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
-            collate_fn=_as_is if by_batch else default_collate,
+            collate_fn=_as_is,
             # Otherwise each epoch would draw its workers' seed from the generator that dropout draws from.
             generator=generator("workers", seed or 0),
         )
@@ -94,11 +115,20 @@ class WorkerLoader:
         return -(-self.samples // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from the `start`-th (from 0) on."""
+        """The batches of an epoch, from the `start`-th (from 0) on.
+
+        Raises:
+            TrainingError: a sample cannot be read.
+        """
         order = torch.arange(self.samples) if self.seed is None else epoch_order(self.samples, self.seed, epoch)
-        self._indices = [index.tolist() for index in order.split(self.batch_size)[start:]]
-        for inputs, targets in self._loader:
-            yield self.finish(inputs, targets)
+        self._indices.batches = [index.tolist() for index in order.split(self.batch_size)[start:]]
+        for number, batch in enumerate(self._loader, start):
+            if isinstance(batch, TrainingError):
+                raise batch
+            inputs, targets = self.finish(*batch)
+            if self.augment is not None and self.seed is not None:
+                inputs = self.augment(inputs, generator("augment", self.seed, epoch, number))
+            yield inputs, targets
 
 
 Loader = TensorLoader | WorkerLoader
@@ -124,8 +154,12 @@ def make_loaders(
     in_memory: bool,
     num_workers: int = 0,
     channels_last: bool = False,
+    augment: Augment | None = None,
 ) -> Loaders:
     """Make the batches of all parts; the training part is shuffled anew each epoch.
+
+    What a map-style data set gives as uint8 is kept so in memory, and normalised batch by batch: photographs
+    would take four times as much. Tensors are normalised once.
 
     Args:
         splits: raw parts.
@@ -137,11 +171,20 @@ def make_loaders(
         in_memory: hold everything as tensors on the device.
         num_workers: processes that load, if not in memory.
         channels_last: storage of image batches.
+        augment: of the batches of the training part, and of no other.
+
+    Raises:
+        ConfigError: a sample that is to be held in memory cannot be read.
     """
     channels_last = channels_last and len(splits.input_shape) == 3
+    if augment is not None:
+        augment = augment.to(device, dtype)
+
+    def normalize(inputs: Tensor) -> Tensor:
+        return splits.normalize(inputs, dtype)
 
     def finish(inputs: Tensor, targets: Tensor) -> Batch:
-        inputs = splits.normalize(inputs.to(device, non_blocking=True), dtype)
+        inputs = normalize(inputs.to(device, non_blocking=True))
         if channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return inputs, prepare(targets.to(device, non_blocking=True), dtype)
@@ -151,13 +194,20 @@ def make_loaders(
             return None
         samples_a_batch = batch_size if train else evaluation_batch_size(batch_size, splits.input_shape)
         order_seed = seed if train else None
+        of_train = augment if train else None
         if not in_memory:
-            return WorkerLoader(part, finish, samples_a_batch, order_seed, num_workers, device.type == "cuda")
-        raw_inputs, raw_targets = part if isinstance(part, tuple) else _load_all(part, num_workers)
-        inputs, targets = finish(raw_inputs, raw_targets)
+            pin_memory = device.type == "cuda"
+            return WorkerLoader(part, finish, samples_a_batch, order_seed, num_workers, pin_memory, of_train)
+        inputs, targets = part if isinstance(part, tuple) else _load_all(part, num_workers)
+        kept_raw = not isinstance(part, tuple) and inputs.dtype == torch.uint8
+        if kept_raw:
+            inputs, targets = inputs.to(device), prepare(targets.to(device), dtype)
+        else:
+            inputs, targets = finish(inputs, targets)
         if channels_last:
             inputs = inputs.permute(0, 2, 3, 1).contiguous()
-        return TensorLoader(inputs, targets, samples_a_batch, order_seed, channels_last)
+        by_batch = normalize if kept_raw else None
+        return TensorLoader(inputs, targets, samples_a_batch, order_seed, channels_last, by_batch, of_train)
 
     train = make(splits.train, True)
     assert train is not None
@@ -176,38 +226,46 @@ def epoch_order(samples: int, seed: int, epoch: int) -> Tensor:
 
 
 def _load_all(part: Dataset[Any], num_workers: int) -> Batch:
-    # With a generator of its own, as above.
-    batches = list(DataLoader(part, batch_size=256, num_workers=num_workers, generator=generator("load")))
-    return torch.cat([inputs for inputs, _ in batches]), torch.cat([targets for _, targets in batches])
+    """Read every sample once, in order.
 
-
-class _Batched(Dataset[Batch]):
-    """Tensors behind the `Dataset` interface, fetched a batch at a time."""
-
-    def __init__(self, part: Batch) -> None:
-        self.inputs, self.targets = part
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.inputs[index], self.targets[index]
-
-    def __getitems__(self, indices: list[int]) -> Batch:
-        return self.inputs[indices], self.targets[indices]
+    Raises:
+        ConfigError: one cannot be read.
+    """
+    count, first = size(part), 0
+    loader: DataLoader[Any] = DataLoader(
+        Samples(part),
+        batch_size=LOADED_AT_ONCE,
+        num_workers=num_workers,
+        collate_fn=_as_is,
+        generator=generator("load"),  # one of its own, as above
+    )
+    whole: list[Tensor] = []
+    for batch in tqdm(loader, "reading samples", unit="batch", leave=False, disable=None, delay=2):
+        if isinstance(batch, TrainingError):
+            raise ConfigError(str(batch)) from batch
+        # Written where it belongs at once: joined at the end, the samples would lie in memory twice.
+        whole = whole or [values.new_empty(count, *values.shape[1:]) for values in batch]
+        for place, values in zip(whole, batch, strict=True):
+            place[first : first + len(values)] = values
+        first += len(batch[0])
+    return whole[0], whole[1]
 
 
 class _Indices:
-    """The batch sampler: whatever indices the loader has set for this epoch."""
+    """The batch sampler: whatever indices the loader has set for this epoch.
 
-    def __init__(self, loader: WorkerLoader) -> None:
-        self._loader = loader
+    It knows nothing of the loader: in a circle of references the pipes to the workers may be closed before they are
+    told to end, and each is waited for 5 s.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._loader._indices)
+        return iter(self.batches)
 
     def __len__(self) -> int:
-        return len(self._loader._indices)
+        return len(self.batches)
 
 
 def _as_is(batch: Any) -> Any:

@@ -1,12 +1,16 @@
 """`data=mnist`: handwritten digits in four IDX files, read from disk or, once, downloaded."""
 
+from hashlib import md5
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from runner.data.fetch import fetch
 from runner.data.idx import IdxError, read_idx
+from runner.data.paths import full_path
+from runner.data.published import published
 from runner.data.source import Source
 from runner.errors import ConfigError
 
@@ -17,6 +21,9 @@ FILES = {
     "t10k-images-idx3-ubyte": 3,
     "t10k-labels-idx1-ubyte": 1,
 }
+
+# The data sets that come in such files look alike; the MD5 sums of the originals' test labels tell them apart.
+ORIGINALS = {"073c3904dfbd3e141ff8aa01cfde6b15": "MNIST", "8dea97a4e78c1bd1b5a6e8efbb870b6e": "FashionMNIST"}
 
 
 def mnist(
@@ -62,10 +69,7 @@ def load_four_files(
     """
     if root is None or not str(root).strip():
         raise ConfigError("data.root is empty: write data.root=<the folder that has the files, or gets them>")
-    try:
-        root = Path(str(root)).expanduser().absolute()
-    except RuntimeError as error:  # the home of a user who doesn't exist
-        raise ConfigError(f"data.root={root}: {error}; write the folder's full path") from error
+    root = full_path(root, "data.root")
 
     # torchvision's layout comes first, but a folder that has all files wins over one that lacks some.
     progress: dict[Path, tuple[int, int]] = {}
@@ -78,6 +82,11 @@ def load_four_files(
         folder = max(progress, key=lambda candidate: progress[candidate])
         arrays = _fetch_and_read(folder, layout)
 
+    there = ORIGINALS.get(md5(arrays["t10k-labels-idx1-ubyte"].tobytes(), usedforsecurity=False).hexdigest(), layout)
+    if there != layout:
+        raise ConfigError(
+            f"data.root={root}: the files in {folder} are those of {there}, not of {layout}; name another"
+        )
     problems: list[str] = []
     parts = []
     for part in ("train", "t10k"):
@@ -95,17 +104,12 @@ def load_four_files(
 
 def _fetch_and_read(folder: Path, layout: str) -> dict[str, np.ndarray]:
     """Download what the folder lacks, then read all of it."""
-    # Late: importing torchvision takes seconds, which only its list of mirrors and checksums is worth.
-    import torchvision.datasets
-
-    from runner.data.fetch import fetch
-
-    dataset = getattr(torchvision.datasets, layout)
+    dataset = published("mnist", layout)
     fetch(
         lambda: {f"{stem}.gz": fault for stem, fault in _read_files(folder)[1].items()},
         folder,
-        mirrors=dataset.mirrors,
-        checksums=dict(dataset.resources),
+        mirrors=dataset["mirrors"],
+        checksums=dict(dataset["resources"]),
     )
     arrays, faults = _read_files(folder)
     if faults:

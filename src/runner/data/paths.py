@@ -1,8 +1,39 @@
-"""A path the user typed, as a file that is there."""
+"""A path the user typed, as a file or a folder that is there."""
 
 from pathlib import Path
 
 from runner.errors import ConfigError, did_you_mean
+
+
+def full_path(path: str | Path, key: str) -> Path:
+    """Return the absolute path of what the config names by `key`, there or not.
+
+    Raises:
+        ConfigError: if it begins with the home of a user who doesn't exist.
+    """
+    try:
+        return Path(str(path)).expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigError(f"{key}={path}: {error}; write the full path") from error
+
+
+def find_data_folder(path: str | Path, key: str) -> Path:
+    """Return the absolute path of a folder the config names, as `find_data_file` does for a file.
+
+    Raises:
+        ConfigError: if there is no such folder.
+    """
+    folder = full_path(path, key)
+    try:
+        if folder.is_dir():
+            return folder
+        if folder.exists():
+            raise ConfigError(f"{key}={path} is a file; name a folder")
+        siblings = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()] if folder.parent.is_dir() else []
+    except OSError as error:
+        raise ConfigError(f"{key}={path} cannot be read: {error.strerror or error}; name another") from error
+    hint = did_you_mean(folder.name, siblings) if siblings else "write the folder's full path"
+    raise ConfigError(f"{key}={path}: there is no such folder in {folder.parent}; {hint}")
 
 
 def find_data_file(path: str | Path, key: str) -> Path:
@@ -15,10 +46,7 @@ def find_data_file(path: str | Path, key: str) -> Path:
     Raises:
         ConfigError: if there is no such file, or it is empty.
     """
-    try:
-        file = Path(str(path)).expanduser().absolute()
-    except RuntimeError as error:  # the home of a user who doesn't exist
-        raise ConfigError(f"{key}={path}: {error}; write the full path") from error
+    file = full_path(path, key)
     try:
         if file.is_dir():
             raise ConfigError(f"{key}={path} is a folder; name a file in it")

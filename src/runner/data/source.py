@@ -26,6 +26,8 @@ class Source:
         std: the inputs are divided by it afterwards; None computes it from the training samples.
         classes: the names of the classes 0, 1, ...; None if they have none.
         origin: where the samples came from: a path, a package.
+        columns: of the table that the samples came from, in its order; None if they came from none.
+        target: the one of them that is predicted.
     """
 
     name: str
@@ -35,3 +37,5 @@ class Source:
     std: float | list[float] | None = 1.0
     classes: list[str] | None = None
     origin: str = ""
+    columns: list[str] | None = None
+    target: str | None = None

@@ -1,18 +1,21 @@
 """A data set divided: limited, split by seed, normalised by its training samples, fingerprinted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingError
 from .source import Part, Source
 
 Batch = tuple[Tensor, Tensor]
+
+SAMPLED = 64  # samples that the fingerprint of a data set takes in, where it brings none of its own
+MEASURED = 1024  # samples that mean and std are computed from, where samples are loaded one by one
 
 
 def generator(purpose: str, *numbers: int) -> torch.Generator:
@@ -49,6 +52,7 @@ class Splits:
         normalize: from raw inputs to what the model sees.
         input_shape: of one sample.
         fingerprint: hash of contents and split.
+        columns, target: of the table that the samples came from, if they did.
     """
 
     name: str
@@ -60,14 +64,21 @@ class Splits:
     normalize: Normalize
     input_shape: tuple[int, ...]
     fingerprint: str
+    columns: Sequence[str] | None = None
+    target: str | None = None
 
     def targets(self) -> Tensor:
         """All targets of the training and test part, for the loss to see what they are."""
         return torch.cat([_targets(part) for part in (self.train, self.val, self.test) if part is not None])
 
     def nbytes(self, dtype: torch.dtype) -> int:
-        """Memory that all inputs take once they are held as tensors of that type."""
+        """Memory that all inputs take once they are held for training in that type.
+
+        What a map-style data set gives as uint8 is held as that.
+        """
         samples = sum(size(part) for part in (self.train, self.val, self.test))
+        if not isinstance(self.train, tuple) and _first(self.train)[0].dtype == torch.uint8:
+            dtype = torch.uint8
         return samples * int(torch.Size(self.input_shape).numel()) * dtype.itemsize
 
 
@@ -118,6 +129,8 @@ def split(source: Source, *, val_fraction: float, limit: int | None, seed: int) 
         normalize=_normalize(source, train),
         input_shape=tuple(_first(train)[0].shape),
         fingerprint=digest.hexdigest()[:32],
+        columns=source.columns,
+        target=source.target,
     )
 
 
@@ -136,7 +149,14 @@ def take(part: Part, index: Tensor) -> Part:
 
 
 def _first(part: Part) -> Batch:
-    return (part[0][0], part[1][0]) if isinstance(part, tuple) else part[0]
+    return (part[0][0], part[1][0]) if isinstance(part, tuple) else _read(part, 0)
+
+
+def _read(part: Dataset[Any], index: int) -> Batch:
+    try:
+        return part[index]
+    except TrainingError as error:  # no training yet
+        raise ConfigError(str(error)) from error
 
 
 def _targets(part: Part) -> Tensor:
@@ -151,16 +171,36 @@ def _targets(part: Part) -> Tensor:
 
 def _normalize(source: Source, train: Part) -> Normalize:
     mean, std = source.mean, source.std
-    if (mean is None or std is None) and isinstance(train, tuple):
-        values = Normalize(torch.tensor(0.0), torch.tensor(1.0))(train[0], torch.float64)
-        # Over everything but the channel of an image, or the feature of a row.
-        axes = tuple(axis for axis in range(values.ndim) if axis != 1)
-        mean = values.mean(axes).tolist() if mean is None else mean
-        if std is None:
-            std = values.std(axes, correction=0).tolist()
-            std = [s if s > 0 else 1.0 for s in (std if isinstance(std, list) else [std])]
+    if mean is None or std is None:
+        measured_mean, measured_std = _measure(train) if isinstance(train, tuple) else _measure_some(train)
+        mean = measured_mean.tolist() if mean is None else mean
+        std = torch.where(measured_std > 0, measured_std, 1.0).tolist() if std is None else std
     shape = _first(train)[0].shape
-    return Normalize(_by_channel("mean", mean or 0.0, shape), _by_channel("std", 1.0 if std is None else std, shape))
+    return Normalize(_by_channel("mean", mean, shape), _by_channel("std", std, shape))
+
+
+def _measure(train: Batch) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over everything but the channel of an image, or the feature of a row."""
+    values = _scale(train[0])
+    axes = tuple(axis for axis in range(values.ndim) if axis != 1)
+    return values.mean(axes), values.std(axes, correction=0)
+
+
+def _measure_some(train: Dataset[Any]) -> tuple[Tensor, Tensor]:
+    """The same of about `MEASURED` samples, one in memory at a time."""
+    moments = []
+    for inputs, _ in _spread(train, MEASURED):
+        values = _scale(torch.as_tensor(inputs))
+        values = values.reshape(len(values) if values.ndim else 1, -1)
+        moments.append(torch.stack([values.mean(1), values.square().mean(1)]))
+    mean, square = torch.stack(moments).mean(0)
+    variance = square - mean.square()
+    return mean, torch.where(variance > 1e-12 * square, variance, 0.0).sqrt()  # below it, rounding errors
+
+
+def _scale(inputs: Tensor) -> Tensor:
+    """As numbers, images scaled to [0, 1]."""
+    return Normalize(torch.tensor(0.0), torch.tensor(1.0))(inputs, torch.float64)
 
 
 def _by_channel(name: str, value: float | list[float], shape: torch.Size) -> Tensor:
@@ -179,7 +219,11 @@ def _by_channel(name: str, value: float | list[float], shape: torch.Size) -> Ten
 
 
 def _hash(part: Part | None, digest: Any) -> None:
-    """Feed the contents; of a data set that loads sample by sample, its length and 64 samples spread over it."""
+    """Feed the contents, or what stands for them.
+
+    Tensors go in whole. A data set that loads sample by sample may have a method `fingerprint() -> bytes`, of all
+    it holds; without one its length and `SAMPLED` samples spread over it stand for it.
+    """
     if part is None:
         return
     if isinstance(part, tuple):
@@ -187,9 +231,16 @@ def _hash(part: Part | None, digest: Any) -> None:
             digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
             digest.update(tensor.contiguous().numpy().data)
         return
-    count = size(part)
-    digest.update(repr(count).encode())
-    for index in range(0, count, max(1, count // 64)):
-        inputs, target = part[index]
+    if hasattr(part, "fingerprint"):
+        digest.update(part.fingerprint())
+        return
+    digest.update(repr(size(part)).encode())
+    for inputs, target in _spread(part, SAMPLED):
         digest.update(torch.as_tensor(inputs).contiguous().numpy().data)
         digest.update(repr(float(target)).encode())
+
+
+def _spread(part: Dataset[Any], count: int) -> Iterator[Any]:
+    """About so many samples of a data set, evenly spread over it."""
+    for index in range(0, size(part), max(1, size(part) // count)):
+        yield _read(part, index)

@@ -54,7 +54,7 @@ def draw(points: Sequence[Point], folder: Path, best_epoch: int | None = None, m
         for name in _metrics(curves):
             parts = {part: curves[f"{part}/{name}"] for part in PARTS if f"{part}/{name}" in curves}
             axes = _curve_axes(d, "optimizer step" if name.endswith("_step") else "epoch", *parts.values())
-            notes = _draw_parts(axes, name.removesuffix("_step"), parts)
+            notes = _draw_parts(axes, name, parts)
             if best_epoch and not name.endswith("_step"):
                 _mark_best(axes, best_epoch, monitor, curves, parts, name)
             _legend(axes, *notes)
@@ -64,6 +64,7 @@ def draw(points: Sequence[Point], folder: Path, best_epoch: int | None = None, m
         if "lr" in curves:
             axes = _curve_axes(d, "epoch (its first step)", curves["lr"])
             _plot(axes, *curves["lr"], "train")
+            axes.set_ylim(bottom=0)
             axes.set_ylabel("learning rate")
             d.save("learning_rate")
     return d.files
@@ -113,11 +114,13 @@ def _draw_parts(axes: Axes, name: str, parts: Mapping[str, Curve]) -> list[str]:
     Returns:
         What cannot be seen in the plot, in words.
     """
-    look = LOOKS.get(name, Look(name))
+    look = LOOKS.get(name.removesuffix("_step"), Look(name.removesuffix("_step")))
+    # What is logged within an epoch starts anew with each.
+    labels = PARTS | ({"train": "training: mean of the epoch so far"} if name.endswith("_step") else {})
     everything = np.concatenate([values for _, values in parts.values()])
     log_scale = look.log_scale and bool((everything > 0).any()) and not bool((everything < 0).any())
     for part, (steps, values) in parts.items():
-        _plot(axes, steps, look.factor * values, part, PARTS[part])
+        _plot(axes, steps, look.factor * values, part, labels[part])
     axes.set_ylabel(look.label)
     unseen = {"not finite": int(np.isnan(everything).sum())}
     if log_scale:

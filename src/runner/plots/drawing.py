@@ -75,7 +75,6 @@ def drawing(folder: Path) -> Iterator[Drawing]:
 
 
 def short(value: float) -> str:
-    """A number in few characters: 0.001, 2e-5."""
-    return re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].replace("+", ""), f"{value:g}").replace(
-        "-", "\N{MINUS SIGN}"
-    )
+    """A number in few characters: 0.001, 2e-5, 20,000."""
+    text = re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].replace("+", ""), f"{value:,g}")
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
-_FILES = ("config.yaml", "environment.txt", "run.log", "result.json", journal.NAME)
+_FILES = ("config.yaml", "samples.json", "environment.txt", "run.log", "result.json", journal.NAME)
 MODEL = "model"
 
 
@@ -39,7 +39,7 @@ def deliver(client: "MlflowClient", folder: Path, manifest: Manifest, state: Sta
 
 def _files(folder: Path, manifest: Manifest) -> Iterator[Path]:
     yield from (folder / name for name in _FILES if (folder / name).is_file())
-    for name in ("plots", "checkpoints") if manifest.log_checkpoints else ("plots",):
+    for name in ("plots", "profile", *(["checkpoints"] if manifest.log_checkpoints else [])):
         yield from (path for path in sorted((folder / name).rglob("*")) if path.is_file())
 
 

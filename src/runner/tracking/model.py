@@ -36,8 +36,8 @@ def save_model(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> N
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        with _silence():
-            _save(_portable(model), example, part)
+        with silence():
+            _save(portable(model), example, part)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     except Exception as error:  # torch.export raises anything, from its own errors to the model's
@@ -47,7 +47,7 @@ def save_model(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> N
         log.warning("the model is not logged to MLflow, torch.export can't take it: %.200s", reason)
 
 
-def _portable(model: torch.nn.Module) -> torch.nn.Module:
+def portable(model: torch.nn.Module) -> torch.nn.Module:
     """Copy the model to the CPU as it evaluates, without the wrapper of `torch.compile`."""
     model = copy.deepcopy(getattr(model, "_orig_mod", model)).cpu().eval()
     # Weights in channels_last would make the graph expect that layout of its input.
@@ -97,11 +97,15 @@ def _public(number: str) -> str:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep what torch.export and MLflow have to say about their own insides off the terminal."""
     loggers = [logging.getLogger(name) for name in ("torch", "mlflow")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.errors import ConfigError
 from runner.tracking.uri import redact, sqlite_file, strip_credentials
 
 if TYPE_CHECKING:
@@ -115,26 +114,6 @@ def get_or_create_experiment(client: "MlflowClient", uri: str, name: str, artifa
             f"`mlflow experiments restore -x {experiment.experiment_id}` brings it back"
         )
     return str(experiment.experiment_id)
-
-
-def find_run_folder(run_id: str, uri: str) -> Path:
-    """Find the folder of a run that MLflow knows.
-
-    Raises:
-        ConfigError: there is no such run, or its folder is on another machine or gone.
-    """
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = connect(uri).get_run(run_id)
-    except (MlflowException, StoreError) as error:
-        raise ConfigError(f"run {run_id} was not found in {strip_credentials(uri)}: {explain(error)}") from error
-    folder = run.data.tags.get("runner.folder")
-    if folder is None:
-        raise ConfigError(f"run {run_id} was not made by runner: it has no tag runner.folder")
-    if not Path(folder).is_dir():
-        raise ConfigError(f"the folder of run {run_id} is not here (it was {folder}): give its present place instead")
-    return Path(folder)
 
 
 def explain(error: BaseException) -> str:

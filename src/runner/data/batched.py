@@ -1,0 +1,49 @@
+"""Data sets whose samples are fetched a batch at a time, as `torch.utils.data.DataLoader` then does."""
+
+from typing import Any
+
+from torch.utils.data import Dataset, default_collate
+
+from ..errors import TrainingError
+from .splits import Batch, size
+
+
+class Tensors(Dataset[Batch]):
+    """Tensors behind the `Dataset` interface, fetched a batch at a time."""
+
+    def __init__(self, part: Batch) -> None:
+        self.inputs, self.targets = part
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.inputs[index], self.targets[index]
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        return self.inputs[indices], self.targets[indices]
+
+
+class Samples(Dataset[Batch]):
+    """A map-style data set fetched a batch at a time.
+
+    A sample that cannot be read is returned as the error it is: raised in a worker, it would arrive as a text
+    with a traceback in it.
+    """
+
+    def __init__(self, part: Dataset[Any]) -> None:
+        self.part = part
+
+    def __len__(self) -> int:
+        return size(self.part)
+
+    def __getitem__(self, index: int) -> Batch:
+        inputs, targets = self.part[index]
+        return inputs, targets
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        fetch = getattr(self.part, "__getitems__", None)
+        try:
+            return default_collate(fetch(indices) if fetch else [self.part[index] for index in indices])
+        except TrainingError as error:
+            return error

@@ -1,0 +1,271 @@
+"""New samples for a trained model: out of a file, a folder of images, or the command line."""
+
+import ast
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data.image_file import EXTENSIONS, is_image, read_image
+from .data.paths import find_data_file
+from .errors import ConfigError, TrainingError
+from .samples import Samples
+
+log = logging.getLogger("runner")
+
+KINDS = "a .csv, .npy, .npz or .pt file, an image, a folder of images, or [numbers]"
+NAMES_SHOWN = 5
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Pillow's name for images of so many channels."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Samples that are there, and read when they are wanted.
+
+    Attributes:
+        names: of the samples: their numbers from 0, or file names.
+        load: (first, last + 1) -> raw inputs (n, ...) as a run's data set gives them.
+    """
+
+    names: Sequence[str | int]
+    load: Callable[[int, int], Tensor]
+
+    def batches(self, size: int) -> Iterator[tuple[Sequence[str | int], Tensor]]:
+        """All of them, `size` at a time."""
+        for first in range(0, len(self.names), size):
+            last = min(first + size, len(self.names))
+            yield self.names[first:last], self.load(first, last)
+
+
+def read(value: str, samples: Samples) -> Inputs:
+    """Find new samples, and see that a model takes them.
+
+    Args:
+        value: a file, a folder, or a list of numbers such as `[4,5]` or `[[1,2],[3,4]]`.
+        samples: what the model takes. One sample may come without the batch axis, grey images without that of
+            the channel. Integers are pixels from 0 to 255 where the run had those; floats are as the data set gave
+            them, that is pixels from 0 to 1.
+
+    Raises:
+        ConfigError: there are none, or they have another shape.
+    """
+    given = f"input={value if len(value) <= 80 else value[:77] + '...'}"
+    path = Path(value).expanduser()
+    if value.lstrip().startswith("[") and not _is_there(path):
+        return _from_tensor(_parse_list(value, given), samples, given)
+    if _is_there(path) and path.is_dir():
+        return _from_images(_images_in(path, given), path, samples, given)
+    path = find_data_file(value, "input")
+    suffix = path.suffix.lower()
+    if suffix in EXTENSIONS:
+        return _from_images([path], path.parent, samples, given)
+    if suffix in (".csv", ".tsv", ".txt"):
+        return _from_tensor(_read_table(path, samples, given), samples, given)
+    if suffix in (".npy", ".npz", ".pt"):
+        return _from_tensor(_read_array(path, given), samples, given)
+    raise ConfigError(f"{given} is of no kind that is known here: write {KINDS}")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a list of numbers may be longer than any file's name
+        return False
+
+
+def _parse_list(value: str, given: str) -> Tensor:
+    try:
+        numbers = ast.literal_eval(value.strip())
+        array = np.array(numbers)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        uneven = "inhomogeneous" in str(error)
+        why = "its lists have different lengths" if uneven else "it is not a list of numbers"
+        raise ConfigError(f"{given}: {why}; write one sample as [4,5], several as [[1,2],[3,4]]") from error
+    return _as_tensor(array, given)
+
+
+def _read_array(path: Path, given: str) -> Tensor:
+    """The array of a file; nothing that could run code is loaded."""
+    try:
+        if path.suffix.lower() == ".pt":
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            content = np.load(path, allow_pickle=False)
+            if not isinstance(content, np.ndarray):
+                with content:
+                    content = dict(content)
+    except Exception as error:  # whatever a damaged file, or one with code in it, raises
+        raise ConfigError(
+            f"{given} cannot be read: it is damaged, or holds more than numbers, which could run code when loaded"
+        ) from error
+    if isinstance(content, dict):
+        if "inputs" not in content and len(content) != 1:
+            names = ", ".join(map(str, list(content)[:NAMES_SHOWN])) or "nothing"
+            raise ConfigError(f"{given} holds {names}: store the samples alone, or under the name inputs")
+        content = content["inputs"] if "inputs" in content else next(iter(content.values()))
+    return _as_tensor(content, given)
+
+
+def _as_tensor(values: Any, given: str) -> Tensor:
+    """uint8, int64 or float32."""
+    if isinstance(values, Tensor):
+        values = values.detach().float().numpy() if values.is_floating_point() else values.detach().numpy()
+    kind = getattr(getattr(values, "dtype", None), "kind", None)
+    if kind not in ("b", "i", "u", "f"):
+        raise ConfigError(f"{given} must hold numbers only, not {getattr(values, 'dtype', type(values).__name__)}")
+    if values.dtype == np.uint8:
+        return torch.from_numpy(np.array(values))
+    with np.errstate(over="ignore"):  # becomes infinite, which is an error later
+        return torch.from_numpy(values.astype(np.float32 if kind == "f" else np.int64))
+
+
+def _read_table(path: Path, samples: Samples, given: str) -> Tensor:
+    """The rows of a table, (N, features) or, for a model of other samples, (N, ...) of as many numbers."""
+    import pandas as pd
+
+    from .data.csv_file import read_frame
+
+    frame = read_frame(path, "input", samples.target)
+    if len(frame) == 0:
+        raise ConfigError(f"{given} has no samples, only a header: give one at least")
+    headless = list(frame.columns) == [str(number) for number in range(len(frame.columns))]
+    if samples.features is not None:
+        frame = _features(frame, samples, headless, given)
+    text = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
+    if text:
+        raise ConfigError(f"{given} has text where numbers are needed, in {_list(text)}: mend it, or drop the column")
+    if missing := [name for name in frame.columns if frame[name].isna().any()]:
+        raise ConfigError(f"{given} has missing values in {_list(missing)}: fill them in, or drop the rows")
+    values = _as_tensor(frame.to_numpy(), given)
+    shape = samples.input_shape
+    if values.shape[1:].numel() == torch.Size(shape).numel():
+        values = values.reshape(len(values), *shape)
+    return values
+
+
+def _features(frame: Any, samples: Samples, headless: bool, given: str) -> Any:
+    """The columns that the model was trained on, in their order: by name, or by place if they have none."""
+    features, columns = samples.features, samples.columns
+    assert features is not None and columns is not None
+    if headless and len(frame.columns) == len(features):
+        return frame.set_axis(features, axis=1)
+    if headless and len(frame.columns) == len(columns):
+        return frame.set_axis(columns, axis=1)[features]
+    if headless:
+        raise ConfigError(
+            f"{given} has {len(frame.columns)} columns, the model was trained on {len(features)}: {_list(features)}"
+        )
+    if lacking := [name for name in features if name not in frame.columns]:
+        raise ConfigError(
+            f"{given} lacks the columns {_list(lacking)}, which the model was trained on; it has {_list(frame.columns)}"
+        )
+    return frame[features]
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(map(str, list(names)[:NAMES_SHOWN])) + (", ..." if len(names) > NAMES_SHOWN else "")
+
+
+def _from_tensor(values: Tensor, samples: Samples, given: str) -> Inputs:
+    inputs = _as_raw(_with_batch_axis(values, samples, given), samples, given)
+    return Inputs(range(len(inputs)), lambda first, last: inputs[first:last])
+
+
+def _with_batch_axis(values: Tensor, samples: Samples, given: str) -> Tensor:
+    shape = torch.Size(samples.input_shape)
+    grey = len(shape) == 3 and shape[0] == 1
+    if values.shape[1:] == shape and values.ndim:
+        inputs = values
+    elif values.shape == shape:
+        inputs = values.unsqueeze(0)
+    elif grey and values.ndim in (2, 3) and values.shape[-2:] == shape[1:]:
+        inputs = values.reshape(-1, *shape)
+    else:
+        wanted = ", ".join(map(str, shape))
+        raise ConfigError(
+            f"{given} has the shape ({', '.join(map(str, values.shape))}), the model takes ({wanted}) for one sample,"
+            f" or (N, {wanted}) for several"
+        )
+    if len(inputs) == 0:
+        raise ConfigError(f"{given} has no samples: give one at least")
+    return inputs
+
+
+def _as_raw(inputs: Tensor, samples: Samples, given: str) -> Tensor:
+    """As the run's data set gives samples: uint8 pixels, which are scaled to [0, 1] later, or float32."""
+    low, high = inputs.min().item(), inputs.max().item()
+    if inputs.is_floating_point():
+        if not bool(inputs.isfinite().all()):
+            bad = (~inputs.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+            raise ConfigError(f"{given} has values that are NaN or infinite, in sample {_list(list(map(str, bad)))}")
+        if samples.dtype == "uint8" and (low < 0 or high > 1):
+            raise ConfigError(
+                f"{given} has values from {low:g} to {high:g}: pixels are floats from 0 to 1, or integers from 0 to 255"
+            )
+        return inputs
+    if inputs.dtype == torch.uint8 and (samples.dtype == "uint8" or samples.images):
+        return inputs
+    if samples.dtype == "uint8":
+        if low < 0 or high > 255:
+            raise ConfigError(
+                f"{given} has values from {low} to {high}: pixels are integers from 0 to 255, or floats from 0 to 1"
+            )
+        return inputs.to(torch.uint8)
+    return inputs.float()
+
+
+def _images_in(folder: Path, given: str) -> list[Path]:
+    found = [path for path in sorted(folder.rglob("*")) if is_image(path.name) and path.is_file()]
+    if not found:
+        raise ConfigError(f"{given} has no images in it ({' '.join(EXTENSIONS)}): write {KINDS}")
+    return found
+
+
+def _from_images(paths: list[Path], folder: Path, samples: Samples, given: str) -> Inputs:
+    if not samples.images or samples.input_shape[0] not in MODES:
+        shape = ", ".join(map(str, samples.input_shape))
+        raise ConfigError(f"{given} is an image, the model takes samples of shape ({shape}): write {KINDS}")
+    _, height, width = samples.input_shape
+    resized = 0
+
+    def load(first: int, last: int) -> Tensor:
+        nonlocal resized
+        found = []
+        for path in paths[first:last]:
+            image, size = _read_image(path, samples.input_shape)
+            # Those of an image_folder were resized for training too.
+            if size != (width, height) and samples.data != "image_folder":
+                resized += 1
+                if resized == 1:
+                    log.info(
+                        "resized    to %dx%d pixels: %s and others that have not that size", width, height, path.name
+                    )
+            found.append(image)
+        return torch.stack(found)
+
+    return Inputs([path.relative_to(folder).as_posix() for path in paths], load)
+
+
+def _read_image(path: Path, shape: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
+    """uint8 (C, H, W), as training reads image files, and the width and height that it had."""
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    try:
+        with Image.open(path) as file:
+            size = file.size
+            if height != width or channels == 4:
+                image = ImageOps.exif_transpose(file).convert(MODES[channels]).resize((width, height))
+                return torch.from_numpy(np.array(image)).reshape(height, width, channels).permute(2, 0, 1), size
+        return read_image(path, height, channels), size
+    except TrainingError as error:
+        raise ConfigError(str(error).replace("data.path: ", "input: ", 1)) from error
+    except OSError as error:  # Pillow's own are of this kind
+        raise ConfigError(f"input: {path} cannot be read as an image ({error}): replace it, or move it away") from error

@@ -1,0 +1,163 @@
+"""Predictions for new samples: `python -m runner.predict run=<run> input=<file or [values]> [output=<file>]`."""
+
+import csv
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from . import schema
+from .errors import ConfigError
+from .folders import short
+from .saved import SavedRun, find
+from .tracking.options import choice, command, is_true, required
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger("runner")
+
+USAGE = (
+    "python -m runner.predict run=<run dir or MLflow run id> input=<file or [values]> [key=value ...]:\n"
+    "predict new samples by a run's best weights, as a CSV table."
+)
+OPTIONS = {
+    "run": "the run: its folder, or its MLflow run id",
+    "input": "the samples: a .csv, .npy, .npz or .pt file, an image, a folder of images, or [4,5], or [[1,2],[3,4]]",
+    "output": "the file to write; by default standard output",
+    "device": "where to compute: auto (the default), cpu, cuda or mps",
+    "tracking.uri": "the MLflow store that knows the run; by default that of the outputs folder",
+    "runner.quiet": "true: print warnings only",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the table alone goes to standard output.
+
+    Returns:
+        0, or 2 for a wrong argument.
+    """
+    return command(argv, USAGE, OPTIONS, _main)
+
+
+def _main(options: dict[str, str]) -> int:
+    from . import console
+
+    device = choice(options, "device", schema.CHOICES["device.name"], "auto")
+    value = required(options, "input", "file or [values]")
+    output = _output(options.get("output"))
+    console.set_up(is_true(options, "runner.quiet"))
+    run = find(required(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
+    from . import inputs
+    from .data.loading import evaluation_batch_size
+
+    predictor = Predictor(run, device)
+    new = inputs.read(value, predictor.samples)
+    used = predictor.weights
+    log.info("weights    %s%s", used.source, f" (epoch {used.epoch})" if used.epoch else "")
+    size = evaluation_batch_size(1, predictor.samples.input_shape)
+    with _opened(output) as file:
+        table = csv.writer(file, lineterminator="\n")
+        for first, (names, raw) in enumerate(new.batches(size)):
+            header, rows = predictor.table(predictor(raw))
+            if first == 0:
+                table.writerow(["sample", *header])
+            table.writerows([name, *row] for name, row in zip(names, rows, strict=True))
+    if output is not None:
+        count = len(new.names)
+        log.info("written    %s: %s prediction%s", short(output), f"{count:,}", "" if count == 1 else "s")
+    return 0
+
+
+class Predictor:
+    """A run's best model, for samples as its data set had them: `Predictor(find("outputs/runs/..."))(inputs)`.
+
+    It computes in the format of the weights, without autocast.
+
+    Args:
+        run: its folder, or what MLflow has of it; the data it was trained on need not be here.
+        device: auto, cpu, cuda or mps.
+
+    Raises:
+        ConfigError: something of the run is not to be had.
+    """
+
+    def __init__(self, run: SavedRun, device: str = "cpu") -> None:
+        from . import device as device_room
+        from .loss import Loss
+        from .target import call
+        from .weights import trained_model
+
+        self.samples, self.model, self.weights = trained_model(run)
+        self.device = device_room.resolve(device).torch
+        self.model.to(self.device)
+        self.dtype = next(self.model.parameters()).dtype
+        self.loss = call("loss", run.config["loss"], Loss)
+
+    def __call__(self, raw: "Tensor") -> "Tensor":
+        """Raw inputs (N, ...), uint8 pixels or floats, -> outputs (N, K) on the CPU: logits or values."""
+        import torch
+
+        with torch.inference_mode():
+            return self.model(self.samples.normalize(raw.to(self.device), self.dtype)).cpu()
+
+    def table(self, outputs: "Tensor") -> tuple[list[str], Iterator[list[object]]]:
+        """Outputs (N, K) as columns: the class and the probabilities of all, or the values.
+
+        Returns:
+            The names of the columns, and the rows.
+        """
+        from .loss import BCEWithLogits
+
+        probabilities = self.loss.probabilities(outputs)
+        if probabilities is not None:
+            count = probabilities.shape[1]
+            classes = self.samples.classes or [str(number) for number in range(count)]
+            chosen = probabilities.argmax(dim=1).tolist()
+            rows = zip(chosen, probabilities.numpy(), strict=True)
+            return ["class", *(f"p_{name}" for name in classes)], ([classes[c], *map(str, p)] for c, p in rows)
+        count = outputs.shape[1]
+        name = "value"
+        if isinstance(self.loss, BCEWithLogits):  # several questions at once: the probability of each one's yes
+            name, outputs = "p", outputs.sigmoid()
+        header = [name] if count == 1 else [f"{name}_{number}" for number in range(count)]
+        return header, ([*map(str, values)] for values in outputs.numpy())
+
+
+def _output(value: str | None) -> Path | None:
+    """The file to write; None is standard output.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    if value is None:
+        return None
+    path = Path(value).expanduser().absolute()
+    if path.is_dir():
+        raise ConfigError(f"output={value} is a folder: name a file in it, such as output={value}/predictions.csv")
+    if not path.parent.is_dir():
+        raise ConfigError(f"output={value}: there is no folder {path.parent}; make it, or write another file")
+    return path
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[TextIO]:
+    """The file, there when it is whole; or standard output."""
+    if output is None:
+        yield sys.stdout
+        return
+    fresh = output.with_name(f".{output.name}.tmp")
+    try:
+        with fresh.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        fresh.replace(output)
+    except OSError as error:
+        raise ConfigError(f"output={output} cannot be written: {error.strerror or error}") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""`python -m runner.export`: files that give what the model gives, or none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from runner import export
+from runner.saved import find
+from runner.weights import trained_model
+from trained import place, table, train
+
+MODULE = """
+import torch
+class Branches(torch.nn.Linear):
+    def __init__(self, num_outputs): super().__init__(64, num_outputs)
+    def forward(self, x):
+        x = x.flatten(1)
+        return super().forward(x if x.sum() > 0 else -x)
+class Frozen(torch.nn.Linear):
+    def __init__(self, num_outputs): super().__init__(64, num_outputs)
+    def forward(self, x): return super().forward(x.flatten(1)) * (1 if x.is_meta or len(x) != 7 else 2)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with place(tmp_path_factory.mktemp("export")) as folder, pytest.MonkeyPatch.context() as patch:
+        (folder / "exported_models.py").write_text(MODULE)
+        patch.syspath_prepend(str(folder))
+        table(folder / "price.csv", "price")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def images(there: Path) -> Path:
+    """Convolutions, in channels_last storage while they are trained; with averaged weights."""
+    return train("images", "model=cnn", "model.dropout=0.5", "trainer.ema_decay=0.9")
+
+
+@pytest.fixture(scope="module")
+def value(there: Path) -> Path:
+    return train("value", "data=csv", "data.path=price.csv", "data.target=price", "loss=mse", "precision=fp64")
+
+
+def wanted(run: Path, raw: Tensor) -> Tensor:
+    """What the model itself says of raw samples."""
+    samples, model, _ = trained_model(find(str(run)))
+    with torch.no_grad():
+        return model(samples.normalize(raw, next(model.parameters()).dtype))
+
+
+@pytest.mark.parametrize("name", ["images", "value"])
+def test_torch_export_gives_what_the_model_gives_for_any_number_of_samples(
+    name: str, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, shape = request.getfixturevalue(name), (1, 8, 8) if name == "images" else (2,)
+    capfd.readouterr()
+    assert export.main([f"run={run}"]) == 0
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    lines = printed.err.splitlines()
+    assert [line.split()[0] for line in lines] == ["weights", "written", "takes", "gives", "checked"]
+    assert lines[1].startswith(f"written    {name}/export/model.pt2 (")
+    assert f"inputs: float32 (N, {str(shape)[1:-1].removesuffix(',')})" in lines[2]
+    kinds = {"images": "outputs: float32 (N, 10), logits", "value": "outputs: float64 (N, 1), values"}
+    assert kinds[name] in lines[3]
+    assert [path.name for path in (run / "export").iterdir()] == ["model.pt2"]
+    model = torch.export.load(run / "export" / "model.pt2").module()
+    for count in (1, 3, 50):
+        raw = torch.rand(count, *shape)
+        assert torch.allclose(model(raw), wanted(run, raw), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["images", "value"])
+def test_onnx_gives_what_the_model_gives_and_nothing_else_is_printed(
+    name: str, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str], there: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    run, shape = request.getfixturevalue(name), (1, 8, 8) if name == "images" else (2,)
+    capfd.readouterr()
+    assert export.main([f"run={run}", "format=onnx", f"output={there}/{name} model.onnx"]) == 0
+    printed = capfd.readouterr()
+    assert printed.out == "" and len(printed.err.splitlines()) == 5
+    session = onnxruntime.InferenceSession(there / f"{name} model.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == ["N", *shape]
+    for count in (1, 3, 50):
+        raw = torch.rand(count, *shape)
+        (given,) = session.run(["outputs"], {"inputs": raw.numpy()})
+        assert torch.allclose(torch.from_numpy(given), wanted(run, raw), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("Branches", "format=torch_export: this model cannot be exported: "),
+        ("Frozen", "format=torch_export: "),
+    ],
+)
+def test_a_model_that_cannot_be_exported_leaves_no_file(
+    target: str, words: str, there: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = train(target, "model=custom", f"model._target_=exported_models.{target}")
+    capfd.readouterr()
+    assert export.main([f"run={run}"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {words}")
+    assert not (run / "export").exists()
+
+
+def test_a_file_that_gives_something_else_is_taken_away(
+    value: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = export._write
+
+    def wrong(served: torch.nn.Module, *rest: object) -> object:
+        with torch.no_grad():
+            served.model.layers[-1].bias += 1e-3
+        return written(served, *rest)
+
+    monkeypatch.setattr(export, "_write", wrong)
+    Path("kept.pt2").write_bytes(b"another")
+    assert export.main(["run=value", "output=kept.pt2"]) == 2
+    assert "the file's outputs differ from the model's by " in capsys.readouterr().err
+    assert Path("kept.pt2").read_bytes() == b"another"
+    assert not list(Path().glob(".kept*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["format=onxx"], "format=onxx is not a choice: did you mean onnx?"),
+        (["output=model.onnx"], "output=model.onnx must end in .pt2 for format=torch_export"),
+        (["output=no/model.pt2"], "output=no/model.pt2: there is no folder"),
+        (["formt=onnx"], "formt is no option of this command: did you mean format?"),
+    ],
+)
+def test_wrong_options(arguments: list[str], words: str, value: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export.main(["run=value", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {words}")
+
+
+def test_without_its_packages_onnx_names_them(
+    value: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "ONNX_PACKAGES", ("onnx", "no_such_package"))
+    assert export.main(["run=value", "format=onnx"]) == 2
+    assert capsys.readouterr().err.splitlines()[0].endswith("no_such_package: pip install 'runner[export]'")

@@ -1,0 +1,352 @@
+"""`python -m runner.predict`: new samples of every kind, checked against what the model was trained on."""
+
+import csv
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import REPOSITORY
+from runner import inputs, predict
+from runner.data.digits import digits
+from runner.data.idx import read_idx
+from runner.data.image_file import read_image
+from runner.errors import ConfigError
+from runner.inputs import read
+from runner.predict import Predictor
+from runner.samples import Samples
+from runner.saved import find
+from trained import place, table, train
+
+MNIST = Path(os.environ.get("RUNNER_DATA") or REPOSITORY.parent / "shared" / "data")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with place(tmp_path_factory.mktemp("predict")) as folder:
+        table(folder / "price.csv", "price")
+        table(folder / "kind.csv", "kind")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def value(there: Path) -> Path:
+    """A regression of a table's middle column; the table is gone."""
+    return gone(train("value", "data=csv", "data.path=price.csv", "data.target=price", "loss=mse", "optimizer=adamw"))
+
+
+@pytest.fixture(scope="module")
+def kind(there: Path) -> Path:
+    """One yes-or-no question, of classes with names."""
+    return gone(train("kind", "data=csv", "data.path=kind.csv", "data.target=kind", "loss=bce_with_logits"))
+
+
+@pytest.fixture(scope="module")
+def images(there: Path) -> Path:
+    """Classes of images; they come with a package, so they cannot be gone."""
+    return train("images", "data.mean=0.25", "trainer.ema_decay=0.5")
+
+
+def gone(run: Path) -> Path:
+    """Take away the data that a run was trained on."""
+    for path in Path.cwd().glob("*.csv"):
+        path.rename(path.with_suffix(".gone"))
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _tables_are_there_for_the_next_run(there: Path) -> Iterator[None]:
+    yield
+    for path in there.glob("*.gone"):
+        path.rename(path.with_suffix(".csv"))
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[list[dict[str, str]], str]:
+    """The rows on standard output, and what is on standard error."""
+    code = predict.main([f"run={arguments[0]}", *arguments[1:]])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return list(csv.DictReader(io.StringIO(captured.out))), captured.err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that says what is wrong."""
+    assert predict.main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    *before, line = captured.err.splitlines()
+    assert [text.split()[0] for text in before] in ([], ["weights"])  # an image is read when it is its turn
+    return line.removeprefix("error: ")
+
+
+def outputs(run: Path, raw: torch.Tensor) -> torch.Tensor:
+    """Of the best weights, with the normalisation done by hand."""
+    state = torch.load(run / "checkpoints" / "best.pt", weights_only=True)
+    _, model, _ = predict_model(run)
+    model.load_state_dict(state["ema"]["weights"] if state["ema"] else state["model"])
+    return model(raw).detach()
+
+
+def predict_model(run: Path) -> tuple[Samples, torch.nn.Module, object]:
+    from runner.weights import trained_model
+
+    return trained_model(find(str(run)))
+
+
+class TestValues:
+    def test_a_sample_on_the_command_line(self, value: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        rows, err = printed(capsys, "value", "input=[4,5]")
+        several, _ = printed(capsys, "value", "input=[[1, 2], [4, 5.0]]", "runner.quiet=true")
+        assert list(rows[0]) == ["sample", "value"] and rows[0]["sample"] == "0"
+        assert [row["sample"] for row in several] == ["0", "1"]
+        assert float(several[1]["value"]) == pytest.approx(float(rows[0]["value"]), rel=1e-5)
+        assert err.splitlines() == ["weights    value (epoch 2)"]
+
+    def test_it_is_the_model_on_normalised_inputs(self, value: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with Path("price.csv").open() as file:
+            table = [[float(row["width"]), float(row["height"])] for row in csv.DictReader(file)]
+        samples, _, _ = predict_model(value)
+        mean, std = np.array(samples.mean), np.array(samples.std)
+        assert mean.shape == (2,) and abs(mean - np.mean(table, axis=0)).max() < 1, "of the training rows"
+        wanted = outputs(value, torch.tensor((np.array([[4.0, 5.0]]) - mean) / std).float())
+        rows, _ = printed(capsys, "value", "input=[4,5]")
+        assert float(rows[0]["value"]) == pytest.approx(wanted.item(), rel=1e-5)
+
+    def test_tables_are_read_by_the_names_of_their_columns(
+        self, value: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        (wanted,), _ = printed(capsys, "value", "input=[4,5]")
+        for text in (
+            "width,price,height\n4,77,5\n",  # as trained on, the target too
+            "height;id;width\n5;abc;4\n",  # another order, a column of no concern
+            "4,5\n",  # no names: the features
+            "4,77,5\n",  # no names: all columns
+        ):
+            (tmp_path / "new.csv").write_text(text)
+            (row,), _ = printed(capsys, "value", f"input={tmp_path}/new.csv")
+            assert row == wanted, text
+
+    def test_into_a_file(self, value: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = ["run=value", "input=[[1,2],[4,5]]", "output=new predictions.csv"]
+        assert predict.main(arguments) == 0
+        captured = capsys.readouterr()
+        assert captured.out == "" and captured.err.splitlines()[-1] == "written    new predictions.csv: 2 predictions"
+        rows, _ = printed(capsys, "value", "input=[[1,2],[4,5]]")
+        with Path("new predictions.csv").open() as file:
+            assert list(csv.DictReader(file)) == rows
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("width,depth\n1,2\n", "lacks the columns height, which the model was trained on; it has width, depth"),
+            ("1,2,3,4\n", "has 4 columns, the model was trained on 2: width, height"),
+            ("width,height\n1,x\n2,3\n", "has text where numbers are needed, in height"),
+            ("width,height\n1,\n2,3\n", "has missing values in height: fill them in"),
+            ("width,height\n", "has no samples, only a header: give one at least"),
+            ("", "is empty"),
+        ],
+    )
+    def test_a_table_that_does_not_fit(
+        self, text: str, words: str, value: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        (tmp_path / "new.csv").write_text(text)
+        line = refused(capsys, "run=value", f"input={tmp_path}/new.csv")
+        assert line.startswith(f"input={tmp_path}/new.csv") and words in line
+
+
+class TestClasses:
+    def test_the_class_and_the_probability_of_each(self, kind: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tall, wide), _ = printed(capsys, "kind", "input=[[2, 8], [8, 2]]")
+        assert list(tall) == ["sample", "class", "p_tall", "p_wide"]
+        for row in (tall, wide):
+            p = {name: float(row[f"p_{name}"]) for name in ("tall", "wide")}
+            assert sum(p.values()) == pytest.approx(1, abs=1e-6) and row["class"] == max(p, key=p.__getitem__)
+        samples, _, _ = predict_model(kind)
+        raw = torch.tensor([[2.0, 8.0], [8.0, 2.0]])
+        logits = outputs(kind, ((raw - torch.tensor(samples.mean)) / torch.tensor(samples.std)).float())
+        assert [float(row["p_wide"]) for row in (tall, wide)] == pytest.approx(logits.sigmoid().flatten().tolist())
+
+    def test_files_of_arrays(self, images: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        raw = digits().test[0][:4]
+        np.save(tmp_path / "a.npy", raw.numpy())
+        np.savez(tmp_path / "b.npz", inputs=raw.squeeze(1).numpy(), targets=np.zeros(4))  # grey: no channel
+        torch.save(raw.double(), tmp_path / "c.pt")
+        torch.save({"inputs": raw}, tmp_path / "d.pt")
+        (tmp_path / "e.csv").write_text("\n".join(",".join(map(str, row)) for row in raw.flatten(1).tolist()))
+        logits = outputs(images, (raw - 0.25) / 0.3764)
+        for name in ("a.npy", "b.npz", "c.pt", "d.pt", "e.csv"):
+            rows, _ = printed(capsys, "images", f"input={tmp_path}/{name}")
+            given = torch.tensor([[float(row[f"p_{digit}"]) for digit in range(10)] for row in rows])
+            assert torch.allclose(given, logits.softmax(1), atol=1e-6), name
+            assert [int(row["class"]) for row in rows] == logits.argmax(1).tolist()
+        np.save(tmp_path / "one.npy", raw[0].numpy())
+        one, _ = printed(capsys, "images", f"input={tmp_path}/one.npy")
+        assert len(one) == 1 and one[0]["class"] == rows[0]["class"]
+
+    def test_images(self, images: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        raw = (digits().test[0][:3, 0] * 255).round().byte()
+        (tmp_path / "more").mkdir()
+        for name, pixels in zip(("b.png", "a.png", "more/c.png"), raw, strict=True):
+            Image.fromarray(pixels.numpy()).save(tmp_path / name)
+        (tmp_path / "notes.txt").write_text("no image")
+        rows, err = printed(capsys, "images", f"input={tmp_path}")
+        assert [row["sample"] for row in rows] == ["a.png", "b.png", "more/c.png"]
+        np.save("pixels.npy", raw.numpy()[[1, 0, 2]])
+        same, _ = printed(capsys, "images", "input=pixels.npy")
+        assert [list(row.values())[1:] for row in rows] == [list(row.values())[1:] for row in same]
+        assert "resized" not in err
+        Image.fromarray(raw[0].numpy()).resize((24, 16), Image.Resampling.NEAREST).convert("RGBA").save("large.png")
+        (row,), err = printed(capsys, "images", "input=large.png")
+        assert row["sample"] == "large.png"
+        assert "resized    to 8x8 pixels: large.png and others that have not that size" in err
+
+    @pytest.mark.parametrize(
+        ("value", "words"),
+        [
+            ("[4,5]", "has the shape (2), the model takes (1, 8, 8) for one sample, or (N, 1, 8, 8) for several"),
+            ("[[1,2],[3]]", "its lists have different lengths; write one sample as [4,5], several as [[1,2],[3,4]]"),
+            ("[a,b]", "it is not a list of numbers"),
+            ("['a']", "must hold numbers only"),
+            ("[]", "has the shape (0)"),
+            ("none.npy", "there is no such file"),
+            ("bad.npy", "it is damaged, or holds more than numbers"),
+            ("objects.npy", "it is damaged, or holds more than numbers"),
+            ("two.npz", "holds a, b: store the samples alone, or under the name inputs"),
+            ("nan.npy", "has values that are NaN or infinite, in sample 1"),
+            ("bad.png", "cannot be read as an image"),
+            ("empty.png", "is empty"),
+            ("empty", "has no images in it"),
+            ("what.doc", "is of no kind that is known here: write a .csv, .npy"),
+        ],
+    )
+    def test_what_does_not_fit_is_one_sentence(
+        self, value: str, words: str, images: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Path("bad.npy").write_bytes(b"x")
+        Path("bad.png").write_bytes(b"x")
+        Path("what.doc").write_bytes(b"x")
+        Path("empty.png").touch()
+        Path("empty").mkdir(exist_ok=True)
+        np.save("objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+        np.savez("two.npz", a=np.zeros(1), b=np.zeros(1))
+        np.save("nan.npy", np.array([np.zeros((1, 8, 8)), np.full((1, 8, 8), np.nan)]))
+        line = refused(capsys, "run=images", f"input={value}")
+        assert words in line and (line.startswith("input=") or "bad.png" in line)
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["input=[4,5]"], "run= is missing: write run=<folder or MLflow run id>"),
+            (["run=value"], "input= is missing: write input=<file or [values]>"),
+            (["run=value", "input=[4,5]", "output=."], "output=. is a folder: name a file in it"),
+            (["run=value", "input=[4,5]", "output=no/x.csv"], "output=no/x.csv: there is no folder"),
+            (["run=value", "input=[4,5]", "device=cuda"], "device=cuda is not available"),
+            (["run=value", "input=x.png"], "input=x.png is an image, the model takes samples of shape (2)"),
+        ],
+    )
+    def test_wrong_ones(
+        self, arguments: list[str], words: str, value: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        if "device=cuda" in arguments and torch.cuda.is_available():
+            pytest.skip("there is one")
+        Image.new("L", (2, 2)).save("x.png")
+        assert refused(capsys, *arguments).startswith(words)
+
+    def test_a_run_without_its_samples_file_says_so(self, value: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        hidden = (value / "samples.json").rename(value / "hidden")
+        try:
+            assert "there is no samples.json of it" in refused(capsys, "run=value", "input=[4,5]")
+        finally:
+            hidden.rename(value / "samples.json")
+
+
+PIXELS = Samples("mnist", [1, 2, 2], "uint8", 0.0, 1.0, 10)
+
+
+def raw(value: str) -> torch.Tensor:
+    ((_, values),) = read(value, PIXELS).batches(9)
+    return PIXELS.normalize(values, torch.float32)
+
+
+def test_pixels_are_integers_to_255_or_floats_to_1() -> None:
+    assert raw("[[0,255],[51,102]]").flatten().tolist() == pytest.approx([0, 1, 0.2, 0.4])
+    assert raw("[[0.0,1.0],[0.2,0.4]]").flatten().tolist() == pytest.approx([0, 1, 0.2, 0.4])
+    for value in ("[[0,256],[0,0]]", "[[0,-1],[0,0]]", "[[0.0,1.5],[0,0]]"):
+        with pytest.raises(ConfigError, match="pixels are"):
+            read(value, PIXELS)
+
+
+def test_several_outputs_are_columns_of_their_own(value: Path) -> None:
+    predictor = Predictor(find(str(value)))
+    header, rows = predictor.table(torch.tensor([[1.5, -2.0]]))
+    assert header == ["value_0", "value_1"] and list(rows) == [["1.5", "-2.0"]]
+
+
+def test_images_are_read_batch_by_batch(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = there / "many"
+    folder.mkdir()
+    for number in range(5):
+        Image.new("L", (2, 2), number).save(folder / f"{number}.png")
+    opened: list[str] = []
+    reading = inputs._read_image
+    monkeypatch.setattr(inputs, "_read_image", lambda path, *rest: opened.append(path.name) or reading(path, *rest))
+    batches = read(str(folder), PIXELS).batches(2)
+    names, values = next(batches)
+    assert opened == list(names) == ["0.png", "1.png"] and values[:, 0, 0, 0].tolist() == [0, 1]
+    assert [list(names) for names, _ in batches] == [["2.png", "3.png"], ["4.png"]]
+
+
+@pytest.mark.mnist
+@pytest.mark.skipif(not (MNIST / "MNIST" / "raw" / "t10k-images-idx3-ubyte").is_file(), reason="no MNIST files here")
+def test_ten_mnist_images_are_what_the_model_says(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("mnist", "data=mnist", f"data.root={MNIST}", "data.limit=2000")
+    pixels = read_idx(MNIST / "MNIST" / "raw" / "t10k-images-idx3-ubyte", 3)[:10]
+    folder = there / "ten"
+    folder.mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    rows, _ = printed(capsys, "mnist", f"input={folder}")
+    normalised = (torch.tensor(pixels).float() / 255 - 0.1307) / 0.3081
+    wanted = outputs(run, normalised.unsqueeze(1)).softmax(1)
+    given = torch.tensor([[float(row[f"p_{digit}"]) for digit in range(10)] for row in rows])
+    assert torch.allclose(given, wanted, atol=1e-5)
+    assert [int(row["class"]) for row in rows] == wanted.argmax(1).tolist()
+
+
+def test_images_of_a_folder_are_read_as_training_read_them(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = np.random.RandomState(0)
+    for label, level in (("dark", 40), ("light", 200)):
+        (there / "photos" / label).mkdir(parents=True)
+        for number in range(8):
+            pixels = (level + made.randint(-30, 30, (20 + number, 30, 3))).astype(np.uint8)
+            Image.fromarray(pixels).save(there / "photos" / label / f"{number}.png")
+    train("photos_run", "data=image_folder", "data.path=photos", "data.size=12")
+    predictor = Predictor(find("photos_run"))
+    image = read_image(there / "photos" / "dark" / "3.png", 12)
+    _, (wanted,) = predictor.table(predictor(image.unsqueeze(0)))
+    rows, err = printed(capsys, "photos_run", "input=photos/dark")
+    assert list(rows[3].values())[1] == wanted[0] in ("dark", "light")
+    assert [float(p) for p in list(rows[3].values())[2:]] == pytest.approx(
+        [float(str(p)) for p in wanted[1:]], rel=1e-5
+    )
+    assert "resized" not in err, "that is how it was trained"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(value: Path) -> None:
+    np.save("large.npy", np.ones((50_000, 2)))
+    command = [sys.executable, "-m", "runner.predict", "run=value", "input=large.npy"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "sample,value\n"
+    process.stdout.close()
+    assert "rror" not in process.stderr.read()
+    assert process.wait() == 0
