@@ -1,16 +1,19 @@
 """Every YAML file under `conf/`, found by itself."""
 
+import pickle
 import re
 import shlex
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from conftest import REPOSITORY
 from runner import build
 from runner.cli import composer, group_choices, parse, without_hydra
+from runner.data.cifar10 import FOLDER, TEST_FILE, TRAIN_FILES
 from runner.errors import ConfigError
 
 CONF = REPOSITORY / "conf"
@@ -20,6 +23,9 @@ LACKING = {
     "device/cuda.yaml": None if torch.cuda.is_available() else "device=cuda is not available",
     "device/mps.yaml": None if torch.backends.mps.is_available() else "device=mps is not available",
     "data/csv.yaml": "data.path=table.csv: there is no such file",
+    "data/image_folder.yaml": "data.path=photos: there is no such folder",
+    "loss/bce_with_logits.yaml": "data.path=spam.csv: there is no such file",
+    "precision/tf32.yaml": None if torch.cuda.is_available() else "device=cuda is not available",
     "loss/mse.yaml": "data.path=prices.csv: there is no such file",
     "model/custom.yaml": "there is no module my_package",
 }
@@ -59,6 +65,14 @@ def write_mnist(folder: Path) -> None:
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(labels)
 
 
+def write_cifar10(folder: Path) -> None:
+    """CIFAR-10's six files, with few images in them."""
+    folder.mkdir()
+    for name in (*TRAIN_FILES, TEST_FILE):
+        pixels = np.arange(10 * 3072, dtype=np.uint8).reshape(10, -1)
+        (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": list(range(10))}))
+
+
 def test_there_are_files() -> None:
     assert len(FILES) >= 30 and key_lines("config.yaml")
 
@@ -70,22 +84,18 @@ def test_every_key_has_a_few_words_of_comment(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_command_of_the_first_line_uses_the_file(name: str) -> None:
-    group, _, choice = name.removesuffix(".yaml").rpartition("/")
-    cfg, problems = composer(parse(command_of(name))).compose(parse(command_of(name)).overrides)
+def test_the_command_of_the_first_line_uses_the_file_and_builds(name: str, here: Path) -> None:
+    write_mnist(here / "data")
+    write_cifar10(here / "data" / FOLDER)
+    before = sorted(here.rglob("*"))
+    typed = parse(command_of(name))
+    cfg, problems = composer(typed).compose(typed.overrides)
     assert cfg is not None and problems == []
+    group, _, choice = name.removesuffix(".yaml").rpartition("/")
     if group:
         assert group_choices(cfg)[group] == choice
         keys = [line.split(":")[0].strip() for line in key_lines(name) if not line.startswith((" ", "-"))]
         assert all(key in cfg[group] for key in keys)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_the_command_of_the_first_line_builds(name: str, here: Path) -> None:
-    write_mnist(here / "data")
-    before = sorted(here.rglob("*"))
-    cfg, problems = composer(parse([])).compose(command_of(name))
-    assert cfg is not None
     try:
         experiment = build.build(without_hydra(cfg), group_choices(cfg), problems)
     except ConfigError as error:

@@ -1,5 +1,6 @@
 """Data sets of images: `fashion_mnist`, `cifar10` and `image_folder`, on files that the tests make."""
 
+import gc
 import hashlib
 import io
 import json
@@ -630,6 +631,29 @@ def test_in_memory_images_stay_bytes_and_give_the_same_batches(tmp_path: Path) -
 def test_workers_decode_what_goes_into_memory(tmp_path: Path) -> None:
     source = image_folder(photos(tmp_path, 10), size=8)
     assert same(batches(source, True)[1], batches(source, True, num_workers=2)[1])
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_workers_end_as_soon_as_they_are_not_needed(tmp_path: Path, damaged: bool) -> None:
+    if damaged:
+        damaged_photos(tmp_path)
+    source = image_folder(tmp_path if damaged else photos(tmp_path, 10), size=8, test_fraction=0)
+    splits = split(source, val_fraction=0, limit=None, seed=0)
+    made = make_loaders(
+        splits, prepare=CrossEntropy().prepare, batch_size=5, seed=3, device=torch.device("cpu"),
+        dtype=torch.float32, in_memory=False, num_workers=1,
+    )  # fmt: skip
+    failed = False
+    try:
+        for _ in made.train.epoch(1):
+            pass
+    except TrainingError:
+        failed = True
+    assert failed == damaged
+    start = time.monotonic()
+    del made
+    gc.collect()
+    assert time.monotonic() - start < 3  # a worker that is not told to end is waited for 5 s
 
 
 def test_mean_and_std_are_computed_where_they_are_null_and_averaged_for_grey(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from composed import accuracy, built, trained
 from runner import build
 from runner.errors import ConfigError
 from runner.loop import fit
-from runner.optimizer import CPUMuon, hidden_weights, muon, supports_fused, trainable
+from runner.optimizer import CPUMuon, hidden_weights, muon, supports_fused, trainable, wants_fused
 from runner.precision import Precision
 from runner.training import restore, state
 from training import blobs, divided, exact_state, net, same, training
@@ -25,6 +25,8 @@ def test_the_fused_kernel_is_used_where_there_is_one_and_nobody_chose_otherwise(
     assert not supports_fused(target, CPU, {"lr", "foreach"})
     assert not supports_fused(target, CPU, {"lr", "fused"})
     assert not supports_fused(target, torch.device("mps"), {"lr"})
+    assert wants_fused(target, CPU, {"lr"}, 17_226)
+    assert not wants_fused(target, CPU, {"lr"}, 54)
 
 
 def test_an_optimizer_without_a_fused_kernel_is_asked_for_none() -> None:

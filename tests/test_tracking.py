@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from delivered import copy_store
+from forked import Forked, forked_delivery
 from runner.errors import ConfigError
 from runner.tracking import journal
 from runner.tracking.deliver import Delivery, outstanding
@@ -80,6 +81,13 @@ def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     server.start()
     yield server
     server.signal(signal.SIGKILL)
+
+
+@pytest.fixture
+def delivery_by_forks() -> Iterator[None]:
+    """That `python -m runner.tracking.process` delivers is seen where credentials are, and in all runs of test_run.py."""
+    with forked_delivery():
+        yield
 
 
 @pytest.fixture(params=["sqlite", "server"], scope="module")
@@ -427,9 +435,8 @@ def test_a_run_arrives_whole_once_and_in_order(uri: str, tmp_path: Path, capfd: 
     assert capfd.readouterr() == ("", "")  # MLflow has a lot to say on both
 
 
-def test_a_resumed_run_goes_on_in_its_own_mlflow_run(uri: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    if not uri.startswith("sqlite"):  # the processes that deliver are seen with the one; they take seconds to start
-        request.getfixturevalue("delivery_here")
+@pytest.mark.usefixtures("delivery_by_forks")
+def test_a_resumed_run_goes_on_in_its_own_mlflow_run(uri: str, tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     first = Tracker(folder, make_manifest(uri, tmp_path))
     first.log({"val/loss": 0.5}, 1)
@@ -452,6 +459,7 @@ def test_a_resumed_run_goes_on_in_its_own_mlflow_run(uri: str, tmp_path: Path, r
     assert histories(uri, str(first.run_id)) == {"val/loss": [(1, 0.5), (2, 0.4)]}
 
 
+@pytest.mark.usefixtures("delivery_by_forks")
 @pytest.mark.parametrize("outage", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def test_training_does_not_wait_for_a_server_that_is_away(
     outage: int,
@@ -493,6 +501,7 @@ def test_training_does_not_wait_for_a_server_that_is_away(
     assert histories(server.uri, str(delivery.run_id))["train/loss"] == [(s, 1 / s) for s in range(1, 60)]
 
 
+@pytest.mark.usefixtures("delivery_by_forks")
 def test_a_server_that_comes_back_in_time_gets_everything(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -561,7 +570,7 @@ def test_a_deliverer_killed_in_the_middle_is_taken_over_exactly_once(uri: str, t
         writer.write({"train/loss_step": float(step)}, step)
     writer.close()
     make_manifest(uri, tmp_path).ended("FINISHED").save(folder)
-    child = python(DELIVER, folder)
+    child = Forked([sys.executable, "-c", DELIVER, str(folder)])
     wait_for(lambda: State.load(folder).dataset)
     run_id = State.load(folder).run_id
     time.sleep(0.15)  # some batches are in the store, none is noted yet
@@ -583,7 +592,7 @@ def test_four_processes_make_one_fresh_store(tmp_path: Path) -> None:
     for index in range(4):
         folder = make_run(tmp_path, str(index))
         make_manifest(uri, tmp_path, experiment="same").ended("FINISHED").save(folder)
-        children.append(python(DELIVER, folder))
+        children.append(Forked([sys.executable, "-c", DELIVER, str(folder)]))
     printed = [child.communicate() for child in children]
     assert [error for _, error in printed] == [""] * 4  # not a word of MLflow's on the terminal either
     client = connect(uri)

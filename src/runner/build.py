@@ -26,7 +26,7 @@ from .device import Device
 from .errors import ConfigError, did_you_mean
 from .loss import Loss
 from .model import probe
-from .optimizer import supports_fused, trainable
+from .optimizer import trainable, wants_fused
 from .precision import Precision
 from .progress import higher_is_better
 from .scheduler import Schedule
@@ -102,7 +102,7 @@ def build(
         with found.collect("data"), nullcontext() if not found.sentences else fetch.forbidden():
             source = call("data", data, Source)
             splits = split(source, val_fraction=data["val_fraction"], limit=data["limit"], seed=seed)
-            augment = make_augment(splits, **data["augment"])
+            augment = make_augment(splits, **(data["augment"] or {}))
     if trainer and loss:
         found += check_monitor(trainer, loss, splits)
     if trainer and device:
@@ -309,7 +309,8 @@ def make_optimizer(node: Mapping[str, Any], model: nn.Module, device: Device) ->
     parameters = trainable(model)
     if not parameters:
         raise ConfigError("model: it has no parameter to train")
-    extra = {"fused": True} if supports_fused(locate("optimizer", node), device.torch, set(node)) else {}
+    count = sum(p.numel() for p in parameters)
+    extra = {"fused": True} if wants_fused(locate("optimizer", node), device.torch, set(node), count) else {}
     optimizer = call("optimizer", {**node, **extra}, torch.optim.Optimizer, params=parameters, model=model)
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:

@@ -124,7 +124,10 @@ class WorkerLoader:
         self._indices.batches = [index.tolist() for index in order.split(self.batch_size)[start:]]
         for number, batch in enumerate(self._loader, start):
             if isinstance(batch, TrainingError):
-                raise batch
+                try:
+                    raise batch
+                finally:
+                    del batch  # no circle of the error, its frames and the workers: see `_Indices`
             inputs, targets = self.finish(*batch)
             if self.augment is not None and self.seed is not None:
                 inputs = self.augment(inputs, generator("augment", self.seed, epoch, number))
