@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from .errors import ConfigError
 
-
 FUSED_PAYS = 10_000
 """Numbers to train from which a fused kernel is worth waking all threads for each tensor of them, on a CPU."""
 
