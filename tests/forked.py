@@ -5,9 +5,11 @@ import importlib
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
+from types import SimpleNamespace
 from typing import IO, Any
 
 import pytest
@@ -40,8 +42,6 @@ class Forked:
         self.pid = self._process.pid
 
     def wait(self, timeout: float | None = None) -> int:
-        import subprocess
-
         self._process.join(timeout)
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired("a fork", timeout or 0.0)
@@ -85,5 +85,6 @@ def _main(streams: tuple[Connection, ...], command: list[str], environment: dict
 def forked_delivery() -> Iterator[None]:
     """Have delivery done by such forks, and more often."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runner.tracking.process.subprocess.Popen", Forked)
+        stand_in = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired)
+        patch.setattr("runner.tracking.process.subprocess", stand_in)
         yield

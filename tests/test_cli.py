@@ -438,3 +438,31 @@ def test_the_repository_is_where_the_configs_are() -> None:
     from runner.compose import config_folder
 
     assert config_folder() == REPOSITORY / "conf"
+
+
+@pytest.mark.parametrize(
+    ("typed", "error"),
+    [
+        (["debug=fast", "debug=profile"], "debug=profile: debug=fast is given too; one preset of a kind"),
+        (["model.output_activation=sigmoid"], "model.output_activation=sigmoid: loss=cross_entropy takes logits"),
+        (
+            ["data=tensors", "data.inputs=[[1],[2]]", "data.targets=[0,0]", "data.val_fraction=0"],
+            "loss=cross_entropy tells classes apart, and there is only one",
+        ),
+    ],
+)
+def test_what_would_pass_without_a_word(runner: Callable[..., Called], typed: list[str], error: str) -> None:
+    called = runner(*typed)
+    assert called.code == 2
+    assert len(called.errors) == 1 and error in called.errors[0]
+
+
+def test_a_relative_path_is_found_from_anywhere_later(
+    runner: Callable[..., Called], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "table.csv").write_text("a,b\n" + "".join(f"{i},{i % 2}\n" for i in range(40)))
+    assert runner("data=csv", "data.path=table.csv", "tracking=off", "trainer.epochs=1").code == 0
+    folder = run_folder(here)
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert runner(f"resume={folder}", "trainer.epochs=2").code == 0

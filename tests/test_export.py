@@ -110,6 +110,13 @@ def test_a_model_that_cannot_be_exported_leaves_no_file(
     assert not (run / "export").exists()
 
 
+def test_a_file_in_another_precision_than_the_run_says_so(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train("half", "precision=bf16")
+    assert export.main(["run=half"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "weights    half (epoch 2) · computed in float32, the run's precision was bf16"
+
+
 def test_a_file_that_gives_something_else_is_taken_away(
     value: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

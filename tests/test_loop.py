@@ -133,6 +133,17 @@ class TestLimits:
         assert len(t.progress.epoch_seconds) == 4
         assert checkpoint.load(t.checkpoints.last)["progress"]["epoch"] == 5
 
+    def test_patience_counts_the_validations_within_an_epoch_too(self, tmp_path: Path) -> None:
+        t = training(
+            tmp_path,
+            optimizer=lambda p: torch.optim.SGD(p, lr=0.0),
+            epochs=50,
+            validate_every_steps=1,
+            early_stopping=EarlyStoppingSettings(patience=4, min_delta=0.0),
+        )
+        assert fit(t) == "val/loss has not improved in 4 validations"  # two steps, an epoch, a step
+        assert (t.progress.step, t.progress.cut_short) == (4, 2)
+
     def test_min_delta_is_what_counts_as_better_but_the_best_is_kept_all_the_same(self, tmp_path: Path) -> None:
         t = training(tmp_path, epochs=6, early_stopping=EarlyStoppingSettings(patience=2, min_delta=10.0))
         assert fit(t) == "val/loss has not improved in 2 validations"
@@ -170,7 +181,7 @@ class TestCadence:
         t = training(tmp_path, epochs=1, validate_every_steps=2, schedule=stop_learning)
         fit(t)
         best = checkpoint.load(t.checkpoints.best)
-        assert best["progress"]["step"] == 2
+        assert best["progress"]["step"] == best["progress"]["best_step"] == 2
         assert best["progress"]["best"] == t.log.of("val/loss_step")[2] < t.log.of("val/loss")[1]
 
     def test_logging_every_n_epochs_and_steps(self, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from runner.data.image_file import read_image
 from runner.errors import ConfigError
 from runner.inputs import read
 from runner.predict import Predictor
-from runner.samples import Samples
+from runner.samples import Samples, _range
 from runner.saved import find
 from trained import place, table, train
 
@@ -198,7 +198,7 @@ class TestClasses:
         (tmp_path / "notes.txt").write_text("no image")
         rows, err = printed(capsys, "images", f"input={tmp_path}")
         assert [row["sample"] for row in rows] == ["a.png", "b.png", "more/c.png"]
-        np.save("pixels.npy", raw.numpy()[[1, 0, 2]])
+        np.save("pixels.npy", raw.numpy()[[1, 0, 2]] / np.float32(255))
         same, _ = printed(capsys, "images", "input=pixels.npy")
         assert [list(row.values())[1:] for row in rows] == [list(row.values())[1:] for row in same]
         assert "resized" not in err
@@ -283,6 +283,118 @@ def test_pixels_are_integers_to_255_or_floats_to_1() -> None:
     for value in ("[[0,256],[0,0]]", "[[0,-1],[0,0]]", "[[0.0,1.5],[0,0]]"):
         with pytest.raises(ConfigError, match="pixels are"):
             read(value, PIXELS)
+
+
+def test_yes_and_no_are_black_and_white() -> None:
+    assert raw("[[True,False],[False,True]]").flatten().tolist() == [1, 0, 0, 1]
+
+
+TO_1 = Samples("digits", [1, 2, 2], "float32", 0.0, 1.0, 10, value_range=[0.0, 1.0])
+"""Of a run whose images were floats from 0 to 1."""
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint16, np.float32])
+@pytest.mark.parametrize("kind", ["npy", "csv", "list"])
+def test_pixels_in_other_units_than_the_runs_are_refused(dtype: type, kind: str, tmp_path: Path) -> None:
+    values = np.array([[[[0, 16], [3, 4]]]], dtype)
+    value = str(tmp_path / f"new.{kind}")
+    if kind == "npy":
+        np.save(value, values)
+    elif kind == "csv":
+        Path(value).write_text(",".join(map(str, values.flatten())))
+    else:
+        value = str(values.tolist())
+    words = "pixels go from 0 to 16, the model was trained on pixels from 0 to 1: divide them"
+    with pytest.raises(ConfigError, match=f"^input=.*{words}$"):
+        read(value, TO_1)
+
+
+def test_integers_for_a_run_of_floats_are_the_values_themselves(tmp_path: Path) -> None:
+    wanted = torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]])
+    for dtype in (np.uint8, np.int32, np.bool_, np.float64):
+        np.save(tmp_path / "new.npy", wanted.numpy().astype(dtype))
+        ((_, values),) = read(str(tmp_path / "new.npy"), TO_1).batches(9)
+        assert values.dtype == torch.float32 and torch.equal(TO_1.normalize(values, torch.float32), wanted), dtype
+
+
+def test_normalised_images_may_go_a_little_further_and_features_anywhere(tmp_path: Path) -> None:
+    normalised = Samples("mine", [1, 2, 2], "float32", 0.0, 1.0, 10, value_range=[-1.0, 2.0])
+    read("[[-3.5,4.5],[0,0]]", normalised)
+    for value in ("[[-4.5,0],[0,0]]", "[[0,255],[0,0]]"):
+        with pytest.raises(ConfigError, match="trained on pixels from -1 to 2: scale them as those were"):
+            read(value, normalised)
+    Image.new("L", (2, 2)).save(tmp_path / "black.png")
+    with pytest.raises(ConfigError, match="is an image, whose pixels are read as numbers from 0 to 1"):
+        read(str(tmp_path / "black.png"), normalised)
+    read("[1000,-1000]", Samples("table", [2], "float32", 0.0, 1.0, 1))
+    read("[[0,300],[0,0]]", Samples("of a run of before", [1, 2, 2], "float32", 0.0, 1.0, 10))
+
+
+class Ramp(torch.utils.data.Dataset):
+    """1000 images loaded one by one, of values from -2 to 2; one of them cannot be."""
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index == 15:
+            raise ValueError("lost")
+        return torch.full((1, 2, 2), index / 250 - 2), 0
+
+
+def test_a_run_keeps_the_range_of_its_float_images(images: Path, value: Path) -> None:
+    samples, _, _ = predict_model(images)
+    assert samples.value_range == [0.0, 1.0]
+    assert predict_model(value)[0].value_range is None
+    assert _range((torch.tensor([[1.0, -3.0], [2.0, 7.5]]), torch.zeros(2))) == [-3.0, 7.5]
+    low, high = _range(Ramp()) or (0, 0)
+    assert low == -2.0 and high == pytest.approx(2, abs=0.1)
+
+
+def test_images_that_are_not_square_are_cropped_and_those_of_16_bits_keep_the_upper_8(tmp_path: Path) -> None:
+    wide = Samples("mine", [1, 2, 4], "uint8", 0.0, 1.0, 10)
+    stripes = np.repeat(np.array([[0, 10, 20, 30, 40, 50, 60, 70]]), 2, axis=0)  # twice as wide as wanted
+    Image.fromarray((stripes * 256 + 99).astype(np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(stripes.astype(np.uint8)).save(tmp_path / "plain.png")
+    for name in ("deep.png", "plain.png"):
+        ((_, values),) = read(str(tmp_path / name), wide).batches(1)
+        assert values.dtype == torch.uint8
+        assert values[0, 0].tolist() == [[20, 30, 40, 50]] * 2, name
+    turned = Image.fromarray(stripes.T.astype(np.uint8))
+    turned.getexif()[0x0112] = 8  # a camera held on its side
+    turned.save(tmp_path / "turned.png", exif=turned.getexif())
+    ((_, values),) = read(str(tmp_path / "turned.png"), wide).batches(1)
+    assert sorted(values[0, 0, 0].tolist()) == [20, 30, 40, 50]
+    Image.fromarray(np.zeros((2, 4), np.float32)).save(tmp_path / "floats.tiff")
+    with pytest.raises(ConfigError, match="cannot be read as an image .its pixels are floating-point"):
+        next(read(str(tmp_path / "floats.tiff"), wide).batches(1))
+    clear = Samples("mine", [4, 2, 2], "uint8", 0.0, 1.0, 10)
+    Image.new("RGBA", (4, 2), (1, 2, 3, 4)).save(tmp_path / "clear.png")
+    ((_, values),) = read(str(tmp_path / "clear.png"), clear).batches(1)
+    assert values[0, :, 0, 0].tolist() == [1, 2, 3, 4]
+
+
+def test_it_computes_in_the_precision_of_the_run(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("half", "precision=bf16")
+    predictor = Predictor(find("half"))
+    pixels = digits().test[0]
+    normalised = predictor.samples.normalize(pixels, torch.float32)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        wanted = predictor.model(normalised).float()
+    given = predictor(pixels)
+    assert given.dtype == torch.float32 and torch.equal(given, wanted)
+    assert not torch.equal(given, outputs(run, normalised))
+    np.save("half.npy", pixels[:1].numpy())
+    _, err = printed(capsys, "half", "input=half.npy")
+    assert err.splitlines() == ["weights    half (epoch 2) · precision bf16 -> bfloat16 autocast"]
+
+
+def test_tf32_elsewhere_is_fp32_and_that_is_said(value: Path) -> None:
+    run = find(str(value))
+    run.config["precision"]["name"] = "tf32"
+    predictor = Predictor(run, "cpu")
+    assert predictor.arithmetic == " · precision fp32, the run's was tf32"
+    assert torch.equal(predictor(torch.ones(2, 2)), Predictor(find(str(value)))(torch.ones(2, 2)))
 
 
 def test_several_outputs_are_columns_of_their_own(value: Path) -> None:

@@ -45,14 +45,13 @@ def log_run(folder: Path, *overrides: str, status: str = "FINISHED", steps: int 
     assert cfg is not None and not problems
     x = build.build(cli.without_hydra(cfg), {"model": "mlp", "data": "tensors"})
     folder.mkdir(parents=True, exist_ok=True)
+    manifest = describe(x, folder, begun=checkpoint is not None)
+    assert manifest is not None
     x.tracking.name = "off"  # no process of its own that delivers
     assert run.run(x, folder, checkpoint).exit_code == 0
     if steps is not None:
         lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
         (folder / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= steps))
-    x.tracking.name = "local"
-    manifest = describe(x, folder)
-    assert manifest is not None
     (Manifest.load(folder).resumed(manifest) if checkpoint else manifest).ended(status).save(folder)
     delivery = Delivery(folder)
     assert delivery.step() and delivery.run_id is not None
@@ -171,11 +170,11 @@ def test_a_character_of_the_config_is_found_before_training(again: Again, place:
         code, lines = again()
         config.write_text(text)
         assert code == 1
-        assert lines[2].strip() == said
+        assert lines[1].strip() == said
     row = f"WHERE run_uuid = '{run_id}' AND key = 'trainer.epochs'"
     with edited(place, f"UPDATE params SET value = '3' {row}", f"UPDATE params SET value = '2' {row}"):
         code, lines = again()
-    assert (code, lines[2].strip()) == (1, "trainer.epochs: config.yaml says 2, the logged parameter 3")
+    assert (code, lines[1].strip()) == (1, "trainer.epochs: config.yaml says 2, the logged parameter 3")
     assert reproductions(place) == before
 
 
@@ -263,19 +262,60 @@ def test_weights_of_another_run_must_be_here(reproduce: Again, place: Path) -> N
     resume.prepare(resumed, x)
     folder = place / "child"
     folder.mkdir()
-    x.tracking.name = "off"
-    assert run.run(x, folder).exit_code == 0
-    x.tracking.name = "local"
     manifest = describe(x, folder)
     assert manifest is not None
+    x.tracking.name = "off"
+    assert run.run(x, folder).exit_code == 0
     manifest.ended("FINISHED").save(folder)
     assert Delivery(folder).step()
     code, lines = reproduce(f"run={folder}")
     assert code == 0, lines
+    log_run(parent, "trainer.epochs=3")  # it goes on, and its last weights are others
+    code, lines = reproduce(f"run={folder}")
+    assert code == 1
+    assert lines[-1].startswith("differs: the initial weights are not those of the run, so run ")
     shutil.rmtree(parent)
     code, lines = reproduce(f"run={folder}")
     assert code == 2
     assert "began with the weights of run" in lines[-1] and lines[-1].startswith("error:")
+
+
+def test_given_weights_that_have_changed_are_found_before_training(reproduce: Again, place: Path) -> None:
+    teacher = log_run(place / "teacher")
+    best = place / "teacher" / "checkpoints" / "best.pt"
+    weights = place / "given.pt"
+    torch.save(torch.load(best, weights_only=True)["model"], weights)
+    run_id = log_run(place / "pupil", "model.weights=given.pt")
+    assert log_run(place / "pupil", "trainer.epochs=3") == run_id  # resumed, it has still begun with these
+    client = MlflowClient(local_uri(place / "outputs"))
+    assert len(client.get_run(run_id).data.tags["runner.initial_weights"]) == 32
+    assert "runner.initial_weights" not in client.get_run(teacher).data.tags, "only the seed has made those"
+    code, lines = reproduce(f"run={run_id}")
+    assert code == 0, lines
+    before = reproductions(place)
+    tensors = torch.load(weights, weights_only=True)
+    next(iter(tensors.values()))[0, 0] += 1e-3
+    torch.save(tensors, weights)
+    code, lines = reproduce(f"run={run_id}")
+    assert code == 1
+    assert lines[-1].startswith("differs: the initial weights are not those of the run, so given.pt has changed: ")
+    assert reproductions(place) == before
+    client.delete_tag(run_id, "runner.initial_weights")  # of a run of before
+    code, lines = reproduce(f"run={run_id}")
+    assert code == 1 and lines[-2].startswith("differs: first ")
+    assert any(line.startswith("note       it began with the weights of given.pt, taken as they are") for line in lines)
+
+
+def test_what_is_printed_is_of_a_reproduction(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main([f"run={run_id}"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    begins = [line.split(" ")[0] for line in lines]
+    assert begins[0] == "reproduce" and begins.count("epoch") == 2 and lines[-1].startswith("bit-identical: ")
+    assert not {"tracking", "go", "compare"} & set(begins)
+    assert main([f"run={run_id}", "runner.quiet=true"]) == 0
+    quiet = capsys.readouterr().err.splitlines()
+    assert quiet == [line for line in lines if line.startswith("note ")] + lines[-1:]
 
 
 class TestCompare:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from composed import accuracy, built, trained
+from conftest import Called
 from runner import build
 from runner.errors import ConfigError
 from runner.optimizer import muon, trainable
@@ -113,12 +114,6 @@ class TestWarmupCosine:
         expected = rates(other, cosine(other, total_steps=9, min_lr=0.2), 9)
         assert rates(ours, warmup_cosine(ours, 9, 3, warmup_epochs=0, min_lr=0.2), 9) == pytest.approx(expected)
 
-    def test_training_may_end_before_the_warm_up(self) -> None:
-        made = optimizer()
-        assert rates(made, warmup_cosine(made, 2, 10, warmup_epochs=1), 2) == pytest.approx(
-            [0.8 * k / 11 for k in (1, 2, 3)]
-        )
-
     def test_groups_keep_their_proportions(self) -> None:
         model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
         made = muon(trainable(model), model, lr=0.1, adamw_lr=0.01)
@@ -175,7 +170,7 @@ SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], Schedule]] = {
     "plateau": lambda made, total: plateau(made, patience=1),
     "cosine": lambda made, total: cosine(made, total_steps=total),
     "cosine_restarts": lambda made, total: cosine_restarts(made, steps_per_epoch=total),
-    "warmup_cosine": lambda made, total: warmup_cosine(made, total, steps_per_epoch=4),
+    "warmup_cosine": lambda made, total: warmup_cosine(made, total, steps_per_epoch=4, warmup_epochs=total / 16),
     "onecycle": lambda made, total: onecycle(made, total),
     "onecycle with momentum": lambda made, total: onecycle(made, total, base_momentum=0.8),
 }
@@ -266,3 +261,12 @@ def test_each_trains_well_as_it_is_configured(choice: list[str], here: Path) -> 
     assert accuracy(t) > 0.75  # by chance 0.1
     if choice is BARE:
         assert t.log.of("lr") == pytest.approx({epoch: 0.05 * 0.9 ** (epoch - 1) for epoch in (1, 2, 3, 4)})
+
+
+def test_a_warm_up_as_long_as_training_is_refused(runner: Callable[..., Called]) -> None:
+    called = runner("scheduler=warmup_cosine", "scheduler.warmup_epochs=2", "trainer.epochs=2", "tracking=off")
+    assert called.code == 2
+    assert called.errors == [
+        "error: scheduler.warmup_epochs=2 is as long as training, 2 epochs: write fewer, 0.4 say, or"
+        " trainer.epochs=<more>"
+    ]

@@ -85,7 +85,7 @@ def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def delivery_by_forks() -> Iterator[None]:
-    """That `python -m runner.tracking.process` delivers is seen where credentials are, and in all runs of test_run.py."""
+    """That a process of its own does it is seen where credentials are, and in test_run.py."""
     with forked_delivery():
         yield
 

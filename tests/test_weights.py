@@ -1,5 +1,6 @@
 """`model.weights`, and a run's best weights."""
 
+import copy
 import logging
 import os
 import pickle
@@ -14,7 +15,7 @@ from torch import nn
 from conftest import Called
 from runner.errors import ConfigError
 from runner.saved import find
-from runner.weights import load_into, of_run, trained_model
+from runner.weights import fingerprint, load_into, of_run, trained_model
 from trained import place, train
 from training import same
 
@@ -73,6 +74,15 @@ def test_for_other_classes_all_but_the_output_layer_is_kept(caplog: pytest.LogCa
     assert same(here[:3].state_dict(), there[:3].state_dict())
     assert same(here[3].state_dict(), untouched[3].state_dict())
     assert "weights    from three.pt; the output layer (3) starts anew: it had 3 outputs, now 7" in caplog.text
+
+
+def test_a_fingerprint_is_of_names_and_values_alone() -> None:
+    one = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    other = copy.deepcopy(one).to(memory_format=torch.channels_last)
+    assert fingerprint(one) == fingerprint(other)
+    other[1].running_mean[0] += 1e-7
+    assert fingerprint(one) != fingerprint(other)
+    assert fingerprint(nn.Sequential(nn.ReLU(), *one)) != fingerprint(one)
 
 
 class _Bomb:

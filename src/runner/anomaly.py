@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -13,6 +14,7 @@ from .progress import Progress
 
 log = logging.getLogger("runner")
 
+TORCH = str(Path(torch.__file__).parent)
 FRAME = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+), in .*\n    (?P<code>.+)')
 
 
@@ -31,7 +33,7 @@ def detected(progress: Progress) -> Iterator[None]:
             yield
         except RuntimeError as error:
             traces = [text for warning in caught if "forward call" in (text := str(warning.message))]
-            frames = [frame for frame in FRAME.finditer("".join(traces)) if "/torch/nn/modules/" not in frame["file"]]
+            frames = [frame for frame in FRAME.finditer("".join(traces)) if not frame["file"].startswith(TORCH)]
             if not frames:
                 raise
             log.debug("%s", traces[-1])

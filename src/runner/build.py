@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import torch
@@ -103,6 +104,8 @@ def build(
             source = call("data", data, Source)
             splits = split(source, val_fraction=data["val_fraction"], limit=data["limit"], seed=seed)
             augment = make_augment(splits, **(data["augment"] or {}))
+    if loss:
+        found += check_outputs(config["model"], loss)
     if trainer and loss:
         found += check_monitor(trainer, loss, splits)
     if trainer and device:
@@ -137,6 +140,7 @@ def build(
     assert device and precision and splits and loss and num_outputs and model and optimizer and schedule and trainer
     # What is recorded is what was computed with: `auto` may be something else on the next machine.
     config["device"] |= {"name": device.torch.type, "threads": device.threads}
+    make_absolute(config)
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
     assert tracking and console
     in_memory = data["in_memory"]
@@ -237,6 +241,14 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+def make_absolute(config: dict[str, Any]) -> None:
+    """Make the paths in a config such that they are found from any folder."""
+    for group, key in (("data", "root"), ("data", "path"), ("data", "test_path"), ("model", "weights")):
+        value = config[group].get(key)
+        if isinstance(value, str) and (path := Path(value).expanduser()).exists():
+            config[group][key] = str(path.absolute())
+
+
 def to_settings(node: DictConfig, kind: type[T]) -> T | None:
     """A typed group as the dataclass it was checked against; None while a value is missing."""
     if OmegaConf.missing_keys(node):
@@ -275,6 +287,14 @@ def check_monitor(trainer: TrainerSettings, loss: Loss, splits: Splits | None) -
             "trainer.validate_every_steps needs validation samples: write data.val_fraction=0.2, or null for it"
         )
     return problems
+
+
+def check_outputs(model: Any, loss: Loss) -> list[str]:
+    """See that the loss gets the logits that it takes."""
+    activation = model.get("output_activation") if isinstance(model, Mapping) else None
+    if activation is None or type(loss).probabilities is Loss.probabilities:
+        return []
+    return [f"model.output_activation={activation}: loss={_name(loss)} takes logits; write null, or loss=mse"]
 
 
 def check_plateau(schedule: Schedule, trainer: TrainerSettings, splits: Splits) -> None:

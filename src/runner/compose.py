@@ -95,7 +95,7 @@ class Composer:
             sentence for each of them. What has no value in it is missing (`???`).
         """
         problems: list[str] = []
-        usable = []
+        usable: list[Typed] = []
         self._search = [text for text in overrides if text.lstrip("+").startswith("hydra.searchpath=")]
         for text in overrides:
             try:
@@ -104,7 +104,7 @@ class Composer:
             except HydraException:
                 problems.append(unreadable(text))
                 continue
-            found = self._check(typed, mode)
+            found = self._check(typed, mode) or _check_twice(typed, usable)
             problems += found
             if not found:
                 usable.append(typed)
@@ -277,6 +277,15 @@ class Composer:
             except REFUSED:  # a file of the user's that is not in use
                 continue
         return members
+
+
+def _check_twice(typed: Typed, before: Sequence[Typed]) -> list[str]:
+    """A second preset of one kind would take the place of the first without a word."""
+    group = typed.override.key_or_group
+    if group not in schema.PRESETS or typed.override.is_delete() or typed.override.value() is None:
+        return []
+    other = next((earlier.text for earlier in before if earlier.override.key_or_group == group), None)
+    return [f"{typed.text}: {other} is given too; one preset of a kind, then its keys"] if other else []
 
 
 def _check_extra(extra: str, folder: Path) -> None:

@@ -67,7 +67,7 @@ def _main(options: dict[str, str]) -> int:
     run = find(required(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     done = export(run, format, _output(run, format, options.get("output")))
     size = done.file.stat().st_size
-    log.info("weights    %s%s", run.place, f" (epoch {done.epoch})" if done.epoch else "")
+    log.info("weights    %s%s%s", run.place, f" (epoch {done.epoch})" if done.epoch else "", _arithmetic(run))
     log.info("written    %s (%s)", short(done.file), f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB")
     log.info("takes      %s", done.inputs)
     log.info("gives      %s", done.outputs)
@@ -231,6 +231,12 @@ def _difference(
         differences = (given - wanted).abs() / wanted.abs().clamp(min=1)
         largest = max(largest, float(differences.nan_to_num(nan=torch.inf).max()))
     return largest
+
+
+def _arithmetic(run: SavedRun) -> str:
+    """What to say of a file that computes in the format of the weights where the run did not."""
+    name = run.config["precision"]["name"]
+    return "" if name in ("fp32", "fp64") else f" · computed in float32, the run's precision was {name}"
 
 
 def _takes(taken: "Samples") -> str:

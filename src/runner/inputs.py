@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data.image_file import EXTENSIONS, is_image, read_image
+from .data.image_file import EXTENSIONS, _to_8_bits, is_image, read_image
 from .data.paths import find_data_file
 from .errors import ConfigError, TrainingError
 from .samples import Samples
@@ -50,8 +50,9 @@ def read(value: str, samples: Samples) -> Inputs:
     Args:
         value: a file, a folder, or a list of numbers such as `[4,5]` or `[[1,2],[3,4]]`.
         samples: what the model takes. One sample may come without the batch axis, grey images without that of
-            the channel. Integers are pixels from 0 to 255 where the run had those; floats are as the data set gave
-            them, that is pixels from 0 to 1.
+            the channel. Where the run had uint8 pixels, integers are pixels from 0 to 255, and floats the same
+            scaled to [0, 1]. Where it had floats, any number is a value as the data set gave them; of images, one far
+            from all that it gave is refused. Tables of features may go further.
 
     Raises:
         ConfigError: there are none, or they have another shape.
@@ -114,7 +115,7 @@ def _read_array(path: Path, given: str) -> Tensor:
 
 
 def _as_tensor(values: Any, given: str) -> Tensor:
-    """uint8, int64 or float32."""
+    """uint8, int64 or float32; yes and no are 1.0 and 0.0."""
     if isinstance(values, Tensor):
         values = values.detach().float().numpy() if values.is_floating_point() else values.detach().numpy()
     kind = getattr(getattr(values, "dtype", None), "kind", None)
@@ -123,7 +124,7 @@ def _as_tensor(values: Any, given: str) -> Tensor:
     if values.dtype == np.uint8:
         return torch.from_numpy(np.array(values))
     with np.errstate(over="ignore"):  # becomes infinite, which is an error later
-        return torch.from_numpy(values.astype(np.float32 if kind == "f" else np.int64))
+        return torch.from_numpy(values.astype(np.float32 if kind in ("f", "b") else np.int64))
 
 
 def _read_table(path: Path, samples: Samples, given: str) -> Tensor:
@@ -209,16 +210,43 @@ def _as_raw(inputs: Tensor, samples: Samples, given: str) -> Tensor:
             raise ConfigError(
                 f"{given} has values from {low:g} to {high:g}: pixels are floats from 0 to 1, or integers from 0 to 255"
             )
-        return inputs
-    if inputs.dtype == torch.uint8 and (samples.dtype == "uint8" or samples.images):
-        return inputs
-    if samples.dtype == "uint8":
+    elif samples.dtype == "uint8":
         if low < 0 or high > 255:
             raise ConfigError(
                 f"{given} has values from {low} to {high}: pixels are integers from 0 to 255, or floats from 0 to 1"
             )
         return inputs.to(torch.uint8)
+    _check_range(low, high, samples, given)
     return inputs.float()
+
+
+def _check_range(low: float, high: float, samples: Samples, given: str) -> None:
+    """Refuse images in other units than those of the run, of which a model makes something all the same.
+
+    Pixels that went from 0 to 1 cannot be anything else. Other values, such as normalised ones, may go beyond those
+    that were seen, by as much as lies between these.
+
+    Raises:
+        ConfigError: the values are far from those of the run.
+    """
+    if samples.value_range is None:
+        return
+    least, most = samples.value_range
+    if _to_1(samples):
+        least, most, margin = 0.0, 1.0, 0.0
+    else:
+        margin = most - least
+    if low < least - margin or high > most + margin:
+        how = "divide them" if low >= 0 <= least else "scale them as those were"
+        raise ConfigError(
+            f"{given}: pixels go from {low:g} to {high:g}, the model was trained on pixels from {least:g} to"
+            f" {most:g}: {how}"
+        )
+
+
+def _to_1(samples: Samples) -> bool:
+    """Whether the images of the run were floats from 0 to 1."""
+    return samples.value_range is not None and samples.value_range[0] >= 0 and samples.value_range[1] <= 1
 
 
 def _images_in(folder: Path, given: str) -> list[Path]:
@@ -233,6 +261,12 @@ def _from_images(paths: list[Path], folder: Path, samples: Samples, given: str) 
         shape = ", ".join(map(str, samples.input_shape))
         raise ConfigError(f"{given} is an image, the model takes samples of shape ({shape}): write {KINDS}")
     _, height, width = samples.input_shape
+    if samples.value_range is not None and not _to_1(samples):
+        least, most = samples.value_range
+        raise ConfigError(
+            f"{given} is an image, whose pixels are read as numbers from 0 to 1, the model was trained on values from"
+            f" {least:g} to {most:g}: write them into a .npy file, scaled as those were"
+        )
     resized = 0
 
     def load(first: int, last: int) -> Tensor:
@@ -255,17 +289,30 @@ def _from_images(paths: list[Path], folder: Path, samples: Samples, given: str) 
 
 def _read_image(path: Path, shape: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
     """uint8 (C, H, W), as training reads image files, and the width and height that it had."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     channels, height, width = shape
     try:
+        if height != width or channels == 4:
+            return _read_any(path, channels, height, width)
         with Image.open(path) as file:
             size = file.size
-            if height != width or channels == 4:
-                image = ImageOps.exif_transpose(file).convert(MODES[channels]).resize((width, height))
-                return torch.from_numpy(np.array(image)).reshape(height, width, channels).permute(2, 0, 1), size
         return read_image(path, height, channels), size
     except TrainingError as error:
         raise ConfigError(str(error).replace("data.path: ", "input: ", 1)) from error
-    except OSError as error:  # Pillow's own are of this kind
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's own are of these kinds
         raise ConfigError(f"input: {path} cannot be read as an image ({error}): replace it, or move it away") from error
+
+
+def _read_any(path: Path, channels: int, height: int, width: int) -> tuple[Tensor, tuple[int, int]]:
+    """The same for images that `read_image` has not: those that are not square, and those with transparency.
+
+    The largest part of the middle that has the right proportions is taken, and resized.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as file:
+        image = _to_8_bits(ImageOps.exif_transpose(file)).convert(MODES[channels])
+    size = image.size
+    image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).reshape(height, width, channels).permute(2, 0, 1), size

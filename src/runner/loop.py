@@ -30,8 +30,8 @@ def fit(t: Training) -> str | None:
     t.model.train()
     t.loss.train()
     while t.progress.epoch <= t.settings.epochs:
-        if t.monitor.exhausted(t.progress):
-            return f"{t.monitor.metric} has not improved in {t.progress.stale} validations"
+        if reason := exhausted(t):
+            return reason
         try:
             reached = one_epoch(t)
         except Interrupted:
@@ -128,13 +128,20 @@ def train_epoch(t: Training) -> str | None:
 
 
 def limit_reached(t: Training) -> str | None:
-    """The limit of steps or seconds that is reached, in words."""
+    """The limit of steps, seconds or patience that is reached, in words."""
     p, s = t.progress, t.settings
     if s.max_steps is not None and p.step >= s.max_steps:
         return f"trainer.max_steps={s.max_steps} is reached"
     if s.max_time is not None and sum(p.epoch_seconds) + t.clock.read() >= s.max_time:
         return f"trainer.max_time={s.max_time:g} is reached"
-    return None
+    return exhausted(t)
+
+
+def exhausted(t: Training) -> str | None:
+    """That patience has run out, in words."""
+    if not t.monitor.exhausted(t.progress):
+        return None
+    return f"{t.monitor.metric} has not improved in {t.progress.stale} validations"
 
 
 def finish_epoch(t: Training, last: bool) -> None:
@@ -238,7 +245,7 @@ def validate_within_epoch(t: Training) -> None:
     means = evaluate(t, t.loaders.val)
     t.progress.validated_step = t.progress.step
     t.log({f"val/{name}_step": mean for name, mean in means.items()}, t.progress.step)
-    if t.monitor.update(t.progress, {f"val/{name}": mean for name, mean in means.items()}):
+    if t.monitor.update(t.progress, {f"val/{name}": mean for name, mean in means.items()}, within_epoch=True):
         save_within_epoch(t, best=True)
     t.clock.start()
 

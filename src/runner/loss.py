@@ -112,7 +112,10 @@ class CrossEntropy(Loss):
             )
         if int(targets.min()) < 0:
             raise ConfigError(f"loss=cross_entropy: classes count from 0, but there is a target {int(targets.min())}")
-        return len(classes) if classes else int(targets.max()) + 1
+        count = len(classes) if classes else int(targets.max()) + 1
+        if count < 2:
+            raise ConfigError("loss=cross_entropy tells classes apart, and there is only one: give samples of another")
+        return count
 
     def prepare(self, targets: Tensor, dtype: torch.dtype) -> Tensor:
         """Class indices as int64."""

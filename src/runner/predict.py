@@ -56,7 +56,8 @@ def _main(options: dict[str, str]) -> int:
     predictor = Predictor(run, device)
     new = inputs.read(value, predictor.samples)
     used = predictor.weights
-    log.info("weights    %s%s", used.source, f" (epoch {used.epoch})" if used.epoch else "")
+    epoch = f" (epoch {used.epoch})" if used.epoch else ""
+    log.info("weights    %s%s%s", used.source, epoch, predictor.arithmetic)
     size = evaluation_batch_size(1, predictor.samples.input_shape)
     with _opened(output) as file:
         table = csv.writer(file, lineterminator="\n")
@@ -74,7 +75,7 @@ def _main(options: dict[str, str]) -> int:
 class Predictor:
     """A run's best model, for samples as its data set had them: `Predictor(find("outputs/runs/..."))(inputs)`.
 
-    It computes in the format of the weights, without autocast.
+    It computes as the run did: under its `precision`, where the device can.
 
     Args:
         run: its folder, or what MLflow has of it; the data it was trained on need not be here.
@@ -87,21 +88,28 @@ class Predictor:
     def __init__(self, run: SavedRun, device: str = "cpu") -> None:
         from . import device as device_room
         from .loss import Loss
+        from .precision import Precision
         from .target import call
         from .weights import trained_model
 
         self.samples, self.model, self.weights = trained_model(run)
         self.device = device_room.resolve(device).torch
+        name = run.config["precision"]["name"]
+        here = "fp32" if name == "tf32" and self.device.type != "cuda" else name  # the same weights, with more digits
+        self.precision = Precision(here, self.device)
+        self.arithmetic = "" if name == "fp32" else f" · precision {self.precision}"
+        if here != name:
+            self.arithmetic += f", the run's was {name}"
         self.model.to(self.device)
-        self.dtype = next(self.model.parameters()).dtype
         self.loss = call("loss", run.config["loss"], Loss)
 
     def __call__(self, raw: "Tensor") -> "Tensor":
         """Raw inputs (N, ...), uint8 pixels or floats, -> outputs (N, K) on the CPU: logits or values."""
         import torch
 
-        with torch.inference_mode():
-            return self.model(self.samples.normalize(raw.to(self.device), self.dtype)).cpu()
+        with torch.inference_mode(), self.precision.autocast():
+            outputs = self.model(self.samples.normalize(raw.to(self.device), self.precision.dtype))
+        return self.precision.upcast(outputs).cpu()
 
     def table(self, outputs: "Tensor") -> tuple[list[str], Iterator[list[object]]]:
         """Outputs (N, K) as columns: the class and the probabilities of all, or the values.

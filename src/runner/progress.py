@@ -28,6 +28,7 @@ class Progress:
         epoch_seconds: of each finished epoch.
         samples: trained on in the finished epochs.
         best: the best value of the monitored metric, and `best_epoch` the epoch it was reached in.
+        best_step: after which it was reached, if that was within the epoch.
         best_metrics: what was measured together with it.
         reference: the last value that was better by `min_delta`.
         stale: validations since then.
@@ -47,6 +48,7 @@ class Progress:
     samples: int = 0
     best: float | None = None
     best_epoch: int = 0
+    best_step: int | None = None
     best_metrics: dict[str, float] = field(default_factory=dict)
     reference: float | None = None
     stale: int = 0
@@ -162,7 +164,7 @@ class Monitor:
         self.higher_is_better = higher_is_better(metric)
         self._patience, self._min_delta = early_stopping.patience, early_stopping.min_delta
 
-    def update(self, progress: Progress, metrics: Metrics) -> bool:
+    def update(self, progress: Progress, metrics: Metrics, within_epoch: bool = False) -> bool:
         """Take new measurements into account; whether they are the best so far. What is not finite never is."""
         if self.metric not in metrics:
             return False
@@ -175,6 +177,7 @@ class Monitor:
         better = math.isfinite(value) and self._gain(progress.best, value) > 0
         if better:
             progress.best, progress.best_epoch, progress.best_metrics = value, progress.epoch, dict(metrics)
+            progress.best_step = progress.step if within_epoch else None
         return better
 
     def _gain(self, before: float | None, now: float) -> float:

@@ -19,6 +19,7 @@ from .tracking.manifest import Dataset, Manifest
 from .tracking.model import save_model
 from .tracking.store import local_uri
 from .tracking.uri import strip_credentials
+from .weights import fingerprint
 
 
 def write_config(config: Mapping[str, Any], folder: Path) -> None:
@@ -46,8 +47,14 @@ def flatten(node: Any, prefix: str = "") -> dict[str, str]:
     return {prefix: show(node)}
 
 
-def describe(x: Experiment, folder: Path) -> Manifest | None:
-    """What MLflow is to be told about the run; None if nothing is."""
+def describe(x: Experiment, folder: Path, begun: bool = False) -> Manifest | None:
+    """What MLflow is to be told about the run; None if nothing is.
+
+    Args:
+        x: with the weights that the run begins with, unless it has `begun` already.
+        folder: the run's own.
+        begun: whether a checkpoint is to replace the weights.
+    """
     if x.tracking.name == "off":
         return None
     outputs = outputs_folder()
@@ -71,6 +78,7 @@ def describe(x: Experiment, folder: Path) -> Manifest | None:
             "runner.flops_per_sample": show(x.flops),
             "runner.data_fingerprint": splits.fingerprint,
             **({"runner.warm_start_from": x.config["resume"]} if x.config["resume_mode"] == "warm_start" else {}),
+            **({"runner.initial_weights": fingerprint(x.model)} if were_given(x.config) and not begun else {}),
             **git_tags(Path.cwd()),
         },
         dataset=Dataset(
@@ -82,6 +90,11 @@ def describe(x: Experiment, folder: Path) -> Manifest | None:
         log_model=x.tracking.log_model,
         log_checkpoints=x.tracking.log_checkpoints,
     )
+
+
+def were_given(config: Mapping[str, Any]) -> bool:
+    """Whether a run of this config begins with weights from elsewhere, and not with random ones."""
+    return config["model"].get("weights") is not None or config.get("resume_mode") == "warm_start"
 
 
 class Served(nn.Module):

@@ -27,9 +27,10 @@ def head(x: Experiment, folder: Path, location: str) -> None:
     counts = ", ".join(f"{size(part):,} {name}" for name, part in parts.items() if part is not None)
     shape = "x".join(map(str, splits.input_shape)) or "1"
     log.info(
-        "data       %s: %s samples of %s, %s",
+        "data       %s: %s %s of %s, %s",
         splits.name,
         counts,
+        "sample" if counts.startswith("1 ") and "," not in counts else "samples",
         shape,
         "in memory" if x.in_memory else "loaded by batch",
     )
@@ -105,7 +106,7 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
                 "%-10s %s%s",
                 part,
                 values,
-                f"   (epoch {p.best_epoch}, {why_best(t)})" if part == "train" else "",
+                f"   ({which_is_best(t)})" if part == "train" else "",
             )
     seconds = sum(p.epoch_seconds)
     each = seconds / len(p.epoch_seconds)
@@ -129,11 +130,12 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
         log.info("go on      python -m runner resume=%s trainer.epochs=%d", short(folder), 2 * x.trainer.epochs)
 
 
-def why_best(t: Training) -> str:
-    """By what the reported epoch is the best."""
-    if t.best_is_last:
-        return "the last"
-    return f"best {t.monitor.metric}"
+def which_is_best(t: Training) -> str:
+    """The reported epoch, the step if the best weights are of its middle, and by what they are the best."""
+    p = t.progress
+    step = f", weights of step {p.best_step:,}" if p.best_step is not None else ""
+    why = f"best {t.monitor.metric}" if p.best is not None and not t.best_is_last else "the last"
+    return f"epoch {p.best_epoch}{step}, {why}"
 
 
 def how_to_resume(t: Training, folder: Path, status: str) -> None:

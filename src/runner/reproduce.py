@@ -1,9 +1,11 @@
 """Run a logged run again from what MLflow holds of it, and compare: `python -m runner.reproduce run=<id>`."""
 
 import json
+import logging
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from math import ceil
 from pathlib import Path
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from .run import Outcome
     from .saved import SavedRun
 
+log = logging.getLogger("runner")
+
 USAGE = (
     "python -m runner.reproduce run=<id> [key=value ...]: run a logged run again from what MLflow holds of it, and say"
     "\nwhether every metric but times and rates is bit-identical."
@@ -34,11 +38,13 @@ OPTIONS = {
     "run": "the run's MLflow id, or its folder, of which nothing but the id is read",
     "tracking.uri": "the MLflow store, if it is not the one of the outputs folder",
     **DATA,
-    "runner.quiet": "true: print warnings and the verdict only",
+    "runner.quiet": "true: print warnings, what has changed since, and the verdict only",
 }
 SHOWN_AT_MOST = 5
 NAME_LENGTH = 80
 EXIT_SIGNAL = 128
+OF_A_RUN = ("tracking ", "compare ", "go on ")
+"""Beginnings of lines that are no use where a run is not recorded, and not to be gone on with."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,13 +69,13 @@ def work(options: Mapping[str, str]) -> int:
     was = saved.find(value, uri=options.get("tracking.uri"), from_store=True)
     logged = saved.get(str(was.run_id), was.given, str(was.uri))
     status = logged.info.status
-    say(f"reproduce  {was.name}, {status}: {was.place}")
+    console.set_up(is_true(options, "runner.quiet"))
+    log.info("reproduce  %s, %s: %s", was.name, status, was.place)
     if contradictions := reproduction.changed_settings(was.config, logged):
         say("differs: config.yaml and the logged parameters contradict each other, so one of them was changed:")
         more = [f"and {len(contradictions) - SHOWN_AT_MOST} more"] * (len(contradictions) > SHOWN_AT_MOST)
         say(*(f"         {sentence}" for sentence in [*contradictions[:SHOWN_AT_MOST], *more]))
         return EXIT_FAILED
-    console.set_up(is_true(options, "runner.quiet"))
     cfg, x = build_again(was, options)
     fingerprint = was.tags.get("runner.data_fingerprint", "not recorded")
     if x.splits.fingerprint != fingerprint:
@@ -78,7 +84,11 @@ def work(options: Mapping[str, str]) -> int:
     notes = reproduction.surroundings(text_of(was.file("environment.txt")), was.tags)
     if status != "FINISHED":
         notes.append(f"it is {status}, so what it had logged until then is compared")
-    say(*(f"note       {note}" for note in notes))
+    if changed := changed_weights(x, was):
+        say(changed)
+        return EXIT_FAILED
+    for note in notes:  # they qualify the verdict
+        log.warning("note       %s", note)
 
     then = reproduction.logged_values(was.client(), logged)
     limit(x, was, then, status == "FINISHED")
@@ -88,7 +98,8 @@ def work(options: Mapping[str, str]) -> int:
     # What is measured when follows from settings that a resume may change on the way.
     whole = status == "FINISHED" and not any(tag.startswith("resumed.trainer.") for tag in was.tags)
     verdict = reproduction.compare(then, reproduction.measured_values(folder / "metrics.jsonl"), whole)
-    say("", *verdict.lines())
+    log.info("")
+    say(*verdict.lines())
     return 0 if verdict.identical else EXIT_FAILED
 
 
@@ -118,8 +129,29 @@ def build_again(was: "SavedRun", options: Mapping[str, str]) -> "tuple[DictConfi
                 f"{was.given} began with the weights of run {parent} (resume_mode=warm_start), which are not to be"
                 f" had here: {error.problems[0]}"
             ) from error
-        say(f"note       it began with the weights of run {parent}, which are taken as they are now")
     return cfg, x
+
+
+def changed_weights(x: "Experiment", was: "SavedRun") -> str | None:
+    """What to say if the run began with other weights than those that are here under their name now."""
+    from . import record, weights
+
+    then = was.tags.get("runner.initial_weights")
+    if not record.were_given(was.config):
+        return None
+    given = was.config["model"]["weights"]
+    if was.config.get("resume_mode") == "warm_start":
+        given = f"run {was.config.get('resume')}"
+    if then is None:
+        log.warning("note       it began with the weights of %s, taken as they are now: it has no hash of them", given)
+        return None
+    now = weights.fingerprint(x.model)
+    if now == then:
+        return None
+    return (
+        f"differs: the initial weights are not those of the run, so {given} has changed: their hash is {now}, it was"
+        f" {then}"
+    )
 
 
 def limit(x: "Experiment", was: "SavedRun", then: "Collection[Key]", finished: bool) -> None:
@@ -156,9 +188,23 @@ def run_again(x: "Experiment", cfg: "DictConfig", was: "SavedRun") -> "tuple[Out
         outcomes.append(run.run(x, folder))
         return outcomes[0].exit_code
 
-    with claim(folder):
+    with claim(folder), without(OF_A_RUN):
         cli.run_job_in(folder, cfg, Composer(), task)
     return outcomes[0], folder
+
+
+@contextmanager
+def without(beginnings: tuple[str, ...]) -> Iterator[None]:
+    """Leave out the lines with these beginnings."""
+
+    def wanted(line: logging.LogRecord) -> bool:
+        return line.levelno > logging.INFO or not line.getMessage().startswith(beginnings)
+
+    log.addFilter(wanted)
+    try:
+        yield
+    finally:
+        log.removeFilter(wanted)
 
 
 def text_of(path: Path | None) -> str | None:

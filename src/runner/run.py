@@ -105,7 +105,7 @@ def train(t: Training, folder: Path) -> str | None:
 def test(t: Training, predictions: Predictions) -> dict[str, float]:
     """Load the best weights into the model, and measure them on the test part; nothing if there is none."""
     if not t.checkpoints.best.exists():
-        log.warning("no epoch is the best, as no %s was finite: the last one is tested", t.monitor.metric)
+        log.warning("no %s was measured that is a number: the last epoch is tested", t.monitor.metric)
         t.progress.best_epoch = len(t.progress.epoch_seconds)
     else:
         best = weights(load(t.checkpoints.best))
@@ -146,7 +146,7 @@ def _run(
     write_config(x.config, folder)
     samples.write(x, folder)
     (folder / "environment.txt").write_text(environment(), encoding="utf-8")
-    tracker = Tracker(folder, describe(x, folder), x.tracking.uri, delivery)
+    tracker = Tracker(folder, describe(x, folder, begun=resume_from is not None), x.tracking.uri, delivery)
     bar = Bar(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
     training = Training(
         model=x.model,

@@ -1,13 +1,15 @@
 """`samples.json`: what a run's model takes and gives, so that it can be used without the data it was trained on."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .data.splits import Normalize
+from .data.splits import Normalize, Part, size
 from .errors import ConfigError
 from .saved import SavedRun
 from .tracking.files import write_json
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from .build import Experiment
 
 NAME = "samples.json"
+LOOKED_AT = 64  # samples that the range of values is read from, where samples are loaded one by one
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Samples:
         classes: the names of the classes 0, 1, ...; None if they have none.
         columns: of the table, all of them in their order; None if the samples were no table.
         target: the one of them that is predicted.
+        value_range: the smallest and the largest raw value of the training images, where they are float32; None for others,
+            and where it was not recorded.
     """
 
     data: str
@@ -43,6 +48,7 @@ class Samples:
     classes: list[str] | None = None
     columns: list[str] | None = field(default=None)
     target: str | None = None
+    value_range: list[float] | None = None
 
     @property
     def features(self) -> list[str] | None:
@@ -65,17 +71,32 @@ def describe(x: "Experiment") -> Samples:
     """What the samples of an experiment are."""
     splits = x.splits
     inputs = splits.train[0] if isinstance(splits.train, tuple) else torch.as_tensor(splits.train[0][0])
+    pixels = inputs.dtype == torch.uint8
     return Samples(
         data=splits.name,
         input_shape=list(splits.input_shape),
-        dtype="uint8" if inputs.dtype == torch.uint8 else "float32",
+        dtype="uint8" if pixels else "float32",
         mean=splits.normalize.mean.tolist(),
         std=splits.normalize.std.tolist(),
         num_outputs=x.num_outputs,
         classes=list(splits.classes) if splits.classes else None,
         columns=list(splits.columns) if splits.columns else None,
         target=splits.target,
+        value_range=None if pixels or len(splits.input_shape) != 3 else _range(splits.train),
     )
+
+
+def _range(part: Part) -> list[float] | None:
+    """The smallest and the largest value of all samples; of some, evenly spread, where they are loaded one by one."""
+    if isinstance(part, tuple):
+        bounds = [bound.item() for bound in part[0].aminmax()]
+    else:
+        bounds = [inf, -inf]
+        for index in range(0, size(part), max(1, size(part) // LOOKED_AT)):
+            with suppress(Exception):  # code of the user's, about whose errors training tells
+                values = torch.as_tensor(part[index][0])
+                bounds = [min(bounds[0], values.min().item()), max(bounds[1], values.max().item())]
+    return bounds if all(map(isfinite, bounds)) else None
 
 
 def write(x: "Experiment", folder: Path) -> None:

@@ -109,6 +109,11 @@ def warmup_cosine(
         min_lr: reached after the last step.
     """
     warmup_steps = round(warmup_epochs * steps_per_epoch)
+    if warmup_steps >= total_steps:
+        raise ConfigError(
+            f"scheduler.warmup_epochs={warmup_epochs:g} is as long as training, {total_steps / steps_per_epoch:g}"
+            f" epochs: write fewer, {total_steps / steps_per_epoch / 5:.1g} say, or trainer.epochs=<more>"
+        )
     return Schedule(WarmupCosineLR(optimizer, warmup_steps, total_steps, min_lr), every="step", horizon=True)
 
 

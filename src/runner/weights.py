@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,15 @@ def load_exactly(model: nn.Module, found: Weights, given: str) -> None:
     except RuntimeError as error:
         misfit = str(error).splitlines()[-1].strip().rstrip(".")
         raise ConfigError(f"{given}: its weights do not fit its model, whose code has changed: {misfit}") from error
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash of a model's parameters and buffers, by their names, wherever they are and in whatever layout."""
+    digest = sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]
 
 
 def _only_outputs(misfits: Mapping[str, tuple[torch.Size, torch.Size]]) -> bool:

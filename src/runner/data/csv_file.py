@@ -82,7 +82,7 @@ def csv_file(
                 "move some of their rows to data.path"
             )
     features = [column for column in train.columns if column != target]
-    inputs = [torch.from_numpy(frame[features].to_numpy(np.float32)) for frame in (train, test)]
+    inputs = [torch.from_numpy(frame[features].to_numpy(np.float32, copy=True)) for frame in (train, test)]
     return Source(
         name="csv",
         train=(inputs[0], targets[0]),

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 _FILES = ("config.yaml", "samples.json", "environment.txt", "run.log", "result.json", journal.NAME)
 MODEL = "model"
+BEST = "checkpoints/best.pt"
 
 
 def deliver(client: "MlflowClient", folder: Path, manifest: Manifest, state: State, save: Callable[[], None]) -> None:
     """Upload what is new or changed since the last time; `save` notes each file as it is done."""
     assert state.run_id is not None
     _fill_in_run_id(folder / "result.json", state.run_id)
-    for path in _files(folder, manifest):
+    for path in _files(folder, manifest, state):
         name = path.relative_to(folder).as_posix()
         stat = path.stat()
         version = [stat.st_size, stat.st_mtime_ns]
@@ -37,10 +38,17 @@ def deliver(client: "MlflowClient", folder: Path, manifest: Manifest, state: Sta
         save()
 
 
-def _files(folder: Path, manifest: Manifest) -> Iterator[Path]:
+def _files(folder: Path, manifest: Manifest, state: State) -> Iterator[Path]:
+    """The run's files; the best weights as a checkpoint too, if no model has them.
+
+    Once they are there they are kept up to date: a resumed run has others.
+    """
     yield from (folder / name for name in _FILES if (folder / name).is_file())
     for name in ("plots", "profile", *(["checkpoints"] if manifest.log_checkpoints else [])):
         yield from (path for path in sorted((folder / name).rglob("*")) if path.is_file())
+    modelless = manifest.log_model and manifest.status == "FINISHED" and not (folder / MODEL / "MLmodel").is_file()
+    if not manifest.log_checkpoints and (modelless or BEST in state.artifacts) and (folder / BEST).is_file():
+        yield folder / BEST
 
 
 def _fill_in_run_id(path: Path, run_id: str) -> None:

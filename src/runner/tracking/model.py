@@ -23,7 +23,7 @@ def save_model(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> N
 
     The saved copy is on the CPU, in evaluation mode, and takes any number of samples. The folder is
     replaced only when the new one is whole. A model that `torch.export` can't take (control flow that
-    depends on values, say) costs one warning and leaves no folder: its weights are in the checkpoints.
+    depends on values, say) costs one warning and leaves no folder: MLflow is then given the best checkpoint.
 
     Args:
         model: left as it is.
@@ -44,7 +44,11 @@ def save_model(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> N
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)  # one of an earlier, other best would be taken for this one
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        log.warning("the model is not logged to MLflow, torch.export can't take it: %.200s", reason)
+        log.warning(
+            "the model is not logged to MLflow, its weights are, as checkpoints/best.pt: torch.export can't take it:"
+            " %.200s",
+            reason,
+        )
 
 
 def portable(model: torch.nn.Module) -> torch.nn.Module:
