@@ -13,7 +13,7 @@ from PIL import Image
 
 from runner import comparison_plots
 from runner.cli import command
-from runner.compare import main
+from runner.compare import main, notes
 from runner.comparison import compare, rows, to_json, to_text
 from runner.comparison_runs import ComparedRun, from_folder
 from runner.record import flatten
@@ -68,6 +68,19 @@ class TestDiffering:
         runs = with_config({"model._target_": "a.b.MLP"}, {"model._target_": "a.b.CNN"})
         assert compare(runs).differing == {"model": ["MLP", "CNN"]}
 
+    def test_labels_begin_with_what_tells_most_runs_apart(self) -> None:
+        same = {"data": "digits", "loss": "mse", "precision": "fp32"}
+        odd = {"data": "csv", "loss": "l1", "precision": "amp"}
+        configs = [{"optimizer.lr": lr, "trainer.epochs": n} for lr, n in (("1", "5"), ("2", "5"), ("1", "6"))]
+        choices = [same, same, odd]
+        c = compare(with_config(*configs, {"optimizer.lr": "3", "trainer.epochs": "5"}, choices=[*choices, same]))
+        assert c.labels[0] == "1: lr 1, digits, mse, ..." and c.labels[2] == "3: lr 1, csv, l1, ..."
+        assert len({label.partition(": ")[2] for label in c.labels}) == 4
+
+    def test_a_long_value_leaves_room_for_others_in_a_label(self) -> None:
+        configs = [{"data.inputs": f"[[{i}.0,{'2.0,' * 20}]]", "seed": str(i)} for i in (1, 2)]
+        assert compare(with_config(*configs)).labels[0] == "1: inputs [[1.0,2.0,2.0..., seed 1"
+
     def test_a_job_that_never_started_has_empty_cells(self) -> None:
         runs = [made(0, config={"seed": "0"}), made(1, config={"seed": "1"}), made(2, "NOT STARTED", config={})]
         assert compare(runs).differing == {"seed": ["0", "1", ""]}
@@ -107,6 +120,49 @@ class TestFigures:
         assert c.best == {"val/loss": [1]}
         assert json.loads(to_json(c))["runs"][0]["val/loss"] is None
 
+    def test_a_star_is_set_among_runs_of_the_same_data_and_loss(self) -> None:
+        digits = {"data._target_": "digits", "loss._target_": "CrossEntropy", "data.batch_size": "32"}
+        table = {"data._target_": "csv", "loss._target_": "BCE"}
+        configs = [digits, digits | {"data.batch_size": "64"}, table, table, digits | {"data.limit": "9"}]
+        losses = (0.3, 0.2, 0.02, 0.01, 0.001)
+        runs = [
+            made(i, config=c, metrics={"val/loss": v}) for i, (c, v) in enumerate(zip(configs, losses, strict=True))
+        ]
+        assert compare(runs).best == {"val/loss": [1, 3]}
+
+    def test_an_accuracy_can_be_compared_across_losses_and_a_loss_cannot(self) -> None:
+        settings: list[dict[str, str]] = [
+            {"loss._target_": "CrossEntropy", "loss.label_smoothing": "0.0"},
+            {"loss._target_": "CrossEntropy", "loss.label_smoothing": "0.1"},  # in training only
+            {"loss._target_": "MultiMargin"},
+        ]
+        names = ("val/loss", "val/accuracy", "train/loss")
+        runs = [made(i, config=c, metrics=dict.fromkeys(names, 0.1 * i)) for i, c in enumerate(settings)]
+        assert compare(runs).best == {"val/loss": [0], "val/accuracy": [2], "train/loss": []}
+
+    def test_what_makes_data_different_is_noted_and_gives_no_speed_up(self) -> None:
+        def run(seconds: float, samples: int, **data: str) -> ComparedRun:
+            config = {"seed": "0"} | {f"data.{key}": value for key, value in data.items()}
+            return made(
+                config=config, epoch_seconds={1: 9.0, 2: seconds}, rates={1: samples / 9.0, 2: samples / seconds}
+            )
+
+        here, there = (
+            run(3.0, 100, _target_="digits", root="a"),
+            run(0.7, 100, _target_="digits", root="b", batch_size="9"),
+        )
+        assert compare([here, there]).speed_up(1) == 3.0 / 0.7
+        assert not any("different data" in note for note in notes([here, there]))
+        for other, what in (
+            (run(1.0, 100, _target_="csv", path="x"), "data"),
+            (run(1.0, 100, _target_="csv", limit="100"), "data, data.limit"),
+            (run(1.0, 50, _target_="digits", limit="50"), "data.limit, samples an epoch"),
+            (run(1.0, 50, _target_="digits"), "samples an epoch"),
+        ):
+            assert compare([here, other]).speed_up(1) is None
+            (note,) = (note for note in notes([here, other, made(3, "NOT STARTED", config={})]) if "different" in note)
+            assert f"of different data: not the same {what};" in note
+
     def test_columns_of_the_table_are_aligned(self) -> None:
         runs = [
             made(i, config={"optimizer.lr": lr}, parameters=p) for i, lr, p in ((1, "0.1", 9), (22, "0.015", 12345))
@@ -141,6 +197,19 @@ class TestPlots:
         assert [text.get_text() for text in time.texts] == ["1 (1.00x)", "2 (0.50x)", "failed"]
         assert "/ s" in time.get_xlabel() and accuracy.get_xlabel() == "test accuracy / %"
         assert [label.get_text() for label in time.get_yticklabels()][:2] == ["1: lr 0.1", "2: lr 0.01"]
+
+    def test_words_about_speed_up_only_where_there_is_one(self) -> None:
+        first_failed = [made(1, "FAILED"), *self.runs(2)]
+        for runs, expected in ((self.runs(2), True), (self.runs(1), False), (first_failed, False)):
+            figure = comparison_plots.bars(compare(runs))
+            assert figure is not None
+            assert ("speed-up" in figure.axes[0].get_xlabel()) is expected
+            assert any("x)" in text.get_text() for text in figure.axes[0].texts) is expected
+
+    def test_a_finished_run_without_the_metric_has_none(self) -> None:
+        figure = comparison_plots.bars(compare([*self.runs(1), made(2, metrics={"train/loss": 0.1})]))
+        assert figure is not None
+        assert [text.get_text() for text in figure.axes[2].texts] == ["90.00", "none"]
 
     def test_at_most_twelve_loss_curves_told_apart_by_colour_and_line(self) -> None:
         figure = comparison_plots.loss_curves(compare(self.runs(14)))
@@ -212,6 +281,32 @@ def _there(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestCommand:
+    def test_a_run_without_validation_and_test_shows_its_training(
+        self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("runner.report.plots", lambda *_: None)
+        tiny = ("experiment=tiny_relu", "trainer.epochs=20", "tracking=off", "runner.quiet=true")
+        assert command([*tiny, f"hydra.run.dir={tmp_path / 'tiny'}"]) == 0
+        result = json.loads((tmp_path / "tiny/result.json").read_text())
+        assert main([f"runs=[{tmp_path / 'tiny'},{outputs / 'sweeps/s/0'}]", f"output={tmp_path / 'out'}"]) == 0
+        printed = capsys.readouterr()
+        tiny_row, digits = csv.DictReader(io.StringIO(printed.out))
+        assert float(tiny_row["train/loss"]) == result["train/loss"] and tiny_row["val/loss"] == ""
+        assert digits["train/loss"] == "" and digits["val/loss"] != "" and digits["speed_up"] == ""
+        assert "times and metrics are of different data: not the same data, data.limit" in printed.err
+        figure = comparison_plots.bars(compare([from_folder(tmp_path / "tiny", 1)]))
+        assert figure is not None and figure.axes[2].get_xlabel() == "training loss"
+
+    def test_without_tracking_labels_name_what_was_swept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("runner.report.plots", lambda *_: None)
+        swept = [(model, precision) for model in ("mlp", "cnn") for precision in ("fp32", "amp")]
+        preset = ("experiment=device_comparison", "data=digits", "data.limit=32", "trainer.epochs=1", "device=cpu")
+        for number, (model, precision) in enumerate(swept):
+            chosen = (f"model={model}", f"precision={precision}", "tracking=off", "runner.quiet=true")
+            assert command([*preset, *chosen, f"hydra.run.dir={tmp_path}/{number}"]) == 0
+        c = compare([from_folder(tmp_path / str(number), number) for number in range(4)])
+        assert c.labels == ["0: MLP, fp32", "1: MLP, amp", "2: CNN, fp32", "3: CNN, amp"]
+
     def test_a_sweep_by_its_folder(self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main([f"sweep={outputs / 'sweeps/s'}", f"output={tmp_path / 'out'}"]) == 0
         printed = capsys.readouterr()
@@ -258,6 +353,7 @@ class TestCommand:
             table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
             assert [row["optimizer.lr"] for row in table] == ["0.01", "0.1"]
             assert [row["run_id"] for row in table] == ["", delivery.run_id]
+            assert table[1]["speed_up"]  # from either place the data are the same
         kept = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"][1]
         expected = rows(compare([here]))[0]
         figures = ("val/loss", "test/accuracy", "epochs", "epoch_seconds", "samples_per_second", "status")

@@ -83,7 +83,11 @@ def test_other_places_and_formats_are_taken_and_what_differs_is_said(
     moved = (there / "price.csv").rename(there / "moved.csv")
     try:
         code, lines = printed(capsys, "run=value")
-        assert code == 2 and "there is no such file" in lines[0] and lines[0].startswith("error: data.path=price.csv")
+        assert (
+            code == 2
+            and "there is no such file" in lines[0]
+            and lines[0].startswith(f"error: data.path={there / 'price.csv'}")
+        )
         code, lines = printed(
             capsys, "run=value", "data.path=moved.csv", "precision=fp64", "device=cpu", "data.batch_size=5",
             "data.in_memory=true", "device.threads=2",

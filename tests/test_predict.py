@@ -365,8 +365,11 @@ def test_images_that_are_not_square_are_cropped_and_those_of_16_bits_keep_the_up
     turned.save(tmp_path / "turned.png", exif=turned.getexif())
     ((_, values),) = read(str(tmp_path / "turned.png"), wide).batches(1)
     assert sorted(values[0, 0, 0].tolist()) == [20, 30, 40, 50]
+    Image.fromarray(stripes.astype(np.uint8).repeat(3, 0).repeat(3, 1)).save(tmp_path / "large.png")
+    ((_, values),) = read(str(tmp_path / "large.png"), wide).batches(1)
+    assert values[0, 0, 1].tolist() == pytest.approx([20, 30, 40, 50], abs=2)
     Image.fromarray(np.zeros((2, 4), np.float32)).save(tmp_path / "floats.tiff")
-    with pytest.raises(ConfigError, match="cannot be read as an image .its pixels are floating-point"):
+    with pytest.raises(ConfigError, match=r"cannot be read as an image \(its pixels are floating-point"):
         next(read(str(tmp_path / "floats.tiff"), wide).batches(1))
     clear = Samples("mine", [4, 2, 2], "uint8", 0.0, 1.0, 10)
     Image.new("RGBA", (4, 2), (1, 2, 3, 4)).save(tmp_path / "clear.png")

@@ -298,12 +298,14 @@ def test_given_weights_that_have_changed_are_found_before_training(reproduce: Ag
     torch.save(tensors, weights)
     code, lines = reproduce(f"run={run_id}")
     assert code == 1
-    assert lines[-1].startswith("differs: the initial weights are not those of the run, so given.pt has changed: ")
+    said = f"differs: the initial weights are not those of the run, so {weights} has changed: their hash is "
+    assert lines[-1].startswith(said)
     assert reproductions(place) == before
     client.delete_tag(run_id, "runner.initial_weights")  # of a run of before
     code, lines = reproduce(f"run={run_id}")
     assert code == 1 and lines[-2].startswith("differs: first ")
-    assert any(line.startswith("note       it began with the weights of given.pt, taken as they are") for line in lines)
+    note = f"note       it began with the weights of {weights}, taken as they are now: it has no hash of them"
+    assert note in lines
 
 
 def test_what_is_printed_is_of_a_reproduction(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import copy
 import logging
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ import torch
 from torch import nn
 
 from conftest import Called
+from delivered import delivered_here
 from runner.errors import ConfigError
 from runner.saved import find
+from runner.tracking import artifacts
+from runner.tracking.manifest import Manifest
+from runner.tracking.state import State
 from runner.weights import fingerprint, load_into, of_run, trained_model
 from trained import place, train
 from training import same
@@ -137,6 +142,52 @@ def test_what_does_not_fit_is_named_and_the_model_is_left_alone(
 def test_what_is_neither_a_file_nor_a_run_is_said(value: str) -> None:
     with pytest.raises(ConfigError, match=r"^model\.weights="):
         load_into(net(), value)
+
+
+BRANCHES = """
+import torch
+class Branches(torch.nn.Linear):
+    def __init__(self, num_outputs): super().__init__(64, num_outputs)
+    def forward(self, x):
+        x = x.flatten(1)
+        return super().forward(x if x.sum() > 0 else -x)
+"""
+
+
+def test_a_model_that_cannot_be_exported_has_its_weights_in_mlflow_all_the_same(
+    there: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (there / "branching_models.py").write_text(BRANCHES)
+    monkeypatch.syspath_prepend(str(there))
+    with delivered_here(empty_store):
+        folder = train("branches", "model=custom", "model._target_=branching_models.Branches", "tracking=local")
+    warning = "the model is not logged to MLflow, its weights are, as checkpoints/best.pt: torch.export can't take it: "
+    assert warning in (folder / "run.log").read_text() and not (folder / "model").exists()
+    best = checkpoint(folder)
+    run_id = str(State.load(folder).run_id)
+    shutil.rmtree(folder)
+    run = find(run_id)
+    _, model, found = trained_model(run)
+    assert run.folder is None and same(model.state_dict(), best["model"])
+    assert found.epoch == best["progress"]["best_epoch"]
+
+
+def test_the_best_checkpoint_is_delivered_where_nothing_else_has_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("best.pt", "last.pt"):
+        (tmp_path / "checkpoints" / name).touch()
+
+    def delivered(status: str, log_model: bool = True, before: tuple[str, ...] = ()) -> list[str]:
+        manifest = Manifest("", "", "", log_model=log_model, status=status)
+        state = State(artifacts={name: [0, 0] for name in before})
+        return [path.name for path in artifacts._files(tmp_path, manifest, state)]
+
+    assert delivered("FINISHED") == ["best.pt"]
+    assert delivered("FINISHED", log_model=False) == delivered("KILLED") == []
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").touch()
+    assert delivered("FINISHED") == []
+    assert delivered("FINISHED", before=("checkpoints/best.pt",)) == ["best.pt"], "an old one would be taken for it"
 
 
 def test_a_runs_best_weights_are_the_averaged_ones(averaged: Path) -> None:

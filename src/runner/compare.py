@@ -84,11 +84,18 @@ def make_folder(value: str | None) -> Path:
 
 def notes(runs: "Sequence[ComparedRun]") -> list[str]:
     """What must be known to read the table."""
+    from .comparison import differing_data
+
     found = []
     if any(run.epoch_seconds for run in runs):
         found.append("epoch / s, samples/s: medians over the epochs after the first, which warms up")
     if alone := [str(run.number) for run in runs if run.warm_up_only]:
         found.append(f"of the first epoch, as there is no other: run {', '.join(alone)}")
+    if different := differing_data(runs):
+        found.append(
+            f"times and metrics are of different data: not the same {', '.join(different)}; what is so told apart has"
+            " no speed-up"
+        )
     if len(runs) > 1 and runs[0].epoch_time is None:
         found.append("speed-up is against the first run, which has no epoch time: name another one first")
     return found

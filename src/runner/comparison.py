@@ -18,6 +18,8 @@ IGNORED = ("resume", "resume_mode", "runner.", "tracking.", "tracking")
 LABEL_LENGTH = 40
 LABEL_COLUMNS = 3
 CELL_LENGTH = 28
+VALUE_LENGTH = 16
+"""Of a value in a label, which two others are to stand beside."""
 
 
 @dataclass
@@ -29,7 +31,8 @@ class Comparison:
         differing: values by parameter, one a run; "" where a run has no such parameter.
         metrics: the names of all final metrics.
         labels: a short name for each run: its number and what differs.
-        best: the indices of the runs with the best value of each metric; none where nothing is to be chosen.
+        best: the indices of the runs with the best value of each metric, among those that can be compared (see
+            `find_best`); none where nothing is to be chosen.
     """
 
     runs: Sequence[ComparedRun]
@@ -39,9 +42,11 @@ class Comparison:
     best: dict[str, list[int]]
 
     def speed_up(self, index: int) -> float | None:
-        """How many times faster an epoch is than the first run's; None if either has no time."""
-        first, this = self.runs[0].epoch_time, self.runs[index].epoch_time
-        return first / this if first is not None and this else None
+        """How many times faster an epoch is than the first run's; None if either has no time, or other data."""
+        first, this = self.runs[0], self.runs[index]
+        if first.epoch_time is None or not this.epoch_time or differing_data((first, this)):
+            return None
+        return first.epoch_time / this.epoch_time
 
     def values(self, metric: str) -> list[float | None]:
         """A metric by run."""
@@ -51,7 +56,7 @@ class Comparison:
 def compare(runs: Sequence[ComparedRun]) -> Comparison:
     """Find what differs and who is best."""
     differing = find_differing(runs)
-    order = ("val/loss", "val/accuracy", "test/loss", "test/accuracy")
+    order = [f"{part}/{name}" for part in ("val", "test", "train") for name in ("loss", "accuracy")]
     names = dict.fromkeys(name for run in runs for name in run.metrics)
     metrics = [*(name for name in order if name in names), *(name for name in names if name not in order)]
     return Comparison(runs, differing, metrics, make_labels(runs, differing), {m: find_best(runs, m) for m in metrics})
@@ -94,22 +99,42 @@ def _choices(config: Mapping[str, str]) -> dict[str, str]:
 
 
 def find_best(runs: Sequence[ComparedRun], metric: str) -> list[int]:
-    """The finished runs with the best value; none where all are the same."""
+    """The finished runs with the best value among those of the same data, and for a loss the same loss function.
+
+    There are several where several data sets are compared, and none where all values are the same.
+    """
     from .progress import higher_is_better  # late: imports torch
 
-    values = {
-        i: run.metrics[metric] for i, run in enumerate(runs) if run.status == "FINISHED" and metric in run.metrics
-    }
-    values = {i: value for i, value in values.items() if math.isfinite(value)}
-    if len(set(values.values())) < 2:
-        return []
-    best = max(values.values()) if higher_is_better(metric) else min(values.values())
-    return [i for i, value in values.items() if value == best]
+    comparable: dict[frozenset[tuple[str, str]], dict[int, float]] = {}
+    for index, run in enumerate(runs):
+        if run.status == "FINISHED" and math.isfinite(value := run.metrics.get(metric, math.nan)):
+            comparable.setdefault(run.data | _loss(run, metric), {})[index] = value
+    choose = max if higher_is_better(metric) else min
+    bests = [(values, choose(values.values())) for values in comparable.values() if len(set(values.values())) > 1]
+    return sorted(index for values, best in bests for index, value in values.items() if value == best)
+
+
+def _loss(run: ComparedRun, metric: str) -> frozenset[tuple[str, str]]:
+    """The settings that a metric named loss depends on; label smoothing is for training only."""
+    part, _, name = metric.partition("/")
+    left_out = () if part == "train" else ("loss.label_smoothing",)
+    settings = ((k, v) for k, v in run.config.items() if k.startswith("loss.") and k not in left_out)
+    return frozenset(settings if name == "loss" else ())
+
+
+def differing_data(runs: Sequence[ComparedRun]) -> list[str]:
+    """In what the data differ that runs were trained on: `data`, keys of it, `samples an epoch`; [] if in nothing."""
+    known = [run for run in runs if run.config]
+    found = sorted({key for run in known for key, _ in run.data ^ known[0].data})
+    if "data._target_" in found:  # which the other keys follow from
+        found = ["data", *(key for key in found if key == "data.limit")]
+    counts = {run.epoch_samples for run in known} - {None}
+    return found + ["samples an epoch"] * (len(counts) > 1)
 
 
 def make_labels(runs: Sequence[ComparedRun], differing: Mapping[str, Sequence[str]]) -> list[str]:
     """Short names for plots: `2: cnn, lr 0.1`; the run's own name where nothing differs."""
-    keys = [key for key in differing if not _follows(key, differing)]
+    keys = by_distinction([key for key in differing if not _follows(key, differing)], differing)
     leaves = [key.rpartition(".")[2] for key in keys]
     labels = []
     for index, run in enumerate(runs):
@@ -117,10 +142,23 @@ def make_labels(runs: Sequence[ComparedRun], differing: Mapping[str, Sequence[st
         for key, leaf in zip(keys, leaves, strict=True):
             if value := differing[key][index]:
                 name = leaf if leaves.count(leaf) == 1 else key
+                value = shorten(value, VALUE_LENGTH)
                 parts.append(value if key in GROUPS else f"{name} {value}")
         text = ", ".join(parts[:LABEL_COLUMNS] + ["..."] * (len(parts) > LABEL_COLUMNS)) or run.name
         labels.append(f"{run.number}: {shorten(text, LABEL_LENGTH)}")
     return labels
+
+
+def by_distinction(keys: Sequence[str], differing: Mapping[str, Sequence[str]]) -> list[str]:
+    """The keys, that first which tells most runs apart, then that which with it tells most; else as they were."""
+    chosen: list[str] = []
+    left = list(keys)
+    while left:
+        kinds = {key: set(zip(*(differing[name] for name in (*chosen, key)), strict=True)) for key in left}
+        told = {key: sum(any(values) for values in found) for key, found in kinds.items()}
+        chosen.append(max(told, key=told.__getitem__))
+        left.remove(chosen[-1])
+    return chosen
 
 
 def _follows(key: str, differing: Mapping[str, Sequence[str]]) -> bool:

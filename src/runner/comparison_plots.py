@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg  # no window, no dis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, NullFormatter
 
-from .comparison import Comparison, shorten, times_faster
+from .comparison import Comparison, times_faster
 from .console import shown
 from .plots.drawing import BLUE, DPI, GREY, STYLE, VERMILION
 
@@ -51,6 +51,7 @@ def _figure(width: float, height: float) -> Figure:
 def quality(c: Comparison) -> str | None:
     """The metric that tells best how good a run is: of the test part, an accuracy rather than a loss."""
     order = [f"{part}/{name}" for part in ("test", "val") for name in ("accuracy", "r2", "loss")]
+    order += ["train/accuracy", "train/loss"]  # of so few samples that R2 is often not defined
     return next((name for name in order if name in c.metrics), None)
 
 
@@ -61,11 +62,12 @@ def bars(c: Comparison) -> Figure | None:
     speed_ups = [c.speed_up(index) for index in range(len(runs))]
     panels = []
     if any(times):
+        compared = any(speed_ups[1:])
         said = [
-            f"{t:.3g}" + (f" ({times_faster(s)})" if s and len(runs) > 1 else "") if t else ""
+            f"{t:.3g}" + (f" ({times_faster(s)})" if s and compared else "") if t else ""
             for t, s in zip(times, speed_ups, strict=True)
         ]
-        speed = "\n(speed-up against the first)" if len(runs) > 1 else ""
+        speed = "\n(speed-up against the first)" if compared else ""
         panels.append((f"time of an epoch / s{speed}", times, said))
     if any(rates):
         panels.append(("samples / s", rates, [f"{rate:,.0f}" if rate else "" for rate in rates]))
@@ -99,7 +101,8 @@ def _bars(axis: Axes, values: Sequence[float | None], said: Sequence[str], title
         if text:
             axis.text(max(length, 0.0) + 0.02 * longest, index, text, va="center")
         else:
-            axis.text(0.02 * longest, index, status[index].lower(), va="center", color=GREY, style="italic")
+            why = "none" if status[index] == "FINISHED" else status[index].lower()
+            axis.text(0.02 * longest, index, why, va="center", color=GREY, style="italic")
     axis.xaxis.set_major_locator(MultipleLocator(25) if title.endswith("%") else MaxNLocator(4))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.grid(False, axis="y")
@@ -122,14 +125,15 @@ def loss_curves(c: Comparison) -> Figure | None:
     chosen = having
     if len(having) > CURVES_AT_MOST:  # the best of them, still in their own order
         chosen = sorted(sorted(having, key=lambda i: min(c.runs[i].curves[name].values()))[:CURVES_AT_MOST])
-    figure = _figure(8.4, 4.6)
+    longest = max(len(c.labels[index]) for index in chosen)
+    figure = _figure(6.4 + 0.085 * longest, 4.6)  # with room for the legend
     axis = figure.subplots()
     for place, index in enumerate(chosen):
         curve = c.runs[index].curves[name]
         axis.plot(
             list(curve),
             list(curve.values()),
-            label=shorten(c.labels[index], 30),
+            label=c.labels[index],
             linewidth=1.8,
             color=COLORS[place % len(COLORS)],
             linestyle=STYLES[(place + place // len(COLORS)) % len(STYLES)],  # of two on one another both are seen
@@ -195,7 +199,7 @@ def _monitored(c: Comparison) -> str | None:
     """The validation metric by which the runs were judged."""
     monitors = {run.config.get("trainer.monitor") for run in c.runs if run.config}
     wanted = [name for name in monitors if name in c.metrics] if len(monitors) == 1 else []
-    return next((name for name in (*wanted, "val/loss", "test/loss") if name in c.metrics), None)
+    return next((name for name in (*wanted, "val/loss", "test/loss", "train/loss") if name in c.metrics), None)
 
 
 def _line(key: str, points: dict[tuple[float, ...], list[float]], metric: str) -> Figure:
@@ -217,8 +221,13 @@ def _line(key: str, points: dict[tuple[float, ...], list[float]], metric: str) -
         axis.set_xticks(xs)
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_xlabel(key)
-    axis.set_ylabel(f"best {in_words(metric)}")
+    axis.set_ylabel(_of_best(metric))
     return figure
+
+
+def _of_best(metric: str) -> str:
+    """The label of a metric of the best epoch; where only training was measured, the last epoch counts as that."""
+    return in_words(metric) if metric.startswith("train/") else f"best {in_words(metric)}"
 
 
 def _heat_map(across: str, up: str, points: dict[tuple[float, ...], list[float]], metric: str) -> Figure:
@@ -238,5 +247,5 @@ def _heat_map(across: str, up: str, points: dict[tuple[float, ...], list[float]]
     axis.set_yticks(range(len(lines)), [f"{value:g}" for value in lines])
     axis.set_xlabel(across)
     axis.set_ylabel(up)
-    figure.colorbar(image, label=f"best {in_words(metric)}")
+    figure.colorbar(image, label=_of_best(metric))
     return figure

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 CURVES = ("val/loss", "train/loss", "time/epoch_seconds", "throughput/samples_per_second")
 """What is needed epoch by epoch."""
 
+SAME_DATA = (
+    "batch_size", "val_fraction", "in_memory", "num_workers", "augment", "root", "mean", "std", "size", "channels",
+)  # fmt: skip
+"""Keys of the data that leave the data set the same: how it is divided, stored, scaled, augmented."""
+
 MOST_JOBS = 10_000
 """Of a sweep."""
 
@@ -40,7 +45,7 @@ class ComparedRun:
         run_id: in MLflow; None if it was never tracked.
         config: resolved, flattened to dotted keys, values as one would type them.
         choices: which member of each group was chosen; empty if that was not recorded.
-        metrics: `val/...` and `test/...` of the best epoch.
+        metrics: `val/...` and `test/...` of the best epoch; `train/...` of it where the run has neither.
         epoch_seconds: of each epoch, as far as they were logged.
         rates: samples per second of each epoch, as far as they were logged.
         curves: those of `CURVES` there are.
@@ -59,6 +64,21 @@ class ComparedRun:
     rates: Curve = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
     parameters: int | None = None
+
+    @property
+    def epoch_samples(self) -> int | None:
+        """Samples trained on in an epoch; the most, as `trainer.max_steps` cuts one short. None if not known."""
+        counts = [rate * self.epoch_seconds[epoch] for epoch, rate in self.rates.items() if epoch in self.epoch_seconds]
+        return round(max(counts)) if counts else None
+
+    @property
+    def data(self) -> frozenset[tuple[str, str]]:
+        """What says which data these are: the settings of the data set, but for those of how they are presented."""
+        return frozenset(
+            (key, value)
+            for key, value in self.config.items()
+            if key.startswith("data.") and key.split(".")[1] not in SAME_DATA
+        )
 
     @property
     def warm_up_only(self) -> bool:
@@ -169,12 +189,17 @@ def _curves(points: Iterable[tuple[str, int, float]]) -> dict[str, Curve]:
 
 
 def _final(values: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics that tell how good a model is; not those measured within an epoch."""
-    return {
+    """The metrics that tell how good a model is; not those measured within an epoch.
+
+    A run with neither validation nor test has but those of its training.
+    """
+    figures = {
         name: float(value)
         for name, value in values.items()
-        if name.startswith(("val/", "test/")) and not name.endswith("_step") and isinstance(value, int | float)
+        if not name.endswith("_step") and isinstance(value, int | float)
     }
+    held_out = {name: value for name, value in figures.items() if name.startswith(("val/", "test/"))}
+    return held_out or {name: value for name, value in figures.items() if name.startswith("train/")}
 
 
 def _config(path: Path) -> dict[str, Any]:

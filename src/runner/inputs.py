@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from .data.image_file import EXTENSIONS, _to_8_bits, is_image, read_image
+from .data.image_file import EXTENSIONS, is_image, read_image, to_8_bits
 from .data.paths import find_data_file
 from .errors import ConfigError, TrainingError
 from .samples import Samples
@@ -312,7 +313,13 @@ def _read_any(path: Path, channels: int, height: int, width: int) -> tuple[Tenso
     from PIL import Image, ImageOps
 
     with Image.open(path) as file:
-        image = _to_8_bits(ImageOps.exif_transpose(file)).convert(MODES[channels])
+        image = to_8_bits(ImageOps.exif_transpose(file)).convert(MODES[channels])
     size = image.size
-    image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(image)).reshape(height, width, channels).permute(2, 0, 1), size
+    pixels = torch.from_numpy(np.array(image)).reshape(size[1], size[0], channels).permute(2, 0, 1)
+    # The shorter side, measured in the wanted sides, decides.
+    across, down = max(1, min(size[0], size[1] * width // height)), max(1, min(size[1], size[0] * height // width))
+    left, top = (size[0] - across) // 2, (size[1] - down) // 2
+    middle = pixels[:, top : top + down, left : left + across].unsqueeze(0)
+    if (across, down) != (width, height):
+        middle = functional.interpolate(middle, (height, width), mode="bilinear", antialias=True)
+    return middle[0].contiguous(), size

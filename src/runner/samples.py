@@ -35,8 +35,8 @@ class Samples:
         classes: the names of the classes 0, 1, ...; None if they have none.
         columns: of the table, all of them in their order; None if the samples were no table.
         target: the one of them that is predicted.
-        value_range: the smallest and the largest raw value of the training images, where they are float32; None for others,
-            and where it was not recorded.
+        value_range: the smallest and the largest raw value of the training images, where they are float32; None for
+            others, and where it was not recorded.
     """
 
     data: str

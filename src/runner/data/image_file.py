@@ -46,7 +46,7 @@ def read_image(path: Path, size: int, channels: int = 3) -> Tensor:
             # third of the time.
             image.draft(MODES[channels], (size, size))
             ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.array(_to_8_bits(image).convert(MODES[channels]))
+            pixels = np.array(to_8_bits(image).convert(MODES[channels]))
     except Exception as error:  # what a decoder makes of a damaged file can be anything
         reason = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0] or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
@@ -63,7 +63,7 @@ def read_image(path: Path, size: int, channels: int = 3) -> Tensor:
     return images[0].contiguous()
 
 
-def _to_8_bits(image: "Image.Image") -> "Image.Image":
+def to_8_bits(image: "Image.Image") -> "Image.Image":
     """Of 16 bits a pixel keep the upper 8; Pillow itself makes 255 of all that is more."""
     from PIL import Image
 
