@@ -74,7 +74,7 @@ def test_a_reference_that_leads_nowhere_becomes_a_missing_value(composer: Compos
 
 def test_a_reference_that_leads_somewhere_is_followed(composer: Composer) -> None:
     cfg, problems = composer.compose(["data.limit=${data.batch_size}"])
-    assert cfg is not None and problems == [] and cfg.data.limit == 64
+    assert cfg is not None and problems == [] and cfg.data.limit == cfg.data.batch_size == 32
 
 
 def test_a_sweep_is_expanded_value_by_value(composer: Composer) -> None:

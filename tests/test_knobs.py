@@ -81,7 +81,6 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
         ("model=cnn", "model.batch_norm=true"),
         lambda a, b: b.result["parameters"] == a.result["parameters"] + 32 + 64 + 128,
     ),
-    "model.output_activation": (("model.output_activation=tanh",), learned_differently),
     "model.strides": (("model=cnn", "model.strides=[2,2,2]"), lambda a, b: b.result["flops_per_sample"] < 1e6),
     "optimizer.lr": (("optimizer.lr=0.5",), lambda a, b: (a.metrics["lr", 1], b.metrics["lr", 1]) == (0.05, 0.5)),
     "optimizer.momentum": (("optimizer.momentum=0",), learned_differently),
@@ -160,6 +159,7 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
 SHOWN_ELSEWHERE = {
     "resume": "test_resume.py",
     "model.weights": "test_weights.py",
+    "model.output_activation": "test_model.py",
     "trainer.compile": "test_compilation.py",
     "trainer.deterministic": "test_device.py",
     "trainer.detect_anomaly": "test_anomaly.py",

@@ -18,6 +18,7 @@ import pytest
 from mlflow import MlflowClient
 
 from conftest import Called, run_folder
+from runner.cli import command
 
 Runner = Callable[..., Called]
 
@@ -232,6 +233,17 @@ class TestEnds:
         assert run.info.status == "FAILED"
         assert run.data.tags["runner.error"] == "ValueError: a bug of mine"
         assert "Traceback" in Path(client.download_artifacts(run.info.run_id, "run.log")).read_text()
+
+    def test_a_plot_that_cannot_be_drawn(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        # Not by the fixture, which draws none. A file lies where the folder of the plots belongs.
+        folder = here / "mine"
+        folder.mkdir()
+        (folder / "plots").write_text("in the way")
+        code = command([f"hydra.run.dir={folder}", "tracking=off", "debug=fast"])
+        printed = capsys.readouterr().err
+        assert code == 0
+        assert "not all plots are drawn: FileExistsError" in printed
+        assert json.loads((folder / "result.json").read_text())["status"] == "FINISHED"
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_a_signal_ends_it_with_a_checkpoint_and_it_can_be_resumed(

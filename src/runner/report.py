@@ -154,10 +154,17 @@ def _finite(value: Any) -> Any:
 
 
 def plots(x: Experiment, best_epoch: int, predictions: Predictions, folder: Path) -> None:
-    """Draw the curves, from the journal, and what the best weights made of the test samples."""
+    """Draw the curves, from the journal, and what the best weights made of the test samples.
+
+    A plot that cannot be drawn costs a warning: the run has come to its end.
+    """
     from .plots import draw, draw_predictions  # matplotlib takes a second to import: not before training
 
-    draw(read(folder / "metrics.jsonl")[0], folder / "plots", best_epoch, x.trainer.monitor)
-    if x.splits.test is not None:
-        images = raw_images(x.splits.test, x.splits.input_shape)
-        draw_predictions(predictions, folder / "plots", x.splits.classes, images)
+    try:
+        draw(read(folder / "metrics.jsonl")[0], folder / "plots", best_epoch, x.trainer.monitor)
+        if x.splits.test is not None:
+            images = raw_images(x.splits.test, x.splits.input_shape)
+            draw_predictions(predictions, folder / "plots", x.splits.classes, images)
+    except Exception as error:  # matplotlib raises anything, and so may a data set of the user's
+        log.warning("not all plots are drawn: %s: %s", type(error).__name__, (str(error).splitlines() or [""])[0])
+        log.debug("", exc_info=True)

@@ -101,7 +101,7 @@ def _annotate(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]
         share = shares[row, column]
         text = f"{counts[row, column]:,}"
         if len(counts) <= SHARES:
-            text += f"\n{share:.1f} %" if share >= 0.1 else "\n<0.1 %"
+            text += "\n100 %" if share == 100 else f"\n{share:.1f} %" if share >= 0.1 else "\n<0.1 %"
         color = "white" if share > 35 else "black"
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=10)
 

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
@@ -74,6 +75,7 @@ def _version(name: str) -> str | None:
         return None
 
 
+@cache
 def _packages() -> set[str]:
     named = ((package.metadata["Name"], package.version) for package in distributions())
     return {f"{name}=={number}" for name, number in named if name}

@@ -82,7 +82,7 @@ def claim(folder: Path, owner: str = "process") -> FolderLock:
 
 
 def owned(folder: Path) -> bool:
-    """Tell whether a living process has the folder."""
+    """Tell whether a living run has the folder; the process that completes a killed run's record is none."""
     try:
         file = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -91,7 +91,7 @@ def owned(folder: Path) -> bool:
         # Shared: two processes that ask at the same time don't take each other for an owner.
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return not os.pread(file, 200, 0).decode(errors="replace").startswith(DELIVERY)
     finally:
         os.close(file)
     return False
