@@ -143,11 +143,10 @@ def rebuild(run: SavedRun, overrides: Sequence[str] = ()) -> "Experiment":
     from . import build, resume
     from .cli import without_hydra
 
-    model = {**run.config["model"], "weights": None}  # they are overwritten anyway, and may not be here
-    cfg, problems = resume.compose_saved({**run.config, "model": model}, overrides)
+    cfg, problems = resume.compose_saved(run.config, overrides)
     if cfg is None:
         raise ConfigError(*problems)
-    return build.build(without_hydra(cfg), run.choices, problems)
+    return build.build(without_hydra(cfg), run.choices, problems, fresh=False)
 
 
 def _loader(x: "Experiment", split: str) -> "Loader | None":

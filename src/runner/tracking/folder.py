@@ -3,17 +3,20 @@
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import time
 import weakref
 from pathlib import Path
 from types import TracebackType
 
+import psutil
+
 from runner.errors import ConfigError
 
 NAME = ".lock"
 
-_SECONDS_BETWEEN, _PATIENCE = 0.02, 0.1
+_SECONDS_BETWEEN, _PATIENCE, _PATIENCE_WITH_NAME = 0.02, 0.1, 2.0
 
 # Completing the record of a killed run takes no longer; a resume waits for that.
 DELIVERY, _PATIENCE_WITH_DELIVERY = "delivery process", 15.0
@@ -69,8 +72,9 @@ def claim(folder: Path, owner: str = "process") -> FolderLock:
     while True:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"{owner} {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            name = f"{owner} {os.getpid()} on {socket.gethostname()}".encode()
+            os.pwrite(file, name, 0)
+            os.ftruncate(file, len(name))
             return FolderLock(file)
         holder = os.pread(file, 200, 0).decode(errors="replace") or "another process"
         # A probe (`owned`) holds the lock for microseconds, the delivery of a killed run for seconds.
@@ -87,11 +91,25 @@ def owned(folder: Path) -> bool:
         file = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    asked = time.monotonic()
     try:
-        # Shared: two processes that ask at the same time don't take each other for an owner.
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return not os.pread(file, 200, 0).decode(errors="replace").startswith(DELIVERY)
+        while True:
+            # Shared: two processes that ask at the same time don't take each other for an owner.
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return False
+            holder = os.pread(file, 200, 0).decode(errors="replace")
+            if holder.startswith(DELIVERY):
+                return False
+            # The next holder of a dead run's folder may have the lock, and not have written its name yet.
+            if _lives(holder) or time.monotonic() - asked > _PATIENCE_WITH_NAME:
+                return True
+            time.sleep(_SECONDS_BETWEEN)
     finally:
         os.close(file)
-    return False
+
+
+def _lives(holder: str) -> bool:
+    """Whether the process that a lock's text names is there; on another machine, that cannot be seen."""
+    named = re.search(r"(\d+) on (.*)", holder)
+    return named is not None and (named[2] != socket.gethostname() or psutil.pid_exists(int(named[1])))
