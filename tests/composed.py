@@ -6,7 +6,7 @@ from runner import build
 from runner.checkpoint import Checkpoints
 from runner.cli import composer, group_choices, parse, without_hydra
 from runner.loop import fit
-from runner.training import Training
+from runner.training import Training, prepare
 from training import Log, Silent, Stop
 
 
@@ -20,20 +20,7 @@ def built(*overrides: str) -> build.Experiment:
 def trained(folder: Path, *overrides: str) -> Training:
     """Compose, build and train; what was measured is in its `log`."""
     x = built(*overrides)
-    t = Training(
-        model=x.model,
-        loss=x.loss,
-        optimizer=x.optimizer,
-        schedule=x.schedule,
-        precision=x.precision,
-        device=x.device,
-        loaders=x.loaders,
-        settings=x.trainer,
-        checkpoints=Checkpoints(folder / "checkpoints"),
-        log=Log(),
-        display=Silent(),
-        stop=Stop(),
-    )
+    t = prepare(x, Checkpoints(folder / "checkpoints"), Log(), Silent(), Stop())
     fit(t)
     return t
 

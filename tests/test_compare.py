@@ -16,8 +16,8 @@ from runner.cli import command
 from runner.compare import main, notes
 from runner.comparison import compare, rows, to_json, to_text
 from runner.comparison_runs import ComparedRun, from_folder
-from runner.record import flatten
 from runner.saved import read_config
+from runner.schema import flatten
 from runner.tracking.deliver import Delivery
 from runner.tracking.manifest import Manifest
 from runner.tracking.store import local_uri

@@ -154,4 +154,4 @@ def test_without_its_packages_onnx_names_them(
 ) -> None:
     monkeypatch.setattr(export, "ONNX_PACKAGES", ("onnx", "no_such_package"))
     assert export.main(["run=value", "format=onnx"]) == 2
-    assert capsys.readouterr().err.splitlines()[0].endswith("no_such_package: pip install 'runner[export]'")
+    assert capsys.readouterr().err.splitlines()[0].endswith("no_such_package: pip install no_such_package")

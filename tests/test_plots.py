@@ -16,8 +16,9 @@ from torch.utils.data import TensorDataset
 
 from runner.loop import evaluate
 from runner.loss import MSE, BCEWithLogits, CrossEntropy, Loss
-from runner.plots import draw, draw_predictions
+from runner.plots.curves import draw
 from runner.plots.drawing import DPI, Drawing
+from runner.plots.samples import draw_predictions
 from runner.predictions import MOST_VALUES, Predictions, confusion, mistakes, raw_images
 from runner.tracking.journal import Point
 from training import training

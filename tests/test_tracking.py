@@ -261,9 +261,9 @@ def test_two_threads_write_whole_lines(tmp_path: Path) -> None:
 
 
 def test_the_cheap_modules_import_neither_torch_nor_mlflow() -> None:
-    modules = ["deliver", "environment", "folder", "options", "store", "tracker"]
+    modules = ["deliver", "environment", "folder", "store", "tracker"]
     code = "".join(f"import runner.tracking.{name}\n" for name in modules) + (
-        "import runner.sync, runner.ui, sys\n"
+        "import runner.options, runner.sync, runner.ui, sys\n"
         "print([m for m in ('torch', 'mlflow', 'hydra', 'omegaconf', 'pandas') if m in sys.modules])"
     )
     assert python(code).communicate() == ("[]\n", "")

@@ -1,6 +1,5 @@
 """Arguments of the command line, one by one: what was typed, and what Hydra is given for it."""
 
-import os
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -8,6 +7,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from . import schema
+from .folders import expand_home
 
 
 def quote(argument: str, sweeping: bool = False) -> str:
@@ -26,15 +26,8 @@ def quote(argument: str, sweeping: bool = False) -> str:
             return argument
     except HydraException:
         pass
-    return f"{key}={QuotedString(text=_expand(key, value), quote=Quote.single).with_quotes()}"
-
-
-def _expand(key: str, value: str) -> str:
-    """Put the home folder for `~`, also behind `sqlite:///`."""
-    if key.endswith("run_name"):
-        return value
-    scheme, slashes, path = value.partition(":///")
-    return f"{scheme}:///{os.path.expanduser(path)}" if slashes else os.path.expanduser(value)  # noqa: PTH111
+    text = value if key.endswith("run_name") else expand_home(value)
+    return f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}"
 
 
 def for_hydra(override: str) -> str:

@@ -4,32 +4,31 @@ Whatever can be wrong is found in here, before a folder or an MLflow run exists,
 """
 
 import inspect
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
+from . import checks, schema
 from . import device as device_room
-from . import schema
 from .data import fetch
 from .data.augment import make_augment
 from .data.loading import MEMORY_SHARE, Loaders, make_loaders
 from .data.source import Source
 from .data.splits import Splits, size, split
 from .device import Device
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError
 from .loss import Loss
 from .model import probe
 from .optimizer import trainable, wants_fused
 from .precision import Precision
-from .progress import higher_is_better
+from .problems import Problems
 from .scheduler import Schedule
 from .settings import ConsoleSettings, TrackingSettings, TrainerSettings
 from .target import IN_WORDS, call, check_target, locate, takes
@@ -105,9 +104,9 @@ def build(
             splits = split(source, val_fraction=data["val_fraction"], limit=data["limit"], seed=seed)
             augment = make_augment(splits, **(data["augment"] or {}))
     if loss:
-        found += check_outputs(config["model"], loss)
+        found += checks.outputs(config["model"], loss)
     if trainer and loss:
-        found += check_monitor(trainer, loss, splits)
+        found += checks.monitor(trainer, loss, splits)
     if trainer and device:
         with found.collect("trainer"):
             device_room.set_deterministic(trainer.deterministic)
@@ -133,7 +132,7 @@ def build(
         batches = -(-size(splits.train) // data["batch_size"])
         with found.collect("scheduler"):
             schedule = make_schedule(config["scheduler"], optimizer, trainer, batches)
-            check_plateau(schedule, trainer, splits)
+            checks.plateau(schedule, trainer, splits)
     if found.sentences:
         raise ConfigError(*found.sentences) from found.cause
 
@@ -191,49 +190,6 @@ def check(config: Mapping[str, Any]) -> list[str]:
     return found.sentences
 
 
-class Problems:
-    """The sentences found so far, each beginning with the key or group it is about.
-
-    Attributes:
-        cause: the first exception that became a sentence, for those who want its traceback.
-    """
-
-    def __init__(self, sentences: Iterable[str]) -> None:
-        self.sentences = list(dict.fromkeys(sentences))
-        self.cause: Exception | None = None
-
-    def __iadd__(self, sentences: Iterable[str]) -> Self:
-        """Add sentences, but none about a key that an earlier stage has complained of."""
-        subjects = {_subject(sentence) for sentence in self.sentences}
-        self.sentences += [s for s in dict.fromkeys(sentences) if "." not in _subject(s) or _subject(s) not in subjects]
-        return self
-
-    def none_of(self, *groups: str, but: Collection[str] = ()) -> bool:
-        """Whether nothing is known to be wrong with these groups, but for some of their keys."""
-        subjects = {_subject(sentence) for sentence in self.sentences}
-        return not any(subject.partition(".")[0] in groups for subject in subjects.difference(but))
-
-    @contextmanager
-    def collect(self, group: str) -> Iterator[None]:
-        """Add what a stage raises, and go on; it may have called code of the user's."""
-        try:
-            yield
-        except fetch.Forbidden:
-            pass
-        except ConfigError as error:
-            self += error.problems
-            self.cause = self.cause or error
-        except Exception as error:
-            first_line = (str(error).strip() or "no message").split("\n")[0]
-            self += [f"{group}: {type(error).__name__}: {first_line}; runner.verbose=true shows where"]
-            self.cause = self.cause or error
-
-
-def _subject(sentence: str) -> str:
-    """The key or group a sentence is about: `optimizer.lr` of `+optimizer.lr=x: write a number`."""
-    return re.split(r"[=: ]", sentence.lstrip("+~"), maxsplit=1)[0]
-
-
 def plain(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config as plain mappings, lists and values."""
     container = OmegaConf.to_container(cfg, resolve=True)
@@ -256,62 +212,6 @@ def to_settings(node: DictConfig, kind: type[T]) -> T | None:
     settings = OmegaConf.to_object(node)
     assert isinstance(settings, kind)
     return settings
-
-
-def check_monitor(trainer: TrainerSettings, loss: Loss, splits: Splits | None) -> list[str]:
-    """See that what the trainer watches will be measured.
-
-    Args:
-        trainer: what it watches.
-        loss: what it measures.
-        splits: the data; None if they could not be had.
-
-    Returns:
-        A sentence for each thing that will not.
-    """
-    problems = []
-    part = trainer.monitor.partition("/")[0]
-    measured = [f"{name}/{value}" for name in ("val", "train") for value in ("loss", *loss.metrics)]
-    if trainer.monitor not in measured:
-        hint = did_you_mean(trainer.monitor, measured)
-        problems.append(f"trainer.monitor={trainer.monitor} is not measured with loss={_name(loss)}: {hint}")
-    if splits is None or splits.val is not None:
-        return problems
-    if part == "val" and trainer.early_stopping.patience is not None:
-        problems.append(
-            "trainer.early_stopping.patience needs validation samples:"
-            " write data.val_fraction=0.2, or trainer.monitor=train/loss"
-        )
-    if trainer.validate_every_steps is not None:
-        problems.append(
-            "trainer.validate_every_steps needs validation samples: write data.val_fraction=0.2, or null for it"
-        )
-    return problems
-
-
-def check_outputs(model: Any, loss: Loss) -> list[str]:
-    """See that the loss gets the logits that it takes."""
-    activation = model.get("output_activation") if isinstance(model, Mapping) else None
-    if activation is None or type(loss).probabilities is Loss.probabilities:
-        return []
-    return [f"model.output_activation={activation}: loss={_name(loss)} takes logits; write null, or loss=mse"]
-
-
-def check_plateau(schedule: Schedule, trainer: TrainerSettings, splits: Splits) -> None:
-    """See that a schedule that waits for a metric gets it.
-
-    Raises:
-        ConfigError: it will not be measured.
-    """
-    if isinstance(schedule.scheduler, ReduceLROnPlateau) and trainer.monitor.startswith("val/") and splits.val is None:
-        raise ConfigError(
-            "scheduler=plateau needs validation samples: write data.val_fraction=0.2, or trainer.monitor=train/loss"
-        )
-
-
-def _name(loss: Loss) -> str:
-    """As the config names it: `cross_entropy` of `CrossEntropy`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(loss).__name__).lower()
 
 
 def make_model(
@@ -352,7 +252,7 @@ def make_schedule(
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
         epochs=trainer.epochs,
-        mode="max" if higher_is_better(trainer.monitor) else "min",
+        mode="max" if schema.higher_is_better(trainer.monitor) else "min",
     )
     if isinstance(made, LRScheduler):
         # One that was told how long training is planned to be cannot be told otherwise later; one that was

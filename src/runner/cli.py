@@ -5,8 +5,8 @@ only then Hydra's own machinery (callbacks, `HydraConfig`, environment) runs the
 MLflow is imported for `--help`, `--cfg` and completion.
 """
 
+import logging
 import os
-import re
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
@@ -29,15 +29,13 @@ from . import __version__, folders
 from .arguments import typed_value
 from .compose import VERSION_BASE, Composer, config_folder
 from .errors import ConfigError, did_you_mean
+from .options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SIGNAL, fail, nobody_reads, verbose
+
+log = logging.getLogger("runner")
 
 if TYPE_CHECKING:
     from .resume import Resumed
     from .tracking.process import DeliveryProcess
-
-EXIT_FAILED = 1
-EXIT_CONFIG = 2
-EXIT_SIGNAL = 128
-EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -51,8 +49,7 @@ def main() -> None:
     except KeyboardInterrupt:  # before training, where it is handled
         code = EXIT_INTERRUPTED
     except BrokenPipeError:  # `--help | head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = nobody_reads()
     sys.exit(code)
 
 
@@ -78,20 +75,7 @@ def command(argv: Sequence[str]) -> int:
     except ConfigError as error:
         if verbose(argv):
             traceback.print_exc()
-        tell(error)
-        return EXIT_CONFIG
-
-
-def tell(error: ConfigError) -> None:
-    """Print what is wrong, a line a problem."""
-    for problem in error.problems:
-        print(f"error: {problem}", file=sys.stderr)
-
-
-def verbose(argv: Sequence[str]) -> bool:
-    """Whether tracebacks are wanted; asked before there is a config that could tell."""
-    typed = [re.fullmatch(r"\+{0,2}runner\.verbose=(true|yes|on|1)", text, re.IGNORECASE) for text in argv]
-    return any(typed) or os.environ.get("HYDRA_FULL_ERROR") == "1"
+        return fail(*error.problems)
 
 
 def parse(argv: Sequence[str]) -> Namespace:
@@ -262,7 +246,7 @@ def sweep(args: Namespace) -> int:
         try:
             experiment = build.build(job, group_choices(HydraConfig.get()))
         except ConfigError as error:  # what only this combination has wrong: the other jobs can run
-            tell(error)
+            fail(*error.problems)
             codes.append(EXIT_FAILED)
             return
         with claim(folder):
@@ -281,7 +265,7 @@ def sweep(args: Namespace) -> int:
         if not codes or codes[-1] <= EXIT_SIGNAL:
             raise
     if len(codes) > 1:
-        print(f"compare    python -m runner.compare sweep={folders.short(sweep_folder[-1])}", file=sys.stderr)
+        log.info("compare    python -m runner.compare sweep=%s", folders.short(sweep_folder[-1]))
     return max(codes, default=0)
 
 

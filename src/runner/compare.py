@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from . import folders, saved
 from .errors import ConfigError
 from .folders import outputs, short
-from .tracking.options import command
+from .options import command
 from .tracking.store import local_uri
 
 if TYPE_CHECKING:
@@ -155,12 +155,8 @@ def _from_store(run: "Run", uri: str, number: int) -> "ComparedRun":
     """A run that MLflow knows: from its folder if that is here and still this run's, else from MLflow."""
     from .comparison_runs import from_folder, from_mlflow
 
-    tags = run.data.tags
-    folder = Path(tags.get("runner.folder", ""))
-    manifest = saved.manifest_of(folder)
-    if manifest is not None and manifest.key == tags.get("runner.key"):
-        return from_folder(folder, number)
-    return from_mlflow(run, uri, number)
+    folder = saved.own_folder(run.data.tags)
+    return from_folder(folder, number) if folder is not None else from_mlflow(run, uri, number)
 
 
 def find_jobs(value: str, uri: str, first: int | None) -> "list[ComparedRun]":

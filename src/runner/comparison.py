@@ -10,7 +10,7 @@ from typing import Any
 
 from .comparison_runs import ComparedRun
 from .console import shown
-from .schema import GROUPS, TARGET_GROUPS
+from .schema import GROUPS, TARGET_GROUPS, higher_is_better
 
 IGNORED = ("resume", "resume_mode", "runner.", "tracking.", "tracking")
 """Keys, and beginnings of keys, that say nothing about what was computed."""
@@ -103,8 +103,6 @@ def find_best(runs: Sequence[ComparedRun], metric: str) -> list[int]:
 
     There are several where several data sets are compared, and none where all values are the same.
     """
-    from .progress import higher_is_better  # late: imports torch
-
     comparable: dict[frozenset[tuple[str, str]], dict[int, float]] = {}
     for index, run in enumerate(runs):
         if run.status == "FINISHED" and math.isfinite(value := run.metrics.get(metric, math.nan)):

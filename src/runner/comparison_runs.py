@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from .errors import ConfigError
-from .saved import SavedRun, manifest_of, result_of
-from .schema import GROUPS
+from .saved import SavedRun, choices_of, manifest_of, result_of
+from .schema import GROUPS, flatten
 from .tracking import journal
 from .tracking.folder import owned
 from .tracking.store import connect
@@ -104,8 +104,6 @@ def typical(values: Curve) -> float | None:
 
 def from_folder(folder: Path, number: int) -> ComparedRun:
     """Read a run's folder; what a killed or failed run did not come to write is left empty."""
-    from .record import flatten  # late: imports torch
-
     result = result_of(folder)
     curves = _curves((p.name, p.step, p.value) for p in journal.read(folder / journal.NAME)[0])
     config = _config(folder / "config.yaml")
@@ -119,7 +117,7 @@ def from_folder(folder: Path, number: int) -> ComparedRun:
         folder=str(folder),
         run_id=result.get("run_id"),
         config=flatten(config) if config else {},
-        choices={group: manifest.params[group] for group in GROUPS if group in manifest.params} if manifest else {},
+        choices=choices_of(manifest.params) if manifest else {},
         metrics=_final(result),
         epoch_seconds=seconds or curves.get("time/epoch_seconds", {}),
         rates=curves.get("throughput/samples_per_second", {}),
@@ -155,7 +153,7 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
         run.info.status,
         run_id=run_id,
         config={key: value for key, value in params.items() if key not in GROUPS},
-        choices={group: params[group] for group in GROUPS if group in params},
+        choices=choices_of(params),
         metrics=_final(result or run.data.metrics),
         epoch_seconds=seconds or curves.get("time/epoch_seconds", {}),
         rates=curves.get("throughput/samples_per_second", {}),

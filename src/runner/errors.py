@@ -20,6 +20,11 @@ class TrainingError(Exception):
     """Training cannot go on (a non-finite loss, say); the run ends FAILED with this sentence."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text that says something, or its type where there is none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Say which of the choices the word resembles, or list them: `did you mean cnn?`."""
     names = sorted(choices)

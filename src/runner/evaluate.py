@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import schema
 from .errors import ConfigError
+from .options import choice, command, is_true, required
 from .saved import SavedRun, find
-from .tracking.options import choice, command, is_true, required
 
 if TYPE_CHECKING:
     from .build import Experiment
@@ -153,13 +153,9 @@ def _loader(x: "Experiment", split: str) -> "Loader | None":
     """The samples in their own order, none of them augmented."""
     if split != "train":
         return x.loaders.val if split == "val" else x.loaders.test
-    from .data.loading import TensorLoader, WorkerLoader, evaluation_batch_size
+    from .data.loading import evaluation_batch_size
 
-    train = x.loaders.train
-    size = evaluation_batch_size(train.batch_size, x.splits.input_shape)
-    if isinstance(train, TensorLoader):
-        return TensorLoader(train.inputs, train.targets, size, None, train.channels_last, train.normalize)
-    return WorkerLoader(x.splits.train, train.finish, size, None, int(x.config["data"]["num_workers"]))
+    return x.loaders.train.in_order(evaluation_batch_size(x.loaders.train.batch_size, x.splits.input_shape))
 
 
 class _Unstoppable:
@@ -172,22 +168,10 @@ def _training(x: "Experiment") -> "Training":
     """What evaluating works with: the same as training, of which nothing is kept."""
     from .checkpoint import Checkpoints
     from .console import Bar
-    from .training import Training
+    from .training import prepare
 
-    return Training(
-        model=x.model,
-        loss=x.loss,
-        optimizer=x.optimizer,
-        schedule=x.schedule,
-        precision=x.precision,
-        device=x.device,
-        loaders=x.loaders,
-        settings=x.trainer,
-        checkpoints=Checkpoints(Path("checkpoints")),
-        log=lambda metrics, step: None,
-        display=Bar(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, quiet=True),
-        stop=_Unstoppable(),
-    )
+    bar = Bar(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, quiet=True)
+    return prepare(x, Checkpoints(Path("checkpoints")), lambda metrics, step: None, bar, _Unstoppable())
 
 
 def _report(found: Evaluation, run: SavedRun) -> None:

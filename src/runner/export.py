@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ConfigError
+from .errors import ConfigError, first_line
 from .folders import short
+from .options import choice, command, is_true, required
 from .saved import SavedRun, find
-from .tracking.options import choice, command, is_true, required
 
 if TYPE_CHECKING:
     import torch
@@ -146,14 +146,13 @@ def _reason(error: BaseException) -> str:
     """The first line of what was raised first."""
     while error.__cause__ is not None:
         error = error.__cause__
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line.partition(" For more information")[0][:300]
+    return first_line(error).partition(" For more information")[0][:300]
 
 
 def _check_packages(format: str) -> None:
     missing = [name for name in ONNX_PACKAGES if format == "onnx" and importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"format=onnx needs {', '.join(missing)}: pip install 'runner[export]'")
+        raise ConfigError(f"format=onnx needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def _output(run: SavedRun, format: str, value: str | None) -> Path:

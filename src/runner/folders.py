@@ -15,6 +15,14 @@ def outputs() -> Path:
     return Path(os.environ.get("RUNNER_OUTPUTS") or "outputs").expanduser().resolve()
 
 
+def expand_home(value: str) -> str:
+    """Put the home folder for `~` at the beginning of a path, also of one behind `sqlite:///`."""
+    scheme, slashes, path = value.partition(":///")
+    if slashes:
+        return f"{scheme}:///{os.path.expanduser(path)}"  # noqa: PTH111 - an address, of which this is a part
+    return os.path.expanduser(value)  # noqa: PTH111 - what is no path stays as it is, to the letter
+
+
 def check(wanted: str, exact: bool) -> list[str]:
     """Find what would keep `make_run_folder` from making a folder, without making any.
 

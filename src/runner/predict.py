@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TextIO
 from . import schema
 from .errors import ConfigError
 from .folders import short
+from .options import choice, command, is_true, required
 from .saved import SavedRun, find
-from .tracking.options import choice, command, is_true, required
 
 if TYPE_CHECKING:
     from torch import Tensor

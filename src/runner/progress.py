@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .device import Device
 from .loss import Loss
+from .schema import higher_is_better
 from .settings import EarlyStoppingSettings
 
 Metrics = dict[str, float]
@@ -149,11 +150,6 @@ class Stopwatch:
     def read(self) -> float:
         """The reading now, without waiting for the device."""
         return self._seconds + (perf_counter() - self._since if self._since is not None else 0.0)
-
-
-def higher_is_better(metric: str) -> bool:
-    """Which way is better follows from the metric: accuracies and R2 rise, losses and errors fall."""
-    return metric.endswith(("/accuracy", "/r2"))
 
 
 class Monitor:

@@ -13,7 +13,7 @@ from .build import Experiment
 from .data.splits import Normalize, size
 from .folders import outputs as outputs_folder
 from .model.probe import parameter_count
-from .schema import show
+from .schema import flatten, show
 from .tracking.environment import git_tags
 from .tracking.manifest import Dataset, Manifest
 from .tracking.model import save_model
@@ -34,17 +34,6 @@ def without_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
     uri = config["tracking"]["uri"]
     tracking = {**config["tracking"], "uri": strip_credentials(uri) if uri else uri}
     return {**config, "tracking": tracking}
-
-
-def flatten(node: Any, prefix: str = "") -> dict[str, str]:
-    """Nested mappings as dotted keys with values as one would type them."""
-    if isinstance(node, Mapping) and node:
-        return {
-            k: v
-            for name, child in node.items()
-            for k, v in flatten(child, f"{prefix}.{name}" if prefix else name).items()
-        }
-    return {prefix: show(node)}
 
 
 def describe(x: Experiment, folder: Path, begun: bool = False) -> Manifest | None:

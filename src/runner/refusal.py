@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from . import schema
-from .errors import did_you_mean
+from .errors import did_you_mean, first_line
 
 REFUSED = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
 """What composing raises for a config that is wrong."""
@@ -108,12 +108,6 @@ def plain(line: str) -> str:
     if line.startswith("Interpolation key "):
         return f"it refers to {line.split(chr(39))[1]}, which is no key: write a value, or an existing key"
     return line
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text, or its type."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0]
 
 
 def _node(base: DictConfig, key: str) -> object:

@@ -9,6 +9,7 @@ from typing import Any
 from .build import Experiment
 from .console import duration, shown
 from .data.splits import size
+from .errors import first_line
 from .folders import short
 from .model.probe import parameter_count
 from .predictions import Predictions, raw_images
@@ -158,7 +159,8 @@ def plots(x: Experiment, best_epoch: int, predictions: Predictions, folder: Path
 
     A plot that cannot be drawn costs a warning: the run has come to its end.
     """
-    from .plots import draw, draw_predictions  # matplotlib takes a second to import: not before training
+    from .plots.curves import draw  # matplotlib takes a second to import: not before training
+    from .plots.samples import draw_predictions
 
     try:
         draw(read(folder / "metrics.jsonl")[0], folder / "plots", best_epoch, x.trainer.monitor)
@@ -166,5 +168,5 @@ def plots(x: Experiment, best_epoch: int, predictions: Predictions, folder: Path
             images = raw_images(x.splits.test, x.splits.input_shape)
             draw_predictions(predictions, folder / "plots", x.splits.classes, images)
     except Exception as error:  # matplotlib raises anything, and so may a data set of the user's
-        log.warning("not all plots are drawn: %s: %s", type(error).__name__, (str(error).splitlines() or [""])[0])
+        log.warning("not all plots are drawn: %s: %s", type(error).__name__, first_line(error))
         log.debug("", exc_info=True)

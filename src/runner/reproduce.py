@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .errors import ConfigError
 from .folders import outputs
-from .tracking.options import EXIT_FAILED, command, is_true, required
+from .options import EXIT_FAILED, EXIT_SIGNAL, command, is_true, required
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -42,7 +42,6 @@ OPTIONS = {
 }
 SHOWN_AT_MOST = 5
 NAME_LENGTH = 80
-EXIT_SIGNAL = 128
 OF_A_RUN = ("tracking ", "compare ", "go on ")
 """Beginnings of lines that are no use where a run is not recorded, and not to be gone on with."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .record import flatten
+from .schema import flatten
 from .tracking import journal
 from .tracking.environment import environment, git_tags
 from .tracking.names import legal

@@ -18,8 +18,8 @@ from .checkpoint import CheckpointError, Checkpoints
 from .compose import Composer, config_folder
 from .errors import ConfigError
 from .folders import short
-from .record import flatten
 from .saved import SavedRun
+from .schema import flatten
 
 log = logging.getLogger("runner")
 

@@ -19,15 +19,14 @@ from .build import Experiment
 from .checkpoint import Checkpoints, load, weights
 from .compilation import compile_model
 from .console import Bar
-from .errors import TrainingError
+from .errors import TrainingError, first_line
 from .loop import evaluate, fit
 from .predictions import Predictions
-from .progress import Progress
 from .record import describe, served, write_config
 from .tracking.environment import environment
 from .tracking.process import DeliveryProcess
 from .tracking.tracker import Tracker
-from .training import Interrupted, Training, restore
+from .training import Interrupted, Training, prepare, restore
 
 log = logging.getLogger("runner")
 
@@ -148,21 +147,8 @@ def _run(
     (folder / "environment.txt").write_text(environment(), encoding="utf-8")
     tracker = Tracker(folder, describe(x, folder, begun=resume_from is not None), x.tracking.uri, delivery)
     bar = Bar(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
-    training = Training(
-        model=x.model,
-        loss=x.loss,
-        optimizer=x.optimizer,
-        schedule=x.schedule,
-        precision=x.precision,
-        device=x.device,
-        loaders=x.loaders,
-        settings=x.trainer,
-        checkpoints=Checkpoints(folder / "checkpoints", x.trainer.keep_checkpoints, before=tracker.sync),
-        log=tracker.log,
-        display=bar,
-        stop=stop,
-        progress=Progress(data=x.splits.fingerprint),
-    )
+    checkpoints = Checkpoints(folder / "checkpoints", x.trainer.keep_checkpoints, before=tracker.sync)
+    training = prepare(x, checkpoints, tracker.log, bar, stop)
     final: dict[str, float] = {}
     status, exit_code = "FAILED", 1
     try:
@@ -193,8 +179,7 @@ def _run(
     except Exception as error:
         bar.close()
         expected = isinstance(error, TrainingError)
-        first_line = (str(error) or type(error).__name__).strip().split("\n")[0]
-        sentence = first_line if expected else f"{type(error).__name__}: {first_line}"
+        sentence = first_line(error) if expected else f"{type(error).__name__}: {first_line(error)}"
         (log.exception if wants_tracebacks(x) else log.error)("error: %s", sentence)
         log.debug(traceback.format_exc())
         tracker.tag({"runner.error": sentence})

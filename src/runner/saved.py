@@ -171,7 +171,7 @@ def _from_folder(folder: Path, given: str, uri: str | None = None) -> SavedRun:
         saved.uri = uri or manifest.uri
         saved.run_id = State.load(folder).run_id or result_of(folder).get("run_id")
         saved.name, saved.tags = manifest.run_name, dict(manifest.tags)
-        saved.choices = _choices(manifest.params)
+        saved.choices = choices_of(manifest.params)
     return saved
 
 
@@ -181,22 +181,28 @@ def _from_mlflow(run_id: str, given: str, uri: str, from_store: bool) -> SavedRu
     tags = dict(run.data.tags)
     if "runner.key" not in tags:
         raise ConfigError(f"{given} was not made by runner: it has no tag runner.key; name one that was")
-    folder = Path(tags.get("runner.folder", ""))
-    manifest = manifest_of(folder)
-    if not from_store and manifest is not None and manifest.key == tags["runner.key"]:
+    folder = None if from_store else own_folder(tags)
+    if folder is not None:
         saved = _from_folder(folder, given, uri)
         saved.run_id = run_id
         return saved
     name = run.info.run_name or run_id
-    saved = SavedRun(given, None, run_id, uri, {}, _choices(run.data.params), name, tags)
+    saved = SavedRun(given, None, run_id, uri, {}, choices_of(run.data.params), name, tags)
     config = saved.file("config.yaml")
     if config is None:
         raise ConfigError(
-            f"{given}: MLflow has no config.yaml of it yet; python -m runner.sync run={folder} delivers it, where"
-            " that folder is"
+            f"{given}: MLflow has no config.yaml of it yet; python -m runner.sync run={tags.get('runner.folder')}"
+            " delivers it, where that folder is"
         )
     saved.config = read_config(config, given)
     return saved
+
+
+def own_folder(tags: Mapping[str, str]) -> Path | None:
+    """The folder of a run that MLflow knows, by its tags; None if it is not here, or another run's by now."""
+    folder = Path(tags.get("runner.folder", ""))
+    manifest = manifest_of(folder)
+    return folder if manifest is not None and manifest.key == tags.get("runner.key") else None
 
 
 def get(run_id: str, given: str, uri: str) -> "Run":
@@ -230,7 +236,8 @@ def _connect(uri: str, given: str) -> "MlflowClient":
         raise ConfigError(f"{given}: {strip_credentials(uri)} cannot be opened: {explain(error)}") from error
 
 
-def _choices(params: Mapping[str, str]) -> dict[str, str]:
+def choices_of(params: Mapping[str, str]) -> dict[str, str]:
+    """Which member of each group was chosen, out of a run's parameters."""
     return {group: params[group] for group in schema.GROUPS if group in params}
 
 

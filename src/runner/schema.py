@@ -300,3 +300,19 @@ def show(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{show(item)}" for key, item in value.items()) + "}"
     return str(value)
+
+
+def flatten(node: Any, prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted keys with values as one would type them."""
+    if isinstance(node, Mapping) and node:
+        return {
+            k: v
+            for name, child in node.items()
+            for k, v in flatten(child, f"{prefix}.{name}" if prefix else name).items()
+        }
+    return {prefix: show(node)}
+
+
+def higher_is_better(metric: str) -> bool:
+    """Which way is better follows from the metric: accuracies and R2 rise, losses and errors fall."""
+    return metric.endswith(("/accuracy", "/r2"))

@@ -7,10 +7,10 @@ from pathlib import Path
 from runner.errors import ConfigError
 from runner.folders import outputs as outputs_folder
 from runner.folders import short
+from runner.options import command
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.folder import claim, owned
 from runner.tracking.manifest import FOLDER, NAME, Manifest, mark_killed
-from runner.tracking.options import command
 from runner.tracking.store import explain
 
 USAGE = "python -m runner.sync [key=value ...]: deliver to MLflow whatever an outage or a kill kept from it."

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from . import schema, signature
 from .data import fetch
 from .data.source import Source
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError, did_you_mean, first_line
 from .loss import Loss
 from .scheduler import Schedule
 
@@ -88,7 +88,7 @@ def _find(path: str) -> Any:
                 continue  # the module ends earlier in the path
             raise LookupError(f"{module} needs the module {error.name}; install it") from error
         except Exception as error:
-            raise LookupError(f"{module} fails with {type(error).__name__}: {_first_line(error)}; mend it") from error
+            raise LookupError(f"{module} fails with {type(error).__name__}: {first_line(error)}; mend it") from error
         for name in parts[count:]:
             if not hasattr(found, name):
                 raise LookupError(f"{module} has no {name}; {_resembling(name, found)}")
@@ -143,7 +143,7 @@ def call(group: str, node: Mapping[str, Any], kind: type[T], **supplied: Any) ->
         cause = error.__cause__ or error
         if isinstance(cause, ConfigError | fetch.Forbidden):
             raise cause from error
-        why = f"{type(cause).__name__}: {_first_line(cause)}"
+        why = f"{type(cause).__name__}: {first_line(cause)}"
         raise ConfigError(f"{group}: {path} fails with these keys ({why}); change {_keys(group, node)}") from error
     if not isinstance(made, kind):
         raise ConfigError(
@@ -155,7 +155,3 @@ def call(group: str, node: Mapping[str, Any], kind: type[T], **supplied: Any) ->
 def _keys(group: str, node: Mapping[str, Any]) -> str:
     keys = [f"{group}.{key}" for key in node if not str(key).startswith("_")]
     return ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "") or f"{group}._target_"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0]

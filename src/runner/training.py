@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from .precision import Precision
 from .progress import Metrics, Monitor, Progress, Stopwatch, Sums
 from .scheduler import Schedule
 from .settings import TrainerSettings
+
+if TYPE_CHECKING:
+    from .build import Experiment
 
 
 class Interrupted(Exception):
@@ -84,6 +87,31 @@ class Training:
     def best_is_last(self) -> bool:
         """Whether there is nothing to tell a best epoch by."""
         return self.loaders.val is None and self.settings.monitor.startswith("val/")
+
+
+def prepare(
+    x: "Experiment",
+    checkpoints: Checkpoints,
+    log: Callable[[Mapping[str, float], int], None],
+    display: Display,
+    stop: StopRequest,
+) -> Training:
+    """What trains an experiment; the rest is where it is kept, who is told, who watches, and who may stop it."""
+    return Training(
+        model=x.model,
+        loss=x.loss,
+        optimizer=x.optimizer,
+        schedule=x.schedule,
+        precision=x.precision,
+        device=x.device,
+        loaders=x.loaders,
+        settings=x.trainer,
+        checkpoints=checkpoints,
+        log=log,
+        display=display,
+        stop=stop,
+        progress=Progress(data=x.splits.fingerprint),
+    )
 
 
 def require_finite(t: Training, value: float, name: str) -> float:

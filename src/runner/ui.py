@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from runner.errors import ConfigError
 from runner.folders import outputs as outputs_folder
-from runner.tracking.options import command
+from runner.options import command
 from runner.tracking.store import connect, local_uri, ui_url
 from runner.tracking.uri import sqlite_file, strip_credentials
 

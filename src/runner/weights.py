@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from . import samples
 from .checkpoint import KEYS, CheckpointError, load
 from .checkpoint import weights as best_of
-from .errors import ConfigError
+from .errors import ConfigError, first_line
 from .folders import short
 from .samples import Samples
 from .saved import SavedRun, find
@@ -272,11 +272,6 @@ def _only_outputs(misfits: Mapping[str, tuple[torch.Size, torch.Size]]) -> bool:
 
 def _show(shape: torch.Size) -> str:
     return f"({', '.join(map(str, shape))})"
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's text, or its type."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def trained_model(run: SavedRun) -> tuple[Samples, nn.Module, Weights]:

@@ -24,7 +24,7 @@ class Tensors(Dataset[Batch]):
         return self.inputs[indices], self.targets[indices]
 
 
-class Samples(Dataset[Batch]):
+class MapStyle(Dataset[Batch]):
     """A map-style data set fetched a batch at a time.
 
     A sample that cannot be read is returned as the error it is: raised in a worker, it would arrive as a text

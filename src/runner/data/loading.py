@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, TrainingError
 from .augment import Augment
-from .batched import Samples, Tensors
+from .batched import MapStyle, Tensors
 from .source import Part
 from .splits import Batch, Splits, generator, size
 
@@ -53,6 +53,10 @@ class TensorLoader:
 
     def __len__(self) -> int:
         return -(-self.samples // self.batch_size)
+
+    def in_order(self, batch_size: int) -> "TensorLoader":
+        """The same samples, neither shuffled nor augmented."""
+        return TensorLoader(self.inputs, self.targets, batch_size, None, self.channels_last, self.normalize)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from the `start`-th (from 0) on."""
@@ -99,9 +103,10 @@ class WorkerLoader:
     ) -> None:
         self.batch_size, self.seed, self.finish, self.augment = batch_size, seed, finish, augment
         self.samples = size(part)
+        self._part, self._num_workers, self._pin_memory = part, num_workers, pin_memory
         self._indices = _Indices()
         self._loader: DataLoader[Any] = DataLoader(
-            Tensors(part) if isinstance(part, tuple) else Samples(part),
+            Tensors(part) if isinstance(part, tuple) else MapStyle(part),
             batch_sampler=self._indices,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
@@ -113,6 +118,10 @@ class WorkerLoader:
 
     def __len__(self) -> int:
         return -(-self.samples // self.batch_size)
+
+    def in_order(self, batch_size: int) -> "WorkerLoader":
+        """The same samples, neither shuffled nor augmented."""
+        return WorkerLoader(self._part, self.finish, batch_size, None, self._num_workers, self._pin_memory)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from the `start`-th (from 0) on.
@@ -236,7 +245,7 @@ def _load_all(part: Dataset[Any], num_workers: int) -> Batch:
     """
     count, first = size(part), 0
     loader: DataLoader[Any] = DataLoader(
-        Samples(part),
+        MapStyle(part),
         batch_size=LOADED_AT_ONCE,
         num_workers=num_workers,
         collate_fn=_as_is,

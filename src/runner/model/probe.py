@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -90,8 +90,7 @@ def _forward_real(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) 
         with torch.random.fork_rng(devices=[]), torch.no_grad(), counter:
             outputs = model(torch.zeros(2, *shape, dtype=dtype))
     except Exception as error:
-        first_line = str(error).strip().split("\n")[0]
         raise ConfigError(
-            f"the model does not take samples of shape {shape} ({prod(shape)} values): {first_line}"
+            f"the model does not take samples of shape {shape} ({prod(shape)} values): {first_line(error)}"
         ) from error
     return outputs, counter.get_total_flops()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from runner.errors import first_line
 from runner.tracking.store import quiet_mlflow
 
 log = logging.getLogger("runner")
@@ -43,7 +44,7 @@ def save_model(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> N
     except Exception as error:  # torch.export raises anything, from its own errors to the model's
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)  # one of an earlier, other best would be taken for this one
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        reason = first_line(error)
         log.warning(
             "the model is not logged to MLflow, its weights are, as checkpoints/best.pt: torch.export can't take it:"
             " %.200s",

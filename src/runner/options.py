@@ -6,14 +6,16 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
-from runner.errors import ConfigError, TrainingError, did_you_mean
-from runner.tracking.store import StoreError
+from .errors import ConfigError, TrainingError, did_you_mean, first_line
+from .folders import expand_home
+from .tracking.store import StoreError
 
 COMMON = {"runner.verbose": "true: print tracebacks of errors"}
 """What every command takes."""
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
+EXIT_SIGNAL = 128  # and the number of the signal
 EXIT_INTERRUPTED = 130
 
 
@@ -46,19 +48,30 @@ def command(
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # `... | head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return nobody_reads()
     except Exception as error:
-        if _verbose(argv):
+        if verbose(argv):
             traceback.print_exc()
         if isinstance(error, ConfigError):
             return fail(*error.problems)
         if isinstance(error, StoreError):
             return fail(str(error))
-        first_line = (str(error).strip() or "no message").splitlines()[0]
         expected = isinstance(error, TrainingError)
-        fail(first_line if expected else f"{type(error).__name__}: {first_line}; runner.verbose=true shows where")
+        line = first_line(error)
+        fail(line if expected else f"{type(error).__name__}: {line}; runner.verbose=true shows where")
         return EXIT_FAILED
+
+
+def verbose(argv: Sequence[str]) -> bool:
+    """Whether tracebacks are wanted; asked of the arguments as they were typed, which may be what is wrong."""
+    typed = [re.fullmatch(r"\+{0,2}runner\.verbose=(true|yes|on|1)", word, re.IGNORECASE) for word in argv]
+    return any(typed) or os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def nobody_reads() -> int:
+    """Leave quietly where the reader of standard output has what it wanted: the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def fail(*problems: str) -> int:
@@ -95,7 +108,7 @@ def parse(
         key, equals, value = word.partition("=")
         key = key.lstrip("+")
         if key in known and equals:
-            values[key] = _expand(_unquote(value))
+            values[key] = expand_home(_unquote(value))
         elif key in known:
             problems.append(f"{key} needs a value: {key}=...")
         elif equals and (why := refuse(key)):
@@ -143,21 +156,7 @@ def is_true(options: Mapping[str, str], key: str) -> bool:
     return options.get(key, "false").lower() == "true"
 
 
-def _verbose(argv: Sequence[str]) -> bool:
-    """Whether tracebacks are wanted; asked of the arguments as they are, which may be what is wrong."""
-    typed = any(re.fullmatch(r"\+{0,2}runner\.verbose=true", word, re.IGNORECASE) for word in argv)
-    return typed or os.environ.get("HYDRA_FULL_ERROR") == "1"
-
-
 def _unquote(value: str) -> str:
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
         return value[1:-1]
     return value
-
-
-def _expand(value: str) -> str:
-    """Put the home folder for `~`, also behind `sqlite:///`."""
-    scheme, slashes, path = value.partition(":///")
-    if slashes:
-        return f"{scheme}:///{os.path.expanduser(path)}"  # noqa: PTH111 - an address, of which this is a part
-    return os.path.expanduser(value) if value.startswith("~") else value  # noqa: PTH111

@@ -1,0 +1,69 @@
+"""What does not go together, though each part is right for itself: seen before anything starts."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from .data.splits import Splits
+from .errors import ConfigError, did_you_mean
+from .loss import Loss
+from .scheduler import Schedule
+from .settings import TrainerSettings
+
+
+def monitor(trainer: TrainerSettings, loss: Loss, splits: Splits | None) -> list[str]:
+    """See that what the trainer watches will be measured.
+
+    Args:
+        trainer: what it watches.
+        loss: what it measures.
+        splits: the data; None if they could not be had.
+
+    Returns:
+        A sentence for each thing that will not.
+    """
+    problems = []
+    part = trainer.monitor.partition("/")[0]
+    measured = [f"{name}/{value}" for name in ("val", "train") for value in ("loss", *loss.metrics)]
+    if trainer.monitor not in measured:
+        hint = did_you_mean(trainer.monitor, measured)
+        problems.append(f"trainer.monitor={trainer.monitor} is not measured with loss={_name(loss)}: {hint}")
+    if splits is None or splits.val is not None:
+        return problems
+    if part == "val" and trainer.early_stopping.patience is not None:
+        problems.append(
+            "trainer.early_stopping.patience needs validation samples:"
+            " write data.val_fraction=0.2, or trainer.monitor=train/loss"
+        )
+    if trainer.validate_every_steps is not None:
+        problems.append(
+            "trainer.validate_every_steps needs validation samples: write data.val_fraction=0.2, or null for it"
+        )
+    return problems
+
+
+def outputs(model: Any, loss: Loss) -> list[str]:
+    """See that the loss gets the logits that it takes."""
+    activation = model.get("output_activation") if isinstance(model, Mapping) else None
+    if activation is None or type(loss).probabilities is Loss.probabilities:
+        return []
+    return [f"model.output_activation={activation}: loss={_name(loss)} takes logits; write null, or loss=mse"]
+
+
+def plateau(schedule: Schedule, trainer: TrainerSettings, splits: Splits) -> None:
+    """See that a schedule that waits for a metric gets it.
+
+    Raises:
+        ConfigError: it will not be measured.
+    """
+    if isinstance(schedule.scheduler, ReduceLROnPlateau) and trainer.monitor.startswith("val/") and splits.val is None:
+        raise ConfigError(
+            "scheduler=plateau needs validation samples: write data.val_fraction=0.2, or trainer.monitor=train/loss"
+        )
+
+
+def _name(loss: Loss) -> str:
+    """As the config names it: `cross_entropy` of `CrossEntropy`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(loss).__name__).lower()
