@@ -219,43 +219,6 @@ class TestPlots:
         assert axes.get_yscale() == "log"
         assert axes.lines[0].get_ydata()[1] == 1.5 and "12 of 14" in axes.get_title()
 
-    def test_one_swept_number_is_a_line_and_seeds_are_averaged(self) -> None:
-        c = compare(self.runs(3))
-        figure = comparison_plots.swept(c)
-        assert figure is not None
-        (axes,) = figure.axes
-        assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_xscale()) == (
-            "optimizer.lr",
-            "best validation loss",
-            "log",
-        )
-        assert list(axes.lines[0].get_ydata()) == pytest.approx([0.3, 0.2, 0.1])
-        seeds = [
-            made(i, config={"seed": str(seed), "optimizer.lr": lr}, metrics={"val/loss": loss})
-            for i, (seed, lr, loss) in enumerate([(0, "1", 0.2), (1, "1", 0.4), (0, "2", 0.5), (1, "2", 0.7)])
-        ]
-        figure = comparison_plots.swept(compare(seeds))
-        assert figure is not None
-        assert list(figure.axes[0].lines[0].get_ydata()) == pytest.approx([0.3, 0.6])
-
-    def test_two_swept_numbers_are_a_heat_map(self) -> None:
-        runs = [
-            made(i, config={"optimizer.lr": lr, "data.batch_size": size}, metrics={"val/loss": float(i)})
-            for i, (lr, size) in enumerate([("0.1", "32"), ("0.1", "64"), ("0.01", "32"), ("0.01", "64")])
-        ]
-        figure = comparison_plots.swept(compare(runs))
-        assert figure is not None
-        assert figure.axes[0].images[0].get_array().tolist() == [[2.0, 0.0], [3.0, 1.0]]
-        assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("optimizer.lr", "data.batch_size")
-
-    def test_anything_else_that_differs_makes_it_no_sweep(self) -> None:
-        configs = [
-            {"optimizer.lr": "0.1", "model.activation": "relu"},
-            {"optimizer.lr": "0.2", "model.activation": "gelu"},
-        ]
-        runs = [made(i, config=config, metrics={"val/loss": 1.0 + i}) for i, config in enumerate(configs)]
-        assert comparison_plots.swept(compare(runs)) is None
-
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:

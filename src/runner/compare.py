@@ -57,7 +57,7 @@ def work(options: Mapping[str, str]) -> int:
     table = to_csv(compared)
     (target / "comparison.csv").write_text(table, encoding="utf-8")
     (target / "comparison.json").write_text(to_json(compared), encoding="utf-8")
-    plots = draw(compared, target)
+    plots = draw(compared, target, one_sweep="sweep" in options and "runs" not in options)
     names = ", ".join(["comparison.csv", "comparison.json", *(path.name for path in plots)])
     _say(f"kept in    {short(target)} ({names})")
     if not sys.stdout.isatty():

@@ -1,16 +1,16 @@
 """Runs side by side: what tells them apart, how good they are, how fast; as rows, text, CSV and JSON."""
 
-import csv
-import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import tables
 from .comparison_runs import ComparedRun
 from .console import shown
 from .schema import GROUPS, TARGET_GROUPS, higher_is_better
+from .tables import align
 
 IGNORED = ("resume", "resume_mode", "runner.", "tracking.", "tracking")
 """Keys, and beginnings of keys, that say nothing about what was computed."""
@@ -106,13 +106,13 @@ def find_best(runs: Sequence[ComparedRun], metric: str) -> list[int]:
     comparable: dict[frozenset[tuple[str, str]], dict[int, float]] = {}
     for index, run in enumerate(runs):
         if run.status == "FINISHED" and math.isfinite(value := run.metrics.get(metric, math.nan)):
-            comparable.setdefault(run.data | _loss(run, metric), {})[index] = value
+            comparable.setdefault(run.data | loss_settings(run, metric), {})[index] = value
     choose = max if higher_is_better(metric) else min
     bests = [(values, choose(values.values())) for values in comparable.values() if len(set(values.values())) > 1]
     return sorted(index for values, best in bests for index, value in values.items() if value == best)
 
 
-def _loss(run: ComparedRun, metric: str) -> frozenset[tuple[str, str]]:
+def loss_settings(run: ComparedRun, metric: str) -> frozenset[tuple[str, str]]:
     """The settings that a metric named loss depends on; label smoothing is for training only."""
     part, _, name = metric.partition("/")
     left_out = () if part == "train" else ("loss.label_smoothing",)
@@ -132,7 +132,7 @@ def differing_data(runs: Sequence[ComparedRun]) -> list[str]:
 
 def make_labels(runs: Sequence[ComparedRun], differing: Mapping[str, Sequence[str]]) -> list[str]:
     """Short names for plots: `2: cnn, lr 0.1`; the run's own name where nothing differs."""
-    keys = by_distinction([key for key in differing if not _follows(key, differing)], differing)
+    keys = by_distinction([key for key in differing if not follows(key, differing)], differing)
     leaves = [key.rpartition(".")[2] for key in keys]
     labels = []
     for index, run in enumerate(runs):
@@ -159,7 +159,7 @@ def by_distinction(keys: Sequence[str], differing: Mapping[str, Sequence[str]]) 
     return chosen
 
 
-def _follows(key: str, differing: Mapping[str, Sequence[str]]) -> bool:
+def follows(key: str, differing: Mapping[str, Sequence[str]]) -> bool:
     """Whether a key's value is told by the choice of its group, which differs too."""
     choices = differing.get(key.partition(".")[0], ())
     return "." in key and bool(choices) and len(set(zip(choices, differing[key], strict=True))) == len(set(choices))
@@ -193,12 +193,7 @@ def rows(c: Comparison) -> list[dict[str, Any]]:
 
 def to_csv(c: Comparison) -> str:
     """The rows as CSV with a header line; an empty cell where there is no value."""
-    made = rows(c)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, made[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(made)
-    return text.getvalue()
+    return tables.to_csv(rows(c))
 
 
 def to_json(c: Comparison) -> str:
@@ -220,7 +215,7 @@ def _finite(value: Any) -> Any:
 def to_text(c: Comparison) -> list[str]:
     """The lines of an aligned table; the best value of each metric is marked by a star."""
     columns = [
-        ["#", *(str(run.number) for run in c.runs)],
+        [">#", *(str(run.number) for run in c.runs)],
         *([key, *(shorten(value, CELL_LENGTH) for value in values)] for key, values in c.differing.items()),
         ["status", *(run.status for run in c.runs)],
         *(_metric_column(c, metric) for metric in c.metrics),
@@ -230,16 +225,7 @@ def to_text(c: Comparison) -> list[str]:
         _figures("parameters", [run.parameters for run in c.runs], lambda v: f"{v:,}"),
         ["run", *(run.name for run in c.runs)],
     ]
-    text = {"status", "run", *c.differing}
-    widths = [max(map(len, column)) for column in columns]
-    lines = []
-    for cells in zip(*columns, strict=True):
-        padded = [
-            cell.ljust(width) if column[0] in text else cell.rjust(width)
-            for cell, width, column in zip(cells, widths, columns, strict=True)
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return lines
+    return align(columns)
 
 
 def times_faster(ratio: float) -> str:
@@ -251,8 +237,8 @@ def _metric_column(c: Comparison, metric: str) -> list[str]:
     best = c.best[metric]
     mark = ["*" if index in best else " " if best else "" for index in range(len(c.runs))]
     cells = [shown(metric, value).strip() if value is not None else "" for value in c.values(metric)]
-    return [metric + (" " if best else ""), *(cell + sign for cell, sign in zip(cells, mark, strict=True))]
+    return [">" + metric + (" " if best else ""), *(cell + sign for cell, sign in zip(cells, mark, strict=True))]
 
 
 def _figures(name: str, values: Sequence[Any], form: Callable[[Any], str]) -> list[str]:
-    return [name, *("" if value is None else form(value) for value in values)]
+    return [f">{name}", *("" if value is None else form(value) for value in values)]

@@ -1,51 +1,43 @@
-"""A comparison as PNG: bars of time and quality, loss curves on one axis, the best metric over what was swept."""
+"""A comparison as PNG: bars of time and quality, loss curves on one axis, and the picture of the sweep."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # no window, no display
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from .comparison import Comparison, times_faster
 from .console import shown
-from .plots.drawing import BLUE, DPI, GREY, STYLE, VERMILION
+from .plots.axes import in_words
+from .plots.drawing import BLUE, COLORS, GREY, MARKERS, STYLE, new_figure, write
+from .sweep_plots import swept
 
-# The Okabe-Ito palette without its yellow, which is too pale for a line; told apart by everyone.
-COLORS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 STYLES = ("-", "--", ":")
-MARKERS = "osD^vP"
-
 CURVES_AT_MOST = 12
 BARS_AT_MOST = 40
-TICKS_AT_MOST = 6
 
 
-def draw(c: Comparison, folder: Path) -> list[Path]:
+def draw(c: Comparison, folder: Path, one_sweep: bool = False) -> list[Path]:
     """Draw what there are figures for.
+
+    Args:
+        c: the runs.
+        folder: where the PNG files go.
+        one_sweep: see `swept`.
 
     Returns:
         The files.
     """
     files = []
     with mpl.rc_context(STYLE):
-        for name, figure in (("bars", bars(c)), ("loss", loss_curves(c)), ("sweep", swept(c))):
+        for name, figure in (("bars", bars(c)), ("loss", loss_curves(c)), ("sweep", swept(c, one_sweep=one_sweep))):
             if figure is not None:
                 files.append(folder / f"{name}.png")
-                figure.savefig(files[-1])
+                write(figure, files[-1])
     return files
-
-
-def _figure(width: float, height: float) -> Figure:
-    """An empty one; inches."""
-    figure = Figure((width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def quality(c: Comparison) -> str | None:
@@ -79,7 +71,7 @@ def bars(c: Comparison) -> Figure | None:
         panels.append((in_words(name), scaled, said))
     if not panels:
         return None
-    figure = _figure(1.8 + 3.4 * len(panels), 1.4 + 0.42 * len(runs))
+    figure = new_figure(1.8 + 3.4 * len(panels), 1.4 + 0.42 * len(runs))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)
     for axis, (title, values, said) in zip(axes[0], panels, strict=True):
         _bars(axis, values, said, title, [run.status for run in runs])
@@ -109,13 +101,6 @@ def _bars(axis: Axes, values: Sequence[float | None], said: Sequence[str], title
     axis.tick_params(axis="y", length=0)
 
 
-def in_words(metric: str) -> str:
-    """`test/accuracy` as the label of an axis, with its unit."""
-    part, _, name = metric.partition("/")
-    words = {"val": "validation", "train": "training"}.get(part, part)
-    return f"{words} {name}{' / %' if name.endswith('accuracy') else ''}"
-
-
 def loss_curves(c: Comparison) -> Figure | None:
     """The validation loss of all runs by epoch (the training loss, where nothing was validated)."""
     name = next((n for n in ("val/loss", "train/loss") if any(n in run.curves for run in c.runs)), None)
@@ -126,7 +111,7 @@ def loss_curves(c: Comparison) -> Figure | None:
     if len(having) > CURVES_AT_MOST:  # the best of them, still in their own order
         chosen = sorted(sorted(having, key=lambda i: min(c.runs[i].curves[name].values()))[:CURVES_AT_MOST])
     longest = max(len(c.labels[index]) for index in chosen)
-    figure = _figure(6.4 + 0.085 * longest, 4.6)  # with room for the legend
+    figure = new_figure(6.4 + 0.085 * longest, 4.6)  # with room for the legend
     axis = figure.subplots()
     for place, index in enumerate(chosen):
         curve = c.runs[index].curves[name]
@@ -158,94 +143,3 @@ def _plain_numbers(axis: Axes) -> None:
     named = "2357" if high / low < 12 else "25" if high / low < 100 else ""
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in named else ""))
-
-
-def swept(c: Comparison) -> Figure | None:
-    """The best validation metric over one or two swept numbers; None if something else differs too.
-
-    Runs that differ in their seed alone are averaged.
-    """
-    runs = [index for index, run in enumerate(c.runs) if run.config]
-    axes = {}
-    for key, values in c.differing.items():
-        if key != "seed" and (numbers := _numbers([values[index] for index in runs])) is not None:
-            axes[key] = numbers
-    others = [key for key in c.differing if key not in axes and key != "seed"]
-    metric = _monitored(c)
-    if metric is None or others or len(axes) not in (1, 2):
-        return None
-    points: dict[tuple[float, ...], list[float]] = {}
-    measured = c.values(metric)
-    for place, index in zip(zip(*axes.values(), strict=True), runs, strict=True):
-        value = measured[index]
-        if value is not None and math.isfinite(value):
-            points.setdefault(place, []).append(100 * value if metric.endswith("accuracy") else value)
-    if len(points) < 2:
-        return None
-    keys = list(axes)
-    return _line(keys[0], points, metric) if len(keys) == 1 else _heat_map(keys[0], keys[1], points, metric)
-
-
-def _numbers(values: Sequence[str]) -> list[float] | None:
-    """The values of a swept axis; None if they are no numbers."""
-    try:
-        numbers = [float(value) for value in values]
-    except ValueError:
-        return None
-    return numbers if all(map(math.isfinite, numbers)) else None
-
-
-def _monitored(c: Comparison) -> str | None:
-    """The validation metric by which the runs were judged."""
-    monitors = {run.config.get("trainer.monitor") for run in c.runs if run.config}
-    wanted = [name for name in monitors if name in c.metrics] if len(monitors) == 1 else []
-    return next((name for name in (*wanted, "val/loss", "test/loss", "train/loss") if name in c.metrics), None)
-
-
-def _line(key: str, points: dict[tuple[float, ...], list[float]], metric: str) -> Figure:
-    places = sorted(points)
-    xs = [place[0] for place in places]
-    figure = _figure(6.4, 4.2)
-    axis = figure.subplots()
-    repeated = any(len(values) > 1 for values in points.values())
-    means = [mean(points[place]) for place in places]
-    axis.plot(xs, means, "-" if repeated else "o-", color=BLUE, label="mean" if repeated else None)
-    if repeated:
-        dots = [(place[0], value) for place in places for value in points[place]]
-        axis.plot(*zip(*dots, strict=True), "o", color=VERMILION, markersize=5, label="one run")
-        axis.legend()
-    if min(xs) > 0 and max(xs) / min(xs) >= 10:
-        axis.set_xscale("log")
-        axis.xaxis.set_minor_formatter(NullFormatter())
-    if len(xs) <= TICKS_AT_MOST:
-        axis.set_xticks(xs)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_xlabel(key)
-    axis.set_ylabel(_of_best(metric))
-    return figure
-
-
-def _of_best(metric: str) -> str:
-    """The label of a metric of the best epoch; where only training was measured, the last epoch counts as that."""
-    return in_words(metric) if metric.startswith("train/") else f"best {in_words(metric)}"
-
-
-def _heat_map(across: str, up: str, points: dict[tuple[float, ...], list[float]], metric: str) -> Figure:
-    columns, lines = (sorted({place[axis] for place in points}) for axis in (0, 1))
-    grid = np.full((len(lines), len(columns)), np.nan)
-    for (x, y), values in points.items():
-        grid[lines.index(y), columns.index(x)] = mean(values)
-    figure = _figure(2.6 + 0.85 * max(3, len(columns)), 1.8 + 0.6 * max(3, len(lines)))
-    axis = figure.subplots()
-    image = axis.imshow(grid, origin="lower", aspect="auto", cmap="cividis")
-    middle = (np.nanmin(grid) + np.nanmax(grid)) / 2
-    for (y, x), value in np.ndenumerate(grid):
-        if math.isfinite(value):
-            axis.text(x, y, f"{value:.3g}", ha="center", va="center", color="white" if value < middle else "black")
-    axis.grid(False)
-    axis.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
-    axis.set_yticks(range(len(lines)), [f"{value:g}" for value in lines])
-    axis.set_xlabel(across)
-    axis.set_ylabel(up)
-    figure.colorbar(image, label=_of_best(metric))
-    return figure

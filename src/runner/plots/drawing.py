@@ -1,7 +1,8 @@
-"""The paper that plots are drawn on: one figure for all of them, laid out by hand.
+"""The paper that plots are drawn on, and the colours.
 
-A person waits while they are drawn: matplotlib's own layout engines draw everything twice, and a new figure for
-each plot costs as much as the plot.
+A run's plots share one figure, laid out by hand, as a person waits while they are drawn: matplotlib's own layout
+engines draw everything twice, and a new figure for each plot costs as much as the plot. The few pictures of several
+runs have a figure each.
 """
 
 import re
@@ -12,13 +13,17 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # no window, no display
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg  # no window, no display
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 # Of Okabe and Ito's palette, told apart by everyone (jfly.uni-koeln.de/color).
 BLUE, VERMILION, YELLOW = "#0072B2", "#D55E00", "#F0E442"
 GREY = "#555555"
+# What is told apart by colour has a marker too. The yellow is too pale for a line.
+COLORS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = "osD^vP"
 DPI = 120
 STYLE = {
     "font.size": 11,
@@ -41,7 +46,7 @@ class Drawing:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.files = folder, list[Path]()
         self.figure = Figure(dpi=DPI)
-        self.canvas = FigureCanvasAgg(self.figure)
+        FigureCanvasAgg(self.figure)
 
     def start(self, width: float, height: float) -> None:
         """An empty figure; inches."""
@@ -53,17 +58,10 @@ class Drawing:
         all_width, all_height = self.figure.get_size_inches()
         return self.figure.add_axes((left / all_width, bottom / all_height, width / all_width, height / all_height))
 
-    def width_of(self, texts: Iterable[str], size: float) -> float:
-        """Inches that the longest of them is wide, in letters of so many points."""
-        font, renderer = FontProperties(size=size), self.canvas.get_renderer()
-        return max(renderer.get_text_width_height_descent(text, font, False)[0] for text in texts) / DPI
-
     def save(self, name: str) -> None:
         """Write it."""
         file = self.folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.png"
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # the name of a class in a script without a font
-            self.figure.savefig(file, pil_kwargs={"compress_level": 3})  # 6 takes twice the time for a tenth less
+        write(self.figure, file)
         self.files.append(file)
 
 
@@ -72,6 +70,26 @@ def drawing(folder: Path) -> Iterator[Drawing]:
     """Draw in our style, whatever the rest of the process draws in."""
     with mpl.rc_context(STYLE):
         yield Drawing(folder)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of its own, laid out by matplotlib; inches."""
+    figure = Figure((width, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def write(figure: Figure, file: Path) -> None:
+    """Write a figure as PNG."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the name of a class in a script without a font
+        figure.savefig(file, pil_kwargs={"compress_level": 3})  # 6 takes twice the time for a tenth less
+
+
+def width_of(texts: Iterable[str], size: float, weight: str = "normal") -> float:
+    """Inches that the longest of them is wide, in letters of so many points."""
+    font, renderer = FontProperties(size=size, weight=weight), RendererAgg(1, 1, DPI)
+    return max(renderer.get_text_width_height_descent(text, font, False)[0] for text in texts) / DPI
 
 
 def short(value: float) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..predictions import Classes, Predictions, Values, confusion, mistakes
-from .drawing import BLUE, GREY, Drawing, drawing, short
+from .drawing import BLUE, GREY, Drawing, drawing, short, width_of
 
 ANNOTATED = 20  # classes: with more, cells are too small to be read
 SHARES = 10  # classes: with more, a cell has room for one number
@@ -63,7 +63,7 @@ def _draw_confusion(d: Drawing, counts: NDArray[np.int64], names: Sequence[str])
     every = math.ceil(classes / LABELLED)
     shown = [_brief(name, 16) for name in names[::every]]
     cell = min(1.4, max(0.55, 5.0 / classes)) if classes <= ANNOTATED else 7.0 / classes
-    longest = d.width_of(shown, LETTERS)
+    longest = width_of(shown, LETTERS)
     flat = longest < 0.9 * cell * every
     left, bottom, size = 0.6 + longest, 0.6 + (0.15 if flat else longest), cell * classes
     d.start(left + size + 1.3, bottom + size + 0.5)
@@ -116,7 +116,7 @@ def _draw_mistakes(d: Drawing, found: Classes, names: Sequence[str], images: Cal
     columns = min(GRID, max(3, len(worst)))
     rows = math.ceil(len(worst) / columns)
     # All in inches. A tile is as wide as its caption, and as high as its image within bounds.
-    across = max(1.5, 0.15 + d.width_of("\n".join(captions).split("\n"), LETTERS))
+    across = max(1.5, 0.15 + width_of("\n".join(captions).split("\n"), LETTERS))
     height, width = pictures.shape[1:3]
     scale = min((across - 0.15) / width, 2.2 / height)
     caption = 0.42 if "\n" in captions[0] else 0.26

@@ -1,0 +1,134 @@
+"""The pictures of a sweep over one or two parameters: lines, rows of dots, a map in colours."""
+
+import math
+from typing import Any
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from ..sweep_results import SweepResults
+from .axes import GRID_AT_MOST, fit_axis, number
+from .drawing import BLUE, COLORS, GREY, MARKERS, VERMILION, new_figure
+from .metric import BEST_LOOK, about_best, colours, fit_metric, label_colours, metric_text, names, note
+
+ROWS_AT_MOST = 40
+NAME_LENGTH = 28
+
+
+def lines(s: SweepResults) -> Figure:
+    """The metric over a number; if there is a category too, a line for each of its values."""
+    x = next(p for p in s.parameters if not p.words)
+    category = next((p for p in s.parameters if p.words), None)
+    labels = names(category, NAME_LENGTH) if category else {"": "mean" if s.repeated else ""}
+    figure = new_figure(6.4 + (0.5 + 0.085 * max(map(len, labels.values())) if category else 0), 4.2)
+    axes = figure.subplots()
+    # Of many points, as a random search has them, the line is but a help to the eye.
+    width = 1.5 if len(x.numbers) <= 2 * GRID_AT_MOST else 0.7
+    for color, marker, value, name in zip(COLORS, MARKERS, labels, labels.values(), strict=False):
+        chosen = [i for i in range(len(s.values)) if category is None or category.values[i] == value]
+        chosen.sort(key=lambda i: x.values[i])
+        xs = [x.values[i] for i in chosen]
+        axes.plot(xs, s.means[chosen], color=color, marker="" if s.repeated else marker, label=name, linewidth=width)
+        if s.repeated:
+            dots = [(x.values[i], value) for i in chosen for value in s.values[i]]
+            look = {"color": color, "alpha": 0.6} if category else {"color": VERMILION, "label": "one run"}
+            axes.plot(*zip(*dots, strict=True), marker, markersize=5, **look)
+    fit_axis(axes, "x", x.numbers)
+    fit_metric(axes, "y", s)
+    axes.set_xlabel(x.key)
+    if category:
+        figure.legend(loc="outside right upper", title=category.key, alignment="left")
+    elif s.repeated:
+        axes.legend()
+    note(figure, "lines: means over seeds, points: single runs" if category and s.repeated else "", *s.notes)
+    return figure
+
+
+def dots(s: SweepResults) -> Figure:
+    """A row for each category: its runs as dots, their mean as a bar, and as a figure beside it."""
+    (category,) = s.parameters
+    shown = {category.values[index] for index in s.order[:ROWS_AT_MOST]}
+    rows = [(value, name) for value, name in names(category, NAME_LENGTH).items() if value in shown]
+    figure = new_figure(5.6 + 0.085 * max(len(name) for _, name in rows), 1.3 + 0.36 * max(3, len(rows)))
+    axes = figure.subplots()
+    for row, (value, _) in enumerate(rows):
+        index = category.values.index(value)
+        values, mean = s.values[index], float(s.means[index])
+        axes.plot(values, [row] * len(values), "o", color=BLUE, alpha=0.6 if s.repeated else 1, markersize=6)
+        if s.repeated:
+            axes.plot([mean], [row], "|", color="black", markersize=16, markeredgewidth=2)
+        look = BEST_LOOK if index == s.best else {"color": GREY}
+        axes.text(1.02, row, metric_text(s, mean), va="center_baseline", transform=axes.get_yaxis_transform(), **look)
+    axes.set_yticks(range(len(rows)), [name for _, name in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylabel(category.key)
+    fit_metric(axes, "x", s)
+    note(
+        figure,
+        "dots: single runs, bars and figures: means over seeds" if s.repeated else "",
+        about_best(s, "bold: the best"),
+        f"the best {len(rows)} of {len(s.values)}" if len(rows) < len(s.values) else "",
+        *s.notes,
+    )
+    return figure
+
+
+def colour_map(s: SweepResults) -> Figure:
+    """A cell for each pair of a grid's numbers; of a random search, a point."""
+    across, up = s.parameters
+    scale = colours(s)
+    grid = 3 * len(s.values) > len(across.numbers) * len(up.numbers)
+    figure = _heat_map(s, scale) if grid else _scatter(s, scale)
+    axes = figure.axes[0]
+    axes.set_xlabel(across.key)
+    axes.set_ylabel(up.key)
+    label_colours(figure.colorbar(scale, ax=axes), s)
+    best = f"{'framed' if grid else 'ringed'}: the best, {metric_text(s, s.means[s.order[0]])}"
+    note(figure, "means over seeds" if s.repeated else "", about_best(s, best), *s.notes)
+    return figure
+
+
+def _scatter(s: SweepResults, scale: ScalarMappable) -> Figure:
+    across, up = s.parameters
+    figure = new_figure(6.8, 4.6)
+    axes = figure.subplots()
+    axes.scatter(across.values, up.values, c=scale.to_rgba(s.means), s=60, edgecolors="white", linewidths=0.5)
+    fit_axis(axes, "x", across.numbers)
+    fit_axis(axes, "y", up.numbers)
+    if s.best is not None:
+        ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": VERMILION, "markeredgewidth": 2.5}
+        axes.plot([across.values[s.best]], [up.values[s.best]], "o", markersize=14, **ring)
+    return figure
+
+
+def _heat_map(s: SweepResults, scale: ScalarMappable) -> Figure:
+    across, up = s.parameters
+    columns, rows = across.numbers, up.numbers
+    width, height = min(0.85, 10 / len(columns)), min(0.6, 7 / len(rows))  # of a cell; inches
+    figure = new_figure(2.6 + width * max(3, len(columns)), 1.8 + height * max(3, len(rows)))
+    axes = figure.subplots()
+    grid = np.full((len(rows), len(columns)), np.nan)
+    places = [(columns.index(float(x)), rows.index(float(y))) for x, y in zip(across.values, up.values, strict=True)]
+    texts = [metric_text(s, value) for value in s.means]
+    size = min(10.0, 72 * 0.8 * width / (0.62 * max(map(len, texts))), 72 * 0.6 * height)
+    for (x, y), text, value in zip(places, texts, s.means, strict=True):
+        grid[y, x] = value
+        if size >= 7:  # points; smaller ones cannot be read
+            dark = np.dot(scale.to_rgba(value)[:3], (0.299, 0.587, 0.114)) < 0.5
+            axes.text(x, y, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")
+    axes.imshow(grid, origin="lower", aspect="auto").set(cmap=scale.cmap, norm=scale.norm)
+    axes.set_facecolor("#EEEEEE")  # where there is no value
+    if s.best is not None:
+        x, y = places[s.best]
+        frame: dict[str, Any] = {"fill": False, "edgecolor": VERMILION, "linewidth": 3, "clip_on": False, "zorder": 3}
+        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **frame))
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    every = math.ceil(0.1 * max(len(number(value)) for value in columns) / width)
+    axes.set_xticks(range(0, len(columns), every), [number(value) for value in columns[::every]])
+    every = math.ceil(0.18 / height)
+    axes.set_yticks(range(0, len(rows), every), [number(value) for value in rows[::every]])
+    return figure

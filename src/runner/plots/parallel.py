@@ -1,0 +1,141 @@
+"""The picture of a sweep over many parameters: parallel coordinates."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from ..comparison import by_distinction, shorten
+from ..sweep_results import Floats, Parameter, SweepResults, Value
+from .axes import GRID_AT_MOST, apart, number, round_numbers, wants_log
+from .drawing import VERMILION, new_figure, width_of
+from .metric import BEST_LOOK, about_best, colours, label_colours, metric_text, names, note
+
+AXES_AT_MOST = 8
+
+
+class Ruler(NamedTuple):
+    """Where the values of a parameter lie on a vertical axis, from 0 to 1.
+
+    Attributes:
+        places: by value.
+        ticks: what may stand beside it: a value, its place, its text.
+    """
+
+    places: dict[Value, float]
+    ticks: list[tuple[Value, float, str]]
+
+
+def parallel_coordinates(s: SweepResults) -> Figure:
+    """A vertical axis for each parameter, the last one the metric; a line for each configuration."""
+    drawn = s.parameters
+    if len(drawn) > AXES_AT_MOST:
+        keys = by_distinction([p.key for p in drawn], {p.key: list(map(str, p.values)) for p in drawn})
+        drawn = [p for p in drawn if p.key in keys[:AXES_AT_MOST]]
+    rulers = [_ruler(p, 26 if len(drawn) <= 3 else 18 if len(drawn) <= 5 else 14) for p in drawn]
+    titles = [".\n".join(shorten(part, 22) for part in p.key.rsplit(".", 1)) for p in drawn]
+    *stops, end = _stops(titles, rulers)
+    rows = max(len(p.words) + len(p.numbers[:GRID_AT_MOST]) for p in drawn)
+    bottom, tall = 0.65, min(7.0, max(3.4, 0.19 * rows))
+    beside = width_of([metric_text(s, s.means.min()), metric_text(s, s.means.max())], 11, "bold")  # the colours
+    width, height = end + beside + 0.95, bottom + tall + 0.75
+    figure = new_figure(width, height)
+    figure.set_layout_engine("none")
+    # Along it the unit is an inch.
+    axes = figure.add_axes((0, bottom / height, 1, tall / height), xlim=(0, width), ylim=(0, 1))
+    axes.set_axis_off()
+    scale = colours(s)
+    ends = np.ma.getdata(scale.norm(s.means))
+    heights = [_heights(p, ruler, ends, 0.26 / tall) for p, ruler in zip(drawn, rulers, strict=True)]
+    _draw_lines(axes, s, scale, np.array([*stops, end]), np.array([*heights, ends]).T)
+    for stop, title, p, ruler in zip(stops, titles, drawn, rulers, strict=True):
+        axes.plot([stop, stop], [-0.14 / tall, 1 + 0.14 / tall], color="black", linewidth=1, clip_on=False, zorder=4)
+        axes.text(stop, 1 + 0.24 / tall, title, ha="center", va="bottom", fontsize=10)
+        _name_ticks(axes, stop, ruler, None if s.best is None else p.values[s.best], 0.16 / tall)
+    bar = figure.colorbar(scale, cax=figure.add_axes((end / width, bottom / height, 0.13 / width, tall / height)))
+    label_colours(bar, s, None if s.best is None else float(s.means[s.best]), 0.19 / tall)
+    note(
+        figure,
+        "each line is a configuration" + (" (mean over seeds)" if s.repeated else ""),
+        about_best(s, "thick: the best"),
+        f"{len(drawn)} of {len(s.parameters)} parameters" if len(drawn) < len(s.parameters) else "",
+        *s.notes,
+    )
+    return figure
+
+
+def _ruler(p: Parameter, length: int) -> Ruler:
+    texts, values = names(p, length), p.numbers
+    if len(values) <= GRID_AT_MOST:
+        places = {value: rank / (len(texts) - 1) for rank, value in enumerate(texts)}
+        return Ruler(places, [(value, places[value], text) for value, text in texts.items()])
+    log_scale = wants_log(values)
+    # What has no place among the numbers lies below them.
+    below: list[Value] = [*p.words, *(values[:1] if log_scale and values[0] == 0 else [])]
+    values = [value for value in values if value not in below]
+    norm = LogNorm(values[0], values[-1]) if log_scale else Normalize(values[0], values[-1])
+    start = min(0.1 * len(below), 0.5)
+
+    def place(value: float) -> float:
+        return start + (1 - start) * float(norm(value))
+
+    places = {value: start * rank / len(below) for rank, value in enumerate(below)}
+    ticks = [(value, places[value], texts[value]) for value in below]
+    ticks += [(tick, place(tick), number(tick)) for tick in round_numbers(values[0], values[-1], log_scale)]
+    return Ruler(places | {value: place(value) for value in values}, ticks)
+
+
+def _stops(titles: Sequence[str], rulers: Sequence[Ruler]) -> list[float]:
+    """Where the axes stand, the last one the metric's, with room for what is beside and above them; inches."""
+    beside = [width_of([text for _, _, text in ruler.ticks], 9, "bold") for ruler in rulers]
+    above = [width_of(title.splitlines(), 10) for title in titles]
+    stops = [max(beside[0] + 0.3, above[0] / 2 + 0.1)]
+    for index in range(1, len(titles)):
+        stops.append(stops[-1] + max(1.2, beside[index] + 0.7, (above[index - 1] + above[index]) / 2 + 0.15))
+    return [*stops, stops[-1] + max(1.2, above[-1] / 2 + 0.2)]
+
+
+def _heights(p: Parameter, ruler: Ruler, ends: Floats, room: float) -> Floats:
+    """Where the lines cross an axis; those through the same place are fanned out in the order of their ends."""
+    heights = np.array([ruler.places[value] for value in p.values])
+    places = sorted(ruler.places.values())
+    for below, place, above in zip([-1, *places], places, [*places[1:], 2], strict=False):
+        at = np.flatnonzero(heights == place)
+        free = min(room, 0.6 * (place - below), 0.6 * (above - place))
+        steps = np.arange(len(at)) - (len(at) - 1) / 2
+        heights[at[np.argsort(ends[at], kind="stable")]] += steps * min(0.16 * room, free / len(at))
+    return heights
+
+
+def _draw_lines(axes: Axes, s: SweepResults, scale: ScalarMappable, stops: Floats, heights: Floats) -> None:
+    """Lines that cross the axes at right angles, the better ones on top; heights are (configurations, axes)."""
+    t = np.linspace(0, 1, 24)
+    xs = (stops[:-1, None] + np.diff(stops)[:, None] * t).ravel()
+    ys = (heights[:, :-1, None] + np.diff(heights)[:, :, None] * (3 * t**2 - 2 * t**3)).reshape(len(heights), -1)
+    worst_first = s.order[::-1]
+    look = {"alpha": float(np.clip(60 / len(ys), 0.2, 0.85)), "linewidths": 1.8 if len(ys) <= 60 else 1.1}
+    curves = [np.column_stack([xs, ys[index]]) for index in worst_first]
+    lines = LineCollection(curves, cmap=scale.cmap, norm=scale.norm, clip_on=False, **look)
+    lines.set_array(s.means[worst_first])
+    axes.add_collection(lines, autolim=False)
+    if s.best is not None:
+        axes.plot(xs, ys[s.best], color=VERMILION, linewidth=3.2, clip_on=False, zorder=3)
+
+
+def _name_ticks(axes: Axes, stop: float, ruler: Ruler, best: Value | None, least: float) -> None:
+    """Texts left of a vertical axis, as many as there is room for; the best's is always among them."""
+    ticks = list(ruler.ticks)
+    if best is not None:
+        text = next((text for value, _, text in ticks if value == best), None)
+        ticks.insert(0, (best, ruler.places[best], text or number(float(best))))
+    box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
+    for index in apart([place for _, place, _ in ticks], least):
+        value, place, text = ticks[index]
+        look = BEST_LOOK if value == best else {}
+        axes.text(stop - 0.09, place, text, ha="right", va="center", fontsize=9, bbox=box, zorder=5, **look)
+        axes.plot([stop - 0.05, stop], [place, place], color="black", linewidth=1, clip_on=False, zorder=4)
