@@ -41,23 +41,23 @@ class DeliveryHere:
 
     def __init__(self, uri: str | None = None) -> None:
         self._uri = uri
-        self._delivery: Delivery | None = None
+        self._deliveries: dict[Path, Delivery] = {}
 
     def deliver(self, folder: Path) -> None:
         file = sqlite_file(self._uri or Manifest.load(folder).uri)
         if file is not None and not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(self.empty_store, file)
-        self._delivery = Delivery(folder, self._uri)
-        self._delivery.step()
+        self._deliveries.setdefault(folder, Delivery(folder, self._uri)).step()
 
     def settle(self, timeout: float) -> None: ...
 
     def run_id(self, timeout: float = 0.0) -> str | None:
-        return self._delivery.run_id if self._delivery is not None else None
+        return next((delivery.run_id for delivery in self._deliveries.values()), None)
 
     def close(self, timeout: float) -> bool:
-        return self._delivery is None or self._delivery.step()
+        steps = [delivery.step() for delivery in self._deliveries.values()]
+        return all(steps)
 
 
 @contextlib.contextmanager
@@ -65,8 +65,8 @@ def delivered_here(empty_store: Path) -> Iterator[None]:
     """Have the runs of this process tell MLflow themselves."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DeliveryHere, "empty_store", empty_store, raising=False)
-        for module in ("process", "tracker"):
-            patch.setattr(f"runner.tracking.{module}.DeliveryProcess", DeliveryHere)
+        for module in ("tracking.process", "tracking.tracker", "sweep.story"):
+            patch.setattr(f"runner.{module}.DeliveryProcess", DeliveryHere)
         yield
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import pytest
 
-from runner.tracking.store import quiet_mlflow
+from runner.sweep import warm
 
 STEP_SECONDS = 0.5  # between deliveries, that tests need not wait ten seconds for the next
 
@@ -27,9 +27,7 @@ class Forked:
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str] | None = None, **_: Any) -> None:
         context = multiprocessing.get_context("forkserver")
-        if "MLFLOW_DISABLE_TELEMETRY" not in os.environ:
-            quiet_mlflow()  # the server inherits the environment
-        context.set_forkserver_preload(["mlflow.tracking", "runner.tracking.process"])
+        warm.start(["runner.data.digits."], saves_models=True)  # the one server of this process, for sweeps too
         theirs, ours = zip(context.Pipe(duplex=False), *(context.Pipe(duplex=False)[::-1] for _ in "12"), strict=True)
         self._process = context.Process(target=_main, args=(theirs, list(command), dict(env or os.environ)))
         self._process.start()

@@ -31,7 +31,7 @@ from runner.tracking.manifest import Dataset, Manifest
 from runner.tracking.model import save_model
 from runner.tracking.names import legal
 from runner.tracking.state import State
-from runner.tracking.store import StoreError, connect, local_uri, ui_url
+from runner.tracking.store import StoreError, connect, local_uri, ui_of
 from runner.tracking.system import SystemMetrics
 from runner.tracking.tracker import Tracker
 from runner.tracking.uri import redact, strip_credentials
@@ -299,8 +299,8 @@ def test_names_are_made_legal() -> None:
 
 
 def test_a_page_is_named_for_servers_only(tmp_path: Path) -> None:
-    assert ui_url("http://a:b@host:5000/", "1", "r") == "http://host:5000/#/experiments/1/runs/r"
-    assert ui_url(local_uri(tmp_path)) is None
+    assert ui_of("http://a:b@host:5000/") == "http://host:5000"
+    assert ui_of(local_uri(tmp_path)) is None
 
 
 def test_a_folder_has_one_living_owner(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from .schema import flatten, show
 from .tracking.environment import git_tags
 from .tracking.manifest import Dataset, Manifest
 from .tracking.model import save_model
-from .tracking.store import local_uri
+from .tracking.store import place
 from .tracking.uri import strip_credentials
 from .weights import fingerprint
 
@@ -46,8 +46,7 @@ def describe(x: Experiment, folder: Path, begun: bool = False) -> Manifest | Non
     """
     if x.tracking.name == "off":
         return None
-    outputs = outputs_folder()
-    uri = x.tracking.uri or local_uri(outputs)
+    uri, artifact_root = place(x.tracking.uri, outputs_folder())
     config = {k: v for k, v in without_credentials(x.config).items() if k not in ("resume", "resume_mode", "runner")}
     splits = x.splits
     sizes = {"train": size(splits.train), "val": size(splits.val), "test": size(splits.test)}
@@ -55,7 +54,7 @@ def describe(x: Experiment, folder: Path, begun: bool = False) -> Manifest | Non
         uri=uri,
         experiment=x.tracking.experiment,
         run_name=x.tracking.run_name or folder.name,
-        artifact_root=str(outputs / "mlartifacts") if uri.startswith("sqlite:") else None,
+        artifact_root=artifact_root,
         params=flatten(config) | dict(x.choices),
         tags={
             "runner.version": __version__,

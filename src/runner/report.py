@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +48,24 @@ def head(x: Experiment, folder: Path, location: str) -> None:
 
 
 def result(
-    t: Training, x: Experiment, folder: Path, status: str, run_id: str | None, final: dict[str, float]
+    t: Training, x: Experiment, folder: Path, ended: Mapping[str, str | None], final: dict[str, float]
 ) -> dict[str, Any]:
     """Write `result.json`: the run in a few figures.
 
     Every metric stands in it with the value of the best epoch, from which the test is made too.
+
+    Args:
+        t: with its progress.
+        x: what was trained.
+        folder: the run's own.
+        ended: which run it was in MLflow, its status, and why it failed, if it did.
+        final: the metrics of the test.
     """
     p = t.progress
     epoch_seconds = p.epoch_seconds
     trained = sum(epoch_seconds)
     values: dict[str, Any] = {
-        "run_id": run_id,
-        "parent_run_id": None,
-        "status": status,
+        **ended,
         "device": str(x.device.torch),
         "precision": x.precision.name,
         "threads": x.device.threads,

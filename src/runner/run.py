@@ -2,15 +2,11 @@
 
 import logging
 import os
-import signal
-import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from types import FrameType
 from typing import Any
 
 from . import console, report, samples
@@ -23,9 +19,9 @@ from .errors import TrainingError, first_line
 from .loop import evaluate, fit
 from .predictions import Predictions
 from .record import describe, served, write_config
+from .stopping import Stop
 from .tracking.environment import environment
-from .tracking.process import DeliveryProcess
-from .tracking.tracker import Tracker
+from .tracking.tracker import Deliverer, Tracker
 from .training import Interrupted, Training, prepare, restore
 
 log = logging.getLogger("runner")
@@ -43,38 +39,13 @@ class Outcome:
         status: FINISHED, FAILED or KILLED, as MLflow names them.
         exit_code: 0, 1, or 128 plus the number of the signal.
         result: what `result.json` holds.
+        error: the sentence that a failed run ends with.
     """
 
     status: str
     exit_code: int
     result: dict[str, Any]
-
-
-class Stop:
-    """A request to stop, made by SIGINT or SIGTERM; a second SIGINT does not ask any more."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self.signal = signal.SIGINT
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler: nothing is saved in here, the loop looks at `requested` after every step."""
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested, self.signal = True, signal.Signals(number)
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handle signals while training; only the main thread of a process can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        former = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
+    error: str | None = None
 
 
 def train(t: Training, folder: Path) -> str | None:
@@ -119,7 +90,8 @@ def run(
     x: Experiment,
     folder: Path,
     resume_from: dict[str, Any] | None = None,
-    delivery: DeliveryProcess | None = None,
+    delivery: Deliverer | None = None,
+    bar: Bar | None = None,
 ) -> Outcome:
     """Train, test and record one experiment.
 
@@ -127,30 +99,36 @@ def run(
         x: as `build` made it.
         folder: the run's own, locked by this process.
         resume_from: the checkpoint to go on from.
-        delivery: the process that tells MLflow, if it was started before.
+        delivery: who tells MLflow, if that was started before.
+        bar: what shows the progress; None makes one for the terminal.
     """
     log_file = console.open_log(folder / "run.log")
     stop = Stop()
     try:
         with stop.listening():
-            return _run(x, folder, resume_from, delivery, stop)
+            bar = bar or Bar(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
+            return _run(x, folder, resume_from, delivery, bar, stop)
     finally:
         console.close_log(log_file)
 
 
 def _run(
-    x: Experiment, folder: Path, resume_from: dict[str, Any] | None, delivery: DeliveryProcess | None, stop: Stop
+    x: Experiment,
+    folder: Path,
+    resume_from: dict[str, Any] | None,
+    delivery: Deliverer | None,
+    bar: Bar,
+    stop: Stop,
 ) -> Outcome:
     (folder / "result.json").unlink(missing_ok=True)  # of the run that is resumed: it is not finished any more
     write_config(x.config, folder)
     samples.write(x, folder)
     (folder / "environment.txt").write_text(environment(), encoding="utf-8")
     tracker = Tracker(folder, describe(x, folder, begun=resume_from is not None), x.tracking.uri, delivery)
-    bar = Bar(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
     checkpoints = Checkpoints(folder / "checkpoints", x.trainer.keep_checkpoints, before=tracker.sync)
     training = prepare(x, checkpoints, tracker.log, bar, stop)
     final: dict[str, float] = {}
-    status, exit_code = "FAILED", 1
+    outcome = Outcome("FAILED", 1, {})
     try:
         report.head(x, folder, tracker.location)
         if resume_from is not None:
@@ -169,9 +147,9 @@ def _run(
         report.plots(x, training.progress.best_epoch, predictions, folder)
         if stop.requested:
             raise Interrupted
-        status, exit_code = "FINISHED", 0
+        outcome = Outcome("FINISHED", 0, {})
     except (Interrupted, KeyboardInterrupt) as interruption:
-        status, exit_code = "KILLED", 128 + stop.signal
+        outcome = Outcome("KILLED", 128 + stop.signal, {})
         gently = isinstance(interruption, Interrupted)
         kept = "a checkpoint is written" if gently else "at once, the last checkpoint stands"
         bar.close()
@@ -179,11 +157,17 @@ def _run(
     except Exception as error:
         bar.close()
         expected = isinstance(error, TrainingError)
-        sentence = first_line(error) if expected else f"{type(error).__name__}: {first_line(error)}"
+        outcome.error = sentence = first_line(error) if expected else f"{type(error).__name__}: {first_line(error)}"
         (log.exception if wants_tracebacks(x) else log.error)("error: %s", sentence)
         log.debug(traceback.format_exc())
         tracker.tag({"runner.error": sentence})
-    return _close(training, x, folder, tracker, Outcome(status, exit_code, {}), final)
+    return _close(training, x, folder, tracker, outcome, final)
+
+
+def _ended(outcome: Outcome, tracker: Tracker) -> dict[str, str | None]:
+    """Which run it was in MLflow, and how it ended."""
+    ended = {"run_id": tracker.run_id, "parent_run_id": tracker.parent_run_id, "status": outcome.status}
+    return ended | ({"error": outcome.error} if outcome.error else {})
 
 
 def wants_tracebacks(x: Experiment) -> bool:
@@ -197,13 +181,13 @@ def _close(
     """Write the result, tell the person, and let delivery finish. A signal does not cut this short, a second may."""
     seconds = DELIVERY_SECONDS_STOPPED if outcome.status == "KILLED" else DELIVERY_SECONDS
     deadline = monotonic() + seconds
-    outcome.result = report.result(t, x, folder, outcome.status, tracker.wait_for_run_id(0.0), final)
+    outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
     if outcome.status == "FINISHED":
         report.closing(t, x, folder, final)
     else:
         report.how_to_resume(t, folder, outcome.status)
-    if run_id := tracker.wait_for_run_id(deadline - monotonic()):
-        outcome.result = report.result(t, x, folder, outcome.status, run_id, final)
+    if tracker.wait_for_run_id(deadline - monotonic()):
+        outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
     if not tracker.close(outcome.status, max(1.0, deadline - monotonic())):
         log.warning(
             "not all of it is in MLflow yet; deliver the rest by: python -m runner.sync run=%s", report.short(folder)

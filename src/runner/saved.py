@@ -3,7 +3,6 @@
 What it left is read in its folder; where that is gone, or on another machine, out of MLflow.
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import yaml
 from . import schema
 from .errors import ConfigError, did_you_mean
 from .folders import outputs, short
+from .tracking.files import read_json
 from .tracking.manifest import Manifest
 from .tracking.state import State
 from .tracking.store import StoreError, connect, explain, local_uri
@@ -262,11 +262,7 @@ def read_config(path: Path, given: str) -> dict[str, Any]:
 
 def result_of(folder: Path) -> dict[str, Any]:
     """What a run's `result.json` holds; nothing if it was killed before there was one."""
-    try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return result if isinstance(result, dict) else {}
+    return read_json(folder / "result.json")
 
 
 def manifest_of(folder: Path) -> Manifest | None:

@@ -63,7 +63,7 @@ def _run_folder(value: str) -> Path:
 
 
 def _undelivered(outputs: Path) -> Iterator[Path]:
-    for pattern in ("runs/*", "sweeps/*/*"):
+    for pattern in ("runs/*", "sweeps/*", "sweeps/*/*", "sweeps/*/failed_attempts/*"):  # a sweep before its jobs
         yield from (folder for folder in sorted(outputs.glob(pattern)) if outstanding(folder))
 
 

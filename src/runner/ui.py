@@ -10,7 +10,8 @@ from typing import NoReturn
 from runner.errors import ConfigError
 from runner.folders import outputs as outputs_folder
 from runner.options import command
-from runner.tracking.store import connect, local_uri, ui_url
+from runner.sweep.links import links, newest
+from runner.tracking.store import connect, local_uri, ui_of
 from runner.tracking.uri import sqlite_file, strip_credentials
 
 USAGE = "python -m runner.ui [key=value ...]: the MLflow UI on this project's store, on 127.0.0.1."
@@ -19,6 +20,7 @@ OPTIONS = {
     "port": "the port to listen on, 5000 by default",
 }
 HOST = "127.0.0.1"
+NEWEST = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,9 +36,9 @@ def _ui(options: dict[str, str]) -> int:
 
 
 def _check(uri: str) -> None:
-    page = ui_url(uri)
+    page = ui_of(uri)
     if page is not None:
-        raise ConfigError(f"tracking.uri is a server already: open {page}")
+        raise ConfigError(f"tracking.uri is a server already: open {page}/")
     file = sqlite_file(uri)
     if file is not None:
         if not file.exists():
@@ -45,7 +47,10 @@ def _check(uri: str) -> None:
 
 
 def _serve(uri: str, port: int) -> NoReturn:
-    print(f"MLflow UI on http://{HOST}:{port} for {strip_credentials(uri)} (Ctrl+C ends it)", file=sys.stderr)
+    base = f"http://{HOST}:{port}"
+    print(
+        f"MLflow UI on {base} for {strip_credentials(uri)} (Ctrl+C ends it)", *_sweeps(base), sep="\n", file=sys.stderr
+    )
     file = sqlite_file(uri)
     artifacts = (file.parent if file is not None else Path.cwd()) / "mlartifacts"
     # One worker answers in 7 ms, four of them in 52: they share the one SQLite file.
@@ -69,6 +74,15 @@ def _serve(uri: str, port: int) -> NoReturn:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 0.5 GB of memory instead of 3
     }
     os.execve(sys.executable, command, os.environ | environment)
+
+
+def _sweeps(base: str) -> list[str]:
+    """Where the newest sweeps are looked at."""
+    return [
+        f"{name:<10} {page}   sweep {folder.name}"
+        for folder in newest(outputs_folder(), NEWEST)
+        for name, page in links(folder, base).items()
+    ]
 
 
 def _free_port(value: str) -> int:

@@ -1,13 +1,12 @@
 """The files of an ended run: into the run's artifacts, and the model folder into a logged model."""
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.tracking import journal
-from runner.tracking.files import write_json
+from runner.tracking.files import read_json, write_json
 from runner.tracking.manifest import Manifest
 from runner.tracking.state import State
 
@@ -15,7 +14,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
-_FILES = ("config.yaml", "samples.json", "environment.txt", "run.log", "result.json", journal.NAME)
+_FILES = (
+    "config.yaml", "samples.json", "environment.txt", "run.log", "result.json", journal.NAME,
+    "sweep.json", "jobs.csv", "jobs.json",
+)  # fmt: skip
+"""Of a run's folder, and of a sweep's."""
+
 MODEL = "model"
 BEST = "checkpoints/best.pt"
 
@@ -53,11 +57,8 @@ def _files(folder: Path, manifest: Manifest, state: State) -> Iterator[Path]:
 
 def _fill_in_run_id(path: Path, run_id: str) -> None:
     """Complete a result written while the store was away: nobody could know the run's id then."""
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    if isinstance(result, dict) and result.get("run_id", run_id) is None:
+    result = read_json(path)
+    if result.get("run_id", run_id) is None:
         write_json(path, result | {"run_id": run_id})
 
 

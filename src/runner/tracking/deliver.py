@@ -99,7 +99,12 @@ class Delivery:
         uri = self._uri or manifest.uri
         client = self._client or connect(uri)
         if self.state.run_id is None or not _exists(client, self.state.run_id):
-            self.state = State(run_id=_find_or_create_run(client, uri, manifest, self.folder))
+            experiment_id = manifest.experiment_id or get_or_create_experiment(
+                client, uri, manifest.experiment, manifest.artifact_root
+            )
+            parent_run_id = _find_parent(client, experiment_id, manifest)
+            run_id = _find_or_create_run(client, experiment_id, parent_run_id, manifest, self.folder)
+            self.state = State(run_id, experiment_id, parent_run_id)
             self._save()
         self._client = client
         assert self.state.run_id is not None
@@ -109,7 +114,7 @@ class Delivery:
         """Send parameters and the data set once, and the tags that are new or changed."""
         from mlflow.entities import Param, RunTag
 
-        if not self.state.params:
+        if manifest.params and not self.state.params:
             params = [Param(key, value[:_PARAM_LENGTH]) for key, value in _legal_keys(manifest.params).items()]
             for batch in _batches(params, _PARAMS_PER_BATCH):
                 client.log_batch(run_id, params=batch)
@@ -120,6 +125,13 @@ class Delivery:
             client.log_batch(run_id, tags=batch)
         if changed:
             self._remember(tags=self.state.tags | tags)
+        for key, value in manifest.experiment_tags.items():
+            if self.state.experiment_tags.get(key) != value:
+                client.set_experiment_tag(self.state.experiment_id, key, value)
+                self._remember(experiment_tags=self.state.experiment_tags | {key: value})
+        if self.state.parent_run_id is not None and manifest.parent_run_id is None and manifest.parent_key is None:
+            client.delete_tag(run_id, "mlflow.parentRunId")  # its job was started again, as another run
+            self._remember(parent_run_id=None)
         if manifest.dataset is not None and not self.state.dataset:
             client.log_inputs(run_id, [_dataset_input(manifest.dataset)])
             self._remember(dataset=True)
@@ -170,14 +182,32 @@ def _exists(client: "MlflowClient", run_id: str) -> bool:
     return True
 
 
-def _find_or_create_run(client: "MlflowClient", uri: str, manifest: Manifest, folder: Path) -> str:
+def _find(client: "MlflowClient", experiment_id: str, key: str) -> str | None:
+    """The id of the run that carries a manifest's key."""
+    found = client.search_runs([experiment_id], f"tags.`runner.key` = '{key}'", max_results=1)
+    return str(found[0].info.run_id) if found else None
+
+
+def _find_parent(client: "MlflowClient", experiment_id: str, manifest: Manifest) -> str | None:
+    """The run of the sweep that a run belongs to, if it does.
+
+    Raises:
+        StoreError: it is not in the store yet.
+    """
+    if manifest.parent_key is None or manifest.parent_run_id is not None:
+        return manifest.parent_run_id
+    parent_run_id = _find(client, experiment_id, manifest.parent_key)
+    if parent_run_id is None:
+        raise StoreError("the sweep that it belongs to is not in the store: deliver that first")
+    return parent_run_id
+
+
+def _find_or_create_run(
+    client: "MlflowClient", experiment_id: str, parent_run_id: str | None, manifest: Manifest, folder: Path
+) -> str:
     """Return the run that carries this manifest's key; the search makes creating it repeatable."""
-    experiment_id = manifest.experiment_id or get_or_create_experiment(
-        client, uri, manifest.experiment, manifest.artifact_root
-    )
-    found = client.search_runs([experiment_id], f"tags.`runner.key` = '{manifest.key}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
+    if run_id := _find(client, experiment_id, manifest.key):
+        return run_id
     tags = {
         "runner.key": manifest.key,
         "runner.folder": str(folder.resolve()),
@@ -185,8 +215,8 @@ def _find_or_create_run(client: "MlflowClient", uri: str, manifest: Manifest, fo
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),
     }
-    if manifest.parent_run_id is not None:
-        tags["mlflow.parentRunId"] = manifest.parent_run_id
+    if parent_run_id is not None:
+        tags["mlflow.parentRunId"] = parent_run_id
     run = client.create_run(experiment_id, manifest.start_time, tags, manifest.run_name)
     return str(run.info.run_id)
 

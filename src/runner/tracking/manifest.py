@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.tracking import journal
-from runner.tracking.files import write_json
+from runner.tracking.files import read_json, write_json
 from runner.tracking.uri import strip_credentials
 
 FOLDER = ".tracking"
@@ -43,10 +43,12 @@ class Manifest:
         artifact_root: where a local store keeps artifacts (absolute); None leaves it to the server.
         params: the resolved config, flattened.
         tags: what the run is searched by.
+        experiment_tags: set at the experiment.
         dataset: the data set, logged as an input in the context "training".
         log_model: whether `model/` becomes the run's logged model.
         log_checkpoints: whether `checkpoints/` goes along.
-        parent_run_id: the sweep's run, if this is one of its jobs.
+        parent_run_id: the sweep's run, if this is one of its jobs and the run was there when it began.
+        parent_key: the `key` of the sweep's run, by which it is found where the id was not known.
         experiment_id: set by a sweep, which has made the experiment already.
         key: finds the run in MLflow when a kill came between its creation and remembering its id.
         start_time: milliseconds since the epoch.
@@ -60,10 +62,12 @@ class Manifest:
     artifact_root: str | None = None
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    experiment_tags: dict[str, str] = field(default_factory=dict)
     dataset: Dataset | None = None
     log_model: bool = True
     log_checkpoints: bool = False
     parent_run_id: str | None = None
+    parent_key: str | None = None
     experiment_id: str | None = None
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
     start_time: int = field(default_factory=lambda: int(time.time() * 1000))
@@ -94,12 +98,15 @@ class Manifest:
         """Go on as the same MLflow run: its identity and parameters stay, a changed setting becomes a tag.
 
         Parameters are immutable in MLflow, so `trainer.epochs` raised on a resume is recorded as the tag
-        `resumed.trainer.epochs`.
+        `resumed.trainer.epochs`. A job's run that its sweep has announced has no parameters yet, and gets them.
         """
-        changed = {f"resumed.{name}": value for name, value in new.params.items() if self.params.get(name) != value}
+        params = self.params or new.params
+        changed = {f"resumed.{name}": value for name, value in new.params.items() if params.get(name) != value}
         return replace(
             self,
             uri=new.uri,
+            params=params,
+            dataset=self.dataset or new.dataset,
             tags=self.tags | new.tags | changed,
             log_model=new.log_model,
             log_checkpoints=new.log_checkpoints,
@@ -112,12 +119,25 @@ class Manifest:
         return replace(self, status=status, end_time=end_time or int(time.time() * 1000))
 
 
-def mark_killed(folder: Path) -> None:
-    """Tell the truth about a run whose process is gone without a word; its folder must be claimed."""
+def mark_killed(folder: Path, why: str = "killed without notice") -> None:
+    """Tell the truth about a run whose process is gone without a word; its folder must be claimed.
+
+    A run that has written its result had come to its end, and only its record had not.
+    """
     manifest = Manifest.load(folder)
     if manifest.status != "RUNNING":
         return
+    if (status := read_json(folder / "result.json").get("status")) is not None:
+        manifest.ended(status).save(folder)
+        return
+    manifest.tags["runner.ended"] = why
+    manifest.ended("KILLED", _last_sign(folder) or manifest.start_time).save(folder)
+
+
+def _last_sign(folder: Path) -> int | None:
+    """When a run has last written something, in milliseconds since the epoch."""
     points, _ = journal.read(folder / journal.NAME)
-    last_sign = round(points[-1].time * 1000) if points else manifest.start_time
-    manifest.tags["runner.ended"] = "killed without notice"
-    manifest.ended("KILLED", last_sign).save(folder)
+    if points:
+        return round(points[-1].time * 1000)
+    log = folder / "run.log"  # a sweep's own folder has no metrics
+    return round(log.stat().st_mtime * 1000) if log.exists() else None

@@ -9,8 +9,9 @@ core is taken (two threads on two cores: epochs of 0.02 s took up to 2 s). So wh
 and making a store, is done before the first epoch, beside the import of torch, and then there is one delivery
 every ten seconds.
 
-The two talk in two pipes. Into the child goes the run's folder; the end of that pipe says that the run's process
-has nothing more to say, or is gone. Out of it come JSON lines: the run's id, and sentences for the person.
+The two talk in two pipes. Into the child go folders of runs, a line each: one, or with a sweep its own and then those
+of its jobs, again when there is news of one. The end of that pipe says that the parent has nothing more to say, or is
+gone. Out of it come JSON lines: the first run's id, and sentences for the person.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from runner.tracking.deliver import Delivery
@@ -39,6 +41,7 @@ _FIRST_RETRY, _LONGEST_RETRY = 1.0, 30.0
 _SECONDS_AFTER_THE_END = 60.0  # the parent waits less, unless it was killed while it waited
 _SECONDS_FOR_AN_ORPHAN = 10.0  # for so long a resume of the run may have to wait
 _LOWEST_PRIORITY = 19
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class DeliveryProcess:
@@ -50,7 +53,9 @@ class DeliveryProcess:
 
     def __init__(self, uri: str | None = None) -> None:
         self._run_id: str | None = None
+        self._experiment_id: str | None = None
         self._settled = threading.Event()
+        self._last_delivered = 0.0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "runner.tracking.process"],
             stdin=subprocess.PIPE,
@@ -63,7 +68,10 @@ class DeliveryProcess:
         self._listener.start()
 
     def deliver(self, folder: Path) -> None:
-        """Begin with a run's folder, which has a manifest; the first thing is to connect and create the run."""
+        """Begin with a run's folder, which has a manifest, or look at it again without delay.
+
+        The first thing is to connect and create the run.
+        """
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # it is gone: what is in the folder can be delivered later
             self._process.stdin.write(f"{folder}\n")
@@ -74,12 +82,20 @@ class DeliveryProcess:
         self._settled.wait(timeout)
 
     def run_id(self, timeout: float = 0.0) -> str | None:
-        """The run's id in MLflow, waited for at most `timeout` seconds; not at all once the store was found away."""
+        """The first run's id in MLflow, waited for at most `timeout` seconds; not once the store was found away."""
         self._settled.wait(timeout)
         return self._run_id
 
+    @property
+    def experiment_id(self) -> str | None:
+        """The id of the experiment that the first run is in, once the run's is known."""
+        return self._experiment_id
+
     def close(self, timeout: float) -> bool:
-        """Deliver the rest, for at most `timeout` seconds; call it after the manifest says how the run ended.
+        """Deliver the rest; call it after the manifests say how the runs ended.
+
+        Args:
+            timeout: seconds to wait, begun anew with each run that is delivered.
 
         Returns:
             True if MLflow has everything; otherwise `python -m runner.sync` does the rest later.
@@ -87,12 +103,16 @@ class DeliveryProcess:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
-        try:
-            code = self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            code = 1
+        closed_at, code = time.monotonic(), None
+        while code is None:
+            left = max(closed_at, self._last_delivered) + timeout - time.monotonic()
+            try:
+                code = self._process.wait(min(max(left, 0.0), _SECONDS_BETWEEN_LOOKS))
+            except subprocess.TimeoutExpired:
+                if left <= 0:
+                    self._process.kill()
+                    self._process.wait()
+                    code = 1
         self._listener.join()
         return code == 0
 
@@ -101,34 +121,54 @@ class DeliveryProcess:
         for line in self._process.stdout:
             message = json.loads(line)
             if "run_id" in message:
-                self._run_id = message["run_id"]
+                self._run_id, self._experiment_id = message["run_id"], message["experiment_id"]
             elif "settled" in message:
                 self._settled.set()
+            elif "delivered" in message:
+                self._last_delivered = time.monotonic()
             else:
                 log.log(message["level"], "%s", message["text"])
         self._settled.set()  # nothing more will come
 
 
 def main() -> int:
-    """Deliver one run's folder until the run has ended; the child's side."""
+    """Deliver the folders that the parent names until it has closed its end; the child's side."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run's process hears it too, and says when it is over
-    with contextlib.suppress(OSError):
-        os.nice(_LOWEST_PRIORITY)
     say = _lines_to_the_parent()
     quiet_mlflow()
     import mlflow.tracking  # noqa: F401 - takes seconds: now, while the parent imports torch
 
-    folder = Path(sys.stdin.readline().rstrip("\n"))
-    if folder == Path():
-        return 0  # the config was wrong: there is no run
     log.addHandler(_Sentences(say))
     log.setLevel(logging.INFO)
     log.propagate = False
-    done = _deliver(folder, os.environ.pop(URI, None), say)
-    if done is None:  # the run's process is gone without a word
-        done = _deliver_orphan(folder)
+    uri = os.environ.pop(URI, None)
+    done, orphans = _deliver(_Folders(sys.stdin.fileno()), uri, say)
+    if orphans:  # the parent is gone without a word
+        done = _deliver_orphans(orphans, uri)
     return 0 if done else 1
+
+
+class _Folders:
+    """The folders that the parent names, a line each, as they come.
+
+    Attributes:
+        closed: the parent has closed its end.
+    """
+
+    def __init__(self, file: int) -> None:
+        self._file, self._rest = file, b""
+        self.closed = False
+
+    def wait(self, seconds: float | None) -> list[Path]:
+        """Those named within so many seconds (None: however long it takes), or until the parent closes its end."""
+        readable, _, _ = select.select([self._file], [], [], seconds)
+        if not readable:
+            return []
+        block = os.read(self._file, 1 << 16)
+        self.closed = not block
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        return [Path(os.fsdecode(line)) for line in lines if line]
 
 
 class _Say:
@@ -158,22 +198,36 @@ class _Sentences(logging.Handler):
         self._say(level=record.levelno, text=record.getMessage())
 
 
-def _deliver(folder: Path, uri: str | None, say: _Say) -> bool | None:
-    """Step until the run has ended and all of it is delivered.
+def _deliver(folders: _Folders, uri: str | None, say: _Say) -> tuple[bool, list[Path]]:
+    """Step until the parent has closed its end and all is delivered, or the store stays away after that.
 
     Returns:
-        True; False if the store stays away; None if the parent is gone and the run had not ended.
+        Whether all is delivered; and what is left, if there are runs in it that had not ended when the parent did.
     """
-    delivery = Delivery(folder, uri)
-    reported = away = False
-    closed_at: float | None = None
-    retry = _FIRST_RETRY
+    deliveries: dict[Path, Delivery] = {}
+    first: Delivery | None = None
+    reported = settled = away = False
+    progress = time.monotonic()
+    wait, retry = None, _FIRST_RETRY
     while True:
-        # Asked before the step, which must see everything that was written before the end.
-        orphaned = closed_at is not None and Manifest.load(folder).status == "RUNNING"
+        if not folders.closed:
+            for folder in folders.wait(wait):
+                delivery = deliveries.setdefault(folder, Delivery(folder, uri))
+                first = first or delivery
+        elif wait:
+            time.sleep(min(wait, _FIRST_RETRY / 4))  # the time left is short
+        # Asked before the steps, which must see everything that was written before the end.
+        ended = [folder for folder in deliveries if Manifest.load(folder).status != "RUNNING"]
+        running = [folder for folder in deliveries if folder not in ended]
         wait = _SECONDS_BETWEEN_STEPS
+        folder = Path()
         try:
-            complete = delivery.step()
+            # Of those that have ended one after the other, as its files take their time: a new run waits for its id.
+            for folder in (*running, *ended[:1]):
+                if deliveries[folder].step():
+                    del deliveries[folder]
+                    say(delivered=True)
+                    wait, progress = 0.0, time.monotonic()
         except Exception as error:  # whatever MLflow, SQLAlchemy or the network raise: training goes on
             if not away:
                 away = True
@@ -183,45 +237,44 @@ def _deliver(folder: Path, uri: str | None, say: _Say) -> bool | None:
                     explain(error),
                     folder,
                 )
-            complete, wait, retry = False, retry, min(2 * retry, _LONGEST_RETRY)
+            wait, retry = retry, min(2 * retry, _LONGEST_RETRY)
+            deliveries[folder] = deliveries.pop(folder)  # what may be wrong with this one alone
         else:
             if away:
                 away, retry = False, _FIRST_RETRY
                 log.info("the tracking store is back; nothing was lost")
-        if delivery.run_id is not None and not reported:
+        if not reported and first is not None and first.state.run_id is not None:
             reported = True
-            say(run_id=delivery.run_id)
-        say(settled=True)
-        if complete:
-            return True
-        if orphaned:
-            return None
-        if closed_at is None:
-            if _closed(wait):
-                closed_at = time.monotonic()
-        elif time.monotonic() - closed_at > _SECONDS_AFTER_THE_END:
-            return False
-        else:
-            time.sleep(_FIRST_RETRY / 4)  # the time left is short
+            say(run_id=first.state.run_id, experiment_id=first.state.experiment_id or "")
+        if not settled:
+            settled = True
+            say(settled=True)
+            with contextlib.suppress(OSError):
+                os.nice(_LOWEST_PRIORITY)  # from here on the training has begun
+        if folders.closed and (not deliveries or running):
+            return not deliveries, list(deliveries)
+        if folders.closed and time.monotonic() - progress > _SECONDS_AFTER_THE_END:
+            return False, []
 
 
-def _closed(seconds: float) -> bool:
-    """Wait for so long, or until the parent has closed its end."""
-    readable, _, _ = select.select([sys.stdin], [], [], seconds)
-    return bool(readable)
-
-
-def _deliver_orphan(folder: Path) -> bool:
-    """Complete the record of a run whose process was killed, for a while."""
+def _deliver_orphans(folders: Sequence[Path], uri: str | None) -> bool:
+    """Complete the records of runs whose processes are killed, or on their way to their end, for a while."""
     deadline = time.monotonic() + _SECONDS_FOR_AN_ORPHAN
-    with claim(folder, DELIVERY):
-        mark_killed(folder)
-        delivery = Delivery(folder)
-        while time.monotonic() < deadline:
-            with contextlib.suppress(Exception):
-                return delivery.step()
-            time.sleep(_FIRST_RETRY)
-    return False
+    left = list(folders)
+    with contextlib.ExitStack() as claimed:
+        own: set[Path] = set()
+        while left and time.monotonic() < deadline:
+            for folder in list(left):
+                with contextlib.suppress(Exception):
+                    if folder not in own:
+                        claimed.enter_context(claim(folder, DELIVERY))
+                        own.add(folder)
+                        mark_killed(folder)
+                    if Delivery(folder, uri).step():
+                        left.remove(folder)
+            if left:
+                time.sleep(_FIRST_RETRY / 4)
+    return not left
 
 
 if __name__ == "__main__":

@@ -16,11 +16,14 @@ class State:
 
     Attributes:
         run_id: the run in MLflow.
+        experiment_id: the experiment it is in.
+        parent_run_id: the run that it belongs to there.
         offset: bytes of the journal that MLflow has.
         keys: the legal MLflow name of each metric.
         params: whether the parameters are there.
         dataset: whether the data set is there.
         tags: the tags as MLflow has them.
+        experiment_tags: those of the experiment that are this run's, as MLflow has them.
         artifacts: size and modification time (ns) of each delivered file.
         model_id: the logged model made from the `model/` with this `model_uuid`.
         model_uuid: see `model_id`.
@@ -29,11 +32,14 @@ class State:
     """
 
     run_id: str | None = None
+    experiment_id: str | None = None
+    parent_run_id: str | None = None
     offset: int = 0
     keys: dict[str, str] = field(default_factory=dict)
     params: bool = False
     dataset: bool = False
     tags: dict[str, str] = field(default_factory=dict)
+    experiment_tags: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, list[int]] = field(default_factory=dict)
     model_id: str | None = None
     model_uuid: str | None = None

@@ -46,16 +46,20 @@ def local_uri(outputs: Path) -> str:
     return f"sqlite:///{outputs.resolve() / 'mlflow.db'}"
 
 
-def ui_url(uri: str, experiment_id: str | None = None, run_id: str | None = None) -> str | None:
-    """Give the page of a run (or experiment) on a tracking server; None for a store that is no server."""
-    if not uri.startswith(("http://", "https://")):
-        return None
-    page = strip_credentials(uri).rstrip("/") + "/"
-    if experiment_id is not None:
-        page += f"#/experiments/{experiment_id}"
-        if run_id is not None:
-            page += f"/runs/{run_id}"
-    return page
+def place(uri: str | None, outputs: Path) -> tuple[str, str | None]:
+    """Where runs are recorded, and where a local store keeps their artifacts (absolute; a server has its own way).
+
+    Args:
+        uri: as the user gave it; None is the store of the outputs folder.
+        outputs: that folder.
+    """
+    uri = uri or local_uri(outputs)
+    return uri, str(outputs / "mlartifacts") if uri.startswith("sqlite:") else None
+
+
+def ui_of(uri: str) -> str | None:
+    """The address of a tracking server's UI, without a slash at its end; None for a store that is no server."""
+    return strip_credentials(uri).rstrip("/") if uri.startswith(("http://", "https://")) else None
 
 
 def quiet_mlflow() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from runner.tracking import journal
 from runner.tracking.journal import Journal
@@ -11,6 +12,22 @@ from runner.tracking.system import SystemMetrics
 from runner.tracking.uri import strip_credentials
 
 
+class Deliverer(Protocol):
+    """Who tells MLflow of a run: a process of its own, or that of the sweep it belongs to."""
+
+    def deliver(self, folder: Path) -> None:
+        """Begin with a run's folder, which has a manifest."""
+
+    def settle(self, timeout: float) -> None:
+        """Wait until it needs next to nothing of the machine."""
+
+    def run_id(self, timeout: float = 0.0) -> str | None:
+        """The run's id in MLflow, waited for so many seconds."""
+
+    def close(self, timeout: float) -> bool:
+        """Deliver the rest, for at most so many seconds; whether there is nothing left to do."""
+
+
 class Tracker:
     """Writes the journal, samples the machine, and has MLflow told about both.
 
@@ -18,7 +35,7 @@ class Tracker:
         folder: the run's folder; one that was tracked before goes on as the same MLflow run.
         manifest: what MLflow must be told; None records in the folder only.
         uri: the store's address as the user gave it, credentials included; they are written nowhere.
-        delivery: a process that was started before, to be ready by now.
+        delivery: who tells MLflow, if that was started before, to be ready by now.
 
     Raises:
         OSError: the folder can't be written.
@@ -29,12 +46,12 @@ class Tracker:
         folder: Path,
         manifest: Manifest | None,
         uri: str | None = None,
-        delivery: DeliveryProcess | None = None,
+        delivery: Deliverer | None = None,
     ) -> None:
         self.folder = folder
         self._journal = Journal(folder / journal.NAME)
         self._manifest = manifest
-        self._delivery: DeliveryProcess | None = None
+        self._delivery: Deliverer | None = None
         if manifest is not None:
             if (folder / FOLDER / NAME).exists():
                 self._manifest = manifest = Manifest.load(folder).resumed(manifest)
@@ -89,6 +106,11 @@ class Tracker:
     def wait_for_run_id(self, timeout: float) -> str | None:
         """The same, waited for: MLflow may still be starting when a short run is over."""
         return self._delivery.run_id(timeout) if self._delivery is not None else None
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """The run of the sweep that this one belongs to, if it does."""
+        return self._manifest.parent_run_id if self._manifest is not None else None
 
     @property
     def location(self) -> str:
