@@ -431,7 +431,7 @@ def test_a_sweep_runs_every_combination(here: Path, runner: Runner) -> None:
     called = runner("-m", "seed=1,2", "model.hidden=[8],[9]", *QUICK)
     assert called.code == 0, called.err
     (sweep,) = (here / "outputs" / "sweeps").iterdir()
-    assert sorted(job.name for job in sweep.iterdir() if job.is_dir()) == ["0", "1", "2", "3"]
+    assert sorted(job.name for job in sweep.iterdir() if job.is_dir()) == ["0", "1", "2", "3", "plots"]
 
 
 def test_the_repository_is_where_the_configs_are() -> None:

@@ -78,15 +78,17 @@ def test_a_reference_that_leads_somewhere_is_followed(composer: Composer) -> Non
 
 
 def test_a_sweep_is_expanded_value_by_value(composer: Composer) -> None:
-    overrides = ["model=mlp,cnn", "seed=range(0,3)", "optimizer.lr=0.1", "tracking.run_name='a b (c)',d", "bad value="]
-    assert composer.expand(overrides) == [
-        ["model=mlp", "model=cnn"],
-        ["seed=0", "seed=1", "seed=2"],
-        ["optimizer.lr=0.1"],
-        ["tracking.run_name=a b (c)", "tracking.run_name=d"],
-        ["bad value="],
+    overrides = ["model=mlp,cnn", "seed=range(0,3)", "tracking.run_name='a b (c)',d", "tracking.log_model=true,false"]
+    assert [composer.values(composer.parse(override)) for override in overrides] == [
+        ["mlp", "cnn"],
+        ["0", "1", "2"],
+        ["a b (c)", "d"],
+        ["true", "false"],
     ]
-    assert composer.compose(overrides[:3], RunMode.MULTIRUN)[1] == []
+    assert not composer.parse("optimizer.lr=0.1").is_sweep_override()
+    with pytest.raises(ConfigError, match="bad value="):
+        composer.parse("bad value=")
+    assert composer.compose(overrides, RunMode.MULTIRUN)[1] == []
 
 
 def test_a_folder_of_the_users_adds_choices(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from conftest import REPOSITORY
 from runner import build
@@ -89,13 +91,13 @@ def test_the_command_of_the_first_line_uses_the_file_and_builds(name: str, here:
     write_cifar10(here / "data" / FOLDER)
     before = sorted(here.rglob("*"))
     typed = parse(command_of(name))
-    cfg, problems = composer(typed).compose(typed.overrides)
+    cfg, problems = composer(typed).compose(typed.overrides, RunMode.MULTIRUN if typed.multirun else RunMode.RUN)
     assert cfg is not None and problems == []
     group, _, choice = name.removesuffix(".yaml").rpartition("/")
     if group:
-        assert group_choices(cfg)[group] == choice
+        assert {**cfg.hydra.runtime.choices, **group_choices(cfg)}[group] == choice
         keys = [line.split(":")[0].strip() for line in key_lines(name) if not line.startswith((" ", "-"))]
-        assert all(key in cfg[group] for key in keys)
+        assert all(key in OmegaConf.select(cfg, group.replace("/", ".")) for key in keys)
     try:
         experiment = build.build(without_hydra(cfg), group_choices(cfg), problems)
     except ConfigError as error:
@@ -112,4 +114,4 @@ def test_every_choice_of_every_group_is_described_where_it_is_offered() -> None:
     groups = {path.parent.name for path in CONF.rglob("*/*.yaml")}
     config = (CONF / "config.yaml").read_text()
     for group in groups:
-        assert re.search(rf"^  - {group}(@_global_)?: \w+ # \w", config, re.MULTILINE), group
+        assert re.search(rf"^  - (override hydra/)?{group}(@_global_)?: \w+ # \w", config, re.MULTILINE), group

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
 from conftest import REPOSITORY, Called
+from runner.settings import SweepSettings
 
 BASE = ("tracking=off", "data.limit=60", "trainer.epochs=2", "data.batch_size=8")
 
@@ -199,6 +200,7 @@ SHOWN_ELSEWHERE = {
     "tracking.experiment": "test_tracking_knobs",
     "tracking.run_name": "test_tracking_knobs",
     "tracking.log_checkpoints": "test_tracking_knobs",
+    **{f"sweep.{field.name}": "test_sweep.py" for field in fields(SweepSettings)},
 }
 
 

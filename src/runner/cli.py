@@ -5,7 +5,6 @@ only then Hydra's own machinery (callbacks, `HydraConfig`, environment) runs the
 MLflow is imported for `--help`, `--cfg` and completion.
 """
 
-import logging
 import os
 import sys
 import traceback
@@ -20,18 +19,16 @@ import hydra
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from . import __version__, folders
 from .arguments import typed_value
-from .compose import VERSION_BASE, Composer, config_folder
+from .compose import VERSION_BASE, Composer, Context, config_folder
 from .errors import ConfigError, did_you_mean
-from .options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_SIGNAL, fail, nobody_reads, verbose
-
-log = logging.getLogger("runner")
+from .options import EXIT_INTERRUPTED, fail, nobody_reads, verbose
 
 if TYPE_CHECKING:
     from .resume import Resumed
@@ -153,6 +150,7 @@ def run_one(args: Namespace) -> int:
     value = typed_value(args.overrides, "resume")
     if value is None:
         cfg, problems = made.compose(args.overrides)
+        problems += [f"{text}: that is for a sweep: add --multirun" for text in args.overrides if _of_sweeps(text)]
     else:
         from . import resume
 
@@ -165,6 +163,14 @@ def run_one(args: Namespace) -> int:
     finally:
         if delivery is not None:
             delivery.close(0.0)
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _of_sweeps(override: str) -> bool:
+    return override.lstrip("+~").startswith(("sweep.", "hydra.sweep.", "hydra.sweeper.", "hydra/sweeper="))
 
 
 def start_delivery(cfg: DictConfig, problems: Sequence[str]) -> "DeliveryProcess | None":
@@ -228,80 +234,40 @@ def run_job_in(folder: Path, cfg: DictConfig, made: Composer, task: Callable[[],
 
 
 def sweep(args: Namespace) -> int:
-    """Run every combination, one after the other, by Hydra's own sweeper and launcher."""
+    """Compose what the jobs have in common, and let the sweeper run them, with Hydra's callbacks around it."""
     if typed_value(args.overrides, "resume") is not None:
-        raise ConfigError("resume= goes on with one run: leave out --multirun")
-    check_sweep(composer(args), args.overrides)
+        raise ConfigError("resume= goes on with one run: leave out --multirun; a sweep goes on by sweep.resume=")
+    subdir = typed_value(args.overrides, "hydra.sweep.subdir")
+    if subdir is not None:
+        raise ConfigError(f"hydra.sweep.subdir={subdir}: the jobs' folders are their numbers; leave it out")
+    arguments = list(args.overrides)
+    if value := typed_value(args.overrides, "sweep.resume"):
+        from .sweep import plan, saved
+
+        _, begun_with, options = plan.load(saved.find(value, typed_value(args.overrides, "tracking.uri")))
+        typed = {_key(text) for text in args.overrides}
+        arguments = [*(text for text in begun_with if _key(text) not in typed), *args.overrides]
+        for name, option in options.items():
+            setattr(args, name, getattr(args, name) or option)
     made = composer(args)
-    codes: list[int] = []
-    sweep_folder: list[Path] = []
-
-    def task(job: DictConfig) -> None:
-        from . import build, console, run
-        from .tracking.folder import claim
-
-        console.set_up(bool(job.runner.quiet))
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        sweep_folder.append(Path(HydraConfig.get().sweep.dir).absolute())
-        try:
-            experiment = build.build(job, group_choices(HydraConfig.get()))
-        except ConfigError as error:  # what only this combination has wrong: the other jobs can run
-            fail(*error.problems)
-            codes.append(EXIT_FAILED)
-            return
-        with claim(folder):
-            codes.append(run.run(experiment, folder).exit_code)
-        if codes[-1] > EXIT_SIGNAL:
-            raise KeyboardInterrupt(codes[-1])
-
-    try:
-        made.hydra.multirun(
-            config_name=made.name,
-            task_function=task,
-            overrides=made.given(args.overrides, sweeping=True),
-            with_log_configuration=True,
-        )
-    except KeyboardInterrupt:  # one that a job has seen and reported; the others are not started
-        if not codes or codes[-1] <= EXIT_SIGNAL:
-            raise
-    if len(codes) > 1:
-        log.info("compare    python -m runner.compare sweep=%s", folders.short(sweep_folder[-1]))
-    return max(codes, default=0)
-
-
-def check_sweep(made: Composer, overrides: Sequence[str]) -> None:
-    """See that every value of a sweep composes and fits its key, and that the first job can start.
-
-    Raises:
-        ConfigError: with the problems of all values.
-    """
-    expanded = made.expand([*_params(made, overrides), *overrides])
-    first = [values[0] for values in expanded]
-    cfg, problems = made.compose(first)
-    for index, values in enumerate(expanded):
-        for value in values[1:]:
-            problems += _static_problems(made, [*first[:index], value, *first[index + 1 :]])
+    cfg, problems = made.compose(arguments, RunMode.MULTIRUN)
     if cfg is None:
-        raise ConfigError(*dict.fromkeys(problems))
-    from . import build
-
-    build.build(without_hydra(cfg), group_choices(cfg), problems)
-
-
-def _params(made: Composer, overrides: Sequence[str]) -> list[str]:
-    """The axes that the config itself names, in `hydra.sweeper.params`: those typed come before them."""
-    cfg, _ = made.compose(overrides, RunMode.MULTIRUN)
-    if cfg is None or cfg.hydra.sweeper.params is None:
-        return []
-    typed = {text.partition("=")[0].lstrip("+") for text in overrides}
-    return [f"{key}={value}" for key, value in cfg.hydra.sweeper.params.items() if key not in typed]
-
-
-def _static_problems(made: Composer, overrides: Sequence[str]) -> list[str]:
-    from . import build
-
-    cfg, problems = made.compose(overrides)
-    return problems if cfg is None else problems + build.check(build.plain(without_hydra(cfg)))
+        raise ConfigError(*problems)
+    if not str(cfg.hydra.sweeper["_target_"]).startswith("hydra_plugins.runner_sweep."):
+        chosen = cfg.hydra.runtime.choices["hydra/sweeper"]
+        raise ConfigError(f"hydra/sweeper={chosen} knows nothing of runner's checks and tables: choose grid or random")
+    callbacks = Callbacks(cfg)
+    context = Context(made.hydra.config_loader, callbacks, made, problems)
+    callbacks.on_multirun_start(config=cfg, config_name=cfg.hydra.job.config_name)
+    try:
+        sweeper = Plugins.instance().instantiate_sweeper(
+            hydra_context=context, task_function=lambda _: None, config=cfg
+        )
+        code = sweeper.sweep(arguments)
+    finally:
+        callbacks.on_multirun_end(config=cfg, config_name=cfg.hydra.job.config_name)
+    assert isinstance(code, int)
+    return code
 
 
 def group_choices(cfg: Any) -> dict[str, str]:

@@ -19,7 +19,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -57,6 +57,9 @@ class Composer:
         extra: a folder of the user's with more group members.
         name: of the primary config.
 
+    Attributes:
+        options: the arguments it was made with, to make it again in another process; paths are absolute.
+
     Raises:
         ConfigError: a folder, or the primary config, is not there.
     """
@@ -64,6 +67,11 @@ class Composer:
     def __init__(self, folder: Path | None = None, extra: str | None = None, name: str = "config") -> None:
         schema.register()
         version.setbase(VERSION_BASE)
+        self.options = {
+            "config_path": str(folder.absolute()) if folder else None,
+            "config_name": name,
+            "config_dir": str(Path(extra).expanduser().absolute()) if extra else None,
+        }
         folder = folder or config_folder()
         if not folder.is_dir():
             raise ConfigError(f"--config-path {folder}: there is no such folder; leave it out for runner's own")
@@ -80,12 +88,12 @@ class Composer:
         self.name = name.removesuffix(".yaml")
         self._loader = self.hydra.config_loader
         self._search: list[str] = []
+        self._parser = OverridesParser.create(self._loader)
         if not self._loader.repository.config_exists(self.name):  # type: ignore[attr-defined]
             names = [
                 option for option in self._loader.get_group_options("") if option[0] != "_" and option not in INTERNAL
             ]
             raise ConfigError(f"--config-name {name}: there is no such config; {did_you_mean(name, names)}")
-        self._parser = OverridesParser.create(self._loader)
 
     def compose(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> tuple[DictConfig | None, list[str]]:
         """Compose, with Hydra's own node.
@@ -126,23 +134,24 @@ class Composer:
     def _translate(self, override: str) -> str:
         return for_hydra(override) if self.name == "config" else override
 
-    def expand(self, overrides: Sequence[str]) -> list[list[str]]:
-        """The overrides that each stands for: one, or in a sweep one a value."""
-        expanded = []
-        for text in overrides:
-            try:
-                override = self._parser.parse_override(quote(text, sweeping=True))
-            except HydraException:  # composing will say so
-                expanded.append([text])
-                continue
-            if override.is_sweep_override():
-                key = override.get_key_element()
-                values = [f"{key}={value}" for value in override.sweep_string_iterator()]
-                # Escaped for Hydra's grammar; a path is quoted as it is.
-                expanded.append([f"{key}={typed_value([v], key)}" if key in schema.PATH_KEYS else v for v in values])
-            else:
-                expanded.append([text])
-        return expanded
+    def parse(self, text: str) -> Override:
+        """An argument of a sweep, as Hydra reads it.
+
+        Raises:
+            ConfigError: Hydra cannot read it.
+        """
+        try:
+            return self._parser.parse_overrides([quote(text, sweeping=True)])[0]  # which knows the groups, for glob()
+        except HydraException as error:
+            raise ConfigError(unreadable(text)) from error
+
+    def values(self, axis: Override) -> list[str]:
+        """The values of an axis of a sweep, each as one would type it."""
+        key = axis.get_key_element()
+        values = [{"True": "true", "False": "false"}.get(value, value) for value in axis.sweep_string_iterator()]
+        if key in schema.PATH_KEYS:  # escaped for Hydra's grammar; a path is quoted as it is
+            return [typed_value([f"{key}={value}"], key) or value for value in values]
+        return values
 
     def _compose(self, usable: Sequence[Typed], mode: RunMode) -> DictConfig:
         given = [typed.given for typed in usable]
@@ -277,6 +286,14 @@ class Composer:
             except REFUSED:  # a file of the user's that is not in use
                 continue
         return members
+
+
+@dataclass
+class Context(HydraContext):
+    """What Hydra gives a sweeper, the composer for its jobs, and what is wrong in what they have in common."""
+
+    composer: Composer
+    problems: list[str]
 
 
 def _check_twice(typed: Typed, before: Sequence[Typed]) -> list[str]:

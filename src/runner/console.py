@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter, time
 
@@ -28,6 +30,19 @@ def set_up(quiet: bool = False) -> None:
     log.addHandler(terminal)
     log.setLevel(logging.DEBUG)
     log.propagate = False
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Say on a terminal what is waited for, as long as it is."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    print(text, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # back to the beginning of the line, and clear it
 
 
 def open_log(path: Path) -> logging.Handler:

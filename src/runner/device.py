@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 
+from .cores import usable_cores
 from .errors import ConfigError
 
 
@@ -93,17 +94,9 @@ def resolve(name: str, index: int = 0, threads: int | str = "auto") -> Device:
         device = torch.device("mps")
     else:
         device = torch.device("cpu")
-    count = _usable_cores() if threads == "auto" else int(threads)
+    count = usable_cores() if threads == "auto" else int(threads)
     torch.set_num_threads(count)
     return Device(requested=name, torch=device, threads=count)
-
-
-def _usable_cores() -> int:
-    """The cores this process may run on, two hardware threads of one counting once; or what OMP_NUM_THREADS says."""
-    if asked := os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip():
-        return max(1, int(asked)) if asked.isdigit() else 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
 def _check_cuda(index: int) -> None:

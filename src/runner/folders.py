@@ -3,10 +3,22 @@
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import ConfigError
 
-TRACES = ("config.yaml", "metrics.jsonl", "checkpoints")
+
+class Kind(NamedTuple):
+    """Whose folder it is: the key that names it, the key that goes on with it, and what tells that it is in use."""
+
+    key: str
+    resume: str
+    traces: tuple[str, ...]
+    what: str
+
+
+RUN = Kind("hydra.run.dir", "resume", ("config.yaml", "metrics.jsonl", "checkpoints"), "run")
+SWEEP = Kind("hydra.sweep.dir", "sweep.resume", ("sweep.json", *RUN.traces), "sweep")
 NAME_BYTES = 255  # what file systems take
 
 
@@ -23,20 +35,21 @@ def expand_home(value: str) -> str:
     return os.path.expanduser(value)  # noqa: PTH111 - what is no path stays as it is, to the letter
 
 
-def check(wanted: str, exact: bool) -> list[str]:
+def check(wanted: str, exact: bool, kind: Kind = RUN) -> list[str]:
     """Find what would keep `make_run_folder` from making a folder, without making any.
 
     Args:
         wanted: the path the config asks for.
         exact: the user named it.
+        kind: whose it is.
     """
     path = Path(wanted).expanduser().absolute()
-    named = f"hydra.run.dir={wanted}" if exact else f"the outputs folder {path.parent}"
+    named = f"{kind.key}={wanted}" if exact else f"the outputs folder {path.parent}"
     instead = "write another folder" if exact else "set RUNNER_OUTPUTS to a folder that can be written"
     if any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
         return [f"{named[:60]}... has a name longer than {NAME_BYTES} bytes: write a shorter one"]
-    if exact and any((path / trace).exists() for trace in TRACES):
-        return [f"{named} holds a run already: write resume={wanted}, or another folder"]
+    if exact and any((path / trace).exists() for trace in kind.traces):
+        return [f"{named} holds a {kind.what} already: write {kind.resume}={wanted}, or another folder"]
     try:
         there = next(folder for folder in (path, *path.parents) if folder.exists())
     except OSError as error:
@@ -48,12 +61,13 @@ def check(wanted: str, exact: bool) -> list[str]:
     return []
 
 
-def make_run_folder(wanted: str, exact: bool) -> Path:
+def make_run_folder(wanted: str, exact: bool, kind: Kind = RUN) -> Path:
     """Make a folder that no other run has: of two starts in one second, the second gets `<name>_2`.
 
     Args:
         wanted: the path the config asks for.
         exact: the user named it, so it is taken as it is, or not at all.
+        kind: whose it is.
 
     Raises:
         ConfigError: it cannot be made, or there is a run in it already.
@@ -62,9 +76,9 @@ def make_run_folder(wanted: str, exact: bool) -> Path:
     try:
         if exact:
             path.mkdir(parents=True, exist_ok=True)
-            if any((path / trace).exists() for trace in TRACES):
+            if any((path / trace).exists() for trace in kind.traces):
                 raise ConfigError(
-                    f"hydra.run.dir={wanted} holds a run already: write resume={wanted}, or another folder"
+                    f"{kind.key}={wanted} holds a {kind.what} already: write {kind.resume}={wanted}, or another folder"
                 )
             return path
         path = path.with_name(re.sub(r"[^A-Za-z0-9._-]+", "-", path.name))
@@ -79,7 +93,7 @@ def make_run_folder(wanted: str, exact: bool) -> Path:
                 number += 1
     except OSError as error:
         instead = "write another folder" if exact else "set RUNNER_OUTPUTS to a folder that can be written"
-        named = f"hydra.run.dir={wanted}" if exact else f"the folder {path}"
+        named = f"{kind.key}={wanted}" if exact else f"the folder {path}"
         raise ConfigError(f"{named} cannot be made: {error.strerror}; {instead}") from error
 
 

@@ -87,7 +87,7 @@ def compose(
             cfg.resume, cfg.resume_mode = saved.get("resume"), saved.get("resume_mode", "exact")
     if not problems:
         now = OmegaConf.to_container(
-            OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=True
+            OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("hydra", "sweep")]), resolve=True
         )
         resumed.changed = _changes(flatten(saved), flatten(now))
     return cfg, problems, resumed
@@ -137,14 +137,16 @@ def _split_choices(
 
 def _register(saved: Mapping[str, Any], resumed: Resumed, chosen: Sequence[str]) -> None:
     """Make the saved config one that Hydra can compose with; a group chosen anew starts without its old keys."""
-    hydra = OmegaConf.to_container(OmegaConf.load(config_folder() / "config.yaml").hydra)
-    assert isinstance(hydra, dict)
+    shared = OmegaConf.to_container(OmegaConf.load(config_folder() / "config.yaml"))
+    assert isinstance(shared, dict)
+    hydra = shared["hydra"]
     if resumed.warm_start:
         # There are no choices to name the folder by: `<date>_<time>_<what>` of the parent tells.
         what = re.sub(r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_|[^A-Za-z0-9._-]", "", resumed.folder.name)
         hydra["run"]["dir"] = "${oc.env:RUNNER_OUTPUTS,outputs}/runs/${now:%Y-%m-%d}_${now:%H-%M-%S}_" + what
     # A run that was itself begun by a warm start is not warmly started again.
-    base = {key: value for key, value in saved.items() if key not in chosen} | {"resume": None, "resume_mode": "exact"}
+    base = {key: value for key, value in saved.items() if key not in chosen}
+    base |= {"resume": None, "resume_mode": "exact", "sweep": shared["sweep"]}  # of which a run keeps nothing
     for group in set(chosen) & set(schema.SHARED_KEYS):
         base[group] = {key: saved[group][key] for key in schema.SHARED_KEYS[group] if key in saved[group]}
     defaults: list[Any] = ["schema", "_self_", *({group: None} for group in chosen)]

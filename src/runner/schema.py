@@ -21,6 +21,7 @@ from .settings import (
     ConsoleSettings,
     DeviceSettings,
     PrecisionSettings,
+    SweepSettings,
     TrackingSettings,
     TrainerSettings,
 )
@@ -62,6 +63,7 @@ class Config:
     precision: PrecisionSettings = field(default_factory=PrecisionSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
+    sweep: SweepSettings = field(default_factory=SweepSettings)
     runner: ConsoleSettings = field(default_factory=ConsoleSettings)
 
 
@@ -166,7 +168,12 @@ RANGES: dict[str, Range] = {
     "trainer.profile_steps": COUNT,
     "trainer.early_stopping.patience": COUNT,
     "trainer.early_stopping.min_delta": Range(0),
+    "sweep.jobs_per_gpu": COUNT,
+    "sweep.job_timeout": SECONDS,
 }
+
+AUTO: dict[str, Range] = {"device.threads": THREADS, "sweep.jobs": Range(1, 1024, whole=True)}
+"""Of keys that may be `auto` too."""
 
 ITEM_RANGES: dict[str, Range] = {
     "model.hidden": COUNT,
@@ -184,6 +191,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "precision.name": ("fp32", "tf32", "bf16", "fp16", "amp", "fp64"),
     "trainer.on_nonfinite": ("stop", "skip", "ignore"),
     "tracking.name": ("local", "server", "off"),
+    "sweep.on_failure": ("continue", "stop"),
+    "sweep.direction": ("min", "max"),
 }
 
 NEEDED = ("data.batch_size", "data.val_fraction", "data.in_memory", "data.num_workers")
@@ -224,9 +233,10 @@ def check(config: Mapping[str, Any]) -> list[str]:
         node = config.get(group)
         if isinstance(node, Mapping) and node.get(leaf) is None:
             problems.append(f"{key}={show(None)} is not allowed: write {expected(key)}")
-    threads = select(config, "device.threads")
-    if threads is not None and threads != "auto" and threads not in THREADS:
-        problems.append(f"device.threads={show(threads)} is out of range: write {expected('device.threads')}")
+    for key, allowed in AUTO.items():
+        value = select(config, key)
+        if value is not None and value != "auto" and value not in allowed:
+            problems.append(f"{key}={show(value)} is out of range: write {expected(key)}")
     if select(config, "resume_mode") == "warm_start" and not select(config, "resume"):
         problems.append("resume_mode=warm_start needs a run to start from: write resume=<its folder or MLflow run id>")
     return problems + _check_tracking(config)
@@ -253,8 +263,8 @@ def expected(key: str) -> str | None:
     """What may be written for a key, in words; None if that is not known here."""
     hint = _hint(key)
     optional = type(None) in typing.get_args(hint) or key == "data.limit"
-    if key == "device.threads":
-        words = f"auto or {THREADS}"
+    if key in AUTO:
+        words = f"auto or {AUTO[key]}"
     elif key in RANGES:
         words = str(RANGES[key])
     elif key in CHOICES:

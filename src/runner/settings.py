@@ -73,6 +73,21 @@ class TrackingSettings:
 
 
 @dataclass
+class SweepSettings:
+    """How the jobs of a sweep are run, and which of them is the best."""
+
+    jobs: int | str = MISSING
+    jobs_per_gpu: int = MISSING
+    job_timeout: float | None = MISSING
+    on_failure: str = MISSING
+    metric: str | None = MISSING
+    direction: str | None = MISSING
+    resume: str | None = MISSING
+    extend: bool = MISSING
+    dry_run: bool = MISSING
+
+
+@dataclass
 class ConsoleSettings:
     """How much to print."""
 

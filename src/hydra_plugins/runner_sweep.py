@@ -1,0 +1,94 @@
+"""What Hydra looks for by `hydra/sweeper` and `hydra/launcher`: shells that import nothing until they are used."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from runner.errors import ConfigError
+
+if TYPE_CHECKING:
+    from runner.compose import Composer
+    from runner.sweep.plan import Plan
+
+
+class GridSweeper(Sweeper):
+    """Every combination of the values.
+
+    Args:
+        params: axes beside those typed: values by key.
+    """
+
+    def __init__(self, params: Mapping[str, Any] | None = None) -> None:
+        self.params = {key: str(value) for key, value in (params or {}).items()}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what `sweep` needs, and see that it is of our kind.
+
+        Raises:
+            ConfigError: the launcher is not.
+        """
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+        if not isinstance(self.launcher, LocalLauncher):
+            chosen = config.hydra.runtime.choices["hydra/launcher"]
+            raise ConfigError(f"hydra/launcher={chosen} knows nothing of runner's jobs: choose local")
+
+    def sweep(self, arguments: list[str]) -> int:
+        """Run all jobs.
+
+        Returns:
+            The exit code.
+        """
+        from runner.compose import Context
+        from runner.sweep.story import sweep
+
+        assert isinstance(self.hydra_context, Context) and self.config is not None  # cli.py gives no other
+        context = self.hydra_context
+        return sweep(context.composer, self.config, arguments, self.plan, context.problems)
+
+    def plan(self, made: "Composer", arguments: Sequence[str]) -> "Plan":
+        """The points of the sweep."""
+        from runner.sweep import grid
+
+        return grid.plan(made, arguments, self.params)
+
+
+class RandomSweeper(GridSweeper):
+    """Points drawn by chance.
+
+    Args:
+        params: axes beside those typed: values by key.
+        n_trials: how many points.
+        seed: of the draws.
+    """
+
+    def __init__(self, params: Mapping[str, Any] | None = None, n_trials: int = 20, seed: int = 0) -> None:
+        super().__init__(params)
+        self.n_trials, self.seed = n_trials, seed
+
+    def plan(self, made: "Composer", arguments: Sequence[str]) -> "Plan":
+        """The points of the sweep."""
+        from runner.sweep import random_search
+
+        return random_search.plan(made, arguments, self.params, self.n_trials, self.seed)
+
+
+class LocalLauncher(Launcher):
+    """One process a job on this machine; started by our sweepers through `run`."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Nothing is needed but what `run` is given."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """What a sweeper that is not ours calls.
+
+        Raises:
+            ConfigError: always: without our sweepers there would be no check, no record and no table.
+        """
+        raise ConfigError("hydra/launcher=local runs the jobs of runner's own sweepers: write hydra/sweeper=grid")

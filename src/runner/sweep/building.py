@@ -1,0 +1,93 @@
+"""The part of the check that needs torch: it builds what every job needs, and throws it away."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from runner import build
+from runner.cli import group_choices, without_hydra
+from runner.errors import ConfigError
+
+CANNOT_BREAK = ("seed", "optimizer.lr", "optimizer.weight_decay")
+"""Keys whose range is all that can be wrong about them: jobs that differ in nothing else are built once."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What is known of a job that could be built.
+
+    Attributes:
+        device: the type of the device it will compute on.
+        metrics: names of the metrics by which it can be judged.
+        monitor: the metric that decides which epoch is its best.
+    """
+
+    device: str
+    metrics: list[str]
+    monitor: str
+
+
+def build_all(
+    configs: Mapping[int, bytes], problems: Mapping[int, list[str]]
+) -> tuple[dict[int, Built], dict[int, list[str]]]:
+    """Build every job.
+
+    Args:
+        configs: pickled, by the number of the job.
+        problems: what composing has found.
+
+    Returns:
+        What is known of each job, and its problems, both by number.
+    """
+    built: dict[int, Built] = {}
+    found = {number: list(sentences) for number, sentences in problems.items()}
+    seen: dict[str, tuple[Built | None, list[str]]] = {}
+    for number, pickled in configs.items():
+        cfg = pickle.loads(pickled)
+        config = build.plain(without_hydra(cfg))
+        kind = json.dumps([_structure(config), found[number]], sort_keys=True, default=str)
+        if build.check(config):  # wrong in what may differ within a kind too
+            answer = _build(cfg, found[number])
+        elif kind in seen:
+            answer = seen[kind]
+        else:
+            answer = seen[kind] = _build(cfg, found[number])
+        made, found[number] = answer
+        if made is not None:
+            built[number] = made
+    return built, found
+
+
+def gpus() -> int:
+    """How many GPUs there are that CUDA, or ROCm, can use."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _build(cfg: Any, problems: list[str]) -> tuple[Built | None, list[str]]:
+    try:
+        x = build.build(without_hydra(cfg), group_choices(cfg), problems)
+    except ConfigError as error:
+        return None, error.problems
+    parts = {"train": x.splits.train, "val": x.splits.val, "test": x.splits.test}
+    names = ("loss", *x.loss.metrics)
+    metrics = [f"{part}/{name}" for part, samples in parts.items() if samples is not None for name in names]
+    monitor = x.trainer.monitor
+    if monitor not in metrics:  # nothing is validated: the last epoch counts as the best
+        monitor = next(name for name in ("test/loss", "train/loss") if name in metrics)
+    return Built(x.device.torch.type, [*metrics, "time/epoch_seconds", "throughput/samples_per_second"], monitor), []
+
+
+def _structure(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what cannot make building it fail."""
+    kept = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+    for name in CANNOT_BREAK:
+        group, _, leaf = name.partition(".")
+        if leaf:
+            kept[group].pop(leaf, None)
+        else:
+            kept.pop(group)
+    return kept

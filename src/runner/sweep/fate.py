@@ -1,0 +1,82 @@
+"""How a job ended, kept in its folder by whoever has watched it: of a process that was killed, nobody else can tell."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.saved import result_of
+from runner.tracking.files import read_json, write_json
+
+NAME = "job.json"
+LAST_LINES = 4
+
+
+@dataclass(frozen=True)
+class Fate:
+    """The end of a job.
+
+    Attributes:
+        status: FINISHED, FAILED or KILLED.
+        why: what kept it from finishing; empty if nothing did.
+        seconds: from its start to its end.
+        wanted: it was the sweep as a whole that was stopped.
+    """
+
+    status: str
+    why: str
+    seconds: float
+    wanted: bool = False
+
+    def save(self, folder: Path, name: str) -> None:
+        """Keep it in the job's folder, with the job's name."""
+        write_json(folder / NAME, {"name": name, "status": self.status, "why": self.why, "seconds": self.seconds})
+
+
+def fate_of(folder: Path) -> Fate | None:
+    """How a job ended; None if it has not, or nobody was there to see it."""
+    content = read_json(folder / NAME)
+    if not {"status", "why", "seconds"} <= content.keys():
+        return None
+    return Fate(content["status"], content["why"], content["seconds"])
+
+
+def judge(folder: Path, exit_code: int | None, ended_by: str, seconds: float) -> Fate:
+    """Tell from what a process leaves how its job ended, if nobody has told it to.
+
+    Args:
+        folder: the job's.
+        exit_code: of the process; None if that is not known.
+        ended_by: the same in words.
+        seconds: that it took.
+    """
+    result = result_of(folder)
+    status = result.get("status")
+    if exit_code == 0 and status == "FINISHED":
+        return Fate("FINISHED", "", seconds)
+    if exit_code is not None and exit_code < 0:
+        memory = ", sent by someone, or by the system for want of memory" if ended_by == "SIGKILL" else ""
+        return Fate("KILLED", ended_by + memory, seconds)
+    if status == "KILLED":
+        return Fate("KILLED", "stopped by a signal", seconds)
+    return Fate("FAILED", result.get("error") or _last_error(folder) or ended_by, seconds)
+
+
+def _last_error(folder: Path) -> str | None:
+    """What the log says of a job that did not come to write a result."""
+    errors = [line for line in log_lines(folder) if "error: " in line]
+    return errors[-1].partition("error: ")[2] if errors else None
+
+
+def last_lines(folder: Path) -> list[str]:
+    """The end of a job's log, without times, the marks below a traceback's lines, and what the sweep says itself."""
+    lines = [re.sub(r"^\d{4}-\d\d-\d\d [\d:,]+ \w+ +", "", line) for line in log_lines(folder)]
+    telling = [line for line in lines if line.strip(" ^~") and not line.startswith(("details ", "go on ", "run "))]
+    return telling[-LAST_LINES:]
+
+
+def log_lines(folder: Path) -> list[str]:
+    """A job's log; nothing if there is none."""
+    try:
+        return (folder / "run.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,207 @@
+"""The jobs of a sweep: its points, each with a number, a name, and what to compose it from."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.types import Override
+
+from runner.compose import Composer
+from runner.errors import ConfigError
+from runner.schema import show
+from runner.tracking.files import read_json, write_json
+
+NAME = "sweep.json"
+FORMAT = 1
+
+ONE_FOR_ALL = ("resume", "resume_mode", "runner", "sweep", "tracking", "hydra")
+"""Keys, and groups of keys, that a sweep has once."""
+
+MOST_JOBS = 10_000
+
+MOST_WORDS = 60
+"""Characters of a list of values in a sentence."""
+
+Point = Mapping[str, str]
+"""What a job is composed from, by key, as it is typed."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One point.
+
+    Attributes:
+        number: from 0; the name of its folder.
+        name: what it differs in from the others: `lr=0.1 batch_size=32`.
+        point: the value of each axis.
+        overrides: all that it is composed from.
+    """
+
+    number: int
+    name: str
+    point: dict[str, str]
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a sweep.
+
+    Attributes:
+        axes: the values, or the interval, of each varied key, in words.
+        jobs: in the order of their numbers.
+    """
+
+    axes: dict[str, str]
+    jobs: list[Job]
+
+    def save(self, folder: Path, arguments: Sequence[str], config: Mapping[str, str | None]) -> None:
+        """Keep it in the sweep's folder.
+
+        Args:
+            folder: the sweep's.
+            arguments: of the command line that it was made from.
+            config: where its configs are: `config_path`, `config_name` and `config_dir`.
+        """
+        content = {"format": FORMAT, "arguments": list(arguments), "config": dict(config), "axes": self.axes}
+        write_json(folder / NAME, content | {"jobs": [asdict(job) for job in self.jobs]})
+
+
+def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
+    """Read back what `Plan.save` kept.
+
+    Raises:
+        ConfigError: there is nothing that can be read.
+    """
+    content = read_json(folder / NAME)
+    try:
+        jobs = [Job(j["number"], j["name"], dict(j["point"]), tuple(j["overrides"])) for j in content["jobs"]]
+        return Plan(dict(content["axes"]), jobs), list(content["arguments"]), dict(content["config"])
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"{folder} is no sweep's folder: there is no {NAME} in it that can be read") from error
+
+
+def split(made: Composer, arguments: Sequence[str], params: Mapping[str, str]) -> tuple[list[str], dict[str, Override]]:
+    """Tell what is the same for all jobs from what is varied.
+
+    Args:
+        made: to read the arguments with.
+        arguments: as they were typed; of two with the same key the last counts.
+        params: axes that the config itself names.
+
+    Returns:
+        The arguments that all jobs have, and the axes by key.
+
+    Raises:
+        ConfigError: an axis is one that a sweep has once.
+    """
+    typed = {made.parse(text).key_or_group: text for text in arguments}
+    texts = [*(f"{key}={value}" for key, value in params.items() if key not in typed), *typed.values()]
+    fixed: list[str] = []
+    axes: dict[str, Override] = {}
+    problems = []
+    for text in texts:
+        override = made.parse(text)
+        if not override.is_sweep_override():
+            fixed.append(text)
+        elif override.key_or_group.partition(".")[0].partition("/")[0] in ONE_FOR_ALL:
+            if override.key_or_group in ("tracking.log_model", "tracking.log_checkpoints", "tracking.run_name"):
+                axes[text.partition("=")[0]] = override
+            else:
+                problems.append(f"{text}: a sweep has one {override.key_or_group} for all of its jobs; choose one")
+        else:
+            axes[text.partition("=")[0]] = override
+    if problems:
+        raise ConfigError(*problems)
+    return fixed, axes
+
+
+def make_jobs(fixed: Sequence[str], keys: Sequence[str], points: Iterable[Sequence[str]]) -> list[Job]:
+    """Number and name the points.
+
+    Args:
+        fixed: the arguments that all jobs have.
+        keys: of the axes.
+        points: a value for each axis.
+
+    Raises:
+        ConfigError: there are more than anybody can want.
+    """
+    chosen = list(itertools.islice(points, MOST_JOBS + 1))
+    if len(chosen) > MOST_JOBS:
+        raise ConfigError(f"this sweep has more than {MOST_JOBS:,} jobs: leave out an axis, or some of its values")
+    varied = [key for axis, key in enumerate(keys) if len({point[axis] for point in chosen}) > 1]
+    names = short_names(varied)
+    jobs = []
+    for number, values in enumerate(chosen):
+        point = dict(zip(keys, values, strict=True))
+        name = " ".join(f"{names[key]}={_unquoted(point[key])}" for key in varied)
+        overrides = (*fixed, *(f"{key}={value}" for key, value in point.items()))
+        jobs.append(
+            Job(number, name or f"job {number}", {_plain(key): value for key, value in point.items()}, overrides)
+        )
+    return jobs
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """What a person calls each key: `lr` for `optimizer.lr`, unless another key ends in it."""
+    leaves = [_plain(key).rpartition(".")[2] for key in keys]
+    return {key: leaf if leaves.count(leaf) == 1 else _plain(key) for key, leaf in zip(keys, leaves, strict=True)}
+
+
+def _plain(key: str) -> str:
+    return key.lstrip("+~")
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+
+
+def canonical(made: Composer, job: Job) -> Point:
+    """What a job computes, written such that two that are the same are told to be: `0.10` as `0.1`."""
+    point = {}
+    for text in job.overrides:
+        override = made.parse(text)
+        if override.key_or_group.partition(".")[0].partition("/")[0] not in ONE_FOR_ALL:
+            point[text.partition("=")[0].lstrip("+")] = show(override.value())
+    return point
+
+
+def difference(made: Composer, saved: Plan, wanted: Plan) -> tuple[list[Job], list[Job]]:
+    """The jobs that only the wanted plan has, and those that only the saved one has."""
+    there = {frozenset(canonical(made, job).items()) for job in saved.jobs}
+    asked = {frozenset(canonical(made, job).items()) for job in wanted.jobs}
+    new = [job for job in wanted.jobs if frozenset(canonical(made, job).items()) not in there]
+    return new, [job for job in saved.jobs if frozenset(canonical(made, job).items()) not in asked]
+
+
+def in_words(made: Composer, saved: Plan, wanted: Plan) -> str:
+    """The difference of two plans: `its optimizer.lr is 0.1,0.01, and not 0.1,0.5`."""
+    there, asked = ([canonical(made, job) for job in plan.jobs] for plan in (saved, wanted))
+    told = []
+    for key in dict.fromkeys(key for point in (*there, *asked) for key in point):
+        had, has = ({point.get(key): None for point in points} for points in (there, asked))
+        if had.keys() != has.keys():
+            old, new = (",".join(value or "left out" for value in values) for values in (had, has))
+            told.append(f"its {key} is {_cut(old)}, and not {_cut(new)}")
+    return "; ".join(told) or "its points are other combinations of the same values"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_WORDS else f"{text[:MOST_WORDS]}..."
+
+
+def extended(saved: Plan, wanted: Plan, new: Sequence[Job]) -> Plan:
+    """The saved plan and the new points behind it, numbered on; names are as what now differs asks for."""
+    keys = list(dict.fromkeys(key for job in (*saved.jobs, *new) for key in job.point))
+    jobs = []
+    for number, job in enumerate([*saved.jobs, *new]):
+        kept = job.name if number < len(saved.jobs) else _name(job.point, keys)
+        jobs.append(Job(number, kept, job.point, job.overrides))
+    return Plan(wanted.axes | {key: axis for key, axis in saved.axes.items() if key not in wanted.axes}, jobs)
+
+
+def _name(point: Point, keys: Sequence[str]) -> str:
+    names = short_names(keys)
+    return " ".join(f"{names[key]}={_unquoted(point[key])}" for key in keys if key in point)

@@ -1,0 +1,98 @@
+"""Before the first job starts: every one of them is composed and checked, and all problems are told at once."""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict, read_write
+
+from runner.compose import Composer
+from runner.errors import ConfigError
+from runner.sweep import warm
+from runner.sweep.plan import Job, short_names
+
+SHOWN_JOBS = 4
+"""Numbers of jobs that a sentence lists."""
+
+
+def compose(made: Composer, jobs: Sequence[Job]) -> tuple[dict[int, DictConfig], dict[int, list[str]]]:
+    """Compose every job.
+
+    Args:
+        made: the composer.
+        jobs: those to run.
+
+    Returns:
+        The configs, with Hydra's node, and the problems, both by the number of the job.
+    """
+    configs: dict[int, DictConfig] = {}
+    problems: dict[int, list[str]] = {}
+    for job in jobs:
+        cfg, found = made.compose(job.overrides)
+        problems[job.number] = found
+        if cfg is None:
+            continue
+        with read_write(cfg.hydra), open_dict(cfg.hydra):
+            cfg.hydra.mode = RunMode.MULTIRUN
+            cfg.hydra.job.num, cfg.hydra.job.id = job.number, str(job.number)
+        configs[job.number] = cfg
+    return configs, problems
+
+
+def one_by_one(jobs: Sequence[Job]) -> list[Job]:
+    """The first job, and those that differ from it in a single value: every value is in one of them."""
+    first = jobs[0].point.items()
+    return [job for job in jobs if len(job.point.items() - first) <= 1]
+
+
+def check(jobs: Sequence[Job], configs: Mapping[int, DictConfig], problems: dict[int, list[str]]) -> dict[int, Any]:
+    """Build what every job needs, in a process beside this one.
+
+    Args:
+        jobs: those to run.
+        configs: by the number of the job.
+        problems: what is known already.
+
+    Returns:
+        What is known of the jobs, by number: see `building.Built`.
+
+    Raises:
+        ConfigError: with the problems of all jobs, each with the jobs and the overrides that have it.
+    """
+    pickled = {number: pickle.dumps(cfg) for number, cfg in configs.items()}
+    built, found = warm.call("runner.sweep.building:build_all", pickled, problems)
+    if any(found.values()):
+        raise ConfigError(*explain(jobs, found))
+    return dict(built)
+
+
+def explain(jobs: Sequence[Job], found: Mapping[int, Sequence[str]]) -> list[str]:
+    """One sentence a problem, however many jobs have it: `jobs 1, 3 (lr=-1): optimizer.lr=-1 is out of range`."""
+    having: dict[str, list[Job]] = {}
+    for job in jobs:
+        for problem in found.get(job.number, ()):
+            having.setdefault(problem, []).append(job)
+    sentences = []
+    for problem, concerned in having.items():
+        if len(concerned) == len(jobs):
+            sentences.append(problem)
+            continue
+        numbers = ", ".join(str(job.number) for job in concerned[:SHOWN_JOBS])
+        more = f" and {len(concerned) - SHOWN_JOBS} more" if len(concerned) > SHOWN_JOBS else ""
+        of = f"job{'s' * (len(concerned) > 1)} {numbers}{more}"
+        causes = causing(jobs, concerned)
+        sentences.append(f"{of} ({causes}): {problem}" if causes else f"{of}: {problem}")
+    return sentences
+
+
+def causing(jobs: Sequence[Job], concerned: Sequence[Job]) -> str:
+    """The values that all concerned jobs have, and no other job has all of; empty if there are none."""
+    shared = set(concerned[0].point.items()).intersection(*(job.point.items() for job in concerned))
+    others = [set(job.point.items()) for job in jobs if job not in concerned]
+    alone = [pair for pair in shared if not any(pair in point for point in others)]
+    if not alone and any(shared <= point for point in others):
+        return ""
+    names = short_names(list(concerned[0].point))
+    told = dict(alone or shared)
+    return " ".join(f"{names[key]}={told[key]}" for key in concerned[0].point if key in told)

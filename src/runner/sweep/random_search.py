@@ -1,0 +1,98 @@
+"""`hydra/sweeper=random`: points drawn by chance, each axis by itself (Bergstra and Bengio 2012, JMLR 13:281-305)."""
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hydra.core.override_parser.types import IntervalSweep, Override
+
+from runner.compose import Composer
+from runner.errors import ConfigError
+from runner.sweep.plan import Plan, make_jobs, split
+
+DIGITS = 6
+"""Significant ones of a drawn number: what is run is what the table shows."""
+
+REPEATS = 50
+"""Draws for each point, as one that was drawn before is no new one; of few combinations there may be too few."""
+
+
+def plan(made: Composer, arguments: Sequence[str], params: Mapping[str, str], n_trials: int, seed: int) -> Plan:
+    """Draw the points, each once; with a higher `n_trials` the first of them are the same.
+
+    Args:
+        made: to read the arguments with.
+        arguments: as they were typed.
+        params: axes that the config itself names.
+        n_trials: how many points.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: there is no axis, or an interval that has no logarithm.
+    """
+    problems = [
+        f"hydra.sweeper.{key}={value}: write a whole number at least {least}"
+        for key, value, least in (("n_trials", n_trials, 1), ("seed", seed, 0))
+        if not isinstance(value, int) or isinstance(value, bool) or value < least
+    ]
+    fixed, axes = split(made, arguments, params)
+    if not axes:
+        problems.append("hydra/sweeper=random has nothing to draw: write optimizer.lr=interval(0.001,0.1), or a,b,c")
+    draws: dict[str, Callable[[random.Random], str]] = {}
+    for key, override in axes.items():
+        try:
+            draws[key] = _draw(made, override)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+    # An axis draws from a generator of its own, so that another axis, or another value of one, leaves it alone.
+    chance = {key: random.Random(f"{seed} {key.lstrip('+')}") for key in draws}
+    points: dict[tuple[str, ...], None] = {}  # each once, in the order drawn
+    for _ in range(n_trials * REPEATS):
+        points[tuple(draw(chance[key]) for key, draw in draws.items())] = None
+        if len(points) == n_trials:
+            break
+    jobs = make_jobs(fixed, list(draws), points)
+    return Plan({key.lstrip("+"): override.get_value_string() for key, override in axes.items()}, jobs)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Numbers from `low` to `high`, both included; `log`: by their logarithm; `whole`: whole numbers."""
+
+    low: float
+    high: float
+    log: bool
+    whole: bool
+
+    def draw(self, chance: random.Random) -> str:
+        """One of them, each as likely as the others (with `log`, each factor)."""
+        if self.whole and not self.log:
+            return str(chance.randint(int(self.low), int(self.high)))
+        if self.log:
+            number = math.exp(chance.uniform(math.log(self.low), math.log(self.high)))
+        else:
+            number = chance.uniform(self.low, self.high)
+        number = min(max(number, self.low), self.high)
+        return str(round(number)) if self.whole else f"{number:.{DIGITS}g}"
+
+
+def _draw(made: Composer, override: Override) -> Callable[[random.Random], str]:
+    """How a value of an axis is drawn.
+
+    Raises:
+        ConfigError: the interval has no logarithm, or no end.
+    """
+    value = override.value()
+    if not isinstance(value, IntervalSweep):
+        values = made.values(override)
+        return lambda chance: chance.choice(values)
+    low, high, text = value.start, value.end, override.input_line
+    if low is None or high is None or not (low < high and math.isfinite(low) and math.isfinite(high)):
+        raise ConfigError(f"{text}: write an interval from the lower to the higher number, interval(0.001,0.1)")
+    if "log" in value.tags and low <= 0:
+        raise ConfigError(f"{text}: a logarithm needs numbers above 0; write a higher lower end, or leave out log")
+    whole = isinstance(low, int) and isinstance(high, int)
+    return Interval(low, high, "log" in value.tags, whole).draw

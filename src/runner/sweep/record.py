@@ -1,0 +1,221 @@
+"""How MLflow is told of a sweep: a parent run, a child run a job, and one process that delivers them all."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from runner import __version__
+from runner.comparison import compare
+from runner.comparison_runs import from_folder
+from runner.console import shown
+from runner.folders import outputs
+from runner.sweep import table as tables
+from runner.sweep.fate import Fate
+from runner.sweep.links import links
+from runner.sweep.plan import Job, Plan
+from runner.sweep.table import Row, Table
+from runner.tracking.deliver import outstanding
+from runner.tracking.environment import git_tags
+from runner.tracking.folder import claim
+from runner.tracking.manifest import FOLDER, NAME, Manifest, mark_killed
+from runner.tracking.pages import run_page, view
+from runner.tracking.process import DeliveryProcess
+from runner.tracking.state import State
+from runner.tracking.store import place, ui_of
+from runner.tracking.uri import strip_credentials
+
+STORE_SECONDS = 20.0
+"""For so long the first job waits for the store to be made, and the parent run in it."""
+
+NOTE_ROWS = 20
+PICTURE = "plots/sweep.png"
+
+
+class Record:
+    """The sweep's own run in MLflow, and those of its jobs.
+
+    Args:
+        folder: the sweep's.
+        plan: its jobs.
+        sweeper: what has chosen them.
+        uri: of the store, as the user gave it; None is the one of the outputs folder.
+        experiment: its name.
+        run_name: of the parent; None is the folder's.
+        delivery: the process that tells MLflow, started before.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        sweeper: str,
+        uri: str | None,
+        experiment: str,
+        run_name: str | None,
+        delivery: DeliveryProcess,
+    ) -> None:
+        self.folder, self._delivery, self._axes = folder, delivery, list(plan.axes)
+        self._uri, self._artifact_root = place(uri, outputs())
+        new = Manifest(
+            uri=self._uri,
+            experiment=experiment,
+            run_name=run_name or folder.name,
+            artifact_root=self._artifact_root,
+            params=dict(plan.axes) | {"hydra/sweeper": sweeper},
+            tags={
+                "runner.version": __version__,
+                "runner.folder": str(folder),
+                "runner.jobs": str(len(plan.jobs)),
+                **git_tags(Path.cwd()),
+            },
+            log_model=False,
+        )
+        before = (folder / FOLDER / NAME).exists()
+        self._manifest = Manifest.load(folder).resumed(new) if before else new
+        self._manifest.save(folder)
+        delivery.deliver(folder)
+
+    @property
+    def run_id(self) -> str | None:
+        """The parent's id in MLflow, as far as is known."""
+        return State.load(self.folder).run_id
+
+    @property
+    def experiment_id(self) -> str | None:
+        """The id of the experiment, as far as is known."""
+        return State.load(self.folder).experiment_id
+
+    @property
+    def location(self) -> str:
+        """Where the sweep is recorded, for people."""
+        return f"{strip_credentials(self._uri)}, experiment {self._manifest.experiment}"
+
+    def links(self) -> list[str]:
+        """How the sweep is looked at in the MLflow UI, a line each; its table must be written by now."""
+        server = ui_of(self._uri)
+        pages = links(self.folder, server) if server else links(self.folder)
+        first = [] if server or not pages else ["mlflow     python -m runner.ui, and then"]
+        return first + [f"{name:<10} {page}" for name, page in pages.items()]
+
+    def wait(self) -> None:
+        """Wait for the parent run to be there, so that the jobs can be told its id; not if the store is away."""
+        self._delivery.settle(STORE_SECONDS)
+
+    def deliver_rest(self, folder: Path) -> None:
+        """Complete what an interruption has kept from MLflow."""
+        if outstanding(folder):
+            with claim(folder):
+                mark_killed(folder)
+            self._delivery.deliver(folder)
+
+    def put_aside(self, folder: Path) -> None:
+        """Tell MLflow that a failed attempt is no job of the sweep's any more."""
+        if (folder / FOLDER / NAME).exists():
+            self._delivery.deliver(folder)
+
+    def announce(self, job: Job, folder: Path) -> None:
+        """Have a job's run made before the job starts, as a child of the sweep's."""
+        if (folder / FOLDER / NAME).exists():
+            self._delivery.deliver(folder)
+            return
+        Manifest(
+            uri=self._uri,
+            experiment=self._manifest.experiment,
+            run_name=job.point.get("tracking.run_name", job.name),
+            artifact_root=self._artifact_root,
+            tags={"runner.sweep": self.folder.name, "runner.job": str(job.number)},
+            parent_run_id=self.run_id,
+            parent_key=self._manifest.key,
+            experiment_id=self.experiment_id,
+        ).save(folder)
+        self._delivery.deliver(folder)
+
+    def job_ended(self, folder: Path, fate: Fate) -> None:
+        """See that a job's run tells the truth about its end, and have it delivered."""
+        with claim(folder):
+            if fate.status == "FAILED" and Manifest.load(folder).status == "RUNNING":
+                manifest = Manifest.load(folder)  # it did not come to train, or its process broke down
+                manifest.tags["runner.error"] = fate.why
+                manifest.ended("FAILED").save(folder)
+            else:
+                mark_killed(folder, fate.why)
+        self._delivery.deliver(folder)
+
+    def end(self, status: str, table: Table, seconds: float) -> None:
+        """Tell how the sweep ended, and which job is the best; the files of its folder must be written by now."""
+        tags = {f"runner.{name.lower()}": str(table.count(name)) for name in ("FINISHED", "FAILED", "KILLED")}
+        tags |= {"runner.seconds": f"{seconds:.1f}", "runner.metric": table.metric}
+        tags["mlflow.note.content"] = note(table, self.folder)
+        if best := table.best:
+            tags |= {
+                "runner.best_job": str(best.job.number),
+                "runner.best_name": best.job.name,
+                "runner.best_value": str(best.value),
+                "runner.best_run_id": best.run_id or "",
+            }
+        self._manifest.tags.update(tags)
+        if self.run_id is not None:
+            name, start, ascending = self._manifest.run_name, self._manifest.start_time, table.direction == "min"
+            stored = view(self._manifest.key, name, start, self.run_id, table.metric, ascending, self._axes)
+            self._manifest.experiment_tags.update([stored])
+        self._manifest = self._manifest.ended(status)
+        self._manifest.save(self.folder)
+
+    def close(self, seconds: float) -> bool:
+        """Wait for the delivery to finish; whether MLflow has everything."""
+        return self._delivery.close(seconds)
+
+
+def note(table: Table, folder: Path) -> str:
+    """The description that the UI shows of the parent, in Markdown: best run, pages, picture, first rows.
+
+    The links lead into whatever UI shows them.
+    """
+    state = State.load(folder)
+    lines = []
+    if best := table.best:
+        value = shown(table.metric, best.value or 0.0).strip()
+        lines += [f"Best: {_link(best, state.experiment_id)}, {table.metric} {value}", ""]
+    lines += [" · ".join(f"[{name}]({page.lstrip('/')})" for name, page in links(folder, "").items()), ""]
+    if (folder / PICTURE).is_file():
+        lines += [f"![sweep](get-artifact?path={quote(PICTURE, safe='')}&run_uuid={state.run_id})", ""]
+    lines += [f"| job | {table.metric} | epoch | status |", "|---|---|---|---|"]
+    for row in table.rows[:NOTE_ROWS]:
+        value = "" if row.value is None else shown(table.metric, row.value).strip()
+        lines.append(f"| {_link(row, state.experiment_id)} | {value} | {row.epoch or ''} | {row.status} |")
+    if len(table.rows) > NOTE_ROWS:
+        lines += ["", f"The first {NOTE_ROWS} of {len(table.rows)}; all are in the artifact jobs.csv."]
+    return "\n".join(lines)
+
+
+def _link(row: Row, experiment_id: str | None) -> str:
+    name = row.job.name.replace("|", "\\|")
+    if row.run_id is None or experiment_id is None:
+        return name
+    return f"[{name}]({run_page('', experiment_id, row.run_id).lstrip('/')})"
+
+
+def write_files(table: Table, folder: Path) -> list[str]:
+    """Write the table as CSV and JSON, and draw the sweep.
+
+    Returns:
+        The names of the files in the folder.
+    """
+    (folder / "jobs.csv").write_text(tables.to_csv(table), encoding="utf-8")
+    (folder / "jobs.json").write_text(tables.to_json(table), encoding="utf-8")
+    picture = draw(sorted(table.rows, key=lambda row: row.job.number), table.metric, folder)
+    return ["jobs.csv", "jobs.json", *([picture.relative_to(folder).as_posix()] if picture else [])]
+
+
+def draw(rows: Sequence[Row], metric: str, folder: Path) -> Path | None:
+    """Draw the metric over what was varied."""
+    from runner.sweep_plots import draw_sweep  # matplotlib takes half a second to import
+
+    compared = compare([from_folder(row.folder, row.job.number) for row in rows])
+    file = folder / PICTURE
+    file.parent.mkdir(exist_ok=True)
+    drawn = draw_sweep(compared, file, metric)
+    if drawn is None:
+        file.unlink(missing_ok=True)  # of before it was resumed
+        file.parent.rmdir()
+    return drawn

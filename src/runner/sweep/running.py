@@ -1,0 +1,207 @@
+"""A sweep on its way: its jobs are run, and whatever becomes of them, the table comes."""
+
+import logging
+import os
+import pickle
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, read_write
+
+from runner import console
+from runner.console import duration, shown
+from runner.folders import short
+from runner.options import EXIT_FAILED, EXIT_SIGNAL
+from runner.settings import SweepSettings
+from runner.stopping import Stop
+from runner.sweep import saved, table
+from runner.sweep.display import Display
+from runner.sweep.fate import Fate
+from runner.sweep.plan import Job, Plan
+from runner.sweep.pool import Pool
+from runner.sweep.record import Record, write_files
+from runner.sweep.saved import Course
+from runner.sweep.slots import Slot
+from runner.sweep.table import Table
+from runner.sweep.task import Progress, Task
+from runner.tracking.process import DeliveryProcess
+
+log = logging.getLogger("runner")
+
+DELIVERY_SECONDS = 10.0
+DELIVERY_SECONDS_STOPPED = 3.0
+
+
+@dataclass
+class Ready:
+    """A sweep that can start.
+
+    Attributes:
+        plan: all its jobs.
+        config: of the sweep, with Hydra's node.
+        settings: of the sweep.
+        metric: by which the jobs are judged.
+        slots: that they run in.
+        courses: what is to be done with each job, by number.
+        configs: of those to run, with Hydra's node, by number.
+        options: where the configs are: `config_path` and `config_dir`.
+    """
+
+    plan: Plan
+    config: DictConfig
+    settings: SweepSettings
+    metric: str
+    slots: list[Slot]
+    courses: dict[int, Course]
+    configs: dict[int, DictConfig]
+    options: Mapping[str, Any]
+
+
+class Sweep:
+    """Runs what is ready.
+
+    Args:
+        folder: its own, locked by this process.
+        ready: what to run.
+        delivery: who tells MLflow, if anybody.
+    """
+
+    def __init__(self, folder: Path, ready: Ready, delivery: DeliveryProcess | None) -> None:
+        self.folder, self.ready = folder, ready
+        self.stop = Stop()
+        self.left = [job for job in ready.plan.jobs if ready.courses[job.number] is not Course.SKIP]
+        config = ready.config
+        self.record = None
+        if delivery is not None:
+            sweeper, tracking = config.hydra.runtime.choices["hydra/sweeper"], config.tracking
+            self.record = Record(
+                self.folder, ready.plan, sweeper, tracking.uri, tracking.experiment, tracking.run_name, delivery
+            )
+        self.display = Display(self.folder, len(self.left), len(ready.slots), ready.metric, bool(config.runner.quiet))
+
+    def run(self) -> int:
+        """Run the jobs, and tell what came of all.
+
+        Returns:
+            The exit code.
+        """
+        ready, settings = self.ready, self.ready.settings
+        log_file = console.open_log(self.folder / "run.log")
+        started = time.monotonic()
+        try:
+            with self.stop.listening():
+                self._head()
+                pool = Pool(
+                    ready.slots, self.prepare, self, self.stop, settings.job_timeout, settings.on_failure == "stop"
+                )
+                started = time.monotonic()
+                try:
+                    pool.run(iter(self.left))
+                finally:
+                    self.display.close()
+                    seconds = time.monotonic() - started
+                    direction = table.direction_of(ready.metric, settings.direction)
+                    result = table.read(ready.plan.jobs, self.folder, ready.metric, direction)
+                    self._report(result, seconds)
+        finally:
+            console.close_log(log_file)
+        complete = result.count("FINISHED") == len(result.rows)
+        if self.record is not None:
+            status = "KILLED" if self.stop.requested else "FINISHED" if complete else "FAILED"
+            self.record.end(status, result, seconds)
+            stopped = DELIVERY_SECONDS_STOPPED if self.stop.requested else DELIVERY_SECONDS
+            if not self.record.close(stopped):
+                log.warning("not all of it is in MLflow yet; deliver the rest by: python -m runner.sync")
+        if self.stop.requested:
+            return EXIT_SIGNAL + self.stop.signal
+        return 0 if complete else EXIT_FAILED
+
+    def prepare(self, job: Job, slot: Slot) -> Task:
+        """Make a job's folder ready, and say what its process is to do."""
+        folder, course = self.folder / str(job.number), self.ready.courses[job.number]
+        if course is Course.AGAIN:
+            moved = saved.put_aside(folder)
+            if self.record is not None:
+                self.record.put_aside(moved)
+        folder.mkdir(exist_ok=True)
+        if self.record is not None:
+            self.record.announce(job, folder)
+        config = self.ready.configs[job.number]
+        with read_write(config.hydra):
+            config.hydra.sweep.dir = str(self.folder)
+        return Task(
+            folder,
+            None if course is Course.GO_ON else pickle.dumps(config),
+            where=str(Path.cwd()),
+            environment=dict(os.environ) | slot.environment(),
+            uri=self.ready.config.tracking.uri,
+            config_path=self.ready.options["config_path"],
+            config_dir=self.ready.options["config_dir"],
+        )
+
+    def started(self, job: Job, slot: Slot) -> None:
+        """A job begins in a slot."""
+        self.display.started(job, slot)
+
+    def progress(self, job: Job, progress: Progress) -> None:
+        """A job is so far."""
+        self.display.progress(job, progress)
+
+    def ended(self, job: Job, fate: Fate) -> None:
+        """A job is over: keep its fate, see that MLflow is told, and show it."""
+        folder = self.folder / str(job.number)
+        fate.save(folder, job.name)
+        if self.record is not None:
+            self.record.job_ended(folder, fate)
+        self.display.ended(job, fate)
+
+    def tick(self) -> None:
+        """A moment has passed."""
+        self.display.tick()
+
+    def _head(self) -> None:
+        count, threads = len(self.ready.slots), self.ready.slots[0].threads
+        gpu = ", each on a GPU of its own" if self.ready.slots[0].gpu is not None else ""
+        each = f"{threads} thread{'s' * (threads > 1)} each"
+        log.info("slots      %d job%s at a time, %s%s", count, "s" * (count > 1), each, gpu)
+        log.info("folder     %s", short(self.folder))
+        if self.record is not None:
+            log.info("tracking   %s", self.record.location)
+            self.record.wait()
+            for job in self.ready.plan.jobs:
+                if self.ready.courses[job.number] is Course.SKIP:
+                    self.record.deliver_rest(self.folder / str(job.number))
+        if skipped := len(self.ready.plan.jobs) - len(self.left):
+            log.info("resumed    %d of %d jobs are finished already", skipped, len(self.ready.plan.jobs))
+        log.info("")
+
+    def _report(self, result: Table, seconds: float) -> None:
+        """Print the table, and where everything lies."""
+        files = write_files(result, self.folder)
+        for lines in (table.configurations_to_text(result), table.to_text(result)):
+            if lines:
+                log.info("")
+            for line in lines:
+                log.info(line)
+        log.info("")
+        if best := result.best:
+            value = shown(result.metric, best.value or 0.0).strip()
+            log.info("best       job %d (%s): %s %s", best.job.number, best.job.name, result.metric, value)
+        self._time([row.seconds for row in result.rows if row.job in self.left and row.seconds], seconds)
+        log.info("kept in    %s (a folder a job, by its number; %s)", short(self.folder), ", ".join(files))
+        if self.record is not None:
+            for line in self.record.links():
+                log.info(line)
+        if result.count("FINISHED") < len(result.rows):
+            log.info("go on      python -m runner --multirun sweep.resume=%s", short(self.folder))
+
+    def _time(self, each: Sequence[float], seconds: float) -> None:
+        """How long it took, and how long it would have taken without slots."""
+        if not each:
+            return
+        total = sum(each)
+        gain = f"; one after the other the same seconds add up to {duration(total)} ({total / seconds:.1f} times)"
+        log.info("time       %d jobs in %s%s", len(each), duration(seconds), gain if len(self.ready.slots) > 1 else "")

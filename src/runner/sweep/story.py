@@ -1,0 +1,203 @@
+"""The story of one sweep, before its first job starts: what its jobs are, whether all of them can run, and where."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from runner import console, folders
+from runner.arguments import typed_value
+from runner.compose import Composer
+from runner.errors import ConfigError, did_you_mean
+from runner.folders import short
+from runner.schema import TARGET_GROUPS
+from runner.settings import SweepSettings
+from runner.sweep import plan as plans
+from runner.sweep import preflight, saved, warm
+from runner.sweep.plan import Job, Plan
+from runner.sweep.running import Ready, Sweep
+from runner.sweep.saved import Course
+from runner.sweep.slots import Slot, make_slots
+from runner.tables import align
+from runner.tracking.folder import claim
+from runner.tracking.process import DeliveryProcess
+
+log = logging.getLogger("runner")
+
+MOST_WORDS = 100
+
+Planned = Callable[[Composer, Sequence[str]], Plan]
+
+
+def sweep(
+    made: Composer, config: DictConfig, arguments: Sequence[str], planned: Planned, problems: Sequence[str]
+) -> int:
+    """Run a sweep, or go on with one.
+
+    Args:
+        made: to compose the jobs with.
+        config: of the sweep, with Hydra's node; what is varied is in it as it is without.
+        arguments: of the command line; of a resumed sweep, those it was begun with come first.
+        planned: makes the jobs of them.
+        problems: what is wrong in what all jobs have in common.
+
+    Returns:
+        The exit code: 0 if every job has finished, 1 if not, 128 plus the signal's number after one.
+
+    Raises:
+        ConfigError: with the problems of all jobs; nothing has been started then.
+    """
+    settings = OmegaConf.to_object(config.sweep)
+    assert isinstance(settings, SweepSettings)
+    console.set_up(bool(config.runner.quiet))
+    before = saved.find(settings.resume, config.tracking.uri) if settings.resume is not None else None
+    plan = planned(made, arguments) if before is None else resumed(made, before, arguments, planned, settings.extend)
+    exact_folder = typed_value(arguments, "hydra.sweep.dir") is not None
+    wanted = str(config.hydra.sweep.dir)
+    problems = [*problems, *(folders.check(wanted, exact_folder, folders.SWEEP) if before is None else [])]
+    tracked = config.tracking.name != "off"
+    targets = [str(config[group].get("_target_")) for group in TARGET_GROUPS]
+    warm.start(targets, saves_models=bool(config.tracking.log_model))
+    with ExitStack() as closing:
+        delivery = None
+        if tracked and not settings.dry_run:
+            delivery = DeliveryProcess(config.tracking.uri)
+            closing.callback(delivery.close, 0.0)
+        if before is not None:
+            closing.enter_context(claim(before))
+            saved.wait_for_orphans([before / str(job.number) for job in plan.jobs])
+        courses = {job.number: saved.course_of(before / str(job.number)) if before else Course.NEW for job in plan.jobs}
+        with console.waiting(f"checking {len(plan.jobs)} jobs ..."):
+            ready = check(made, config, settings, plan, courses, problems)
+        log.info("sweep      %s", words(plan))
+        if settings.dry_run:
+            for line in listed(ready):
+                log.info(line)
+            return 0
+        folder = before or folders.make_run_folder(wanted, exact_folder, folders.SWEEP)
+        if before is None:
+            closing.enter_context(claim(folder))
+        plan.save(folder, [text for text in arguments if not is_ours(text)], made.options)
+        return Sweep(folder, ready, delivery).run()
+
+
+def is_ours(argument: str) -> bool:
+    """Whether an argument is about how a sweep runs, and not about what its jobs are."""
+    return argument.lstrip("+~").startswith(("sweep.", "runner.", "tracking.uri=", "hydra.sweep.dir="))
+
+
+def resumed(made: Composer, folder: Path, arguments: Sequence[str], planned: Planned, extend: bool) -> Plan:
+    """The jobs of a sweep that is gone on with: the saved ones, and with `extend` those that its grid lacks.
+
+    Raises:
+        ConfigError: other jobs were asked for; the difference is named.
+    """
+    kept, begun_with, _ = plans.load(folder)
+    if all(text in begun_with or is_ours(text) for text in arguments):
+        return kept
+    wanted = planned(made, arguments)
+    new, missing = plans.difference(made, kept, wanted)
+    if not new and not missing:
+        return kept
+    if extend:
+        return plans.extended(kept, wanted, new)
+    raise ConfigError(
+        f"sweep.resume={short(folder)}: {plans.in_words(made, kept, wanted)}: leave that out to go on with its"
+        f" {len(kept.jobs)} jobs, or write sweep.extend=true to add {len(new)}"
+    )
+
+
+def check(
+    made: Composer,
+    config: DictConfig,
+    settings: SweepSettings,
+    plan: Plan,
+    courses: Mapping[int, Course],
+    problems: Sequence[str],
+) -> Ready:
+    """Compose and build everything that the jobs need, and divide the machine among them.
+
+    Raises:
+        ConfigError: with the problems of all jobs.
+    """
+    left = [job for job in plan.jobs if courses[job.number] is not Course.SKIP]
+    checked = left or plan.jobs[:1]  # of a sweep that has finished, what tells by which metric
+    if problems:  # it will not start: enough to see the other mistakes, each composed for seconds otherwise
+        checked = preflight.one_by_one(checked)
+    configs, found = preflight.compose(made, checked)
+    found = {number: list(dict.fromkeys([*problems, *of_job])) for number, of_job in found.items()}
+    built = preflight.check(checked, configs, found)
+    metric = judged_by(settings, list(built.values()))
+    slots: list[Slot] = make_slots(
+        settings.jobs, len(left), gpus_for(built, configs), settings.jobs_per_gpu, config.device.threads
+    )
+    return Ready(plan, config, settings, metric, slots, dict(courses), configs, made.options)
+
+
+def judged_by(settings: SweepSettings, built: Sequence[Any]) -> str:
+    """The metric by which the jobs are compared.
+
+    Raises:
+        ConfigError: it is not measured by all, or they are to be judged by different ones.
+    """
+    measured = [name for name in built[0].metrics if all(name in each.metrics for each in built)]
+    if settings.metric is None:
+        monitors = sorted({each.monitor for each in built})
+        if len(monitors) > 1:
+            raise ConfigError(
+                f"the jobs are judged by different metrics ({', '.join(monitors)}): write sweep.metric={measured[0]}"
+            )
+        return monitors[0]
+    if settings.metric not in measured:
+        raise ConfigError(
+            f"sweep.metric={settings.metric} is not measured by all jobs: {did_you_mean(settings.metric, measured)}"
+        )
+    return settings.metric
+
+
+def gpus_for(built: Mapping[int, Any], configs: Mapping[int, DictConfig]) -> list[str]:
+    """The GPUs to divide among the jobs, as CUDA_VISIBLE_DEVICES names them; none if no job computes on one.
+
+    Raises:
+        ConfigError: a job wants a certain one.
+    """
+    if not any(each.device == "cuda" for each in built.values()):
+        return []
+    pinned = [number for number, cfg in configs.items() if cfg.device.index != 0]
+    if pinned:
+        raise ConfigError(
+            f"device.index={configs[pinned[0]].device.index}: each job of a sweep gets a GPU of its own, which is its"
+            " number 0; leave it out, and choose GPUs by CUDA_VISIBLE_DEVICES"
+        )
+    return visible_gpus()
+
+
+def visible_gpus() -> list[str]:
+    """All that there are to be used."""
+    if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return [name.strip() for name in named.split(",") if name.strip()]
+    return [str(index) for index in range(warm.call("runner.sweep.building:gpus"))]
+
+
+def words(plan: Plan) -> str:
+    """The sweep in one line: `4 jobs: optimizer.lr=0.1,0.01  data.batch_size=32,64`."""
+    count = f"{len(plan.jobs)} job{'s' * (len(plan.jobs) != 1)}"
+    axes = "  ".join(f"{key}={values}" for key, values in plan.axes.items())
+    return f"{count}: {axes if len(axes) <= MOST_WORDS else axes[: MOST_WORDS - 3] + '...'}" if axes else count
+
+
+def listed(ready: Ready) -> list[str]:
+    """The jobs as a table, for a dry run."""
+    jobs: list[Job] = ready.plan.jobs
+    resumed = ready.settings.resume is not None
+    columns = [
+        [">#", *(str(job.number) for job in jobs)],
+        *([key, *(job.point.get(key, "") for job in jobs)] for key in ready.plan.axes),
+        *([["to do", *(ready.courses[job.number].value for job in jobs)]] if resumed else []),
+    ]
+    count = len(ready.slots)
+    return [*align(columns), f"all can run, {count} at a time; sweep.dry_run=true starts none"]

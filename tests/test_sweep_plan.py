@@ -1,0 +1,202 @@
+"""Which jobs a sweep has: grids, draws, names, what is refused, what an extension adds."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from runner.compose import Composer
+from runner.errors import ConfigError
+from runner.sweep import grid, plan, random_search
+from runner.sweep.plan import Plan
+from runner.sweep.preflight import explain
+
+
+@pytest.fixture(scope="module")
+def made() -> Composer:
+    return Composer()
+
+
+def names(found: Plan) -> list[str]:
+    return [job.name for job in found.jobs]
+
+
+class TestGrid:
+    def test_every_combination_named_by_what_differs(self, made: Composer) -> None:
+        found = grid.plan(made, ["optimizer.lr=0.1,0.01", "trainer.epochs=2", "data.batch_size=32,64"], {})
+        assert names(found) == [
+            "lr=0.1 batch_size=32",
+            "lr=0.1 batch_size=64",
+            "lr=0.01 batch_size=32",
+            "lr=0.01 batch_size=64",
+        ]
+        assert found.axes == {"optimizer.lr": "0.1,0.01", "data.batch_size": "32,64"}
+        assert found.jobs[2].overrides == ("trainer.epochs=2", "optimizer.lr=0.01", "data.batch_size=32")
+        assert [job.number for job in found.jobs] == [0, 1, 2, 3]
+
+    @pytest.mark.parametrize(
+        ("argument", "values"),
+        [
+            ("optimizer.lr=choice(0.1,0.2)", ["0.1", "0.2"]),
+            ("trainer.epochs=range(1,6,2)", ["1", "3", "5"]),
+            ("model.hidden=[4],[8,8]", ["[4]", "[8,8]"]),
+            ("experiment=glob(tiny_*)", ["tiny_relu", "tiny_sigmoid"]),
+            ("data.path='a b.csv',c.csv", ["a b.csv", "c.csv"]),
+        ],
+    )
+    def test_hydra_s_grammar(self, made: Composer, argument: str, values: list[str]) -> None:
+        (key,) = {argument.partition("=")[0]}
+        assert [job.point[key] for job in grid.plan(made, [argument], {}).jobs] == values
+
+    def test_keys_that_end_alike_are_named_in_full(self, made: Composer) -> None:
+        found = grid.plan(made, ["model.weights=a,b", "data.augment.crop=0,1", "scheduler.period=1,2"], {})
+        assert names(found)[0] == "weights=a crop=0 period=1"
+        found = grid.plan(made, ["+model.name=a,b", "device.name=cpu,auto"], {})
+        assert names(found)[:2] == ["model.name=a device.name=cpu", "model.name=a device.name=auto"]
+
+    def test_what_does_not_differ_is_not_in_the_name(self, made: Composer) -> None:
+        assert names(grid.plan(made, ["seed=choice(1)", "optimizer.lr=1,2"], {})) == ["lr=1", "lr=2"]
+        assert names(grid.plan(made, ["optimizer.lr=1"], {})) == ["job 0"]
+
+    def test_of_two_with_one_key_the_last_counts_and_the_config_s_own_come_last(self, made: Composer) -> None:
+        found = grid.plan(made, ["seed=1,2", "seed=3,4"], {"seed": "5,6", "optimizer.lr": "1,2"})
+        assert sorted({job.point["seed"] for job in found.jobs}) == ["3", "4"]
+        assert found.axes == {"optimizer.lr": "1,2", "seed": "3,4"}
+
+    @pytest.mark.parametrize(
+        ("argument", "error"),
+        [
+            ("tracking=off,local", "a sweep has one tracking for all of its jobs"),
+            ("tracking.experiment=a,b", "a sweep has one tracking.experiment"),
+            ("sweep.jobs=1,2", "a sweep has one sweep.jobs"),
+            ("hydra.job.num=1,2", "a sweep has one hydra.job.num"),
+            ("optimizer.lr=interval(0.1,1)", "hydra/sweeper=random"),
+            ("seed=range(0,20000)", "more than 10,000 jobs"),
+        ],
+    )
+    def test_what_is_no_axis_of_a_grid(self, made: Composer, argument: str, error: str) -> None:
+        with pytest.raises(ConfigError, match=error.replace("(", "\\(")):
+            grid.plan(made, [argument], {})
+
+    def test_what_may_differ_in_tracking(self, made: Composer) -> None:
+        assert names(grid.plan(made, ["tracking.log_model=true,false"], {})) == ["log_model=true", "log_model=false"]
+
+
+class TestRandom:
+    ARGUMENTS = ("optimizer.lr=tag(log,interval(1e-4,1))", "data.batch_size=16,32,64", "trainer.epochs=2")
+
+    def draw(self, made: Composer, *arguments: str, n: int = 50, seed: int = 0) -> Plan:
+        return random_search.plan(made, arguments or self.ARGUMENTS, {}, n, seed)
+
+    def test_the_same_seed_draws_the_same_and_more_of_them(self, made: Composer) -> None:
+        few, many = self.draw(made, n=10), self.draw(made, n=30)
+        assert [job.point for job in few.jobs] == [job.point for job in many.jobs[:10]]
+        assert [job.point for job in few.jobs] != [job.point for job in self.draw(made, n=10, seed=1).jobs]
+
+    def test_another_axis_leaves_the_draws_of_this_one_alone(self, made: Composer) -> None:
+        alone = self.draw(made, self.ARGUMENTS[0], n=5)
+        assert [job.point["optimizer.lr"] for job in alone.jobs] == [
+            job.point["optimizer.lr"] for job in self.draw(made, n=5).jobs
+        ]
+
+    def test_a_log_interval_is_drawn_by_factors(self, made: Composer) -> None:
+        rates = [float(job.point["optimizer.lr"]) for job in self.draw(made, n=400).jobs]
+        assert all(1e-4 <= rate <= 1 for rate in rates)
+        decades = [sum(10**low <= rate < 10 ** (low + 1) for rate in rates) for low in range(-4, 0)]
+        assert all(60 < count < 140 for count in decades), decades
+
+    def test_an_interval_is_drawn_evenly_and_whole_numbers_are_whole(self, made: Composer) -> None:
+        found = self.draw(made, "model.dropout=interval(0,0.5)", "trainer.epochs=int(interval(1,3))", n=300)
+        drops = [float(job.point["model.dropout"]) for job in found.jobs]
+        assert abs(sum(drops) / 300 - 0.25) < 0.03 and max(drops) <= 0.5
+        assert {job.point["trainer.epochs"] for job in found.jobs} == {"1", "2", "3"}
+        whole = self.draw(made, "data.batch_size=tag(log,int(interval(1,1000000)))", n=200)
+        sizes = [int(job.point["data.batch_size"]) for job in whole.jobs]
+        assert min(sizes) >= 1 and max(sizes) <= 1_000_000 and 60 < sum(size <= 1000 for size in sizes) < 140
+
+    def test_no_point_twice_and_no_more_than_there_are(self, made: Composer) -> None:
+        found = self.draw(made, "seed=1,2,3", "data.batch_size=8,16", n=20)
+        assert len(found.jobs) == len({json.dumps(job.point) for job in found.jobs}) == 6
+
+    @pytest.mark.parametrize(
+        ("argument", "error"),
+        [
+            ("optimizer.lr=interval(1,0.1)", "from the lower to the higher"),
+            ("optimizer.lr=tag(log,interval(0,1))", "a logarithm needs numbers above 0"),
+            ("optimizer.lr=0.1", "has nothing to draw"),
+        ],
+    )
+    def test_what_cannot_be_drawn(self, made: Composer, argument: str, error: str) -> None:
+        with pytest.raises(ConfigError, match=error):
+            self.draw(made, argument)
+
+    def test_how_many_and_which(self, made: Composer) -> None:
+        with pytest.raises(ConfigError) as caught:
+            random_search.plan(made, self.ARGUMENTS, {}, 0, -1)
+        assert len(caught.value.problems) == 2
+
+
+class TestSaved:
+    def test_a_plan_is_read_back_as_it_was_written(self, made: Composer, tmp_path: Path) -> None:
+        found = grid.plan(made, ["optimizer.lr=0.1,0.01", "trainer.epochs=2"], {})
+        found.save(tmp_path, ["optimizer.lr=0.1,0.01"], made.options)
+        assert plan.load(tmp_path) == (found, ["optimizer.lr=0.1,0.01"], made.options)
+
+    @pytest.mark.parametrize("content", ["", "{}", '{"jobs": 3}', "[]"])
+    def test_what_is_no_plan(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / plan.NAME).write_text(content)
+        with pytest.raises(ConfigError, match="no sweep's folder"):
+            plan.load(tmp_path)
+
+    def test_the_same_grid_in_other_words(self, made: Composer) -> None:
+        one = grid.plan(made, ["optimizer.lr=0.1,0.01", "seed=1,2", "trainer.epochs=2", "sweep.jobs=1"], {})
+        other = grid.plan(made, ["seed=2,1", "trainer.epochs=2", "optimizer.lr=0.10,1e-2", "sweep.jobs=2"], {})
+        assert plan.difference(made, one, other) == ([], [])
+
+    def test_what_another_grid_adds_and_lacks(self, made: Composer) -> None:
+        one, other = (grid.plan(made, [f"optimizer.lr={values}"], {}) for values in ("1,2", "2,3,4"))
+        new, missing = plan.difference(made, one, other)
+        assert [job.name for job in new] == ["lr=3", "lr=4"] and [job.name for job in missing] == ["lr=1"]
+        both = plan.extended(one, other, new)
+        assert [(job.number, job.name) for job in both.jobs] == [(0, "lr=1"), (1, "lr=2"), (2, "lr=3"), (3, "lr=4")]
+
+    def test_a_new_axis_is_in_the_names_of_the_new_jobs(self, made: Composer) -> None:
+        one = grid.plan(made, ["optimizer.lr=1,2"], {})
+        other = grid.plan(made, ["optimizer.lr=1,2", "data.batch_size=8,16"], {})
+        new, missing = plan.difference(made, one, other)
+        both = plan.extended(one, other, new)
+        assert len(missing) == 2 and both.jobs[2].name == "lr=1 batch_size=8"
+
+
+class TestProblems:
+    def jobs(self, made: Composer) -> Plan:
+        return grid.plan(made, ["optimizer.lr=0.1,-1", "model=mlp,cnnn", "data.batch_size=8,16"], {})
+
+    def test_one_sentence_a_problem_with_its_jobs_and_the_value_that_has_it(self, made: Composer) -> None:
+        jobs = self.jobs(made).jobs
+        found = {
+            job.number: (["no model"] if job.point["model"] == "cnnn" else [])
+            + (["bad rate"] if job.point["optimizer.lr"] == "-1" else [])
+            for job in jobs
+        }
+        assert explain(jobs, found) == ["jobs 2, 3, 6, 7 (model=cnnn): no model", "jobs 4, 5, 6, 7 (lr=-1): bad rate"]
+
+    def test_a_problem_of_all_is_no_job_s(self, made: Composer) -> None:
+        jobs = self.jobs(made).jobs
+        assert explain(jobs, {job.number: ["no data"] for job in jobs}) == ["no data"]
+
+    def test_two_values_that_only_together_are_wrong(self, made: Composer) -> None:
+        jobs = self.jobs(made).jobs
+        assert explain(jobs, {7: ["no"]}) == ["job 7 (lr=-1 model=cnnn batch_size=16): no"]
+
+    def test_a_problem_that_no_value_tells(self, made: Composer) -> None:
+        jobs = self.jobs(made).jobs
+        assert explain(jobs, {0: ["no"], 7: ["no"]}) == ["jobs 0, 7: no"]
+
+
+def test_the_numbers_drawn_are_written_with_six_digits() -> None:
+    interval = random_search.Interval(math.pi * 1e-5, math.e, log=False, whole=False)
+    import random
+
+    assert all(len(interval.draw(random.Random(seed)).replace("0.", "").lstrip("0")) <= 8 for seed in range(20))
