@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from runner.arguments import for_hydra, quote, typed_value
 from runner.compose import Composer
@@ -89,6 +90,19 @@ def test_a_sweep_is_expanded_value_by_value(composer: Composer) -> None:
     with pytest.raises(ConfigError, match="bad value="):
         composer.parse("bad value=")
     assert composer.compose(overrides, RunMode.MULTIRUN)[1] == []
+
+
+def test_other_values_give_what_composing_again_gives(composer: Composer) -> None:
+    fixed = ["model=cnn", "trainer.epochs=3", "experiment=tiny_relu"]
+    values = ["optimizer.lr=0.5", "data.limit=${data.batch_size}", "model.dropout=0.25", "seed=7", "sweep.jobs=2"]
+    assert all(map(composer.is_value, values))
+    assert not any(map(composer.is_value, ["model=cnn", "+model.x=1", "~seed", "hydra.job.num=1", "seed=1,2"]))
+    base, _ = composer.compose(fixed)
+    again, _ = composer.compose([*fixed, *values])
+    quick = composer.with_values(base, values)
+    assert OmegaConf.to_container(quick) == OmegaConf.to_container(again)
+    assert quick.optimizer.lr == 0.5 and base.optimizer.lr != 0.5
+    assert composer.with_values(base, ["seed=x"]) is None and composer.with_values(base, ["modle.x=1"]) is None
 
 
 def test_a_folder_of_the_users_adds_choices(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ Hydra stops at the first mistake; here each override that it refuses is explaine
 is composed. Imports neither torch nor MLflow.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra import version
+from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
@@ -20,7 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from . import schema
@@ -126,6 +128,41 @@ class Composer:
             HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
             problems += unset(cfg)
         return cfg, problems
+
+    def is_value(self, text: str) -> bool:
+        """Whether an argument gives a key that is there another value, and does nothing else."""
+        override = self.parse(text)
+        key = override.key_or_group
+        plain = not (override.is_add() or override.is_delete() or override.package or override.is_sweep_override())
+        return plain and not key.startswith("hydra") and not self._options(key)
+
+    def with_values(self, cfg: DictConfig, overrides: Sequence[str]) -> DictConfig | None:
+        """What composing a config again with a few values more would give, in a tenth of the time.
+
+        Args:
+            cfg: composed, with Hydra's own node.
+            overrides: arguments for which `is_value` holds.
+
+        Returns:
+            None if one of them is refused: composing tells why.
+        """
+        made = copy.deepcopy(cfg)
+        parsed = [self.parse(text) for text in overrides]
+        try:
+            for override in parsed:
+                OmegaConf.update(made, override.key_or_group, override.value(), merge=True)
+        except REFUSED:
+            return None
+        job = made.hydra.job
+        before = OmegaConf.to_container(made.hydra.overrides.task)
+        assert isinstance(before, list)
+        tasks = [*before, *self.given(overrides, sweeping=False)]
+        with read_write(made.hydra):
+            made.hydra.overrides.task = tasks
+            job.override_dirname = get_overrides_dirname(
+                overrides=self._parser.parse_overrides(tasks), **job.config.override_dirname
+            )
+        return None if unset(made) else made
 
     def given(self, overrides: Sequence[str], sweeping: bool) -> list[str]:
         """What is typed as Hydra is to be given it."""

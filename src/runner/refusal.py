@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+from functools import cache
 
 import yaml
 from hydra.core.override_parser.types import Override
@@ -122,7 +123,7 @@ def unset(cfg: DictConfig) -> list[str]:
 
     A reference that leads nowhere is made a missing value, so that the rest can be looked at.
     """
-    expected = keys(OmegaConf.structured(schema.Config))
+    expected = _known()
     typed = {key.rpartition(".")[0] for key in expected}
     present = keys(cfg)
     problems = [f"{key} is missing: {_example(key)}" for key in expected if key not in present]
@@ -143,6 +144,12 @@ def unset(cfg: DictConfig) -> list[str]:
                 with open_dict(node):
                     node[leaf] = schema.MISSING
     return problems
+
+
+@cache
+def _known() -> list[str]:
+    """The keys that every config has."""
+    return keys(OmegaConf.structured(schema.Config))
 
 
 def _example(key: str) -> str:

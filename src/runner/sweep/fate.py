@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from runner.options import EXIT_SIGNAL
 from runner.saved import result_of
 from runner.tracking.files import read_json, write_json
 
@@ -56,9 +57,10 @@ def judge(folder: Path, exit_code: int | None, ended_by: str, seconds: float) ->
     if exit_code is not None and exit_code < 0:
         memory = ", sent by someone, or by the system for want of memory" if ended_by == "SIGKILL" else ""
         return Fate("KILLED", ended_by + memory, seconds)
-    if status == "KILLED":
+    if exit_code is not None and exit_code > EXIT_SIGNAL:
         return Fate("KILLED", "stopped by a signal", seconds)
-    return Fate("FAILED", result.get("error") or _last_error(folder) or ended_by, seconds)
+    error = result.get("error") if status == "FAILED" else _last_error(folder)
+    return Fate("FAILED", error or f"ended without a result ({ended_by})", seconds)
 
 
 def _last_error(folder: Path) -> str | None:

@@ -28,8 +28,19 @@ def compose(made: Composer, jobs: Sequence[Job]) -> tuple[dict[int, DictConfig],
     """
     configs: dict[int, DictConfig] = {}
     problems: dict[int, list[str]] = {}
+    bases: dict[tuple[str, ...], DictConfig | None] = {}  # without the plain values that the jobs differ in
     for job in jobs:
-        cfg, found = made.compose(job.overrides)
+        varied = set(job.overrides[-len(job.point) :]) if job.point else set()
+        values = [text for text in job.overrides if text in varied and made.is_value(text)]
+        rest = tuple(text for text in job.overrides if text not in values)
+        if rest not in bases:
+            base, found = made.compose(rest)
+            bases[rest] = None if found else base
+        base = bases[rest]
+        cfg = made.with_values(base, values) if base is not None else None
+        found = []
+        if cfg is None:
+            cfg, found = made.compose(job.overrides)
         problems[job.number] = found
         if cfg is None:
             continue

@@ -1,6 +1,7 @@
 """How MLflow is told of a sweep: a parent run, a child run a job, and one process that delivers them all."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -115,7 +116,8 @@ class Record:
 
     def announce(self, job: Job, folder: Path) -> None:
         """Have a job's run made before the job starts, as a child of the sweep's."""
-        if (folder / FOLDER / NAME).exists():
+        if (folder / FOLDER / NAME).exists():  # it goes on: until it says so itself, nothing of it is to be completed
+            replace(Manifest.load(folder), status="RUNNING", end_time=None).save(folder)
             self._delivery.deliver(folder)
             return
         Manifest(

@@ -1,0 +1,154 @@
+"""What a sweep reads out of its jobs' folders: their fates, the table, the slots they run in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from runner.errors import ConfigError
+from runner.sweep import slots, table
+from runner.sweep.fate import Fate, fate_of, judge, last_lines
+from runner.sweep.plan import Job
+from runner.sweep.saved import Course, course_of
+from runner.sweep.slots import make_slots
+
+
+def make_job(folder: Path, number: int, point: dict[str, str], **result: Any) -> Job:
+    job = folder / str(number)
+    job.mkdir()
+    if result:
+        (job / "config.yaml").touch()
+        (job / "result.json").write_text(json.dumps(result))
+    return Job(number, " ".join(f"{key}={value}" for key, value in point.items()), point, ())
+
+
+class TestFate:
+    @pytest.mark.parametrize(
+        ("result", "log", "code", "ended_by", "fate"),
+        [
+            ({"status": "FINISHED"}, "", 0, "exit code 0", ("FINISHED", "")),
+            ({"status": "FAILED", "error": "no"}, "error: other", 1, "exit code 1", ("FAILED", "no")),
+            ({}, "a\nerror: gone\nb", 1, "exit code 1", ("FAILED", "gone")),
+            ({}, "", 3, "exit code 3", ("FAILED", "ended without a result (exit code 3)")),
+            ({}, "", 0, "exit code 0", ("FAILED", "ended without a result (exit code 0)")),
+            ({"status": "KILLED"}, "", 143, "exit code 143", ("KILLED", "stopped by a signal")),
+            ({"status": "KILLED"}, "error: now", 1, "exit code 1", ("FAILED", "now")),
+            ({}, "", -9, "SIGKILL", ("KILLED", "SIGKILL, sent by someone, or by the system for want of memory")),
+            ({"status": "FINISHED"}, "", -11, "SIGSEGV", ("KILLED", "SIGSEGV")),
+        ],
+    )
+    def test_how_a_job_ended(
+        self, tmp_path: Path, result: dict[str, str], log: str, code: int, ended_by: str, fate: tuple[str, str]
+    ) -> None:
+        make_job(tmp_path, 0, {}, **result)
+        (tmp_path / "0" / "run.log").write_text(log)
+        judged = judge(tmp_path / "0", code, ended_by, 1.5)
+        assert (judged.status, judged.why, judged.seconds) == (*fate, 1.5)
+        judged.save(tmp_path / "0", "lr=1")
+        assert fate_of(tmp_path / "0") == judged
+
+    def test_the_last_lines_that_tell_something(self, tmp_path: Path) -> None:
+        lines = ["2026-01-02 03:04:05,678 ERROR   error: x", "    ^^^^~~", "", "ValueError: y", "details    somewhere"]
+        (tmp_path / "run.log").write_text("\n".join(["early"] * 9 + lines))
+        assert last_lines(tmp_path) == ["early", "early", "error: x", "ValueError: y"]
+        assert last_lines(tmp_path / "nowhere") == []
+
+
+class TestCourse:
+    def test_what_is_left_to_do(self, tmp_path: Path) -> None:
+        make_job(tmp_path, 0, {}, status="FINISHED")
+        make_job(tmp_path, 1, {}, status="FAILED")
+        make_job(tmp_path, 2, {}, status="KILLED")
+        make_job(tmp_path, 3, {}, status="KILLED")
+        (tmp_path / "3" / "checkpoints").mkdir()
+        (tmp_path / "3" / "checkpoints" / "last.pt").touch()
+        make_job(tmp_path, 4, {})
+        Fate("FAILED", "never began", 0.1).save(tmp_path / "4", "x")
+        found = [course_of(tmp_path / str(number)) for number in range(6)]
+        assert found == [Course.SKIP, Course.AGAIN, Course.NEW, Course.GO_ON, Course.AGAIN, Course.NEW]
+
+
+class TestTable:
+    def make(self, folder: Path, direction: str = "min") -> table.Table:
+        values = {0: 0.3, 1: 0.1, 2: None, 3: 0.2, 4: 0.05}
+        status = {0: "FINISHED", 1: "FINISHED", 2: "FINISHED", 3: "FINISHED", 4: "FAILED"}
+        jobs = [
+            make_job(folder, n, {"lr": str(n), "seed": "0"}, status=status[n], best_epoch=n, **{"val/loss": value})
+            for n, value in values.items()
+        ]
+        jobs.append(make_job(folder, 5, {"lr": "5", "seed": "0"}))
+        return table.read(jobs, folder, "val/loss", direction)
+
+    def test_the_best_first_and_those_without_a_value_last(self, tmp_path: Path) -> None:
+        found = self.make(tmp_path)
+        assert [row.job.number for row in found.rows] == [1, 3, 0, 4, 2, 5]
+        assert found.best is not None and found.best.job.number == 1
+        assert found.rows[-1].status == "NOT STARTED" and found.count("FINISHED") == 4
+
+    def test_the_other_way_round(self, tmp_path: Path) -> None:
+        assert [row.job.number for row in self.make(tmp_path, "max").rows] == [0, 3, 1, 4, 2, 5]
+
+    def test_the_direction_follows_from_the_metric(self) -> None:
+        better = {m: table.direction_of(m, None) for m in ("val/loss", "val/accuracy", "throughput/samples_per_second")}
+        assert list(better.values()) == ["min", "max", "max"]
+        assert table.direction_of("val/loss", "max") == "max"
+
+    def test_seeds_are_gathered_with_a_sample_s_standard_deviation(self, tmp_path: Path) -> None:
+        jobs = [
+            make_job(tmp_path, n, {"lr": lr, "seed": str(n)}, status=status, **{"val/loss": value})
+            for n, (lr, value, status) in enumerate(
+                [
+                    ("1", 1.0, "FINISHED"),
+                    ("1", 3.0, "FINISHED"),
+                    ("1", 9.0, "KILLED"),
+                    ("2", 1.5, "FINISHED"),
+                    ("3", None, "FAILED"),
+                ]
+            )
+        ]
+        found = table.configurations(table.read(jobs, tmp_path, "val/loss", "min"))
+        assert [(c.point["lr"], c.mean, len(c.values)) for c in found] == [("2", 1.5, 1), ("1", 2.0, 2), ("3", None, 0)]
+        assert found[0].std is None and found[1].std == pytest.approx(2**0.5)
+
+    def test_a_nan_is_no_value(self, tmp_path: Path) -> None:
+        job = make_job(tmp_path, 0, {"lr": "1"}, status="FINISHED", **{"val/loss": float("nan")})
+        assert table.read([job], tmp_path, "val/loss", "min").best is None
+
+
+class TestSlots:
+    @pytest.fixture(autouse=True)
+    def machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(slots, "cores", lambda: 8)
+        monkeypatch.setattr(slots, "threads_asked", lambda: None)
+        memory = psutil.virtual_memory()._replace(available=64 << 30)
+        monkeypatch.setattr(slots.psutil, "virtual_memory", lambda: memory)
+
+    @pytest.mark.parametrize(
+        ("wanted", "jobs", "threads", "count", "share"),
+        [
+            ("auto", 100, "auto", 8, 1),
+            ("auto", 3, "auto", 3, 2),
+            ("auto", 100, 4, 2, 4),
+            (2, 100, "auto", 2, 4),
+            (16, 100, "auto", 16, 1),
+            (1, 1, "auto", 1, 8),
+        ],
+    )
+    def test_cores_are_divided(self, wanted: int | str, jobs: int, threads: int | str, count: int, share: int) -> None:
+        made = make_slots(wanted, jobs, [], 1, threads)
+        assert len(made) == count and {slot.threads for slot in made} == {share}
+        assert made[0].environment() == {"OMP_NUM_THREADS": str(share)}
+
+    def test_no_more_jobs_than_fit_into_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        memory = psutil.virtual_memory()._replace(available=3 << 30)
+        monkeypatch.setattr(slots.psutil, "virtual_memory", lambda: memory)
+        assert len(make_slots("auto", 100, [], 1)) == 3
+
+    def test_a_gpu_a_slot(self) -> None:
+        made = make_slots("auto", 100, ["0", "GPU-a"], 2)
+        assert [slot.gpu for slot in made] == ["0", "GPU-a", "0", "GPU-a"] and made[0].threads == 2
+        assert made[1].environment()["CUDA_VISIBLE_DEVICES"] == "GPU-a"
+        with pytest.raises(ConfigError, match=r"write sweep\.jobs=4, or sweep\.jobs_per_gpu=3"):
+            make_slots(5, 100, ["0", "1"], 2)
