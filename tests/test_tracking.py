@@ -603,6 +603,17 @@ def test_four_processes_make_one_fresh_store(tmp_path: Path) -> None:
     assert experiment.artifact_location == (tmp_path / "mlartifacts").as_uri()
 
 
+def test_a_kill_while_the_store_is_made_leaves_none_and_the_next_makes_it(tmp_path: Path) -> None:
+    uri = local_uri(tmp_path)
+    child = Forked([sys.executable, "-c", f"from runner.tracking.store import connect; connect({uri!r})"])
+    wait_for(lambda: [part for part in tmp_path.glob(".*.part") if part.stat().st_size > 0])
+    child.kill()
+    child.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    assert connect(uri).search_experiments()
+    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
+
+
 @pytest.mark.parametrize("damage", ["half a migration", "no database", "another version"])
 def test_an_unusable_store_is_one_sentence_that_says_what_to_do(damage: str, empty_store: Path, tmp_path: Path) -> None:
     file = tmp_path / "mlflow.db"

@@ -88,7 +88,20 @@ def connect(uri: str) -> "MlflowClient":
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     # The client opens the store and migrates its schema at once; processes that race there corrupt it.
     with _locked(file), _explained(file):
+        if not file.exists():
+            _make(uri, file)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _make(uri: str, file: Path) -> None:
+    """Make a SQLite store, whole or not at all: what a kill leaves half of is no store, and cannot be made one."""
+    from mlflow import MlflowClient
+
+    part = file.with_name(f".{file.name}.part")
+    part.unlink(missing_ok=True)  # of a process that was killed here
+    address = uri.replace(str(file), str(part))
+    MlflowClient(tracking_uri=address, registry_uri=address)
+    part.replace(file)
 
 
 def get_or_create_experiment(client: "MlflowClient", uri: str, name: str, artifact_root: str | None) -> str:
