@@ -1,5 +1,6 @@
 """Whole sweeps, with real processes, real signals and a real store."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ from browsing import browsing, counted, curves, links_to, row_of, screenshot, sh
 from conftest import REPOSITORY, Called
 from runner.cli import command
 from runner.sweep import story, warm
+from runner.tracking.folder import claim
 from runner.tracking.pages import TRAINING, run_page
 from runner.tracking.store import connect, local_uri
 from sweeping import (
@@ -514,6 +516,64 @@ class TestKnobs:
         assert runner("-m", f"sweep.resume={folder}").code == 0
         called = runner("-m", f"sweep.resume={folder}", "trainer.epochs=3")
         assert called.code == 2 and "its trainer.epochs is 2, and not 3" in called.err
+
+    def test_a_point_that_differs_in_what_was_fixed_is_told_apart(self, runner: Runner, here: Path) -> None:
+        assert runner("-m", *QUICK, "seed=1,2", "hydra.sweep.dir=a dir").code == 0
+        called = runner("-m", "sweep.resume=a dir", "trainer.epochs=1", "sweep.extend=true")
+        assert called.code == 0 and sorted(ids(called)) == [2, 3], called.err
+        rows = {row["job"]: row for row in table(here / "a dir")["jobs"]}
+        assert [rows[n]["trainer.epochs"] for n in range(4)] == ["2", "2", "1", "1"]
+        assert rows[2]["name"] == "seed=1 epochs=1"
+
+    def test_a_resumed_sweep_goes_by_the_same_metric(self, runner: Runner, here: Path) -> None:
+        assert runner("-m", *QUICK, "seed=1,2", "sweep.metric=test/accuracy", "sweep.jobs=1").code == 0
+        folder = sweep_folder(here)
+        (folder / "plots").mkdir(exist_ok=True)
+        (folder / "plots" / "of-somebody-s.txt").touch()
+        assert runner("-m", f"sweep.resume={folder}").code == 0
+        assert table(folder)["metric"] == "test/accuracy"
+        assert runner("-m", f"sweep.resume={folder}", "sweep.metric=val/loss").code == 0
+        assert table(folder)["metric"] == "val/loss"
+
+    def test_a_job_that_was_finished_by_itself_is_finished(self, runner: Runner, here: Path) -> None:
+        assert runner("-m", *FATED, "model.fate=fine,late", "model.seconds=0.1", "trainer.epochs=10").code == 1
+        folder = sweep_folder(here)
+        assert fates(folder)[1]["status"] == "FAILED" and results(folder)[0]["status"] == "FINISHED"
+        (folder / "0" / "job.json").write_text(json.dumps({"status": "KILLED", "why": "SIGTERM", "seconds": 1.0}))
+        (here / "mended").touch()
+        (here / "fates.py").write_text((here / "fates.py").read_text().replace("> 2:", "> 2e9:"))
+        called = runner("-m", f"sweep.resume={folder}", "sweep.jobs=1")
+        assert called.code == 0 and ids(called) == [1], called.err
+
+    @pytest.mark.parametrize("held", ["at the end", "at the start"])
+    def test_a_folder_that_somebody_holds_costs_its_job_alone(self, runner: Runner, here: Path, held: str) -> None:
+        folder = here / "held"
+        with contextlib.ExitStack() as holding:
+            if held == "at the start":
+                (folder / "1").mkdir(parents=True)
+                holding.enter_context(claim(folder / "1"))
+            else:
+                (folder / "1").mkdir(parents=True)
+                (folder / "1" / "config.yaml").mkdir()  # nothing can be written there
+            called = runner("-m", *QUICK, "seed=1,2,3", f"hydra.sweep.dir={folder}")
+        assert called.code == 1
+        assert {row["job"]: row["status"] for row in table(folder)["jobs"]} == {
+            0: "FINISHED",
+            1: "FAILED",
+            2: "FINISHED",
+        }
+
+    def test_credentials_are_in_no_file_and_a_resume_finds_the_server_again(self, runner: Runner, here: Path) -> None:
+        quick = [argument for argument in QUICK if argument != "tracking=off"]
+        away = ("tracking=server", "tracking.uri=http://ada:s3cret@127.0.0.1:9", "tracking.log_model=false")
+        called = runner("-m", *quick, *away, "seed=1,2")
+        assert called.code == 0 and "s3cret" not in called.err, called.err
+        assert "can't be reached" in called.err and "not all of it is in MLflow yet" in called.err
+        assert not any(b"s3cret" in path.read_bytes() for path in here.rglob("*") if path.is_file())
+        folder = sweep_folder(here)
+        called = runner("-m", f"sweep.resume={folder}")
+        assert called.code == 0 and "2 of 2 jobs are finished already" in called.err
+        assert "http://127.0.0.1:9, experiment runner" in called.err
 
     def test_a_job_with_workers(self, runner: Runner, here: Path) -> None:
         loaded = ("data.in_memory=false", "data.num_workers=0,2")

@@ -36,7 +36,8 @@ class TestFate:
             ({"status": "KILLED"}, "", 143, "exit code 143", ("KILLED", "stopped by a signal")),
             ({"status": "KILLED"}, "error: now", 1, "exit code 1", ("FAILED", "now")),
             ({}, "", -9, "SIGKILL", ("KILLED", "SIGKILL, sent by someone, or by the system for want of memory")),
-            ({"status": "FINISHED"}, "", -11, "SIGSEGV", ("KILLED", "SIGSEGV")),
+            ({}, "", -11, "SIGSEGV", ("KILLED", "SIGSEGV")),
+            ({"status": "FINISHED"}, "", 255, "exit code 255", ("FINISHED", "")),
         ],
     )
     def test_how_a_job_ended(

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,8 +99,8 @@ def make_run_folder(wanted: str, exact: bool, kind: Kind = RUN) -> Path:
 
 
 def short(path: Path) -> str:
-    """A path as a person would type it from here."""
+    """A path as a person would type it from here, quoted where a shell needs it."""
     try:
-        return str(path.relative_to(Path.cwd()))
+        return shlex.quote(str(path.relative_to(Path.cwd())))
     except ValueError:
-        return str(path)
+        return shlex.quote(str(path))

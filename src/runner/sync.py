@@ -15,9 +15,12 @@ from runner.tracking.store import explain
 
 USAGE = "python -m runner.sync [key=value ...]: deliver to MLflow whatever an outage or a kill kept from it."
 OPTIONS = {
-    "run": "a run's folder; without it, every run below the outputs folder that has something undelivered",
+    "run": "a run's folder, or a sweep's; without it, every run below the outputs folder that has something undelivered",
     "tracking.uri": "the store's address, where it needs credentials or has moved",
 }
+
+OF_A_SWEEP = ("[0-9]*", "failed_attempts/*")
+"""Folders in a sweep's."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _sync(options: dict[str, str]) -> int:
-    folders = [_run_folder(options["run"])] if "run" in options else list(_undelivered(outputs_folder()))
+    if "run" in options:
+        folder = _run_folder(options["run"])
+        folders = [folder, *(job for pattern in OF_A_SWEEP for job in sorted(folder.glob(pattern)) if outstanding(job))]
+    else:
+        folders = list(_undelivered(outputs_folder()))
     if not folders:
         _say("nothing to deliver")
     delivered = [_deliver(folder, options.get("tracking.uri")) for folder in folders]
@@ -63,7 +70,8 @@ def _run_folder(value: str) -> Path:
 
 
 def _undelivered(outputs: Path) -> Iterator[Path]:
-    for pattern in ("runs/*", "sweeps/*", "sweeps/*/*", "sweeps/*/failed_attempts/*"):  # a sweep before its jobs
+    of_sweeps = (f"sweeps/*/{pattern}" for pattern in OF_A_SWEEP)
+    for pattern in ("runs/*", "sweeps/*", *of_sweeps):  # a sweep before its jobs, which belong to it
         yield from (folder for folder in sorted(outputs.glob(pattern)) if outstanding(folder))
 
 

@@ -72,6 +72,8 @@ def _build(cfg: Any, problems: list[str]) -> tuple[Built | None, list[str]]:
         x = build.build(without_hydra(cfg), group_choices(cfg), problems)
     except ConfigError as error:
         return None, error.problems
+    except SystemExit as error:  # the user's code may call sys.exit(): the other jobs are checked all the same
+        return None, [f"the code of this job calls sys.exit({error.code}) while it is built"]
     parts = {"train": x.splits.train, "val": x.splits.val, "test": x.splits.test}
     names = ("loss", *x.loss.metrics)
     metrics = [f"{part}/{name}" for part, samples in parts.items() if samples is not None for name in names]

@@ -1,5 +1,6 @@
 """How a job ended, kept in its folder by whoever has watched it: of a process that was killed, nobody else can tell."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from runner.tracking.files import read_json, write_json
 
 NAME = "job.json"
 LAST_LINES = 4
+LOG_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def judge(folder: Path, exit_code: int | None, ended_by: str, seconds: float) ->
     """
     result = result_of(folder)
     status = result.get("status")
-    if exit_code == 0 and status == "FINISHED":
+    if status == "FINISHED":  # written last of all, and taken away when a run begins
         return Fate("FINISHED", "", seconds)
     if exit_code is not None and exit_code < 0:
         memory = ", sent by someone, or by the system for want of memory" if ended_by == "SIGKILL" else ""
@@ -77,8 +79,10 @@ def last_lines(folder: Path) -> list[str]:
 
 
 def log_lines(folder: Path) -> list[str]:
-    """A job's log; nothing if there is none."""
+    """The end of a job's log; nothing if there is none."""
     try:
-        return (folder / "run.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        with (folder / "run.log").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
+            return file.read().decode(errors="replace").splitlines()
     except OSError:
         return []

@@ -56,7 +56,7 @@ def main(task: Task, reports: Connection) -> None:
     except ConfigError as error:  # what was there when all jobs were checked, and is not any more
         print(*(f"error: {problem}" for problem in error.problems), sep="\n", file=sys.stderr)
         code = EXIT_FAILED
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the user's code may call sys.exit()
         traceback.print_exc()
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         code = EXIT_FAILED

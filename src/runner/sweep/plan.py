@@ -11,9 +11,16 @@ from runner.compose import Composer
 from runner.errors import ConfigError
 from runner.schema import show
 from runner.tracking.files import read_json, write_json
+from runner.tracking.uri import strip_credentials
 
 NAME = "sweep.json"
 FORMAT = 1
+
+OF_THE_SWEEP = ("sweep.", "runner.", "tracking.uri=", "hydra.sweep.dir=")
+"""Beginnings of arguments that are about how a sweep runs, and not about what its jobs are."""
+
+OF_ONE_START = ("sweep.resume=", "sweep.extend=", "sweep.dry_run=", "hydra.sweep.dir=")
+"""Beginnings of those that are for one start of it alone."""
 
 ONE_FOR_ALL = ("resume", "resume_mode", "runner", "sweep", "tracking", "hydra")
 """Keys, and groups of keys, that a sweep has once."""
@@ -51,20 +58,23 @@ class Plan:
     Attributes:
         axes: the values, or the interval, of each varied key, in words.
         jobs: in the order of their numbers.
+        note: what a person should know of them.
     """
 
     axes: dict[str, str]
     jobs: list[Job]
+    note: str = ""
 
     def save(self, folder: Path, arguments: Sequence[str], config: Mapping[str, str | None]) -> None:
-        """Keep it in the sweep's folder.
+        """Keep it in the sweep's folder, without credentials, and what it is to be gone on with.
 
         Args:
             folder: the sweep's.
             arguments: of the command line that it was made from.
             config: where its configs are: `config_path`, `config_name` and `config_dir`.
         """
-        content = {"format": FORMAT, "arguments": list(arguments), "config": dict(config), "axes": self.axes}
+        kept = [_without_credentials(text) for text in arguments if not plain_key(text).startswith(OF_ONE_START)]
+        content = {"format": FORMAT, "arguments": kept, "config": dict(config), "axes": self.axes}
         write_json(folder / NAME, content | {"jobs": [asdict(job) for job in self.jobs]})
 
 
@@ -82,6 +92,21 @@ def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
         raise ConfigError(f"{folder} is no sweep's folder: there is no {NAME} in it that can be read") from error
 
 
+def _without_credentials(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    return f"{key}={strip_credentials(value)}" if plain_key(key) == "tracking.uri" else argument
+
+
+def is_of_the_sweep(argument: str) -> bool:
+    """Whether an argument says nothing of what the jobs are."""
+    return plain_key(argument).startswith(OF_THE_SWEEP)
+
+
+def plain_key(argument: str) -> str:
+    """An argument without the signs before its key."""
+    return argument.lstrip("+~")
+
+
 def split(made: Composer, arguments: Sequence[str], params: Mapping[str, str]) -> tuple[list[str], dict[str, Override]]:
     """Tell what is the same for all jobs from what is varied.
 
@@ -91,7 +116,7 @@ def split(made: Composer, arguments: Sequence[str], params: Mapping[str, str]) -
         params: axes that the config itself names.
 
     Returns:
-        The arguments that all jobs have, and the axes by key.
+        The arguments that all jobs have, but for those about the sweep, and the axes by key.
 
     Raises:
         ConfigError: an axis is one that a sweep has once.
@@ -104,7 +129,7 @@ def split(made: Composer, arguments: Sequence[str], params: Mapping[str, str]) -
     for text in texts:
         override = made.parse(text)
         if not override.is_sweep_override():
-            fixed.append(text)
+            fixed += [] if is_of_the_sweep(text) else [text]
         elif override.key_or_group.partition(".")[0].partition("/")[0] in ONE_FOR_ALL:
             if override.key_or_group in ("tracking.log_model", "tracking.log_checkpoints", "tracking.run_name"):
                 axes[text.partition("=")[0]] = override
@@ -139,19 +164,15 @@ def make_jobs(fixed: Sequence[str], keys: Sequence[str], points: Iterable[Sequen
         name = " ".join(f"{names[key]}={_unquoted(point[key])}" for key in varied)
         overrides = (*fixed, *(f"{key}={value}" for key, value in point.items()))
         jobs.append(
-            Job(number, name or f"job {number}", {_plain(key): value for key, value in point.items()}, overrides)
+            Job(number, name or f"job {number}", {plain_key(key): value for key, value in point.items()}, overrides)
         )
     return jobs
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
     """What a person calls each key: `lr` for `optimizer.lr`, unless another key ends in it."""
-    leaves = [_plain(key).rpartition(".")[2] for key in keys]
-    return {key: leaf if leaves.count(leaf) == 1 else _plain(key) for key, leaf in zip(keys, leaves, strict=True)}
-
-
-def _plain(key: str) -> str:
-    return key.lstrip("+~")
+    leaves = [plain_key(key).rpartition(".")[2] for key in keys]
+    return {key: leaf if leaves.count(leaf) == 1 else plain_key(key) for key, leaf in zip(keys, leaves, strict=True)}
 
 
 def _unquoted(value: str) -> str:
@@ -192,16 +213,18 @@ def _cut(text: str) -> str:
     return text if len(text) <= MOST_WORDS else f"{text[:MOST_WORDS]}..."
 
 
-def extended(saved: Plan, wanted: Plan, new: Sequence[Job]) -> Plan:
-    """The saved plan and the new points behind it, numbered on; names are as what now differs asks for."""
-    keys = list(dict.fromkeys(key for job in (*saved.jobs, *new) for key in job.point))
-    jobs = []
-    for number, job in enumerate([*saved.jobs, *new]):
-        kept = job.name if number < len(saved.jobs) else _name(job.point, keys)
-        jobs.append(Job(number, kept, job.point, job.overrides))
-    return Plan(wanted.axes | {key: axis for key, axis in saved.axes.items() if key not in wanted.axes}, jobs)
-
-
-def _name(point: Point, keys: Sequence[str]) -> str:
-    names = short_names(keys)
-    return " ".join(f"{names[key]}={_unquoted(point[key])}" for key in keys if key in point)
+def extended(made: Composer, saved: Plan, wanted: Plan, new: Sequence[Job]) -> Plan:
+    """The saved plan and the new points behind it, numbered on; what now differs is an axis, and in the new names."""
+    jobs = [*saved.jobs, *new]
+    points = [canonical(made, job) for job in jobs]
+    keys = dict.fromkeys(key for job in jobs for key in job.point)
+    keys |= dict.fromkeys(key for point in points for key in point)
+    varied = [key for key in keys if len({point.get(key) for point in points}) > 1]
+    axes = {key: ",".join(dict.fromkeys(point[key] for point in points if key in point)) for key in varied}
+    names = short_names(varied)
+    made_anew = []
+    for number, (job, point) in enumerate(zip(jobs, points, strict=True)):
+        values = {key: job.point.get(key, point.get(key, "")) for key in varied}
+        name = " ".join(f"{names[key]}={_unquoted(value)}" for key, value in values.items() if value)
+        made_anew.append(Job(number, job.name if number < len(saved.jobs) else name, values, job.overrides))
+    return Plan(axes, made_anew)

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Protocol
 
+from runner.errors import ConfigError, first_line
 from runner.stopping import Stop
 from runner.sweep import warm
 from runner.sweep.fate import Fate, judge
@@ -94,11 +95,13 @@ class Pool:
                 if not self._running:
                     return
                 self._wait()
-        except KeyboardInterrupt:
+        except BaseException as error:
             for running in self._running:
                 _kill(running.process)
             while self._running:
                 self._wait()
+            if not isinstance(error, KeyboardInterrupt):
+                raise
 
     @property
     def _ending(self) -> str | None:
@@ -108,8 +111,14 @@ class Pool:
         return self._failed if self._stop_on_failure else None
 
     def _start(self, job: Job) -> None:
-        slot = self._free.pop(0)
-        task = self._prepare(job, slot)
+        slot = self._free[0]
+        try:
+            task = self._prepare(job, slot)
+        except (ConfigError, OSError) as error:  # its folder is in use, the disk is full
+            self._watcher.started(job, slot)
+            self._over(job, Fate("FAILED", first_line(error), 0.0))
+            return
+        self._free.remove(slot)
         reports, theirs = warm.pipe()
         process = warm.process("runner.sweep.job:main", task, theirs)
         process.start()
@@ -157,17 +166,20 @@ class Pool:
         code = running.process.exitcode
         _kill_group(running.process)  # what it may have left behind: workers of a loader, say
         running.process.join()
+        self._running.remove(running)
         running.process.close()
         running.reports.close()
-        self._running.remove(running)
         self._free.append(running.slot)
         self._free.sort(key=lambda slot: slot.number)
         fate = judge(running.task.folder, code, warm.ended_by(code), seconds)
         if running.asked_to_end is not None and fate.status != "FINISHED":
             fate = Fate("KILLED", running.asked_to_end, seconds, wanted=self._ending is not None)
+        self._over(running.job, fate)
+
+    def _over(self, job: Job, fate: Fate) -> None:
         if fate.status != "FINISHED" and self._failed is None:
-            self._failed = f"stopped, as job {running.job.number} did not finish (sweep.on_failure=stop)"
-        self._watcher.ended(running.job, fate)
+            self._failed = f"stopped, as job {job.number} did not finish (sweep.on_failure=stop)"
+        self._watcher.ended(job, fate)
 
 
 def _kill(process: ForkServerProcess) -> None:

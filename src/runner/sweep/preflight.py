@@ -16,12 +16,15 @@ SHOWN_JOBS = 4
 """Numbers of jobs that a sentence lists."""
 
 
-def compose(made: Composer, jobs: Sequence[Job]) -> tuple[dict[int, DictConfig], dict[int, list[str]]]:
+def compose(
+    made: Composer, jobs: Sequence[Job], of_the_sweep: Sequence[str] = ()
+) -> tuple[dict[int, DictConfig], dict[int, list[str]]]:
     """Compose every job.
 
     Args:
         made: the composer.
         jobs: those to run.
+        of_the_sweep: arguments that every job is composed with, and that are not its own.
 
     Returns:
         The configs, with Hydra's node, and the problems, both by the number of the job.
@@ -34,13 +37,13 @@ def compose(made: Composer, jobs: Sequence[Job]) -> tuple[dict[int, DictConfig],
         values = [text for text in job.overrides if text in varied and made.is_value(text)]
         rest = tuple(text for text in job.overrides if text not in values)
         if rest not in bases:
-            base, found = made.compose(rest)
+            base, found = made.compose([*of_the_sweep, *rest])
             bases[rest] = None if found else base
         base = bases[rest]
         cfg = made.with_values(base, values) if base is not None else None
         found = []
         if cfg is None:
-            cfg, found = made.compose(job.overrides)
+            cfg, found = made.compose([*of_the_sweep, *job.overrides])
         problems[job.number] = found
         if cfg is None:
             continue

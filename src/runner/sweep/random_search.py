@@ -55,7 +55,8 @@ def plan(made: Composer, arguments: Sequence[str], params: Mapping[str, str], n_
         if len(points) == n_trials:
             break
     jobs = make_jobs(fixed, list(draws), points)
-    return Plan({key.lstrip("+"): override.get_value_string() for key, override in axes.items()}, jobs)
+    fewer = f"{len(jobs)} of {n_trials} trials: there are no more combinations" if len(jobs) < n_trials else ""
+    return Plan({key.lstrip("+"): override.get_value_string() for key, override in axes.items()}, jobs, fewer)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """How MLflow is told of a sweep: a parent run, a child run a job, and one process that delivers them all."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -219,5 +220,6 @@ def draw(rows: Sequence[Row], metric: str, folder: Path) -> Path | None:
     drawn = draw_sweep(compared, file, metric)
     if drawn is None:
         file.unlink(missing_ok=True)  # of before it was resumed
-        file.parent.rmdir()
+        with suppress(OSError):  # somebody keeps something there
+            file.parent.rmdir()
     return drawn

@@ -13,10 +13,12 @@ from omegaconf import DictConfig, read_write
 
 from runner import console
 from runner.console import duration, shown
+from runner.errors import ConfigError, first_line
 from runner.folders import short
 from runner.options import EXIT_FAILED, EXIT_SIGNAL
 from runner.settings import SweepSettings
 from runner.stopping import Stop
+from runner.sweep import fate as fates
 from runner.sweep import saved, table
 from runner.sweep.display import Display
 from runner.sweep.fate import Fate
@@ -88,34 +90,40 @@ class Sweep:
         Returns:
             The exit code.
         """
-        ready, settings = self.ready, self.ready.settings
         log_file = console.open_log(self.folder / "run.log")
-        started = time.monotonic()
         try:
             with self.stop.listening():
                 self._head()
-                pool = Pool(
-                    ready.slots, self.prepare, self, self.stop, settings.job_timeout, settings.on_failure == "stop"
-                )
                 started = time.monotonic()
                 try:
-                    pool.run(iter(self.left))
-                finally:
-                    self.display.close()
-                    seconds = time.monotonic() - started
-                    direction = table.direction_of(ready.metric, settings.direction)
-                    result = table.read(ready.plan.jobs, self.folder, ready.metric, direction)
-                    self._report(result, seconds)
+                    self._pool().run(iter(self.left))
+                except Exception as error:  # of the sweep's own: what has been measured is told all the same
+                    log.error("error: %s: %s", type(error).__name__, first_line(error))
+                    log.debug("", exc_info=True)
+                self.display.close()
+                return self._close(time.monotonic() - started)
         finally:
             console.close_log(log_file)
+
+    def _pool(self) -> Pool:
+        settings = self.ready.settings
+        stop_on_failure = settings.on_failure == "stop"
+        return Pool(self.ready.slots, self.prepare, self, self.stop, settings.job_timeout, stop_on_failure)
+
+    def _close(self, seconds: float) -> int:
+        """Tell what came of the jobs, to the person and to MLflow; the exit code."""
+        ready = self.ready
+        direction = table.direction_of(ready.metric, ready.settings.direction)
+        result = table.read(ready.plan.jobs, self.folder, ready.metric, direction)
         complete = result.count("FINISHED") == len(result.rows)
+        stopped = self.stop.requested and not complete
+        self._report(result, seconds)
         if self.record is not None:
-            status = "KILLED" if self.stop.requested else "FINISHED" if complete else "FAILED"
-            self.record.end(status, result, seconds)
-            stopped = DELIVERY_SECONDS_STOPPED if self.stop.requested else DELIVERY_SECONDS
-            if not self.record.close(stopped):
-                log.warning("not all of it is in MLflow yet; deliver the rest by: python -m runner.sync")
-        if self.stop.requested:
+            self.record.end("KILLED" if stopped else "FINISHED" if complete else "FAILED", result, seconds)
+            if not self.record.close(DELIVERY_SECONDS_STOPPED if stopped else DELIVERY_SECONDS):
+                rest = f"python -m runner.sync run={short(self.folder)}"
+                log.warning("not all of it is in MLflow yet; deliver the rest by: %s", rest)
+        if stopped:
             return EXIT_SIGNAL + self.stop.signal
         return 0 if complete else EXIT_FAILED
 
@@ -127,6 +135,7 @@ class Sweep:
             if self.record is not None:
                 self.record.put_aside(moved)
         folder.mkdir(exist_ok=True)
+        (folder / fates.NAME).unlink(missing_ok=True)
         if self.record is not None:
             self.record.announce(job, folder)
         config = self.ready.configs[job.number]
@@ -137,7 +146,7 @@ class Sweep:
             None if course is Course.GO_ON else pickle.dumps(config),
             where=str(Path.cwd()),
             environment=dict(os.environ) | slot.environment(),
-            uri=self.ready.config.tracking.uri,
+            uri=config.tracking.uri,
             config_path=self.ready.options["config_path"],
             config_dir=self.ready.options["config_dir"],
         )
@@ -153,9 +162,12 @@ class Sweep:
     def ended(self, job: Job, fate: Fate) -> None:
         """A job is over: keep its fate, see that MLflow is told, and show it."""
         folder = self.folder / str(job.number)
-        fate.save(folder, job.name)
-        if self.record is not None:
-            self.record.job_ended(folder, fate)
+        try:
+            fate.save(folder, job.name)
+            if self.record is not None:
+                self.record.job_ended(folder, fate)
+        except (ConfigError, OSError) as error:  # somebody has the folder, or the disk is full: the others go on
+            log.warning("job %d: its end is not recorded: %s", job.number, first_line(error))
         self.display.ended(job, fate)
 
     def tick(self) -> None:
@@ -180,13 +192,13 @@ class Sweep:
 
     def _report(self, result: Table, seconds: float) -> None:
         """Print the table, and where everything lies."""
-        files = write_files(result, self.folder)
         for lines in (table.configurations_to_text(result), table.to_text(result)):
             if lines:
                 log.info("")
             for line in lines:
                 log.info(line)
         log.info("")
+        files = self._write(result)
         if best := result.best:
             value = shown(result.metric, best.value or 0.0).strip()
             log.info("best       job %d (%s): %s %s", best.job.number, best.job.name, result.metric, value)
@@ -198,10 +210,20 @@ class Sweep:
         if result.count("FINISHED") < len(result.rows):
             log.info("go on      python -m runner --multirun sweep.resume=%s", short(self.folder))
 
+    def _write(self, result: Table) -> list[str]:
+        """Write the table and draw it; what cannot be, costs a warning."""
+        try:
+            return write_files(result, self.folder)
+        except Exception as error:  # a full disk, and whatever matplotlib raises
+            log.warning("not all of the table is written: %s: %s", type(error).__name__, first_line(error))
+            log.debug("", exc_info=True)
+            return []
+
     def _time(self, each: Sequence[float], seconds: float) -> None:
         """How long it took, and how long it would have taken without slots."""
         if not each:
             return
         total = sum(each)
         gain = f"; one after the other the same seconds add up to {duration(total)} ({total / seconds:.1f} times)"
-        log.info("time       %d jobs in %s%s", len(each), duration(seconds), gain if len(self.ready.slots) > 1 else "")
+        jobs = f"{len(each)} job{'s' * (len(each) > 1)}"
+        log.info("time       %s in %s%s", jobs, duration(seconds), gain if len(self.ready.slots) > 1 else "")

@@ -54,7 +54,8 @@ def sweep(
     settings = OmegaConf.to_object(config.sweep)
     assert isinstance(settings, SweepSettings)
     console.set_up(bool(config.runner.quiet))
-    before = saved.find(settings.resume, config.tracking.uri) if settings.resume is not None else None
+    uri = None if OmegaConf.is_missing(config.tracking, "uri") else config.tracking.uri
+    before = saved.find(settings.resume, uri) if settings.resume is not None else None
     plan = planned(made, arguments) if before is None else resumed(made, before, arguments, planned, settings.extend)
     exact_folder = typed_value(arguments, "hydra.sweep.dir") is not None
     wanted = str(config.hydra.sweep.dir)
@@ -64,16 +65,19 @@ def sweep(
     warm.start(targets, saves_models=bool(config.tracking.log_model))
     with ExitStack() as closing:
         delivery = None
-        if tracked and not settings.dry_run:
-            delivery = DeliveryProcess(config.tracking.uri)
+        if tracked and not settings.dry_run and not problems:
+            delivery = DeliveryProcess(uri)
             closing.callback(delivery.close, 0.0)
         if before is not None:
             closing.enter_context(claim(before))
             saved.wait_for_orphans([before / str(job.number) for job in plan.jobs])
         courses = {job.number: saved.course_of(before / str(job.number)) if before else Course.NEW for job in plan.jobs}
         with console.waiting(f"checking {len(plan.jobs)} jobs ..."):
-            ready = check(made, config, settings, plan, courses, problems)
+            of_the_sweep = [text for text in arguments if plans.is_of_the_sweep(text)]
+            ready = check(made, config, settings, plan, courses, of_the_sweep, problems)
         log.info("sweep      %s", words(plan))
+        if plan.note:
+            log.info("           %s", plan.note)
         if settings.dry_run:
             for line in listed(ready):
                 log.info(line)
@@ -81,13 +85,8 @@ def sweep(
         folder = before or folders.make_run_folder(wanted, exact_folder, folders.SWEEP)
         if before is None:
             closing.enter_context(claim(folder))
-        plan.save(folder, [text for text in arguments if not is_ours(text)], made.options)
+        plan.save(folder, arguments, made.options)
         return Sweep(folder, ready, delivery).run()
-
-
-def is_ours(argument: str) -> bool:
-    """Whether an argument is about how a sweep runs, and not about what its jobs are."""
-    return argument.lstrip("+~").startswith(("sweep.", "runner.", "tracking.uri=", "hydra.sweep.dir="))
 
 
 def resumed(made: Composer, folder: Path, arguments: Sequence[str], planned: Planned, extend: bool) -> Plan:
@@ -97,14 +96,14 @@ def resumed(made: Composer, folder: Path, arguments: Sequence[str], planned: Pla
         ConfigError: other jobs were asked for; the difference is named.
     """
     kept, begun_with, _ = plans.load(folder)
-    if all(text in begun_with or is_ours(text) for text in arguments):
+    if all(text in begun_with or plans.is_of_the_sweep(text) for text in arguments):
         return kept
     wanted = planned(made, arguments)
     new, missing = plans.difference(made, kept, wanted)
     if not new and not missing:
         return kept
     if extend:
-        return plans.extended(kept, wanted, new)
+        return plans.extended(made, kept, wanted, new)
     raise ConfigError(
         f"sweep.resume={short(folder)}: {plans.in_words(made, kept, wanted)}: leave that out to go on with its"
         f" {len(kept.jobs)} jobs, or write sweep.extend=true to add {len(new)}"
@@ -117,6 +116,7 @@ def check(
     settings: SweepSettings,
     plan: Plan,
     courses: Mapping[int, Course],
+    of_the_sweep: Sequence[str],
     problems: Sequence[str],
 ) -> Ready:
     """Compose and build everything that the jobs need, and divide the machine among them.
@@ -128,7 +128,7 @@ def check(
     checked = left or plan.jobs[:1]  # of a sweep that has finished, what tells by which metric
     if problems:  # it will not start: enough to see the other mistakes, each composed for seconds otherwise
         checked = preflight.one_by_one(checked)
-    configs, found = preflight.compose(made, checked)
+    configs, found = preflight.compose(made, checked, of_the_sweep)
     found = {number: list(dict.fromkeys([*problems, *of_job])) for number, of_job in found.items()}
     built = preflight.check(checked, configs, found)
     metric = judged_by(settings, list(built.values()))

@@ -127,8 +127,8 @@ def read(jobs: Sequence[Job], folder: Path, metric: str, direction: str) -> Tabl
 def read_row(job: Job, folder: Path, metric: str) -> Row:
     """Read what one job has left."""
     result, fate = result_of(folder), fate_of(folder)
-    status = result.get("status") or (fate.status if fate else None)
-    if fate is not None and fate.status != "FINISHED":
+    status = result.get("status")
+    if fate is not None and status != "FINISHED":  # the result is the job's own, and it would not be there again
         status = fate.status
     if status is None:
         begun = (folder / "config.yaml").exists()
@@ -139,7 +139,7 @@ def read_row(job: Job, folder: Path, metric: str) -> Row:
         job,
         folder,
         status,
-        why=(fate.why if fate else "") or result.get("error", ""),
+        why="" if status == "FINISHED" else (fate.why if fate else "") or result.get("error", ""),
         value=value,
         epoch=result.get("best_epoch") or None,
         seconds=fate.seconds if fate else None,

@@ -41,6 +41,9 @@ PRELOAD_TO_SAVE_MODELS = [
 PRELOAD_FOR_TARGETS = {"runner.data.digits.": "sklearn.datasets", "runner.model.vision.": "torchvision.models"}
 """What is imported for objects that the jobs are made of; the first characters of their `_target_`."""
 
+LOST = 255
+"""What multiprocessing gives as the exit code of a process whose server cannot be asked any more."""
+
 _context = multiprocessing.get_context("forkserver")
 
 
@@ -137,4 +140,5 @@ def ended_by(exit_code: int | None) -> str:
             return signal.Signals(-exit_code).name
         except ValueError:
             return f"signal {-exit_code}"
-    return f"exit code {exit_code}"
+    gone = ", the process that starts the jobs is gone" if exit_code == LOST else ""
+    return f"exit code {exit_code}{gone}"

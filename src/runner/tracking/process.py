@@ -56,6 +56,7 @@ class DeliveryProcess:
         self._experiment_id: str | None = None
         self._settled = threading.Event()
         self._last_delivered = 0.0
+        self._lost = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "runner.tracking.process"],
             stdin=subprocess.PIPE,
@@ -73,9 +74,13 @@ class DeliveryProcess:
         The first thing is to connect and create the run.
         """
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it is gone: what is in the folder can be delivered later
+        try:
             self._process.stdin.write(f"{folder}\n")
             self._process.stdin.flush()
+        except OSError:
+            if not self._lost:
+                self._lost = True
+                log.warning("the process that tells MLflow is gone; afterwards do: python -m runner.sync")
 
     def settle(self, timeout: float) -> None:
         """Wait until it has connected, or failed to: from then on it needs next to nothing of the machine."""
