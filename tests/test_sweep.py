@@ -22,6 +22,8 @@ import pytest
 
 from browsing import browsing, counted, curves, links_to, row_of, screenshot, shown, visible, visiting
 from conftest import REPOSITORY, Called
+from delivered import copy_store
+from runner import sync
 from runner.cli import command
 from runner.sweep import story, warm
 from runner.tracking.folder import claim
@@ -563,7 +565,9 @@ class TestKnobs:
             2: "FINISHED",
         }
 
-    def test_credentials_are_in_no_file_and_a_resume_finds_the_server_again(self, runner: Runner, here: Path) -> None:
+    def test_credentials_are_in_no_file_and_what_a_server_missed_it_gets_later(
+        self, runner: Runner, here: Path, empty_store: Path
+    ) -> None:
         quick = [argument for argument in QUICK if argument != "tracking=off"]
         away = ("tracking=server", "tracking.uri=http://ada:s3cret@127.0.0.1:9", "tracking.log_model=false")
         called = runner("-m", *quick, *away, "seed=1,2")
@@ -574,6 +578,20 @@ class TestKnobs:
         called = runner("-m", f"sweep.resume={folder}")
         assert called.code == 0 and "2 of 2 jobs are finished already" in called.err
         assert "http://127.0.0.1:9, experiment runner" in called.err
+
+        # When there is a store at last, the sweep's own run names its jobs' runs too.
+        uri = copy_store(empty_store, here / "later")
+        assert sync.main([f"run={folder}", f"tracking.uri={uri}"]) == 0
+        client = connect(uri)
+        experiment = client.get_experiment_by_name("runner")
+        runs = client.search_runs([experiment.experiment_id])
+        (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+        children = {run.info.run_id for run in runs} - {parent.info.run_id}
+        assert len(children) == 2 and {run.info.status for run in runs} == {"FINISHED"}
+        assert parent.data.tags["runner.best_run_id"] in children
+        assert parent.data.tags["runner.best_run_id"] in parent.data.tags["mlflow.note.content"]
+        assert {row["run_id"] for row in table(folder)["jobs"]} == children
+        assert any(key.startswith("mlflow.sharedViewState.") for key in experiment.tags)
 
     def test_a_job_with_workers(self, runner: Runner, here: Path) -> None:
         loaded = ("data.in_memory=false", "data.num_workers=0,2")

@@ -8,6 +8,7 @@ from runner.errors import ConfigError
 from runner.folders import outputs as outputs_folder
 from runner.folders import short
 from runner.options import command
+from runner.sweep.record import complete
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.folder import claim, owned
 from runner.tracking.manifest import FOLDER, NAME, Manifest, mark_killed
@@ -15,7 +16,7 @@ from runner.tracking.store import explain
 
 USAGE = "python -m runner.sync [key=value ...]: deliver to MLflow whatever an outage or a kill kept from it."
 OPTIONS = {
-    "run": "a run's folder, or a sweep's; without it, every run below the outputs folder that has something undelivered",
+    "run": "a run's folder, or a sweep's; without it, all below the outputs folder that have something undelivered",
     "tracking.uri": "the store's address, where it needs credentials or has moved",
 }
 
@@ -40,8 +41,27 @@ def _sync(options: dict[str, str]) -> int:
         folders = list(_undelivered(outputs_folder()))
     if not folders:
         _say("nothing to deliver")
-    delivered = [_deliver(folder, options.get("tracking.uri")) for folder in folders]
-    return 0 if all(delivered) else 1
+    uri = options.get("tracking.uri")
+    delivered = [_deliver(folder, uri) for folder in folders]
+    sweeps = dict.fromkeys(place for folder in folders for place in (folder, *folder.parents[:2]) if _is_sweep(place))
+    return 0 if all([*delivered, *(_complete(folder, uri) for folder in sweeps)]) else 1
+
+
+def _is_sweep(folder: Path) -> bool:
+    return (folder / "sweep.json").is_file() and (folder / FOLDER / NAME).is_file()
+
+
+def _complete(folder: Path, uri: str | None) -> bool:
+    """Have a sweep's own run name its jobs' runs, which were only made now."""
+    if owned(folder):
+        return True
+    try:
+        with claim(folder):
+            complete(folder)
+            return Delivery(folder, uri).step()
+    except Exception as error:
+        _say(f"{short(folder.absolute())}: not complete: {explain(error)}")
+        return False
 
 
 def _deliver(folder: Path, uri: str | None) -> bool:

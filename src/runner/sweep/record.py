@@ -11,6 +11,7 @@ from runner.comparison import compare
 from runner.comparison_runs import from_folder
 from runner.console import shown
 from runner.folders import outputs
+from runner.sweep import plan as plans
 from runner.sweep import table as tables
 from runner.sweep.fate import Fate
 from runner.sweep.links import links
@@ -18,6 +19,7 @@ from runner.sweep.plan import Job, Plan
 from runner.sweep.table import Row, Table
 from runner.tracking.deliver import outstanding
 from runner.tracking.environment import git_tags
+from runner.tracking.files import read_json
 from runner.tracking.folder import claim
 from runner.tracking.manifest import FOLDER, NAME, Manifest, mark_killed
 from runner.tracking.pages import run_page, view
@@ -146,27 +148,46 @@ class Record:
 
     def end(self, status: str, table: Table, seconds: float) -> None:
         """Tell how the sweep ended, and which job is the best; the files of its folder must be written by now."""
-        tags = {f"runner.{name.lower()}": str(table.count(name)) for name in ("FINISHED", "FAILED", "KILLED")}
-        tags |= {"runner.seconds": f"{seconds:.1f}", "runner.metric": table.metric}
-        tags["mlflow.note.content"] = note(table, self.folder)
-        if best := table.best:
-            tags |= {
-                "runner.best_job": str(best.job.number),
-                "runner.best_name": best.job.name,
-                "runner.best_value": str(best.value),
-                "runner.best_run_id": best.run_id or "",
-            }
-        self._manifest.tags.update(tags)
-        if self.run_id is not None:
-            name, start, ascending = self._manifest.run_name, self._manifest.start_time, table.direction == "min"
-            stored = view(self._manifest.key, name, start, self.run_id, table.metric, ascending, self._axes)
-            self._manifest.experiment_tags.update([stored])
+        self._manifest.tags["runner.seconds"] = f"{seconds:.1f}"
+        _describe(self._manifest, table, self.folder, self._axes)
         self._manifest = self._manifest.ended(status)
         self._manifest.save(self.folder)
 
     def close(self, seconds: float) -> bool:
         """Wait for the delivery to finish; whether MLflow has everything."""
         return self._delivery.close(seconds)
+
+
+def _describe(manifest: Manifest, table: Table, folder: Path, axes: Sequence[str]) -> None:
+    """Say in a sweep's manifest what came of it, as far as the ids of the runs are known."""
+    tags = {f"runner.{name.lower()}": str(table.count(name)) for name in ("FINISHED", "FAILED", "KILLED")}
+    tags |= {"runner.metric": table.metric, "mlflow.note.content": note(table, folder)}
+    if best := table.best:
+        tags |= {
+            "runner.best_job": str(best.job.number),
+            "runner.best_name": best.job.name,
+            "runner.best_value": str(best.value),
+            "runner.best_run_id": best.run_id or "",
+        }
+    manifest.tags.update(tags)
+    parent = State.load(folder).run_id
+    if parent is not None:
+        name, start, ascending = manifest.run_name, manifest.start_time, table.direction == "min"
+        stored = view(manifest.key, name, start, parent, table.metric, ascending, axes)
+        manifest.experiment_tags.update([stored])
+
+
+def complete(folder: Path) -> None:
+    """Name what was not known when a sweep ended, as the store was away: the ids of its runs, and the links to them."""
+    plan, _, _ = plans.load(folder)
+    before = read_json(folder / "jobs.json")
+    if not before:  # it was killed: a resume tells what comes of it
+        return
+    table = tables.read(plan.jobs, folder, before["metric"], before["direction"])
+    write_table(table, folder)
+    manifest = Manifest.load(folder)
+    _describe(manifest, table, folder, list(plan.axes))
+    manifest.save(folder)
 
 
 def note(table: Table, folder: Path) -> str:
@@ -204,10 +225,15 @@ def write_files(table: Table, folder: Path) -> list[str]:
     Returns:
         The names of the files in the folder.
     """
-    (folder / "jobs.csv").write_text(tables.to_csv(table), encoding="utf-8")
-    (folder / "jobs.json").write_text(tables.to_json(table), encoding="utf-8")
+    write_table(table, folder)
     picture = draw(sorted(table.rows, key=lambda row: row.job.number), table.metric, folder)
     return ["jobs.csv", "jobs.json", *([picture.relative_to(folder).as_posix()] if picture else [])]
+
+
+def write_table(table: Table, folder: Path) -> None:
+    """Write the table as CSV and JSON."""
+    (folder / "jobs.csv").write_text(tables.to_csv(table), encoding="utf-8")
+    (folder / "jobs.json").write_text(tables.to_json(table), encoding="utf-8")
 
 
 def draw(rows: Sequence[Row], metric: str, folder: Path) -> Path | None:
