@@ -206,6 +206,11 @@ class TestProblems:
         jobs = self.jobs(made).jobs
         assert explain(jobs, {7: ["no"]}) == ["job 7 (lr=-1 model=cnnn batch_size=16): no"]
 
+    def test_several_values_that_are_wrong_in_the_same_way(self, made: Composer) -> None:
+        jobs = grid.plan(made, ["experiment=a,b,c", "seed=1,2"], {}).jobs
+        found = {job.number: ["no data"] for job in jobs if job.point["experiment"] != "b"}
+        assert explain(jobs, found) == ["jobs 0, 1, 4, 5 (experiment=a,c): no data"]
+
     def test_a_problem_that_no_value_tells(self, made: Composer) -> None:
         jobs = self.jobs(made).jobs
         assert explain(jobs, {0: ["no"], 7: ["no"]}) == ["jobs 0, 7: no"]

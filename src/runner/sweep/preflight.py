@@ -101,12 +101,19 @@ def explain(jobs: Sequence[Job], found: Mapping[int, Sequence[str]]) -> list[str
 
 
 def causing(jobs: Sequence[Job], concerned: Sequence[Job]) -> str:
-    """The values that all concerned jobs have, and no other job has all of; empty if there are none."""
+    """The values that all concerned jobs have, and no other job has all of; or those that they alone have.
+
+    Empty if there are none.
+    """
     shared = set(concerned[0].point.items()).intersection(*(job.point.items() for job in concerned))
     others = [set(job.point.items()) for job in jobs if job not in concerned]
     alone = [pair for pair in shared if not any(pair in point for point in others)]
-    if not alone and any(shared <= point for point in others):
-        return ""
     names = short_names(list(concerned[0].point))
+    if not alone and any(shared <= point for point in others):
+        values = {key: {job.point[key]: None for job in concerned} for key in names}
+        theirs = {key: {job.point[key] for job in jobs if job not in concerned} for key in names}
+        return " ".join(
+            f"{names[key]}={','.join(values[key])}" for key in names if not theirs[key] & values[key].keys()
+        )
     told = dict(alone or shared)
     return " ".join(f"{names[key]}={told[key]}" for key in concerned[0].point if key in told)
