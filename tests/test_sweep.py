@@ -521,6 +521,8 @@ class TestKnobs:
 
     def test_a_point_that_differs_in_what_was_fixed_is_told_apart(self, runner: Runner, here: Path) -> None:
         assert runner("-m", *QUICK, "seed=1,2", "hydra.sweep.dir=a dir").code == 0
+        assert runner("-m", *FATED, "model.fate=fine,raises", "hydra.sweep.dir=b dir").code == 1
+        assert "--multirun sweep.resume='b dir'\n" in runner("-m", "sweep.resume=b dir").err, "as a shell takes it"
         called = runner("-m", "sweep.resume=a dir", "trainer.epochs=1", "sweep.extend=true")
         assert called.code == 0 and sorted(ids(called)) == [2, 3], called.err
         rows = {row["job"]: row for row in table(here / "a dir")["jobs"]}

@@ -99,8 +99,13 @@ def make_run_folder(wanted: str, exact: bool, kind: Kind = RUN) -> Path:
 
 
 def short(path: Path) -> str:
-    """A path as a person would type it from here, quoted where a shell needs it."""
+    """A path as a person would write it here."""
     try:
-        return shlex.quote(str(path.relative_to(Path.cwd())))
+        return str(path.relative_to(Path.cwd()))
     except ValueError:
-        return shlex.quote(str(path))
+        return str(path)
+
+
+def typed(path: Path) -> str:
+    """A path as a part of a command, quoted where a shell needs it."""
+    return shlex.quote(short(path))

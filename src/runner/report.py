@@ -11,7 +11,7 @@ from .build import Experiment
 from .console import duration, shown
 from .data.splits import size
 from .errors import first_line
-from .folders import short
+from .folders import short, typed
 from .model.probe import parameter_count
 from .predictions import Predictions, raw_images
 from .tracking.journal import read
@@ -134,7 +134,7 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
         log.info("compare    python -m runner.ui")
     to_its_end = p.epoch > x.trainer.epochs and not p.cut_short and not p.out_of_turn
     if to_its_end and not t.schedule.horizon and not t.monitor.exhausted(p):
-        log.info("go on      python -m runner resume=%s trainer.epochs=%d", short(folder), 2 * x.trainer.epochs)
+        log.info("go on      python -m runner resume=%s trainer.epochs=%d", typed(folder), 2 * x.trainer.epochs)
 
 
 def which_is_best(t: Training) -> str:
@@ -148,7 +148,7 @@ def which_is_best(t: Training) -> str:
 def how_to_resume(t: Training, folder: Path, status: str) -> None:
     """Say how a run goes on that has not come to its end."""
     if t.checkpoints.last.exists():
-        log.info("go on      python -m runner resume=%s", short(folder))
+        log.info("go on      python -m runner resume=%s", typed(folder))
     else:
         log.info("run        %s has no checkpoint to go on from", short(folder))
     if status == "FAILED":

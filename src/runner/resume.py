@@ -17,7 +17,7 @@ from .build import Experiment
 from .checkpoint import CheckpointError, Checkpoints
 from .compose import Composer, config_folder
 from .errors import ConfigError
-from .folders import short
+from .folders import short, typed
 from .saved import SavedRun
 from .schema import flatten
 
@@ -171,7 +171,7 @@ def finished(resumed: Resumed) -> bool:
     folder = short(resumed.folder)
     log.info("finished   %s has come to its end, after %s epochs: nothing is left to do", folder, result.get("epochs"))
     log.info("result     %s", "   ".join(f"{name} {number:.4f}" for name, number in measured.items()) or "none")
-    log.info("go on      python -m runner resume=%s trainer.epochs=<more>", folder)
+    log.info("go on      python -m runner resume=%s trainer.epochs=<more>", typed(resumed.folder))
     return True
 
 

@@ -16,6 +16,7 @@ from .checkpoint import Checkpoints, load, weights
 from .compilation import compile_model
 from .console import Bar
 from .errors import TrainingError, first_line
+from .folders import typed
 from .loop import evaluate, fit
 from .predictions import Predictions
 from .record import describe, served, write_config
@@ -189,7 +190,5 @@ def _close(
     if tracker.wait_for_run_id(deadline - monotonic()):
         outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
     if not tracker.close(outcome.status, max(1.0, deadline - monotonic())):
-        log.warning(
-            "not all of it is in MLflow yet; deliver the rest by: python -m runner.sync run=%s", report.short(folder)
-        )
+        log.warning("not all of it is in MLflow yet; deliver the rest by: python -m runner.sync run=%s", typed(folder))
     return outcome

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, read_write
 from runner import console
 from runner.console import duration, shown
 from runner.errors import ConfigError, first_line
-from runner.folders import short
+from runner.folders import short, typed
 from runner.options import EXIT_FAILED, EXIT_SIGNAL
 from runner.settings import SweepSettings
 from runner.stopping import Stop
@@ -121,7 +121,7 @@ class Sweep:
         if self.record is not None:
             self.record.end("KILLED" if stopped else "FINISHED" if complete else "FAILED", result, seconds)
             if not self.record.close(DELIVERY_SECONDS_STOPPED if stopped else DELIVERY_SECONDS):
-                rest = f"python -m runner.sync run={short(self.folder)}"
+                rest = f"python -m runner.sync run={typed(self.folder)}"
                 log.warning("not all of it is in MLflow yet; deliver the rest by: %s", rest)
         if stopped:
             return EXIT_SIGNAL + self.stop.signal
@@ -208,7 +208,7 @@ class Sweep:
             for line in self.record.links():
                 log.info(line)
         if result.count("FINISHED") < len(result.rows):
-            log.info("go on      python -m runner --multirun sweep.resume=%s", short(self.folder))
+            log.info("go on      python -m runner --multirun sweep.resume=%s", typed(self.folder))
 
     def _write(self, result: Table) -> list[str]:
         """Write the table and draw it; what cannot be, costs a warning."""
