@@ -8,7 +8,6 @@ from runner.errors import ConfigError
 from runner.folders import outputs as outputs_folder
 from runner.folders import short
 from runner.options import command
-from runner.sweep.record import complete
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.folder import claim, owned
 from runner.tracking.manifest import FOLDER, NAME, Manifest, mark_killed
@@ -53,6 +52,8 @@ def _is_sweep(folder: Path) -> bool:
 
 def _complete(folder: Path, uri: str | None) -> bool:
     """Have a sweep's own run name its jobs' runs, which were only made now."""
+    from runner.sweep.record import complete  # late: it imports Hydra
+
     if owned(folder):
         return True
     try:
