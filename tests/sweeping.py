@@ -21,6 +21,7 @@ FATES = '''
 import json, os, signal, time
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from torch import nn
 
 
@@ -43,7 +44,7 @@ class Fated(nn.Module):
         if self.begun is None:
             self.begun = time.time()
             told = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "begun": self.begun}
-            with open(f"job-{os.getpid()}.json", "w") as file:
+            with open(f"job-{HydraConfig.get().job.num}.json", "w") as file:
                 json.dump(told, file)
         if self.fate == "late" and time.time() - self.begun > 2:
             raise ValueError("after a while")

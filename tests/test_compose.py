@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from runner.arguments import for_hydra, quote, typed_value
 from runner.compose import Composer
 from runner.errors import ConfigError
+from runner.sweep.composing import is_value, numbered, with_values
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +96,15 @@ def test_a_sweep_is_expanded_value_by_value(composer: Composer) -> None:
 def test_other_values_give_what_composing_again_gives(composer: Composer) -> None:
     fixed = ["model=cnn", "trainer.epochs=3", "experiment=tiny_relu"]
     values = ["optimizer.lr=0.5", "data.limit=${data.batch_size}", "model.dropout=0.25", "seed=7", "sweep.jobs=2"]
-    assert all(map(composer.is_value, values))
-    assert not any(map(composer.is_value, ["model=cnn", "+model.x=1", "~seed", "hydra.job.num=1", "seed=1,2"]))
-    base, _ = composer.compose(fixed)
-    again, _ = composer.compose([*fixed, *values])
-    quick = composer.with_values(base, values)
+    assert all(is_value(composer, text) for text in values)
+    others = ["model=cnn", "+model.x=1", "~seed", "hydra.job.num=1", "seed=1,2"]
+    assert not any(is_value(composer, text) for text in others)
+    base, _ = composer.compose([*fixed, numbered(0)])
+    again, _ = composer.compose([*fixed, *values, numbered(0)])
+    quick = with_values(composer, base, values)
     assert OmegaConf.to_container(quick) == OmegaConf.to_container(again)
     assert quick.optimizer.lr == 0.5 and base.optimizer.lr != 0.5
-    assert composer.with_values(base, ["seed=x"]) is None and composer.with_values(base, ["modle.x=1"]) is None
+    assert with_values(composer, base, ["seed=x"]) is None and with_values(composer, base, ["modle.x=1"]) is None
 
 
 def test_a_folder_of_the_users_adds_choices(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from conftest import REPOSITORY, Called
 from delivered import copy_store
 from runner import sync
 from runner.cli import command
+from runner.cores import cores
 from runner.sweep import story, warm
 from runner.tracking.folder import claim
 from runner.tracking.pages import TRAINING, run_page
@@ -428,14 +429,12 @@ class TestKnobs:
     def test_jobs_and_their_threads(self, runner: Runner, here: Path) -> None:
         assert runner("-m", *FATED, "seed=1,2", "sweep.jobs=1").code == 0
         first, second = results(sweep_folder(here)).values()
-        cores = len(os.sched_getaffinity(0))
-        assert (
-            first["threads"] == second["threads"] >= cores // 2
-            and "1 job at a time" in (sweep_folder(here) / "run.log").read_text()
-        )
+        assert first["threads"] == second["threads"] == cores()
+        assert "1 job at a time" in (sweep_folder(here) / "run.log").read_text()
         called = runner("-m", *FATED, "seed=1,2", "sweep.jobs=2", "hydra.sweep.dir=two")
-        assert "2 jobs at a time, 1 thread each" in called.err
-        assert {result["threads"] for result in results(here / "two").values()} == {max(1, cores // 2)}
+        share = max(1, cores() // 2)
+        assert f"2 jobs at a time, {share} thread" in called.err
+        assert {result["threads"] for result in results(here / "two").values()} == {share}
 
     def test_no_two_jobs_at_once_on_one_device(
         self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch
@@ -445,10 +444,11 @@ class TestKnobs:
         ended = fates(sweep_folder(here))
         spans: dict[str, list[tuple[float, float]]] = {}
         for number in range(9):
-            log = (sweep_folder(here) / str(number) / "run.log").read_text()
-            assert ended[number]["status"] == "FINISHED", log
-        for job in self.told(here):
-            spans.setdefault(job["gpu"], []).append((job["begun"], job["begun"] + 0.5))
+            folder = sweep_folder(here) / str(number)
+            assert ended[number]["status"] == "FINISHED", (folder / "run.log").read_text()
+            job = json.loads((here / f"job-{number}.json").read_text())
+            # From its first step to when its process was seen to have ended.
+            spans.setdefault(job["gpu"], []).append((job["begun"], (folder / "job.json").stat().st_mtime))
         assert set(spans) == {"0", "1", "GPU-2", "3"}
         for alone in spans.values():
             for (_, end), (begun, _) in zip(sorted(alone), sorted(alone)[1:], strict=False):
@@ -518,6 +518,12 @@ class TestKnobs:
         assert runner("-m", f"sweep.resume={folder}").code == 0
         called = runner("-m", f"sweep.resume={folder}", "trainer.epochs=3")
         assert called.code == 2 and "its trainer.epochs is 2, and not 3" in called.err
+
+    def test_a_job_s_number_can_be_referred_to(self, runner: Runner, here: Path) -> None:
+        called = runner("-m", *QUICK, "optimizer.lr=0.1,0.01", "seed=${hydra:job.num}")
+        assert called.code == 0, called.err
+        configs = [(sweep_folder(here) / str(number) / "config.yaml").read_text() for number in (0, 1)]
+        assert "\nseed: 0\n" in configs[0] and "\nseed: 1\n" in configs[1]
 
     def test_a_point_that_differs_in_what_was_fixed_is_told_apart(self, runner: Runner, here: Path) -> None:
         assert runner("-m", *QUICK, "seed=1,2", "hydra.sweep.dir=a dir").code == 0
@@ -634,6 +640,8 @@ class TestKnobs:
             (["-m", "hydra.sweep.subdir=x", "seed=1,2"], "the jobs' folders are their numbers"),
             (["-m", "sweep.resume=nowhere"], "sweep.resume=nowhere: there is no such folder"),
             (["-m", "sweep.resume=my_conf"], "no sweep's folder"),
+            (["-m", "sweep.resume=my_conf", "hydra.sweep.dir=x"], "a resumed sweep keeps its folder"),
+            (["-m", "sweep.extend=true", "seed=1,2"], "sweep.extend=true needs a sweep to extend"),
             (["-m", "resume=x", "seed=1,2"], "a sweep goes on by sweep.resume="),
             (["-m", "trainer.monitor=val/loss,train/loss"], "judged by different metrics"),
         ],

@@ -158,20 +158,20 @@ class TestSaved:
         one, other = (grid.plan(made, [f"optimizer.lr={values}"], {}) for values in ("1,2", "2,3,4"))
         new, missing = plan.difference(made, one, other)
         assert [job.name for job in new] == ["lr=3", "lr=4"] and [job.name for job in missing] == ["lr=1"]
-        both = plan.extended(made, one, other, new)
+        both = plan.extended(made, one, new)
         assert [(job.number, job.name) for job in both.jobs] == [(0, "lr=1"), (1, "lr=2"), (2, "lr=3"), (3, "lr=4")]
 
     def test_a_new_axis_is_in_the_names_of_the_new_jobs(self, made: Composer) -> None:
         one = grid.plan(made, ["optimizer.lr=1,2"], {})
         other = grid.plan(made, ["optimizer.lr=1,2", "data.batch_size=8,16"], {})
         new, missing = plan.difference(made, one, other)
-        both = plan.extended(made, one, other, new)
+        both = plan.extended(made, one, new)
         assert len(missing) == 2 and both.jobs[2].name == "lr=1 batch_size=8"
         assert both.axes == {"optimizer.lr": "1,2", "data.batch_size": "8,16"}
 
     def test_a_changed_value_of_all_jobs_becomes_an_axis(self, made: Composer) -> None:
         one, other = (grid.plan(made, ["seed=1,2", f"trainer.epochs={epochs}"], {}) for epochs in (3, 5))
-        both = plan.extended(made, one, other, plan.difference(made, one, other)[0])
+        both = plan.extended(made, one, plan.difference(made, one, other)[0])
         assert [job.point["trainer.epochs"] for job in both.jobs] == ["3", "3", "5", "5"]
         assert [job.name for job in both.jobs] == ["seed=1", "seed=2", "seed=1 epochs=5", "seed=2 epochs=5"]
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import psutil
 import pytest
+from omegaconf import OmegaConf
 
 from runner.errors import ConfigError
-from runner.sweep import slots, table
+from runner.sweep import slots, story, table
+from runner.sweep.building import Built
 from runner.sweep.fate import Fate, fate_of, judge, last_lines
 from runner.sweep.plan import Job
 from runner.sweep.saved import Course, course_of
@@ -146,6 +148,20 @@ class TestSlots:
         memory = psutil.virtual_memory()._replace(available=3 << 30)
         monkeypatch.setattr(slots.psutil, "virtual_memory", lambda: memory)
         assert len(make_slots("auto", 100, [], 1)) == 3
+
+    def test_the_gpus_are_those_that_may_be_seen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def config(index: int) -> Any:
+            return OmegaConf.create({"device": {"index": index}})
+
+        on_cpu, on_gpu = (Built(device, [], "val/loss") for device in ("cpu", "cuda"))
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-a")
+        assert story.gpus_for({0: on_cpu}, {0: config(0)}) == []
+        assert story.gpus_for({0: on_cpu, 1: on_gpu}, {0: config(0), 1: config(0)}) == ["2", "GPU-a"]
+        with pytest.raises(ConfigError, match=r"device\.index=1: each job of a sweep gets a GPU of its own"):
+            story.gpus_for({0: on_gpu}, {0: config(1)})
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        monkeypatch.setattr(story.warm, "call", lambda function: {"runner.sweep.building:gpus": 3}[function])
+        assert story.visible_gpus() == ["0", "1", "2"]
 
     def test_a_gpu_a_slot(self) -> None:
         made = make_slots("auto", 100, ["0", "GPU-a"], 2)

@@ -45,7 +45,7 @@ class GridSweeper(Sweeper):
         Returns:
             The exit code.
         """
-        from runner.compose import Context
+        from runner.sweep.composing import Context
         from runner.sweep.story import sweep
 
         assert isinstance(self.hydra_context, Context) and self.config is not None  # cli.py gives no other
@@ -80,13 +80,13 @@ class RandomSweeper(GridSweeper):
 
 
 class LocalLauncher(Launcher):
-    """One process a job on this machine; started by our sweepers through `run`."""
+    """One process a job on this machine: says to our sweepers that sweep/pool.py is to run the jobs."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Nothing is needed but what `run` is given."""
+        """There is nothing to set up."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """What a sweeper that is not ours calls.
+        """What Hydra has sweepers call; ours do not, and cli.py refuses others.
 
         Raises:
             ConfigError: always: without our sweepers there would be no check, no record and no table.

@@ -41,6 +41,11 @@ def for_hydra(override: str) -> str:
     return f"{sign.replace('+', '')}{key.lstrip('+~')}@_global_{equals}{value}"
 
 
+def key_of(argument: str) -> str:
+    """The key of an argument, without the signs before it."""
+    return argument.partition("=")[0].lstrip("+~")
+
+
 def typed_value(overrides: Sequence[str], key: str) -> str | None:
     """The text last given for a key on the command line; None if there is none, or null."""
     found = None

@@ -9,25 +9,25 @@ import os
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
-from hydra.core.utils import run_job
-from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from . import __version__, folders
-from .arguments import typed_value
-from .compose import VERSION_BASE, Composer, Context, config_folder
+from .arguments import key_of, typed_value
+from .compose import VERSION_BASE, Composer, config_folder
 from .errors import ConfigError, did_you_mean
+from .hydra_job import group_choices, run_job_in, without_hydra
 from .options import EXIT_INTERRUPTED, fail, nobody_reads, verbose
 
 if TYPE_CHECKING:
@@ -165,12 +165,8 @@ def run_one(args: Namespace) -> int:
             delivery.close(0.0)
 
 
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
 def _of_sweeps(override: str) -> bool:
-    return override.lstrip("+~").startswith(("sweep.", "hydra.sweep.", "hydra.sweeper.", "hydra/sweeper="))
+    return key_of(override).startswith(("sweep.", "hydra.sweep.", "hydra.sweeper.", "hydra/sweeper"))
 
 
 def start_delivery(cfg: DictConfig, problems: Sequence[str]) -> "DeliveryProcess | None":
@@ -214,25 +210,6 @@ def build_and_run(
         return run_job_in(folder, cfg, made, lambda: run.run(experiment, folder, checkpoint, delivery).exit_code)
 
 
-def run_job_in(folder: Path, cfg: DictConfig, made: Composer, task: Callable[[], int]) -> int:
-    """Let Hydra run the task, with its callbacks and environment, in a folder that is there and ours."""
-    with read_write(cfg.hydra):  # which `HydraConfig` has made read-only
-        cfg.hydra.run.dir = str(folder)
-    callbacks = Callbacks(cfg)
-    callbacks.on_run_start(config=cfg, config_name=cfg.hydra.job.config_name)
-    done = run_job(
-        task_function=lambda _: task(),
-        config=cfg,
-        job_dir_key="hydra.run.dir",
-        job_subdir_key=None,
-        hydra_context=HydraContext(config_loader=made.hydra.config_loader, callbacks=callbacks),
-    )
-    callbacks.on_run_end(config=cfg, config_name=cfg.hydra.job.config_name, job_return=done)
-    code = done.return_value  # raises what the task raised
-    assert isinstance(code, int)
-    return code
-
-
 def sweep(args: Namespace) -> int:
     """Compose what the jobs have in common, and let the sweeper run them, with Hydra's callbacks around it."""
     if typed_value(args.overrides, "resume") is not None:
@@ -240,17 +217,21 @@ def sweep(args: Namespace) -> int:
     subdir = typed_value(args.overrides, "hydra.sweep.subdir")
     if subdir is not None:
         raise ConfigError(f"hydra.sweep.subdir={subdir}: the jobs' folders are their numbers; leave it out")
+    from .sweep.composing import Context, numbered
+
     arguments = list(args.overrides)
     if value := typed_value(args.overrides, "sweep.resume"):
         from .sweep import plan, saved
 
+        if typed_value(args.overrides, "hydra.sweep.dir") is not None:
+            raise ConfigError("hydra.sweep.dir: a resumed sweep keeps its folder; leave it out")
         _, begun_with, options = plan.load(saved.find(value, typed_value(args.overrides, "tracking.uri")))
-        typed = {_key(text) for text in args.overrides}
-        arguments = [*(text for text in begun_with if _key(text) not in typed), *args.overrides]
+        typed = {key_of(text) for text in args.overrides}
+        arguments = [*(text for text in begun_with if key_of(text) not in typed), *args.overrides]
         for name, option in options.items():
             setattr(args, name, getattr(args, name) or option)
     made = composer(args)
-    cfg, problems = made.compose(arguments, RunMode.MULTIRUN)
+    cfg, problems = made.compose([*arguments, numbered(0)], RunMode.MULTIRUN)
     if cfg is None:
         raise ConfigError(*problems)
     if not str(cfg.hydra.sweeper["_target_"]).startswith("hydra_plugins.runner_sweep."):
@@ -268,21 +249,3 @@ def sweep(args: Namespace) -> int:
         callbacks.on_multirun_end(config=cfg, config_name=cfg.hydra.job.config_name)
     assert isinstance(code, int)
     return code
-
-
-def group_choices(cfg: Any) -> dict[str, str]:
-    """Which member of each of our groups was chosen."""
-    node = cfg.hydra if "hydra" in cfg else cfg
-    return {
-        str(group).removesuffix("@_global_"): str(choice)
-        for group, choice in node.runtime.choices.items()
-        if not str(group).startswith("hydra/") and choice is not None
-    }
-
-
-def without_hydra(cfg: DictConfig) -> DictConfig:
-    """The run's own config, which may still refer to Hydra's."""
-    task = cfg.copy()
-    with open_dict(task):
-        del task["hydra"]
-    return task

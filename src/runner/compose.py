@@ -4,14 +4,12 @@ Hydra stops at the first mistake; here each override that it refuses is explaine
 is composed. Imports neither torch nor MLflow.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra import version
-from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
@@ -21,8 +19,8 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf, read_write
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from . import schema
@@ -129,41 +127,6 @@ class Composer:
             problems += unset(cfg)
         return cfg, problems
 
-    def is_value(self, text: str) -> bool:
-        """Whether an argument gives a key that is there another value, and does nothing else."""
-        override = self.parse(text)
-        key = override.key_or_group
-        plain = not (override.is_add() or override.is_delete() or override.package or override.is_sweep_override())
-        return plain and not key.startswith("hydra") and not self._options(key)
-
-    def with_values(self, cfg: DictConfig, overrides: Sequence[str]) -> DictConfig | None:
-        """What composing a config again with a few values more would give, in a tenth of the time.
-
-        Args:
-            cfg: composed, with Hydra's own node.
-            overrides: arguments for which `is_value` holds.
-
-        Returns:
-            None if one of them is refused: composing tells why.
-        """
-        made = copy.deepcopy(cfg)
-        parsed = [self.parse(text) for text in overrides]
-        try:
-            for override in parsed:
-                OmegaConf.update(made, override.key_or_group, override.value(), merge=True)
-        except REFUSED:
-            return None
-        job = made.hydra.job
-        before = OmegaConf.to_container(made.hydra.overrides.task)
-        assert isinstance(before, list)
-        tasks = [*before, *self.given(overrides, sweeping=False)]
-        with read_write(made.hydra):
-            made.hydra.overrides.task = tasks
-            job.override_dirname = get_overrides_dirname(
-                overrides=self._parser.parse_overrides(tasks), **job.config.override_dirname
-            )
-        return None if unset(made) else made
-
     def given(self, overrides: Sequence[str], sweeping: bool) -> list[str]:
         """What is typed as Hydra is to be given it."""
         return [self._translate(quote(text, sweeping)) for text in overrides]
@@ -206,9 +169,9 @@ class Composer:
             if mode is RunMode.MULTIRUN:
                 return []
             value = text.partition("=")[2]
-            instead = "choose one" if self._options(key) else f"quote the value: '{key}=\"{value}\"'"
+            instead = "choose one" if self.options_of(key) else f"quote the value: '{key}=\"{value}\"'"
             return [f"{text} names several values: add --multirun, or {instead}"]
-        options = self._options(key)
+        options = self.options_of(key)
         if override.is_delete():
             if options and key not in schema.PRESETS and key in schema.GROUPS:
                 return [f"{text}: a run needs one; choose from {', '.join(options)}"]
@@ -265,7 +228,8 @@ class Composer:
         loaded = self._loader.repository.load_config(f"{group}/{choice}")  # type: ignore[attr-defined]
         return loaded.config if loaded is not None else OmegaConf.create()
 
-    def _options(self, group: str) -> list[str]:
+    def options_of(self, group: str) -> list[str]:
+        """The members of a group; none where there is no such group."""
         if self._search:
             return self._loader.get_group_options(group, ObjectType.CONFIG, self.name, self._search)
         # Hydra's own way copies the whole repository each time: 25 ms a question.
@@ -275,7 +239,7 @@ class Composer:
         """The members of each group, of the user's own groups too."""
         repository = self._loader.repository  # type: ignore[attr-defined]
         groups = dict.fromkeys([*schema.GROUPS, *repository.get_group_options("", ObjectType.GROUP)])
-        return {group: options for group in groups if group != "hydra" and (options := self._options(group))}
+        return {group: options for group in groups if group != "hydra" and (options := self.options_of(group))}
 
     def _no_group(self, key: str) -> str:
         parent = key.rpartition("/")[0]
@@ -292,7 +256,7 @@ class Composer:
         except REFUSED as broken:
             return None, [f"the config does not compose: {reason(broken)}"]
         problems = []
-        for typed in sorted(usable, key=lambda typed: not self._options(typed.override.key_or_group)):
+        for typed in sorted(usable, key=lambda typed: not self.options_of(typed.override.key_or_group)):
             try:
                 base = self._compose([*good, typed], mode)
                 good.append(typed)
@@ -302,7 +266,7 @@ class Composer:
 
     def _why(self, typed: Typed, base: DictConfig, error: Exception) -> str:
         text, override = typed.text, typed.override
-        if self._options(override.key_or_group):
+        if self.options_of(override.key_or_group):
             return f"{text}: {reason(error)}"
         if override.key_or_group.startswith("hydra."):
             known = keys(base.hydra, "hydra.")
@@ -317,20 +281,12 @@ class Composer:
         if not leaf or group not in schema.GROUPS:
             return {}
         members = {}
-        for option in self._options(group):
+        for option in self.options_of(group):
             try:
                 members[option] = keys(self._load(group, option))
             except REFUSED:  # a file of the user's that is not in use
                 continue
         return members
-
-
-@dataclass
-class Context(HydraContext):
-    """What Hydra gives a sweeper, the composer for its jobs, and what is wrong in what they have in common."""
-
-    composer: Composer
-    problems: list[str]
 
 
 def _check_twice(typed: Typed, before: Sequence[Typed]) -> list[str]:

@@ -141,7 +141,7 @@ def rebuild(run: SavedRun, overrides: Sequence[str] = ()) -> "Experiment":
         ConfigError: with every problem that could be found.
     """
     from . import build, resume
-    from .cli import without_hydra
+    from .hydra_job import without_hydra
 
     cfg, problems = resume.compose_saved(run.config, overrides)
     if cfg is None:

@@ -109,7 +109,7 @@ def build_again(was: "SavedRun", options: Mapping[str, str]) -> "tuple[DictConfi
         ConfigError: something is not here: a device, the data, the weights of another run.
     """
     from . import build, folders, resume, saved
-    from .cli import without_hydra
+    from .hydra_job import without_hydra
 
     given = [f"{key}={options[key]}" for key in DATA if key in options]
     quiet = f"runner.quiet={str(is_true(options, 'runner.quiet')).lower()}"

@@ -239,6 +239,10 @@ def check(config: Mapping[str, Any]) -> list[str]:
             problems.append(f"{key}={show(value)} is out of range: write {expected(key)}")
     if select(config, "resume_mode") == "warm_start" and not select(config, "resume"):
         problems.append("resume_mode=warm_start needs a run to start from: write resume=<its folder or MLflow run id>")
+    if select(config, "sweep.extend") and not select(config, "sweep.resume"):
+        problems.append(
+            "sweep.extend=true needs a sweep to extend: write sweep.resume=<its folder or MLflow parent id>"
+        )
     return problems + _check_tracking(config)
 
 

@@ -10,7 +10,7 @@ from runner.folders import short
 from runner.options import command
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.folder import claim, owned
-from runner.tracking.manifest import FOLDER, NAME, Manifest, mark_killed
+from runner.tracking.manifest import Manifest, has_manifest, mark_killed
 from runner.tracking.store import explain
 
 USAGE = "python -m runner.sync [key=value ...]: deliver to MLflow whatever an outage or a kill kept from it."
@@ -47,7 +47,7 @@ def _sync(options: dict[str, str]) -> int:
 
 
 def _is_sweep(folder: Path) -> bool:
-    return (folder / "sweep.json").is_file() and (folder / FOLDER / NAME).is_file()
+    return (folder / "sweep.json").is_file() and has_manifest(folder)
 
 
 def _complete(folder: Path, uri: str | None) -> bool:
@@ -85,7 +85,7 @@ def _run_folder(value: str) -> Path:
     folder = Path(value).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"run={value}: there is no such folder")
-    if not (folder / FOLDER / NAME).is_file():
+    if not has_manifest(folder):
         raise ConfigError(f"run={value}: not the folder of a tracked run (was it tracking=off?)")
     return folder
 

@@ -49,7 +49,10 @@ def _check(uri: str) -> None:
 def _serve(uri: str, port: int) -> NoReturn:
     base = f"http://{HOST}:{port}"
     print(
-        f"MLflow UI on {base} for {strip_credentials(uri)} (Ctrl+C ends it)", *_sweeps(base), sep="\n", file=sys.stderr
+        f"MLflow UI on {base} for {strip_credentials(uri)} (Ctrl+C ends it)",
+        *_sweeps(base, uri),
+        sep="\n",
+        file=sys.stderr,
     )
     file = sqlite_file(uri)
     artifacts = (file.parent if file is not None else Path.cwd()) / "mlartifacts"
@@ -76,11 +79,11 @@ def _serve(uri: str, port: int) -> NoReturn:
     os.execve(sys.executable, command, os.environ | environment)
 
 
-def _sweeps(base: str) -> list[str]:
-    """Where the newest sweeps are looked at."""
+def _sweeps(base: str, uri: str) -> list[str]:
+    """Where the newest sweeps in a store are looked at."""
     return [
         f"{name:<10} {page}   sweep {folder.name}"
-        for folder in newest(outputs_folder(), NEWEST)
+        for folder in newest(outputs_folder(), strip_credentials(uri), NEWEST)
         for name, page in links(folder, base).items()
     ]
 

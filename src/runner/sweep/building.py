@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 from runner import build
-from runner.cli import group_choices, without_hydra
 from runner.errors import ConfigError
+from runner.hydra_job import group_choices, without_hydra
+from runner.sweep.composing import refer_to
 
 CANNOT_BREAK = ("seed", "optimizer.lr", "optimizer.weight_decay")
-"""Keys whose range is all that can be wrong about them: jobs that differ in nothing else are built once."""
+"""Keys whose range is all that can be wrong about them, for runner's members and torch's: jobs that differ in nothing
+else are built once."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def build_all(
     seen: dict[str, tuple[Built | None, list[str]]] = {}
     for number, pickled in configs.items():
         cfg = pickle.loads(pickled)
+        refer_to(cfg)
         config = build.plain(without_hydra(cfg))
         kind = json.dumps([_structure(config), found[number]], sort_keys=True, default=str)
         if build.check(config):  # wrong in what may differ within a kind too

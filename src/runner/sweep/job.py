@@ -17,12 +17,13 @@ from time import perf_counter
 
 from runner import build, resume, run
 from runner.build import Experiment
-from runner.cli import group_choices, run_job_in, without_hydra
 from runner.compose import Composer
 from runner.console import Bar
 from runner.errors import ConfigError
+from runner.hydra_job import group_choices, run_job_in, without_hydra
 from runner.options import EXIT_FAILED
 from runner.sweep import warm
+from runner.sweep.composing import as_job
 from runner.sweep.task import Progress, Task
 from runner.tracking.folder import claim
 from runner.tracking.state import State
@@ -79,6 +80,7 @@ def _run(task: Task, reports: Connection) -> int:
             )
         if cfg is None:
             raise ConfigError(*problems)
+        as_job(cfg, task.number, task.folder.parent)
         experiment = build.build(without_hydra(cfg), choices, problems, fresh=resumed is None)
         if resumed is not None:
             checkpoint = resume.prepare(resumed, experiment)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from runner.tracking.files import read_json
-from runner.tracking.manifest import Manifest
+from runner.tracking.manifest import Manifest, has_manifest
 from runner.tracking.pages import COMPARED_AT_MOST, compare_page, view_page
 from runner.tracking.state import State
 
@@ -28,7 +28,8 @@ def links(folder: Path, base: str = UI) -> dict[str, str]:
     )
 
 
-def newest(outputs: Path, count: int) -> list[Path]:
-    """The folders of the newest sweeps of an outputs folder, the newest first."""
+def newest(outputs: Path, uri: str, count: int) -> list[Path]:
+    """The folders of the newest sweeps of an outputs folder that a store knows, the newest first."""
     found = sorted((outputs / "sweeps").glob("*/jobs.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return [path.parent for path in found[:count]]
+    sweeps = [path.parent for path in found if has_manifest(path.parent)]
+    return [folder for folder in sweeps if Manifest.load(folder).uri == uri][:count]

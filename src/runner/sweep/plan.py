@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
+from runner.arguments import key_of
 from runner.compose import Composer
 from runner.errors import ConfigError
 from runner.schema import show
@@ -14,16 +15,18 @@ from runner.tracking.files import read_json, write_json
 from runner.tracking.uri import strip_credentials
 
 NAME = "sweep.json"
-FORMAT = 1
 
-OF_THE_SWEEP = ("sweep.", "runner.", "tracking.uri=", "hydra.sweep.dir=")
-"""Beginnings of arguments that are about how a sweep runs, and not about what its jobs are."""
+OF_THE_SWEEP = ("sweep.", "runner.", "tracking.uri", "hydra.sweep.dir")
+"""Keys, and beginnings of keys, that are about how a sweep runs, and not about what its jobs are."""
 
-OF_ONE_START = ("sweep.resume=", "sweep.extend=", "sweep.dry_run=", "hydra.sweep.dir=")
-"""Beginnings of those that are for one start of it alone."""
+OF_ONE_START = ("sweep.resume", "sweep.extend", "sweep.dry_run", "hydra.sweep.dir")
+"""Those that are for one start of it alone."""
 
 ONE_FOR_ALL = ("resume", "resume_mode", "runner", "sweep", "tracking", "hydra")
 """Keys, and groups of keys, that a sweep has once."""
+
+MAY_DIFFER = ("tracking.log_model", "tracking.log_checkpoints", "tracking.run_name")
+"""Keys of these groups that a job may have its own value of."""
 
 MOST_JOBS = 10_000
 
@@ -73,9 +76,9 @@ class Plan:
             arguments: of the command line that it was made from.
             config: where its configs are: `config_path`, `config_name` and `config_dir`.
         """
-        kept = [_without_credentials(text) for text in arguments if not plain_key(text).startswith(OF_ONE_START)]
-        content = {"format": FORMAT, "arguments": kept, "config": dict(config), "axes": self.axes}
-        write_json(folder / NAME, content | {"jobs": [asdict(job) for job in self.jobs]})
+        kept = [_without_credentials(text) for text in arguments if key_of(text) not in OF_ONE_START]
+        jobs = [asdict(job) for job in self.jobs]
+        write_json(folder / NAME, {"arguments": kept, "config": dict(config), "axes": self.axes, "jobs": jobs})
 
 
 def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
@@ -94,17 +97,17 @@ def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
 
 def _without_credentials(argument: str) -> str:
     key, _, value = argument.partition("=")
-    return f"{key}={strip_credentials(value)}" if plain_key(key) == "tracking.uri" else argument
+    return f"{key}={strip_credentials(value)}" if key_of(argument) == "tracking.uri" else argument
 
 
 def is_of_the_sweep(argument: str) -> bool:
     """Whether an argument says nothing of what the jobs are."""
-    return plain_key(argument).startswith(OF_THE_SWEEP)
+    return key_of(argument).startswith(OF_THE_SWEEP)
 
 
-def plain_key(argument: str) -> str:
-    """An argument without the signs before its key."""
-    return argument.lstrip("+~")
+def _is_once(key: str) -> bool:
+    """Whether a sweep has a key, or a group's choice, once."""
+    return key.partition(".")[0].partition("/")[0] in ONE_FOR_ALL and key not in MAY_DIFFER
 
 
 def split(made: Composer, arguments: Sequence[str], params: Mapping[str, str]) -> tuple[list[str], dict[str, Override]]:
@@ -130,11 +133,8 @@ def split(made: Composer, arguments: Sequence[str], params: Mapping[str, str]) -
         override = made.parse(text)
         if not override.is_sweep_override():
             fixed += [] if is_of_the_sweep(text) else [text]
-        elif override.key_or_group.partition(".")[0].partition("/")[0] in ONE_FOR_ALL:
-            if override.key_or_group in ("tracking.log_model", "tracking.log_checkpoints", "tracking.run_name"):
-                axes[text.partition("=")[0]] = override
-            else:
-                problems.append(f"{text}: a sweep has one {override.key_or_group} for all of its jobs; choose one")
+        elif _is_once(override.key_or_group):
+            problems.append(f"{text}: a sweep has one {override.key_or_group} for all of its jobs; choose one")
         else:
             axes[text.partition("=")[0]] = override
     if problems:
@@ -163,16 +163,15 @@ def make_jobs(fixed: Sequence[str], keys: Sequence[str], points: Iterable[Sequen
         point = dict(zip(keys, values, strict=True))
         name = " ".join(f"{names[key]}={_unquoted(point[key])}" for key in varied)
         overrides = (*fixed, *(f"{key}={value}" for key, value in point.items()))
-        jobs.append(
-            Job(number, name or f"job {number}", {plain_key(key): value for key, value in point.items()}, overrides)
-        )
+        plain = {key_of(key): value for key, value in point.items()}
+        jobs.append(Job(number, name or f"job {number}", plain, overrides))
     return jobs
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
     """What a person calls each key: `lr` for `optimizer.lr`, unless another key ends in it."""
-    leaves = [plain_key(key).rpartition(".")[2] for key in keys]
-    return {key: leaf if leaves.count(leaf) == 1 else plain_key(key) for key, leaf in zip(keys, leaves, strict=True)}
+    leaves = [key_of(key).rpartition(".")[2] for key in keys]
+    return {key: leaf if leaves.count(leaf) == 1 else key_of(key) for key, leaf in zip(keys, leaves, strict=True)}
 
 
 def _unquoted(value: str) -> str:
@@ -183,18 +182,16 @@ def canonical(made: Composer, job: Job) -> Point:
     """What a job computes, written such that two that are the same are told to be: `0.10` as `0.1`."""
     point = {}
     for text in job.overrides:
-        override = made.parse(text)
-        if override.key_or_group.partition(".")[0].partition("/")[0] not in ONE_FOR_ALL:
-            point[text.partition("=")[0].lstrip("+")] = show(override.value())
+        if not _is_once(made.parse(text).key_or_group):
+            point[text.partition("=")[0].lstrip("+")] = show(made.parse(text).value())
     return point
 
 
 def difference(made: Composer, saved: Plan, wanted: Plan) -> tuple[list[Job], list[Job]]:
     """The jobs that only the wanted plan has, and those that only the saved one has."""
-    there = {frozenset(canonical(made, job).items()) for job in saved.jobs}
-    asked = {frozenset(canonical(made, job).items()) for job in wanted.jobs}
-    new = [job for job in wanted.jobs if frozenset(canonical(made, job).items()) not in there]
-    return new, [job for job in saved.jobs if frozenset(canonical(made, job).items()) not in asked]
+    there, asked = ([frozenset(canonical(made, job).items()) for job in plan.jobs] for plan in (saved, wanted))
+    new = [job for job, point in zip(wanted.jobs, asked, strict=True) if point not in set(there)]
+    return new, [job for job, point in zip(saved.jobs, there, strict=True) if point not in set(asked)]
 
 
 def in_words(made: Composer, saved: Plan, wanted: Plan) -> str:
@@ -213,7 +210,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= MOST_WORDS else f"{text[:MOST_WORDS]}..."
 
 
-def extended(made: Composer, saved: Plan, wanted: Plan, new: Sequence[Job]) -> Plan:
+def extended(made: Composer, saved: Plan, new: Sequence[Job]) -> Plan:
     """The saved plan and the new points behind it, numbered on; what now differs is an axis, and in the new names."""
     jobs = [*saved.jobs, *new]
     points = [canonical(made, job) for job in jobs]

@@ -4,12 +4,12 @@ import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig
 
 from runner.compose import Composer
 from runner.errors import ConfigError
 from runner.sweep import warm
+from runner.sweep.composing import is_value, numbered, with_values
 from runner.sweep.plan import Job, short_names
 
 SHOWN_JOBS = 4
@@ -34,23 +34,19 @@ def compose(
     bases: dict[tuple[str, ...], DictConfig | None] = {}  # without the plain values that the jobs differ in
     for job in jobs:
         varied = set(job.overrides[-len(job.point) :]) if job.point else set()
-        values = [text for text in job.overrides if text in varied and made.is_value(text)]
+        values = [text for text in job.overrides if text in varied and is_value(made, text)]
         rest = tuple(text for text in job.overrides if text not in values)
         if rest not in bases:
-            base, found = made.compose([*of_the_sweep, *rest])
+            base, found = made.compose([*of_the_sweep, *rest, numbered(job.number)])
             bases[rest] = None if found else base
         base = bases[rest]
-        cfg = made.with_values(base, values) if base is not None else None
+        cfg = with_values(made, base, values, job.number) if base is not None else None
         found = []
         if cfg is None:
-            cfg, found = made.compose([*of_the_sweep, *job.overrides])
+            cfg, found = made.compose([*of_the_sweep, *job.overrides, numbered(job.number)])
         problems[job.number] = found
-        if cfg is None:
-            continue
-        with read_write(cfg.hydra), open_dict(cfg.hydra):
-            cfg.hydra.mode = RunMode.MULTIRUN
-            cfg.hydra.job.num, cfg.hydra.job.id = job.number, str(job.number)
-        configs[job.number] = cfg
+        if cfg is not None:
+            configs[job.number] = cfg
     return configs, problems
 
 

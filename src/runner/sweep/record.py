@@ -21,7 +21,7 @@ from runner.tracking.deliver import outstanding
 from runner.tracking.environment import git_tags
 from runner.tracking.files import read_json
 from runner.tracking.folder import claim
-from runner.tracking.manifest import FOLDER, NAME, Manifest, mark_killed
+from runner.tracking.manifest import Manifest, has_manifest, mark_killed
 from runner.tracking.pages import run_page, view
 from runner.tracking.process import DeliveryProcess
 from runner.tracking.state import State
@@ -74,7 +74,7 @@ class Record:
             },
             log_model=False,
         )
-        before = (folder / FOLDER / NAME).exists()
+        before = has_manifest(folder)
         self._manifest = Manifest.load(folder).resumed(new) if before else new
         self._manifest.save(folder)
         delivery.deliver(folder)
@@ -114,12 +114,12 @@ class Record:
 
     def put_aside(self, folder: Path) -> None:
         """Tell MLflow that a failed attempt is no job of the sweep's any more."""
-        if (folder / FOLDER / NAME).exists():
+        if has_manifest(folder):
             self._delivery.deliver(folder)
 
     def announce(self, job: Job, folder: Path) -> None:
         """Have a job's run made before the job starts, as a child of the sweep's."""
-        if (folder / FOLDER / NAME).exists():  # it goes on: until it says so itself, nothing of it is to be completed
+        if has_manifest(folder):  # it goes on: until it says so itself, nothing of it is to be completed
             replace(Manifest.load(folder), status="RUNNING", end_time=None).save(folder)
             self._delivery.deliver(folder)
             return

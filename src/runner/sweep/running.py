@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, read_write
+from omegaconf import DictConfig
 
 from runner import console
 from runner.console import duration, shown
@@ -139,9 +139,8 @@ class Sweep:
         if self.record is not None:
             self.record.announce(job, folder)
         config = self.ready.configs[job.number]
-        with read_write(config.hydra):
-            config.hydra.sweep.dir = str(self.folder)
         return Task(
+            job.number,
             folder,
             None if course is Course.GO_ON else pickle.dumps(config),
             where=str(Path.cwd()),

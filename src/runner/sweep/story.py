@@ -103,7 +103,7 @@ def resumed(made: Composer, folder: Path, arguments: Sequence[str], planned: Pla
     if not new and not missing:
         return kept
     if extend:
-        return plans.extended(made, kept, wanted, new)
+        return plans.extended(made, kept, new)
     raise ConfigError(
         f"sweep.resume={short(folder)}: {plans.in_words(made, kept, wanted)}: leave that out to go on with its"
         f" {len(kept.jobs)} jobs, or write sweep.extend=true to add {len(new)}"

@@ -9,6 +9,7 @@ class Task:
     """What a job's process is told.
 
     Attributes:
+        number: of the job.
         folder: its own, which is there.
         config: composed, with Hydra's node, pickled; None goes on with what is in the folder.
         where: the folder to be in.
@@ -18,6 +19,7 @@ class Task:
         config_dir: the user's folder of group members.
     """
 
+    number: int
     folder: Path
     config: bytes | None
     where: str

@@ -119,6 +119,11 @@ class Manifest:
         return replace(self, status=status, end_time=end_time or int(time.time() * 1000))
 
 
+def has_manifest(folder: Path) -> bool:
+    """Whether MLflow is to be told of the run in a folder; of one that somebody has taken away, it is not."""
+    return (folder / FOLDER / NAME).is_file()
+
+
 def mark_killed(folder: Path, why: str = "killed without notice") -> None:
     """Tell the truth about a run whose process is gone without a word; its folder must be claimed.
 

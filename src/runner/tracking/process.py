@@ -29,7 +29,7 @@ from pathlib import Path
 
 from runner.tracking.deliver import Delivery
 from runner.tracking.folder import DELIVERY, claim
-from runner.tracking.manifest import Manifest, mark_killed
+from runner.tracking.manifest import Manifest, has_manifest, mark_killed
 from runner.tracking.store import explain, quiet_mlflow
 
 log = logging.getLogger("runner")
@@ -53,7 +53,6 @@ class DeliveryProcess:
 
     def __init__(self, uri: str | None = None) -> None:
         self._run_id: str | None = None
-        self._experiment_id: str | None = None
         self._settled = threading.Event()
         self._last_delivered = 0.0
         self._lost = False
@@ -91,11 +90,6 @@ class DeliveryProcess:
         self._settled.wait(timeout)
         return self._run_id
 
-    @property
-    def experiment_id(self) -> str | None:
-        """The id of the experiment that the first run is in, once the run's is known."""
-        return self._experiment_id
-
     def close(self, timeout: float) -> bool:
         """Deliver the rest; call it after the manifests say how the runs ended.
 
@@ -126,7 +120,7 @@ class DeliveryProcess:
         for line in self._process.stdout:
             message = json.loads(line)
             if "run_id" in message:
-                self._run_id, self._experiment_id = message["run_id"], message["experiment_id"]
+                self._run_id = message["run_id"]
             elif "settled" in message:
                 self._settled.set()
             elif "delivered" in message:
@@ -222,6 +216,7 @@ def _deliver(folders: _Folders, uri: str | None, say: _Say) -> tuple[bool, list[
         elif wait:
             time.sleep(min(wait, _FIRST_RETRY / 4))  # the time left is short
         # Asked before the steps, which must see everything that was written before the end.
+        deliveries = {folder: delivery for folder, delivery in deliveries.items() if has_manifest(folder)}
         ended = [folder for folder in deliveries if Manifest.load(folder).status != "RUNNING"]
         running = [folder for folder in deliveries if folder not in ended]
         wait = _SECONDS_BETWEEN_STEPS
@@ -250,7 +245,7 @@ def _deliver(folders: _Folders, uri: str | None, say: _Say) -> tuple[bool, list[
                 log.info("the tracking store is back; nothing was lost")
         if not reported and first is not None and first.state.run_id is not None:
             reported = True
-            say(run_id=first.state.run_id, experiment_id=first.state.experiment_id or "")
+            say(run_id=first.state.run_id)
         if not settled:
             settled = True
             say(settled=True)

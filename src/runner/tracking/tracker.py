@@ -6,7 +6,7 @@ from typing import Protocol
 
 from runner.tracking import journal
 from runner.tracking.journal import Journal
-from runner.tracking.manifest import FOLDER, NAME, Manifest
+from runner.tracking.manifest import Manifest, has_manifest
 from runner.tracking.process import DeliveryProcess
 from runner.tracking.system import SystemMetrics
 from runner.tracking.uri import strip_credentials
@@ -53,7 +53,7 @@ class Tracker:
         self._manifest = manifest
         self._delivery: Deliverer | None = None
         if manifest is not None:
-            if (folder / FOLDER / NAME).exists():
+            if has_manifest(folder):
                 self._manifest = manifest = Manifest.load(folder).resumed(manifest)
             manifest.save(folder)
             self._delivery = delivery or DeliveryProcess(uri)

@@ -1,0 +1,87 @@
+"""Composing the jobs of a sweep, which are nearly the same: what they have in common is composed once."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import setup_globals
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from runner.compose import Composer
+from runner.refusal import REFUSED, unset
+
+
+@dataclass
+class Context(HydraContext):
+    """What Hydra gives a sweeper, the composer for its jobs, and what is wrong in what they have in common."""
+
+    composer: Composer
+    problems: list[str]
+
+
+def refer_to(cfg: DictConfig) -> None:
+    """Have references to Hydra's node (`${hydra:...}`) lead to that of this config, in this process."""
+    setup_globals()
+    HydraConfig.instance().set_config(cfg)
+
+
+def as_job(cfg: DictConfig, number: int, folder: Path) -> None:
+    """Say in a config's node of Hydra's that it is a job's, and have references to it lead there.
+
+    Args:
+        cfg: composed, with that node.
+        number: of the job.
+        folder: of the sweep.
+    """
+    with read_write(cfg.hydra), open_dict(cfg.hydra):
+        cfg.hydra.mode = RunMode.MULTIRUN
+        cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
+        cfg.hydra.sweep.dir = str(folder)
+    refer_to(cfg)
+
+
+def numbered(number: int) -> str:
+    """The argument by which the number of a job is known while it is composed."""
+    return f"hydra.job.num={number}"
+
+
+def is_value(made: Composer, text: str) -> bool:
+    """Whether an argument gives a key that is there another value, and does nothing else."""
+    override = made.parse(text)
+    key = override.key_or_group
+    plain = not (override.is_add() or override.is_delete() or override.package or override.is_sweep_override())
+    return plain and not key.startswith("hydra") and not made.options_of(key)
+
+
+def with_values(made: Composer, cfg: DictConfig, overrides: Sequence[str], number: int = 0) -> DictConfig | None:
+    """What composing a config again with a few values more would give, in a quarter of the time (0.04 s to 0.16).
+
+    Args:
+        made: what has composed it.
+        cfg: with Hydra's own node.
+        overrides: arguments for which `is_value` holds.
+        number: of the job that it is for.
+
+    Returns:
+        None if one of them is refused: composing tells why.
+    """
+    changed = copy.deepcopy(cfg)
+    try:
+        for override in map(made.parse, overrides):
+            OmegaConf.update(changed, override.key_or_group, override.value(), merge=True)
+    except REFUSED:
+        return None
+    before = OmegaConf.to_container(changed.hydra.overrides.task)
+    assert isinstance(before, list)
+    tasks, job = [*before, *made.given(overrides, sweeping=False)], changed.hydra.job
+    with read_write(changed.hydra):
+        job.num, changed.hydra.overrides.task = number, tasks
+        job.override_dirname = get_overrides_dirname(
+            overrides=[made.parse(text) for text in tasks], **job.config.override_dirname
+        )
+    refer_to(changed)
+    return None if unset(changed) else changed
