@@ -177,7 +177,8 @@ class Sweep:
         count, threads = len(self.ready.slots), self.ready.slots[0].threads
         gpu = ", each on a GPU of its own" if self.ready.slots[0].gpu is not None else ""
         each = f"{threads} thread{'s' * (threads > 1)} each"
-        log.info("slots      %d job%s at a time, %s%s", count, "s" * (count > 1), each, gpu)
+        if self.left:
+            log.info("slots      %d job%s at a time, %s%s", count, "s" * (count > 1), each, gpu)
         log.info("folder     %s", short(self.folder))
         if self.record is not None:
             log.info("tracking   %s", self.record.location)
@@ -187,7 +188,8 @@ class Sweep:
                     self.record.deliver_rest(self.folder / str(job.number))
         if skipped := len(self.ready.plan.jobs) - len(self.left):
             log.info("resumed    %d of %d jobs are finished already", skipped, len(self.ready.plan.jobs))
-        log.info("")
+        if self.left:
+            log.info("")
 
     def _report(self, result: Table, seconds: float) -> None:
         """Print the table, and where everything lies."""
