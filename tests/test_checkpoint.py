@@ -1,6 +1,7 @@
 import os
 import pickle
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from runner.checkpoint import FORMAT, KEYS, CheckpointError, Checkpoints, load, rng_state, set_rng_state
+from runner.errors import TrainingError
 
 
 def state(number: int) -> dict[str, Any]:
@@ -77,13 +79,16 @@ def test_a_write_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(TrainingError, match=r"No space left on device; the last good one is .*last\.pt"):
         checkpoints.save(state(2), best=True)
+    assert not list(tmp_path.glob(".*")), "what was written is not left to fill the disk"
     assert number(checkpoints.last) == number(checkpoints.best) == 1
 
 
 @pytest.mark.parametrize("damage", ["truncated", "one byte", "empty"])
-def test_damage_is_named_and_the_one_before_is_used(tmp_path: Path, damage: str) -> None:
+def test_damage_is_named_and_the_one_before_is_used(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     checkpoints = Checkpoints(tmp_path, keep=2)
     checkpoints.save(state(1), best=False)
     checkpoints.save(state(2), best=False)
@@ -96,9 +101,22 @@ def test_damage_is_named_and_the_one_before_is_used(tmp_path: Path, damage: str)
     checkpoints.last.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"last\.pt is damaged"):
         load(checkpoints.last)
-    found, path = checkpoints.load_last()
-    assert path.name == "last-1.pt"
-    assert found["progress"]["epoch"] == 1
+    assert checkpoints.load_last()["progress"]["epoch"] == 1
+    (message,) = caplog.messages
+    assert re.search(r"last\.pt is damaged \(.*\); going on from last-1\.pt", message)
+
+
+def test_the_best_is_a_way_out_too_and_all_damage_is_named(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for epoch in (1, 2, 3):
+        checkpoints.save(state(epoch), best=epoch == 1)
+    for name in ("last.pt", "last-1.pt"):
+        (tmp_path / name).unlink()
+        (tmp_path / name).write_bytes(b"PK")
+    assert checkpoints.load_last()["progress"]["epoch"] == 1
+    checkpoints.best.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"last\.pt is damaged.*last-1\.pt is damaged.*best\.pt is damaged"):
+        checkpoints.load_last()
 
 
 def test_a_pickle_payload_is_refused_and_does_not_run(tmp_path: Path) -> None:
@@ -108,13 +126,19 @@ def test_a_pickle_payload_is_refused_and_does_not_run(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return os.mkdir, (str(witness),)
 
-    path = tmp_path / "last.pt"
-    torch.save({**state(1), "model": Payload()}, path)
-    with pytest.raises(CheckpointError, match="refused"):
-        load(path)
-    path.write_bytes(pickle.dumps(Payload()))
-    with pytest.raises(CheckpointError):
-        load(path)
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(state(1), best=True)
+    checkpoints.save(state(2), best=True)
+    path = checkpoints.last
+    path.unlink()
+    for write in (
+        lambda: torch.save({**state(1), "model": Payload()}, path),
+        lambda: torch.save({**state(1), "model": Payload()}, path, _use_new_zipfile_serialization=False),
+        lambda: path.write_bytes(pickle.dumps(Payload())),
+    ):
+        write()
+        with pytest.raises(CheckpointError, match=r"last\.pt is refused: it holds more than tensors"):
+            checkpoints.load_last()  # nor is it passed over for the one before
     assert not witness.exists()
 
 

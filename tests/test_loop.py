@@ -205,7 +205,7 @@ class TestCadence:
         with pytest.raises(Interrupted):
             fit(first)
         resumed = training(tmp_path, splits=splits, epochs=3, log_every_epochs=1)
-        restore(resumed, first.checkpoints.load_last()[0])
+        restore(resumed, first.checkpoints.load_last())
         fit(resumed)
         assert set(resumed.log.of("train/loss")) == {1, 2, 3}
         assert set(resumed.log.of("train/accuracy")) == {2, 3}
@@ -266,7 +266,7 @@ class TestResume:
             with pytest.raises(Interrupted):
                 fit(stopped)
             resumed = self.make(folder, **arguments)
-            restore(resumed, stopped.checkpoints.load_last()[0])
+            restore(resumed, stopped.checkpoints.load_last())
             fit(resumed)
             assert same(exact_state(checkpoint.load(resumed.checkpoints.last)), expected), f"stopped at look {after}"
             assert stopped.log.exact() | resumed.log.exact() == whole.log.exact()
@@ -283,7 +283,7 @@ class TestResume:
         killed.log = kill
         with pytest.raises(RuntimeError, match="power loss"):
             fit(killed)
-        state, _ = killed.checkpoints.load_last()
+        state = killed.checkpoints.load_last()
         assert (state["progress"]["epoch"], state["progress"]["batch"]) == (2, 1)
         resumed = self.make(tmp_path / "killed", checkpoint_every_steps=2)
         restore(resumed, state)

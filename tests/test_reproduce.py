@@ -37,7 +37,7 @@ def log_run(folder: Path, *overrides: str, status: str = "FINISHED", steps: int 
     Returns:
         The run's MLflow id.
     """
-    checkpoint = Checkpoints(folder / "checkpoints").load_last()[0] if folder.exists() else None
+    checkpoint = Checkpoints(folder / "checkpoints").load_last() if folder.exists() else None
     if checkpoint is None:
         cfg, problems = Composer().compose([*SMALL, *overrides])
     else:

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -233,11 +234,16 @@ def test_a_run_in_use_is_left_alone(here: Path, runner: Runner) -> None:
     assert called.code == 2 and "is in use by process" in called.err
 
 
+def damage_all(checkpoints: Path) -> None:
+    for path in checkpoints.iterdir():
+        path.write_bytes(b"x")
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda folder: (folder / "checkpoints" / "last.pt").unlink(), ["there is no checkpoint"]),
-        (lambda folder: (folder / "checkpoints" / "last.pt").write_bytes(b"x"), ["is damaged"]),
+        (lambda folder: shutil.rmtree(folder / "checkpoints"), ["there is no checkpoint"]),
+        (lambda folder: damage_all(folder / "checkpoints"), ["last.pt is damaged", "best.pt is damaged"]),
         (lambda folder: (folder / "config.yaml").write_text("a: ["), ["its config.yaml cannot be read"]),
         (lambda folder: (folder / "config.yaml").write_text("defaults: []\nseed: 0\n"), ["another program's"]),
     ],

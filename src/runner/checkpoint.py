@@ -4,7 +4,9 @@
 `last-2.pt`, ... `best.pt` is a link to the file that was last when its epoch was the best.
 """
 
+import logging
 import os
+import pickle
 import random
 import shutil
 import sys
@@ -15,12 +17,21 @@ from typing import Any
 
 import torch
 
+from .errors import TrainingError, first_line
+from .folders import short
+
+log = logging.getLogger("runner")
+
 FORMAT = 1
 KEYS = ("model", "optimizer", "scheduler", "scaler", "ema", "rng", "progress", "format")
 
 
 class CheckpointError(Exception):
-    """A checkpoint is missing, damaged, or not one of ours; the sentence names the file."""
+    """A checkpoint is missing, or not one of ours; the sentence names the file."""
+
+
+class DamagedError(CheckpointError):
+    """It cannot be read: another one may be."""
 
 
 class Checkpoints:
@@ -38,14 +49,29 @@ class Checkpoints:
         self.last, self.best = folder / "last.pt", folder / "best.pt"
 
     def save(self, state: dict[str, Any], best: bool) -> None:
-        """Make the state the last checkpoint, and the best one if it is."""
+        """Make the state the last checkpoint, and the best one if it is.
+
+        Raises:
+            TrainingError: it cannot be written (the disk is full, say); the one before it is left as it was.
+        """
         self._before()
-        self.folder.mkdir(parents=True, exist_ok=True)
         fresh = self.folder / ".last.pt.tmp"
-        with fresh.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with fresh.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            self._put_in_place(fresh, best)
+        except (OSError, RuntimeError) as error:
+            # Of a write that fails, torch tells something else; and what was written may be what fills the disk.
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            fresh.unlink(missing_ok=True)
+            reason = getattr(cause, "strerror", None) or first_line(cause)
+            kept = f"the last good one is {short(self.last)}" if self.last.exists() else "there is none before it"
+            raise TrainingError(f"a checkpoint cannot be written to {short(self.folder)}: {reason}; {kept}") from error
+
+    def _put_in_place(self, fresh: Path, best: bool) -> None:
         for age in range(self.keep - 1, 0, -1):
             older = self._kept(age - 1)
             if older.exists():
@@ -55,21 +81,27 @@ class Checkpoints:
             _link(fresh, self.best)
         fresh.replace(self.last)
 
-    def load_last(self) -> tuple[dict[str, Any], Path]:
-        """The newest checkpoint that is whole, and its file.
+    def load_last(self) -> dict[str, Any]:
+        """The newest checkpoint that is whole; says which ones are damaged.
 
         Raises:
-            CheckpointError: there is none; the sentence names the damaged ones.
+            CheckpointError: there is none, with the damaged ones named; or one that is no checkpoint of ours is in
+                its place, which nobody should pass over.
         """
         damage = []
-        for age in range(max(self.keep, 1 + len(list(self.folder.glob("last-*.pt"))))):
-            path = self._kept(age)
+        kept = range(max(self.keep, 1 + len(list(self.folder.glob("last-*.pt")))))
+        # The best is a whole checkpoint as well, of an earlier moment.
+        for path in (*map(self._kept, kept), self.best):
             if path.exists():
                 try:
-                    return load(path), path
-                except CheckpointError as error:
+                    state = load(path)
+                except DamagedError as error:
                     damage.append(str(error))
-        raise CheckpointError("; ".join(damage) or f"there is no checkpoint in {self.folder}")
+                    continue
+                if path != self.last:
+                    log.warning("%s; going on from %s", "; ".join(damage) or "there is no last.pt", path.name)
+                return state
+        raise CheckpointError("; ".join(damage) or f"there is no checkpoint in {short(self.folder)}")
 
     def _kept(self, age: int) -> Path:
         return self.last if age == 0 else self.folder / f"last-{age}.pt"
@@ -81,24 +113,36 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is damaged, or holds more than tensors and primitives.
     """
+    refused = f"{short(path)} is refused: it holds more than tensors and plain values, which might run as a program"
     try:
         # torch.load accepts a container with damaged contents; its checksums do not.
         with zipfile.ZipFile(path) as container:
             damaged = container.testzip()
         if damaged:
-            raise CheckpointError(f"{path} is damaged ({damaged})")
+            raise DamagedError(f"{short(path)} is damaged ({damaged})")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
     except FileNotFoundError:
-        raise CheckpointError(f"there is no {path}") from None
+        raise CheckpointError(f"there is no {short(path)}") from None
+    except DamagedError:
+        raise
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is damaged ({str(error).splitlines()[0]})") from error
+        if _is_pickle(path):
+            raise CheckpointError(refused) from error
+        raise DamagedError(f"{short(path)} is damaged ({first_line(error)})") from error
     except Exception as error:  # what the unpickler raises for a payload that is more than tensors
-        raise CheckpointError(f"{path} is refused: it holds more than tensors and plain values") from error
+        raise CheckpointError(refused) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT or set(KEYS) - set(state):
-        raise CheckpointError(f"{path} is not a checkpoint of this version of runner")
+        raise CheckpointError(f"{short(path)} is not a checkpoint of this version of runner")
     return state
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether it is no container, but a bare pickle, as older versions of torch wrote them."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1) == pickle.PROTO
+    except OSError:
+        return False
 
 
 def weights(state: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from . import folders, saved
 from .errors import ConfigError
 from .folders import outputs, short
 from .options import command
+from .tracking.manifest import own_folder
 from .tracking.store import local_uri
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _from_store(run: "Run", uri: str, number: int) -> "ComparedRun":
     """A run that MLflow knows: from its folder if that is here and still this run's, else from MLflow."""
     from .comparison_runs import from_folder, from_mlflow
 
-    folder = saved.own_folder(run.data.tags)
+    folder = own_folder(run.data.tags)
     return from_folder(folder, number) if folder is not None else from_mlflow(run, uri, number)
 
 

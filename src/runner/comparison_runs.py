@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from .errors import ConfigError
-from .saved import SavedRun, choices_of, manifest_of, result_of
+from .saved import SavedRun, choices_of, result_of
 from .schema import GROUPS, flatten
 from .tracking import journal
 from .tracking.folder import owned
+from .tracking.manifest import manifest_of
 from .tracking.store import connect
 
 if TYPE_CHECKING:

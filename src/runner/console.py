@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter, time
 
@@ -45,18 +45,28 @@ def waiting(text: str) -> Iterator[None]:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # back to the beginning of the line, and clear it
 
 
-def open_log(path: Path) -> logging.Handler:
-    """Keep every line in a file too, with its time; tracebacks stand only there."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+class _LogFile(logging.FileHandler):
+    """A file that may be on a disk that is full: a line that it does not take is lost, and training goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None: ...  # noqa: N802 - logging's name
+
+
+@contextmanager
+def logged_to(path: Path) -> Iterator[None]:
+    """Keep every line in a file too, with its time; tracebacks stand only there.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     log.addHandler(handler)
-    return handler
-
-
-def close_log(handler: logging.Handler) -> None:
-    """Close what `open_log` opened."""
-    log.removeHandler(handler)
-    handler.close()
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        with suppress(OSError):
+            handler.close()
 
 
 class Bar:

@@ -25,6 +25,17 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def in_words(error: BaseException) -> str:
+    """What an error says in one line, to be printed behind `error: `."""
+    if isinstance(error, TrainingError):
+        return first_line(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if "\nOriginal Traceback" in str(error):  # raised in a worker of a DataLoader, which tells it as a text
+        return str(error).splitlines()[-1]
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Say which of the choices the word resembles, or list them: `did you mean cnn?`."""
     names = sorted(choices)

@@ -15,6 +15,7 @@ from .folders import outputs as outputs_folder
 from .model.probe import parameter_count
 from .schema import flatten, show
 from .tracking.environment import git_tags
+from .tracking.files import write_atomically
 from .tracking.manifest import Dataset, Manifest
 from .tracking.model import save_model
 from .tracking.store import place
@@ -26,7 +27,8 @@ def write_config(config: Mapping[str, Any], folder: Path) -> None:
     """Keep the resolved config in the run's folder, without credentials."""
     text = yaml.safe_dump(without_credentials(config), sort_keys=False, allow_unicode=True)
     first_line = f"# python -m runner resume={folder}"
-    (folder / "config.yaml").write_text(f"{first_line}\n{text}", encoding="utf-8")
+    # Not for a moment is there half of one: without its config, a run that is killed cannot go on.
+    write_atomically(folder / "config.yaml", f"{first_line}\n{text}")
 
 
 def without_credentials(config: Mapping[str, Any]) -> dict[str, Any]:

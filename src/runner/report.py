@@ -1,6 +1,5 @@
 """What a run tells at its beginning and its end: the head, the closing table, `result.json`."""
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from .errors import first_line
 from .folders import short, typed
 from .model.probe import parameter_count
 from .predictions import Predictions, raw_images
+from .tracking.files import write_json
 from .tracking.journal import read
 from .training import Training
 
@@ -80,10 +80,7 @@ def result(
         **p.best_metrics,
         **final,
     }
-    text = json.dumps({k: _finite(v) for k, v in values.items()}, indent=2)
-    fresh = folder / ".result.json.tmp"
-    fresh.write_text(text + "\n", encoding="utf-8")
-    fresh.replace(folder / "result.json")
+    write_json(folder / "result.json", {name: _finite(value) for name, value in values.items()})
     return values
 
 

@@ -199,11 +199,9 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
     problems = [] if resumed.warm_start else refuse(resumed, x.schedule.horizon)
     checkpoints = Checkpoints(resumed.folder / "checkpoints")
     try:
-        checkpoint, path = checkpoints.load_last()
+        checkpoint = checkpoints.load_last()
     except CheckpointError as error:
         raise ConfigError(*problems, f"resume={short(resumed.folder)}: {error}; start anew without resume=") from error
-    if path.name != "last.pt":
-        log.warning("the last checkpoint is damaged, going on from %s", path)
     progress = checkpoint["progress"]
     if not resumed.warm_start and not problems and progress["data"] != x.splits.fingerprint:
         problems.append(f"data: these are not the samples that the run was trained on; bring them back, or {WARM}")

@@ -15,13 +15,14 @@ from .build import Experiment
 from .checkpoint import Checkpoints, load, weights
 from .compilation import compile_model
 from .console import Bar
-from .errors import TrainingError, first_line
+from .errors import in_words
 from .folders import typed
 from .loop import evaluate, fit
 from .predictions import Predictions
 from .record import describe, served, write_config
 from .stopping import Stop
 from .tracking.environment import environment
+from .tracking.manifest import ERROR
 from .tracking.tracker import Deliverer, Tracker
 from .training import Interrupted, Training, prepare, restore
 
@@ -103,14 +104,14 @@ def run(
         delivery: who tells MLflow, if that was started before.
         bar: what shows the progress; None makes one for the terminal.
     """
-    log_file = console.open_log(folder / "run.log")
     stop = Stop()
     try:
-        with stop.listening():
+        with console.logged_to(folder / "run.log"), stop.listening():
             bar = bar or Bar(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
             return _run(x, folder, resume_from, delivery, bar, stop)
-    finally:
-        console.close_log(log_file)
+    except OSError as error:  # the run's own folder cannot be written: only the person can be told
+        log.error("error: %s", in_words(error))
+        return Outcome("FAILED", 1, {}, in_words(error))
 
 
 def _run(
@@ -157,11 +158,9 @@ def _run(
         log.warning("stopped    by %s: %s", stop.signal.name, kept)
     except Exception as error:
         bar.close()
-        expected = isinstance(error, TrainingError)
-        outcome.error = sentence = first_line(error) if expected else f"{type(error).__name__}: {first_line(error)}"
-        (log.exception if wants_tracebacks(x) else log.error)("error: %s", sentence)
+        outcome.error = in_words(error)
+        (log.exception if wants_tracebacks(x) else log.error)("error: %s", outcome.error)
         log.debug(traceback.format_exc())
-        tracker.tag({"runner.error": sentence})
     return _close(training, x, folder, tracker, outcome, final)
 
 
@@ -182,12 +181,18 @@ def _close(
     """Write the result, tell the person, and let delivery finish. A signal does not cut this short, a second may."""
     seconds = DELIVERY_SECONDS_STOPPED if outcome.status == "KILLED" else DELIVERY_SECONDS
     deadline = monotonic() + seconds
-    outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
+    try:
+        if outcome.error is not None:
+            tracker.tag({ERROR: outcome.error})
+        outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
+    except OSError as error:  # a full disk: it has not come to its end without its result
+        log.error("error: %s", in_words(error))
+        outcome.status, outcome.exit_code, outcome.error = "FAILED", 1, outcome.error or in_words(error)
     if outcome.status == "FINISHED":
         report.closing(t, x, folder, final)
     else:
         report.how_to_resume(t, folder, outcome.status)
-    if tracker.wait_for_run_id(deadline - monotonic()):
+    if outcome.result and tracker.wait_for_run_id(deadline - monotonic()):
         outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
     if not tracker.close(outcome.status, max(1.0, deadline - monotonic())):
         log.warning("not all of it is in MLflow yet; deliver the rest by: python -m runner.sync run=%s", typed(folder))

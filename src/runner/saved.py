@@ -17,7 +17,7 @@ from . import schema
 from .errors import ConfigError, did_you_mean
 from .folders import outputs, short
 from .tracking.files import read_json
-from .tracking.manifest import Manifest
+from .tracking.manifest import manifest_of, own_folder
 from .tracking.state import State
 from .tracking.store import StoreError, connect, explain, local_uri
 from .tracking.uri import sqlite_file, strip_credentials
@@ -198,13 +198,6 @@ def _from_mlflow(run_id: str, given: str, uri: str, from_store: bool) -> SavedRu
     return saved
 
 
-def own_folder(tags: Mapping[str, str]) -> Path | None:
-    """The folder of a run that MLflow knows, by its tags; None if it is not here, or another run's by now."""
-    folder = Path(tags.get("runner.folder", ""))
-    manifest = manifest_of(folder)
-    return folder if manifest is not None and manifest.key == tags.get("runner.key") else None
-
-
 def get(run_id: str, given: str, uri: str) -> "Run":
     """What MLflow says of a run.
 
@@ -263,11 +256,3 @@ def read_config(path: Path, given: str) -> dict[str, Any]:
 def result_of(folder: Path) -> dict[str, Any]:
     """What a run's `result.json` holds; nothing if it was killed before there was one."""
     return read_json(folder / "result.json")
-
-
-def manifest_of(folder: Path) -> Manifest | None:
-    """What the run told MLflow of itself; None if nothing."""
-    try:
-        return Manifest.load(folder)
-    except (OSError, ValueError, TypeError):
-        return None

@@ -10,7 +10,9 @@ from runner.folders import short
 from runner.options import command
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.folder import claim, owned
-from runner.tracking.manifest import Manifest, has_manifest, mark_killed
+from runner.tracking.manifest import Manifest, has_manifest
+from runner.tracking.orphans import close_record
+from runner.tracking.state import State
 from runner.tracking.store import explain
 
 USAGE = "python -m runner.sync [key=value ...]: deliver to MLflow whatever an outage or a kill kept from it."
@@ -70,14 +72,11 @@ def _deliver(folder: Path, uri: str | None) -> bool:
         _say(f"{short(folder.absolute())}: still running, it delivers itself")
         return True
     try:
-        with claim(folder):
-            mark_killed(folder)
-            delivery = Delivery(folder, uri)
-            done = delivery.step()
+        done = close_record(folder, uri)
     except Exception as error:  # one run that can't be delivered must not keep the others back
         _say(f"{short(folder.absolute())}: not delivered: {explain(error)}")
         return False
-    _say(f"{short(folder.absolute())}: delivered as run {delivery.run_id} ({Manifest.load(folder).status})")
+    _say(f"{short(folder.absolute())}: delivered as run {State.load(folder).run_id} ({Manifest.load(folder).status})")
     return done
 
 

@@ -4,13 +4,16 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from runner.errors import ConfigError
 from runner.folders import outputs as outputs_folder
+from runner.folders import short
 from runner.options import command
 from runner.sweep.links import links, newest
+from runner.tracking.orphans import bury
 from runner.tracking.store import connect, local_uri, ui_of
 from runner.tracking.uri import sqlite_file, strip_credentials
 
@@ -32,6 +35,9 @@ def _ui(options: dict[str, str]) -> int:
     uri = options.get("tracking.uri") or local_uri(outputs_folder())
     port = _free_port(options.get("port", "5000"))
     _check(uri)
+    with suppress(Exception):  # what keeps the truth about a killed run from the store does not keep the UI from it
+        for folder in bury(connect(uri), uri):
+            print(f"{short(folder)} was killed, and is marked so now", file=sys.stderr)
     _serve(uri, port)
 
 

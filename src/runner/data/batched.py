@@ -4,7 +4,7 @@ from typing import Any
 
 from torch.utils.data import Dataset, default_collate
 
-from ..errors import TrainingError
+from ..errors import TrainingError, in_words
 from .splits import Batch, size
 
 
@@ -47,3 +47,5 @@ class MapStyle(Dataset[Batch]):
             return default_collate(fetch(indices) if fetch else [self.part[index] for index in indices])
         except TrainingError as error:
             return error
+        except OSError as error:  # a file that has been removed, say
+            return TrainingError(in_words(error))

@@ -4,6 +4,7 @@ The order of an epoch is a function of (seed, epoch) alone, and augmentation of 
 a resumed run, another number of workers or a skipped validation cannot change what is trained on.
 """
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from .source import Part
 from .splits import Batch, Splits, generator, size
 
 MEMORY_SHARE = 0.5  # of the free memory: what data may take before `in_memory=auto` leaves it where it is
+STOP_SECONDS = 10  # for which a worker outlives a SIGTERM
 LOADED_AT_ONCE = 256  # samples, while a data set is brought into memory
 
 
@@ -112,6 +114,7 @@ class WorkerLoader:
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
             collate_fn=_as_is,
+            worker_init_fn=_outlive_a_stop,
             # Otherwise each epoch would draw its workers' seed from the generator that dropout draws from.
             generator=generator("workers", seed or 0),
         )
@@ -249,6 +252,7 @@ def _load_all(part: Dataset[Any], num_workers: int) -> Batch:
         batch_size=LOADED_AT_ONCE,
         num_workers=num_workers,
         collate_fn=_as_is,
+        worker_init_fn=_outlive_a_stop,
         generator=generator("load"),  # one of its own, as above
     )
     whole: list[Tensor] = []
@@ -282,3 +286,13 @@ class _Indices:
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+def _outlive_a_stop(_: int) -> None:
+    """Let a worker go on loading for a while when it is told to end: Ctrl-C and schedulers tell the whole group.
+
+    The training process has the step in progress to finish, and ends its workers itself; by SIGTERM too, if one does
+    not answer.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(STOP_SECONDS))  # SIGALRM ends it, whatever it waits for

@@ -21,7 +21,7 @@ from runner.tracking.deliver import outstanding
 from runner.tracking.environment import git_tags
 from runner.tracking.files import read_json
 from runner.tracking.folder import claim
-from runner.tracking.manifest import Manifest, has_manifest, mark_killed
+from runner.tracking.manifest import ERROR, Manifest, has_manifest, mark_killed
 from runner.tracking.pages import run_page, view
 from runner.tracking.process import DeliveryProcess
 from runner.tracking.state import State
@@ -140,7 +140,7 @@ class Record:
         with claim(folder):
             if fate.status == "FAILED" and Manifest.load(folder).status == "RUNNING":
                 manifest = Manifest.load(folder)  # it did not come to train, or its process broke down
-                manifest.tags["runner.error"] = fate.why
+                manifest.tags[ERROR] = fate.why
                 manifest.ended("FAILED").save(folder)
             else:
                 mark_killed(folder, fate.why)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from runner import console
 from runner.console import duration, shown
-from runner.errors import ConfigError, first_line
+from runner.errors import ConfigError, first_line, in_words
 from runner.folders import short, typed
 from runner.options import EXIT_FAILED, EXIT_SIGNAL
 from runner.settings import SweepSettings
@@ -90,20 +90,16 @@ class Sweep:
         Returns:
             The exit code.
         """
-        log_file = console.open_log(self.folder / "run.log")
-        try:
-            with self.stop.listening():
-                self._head()
-                started = time.monotonic()
-                try:
-                    self._pool().run(iter(self.left))
-                except Exception as error:  # of the sweep's own: what has been measured is told all the same
-                    log.error("error: %s: %s", type(error).__name__, first_line(error))
-                    log.debug("", exc_info=True)
-                self.display.close()
-                return self._close(time.monotonic() - started)
-        finally:
-            console.close_log(log_file)
+        with console.logged_to(self.folder / "run.log"), self.stop.listening():
+            self._head()
+            started = time.monotonic()
+            try:
+                self._pool().run(iter(self.left))
+            except Exception as error:  # of the sweep's own: what has been measured is told all the same
+                log.error("error: %s", in_words(error))
+                log.debug("", exc_info=True)
+            self.display.close()
+            return self._close(time.monotonic() - started)
 
     def _pool(self) -> Pool:
         settings = self.ready.settings

@@ -9,10 +9,11 @@ from pathlib import Path
 from runner import saved as saved_runs
 from runner.errors import ConfigError
 from runner.folders import outputs, short
-from runner.saved import manifest_of, result_of
+from runner.saved import result_of
 from runner.sweep.fate import fate_of
 from runner.sweep.plan import NAME
 from runner.tracking.folder import owned
+from runner.tracking.manifest import manifest_of, own_folder
 from runner.tracking.store import local_uri
 
 FAILED_ATTEMPTS = "failed_attempts"
@@ -47,7 +48,7 @@ def find(value: str, uri: str | None) -> Path:
     if not re.fullmatch("[0-9a-f]{32}", value):
         raise ConfigError(f"{given}: there is no such folder; {_newest()}")
     tags = saved_runs.get(value, given, uri or local_uri(outputs())).data.tags
-    own = saved_runs.own_folder(tags)
+    own = own_folder(tags)
     if own is None or not (own / NAME).is_file():
         was = tags.get("runner.folder")
         where = (

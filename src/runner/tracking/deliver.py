@@ -65,6 +65,11 @@ class Delivery:
         """The run's id in MLflow, once it is known."""
         return self.state.run_id
 
+    @property
+    def client(self) -> "MlflowClient | None":
+        """The store, once it has been reached."""
+        return self._client
+
     def step(self) -> bool:
         """Deliver everything outstanding.
 
@@ -123,8 +128,11 @@ class Delivery:
         changed = [RunTag(key, value) for key, value in tags.items() if self.state.tags.get(key) != value]
         for batch in _batches(changed, _PARAMS_PER_BATCH):
             client.log_batch(run_id, tags=batch)
-        if changed:
-            self._remember(tags=self.state.tags | tags)
+        gone = [key for key in self.state.tags if key not in tags]  # why a run that has been resumed had ended
+        for key in gone:
+            client.delete_tag(run_id, key)
+        if changed or gone:
+            self._remember(tags=tags)
         for key, value in manifest.experiment_tags.items():
             if self.state.experiment_tags.get(key) != value:
                 client.set_experiment_tag(self.state.experiment_id, key, value)

@@ -1,5 +1,6 @@
 """Small files that are either the old ones or the new ones, whatever happens in between."""
 
+import contextlib
 import json
 import os
 import threading
@@ -8,14 +9,23 @@ from typing import Any
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content: temporary file, flush to disk, rename."""
+    """Replace a file's content: temporary file, flush to disk, rename.
+
+    Raises:
+        OSError: with the file's name; it is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: Path, content: Any) -> None:

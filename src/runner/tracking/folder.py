@@ -56,12 +56,13 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def claim(folder: Path, owner: str = "process") -> FolderLock:
+def claim(folder: Path, owner: str = "process", patient: bool = True) -> FolderLock:
     """Take a run's folder for this process.
 
     Args:
         folder: the run's.
         owner: what this process is, for whoever finds the folder taken.
+        patient: wait for the delivery of a killed run.
 
     Raises:
         ConfigError: another living process has it; the message names it.
@@ -78,7 +79,7 @@ def claim(folder: Path, owner: str = "process") -> FolderLock:
             return FolderLock(file)
         holder = os.pread(file, 200, 0).decode(errors="replace") or "another process"
         # A probe (`owned`) holds the lock for microseconds, the delivery of a killed run for seconds.
-        patience = _PATIENCE_WITH_DELIVERY if holder.startswith(DELIVERY) else _PATIENCE
+        patience = _PATIENCE_WITH_DELIVERY if patient and holder.startswith(DELIVERY) else _PATIENCE
         if time.monotonic() - asked > patience:
             os.close(file)
             raise ConfigError(f"{folder} is in use by {holder}: wait for it to end, or stop it")

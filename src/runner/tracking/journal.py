@@ -92,9 +92,9 @@ class Journal:
             written = os.write(self._file, lines)
             while written < len(lines):  # a disk that is just filling up takes a part; the next call raises
                 written += os.write(self._file, lines[written:])
-        except OSError:
+        except OSError as error:
             os.ftruncate(self._file, self._size)
-            raise
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self._size += len(lines)
 
     def _encode(self, name: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from typing import Any
 from runner.tracking import journal
 from runner.tracking.files import read_json, write_json
 from runner.tracking.uri import strip_credentials
+
+ENDED, ERROR = "runner.ended", "runner.error"
+ENDINGS = (ENDED, ERROR)
+"""Tags that tell why a run has not come to its end."""
 
 FOLDER = ".tracking"
 NAME = "manifest.json"
@@ -99,6 +104,7 @@ class Manifest:
 
         Parameters are immutable in MLflow, so `trainer.epochs` raised on a resume is recorded as the tag
         `resumed.trainer.epochs`. A job's run that its sweep has announced has no parameters yet, and gets them.
+        How it ended before is not how it ends.
         """
         params = self.params or new.params
         changed = {f"resumed.{name}": value for name, value in new.params.items() if params.get(name) != value}
@@ -107,7 +113,7 @@ class Manifest:
             uri=new.uri,
             params=params,
             dataset=self.dataset or new.dataset,
-            tags=self.tags | new.tags | changed,
+            tags={key: value for key, value in self.tags.items() if key not in ENDINGS} | new.tags | changed,
             log_model=new.log_model,
             log_checkpoints=new.log_checkpoints,
             status="RUNNING",
@@ -124,6 +130,21 @@ def has_manifest(folder: Path) -> bool:
     return (folder / FOLDER / NAME).is_file()
 
 
+def manifest_of(folder: Path) -> Manifest | None:
+    """What the run in a folder has told of itself; None if nothing that can be read."""
+    try:
+        return Manifest.load(folder)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def own_folder(tags: Mapping[str, str]) -> Path | None:
+    """The folder of a run that MLflow knows, by its tags; None if it is not here, or another run's by now."""
+    folder = Path(tags.get("runner.folder", ""))
+    manifest = manifest_of(folder)
+    return folder if manifest is not None and manifest.key == tags.get("runner.key") else None
+
+
 def mark_killed(folder: Path, why: str = "killed without notice") -> None:
     """Tell the truth about a run whose process is gone without a word; its folder must be claimed.
 
@@ -135,7 +156,7 @@ def mark_killed(folder: Path, why: str = "killed without notice") -> None:
     if (status := read_json(folder / "result.json").get("status")) is not None:
         manifest.ended(status).save(folder)
         return
-    manifest.tags["runner.ended"] = why
+    manifest.tags[ENDED] = why
     manifest.ended("KILLED", _last_sign(folder) or manifest.start_time).save(folder)
 
 

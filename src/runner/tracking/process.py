@@ -24,12 +24,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from runner.folders import typed
 from runner.tracking.deliver import Delivery
-from runner.tracking.folder import DELIVERY, claim
-from runner.tracking.manifest import Manifest, has_manifest, mark_killed
+from runner.tracking.manifest import Manifest, has_manifest
+from runner.tracking.orphans import bury, close_record
 from runner.tracking.store import explain, quiet_mlflow
 
 log = logging.getLogger("runner")
@@ -205,7 +206,8 @@ def _deliver(folders: _Folders, uri: str | None, say: _Say) -> tuple[bool, list[
     """
     deliveries: dict[Path, Delivery] = {}
     first: Delivery | None = None
-    reported = settled = away = False
+    reported = settled = away = warned = said_back = False
+    dead: Iterator[Path] | None = None
     progress = time.monotonic()
     wait, retry = None, _FIRST_RETRY
     while True:
@@ -229,20 +231,22 @@ def _deliver(folders: _Folders, uri: str | None, say: _Say) -> tuple[bool, list[
                     say(delivered=True)
                     wait, progress = 0.0, time.monotonic()
         except Exception as error:  # whatever MLflow, SQLAlchemy or the network raise: training goes on
-            if not away:
-                away = True
+            if not warned:  # once a run: a store that comes and goes is no news
                 log.warning(
                     "the tracking store can't be reached: %s. Training goes on; what is missing there is "
                     "delivered when it is back, or by: python -m runner.sync run=%s",
                     explain(error),
-                    folder,
+                    typed(folder),
                 )
+            away = warned = True
             wait, retry = retry, min(2 * retry, _LONGEST_RETRY)
             deliveries[folder] = deliveries.pop(folder)  # what may be wrong with this one alone
         else:
             if away:
                 away, retry = False, _FIRST_RETRY
-                log.info("the tracking store is back; nothing was lost")
+                if not said_back:
+                    said_back = True
+                    log.info("the tracking store is back; nothing was lost")
         if not reported and first is not None and first.state.run_id is not None:
             reported = True
             say(run_id=first.state.run_id)
@@ -251,29 +255,38 @@ def _deliver(folders: _Folders, uri: str | None, say: _Say) -> tuple[bool, list[
             say(settled=True)
             with contextlib.suppress(OSError):
                 os.nice(_LOWEST_PRIORITY)  # from here on the training has begun
+        if not away and not folders.closed and first is not None and first.client is not None:
+            # One at a time, as the living come first; where the store fails in here, the next step tells.
+            with contextlib.suppress(Exception):
+                dead = dead or bury(first.client, uri)
+                if (buried := next(dead, None)) is not None:
+                    _say_buried(buried)
+                    wait = 0.0
         if folders.closed and (not deliveries or running):
             return not deliveries, list(deliveries)
         if folders.closed and time.monotonic() - progress > _SECONDS_AFTER_THE_END:
             return False, []
 
 
+def _say_buried(folder: Path) -> None:
+    """Tell of a run that was found dead; of a sweep's jobs, the sweep tells."""
+    if Manifest.load(folder).parent_run_id is None:
+        resume = "--multirun sweep.resume" if (folder / "sweep.json").is_file() else "resume"
+        log.info("found      a run that was killed, and says so in MLflow now: python -m runner %s=%s goes on with it",
+                 resume, typed(folder))  # fmt: skip
+
+
 def _deliver_orphans(folders: Sequence[Path], uri: str | None) -> bool:
     """Complete the records of runs whose processes are killed, or on their way to their end, for a while."""
     deadline = time.monotonic() + _SECONDS_FOR_AN_ORPHAN
     left = list(folders)
-    with contextlib.ExitStack() as claimed:
-        own: set[Path] = set()
-        while left and time.monotonic() < deadline:
-            for folder in list(left):
-                with contextlib.suppress(Exception):
-                    if folder not in own:
-                        claimed.enter_context(claim(folder, DELIVERY))
-                        own.add(folder)
-                        mark_killed(folder)
-                    if Delivery(folder, uri).step():
-                        left.remove(folder)
-            if left:
-                time.sleep(_FIRST_RETRY / 4)
+    while left and time.monotonic() < deadline:
+        for folder in list(left):
+            with contextlib.suppress(Exception):
+                if close_record(folder, uri):
+                    left.remove(folder)
+        if left:
+            time.sleep(_FIRST_RETRY / 4)
     return not left
 
 
