@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import pytest
 
@@ -23,7 +23,12 @@ class Forked:
     """What `subprocess.Popen` gives for `python -c code ...` or `python -m module ...`, as far as is asked of it here.
 
     All three standard streams are pipes of text. It begins with the modules of the server it is forked from.
+
+    Attributes:
+        started: the process ids of all.
     """
+
+    started: ClassVar[list[int]] = []
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str] | None = None, **_: Any) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -38,6 +43,7 @@ class Forked:
             end.close()
         assert self._process.pid is not None
         self.pid = self._process.pid
+        self.started.append(self.pid)
 
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)

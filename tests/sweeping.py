@@ -82,13 +82,19 @@ def start(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str
 
 
 class Forked:
-    """The same as a fork of a server that has imported everything, which its jobs are forks of too."""
+    """`python -m runner ...` as a fork of a server that has imported everything, which its jobs are forks of too.
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    Args:
+        folder: to be in.
+        arguments: of the command line.
+        prepare: is called in the process, before the command.
+    """
+
+    def __init__(self, folder: Path, *arguments: str, prepare: Callable[[], object] | None = None) -> None:
         warm.start(["runner.data.digits."], saves_models=True)
         context = multiprocessing.get_context("forkserver")
         self._printed = folder / "printed.txt"
-        self._process = context.Process(target=_run_in, args=(folder, self._printed, arguments))
+        self._process = context.Process(target=_run_in, args=(folder, self._printed, arguments, prepare))
         self._process.start()
 
     def send_signal(self, number: int) -> None:
@@ -101,15 +107,17 @@ class Forked:
         return self._process.exitcode, self._printed.read_text()
 
 
-def _run_in(folder: Path, printed: Path, arguments: Sequence[str]) -> None:
+def _run_in(folder: Path, printed: Path, arguments: Sequence[str], prepare: Callable[[], object] | None = None) -> None:
     os.setsid()
     os.chdir(folder)
     for name in [name for name in os.environ if name.startswith(("RUNNER_", "OMP_"))]:
         del os.environ[name]
-    os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT), 2)
+    os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     forkserver._forkserver.ensure_running = lambda: None  # it knows the address of the server that it comes from
     warm.start = lambda *_, **__: None
-    sys.argv[1:] = ["--multirun", *arguments]
+    if prepare is not None:
+        prepare()
+    sys.argv[1:] = arguments
     main()
 
 

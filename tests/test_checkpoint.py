@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from runner.checkpoint import FORMAT, KEYS, CheckpointError, Checkpoints, load, rng_state, set_rng_state
+from runner.checkpoint import FORMAT, KEYS, CheckpointError, Checkpoints, load
 from runner.errors import TrainingError
+from runner.rng import rng_state, set_rng_state
 
 
 def state(number: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import yaml
 
 from conftest import Called, run_folder
 from runner.tracking.manifest import Manifest
+from training import same
 
 Runner = Callable[..., Called]
 
@@ -48,17 +49,6 @@ def result(folder: Path) -> dict[str, Any]:
 
 def config(folder: Path) -> dict[str, Any]:
     return yaml.safe_load((folder / "config.yaml").read_text())
-
-
-def same(one: Any, other: Any) -> bool:
-    """Bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other) and one.dtype == other.dtype
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

@@ -357,7 +357,7 @@ class TestFates:
         client = connect(local_uri(here / "outputs"))
         experiment = client.get_experiment_by_name("runner").experiment_id
         ids = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment])}
-        code, told = Forked(here, f"sweep.resume={folder}", "sweep.job_timeout=null").wait(200)
+        code, told = Forked(here, "--multirun", f"sweep.resume={folder}", "sweep.job_timeout=null").wait(200)
         assert code == 0, told
         assert {number: content(folder / str(number)) for number in (1, 5)} == before
         runs = client.search_runs([experiment])
@@ -383,7 +383,9 @@ class TestAParentThatIsKilled:
         wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/*/result.json"))) >= 3)
         kill(sweep)
         folder = sweep_folder(tmp_path)
-        code, printed = Forked(tmp_path, f"sweep.resume={folder}").wait(200)  # at once: its orphans are still there
+        code, printed = Forked(tmp_path, "--multirun", f"sweep.resume={folder}").wait(
+            200
+        )  # at once: its orphans are still there
         assert code == 0, printed
         skipped = int(re.findall(r"(\d) of 6 jobs are finished already", printed)[0])
         assert 3 <= skipped <= 5
@@ -403,7 +405,9 @@ class TestAParentThatIsKilled:
 
     def test_its_jobs_end_within_seconds_and_keep_a_checkpoint(self, tmp_path: Path) -> None:
         write_fates(tmp_path)
-        sweep = Forked(tmp_path, *FATED, "model.fate=fine,good", "model.seconds=0.05", "trainer.epochs=500")
+        sweep = Forked(
+            tmp_path, "--multirun", *FATED, "model.fate=fine,good", "model.seconds=0.05", "trainer.epochs=500"
+        )
         wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/*/checkpoints/last.pt"))) == 2)
         sweep.send_signal(signal.SIGKILL)
         sweep.wait()
@@ -655,7 +659,7 @@ class TestKnobs:
 class TestCtrlC:
     def test_jobs_write_checkpoints_and_the_table_so_far_is_printed(self, tmp_path: Path) -> None:
         write_fates(tmp_path)
-        sweep = Forked(tmp_path, *FATED, "seed=range(0,4)", "model.seconds=0.05", "trainer.epochs=12")
+        sweep = Forked(tmp_path, "--multirun", *FATED, "seed=range(0,4)", "model.seconds=0.05", "trainer.epochs=12")
         wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/*/checkpoints/last.pt"))) == 2)
         asked = time.monotonic()
         sweep.send_signal(signal.SIGINT)
@@ -667,14 +671,14 @@ class TestCtrlC:
         assert "Traceback" not in printed
         wait_for(lambda: not processes_below(tmp_path), 5)
         epochs = {number: result["epochs"] for number, result in results(folder).items()}
-        code, printed = Forked(tmp_path, f"sweep.resume={folder}").wait(120)
+        code, printed = Forked(tmp_path, "--multirun", f"sweep.resume={folder}").wait(120)
         assert code == 0, printed
         logs = [(folder / str(job) / "run.log").read_text() for job in epochs]
         assert all(f"resumed    at epoch {done + 1}" in log for log, done in zip(logs, epochs.values(), strict=True))
 
     def test_a_second_one_stops_at_once(self, tmp_path: Path) -> None:
         write_fates(tmp_path)
-        sweep = Forked(tmp_path, *FATED, "seed=1,2", "sweep.jobs=1", "model.seconds=60")
+        sweep = Forked(tmp_path, "--multirun", *FATED, "seed=1,2", "sweep.jobs=1", "model.seconds=60")
         wait_for(lambda: list(tmp_path.glob("job-*.json")))
         sweep.send_signal(signal.SIGINT)
         time.sleep(0.5)

@@ -29,6 +29,7 @@ from .model import probe
 from .optimizer import trainable, wants_fused
 from .precision import Precision
 from .problems import Problems
+from .rng import seed_all
 from .scheduler import Schedule
 from .settings import ConsoleSettings, TrackingSettings, TrainerSettings
 from .target import IN_WORDS, call, check_target, locate, takes
@@ -100,6 +101,7 @@ def build(
     if found.none_of("data", but=("data.batch_size", "data.in_memory", "data.num_workers")):
         # Nothing is fetched for a run that cannot start.
         with found.collect("data"), nullcontext() if not found.sentences else fetch.forbidden():
+            seed_all(seed)
             source = call("data", data, Source)
             splits = split(source, val_fraction=data["val_fraction"], limit=data["limit"], seed=seed)
             augment = make_augment(splits, **(data["augment"] or {}))
@@ -219,7 +221,7 @@ def make_model(
     node: Mapping[str, Any], input_shape: Sequence[int], num_outputs: int, seed: int, dtype: torch.dtype
 ) -> tuple[nn.Module, int | None]:
     """The model, with weights drawn by the seed, on the CPU; and its floating-point operations a sample."""
-    torch.manual_seed(seed)
+    seed_all(seed)
     model = call("model", node, nn.Module, input_shape=input_shape, num_outputs=num_outputs)
     model.to(dtype)
     return model, probe.check_shapes(model, input_shape, num_outputs, dtype)

@@ -7,9 +7,6 @@
 import logging
 import os
 import pickle
-import random
-import shutil
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +16,7 @@ import torch
 
 from .errors import TrainingError, first_line
 from .folders import short
+from .tracking.files import link
 
 log = logging.getLogger("runner")
 
@@ -75,10 +73,10 @@ class Checkpoints:
         for age in range(self.keep - 1, 0, -1):
             older = self._kept(age - 1)
             if older.exists():
-                _link(older, self._kept(age))
+                link(older, self._kept(age))
         if best:
             # First: a kill in between repeats the epoch, and with it this; the other way round it would be lost.
-            _link(fresh, self.best)
+            link(fresh, self.best)
         fresh.replace(self.last)
 
     def load_last(self) -> dict[str, Any]:
@@ -149,43 +147,3 @@ def weights(state: dict[str, Any]) -> dict[str, Any]:
     """What of a checkpoint is to be evaluated: the averaged weights where there are any."""
     averaged = state["ema"]
     return dict(averaged["weights"] if averaged else state["model"])
-
-
-def rng_state(device: torch.device) -> dict[str, Any]:
-    """The state of every random generator a model may draw from, as tensors and primitives."""
-    version, internal, gauss = random.getstate()
-    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, list(internal), gauss]}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    if device.type == "mps":
-        state["mps"] = torch.mps.get_rng_state()
-    if numpy := sys.modules.get("numpy"):
-        name, keys, position, has_gauss, cached = numpy.random.get_state()
-        state["numpy"] = [name, keys.tolist(), int(position), int(has_gauss), float(cached)]
-    return state
-
-
-def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
-    """Go on with the state of `rng_state`."""
-    torch.set_rng_state(state["torch"])
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
-    if device.type == "mps" and "mps" in state:
-        torch.mps.set_rng_state(state["mps"])
-    if "numpy" in state:
-        import numpy
-
-        numpy.random.set_state(tuple(state["numpy"]))
-
-
-def _link(source: Path, target: Path) -> None:
-    """Let target be the same file as source, at once or not at all."""
-    fresh = target.with_name(f".{target.name}.tmp")
-    fresh.unlink(missing_ok=True)
-    try:
-        os.link(source, fresh)
-    except OSError:  # a file system without links
-        shutil.copyfile(source, fresh)
-    fresh.replace(target)

@@ -199,15 +199,19 @@ def build_and_run(
         problems += folders.check(str(cfg.hydra.run.dir), exact_folder)
     choices = resumed.choices if resumed else group_choices(cfg)
     with ExitStack() as claimed:
-        if resumed is not None and in_place:  # before its checkpoint is read: nobody else may go on with it
-            folder = resumed.folder
+        folder = resumed.folder if resumed is not None and in_place else None
+        if folder is not None:  # before its checkpoint is read: nobody else may go on with it
             claimed.enter_context(claim(folder))
         experiment = build.build(without_hydra(cfg), choices, problems, fresh=resumed is None)
         checkpoint = resume.prepare(resumed, experiment) if resumed is not None else None
-        if not in_place:
-            folder = folders.make_run_folder(str(cfg.hydra.run.dir), exact_folder)
+        if folder is None:
+            if resumed is not None and in_place:
+                folder = resumed.recover()
+            else:
+                folder = folders.make_run_folder(str(cfg.hydra.run.dir), exact_folder)
             claimed.enter_context(claim(folder))
-        return run_job_in(folder, cfg, made, lambda: run.run(experiment, folder, checkpoint, delivery).exit_code)
+        own = folder
+        return run_job_in(own, cfg, made, lambda: run.run(experiment, own, checkpoint, delivery).exit_code)
 
 
 def sweep(args: Namespace) -> int:

@@ -10,10 +10,18 @@ from time import perf_counter, time
 from tqdm import tqdm
 
 from .settings import TrainerSettings
+from .tracking.uri import redact
 
 log = logging.getLogger("runner")
 
 REFRESH_SECONDS = 0.2  # each refresh of the bar reads the running loss from the device
+
+
+class _Redacted(logging.Formatter):
+    """No line, and no traceback, gives a secret away."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 class _Terminal(logging.Handler):
@@ -27,6 +35,7 @@ def set_up(quiet: bool = False) -> None:
     """Send runner's lines to standard error; of warnings, with `quiet`, only those."""
     log.handlers = [handler for handler in log.handlers if not isinstance(handler, _Terminal)]
     terminal = _Terminal(logging.WARNING if quiet else logging.INFO)
+    terminal.setFormatter(_Redacted())
     log.addHandler(terminal)
     log.setLevel(logging.DEBUG)
     log.propagate = False
@@ -59,7 +68,7 @@ def logged_to(path: Path) -> Iterator[None]:
         OSError: the file cannot be opened.
     """
     handler = _LogFile(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.setFormatter(_Redacted("%(asctime)s %(levelname)-7s %(message)s"))
     log.addHandler(handler)
     try:
         yield

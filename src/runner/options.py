@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from .errors import ConfigError, TrainingError, did_you_mean, first_line
 from .folders import expand_home
 from .tracking.store import StoreError
+from .tracking.uri import redact
 
 COMMON = {"runner.verbose": "true: print tracebacks of errors"}
 """What every command takes."""
@@ -76,7 +77,7 @@ def nobody_reads() -> int:
 
 def fail(*problems: str) -> int:
     """Print what is wrong with the arguments; returns the exit code for it."""
-    print(*(f"error: {problem}" for problem in problems), sep="\n", file=sys.stderr)
+    print(*(f"error: {redact(problem)}" for problem in problems), sep="\n", file=sys.stderr)
     return EXIT_CONFIG
 
 

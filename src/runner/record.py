@@ -19,7 +19,7 @@ from .tracking.files import write_atomically
 from .tracking.manifest import Dataset, Manifest
 from .tracking.model import save_model
 from .tracking.store import place
-from .tracking.uri import strip_credentials
+from .tracking.uri import redacted, strip_credentials
 from .weights import fingerprint
 
 
@@ -32,10 +32,10 @@ def write_config(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def without_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with user and password taken out of the tracking URI."""
+    """The config with user and password taken out of the tracking URI, and every secret out of all of it."""
     uri = config["tracking"]["uri"]
     tracking = {**config["tracking"], "uri": strip_credentials(uri) if uri else uri}
-    return {**config, "tracking": tracking}
+    return redacted({**config, "tracking": tracking})
 
 
 def describe(x: Experiment, folder: Path, begun: bool = False) -> Manifest | None:
@@ -49,7 +49,6 @@ def describe(x: Experiment, folder: Path, begun: bool = False) -> Manifest | Non
     if x.tracking.name == "off":
         return None
     uri, artifact_root = place(x.tracking.uri, outputs_folder())
-    config = {k: v for k, v in without_credentials(x.config).items() if k not in ("resume", "resume_mode", "runner")}
     splits = x.splits
     sizes = {"train": size(splits.train), "val": size(splits.val), "test": size(splits.test)}
     return Manifest(
@@ -57,7 +56,7 @@ def describe(x: Experiment, folder: Path, begun: bool = False) -> Manifest | Non
         experiment=x.tracking.experiment,
         run_name=x.tracking.run_name or folder.name,
         artifact_root=artifact_root,
-        params=flatten(config) | dict(x.choices),
+        params=logged_params(without_credentials(x.config), x.choices),
         tags={
             "runner.version": __version__,
             "runner.folder": str(folder),
@@ -80,6 +79,12 @@ def describe(x: Experiment, folder: Path, begun: bool = False) -> Manifest | Non
         log_model=x.tracking.log_model,
         log_checkpoints=x.tracking.log_checkpoints,
     )
+
+
+def logged_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, str]:
+    """The parameters of a run: what is set in its config, and which member of each group was chosen."""
+    own = {key: value for key, value in config.items() if key not in ("resume", "resume_mode", "runner")}
+    return flatten(own) | dict(choices)
 
 
 def were_given(config: Mapping[str, Any]) -> bool:

@@ -121,8 +121,7 @@ def build_again(was: "SavedRun", options: Mapping[str, str]) -> "tuple[DictConfi
     if was.config.get("resume_mode") == "warm_start":
         parent = str(was.config.get("resume"))
         try:
-            folder = resume.folder_of(saved.find(parent, "resume", was.uri))
-            resume.prepare(resume.Resumed(folder, warm_start=True), x)
+            resume.prepare(resume.Resumed(saved.find(parent, "resume", was.uri), warm_start=True), x)
         except ConfigError as error:
             raise ConfigError(
                 f"{was.given} began with the weights of run {parent} (resume_mode=warm_start), which are not to be"

@@ -10,16 +10,19 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from . import recovery, schema
 from . import saved as saved_runs
-from . import schema
 from .arguments import typed_value
 from .build import Experiment
 from .checkpoint import CheckpointError, Checkpoints
 from .compose import Composer, config_folder
 from .errors import ConfigError
-from .folders import short, typed
+from .folders import typed
+from .record import logged_params
 from .saved import SavedRun
 from .schema import flatten
+from .tracking.files import read_json
+from .tracking.uri import redacted
 
 log = logging.getLogger("runner")
 
@@ -39,16 +42,41 @@ class Resumed:
     """A run to go on with.
 
     Attributes:
-        folder: its own.
+        run: as it was found.
+        folder: its own; None while only MLflow has it.
         warm_start: only its weights are used, by a new run.
         changed: the keys that are not as they were, with their new values.
         choices: which member of each group was chosen, as far as is recorded.
     """
 
-    folder: Path
+    run: SavedRun
     warm_start: bool
     changed: dict[str, str] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+    _fetched: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.folder = self.run.folder
+
+    @property
+    def files(self) -> Path:
+        """Its folder, or all that MLflow has of it, in a temporary one.
+
+        Raises:
+            ConfigError: MLflow has not what it takes to go on.
+        """
+        if self.folder is not None:
+            return self.folder
+        if self._fetched is None:
+            self._fetched = recovery.fetch(self.run)
+        return self._fetched
+
+    def recover(self) -> Path:
+        """The folder to go on in, which is made anew where only MLflow has the run."""
+        if self.folder is None:
+            self.folder = recovery.recover(self.run, self.files, logged_params(self.run.config, self.choices))
+        return self.folder
 
 
 def compose(
@@ -68,11 +96,11 @@ def compose(
         ConfigError: there is no such run.
     """
     run = saved_runs.find(value, "resume", typed_value(overrides, "tracking.uri"))
-    folder, saved = folder_of(run), run.config
+    saved = run.config
     warm_start = typed_value(overrides, "resume_mode") == "warm_start"
-    resumed = Resumed(folder, warm_start, choices=dict(run.choices))
+    resumed = Resumed(run, warm_start, choices=dict(run.choices))
     problems, values, chosen = _split_choices(overrides, saved, resumed)
-    _register(saved, resumed, chosen)
+    _register(saved, chosen, of_parent=run.name if warm_start else None)
     cfg, found = Composer(extra=extra, name="resumed").compose(values)
     problems += found
     if cfg is None:
@@ -80,7 +108,7 @@ def compose(
     if resumed.warm_start:
         resumed.choices |= {group: typed_value(overrides, group) or "" for group in chosen}
         with read_write(cfg):  # the new run names its parent so that it is found from anywhere
-            cfg.resume = run.run_id or str(folder)
+            cfg.resume = run.run_id or str(run.folder)
         return cfg, problems, resumed
     if cfg.resume_mode == "exact":
         with read_write(cfg):  # how a run was begun stays in its record; how often it was resumed does not
@@ -89,7 +117,7 @@ def compose(
         now = OmegaConf.to_container(
             OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("hydra", "sweep")]), resolve=True
         )
-        resumed.changed = _changes(flatten(saved), flatten(now))
+        resumed.changed = _changes(flatten(redacted(saved)), flatten(redacted(now)))
     return cfg, problems, resumed
 
 
@@ -103,7 +131,7 @@ def compose_saved(saved: Mapping[str, Any], overrides: Sequence[str] = ()) -> tu
     Returns:
         The config with Hydra's own node (None if it does not compose), and its problems.
     """
-    _register(saved, Resumed(Path(), warm_start=False), ())
+    _register(saved, ())
     return Composer(name="resumed").compose(overrides)
 
 
@@ -135,14 +163,20 @@ def _split_choices(
     return problems, values, chosen
 
 
-def _register(saved: Mapping[str, Any], resumed: Resumed, chosen: Sequence[str]) -> None:
-    """Make the saved config one that Hydra can compose with; a group chosen anew starts without its old keys."""
+def _register(saved: Mapping[str, Any], chosen: Sequence[str], of_parent: str | None = None) -> None:
+    """Make the saved config one that Hydra can compose with; a group chosen anew starts without its old keys.
+
+    Args:
+        saved: the config.
+        chosen: the groups that are chosen anew.
+        of_parent: the name of the run that a warm start is from.
+    """
     shared = OmegaConf.to_container(OmegaConf.load(config_folder() / "config.yaml"))
     assert isinstance(shared, dict)
     hydra = shared["hydra"]
-    if resumed.warm_start:
+    if of_parent is not None:
         # There are no choices to name the folder by: `<date>_<time>_<what>` of the parent tells.
-        what = re.sub(r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_|[^A-Za-z0-9._-]", "", resumed.folder.name)
+        what = re.sub(r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_|[^A-Za-z0-9._-]", "", of_parent)
         hydra["run"]["dir"] = "${oc.env:RUNNER_OUTPUTS,outputs}/runs/${now:%Y-%m-%d}_${now:%H-%M-%S}_" + what
     # A run that was itself begun by a warm start is not warmly started again.
     base = {key: value for key, value in saved.items() if key not in chosen}
@@ -164,14 +198,16 @@ def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str
 
 def finished(resumed: Resumed) -> bool:
     """Whether the run has come to its end and nothing is asked of it but that; says so, with its result."""
-    result = saved_runs.result_of(resumed.folder)
+    path = resumed.run.file("result.json")
+    result = read_json(path) if path is not None else {}
     if result.get("status") != "FINISHED" or any(not key.startswith("runner.") for key in resumed.changed):
         return False
     measured = {k: v for k, v in result.items() if k.startswith(("val/", "test/")) and isinstance(v, int | float)}
-    folder = short(resumed.folder)
-    log.info("finished   %s has come to its end, after %s epochs: nothing is left to do", folder, result.get("epochs"))
+    place, epochs = resumed.run.place, result.get("epochs")
+    log.info("finished   %s has come to its end, after %s epochs: nothing is left to do", place, epochs)
     log.info("result     %s", "   ".join(f"{name} {number:.4f}" for name, number in measured.items()) or "none")
-    log.info("go on      python -m runner resume=%s trainer.epochs=<more>", typed(resumed.folder))
+    named = typed(resumed.folder) if resumed.folder is not None else resumed.run.run_id
+    log.info("go on      python -m runner resume=%s trainer.epochs=<more>", named)
     return True
 
 
@@ -197,11 +233,11 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
         ConfigError: a change is refused, or there is no usable checkpoint.
     """
     problems = [] if resumed.warm_start else refuse(resumed, x.schedule.horizon)
-    checkpoints = Checkpoints(resumed.folder / "checkpoints")
+    checkpoints = Checkpoints(resumed.files / "checkpoints")
     try:
         checkpoint = checkpoints.load_last()
     except CheckpointError as error:
-        raise ConfigError(*problems, f"resume={short(resumed.folder)}: {error}; start anew without resume=") from error
+        raise ConfigError(*problems, f"{resumed.run.given}: {error}; start anew without resume=") from error
     progress = checkpoint["progress"]
     if not resumed.warm_start and not problems and progress["data"] != x.splits.fingerprint:
         problems.append(f"data: these are not the samples that the run was trained on; bring them back, or {WARM}")
@@ -218,7 +254,7 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
         x.model.load_state_dict(checkpoint["model"])
     except RuntimeError as error:
         misfit = str(error).splitlines()[-1].strip().rstrip(".")
-        raise ConfigError(f"resume={short(resumed.folder)}: its weights do not fit this model: {misfit}") from error
+        raise ConfigError(f"{resumed.run.given}: its weights do not fit this model: {misfit}") from error
     return None
 
 
@@ -236,15 +272,3 @@ def _refuse_after(progress: Mapping[str, Any], changed: Mapping[str, str]) -> li
             f" (trainer.validate_every_epochs); {WARM}"
         ]
     return []
-
-
-def folder_of(run: SavedRun) -> Path:
-    """The folder of a run that is to go on in it.
-
-    Raises:
-        ConfigError: only MLflow has the run.
-    """
-    if run.folder is None:
-        was = run.tags.get("runner.folder", "elsewhere")
-        raise ConfigError(f"{run.given}: its folder is not here (it was {was}); write its present place instead")
-    return run.folder

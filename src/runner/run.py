@@ -29,8 +29,7 @@ from .training import Interrupted, Training, prepare, restore
 log = logging.getLogger("runner")
 
 SETTLE_SECONDS = 5.0
-DELIVERY_SECONDS = 10.0
-DELIVERY_SECONDS_STOPPED = 3.0  # a scheduler that asked us to stop does not wait long
+STOPPED_SECONDS = 3.0  # a scheduler that asked us to stop does not wait long
 
 
 @dataclass
@@ -179,8 +178,8 @@ def _close(
     t: Training, x: Experiment, folder: Path, tracker: Tracker, outcome: Outcome, final: dict[str, float]
 ) -> Outcome:
     """Write the result, tell the person, and let delivery finish. A signal does not cut this short, a second may."""
-    seconds = DELIVERY_SECONDS_STOPPED if outcome.status == "KILLED" else DELIVERY_SECONDS
-    deadline = monotonic() + seconds
+    seconds = x.tracking.wait
+    deadline = monotonic() + (min(seconds, STOPPED_SECONDS) if outcome.status == "KILLED" else seconds)
     try:
         if outcome.error is not None:
             tracker.tag({ERROR: outcome.error})
@@ -194,6 +193,6 @@ def _close(
         report.how_to_resume(t, folder, outcome.status)
     if outcome.result and tracker.wait_for_run_id(deadline - monotonic()):
         outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
-    if not tracker.close(outcome.status, max(1.0, deadline - monotonic())):
+    if not tracker.close(outcome.status, max(0.0, deadline - monotonic())):
         log.warning("not all of it is in MLflow yet; deliver the rest by: python -m runner.sync run=%s", typed(folder))
     return outcome

@@ -168,6 +168,7 @@ RANGES: dict[str, Range] = {
     "trainer.profile_steps": COUNT,
     "trainer.early_stopping.patience": COUNT,
     "trainer.early_stopping.min_delta": Range(0),
+    "tracking.wait": Range(0),
     "sweep.jobs_per_gpu": COUNT,
     "sweep.job_timeout": SECONDS,
 }

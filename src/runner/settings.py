@@ -70,6 +70,7 @@ class TrackingSettings:
     run_name: str | None = MISSING
     log_model: bool = MISSING
     log_checkpoints: bool = MISSING
+    wait: float = MISSING
 
 
 @dataclass

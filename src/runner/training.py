@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .averaging import WeightAverage
-from .checkpoint import FORMAT, Checkpoints, rng_state, set_rng_state
+from .checkpoint import FORMAT, Checkpoints
 from .data.loading import Loaders
 from .device import Device
 from .errors import TrainingError
@@ -17,6 +17,7 @@ from .loss import Loss
 from .optimizer import trainable
 from .precision import Precision
 from .progress import Metrics, Monitor, Progress, Stopwatch, Sums
+from .rng import rng_state, set_rng_state
 from .scheduler import Schedule
 from .settings import TrainerSettings
 

@@ -1,11 +1,30 @@
 """Data sets whose samples are fetched a batch at a time, as `torch.utils.data.DataLoader` then does."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch.utils.data import Dataset, default_collate
 
 from ..errors import TrainingError, in_words
+from ..rng import derived_seed, drawn_apart
 from .splits import Batch, size
+
+
+class Indices(list[int]):
+    """Of the samples of a batch.
+
+    Attributes:
+        seed: of what is drawn at random for them.
+    """
+
+    seed = 0
+
+
+def seeded(indices: Sequence[int], purpose: str, *numbers: int) -> Indices:
+    """Indices with a seed that depends on the purpose and the numbers, such as (seed, epoch, batch)."""
+    made = Indices(indices)
+    made.seed = derived_seed(purpose, *numbers)
+    return made
 
 
 class Tensors(Dataset[Batch]):
@@ -27,6 +46,9 @@ class Tensors(Dataset[Batch]):
 class MapStyle(Dataset[Batch]):
     """A map-style data set fetched a batch at a time.
 
+    What it draws at random for a sample, to augment it say, depends on the batch alone: not on the number of workers,
+    nor on where a run was resumed.
+
     A sample that cannot be read is returned as the error it is: raised in a worker, it would arrive as a text
     with a traceback in it.
     """
@@ -41,10 +63,11 @@ class MapStyle(Dataset[Batch]):
         inputs, targets = self.part[index]
         return inputs, targets
 
-    def __getitems__(self, indices: list[int]) -> Any:
+    def __getitems__(self, indices: "Indices") -> Any:
         fetch = getattr(self.part, "__getitems__", None)
         try:
-            return default_collate(fetch(indices) if fetch else [self.part[index] for index in indices])
+            with drawn_apart(indices.seed):
+                return default_collate(fetch(indices) if fetch else [self.part[index] for index in indices])
         except TrainingError as error:
             return error
         except OSError as error:  # a file that has been removed, say

@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..errors import ConfigError, TrainingError
+from ..rng import generator
 from .augment import Augment
-from .batched import MapStyle, Tensors
+from .batched import Indices, MapStyle, Tensors, seeded
 from .source import Part
-from .splits import Batch, Splits, generator, size
+from .splits import Batch, Splits, size
 
 MEMORY_SHARE = 0.5  # of the free memory: what data may take before `in_memory=auto` leaves it where it is
 STOP_SECONDS = 10  # for which a worker outlives a SIGTERM
@@ -133,7 +134,11 @@ class WorkerLoader:
             TrainingError: a sample cannot be read.
         """
         order = torch.arange(self.samples) if self.seed is None else epoch_order(self.samples, self.seed, epoch)
-        self._indices.batches = [index.tolist() for index in order.split(self.batch_size)[start:]]
+        of_batch = (self.seed or 0, epoch if self.seed is not None else 0)
+        self._indices.batches = [
+            seeded(index.tolist(), "samples", *of_batch, number)
+            for number, index in enumerate(order.split(self.batch_size)[start:], start)
+        ]
         for number, batch in enumerate(self._loader, start):
             if isinstance(batch, TrainingError):
                 try:
@@ -247,9 +252,14 @@ def _load_all(part: Dataset[Any], num_workers: int) -> Batch:
         ConfigError: one cannot be read.
     """
     count, first = size(part), 0
+    indices = _Indices()
+    indices.batches = [
+        seeded(index.tolist(), "samples", number)
+        for number, index in enumerate(torch.arange(count).split(LOADED_AT_ONCE))
+    ]
     loader: DataLoader[Any] = DataLoader(
         MapStyle(part),
-        batch_size=LOADED_AT_ONCE,
+        batch_sampler=indices,
         num_workers=num_workers,
         collate_fn=_as_is,
         worker_init_fn=_outlive_a_stop,
@@ -275,9 +285,9 @@ class _Indices:
     """
 
     def __init__(self) -> None:
-        self.batches: list[list[int]] = []
+        self.batches: list[Indices] = []
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Indices]:
         return iter(self.batches)
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b, sha256
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -10,18 +10,13 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from ..errors import ConfigError, TrainingError
+from ..rng import generator
 from .source import Part, Source
 
 Batch = tuple[Tensor, Tensor]
 
 SAMPLED = 64  # samples that the fingerprint of a data set takes in, where it brings none of its own
 MEASURED = 1024  # samples that mean and std are computed from, where samples are loaded one by one
-
-
-def generator(purpose: str, *numbers: int) -> torch.Generator:
-    """A generator whose stream depends on the purpose and the numbers, such as (seed, epoch), alone."""
-    digest = blake2b(repr((purpose, *numbers)).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,7 @@ from runner.tracking.process import DeliveryProcess
 
 log = logging.getLogger("runner")
 
-DELIVERY_SECONDS = 10.0
-DELIVERY_SECONDS_STOPPED = 3.0
+STOPPED_SECONDS = 3.0
 
 
 @dataclass
@@ -116,7 +115,8 @@ class Sweep:
         self._report(result, seconds)
         if self.record is not None:
             self.record.end("KILLED" if stopped else "FINISHED" if complete else "FAILED", result, seconds)
-            if not self.record.close(DELIVERY_SECONDS_STOPPED if stopped else DELIVERY_SECONDS):
+            seconds = float(ready.config.tracking.wait)
+            if not self.record.close(min(seconds, STOPPED_SECONDS) if stopped else seconds):
                 rest = f"python -m runner.sync run={typed(self.folder)}"
                 log.warning("not all of it is in MLflow yet; deliver the rest by: %s", rest)
         if stopped:

@@ -1,27 +1,34 @@
 """The files of an ended run: into the run's artifacts, and the model folder into a logged model."""
 
+import contextlib
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.tracking import journal
-from runner.tracking.files import read_json, write_json
-from runner.tracking.manifest import Manifest
+from runner.tracking.files import link, read_json, write_json
+from runner.tracking.manifest import FOLDER, Manifest
 from runner.tracking.state import State
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
 
+_EARLY = ("config.yaml", "samples.json", "environment.txt")
+"""What does not change while a run trains, and is needed to go on with it where its folder is lost."""
+
 _FILES = (
-    "config.yaml", "samples.json", "environment.txt", "run.log", "result.json", journal.NAME,
+    *_EARLY, "run.log", "result.json", journal.NAME,
     "sweep.json", "jobs.csv", "jobs.json",
 )  # fmt: skip
 """Of a run's folder, and of a sweep's."""
 
 MODEL = "model"
-BEST = "checkpoints/best.pt"
+CHECKPOINTS = "checkpoints"
+BEST = f"{CHECKPOINTS}/best.pt"
+PINNED = f"{FOLDER}/{CHECKPOINTS}"
 
 
 def deliver(client: "MlflowClient", folder: Path, manifest: Manifest, state: State, save: Callable[[], None]) -> None:
@@ -29,17 +36,55 @@ def deliver(client: "MlflowClient", folder: Path, manifest: Manifest, state: Sta
     assert state.run_id is not None
     _fill_in_run_id(folder / "result.json", state.run_id)
     for path in _files(folder, manifest, state):
-        name = path.relative_to(folder).as_posix()
-        stat = path.stat()
-        version = [stat.st_size, stat.st_mtime_ns]
-        if state.artifacts.get(name) == version:
-            continue
-        client.log_artifact(state.run_id, str(path), name.rpartition("/")[0] or None)
-        state.artifacts[name] = version
-        save()
+        _deliver_file(client, path, path.relative_to(folder).as_posix(), state, save)
+    shutil.rmtree(folder / PINNED, ignore_errors=True)
     if manifest.log_model and (folder / MODEL / "MLmodel").is_file():
         _deliver_model(client, folder, state)
         save()
+
+
+def deliver_early(
+    client: "MlflowClient", folder: Path, pinned: Sequence[Path], state: State, save: Callable[[], None]
+) -> None:
+    """Upload what a run that loses its folder goes on from: its config, and the checkpoints that were pinned."""
+    for name in _EARLY:
+        if (folder / name).is_file():
+            _deliver_file(client, folder / name, name, state, save)
+    for path in pinned:
+        _deliver_file(client, path, f"{CHECKPOINTS}/{path.name}", state, save)
+        path.unlink()
+
+
+def pin_checkpoints(folder: Path, state: State) -> list[Path]:
+    """Link the checkpoints that MLflow does not have yet to where training, which goes on, does not replace them.
+
+    Returns:
+        The links, the oldest checkpoint first: until the newest is there, the one before it is whole.
+    """
+    pinned = []
+    for path in (folder / CHECKPOINTS).glob("[!.]*.pt"):
+        with contextlib.suppress(FileNotFoundError):  # just being replaced: next time
+            if state.artifacts.get(f"{CHECKPOINTS}/{path.name}") != _version(path):
+                (folder / PINNED).mkdir(exist_ok=True)
+                link(path, folder / PINNED / path.name)
+                pinned.append(folder / PINNED / path.name)
+    return sorted(pinned, key=lambda path: path.stat().st_mtime_ns)
+
+
+def _deliver_file(client: "MlflowClient", path: Path, name: str, state: State, save: Callable[[], None]) -> None:
+    """Upload a file as `name`, unless MLflow has it as it is."""
+    version = _version(path)
+    if state.artifacts.get(name) == version:
+        return
+    assert state.run_id is not None
+    client.log_artifact(state.run_id, str(path), name.rpartition("/")[0] or None)
+    state.artifacts[name] = version
+    save()
+
+
+def _version(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _files(folder: Path, manifest: Manifest, state: State) -> Iterator[Path]:
@@ -48,8 +93,8 @@ def _files(folder: Path, manifest: Manifest, state: State) -> Iterator[Path]:
     Once they are there they are kept up to date: a resumed run has others.
     """
     yield from (folder / name for name in _FILES if (folder / name).is_file())
-    for name in ("plots", "profile", *(["checkpoints"] if manifest.log_checkpoints else [])):
-        yield from (path for path in sorted((folder / name).rglob("*")) if path.is_file())
+    for name in ("plots", "profile", *([CHECKPOINTS] if manifest.log_checkpoints else [])):
+        yield from (path for path in sorted((folder / name).rglob("[!.]*")) if path.is_file())
     modelless = manifest.log_model and manifest.status == "FINISHED" and not (folder / MODEL / "MLmodel").is_file()
     if not manifest.log_checkpoints and (modelless or BEST in state.artifacts) and (folder / BEST).is_file():
         yield folder / BEST

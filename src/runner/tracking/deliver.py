@@ -22,10 +22,13 @@ log = logging.getLogger("runner")
 
 T = TypeVar("T")
 
+METRIC_TAG = "runner.metric."
+"""Begins the tags that tell of a metric, by its name in MLflow, what the run calls it, where that is not the same."""
+
 # MLflow's limits for one request, and for one value.
 _METRICS_PER_BATCH = 1000
 _PARAMS_PER_BATCH = 100
-_PARAM_LENGTH = 6000
+PARAM_LENGTH = 6000
 _TAG_LENGTH = 8000
 
 
@@ -59,6 +62,7 @@ class Delivery:
         self.state = State.load(folder)
         self._uri = uri
         self._client: MlflowClient | None = None
+        self._begun = False
 
     @property
     def run_id(self) -> str | None:
@@ -87,8 +91,13 @@ class Delivery:
             client.update_run(run_id, status="RUNNING")  # a resumed run
             self._remember(status="RUNNING", end_time=None)
         self._describe(client, run_id, manifest)
+        # Before the metrics: what MLflow has of the metrics is never less than what a checkpoint goes on from.
+        pinned = artifacts.pin_checkpoints(self.folder, self.state) if manifest.log_checkpoints else []
         self._send_metrics(client, run_id)
         if manifest.status == "RUNNING":
+            if self._begun:
+                artifacts.deliver_early(client, self.folder, pinned, self.state, self._save)
+            self._begun = True  # only now: the first epoch waits for the first step
             return False
         artifacts.deliver(client, self.folder, manifest, self.state, self._save)
         # Last of all: a run that says it has ended is complete.
@@ -120,11 +129,11 @@ class Delivery:
         from mlflow.entities import Param, RunTag
 
         if manifest.params and not self.state.params:
-            params = [Param(key, value[:_PARAM_LENGTH]) for key, value in _legal_keys(manifest.params).items()]
+            params = [Param(key, value[:PARAM_LENGTH]) for key, value in legal_keys(manifest.params).items()]
             for batch in _batches(params, _PARAMS_PER_BATCH):
                 client.log_batch(run_id, params=batch)
             self._remember(params=True)
-        tags = {key: value[:_TAG_LENGTH] for key, value in _legal_keys(manifest.tags).items()}
+        tags = {key: value[:_TAG_LENGTH] for key, value in legal_keys(manifest.tags).items()}
         changed = [RunTag(key, value) for key, value in tags.items() if self.state.tags.get(key) != value]
         for batch in _batches(changed, _PARAMS_PER_BATCH):
             client.log_batch(run_id, tags=batch)
@@ -149,16 +158,21 @@ class Delivery:
 
         points, end = journal.read(self.folder / journal.NAME, self.state.offset)
         for batch in _batches(points, _METRICS_PER_BATCH):
-            metrics = [Metric(self._key(point), point.value, round(point.time * 1000), point.step) for point in batch]
+            keys = [self._key(client, run_id, point) for point in batch]
+            metrics = [
+                Metric(key, point.value, round(point.time * 1000), point.step)
+                for key, point in zip(keys, batch, strict=True)
+            ]
             client.log_batch(run_id, metrics=metrics)
         if end != self.state.offset:
             self._remember(offset=end)
 
-    def _key(self, point: Point) -> str:
+    def _key(self, client: "MlflowClient", run_id: str, point: Point) -> str:
         """Give the MLflow name of a metric: the same one for the whole life of the run."""
         if point.name not in self.state.keys:
             key = legal(point.name, self.state.keys.values())
             if key != point.name:
+                client.set_tag(run_id, METRIC_TAG + key, point.name)
                 log.info("the metric %s is called %s in MLflow, which refuses the name", point.name, key)
             self.state.keys[point.name] = key
         return self.state.keys[point.name]
@@ -240,7 +254,8 @@ def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def _legal_keys(values: dict[str, str]) -> dict[str, str]:
+def legal_keys(values: dict[str, str]) -> dict[str, str]:
+    """The values under the names that MLflow has for them."""
     named: dict[str, str] = {}
     for name, value in values.items():
         named[legal(name, named)] = str(value)

@@ -3,13 +3,16 @@
 import contextlib
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
 
+from runner.tracking.uri import redact
+
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content: temporary file, flush to disk, rename.
+    """Replace a file's content, with credentials taken out of it: temporary file, flush to disk, rename.
 
     Raises:
         OSError: with the file's name; it is as it was.
@@ -18,7 +21,7 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(redact(text))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -26,6 +29,17 @@ def write_atomically(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def link(source: Path, target: Path) -> None:
+    """Let target be the same file as source, at once or not at all."""
+    fresh = target.with_name(f".{target.name}.tmp")
+    fresh.unlink(missing_ok=True)
+    try:
+        os.link(source, fresh)
+    except OSError:  # a file system without links
+        shutil.copy2(source, fresh)
+    fresh.replace(target)
 
 
 def write_json(path: Path, content: Any) -> None:

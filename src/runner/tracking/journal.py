@@ -4,9 +4,11 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from runner.tracking.files import write_atomically
 
 NAME = "metrics.jsonl"
 
@@ -61,11 +63,7 @@ class Journal:
         now = round(time.time(), 3)
         with self._lock:
             fresh = {name: value for name, value in metrics.items() if step > self.last_step(name)}
-            lines = "".join(
-                f'{{"name": {self._encode(name)}, "value": {json.dumps(float(value))}, '
-                f'"step": {step:d}, "time": {now!r}}}\n'
-                for name, value in fresh.items()
-            ).encode()
+            lines = "".join(_line(self._encode(name), value, step, now) for name, value in fresh.items()).encode()
             if not lines:
                 return
             self._append(lines)
@@ -101,6 +99,16 @@ class Journal:
         if name not in self._encoded:
             self._encoded[name] = json.dumps(name)
         return self._encoded[name]
+
+
+def rewrite(path: Path, points: Iterable[Point]) -> None:
+    """Make a journal of these points, as if they had been written one after the other."""
+    lines = (_line(json.dumps(point.name), point.value, point.step, point.time) for point in points)
+    write_atomically(path, "".join(lines))
+
+
+def _line(name: str, value: float, step: int, seconds: float) -> str:
+    return f'{{"name": {name}, "value": {json.dumps(float(value))}, "step": {step:d}, "time": {seconds!r}}}\n'
 
 
 def read(path: Path, offset: int = 0) -> tuple[list[Point], int]:

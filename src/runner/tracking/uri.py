@@ -1,12 +1,20 @@
-"""Addresses of tracking stores: which are files, and how to name one without giving a secret away."""
+"""Addresses of tracking stores: which are files; and how to name one, or say anything, without giving a secret away."""
 
+import os
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 # The first form is greedy for a password with a `/` or `@` that nobody percent-encoded.
 _USERINFO = re.compile(r"""(?<=://)(?:[^/\s'"]*:[^\s'"]*@|[^/\s'"]+@)""")
 _SECRET_QUERY = re.compile(r"(?i)([?&](?:user(?:name)?|pass(?:word)?|pwd|token|[\w-]*key|sig(?:nature)?)=)[^&\s'\"]+")
+
+# Of a variable in the environment; what is shorter than that would be found in too many texts.
+_SECRET_NAME = re.compile(
+    r"(?i)(?:^|_)(?:pass(?:word|wd|phrase)?|secret|token|credentials?|(?:api|access|private|secret)_?key)$"
+)
+_SHORTEST_SECRET = 6
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -26,5 +34,21 @@ def strip_credentials(uri: str) -> str:
 
 
 def redact(text: str) -> str:
-    """Take credentials out of any text: MLflow's errors repeat the address they were sent to."""
-    return _SECRET_QUERY.sub(r"\1***", _USERINFO.sub("", text))
+    """Take credentials out of any text: MLflow's errors repeat the address they were sent to.
+
+    A secret of the environment is replaced by the interpolation that gives it: so a config can be used again.
+    """
+    text = _SECRET_QUERY.sub(r"\1***", _USERINFO.sub("", text))
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST_SECRET and _SECRET_NAME.search(name) and value in text:
+            text = text.replace(value, f"${{oc.env:{name}}}")
+    return text
+
+
+def redacted(node: Any) -> Any:
+    """The same for every text in nested mappings and lists."""
+    if isinstance(node, dict):
+        return {key: redacted(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [redacted(value) for value in node]
+    return redact(node) if isinstance(node, str) else node

@@ -1,0 +1,69 @@
+"""What the tests of interrupted runs share: did one end as if nothing had happened, and what does MLflow have of it?"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from runner.tracking import journal
+from runner.tracking.store import connect
+from training import exact_state, same
+
+TIMED = ("time/", "throughput/", "system/")
+
+
+def measured(folder: Path) -> dict[tuple[str, int], float]:
+    """What a run's journal has, but for times and rates; each (name, step) once."""
+    points = journal.read(folder / journal.NAME)[0]
+    assert len(points) == len({(point.name, point.step) for point in points}), "written twice"
+    return {(point.name, point.step): point.value for point in points if not point.name.startswith(TIMED)}
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """What its result has, but for times and rates, and for who it is in MLflow."""
+    content = json.loads((folder / "result.json").read_text())
+    timed = (*TIMED, "epoch_seconds", "samples_per_second", "run_id")
+    return {key: value for key, value in content.items() if not key.startswith(timed)}
+
+
+def assert_ended_the_same(folder: Path, whole: Path) -> None:
+    """Weights, optimizer state, metrics: bit for bit those of a run that was never interrupted."""
+    for name in ("last.pt", "best.pt"):
+        one, other = (exact_state(torch.load(f / "checkpoints" / name, weights_only=True)) for f in (folder, whole))
+        assert same(one, other), f"{name}: {[key for key in other if not same(one[key], other[key])]}"
+    assert measured(folder) == measured(whole)
+    assert result(folder) == result(whole)
+    assert list(folder.glob("checkpoints/.*")) == []
+
+
+def only_run(uri: str) -> tuple[MlflowClient, Run]:
+    """The only run that runner's experiment has in a store."""
+    client = connect(uri)
+    experiment = client.get_experiment_by_name("runner")
+    (run,) = client.search_runs([experiment.experiment_id])
+    return client, run
+
+
+def counts(client: MlflowClient, run_id: str, folder: Path) -> tuple[int, int, int]:
+    """How many points the journal has, MLflow has, and MLflow has twice; they must be in order, and as measured."""
+    points, _ = journal.read(folder / journal.NAME)
+    delivered = duplicated = 0
+    for name in dict.fromkeys(point.name for point in points):
+        there = client.get_metric_history(run_id, name)
+        assert [point.step for point in there] == sorted(point.step for point in there), name
+        sent = {point.step: point.value for point in points if point.name == name}
+        assert {point.step: point.value for point in there}.items() <= sent.items(), name
+        delivered += len({point.step for point in there})
+        duplicated += len(there) - len({point.step for point in there})
+    return len(points), delivered, duplicated
+
+
+def assert_delivered(uri: str, folder: Path, status: str = "FINISHED") -> None:
+    """One run in MLflow, with every metric of the journal once."""
+    client, run = only_run(uri)
+    assert run.info.status == status
+    sent, delivered, duplicated = counts(client, run.info.run_id, folder)
+    assert (delivered, duplicated) == (sent, 0)
