@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from runner.tracking import journal
+from runner.tracking.state import State
 from runner.tracking.store import connect
 from training import exact_state, same
 
@@ -50,9 +51,10 @@ def only_run(uri: str) -> tuple[MlflowClient, Run]:
 def counts(client: MlflowClient, run_id: str, folder: Path) -> tuple[int, int, int]:
     """How many points the journal has, MLflow has, and MLflow has twice; they must be in order, and as measured."""
     points, _ = journal.read(folder / journal.NAME)
+    keys = State.load(folder).keys
     delivered = duplicated = 0
     for name in dict.fromkeys(point.name for point in points):
-        there = client.get_metric_history(run_id, name)
+        there = client.get_metric_history(run_id, keys.get(name, name))
         assert [point.step for point in there] == sorted(point.step for point in there), name
         sent = {point.step: point.value for point in points if point.name == name}
         assert {point.step: point.value for point in there}.items() <= sent.items(), name

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
 from conftest import REPOSITORY, Called
+from delivered import DeliveryHere
 from runner.settings import SweepSettings
 
 BASE = ("tracking=off", "data.limit=60", "trainer.epochs=2", "data.batch_size=8")
@@ -200,6 +201,7 @@ SHOWN_ELSEWHERE = {
     "tracking.experiment": "test_tracking_knobs",
     "tracking.run_name": "test_tracking_knobs",
     "tracking.log_checkpoints": "test_tracking_knobs",
+    "tracking.wait": "test_how_long_the_end_waits_for_the_store",
     **{f"sweep.{field.name}": "test_sweep.py" for field in fields(SweepSettings)},
 }
 
@@ -278,6 +280,18 @@ def test_where_data_lie(run: Callable[..., Run], here: Path) -> None:
     assert learned_differently(
         *(run(*BASE, "data=csv", "loss=mse", f"data.path={name}.csv") for name in ("one", "two"))
     )
+
+
+@pytest.mark.usefixtures("delivery_here")
+def test_how_long_the_end_waits_for_the_store(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(DeliveryHere, "close", lambda self, timeout: waited.append(timeout) or True)
+    local = [o for o in BASE if o != "tracking=off"] + ["tracking.log_model=false"]
+    run(*local, "tracking.wait=0")
+    at_once = max(waited)
+    run(*local, "tracking.wait=5")
+    assert at_once == 0
+    assert 3 < max(waited) <= 5
 
 
 @pytest.mark.usefixtures("delivery_here")

@@ -94,13 +94,6 @@ def test_what_mlflow_alone_has_is_enough(tracked: Path, run_id: str, gone: None,
     assert torch.allclose(loaded(inputs), ours(inputs), atol=1e-12)
 
 
-def test_a_run_that_only_mlflow_has_cannot_go_on(run_id: str, gone: None, capsys: pytest.CaptureFixture[str]) -> None:
-    from runner.cli import command
-
-    assert command([f"resume={run_id}"]) == 2
-    assert f"error: resume={run_id}: its folder is not here (it was " in capsys.readouterr().err
-
-
 def test_checkpoints_in_mlflow_are_taken_from_there(there: Path) -> None:
     folder = train("logged", "tracking=local", "tracking.log_checkpoints=true", "tracking.log_model=false")
     run = find(str(State.load(folder).run_id), from_store=True)

@@ -8,7 +8,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 # The first form is greedy for a password with a `/` or `@` that nobody percent-encoded.
 _USERINFO = re.compile(r"""(?<=://)(?:[^/\s'"]*:[^\s'"]*@|[^/\s'"]+@)""")
-_SECRET_QUERY = re.compile(r"(?i)([?&](?:user(?:name)?|pass(?:word)?|pwd|token|[\w-]*key|sig(?:nature)?)=)[^&\s'\"]+")
+_SECRET_QUERY = re.compile(
+    r"(?i)([?&](?:user(?:name)?|pass(?:word)?|pwd|(?:\w+[-_])?token|(?:(?:api|access|secret|private|account)[-_]?)?key"
+    r"|sig(?:nature)?)=)[^&\s'\"]+"
+)
 
 # Of a variable in the environment; what is shorter than that would be found in too many texts.
 _SECRET_NAME = re.compile(
