@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -114,6 +115,15 @@ def result_and_no_end(point: str) -> None:
     report.result = written
 
 
+def waits(point: str) -> None:
+    def until_the_note_is_gone(*_: object) -> None:
+        Path(HIT).write_text(point)
+        while Path(HIT).exists():
+            time.sleep(0.02)
+
+    Checkpoints._put_in_place = at_call(2, until_the_note_is_gone, Checkpoints._put_in_place)  # type: ignore[method-assign]
+
+
 FAULTS: dict[str, Callable[[str], None]] = {
     "mid-accumulation": mid_accumulation,
     "half of a checkpoint is written": half_of_a_checkpoint,
@@ -127,13 +137,19 @@ FAULTS: dict[str, Callable[[str], None]] = {
 }
 
 
+OTHERS = {"before the second checkpoint, it waits": waits}
+
+
+DELIVERY = forked.forked_delivery()  # for as long as the process lives
+
+
 def inject(point: str | None) -> Callable[[], object]:
     """What a process does before its command to die at a point (None: at none); it has MLflow told by a fork."""
     return partial(_inject, point)
 
 
 def _inject(point: str | None) -> None:
-    forked.forked_delivery().__enter__()
+    DELIVERY.__enter__()
     report.plots = lambda *_: None
     if point is not None:
-        FAULTS[point](point)
+        (FAULTS | OTHERS)[point](point)

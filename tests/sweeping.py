@@ -97,9 +97,13 @@ class Forked:
         self._process = context.Process(target=_run_in, args=(folder, self._printed, arguments, prepare))
         self._process.start()
 
-    def send_signal(self, number: int) -> None:
+    @property
+    def pid(self) -> int:
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        return self._process.pid
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
     def wait(self, timeout: float = 60.0) -> tuple[int | None, str]:
         """Its exit code (None if it goes on), and what it has printed."""

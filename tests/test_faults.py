@@ -8,33 +8,30 @@ import pytest
 from conftest import Called, run_folder
 from delivered import copy_store
 from faults import FAULTS, HIT, inject
-from killed import assert_delivered, assert_ended_the_same
+from killed import EVERYTHING, assert_delivered, assert_ended_the_same, counts, only_run
 from runner.sync import main as sync
-from sweeping import Forked
+from runner.tracking.deliver import Delivery
+from runner.tracking.folder import claim
+from runner.tracking.manifest import Manifest
+from runner.tracking.state import State
+from runner.tracking.store import connect
+from sweeping import Forked, wait_for
 
 Runner = Callable[..., Called]
-
-# Everything that has a state: dropout, augmentation, averaged weights, a scaler, a schedule by step, accumulation.
-ARGUMENTS = (
-    "data.limit=300", "data.batch_size=16", "data.augment.rotation=10", "model.hidden=[16]", "model.dropout=0.2",
-    "optimizer=adamw", "scheduler=warmup_cosine", "precision=fp16", "device.threads=1", "trainer.epochs=3",
-    "trainer.ema_decay=0.9", "trainer.grad_accumulation=2", "trainer.clip_norm=1", "trainer.log_every_steps=1",
-    "trainer.checkpoint_every_steps=2", "trainer.validate_every_steps=4", "tracking.log_model=false",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the run that is never killed."""
     here = tmp_path_factory.mktemp("whole")
-    assert Forked(here, *ARGUMENTS, "tracking=off", prepare=inject(None)).wait()[0] == 0
+    assert Forked(here, *EVERYTHING, "tracking=off", prepare=inject(None)).wait()[0] == 0
     return run_folder(here)
 
 
 def killed_at(point: str, here: Path, empty_store: Path) -> tuple[Path, str]:
     """The folder of a run that is killed at a point, and the store that knows it."""
     uri = copy_store(empty_store, here / "outputs")
-    code, printed = Forked(here, *ARGUMENTS, prepare=inject(point)).wait()
+    code, printed = Forked(here, *EVERYTHING, prepare=inject(point)).wait()
     assert code == -9, printed
     assert (here / HIT).read_text() == point
     return run_folder(here), uri
@@ -51,3 +48,76 @@ def test_a_run_killed_there_ends_as_if_nothing_had_happened(
     assert_ended_the_same(folder, whole)
     assert sync([]) == 0
     assert_delivered(uri, folder)
+
+
+class TestTheTruthAboutTheDead:
+    """What says RUNNING and is not, the next start of runner on that store finds."""
+
+    def test_the_next_start_marks_a_run_killed_that_nobody_has_any_more(self, here: Path, empty_store: Path) -> None:
+        dead, uri = killed_at("after the journal and before delivery", here, empty_store)
+        dead_run = only_run(uri)[1].info.run_id
+        assert only_run(uri)[1].info.status == "RUNNING"
+        alive = here / "alive"
+        alive.mkdir()
+        Manifest(uri, "another experiment", "alive", str(here / "mlartifacts")).save(alive)
+        living = Delivery(alive)
+        living.step()
+        with claim(alive):
+            code, printed = Forked(here, *EVERYTHING, prepare=inject(None)).wait()
+        assert code == 0, printed
+        (line,) = [line for line in printed.splitlines() if line.startswith("found ")]
+        assert line.endswith(f"python -m runner resume={dead.relative_to(here)} goes on with it")
+        client = connect(uri)
+        killed = client.get_run(dead_run)
+        assert killed.info.status == "KILLED"
+        assert killed.data.tags["runner.ended"] == "killed without notice"
+        sent, delivered, duplicated = counts(client, dead_run, dead)
+        assert (delivered, duplicated) == (sent, 0), "and the rest of it is delivered"
+        assert client.get_run(living.run_id).info.status == "RUNNING", "whose folder somebody has"
+
+    @pytest.mark.usefixtures("delivery_here")
+    def test_a_run_that_is_finished_later_no_longer_says_that_it_was_killed(
+        self, here: Path, runner: Runner, empty_store: Path
+    ) -> None:
+        folder, uri = killed_at("during validation", here, empty_store)
+        wait_for(lambda: only_run(uri)[1].info.status == "KILLED")
+        assert "runner.ended" in only_run(uri)[1].data.tags
+        assert runner(f"resume={folder}").code == 0
+        assert only_run(uri)[1].info.status == "FINISHED"
+        assert "runner.ended" not in only_run(uri)[1].data.tags
+
+
+class TestSeveralPeople:
+    def test_eight_starts_at_once_on_a_store_that_does_not_exist(self, here: Path) -> None:
+        arguments = ("data.limit=60", "trainer.epochs=2", "tracking.log_model=false", "tracking.wait=60")
+        places = [here / str(number) for number in range(8)]
+        for place in places:
+            place.mkdir()
+        uri = f"sqlite:///{here}/mlflow.db"
+        started = [Forked(place, *arguments, f"tracking.uri={uri}", prepare=inject(None)) for place in places]
+        for process in started:
+            code, printed = process.wait(180)
+            assert code == 0, printed
+            assert "error" not in printed and "not all of it" not in printed
+        client = connect(uri)
+        assert sorted(experiment.name for experiment in client.search_experiments()) == ["Default", "runner"]
+        runs = client.search_runs([client.get_experiment_by_name("runner").experiment_id])
+        assert len(runs) == 8 and {run.info.status for run in runs} == {"FINISHED"}
+        for place in places:
+            folder = run_folder(place)
+            sent, delivered, duplicated = counts(client, str(State.load(folder).run_id), folder)
+            assert (delivered, duplicated) == (sent, 0)
+
+    def test_of_two_resumes_at_once_the_second_is_refused_and_the_owner_named(
+        self, here: Path, runner: Runner, whole: Path
+    ) -> None:
+        assert Forked(here, *EVERYTHING, "tracking=off", prepare=inject("mid-accumulation")).wait()[0] == -9
+        folder = run_folder(here)
+        first = Forked(here, f"resume={folder}", prepare=inject("before the second checkpoint, it waits"))
+        wait_for(lambda: (here / HIT).read_text() == "before the second checkpoint, it waits")
+        called = runner(f"resume={folder}")
+        assert called.code == 2
+        assert f"{folder} is in use by process {first.pid} on " in called.err
+        (here / HIT).unlink()
+        assert first.wait()[0] == 0
+        assert_ended_the_same(folder, whole)

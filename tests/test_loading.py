@@ -1,6 +1,8 @@
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -227,6 +229,43 @@ class TestBothWays:
             fit(t)
             ends.append(exact_state(checkpoint.load(t.checkpoints.last)))
         assert same(*ends)
+
+
+class Drawing(Items):
+    """Draws at random for each sample, as transforms of torchvision's do, from every generator there is."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        inputs, targets = super().__getitem__(index)
+        return inputs + torch.rand(()) + random.random() + float(np.random.rand()), targets
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_what_a_data_set_draws_depends_on_seed_epoch_and_batch_alone(num_workers: int) -> None:
+    source = blobs()
+    splits = divided(Source("drawing", train=Drawing(*source.train), mean=0.0, std=1.0))
+
+    def loader() -> Any:
+        made = make_loaders(
+            splits, prepare=lambda targets, dtype: targets, batch_size=16, seed=3, device=torch.device("cpu"),
+            dtype=torch.float32, in_memory=False, num_workers=num_workers,
+        )  # fmt: skip
+        return made.train
+
+    torch.manual_seed(0)
+    whole = loader()
+    epochs = [[inputs for inputs, _ in whole.epoch(epoch)] for epoch in (1, 2)]
+    torch.rand(7), random.random(), np.random.rand()  # wherever the generators are
+    resumed = [inputs for inputs, _ in loader().epoch(2, start=1)]
+    assert same(resumed, epochs[1][1:])
+    assert not same(epochs[0], epochs[1])
+    alone = make_loaders(
+        splits, prepare=lambda targets, dtype: targets, batch_size=16, seed=3, device=torch.device("cpu"),
+        dtype=torch.float32, in_memory=False,
+    ).train  # fmt: skip
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    assert same([inputs for inputs, _ in alone.epoch(2)], epochs[1]), "whoever loads them"
+    assert torch.equal(torch.get_rng_state(), before), "nothing is taken from what dropout draws from"
 
 
 def test_evaluation_batches_are_larger_but_bounded_by_memory() -> None:

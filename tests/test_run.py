@@ -18,7 +18,11 @@ import pytest
 from mlflow import MlflowClient
 
 from conftest import Called, run_folder
+from delivered import copy_store
+from faults import inject
 from runner.cli import command
+from runner.tracking.store import connect
+from sweeping import Forked
 
 Runner = Callable[..., Called]
 
@@ -246,23 +250,53 @@ class TestEnds:
         assert json.loads((folder / "result.json").read_text())["status"] == "FINISHED"
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_a_signal_ends_it_with_a_checkpoint_and_it_can_be_resumed(
-        self, here: Path, runner: Runner, number: signal.Signals, code: int
+    def test_a_signal_to_all_its_processes_ends_it_with_a_checkpoint_and_it_can_be_resumed(
+        self, here: Path, runner: Runner, empty_store: Path, number: signal.Signals, code: int
     ) -> None:
+        # As Ctrl-C and schedulers send it: to the workers of the loader too.
+        uri = copy_store(empty_store, here / "outputs")
+        workers = ("data.in_memory=false", "data.num_workers=2", "data.limit=200", "data.batch_size=16")
         process = subprocess.Popen(
-            [sys.executable, "-m", "runner", "trainer.epochs=100000", "tracking=off", "trainer.log_every_epochs=1000"],
-            cwd=here, stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "runner", "trainer.epochs=100000", "trainer.log_every_epochs=1000", *workers],
+            cwd=here, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         until(lambda: any((here / "outputs" / "runs").glob("*/checkpoints/last.pt")))
-        process.send_signal(number)
+        asked = time.monotonic()
+        os.killpg(process.pid, number)
         _, err = process.communicate(timeout=10)
-        assert process.returncode == code
+        assert time.monotonic() - asked < 10
+        assert process.returncode == code, err
         folder = run_folder(here)
         assert f"go on      python -m runner resume={folder.relative_to(here)}" in err
-        assert json.loads((folder / "result.json").read_text())["status"] == "KILLED"
-        done = json.loads((folder / "result.json").read_text())["epochs"]
-        assert runner(f"resume={folder}", f"trainer.epochs={done + 2}").code == 0
+        assert "Traceback" not in err
+        result = json.loads((folder / "result.json").read_text())
+        assert result["status"] == "KILLED"
+        assert connect(uri).get_run(result["run_id"]).info.status == "KILLED"
+        done = result["epochs"]
+        assert runner(f"resume={folder}", f"trainer.epochs={done + 2}", "tracking=off").code == 2, "it keeps its groups"
+        more = (f"trainer.epochs={done + 2}", "data.num_workers=0", "tracking.log_model=false")
+        assert runner(f"resume={folder}", *more).code == 0
         assert json.loads((folder / "result.json").read_text())["status"] == "FINISHED"
+
+    def test_a_second_interrupt_stops_at_once(self, here: Path) -> None:
+        (here / "sleepy.py").write_text(
+            "import pathlib, time, torch\n"
+            "class Net(torch.nn.Linear):\n"
+            "    def __init__(self, num_outputs): super().__init__(64, num_outputs)\n"
+            "    def forward(self, x):\n"
+            "        if self.training and x.device.type != 'meta': pathlib.Path('asleep').touch(); time.sleep(60)\n"
+            "        return super().forward(x.flatten(1))\n"
+        )
+        sleepy = ("model=custom", "model._target_=sleepy.Net", "tracking=off")
+        process = Forked(here, *sleepy, prepare=inject(None))
+        until((here / "asleep").exists)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        code, printed = process.wait(5)
+        assert code == 130
+        assert "stopped    by SIGINT: at once" in printed
+        assert json.loads((run_folder(here) / "result.json").read_text())["status"] == "KILLED"
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:

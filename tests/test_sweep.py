@@ -27,7 +27,10 @@ from runner import sync
 from runner.cli import command
 from runner.cores import cores
 from runner.sweep import story, warm
+from runner.tracking.deliver import Delivery
 from runner.tracking.folder import claim
+from runner.tracking.journal import Journal
+from runner.tracking.manifest import Manifest
 from runner.tracking.pages import TRAINING, run_page
 from runner.tracking.store import connect, local_uri
 from sweeping import (
@@ -232,6 +235,25 @@ class TestAWholeSweep:
         for child in children:
             visible(links_to(page, child.info.run_name))
         screenshot(page, "charts")
+
+    def test_a_run_whose_numbers_are_not_finite_opens_too(
+        self, page: Any, served: dict[str, str], here: Path, client: Any
+    ) -> None:
+        folder = here / "diverged"
+        folder.mkdir()
+        root = str(here / "outputs" / "mlartifacts")
+        Manifest(local_uri(here / "outputs"), "diverged", "a run", root).ended("FAILED").save(folder)
+        journal = Journal(folder / "metrics.jsonl")
+        for epoch, value in enumerate((0.5, float("inf"), float("nan"), float("-inf")), 1):
+            journal.write({"train/loss": value, "val/loss": value}, epoch)
+        delivery = Delivery(folder)
+        assert delivery.step()
+        experiment = client.get_experiment_by_name("diverged").experiment_id
+        page.goto(run_page(served["base"], experiment, str(delivery.run_id)))
+        shown(page, "About this run", "train/loss", "val/loss")
+        page.goto(f"{served['base']}/#/experiments/{experiment}/runs?{TRAINING}")
+        visible(row_of(page, "a run"))
+        screenshot(page, "diverged")
 
     def test_mlflow_compares_exactly_its_runs(
         self, page: Any, served: dict[str, str], printed: str, children: Any

@@ -5,13 +5,11 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,44 +33,7 @@ from runner.tracking.store import StoreError, connect, local_uri, ui_of
 from runner.tracking.system import SystemMetrics
 from runner.tracking.tracker import Tracker
 from runner.tracking.uri import redact, strip_credentials
-
-
-class Server:
-    """A tracking server as a team runs one, that can be killed, stopped and started again."""
-
-    def __init__(self, folder: Path, empty_store: Path | None = None) -> None:
-        self.folder = folder
-        if empty_store is not None:
-            shutil.copy(empty_store, folder / "server.db")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, env=os.environ | quiet, stdout=log, stderr=log, start_new_session=True
-            )
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.1)
-        raise TimeoutError((self.folder / "log").read_text())
-
-    def signal(self, number: int) -> None:
-        assert self.process is not None
-        os.killpg(self.process.pid, number)
-        if number == signal.SIGKILL:
-            self.process.wait()
+from servers import Proxy, Server
 
 
 @pytest.fixture(scope="module")
@@ -502,6 +463,30 @@ def test_training_does_not_wait_for_a_server_that_is_away(
 
 
 @pytest.mark.usefixtures("delivery_by_forks")
+@pytest.mark.parametrize("what", ["errors", "slow"])
+def test_a_server_that_is_in_trouble_gets_everything_once_and_costs_one_warning(
+    what: str, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "runner")
+    folder = make_run(tmp_path)
+    with Proxy(server.port) as proxy:
+        tracker = Tracker(folder, make_manifest(proxy.uri, tmp_path))
+        wait_for(lambda: tracker.run_id)
+        for step in range(1, 31):
+            proxy.fails = what == "errors" and step // 5 % 2 == 0  # it comes and goes
+            proxy.delay = 0.3 if what == "slow" else 0.0
+            start = time.perf_counter()
+            tracker.log({"train/loss": 1 / step}, step)
+            assert time.perf_counter() - start < 0.25
+            time.sleep(0.1)
+        proxy.fails, proxy.delay = False, 0.0
+        assert tracker.close("FINISHED", timeout=30) is True
+    assert caplog.text.count("can't be reached") == (what == "errors")
+    assert caplog.text.count("store is back") == (what == "errors")
+    assert histories(server.uri, str(tracker.run_id)) == {"train/loss": [(step, 1 / step) for step in range(1, 31)]}
+
+
+@pytest.mark.usefixtures("delivery_by_forks")
 def test_a_server_that_comes_back_in_time_gets_everything(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -512,46 +497,13 @@ def test_a_server_that_comes_back_in_time_gets_everything(
     tracker.log({"train/loss": 1.0}, 1)
     wait_for(lambda: "can't be reached" in caplog.text)
     assert tracker.run_id is None
-    # The server's address becomes reachable by a forwarder, as a tunnel that comes up late.
-    with forwarded(late.port, server.port):
+    # The server's address becomes reachable, as by a tunnel that comes up late.
+    with Proxy(server.port, late.port):
         tracker.log({"train/loss": 0.5}, 2)
         assert tracker.close("FINISHED", timeout=30) is True
     assert caplog.text.count("can't be reached") == 1
     assert caplog.text.count("store is back") == 1
     assert histories(server.uri, str(tracker.run_id)) == {"train/loss": [(1, 1.0), (2, 0.5)]}
-
-
-class forwarded:  # noqa: N801 - reads as a verb in its `with`
-    """Pass connections on from one local port to another."""
-
-    def __init__(self, source: int, target: int) -> None:
-        self._listener = socket.create_server(("127.0.0.1", source))
-        self._target = target
-
-    def __enter__(self) -> None:
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._target))
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
-
-    @staticmethod
-    def _pump(source: socket.socket, target: socket.socket) -> None:
-        try:
-            while data := source.recv(1 << 16):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
 
 
 DELIVER = (
@@ -584,23 +536,6 @@ def test_a_deliverer_killed_in_the_middle_is_taken_over_exactly_once(uri: str, t
     assert delivery.run_id == run_id
     points = histories(uri, str(run_id))["train/loss_step"]
     assert points == [(step, float(step)) for step in range(count)]
-
-
-def test_four_processes_make_one_fresh_store(tmp_path: Path) -> None:
-    uri = local_uri(tmp_path)
-    children = []
-    for index in range(4):
-        folder = make_run(tmp_path, str(index))
-        make_manifest(uri, tmp_path, experiment="same").ended("FINISHED").save(folder)
-        children.append(Forked([sys.executable, "-c", DELIVER, str(folder)]))
-    printed = [child.communicate() for child in children]
-    assert [error for _, error in printed] == [""] * 4  # not a word of MLflow's on the terminal either
-    client = connect(uri)
-    experiment = client.get_experiment_by_name("same")
-    runs = client.search_runs([experiment.experiment_id])
-    assert {run.info.run_id for run in runs} == {out.strip() for out, _ in printed}
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    assert experiment.artifact_location == (tmp_path / "mlartifacts").as_uri()
 
 
 def test_a_kill_while_the_store_is_made_leaves_none_and_the_next_makes_it(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from delivered import copy_store
 from runner import ui
 from runner.tracking.deliver import Delivery
 from runner.tracking.manifest import Manifest
+from runner.tracking.store import connect
 from test_readme import commands
 
 
@@ -65,6 +66,11 @@ def test_the_store_is_served_on_this_machine_alone(tmp_path: Path, empty_store: 
     Manifest(uri, "shown", "mlp_digits", artifact_root=root).ended("FINISHED").save(folder)
     delivery = Delivery(folder)
     assert delivery.step()
+    dead = tmp_path / "runs" / "dead"
+    dead.mkdir()
+    Manifest(uri, "shown", "a power loss", artifact_root=root).save(dead)
+    killed = Delivery(dead)
+    assert not killed.step()
     process = subprocess.Popen(
         [sys.executable, *command.split()[1:], f"port={port}"],
         env=os.environ | {"RUNNER_OUTPUTS": str(tmp_path)},
@@ -74,6 +80,8 @@ def test_the_store_is_served_on_this_machine_alone(tmp_path: Path, empty_store: 
     )
     try:
         assert process.stderr is not None
+        assert process.stderr.readline() == f"{dead} was killed, and is marked so now\n"
+        assert connect(uri).get_run(killed.run_id).info.status == "KILLED"
         assert f"http://127.0.0.1:{port}" in process.stderr.readline()
         artifact = f"http://127.0.0.1:{port}/get-artifact?path=config.yaml&run_uuid={delivery.run_id}"
         deadline = time.monotonic() + 60

@@ -23,7 +23,7 @@ from .data.loading import MEMORY_SHARE, Loaders, make_loaders
 from .data.source import Source
 from .data.splits import Splits, size, split
 from .device import Device
-from .errors import ConfigError
+from .errors import ConfigError, first_line, is_out_of_memory
 from .loss import Loss
 from .model import probe
 from .optimizer import trainable, wants_fused
@@ -146,20 +146,29 @@ def build(
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
     assert tracking and console
     in_memory = data["in_memory"]
+    taken, free = splits.nbytes(precision.dtype), device.free_memory()
+    instead = "write data.in_memory=false, or data.limit=<fewer samples>"
     if in_memory == "auto":
-        in_memory = splits.nbytes(precision.dtype) < MEMORY_SHARE * device.free_memory()
-    loaders = make_loaders(
-        splits,
-        prepare=loss.prepare,
-        batch_size=data["batch_size"],
-        seed=seed,
-        device=device.torch,
-        dtype=precision.dtype,
-        in_memory=in_memory,
-        num_workers=data["num_workers"],
-        channels_last=channels_last,
-        augment=augment,
-    )
+        in_memory = taken < MEMORY_SHARE * free
+    elif in_memory and taken > free:  # a system that promises more than it has ends the process later
+        raise ConfigError(f"data.in_memory=true: {taken / 1e9:.1f} GB of samples, and {free / 1e9:.1f} free; {instead}")
+    try:
+        loaders = make_loaders(
+            splits,
+            prepare=loss.prepare,
+            batch_size=data["batch_size"],
+            seed=seed,
+            device=device.torch,
+            dtype=precision.dtype,
+            in_memory=in_memory,
+            num_workers=data["num_workers"],
+            channels_last=channels_last,
+            augment=augment,
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(f"data: {first_line(error)}; {instead}") from error
     return Experiment(
         config=config,
         choices=dict(choices or {}),

@@ -1,5 +1,6 @@
 """The one exception a user's mistake becomes, and the words that help to mend it."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -20,8 +21,15 @@ class TrainingError(Exception):
     """Training cannot go on (a non-finite loss, say); the run ends FAILED with this sentence."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was too little memory, which torch tells in several ways."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in ("allocate memory", "out of memory"))
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's text that says something, or its type where there is none."""
+    if wanted := re.search(r"can't allocate memory: you tried to allocate (\d+) bytes", str(error)):
+        return f"out of memory: {int(wanted[1]) / 1e9:.1f} GB were wanted"
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -22,6 +22,7 @@ from .predictions import Predictions
 from .record import describe, served, write_config
 from .stopping import Stop
 from .tracking.environment import environment
+from .tracking.files import write_atomically
 from .tracking.manifest import ERROR
 from .tracking.tracker import Deliverer, Tracker
 from .training import Interrupted, Training, prepare, restore
@@ -124,7 +125,7 @@ def _run(
     (folder / "result.json").unlink(missing_ok=True)  # of the run that is resumed: it is not finished any more
     write_config(x.config, folder)
     samples.write(x, folder)
-    (folder / "environment.txt").write_text(environment(), encoding="utf-8")
+    write_atomically(folder / "environment.txt", environment())
     tracker = Tracker(folder, describe(x, folder, begun=resume_from is not None), x.tracking.uri, delivery)
     checkpoints = Checkpoints(folder / "checkpoints", x.trainer.keep_checkpoints, before=tracker.sync)
     training = prepare(x, checkpoints, tracker.log, bar, stop)

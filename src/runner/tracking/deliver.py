@@ -99,9 +99,12 @@ class Delivery:
                 artifacts.deliver_early(client, self.folder, pinned, self.state, self._save)
             self._begun = True  # only now: the first epoch waits for the first step
             return False
+        told = (self.state.status, self.state.end_time) == (manifest.status, manifest.end_time)
+        if not told and manifest.status != "FINISHED":  # at once: there may be no time for the files
+            client.set_terminated(run_id, manifest.status, manifest.end_time)
         artifacts.deliver(client, self.folder, manifest, self.state, self._save)
-        # Last of all: a run that says it has ended is complete.
-        if (self.state.status, self.state.end_time) != (manifest.status, manifest.end_time):
+        # Last of all: a run that says it is finished is complete.
+        if not told:
             client.set_terminated(run_id, manifest.status, manifest.end_time)
             self._remember(status=manifest.status, end_time=manifest.end_time)
         return True

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -65,8 +66,17 @@ class DeliveryProcess:
             env=os.environ | ({URI: uri} if uri else {}),
             start_new_session=True,  # Ctrl-C in a terminal is for the training
         )
+        _started.add(self)
         self._listener = threading.Thread(target=self._listen, name="runner-delivery", daemon=True)
         self._listener.start()
+
+    def forget(self) -> None:
+        """Let go of the pipe in a forked child: it ends when nobody has it any more, workers of a loader included."""
+        assert self._process.stdin is not None
+        if not self._process.stdin.closed:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._process.stdin.fileno(), inheritable=False)
+            os.close(nowhere)
 
     def deliver(self, folder: Path) -> None:
         """Begin with a run's folder, which has a manifest, or look at it again without delay.
@@ -129,6 +139,17 @@ class DeliveryProcess:
             else:
                 log.log(message["level"], "%s", message["text"])
         self._settled.set()  # nothing more will come
+
+
+_started: "weakref.WeakSet[DeliveryProcess]" = weakref.WeakSet()
+
+
+def _forget() -> None:
+    for process in list(_started):
+        process.forget()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def main() -> int:

@@ -86,6 +86,8 @@ def connect(uri: str) -> "MlflowClient":
     file = sqlite_file(uri)
     if file is None:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    if file.is_dir():
+        raise StoreError(f"{file} is a folder, and not an MLflow store: move it away, or write another tracking.uri")
     # The client opens the store and migrates its schema at once; processes that race there corrupt it.
     with _locked(file), _explained(file):
         if not file.exists():
@@ -135,7 +137,7 @@ def get_or_create_experiment(client: "MlflowClient", uri: str, name: str, artifa
 
 def explain(error: BaseException) -> str:
     """Put an error of MLflow into one line without credentials."""
-    text = " ".join(redact(str(error)).split()) or type(error).__name__
+    text = " ".join(redact(str(error)).partition("[SQL:")[0].split()) or type(error).__name__
     for cause, meaning in (
         ("Connection refused", "the server does not answer (connection refused)"),
         ("Name or service not known", "the server's name is not known"),
@@ -143,6 +145,9 @@ def explain(error: BaseException) -> str:
         ("Read timed out", "the server does not answer in time"),
         ("timed out", "the server does not answer in time"),
         ("database is locked", "the database is busy"),
+        ("disk I/O error", "its disk does not take what is written (disk I/O error)"),
+        ("database or disk is full", "its disk is full"),
+        ("readonly database", "it may not be written"),
     ):
         if cause in text:
             return meaning

@@ -1,0 +1,206 @@
+"""Where a run lies and what it reads: disks that are full, things in the way, files that vanish, too little memory."""
+
+import contextlib
+import re
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from conftest import Called, run_folder
+from delivered import copy_store
+from faults import inject
+from killed import EVERYTHING, assert_delivered, assert_ended_the_same, only_run
+from runner.checkpoint import Checkpoints
+from runner.console import Bar
+from runner.device import Device
+from runner.saved import result_of
+from runner.sync import main as sync
+from runner.tracking.store import local_uri
+from sweeping import Forked
+
+Runner = Callable[..., Called]
+
+
+class TestFullDisks:
+    """The run fails with a sentence, what was saved loads, and with room it goes on as if nothing had happened."""
+
+    LOGS_MUCH = (*EVERYTHING, "trainer.epochs=40", "model.hidden=[4]", "tracking.log_model=false")
+
+    @pytest.fixture
+    @staticmethod
+    def whole(here: Path) -> Path:
+        (here / "other").mkdir()
+        assert Forked(here / "other", *TestFullDisks.LOGS_MUCH, "tracking=off", prepare=inject(None)).wait()[0] == 0
+        return run_folder(here / "other")
+
+    @pytest.mark.usefixtures("delivery_here")
+    def test_a_file_may_not_grow(self, here: Path, runner: Runner, empty_store: Path, whole: Path) -> None:
+        uri = copy_store(empty_store, here / "outputs")
+        size = (whole / "checkpoints" / "last.pt").stat().st_size
+        code, printed = Forked(here, *self.LOGS_MUCH, prepare=partial(limited, size + 2_000)).wait()
+        assert code == 1, printed
+        folder = run_folder(here)
+        (error,) = [line for line in printed.splitlines() if line.startswith("error:")]
+        assert error == f"error: {folder}/metrics.jsonl: File too large"
+        assert f"go on      python -m runner resume={folder.relative_to(here)}" in printed
+        assert "Traceback" not in printed
+        run = only_run(uri)[1]
+        assert run.info.status == "FAILED"
+        assert run.data.tags["runner.error"] == error.removeprefix("error: ")
+        assert Checkpoints(folder / "checkpoints").load_last()["progress"]["epoch"] > 1
+        assert runner(f"resume={folder}").code == 0
+        assert_ended_the_same(folder, whole)
+        assert_delivered(uri, folder)
+
+    def test_a_checkpoint_cannot_be_written(self, here: Path, empty_store: Path) -> None:
+        uri = copy_store(empty_store, here / "outputs")
+        code, printed = Forked(here, *EVERYTHING, prepare=partial(limited, 10_000)).wait()
+        folder = run_folder(here)
+        assert code == 1, printed
+        where = (folder / "checkpoints").relative_to(here)
+        assert f"error: a checkpoint cannot be written to {where}: File too large; there is none before it" in printed
+        assert f"run        {folder.relative_to(here)} has no checkpoint to go on from" in printed
+        assert only_run(uri)[1].info.status == "FAILED"
+        assert list((folder / "checkpoints").iterdir()) == []
+
+    def test_a_file_system_without_room(self, here: Path, runner: Runner, whole: Path) -> None:
+        disk = here / "disk"
+        disk.mkdir()
+        with mounted(disk, kilobytes=140):
+            arguments = (*self.LOGS_MUCH, "tracking=off", f"hydra.run.dir={disk}/run")
+            code, printed = Forked(here, *arguments, prepare=inject(None)).wait()
+            assert code == 1, printed
+            assert re.search("^error: .*: No space left on device", printed, re.MULTILINE)
+            assert "Traceback" not in printed and "Logging error" not in printed
+            assert result_of(disk / "run").get("status") in ("FAILED", None)
+            assert Checkpoints(disk / "run" / "checkpoints").load_last()["progress"]["epoch"] > 1
+            subprocess.run(["mount", "-o", "remount,size=5m", str(disk)], check=True)
+            assert runner(f"resume={disk}/run").code == 0
+            assert_ended_the_same(disk / "run", whole)
+
+
+def limited(size: int) -> None:
+    """Let this process write no file longer than that, in bytes; what tells MLflow is another."""
+    inject(None)()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, kilobytes: int) -> Iterator[None]:
+    """A file system of that size in a folder; where none can be made, the test is skipped."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount here")
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+class TestPlaces:
+    @pytest.mark.parametrize(
+        ("what", "code", "words"),
+        [
+            ("outputs", 2, "outputs is a file: set RUNNER_OUTPUTS to a folder that can be written"),
+            ("outputs/runs", 2, "runs is a file: set RUNNER_OUTPUTS"),
+            ("mine/run.log/", 1, "mine/run.log: Is a directory"),
+            ("mine/checkpoints", 2, "hydra.run.dir=mine holds a run already"),
+        ],
+    )
+    def test_what_is_in_the_way_is_named(self, what: str, code: int, words: str, here: Path, runner: Runner) -> None:
+        path = here / what
+        path.parent.mkdir(exist_ok=True)
+        path.mkdir() if what.endswith("/") else path.touch()
+        mine = ["hydra.run.dir=mine"] if what.startswith("mine") else []
+        called = runner("tracking=off", "data.limit=50", "trainer.epochs=1", *mine)
+        assert called.code == code
+        (error,) = called.errors
+        assert words in error
+
+    def test_a_folder_in_place_of_the_store_costs_the_record_and_not_the_run(self, here: Path) -> None:
+        (here / "outputs" / "mlflow.db").mkdir(parents=True)
+        arguments = ("data.limit=50", "trainer.epochs=1", "tracking.wait=0")
+        code, printed = Forked(here, *arguments, prepare=inject(None)).wait()
+        assert code == 0, printed
+        assert "mlflow.db is a folder, and not an MLflow store: move it away" in printed
+        (here / "outputs" / "mlflow.db").rmdir()
+        assert sync([]) == 0
+        assert_delivered(local_uri(here / "outputs"), run_folder(here))
+
+    def test_a_file_of_the_data_that_is_removed_while_training(
+        self, here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("a", "b"):
+            (here / "photos" / name).mkdir(parents=True)
+            for number in range(20):
+                Image.new("RGB", (8, 8), (number * 12, 40, 90)).save(here / "photos" / name / f"{number}.png")
+        photos = ("data=image_folder", "data.path=photos", "data.size=8", "data.in_memory=false", "data.batch_size=8")
+        arguments = (*photos, "tracking=off", "hydra.run.dir=mine", "trainer.epochs=3", "model.hidden=[4]")
+        away = [here / "photos" / "a" / f"{number}.png" for number in range(20)]
+        with monkeypatch.context() as patch:
+            patch.setattr(Bar, "end_epoch", lambda *_: [path.rename(path.with_suffix(".away")) for path in away])
+            called = runner(*arguments)
+        assert called.code == 1
+        (error,) = called.errors
+        assert re.search(r"error: data\.path: .*/photos/a/\d+\.png cannot be read \(No such file", error)
+        assert result_of(here / "mine")["status"] == "FAILED"
+        for path in away:
+            path.with_suffix(".away").rename(path)
+        assert runner("resume=mine").code == 0, "what was saved is still good"
+
+    @pytest.mark.parametrize("how", ["true", "true, by surprise"])
+    def test_data_that_do_not_fit_into_memory(
+        self, how: str, here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (here / "huge.py").write_text(HUGE)
+        monkeypatch.syspath_prepend(str(here))
+        (here / "my_conf" / "data").mkdir(parents=True)
+        (here / "my_conf" / "data" / "huge.yaml").write_text("_target_: huge.samples\n")
+        if how.endswith("surprise"):
+            monkeypatch.setattr(Device, "free_memory", lambda self: 10**18)
+        huge = ("--config-dir", "my_conf", "data=huge", "tracking=off", "model.hidden=[1]")
+        called = runner(*huge, "data.in_memory=true")
+        assert called.code == 2
+        (error,) = called.errors
+        words = (
+            r"data: out of memory: \d+\.\d GB were wanted"
+            if "surprise" in how
+            else r"data\.in_memory=true: \d+\.\d GB of samples, and \d+\.\d free"
+        )
+        assert re.match(f"error: {words}; write data.in_memory=false, or data.limit=<fewer samples>", error)
+        assert not (here / "outputs").exists()
+        assert (
+            runner("--config-dir", "my_conf", "data=huge", "data.limit=64", "trainer.epochs=1", "tracking=off").code
+            == 0
+        )
+
+
+HUGE = """
+import torch
+from torch.utils.data import Dataset
+
+from runner.data.source import Source
+
+
+class Lazy(Dataset):
+    targets = [0, 1, 2] * 1_000_000
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        return torch.full((300_000,), float(index % 3)), index % 3
+
+
+def samples():
+    return Source("huge", train=Lazy(), test=None, mean=0.0, std=1.0, classes=["a", "b", "c"])
+"""
