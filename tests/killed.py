@@ -8,9 +8,12 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from conftest import run_folder
+from faults import inject
 from runner.tracking import journal
 from runner.tracking.state import State
 from runner.tracking.store import connect
+from sweeping import Forked
 from training import exact_state, same
 
 # Everything that has a state: dropout, augmentation, averaged weights, a scaler, a schedule by step, accumulation.
@@ -77,3 +80,25 @@ def assert_delivered(uri: str, folder: Path, status: str = "FINISHED") -> None:
     assert run.info.status == status
     sent, delivered, duplicated = counts(client, run.info.run_id, folder)
     assert (delivered, duplicated) == (sent, 0)
+
+
+def eight_starts(here: Path) -> None:
+    """Eight runs that start at once on a SQLite file that does not exist: one experiment, eight whole records."""
+    uri = f"sqlite:///{here}/mlflow.db"
+    arguments = ("data.limit=60", "trainer.epochs=2", "tracking.log_model=false", "tracking.wait=60")
+    places = [here / str(number) for number in range(8)]
+    for place in places:
+        place.mkdir()
+    started = [Forked(place, *arguments, f"tracking.uri={uri}", prepare=inject(None)) for place in places]
+    for process in started:
+        code, printed = process.wait(180)
+        assert code == 0, printed
+        assert "error" not in printed and "not all of it" not in printed
+    client = connect(uri)
+    assert sorted(experiment.name for experiment in client.search_experiments()) == ["Default", "runner"]
+    runs = client.search_runs([client.get_experiment_by_name("runner").experiment_id])
+    assert len(runs) == 8 and {run.info.status for run in runs} == {"FINISHED"}
+    for place in places:
+        folder = run_folder(place)
+        sent, delivered, duplicated = counts(client, str(State.load(folder).run_id), folder)
+        assert (delivered, duplicated) == (sent, 0)

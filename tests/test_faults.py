@@ -8,12 +8,11 @@ import pytest
 from conftest import Called, run_folder
 from delivered import copy_store
 from faults import FAULTS, HIT, inject
-from killed import EVERYTHING, assert_delivered, assert_ended_the_same, counts, only_run
+from killed import EVERYTHING, assert_delivered, assert_ended_the_same, counts, eight_starts, only_run
 from runner.sync import main as sync
 from runner.tracking.deliver import Delivery
 from runner.tracking.folder import claim
 from runner.tracking.manifest import Manifest
-from runner.tracking.state import State
 from runner.tracking.store import connect
 from sweeping import Forked, wait_for
 
@@ -89,24 +88,7 @@ class TestTheTruthAboutTheDead:
 
 class TestSeveralPeople:
     def test_eight_starts_at_once_on_a_store_that_does_not_exist(self, here: Path) -> None:
-        arguments = ("data.limit=60", "trainer.epochs=2", "tracking.log_model=false", "tracking.wait=60")
-        places = [here / str(number) for number in range(8)]
-        for place in places:
-            place.mkdir()
-        uri = f"sqlite:///{here}/mlflow.db"
-        started = [Forked(place, *arguments, f"tracking.uri={uri}", prepare=inject(None)) for place in places]
-        for process in started:
-            code, printed = process.wait(180)
-            assert code == 0, printed
-            assert "error" not in printed and "not all of it" not in printed
-        client = connect(uri)
-        assert sorted(experiment.name for experiment in client.search_experiments()) == ["Default", "runner"]
-        runs = client.search_runs([client.get_experiment_by_name("runner").experiment_id])
-        assert len(runs) == 8 and {run.info.status for run in runs} == {"FINISHED"}
-        for place in places:
-            folder = run_folder(place)
-            sent, delivered, duplicated = counts(client, str(State.load(folder).run_id), folder)
-            assert (delivered, duplicated) == (sent, 0)
+        eight_starts(here)
 
     def test_of_two_resumes_at_once_the_second_is_refused_and_the_owner_named(
         self, here: Path, runner: Runner, whole: Path

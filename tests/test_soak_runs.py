@@ -1,0 +1,207 @@
+"""What test_faults.py and test_tracking.py show once, again and again, and at moments that nobody has chosen."""
+
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import run_folder
+from killed import assert_ended_the_same, counts, eight_starts
+from runner.sync import main as sync
+from runner.tracking.store import connect, local_uri
+from servers import Proxy, Server
+from sweeping import processes_below, wait_for
+
+pytestmark = pytest.mark.soak
+
+KILLS = 9  # of each configuration
+
+CONFIGURATIONS = {
+    "dropout, step, sgd": ("trainer.epochs=400", "model.dropout=0.3", "scheduler=step", "optimizer.momentum=0.9"),
+    "augmentation, averaged weights, accumulation, warm-up, cnn": (
+        "trainer.epochs=16", "model=cnn", "data.augment.rotation=10", "data.augment.crop=1", "optimizer=adamw",
+        "scheduler=warmup_cosine", "trainer.ema_decay=0.9", "trainer.grad_accumulation=2",
+        "trainer.checkpoint_every_steps=5", "data.limit=800",
+    ),
+    "float16 with its scaler, one cycle, clipping": (
+        "trainer.epochs=60", "precision=fp16", "scheduler=onecycle", "trainer.clip_norm=0.5", "model.hidden=[16]",
+        "trainer.checkpoint_every_steps=10",
+    ),
+    "workers, plateau, rmsprop": (
+        "trainer.epochs=150", "data.in_memory=false", "data.num_workers=2", "optimizer=rmsprop", "optimizer.lr=0.001",
+        "scheduler=plateau", "model.dropout=0.2", "data.limit=500", "trainer.checkpoint_every_steps=4",
+    ),
+    "muon, bfloat16, cosine, everything by step": (
+        "trainer.epochs=60", "optimizer=muon", "precision=amp", "scheduler=cosine", "trainer.validate_every_steps=3",
+        "trainer.log_every_steps=1", "trainer.checkpoint_every_seconds=0.3", "model.hidden=[32,16]",
+    ),
+    "regression of two samples, logged every 100th epoch": (
+        "experiment=tiny_sigmoid", "trainer.epochs=40000", "trainer.checkpoint_every_epochs=500",
+    ),
+    "restarts, early stopping, steps that are skipped": (
+        "trainer.epochs=200", "scheduler=cosine_restarts", "trainer.early_stopping.patience=150",
+        "trainer.on_nonfinite=skip", "model=simple_nn", "trainer.keep_checkpoints=3",
+    ),
+}  # fmt: skip
+
+
+def start(here: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`python -m runner ...` in a folder, as a user starts it."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("RUNNER_", "OMP_"))}
+    command = [sys.executable, "-m", "runner", "device.threads=1", *arguments]
+    with (here / "printed.txt").open("a") as printed:
+        return subprocess.Popen(command, cwd=here, env=clean, stderr=printed, text=True)
+
+
+def kill(process: subprocess.Popen[str], here: Path, everything: bool) -> bool:
+    """SIGKILL, to all that belongs to the run or to its own process; whether that was still there."""
+    alive = process.poll() is None
+    if everything:
+        for other in processes_below(here):
+            other.kill()
+    process.kill()
+    process.wait()
+    return alive
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_killed_at_random_moments(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (*CONFIGURATIONS[name], "tracking.log_model=false")
+    whole, here = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    here.mkdir()
+    began = time.monotonic()
+    assert start(whole, *arguments, "tracking=off").wait(200) == 0
+    seconds = time.monotonic() - began
+    moments, kills, finished = random.Random(name), 0, False
+    while not finished:
+        folders = [path for path in here.glob("outputs/runs/*") if (path / "config.yaml").is_file()]
+        resumable = [path for path in folders if list(path.glob("checkpoints/*.pt"))]
+        for path in here.glob("outputs/runs/*"):
+            if path not in resumable:  # killed before its first checkpoint: it is another run that is begun
+                subprocess.run(["rm", "-r", str(path)], check=True)
+        process = start(here, f"resume={resumable[0]}") if resumable else start(here, *arguments)
+        if kills == KILLS:
+            assert process.wait(200) == 0, (here / "printed.txt").read_text()
+            finished = True
+            continue
+        time.sleep(moments.uniform(2.0, 2.0 + seconds / 2))
+        kills += kill(process, here, everything=moments.random() < 0.5)
+    folder = run_folder(here)
+    assert_ended_the_same(folder, run_folder(whole))
+    os.environ["RUNNER_OUTPUTS"] = str(here / "outputs")
+    assert sync([]) == 0
+    client = connect(local_uri(here / "outputs"))
+    run_id = json.loads((folder / "result.json").read_text())["run_id"]
+    assert client.get_run(run_id).info.status == "FINISHED"
+    sent, delivered, duplicated = counts(client, run_id, folder)
+    assert (delivered, duplicated) == (sent, 0)
+    with capsys.disabled():
+        print(f"\n{name}: {kills} kills, bit-identical; {sent} points, {delivered} delivered, {duplicated} twice")
+
+
+@pytest.mark.parametrize("time_", range(20))
+def test_eight_starts_at_once(time_: int, tmp_path: Path) -> None:
+    eight_starts(tmp_path)
+
+
+LONG = ("trainer.epochs=900", "tracking.log_model=false")
+
+
+@pytest.fixture(scope="module")
+def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    return Server(tmp_path_factory.mktemp("server"), empty_store)
+
+
+def killed_and_back(server: Server, proxy: Proxy) -> Callable[[], None]:
+    server.signal(signal.SIGKILL)
+    return server.start
+
+
+def stopped_and_back(server: Server, proxy: Proxy) -> Callable[[], None]:
+    server.signal(signal.SIGSTOP)
+    return lambda: server.signal(signal.SIGCONT)
+
+
+def errors(server: Server, proxy: Proxy) -> Callable[[], None]:
+    proxy.fails = True
+    return lambda: setattr(proxy, "fails", False)
+
+
+def slow(server: Server, proxy: Proxy) -> Callable[[], None]:
+    proxy.delay = 5.0
+    return lambda: setattr(proxy, "delay", 0.0)
+
+
+OUTAGES = {"killed": killed_and_back, "stopped": stopped_and_back, "errors 500": errors, "5 s a request": slow}
+
+
+@pytest.mark.parametrize("until", ["before the end", "after the end", "after runner is killed too"])
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_an_outage(outage: str, until: str, server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    off, here = tmp_path / "off", tmp_path / "on"
+    off.mkdir()
+    here.mkdir()
+    server.start()
+    try:
+        with Proxy(server.port) as proxy:
+            assert start(off, *LONG, "tracking=off").wait(200) == 0
+            tracked = ("tracking=server", f"tracking.uri={proxy.uri}", f"tracking.experiment={tmp_path.name}")
+            process = start(here, *LONG, *tracked)
+            wait_for(lambda: epochs(here) > 100)
+            back = OUTAGES[outage](server, proxy)
+            if until == "before the end":
+                wait_for(lambda: epochs(here) > 600)
+                back()
+                assert process.wait(200) == 0
+            elif until == "after the end":
+                assert process.wait(200) == 0
+                back()
+            else:
+                wait_for(lambda: epochs(here) > 600)
+                kill(process, here, everything=False)
+                wait_for(lambda: not processes_below(here))
+                back()
+            printed = (here / "printed.txt").read_text()
+            folder = run_folder(here)
+            if until != "before the end" or "not all of it" in printed:
+                os.environ["RUNNER_OUTPUTS"] = str(here / "outputs")
+                assert sync([]) == 0
+            client = connect(proxy.uri)
+            experiment = client.get_experiment_by_name(tmp_path.name)
+            (run,) = client.search_runs([experiment.experiment_id])
+            assert run.info.status == ("KILLED" if "killed" in until else "FINISHED")
+            sent, delivered, duplicated = counts(client, run.info.run_id, folder)
+            assert (delivered, duplicated) == (sent, 0)
+            names = {file.path for file in client.list_artifacts(run.info.run_id)}
+            assert {"config.yaml", "run.log", "metrics.jsonl"} <= names
+            assert printed.count("can't be reached") <= 1
+            assert ("plots" in names) == ("killed" not in until)
+    finally:
+        server.signal(signal.SIGKILL)
+    ratio = median_epoch(folder) / median_epoch(run_folder(off))
+    with capsys.disabled():
+        print(
+            f"\n{outage}, back {until}: {sent} points, {delivered} delivered, {duplicated} twice;"
+            f" an epoch {ratio:.3f} times that with tracking off"
+        )
+
+
+def epochs(here: Path) -> int:
+    """How many epochs a run has logged."""
+    paths = list(here.glob("outputs/runs/*/metrics.jsonl"))
+    return paths[0].read_text().count('"val/loss"') if paths else 0
+
+
+def median_epoch(folder: Path) -> float:
+    """Seconds."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return statistics.median(line["value"] for line in lines if line["name"] == "time/epoch_seconds")
