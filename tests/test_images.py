@@ -247,6 +247,17 @@ def test_cifar10_unpacks_an_archive_that_is_there(tmp_path: Path, monkeypatch: p
     assert "cannot download" in problem_of(lambda: cifar10(other))
 
 
+def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "deep" / "root"
+    root.mkdir(parents=True)
+    archive = archive_of({**pickled(small_cifar()), "../../outside": b"!", "../../../outside": b"!"})
+    offline(monkeypatch, archive=archive)
+    (root / "cifar-10-python.tar.gz").write_bytes(archive)
+    cifar10(root)
+    assert {path.name for path in root.iterdir()} == {"cifar-10-python.tar.gz", FOLDER}
+    assert not list(tmp_path.rglob("outside"))
+
+
 def test_cifar10_verifies_the_archive(
     tmp_path: Path, make_mirror: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
