@@ -17,6 +17,7 @@ from faults import inject
 from killed import EVERYTHING, assert_delivered, assert_ended_the_same, only_run
 from runner.checkpoint import Checkpoints
 from runner.console import Bar
+from runner.data import loading
 from runner.device import Device
 from runner.saved import result_of
 from runner.sync import main as sync
@@ -31,12 +32,12 @@ class TestFullDisks:
 
     LOGS_MUCH = (*EVERYTHING, "trainer.epochs=40", "model.hidden=[4]", "tracking.log_model=false")
 
-    @pytest.fixture
+    @pytest.fixture(scope="class")
     @staticmethod
-    def whole(here: Path) -> Path:
-        (here / "other").mkdir()
-        assert Forked(here / "other", *TestFullDisks.LOGS_MUCH, "tracking=off", prepare=inject(None)).wait()[0] == 0
-        return run_folder(here / "other")
+    def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        here = tmp_path_factory.mktemp("whole")
+        assert Forked(here, *TestFullDisks.LOGS_MUCH, "tracking=off", prepare=inject(None)).wait()[0] == 0
+        return run_folder(here)
 
     @pytest.mark.usefixtures("delivery_here")
     def test_a_file_may_not_grow(self, here: Path, runner: Runner, empty_store: Path, whole: Path) -> None:
@@ -165,6 +166,7 @@ class TestPlaces:
         monkeypatch.syspath_prepend(str(here))
         (here / "my_conf" / "data").mkdir(parents=True)
         (here / "my_conf" / "data" / "huge.yaml").write_text("_target_: huge.samples\n")
+        monkeypatch.setattr(loading, "LOADED_AT_ONCE", 32)
         if how.endswith("surprise"):
             monkeypatch.setattr(Device, "free_memory", lambda self: 10**18)
         huge = ("--config-dir", "my_conf", "data=huge", "tracking=off", "model.hidden=[1]")
@@ -192,13 +194,13 @@ from runner.data.source import Source
 
 
 class Lazy(Dataset):
-    targets = [0, 1, 2] * 1_000_000
+    targets = [0, 1, 2] * 100_000
 
     def __len__(self):
         return len(self.targets)
 
     def __getitem__(self, index):
-        return torch.full((300_000,), float(index % 3)), index % 3
+        return torch.full((3_000_000,), float(index % 3)), index % 3
 
 
 def samples():

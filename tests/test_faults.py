@@ -61,7 +61,12 @@ class TestTheTruthAboutTheDead:
         Manifest(uri, "another experiment", "alive", str(here / "mlartifacts")).save(alive)
         living = Delivery(alive)
         living.step()
-        with claim(alive):
+        announced = here / "sweep" / "0"
+        announced.mkdir(parents=True)
+        Manifest(uri, "another experiment", "about to start", str(here / "mlartifacts")).save(announced)
+        waiting = Delivery(announced)
+        waiting.step()
+        with claim(alive), claim(announced.parent):
             code, printed = Forked(here, *EVERYTHING, prepare=inject(None)).wait()
         assert code == 0, printed
         (line,) = [line for line in printed.splitlines() if line.startswith("found ")]
@@ -73,6 +78,7 @@ class TestTheTruthAboutTheDead:
         sent, delivered, duplicated = counts(client, dead_run, dead)
         assert (delivered, duplicated) == (sent, 0), "and the rest of it is delivered"
         assert client.get_run(living.run_id).info.status == "RUNNING", "whose folder somebody has"
+        assert client.get_run(waiting.run_id).info.status == "RUNNING", "which a living sweep has announced"
 
     @pytest.mark.usefixtures("delivery_here")
     def test_a_run_that_is_finished_later_no_longer_says_that_it_was_killed(

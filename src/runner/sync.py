@@ -9,7 +9,7 @@ from runner.folders import outputs as outputs_folder
 from runner.folders import short
 from runner.options import command
 from runner.tracking.deliver import Delivery, outstanding
-from runner.tracking.folder import claim, owned
+from runner.tracking.folder import claim, in_use, owned
 from runner.tracking.manifest import Manifest, has_manifest
 from runner.tracking.orphans import close_record
 from runner.tracking.state import State
@@ -68,7 +68,7 @@ def _complete(folder: Path, uri: str | None) -> bool:
 
 
 def _deliver(folder: Path, uri: str | None) -> bool:
-    if owned(folder):
+    if in_use(folder):
         _say(f"{short(folder.absolute())}: still running, it delivers itself")
         return True
     try:

@@ -110,6 +110,11 @@ def owned(folder: Path) -> bool:
         os.close(file)
 
 
+def in_use(folder: Path) -> bool:
+    """Tell whether a living run has the folder, or will: the jobs of a living sweep are announced before they start."""
+    return owned(folder) or owned(folder.parent)
+
+
 def _lives(holder: str) -> bool:
     """Whether the process that a lock's text names is there; on another machine, that cannot be seen."""
     named = re.search(r"(\d+) on (.*)", holder)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.tracking.deliver import Delivery
-from runner.tracking.folder import DELIVERY, claim, owned
+from runner.tracking.folder import DELIVERY, claim, in_use
 from runner.tracking.manifest import mark_killed, own_folder
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def found(client: "MlflowClient") -> Iterator[Path]:
         page = client.search_runs(experiments, ours, order_by=["attributes.start_time ASC"], page_token=token)
         for run in page:
             folder = own_folder(run.data.tags)
-            if folder is not None and not owned(folder):
+            if folder is not None and not in_use(folder):
                 yield folder
         token = page.token
         if not token:
