@@ -222,9 +222,8 @@ def test_training_keeps_its_speed(
         server.signal(signal.SIGKILL)
     median = statistics.median(ratios)
     with capsys.disabled():
-        print(
-            f"\n{outage}: an epoch takes {median:.3f} times that with tracking off ({min(ratios):.3f}-{max(ratios):.3f})"
-        )
+        spread = f"({min(ratios):.3f}-{max(ratios):.3f})"
+        print(f"\n{outage}: an epoch takes {median:.3f} times that with tracking off {spread}")
 
 
 def epochs(here: Path) -> int:
