@@ -3,12 +3,13 @@
 import json
 import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -76,37 +77,49 @@ def kill(process: subprocess.Popen[str], here: Path, everything: bool) -> bool:
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_killed_at_random_moments(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (*CONFIGURATIONS[name], "tracking.log_model=false")
-    whole, here = tmp_path / "whole", tmp_path / "killed"
+    whole = tmp_path / "whole"
     whole.mkdir()
-    here.mkdir()
     began = time.monotonic()
     assert start(whole, *arguments, "tracking=off").wait(200) == 0
     seconds = time.monotonic() - began
-    moments, kills, finished = random.Random(name), 0, False
-    while not finished:
-        folders = [path for path in here.glob("outputs/runs/*") if (path / "config.yaml").is_file()]
-        resumable = [path for path in folders if list(path.glob("checkpoints/*.pt"))]
-        for path in here.glob("outputs/runs/*"):
-            if path not in resumable:  # killed before its first checkpoint: it is another run that is begun
-                subprocess.run(["rm", "-r", str(path)], check=True)
-        process = start(here, f"resume={resumable[0]}") if resumable else start(here, *arguments)
-        if kills == KILLS:
-            assert process.wait(200) == 0, (here / "printed.txt").read_text()
-            finished = True
-            continue
-        time.sleep(moments.uniform(2.0, 2.0 + seconds / 2))
-        kills += kill(process, here, everything=moments.random() < 0.5)
-    folder = run_folder(here)
-    assert_ended_the_same(folder, run_folder(whole))
-    os.environ["RUNNER_OUTPUTS"] = str(here / "outputs")
-    assert sync([]) == 0
-    client = connect(local_uri(here / "outputs"))
-    run_id = json.loads((folder / "result.json").read_text())["run_id"]
-    assert client.get_run(run_id).info.status == "FINISHED"
-    sent, delivered, duplicated = counts(client, run_id, folder)
-    assert (delivered, duplicated) == (sent, 0)
+    moments, kills, runs, points = random.Random(name), 0, 0, 0
+    while kills < KILLS:  # one that comes to its end before it has been killed often is followed by another
+        here = tmp_path / str(runs)
+        here.mkdir()
+        runs += 1
+        kills += until_it_ends(here, arguments, moments, seconds, KILLS - kills)
+        folder = run_folder(here)
+        assert_ended_the_same(folder, run_folder(whole))
+        os.environ["RUNNER_OUTPUTS"] = str(here / "outputs")
+        assert sync([]) == 0
+        client = connect(local_uri(here / "outputs"))
+        run_id = json.loads((folder / "result.json").read_text())["run_id"]
+        assert client.get_run(run_id).info.status == "FINISHED"
+        sent, delivered, duplicated = counts(client, run_id, folder)
+        assert (delivered, duplicated) == (sent, 0)
+        points += sent
     with capsys.disabled():
-        print(f"\n{name}: {kills} kills, bit-identical; {sent} points, {delivered} delivered, {duplicated} twice")
+        print(f"\n{name}: {kills} kills of {runs} runs, bit-identical; {points} points, all delivered, none twice")
+
+
+def until_it_ends(here: Path, arguments: Sequence[str], moments: random.Random, seconds: float, most: int) -> int:
+    """Kill and resume a run until it has come to its end, which it may from the `most`-th kill on; how often it was."""
+    kills = 0
+    while True:
+        folders = list(here.glob("outputs/runs/*"))
+        resumable = [path for path in folders if list(path.glob("checkpoints/*.pt"))]
+        for path in folders:
+            if path not in resumable:  # killed before its first checkpoint: another run is begun
+                shutil.rmtree(path)
+        process = start(here, f"resume={resumable[0]}") if resumable else start(here, *arguments)
+        if kills == most:
+            assert process.wait(200) == 0, (here / "printed.txt").read_text()
+            return kills
+        time.sleep(moments.uniform(2.0, 2.0 + seconds / 2))
+        if not kill(process, here, everything=moments.random() < 0.5):
+            assert process.returncode == 0, (here / "printed.txt").read_text()
+            return kills
+        kills += 1
 
 
 @pytest.mark.parametrize("time_", range(20))

@@ -202,7 +202,9 @@ def finished(resumed: Resumed) -> bool:
     result = read_json(path) if path is not None else {}
     if result.get("status") != "FINISHED" or any(not key.startswith("runner.") for key in resumed.changed):
         return False
-    measured = {k: v for k, v in result.items() if k.startswith(("val/", "test/")) and isinstance(v, int | float)}
+    numbers = {name: value for name, value in result.items() if isinstance(value, int | float)}
+    measured = {k: v for k, v in numbers.items() if k.startswith(("val/", "test/"))}
+    measured = measured or {k: v for k, v in numbers.items() if k.startswith("train/")}
     place, epochs = resumed.run.place, result.get("epochs")
     log.info("finished   %s has come to its end, after %s epochs: nothing is left to do", place, epochs)
     log.info("result     %s", "   ".join(f"{name} {number:.4f}" for name, number in measured.items()) or "none")
