@@ -53,7 +53,7 @@ class Silent:
 
     def batch(self, done: int, loss: float) -> None: ...
 
-    def end_epoch(self, epoch: int, metrics: Metrics, best: bool) -> None:
+    def end_epoch(self, epoch: int, metrics: Metrics, seconds: float, best: bool) -> None:
         self.epochs.append(epoch)
 
     def note(self, text: str) -> None:

@@ -128,7 +128,7 @@ class Bar:
         self._bar.refresh()
         self._next = perf_counter() + REFRESH_SECONDS
 
-    def end_epoch(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
+    def end_epoch(self, epoch: int, metrics: dict[str, float], seconds: float, best: bool) -> None:
         """Print the epoch's line."""
         self.close()
         parts = [self._title()]
@@ -140,7 +140,7 @@ class Bar:
             ]
             if values:
                 parts.append(f"{part} " + " ".join(values))
-        parts.append(duration(metrics["time/epoch_seconds"]))
+        parts.append(duration(seconds))
         log.info("  ".join(parts) + ("  best" if best else ""))
 
     def _title(self) -> str:

@@ -160,12 +160,11 @@ def finish_epoch(t: Training, last: bool) -> None:
     best = t.monitor.update(p, metrics)
     last = last or t.monitor.exhausted(p)
     if last or log_due(t):
-        metrics["lr"] = p.lr
-        metrics["time/epoch_seconds"] = p.seconds
-        metrics["throughput/samples_per_second"] = t.sums.samples / p.seconds
-        t.log(metrics, p.epoch)
+        rate = t.sums.samples / p.seconds
+        timed = {"lr": p.lr, "time/epoch_seconds": p.seconds, "throughput/samples_per_second": rate}
+        t.log(metrics | timed, p.epoch)
     if last or p.epoch % s.log_every_epochs == 0:
-        t.display.end_epoch(p.epoch, metrics, best)
+        t.display.end_epoch(p.epoch, metrics, p.seconds, best)
     step_schedule(t, metrics)
     checkpoint_due = best or last or p.epoch % s.checkpoint_every_epochs == 0
     if t.best_is_last:

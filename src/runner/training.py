@@ -47,8 +47,8 @@ class Display(Protocol):
     def batch(self, done: int, loss: float) -> None:
         """So many batches of the epoch are done; the running mean of the loss."""
 
-    def end_epoch(self, epoch: int, metrics: Metrics, best: bool) -> None:
-        """An epoch is over."""
+    def end_epoch(self, epoch: int, metrics: Metrics, seconds: float, best: bool) -> None:
+        """An epoch is over, of which the training took so many seconds."""
 
     def note(self, text: str) -> None:
         """Something a person should know."""

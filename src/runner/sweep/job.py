@@ -131,9 +131,9 @@ class Reporting(Bar):
         self._next = perf_counter() + REPORT_SECONDS
         self._tell(min(done * self._batch_size / self._samples, 1.0), {"train/loss": loss})
 
-    def end_epoch(self, epoch: int, metrics: dict[str, float], best: bool) -> None:
+    def end_epoch(self, epoch: int, metrics: dict[str, float], seconds: float, best: bool) -> None:
         """Tell the epoch's metrics."""
-        super().end_epoch(epoch, metrics, best)
+        super().end_epoch(epoch, metrics, seconds, best)
         self._tell(1.0, metrics)
 
     def _tell(self, share: float, metrics: dict[str, float]) -> None:
