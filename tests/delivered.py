@@ -55,6 +55,8 @@ class DeliveryHere:
     def run_id(self, timeout: float = 0.0) -> str | None:
         return next((delivery.run_id for delivery in self._deliveries.values()), None)
 
+    def leave(self) -> None: ...
+
     def close(self, timeout: float) -> bool:
         steps = [delivery.step() for delivery in self._deliveries.values()]
         return all(steps)

@@ -105,6 +105,8 @@ def test_damage_is_named_and_the_one_before_is_used(
     assert checkpoints.load_last()["progress"]["epoch"] == 1
     (message,) = caplog.messages
     assert re.search(r"last\.pt is damaged \(.*\); going on from last-1\.pt", message)
+    checkpoints.save(state(2), best=False)
+    assert number(tmp_path / "last-1.pt") == 1, "the damaged one does not take the good one's place"
 
 
 def test_the_best_is_a_way_out_too_and_all_damage_is_named(tmp_path: Path) -> None:
@@ -115,7 +117,8 @@ def test_the_best_is_a_way_out_too_and_all_damage_is_named(tmp_path: Path) -> No
         (tmp_path / name).unlink()
         (tmp_path / name).write_bytes(b"PK")
     assert checkpoints.load_last()["progress"]["epoch"] == 1
-    checkpoints.best.write_bytes(b"")
+    for path in (checkpoints.last, tmp_path / "last-1.pt", checkpoints.best):
+        path.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"last\.pt is damaged.*last-1\.pt is damaged.*best\.pt is damaged"):
         checkpoints.load_last()
 

@@ -14,7 +14,7 @@ import torch
 
 
 class Net(torch.nn.Sequential):
-    def __init__(self, input_shape, num_outputs, token):
+    def __init__(self, input_shape, num_outputs, token, others):
         super().__init__(torch.nn.Flatten(), torch.nn.Linear(torch.Size(input_shape).numel(), num_outputs))
         self.token = token
 
@@ -32,13 +32,16 @@ def test_a_secret_of_the_environment_is_in_no_file_and_is_taken_from_there_again
     (here / "secretive.py").write_text(SECRETIVE)
     monkeypatch.syspath_prepend(str(here))
     monkeypatch.setenv("HUB_TOKEN", "hf-0123456789")
+    monkeypatch.setenv("WHATEVER", "hf-0123456789-whatever")
     arguments = ("model=custom", "model._target_=secretive.Net", "tracking.log_model=false", "data.limit=60")
     for way, typed in (("referred", "${oc.env:HUB_TOKEN}"), ("typed", "hf-0123456789")):
-        called = runner(*arguments, f"+model.token={typed}", "trainer.epochs=1", f"hydra.run.dir={way}")
+        more = "+model.others=[${oc.env:WHATEVER}]"
+        called = runner(*arguments, f"+model.token={typed}", more, "trainer.epochs=1", f"hydra.run.dir={way}")
         assert called.code == 0, called.err
         called = runner(f"resume={way}", "trainer.epochs=2")
         assert called.code == 0, called.err
         assert "token: ${oc.env:HUB_TOKEN}" in (here / way / "config.yaml").read_text()
+        assert "- ${oc.env:WHATEVER}" in (here / way / "config.yaml").read_text()
     monkeypatch.setenv("HUB_TOKEN", "hf-9876543210")
     called = runner("resume=typed", "trainer.epochs=3", "runner.verbose=true")
     assert called.code == 1

@@ -22,7 +22,7 @@ from runner.device import Device
 from runner.saved import result_of
 from runner.sync import main as sync
 from runner.tracking.store import local_uri
-from sweeping import Forked
+from sweeping import Forked, wait_for
 
 Runner = Callable[..., Called]
 
@@ -69,20 +69,36 @@ class TestFullDisks:
         assert only_run(uri)[1].info.status == "FAILED"
         assert list((folder / "checkpoints").iterdir()) == []
 
-    def test_a_file_system_without_room(self, here: Path, runner: Runner, whole: Path) -> None:
+    @pytest.mark.usefixtures("delivery_here")
+    def test_a_file_system_without_room(self, here: Path, runner: Runner, empty_store: Path, whole: Path) -> None:
         disk = here / "disk"
         disk.mkdir()
         with mounted(disk, kilobytes=140):
-            arguments = (*self.LOGS_MUCH, "tracking=off", f"hydra.run.dir={disk}/run")
+            uri = copy_store(empty_store, here / "outputs")
+            arguments = (*self.LOGS_MUCH, f"tracking.uri={uri}", f"hydra.run.dir={disk}/run")
             code, printed = Forked(here, *arguments, prepare=inject(None)).wait()
             assert code == 1, printed
             assert re.search("^error: .*: No space left on device", printed, re.MULTILINE)
             assert "Traceback" not in printed and "Logging error" not in printed
-            assert result_of(disk / "run").get("status") in ("FAILED", None)
-            assert Checkpoints(disk / "run" / "checkpoints").load_last()["progress"]["epoch"] > 1
+            assert result_of(disk / "run")["status"] == "FAILED"
+            wait_for(lambda: only_run(uri)[1].info.status == "FAILED")
+            assert Checkpoints(disk / "run" / "checkpoints").load_last()["progress"]["epoch"] >= 1
             subprocess.run(["mount", "-o", "remount,size=5m", str(disk)], check=True)
             assert runner(f"resume={disk}/run").code == 0
             assert_ended_the_same(disk / "run", whole)
+            assert_delivered(uri, disk / "run")
+
+    def test_a_folder_that_may_only_be_read(self, here: Path, runner: Runner) -> None:
+        disk = here / "disk"
+        disk.mkdir()
+        with mounted(disk, kilobytes=5000):
+            assert runner("tracking=off", "data.limit=50", "trainer.epochs=1", f"hydra.run.dir={disk}/run").code == 0
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+            called = runner(f"resume={disk}/run", "trainer.epochs=2")
+        assert called.code == 2
+        assert called.errors == [
+            f"error: {disk}/run cannot be written (Read-only file system): copy it to where it can be"
+        ]
 
 
 def limited(size: int) -> None:

@@ -126,6 +126,7 @@ REFUSED = [
     (["~optimizer.momentum"], ["optimizer.momentum=(left out): the resumed run would not be exact"]),
     (["precision.name=bf16", "device.threads=7"], ["precision.name=bf16: the", "device.threads=7: the"]),
     (["trainer.epochs=1"], ["trainer.epochs=1: 2 epochs are done already; write 2 or more"]),
+    (["tracking.experiment=other"], ["tracking.experiment=other: a resumed run goes on in its own MLflow run"]),
     (["hydra.run.dir=elsewhere"], ["a resumed run keeps its folder; leave it out"]),
     (["trainer.epohcs=3", "seed=x", "model=mpl"], ["did you mean trainer.epochs?", "seed=x: write", "model=mpl: a"]),
     (["trainer.epochs=0"], ["trainer.epochs=0 is out of range"]),

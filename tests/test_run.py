@@ -278,6 +278,44 @@ class TestEnds:
         assert runner(f"resume={folder}", *more).code == 0
         assert json.loads((folder / "result.json").read_text())["status"] == "FINISHED"
 
+    @pytest.mark.usefixtures("delivery_here")
+    def test_a_program_that_ends_itself_has_failed(
+        self, here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (here / "leaving.py").write_text(
+            "import sys, torch\n"
+            "class Net(torch.nn.Linear):\n"
+            "    def __init__(self, num_outputs): super().__init__(64, num_outputs)\n"
+            "    def forward(self, x):\n"
+            "        if self.training and x.device.type != 'meta': sys.exit('my own exit')\n"
+            "        return super().forward(x.flatten(1))\n"
+        )
+        monkeypatch.syspath_prepend(str(here))
+        called = runner("model=custom", "model._target_=leaving.Net")
+        assert called.code == 1
+        assert "error: SystemExit: my own exit" in called.err
+        result = json.loads((run_folder(here) / "result.json").read_text())
+        assert result["status"] == "FAILED"
+        assert MlflowClient(f"sqlite:///{here}/outputs/mlflow.db").get_run(result["run_id"]).info.status == "FAILED"
+
+    def test_an_interrupt_before_training_is_heard_wherever_it_comes(self, here: Path) -> None:
+        (here / "sitecustomize.py").write_text(
+            "import atexit, os, signal, sys, importlib.abc\n"
+            "class Interrupt(importlib.abc.MetaPathFinder):\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            "        if name == 'torch._dynamo' or name == 'torch.utils.flop_counter':\n"
+            "            try: os.kill(os.getpid(), signal.SIGINT)\n"
+            "            except KeyboardInterrupt: pass  # as code that imports with a bare `except` does\n"
+            "sys.meta_path.insert(0, Interrupt())\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "runner", "tracking=off", "trainer.epochs=1"], cwd=here, check=False,
+            env=os.environ | {"PYTHONPATH": str(here)}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 130
+        assert "Traceback" not in done.stderr
+        assert not (here / "outputs").exists()
+
     def test_a_second_interrupt_stops_at_once(self, here: Path) -> None:
         (here / "sleepy.py").write_text(
             "import pathlib, time, torch\n"

@@ -140,6 +140,7 @@ def build(
 
     assert device and precision and splits and loss and num_outputs and model and optimizer and schedule and trainer
     # What is recorded is what was computed with: `auto` may be something else on the next machine.
+    config = schema.recorded(cfg)
     del config["sweep"]  # which says nothing of a single run
     config["device"] |= {"name": device.torch.type, "threads": device.threads}
     make_absolute(config)

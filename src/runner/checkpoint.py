@@ -86,7 +86,8 @@ class Checkpoints:
             CheckpointError: there is none, with the damaged ones named; or one that is no checkpoint of ours is in
                 its place, which nobody should pass over.
         """
-        damage = []
+        damage: list[str] = []
+        damaged: list[Path] = []
         kept = range(max(self.keep, 1 + len(list(self.folder.glob("last-*.pt")))))
         # The best is a whole checkpoint as well, of an earlier moment.
         for path in (*map(self._kept, kept), self.best):
@@ -95,7 +96,10 @@ class Checkpoints:
                     state = load(path)
                 except DamagedError as error:
                     damage.append(str(error))
+                    damaged.append(path)
                     continue
+                for other in damaged:  # or the next one that is written would take a good one's place with it
+                    other.replace(other.with_suffix(".damaged"))
                 if path != self.last:
                     log.warning("%s; going on from %s", "; ".join(damage) or "there is no last.pt", path.name)
                 return state

@@ -6,6 +6,7 @@ MLflow is imported for `--help`, `--cfg` and completion.
 """
 
 import os
+import signal
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
@@ -40,6 +41,8 @@ def main() -> None:
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:  # the console script, unlike `python -m`, does not look here
         sys.path.insert(0, here)
+    # Until training listens: a KeyboardInterrupt may be lost in what is just being imported.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))
     try:
         code = command(sys.argv[1:])
         sys.stdout.flush()
@@ -162,7 +165,7 @@ def run_one(args: Namespace) -> int:
         return build_and_run(args, made, cfg, problems, resumed, delivery)
     finally:
         if delivery is not None:
-            delivery.close(0.0)
+            delivery.leave()
 
 
 def _of_sweeps(override: str) -> bool:

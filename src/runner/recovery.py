@@ -58,10 +58,11 @@ def fetch(run: SavedRun) -> Path:
 
 def _silent_seconds(client: "MlflowClient", run_id: str) -> float | None:
     """How long ago a run that calls itself running has last given a sign of life; None if it has ended."""
-    if client.get_run(run_id).info.status != "RUNNING":
+    info = client.get_run(run_id).info
+    if info.status != "RUNNING":
         return None
     signs = client.get_metric_history(run_id, _SIGN_OF_LIFE)
-    return time.time() - max((sign.timestamp for sign in signs), default=0) / 1000
+    return time.time() - max((sign.timestamp for sign in signs), default=info.start_time) / 1000
 
 
 def recover(run: SavedRun, fetched: Path, params: Mapping[str, str]) -> Path:
@@ -73,7 +74,7 @@ def recover(run: SavedRun, fetched: Path, params: Mapping[str, str]) -> Path:
         params: the parameters under their own names; their values are MLflow's, which cannot be changed.
 
     Returns:
-        The folder, in the outputs folder.
+        The folder: where it was, or in the outputs folder.
 
     Raises:
         ConfigError: it cannot be made.
@@ -81,10 +82,12 @@ def recover(run: SavedRun, fetched: Path, params: Mapping[str, str]) -> Path:
     client = run.client()
     assert run.run_id is not None
     logged = client.get_run(run.run_id)
-    name = Path(logged.data.tags["runner.folder"]).name
-    if name.isdecimal():  # a job of a sweep
-        name = run.name
-    folder = make_run_folder(str(outputs() / "runs" / name), exact=False)
+    was = Path(logged.data.tags["runner.folder"])
+    if was.parent.is_dir() and not was.exists():  # where it was, that its sweep finds it again
+        folder = make_run_folder(str(was), exact=True)
+    else:
+        name = run.name if was.name.isdecimal() else was.name  # a job of a sweep has a number
+        folder = make_run_folder(str(outputs() / "runs" / name), exact=False)
     shutil.copytree(fetched, folder, dirs_exist_ok=True)
     journal.rewrite(folder / journal.NAME, _points(client, logged, folder / journal.NAME))
     _write_notes(client, run, logged, params, folder)

@@ -17,11 +17,13 @@ from .build import Experiment
 from .checkpoint import CheckpointError, Checkpoints
 from .compose import Composer, config_folder
 from .errors import ConfigError
-from .folders import typed
+from .folders import short, typed
 from .record import logged_params
 from .saved import SavedRun
 from .schema import flatten
 from .tracking.files import read_json
+from .tracking.manifest import FOLDER, has_manifest, manifest_of
+from .tracking.manifest import NAME as MANIFEST
 from .tracking.uri import redacted
 
 log = logging.getLogger("runner")
@@ -29,7 +31,7 @@ log = logging.getLogger("runner")
 MAY_CHANGE = (
     "trainer.epochs", "trainer.max_steps", "trainer.max_time", "trainer.early_stopping.", "trainer.log_every_",
     "trainer.checkpoint_every_", "trainer.keep_checkpoints", "trainer.detect_anomaly",
-    "trainer.profile_steps", "tracking.", "runner.",
+    "trainer.profile_steps", "tracking.name", "tracking.uri", "tracking.log_", "tracking.wait", "runner.",
     "data.root", "data.path", "data.test_path", "data.num_workers", "data.in_memory",
 )  # fmt: skip
 """Keys, and beginnings of keys, that leave the weights bit for bit what they would have been."""
@@ -114,9 +116,7 @@ def compose(
         with read_write(cfg):  # how a run was begun stays in its record; how often it was resumed does not
             cfg.resume, cfg.resume_mode = saved.get("resume"), saved.get("resume_mode", "exact")
     if not problems:
-        now = OmegaConf.to_container(
-            OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("hydra", "sweep")]), resolve=True
-        )
+        now = schema.recorded(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("hydra", "sweep")]))
         resumed.changed = _changes(flatten(redacted(saved)), flatten(redacted(now)))
     return cfg, problems, resumed
 
@@ -217,7 +217,9 @@ def refuse(resumed: Resumed, horizon: bool) -> list[str]:
     """The changes that make exact resumption impossible, a sentence each."""
     problems = []
     for key, value in resumed.changed.items():
-        if not key.startswith(MAY_CHANGE):
+        if key in ("tracking.experiment", "tracking.run_name"):
+            problems.append(f"{key}={value}: a resumed run goes on in its own MLflow run; leave it out")
+        elif not key.startswith(MAY_CHANGE):
             problems.append(f"{key}={value}: the resumed run would not be exact; {WARM}")
         elif horizon and key in ("trainer.epochs", "trainer.max_steps"):
             problems.append(f"{key}={value}: this scheduler's course depends on it; {WARM}")
@@ -235,6 +237,9 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
         ConfigError: a change is refused, or there is no usable checkpoint.
     """
     problems = [] if resumed.warm_start else refuse(resumed, x.schedule.horizon)
+    if resumed.folder is not None and has_manifest(resumed.folder) and manifest_of(resumed.folder) is None:
+        damaged = short(resumed.folder / FOLDER / MANIFEST)
+        problems.append(f"{damaged} is damaged: move it away, and the run goes on as another MLflow run")
     checkpoints = Checkpoints(resumed.files / "checkpoints")
     try:
         checkpoint = checkpoints.load_last()

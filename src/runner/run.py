@@ -3,7 +3,7 @@
 import logging
 import os
 import traceback
-from contextlib import nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -106,7 +106,7 @@ def run(
     """
     stop = Stop()
     try:
-        with console.logged_to(folder / "run.log"), stop.listening():
+        with console.logged_to(folder / "run.log"), stop.listening(), closing(x.loaders):
             bar = bar or Bar(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
             return _run(x, folder, resume_from, delivery, bar, stop)
     except OSError as error:  # the run's own folder cannot be written: only the person can be told
@@ -156,7 +156,7 @@ def _run(
         kept = "a checkpoint is written" if gently else "at once, the last checkpoint stands"
         bar.close()
         log.warning("stopped    by %s: %s", stop.signal.name, kept)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a model of the user's may do anything
         bar.close()
         outcome.error = in_words(error)
         (log.exception if wants_tracebacks(x) else log.error)("error: %s", outcome.error)
@@ -192,8 +192,9 @@ def _close(
         report.closing(t, x, folder, final)
     else:
         report.how_to_resume(t, folder, outcome.status)
-    if outcome.result and tracker.wait_for_run_id(deadline - monotonic()):
-        outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
+    with suppress(OSError):  # the one without the run's id is there
+        if outcome.result and tracker.wait_for_run_id(deadline - monotonic()):
+            outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
     if not tracker.close(outcome.status, max(0.0, deadline - monotonic())):
         log.warning("not all of it is in MLflow yet; deliver the rest by: python -m runner.sync run=%s", typed(folder))
     return outcome

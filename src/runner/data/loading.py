@@ -22,7 +22,7 @@ from .source import Part
 from .splits import Batch, Splits, size
 
 MEMORY_SHARE = 0.5  # of the free memory: what data may take before `in_memory=auto` leaves it where it is
-STOP_SECONDS = 10  # for which a worker outlives a SIGTERM
+STOP_SECONDS = 5  # for which a worker outlives a SIGTERM
 LOADED_AT_ONCE = 256  # samples, while a data set is brought into memory
 
 
@@ -123,6 +123,13 @@ class WorkerLoader:
     def __len__(self) -> int:
         return -(-self.samples // self.batch_size)
 
+    def close(self) -> None:
+        """End the workers now: at the end of a process they are not told to, and waited for."""
+        iterator: Any = getattr(self._loader, "_iterator", None)
+        if hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()
+        self._loader._iterator = None
+
     def in_order(self, batch_size: int) -> "WorkerLoader":
         """The same samples, neither shuffled nor augmented."""
         return WorkerLoader(self._part, self.finish, batch_size, None, self._num_workers, self._pin_memory)
@@ -161,6 +168,12 @@ class Loaders:
     train: Loader
     val: Loader | None
     test: Loader | None
+
+    def close(self) -> None:
+        """End the processes that load, if there are any."""
+        for loader in (self.train, self.val, self.test):
+            if isinstance(loader, WorkerLoader):
+                loader.close()
 
 
 def make_loaders(

@@ -65,10 +65,12 @@ def claim(folder: Path, owner: str = "process", patient: bool = True) -> FolderL
         patient: wait for the delivery of a killed run.
 
     Raises:
-        ConfigError: another living process has it; the message names it.
-        OSError: the folder is not there, or can't be written.
+        ConfigError: another living process has it, which the message names; or it may not be written.
     """
-    file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written ({error.strerror}): copy it to where it can be") from error
     asked = time.monotonic()
     while True:
         with contextlib.suppress(BlockingIOError):

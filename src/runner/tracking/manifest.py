@@ -92,8 +92,13 @@ class Manifest:
 
         Raises:
             FileNotFoundError: the run was never tracked (`tracking=off`).
+            ValueError: the file is damaged; with its name.
         """
-        content = json.loads((folder / FOLDER / NAME).read_text(encoding="utf-8"))
+        path = folder / FOLDER / NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
         known = {name: content[name] for name in content if name in {f.name for f in fields(cls)}}
         if known.get("dataset") is not None:
             known["dataset"] = Dataset(**known["dataset"])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.tracking.deliver import Delivery
-from runner.tracking.folder import DELIVERY, claim, in_use
+from runner.tracking.folder import DELIVERY, claim, in_use, owned
 from runner.tracking.manifest import mark_killed, own_folder
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def close_record(folder: Path, uri: str | None = None, patient: bool = True) -> 
         Exception: whatever keeps it from being delivered.
     """
     with claim(folder, DELIVERY, patient):
+        if owned(folder.parent):  # a sweep that goes on with it by now
+            return False
         mark_killed(folder)
         return Delivery(folder, uri).step()
 
@@ -58,5 +60,5 @@ def bury(client: "MlflowClient", uri: str | None) -> Iterator[Path]:
     """Complete the records of those `found`, one each time the next is asked for; one that cannot be is left."""
     for folder in list(found(client)):
         with contextlib.suppress(Exception):
-            close_record(folder, uri, patient=False)
-            yield folder
+            if close_record(folder, uri, patient=False):
+                yield folder

@@ -101,6 +101,12 @@ class DeliveryProcess:
         self._settled.wait(timeout)
         return self._run_id
 
+    def leave(self) -> None:
+        """Have nothing more to say: the child completes what was begun, after the end of this process."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+
     def close(self, timeout: float) -> bool:
         """Deliver the rest; call it after the manifests say how the runs ended.
 
@@ -110,9 +116,7 @@ class DeliveryProcess:
         Returns:
             True if MLflow has everything; otherwise `python -m runner.sync` does the rest later.
         """
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
+        self.leave()
         closed_at, code = time.monotonic(), None
         while code is None:
             left = max(closed_at, self._last_delivered) + timeout - time.monotonic()

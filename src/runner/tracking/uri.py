@@ -15,7 +15,7 @@ _SECRET_QUERY = re.compile(
 
 # Of a variable in the environment; what is shorter than that would be found in too many texts.
 _SECRET_NAME = re.compile(
-    r"(?i)(?:^|_)(?:pass(?:word|wd|phrase)?|secret|token|credentials?|(?:api|access|private|secret)_?key)$"
+    r"(?i)(?:pass(?:word|wd|phrase)?|secret|token|credentials?|_pwd|_pat|(?:^|_|api|access)key)(?:_\w+)?$"
 )
 _SHORTEST_SECRET = 6
 
