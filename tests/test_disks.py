@@ -181,7 +181,7 @@ class TestPlaces:
         called = runner("tracking=off", "data.in_memory=true")
         assert called.code == 2
         (error,) = called.errors
-        known = r"error: data\.in_memory=true: \d+\.\d GB of samples, and 0\.0 free; write data\.in_memory=false, or data\.l"
+        known = r"error: data\.in_memory=true: \d+\.\d GB of samples, and 0\.0 free; write data\.in_memory=false"
         assert re.match(known, error)
         assert not (here / "outputs").exists()
         assert runner("tracking=off", "data.limit=50", "trainer.epochs=1").code == 0, "auto knows as well"

@@ -1,7 +1,6 @@
 import json
 import shutil
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,9 @@ import torch
 import yaml
 
 from conftest import Called, run_folder
+from faults import inject
 from runner.tracking.manifest import Manifest
+from sweeping import Forked
 from training import same
 
 Runner = Callable[..., Called]
@@ -261,15 +262,12 @@ def test_the_name_of_a_run_is_guessed_from_those_there_are(here: Path, runner: R
 
 def test_a_finished_run_that_is_resumed_and_killed_can_be_resumed_again(here: Path, runner: Runner) -> None:
     assert runner("tracking=off", "trainer.epochs=2", "hydra.run.dir=k").code == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "runner", "resume=k", "trainer.epochs=100000", "trainer.log_every_epochs=100"],
-        cwd=here, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    process = Forked(here, "resume=k", "trainer.epochs=100000", "trainer.log_every_epochs=100", prepare=inject(None))
     deadline = time.monotonic() + 60
     while torch.load(here / "k" / "checkpoints" / "last.pt", weights_only=True)["progress"]["epoch"] < 5:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (here / "k" / "result.json").exists()
     called = runner("resume=k", "trainer.epochs=2")

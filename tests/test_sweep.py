@@ -341,7 +341,7 @@ class TestFates:
             (0, "ValueError: a mistake of the user's"),
             (2, "SIGKILL"),
             (3, "took longer than sweep.job_timeout=6 s"),
-            (4, "alloc"),
+            (4, "out of memory"),
         ):
             assert why in found[number]["why"]
             (row,) = [row for row in table(sweep_folder(here))["jobs"] if row["job"] == number]
