@@ -1,13 +1,30 @@
 """Secrets: those of an address are in test_tracking.py and test_sweep.py, those of the environment here."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from conftest import Called
+from runner.tracking.store import connect, local_uri
 
 Runner = Callable[..., Called]
+
+
+@pytest.mark.usefixtures("delivery_here")
+def test_a_password_that_is_a_word_of_ours_breaks_nothing(
+    here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("POSTGRES_PASSWORD", "mlflow"), ("DB_PASSWORD", "RUNNING"), ("API_TOKEN", "FINISHED")):
+        monkeypatch.setenv(name, value)
+    assert runner("data.limit=60", "trainer.epochs=1", "tracking.log_model=false", "hydra.run.dir=mine").code == 0
+    called = runner("resume=mine", "trainer.epochs=2")
+    assert called.code == 0, called.err
+    result = json.loads((here / "mine" / "result.json").read_text())
+    assert result["status"] == "FINISHED"
+    assert connect(local_uri(here / "outputs")).get_run(result["run_id"]).info.status == "FINISHED"
+
 
 SECRETIVE = """
 import torch

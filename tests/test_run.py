@@ -207,6 +207,18 @@ class TestTerminal:
         assert re.search(bar, on_a_terminal)
 
 
+def write_net(path: Path, happens: str) -> None:
+    """A model of the user's own in which something happens when it is trained."""
+    path.write_text(
+        "import pathlib, sys, time, torch\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def __init__(self, num_outputs): super().__init__(64, num_outputs)\n"
+        "    def forward(self, x):\n"
+        f"        if self.training and x.device.type != 'meta': {happens}\n"
+        "        return super().forward(x.flatten(1))\n"
+    )
+
+
 class TestEnds:
     def test_a_loss_that_is_not_finite(self, runner: Runner, here: Path) -> None:
         called = runner("optimizer.lr=1e30", "tracking=off")
@@ -217,14 +229,7 @@ class TestEnds:
 
     @pytest.mark.usefixtures("delivery_here")
     def test_an_exception_in_training(self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (here / "broken.py").write_text(
-            "import torch\n"
-            "class Net(torch.nn.Linear):\n"
-            "    def __init__(self, num_outputs): super().__init__(64, num_outputs)\n"
-            "    def forward(self, x):\n"
-            "        if self.training: raise ValueError('a bug of mine')\n"
-            "        return super().forward(x.flatten(1))\n"
-        )
+        write_net(here / "broken.py", "raise ValueError('a bug of mine')")
         monkeypatch.syspath_prepend(str(here))
         called = runner("model=custom", "model._target_=broken.Net")
         assert called.code == 1
@@ -282,14 +287,7 @@ class TestEnds:
     def test_a_program_that_ends_itself_has_failed(
         self, here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        (here / "leaving.py").write_text(
-            "import sys, torch\n"
-            "class Net(torch.nn.Linear):\n"
-            "    def __init__(self, num_outputs): super().__init__(64, num_outputs)\n"
-            "    def forward(self, x):\n"
-            "        if self.training and x.device.type != 'meta': sys.exit('my own exit')\n"
-            "        return super().forward(x.flatten(1))\n"
-        )
+        write_net(here / "leaving.py", "sys.exit('my own exit')")
         monkeypatch.syspath_prepend(str(here))
         called = runner("model=custom", "model._target_=leaving.Net")
         assert called.code == 1
@@ -300,10 +298,10 @@ class TestEnds:
 
     def test_an_interrupt_before_training_is_heard_wherever_it_comes(self, here: Path) -> None:
         (here / "sitecustomize.py").write_text(
-            "import atexit, os, signal, sys, importlib.abc\n"
+            "import os, signal, sys, importlib.abc\n"
             "class Interrupt(importlib.abc.MetaPathFinder):\n"
             "    def find_spec(self, name, path=None, target=None):\n"
-            "        if name == 'torch._dynamo' or name == 'torch.utils.flop_counter':\n"
+            "        if name == 'torch.utils.flop_counter':\n"
             "            try: os.kill(os.getpid(), signal.SIGINT)\n"
             "            except KeyboardInterrupt: pass  # as code that imports with a bare `except` does\n"
             "sys.meta_path.insert(0, Interrupt())\n"
@@ -317,14 +315,7 @@ class TestEnds:
         assert not (here / "outputs").exists()
 
     def test_a_second_interrupt_stops_at_once(self, here: Path) -> None:
-        (here / "sleepy.py").write_text(
-            "import pathlib, time, torch\n"
-            "class Net(torch.nn.Linear):\n"
-            "    def __init__(self, num_outputs): super().__init__(64, num_outputs)\n"
-            "    def forward(self, x):\n"
-            "        if self.training and x.device.type != 'meta': pathlib.Path('asleep').touch(); time.sleep(60)\n"
-            "        return super().forward(x.flatten(1))\n"
-        )
+        write_net(here / "sleepy.py", "pathlib.Path('asleep').touch(); time.sleep(60)")
         sleepy = ("model=custom", "model._target_=sleepy.Net", "tracking=off")
         process = Forked(here, *sleepy, prepare=inject(None))
         until((here / "asleep").exists)

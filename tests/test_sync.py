@@ -16,6 +16,7 @@ from runner.tracking.deliver import outstanding
 from runner.tracking.folder import claim
 from runner.tracking.journal import Journal
 from runner.tracking.manifest import Manifest
+from runner.tracking.orphans import close_record
 from runner.tracking.state import State
 from runner.tracking.store import connect
 
@@ -71,6 +72,27 @@ def test_everything_undelivered_is_found_and_dead_runs_are_called_killed(
     with claim(alive):
         sync.main([])
     assert "finished" not in capsys.readouterr().err
+
+
+def test_a_damaged_record_keeps_no_other_from_being_delivered(
+    outputs: Path, uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = make_run(outputs / "runs" / "a", uri, "FINISHED") / ".tracking" / "manifest.json"
+    damaged.write_text(damaged.read_text()[:100])
+    good = make_run(outputs / "runs" / "b", uri, "FINISHED")
+    assert sync.main([]) == 1
+    printed = capsys.readouterr().err
+    assert f"not delivered: {damaged} is damaged" in printed
+    assert connect(uri).get_run(State.load(good).run_id).info.status == "FINISHED"
+
+
+def test_a_job_is_not_closed_by_others_once_a_sweep_goes_on_with_it(outputs: Path, uri: str) -> None:
+    job = make_run(outputs / "sweeps" / "today" / "0", uri, "RUNNING")
+    with claim(job.parent):
+        assert close_record(job) is False
+        assert Manifest.load(job).status == "RUNNING"
+    assert close_record(job) is True
+    assert Manifest.load(job).status == "KILLED"
 
 
 def test_a_store_that_is_away_is_exit_1_and_another_address_helps(

@@ -80,7 +80,7 @@ def test_the_store_is_served_on_this_machine_alone(tmp_path: Path, empty_store: 
     )
     try:
         assert process.stderr is not None
-        assert process.stderr.readline() == f"{dead} was killed, and is marked so now\n"
+        assert process.stderr.readline() == f"{dead}: its process is gone, it is marked KILLED\n"
         assert connect(uri).get_run(killed.run_id).info.status == "KILLED"
         assert f"http://127.0.0.1:{port}" in process.stderr.readline()
         artifact = f"http://127.0.0.1:{port}/get-artifact?path=config.yaml&run_uuid={delivery.run_id}"

@@ -4,6 +4,7 @@ Whatever can be wrong is found in here, before a folder or an MLflow run exists,
 """
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ from .target import IN_WORDS, call, check_target, locate, takes
 from .weights import load_into
 
 T = TypeVar("T")
+
+LESS_MEMORY = "write data.in_memory=false, or data.limit=<fewer samples>"
 
 
 @dataclass
@@ -140,19 +143,13 @@ def build(
 
     assert device and precision and splits and loss and num_outputs and model and optimizer and schedule and trainer
     # What is recorded is what was computed with: `auto` may be something else on the next machine.
-    config = schema.recorded(cfg)
+    config = recorded(cfg)
     del config["sweep"]  # which says nothing of a single run
     config["device"] |= {"name": device.torch.type, "threads": device.threads}
     make_absolute(config)
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
     assert tracking and console
-    in_memory = data["in_memory"]
-    taken, free = splits.nbytes(precision.dtype), device.free_memory()
-    instead = "write data.in_memory=false, or data.limit=<fewer samples>"
-    if in_memory == "auto":
-        in_memory = taken < MEMORY_SHARE * free
-    elif in_memory and taken > free:  # a system that promises more than it has ends the process later
-        raise ConfigError(f"data.in_memory=true: {taken / 1e9:.1f} GB of samples, and {free / 1e9:.1f} free; {instead}")
+    in_memory = held_in_memory(data["in_memory"], splits.nbytes(precision.dtype), device.free_memory())
     try:
         loaders = make_loaders(
             splits,
@@ -169,7 +166,7 @@ def build(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ConfigError(f"data: {first_line(error)}; {instead}") from error
+        raise ConfigError(f"data: {first_line(error)}; {LESS_MEMORY}") from error
     return Experiment(
         config=config,
         choices=dict(choices or {}),
@@ -210,12 +207,47 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+def recorded(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved config as a run keeps it: what comes out of the environment stays the interpolation that gives it.
+
+    It may be a secret; and when the run goes on, it is taken from there again. Runner's own variables are none.
+    """
+    resolved, written = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
+    kept = _keep_environment(resolved, written)
+    assert isinstance(kept, dict)
+    return kept
+
+
+def _keep_environment(resolved: Any, written: Any) -> Any:
+    if isinstance(resolved, dict) and isinstance(written, dict):
+        return {str(key): _keep_environment(value, written.get(key)) for key, value in resolved.items()}
+    if isinstance(resolved, list) and isinstance(written, list) and len(resolved) == len(written):
+        return [_keep_environment(*both) for both in zip(resolved, written, strict=True)]
+    from_outside = isinstance(written, str) and re.search(r"\$\{oc\.env:(?!RUNNER_)", written)
+    return written if from_outside else resolved
+
+
 def make_absolute(config: dict[str, Any]) -> None:
     """Make the paths in a config such that they are found from any folder."""
     for group, key in (("data", "root"), ("data", "path"), ("data", "test_path"), ("model", "weights")):
         value = config[group].get(key)
         if isinstance(value, str) and (path := Path(value).expanduser()).exists():
             config[group][key] = str(path.absolute())
+
+
+def held_in_memory(wanted: bool | str, taken: int, free: int) -> bool:
+    """Whether samples of so many bytes are held in memory, of which so many bytes are free.
+
+    Raises:
+        ConfigError: they are to be, and there is too little of it.
+    """
+    if wanted == "auto":
+        return taken < MEMORY_SHARE * free
+    if wanted and taken > free:  # a system that promises more than it has ends the process later
+        raise ConfigError(
+            f"data.in_memory=true: {taken / 1e9:.1f} GB of samples, and {free / 1e9:.1f} free; {LESS_MEMORY}"
+        )
+    return bool(wanted)
 
 
 def to_settings(node: DictConfig, kind: type[T]) -> T | None:

@@ -30,10 +30,13 @@ from .compose import VERSION_BASE, Composer, config_folder
 from .errors import ConfigError, did_you_mean
 from .hydra_job import group_choices, run_job_in, without_hydra
 from .options import EXIT_INTERRUPTED, fail, nobody_reads, verbose
+from .stopping import Interrupt
 
 if TYPE_CHECKING:
     from .resume import Resumed
     from .tracking.process import DeliveryProcess
+
+INTERRUPT = Interrupt()
 
 
 def main() -> None:
@@ -41,12 +44,11 @@ def main() -> None:
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:  # the console script, unlike `python -m`, does not look here
         sys.path.insert(0, here)
-    # Until training listens: a KeyboardInterrupt may be lost in what is just being imported.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))
+    signal.signal(signal.SIGINT, INTERRUPT)
     try:
         code = command(sys.argv[1:])
         sys.stdout.flush()
-    except KeyboardInterrupt:  # before training, where it is handled
+    except KeyboardInterrupt:  # before training, or the second one in it
         code = EXIT_INTERRUPTED
     except BrokenPipeError:  # `--help | head`: the reader has what it wanted
         code = nobody_reads()
@@ -207,6 +209,7 @@ def build_and_run(
             claimed.enter_context(claim(folder))
         experiment = build.build(without_hydra(cfg), choices, problems, fresh=resumed is None)
         checkpoint = resume.prepare(resumed, experiment) if resumed is not None else None
+        INTERRUPT.check()
         if folder is None:
             if resumed is not None and in_place:
                 folder = resumed.recover()
@@ -244,6 +247,7 @@ def sweep(args: Namespace) -> int:
     if not str(cfg.hydra.sweeper["_target_"]).startswith("hydra_plugins.runner_sweep."):
         chosen = cfg.hydra.runtime.choices["hydra/sweeper"]
         raise ConfigError(f"hydra/sweeper={chosen} knows nothing of runner's checks and tables: choose grid or random")
+    INTERRUPT.check()
     callbacks = Callbacks(cfg)
     context = Context(made.hydra.config_loader, callbacks, made, problems)
     callbacks.on_multirun_start(config=cfg, config_name=cfg.hydra.job.config_name)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from . import recovery, schema
 from . import saved as saved_runs
 from .arguments import typed_value
-from .build import Experiment
+from .build import Experiment, recorded
 from .checkpoint import CheckpointError, Checkpoints
 from .compose import Composer, config_folder
 from .errors import ConfigError
@@ -55,8 +55,8 @@ class Resumed:
     warm_start: bool
     changed: dict[str, str] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)
-    folder: Path | None = None
-    _fetched: Path | None = None
+    folder: Path | None = field(init=False)
+    _fetched: Path | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.folder = self.run.folder
@@ -116,7 +116,7 @@ def compose(
         with read_write(cfg):  # how a run was begun stays in its record; how often it was resumed does not
             cfg.resume, cfg.resume_mode = saved.get("resume"), saved.get("resume_mode", "exact")
     if not problems:
-        now = schema.recorded(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("hydra", "sweep")]))
+        now = recorded(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("hydra", "sweep")]))
         resumed.changed = _changes(flatten(redacted(saved)), flatten(redacted(now)))
     return cfg, problems, resumed
 

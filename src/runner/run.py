@@ -25,6 +25,7 @@ from .tracking.environment import environment
 from .tracking.files import write_atomically
 from .tracking.manifest import ERROR
 from .tracking.tracker import Deliverer, Tracker
+from .tracking.uri import redact
 from .training import Interrupted, Training, prepare, restore
 
 log = logging.getLogger("runner")
@@ -158,7 +159,7 @@ def _run(
         log.warning("stopped    by %s: %s", stop.signal.name, kept)
     except (Exception, SystemExit) as error:  # a model of the user's may do anything
         bar.close()
-        outcome.error = in_words(error)
+        outcome.error = redact(in_words(error))
         (log.exception if wants_tracebacks(x) else log.error)("error: %s", outcome.error)
         log.debug(traceback.format_exc())
     return _close(training, x, folder, tracker, outcome, final)

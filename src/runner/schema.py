@@ -7,14 +7,13 @@ them against the signature of their `_target_`.
 """
 
 import math
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from .errors import did_you_mean
 from .settings import (
@@ -316,26 +315,6 @@ def show(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{show(item)}" for key, item in value.items()) + "}"
     return str(value)
-
-
-def recorded(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved config as a run keeps it: what comes out of the environment stays the interpolation that gives it.
-
-    It may be a secret; and when the run goes on, it is taken from there again. Runner's own variables are none.
-    """
-    resolved, written = (OmegaConf.to_container(cfg, resolve=resolve) for resolve in (True, False))
-    kept = _keep_environment(resolved, written)
-    assert isinstance(kept, dict)
-    return kept
-
-
-def _keep_environment(resolved: Any, written: Any) -> Any:
-    if isinstance(resolved, dict) and isinstance(written, dict):
-        return {str(key): _keep_environment(value, written.get(key)) for key, value in resolved.items()}
-    if isinstance(resolved, list) and isinstance(written, list) and len(resolved) == len(written):
-        return [_keep_environment(*both) for both in zip(resolved, written, strict=True)]
-    from_outside = isinstance(written, str) and re.search(r"\$\{oc\.env:(?!RUNNER_)", written)
-    return written if from_outside else resolved
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, str]:

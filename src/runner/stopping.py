@@ -7,6 +7,23 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+class Interrupt:
+    """SIGINT before anything is trained: a KeyboardInterrupt, which may be lost in what is just being imported."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        self.requested = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise the KeyboardInterrupt again, if one was lost."""
+        if self.requested:
+            raise KeyboardInterrupt
+
+
 class Stop:
     """A request to stop, made by SIGINT or SIGTERM; a second SIGINT does not ask any more."""
 

@@ -13,6 +13,7 @@ from runner.folders import outputs as outputs_folder
 from runner.folders import short
 from runner.options import command
 from runner.sweep.links import links, newest
+from runner.tracking.manifest import Manifest
 from runner.tracking.orphans import bury
 from runner.tracking.store import connect, local_uri, ui_of
 from runner.tracking.uri import sqlite_file, strip_credentials
@@ -37,7 +38,7 @@ def _ui(options: dict[str, str]) -> int:
     _check(uri)
     with suppress(Exception):  # what keeps the truth about a killed run from the store does not keep the UI from it
         for folder in bury(connect(uri), uri):
-            print(f"{short(folder)} was killed, and is marked so now", file=sys.stderr)
+            print(f"{short(folder)}: its process is gone, it is marked {Manifest.load(folder).status}", file=sys.stderr)
     _serve(uri, port)
 
 

@@ -12,7 +12,7 @@ from runner.compose import Composer
 from runner.errors import ConfigError
 from runner.schema import show
 from runner.tracking.files import read_json, write_json
-from runner.tracking.uri import strip_credentials
+from runner.tracking.uri import redacted, strip_credentials
 
 NAME = "sweep.json"
 
@@ -77,8 +77,9 @@ class Plan:
             config: where its configs are: `config_path`, `config_name` and `config_dir`.
         """
         kept = [_without_credentials(text) for text in arguments if key_of(text) not in OF_ONE_START]
-        jobs = [asdict(job) for job in self.jobs]
-        write_json(folder / NAME, {"arguments": kept, "config": dict(config), "axes": self.axes, "jobs": jobs})
+        jobs = [{**asdict(job), "overrides": list(job.overrides)} for job in self.jobs]
+        content = {"arguments": kept, "config": dict(config), "axes": self.axes, "jobs": jobs}
+        write_json(folder / NAME, redacted(content))
 
 
 def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:

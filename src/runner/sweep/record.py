@@ -19,7 +19,7 @@ from runner.sweep.plan import Job, Plan
 from runner.sweep.table import Row, Table
 from runner.tracking.deliver import outstanding
 from runner.tracking.environment import git_tags
-from runner.tracking.files import read_json
+from runner.tracking.files import read_json, write_atomically
 from runner.tracking.folder import claim
 from runner.tracking.manifest import ERROR, Manifest, has_manifest, mark_killed
 from runner.tracking.pages import run_page, view
@@ -232,8 +232,8 @@ def write_files(table: Table, folder: Path) -> list[str]:
 
 def write_table(table: Table, folder: Path) -> None:
     """Write the table as CSV and JSON."""
-    (folder / "jobs.csv").write_text(tables.to_csv(table), encoding="utf-8")
-    (folder / "jobs.json").write_text(tables.to_json(table), encoding="utf-8")
+    write_atomically(folder / "jobs.csv", tables.to_csv(table))
+    write_atomically(folder / "jobs.json", tables.to_json(table))
 
 
 def draw(rows: Sequence[Row], metric: str, folder: Path) -> Path | None:

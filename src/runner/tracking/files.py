@@ -8,11 +8,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from runner.tracking.uri import redact
-
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content, with credentials taken out of it: temporary file, flush to disk, rename.
+    """Replace a file's content: temporary file, flush to disk, rename.
 
     Raises:
         OSError: with the file's name; it is as it was.
@@ -21,7 +19,7 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(redact(text))
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -294,8 +294,9 @@ def _deliver(folders: _Folders, uri: str | None, say: _Say) -> tuple[bool, list[
 
 
 def _say_buried(folder: Path) -> None:
-    """Tell of a run that was found dead; of a sweep's jobs, the sweep tells."""
-    if Manifest.load(folder).parent_run_id is None:
+    """Tell of a run that was found killed; of a sweep's jobs, the sweep tells, and others had come to their end."""
+    manifest = Manifest.load(folder)
+    if manifest.status == "KILLED" and manifest.parent_run_id is None:
         resume = "--multirun sweep.resume" if (folder / "sweep.json").is_file() else "resume"
         log.info("found      a run that was killed, and says so in MLflow now: python -m runner %s=%s goes on with it",
                  resume, typed(folder))  # fmt: skip

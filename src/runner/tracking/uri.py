@@ -13,11 +13,11 @@ _SECRET_QUERY = re.compile(
     r"|sig(?:nature)?)=)[^&\s'\"]+"
 )
 
-# Of a variable in the environment; what is shorter than that would be found in too many texts.
+# Of a variable in the environment. What is shorter may be a word of ours: the password of many a database is `mlflow`.
 _SECRET_NAME = re.compile(
     r"(?i)(?:pass(?:word|wd|phrase)?|secret|token|credentials?|_pwd|_pat|(?:^|_|api|access)key)(?:_\w+)?$"
 )
-_SHORTEST_SECRET = 6
+_SHORTEST_SECRET = 8
 
 
 def sqlite_file(uri: str) -> Path | None:
