@@ -154,6 +154,9 @@ for uri in sys.argv[2:]:
         assert of_the_store == of_the_folder > 0.96
 
 
+HEAVY = ("mlflow", "matplotlib", "torchvision", "torchmetrics", "sklearn", "pandas", "pytorch_lightning")
+
+
 @pytest.fixture(scope="module")
 def on_a_terminal(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What a run in a process of its own prints on a terminal, and then which of the heavy packages it has imported."""
@@ -161,15 +164,19 @@ def on_a_terminal(tmp_path_factory: pytest.TempPathFactory) -> str:
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     script = (
         "import sys\n"
-        "import runner.console\n"
+        "import runner.console, runner.run\n"
         "from runner.cli import command\n"
+        "def imported():\n"
+        "    print('imported', sorted(set(sys.argv[1:]) & set(sys.modules)))\n"
+        "fit = runner.run.fit\n"
+        "runner.run.fit = lambda t: (imported(), fit(t))[1]\n"
         "runner.console.REFRESH_SECONDS = 0.0\n"
         "assert command(['debug=fast', 'tracking=off']) == 0\n"
-        "print('imported', sorted({'mlflow', 'matplotlib', 'torchvision', 'sklearn', 'pandas'} & set(sys.modules)))"
+        "imported()"
     )
     environment = {k: v for k, v in os.environ.items() if k != "RUNNER_OUTPUTS"}
     process = subprocess.Popen(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script, *HEAVY],
         cwd=tmp_path_factory.mktemp("terminal"), env=environment, stderr=child, stdout=child,
     )  # fmt: skip
     os.close(child)
@@ -184,8 +191,25 @@ def on_a_terminal(tmp_path_factory: pytest.TempPathFactory) -> str:
     return shown.decode()
 
 
-def test_mlflow_is_not_imported_before_it_is_needed(on_a_terminal: str) -> None:
-    assert on_a_terminal.splitlines()[-1] == "imported ['matplotlib']"  # the plots
+def test_nothing_is_imported_before_it_is_needed(on_a_terminal: str) -> None:
+    training, end = (line for line in on_a_terminal.splitlines() if line.startswith("imported"))
+    assert training == "imported []"
+    assert end == "imported ['matplotlib']"  # the plots
+
+
+def test_what_a_recorded_run_has_imported_when_it_is_over(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from runner.cli import command\n"
+        "assert command(['debug=fast', 'runner.quiet=true']) == 0\n"
+        "print(*sorted(set(sys.argv[1:]) & set(sys.modules)))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "RUNNER_OUTPUTS"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *HEAVY], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["matplotlib", "mlflow", "pandas"]  # MLflow imports pandas
 
 
 class TestTerminal:

@@ -24,7 +24,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from . import __version__, folders
+from . import __version__, folders, program
 from .arguments import key_of, typed_value
 from .compose import VERSION_BASE, Composer, config_folder
 from .errors import ConfigError, did_you_mean
@@ -39,8 +39,12 @@ if TYPE_CHECKING:
 INTERRUPT = Interrupt()
 
 
-def main() -> None:
+def main() -> NoReturn:
     """The console script."""
+    program.run(_main)
+
+
+def _main() -> int:
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:  # the console script, unlike `python -m`, does not look here
         sys.path.insert(0, here)
@@ -48,11 +52,11 @@ def main() -> None:
     try:
         code = command(sys.argv[1:])
         sys.stdout.flush()
+        return code
     except KeyboardInterrupt:  # before training, or the second one in it
-        code = EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # `--help | head`: the reader has what it wanted
-        code = nobody_reads()
-    sys.exit(code)
+        return nobody_reads()
 
 
 def command(argv: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import folders, saved
+from . import folders, program, saved
 from .errors import ConfigError
 from .folders import outputs, short
 from .options import command
@@ -224,4 +224,4 @@ def _say(*lines: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

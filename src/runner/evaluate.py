@@ -2,13 +2,12 @@
 
 import json
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import schema
+from . import program, schema
 from .errors import ConfigError
 from .options import choice, command, is_true, required
 from .saved import SavedRun, find
@@ -218,4 +217,4 @@ def _logged(run: SavedRun, metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

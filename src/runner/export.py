@@ -8,12 +8,12 @@ import contextlib
 import importlib.util
 import io
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import program
 from .errors import ConfigError, first_line
 from .folders import short
 from .options import choice, command, is_true, required
@@ -255,4 +255,4 @@ def _gives(run: SavedRun, taken: "Samples", dtype: "torch.dtype") -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from . import schema
+from . import program, schema
 from .errors import ConfigError
 from .folders import short
 from .options import choice, command, is_true, required
@@ -168,4 +168,4 @@ def _opened(output: Path | None) -> Iterator[TextIO]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

@@ -11,6 +11,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import program
 from .errors import ConfigError
 from .folders import outputs
 from .options import EXIT_FAILED, EXIT_SIGNAL, command, is_true, required
@@ -217,4 +218,4 @@ def say(*lines: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from runner import program
 from runner.errors import ConfigError
 from runner.folders import outputs as outputs_folder
 from runner.folders import short
@@ -100,4 +101,4 @@ def _say(*lines: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from runner import program
 from runner.errors import ConfigError
 from runner.folders import outputs as outputs_folder
 from runner.folders import short
@@ -108,4 +109,4 @@ def _free_port(value: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

@@ -29,7 +29,7 @@ PRELOAD = [
     *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
 ]
 PRELOAD_TO_SAVE_MODELS = [
-    "mlflow.pytorch",
+    "runner.tracking.flavor",
     "mlflow.pyfunc",
     "torch.export._trace",
     "torch._export.passes.replace_autocast_with_hop_pass",

@@ -61,10 +61,11 @@ def portable(model: torch.nn.Module) -> torch.nn.Module:
 
 def _save(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> None:
     quiet_mlflow()
-    import mlflow.pytorch
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
+
+    from runner.tracking.flavor import pytorch
 
     with torch.no_grad():
         output = model(example)
@@ -74,7 +75,7 @@ def _save(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> None:
         return Schema([TensorSpec(np.dtype(array.dtype), (-1, *array.shape[1:]))])
 
     with _requirements_believed():
-        mlflow.pytorch.save_model(
+        pytorch.save_model(
             model,
             folder,
             signature=ModelSignature(spec(example), spec(output)),
@@ -89,9 +90,9 @@ def _save(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> None:
 
 def _check(folder: Path, model: torch.nn.Module, example: torch.Tensor) -> None:
     """Load what was saved and compare: export may freeze the batch size without a word."""
-    import mlflow.pytorch
+    from runner.tracking.flavor import pytorch
 
-    exported = mlflow.pytorch.load_model(str(folder))
+    exported = pytorch.load_model(str(folder))
     for samples in (example[:1], torch.cat([example, example, example[:1]])):
         with torch.no_grad():
             torch.testing.assert_close(exported(samples), model(samples))

@@ -28,11 +28,12 @@ import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from runner import program
 from runner.folders import typed
 from runner.tracking.deliver import Delivery
 from runner.tracking.manifest import Manifest, has_manifest
 from runner.tracking.orphans import bury, close_record
-from runner.tracking.store import explain, quiet_mlflow
+from runner.tracking.store import explain, quiet_mlflow, ui_of
 
 log = logging.getLogger("runner")
 
@@ -162,12 +163,15 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run's process hears it too, and says when it is over
     say = _lines_to_the_parent()
     quiet_mlflow()
-    import mlflow.tracking  # noqa: F401 - takes seconds: now, while the parent imports torch
+    import mlflow.tracking
+
+    uri = os.environ.pop(URI, None)
+    if ui_of(uri or "") is None:
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - 0.7 s, which the first epoch would wait for
 
     log.addHandler(_Sentences(say))
     log.setLevel(logging.INFO)
     log.propagate = False
-    uri = os.environ.pop(URI, None)
     done, orphans = _deliver(_Folders(sys.stdin.fileno()), uri, say)
     if orphans:  # the parent is gone without a word
         done = _deliver_orphans(orphans, uri)
@@ -317,4 +321,4 @@ def _deliver_orphans(folders: Sequence[Path], uri: str | None) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

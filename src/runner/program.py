@@ -1,0 +1,43 @@
+"""How a command is a process: it begins, and above all ends, sooner than Python would have it."""
+
+import atexit
+import contextlib
+import gc
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+COLLECT_AFTER = 10_000
+"""Objects made, and not freed, after which the garbage collector looks for circles among the young ones.
+
+Importing torch, torchvision and MLflow takes 3.6 s with it, 4.1 s with Python's own 700, 3.4 s without any
+collecting.
+"""
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Be the process of a command: what `main` gives is its exit code.
+
+    Its end is that of any Python program, threads waited for and what is registered with `atexit` done, but for the
+    last part of it: taking apart every module, which takes a second with torch and MLflow among them.
+    """
+    gc.set_threshold(COLLECT_AFTER)
+    code = 1  # of an exception that nobody catches
+
+    def end() -> None:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+    # What is registered first is called last: all that torch and MLflow register comes before it.
+    atexit.register(end)
+    try:
+        code = main()
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+        raise
+    sys.exit(code)

@@ -1,0 +1,55 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def ended(main: str, more: str = "") -> subprocess.CompletedProcess[str]:
+    """A program whose `main` has that body."""
+    body = "\n    ".join(main.splitlines())
+    begin = f"import atexit, sys, threading, time\nfrom runner import program\n{more}\n"
+    code = f"{begin}def main():\n    {body}\nprogram.run(main)"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("main", "code"),
+    [
+        ("return 0", 0),
+        ("return 130", 130),
+        ("sys.exit()", 0),
+        ("sys.exit(3)", 3),
+        ("sys.exit('a reason')", 1),
+        ("raise KeyError('gone')", 1),
+    ],
+)
+def test_the_exit_code_is_python_s(main: str, code: int) -> None:
+    done = ended(main)
+    assert done.returncode == code
+    assert ("a reason" in done.stderr, "KeyError: 'gone'" in done.stderr) == ("a reason" in main, "gone" in main)
+
+
+def test_threads_are_waited_for_and_what_is_registered_is_done() -> None:
+    done = ended(
+        "atexit.register(lambda: sys.stdout.write('registered'))\n"
+        "threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start()\n"
+        "return 4"
+    )
+    assert (done.returncode, done.stdout.split()) == (4, ["thread", "registered"])
+
+
+def test_nothing_is_taken_apart_at_the_end() -> None:
+    dies = "class Told:\n    def __del__(self): print('taken apart')\n"
+    assert ended("return 0", f"{dies}told = Told()").stdout == ""
+    assert ended("global told\ndel told\nreturn 0", f"{dies}told = Told()").stdout == "taken apart\n"
+
+
+def test_lightning_is_not_imported_with_mlflow_and_can_be_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_lightning.py").write_text("print('imported')")
+    code = (
+        "from runner.tracking.flavor import pytorch; print(pytorch.save_model.__name__);"
+        "import mlflow.pytorch, pytorch_lightning; print(pytorch is mlflow.pytorch)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.split() == ["save_model", "imported", "True"]
