@@ -9,7 +9,7 @@ from conftest import Called
 from runner.errors import ConfigError
 from runner.model.cnn import CNN
 from runner.model.mlp import MLP
-from runner.model.probe import check_shapes, has_convolutions, parameter_count
+from runner.model.probe import Cost, check_shapes, has_convolutions, parameter_count
 
 MNIST = (1, 28, 28)
 
@@ -24,13 +24,20 @@ def cnn(**arguments: Any) -> CNN:
 
 
 @pytest.mark.parametrize(
-    ("model", "parameters", "flops"),
-    # The notebooks' figures; a multiply-add counts as two operations.
-    [(mlp(), 109_386, 218_368), (cnn(), 101_578, 14_919_936), (mlp(hidden=[128]), 101_770, 203_264)],
+    ("model", "parameters", "flops", "values"),
+    # The notebooks' figures; a multiply-add counts as two operations. The largest of what the layers give is the
+    # flattened image, and 32 channels of 28 x 28.
+    [
+        (mlp(), 109_386, 218_368, 784),
+        (cnn(), 101_578, 14_919_936, 25_088),
+        (mlp(hidden=[128]), 101_770, 203_264, 784),
+    ],
 )
-def test_size_and_arithmetic_of_the_course_s_networks(model: nn.Module, parameters: int, flops: int) -> None:
+def test_size_and_arithmetic_of_the_course_s_networks(
+    model: nn.Module, parameters: int, flops: int, values: int
+) -> None:
     assert parameter_count(model) == parameters
-    assert check_shapes(model, MNIST, 10, torch.float32) == flops
+    assert check_shapes(model, MNIST, 10, torch.float32) == Cost(flops, values)
 
 
 @pytest.mark.parametrize("make", [mlp, cnn])
@@ -104,7 +111,7 @@ class TestCheckShapes:
     def test_a_model_that_cannot_run_on_meta_gets_real_samples_and_draws_nothing(self) -> None:
         model = Fixed()
         before = torch.get_rng_state()
-        assert check_shapes(model, (10,), 3, torch.float32) == 60
+        assert check_shapes(model, (10,), 3, torch.float32) == Cost(60, 3)
         assert torch.equal(torch.get_rng_state(), before)
 
     def test_a_model_that_does_not_take_the_data_is_named_with_the_shape(self) -> None:
@@ -128,6 +135,7 @@ class TestCheckShapes:
         before = {k: v.clone() for k, v in model.state_dict().items()}
         check_shapes(model, (4,), 3, torch.float32)
         assert model.training
+        assert not any(module._forward_hooks for module in model.modules())
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 

@@ -41,7 +41,7 @@ def unreal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_families_take_the_data_s_channels_and_classes(name: str, shape: tuple[int, ...], unreal: None) -> None:
     model = vision.classifier(shape, 7, name)
     assert model.training
-    assert check_shapes(model, shape, 7, torch.float32)
+    assert check_shapes(model, shape, 7, torch.float32).flops
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def build(
     found = Problems(problems)
     found += check(config)
     trainer = to_settings(cfg.trainer, TrainerSettings)
-    device = precision = splits = augment = loss = num_outputs = model = flops = optimizer = schedule = None
+    device = precision = splits = augment = loss = num_outputs = model = cost = optimizer = schedule = None
     data, seed = config["data"], config["seed"] if found.none_of("seed") else 0
     if found.none_of("device"):
         with found.collect("device"):
@@ -121,7 +121,7 @@ def build(
         with found.collect("model"):
             dtype = precision.dtype if precision else torch.float32
             num_outputs = loss.num_outputs(splits.targets(), splits.classes)
-            model, flops = make_model(config["model"], splits.input_shape, num_outputs, seed, dtype)
+            model, cost = make_model(config["model"], splits.input_shape, num_outputs, seed, dtype)
             if found.none_of("data") and 1 in (data["batch_size"], size(splits.train) % data["batch_size"]):
                 probe.check_single_sample(model, splits.input_shape, dtype)
             if fresh and config["model"]["weights"] is not None:
@@ -141,7 +141,18 @@ def build(
     if found.sentences:
         raise ConfigError(*found.sentences) from found.cause
 
-    assert device and precision and splits and loss and num_outputs and model and optimizer and schedule and trainer
+    assert (
+        device
+        and precision
+        and splits
+        and loss
+        and num_outputs
+        and model
+        and cost
+        and optimizer
+        and schedule
+        and trainer
+    )
     # What is recorded is what was computed with: `auto` may be something else on the next machine.
     config = recorded(cfg)
     del config["sweep"]  # which says nothing of a single run
@@ -162,6 +173,7 @@ def build(
             num_workers=data["num_workers"],
             channels_last=channels_last,
             augment=augment,
+            values=cost.values,
         )
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -178,7 +190,7 @@ def build(
         in_memory=in_memory,
         model=model,
         num_outputs=num_outputs,
-        flops=flops,
+        flops=cost.flops,
         loss=loss.to(device.torch),
         optimizer=optimizer,
         schedule=schedule,
@@ -261,8 +273,8 @@ def to_settings(node: DictConfig, kind: type[T]) -> T | None:
 
 def make_model(
     node: Mapping[str, Any], input_shape: Sequence[int], num_outputs: int, seed: int, dtype: torch.dtype
-) -> tuple[nn.Module, int | None]:
-    """The model, with weights drawn by the seed, on the CPU; and its floating-point operations a sample."""
+) -> tuple[nn.Module, probe.Cost]:
+    """The model, with weights drawn by the seed, on the CPU; and what it takes."""
     seed_all(seed)
     model = call("model", node, nn.Module, input_shape=input_shape, num_outputs=num_outputs)
     model.to(dtype)

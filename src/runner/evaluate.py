@@ -152,9 +152,7 @@ def _loader(x: "Experiment", split: str) -> "Loader | None":
     """The samples in their own order, none of them augmented."""
     if split != "train":
         return x.loaders.val if split == "val" else x.loaders.test
-    from .data.loading import evaluation_batch_size
-
-    return x.loaders.train.in_order(evaluation_batch_size(x.loaders.train.batch_size, x.splits.input_shape))
+    return x.loaders.train.in_order(x.loaders.evaluation_batch_size)
 
 
 class _Unstoppable:

@@ -151,17 +151,20 @@ def finish_epoch(t: Training, last: bool) -> None:
         raise Interrupted
     validate_due = t.loaders.val is not None and (last or p.epoch % s.validate_every_epochs == 0)
     metrics: Metrics = {}
+    timed: Metrics = {}
     if last or log_due(t) or t.monitor.metric.startswith("train/"):
         metrics |= {f"train/{name}": mean for name, mean in t.sums.means().items()}
         require_finite(t, metrics.get("train/loss", 0.0), "train/loss")
     if validate_due and t.loaders.val is not None:
+        began = perf_counter()
         metrics |= {f"val/{name}": mean for name, mean in evaluate(t, t.loaders.val).items()}
+        timed["time/validation_seconds"] = perf_counter() - began
         require_finite(t, metrics["val/loss"], "val/loss")
     best = t.monitor.update(p, metrics)
     last = last or t.monitor.exhausted(p)
     if last or log_due(t):
         rate = t.sums.samples / p.seconds
-        timed = {"lr": p.lr, "time/epoch_seconds": p.seconds, "throughput/samples_per_second": rate}
+        timed |= {"lr": p.lr, "time/epoch_seconds": p.seconds, "throughput/samples_per_second": rate}
         t.log(metrics | timed, p.epoch)
     if last or p.epoch % s.log_every_epochs == 0:
         t.display.end_epoch(p.epoch, metrics, p.seconds, best)

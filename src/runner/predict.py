@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -58,7 +59,7 @@ def _main(options: dict[str, str]) -> int:
     used = predictor.weights
     epoch = f" (epoch {used.epoch})" if used.epoch else ""
     log.info("weights    %s%s%s", used.source, epoch, predictor.arithmetic)
-    size = evaluation_batch_size(1, predictor.samples.input_shape)
+    size = evaluation_batch_size(1, prod(predictor.samples.input_shape), predictor.device)
     with _opened(output) as file:
         table = csv.writer(file, lineterminator="\n")
         for first, (names, raw) in enumerate(new.batches(size)):

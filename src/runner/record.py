@@ -112,9 +112,13 @@ class Served(nn.Module):
         return self.model((inputs.to(self.dtype) - self.mean) / self.std)
 
 
-def served(x: Experiment, folder: Path) -> None:
-    """Save the model with the weights it has now, so that MLflow can serve it."""
+def served_samples(x: Experiment) -> Tensor:
+    """Two samples as `Served` takes them: any of the right shape and range will do."""
     example, _ = next(iter(x.loaders.train.epoch(0)))
-    # Back from normalised to raw: any two samples of the right shape and range will do.
     raw = example[:2].cpu().double() * x.splits.normalize.std + x.splits.normalize.mean
-    save_model(Served(x.model, x.splits.normalize, x.precision.dtype), raw.float().contiguous(), folder)
+    return raw.float().contiguous()
+
+
+def served(x: Experiment, example: Tensor, folder: Path) -> None:
+    """Save the model with the weights it has now, so that MLflow can serve it; `example` is of `served_samples`."""
+    save_model(Served(x.model, x.splits.normalize, x.precision.dtype), example, folder)

@@ -19,7 +19,7 @@ from .errors import in_words
 from .folders import typed
 from .loop import evaluate, fit
 from .predictions import Predictions
-from .record import describe, served, write_config
+from .record import describe, served, served_samples, write_config
 from .stopping import Stop
 from .tracking.environment import environment
 from .tracking.files import write_atomically
@@ -145,8 +145,10 @@ def _run(
         predictions = Predictions(x.loss)
         final = test(training, predictions)
         tracker.log(final, training.progress.best_epoch)
+        example = served_samples(x)
+        x.loaders.close()  # what follows takes memory of its own, and needs none of theirs
         if x.tracking.log_model:
-            served(x, folder / "model")
+            served(x, example, folder / "model")
         report.plots(x, training.progress.best_epoch, predictions, folder)
         if stop.requested:
             raise Interrupted

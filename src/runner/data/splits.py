@@ -29,11 +29,12 @@ class Normalize:
     def __call__(self, inputs: Tensor, dtype: torch.dtype) -> Tensor:
         """Raw inputs (N, ...) -> normalised ones of the same shape."""
         raw_images = inputs.dtype == torch.uint8
-        inputs = inputs.to(dtype)
+        # One copy, of which all data sets of images would otherwise have three for a moment.
+        scaled = inputs.to(dtype, copy=True)
         if raw_images:
-            inputs = inputs / 255
+            scaled.div_(255)
         # A step each: fused, they may round differently for a batch than for the whole set.
-        return inputs.sub(self.mean.to(inputs)).div_(self.std.to(inputs))
+        return scaled.sub_(self.mean.to(scaled)).div_(self.std.to(scaled))
 
 
 @dataclass(frozen=True)

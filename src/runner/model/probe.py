@@ -1,6 +1,8 @@
 """What can be known of a model before it is trained: that it fits the data, its size, its arithmetic."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -21,15 +23,25 @@ def has_convolutions(model: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in model.modules())
 
 
-def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int, dtype: torch.dtype) -> int | None:
+@dataclass(frozen=True)
+class Cost:
+    """What the forward pass of one sample takes.
+
+    Attributes:
+        flops: floating-point operations, a multiply-add counting as two, biases and activations left out
+            (`torch.utils.flop_counter`); None if nothing that it counts was seen.
+        values: in the largest tensor that a layer gives.
+    """
+
+    flops: int | None
+    values: int
+
+
+def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int, dtype: torch.dtype) -> Cost:
     """Send two samples through the model without computing anything, and count what one would cost.
 
     Parameters and inputs are stood in for by tensors on the meta device; a model that cannot run there
     gets two real samples on the CPU. Either way the state of the random generators is restored.
-
-    Returns:
-        Floating-point operations of one sample's forward pass, a multiply-add counting as two, biases
-        and activations left out (`torch.utils.flop_counter`); None if nothing that it counts was seen.
 
     Raises:
         ConfigError: the model does not take the data, or gives outputs of another shape.
@@ -37,7 +49,8 @@ def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int,
     was_training = model.training
     model.eval()
     try:
-        outputs, flops = _forward(model, tuple(input_shape), dtype)
+        with _largest(model) as largest:
+            outputs, flops = _forward(model, tuple(input_shape), dtype)
     finally:
         model.train(was_training)
     expected = (2, num_outputs)
@@ -48,7 +61,24 @@ def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int,
             f"the model gives outputs of shape (N{''.join(f', {n}' for n in outputs.shape[1:])}), data and loss"
             f" need (N, {num_outputs}): let its constructor take num_outputs"
         )
-    return flops // 2 or None
+    return Cost(flops // 2 or None, max(largest) // 2)
+
+
+@contextmanager
+def _largest(model: nn.Module) -> Iterator[list[int]]:
+    """The numbers of values that the layers of a model give, as they come."""
+    seen = [0]
+
+    def see(_: nn.Module, __: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            seen.append(output.numel())
+
+    handles = [module.register_forward_hook(see) for module in model.modules()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def check_single_sample(model: nn.Module, input_shape: Sequence[int], dtype: torch.dtype) -> None:

@@ -1,0 +1,97 @@
+"""`scripts/bench [--full] [name ...]`: measure in turn, and say which budgets are kept."""
+
+import argparse
+import csv
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import astuple
+from pathlib import Path
+
+from measuring import COLUMNS, Measured, measure
+from table import table
+
+ROUNDS, ROUNDS_QUICK = 5, 1
+FOLDER = Path(__file__).resolve().parents[2] / "outputs" / "bench"
+
+
+def main() -> int:
+    """Measure what is asked for; 0 if all budgets are kept."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument(
+        "--full", action="store_true", help=f"{ROUNDS} rounds of whole epochs, instead of a look at less"
+    )
+    parser.add_argument("name", nargs="*", help="lines of the table; all, if none is named")
+    options = parser.parse_args()
+    began, measured, left_out = time.monotonic(), list[Measured](), list[str]()
+    with tempfile.TemporaryDirectory() as made:
+        groups, notes = table(Path(made), options.full)
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+        names = [budget.name for group in groups for budget in group.budgets]
+        if unknown := [name for name in options.name if name not in names]:
+            print(f"error: {', '.join(unknown)}: choose from {', '.join(names)}", file=sys.stderr)
+            return 2
+        for group in groups:
+            budgets = [budget for budget in group.budgets if not options.name or budget.name in options.name]
+            if group.unavailable:
+                left_out += [f"{budget.name:<14} not measured: {group.unavailable}" for budget in budgets]
+                continue
+            for one in measure(group, budgets, ROUNDS if options.full else ROUNDS_QUICK, _going_on):
+                measured.append(one)
+                print(line(one), flush=True)
+    print(*left_out, sep="\n")
+    if measured:
+        write(FOLDER, measured)
+    _going_on("")
+    print(f"{time.monotonic() - began:.0f} s; bench.csv and bench.png are in {FOLDER}", file=sys.stderr)
+    return 0 if all(one.kept for one in measured) else 1
+
+
+def line(one: Measured) -> str:
+    """A measured line, for people."""
+    verdict = "kept" if one.kept else "NOT KEPT"
+    spread = f"({one.low:.3f}-{one.high:.3f})"
+    medians = f"{one.ours:.3g} {one.unit} against {one.theirs:.3g}"
+    return (
+        f"{one.name:<14} {one.ratio:5.3f} {spread:<15} at most {one.most:.3f}  {verdict:<8}  {medians:<20}  "
+        f"{one.what}, against {one.against}"
+    )
+
+
+def write(folder: Path, measured: Sequence[Measured]) -> None:
+    """Write the table as CSV, and draw it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "bench.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(COLUMNS)
+        rows.writerows(map(astuple, measured))
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 1.0 + 0.4 * len(measured)), layout="constrained")
+    shares = [one.ratio / one.most for one in measured]
+    bars = axes.barh([one.name for one in measured], shares, color=["C0" if one.kept else "C3" for one in measured])
+    spread = [
+        (share - one.low / one.most, one.high / one.most - share) for one, share in zip(measured, shares, strict=True)
+    ]
+    axes.errorbar(shares, range(len(shares)), xerr=list(zip(*spread, strict=True)), fmt="none", ecolor="0.3", capsize=2)
+    axes.bar_label(bars, [f"{one.ratio:.2f} of {one.most:.2f}" for one in measured], padding=4)
+    axes.axvline(1.0, color="black", linewidth=1)
+    axes.set(xlabel="share of what it may take (median of the rounds, from the least to the most)")
+    axes.set_xlim(0, 1.25 * max(1.0, *(one.high / one.most for one in measured)))
+    axes.invert_yaxis()
+    figure.savefig(folder / "bench.png", dpi=120)
+
+
+def _going_on(text: str) -> None:
+    """Show what is being measured, on a terminal, in a line that the next one takes the place of."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""The loops that runner is measured against, as one writes them by hand.
+
+`python loops.py <name> <file> [key=value ...]` writes a loop's figures to the file as JSON. They train the same models
+on the same samples, in batches of the same size; `seconds` are those of an epoch, as `typical` takes them.
+"""
+
+import inspect
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+BATCH = 64
+MEAN, STD = 0.1307, 0.3081  # of MNIST's training images
+
+
+def mlp() -> nn.Module:
+    """784-128-64-10."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def cnn() -> nn.Module:
+    """3x3 convolutions 32-64-128, head 128-64-10."""
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),
+        nn.Conv2d(64, 128, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(),
+        nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {"mlp": mlp, "cnn": cnn}
+
+
+def images(root: str, samples: int, first: int = 0) -> tuple[Tensor, Tensor]:
+    """Some of MNIST's training images, normalised, (N, 1, 28, 28), and their classes."""
+    from runner.data.idx import read_idx
+
+    folder = Path(root) / "MNIST" / "raw"
+    pixels = torch.from_numpy(read_idx(folder / "train-images-idx3-ubyte", 3))
+    classes = torch.from_numpy(read_idx(folder / "train-labels-idx1-ubyte", 1))
+    some = slice(first, first + samples)
+    return pixels[some, None].float().div_(255).sub_(MEAN).div_(STD), classes[some].long()
+
+
+def train(net: nn.Module, inputs: Tensor, targets: Tensor, epochs: int) -> list[float]:
+    """A bare loop on tensors, randperm, index, forward, backward, fused SGD: the seconds of each epoch."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, fused=True)
+    loss = nn.CrossEntropyLoss()
+    seconds = []
+    for _ in range(epochs):
+        began = time.perf_counter()
+        for index in torch.randperm(len(inputs)).split(BATCH):
+            optimizer.zero_grad()
+            loss(net(inputs[index]), targets[index]).backward()
+            optimizer.step()
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def tensors(root: str, model: str, samples: int, epochs: int, channels_last: bool = False) -> dict[str, float]:
+    """MNIST in a bare loop."""
+    inputs, targets = images(root, samples)
+    net = MODELS[model]()
+    if channels_last:
+        net, inputs = net.to(memory_format=torch.channels_last), inputs.contiguous(memory_format=torch.channels_last)
+    return {"seconds": typical(train(net, inputs, targets, epochs))}
+
+
+def notebook_loader(root: str, samples: int) -> Any:
+    """The notebooks' `DataLoader`: each image through PIL, `ToTensor` and `Normalize`."""
+    from torchvision import transforms
+    from torchvision.datasets import MNIST
+
+    each = transforms.Compose([transforms.ToTensor(), transforms.Normalize((MEAN,), (STD,))])
+    data = torch.utils.data.Subset(MNIST(root, train=True, transform=each), range(samples))
+    return torch.utils.data.DataLoader(data, batch_size=BATCH, shuffle=True)
+
+
+def notebook(root: str, model: str, samples: int, epochs: int) -> dict[str, float]:
+    """The notebooks' loop: `.item()` after each batch."""
+    loader, net, loss = notebook_loader(root, samples), MODELS[model](), nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    seconds = []
+    for _ in range(epochs):
+        began, total, correct = time.perf_counter(), 0.0, 0
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            outputs = net(inputs)
+            value = loss(outputs, targets)
+            value.backward()
+            optimizer.step()
+            total += value.item()
+            correct += int((outputs.argmax(1) == targets).sum().item())
+        seconds.append(time.perf_counter() - began)
+    return {"seconds": typical(seconds)}
+
+
+def lightning(root: str, model: str, samples: int, epochs: int) -> dict[str, float]:
+    """Lightning's `Trainer` on the notebooks' loader, its progress bar on."""
+    import logging
+
+    import lightning as L  # noqa: N812 - its own name for itself
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+    class Module(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.loss, self.seconds = MODELS[model](), nn.CrossEntropyLoss(), list[float]()
+
+        def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+            inputs, targets = batch
+            value: Tensor = self.loss(self.net(inputs), targets)
+            self.log("train/loss", value)
+            return value
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
+
+        def on_train_epoch_start(self) -> None:
+            self.began = time.perf_counter()
+
+        def on_train_epoch_end(self) -> None:
+            self.seconds.append(time.perf_counter() - self.began)
+
+    module = Module()
+    trainer = L.Trainer(
+        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False
+    )
+    trainer.fit(module, notebook_loader(root, samples))
+    return {"seconds": typical(module.seconds)}
+
+
+def tiny(epochs: int) -> dict[str, float]:
+    """4-5-4-1 on two samples, with nothing but the training."""
+    inputs = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]])
+    targets = torch.tensor([[0.0], [1.0]])
+    net = nn.Sequential(nn.Linear(4, 5), nn.Sigmoid(), nn.Linear(5, 4), nn.Sigmoid(), nn.Linear(4, 1), nn.Sigmoid())
+    optimizer, loss = torch.optim.SGD(net.parameters(), lr=0.1), nn.MSELoss()
+    began = time.perf_counter()
+    for _ in range(epochs):
+        optimizer.zero_grad()
+        loss(net(inputs), targets).backward()
+        optimizer.step()
+    return {"seconds": time.perf_counter() - began}
+
+
+def forward(root: str, samples: int, held_out: int, epochs: int) -> dict[str, float]:
+    """The MLP's forward pass alone over samples held out, in the fastest of some batch sizes.
+
+    Each pass comes after an epoch of training, as a validation does: the caches are full of something else.
+    """
+    inputs, targets = images(root, samples)
+    others, _ = images(root, held_out, first=60_000 - held_out)
+    net = mlp()
+    passes: dict[int, list[float]] = {512: [], 1024: [], 2048: [], 4096: []}
+    for _ in range(epochs):
+        for size, seconds in passes.items():
+            train(net, inputs, targets, epochs=1)
+            began = time.perf_counter()
+            with torch.inference_mode():
+                for batch in others.split(size):
+                    net(batch)
+            seconds.append(time.perf_counter() - began)
+    return {"seconds": min(typical(seconds) for seconds in passes.values())}
+
+
+def decoding(path: str, size: int, workers: int) -> dict[str, float]:
+    """A folder's images through a `DataLoader`, and nothing done with them."""
+    from runner.data.image_file import read_image
+
+    files = sorted(Path(path).rglob("*.jpg"))
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(files)
+
+        def __getitem__(self, index: int) -> Tensor:
+            return read_image(files[index], size)
+
+    loader = torch.utils.data.DataLoader(
+        Images(), batch_size=BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
+    seconds = []
+    for _ in range(2):
+        began = time.perf_counter()
+        for _ in loader:
+            pass
+        seconds.append(time.perf_counter() - began)
+    return {"seconds": typical(seconds)}
+
+
+def resnet(samples: int, size: int, epochs: int) -> dict[str, float]:
+    """ResNet-18 on tensors in a bare loop."""
+    from torchvision.models import resnet18
+
+    inputs = torch.randn(samples, 3, size, size).contiguous(memory_format=torch.channels_last)
+    net = resnet18(num_classes=10).to(memory_format=torch.channels_last)
+    return {"seconds": typical(train(net, inputs, torch.randint(10, (samples,)), epochs))}
+
+
+def typical(seconds: list[float]) -> float:
+    """The median of the epochs, without the first if there are others."""
+    return statistics.median(seconds[1:] or seconds)
+
+
+LOOPS: dict[str, Callable[..., dict[str, float]]] = {
+    loop.__name__: loop for loop in (tensors, notebook, lightning, tiny, forward, decoding, resnet)
+}
+
+
+def main(name: str, file: str, *words: str) -> None:
+    """Run a loop with options that are typed `key=value`."""
+    loop = LOOPS[name]
+    kinds = {key: parameter.annotation for key, parameter in inspect.signature(loop).parameters.items()}
+    typed = (word.split("=", 1) for word in words)
+    given = {key: value == "True" if kinds[key] is bool else kinds[key](value) for key, value in typed}
+    Path(file).write_text(json.dumps(loop(**given)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

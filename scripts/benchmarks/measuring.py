@@ -1,0 +1,112 @@
+"""Measure in turn, compare within each round: a machine's own speed changes from minute to minute."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+Figures = Mapping[str, float]
+"""What was measured at once, by name: `seconds`, `megabytes`."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A line of the table.
+
+    Attributes:
+        name: to choose it by.
+        what: is measured.
+        against: what it is compared with.
+        most: the ratio of the two may be.
+        ours: `<contestant>.<figure>`.
+        theirs: the same, of which the sum is taken.
+        unit: of both.
+    """
+
+    name: str
+    what: str
+    against: str
+    most: float
+    ours: str
+    theirs: Sequence[str]
+    unit: str = "s"
+
+
+Contestants = Mapping[str, Callable[[], Figures]]
+"""By name, what measures each once."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Budgets that have contestants in common, and so are measured in the same rounds.
+
+    Attributes:
+        prepare: makes what is needed for measuring, and gives the contestants.
+        budgets: between them.
+        unavailable: why it cannot be measured on this machine, if it cannot.
+    """
+
+    prepare: Callable[[], Contestants]
+    budgets: Sequence[Budget]
+    unavailable: str | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A line of the table that was measured.
+
+    Attributes:
+        ratio: the median of the rounds' ratios; `low` and `high`: the smallest and the largest.
+        ours: the median of what was measured, in the line's unit.
+        theirs: the median of what it is compared with.
+    """
+
+    name: str
+    what: str
+    against: str
+    most: float
+    ratio: float
+    low: float
+    high: float
+    ours: float
+    theirs: float
+    unit: str
+
+    @property
+    def kept(self) -> bool:
+        """Whether the budget is kept."""
+        return self.ratio <= self.most
+
+
+COLUMNS = [field.name for field in fields(Measured)]
+
+
+def measure(group: Group, budgets: Sequence[Budget], rounds: int, say: Callable[[str], None]) -> list[Measured]:
+    """Measure some of a group's budgets; every other round goes backwards.
+
+    Args:
+        group: whose contestants.
+        budgets: of the group.
+        rounds: how many.
+        say: is told what is going on.
+    """
+    needed = {figure.partition(".")[0] for budget in budgets for figure in (budget.ours, *budget.theirs)}
+    contestants = {name: measure_once for name, measure_once in group.prepare().items() if name in needed}
+    taken: list[dict[str, float]] = []
+    for number in range(rounds):
+        figures: dict[str, float] = {}
+        for name in list(contestants)[:: -1 if number % 2 else 1]:
+            say(f"{', '.join(budget.name for budget in budgets)}: round {number + 1} of {rounds}, {name}")
+            for figure, value in contestants[name]().items():
+                figures[f"{name}.{figure}"] = value
+        taken.append(figures)
+    return [_compare(budget, taken) for budget in budgets]
+
+
+def _compare(budget: Budget, rounds: Sequence[Figures]) -> Measured:
+    ours = [figures[budget.ours] for figures in rounds]
+    theirs = [sum(figures[name] for name in budget.theirs) for figures in rounds]
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    return Measured(
+        budget.name, budget.what, budget.against, budget.most, statistics.median(ratios), min(ratios), max(ratios),
+        statistics.median(ours), statistics.median(theirs), budget.unit,
+    )  # fmt: skip

@@ -1,0 +1,196 @@
+"""What is measured against what, and how much it may take."""
+
+from functools import partial
+from pathlib import Path
+
+from measuring import Budget, Contestants, Figures, Group
+from processes import Run, peer, runner, whole
+from samples import mnist_root, photographs
+
+PIXELS = 64  # of the photographs, as ResNet-18 sees them
+WORKERS = 1
+
+
+def _seconds(run: Run) -> Figures:
+    """Of a run: of an epoch (the median of all but the first), of a validation, of the whole process; megabytes."""
+
+    def typical(name: str) -> float:
+        values = run.metrics[name]
+        values = sorted(values[1:] or values)
+        return values[len(values) // 2]
+
+    figures = {"seconds": typical("time/epoch_seconds"), "megabytes": run.done.megabytes, "whole": run.done.seconds}
+    if "time/validation_seconds" in run.metrics:
+        figures["validation"] = typical("time/validation_seconds")
+    return figures
+
+
+def table(folder: Path, full: bool) -> tuple[list[Group], list[str]]:
+    """The groups of the table, and what there is to say about them.
+
+    Args:
+        folder: for what is made for the measurements.
+        full: as the budgets are meant; otherwise as little as shows the order of magnitude.
+    """
+    import torch
+
+    root, real = mnist_root(folder)
+    notes = [] if real else ["MNIST is not on disk (RUNNER_DATA): images of its shape take its place"]
+    bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return [
+        _mlp(root, 48_000 if full else 16_000, 6 if full else 3),
+        _cnn(root, 48_000 if full else 6_400),
+        _cnn_amp(root, 48_000 if full else 6_400, bfloat16),
+        _tiny(10_000 if full else 2_000),
+        _start(folder / "started"),
+        _sweep(folder / "swept", (16, 32, 64, 128) if full else (32,)),
+        _images(folder / "photographs", 4_000 if full else 400),
+    ], notes
+
+
+def _make_store(folder: Path) -> None:
+    """Do a first run in a new folder: an existing store is what most runs find."""
+    folder.mkdir()
+    runner("trainer.epochs=1", folder=folder)
+
+
+def _mnist(root: str, model: str, samples: int, epochs: int, *overrides: str) -> Figures:
+    """A run on so many images of MNIST, validated on a quarter as many."""
+    return _seconds(
+        runner(
+            f"model={model}", "data=mnist", f"data.root={root}", f"data.limit={samples * 5 // 4}", "data.batch_size=64",
+            "data.val_fraction=0.2", "optimizer=sgd", "optimizer.lr=0.01", "scheduler=constant", "device=cpu",
+            f"trainer.epochs={epochs}", *overrides,
+        )
+    )  # fmt: skip
+
+
+def _mlp(root: str, samples: int, epochs: int) -> Group:
+    ours = partial(_mnist, root, "mlp", samples, epochs)
+    loop = {"root": root, "model": "mlp", "samples": samples}
+    return Group(
+        lambda: {
+            "runner": ours,
+            "bare": partial(peer, "tensors", epochs=epochs, **loop),
+            "untracked": partial(ours, "tracking=off"),
+            "notebook": partial(peer, "notebook", epochs=2, **loop),
+            "lightning": partial(peer, "lightning", epochs=2, **loop),
+            "forward": partial(peer, "forward", root=root, samples=16_000, held_out=samples // 4, epochs=3),
+        },
+        [
+            Budget("mlp", "MLP epoch, MNIST, batch 64, fp32", "a bare tensor loop", 1.10,
+                   "runner.seconds", ["bare.seconds"]),
+            Budget("mlp_notebook", "the same", "the notebooks' loop", 1 / 6, "runner.seconds", ["notebook.seconds"]),
+            Budget("mlp_lightning", "the same", "Lightning's Trainer on the notebooks' loader", 1 / 8,
+                   "runner.seconds", ["lightning.seconds"]),
+            Budget("tracking", "the same, tracking local", "tracking=off", 1.02,
+                   "runner.seconds", ["untracked.seconds"]),
+            Budget("validation", f"validation of {samples // 4:,} samples", "their forward pass, in the best batch size",
+                   1.10, "runner.validation", ["forward.seconds"]),
+            Budget("memory", "peak memory, MNIST MLP", "the bare loop's process", 1.35,
+                   "runner.megabytes", ["bare.megabytes"], "MB"),
+        ],
+    )  # fmt: skip
+
+
+def _cnn(root: str, samples: int) -> Group:
+    bare = partial(peer, "tensors", root=root, model="cnn", samples=samples, epochs=1, channels_last=True)
+    return Group(
+        lambda: {"runner": partial(_mnist, root, "cnn", samples, 1), "bare": bare},
+        [Budget("cnn", "CNN epoch, MNIST, batch 64, fp32", "a bare loop, channels_last", 1.05,
+                "runner.seconds", ["bare.seconds"])],
+    )  # fmt: skip
+
+
+def _cnn_amp(root: str, samples: int, bfloat16: bool) -> Group:
+    return Group(
+        lambda: {
+            "runner": partial(_mnist, root, "cnn", samples, 1, "precision=amp"),
+            "notebook": partial(peer, "notebook", root=root, model="cnn", samples=samples, epochs=1),
+        },
+        [Budget("cnn_amp", "CNN epoch, precision=amp", "the notebooks' loop", 1 / 3.3,
+                "runner.seconds", ["notebook.seconds"])],
+        None if bfloat16 else "this CPU has no bfloat16 instructions",
+    )  # fmt: skip
+
+
+def _tiny(epochs: int) -> Group:
+    def ours() -> Figures:
+        return {"seconds": sum(runner("experiment=tiny_sigmoid", f"trainer.epochs={epochs}").result["epoch_seconds"])}
+
+    return Group(
+        lambda: {"runner": ours, "bare": partial(peer, "tiny", epochs=epochs)},
+        [Budget("tiny", f"tiny_sigmoid, {epochs:,} epochs", "the bare loop", 1.5, "runner.seconds", ["bare.seconds"])],
+    )
+
+
+def _start(folder: Path) -> Group:
+    def prepare() -> Contestants:
+        _make_store(folder)
+        return {
+            "runner": lambda: _seconds(runner("trainer.epochs=1", folder=folder)),
+            "imports": partial(whole, "-c", "import torch, torchvision, mlflow"),
+            "config": partial(whole, "-m", "runner", "--cfg", "job"),
+            "hydra": partial(whole, "-c", "import hydra"),
+        }
+
+    return Group(
+        prepare,
+        [
+            Budget("start", "python -m runner trainer.epochs=1", 'python -c "import torch, torchvision, mlflow"', 1.6,
+                   "runner.whole", ["imports.seconds"]),
+            Budget("config", "python -m runner --cfg job", 'python -c "import hydra"', 4.0,
+                   "config.seconds", ["hydra.seconds"]),
+        ],
+    )  # fmt: skip
+
+
+def _sweep(folder: Path, sampled: tuple[int, ...]) -> Group:
+    """Sixteen jobs; of the sixteen runs in a row those of some batch sizes are done, for all."""
+    rates, sizes = ("0.1", "0.05", "0.02", "0.01"), (16, 32, 64, 128)
+
+    words = [f"optimizer.lr={','.join(rates)}", f"data.batch_size={','.join(map(str, sizes))}"]
+
+    def row() -> Figures:
+        runs = [
+            runner(f"optimizer.lr={rate}", f"data.batch_size={size}", "trainer.epochs=5", folder=folder)
+            for rate, size in zip(rates, sampled, strict=False)
+        ]
+        return {"seconds": 16 / len(runs) * sum(run.done.seconds for run in runs)}
+
+    def prepare() -> Contestants:
+        _make_store(folder)
+        sweep = partial(whole, "-m", "runner", "--multirun", *words, "trainer.epochs=5", folder=folder)
+        return {"sweep": sweep, "row": row}
+
+    return Group(
+        prepare,
+        [Budget("sweep", "16 jobs on digits, 5 epochs", f"16 runs in a row ({len(sampled)} of them measured)",
+                1 / 5, "sweep.seconds", ["row.seconds"])],
+    )  # fmt: skip
+
+
+def _images(folder: Path, count: int) -> Group:
+    def ours() -> Figures:
+        return _seconds(
+            runner(
+                "model=torchvision", "model.name=resnet18", "data=image_folder", f"data.path={folder}",
+                f"data.size={PIXELS}", "data.in_memory=false", "data.test_fraction=0", "data.val_fraction=0",
+                "data.batch_size=64", f"data.num_workers={WORKERS}", "scheduler=constant", "trainer.epochs=2",
+                "tracking.log_model=false",
+            )
+        )  # fmt: skip
+
+    def prepare() -> Contestants:
+        photographs(folder, count)
+        return {
+            "runner": ours,
+            "decoding": partial(peer, "decoding", path=folder, size=PIXELS, workers=2),
+            "resnet": partial(peer, "resnet", samples=count, size=PIXELS, epochs=2),
+        }
+
+    return Group(
+        prepare,
+        [Budget("images", f"ResNet-18 epoch, {count:,} JPEGs, {PIXELS} px", "decoding and training alone, added", 1.10,
+                "runner.seconds", ["decoding.seconds", "resnet.seconds"])],
+    )  # fmt: skip
