@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from runner.errors import ConfigError
 from runner.sweep import slots, story, table
-from runner.sweep.building import Built
 from runner.sweep.fate import Fate, fate_of, judge, last_lines
 from runner.sweep.plan import Job
+from runner.sweep.preflight import Built
 from runner.sweep.saved import Course, course_of
 from runner.sweep.slots import make_slots
 

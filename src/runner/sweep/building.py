@@ -3,7 +3,6 @@
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,25 +11,11 @@ from runner import build
 from runner.errors import ConfigError
 from runner.hydra_job import group_choices, without_hydra
 from runner.sweep.composing import refer_to
+from runner.sweep.preflight import Built
 
 CANNOT_BREAK = ("seed", "optimizer.lr", "optimizer.weight_decay")
 """Keys whose range is all that can be wrong about them, for runner's members and torch's: jobs that differ in nothing
 else are built once."""
-
-
-@dataclass(frozen=True)
-class Built:
-    """What is known of a job that could be built.
-
-    Attributes:
-        device: the type of the device it will compute on.
-        metrics: names of the metrics by which it can be judged.
-        monitor: the metric that decides which epoch is its best.
-    """
-
-    device: str
-    metrics: list[str]
-    monitor: str
 
 
 def build_all(

@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
@@ -14,6 +14,21 @@ from runner.sweep.plan import Job, short_names
 
 SHOWN_JOBS = 4
 """Numbers of jobs that a sentence lists."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What is known of a job that could be built.
+
+    Attributes:
+        device: the type of the device it will compute on.
+        metrics: names of the metrics by which it can be judged.
+        monitor: the metric that decides which epoch is its best.
+    """
+
+    device: str
+    metrics: list[str]
+    monitor: str
 
 
 def compose(
@@ -56,7 +71,7 @@ def one_by_one(jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if len(job.point.items() - first) <= 1]
 
 
-def check(jobs: Sequence[Job], configs: Mapping[int, DictConfig], problems: dict[int, list[str]]) -> dict[int, Any]:
+def check(jobs: Sequence[Job], configs: Mapping[int, DictConfig], problems: dict[int, list[str]]) -> dict[int, Built]:
     """Build what every job needs, in a process beside this one.
 
     Args:
@@ -65,7 +80,7 @@ def check(jobs: Sequence[Job], configs: Mapping[int, DictConfig], problems: dict
         problems: what is known already.
 
     Returns:
-        What is known of the jobs, by number: see `building.Built`.
+        What is known of the jobs, by number.
 
     Raises:
         ConfigError: with the problems of all jobs, each with the jobs and the overrides that have it.

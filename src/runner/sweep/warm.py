@@ -5,6 +5,7 @@ single tensor operation: torch's threads do not survive a fork, and a child that
 it ask for CUDA, which cannot be initialised again in a fork.
 """
 
+import gc
 import importlib
 import multiprocessing
 import os
@@ -20,6 +21,7 @@ from runner.errors import ConfigError
 from runner.tracking.store import quiet_mlflow
 
 PRELOAD = [
+    "runner.sweep.server",
     "runner.sweep.building",
     "runner.sweep.job",
     # What a run imports on its way, each of which would take a job its part of a second:
@@ -33,12 +35,16 @@ PRELOAD_TO_SAVE_MODELS = [
     "mlflow.pyfunc",
     "torch.export._trace",
     "torch._export.passes.replace_autocast_with_hop_pass",
+    "torch._export.passes.replace_set_grad_with_hop_pass",
+    "torch._inductor.fx_passes.dedupe_symint_uses",
+    "torch._inductor.ir",
+    "sympy.tensor.tensor",
     "torch._inductor.compiler_bisector",
     "torch.fx.experimental.validator",
     "torch.utils.serialization.config",
 ]
 
-PRELOAD_FOR_TARGETS = {"runner.data.digits.": "sklearn.datasets", "runner.model.vision.": "torchvision.models"}
+PRELOAD_FOR_TARGETS = {"runner.model.vision.": "torchvision.models"}
 """What is imported for objects that the jobs are made of; the first characters of their `_target_`."""
 
 LOST = 255
@@ -75,6 +81,7 @@ def process(function: str, *arguments: Any) -> ForkServerProcess:
 
 
 def _named(function: str, arguments: tuple[Any, ...]) -> Any:
+    gc.freeze()  # what the server has imported is looked through by no collection: 0.2 s each, and pages copied
     # A fork of this server would start its own processes, the workers of a loader, by another such server, cold.
     multiprocessing.set_start_method(None, force=True)
     module, _, name = function.partition(":")
