@@ -1,5 +1,6 @@
 import math
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner import checkpoint
 from runner.checkpoint import Checkpoints
 from runner.data.loading import TensorLoader
 from runner.data.source import Source
 from runner.errors import TrainingError
-from runner.loop import evaluate, fit
+from runner.loop import evaluate, fit, train_epoch
 from runner.loss import MSE
 from runner.scheduler import Schedule, cosine, cosine_restarts
 from runner.settings import EarlyStoppingSettings
@@ -388,6 +390,8 @@ class TestEvaluation:
 def test_time_and_rate_are_of_the_training_part_alone(tmp_path: Path) -> None:
     t = training(tmp_path, epochs=2)
     fit(t)
+    validated = t.log.of("time/validation_seconds")
+    assert list(validated) == [1, 2] and min(validated.values()) > 0
     for epoch, seconds in t.log.of("time/epoch_seconds").items():
         assert seconds > 0
         assert t.log.of("throughput/samples_per_second")[epoch] == pytest.approx(81 / seconds)
@@ -421,3 +425,48 @@ def test_progress_is_written_as_primitives(tmp_path: Path) -> None:
     state = checkpoint.load(t.checkpoints.last)
     assert set(state) == {"model", "optimizer", "scheduler", "scaler", "ema", "rng", "progress", "format"}
     assert state["progress"]["epoch"] == 3
+
+
+class Operations(TorchDispatchMode):
+    """Counts torch's operations, the backward pass's among them, but for those that only look at a tensor otherwise."""
+
+    VIEWS = ("slice", "split", "view", "detach", "t", "expand", "alias", "_record_function")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = operation.name().partition("::")[2].partition(".")[0]
+        if not name.startswith(self.VIEWS[-1]) and name not in self.VIEWS:
+            self.counts[name] += 1
+        return operation(*args, **(kwargs or {}))
+
+
+def test_an_epoch_takes_no_operation_that_a_bare_loop_does_not(tmp_path: Path) -> None:
+    """Nothing more is computed, allocated or read from the device than for the losses and accuracies that are shown."""
+    t = training(tmp_path, batch_size=8, epochs=2)
+    fit(t)  # until the optimizer has its buffers
+    t.sums.reset([])
+    t.progress.batch = 0
+    with Operations() as ours:
+        train_epoch(t)
+
+    inputs, targets = t.loaders.train.inputs, t.loaders.train.targets
+    total, correct = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    with Operations() as theirs:
+        for index in torch.randperm(len(inputs)).split(8):
+            batch, wanted = inputs.index_select(0, index), targets.index_select(0, index)
+            outputs = t.model(batch)
+            loss = cross_entropy(outputs, wanted)
+            total.add_(loss.detach(), alpha=len(index))
+            correct.add_((outputs.detach().argmax(dim=1) == wanted).sum())
+            loss.backward()
+            t.optimizer.step()
+            t.optimizer.zero_grad()
+
+    assert theirs.counts["addmm"] > 0
+    assert ours.counts == theirs.counts
+    assert not {"_local_scalar_dense", "item", "_to_copy"} & ours.counts.keys()

@@ -24,29 +24,33 @@ def main() -> int:
     )
     parser.add_argument("name", nargs="*", help="lines of the table; all, if none is named")
     options = parser.parse_args()
-    began, measured, left_out = time.monotonic(), list[Measured](), list[str]()
+    began, measured, complete = time.monotonic(), list[Measured](), True
     with tempfile.TemporaryDirectory() as made:
-        groups, notes = table(Path(made), options.full)
-        for note in notes:
-            print(f"note: {note}", file=sys.stderr)
+        groups = table(Path(made), options.full)
         names = [budget.name for group in groups for budget in group.budgets]
         if unknown := [name for name in options.name if name not in names]:
             print(f"error: {', '.join(unknown)}: choose from {', '.join(names)}", file=sys.stderr)
             return 2
         for group in groups:
             budgets = [budget for budget in group.budgets if not options.name or budget.name in options.name]
-            if group.unavailable:
-                left_out += [f"{budget.name:<14} not measured: {group.unavailable}" for budget in budgets]
+            if not budgets:
                 continue
-            for one in measure(group, budgets, ROUNDS if options.full else ROUNDS_QUICK, _going_on):
-                measured.append(one)
-                print(line(one), flush=True)
-    print(*left_out, sep="\n")
-    if measured:
-        write(FOLDER, measured)
-    _going_on("")
+            if group.unavailable:
+                for budget in budgets:
+                    print(f"{budget.name:<14} not measured: {group.unavailable}", flush=True)
+                continue
+            try:
+                measured += measure(group, budgets, ROUNDS if options.full else ROUNDS_QUICK, _going_on)
+            except RuntimeError as error:
+                complete = False
+                _going_on("")
+                print(f"error: {', '.join(budget.name for budget in budgets)}: {error}", file=sys.stderr)
+                continue
+            _going_on("")
+            print(*map(line, measured[len(measured) - len(budgets) :]), sep="\n", flush=True)
+            write(FOLDER, measured)
     print(f"{time.monotonic() - began:.0f} s; bench.csv and bench.png are in {FOLDER}", file=sys.stderr)
-    return 0 if all(one.kept for one in measured) else 1
+    return 0 if complete and all(one.kept for one in measured) else 1
 
 
 def line(one: Measured) -> str:

@@ -1,6 +1,8 @@
 """What the benchmarks train on: MNIST where it lies on disk, or images of its shape; and photographs that are drawn."""
 
 import os
+import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,18 @@ CLASSES = 10
 SIDE = 96  # pixels of a drawn photograph
 
 
-def mnist_root(made_in: Path) -> tuple[str, bool]:
-    """Where MNIST's files are, and whether they are real: noise takes a network just as long."""
+@cache
+def mnist_root(folder: Path) -> str:
+    """Where MNIST's files are; where there are none, noise is put in their place, which takes a network just as long.
+
+    Args:
+        folder: for the noise.
+    """
     for place in (os.environ.get("RUNNER_DATA"), "~/.cache/runner"):
         if place and (Path(place).expanduser() / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
-            return str(Path(place).expanduser().resolve()), True
-    raw = made_in / "MNIST" / "raw"
+            return str(Path(place).expanduser().resolve())
+    print("note: MNIST is not on disk (RUNNER_DATA): noise of its shape takes its place", file=sys.stderr)
+    raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for part, count in (("train", 60_000), ("t10k", 10_000)):
@@ -23,7 +31,7 @@ def mnist_root(made_in: Path) -> tuple[str, bool]:
         for kind, array in (("images-idx3", pixels), ("labels-idx1", rng.integers(0, CLASSES, count, np.uint8))):
             sizes = np.array(array.shape, ">i4").tobytes()
             (raw / f"{part}-{kind}-ubyte").write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
-    return str(made_in), False
+    return str(folder)
 
 
 def photographs(folder: Path, count: int) -> None:

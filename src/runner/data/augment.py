@@ -83,7 +83,7 @@ def make_augment(
     if others:
         hint = did_you_mean(next(iter(others)), ("crop", "flip", "rotation", "erasing"))
         raise ConfigError(*(f"data.augment.{name}: there is no such augmentation; {hint}" for name in others))
-    black = splits.normalize(torch.zeros(1), torch.float64)
+    black = splits.normalize(torch.zeros_like(splits.normalize.mean), torch.float64)
     augment = Augment(crop, flip, rotation, erasing, black)
     if not augment.active:
         return None
