@@ -77,7 +77,7 @@ def test_an_unknown_line_is_refused_with_those_there_are(tmp_path: Path) -> None
     done = run("mlpp", into=tmp_path)
     assert done.returncode == 2
     assert "mlpp: choose from mlp, mlp_notebook" in done.stderr
-    assert not os.listdir(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("loop", ["tensors", "tiny"])

@@ -58,8 +58,8 @@ def _mnist(folder: Path, model: str, samples: int, epochs: int, *overrides: str)
     return _seconds(
         runner(
             f"model={model}", "data=mnist", f"data.root={mnist_root(folder)}", f"data.limit={samples * 5 // 4}",
-            "data.batch_size=64", "data.val_fraction=0.2", "optimizer=sgd", "optimizer.lr=0.01", "scheduler=constant", "device=cpu",
-            f"trainer.epochs={epochs}", *overrides,
+            "data.batch_size=64", "data.val_fraction=0.2", "optimizer=sgd", "optimizer.lr=0.01", "scheduler=constant",
+            "device=cpu", f"trainer.epochs={epochs}", *overrides,
         )
     )  # fmt: skip
 

@@ -29,7 +29,8 @@ def wants_fused(target: Callable[..., Any], device: torch.device, given: set[str
 def supports_fused(target: Callable[..., Any], device: torch.device, given: set[str]) -> bool:
     """Whether the optimizer has a fused kernel for this device, and the config leaves the choice to us.
 
-    An MLP epoch (784-128-64-10, 200 batches of 64, two cores) takes 0.23 s with fused SGD, 0.26 s without.
+    On two cores an epoch of the MLP takes 1.06 times as long with SGD's `foreach`, 1.05 with its loop over tensors;
+    with AdamW's, 1.42 and 1.50. The CNN's convolutions take so long that it makes no difference.
     """
     if given & {"fused", "foreach", "differentiable"} or device.type not in ("cpu", "cuda"):
         return False
