@@ -1,11 +1,14 @@
 """`scripts/bench`: how it measures and judges; what is measured is not a test's affair."""
 
+import ast
 import csv
 import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,33 @@ def test_rounds_alternate_and_ratios_are_taken_within_each(measuring: Any) -> No
     assert (memory.ratio, memory.unit, memory.kept) == (1.0, "MB", False)
 
 
+def test_turns_are_taken_one_at_a_time(measuring: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = importlib.import_module("turns")
+    monkeypatch.setattr(turns, "PAUSE", 0.0)
+    code = (
+        "import sys, time, turns\n"
+        "turn, spans = turns.Turn(), []\n"
+        "for number in range(4):\n"
+        "    if number: turn.wait()\n"
+        "    began = time.time(); time.sleep(0.05)\n"
+        "    spans.append((began, time.time()))\n"
+        "turn.over()\n"
+        "open(sys.argv[1], 'w').write(repr(spans[1:]))\n"
+    )
+
+    def contestant(name: str, environment: dict[str, str]) -> dict[str, float]:
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], env=os.environ | environment, check=True)
+        return {"seconds": 1.0}
+
+    names = ("one", "other", "third")
+    told = turns.in_turns({name: partial(contestant, name) for name in names})
+    assert told == {name: {"seconds": 1.0} for name in names}
+    spans = [ast.literal_eval((tmp_path / name).read_text()) for name in names]
+    in_order = [span for of_all in zip(*spans, strict=True) for span in of_all]  # round by round
+    assert len(in_order) == 9
+    assert all(before[1] <= after[0] for before, after in pairwise(in_order))
+
+
 def run(*arguments: str, into: Path) -> subprocess.CompletedProcess[str]:
     """What `scripts/bench` runs once everything is installed, its figures written somewhere else."""
     code = (
@@ -76,7 +106,7 @@ def test_a_line_of_the_table_is_measured_judged_written_and_drawn(tmp_path: Path
 def test_an_unknown_line_is_refused_with_those_there_are(tmp_path: Path) -> None:
     done = run("mlpp", into=tmp_path)
     assert done.returncode == 2
-    assert "mlpp: choose from mlp, mlp_notebook" in done.stderr
+    assert "mlpp: choose from mlp, tracking" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

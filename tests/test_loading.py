@@ -191,19 +191,6 @@ class TestOrder:
             assert same(list(made.train.epoch(4, start)), whole[start:])
 
 
-def test_on_a_cpu_bytes_stay_bytes_but_for_validation(tmp_path: Path) -> None:
-    splits = split(images(), val_fraction=0.2, limit=None, seed=0)
-    made = make_loaders(
-        splits, prepare=CrossEntropy().prepare, batch_size=7, seed=3, device=CPU, dtype=torch.float32, in_memory=True
-    )
-    kinds = [part.inputs.dtype for part in (made.train, made.val, made.test)]
-    assert kinds == [torch.uint8, torch.float32, torch.uint8]
-    assert made.train.inputs.data_ptr() == splits.train[0].data_ptr(), "the one copy that there is"
-    for part, raw in ((made.val, splits.val), (made.test, splits.test)):
-        together = torch.cat([inputs for inputs, _ in part.epoch(0)])
-        assert torch.equal(together, splits.normalize(raw[0], torch.float32)), "bit for bit"
-
-
 class TestBothWays:
     @pytest.mark.parametrize("num_workers", [0, 2])
     @pytest.mark.parametrize("channels_last", [False, True])

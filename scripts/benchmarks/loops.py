@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from turns import Turn
 
 BATCH = 64
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training images
@@ -48,12 +49,14 @@ def images(root: str, samples: int, first: int = 0) -> tuple[Tensor, Tensor]:
     return pixels[some, None].float().div_(255).sub_(MEAN).div_(STD), classes[some].long()
 
 
-def train(net: nn.Module, inputs: Tensor, targets: Tensor, epochs: int) -> list[float]:
+def train(net: nn.Module, inputs: Tensor, targets: Tensor, epochs: int, turn: Turn | None = None) -> list[float]:
     """A bare loop on tensors, randperm, index, forward, backward, fused SGD: the seconds of each epoch."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, fused=True)
     loss = nn.CrossEntropyLoss()
     seconds = []
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        if epoch and turn:
+            turn.wait()
         began = time.perf_counter()
         for index in torch.randperm(len(inputs)).split(BATCH):
             optimizer.zero_grad()
@@ -69,7 +72,10 @@ def tensors(root: str, model: str, samples: int, epochs: int, channels_last: boo
     net = MODELS[model]()
     if channels_last:
         net, inputs = net.to(memory_format=torch.channels_last), inputs.contiguous(memory_format=torch.channels_last)
-    return {"seconds": typical(train(net, inputs, targets, epochs))}
+    turn = Turn()
+    seconds = train(net, inputs, targets, epochs, turn)
+    turn.over()
+    return {"seconds": typical(seconds)}
 
 
 def notebook_loader(root: str, samples: int) -> Any:
@@ -160,7 +166,10 @@ def forward(root: str, samples: int, held_out: int, epochs: int) -> dict[str, fl
     others, _ = images(root, held_out, first=60_000 - held_out)
     net = mlp()
     passes: dict[int, list[float]] = {512: [], 1024: [], 2048: [], 4096: []}
-    for _ in range(epochs):
+    turn = Turn()
+    for epoch in range(epochs):
+        if epoch:
+            turn.wait()
         for size, seconds in passes.items():
             train(net, inputs, targets, epochs=1)
             began = time.perf_counter()
@@ -168,6 +177,7 @@ def forward(root: str, samples: int, held_out: int, epochs: int) -> dict[str, fl
                 for batch in others.split(size):
                     net(batch)
             seconds.append(time.perf_counter() - began)
+    turn.over()
     return {"seconds": min(typical(seconds) for seconds in passes.values())}
 
 

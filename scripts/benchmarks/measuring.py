@@ -1,11 +1,10 @@
 """Measure in turn, compare within each round: a machine's own speed changes from minute to minute."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
-Figures = Mapping[str, float]
-"""What was measured at once, by name: `seconds`, `megabytes`."""
+from turns import Contestants, Figures, in_turns
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,6 @@ class Budget:
     unit: str = "s"
 
 
-Contestants = Mapping[str, Callable[[], Figures]]
-"""By name, what measures each once."""
-
-
 @dataclass(frozen=True)
 class Group:
     """Budgets that have contestants in common, and so are measured in the same rounds.
@@ -42,11 +37,13 @@ class Group:
     Attributes:
         prepare: makes what is needed for measuring, and gives the contestants.
         budgets: between them.
+        turns: they run at once, and train an epoch by turns; they are given an `environment` then.
         unavailable: why it cannot be measured on this machine, if it cannot.
     """
 
     prepare: Callable[[], Contestants]
     budgets: Sequence[Budget]
+    turns: bool = False
     unavailable: str | None = None
 
 
@@ -93,12 +90,17 @@ def measure(group: Group, budgets: Sequence[Budget], rounds: int, say: Callable[
     contestants = {name: measure_once for name, measure_once in group.prepare().items() if name in needed}
     taken: list[dict[str, float]] = []
     for number in range(rounds):
-        figures: dict[str, float] = {}
-        for name in list(contestants)[:: -1 if number % 2 else 1]:
-            say(f"{', '.join(budget.name for budget in budgets)}: round {number + 1} of {rounds}, {name}")
-            for figure, value in contestants[name]().items():
-                figures[f"{name}.{figure}"] = value
-        taken.append(figures)
+        order = list(contestants)[:: -1 if number % 2 else 1]
+        told = f"{', '.join(budget.name for budget in budgets)}: round {number + 1} of {rounds}, "
+        measured: dict[str, Figures] = {}
+        if group.turns:
+            say(f"{told}{', '.join(order)} in turns")
+            measured = in_turns({name: contestants[name] for name in order})
+        else:
+            for name in order:
+                say(told + name)
+                measured[name] = contestants[name]()
+        taken.append({f"{name}.{key}": value for name, found in measured.items() for key, value in found.items()})
     return [_compare(budget, taken) for budget in budgets]
 
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,13 @@ class Done:
     megabytes: float
 
 
-def run(command: Sequence[str], folder: Path) -> Done:
+def run(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Done:
     """Run a command in a folder, on a terminal of its own, so that progress bars are drawn.
+
+    Args:
+        command: the program and its arguments.
+        folder: to be in.
+        environment: what it finds in its environment besides what is there.
 
     Raises:
         RuntimeError: it failed; with the last of what it showed.
@@ -40,9 +45,11 @@ def run(command: Sequence[str], folder: Path) -> Done:
     shown = bytearray()
     reader = threading.Thread(target=_read, args=(terminal, shown), daemon=True)
     reader.start()
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("RUNNER_", "OMP_"))}
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("RUNNER_", "OMP_"))}
     began = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    process = subprocess.Popen(
+        command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=clean | dict(environment or {})
+    )
     os.close(theirs)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
@@ -60,12 +67,12 @@ def whole(*arguments: str, folder: Path | None = None) -> dict[str, float]:
         return {"seconds": run([*PYTHON, *arguments], folder or Path(temporary)).seconds}
 
 
-def peer(name: str, **options: object) -> dict[str, float]:
+def peer(name: str, environment: Mapping[str, str] | None = None, **options: object) -> dict[str, float]:
     """What one of the loops of `loops.py` tells, and its memory."""
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "told.json"
         words = [f"{key}={value}" for key, value in options.items()]
-        done = run([*PYTHON, str(HERE / "loops.py"), name, str(told), *words], Path(folder))
+        done = run([*PYTHON, str(HERE / "loops.py"), name, str(told), *words], Path(folder), environment)
         return {**json.loads(told.read_text()), "megabytes": done.megabytes}
 
 
@@ -84,11 +91,12 @@ class Run:
     metrics: dict[str, list[float]]
 
 
-def runner(*overrides: str, folder: Path | None = None) -> Run:
+def runner(*overrides: str, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> Run:
     """Do a run, in a folder that is thrown away if none is given."""
     with tempfile.TemporaryDirectory() as temporary:
         made = Path(temporary) / "run"
-        done = run([*PYTHON, "-m", "runner", f"hydra.run.dir={made}", *overrides], folder or Path(temporary))
+        command = [*PYTHON, "-m", "runner", f"hydra.run.dir={made}", *overrides]
+        done = run(command, folder or Path(temporary), environment)
         metrics: dict[str, list[float]] = {}
         for line in (made / "metrics.jsonl").read_text().splitlines():
             point = json.loads(line)

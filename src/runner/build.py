@@ -160,7 +160,7 @@ def build(
     make_absolute(config)
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
     assert tracking and console
-    in_memory = held_in_memory(data["in_memory"], splits.nbytes(precision.dtype, device.torch), device.free_memory())
+    in_memory = held_in_memory(data["in_memory"], splits.nbytes(precision.dtype), device.free_memory())
     try:
         loaders = make_loaders(
             splits,

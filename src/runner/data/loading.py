@@ -203,10 +203,8 @@ def make_loaders(
     """Make the batches of all parts; the training part is shuffled anew each epoch.
 
     What a map-style data set gives as uint8 is kept so in memory, and normalised batch by batch: photographs
-    would take four times as much. On a CPU, tensors of uint8 are too: a quarter of the memory to read makes up for the
-    arithmetic (an epoch of the MNIST MLP takes 0.99 times what it takes with float32, of the CNN 0.95). But for
-    validation, whose samples are normalised again and again in no more time than the MLP's forward pass; and but for
-    a GPU, for which each operation on a small batch is a kernel to launch. All give the same bits.
+    would take four times as much. Tensors are normalised once: batch by batch it takes 43 us for 64 images of MNIST, a
+    twentieth of the MLP's step.
 
     Args:
         splits: raw parts.
@@ -248,8 +246,7 @@ def make_loaders(
             pin_memory = device.type == "cuda"
             return WorkerLoader(part, finish, samples_a_batch, order_seed, num_workers, pin_memory, of_train)
         inputs, targets = part if isinstance(part, tuple) else _load_all(part, num_workers)
-        costs_nothing = device.type == "cpu" and part is not splits.val
-        kept_raw = inputs.dtype == torch.uint8 and (costs_nothing or not isinstance(part, tuple))
+        kept_raw = not isinstance(part, tuple) and inputs.dtype == torch.uint8
         if kept_raw:
             inputs, targets = inputs.to(device), prepare(targets.to(device), dtype)
         else:

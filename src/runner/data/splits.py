@@ -67,11 +67,13 @@ class Splits:
         """All targets of the training and test part, for the loss to see what they are."""
         return torch.cat([_targets(part) for part in (self.train, self.val, self.test) if part is not None])
 
-    def nbytes(self, dtype: torch.dtype, device: torch.device) -> int:
-        """Memory that all inputs take once they are held for training in that type: see `loading.make_loaders`."""
+    def nbytes(self, dtype: torch.dtype) -> int:
+        """Memory that all inputs take once they are held for training in that type.
+
+        What a map-style data set gives as uint8 is held as that.
+        """
         samples = sum(size(part) for part in (self.train, self.val, self.test))
-        may_stay = device.type == "cpu" or not isinstance(self.train, tuple)
-        if may_stay and _first(self.train)[0].dtype == torch.uint8:
+        if not isinstance(self.train, tuple) and _first(self.train)[0].dtype == torch.uint8:
             dtype = torch.uint8
         return samples * int(torch.Size(self.input_shape).numel()) * dtype.itemsize
 
