@@ -1,4 +1,7 @@
 import os
+import platform
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -28,6 +31,23 @@ def test_auto_threads_are_the_cores_this_process_may_use(monkeypatch: pytest.Mon
     assert resolve("cpu").threads == 2
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert resolve("cpu").threads == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is only glibc that can be told to")
+def test_memory_that_tensors_leave_is_kept_for_the_next_until_there_are_none() -> None:
+    code = (
+        "import psutil, torch; from runner.device import give_back_memory, resolve\n"
+        "resolve('cpu', threads=1)\n"
+        "taken = psutil.Process().memory_info\n"
+        "tensor = torch.ones(25_000_000)\n"
+        "before = taken().rss\n"
+        "del tensor\n"
+        "kept = taken().rss\n"
+        "give_back_memory()\n"
+        "print(before - kept < 10_000_000, before - taken().rss > 90_000_000)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True\n"
 
 
 @no_cuda

@@ -191,6 +191,15 @@ class TestOrder:
             assert same(list(made.train.epoch(4, start)), whole[start:])
 
 
+def test_closed_loaders_hold_no_samples() -> None:
+    made = make_loaders(
+        divided(), prepare=CrossEntropy().prepare, batch_size=10, seed=0, device=CPU, dtype=torch.float32,
+        in_memory=True,
+    )  # fmt: skip
+    made.close()
+    assert [part.inputs.numel() + part.targets.numel() for part in (made.train, made.val, made.test)] == [0, 0, 0]
+
+
 class TestBothWays:
     @pytest.mark.parametrize("num_workers", [0, 2])
     @pytest.mark.parametrize("channels_last", [False, True])

@@ -164,21 +164,20 @@ def forward(root: str, samples: int, held_out: int, epochs: int) -> dict[str, fl
     """
     inputs, targets = images(root, samples)
     others, _ = images(root, held_out, first=60_000 - held_out)
-    net = mlp()
-    passes: dict[int, list[float]] = {512: [], 1024: [], 2048: [], 4096: []}
-    turn = Turn()
+    net, turn = mlp(), Turn()
+    passes: dict[int, list[float]] = {1024: [], 2048: [], 4096: []}
     for epoch in range(epochs):
         if epoch:
             turn.wait()
-        for size, seconds in passes.items():
-            train(net, inputs, targets, epochs=1)
-            began = time.perf_counter()
-            with torch.inference_mode():
-                for batch in others.split(size):
-                    net(batch)
-            seconds.append(time.perf_counter() - began)
+        train(net, inputs, targets, epochs=1)
+        size = list(passes)[epoch % len(passes)]
+        began = time.perf_counter()
+        with torch.inference_mode():
+            for batch in others.split(size):
+                net(batch)
+        passes[size].append(time.perf_counter() - began)
     turn.over()
-    return {"seconds": min(typical(seconds) for seconds in passes.values())}
+    return {"seconds": min(statistics.median(seconds) for seconds in passes.values() if seconds)}
 
 
 def decoding(path: str, size: int, workers: int) -> dict[str, float]:

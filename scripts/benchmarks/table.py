@@ -38,7 +38,7 @@ def table(folder: Path, full: bool) -> list[Group]:
     images = 48_000 if full else 16_000
     bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return [
-        _mlp(folder, images, 8 if full else 4),
+        _mlp(folder, images, 10 if full else 4),
         _others(folder, images, 3),
         _cnn(folder, images),
         _cnn_amp(folder, images, bfloat16),
@@ -83,7 +83,7 @@ def _mlp(folder: Path, samples: int, epochs: int) -> Group:
             "runner": ours,
             "bare": partial(peer, "tensors", root=root, model="mlp", samples=samples, epochs=epochs),
             "untracked": partial(ours, "tracking=off"),
-            "forward": partial(peer, "forward", root=root, samples=16_000, held_out=samples // 4, epochs=epochs),
+            "forward": partial(peer, "forward", root=root, samples=samples, held_out=samples // 4, epochs=epochs),
         }
 
     return Group(

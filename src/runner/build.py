@@ -141,18 +141,8 @@ def build(
     if found.sentences:
         raise ConfigError(*found.sentences) from found.cause
 
-    assert (
-        device
-        and precision
-        and splits
-        and loss
-        and num_outputs
-        and model
-        and cost
-        and optimizer
-        and schedule
-        and trainer
-    )
+    assert device and precision and splits and loss and num_outputs and trainer
+    assert model and cost and optimizer and schedule
     # What is recorded is what was computed with: `auto` may be something else on the next machine.
     config = recorded(cfg)
     del config["sweep"]  # which says nothing of a single run

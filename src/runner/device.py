@@ -116,6 +116,12 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def give_back_memory() -> None:
+    """Have the C library give back what it keeps: there are no more tensors to come that it is kept for."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _check_cuda(index: int) -> None:
     if torch.cuda.is_available():
         count = torch.cuda.device_count()

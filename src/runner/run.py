@@ -15,6 +15,7 @@ from .build import Experiment
 from .checkpoint import Checkpoints, load, weights
 from .compilation import compile_model
 from .console import Bar
+from .device import give_back_memory
 from .errors import in_words
 from .folders import typed
 from .loop import evaluate, fit
@@ -147,6 +148,7 @@ def _run(
         tracker.log(final, training.progress.best_epoch)
         example = served_samples(x)
         x.loaders.close()  # what follows takes memory of its own, and needs none of theirs
+        give_back_memory()
         if x.tracking.log_model:
             served(x, example, folder / "model")
         report.plots(x, training.progress.best_epoch, predictions, folder)
