@@ -112,6 +112,6 @@ def test_the_command_of_the_first_line_uses_the_file_and_builds(name: str, here:
 
 def test_every_choice_of_every_group_is_described_where_it_is_offered() -> None:
     groups = {path.parent.name for path in CONF.rglob("*/*.yaml")}
-    config = (CONF / "config.yaml").read_text()
+    config = (CONF / "config.yaml").read_text() + (CONF / "hydra" / "sweeper" / "optuna.yaml").read_text()
     for group in groups:
         assert re.search(rf"^  - (override hydra/)?{group}(@_global_)?: \w+ # \w", config, re.MULTILINE), group

@@ -8,6 +8,7 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from runner.errors import ConfigError
@@ -77,6 +78,65 @@ class RandomSweeper(GridSweeper):
         from runner.sweep import random_search
 
         return random_search.plan(made, arguments, self.params, self.n_trials, self.seed)
+
+
+class OptunaSweeper(GridSweeper):
+    """Points chosen by Optuna, each by what came of those before it.
+
+    Args:
+        params: axes beside those typed: values by key.
+        n_trials: that the study is to have.
+        sampler: what chooses them: a class of Optuna's by its `_target_`, and its arguments.
+        pruner: what ends those without prospects; None: nothing does.
+        storage: address of a database that keeps the study; None: a file in the sweep's folder does.
+        study_name: in it; None is the name of the sweep's folder.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Any] | None = None,
+        n_trials: int = 20,
+        sampler: Mapping[str, Any] | None = None,
+        pruner: Mapping[str, Any] | None = None,
+        storage: str | None = None,
+        study_name: str | None = None,
+    ) -> None:
+        super().__init__(params)
+        self.n_trials, self.storage, self.study_name = n_trials, storage, study_name
+        self.engine = {"sampler": sampler, "pruner": pruner}
+
+    def plan(self, made: "Composer", arguments: Sequence[str]) -> "Plan":
+        """The space that is searched.
+
+        Raises:
+            ConfigError: Optuna is not there, or does not take what is written.
+        """
+        try:
+            from runner.sweep import optuna_search
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"hydra/sweeper=optuna needs the package {error.name}: pip install 'runner[optuna]'"
+            ) from error
+        sampler, pruner = (self._make(name) for name in ("sampler", "pruner"))
+        return optuna_search.plan(
+            made, arguments, self.params, self.n_trials, sampler, pruner, self.storage, self.study_name
+        )
+
+    def _make(self, name: str) -> Any:
+        """The object that a part of the config describes.
+
+        Raises:
+            ConfigError: it cannot be made.
+        """
+        described = self.engine[name]
+        if described is None:
+            return None
+        try:
+            return instantiate(described, _convert_="all")
+        except Exception as error:  # whatever its constructor raises
+            cause = error.__cause__ or error
+            reason = str(cause).strip().split("\n")[0]
+            raise ConfigError(f"hydra.sweeper.{name}: {reason}") from error
 
 
 class LocalLauncher(Launcher):

@@ -250,7 +250,9 @@ def sweep(args: Namespace) -> int:
         raise ConfigError(*problems)
     if not str(cfg.hydra.sweeper["_target_"]).startswith("hydra_plugins.runner_sweep."):
         chosen = cfg.hydra.runtime.choices["hydra/sweeper"]
-        raise ConfigError(f"hydra/sweeper={chosen} knows nothing of runner's checks and tables: choose grid or random")
+        raise ConfigError(
+            f"hydra/sweeper={chosen} knows nothing of runner's checks and tables: choose grid, random or optuna"
+        )
     INTERRUPT.check()
     callbacks = Callbacks(cfg)
     context = Context(made.hydra.config_loader, callbacks, made, problems)

@@ -91,7 +91,8 @@ class Display:
         head = f"{place}  job {job.number}  {job.name}"
         if fate.status == "FINISHED":
             value = f"  {self._metric} {shown(self._metric, row.value).strip()}" if row.value is not None else ""
-            log.info("%s%s  %s", head, value, duration(fate.seconds))
+            why = f"  {fate.why}" if fate.pruned else ""
+            log.info("%s%s%s  %s", head, value, why, duration(fate.seconds))
             return
         log.warning("%s  %s: %s  %s", head, fate.status, fate.why, duration(fate.seconds))
         if fate.wanted:

@@ -20,7 +20,7 @@ class Fate:
 
     Attributes:
         status: FINISHED, FAILED or KILLED.
-        why: what kept it from finishing; empty if nothing did.
+        why: what kept it from its end; empty if nothing did.
         seconds: from its start to its end.
         wanted: it was the sweep as a whole that was stopped.
     """
@@ -29,6 +29,11 @@ class Fate:
     why: str
     seconds: float
     wanted: bool = False
+
+    @property
+    def pruned(self) -> bool:
+        """Whether it was ended early for want of prospects, which is no failure: `why` says when."""
+        return self.status == "FINISHED" and bool(self.why)
 
     def save(self, folder: Path, name: str) -> None:
         """Keep it in the job's folder, with the job's name."""

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.types import Override
 
@@ -13,6 +14,9 @@ from runner.errors import ConfigError
 from runner.schema import show
 from runner.tracking.files import read_json, write_json
 from runner.tracking.uri import redacted, strip_credentials
+
+if TYPE_CHECKING:
+    from runner.sweep.optuna_search import OptunaSearch
 
 NAME = "sweep.json"
 
@@ -24,6 +28,9 @@ OF_ONE_START = ("sweep.resume", "sweep.extend", "sweep.dry_run", "hydra.sweep.di
 
 ONE_FOR_ALL = ("resume", "resume_mode", "runner", "sweep", "tracking", "hydra")
 """Keys, and groups of keys, that a sweep has once."""
+
+ADDRESSES = ("tracking.uri", "hydra.sweeper.storage")
+"""Keys whose values may have a password in them."""
 
 MAY_DIFFER = ("tracking.log_model", "tracking.log_checkpoints", "tracking.run_name")
 """Keys of these groups that a job may have its own value of."""
@@ -62,11 +69,13 @@ class Plan:
         axes: the values, or the interval, of each varied key, in words.
         jobs: in the order of their numbers.
         note: what a person should know of them.
+        search: where more of them come from, one after the other.
     """
 
     axes: dict[str, str]
     jobs: list[Job]
     note: str = ""
+    search: "OptunaSearch | None" = None
 
     def save(self, folder: Path, arguments: Sequence[str], config: Mapping[str, str | None]) -> None:
         """Keep it in the sweep's folder, without credentials, and what it is to be gone on with.
@@ -98,7 +107,7 @@ def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
 
 def _without_credentials(argument: str) -> str:
     key, _, value = argument.partition("=")
-    return f"{key}={strip_credentials(value)}" if key_of(argument) == "tracking.uri" else argument
+    return f"{key}={strip_credentials(value)}" if key_of(argument) in ADDRESSES else argument
 
 
 def is_of_the_sweep(argument: str) -> bool:
@@ -159,14 +168,25 @@ def make_jobs(fixed: Sequence[str], keys: Sequence[str], points: Iterable[Sequen
         raise ConfigError(f"this sweep has more than {MOST_JOBS:,} jobs: leave out an axis, or some of its values")
     varied = [key for axis, key in enumerate(keys) if len({point[axis] for point in chosen}) > 1]
     names = short_names(varied)
-    jobs = []
-    for number, values in enumerate(chosen):
-        point = dict(zip(keys, values, strict=True))
-        name = " ".join(f"{names[key]}={_unquoted(point[key])}" for key in varied)
-        overrides = (*fixed, *(f"{key}={value}" for key, value in point.items()))
-        plain = {key_of(key): value for key, value in point.items()}
-        jobs.append(Job(number, name or f"job {number}", plain, overrides))
-    return jobs
+    return [_job(number, fixed, dict(zip(keys, values, strict=True)), names) for number, values in enumerate(chosen)]
+
+
+def named(number: int, fixed: Sequence[str], point: Point) -> Job:
+    """A job by itself, named by all of its point.
+
+    Args:
+        number: of the job.
+        fixed: the arguments that all jobs have.
+        point: a value for each axis.
+    """
+    return _job(number, fixed, point, short_names(list(point)))
+
+
+def _job(number: int, fixed: Sequence[str], point: Point, names: Mapping[str, str]) -> Job:
+    name = " ".join(f"{short}={_unquoted(point[key])}" for key, short in names.items())
+    overrides = (*fixed, *(f"{key}={value}" for key, value in point.items()))
+    plain = {key_of(key): value for key, value in point.items()}
+    return Job(number, name or f"job {number}", plain, overrides)
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:

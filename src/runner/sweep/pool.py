@@ -46,6 +46,7 @@ class _Running:
 
     Attributes:
         asked_to_end: why it was told to, if it was.
+        pruned: it was told so for want of prospects.
         kill_at: when it is killed if it has not ended by then.
     """
 
@@ -56,6 +57,7 @@ class _Running:
     reports: Connection
     started: float
     asked_to_end: str | None = None
+    pruned: bool = False
     kill_at: float | None = None
 
 
@@ -102,6 +104,13 @@ class Pool:
                 self._wait()
             if not isinstance(error, KeyboardInterrupt):
                 raise
+
+    def prune(self, number: int, why: str) -> None:
+        """Tell a running job to end, as it has no prospects: it counts as finished then."""
+        for running in self._running:
+            if running.job.number == number and running.asked_to_end is None:
+                running.pruned = True
+                self._tell_to_end(running, why)
 
     @property
     def _ending(self) -> str | None:
@@ -156,10 +165,13 @@ class Pool:
         if why is None and self._timeout is not None and now - running.started >= self._timeout:
             why = f"took longer than sweep.job_timeout={self._timeout:g} s"
         if why is not None:
-            running.asked_to_end, running.kill_at = why, now + GRACE_SECONDS
-            assert running.process.pid is not None
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(running.process.pid, signal.SIGTERM)
+            self._tell_to_end(running, why)
+
+    def _tell_to_end(self, running: _Running, why: str) -> None:
+        running.asked_to_end, running.kill_at = why, time.monotonic() + GRACE_SECONDS
+        assert running.process.pid is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(running.process.pid, signal.SIGTERM)
 
     def _end(self, running: _Running) -> None:
         seconds = round(time.monotonic() - running.started, 3)
@@ -172,7 +184,9 @@ class Pool:
         self._free.append(running.slot)
         self._free.sort(key=lambda slot: slot.number)
         fate = judge(running.task.folder, code, warm.ended_by(code), seconds)
-        if running.asked_to_end is not None and fate.status != "FINISHED":
+        if running.pruned and fate.status == "KILLED":
+            fate = Fate("FINISHED", running.asked_to_end or "", seconds)
+        elif running.asked_to_end is not None and fate.status != "FINISHED":
             fate = Fate("KILLED", running.asked_to_end, seconds, wanted=self._ending is not None)
         self._over(running.job, fate)
 

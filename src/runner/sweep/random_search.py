@@ -81,19 +81,25 @@ class Interval:
 
 
 def _draw(made: Composer, override: Override) -> Callable[[random.Random], str]:
-    """How a value of an axis is drawn.
-
-    Raises:
-        ConfigError: the interval has no logarithm, or no end.
-    """
-    value = override.value()
-    if not isinstance(value, IntervalSweep):
+    """How a value of an axis is drawn."""
+    if not isinstance(override.value(), IntervalSweep):
         values = made.values(override)
         return lambda chance: chance.choice(values)
+    return interval_of(override).draw
+
+
+def interval_of(override: Override) -> Interval:
+    """The interval that an argument gives as its value.
+
+    Raises:
+        ConfigError: it has no logarithm, or no end.
+    """
+    value = override.value()
+    assert isinstance(value, IntervalSweep)
     low, high, text = value.start, value.end, override.input_line
     if low is None or high is None or not (low < high and math.isfinite(low) and math.isfinite(high)):
         raise ConfigError(f"{text}: write an interval from the lower to the higher number, interval(0.001,0.1)")
     if "log" in value.tags and low <= 0:
         raise ConfigError(f"{text}: a logarithm needs numbers above 0; write a higher lower end, or leave out log")
     whole = isinstance(low, int) and isinstance(high, int)
-    return Interval(low, high, "log" in value.tags, whole).draw
+    return Interval(low, high, "log" in value.tags, whole)

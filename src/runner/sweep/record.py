@@ -138,7 +138,11 @@ class Record:
     def job_ended(self, folder: Path, fate: Fate) -> None:
         """See that a job's run tells the truth about its end, and have it delivered."""
         with claim(folder):
-            if fate.status == "FAILED" and Manifest.load(folder).status == "RUNNING":
+            if fate.pruned:
+                manifest = Manifest.load(folder)
+                tags = {key: value for key, value in manifest.tags.items() if key != ERROR} | {"pruned": fate.why}
+                replace(manifest, tags=tags).ended("FINISHED").save(folder)
+            elif fate.status == "FAILED" and Manifest.load(folder).status == "RUNNING":
                 manifest = Manifest.load(folder)  # it did not come to train, or its process broke down
                 manifest.tags[ERROR] = fate.why
                 manifest.ended("FAILED").save(folder)

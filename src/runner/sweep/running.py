@@ -4,7 +4,7 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class Ready:
         slots: that they run in.
         courses: what is to be done with each job, by number.
         configs: of those to run, with Hydra's node, by number.
+        check: composes and builds a job that has come later.
+        keep: keeps the plan in the sweep's folder, with the jobs that have come later.
         options: where the configs are: `config_path` and `config_dir`.
     """
 
@@ -59,6 +61,8 @@ class Ready:
     courses: dict[int, Course]
     configs: dict[int, DictConfig]
     options: Mapping[str, Any]
+    check: Callable[[Job], DictConfig]
+    keep: Callable[[Path], None]
 
 
 class Sweep:
@@ -81,7 +85,14 @@ class Sweep:
             self.record = Record(
                 self.folder, ready.plan, sweeper, tracking.uri, tracking.experiment, tracking.run_name, delivery
             )
-        self.display = Display(self.folder, len(self.left), len(ready.slots), ready.metric, bool(config.runner.quiet))
+        self.search = ready.plan.search
+        self.running: dict[int, Job] = {}
+        if self.search is not None:
+            self.search.open(
+                folder, ready.metric, table.direction_of(ready.metric, ready.settings.direction), len(ready.plan.jobs)
+            )
+        to_do = len(self.left) + self._to_come
+        self.display = Display(self.folder, to_do, len(ready.slots), ready.metric, bool(config.runner.quiet))
 
     def run(self) -> int:
         """Run the jobs, and tell what came of all.
@@ -93,12 +104,28 @@ class Sweep:
             self._head()
             started = time.monotonic()
             try:
-                self._pool().run(iter(self.left))
+                self.pool = self._pool()
+                self.pool.run(self._jobs())
             except Exception as error:  # of the sweep's own: what has been measured is told all the same
                 log.error("error: %s", in_words(error))
                 log.debug("", exc_info=True)
             self.display.close()
             return self._close(time.monotonic() - started)
+
+    def _jobs(self) -> Iterator[Job]:
+        """Those that are planned, and then those that a search asks for."""
+        yield from list(self.left)
+        while self.search is not None and (job := self.search.ask(len(self.ready.plan.jobs))) is not None:
+            self.ready.plan.jobs.append(job)
+            self.ready.courses[job.number] = Course.NEW
+            self.ready.keep(self.folder)
+            self.left.append(job)
+            yield job
+
+    @property
+    def _to_come(self) -> int:
+        """Trials that a search has not begun."""
+        return self.search.left if self.search is not None else 0
 
     def _pool(self) -> Pool:
         settings = self.ready.settings
@@ -110,7 +137,7 @@ class Sweep:
         ready = self.ready
         direction = table.direction_of(ready.metric, ready.settings.direction)
         result = table.read(ready.plan.jobs, self.folder, ready.metric, direction)
-        complete = result.count("FINISHED") == len(result.rows)
+        complete = result.count("FINISHED") == len(result.rows) and not self._to_come
         stopped = self.stop.requested and not complete
         self._report(result, seconds)
         if self.record is not None:
@@ -126,6 +153,9 @@ class Sweep:
     def prepare(self, job: Job, slot: Slot) -> Task:
         """Make a job's folder ready, and say what its process is to do."""
         folder, course = self.folder / str(job.number), self.ready.courses[job.number]
+        if job.number not in self.ready.configs:
+            folder.mkdir(exist_ok=True)  # where its fate is kept if it cannot be built
+            self.ready.configs[job.number] = self.ready.check(job)
         if course is Course.AGAIN:
             moved = saved.put_aside(folder)
             if self.record is not None:
@@ -148,6 +178,7 @@ class Sweep:
 
     def started(self, job: Job, slot: Slot) -> None:
         """A job begins in a slot."""
+        self.running[job.number] = job
         self.display.started(job, slot)
 
     def progress(self, job: Job, progress: Progress) -> None:
@@ -163,17 +194,23 @@ class Sweep:
                 self.record.job_ended(folder, fate)
         except (ConfigError, OSError) as error:  # somebody has the folder, or the disk is full: the others go on
             log.warning("job %d: its end is not recorded: %s", job.number, first_line(error))
+        del self.running[job.number]
+        if self.search is not None:
+            self.search.tell(job, fate, table.read_row(job, folder, self.ready.metric).value)
         self.display.ended(job, fate)
 
     def tick(self) -> None:
         """A moment has passed."""
+        for job in list(self.running.values()) if self.search is not None else ():
+            if self.search is not None and (why := self.search.watch(job)) is not None:
+                self.pool.prune(job.number, why)
         self.display.tick()
 
     def _head(self) -> None:
         count, threads = len(self.ready.slots), self.ready.slots[0].threads
         gpu = ", each on a GPU of its own" if self.ready.slots[0].gpu is not None else ""
         each = f"{threads} thread{'s' * (threads > 1)} each"
-        if self.left:
+        if self.left or self.search is not None:
             log.info("slots      %d job%s at a time, %s%s", count, "s" * (count > 1), each, gpu)
         log.info("folder     %s", short(self.folder))
         if self.record is not None:
@@ -184,7 +221,7 @@ class Sweep:
                     self.record.deliver_rest(self.folder / str(job.number))
         if skipped := len(self.ready.plan.jobs) - len(self.left):
             log.info("resumed    %d of %d jobs are finished already", skipped, len(self.ready.plan.jobs))
-        if self.left:
+        if self.left or self.search is not None:
             log.info("")
 
     def _report(self, result: Table, seconds: float) -> None:
@@ -199,18 +236,19 @@ class Sweep:
         if best := result.best:
             value = shown(result.metric, best.value or 0.0).strip()
             log.info("best       job %d (%s): %s %s", best.job.number, best.job.name, result.metric, value)
+            log.info("           %s%s", short(best.folder), f", run {best.run_id}" if best.run_id else "")
         self._time([row.seconds for row in result.rows if row.job in self.left and row.seconds], seconds)
         log.info("kept in    %s (a folder a job, by its number; %s)", short(self.folder), ", ".join(files))
         if self.record is not None:
             for line in self.record.links():
                 log.info(line)
-        if result.count("FINISHED") < len(result.rows):
+        if result.count("FINISHED") < len(result.rows) or self._to_come:
             log.info("go on      python -m runner --multirun sweep.resume=%s", typed(self.folder))
 
     def _write(self, result: Table) -> list[str]:
         """Write the table and draw it; what cannot be, costs a warning."""
         try:
-            return write_files(result, self.folder)
+            return [*write_files(result, self.folder), *(self.search.draw(self.folder) if self.search else [])]
         except Exception as error:  # a full disk, and whatever matplotlib raises
             log.warning("not all of the table is written: %s: %s", type(error).__name__, first_line(error))
             log.debug("", exc_info=True)

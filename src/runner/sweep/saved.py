@@ -68,7 +68,7 @@ def course_of(folder: Path) -> Course:
     """What is to be done with a job, as its folder tells; nobody must be at work in it."""
     status = result_of(folder).get("status")
     fate = fate_of(folder)
-    if status == "FINISHED":
+    if status == "FINISHED" or (fate is not None and fate.pruned):
         return Course.SKIP
     if status == "FAILED" or (status is None and fate is not None and fate.status == "FAILED"):
         return Course.AGAIN

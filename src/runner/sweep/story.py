@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,10 @@ def sweep(
             closing.enter_context(claim(before))
             saved.wait_for_orphans([before / str(job.number) for job in plan.jobs])
         courses = {job.number: saved.course_of(before / str(job.number)) if before else Course.NEW for job in plan.jobs}
-        with console.waiting(f"checking {len(plan.jobs)} jobs ..."):
-            of_the_sweep = [text for text in arguments if plans.is_of_the_sweep(text)]
-            ready = check(made, config, settings, plan, courses, of_the_sweep, problems)
+        if plan.search is not None:  # a trial that failed is one that the study has
+            courses |= {number: Course.SKIP for number, course in courses.items() if course is Course.AGAIN}
+        with console.waiting(f"checking {len(plan.jobs) or 'the'} jobs ..."):
+            ready = check(made, config, settings, plan, courses, arguments, problems)
         log.info("sweep      %s", words(plan))
         if plan.note:
             log.info("           %s", plan.note)
@@ -96,6 +98,12 @@ def resumed(made: Composer, folder: Path, arguments: Sequence[str], planned: Pla
         ConfigError: other jobs were asked for; the difference is named.
     """
     kept, begun_with, _ = plans.load(folder)
+    searched = planned(made, arguments)
+    if searched.search is not None:
+        if searched.axes == kept.axes:
+            return replace(kept, search=searched.search)
+        was, now = (" ".join(f"{key}={values}" for key, values in plan.axes.items()) for plan in (kept, searched))
+        raise ConfigError(f"sweep.resume={short(folder)}: it searches {was}, and not {now}: leave that out")
     if all(text in begun_with or plans.is_of_the_sweep(text) for text in arguments):
         return kept
     wanted = planned(made, arguments)
@@ -116,7 +124,7 @@ def check(
     settings: SweepSettings,
     plan: Plan,
     courses: Mapping[int, Course],
-    of_the_sweep: Sequence[str],
+    arguments: Sequence[str],
     problems: Sequence[str],
 ) -> Ready:
     """Compose and build everything that the jobs need, and divide the machine among them.
@@ -124,18 +132,34 @@ def check(
     Raises:
         ConfigError: with the problems of all jobs.
     """
+    of_the_sweep = [text for text in arguments if plans.is_of_the_sweep(text)]
     left = [job for job in plan.jobs if courses[job.number] is not Course.SKIP]
-    checked = left or plan.jobs[:1]  # of a sweep that has finished, what tells by which metric
+    if plan.search is not None:
+        plan.search.check()
+        checked = [*left, *plan.search.probes(len(plan.jobs))]
+    else:
+        checked = left or plan.jobs[:1]  # of a sweep that has finished, what tells by which metric
     if problems:  # it will not start: enough to see the other mistakes, each composed for seconds otherwise
         checked = preflight.one_by_one(checked)
     configs, found = preflight.compose(made, checked, of_the_sweep)
     found = {number: list(dict.fromkeys([*problems, *of_job])) for number, of_job in found.items()}
     built = preflight.check(checked, configs, found)
     metric = judged_by(settings, list(built.values()))
+    at_most = len(left) if plan.search is None else max(len(left), plan.search.n_trials)
     slots: list[Slot] = make_slots(
-        settings.jobs, len(left), gpus_for(built, configs), settings.jobs_per_gpu, config.device.threads
+        settings.jobs, at_most, gpus_for(built, configs), settings.jobs_per_gpu, config.device.threads
     )
-    return Ready(plan, config, settings, metric, slots, dict(courses), configs, made.options)
+
+    def check_later(job: Job) -> DictConfig:
+        configs, found = preflight.compose(made, [job], of_the_sweep)
+        preflight.check([job], configs, found)
+        return configs[job.number]
+
+    def keep(folder: Path) -> None:
+        plan.save(folder, arguments, made.options)
+
+    configs = {job.number: configs[job.number] for job in left}
+    return Ready(plan, config, settings, metric, slots, dict(courses), configs, made.options, check_later, keep)
 
 
 def judged_by(settings: SweepSettings, built: Sequence[Any]) -> str:
@@ -185,7 +209,8 @@ def visible_gpus() -> list[str]:
 
 def words(plan: Plan) -> str:
     """The sweep in one line: `4 jobs: optimizer.lr=0.1,0.01  data.batch_size=32,64`."""
-    count = f"{len(plan.jobs)} job{'s' * (len(plan.jobs) != 1)}"
+    jobs = len(plan.jobs) if plan.search is None else plan.search.n_trials
+    count = f"{jobs} {'job' if plan.search is None else 'trial'}{'s' * (jobs != 1)}"
     axes = "  ".join(f"{key}={values}" for key, values in plan.axes.items())
     return f"{count}: {axes if len(axes) <= MOST_WORDS else axes[: MOST_WORDS - 3] + '...'}" if axes else count
 

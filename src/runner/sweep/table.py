@@ -32,7 +32,7 @@ class Row:
 
     Attributes:
         status: FINISHED, FAILED, KILLED, RUNNING or NOT STARTED.
-        why: what kept it from finishing.
+        why: what kept it from its end.
         value: of the metric that the sweep goes by; None if it was not measured.
         epoch: the best one.
         seconds: from its start to its end, imports and all.
@@ -48,6 +48,11 @@ class Row:
     seconds: float | None = None
     rate: float | None = None
     run_id: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is finished, and was not pruned."""
+        return self.status == "FINISHED" and not self.why
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Table:
     @property
     def best(self) -> Row | None:
         """The finished job with the best value."""
-        return next((row for row in self.rows if row.status == "FINISHED" and row.value is not None), None)
+        return next((row for row in self.rows if row.whole and row.value is not None), None)
 
     def count(self, status: str) -> int:
         """How many jobs ended so."""
@@ -119,7 +124,7 @@ def read(jobs: Sequence[Job], folder: Path, metric: str, direction: str) -> Tabl
     def place(row: Row) -> tuple[int, float, int]:
         if row.value is None:
             return 2, 0.0, row.job.number
-        return (0 if row.status == "FINISHED" else 1), sign * row.value, row.job.number
+        return (0 if row.whole else 1), sign * row.value, row.job.number
 
     return Table(metric, direction, sorted(rows, key=place))
 
@@ -133,13 +138,15 @@ def read_row(job: Job, folder: Path, metric: str) -> Row:
     if status is None:
         begun = (folder / "config.yaml").exists()
         status = "RUNNING" if begun and owned(folder) else "KILLED" if begun else "NOT STARTED"
+    own = result.get("status") == "FINISHED"  # by itself, after whatever else had become of it before
+    why = "" if own else (fate.why if fate else "") or result.get("error", "")
     value = result.get(metric)
     value = float(value) if isinstance(value, int | float) and math.isfinite(value) else None
     return Row(
         job,
         folder,
         status,
-        why="" if status == "FINISHED" else (fate.why if fate else "") or result.get("error", ""),
+        why=why,
         value=value,
         epoch=result.get("best_epoch") or None,
         seconds=fate.seconds if fate else None,
@@ -157,7 +164,7 @@ def configurations(table: Table) -> list[Configuration]:
     for row in table.rows:
         point = tuple((key, value) for key, value in row.job.point.items() if key != SEED)
         values = gathered.setdefault(point, [])
-        if row.status == "FINISHED" and row.value is not None:
+        if row.whole and row.value is not None:
             values.append(row.value)
     made = [Configuration(dict(point), values) for point, values in gathered.items()]
     sign = 1 if table.direction == "min" else -1

@@ -1,0 +1,295 @@
+"""`hydra/sweeper=optuna`: each trial chosen by what came of those before it, and ended early where it has no prospects.
+
+The engine is Optuna (Akiba et al., 2019, arXiv:1907.10902), by ask and tell: a free slot asks for the next trial at
+once. The study is kept in a journal file in the sweep's folder, or in a database, and grows to `n_trials` whenever the
+sweep is gone on with.
+"""
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from runner.compose import Composer
+from runner.errors import ConfigError, first_line
+from runner.sweep.fate import Fate
+from runner.sweep.plan import Job, Plan, make_jobs, named, split
+from runner.sweep.random_search import DIGITS, interval_of
+from runner.tracking import journal
+from runner.tracking.folder import owned
+
+STUDY = "study.log"
+FOLDER, NUMBER = "runner.folder", "runner.job"
+"""Attributes of a trial: the sweep that runs it, and the number of its job there."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A key that is searched.
+
+    Attributes:
+        distribution: of its values.
+        words: a value as it is typed.
+        probes: typed values that stand for all of them.
+    """
+
+    distribution: BaseDistribution
+    words: Callable[[Any], str]
+    probes: list[str]
+
+
+def plan(
+    made: Composer,
+    arguments: Sequence[str],
+    params: Mapping[str, str],
+    n_trials: int,
+    sampler: Any,
+    pruner: Any,
+    storage: str | None,
+    study_name: str | None,
+) -> Plan:
+    """A sweep without jobs yet, and where they come from.
+
+    Args:
+        made: to read the arguments with.
+        arguments: as they were typed.
+        params: axes that the config itself names.
+        n_trials: that the study is to have.
+        sampler: Optuna's; None is its default.
+        pruner: Optuna's; None prunes nothing.
+        storage: address of a database; None is a file in the sweep's folder.
+        study_name: in it; None is the name of the sweep's folder.
+
+    Raises:
+        ConfigError: there is nothing to search, an axis cannot be searched, or Optuna takes something else.
+    """
+    problems = []
+    if not isinstance(n_trials, int) or isinstance(n_trials, bool) or n_trials < 1:
+        problems.append(f"hydra.sweeper.n_trials={n_trials}: write a whole number at least 1")
+    fixed, overrides = split(made, arguments, params)
+    if not overrides:
+        problems.append("hydra/sweeper=optuna has nothing to search: write optimizer.lr=tag(log,interval(1e-4,1e-1))")
+    axes: dict[str, Axis] = {}
+    for key, override in overrides.items():
+        try:
+            axes[key] = _axis(made, override)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+    search = OptunaSearch(fixed, axes, n_trials, sampler, pruner or optuna.pruners.NopPruner(), storage, study_name)
+    return Plan({key.lstrip("+"): o.get_value_string() for key, o in overrides.items()}, [], search=search)
+
+
+def _axis(made: Composer, override: Override) -> Axis:
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        i = interval_of(override)
+        if i.whole:
+            whole = IntDistribution(int(i.low), int(i.high), log=i.log)
+            return Axis(whole, str, [str(int(i.low)), str(int(i.high))])
+        return Axis(FloatDistribution(i.low, i.high, log=i.log), _number, [_number(i.low), _number(i.high)])
+    texts = made.values(override)
+    if isinstance(value, RangeSweep) and len(texts) > 1:
+        numbers = [int(text) for text in texts] if all(_is_whole(text) for text in texts) else []
+        steps = {after - before for before, after in pairwise(numbers)}
+        if len(steps) == 1 and (step := steps.pop()) > 0:
+            return Axis(IntDistribution(numbers[0], numbers[-1], step=step), str, texts)
+    return Axis(CategoricalDistribution(texts), str, texts)
+
+
+def _is_whole(text: str) -> bool:
+    return text.lstrip("-").isdigit()
+
+
+def _number(value: float) -> str:
+    return f"{value:.{DIGITS}g}"
+
+
+@dataclass
+class OptunaSearch:
+    """Where the jobs of a search come from.
+
+    Attributes:
+        fixed: arguments that all jobs have.
+        axes: what is searched, by key.
+        n_trials: that the study is to have.
+    """
+
+    fixed: list[str]
+    axes: dict[str, Axis]
+    n_trials: int
+    sampler: Any
+    pruner: Any
+    storage: str | None
+    study_name: str | None
+    _folder: Path = field(default_factory=Path)
+    _metric: str = ""
+    _study: Any = None
+    _trials: dict[int, Trial] = field(default_factory=dict)
+    _orphans: list[Trial] = field(default_factory=list)
+    _offsets: dict[int, int] = field(default_factory=dict)
+
+    def probes(self, first: int) -> list[Job]:
+        """Jobs that are only checked: every value that can be chosen, and both ends of each interval, once.
+
+        Args:
+            first: their first number.
+        """
+        keys, values = list(self.axes), [axis.probes for axis in self.axes.values()]
+        longest = max(map(len, values))
+        points = [[of_axis[min(place, len(of_axis) - 1)] for of_axis in values] for place in range(longest)]
+        jobs = make_jobs(self.fixed, keys, points)
+        return [Job(first + job.number, job.name, job.point, job.overrides) for job in jobs]
+
+    def check(self) -> None:
+        """See that the database is there, before anything else is made.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        if self.storage is not None:
+            try:
+                optuna.storages.get_storage(self.storage)
+            except Exception as error:  # of SQLAlchemy, of a driver that is missing
+                reason = first_line(error)
+                raise ConfigError(f"hydra.sweeper.storage: the study cannot be opened: {reason}") from error
+
+    def open(self, folder: Path, metric: str, direction: str, jobs: int = 0) -> None:
+        """Open the study, or make it.
+
+        Args:
+            folder: the sweep's.
+            metric: that is to be as good as possible.
+            direction: `min` or `max`.
+            jobs: that the sweep has already.
+
+        Raises:
+            ConfigError: the storage cannot be used, or has a study of another direction by that name.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._folder, self._metric = folder, metric
+        wanted: Literal["minimize", "maximize"] = "minimize" if direction == "min" else "maximize"
+        try:
+            self._study = optuna.create_study(
+                storage=self._open_storage(folder),
+                study_name=self.study_name or folder.name,
+                sampler=self.sampler,
+                pruner=self.pruner,
+                direction=wanted,
+                load_if_exists=True,
+            )
+        except Exception as error:  # of SQLAlchemy, of a driver that is missing, of the file system
+            where = "hydra.sweeper.storage" if self.storage else str(folder / STUDY)
+            raise ConfigError(f"{where}: the study cannot be opened: {first_line(error)}") from error
+        if self._study.direction.name.lower() != wanted:
+            has = self._study.direction.name.lower()
+            raise ConfigError(
+                f"the study {self._study.study_name} is to {has} its metric, and not to {wanted} {metric}"
+            )
+        if self._study.get_trials(deepcopy=False):
+            self._study.sampler.reseed_rng()  # by its seed it would draw the first points once more
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            number = trial.user_attrs.get(NUMBER, jobs)
+            if len(trial.params) < len(self.axes):  # killed while it was being asked for
+                self._study.tell(trial.number, state=TrialState.FAIL)
+            elif trial.user_attrs.get(FOLDER) == str(folder) and number < jobs:
+                self._trials[number] = Trial(self._study, trial._trial_id)
+            elif self.storage is None or trial.user_attrs.get(FOLDER) == str(folder):
+                self._orphans.append(Trial(self._study, trial._trial_id))  # asked for, and killed before it was a job
+            elif _is_left(trial):
+                self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def _open_storage(self, folder: Path) -> str | BaseStorage:
+        return self.storage or JournalStorage(JournalFileBackend(str(folder / STUDY)))
+
+    @property
+    def left(self) -> int:
+        """How many trials are still to be run, besides those that are jobs already."""
+        return len(self._orphans) + max(0, self.n_trials - len(self._study.get_trials(deepcopy=False)))
+
+    def ask(self, number: int) -> Job | None:
+        """The next trial as a job of that number; None if the study has all it is to have."""
+        if not self.left:
+            return None
+        space = {key.lstrip("+"): axis.distribution for key, axis in self.axes.items()}
+        trial = self._orphans.pop() if self._orphans else self._study.ask(space)
+        trial.set_user_attr(FOLDER, str(self._folder))
+        trial.set_user_attr(NUMBER, number)
+        self._trials[number] = trial
+        point = {key: axis.words(trial.params[key.lstrip("+")]) for key, axis in self.axes.items()}
+        return named(number, self.fixed, point)
+
+    def watch(self, job: Job) -> str | None:
+        """Report what a running job has measured since; why it is to end, if it has no prospects."""
+        trial = self._trials.get(job.number)
+        if trial is None:
+            return None
+        path = self._folder / str(job.number) / journal.NAME
+        points, self._offsets[job.number] = journal.read(path, self._offsets.get(job.number, 0))
+        measured = [point for point in points if point.name == self._metric and math.isfinite(point.value)]
+        for point in measured:
+            trial.report(point.value, point.step)
+        if measured and trial.should_prune():
+            return f"pruned after epoch {measured[-1].step}"
+        return None
+
+    def tell(self, job: Job, fate: Fate, value: float | None) -> None:
+        """Tell the study what came of a job; of one that is to be gone on with, nothing yet."""
+        if fate.wanted or (trial := self._trials.get(job.number)) is None:
+            return
+        self.watch(job)  # what it has measured last
+        if fate.pruned:
+            self._study.tell(trial, state=TrialState.PRUNED)
+        elif fate.status == "FINISHED" and value is not None:
+            self._study.tell(trial, value)
+        else:
+            self._study.tell(trial, state=TrialState.FAIL)
+        del self._trials[job.number]
+
+    def draw(self, folder: Path) -> list[str]:
+        """Draw how the search went, and which keys mattered, as far as there is something to draw.
+
+        Returns:
+            The names of the files, below `folder`.
+        """
+        from runner.sweep.search_plots import draw_history, draw_importances
+
+        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if not complete:
+            return []
+        files = [draw_history(self._history(), self._metric, self._study.direction.name == "MINIMIZE", folder)]
+        if len(complete) > 1 and len(self.axes) > 1:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+                importances = optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+            files.append(draw_importances(importances, self._metric, folder))
+        return [file.relative_to(folder).as_posix() for file in files]
+
+    def _history(self) -> Iterable[tuple[int, float | None, str]]:
+        for trial in self._study.get_trials(deepcopy=False):
+            yield trial.number, trial.value, trial.state.name.lower()
+
+    def __repr__(self) -> str:
+        """What is searched; without the address of a database, which may hold a password."""
+        return f"OptunaSearch({json.dumps(list(self.axes))}, n_trials={self.n_trials})"
+
+
+def _is_left(trial: FrozenTrial) -> bool:
+    """Whether the process that ran a trial is gone, as far as can be told from here."""
+    folder = trial.user_attrs.get(FOLDER)
+    if folder is None or not Path(folder).is_dir():  # on another machine, maybe
+        return False
+    return not owned(Path(folder)) and not owned(Path(folder) / str(trial.user_attrs.get(NUMBER)))

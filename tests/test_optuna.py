@@ -1,0 +1,375 @@
+"""`hydra/sweeper=optuna`: trials chosen one after the other, pruned, kept, and gone on with."""
+
+import json
+import math
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from conftest import Called
+from runner.compose import Composer
+from runner.errors import ConfigError
+from runner.sweep import grid
+from runner.sweep.fate import Fate
+from runner.sweep.optuna_search import STUDY, OptunaSearch, plan
+from runner.tracking.store import connect, local_uri
+from sweeping import Forked, fates, processes_below, results, start, sweep_folder, table, wait_for
+
+Runner = Callable[..., Called]
+
+BOWL = '''
+import math, time
+
+import torch
+from torch import nn
+
+
+class Bowl(nn.Module):
+    """Its squared error is known: (x - 0.3)^2 + (y - 0.7)^2, and a part that shrinks with the epochs."""
+
+    def __init__(self, input_shape, num_outputs, x=0.0, y=0.0, seconds=0.0):
+        super().__init__()
+        self.error = (x - 0.3) ** 2 + (y - 0.7) ** 2
+        self.seconds, self.steps = seconds, 0
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, inputs):
+        if self.training and inputs.device.type != "meta":
+            self.steps += 1
+            time.sleep(self.seconds * (1 + 4 * self.error))
+        value = math.sqrt(self.error + 1 / (1 + self.steps) ** 2)
+        return torch.full((len(inputs), 1), value, device=inputs.device) + 0 * self.weight
+'''
+
+YAML = """# python -m runner --config-dir my_conf model=bowl
+_target_: bowl.Bowl
+x: 0.0 # of the point
+y: 0.0 # of the point
+seconds: 0.0 # of a step
+"""
+
+SPACE = ("model.x=interval(0.0,1.0)", "model.y=interval(0.0,1.0)")
+TRAINED = (
+    "--config-dir", "my_conf", "model=bowl", "data=tensors", f"data.inputs={[[0.0]] * 8}", f"data.targets={[0.0] * 8}",
+    "data.val_fraction=0.5", "data.batch_size=4", "loss=mse", "scheduler=constant", "optimizer.lr=1e-9",
+)  # fmt: skip
+SEARCH = ("--multirun", "hydra/sweeper=optuna", *TRAINED)
+
+
+def write_bowl(folder: Path) -> None:
+    (folder / "bowl.py").write_text(BOWL)
+    (folder / "my_conf" / "model").mkdir(parents=True)
+    (folder / "my_conf" / "model" / "bowl.yaml").write_text(YAML)
+
+
+def study(folder: Path) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(folder / STUDY)))
+    return optuna.load_study(study_name=folder.name, storage=storage)
+
+
+def states(folder: Path) -> list[str]:
+    return [trial.state.name for trial in study(folder).trials]
+
+
+@pytest.fixture
+def made() -> Composer:
+    return Composer()
+
+
+def search(made: Composer, *arguments: str, n_trials: int = 20, seed: int = 0, **options: Any) -> OptunaSearch:
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    found = plan(made, arguments, {}, n_trials, sampler, options.pop("pruner", None), None, None).search
+    assert found is not None
+    return found
+
+
+class TestSpace:
+    @pytest.mark.parametrize(
+        ("argument", "distribution", "probes"),
+        [
+            ("optimizer.lr=tag(log,interval(1e-4,1e-1))", optuna.distributions.FloatDistribution(1e-4, 0.1, log=True),
+             ["0.0001", "0.1"]),
+            ("optimizer.lr=interval(0.1,0.5)", optuna.distributions.FloatDistribution(0.1, 0.5), ["0.1", "0.5"]),
+            ("data.batch_size=int(interval(8,64))", optuna.distributions.IntDistribution(8, 64), ["8", "64"]),
+            ("data.batch_size=range(16,65,16)", optuna.distributions.IntDistribution(16, 64, step=16),
+             ["16", "32", "48", "64"]),
+            ("data.batch_size=16,64,32", optuna.distributions.CategoricalDistribution(["16", "64", "32"]),
+             ["16", "64", "32"]),
+            ("model.hidden=choice([8],[16,8])", optuna.distributions.CategoricalDistribution(["[8]", "[16,8]"]),
+             ["[8]", "[16,8]"]),
+            ("model=choice(mlp,cnn)", optuna.distributions.CategoricalDistribution(["mlp", "cnn"]), ["mlp", "cnn"]),
+        ],
+    )  # fmt: skip
+    def test_axes(self, made: Composer, argument: str, distribution: Any, probes: list[str]) -> None:
+        found = search(made, argument)
+        (axis,) = found.axes.values()
+        assert axis.distribution == distribution
+        assert [job.overrides[-1].partition("=")[2] for job in found.probes(0)] == probes
+
+    def test_probes_have_every_value_once_and_both_ends(self, made: Composer) -> None:
+        jobs = search(made, "seed=1", "data.batch_size=16,32,64", "optimizer.lr=interval(0.1,0.5)").probes(7)
+        assert [job.number for job in jobs] == [7, 8, 9]
+        assert [tuple(job.point.values()) for job in jobs] == [("16", "0.1"), ("32", "0.5"), ("64", "0.5")]
+        assert all(job.overrides[0] == "seed=1" for job in jobs)
+
+    @pytest.mark.parametrize(
+        ("arguments", "options", "words"),
+        [
+            (("seed=1",), {}, "nothing to search"),
+            (("optimizer.lr=tag(log,interval(0,1))",), {}, "a logarithm needs numbers above 0"),
+            (("optimizer.lr=interval(1,0.1)",), {}, "from the lower to the higher"),
+            (("optimizer.lr=interval(0.1,1)",), {"n_trials": 0}, "n_trials=0: write a whole number at least 1"),
+            (("resume=a,b", "optimizer.lr=interval(0.1,1)"), {}, "a sweep has one resume"),
+        ],
+    )
+    def test_what_cannot_be_searched(
+        self, made: Composer, arguments: tuple[str, ...], options: dict[str, Any], words: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=re.escape(words)):
+            search(made, *arguments, **options)
+
+
+class TestStudy:
+    def value(self, point: dict[str, str]) -> float:
+        return (float(point["model.x"]) - 0.3) ** 2 + (float(point["model.y"]) - 0.7) ** 2
+
+    def best_of(self, found: OptunaSearch, folder: Path) -> float:
+        folder.mkdir()
+        found.open(folder, "val/loss", "min")
+        values = []
+        while (job := found.ask(len(values))) is not None:
+            values.append(self.value(job.point))
+            found.tell(job, Fate("FINISHED", "", 1.0), values[-1])
+        return min(values)
+
+    def test_it_finds_better_than_a_grid_of_the_same_size(self, made: Composer, tmp_path: Path) -> None:
+        """The same is done with whole sweeps by `scripts/soak tests/test_optuna.py`."""
+        axes = ("model.x=0.0,0.25,0.5,0.75,1.0", "model.y=0.0,0.25,0.5,0.75,1.0")
+        of_grid = min(self.value(job.point) for job in grid.plan(made, axes, {}).jobs)
+        wins = [
+            self.best_of(search(made, *SPACE, n_trials=25, seed=seed), tmp_path / str(seed)) < of_grid
+            for seed in range(10)
+        ]
+        assert sum(wins) >= 8
+
+    def test_a_study_is_topped_up_and_knows_what_was_told(self, made: Composer, tmp_path: Path) -> None:
+        first = search(made, *SPACE, n_trials=4)
+        first.open(tmp_path, "val/loss", "min")
+        jobs = [job for number in range(3) if (job := first.ask(number)) is not None]
+        first.tell(jobs[0], Fate("FINISHED", "", 1.0), 0.5)
+        first.tell(jobs[1], Fate("FAILED", "an error", 1.0), None)
+        again = search(made, *SPACE, n_trials=6)
+        again.open(tmp_path, "val/loss", "min", jobs=3)
+        assert again.left == 3
+        again.tell(jobs[2], Fate("FINISHED", "", 1.0), 0.25)  # which ran when the first was killed
+        assert states(tmp_path) == ["COMPLETE", "FAIL", "COMPLETE"]
+        assert study(tmp_path).best_value == 0.25
+        with pytest.raises(ConfigError, match="is to minimize its metric, and not to maximize val/loss"):
+            search(made, *SPACE).open(tmp_path, "val/loss", "max")
+
+    def test_a_trial_without_a_number_has_failed(self, made: Composer, tmp_path: Path) -> None:
+        found = search(made, *SPACE)
+        found.open(tmp_path, "val/loss", "min")
+        for number, fate in enumerate((Fate("FINISHED", "", 1.0), Fate("KILLED", "SIGKILL", 1.0))):
+            job = found.ask(number)
+            assert job is not None
+            found.tell(job, fate, None)
+        job = found.ask(2)
+        assert job is not None
+        found.tell(job, Fate("KILLED", "stopped by SIGINT", 1.0, wanted=True), 0.1)
+        assert states(tmp_path) == ["FAIL", "FAIL", "RUNNING"]  # the last one goes on with the sweep
+
+    def test_what_the_journal_says_prunes(self, made: Composer, tmp_path: Path) -> None:
+        found = search(made, *SPACE, pruner=optuna.pruners.ThresholdPruner(upper=1.0))
+        found.open(tmp_path, "val/loss", "min")
+        job = found.ask(0)
+        assert job is not None
+        (tmp_path / "0").mkdir()
+        file = tmp_path / "0" / "metrics.jsonl"
+        points = [("val/loss", 0.5, 1), ("train/loss", 7.0, 2), ("val/loss", math.nan, 2), ("val/loss", 1.5, 3)]
+        verdicts = []
+        for name, value, step in points:
+            with file.open("a") as journal:
+                journal.write(json.dumps({"name": name, "value": value, "step": step, "time": 1.0}) + "\n")
+            verdicts.append(found.watch(job))
+        assert verdicts == [None, None, None, "pruned after epoch 3"]
+        found.tell(job, Fate("FINISHED", "pruned after epoch 3", 1.0), 0.5)
+        assert states(tmp_path) == ["PRUNED"]
+        assert study(tmp_path).trials[0].intermediate_values == {1: 0.5, 3: 1.5}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("search")
+    write_bowl(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def printed(place: Path) -> str:
+    """Killed after 8 of 20 trials, and gone on with."""
+    sweep = start(
+        place, *SEARCH[1:], *SPACE, "model.seconds=0.03", "trainer.epochs=12", "sweep.jobs=2",
+        "tracking.log_model=false", start_new_session=True,
+    )  # fmt: skip
+    wait_for(lambda: len(list(place.glob("outputs/sweeps/*/*/job.json"))) >= 8)
+    sweep.send_signal(signal.SIGKILL)
+    sweep.communicate()
+    code, printed = Forked(place, "--multirun", f"sweep.resume={sweep_folder(place)}").wait(200)
+    assert code == 0, printed
+    return printed
+
+
+class TestAWholeSearch:
+    def test_the_study_has_twenty_trials_and_some_are_pruned(self, place: Path, printed: str) -> None:
+        folder = sweep_folder(place)
+        assert len(states(folder)) == 20
+        assert set(states(folder)) == {"COMPLETE", "PRUNED"}
+        assert states(folder).count("PRUNED") >= 2
+        pruned = [trial for trial in study(folder).trials if trial.state.name == "PRUNED"]
+        for trial in pruned:
+            number = trial.user_attrs["runner.job"]
+            told = re.fullmatch(r"pruned after epoch (\d+)", fates(folder)[number]["why"])
+            assert told and 2 <= int(told[1]) <= trial.last_step  # which has measured on until it heard of it
+            assert results(folder)[number]["epochs"] < 12
+
+    def test_the_best_trial_is_the_best_run_in_mlflow(self, place: Path, printed: str) -> None:
+        folder = sweep_folder(place)
+        best = study(folder).best_trial
+        number = best.user_attrs["runner.job"]
+        client = connect(local_uri(place / "outputs"))
+        experiment = client.get_experiment_by_name("runner").experiment_id
+        runs = client.search_runs([experiment], max_results=100)
+        (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+        children = {run.data.tags["runner.job"]: run for run in runs if run is not parent}
+        assert len(children) == 20
+        assert {run.info.status for run in runs} == {"FINISHED"}
+        assert parent.data.tags["runner.best_job"] == str(number)
+        run = children[str(number)]
+        assert parent.data.tags["runner.best_run_id"] == run.info.run_id
+        assert min(point.value for point in client.get_metric_history(run.info.run_id, "val/loss")) == best.value
+        tagged = {job for job, child in children.items() if "pruned" in child.data.tags}
+        assert tagged == {str(t.user_attrs["runner.job"]) for t in study(folder).trials if t.state.name == "PRUNED"}
+        assert f"best       job {number} (" in printed
+        assert f"outputs/sweeps/{folder.name}/{number}, run {run.info.run_id}" in printed
+        files = {file.path for file in client.list_artifacts(parent.info.run_id, "plots")}
+        assert {"plots/history.png", "plots/importances.png", "plots/sweep.png"} <= files
+
+    def test_a_free_slot_takes_the_next_trial_at_once(self, place: Path, printed: str) -> None:
+        """Whatever the other one is doing: the jobs take unequal times."""
+        log = (sweep_folder(place) / "run.log").read_text()
+        begun, ended = [], []
+        for number in fates(sweep_folder(place)):
+            folder = sweep_folder(place) / str(number)
+            ended.append((folder / "job.json").stat().st_mtime)
+            begun.append((folder / "environment.txt").stat().st_mtime)
+        assert log and len(begun) == 20
+        # In the second half, which nothing has interrupted: after each end there is a beginning within 2 s.
+        later = sorted(ended)[10:18]
+        for end in later:
+            assert any(0 <= start - end < 2 for start in begun), "the slot was free for longer"
+
+    def test_done_is_done(self, place: Path, printed: str) -> None:
+        code, again = Forked(place, "--multirun", f"sweep.resume={sweep_folder(place)}").wait()
+        assert code == 0
+        assert "20 of 20 jobs are finished already" in again
+        assert len(states(sweep_folder(place))) == 20
+
+    def test_more_trials(self, place: Path, printed: str) -> None:
+        code, again = Forked(
+            place, "--multirun", f"sweep.resume={sweep_folder(place)}", "hydra.sweeper.n_trials=22"
+        ).wait(120)
+        assert code == 0, again
+        assert len(states(sweep_folder(place))) == len(table(sweep_folder(place))["jobs"]) == 22
+        wait_for(lambda: not processes_below(place), 20)
+
+
+@pytest.mark.usefixtures("here")
+class TestKnobs:
+    @pytest.fixture(autouse=True)
+    def bowl(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_bowl(here)
+        monkeypatch.syspath_prepend(here)
+
+    def test_a_trial_that_fails_is_a_failed_row(self, runner: Runner, here: Path) -> None:
+        bad = (here / "bowl.py").read_text().replace("self.steps += 1", "self.steps += 1; assert self.error < 0.4")
+        (here / "bowl.py").write_text(bad)
+        called = runner(*SEARCH, *SPACE, "hydra.sweeper.n_trials=8", "trainer.epochs=2", "tracking=off")
+        assert called.code == 1
+        failed = states(sweep_folder(here)).count("FAIL")
+        assert 1 <= failed < 8
+        assert [row["status"] for row in table(sweep_folder(here))["jobs"]].count("FAILED") == failed
+
+    def test_a_database_keeps_the_study_over_several_sweeps(self, runner: Runner, here: Path) -> None:
+        stored = ("hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.study_name=bowl")
+        for folder, trials in (("first", 3), ("second", 5)):
+            called = runner(
+                *SEARCH, *SPACE, *stored, f"hydra.sweep.dir={folder}", f"hydra.sweeper.n_trials={trials}",
+                "trainer.epochs=1", "tracking=off",
+            )  # fmt: skip
+            assert called.code == 0, called.err
+        kept = optuna.load_study(study_name="bowl", storage="sqlite:///study.db")
+        assert len(kept.trials) == 5
+        assert len(table(here / "second")["jobs"]) == 2
+
+    def test_samplers_and_pruners_are_optuna_s_own(self, runner: Runner, here: Path) -> None:
+        called = runner(
+            *SEARCH, *SPACE, "hydra.sweeper.n_trials=3", "trainer.epochs=2", "tracking=off",
+            "hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=3", "hydra/sweeper/pruner=none",
+        )  # fmt: skip
+        assert called.code == 0, called.err
+        drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
+        first = drawn.ask({name: optuna.distributions.FloatDistribution(0, 1) for name in ("model.x", "model.y")})
+        assert study(sweep_folder(here)).trials[0].params == first.params
+
+    @pytest.mark.parametrize(
+        ("argument", "words"),
+        [
+            ("hydra.sweeper.sampler._target_=optuna.samplers.TPESample", "hydra.sweeper.sampler: "),
+            ("hydra.sweeper.sampler.seed=x", "hydra.sweeper.sampler: "),
+            ("hydra.sweeper.sampler.sed=1", "did you mean hydra.sweeper.sampler.seed?"),
+            ("hydra.sweeper.storage=nosuch://x", "hydra.sweeper.storage: the study cannot be opened"),
+        ],
+    )
+    def test_mistakes(self, runner: Runner, here: Path, argument: str, words: str) -> None:
+        called = runner(*SEARCH, *SPACE, argument, "tracking=off")
+        assert called.code == 2
+        assert words in called.err
+        assert "Traceback" not in called.err
+
+    def test_another_space_is_not_gone_on_with(self, runner: Runner, here: Path) -> None:
+        assert runner(*SEARCH, *SPACE, "hydra.sweeper.n_trials=1", "trainer.epochs=1", "tracking=off").code == 0
+        called = runner("-m", f"sweep.resume={sweep_folder(here)}", "model.x=interval(0.0,2.0)")
+        assert called.code == 2
+        assert "it searches" in called.err and "model.x=interval(0.0,2.0)" in called.err
+
+
+@pytest.mark.soak
+def test_whole_sweeps_find_better_than_a_grid(tmp_path: Path) -> None:
+    """By ten seeds, twenty-five trials each, without pruning."""
+    write_bowl(tmp_path)
+    common = (*TRAINED, "trainer.epochs=3", "tracking=off", "runner.quiet=true")
+    axes = ("model.x=0.0,0.25,0.5,0.75,1.0", "model.y=0.0,0.25,0.5,0.75,1.0")
+    assert Forked(tmp_path, "--multirun", *common, *axes, "hydra.sweep.dir=grid").wait(300)[0] == 0
+
+    def best(folder: str) -> float:
+        return min(row["val/loss"] for row in table(tmp_path / folder)["jobs"])
+
+    wins = 0
+    for seed in range(10):
+        folder = f"search{seed}"
+        code, printed = Forked(
+            tmp_path, *SEARCH, *common[len(TRAINED) :], *SPACE, f"hydra.sweep.dir={folder}",
+            "hydra.sweeper.n_trials=25", f"hydra.sweeper.sampler.seed={seed}", "hydra/sweeper/pruner=none",
+        ).wait(300)  # fmt: skip
+        assert code == 0, printed
+        wins += best(folder) < best("grid")
+        print(f"seed {seed}: {best(folder):.6f}, the grid {best('grid'):.6f}")
+    assert wins >= 8
