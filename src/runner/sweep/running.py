@@ -87,6 +87,7 @@ class Sweep:
             )
         self.search = ready.plan.search
         self.running: dict[int, Job] = {}
+        self.trained: set[int] = set()
         if self.search is not None:
             self.search.open(
                 folder, ready.metric, table.direction_of(ready.metric, ready.settings.direction), len(ready.plan.jobs)
@@ -183,6 +184,8 @@ class Sweep:
 
     def progress(self, job: Job, progress: Progress) -> None:
         """A job is so far."""
+        if progress.done >= progress.epochs:
+            self.trained.add(job.number)
         self.display.progress(job, progress)
 
     def ended(self, job: Job, fate: Fate) -> None:
@@ -201,9 +204,11 @@ class Sweep:
 
     def tick(self) -> None:
         """A moment has passed."""
-        for job in list(self.running.values()) if self.search is not None else ():
-            if self.search is not None and (why := self.search.watch(job)) is not None:
-                self.pool.prune(job.number, why)
+        if self.search is not None:
+            for job in list(self.running.values()):
+                why = self.search.watch(job)
+                if why is not None and job.number not in self.trained:  # of one that has, there is nothing to save
+                    self.pool.prune(job.number, why)
         self.display.tick()
 
     def _head(self) -> None:
