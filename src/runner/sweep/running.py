@@ -89,9 +89,12 @@ class Sweep:
         self.running: dict[int, Job] = {}
         self.trained: set[int] = set()
         if self.search is not None:
-            self.search.open(
-                folder, ready.metric, table.direction_of(ready.metric, ready.settings.direction), len(ready.plan.jobs)
-            )
+            direction = table.direction_of(ready.metric, ready.settings.direction)
+            self.search.open(folder, ready.metric, direction, len(ready.plan.jobs))
+            for job in ready.plan.jobs:
+                if ready.courses[job.number] is Course.SKIP:  # it may have ended when nobody was there to tell of it
+                    row = table.read_row(job, folder / str(job.number), ready.metric)
+                    self.search.tell(job, Fate(row.status, row.why, row.seconds or 0.0), row.value)
         to_do = len(self.left) + self._to_come
         self.display = Display(self.folder, to_do, len(ready.slots), ready.metric, bool(config.runner.quiet))
 
