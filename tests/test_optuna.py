@@ -321,6 +321,19 @@ class TestKnobs:
         assert len(kept.trials) == 5
         assert len(table(here / "second")["jobs"]) == 2
 
+    def test_a_trial_that_ended_while_the_sweep_was_gone_is_told(self, runner: Runner, here: Path) -> None:
+        assert runner(*SEARCH, *SPACE, "hydra.sweeper.n_trials=3", "trainer.epochs=1", "tracking=off").code == 0
+        folder = sweep_folder(here)
+        lines = (folder / STUDY).read_text().splitlines()
+        ends = [line for line in lines if json.loads(line)["op_code"] == 6 and json.loads(line)["trial_id"] == 2]
+        (folder / STUDY).write_text("\n".join(line for line in lines if line not in ends) + "\n")
+        (folder / "2" / "job.json").unlink()
+        assert states(folder) == ["COMPLETE", "COMPLETE", "RUNNING"]
+        called = runner("-m", f"sweep.resume={folder}")
+        assert called.code == 0
+        assert states(folder) == ["COMPLETE"] * 3
+        assert study(folder).trials[2].value == results(folder)[2]["val/loss"]
+
     def test_samplers_and_pruners_are_optuna_s_own(self, runner: Runner, here: Path) -> None:
         called = runner(
             *SEARCH, *SPACE, "hydra.sweeper.n_trials=3", "trainer.epochs=2", "tracking=off",

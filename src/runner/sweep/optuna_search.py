@@ -239,8 +239,10 @@ class OptunaSearch:
         path = self._folder / str(job.number) / journal.NAME
         points, self._offsets[job.number] = journal.read(path, self._offsets.get(job.number, 0))
         measured = [point for point in points if point.name == self._metric and math.isfinite(point.value)]
-        for point in measured:
-            trial.report(point.value, point.step)
+        with warnings.catch_warnings():  # of a resumed sweep, it has been told some of them before
+            warnings.simplefilter("ignore", UserWarning)
+            for point in measured:
+                trial.report(point.value, point.step)
         if measured and trial.should_prune():
             return f"pruned after epoch {measured[-1].step}"
         return None
