@@ -4,6 +4,7 @@ import json
 import math
 import re
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -359,11 +360,36 @@ class TestKnobs:
         assert words in called.err
         assert "Traceback" not in called.err
 
+    def test_without_optuna_it_says_what_to_install(
+        self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "optuna", None)
+        monkeypatch.delitem(sys.modules, "runner.sweep.optuna_search")
+        monkeypatch.delattr("runner.sweep.optuna_search")
+        called = runner(*SEARCH, *SPACE, "tracking=off")
+        assert called.code == 2
+        assert "hydra/sweeper=optuna needs the package optuna: pip install 'runner[optuna]'" in called.err
+
+    def test_a_dry_run_makes_nothing(self, runner: Runner, here: Path) -> None:
+        before = sorted(here.rglob("*"))
+        called = runner(*SEARCH, *SPACE, "hydra.sweeper.storage=sqlite:///study.db", "sweep.dry_run=true")
+        assert called.code == 0
+        assert "20 trials: model.x=interval(0.0,1.0)" in called.err
+        assert "each trial is chosen by those before it" in called.err
+        assert [path for path in sorted(here.rglob("*")) if "__pycache__" not in path.parts] == before
+
+    def test_where_the_study_is_kept_is_no_part_of_a_job(self, made: Composer) -> None:
+        found = search(made, *SPACE, "hydra.sweeper.storage=postgresql://ada:secret@db/studies")
+        assert not any("secret" in text for job in found.probes(0) for text in job.overrides)
+
     def test_another_space_is_not_gone_on_with(self, runner: Runner, here: Path) -> None:
         assert runner(*SEARCH, *SPACE, "hydra.sweeper.n_trials=1", "trainer.epochs=1", "tracking=off").code == 0
         called = runner("-m", f"sweep.resume={sweep_folder(here)}", "model.x=interval(0.0,2.0)")
         assert called.code == 2
         assert "it searches" in called.err and "model.x=interval(0.0,2.0)" in called.err
+        called = runner("-m", f"sweep.resume={sweep_folder(here)}", "sweep.extend=true")
+        assert called.code == 2
+        assert "by a higher hydra.sweeper.n_trials" in called.err
 
 
 @pytest.mark.soak

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import torch
 from measuring import Budget, Contestants, Figures, Group
 from processes import Run, peer, runner, whole
 from samples import mnist_root, photographs
@@ -33,15 +34,12 @@ def table(folder: Path, full: bool) -> list[Group]:
         folder: for what is made for the measurements.
         full: as the budgets are meant; otherwise as little as shows the order of magnitude.
     """
-    import torch
-
     images = 48_000 if full else 16_000
-    bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return [
         _mlp(folder, images, 10 if full else 4),
         _others(folder, images, 3),
         _cnn(folder, images),
-        _cnn_amp(folder, images, bfloat16),
+        _cnn_amp(folder, images),
         _tiny(10_000 if full else 2_000),
         _start(folder / "started"),
         _sweep(folder / "swept", (16, 32, 64, 128) if full else (32,)),
@@ -135,7 +133,11 @@ def _cnn(folder: Path, samples: int) -> Group:
     )  # fmt: skip
 
 
-def _cnn_amp(folder: Path, samples: int, bfloat16: bool) -> Group:
+def _cnn_amp(folder: Path, samples: int) -> Group:
+    from runner.precision import Precision
+
+    slow = Precision("amp", torch.device("cpu")).slow_here()
+
     def prepare() -> Contestants:
         loop = {"root": mnist_root(folder), "model": "cnn", "samples": samples}
         return {
@@ -147,7 +149,7 @@ def _cnn_amp(folder: Path, samples: int, bfloat16: bool) -> Group:
         prepare,
         [Budget("cnn_amp", "CNN epoch, precision=amp", "the notebooks' loop", 1 / 3.3,
                 "runner.seconds", ["notebook.seconds"])],
-        unavailable=None if bfloat16 else "this CPU has no bfloat16 instructions",
+        unavailable=slow and slow.partition(":")[0],
     )  # fmt: skip
 
 

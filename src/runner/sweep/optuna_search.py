@@ -5,7 +5,6 @@ once. The study is kept in a journal file in the sweep's folder, or in a databas
 sweep is gone on with.
 """
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +24,7 @@ from runner.compose import Composer
 from runner.errors import ConfigError, first_line
 from runner.sweep.fate import Fate
 from runner.sweep.plan import Job, Plan, make_jobs, named, split
-from runner.sweep.random_search import DIGITS, interval_of
+from runner.sweep.random_search import DIGITS, interval_of, not_whole
 from runner.tracking import journal
 from runner.tracking.folder import owned
 
@@ -74,9 +73,7 @@ def plan(
     Raises:
         ConfigError: there is nothing to search, an axis cannot be searched, or Optuna takes something else.
     """
-    problems = []
-    if not isinstance(n_trials, int) or isinstance(n_trials, bool) or n_trials < 1:
-        problems.append(f"hydra.sweeper.n_trials={n_trials}: write a whole number at least 1")
+    problems = not_whole("n_trials", n_trials, 1)
     fixed, overrides = split(made, arguments, params)
     if not overrides:
         problems.append("hydra/sweeper=optuna has nothing to search: write optimizer.lr=tag(log,interval(1e-4,1e-1))")
@@ -132,7 +129,7 @@ class OptunaSearch:
     n_trials: int
     sampler: Any
     pruner: Any
-    storage: str | None
+    storage: str | None = field(repr=False)
     study_name: str | None
     _folder: Path = field(default_factory=Path)
     _metric: str = ""
@@ -283,10 +280,6 @@ class OptunaSearch:
     def _history(self) -> Iterable[tuple[int, float | None, str]]:
         for trial in self._study.get_trials(deepcopy=False):
             yield trial.number, trial.value, trial.state.name.lower()
-
-    def __repr__(self) -> str:
-        """What is searched; without the address of a database, which may hold a password."""
-        return f"OptunaSearch({json.dumps(list(self.axes))}, n_trials={self.n_trials})"
 
 
 def _is_left(trial: FrozenTrial) -> bool:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "sweep.json"
 
-OF_THE_SWEEP = ("sweep.", "runner.", "tracking.uri", "hydra.sweep.dir")
+OF_THE_SWEEP = ("sweep.", "runner.", "tracking.uri", "hydra.sweep.dir", "hydra.sweeper.storage")
 """Keys, and beginnings of keys, that are about how a sweep runs, and not about what its jobs are."""
 
 OF_ONE_START = ("sweep.resume", "sweep.extend", "sweep.dry_run", "hydra.sweep.dir")

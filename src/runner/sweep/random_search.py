@@ -31,11 +31,7 @@ def plan(made: Composer, arguments: Sequence[str], params: Mapping[str, str], n_
     Raises:
         ConfigError: there is no axis, or an interval that has no logarithm.
     """
-    problems = [
-        f"hydra.sweeper.{key}={value}: write a whole number at least {least}"
-        for key, value, least in (("n_trials", n_trials, 1), ("seed", seed, 0))
-        if not isinstance(value, int) or isinstance(value, bool) or value < least
-    ]
+    problems = [*not_whole("n_trials", n_trials, 1), *not_whole("seed", seed, 0)]
     fixed, axes = split(made, arguments, params)
     if not axes:
         problems.append("hydra/sweeper=random has nothing to draw: write optimizer.lr=interval(0.001,0.1), or a,b,c")
@@ -57,6 +53,13 @@ def plan(made: Composer, arguments: Sequence[str], params: Mapping[str, str], n_
     jobs = make_jobs(fixed, list(draws), points)
     fewer = f"{len(jobs)} of {n_trials} trials: there are no more combinations" if len(jobs) < n_trials else ""
     return Plan({key.lstrip("+"): override.get_value_string() for key, override in axes.items()}, jobs, fewer)
+
+
+def not_whole(key: str, value: object, least: int) -> list[str]:
+    """What to write instead, if a setting of the sweeper's is no whole number, or too small a one."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        return []
+    return [f"hydra.sweeper.{key}={value}: write a whole number at least {least}"]
 
 
 @dataclass(frozen=True)

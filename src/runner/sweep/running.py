@@ -157,9 +157,6 @@ class Sweep:
     def prepare(self, job: Job, slot: Slot) -> Task:
         """Make a job's folder ready, and say what its process is to do."""
         folder, course = self.folder / str(job.number), self.ready.courses[job.number]
-        if job.number not in self.ready.configs:
-            folder.mkdir(exist_ok=True)  # where its fate is kept if it cannot be built
-            self.ready.configs[job.number] = self.ready.check(job)
         if course is Course.AGAIN:
             moved = saved.put_aside(folder)
             if self.record is not None:
@@ -168,6 +165,8 @@ class Sweep:
         (folder / fates.NAME).unlink(missing_ok=True)
         if self.record is not None:
             self.record.announce(job, folder)
+        if job.number not in self.ready.configs:
+            self.ready.configs[job.number] = self.ready.check(job)
         config = self.ready.configs[job.number]
         return Task(
             job.number,

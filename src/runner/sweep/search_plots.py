@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from runner.plots.drawing import new_figure, write
 
 
@@ -52,7 +54,7 @@ def draw_importances(importances: Mapping[str, float], metric: str, folder: Path
     return _write(figure, folder / "plots" / "importances.png")
 
 
-def _write(figure: object, file: Path) -> Path:
+def _write(figure: Figure, file: Path) -> Path:
     file.parent.mkdir(exist_ok=True)
-    write(figure, file)  # type: ignore[arg-type]
+    write(figure, file)
     return file

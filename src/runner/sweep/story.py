@@ -84,6 +84,8 @@ def sweep(
             for line in listed(ready):
                 log.info(line)
             return 0
+        if plan.search is not None:
+            plan.search.check()
         folder = before or folders.make_run_folder(wanted, exact_folder, folders.SWEEP)
         if before is None:
             closing.enter_context(claim(folder))
@@ -98,15 +100,16 @@ def resumed(made: Composer, folder: Path, arguments: Sequence[str], planned: Pla
         ConfigError: other jobs were asked for; the difference is named.
     """
     kept, begun_with, _ = plans.load(folder)
-    searched = planned(made, arguments)
-    if searched.search is not None:
-        if searched.axes == kept.axes:
-            return replace(kept, search=searched.search)
-        was, now = (" ".join(f"{key}={values}" for key, values in plan.axes.items()) for plan in (kept, searched))
+    wanted = planned(made, arguments)
+    if wanted.search is not None:
+        if extend:
+            raise ConfigError("sweep.extend=true: a search gets more trials by a higher hydra.sweeper.n_trials")
+        if wanted.axes == kept.axes:
+            return replace(kept, search=wanted.search)
+        was, now = (" ".join(f"{key}={values}" for key, values in plan.axes.items()) for plan in (kept, wanted))
         raise ConfigError(f"sweep.resume={short(folder)}: it searches {was}, and not {now}: leave that out")
     if all(text in begun_with or plans.is_of_the_sweep(text) for text in arguments):
         return kept
-    wanted = planned(made, arguments)
     new, missing = plans.difference(made, kept, wanted)
     if not new and not missing:
         return kept
@@ -134,11 +137,8 @@ def check(
     """
     of_the_sweep = [text for text in arguments if plans.is_of_the_sweep(text)]
     left = [job for job in plan.jobs if courses[job.number] is not Course.SKIP]
-    if plan.search is not None:
-        plan.search.check()
-        checked = [*left, *plan.search.probes(len(plan.jobs))]
-    else:
-        checked = left or plan.jobs[:1]  # of a sweep that has finished, what tells by which metric
+    probes = plan.search.probes(len(plan.jobs)) if plan.search is not None else []
+    checked = [*left, *probes] or plan.jobs[:1]  # of a sweep that has finished, what tells by which metric
     if problems:  # it will not start: enough to see the other mistakes, each composed for seconds otherwise
         checked = preflight.one_by_one(checked)
     configs, found = preflight.compose(made, checked, of_the_sweep)
@@ -225,4 +225,6 @@ def listed(ready: Ready) -> list[str]:
         *([["to do", *(ready.courses[job.number].value for job in jobs)]] if resumed else []),
     ]
     count = len(ready.slots)
+    if not jobs:
+        return [f"each trial is chosen by those before it, {count} at a time; sweep.dry_run=true starts none"]
     return [*align(columns), f"all can run, {count} at a time; sweep.dry_run=true starts none"]
