@@ -31,6 +31,18 @@ class Called:
         return [line for line in self.err.splitlines() if line.startswith("error:")]
 
 
+LEFT_OUT = "not soak and not cluster"
+"""What the options in pyproject.toml choose."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what the default suite leaves out."""
+    if config.option.markexpr == LEFT_OUT:
+        terminalreporter.write_line(
+            "left out: scripts/soak runs the long forms, scripts/test -m cluster those on a Ray and a Slurm"
+        )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files, and leave the order within them."""
     rank = {f"test_{name}.py": place for place, name in enumerate(LONGEST_FIRST)}

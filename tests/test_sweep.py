@@ -26,7 +26,7 @@ from delivered import copy_store
 from runner import sync
 from runner.cli import command
 from runner.cores import cores
-from runner.sweep import story, warm
+from runner.sweep import local, warm
 from runner.tracking.deliver import Delivery
 from runner.tracking.folder import claim
 from runner.tracking.journal import Journal
@@ -465,7 +465,7 @@ class TestKnobs:
     def test_no_two_jobs_at_once_on_one_device(
         self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(story, "gpus_for", lambda built, configs: ["0", "1", "GPU-2", "3"])
+        monkeypatch.setattr(local, "gpus_for", lambda built, configs: ["0", "1", "GPU-2", "3"])
         assert runner("-m", *FATED, "seed=range(0,9)", "model.seconds=0.05").code == 0
         ended = fates(sweep_folder(here))
         spans: dict[str, list[tuple[float, float]]] = {}
@@ -483,7 +483,7 @@ class TestKnobs:
         assert called.code == 2 and "sweep.jobs_per_gpu=2" in called.err
 
     def test_several_jobs_on_a_gpu(self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(story, "gpus_for", lambda built, configs: ["7"])
+        monkeypatch.setattr(local, "gpus_for", lambda built, configs: ["7"])
         called = runner("-m", *FATED, "seed=1,2,3", "sweep.jobs_per_gpu=2", "model.seconds=0.1")
         assert called.code == 0 and "2 jobs at a time" in called.err
         assert {job["gpu"] for job in self.told(here)} == {"7"}

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from runner.errors import ConfigError
-from runner.sweep import slots, story, table
+from runner.sweep import local, slots, table
 from runner.sweep.fate import Fate, fate_of, judge, last_lines
 from runner.sweep.plan import Job
 from runner.sweep.preflight import Built
@@ -155,13 +155,13 @@ class TestSlots:
 
         on_cpu, on_gpu = (Built(device, [], "val/loss") for device in ("cpu", "cuda"))
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-a")
-        assert story.gpus_for({0: on_cpu}, {0: config(0)}) == []
-        assert story.gpus_for({0: on_cpu, 1: on_gpu}, {0: config(0), 1: config(0)}) == ["2", "GPU-a"]
+        assert local.gpus_for({0: on_cpu}, {0: config(0)}) == []
+        assert local.gpus_for({0: on_cpu, 1: on_gpu}, {0: config(0), 1: config(0)}) == ["2", "GPU-a"]
         with pytest.raises(ConfigError, match=r"device\.index=1: each job of a sweep gets a GPU of its own"):
-            story.gpus_for({0: on_gpu}, {0: config(1)})
+            local.gpus_for({0: on_gpu}, {0: config(1)})
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-        monkeypatch.setattr(story.warm, "call", lambda function: {"runner.sweep.building:gpus": 3}[function])
-        assert story.visible_gpus() == ["0", "1", "2"]
+        monkeypatch.setattr(local.warm, "call", lambda function: {"runner.sweep.building:gpus": 3}[function])
+        assert local.visible_gpus() == ["0", "1", "2"]
 
     def test_a_gpu_a_slot(self) -> None:
         made = make_slots("auto", 100, ["0", "GPU-a"], 2)

@@ -38,8 +38,8 @@ def table(folder: Path, full: bool) -> list[Group]:
     return [
         _mlp(folder, images, 10 if full else 4),
         _others(folder, images, 3),
-        _cnn(folder, images),
-        _cnn_amp(folder, images),
+        _cnn(folder, images // 2),
+        _cnn_amp(folder, images // 2),
         _tiny(10_000 if full else 2_000),
         _start(folder / "started"),
         _sweep(folder / "swept", (16, 32, 64, 128) if full else (32,)),

@@ -1,6 +1,7 @@
 """What Hydra looks for by `hydra/sweeper` and `hydra/launcher`: shells that import nothing until they are used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
@@ -9,12 +10,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
     from runner.compose import Composer
+    from runner.sweep.engine import Engine
     from runner.sweep.plan import Plan
 
 
@@ -35,10 +37,11 @@ class GridSweeper(Sweeper):
             ConfigError: the launcher is not.
         """
         self.hydra_context, self.config = hydra_context, config
-        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
-        if not isinstance(self.launcher, LocalLauncher):
+        launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+        if not isinstance(launcher, EngineLauncher):
             chosen = config.hydra.runtime.choices["hydra/launcher"]
-            raise ConfigError(f"hydra/launcher={chosen} knows nothing of runner's jobs: choose local")
+            raise ConfigError(f"hydra/launcher={chosen} knows nothing of runner's jobs: choose local, ray or slurm")
+        self.make_engine = launcher.engine
 
     def sweep(self, arguments: list[str]) -> int:
         """Run all jobs.
@@ -50,8 +53,8 @@ class GridSweeper(Sweeper):
         from runner.sweep.story import sweep
 
         assert isinstance(self.hydra_context, Context) and self.config is not None  # cli.py gives no other
-        context = self.hydra_context
-        return sweep(context.composer, self.config, arguments, self.plan, context.problems)
+        context, engine = self.hydra_context, self.make_engine()
+        return sweep(context.composer, self.config, arguments, self.plan, engine, context.problems)
 
     def plan(self, made: "Composer", arguments: Sequence[str]) -> "Plan":
         """The points of the sweep."""
@@ -111,12 +114,8 @@ class OptunaSweeper(GridSweeper):
         Raises:
             ConfigError: Optuna is not there, or does not take what is written.
         """
-        try:
+        with needing("hydra/sweeper=optuna", "optuna"):
             from runner.sweep import optuna_search
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"hydra/sweeper=optuna needs the package {error.name}: pip install 'runner[optuna]'"
-            ) from error
         sampler, pruner = (self._make(name) for name in ("sampler", "pruner"))
         return optuna_search.plan(
             made, arguments, self.params, self.n_trials, sampler, pruner, self.storage, self.study_name
@@ -139,11 +138,19 @@ class OptunaSweeper(GridSweeper):
             raise ConfigError(f"hydra.sweeper.{name}: {reason}") from error
 
 
-class LocalLauncher(Launcher):
-    """One process a job on this machine: says to our sweepers that sweep/pool.py is to run the jobs."""
+class EngineLauncher(Launcher):
+    """Says to our sweepers what is to run the jobs."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """There is nothing to set up."""
+
+    def engine(self) -> "Engine":
+        """What runs them.
+
+        Raises:
+            ConfigError: a package is missing.
+        """
+        raise NotImplementedError
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What Hydra has sweepers call; ours do not, and cli.py refuses others.
@@ -151,4 +158,76 @@ class LocalLauncher(Launcher):
         Raises:
             ConfigError: always: without our sweepers there would be no check, no record and no table.
         """
-        raise ConfigError("hydra/launcher=local runs the jobs of runner's own sweepers: write hydra/sweeper=grid")
+        raise ConfigError("runner's launchers run the jobs of runner's own sweepers: write hydra/sweeper=grid")
+
+
+class LocalLauncher(EngineLauncher):
+    """One process a job on this machine."""
+
+    def engine(self) -> "Engine":
+        """What runs them."""
+        from runner.sweep.local import Local
+
+        return Local()
+
+
+class RayLauncher(EngineLauncher):
+    """Tasks of Ray's, on this machine or a cluster.
+
+    Args:
+        ray: `init` are the arguments of `ray.init`, `remote` those of `ray.remote` for each job; None leaves one out.
+    """
+
+    def __init__(self, ray: Mapping[str, Mapping[str, Any]]) -> None:
+        self.settings = plain(ray)
+
+    def engine(self) -> "Engine":
+        """What runs them.
+
+        Raises:
+            ConfigError: Ray is not installed.
+        """
+        with needing("hydra/launcher=ray", "ray"):
+            from runner.sweep.on_ray import Ray
+        return Ray(**self.settings)
+
+
+class SlurmLauncher(EngineLauncher):
+    """Jobs of Slurm's.
+
+    Args:
+        settings: of submitit's; None leaves one out.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = plain(settings)
+
+    def engine(self) -> "Engine":
+        """What runs them.
+
+        Raises:
+            ConfigError: submitit is not installed.
+        """
+        with needing("hydra/launcher=slurm", "slurm"):
+            from runner.sweep.on_slurm import Slurm
+        return Slurm(self.settings)
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without anything of omegaconf's in them."""
+    made = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
+    assert isinstance(made, dict)
+    return {str(key): value for key, value in made.items()}
+
+
+@contextmanager
+def needing(choice: str, extra: str) -> Iterator[None]:
+    """Import what comes with an extra.
+
+    Raises:
+        ConfigError: it is not there; with how to install it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{choice} needs the package {error.name}: pip install 'runner[{extra}]'") from error

@@ -19,13 +19,14 @@ else are built once."""
 
 
 def build_all(
-    configs: Mapping[int, bytes], problems: Mapping[int, list[str]]
+    configs: Mapping[int, bytes], problems: Mapping[int, list[str]], elsewhere: bool = False
 ) -> tuple[dict[int, Built], dict[int, list[str]]]:
     """Build every job.
 
     Args:
         configs: pickled, by the number of the job.
         problems: what composing has found.
+        elsewhere: they will compute on other machines: here they are built on the CPU.
 
     Returns:
         What is known of each job, and its problems, both by number.
@@ -36,6 +37,8 @@ def build_all(
     for number, pickled in configs.items():
         cfg = pickle.loads(pickled)
         refer_to(cfg)
+        if elsewhere:
+            _on_cpu(cfg)
         config = build.plain(without_hydra(cfg))
         kind = json.dumps([_structure(config), found[number]], sort_keys=True, default=str)
         if build.check(config):  # wrong in what may differ within a kind too
@@ -48,6 +51,13 @@ def build_all(
         if made is not None:
             built[number] = made
     return built, found
+
+
+def _on_cpu(cfg: Any) -> None:
+    """Choose what can be built on any machine."""
+    if cfg.device.name != "cpu":
+        cfg.device.name = "cpu"
+        cfg.precision.name = "fp32" if cfg.precision.name == "tf32" else cfg.precision.name
 
 
 def gpus() -> int:

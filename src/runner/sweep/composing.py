@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner.compose import Composer
 from runner.refusal import REFUSED, unset
+from runner.tracking.uri import strip_credentials
 
 
 @dataclass
@@ -42,6 +43,20 @@ def as_job(cfg: DictConfig, number: int, folder: Path) -> None:
         cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
         cfg.hydra.sweep.dir = str(folder)
     refer_to(cfg)
+
+
+def without_credentials(cfg: DictConfig) -> DictConfig:
+    """A job's config without those of the tracking store's address, wherever that stands in it."""
+    uri = cfg.tracking.uri
+    if uri is None or strip_credentials(uri) == uri:
+        return cfg
+    told = copy.deepcopy(cfg)
+    with read_write(told), read_write(told.hydra):
+        told.tracking.uri = strip_credentials(uri)
+        for name, value in told.hydra.overrides.items():
+            told.hydra.overrides[name] = [text.replace(uri, strip_credentials(uri)) for text in value]
+        told.hydra.job.override_dirname = told.hydra.job.override_dirname.replace(uri, strip_credentials(uri))
+    return told
 
 
 def numbered(number: int) -> str:

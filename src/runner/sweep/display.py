@@ -19,6 +19,9 @@ from runner.sweep.task import Progress
 log = logging.getLogger("runner")
 
 REFRESH_SECONDS = 0.2
+MOST_LINES = 12
+"""Jobs that have a line of their own on a terminal; a cluster runs hundreds."""
+
 PLAIN_SECONDS = 60.0
 """Without a terminal, what runs is told so often."""
 
@@ -82,7 +85,7 @@ class Display:
 
     def ended(self, job: Job, fate: Fate) -> None:
         """A job is over: a line, and of one that has not finished the end of its log."""
-        del self._lines[job.number]
+        self._lines.pop(job.number, None)
         self._done += 1
         self._seconds.append(fate.seconds)
         folder = self._folder / str(job.number)
@@ -99,7 +102,8 @@ class Display:
             return
         for line in last_lines(folder):
             log.warning("      | %s", line)
-        log.warning("      log: %s", short(folder / "run.log"))
+        if (folder / "run.log").exists():
+            log.warning("      log: %s", short(folder / "run.log"))
 
     def tick(self) -> None:
         """A moment has passed: refresh, if it is time to."""
@@ -113,6 +117,7 @@ class Display:
         if now < self._next:
             return
         self._next = now + REFRESH_SECONDS
+        lines = min(self._slots, MOST_LINES)
         if not self._bars:
             plain = "{desc}"
             whole = "{desc} {percentage:3.0f}% {bar}"
@@ -120,19 +125,20 @@ class Display:
                 tqdm(
                     total=self._jobs,
                     position=position,
-                    bar_format=whole if position == self._slots else plain,
+                    bar_format=whole if position == lines else plain,
                     leave=False,
                     dynamic_ncols=True,
                     file=sys.stderr,
                 )
-                for position in range(self._slots + 1)
+                for position in range(lines + 1)
             ]
-        by_slot = {line.slot.number: line for line in self._lines.values()}
+        begun = list(self._lines.values())
+        placed = {line.slot.number: line for line in begun} if self._slots == lines else dict(enumerate(begun))
         for position, bar in enumerate(self._bars[:-1]):
-            line = by_slot.get(position)
+            line = placed.get(position)
             bar.set_description_str(f"  job {line.words(self._metric)}" if line else "  -")
         whole_bar = self._bars[-1]
-        whole_bar.n = min(self._done + sum(self._share(line) for line in by_slot.values()), self._jobs)
+        whole_bar.n = min(self._done + sum(map(self._share, begun)), self._jobs)
         whole_bar.set_description_str(f"{self._done}/{self._jobs} jobs{self._left()}")
 
     @staticmethod

@@ -53,7 +53,7 @@ def judge(folder: Path, exit_code: int | None, ended_by: str, seconds: float) ->
 
     Args:
         folder: the job's.
-        exit_code: of the process; None if that is not known.
+        exit_code: of the process; None if it was lost with whoever watched it.
         ended_by: the same in words.
         seconds: that it took.
     """
@@ -61,6 +61,8 @@ def judge(folder: Path, exit_code: int | None, ended_by: str, seconds: float) ->
     status = result.get("status")
     if status == "FINISHED":  # written last of all, and taken away when a run begins
         return Fate("FINISHED", "", seconds)
+    if exit_code is None and status != "FAILED":
+        return Fate("KILLED", ended_by, seconds)
     if exit_code is not None and exit_code < 0:
         memory = ", sent by someone, or by the system for want of memory" if ended_by == "SIGKILL" else ""
         return Fate("KILLED", ended_by + memory, seconds)

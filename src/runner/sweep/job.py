@@ -38,17 +38,18 @@ _SECONDS_BETWEEN_LOOKS = 0.02
 _SECONDS_FOR_RUN_ID = 1.0
 
 
-def main(task: Task, reports: Connection) -> None:
+def main(task: Task, reports: Connection | None, parent: int | None = None) -> None:
     """Run the job; the process ends with the exit code of a single run.
 
     Args:
         task: what to do.
-        reports: where its progress goes.
+        reports: where its progress goes, besides the journal.
+        parent: a pipe whose other end is the parent's; None is what multiprocessing has for that.
     """
     os.setsid()  # Ctrl-C in the terminal is for the sweep, which tells its jobs itself
     warm.enter(task.where, task.environment)
     _into(task.folder / "run.log")
-    threading.Thread(target=_watch_parent, daemon=True).start()
+    threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
     log.handlers.clear()
     log.setLevel(logging.DEBUG)
     log.propagate = False
@@ -64,7 +65,7 @@ def main(task: Task, reports: Connection) -> None:
     sys.exit(code)
 
 
-def _run(task: Task, reports: Connection) -> int:
+def _run(task: Task, reports: Connection | None) -> int:
     resumed, checkpoint = None, None
     with claim(task.folder):
         if task.config is None:
@@ -100,11 +101,13 @@ def _into(path: Path) -> None:
     os.close(file)
 
 
-def _watch_parent() -> None:
+def _watch_parent(pipe: int | None) -> None:
     """When the parent is gone: end as a scheduler's signal would have it, and if that takes too long, at once."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
+    if pipe is None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        pipe = parent.sentinel
+    connection.wait([pipe])
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(ORPHAN_SECONDS)
     os.killpg(0, signal.SIGKILL)  # with whatever it has started
@@ -115,10 +118,10 @@ class Reporting(Bar):
 
     Args:
         x: what is trained.
-        reports: where the progress goes; nobody waits for it to be read.
+        reports: where the progress goes, if anywhere; nobody waits for it to be read.
     """
 
-    def __init__(self, x: Experiment, reports: Connection) -> None:
+    def __init__(self, x: Experiment, reports: Connection | None) -> None:
         super().__init__(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, quiet=True)
         self._reports = reports
 
@@ -137,8 +140,7 @@ class Reporting(Bar):
         self._tell(1.0, metrics)
 
     def _tell(self, share: float, metrics: dict[str, float]) -> None:
-        _, writable, _ = select.select([], [self._reports], [], 0)
-        if writable:
+        if self._reports is not None and select.select([], [self._reports], [], 0)[1]:
             try:
                 self._reports.send(Progress(self._epoch - 1 + share, self._epochs, metrics))
             except OSError:  # the sweep is gone, as the thread that watches it sees too

@@ -71,13 +71,16 @@ def one_by_one(jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if len(job.point.items() - first) <= 1]
 
 
-def check(jobs: Sequence[Job], configs: Mapping[int, DictConfig], problems: dict[int, list[str]]) -> dict[int, Built]:
+def check(
+    jobs: Sequence[Job], configs: Mapping[int, DictConfig], problems: dict[int, list[str]], elsewhere: bool = False
+) -> dict[int, Built]:
     """Build what every job needs, in a process beside this one.
 
     Args:
         jobs: those to run.
         configs: by the number of the job.
         problems: what is known already.
+        elsewhere: they will compute on other machines, whose devices are not asked for here.
 
     Returns:
         What is known of the jobs, by number.
@@ -86,7 +89,7 @@ def check(jobs: Sequence[Job], configs: Mapping[int, DictConfig], problems: dict
         ConfigError: with the problems of all jobs, each with the jobs and the overrides that have it.
     """
     pickled = {number: pickle.dumps(cfg) for number, cfg in configs.items()}
-    built, found = warm.call("runner.sweep.building:build_all", pickled, problems)
+    built, found = warm.call("runner.sweep.building:build_all", pickled, problems, elsewhere)
     if any(found.values()):
         raise ConfigError(*explain(jobs, found))
     return dict(built)

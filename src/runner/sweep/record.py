@@ -112,6 +112,10 @@ class Record:
                 mark_killed(folder)
             self._delivery.deliver(folder)
 
+    def follow(self, folder: Path) -> None:
+        """Have what a job measures delivered that goes on without having been asked to."""
+        self._delivery.deliver(folder)
+
     def put_aside(self, folder: Path) -> None:
         """Tell MLflow that a failed attempt is no job of the sweep's any more."""
         if has_manifest(folder):

@@ -1,7 +1,6 @@
 """A sweep on its way: its jobs are run, and whatever becomes of them, the table comes."""
 
 import logging
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,9 @@ from runner.settings import SweepSettings
 from runner.stopping import Stop
 from runner.sweep import fate as fates
 from runner.sweep import saved, table
+from runner.sweep.composing import without_credentials
 from runner.sweep.display import Display
+from runner.sweep.engine import Engine
 from runner.sweep.fate import Fate
 from runner.sweep.plan import Job, Plan
 from runner.sweep.pool import Pool
@@ -51,6 +52,7 @@ class Ready:
         check: composes and builds a job that has come later.
         keep: keeps the plan in the sweep's folder, with the jobs that have come later.
         options: where the configs are: `config_path` and `config_dir`.
+        engine: runs the jobs.
     """
 
     plan: Plan
@@ -61,6 +63,7 @@ class Ready:
     courses: dict[int, Course]
     configs: dict[int, DictConfig]
     options: Mapping[str, Any]
+    engine: Engine
     check: Callable[[Job], DictConfig]
     keep: Callable[[Path], None]
 
@@ -134,7 +137,9 @@ class Sweep:
     def _pool(self) -> Pool:
         settings = self.ready.settings
         stop_on_failure = settings.on_failure == "stop"
-        return Pool(self.ready.slots, self.prepare, self, self.stop, settings.job_timeout, stop_on_failure)
+        return Pool(
+            self.ready.engine, self.ready.slots, self.prepare, self, self.stop, settings.job_timeout, stop_on_failure
+        )
 
     def _close(self, seconds: float) -> int:
         """Tell what came of the jobs, to the person and to MLflow; the exit code."""
@@ -157,6 +162,10 @@ class Sweep:
     def prepare(self, job: Job, slot: Slot) -> Task:
         """Make a job's folder ready, and say what its process is to do."""
         folder, course = self.folder / str(job.number), self.ready.courses[job.number]
+        if course is Course.UNDER_WAY:
+            if self.record is not None:
+                self.record.follow(folder)
+            return self._task(job, slot, folder)
         if course is Course.AGAIN:
             moved = saved.put_aside(folder)
             if self.record is not None:
@@ -167,16 +176,22 @@ class Sweep:
             self.record.announce(job, folder)
         if job.number not in self.ready.configs:
             self.ready.configs[job.number] = self.ready.check(job)
-        config = self.ready.configs[job.number]
+        return self._task(job, slot, folder)
+
+    def _task(self, job: Job, slot: Slot, folder: Path) -> Task:
+        config, engine = self.ready.configs[job.number], self.ready.engine
+        if engine.elsewhere:  # tasks lie in files there, and this process alone talks to MLflow
+            config = without_credentials(config)
         return Task(
             job.number,
             folder,
-            None if course is Course.GO_ON else pickle.dumps(config),
+            None if self.ready.courses[job.number] is Course.GO_ON else pickle.dumps(config),
             where=str(Path.cwd()),
-            environment=dict(os.environ) | slot.environment(),
+            environment=engine.environment(slot),
             uri=config.tracking.uri,
             config_path=self.ready.options["config_path"],
             config_dir=self.ready.options["config_dir"],
+            epochs=config.trainer.epochs,
         )
 
     def started(self, job: Job, slot: Slot) -> None:
@@ -199,7 +214,7 @@ class Sweep:
                 self.record.job_ended(folder, fate)
         except (ConfigError, OSError) as error:  # somebody has the folder, or the disk is full: the others go on
             log.warning("job %d: its end is not recorded: %s", job.number, first_line(error))
-        del self.running[job.number]
+        self.running.pop(job.number, None)
         if self.search is not None:
             self.search.tell(job, fate, table.read_row(job, folder, self.ready.metric).value)
         self.display.ended(job, fate)
@@ -214,11 +229,8 @@ class Sweep:
         self.display.tick()
 
     def _head(self) -> None:
-        count, threads = len(self.ready.slots), self.ready.slots[0].threads
-        gpu = ", each on a GPU of its own" if self.ready.slots[0].gpu is not None else ""
-        each = f"{threads} thread{'s' * (threads > 1)} each"
         if self.left or self.search is not None:
-            log.info("slots      %d job%s at a time, %s%s", count, "s" * (count > 1), each, gpu)
+            log.info("slots      %s", self.ready.engine.words(self.ready.slots))
         log.info("folder     %s", short(self.folder))
         if self.record is not None:
             log.info("tracking   %s", self.record.location)

@@ -28,6 +28,7 @@ class Course(Enum):
     GO_ON = "from its checkpoint"
     AGAIN = "from the start, as it failed"
     NEW = "from the start"
+    UNDER_WAY = "is under way"
 
 
 def find(value: str, uri: str | None) -> Path:

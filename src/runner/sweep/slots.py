@@ -17,18 +17,18 @@ class Slot:
 
     Attributes:
         number: from 0.
-        threads: that a job's operations may use.
+        threads: that a job's operations may use; None is what its place in the cluster gives it.
         gpu: as CUDA_VISIBLE_DEVICES names it; None where jobs run on the CPU.
     """
 
     number: int
-    threads: int
+    threads: int | None = None
     gpu: str | None = None
 
     def environment(self) -> dict[str, str]:
         """What a job in this slot finds in its environment."""
-        gpu = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
-        return {"OMP_NUM_THREADS": str(self.threads), **gpu}
+        said = {"OMP_NUM_THREADS": self.threads, "CUDA_VISIBLE_DEVICES": self.gpu}
+        return {name: str(value) for name, value in said.items() if value is not None}
 
 
 def make_slots(

@@ -1,9 +1,8 @@
 """The story of one sweep, before its first job starts: what its jobs are, whether all of them can run, and where."""
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from runner.schema import TARGET_GROUPS
 from runner.settings import SweepSettings
 from runner.sweep import plan as plans
 from runner.sweep import preflight, saved, warm
+from runner.sweep.engine import Engine
 from runner.sweep.plan import Job, Plan
 from runner.sweep.running import Ready, Sweep
 from runner.sweep.saved import Course
-from runner.sweep.slots import Slot, make_slots
 from runner.tables import align
 from runner.tracking.folder import claim
 from runner.tracking.process import DeliveryProcess
@@ -35,7 +34,12 @@ Planned = Callable[[Composer, Sequence[str]], Plan]
 
 
 def sweep(
-    made: Composer, config: DictConfig, arguments: Sequence[str], planned: Planned, problems: Sequence[str]
+    made: Composer,
+    config: DictConfig,
+    arguments: Sequence[str],
+    planned: Planned,
+    engine: Engine,
+    problems: Sequence[str],
 ) -> int:
     """Run a sweep, or go on with one.
 
@@ -44,6 +48,7 @@ def sweep(
         config: of the sweep, with Hydra's node; what is varied is in it as it is without.
         arguments: of the command line; of a resumed sweep, those it was begun with come first.
         planned: makes the jobs of them.
+        engine: runs them.
         problems: what is wrong in what all jobs have in common.
 
     Returns:
@@ -65,18 +70,20 @@ def sweep(
     targets = [str(config[group].get("_target_")) for group in TARGET_GROUPS]
     warm.start(targets, saves_models=bool(config.tracking.log_model))
     with ExitStack() as closing:
-        delivery = None
+        delivery, under_way = None, set[int]()
         if tracked and not settings.dry_run and not problems:
             delivery = DeliveryProcess(uri)
             closing.callback(delivery.close, 0.0)
         if before is not None:
             closing.enter_context(claim(before))
-            saved.wait_for_orphans([before / str(job.number) for job in plan.jobs])
+            under_way = engine.under_way(before)
+            saved.wait_for_orphans([before / str(job.number) for job in plan.jobs if job.number not in under_way])
         courses = {job.number: saved.course_of(before / str(job.number)) if before else Course.NEW for job in plan.jobs}
+        courses |= dict.fromkeys(under_way, Course.UNDER_WAY)
         if plan.search is not None:  # a trial that failed is one that the study has
             courses |= {number: Course.SKIP for number, course in courses.items() if course is Course.AGAIN}
         with console.waiting(f"checking {len(plan.jobs) or 'the'} jobs ..."):
-            ready = check(made, config, settings, plan, courses, arguments, problems)
+            ready = check(made, config, settings, plan, engine, courses, arguments, problems)
         log.info("sweep      %s", words(plan))
         if plan.note:
             log.info("           %s", plan.note)
@@ -86,6 +93,9 @@ def sweep(
             return 0
         if plan.search is not None:
             plan.search.check()
+        with console.waiting("opening the engine ...") if engine.elsewhere else nullcontext():
+            engine.open()
+        closing.callback(engine.close)
         folder = before or folders.make_run_folder(wanted, exact_folder, folders.SWEEP)
         if before is None:
             closing.enter_context(claim(folder))
@@ -126,6 +136,7 @@ def check(
     config: DictConfig,
     settings: SweepSettings,
     plan: Plan,
+    engine: Engine,
     courses: Mapping[int, Course],
     arguments: Sequence[str],
     problems: Sequence[str],
@@ -143,23 +154,21 @@ def check(
         checked = preflight.one_by_one(checked)
     configs, found = preflight.compose(made, checked, of_the_sweep)
     found = {number: list(dict.fromkeys([*problems, *of_job])) for number, of_job in found.items()}
-    built = preflight.check(checked, configs, found)
+    built = preflight.check(checked, configs, found, engine.elsewhere)
     metric = judged_by(settings, list(built.values()))
     at_most = len(left) if plan.search is None else max(len(left), plan.search.n_trials)
-    slots: list[Slot] = make_slots(
-        settings.jobs, at_most, gpus_for(built, configs), settings.jobs_per_gpu, config.device.threads
-    )
+    slots = engine.slots(settings, config.device.threads, at_most, built, configs)
 
     def check_later(job: Job) -> DictConfig:
         configs, found = preflight.compose(made, [job], of_the_sweep)
-        preflight.check([job], configs, found)
+        preflight.check([job], configs, found, engine.elsewhere)
         return configs[job.number]
 
     def keep(folder: Path) -> None:
         plan.save(folder, arguments, made.options)
 
     configs = {job.number: configs[job.number] for job in left}
-    return Ready(plan, config, settings, metric, slots, dict(courses), configs, made.options, check_later, keep)
+    return Ready(plan, config, settings, metric, slots, dict(courses), configs, made.options, engine, check_later, keep)
 
 
 def judged_by(settings: SweepSettings, built: Sequence[Any]) -> str:
@@ -181,30 +190,6 @@ def judged_by(settings: SweepSettings, built: Sequence[Any]) -> str:
             f"sweep.metric={settings.metric} is not measured by all jobs: {did_you_mean(settings.metric, measured)}"
         )
     return settings.metric
-
-
-def gpus_for(built: Mapping[int, Any], configs: Mapping[int, DictConfig]) -> list[str]:
-    """The GPUs to divide among the jobs, as CUDA_VISIBLE_DEVICES names them; none if no job computes on one.
-
-    Raises:
-        ConfigError: a job wants a certain one.
-    """
-    if not any(each.device == "cuda" for each in built.values()):
-        return []
-    pinned = [number for number, cfg in configs.items() if cfg.device.index != 0]
-    if pinned:
-        raise ConfigError(
-            f"device.index={configs[pinned[0]].device.index}: each job of a sweep gets a GPU of its own, which is its"
-            " number 0; leave it out, and choose GPUs by CUDA_VISIBLE_DEVICES"
-        )
-    return visible_gpus()
-
-
-def visible_gpus() -> list[str]:
-    """All that there are to be used."""
-    if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return [name.strip() for name in named.split(",") if name.strip()]
-    return [str(index) for index in range(warm.call("runner.sweep.building:gpus"))]
 
 
 def words(plan: Plan) -> str:

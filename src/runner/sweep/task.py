@@ -17,6 +17,7 @@ class Task:
         uri: of the tracking store, with the credentials that are written nowhere.
         config_path: the primary config folder, if it is not runner's own.
         config_dir: the user's folder of group members.
+        epochs: planned.
     """
 
     number: int
@@ -27,6 +28,7 @@ class Task:
     uri: str | None = field(repr=False)
     config_path: str | None
     config_dir: str | None
+    epochs: int
 
 
 @dataclass(frozen=True)

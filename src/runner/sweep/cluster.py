@@ -1,0 +1,140 @@
+"""What the engines of clusters have in common: the sweep follows a job by what it finds in the job's folder."""
+
+import contextlib
+import os
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from runner.settings import SweepSettings
+from runner.sweep.engine import Ended
+from runner.sweep.node import BEGUN, END
+from runner.sweep.preflight import Built
+from runner.sweep.slots import Slot
+from runner.sweep.task import Progress, Task
+from runner.tracking import journal
+
+LOOK_SECONDS = 1.0
+"""Between two looks at a job: there may be hundreds, on a file system that is far away."""
+
+
+class ClusterWork(ABC):
+    """A job that was handed to a cluster.
+
+    Args:
+        task: what it is to do.
+    """
+
+    grace = 60.0
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._next, self._offset, self._done = 0.0, 0, 0
+        self._began = self._killed = False
+        self._heard: list[Progress] = []
+        self._ended: Ended | None = None
+
+    @abstractmethod
+    def outcome(self) -> Ended | None:
+        """Its end, if the engine knows of it."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Have the engine end it, or never begin it."""
+
+    def begun(self) -> bool:
+        """Whether a node has taken it."""
+        self._look()
+        return self._began
+
+    def ends(self) -> Sequence[int]:
+        """Nothing: it is to be asked."""
+        return []
+
+    def heard(self) -> Iterator[Progress]:
+        """What its journal tells."""
+        self._look()
+        while self._heard:
+            yield self._heard.pop(0)
+
+    def ended(self) -> Ended | None:
+        """Its end; of one that was killed nobody waits to hear."""
+        self._look()
+        return Ended(None, "killed") if self._killed and self._ended is None else self._ended
+
+    def tell_to_end(self) -> None:
+        """By a file in its folder; of one that has not begun, the engine is told."""
+        (self._task.folder / END).touch()
+        if not self._began:
+            self.cancel()
+            self._killed = True
+
+    def kill(self) -> None:
+        """By the engine."""
+        (self._task.folder / END).touch()
+        self.cancel()
+        self._killed = True
+
+    def close(self) -> None:
+        """Take away what was for its node."""
+        for name in (END, BEGUN):
+            with contextlib.suppress(OSError):
+                (self._task.folder / name).unlink(missing_ok=True)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now < self._next or self._ended is not None:
+            return
+        self._next = now + LOOK_SECONDS
+        self._ended = self.outcome()  # first, so that the journal that is read then is whole
+        folder = self._task.folder
+        self._began = self._began or (folder / BEGUN).exists()
+        if self._began:
+            points, self._offset = journal.read(folder / journal.NAME, self._offset)
+            epochs = [point.step for point in points if point.name == "time/epoch_seconds"]
+            self._done = max([self._done, *epochs])
+            if points:
+                metrics = {point.name: point.value for point in points}
+                self._heard.append(Progress(self._done, self._task.epochs, metrics))
+
+
+def for_node(task: Task) -> Task:
+    """A task that finds, on another machine, the modules that are found here."""
+    path = os.pathsep.join(name or str(Path.cwd()) for name in sys.path)
+    return replace(task, environment=task.environment | {"PYTHONPATH": path})
+
+
+class Cluster:
+    """What an engine on other machines has in common with the next."""
+
+    elsewhere = True
+
+    def slots(
+        self,
+        settings: SweepSettings,
+        threads: int | str,
+        at_most: int,
+        built: Mapping[int, Built],
+        configs: Mapping[int, DictConfig],
+    ) -> list[Slot]:
+        """As many as there are jobs, or as `sweep.jobs` says: the engine has its own queue."""
+        self._limited = settings.jobs != "auto"
+        count = min(int(settings.jobs), at_most) if self._limited else at_most
+        return [Slot(number, None if threads == "auto" else int(threads)) for number in range(max(1, count))]
+
+    def under_way(self, folder: Path) -> set[int]:
+        """None, as an engine ends what nobody waits for."""
+        return set()
+
+    def environment(self, slot: Slot) -> dict[str, str]:
+        """What a job finds in its environment besides what its node has."""
+        return slot.environment()
+
+    def at_most(self, slots: Sequence[Slot]) -> str:
+        """`2 jobs at a time, `, where `sweep.jobs` says so."""
+        return f"{len(slots)} job{'s' * (len(slots) > 1)} at a time, " if self._limited else ""

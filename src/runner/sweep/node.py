@@ -1,0 +1,87 @@
+"""On a node of a cluster: a job's training in a child process, so that whatever kills it leaves somebody to tell.
+
+The sweep and its nodes have a folder in common, and need nothing else to talk: a job's folder says that it has begun,
+how far it is, and that it is to end.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from runner.options import EXIT_FAILED, EXIT_SIGNAL
+from runner.sweep.saved import Course, course_of
+from runner.sweep.task import Task
+from runner.tracking.files import write_json
+
+BEGUN = "node.json"
+"""In a job's folder once it runs: where, and since when; `process` is the one that watches it."""
+
+END = ".end"
+"""In a job's folder when it is told to end."""
+
+CHILD = [sys.executable, "-c", "from runner.sweep.node import child; child()"]
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def supervise(task: Task, interrupted: threading.Event | None = None) -> int:
+    """Run a job in a child process; when the engine runs it again, it goes on from its checkpoint.
+
+    Args:
+        task: what to do. Its environment is added to what this node has.
+        interrupted: is set when the engine wants its place back.
+
+    Returns:
+        The child's exit code, negative after a signal.
+    """
+    folder, course = task.folder, course_of(task.folder)
+    if (folder / END).exists():
+        return EXIT_SIGNAL + signal.SIGTERM
+    if course in (Course.SKIP, Course.AGAIN):  # it had come to its end, and nobody was told of it
+        return 0 if course is Course.SKIP else EXIT_FAILED
+    config = None if course is Course.GO_ON else task.config
+    task = replace(task, config=config, environment={**os.environ, **task.environment})
+    write_json(folder / BEGUN, {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()})
+    process = subprocess.Popen(
+        CHILD, stdin=subprocess.PIPE, cwd=task.where, env=task.environment, preexec_fn=_ignore_what_is_for_us
+    )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(pickle.dumps(task))
+        process.stdin.flush()  # and left open: its end is that of this process
+    told = False
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_SECONDS_BETWEEN_LOOKS)
+            break
+        if not told and ((interrupted is not None and interrupted.is_set()) or (folder / END).exists()):
+            process.terminate()
+            told = True
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)  # what it may have left behind: workers of a loader, say
+    return process.returncode
+
+
+def child() -> None:
+    """Train, in the child process: what is to be done comes by standard input, whose end is that of the supervisor."""
+    from runner.sweep import job
+
+    task = pickle.load(sys.stdin.buffer)
+    job.main(task, None, sys.stdin.fileno())
+
+
+def is_told_to_end(folder: Path) -> bool:
+    """Whether the sweep has told a job to end."""
+    return (folder / END).exists()
+
+
+def _ignore_what_is_for_us() -> None:
+    """Slurm sends its warnings to all processes of a job; what is ignored stays so in another program."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -1,0 +1,114 @@
+"""`hydra/launcher=ray`: each job a task of Ray's (Moritz et al., 2018, arXiv:1712.05889), on this machine or a cluster.
+
+A task whose node is gone is run again by Ray itself, `max_retries` times, and goes on from the job's checkpoint.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ray
+from omegaconf import DictConfig
+
+from runner.errors import ConfigError, first_line
+from runner.settings import SweepSettings
+from runner.sweep.cluster import Cluster, ClusterWork, for_node
+from runner.sweep.engine import Ended
+from runner.sweep.node import supervise
+from runner.sweep.preflight import Built
+from runner.sweep.slots import Slot
+from runner.sweep.task import Task
+from runner.sweep.warm import ended_by
+
+
+class Ray(Cluster):
+    """A Ray of this sweep's own, or a cluster's.
+
+    Args:
+        init: arguments of `ray.init`.
+        remote: arguments of `ray.remote`, for each job.
+    """
+
+    def __init__(self, init: Mapping[str, Any], remote: Mapping[str, Any]) -> None:
+        self._init = {key: value for key, value in init.items() if value is not None}
+        self._remote = {key: value for key, value in remote.items() if value is not None}
+
+    def slots(
+        self,
+        settings: SweepSettings,
+        threads: int | str,
+        at_most: int,
+        built: Mapping[int, Built],
+        configs: Mapping[int, DictConfig],
+    ) -> list[Slot]:
+        """As many as there are jobs, or as `sweep.jobs` says; Ray has a queue of its own.
+
+        Raises:
+            ConfigError: jobs are to compute on GPUs, and Ray is not asked for any.
+        """
+        if not self._remote.get("num_gpus") and any(cfg.device.name == "cuda" for cfg in configs.values()):
+            raise ConfigError("device=cuda: Ray hides its GPUs from jobs that ask for none: write"
+                              " hydra.launcher.ray.remote.num_gpus=1")  # fmt: skip
+        return super().slots(settings, threads, at_most, built, configs)
+
+    def open(self) -> None:
+        """Start Ray, or connect to it.
+
+        Raises:
+            ConfigError: that failed.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what a user has not asked for is not sent anywhere
+        try:
+            ray.init(**self._init)
+            self._run = ray.remote(**self._remote)(supervise)
+        except ConnectionError as error:
+            token = "" if "RAY_AUTH_MODE" in os.environ else "; if it wants a token, set RAY_AUTH_MODE=token"
+            raise ConfigError(f"hydra/launcher=ray: {first_line(error)}{token}") from error
+        except Exception as error:  # of its own many kinds, and whatever its arguments raise
+            raise ConfigError(f"hydra/launcher=ray: {first_line(error)}") from error
+
+    def words(self, slots: Sequence[Slot]) -> str:
+        """`as Ray has room, with 2 CPU, 0 GPU; 1 CPU, 0 GPU a job`."""
+        has, asked = ray.cluster_resources(), self._remote
+        each = f"{asked.get('num_cpus', 1):g} CPU, {asked.get('num_gpus', 0):g} GPU a job"
+        return (
+            f"{self.at_most(slots)}as Ray has room, with {has.get('CPU', 0):g} CPU, {has.get('GPU', 0):g} GPU; {each}"
+        )
+
+    def start(self, tasks: Sequence[Task]) -> list["RayWork"]:
+        """Submit them."""
+        return [RayWork(task, self._run.remote(for_node(task))) for task in tasks]
+
+    def close(self) -> None:
+        """Leave the cluster, or end the Ray that was started."""
+        ray.shutdown()
+
+
+class RayWork(ClusterWork):
+    """A task of Ray's.
+
+    Args:
+        task: what it is to do.
+        result: Ray's reference to its exit code.
+    """
+
+    def __init__(self, task: Task, result: Any) -> None:
+        super().__init__(task)
+        self._result = result
+
+    def outcome(self) -> Ended | None:
+        """What the supervisor returned, or why it did not."""
+        done, _ = ray.wait([self._result], timeout=0)
+        if not done:
+            return None
+        try:
+            code = int(ray.get(self._result))
+        except ray.exceptions.RayTaskError as error:  # it could not even start the training
+            return Ended(1, f"on its node: {type(error.cause).__name__}: {first_line(error.cause)}")
+        except ray.exceptions.RayError as error:
+            return Ended(None, f"lost by Ray: {first_line(error)}")
+        return Ended(code, ended_by(code))
+
+    def cancel(self) -> None:
+        """Kill its worker; the training notices, and ends within seconds."""
+        ray.cancel(self._result, force=True)
