@@ -19,10 +19,13 @@ from runner.compose import Composer
 from runner.errors import ConfigError
 from runner.sweep import grid
 from runner.sweep.fate import Fate
+from runner.sweep.objectives import Objective
 from runner.sweep.optuna_search import STUDY, OptunaSearch, plan
+from runner.tracking.manifest import Manifest
 from runner.tracking.store import connect, local_uri
 from sweeping import Forked, fates, processes_below, results, start, sweep_folder, table, wait_for
 
+LOSS = [Objective("val/loss", "min")]
 Runner = Callable[..., Called]
 
 BOWL = '''
@@ -143,11 +146,11 @@ class TestStudy:
 
     def best_of(self, found: OptunaSearch, folder: Path) -> float:
         folder.mkdir()
-        found.open(folder, "val/loss", "min")
+        found.open(folder, LOSS)
         values = []
         while (job := found.ask(len(values))) is not None:
             values.append(self.value(job.point))
-            found.tell(job, Fate("FINISHED", "", 1.0), values[-1])
+            found.tell(job, Fate("FINISHED", "", 1.0), [values[-1]])
         return min(values)
 
     def test_it_finds_better_than_a_grid_of_the_same_size(self, made: Composer, tmp_path: Path) -> None:
@@ -162,34 +165,51 @@ class TestStudy:
 
     def test_a_study_is_topped_up_and_knows_what_was_told(self, made: Composer, tmp_path: Path) -> None:
         first = search(made, *SPACE, n_trials=4)
-        first.open(tmp_path, "val/loss", "min")
+        first.open(tmp_path, LOSS)
         jobs = [job for number in range(3) if (job := first.ask(number)) is not None]
-        first.tell(jobs[0], Fate("FINISHED", "", 1.0), 0.5)
+        first.tell(jobs[0], Fate("FINISHED", "", 1.0), [0.5])
         first.tell(jobs[1], Fate("FAILED", "an error", 1.0), None)
         again = search(made, *SPACE, n_trials=6)
-        again.open(tmp_path, "val/loss", "min", jobs=3)
+        again.open(tmp_path, LOSS, jobs=3)
         assert again.left == 3
-        again.tell(jobs[2], Fate("FINISHED", "", 1.0), 0.25)  # which ran when the first was killed
+        again.tell(jobs[2], Fate("FINISHED", "", 1.0), [0.25])  # which ran when the first was killed
         assert states(tmp_path) == ["COMPLETE", "FAIL", "COMPLETE"]
         assert study(tmp_path).best_value == 0.25
-        with pytest.raises(ConfigError, match="is to minimize its metric, and not to maximize val/loss"):
-            search(made, *SPACE).open(tmp_path, "val/loss", "max")
+        with pytest.raises(ConfigError, match="is to minimize, and not to maximize val/loss"):
+            search(made, *SPACE).open(tmp_path, [Objective("val/loss", "max")])
+
+    def test_one_that_was_being_asked_for_when_the_sweep_was_killed_is_no_trial_less(
+        self, made: Composer, tmp_path: Path
+    ) -> None:
+        first = search(made, *SPACE, n_trials=3)
+        first.open(tmp_path, LOSS)
+        half = study(tmp_path).ask()
+        half.suggest_float("model.x", 0.0, 1.0)
+        again = search(made, *SPACE, n_trials=3)
+        again.open(tmp_path, LOSS)
+        jobs = [again.ask(number) for number in range(4)]
+        assert [job is not None for job in jobs] == [True, True, True, False]
+        assert jobs[0] is not None and float(jobs[0].point["model.x"]) == pytest.approx(
+            half.params["model.x"], rel=1e-5
+        )
+        assert {len(trial.params) for trial in study(tmp_path).trials} == {2}
+        assert [trial.user_attrs["runner.job"] for trial in study(tmp_path).trials] == [0, 1, 2]
 
     def test_a_trial_without_a_number_has_failed(self, made: Composer, tmp_path: Path) -> None:
         found = search(made, *SPACE)
-        found.open(tmp_path, "val/loss", "min")
+        found.open(tmp_path, LOSS)
         for number, fate in enumerate((Fate("FINISHED", "", 1.0), Fate("KILLED", "SIGKILL", 1.0))):
             job = found.ask(number)
             assert job is not None
             found.tell(job, fate, None)
         job = found.ask(2)
         assert job is not None
-        found.tell(job, Fate("KILLED", "stopped by SIGINT", 1.0, wanted=True), 0.1)
+        found.tell(job, Fate("KILLED", "stopped by SIGINT", 1.0, wanted=True), [0.1])
         assert states(tmp_path) == ["FAIL", "FAIL", "RUNNING"]  # the last one goes on with the sweep
 
     def test_what_the_journal_says_prunes(self, made: Composer, tmp_path: Path) -> None:
         found = search(made, *SPACE, pruner=optuna.pruners.ThresholdPruner(upper=1.0))
-        found.open(tmp_path, "val/loss", "min")
+        found.open(tmp_path, LOSS)
         job = found.ask(0)
         assert job is not None
         (tmp_path / "0").mkdir()
@@ -201,7 +221,7 @@ class TestStudy:
                 journal.write(json.dumps({"name": name, "value": value, "step": step, "time": 1.0}) + "\n")
             verdicts.append(found.watch(job))
         assert verdicts == [None, None, None, "pruned after epoch 3"]
-        found.tell(job, Fate("FINISHED", "pruned after epoch 3", 1.0), 0.5)
+        found.tell(job, Fate("FINISHED", "pruned after epoch 3", 1.0), [0.5])
         assert states(tmp_path) == ["PRUNED"]
         assert study(tmp_path).trials[0].intermediate_values == {1: 0.5, 3: 1.5}
 
@@ -279,6 +299,18 @@ class TestAWholeSearch:
         for end in later:
             assert any(0 <= start - end < 2 for start in begun), "the slot was free for longer"
 
+    def test_a_pruned_trial_of_which_mlflow_was_not_told_is_told_of_later(self, place: Path, printed: str) -> None:
+        """The sweep may be killed between the two."""
+        number = next(number for number, fate in fates(sweep_folder(place)).items() if fate["why"])
+        folder = sweep_folder(place) / str(number)
+        manifest = Manifest.load(folder)
+        del manifest.tags["pruned"]
+        manifest.ended("KILLED").save(folder)
+        code, again = Forked(place, "--multirun", f"sweep.resume={sweep_folder(place)}").wait()
+        assert code == 0, again
+        run = connect(local_uri(place / "outputs")).get_run(results(sweep_folder(place))[number]["run_id"])
+        assert run.info.status == "FINISHED" and "pruned" in run.data.tags and "pruned" in Manifest.load(folder).tags
+
     def test_done_is_done(self, place: Path, printed: str) -> None:
         code, again = Forked(place, "--multirun", f"sweep.resume={sweep_folder(place)}").wait()
         assert code == 0
@@ -309,6 +341,30 @@ class TestKnobs:
         failed = states(sweep_folder(here)).count("FAIL")
         assert 1 <= failed < 8
         assert [row["status"] for row in table(sweep_folder(here))["jobs"]].count("FAILED") == failed
+
+    def test_two_objectives_have_a_front(self, runner: Runner, here: Path) -> None:
+        both = "sweep.metric=[val/loss,train/loss]", "sweep.direction=[min,max]"  # where one is good the other is not
+        called = runner(*SEARCH, *SPACE, *both, "hydra.sweeper.n_trials=6", "trainer.epochs=2")
+        assert called.code == 0, called.err
+        assert "no trial is pruned: Optuna does that by one metric" in called.err
+        folder = sweep_folder(here)
+        found = table(folder)
+        assert found["best"] is None and [o["direction"] for o in found["objectives"]] == ["min", "max"]
+        values = {row["job"]: (row["val/loss"], row["train/loss"]) for row in found["jobs"]}
+        front = {
+            job
+            for job, (loss, train) in values.items()
+            if not any(a <= loss and b >= train and (a, b) != (loss, train) for a, b in values.values())
+        }
+        assert set(found["front"]) == front == {trial.user_attrs["runner.job"] for trial in study(folder).best_trials}
+        assert [row["job"] for row in found["jobs"]][: len(front)] == found["front"], "it comes first"
+        assert all(f"job {job} (x=" in called.err for job in front)
+        assert (folder / "plots" / "front.png").is_file() and not (folder / "plots" / "history.png").exists()
+        client = connect(local_uri(here / "outputs"))
+        runs = client.search_runs([client.get_experiment_by_name("runner").experiment_id])
+        (parent,) = [run for run in runs if "runner.front_jobs" in run.data.tags]
+        assert parent.data.tags["runner.front_jobs"] == ",".join(map(str, found["front"]))
+        assert "plots/front.png" in {file.path for file in client.list_artifacts(parent.info.run_id, "plots")}
 
     def test_a_database_keeps_the_study_over_several_sweeps(self, runner: Runner, here: Path) -> None:
         stored = ("hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.study_name=bowl")

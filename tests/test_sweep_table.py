@@ -9,12 +9,55 @@ import pytest
 from omegaconf import OmegaConf
 
 from runner.errors import ConfigError
+from runner.settings import SweepSettings
 from runner.sweep import local, slots, table
 from runner.sweep.fate import Fate, fate_of, judge, last_lines
+from runner.sweep.objectives import Objective, direction_of, front, objectives_of
 from runner.sweep.plan import Job
 from runner.sweep.preflight import Built
 from runner.sweep.saved import Course, course_of
 from runner.sweep.slots import make_slots
+
+LOSS = [Objective("val/loss", "min")]
+
+
+class TestObjectives:
+    BOTH = (Objective("val/loss", "min"), Objective("val/accuracy", "max"))
+
+    def test_the_front_is_what_nothing_beats_in_both(self) -> None:
+        values = [(1.0, 0.9), (0.5, 0.5), (2.0, 0.95), (1.5, 0.9), (0.5, 0.4), (0.5, 0.5), (3.0, 0.1)]
+        assert front(values, self.BOTH) == [0, 1, 2, 5]
+
+    def test_of_one_it_is_the_best(self) -> None:
+        assert front([(1.0,), (0.5,), (0.5,)], LOSS) == [1, 2]
+        assert front([], LOSS) == []
+
+    @pytest.mark.parametrize(
+        ("metric", "direction", "found"),
+        [
+            (None, None, [("val/loss", "min")]),
+            (["val/loss", "val/accuracy"], None, [("val/loss", "min"), ("val/accuracy", "max")]),
+            ("val/accuracy", "min", [("val/accuracy", "min")]),
+            (["val/loss", "val/accuracy"], ["max", "min"], [("val/loss", "max"), ("val/accuracy", "min")]),
+        ],
+    )
+    def test_what_is_asked_for(self, metric: Any, direction: Any, found: list[tuple[str, str]]) -> None:
+        built = Built("cpu", ["val/loss", "val/accuracy"], "val/loss")
+        settings = SweepSettings(metric=metric, direction=direction)
+        assert objectives_of(settings, [built]) == [Objective(*each) for each in found]
+
+    @pytest.mark.parametrize(
+        ("metric", "direction", "why"),
+        [
+            (["val/loss", "val/los"], None, "did you mean val/loss"),
+            (["val/loss", "val/loss"], None, "two different ones"),
+            (["val/loss", "val/accuracy"], "min", "write one for each of val/loss, val/accuracy"),
+        ],
+    )
+    def test_what_is_refused(self, metric: Any, direction: Any, why: str) -> None:
+        built = Built("cpu", ["val/loss", "val/accuracy"], "val/loss")
+        with pytest.raises(ConfigError, match=why):
+            objectives_of(SweepSettings(metric=metric, direction=direction), [built])
 
 
 def make_job(folder: Path, number: int, point: dict[str, str], **result: Any) -> Job:
@@ -82,7 +125,7 @@ class TestTable:
             for n, value in values.items()
         ]
         jobs.append(make_job(folder, 5, {"lr": "5", "seed": "0"}))
-        return table.read(jobs, folder, "val/loss", direction)
+        return table.read(jobs, folder, [Objective("val/loss", direction)])
 
     def test_the_best_first_and_those_without_a_value_last(self, tmp_path: Path) -> None:
         found = self.make(tmp_path)
@@ -94,9 +137,8 @@ class TestTable:
         assert [row.job.number for row in self.make(tmp_path, "max").rows] == [0, 3, 1, 4, 2, 5]
 
     def test_the_direction_follows_from_the_metric(self) -> None:
-        better = {m: table.direction_of(m, None) for m in ("val/loss", "val/accuracy", "throughput/samples_per_second")}
+        better = {m: direction_of(m) for m in ("val/loss", "val/accuracy", "throughput/samples_per_second")}
         assert list(better.values()) == ["min", "max", "max"]
-        assert table.direction_of("val/loss", "max") == "max"
 
     def test_seeds_are_gathered_with_a_sample_s_standard_deviation(self, tmp_path: Path) -> None:
         jobs = [
@@ -111,13 +153,13 @@ class TestTable:
                 ]
             )
         ]
-        found = table.configurations(table.read(jobs, tmp_path, "val/loss", "min"))
+        found = table.configurations(table.read(jobs, tmp_path, LOSS))
         assert [(c.point["lr"], c.mean, len(c.values)) for c in found] == [("2", 1.5, 1), ("1", 2.0, 2), ("3", None, 0)]
         assert found[0].std is None and found[1].std == pytest.approx(2**0.5)
 
     def test_a_nan_is_no_value(self, tmp_path: Path) -> None:
         job = make_job(tmp_path, 0, {"lr": "1"}, status="FINISHED", **{"val/loss": float("nan")})
-        assert table.read([job], tmp_path, "val/loss", "min").best is None
+        assert table.read([job], tmp_path, LOSS).best is None
 
 
 class TestSlots:

@@ -196,6 +196,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "sweep.direction": ("min", "max"),
 }
 
+LISTS = ("sweep.direction",)
+"""Keys whose value may be a list of choices."""
+
 NEEDED = ("data.batch_size", "data.val_fraction", "data.in_memory", "data.num_workers")
 """Keys of open groups that have no null; those of typed ones say so by their type."""
 
@@ -226,9 +229,10 @@ def check(config: Mapping[str, Any]) -> list[str]:
             problems.append(f"{key}={show(value)} is out of range: each must be {allowed}")
     for key, choices in CHOICES.items():
         value = select(config, key)
-        if value is not None and not any(value == c and type(value) is type(c) for c in choices):
-            hint = did_you_mean(show(value), [show(c) for c in choices])
-            problems.append(f"{key}={show(value)} is not a choice: {hint}")
+        for one in value if isinstance(value, list) and key in LISTS else [value]:
+            if one is not None and not any(one == c and type(one) is type(c) for c in choices):
+                hint = did_you_mean(show(one), [show(c) for c in choices])
+                problems.append(f"{key}={show(value)} is not a choice: {hint}")
     for key in NEEDED:
         group, _, leaf = key.partition(".")
         node = config.get(group)

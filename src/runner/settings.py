@@ -81,8 +81,8 @@ class SweepSettings:
     jobs_per_gpu: int = MISSING
     job_timeout: float | None = MISSING
     on_failure: str = MISSING
-    metric: str | None = MISSING
-    direction: str | None = MISSING
+    metric: Any = MISSING
+    direction: Any = MISSING
     resume: str | None = MISSING
     extend: bool = MISSING
     dry_run: bool = MISSING

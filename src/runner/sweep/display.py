@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from tqdm import tqdm
 from runner.console import duration, shown
 from runner.folders import short
 from runner.sweep.fate import Fate, last_lines
+from runner.sweep.objectives import Objective
 from runner.sweep.plan import Job
 from runner.sweep.slots import Slot
-from runner.sweep.table import read_row
+from runner.sweep.table import read_row, values_in_words
 from runner.sweep.task import Progress
 
 log = logging.getLogger("runner")
@@ -59,12 +61,15 @@ class Display:
         folder: the sweep's.
         jobs: how many there are to run.
         slots: how many run at a time.
-        metric: that the sweep goes by.
+        objectives: that the sweep goes by.
         quiet: show no bars.
     """
 
-    def __init__(self, folder: Path, jobs: int, slots: int, metric: str, quiet: bool = False) -> None:
-        self._folder, self._jobs, self._slots, self._metric = folder, jobs, slots, metric
+    def __init__(
+        self, folder: Path, jobs: int, slots: int, objectives: Sequence[Objective], quiet: bool = False
+    ) -> None:
+        self._folder, self._jobs, self._slots, self._objectives = folder, jobs, slots, objectives
+        self._metric = objectives[0].metric
         self._done = 0
         self._seconds: list[float] = []
         self._lines: dict[int, _Line] = {}
@@ -89,11 +94,12 @@ class Display:
         self._done += 1
         self._seconds.append(fate.seconds)
         folder = self._folder / str(job.number)
-        row = read_row(job, folder, self._metric)
+        row = read_row(job, folder, self._objectives)
         place = f"{self._done:>{len(str(self._jobs))}}/{self._jobs}"
         head = f"{place}  job {job.number}  {job.name}"
         if fate.status == "FINISHED":
-            value = f"  {self._metric} {shown(self._metric, row.value).strip()}" if row.value is not None else ""
+            told = values_in_words(row, self._objectives)
+            value = f"  {told}" if told else ""
             why = f"  {fate.why}" if fate.pruned else ""
             log.info("%s%s%s  %s", head, value, why, duration(fate.seconds))
             return

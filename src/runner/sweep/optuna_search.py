@@ -23,12 +23,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from runner.compose import Composer
 from runner.errors import ConfigError, first_line
 from runner.sweep.fate import Fate
+from runner.sweep.objectives import Objective
 from runner.sweep.plan import Job, Plan, make_jobs, named, split
 from runner.sweep.random_search import DIGITS, interval_of, not_whole
 from runner.tracking import journal
 from runner.tracking.folder import owned
 
 STUDY = "study.log"
+DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
 FOLDER, NUMBER = "runner.folder", "runner.job"
 """Attributes of a trial: the sweep that runs it, and the number of its job there."""
 
@@ -132,7 +134,7 @@ class OptunaSearch:
     storage: str | None = field(repr=False)
     study_name: str | None
     _folder: Path = field(default_factory=Path)
-    _metric: str = ""
+    _objectives: Sequence[Objective] = ()
     _study: Any = None
     _trials: dict[int, Trial] = field(default_factory=dict)
     _orphans: list[Trial] = field(default_factory=list)
@@ -163,43 +165,48 @@ class OptunaSearch:
                 reason = first_line(error)
                 raise ConfigError(f"hydra.sweeper.storage: the study cannot be opened: {reason}") from error
 
-    def open(self, folder: Path, metric: str, direction: str, jobs: int = 0) -> None:
+    def note(self, objectives: Sequence[Objective]) -> str:
+        """What a person should know of a search for these."""
+        pruned = not isinstance(self.pruner, optuna.pruners.NopPruner)
+        return (
+            "no trial is pruned: Optuna does that by one metric, not by two" if pruned and len(objectives) > 1 else ""
+        )
+
+    def open(self, folder: Path, objectives: Sequence[Objective], jobs: int = 0) -> None:
         """Open the study, or make it.
 
         Args:
             folder: the sweep's.
-            metric: that is to be as good as possible.
-            direction: `min` or `max`.
+            objectives: what is to be as good as possible.
             jobs: that the sweep has already.
 
         Raises:
             ConfigError: the storage cannot be used, or has a study of another direction by that name.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._folder, self._metric = folder, metric
-        wanted: Literal["minimize", "maximize"] = "minimize" if direction == "min" else "maximize"
+        self._folder, self._objectives = folder, objectives
+        wanted = [DIRECTIONS[objective.direction] for objective in objectives]
         try:
             self._study = optuna.create_study(
                 storage=self._open_storage(folder),
                 study_name=self.study_name or folder.name,
                 sampler=self.sampler,
                 pruner=self.pruner,
-                direction=wanted,
+                directions=wanted,
                 load_if_exists=True,
             )
         except Exception as error:  # of SQLAlchemy, of a driver that is missing, of the file system
             where = "hydra.sweeper.storage" if self.storage else str(folder / STUDY)
             raise ConfigError(f"{where}: the study cannot be opened: {first_line(error)}") from error
-        if self._study.direction.name.lower() != wanted:
-            has = self._study.direction.name.lower()
-            raise ConfigError(
-                f"the study {self._study.study_name} is to {has} its metric, and not to {wanted} {metric}"
-            )
+        has = [direction.name.lower() for direction in self._study.directions]
+        if has != wanted:
+            asked = ", ".join(f"{way} {o.metric}" for way, o in zip(wanted, objectives, strict=True))
+            raise ConfigError(f"the study {self._study.study_name} is to {' and '.join(has)}, and not to {asked}")
         if self._study.get_trials(deepcopy=False):
             self._study.sampler.reseed_rng()  # by its seed it would draw the first points once more
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             number = trial.user_attrs.get(NUMBER, jobs)
-            if len(trial.params) < len(self.axes):  # killed while it was being asked for
+            if self.storage is not None and FOLDER not in trial.user_attrs:  # killed while it was being asked for
                 self._study.tell(trial.number, state=TrialState.FAIL)
             elif trial.user_attrs.get(FOLDER) == str(folder) and number < jobs:
                 self._trials[number] = Trial(self._study, trial._trial_id)
@@ -214,14 +221,21 @@ class OptunaSearch:
     @property
     def left(self) -> int:
         """How many trials are still to be run, besides those that are jobs already."""
-        return len(self._orphans) + max(0, self.n_trials - len(self._study.get_trials(deepcopy=False)))
+        trials = self._study.get_trials(deepcopy=False)
+        never_jobs = sum(trial.state is TrialState.FAIL and NUMBER not in trial.user_attrs for trial in trials)
+        return len(self._orphans) + max(0, self.n_trials - len(trials) + never_jobs)
 
     def ask(self, number: int) -> Job | None:
         """The next trial as a job of that number; None if the study has all it is to have."""
         if not self.left:
             return None
         space = {key.lstrip("+"): axis.distribution for key, axis in self.axes.items()}
-        trial = self._orphans.pop() if self._orphans else self._study.ask(space)
+        if self._orphans:
+            trial = self._orphans.pop()
+            for name, distribution in space.items():  # those that it had not come to
+                _suggest(trial, name, distribution)
+        else:
+            trial = self._study.ask(space)
         trial.set_user_attr(FOLDER, str(self._folder))
         trial.set_user_attr(NUMBER, number)
         self._trials[number] = trial
@@ -231,11 +245,11 @@ class OptunaSearch:
     def watch(self, job: Job) -> str | None:
         """Report what a running job has measured since; why it is to end, if it has no prospects."""
         trial = self._trials.get(job.number)
-        if trial is None:
+        if trial is None or len(self._objectives) > 1:
             return None
-        path = self._folder / str(job.number) / journal.NAME
+        metric, path = self._objectives[0].metric, self._folder / str(job.number) / journal.NAME
         points, self._offsets[job.number] = journal.read(path, self._offsets.get(job.number, 0))
-        measured = [point for point in points if point.name == self._metric and math.isfinite(point.value)]
+        measured = [point for point in points if point.name == metric and math.isfinite(point.value)]
         with warnings.catch_warnings():  # of a resumed sweep, it has been told some of them before
             warnings.simplefilter("ignore", UserWarning)
             for point in measured:
@@ -244,15 +258,21 @@ class OptunaSearch:
             return f"pruned after epoch {measured[-1].step}"
         return None
 
-    def tell(self, job: Job, fate: Fate, value: float | None) -> None:
-        """Tell the study what came of a job; of one that is to be gone on with, nothing yet."""
+    def tell(self, job: Job, fate: Fate, values: Sequence[float] | None) -> None:
+        """Tell the study what came of a job; of one that is to be gone on with, nothing yet.
+
+        Args:
+            job: that has ended.
+            fate: how.
+            values: of the objectives; None if they were not all measured.
+        """
         if fate.wanted or (trial := self._trials.get(job.number)) is None:
             return
         self.watch(job)  # what it has measured last
         if fate.pruned:
             self._study.tell(trial, state=TrialState.PRUNED)
-        elif fate.status == "FINISHED" and value is not None:
-            self._study.tell(trial, value)
+        elif fate.status == "FINISHED" and values is not None:
+            self._study.tell(trial, list(values))
         else:
             self._study.tell(trial, state=TrialState.FAIL)
         del self._trials[job.number]
@@ -268,18 +288,32 @@ class OptunaSearch:
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if not complete:
             return []
-        files = [draw_history(self._history(), self._metric, self._study.direction.name == "MINIMIZE", folder)]
+        first, files = self._objectives[0], []
+        if len(self._objectives) == 1:
+            files.append(draw_history(self._history(), first.metric, first.direction == "min", folder))
         if len(complete) > 1 and len(self.axes) > 1:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-                importances = optuna.importance.get_param_importances(self._study, evaluator=evaluator)
-            files.append(draw_importances(importances, self._metric, folder))
+                importances = optuna.importance.get_param_importances(
+                    self._study, evaluator=evaluator, target=lambda trial: trial.values[0]
+                )
+            files.append(draw_importances(importances, first.metric, folder))
         return [file.relative_to(folder).as_posix() for file in files]
 
     def _history(self) -> Iterable[tuple[int, float | None, str]]:
         for trial in self._study.get_trials(deepcopy=False):
             yield trial.number, trial.value, trial.state.name.lower()
+
+
+def _suggest(trial: Trial, name: str, d: BaseDistribution) -> None:
+    """Choose a value of a trial, if it has none of that name yet."""
+    if isinstance(d, FloatDistribution):
+        trial.suggest_float(name, d.low, d.high, log=d.log)
+    elif isinstance(d, IntDistribution):
+        trial.suggest_int(name, d.low, d.high, step=d.step, log=d.log)
+    elif isinstance(d, CategoricalDistribution):
+        trial.suggest_categorical(name, d.choices)
 
 
 def _is_left(trial: FrozenTrial) -> bool:

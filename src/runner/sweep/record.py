@@ -9,19 +9,19 @@ from urllib.parse import quote
 from runner import __version__
 from runner.comparison import compare
 from runner.comparison_runs import from_folder
-from runner.console import shown
 from runner.folders import outputs
 from runner.sweep import plan as plans
 from runner.sweep import table as tables
-from runner.sweep.fate import Fate
+from runner.sweep.fate import Fate, fate_of
 from runner.sweep.links import links
+from runner.sweep.objectives import Objective
 from runner.sweep.plan import Job, Plan
 from runner.sweep.table import Row, Table
 from runner.tracking.deliver import outstanding
 from runner.tracking.environment import git_tags
 from runner.tracking.files import read_json, write_atomically
 from runner.tracking.folder import claim
-from runner.tracking.manifest import ERROR, Manifest, has_manifest, mark_killed
+from runner.tracking.manifest import ERROR, Manifest, has_manifest, manifest_of, mark_killed
 from runner.tracking.pages import run_page, view
 from runner.tracking.process import DeliveryProcess
 from runner.tracking.state import State
@@ -32,7 +32,10 @@ STORE_SECONDS = 20.0
 """For so long the first job waits for the store to be made, and the parent run in it."""
 
 NOTE_ROWS = 20
+PRUNED = "pruned"
+"""Tag of a run that was ended early for want of prospects; its value says when."""
 PICTURE = "plots/sweep.png"
+FRONT = "plots/front.png"
 
 
 class Record:
@@ -107,7 +110,10 @@ class Record:
 
     def deliver_rest(self, folder: Path) -> None:
         """Complete what an interruption has kept from MLflow."""
-        if outstanding(folder):
+        fate, manifest = fate_of(folder), manifest_of(folder)
+        if fate is not None and fate.pruned and manifest is not None and PRUNED not in manifest.tags:
+            self.job_ended(folder, fate)
+        elif outstanding(folder):
             with claim(folder):
                 mark_killed(folder)
             self._delivery.deliver(folder)
@@ -144,7 +150,7 @@ class Record:
         with claim(folder):
             if fate.pruned:
                 manifest = Manifest.load(folder)
-                tags = {key: value for key, value in manifest.tags.items() if key != ERROR} | {"pruned": fate.why}
+                tags = {key: value for key, value in manifest.tags.items() if key != ERROR} | {PRUNED: fate.why}
                 replace(manifest, tags=tags).ended("FINISHED").save(folder)
             elif fate.status == "FAILED" and Manifest.load(folder).status == "RUNNING":
                 manifest = Manifest.load(folder)  # it did not come to train, or its process broke down
@@ -169,7 +175,7 @@ class Record:
 def _describe(manifest: Manifest, table: Table, folder: Path, axes: Sequence[str]) -> None:
     """Say in a sweep's manifest what came of it, as far as the ids of the runs are known."""
     tags = {f"runner.{name.lower()}": str(table.count(name)) for name in ("FINISHED", "FAILED", "KILLED")}
-    tags |= {"runner.metric": table.metric, "mlflow.note.content": note(table, folder)}
+    tags |= {"runner.metric": ",".join(o.metric for o in table.objectives), "mlflow.note.content": note(table, folder)}
     if best := table.best:
         tags |= {
             "runner.best_job": str(best.job.number),
@@ -177,10 +183,15 @@ def _describe(manifest: Manifest, table: Table, folder: Path, axes: Sequence[str
             "runner.best_value": str(best.value),
             "runner.best_run_id": best.run_id or "",
         }
+    elif table.front:
+        tags |= {
+            "runner.front_jobs": ",".join(str(row.job.number) for row in table.front),
+            "runner.front_run_ids": ",".join(row.run_id or "" for row in table.front),
+        }
     manifest.tags.update(tags)
     parent = State.load(folder).run_id
     if parent is not None:
-        name, start, ascending = manifest.run_name, manifest.start_time, table.direction == "min"
+        name, start, ascending = manifest.run_name, manifest.start_time, table.objectives[0].direction == "min"
         stored = view(manifest.key, name, start, parent, table.metric, ascending, axes)
         manifest.experiment_tags.update([stored])
 
@@ -191,7 +202,8 @@ def complete(folder: Path) -> None:
     before = read_json(folder / "jobs.json")
     if not before:  # it was killed: a resume tells what comes of it
         return
-    table = tables.read(plan.jobs, folder, before["metric"], before["direction"])
+    objectives = before.get("objectives") or [{name: before[name] for name in ("metric", "direction")}]
+    table = tables.read(plan.jobs, folder, [Objective(**objective) for objective in objectives])
     write_table(table, folder)
     manifest = Manifest.load(folder)
     _describe(manifest, table, folder, list(plan.axes))
@@ -205,16 +217,18 @@ def note(table: Table, folder: Path) -> str:
     """
     state = State.load(folder)
     lines = []
-    if best := table.best:
-        value = shown(table.metric, best.value or 0.0).strip()
-        lines += [f"Best: {_link(best, state.experiment_id)}, {table.metric} {value}", ""]
+    for row in [table.best] if table.best else table.front:
+        told = tables.values_in_words(row, table.objectives)
+        lines += [f"{'Best' if table.best else 'On the front'}: {_link(row, state.experiment_id)}, {told}", ""]
     lines += [" · ".join(f"[{name}]({page.lstrip('/')})" for name, page in links(folder, "").items()), ""]
-    if (folder / PICTURE).is_file():
-        lines += [f"![sweep](get-artifact?path={quote(PICTURE, safe='')}&run_uuid={state.run_id})", ""]
-    lines += [f"| job | {table.metric} | epoch | status |", "|---|---|---|---|"]
+    for picture in (FRONT, PICTURE):
+        if (folder / picture).is_file():
+            lines += [f"![sweep](get-artifact?path={quote(picture, safe='')}&run_uuid={state.run_id})", ""]
+    names = [objective.metric for objective in table.objectives]
+    lines += [f"| job | {' | '.join(names)} | epoch | status |", "|---" * (len(names) + 3) + "|"]
     for row in table.rows[:NOTE_ROWS]:
-        value = "" if row.value is None else shown(table.metric, row.value).strip()
-        lines.append(f"| {_link(row, state.experiment_id)} | {value} | {row.epoch or ''} | {row.status} |")
+        values = " | ".join(map(tables.cell, names, row.values))
+        lines.append(f"| {_link(row, state.experiment_id)} | {values} | {row.epoch or ''} | {row.status} |")
     if len(table.rows) > NOTE_ROWS:
         lines += ["", f"The first {NOTE_ROWS} of {len(table.rows)}; all are in the artifact jobs.csv."]
     return "\n".join(lines)
@@ -235,13 +249,25 @@ def write_files(table: Table, folder: Path) -> list[str]:
     """
     write_table(table, folder)
     picture = draw(sorted(table.rows, key=lambda row: row.job.number), table.metric, folder)
-    return ["jobs.csv", "jobs.json", *([picture.relative_to(folder).as_posix()] if picture else [])]
+    pictures = [*([picture] if picture else []), *draw_front(table, folder)]
+    return ["jobs.csv", "jobs.json", *(file.relative_to(folder).as_posix() for file in pictures)]
 
 
 def write_table(table: Table, folder: Path) -> None:
     """Write the table as CSV and JSON."""
     write_atomically(folder / "jobs.csv", tables.to_csv(table))
     write_atomically(folder / "jobs.json", tables.to_json(table))
+
+
+def draw_front(table: Table, folder: Path) -> list[Path]:
+    """Draw two metrics against each other, if the sweep goes by two."""
+    rows = [row for row in table.rows if row.whole and row.measured]
+    if len(table.objectives) < 2 or not rows:
+        return []
+    from runner.sweep.search_plots import draw_front  # matplotlib takes half a second to import
+
+    points = [(row.job.number, row.measured or (), row in table.front) for row in rows]
+    return [draw_front(points, table.objectives, folder / FRONT)]
 
 
 def draw(rows: Sequence[Row], metric: str, folder: Path) -> Path | None:

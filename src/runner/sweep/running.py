@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from runner import console
-from runner.console import duration, shown
+from runner.console import duration
 from runner.errors import ConfigError, first_line, in_words
 from runner.folders import short, typed
 from runner.options import EXIT_FAILED, EXIT_SIGNAL
@@ -23,6 +23,7 @@ from runner.sweep.composing import without_credentials
 from runner.sweep.display import Display
 from runner.sweep.engine import Engine
 from runner.sweep.fate import Fate
+from runner.sweep.objectives import Objective
 from runner.sweep.plan import Job, Plan
 from runner.sweep.pool import Pool
 from runner.sweep.record import Record, write_files
@@ -35,6 +36,8 @@ from runner.tracking.process import DeliveryProcess
 log = logging.getLogger("runner")
 
 STOPPED_SECONDS = 3.0
+MOST_OF_FRONT = 10
+"""Jobs of a Pareto front that are named at the end; the table marks all."""
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Ready:
         plan: all its jobs.
         config: of the sweep, with Hydra's node.
         settings: of the sweep.
-        metric: by which the jobs are judged.
+        objectives: by which the jobs are judged.
         slots: that they run in.
         courses: what is to be done with each job, by number.
         configs: of those to run, with Hydra's node, by number.
@@ -58,7 +61,7 @@ class Ready:
     plan: Plan
     config: DictConfig
     settings: SweepSettings
-    metric: str
+    objectives: list[Objective]
     slots: list[Slot]
     courses: dict[int, Course]
     configs: dict[int, DictConfig]
@@ -92,14 +95,13 @@ class Sweep:
         self.running: dict[int, Job] = {}
         self.trained: set[int] = set()
         if self.search is not None:
-            direction = table.direction_of(ready.metric, ready.settings.direction)
-            self.search.open(folder, ready.metric, direction, len(ready.plan.jobs))
+            self.search.open(folder, ready.objectives, len(ready.plan.jobs))
             for job in ready.plan.jobs:
                 if ready.courses[job.number] is Course.SKIP:  # it may have ended when nobody was there to tell of it
-                    row = table.read_row(job, folder / str(job.number), ready.metric)
-                    self.search.tell(job, Fate(row.status, row.why, row.seconds or 0.0), row.value)
+                    row = table.read_row(job, folder / str(job.number), ready.objectives)
+                    self.search.tell(job, Fate(row.status, row.why, row.seconds or 0.0), row.measured)
         to_do = len(self.left) + self._to_come
-        self.display = Display(self.folder, to_do, len(ready.slots), ready.metric, bool(config.runner.quiet))
+        self.display = Display(self.folder, to_do, len(ready.slots), ready.objectives, bool(config.runner.quiet))
 
     def run(self) -> int:
         """Run the jobs, and tell what came of all.
@@ -144,8 +146,7 @@ class Sweep:
     def _close(self, seconds: float) -> int:
         """Tell what came of the jobs, to the person and to MLflow; the exit code."""
         ready = self.ready
-        direction = table.direction_of(ready.metric, ready.settings.direction)
-        result = table.read(ready.plan.jobs, self.folder, ready.metric, direction)
+        result = table.read(ready.plan.jobs, self.folder, ready.objectives)
         complete = result.count("FINISHED") == len(result.rows) and not self._to_come
         stopped = self.stop.requested and not complete
         self._report(result, seconds)
@@ -216,7 +217,7 @@ class Sweep:
             log.warning("job %d: its end is not recorded: %s", job.number, first_line(error))
         self.running.pop(job.number, None)
         if self.search is not None:
-            self.search.tell(job, fate, table.read_row(job, folder, self.ready.metric).value)
+            self.search.tell(job, fate, table.read_row(job, folder, self.ready.objectives).measured)
         self.display.ended(job, fate)
 
     def tick(self) -> None:
@@ -252,10 +253,16 @@ class Sweep:
                 log.info(line)
         log.info("")
         files = self._write(result)
-        if best := result.best:
-            value = shown(result.metric, best.value or 0.0).strip()
-            log.info("best       job %d (%s): %s %s", best.job.number, best.job.name, result.metric, value)
-            log.info("           %s%s", short(best.folder), f", run {best.run_id}" if best.run_id else "")
+        for place, row in enumerate([result.best] if result.best else result.front[:MOST_OF_FRONT]):
+            name = "" if place else "best" if result.best else "front"
+            log.info(
+                "%-10s job %d (%s): %s",
+                name,
+                row.job.number,
+                row.job.name,
+                table.values_in_words(row, result.objectives),
+            )
+            log.info("           %s%s", short(row.folder), f", run {row.run_id}" if row.run_id else "")
         self._time([row.seconds for row in result.rows if row.job in self.left and row.seconds], seconds)
         log.info("kept in    %s (a folder a job, by its number; %s)", short(self.folder), ", ".join(files))
         if self.record is not None:

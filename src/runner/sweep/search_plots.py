@@ -1,11 +1,15 @@
 """The pictures of a search: its course, and how much each key mattered."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from runner.plots.drawing import new_figure, write
+from runner.sweep.objectives import Objective
+
+MOST_NUMBERS = 12
+"""On a front that are written beside its points."""
 
 
 def draw_history(trials: Iterable[tuple[int, float | None, str]], metric: str, lower: bool, folder: Path) -> Path:
@@ -37,6 +41,41 @@ def draw_history(trials: Iterable[tuple[int, float | None, str]], metric: str, l
     axes.set(xlabel="trial", ylabel=metric)
     axes.legend()
     return _write(figure, folder / "plots" / "history.png")
+
+
+def draw_front(
+    points: Sequence[tuple[int, Sequence[float], bool]], objectives: Sequence[Objective], file: Path
+) -> Path:
+    """Two metrics against each other: each finished job, and those that are on the Pareto front by number.
+
+    Args:
+        points: number of the job, both values, and whether it is on the front.
+        objectives: both.
+        file: the PNG.
+
+    Returns:
+        The file.
+    """
+    figure = new_figure(6.4, 4.4)
+    axes = figure.subplots()
+    ahead = sorted(tuple(values) for _, values, leads in points if leads)
+    rest = [values for _, values, leads in points if not leads]
+    if rest:
+        axes.plot(*zip(*rest, strict=True), "o", color="0.6", label="finished")
+    # Between two of the front nothing was found: the worse of both is what is known there.
+    axes.step(
+        *zip(*ahead, strict=True),
+        where="post" if objectives[0].direction == "min" else "pre",
+        marker="o",
+        label="Pareto front",
+    )
+    for number, values, leads in points:
+        if leads and len(ahead) <= MOST_NUMBERS:
+            axes.annotate(f"job {number}", (values[0], values[1]), xytext=(6, -3), textcoords="offset points")
+    axes.margins(x=0.12)  # for the last one's number
+    axes.set(xlabel=objectives[0].metric, ylabel=objectives[1].metric)
+    axes.legend()
+    return _write(figure, file)
 
 
 def draw_importances(importances: Mapping[str, float], metric: str, folder: Path) -> Path:

@@ -5,20 +5,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from runner import console, folders
 from runner.arguments import typed_value
 from runner.compose import Composer
-from runner.errors import ConfigError, did_you_mean
+from runner.errors import ConfigError
 from runner.folders import short
 from runner.schema import TARGET_GROUPS
 from runner.settings import SweepSettings
 from runner.sweep import plan as plans
 from runner.sweep import preflight, saved, warm
 from runner.sweep.engine import Engine
+from runner.sweep.objectives import objectives_of
 from runner.sweep.plan import Job, Plan
 from runner.sweep.running import Ready, Sweep
 from runner.sweep.saved import Course
@@ -85,8 +85,9 @@ def sweep(
         with console.waiting(f"checking {len(plan.jobs) or 'the'} jobs ..."):
             ready = check(made, config, settings, plan, engine, courses, arguments, problems)
         log.info("sweep      %s", words(plan))
-        if plan.note:
-            log.info("           %s", plan.note)
+        for note in (plan.note, plan.search.note(ready.objectives) if plan.search else ""):
+            if note:
+                log.info("           %s", note)
         if settings.dry_run:
             for line in listed(ready):
                 log.info(line)
@@ -155,7 +156,7 @@ def check(
     configs, found = preflight.compose(made, checked, of_the_sweep)
     found = {number: list(dict.fromkeys([*problems, *of_job])) for number, of_job in found.items()}
     built = preflight.check(checked, configs, found, engine.elsewhere)
-    metric = judged_by(settings, list(built.values()))
+    objectives = objectives_of(settings, list(built.values()))
     at_most = len(left) if plan.search is None else max(len(left), plan.search.n_trials)
     slots = engine.slots(settings, config.device.threads, at_most, built, configs)
 
@@ -168,28 +169,9 @@ def check(
         plan.save(folder, arguments, made.options)
 
     configs = {job.number: configs[job.number] for job in left}
-    return Ready(plan, config, settings, metric, slots, dict(courses), configs, made.options, engine, check_later, keep)
-
-
-def judged_by(settings: SweepSettings, built: Sequence[Any]) -> str:
-    """The metric by which the jobs are compared.
-
-    Raises:
-        ConfigError: it is not measured by all, or they are to be judged by different ones.
-    """
-    measured = [name for name in built[0].metrics if all(name in each.metrics for each in built)]
-    if settings.metric is None:
-        monitors = sorted({each.monitor for each in built})
-        if len(monitors) > 1:
-            raise ConfigError(
-                f"the jobs are judged by different metrics ({', '.join(monitors)}): write sweep.metric={measured[0]}"
-            )
-        return monitors[0]
-    if settings.metric not in measured:
-        raise ConfigError(
-            f"sweep.metric={settings.metric} is not measured by all jobs: {did_you_mean(settings.metric, measured)}"
-        )
-    return settings.metric
+    return Ready(
+        plan, config, settings, objectives, slots, dict(courses), configs, made.options, engine, check_later, keep
+    )
 
 
 def words(plan: Plan) -> str:

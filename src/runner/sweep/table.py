@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -12,8 +12,8 @@ from runner import tables
 from runner.comparison import CELL_LENGTH, shorten
 from runner.console import duration, shown
 from runner.saved import result_of
-from runner.schema import higher_is_better
 from runner.sweep.fate import fate_of
+from runner.sweep.objectives import Objective, front
 from runner.sweep.plan import Job, short_names
 from runner.tables import align
 from runner.tracking.folder import owned
@@ -33,7 +33,7 @@ class Row:
     Attributes:
         status: FINISHED, FAILED, KILLED, RUNNING or NOT STARTED.
         why: what kept it from its end.
-        value: of the metric that the sweep goes by; None if it was not measured.
+        values: of the metrics that the sweep goes by; None if one was not measured.
         epoch: the best one.
         seconds: from its start to its end, imports and all.
         rate: samples per second of training.
@@ -43,11 +43,22 @@ class Row:
     folder: Path
     status: str
     why: str = ""
-    value: float | None = None
+    values: tuple[float | None, ...] = ()
     epoch: int | None = None
     seconds: float | None = None
     rate: float | None = None
     run_id: str | None = None
+
+    @property
+    def value(self) -> float | None:
+        """Of the first metric."""
+        return self.values[0] if self.values else None
+
+    @property
+    def measured(self) -> tuple[float, ...] | None:
+        """The values, if there are all of them."""
+        found = tuple(value for value in self.values if value is not None)
+        return found if found and len(found) == len(self.values) else None
 
     @property
     def whole(self) -> bool:
@@ -60,19 +71,30 @@ class Table:
     """All jobs of a sweep.
 
     Attributes:
-        metric: that the sweep goes by.
-        direction: `min` or `max`, which is better.
-        rows: the best first; those without a value at the end.
+        objectives: that the sweep goes by: one, or two.
+        rows: the best first, of two objectives the Pareto front; those without a value at the end.
     """
 
-    metric: str
-    direction: str
+    objectives: list[Objective]
     rows: list[Row]
 
     @property
+    def metric(self) -> str:
+        """The first that the sweep goes by."""
+        return self.objectives[0].metric
+
+    @property
     def best(self) -> Row | None:
-        """The finished job with the best value."""
+        """The finished job with the best value; of two objectives there is none."""
+        if len(self.objectives) > 1:
+            return None
         return next((row for row in self.rows if row.whole and row.value is not None), None)
+
+    @property
+    def front(self) -> list[Row]:
+        """The finished jobs that no other is better than in everything; of one objective those with the best value."""
+        rows = [row for row in self.rows if row.whole and row.measured is not None]
+        return [rows[place] for place in front([row.measured or () for row in rows], self.objectives)]
 
     def count(self, status: str) -> int:
         """How many jobs ended so."""
@@ -102,34 +124,25 @@ class Configuration:
         return stdev(self.values) if len(self.values) > 1 else None
 
 
-def direction_of(metric: str, wanted: str | None) -> str:
-    """`min` or `max`: as it was asked for, or as follows from the metric; rates rise, times fall."""
-    if wanted is not None:
-        return wanted
-    return "max" if higher_is_better(metric) or metric.startswith("throughput/") else "min"
-
-
-def read(jobs: Sequence[Job], folder: Path, metric: str, direction: str) -> Table:
+def read(jobs: Sequence[Job], folder: Path, objectives: Sequence[Objective]) -> Table:
     """Read what the jobs have left in their folders.
 
     Args:
         jobs: all of the sweep.
         folder: the sweep's.
-        metric: to sort by.
-        direction: `min` or `max`.
+        objectives: to sort by.
     """
-    rows = [read_row(job, folder / str(job.number), metric) for job in jobs]
-    sign = 1 if direction == "min" else -1
+    table = Table(list(objectives), [read_row(job, folder / str(job.number), objectives) for job in jobs])
+    ahead = table.front if len(table.objectives) > 1 else []
 
-    def place(row: Row) -> tuple[int, float, int]:
-        if row.value is None:
-            return 2, 0.0, row.job.number
-        return (0 if row.whole else 1), sign * row.value, row.job.number
+    def place(row: Row) -> tuple[bool, bool, bool, float, int]:
+        cost = 0.0 if row.value is None else objectives[0].cost(row.value)
+        return row.value is None, not row.whole, row not in ahead, cost, row.job.number
 
-    return Table(metric, direction, sorted(rows, key=place))
+    return Table(table.objectives, sorted(table.rows, key=place))
 
 
-def read_row(job: Job, folder: Path, metric: str) -> Row:
+def read_row(job: Job, folder: Path, objectives: Sequence[Objective]) -> Row:
     """Read what one job has left."""
     result, fate = result_of(folder), fate_of(folder)
     status = result.get("status")
@@ -140,14 +153,13 @@ def read_row(job: Job, folder: Path, metric: str) -> Row:
         status = "RUNNING" if begun and owned(folder) else "KILLED" if begun else "NOT STARTED"
     own = result.get("status") == "FINISHED"  # by itself, after whatever else had become of it before
     why = "" if own else (fate.why if fate else "") or result.get("error", "")
-    value = result.get(metric)
-    value = float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    found = [result.get(objective.metric) for objective in objectives]
     return Row(
         job,
         folder,
         status,
         why=why,
-        value=value,
+        values=tuple(float(v) if isinstance(v, int | float) and math.isfinite(v) else None for v in found),
         epoch=result.get("best_epoch") or None,
         seconds=fate.seconds if fate else None,
         rate=result.get("samples_per_second"),
@@ -167,8 +179,7 @@ def configurations(table: Table) -> list[Configuration]:
         if row.whole and row.value is not None:
             values.append(row.value)
     made = [Configuration(dict(point), values) for point, values in gathered.items()]
-    sign = 1 if table.direction == "min" else -1
-    return sorted(made, key=lambda c: (c.mean is None, sign * (c.mean or 0.0)))
+    return sorted(made, key=lambda c: (c.mean is None, table.objectives[0].cost(c.mean or 0.0)))
 
 
 def rows(table: Table) -> list[dict[str, Any]]:
@@ -181,7 +192,7 @@ def rows(table: Table) -> list[dict[str, Any]]:
             **{key: row.job.point.get(key, "") for key in keys},
             "status": row.status,
             "why": row.why,
-            table.metric: row.value,
+            **{objective.metric: value for objective, value in zip(table.objectives, row.values, strict=True)},
             "epoch": row.epoch,
             "seconds": row.seconds,
             "samples_per_second": row.rate,
@@ -204,9 +215,10 @@ def to_json(table: Table) -> str:
         {**found.point, "mean": found.mean, "std": found.std, "n": len(found.values)} for found in configurations(table)
     ]
     content = {
-        "metric": table.metric,
-        "direction": table.direction,
+        **asdict(table.objectives[0]),
+        **({"objectives": [asdict(objective) for objective in table.objectives]} if len(table.objectives) > 1 else {}),
         "best": best.job.number if best else None,
+        **({"front": [row.job.number for row in table.front]} if len(table.objectives) > 1 else {}),
         "jobs": rows(table),
         "configurations": gathered,
     }
@@ -218,11 +230,16 @@ def to_text(table: Table) -> list[str]:
     made = table.rows[:MOST_ROWS]
     axes = _axes([row.job.point for row in made])
     failed = any(row.why for row in made)
+    ahead = table.front if len(table.objectives) > 1 else []
     columns = [
         [">#", *(str(row.job.number) for row in made)],
         *axes,
         ["status", *(row.status for row in made)],
-        [f">{table.metric}", *("" if row.value is None else shown(table.metric, row.value).strip() for row in made)],
+        *([["front", *("*" if row in ahead else "" for row in made)]] if ahead else []),
+        *(
+            [f">{o.metric}", *(cell(o.metric, row.values[place]) for row in made)]
+            for place, o in enumerate(table.objectives)
+        ),
         [">epoch", *("" if row.epoch is None else str(row.epoch) for row in made)],
         [">time", *("" if row.seconds is None else duration(row.seconds) for row in made)],
         [">samples/s", *("" if row.rate is None else f"{row.rate:,.0f}" for row in made)],
@@ -231,6 +248,17 @@ def to_text(table: Table) -> list[str]:
     ]
     left = len(table.rows) - len(made)
     return align(columns) + ([f"... and {left} more: see jobs.csv"] if left else [])
+
+
+def cell(metric: str, value: float | None) -> str:
+    """A value for people; empty if there is none."""
+    return "" if value is None else shown(metric, value).strip()
+
+
+def values_in_words(row: Row, objectives: Sequence[Objective]) -> str:
+    """`val/loss 0.1234, time/epoch_seconds 1.2`."""
+    named = zip(objectives, row.values, strict=True)
+    return ", ".join(f"{o.metric} {cell(o.metric, value)}" for o, value in named if value is not None)
 
 
 def configurations_to_text(table: Table) -> list[str]:
@@ -247,7 +275,7 @@ def configurations_to_text(table: Table) -> list[str]:
 
     columns = [
         *_axes([c.point for c in found]),
-        [f">mean {table.metric}", *("" if c.mean is None else shown(table.metric, c.mean).strip() for c in found)],
+        [f">mean {table.metric}", *(cell(table.metric, c.mean) for c in found)],
         [">std", *(spread(c.std) for c in found)],
         [">n", *(str(len(c.values)) for c in found)],
     ]
