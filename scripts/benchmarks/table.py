@@ -36,7 +36,7 @@ def table(folder: Path, full: bool) -> list[Group]:
     """
     images = 48_000 if full else 16_000
     return [
-        _mlp(folder, images, 10 if full else 4),
+        _mlp(folder, images, 8 if full else 4),
         _others(folder, images, 3),
         _cnn(folder, images // 2),
         _cnn_amp(folder, images // 2),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from runner.errors import ConfigError
 from runner.settings import SweepSettings
 from runner.sweep.engine import Ended
 from runner.sweep.node import BEGUN, END
@@ -122,7 +123,16 @@ class Cluster:
         built: Mapping[int, Built],
         configs: Mapping[int, DictConfig],
     ) -> list[Slot]:
-        """As many as there are jobs, or as `sweep.jobs` says: the engine has its own queue."""
+        """As many as there are jobs, or as `sweep.jobs` says: the engine has its own queue.
+
+        Raises:
+            ConfigError: a setting is for the GPUs of this machine.
+        """
+        if settings.jobs_per_gpu != 1:
+            raise ConfigError(
+                f"sweep.jobs_per_gpu={settings.jobs_per_gpu} is for hydra/launcher=local: here the engine shares GPUs,"
+                " Ray by hydra.launcher.ray.remote.num_gpus=0.5"
+            )
         self._limited = settings.jobs != "auto"
         count = min(int(settings.jobs), at_most) if self._limited else at_most
         return [Slot(number, None if threads == "auto" else int(threads)) for number in range(max(1, count))]

@@ -157,6 +157,8 @@ def check(
     found = {number: list(dict.fromkeys([*problems, *of_job])) for number, of_job in found.items()}
     built = preflight.check(checked, configs, found, engine.elsewhere)
     objectives = objectives_of(settings, list(built.values()))
+    if plan.search is not None and engine.elsewhere and settings.jobs == "auto":
+        raise ConfigError("a search on a cluster has to be told how many trials may run at a time: write sweep.jobs=4")
     at_most = len(left) if plan.search is None else max(len(left), plan.search.n_trials)
     slots = engine.slots(settings, config.device.threads, at_most, built, configs)
 
