@@ -83,7 +83,9 @@ def write(folder: Path, measured: Sequence[Measured]) -> None:
         (share - one.low / one.most, one.high / one.most - share) for one, share in zip(measured, shares, strict=True)
     ]
     axes.errorbar(shares, range(len(shares)), xerr=list(zip(*spread, strict=True)), fmt="none", ecolor="0.3", capsize=2)
-    axes.bar_label(bars, [f"{one.ratio:.2f} of {one.most:.2f}" for one in measured], padding=4)
+    for bar, one in zip(bars, measured, strict=True):  # inside, where no line of the spread crosses it
+        text = f"{one.ratio:.2f} of {one.most:.2f}"
+        axes.text(0.015, bar.get_y() + bar.get_height() / 2, text, va="center", color="white")
     axes.axvline(1.0, color="black", linewidth=1)
     axes.set(xlabel="share of what it may take (median of the rounds, from the least to the most)")
     axes.set_xlim(0, 1.25 * max(1.0, *(one.high / one.most for one in measured)))

@@ -37,12 +37,12 @@ def table(folder: Path, full: bool) -> list[Group]:
     images = 48_000 if full else 16_000
     return [
         _mlp(folder, images, 8 if full else 4),
-        _others(folder, images, 3),
-        _cnn(folder, images // 2),
-        _cnn_amp(folder, images // 2),
+        _others(folder, images // 2, 3),
+        _cnn(folder, images // 3),
+        _cnn_amp(folder, images // 3),
         _tiny(10_000 if full else 2_000),
         _start(folder / "started"),
-        _sweep(folder / "swept", (16, 32, 64, 128) if full else (32,)),
+        _sweep(folder / "swept", (32, 64) if full else (32,)),
         _images(folder / "photographs", 4_000 if full else 400),
     ]
 

@@ -14,7 +14,8 @@ import psutil
 import pytest
 from twelve import OF_ALL, TwelveJobs, run
 
-from sweeping import fates, results, start, sweep_folder, wait_for, write_fates
+from sweeping import fates, kill, results, start, sweep_folder, table, wait_for, write_fates
+from test_optuna import SEARCH, SPACE, write_bowl
 
 pytestmark = [
     pytest.mark.cluster,
@@ -81,6 +82,32 @@ class TestOnACluster:
         assert not [
             p for p in psutil.process_iter(["cmdline"]) if "runner.sweep.node" in " ".join(p.info["cmdline"] or [])
         ]
+
+    def test_the_sweep_is_killed_and_its_jobs_end_with_checkpoints(self, tmp_path: Path, cluster: str) -> None:
+        write_fates(tmp_path)
+        sweep = start(
+            tmp_path, *OF_ALL, "model.fate=a,b", "model.seconds=0.1", "trainer.epochs=12",
+            "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster}",
+        )  # fmt: skip
+        wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/[01]/checkpoints/last.pt"))) == 2)
+        kill(sweep)
+        wait_for(lambda: {r["status"] for r in results(sweep_folder(tmp_path)).values()} == {"KILLED"}, 30)
+        code, printed = run(tmp_path, f"sweep.resume={sweep_folder(tmp_path)}")
+        assert code == 0, printed
+        assert {result["epochs"] for result in results(sweep_folder(tmp_path)).values()} == {12}
+        assert "resumed" in (sweep_folder(tmp_path) / "0" / "run.log").read_text()
+
+    def test_a_search_is_pruned_and_its_slots_are_filled_again(self, tmp_path: Path, cluster: str) -> None:
+        write_bowl(tmp_path)
+        code, printed = run(
+            tmp_path, *SEARCH[1:], *SPACE, "hydra.sweeper.n_trials=9", "trainer.epochs=60", "model.seconds=0.05",
+            "sweep.jobs=2", "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster}", "tracking=off",
+        )  # fmt: skip
+        assert code == 0, printed
+        rows = table(sweep_folder(tmp_path))["jobs"]
+        assert len(rows) == 9 and {row["status"] for row in rows} == {"FINISHED"}
+        pruned = {row["job"] for row in rows if row["why"].startswith("pruned after epoch")}
+        assert pruned and all(results(sweep_folder(tmp_path))[number]["epochs"] < 60 for number in pruned)
 
     def test_at_most_so_many_at_a_time(self, tmp_path: Path, cluster: str) -> None:
         write_fates(tmp_path)

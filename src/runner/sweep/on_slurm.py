@@ -33,6 +33,9 @@ from runner.tracking.files import read_json, write_json
 SUBMITTED = "slurm.json"
 """In a job's folder: its id in Slurm, and how often its time was over."""
 
+ARRAY_AT_MOST = 1000
+"""Jobs of an array, as Slurm's MaxArraySize has it by default (the manual of slurm.conf)."""
+
 QUEUE_SECONDS = 10.0
 """Between two looks at Slurm's queue, which all users share."""
 
@@ -133,12 +136,12 @@ class Slurm(Cluster):
         executor = self._executor(tasks[0].folder.parent)
         new = [task for task in tasks if task.number not in self._left]
         jobs = {number: submitit.SlurmJob(executor.folder, job_id) for number, job_id in self._left.items()}
-        jobs |= dict(zip([task.number for task in new], self._submit(executor, new), strict=True))
+        for first in range(0, len(new), ARRAY_AT_MOST):
+            some = new[first : first + ARRAY_AT_MOST]
+            jobs |= dict(zip([task.number for task in some], self._submit(executor, some), strict=True))
         return [SlurmWork(task, jobs[task.number], self._queue) for task in tasks]
 
     def _submit(self, executor: Any, tasks: Sequence[Task]) -> list[Any]:
-        if not tasks:
-            return []
         what = [Submitted(for_node(task), self._minutes, self._settings["max_num_timeout"]) for task in tasks]
         try:
             with _outside_of_jobs():
@@ -185,8 +188,9 @@ class Queue:
         """Ask Slurm; whether it has answered: its server may be away for a while."""
         self._next = time.monotonic() + QUEUE_SECONDS
         command = ["squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", "%i %T"]
-        told = subprocess.run(command, capture_output=True, text=True, check=False)
-        if told.returncode:
+        try:
+            told = subprocess.run(command, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.SubprocessError):
             return False
         self._states = dict(line.split() for line in told.stdout.splitlines())
         self.asked += 1
