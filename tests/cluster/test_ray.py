@@ -14,7 +14,7 @@ import psutil
 import pytest
 from twelve import OF_ALL, TwelveJobs, run
 
-from sweeping import fates, kill, results, start, sweep_folder, table, wait_for, write_fates
+from sweeping import fates, kill, processes_below, results, start, sweep_folder, table, wait_for, write_fates
 from test_optuna import SEARCH, SPACE, write_bowl
 
 pytestmark = [
@@ -83,18 +83,21 @@ class TestOnACluster:
             p for p in psutil.process_iter(["cmdline"]) if "runner.sweep.node" in " ".join(p.info["cmdline"] or [])
         ]
 
-    def test_the_sweep_is_killed_and_its_jobs_end_with_checkpoints(self, tmp_path: Path, cluster: str) -> None:
+    def test_the_sweep_is_killed_and_so_are_its_jobs_which_go_on_from_their_checkpoints(
+        self, tmp_path: Path, cluster: str
+    ) -> None:
         write_fates(tmp_path)
         sweep = start(
-            tmp_path, *OF_ALL, "model.fate=a,b", "model.seconds=0.1", "trainer.epochs=12",
+            tmp_path, *OF_ALL, "model.fate=a,b", "model.seconds=0.1", "trainer.epochs=20",
             "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster}",
         )  # fmt: skip
         wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/[01]/checkpoints/last.pt"))) == 2)
         kill(sweep)
-        wait_for(lambda: {r["status"] for r in results(sweep_folder(tmp_path)).values()} == {"KILLED"}, 30)
+        wait_for(lambda: not processes_below(tmp_path), 30)
+        assert results(sweep_folder(tmp_path)) == {}, "Ray does not ask"
         code, printed = run(tmp_path, f"sweep.resume={sweep_folder(tmp_path)}")
         assert code == 0, printed
-        assert {result["epochs"] for result in results(sweep_folder(tmp_path)).values()} == {12}
+        assert {result["epochs"] for result in results(sweep_folder(tmp_path)).values()} == {20}
         assert "resumed" in (sweep_folder(tmp_path) / "0" / "run.log").read_text()
 
     def test_a_search_is_pruned_and_its_slots_are_filled_again(self, tmp_path: Path, cluster: str) -> None:
