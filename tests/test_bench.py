@@ -93,14 +93,14 @@ def test_a_line_of_the_table_is_measured_judged_written_and_drawn(tmp_path: Path
     name, ratio, *rest = done.stdout.split()
     assert name == "config"
     assert rest[1:4] == ["at", "most", "4.000"]
-    (row,) = csv.DictReader((tmp_path / "bench.csv").open())
+    (row,) = csv.DictReader((tmp_path / "bench_look.csv").open())
     assert (
         float(row["ratio"])
         == pytest.approx(float(row["ours"]) / float(row["theirs"]))
         == pytest.approx(float(ratio), abs=1e-3)
     )
     assert (done.returncode == 0) == ("kept" in rest) == (float(row["ratio"]) <= 4)
-    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "bench_look.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_unknown_line_is_refused_with_those_there_are(tmp_path: Path) -> None:

@@ -366,6 +366,24 @@ class TestKnobs:
         assert parent.data.tags["runner.front_jobs"] == ",".join(map(str, found["front"]))
         assert "plots/front.png" in {file.path for file in client.list_artifacts(parent.info.run_id, "plots")}
 
+    def test_a_refused_resume_leaves_it_as_it_is(self, runner: Runner, here: Path) -> None:
+        both = "sweep.metric=[val/loss,train/loss]"
+        assert runner(*SEARCH, *SPACE, both, "hydra.sweeper.n_trials=1", "trainer.epochs=1", "tracking=off").code == 0
+        folder = sweep_folder(here)
+        before = (folder / "sweep.json").read_text()
+        called = runner("-m", f"sweep.resume={folder}", "sweep.metric=val/loss")
+        assert called.code == 2 and "leave sweep.metric and sweep.direction as they were" in called.err
+        assert (folder / "sweep.json").read_text() == before
+        assert runner("-m", f"sweep.resume={folder}").code == 0
+
+    def test_another_study_of_that_name_is_refused_before_there_is_a_folder(self, runner: Runner, here: Path) -> None:
+        stored = ("hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.study_name=bowl", "tracking=off")
+        small = ("hydra.sweeper.n_trials=1", "trainer.epochs=1")
+        assert runner(*SEARCH, *SPACE, *stored, *small).code == 0
+        called = runner(*SEARCH, *SPACE, *stored, *small, "sweep.direction=max", "hydra.sweep.dir=second")
+        assert called.code == 2 and "is to minimize, and not to maximize val/loss" in called.err
+        assert not (here / "second").exists()
+
     def test_a_database_keeps_the_study_over_several_sweeps(self, runner: Runner, here: Path) -> None:
         stored = ("hydra.sweeper.storage=sqlite:///study.db", "hydra.sweeper.study_name=bowl")
         for folder, trials in (("first", 3), ("second", 5)):

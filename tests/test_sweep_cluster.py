@@ -20,6 +20,7 @@ from runner.sweep.engine import Ended
 from runner.sweep.plan import Job
 from runner.sweep.task import Task
 from runner.tracking import journal
+from runner.tracking.folder import claim
 from sweeping import wait_for, write_fates
 
 Runner = Callable[..., Called]
@@ -72,6 +73,12 @@ class TestSupervise:
         assert node.supervise(task) == 0
         assert result_of(task.folder)["epochs"] == 4
         assert "resumed" in (task.folder / "run.log").read_text()
+
+    def test_it_waits_for_the_child_of_one_that_was_killed(self, here: Path) -> None:
+        task = for_node(make_task(here, "trainer.epochs=1"))
+        held = claim(task.folder)
+        threading.Timer(2.0, held.release).start()
+        assert node.supervise(task) == 0
 
     def test_told_to_end_it_does_not_begin(self, here: Path) -> None:
         task = for_node(make_task(here))
@@ -154,6 +161,19 @@ class TestBeforeItStarts:
         told = without_credentials(cfg)
         assert "secret" not in str(told) and "secret" in str(cfg)
         assert told.tracking.uri == "http://127.0.0.1:1"
+
+    def test_tasks_have_no_settings_of_the_engine(self) -> None:
+        setting = "hydra.launcher.ray.init.runtime_env={env_vars:{TOKEN:secret}}"
+        cfg, problems = Composer().compose(["hydra/launcher=ray", setting])
+        assert cfg is not None and problems == []
+        assert "secret" not in str(without_credentials(cfg))
+
+    def test_packages_are_those_of_the_node_and_modules_the_user_s(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.syspath_prepend(str(here / "own"))
+        path = for_node(make_task(here)).environment["PYTHONPATH"].split(":")
+        assert str(here / "own") in path and not any("site-packages" in place for place in path)
 
     @pytest.mark.parametrize(("choice", "package"), [("ray", "ray"), ("slurm", "submitit")])
     def test_without_its_package_it_says_what_to_install(

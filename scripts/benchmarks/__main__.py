@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("name", nargs="*", help="lines of the table; all, if none is named")
     options = parser.parse_args()
     began, measured, complete = time.monotonic(), list[Measured](), True
+    name = "bench" if options.full and not options.name else "bench_look"  # which is not the table
     with tempfile.TemporaryDirectory() as made:
         groups = table(Path(made), options.full)
         names = [budget.name for group in groups for budget in group.budgets]
@@ -48,26 +49,28 @@ def main() -> int:
                 continue
             _going_on("")
             print(*map(line, measured[len(measured) - len(budgets) :]), sep="\n", flush=True)
-            write(FOLDER, measured)
-    print(f"{time.monotonic() - began:.0f} s; bench.csv and bench.png are in {FOLDER}", file=sys.stderr)
-    return 0 if complete and all(one.kept for one in measured) else 1
+            write(FOLDER, name, measured)
+    where = f"; {name}.csv and {name}.png are in {FOLDER}" if measured else ""
+    print(f"{time.monotonic() - began:.0f} s{where}", file=sys.stderr)
+    return 0 if complete and measured and all(one.kept for one in measured) else 1
 
 
 def line(one: Measured) -> str:
     """A measured line, for people."""
     verdict = "kept" if one.kept else "NOT KEPT"
     spread = f"({one.low:.3f}-{one.high:.3f})"
-    medians = f"{one.ours:.3g} {one.unit} against {one.theirs:.3g}"
+    ours = f"{one.ours:.3g} ({one.ours_low:.3g}-{one.ours_high:.3g}) {one.unit}"
+    theirs = f"{one.theirs:.3g} ({one.theirs_low:.3g}-{one.theirs_high:.3g})"
     return (
-        f"{one.name:<14} {one.ratio:5.3f} {spread:<15} at most {one.most:.3f}  {verdict:<8}  {medians:<20}  "
+        f"{one.name:<14} {one.ratio:5.3f} {spread:<15} at most {one.most:.3f}  {verdict:<8}  {ours} against {theirs}  "
         f"{one.what}, against {one.against}"
     )
 
 
-def write(folder: Path, measured: Sequence[Measured]) -> None:
-    """Write the table as CSV, and draw it."""
+def write(folder: Path, name: str, measured: Sequence[Measured]) -> None:
+    """Write the table as CSV, and draw it, under a name."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "bench.csv").open("w", newline="", encoding="utf-8") as file:
+    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         rows.writerows(map(astuple, measured))
@@ -90,7 +93,7 @@ def write(folder: Path, measured: Sequence[Measured]) -> None:
     axes.set(xlabel="share of what it may take (median of the rounds, from the least to the most)")
     axes.set_xlim(0, 1.25 * max(1.0, *(one.high / one.most for one in measured)))
     axes.invert_yaxis()
-    figure.savefig(folder / "bench.png", dpi=120)
+    figure.savefig(folder / f"{name}.png", dpi=120)
 
 
 def _going_on(text: str) -> None:

@@ -53,8 +53,9 @@ class Measured:
 
     Attributes:
         ratio: the median of the rounds' ratios; `low` and `high`: the smallest and the largest.
-        ours: the median of what was measured, in the line's unit.
-        theirs: the median of what it is compared with.
+        ours: the median of what was measured, in the line's unit; `ours_low` and `ours_high`: the least and the most.
+        theirs: the same of what it is compared with.
+        rounds: that were measured.
     """
 
     name: str
@@ -65,8 +66,13 @@ class Measured:
     low: float
     high: float
     ours: float
+    ours_low: float
+    ours_high: float
     theirs: float
+    theirs_low: float
+    theirs_high: float
     unit: str
+    rounds: int
 
     @property
     def kept(self) -> bool:
@@ -110,5 +116,6 @@ def _compare(budget: Budget, rounds: Sequence[Figures]) -> Measured:
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
     return Measured(
         budget.name, budget.what, budget.against, budget.most, statistics.median(ratios), min(ratios), max(ratios),
-        statistics.median(ours), statistics.median(theirs), budget.unit,
+        statistics.median(ours), min(ours), max(ours), statistics.median(theirs), min(theirs), max(theirs),
+        budget.unit, len(rounds),
     )  # fmt: skip

@@ -1,17 +1,32 @@
 """Processes that are measured: their seconds, their memory, and what they tell."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pty
+import statistics
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
+
+ROWS, COLUMNS = 24, 100
+"""Of the terminal: on one without a size, as it is made, no progress bar is drawn."""
+
+NOT_OURS = ("RUNNER_", "OMP_", "MKL_", "KMP_", "MLFLOW_", "TORCH")
+"""Beginnings of variables that say how others than this benchmark want it."""
+
+SAMPLE_SECONDS = 0.1
 
 HERE = Path(__file__).resolve().parent
 PYTHON = [sys.executable]
@@ -23,20 +38,26 @@ class Done:
 
     Attributes:
         seconds: from its start to its end.
-        megabytes: the most that lay in memory at once, of itself or of a process that it waited for.
+        megabytes: the most that lay in memory at once, of it and of all that it has started, what they share counted
+            once (Linux's proportional set size); 0 if nobody looked.
+        shown: what it has printed.
     """
 
     seconds: float
     megabytes: float
+    shown: str
 
 
-def run(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> Done:
+def run(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, weigh: bool = False
+) -> Done:
     """Run a command in a folder, on a terminal of its own, so that progress bars are drawn.
 
     Args:
         command: the program and its arguments.
         folder: to be in.
         environment: what it finds in its environment besides what is there.
+        weigh: look at its memory all the time, which takes time.
 
     Raises:
         RuntimeError: it failed; with the last of what it showed.
@@ -45,20 +66,42 @@ def run(command: Sequence[str], folder: Path, environment: Mapping[str, str] | N
     shown = bytearray()
     reader = threading.Thread(target=_read, args=(terminal, shown), daemon=True)
     reader.start()
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("RUNNER_", "OMP_"))}
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(NOT_OURS)}
     began = time.perf_counter()
     process = subprocess.Popen(
         command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=clean | dict(environment or {})
     )
     os.close(theirs)
-    _, status, usage = os.wait4(process.pid, 0)
+    megabytes = _watch(process) if weigh else 0.0
+    process.wait()
     seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
     reader.join(1.0)
     os.close(terminal)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{shown.decode(errors='replace')[-3000:]}")
-    return Done(seconds, usage.ru_maxrss / 1024)
+    return Done(seconds, megabytes, shown.decode(errors="replace"))
+
+
+def _watch(process: subprocess.Popen[bytes]) -> float:
+    """The most memory that a process and those below it take at once, in megabytes."""
+    most, root = 0.0, psutil.Process(process.pid)
+    while process.poll() is None:
+        taken = 0.0
+        for one in (root, *_below(root)):
+            with contextlib.suppress(psutil.Error, OSError):
+                lines = Path(f"/proc/{one.pid}/smaps_rollup").read_text().splitlines()
+                taken += next(float(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+        most = max(most, taken)
+        time.sleep(SAMPLE_SECONDS)
+    return most
+
+
+def _below(root: psutil.Process) -> list[psutil.Process]:
+    try:
+        return root.children(recursive=True)
+    except psutil.Error:  # it has just ended
+        return []
 
 
 def whole(*arguments: str, folder: Path | None = None) -> dict[str, float]:
@@ -67,12 +110,14 @@ def whole(*arguments: str, folder: Path | None = None) -> dict[str, float]:
         return {"seconds": run([*PYTHON, *arguments], folder or Path(temporary)).seconds}
 
 
-def peer(name: str, environment: Mapping[str, str] | None = None, **options: object) -> dict[str, float]:
+def peer(
+    name: str, environment: Mapping[str, str] | None = None, weigh: bool = False, **options: object
+) -> dict[str, float]:
     """What one of the loops of `loops.py` tells, and its memory."""
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "told.json"
         words = [f"{key}={value}" for key, value in options.items()]
-        done = run([*PYTHON, str(HERE / "loops.py"), name, str(told), *words], Path(folder), environment)
+        done = run([*PYTHON, str(HERE / "loops.py"), name, str(told), *words], Path(folder), environment, weigh)
         return {**json.loads(told.read_text()), "megabytes": done.megabytes}
 
 
@@ -84,24 +129,33 @@ class Run:
         done: its process.
         result: its `result.json`.
         metrics: each metric's values, in order.
+        times: when each was measured, in seconds.
     """
 
     done: Done
     result: dict[str, Any]
     metrics: dict[str, list[float]]
+    times: dict[str, list[float]]
+
+    def typical(self, name: str) -> float:
+        """The median of a metric's values, without the first if there are others."""
+        return statistics.median(self.metrics[name][1:] or self.metrics[name])
 
 
-def runner(*overrides: str, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> Run:
+def runner(
+    *overrides: str, folder: Path | None = None, environment: Mapping[str, str] | None = None, weigh: bool = False
+) -> Run:
     """Do a run, in a folder that is thrown away if none is given."""
     with tempfile.TemporaryDirectory() as temporary:
         made = Path(temporary) / "run"
         command = [*PYTHON, "-m", "runner", f"hydra.run.dir={made}", *overrides]
-        done = run(command, folder or Path(temporary), environment)
-        metrics: dict[str, list[float]] = {}
+        done = run(command, folder or Path(temporary), environment, weigh)
+        metrics, times = dict[str, list[float]](), dict[str, list[float]]()
         for line in (made / "metrics.jsonl").read_text().splitlines():
             point = json.loads(line)
             metrics.setdefault(point["name"], []).append(point["value"])
-        return Run(done, json.loads((made / "result.json").read_text()), metrics)
+            times.setdefault(point["name"], []).append(point["time"])
+        return Run(done, json.loads((made / "result.json").read_text()), metrics, times)
 
 
 def _read(terminal: int, shown: bytearray) -> None:

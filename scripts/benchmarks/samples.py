@@ -12,6 +12,18 @@ CLASSES = 10
 SIDE = 96  # pixels of a drawn photograph
 
 
+def has_mnist() -> bool:
+    """Whether MNIST lies on disk."""
+    return _on_disk() is not None
+
+
+def _on_disk() -> str | None:
+    for place in (os.environ.get("RUNNER_DATA"), "~/.cache/runner"):
+        if place and (Path(place).expanduser() / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
+            return str(Path(place).expanduser().resolve())
+    return None
+
+
 @cache
 def mnist_root(folder: Path) -> str:
     """Where MNIST's files are; where there are none, noise is put in their place, which takes a network just as long.
@@ -19,9 +31,8 @@ def mnist_root(folder: Path) -> str:
     Args:
         folder: for the noise.
     """
-    for place in (os.environ.get("RUNNER_DATA"), "~/.cache/runner"):
-        if place and (Path(place).expanduser() / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
-            return str(Path(place).expanduser().resolve())
+    if (found := _on_disk()) is not None:
+        return found
     print("note: MNIST is not on disk (RUNNER_DATA): noise of its shape takes its place", file=sys.stderr)
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)

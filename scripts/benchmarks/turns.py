@@ -102,15 +102,26 @@ def in_turns(contestants: Contestants) -> dict[str, Figures]:
         address = str(Path(folder) / "turns")
         door.bind(address)
         door.listen()
-        door.settimeout(PATIENCE)
+        door.settimeout(1.0)
         running = {}
         for name, contestant in contestants.items():
             environment = {ADDRESS: address, NAME: name, "PYTHONPATH": _path()}
             running[name] = pool.submit(contestant, environment=environment)
-        try:
-            by_name = dict(_greet(door) for _ in contestants)
-        except TimeoutError as error:
-            raise RuntimeError(f"not all of {', '.join(contestants)} have come to their first turn") from error
+        by_name: dict[str, socket.socket] = {}
+        deadline = time.monotonic() + PATIENCE
+        while len(by_name) < len(contestants):
+            try:
+                by_name |= [_greet(door)]
+            except TimeoutError as error:
+                failed = [future for future in running.values() if future.done()]
+                if not failed and time.monotonic() < deadline:
+                    continue
+                door.close()
+                for line in by_name.values():
+                    line.close()
+                for future in failed:
+                    future.result()
+                raise RuntimeError(f"not all of {', '.join(contestants)} have come to their first turn") from error
         lines = [by_name[name] for name in contestants]
         for line in lines:
             _heard(line)  # each has warmed up
@@ -141,5 +152,6 @@ def _path() -> str:
 def _greet(door: socket.socket) -> tuple[str, socket.socket]:
     """Who comes in, by its name."""
     line, _ = door.accept()
+    line.settimeout(None)
     with line.makefile("rb", buffering=0) as words:
         return words.readline().decode().strip(), line

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
+from hydra.errors import InstantiationException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     from runner.compose import Composer
@@ -37,9 +38,12 @@ class GridSweeper(Sweeper):
             ConfigError: the launcher is not.
         """
         self.hydra_context, self.config = hydra_context, config
-        launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+        chosen = config.hydra.runtime.choices["hydra/launcher"]
+        try:
+            launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+        except InstantiationException as error:
+            raise ConfigError(f"hydra/launcher={chosen}: {first_line(error.__cause__ or error)}") from error
         if not isinstance(launcher, EngineLauncher):
-            chosen = config.hydra.runtime.choices["hydra/launcher"]
             raise ConfigError(f"hydra/launcher={chosen} knows nothing of runner's jobs: choose local, ray or slurm")
         self.make_engine = launcher.engine
 

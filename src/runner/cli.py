@@ -241,6 +241,8 @@ def sweep(args: Namespace) -> int:
             raise ConfigError("hydra.sweep.dir: a resumed sweep keeps its folder; leave it out")
         _, begun_with, options = plan.load(saved.find(value, typed_value(args.overrides, "tracking.uri")))
         typed = {key_of(text) for text in args.overrides}
+        if typed_value(args.overrides, "hydra/launcher") not in (None, typed_value(begun_with, "hydra/launcher")):
+            begun_with = [text for text in begun_with if not key_of(text).startswith("hydra.launcher.")]
         arguments = [*(text for text in begun_with if key_of(text) not in typed), *args.overrides]
         for name, option in options.items():
             setattr(args, name, getattr(args, name) or option)

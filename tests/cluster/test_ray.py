@@ -129,6 +129,7 @@ class TestOnACluster:
         for wrong, why in (
             (("hydra.launcher.ray.init.num_cpus=many",), "hydra/launcher=ray: "),
             (("hydra.launcher.ray.remote.num_gpus=0", "device=cuda"), "hydra.launcher.ray.remote.num_gpus=1"),
+            (("hydra.launcher.ray.remote.num_gpus=1",), "no node of this Ray has 1 CPU, 1 GPU for a job"),
             (("hydra/sweeper=optuna",), "how many trials may run at a time: write sweep.jobs=4"),
         ):
             code, printed = run(tmp_path, *on, *wrong)

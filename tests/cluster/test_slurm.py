@@ -130,6 +130,7 @@ class TestFates:
         _, printed = sweep.communicate(timeout=400)
         assert sweep.returncode == 1, printed
         assert {fate["status"] for fate in fates(folder).values()} == {"KILLED"}
+        assert "its time was over 2 times" in fates(folder)[0]["why"]
         assert (folder / "0" / "run.log").read_text().count("resumed ") == 1
 
     def test_the_sweep_is_killed_and_its_jobs_are_followed_by_the_next(
@@ -165,6 +166,36 @@ class TestFates:
         assert code == 1 and "Traceback" not in printed
         assert {fate["status"] for fate in fates(sweep_folder(tmp_path)).values()} == {"FAILED"}
         assert "nvalid partition" in fates(sweep_folder(tmp_path))[0]["why"]
+
+    @pytest.mark.parametrize(
+        ("setting", "why"),
+        [
+            ("timeout_min=null", "hydra.launcher.timeout_min=null is not a number"),
+            ("max_num_timeout=abc", "hydra.launcher.max_num_timeout=abc is not a number"),
+            ("timeout_min=2", "is all of timeout_min=2"),
+            ("additional_parameters={ntasks: 2}", "hydra.launcher.ntasks: a job is one task"),
+            ("submitit_folder=null", "hydra.launcher.submitit_folder=null"),
+        ],
+    )
+    def test_a_setting_that_cannot_be_is_refused_before_anything_starts(
+        self, tmp_path: Path, slow: tuple[str, ...], setting: str, why: str
+    ) -> None:
+        for more in ((), ("sweep.dry_run=true",)):
+            code, printed = run(tmp_path, *slow, "model.fate=a,b", f"hydra.launcher.{setting}", *more)
+            assert code == 2 and why in printed and "Traceback" not in printed, printed
+        assert not (tmp_path / "outputs" / "sweeps").exists()
+
+    def test_it_comes_home(self, tmp_path: Path, slow: tuple[str, ...]) -> None:
+        """Begun on Slurm, gone on with on this machine, whatever was left behind for its nodes."""
+        sweep = start(tmp_path, *slow, "model.fate=a,b", "hydra.launcher.partition=test", "hydra.launcher.setup=true")
+        wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/[01]/checkpoints/last.pt"))) == 2)
+        sweep.terminate()
+        sweep.communicate(timeout=100)
+        folder = sweep_folder(tmp_path)
+        (folder / "0" / ".end").touch()
+        code, printed = run(tmp_path, f"sweep.resume={folder}", "hydra/launcher=local")
+        assert code == 0, printed
+        assert {result["epochs"] for result in results(folder).values()} == {15}
 
     def test_no_credentials_are_written(self, tmp_path: Path, slow: tuple[str, ...]) -> None:
         uri = "tracking.uri=http://someone:secret-word@127.0.0.1:9"

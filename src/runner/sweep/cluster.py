@@ -94,7 +94,7 @@ class ClusterWork(ABC):
         self._next = now + LOOK_SECONDS
         self._ended = self.outcome()  # first, so that the journal that is read then is whole
         folder = self._task.folder
-        self._began = self._began or (folder / BEGUN).exists()
+        self._began = (folder / BEGUN).exists() or (self._began and self._ended is not None)
         if self._began:
             points, self._offset = journal.read(folder / journal.NAME, self._offset)
             epochs = [point.step for point in points if point.name == "time/epoch_seconds"]
@@ -105,8 +105,10 @@ class ClusterWork(ABC):
 
 
 def for_node(task: Task) -> Task:
-    """A task that finds, on another machine, the modules that are found here."""
-    path = os.pathsep.join(name or str(Path.cwd()) for name in sys.path)
+    """A task that finds, on another machine, the user's modules that are found here; packages are the node's own."""
+    installed = {str(Path(place).resolve()) for place in (sys.prefix, sys.base_prefix, sys.base_exec_prefix)}
+    places = [Path(name or Path.cwd()).resolve() for name in sys.path]
+    path = os.pathsep.join(str(place) for place in places if not installed & {str(p) for p in (place, *place.parents)})
     return replace(task, environment=task.environment | {"PYTHONPATH": path})
 
 

@@ -46,16 +46,22 @@ def as_job(cfg: DictConfig, number: int, folder: Path) -> None:
 
 
 def without_credentials(cfg: DictConfig) -> DictConfig:
-    """A job's config without those of the tracking store's address, wherever that stands in it."""
-    uri = cfg.tracking.uri
-    if uri is None or strip_credentials(uri) == uri:
-        return cfg
+    """A job's config without those of the tracking store's address, wherever that stands, and without its launcher."""
     told = copy.deepcopy(cfg)
-    with read_write(told), read_write(told.hydra):
-        told.tracking.uri = strip_credentials(uri)
+    uri = told.tracking.uri or ""
+    bare = strip_credentials(uri) if uri else ""
+
+    def cleaned(texts: Sequence[str]) -> list[str]:
+        kept = [text for text in texts if not text.lstrip("+~").startswith("hydra.launcher")]
+        return [text.replace(uri, bare) if uri else text for text in kept]
+
+    with read_write(told), read_write(told.hydra), open_dict(told.hydra):
+        told.hydra.launcher = {}
+        told.tracking.uri = bare or None
         for name, value in told.hydra.overrides.items():
-            told.hydra.overrides[name] = [text.replace(uri, strip_credentials(uri)) for text in value]
-        told.hydra.job.override_dirname = told.hydra.job.override_dirname.replace(uri, strip_credentials(uri))
+            told.hydra.overrides[name] = cleaned(value)
+        dirname = told.hydra.job.override_dirname
+        told.hydra.job.override_dirname = dirname.replace(uri, bare) if uri else dirname
     return told
 
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runner.options import EXIT_FAILED, EXIT_SIGNAL
-from runner.sweep.saved import Course, course_of
+from runner.sweep.saved import Course, course_of, wait_for_orphans
 from runner.sweep.task import Task
 from runner.tracking.files import write_json
 
@@ -41,13 +41,17 @@ def supervise(task: Task, interrupted: threading.Event | None = None) -> int:
     Returns:
         The child's exit code, negative after a signal.
     """
-    folder, course = task.folder, course_of(task.folder)
+    folder = task.folder
     if (folder / END).exists():
         return EXIT_SIGNAL + signal.SIGTERM
+    wait_for_orphans([folder])  # the child of a supervisor that was killed finishes its step, and writes a checkpoint
+    course = course_of(folder)
     if course in (Course.SKIP, Course.AGAIN):  # it had come to its end, and nobody was told of it
         return 0 if course is Course.SKIP else EXIT_FAILED
     config = None if course is Course.GO_ON else task.config
-    task = replace(task, config=config, environment={**os.environ, **task.environment})
+    own = {**os.environ, **task.environment}
+    own["PYTHONPATH"] = os.pathsep.join(filter(None, (e.get("PYTHONPATH") for e in (task.environment, os.environ))))
+    task = replace(task, config=config, environment=own)
     write_json(folder / BEGUN, {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()})
     process = subprocess.Popen(
         CHILD, stdin=subprocess.PIPE, cwd=task.where, env=task.environment, preexec_fn=_ignore_what_is_for_us

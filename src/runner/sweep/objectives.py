@@ -53,6 +53,8 @@ def objectives_of(settings: SweepSettings, built: Sequence[Any]) -> list[Objecti
                 f"the jobs are judged by different metrics ({', '.join(monitors)}): write sweep.metric={measured[0]}"
             )
         metrics = monitors
+    if any(metric.startswith("[") for metric in metrics):
+        raise ConfigError(f"sweep.metric='{metrics[0]}' is a text, and no list: write it without quotes of its own")
     problems = [
         f"sweep.metric={metric} is not measured by all jobs: {did_you_mean(metric, measured)}"
         for metric in metrics

@@ -3,6 +3,7 @@
 A task whose node is gone is run again by Ray itself, `max_retries` times, and goes on from the job's checkpoint.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from runner.sweep.slots import Slot
 from runner.sweep.task import Task
 from runner.sweep.warm import ended_by
 
+log = logging.getLogger("runner")
+
 
 class Ray(Cluster):
     """A Ray of this sweep's own, or a cluster's.
@@ -29,9 +32,9 @@ class Ray(Cluster):
         remote: arguments of `ray.remote`, for each job.
     """
 
-    def __init__(self, init: Mapping[str, Any], remote: Mapping[str, Any]) -> None:
-        self._init = {key: value for key, value in init.items() if value is not None}
-        self._remote = {key: value for key, value in remote.items() if value is not None}
+    def __init__(self, init: Mapping[str, Any] | None = None, remote: Mapping[str, Any] | None = None) -> None:
+        self._init = {key: value for key, value in (init or {}).items() if value is not None}
+        self._remote = {key: value for key, value in (remote or {}).items() if value is not None}
 
     def slots(
         self,
@@ -66,6 +69,26 @@ class Ray(Cluster):
             raise ConfigError(f"hydra/launcher=ray: {first_line(error)}{token}") from error
         except Exception as error:  # of its own many kinds, and whatever its arguments raise
             raise ConfigError(f"hydra/launcher=ray: {first_line(error)}") from error
+
+        self._check_resources()
+
+    def _check_resources(self) -> None:
+        """See that a node has what a job asks for; Ray itself waits for ever, and does not say so.
+
+        Raises:
+            ConfigError: none has, and no other will come.
+        """
+        names = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
+        wanted = {"CPU": 1.0} | {name: self._remote[key] for key, name in names.items() if key in self._remote}
+        wanted |= self._remote.get("resources") or {}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if any(all(node.get(name, 0.0) >= amount for name, amount in wanted.items()) for node in nodes):
+            return
+        told = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
+        sentence = f"hydra/launcher=ray: no node of this Ray has {told} for a job"
+        if self._init.get("address") == "local":
+            raise ConfigError(f"{sentence}: write less in hydra.launcher.ray.remote")
+        log.warning("%s: the jobs wait until one comes", sentence)
 
     def words(self, slots: Sequence[Slot]) -> str:
         """`as Ray has room, with 2 CPU, 0 GPU; 1 CPU, 0 GPU a job`."""

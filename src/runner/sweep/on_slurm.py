@@ -20,6 +20,7 @@ import submitit
 from omegaconf import DictConfig
 
 from runner.errors import ConfigError, first_line
+from runner.schema import show
 from runner.settings import SweepSettings
 from runner.sweep import node
 from runner.sweep.cluster import Cluster, ClusterWork, for_node
@@ -48,9 +49,18 @@ GOING_ON = {
 ELSEWHERE = ("submitit_folder", "max_num_timeout", "python")
 """Settings that are none of `submitit.AutoExecutor.update_parameters`."""
 
-PLAIN = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
-         "stderr_to_stdout")  # fmt: skip
+PLAIN = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "name", "stderr_to_stdout")
 """Settings that submitit knows for all of its executors; the others are Slurm's."""
+
+
+NUMBERS = ("timeout_min", "signal_delay_s", "max_num_timeout", "array_parallelism")
+"""Settings that there must be."""
+
+COMMANDS = ("setup", "teardown", "srun_args")
+"""Settings that are lists; a single one may be written as such."""
+
+ONE_TASK = ("nodes", "tasks_per_node", "ntasks_per_node", "ntasks", "ntasks-per-node")
+"""Settings, and options of sbatch, by which a job would be run several times at once."""
 
 
 class Slurm(Cluster):
@@ -62,6 +72,9 @@ class Slurm(Cluster):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = {key: value for key, value in settings.items() if value is not None}
+        for key in COMMANDS:
+            if isinstance(self._settings.get(key), str):
+                self._settings[key] = [self._settings[key]]
         self._queue = Queue()
         self._left: dict[int, str] = {}
 
@@ -76,8 +89,9 @@ class Slurm(Cluster):
         """As many as there are jobs, or as `sweep.jobs` says.
 
         Raises:
-            ConfigError: there is no Slurm here.
+            ConfigError: there is no Slurm here, or a setting is not Slurm's.
         """
+        self._check()
         if shutil.which("sbatch") is None:
             raise ConfigError(
                 "hydra/launcher=slurm: there is no sbatch here: start the sweep where Slurm's commands are"
@@ -98,13 +112,34 @@ class Slurm(Cluster):
         self._left = {int(number): job_id for number, job_id in ids.items() if self._queue.state(job_id) in GOING_ON}
         return set(self._left)
 
-    def open(self) -> None:
+    def _check(self) -> None:
         """See that the settings are Slurm's.
 
         Raises:
-            ConfigError: one is not.
+            ConfigError: with those that are not.
         """
+        had, problems = self._settings, []
+        for key in NUMBERS:
+            number = had.get(key)
+            if isinstance(number, bool) or not isinstance(number, int | float) or number < 0:
+                problems.append(f"hydra.launcher.{key}={show(number)} is not a number: write one")
+        if not isinstance(had.get("submitit_folder"), str):
+            problems.append("hydra.launcher.submitit_folder=null: write .submitit/%j")
+        options = {**had, **(had.get("additional_parameters") or {})}
+        problems += [
+            f"hydra.launcher.{key}: a job is one task on one node; leave it out" for key in ONE_TASK if key in options
+        ]
+        if not problems and had["signal_delay_s"] >= 60 * had["timeout_min"]:
+            problems.append(
+                f"hydra.launcher.signal_delay_s={had['signal_delay_s']} s is all of timeout_min={had['timeout_min']}:"
+                " write a shorter warning, or a longer time"
+            )
+        if problems:
+            raise ConfigError(*problems)
         self._executor(Path())
+
+    def open(self) -> None:
+        """There is nothing to open."""
 
     def _executor(self, folder: Path) -> Any:
         """What submits the jobs of a sweep with this folder."""
@@ -189,7 +224,7 @@ class Queue:
         self._next = time.monotonic() + QUEUE_SECONDS
         command = ["squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", "%i %T"]
         try:
-            told = subprocess.run(command, capture_output=True, text=True, check=True)
+            told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         except (OSError, subprocess.SubprocessError):
             return False
         self._states = dict(line.split() for line in told.stdout.splitlines())
@@ -217,8 +252,10 @@ class SlurmWork(ClusterWork):
         if self._job.paths.result_pickle.exists():
             try:
                 code = int(self._job.result())
+                if times := read_json(self._task.folder / SUBMITTED).get("timeouts_over"):
+                    return Ended(None, f"its time was over {times} times (hydra.launcher.timeout_min, max_num_timeout)")
             except Exception as error:  # it could not even start the training
-                lines = [line for line in str(error).splitlines() if line.strip(" -")]
+                lines = [line for line in str(error).splitlines() if line.strip(" -")] or [type(error).__name__]
                 return Ended(1, f"on its node: {lines[-1].strip()}; see {self._job.paths.stderr}")
             return Ended(code, ended_by(code))
         state = self._queue.state(self._job.job_id)
@@ -269,15 +306,16 @@ class Submitted:
         path = self._task.folder / SUBMITTED
         told = read_json(path)
         timeouts = told.get("timeouts", 0) + 1
-        write_json(path, told | {"timeouts": timeouts})
-        return bool(timeouts <= self._timeouts)
+        over = {"timeouts_over": timeouts} if timeouts > self._timeouts else {}
+        write_json(path, told | {"timeouts": timeouts} | over)
+        return not over
 
-    @staticmethod
-    def _again() -> None:
+    def _again(self) -> None:
         """Be queued again, unless Slurm sees to that itself or somebody has cancelled the job: leave no result then."""
         job_id = os.environ["SLURM_JOB_ID"]
         asked = ["squeue", "-h", "-j", job_id, "-o", "%T"]
         state = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
         if state == "RUNNING" and subprocess.run(["scontrol", "requeue", job_id], check=False).returncode:
             return  # this cluster does not allow it: the sweep is told, and can be gone on with
+        (self._task.folder / node.BEGUN).unlink(missing_ok=True)  # it waits for its place again
         os._exit(128 + signal.SIGTERM)

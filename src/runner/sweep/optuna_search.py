@@ -152,18 +152,24 @@ class OptunaSearch:
         jobs = make_jobs(self.fixed, keys, points)
         return [Job(first + job.number, job.name, job.point, job.overrides) for job in jobs]
 
-    def check(self) -> None:
-        """See that the database is there, before anything else is made.
+    def check(self, objectives: Sequence[Objective]) -> None:
+        """See that the database is there, and has no other study by that name, before anything else is made.
 
         Raises:
-            ConfigError: it is not.
+            ConfigError: it is not, or it has.
         """
-        if self.storage is not None:
-            try:
-                optuna.storages.get_storage(self.storage)
-            except Exception as error:  # of SQLAlchemy, of a driver that is missing
-                reason = first_line(error)
-                raise ConfigError(f"hydra.sweeper.storage: the study cannot be opened: {reason}") from error
+        if self.storage is None:
+            return
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            storage = optuna.storages.get_storage(self.storage)
+            there = self.study_name in optuna.get_all_study_names(storage)
+            study = optuna.load_study(study_name=self.study_name, storage=storage) if there else None
+        except Exception as error:  # of SQLAlchemy, of a driver that is missing
+            reason = first_line(error)
+            raise ConfigError(f"hydra.sweeper.storage: the study cannot be opened: {reason}") from error
+        if study is not None:
+            _same_directions(study, objectives)
 
     def note(self, objectives: Sequence[Objective]) -> str:
         """What a person should know of a search for these."""
@@ -198,10 +204,7 @@ class OptunaSearch:
         except Exception as error:  # of SQLAlchemy, of a driver that is missing, of the file system
             where = "hydra.sweeper.storage" if self.storage else str(folder / STUDY)
             raise ConfigError(f"{where}: the study cannot be opened: {first_line(error)}") from error
-        has = [direction.name.lower() for direction in self._study.directions]
-        if has != wanted:
-            asked = ", ".join(f"{way} {o.metric}" for way, o in zip(wanted, objectives, strict=True))
-            raise ConfigError(f"the study {self._study.study_name} is to {' and '.join(has)}, and not to {asked}")
+        _same_directions(self._study, objectives)
         if self._study.get_trials(deepcopy=False):
             self._study.sampler.reseed_rng()  # by its seed it would draw the first points once more
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -304,6 +307,22 @@ class OptunaSearch:
     def _history(self) -> Iterable[tuple[int, float | None, str]]:
         for trial in self._study.get_trials(deepcopy=False):
             yield trial.number, trial.value, trial.state.name.lower()
+
+
+def _same_directions(study: Any, objectives: Sequence[Objective]) -> None:
+    """See that a study is for these objectives.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    has = [direction.name.lower() for direction in study.directions]
+    wanted = [DIRECTIONS[objective.direction] for objective in objectives]
+    if has != wanted:
+        asked = ", ".join(f"{way} {o.metric}" for way, o in zip(wanted, objectives, strict=True))
+        raise ConfigError(
+            f"the study {study.study_name} is to {' and '.join(has)}, and not to {asked}: leave sweep.metric and"
+            " sweep.direction as they were, or begin another sweep, in a database with another hydra.sweeper.study_name"
+        )
 
 
 def _suggest(trial: Trial, name: str, d: BaseDistribution) -> None:

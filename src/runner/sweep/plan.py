@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 NAME = "sweep.json"
 
-OF_THE_SWEEP = ("sweep.", "runner.", "tracking.uri", "hydra.sweep.dir", "hydra.sweeper.storage")
+OF_THE_SWEEP = (
+    "sweep.", "runner.", "tracking.uri", "hydra.sweep.dir", "hydra.sweeper.storage",
+    "hydra/launcher", "hydra.launcher.",
+)  # fmt: skip
 """Keys, and beginnings of keys, that are about how a sweep runs, and not about what its jobs are."""
 
 OF_ONE_START = ("sweep.resume", "sweep.extend", "sweep.dry_run", "hydra.sweep.dir")
@@ -144,7 +147,8 @@ def split(made: Composer, arguments: Sequence[str], params: Mapping[str, str]) -
         if not override.is_sweep_override():
             fixed += [] if is_of_the_sweep(text) else [text]
         elif _is_once(override.key_or_group):
-            problems.append(f"{text}: a sweep has one {override.key_or_group} for all of its jobs; choose one")
+            two = ", or two as sweep.metric=[one,other]" if override.key_or_group == "sweep.metric" else ""
+            problems.append(f"{text}: a sweep has one {override.key_or_group} for all of its jobs; choose one{two}")
         else:
             axes[text.partition("=")[0]] = override
     if problems:

@@ -39,6 +39,7 @@ class _Running:
 
     Attributes:
         started: when it began; None while it waits for a place.
+        spent: seconds that it has run before, if its place was taken away.
         asked_to_end: why it was told to, if it was.
         pruned: it was told so for want of prospects.
         kill_at: when it is killed if it has not ended by then.
@@ -49,9 +50,15 @@ class _Running:
     task: Task
     work: Work
     started: float | None = None
+    spent: float = 0.0
     asked_to_end: str | None = None
     pruned: bool = False
     kill_at: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """That it has run, in all."""
+        return self.spent + (0.0 if self.started is None else time.monotonic() - self.started)
 
 
 class Pool:
@@ -137,9 +144,12 @@ class Pool:
 
     def _look_who_began(self) -> None:
         for running in self._running:
-            if running.started is None and running.work.begun():
+            begun = running.work.begun()
+            if begun and running.started is None:
                 running.started = time.monotonic()
                 self._watcher.started(running.job, running.slot)
+            elif not begun and running.started is not None:  # it waits for another place
+                running.spent, running.started = running.seconds, None
 
     def _wait(self) -> None:
         """Wait until something happens, for a moment at most, and see to it."""
@@ -162,8 +172,7 @@ class Pool:
                 running.work.kill()
             return
         why = self._ending
-        took = 0.0 if running.started is None else now - running.started
-        if why is None and self._timeout is not None and took >= self._timeout:
+        if why is None and self._timeout is not None and running.seconds >= self._timeout:
             why = f"took longer than sweep.job_timeout={self._timeout:g} s"
         if why is not None:
             self._tell_to_end(running, why)
@@ -173,7 +182,7 @@ class Pool:
         running.work.tell_to_end()
 
     def _end(self, running: _Running, ended: Ended) -> None:
-        seconds = 0.0 if running.started is None else round(time.monotonic() - running.started, 3)
+        seconds = round(running.seconds, 3)
         running.work.close()
         self._running.remove(running)
         self._free.append(running.slot)

@@ -23,6 +23,7 @@ from runner.sweep.composing import without_credentials
 from runner.sweep.display import Display
 from runner.sweep.engine import Engine
 from runner.sweep.fate import Fate
+from runner.sweep.node import BEGUN, END
 from runner.sweep.objectives import Objective
 from runner.sweep.plan import Job, Plan
 from runner.sweep.pool import Pool
@@ -95,7 +96,6 @@ class Sweep:
         self.running: dict[int, Job] = {}
         self.trained: set[int] = set()
         if self.search is not None:
-            self.search.open(folder, ready.objectives, len(ready.plan.jobs))
             for job in ready.plan.jobs:
                 if ready.courses[job.number] is Course.SKIP:  # it may have ended when nobody was there to tell of it
                     row = table.read_row(job, folder / str(job.number), ready.objectives)
@@ -172,7 +172,8 @@ class Sweep:
             if self.record is not None:
                 self.record.put_aside(moved)
         folder.mkdir(exist_ok=True)
-        (folder / fates.NAME).unlink(missing_ok=True)
+        for name in (fates.NAME, BEGUN, END):
+            (folder / name).unlink(missing_ok=True)
         if self.record is not None:
             self.record.announce(job, folder)
         if job.number not in self.ready.configs:

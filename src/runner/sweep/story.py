@@ -93,13 +93,15 @@ def sweep(
                 log.info(line)
             return 0
         if plan.search is not None:
-            plan.search.check()
+            plan.search.check(ready.objectives)
         with console.waiting("opening the engine ...") if engine.elsewhere else nullcontext():
             engine.open()
         closing.callback(engine.close)
         folder = before or folders.make_run_folder(wanted, exact_folder, folders.SWEEP)
         if before is None:
             closing.enter_context(claim(folder))
+        if plan.search is not None:
+            plan.search.open(folder, ready.objectives, len(plan.jobs))
         plan.save(folder, arguments, made.options)
         return Sweep(folder, ready, delivery).run()
 
