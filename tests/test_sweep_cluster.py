@@ -16,7 +16,7 @@ from runner.settings import SweepSettings
 from runner.sweep import building, node, preflight
 from runner.sweep.cluster import Cluster, ClusterWork, for_node
 from runner.sweep.composing import without_credentials
-from runner.sweep.engine import Ended
+from runner.sweep.engine import Asked, Ended
 from runner.sweep.plan import Job
 from runner.sweep.task import Task
 from runner.tracking import journal
@@ -146,13 +146,13 @@ class TestBeforeItStarts:
 
     def test_slots(self) -> None:
         def slots(jobs: int | str, threads: int | str = "auto") -> list[tuple[int, int | None]]:
-            made = Cluster().slots(SweepSettings(jobs=jobs, jobs_per_gpu=1), threads, 5, {}, {})
+            made = Cluster().slots(Asked(SweepSettings(jobs=jobs, jobs_per_gpu=1), threads, 5, {}, {}))
             return [(slot.number, slot.threads) for slot in made]
 
         assert slots("auto") == [(number, None) for number in range(5)]
         assert slots(2, threads=3) == [(0, 3), (1, 3)]
         with pytest.raises(ConfigError, match=r"sweep\.jobs_per_gpu=2 is for hydra/launcher=local"):
-            Cluster().slots(SweepSettings(jobs="auto", jobs_per_gpu=2), "auto", 5, {}, {})
+            Cluster().slots(Asked(SweepSettings(jobs="auto", jobs_per_gpu=2), "auto", 5, {}, {}))
 
     def test_tasks_have_no_credentials(self) -> None:
         uri = "http://someone:secret@127.0.0.1:1"

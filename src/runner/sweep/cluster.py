@@ -5,17 +5,13 @@ import os
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from runner.errors import ConfigError
-from runner.settings import SweepSettings
-from runner.sweep.engine import Ended
+from runner.sweep.engine import Asked, Ended
 from runner.sweep.node import BEGUN, END
-from runner.sweep.preflight import Built
 from runner.sweep.slots import Slot
 from runner.sweep.task import Progress, Task
 from runner.tracking import journal
@@ -117,27 +113,22 @@ class Cluster:
 
     elsewhere = True
 
-    def slots(
-        self,
-        settings: SweepSettings,
-        threads: int | str,
-        at_most: int,
-        built: Mapping[int, Built],
-        configs: Mapping[int, DictConfig],
-    ) -> list[Slot]:
+    def slots(self, asked: Asked) -> list[Slot]:
         """As many as there are jobs, or as `sweep.jobs` says: the engine has its own queue.
 
         Raises:
             ConfigError: a setting is for the GPUs of this machine.
         """
+        settings = asked.settings
         if settings.jobs_per_gpu != 1:
             raise ConfigError(
                 f"sweep.jobs_per_gpu={settings.jobs_per_gpu} is for hydra/launcher=local: here the engine shares GPUs,"
                 " Ray by hydra.launcher.ray.remote.num_gpus=0.5"
             )
         self._limited = settings.jobs != "auto"
-        count = min(int(settings.jobs), at_most) if self._limited else at_most
-        return [Slot(number, None if threads == "auto" else int(threads)) for number in range(max(1, count))]
+        count = min(int(settings.jobs), asked.at_most) if self._limited else asked.at_most
+        threads = None if asked.threads == "auto" else int(asked.threads)
+        return [Slot(number, threads) for number in range(max(1, count))]
 
     def under_way(self, folder: Path) -> set[int]:
         """None, as an engine ends what nobody waits for."""

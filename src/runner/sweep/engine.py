@@ -27,6 +27,25 @@ class Ended:
     words: str
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What places are asked for.
+
+    Attributes:
+        settings: of the sweep.
+        threads: of each job, as the config has it, or `auto`.
+        at_most: there are no more jobs than these.
+        built: what is known of them.
+        configs: theirs.
+    """
+
+    settings: SweepSettings
+    threads: int | str
+    at_most: int
+    built: Mapping[int, Built]
+    configs: Mapping[int, DictConfig]
+
+
 class Work(Protocol):
     """A job that an engine has been given.
 
@@ -67,22 +86,8 @@ class Engine(Protocol):
 
     elsewhere: bool
 
-    def slots(
-        self,
-        settings: SweepSettings,
-        threads: int | str,
-        at_most: int,
-        built: Mapping[int, Built],
-        configs: Mapping[int, DictConfig],
-    ) -> list[Slot]:
+    def slots(self, asked: Asked) -> list[Slot]:
         """Where jobs go, a place for each that may be under way.
-
-        Args:
-            settings: of the sweep.
-            threads: of each job, as the config has it, or `auto`.
-            at_most: there are no more jobs than these.
-            built: what is known of them.
-            configs: theirs.
 
         Raises:
             ConfigError: what is wanted is not there.

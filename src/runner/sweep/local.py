@@ -10,9 +10,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from runner.errors import ConfigError
-from runner.settings import SweepSettings
 from runner.sweep import warm
-from runner.sweep.engine import Ended
+from runner.sweep.engine import Asked, Ended
 from runner.sweep.preflight import Built
 from runner.sweep.slots import Slot, make_slots
 from runner.sweep.task import Progress, Task
@@ -23,20 +22,14 @@ class Local:
 
     elsewhere = False
 
-    def slots(
-        self,
-        settings: SweepSettings,
-        threads: int | str,
-        at_most: int,
-        built: Mapping[int, Built],
-        configs: Mapping[int, DictConfig],
-    ) -> list[Slot]:
+    def slots(self, asked: Asked) -> list[Slot]:
         """The machine's cores and GPUs, divided.
 
         Raises:
             ConfigError: more is wanted than there is.
         """
-        return make_slots(settings.jobs, at_most, gpus_for(built, configs), settings.jobs_per_gpu, threads)
+        gpus, wanted = gpus_for(asked.built, asked.configs), asked.settings
+        return make_slots(wanted.jobs, asked.at_most, gpus, wanted.jobs_per_gpu, asked.threads)
 
     def under_way(self, folder: Path) -> set[int]:
         """None: the processes of a sweep end with it."""

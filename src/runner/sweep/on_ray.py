@@ -9,14 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from omegaconf import DictConfig
 
 from runner.errors import ConfigError, first_line
-from runner.settings import SweepSettings
 from runner.sweep.cluster import Cluster, ClusterWork, for_node
-from runner.sweep.engine import Ended
+from runner.sweep.engine import Asked, Ended
 from runner.sweep.node import supervise
-from runner.sweep.preflight import Built
 from runner.sweep.slots import Slot
 from runner.sweep.task import Task
 from runner.sweep.warm import ended_by
@@ -36,23 +33,16 @@ class Ray(Cluster):
         self._init = {key: value for key, value in (init or {}).items() if value is not None}
         self._remote = {key: value for key, value in (remote or {}).items() if value is not None}
 
-    def slots(
-        self,
-        settings: SweepSettings,
-        threads: int | str,
-        at_most: int,
-        built: Mapping[int, Built],
-        configs: Mapping[int, DictConfig],
-    ) -> list[Slot]:
+    def slots(self, asked: Asked) -> list[Slot]:
         """As many as there are jobs, or as `sweep.jobs` says; Ray has a queue of its own.
 
         Raises:
             ConfigError: jobs are to compute on GPUs, and Ray is not asked for any.
         """
-        if not self._remote.get("num_gpus") and any(cfg.device.name == "cuda" for cfg in configs.values()):
+        if not self._remote.get("num_gpus") and any(cfg.device.name == "cuda" for cfg in asked.configs.values()):
             raise ConfigError("device=cuda: Ray hides its GPUs from jobs that ask for none: write"
                               " hydra.launcher.ray.remote.num_gpus=1")  # fmt: skip
-        return super().slots(settings, threads, at_most, built, configs)
+        return super().slots(asked)
 
     def open(self) -> None:
         """Start Ray, or connect to it.

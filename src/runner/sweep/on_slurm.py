@@ -17,15 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import submitit
-from omegaconf import DictConfig
 
 from runner.errors import ConfigError, first_line
 from runner.schema import show
-from runner.settings import SweepSettings
 from runner.sweep import node
 from runner.sweep.cluster import Cluster, ClusterWork, for_node
-from runner.sweep.engine import Ended
-from runner.sweep.preflight import Built
+from runner.sweep.engine import Asked, Ended
 from runner.sweep.slots import Slot
 from runner.sweep.task import Task
 from runner.sweep.warm import ended_by
@@ -78,14 +75,7 @@ class Slurm(Cluster):
         self._queue = Queue()
         self._left: dict[int, str] = {}
 
-    def slots(
-        self,
-        settings: SweepSettings,
-        threads: int | str,
-        at_most: int,
-        built: Mapping[int, Built],
-        configs: Mapping[int, DictConfig],
-    ) -> list[Slot]:
+    def slots(self, asked: Asked) -> list[Slot]:
         """As many as there are jobs, or as `sweep.jobs` says.
 
         Raises:
@@ -96,7 +86,7 @@ class Slurm(Cluster):
             raise ConfigError(
                 "hydra/launcher=slurm: there is no sbatch here: start the sweep where Slurm's commands are"
             )
-        return super().slots(settings, threads, at_most, built, configs)
+        return super().slots(asked)
 
     def under_way(self, folder: Path) -> set[int]:
         """Those that are in Slurm's queue, waiting or running: it knows nothing of the sweep.

@@ -17,7 +17,7 @@ from runner.schema import TARGET_GROUPS
 from runner.settings import SweepSettings
 from runner.sweep import plan as plans
 from runner.sweep import preflight, saved, warm
-from runner.sweep.engine import Engine
+from runner.sweep.engine import Asked, Engine
 from runner.sweep.objectives import objectives_of
 from runner.sweep.plan import Job, Plan
 from runner.sweep.running import Ready, Sweep
@@ -162,7 +162,7 @@ def check(
     if plan.search is not None and engine.elsewhere and settings.jobs == "auto":
         raise ConfigError("a search on a cluster has to be told how many trials may run at a time: write sweep.jobs=4")
     at_most = len(left) if plan.search is None else max(len(left), plan.search.n_trials)
-    slots = engine.slots(settings, config.device.threads, at_most, built, configs)
+    slots = engine.slots(Asked(settings, config.device.threads, at_most, built, configs))
 
     def check_later(job: Job) -> DictConfig:
         configs, found = preflight.compose(made, [job], of_the_sweep)
