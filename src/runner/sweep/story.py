@@ -94,9 +94,9 @@ def sweep(
             return 0
         if plan.search is not None:
             plan.search.check(ready.objectives)
+        closing.callback(engine.close)
         with console.waiting("opening the engine ...") if engine.elsewhere else nullcontext():
             engine.open()
-        closing.callback(engine.close)
         folder = before or folders.make_run_folder(wanted, exact_folder, folders.SWEEP)
         if before is None:
             closing.enter_context(claim(folder))
