@@ -302,7 +302,7 @@ class Submitted:
 
     def _again(self) -> None:
         """Be queued again, unless Slurm sees to that itself or somebody has cancelled the job: leave no result then."""
-        job_id = os.environ["SLURM_JOB_ID"]
+        job_id = submitit.JobEnvironment().job_id  # of an array's last job SLURM_JOB_ID is the whole array's
         asked = ["squeue", "-h", "-j", job_id, "-o", "%T"]
         state = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
         if state == "RUNNING" and subprocess.run(["scontrol", "requeue", job_id], check=False).returncode:
