@@ -124,7 +124,9 @@ class TestFates:
             tmp_path, *slow, "trainer.epochs=1000", "model.fate=a,b", "hydra.launcher.timeout_min=2",
             "hydra.launcher.signal_delay_s=100", "hydra.launcher.max_num_timeout=1",
         )  # fmt: skip
-        wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/[01]/slurm.json"))) == 2)
+        wait_for(
+            lambda: sum("timeouts" in p.read_text() for p in tmp_path.glob("outputs/sweeps/*/[01]/slurm.json")) == 2
+        )
         folder = sweep_folder(tmp_path)
         for number in range(2):
             wait_until_queued_again(job_id(folder, number))
