@@ -103,6 +103,23 @@ def test_a_line_of_the_table_is_measured_judged_written_and_drawn(tmp_path: Path
     assert (tmp_path / "bench_look.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_run_that_is_measured_draws_its_bar(measuring: Any) -> None:
+    """On a terminal without a size, as it is made, none would be drawn, and logging with the bar on not be measured."""
+    processes = importlib.import_module("processes")
+    run = processes.runner("data.batch_size=1", "trainer.epochs=2", "tracking=off")
+    assert "\N{FULL BLOCK}" in run.done.shown and "samples/s" in run.done.shown
+    assert len(run.metrics["time/epoch_seconds"]) == len(run.times["time/epoch_seconds"]) == 2
+    assert run.typical("time/epoch_seconds") == run.metrics["time/epoch_seconds"][1]
+
+
+def test_the_memory_of_all_processes_counts(measuring: Any, tmp_path: Path) -> None:
+    processes = importlib.import_module("processes")
+    half = "held = bytearray(b'1') * (100 << 20); import time; time.sleep(1.0)"
+    code = f"import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', \"{half}\"]); {half}; child.wait()"
+    assert 200 < processes.run([sys.executable, "-c", code], tmp_path, weigh=True).megabytes < 300
+    assert processes.run([sys.executable, "-c", "pass"], tmp_path).megabytes == 0.0, "nobody looked"
+
+
 def test_an_unknown_line_is_refused_with_those_there_are(tmp_path: Path) -> None:
     done = run("mlpp", into=tmp_path)
     assert done.returncode == 2

@@ -114,11 +114,20 @@ class TestFollowing:
         assert work.begun()
         points = [("time/epoch_seconds", 1.0, 1), ("val/loss", 0.5, 1), ("time/epoch_seconds", 1.0, 2)]
         journal.rewrite(folder / journal.NAME, [journal.Point(*point, 0.0) for point in points])
+        assert work.begun(), "which looks"
         (progress,) = work.heard()
         assert progress.done == 2 and progress.metrics["val/loss"] == 0.5 and progress.epochs > 0
         assert list(work.heard()) == [], "nothing new"
         work.told = Ended(0, "exit code 0")
+        assert work.begun()
         assert work.ended() == work.told
+
+    def test_nothing_is_heard_of_one_that_nobody_was_told_has_begun(self, work: Followed, here: Path) -> None:
+        assert not work.begun()
+        (here / "sweep" / "3" / node.BEGUN).write_text("{}")
+        journal.rewrite(here / "sweep" / "3" / journal.NAME, [journal.Point("val/loss", 0.5, 1, 0.0)])
+        assert list(work.heard()) == [], "the pool has not said yet that it began"
+        assert work.begun() and len(list(work.heard())) == 1
 
     def test_told_to_end_before_it_has_begun_the_engine_drops_it(self, work: Followed) -> None:
         work.tell_to_end()

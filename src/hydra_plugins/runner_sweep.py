@@ -1,5 +1,6 @@
 """What Hydra looks for by `hydra/sweeper` and `hydra/launcher`: shells that import nothing until they are used."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -148,13 +149,13 @@ class EngineLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """There is nothing to set up."""
 
+    @abstractmethod
     def engine(self) -> "Engine":
         """What runs them.
 
         Raises:
             ConfigError: a package is missing.
         """
-        raise NotImplementedError
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """What Hydra has sweepers call; ours do not, and cli.py refuses others.

@@ -45,7 +45,7 @@ class ClusterWork(ABC):
         """Have the engine end it, or never begin it."""
 
     def begun(self) -> bool:
-        """Whether a node has taken it."""
+        """Whether a node has taken it; this is what looks, so that nothing is heard of one that has not begun."""
         self._look()
         return self._began
 
@@ -54,20 +54,18 @@ class ClusterWork(ABC):
         return []
 
     def heard(self) -> Iterator[Progress]:
-        """What its journal tells."""
-        self._look()
+        """What its journal told at the last look."""
         while self._heard:
             yield self._heard.pop(0)
 
     def ended(self) -> Ended | None:
-        """Its end; of one that was killed nobody waits to hear."""
-        self._look()
+        """Its end at the last look; of one that was killed nobody waits to hear."""
         return Ended(None, "killed") if self._killed and self._ended is None else self._ended
 
     def tell_to_end(self) -> None:
         """By a file in its folder; of one that has not begun, the engine is told."""
         (self._task.folder / END).touch()
-        if not self._began:
+        if not (self._task.folder / BEGUN).exists():  # now, and not at the last look
             self.cancel()
             self._killed = True
 

@@ -56,7 +56,7 @@ class Work(Protocol):
     grace: float
 
     def begun(self) -> bool:
-        """Whether it runs, or has; otherwise it waits for a place."""
+        """Whether it runs, or has; otherwise it waits for a place. It is asked before the others, each time."""
 
     def ends(self) -> Sequence[Connection | int]:
         """What becomes readable when something happens; nothing if that is to be asked for."""

@@ -42,7 +42,7 @@ def supervise(task: Task, interrupted: threading.Event | None = None) -> int:
         The child's exit code, negative after a signal.
     """
     folder = task.folder
-    if (folder / END).exists():
+    if is_told_to_end(folder):
         return EXIT_SIGNAL + signal.SIGTERM
     wait_for_orphans([folder])  # the child of a supervisor that was killed finishes its step, and writes a checkpoint
     course = course_of(folder)
@@ -65,7 +65,7 @@ def supervise(task: Task, interrupted: threading.Event | None = None) -> int:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_SECONDS_BETWEEN_LOOKS)
             break
-        if not told and ((interrupted is not None and interrupted.is_set()) or (folder / END).exists()):
+        if not told and ((interrupted is not None and interrupted.is_set()) or is_told_to_end(folder)):
             process.terminate()
             told = True
     with contextlib.suppress(ProcessLookupError, PermissionError):

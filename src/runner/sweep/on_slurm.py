@@ -49,7 +49,6 @@ ELSEWHERE = ("submitit_folder", "max_num_timeout", "python")
 PLAIN = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "name", "stderr_to_stdout")
 """Settings that submitit knows for all of its executors; the others are Slurm's."""
 
-
 NUMBERS = ("timeout_min", "signal_delay_s", "max_num_timeout", "array_parallelism")
 """Settings that there must be."""
 
@@ -161,9 +160,15 @@ class Slurm(Cluster):
         executor = self._executor(tasks[0].folder.parent)
         new = [task for task in tasks if task.number not in self._left]
         jobs = {number: submitit.SlurmJob(executor.folder, job_id) for number, job_id in self._left.items()}
-        for first in range(0, len(new), ARRAY_AT_MOST):
-            some = new[first : first + ARRAY_AT_MOST]
-            jobs |= dict(zip([task.number for task in some], self._submit(executor, some), strict=True))
+        submitted: list[Any] = []
+        try:
+            for first in range(0, len(new), ARRAY_AT_MOST):
+                submitted += self._submit(executor, new[first : first + ARRAY_AT_MOST])
+        except ConfigError:  # all of them have failed then
+            for job in submitted:
+                job.cancel(check=False)
+            raise
+        jobs |= dict(zip([task.number for task in new], submitted, strict=True))
         return [SlurmWork(task, jobs[task.number], self._queue) for task in tasks]
 
     def _submit(self, executor: Any, tasks: Sequence[Task]) -> list[Any]:
