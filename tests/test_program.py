@@ -53,3 +53,15 @@ def test_lightning_is_not_imported_with_mlflow_and_can_be_afterwards(tmp_path: P
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.split() == ["save_model", "imported", "True"]
+
+
+def test_the_delivery_s_mlflow_is_imported_without_what_it_does_not_need_and_others_find_it_afterwards() -> None:
+    code = (
+        "import sys, types; sys.modules['scipy'] = here = types.ModuleType('scipy');"
+        "from runner.tracking.lean import DATA_SCIENCE, without\n"
+        "with without(*DATA_SCIENCE): import mlflow.tracking, mlflow.store.tracking.sqlalchemy_store\n"
+        "print(sorted(set(DATA_SCIENCE) & set(sys.modules)), sys.modules['scipy'] is here);"
+        "import numpy, pandas; print(pandas.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["['scipy'] True", "pandas"]

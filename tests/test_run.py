@@ -155,6 +155,8 @@ for uri in sys.argv[2:]:
 
 
 HEAVY = ("mlflow", "matplotlib", "torchvision", "torchmetrics", "sklearn", "pandas", "pytorch_lightning")
+LIGHT = {"runner", "hydra", "hydra_plugins", "omegaconf", "antlr4", "attr", "filelock"}  # a config's, and its folder's
+PACKAGES = "sorted({name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names))"
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +170,7 @@ def on_a_terminal(tmp_path_factory: pytest.TempPathFactory) -> str:
         "from runner.cli import command\n"
         "def imported():\n"
         "    print('imported', sorted(set(sys.argv[1:]) & set(sys.modules)))\n"
+        f"    print('packages', *{PACKAGES})\n"
         "fit = runner.run.fit\n"
         "runner.run.fit = lambda t: (imported(), fit(t))[1]\n"
         "runner.console.REFRESH_SECONDS = 0.0\n"
@@ -195,6 +198,16 @@ def test_nothing_is_imported_before_it_is_needed(on_a_terminal: str) -> None:
     training, end = (line for line in on_a_terminal.splitlines() if line.startswith("imported"))
     assert training == "imported []"
     assert end == "imported ['matplotlib']"  # the plots
+
+
+def test_a_run_trains_with_no_package_that_torch_and_mlflow_do_not_load(on_a_terminal: str) -> None:
+    bare = "import sys, torch, mlflow; torch.optim.SGD(torch.nn.Linear(1, 1).parameters());"  # imports more of torch
+    there = subprocess.run(
+        [sys.executable, "-c", f"{bare} print(*{PACKAGES})"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    training = next(line for line in on_a_terminal.splitlines() if line.startswith("packages"))
+    assert set(training.split()) > LIGHT
+    assert set(training.split()[1:]) - set(there.stdout.split()) <= LIGHT
 
 
 def test_what_a_recorded_run_has_imported_when_it_is_over(tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ def main() -> int:
             budgets = [budget for budget in group.budgets if not options.name or budget.name in options.name]
             if not budgets:
                 continue
-            if group.unavailable:
+            if why := group.unavailable():
                 for budget in budgets:
-                    print(f"{budget.name:<14} not measured: {group.unavailable}", flush=True)
+                    print(f"{budget.name:<14} not measured: {why}", flush=True)
                 continue
             try:
                 measured += measure(group, budgets, ROUNDS if options.full else ROUNDS_QUICK, _going_on)

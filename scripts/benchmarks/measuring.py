@@ -38,13 +38,13 @@ class Group:
         prepare: makes what is needed for measuring, and gives the contestants.
         budgets: between them.
         turns: they run at once, and train an epoch by turns; they are given an `environment` then.
-        unavailable: why it cannot be measured on this machine, if it cannot.
+        unavailable: says why it cannot be measured on this machine; nothing if it can.
     """
 
     prepare: Callable[[], Contestants]
     budgets: Sequence[Budget]
     turns: bool = False
-    unavailable: str | None = None
+    unavailable: Callable[[], str] = str
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,9 @@ def build(
         # Nothing is fetched for a run that cannot start.
         with found.collect("data"), nullcontext() if not found.sentences else fetch.forbidden():
             seed_all(seed)
-            source = call("data", data, Source)
-            splits = split(source, val_fraction=data["val_fraction"], limit=data["limit"], seed=seed)
+            splits = split(
+                call("data", data, Source), val_fraction=data["val_fraction"], limit=data["limit"], seed=seed
+            )
             augment = make_augment(splits, **(data["augment"] or {}))
     if loss:
         found += checks.outputs(config["model"], loss)
@@ -169,6 +170,7 @@ def build(
         if not is_out_of_memory(error):
             raise
         raise ConfigError(f"data: {first_line(error)}; {LESS_MEMORY}") from error
+    device_room.give_back_memory()  # what the whole data set took, before it was divided
     return Experiment(
         config=config,
         choices=dict(choices or {}),

@@ -117,7 +117,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Have the C library give back what it keeps: there are no more tensors to come that it is kept for."""
+    """Have the C library give back what it keeps, where the tensors to come are others than those that are gone."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -68,7 +68,7 @@ class Splits:
         return torch.cat([_targets(part) for part in (self.train, self.val, self.test) if part is not None])
 
     def nbytes(self, dtype: torch.dtype) -> int:
-        """Memory that all inputs take once they are held for training in that type.
+        """Memory that all inputs take at most once they are held for training in that type.
 
         What a map-style data set gives as uint8 is held as that.
         """

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from runner.tracking import journal
 from runner.tracking.files import link, read_json, write_json
 from runner.tracking.manifest import FOLDER, Manifest
@@ -25,7 +27,7 @@ _FILES = (
 )  # fmt: skip
 """Of a run's folder, and of a sweep's."""
 
-MODEL = "model"
+MODEL, MLMODEL = "model", "MLmodel"
 CHECKPOINTS = "checkpoints"
 BEST = f"{CHECKPOINTS}/best.pt"
 PINNED = f"{FOLDER}/{CHECKPOINTS}"
@@ -38,7 +40,7 @@ def deliver(client: "MlflowClient", folder: Path, manifest: Manifest, state: Sta
     for path in _files(folder, manifest, state):
         _deliver_file(client, path, path.relative_to(folder).as_posix(), state, save)
     shutil.rmtree(folder / PINNED, ignore_errors=True)
-    if manifest.log_model and (folder / MODEL / "MLmodel").is_file():
+    if manifest.log_model and (folder / MODEL / MLMODEL).is_file():
         _deliver_model(client, folder, state)
         save()
 
@@ -95,7 +97,7 @@ def _files(folder: Path, manifest: Manifest, state: State) -> Iterator[Path]:
     yield from (folder / name for name in _FILES if (folder / name).is_file())
     for name in ("plots", "profile", *([CHECKPOINTS] if manifest.log_checkpoints else [])):
         yield from (path for path in sorted((folder / name).rglob("[!.]*")) if path.is_file())
-    modelless = manifest.log_model and manifest.status == "FINISHED" and not (folder / MODEL / "MLmodel").is_file()
+    modelless = manifest.log_model and manifest.status == "FINISHED" and not (folder / MODEL / MLMODEL).is_file()
     if not manifest.log_checkpoints and (modelless or BEST in state.artifacts) and (folder / BEST).is_file():
         yield folder / BEST
 
@@ -114,30 +116,29 @@ def _deliver_model(client: "MlflowClient", folder: Path, state: State) -> None:
     becomes a logged model of its own, and `runs:/<run id>/model` finds the newest.
     """
     from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model
 
     assert state.run_id is not None
     source = folder / MODEL
-    description = Model.load(str(source))
-    if state.model_uuid == description.model_uuid:
+    # The file's format is public; MLflow's own class for it would import pandas: see `lean`.
+    description = yaml.safe_load((source / MLMODEL).read_text(encoding="utf-8"))
+    model_uuid = description["model_uuid"]
+    if state.model_uuid == model_uuid:
         return
     run = client.get_run(state.run_id)
-    model = _find_or_create_model(client, run.info.experiment_id, state.run_id, description.model_uuid)
+    model = _find_or_create_model(client, run.info.experiment_id, state.run_id, model_uuid)
     client.log_model_artifacts(model.model_id, str(source))
     # What was saved before MLflow knew of it gets the ids that `log_model` would have written.
-    description.run_id = state.run_id
-    description.model_id = model.model_id
-    description.artifact_path = model.artifact_location
+    ids = {"run_id": state.run_id, "model_id": model.model_id, "artifact_path": model.artifact_location}
     with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "MLmodel"
-        description.save(str(path))
+        path = Path(temporary) / MLMODEL
+        path.write_text(yaml.safe_dump(description | ids), encoding="utf-8")
         client.log_model_artifact(model.model_id, str(path))
     outputs = run.outputs.model_outputs if run.outputs is not None else []
     if model.model_id not in {output.model_id for output in outputs}:
         client.log_outputs(state.run_id, [LoggedModelOutput(model.model_id, step=0)])
     _link_metrics(client, folder, state, model.model_id)
     client.finalize_logged_model(model.model_id, "READY")
-    state.model_id, state.model_uuid = model.model_id, description.model_uuid
+    state.model_id, state.model_uuid = model.model_id, model_uuid
 
 
 def _find_or_create_model(client: "MlflowClient", experiment_id: str, run_id: str, model_uuid: str) -> "LoggedModel":

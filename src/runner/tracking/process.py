@@ -31,6 +31,7 @@ from pathlib import Path
 from runner import program
 from runner.folders import typed
 from runner.tracking.deliver import Delivery
+from runner.tracking.lean import DATA_SCIENCE, without
 from runner.tracking.manifest import Manifest, has_manifest
 from runner.tracking.orphans import bury, close_record
 from runner.tracking.store import explain, quiet_mlflow, ui_of
@@ -163,11 +164,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run's process hears it too, and says when it is over
     say = _lines_to_the_parent()
     quiet_mlflow()
-    import mlflow.tracking
-
     uri = os.environ.pop(URI, None)
-    if ui_of(uri or "") is None:
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - 0.7 s, which the first epoch would wait for
+    with without(*DATA_SCIENCE):
+        import mlflow.tracking
+
+        if ui_of(uri or "") is None:
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - 0.7 s, which the first epoch would wait for
 
     log.addHandler(_Sentences(say))
     log.setLevel(logging.INFO)
