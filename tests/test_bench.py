@@ -3,6 +3,7 @@
 import ast
 import csv
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from composed import built
 from conftest import REPOSITORY
 
 BENCHMARKS = REPOSITORY / "scripts" / "benchmarks"
@@ -127,17 +130,64 @@ def test_an_unknown_line_is_refused_with_those_there_are(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("loop", ["tensors", "tiny"])
-def test_the_loops_it_is_measured_against_train(loop: str, tmp_path: Path) -> None:
-    """On what takes MNIST's place where that is not on disk."""
-    code = f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import loops, samples; from pathlib import Path;"
-    if loop == "tensors":
-        code += "root = samples.mnist_root(Path(sys.argv[1]));"
-        code += "print(loops.tensors(root, 'mlp', samples=640, epochs=3)['seconds'] > 0)"
-    else:
-        code += "print(loops.tiny(epochs=3)['seconds'] > 0)"
-    environment = os.environ | {"HOME": str(tmp_path), "RUNNER_DATA": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment, check=True
-    )
-    assert done.stdout.strip() == "True"
+@pytest.fixture(scope="module")
+def loops(measuring: Any) -> Any:
+    return importlib.import_module("loops")
+
+
+@pytest.fixture(scope="module")
+def root(measuring: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What takes MNIST's place where that is not on disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUNNER_DATA", "")
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        return str(importlib.import_module("samples").mnist_root(tmp_path_factory.mktemp("noise")))
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_the_models_of_both_sides_are_the_same(loops: Any, root: str, name: str) -> None:
+    x = built(f"model={name}", "data=mnist", f"data.root={root}", "data.limit=16", "data.batch_size=8", "tracking=off")
+    theirs = loops.MODELS[name]()
+    inputs, _ = loops.images(root, 16)
+    with torch.no_grad():
+        for our_parameter, their_parameter in zip(x.model.parameters(), theirs.parameters(), strict=True):
+            assert our_parameter.shape == their_parameter.shape
+            their_parameter.copy_(our_parameter)
+    torch.testing.assert_close(theirs(inputs), x.model(inputs))
+
+
+def test_the_bare_loop_learns(loops: Any, root: str) -> None:
+    torch.manual_seed(0)
+    inputs, targets = loops.images(root, 256)
+    net, loss = loops.mlp(), torch.nn.CrossEntropyLoss()
+    before = loss(net(inputs), targets).item()
+    seconds = loops.train(net, inputs, targets, epochs=20)
+    assert len(seconds) == 20 and min(seconds) > 0
+    assert loss(net(inputs), targets).item() < before / 2
+
+
+@pytest.mark.parametrize("loop", ["tensors", "notebook", "lightning", "tiny", "forward", "decoding", "resnet"])
+def test_each_loop_tells_the_seconds_of_an_epoch(
+    loops: Any, root: str, loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if loop == "lightning":
+        pytest.importorskip("lightning", reason="the extra 'bench' is not installed")
+    importlib.import_module("samples").photographs(tmp_path, 70)
+    options: dict[str, dict[str, Any]] = {
+        "tensors": {"root": root, "model": "cnn", "samples": 128, "epochs": 3, "channels_last": True},
+        "notebook": {"root": root, "model": "mlp", "samples": 128, "epochs": 2},
+        "lightning": {"root": root, "model": "mlp", "samples": 128, "epochs": 2},
+        "tiny": {"epochs": 3},
+        "forward": {"root": root, "samples": 128, "held_out": 64, "epochs": 3},
+        "decoding": {"path": str(tmp_path), "size": 64, "workers": 1},
+        "resnet": {"samples": 8, "size": 64, "epochs": 1},
+    }
+    told = tmp_path / "told.json"
+    loops.main(loop, str(told), *(f"{key}={value}" for key, value in options[loop].items()))
+    assert json.loads(told.read_text()).keys() == {"seconds"}
+    assert 0 < json.loads(told.read_text())["seconds"] < 60
+
+
+def test_a_typical_epoch_is_not_the_first(loops: Any) -> None:
+    assert loops.typical([9.0, 1.0, 3.0, 2.0]) == 2.0
+    assert loops.typical([9.0]) == 9.0

@@ -1,6 +1,8 @@
+import json
 import math
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner import checkpoint
@@ -445,18 +448,24 @@ class Operations(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-def test_an_epoch_takes_no_operation_that_a_bare_loop_does_not(tmp_path: Path) -> None:
-    """Nothing more is computed, allocated or read from the device than for the losses and accuracies that are shown."""
+def allocated(epoch: Callable[[], None], folder: Path) -> list[int]:
+    """The bytes of each allocation that an epoch makes."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as traced:
+        epoch()
+    traced.export_chrome_trace(str(folder / "trace.json"))
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    sizes = [event["args"]["Bytes"] for event in events if event["name"] == "[memory]"]
+    return sorted(size for size in sizes if size > 0)
+
+
+def test_an_epoch_computes_and_allocates_no_more_than_a_bare_loop_with_its_loss_and_accuracy(tmp_path: Path) -> None:
+    """Neither is anything read from the device before the epoch's end."""
     t = training(tmp_path, batch_size=8, epochs=2)
     fit(t)  # until the optimizer has its buffers
-    t.sums.reset([])
-    t.progress.batch = 0
-    with Operations() as ours:
-        train_epoch(t)
-
-    inputs, targets = t.loaders.train.inputs, t.loaders.train.targets
+    inputs, targets = whole_set(t, "train")
     total, correct = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    with Operations() as theirs:
+
+    def theirs() -> None:
         for index in torch.randperm(len(inputs)).split(8):
             batch, wanted = inputs.index_select(0, index), targets.index_select(0, index)
             outputs = t.model(batch)
@@ -467,6 +476,17 @@ def test_an_epoch_takes_no_operation_that_a_bare_loop_does_not(tmp_path: Path) -
             t.optimizer.step()
             t.optimizer.zero_grad()
 
-    assert theirs.counts["addmm"] > 0
-    assert ours.counts == theirs.counts
-    assert not {"_local_scalar_dense", "item", "_to_copy"} & ours.counts.keys()
+    def ours() -> None:
+        t.progress.batch = 0
+        train_epoch(t)
+
+    t.sums.reset([])
+    with Operations() as of_ours:
+        ours()
+    with Operations() as of_theirs:
+        theirs()
+    assert of_theirs.counts["addmm"] > 0
+    assert of_ours.counts == of_theirs.counts
+    assert not {"_local_scalar_dense", "item", "_to_copy"} & of_ours.counts.keys()
+    needed = allocated(theirs, tmp_path)
+    assert needed and allocated(ours, tmp_path) == needed

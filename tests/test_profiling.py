@@ -12,7 +12,7 @@ def test_a_table_and_a_trace(runner: Callable[..., Called], here: Path) -> None:
     called = runner("debug=profile", "tracking=off", "data.limit=200", "data.batch_size=8", "trainer.profile_steps=9")
     lines = called.err.splitlines()
     begin = next(i for i, line in enumerate(lines) if line.startswith("profile    9 steps"))
-    end = next(i for i, line in enumerate(lines) if line.startswith("the longest operations"))
+    end = next(i for i, line in enumerate(lines) if line.startswith("of which the longest operations"))
     parts = {line.split()[0]: float(line.split()[1]) for line in lines[begin + 1 : end]}
     assert set(parts) >= {"data", "forward", "loss", "backward", "step", "loop"}
     whole = float(lines[begin].split()[3])
@@ -22,6 +22,9 @@ def test_a_table_and_a_trace(runner: Callable[..., Called], here: Path) -> None:
     names = [event["name"] for event in events if event.get("cat") == "user_annotation"]
     assert names.count("forward") == names.count("backward") == 9
     assert "aten::addmm" in (folder / "table.txt").read_text()
+    assert (
+        f"trace outputs/runs/{folder.parent.name}/profile/trace.json: drop it on https://ui.perfetto.dev" in called.err
+    )
 
 
 def test_it_changes_nothing_and_leaves_nothing(tmp_path: Path) -> None:

@@ -31,14 +31,14 @@ def table(folder: Path, full: bool) -> list[Group]:
     """
     images = 48_000 if full else 16_000
     return [
-        _mlp(folder, images, 8 if full else 4),
+        _mlp(folder, images, 6 if full else 4),
         _memory(folder, 48_000),  # a look at fewer would say more of the imports
-        _others(folder, images // 3),
-        _cnn(folder, images // 4),
-        _cnn_amp(folder, images // 4),
+        _others(folder, images // 5),
+        _cnn(folder, images // 6),
+        _cnn_amp(folder, images // 6),
         _tiny(10_000 if full else 2_000),
         _start(folder / "started"),
-        _sweep(folder / "swept", (16, 32, 64, 128) if full else (32,)),
+        _sweep(folder / "swept", (16, 128) if full else (32,)),
         _images(folder / "photographs", 4_000 if full else 400),
     ]
 
@@ -63,7 +63,8 @@ def _mnist(
         runner(
             f"model={model}", "data=mnist", f"data.root={mnist_root(folder)}", f"data.limit={samples * 5 // 4}",
             "data.batch_size=64", "data.val_fraction=0.2", "optimizer=sgd", "optimizer.lr=0.01", "scheduler=constant",
-            "device=cpu", f"trainer.epochs={epochs}", *overrides, environment=environment, weigh=weigh,
+            "device=cpu", f"trainer.epochs={epochs}", f"tracking.log_model={weigh}", *overrides,
+            environment=environment, weigh=weigh,
         )
     )  # fmt: skip
 

@@ -98,6 +98,8 @@ def resolve(name: str, index: int = 0, threads: int | str = "auto") -> Device:
     else:
         device = torch.device("cpu")
         keep_freed_memory()
+    # Two cores, an epoch of MNIST: one thread takes 1.08 times as long with the MLP, 1.70 times with the CNN. Flushing
+    # denormals (torch.set_flush_denormal) takes 0.96 and 1.02, which is noise, and changes results: it is left alone.
     count = usable_cores() if threads == "auto" else int(threads)
     torch.set_num_threads(count)
     return Device(requested=name, torch=device, threads=count)

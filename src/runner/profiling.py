@@ -5,9 +5,10 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-# Read when torch is loaded: the tracer's own messages are no use to anyone.
+# The tracer's own messages are no use to anyone; it reads this when it is first used.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 from torch.autograd.profiler import record_function
@@ -15,6 +16,7 @@ from torch.autograd.profiler_util import EventList
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from .data.loading import Batch
+from .folders import typed
 from .training import Training
 
 log = logging.getLogger("runner")
@@ -24,6 +26,9 @@ ROWS = 10
 
 PARTS = ("data", "forward", "loss", "backward", "step", "validation", "checkpoint")
 """What training does; the loop's own part, metrics included, is what they leave of the time."""
+
+STEP = "ProfilerStep*"
+"""The profiler's own range around each step."""
 
 
 class Profiler:
@@ -90,8 +95,9 @@ class Profiler:
         traced.export_chrome_trace(str(self._folder / "trace.json"))
         operations = traced.key_averages()
         (self._folder / "table.txt").write_text(operations.table(row_limit=-1), encoding="utf-8")
-        for line in _table(operations, self._steps):
+        for line in (*_parts(traced.events(), self._steps), *_longest(operations, self._steps)):
             log.info("%s", line)
+        log.info("%10s %s: drop it on https://ui.perfetto.dev", "trace", typed(self._folder / "trace.json"))
 
 
 def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,22 +135,33 @@ def _named_batches(epoch: Callable[..., Iterator[Batch]]) -> Callable[..., Itera
     return named
 
 
-def _table(operations: EventList, steps: int) -> list[str]:
-    """The parts of training, and the operations that take longest, in milliseconds a step."""
-    by_name = {event.key: event for event in operations}
-    whole = by_name["ProfilerStep*"].cpu_time_total
-    parts = {name: by_name[name].cpu_time_total for name in PARTS if name in by_name}
-    parts["loop"] = max(0.0, whole - sum(parts.values()))
-    lines = [f"profile    {steps} steps, {whole / steps / 1000:.3f} ms each, as traced (which takes time itself)"]
-    lines += [f"{name:>10} {time / steps / 1000:9.3f} ms {time / whole:6.1%}" for name, time in parts.items()]
+def _parts(events: EventList, steps: int) -> list[str]:
+    """What each part of training takes: in milliseconds a step, as a share of it, and the longest time at once."""
+    times = {name: [event.cpu_time_total / 1000 for event in events if event.key == name] for name in (STEP, *PARTS)}
+    each = times.pop(STEP)
+    whole, parts = sum(each), {name: sum(found) for name, found in times.items() if found}
+    lines = [
+        f"profile    {steps} steps, {whole / steps:.3f} ms each (median {median(each):.3f}, longest {max(each):.3f}),"
+        " as traced, which takes time itself"
+    ]
+    for name, time in parts.items():
+        lines.append(f"{name:>10} {time / steps:9.3f} ms {time / whole:6.1%}  longest {max(times[name]):.3f}")
+    rest = max(0.0, whole - sum(parts.values()))
+    return [*lines, f"{'loop':>10} {rest / steps:9.3f} ms {rest / whole:6.1%}  metrics, progress bar and all else"]
+
+
+def _longest(operations: EventList, steps: int) -> list[str]:
+    """The operations of all parts that take longest by themselves, in milliseconds a step, and their calls."""
+    whole = next(event.cpu_time_total for event in operations if event.key == STEP)
     on_gpu = any(event.self_device_time_total for event in operations)
     seconds = "self_device_time_total" if on_gpu else "self_cpu_time_total"
-    lines.append(f"the longest operations{' on the GPU' if on_gpu else ''}, in the same order, and their calls a step:")
-    ranges = (*PARTS, "ProfilerStep*")
+    ranges = (*PARTS, STEP)
     longest = sorted((e for e in operations if e.key not in ranges), key=lambda e: -getattr(e, seconds))[:ROWS]
-    for event in longest:
-        time = getattr(event, seconds)
-        lines.append(
+    return [
+        f"of which the longest operations{' on the GPU' if on_gpu else ''}, each by itself, and their calls a step:",
+        *(
             f"{'':>10} {time / steps / 1000:9.3f} ms {time / whole:6.1%} {event.count / steps:6.1f}  {event.key}"
-        )
-    return lines
+            for event in longest
+            for time in [getattr(event, seconds)]
+        ),
+    ]
