@@ -279,14 +279,14 @@ def test_what_a_data_set_draws_depends_on_seed_epoch_and_batch_alone(num_workers
 
 def test_evaluation_batches_are_larger_but_bounded_by_memory() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert evaluation_batch_size(64, 784, cpu) == 2048
-    assert evaluation_batch_size(64, 32 * 28 * 28, cpu) == 83
+    assert evaluation_batch_size(64, 784, cpu) == 4096
+    assert evaluation_batch_size(64, 32 * 28 * 28, cpu) == 167
     assert evaluation_batch_size(64, 32 * 28 * 28, gpu) == 1337
     assert evaluation_batch_size(64, 3 * 224 * 224, cpu) == 64
-    assert evaluation_batch_size(4096, 4, cpu) == 4096
+    assert evaluation_batch_size(8192, 4, cpu) == 8192
 
 
-@pytest.mark.parametrize(("values", "at_once"), [(0, 2048), (100_000, 20)])
+@pytest.mark.parametrize(("values", "at_once"), [(0, 4096), (100_000, 41)])
 def test_what_a_layer_gives_bounds_the_samples_that_are_evaluated_at_once(values: int, at_once: int) -> None:
     splits = split(Source("s", (torch.randn(9000, 4), torch.zeros(9000).long())), val_fraction=0.5, limit=None, seed=0)
     for in_memory in (True, False):

@@ -187,7 +187,7 @@ def forward(root: str, samples: int, held_out: int, epochs: int) -> dict[str, fl
 
 
 def decoding(path: str, size: int, workers: int) -> dict[str, float]:
-    """A folder's images through a `DataLoader`, and nothing done with them."""
+    """A folder's images through a `DataLoader`, and nothing done with them: the first epoch, as runner's is too."""
     from runner.data.image_file import read_image
 
     files = sorted(Path(path).rglob("*.jpg"))
@@ -199,16 +199,11 @@ def decoding(path: str, size: int, workers: int) -> dict[str, float]:
         def __getitem__(self, index: int) -> Tensor:
             return read_image(files[index], size)
 
-    loader = torch.utils.data.DataLoader(
-        Images(), batch_size=BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0
-    )
-    seconds = []
-    for _ in range(2):
-        began = time.perf_counter()
-        for _ in loader:
-            pass
-        seconds.append(time.perf_counter() - began)
-    return {"seconds": typical(seconds)}
+    loader = torch.utils.data.DataLoader(Images(), batch_size=BATCH, shuffle=True, num_workers=workers)
+    began = time.perf_counter()
+    for _ in loader:
+        pass
+    return {"seconds": time.perf_counter() - began}
 
 
 def resnet(samples: int, size: int, epochs: int) -> dict[str, float]:

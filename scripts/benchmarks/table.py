@@ -31,7 +31,7 @@ def table(folder: Path, full: bool) -> list[Group]:
     """
     images = 48_000 if full else 16_000
     return [
-        _mlp(folder, images, 6 if full else 4),
+        _mlp(folder, images, 5 if full else 4),
         _memory(folder, 48_000),  # a look at fewer would say more of the imports
         _others(folder, images // 5),
         _cnn(folder, images // 6),
