@@ -38,15 +38,16 @@ def table(folder: Path, full: bool) -> list[Group]:
         _cnn_amp(folder, images // 6),
         _tiny(10_000 if full else 2_000),
         _start(folder / "started"),
-        _sweep(folder / "swept", (16, 128) if full else (32,)),
+        _sweep(folder / "started", (16, 128) if full else (32,)),
         _images(folder / "photographs", 4_000 if full else 400),
     ]
 
 
 def _make_store(folder: Path) -> None:
-    """Do a first run in a new folder: an existing store is what most runs find."""
-    folder.mkdir()
-    runner("trainer.epochs=1", folder=folder)
+    """Do a first run in a folder, unless one was done: an existing store is what most runs find."""
+    if not folder.is_dir():
+        folder.mkdir()
+        runner("trainer.epochs=1", folder=folder)
 
 
 def _mnist(
