@@ -167,9 +167,7 @@ def test_the_bare_loop_learns(loops: Any, root: str) -> None:
 
 
 @pytest.mark.parametrize("loop", ["tensors", "notebook", "lightning", "tiny", "forward", "decoding", "resnet"])
-def test_each_loop_tells_the_seconds_of_an_epoch(
-    loops: Any, root: str, loop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_loop_tells_the_seconds_of_an_epoch(loops: Any, root: str, loop: str, tmp_path: Path) -> None:
     if loop == "lightning":
         pytest.importorskip("lightning", reason="the extra 'bench' is not installed")
     importlib.import_module("samples").photographs(tmp_path, 70)

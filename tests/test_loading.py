@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from runner import checkpoint
-from runner.data.loading import epoch_order, evaluation_batch_size, make_loaders
+from runner.data.loading import TensorLoader, epoch_order, evaluation_batch_size, make_loaders
 from runner.data.source import Source
 from runner.data.splits import Normalize, Splits, split
 from runner.errors import ConfigError
@@ -127,6 +127,20 @@ class TestNormalize:
         splits = split(source, val_fraction=0.2, limit=None, seed=0)
         expected = (splits.train[0].float() / 255 - 0.4) / 0.2
         torch.testing.assert_close(splits.normalize(splits.train[0], torch.float32), expected)
+
+    def test_the_test_part_stays_bytes_and_is_seen_as_the_others_are(self) -> None:
+        source = images()
+        splits = split(
+            Source("images", source.train, source.train, source.mean, source.std), val_fraction=0, limit=None, seed=0
+        )
+        made = make_loaders(
+            splits, prepare=lambda targets, dtype: targets, batch_size=16, seed=3, device=torch.device("cpu"),
+            dtype=torch.float32, in_memory=True, channels_last=True,
+        )  # fmt: skip
+        assert isinstance(made.test, TensorLoader) and isinstance(made.train, TensorLoader)
+        assert (made.test.inputs.dtype, made.train.inputs.dtype) == (torch.uint8, torch.float32)
+        seen = torch.cat([inputs for inputs, _ in made.test.epoch(0)])
+        assert torch.equal(seen, torch.cat([inputs for inputs, _ in made.train.in_order(16).epoch(0)]))
 
     def test_null_computes_them_from_the_training_samples_alone(self) -> None:
         made = torch.Generator().manual_seed(0)

@@ -58,10 +58,28 @@ def test_lightning_is_not_imported_with_mlflow_and_can_be_afterwards(tmp_path: P
 def test_the_delivery_s_mlflow_is_imported_without_what_it_does_not_need_and_others_find_it_afterwards() -> None:
     code = (
         "import sys, types; sys.modules['scipy'] = here = types.ModuleType('scipy');"
-        "from runner.tracking.lean import DATA_SCIENCE, without\n"
-        "with without(*DATA_SCIENCE): import mlflow.tracking, mlflow.store.tracking.sqlalchemy_store\n"
+        "from runner.tracking.lean import DATA_SCIENCE, unneeded, without\n"
+        "with without(*unneeded()): import mlflow.tracking, mlflow.store.tracking.sqlalchemy_store\n"
         "print(sorted(set(DATA_SCIENCE) & set(sys.modules)), sys.modules['scipy'] is here);"
         "import numpy, pandas; print(pandas.__name__)"
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["['scipy'] True", "pandas"]
+
+
+def test_a_plugin_of_mlflow_s_finds_all_packages(tmp_path: Path) -> None:
+    """MLflow imports plugins with itself, and only warns of those that cannot be."""
+    (tmp_path / "store_of_theirs.py").write_text("import pandas\ndef store(*_, **__): ...\n")
+    (described := tmp_path / "theirs-1.0.dist-info").mkdir()
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (described / "entry_points.txt").write_text("[mlflow.tracking_store]\ntheirs = store_of_theirs:store\n")
+    code = (
+        "import sys; from runner.tracking.lean import unneeded, without\n"
+        "with without(*unneeded()): import mlflow.tracking\n"
+        "print('store_of_theirs' in sys.modules, 'pandas' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["True", "True"]

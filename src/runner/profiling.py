@@ -157,11 +157,12 @@ def _longest(operations: EventList, steps: int) -> list[str]:
     seconds = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     ranges = (*PARTS, STEP)
     longest = sorted((e for e in operations if e.key not in ranges), key=lambda e: -getattr(e, seconds))[:ROWS]
-    return [
-        f"of which the longest operations{' on the GPU' if on_gpu else ''}, each by itself, and their calls a step:",
-        *(
-            f"{'':>10} {time / steps / 1000:9.3f} ms {time / whole:6.1%} {event.count / steps:6.1f}  {event.key}"
-            for event in longest
-            for time in [getattr(event, seconds)]
-        ),
+    lines = [
+        f"of which the longest operations{' on the GPU' if on_gpu else ''}, each by itself, and their calls a step:"
     ]
+    for event in longest:
+        time = getattr(event, seconds)
+        lines.append(
+            f"{'':>10} {time / steps / 1000:9.3f} ms {time / whole:6.1%} {event.count / steps:6.1f}  {event.key}"
+        )
+    return lines

@@ -31,7 +31,7 @@ from pathlib import Path
 from runner import program
 from runner.folders import typed
 from runner.tracking.deliver import Delivery
-from runner.tracking.lean import DATA_SCIENCE, without
+from runner.tracking.lean import unneeded, without
 from runner.tracking.manifest import Manifest, has_manifest
 from runner.tracking.orphans import bury, close_record
 from runner.tracking.store import explain, quiet_mlflow, ui_of
@@ -165,7 +165,7 @@ def main() -> int:
     say = _lines_to_the_parent()
     quiet_mlflow()
     uri = os.environ.pop(URI, None)
-    with without(*DATA_SCIENCE):
+    with without(*unneeded()):
         import mlflow.tracking
 
         if ui_of(uri or "") is None:
