@@ -34,9 +34,9 @@ def test_rounds_alternate_and_ratios_are_taken_within_each(measuring: Any) -> No
     taken = {"ours": [2.0, 9.0, 4.0], "theirs": [1.0, 3.0, 4.0], "more": [1.0, 0.0, 4.0], "unwanted": []}
 
     def contestant(name: str) -> Any:
-        def measure_once() -> dict[str, float]:
+        def measure_once() -> dict[str, list[float]]:
             done.append(name)
-            return {"seconds": taken[name].pop(0), "megabytes": 7.0}
+            return {"seconds": [taken[name].pop(0)], "megabytes": [7.0]}
 
         return measure_once
 
@@ -52,31 +52,72 @@ def test_rounds_alternate_and_ratios_are_taken_within_each(measuring: Any) -> No
     assert (memory.ratio, memory.unit, memory.kept) == (1.0, "MB", False)
 
 
-def test_turns_are_taken_one_at_a_time(measuring: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_are_compared_one_by_one(measuring: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = [{"ours": [1.0, 20.0, 3.0], "theirs": [1.0, 10.0, 3.0]}, {"ours": [4.0, 5.0], "theirs": [1.0, 2.0]}]
+    monkeypatch.setattr(
+        measuring, "in_turns", lambda wanted: {name: {"seconds": of} for name, of in taken.pop(0).items()}
+    )
+    budgets = [measuring.Budget("time", "it", "another", 2.0, "ours.seconds", ["theirs.seconds"])]
+    group = measuring.Group(lambda: {"ours": None, "theirs": None}, budgets, turns=True)
+    (time,) = measuring.measure(group, budgets, 2, lambda text: None)
+    assert (time.ratio, time.low, time.high) == (2.0, 1.0, 3.25)  # of 1, 2, 1 and 4, 2.5
+    assert (time.ours, time.ours_low, time.ours_high) == (4.0, 3.0, 4.5)
+
+
+def test_turns_are_taken_one_at_a_time_while_the_others_rest_with_what_they_have_started(
+    measuring: Any, tmp_path: Path
+) -> None:
     turns = importlib.import_module("turns")
-    monkeypatch.setattr(turns, "PAUSE", 0.0)
+    busy = "import time\nwhile True: print(time.time(), flush=True); time.sleep(0.002)"
     code = (
-        "import sys, time, turns\n"
+        "import os, subprocess, sys, time, turns\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {busy!r}], stdout=open(sys.argv[1] + '.child', 'w'))\n"
+        "while not os.path.getsize(sys.argv[1] + '.child'): time.sleep(0.01)\n"
         "turn, spans = turns.Turn(), []\n"
         "for number in range(4):\n"
         "    if number: turn.wait()\n"
         "    began = time.time(); time.sleep(0.05)\n"
         "    spans.append((began, time.time()))\n"
         "turn.over()\n"
+        "child.kill()\n"
         "open(sys.argv[1], 'w').write(repr(spans[1:]))\n"
     )
 
-    def contestant(name: str, environment: dict[str, str]) -> dict[str, float]:
+    def contestant(name: str, environment: dict[str, str]) -> dict[str, list[float]]:
         subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], env=os.environ | environment, check=True)
-        return {"seconds": 1.0}
+        return {"seconds": [1.0]}
 
     names = ("one", "other", "third")
     told = turns.in_turns({name: partial(contestant, name) for name in names})
-    assert told == {name: {"seconds": 1.0} for name in names}
+    assert told == {name: {"seconds": [1.0]} for name in names}
     spans = [ast.literal_eval((tmp_path / name).read_text()) for name in names]
-    in_order = [span for of_all in zip(*spans, strict=True) for span in of_all]  # round by round
+    in_order = [span for of_all in zip(*spans, strict=True) for span in sorted(of_all)]  # round by round
     assert len(in_order) == 9
     assert all(before[1] <= after[0] for before, after in pairwise(in_order))
+    first, second, third = (sorted(range(3), key=lambda one: of_all[one]) for of_all in zip(*spans, strict=True))
+    assert first == second[::-1] == third == [0, 1, 2], "forwards and backwards"
+    for name, own in zip(names, spans, strict=True):
+        lived = [float(line) for line in (tmp_path / f"{name}.child").read_text().splitlines()]
+        assert any(began < moment < ended for moment in lived for began, ended in own)
+        assert not any(
+            began < moment < ended for moment in lived for began, ended in in_order if (began, ended) not in own
+        )
+
+
+def test_one_that_dies_between_its_turns_is_told_of(measuring: Any) -> None:
+    turns = importlib.import_module("turns")
+
+    def contestant(code: str, environment: dict[str, str]) -> dict[str, list[float]]:
+        processes = importlib.import_module("processes")
+        processes.run([sys.executable, "-c", code], Path.cwd(), environment)
+        return {}
+
+    patient = "import turns; turn = turns.Turn(); turn.wait(); turn.wait(); turn.over()"
+    mortal = "import turns; turn = turns.Turn(); turn.wait(); 1 / 0"
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        turns.in_turns({"one": partial(contestant, patient), "other": partial(contestant, mortal)})
+    with pytest.raises(RuntimeError, match="SyntaxError"):
+        turns.in_turns({"one": partial(contestant, patient), "other": partial(contestant, "never at all")})
 
 
 def run(*arguments: str, into: Path) -> subprocess.CompletedProcess[str]:
@@ -112,7 +153,6 @@ def test_a_run_that_is_measured_draws_its_bar(measuring: Any) -> None:
     run = processes.runner("data.batch_size=1", "trainer.epochs=2", "tracking=off")
     assert "\N{FULL BLOCK}" in run.done.shown and "samples/s" in run.done.shown
     assert len(run.metrics["time/epoch_seconds"]) == len(run.times["time/epoch_seconds"]) == 2
-    assert run.typical("time/epoch_seconds") == run.metrics["time/epoch_seconds"][1]
 
 
 def test_the_memory_of_all_processes_counts(measuring: Any, tmp_path: Path) -> None:
@@ -183,9 +223,6 @@ def test_each_loop_tells_the_seconds_of_an_epoch(loops: Any, root: str, loop: st
     told = tmp_path / "told.json"
     loops.main(loop, str(told), *(f"{key}={value}" for key, value in options[loop].items()))
     assert json.loads(told.read_text()).keys() == {"seconds"}
-    assert 0 < json.loads(told.read_text())["seconds"] < 60
-
-
-def test_a_typical_epoch_is_not_the_first(loops: Any) -> None:
-    assert loops.typical([9.0, 1.0, 3.0, 2.0]) == 2.0
-    assert loops.typical([9.0]) == 9.0
+    warm = {"tensors": 2, "forward": 2}.get(loop, 1)
+    seconds = json.loads(told.read_text())["seconds"]
+    assert len(seconds) == warm and all(0 < one < 60 for one in seconds)

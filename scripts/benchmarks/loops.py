@@ -1,7 +1,7 @@
 """The loops that runner is measured against, as one writes them by hand.
 
 `python loops.py <name> <file> [key=value ...]` writes a loop's figures to the file as JSON. They train the same models
-on the same samples, in batches of the same size; `seconds` are those of an epoch, as `typical` takes them.
+on the same samples, in batches of the same size; `seconds` are those of each epoch, the `warm` ones.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from turns import Turn
+from turns import Turn, warm
 
 BATCH = 64
 MEAN, STD = 0.1307, 0.3081  # of MNIST's training images
@@ -66,7 +66,7 @@ def train(net: nn.Module, inputs: Tensor, targets: Tensor, epochs: int, turn: Tu
     return seconds
 
 
-def tensors(root: str, model: str, samples: int, epochs: int, channels_last: bool = False) -> dict[str, float]:
+def tensors(root: str, model: str, samples: int, epochs: int, channels_last: bool = False) -> dict[str, list[float]]:
     """MNIST in a bare loop."""
     inputs, targets = images(root, samples)
     net = MODELS[model]()
@@ -75,7 +75,7 @@ def tensors(root: str, model: str, samples: int, epochs: int, channels_last: boo
     turn = Turn()
     seconds = train(net, inputs, targets, epochs, turn)
     turn.over()
-    return {"seconds": typical(seconds)}
+    return {"seconds": warm(seconds)}
 
 
 def notebook_loader(root: str, samples: int) -> Any:
@@ -88,7 +88,7 @@ def notebook_loader(root: str, samples: int) -> Any:
     return torch.utils.data.DataLoader(data, batch_size=BATCH, shuffle=True)
 
 
-def notebook(root: str, model: str, samples: int, epochs: int) -> dict[str, float]:
+def notebook(root: str, model: str, samples: int, epochs: int) -> dict[str, list[float]]:
     """The notebooks' loop: `.item()` after each batch."""
     loader, net, loss = notebook_loader(root, samples), MODELS[model](), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
@@ -104,10 +104,10 @@ def notebook(root: str, model: str, samples: int, epochs: int) -> dict[str, floa
             total += value.item()
             correct += int((outputs.argmax(1) == targets).sum().item())
         seconds.append(time.perf_counter() - began)
-    return {"seconds": typical(seconds)}
+    return {"seconds": warm(seconds)}
 
 
-def lightning(root: str, model: str, samples: int, epochs: int) -> dict[str, float]:
+def lightning(root: str, model: str, samples: int, epochs: int) -> dict[str, list[float]]:
     """Lightning's `Trainer` on the notebooks' loader, its progress bar on."""
     import logging
 
@@ -140,10 +140,10 @@ def lightning(root: str, model: str, samples: int, epochs: int) -> dict[str, flo
         max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False
     )
     trainer.fit(module, notebook_loader(root, samples))
-    return {"seconds": typical(module.seconds)}
+    return {"seconds": warm(module.seconds)}
 
 
-def tiny(epochs: int) -> dict[str, float]:
+def tiny(epochs: int) -> dict[str, list[float]]:
     """4-5-4-1 on two samples, with nothing but the training."""
     inputs = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]])
     targets = torch.tensor([[0.0], [1.0]])
@@ -154,10 +154,10 @@ def tiny(epochs: int) -> dict[str, float]:
         optimizer.zero_grad()
         loss(net(inputs), targets).backward()
         optimizer.step()
-    return {"seconds": time.perf_counter() - began}
+    return {"seconds": [time.perf_counter() - began]}
 
 
-def forward(root: str, samples: int, held_out: int, epochs: int) -> dict[str, float]:
+def forward(root: str, samples: int, held_out: int, epochs: int) -> dict[str, list[float]]:
     """The MLP's forward pass alone over samples held out, in the fastest of some batch sizes.
 
     Each pass comes after an epoch of training, as a validation does: the caches are full of something else.
@@ -183,10 +183,10 @@ def forward(root: str, samples: int, held_out: int, epochs: int) -> dict[str, fl
             size = min(sizes, key=lambda size: statistics.median(once(size) for _ in range(20)))
         seconds.append(once(size))
     turn.over()
-    return {"seconds": typical(seconds)}
+    return {"seconds": warm(seconds)}
 
 
-def decoding(path: str, size: int, workers: int) -> dict[str, float]:
+def decoding(path: str, size: int, workers: int) -> dict[str, list[float]]:
     """A folder's images through a `DataLoader`, and nothing done with them: the first epoch, as runner's is too."""
     from runner.data.image_file import read_image
 
@@ -203,24 +203,19 @@ def decoding(path: str, size: int, workers: int) -> dict[str, float]:
     began = time.perf_counter()
     for _ in loader:
         pass
-    return {"seconds": time.perf_counter() - began}
+    return {"seconds": [time.perf_counter() - began]}
 
 
-def resnet(samples: int, size: int, epochs: int) -> dict[str, float]:
+def resnet(samples: int, size: int, epochs: int) -> dict[str, list[float]]:
     """ResNet-18 on tensors in a bare loop."""
     from torchvision.models import resnet18
 
     inputs = torch.randn(samples, 3, size, size).contiguous(memory_format=torch.channels_last)
     net = resnet18(num_classes=10).to(memory_format=torch.channels_last)
-    return {"seconds": typical(train(net, inputs, torch.randint(10, (samples,)), epochs))}
+    return {"seconds": warm(train(net, inputs, torch.randint(10, (samples,)), epochs))}
 
 
-def typical(seconds: list[float]) -> float:
-    """The median of the epochs, without the first if there are others."""
-    return statistics.median(seconds[1:] or seconds)
-
-
-LOOPS: dict[str, Callable[..., dict[str, float]]] = {
+LOOPS: dict[str, Callable[..., dict[str, list[float]]]] = {
     loop.__name__: loop for loop in (tensors, notebook, lightning, tiny, forward, decoding, resnet)
 }
 

@@ -52,7 +52,8 @@ class Measured:
     """A line of the table that was measured.
 
     Attributes:
-        ratio: the median of the rounds' ratios; `low` and `high`: the smallest and the largest.
+        ratio: the median of the ratios within each turn of all rounds; `low` and `high`: of the rounds' own medians,
+            the smallest and the largest.
         ours: the median of what was measured, in the line's unit; `ours_low` and `ours_high`: the least and the most.
         theirs: the same of what it is compared with.
         rounds: that were measured.
@@ -94,7 +95,7 @@ def measure(group: Group, budgets: Sequence[Budget], rounds: int, say: Callable[
     """
     needed = {figure.partition(".")[0] for budget in budgets for figure in (budget.ours, *budget.theirs)}
     contestants = {name: measure_once for name, measure_once in group.prepare().items() if name in needed}
-    taken: list[dict[str, float]] = []
+    taken: list[Figures] = []
     for number in range(rounds):
         order = list(contestants)[:: -1 if number % 2 else 1]
         told = f"{', '.join(budget.name for budget in budgets)}: round {number + 1} of {rounds}, "
@@ -112,10 +113,15 @@ def measure(group: Group, budgets: Sequence[Budget], rounds: int, say: Callable[
 
 def _compare(budget: Budget, rounds: Sequence[Figures]) -> Measured:
     ours = [figures[budget.ours] for figures in rounds]
-    theirs = [sum(figures[name] for name in budget.theirs) for figures in rounds]
-    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    theirs = [list(map(sum, zip(*(figures[name] for name in budget.theirs), strict=True))) for figures in rounds]
+    ratios = [[one / other for one, other in zip(*both, strict=True)] for both in zip(ours, theirs, strict=True)]
     return Measured(
-        budget.name, budget.what, budget.against, budget.most, statistics.median(ratios), min(ratios), max(ratios),
-        statistics.median(ours), min(ours), max(ours), statistics.median(theirs), min(theirs), max(theirs),
-        budget.unit, len(rounds),
+        budget.name, budget.what, budget.against, budget.most, *_median_and_range(ratios),
+        *_median_and_range(ours), *_median_and_range(theirs), budget.unit, len(rounds),
     )  # fmt: skip
+
+
+def _median_and_range(rounds: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """The median of all, and the least and the most of the rounds' medians."""
+    medians = [statistics.median(of_round) for of_round in rounds]
+    return statistics.median(value for of_round in rounds for value in of_round), min(medians), max(medians)

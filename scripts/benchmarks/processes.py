@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import pty
-import statistics
 import struct
 import subprocess
 import sys
@@ -104,21 +103,21 @@ def _below(root: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def whole(*arguments: str, folder: Path | None = None) -> dict[str, float]:
+def whole(*arguments: str, folder: Path | None = None) -> dict[str, list[float]]:
     """The seconds that `python <arguments>` takes from its start to its end, in a folder that may be thrown away."""
     with tempfile.TemporaryDirectory() as temporary:
-        return {"seconds": run([*PYTHON, *arguments], folder or Path(temporary)).seconds}
+        return {"seconds": [run([*PYTHON, *arguments], folder or Path(temporary)).seconds]}
 
 
 def peer(
     name: str, environment: Mapping[str, str] | None = None, weigh: bool = False, **options: object
-) -> dict[str, float]:
+) -> dict[str, list[float]]:
     """What one of the loops of `loops.py` tells, and its memory."""
     with tempfile.TemporaryDirectory() as folder:
         told = Path(folder) / "told.json"
         words = [f"{key}={value}" for key, value in options.items()]
         done = run([*PYTHON, str(HERE / "loops.py"), name, str(told), *words], Path(folder), environment, weigh)
-        return {**json.loads(told.read_text()), "megabytes": done.megabytes}
+        return {**json.loads(told.read_text()), "megabytes": [done.megabytes]}
 
 
 @dataclass(frozen=True)
@@ -136,10 +135,6 @@ class Run:
     result: dict[str, Any]
     metrics: dict[str, list[float]]
     times: dict[str, list[float]]
-
-    def typical(self, name: str) -> float:
-        """The median of a metric's values, without the first if there are others."""
-        return statistics.median(self.metrics[name][1:] or self.metrics[name])
 
 
 def runner(

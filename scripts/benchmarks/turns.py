@@ -8,13 +8,16 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-Figures = Mapping[str, float]
-"""What was measured at once, by name: `seconds`, `megabytes`."""
+import psutil
+
+Figures = Mapping[str, Sequence[float]]
+"""What was measured of one process, by name: `seconds`, `megabytes`; of one that takes turns, a value a turn."""
 
 Contestants = Mapping[str, Callable[..., Figures]]
 """By name, what measures each once."""
@@ -25,11 +28,13 @@ NAME = "BENCH_NAME"
 
 WANTED, OVER, GO = b".", b"x", b"!"
 
-PAUSE = 0.3
-"""Seconds after a turn: OpenMP's threads wait for more work, busily, for a fifth of a second."""
-
 PATIENCE = 120
 """Seconds in which each is to have warmed up."""
+
+
+def warm(values: list[float]) -> list[float]:
+    """Those of a process's epochs that count: all but the first, if there are others."""
+    return values[1:] or values
 
 
 class Turn:
@@ -40,7 +45,7 @@ class Turn:
         if address := os.environ.get(ADDRESS):
             self._line = socket.socket(socket.AF_UNIX)
             self._line.connect(address)
-            self._line.sendall(f"{os.environ[NAME]}\n".encode())
+            self._line.sendall(f"{os.environ[NAME]} {os.getpid()}\n".encode())
 
     def wait(self) -> None:
         """Give the turn back, if this process has it, and wait for the next."""
@@ -85,6 +90,59 @@ def schedule(optimizer: Any, epochs: int) -> Any:
     return Turns()
 
 
+class Player:
+    """Who takes turns, as seen by who gives them.
+
+    Out of its turn it is stopped, with all that it has started: OpenMP's threads wait for more work busily, for a fifth
+    of a second, and a delivery to MLflow is to take its time in no other's turn.
+
+    Args:
+        door: it has come to.
+
+    Raises:
+        TimeoutError: nobody has.
+    """
+
+    def __init__(self, door: socket.socket) -> None:
+        self._line, _ = door.accept()
+        self._line.settimeout(None)
+        with self._line.makefile("rb", buffering=0) as words:
+            self.name, pid = words.readline().decode().split()
+        self._pid = int(pid)
+        self._stopped: list[psutil.Process] = []
+
+    def says(self) -> bytes:
+        """What it says, waited for, and says until it is answered; nothing if it is gone."""
+        return self._line.recv(1, socket.MSG_PEEK)
+
+    def stop(self) -> None:
+        """Let it and its processes rest."""
+        with suppress(psutil.NoSuchProcess):
+            first = psutil.Process(self._pid)
+            self._stopped = [first, *first.children(recursive=True)]
+        for process in self._stopped:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+
+    def go(self) -> None:
+        """Answer it: it has its turn, or they are over."""
+        self._go_on()
+        self._line.recv(1)
+        with suppress(OSError):  # it is gone, and what runs it says why
+            self._line.sendall(GO)
+
+    def leave(self) -> None:
+        """Give no turns any more."""
+        self._go_on()
+        self._line.close()
+
+    def _go_on(self) -> None:
+        for process in self._stopped:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+        self._stopped = []
+
+
 def in_turns(contestants: Contestants) -> dict[str, Figures]:
     """Run them all at once, and give turns until all are over.
 
@@ -107,51 +165,47 @@ def in_turns(contestants: Contestants) -> dict[str, Figures]:
         for name, contestant in contestants.items():
             environment = {ADDRESS: address, NAME: name, "PYTHONPATH": _path()}
             running[name] = pool.submit(contestant, environment=environment)
-        by_name: dict[str, socket.socket] = {}
-        deadline = time.monotonic() + PATIENCE
-        while len(by_name) < len(contestants):
-            try:
-                by_name |= [_greet(door)]
-            except TimeoutError as error:
-                failed = [future for future in running.values() if future.done()]
-                if not failed and time.monotonic() < deadline:
+        players: dict[str, Player] = {}
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while len(players) < len(contestants):
+                with suppress(TimeoutError):
+                    player = Player(door)
+                    players[player.name] = player
                     continue
-                door.close()
-                for line in by_name.values():
-                    line.close()
-                for future in failed:
+                if time.monotonic() > deadline or any(future.done() for future in running.values()):
+                    missing = ", ".join(sorted(contestants.keys() - players))
+                    raise RuntimeError(f"{missing}: gone, or not at its first turn after {PATIENCE} s")
+            _give_turns([players[name] for name in contestants])
+        except RuntimeError:
+            for future in running.values():  # what it died of says more
+                if future.done():
                     future.result()
-                raise RuntimeError(f"not all of {', '.join(contestants)} have come to their first turn") from error
-        lines = [by_name[name] for name in contestants]
-        for line in lines:
-            _heard(line)  # each has warmed up
-        while any(_heard(line) == WANTED for line in lines):
-            for line in lines:
-                if _heard(line) == WANTED:
-                    line.recv(1)
-                    line.sendall(GO)
-                    _heard(line)  # until it is given back
-                    time.sleep(PAUSE)
-        for line in lines:
-            line.sendall(GO)
-            line.close()
+            raise
+        finally:
+            door.close()
+            for player in players.values():
+                player.leave()
         return {name: future.result() for name, future in running.items()}
 
 
-def _heard(line: socket.socket) -> bytes:
-    """What a process says, or has said, and was not answered; nothing if it is gone."""
-    return line.recv(1, socket.MSG_PEEK)
+def _give_turns(players: list[Player]) -> None:
+    for player in players:
+        player.says()  # it has warmed up
+    for player in players:
+        player.stop()
+    while any(player.says() == WANTED for player in players):
+        for player in players:
+            if player.says() == WANTED:
+                player.go()
+                player.says()  # when its turn is over
+                player.stop()
+        players.reverse()  # a machine that becomes slower, or faster, does so in favour of nobody
+    for player in players:
+        player.go()
 
 
 def _path() -> str:
     """Where processes find this module, besides what they find already."""
     here = str(Path(__file__).resolve().parent)
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
-
-
-def _greet(door: socket.socket) -> tuple[str, socket.socket]:
-    """Who comes in, by its name."""
-    line, _ = door.accept()
-    line.settimeout(None)
-    with line.makefile("rb", buffering=0) as words:
-        return words.readline().decode().strip(), line
