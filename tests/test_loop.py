@@ -215,6 +215,18 @@ class TestCadence:
         assert set(resumed.log.of("train/loss")) == {1, 2, 3}
         assert set(resumed.log.of("train/accuracy")) == {2, 3}
 
+    def test_nor_are_those_of_an_epoch_begun_unlogged_after_one_that_was(self, tmp_path: Path) -> None:
+        splits = divided(val_fraction=0)
+        first = training(tmp_path, splits=splits, epochs=9, log_every_epochs=2, stop=Stop(11))
+        with pytest.raises(Interrupted):
+            fit(first)
+        assert (first.progress.epoch, first.progress.batch > 0) == (3, True)
+        resumed = training(tmp_path, splits=splits, epochs=5, log_every_epochs=1)
+        restore(resumed, first.checkpoints.load_last())
+        fit(resumed)
+        assert set(resumed.log.of("train/loss")) == {3, 4, 5}
+        assert set(resumed.log.of("train/accuracy")) == {4, 5}
+
     def test_checkpoints_every_n_epochs_steps_and_seconds(self, tmp_path: Path) -> None:
         def saved(name: str, **trainer: Any) -> list[tuple[int, int]]:
             t = training(tmp_path / name, splits=divided(val_fraction=0), epochs=3, keep_checkpoints=99, **trainer)

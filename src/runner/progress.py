@@ -95,12 +95,12 @@ class Sums:
             return {}
         (loss,), *totals = self._read()
         values = {
-            name: self._metrics[name].value(sums, self.samples) for name, sums in zip(self._totals, totals, strict=True)
+            name: self._metrics[name].value(sums, self.samples) for name, sums in zip(self._totals, totals, strict=False)
         }
         return {"loss": loss / self.samples} | {name: value for name, value in values.items() if value is not None}
 
     def state(self) -> list[list[float]]:
-        """The number of samples, the sum of the loss, and those of each metric: one read of the device."""
+        """The number of samples, the sum of the loss, and those of each wanted metric: one read of the device."""
         return [[float(self.samples)], *self._read()]
 
     def reset(self, state: list[list[float]] | None = None) -> None:
@@ -120,7 +120,7 @@ class Sums:
         }
 
     def _read(self) -> list[list[float]]:
-        totals = [self._loss, *self._totals.values()]
+        totals = [self._loss, *(self._totals.values() if self.metrics_wanted else ())]
         numbers = torch.cat([total.flatten() for total in totals]).tolist()
         return [[numbers.pop(0) for _ in range(total.numel())] for total in totals]
 
