@@ -1,9 +1,10 @@
-"""`trainer.profile_steps`: where the time of a step goes, as a table and a trace file."""
+"""`trainer.profile_steps`: where the time of a step and of an epoch goes, as tables and a trace file."""
 
 import inspect
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 # The tracer's own messages are no use to anyone; it reads this when it is first used.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
+from torch.autograd import DeviceType
 from torch.autograd.profiler import record_function
-from torch.autograd.profiler_util import EventList
+from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from .data.loading import Batch
+from .epoch_times import EpochTimes
 from .folders import typed
 from .training import Training
 
@@ -24,7 +27,7 @@ log = logging.getLogger("runner")
 WARM_UP_STEPS = 5  # the first ones allocate, and choose kernels
 ROWS = 10
 
-PARTS = ("data", "forward", "loss", "backward", "step", "validation", "checkpoint")
+PARTS = ("data", "forward", "loss", "backward", "step", "validation", "checkpoint", "logging")
 """What training does; the loop's own part, metrics included, is what they leave of the time."""
 
 STEP = "ProfilerStep*"
@@ -32,7 +35,7 @@ STEP = "ProfilerStep*"
 
 
 class Profiler:
-    """Traces some steps of training, once; the loop knows nothing of it.
+    """Traces some steps of training, once, and times the epochs after them; the loop knows nothing of it.
 
     Args:
         t: what is going to be trained.
@@ -41,63 +44,105 @@ class Profiler:
     """
 
     def __init__(self, t: Training, steps: int, folder: Path) -> None:
-        self._folder = folder
+        self._t, self._folder = t, folder
         self._left, self._wanted, self._steps = WARM_UP_STEPS + steps, steps, 0
-        self._undo: list[tuple[Any, str, Any]] = []
+        self._of_steps, self._of_epochs = _Replacements(), _Replacements()
+        self._epochs = EpochTimes(t)
         on_gpu = t.device.torch.type == "cuda"
         self._profile = profile(
             activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])],
             schedule=schedule(wait=0, warmup=WARM_UP_STEPS, active=steps, repeat=1),
             on_trace_ready=self._report,
         )
-        self._replace(t, "forward", _named("forward", t.forward))
-        self._replace(t.loss, "forward", _named("loss", t.loss.forward))
-        self._replace(t.precision, "backward", _named("backward", t.precision.backward))
-        self._replace(t.precision, "step", self._counted(_named("step", t.precision.step)))
-        self._replace(t.checkpoints, "save", _named("checkpoint", t.checkpoints.save))
-        self._replace(t.loaders.train, "epoch", _named_batches(t.loaders.train.epoch))
+        self._of_epochs.replace(t.display, "start_epoch", self._epochs.beginning(t.display.start_epoch))
+        self._of_epochs.replace(t.checkpoints, "save", self._epochs.part("checkpoint", t.checkpoints.save))
+        self._of_epochs.replace(t, "log", self._epochs.part("logging", t.log))
         if t.loaders.val is not None:
-            self._replace(t.loaders.val, "epoch", _named_whole(t.loaders.val.epoch))
+            self._of_epochs.replace(t.loaders.val, "epoch", self._epochs.whole("validation", t.loaders.val.epoch))
+        self._of_steps.replace(t, "forward", _named("forward", t.forward))
+        self._of_steps.replace(t.loss, "forward", self._named_in_training("loss", t.loss.forward))
+        self._of_steps.replace(t.precision, "backward", _named("backward", t.precision.backward))
+        self._of_steps.replace(t.precision, "step", self._counted(_named("step", t.precision.step)))
+        self._of_steps.replace(t.loaders.train, "epoch", _named_batches(t.loaders.train.epoch))
         self._profile.start()
 
     def stop(self) -> None:
-        """Stop tracing, and report what there is; does nothing after the steps are done."""
-        if not self._undo:
-            return
-        for owner, name, former in reversed(self._undo):
-            if inspect.ismethod(former):
-                delattr(owner, name)  # what the class has is seen again
-            else:
-                setattr(owner, name, former)
-        self._undo.clear()
-        self._profile.stop()
-        if not self._steps:
-            log.warning("profile    there is nothing to show before step %d", WARM_UP_STEPS + 1)
+        """Training is over: stop tracing, if that is not done, and report what there is."""
+        if self._of_steps:
+            self._stop_tracing()
+            if not self._steps:
+                log.warning("profile    there is nothing to show before step %d", WARM_UP_STEPS + 1)
+        self._of_epochs.undo()
+        for line in self._epochs.ended():
+            log.info("%s", line)
 
-    def _replace(self, owner: Any, name: str, wrapped: Any) -> None:
-        self._undo.append((owner, name, getattr(owner, name)))
-        setattr(owner, name, wrapped)
+    def _stop_tracing(self) -> None:
+        self._of_steps.undo()
+        self._profile.stop()
+        self._epochs.wanted = True
+
+    def _named_in_training(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """As a range of the trace, but in a validation, which is one as a whole."""
+        named = _named(name, function)
+
+        def either(*arguments: Any) -> Any:
+            return (named if self._t.loss.training else function)(*arguments)
+
+        return either
 
     def _counted(self, step: Callable[..., bool]) -> Callable[..., bool]:
         def counted(*arguments: Any) -> bool:
             done = step(*arguments)
             self._left -= 1
             self._steps += self._left < self._wanted
-            self._profile.step()
-            if self._left == 0:
-                self.stop()
+            if self._left:
+                self._profile.step()
+            else:
+                self._t.clock.stop()  # a trace takes long to write, and that is no training
+                self._profile.step()
+                self._stop_tracing()
+                self._t.clock.start()
             return done
 
         return counted
 
     def _report(self, traced: profile) -> None:
+        if not self._steps:
+            return
         self._folder.mkdir(parents=True, exist_ok=True)
         traced.export_chrome_trace(str(self._folder / "trace.json"))
-        operations = traced.key_averages()
-        (self._folder / "table.txt").write_text(operations.table(row_limit=-1), encoding="utf-8")
-        for line in (*_parts(traced.events(), self._steps), *_longest(operations, self._steps)):
+        (self._folder / "table.txt").write_text(traced.key_averages().table(row_limit=-1), encoding="utf-8")
+        # What a GPU does has events of its own; what begins after the last step is no part of one.
+        events = [event for event in traced.events() or () if event.device_type == DeviceType.CPU]
+        each = [event for event in events if event.key == STEP][: self._steps]
+        events = [event for event in events if event.time_range.start < each[-1].time_range.end]
+        whole = sum(event.cpu_time_total for event in each) / 1000
+        on_gpu = self._t.device.torch.type == "cuda"
+        for line in (*_parts(each, events, whole, on_gpu), *_longest(events, len(each), whole, on_gpu)):
             log.info("%s", line)
         log.info("%10s %s: drop it on https://ui.perfetto.dev", "trace", typed(self._folder / "trace.json"))
+
+
+class _Replacements:
+    """Attributes that are others for a while."""
+
+    def __init__(self) -> None:
+        self._former: list[tuple[Any, str, Any]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._former)
+
+    def replace(self, owner: Any, name: str, by: Any) -> None:
+        self._former.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, by)
+
+    def undo(self) -> None:
+        for owner, name, former in reversed(self._former):
+            if inspect.ismethod(former):
+                delattr(owner, name)  # what the class has is seen again
+            else:
+                setattr(owner, name, former)
+        self._former.clear()
 
 
 def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,16 +151,6 @@ def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def named(*arguments: Any) -> Any:
         with record_function(name):
             return function(*arguments)
-
-    return named
-
-
-def _named_whole(epoch: Callable[..., Iterator[Batch]]) -> Callable[..., Iterator[Batch]]:
-    """All that is done with the batches of an epoch as one range of the trace."""
-
-    def named(*arguments: Any) -> Iterator[Batch]:
-        with record_function("validation"):
-            yield from epoch(*arguments)
 
     return named
 
@@ -135,14 +170,15 @@ def _named_batches(epoch: Callable[..., Iterator[Batch]]) -> Callable[..., Itera
     return named
 
 
-def _parts(events: EventList, steps: int) -> list[str]:
+def _parts(each: Sequence[FunctionEvent], events: Sequence[FunctionEvent], whole: float, on_gpu: bool) -> list[str]:
     """What each part of training takes: in milliseconds a step, as a share of it, and the longest time at once."""
-    times = {name: [event.cpu_time_total / 1000 for event in events if event.key == name] for name in (STEP, *PARTS)}
-    each = times.pop(STEP)
-    whole, parts = sum(each), {name: sum(found) for name, found in times.items() if found}
+    steps, milliseconds = len(each), [event.cpu_time_total / 1000 for event in each]
+    times = {name: [event.cpu_time_total / 1000 for event in events if event.key == name] for name in PARTS}
+    parts = {name: sum(found) for name, found in times.items() if found}
+    host = "; the host's time, which does not wait for the GPU" if on_gpu else ""
     lines = [
-        f"profile    {steps} steps, {whole / steps:.3f} ms each (median {median(each):.3f}, longest {max(each):.3f}),"
-        " as traced, which takes time itself"
+        f"profile    {steps} steps, {whole / steps:.3f} ms each (median {median(milliseconds):.3f}, longest"
+        f" {max(milliseconds):.3f}), as traced, which takes time itself{host}"
     ]
     for name, time in parts.items():
         lines.append(f"{name:>10} {time / steps:9.3f} ms {time / whole:6.1%}  longest {max(times[name]):.3f}")
@@ -150,19 +186,18 @@ def _parts(events: EventList, steps: int) -> list[str]:
     return [*lines, f"{'loop':>10} {rest / steps:9.3f} ms {rest / whole:6.1%}  metrics, progress bar and all else"]
 
 
-def _longest(operations: EventList, steps: int) -> list[str]:
+def _longest(events: Sequence[FunctionEvent], steps: int, whole: float, on_gpu: bool) -> list[str]:
     """The operations of all parts that take longest by themselves, in milliseconds a step, and their calls."""
-    whole = next(event.cpu_time_total for event in operations if event.key == STEP)
-    on_gpu = any(event.self_device_time_total for event in operations)
     seconds = "self_device_time_total" if on_gpu else "self_cpu_time_total"
-    ranges = (*PARTS, STEP)
-    longest = sorted((e for e in operations if e.key not in ranges), key=lambda e: -getattr(e, seconds))[:ROWS]
-    lines = [
-        f"of which the longest operations{' on the GPU' if on_gpu else ''}, each by itself, and their calls a step:"
+    times, calls = defaultdict[str, float](float), defaultdict[str, int](int)
+    for event in events:
+        if event.key not in (*PARTS, STEP):
+            times[event.key] += getattr(event, seconds) / 1000
+            calls[event.key] += 1
+    return [
+        f"of which the longest operations{' on the GPU' if on_gpu else ''}, each by itself, and their calls a step:",
+        *(
+            f"{'':>10} {time / steps:9.3f} ms {time / whole:6.1%} {calls[name] / steps:6.1f}  {name}"
+            for name, time in sorted(times.items(), key=lambda of: -of[1])[:ROWS]
+        ),
     ]
-    for event in longest:
-        time = getattr(event, seconds)
-        lines.append(
-            f"{'':>10} {time / steps / 1000:9.3f} ms {time / whole:6.1%} {event.count / steps:6.1f}  {event.key}"
-        )
-    return lines

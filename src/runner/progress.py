@@ -95,7 +95,8 @@ class Sums:
             return {}
         (loss,), *totals = self._read()
         values = {
-            name: self._metrics[name].value(sums, self.samples) for name, sums in zip(self._totals, totals, strict=False)
+            name: self._metrics[name].value(sums, self.samples)
+            for name, sums in zip(self._totals, totals, strict=False)
         }
         return {"loss": loss / self.samples} | {name: value for name, value in values.items() if value is not None}
 
