@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import signal
 import sys
 import tempfile
 import time
@@ -24,6 +25,8 @@ def main() -> int:
     )
     parser.add_argument("name", nargs="*", help="lines of the table; all, if none is named")
     options = parser.parse_args()
+    for one in (signal.SIGTERM, signal.SIGHUP):  # so that nobody is left stopped out of its turn
+        signal.signal(one, lambda number, _: sys.exit(128 + number))
     began, measured, complete = time.monotonic(), list[Measured](), True
     name = "bench" if options.full and not options.name else "bench_look"  # which is not the table
     with tempfile.TemporaryDirectory() as made:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -90,7 +89,7 @@ def _watch(process: subprocess.Popen[bytes]) -> float:
         for one in (root, *_below(root)):
             with contextlib.suppress(psutil.Error, OSError):
                 lines = Path(f"/proc/{one.pid}/smaps_rollup").read_text().splitlines()
-                taken += next(float(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
+                taken += next(float(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss:"))
         most = max(most, taken)
         time.sleep(SAMPLE_SECONDS)
     return most
@@ -126,13 +125,11 @@ class Run:
 
     Attributes:
         done: its process.
-        result: its `result.json`.
         metrics: each metric's values, in order.
         times: when each was measured, in seconds.
     """
 
     done: Done
-    result: dict[str, Any]
     metrics: dict[str, list[float]]
     times: dict[str, list[float]]
 
@@ -150,7 +147,7 @@ def runner(
             point = json.loads(line)
             metrics.setdefault(point["name"], []).append(point["value"])
             times.setdefault(point["name"], []).append(point["time"])
-        return Run(done, json.loads((made / "result.json").read_text()), metrics, times)
+        return Run(done, metrics, times)
 
 
 def _read(terminal: int, shown: bytearray) -> None:

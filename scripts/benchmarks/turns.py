@@ -4,6 +4,7 @@ How fast a machine is changes from second to second where others use it too. Wha
 run's epochs with those of another run a quarter of a minute later, but each epoch with the others' next to it.
 """
 
+import itertools
 import os
 import socket
 import tempfile
@@ -29,7 +30,7 @@ NAME = "BENCH_NAME"
 WANTED, OVER, GO = b".", b"x", b"!"
 
 PATIENCE = 120
-"""Seconds in which each is to have warmed up."""
+"""Seconds that a turn may take, and those before the first."""
 
 
 def warm(values: list[float]) -> list[float]:
@@ -90,11 +91,15 @@ def schedule(optimizer: Any, epochs: int) -> Any:
     return Turns()
 
 
+class Gone(RuntimeError):
+    """A player, by its name, has ended before its turns were over."""
+
+
 class Player:
     """Who takes turns, as seen by who gives them.
 
-    Out of its turn it is stopped, with all that it has started: OpenMP's threads wait for more work busily, for a fifth
-    of a second, and a delivery to MLflow is to take its time in no other's turn.
+    Out of its turn it is stopped, with all that it has started: OpenMP's threads wait for more work busily, and a
+    delivery to MLflow is to take its time in no other's turn.
 
     Args:
         door: it has come to.
@@ -105,15 +110,28 @@ class Player:
 
     def __init__(self, door: socket.socket) -> None:
         self._line, _ = door.accept()
-        self._line.settimeout(None)
+        self._line.settimeout(PATIENCE)
         with self._line.makefile("rb", buffering=0) as words:
             self.name, pid = words.readline().decode().split()
         self._pid = int(pid)
         self._stopped: list[psutil.Process] = []
 
     def says(self) -> bytes:
-        """What it says, waited for, and says until it is answered; nothing if it is gone."""
-        return self._line.recv(1, socket.MSG_PEEK)
+        """What it says, waited for, and says until it is answered.
+
+        Raises:
+            RuntimeError: it says nothing.
+            Gone: it has ended.
+        """
+        try:
+            word = self._line.recv(1, socket.MSG_PEEK)
+        except TimeoutError as error:
+            raise RuntimeError(f"{self.name}: its turn is not over after {PATIENCE} s") from error
+        except ConnectionError as error:
+            raise Gone(self.name) from error
+        if not word:
+            raise Gone(self.name)
+        return word
 
     def stop(self) -> None:
         """Let it and its processes rest."""
@@ -128,8 +146,7 @@ class Player:
         """Answer it: it has its turn, or they are over."""
         self._go_on()
         self._line.recv(1)
-        with suppress(OSError):  # it is gone, and what runs it says why
-            self._line.sendall(GO)
+        self._line.sendall(GO)
 
     def leave(self) -> None:
         """Give no turns any more."""
@@ -173,14 +190,14 @@ def in_turns(contestants: Contestants) -> dict[str, Figures]:
                     player = Player(door)
                     players[player.name] = player
                     continue
-                if time.monotonic() > deadline or any(future.done() for future in running.values()):
-                    missing = ", ".join(sorted(contestants.keys() - players))
-                    raise RuntimeError(f"{missing}: gone, or not at its first turn after {PATIENCE} s")
+                missing = sorted(contestants.keys() - players)
+                if gone := [name for name in missing if running[name].done()]:
+                    raise Gone(*gone)
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{', '.join(missing)}: not at the first turn after {PATIENCE} s")
             _give_turns([players[name] for name in contestants])
-        except RuntimeError:
-            for future in running.values():  # what it died of says more
-                if future.done():
-                    future.result()
+        except Gone as gone:
+            running[gone.args[0]].result(PATIENCE)  # what it has died of says more
             raise
         finally:
             door.close()
@@ -194,13 +211,15 @@ def _give_turns(players: list[Player]) -> None:
         player.says()  # it has warmed up
     for player in players:
         player.stop()
-    while any(player.says() == WANTED for player in players):
-        for player in players:
+    # In every order: who comes after whom, and a machine that becomes slower or faster, are in favour of nobody.
+    for order in itertools.cycle(itertools.permutations(players)):
+        for player in order:
             if player.says() == WANTED:
                 player.go()
                 player.says()  # when its turn is over
                 player.stop()
-        players.reverse()  # a machine that becomes slower, or faster, does so in favour of nobody
+        if not any(player.says() == WANTED for player in players):
+            break
     for player in players:
         player.go()
 
