@@ -110,7 +110,7 @@ def keep_freed_memory() -> None:
 
     By itself it gives large blocks back to the system, which hands out empty pages again: that takes the MNIST CNN as
     long as its arithmetic. Two cores, microseconds a sample, with and without: training in batches of 64, 390 and 519;
-    of 512, 378 and 560; validation in batches of 1,024, 105 and 215. The MLP's batches are too small to matter.
+    of 512, 378 and 560; validation, then in batches of 1,024, 105 and 215. The MLP's batches are too small to matter.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another system, another C library
         mallopt = ctypes.CDLL(None).mallopt
