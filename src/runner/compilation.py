@@ -14,8 +14,8 @@ def compile_model(t: Training) -> float:
     """Compile training and evaluation for the batch sizes that will come, and leave everything else as it was.
 
     `torch.compile` works when it is first called, which would fall into the first epoch's time. On two cores it takes
-    the MNIST MLP 8 s, and its epoch then takes 0.8 to 1.1 times as long, from one attempt to the next; the CNN 11 s (3 s
-    where its code is cached), and its epochs of 20 s 0.93 times as long: made up for after eight (or three).
+    the MNIST MLP 8 s, and its epoch then takes 0.8 to 1.1 times as long, from one attempt to the next; the CNN 11 s
+    (3 s where its code is cached), and its epochs of 20 s 0.93 times as long: made up for after eight (or three).
 
     Returns:
         Seconds that it took.
