@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from composed import built
 from runner import checkpoint
 from runner.data.loading import TensorLoader, epoch_order, evaluation_batch_size, make_loaders
 from runner.data.source import Source
@@ -260,6 +261,46 @@ class Drawing(Items):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         inputs, targets = super().__getitem__(index)
         return inputs + torch.rand(()) + random.random() + float(np.random.rand()), targets
+
+
+class Flipping(Items):
+    """Mirrors every other sample."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        inputs, targets = super().__getitem__(index)
+        return inputs.flip(0) if random.random() < 0.5 else inputs, targets
+
+
+class Gaps(Items):
+    """Has no number where others have one, and always at the same place."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        inputs, targets = super().__getitem__(index)
+        return torch.cat([inputs[1:], torch.tensor([float("nan")])]), targets
+
+
+def of_a_user(items: str, **_: Any) -> Source:
+    source = blobs()
+    return Source("mine", train=globals()[items](*source.train), mean=0.0, std=1.0)
+
+
+@pytest.mark.parametrize(
+    ("items", "in_memory", "held", "warned"),
+    [
+        ("Items", "auto", True, False),
+        ("Gaps", "auto", True, False),
+        ("Flipping", "auto", False, False),
+        ("Drawing", "auto", False, False),
+        ("Drawing", "true", True, True),
+        ("Drawing", "false", False, False),
+    ],
+)
+def test_samples_that_are_drawn_at_random_are_not_held_in_memory_unasked(
+    items: str, in_memory: str, held: bool, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    x = built(f"data._target_={__name__}.of_a_user", f"+data.items={items}", f"data.in_memory={in_memory}")
+    assert x.in_memory == held
+    assert ("write data.in_memory=false for others each epoch" in caplog.text) == warned
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -4,6 +4,7 @@ Whatever can be wrong is found in here, before a folder or an MLflow run exists,
 """
 
 import inspect
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -20,7 +21,7 @@ from . import checks, schema
 from . import device as device_room
 from .data import fetch
 from .data.augment import make_augment
-from .data.loading import MEMORY_SHARE, Loaders, make_loaders
+from .data.loading import MEMORY_SHARE, Loaders, drawn_anew, make_loaders
 from .data.source import Source
 from .data.splits import Splits, size, split
 from .device import Device
@@ -37,6 +38,8 @@ from .target import IN_WORDS, call, check_target, locate, takes
 from .weights import load_into
 
 T = TypeVar("T")
+
+log = logging.getLogger("runner")
 
 LESS_MEMORY = "write data.in_memory=false, or data.limit=<fewer samples>"
 
@@ -153,6 +156,13 @@ def build(
     assert tracking and console
     in_memory = held_in_memory(data["in_memory"], splits.nbytes(precision.dtype), device.free_memory())
     try:
+        if in_memory and drawn_anew(splits.train):
+            in_memory = data["in_memory"] is True  # held, what is drawn first would be every epoch's
+            if in_memory:
+                log.warning(
+                    "data.in_memory=true holds samples as they were drawn at random first:"
+                    " write data.in_memory=false for others each epoch"
+                )
         loaders = make_loaders(
             splits,
             prepare=loss.prepare,

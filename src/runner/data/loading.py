@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ..errors import ConfigError, TrainingError
@@ -25,6 +25,7 @@ from .splits import Batch, Splits, size
 MEMORY_SHARE = 0.5  # of the free memory: what data may take before `in_memory=auto` leaves it where it is
 STOP_SECONDS = 5  # for which a worker outlives a SIGTERM
 LOADED_AT_ONCE = 256  # samples, while a data set is brought into memory
+READ_TWICE = 16  # samples that tell whether a data set draws at random: more, and rare draws are seen more surely
 
 
 class TensorLoader:
@@ -284,8 +285,21 @@ def epoch_order(samples: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(samples, generator=generator("order", seed, epoch))
 
 
-def _load_all(part: Dataset[Any], num_workers: int) -> Batch:
-    """Read every sample once, in order.
+def drawn_anew(part: Part) -> bool:
+    """Whether samples come out otherwise when they are read again, as they do if a data set augments them itself.
+
+    Raises:
+        ConfigError: one cannot be read.
+    """
+    if isinstance(part, tuple):
+        return False
+    some = Subset(part, range(0, size(part), max(1, size(part) // READ_TWICE))[:READ_TWICE])
+    both = zip(*(_load_all(some, 0, purpose) for purpose in ("samples", "samples again")), strict=True)
+    return not all(torch.allclose(one, other, rtol=0, atol=0, equal_nan=True) for one, other in both)
+
+
+def _load_all(part: Dataset[Any], num_workers: int, purpose: str = "samples") -> Batch:
+    """Read every sample once, in order; what is drawn for them depends on the purpose.
 
     Raises:
         ConfigError: one cannot be read.
@@ -293,7 +307,7 @@ def _load_all(part: Dataset[Any], num_workers: int) -> Batch:
     count, first = size(part), 0
     indices = _Indices()
     indices.batches = [
-        seeded(index.tolist(), "samples", number)
+        seeded(index.tolist(), purpose, number)
         for number, index in enumerate(torch.arange(count).split(LOADED_AT_ONCE))
     ]
     loader: DataLoader[Any] = DataLoader(
