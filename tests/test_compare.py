@@ -18,6 +18,7 @@ from runner.comparison import compare, rows, to_json, to_text
 from runner.comparison_runs import ComparedRun, from_folder
 from runner.saved import read_config
 from runner.schema import flatten
+from runner.sweep_results import gather
 from runner.tracking.deliver import Delivery
 from runner.tracking.manifest import Manifest
 from runner.tracking.store import local_uri
@@ -220,6 +221,15 @@ class TestPlots:
         assert axes.lines[0].get_ydata()[1] == 1.5 and "12 of 14" in axes.get_title()
 
 
+HITS = """
+from runner.loss import CrossEntropy, Metric, correct
+
+
+class Hits(CrossEntropy):
+    metrics = {"hits": Metric(correct, higher_is_better=True)}
+"""
+
+
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep of three jobs, of which the last was killed, and a fourth that never started."""
@@ -269,6 +279,24 @@ class TestCommand:
             assert command([*preset, *chosen, f"hydra.run.dir={tmp_path}/{number}"]) == 0
         c = compare([from_folder(tmp_path / str(number), number) for number in range(4)])
         assert c.labels == ["0: MLP, fp32", "1: MLP, amp", "2: CNN, fp32", "3: CNN, amp"]
+
+    def test_a_metric_of_one_s_own_that_rises(
+        self, tmp_path: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("runner.report.plots", lambda *_: None)
+        (here / "hits.py").write_text(HITS)
+        monkeypatch.syspath_prepend(str(here))
+        small = ("data.limit=200", "trainer.epochs=1", "model.hidden=[4]", "tracking=off", "runner.quiet=true")
+        mine = ("loss._target_=hits.Hits", "trainer.monitor=val/hits", "scheduler=plateau")
+        for number, lr in enumerate((0.3, 1e-6)):
+            chosen = (f"optimizer.lr={lr}", f"hydra.run.dir={tmp_path}/{number}")
+            assert command([*small, *mine, *chosen]) == 0
+        c = compare([from_folder(tmp_path / str(number), number) for number in range(2)])
+        better, worse = c.values("val/hits")
+        assert better > worse and c.best["val/hits"] == [0] and c.best["val/loss"] == [0]
+        results = gather(c)
+        assert results is not None
+        assert (results.metric, results.maximized, results.best) == ("val/hits", True, 0)
 
     def test_a_sweep_by_its_folder(self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main([f"sweep={outputs / 'sweeps/s'}", f"output={tmp_path / 'out'}"]) == 0

@@ -20,7 +20,7 @@ from runner.data.loading import TensorLoader
 from runner.data.source import Source
 from runner.errors import TrainingError
 from runner.loop import evaluate, fit, train_epoch
-from runner.loss import MSE
+from runner.loss import MSE, CrossEntropy, Metric, correct
 from runner.scheduler import Schedule, cosine, cosine_restarts
 from runner.settings import EarlyStoppingSettings
 from runner.training import Interrupted, restore
@@ -161,6 +161,18 @@ class TestLimits:
         accuracies = t.log.of("val/accuracy")
         assert t.progress.best == max(accuracies.values())
         assert accuracies[t.progress.best_epoch] == max(accuracies.values())
+
+    @pytest.mark.parametrize(("higher", "choose"), [(True, max), (False, min)])
+    def test_of_a_metric_of_one_s_own_the_loss_says_which_way_is_better(
+        self, tmp_path: Path, higher: bool, choose: Any
+    ) -> None:
+        loss = CrossEntropy()
+        loss.metrics = {"hits": Metric(correct, higher_is_better=higher)}
+        t = training(tmp_path, loss=loss, epochs=8, monitor="val/hits")
+        fit(t)
+        hits = t.log.of("val/hits")
+        assert len(set(hits.values())) > 1
+        assert hits[t.progress.best_epoch] == t.progress.best == choose(hits.values())
 
 
 class TestCadence:

@@ -1,18 +1,20 @@
 import dataclasses
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from composed import accuracy, built, trained
 from conftest import Called
 from runner import build
 from runner.errors import ConfigError
+from runner.loss import CrossEntropy, Metric, correct
 from runner.optimizer import muon, trainable
 from runner.scheduler import (
     Schedule,
@@ -218,7 +220,7 @@ def course(x: build.Experiment, changed: dict[str, Any]) -> list[tuple[float, fl
     """Learning rate and momentum of twelve steps, or epochs; nothing gets better after the fourth."""
     made = optimizer(momentum=0.9)
     settings = dataclasses.replace(x.trainer, epochs=6)
-    schedule = build.make_schedule(x.config["scheduler"] | changed, made, settings, batches=2)
+    schedule = build.make_schedule(x.config["scheduler"] | changed, made, settings, batches=2, higher_is_better=False)
     scheduler: Any = schedule.scheduler
     seen = []
     for index in range(12):
@@ -226,6 +228,16 @@ def course(x: build.Experiment, changed: dict[str, Any]) -> list[tuple[float, fl
         made.step()
         scheduler.step(*([1 / (1 + min(index, 3))] if "mode" in scheduler.__dict__ else []))
     return seen
+
+
+class Hits(CrossEntropy):
+    metrics: Mapping[str, Metric] = {"hits": Metric(correct, higher_is_better=True)}
+
+
+def test_plateau_waits_for_what_the_loss_calls_better() -> None:
+    x = built("scheduler=plateau", f"loss._target_={__name__}.Hits", "trainer.monitor=val/hits")
+    assert isinstance(x.schedule.scheduler, ReduceLROnPlateau)
+    assert x.schedule.scheduler.mode == "max"
 
 
 KEYS: dict[str, dict[str, Any]] = {

@@ -37,12 +37,13 @@ class TestObjectives:
         [
             (None, None, [("val/loss", "min")]),
             (["val/loss", "val/accuracy"], None, [("val/loss", "min"), ("val/accuracy", "max")]),
+            ("val/hits", None, [("val/hits", "max")]),
             ("val/accuracy", "min", [("val/accuracy", "min")]),
             (["val/loss", "val/accuracy"], ["max", "min"], [("val/loss", "max"), ("val/accuracy", "min")]),
         ],
     )
     def test_what_is_asked_for(self, metric: Any, direction: Any, found: list[tuple[str, str]]) -> None:
-        built = Built("cpu", ["val/loss", "val/accuracy"], "val/loss")
+        built = Built("cpu", ["val/loss", "val/accuracy", "val/hits"], "val/loss", higher_is_better=["val/hits"])
         settings = SweepSettings(metric=metric, direction=direction)
         assert objectives_of(settings, [built]) == [Objective(*each) for each in found]
 

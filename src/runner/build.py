@@ -137,10 +137,11 @@ def build(
             if channels_last:
                 model.to(memory_format=torch.channels_last)
             optimizer = make_optimizer(config["optimizer"], model, device)
-    if optimizer and splits and trainer and found.none_of("scheduler", "trainer", "data"):
+    if optimizer and splits and trainer and loss and found.none_of("scheduler", "trainer", "data"):
         batches = -(-size(splits.train) // data["batch_size"])
         with found.collect("scheduler"):
-            schedule = make_schedule(config["scheduler"], optimizer, trainer, batches)
+            higher_is_better = loss.higher_is_better(trainer.monitor)
+            schedule = make_schedule(config["scheduler"], optimizer, trainer, batches, higher_is_better)
             checks.plateau(schedule, trainer, splits)
     if found.sentences:
         raise ConfigError(*found.sentences) from found.cause
@@ -298,9 +299,13 @@ def make_optimizer(node: Mapping[str, Any], model: nn.Module, device: Device) ->
 
 
 def make_schedule(
-    node: Mapping[str, Any], optimizer: torch.optim.Optimizer, trainer: TrainerSettings, batches: int
+    node: Mapping[str, Any],
+    optimizer: torch.optim.Optimizer,
+    trainer: TrainerSettings,
+    batches: int,
+    higher_is_better: bool,
 ) -> Schedule:
-    """The schedule, told how long training is planned to be."""
+    """The schedule, told how long training is planned to be, and which way the monitored metric is better."""
     steps_per_epoch = -(-batches // trainer.grad_accumulation)
     total_steps = min(trainer.epochs * steps_per_epoch, trainer.max_steps or trainer.epochs * steps_per_epoch)
     made = call(
@@ -311,7 +316,7 @@ def make_schedule(
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
         epochs=trainer.epochs,
-        mode="max" if schema.higher_is_better(trainer.monitor) else "min",
+        mode="max" if higher_is_better else "min",
     )
     if isinstance(made, LRScheduler):
         # One that was told how long training is planned to be cannot be told otherwise later; one that was

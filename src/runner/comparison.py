@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import tables
+from . import schema, tables
 from .comparison_runs import ComparedRun
 from .console import shown
-from .schema import GROUPS, TARGET_GROUPS, higher_is_better
+from .schema import GROUPS, TARGET_GROUPS
 from .tables import align
 
 IGNORED = ("resume", "resume_mode", "runner.", "tracking.", "tracking")
@@ -107,9 +107,15 @@ def find_best(runs: Sequence[ComparedRun], metric: str) -> list[int]:
     for index, run in enumerate(runs):
         if run.status == "FINISHED" and math.isfinite(value := run.metrics.get(metric, math.nan)):
             comparable.setdefault(run.data | loss_settings(run, metric), {})[index] = value
-    choose = max if higher_is_better(metric) else min
+    choose = max if higher_is_better(runs, metric) else min
     bests = [(values, choose(values.values())) for values in comparable.values() if len(set(values.values())) > 1]
     return sorted(index for values, best in bests for index, value in values.items() if value == best)
+
+
+def higher_is_better(runs: Sequence[ComparedRun], metric: str) -> bool:
+    """Which way a metric of these runs is better: by its name, or as their losses said."""
+    name = metric.partition("/")[2]
+    return schema.higher_is_better(metric) or any(name in run.higher_is_better for run in runs)
 
 
 def loss_settings(run: ComparedRun, metric: str) -> frozenset[tuple[str, str]]:

@@ -51,6 +51,8 @@ class ComparedRun:
         rates: samples per second of each epoch, as far as they were logged.
         curves: those of `CURVES` there are.
         parameters: of the model.
+        higher_is_better: the metrics that rise as a model gets better, without their part (`f1`), as far as that was
+            recorded.
     """
 
     number: int
@@ -65,6 +67,7 @@ class ComparedRun:
     rates: Curve = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
     parameters: int | None = None
+    higher_is_better: frozenset[str] = frozenset()
 
     @property
     def epoch_samples(self) -> int | None:
@@ -124,6 +127,7 @@ def from_folder(folder: Path, number: int) -> ComparedRun:
         rates=curves.get("throughput/samples_per_second", {}),
         curves=curves,
         parameters=result.get("parameters"),
+        higher_is_better=frozenset(result.get("higher_is_better", ())),
     )
 
 
@@ -160,6 +164,7 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
         rates=curves.get("throughput/samples_per_second", {}),
         curves=curves,
         parameters=int(parameters) if parameters.isdecimal() else None,
+        higher_is_better=frozenset(result.get("higher_is_better", ())),
     )
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
+from . import schema
 from .errors import ConfigError
 
 
@@ -16,14 +17,16 @@ class Metric:
         sums: (outputs, prepared targets) of a batch -> sums over its samples, any shape, on the device.
         value: the sums of all batches, flattened, and the number of samples -> the value; None where it has
             none. Without it: the mean over samples of the one sum.
+        higher_is_better: whether it rises as a model gets better; one named accuracy or r2 always does.
     """
 
     def __init__(
         self,
         sums: Callable[[Tensor, Tensor], Tensor],
         value: Callable[[list[float], int], float | None] = lambda sums, samples: sums[0] / samples,
+        higher_is_better: bool = False,
     ) -> None:
-        self.sums, self.value = sums, value
+        self.sums, self.value, self.higher_is_better = sums, value, higher_is_better
 
 
 class Loss(nn.Module):
@@ -34,6 +37,11 @@ class Loss(nn.Module):
     """
 
     metrics: Mapping[str, Metric] = {}
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Which way a metric of a part, such as `val/f1`, is better."""
+        own = self.metrics.get(metric.partition("/")[2])
+        return schema.higher_is_better(metric) or (own is not None and own.higher_is_better)
 
     def num_outputs(self, targets: Tensor, classes: Sequence[str] | None) -> int:
         """How many outputs a model needs for these targets.
@@ -97,7 +105,7 @@ class CrossEntropy(Loss):
     Validation and test compute the loss without smoothing, so that runs with and without compare.
     """
 
-    metrics: Mapping[str, Metric] = {"accuracy": Metric(correct)}
+    metrics: Mapping[str, Metric] = {"accuracy": Metric(correct, higher_is_better=True)}
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -133,7 +141,7 @@ class CrossEntropy(Loss):
 class BCEWithLogits(Loss):
     """Yes or no: targets (N,), or (N, K) for K questions at once, are 0 and 1, or in between; outputs logits."""
 
-    metrics: Mapping[str, Metric] = {"accuracy": Metric(correct_signs)}
+    metrics: Mapping[str, Metric] = {"accuracy": Metric(correct_signs, higher_is_better=True)}
 
     def num_outputs(self, targets: Tensor, classes: Sequence[str] | None) -> int:
         """One a question."""
@@ -168,7 +176,10 @@ class BCEWithLogits(Loss):
 class MSE(Loss):
     """Regression: targets (N,) or (N, K) are values; integers are taken as numbers."""
 
-    metrics: Mapping[str, Metric] = {"mae": Metric(absolute_error), "r2": Metric(squares, r_squared)}
+    metrics: Mapping[str, Metric] = {
+        "mae": Metric(absolute_error),
+        "r2": Metric(squares, r_squared, higher_is_better=True),
+    }
 
     def num_outputs(self, targets: Tensor, classes: Sequence[str] | None) -> int:
         """One a value."""

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from .device import Device
 from .loss import Loss
-from .schema import higher_is_better
 from .settings import EarlyStoppingSettings
 
 Metrics = dict[str, float]
@@ -156,9 +155,8 @@ class Stopwatch:
 class Monitor:
     """Which value of the monitored metric is best, and whether it is time to give up."""
 
-    def __init__(self, metric: str, early_stopping: EarlyStoppingSettings) -> None:
-        self.metric = metric
-        self.higher_is_better = higher_is_better(metric)
+    def __init__(self, metric: str, higher_is_better: bool, early_stopping: EarlyStoppingSettings) -> None:
+        self.metric, self.higher_is_better = metric, higher_is_better
         self._patience, self._min_delta = early_stopping.patience, early_stopping.min_delta
 
     def update(self, progress: Progress, metrics: Metrics, within_epoch: bool = False) -> bool:

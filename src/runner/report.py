@@ -76,6 +76,7 @@ def result(
         "flops_per_sample": x.flops,
         "epoch_seconds": epoch_seconds,
         "samples_per_second": p.samples / trained if trained else None,
+        "higher_is_better": [name for name, metric in x.loss.metrics.items() if metric.higher_is_better],
         **metrics_of_epoch(folder, p.best_epoch),
         **p.best_metrics,
         **final,

@@ -333,5 +333,5 @@ def flatten(node: Any, prefix: str = "") -> dict[str, str]:
 
 
 def higher_is_better(metric: str) -> bool:
-    """Which way is better follows from the metric: accuracies and R2 rise, losses and errors fall."""
+    """Which way is better, as far as a name tells: accuracies and R2 rise; what else does, its loss says."""
     return metric.endswith(("/accuracy", "/r2"))

@@ -10,9 +10,9 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
-from .comparison import Comparison, follows, loss_settings, shorten
+from .comparison import Comparison, follows, higher_is_better, loss_settings, shorten
 from .comparison_runs import ComparedRun
-from .schema import PRESETS, higher_is_better
+from .schema import PRESETS
 
 Value = float | str
 """Of a parameter: a number, or what else one would type; "" where a configuration has no such parameter."""
@@ -46,6 +46,7 @@ class SweepResults:
         parameters: that differ among the configurations.
         values: of the metric, accuracies in per cent; those of one configuration differ in their seeds alone.
         metric: its name.
+        maximized: whether higher is better.
         comparable: whether one of them can be called the best.
         notes: what cannot be seen in a picture of them.
     """
@@ -53,6 +54,7 @@ class SweepResults:
     parameters: list[Parameter]
     values: list[list[float]]
     metric: str
+    maximized: bool
     comparable: bool
     notes: list[str]
 
@@ -65,11 +67,6 @@ class SweepResults:
     def repeated(self) -> bool:
         """Whether any configuration was run with several seeds."""
         return any(len(values) > 1 for values in self.values)
-
-    @property
-    def maximized(self) -> bool:
-        """Whether higher is better."""
-        return higher_is_better(self.metric)
 
     @property
     def order(self) -> list[int]:
@@ -121,7 +118,8 @@ def gather(c: Comparison, metric: str | None = None) -> SweepResults | None:
     if same := [key for key in keys if key not in {p.key for p in varied}]:
         notes.append("all with " + ", ".join(f"{key}={shorten(c.differing[key][kept[0]], 20)}" for key in same))
     comparable = len({c.runs[index].data | loss_settings(c.runs[index], metric) for index in kept}) == 1
-    return SweepResults(varied, list(configurations.values()), metric, comparable, notes)
+    maximized = higher_is_better(c.runs, metric)
+    return SweepResults(varied, list(configurations.values()), metric, maximized, comparable, notes)
 
 
 def _monitored(c: Comparison) -> str | None:

@@ -76,7 +76,8 @@ class Training:
         self.parameters = trainable(self.model)
         self.sums = Sums(self.loss, self.device.torch)
         self.clock = Stopwatch(self.device)
-        self.monitor = Monitor(self.settings.monitor, self.settings.early_stopping)
+        monitored = self.settings.monitor
+        self.monitor = Monitor(monitored, self.loss.higher_is_better(monitored), self.settings.early_stopping)
         decay = self.settings.ema_decay
         self.average = WeightAverage(self.model, decay) if decay is not None else None
         self.evaluated = self.average.model if self.average else self.model

@@ -78,7 +78,9 @@ def _build(cfg: Any, problems: list[str]) -> tuple[Built | None, list[str]]:
     monitor = x.trainer.monitor
     if monitor not in metrics:  # nothing is validated: the last epoch counts as the best
         monitor = next(name for name in ("test/loss", "train/loss") if name in metrics)
-    return Built(x.device.torch.type, [*metrics, "time/epoch_seconds", "throughput/samples_per_second"], monitor), []
+    rising = [name for name in metrics if x.loss.higher_is_better(name)]
+    known = [*metrics, "time/epoch_seconds", "throughput/samples_per_second"]
+    return Built(x.device.torch.type, known, monitor, rising), []
 
 
 def _structure(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,9 +29,10 @@ class Objective:
         return value if self.direction == "min" else -value
 
 
-def direction_of(metric: str) -> str:
-    """`min` or `max`, as follows from the metric: rates rise, times fall."""
-    return "max" if higher_is_better(metric) or metric.startswith("throughput/") else "min"
+def direction_of(metric: str, built: Sequence[Any] = ()) -> str:
+    """`min` or `max`, as follows from the metric, or as the jobs' losses say: rates rise, times fall."""
+    rises = higher_is_better(metric) or any(metric in each.higher_is_better for each in built)
+    return "max" if rises or metric.startswith("throughput/") else "min"
 
 
 def objectives_of(settings: SweepSettings, built: Sequence[Any]) -> list[Objective]:
@@ -39,7 +40,7 @@ def objectives_of(settings: SweepSettings, built: Sequence[Any]) -> list[Objecti
 
     Args:
         settings: of the sweep.
-        built: what is known of its jobs: `metrics` and `monitor`.
+        built: what is known of its jobs: `metrics`, `monitor` and `higher_is_better`.
 
     Raises:
         ConfigError: it is not measured by all, they are to be judged by different metrics, or it is not one or two.
@@ -68,7 +69,7 @@ def objectives_of(settings: SweepSettings, built: Sequence[Any]) -> list[Objecti
         )
     if problems:
         raise ConfigError(*problems)
-    ways = directions or [direction_of(metric) for metric in metrics]
+    ways = directions or [direction_of(metric, built) for metric in metrics]
     return [Objective(metric, way) for metric, way in zip(metrics, ways, strict=True)]
 
 

@@ -24,11 +24,13 @@ class Built:
         device: the type of the device it will compute on.
         metrics: names of the metrics by which it can be judged.
         monitor: the metric that decides which epoch is its best.
+        higher_is_better: those of the metrics that rise as a model gets better.
     """
 
     device: str
     metrics: list[str]
     monitor: str
+    higher_is_better: Sequence[str] = ()
 
 
 def compose(
