@@ -4,14 +4,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import Called
+from runner.device import set_deterministic
 from runner.errors import ConfigError
 from runner.model.cnn import CNN
 from runner.model.mlp import MLP
 from runner.model.probe import Cost, check_shapes, has_convolutions, parameter_count
+from training import same
 
 MNIST = (1, 28, 28)
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def mlp(**arguments: Any) -> MLP:
@@ -84,6 +89,41 @@ def test_batch_norm_stands_between_a_convolution_and_its_activation() -> None:
     model(3 + 5 * torch.randn(16, *MNIST))
     assert seen[0].mean(dim=(0, 2, 3)).abs().max() < 1e-4
     assert seen[0].std(dim=(0, 2, 3)).sub(1).abs().max() < 1e-2
+
+
+class Operations(TorchDispatchMode):
+    """Writes down what torch is told to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_deterministic_gives_the_same_without_what_a_gpu_cannot_do_then(device: str) -> None:
+    torch.manual_seed(0)
+    model = cnn(channels=[4, 64], strides=[1, 2]).to(device, memory_format=torch.channels_last)
+    images = torch.rand(8, *MNIST, device=device).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        model.features[2].bias.fill_(-0.5)  # whole channels of equal zeros behind the activation
+    found = []
+    try:
+        for wanted in (False, True):
+            set_deterministic(wanted)
+            model.zero_grad()
+            with Operations() as operations:
+                outputs = model(images)
+                outputs.square().sum().backward()
+            found.append([outputs, *(p.grad for p in model.parameters())])
+    finally:
+        set_deterministic(False)
+    assert "convolution_backward" in operations.names and "adaptive_max_pool2d_backward" not in operations.names
+    if device == "cpu":
+        assert same(*found)
 
 
 def test_what_does_not_fit_is_said() -> None:

@@ -2,11 +2,29 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .activation import activation_layer
 from .mlp import hidden_layers
+
+
+class GlobalMaxPool(nn.AdaptiveMaxPool2d):
+    """Adaptive max pool to one value a channel, whose gradient is deterministic where that is asked for.
+
+    On a GPU torch's own is refused then. On a CPU it takes a third of the time of what stands in for it, which gives
+    the same, bit for bit; `amax` would not: it spreads the gradient over equal values, such as zeros behind a ReLU.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, 1, 1)."""
+        if torch.are_deterministic_algorithms_enabled():
+            return inputs.flatten(2).max(2).values[:, :, None, None]
+        return super().forward(inputs)
 
 
 class CNN(nn.Module):
@@ -54,7 +72,7 @@ class CNN(nn.Module):
                 layers.append(nn.BatchNorm2d(width_out))
             layers.append(activation_layer(activation))
             width = width_out
-        self.features = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        self.features = nn.Sequential(*layers, GlobalMaxPool(), nn.Flatten())
         self.head = nn.Sequential(*hidden_layers(width, hidden, activation, dropout))
         self.head.append(nn.Linear(hidden[-1] if hidden else width, num_outputs))
 
