@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from composed import built
+from operations import Operations
 from runner import checkpoint
 from runner.data.loading import TensorLoader, epoch_order, evaluation_batch_size, make_loaders
 from runner.data.source import Source
@@ -142,6 +143,21 @@ class TestNormalize:
         assert (made.test.inputs.dtype, made.train.inputs.dtype) == (torch.uint8, torch.float32)
         seen = torch.cat([inputs for inputs, _ in made.test.epoch(0)])
         assert torch.equal(seen, torch.cat([inputs for inputs, _ in made.train.in_order(16).epoch(0)]))
+
+    @pytest.mark.parametrize("in_memory", [True, False])
+    def test_mean_and_std_are_brought_to_the_device_once(self, in_memory: bool) -> None:
+        source = images()
+        items = Source("items", train=Items(*source.train), mean=source.mean, std=source.std)
+        splits = split(items, val_fraction=0, limit=None, seed=0)
+        assert splits.normalize.mean.dtype == torch.float64
+        made = make_loaders(
+            splits, prepare=lambda targets, dtype: targets, batch_size=7, seed=3, device=CPU, dtype=torch.float32,
+            in_memory=in_memory,
+        )  # fmt: skip
+        with Operations() as operations:
+            list(made.train.epoch(1))
+        assert {"sub_", "div_"} <= operations.names
+        assert torch.float64 not in operations.dtypes
 
     def test_null_computes_them_from_the_training_samples_alone(self) -> None:
         made = torch.Generator().manual_seed(0)

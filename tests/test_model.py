@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import Called
+from operations import Operations
 from runner.device import set_deterministic
 from runner.errors import ConfigError
 from runner.model.cnn import CNN
@@ -89,18 +89,6 @@ def test_batch_norm_stands_between_a_convolution_and_its_activation() -> None:
     model(3 + 5 * torch.randn(16, *MNIST))
     assert seen[0].mean(dim=(0, 2, 3)).abs().max() < 1e-4
     assert seen[0].std(dim=(0, 2, 3)).sub(1).abs().max() < 1e-2
-
-
-class Operations(TorchDispatchMode):
-    """Writes down what torch is told to do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])

@@ -228,9 +228,10 @@ def make_loaders(
     channels_last = channels_last and len(splits.input_shape) == 3
     if augment is not None:
         augment = augment.to(device, dtype)
+    normalization = splits.normalize.to(device, dtype)
 
     def normalize(inputs: Tensor) -> Tensor:
-        return splits.normalize(inputs, dtype)
+        return normalization(inputs, dtype)
 
     def finish(inputs: Tensor, targets: Tensor) -> Batch:
         inputs = normalize(inputs.to(device, non_blocking=True))

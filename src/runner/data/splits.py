@@ -26,6 +26,10 @@ class Normalize:
     mean: Tensor
     std: Tensor
 
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Normalize":
+        """The same, with what it needs already where the inputs will be: a GPU waits for each copy."""
+        return Normalize(self.mean.to(device, dtype), self.std.to(device, dtype))
+
     def __call__(self, inputs: Tensor, dtype: torch.dtype) -> Tensor:
         """Raw inputs (N, ...) -> normalised ones of the same shape."""
         raw_images = inputs.dtype == torch.uint8
