@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from operations import Operations
 from runner import checkpoint
 from runner.averaging import WeightAverage
 from runner.loop import evaluate, fit
@@ -29,6 +30,15 @@ def test_running_statistics_are_averaged_too() -> None:
         model.running_mean.fill_(1.0)
     average.update(model)
     assert average.model.running_mean.tolist() == [0.5, 0.5]
+
+
+def test_a_step_asks_the_device_for_nothing_and_moves_nothing_there() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1).double())
+    average = WeightAverage(model, decay=0.5)
+    average.update(model)
+    with Operations() as operations:
+        average.update(model)
+    assert operations.names and not operations.names & {"_local_scalar_dense", "_to_copy"}
 
 
 def test_validation_and_the_best_checkpoint_are_of_the_average(tmp_path: Path) -> None:
