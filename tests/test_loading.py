@@ -1,8 +1,10 @@
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from runner import checkpoint
 from runner.data.loading import TensorLoader, epoch_order, evaluation_batch_size, make_loaders
 from runner.data.source import Source
 from runner.data.splits import Normalize, Splits, split
+from runner.device import Device
 from runner.errors import ConfigError
 from runner.loop import fit
 from runner.loss import CrossEntropy
@@ -317,6 +320,16 @@ def test_samples_that_are_drawn_at_random_are_not_held_in_memory_unasked(
     x = built(f"data._target_={__name__}.of_a_user", f"+data.items={items}", f"data.in_memory={in_memory}")
     assert x.in_memory == held
     assert ("write data.in_memory=false for others each epoch" in caplog.text) == warned
+
+
+def test_what_is_read_sample_by_sample_must_fit_into_the_host_s_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Device, "free_memory", lambda self: 80_000_000_000)  # of a GPU
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    items = (f"data._target_={__name__}.of_a_user", "+data.items=Items")
+    assert not built(*items).in_memory
+    with pytest.raises(ConfigError, match=r"data\.in_memory=true: .* 0\.0 free"):
+        built(*items, "data.in_memory=true")
+    assert built("data=digits").in_memory, "these lie there already"
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -155,7 +155,10 @@ def build(
     make_absolute(config)
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
     assert tracking and console
-    in_memory = held_in_memory(data["in_memory"], splits.nbytes(precision.dtype), device.free_memory())
+    free = device.free_memory()
+    if not isinstance(splits.train, tuple):  # on its way to a GPU it lies in the host's memory
+        free = min(free, device_room.free_host_memory())
+    in_memory = held_in_memory(data["in_memory"], splits.nbytes(precision.dtype), free)
     try:
         if in_memory and drawn_anew(splits.train):
             in_memory = data["in_memory"] is True  # held, what is drawn first would be every epoch's

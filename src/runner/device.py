@@ -64,7 +64,12 @@ class Device:
         """Bytes that tensors could still take."""
         if self.torch.type == "cuda":
             return torch.cuda.mem_get_info(self.torch)[0]
-        return psutil.virtual_memory().available
+        return free_host_memory()
+
+
+def free_host_memory() -> int:
+    """Bytes that tensors on the CPU could still take."""
+    return psutil.virtual_memory().available
 
 
 def set_deterministic(wanted: bool) -> None:
