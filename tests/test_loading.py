@@ -19,7 +19,7 @@ from runner.data.splits import Normalize, Splits, split
 from runner.device import Device
 from runner.errors import ConfigError
 from runner.loop import fit
-from runner.loss import CrossEntropy
+from runner.loss import MSE, CrossEntropy
 from training import blobs, divided, exact_state, net, same, training
 
 CPU = torch.device("cpu")
@@ -124,6 +124,29 @@ class TestFingerprint:
         changed = images()
         changed.train[0][0, 0, 0, 0].add_(1)
         assert self.fingerprint(items) != self.fingerprint(Source("items", train=Items(*changed.train)))
+
+    def test_targets_of_such_a_data_set_may_be_vectors(self) -> None:
+        source, made = images(), torch.Generator().manual_seed(2)
+        targets = torch.randn(50, 3, generator=made)
+        changed = targets.clone()
+        changed[0, 2] += 1
+        both = [Source("items", train=Items(source.train[0], wanted)) for wanted in (targets, changed)]
+        assert self.fingerprint(both[0]) != self.fingerprint(both[1])
+        splits = split(both[0], val_fraction=0, limit=None, seed=0)
+        assert torch.equal(splits.targets(), targets)
+        for in_memory in (True, False):
+            seen = [wanted for _, wanted in batches(splits, in_memory=in_memory, prepare=MSE().prepare)]
+            assert torch.equal(torch.cat(seen), targets[epoch_order(50, 3, 1)])
+
+    @pytest.mark.parametrize(
+        ("targets", "known"),
+        [
+            (torch.arange(50), "7df4adb056fbf5a1c38dbc0637d0e7d7"),
+            (torch.arange(50.0)[:, None] / 10, "b36a5d36c3e0283bc7404c50b0ee3541"),
+        ],
+    )
+    def test_of_one_target_a_sample_it_stays_what_runs_have_recorded(self, targets: Tensor, known: str) -> None:
+        assert self.fingerprint(Source("items", train=Items(torch.arange(100.0).view(50, 2), targets))) == known
 
 
 class TestNormalize:

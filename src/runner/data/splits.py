@@ -237,7 +237,8 @@ def _hash(part: Part | None, digest: Any) -> None:
     digest.update(repr(size(part)).encode())
     for inputs, target in _spread(part, SAMPLED):
         digest.update(torch.as_tensor(inputs).contiguous().numpy().data)
-        digest.update(repr(float(target)).encode())
+        wanted = torch.as_tensor(target)
+        digest.update(repr(float(target)).encode() if wanted.numel() == 1 else wanted.contiguous().numpy().data)
 
 
 def _spread(part: Dataset[Any], count: int) -> Iterator[Any]:
