@@ -19,6 +19,10 @@ class TestCrossEntropy:
         with pytest.raises(ConfigError, match="loss=cross_entropy"):
             CrossEntropy().num_outputs(targets, None)
 
+    def test_a_target_beyond_the_named_classes_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match="name 2 classes, 0 to 1, but there is a target 2"):
+            CrossEntropy().num_outputs(torch.tensor([0, 2, 1]), ["cat", "dog"])
+
     def test_smoothing_is_for_training_alone(self) -> None:
         outputs, targets = torch.randn(8, 3), torch.randint(3, (8,))
         loss = CrossEntropy(label_smoothing=0.2)

@@ -120,7 +120,13 @@ class CrossEntropy(Loss):
             )
         if int(targets.min()) < 0:
             raise ConfigError(f"loss=cross_entropy: classes count from 0, but there is a target {int(targets.min())}")
-        count = len(classes) if classes else int(targets.max()) + 1
+        largest = int(targets.max())
+        count = len(classes) if classes else largest + 1
+        if largest >= count:
+            raise ConfigError(
+                f"loss=cross_entropy: the data name {count} classes, 0 to {count - 1}, but there is a target {largest}:"
+                " give each class a name, or none"
+            )
         if count < 2:
             raise ConfigError("loss=cross_entropy tells classes apart, and there is only one: give samples of another")
         return count
