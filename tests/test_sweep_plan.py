@@ -2,14 +2,16 @@
 
 import json
 import math
+import pickle
 from pathlib import Path
 
 import pytest
 
 from runner.compose import Composer
+from runner.device import Device
 from runner.errors import ConfigError
-from runner.sweep import grid, plan, random_search
-from runner.sweep.plan import Plan
+from runner.sweep import building, grid, plan, preflight, random_search
+from runner.sweep.plan import Job, Plan
 from runner.sweep.preflight import explain
 
 
@@ -221,3 +223,49 @@ def test_the_numbers_drawn_are_written_with_six_digits() -> None:
     import random
 
     assert all(len(interval.draw(random.Random(seed)).replace("0.", "").lstrip("0")) <= 8 for seed in range(20))
+
+
+COUNTED = """
+import torch
+from torch.utils.data import Dataset
+
+from runner.data.source import Source
+
+
+class Counted(Dataset):
+    targets = [0, 1] * 50
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        with open("read", "a") as file:
+            file.write(f"{index}\\n")
+        return torch.full((8,), float(index % 2)), index % 2
+
+    def fingerprint(self):
+        return b"counted"
+
+
+def samples():
+    return Source("counted", train=Counted(), classes=["a", "b"])
+"""
+
+
+def test_the_check_brings_no_samples_into_memory_but_knows_whether_they_fit(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "counted.py").write_text(COUNTED)
+    monkeypatch.syspath_prepend(here)
+    (here / "my_conf" / "data").mkdir(parents=True)
+    (here / "my_conf" / "data" / "counted.yaml").write_text("_target_: counted.samples\n")
+    of_all = ("data=counted", "data.in_memory=true")
+    jobs = [Job(number, f"job {number}", {}, (*of_all, f"model.hidden=[{4 + number}]")) for number in range(2)]
+    configs, problems = preflight.compose(Composer(extra=str(here / "my_conf")), jobs)
+    pickled = {number: pickle.dumps(cfg) for number, cfg in configs.items()}
+    built, found = building.build_all(pickled, problems)
+    assert found == {0: [], 1: []} and built[1].metrics[:2] == ["train/loss", "train/accuracy"]
+    assert len(set((here / "read").read_text().split())) < 5, "of a hundred"
+    monkeypatch.setattr(Device, "free_memory", lambda self: 1000)
+    _, found = building.build_all(pickled, problems)
+    assert all(sentences[0].startswith("data.in_memory=true: ") for sentences in found.values())

@@ -6,9 +6,10 @@ Whatever can be wrong is found in here, before a folder or an MLflow run exists,
 import inspect
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,8 +46,8 @@ LESS_MEMORY = "write data.in_memory=false, or data.limit=<fewer samples>"
 
 
 @dataclass
-class Experiment:
-    """One run, ready to start: plain objects, no config.
+class Setup:
+    """Everything of a run but its batches: plain objects, no config.
 
     Attributes:
         config: resolved, as plain mappings and lists: for the record only.
@@ -61,7 +62,6 @@ class Experiment:
     device: Device
     precision: Precision
     splits: Splits
-    loaders: Loaders
     in_memory: bool
     model: nn.Module
     num_outputs: int
@@ -74,16 +74,47 @@ class Experiment:
     console: ConsoleSettings
 
 
+@dataclass
+class Experiment(Setup):
+    """One run, ready to start."""
+
+    loaders: Loaders
+
+
 def build(
     cfg: DictConfig, choices: Mapping[str, str] | None = None, problems: Sequence[str] = (), fresh: bool = True
 ) -> Experiment:
     """Check a composed config and make everything that a run needs.
+
+    The arguments are those of `set_up`.
+
+    Raises:
+        ConfigError: with every problem that could be found; or the samples cannot be brought into memory.
+    """
+    setup, load = set_up(cfg, choices, problems, fresh)
+    try:
+        loaders = load()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(f"data: {first_line(error)}; {LESS_MEMORY}") from error
+    device_room.give_back_memory()  # what the whole data set took, before it was divided
+    return Experiment(**vars(setup), loaders=loaders)
+
+
+def set_up(
+    cfg: DictConfig, choices: Mapping[str, str] | None = None, problems: Sequence[str] = (), fresh: bool = True
+) -> tuple[Setup, Callable[[], Loaders]]:
+    """Check a composed config and make all that a run needs but its batches, which may take a while and much memory.
 
     Args:
         cfg: without Hydra's own node.
         choices: which member of each group was chosen.
         problems: what composing has already found; the config is checked all the same, to report all at once.
         fresh: whether this is a run's beginning; otherwise a checkpoint is to give the weights, not `model.weights`.
+
+    Returns:
+        What is made, and what makes the batches.
 
     Raises:
         ConfigError: with every problem that could be found.
@@ -155,44 +186,28 @@ def build(
     make_absolute(config)
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
     assert tracking and console
-    free = device.free_memory()
-    if not isinstance(splits.train, tuple):  # on its way to a GPU it lies in the host's memory
-        free = min(free, device_room.free_host_memory())
-    in_memory = held_in_memory(data["in_memory"], splits.nbytes(precision.dtype), free)
-    try:
-        if in_memory and drawn_anew(splits.train):
-            in_memory = data["in_memory"] is True  # held, what is drawn first would be every epoch's
-            if in_memory:
-                log.warning(
-                    "data.in_memory=true holds samples as they were drawn at random first:"
-                    " write data.in_memory=false for others each epoch"
-                )
-        loaders = make_loaders(
-            splits,
-            prepare=loss.prepare,
-            batch_size=data["batch_size"],
-            seed=seed,
-            device=device.torch,
-            dtype=precision.dtype,
-            in_memory=in_memory,
-            num_workers=data["num_workers"],
-            channels_last=channels_last,
-            augment=augment,
-            values=cost.values,
-        )
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ConfigError(f"data: {first_line(error)}; {LESS_MEMORY}") from error
-    device_room.give_back_memory()  # what the whole data set took, before it was divided
-    return Experiment(
+    in_memory = kept_in_memory(data["in_memory"], splits, precision.dtype, device)
+    load = partial(
+        make_loaders,
+        splits,
+        prepare=loss.prepare,
+        batch_size=data["batch_size"],
+        seed=seed,
+        device=device.torch,
+        dtype=precision.dtype,
+        in_memory=in_memory,
+        num_workers=data["num_workers"],
+        channels_last=channels_last,
+        augment=augment,
+        values=cost.values,
+    )
+    setup = Setup(
         config=config,
         choices=dict(choices or {}),
         seed=seed,
         device=device,
         precision=precision,
         splits=splits,
-        loaders=loaders,
         in_memory=in_memory,
         model=model,
         num_outputs=num_outputs,
@@ -204,6 +219,7 @@ def build(
         tracking=tracking,
         console=console,
     )
+    return setup, load
 
 
 def check(config: Mapping[str, Any]) -> list[str]:
@@ -251,6 +267,27 @@ def make_absolute(config: dict[str, Any]) -> None:
         value = config[group].get(key)
         if isinstance(value, str) and (path := Path(value).expanduser()).exists():
             config[group][key] = str(path.absolute())
+
+
+def kept_in_memory(wanted: bool | str, splits: Splits, dtype: torch.dtype, device: Device) -> bool:
+    """Whether samples are tensors on the device, or are read by batch.
+
+    Raises:
+        ConfigError: they are to be, and there is too little memory; or one cannot be read.
+    """
+    free = device.free_memory()
+    if not isinstance(splits.train, tuple):  # on its way to a GPU it lies in the host's memory
+        free = min(free, device_room.free_host_memory())
+    if not held_in_memory(wanted, splits.nbytes(dtype), free):
+        return False
+    if not drawn_anew(splits.train):  # held, what is drawn first would be every epoch's
+        return True
+    if wanted is True:
+        log.warning(
+            "data.in_memory=true holds samples as they were drawn at random first:"
+            " write data.in_memory=false for others each epoch"
+        )
+    return wanted is True
 
 
 def held_in_memory(wanted: bool | str, taken: int, free: int) -> bool:

@@ -1,4 +1,4 @@
-"""The part of the check that needs torch: it builds what every job needs, and throws it away."""
+"""The part of the check that needs torch: it sets up every job, and throws it away."""
 
 import json
 import pickle
@@ -21,7 +21,7 @@ else are built once."""
 def build_all(
     configs: Mapping[int, bytes], problems: Mapping[int, list[str]], elsewhere: bool = False
 ) -> tuple[dict[int, Built], dict[int, list[str]]]:
-    """Build every job.
+    """Set up every job; its samples are brought into memory by the job alone.
 
     Args:
         configs: pickled, by the number of the job.
@@ -67,7 +67,7 @@ def gpus() -> int:
 
 def _build(cfg: Any, problems: list[str]) -> tuple[Built | None, list[str]]:
     try:
-        x = build.build(without_hydra(cfg), group_choices(cfg), problems)
+        x, _ = build.set_up(without_hydra(cfg), group_choices(cfg), problems)
     except ConfigError as error:
         return None, error.problems
     except SystemExit as error:  # the user's code may call sys.exit(): the other jobs are checked all the same
