@@ -131,13 +131,24 @@ def test_it_says_what_it_does(name: str, words: str) -> None:
 
 
 def test_a_machine_without_the_instructions_is_said_to_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    def supported(answer: bool) -> str | None:
-        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: answer)
+    def on(**has: bool) -> str | None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
         return Precision("amp", CPU).slow_here()
 
-    assert supported(True) is None
-    assert "slower" in str(supported(False))
+    assert on(avx512_f=True, avx512_bf16=True) is None
+    assert on(amx_tile=True, amx_bf16=True) is None
+    assert on(neon=True, bf16=True) is None
+    emulated = {f"avx512_{name}": True for name in ("f", "bw", "vl", "dq", "vnni")}
+    assert "slower" in str(on(**emulated, avx512_bf16=False, amx_bf16=False))
     assert Precision("fp32", CPU).slow_here() is None
+
+
+def test_a_torch_without_onednn_is_said_to_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS, where its operations are not registered."""
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    assert "slower" in str(Precision("bf16", CPU).slow_here())
 
 
 def test_mps_has_no_64_bit_floats() -> None:

@@ -51,7 +51,7 @@ class Precision:
         """A sentence if this machine computes the format without instructions for it."""
         if self._device.type != "cpu" or self.autocast_dtype is None:
             return None
-        if self.autocast_dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        if self.autocast_dtype is torch.bfloat16 and _multiplies_bfloat16():
             return None
         name = str(self.autocast_dtype).removeprefix("torch.")
         return f"this CPU has no fast {name} arithmetic: expect precision={self.name} to be slower than fp32 here"
@@ -122,3 +122,13 @@ def _autocast_dtype(name: str, device: torch.device) -> torch.dtype | None:
         # float16 autocast is 19-45 times slower than fp32 on a CPU; bfloat16 has instructions on new ones.
         return torch.float16 if device.type == "cuda" else torch.bfloat16
     raise ConfigError(f"precision={name}: choose from amp, bf16, fp16, fp32, fp64, tf32")
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether torch has oneDNN, and this CPU instructions that multiply bfloat16: two of x86's, one of ARM's.
+
+    Torch's own `_is_mkldnn_bf16_supported` is there with oneDNN alone, and content with AVX-512, which emulates them.
+    """
+    has = torch.cpu.get_capabilities()
+    instructions = (has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.backends.mkldnn.is_available() and any(instructions)
