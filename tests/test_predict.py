@@ -133,6 +133,14 @@ class TestValues:
             (row,), _ = printed(capsys, "value", f"input={tmp_path}/new.csv")
             assert row == wanted, text
 
+    def test_yes_and_no_beside_numbers(self, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = "".join(f"{number % 7},{number % 2 == 0},{number % 7 + number % 2}\n" for number in range(60))
+        Path("heated.csv").write_text(f"width,heated,price\n{rows}")
+        train("heated", "data=csv", "data.path=heated.csv", "data.target=price", "loss=mse")
+        wanted, _ = printed(capsys, "heated", "input=[[4,1],[5,0]]")
+        Path("new.csv").write_text("width,heated\n4,True\n5,False\n")
+        assert printed(capsys, "heated", "input=new.csv")[0] == wanted
+
     def test_into_a_file(self, value: Path, capsys: pytest.CaptureFixture[str]) -> None:
         arguments = ["run=value", "input=[[1,2],[4,5]]", "output=new predictions.csv"]
         assert predict.main(arguments) == 0

@@ -145,6 +145,7 @@ def _read_table(path: Path, samples: Samples, given: str) -> Tensor:
         raise ConfigError(f"{given} has text where numbers are needed, in {_list(text)}: mend it, or drop the column")
     if missing := [name for name in frame.columns if frame[name].isna().any()]:
         raise ConfigError(f"{given} has missing values in {_list(missing)}: fill them in, or drop the rows")
+    frame = frame.astype(dict.fromkeys(frame.select_dtypes(bool), np.float32))  # beside numbers they were objects
     values = _as_tensor(frame.to_numpy(), given)
     shape = samples.input_shape
     if values.shape[1:].numel() == torch.Size(shape).numel():
