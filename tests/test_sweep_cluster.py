@@ -146,12 +146,19 @@ class TestFollowing:
 
 
 class TestBeforeItStarts:
-    def test_the_devices_of_this_machine_say_nothing(self, here: Path) -> None:
+    def test_the_devices_and_the_compiler_of_this_machine_say_nothing(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", str(here))
         made = Composer()
-        configs, _ = preflight.compose(made, [Job(0, "job 0", {}, ("device=cuda", "precision=tf32"))])
-        pickled = {0: pickle.dumps(configs[0])}
-        built, found = building.build_all(pickled, {0: []}, elsewhere=True)
-        assert found == {0: []} and built[0].monitor == "val/loss"
+        others = ("device=cuda", "precision=tf32"), ("device=cpu",)
+        jobs = [Job(number, "job", {}, (*other, "trainer.compile=true")) for number, other in enumerate(others)]
+        configs, problems = preflight.compose(made, jobs)
+        pickled = {number: pickle.dumps(cfg) for number, cfg in configs.items()}
+        built, found = building.build_all(pickled, problems, elsewhere=True)
+        assert found == {0: [], 1: []} and built[0].monitor == "val/loss"
+        _, found = building.build_all({1: pickled[1]}, problems)
+        assert "there is no g++ here" in str(found[1])
 
     def test_slots(self) -> None:
         def slots(jobs: int | str, threads: int | str = "auto") -> list[tuple[int, int | None]]:

@@ -38,7 +38,7 @@ def build_all(
         cfg = pickle.loads(pickled)
         refer_to(cfg)
         if elsewhere:
-            _on_cpu(cfg)
+            _for_any_machine(cfg)
         config = build.plain(without_hydra(cfg))
         kind = json.dumps([_structure(config), found[number]], sort_keys=True, default=str)
         if build.check(config):  # wrong in what may differ within a kind too
@@ -53,11 +53,12 @@ def build_all(
     return built, found
 
 
-def _on_cpu(cfg: Any) -> None:
+def _for_any_machine(cfg: Any) -> None:
     """Choose what can be built on any machine."""
     if cfg.device.name != "cpu":
         cfg.device.name = "cpu"
         cfg.precision.name = "fp32" if cfg.precision.name == "tf32" else cfg.precision.name
+    cfg.trainer.compile = False  # the compiler that counts is that of their machines
 
 
 def gpus() -> int:
