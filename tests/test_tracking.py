@@ -28,6 +28,7 @@ from runner.tracking.journal import Journal
 from runner.tracking.manifest import Dataset, Manifest
 from runner.tracking.model import save_model
 from runner.tracking.names import legal
+from runner.tracking.process import DeliveryProcess
 from runner.tracking.state import State
 from runner.tracking.store import StoreError, connect, local_uri, ui_of
 from runner.tracking.system import SystemMetrics
@@ -504,6 +505,29 @@ def test_a_server_that_comes_back_in_time_gets_everything(
     assert caplog.text.count("can't be reached") == 1
     assert caplog.text.count("store is back") == 1
     assert histories(server.uri, str(tracker.run_id)) == {"train/loss": [(1, 1.0), (2, 0.5)]}
+
+
+@pytest.mark.usefixtures("delivery_by_forks")
+def test_a_damaged_record_keeps_no_other_from_being_delivered(
+    empty_store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "runner")
+    uri = copy_store(empty_store, tmp_path)
+    process = DeliveryProcess(uri)
+    good, half, foreign, gone = folders = [make_run(tmp_path, name) for name in ("good", "half", "foreign", "gone")]
+    for folder in folders:
+        make_manifest(uri, tmp_path).save(folder)
+        process.deliver(folder)
+    wait_for(lambda: all(State.load(folder).run_id for folder in folders))
+    for folder, content in ((half, '{"uri": "sqli'), (foreign, "{}")):
+        (folder / ".tracking" / "manifest.json").write_text(content)
+    shutil.rmtree(gone)
+    wait_for(lambda: all(f"not delivered: {folder}" in caplog.text for folder in (half, foreign)))
+    Manifest.load(good).ended("FINISHED").save(good)
+    process.deliver(good)
+    assert process.close(30) is False
+    assert connect(uri).get_run(State.load(good).run_id).info.status == "FINISHED"
+    assert caplog.text.count("not delivered: ") == 2
 
 
 DELIVER = (

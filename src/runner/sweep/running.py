@@ -214,7 +214,8 @@ class Sweep:
             fate.save(folder, job.name)
             if self.record is not None:
                 self.record.job_ended(folder, fate)
-        except (ConfigError, OSError) as error:  # somebody has the folder, or the disk is full: the others go on
+        # Somebody has the folder, the disk is full, its record is damaged: the others go on.
+        except (ConfigError, OSError, ValueError) as error:
             log.warning("job %d: its end is not recorded: %s", job.number, first_line(error))
         self.running.pop(job.number, None)
         if self.search is not None:

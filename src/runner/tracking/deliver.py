@@ -38,7 +38,7 @@ def outstanding(folder: Path) -> bool:
         manifest = Manifest.load(folder)
     except (FileNotFoundError, NotADirectoryError):  # no tracked run; no folder even (Hydra's multirun.yaml)
         return False
-    except (ValueError, TypeError):  # it is damaged, which its delivery tells
+    except ValueError:  # it is damaged, which its delivery tells
         return True
     state = State.load(folder)
     ended = (manifest.status, manifest.end_time)

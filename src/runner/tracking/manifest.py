@@ -97,12 +97,12 @@ class Manifest:
         path = folder / FOLDER / NAME
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            known = {name: content[name] for name in content if name in {f.name for f in fields(cls)}}
+            if known.get("dataset") is not None:
+                known["dataset"] = Dataset(**known["dataset"])
+            return cls(**known)
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
-        known = {name: content[name] for name in content if name in {f.name for f in fields(cls)}}
-        if known.get("dataset") is not None:
-            known["dataset"] = Dataset(**known["dataset"])
-        return cls(**known)
 
     def resumed(self, new: "Manifest") -> "Manifest":
         """Go on as the same MLflow run: its identity and parameters stay, a changed setting becomes a tag.
@@ -139,7 +139,7 @@ def manifest_of(folder: Path) -> Manifest | None:
     """What the run in a folder has told of itself; None if nothing that can be read."""
     try:
         return Manifest.load(folder)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError):
         return None
 
 

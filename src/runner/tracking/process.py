@@ -25,14 +25,14 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from runner import program
 from runner.folders import typed
 from runner.tracking.deliver import Delivery
 from runner.tracking.lean import unneeded, without
-from runner.tracking.manifest import Manifest, has_manifest
+from runner.tracking.manifest import Manifest
 from runner.tracking.orphans import bury, close_record
 from runner.tracking.store import explain, quiet_mlflow, ui_of
 
@@ -236,6 +236,7 @@ def _deliver(folders: _Folders, uri: str | None, say: _Say) -> tuple[bool, list[
         Whether all is delivered; and what is left, if there are runs in it that had not ended when the parent did.
     """
     deliveries: dict[Path, Delivery] = {}
+    damaged: set[Path] = set()
     first: Delivery | None = None
     reported = settled = away = warned = said_back = False
     dead: Iterator[Path] | None = None
@@ -249,9 +250,10 @@ def _deliver(folders: _Folders, uri: str | None, say: _Say) -> tuple[bool, list[
         elif wait:
             time.sleep(min(wait, _FIRST_RETRY / 4))  # the time left is short
         # Asked before the steps, which must see everything that was written before the end.
-        deliveries = {folder: delivery for folder, delivery in deliveries.items() if has_manifest(folder)}
-        ended = [folder for folder in deliveries if Manifest.load(folder).status != "RUNNING"]
-        running = [folder for folder in deliveries if folder not in ended]
+        status = _statuses(deliveries, damaged)
+        deliveries = {folder: deliveries[folder] for folder in deliveries if folder in status or folder in damaged}
+        ended = [folder for folder in status if status[folder] != "RUNNING"]
+        running = [folder for folder in status if folder not in ended]
         wait = _SECONDS_BETWEEN_STEPS
         folder = Path()
         try:
@@ -293,10 +295,27 @@ def _deliver(folders: _Folders, uri: str | None, say: _Say) -> tuple[bool, list[
                 if (buried := next(dead, None)) is not None:
                     _say_buried(buried)
                     wait = 0.0
-        if folders.closed and (not deliveries or running):
-            return not deliveries, list(deliveries)
+        readable = [folder for folder in deliveries if folder not in damaged]
+        if folders.closed and (not readable or running):
+            return not deliveries, readable
         if folders.closed and time.monotonic() - progress > _SECONDS_AFTER_THE_END:
             return False, []
+
+
+def _statuses(folders: Iterable[Path], damaged: set[Path]) -> dict[Path, str]:
+    """How far the runs are that can tell; those that cannot are `damaged`, until their own processes write it anew."""
+    found = {}
+    for folder in folders:
+        try:
+            found[folder] = Manifest.load(folder).status
+            damaged.discard(folder)
+        except (FileNotFoundError, NotADirectoryError):  # somebody has taken it away: MLflow is told no more of it
+            damaged.discard(folder)
+        except (OSError, ValueError) as error:
+            if folder not in damaged:
+                log.warning("not delivered: %s", error)
+            damaged.add(folder)
+    return found
 
 
 def _say_buried(folder: Path) -> None:
