@@ -20,7 +20,7 @@ import torch
 from delivered import copy_store
 from forked import Forked, forked_delivery
 from runner.errors import ConfigError
-from runner.tracking import journal
+from runner.tracking import journal, store
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.environment import environment, git_tags
 from runner.tracking.folder import claim, owned
@@ -244,6 +244,23 @@ def test_the_cheap_modules_import_neither_torch_nor_mlflow() -> None:
 )
 def test_credentials_are_stripped(uri: str, stripped: str) -> None:
     assert strip_credentials(uri) == stripped
+
+
+@pytest.mark.parametrize(
+    ("uri", "kept_here"),
+    [
+        (None, True),
+        ("sqlite:////data/mlflow.db", True),
+        ("postgresql+psycopg2://ada:s3cret@host/db", True),
+        ("mysql://host/db", True),
+        ("https://host:5000", False),
+    ],
+)
+def test_artifacts_lie_in_the_outputs_folder_unless_a_server_keeps_them(
+    uri: str | None, kept_here: bool, tmp_path: Path
+) -> None:
+    root = str(tmp_path / "mlartifacts") if kept_here else None
+    assert store.place(uri, tmp_path) == (uri or local_uri(tmp_path), root)
 
 
 def test_credentials_are_taken_out_of_error_messages() -> None:

@@ -45,7 +45,7 @@ class Manifest:
         uri: the tracking store, without credentials.
         experiment: the experiment's name.
         run_name: the name the MLflow UI shows.
-        artifact_root: where a local store keeps artifacts (absolute); None leaves it to the server.
+        artifact_root: where a database's artifacts are kept (absolute); None leaves it to the server.
         params: the resolved config, flattened.
         tags: what the run is searched by.
         experiment_tags: set at the experiment.

@@ -47,14 +47,16 @@ def local_uri(outputs: Path) -> str:
 
 
 def place(uri: str | None, outputs: Path) -> tuple[str, str | None]:
-    """Where runs are recorded, and where a local store keeps their artifacts (absolute; a server has its own way).
+    """Where runs are recorded, and where a database's artifacts are kept (absolute; a server has its own way).
+
+    MLflow itself would keep them in the current directory.
 
     Args:
         uri: as the user gave it; None is the store of the outputs folder.
         outputs: that folder.
     """
     uri = uri or local_uri(outputs)
-    return uri, str(outputs / "mlartifacts") if uri.startswith("sqlite:") else None
+    return uri, None if ui_of(uri) else str(outputs / "mlartifacts")
 
 
 def ui_of(uri: str) -> str | None:
