@@ -1,14 +1,20 @@
+import dataclasses
 import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
-from runner.device import resolve, set_deterministic
+from composed import built
+from runner.device import Device, resolve, set_deterministic
 from runner.errors import ConfigError
+from runner.record import describe
+from runner.reproduction import surroundings
+from runner.tracking.environment import environment, git_tags
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 
@@ -48,6 +54,29 @@ def test_memory_that_tensors_leave_is_kept_for_the_next_until_there_are_none() -
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True True\n"
+
+
+def test_which_gpu_it_was_is_recorded_and_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)
+    device = Device("auto", torch.device("cuda", 0), threads=1)
+    assert device.gpu() == {"gpu": "NVIDIA H100", "cuda": "13.0", "cudnn": "91900"}
+    x = dataclasses.replace(built("data.limit=50"), device=device)
+    manifest = describe(x, tmp_path)
+    assert manifest is not None and manifest.tags["runner.device"] == "cuda:0"
+    assert manifest.tags["runner.gpu"] == "NVIDIA H100" and manifest.tags["runner.cudnn"] == "91900"
+    then = environment(device.gpu() | {"gpu": "NVIDIA A100"})
+    assert surroundings(then, git_tags(Path.cwd()), device.gpu())[0] == "gpu was NVIDIA A100, is NVIDIA H100"
+
+
+def test_cuda_is_not_asked_of_a_cpu() -> None:
+    code = (
+        "import torch; from runner.device import resolve\n"
+        "print(resolve('cpu', threads=1).gpu(), torch.cuda.is_initialized())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "{} False\n"
 
 
 @no_cuda

@@ -314,10 +314,10 @@ def test_a_killed_owner_no_longer_owns_whatever_its_forks_do(tmp_path: Path) -> 
 
 def test_the_environment_names_packages_and_keeps_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
-    text = environment()
+    text = environment({"gpu": "NVIDIA H100"})
     assert "s3cret" not in text
     assert f"torch=={torch.__version__.partition('+')[0]}" in text
-    assert "python: 3." in text
+    assert "python: 3." in text and "\ngpu: NVIDIA H100\n" in text
 
 
 def test_git_tags_tell_commit_and_changes(tmp_path: Path) -> None:

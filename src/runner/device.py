@@ -41,6 +41,16 @@ class Device:
             effective = str(self.torch)
         return effective if self.requested == effective.split(" ")[0] else f"{self.requested} -> {effective}"
 
+    def gpu(self) -> dict[str, str]:
+        """For the record, which GPU it is and by what it computes; nothing of a CPU, where CUDA is not asked."""
+        if self.torch.type != "cuda":
+            return {}
+        return {
+            "gpu": torch.cuda.get_device_name(self.torch),
+            "cuda": str(torch.version.cuda or torch.version.hip),
+            "cudnn": str(torch.backends.cudnn.version()),
+        }
+
     def synchronize(self) -> None:
         """Wait until the device has done what it was told, so that a clock read next is true."""
         if self.torch.type == "cuda":

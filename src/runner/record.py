@@ -61,6 +61,7 @@ def describe(x: Experiment, folder: Path, begun: bool = False) -> Manifest | Non
             "runner.version": __version__,
             "runner.folder": str(folder),
             "runner.device": str(x.device.torch),
+            **{f"runner.{name}": value for name, value in x.device.gpu().items()},
             "runner.threads": str(x.device.threads),
             "runner.precision": str(x.precision),
             "runner.parameters": str(parameter_count(x.model)),

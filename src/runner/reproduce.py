@@ -81,7 +81,7 @@ def work(options: Mapping[str, str]) -> int:
     if x.splits.fingerprint != fingerprint:
         say(f"differs: the data are not the same: their fingerprint is {x.splits.fingerprint}, it was {fingerprint}")
         return EXIT_FAILED
-    notes = reproduction.surroundings(text_of(was.file("environment.txt")), was.tags)
+    notes = reproduction.surroundings(text_of(was.file("environment.txt")), was.tags, x.device.gpu())
     if status != "FINISHED":
         notes.append(f"it is {status}, so what it had logged until then is compared")
     if changed := changed_weights(x, was):

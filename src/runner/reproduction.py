@@ -22,7 +22,7 @@ INEXACT = ("time/", "throughput/", "system/")
 NOT_LOGGED = ("resume", "resume_mode", "runner")
 """What a run's config.yaml has and its parameters in MLflow have not."""
 
-ENVIRONMENT = ("python", "cpu", "runner", "torch", "torchvision", "numpy")
+ENVIRONMENT = ("python", "cpu", "runner", "torch", "torchvision", "numpy", "gpu", "cuda", "cudnn")
 """What of environment.txt may change the last bits."""
 
 PARAMETER_LENGTH = 6000
@@ -164,14 +164,15 @@ def _cut(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def surroundings(then: str | None, tags: Mapping[str, str]) -> list[str]:
+def surroundings(then: str | None, tags: Mapping[str, str], gpu: Mapping[str, str]) -> list[str]:
     """What is not as it was when the run was made, and may explain a difference.
 
     Args:
         then: its environment.txt, if there is one.
         tags: its tags.
+        gpu: the one that computes now, as `environment` takes it.
     """
-    before, now = _facts(then or ""), _facts(environment())
+    before, now = _facts(then or ""), _facts(environment(gpu))
     changed = [(name, before[name], now.get(name, "none")) for name in ENVIRONMENT if name in before]
     notes = [f"{name} was {was}, is {is_now}" for name, was, is_now in changed if was != is_now]
     commit = "mlflow.source.git.commit"

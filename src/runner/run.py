@@ -127,7 +127,7 @@ def _run(
     (folder / "result.json").unlink(missing_ok=True)  # of the run that is resumed: it is not finished any more
     write_config(x.config, folder)
     samples.write(x, folder)
-    write_atomically(folder / "environment.txt", environment())
+    write_atomically(folder / "environment.txt", environment(x.device.gpu()))
     tracker = Tracker(folder, describe(x, folder, begun=resume_from is not None), x.tracking.uri, delivery)
     checkpoints = Checkpoints(folder / "checkpoints", x.trainer.keep_checkpoints, before=tracker.sync)
     training = prepare(x, checkpoints, tracker.log, bar, stop)

@@ -10,4 +10,4 @@ from runner.tracking.environment import environment
 gc.set_threshold(COLLECT_AFTER)
 # Its end takes a second by Python's way, and whoever reads what the sweep prints waits for it. Forks end otherwise.
 atexit.register(os._exit, 0)
-environment()  # which packages there are is then known to all jobs, each of which would take 0.1 s to find out
+environment({})  # which packages there are is then known to all jobs, each of which would take 0.1 s to find out

@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
@@ -13,8 +14,12 @@ _MAIN = ("runner", "torch", "torchvision", "numpy", "mlflow", "hydra-core", "ome
 _GIT_SECONDS = 5
 
 
-def environment() -> str:
-    """Describe Python, machine and packages, for `environment.txt`."""
+def environment(gpu: Mapping[str, str]) -> str:
+    """Describe Python, machine and packages, for `environment.txt`.
+
+    Args:
+        gpu: what is known of the one that computes, by name: asked of torch, which is not imported here.
+    """
     lines = [
         f"python: {platform.python_version()} ({platform.python_implementation()})",
         f"platform: {platform.platform()}",
@@ -22,6 +27,7 @@ def environment() -> str:
         f"cores: {os.cpu_count()} ({len(os.sched_getaffinity(0))} usable)"
         if hasattr(os, "sched_getaffinity")
         else f"cores: {os.cpu_count()}",
+        *(f"{name}: {value}" for name, value in gpu.items()),
         "",
         *(f"{name}: {number}" for name in _MAIN if (number := _version(name)) is not None),
         "",
