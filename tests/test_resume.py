@@ -1,6 +1,7 @@
 import json
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +148,44 @@ def test_what_cannot_be_exact_is_refused_and_the_way_out_named(here: Path, runne
             assert any(word in line for line in called.errors), (word, called.errors)
         assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}, arguments
         assert not (here / "outputs").exists()
+
+
+NET = """from torch import nn
+class Net(nn.Module):
+    def __init__(self, input_shape, num_outputs):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, num_outputs))
+
+    def forward(self, inputs):
+        return self.layers(inputs)
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (("nn.ReLU()", "nn.PReLU()"), "its weights do not fit this model: "),
+        (
+            ("num_outputs))", "num_outputs).requires_grad_(False))"),
+            "the state of its optimizer does not fit this one: ",
+        ),
+    ],
+)
+def test_a_model_that_was_edited_leaves_a_finished_run_as_it_is(
+    edit: tuple[str, str], words: str, here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(here))
+    (here / "edited.py").write_text(NET)
+    arguments = ("model=custom", "model._target_=edited.Net", "tracking=off", "data.limit=100", "trainer.epochs=1")
+    folder = only(runner, *arguments, folder="run")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    monkeypatch.delitem(sys.modules, "edited")
+    shutil.rmtree(here / "__pycache__", ignore_errors=True)  # it tells a change by the second
+    (here / "edited.py").write_text(NET.replace(*edit))
+    called = runner("resume=run", "trainer.epochs=2")
+    monkeypatch.delitem(sys.modules, "edited")
+    assert called.code == 2 and len(called.errors) == 1 and f"error: resume=run: {words}" in called.err
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_cosine_cannot_be_made_longer(here: Path, runner: Runner) -> None:

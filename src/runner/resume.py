@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf, read_write
 
@@ -234,7 +235,7 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
         already.
 
     Raises:
-        ConfigError: a change is refused, or there is no usable checkpoint.
+        ConfigError: a change is refused, there is no usable checkpoint, or it does not fit.
     """
     problems = [] if resumed.warm_start else refuse(resumed, x.schedule.horizon)
     if resumed.folder is not None and has_manifest(resumed.folder) and manifest_of(resumed.folder) is None:
@@ -255,14 +256,20 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
         problems.append(f"trainer.epochs={x.trainer.epochs}: {done} epochs are done already; write {done} or more")
     if problems:
         raise ConfigError(*problems)
-    if not resumed.warm_start:
-        return checkpoint
+    # What does not fit is found before the run's folder is touched: the code may have changed.
+    _load(resumed, x.model, checkpoint["model"], "its weights do not fit this model")
+    if resumed.warm_start:
+        return None
+    _load(resumed, x.optimizer, checkpoint["optimizer"], "the state of its optimizer does not fit this one")
+    return checkpoint
+
+
+def _load(resumed: Resumed, part: torch.nn.Module | torch.optim.Optimizer, state: Any, misfit: str) -> None:
     try:
-        x.model.load_state_dict(checkpoint["model"])
-    except RuntimeError as error:
-        misfit = str(error).splitlines()[-1].strip().rstrip(".")
-        raise ConfigError(f"{resumed.run.given}: its weights do not fit this model: {misfit}") from error
-    return None
+        part.load_state_dict(state)
+    except Exception as error:  # a model or an optimizer of the user's may do anything
+        why = str(error).splitlines()[-1:] or [type(error).__name__]
+        raise ConfigError(f"{resumed.run.given}: {misfit}: {why[0].strip().rstrip('.')}") from error
 
 
 def _refuse_after(progress: Mapping[str, Any], changed: Mapping[str, str]) -> list[str]:
