@@ -14,7 +14,7 @@ from runner.device import Device, resolve, set_deterministic
 from runner.errors import ConfigError
 from runner.record import describe
 from runner.reproduction import surroundings
-from runner.tracking.environment import environment, git_tags
+from runner.tracking.environment import environment
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 
@@ -66,8 +66,9 @@ def test_which_gpu_it_was_is_recorded_and_compared(monkeypatch: pytest.MonkeyPat
     manifest = describe(x, tmp_path)
     assert manifest is not None and manifest.tags["runner.device"] == "cuda:0"
     assert manifest.tags["runner.gpu"] == "NVIDIA H100" and manifest.tags["runner.cudnn"] == "91900"
-    then = environment(device.gpu() | {"gpu": "NVIDIA A100"})
-    assert surroundings(then, git_tags(Path.cwd()), device.gpu())[0] == "gpu was NVIDIA A100, is NVIDIA H100"
+    then = tmp_path / "environment.txt"
+    then.write_text(environment(device.gpu() | {"cudnn": "91000"}), encoding="utf-8")
+    assert surroundings(then, device, deterministic=True) == ["cudnn was 91000, is 91900"]
 
 
 def test_cuda_is_not_asked_of_a_cpu() -> None:

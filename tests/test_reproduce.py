@@ -16,10 +16,12 @@ from mlflow import MlflowClient
 from runner import build, cli, resume, run
 from runner.checkpoint import Checkpoints
 from runner.compose import Composer
+from runner.device import Device
 from runner.record import describe
 from runner.reproduce import main
-from runner.reproduction import compare, same
+from runner.reproduction import compare, same, surroundings
 from runner.tracking.deliver import Delivery
+from runner.tracking.environment import environment
 from runner.tracking.manifest import Manifest
 from runner.tracking.store import local_uri
 
@@ -346,3 +348,15 @@ class TestCompare:
         nan, inf = float("nan"), float("inf")
         assert same(nan, nan) and same(inf, 1.7976931348623157e308) and same(-0.0, 0.0)
         assert not same(nan, 0.0) and not same(1.0, math.nextafter(1, 2)) and not same(inf, -inf)
+
+
+@pytest.mark.parametrize(("deterministic", "notes"), [(True, 1), (False, 2)])
+def test_another_gpu_and_operations_that_are_not_deterministic_are_noted(
+    deterministic: bool, notes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100")
+    device = Device(requested="cuda", torch=torch.device("cuda", 0), threads=1)
+    (tmp_path / "environment.txt").write_text(environment(device.gpu() | {"gpu": "NVIDIA A100"}))
+    found = surroundings(tmp_path / "environment.txt", device, deterministic)
+    assert len(found) == notes and found[0] == "gpu was NVIDIA A100, is NVIDIA H100"
+    assert deterministic or "without trainer.deterministic=true" in found[1]

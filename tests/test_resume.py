@@ -4,6 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,19 @@ def test_the_number_of_threads_is_what_it_was(here: Path, runner: Runner) -> Non
     auto = only(runner, *SMALL, "trainer.epochs=1", folder="auto")
     assert config(auto)["device"]["threads"] == result(auto)["threads"], "auto is recorded as the number it was"
     assert config(auto)["device"]["name"] == result(auto)["device"].partition(":")[0]
+
+
+def test_a_run_that_goes_on_elsewhere_says_that_it_may_differ(here: Path, runner: Runner) -> None:
+    folder = only(runner, *SMALL, "trainer.epochs=1", folder="run")
+    called = runner("resume=run", "trainer.epochs=2")
+    assert called.code == 0 and "may not end bit for bit" not in called.err, "it is where it was"
+    made = folder / "environment.txt"
+    made.write_text(made.read_text().replace(f"torch: {version('torch')}", "torch: 1.0").replace("cpu: ", "cpu: Z80 "))
+    called = runner("resume=run", "trainer.epochs=3")
+    assert called.code == 0
+    (line,) = [line for line in called.err.splitlines() if "may not end bit for bit as if never stopped" in line]
+    assert line.startswith("note       cpu was Z80 ") and f"torch was 1.0, is {version('torch')}" in line
+    assert line in (folder / "run.log").read_text(), "where it stays"
 
 
 def test_a_finished_run_says_so_and_is_left_as_it_is(here: Path, runner: Runner) -> None:

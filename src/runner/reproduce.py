@@ -81,7 +81,8 @@ def work(options: Mapping[str, str]) -> int:
     if x.splits.fingerprint != fingerprint:
         say(f"differs: the data are not the same: their fingerprint is {x.splits.fingerprint}, it was {fingerprint}")
         return EXIT_FAILED
-    notes = reproduction.surroundings(text_of(was.file("environment.txt")), was.tags, x.device.gpu())
+    notes = reproduction.surroundings(was.file("environment.txt"), x.device, x.trainer.deterministic)
+    notes += reproduction.changed_code(was.tags)
     if status != "FINISHED":
         notes.append(f"it is {status}, so what it had logged until then is compared")
     if changed := changed_weights(x, was):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+    from .device import Device
+
 INEXACT = ("time/", "throughput/", "system/")
 """Beginnings of the metrics that no two runs have in common."""
 
@@ -164,24 +166,32 @@ def _cut(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def surroundings(then: str | None, tags: Mapping[str, str], gpu: Mapping[str, str]) -> list[str]:
-    """What is not as it was when the run was made, and may explain a difference.
+def surroundings(then: Path | None, device: "Device", deterministic: bool) -> list[str]:
+    """What may give other last bits than the run had, or would have had.
 
     Args:
         then: its environment.txt, if there is one.
-        tags: its tags.
-        gpu: the one that computes now, as `environment` takes it.
+        device: what it computes on now.
+        deterministic: whether operations are refused that give another result each time.
     """
-    before, now = _facts(then or ""), _facts(environment(gpu))
+    before = _facts(then.read_text(encoding="utf-8")) if then is not None and then.is_file() else {}
+    now = _facts(environment(device.gpu()))
     changed = [(name, before[name], now.get(name, "none")) for name in ENVIRONMENT if name in before]
     notes = [f"{name} was {was}, is {is_now}" for name, was, is_now in changed if was != is_now]
+    if device.torch.type != "cpu" and not deterministic:
+        notes.append(f"{device.torch} without trainer.deterministic=true computes other last bits each time")
+    return notes
+
+
+def changed_code(tags: Mapping[str, str]) -> list[str]:
+    """Where the code is not what the tags of a run say."""
     commit = "mlflow.source.git.commit"
     here = git_tags(Path.cwd())
     if tags.get(commit) != here.get(commit):
-        notes.append(f"git commit was {tags.get(commit, 'none')[:12]}, is {here.get(commit, 'none')[:12]}")
-    elif "true" in (tags.get("git.dirty"), here.get("git.dirty")):
-        notes.append("the code had, or has, changes that are not committed")
-    return notes
+        return [f"git commit was {tags.get(commit, 'none')[:12]}, is {here.get(commit, 'none')[:12]}"]
+    if "true" in (tags.get("git.dirty"), here.get("git.dirty")):
+        return ["the code had, or has, changes that are not committed"]
+    return []
 
 
 def _facts(text: str) -> dict[str, str]:

@@ -21,6 +21,7 @@ from .folders import typed
 from .loop import evaluate, fit
 from .predictions import Predictions
 from .record import describe, served, served_samples, write_config
+from .reproduction import surroundings
 from .stopping import Stop
 from .tracking.environment import environment
 from .tracking.files import write_atomically
@@ -127,7 +128,9 @@ def _run(
     (folder / "result.json").unlink(missing_ok=True)  # of the run that is resumed: it is not finished any more
     write_config(x.config, folder)
     samples.write(x, folder)
-    write_atomically(folder / "environment.txt", environment(x.device.gpu()))
+    was = folder / "environment.txt"
+    notes = surroundings(was, x.device, x.trainer.deterministic) if resume_from is not None else []
+    write_atomically(was, environment(x.device.gpu()))
     tracker = Tracker(folder, describe(x, folder, begun=resume_from is not None), x.tracking.uri, delivery)
     checkpoints = Checkpoints(folder / "checkpoints", x.trainer.keep_checkpoints, before=tracker.sync)
     training = prepare(x, checkpoints, tracker.log, bar, stop)
@@ -138,6 +141,8 @@ def _run(
         if resume_from is not None:
             restore(training, resume_from)
             log.info("resumed    at epoch %d, step %d", training.progress.epoch, training.progress.step)
+            if notes:
+                log.warning("note       %s: it may not end bit for bit as if never stopped", "; ".join(notes))
         tracker.settle(SETTLE_SECONDS)
         ended = train(training, folder)
         bar.close()
