@@ -396,6 +396,20 @@ class TestKnobs:
         assert len(kept.trials) == 5
         assert len(table(here / "second")["jobs"]) == 2
 
+    def test_its_database_is_the_same_one_from_another_folder(
+        self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stored = ("hydra.sweeper.storage=sqlite:///my study.db", "hydra.sweeper.study_name=bowl", "tracking=off")
+        small = ("hydra.sweeper.n_trials=1", "trainer.epochs=1", "hydra.sweep.dir=first")
+        assert runner(*SEARCH, *SPACE, *stored, *small).code == 0
+        (here / "elsewhere").mkdir()
+        monkeypatch.chdir(here / "elsewhere")
+        called = runner("--config-dir", str(here / "my_conf"), "-m", f"sweep.resume={here / 'first'}",
+                        "hydra.sweeper.n_trials=2")  # fmt: skip
+        assert called.code == 0, called.err
+        assert not list(Path().glob("*.db"))
+        assert len(optuna.load_study(study_name="bowl", storage=f"sqlite:///{here}/my study.db").trials) == 2
+
     def test_a_trial_that_ended_while_the_sweep_was_gone_is_told(self, runner: Runner, here: Path) -> None:
         assert runner(*SEARCH, *SPACE, "hydra.sweeper.n_trials=3", "trainer.epochs=1", "tracking=off").code == 0
         folder = sweep_folder(here)

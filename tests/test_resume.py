@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from mlflow import MlflowClient
 
 from conftest import Called, run_folder
 from faults import inject
@@ -268,6 +269,21 @@ def test_a_run_is_found_by_its_mlflow_id(here: Path, runner: Runner) -> None:
     assert Manifest.load(folder).tags["resumed.trainer.epochs"] == "2"
     called = runner(f"resume={'0' * 32}")
     assert called.code == 2 and "was not found in sqlite:///" in called.err
+
+
+@pytest.mark.usefixtures("delivery_here")
+def test_a_database_in_the_current_folder_is_the_same_one_from_another(
+    here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = ("tracking.uri=sqlite:///my.db", "tracking.log_model=false", "trainer.epochs=1")
+    folder = only(runner, *SMALL[1:], *stored, folder="run")
+    assert config(folder)["tracking"]["uri"] == Manifest.load(folder).uri == f"sqlite:///{here}/my.db"
+    run_id = result(folder)["run_id"]
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert runner(f"resume={folder}", "trainer.epochs=2").code == 0
+    assert result(folder)["run_id"] == run_id and not Path("my.db").exists()
+    assert MlflowClient(f"sqlite:///{here}/my.db").get_run(run_id).data.metrics["val/loss"]
 
 
 def test_a_run_in_use_is_left_alone(here: Path, runner: Runner) -> None:

@@ -20,13 +20,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from . import schema
 from .arguments import for_hydra, quote, typed_value
 from .errors import ConfigError, did_you_mean
 from .refusal import REFUSED, keys, reason, refused, unknown_key, unreadable, unset
+from .tracking.uri import absolute
 
 VERSION_BASE = "1.3"
 
@@ -125,6 +126,7 @@ class Composer:
         if cfg is not None:
             HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
             problems += unset(cfg)
+            _make_absolute(cfg)
         return cfg, problems
 
     def given(self, overrides: Sequence[str], sweeping: bool) -> list[str]:
@@ -287,6 +289,14 @@ class Composer:
             except REFUSED:  # a file of the user's that is not in use
                 continue
         return members
+
+
+def _make_absolute(cfg: DictConfig) -> None:
+    """Name databases such that whoever goes on with a run or a sweep, from wherever, finds the same ones."""
+    with read_write(cfg.hydra):
+        for key in schema.ADDRESSES:
+            if isinstance(address := OmegaConf.select(cfg, key), str):
+                OmegaConf.update(cfg, key, absolute(address))
 
 
 def _check_twice(typed: Typed, before: Sequence[Typed]) -> list[str]:

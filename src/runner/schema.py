@@ -42,9 +42,12 @@ GROUPS = (*TARGET_GROUPS, "device", "precision", "trainer", "tracking", *PRESETS
 
 PATH_KEYS = (
     "run", "resume", "input", "output", "data.root", "data.path", "data.test_path", "sweep.resume",
-    "tracking.uri", "tracking.run_name", "model.weights",
+    "tracking.uri", "tracking.run_name", "model.weights", "hydra.sweeper.storage",
 )  # fmt: skip
 """Keys whose values are paths or names: the command line quotes them where Hydra's grammar needs it."""
+
+ADDRESSES = ("tracking.uri", "hydra.sweeper.storage")
+"""Keys whose values are those of databases, which may be files, or have a password in them."""
 
 
 @dataclass

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from hydra.core.override_parser.types import Override
 
-from runner.arguments import key_of
+from runner.arguments import key_of, typed_value
 from runner.compose import Composer
 from runner.errors import ConfigError
-from runner.schema import show
+from runner.schema import ADDRESSES, show
 from runner.tracking.files import read_json, write_json
-from runner.tracking.uri import redacted, strip_credentials
+from runner.tracking.uri import absolute, redacted, strip_credentials
 
 if TYPE_CHECKING:
     from runner.sweep.optuna_search import OptunaSearch
@@ -31,9 +31,6 @@ OF_ONE_START = ("sweep.resume", "sweep.extend", "sweep.dry_run", "hydra.sweep.di
 
 ONE_FOR_ALL = ("resume", "resume_mode", "runner", "sweep", "tracking", "hydra")
 """Keys, and groups of keys, that a sweep has once."""
-
-ADDRESSES = ("tracking.uri", "hydra.sweeper.storage")
-"""Keys whose values may have a password in them."""
 
 MAY_DIFFER = ("tracking.log_model", "tracking.log_checkpoints", "tracking.run_name")
 """Keys of these groups that a job may have its own value of."""
@@ -88,7 +85,7 @@ class Plan:
             arguments: of the command line that it was made from.
             config: where its configs are: `config_path`, `config_name` and `config_dir`.
         """
-        kept = [_without_credentials(text) for text in arguments if key_of(text) not in OF_ONE_START]
+        kept = [_kept(text) for text in arguments if key_of(text) not in OF_ONE_START]
         jobs = [{**asdict(job), "overrides": list(job.overrides)} for job in self.jobs]
         content = {"arguments": kept, "config": dict(config), "axes": self.axes, "jobs": jobs}
         write_json(folder / NAME, redacted(content))
@@ -108,9 +105,11 @@ def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
         raise ConfigError(f"{folder} is no sweep's folder: there is no {NAME} in it that can be read") from error
 
 
-def _without_credentials(argument: str) -> str:
-    key, _, value = argument.partition("=")
-    return f"{key}={strip_credentials(value)}" if key_of(argument) in ADDRESSES else argument
+def _kept(argument: str) -> str:
+    """An argument without credentials, that names the same database from any folder."""
+    key = key_of(argument)
+    address = typed_value([argument], key) if key in ADDRESSES else None
+    return argument if address is None else f"{key}={absolute(strip_credentials(address))}"
 
 
 def is_of_the_sweep(argument: str) -> bool:

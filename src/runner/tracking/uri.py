@@ -28,6 +28,14 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(path.partition("?")[0])
 
 
+def absolute(uri: str) -> str:
+    """The address, with the file of a SQLite store named such that it is the same one from any folder."""
+    if sqlite_file(uri) is None:
+        return uri
+    scheme, separator, path = uri.partition(":///")
+    return f"{scheme}{separator}{Path.cwd() / Path(path).expanduser()}"
+
+
 def strip_credentials(uri: str) -> str:
     """Drop user, password and query from an address; anything else (a path, a name) stays as it is."""
     if "://" not in uri or sqlite_file(uri) is not None:
