@@ -1,12 +1,15 @@
 """Where a run lies and what it reads: disks that are full, things in the way, files that vanish, too little memory."""
 
 import contextlib
+import errno
+import os
 import re
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -226,3 +229,18 @@ class Lazy(Dataset):
 def samples():
     return Source("huge", train=Lazy(), test=None, mean=0.0, std=1.0, classes=["a", "b"])
 """
+
+
+@pytest.mark.parametrize("sweep", [(), ("--multirun",)])
+def test_a_disk_without_locks_is_said_before_anything_is_made(
+    sweep: tuple[str, ...], here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(file: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("runner.tracking.folder.fcntl", SimpleNamespace(flock=flock, LOCK_EX=2, LOCK_NB=4))
+    called = runner(*sweep, "tracking=off", "data.limit=50", "trainer.epochs=1")
+    assert called.code == 2 and len(called.errors) == 1
+    assert f"error: {here}/outputs/" in called.err and "cannot lock files (No locks available)" in called.err
+    assert "RUNNER_OUTPUTS" in called.err
+    assert not list((here / "outputs").glob("*/*"))

@@ -65,27 +65,49 @@ def claim(folder: Path, owner: str = "process", patient: bool = True) -> FolderL
         patient: wait for the delivery of a killed run.
 
     Raises:
-        ConfigError: another living process has it, which the message names; or it may not be written.
+        ConfigError: another living process has it, which the message names; or it may not be written or locked.
     """
     try:
         file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror}): copy it to where it can be") from error
     asked = time.monotonic()
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            name = f"{owner} {os.getpid()} on {socket.gethostname()}".encode()
-            os.pwrite(file, name, 0)
-            os.ftruncate(file, len(name))
-            return FolderLock(file)
-        holder = os.pread(file, 200, 0).decode(errors="replace") or "another process"
-        # A probe (`owned`) holds the lock for microseconds, the delivery of a killed run for seconds.
-        patience = _PATIENCE_WITH_DELIVERY if patient and holder.startswith(DELIVERY) else _PATIENCE
-        if time.monotonic() - asked > patience:
-            os.close(file)
-            raise ConfigError(f"{folder} is in use by {holder}: wait for it to end, or stop it")
-        time.sleep(_SECONDS_BETWEEN)
+    try:
+        while not _locked(file, fcntl.LOCK_EX):
+            holder = os.pread(file, 200, 0).decode(errors="replace") or "another process"
+            # A probe (`owned`) holds the lock for microseconds, the delivery of a killed run for seconds.
+            patience = _PATIENCE_WITH_DELIVERY if patient and holder.startswith(DELIVERY) else _PATIENCE
+            if time.monotonic() - asked > patience:
+                os.close(file)
+                raise ConfigError(f"{folder} is in use by {holder}: wait for it to end, or stop it")
+            time.sleep(_SECONDS_BETWEEN)
+    except OSError as error:
+        os.close(file)
+        with contextlib.suppress(OSError):  # of a folder that was just made, nothing is left
+            (folder / NAME).unlink()
+            folder.rmdir()
+        raise _without_locks(folder, error) from error
+    name = f"{owner} {os.getpid()} on {socket.gethostname()}".encode()
+    os.pwrite(file, name, 0)
+    os.ftruncate(file, len(name))
+    return FolderLock(file)
+
+
+def _locked(file: int, kind: int) -> bool:
+    """Take a lock, unless another process has it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _without_locks(folder: Path, error: OSError) -> ConfigError:
+    """Lustre without `-o flock`, and some NFS, have none."""
+    return ConfigError(
+        f"{folder} is on a disk that cannot lock files ({error.strerror}): mount it with flock, or set RUNNER_OUTPUTS"
+        " to a folder on another"
+    )
 
 
 def owned(folder: Path) -> bool:
@@ -98,8 +120,7 @@ def owned(folder: Path) -> bool:
     try:
         while True:
             # Shared: two processes that ask at the same time don't take each other for an owner.
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if _locked(file, fcntl.LOCK_SH):
                 return False
             holder = os.pread(file, 200, 0).decode(errors="replace")
             if holder.startswith(DELIVERY):
@@ -108,6 +129,8 @@ def owned(folder: Path) -> bool:
             if _lives(holder) or time.monotonic() - asked > _PATIENCE_WITH_NAME:
                 return True
             time.sleep(_SECONDS_BETWEEN)
+    except OSError as error:
+        raise _without_locks(folder, error) from error
     finally:
         os.close(file)
 
