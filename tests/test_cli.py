@@ -466,3 +466,12 @@ def test_a_relative_path_is_found_from_anywhere_later(
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     assert runner(f"resume={folder}", "trainer.epochs=2").code == 0
+
+
+def test_a_preset_that_is_meant_for_a_sweep_says_so_in_one_run(runner: Runner) -> None:
+    small = ("data=digits", "data.limit=50", "trainer.epochs=1", "tracking=off")
+    called = runner("experiment=device_comparison", *small)
+    assert called.code == 0
+    note = "note       one run, in which model, device, precision do not vary: add --multirun for the sweep"
+    assert note in called.err.splitlines()
+    assert "add --multirun" not in runner(*small).err

@@ -661,6 +661,7 @@ class TestKnobs:
         ("arguments", "error"),
         [
             (["sweep.jobs=2"], "that is for a sweep: add --multirun"),
+            (["hydra/launcher=slurm"], "hydra/launcher=slurm: that is for a sweep: add --multirun"),
             (["-m", "hydra/sweeper=basic", "seed=1,2"], "choose grid, random or optuna"),
             (["-m", "hydra/launcher=basic", "seed=1,2"], "choose local"),
             (["-m", "hydra.sweep.subdir=x", "seed=1,2"], "the jobs' folders are their numbers"),

@@ -5,6 +5,7 @@ only then Hydra's own machinery (callbacks, `HydraConfig`, environment) runs the
 MLflow is imported for `--help`, `--cfg` and completion.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -35,6 +36,8 @@ from .stopping import Interrupt
 if TYPE_CHECKING:
     from .resume import Resumed
     from .tracking.process import DeliveryProcess
+
+log = logging.getLogger("runner")
 
 INTERRUPT = Interrupt()
 
@@ -159,11 +162,11 @@ def run_one(args: Namespace) -> int:
     value = typed_value(args.overrides, "resume")
     if value is None:
         cfg, problems = made.compose(args.overrides)
-        problems += [f"{text}: that is for a sweep: add --multirun" for text in args.overrides if _of_sweeps(text)]
     else:
         from . import resume
 
         cfg, problems, resumed = resume.compose(value, args.overrides, args.config_dir)
+    problems += [f"{text}: that is for a sweep: add --multirun" for text in args.overrides if _of_sweeps(text)]
     if cfg is None:
         raise ConfigError(*problems)
     delivery = start_delivery(cfg, problems)
@@ -175,7 +178,9 @@ def run_one(args: Namespace) -> int:
 
 
 def _of_sweeps(override: str) -> bool:
-    return key_of(override).startswith(("sweep.", "hydra.sweep.", "hydra.sweeper.", "hydra/sweeper"))
+    return key_of(override).startswith(
+        ("sweep.", "hydra.sweep.", "hydra.sweeper.", "hydra/sweeper", "hydra.launcher.", "hydra/launcher")
+    )
 
 
 def start_delivery(cfg: DictConfig, problems: Sequence[str]) -> "DeliveryProcess | None":
@@ -200,6 +205,8 @@ def build_and_run(
     from .tracking.folder import claim
 
     console.set_up(bool(cfg.runner.quiet) if not problems else False)
+    if axes := OmegaConf.select(cfg, "hydra.sweeper.params"):  # of a preset that is meant for a sweep
+        log.warning("note       one run, in which %s do not vary: add --multirun for the sweep", ", ".join(axes))
     exact_folder = typed_value(args.overrides, "hydra.run.dir") is not None
     in_place = resumed is not None and not resumed.warm_start
     if resumed is not None and in_place and not problems and resume.finished(resumed):
