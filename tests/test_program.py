@@ -30,6 +30,12 @@ def test_the_exit_code_is_python_s(main: str, code: int) -> None:
     assert ("a reason" in done.stderr, "KeyError: 'gone'" in done.stderr) == ("a reason" in main, "gone" in main)
 
 
+def test_windows_is_told_of_in_a_line() -> None:
+    done = ended("print('begun')", "sys.platform = 'win32'")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: runner needs Linux or macOS, for fork and locks on files: use it in WSL\n"
+
+
 def test_threads_are_waited_for_and_what_is_registered_is_done() -> None:
     done = ended(
         "atexit.register(lambda: sys.stdout.write('registered'))\n"

@@ -23,6 +23,9 @@ def run(main: Callable[[], int]) -> NoReturn:
     Its end is that of any Python program, threads waited for and what is registered with `atexit` done, but for the
     last part of it: taking apart every module, which takes a second with torch and MLflow among them.
     """
+    if sys.platform == "win32":
+        print("error: runner needs Linux or macOS, for fork and locks on files: use it in WSL", file=sys.stderr)
+        sys.exit(2)
     gc.set_threshold(COLLECT_AFTER)
     code = 1  # of an exception that nobody catches
 
