@@ -519,7 +519,7 @@ def test_damaged_images_are_found_before_anything_starts(tmp_path: Path) -> None
     for number in range(7):
         (tmp_path / "cat" / f"{number}.png").write_bytes(b"x")
     problems = problems_of(lambda: image_folder(tmp_path))
-    assert len(problems) == 6 and "so it is with 2 more of the 40 files" in problems[-1]
+    assert len(problems) == 6 and problems[-1] == "data.path: 2 more of the 40 files tried cannot be read either"
     assert all("cannot be read (it is no image)" in problem for problem in problems[:-1])
 
 

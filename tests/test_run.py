@@ -361,7 +361,7 @@ class TestEnds:
         process.send_signal(signal.SIGINT)
         code, printed = process.wait(5)
         assert code == 130
-        assert "stopped    by SIGINT: at once" in printed
+        assert "stopped    at once by SIGINT; the last checkpoint is kept" in printed
         assert json.loads((run_folder(here) / "result.json").read_text())["status"] == "KILLED"
 
 

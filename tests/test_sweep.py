@@ -26,6 +26,7 @@ from delivered import copy_store
 from runner import sync
 from runner.cli import command
 from runner.cores import cores
+from runner.errors import ConfigError
 from runner.sweep import local, warm
 from runner.tracking.deliver import Delivery
 from runner.tracking.folder import claim
@@ -636,6 +637,11 @@ class TestKnobs:
         warm.start([], saves_models=False)
         method = warm.call("multiprocessing:get_start_method")
         assert method == multiprocessing.get_start_method(), "workers start as in a single run, not cold"
+
+    def test_a_check_that_is_killed_may_have_wanted_memory(self) -> None:
+        warm.start([], saves_models=False)
+        with pytest.raises(ConfigError, match=r"checks the jobs was killed \(SIGKILL\), possibly for want of memory"):
+            warm.call("signal:raise_signal", signal.SIGKILL)
 
     def test_random(self, runner: Runner, here: Path) -> None:
         draw = ("hydra/sweeper=random", "hydra.sweeper.n_trials=3", "optimizer.lr=tag(log,interval(0.001,1))")

@@ -212,3 +212,8 @@ class TestSlots:
         assert made[1].environment()["CUDA_VISIBLE_DEVICES"] == "GPU-a"
         with pytest.raises(ConfigError, match=r"write sweep\.jobs=4, or sweep\.jobs_per_gpu=3"):
             make_slots(5, 100, ["0", "1"], 2)
+
+    @pytest.mark.parametrize(("jobs_per_gpu", "words"), [(1, "each on a GPU of its own"), (4, "4 to a GPU")])
+    def test_how_the_gpus_are_shared_is_said(self, jobs_per_gpu: int, words: str) -> None:
+        made = make_slots("auto", 100, ["0", "1"], jobs_per_gpu, threads=1)
+        assert local.Local().words(made) == f"{2 * jobs_per_gpu} jobs at a time, 1 thread each, {words}"

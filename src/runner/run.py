@@ -80,7 +80,7 @@ def train(t: Training, folder: Path) -> str | None:
 def test(t: Training, predictions: Predictions) -> dict[str, float]:
     """Load the best weights into the model, and measure them on the test part; nothing if there is none."""
     if not t.checkpoints.best.exists():
-        log.warning("no %s was measured that is a number: the last epoch is tested", t.monitor.metric)
+        log.warning("%s was never a finite number: testing the weights of the last epoch", t.monitor.metric)
         t.progress.best_epoch = len(t.progress.epoch_seconds)
     else:
         best = weights(load(t.checkpoints.best))
@@ -163,9 +163,9 @@ def _run(
     except (Interrupted, KeyboardInterrupt) as interruption:
         outcome = Outcome("KILLED", 128 + stop.signal, {})
         gently = isinstance(interruption, Interrupted)
-        kept = "a checkpoint is written" if gently else "at once, the last checkpoint stands"
+        how = "by %s: a checkpoint is written" if gently else "at once by %s; the last checkpoint is kept"
         bar.close()
-        log.warning("stopped    by %s: %s", stop.signal.name, kept)
+        log.warning("stopped    " + how, stop.signal.name)
     except (Exception, SystemExit) as error:  # a model of the user's may do anything
         bar.close()
         outcome.error = redact(in_words(error))

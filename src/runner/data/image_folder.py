@@ -248,7 +248,7 @@ def _try_some(*parts: ImageFiles) -> None:
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         problems = [words for words in pool.map(problem, *zip(*some, strict=True)) if words]
     if len(problems) > SHOWN:
-        more = f"data.path: so it is with {len(problems) - SHOWN} more of the {len(some)} files that were tried"
+        more = f"data.path: {len(problems) - SHOWN} more of the {len(some)} files tried cannot be read either"
         problems = [*problems[:SHOWN], more]
     if problems:
         raise ConfigError(*problems)

@@ -39,9 +39,11 @@ class Local:
         """There is nothing to open."""
 
     def words(self, slots: Sequence[Slot]) -> str:
-        """`2 jobs at a time, 1 thread each`."""
+        """`2 jobs at a time, 1 thread each`, and how they share the GPUs."""
         count, threads = len(slots), slots[0].threads or 1
-        gpu = ", each on a GPU of its own" if slots[0].gpu is not None else ""
+        gpus = [slot.gpu for slot in slots if slot.gpu is not None]
+        most = max(map(gpus.count, gpus), default=0)
+        gpu = f", {most} to a GPU" if most > 1 else ", each on a GPU of its own" if gpus else ""
         return f"{count} job{'s' * (count > 1)} at a time, {threads} thread{'s' * (threads > 1)} each{gpu}"
 
     def environment(self, slot: Slot) -> dict[str, str]:

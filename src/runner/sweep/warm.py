@@ -111,7 +111,10 @@ def call(function: str, *arguments: Any) -> Any:
         answer = receiving.recv()
     except EOFError:
         child.join()
-        raise ConfigError(f"the check of the jobs ended without an answer ({ended_by(child.exitcode)})") from None
+        how = f"ended without an answer ({ended_by(child.exitcode)})"
+        if child.exitcode == -signal.SIGKILL:
+            how = "was killed (SIGKILL), possibly for want of memory"
+        raise ConfigError(f"the process that checks the jobs {how}") from None
     except BaseException:  # Ctrl-C: nobody waits for the answer any more
         child.kill()
         raise
