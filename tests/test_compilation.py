@@ -8,7 +8,8 @@ from torch import nn
 from runner.compilation import compile_model
 from runner.errors import ConfigError
 from runner.loop import fit
-from training import net, same, training
+from runner.training import Interrupted
+from training import Stop, net, same, training
 
 
 @pytest.fixture
@@ -47,6 +48,19 @@ def test_nothing_is_compiled_within_an_epoch(tmp_path: Path) -> None:
     assert compiled
     fit(t)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_stop_is_answered_before_all_is_compiled(tmp_path: Path) -> None:
+    t = training(tmp_path, model=with_statistics(), stop=Stop(after=1))
+    before = {name: tensor.clone() for name, tensor in t.model.state_dict().items()}
+    torch._dynamo.utils.counters.clear()
+    compile_model(t)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "of training's whole batches, and no more"
+    assert same(before, dict(t.model.state_dict())) and t.model.training
+    with pytest.raises(Interrupted):
+        fit(t)
+    assert t.progress.step == 1 and t.checkpoints.last.exists()
 
 
 def test_the_compiled_model_learns_the_same(tmp_path: Path) -> None:

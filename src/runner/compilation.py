@@ -1,6 +1,7 @@
 """`trainer.compile`: the model through `torch.compile`, all of it before the first epoch."""
 
 import logging
+from collections.abc import Iterator
 from time import perf_counter
 
 import torch
@@ -27,7 +28,7 @@ def compile_model(t: Training) -> float:
     buffers = [(buffer, buffer.clone()) for buffer in (*t.model.buffers(), *t.evaluated.buffers())]
     devices = [t.device.torch] if t.device.torch.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        for inputs, targets in _batches(t.loaders.train):
+        for inputs, targets in _batches(t, t.loaders.train):
             with t.precision.autocast():
                 outputs = t.forward(inputs)
             t.loss(t.precision.upcast(outputs), targets).backward()
@@ -35,7 +36,7 @@ def compile_model(t: Training) -> float:
         t.evaluated.eval()
         with torch.inference_mode():
             for loader in (t.loaders.val, t.loaders.test):
-                for inputs, _ in _batches(loader) if loader is not None else ():
+                for inputs, _ in _batches(t, loader) if loader is not None else ():
                     with t.precision.autocast():
                         t.forward_evaluated(inputs)
         t.evaluated.train()
@@ -46,9 +47,15 @@ def compile_model(t: Training) -> float:
     return perf_counter() - began
 
 
-def _batches(loader: Loader) -> list[tuple[Tensor, Tensor]]:
-    """A batch of each size that an epoch has: whole ones, and the rest."""
+def _batches(t: Training, loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
+    """A batch of each size that an epoch has: whole ones, and the rest.
+
+    None any more once a stop is requested: the loop writes its checkpoint after its first step, which is compiled then.
+    """
+    if t.stop.requested:
+        return
     inputs, targets = next(iter(loader.epoch(1)))
+    yield inputs, targets
     rest = loader.samples % loader.batch_size
-    sizes = [len(inputs), *([rest] if rest and len(inputs) > rest else [])]
-    return [(inputs[:size], targets[:size]) for size in sizes]
+    if rest and len(inputs) > rest and not t.stop.requested:
+        yield inputs[:rest], targets[:rest]
