@@ -6,8 +6,8 @@ Whatever can be wrong is found in here, before a folder or an MLflow run exists,
 import inspect
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,12 +92,8 @@ def build(
         ConfigError: with every problem that could be found; or the samples cannot be brought into memory.
     """
     setup, load = set_up(cfg, choices, problems, fresh)
-    try:
+    with memory_for_data():
         loaders = load()
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ConfigError(f"data: {first_line(error)}; {LESS_MEMORY}") from error
     device_room.give_back_memory()  # what the whole data set took, before it was divided
     return Experiment(**vars(setup), loaders=loaders)
 
@@ -186,7 +182,8 @@ def set_up(
     make_absolute(config)
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
     assert tracking and console
-    in_memory = kept_in_memory(data["in_memory"], splits, precision.dtype, device)
+    with memory_for_data():
+        in_memory = kept_in_memory(data["in_memory"], splits, precision.dtype, device)
     load = partial(
         make_loaders,
         splits,
@@ -267,6 +264,21 @@ def make_absolute(config: dict[str, Any]) -> None:
         value = config[group].get(key)
         if isinstance(value, str) and (path := Path(value).expanduser()).exists():
             config[group][key] = str(path.absolute())
+
+
+@contextmanager
+def memory_for_data() -> Iterator[None]:
+    """Where samples are read.
+
+    Raises:
+        ConfigError: there is not enough memory for them.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(f"data: {first_line(error)}; {LESS_MEMORY}") from error
 
 
 def kept_in_memory(wanted: bool | str, splits: Splits, dtype: torch.dtype, device: Device) -> bool:
