@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from runner.checkpoint import load
 from runner.compilation import compile_model
 from runner.errors import ConfigError
 from runner.loop import fit
-from runner.training import Interrupted
+from runner.training import Interrupted, restore
 from training import Stop, net, same, training
 
 
@@ -60,7 +61,14 @@ def test_a_stop_is_answered_before_all_is_compiled(tmp_path: Path) -> None:
     assert same(before, dict(t.model.state_dict())) and t.model.training
     with pytest.raises(Interrupted):
         fit(t)
-    assert t.progress.step == 1 and t.checkpoints.last.exists()
+    assert t.progress.step == 0
+    whole, resumed = training(tmp_path / "whole", model=with_statistics()), training(tmp_path, model=with_statistics())
+    restore(resumed, load(t.checkpoints.last))
+    for again in (whole, resumed):
+        compile_model(again)
+        fit(again)
+    assert same(dict(whole.model.state_dict()), dict(resumed.model.state_dict()))
+    assert whole.log.exact() == resumed.log.exact()
 
 
 def test_the_compiled_model_learns_the_same(tmp_path: Path) -> None:

@@ -48,10 +48,7 @@ def compile_model(t: Training) -> float:
 
 
 def _batches(t: Training, loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
-    """A batch of each size that an epoch has: whole ones, and the rest.
-
-    None any more once a stop is requested: the loop writes its checkpoint after its first step, which is compiled then.
-    """
+    """A batch of each size that an epoch has, whole ones and the rest; none any more once a stop is requested."""
     if t.stop.requested:
         return
     inputs, targets = next(iter(loader.epoch(1)))

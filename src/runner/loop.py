@@ -51,6 +51,8 @@ def one_epoch(t: Training) -> str | None:
     t.sums.metrics_wanted = bool(may_end_early or log_due(t) or t.monitor.metric.startswith("train/"))
     t.sums.reset(p.sums)
     t.clock.start(p.seconds)
+    if t.stop.requested:  # before the first step: while the model was compiled
+        raise Interrupted
     if p.step and not p.batch and (reached := limit_reached(t)):  # a finished run that was resumed
         return reached
     reached = train_epoch(t)
