@@ -286,18 +286,14 @@ class TestAWholeSearch:
         assert {"plots/history.png", "plots/importances.png", "plots/sweep.png"} <= files
 
     def test_a_free_slot_takes_the_next_trial_at_once(self, place: Path, printed: str) -> None:
-        """Whatever the other one is doing: the jobs take unequal times."""
-        log = (sweep_folder(place) / "run.log").read_text()
-        begun, ended = [], []
-        for number in fates(sweep_folder(place)):
-            folder = sweep_folder(place) / str(number)
-            ended.append((folder / "job.json").stat().st_mtime)
-            begun.append((folder / "environment.txt").stat().st_mtime)
-        assert log and len(begun) == 20
-        # In the second half, which nothing has interrupted: after each end there is a beginning within 2 s.
-        later = sorted(ended)[10:18]
-        for end in later:
-            assert any(0 <= start - end < 2 for start in begun), "the slot was free for longer"
+        """Whatever the other one is doing: the jobs take unequal times. How fast a process starts is another matter."""
+        folder = sweep_folder(place)
+        ended = sorted((folder / str(number) / "job.json").stat().st_mtime for number in fates(folder))
+        begun = [trial.datetime_start.timestamp() for trial in study(folder).trials if trial.datetime_start]
+        assert len(ended) == len(begun) == 20
+        # In the second half, which nothing has interrupted: after each end there is a beginning within a second.
+        for end in ended[10:18]:
+            assert any(0 <= start - end < 1 for start in begun), "the slot was free for longer"
 
     def test_a_pruned_trial_of_which_mlflow_was_not_told_is_told_of_later(self, place: Path, printed: str) -> None:
         """The sweep may be killed between the two."""
