@@ -295,6 +295,20 @@ class TestAWholeSearch:
         for end in ended[10:18]:
             assert any(0 <= start - end < 1 for start in begun), "the slot was free for longer"
 
+    @pytest.mark.soak  # where nothing else takes the cores
+    def test_and_its_process_begins_within_two_seconds(self, place: Path, printed: str) -> None:
+        log = (sweep_folder(place) / "run.log").read_text()
+        begun, ended = [], []
+        for number in fates(sweep_folder(place)):
+            folder = sweep_folder(place) / str(number)
+            ended.append((folder / "job.json").stat().st_mtime)
+            begun.append((folder / "environment.txt").stat().st_mtime)
+        assert log and len(begun) == 20
+        # In the second half, which nothing has interrupted: after each end there is a beginning within 2 s.
+        later = sorted(ended)[10:18]
+        for end in later:
+            assert any(0 <= start - end < 2 for start in begun), "the slot was free for longer"
+
     def test_a_pruned_trial_of_which_mlflow_was_not_told_is_told_of_later(self, place: Path, printed: str) -> None:
         """The sweep may be killed between the two."""
         number = next(number for number, fate in fates(sweep_folder(place)).items() if fate["why"])

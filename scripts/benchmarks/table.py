@@ -39,11 +39,11 @@ def table(folder: Path, full: bool) -> list[Group]:
     """
     images = 48_000 if full else 16_000
     return [
-        _mlp(folder, images, 9 if full else 4),
+        _epoch(folder, "mlp", images, 9 if full else 4, 1.10, "a bare tensor loop"),
         _tracking_and_validation(folder, images // 5, images // 4, 61 if full else 11),
         _memory(folder, 48_000),  # a look at fewer would say more of the imports
         _others(folder, images // 8),
-        _cnn(folder, images // 12, 5 if full else 2),
+        _epoch(folder, "cnn", images // 12, 5 if full else 2, 1.05, "a bare loop, channels_last", channels_last=True),
         _cnn_amp(folder, images // 12),
         _tiny(10_000 if full else 2_000),
         _start(folder / "started"),
@@ -82,18 +82,21 @@ def _mnist(
     )  # fmt: skip
 
 
-def _mlp(folder: Path, samples: int, epochs: int) -> Group:
+def _epoch(
+    folder: Path, model: str, samples: int, epochs: int, most: float, against: str, channels_last: bool = False
+) -> Group:
     """What differs by a few hundredths is taken in turns, epoch by epoch."""
 
     def prepare() -> Contestants:
+        loop = {"root": mnist_root(folder), "model": model, "samples": samples, "epochs": epochs}
         return {
-            "runner": partial(_mnist, folder, "mlp", samples, epochs, "scheduler._target_=turns.schedule"),
-            "bare": partial(peer, "tensors", root=mnist_root(folder), model="mlp", samples=samples, epochs=epochs),
+            "runner": partial(_mnist, folder, model, samples, epochs, "scheduler._target_=turns.schedule"),
+            "bare": partial(peer, "tensors", channels_last=channels_last, **loop),
         }
 
     return Group(
         prepare,
-        [Budget("mlp", f"MLP epoch, {_images_of(samples)}, batch 64, fp32", "a bare tensor loop", 1.10,
+        [Budget(model, f"{model.upper()} epoch, {_images_of(samples)}, batch 64, fp32", against, most,
                 "runner.seconds", ["bare.seconds"])],
         turns=True,
     )  # fmt: skip
@@ -165,22 +168,6 @@ def _others(folder: Path, samples: int) -> Group:
             Budget("mlp_lightning", "the same", "Lightning's Trainer on the notebooks' loader", 1 / 8,
                    "runner.seconds", ["lightning.seconds"]),
         ],
-    )  # fmt: skip
-
-
-def _cnn(folder: Path, samples: int, epochs: int) -> Group:
-    def prepare() -> Contestants:
-        loop = {"root": mnist_root(folder), "model": "cnn", "samples": samples, "epochs": epochs}
-        return {
-            "runner": partial(_mnist, folder, "cnn", samples, epochs, "scheduler._target_=turns.schedule"),
-            "bare": partial(peer, "tensors", channels_last=True, **loop),
-        }
-
-    return Group(
-        prepare,
-        [Budget("cnn", f"CNN epoch, {_images_of(samples)}, batch 64, fp32", "a bare loop, channels_last", 1.05,
-                "runner.seconds", ["bare.seconds"])],
-        turns=True,
     )  # fmt: skip
 
 

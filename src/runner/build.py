@@ -4,10 +4,9 @@ Whatever can be wrong is found in here, before a folder or an MLflow run exists,
 """
 
 import inspect
-import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,11 +21,12 @@ from . import checks, schema
 from . import device as device_room
 from .data import fetch
 from .data.augment import make_augment
-from .data.loading import MEMORY_SHARE, Loaders, drawn_anew, make_loaders
+from .data.loading import Loaders, make_loaders
+from .data.memory import kept_in_memory, memory_for_data
 from .data.source import Source
 from .data.splits import Splits, size, split
 from .device import Device
-from .errors import ConfigError, first_line, is_out_of_memory
+from .errors import ConfigError
 from .loss import Loss
 from .model import probe
 from .optimizer import trainable, wants_fused
@@ -39,10 +39,6 @@ from .target import IN_WORDS, call, check_target, locate, takes
 from .weights import load_into
 
 T = TypeVar("T")
-
-log = logging.getLogger("runner")
-
-LESS_MEMORY = "write data.in_memory=false, or data.limit=<fewer samples>"
 
 
 @dataclass
@@ -264,57 +260,6 @@ def make_absolute(config: dict[str, Any]) -> None:
         value = config[group].get(key)
         if isinstance(value, str) and (path := Path(value).expanduser()).exists():
             config[group][key] = str(path.absolute())
-
-
-@contextmanager
-def memory_for_data() -> Iterator[None]:
-    """Where samples are read.
-
-    Raises:
-        ConfigError: there is not enough memory for them.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ConfigError(f"data: {first_line(error)}; {LESS_MEMORY}") from error
-
-
-def kept_in_memory(wanted: bool | str, splits: Splits, dtype: torch.dtype, device: Device) -> bool:
-    """Whether samples are tensors on the device, or are read by batch.
-
-    Raises:
-        ConfigError: they are to be, and there is too little memory; or one cannot be read.
-    """
-    free = device.free_memory()
-    if not isinstance(splits.train, tuple):  # on its way to a GPU it lies in the host's memory
-        free = min(free, device_room.free_host_memory())
-    if not held_in_memory(wanted, splits.nbytes(dtype), free):
-        return False
-    if not drawn_anew(splits.train):  # held, what is drawn first would be every epoch's
-        return True
-    if wanted is True:
-        log.warning(
-            "data.in_memory=true holds samples as they were drawn at random first:"
-            " write data.in_memory=false for others each epoch"
-        )
-    return wanted is True
-
-
-def held_in_memory(wanted: bool | str, taken: int, free: int) -> bool:
-    """Whether samples of so many bytes are held in memory, of which so many bytes are free.
-
-    Raises:
-        ConfigError: they are to be, and there is too little of it.
-    """
-    if wanted == "auto":
-        return taken < MEMORY_SHARE * free
-    if wanted and taken > free:  # a system that promises more than it has ends the process later
-        raise ConfigError(
-            f"data.in_memory=true: {taken / 1e9:.1f} GB of samples, and {free / 1e9:.1f} free; {LESS_MEMORY}"
-        )
-    return bool(wanted)
 
 
 def to_settings(node: DictConfig, kind: type[T]) -> T | None:

@@ -22,7 +22,6 @@ from .batched import Indices, MapStyle, Tensors, seeded
 from .source import Part
 from .splits import Batch, Splits, size
 
-MEMORY_SHARE = 0.5  # of the free memory: what data may take before `in_memory=auto` leaves it where it is
 STOP_SECONDS = 5  # for which a worker outlives a SIGTERM
 LOADED_AT_ONCE = 256  # samples, while a data set is brought into memory
 READ_TWICE = 16  # samples that tell whether a data set draws at random: more, and rare draws are seen more surely
