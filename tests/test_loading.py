@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 
 from composed import built
 from operations import Operations
-from runner import checkpoint
+from runner import checkpoint, report
 from runner.data.loading import TensorLoader, epoch_order, evaluation_batch_size, make_loaders
 from runner.data.source import Source
 from runner.data.splits import Normalize, Splits, split
@@ -86,6 +87,14 @@ class TestSplit:
     def test_a_fraction_that_leaves_a_part_empty_is_refused(self, fraction: float, samples: int) -> None:
         with pytest.raises(ConfigError, match=r"data\.val_fraction"):
             split(blobs(samples), val_fraction=fraction, limit=None, seed=0)
+
+    def test_what_was_guessed_is_said_at_the_head_of_a_run(self, caplog: pytest.LogCaptureFixture) -> None:
+        x = built()
+        x.splits = split(replace(blobs(), notes=("3 classes", "scaled by 255")), val_fraction=0.2, limit=None, seed=0)
+        with caplog.at_level("INFO", "runner"):
+            report.head(x, Path("folder"), "off")
+        data = next(index for index, line in enumerate(caplog.messages) if line.startswith("data "))
+        assert caplog.messages[data + 1].strip() == "3 classes; scaled by 255"
 
 
 class TestFingerprint:

@@ -36,6 +36,8 @@ def head(x: Experiment, folder: Path, location: str) -> None:
         shape,
         "in memory" if x.in_memory else "loaded by batch",
     )
+    if splits.notes:
+        log.info("           %s", "; ".join(splits.notes))
     log.info("device     device %s · precision %s", x.device, x.precision)
     if slow := x.precision.slow_here():
         log.info("           %s", slow)

@@ -1,5 +1,6 @@
 """What a data set is to runner: two parts, each tensors or a map-style data set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -28,6 +29,7 @@ class Source:
         origin: where the samples came from: a path, a package.
         columns: of the table that the samples came from, in its order; None if they came from none.
         target: the one of them that is predicted.
+        notes: short phrases about what was guessed from the data, for the user to check.
     """
 
     name: str
@@ -39,3 +41,4 @@ class Source:
     origin: str = ""
     columns: list[str] | None = None
     target: str | None = None
+    notes: Sequence[str] = ()

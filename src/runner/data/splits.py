@@ -53,6 +53,7 @@ class Splits:
         input_shape: of one sample.
         fingerprint: hash of contents and split.
         columns, target: of the table that the samples came from, if they did.
+        notes: short phrases about what was guessed from the data.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Splits:
     fingerprint: str
     columns: Sequence[str] | None = None
     target: str | None = None
+    notes: Sequence[str] = ()
 
     def targets(self) -> Tensor:
         """All targets of the training and test part, for the loss to see what they are."""
@@ -131,6 +133,7 @@ def split(source: Source, *, val_fraction: float, limit: int | None, seed: int) 
         fingerprint=digest.hexdigest()[:32],
         columns=source.columns,
         target=source.target,
+        notes=source.notes,
     )
 
 
