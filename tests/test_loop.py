@@ -23,7 +23,7 @@ from runner.loop import evaluate, fit, train_epoch
 from runner.loss import MSE, CrossEntropy, Metric, correct
 from runner.scheduler import Schedule, cosine, cosine_restarts
 from runner.settings import EarlyStoppingSettings
-from runner.training import Interrupted, restore
+from runner.training import Interrupted, Training, restore
 from training import Stop, blobs, divided, exact_state, net, same, training
 
 
@@ -444,6 +444,48 @@ def test_the_learning_rate_is_logged_as_it_was(tmp_path: Path) -> None:
     )
     fit(t)
     assert list(t.log.of("lr").values()) == pytest.approx([0.1, 0.01, 0.001])
+
+
+def halving(optimizer: torch.optim.Optimizer) -> Schedule:
+    """Half the learning rate after every step."""
+    return Schedule(torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step), every="step")
+
+
+class TestLearningRate:
+    def test_of_an_epoch_it_is_the_mean_over_its_steps(self, tmp_path: Path) -> None:
+        t = training(tmp_path, splits=divided(val_fraction=0), schedule=halving, log_every_steps=1)
+        fit(t)  # four steps an epoch
+        by_step = t.log.of("lr_step")
+        assert by_step == pytest.approx({step: 0.1 * 0.5 ** (step - 1) for step in range(1, 9)})
+        assert t.log.of("lr") == pytest.approx(
+            {epoch: sum(by_step[step] for step in range(4 * epoch - 3, 4 * epoch + 1)) / 4 for epoch in (1, 2)}
+        )
+
+    def test_a_constant_one_is_not_rounded(self, tmp_path: Path) -> None:
+        t = training(tmp_path, batch_size=3, epochs=1)
+        fit(t)
+        assert t.log.of("lr") == {1: 0.1}
+
+    def test_accumulation_and_a_limit_count_the_steps_that_were_taken(self, tmp_path: Path) -> None:
+        splits = divided(val_fraction=0)
+        t = training(tmp_path, splits=splits, schedule=halving, batch_size=8, grad_accumulation=4, max_steps=3)
+        fit(t)
+        assert t.log.of("lr") == pytest.approx({1: 0.1 * (1 + 0.5 + 0.25) / 3})
+
+    def test_it_is_exact_across_a_resume_within_an_epoch(self, tmp_path: Path) -> None:
+        def begun(folder: str, stop: Stop | None = None) -> Training:
+            return training(tmp_path / folder, schedule=halving, batch_size=8, log_every_steps=3, stop=stop)
+
+        whole, stopped = begun("whole"), begun("stopped", Stop(after=5))
+        fit(whole)
+        with pytest.raises(Interrupted):
+            fit(stopped)
+        resumed = begun("stopped")
+        restore(resumed, checkpoint.load(stopped.checkpoints.last))
+        assert 0 < resumed.progress.batch < len(resumed.loaders.train)
+        fit(resumed)
+        for name in ("lr", "lr_step"):
+            assert {**stopped.log.of(name), **resumed.log.of(name)} == whole.log.of(name) != {}
 
 
 def test_progress_is_written_as_primitives(tmp_path: Path) -> None:

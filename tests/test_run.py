@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from composed import built
 from conftest import Called, run_folder
 from delivered import copy_store
 from faults import inject
 from runner.cli import command
+from runner.report import recipe
 from runner.tracking.store import connect
 from sweeping import Forked
 
@@ -233,6 +235,24 @@ class TestTerminal:
         assert [len(re.findall(rf"epoch {epoch}/3", called.err)) for epoch in (1, 2, 3)] == [1, 1, 1]
         assert "device auto -> cpu (" in called.err
         assert "precision fp32" in called.err
+        assert "training   SGD lr=0.05 · cosine_restarts · cross_entropy · batches of 32\n" in called.err
+
+    @pytest.mark.parametrize(
+        ("overrides", "said"),
+        [
+            (("optimizer=adamw", "scheduler=onecycle"), "AdamW lr=0.001 · onecycle · cross_entropy · batches of 32"),
+            (("scheduler=warmup_cosine", "data.batch_size=100"), "SGD lr=0.05 · warmup_cosine · .* · batches of 100"),
+            (("trainer.grad_accumulation=4",), "SGD .* · batches of 32, 4 a step"),
+            (
+                ("data=tensors", "data.inputs=[[1],[2]]", "data.targets=[0,1]", "data.val_fraction=0",
+                 "loss=bce_with_logits", "~scheduler.period", "~scheduler.min_lr", "+scheduler.gamma=0.9",
+                 "scheduler._target_=torch.optim.lr_scheduler.ExponentialLR"),
+                "SGD lr=0.05 · ExponentialLR · bce_with_logits · batches of 64",
+            ),
+        ],
+    )  # fmt: skip
+    def test_the_head_names_optimizer_schedule_loss_and_batches(self, overrides: tuple[str, ...], said: str) -> None:
+        assert re.fullmatch(said, recipe(built(*overrides)))
 
     def test_quiet_prints_nothing_and_the_log_has_everything(self, runner: Runner, here: Path) -> None:
         called = runner("debug=fast", "tracking=off", "runner.quiet=true")

@@ -1,6 +1,5 @@
 """What does not go together, though each part is right for itself: seen before anything starts."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from .data.splits import Splits
 from .errors import ConfigError, did_you_mean
-from .loss import Loss
+from .loss import Loss, name_of
 from .scheduler import Schedule
 from .settings import TrainerSettings
 
@@ -29,7 +28,7 @@ def monitor(trainer: TrainerSettings, loss: Loss, splits: Splits | None) -> list
     measured = [f"{name}/{value}" for name in ("val", "train") for value in ("loss", *loss.metrics)]
     if trainer.monitor not in measured:
         hint = did_you_mean(trainer.monitor, measured)
-        problems.append(f"trainer.monitor={trainer.monitor} is not measured with loss={_name(loss)}: {hint}")
+        problems.append(f"trainer.monitor={trainer.monitor} is not measured with loss={name_of(loss)}: {hint}")
     if splits is None or splits.val is not None:
         return problems
     if part == "val" and trainer.early_stopping.patience is not None:
@@ -49,7 +48,7 @@ def outputs(model: Any, loss: Loss) -> list[str]:
     activation = model.get("output_activation") if isinstance(model, Mapping) else None
     if activation is None or type(loss).probabilities is Loss.probabilities:
         return []
-    return [f"model.output_activation={activation}: loss={_name(loss)} takes logits; write null, or loss=mse"]
+    return [f"model.output_activation={activation}: loss={name_of(loss)} takes logits; write null, or loss=mse"]
 
 
 def plateau(schedule: Schedule, trainer: TrainerSettings, splits: Splits) -> None:
@@ -62,8 +61,3 @@ def plateau(schedule: Schedule, trainer: TrainerSettings, splits: Splits) -> Non
         raise ConfigError(
             "scheduler=plateau needs validation samples: write data.val_fraction=0.2, or trainer.monitor=train/loss"
         )
-
-
-def _name(loss: Loss) -> str:
-    """As the config names it: `cross_entropy` of `CrossEntropy`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(loss).__name__).lower()

@@ -74,7 +74,7 @@ def train_epoch(t: Training) -> str | None:
     usable = True  # the step in progress; False if a loss in it was not finite and is to be skipped
     t.display.start_epoch(p.epoch, batches, p.batch)
     if p.batch == 0:
-        p.lr = float(t.optimizer.param_groups[0]["lr"])
+        p.lr, p.epoch_steps = learning_rate(t), 0
     else:  # resumed: what the last step may still owe
         if validation_due(t):
             validate_within_epoch(t)
@@ -101,13 +101,13 @@ def train_epoch(t: Training) -> str | None:
             t.optimizer.zero_grad(set_to_none=True)
             skipped, usable = skipped + 1, True
         elif t.precision.step(t.optimizer, t.parameters, s.clip_norm):
-            p.step += 1
+            p.take_step(lr := learning_rate(t))
             if t.average is not None:
                 t.average.update(t.model)
             if t.schedule.scheduler is not None and t.schedule.every == "step":
                 t.schedule.scheduler.step()
             if s.log_every_steps is not None and p.step % s.log_every_steps == 0:
-                t.log({"train/loss_step": running_loss(t)}, p.step)
+                t.log({"train/loss_step": running_loss(t), "lr_step": lr}, p.step)
             if validation_due(t):
                 validate_within_epoch(t)
         if t.display.due():
@@ -257,6 +257,11 @@ def validate_within_epoch(t: Training) -> None:
 def running_loss(t: Training) -> float:
     """The mean training loss of the epoch so far: one read of the device."""
     return require_finite(t, t.sums.means().get("loss", 0.0), "train/loss")
+
+
+def learning_rate(t: Training) -> float:
+    """The learning rate of the next optimizer step, or of the one just taken until the schedule is stepped."""
+    return float(t.optimizer.param_groups[0]["lr"])
 
 
 def samples_of_step(loader: Loader, index: int, accumulation: int) -> int:

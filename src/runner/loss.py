@@ -1,5 +1,6 @@
 """What is minimised, and with it the task: the loss decides what targets and outputs mean, and what is measured."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -62,6 +63,11 @@ class Loss(nn.Module):
     def probabilities(self, outputs: Tensor) -> Tensor | None:
         """Of each class, (N, classes), out of a model's outputs (N, K); None where outputs are values."""
         return None
+
+
+def name_of(loss: Loss) -> str:
+    """As the config names it: `bce_with_logits` of `BCEWithLogits`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(loss).__name__).lower()
 
 
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ class Progress:
         epoch: the epoch in progress, from 1; one more than `trainer.epochs` when all are done.
         batch: batches of it that are done.
         step: optimizer steps taken.
-        lr: the learning rate of its first step.
+        lr: the mean learning rate of the optimizer steps of the epoch in progress.
+        epoch_steps: how many those are.
         sums: of the epoch in progress, as `Sums.state` gives them.
         seconds: that its training has taken.
         epoch_seconds: of each finished epoch.
@@ -42,6 +43,7 @@ class Progress:
     batch: int = 0
     step: int = 0
     lr: float = 0.0
+    epoch_steps: int = 0
     sums: list[list[float]] = field(default_factory=list)
     seconds: float = 0.0
     epoch_seconds: list[float] = field(default_factory=list)
@@ -56,6 +58,12 @@ class Progress:
     cut_short: int | None = None
     out_of_turn: int | None = None
     data: str = ""
+
+    def take_step(self, lr: float) -> None:
+        """Count an optimizer step of the epoch in progress, taken with this learning rate."""
+        self.step += 1
+        self.epoch_steps += 1
+        self.lr += (lr - self.lr) / self.epoch_steps  # a sum over the steps would round a constant rate
 
 
 class Sums:

@@ -11,6 +11,7 @@ from .console import duration, shown
 from .data.splits import size
 from .errors import first_line
 from .folders import short, typed
+from .loss import name_of
 from .model.probe import parameter_count
 from .predictions import Predictions, raw_images
 from .tracking.files import write_json
@@ -38,6 +39,7 @@ def head(x: Experiment, folder: Path, location: str) -> None:
     )
     if splits.notes:
         log.info("           %s", "; ".join(splits.notes))
+    log.info("training   %s", recipe(x))
     log.info("device     device %s · precision %s", x.device, x.precision)
     if slow := x.precision.slow_here():
         log.info("           %s", slow)
@@ -47,6 +49,17 @@ def head(x: Experiment, folder: Path, location: str) -> None:
         log.info("           no test samples: there will be no final test")
     log.info("run        %s", short(folder))
     log.info("tracking   %s", location)
+
+
+def recipe(x: Experiment) -> str:
+    """How it is trained: `AdamW lr=0.001 · cosine · cross_entropy · batches of 64`."""
+    group = x.optimizer.param_groups[0]
+    lr = group.get("max_lr", group.get("initial_lr", group["lr"]))  # a schedule may begin below it
+    schedule = str(x.config["scheduler"]["_target_"]).rpartition(".")[2]
+    batches = f"batches of {x.loaders.train.batch_size}"
+    if (accumulated := x.trainer.grad_accumulation) > 1:
+        batches += f", {accumulated} a step"
+    return f"{type(x.optimizer).__name__} lr={float(lr):g} · {schedule} · {name_of(x.loss)} · {batches}"
 
 
 def result(

@@ -62,7 +62,7 @@ def draw(points: Sequence[Point], folder: Path, best_epoch: int | None = None, m
         if "time/epoch_seconds" in curves:
             _draw_seconds(d, curves["time/epoch_seconds"])
         if "lr" in curves:
-            axes = _curve_axes(d, "epoch (its first step)", curves["lr"])
+            axes = _curve_axes(d, "epoch (mean over its steps)", curves["lr"])
             _plot(axes, *curves["lr"], "train")
             axes.set_ylim(bottom=0)
             axes.set_ylabel("learning rate")
