@@ -156,6 +156,18 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         Checkpoints(tmp_path / "nowhere").load_last()
 
 
+def test_a_checkpoint_of_0_1_0_is_read_and_one_of_a_newer_runner_names_what_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    torch.save({**state(1), "format": 1}, path)
+    assert load(path)["progress"]["epoch"] == 1
+    torch.save({**state(1), "format": FORMAT + 1}, path)
+    with pytest.raises(CheckpointError, match=r"has format 3, .* reads formats 1 to 2: it needs a newer runner"):
+        load(path)
+    torch.save({**state(1), "format": FORMAT + 1, "version": "0.9.0"}, path)
+    with pytest.raises(CheckpointError, match=r"it needs a newer runner, version 0\.9\.0"):
+        load(path)
+
+
 def test_every_generator_goes_on_where_it_was(tmp_path: Path) -> None:
     device = torch.device("cpu")
     path = tmp_path / "rng.pt"

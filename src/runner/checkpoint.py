@@ -8,20 +8,27 @@ import logging
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from . import __version__
+from .buffers import load_buffers
 from .errors import TrainingError, first_line
 from .folders import short
 from .tracking.files import link
 
 log = logging.getLogger("runner")
 
-FORMAT = 1
+FORMAT = 2
+"""Of what is written now; every format from 1 on is read. 2 added the `OPTIONAL` keys."""
+
 KEYS = ("model", "optimizer", "scheduler", "scaler", "ema", "rng", "progress", "format")
+OPTIONAL = ("buffers", "loss", "data", "preprocessing")
+"""Absent where they would be empty. The names `task` and `callbacks` are reserved for later formats."""
 
 
 class CheckpointError(Exception):
@@ -133,9 +140,20 @@ def load(path: Path) -> dict[str, Any]:
         raise DamagedError(f"{short(path)} is damaged ({first_line(error)})") from error
     except Exception as error:  # what the unpickler raises for a payload that is more than tensors
         raise CheckpointError(refused) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT or set(KEYS) - set(state):
-        raise CheckpointError(f"{short(path)} is not a checkpoint of this version of runner")
+    if not isinstance(state, dict) or not isinstance(state.get("format"), int) or set(KEYS) - set(state):
+        raise CheckpointError(f"{short(path)} is not a checkpoint of runner")
+    if state["format"] > FORMAT:
+        raise CheckpointError(
+            f"{short(path)} has format {state['format']}, and runner {__version__} reads formats 1 to {FORMAT}:"
+            f" it needs a newer runner{_needed(state)}"
+        )
     return state
+
+
+def _needed(state: dict[str, Any]) -> str:
+    """The version that a newer checkpoint asks for, where it names one."""
+    version = state.get("version")
+    return f", version {version}" if isinstance(version, str) else ""
 
 
 def _is_pickle(path: Path) -> bool:
@@ -151,3 +169,15 @@ def weights(state: dict[str, Any]) -> dict[str, Any]:
     """What of a checkpoint is to be evaluated: the averaged weights where there are any."""
     averaged = state["ema"]
     return dict(averaged["weights"] if averaged else state["model"])
+
+
+def weight_buffers(state: dict[str, Any]) -> dict[str, Any]:
+    """The buffers that go with `weights` and are in no `state_dict`, by their names."""
+    return dict(state.get("buffers", {}).get("ema" if state["ema"] else "model", {}))
+
+
+def load_loss(loss: nn.Module, state: Mapping[str, Any]) -> None:
+    """Give a loss the state that it had in a checkpoint; without one it is left as it was made."""
+    if state.get("loss"):
+        loss.load_state_dict(state["loss"])
+    load_buffers(loss, state.get("buffers", {}).get("loss", {}))

@@ -106,6 +106,7 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
     Raises:
         ConfigError: something of it is not to be had.
     """
+    from .checkpoint import load_loss
     from .weights import load_exactly, of_run
 
     best = of_run(run)
@@ -121,6 +122,7 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
 
         log.info("compiled   in %s", duration(compile_model(t)))
     load_exactly(t.evaluated, best, run.given)
+    load_loss(t.loss, best.loss)
     from .loop import evaluate as measure
 
     metrics = {f"{split}/{name}": value for name, value in measure(t, loader).items()}

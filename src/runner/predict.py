@@ -88,6 +88,7 @@ class Predictor:
 
     def __init__(self, run: SavedRun, device: str = "cpu") -> None:
         from . import device as device_room
+        from .checkpoint import load_loss
         from .loss import Loss
         from .precision import Precision
         from .target import call
@@ -102,7 +103,8 @@ class Predictor:
         if here != name:
             self.arithmetic += f", the run's was {name}"
         self.model.to(self.device)
-        self.loss = call("loss", run.config["loss"], Loss)
+        self.loss = call("loss", run.config["loss"], Loss).to(self.device).eval()
+        load_loss(self.loss, self.weights.loss)
 
     def __call__(self, raw: "Tensor") -> "Tensor":
         """Raw inputs (N, ...), uint8 pixels or floats, -> outputs (N, K) on the CPU: logits or values."""

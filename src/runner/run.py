@@ -12,7 +12,7 @@ from typing import Any
 from . import console, report, samples
 from .anomaly import detected
 from .build import Experiment
-from .checkpoint import Checkpoints, load, weights
+from .checkpoint import Checkpoints, load
 from .compilation import compile_model
 from .console import Bar
 from .device import give_back_memory
@@ -28,7 +28,7 @@ from .tracking.files import write_atomically
 from .tracking.manifest import ERROR
 from .tracking.tracker import Deliverer, Tracker
 from .tracking.uri import redact
-from .training import Interrupted, Training, prepare, restore
+from .training import Interrupted, Training, load_weights, prepare, restore
 
 log = logging.getLogger("runner")
 
@@ -83,9 +83,7 @@ def test(t: Training, predictions: Predictions) -> dict[str, float]:
         log.warning("%s was never a finite number: testing the weights of the last epoch", t.monitor.metric)
         t.progress.best_epoch = len(t.progress.epoch_seconds)
     else:
-        best = weights(load(t.checkpoints.best))
-        t.model.load_state_dict(best)
-        t.evaluated.load_state_dict(best)
+        load_weights(t, load(t.checkpoints.best))
     if t.loaders.test is None:
         return {}
     return {f"test/{name}": value for name, value in evaluate(t, t.loaders.test, predictions.see).items()}

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .averaging import WeightAverage
-from .checkpoint import FORMAT, Checkpoints
+from .buffers import load_buffers, unsaved_buffers
+from .checkpoint import FORMAT, Checkpoints, load_loss, weight_buffers, weights
 from .data.loading import Loaders
 from .device import Device
 from .errors import TrainingError
@@ -56,7 +57,12 @@ class Display(Protocol):
 
 @dataclass
 class Training:
-    """Everything that `fit` works with."""
+    """Everything that `fit` works with.
+
+    Attributes:
+        preprocessing: how samples are prepared, as far as a checkpoint must hold it, in tensors and primitives:
+            `{"targets": {"mean": [...], "std": [...]}}`.
+    """
 
     model: nn.Module
     loss: Loss
@@ -71,6 +77,7 @@ class Training:
     display: Display
     stop: StopRequest
     progress: Progress = field(default_factory=Progress)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.parameters = trainable(self.model)
@@ -145,6 +152,12 @@ def save(t: Training, best: bool) -> None:
 
 def state(t: Training) -> dict[str, Any]:
     """Everything that exact resume needs, as tensors and primitives."""
+    modules = {"model": t.model, "ema": t.average.model if t.average is not None else None, "loss": t.loss}
+    optional = {
+        "buffers": {name: held for name, module in modules.items() if module and (held := unsaved_buffers(module))},
+        "loss": t.loss.state_dict(),
+        "preprocessing": t.preprocessing,
+    }
     return {
         "format": FORMAT,
         "model": t.model.state_dict(),
@@ -154,6 +167,7 @@ def state(t: Training) -> dict[str, Any]:
         "ema": t.average.state_dict() if t.average is not None else {},
         "rng": rng_state(t.device.torch),
         "progress": asdict(t.progress),
+        **{key: part for key, part in optional.items() if part},
     }
 
 
@@ -166,5 +180,20 @@ def restore(t: Training, state: Mapping[str, Any]) -> None:
     t.precision.load_state_dict(state["scaler"])
     if t.average is not None:
         t.average.load_state_dict(state["ema"])
+    buffers = state.get("buffers", {})
+    load_buffers(t.model, buffers.get("model", {}))
+    if t.average is not None:
+        load_buffers(t.average.model, buffers.get("ema", {}))
+    load_loss(t.loss, state)
+    t.preprocessing = dict(state.get("preprocessing", {}))
     set_rng_state(state["rng"], t.device.torch)
     t.progress = Progress(**state["progress"])
+
+
+def load_weights(t: Training, state: Mapping[str, Any]) -> None:
+    """Evaluate with the weights of a checkpoint from now on, and with the state that its loss had."""
+    state = dict(state)
+    for module in (t.model, t.evaluated):
+        module.load_state_dict(weights(state))
+        load_buffers(module, weight_buffers(state))
+    load_loss(t.loss, state)

@@ -9,7 +9,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from . import samples
-from .checkpoint import KEYS, CheckpointError, load
+from .buffers import load_buffers, unsaved_buffers
+from .checkpoint import KEYS, CheckpointError, load, weight_buffers
 from .checkpoint import weights as best_of
 from .errors import ConfigError, first_line
 from .folders import short
@@ -44,12 +45,18 @@ class Weights:
         source: where they are from, for people.
         epoch: of the run, after which they were the best; None if that is not known.
         data: the fingerprint of the samples they were trained on; None if that is not known.
+        buffers: those that `state_dict` does not name.
+        loss: what the loss had learnt with them: its part of a checkpoint.
+        preprocessing: how the run prepared its samples: see `Training.preprocessing`.
     """
 
     tensors: dict[str, Tensor]
     source: str
     epoch: int | None = None
     data: str | None = None
+    buffers: dict[str, Tensor] = field(default_factory=dict)
+    loss: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] = field(default_factory=dict)
 
 
 def load_into(model: nn.Module, value: str, uri: str | None = None) -> None:
@@ -67,6 +74,8 @@ def load_into(model: nn.Module, value: str, uri: str | None = None) -> None:
     """
     found = read(value, uri)
     anew = put_into(model, found.tensors, f"model.weights={value}")
+    own = unsaved_buffers(model)
+    load_buffers(model, {name: b for name, b in found.buffers.items() if name in own and own[name].shape == b.shape})
     log.info("weights    from %s%s", found.source, f"; {anew}" if anew else "")
 
 
@@ -107,12 +116,19 @@ def of_run(run: SavedRun) -> Weights:
         if name.endswith("last.pt"):
             log.warning("%s has no checkpoints/best.pt: these are its last weights", run.place)
             epoch = len(progress["epoch_seconds"])
-        return Weights(best_of(state), run.place, epoch, progress["data"])
+        return _of_checkpoint(state, run.place, epoch, progress["data"])
     if run.folder is not None and (graph := run.file("model/data/model.pt2")):
         return Weights(_of_graph(graph, run), run.place, data=run.tags.get("runner.data_fingerprint"))
     if run.run_id is not None:
         return _of_logged_model(run)
     raise ConfigError(f"{run.given} has no weights: there is no checkpoint in {run.place}/checkpoints")
+
+
+def _of_checkpoint(state: dict[str, Any], source: str, epoch: int | None, data: str | None = None) -> Weights:
+    loss: dict[str, Any] = {key: state[key] for key in ("loss", "buffers") if key in state}
+    return Weights(
+        best_of(state), source, epoch, data, weight_buffers(state), loss, dict(state.get("preprocessing", {}))
+    )
 
 
 def _of_logged_model(run: SavedRun) -> Weights:
@@ -154,7 +170,7 @@ def _from_file(path: Path, given: str) -> Weights:
         return Weights(_read_safetensors(path, given), short(path.absolute()))
     content = _read_torch(path, given)
     if isinstance(content, dict) and set(KEYS) <= content.keys():  # a checkpoint of runner's
-        return Weights(best_of(content), short(path.absolute()), content["progress"]["best_epoch"] or None)
+        return _of_checkpoint(content, short(path.absolute()), content["progress"]["best_epoch"] or None)
     if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
         what = f"a {type(content).__name__}"
         if isinstance(content, dict):
@@ -252,6 +268,7 @@ def load_exactly(model: nn.Module, found: Weights, given: str) -> None:
     except RuntimeError as error:
         misfit = str(error).splitlines()[-1].strip().rstrip(".")
         raise ConfigError(f"{given}: its weights do not fit its model, whose code has changed: {misfit}") from error
+    load_buffers(model, found.buffers)
 
 
 def fingerprint(model: nn.Module) -> str:
