@@ -56,6 +56,8 @@ def user_configs(here: Path) -> None:
         "model/typo.yaml": "_target_: runner.model.mlp.MLP\nhidden: [8\n",
         "trainer/mine.yaml": "defaults: [default]\nepoch: 3\nkeep_checkpoints: many\nmax_steps: null\n",
         "optimizer/lookahead.yaml": "_target_: torch.optim.SGD\nlearning_rate: 0.1\nlr: fast\n",
+        "model/number.yaml": "5\n",
+        "model/sequence.yaml": "[1, 2]\n",
     }.items():
         (here / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
         (here / "conf" / name).write_text(text)
@@ -102,9 +104,10 @@ WRONG = [
     (["seed=abc"], ["seed=abc: write a whole number at least 0"]),
     (["seed=1.5", "seed=-1"], ["seed=1.5: write a whole number", "seed=-1 is out of range"]),
     (
-        ["seed=null", "optimizer.lr=null"],
-        ["null is not allowed here; write a whole", "optimizer.lr=null is not a number"],
+        ["seed=null", "trainer.epochs=null"],
+        ["seed=null: null is not allowed here; write a whole", "trainer.epochs=null: null is not allowed here"],
     ),
+    (["optimizer.lr=null"], ["optimizer.lr=null is not a number"]),
     (["model=null"], ["model=null: a run needs one; choose from cnn"]),
     (["data.batch_size=null", "data.in_memory=null"], ["data.batch_size=null is", "data.in_memory=null is"]),
     (["trainer.epochs=0", "data.batch_size=2.0"], ["trainer.epochs=0 is out of range", "=2.0 is not a whole number"]),
@@ -120,7 +123,14 @@ WRONG = [
     (["device.threads=0", "precision.name=int8"], ["write auto or a whole number", "choose from amp, bf16"]),
     (["device.threads=100000000", "data.num_workers=100000000"], ["device.threads=1000", "data.num_workers=1000"]),
     (["device.threads=1.5"], ["write auto or a whole number at least 1"]),
-    (["model.hidden=64", "model.dropout=abc"], ["model.hidden=64 is not a list", "model.dropout=abc is not a number"]),
+    (["model.hidden=64"], ["model.hidden=64 is not a list", "write model.hidden=[64]"]),
+    (["model.dropout=abc"], ["model.dropout=abc is not a number"]),
+    (
+        ["-m", "seed=0,1", "sweep.jobs=" + 50 * "9"],
+        ["sweep.jobs=999", "is out of range: whole numbers have at most 64 bits"],
+    ),
+    (["model.hidden=[" + 50 * "9" + "]", "+data.x=" + 50 * "9"], ["model.hidden=999", "data.x=999", "64 bits"]),
+    (["seed=" + 4500 * "9", "trainer.max_time=" + 400 * "9"], ["seed=999", "(4505 characters)", "trainer.max_time=99"]),
     (["model.hidden=[-1]"], ["model.hidden=[-1] is out of range: each must be a whole number at least 1"]),
     (["model.activation=rleu"], ["did you mean relu?"]),
     (["optimizer=adamw", "optimizer.betas=[0.9]"], ["optimizer.betas=[0.9] is not a list of 2"]),
@@ -133,9 +143,18 @@ WRONG = [
     (["=3"], ["no key before the ="]),
     (["seed =1"], ["a key has no spaces; write seed=1"]),
     (["seed==", "tracking.experiment=a (b"], ["seed==: ", "write 'tracking.experiment=\"a (b\"'"]),
-    (["optimizer.lr=0.1,0.01"], ["names several values: add --multirun"]),
-    (["model=mlp,cnn"], ["names several values: add --multirun, or choose one"]),
-    (["--epochs=3"], ["--epochs=3 is no option: a setting is written epochs=<value>"]),
+    (["optimizer.lr=0.1,0.01"], ["names several values: add --multirun for a run of each, or write one"]),
+    (["model=mlp,cnn"], ["names several choices: add --multirun for a run of each, or choose one"]),
+    (["model.hidden=128,64"], ["a list is written model.hidden=[128,64]"]),
+    (["tracking.experiment=a,b"], ["write one text as 'tracking.experiment=\"a,b\"'"]),
+    (["--epochs=3"], ["--epochs=3 is not an option: write trainer.epochs=3"]),
+    (["--lr", "0.1", "--batch-size=8"], ["--lr is not an option: write optimizer.lr=0.1", "write data.batch_size=8"]),
+    (["--gpu", "--foo"], ["--gpu is not an option: write device=cuda", "a setting is written <key>=<value>"]),
+    (["--multirun", "--cfg", "job"], ["--cfg and --multirun do not go together"]),
+    (["--cfg", "job", "-p", "nothing"], ["-p nothing: the config has no such part"]),
+    (["hydra.searchpath=&a", "scheduler=😀"], ["write hydra.searchpath=[file:///", "there is no such scheduler"]),
+    (["hydra.searchpath=5"], ["hydra.searchpath=5 is not a list of folders"]),
+    (["hydra.searchpath=[nowhere]"], ["there is no folder nowhere"]),
     (["--multi", "seed=1"], ["did you mean --multirun?"]),
     (["--cfg", "everything"], ["invalid choice: 'everything'"]),
     (["--cfg", "job", "modle=1", "seed=x"], ["no key modle", "seed=x: write"]),
@@ -186,11 +205,14 @@ WRONG = [
         ["no key trainer.epoch; did you mean trainer.epochs?", "trainer.keep_checkpoints=many: write", "seed=x"],
         user_configs,
     ),
+    (["--config-dir=conf", "optimizer=lookahead"], ["optimizer.lr=fast is not a number"], user_configs),
     (
-        ["--config-dir=conf", "optimizer=lookahead"],
-        ["optimizer.learning_rate: SGD takes no learning_rate", "optimizer.lr=fast is not a number"],
+        ["--config-dir=conf", "optimizer=lookahead", "optimizer.lr=1"],
+        ["optimizer.learning_rate: SGD takes no learning_rate"],
         user_configs,
     ),
+    (["--config-dir=conf", "model=number"], ["model=number: its file holds a value of type int"], user_configs),
+    (["--config-dir=conf", "model=sequence"], ["model=sequence: its file holds a list, not keys"], user_configs),
     # Tracking and folders.
     (["tracking=server"], ["tracking.uri is missing: write tracking.uri=http://"]),
     (["tracking=server", "tracking.uri=localhost:5000"], ["tracking.uri=localhost:5000 is not a server's"]),
@@ -211,30 +233,21 @@ WRONG = [
     (["-m", "seed=a,b", "modle=1"], ["seed=a: write", "seed=b: write", "no key modle"]),
     (["-m", "model=mlp,cn", "optimizer.lr=0.1,-1"], ["did you mean cnn?", "optimizer.lr=-1 is out of range"]),
     (["-m", "resume=x"], ["leave out --multirun"]),
-    # Several at once, each of another stage.
+    # Several at once: names, types and ranges; then signatures, shapes, device and data.
     (
-        [
-            "modle=cnn",
-            "optimizer=5",
-            "optimizer.lr=x",
-            "data=csv",
-            "data.path=no.csv",
-            "trainer.epochs=x",
-            "device=mps",
-        ],
-        ["modle", "optimizer=5", "optimizer.lr=x", "data.path=no.csv", "trainer.epochs=x", "device=mps"],
+        ["modle=cnn", "optimizer=5", "optimizer.lr=x", "trainer.epochs=x", "hydra.run.dir=file"],
+        ["modle", "optimizer=5", "optimizer.lr=x", "trainer.epochs=x", "hydra.run.dir=file cannot be made"],
+        a_run,
     ),
     (
-        ["+model.hiden=3", "trainer.clip_norm=0", "tracking=server", "data.limit=0", "x"],
-        [
-            "model.hiden: MLP takes no hiden; did you mean hidden?",
-            "trainer.clip_norm=0",
-            "tracking.uri",
-            "data.limit",
-            "x:",
-        ],
+        ["trainer.clip_norm=0", "tracking=server", "data.limit=0", "x", "scheduler=cosin", "data.num_workers=-1"],
+        ["trainer.clip_norm=0", "tracking.uri", "data.limit", "x:", "mean cosine?", "data.num_workers=-1"],
     ),
-    (["loss=mse", "scheduler=cosin", "data.num_workers=-1"], ["loss=mse needs", "mean cosine?", "data.num_workers=-1"]),
+    (
+        ["+optimizer.lrr=3", "data=csv", "data.path=no.csv", "device=mps"],
+        ["SGD takes no lrr; did you mean lr?", "data.path=no.csv", "device=mps"],
+    ),
+    (["+model.hiden=3", "loss=mse"], ["MLP takes no hiden; did you mean hidden?", "loss=mse needs"]),
 ]
 
 
@@ -264,10 +277,10 @@ def test_what_is_wrong_is_said_at_once_and_nothing_is_left_behind(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
 def test_cuda_where_there_is_none_is_an_error_that_says_why(here: Path, runner: Runner) -> None:
-    called = runner("device=cuda", "precision=fp16", "seed=x")
+    called = runner("device=cuda", "precision=fp16", "data=csv", "data.path=no.csv")
     assert called.code == 2
     assert "device=cuda is not available: " in called.err and "device=auto or device=cpu" in called.err
-    assert "seed=x" in called.err and listing(here) == []
+    assert "no.csv" in called.err and listing(here) == []
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="nothing is read-only to root")
@@ -368,9 +381,11 @@ def test_a_reader_may_stop_reading_the_help(here: Path) -> None:
     assert process.wait(60) == 0 and err == b""
 
 
-def test_a_mistake_in_what_is_typed_is_told_without_torch_where_it_can_be(here: Path) -> None:
-    done = python("-c", ASKS_WITHOUT_TORCH, "--cfg", "job", "modle=cnn", cwd=here)
-    assert done.returncode == 2 and "did you mean model?" in done.stderr and "imported: []" in done.stderr
+@pytest.mark.parametrize("asked", [["--cfg", "job"], [], ["--multirun", "seed=0,1"]], ids=" ".join)
+def test_names_types_and_ranges_are_judged_without_torch(asked: list[str], here: Path) -> None:
+    done = python("-c", ASKS_WITHOUT_TORCH, *asked, "modle=cnn", "trainer.epochs=x", cwd=here)
+    assert done.returncode == 2 and "did you mean model?" in done.stderr and "trainer.epochs=x" in done.stderr
+    assert "imported: []" in done.stderr and listing(here) == []
 
 
 def test_the_shell_completes_groups_choices_and_keys(here: Path) -> None:

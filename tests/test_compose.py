@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from runner.arguments import for_hydra, quote, typed_value
 from runner.compose import Composer
 from runner.errors import ConfigError
-from runner.sweep.composing import is_value, numbered, with_values
+from runner.sweep.composing import numbered, with_values
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +96,9 @@ def test_a_sweep_is_expanded_value_by_value(composer: Composer) -> None:
 def test_other_values_give_what_composing_again_gives(composer: Composer) -> None:
     fixed = ["model=cnn", "trainer.epochs=3", "experiment=tiny_relu"]
     values = ["optimizer.lr=0.5", "data.limit=${data.batch_size}", "model.dropout=0.25", "seed=7", "sweep.jobs=2"]
-    assert all(is_value(composer, text) for text in values)
+    assert all(composer.is_value(composer.parse(text)) for text in values)
     others = ["model=cnn", "+model.x=1", "~seed", "hydra.job.num=1", "seed=1,2"]
-    assert not any(is_value(composer, text) for text in others)
+    assert not any(composer.is_value(composer.parse(text)) for text in others)
     base, _ = composer.compose([*fixed, numbered(0)])
     again, _ = composer.compose([*fixed, *values, numbered(0)])
     quick = with_values(composer, base, values)
@@ -149,3 +149,27 @@ def test_folders_that_are_not_there() -> None:
     for arguments in ({"extra": "/no/such/folder"}, {"folder": Path("/no/such/folder")}, {"name": "other"}):
         with pytest.raises(ConfigError, match="there is no such"):
             Composer(**arguments)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["seed=3", "model=cnn", "optimizer.lr=0.5", "experiment=mnist_cnn", "data.limit=${data.batch_size}", "seed=4"],
+        [
+            "hydra.run.dir=${hydra:job.override_dirname}",
+            "trainer.epochs=2",
+            "tracking.experiment=a b",
+            "+optimizer.x=1",
+        ],
+        ["hydra.job.config.override_dirname.kv_sep=:", "model.hidden=[3,4]", "trainer.early_stopping.patience=2"],
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_a_config_is_what_hydra_composes(composer: Composer, overrides: list[str]) -> None:
+    cfg, problems = composer.compose(overrides)
+    given = composer.given(overrides, sweeping=False)
+    by_hydra = composer.hydra.compose_config(config_name="config", overrides=given, run_mode=RunMode.RUN)
+    assert cfg is not None and problems == []
+    mine, theirs = (OmegaConf.to_container(each, resolve=False) for each in (cfg, by_hydra))
+    assert mine == theirs
+    assert list(mine["hydra"]["overrides"]["task"]) == list(theirs["hydra"]["overrides"]["task"])

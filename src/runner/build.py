@@ -27,6 +27,7 @@ from .data.source import Source
 from .data.splits import Splits, size, split
 from .device import Device
 from .errors import ConfigError
+from .hydra_job import plain
 from .loss import Loss
 from .model import probe
 from .optimizer import trainable, wants_fused
@@ -144,10 +145,12 @@ def set_up(
             device_room.set_deterministic(trainer.deterministic)
             if trainer.compile:
                 device.check_compiler()
-    if splits and loss and found.none_of("model"):
+    if splits and loss:
+        with found.collect("loss"):
+            num_outputs = loss.num_outputs(splits.targets(), splits.classes)
+    if splits and num_outputs and found.none_of("model"):
         with found.collect("model"):
             dtype = precision.dtype if precision else torch.float32
-            num_outputs = loss.num_outputs(splits.targets(), splits.classes)
             model, cost = make_model(config["model"], splits.input_shape, num_outputs, seed, dtype)
             if found.none_of("data") and 1 in (data["batch_size"], size(splits.train) % data["batch_size"]):
                 probe.check_single_sample(model, splits.input_shape, dtype)
@@ -225,13 +228,6 @@ def check(config: Mapping[str, Any]) -> list[str]:
     for group in schema.TARGET_GROUPS:
         found += check_target(group, config[group])
     return found.sentences
-
-
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved config as plain mappings, lists and values."""
-    container = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
 
 
 def recorded(cfg: DictConfig) -> dict[str, Any]:

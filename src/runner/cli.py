@@ -11,8 +11,10 @@ import signal
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, NoReturn
@@ -22,15 +24,21 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from . import __version__, folders, program
+from . import __version__, advice, folders, program
 from .arguments import key_of, typed_value
 from .compose import VERSION_BASE, Composer, config_folder
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError, in_words
 from .hydra_job import group_choices, run_job_in, without_hydra
-from .options import EXIT_INTERRUPTED, fail, nobody_reads, verbose
+from .options import EXIT_FAILED, EXIT_INTERRUPTED, fail, nobody_reads, verbose
+from .problems import names_and_values
+from .refusal import keys, reason
+from .schema import GROUPS
 from .stopping import Interrupt
 
 if TYPE_CHECKING:
@@ -85,6 +93,15 @@ def command(argv: Sequence[str]) -> int:
         if verbose(argv):
             traceback.print_exc()
         return fail(*error.problems)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # none that a check of ours has foreseen
+        if verbose(argv):
+            traceback.print_exc()
+        if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
+            return fail(reason(error))
+        fail(f"{in_words(error)}; runner.verbose=true shows where")
+        return EXIT_FAILED
 
 
 def parse(argv: Sequence[str]) -> Namespace:
@@ -94,7 +111,7 @@ def parse(argv: Sequence[str]) -> Namespace:
         ConfigError: an option that there is not.
     """
     parser = get_args_parser()
-    parser.error = lambda message: _refuse_option(parser, message)  # type: ignore[method-assign]
+    parser.error = lambda message: _refuse_option(parser, argv, message)  # type: ignore[method-assign]
     parser.allow_abbrev = False
     for option in ("--version", "--experimental-rerun"):  # Hydra's own version, and a way around what is below
         parser._option_string_actions.pop(option)
@@ -102,25 +119,43 @@ def parse(argv: Sequence[str]) -> Namespace:
     return parser.parse_intermixed_args(list(argv))
 
 
-def _refuse_option(parser: ArgumentParser, message: str) -> NoReturn:
+def _refuse_option(parser: ArgumentParser, argv: Sequence[str], message: str) -> NoReturn:
     """What to write instead of the options that argparse does not take: `--seed=1` is `seed=1` here."""
     _, found, rest = message.partition("unrecognized arguments: ")
     if not found:
         raise ConfigError(f"{message.removeprefix('argument ')}; see --help")
     problems = []
-    for word in rest.split():
-        if word.startswith("-"):
-            name = word.lstrip("-")
-            hint = did_you_mean(word, [s for s in parser._option_string_actions if s.startswith("--")])
-            instead = hint if hint.startswith("did you") else f"a setting is written {name.partition('=')[0]}=<value>"
-            problems.append(f"{word} is no option: {instead}; see --help")
+    known = keys(without_hydra(Composer().compose([])[0] or OmegaConf.create()))
+    for word in (word for word in rest.split() if word.startswith("-")):
+        name, equals, value = word.lstrip("-").replace("-", "_").partition("=")
+        if not equals:  # `--lr 0.1`: the value is the next word
+            value = next((after for before, after in pairwise(argv) if before == word and after[:1] != "-"), "<value>")
+        options = [option for option in parser._option_string_actions if option.startswith("--")]
+        if near := get_close_matches(word, options, n=1, cutoff=0.75):
+            instead = f"did you mean {near[0]}?"
+        elif meant := setting(name, known):
+            instead = f"write {meant if '=' in meant else f'{meant}={value}'}"
+        else:
+            instead = "a setting is written <key>=<value>"
+        problems.append(f"{word} is not an option: {instead}; see --help")
     raise ConfigError(*problems or [message])
+
+
+def setting(name: str, known: Collection[str]) -> str | None:
+    """The key that a name without its group stands for: `optimizer.lr` of `lr`; None if there is none, or several."""
+    if name in (*known, *GROUPS):
+        return name
+    having = [key for key in known if key.rpartition(".")[2] == name]
+    return having[0] if len(having) == 1 else advice.for_key(name, [*known, *GROUPS])
 
 
 def hand_over(argv: Sequence[str], args: Namespace) -> int:
     """Let Hydra answer: help, the config, completion."""
     if args.cfg and typed_value(args.overrides, "resume") is not None:
         raise ConfigError("resume= and --cfg do not go together: a run's config is in its folder, as config.yaml")
+    asked = [f"--{name}" for name in ("cfg", "info", "shell_completion") if getattr(args, name)]
+    if args.multirun and asked and not args.help:
+        raise ConfigError(f"{asked[0]} and --multirun do not go together: leave out --multirun")
     made = composer(args)
     if args.help or (args.overrides and not args.shell_completion):
         cfg, problems = made.compose(args.overrides, RunMode.MULTIRUN if args.multirun else RunMode.RUN)
@@ -129,6 +164,8 @@ def hand_over(argv: Sequence[str], args: Namespace) -> int:
         if args.help:
             print(help_text(made, cfg))
             return 0
+    if args.cfg and args.package and not has_package(made, args):
+        raise ConfigError(f"-p {args.package}: the config has no such part; write a group, such as -p trainer")
     options = [text for text in argv if text not in args.overrides]
     former = sys.argv
     sys.argv = ["runner", *options, *made.given(args.overrides, args.multirun)]
@@ -140,6 +177,13 @@ def hand_over(argv: Sequence[str], args: Namespace) -> int:
     finally:
         sys.argv = former
     return 0
+
+
+def has_package(made: Composer, args: Namespace) -> bool:
+    """Whether the config that is asked for has the part that is asked for."""
+    cfg, _ = made.compose(args.overrides)
+    whole = cfg if args.cfg in ("hydra", "all") or cfg is None else without_hydra(cfg)
+    return whole is not None and OmegaConf.select(whole, args.package, throw_on_missing=False) is not None
 
 
 def help_text(made: Composer, cfg: DictConfig) -> str:
@@ -167,11 +211,16 @@ def run_one(args: Namespace) -> int:
 
         cfg, problems, resumed = resume.compose(value, args.overrides, args.config_dir)
     problems += [f"{text}: that is for a sweep: add --multirun" for text in args.overrides if _of_sweeps(text)]
-    if cfg is None:
+    if cfg is not None:
+        problems = names_and_values(cfg, problems)
+    exact_folder = typed_value(args.overrides, "hydra.run.dir") is not None
+    if cfg is not None and (resumed is None or resumed.warm_start):
+        problems += folders.check(str(cfg.hydra.run.dir), exact_folder)
+    if cfg is None or problems:  # before torch is imported, which the other checks need
         raise ConfigError(*problems)
-    delivery = start_delivery(cfg, problems)
+    delivery = start_delivery(cfg)
     try:
-        return build_and_run(args, made, cfg, problems, resumed, delivery)
+        return build_and_run(args, made, cfg, resumed, delivery)
     finally:
         if delivery is not None:
             delivery.leave()
@@ -183,9 +232,9 @@ def _of_sweeps(override: str) -> bool:
     )
 
 
-def start_delivery(cfg: DictConfig, problems: Sequence[str]) -> "DeliveryProcess | None":
+def start_delivery(cfg: DictConfig) -> "DeliveryProcess | None":
     """Start what tells MLflow of the run, if it is to be told: it takes as long as importing torch does."""
-    if problems or cfg.tracking.name == "off":
+    if cfg.tracking.name == "off":
         return None
     from .tracking.process import DeliveryProcess
 
@@ -196,7 +245,6 @@ def build_and_run(
     args: Namespace,
     made: Composer,
     cfg: DictConfig,
-    problems: list[str],
     resumed: "Resumed | None",
     delivery: "DeliveryProcess | None",
 ) -> int:
@@ -204,21 +252,19 @@ def build_and_run(
     from . import build, console, resume, run
     from .tracking.folder import claim
 
-    console.set_up(bool(cfg.runner.quiet) if not problems else False)
+    console.set_up(bool(cfg.runner.quiet))
     if axes := OmegaConf.select(cfg, "hydra.sweeper.params"):  # of a preset that is meant for a sweep
         log.warning("note       one run, in which %s do not vary: add --multirun for the sweep", ", ".join(axes))
     exact_folder = typed_value(args.overrides, "hydra.run.dir") is not None
     in_place = resumed is not None and not resumed.warm_start
-    if resumed is not None and in_place and not problems and resume.finished(resumed):
+    if resumed is not None and in_place and resume.finished(resumed):
         return 0
-    if not in_place:
-        problems += folders.check(str(cfg.hydra.run.dir), exact_folder)
     choices = resumed.choices if resumed else group_choices(cfg)
     with ExitStack() as claimed:
         folder = resumed.folder if resumed is not None and in_place else None
         if folder is not None:  # before its checkpoint is read: nobody else may go on with it
             claimed.enter_context(claim(folder))
-        experiment = build.build(without_hydra(cfg), choices, problems, fresh=resumed is None)
+        experiment = build.build(without_hydra(cfg), choices, fresh=resumed is None)
         checkpoint = resume.prepare(resumed, experiment) if resumed is not None else None
         INTERRUPT.check()
         if folder is None:

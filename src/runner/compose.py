@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import version
+from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
@@ -20,12 +21,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from . import schema
+from . import advice, schema
 from .arguments import for_hydra, quote, typed_value
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError, brief, did_you_mean
 from .refusal import REFUSED, keys, reason, refused, unknown_key, unreadable, unset
 from .tracking.uri import absolute
 
@@ -105,24 +106,44 @@ class Composer:
         """
         problems: list[str] = []
         usable: list[Typed] = []
-        self._search = [text for text in overrides if text.lstrip("+").startswith("hydra.searchpath=")]
+        several: list[Typed] = []
+        self._search = []
         for text in overrides:
+            shown = brief(text)
             try:
                 quoted = quote(text, mode is RunMode.MULTIRUN)
-                typed = Typed(text, self._translate(quoted), self._parser.parse_override(quoted))
+                typed = Typed(shown, self._translate(quoted), self._parser.parse_override(quoted))
             except HydraException:
-                problems.append(unreadable(text))
+                problems.append(self._unreadable(shown))
+                continue
+            except ValueError:  # Python converts no number of more than 4,300 digits
+                problems.append(f"{shown}: the number is out of range: whole numbers have at most 64 bits")
+                continue
+            if typed.override.is_sweep_override() and mode is not RunMode.MULTIRUN:
+                several.append(typed)
                 continue
             found = self._check(typed, mode) or _check_twice(typed, usable)
             problems += found
             if not found:
                 usable.append(typed)
+                if typed.override.key_or_group == "hydra.searchpath":
+                    self._search.append(text)
+        # Hydra gives keys their values last. A value that it refuses would cost composing everything once more, so
+        # where nothing is added or deleted, which goes by the order, values are set on what is composed without them.
+        values = [typed for typed in usable if self.is_value(typed.override)]
+        if any(_adds_or_deletes(typed.override) for typed in usable):
+            values = []
+        rest = [typed for typed in usable if typed not in values]
         cfg: DictConfig | None
         try:
-            cfg = self._compose(usable, mode)
+            cfg = self._compose(rest, mode)
         except REFUSED as error:
-            cfg, found = self._compose_rest(usable, mode, error)
+            cfg, found = self._compose_rest(rest, mode, error)
             problems += found
+        if cfg is not None and values:
+            problems += self._set(cfg, values)
+            self.record(cfg, [typed.given for typed in usable if not typed.override.is_hydra_override()])
+        problems += [self._several(typed, cfg) for typed in several]
         if cfg is not None:
             HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
             problems += unset(cfg)
@@ -168,11 +189,9 @@ class Composer:
         if not key:
             return [unreadable(text)]
         if override.is_sweep_override():
-            if mode is RunMode.MULTIRUN:
-                return []
-            value = text.partition("=")[2]
-            instead = "choose one" if self.options_of(key) else f"quote the value: '{key}=\"{value}\"'"
-            return [f"{text} names several values: add --multirun, or {instead}"]
+            return []
+        if key == "hydra.searchpath":
+            return _check_search_path(text, override.value())
         options = self.options_of(key)
         if override.is_delete():
             if options and key not in schema.PRESETS and key in schema.GROUPS:
@@ -188,17 +207,39 @@ class Composer:
             return [f"{text}: there is a {key} already; write {text.lstrip('+')}"]
         return self._check_choice(text, key, override.value(), options)
 
+    def _unreadable(self, text: str) -> str:
+        """Why Hydra's grammar does not take an argument, and what to write instead."""
+        key, _, value = text.partition("=")
+        if key == "hydra.searchpath":
+            return _check_search_path(text, value)[0]
+        if value and (options := self.options_of(key)):
+            return f"{text}: there is no such {key.removeprefix('hydra/')}; {did_you_mean(value, options)}"
+        return unreadable(text)
+
+    def _several(self, typed: Typed, cfg: DictConfig | None) -> str:
+        """What to write instead of `key=a,b` in a single run: that depends on what the key's value is."""
+        key, value = typed.override.key_or_group, typed.text.partition("=")[2]
+        if self.options_of(key):
+            return f"{typed.text} names several choices: add --multirun for a run of each, or choose one"
+        now = OmegaConf.select(cfg, key, throw_on_missing=False) if cfg is not None and "/" not in key else None
+        if isinstance(now, ListConfig) or key in schema.ITEM_RANGES:
+            return f"{typed.text} names several values: a list is written {key}=[{value}]"
+        if isinstance(now, str) or schema.is_text(key):
+            quoted = f"'{key}=\"{value}\"'"
+            return f"{typed.text} names several values: add --multirun for a run of each, or write one text as {quoted}"
+        return f"{typed.text} names several values: add --multirun for a run of each, or write one"
+
     def _check_choice(self, text: str, group: str, value: Any, options: list[str]) -> list[str]:
         if value is None and group in schema.PRESETS:
             return []
         if value is None:
-            return [f"{text}: a run needs one; choose from {', '.join(options)}"]
+            return [f"{text}: a run needs one; {advice.for_choice(group, 'null', options)}"]
         if isinstance(value, dict):
             return [f"{text}: choose from {', '.join(options)}; single keys are written {group}.<key>=<value>"]
         wrong = [choice for choice in (value if isinstance(value, list) else [value]) if str(choice) not in options]
         if wrong:
             name = group.removeprefix("hydra/")
-            return [f"{text}: there is no such {name}; {did_you_mean(str(wrong[0]), options)}"]
+            return [f"{text}: there is no such {name}; {advice.for_choice(group, str(wrong[0]), options)}"]
         if group in schema.GROUPS and group not in (*schema.PRESETS, *schema.TARGET_GROUPS):
             return self._check_file(text, group, str(value))
         return []
@@ -266,6 +307,36 @@ class Composer:
                 problems.append(self._why(typed, base, found))
         return base, problems or [f"the config does not compose: {reason(error)}"]
 
+    def is_value(self, override: Override) -> bool:
+        """Whether an argument gives a key that is there another value, and does nothing else."""
+        key = override.key_or_group
+        plain = not (_adds_or_deletes(override) or override.package or override.is_sweep_override())
+        return plain and not key.startswith("hydra") and not self.options_of(key)
+
+    def _set(self, cfg: DictConfig, values: Sequence[Typed]) -> list[str]:
+        """Give keys their values; returns a sentence for each that is refused."""
+        problems = []
+        for typed in values:
+            try:
+                OmegaConf.update(cfg, typed.override.key_or_group, typed.override.value(), merge=True)
+            except REFUSED as error:
+                problems.append(self._why(typed, cfg, error))
+        return problems
+
+    def record(self, cfg: DictConfig, tasks: Sequence[str]) -> None:
+        """Note in Hydra's node which arguments a config was composed with, as Hydra does.
+
+        Args:
+            cfg: with Hydra's node.
+            tasks: the arguments that are not about Hydra, as Hydra is given them.
+        """
+        job = cfg.hydra.job
+        with read_write(cfg.hydra):
+            cfg.hydra.overrides.task = list(tasks)
+            job.override_dirname = get_overrides_dirname(
+                overrides=self._parser.parse_overrides(list(tasks)), **job.config.override_dirname
+            )
+
     def _why(self, typed: Typed, base: DictConfig, error: Exception) -> str:
         text, override = typed.text, typed.override
         if self.options_of(override.key_or_group):
@@ -291,6 +362,10 @@ class Composer:
         return members
 
 
+def _adds_or_deletes(override: Override) -> bool:
+    return override.is_add() or override.is_force_add() or override.is_delete()
+
+
 def _make_absolute(cfg: DictConfig) -> None:
     """Name databases such that whoever goes on with a run or a sweep, from wherever, finds the same ones."""
     with read_write(cfg.hydra):
@@ -306,6 +381,18 @@ def _check_twice(typed: Typed, before: Sequence[Typed]) -> list[str]:
         return []
     other = next((earlier.text for earlier in before if earlier.override.key_or_group == group), None)
     return [f"{typed.text}: {other} is given too; one preset of a kind, then its keys"] if other else []
+
+
+def _check_search_path(text: str, value: Any) -> list[str]:
+    """See that Hydra's search path names folders, or packages, that are there: it only warns of others."""
+    instead = "write hydra.searchpath=[file:///<folder>]"
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        return [f"{text} is not a list of folders: {instead}"]
+    for item in value:
+        scheme, separator, folder = str(item).partition("://")
+        if not (separator and scheme != "file") and not Path(folder if separator else scheme).is_dir():
+            return [f"{text}: there is no folder {folder or scheme}; {instead}"]
+    return []
 
 
 def _check_extra(extra: str, folder: Path) -> None:

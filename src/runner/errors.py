@@ -1,8 +1,17 @@
 """The one exception a user's mistake becomes, and the words that help to mend it."""
 
 import re
+import sys
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
+from pathlib import Path
+from traceback import walk_tb
+
+OTHERS = {"hydra", "hydra_plugins", "mlflow", "numpy", "omegaconf", "pandas", "runner", "torch", "torchvision"}
+"""Packages whose code is not the user's, beside Python's own."""
+
+LONGEST = 120
+"""Characters of an argument that a sentence still repeats."""
 
 
 class ConfigError(Exception):
@@ -41,13 +50,41 @@ def in_words(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if "\nOriginal Traceback" in str(error):  # raised in a worker of a DataLoader, which tells it as a text
         return str(error).splitlines()[-1]
-    return f"{type(error).__name__}: {first_line(error)}"
+    return f"{type(error).__name__}: {first_line(error)}{at(error)}"
+
+
+def place(error: BaseException) -> str | None:
+    """Where in the user's own code an exception was raised: `net.py, line 12, in forward`; None if it was not."""
+    found = None
+    for frame, line in walk_tb(error.__traceback__):
+        module, file = str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_filename
+        foreign = module in OTHERS or module in sys.stdlib_module_names or file.startswith("<")
+        if not foreign and Path(file).parent != Path(__file__).parent:  # `__main__` may be runner's
+            found = f"{Path(file).name}, line {line}, in {frame.f_code.co_name}"
+    return found
+
+
+def at(error: BaseException) -> str:
+    """The same in brackets, to be put behind a sentence; empty if there is nothing to say."""
+    where = place(error)
+    return f" ({where})" if where else ""
+
+
+def brief(text: str) -> str:
+    """An argument or a value as a sentence repeats it."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 20]}... ({len(text)} characters)"
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Say which of the choices the word resembles, or list them: `did you mean cnn?`."""
     names = sorted(choices)
-    close = get_close_matches(word, names, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]}?"
+    close = max(names, key=lambda name: _likeness(word, name), default="")
+    if _likeness(word, close) >= (0.6 if len(word) > 3 else 0.7):
+        return f"did you mean {close}?"
     return f"choose from {', '.join(names)}" if names else "there is nothing to choose from"
+
+
+def _likeness(word: str, name: str) -> float:
+    """From 0 to 1, whatever the case; words of the same letters in another order are alike."""
+    word, name = word.lower(), name.lower()
+    return 0.9 if word != name and sorted(word) == sorted(name) else SequenceMatcher(None, name, word).ratio()

@@ -7,7 +7,7 @@ from typing import Any
 from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import run_job
 from hydra.types import HydraContext
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from .compose import Composer
 
@@ -47,3 +47,10 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
     with open_dict(task):
         del task["hydra"]
     return task
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved config as plain mappings, lists and values."""
+    container = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}

@@ -1,12 +1,30 @@
-"""The sentences that building an experiment finds, stage by stage, to be told all at once."""
+"""The sentences that say what is wrong with a config, collected to be reported together.
+
+There are two rounds: names, types and ranges, and, if all of these are right, whatever needs torch to be judged.
+"""
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
-from .data import fetch
-from .errors import ConfigError, first_line
+from omegaconf import DictConfig
+
+from . import schema
+from .errors import ConfigError, in_words
+from .hydra_job import plain, without_hydra
+
+
+def names_and_values(cfg: DictConfig, problems: Sequence[str]) -> list[str]:
+    """What is wrong with names, types and ranges, for which torch is not needed.
+
+    Args:
+        cfg: composed, with Hydra's own node.
+        problems: what composing has found.
+    """
+    found = Problems(problems)
+    found += schema.check(plain(without_hydra(cfg)))
+    return found.sentences
 
 
 class Problems:
@@ -34,6 +52,8 @@ class Problems:
     @contextmanager
     def collect(self, group: str) -> Iterator[None]:
         """Add what a stage raises, and go on; it may have called code of the user's."""
+        from .data import fetch  # late: names and values are looked at without it
+
         try:
             yield
         except fetch.Forbidden:
@@ -42,7 +62,7 @@ class Problems:
             self += error.problems
             self.cause = self.cause or error
         except Exception as error:
-            self += [f"{group}: {type(error).__name__}: {first_line(error)}; runner.verbose=true shows where"]
+            self += [f"{group}: {in_words(error)}; runner.verbose=true shows where"]
             self.cause = self.cause or error
 
 

@@ -1,5 +1,6 @@
 """What Hydra and OmegaConf refuse, in the user's own words instead of theirs."""
 
+import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -10,10 +11,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from . import schema
+from . import advice, schema
 from .errors import did_you_mean, first_line
 
-REFUSED = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
+REFUSED = (HydraException, OmegaConfBaseException, ValueError, OverflowError, OSError, yaml.YAMLError)
 """What composing raises for a config that is wrong."""
 
 EXAMPLES = {"tracking.uri": "http://127.0.0.1:5000", "seed": "0"}
@@ -73,16 +74,23 @@ def unknown_key(key: str, known: Collection[str], having: Mapping[str, list[str]
         return f"did you mean {parent + '.' if parent else ''}{close[0]}?"
     if elsewhere := [k for k in known if k.rpartition(".")[2] == leaf]:
         return f"did you mean {' or '.join(elsewhere)}?"
+    if meant := advice.for_key(leaf, [*known, *schema.GROUPS]):
+        return f"did you mean {meant}?"
     if parent:
         there = f"{parent} has {', '.join(siblings)}" if siblings else f"{parent} has no keys to set"
         if len(siblings) > MANY:
-            there = f"see --cfg job -p {parent} for those there are"
+            there = f"see {asking_for(parent)} for those there are"
         members = [f"{parent}={member}" for member, own in having.items() if leaf in own]
         return there + (f" ({' and '.join(members)}: also {leaf})" if members else "")
     close = get_close_matches(leaf, [k.rpartition(".")[2] for k in known], n=1, cutoff=0.7)
     if close:
         return f"did you mean {' or '.join(k for k in known if k.rpartition('.')[2] == close[0])}?"
     return did_you_mean(key, [*schema.GROUPS, "seed", "resume", "resume_mode", "runner"])
+
+
+def asking_for(package: str) -> str:
+    """The options that print a part of the config."""
+    return f"--cfg {'hydra' if package.partition('.')[0] == 'hydra' else 'job'} -p {package}"
 
 
 def reason(error: BaseException) -> str:
@@ -106,6 +114,9 @@ def plain(line: str) -> str:
     """OmegaConf's sentence about a reference, without what only it understands."""
     if "Environment variable" in line:
         return "the environment variable " + line.split("'")[1] + " is not set: set it, or write a value"
+    if found := re.match(r"Invalid loaded object type: (\w+)|Cannot merge DictConfig with ListConfig", line):
+        kind = f"a value of type {found[1]}" if found[1] else "a list"
+        return f"its file holds {kind}, not keys: write lines of the form key: value in it"
     if line.startswith("Interpolation key "):
         return f"it refers to {line.split(chr(39))[1]}, which is no key: write a value, or an existing key"
     return line

@@ -8,14 +8,14 @@ them against the signature of their `_target_`.
 
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from .errors import did_you_mean
+from .errors import brief, did_you_mean
 from .settings import (
     MISSING,
     ConsoleSettings,
@@ -98,7 +98,7 @@ class Range:
     whole: bool = False
 
     def __contains__(self, value: object) -> bool:
-        if not self.is_number(value) or not math.isfinite(typing.cast(float, value)):
+        if not self.is_number(value) or not fits_64_bits(value) or not math.isfinite(typing.cast(float, value)):
             return False
         number = typing.cast(float, value)
         above = number > self.low if self.open_low else number >= self.low
@@ -209,6 +209,11 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 """What MLflow keeps a store in, beside a server."""
 
 
+def fits_64_bits(value: object) -> bool:
+    """Whether torch, NumPy and a database can hold it, if it is a whole number."""
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
+
+
 def check(config: Mapping[str, Any]) -> list[str]:
     """Find what is wrong in a resolved config with nothing but the config in hand.
 
@@ -224,12 +229,12 @@ def check(config: Mapping[str, Any]) -> list[str]:
         value = select(config, key)
         if value is not None and value not in allowed:
             wrong = "out of range" if allowed.is_number(value) else f"not {str(allowed).partition(' number')[0]} number"
-            problems.append(f"{key}={show(value)} is {wrong}: write {expected(key)}")
+            problems.append(f"{key}={brief(show(value))} is {wrong}: write {expected(key)}")
     for key, allowed in ITEM_RANGES.items():
         value = select(config, key)
         numbers = isinstance(value, list) and all(allowed.is_number(item) for item in value)
         if numbers and not all(item in allowed for item in value):
-            problems.append(f"{key}={show(value)} is out of range: each must be {allowed}")
+            problems.append(f"{key}={brief(show(value))} is out of range: each must be {allowed}")
     for key, choices in CHOICES.items():
         value = select(config, key)
         for one in value if isinstance(value, list) and key in LISTS else [value]:
@@ -244,13 +249,17 @@ def check(config: Mapping[str, Any]) -> list[str]:
     for key, allowed in AUTO.items():
         value = select(config, key)
         if value is not None and value != "auto" and value not in allowed:
-            problems.append(f"{key}={show(value)} is out of range: write {expected(key)}")
+            problems.append(f"{key}={brief(show(value))} is out of range: write {expected(key)}")
     if select(config, "resume_mode") == "warm_start" and not select(config, "resume"):
         problems.append("resume_mode=warm_start needs a run to start from: write resume=<its folder or MLflow run id>")
     if select(config, "sweep.extend") and not select(config, "sweep.resume"):
         problems.append(
             "sweep.extend=true needs a sweep to extend: write sweep.resume=<its folder or MLflow parent id>"
         )
+    beyond = {key: value for key, value in leaves(config) if not fits_64_bits(value)}
+    problems = [problem for problem in problems if problem.partition("=")[0] not in beyond]
+    for key, value in beyond.items():
+        problems.append(f"{key}={brief(show(value))} is out of range: whole numbers have at most 64 bits")
     return problems + _check_tracking(config)
 
 
@@ -333,6 +342,24 @@ def flatten(node: Any, prefix: str = "") -> dict[str, str]:
             for k, v in flatten(child, f"{prefix}.{name}" if prefix else name).items()
         }
     return {prefix: show(node)}
+
+
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in nested mappings and lists, each with the dotted key of the mapping's entry."""
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            yield from leaves(child, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for child in node:
+            yield from leaves(child, key)
+    else:
+        yield key, node
+
+
+def is_text(key: str) -> bool:
+    """Whether the value of a key is a text."""
+    hint = _hint(key)
+    return key in PATH_KEYS or hint is str or typing.get_args(hint) == (str, type(None))
 
 
 def higher_is_better(metric: str) -> bool:

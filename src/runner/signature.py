@@ -44,7 +44,10 @@ def check(group: str, target: Callable[..., Any], arguments: Mapping[str, Any], 
             continue
         unset = value is None and named[key].default is None  # `width: int = None`, as many write it
         if not fits(value, hints[key]) and not unset:
-            problems.append(f"{group}.{key}={show(value)} is not {describe(hints[key])}, which {name} needs")
+            shown = f"{group}.{key}={show(value)}"
+            one = get_origin(hints[key]) in SEQUENCES and fits([value], hints[key])  # of a list
+            instead = f": write {group}.{key}=[{show(value)}]" if one else ""
+            problems.append(f"{shown} is not {describe(hints[key])}, which {name} needs{instead}")
     for key, parameter in named.items():
         if parameter.default is parameter.empty and key not in arguments and key not in supplied:
             problems.append(f"{group}.{key} is missing: {name} needs it; write +{group}.{key}=...")

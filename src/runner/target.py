@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from . import schema, signature
 from .data import fetch
 from .data.source import Source
-from .errors import ConfigError, did_you_mean, first_line
+from .errors import ConfigError, did_you_mean, in_words, place
 from .loss import Loss
 from .scheduler import Schedule
 
@@ -88,7 +88,7 @@ def _find(path: str) -> Any:
                 continue  # the module ends earlier in the path
             raise LookupError(f"{module} needs the module {error.name}; install it") from error
         except Exception as error:
-            raise LookupError(f"{module} fails with {type(error).__name__}: {first_line(error)}; mend it") from error
+            raise LookupError(f"{module} fails with {in_words(error)}; correct it") from error
         for name in parts[count:]:
             if not hasattr(found, name):
                 raise LookupError(f"{module} has no {name}; {_resembling(name, found)}")
@@ -106,7 +106,11 @@ def _resembling(name: str, found: Any) -> str:
 def check_target(group: str, node: Any) -> list[str]:
     """Hold a group's keys against the signature of its `_target_`."""
     if not isinstance(node, Mapping):
-        return [] if node == signature.MISSING else [f"{group}={schema.show(node)}: a run needs a {group}"]
+        return (
+            []
+            if node == signature.MISSING
+            else [f"{group}={schema.show(node)} has no keys: write lines of the form key: value in its file"]
+        )
     try:
         return signature.check(group, locate(group, node), own(group, node), SUPPLIED[group])
     except ConfigError as error:
@@ -143,8 +147,11 @@ def call(group: str, node: Mapping[str, Any], kind: type[T], **supplied: Any) ->
         cause = error.__cause__ or error
         if isinstance(cause, ConfigError | fetch.Forbidden):
             raise cause from error
-        why = f"{type(cause).__name__}: {first_line(cause)}"
-        raise ConfigError(f"{group}: {path} fails with these keys ({why}); change {_keys(group, node)}") from error
+        if place(cause):  # in the user's own code: its keys need not be at fault
+            raise ConfigError(f"{group}: {path} fails: {in_words(cause)}") from error
+        raise ConfigError(
+            f"{group}: {path} fails with these keys ({in_words(cause)}); change {_keys(group, node)}"
+        ) from error
     if not isinstance(made, kind):
         raise ConfigError(
             f"{group}._target_={path} gives a {type(made).__name__}; name something that gives {IN_WORDS[group]}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..errors import ConfigError, first_line
+from ..errors import ConfigError, at, first_line
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -121,6 +121,6 @@ def _forward_real(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) 
             outputs = model(torch.zeros(2, *shape, dtype=dtype))
     except Exception as error:
         raise ConfigError(
-            f"the model does not take samples of shape {shape} ({prod(shape)} values): {first_line(error)}"
+            f"the model does not take samples of shape {shape} ({prod(shape)} values): {first_line(error)}{at(error)}"
         ) from error
     return outputs, counter.get_total_flops()

@@ -9,7 +9,7 @@ import torch
 
 from runner import build
 from runner.errors import ConfigError
-from runner.hydra_job import group_choices, without_hydra
+from runner.hydra_job import group_choices, plain, without_hydra
 from runner.sweep.composing import refer_to
 from runner.sweep.preflight import Built
 
@@ -39,7 +39,7 @@ def build_all(
         refer_to(cfg)
         if elsewhere:
             _for_any_machine(cfg)
-        config = build.plain(without_hydra(cfg))
+        config = plain(without_hydra(cfg))
         kind = json.dumps([_structure(config), found[number]], sort_keys=True, default=str)
         if build.check(config):  # wrong in what may differ within a kind too
             answer = _build(cfg, found[number])

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from hydra.types import HydraContext, RunMode
@@ -70,21 +69,13 @@ def numbered(number: int) -> str:
     return f"hydra.job.num={number}"
 
 
-def is_value(made: Composer, text: str) -> bool:
-    """Whether an argument gives a key that is there another value, and does nothing else."""
-    override = made.parse(text)
-    key = override.key_or_group
-    plain = not (override.is_add() or override.is_delete() or override.package or override.is_sweep_override())
-    return plain and not key.startswith("hydra") and not made.options_of(key)
-
-
 def with_values(made: Composer, cfg: DictConfig, overrides: Sequence[str], number: int = 0) -> DictConfig | None:
     """What composing a config again with a few values more would give, in a quarter of the time (0.04 s to 0.16).
 
     Args:
         made: what has composed it.
         cfg: with Hydra's own node.
-        overrides: arguments for which `is_value` holds.
+        overrides: arguments for which `Composer.is_value` holds.
         number: of the job that it is for.
 
     Returns:
@@ -98,11 +89,8 @@ def with_values(made: Composer, cfg: DictConfig, overrides: Sequence[str], numbe
         return None
     before = OmegaConf.to_container(changed.hydra.overrides.task)
     assert isinstance(before, list)
-    tasks, job = [*before, *made.given(overrides, sweeping=False)], changed.hydra.job
     with read_write(changed.hydra):
-        job.num, changed.hydra.overrides.task = number, tasks
-        job.override_dirname = get_overrides_dirname(
-            overrides=[made.parse(text) for text in tasks], **job.config.override_dirname
-        )
+        changed.hydra.job.num = number
+    made.record(changed, [*before, *made.given(overrides, sweeping=False)])
     refer_to(changed)
     return None if unset(changed) else changed

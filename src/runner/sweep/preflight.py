@@ -8,8 +8,9 @@ from omegaconf import DictConfig
 
 from runner.compose import Composer
 from runner.errors import ConfigError
+from runner.problems import names_and_values
 from runner.sweep import warm
-from runner.sweep.composing import is_value, numbered, with_values
+from runner.sweep.composing import numbered, with_values
 from runner.sweep.plan import Job, short_names
 
 SHOWN_JOBS = 4
@@ -51,7 +52,7 @@ def compose(
     bases: dict[tuple[str, ...], DictConfig | None] = {}  # without the plain values that the jobs differ in
     for job in jobs:
         varied = set(job.overrides[-len(job.point) :]) if job.point else set()
-        values = [text for text in job.overrides if text in varied and is_value(made, text)]
+        values = [text for text in job.overrides if text in varied and made.is_value(made.parse(text))]
         rest = tuple(text for text in job.overrides if text not in values)
         if rest not in bases:
             base, found = made.compose([*of_the_sweep, *rest, numbered(job.number)])
@@ -90,8 +91,11 @@ def check(
     Raises:
         ConfigError: with the problems of all jobs, each with the jobs and the overrides that have it.
     """
+    found = problems | {number: names_and_values(cfg, problems[number]) for number, cfg in configs.items()}
+    if any(found.values()):
+        raise ConfigError(*explain(jobs, found))
     pickled = {number: pickle.dumps(cfg) for number, cfg in configs.items()}
-    built, found = warm.call("runner.sweep.building:build_all", pickled, problems, elsewhere)
+    built, found = warm.call("runner.sweep.building:build_all", pickled, found, elsewhere)
     if any(found.values()):
         raise ConfigError(*explain(jobs, found))
     return dict(built)
