@@ -1,4 +1,6 @@
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +51,70 @@ def test_size_and_arithmetic_of_the_course_s_networks(
 def test_the_shapes_come_from_the_data(make: Any) -> None:
     model = make(input_shape=(3, 9, 11), num_outputs=4)
     assert model(torch.randn(2, 3, 9, 11)).shape == (2, 4)
+
+
+class Ending(nn.Module):
+    """A linear layer, and what its outputs go through."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.end = nn.Linear(64, 10), end
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.end(self.layer(inputs.flatten(1)))
+
+
+class NotOnMeta(Ending):
+    def forward(self, inputs: Tensor) -> Tensor:
+        assert inputs.device.type != "meta"
+        return super().forward(inputs)
+
+
+@pytest.mark.parametrize(
+    ("end", "by"),
+    [
+        (nn.Softmax(dim=1), "softmax"),
+        (lambda outputs: outputs.softmax(1).unsqueeze(2).squeeze(2), "softmax"),
+        (lambda outputs: outputs.sigmoid_(), "sigmoid"),
+        (lambda outputs: torch.sigmoid(outputs).view(-1, 10), "sigmoid"),
+        (nn.LogSoftmax(dim=1), None),
+        (lambda outputs: outputs * outputs.softmax(1), None),
+        (nn.Identity(), None),
+    ],
+)
+@pytest.mark.parametrize("kind", [Ending, NotOnMeta])
+def test_a_model_that_ends_in_probabilities_is_seen(kind: type[Ending], end: Any, by: str | None) -> None:
+    assert check_shapes(kind(end), (1, 8, 8), 10, torch.float32).squashed_by == by
+
+
+def test_probabilities_before_a_loss_that_takes_logits_are_said_before_training(
+    here: Path, runner: Callable[..., Called], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "nets.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, num_outputs: int):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, num_outputs), nn.Softmax(1))\n"
+        "class Fails(nn.Linear):\n"
+        "    def __init__(self, num_outputs: int):\n"
+        "        super().__init__(64, num_outputs)\n"
+        "    def forward(self, inputs):\n"
+        "        hidden = inputs.flatten(1)\n"
+        "        return super().forward(hidden[:, :7])\n"
+        "class FailsWhenMade(nn.Module):\n"
+        "    def __init__(self, num_outputs: int, width: int = 3):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Linear(64, self.widht)\n"
+    )
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
+    typed = ["model=custom", "trainer.epochs=1", "data.limit=60", "tracking=off"]
+    called = runner(*typed, "model._target_=nets.Net")
+    assert called.code == 0 and "the model ends in a softmax, and loss=cross_entropy applies one itself" in called.err
+    for name, where in {"Fails": "line 10, in forward", "FailsWhenMade": "line 14, in __init__"}.items():
+        called = runner(*typed, f"model._target_=nets.{name}")
+        assert called.code == 2 and f"(nets.py, {where})" in called.err
+        assert "change model." not in called.err
 
 
 def test_knobs_change_the_network() -> None:

@@ -51,6 +51,7 @@ class Setup:
         choices: which member of each group was chosen: for the record only.
         num_outputs: of the model, as the data and the loss need them.
         flops: floating-point operations of one sample's forward pass; None if they cannot be told.
+        doubts: what looks like a mistake, and may be meant.
     """
 
     config: dict[str, Any]
@@ -63,6 +64,7 @@ class Setup:
     model: nn.Module
     num_outputs: int
     flops: int | None
+    doubts: list[str]
     loss: Loss
     optimizer: torch.optim.Optimizer
     schedule: Schedule
@@ -208,6 +210,7 @@ def set_up(
         model=model,
         num_outputs=num_outputs,
         flops=cost.flops,
+        doubts=checks.probabilities(cost.squashed_by, loss),
         loss=loss.to(device.torch),
         optimizer=optimizer,
         schedule=schedule,

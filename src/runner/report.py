@@ -25,6 +25,8 @@ def head(x: Experiment, folder: Path, location: str) -> None:
     """Say what is about to be trained, on what, where, and where it is recorded."""
     flops = f", {x.flops:,} FLOPs a sample" if x.flops else ""
     log.info("model      %s: %s parameters%s", type(x.model).__name__, f"{parameter_count(x.model):,}", flops)
+    for doubt in x.doubts:
+        log.warning("           %s", doubt)
     splits = x.splits
     parts = {"train": splits.train, "validation": splits.val, "test": splits.test}
     counts = ", ".join(f"{size(part):,} {name}" for name, part in parts.items() if part is not None)

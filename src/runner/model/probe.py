@@ -4,10 +4,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import ConfigError, at, first_line
@@ -31,10 +33,42 @@ class Cost:
         flops: floating-point operations, a multiply-add counting as two, biases and activations left out
             (`torch.utils.flop_counter`); None if nothing that it counts was seen.
         values: in the largest tensor that a layer gives.
+        squashed_by: the function that gives the model's outputs, if it is one that makes probabilities: `softmax`
+            or `sigmoid`; a log_softmax is none, which cross entropy leaves as it is.
     """
 
     flops: int | None
     values: int
+    squashed_by: str | None = None
+
+
+SQUASHING = {"_softmax": "softmax", "sigmoid": "sigmoid"}
+"""Operations that make probabilities, as torch's dispatcher names them."""
+
+SHAPING = ("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten", "clone", "alias", "detach", "_to_copy")
+"""Operations that give the same values in another shape, place or type."""
+
+
+class _Squashed(TorchDispatchMode):
+    """Sees which tensors hold probabilities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: list[tuple[Tensor, str]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        by = SQUASHING.get(name.rstrip("_")) or SQUASHING.get(name)
+        if by is None and name in SHAPING and args:
+            by = self.by(args[0])
+        if by is not None and isinstance(result, Tensor):
+            self._seen = [*self._seen[-3:], (result, by)]  # the last ones: an attention's may be large
+        return result
+
+    def by(self, tensor: object) -> str | None:
+        """What has made a tensor, if that makes probabilities."""
+        return next((by for seen, by in self._seen if seen is tensor), None)
 
 
 def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int, dtype: torch.dtype) -> Cost:
@@ -49,7 +83,7 @@ def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int,
     was_training = model.training
     model.eval()
     try:
-        with _largest(model) as largest:
+        with _largest(model) as largest, _Squashed() as squashed:
             outputs, flops = _forward(model, tuple(input_shape), dtype)
     finally:
         model.train(was_training)
@@ -61,7 +95,7 @@ def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int,
             f"the model gives outputs of shape (N{''.join(f', {n}' for n in outputs.shape[1:])}), data and loss"
             f" need (N, {num_outputs}): let its constructor take num_outputs"
         )
-    return Cost(flops // 2 or None, max(largest) // 2)
+    return Cost(flops // 2 or None, max(largest) // 2, squashed.by(outputs))
 
 
 @contextmanager
