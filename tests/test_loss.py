@@ -19,6 +19,23 @@ class TestCrossEntropy:
         with pytest.raises(ConfigError, match="loss=cross_entropy"):
             CrossEntropy().num_outputs(targets, None)
 
+    @pytest.mark.parametrize(
+        ("targets", "instead"),
+        [
+            (torch.tensor([0.0, 1.0, 1.0]), "give them as integers, 0 and 1, or write loss=bce_with_logits"),
+            (torch.tensor([[0], [2]]), r"give them as integers of shape \(N,\), such as targets\[:, 0\]"),
+            (torch.tensor([[0.0], [1.0]]), r"give them as integers of shape \(N,\), such as targets\[:, 0\]"),
+            (torch.tensor([1.0, 2.0, 3.0]), "give them as integers, or write loss=mse for values"),
+            (torch.eye(3), r"give targets.argmax\(1\)"),
+            (torch.tensor([[1, 1], [0, 1]]), "write loss=bce_with_logits"),
+            (torch.tensor([0.5, 1.0]), "write loss=mse"),
+            (torch.randn(4, 3), "write loss=mse"),
+        ],
+    )
+    def test_what_to_write_for_targets_of_another_kind(self, targets: torch.Tensor, instead: str) -> None:
+        with pytest.raises(ConfigError, match=instead):
+            CrossEntropy().num_outputs(targets, None)
+
     def test_a_target_beyond_the_named_classes_is_refused(self) -> None:
         with pytest.raises(ConfigError, match="name 2 classes, 0 to 1, but there is a target 2"):
             CrossEntropy().num_outputs(torch.tensor([0, 2, 1]), ["cat", "dog"])

@@ -70,6 +70,10 @@ def name_of(loss: Loss) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(loss).__name__).lower()
 
 
+FEW = 20
+"""Different whole numbers that may be classes, written as floats."""
+
+
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:
     """How many of (N, K) outputs are largest at the target class (N,)."""
     return (outputs.argmax(dim=1) == targets).sum()
@@ -105,6 +109,24 @@ def r_squared(sums: list[float], samples: int) -> float | None:
     return sum(1 - error / spread for error, spread in zip(errors, spreads, strict=True)) / outputs
 
 
+def _not_classes(targets: Tensor) -> str:
+    """What targets are that are not one integer a sample, and what to write instead."""
+    whole = not targets.is_floating_point() or bool((targets == targets.round()).all())
+    if targets.ndim == 2 and targets.shape[1] == 1 and whole:
+        return "the targets are of shape (N, 1): give them as integers of shape (N,), such as targets[:, 0]"
+    if targets.ndim == 2 and bool(((targets == 0) | (targets == 1)).all()):
+        one_hot = bool((targets.sum(1) == 1).all())
+        instead = "give targets.argmax(1), the number of each class" if one_hot else "write loss=bce_with_logits"
+        return f"the targets are {targets.shape[1]} values of 0 or 1: {instead}"
+    if targets.ndim != 1:
+        return f"the targets are of shape {tuple(targets.shape)}: write loss=mse"
+    if whole and float(targets.min()) == 0 and float(targets.max()) == 1:
+        return "the targets are 0.0 and 1.0: give them as integers, 0 and 1, or write loss=bce_with_logits"
+    if whole and len(targets.unique()) <= FEW:
+        return "the targets are whole numbers with a decimal point: give them as integers, or write loss=mse for values"
+    return "the targets are values, not classes: write loss=mse"
+
+
 class CrossEntropy(Loss):
     """Classification: targets (N,) are class indices, outputs (N, K) logits.
 
@@ -120,10 +142,7 @@ class CrossEntropy(Loss):
     def num_outputs(self, targets: Tensor, classes: Sequence[str] | None) -> int:
         """One a class."""
         if targets.is_floating_point() or targets.ndim != 1:
-            kind = "values, not classes" if targets.is_floating_point() else f"of shape {tuple(targets.shape)}"
-            raise ConfigError(
-                f"loss=cross_entropy needs one integer class a sample, the targets are {kind}: write loss=mse"
-            )
+            raise ConfigError(f"loss=cross_entropy needs one integer class a sample, {_not_classes(targets)}")
         if int(targets.min()) < 0:
             raise ConfigError(f"loss=cross_entropy: classes count from 0, but there is a target {int(targets.min())}")
         largest = int(targets.max())
