@@ -18,6 +18,9 @@ import numpy as np
 import pytest
 import torch
 
+from composed import built, trained
+from runner import build
+from runner.cli import without_hydra
 from runner.data.csv_file import csv_file
 from runner.data.digits import digits
 from runner.data.fetch import fetch
@@ -25,6 +28,7 @@ from runner.data.idx import IdxError, read_idx
 from runner.data.mnist import FILES, load_four_files, mnist
 from runner.data.tensors import tensors
 from runner.errors import ConfigError
+from runner.resume import compose_saved
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -654,6 +658,149 @@ def test_tensors_numeric_features_become_float32(tmp_path, dtype):
 def test_tensors_names_what_is_wrong(arguments, words):
     problem = problem_of(lambda: tensors(**arguments))
     assert all(word in problem for word in words), problem
+
+
+def test_tensors_validation_part(tmp_path):
+    lists = {"inputs": [[1], [2]], "targets": [0, 1]}
+    source = tensors(**lists, val_inputs=[[3]], val_targets=[1])
+    assert source.val[0].tolist() == [[3]] and source.val[1].tolist() == [1] and source.test is None
+    arrays = {"inputs": np.ones((2, 3)), "targets": np.array([0, 1])}
+    np.savez(tmp_path / "val.npz", **arrays)
+    np.savez(tmp_path / "all.npz", **arrays, val_inputs=np.zeros((1, 3)), val_targets=np.array([1]))
+    np.savez(tmp_path / "train.npz", **arrays)
+    assert tensors(path=tmp_path / "all.npz").val[0].tolist() == [[0, 0, 0]]
+    both = tensors(path=tmp_path / "train.npz", val_path=tmp_path / "val.npz")
+    assert both.val[0].shape == (2, 3) and both.origin == f"{tmp_path / 'train.npz'}, {tmp_path / 'val.npz'}"
+    for arguments, words in (
+        ({**lists, "val_inputs": [[3]]}, "data.val_targets missing"),
+        ({**lists, "val_inputs": [[3, 4]], "val_targets": [0]}, "data.val_inputs has samples of shape (2,)"),
+        ({**lists, "val_inputs": [[3]], "val_targets": [0], "val_path": tmp_path / "val.npz"}, "are both given"),
+        ({"path": tmp_path / "all.npz", "val_path": tmp_path / "val.npz"}, "are both given"),
+        ({"path": tmp_path / "train.npz", "val_path": tmp_path / "valid.npz"}, "data.val_path="),
+    ):
+        assert words in problem_of(lambda arguments=arguments: tensors(**arguments)), words
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([[2**24 + 1]], torch.float64), ([[2**24]], torch.float32), ([[0.1]], torch.float64), ([[0.5]], torch.float32),
+        (np.array([[2**40]], np.int64), torch.float32), (np.array([[2**40 + 1]], np.uint64), torch.float64),
+        (np.array([[0.1]], np.float16), torch.float32), (torch.tensor([[0.1]], dtype=torch.bfloat16), torch.float32),
+        (np.array([[True]]), torch.float32), (np.array([[0.1]], np.longdouble), torch.float64),
+        (np.array([[65535]], np.uint16), torch.float32), (np.array([[7]], np.uint8), torch.uint8),
+    ],
+)  # fmt: skip
+def test_tensors_lose_no_digit(tmp_path, values, dtype):
+    if isinstance(values, list):
+        source = tensors(values, [0], val_inputs=[[1]], val_targets=[0])
+    else:
+        kind = torch.save if isinstance(values, torch.Tensor) else lambda content, path: np.savez(path, **content)
+        path = tmp_path / ("x.pt" if isinstance(values, torch.Tensor) else "x.npz")
+        one = torch.zeros_like(values) if isinstance(values, torch.Tensor) else np.zeros_like(values)
+        kind({"inputs": values, "targets": np.zeros(1, int) if path.suffix == ".npz" else torch.zeros(1).long(),
+              "val_inputs": one, "val_targets": one[0]}, path)  # fmt: skip
+        source = tensors(path=path)
+    assert source.train[0].dtype == source.val[0].dtype == dtype
+    wanted = values.double().item() if isinstance(values, torch.Tensor) else np.array(values).item()
+    assert source.train[0].item() == float(wanted)
+    old = tensors([[0.1]], [0], old_rules=True)
+    assert old.train[0].dtype == torch.float32
+
+
+def test_tensors_targets_lose_no_digit_either():
+    assert tensors([[1], [2]], [2**24 + 0.5, 0]).train[1].tolist() == [2**24 + 0.5, 0]
+    assert "beyond 2^53" in problem_of(lambda: tensors([[2**53 + 1]], [0]))
+    assert "numbers only, not complex" in problem_of(lambda: tensors([[1j]], [0]))
+
+
+@pytest.mark.parametrize("shape", [(2, 28, 28, 1), (2, 8, 9, 3), (2, 8, 8, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64, np.float16])
+def test_tensors_images_have_their_channels_first(tmp_path, shape, dtype):
+    np.savez(tmp_path / "x.npz", inputs=np.ones(shape, dtype), targets=np.array([0, 1]))
+    assert "(N, channels, height, width)" in problem_of(lambda: tensors(path=tmp_path / "x.npz"))
+    np.savez(tmp_path / "x.npz", inputs=np.ones(shape, dtype).transpose(0, 3, 1, 2), targets=np.array([0, 1]))
+    assert tensors(path=tmp_path / "x.npz").train[0].shape == (2, shape[3], *shape[1:3])
+
+
+def test_tensors_say_what_they_were_taken_for(tmp_path):
+    np.savez(tmp_path / "x.npz", inputs=np.ones((2, 5, 3)), targets=np.array([0, 1]))
+    assert tensors(path=tmp_path / "x.npz").notes == [
+        "float32 inputs: not scaled", "sequences of 5 steps of 3 features", "targets: whole numbers from 0 to 1"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        ([1, 2], "no sample has some of the classes 0 to 2: there are 1, 2; for classes write them as 0 to 1, or"),
+        ([0, 2], "data.classes=3 if some are rare"),
+        ([4, 6, 8], "for classes write them as 0 to 2"),
+        ([200000, 201500], "for numbers loss=mse"),
+        ([-1, 1], "classes count from 0, these are -1, 1"),
+        (list(range(30)), "30 classes for 30 samples; for classes write data.classes=30"),
+    ],
+)
+def test_tensors_classes_that_may_be_none(targets, words):
+    inputs = [[0]] * len(targets)
+    source = tensors(inputs, targets)
+    assert source.unclear_classes.startswith("data.targets: ") and words in source.unclear_classes
+    assert tensors(inputs, targets, old_rules=True).unclear_classes is None
+    as_it_says = [sorted(set(targets)).index(target) for target in targets]
+    assert tensors(inputs, as_it_says).unclear_classes is None or len(targets) == 30
+    if min(targets) >= 0:
+        known = tensors(inputs, targets, classes=max(targets) + 1)
+        assert len(known.classes) == max(targets) + 1 and known.unclear_classes is None
+
+
+def test_tensors_classes_by_number_or_name():
+    assert tensors([[1], [2]], [0, 1]).classes is None
+    assert tensors([[1], [2]], [0, 1], classes=3).classes == ["0", "1", "2"]
+    assert tensors([[1], [2]], [0, 1], classes=["cat", "dog"]).classes == ["cat", "dog"]
+    for classes, targets, words in (
+        (2, [0, 2], "data.classes=2: targets are 0 to 1, but there are 0 to 2"),
+        (2, [-1, 1], "but there are -1 to 1"),
+        (1, [0, 0], "at least 2"),
+        (["a", "a"], [0, 1], "different names"),
+        (2, [0.5, 1], "not one whole number a sample"),
+    ):
+        assert words in problem_of(lambda c=classes, t=targets: tensors([[1], [2]], t, classes=c)), words
+
+
+LARGE = ("data=tensors", "data.inputs=[[16777216],[16777217]]", "data.targets=[0,1]")
+
+
+def test_tensors_that_differ_beyond_float32_can_be_told_apart(tmp_path):
+    t = trained(tmp_path, *LARGE, "data.mean=null", "data.std=null", "data.val_fraction=0", "precision=fp64")
+    assert t.log.of("train/accuracy")[20] == 1
+
+
+def test_a_config_knows_its_validation_part_and_a_share_that_was_typed():
+    own = (*LARGE, "data.val_inputs=[[1],[2],[3]]", "data.val_targets=[0,1,0]")
+    x = built(*own)
+    assert x.loaders.val.samples == 3 and x.loaders.test is None and x.config["data"]["val_fraction"] is None
+    assert built(*own, "data.limit=2").loaders.val.samples == 2
+    assert built().config["data"]["val_fraction"] == 0.2
+    for preset in ("data.val_fraction=0.2", "data.val_fraction=0", "debug=overfit"):
+        problem = problem_of(lambda preset=preset: built(*own, preset))
+        assert problem.startswith("data.val_fraction=0") and "write data.val_fraction=null" in problem
+        assert built(*own, preset, "data.val_fraction=null").loaders.val.samples == 3 or preset == "debug=overfit"
+    assert "data.targets: no sample has some" in problem_of(
+        lambda: built(*LARGE[:2], "data.targets=[1,2]", "data.val_fraction=0")
+    )
+    assert built(*LARGE[:2], "data.targets=[1,2]", "data.val_fraction=0", "loss=mse").num_outputs == 1
+
+
+def test_what_version_0_1_0_has_saved_is_read_by_its_rules(tmp_path):
+    np.savez(tmp_path / "x.npz", inputs=np.random.RandomState(0).rand(6, 5, 3), targets=np.array([1, 4] * 3))
+    now = ("data=tensors", f"data.path={tmp_path / 'x.npz'}", "data.mean=null", "data.std=null", "data.classes=5")
+    saved = built(*now).config
+    for key in ("scale", "classes", "val_path", "val_inputs", "val_targets"):
+        del saved["data"][key]
+    x = build.build(without_hydra(compose_saved(saved)[0]))
+    assert x.num_outputs == 5 and x.splits.normalize.mean.shape == (5, 1) and "scale" not in x.config["data"]
+    assert x.splits.train[0].dtype == torch.float32
+    assert built(*now).splits.normalize.mean.shape == (3,)
 
 
 def test_tensors_reports_all_problems_at_once():

@@ -65,6 +65,7 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
     "data.batch_size": (("data.batch_size=16",), lambda a, b: (a.result["steps"], b.result["steps"]) == (12, 6)),
     "data.val_fraction": (("data.val_fraction=0.5",), lambda a, b: "30 train, 30 validation" in b.called.err),
     "data.limit": (("data.limit=40",), lambda a, b: "32 train, 8 validation, 40 test" in b.called.err),
+    "data.scale": (("data.scale=2",), learned_differently),
     "data.in_memory": (
         ("data.in_memory=false",),
         lambda a, b: "loaded by batch" in b.called.err and "in memory" in a.called.err,
@@ -190,6 +191,10 @@ SHOWN_ELSEWHERE = {
     "data.root": "test_where_data_lie",
     "data.path": "test_where_data_lie",
     "data.target": "test_data.py",
+    "data.val_path": "test_data.py",
+    "data.val_inputs": "test_data.py",
+    "data.val_targets": "test_data.py",
+    "data.classes": "test_data.py",
     "data.test_path": "test_data.py",
     "data.test_fraction": "test_data.py",
     "data.size": "test_images.py",

@@ -88,6 +88,38 @@ class TestSplit:
         with pytest.raises(ConfigError, match=r"data\.val_fraction"):
             split(blobs(samples), val_fraction=fraction, limit=None, seed=0)
 
+    def test_a_validation_part_of_its_own_is_that_and_nothing_is_held_out(self) -> None:
+        own = blobs(30)
+        source = replace(blobs(100), val=own.train)
+        splits = split(source, val_fraction=None, limit=None, seed=0)
+        assert [len(part[0]) for part in (splits.train, splits.val, splits.test)] == [100, 30, 20]
+        assert torch.equal(splits.val[0], own.train[0]) and splits.val_fraction is None
+        assert [len(p[0]) for p in vars(split(source, val_fraction=None, limit=7, seed=0)).values() if type(p) is tuple
+                and len(p) == 2 and isinstance(p[0], Tensor)] == [7, 7, 7]  # fmt: skip
+        for typed in (0, 0.2, 0.5):
+            with pytest.raises(ConfigError, match=r"data\.val_fraction=.* has a validation part of its own"):
+                split(source, val_fraction=typed, limit=None, seed=0)
+        assert split(blobs(100), val_fraction=None, limit=None, seed=0).val_fraction == 0.2
+
+    def test_it_may_be_loaded_sample_by_sample_and_normalises_by_the_training_part(self) -> None:
+        train, val = images(), images(9)
+        source = Source("items", Items(*train.train), mean=None, std=None, val=Items(*val.train))
+        splits = split(source, val_fraction=None, limit=5, seed=0)
+        assert [len(part) for part in (splits.train, splits.val)] == [5, 5]
+        assert torch.equal(splits.normalize.mean.flatten(), split(
+            replace(source, val=None), val_fraction=0, limit=5, seed=0).normalize.mean.flatten())  # fmt: skip
+        made = make_loaders(splits, prepare=CrossEntropy().prepare, batch_size=7, seed=3, device=CPU,
+                            dtype=torch.float32, in_memory=True)  # fmt: skip
+        assert made.val is not None and made.val.samples == 5 and made.test is None
+
+    @pytest.mark.parametrize("part", ["val", "test"])
+    def test_parts_that_do_not_fit_are_refused(self, part: str) -> None:
+        name = {"val": "validation", "test": "test"}[part]
+        for inputs, words in ((torch.zeros(4, 5), r"are of shape \(5,\)"), (torch.zeros(0, 6), "has no samples")):
+            with pytest.raises(ConfigError, match=rf"{name} part.*{words}|{words}"):
+                split(replace(blobs(), **{part: (inputs, torch.zeros(len(inputs), dtype=torch.long))}),
+                      val_fraction=None, limit=None, seed=0)  # fmt: skip
+
     def test_what_was_guessed_is_said_at_the_head_of_a_run(self, caplog: pytest.LogCaptureFixture) -> None:
         x = built()
         x.splits = split(replace(blobs(), notes=("3 classes", "scaled by 255")), val_fraction=0.2, limit=None, seed=0)
@@ -126,6 +158,13 @@ class TestFingerprint:
             prints.add(self.fingerprint(source))
         # The test part is a view of the training part here, so the third changes both; it is a change all the same.
         assert len(prints) == 4
+
+    def test_a_validation_part_is_in_it(self) -> None:
+        one, other = (replace(blobs(), val=blobs(samples).train) for samples in (20, 21))
+        alike = replace(blobs(), test=None, val=blobs().test)  # the same tensors as another part
+        sources = (blobs(), one, other, alike, replace(alike, val=None, test=alike.val))
+        assert len({self.fingerprint(source, val_fraction=None) for source in sources}) == 4
+        assert self.fingerprint(blobs(), val_fraction=None) == self.fingerprint(blobs(), val_fraction=0.2)
 
     def test_so_it_is_for_a_data_set_that_loads_sample_by_sample(self) -> None:
         source = images()
@@ -209,6 +248,34 @@ class TestNormalize:
         assert seen.mean(0).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
         assert seen.std(0, correction=0).tolist() == pytest.approx([1, 1, 0], abs=1e-6)  # a constant stays one
         assert splits.normalize(splits.val[0], torch.float64).mean(0).abs().max() > 1e-3
+
+    def test_sequences_are_normalised_by_feature(self) -> None:
+        made = torch.Generator().manual_seed(0)
+        spread = torch.tensor([1.0, 10.0, 100.0])
+        inputs = torch.randn(50, 7, 3, generator=made) * spread + 5 * spread
+        for train in ((inputs, torch.zeros(50)), Items(inputs, torch.zeros(50))):
+            splits = split(Source("series", train, mean=None, std=None), val_fraction=0, limit=None, seed=0)
+            seen = splits.normalize(inputs, torch.float64)
+            assert seen.mean((0, 1)).tolist() == pytest.approx([0] * 3, abs=1e-6)
+            assert seen.std((0, 1), correction=0).tolist() == pytest.approx([1] * 3, abs=1e-6)
+            given = split(Source("series", train, mean=[1.0, 2.0, 3.0]), val_fraction=0, limit=None, seed=0)
+            assert torch.equal(given.normalize(inputs, torch.float32), inputs - torch.tensor([1.0, 2.0, 3.0]))
+        with pytest.raises(ConfigError, match=r"data\.mean has 7 values, the samples have 3 channels or features"):
+            split(Source("series", train, mean=[0.0] * 7), val_fraction=0, limit=None, seed=0)
+        old = split(Source("series", train, mean=None), val_fraction=0, limit=None, seed=0, old_rules=True)
+        assert old.normalize.mean.shape == (7, 1)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.int32])
+    @pytest.mark.parametrize("in_memory", [True, False])
+    def test_what_float32_would_round_is_rounded_when_it_is_normalised(
+        self, dtype: torch.dtype, in_memory: bool
+    ) -> None:
+        inputs = torch.tensor([[2**24], [2**24 + 1]], dtype=dtype)
+        source = Source("large", (inputs, torch.tensor([0, 1])), mean=None, std=None)
+        splits = split(source, val_fraction=0, limit=None, seed=0)
+        ((seen, targets),) = batches(splits, in_memory=in_memory)
+        assert seen.dtype == torch.float32 and seen[targets].flatten().tolist() == [-1, 1]
+        assert split(source, val_fraction=0, limit=None, seed=0, old_rules=True).normalize.wide is False
 
     def test_the_number_of_values_must_fit(self) -> None:
         source = images()

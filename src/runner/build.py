@@ -134,9 +134,7 @@ def set_up(
         # Nothing is fetched for a run that cannot start.
         with found.collect("data"), nullcontext() if not found.sentences else fetch.forbidden():
             seed_all(seed)
-            splits = split(
-                call("data", data, Source), val_fraction=data["val_fraction"], limit=data["limit"], seed=seed
-            )
+            splits = make_splits(data, seed)
             augment = make_augment(splits, **(data["augment"] or {}))
     if loss:
         found += checks.outputs(config["model"], loss)
@@ -149,6 +147,7 @@ def set_up(
                 device.check_compiler()
     if splits and loss:
         with found.collect("loss"):
+            checks.classes(loss, splits)
             num_outputs = loss.num_outputs(splits.targets(), splits.classes)
     if splits and num_outputs and found.none_of("model"):
         with found.collect("model"):
@@ -180,6 +179,7 @@ def set_up(
     config = recorded(cfg)
     del config["sweep"]  # which says nothing of a single run
     config["device"] |= {"name": device.torch.type, "threads": device.threads}
+    config["data"]["val_fraction"] = splits.val_fraction
     make_absolute(config)
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
     assert tracking and console
@@ -255,10 +255,28 @@ def _keep_environment(resolved: Any, written: Any) -> Any:
 
 def make_absolute(config: dict[str, Any]) -> None:
     """Make the paths in a config such that they are found from any folder."""
-    for group, key in (("data", "root"), ("data", "path"), ("data", "test_path"), ("model", "weights")):
+    data = ("root", "path", "val_path", "test_path")
+    for group, key in (*(("data", key) for key in data), ("model", "weights")):
         value = config[group].get(key)
         if isinstance(value, str) and (path := Path(value).expanduser()).exists():
             config[group][key] = str(path.absolute())
+
+
+def make_splits(node: Mapping[str, Any], seed: int) -> Splits:
+    """The data set, divided; one that a run of version 0.1.0 has saved by the rules that it was divided by."""
+    old_rules = "scale" not in node  # which every config has since then
+    scale = node.get("scale", "auto")
+    source = call("data", node, Source, scale=scale, old_rules=old_rules)
+    if "scale" in takes(locate("data", node))[0]:  # it has scaled its samples itself
+        scale = "auto"
+    return split(
+        source,
+        val_fraction=node["val_fraction"],
+        limit=node["limit"],
+        seed=seed,
+        scale=scale,
+        old_rules=old_rules,
+    )
 
 
 def to_settings(node: DictConfig, kind: type[T]) -> T | None:

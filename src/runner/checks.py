@@ -7,7 +7,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from .data.splits import Splits
 from .errors import ConfigError, did_you_mean
-from .loss import Loss, name_of
+from .loss import CrossEntropy, Loss, name_of
 from .scheduler import Schedule
 from .settings import TrainerSettings
 
@@ -64,6 +64,16 @@ def probabilities(squashed_by: str | None, loss: Loss) -> list[str]:
         f"the model ends in a {squashed_by}, and loss={name_of(loss)} applies one itself: let the model return what"
         f" it has before its {squashed_by}"
     ]
+
+
+def classes(loss: Loss, splits: Splits) -> None:
+    """See that whole targets are classes where the loss takes them as such.
+
+    Raises:
+        ConfigError: they may be something else.
+    """
+    if isinstance(loss, CrossEntropy) and splits.unclear_classes is not None:
+        raise ConfigError(splits.unclear_classes)
 
 
 def plateau(schedule: Schedule, trainer: TrainerSettings, splits: Splits) -> None:

@@ -23,7 +23,8 @@ CURVES = ("val/loss", "train/loss", "time/epoch_seconds", "throughput/samples_pe
 """What is needed epoch by epoch."""
 
 SAME_DATA = (
-    "batch_size", "val_fraction", "in_memory", "num_workers", "augment", "root", "mean", "std", "size", "channels",
+    "batch_size", "val_fraction", "scale", "in_memory", "num_workers", "augment", "root", "mean", "std", "size",
+    "channels",
 )  # fmt: skip
 """Keys of the data that leave the data set the same: how it is divided, stored, scaled, augmented."""
 

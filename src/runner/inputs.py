@@ -116,16 +116,19 @@ def _read_array(path: Path, given: str) -> Tensor:
 
 
 def _as_tensor(values: Any, given: str) -> Tensor:
-    """uint8, int64 or float32; yes and no are 1.0 and 0.0."""
+    """uint8, int64, float32 or float64; yes and no are 1.0 and 0.0."""
     if isinstance(values, Tensor):
-        values = values.detach().float().numpy() if values.is_floating_point() else values.detach().numpy()
+        values = values.detach()
+        values = values.float() if values.dtype == torch.bfloat16 else values  # which NumPy has not
+        values = values.numpy()
     kind = getattr(getattr(values, "dtype", None), "kind", None)
     if kind not in ("b", "i", "u", "f"):
         raise ConfigError(f"{given} must hold numbers only, not {getattr(values, 'dtype', type(values).__name__)}")
     if values.dtype == np.uint8:
         return torch.from_numpy(np.array(values))
-    with np.errstate(over="ignore"):  # becomes infinite, which is an error later
-        return torch.from_numpy(values.astype(np.float32 if kind in ("f", "b") else np.int64))
+    if kind == "f":
+        return torch.from_numpy(values.astype(np.float64 if values.dtype.itemsize >= 8 else np.float32))
+    return torch.from_numpy(values.astype(np.float32 if kind == "b" else np.int64))
 
 
 def _read_table(path: Path, samples: Samples, given: str) -> Tensor:
@@ -202,24 +205,26 @@ def _with_batch_axis(values: Tensor, samples: Samples, given: str) -> Tensor:
 
 
 def _as_raw(inputs: Tensor, samples: Samples, given: str) -> Tensor:
-    """As the run's data set gives samples: uint8 pixels, which are scaled to [0, 1] later, or float32."""
+    """As the run's data set gives samples: uint8 pixels, which are scaled to [0, 1] later, float32 or float64."""
     low, high = inputs.min().item(), inputs.max().item()
+    as_floats = inputs.double() if samples.dtype == "float64" else inputs.float()
     if inputs.is_floating_point():
-        if not bool(inputs.isfinite().all()):
-            bad = (~inputs.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
+        if not bool(as_floats.isfinite().all()):
+            bad = (~as_floats.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
             raise ConfigError(f"{given} has values that are NaN or infinite, in sample {_list(list(map(str, bad)))}")
         if samples.dtype == "uint8" and (low < 0 or high > 1):
             raise ConfigError(
                 f"{given} has values from {low:g} to {high:g}: pixels are floats from 0 to 1, or integers from 0 to 255"
             )
     elif samples.dtype == "uint8":
-        if low < 0 or high > 255:
+        if low < 0 or high > samples.scale:
             raise ConfigError(
-                f"{given} has values from {low} to {high}: pixels are integers from 0 to 255, or floats from 0 to 1"
+                f"{given} has values from {low} to {high}: pixels are integers from 0 to {samples.scale:g}, or floats"
+                " from 0 to 1"
             )
         return inputs.to(torch.uint8)
     _check_range(low, high, samples, given)
-    return inputs.float()
+    return as_floats
 
 
 def _check_range(low: float, high: float, samples: Samples, given: str) -> None:

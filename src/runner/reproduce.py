@@ -33,6 +33,7 @@ USAGE = (
 DATA = {
     "data.root": "another place of the same data",
     "data.path": "another place of the same data file",
+    "data.val_path": "another place of the same validation file",
     "data.test_path": "another place of the same test file",
 }
 OPTIONS = {

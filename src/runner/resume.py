@@ -33,7 +33,7 @@ MAY_CHANGE = (
     "trainer.epochs", "trainer.max_steps", "trainer.max_time", "trainer.early_stopping.", "trainer.log_every_",
     "trainer.checkpoint_every_", "trainer.keep_checkpoints", "trainer.detect_anomaly",
     "trainer.profile_steps", "tracking.name", "tracking.uri", "tracking.log_", "tracking.wait", "runner.",
-    "data.root", "data.path", "data.test_path", "data.num_workers", "data.in_memory",
+    "data.root", "data.path", "data.val_path", "data.test_path", "data.num_workers", "data.in_memory",
 )  # fmt: skip
 """Keys, and beginnings of keys, that leave the weights bit for bit what they would have been."""
 
@@ -183,7 +183,7 @@ def _register(saved: Mapping[str, Any], chosen: Sequence[str], of_parent: str | 
     base = {key: value for key, value in saved.items() if key not in chosen}
     base |= {"resume": None, "resume_mode": "exact", "sweep": shared["sweep"]}  # of which a run keeps nothing
     for group in set(chosen) & set(schema.SHARED_KEYS):
-        base[group] = {key: saved[group][key] for key in schema.SHARED_KEYS[group] if key in saved[group]}
+        base[group] = {key: saved[group].get(key, shared[group].get(key)) for key in schema.SHARED_KEYS[group]}
     defaults: list[Any] = ["schema", "_self_", *({group: None} for group in chosen)]
     defaults += [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
     ConfigStore.instance().store(

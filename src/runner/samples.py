@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .data import scaling
 from .data.splits import Normalize, Part, size
 from .errors import ConfigError
 from .saved import SavedRun
@@ -28,7 +29,7 @@ class Samples:
     Attributes:
         data: the data set's name.
         input_shape: of one sample, without the batch axis.
-        dtype: of the raw inputs: `uint8` images, values 0-255, or `float32`.
+        dtype: of the raw inputs: `uint8` images, or `float32`, or `float64` where float32 would round them.
         mean: what is subtracted from the (scaled) inputs: a number, or nested lists that broadcast to a sample.
         std: what they are divided by afterwards.
         num_outputs: of the model.
@@ -37,6 +38,8 @@ class Samples:
         target: the one of them that is predicted.
         value_range: the smallest and the largest raw value of the training images, where they are float32; None for
             others, and where it was not recorded.
+        scale: what uint8 inputs are divided by first.
+        white: of the run's image files, where they had more than 8 bits a pixel, the number that stands for white.
     """
 
     data: str
@@ -49,6 +52,8 @@ class Samples:
     columns: list[str] | None = field(default=None)
     target: str | None = None
     value_range: list[float] | None = None
+    scale: float = scaling.BYTE
+    white: float | None = None
 
     @property
     def features(self) -> list[str] | None:
@@ -64,25 +69,28 @@ class Samples:
     def normalize(self) -> Normalize:
         """From raw inputs to what the model sees; the very numbers of the run."""
         mean, std = (torch.tensor(value, dtype=torch.float64) for value in (self.mean, self.std))
-        return Normalize(mean, std)
+        return Normalize(mean, std, self.scale, wide=self.dtype == "float64")
 
 
 def describe(x: "Experiment") -> Samples:
     """What the samples of an experiment are."""
     splits = x.splits
     inputs = splits.train[0] if isinstance(splits.train, tuple) else torch.as_tensor(splits.train[0][0])
-    pixels = inputs.dtype == torch.uint8
+    normalize = splits.normalize
+    pixels = inputs.dtype == torch.uint8 and normalize.scale != 1
     return Samples(
         data=splits.name,
         input_shape=list(splits.input_shape),
-        dtype="uint8" if pixels else "float32",
-        mean=splits.normalize.mean.tolist(),
-        std=splits.normalize.std.tolist(),
+        dtype="uint8" if pixels else "float64" if normalize.wide else "float32",
+        mean=normalize.mean.tolist(),
+        std=normalize.std.tolist(),
         num_outputs=x.num_outputs,
         classes=list(splits.classes) if splits.classes else None,
         columns=list(splits.columns) if splits.columns else None,
         target=splits.target,
         value_range=None if pixels or len(splits.input_shape) != 3 else _range(splits.train),
+        scale=normalize.scale,
+        white=splits.white,
     )
 
 

@@ -30,7 +30,7 @@ TARGET_GROUPS = ("model", "data", "optimizer", "scheduler", "loss")
 """Groups with a `_target_`, whose keys are those of its signature."""
 
 SHARED_KEYS = {
-    "data": ("batch_size", "val_fraction", "limit", "in_memory", "num_workers", "augment"),
+    "data": ("batch_size", "val_fraction", "limit", "scale", "in_memory", "num_workers", "augment"),
     "model": ("weights",),
 }
 """Keys of open groups that every member has, and that are not its `_target_`'s: `conf/config.yaml` sets them."""
@@ -41,7 +41,8 @@ PRESETS = ("experiment", "debug")
 GROUPS = (*TARGET_GROUPS, "device", "precision", "trainer", "tracking", *PRESETS)
 
 PATH_KEYS = (
-    "run", "resume", "input", "output", "data.root", "data.path", "data.test_path", "sweep.resume",
+    "run", "resume", "input", "output", "data.root", "data.path", "data.val_path", "data.test_path",
+    "sweep.resume",
     "tracking.uri", "tracking.run_name", "model.weights", "hydra.sweeper.storage",
 )  # fmt: skip
 """Keys whose values are paths or names: the command line quotes them where Hydra's grammar needs it."""
@@ -176,8 +177,15 @@ RANGES: dict[str, Range] = {
     "sweep.job_timeout": SECONDS,
 }
 
-AUTO: dict[str, Range] = {"device.threads": THREADS, "sweep.jobs": Range(1, 1024, whole=True)}
+AUTO: dict[str, Range] = {
+    "data.scale": Range(0, open_low=True),
+    "device.threads": THREADS,
+    "sweep.jobs": Range(1, 1024, whole=True),
+}
 """Of keys that may be `auto` too."""
+
+WORDS = {"data.scale": ("auto", "none")}
+"""Of keys in `AUTO` that may be other words as well."""
 
 ITEM_RANGES: dict[str, Range] = {
     "model.hidden": COUNT,
@@ -202,7 +210,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 LISTS = ("sweep.direction",)
 """Keys whose value may be a list of choices."""
 
-NEEDED = ("data.batch_size", "data.val_fraction", "data.in_memory", "data.num_workers")
+NEEDED = ("data.batch_size", "data.in_memory", "data.num_workers")
 """Keys of open groups that have no null; those of typed ones say so by their type."""
 
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -248,8 +256,10 @@ def check(config: Mapping[str, Any]) -> list[str]:
             problems.append(f"{key}={show(None)} is not allowed: write {expected(key)}")
     for key, allowed in AUTO.items():
         value = select(config, key)
-        if value is not None and value != "auto" and value not in allowed:
+        if value is not None and value not in WORDS.get(key, ("auto",)) and value not in allowed:
             problems.append(f"{key}={brief(show(value))} is out of range: write {expected(key)}")
+    if isinstance(data := config.get("data"), Mapping) and data.get("scale", "auto") is None:
+        problems.append(f"data.scale=null is not allowed: write {expected('data.scale')}")
     if select(config, "resume_mode") == "warm_start" and not select(config, "resume"):
         problems.append("resume_mode=warm_start needs a run to start from: write resume=<its folder or MLflow run id>")
     if select(config, "sweep.extend") and not select(config, "sweep.resume"):
@@ -285,7 +295,7 @@ def expected(key: str) -> str | None:
     hint = _hint(key)
     optional = type(None) in typing.get_args(hint) or key == "data.limit"
     if key in AUTO:
-        words = f"auto or {AUTO[key]}"
+        words = f"{', '.join(WORDS.get(key, ('auto',)))} or {AUTO[key]}"
     elif key in RANGES:
         words = str(RANGES[key])
     elif key in CHOICES:
@@ -301,7 +311,7 @@ def expected(key: str) -> str | None:
 
 def needed(key: str) -> bool:
     """Whether a config without this key is none."""
-    return key in NEEDED or _hint(key) is not None
+    return key in NEEDED or key in AUTO or _hint(key) is not None
 
 
 def _hint(key: str) -> Any:

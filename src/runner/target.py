@@ -20,7 +20,7 @@ from .scheduler import Schedule
 
 SUPPLIED = {
     "model": ("input_shape", "num_outputs"),
-    "data": (),
+    "data": ("scale", "old_rules"),
     "loss": (),
     "optimizer": ("params", "model"),
     "scheduler": ("optimizer", "total_steps", "steps_per_epoch", "epochs", "mode"),

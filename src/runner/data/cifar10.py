@@ -57,7 +57,9 @@ def cifar10(
     parts = {name: _check(batch, folder / name) for name, batch in batches.items()}
     train = [parts[name] for name in TRAIN_FILES]
     images, labels = torch.cat([images for images, _ in train]), torch.cat([labels for _, labels in train])
-    return Source("cifar10", (images, labels), parts[TEST_FILE], mean, std, list(CLASSES), origin=str(folder))
+    return Source(
+        "cifar10", (images, labels), parts[TEST_FILE], mean, std, list(CLASSES), origin=str(folder), scale=255
+    )
 
 
 def _fetch_and_read(parent: Path) -> dict[str, Any]:

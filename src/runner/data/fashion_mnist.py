@@ -29,4 +29,4 @@ def fashion_mnist(
         ConfigError: if the files cannot be had, or don't belong together.
     """
     train, test, folder = load_four_files(root, "FashionMNIST", len(CLASSES))
-    return Source("fashion_mnist", train, test, mean, std, list(CLASSES), origin=str(folder))
+    return Source("fashion_mnist", train, test, mean, std, list(CLASSES), origin=str(folder), scale=255)

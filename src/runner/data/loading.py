@@ -233,7 +233,10 @@ def make_loaders(
         return normalization(inputs, dtype)
 
     def finish(inputs: Tensor, targets: Tensor) -> Batch:
-        inputs = normalize(inputs.to(device, non_blocking=True))
+        if splits.normalize.wide:  # before the move: not every device has float64
+            inputs = splits.normalize(inputs, dtype).to(device, non_blocking=True)
+        else:
+            inputs = normalize(inputs.to(device, non_blocking=True))
         if channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return inputs, prepare(targets.to(device, non_blocking=True), dtype)

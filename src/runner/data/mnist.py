@@ -47,7 +47,7 @@ def mnist(
     """
     classes = [str(digit) for digit in range(10)]
     train, test, folder = load_four_files(root, "MNIST", len(classes))
-    return Source("mnist", train, test, mean, std, classes, origin=str(folder))
+    return Source("mnist", train, test, mean, std, classes, origin=str(folder), scale=255)
 
 
 def load_four_files(

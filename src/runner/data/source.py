@@ -1,4 +1,4 @@
-"""What a data set is to runner: two parts, each tensors or a map-style data set."""
+"""What a data set is to runner: up to three parts, each tensors or a map-style data set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ Part = tuple[Tensor, Tensor] | Dataset
 class Source:
     """A data set as its function (`_target_` in `conf/data/<name>.yaml`) returns it.
 
-    Inputs are uint8 images (N, C, H, W) with values 0-255, which are scaled to [0, 1], or float
-    features of any shape (N, ...). Targets are integer class labels (N,) or float values (N,) or (N, K).
-    Whether integers are classes or numbers is the loss's affair.
+    Inputs are uint8 images (N, C, H, W) or (N, H, W) with values 0-255, which are scaled to [0, 1], or features
+    of any shape (N, ...): of sequences (N, steps, features). Targets are integer class labels (N,) or float values
+    (N,) or (N, K). Whether integers are classes or numbers is the loss's affair.
 
     Attributes:
         name: what reports and MLflow call it.
-        train: the training part; validation samples are split off it.
+        train: the training part; validation samples are split off it where there is no `val`.
         test: the test part, never trained on; None if there is none.
         mean: subtracted from the (scaled) inputs, by channel or feature; None computes it from the
             training samples.
@@ -29,6 +29,10 @@ class Source:
         origin: where the samples came from: a path, a package.
         columns: of the table that the samples came from, in its order; None if they came from none.
         target: the one of them that is predicted.
+        val: the validation part; None if the data set has none of its own.
+        scale: what inputs are divided by, where the data set knows it; None leaves it to `data.scale`.
+        white: of images that were read from files with more than 8 bits a pixel, the number that stands for white.
+        unclear_classes: why whole targets may be no classes, for an error where the loss takes them as such.
         notes: short phrases about what was guessed from the data, for the user to check.
     """
 
@@ -42,3 +46,7 @@ class Source:
     columns: list[str] | None = None
     target: str | None = None
     notes: Sequence[str] = ()
+    val: Part | None = None
+    scale: float | None = None
+    white: float | None = None
+    unclear_classes: str | None = None
