@@ -490,3 +490,68 @@ def test_a_preset_that_is_meant_for_a_sweep_says_so_in_one_run(runner: Runner) -
     note = "note       one run, in which model, device, precision do not vary: add --multirun for the sweep"
     assert note in called.err.splitlines()
     assert "add --multirun" not in runner(*small).err
+
+
+TABLE = "data.inputs=[[1],[2],[3],[4],[5],[6]]"
+FLOATS = ("data=tensors", TABLE, "data.targets=[0.0,1.0,0.0,1.0,0.0,1.0]")
+
+ADVICE = [
+    (["model.hidden=128,64"], ["model.hidden=[128,64]"]),
+    (["--lr", "0.1"], ["optimizer.lr=0.1"]),
+    (["--batch-size=8"], ["data.batch_size=8"]),
+    (["scheduler=none"], ["scheduler=constant"]),
+    (["scheduler=CosineAnnealingLR"], ["scheduler=cosine"]),
+    (["precision=float64"], ["precision=fp64"]),
+    (["tracking.experiment=a,b"], ['tracking.experiment="a,b"']),
+    (["optimizer=Adam_W"], ["optimizer=adamw"]),
+    (["model.hidden=64"], ["model.hidden=[64]"]),
+    (FLOATS, [*FLOATS, "loss=bce_with_logits"]),
+]
+"""What is typed, and what the error says to type instead."""
+
+
+@pytest.mark.parametrize(("typed", "advised"), ADVICE, ids=lambda words: " ".join(words)[:40])
+def test_advice_that_is_followed_works(typed: list[str], advised: list[str], here: Path, runner: Runner) -> None:
+    small = ["tracking=off", "data.limit=60", "trainer.max_steps=1"]
+    called = runner(*typed, *small)
+    assert called.code == 2 and advised[-1] in called.errors[0]
+    followed = runner(*advised, *small)
+    assert followed.code == 0, followed.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "advised"),
+    [
+        (["model=resnet18"], ["model=torchvision", "model.name=resnet18"]),
+        (["model=vit_b_16"], ["model=torchvision", "model.name=vit_b_16"]),
+        (["device=gpu"], ["device=cuda"]),
+        (["tracking=none"], ["tracking=off"]),
+        (["data=images"], ["data=image_folder"]),
+    ],
+    ids=lambda words: words[0],
+)
+def test_advice_names_choices_that_there_are(typed: list[str], advised: list[str], here: Path, runner: Runner) -> None:
+    assert f"write {' '.join(advised)}" in runner(*typed).errors[0]
+    assert runner("--cfg", "job", *advised).code == 0
+
+
+def test_advice_on_keys_of_hydra_leads_to_them(here: Path, runner: Runner) -> None:
+    launcher = "hydra/launcher=slurm"
+    assert "see --cfg hydra -p hydra.launcher" in runner(launcher, "hydra.launcher.foo=1").errors[0]
+    assert runner(launcher, "--cfg", "hydra", "-p", "hydra.launcher").code == 0
+
+
+def test_no_suggestion_of_another_tools_names_leads_nowhere(here: Path) -> None:
+    from runner import advice
+    from runner.compose import Composer
+    from runner.hydra_job import without_hydra
+    from runner.refusal import keys
+
+    composer = Composer()
+    cfg, _ = composer.compose([])
+    known = {*keys(without_hydra(cfg)), *composer.choices()}
+    for group, names in advice.CHOICES.items():
+        assert set(names.values()) <= {*composer.options_of(group), "null"}, group
+    for meant in advice.KEYS.values():
+        key, _, value = meant.partition("=")
+        assert key in known and (not value or value in composer.options_of(key)), meant
