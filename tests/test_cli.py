@@ -142,7 +142,7 @@ WRONG = [
     ([""], ["an empty argument; leave it out"]),
     (["=3"], ["no key before the ="]),
     (["seed =1"], ["a key has no spaces; write seed=1"]),
-    (["seed==", "tracking.experiment=a (b"], ["seed==: ", "write 'tracking.experiment=\"a (b\"'"]),
+    (["seed==", "optimizer.lr=a (b"], ["seed==: ", "write 'optimizer.lr=\"a (b\"'"]),
     (["optimizer.lr=0.1,0.01"], ["names several values: add --multirun for a run of each, or write one"]),
     (["model=mlp,cnn"], ["names several choices: add --multirun for a run of each, or choose one"]),
     (["model.hidden=128,64"], ["a list is written model.hidden=[128,64]"]),

@@ -35,6 +35,43 @@ def test_only_values_of_paths_are_quoted(argument: str, quoted: str) -> None:
     assert quote(argument) == quoted
 
 
+@pytest.mark.parametrize("text", ["695e0514", "1e5", "007", "true", "1_000", "0x10", ".5", "nan", "2024-01-01", "-0.0"])
+@pytest.mark.parametrize(
+    "key", ["tracking.experiment", "tracking.run_name", "hydra.sweeper.study_name", "trainer.monitor"]
+)
+def test_a_text_stays_the_text_that_was_typed(key: str, text: str) -> None:
+    assert typed_value([f"{key}={text}"], key) == text
+
+
+def test_each_value_of_a_sweep_stays_the_text_that_was_typed(composer: Composer) -> None:
+    def values(argument: str) -> list[str]:
+        return composer.values(composer.parse(argument))
+
+    assert values("tracking.run_name=1e5,2e5,a") == ["1e5", "2e5", "a"]
+    assert values("tracking.run_name=choice(007,1_000,'b c')") == ["007", "1_000", "b c"]
+    assert values("optimizer.lr=1e-1,2e5") == ["0.1", "200000.0"]
+
+
+def test_a_text_is_told_by_the_signature_of_what_a_group_names(composer: Composer) -> None:
+    typed = ["data=csv", "data.path=1e5", "data.target=2024_01", "data.test_fraction=1e-1", "model=torchvision"]
+    cfg, problems = composer.compose([*typed, "model.name=1e5", "tracking.experiment=null"])
+    assert cfg is not None and problems == ["tracking.experiment=null: null is not allowed here; write a text"]
+    assert cfg.data.path == "1e5" and cfg.data.target == "2024_01" and cfg.model.name == "1e5"
+    assert cfg.data.test_fraction == 0.1
+    cfg, _ = composer.compose(["data=csv", "data.target=2"])
+    assert cfg is not None and cfg.data.target == 2
+    _, problems = composer.compose(["data=csv", "data.target=2024_01,1e5"], RunMode.MULTIRUN)
+    assert not problems and composer.values(composer.parse("data.target=2024_01,1e5")) == ["2024_01", "1e5"]
+
+
+def test_a_folder_may_look_like_a_reference(tmp_path: Path, composer: Composer) -> None:
+    (tmp_path / "${x}").mkdir()
+    cfg, problems = composer.compose(["data=mnist", f"data.root={tmp_path}/${{x}}/data"])
+    assert cfg is not None and not problems and cfg.data.root == f"{tmp_path}/${{x}}/data"
+    _, problems = composer.compose(["data=mnist", "data.root=${x}/data"])
+    assert problems
+
+
 def test_a_home_folder_is_put_for_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert quote("data.root=~/data") == "data.root='/home/me/data'"

@@ -25,9 +25,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from . import advice, schema
-from .arguments import for_hydra, quote, typed_value
+from .arguments import for_hydra, key_of, quote
 from .errors import ConfigError, brief, did_you_mean
+from .folders import literal
 from .refusal import REFUSED, keys, reason, refused, unknown_key, unreadable, unset
+from .text_parameters import text_parameters
 from .tracking.uri import absolute
 
 VERSION_BASE = "1.3"
@@ -90,6 +92,7 @@ class Composer:
         self.name = name.removesuffix(".yaml")
         self._loader = self.hydra.config_loader
         self._search: list[str] = []
+        self._texts: dict[str, bool] = {}
         self._parser = OverridesParser.create(self._loader)
         if not self._loader.repository.config_exists(self.name):  # type: ignore[attr-defined]
             names = [
@@ -104,6 +107,18 @@ class Composer:
             The config without the overrides that are wrong (None if it does not even compose so), and a
             sentence for each of them. What has no value in it is missing (`???`).
         """
+        cfg, problems = self._compose_usable(overrides, mode)
+        if cfg is not None and (found := self._texts_of(cfg, overrides)):
+            self._texts |= found
+            cfg, problems = self._compose_usable(overrides, mode)
+        if cfg is not None:
+            HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
+            problems += unset(cfg)
+            _make_absolute(cfg)
+        return cfg, problems
+
+    def _compose_usable(self, overrides: Sequence[str], mode: RunMode) -> tuple[DictConfig | None, list[str]]:
+        """Compose the overrides that are right, and say what is wrong with the others."""
         problems: list[str] = []
         usable: list[Typed] = []
         several: list[Typed] = []
@@ -111,7 +126,7 @@ class Composer:
         for text in overrides:
             shown = brief(text)
             try:
-                quoted = quote(text, mode is RunMode.MULTIRUN)
+                quoted = self._quote(text, mode is RunMode.MULTIRUN)
                 typed = Typed(shown, self._translate(quoted), self._parser.parse_override(quoted))
             except HydraException:
                 problems.append(self._unreadable(shown))
@@ -144,15 +159,27 @@ class Composer:
             problems += self._set(cfg, values)
             self.record(cfg, [typed.given for typed in usable if not typed.override.is_hydra_override()])
         problems += [self._several(typed, cfg) for typed in several]
-        if cfg is not None:
-            HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
-            problems += unset(cfg)
-            _make_absolute(cfg)
         return cfg, problems
+
+    def _texts_of(self, cfg: DictConfig, overrides: Sequence[str]) -> dict[str, bool]:
+        """The keys, of those that were given numbers, that the signature of their `_target_` calls texts."""
+        found = {}
+        for key in map(key_of, overrides):
+            group, _, leaf = key.partition(".")
+            if group in schema.TARGET_GROUPS and leaf and key not in schema.RANGES and key not in self._texts:
+                target = OmegaConf.select(cfg, f"{group}._target_", throw_on_resolution_failure=False)
+                texts = text_parameters(target) if isinstance(target, str) and "." in target else {}
+                if leaf in texts:
+                    found[key] = texts[leaf]
+        given = [text for text in overrides if key_of(text) in found]
+        return found if any(quote(text, True, found) != text for text in given) else {}
+
+    def _quote(self, text: str, sweeping: bool) -> str:
+        return quote(text, sweeping, self._texts)
 
     def given(self, overrides: Sequence[str], sweeping: bool) -> list[str]:
         """What is typed as Hydra is to be given it."""
-        return [self._translate(quote(text, sweeping)) for text in overrides]
+        return [self._translate(self._quote(text, sweeping)) for text in overrides]
 
     def _translate(self, override: str) -> str:
         return for_hydra(override) if self.name == "config" else override
@@ -164,7 +191,9 @@ class Composer:
             ConfigError: Hydra cannot read it.
         """
         try:
-            return self._parser.parse_overrides([quote(text, sweeping=True)])[0]  # which knows the groups, for glob()
+            return self._parser.parse_overrides([self._quote(text, sweeping=True)])[
+                0
+            ]  # which knows the groups, for glob()
         except HydraException as error:
             raise ConfigError(unreadable(text)) from error
 
@@ -172,8 +201,10 @@ class Composer:
         """The values of an axis of a sweep, each as one would type it."""
         key = axis.get_key_element()
         values = [{"True": "true", "False": "false"}.get(value, value) for value in axis.sweep_string_iterator()]
-        if key in schema.PATH_KEYS:  # escaped for Hydra's grammar; a path is quoted as it is
-            return [typed_value([f"{key}={value}"], key) or value for value in values]
+        if key in self._texts or schema.is_text(key):
+            # Escaped for Hydra's grammar; a text is quoted as it is.
+            texts = [self._parser.parse_override(f"{key}={value}").value() for value in values]
+            return [text if isinstance(text, str) else value for text, value in zip(texts, values, strict=True)]
         return values
 
     def _compose(self, usable: Sequence[Typed], mode: RunMode) -> DictConfig:
@@ -371,7 +402,7 @@ def _make_absolute(cfg: DictConfig) -> None:
     with read_write(cfg.hydra):
         for key in schema.ADDRESSES:
             if isinstance(address := OmegaConf.select(cfg, key), str):
-                OmegaConf.update(cfg, key, absolute(address))
+                OmegaConf.update(cfg, key, literal(absolute(address)))
 
 
 def _check_twice(typed: Typed, before: Sequence[Typed]) -> list[str]:

@@ -3,10 +3,12 @@
 import os
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .errors import ConfigError
+from .tracking.uri import absolute
 
 
 class Kind(NamedTuple):
@@ -22,6 +24,9 @@ RUN = Kind("hydra.run.dir", "resume", ("config.yaml", "metrics.jsonl", "checkpoi
 SWEEP = Kind("hydra.sweep.dir", "sweep.resume", ("sweep.json", *RUN.traces), "sweep")
 NAME_BYTES = 255  # what file systems take
 
+_REFERENCE = re.compile(r"(\\*)\$\{")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
 
 def outputs() -> Path:
     """Where runs are kept: `RUNNER_OUTPUTS`, or `outputs` below the current directory."""
@@ -30,10 +35,23 @@ def outputs() -> Path:
 
 def expand_home(value: str) -> str:
     """Put the home folder for `~` at the beginning of a path, also of one behind `sqlite:///`."""
-    scheme, slashes, path = value.partition(":///")
-    if slashes:
-        return f"{scheme}:///{os.path.expanduser(path)}"  # noqa: PTH111 - an address, of which this is a part
+    if value.partition(":///")[2].startswith("~"):
+        return absolute(value)
     return os.path.expanduser(value)  # noqa: PTH111 - what is no path stays as it is, to the letter
+
+
+def literal(text: str) -> str:
+    """A text as OmegaConf gives it back: `${x}` may be the name of a folder."""
+    return _REFERENCE.sub(r"\1\1\\${", text)
+
+
+def literals(node: Any, but: str | None = None) -> Any:
+    """The same for every text in nested mappings and lists, but for references that begin so: `oc.env:`."""
+    if isinstance(node, Mapping):
+        return {key: literals(value, but) for key, value in node.items()}
+    if isinstance(node, list):
+        return [literals(value, but) for value in node]
+    return literal(node) if isinstance(node, str) and not (but and f"${{{but}" in node) else node
 
 
 def check(wanted: str, exact: bool, kind: Kind = RUN) -> list[str]:
@@ -107,5 +125,13 @@ def short(path: Path) -> str:
 
 
 def typed(path: Path) -> str:
-    """A path as a part of a command, quoted where a shell needs it."""
-    return shlex.quote(short(path))
+    """A path as a part of a command, as a person would write it here."""
+    return for_shell(short(path))
+
+
+def for_shell(text: str) -> str:
+    """A text as a part of a command, on one line, quoted where a shell needs it."""
+    if _CONTROL.search(text):  # $'a\nb' for a line break in a name
+        escaped = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\\", "\\\\").replace("'", "\\'"))
+        return f"$'{escaped}'"
+    return shlex.quote(text)

@@ -10,12 +10,13 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from .compose import Composer
+from .folders import literal
 
 
 def run_job_in(folder: Path, cfg: DictConfig, made: Composer, task: Callable[[], int]) -> int:
     """Let Hydra run the task, with its callbacks and environment, in a folder that is there and ours."""
     with read_write(cfg.hydra):  # which `HydraConfig` has made read-only
-        cfg.hydra.run.dir = str(folder)
+        cfg.hydra.run.dir = literal(str(folder))
     callbacks = Callbacks(cfg)
     callbacks.on_run_start(config=cfg, config_name=cfg.hydra.job.config_name)
     done = run_job(

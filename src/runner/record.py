@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from . import __version__
 from .build import Experiment
 from .data.splits import Normalize, size
+from .folders import for_shell
 from .folders import outputs as outputs_folder
 from .model.probe import parameter_count
 from .schema import flatten, show
@@ -26,7 +27,7 @@ from .weights import fingerprint
 def write_config(config: Mapping[str, Any], folder: Path) -> None:
     """Keep the resolved config in the run's folder, without credentials."""
     text = yaml.safe_dump(without_credentials(config), sort_keys=False, allow_unicode=True)
-    first_line = f"# python -m runner resume={folder}"
+    first_line = f"# python -m runner resume={for_shell(str(folder))}"
     # Not for a moment is there half of one: without its config, a run that is killed cannot go on.
     write_atomically(folder / "config.yaml", f"{first_line}\n{text}")
 

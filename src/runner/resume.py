@@ -18,7 +18,7 @@ from .build import Experiment, recorded
 from .checkpoint import CheckpointError, Checkpoints
 from .compose import Composer, config_folder
 from .errors import ConfigError
-from .folders import short, typed
+from .folders import literals, short, typed
 from .record import logged_params
 from .saved import SavedRun
 from .schema import flatten
@@ -181,6 +181,7 @@ def _register(saved: Mapping[str, Any], chosen: Sequence[str], of_parent: str | 
         hydra["run"]["dir"] = "${oc.env:RUNNER_OUTPUTS,outputs}/runs/${now:%Y-%m-%d}_${now:%H-%M-%S}_" + what
     # A run that was itself begun by a warm start is not warmly started again.
     base = {key: value for key, value in saved.items() if key not in chosen}
+    base = literals(base, but="oc.env:")  # it is resolved; what is left stands for secrets
     base |= {"resume": None, "resume_mode": "exact", "sweep": shared["sweep"]}  # of which a run keeps nothing
     for group in set(chosen) & set(schema.SHARED_KEYS):
         base[group] = {key: saved[group].get(key, shared[group].get(key)) for key in schema.SHARED_KEYS[group]}

@@ -7,6 +7,7 @@ them against the signature of their `_target_`.
 """
 
 import math
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,11 +42,16 @@ PRESETS = ("experiment", "debug")
 GROUPS = (*TARGET_GROUPS, "device", "precision", "trainer", "tracking", *PRESETS)
 
 PATH_KEYS = (
-    "run", "resume", "input", "output", "data.root", "data.path", "data.val_path", "data.test_path",
-    "sweep.resume",
-    "tracking.uri", "tracking.run_name", "model.weights", "hydra.sweeper.storage",
+    "run", "resume", "input", "output", "data.root", "data.path", "data.test_path", "data.val_path", "sweep.resume",
+    "tracking.uri", "tracking.run_name", "model.weights", "hydra.sweeper.storage", "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
 """Keys whose values are paths or names: the command line quotes them where Hydra's grammar needs it."""
+
+TEXT_KEYS = (
+    "hydra.sweeper.study_name",
+    *(f"hydra.launcher.{key}" for key in ("name", "partition", "account", "qos", "constraint", "comment", "wckey")),
+)
+"""Keys of Hydra's node whose values are texts, beside paths."""
 
 ADDRESSES = ("tracking.uri", "hydra.sweeper.storage")
 """Keys whose values are those of databases, which may be files, or have a password in them."""
@@ -314,6 +320,28 @@ def needed(key: str) -> bool:
     return key in NEEDED or key in AUTO or _hint(key) is not None
 
 
+def is_text(key: str) -> bool:
+    """Whether a key's value is a text, or holds texts, by its type: `1e5` is no number there."""
+    if key in PATH_KEYS or key in TEXT_KEYS:
+        return True
+    if key in CHOICES:  # no choice looks like a number
+        return False
+    hint, above = _hint(key), _hint(key.rpartition(".")[0])
+    return _leaves(hint) == {str} or (hint is None and dict in _members(above) and _leaves(above) == {str})
+
+
+def _members(hint: Any) -> set[Any]:
+    """The types of a union, without what they hold."""
+    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return {typing.get_origin(part) or part for part in parts}
+
+
+def _leaves(hint: Any) -> set[Any]:
+    """The types that are in an annotation, None left out: `list[str] | None` has str."""
+    parts = typing.get_args(hint)
+    return set().union(*map(_leaves, parts)) if parts else {hint} - {type(None)}
+
+
 def _hint(key: str) -> Any:
     """The annotation of a typed key."""
     node: Any = Config
@@ -364,12 +392,6 @@ def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(child, key)
     else:
         yield key, node
-
-
-def is_text(key: str) -> bool:
-    """Whether the value of a key is a text."""
-    hint = _hint(key)
-    return key in PATH_KEYS or hint is str or typing.get_args(hint) == (str, type(None))
 
 
 def higher_is_better(metric: str) -> bool:

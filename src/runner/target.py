@@ -15,6 +15,7 @@ from . import schema, signature
 from .data import fetch
 from .data.source import Source
 from .errors import ConfigError, did_you_mean, in_words, place
+from .folders import literals
 from .loss import Loss
 from .scheduler import Schedule
 
@@ -142,7 +143,8 @@ def call(group: str, node: Mapping[str, Any], kind: type[T], **supplied: Any) ->
     passed = {k: v for k, v in supplied.items() if k not in node and (k in named or (open_ended and group == "model"))}
     path = node["_target_"]
     try:
-        made = instantiate(node, **passed, _convert_="all")
+        # Twice: Hydra resolves the node in place, and then reads it.
+        made = instantiate(literals(literals(node)), **passed, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, ConfigError | fetch.Forbidden):

@@ -11,6 +11,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner.compose import Composer
+from runner.folders import literal
 from runner.refusal import REFUSED, unset
 from runner.tracking.uri import strip_credentials
 
@@ -40,7 +41,7 @@ def as_job(cfg: DictConfig, number: int, folder: Path) -> None:
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.mode = RunMode.MULTIRUN
         cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
-        cfg.hydra.sweep.dir = str(folder)
+        cfg.hydra.sweep.dir = literal(str(folder))
     refer_to(cfg)
 
 

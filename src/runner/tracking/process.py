@@ -9,9 +9,9 @@ core is taken (two threads on two cores: epochs of 0.02 s took up to 2 s). So wh
 and making a store, is done before the first epoch, beside the import of torch, and then there is one delivery
 every ten seconds.
 
-The two talk in two pipes. Into the child go folders of runs, a line each: one, or with a sweep its own and then those
-of its jobs, again when there is news of one. The end of that pipe says that the parent has nothing more to say, or is
-gone. Out of it come JSON lines: the first run's id, and sentences for the person.
+The two talk in two pipes. Into the child go folders of runs, each ended by a null byte: one, or with a sweep its own
+and then those of its jobs, again when there is news of one. The end of that pipe says that the parent has nothing more
+to say, or is gone. Out of it come JSON lines: the first run's id, and sentences for the person.
 """
 
 import contextlib
@@ -87,7 +87,7 @@ class DeliveryProcess:
         """
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(f"{folder}\n")
+            self._process.stdin.write(f"{folder}\0")
             self._process.stdin.flush()
         except OSError:
             if not self._lost:
@@ -181,7 +181,7 @@ def main() -> int:
 
 
 class _Folders:
-    """The folders that the parent names, a line each, as they come.
+    """The folders that the parent names, as they come; each is ended by a null byte, which no name has.
 
     Attributes:
         closed: the parent has closed its end.
@@ -198,7 +198,7 @@ class _Folders:
             return []
         block = os.read(self._file, 1 << 16)
         self.closed = not block
-        *lines, self._rest = (self._rest + block).split(b"\n")
+        *lines, self._rest = (self._rest + block).split(b"\0")
         return [Path(os.fsdecode(line)) for line in lines if line]
 
 

@@ -3,12 +3,13 @@
 import contextlib
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.tracking.uri import redact, sqlite_file, strip_credentials
+from runner.tracking.uri import redact, sqlite_address, sqlite_file, strip_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,7 +44,7 @@ class StoreError(Exception):
 
 def local_uri(outputs: Path) -> str:
     """Name the SQLite store of an outputs folder: `sqlite:///<absolute path>/mlflow.db`."""
-    return f"sqlite:///{outputs.resolve() / 'mlflow.db'}"
+    return sqlite_address(outputs.resolve() / "mlflow.db")
 
 
 def place(uri: str | None, outputs: Path) -> tuple[str, str | None]:
@@ -103,7 +104,7 @@ def _make(uri: str, file: Path) -> None:
 
     part = file.with_name(f".{file.name}.part")
     part.unlink(missing_ok=True)  # of a process that was killed here
-    address = uri.replace(str(file), str(part))
+    address = sqlite_address(part, uri)
     MlflowClient(tracking_uri=address, registry_uri=address)
     part.replace(file)
 
@@ -177,7 +178,8 @@ def _explained(file: Path) -> Iterator[None]:
         text = str(error)
         if "out-of-date database schema" in text:
             raise StoreError(
-                f"{file} was made by another version of MLflow: copy it, then run `mlflow db upgrade sqlite:///{file}`"
+                f"{file} was made by another version of MLflow: copy it, then run"
+                f" `mlflow db upgrade {shlex.quote(sqlite_address(file))}`"
             ) from error
         if any(sign in text for sign in _BROKEN):
             raise StoreError(

@@ -4,7 +4,10 @@ import os
 import re
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+# What SQLAlchemy (2.1 and later, which decode it) or OmegaConf would not take for a part of a path.
+_RESERVED = re.compile(r"[%?#$\x00-\x1f\x7f]")
 
 # The first form is greedy for a password with a `/` or `@` that nobody percent-encoded.
 _USERINFO = re.compile(r"""(?<=://)(?:[^/\s'"]*:[^\s'"]*@|[^/\s'"]+@)""")
@@ -20,20 +23,34 @@ _SECRET_NAME = re.compile(
 _SHORTEST_SECRET = 8
 
 
+def sqlite_address(file: Path, like: str = "sqlite:///") -> str:
+    """Name a SQLite file as SQLAlchemy takes it: a character with a meaning in an address is percent-encoded.
+
+    Args:
+        file: absolute.
+        like: an address whose driver and query it gets.
+    """
+    path = _RESERVED.sub(lambda found: f"%{ord(found[0]):02X}", str(file))
+    scheme, query = like.partition(":///")[0], "".join(like.partition("?")[1:])
+    if scheme == "sqlite" and "%" in path:
+        scheme = "sqlite+pysqlite"  # the same driver; by the short name, MLflow makes the folder as it is encoded
+    return f"{scheme}:///{path}{query}"
+
+
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of a SQLite store, None for every other kind."""
     scheme, separator, path = uri.partition(":///")
     if not separator or not scheme.startswith("sqlite") or path in ("", ":memory:"):
         return None
-    return Path(path.partition("?")[0])
+    return Path(unquote(path.partition("?")[0]))
 
 
 def absolute(uri: str) -> str:
     """The address, with the file of a SQLite store named such that it is the same one from any folder."""
-    if sqlite_file(uri) is None:
+    file = sqlite_file(uri)
+    if file is None:
         return uri
-    scheme, separator, path = uri.partition(":///")
-    return f"{scheme}{separator}{Path.cwd() / Path(path).expanduser()}"
+    return sqlite_address(Path.cwd() / os.path.expanduser(file), uri)  # noqa: PTH111 - `~x` may be a folder
 
 
 def strip_credentials(uri: str) -> str:
