@@ -6,10 +6,12 @@ import io
 import json
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -368,23 +370,105 @@ def test_folders_are_classes_and_a_fifth_is_the_test_part(tmp_path: Path) -> Non
     assert (source.mean, source.std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
-@pytest.mark.parametrize("other", ["test", "val"])
-def test_train_and_test_folders_are_the_parts(tmp_path: Path, other: str) -> None:
-    photos(tmp_path / "train", 5)
+@pytest.mark.parametrize("train", ["train", "Training", "TRAIN"])
+@pytest.mark.parametrize("other", ["test", "Testing", "EVAL"])
+def test_train_and_test_folders_are_the_parts(tmp_path: Path, train: str, other: str) -> None:
+    photos(tmp_path / train, 5)
     photos(tmp_path / other, 2, dog=(0, 0, 200))
     source = image_folder(tmp_path)
-    assert (len(source.train), len(source.test)) == (10, 2)
+    assert (len(source.train), len(source.test)) == (10, 2) and source.val is None
     assert source.test.targets == [1, 1]  # as the training part counts them
+    assert source.notes == [f"{train}/ trains, {other}/ tests", "2 classes"]
     assert "data.test_fraction=0.3 contradicts" in problem_of(lambda: image_folder(tmp_path, test_fraction=0.3))
 
 
-def test_test_comes_before_val_and_it_is_said_that_val_is_not_used(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize("name", ["val", "Valid", "validation", "dev"])
+def test_a_validation_folder_validates_and_there_is_no_test_part(tmp_path: Path, name: str) -> None:
+    photos(tmp_path / "train", 5)
+    photos(tmp_path / name, 2)
+    source = image_folder(tmp_path)
+    assert (len(source.train), len(source.val), source.test) == (10, 4, None)
+    assert source.notes[0] == f"train/ trains, {name}/ validates, no test part"
+    assert [len(part) for part in (image_folder(tmp_path, test_fraction=0.2).train, source.val)] == [8, 4]
+    splits = split(source, val_fraction=None, limit=3, seed=0)
+    assert [len(part) for part in (splits.train, splits.val)] == [3, 3]
+
+
+def test_with_all_three_each_is_what_it_says(tmp_path: Path) -> None:
     for name, count in (("train", 5), ("test", 3), ("val", 4)):
         photos(tmp_path / name, count)
-    assert len(image_folder(tmp_path).test) == 6
-    assert f"{tmp_path / 'val'} is not used" in caplog.text
+    source = image_folder(tmp_path)
+    assert [len(part) for part in (source.train, source.val, source.test)] == [10, 8, 6]
+    old = image_folder(tmp_path, old_rules=True)  # which held its validation samples out of the training part
+    assert [len(part) for part in (old.train, old.test)] == [10, 6] and old.val is None
+    (tmp_path / "test").rename(tmp_path / "elsewhere")
+    assert len(image_folder(tmp_path, old_rules=True).test) == 8  # `val` was the test part
+
+
+def test_parts_may_be_named_by_keys(tmp_path: Path) -> None:
+    for name, count in (("a", 5), ("b", 3), ("c", 4)):
+        photos(tmp_path / name, count)
+    source = image_folder(tmp_path / "a", val_path=tmp_path / "b", test_path=tmp_path / "c")
+    assert [len(part) for part in (source.train, source.val, source.test)] == [10, 6, 8]
+    held_out = image_folder(tmp_path / "a", val_path=tmp_path / "b")
+    assert [len(part) for part in (held_out.train, held_out.val, held_out.test)] == [8, 6, 2]
+    photos(tmp_path / "all/train", 5)
+    photos(tmp_path / "all/val", 1)
+    assert "data.val_path=" in problem_of(lambda: image_folder(tmp_path / "all", val_path=tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        (("train", "Train"), "Train/ and train/, which are both the train part"),
+        (("train", "val", "valid"), "val/ and valid/, which are both the val part"),
+        (("train", "test", "eval", "x"), "eval/ and test/, which are both the test part"),
+        (("train", "extra"), "train/ beside extra/, which are no parts"),
+        (("valid", "test"), "test/, valid/, but no train/"),
+        (("training_set", "test_set"), "test_set/ and training_set/"),
+        (("train2017", "val2017"), "train2017/ and val2017/"),
+    ],
+)
+def test_folders_that_may_be_parts_or_classes_are_refused(tmp_path: Path, folders: tuple[str, ...], words: str) -> None:
+    for name in folders:
+        photos(tmp_path / name, 1)
+    problem = problem_of(lambda: image_folder(tmp_path))
+    assert words in problem or words.replace("/, ", "/ and ") in problem
+
+
+def names(source: Source) -> list[str]:
+    return [*source.train.names, *source.val.names] if source.val is not None else source.train.names
+
+
+def test_a_file_is_taken_once_whatever_links_there_are(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "p", 3)
+    plain = names(image_folder(folder, test_fraction=0))
+    (folder / "cat/up").symlink_to("..")
+    (folder / "cat/further").symlink_to(tmp_path)
+    (folder / "dog/other").symlink_to("../cat")
+    (folder / "loop").symlink_to(".")
+    (folder / "cat/again.png").symlink_to("0.png")
+    (folder / "cat/hard.png").hardlink_to(folder / "cat/0.png")
+    source = image_folder(folder, test_fraction=0)
+    assert names(source) == plain and source.classes == ["cat", "dog"]
+    assert source.notes == ["no folders of parts", "2 classes", "5 links to what is there anyway left out"]
+
+
+def test_links_to_images_elsewhere_are_followed_once(tmp_path: Path) -> None:
+    pool = photos(tmp_path / "pool", 3)
+    (pool / "cat/round").symlink_to(pool / "cat")
+    for label in ("cat", "dog"):
+        (tmp_path / "p").mkdir(exist_ok=True)
+        (tmp_path / "p" / label).symlink_to(pool / label)
+    assert names(image_folder(tmp_path / "p", test_fraction=0)) == [
+        f"{c}/{n}.png" for c in ("cat", "dog") for n in range(3)
+    ]
+    (tmp_path / "p/bird").symlink_to(pool / "cat")
+    assert "is a link to another class" in problem_of(lambda: image_folder(tmp_path / "p"))
+    (tmp_path / "p/bird").unlink()
+    (tmp_path / "p/bird").mkdir()
+    (tmp_path / "p/bird/x.png").symlink_to(pool / "cat/1.png")
+    assert "are the same file in two classes" in problem_of(lambda: image_folder(tmp_path / "p"))
 
 
 def test_what_is_hidden_or_no_image_is_passed_over_and_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -483,6 +567,70 @@ def test_every_kind_of_pixel_becomes_8_bits_of_three_channels(tmp_path: Path, mo
     assert pixels.shape == (3, 4, 4)
     if mode != "1":
         assert (pixels.int() - 128).abs().max() <= 2
+
+
+def deep(folder: Path, dtype: type, white: float, suffix: str = ".tif") -> Path:
+    """Two classes of grey images, of which one is white in half of them."""
+    for label, high in (("dark", white / 2), ("light", white)):
+        (folder / label).mkdir(parents=True)
+        for number in range(2):
+            pixels = np.zeros((8, 8), dtype)
+            pixels[:, 4:] = high
+            Image.fromarray(pixels).save(folder / label / f"{number}{suffix}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("dtype", "white", "suffix"),
+    [
+        (np.uint16, 1023, ".png"), (np.uint16, 4095, ".tif"), (np.uint16, 4095, ".png"), (np.uint16, 16383, ".tif"),
+        (np.uint16, 65535, ".png"), (np.int32, 255, ".tif"), (np.int32, 4095, ".tif"), (np.int32, 65535, ".tif"),
+        (np.uint8, 255, ".png"),
+    ],
+)  # fmt: skip
+def test_pixels_of_any_depth_are_scaled_by_what_they_hold(
+    tmp_path: Path, dtype: type, white: float, suffix: str
+) -> None:
+    source = image_folder(deep(tmp_path, dtype, white, suffix), size=8, channels=1, test_fraction=0)
+    dark, *_, light = (source.train[index][0] for index in range(4))
+    assert light[0, 0, 7] == 255 and dark[0, 0, 7] in (127, 128) and dark[0, 0, 0] == 0
+    assert any(f"hold 0 to {white:,}" in note for note in source.notes) == (dtype is not np.uint8)
+    normalize = split(source, val_fraction=0, limit=None, seed=0).normalize
+    assert normalize.scale == 255
+
+
+def test_a_range_that_is_not_known_is_asked_for(tmp_path: Path) -> None:
+    floats = deep(tmp_path / "f", np.float32, 0.5)
+    for problem in problems_of(lambda: image_folder(floats)):
+        assert "floating-point" in problem and problem.endswith("write data.scale=<its whole range>")
+    assert image_folder(floats, size=8, scale=1, test_fraction=0).train[3][0][0, 0, 7] == 128
+    assert "go from 0 to 0.5, of 0 to 0.4" in problems_of(lambda: image_folder(floats, scale=0.4))[0]
+    large = deep(tmp_path / "i", np.int32, 100_000)
+    assert "write data.scale=100000" in problem_of(lambda: image_folder(large))
+    assert image_folder(large, size=8, scale=100_000, test_fraction=0).train[3][0][0, 0, 7] == 255
+    assert "data.scale=none" in problem_of(lambda: image_folder(large, scale="none"))
+    masks = deep(tmp_path / "m", np.uint8, 2, ".png")
+    assert image_folder(masks, size=8, scale=2, test_fraction=0).train[0][0][0, 0, 7] == 128
+    raw = split(image_folder(masks, size=8, scale="none", mean=0.0, std=1.0), val_fraction=0.5, limit=None, seed=0)
+    assert raw.normalize(raw.train[0][0], torch.float32).max() in (1, 2)
+    prints = {fingerprint(deep(tmp_path / str(s), np.uint16, 4095), scale=s, channels=1) for s in ("auto", 4095, 5000)}
+    assert len(prints) == 2
+
+
+def test_colours_of_16_bits_that_use_few_of_them_are_refused(tmp_path: Path) -> None:
+    for value, label in ((4000, "a"), (60_000, "b")):
+        pixels = b"".join(b"\0" + np.full((4, 3), value, ">u2").tobytes() for _ in range(4))
+        chunks = (
+            (b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)),
+            (b"IDAT", zlib.compress(pixels)),
+            (b"IEND", b""),
+        )
+        content = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
+        for name in ("x", "y"):
+            (tmp_path / label / name).mkdir(parents=True)
+            (tmp_path / label / name / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(content))
+    assert "save them with 8 bits" in problem_of(lambda: image_folder(tmp_path / "a"))
+    assert "16-bit colours: the upper 8 bits" in image_folder(tmp_path / "b").notes
 
 
 @pytest.mark.parametrize(

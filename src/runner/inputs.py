@@ -268,7 +268,7 @@ def _from_images(paths: list[Path], folder: Path, samples: Samples, given: str) 
         shape = ", ".join(map(str, samples.input_shape))
         raise ConfigError(f"{given} is an image, the model takes samples of shape ({shape}): write {KINDS}")
     _, height, width = samples.input_shape
-    if samples.value_range is not None and not _to_1(samples):
+    if samples.value_range is not None and not _to_1(samples) and samples.data != "image_folder":
         least, most = samples.value_range
         raise ConfigError(
             f"{given} is an image, whose pixels are read as numbers from 0 to 1, the model was trained on values from"
@@ -280,7 +280,7 @@ def _from_images(paths: list[Path], folder: Path, samples: Samples, given: str) 
         nonlocal resized
         found = []
         for path in paths[first:last]:
-            image, size = _read_image(path, samples.input_shape)
+            image, size = _read_image(path, samples.input_shape, samples.white)
             # Those of an image_folder were resized for training too.
             if size != (width, height) and samples.data != "image_folder":
                 resized += 1
@@ -294,24 +294,27 @@ def _from_images(paths: list[Path], folder: Path, samples: Samples, given: str) 
     return Inputs([path.relative_to(folder).as_posix() for path in paths], load)
 
 
-def _read_image(path: Path, shape: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
+def _read_image(path: Path, shape: Sequence[int], white: float | None) -> tuple[Tensor, tuple[int, int]]:
     """uint8 (C, H, W), as training reads image files, and the width and height that it had."""
     from PIL import Image
 
     channels, height, width = shape
     try:
         if height != width or channels == 4:
-            return _read_any(path, channels, height, width)
+            return _read_any(path, channels, height, width, white)
         with Image.open(path) as file:
             size = file.size
-        return read_image(path, height, channels), size
+        return read_image(path, height, channels, white), size
     except TrainingError as error:
-        raise ConfigError(str(error).replace("data.path: ", "input: ", 1)) from error
+        text = str(error).replace("data.path: ", "input: ", 1).partition(": write data.scale")
+        raise ConfigError(text[0] + (": save it with 8 bits a pixel" if text[1] else "")) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's own are of these kinds
         raise ConfigError(f"input: {path} cannot be read as an image ({error}): replace it, or move it away") from error
 
 
-def _read_any(path: Path, channels: int, height: int, width: int) -> tuple[Tensor, tuple[int, int]]:
+def _read_any(
+    path: Path, channels: int, height: int, width: int, white: float | None
+) -> tuple[Tensor, tuple[int, int]]:
     """The same for images that `read_image` has not: those that are not square, and those with transparency.
 
     The largest part of the middle that has the right proportions is taken, and resized.
@@ -319,7 +322,7 @@ def _read_any(path: Path, channels: int, height: int, width: int) -> tuple[Tenso
     from PIL import Image, ImageOps
 
     with Image.open(path) as file:
-        image = to_8_bits(ImageOps.exif_transpose(file)).convert(MODES[channels])
+        image = to_8_bits(ImageOps.exif_transpose(file), white).convert(MODES[channels])
     size = image.size
     pixels = torch.from_numpy(np.array(image)).reshape(size[1], size[0], channels).permute(2, 0, 1)
     # The shorter side, measured in the wanted sides, decides.

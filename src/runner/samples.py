@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .data import scaling
+from .data.image_file import RANGES
 from .data.splits import Normalize, Part, size
 from .errors import ConfigError
 from .saved import SavedRun
@@ -122,6 +123,9 @@ def read(run: SavedRun) -> Samples:
     if path is None:
         raise ConfigError(f"{run.given}: there is no {NAME} of it, which tells what its model takes: run it again")
     try:
-        return Samples(**json.loads(path.read_text(encoding="utf-8")))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if "white" not in found and found.get("data") == "image_folder":  # of version 0.1.0
+            found["white"] = RANGES[-1]
+        return Samples(**found)
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{run.given}: its {NAME} is damaged: {error}") from error

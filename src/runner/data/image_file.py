@@ -1,7 +1,7 @@
 """An image file as a tensor."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # torchvision's
+BYTE = 255
+RANGES = (BYTE, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits
+DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's modes of one number a pixel, of more than 8 bits
 MODES = {1: "L", 3: "RGB"}  # Pillow's names, by the number of channels
 
 
@@ -22,7 +25,11 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
-def read_image(path: Path, size: int, channels: int = 3) -> Tensor:
+class UnknownRange(ValueError):
+    """Pixels whose white is not known, or that go beyond it."""
+
+
+def read_image(path: Path, size: int, channels: int = 3, white: float | None = None) -> Tensor:
     """Decode an image file, resize it so that its shorter side is `size`, and take its middle.
 
     It is turned as its EXIF orientation says, so that it stands as a person sees it.
@@ -31,6 +38,8 @@ def read_image(path: Path, size: int, channels: int = 3) -> Tensor:
         path: in any format that Pillow reads.
         size: pixels.
         channels: 3 for colours, 1 for grey; transparency is dropped.
+        white: the number that stands for white, in files of more than 8 bits a pixel; below 255 in all others too.
+            None: 255, and 65,535 in files of 16 bits that use more than 14 of them.
 
     Returns:
         uint8 (channels, size, size).
@@ -46,7 +55,13 @@ def read_image(path: Path, size: int, channels: int = 3) -> Tensor:
             # third of the time.
             image.draft(MODES[channels], (size, size))
             ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.array(to_8_bits(image).convert(MODES[channels]))
+            pixels = np.array(to_8_bits(image, white).convert(MODES[channels]))
+        if white is not None and white < BYTE and image.mode not in DEEP:
+            pixels = scaled(pixels, white)
+    except UnknownRange as error:
+        raise TrainingError(
+            f"data.path: {path} cannot be read ({error}): write data.scale=<its whole range>"
+        ) from error
     except Exception as error:  # what a decoder makes of a damaged file can be anything
         reason = (isinstance(error, OSError) and error.strerror) or str(error).split("\n")[0] or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
@@ -63,12 +78,54 @@ def read_image(path: Path, size: int, channels: int = 3) -> Tensor:
     return images[0].contiguous()
 
 
-def to_8_bits(image: "Image.Image") -> "Image.Image":
-    """Of 16 bits a pixel keep the upper 8; Pillow itself makes 255 of all that is more."""
+def to_8_bits(image: "Image.Image", white: float | None = None) -> "Image.Image":
+    """Pixels of more than 8 bits scaled to 0-255; Pillow itself makes 255 of all that is more.
+
+    Raises:
+        UnknownRange: it is not known which number is white, or a pixel is beyond it.
+    """
     from PIL import Image
 
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, whose range is not known")
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    return image
+    if image.mode not in DEEP:
+        return image
+    values = np.asarray(image)
+    if white is None and image.mode == "F":
+        raise UnknownRange("its pixels are floating-point numbers, whose range is not known")
+    if white is None and not RANGES[-2] < values.max() <= RANGES[-1] and image.format != "PPM":
+        raise UnknownRange(f"its pixels are whole numbers up to {values.max():,}, of which white is not known")
+    return Image.fromarray(scaled(values, RANGES[-1] if white is None else white))
+
+
+def scaled(values: np.ndarray, white: float) -> np.ndarray:
+    """Numbers from 0 to `white` as uint8 from 0 to 255.
+
+    Raises:
+        UnknownRange: there are others.
+    """
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= white):
+        raise UnknownRange(f"its pixels go from {low:g} to {high:g}, of 0 to {white:g}")
+    if white == RANGES[-1]:  # the upper 8 bits, as version 0.1.0 took them
+        return (values.astype(np.int64) >> 8).astype(np.uint8)
+    return np.rint(values.astype(np.float64) * (BYTE / white)).astype(np.uint8)
+
+
+def look(path: Path) -> tuple[str, float]:
+    """What kind of pixels a file has, in words, and its largest number; 255 for those of 8 bits a channel.
+
+    Raises:
+        OSError: it cannot be read; or whatever its decoder makes of it.
+    """
+    from PIL import Image
+
+    with Image.open(path) as image:
+        mode = image.mode
+        packed = ";16" in str(image.tile[0].args if image.tile else "") and mode not in DEEP  # colours of 16 bits
+        if mode not in DEEP and not packed:
+            return "8-bit", BYTE
+        if image.format == "PPM":  # whose header has its white, by which Pillow scales
+            return "16-bit", RANGES[-1]
+        if packed:  # of which Pillow keeps the upper 8 bits, the others are not to be had
+            bands: Any = image.getextrema()
+            return "16-bit colour", max(high for _, high in bands) * 256 + BYTE
+        return {"F": "float", "I": "32-bit"}.get(mode, "16-bit"), float(np.asarray(image).max())

@@ -1,6 +1,5 @@
 """`data=image_folder`: a folder with a sub-folder of image files for each class."""
 
-import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,21 +11,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from runner.data.image_file import EXTENSIONS, MODES, is_image, read_image
+from runner.data.image_file import BYTE, MODES, RANGES, is_image, look, read_image
+from runner.data.image_layout import SHOWN, Files, find_images, find_parts
 from runner.data.paths import find_data_folder
 from runner.data.source import Source
 from runner.errors import ConfigError, TrainingError
 
 TEST_FRACTION = 0.2
-SHOWN = 5  # names in an error
 TRIED = 64  # files of each part that are read before anything starts
 HASHED_BYTES = 4 << 30  # of each part, whose bytes the fingerprint takes in
 
 # Of ImageNet, as all pretrained models of torchvision expect them.
 MEAN = [0.485, 0.456, 0.406]
 STD = [0.229, 0.224, 0.225]
-
-logger = logging.getLogger("runner")
 
 
 def image_folder(
@@ -36,22 +33,33 @@ def image_folder(
     test_fraction: float | None = None,
     mean: float | list[float] | None = MEAN,
     std: float | list[float] | None = STD,
+    val_path: str | Path | None = None,
+    test_path: str | Path | None = None,
+    scale: float | str = "auto",
+    old_rules: bool = False,
 ) -> Source:
     """Take the images of a folder, as photographs are usually kept: `<path>/<class>/.../<file>`.
 
-    With `<path>/train/<class>/...` that is the training part, and `<path>/test`, else `<path>/val`, the test
-    part. The classes are the names of the training part's sub-folders, sorted. Files that don't end in one of
-    `EXTENSIONS` and names that begin with a dot are passed over.
+    With `<path>/train/<class>/...` that is the training part, `<path>/val` the validation part and `<path>/test` the
+    test part; `image_layout.PARTS` has the other names of these. The classes are the names of the training part's
+    sub-folders, sorted. Files that don't end in one of `EXTENSIONS` and names that begin with a dot are passed over.
 
     Args:
         path: the folder.
         size: images are resized so that the shorter side has so many pixels, and their middle is taken.
         channels: 3 for colours, 1 for grey.
         test_fraction: the share of files that is split off for the test where there is no folder for it,
-            always the same ones whatever the run's seed; None is `TEST_FRACTION`.
+            always the same ones whatever the run's seed; None is `TEST_FRACTION`, or 0 where there is a validation
+            part in `path`.
         mean: subtracted from the pixels, by channel; the default is ImageNet's, and with one channel the
             average of the three.
         std: divides the pixels, by channel; as for the mean.
+        val_path: a folder with the same classes to validate on; None: the one in `path`, if there is one.
+        test_path: a folder with the same classes to test on; as for `val_path`.
+        scale: the number that stands for white; `auto` takes it from the files: 255 for 8 bits, for others the
+            smallest range of 8, 10, 12, 14 or 16 bits that the tried ones fit in; `none` leaves pixels at 0-255.
+        old_rules: as version 0.1.0 did, for a run that it has saved: `<path>/val` is the test part where there is no
+            `<path>/test`, every link is followed, and pixels of more than 8 bits are taken for 16.
 
     Returns:
         Parts are `ImageFiles`: uint8 (channels, size, size) and a class index.
@@ -63,28 +71,48 @@ def image_folder(
         raise ConfigError("data.path is not set: data=image_folder reads a folder, such as data.path=photos")
     _check_numbers(size, channels, test_fraction)
     folder = find_data_folder(path, "data.path")
-    train_folder, test_folder = _find_parts(folder)
-    if test_folder is not None and test_fraction is not None:
+    parts = _find_old_parts(folder) if old_rules else find_parts(folder)
+    for part, given in (("val", val_path), ("test", test_path)):
+        if given is not None and part in parts:
+            raise ConfigError(
+                f"data.{part}_path={given} contradicts {parts[part]}, which is the {part} part; leave out one"
+            )
+        if given is not None:
+            parts[part] = find_data_folder(given, f"data.{part}_path")
+    if "test" in parts and test_fraction is not None:
         raise ConfigError(
-            f"data.test_fraction={test_fraction} contradicts {test_folder}, which is the test part; leave out one"
+            f"data.test_fraction={test_fraction} contradicts {parts['test']}, which is the test part; leave out one"
         )
-    classes, files = find_images(train_folder)
-    if test_folder is not None:
-        test_files = _find_test_images(test_folder, classes)
-        test = ImageFiles(test_folder, test_files, size, channels)
-    else:
-        files, test_files = _split(files, TEST_FRACTION if test_fraction is None else test_fraction)
-        test = ImageFiles(train_folder, test_files, size, channels)
-    train = ImageFiles(train_folder, files, size, channels)
-    _try_some(train, test)
+    train_folder = parts.pop("train", folder)
+    classes, files, skipped = find_images(train_folder, old_rules)
+    found = {"train": (train_folder, files)}
+    for part, its_folder in parts.items():
+        found[part] = its_folder, _find_other_images(its_folder, classes, old_rules)
+    if "test" not in found:
+        if test_fraction is None:  # one that comes with parts has those that it is meant to have
+            test_fraction = 0 if "val" in found and val_path is None else TEST_FRACTION
+        files, test_files = _split(files, test_fraction)
+        found |= {"train": (train_folder, files)} | ({"test": (train_folder, test_files)} if test_files else {})
+    of = {part: ImageFiles(its, names, size, channels) for part, (its, names) in found.items()}
+    white, notes = (RANGES[-1], []) if old_rules else _find_white(list(of.values()), scale)
+    for images in of.values():
+        images.white = white
+    _try_some(*of.values())
+    if not old_rules:
+        links = [f"{skipped} links to what is there anyway left out"] if skipped else []
+        notes = [_parts_in_words(parts, train_folder, folder), f"{len(classes)} classes", *links, *notes]
     return Source(
         name="image_folder",
-        train=train,
-        test=test if len(test) else None,
+        train=of["train"],
+        test=of.get("test"),
         mean=_by_channel(mean, channels),
         std=_by_channel(std, channels),
         classes=classes,
         origin=str(folder),
+        val=of.get("val"),
+        scale=1 if scale == "none" else BYTE,
+        white=None if white is None or old_rules else float(white),
+        notes=notes,
     )
 
 
@@ -97,7 +125,10 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         targets: the class index of each.
         size: of the images, in pixels.
         channels: of the images.
+        white: the number that stands for white, see `read_image`.
     """
+
+    white: float | None = None
 
     def __init__(self, folder: Path, files: Sequence[tuple[str, int]], size: int, channels: int) -> None:
         self.folder, self.size, self.channels = folder, size, channels
@@ -113,7 +144,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         Raises:
             TrainingError: it cannot be read; in one line, with its name.
         """
-        return read_image(self.folder / self.names[index], self.size, self.channels), self.targets[index]
+        return read_image(self.folder / self.names[index], self.size, self.channels, self.white), self.targets[index]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
         """Decode several, in threads unless this is one of several processes already that load."""
@@ -131,7 +162,8 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         Raises:
             ConfigError: a file cannot be read.
         """
-        digest = blake2b(repr((self.size, self.channels)).encode())
+        scaled = () if self.white in (None, RANGES[-1]) else (self.white,)
+        digest = blake2b(repr((self.size, self.channels, *scaled)).encode())
         paths = [self.folder / name for name in self.names]
         try:
             lengths = [path.stat().st_size for path in paths]
@@ -146,41 +178,6 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         return digest.digest()
 
 
-def find_images(folder: Path) -> tuple[list[str], list[tuple[str, int]]]:
-    """The classes of a folder, and its image files, each with the index of its class; both sorted.
-
-    Raises:
-        ConfigError: there is no class, or one without images.
-    """
-    try:
-        entries = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
-        classes = [name for name in entries if (folder / name).is_dir()]
-        files = [(name, index) for index, label in enumerate(classes) for name in _walk(folder, label)]
-    except OSError as error:
-        raise ConfigError(f"data.path: {error.filename} cannot be read: {error.strerror}; mend it") from error
-    if not classes:
-        direct = "; its images lie directly in it" if any(map(is_image, entries)) else ""
-        raise ConfigError(f"data.path: {folder} has no sub-folders{direct}: make one for each class, named after it")
-    filled = {target for _, target in files}
-    empty = [label for index, label in enumerate(classes) if index not in filled]
-    if empty:
-        names = ", ".join(empty[:SHOWN]) + (", ..." if len(empty) > SHOWN else "")
-        raise ConfigError(
-            f"data.path: {folder} has sub-folders without images ({' '.join(EXTENSIONS)}): {names}; move them away"
-        )
-    return classes, files
-
-
-def _walk(folder: Path, label: str) -> list[str]:
-    """The image files below `folder/label`, by their paths below `folder`, in an order that is always the same."""
-    found = []
-    for parent, folders, names in os.walk(folder / label, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(parent).relative_to(folder).as_posix()
-        found += [f"{below}/{name}" for name in names if is_image(name)]
-    return sorted(found)
-
-
 def _check_numbers(size: int, channels: int, test_fraction: float | None) -> None:
     problems = []
     if size < 1:
@@ -193,23 +190,18 @@ def _check_numbers(size: int, channels: int, test_fraction: float | None) -> Non
         raise ConfigError(*problems)
 
 
-def _find_parts(folder: Path) -> tuple[Path, Path | None]:
-    """The folder of the training part and, if it has one of its own, of the test part.
-
-    A folder `train` with images directly in it is a class of that name.
-    """
+def _find_old_parts(folder: Path) -> dict[str, Path]:
+    """The parts as version 0.1.0 found them: a folder `val` is the test part where there is no folder `test`."""
     train = folder / "train"
     if not train.is_dir() or any(is_image(entry.name) for entry in os.scandir(train)):
-        return folder, None
+        return {}
     others = [folder / name for name in ("test", "val") if (folder / name).is_dir()]
-    if len(others) == 2:
-        logger.warning("%s is not used: validation samples are held out of %s by data.val_fraction", others[1], train)
-    return train, others[0] if others else None
+    return {"train": train} | ({"test": others[0]} if others else {})
 
 
-def _find_test_images(folder: Path, classes: list[str]) -> list[tuple[str, int]]:
-    """The test part's files, with the class indices of the training part."""
-    names, files = find_images(folder)
+def _find_other_images(folder: Path, classes: list[str], old_rules: bool) -> Files:
+    """The files of a part, with the class indices of the training part."""
+    names, files, _ = find_images(folder, old_rules)
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise ConfigError(
@@ -217,6 +209,60 @@ def _find_test_images(folder: Path, classes: list[str]) -> list[tuple[str, int]]
             " them, or move them to the training part"
         )
     return [(name, classes.index(names[target])) for name, target in files]
+
+
+def _parts_in_words(parts: dict[str, Path], train: Path, folder: Path) -> str:
+    if not parts and train == folder:
+        return "no folders of parts"
+    shown = [f"{path.name}/ {verb}" for part, path, verb in (
+        ("train", train, "trains"), ("val", parts.get("val"), "validates"), ("test", parts.get("test"), "tests"),
+    ) if path is not None]  # fmt: skip
+    missing = ", no test part" if "val" in parts and "test" not in parts else ""
+    return f"{', '.join(shown)}{missing}"
+
+
+def _find_white(parts: Sequence[ImageFiles], scale: float | str) -> tuple[float | None, list[str]]:
+    """The number that stands for white, and what to say of it.
+
+    Raises:
+        ConfigError: it is not clear which it is.
+    """
+    if not isinstance(scale, str):
+        return float(scale), []
+
+    def seen(path: Path) -> tuple[str, float] | None:
+        try:
+            return look(path)
+        except Exception:  # whatever a decoder makes of a damaged file, which is told of when it is tried
+            return None
+
+    paths = [part.folder / part.names[index] for part in parts for index in _some(part)]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        looks = [(path, *found) for path, found in zip(paths, pool.map(seen, paths), strict=True) if found]
+    deep = [found for found in looks if found[1] != "8-bit"]
+    if not deep:
+        return None, []
+    path, kind, most = max(deep, key=lambda found: found[2])
+    some = f"data.path: {path} and {len(deep) - 1} more" if len(deep) > 1 else f"data.path: {path}"
+    if kind == "16-bit colour" and most <= RANGES[-2]:
+        raise ConfigError(f"{some} have colours of 16 bits, but use less than 14 of them; save them with 8 bits")
+    if scale == "none":
+        raise ConfigError(f"data.scale=none: {path} has more than 8 bits a pixel ({kind}); write data.scale={most:g}")
+    if kind == "16-bit colour":
+        return None, ["16-bit colours: the upper 8 bits"]
+    if any(kind == "float" for _, kind, _ in deep):
+        return None, []  # refused one by one
+    white = next((limit for limit in RANGES if most <= limit), None)
+    if white is None:
+        raise ConfigError(
+            f"{some}: pixels go up to {most:,.0f}, of which white is not known: write data.scale={most:.0f}"
+        )
+    return float(white), [f"{kind} files that hold 0 to {most:,.0f}: scaled by {white:,}"]
+
+
+def _some(part: ImageFiles) -> range:
+    """The indices of files that are tried, spread over a part."""
+    return range(0, len(part), max(1, -(-len(part) // TRIED)))
 
 
 def _split(files: list[tuple[str, int]], test_fraction: float) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
@@ -244,7 +290,7 @@ def _try_some(*parts: ImageFiles) -> None:
             return str(error)
         return None
 
-    some = [(part, index) for part in parts for index in range(0, len(part), max(1, -(-len(part) // TRIED)))]
+    some = [(part, index) for part in parts for index in _some(part)]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         problems = [words for words in pool.map(problem, *zip(*some, strict=True)) if words]
     if len(problems) > SHOWN:
