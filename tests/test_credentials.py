@@ -1,13 +1,19 @@
 """Secrets: those of an address are in test_tracking.py and test_sweep.py, those of the environment here."""
 
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from conftest import Called
+from delivered import copy_store
+from faults import inject
 from runner.tracking.store import connect, local_uri
+from runner.tracking.uri import hide, hide_words, redact
+from sweeping import Forked
 
 Runner = Callable[..., Called]
 
@@ -66,3 +72,160 @@ def test_a_secret_of_the_environment_is_in_no_file_and_is_taken_from_there_again
     for path in here.rglob("*"):
         held = path.read_bytes() if path.is_file() and path.name != "secretive.py" else b""
         assert b"hf-0123456789" not in held and b"hf-9876543210" not in held, path
+
+
+TALKATIVE = """
+import logging, os, subprocess, sys, traceback, warnings
+
+import torch
+
+
+def tell(where):
+    for name in ("MLFLOW_TRACKING_PASSWORD", "PRIVATE", "PEM_KEY"):
+        secret = os.environ[name]
+        print(where, secret)
+        print("//ada:", secret, "@host/", sep="", file=sys.stderr, flush=True)
+        sys.stderr.write(secret[:5])
+        sys.stderr.flush()
+        sys.stderr.write(secret[5:] + "\\n")
+        warnings.warn(f"{where} http://ada:{secret}@host/?token={secret}")
+        for logger in ("mlflow", "sqlalchemy", "urllib3", "runner", "root"):
+            logging.getLogger(logger).error("%s: %r", where, secret)
+        try:
+            raise KeyError(secret)
+        except KeyError:
+            traceback.print_exc()
+    return secret
+
+
+class Net(torch.nn.Sequential):
+    def __init__(self, input_shape, num_outputs, token, when):
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(torch.Size(input_shape).numel(), num_outputs))
+        self.token, self.when = token, when
+        if when == "built":
+            raise RuntimeError(f"cannot be built with {token}: " + tell("built"))
+
+    def forward(self, inputs):
+        if self.training and inputs.device.type != "meta":
+            tell("trained")
+            if self.when == "trained":
+                raise ValueError("the hub refuses " + self.token + os.environ["MLFLOW_TRACKING_PASSWORD"])
+        return super().forward(inputs)
+
+
+class Worker(torch.utils.data.Dataset):
+    targets = [0, 1] * 6
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        if torch.utils.data.get_worker_info() is not None:
+            tell("loaded")
+        return torch.zeros(4), index % 2
+
+
+def samples(password):
+    from runner.data.source import Source
+    return Source("talkative", train=Worker(), test=None, mean=0.0, std=1.0, classes=["a", "b"])
+"""
+
+
+@pytest.mark.parametrize("only", ["--multirun model.when=never,trained", pytest.param("", marks=pytest.mark.soak)])
+def test_no_secret_is_in_anything_that_a_run_and_a_sweep_leave_or_show(
+    only: str, here: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
+) -> None:
+    (here / "talkative.py").write_text(TALKATIVE)
+    (here / "my_conf" / "model").mkdir(parents=True)
+    (here / "my_conf" / "model" / "net.yaml").write_text(
+        "_target_: talkative.Net\ntoken: ${oc.env:PRIVATE}\nwhen: never\n"
+    )
+    (here / "my_conf" / "data").mkdir()
+    (here / "my_conf" / "data" / "mine.yaml").write_text("_target_: talkative.samples\npassword: ${oc.env:PRIVATE}\n")
+    secrets = {
+        "MLFLOW_TRACKING_PASSWORD": "canary-1-correct/horse",
+        "PRIVATE": "canary-2-battery\\staple",
+        "PEM_KEY": "-----BEGIN KEY-----\ncanary-3-MIIEvQIBADAN\ncanary-4-Bgkqhki\n-----END KEY-----",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    copy_store(empty_store, here / "outputs")
+
+    prepare = Secretly(secrets, str(here))
+    common = ("--config-dir", "my_conf", "model=net", "data=mine", "data.in_memory=false", "data.num_workers=1")
+    common += ("trainer.epochs=1", "tracking.log_model=false", "runner.verbose=true")
+    typed = f"tracking.run_name={secrets['MLFLOW_TRACKING_PASSWORD']}"
+    runs = {
+        (*common, "hydra.run.dir=fine", typed): 0,
+        (*common, "model.when=trained"): 1,
+        (*common, "model.when=built"): 2,
+        ("--multirun", *common, "model.when=never,trained", "sweep.jobs=2"): 1,
+        ("--multirun", *common, "model.when=never,built"): 2,
+    }
+    shown = ""
+    chosen = {arguments: code for arguments, code in runs.items() if set(only.split()) <= set(arguments)}
+    for arguments, code in chosen.items():
+        ended, printed = Forked(here, *arguments, prepare=prepare).wait()
+        assert ended == code, printed
+        shown += printed
+    for word in ("the hub refuses ${oc.env:PRIVATE}${oc.env:MLFLOW_TRACKING_PASSWORD}", "KeyError", "//***@host"):
+        assert word in shown + "".join(path.read_text() for path in here.rglob("run.log"))
+    assert all("token: ${oc.env:PRIVATE}" in path.read_text() for path in here.glob("outputs/*/*/*/config.yaml"))
+    (here / "shown.txt").write_text(shown)
+    assert len(list(here.rglob("*.db"))) == 1
+    for path in here.rglob("*"):
+        held = path.read_bytes() if path.is_file() else b""
+        for secret in (b"canary-", b"orrect/horse", b"orrect%2Fhorse", b"attery"):
+            assert secret not in held, (path, held[max(0, held.find(secret) - 200) : held.find(secret) + 50])
+
+
+class Secretly:
+    """What a process does to find the secrets in its environment, and the user's module."""
+
+    def __init__(self, secrets: dict[str, str], folder: str) -> None:
+        self.secrets, self.folder = secrets, folder
+
+    def __call__(self) -> None:
+        inject(None)()
+        os.environ.update(self.secrets)
+        sys.path.insert(0, self.folder)
+        os.dup2(2, 1)
+
+
+def test_what_names_secrets_hides_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHATEVER", "whatever-it-is")
+    monkeypatch.setenv("TEAM", "the-whole-team")
+    monkeypatch.setenv("RATE", "0.000125")
+    hide_words(
+        ["+model.others=[${oc.env:WHATEVER}]", "tracking.experiment=${oc.env:TEAM}", "optimizer.lr=${oc.env:RATE}"]
+    )
+    hide({"hydra": {"sweeper": {"storage": "postgresql://ada:correct-horse@host/db"}}})
+    text = "whatever-it-is, the-whole-team, 0.000125, correct-horse"
+    assert redact(text) == "${oc.env:WHATEVER}, the-whole-team, 0.000125, ***"
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("postgresql://ada@host/db", "postgresql://ada@host/db"),
+        ("postgresql://ada:p@ss/w@host/db", "postgresql://***@host/db"),
+        ("https://ghp_0123456789@github.com/x", "https://***@github.com/x"),
+        ("ssh://git@github.com/x.git git@github.com:x.git", "ssh://git@github.com/x.git git@github.com:x.git"),
+        ("mysql://h/db?user=ada&ssl_password=x&a=1", "mysql://h/db?user=ada&ssl_password=***&a=1"),
+        ("http://h/?viewStateShareKey=abc&X-Amz-Signature=x", "http://h/?viewStateShareKey=abc&X-Amz-Signature=***"),
+        ("host=h user=ada password=x dbname=y", "host=h user=ada password=*** dbname=y"),
+        ("{'Authorization': 'Bearer ab.c1'}", "{'Authorization': 'Bearer ***'}"),
+        ("not parsed: 'ada:s3cret@host'", "not parsed: '***@host'"),
+        ("model.token=cls tokens=5 12:30:05 a@b", "model.token=cls tokens=5 12:30:05 a@b"),
+    ],
+)
+def test_credentials_in_texts(text: str, redacted: str) -> None:
+    assert redact(text) == redacted
+
+
+def test_a_weak_password_takes_no_path_away(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USER", "postgres")
+    monkeypatch.setenv("POSTGRES_PASSWORD", "postgres")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(here / "key.json"))
+    text = f"postgresql://postgres@host/db {here}/key.json"
+    assert redact(text) == text

@@ -37,6 +37,7 @@ from .rng import seed_all
 from .scheduler import Schedule
 from .settings import ConsoleSettings, TrackingSettings, TrainerSettings
 from .target import IN_WORDS, call, check_target, locate, takes
+from .tracking.uri import hide
 from .weights import load_into
 
 T = TypeVar("T")
@@ -114,6 +115,7 @@ def set_up(
     Raises:
         ConfigError: with every problem that could be found.
     """
+    hide(OmegaConf.to_container(cfg, resolve=False))
     config = plain(cfg)
     found = Problems(problems)
     found += check(config)

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from argparse import ArgumentParser, Namespace
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
@@ -35,11 +34,12 @@ from .arguments import key_of, typed_value
 from .compose import VERSION_BASE, Composer, config_folder
 from .errors import ConfigError, in_words
 from .hydra_job import group_choices, run_job_in, without_hydra
-from .options import EXIT_FAILED, EXIT_INTERRUPTED, fail, nobody_reads, verbose
+from .options import EXIT_FAILED, EXIT_INTERRUPTED, fail, show_traceback, verbose
 from .problems import names_and_values
 from .refusal import keys, reason
 from .schema import GROUPS
 from .stopping import Interrupt
+from .streams import OutputError, ReaderGone, print_result
 
 if TYPE_CHECKING:
     from .resume import Resumed
@@ -61,13 +61,14 @@ def _main() -> int:
         sys.path.insert(0, here)
     signal.signal(signal.SIGINT, INTERRUPT)
     try:
-        code = command(sys.argv[1:])
-        sys.stdout.flush()
-        return code
+        return command(sys.argv[1:])
     except KeyboardInterrupt:  # before training, or the second one in it
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `--help | head`: the reader has what it wanted
-        return nobody_reads()
+    except ReaderGone:  # `--help | head`: the reader has what it wanted
+        return 0
+    except OutputError as error:
+        fail(str(error))
+        return EXIT_FAILED
 
 
 def command(argv: Sequence[str]) -> int:
@@ -82,7 +83,7 @@ def command(argv: Sequence[str]) -> int:
     try:
         args = parse(argv)
         if args.version:
-            print(f"runner {__version__}")
+            print_result(f"runner {__version__}")
             return 0
         if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
             return hand_over(argv, args)
@@ -91,13 +92,13 @@ def command(argv: Sequence[str]) -> int:
         return run_one(args)
     except ConfigError as error:
         if verbose(argv):
-            traceback.print_exc()
+            show_traceback()
         return fail(*error.problems)
-    except BrokenPipeError:
+    except OutputError:
         raise
     except Exception as error:  # none that a check of ours has foreseen
         if verbose(argv):
-            traceback.print_exc()
+            show_traceback()
         if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
             return fail(reason(error))
         fail(f"{in_words(error)}; runner.verbose=true shows where")
@@ -162,7 +163,7 @@ def hand_over(argv: Sequence[str], args: Namespace) -> int:
         if problems or cfg is None:
             raise ConfigError(*problems)
         if args.help:
-            print(help_text(made, cfg))
+            print_result(help_text(made, cfg))
             return 0
     if args.cfg and args.package and not has_package(made, args):
         raise ConfigError(f"-p {args.package}: the config has no such part; write a group, such as -p trainer")
@@ -176,6 +177,7 @@ def hand_over(argv: Sequence[str], args: Namespace) -> int:
         return answered.code if isinstance(answered.code, int) else 0
     finally:
         sys.argv = former
+    print_result()
     return 0
 
 

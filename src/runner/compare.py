@@ -11,6 +11,8 @@ from . import folders, program, saved
 from .errors import ConfigError
 from .folders import outputs, short
 from .options import command
+from .streams import print_result
+from .tracking.files import write_atomically
 from .tracking.manifest import own_folder
 from .tracking.store import local_uri
 
@@ -56,13 +58,13 @@ def work(options: Mapping[str, str]) -> int:
     for note in notes(runs):
         _say(note)
     table = to_csv(compared)
-    (target / "comparison.csv").write_text(table, encoding="utf-8")
-    (target / "comparison.json").write_text(to_json(compared), encoding="utf-8")
+    write_atomically(target / "comparison.csv", table)
+    write_atomically(target / "comparison.json", to_json(compared))
     plots = draw(compared, target, one_sweep="sweep" in options and "runs" not in options)
     names = ", ".join(["comparison.csv", "comparison.json", *(path.name for path in plots)])
     _say(f"kept in    {short(target)} ({names})")
     if not sys.stdout.isatty():
-        print(table, end="")
+        print_result(table.removesuffix("\n"))
     return 0
 
 
@@ -75,7 +77,7 @@ def make_folder(value: str | None) -> Path:
     if value is None:
         wanted = outputs() / "comparisons" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         return folders.make_run_folder(str(wanted), exact=False)
-    folder = Path(value).absolute()
+    folder = folders.named(value, "output").absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -143,7 +145,7 @@ def find_run(value: str, uri: str, number: int) -> "ComparedRun":
     """
     from .comparison_runs import from_folder
 
-    if jobs_of(Path(value)):
+    if jobs_of(folders.named(value, "runs")):
         raise ConfigError(f"runs={value} is a sweep's folder: write sweep={value}")
     if RUN_ID.fullmatch(value) and not Path(value).exists():
         return _from_store(saved.get(value, f"runs={value}", uri), uri, number)
@@ -173,7 +175,7 @@ def find_jobs(value: str, uri: str, first: int | None) -> "list[ComparedRun]":
     """
     from .comparison_runs import children, from_folder
 
-    given, folder = f"sweep={value}", Path(value)
+    given, folder = f"sweep={value}", folders.named(value, "sweep")
     if folder.is_dir():
         jobs = jobs_of(folder)
         if not jobs:
@@ -190,7 +192,7 @@ def find_jobs(value: str, uri: str, first: int | None) -> "list[ComparedRun]":
 def split_list(text: str) -> list[str]:
     """`[a,b]` or `a,b` as its items; `~` is the home folder in each."""
     items = (item.strip().strip("'\"") for item in text.strip().removeprefix("[").removesuffix("]").split(","))
-    return [str(Path(item).expanduser()) for item in items if item]
+    return [folders.expand_home(item) for item in items if item]
 
 
 def newest() -> list[Path]:

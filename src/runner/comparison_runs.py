@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from .errors import ConfigError
+from .errors import ConfigError, printable
 from .saved import SavedRun, choices_of, result_of
 from .schema import GROUPS, flatten
 from .tracking import journal
@@ -117,7 +117,7 @@ def from_folder(folder: Path, number: int) -> ComparedRun:
     seconds = dict(enumerate(result.get("epoch_seconds") or [], start=1))
     return ComparedRun(
         number,
-        folder.name,
+        printable(folder.name),
         status,
         folder=str(folder),
         run_id=result.get("run_id"),
@@ -210,7 +210,7 @@ def _final(values: Mapping[str, Any]) -> dict[str, float]:
 def _config(path: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return config if isinstance(config, dict) else {}
 

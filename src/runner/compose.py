@@ -30,7 +30,7 @@ from .errors import ConfigError, brief, did_you_mean
 from .folders import literal
 from .refusal import REFUSED, keys, reason, refused, unknown_key, unreadable, unset
 from .text_parameters import text_parameters
-from .tracking.uri import absolute
+from .tracking.uri import absolute, hide
 
 VERSION_BASE = "1.3"
 
@@ -113,6 +113,7 @@ class Composer:
             cfg, problems = self._compose_usable(overrides, mode)
         if cfg is not None:
             HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
+            hide(OmegaConf.to_container(cfg, resolve=False))
             problems += unset(cfg)
             _make_absolute(cfg)
         return cfg, problems

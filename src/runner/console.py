@@ -67,7 +67,7 @@ def logged_to(path: Path) -> Iterator[None]:
     Raises:
         OSError: the file cannot be opened.
     """
-    handler = _LogFile(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(_Redacted("%(asctime)s %(levelname)-7s %(message)s"))
     log.addHandler(handler)
     try:

@@ -75,6 +75,17 @@ def brief(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 20]}... ({len(text)} characters)"
 
 
+def printable(text: str) -> str:
+    """The text in one line: a line break in a path, or a byte that is not UTF-8, becomes an escape."""
+    controls = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
+    return as_unicode(re.sub(controls, lambda found: ascii(found[0])[1:-1], text))
+
+
+def as_unicode(name: str) -> str:
+    """The name of a file as text that can be encoded: bytes that are not UTF-8 become escapes (backslash, x, e9)."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Say which of the choices the word resembles, or list them: `did you mean cnn?`."""
     names = sorted(choices)

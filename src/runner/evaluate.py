@@ -1,16 +1,16 @@
 """Measure a run's best weights again: `python -m runner.evaluate run=<run dir or id> [split=test]`."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import program, schema
 from .errors import ConfigError
 from .options import choice, command, is_true, required
 from .saved import SavedRun, find
+from .tracking.files import load_json
 
 if TYPE_CHECKING:
     from .build import Experiment
@@ -192,7 +192,11 @@ def _report(found: Evaluation, run: SavedRun) -> None:
     if split == "train":
         log.info("           the run's own figures are means over an epoch, in which the weights changed")
         return
-    logged = _logged(run, found.metrics)
+    try:
+        logged = _logged(run, found.metrics)
+    except (OSError, ValueError) as error:
+        log.warning("logged     %s/result.json cannot be read: %s", run.place, error)
+        return
     if not logged:
         log.info("logged     no %s figures: the run has not come to its end", split)
     elif logged == found.metrics:
@@ -211,9 +215,14 @@ def _line(metrics: Mapping[str, float]) -> str:
 
 
 def _logged(run: SavedRun, metrics: Mapping[str, float]) -> dict[str, float]:
-    """What the run's result has of these metrics."""
+    """What the run's result has of these metrics.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged.
+    """
     path = run.file("result.json")
-    result: Any = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+    result = load_json(path) if path is not None else {}
     return {name: result[name] for name in metrics if isinstance(result.get(name), float | int)}
 
 

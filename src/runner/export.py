@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from . import program
 from .errors import ConfigError, first_line
-from .folders import short
+from .folders import named, short
 from .options import choice, command, is_true, required
 from .saved import SavedRun, find
+from .tracking.files import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +67,7 @@ def _main(options: dict[str, str]) -> int:
     console.set_up(is_true(options, "runner.quiet"))
     run = find(required(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     done = export(run, format, _output(run, format, options.get("output")))
-    size = done.file.stat().st_size
+    size = done.size
     log.info("weights    %s%s%s", run.place, f" (epoch {done.epoch})" if done.epoch else "", _arithmetic(run))
     log.info("written    %s (%s)", short(done.file), f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB")
     log.info("takes      %s", done.inputs)
@@ -86,6 +87,7 @@ class Exported:
     """A file that was written.
 
     Attributes:
+        size: in bytes.
         inputs: what it takes, in words.
         outputs: what it gives, in words.
         difference: the largest one between its outputs and the model's.
@@ -93,6 +95,7 @@ class Exported:
     """
 
     file: Path
+    size: int
     inputs: str
     outputs: str
     difference: float
@@ -119,27 +122,28 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
     taken, model, found = trained_model(run)
     dtype = next(model.parameters()).dtype
     served = portable(Served(model, taken.normalize, dtype))
-    part = file.with_name(f".{file.stem}.part{file.suffix}")
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        try:
-            # torch.export prints the graph of a model that it cannot take.
-            with silence(), contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
-                deployed = _write(served, _raw(taken, 2), part, format)
-                difference = _difference(deployed, model, taken, dtype)
-        except Exception as error:  # torch.export raises anything, from its own errors to the model's
-            raise ConfigError(f"format={format}: this model cannot be exported: {_reason(error)}") from error
-        if not difference <= TOLERANCE:
-            raise ConfigError(
-                f"format={format}: the file's outputs differ from the model's by {difference:.1e}, more than"
-                f" {TOLERANCE:g}: it is not written"
-            )
-        part.replace(file)
+        with replacing(file, SUFFIXES[format]) as part:
+            try:
+                # torch.export prints the graph of a model that it cannot take.
+                with silence(), contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
+                    deployed = _write(served, _raw(taken, 2), part, format)
+                    difference = _difference(deployed, model, taken, dtype)
+            except Exception as error:  # torch.export raises anything, from its own errors to the model's
+                raise ConfigError(f"format={format}: this model cannot be exported: {_reason(error)}") from error
+            if not difference <= TOLERANCE:
+                raise ConfigError(
+                    f"format={format}: the file's outputs differ from the model's by {difference:.1e}, more than"
+                    f" {TOLERANCE:g}: it is not written"
+                )
+            size = part.stat().st_size
+    except OSError as error:
+        raise ConfigError(f"output={file} cannot be written: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
         if not any(file.parent.iterdir()):  # made above, for nothing
             file.parent.rmdir()
-    return Exported(file, _takes(taken), _gives(run, taken, dtype), difference, found.epoch)
+    return Exported(file, size, _takes(taken), _gives(run, taken, dtype), difference, found.epoch)
 
 
 def _reason(error: BaseException) -> str:
@@ -166,8 +170,8 @@ def _output(run: SavedRun, format: str, value: str | None) -> Path:
         if run.folder is None:
             raise ConfigError(f"{run.given}: its folder is not here to write into: add output=model{suffix}")
         return run.folder / "export" / f"model{suffix}"
-    path = Path(value).expanduser().absolute()
-    if path.suffix != suffix:
+    path = named(value, "output").absolute()
+    if path.suffix != suffix and (path.is_file() or not path.exists()):  # a FIFO has the name that it has
         raise ConfigError(f"output={value} must end in {suffix} for format={format}: write another name")
     if path.is_dir():
         raise ConfigError(f"output={value} is a folder: name a file in it")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import ConfigError
+from .errors import ConfigError, brief, printable
 from .tracking.uri import absolute
 
 
@@ -23,6 +23,7 @@ class Kind(NamedTuple):
 RUN = Kind("hydra.run.dir", "resume", ("config.yaml", "metrics.jsonl", "checkpoints"), "run")
 SWEEP = Kind("hydra.sweep.dir", "sweep.resume", ("sweep.json", *RUN.traces), "sweep")
 NAME_BYTES = 255  # what file systems take
+PATH_BYTES = 3900  # what Linux takes, 4,096, less the files of a run
 
 _REFERENCE = re.compile(r"(\\*)\$\{")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -54,6 +55,27 @@ def literals(node: Any, but: str | None = None) -> Any:
     return literal(node) if isinstance(node, str) and not (but and f"${{{but}" in node) else node
 
 
+def named(value: str, key: str) -> Path:
+    """The path that an option names; there need be nothing there.
+
+    Args:
+        value: as typed.
+        key: of the option, for the error.
+
+    Raises:
+        ConfigError: no file can have that name.
+    """
+    try:
+        if "\0" in value:
+            raise ValueError("a name cannot contain a null character")
+        path = Path(value).expanduser()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long; of a user whose home is not known
+        reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+        raise ConfigError(f"{brief(f'{key}={value}')}: {reason}; write the path of a file or folder") from error
+    return path
+
+
 def check(wanted: str, exact: bool, kind: Kind = RUN) -> list[str]:
     """Find what would keep `make_run_folder` from making a folder, without making any.
 
@@ -63,20 +85,22 @@ def check(wanted: str, exact: bool, kind: Kind = RUN) -> list[str]:
         kind: whose it is.
     """
     path = Path(wanted).expanduser().absolute()
-    named = f"{kind.key}={wanted}" if exact else f"the outputs folder {path.parent}"
+    if len(os.fsencode(path)) > PATH_BYTES:
+        return [f"{brief(f'{kind.key}={wanted}')} is longer than {PATH_BYTES} bytes: write a shorter path"]
+    place = f"{kind.key}={wanted}" if exact else f"the outputs folder {path.parent}"
     instead = "write another folder" if exact else "set RUNNER_OUTPUTS to a folder that can be written"
     if any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
-        return [f"{named[:60]}... has a name longer than {NAME_BYTES} bytes: write a shorter one"]
+        return [f"{place[:60]}... has a name longer than {NAME_BYTES} bytes: write a shorter one"]
     if exact and any((path / trace).exists() for trace in kind.traces):
-        return [f"{named} holds a {kind.what} already: write {kind.resume}={wanted}, or another folder"]
+        return [f"{place} holds a {kind.what} already: write {kind.resume}={wanted}, or another folder"]
     try:
         there = next(folder for folder in (path, *path.parents) if folder.exists())
     except OSError as error:
-        return [f"{named} cannot be looked at ({error.strerror}): {instead}"]
+        return [f"{place} cannot be looked at ({error.strerror}): {instead}"]
     if not there.is_dir():
-        return [f"{named} cannot be made, as {there} is a file: {instead}"]
+        return [f"{place} cannot be made, as {there} is a file: {instead}"]
     if not os.access(there, os.W_OK | os.X_OK):
-        return [f"{named} cannot be made, as {there} may not be written: {instead}"]
+        return [f"{place} cannot be made, as {there} may not be written: {instead}"]
     return []
 
 
@@ -117,16 +141,13 @@ def make_run_folder(wanted: str, exact: bool, kind: Kind = RUN) -> Path:
 
 
 def short(path: Path) -> str:
-    """A path as a person would write it here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    """A path as a person would write it here, in one line."""
+    return printable(_from_here(path))
 
 
 def typed(path: Path) -> str:
     """A path as a part of a command, as a person would write it here."""
-    return for_shell(short(path))
+    return for_shell(_from_here(path))
 
 
 def for_shell(text: str) -> str:
@@ -135,3 +156,10 @@ def for_shell(text: str) -> str:
         escaped = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\\", "\\\\").replace("'", "\\'"))
         return f"$'{escaped}'"
     return shlex.quote(text)
+
+
+def _from_here(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from .data.image_file import EXTENSIONS, is_image, read_image, to_8_bits
 from .data.paths import find_data_file
 from .errors import ConfigError, TrainingError
+from .folders import named
 from .samples import Samples
 
 log = logging.getLogger("runner")
@@ -59,8 +60,9 @@ def read(value: str, samples: Samples) -> Inputs:
         ConfigError: there are none, or they have another shape.
     """
     given = f"input={value if len(value) <= 80 else value[:77] + '...'}"
-    path = Path(value).expanduser()
-    if value.lstrip().startswith("[") and not _is_there(path):
+    numbers = value.lstrip().startswith("[")
+    path = Path(value) if numbers else named(value, "input")
+    if numbers and not _is_there(path):
         return _from_tensor(_parse_list(value, given), samples, given)
     if _is_there(path) and path.is_dir():
         return _from_images(_images_in(path, given), path, samples, given)

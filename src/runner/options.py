@@ -6,8 +6,9 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
-from .errors import ConfigError, TrainingError, did_you_mean, first_line
+from .errors import ConfigError, TrainingError, did_you_mean, in_words, printable
 from .folders import expand_home
+from .streams import OutputError, ReaderGone, print_result
 from .tracking.store import StoreError
 from .tracking.uri import redact
 
@@ -43,23 +44,24 @@ def command(
     if os.environ.get("RUNNER_OUTPUTS") == "":  # set to nothing is not set
         del os.environ["RUNNER_OUTPUTS"]
     try:
-        code = work(parse(argv, usage, {**known, **COMMON}, refuse))
-        sys.stdout.flush()
-        return code
+        return work(parse(argv, usage, {**known, **COMMON}, refuse))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `... | head`: the reader has what it wanted
-        return nobody_reads()
+    except ReaderGone:  # `... | head`: the reader has what it wanted
+        return 0
+    except OutputError as error:
+        fail(str(error))
+        return EXIT_FAILED
     except Exception as error:
         if verbose(argv):
-            traceback.print_exc()
+            show_traceback()
         if isinstance(error, ConfigError):
             return fail(*error.problems)
         if isinstance(error, StoreError):
             return fail(str(error))
-        expected = isinstance(error, TrainingError)
-        line = first_line(error)
-        fail(line if expected else f"{type(error).__name__}: {line}; runner.verbose=true shows where")
+        expected = isinstance(error, TrainingError) or (isinstance(error, OSError) and error.filename)
+        line = in_words(error)
+        fail(line if expected else f"{line}; runner.verbose=true shows where")
         return EXIT_FAILED
 
 
@@ -69,15 +71,14 @@ def verbose(argv: Sequence[str]) -> bool:
     return any(typed) or os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
-def nobody_reads() -> int:
-    """Leave quietly where the reader of standard output has what it wanted: the exit code."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+def show_traceback() -> None:
+    """Print the traceback of the exception that is handled."""
+    print(redact(traceback.format_exc()), end="", file=sys.stderr)
 
 
 def fail(*problems: str) -> int:
     """Print what is wrong with the arguments; returns the exit code for it."""
-    print(*(f"error: {redact(problem)}" for problem in problems), sep="\n", file=sys.stderr)
+    print(*(f"error: {printable(redact(problem))}" for problem in problems), sep="\n", file=sys.stderr)
     return EXIT_CONFIG
 
 
@@ -100,7 +101,7 @@ def parse(
     """
     if "--help" in argv or "-h" in argv:
         width = max(map(len, known))
-        print(usage, *(f"  {key:<{width}}  {meaning}" for key, meaning in known.items()), sep="\n")
+        print_result(usage, *(f"  {key:<{width}}  {meaning}" for key, meaning in known.items()))
         sys.exit(0)
     values: dict[str, str] = {}
     problems: list[str] = []
@@ -124,7 +125,7 @@ def parse(
     if problems:
         raise ConfigError(*problems)
     if len(words) < len(argv):
-        print(*(f"{key}: {values.get(key, 'null')}" for key in known), sep="\n")
+        print_result(*(f"{key}: {values.get(key, 'null')}" for key in known))
         sys.exit(0)
     return {key: value for key, value in values.items() if value != "null"}
 

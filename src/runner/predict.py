@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -10,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from . import program, schema
-from .errors import ConfigError
-from .folders import short
+from .errors import ConfigError, as_unicode
+from .folders import named, short
 from .options import choice, command, is_true, required
 from .saved import SavedRun, find
+from .streams import Result
+from .tracking.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,8 +66,8 @@ def _main(options: dict[str, str]) -> int:
         for first, (names, raw) in enumerate(new.batches(size)):
             header, rows = predictor.table(predictor(raw))
             if first == 0:
-                table.writerow(["sample", *header])
-            table.writerows([name, *row] for name, row in zip(names, rows, strict=True))
+                table.writerow(["sample", *map(as_unicode, header)])
+            table.writerows([as_unicode(str(name)), *row] for name, row in zip(names, rows, strict=True))
     if output is not None:
         count = len(new.names)
         log.info("written    %s: %s prediction%s", short(output), f"{count:,}", "" if count == 1 else "s")
@@ -145,7 +146,7 @@ def _output(value: str | None) -> Path | None:
     """
     if value is None:
         return None
-    path = Path(value).expanduser().absolute()
+    path = named(value, "output").absolute()
     if path.is_dir():
         raise ConfigError(f"output={value} is a folder: name a file in it, such as output={value}/predictions.csv")
     if not path.parent.is_dir():
@@ -154,20 +155,18 @@ def _output(value: str | None) -> Path | None:
 
 
 @contextmanager
-def _opened(output: Path | None) -> Iterator[TextIO]:
+def _opened(output: Path | None) -> Iterator[TextIO | Result]:
     """The file, there when it is whole; or standard output."""
     if output is None:
-        yield sys.stdout
+        result = Result()
+        yield result
+        result.finish()
         return
-    fresh = output.with_name(f".{output.name}.tmp")
     try:
-        with fresh.open("w", encoding="utf-8", newline="") as file:
+        with replacing(output) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
             yield file
-        fresh.replace(output)
     except OSError as error:
         raise ConfigError(f"output={output} cannot be written: {error.strerror or error}") from error
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """How a command is a process: it begins, and above all ends, sooner than Python would have it."""
 
 import atexit
-import contextlib
 import gc
 import logging
 import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
+
+from . import streams
+from .stopping import outlive_terminal
 
 COLLECT_AFTER = 10_000
 """Objects made, and not freed, after which the garbage collector looks for circles among the young ones.
@@ -26,14 +28,17 @@ def run(main: Callable[[], int]) -> NoReturn:
     if sys.platform == "win32":
         print("error: runner needs Linux or macOS, for fork and locks on files: use it in WSL", file=sys.stderr)
         sys.exit(2)
+    streams.protect(sys.argv[1:])
+    outlive_terminal()
+    if not _is_somewhere():
+        print("error: the current folder has been deleted: cd to one that is there", file=sys.stderr)
+        sys.exit(2)
     gc.set_threshold(COLLECT_AFTER)
     code = 1  # of an exception that nobody catches
 
     def end() -> None:
         logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+        streams.finish()
         os._exit(code)
 
     # What is registered first is called last: all that torch and MLflow register comes before it.
@@ -44,3 +49,11 @@ def run(main: Callable[[], int]) -> NoReturn:
         code = left.code if isinstance(left.code, int) else int(left.code is not None)
         raise
     sys.exit(code)
+
+
+def _is_somewhere() -> bool:
+    """Whether the current folder is there: it may be deleted while a shell is in it."""
+    try:
+        return bool(os.getcwd())  # noqa: PTH109 - the same, without pathlib
+    except FileNotFoundError:
+        return False

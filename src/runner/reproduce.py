@@ -1,6 +1,5 @@
 """Run a logged run again from what MLflow holds of it, and compare: `python -m runner.reproduce run=<id>`."""
 
-import json
 import logging
 import re
 import sys
@@ -15,6 +14,7 @@ from . import program
 from .errors import ConfigError
 from .folders import outputs
 from .options import EXIT_FAILED, EXIT_SIGNAL, command, is_true, required
+from .tracking.files import read_json
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -163,7 +163,7 @@ def limit(x: "Experiment", was: "SavedRun", then: "Collection[Key]", finished: b
     if finished:
         if x.trainer.max_time is None:
             return
-        if steps := json.loads(text_of(was.file("result.json")) or "{}").get("steps"):
+        if steps := read_json(was.file("result.json") or Path()).get("steps"):
             # The clock stopped it after these, and would after others now.
             x.trainer.max_time, x.trainer.max_steps = None, steps
         return
@@ -206,11 +206,6 @@ def without(beginnings: tuple[str, ...]) -> Iterator[None]:
         yield
     finally:
         log.removeFilter(wanted)
-
-
-def text_of(path: Path | None) -> str | None:
-    """What is in a file, if there is one."""
-    return path.read_text(encoding="utf-8") if path is not None else None
 
 
 def say(*lines: str) -> None:

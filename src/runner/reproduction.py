@@ -174,7 +174,7 @@ def surroundings(then: Path | None, device: "Device", deterministic: bool) -> li
         device: what it computes on now.
         deterministic: whether operations are refused that give another result each time.
     """
-    before = _facts(then.read_text(encoding="utf-8")) if then is not None and then.is_file() else {}
+    before = _facts(then.read_text(encoding="utf-8", errors="replace")) if then is not None and then.is_file() else {}
     now = _facts(environment(device.gpu()))
     changed = [(name, before[name], now.get(name, "none")) for name in ENVIRONMENT if name in before]
     notes = [f"{name} was {was}, is {is_now}" for name, was, is_now in changed if was != is_now]

@@ -1,6 +1,5 @@
 """`samples.json`: what a run's model takes and gives, so that it can be used without the data it was trained on."""
 
-import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from math import inf, isfinite
@@ -14,7 +13,7 @@ from .data.image_file import RANGES
 from .data.splits import Normalize, Part, size
 from .errors import ConfigError
 from .saved import SavedRun
-from .tracking.files import write_json
+from .tracking.files import load_json, write_json
 
 if TYPE_CHECKING:
     from .build import Experiment
@@ -123,7 +122,7 @@ def read(run: SavedRun) -> Samples:
     if path is None:
         raise ConfigError(f"{run.given}: there is no {NAME} of it, which tells what its model takes: run it again")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = load_json(path)
         if "white" not in found and found.get("data") == "image_folder":  # of version 0.1.0
             found["white"] = RANGES[-1]
         return Samples(**found)

@@ -15,7 +15,7 @@ import yaml
 
 from . import schema
 from .errors import ConfigError, did_you_mean
-from .folders import outputs, short
+from .folders import named, outputs, short
 from .tracking.files import read_json
 from .tracking.manifest import manifest_of, own_folder
 from .tracking.state import State
@@ -136,16 +136,12 @@ def _folder(value: str, key: str) -> Path | None:
     """
     if not value.strip():
         raise ConfigError(f"{key}= is empty: {WANTED}")
-    folder = Path(value).expanduser()
-    try:
-        there, is_folder = folder.exists(), folder.is_dir()
-    except OSError as error:
-        raise ConfigError(f"{key}={value[:60]}...: {error.strerror}; {WANTED}") from error
-    if is_folder:
+    folder = named(value, key)
+    if folder.is_dir():
         if (folder / "config.yaml").is_file():
             return folder.resolve()
         raise ConfigError(f"{key}={value} is no run's folder: there is no config.yaml in it; {_nearest(folder)}")
-    if there:
+    if folder.exists():
         raise ConfigError(f"{key}={value} is a file: name the run's folder; {_nearest(folder)}")
     if not re.fullmatch("[0-9a-f]{32}", value):
         raise ConfigError(f"{key}={value}: there is no such folder; {_nearest(folder)}")
@@ -246,10 +242,13 @@ def read_config(path: Path, given: str) -> dict[str, Any]:
     """
     try:
         saved = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{given}: its config.yaml cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(saved, dict) or "defaults" in saved or not {"seed", "model", "trainer"} <= saved.keys():
         raise ConfigError(f"{given} is no run's folder: its config.yaml is another program's; {_nearest(path.parent)}")
+    needed = [group for group in schema.GROUPS if group not in schema.PRESETS]
+    if damaged := [group for group in needed if not isinstance(saved.get(group), dict)]:
+        raise ConfigError(f"{given}: its config.yaml is damaged: {', '.join(damaged)} should have keys below")
     return saved
 
 

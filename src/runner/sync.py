@@ -6,8 +6,8 @@ from pathlib import Path
 
 from runner import program
 from runner.errors import ConfigError
+from runner.folders import named, short
 from runner.folders import outputs as outputs_folder
-from runner.folders import short
 from runner.options import command
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.folder import claim, in_use, owned
@@ -82,7 +82,7 @@ def _deliver(folder: Path, uri: str | None) -> bool:
 
 
 def _run_folder(value: str) -> Path:
-    folder = Path(value).expanduser()
+    folder = named(value, "run")
     if not folder.is_dir():
         raise ConfigError(f"run={value}: there is no such folder")
     if not has_manifest(folder):

@@ -22,7 +22,7 @@ from .buffers import load_buffers, unsaved_buffers
 from .checkpoint import KEYS, CheckpointError, load, weight_buffers
 from .checkpoint import weights as best_of
 from .errors import ConfigError, first_line
-from .folders import short
+from .folders import named, short
 from .samples import Samples
 from .saved import SavedRun, find
 from .target import call
@@ -85,11 +85,8 @@ def read(value: str, uri: str | None = None) -> Weights:
     Raises:
         ConfigError: there are none.
     """
-    path = Path(value).expanduser()
-    try:
-        is_file = path.is_file()
-    except OSError:  # a name that no file can have; `find` says so
-        is_file = False
+    path = named(value, "model.weights")
+    is_file = path.is_file()
     if not is_file and path.suffix in SUFFIXES and not path.is_dir():
         raise ConfigError(f"model.weights={value}: there is no such file; write one that is there, or a run")
     if is_file:

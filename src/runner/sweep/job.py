@@ -9,19 +9,18 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
 
-from runner import build, resume, run
+from runner import build, resume, run, streams
 from runner.build import Experiment
 from runner.compose import Composer
 from runner.console import Bar
 from runner.errors import ConfigError
 from runner.hydra_job import group_choices, run_job_in, without_hydra
-from runner.options import EXIT_FAILED
+from runner.options import EXIT_FAILED, fail, show_traceback
 from runner.sweep import warm
 from runner.sweep.composing import as_job
 from runner.sweep.task import Progress, Task
@@ -49,6 +48,7 @@ def main(task: Task, reports: Connection | None, parent: int | None = None) -> N
     os.setsid()  # Ctrl-C in the terminal is for the sweep, which tells its jobs itself
     warm.enter(task.where, task.environment)
     _into(task.folder / "run.log")
+    streams.protect()
     threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
     log.handlers.clear()
     log.setLevel(logging.DEBUG)
@@ -56,12 +56,13 @@ def main(task: Task, reports: Connection | None, parent: int | None = None) -> N
     try:
         code = _run(task, reports)
     except ConfigError as error:  # what was there when all jobs were checked, and is not any more
-        print(*(f"error: {problem}" for problem in error.problems), sep="\n", file=sys.stderr)
+        fail(*error.problems)
         code = EXIT_FAILED
     except (Exception, SystemExit) as error:  # the user's code may call sys.exit()
-        traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        show_traceback()
+        fail(f"{type(error).__name__}: {error}")
         code = EXIT_FAILED
+    streams.finish()
     sys.exit(code)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runner import saved as saved_runs
 from runner.errors import ConfigError
-from runner.folders import outputs, short
+from runner.folders import named, outputs, short
 from runner.saved import result_of
 from runner.sweep.fate import fate_of
 from runner.sweep.plan import NAME
@@ -41,7 +41,7 @@ def find(value: str, uri: str | None) -> Path:
     Raises:
         ConfigError: there is no such sweep.
     """
-    given, folder = f"sweep.resume={value}", Path(value).expanduser()
+    given, folder = f"sweep.resume={value}", named(value, "sweep.resume")
     if (folder / NAME).is_file():
         return folder.resolve()
     if folder.is_dir():

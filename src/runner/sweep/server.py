@@ -4,9 +4,11 @@ import atexit
 import gc
 import os
 
+from runner import streams
 from runner.program import COLLECT_AFTER
 from runner.tracking.environment import environment
 
+streams.protect()  # and with it all forks
 gc.set_threshold(COLLECT_AFTER)
 # Its end takes a second by Python's way, and whoever reads what the sweep prints waits for it. Forks end otherwise.
 atexit.register(os._exit, 0)

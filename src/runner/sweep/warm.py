@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import ConfigError
+from runner.stopping import ignoring_hangups
 from runner.tracking.store import quiet_mlflow
 
 PRELOAD = [
@@ -67,7 +68,8 @@ def start(targets: Iterable[str], saves_models: bool) -> None:
     # Whether there is CUDA is then asked of the driver's management library, which leaves a fork able to use it.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     _context.set_forkserver_preload(PRELOAD + for_targets + PRELOAD_TO_SAVE_MODELS * saves_models)
-    forkserver.ensure_running()
+    with ignoring_hangups():  # the server outlives the terminal, as the sweep does
+        forkserver.ensure_running()
 
 
 def process(function: str, *arguments: Any) -> ForkServerProcess:

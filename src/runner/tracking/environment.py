@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
-from runner.tracking.uri import redact
+from runner.tracking.uri import MASK, redact
 
 _MAIN = ("runner", "torch", "torchvision", "numpy", "mlflow", "hydra-core", "omegaconf")
 _GIT_SECONDS = 5
@@ -51,7 +51,7 @@ def git_tags(cwd: Path) -> dict[str, str]:
         tags["mlflow.source.git.branch"] = branch
     remote = _git(cwd, "config", "--get", "remote.origin.url")
     if remote:
-        tags["mlflow.source.git.repoURL"] = redact(remote)
+        tags["mlflow.source.git.repoURL"] = redact(remote).replace(f"{MASK}@", "")  # which opens without it too
     return tags
 
 

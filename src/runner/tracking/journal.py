@@ -144,5 +144,5 @@ def _point(line: bytes) -> Point | None:
     try:
         record = json.loads(line)
         return Point(record["name"], float(record["value"]), int(record["step"]), float(record["time"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

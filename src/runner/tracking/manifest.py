@@ -1,6 +1,5 @@
 """What MLflow must be told about a run, written into the run's folder before anyone tells it."""
 
-import json
 import time
 import uuid
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.tracking import journal
-from runner.tracking.files import read_json, write_json
+from runner.tracking.files import load_json, read_json, write_json
 from runner.tracking.uri import strip_credentials
 
 ENDED, ERROR = "runner.ended", "runner.error"
@@ -96,7 +95,7 @@ class Manifest:
         """
         path = folder / FOLDER / NAME
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = load_json(path)
             known = {name: content[name] for name in content if name in {f.name for f in fields(cls)}}
             if known.get("dataset") is not None:
                 known["dataset"] = Dataset(**known["dataset"])

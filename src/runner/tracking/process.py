@@ -35,6 +35,7 @@ from runner.tracking.lean import unneeded, without
 from runner.tracking.manifest import Manifest
 from runner.tracking.orphans import bury, close_record
 from runner.tracking.store import explain, quiet_mlflow, ui_of
+from runner.tracking.uri import hide
 
 log = logging.getLogger("runner")
 
@@ -165,6 +166,7 @@ def main() -> int:
     say = _lines_to_the_parent()
     quiet_mlflow()
     uri = os.environ.pop(URI, None)
+    hide({"tracking.uri": uri})
     with without(*unneeded()):
         import mlflow.tracking
 

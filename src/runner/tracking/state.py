@@ -1,10 +1,9 @@
 """What has been delivered so far: the deliverer's own notes, beside the manifest."""
 
-import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from runner.tracking.files import write_json
+from runner.tracking.files import read_json, write_json
 from runner.tracking.manifest import FOLDER
 
 NAME = "delivery.json"
@@ -53,8 +52,5 @@ class State:
     @classmethod
     def load(cls, folder: Path) -> "State":
         """Read it; where there is none, or a broken one, delivery starts over."""
-        try:
-            content = json.loads((folder / FOLDER / NAME).read_text(encoding="utf-8"))
-            return cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content})
-        except (FileNotFoundError, ValueError, TypeError):
-            return cls()
+        content = read_json(folder / FOLDER / NAME)
+        return cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content})

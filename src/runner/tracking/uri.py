@@ -1,26 +1,50 @@
 """Addresses of tracking stores: which are files; and how to name one, or say anything, without giving a secret away."""
 
+import json
 import os
 import re
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, quote_plus, unquote, urlsplit, urlunsplit
 
 # What SQLAlchemy (2.1 and later, which decode it) or OmegaConf would not take for a part of a path.
 _RESERVED = re.compile(r"[%?#$\x00-\x1f\x7f]")
 
 # The first form is greedy for a password with a `/` or `@` that nobody percent-encoded.
 _USERINFO = re.compile(r"""(?<=://)(?:[^/\s'"]*:[^\s'"]*@|[^/\s'"]+@)""")
+
+MASK = "***"
+
+# A user name alone is no secret: `postgresql://ada@host`. Behind http it is a token, and so is what is long.
+_CREDENTIALS = re.compile(
+    r"""(?<=://)[^/\s'"]*:[^\s'"]*(?=@)"""
+    r"""|(?<=http://)[^/\s'"@]+(?=@)|(?<=https://)[^/\s'"@]+(?=@)|(?<=://)[^/\s'"@]{20,}(?=@)"""
+    r"""|(?<![\w/.+-])[\w.+-]+:[^\s'":@/,]{3,}(?=@[\w.-]+)"""
+)
 _SECRET_QUERY = re.compile(
-    r"(?i)([?&](?:user(?:name)?|pass(?:word)?|pwd|(?:\w+[-_])?token|(?:(?:api|access|secret|private|account)[-_]?)?key"
-    r"|sig(?:nature)?)=)[^&\s'\"]+"
+    r"(?i)([?&;](?:[\w.-]*(?:pass(?:word|wd|phrase)?|pwd|token|secret|credentials?|signature)|sig|auth(?:orization)?"
+    r"|(?:[\w.-]*(?:api|access|secret|private|account)[-_]?)?key)=)[^&;\s'\"]+"
+)
+_SECRET_WORD = re.compile(  # of libpq's connection strings, and of a request's headers
+    r"""(?i)((?<![\w.+-])(?:password|passwd|pwd)\s?=\s?['"]?|authorization['"]?\s?[:=]\s?['"]?(?:\w+\s)?"""
+    r"""|\b(?:bearer|basic)\s(?=[^\s'"]*\d))[^\s'",;&]+"""
 )
 
 # Of a variable in the environment. What is shorter may be a word of ours: the password of many a database is `mlflow`.
 _SECRET_NAME = re.compile(
     r"(?i)(?:pass(?:word|wd|phrase)?|secret|token|credentials?|_pwd|_pat|(?:^|_|api|access)key)(?:_\w+)?$"
 )
+_REFERENCE = re.compile(r"\$\{oc\.env:\s*(?!RUNNER_)(\w+)")
+_PUBLIC_KEY = re.compile(r"(?:^|[._])(?:paths?|root|dir|folder|file|name|experiment|tags|description)$")
+_NUMBER = re.compile(r"[-+]?\d*\.?\d+(?:e[-+]?\d+)?", re.IGNORECASE)
 _SHORTEST_SECRET = 8
+_NO_SECRETS = ("FINISHED", "SCHEDULED")
+"""Words that a weak password may be, and that files of ours are read by."""
+
+_named: set[str] = set()
+_typed: set[str] = set()
 
 
 def sqlite_address(file: Path, like: str = "sqlite:///") -> str:
@@ -61,16 +85,105 @@ def strip_credentials(uri: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
 
 
+def hide(node: Any, key: str = "") -> None:
+    """Let `redact` know of the secrets that a config or a command line names.
+
+    These are the variables that it takes out of the environment, whatever their names, but for what is a name or a
+    place by its key or its value, and for numbers; and the passwords in addresses, which an error may repeat alone.
+
+    Args:
+        node: a value of a config before it is resolved: a mapping, a list, a text.
+        key: of the value.
+    """
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            hide(value, str(name))
+    elif isinstance(node, list):
+        for value in node:
+            hide(value, key)
+    elif isinstance(node, str):
+        if "${oc.env:" in node and not _PUBLIC_KEY.search(key):
+            _named.update(_REFERENCE.findall(node))
+        if "@" in node:
+            passwords = (found.partition(":")[2] for found in _CREDENTIALS.findall(node))
+            _typed.update(password for password in passwords if len(password) >= _SHORTEST_SECRET)
+
+
+def hide_words(words: Iterable[str]) -> None:
+    """The same for the arguments of a command: `key=value`."""
+    hide({key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)})
+
+
 def redact(text: str) -> str:
     """Take credentials out of any text: MLflow's errors repeat the address they were sent to.
 
-    A secret of the environment is replaced by the interpolation that gives it: so a config can be used again.
+    A secret of the environment is replaced by the interpolation that gives it: so a config can be used again. Any
+    other becomes `***`.
     """
-    text = _SECRET_QUERY.sub(r"\1***", _USERINFO.sub("", text))
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST_SECRET and _SECRET_NAME.search(name) and value in text:
-            text = text.replace(value, f"${{oc.env:{name}}}")
+    if "@" in text:
+        text = _CREDENTIALS.sub(MASK, text)
+    if "=" in text:
+        text = _SECRET_QUERY.sub(rf"\1{MASK}", text)
+    lower = text.lower()
+    if any(word in lower for word in ("passw", "pwd", "authorization", "bearer", "basic")):  # ten times faster
+        text = _SECRET_WORD.sub(rf"\1{MASK}", text)
+    for value, instead in _secrets():
+        if value in text:
+            pattern = rf"(?<![\d.]){value}(?!\d)" if value.isdigit() else re.escape(value)  # not in a measured number
+            text = instead.join(re.split(pattern, text))
     return text
+
+
+def unfinished(text: str) -> int:
+    """Where, at the end of a text, something begins that may turn out to be a secret; its length if nothing does."""
+    begin = max(map(text.rfind, " \t\r\n")) + 1
+    word = text[begin:]
+    if "://" in word or "password" in word.lower():
+        return begin
+    longest = 0
+    for value, _ in _secrets():
+        sizes = range(1, min(len(value), len(text) + 1))
+        longest = max([longest, *(size for size in sizes if text.endswith(value[:size]))])
+    return len(text) - longest
+
+
+def _secrets() -> list[tuple[str, str]]:
+    """Texts that give a secret away, with what to write instead; a longer one before one that it contains."""
+    found = {form: MASK for value in _typed for form in _forms(value)}
+    for name, value in os.environ.items():
+        if len(value) < _SHORTEST_SECRET:
+            continue
+        if _is_secret(name) or (name in _named and not _NUMBER.fullmatch(value)):
+            found |= dict.fromkeys(_forms(value), f"${{oc.env:{name}}}")
+    return sorted(found.items(), key=lambda pair: -len(pair[0]))
+
+
+@cache
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
+
+
+@cache
+def _forms(value: str) -> tuple[str, ...]:
+    """How a secret may stand in a text: as it is, line by line, percent-encoded, in a string of Python or JSON.
+
+    A place is none, nor is what the user or the current folder is called: the password `postgres` of the user
+    postgres would take the paths away that runs are found by.
+    """
+    user = (os.environ.get(name) for name in ("USER", "LOGNAME"))
+    if value in _NO_SECRETS or value in user or value in os.environ.get("PWD", "") or _is_place(value):
+        return ()
+    forms = {value, quote(value, safe=""), quote_plus(value), repr(value)[1:-1], json.dumps(value)[1:-1]}
+    lines = {line.strip() for line in value.splitlines()} if "\n" in value else set()
+    return tuple(form for form in forms | lines if len(form) >= _SHORTEST_SECRET)
+
+
+def _is_place(value: str) -> bool:
+    """Whether it is a path that is there: of a file with a key, or of a folder with data."""
+    try:
+        return value.startswith(("/", "~")) and Path(value).expanduser().parent.is_dir() and len(Path(value).parts) > 1
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def redacted(node: Any) -> Any:
