@@ -1,15 +1,19 @@
+import random
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from runner.checkpoint import load
 from runner.compilation import compile_model
 from runner.errors import ConfigError
 from runner.loop import fit
-from runner.training import Interrupted, restore
+from runner.loss import CrossEntropy
+from runner.training import Interrupted, restore, state
 from training import Stop, net, same, training
 
 
@@ -39,6 +43,50 @@ def test_it_leaves_everything_as_it_was(tmp_path: Path) -> None:
     assert torch.equal(random, torch.get_rng_state())
     assert all(p.grad is None for p in t.model.parameters())
     assert t.model.training
+
+
+class Drawing(nn.Module):
+    """Draws from every kind of generator, and counts in every kind of state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.own, self.calls, self.extra = net(), torch.Generator().manual_seed(1), 0, 0
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    @torch.compiler.disable
+    def count(self) -> float:
+        self.calls, self.extra = self.calls + 1, self.extra + 1
+        self.seen += 1
+        return random.random() + np.random.rand() + torch.rand((), generator=self.own).item() + torch.rand(()).item()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.net(inputs * self.count())
+
+    def get_extra_state(self) -> int:
+        return self.extra
+
+    def set_extra_state(self, state: int) -> None:
+        self.extra = state
+
+
+class CountingLoss(CrossEntropy):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        self.seen += 1
+        return super().forward(outputs, targets)
+
+
+@pytest.mark.usefixtures("quickly")
+def test_every_generator_and_all_state_is_left_as_it_was(tmp_path: Path) -> None:
+    t = training(tmp_path, model=Drawing(), loss=CountingLoss(), ema_decay=0.9)
+    before = deepcopy(state(t))
+    compile_model(t)
+    assert same(before, state(t))
+    assert t.model.calls == 0
+    assert t.evaluated.calls == 0
 
 
 @pytest.mark.usefixtures("quickly")

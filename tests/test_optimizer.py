@@ -3,17 +3,19 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from composed import accuracy, built, trained
 from runner import build
+from runner.checkpoint import load
 from runner.errors import ConfigError
 from runner.loop import fit
 from runner.optimizer import CPUMuon, hidden_weights, muon, supports_fused, trainable, wants_fused
 from runner.precision import Precision
-from runner.training import restore, state
+from runner.training import Training, restore, state
 from training import blobs, divided, exact_state, net, same, training
 
 CPU = torch.device("cpu")
@@ -32,6 +34,49 @@ def test_the_fused_kernel_is_used_where_there_is_one_and_nobody_chose_otherwise(
 def test_an_optimizer_without_a_fused_kernel_is_asked_for_none() -> None:
     assert not supports_fused(torch.optim.RMSprop, CPU, {"lr"})
     assert not supports_fused(torch.optim.LBFGS, CPU, {"lr"})
+
+
+class Odd(torch.optim.SGD):
+    """Has state of every kind, which torch would cast, or take apart."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for p in group["params"]:
+                own = self.state[p]
+                own.setdefault("single", torch.zeros(p.shape, dtype=torch.float32)).add_(0.1)
+                own.setdefault("double", torch.zeros((), dtype=torch.float64)).add_(1 / 3)
+                own.setdefault("half", [torch.zeros(2, dtype=torch.bfloat16), (torch.ones(1, dtype=torch.float16), 2)])
+                own.setdefault("nested", {"array": np.zeros(2), "text": "warm", "number": np.float32(0.1)})
+                own["nested"]["array"] += 0.5
+        return super().step(closure)
+
+
+OPTIMIZERS = {
+    **{name: getattr(torch.optim, name) for name in (
+        "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop",
+        "SGD",
+    )},
+    "Adam foreach": lambda p: torch.optim.Adam(p, foreach=True),
+    "Adam fused": lambda p: torch.optim.AdamW(p, fused=True, amsgrad=True),
+    "NAdam foreach": lambda p: torch.optim.NAdam(p, foreach=True),
+    "rate in a tensor": lambda p: torch.optim.Adam(p, lr=torch.tensor(0.01)),
+    "odd": lambda p: Odd(p, lr=0.1, momentum=0.9),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp64"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_resumed_state_has_the_dtype_and_the_type_that_it_had(name: str, precision: str, tmp_path: Path) -> None:
+    def prepared(folder: str, epochs: int) -> Training:
+        return training(tmp_path / folder, precision=precision, epochs=epochs, optimizer=OPTIMIZERS[name])
+
+    whole, parts, resumed = prepared("whole", 2), prepared("parts", 1), prepared("resumed", 2)
+    fit(whole)
+    fit(parts)
+    restore(resumed, load(parts.checkpoints.last))
+    assert same(resumed.optimizer.state_dict(), parts.optimizer.state_dict()), "as it was written"
+    fit(resumed)
+    assert same(exact_state(state(resumed)), exact_state(state(whole)))
 
 
 def test_frozen_weights_are_left_out() -> None:

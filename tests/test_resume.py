@@ -17,7 +17,7 @@ from conftest import Called, run_folder
 from faults import inject
 from runner.tracking.manifest import Manifest
 from sweeping import Forked
-from training import same
+from training import exact_state, same
 
 Runner = Callable[..., Called]
 
@@ -360,3 +360,138 @@ def test_training_that_cannot_be_prolonged_exactly_is_not(
     assert called.code == 2
     assert why in called.err
     assert "warm_start" in called.err
+
+
+EARLY = ("tracking=off", "data.limit=100", "model.hidden=[8]", "optimizer.lr=1e-9", "trainer.epochs=6",
+         "trainer.early_stopping.min_delta=0.1")  # fmt: skip
+
+
+def test_another_patience_is_exact_or_refused(here: Path, runner: Runner) -> None:
+    only(runner, *EARLY, "trainer.early_stopping.patience=2", folder="two")  # never better: ends after epoch 3
+    whole = only(runner, *EARLY, "trainer.early_stopping.patience=4", folder="four")
+    assert (result(Path("two"))["epochs"], result(whole)["epochs"]) == (3, 5)
+    for changed, words in (
+        (["trainer.early_stopping.patience=1"], "the run would have ended before, after 1 validations"),
+        (["trainer.early_stopping.patience=2", "trainer.early_stopping.min_delta=0.2"], "by the former one"),
+    ):
+        called = runner("resume=two", *changed)
+        assert called.code == 2 and words in called.err and "warm_start" in called.err, called.err
+    called = runner("resume=two", "trainer.early_stopping.patience=4")
+    assert called.code == 0, called.err
+    assert measured(Path("two")) == measured(whole) and result(Path("two"))["epochs"] == 5
+    one, other = last(Path("two")), last(whole)
+    assert all(same(one[key], other[key]) for key in ("model", "optimizer", "rng"))
+    assert runner("resume=two", "trainer.early_stopping.patience=null").code == 0
+    assert result(Path("two"))["epochs"] == 6
+
+
+def test_what_a_checkpoint_of_0_1_0_did_not_count_is_not_guessed(here: Path, runner: Runner) -> None:
+    old = only(runner, *EARLY, "trainer.early_stopping.patience=2", folder="old")
+    for path in (old / "checkpoints").iterdir():
+        state = torch.load(path, weights_only=True)
+        del state["progress"]["longest_stale"]
+        path.unlink()
+        torch.save({**state, "format": 1}, path)
+    assert runner("resume=old", "trainer.early_stopping.patience=1").code == 2
+    assert runner("resume=old", "trainer.early_stopping.patience=3").code == 0, "it ended by 2: it never was 3"
+    assert result(old)["epochs"] == 4
+
+
+MOVING = """import torch
+from torch import nn
+from torch.utils.data import Dataset
+from runner.data.source import Source
+
+
+class Noisy(Dataset):
+    targets = [i % 2 for i in range(40)]
+
+    def __init__(self, own):
+        self.drawn = torch.Generator().manual_seed(1) if own else None
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        return torch.rand(4, generator=self.drawn) + index % 2, index % 2
+
+
+class Counted(Noisy):
+    def __init__(self, own):
+        super().__init__(own)
+        self.reads = 0
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return torch.full((4,), index % 2 + self.reads / 1000), index % 2
+
+    def state_dict(self):
+        return {"reads": self.reads}
+
+    def load_state_dict(self, state):
+        self.reads = state["reads"]
+
+
+def noisy(own=False):
+    return Source("noisy", train=Noisy(own))
+
+
+def counted():
+    return Source("counted", train=Counted(False))
+
+
+class Net(nn.Module):
+    def __init__(self, input_shape, num_outputs):
+        super().__init__()
+        self.layer, self.drawn = nn.Linear(4, num_outputs), torch.Generator().manual_seed(2)
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    def forward(self, inputs):
+        if self.training:
+            self.seen += 0.01
+            inputs = inputs + torch.rand(inputs.shape, generator=self.drawn)
+        return self.layer(inputs * (1 + self.seen))
+"""
+
+READ = ("tracking=off", "data=custom", "data.in_memory=false", "model=custom", "model._target_=moving.Net",
+        "data.val_fraction=0.25", "data.batch_size=8")  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["moving.noisy", "moving.counted"])
+def test_what_model_and_data_set_have_of_their_own_goes_on_too(
+    target: str, here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(here))
+    (here / "moving.py").write_text(MOVING)
+    (here / "conf" / "data").mkdir(parents=True)
+    more = ["+data.own=true"] if target == "moving.noisy" else []
+    (here / "conf" / "data" / "custom.yaml").write_text(f"_target_: {target}\n")
+    arguments = (*READ, *more, f"--config-dir={here / 'conf'}")
+    whole = only(runner, *arguments, "trainer.epochs=3", folder="whole")
+    parts = only(runner, *arguments, "trainer.epochs=1", folder="parts")
+    for changed in ("data.in_memory=true", "data.num_workers=2"):
+        called = runner("resume=parts", "trainer.epochs=3", changed)
+        assert called.code == 2 and f"{changed}: the data set has a state" in called.err, called.err
+    called = runner("resume=parts", "trainer.epochs=3")
+    assert called.code == 0, called.err
+    for name in ("last.pt", "best.pt"):
+        one, other = (exact_state(torch.load(f / "checkpoints" / name, weights_only=True)) for f in (whole, parts))
+        assert same(one, other), [key for key in one if not same(one[key], other[key])]
+    assert set(one["buffers"]["model"]) == {"seen"} and "model.drawn" in one["rng"]["held"]
+    assert ("data" in one) == (target == "moving.counted")
+    assert measured(whole) == measured(parts)
+    monkeypatch.delitem(sys.modules, "moving")
+
+
+def test_samples_drawn_at_random_are_not_held_in_memory_by_a_resume(
+    here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(here))
+    (here / "moving.py").write_text(MOVING)
+    (here / "conf" / "data").mkdir(parents=True)
+    (here / "conf" / "data" / "custom.yaml").write_text("_target_: moving.noisy\n")
+    only(runner, *READ, f"--config-dir={here / 'conf'}", "trainer.epochs=1", folder="run")
+    called = runner("resume=run", "trainer.epochs=2", "data.in_memory=true")
+    assert called.code == 2 and "draws its samples at random" in called.err and "warm_start" in called.err
+    assert runner("resume=run", "trainer.epochs=2", "data.in_memory=auto").code == 0, "which leaves them where they are"
+    monkeypatch.delitem(sys.modules, "moving")

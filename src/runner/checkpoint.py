@@ -19,6 +19,7 @@ from . import __version__
 from .buffers import load_buffers
 from .errors import TrainingError, first_line
 from .folders import short
+from .primitives import StateError, decode, encode, unreadable
 from .tracking.files import link
 
 log = logging.getLogger("runner")
@@ -29,6 +30,11 @@ FORMAT = 2
 KEYS = ("model", "optimizer", "scheduler", "scaler", "ema", "rng", "progress", "format")
 OPTIONAL = ("buffers", "loss", "data", "preprocessing")
 """Absent where they would be empty. The names `task` and `callbacks` are reserved for later formats."""
+
+
+NOT_HELD = (
+    "which a checkpoint cannot hold: it holds tensors, NumPy arrays, generators, numbers, texts and containers of them"
+)
 
 
 class CheckpointError(Exception):
@@ -52,22 +58,34 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 1, before: Callable[[], None] = lambda: None) -> None:
         self.folder, self.keep, self._before = folder, keep, before
         self.last, self.best = folder / "last.pt", folder / "best.pt"
+        self._read_back = False
 
     def save(self, state: dict[str, Any], best: bool) -> None:
-        """Make the state the last checkpoint, and the best one if it is.
+        """Make the state the last checkpoint, and the best one if it is. The first one is read back at once.
 
         Raises:
-            TrainingError: it cannot be written (the disk is full, say); the one before it is left as it was.
+            TrainingError: it cannot be written (the disk is full, say), or it holds what could not be read again;
+                the one before it is left as it was.
         """
         self._before()
         fresh = self.folder / ".last.pt.tmp"
         try:
+            encoded = {key: encode(part, key) for key, part in state.items()}
+        except StateError as error:
+            raise TrainingError(f"{error}, {NOT_HELD}") from error
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with fresh.open("wb") as file:
-                torch.save(state, file)
+                torch.save(encoded, file)
                 file.flush()
                 os.fsync(file.fileno())
+            if not self._read_back:
+                self._read(fresh, encoded)
+                self._read_back = True
             self._put_in_place(fresh, best)
+        except (AttributeError, TypeError, pickle.PicklingError) as error:  # of a tensor of a class of the user's
+            fresh.unlink(missing_ok=True)
+            raise TrainingError(f"{unreadable(encoded) or first_line(error)}, {NOT_HELD}") from error
         except (OSError, RuntimeError) as error:
             # Of a write that fails, torch tells something else; and what was written may be what fills the disk.
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
@@ -75,6 +93,18 @@ class Checkpoints:
             reason = getattr(cause, "strerror", None) or first_line(cause)
             kept = f"the last good one is {short(self.last)}" if self.last.exists() else "there is none before it"
             raise TrainingError(f"a checkpoint cannot be written to {short(self.folder)}: {reason}; {kept}") from error
+
+    def _read(self, fresh: Path, encoded: dict[str, Any]) -> None:
+        """See that what was written can be read: a run that trains to its end must be of use afterwards.
+
+        Raises:
+            TrainingError: it cannot; the sentence names the state that is at fault.
+        """
+        try:
+            load(fresh)
+        except CheckpointError as error:
+            fresh.unlink(missing_ok=True)
+            raise TrainingError(f"{unreadable(encoded) or error}, {NOT_HELD}") from error
 
     def _put_in_place(self, fresh: Path, best: bool) -> None:
         for age in range(self.keep - 1, 0, -1):
@@ -140,17 +170,31 @@ def load(path: Path) -> dict[str, Any]:
         raise DamagedError(f"{short(path)} is damaged ({first_line(error)})") from error
     except Exception as error:  # what the unpickler raises for a payload that is more than tensors
         raise CheckpointError(refused) from error
-    if not isinstance(state, dict) or not isinstance(state.get("format"), int) or set(KEYS) - set(state):
+    if not isinstance(state, dict) or not is_checkpoint(state):
         raise CheckpointError(f"{short(path)} is not a checkpoint of runner")
-    if state["format"] > FORMAT:
+    return understood(state, path)
+
+
+def is_checkpoint(content: Mapping[str, Any]) -> bool:
+    """Whether what was read is a checkpoint, of whatever format."""
+    return set(KEYS) <= set(content) and isinstance(content["format"], int)
+
+
+def understood(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The state that a checkpoint holds, with values of the types that they had.
+
+    Raises:
+        CheckpointError: a newer runner has written it.
+    """
+    if content["format"] > FORMAT:
         raise CheckpointError(
-            f"{short(path)} has format {state['format']}, and runner {__version__} reads formats 1 to {FORMAT}:"
-            f" it needs a newer runner{_needed(state)}"
+            f"{short(path)} has format {content['format']}, and runner {__version__} reads formats 1 to {FORMAT}:"
+            f" it needs a newer runner{_needed(content)}"
         )
-    return state
+    return {key: decode(part) for key, part in content.items()}
 
 
-def _needed(state: dict[str, Any]) -> str:
+def _needed(state: Mapping[str, Any]) -> str:
     """The version that a newer checkpoint asks for, where it names one."""
     version = state.get("version")
     return f", version {version}" if isinstance(version, str) else ""

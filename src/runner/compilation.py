@@ -2,13 +2,17 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from time import perf_counter
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .data.loading import Loader
-from .training import Training
+from .training import Training, rng, saves_itself, set_rng
+
+_PLAIN = (int, float, complex, str, bytes, type(None))
 
 
 def compile_model(t: Training) -> float:
@@ -25,9 +29,7 @@ def compile_model(t: Training) -> float:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no CUDA is known
     t.forward = torch.compile(t.model)
     t.forward_evaluated = t.forward if t.evaluated is t.model else torch.compile(t.evaluated)
-    buffers = [(buffer, buffer.clone()) for buffer in (*t.model.buffers(), *t.evaluated.buffers())]
-    devices = [t.device.torch] if t.device.torch.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with _left_as_they_are(t):
         for inputs, targets in _batches(t, t.loaders.train):
             with t.precision.autocast():
                 outputs = t.forward(inputs)
@@ -40,11 +42,36 @@ def compile_model(t: Training) -> float:
                     with t.precision.autocast():
                         t.forward_evaluated(inputs)
         t.evaluated.train()
-    with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
     t.device.synchronize()
     return perf_counter() - began
+
+
+@contextmanager
+def _left_as_they_are(t: Training) -> Iterator[None]:
+    """Undo what forward passes change: buffers, extra state and plain values of modules, a data set, all generators."""
+    modules = [module for root in (t.model, t.evaluated, t.loss) for module in root.modules()]
+    buffers = [(m, name, b, None if b is None else b.clone()) for m in modules for name, b in m._buffers.items()]
+    plain = [(m, name, value) for m in modules for name, value in vars(m).items() if isinstance(value, _PLAIN)]
+    extra = [(m, deepcopy(m.get_extra_state())) for m in modules if _has_extra_state(m)]
+    data = [(held, deepcopy(held.state_dict())) for held in t.loaders.data_sets().values() if saves_itself(held)]
+    generators = deepcopy(rng(t))
+    yield
+    with torch.no_grad():
+        for module, name, buffer, content in buffers:
+            module._buffers[name] = buffer
+            if buffer is not None and content is not None:
+                buffer.copy_(content)
+    for module, name, value in plain:
+        vars(module)[name] = value
+    for module, state in extra:
+        module.set_extra_state(state)
+    for held, state in data:
+        held.load_state_dict(state)
+    set_rng(t, generators)
+
+
+def _has_extra_state(module: nn.Module) -> bool:
+    return type(module).get_extra_state is not nn.Module.get_extra_state
 
 
 def _batches(t: Training, loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:

@@ -43,6 +43,44 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Let an optimizer go on with the state that `state_dict` gave, each tensor in the dtype that it had.
+
+    `Optimizer.load_state_dict` gives all of a parameter's state but `step` the parameter's dtype, and takes apart what
+    can be iterated over: NAdam's `mu_product` is float32 beside float64 weights, and would go on as float64.
+    """
+    kept = {key: _only_castable(value) for key, value in state["state"].items()}
+    optimizer.load_state_dict({**state, "state": kept})
+    ids = [number for group in state["param_groups"] for number in group["params"]]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, parameter in zip(ids, parameters, strict=True):
+        loaded = optimizer.state.get(parameter)
+        if isinstance(loaded, dict) and number in state["state"]:
+            loaded.update(_as_saved(state["state"][number], loaded, parameter.device))
+
+
+def _only_castable(value: Any) -> Any:
+    """The state without what torch would take apart: texts, arrays."""
+    if isinstance(value, dict):
+        return {key: _only_castable(inner) for key, inner in value.items()}
+    return value if isinstance(value, Tensor | list | tuple) or not isinstance(value, Iterable) else None
+
+
+def _as_saved(saved: Any, loaded: Any, device: torch.device) -> Any:
+    if isinstance(saved, Tensor):
+        if isinstance(loaded, Tensor) and loaded.dtype == saved.dtype:
+            return loaded
+        return saved.to(loaded.device if isinstance(loaded, Tensor) else device, copy=True)
+    if isinstance(saved, dict):
+        inner = loaded if isinstance(loaded, dict) else {}
+        return type(saved)((key, _as_saved(value, inner.get(key), device)) for key, value in saved.items())
+    if type(saved) in (list, tuple):
+        same = isinstance(loaded, list | tuple) and len(loaded) == len(saved)
+        parts = zip(saved, loaded if same else [None] * len(saved), strict=True)
+        return type(saved)(_as_saved(value, of_it, device) for value, of_it in parts)
+    return saved
+
+
 def muon(
     params: Iterable[nn.Parameter],
     model: nn.Module,

@@ -33,6 +33,7 @@ class Progress:
         best_metrics: what was measured together with it.
         reference: the last value that was better by `min_delta`.
         stale: validations since then.
+        longest_stale: the largest that ever was; None in a checkpoint of 0.1.0, which did not count it.
         validated_step: the last step that was validated within an epoch.
         cut_short: the epoch that `max_steps` or `max_time` ended early, if one did.
         out_of_turn: the epoch that was validated only because it was the last.
@@ -54,6 +55,7 @@ class Progress:
     best_metrics: dict[str, float] = field(default_factory=dict)
     reference: float | None = None
     stale: int = 0
+    longest_stale: int | None = 0
     validated_step: int = 0
     cut_short: int | None = None
     out_of_turn: int | None = None
@@ -177,6 +179,8 @@ class Monitor:
             progress.reference, progress.stale = value, 0
         else:
             progress.stale += 1
+            if progress.longest_stale is not None:
+                progress.longest_stale = max(progress.longest_stale, progress.stale)
         better = math.isfinite(value) and self._gain(progress.best, value) > 0
         if better:
             progress.best, progress.best_epoch, progress.best_metrics = value, progress.epoch, dict(metrics)

@@ -2,23 +2,24 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from . import recovery, schema
+from . import exactness, recovery, schema
 from . import saved as saved_runs
 from .arguments import typed_value
+from .buffers import load_buffers
 from .build import Experiment, recorded
-from .checkpoint import CheckpointError, Checkpoints
+from .checkpoint import CheckpointError, Checkpoints, load_loss
 from .compose import Composer, config_folder
 from .errors import ConfigError
 from .folders import literals, short, typed
+from .optimizer import load_state
 from .record import logged_params
 from .saved import SavedRun
 from .schema import flatten
@@ -28,16 +29,6 @@ from .tracking.manifest import NAME as MANIFEST
 from .tracking.uri import redacted
 
 log = logging.getLogger("runner")
-
-MAY_CHANGE = (
-    "trainer.epochs", "trainer.max_steps", "trainer.max_time", "trainer.early_stopping.", "trainer.log_every_",
-    "trainer.checkpoint_every_", "trainer.keep_checkpoints", "trainer.detect_anomaly",
-    "trainer.profile_steps", "tracking.name", "tracking.uri", "tracking.log_", "tracking.wait", "runner.",
-    "data.root", "data.path", "data.val_path", "data.test_path", "data.num_workers", "data.in_memory",
-)  # fmt: skip
-"""Keys, and beginnings of keys, that leave the weights bit for bit what they would have been."""
-
-WARM = "add resume_mode=warm_start for a new run from its weights"
 
 
 @dataclass
@@ -215,19 +206,6 @@ def finished(resumed: Resumed) -> bool:
     return True
 
 
-def refuse(resumed: Resumed, horizon: bool) -> list[str]:
-    """The changes that make exact resumption impossible, a sentence each."""
-    problems = []
-    for key, value in resumed.changed.items():
-        if key in ("tracking.experiment", "tracking.run_name"):
-            problems.append(f"{key}={value}: a resumed run goes on in its own MLflow run; leave it out")
-        elif not key.startswith(MAY_CHANGE):
-            problems.append(f"{key}={value}: the resumed run would not be exact; {WARM}")
-        elif horizon and key in ("trainer.epochs", "trainer.max_steps"):
-            problems.append(f"{key}={value}: this scheduler's course depends on it; {WARM}")
-    return problems
-
-
 def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
     """Find the checkpoint, and see that what was changed leaves the run exact.
 
@@ -238,7 +216,7 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
     Raises:
         ConfigError: a change is refused, there is no usable checkpoint, or it does not fit.
     """
-    problems = [] if resumed.warm_start else refuse(resumed, x.schedule.horizon)
+    problems = [] if resumed.warm_start else exactness.of_keys(resumed.changed, x.schedule.horizon)
     if resumed.folder is not None and has_manifest(resumed.folder) and manifest_of(resumed.folder) is None:
         damaged = short(resumed.folder / FOLDER / MANIFEST)
         problems.append(f"{damaged} is damaged: move it away, and the run goes on as another MLflow run")
@@ -249,41 +227,34 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
         raise ConfigError(*problems, f"{resumed.run.given}: {error}; start anew without resume=") from error
     progress = checkpoint["progress"]
     if not resumed.warm_start and not problems and progress["data"] != x.splits.fingerprint:
-        problems.append(f"data: these are not the samples that the run was trained on; bring them back, or {WARM}")
+        problems.append(
+            f"data: these are not the samples that the run was trained on; bring them back, or {exactness.WARM}"
+        )
     if not resumed.warm_start and not problems:
-        problems += _refuse_after(progress, resumed.changed)
+        problems += exactness.after(progress, resumed.run.config, resumed.changed, x.trainer)
+        problems += exactness.of_reading(resumed.run.config, resumed.changed, x.splits.train, x.in_memory)
     done = len(progress["epoch_seconds"])
     if "trainer.epochs" in resumed.changed and not resumed.warm_start and x.trainer.epochs < done:
         problems.append(f"trainer.epochs={x.trainer.epochs}: {done} epochs are done already; write {done} or more")
     if problems:
         raise ConfigError(*problems)
     # What does not fit is found before the run's folder is touched: the code may have changed.
-    _load(resumed, x.model, checkpoint["model"], "its weights do not fit this model")
+    _load(resumed, lambda: x.model.load_state_dict(checkpoint["model"]), "its weights do not fit this model")
     if resumed.warm_start:
+        load_buffers(x.model, checkpoint.get("buffers", {}).get("model", {}))
         return None
-    _load(resumed, x.optimizer, checkpoint["optimizer"], "the state of its optimizer does not fit this one")
+    _load(
+        resumed,
+        lambda: load_state(x.optimizer, checkpoint["optimizer"]),
+        "the state of its optimizer does not fit this one",
+    )
+    _load(resumed, lambda: load_loss(x.loss, checkpoint), "the state of its loss does not fit this one")
     return checkpoint
 
 
-def _load(resumed: Resumed, part: torch.nn.Module | torch.optim.Optimizer, state: Any, misfit: str) -> None:
+def _load(resumed: Resumed, load: Callable[[], object], misfit: str) -> None:
     try:
-        part.load_state_dict(state)
+        load()
     except Exception as error:  # a model or an optimizer of the user's may do anything
         why = str(error).splitlines()[-1:] or [type(error).__name__]
         raise ConfigError(f"{resumed.run.given}: {misfit}: {why[0].strip().rstrip('.')}") from error
-
-
-def _refuse_after(progress: Mapping[str, Any], changed: Mapping[str, str]) -> list[str]:
-    """Why training cannot be prolonged exactly after the way it ended."""
-    longer = [key for key in ("trainer.epochs", "trainer.max_steps", "trainer.max_time") if key in changed]
-    if not longer:
-        return []
-    key = longer[0]
-    if progress["cut_short"]:
-        return [f"{key}={changed[key]}: epoch {progress['cut_short']} was cut short, its rest is not trained; {WARM}"]
-    if progress["out_of_turn"]:
-        return [
-            f"{key}={changed[key]}: epoch {progress['out_of_turn']}, the last, was validated out of turn"
-            f" (trainer.validate_every_epochs); {WARM}"
-        ]
-    return []

@@ -68,3 +68,61 @@ def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
     if device.type == "mps" and "mps" in state:
         torch.mps.set_rng_state(state["mps"])
+
+
+GENERATORS = (
+    torch.Generator,
+    numpy.random.Generator,
+    numpy.random.RandomState,
+    numpy.random.BitGenerator,
+    random.Random,
+)
+"""What a model, a loss, an optimizer or a data set may hold to draw from, beside the generators of all."""
+
+
+def is_generator(value: Any) -> bool:
+    """Whether it is such a generator; one that the system draws for has no state."""
+    return isinstance(value, GENERATORS) and not isinstance(value, random.SystemRandom)
+
+
+def generator_state(held: Any) -> dict[str, Any]:
+    """The state of a generator that an object holds, and what kind it is."""
+    if isinstance(held, torch.Generator):
+        return {"kind": "torch", "device": str(held.device), "state": held.get_state()}
+    if isinstance(held, random.Random):
+        version, internal, gauss = held.getstate()
+        return {"kind": "python", "state": [version, list(internal), gauss]}
+    if isinstance(held, numpy.random.RandomState):
+        return {"kind": "RandomState", "state": held.get_state(legacy=False)}
+    bits = held.bit_generator if isinstance(held, numpy.random.Generator) else held
+    return {"kind": type(held).__name__, "state": bits.state}
+
+
+def set_generator_state(held: Any, state: dict[str, Any]) -> None:
+    """Let a generator go on where another of its kind was."""
+    if isinstance(held, torch.Generator):
+        held.set_state(state["state"])
+    elif isinstance(held, random.Random):
+        version, internal, gauss = state["state"]
+        held.setstate((version, tuple(internal), gauss))
+    elif isinstance(held, numpy.random.RandomState):
+        held.set_state(state["state"])
+    else:
+        bits = held.bit_generator if isinstance(held, numpy.random.Generator) else held
+        bits.state = state["state"]
+
+
+def generator_from(state: dict[str, Any]) -> Any:
+    """A generator of that kind and state."""
+    kind = state["kind"]
+    made: Any
+    if kind == "torch":
+        made = torch.Generator(state["device"])
+    elif kind == "python":
+        made = random.Random()
+    else:
+        name = state["state"]["bit_generator"]
+        bits = getattr(numpy.random, name)()
+        made = bits if kind == name else getattr(numpy.random, kind)(bits)
+    set_generator_state(made, state)
+    return made

@@ -18,6 +18,7 @@ from .console import Bar
 from .device import give_back_memory
 from .errors import in_words
 from .folders import typed
+from .hidden import Watch
 from .loop import evaluate, fit
 from .predictions import Predictions
 from .record import describe, served, served_samples, write_config
@@ -132,6 +133,7 @@ def _run(
     tracker = Tracker(folder, describe(x, folder, begun=resume_from is not None), x.tracking.uri, delivery)
     checkpoints = Checkpoints(folder / "checkpoints", x.trainer.keep_checkpoints, before=tracker.sync)
     training = prepare(x, checkpoints, tracker.log, bar, stop)
+    watch: Watch | None = None
     final: dict[str, float] = {}
     outcome = Outcome("FAILED", 1, {})
     try:
@@ -141,6 +143,7 @@ def _run(
             log.info("resumed    at epoch %d, step %d", training.progress.epoch, training.progress.step)
             if notes:
                 log.warning("note       %s: it may not end bit for bit as if never stopped", "; ".join(notes))
+        watch = Watch(training)
         tracker.settle(SETTLE_SECONDS)
         ended = train(training, folder)
         bar.close()
@@ -169,6 +172,8 @@ def _run(
         outcome.error = redact(in_words(error))
         (log.exception if wants_tracebacks(x) else log.error)("error: %s", outcome.error)
         log.debug(traceback.format_exc())
+    if watch is not None:
+        watch.close()
     return _close(training, x, folder, tracker, outcome, final)
 
 

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from .attributes import held_generators, restore_generators
 from .averaging import WeightAverage
 from .buffers import load_buffers, unsaved_buffers
 from .checkpoint import FORMAT, Checkpoints, load_loss, weight_buffers, weights
@@ -15,7 +16,7 @@ from .data.loading import Loaders
 from .device import Device
 from .errors import TrainingError
 from .loss import Loss
-from .optimizer import trainable
+from .optimizer import load_state, trainable
 from .precision import Precision
 from .progress import Metrics, Monitor, Progress, Stopwatch, Sums
 from .rng import rng_state, set_rng_state
@@ -34,6 +35,16 @@ class StopRequest(Protocol):
     """Set from outside, by a signal handler; looked at after every step."""
 
     requested: bool
+
+
+class Stateful(Protocol):
+    """A data set with a state of its own."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> object:
+        """Go on with the state of `state_dict`."""
 
 
 class Display(Protocol):
@@ -91,6 +102,8 @@ class Training:
         # What is called in their place; `torch.compile` gives others.
         self.forward: Callable[[Tensor], Tensor] = self.model
         self.forward_evaluated: Callable[[Tensor], Tensor] = self.evaluated
+        # Called when a checkpoint is written: see `hidden.Watch`.
+        self.look: Callable[[], None] = lambda: None
 
     @property
     def best_is_last(self) -> bool:
@@ -148,6 +161,7 @@ def save(t: Training, best: bool) -> None:
         finite = torch.stack([torch.isfinite(p.detach()).all() for p in t.parameters]).all()
         require_finite(t, 0.0 if finite.item() else math.nan, "a weight")
     t.checkpoints.save(state(t), best)
+    t.look()
 
 
 def state(t: Training) -> dict[str, Any]:
@@ -156,6 +170,9 @@ def state(t: Training) -> dict[str, Any]:
     optional = {
         "buffers": {name: held for name, module in modules.items() if module and (held := unsaved_buffers(module))},
         "loss": t.loss.state_dict(),
+        "data": {
+            name: data_set.state_dict() for name, data_set in t.loaders.data_sets().items() if saves_itself(data_set)
+        },
         "preprocessing": t.preprocessing,
     }
     return {
@@ -165,16 +182,40 @@ def state(t: Training) -> dict[str, Any]:
         "scheduler": t.schedule.scheduler.state_dict() if t.schedule.scheduler is not None else {},
         "scaler": t.precision.state_dict(),
         "ema": t.average.state_dict() if t.average is not None else {},
-        "rng": rng_state(t.device.torch),
+        "rng": rng(t),
         "progress": asdict(t.progress),
         **{key: part for key, part in optional.items() if part},
     }
 
 
+def rng(t: Training) -> dict[str, Any]:
+    """The state of every generator: those that all share, and under `held` those that objects have of their own."""
+    held = held_generators(stateful(t))
+    return {**rng_state(t.device.torch), **({"held": held} if held else {})}
+
+
+def set_rng(t: Training, state: Mapping[str, Any]) -> None:
+    """Go on with the state of `rng`."""
+    set_rng_state(dict(state), t.device.torch)
+    restore_generators(stateful(t), state.get("held", {}))
+
+
+def stateful(t: Training) -> dict[str, Any]:
+    """Whatever may have state of its own, by the first word of its path."""
+    data = {"data" if name == "train" else f"{name}_data": held for name, held in t.loaders.data_sets().items()}
+    averaged = {"ema": t.average.model} if t.average is not None else {}
+    return {"model": t.model, **averaged, "loss": t.loss, "optimizer": t.optimizer, **data}
+
+
+def saves_itself(data_set: object) -> TypeGuard[Stateful]:
+    """Whether a data set has a state that it gives and takes."""
+    return all(callable(getattr(data_set, name, None)) for name in ("state_dict", "load_state_dict"))
+
+
 def restore(t: Training, state: Mapping[str, Any]) -> None:
     """Go on from what `state` gave."""
     t.model.load_state_dict(state["model"])
-    t.optimizer.load_state_dict(state["optimizer"])
+    load_state(t.optimizer, state["optimizer"])
     if t.schedule.scheduler is not None:
         t.schedule.scheduler.load_state_dict(state["scheduler"])
     t.precision.load_state_dict(state["scaler"])
@@ -186,8 +227,11 @@ def restore(t: Training, state: Mapping[str, Any]) -> None:
         load_buffers(t.average.model, buffers.get("ema", {}))
     load_loss(t.loss, state)
     t.preprocessing = dict(state.get("preprocessing", {}))
-    set_rng_state(state["rng"], t.device.torch)
-    t.progress = Progress(**state["progress"])
+    for name, data_set in t.loaders.data_sets().items():
+        if saves_itself(data_set) and name in state.get("data", {}):
+            data_set.load_state_dict(state["data"][name])
+    set_rng(t, state["rng"])
+    t.progress = Progress(**{"longest_stale": None, **state["progress"]})
 
 
 def load_weights(t: Training, state: Mapping[str, Any]) -> None:

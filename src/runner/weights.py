@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX
 
 from . import samples
 from .buffers import load_buffers, unsaved_buffers
-from .checkpoint import KEYS, CheckpointError, load, weight_buffers
+from .checkpoint import CheckpointError, is_checkpoint, load, understood, weight_buffers
 from .checkpoint import weights as best_of
 from .errors import ConfigError, first_line
 from .folders import named, short
@@ -166,9 +167,14 @@ def _from_file(path: Path, given: str) -> Weights:
     if path.suffix == ".safetensors":
         return Weights(_read_safetensors(path, given), short(path.absolute()))
     content = _read_torch(path, given)
-    if isinstance(content, dict) and set(KEYS) <= content.keys():  # a checkpoint of runner's
-        return _of_checkpoint(content, short(path.absolute()), content["progress"]["best_epoch"] or None)
-    if not isinstance(content, dict) or not content or not all(isinstance(t, Tensor) for t in content.values()):
+    if isinstance(content, dict) and is_checkpoint(content):  # of runner's
+        try:
+            state = understood(content, path)
+        except CheckpointError as error:
+            raise ConfigError(f"{given}: {error}") from error
+        return _of_checkpoint(state, short(path.absolute()), state["progress"]["best_epoch"] or None)
+    tensors = [value for name, value in content.items() if not _is_extra(name)] if isinstance(content, dict) else []
+    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
         what = f"a {type(content).__name__}"
         if isinstance(content, dict):
             what = f"a dict of {', '.join(map(str, list(content)[:NAMES_SHOWN])) or 'nothing'}"
@@ -225,8 +231,11 @@ def put_into(model: nn.Module, tensors: Mapping[str, Tensor], given: str) -> str
     Raises:
         ConfigError: they are another model's.
     """
-    own = model.state_dict()
-    tensors = {name if name in own else _WRAPPED.sub("", name): tensor for name, tensor in tensors.items()}
+    state = model.state_dict()
+    given_state = {name if name in state else _WRAPPED.sub("", name): value for name, value in tensors.items()}
+    extra = {name: value for name, value in given_state.items() if _is_extra(name) and name in state}
+    own = {name: tensor for name, tensor in state.items() if not _is_extra(name)}
+    tensors = {name: tensor for name, tensor in given_state.items() if not _is_extra(name)}
     misfits = {
         name: (t.shape, own[name].shape) for name, t in tensors.items() if name in own and t.shape != own[name].shape
     }
@@ -246,7 +255,8 @@ def put_into(model: nn.Module, tensors: Mapping[str, Tensor], given: str) -> str
             f"{given} is of another model: {'; '.join(shown)}{f'; and {more} more' if more else ''}: write the model"
             " that they are of, by model=... and its keys"
         )
-    model.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in misfits}, strict=False)
+    fitting = {name: tensor for name, tensor in tensors.items() if name not in misfits}
+    model.load_state_dict(fitting | extra, strict=False)
     if not misfits:
         return None
     layers = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in misfits))
@@ -271,10 +281,16 @@ def load_exactly(model: nn.Module, found: Weights, given: str) -> None:
 def fingerprint(model: nn.Module) -> str:
     """A hash of a model's parameters and buffers, by their names, wherever they are and in whatever layout."""
     digest = sha256()
-    for name, tensor in model.state_dict().items():
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if not _is_extra(name)}
+    for name, tensor in tensors.items():
         digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
+
+
+def _is_extra(name: str) -> bool:
+    """Whether it is what a module's `get_extra_state` gives: of any type."""
+    return name.rpartition(".")[2] == _EXTRA_STATE_KEY_SUFFIX
 
 
 def _only_outputs(misfits: Mapping[str, tuple[torch.Size, torch.Size]]) -> bool:

@@ -111,7 +111,7 @@ class WorkerLoader:
     ) -> None:
         self.batch_size, self.seed, self.finish, self.augment = batch_size, seed, finish, augment
         self.samples = size(part)
-        self._part, self._num_workers, self._pin_memory = part, num_workers, pin_memory
+        self.part, self.num_workers, self._pin_memory = part, num_workers, pin_memory
         self._indices = _Indices()
         self._loader: DataLoader[Any] = DataLoader(
             Tensors(part) if isinstance(part, tuple) else MapStyle(part),
@@ -137,7 +137,11 @@ class WorkerLoader:
 
     def in_order(self, batch_size: int) -> "WorkerLoader":
         """The same samples, neither shuffled nor augmented."""
-        return WorkerLoader(self._part, self.finish, batch_size, None, self._num_workers, self._pin_memory)
+        return WorkerLoader(self.part, self.finish, batch_size, None, self.num_workers, self._pin_memory)
+
+    def without_workers(self) -> "WorkerLoader":
+        """The same batches, loaded by this process."""
+        return WorkerLoader(self.part, self.finish, self.batch_size, self.seed, augment=self.augment)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, from the `start`-th (from 0) on.
@@ -178,6 +182,28 @@ class Loaders:
     val: Loader | None
     test: Loader | None
     evaluation_batch_size: int
+
+    def data_sets(self) -> dict[str, Dataset[Any]]:
+        """The data sets that are still read, by the first part that is read from them; no tensors."""
+        found: dict[str, Dataset[Any]] = {}
+        for name, loader in (("train", self.train), ("val", self.val), ("test", self.test)):
+            part = loader.part if isinstance(loader, WorkerLoader) else None
+            while isinstance(part, Subset):
+                part = part.dataset
+            if isinstance(part, Dataset) and not any(part is other for other in found.values()):
+                found[name] = part
+        return found
+
+    @property
+    def workers(self) -> int:
+        """How many processes load the training part; 0 if the training process does."""
+        return self.train.num_workers if isinstance(self.train, WorkerLoader) else 0
+
+    def without_workers(self) -> "Loaders":
+        """The same batches, all of them loaded by the process that asks for them."""
+        made = [p.without_workers() if isinstance(p, WorkerLoader) else p for p in (self.train, self.val, self.test)]
+        assert made[0] is not None
+        return Loaders(made[0], made[1], made[2], self.evaluation_batch_size)
 
     def close(self) -> None:
         """Let go of what the batches are made of: tensors, or the processes that load."""
