@@ -136,7 +136,7 @@ def set_up(
         # Nothing is fetched for a run that cannot start.
         with found.collect("data"), nullcontext() if not found.sentences else fetch.forbidden():
             seed_all(seed)
-            splits = make_splits(data, seed)
+            splits = make_splits(data, seed, loss.takes if loss else "either")
             augment = make_augment(splits, **(data["augment"] or {}))
     if loss:
         found += checks.outputs(config["model"], loss)
@@ -264,11 +264,11 @@ def make_absolute(config: dict[str, Any]) -> None:
             config[group][key] = str(path.absolute())
 
 
-def make_splits(node: Mapping[str, Any], seed: int) -> Splits:
+def make_splits(node: Mapping[str, Any], seed: int, loss_takes: str | None) -> Splits:
     """The data set, divided; one that a run of version 0.1.0 has saved by the rules that it was divided by."""
     old_rules = "scale" not in node  # which every config has since then
     scale = node.get("scale", "auto")
-    source = call("data", node, Source, scale=scale, old_rules=old_rules)
+    source = call("data", node, Source, scale=scale, old_rules=old_rules, loss_takes=loss_takes)
     if "scale" in takes(locate("data", node))[0]:  # it has scaled its samples itself
         scale = "auto"
     return split(

@@ -135,46 +135,24 @@ def _as_tensor(values: Any, given: str) -> Tensor:
 
 def _read_table(path: Path, samples: Samples, given: str) -> Tensor:
     """The rows of a table, (N, features) or, for a model of other samples, (N, ...) of as many numbers."""
-    import pandas as pd
+    from .data import csv_0_1_0, table_rules
 
-    from .data.csv_file import read_frame
-
-    frame = read_frame(path, "input", samples.target)
-    if len(frame) == 0:
+    features, columns = samples.features, samples.columns
+    if features is None or columns is None:
+        table = table_rules.read_table(path, given, index="none")
+    elif samples.reading is None:
+        return _as_tensor(csv_0_1_0.read_new(path, given, features, columns), given)
+    else:
+        table = table_rules.read_new(path, given, features, columns, samples.reading)
+    if table.rows == 0:
         raise ConfigError(f"{given} has no samples, only a header: give one at least")
-    headless = list(frame.columns) == [str(number) for number in range(len(frame.columns))]
-    if samples.features is not None:
-        frame = _features(frame, samples, headless, given)
-    text = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
-    if text:
-        raise ConfigError(f"{given} has text where numbers are needed, in {_list(text)}: mend it, or drop the column")
-    if missing := [name for name in frame.columns if frame[name].isna().any()]:
-        raise ConfigError(f"{given} has missing values in {_list(missing)}: fill them in, or drop the rows")
-    frame = frame.astype(dict.fromkeys(frame.select_dtypes(bool), np.float32))  # beside numbers they were objects
-    values = _as_tensor(frame.to_numpy(), given)
+    if problems := table_rules.find_faults(table.columns, given):
+        raise ConfigError(*problems)
+    values = torch.from_numpy(table.numbers(list(table.columns)))
     shape = samples.input_shape
     if values.shape[1:].numel() == torch.Size(shape).numel():
         values = values.reshape(len(values), *shape)
     return values
-
-
-def _features(frame: Any, samples: Samples, headless: bool, given: str) -> Any:
-    """The columns that the model was trained on, in their order: by name, or by place if they have none."""
-    features, columns = samples.features, samples.columns
-    assert features is not None and columns is not None
-    if headless and len(frame.columns) == len(features):
-        return frame.set_axis(features, axis=1)
-    if headless and len(frame.columns) == len(columns):
-        return frame.set_axis(columns, axis=1)[features]
-    if headless:
-        raise ConfigError(
-            f"{given} has {len(frame.columns)} columns, the model was trained on {len(features)}: {_list(features)}"
-        )
-    if lacking := [name for name in features if name not in frame.columns]:
-        raise ConfigError(
-            f"{given} lacks the columns {_list(lacking)}, which the model was trained on; it has {_list(frame.columns)}"
-        )
-    return frame[features]
 
 
 def _list(names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
@@ -35,9 +36,11 @@ class Loss(nn.Module):
 
     Attributes:
         metrics: what is measured beside the loss, by name.
+        takes: the targets it can be given: classes, values, or either; None if that is not known.
     """
 
     metrics: Mapping[str, Metric] = {}
+    takes: Literal["classes", "values", "either"] | None = None
 
     def higher_is_better(self, metric: str) -> bool:
         """Which way a metric of a part, such as `val/f1`, is better."""
@@ -134,6 +137,7 @@ class CrossEntropy(Loss):
     """
 
     metrics: Mapping[str, Metric] = {"accuracy": Metric(correct, higher_is_better=True)}
+    takes = "classes"
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -173,6 +177,7 @@ class BCEWithLogits(Loss):
     """Yes or no: targets (N,), or (N, K) for K questions at once, are 0 and 1, or in between; outputs logits."""
 
     metrics: Mapping[str, Metric] = {"accuracy": Metric(correct_signs, higher_is_better=True)}
+    takes = "either"
 
     def num_outputs(self, targets: Tensor, classes: Sequence[str] | None) -> int:
         """One a question."""
@@ -211,6 +216,7 @@ class MSE(Loss):
         "mae": Metric(absolute_error),
         "r2": Metric(squares, r_squared, higher_is_better=True),
     }
+    takes = "values"
 
     def num_outputs(self, targets: Tensor, classes: Sequence[str] | None) -> int:
         """One a value."""

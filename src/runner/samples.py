@@ -11,6 +11,7 @@ import torch
 from .data import scaling
 from .data.image_file import RANGES
 from .data.splits import Normalize, Part, size
+from .data.table_rules import Reading
 from .errors import ConfigError
 from .saved import SavedRun
 from .tracking.files import load_json, write_json
@@ -36,6 +37,7 @@ class Samples:
         classes: the names of the classes 0, 1, ...; None if they have none.
         columns: of the table, all of them in their order; None if the samples were no table.
         target: the one of them that is predicted.
+        reading: how the table was read; None if as runner 0.1.0 did, or there was none.
         value_range: the smallest and the largest raw value of the training images, where they are float32; None for
             others, and where it was not recorded.
         scale: what uint8 inputs are divided by first.
@@ -54,6 +56,7 @@ class Samples:
     value_range: list[float] | None = None
     scale: float = scaling.BYTE
     white: float | None = None
+    reading: Reading | None = None
 
     @property
     def features(self) -> list[str] | None:
@@ -88,6 +91,7 @@ def describe(x: "Experiment") -> Samples:
         classes=list(splits.classes) if splits.classes else None,
         columns=list(splits.columns) if splits.columns else None,
         target=splits.target,
+        reading=splits.reading,
         value_range=None if pixels or len(splits.input_shape) != 3 else _range(splits.train),
         scale=normalize.scale,
         white=splits.white,

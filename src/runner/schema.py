@@ -205,6 +205,8 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "resume_mode": ("exact", "warm_start"),
     "data.in_memory": ("auto", True, False),
     "data.augment.flip": (True, False),
+    "data.header": ("auto", True, False),
+    "data.target_type": ("auto", "category", "number"),
     "device.name": ("auto", "cpu", "cuda", "mps"),
     "precision.name": ("fp32", "tf32", "bf16", "fp16", "amp", "fp64"),
     "trainer.on_nonfinite": ("stop", "skip", "ignore"),

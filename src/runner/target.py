@@ -21,7 +21,7 @@ from .scheduler import Schedule
 
 SUPPLIED = {
     "model": ("input_shape", "num_outputs"),
-    "data": ("scale", "old_rules"),
+    "data": ("scale", "old_rules", "loss_takes"),
     "loss": (),
     "optimizer": ("params", "model"),
     "scheduler": ("optimizer", "total_steps", "steps_per_epoch", "epochs", "mode"),

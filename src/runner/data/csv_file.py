@@ -1,23 +1,30 @@
 """`data=csv`: a table with one sample a row, numbers as features and one target column."""
 
-import csv
-import itertools
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from runner.data import csv_0_1_0
 from runner.data.paths import find_data_file
-from runner.data.source import Source
+from runner.data.source import Part, Source
+from runner.data.table_rules import (
+    Table,
+    Takes,
+    TargetType,
+    find_faults,
+    find_name,
+    list_names,
+    read_table,
+    read_target,
+)
 from runner.errors import ConfigError, did_you_mean
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 TEST_FRACTION = 0.2
-NAMES_SHOWN = 5
 
 
 def csv_file(
@@ -27,8 +34,16 @@ def csv_file(
     test_fraction: float | None = None,
     mean: float | list[float] | None = None,
     std: float | list[float] | None = None,
+    index: str | int | None = None,
+    header: bool | Literal["auto"] | None = None,
+    target_type: TargetType | None = None,
+    val_path: str | Path | None = None,
+    loss_takes: Takes | None = None,
 ) -> Source:
     """Load a table separated by commas, semicolons, tabs or bars, with or without a header.
+
+    Without `index`, `header` and `target_type` (all None) the table is read as runner 0.1.0 did, whose saved configs
+    have no such keys: integers are raw class labels, features are float32, a first column without a name is refused.
 
     Args:
         path: the file.
@@ -38,78 +53,131 @@ def csv_file(
             None is `TEST_FRACTION`. Not to be combined with `test_path`.
         mean: subtracted from the features; None is that of the training samples.
         std: divides the features; None is that of the training samples.
+        index: the column that numbers or names the rows and is left out: `auto`, `none` or a name.
+        header: whether the first row holds the names: `auto`, True or False.
+        target_type: what the target is: `auto`, `category` or `number`.
+        val_path: a file of the same columns to validate on; None leaves it to `data.val_fraction`.
+        loss_takes: what the loss takes as targets, for `target_type=auto`; None if it is not known.
 
     Returns:
-        Inputs are float32 (N, columns - 1). Targets (N,) are int64 for integers; int64 class indices for
-        text and booleans, the class names sorted; float32 for other numbers.
+        Inputs are float64 (N, features). Targets (N,) are int64 class indices, with the names of the classes, or
+        float64 numbers.
 
     Raises:
         ConfigError: if a file cannot be used, naming the columns at fault.
     """
-    files = _find_files(path, test_path, test_fraction)
+    paths = {"data.path": path, "data.val_path": val_path, "data.test_path": test_path}
+    files = _find_files(paths, test_fraction)
+    given = {key: f"{key}={value}" for key, value in paths.items()}
+    fraction = TEST_FRACTION if test_fraction is None else test_fraction
+    if index is None and header is None and target_type is None and val_path is None:
+        source = csv_0_1_0.read(files, given, target, lambda rows: _split(rows, fraction))
+    else:
+        source = _read(files, given, target, fraction, index, header, target_type, loss_takes)
+    for key, part in (("data.val_path", source.val), ("data.test_path", source.test)):
+        if key in files:
+            _check_classes(source, part, given[key])
+    return replace(source, mean=mean, std=std, origin=", ".join(str(file) for file in files.values()))
+
+
+def _read(
+    files: Mapping[str, Path],
+    given: Mapping[str, str],
+    target: str | int | None,
+    fraction: float,
+    index: str | int | None,
+    header: bool | Literal["auto"] | None,
+    target_type: TargetType | None,
+    loss_takes: Takes | None,
+) -> Source:
     problems: list[str] = []
-    frames: dict[str, pd.DataFrame] = {}
+    tables: dict[str, Table] = {}
+    known = [str(name) for name in (target, index) if name not in (None, "auto", "none")]
     for key, file in files.items():
         try:
-            frames[key] = read_frame(file, key, target)
+            tables[key] = read_table(file, given[key], index, header, known)
         except ConfigError as error:
             problems += error.problems
     if problems:
         raise ConfigError(*problems)
-    train = frames["data.path"]
-    target = _find_target(train, target, files["data.path"])
-    test = frames.get("data.test_path")
-
-    problems = _find_faults(train, target, f"data.path={path}")
-    if test is not None:
-        if set(test.columns) != set(train.columns):
-            different = _list_names(set(test.columns) ^ set(train.columns))
-            problems.append(f"data.test_path={test_path} lacks or adds columns: {different}; give both the same")
+    whole = tables["data.path"]
+    name = _find_target(whole, target, index, files["data.path"])
+    for key, table in tables.items():
+        if table.columns.keys() != whole.columns.keys():
+            different = list_names(table.columns.keys() ^ whole.columns.keys())
+            problems.append(f"{given[key]} lacks or adds columns: {different}; give both the same")
+        elif table.rows == 0:
+            problems.append(f"{given[key]} has no samples, only a header; name a file with samples")
         else:
-            problems += _find_faults(test, target, f"data.test_path={test_path}")
+            problems += find_faults(table.columns, given[key], name)
+    if len(whole.columns) == 1:
+        problems = [f"{given['data.path']} has only one column ({name}); give it features and a target"]
     if problems:
         raise ConfigError(*problems)
-
+    read = read_target(name, [table.columns[name].text for table in tables.values()], target_type, loss_takes)
+    features = [column for column in whole.columns if column != name]
+    parts: dict[str, tuple[Tensor, Tensor]] = {}
+    first = 0
+    for key, table in tables.items():
+        targets = torch.from_numpy(read.values[first : first + table.rows])
+        parts[key] = torch.from_numpy(table.numbers(features)), targets
+        first += table.rows
+    train, test = parts["data.path"], parts.get("data.test_path")
     if test is None:
-        train, test = _split(train, TEST_FRACTION if test_fraction is None else test_fraction)
-    targets, classes = _encode([train[target], test[target]])
-    if classes and test_path is not None:
-        untrained = set(targets[1].tolist()) - set(targets[0].tolist())
-        if untrained:
-            names = _list_names({classes[index] for index in untrained})
-            raise ConfigError(
-                f"data.test_path={test_path} has classes that data.path lacks: {names}; mend the names, or "
-                "move some of their rows to data.path"
-            )
-    features = [column for column in train.columns if column != target]
-    inputs = [torch.from_numpy(frame[features].to_numpy(np.float32, copy=True)) for frame in (train, test)]
+        is_test = torch.from_numpy(_split(whole.rows, fraction))
+        train, test = (train[0][~is_test], train[1][~is_test]), (train[0][is_test], train[1][is_test])
+    last = " (the last column)" if target is None else ""
     return Source(
         name="csv",
-        train=(inputs[0], targets[0]),
-        test=(inputs[1], targets[1]) if len(test) else None,
-        mean=mean,
-        std=std,
-        classes=classes,
-        origin=", ".join(str(file) for file in files.values()),
-        columns=[str(column) for column in train.columns],
-        target=str(target),
+        train=train,
+        val=parts.get("data.val_path"),
+        test=test if len(test[0]) else None,
+        classes=read.classes,
+        columns=list(whole.columns),
+        target=name,
+        notes=[f"target {name}{last}: {read.note}", *dict.fromkeys(note for t in tables.values() for note in t.notes)],
+        reading=whole.reading,
     )
 
 
-def _find_files(path: str | Path | None, test_path: str | Path | None, test_fraction: float | None) -> dict[str, Path]:
+def _find_target(table: Table, target: str | int | None, index: str | int | None, file: Path) -> str:
+    if target is None:
+        return list(table.columns)[-1]
+    found = find_name(str(target), table.columns)
+    if found is None and str(target) == str(index):
+        raise ConfigError(f"data.target={target} is data.index too; name another column")
+    if found is None:
+        hint = did_you_mean(str(target), table.columns)
+        raise ConfigError(f"data.target={target} is not a column of {file}; {hint}")
+    return found
+
+
+def _check_classes(source: Source, part: Part | None, given: str) -> None:
+    """See that a part has no class that training lacks."""
+    if not source.classes or not isinstance(part, tuple) or not isinstance(source.train, tuple):
+        return
+    if untrained := set(part[1].tolist()) - set(source.train[1].tolist()):
+        names = list_names({source.classes[number] for number in untrained})
+        raise ConfigError(
+            f"{given} has classes that data.path lacks: {names}; correct the names, or move some of their rows to"
+            " data.path"
+        )
+
+
+def _find_files(paths: Mapping[str, str | Path | None], test_fraction: float | None) -> dict[str, Path]:
     """Return the files by their knobs, after checking what can be checked without reading them."""
     problems: list[str] = []
     files: dict[str, Path] = {}
-    if path is None:
+    if paths["data.path"] is None:
         problems.append("data.path is not set: data=csv reads a file, such as data.path=table.csv")
-    for key, value in {"data.path": path, "data.test_path": test_path}.items():
+    for key, value in paths.items():
         if value is not None:
             try:
                 files[key] = find_data_file(value, key)
             except ConfigError as error:
                 problems += error.problems
     if test_fraction is not None:
-        if test_path is not None:
+        if paths["data.test_path"] is not None:
             problems.append(f"data.test_fraction={test_fraction} contradicts data.test_path; give one of them")
         if not (isinstance(test_fraction, int | float) and 0 <= test_fraction < 1):
             problems.append(f"data.test_fraction={test_fraction} must be at least 0 and below 1, such as 0.2")
@@ -118,136 +186,10 @@ def _find_files(path: str | Path | None, test_path: str | Path | None, test_frac
     return files
 
 
-def read_frame(file: Path, key: str, target: str | int | None) -> "pd.DataFrame":
-    """Read a file into columns named by strings."""
-    import pandas as pd  # late: it takes half a second, and only tables need it
-
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            head = list(itertools.islice(filter(str.strip, lines), 2))
-        delimiter = max(",;\t|", key="".join(head[:1]).count)
-        rows = [[cell.strip() for cell in row] for row in csv.reader(head, delimiter=delimiter)]
-        has_header = _has_header(rows, target)
-        frame = pd.read_csv(
-            file,
-            sep=delimiter,
-            header=0 if has_header else None,
-            index_col=False,
-            skipinitialspace=True,
-            encoding="utf-8-sig",
-            low_memory=False,  # or a column's type may change from one chunk to the next
-        )
-    except (UnicodeDecodeError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{key}={file} is not a table in UTF-8 text: {reason}") from error
-    except OSError as error:
-        raise ConfigError(f"{key}={file} cannot be read: {error.strerror or error}") from error
-    if has_header and "" in rows[0]:
-        number = rows[0].index("") + 1
-        raise ConfigError(
-            f"{key}={file}: column {number} has no name; name it, or remove it if it only counts the rows "
-            "(pandas: to_csv(index=False))"
-        )
-    frame.columns = pd.Index([str(name).strip() for name in frame.columns])
-    return frame
-
-
-def _has_header(rows: list[list[str]], target: str | int | None) -> bool:
-    """Tell from the first two rows whether the first one holds names.
-
-    It does if it holds the target's name, or text above a number, or nothing but text. So
-    `5.1,3.5,setosa` is a sample: where it has text, so has the row below.
-    """
-    if not rows:
-        return False
-    first = rows[0]
-    if str(target) in first and not _is_number(str(target)):
-        return True
-    is_text = [bool(cell) and not _is_number(cell) for cell in first]
-    below = [_is_number(cell) for cell in rows[1]] if len(rows) > 1 else []
-    return all(is_text) or any(text and number for text, number in zip(is_text, below, strict=False))
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _find_target(frame: "pd.DataFrame", target: str | int | None, file: Path) -> str:
-    if target is None:
-        return str(frame.columns[-1])
-    if str(target) not in frame.columns:
-        hint = did_you_mean(str(target), frame.columns)
-        raise ConfigError(f"data.target={target} is not a column of {file}; {hint}")
-    return str(target)
-
-
-def _find_faults(frame: "pd.DataFrame", target: str, given: str) -> list[str]:
-    """Say which columns cannot be used; `given` is the knob and its value, to begin each sentence with."""
-    import pandas as pd
-
-    if len(frame) == 0:
-        return [f"{given} has no samples, only a header; name a file with samples"]
-    if len(frame.columns) == 1:
-        return [f"{given} has only one column ({target}); separate features and target by commas"]
-
-    problems = []
-    missing = frame.isna().sum()
-    if missing.any():
-        counts = [f"{column} ({count})" for column, count in missing.items() if count]
-        problems.append(f"{given} has missing values in {_list_names(counts)}; fill them in or drop the rows")
-    text, not_finite = [], []
-    for column in frame.columns:
-        values = frame[column]
-        if not pd.api.types.is_numeric_dtype(values):
-            if column != target:
-                is_text = pd.to_numeric(values, errors="coerce").isna() & values.notna()
-                text.append(f"{column} ({values[is_text].iloc[0]!r})" if is_text.any() else column)
-        else:
-            with np.errstate(over="ignore"):
-                count = int(np.isinf(values.to_numpy(np.float32)).sum())
-            if count:
-                not_finite.append(f"{column} ({count})")
-    if text:
-        problems.append(
-            f"{given} has text where features must be numbers: {_list_names(text)}; "
-            "encode or drop these columns, or name the target with data.target=<column>"
-        )
-    if not_finite:
-        problems.append(f"{given} has infinite values (beyond 3e38) in {_list_names(not_finite)}; drop these rows")
-    return problems
-
-
-def _list_names(names: Iterable[str]) -> str:
-    listed = sorted(names) if isinstance(names, set) else list(names)
-    return ", ".join(listed[:NAMES_SHOWN]) + (", ..." if len(listed) > NAMES_SHOWN else "")
-
-
-def _split(frame: "pd.DataFrame", test_fraction: float) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """Split the same rows off at every run: figures of different seeds are compared with one another."""
-    if test_fraction and len(frame) < 2:
+def _split(rows: int, fraction: float) -> np.ndarray:
+    """Whether a row is split off: the same rows at every run, as figures of different seeds are compared."""
+    if fraction and rows < 2:
         raise ConfigError("data.path has one sample, which cannot be split; write data.test_fraction=0")
-    num_test = min(max(round(len(frame) * test_fraction), 1), len(frame) - 1) if test_fraction else 0
+    count = min(max(round(rows * fraction), 1), rows - 1) if fraction else 0
     # RandomState, not Generator: NumPy promises its stream for all versions (NEP 19).
-    is_test = np.random.RandomState(0).permutation(len(frame)) < num_test
-    return frame[~is_test], frame[is_test]
-
-
-def _encode(columns: "list[pd.Series]") -> tuple[list[torch.Tensor], list[str] | None]:
-    """Turn the target columns into tensors of one kind, with the names if they are classes."""
-    import pandas as pd
-
-    values = pd.concat(columns, ignore_index=True)
-    classes = None
-    if pd.api.types.is_bool_dtype(values) or not pd.api.types.is_numeric_dtype(values):
-        names, encoded = np.unique(values.astype(str).to_numpy(object), return_inverse=True)
-        classes, array = names.tolist(), encoded.astype(np.int64)
-    elif pd.api.types.is_integer_dtype(values):
-        array = values.to_numpy(np.int64, copy=True)  # torch wants it writable
-    else:
-        array = values.to_numpy(np.float32, copy=True)
-    lengths = [len(column) for column in columns]
-    return list(torch.from_numpy(array).split(lengths)), classes
+    return np.random.RandomState(0).permutation(rows) < count

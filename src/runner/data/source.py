@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .table_rules import Reading
+
 Part = tuple[Tensor, Tensor] | Dataset
 """(inputs, targets), first axis the samples; or a map-style `Dataset` whose items are (input, target)."""
 
@@ -33,6 +35,7 @@ class Source:
         scale: what inputs are divided by, where the data set knows it; None leaves it to `data.scale`.
         white: of images that were read from files with more than 8 bits a pixel, the number that stands for white.
         unclear_classes: why whole targets may be no classes, for an error where the loss takes them as such.
+        reading: how the table was read; None if as runner 0.1.0 did, or there was none.
         notes: short phrases about what was guessed from the data, for the user to check.
     """
 
@@ -50,3 +53,4 @@ class Source:
     scale: float | None = None
     white: float | None = None
     unclear_classes: str | None = None
+    reading: Reading | None = None

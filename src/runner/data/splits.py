@@ -13,6 +13,7 @@ from ..errors import ConfigError, TrainingError
 from ..rng import generator
 from . import scaling
 from .source import Part, Source
+from .table_rules import Reading
 
 Batch = tuple[Tensor, Tensor]
 
@@ -63,7 +64,7 @@ class Splits:
         normalize: from raw inputs to what the model sees.
         input_shape: of one sample.
         fingerprint: hash of contents and split.
-        columns, target: of the table that the samples came from, if they did.
+        columns, target, reading: of the table that the samples came from, if they did.
         notes: short phrases about what was guessed from the data.
         white: of images that were read from files with more than 8 bits a pixel, the number that stands for white.
         unclear_classes: why whole targets may be no classes; None if they are clear.
@@ -85,6 +86,7 @@ class Splits:
     white: float | None = None
     unclear_classes: str | None = None
     val_fraction: float | None = None
+    reading: Reading | None = None
 
     def targets(self) -> Tensor:
         """All targets of the training and test part, for the loss to see what they are."""
@@ -163,6 +165,7 @@ def split(
         white=source.white,
         unclear_classes=source.unclear_classes,
         val_fraction=val_fraction,
+        reading=source.reading,
     )
 
 
