@@ -99,7 +99,7 @@ def image_folder(
         images.white = white
     _try_some(*of.values())
     if not old_rules:
-        links = [f"{skipped} links to what is there anyway left out"] if skipped else []
+        links = [f"{skipped} link{'s' * (skipped != 1)} to what is there anyway left out"] if skipped else []
         notes = [_parts_in_words(parts, train_folder, folder), f"{len(classes)} classes", *links, *notes]
     return Source(
         name="image_folder",
