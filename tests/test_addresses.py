@@ -1,17 +1,30 @@
 """Addresses of stores: any name that a folder can have, and what is left out of them when they are saved."""
 
 import json
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from conftest import Called, run_folder
 from delivered import copy_store
 from runner import evaluate, sync, ui
 from runner.folders import for_shell
-from runner.tracking.store import connect, get_or_create_experiment, local_uri, place
-from runner.tracking.uri import absolute, sqlite_address, sqlite_file
+from runner.tracking.deliver import Delivery
+from runner.tracking.manifest import Manifest
+from runner.tracking.store import (
+    StoreError,
+    connect,
+    explain,
+    get_or_create_experiment,
+    local_uri,
+    place,
+    trouble,
+)
+from runner.tracking.uri import absolute, sqlite_address, sqlite_file, strip_credentials
 
 NAMES = (
     "My%20Project", "%2F", "100%", "a#b", "a?b=c", "a;b", "it's", 'say "x"', "ü 数", "~x", "[a], {b}", "${x}", "a=b",
@@ -69,3 +82,75 @@ def test_a_run_works_in_a_folder_of_any_name(
 def test_a_path_is_typed_on_one_line() -> None:
     assert for_shell("a b") == "'a b'"
     assert for_shell("it's\n\\") == r"$'it\'s\x0a\\'"
+
+
+@pytest.mark.parametrize(
+    ("address", "saved"),
+    [
+        ("postgresql://root@127.0.0.1/db", "postgresql://root@127.0.0.1/db"),
+        ("postgresql://u:p@s/s@h:5/db?sslmode=require&password=x", "postgresql://u@h:5/db?sslmode=require"),
+        ("postgresql:///db?host=/run/postgresql", "postgresql:///db?host=/run/postgresql"),
+        ("mysql+pymysql://u:p?q@h/db", "mysql+pymysql://u@h/db"),
+        ("postgresql://u:${oc.env:PW}@h/db", "postgresql://u:${oc.env:PW}@h/db"),
+        ("http://u:p@h:5000/x?token=1", "http://h:5000/x"),
+        ("https://token@h", "https://h"),
+    ],
+)
+def test_an_address_is_saved_without_what_is_secret(address: str, saved: str) -> None:
+    assert strip_credentials(address) == saved
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A server that answers each request with the status in its own path: http://host:port/401."""
+
+    def answer(self) -> None:
+        self.send_response(int(self.path.split("/")[1]))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST = answer  # noqa: N815 - http.server's names
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_refusal_is_no_outage() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    said = {}
+    for status in (401, 403, 404, 413):
+        with pytest.raises(MlflowException) as raised:
+            connect(f"http://127.0.0.1:{server.server_address[1]}/{status}").create_experiment("mine")
+        said[status] = trouble(raised.value, "mine")
+    server.shutdown()
+    server.server_close()
+    assert (
+        "refused (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        in said[401]
+    )
+    assert "refused (403): this account may not use the experiment mine;" in said[403]
+    assert "tracking.experiment=<another>" in said[403]
+    assert "refused (404)" in said[404] and "refused (413)" in said[413]
+    assert trouble(ConnectionError("Connection refused")).startswith("the tracking store can't be reached")
+    assert "write tracking.uri=" in trouble(OSError('FATAL: password authentication failed for user "ada"'))
+
+
+def test_a_deleted_experiment_is_restored_by_the_command_that_is_named(tmp_path: Path, empty_store: Path) -> None:
+    uri = copy_store(empty_store, tmp_path / "a b")
+    Manifest(uri, "mine", "run", str(tmp_path / "artifacts")).save(tmp_path)
+    delivery = Delivery(tmp_path)
+    delivery.step()
+    experiment = delivery.state.experiment_id
+    connect(uri).delete_experiment(experiment)
+    command = f"MLFLOW_TRACKING_URI='{uri}' mlflow experiments restore --experiment-id {experiment}"
+    for folder in (tmp_path, tmp_path / "another"):  # a run that is there, and a new one
+        if folder != tmp_path:
+            Manifest(uri, "mine", "run", str(tmp_path / "artifacts")).save(folder)
+        with pytest.raises(StoreError) as raised:
+            Delivery(folder).step()
+        assert str(raised.value).endswith(command)
+        assert explain(raised.value) == str(raised.value)
+    connect(uri).restore_experiment(experiment)
+    Delivery(tmp_path).step()
+    connect(uri).delete_run(delivery.run_id)
+    with pytest.raises(StoreError, match=f"mlflow runs restore --run-id {delivery.run_id}"):
+        Delivery(tmp_path).step()

@@ -20,7 +20,7 @@ from runner.errors import ConfigError
 from runner.sweep import grid
 from runner.sweep.fate import Fate
 from runner.sweep.objectives import Objective
-from runner.sweep.optuna_search import STUDY, OptunaSearch, plan
+from runner.sweep.optuna_search import STUDY, OptunaSearch, cut_back, plan
 from runner.tracking.manifest import Manifest
 from runner.tracking.store import connect, local_uri
 from sweeping import Forked, fates, processes_below, results, start, sweep_folder, table, wait_for
@@ -512,3 +512,78 @@ def test_whole_sweeps_find_better_than_a_grid(tmp_path: Path) -> None:
         wins += best(folder) < best("grid")
         print(f"seed {seed}: {best(folder):.6f}, the grid {best('grid'):.6f}")
     assert wins >= 8
+
+
+def in_a_database(made: Composer, folder: Path, *axes: str, n_trials: int = 2) -> OptunaSearch:
+    sampler = optuna.samplers.RandomSampler(seed=0)
+    found = plan(made, axes, {}, n_trials, sampler, None, f"sqlite:///{folder}/study.db", "s").search
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    search = in_a_database(Composer(), folder, "data.batch_size=16,32", "optimizer.lr=interval(0.1,0.5)")
+    search.open(folder, LOSS)
+    for number in range(2):
+        job = search.ask(number)
+        assert job is not None
+        search.tell(job, Fate("FINISHED", "", 1.0), [0.5])
+    return folder
+
+
+class TestAStudyInADatabase:
+    """One that is there already is looked at before anything starts."""
+
+    def test_one_that_is_complete_is_refused_unless_it_is_resumed(self, made: Composer, complete: Path) -> None:
+        axes = ("data.batch_size=16,32", "optimizer.lr=interval(0.1,0.5)")
+        search = in_a_database(made, complete, *axes)
+        with pytest.raises(ConfigError, match=r"study_name=s: the study has 2 trials already: write .*n_trials=<more"):
+            search.check(LOSS)
+        search.check(LOSS, resumed=True)
+        in_a_database(made, complete, *axes, n_trials=3).check(LOSS)
+
+    @pytest.mark.parametrize(
+        ("axes", "message"),
+        [
+            (("data.batch_size=16,64", "optimizer.lr=interval(0.1,0.5)"), "data.batch_size=16,32, and not .*=16,64:"),
+            (("data.batch_size=16,32", "optimizer.lr=tag(log,interval(0.1,0.5))"), r"lr=interval\(0.1,0.5\), and not"),
+            (
+                ("data.batch_size=int(interval(16,32))", "optimizer.lr=interval(0.1,0.5)"),
+                r"not .*=int\(interval\(16,32",
+            ),
+            (("data.batch_size=16,32",), r"optimizer.lr=interval\(0.1,0.5\), and not optimizer.lr=one value"),
+            (("data.batch_size=16,32", "seed=1,2"), "seed=one value, and not .*seed=1,2: write these, or another"),
+        ],
+    )
+    def test_one_of_another_space_is_refused(
+        self, made: Composer, complete: Path, axes: tuple[str, ...], message: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=message):
+            in_a_database(made, complete, *axes, n_trials=9).check(LOSS)
+
+
+@pytest.mark.parametrize("cut", [1, 30])
+def test_half_a_line_at_the_end_of_the_log_is_cut_off(made: Composer, tmp_path: Path, cut: int) -> None:
+    def opened() -> OptunaSearch:
+        found = search(made, "seed=1,2", n_trials=9)
+        found.open(tmp_path, LOSS)
+        return found
+
+    first = opened()
+    assert first.ask(0) is not None and first.ask(1) is not None
+    log = tmp_path / STUDY
+    log.write_bytes(log.read_bytes()[:-cut])  # as a full disk leaves it
+    again = opened()
+    assert again.ask(2) is not None
+    assert opened().left and log.read_bytes().endswith(b"\n")
+
+
+def test_a_log_of_half_a_line_is_empty(tmp_path: Path) -> None:
+    log = tmp_path / STUDY
+    cut_back(log)
+    assert not log.exists()
+    log.write_bytes(b'{"op_code": 0')
+    cut_back(log)
+    assert log.read_bytes() == b""

@@ -26,6 +26,7 @@ from .settings import (
     TrackingSettings,
     TrainerSettings,
 )
+from .tracking.uri import DATABASES
 
 TARGET_GROUPS = ("model", "data", "optimizer", "scheduler", "loss")
 """Groups with a `_target_`, whose keys are those of its signature."""
@@ -220,9 +221,6 @@ LISTS = ("sweep.direction",)
 
 NEEDED = ("data.batch_size", "data.in_memory", "data.num_workers")
 """Keys of open groups that have no null; those of typed ones say so by their type."""
-
-DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-"""What MLflow keeps a store in, beside a server."""
 
 
 def fits_64_bits(value: object) -> bool:

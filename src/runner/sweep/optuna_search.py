@@ -152,11 +152,15 @@ class OptunaSearch:
         jobs = make_jobs(self.fixed, keys, points)
         return [Job(first + job.number, job.name, job.point, job.overrides) for job in jobs]
 
-    def check(self, objectives: Sequence[Objective]) -> None:
+    def check(self, objectives: Sequence[Objective], resumed: bool = False) -> None:
         """See that the database is there, and has no other study by that name, before anything else is made.
 
+        Args:
+            objectives: what is to be as good as possible.
+            resumed: of a sweep that is resumed, the study may be complete.
+
         Raises:
-            ConfigError: it is not, or it has.
+            ConfigError: the database cannot be used, or its study by that name is complete or of another kind.
         """
         if self.storage is None:
             return
@@ -168,8 +172,16 @@ class OptunaSearch:
         except Exception as error:  # of SQLAlchemy, of a driver that is missing
             reason = first_line(error)
             raise ConfigError(f"hydra.sweeper.storage: the study cannot be opened: {reason}") from error
-        if study is not None:
-            _same_directions(study, objectives)
+        if study is None:
+            return
+        _same_directions(study, objectives)
+        trials = study.get_trials(deepcopy=False)
+        _same_space(study, trials, self._space)
+        if not resumed and _to_come(trials, self.n_trials) == 0:
+            raise ConfigError(
+                f"hydra.sweeper.study_name={study.study_name}: the study has {len(trials)} trials already: write"
+                f" hydra.sweeper.n_trials=<more than {len(trials)}>, or another hydra.sweeper.study_name"
+            )
 
     def note(self, objectives: Sequence[Objective]) -> str:
         """What a person should know of a search for these."""
@@ -219,20 +231,25 @@ class OptunaSearch:
                 self._study.tell(trial.number, state=TrialState.FAIL)
 
     def _open_storage(self, folder: Path) -> str | BaseStorage:
-        return self.storage or JournalStorage(JournalFileBackend(str(folder / STUDY)))
+        if self.storage is not None:
+            return self.storage
+        cut_back(folder / STUDY)
+        return JournalStorage(JournalFileBackend(str(folder / STUDY)))
+
+    @property
+    def _space(self) -> dict[str, BaseDistribution]:
+        return {key.lstrip("+"): axis.distribution for key, axis in self.axes.items()}
 
     @property
     def left(self) -> int:
         """How many trials are still to be run, besides those that are jobs already."""
-        trials = self._study.get_trials(deepcopy=False)
-        never_jobs = sum(trial.state is TrialState.FAIL and NUMBER not in trial.user_attrs for trial in trials)
-        return len(self._orphans) + max(0, self.n_trials - len(trials) + never_jobs)
+        return len(self._orphans) + _to_come(self._study.get_trials(deepcopy=False), self.n_trials)
 
     def ask(self, number: int) -> Job | None:
         """The next trial as a job of that number; None if the study has all it is to have."""
         if not self.left:
             return None
-        space = {key.lstrip("+"): axis.distribution for key, axis in self.axes.items()}
+        space = self._space
         if self._orphans:
             trial = self._orphans.pop()
             for name, distribution in space.items():  # those that it had not come to
@@ -307,6 +324,53 @@ class OptunaSearch:
     def _history(self) -> Iterable[tuple[int, float | None, str]]:
         for trial in self._study.get_trials(deepcopy=False):
             yield trial.number, trial.value, trial.state.name.lower()
+
+
+def cut_back(log: Path) -> None:
+    """Take away half a line at the end of a log, as a full disk leaves it: what is appended would complete it.
+
+    Args:
+        log: which nobody else has open; it may not exist.
+    """
+    if log.exists():
+        content = log.read_bytes()
+        with log.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def _to_come(trials: Sequence[FrozenTrial], n_trials: int) -> int:
+    """How many trials a study lacks; one that failed before it was a job does not count."""
+    never_jobs = sum(trial.state is TrialState.FAIL and NUMBER not in trial.user_attrs for trial in trials)
+    return max(0, n_trials - len(trials) + never_jobs)
+
+
+def _same_space(study: Any, trials: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution]) -> None:
+    """See that a study searches these axes.
+
+    Raises:
+        ConfigError: its last trial was chosen from others.
+    """
+    before = next((trial.distributions for trial in reversed(trials) if trial.distributions), dict(space))
+    if before != space:
+        keys = [key for key in dict.fromkeys([*before, *space]) if before.get(key) != space.get(key)]
+        was, now = (", ".join(f"{key}={_values(of.get(key))}" for key in keys) for of in (before, space))
+        raise ConfigError(
+            f"hydra.sweeper.study_name={study.study_name}: the study searches {was}, and not {now}: write these, or"
+            " another hydra.sweeper.study_name"
+        )
+
+
+def _values(distribution: BaseDistribution | None) -> str:
+    """An axis as it is typed."""
+    if isinstance(distribution, CategoricalDistribution):
+        return ",".join(map(str, distribution.choices))
+    if isinstance(distribution, IntDistribution) and distribution.step != 1:
+        return f"range({distribution.low},{distribution.high + 1},{distribution.step})"
+    if isinstance(distribution, IntDistribution | FloatDistribution):
+        interval = f"interval({distribution.low},{distribution.high})"
+        interval = f"tag(log,{interval})" if distribution.log else interval
+        return f"int({interval})" if isinstance(distribution, IntDistribution) else interval
+    return "one value"
 
 
 def _same_directions(study: Any, objectives: Sequence[Objective]) -> None:

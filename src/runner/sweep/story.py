@@ -93,7 +93,7 @@ def sweep(
                 log.info(line)
             return 0
         if plan.search is not None:
-            plan.search.check(ready.objectives)
+            plan.search.check(ready.objectives, resumed=before is not None)
         closing.callback(engine.close)
         with console.waiting("opening the engine ...") if engine.elsewhere else nullcontext():
             engine.open()

@@ -12,7 +12,7 @@ from runner.tracking.journal import Point
 from runner.tracking.manifest import Dataset, Manifest
 from runner.tracking.names import legal
 from runner.tracking.state import State
-from runner.tracking.store import StoreError, connect, get_or_create_experiment
+from runner.tracking.store import StoreError, connect, deleted_experiment, get_or_create_experiment, mlflow_command
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -117,7 +117,7 @@ class Delivery:
             return self._client, self.state.run_id
         uri = self._uri or manifest.uri
         client = self._client or connect(uri)
-        if self.state.run_id is None or not _exists(client, self.state.run_id):
+        if self.state.run_id is None or not _exists(client, uri, self.state.run_id):
             experiment_id = manifest.experiment_id or get_or_create_experiment(
                 client, uri, manifest.experiment, manifest.artifact_root
             )
@@ -191,7 +191,7 @@ class Delivery:
         self.state.save(self.folder)
 
 
-def _exists(client: "MlflowClient", run_id: str) -> bool:
+def _exists(client: "MlflowClient", uri: str, run_id: str) -> bool:
     """Tell whether the store has the run (a new store, or one moved away and made again, doesn't)."""
     from mlflow.exceptions import MlflowException
 
@@ -202,9 +202,13 @@ def _exists(client: "MlflowClient", run_id: str) -> bool:
             return False
         raise
     if run.info.lifecycle_stage != "active":
+        # With its experiment, all runs of it are deleted, and restored; to restore one alone changes nothing.
+        experiment = client.get_experiment(run.info.experiment_id)
+        if experiment.lifecycle_stage != "active":
+            raise deleted_experiment(uri, experiment.name, experiment.experiment_id)
         raise StoreError(
-            f"the run {run_id} was deleted in the tracking store: "
-            f"`mlflow runs restore --run-id {run_id}` brings it back"
+            f"the run {run_id} was deleted in the tracking store; this restores it:"
+            f" {mlflow_command(uri, 'runs', 'restore', '--run-id', run_id)}"
         )
     return True
 

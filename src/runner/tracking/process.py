@@ -32,9 +32,9 @@ from runner import program
 from runner.folders import typed
 from runner.tracking.deliver import Delivery
 from runner.tracking.lean import unneeded, without
-from runner.tracking.manifest import Manifest
+from runner.tracking.manifest import Manifest, manifest_of
 from runner.tracking.orphans import bury, close_record
-from runner.tracking.store import explain, quiet_mlflow, ui_of
+from runner.tracking.store import quiet_mlflow, trouble, ui_of
 from runner.tracking.uri import hide
 
 log = logging.getLogger("runner")
@@ -268,9 +268,9 @@ def _deliver(folders: _Folders, uri: str | None, say: _Say) -> tuple[bool, list[
         except Exception as error:  # whatever MLflow, SQLAlchemy or the network raise: training goes on
             if not warned:  # once a run: a store that comes and goes is no news
                 log.warning(
-                    "the tracking store can't be reached: %s. Training goes on; what is missing there is "
-                    "delivered when it is back, or by: python -m runner.sync run=%s",
-                    explain(error),
+                    "%s. Training goes on; what is missing there is delivered when it is back, or by: "
+                    "python -m runner.sync run=%s",
+                    trouble(error, _experiment(folder)),
                     typed(folder),
                 )
             away = warned = True
@@ -318,6 +318,11 @@ def _statuses(folders: Iterable[Path], damaged: set[Path]) -> dict[Path, str]:
                 log.warning("not delivered: %s", error)
             damaged.add(folder)
     return found
+
+
+def _experiment(folder: Path) -> str:
+    manifest = manifest_of(folder)
+    return manifest.experiment if manifest is not None else ""
 
 
 def _say_buried(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,14 @@ _BROKEN = (
     "Can't locate revision",
     "not a database",
     "malformed",
+)
+
+# What PostgreSQL, MySQL and SQL Server say.
+_PASSWORD = (
+    "password authentication failed",
+    "no password supplied",
+    "Access denied for user",
+    "Login failed for user",
 )
 
 
@@ -131,15 +140,63 @@ def get_or_create_experiment(client: "MlflowClient", uri: str, name: str, artifa
                     raise
                 experiment = client.get_experiment_by_name(name)  # another machine was faster
     if experiment.lifecycle_stage != "active":
-        raise StoreError(
-            f"the experiment {name} was deleted in the tracking store: "
-            f"`mlflow experiments restore -x {experiment.experiment_id}` brings it back"
-        )
+        raise deleted_experiment(uri, name, experiment.experiment_id)
     return str(experiment.experiment_id)
+
+
+def deleted_experiment(uri: str, name: str, experiment_id: str) -> StoreError:
+    """What is wrong with a store whose experiment is in MLflow's trash."""
+    restore = mlflow_command(uri, "experiments", "restore", "--experiment-id", experiment_id)
+    return StoreError(f"the experiment {name} was deleted in the tracking store; this restores it: {restore}")
+
+
+def mlflow_command(uri: str, *words: str) -> str:
+    """A command of MLflow's for a store, as it is typed; a password has to be added."""
+    return f"MLFLOW_TRACKING_URI={shlex.quote(strip_credentials(uri))} {shlex.join(['mlflow', *words])}"
+
+
+def trouble(error: BaseException, experiment: str = "") -> str:
+    """What keeps a store from being told, as the beginning of a sentence."""
+    if why := refusal(error, experiment):
+        return f"the tracking store {why}"
+    return str(error) if isinstance(error, StoreError) else f"the tracking store can't be reached: {explain(error)}"
+
+
+def refusal(error: BaseException, experiment: str = "") -> str | None:
+    """How a store refuses, and what to set; None if an error is no refusal.
+
+    Args:
+        error: of MLflow, or of the libraries below it.
+        experiment: that was to be written to.
+    """
+    text, code = str(error), str(getattr(error, "error_code", ""))
+    if "error code 401" in text or code == "UNAUTHENTICATED":
+        return (
+            "refused (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to an"
+            " account of the server"
+        )
+    if "error code 403" in text or code == "PERMISSION_DENIED":
+        where = f"the experiment {experiment}" if experiment else "this experiment"
+        return (
+            f"refused (403): this account may not use {where}; ask for the right to, or write"
+            " tracking.experiment=<another>"
+        )
+    if refused := re.search(r"error code (4\d\d)", text):
+        return f"refused ({refused[1]}): {redact(text)[:200]}"
+    if any(sign in text for sign in _PASSWORD):
+        return (
+            "refused: the address needs a password, which is not saved: write"
+            " tracking.uri=<dialect>://<user>:<password>@<host>/<database>, or ${oc.env:<variable>} as the password"
+        )
+    return None
 
 
 def explain(error: BaseException) -> str:
     """Put an error of MLflow into one line without credentials."""
+    if isinstance(error, StoreError):
+        return redact(str(error))
+    if why := refusal(error):
+        return why
     text = " ".join(redact(str(error)).partition("[SQL:")[0].split()) or type(error).__name__
     for cause, meaning in (
         ("Connection refused", "the server does not answer (connection refused)"),

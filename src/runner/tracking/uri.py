@@ -32,6 +32,14 @@ _SECRET_WORD = re.compile(  # of libpq's connection strings, and of a request's 
     r"""|\b(?:bearer|basic)\s(?=[^\s'"]*\d))[^\s'",;&]+"""
 )
 
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+"""What MLflow keeps a store in, beside a server."""
+
+# Behind the user's name; greedy for a password with a `/` or `@` that nobody percent-encoded.
+_PASSWORD = re.compile(r"""(?<=://)(?P<user>[^:/\s'"@]*):(?P<password>[^\s'"]*)@""")
+_REFERRED = re.compile(r"\$\{oc\.env:\w+\}")
+_SECRET_ITEM = re.compile(r"(?i)pass|pwd|token|secret|credential|key=|sig")
+
 # Of a variable in the environment. What is shorter may be a word of ours: the password of many a database is `mlflow`.
 _SECRET_NAME = re.compile(
     r"(?i)(?:pass(?:word|wd|phrase)?|secret|token|credentials?|_pwd|_pat|(?:^|_|api|access)key)(?:_\w+)?$"
@@ -78,9 +86,20 @@ def absolute(uri: str) -> str:
 
 
 def strip_credentials(uri: str) -> str:
-    """Drop user, password and query from an address; anything else (a path, a name) stays as it is."""
+    """Drop what is secret in an address; anything else (a path, a name) stays as it is.
+
+    Of a database, the name of the user and what else is no secret are kept, as nothing works without them; a password
+    is, where it is a reference (`${oc.env:...}`). Of a server, user, password and query are dropped.
+    """
     if "://" not in uri or sqlite_file(uri) is not None:
         return uri
+    if uri.partition("://")[0].partition("+")[0] in DATABASES:
+        uri = _PASSWORD.sub(
+            lambda found: found[0] if _REFERRED.fullmatch(found["password"]) else f"{found['user']}@", uri
+        )
+        base, _, query = uri.partition("?")
+        kept = [item for item in query.split("&") if item and not _SECRET_ITEM.search(item)]
+        return f"{base}?{'&'.join(kept)}" if kept else base
     parts = urlsplit(_USERINFO.sub("", uri))
     return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
 
