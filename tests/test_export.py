@@ -155,3 +155,10 @@ def test_without_its_packages_onnx_names_them(
     monkeypatch.setattr(export, "ONNX_PACKAGES", ("onnx", "no_such_package"))
     assert export.main(["run=value", "format=onnx"]) == 2
     assert capsys.readouterr().err.splitlines()[0].endswith("no_such_package: pip install no_such_package")
+
+
+def test_output_goes_through_a_link(images: Path, there: Path) -> None:
+    (there / "link.pt2").symlink_to("target.pt2")
+    assert export.main([f"run={images}", "output=link.pt2"]) == 0
+    assert (there / "link.pt2").is_symlink()
+    assert torch.export.load(there / "target.pt2").module() is not None

@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -473,3 +474,32 @@ def test_a_reader_that_has_seen_enough_is_no_error(value: Path) -> None:
     process.stdout.close()
     assert "rror" not in process.stderr.read()
     assert process.wait() == 0
+
+
+def test_output_goes_through_a_link_and_into_a_fifo(images: Path, there: Path) -> None:
+    (there / "target.csv").write_text("old\n")
+    (there / "link.csv").symlink_to("target.csv")
+    os.mkfifo(there / "pipe")
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append((there / "pipe").read_text()))
+    reader.start()
+    for output in ("link.csv", "pipe"):
+        assert predict.main([f"run={images}", f"input={[[[0.5] * 8] * 8]}", f"output={output}"]) == 0
+    reader.join()
+    assert (there / "link.csv").is_symlink()
+    assert read == [(there / "target.csv").read_text()]
+    assert read[0].startswith("sample,class,p_0")
+
+
+def test_an_image_whose_name_is_no_utf_8(images: Path, there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (there / "odd").mkdir()
+    try:
+        (there / "odd" / os.fsdecode(b"\xe9t\xe9.png")).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    Image.new("L", (8, 8), 90).save(there / "odd" / os.fsdecode(b"\xe9t\xe9.png"), format="PNG")
+    assert predict.main([f"run={images}", "input=odd", "output=odd.csv"]) == 0
+    assert (there / "odd.csv").read_text().splitlines()[1].startswith("\\xe9t\\xe9.png,")
+    capsys.readouterr()
+    assert predict.main([f"run={images}", "input=odd"]) == 0
+    assert capsys.readouterr().out == (there / "odd.csv").read_text()

@@ -1,14 +1,17 @@
 """Runs found by their folder or their MLflow id, with a real store; also those of which only MLflow is left."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 import yaml
 
 from delivered import delivered_here
-from runner import evaluate, export, predict
+from runner import compare, evaluate, export, predict, reproduce, sync
+from runner.cli import command
 from runner.errors import ConfigError
 from runner.inputs import read
 from runner.saved import find
@@ -133,3 +136,51 @@ def test_a_run_of_another_program_is_refused(tracked: Path) -> None:
     run = client.create_run("0")
     with pytest.raises(ConfigError, match=r"was not made by runner: it has no tag runner\.key"):
         find(run.info.run_id)
+
+
+LONG = "x" * 10_000
+
+
+class TestOddFiles:
+    """One line names what cannot be read, whatever it is."""
+
+    COMMANDS = (
+        *((module, "run") for module in (evaluate, predict, export, sync, reproduce)),
+        (compare, "sweep"),
+        (compare, "runs"),
+        *((None, key) for key in ("resume", "sweep.resume", "model.weights")),
+    )
+
+    @staticmethod
+    def called(module: ModuleType | None, key: str, value: str) -> int:
+        more = ["input=[0]"] if module is predict else ["--multirun"] if key == "sweep.resume" else []
+        return command([f"{key}={value}", *more]) if module is None else module.main([f"{key}={value}", *more])
+
+    @pytest.mark.parametrize("value", [LONG, "~nobody-of-that-name/x", "nul\0", "line\nbreak"])
+    @pytest.mark.parametrize(("module", "key"), COMMANDS)
+    def test_a_name_that_nothing_has(
+        self, module: ModuleType | None, key: str, value: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.called(module, key, value) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and len(line) < 500 and f"{key}=" in line
+
+    @pytest.mark.parametrize("content", ["no json {", "7", "[1]", "[" * 5000, "seed: 0\nmodel: 3\ntrainer: []\n"])
+    @pytest.mark.parametrize(("module", "key"), [pair for pair in COMMANDS if pair[1] in ("run", "resume")])
+    def test_a_config_that_is_none(
+        self, module: ModuleType | None, key: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "config.yaml").write_text(content)
+        assert self.called(module, key, str(tmp_path)) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert str(tmp_path) in line and ("config.yaml" in line or module is sync)
+
+    def test_a_result_that_is_none_leaves_the_measurement(
+        self, tracked: Path, there: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        shutil.copytree(tracked, odd := there / "line\nbreak")
+        (odd / "result.json").write_text("no json {")
+        assert evaluate.main([f"run={odd}"]) == 0
+        printed = capsys.readouterr().err
+        assert "logged     line\\nbreak/result.json cannot be read: Expecting value" in printed
+        assert "test       loss" in printed
