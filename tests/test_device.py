@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
@@ -25,18 +24,6 @@ def test_threads_are_set_and_recorded() -> None:
     device = resolve("cpu", threads=2)
     assert torch.get_num_threads() == device.threads == 2
     assert str(device) == "cpu (2 threads)"
-
-
-def test_auto_threads_are_the_cores_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    torch.set_num_threads(1)  # by an earlier run in this process
-    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 4)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
-    assert resolve("cpu").threads == 3
-    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 2)
-    assert resolve("cpu").threads == 2
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert resolve("cpu").threads == 1
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is only glibc that can be told to")

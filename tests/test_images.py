@@ -751,14 +751,10 @@ def test_workers_of_either_kind_can_load_it(tmp_path: Path, method: str) -> None
     assert torch.equal(batch[0], torch.stack([image for image, _ in part])) and batch[1].tolist() == part.targets
 
 
-def test_threads_load_what_one_after_the_other_does(tmp_path: Path) -> None:
+def test_threads_load_what_one_after_the_other_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = image_folder(photos(tmp_path, 4), size=8, test_fraction=0).train
-    threads = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        together = part.__getitems__([5, 1, 3])
-    finally:
-        torch.set_num_threads(threads)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    together = part.__getitems__([5, 1, 3])
     assert same(together, [part[5], part[1], part[3]])
 
 

@@ -13,7 +13,7 @@ from runner import build
 from runner.checkpoint import load
 from runner.errors import ConfigError
 from runner.loop import fit
-from runner.optimizer import CPUMuon, hidden_weights, muon, supports_fused, trainable, wants_fused
+from runner.optimizer import CPUMuon, forget_gradients, hidden_weights, muon, supports_fused, trainable, wants_fused
 from runner.precision import Precision
 from runner.training import Training, restore, state
 from training import blobs, divided, exact_state, net, same, training
@@ -303,3 +303,20 @@ class TestMuon:
         fit(t)
         assert t.optimizer.state[model[0].weight]["momentum_buffer"].dtype == torch.float64
         assert t.log.of("val/accuracy")[3] > 0.5  # by chance 0.33
+
+
+def test_gradients_are_forgotten_and_an_optimizer_s_own_way_is_taken() -> None:
+    class Counting(torch.optim.SGD):
+        forgot = 0
+
+        def zero_grad(self, set_to_none: bool = True) -> None:
+            self.forgot += 1
+            super().zero_grad(set_to_none)
+
+    for kind in (torch.optim.SGD, Counting):
+        model = torch.nn.Linear(2, 1)
+        optimizer = kind(model.parameters(), lr=0.1)
+        model(torch.ones(1, 2)).sum().backward()
+        forget_gradients(optimizer)
+        assert all(parameter.grad is None for parameter in model.parameters())
+        assert getattr(optimizer, "forgot", 1) == 1

@@ -1,3 +1,5 @@
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -5,12 +7,15 @@ from pathlib import Path
 import pytest
 
 
-def ended(main: str, more: str = "") -> subprocess.CompletedProcess[str]:
-    """A program whose `main` has that body."""
+def ended(
+    main: str, more: str = "", environment: dict[str, str | None] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A program whose `main` has that body; in the environment, None is a variable that is not there."""
+    wanted = {key: value for key, value in (os.environ | (environment or {})).items() if value is not None}
     body = "\n    ".join(main.splitlines())
     begin = f"import atexit, sys, threading, time\nfrom runner import program\n{more}\n"
     code = f"{begin}def main():\n    {body}\nprogram.run(main)"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=wanted)
 
 
 @pytest.mark.parametrize(
@@ -89,3 +94,56 @@ def test_a_plugin_of_mlflow_s_finds_all_packages(tmp_path: Path) -> None:
         check=True,
     )  # fmt: skip
     assert done.stdout.split() == ["True", "True"]
+
+
+FOREIGN: dict[str, str | None] = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "TQDM_MININTERVAL": "soon",
+    "TQDM_ASCII": "x",
+    "TQDM_DISABLE": "1",
+    "PYTHONWARNINGS": "error,ignore::DeprecationWarning,e::FutureWarning",
+}
+
+
+def test_what_a_parent_has_set_for_itself_reaches_neither_us_nor_our_children() -> None:
+    done = ended(
+        "import subprocess, warnings\n"
+        "from matplotlib import pyplot\n"
+        "from tqdm import tqdm\n"
+        "warnings.warn('only a warning')\n"
+        "subprocess.run(['env'], check=True)\n"
+        "return 0",
+        environment=FOREIGN,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "UserWarning: only a warning" in done.stderr
+    found = {line for line in done.stdout.splitlines() if line.startswith(("MPLB", "TQDM", "PYTHONW"))}
+    assert found == {"MPLBACKEND=agg", "TQDM_DISABLE=1", "PYTHONWARNINGS=ignore::DeprecationWarning"}
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root becomes another user")
+def test_a_user_without_an_entry_gets_a_name_and_a_home(tmp_path: Path) -> None:
+    place = Path("/tmp") / f"{tmp_path.parent.name}-{tmp_path.name}"  # pytest's own is closed to others
+    place.mkdir(mode=0o777)
+    place.chmod(0o777)
+    main = (
+        "home = pathlib.Path.home()\n"
+        "(home / 'written').write_text('x')\n"
+        "print(getpass.getuser(), home, oct(home.stat().st_mode)[-3:])\n"
+        "return 0"
+    )
+    homeless: dict[str, str | None] = {"HOME": None, "USER": None, "LOGNAME": None, "TMPDIR": str(place)}
+    nobody = (
+        "import getpass, os, pathlib\nos.setuid(54321)"  # Python's own files may be closed to it: imports come first
+    )
+    try:
+        first, second = (ended(main, nobody, homeless) for _ in range(2))
+        home = place / "runner-home-54321"
+        assert first.stdout.split() == ["uid54321", str(home), "700"], first.stderr
+        assert second.stdout == first.stdout, "the next process finds it again"
+        shutil.rmtree(home)
+        home.symlink_to(place)  # another user may have put it there
+        third = ended(main, nobody, homeless).stdout.split()
+        assert third[1] != str(home) and third[2] == "700"
+    finally:
+        shutil.rmtree(place)

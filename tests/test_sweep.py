@@ -456,7 +456,7 @@ class TestKnobs:
     def test_jobs_and_their_threads(self, runner: Runner, here: Path) -> None:
         assert runner("-m", *FATED, "seed=1,2", "sweep.jobs=1").code == 0
         first, second = results(sweep_folder(here)).values()
-        assert first["threads"] == second["threads"] == cores()
+        assert first["threads"] == second["threads"] == 1, "so small a model has no work for more"
         assert "1 job at a time" in (sweep_folder(here) / "run.log").read_text()
         called = runner("-m", *FATED, "seed=1,2", "sweep.jobs=2", "hydra.sweep.dir=two")
         share = max(1, cores() // 2)

@@ -4,4 +4,8 @@ Hydra composes plain objects out of YAML; one visible loop trains them; a journa
 was measured, and MLflow is told.
 """
 
+from .openmp import wait_asleep
+
 __version__ = "0.1.0"
+
+wait_asleep()  # here, as every process of ours comes through here before it loads torch

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from . import checks, schema
 from . import device as device_room
+from .cores import threads_for
 from .data import fetch
 from .data.augment import make_augment
 from .data.loading import Loaders, make_loaders
@@ -125,7 +126,7 @@ def set_up(
     if found.none_of("device"):
         with found.collect("device"):
             wanted = config["device"]
-            device = device_room.resolve(wanted["name"], wanted["index"], wanted["threads"])
+            device = device_room.resolve(wanted["name"], wanted["index"])
     if device and found.none_of("precision"):
         with found.collect("precision"):
             precision = Precision(config["precision"]["name"], device.torch)
@@ -159,6 +160,10 @@ def set_up(
                 probe.check_single_sample(model, splits.input_shape, dtype)
             if fresh and config["model"]["weights"] is not None:
                 load_into(model, config["model"]["weights"], config["tracking"]["uri"])
+    if model and cost and splits and device and found.none_of("data"):
+        asked = config["device"]["threads"]
+        operations = probe.operations(model, cost.flops) * min(data["batch_size"], size(splits.train))
+        device = device.with_threads(threads_for(operations) if asked == "auto" else int(asked))
     if model and device and found.none_of("optimizer"):
         with found.collect("optimizer"):
             channels_last = probe.has_convolutions(model)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import folders, program, saved
-from .errors import ConfigError
+from .errors import ConfigError, first_line
 from .folders import outputs, short
 from .options import command
 from .streams import print_result
@@ -51,7 +51,6 @@ def work(options: Mapping[str, str]) -> int:
     target = make_folder(options.get("output"))
     # Late: matplotlib and torch.
     from .comparison import compare, to_csv, to_json, to_text
-    from .comparison_plots import draw
 
     compared = compare(runs)
     _say(*to_text(compared), "")
@@ -60,7 +59,13 @@ def work(options: Mapping[str, str]) -> int:
     table = to_csv(compared)
     write_atomically(target / "comparison.csv", table)
     write_atomically(target / "comparison.json", to_json(compared))
-    plots = draw(compared, target, one_sweep="sweep" in options and "runs" not in options)
+    plots: list[Path] = []
+    try:
+        from .comparison_plots import draw
+
+        plots = draw(compared, target, one_sweep="sweep" in options and "runs" not in options)
+    except Exception as error:  # matplotlib raises anything, and the table is written
+        _say(f"not all plots are drawn: {type(error).__name__}: {first_line(error)}")
     names = ", ".join(["comparison.csv", "comparison.json", *(path.name for path in plots)])
     _say(f"kept in    {short(target)} ({names})")
     if not sys.stdout.isatty():

@@ -1,6 +1,7 @@
 """What the person sees, and `run.log`: plain lines on standard error, under a progress bar if it is a terminal."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,6 +40,11 @@ def set_up(quiet: bool = False) -> None:
     log.addHandler(terminal)
     log.setLevel(logging.DEBUG)
     log.propagate = False
+
+
+def moves_up() -> bool:
+    """Whether a terminal can redraw several lines; the page of a notebook, whose `!` has a terminal, cannot."""
+    return "JPY_PARENT_PID" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
 @contextmanager

@@ -6,12 +6,11 @@ import importlib.util
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
 
-from .cores import usable_cores
 from .errors import ConfigError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -40,6 +39,11 @@ class Device:
         else:
             effective = str(self.torch)
         return effective if self.requested == effective.split(" ")[0] else f"{self.requested} -> {effective}"
+
+    def with_threads(self, count: int) -> "Device":
+        """The same device, with so many CPU threads in this process from here on."""
+        torch.set_num_threads(count)
+        return replace(self, threads=count)
 
     def gpu(self) -> dict[str, str]:
         """For the record, which GPU it is and by what it computes; nothing of a CPU, where CUDA is not asked."""
@@ -93,8 +97,11 @@ def set_deterministic(wanted: bool) -> None:
         torch.use_deterministic_algorithms(wanted)
 
 
-def resolve(name: str, index: int = 0, threads: int | str = "auto") -> Device:
+def resolve(name: str, index: int = 0, threads: int = 1) -> Device:
     """Find the device and set the number of CPU threads of this process.
+
+    What is computed before the number of threads is known, one computes: statistics of the data and first weights are
+    the same on all machines then.
 
     Raises:
         ConfigError: the device is not there; the sentence says why. There is no silent fallback.
@@ -113,11 +120,9 @@ def resolve(name: str, index: int = 0, threads: int | str = "auto") -> Device:
     else:
         device = torch.device("cpu")
         keep_freed_memory()
-    # Two cores, an epoch of MNIST: one thread takes 1.08 times as long with the MLP, 1.70 times with the CNN. Flushing
-    # denormals (torch.set_flush_denormal) takes 0.96 and 1.02, which is noise, and changes results: it is left alone.
-    count = usable_cores() if threads == "auto" else int(threads)
-    torch.set_num_threads(count)
-    return Device(requested=name, torch=device, threads=count)
+    # Two cores, an epoch of MNIST's MLP and CNN: flushing denormals (torch.set_flush_denormal) takes 0.96 and 1.02,
+    # which is noise, and changes results: it is left alone.
+    return Device(requested=name, torch=device, threads=threads).with_threads(threads)
 
 
 def keep_freed_memory() -> None:

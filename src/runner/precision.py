@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from .errors import ConfigError
+from .optimizer import forget_gradients
 
 
 class Precision:
@@ -88,7 +89,7 @@ class Precision:
             self._scale = scale
         else:
             optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        forget_gradients(optimizer)
         return stepped
 
     def state_dict(self) -> dict[str, Any]:

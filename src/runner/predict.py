@@ -90,13 +90,15 @@ class Predictor:
     def __init__(self, run: SavedRun, device: str = "cpu") -> None:
         from . import device as device_room
         from .checkpoint import load_loss
+        from .cores import usable_cores
         from .loss import Loss
         from .precision import Precision
         from .target import call
         from .weights import trained_model
 
         self.samples, self.model, self.weights = trained_model(run)
-        self.device = device_room.resolve(device).torch
+        threads = min(int(run.config["device"]["threads"]), usable_cores())  # as many as it was trained with
+        self.device = device_room.resolve(device, threads=threads).torch
         name = run.config["precision"]["name"]
         here = "fp32" if name == "tf32" and self.device.type != "cuda" else name  # the same weights, with more digits
         self.precision = Precision(here, self.device)

@@ -2,10 +2,12 @@
 
 import logging
 import math
+import multiprocessing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from . import cores
 from .build import Experiment
 from .console import duration, shown
 from .data.splits import size
@@ -45,6 +47,8 @@ def head(x: Experiment, folder: Path, location: str) -> None:
     log.info("device     device %s · precision %s", x.device, x.precision)
     if slow := x.precision.slow_here():
         log.info("           %s", slow)
+    if multiprocessing.parent_process() is None and (busy := cores.busy()):  # the jobs of a sweep keep it busy
+        log.info("           %s", busy)
     if splits.val is None and x.trainer.monitor.startswith("val/"):
         log.info("           no validation samples: the last epoch counts as the best")
     if splits.test is None:
@@ -180,10 +184,10 @@ def plots(x: Experiment, best_epoch: int, predictions: Predictions, folder: Path
 
     A plot that cannot be drawn costs a warning: the run has come to its end.
     """
-    from .plots.curves import draw  # matplotlib takes a second to import: not before training
-    from .plots.samples import draw_predictions
-
     try:
+        from .plots.curves import draw  # matplotlib takes a second to import: not before training
+        from .plots.samples import draw_predictions
+
         draw(read(folder / "metrics.jsonl")[0], folder / "plots", best_epoch, x.trainer.monitor)
         if x.splits.test is not None:
             images = raw_images(x.splits.test, x.splits.input_shape)

@@ -7,10 +7,10 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from runner.cores import usable_cores
 from runner.data.image_file import BYTE, MODES, RANGES, is_image, look, read_image
 from runner.data.image_layout import SHOWN, Files, find_images, find_parts
 from runner.data.paths import find_data_folder
@@ -148,7 +148,7 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
         """Decode several, in threads unless this is one of several processes already that load."""
-        threads = torch.get_num_threads() if get_worker_info() is None else 1
+        threads = usable_cores() if get_worker_info() is None else 1
         if threads == 1:
             return [self[index] for index in indices]
         with ThreadPoolExecutor(threads) as pool:
@@ -291,7 +291,7 @@ def _try_some(*parts: ImageFiles) -> None:
         return None
 
     some = [(part, index) for part in parts for index in _some(part)]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         problems = [words for words in pool.map(problem, *zip(*some, strict=True)) if words]
     if len(problems) > SHOWN:
         more = f"data.path: {len(problems) - SHOWN} more of the {len(some)} files tried cannot be read either"

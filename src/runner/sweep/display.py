@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from runner.console import duration, shown
+from runner.console import duration, moves_up, shown
 from runner.folders import short
 from runner.sweep.fate import Fate, last_lines
 from runner.sweep.objectives import Objective
@@ -74,7 +74,7 @@ class Display:
         self._seconds: list[float] = []
         self._lines: dict[int, _Line] = {}
         self._started = self._told = time.monotonic()
-        self._shown = sys.stderr.isatty() and not quiet
+        self._shown = sys.stderr.isatty() and moves_up() and not quiet
         self._bars: list[tqdm] = []
         self._next = 0.0
 

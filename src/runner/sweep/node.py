@@ -16,6 +16,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from runner import program
 from runner.options import EXIT_FAILED, EXIT_SIGNAL
 from runner.sweep.saved import Course, course_of, wait_for_orphans
 from runner.sweep.task import Task
@@ -75,6 +76,7 @@ def supervise(task: Task, interrupted: threading.Event | None = None) -> int:
 
 def child() -> None:
     """Train, in the child process: what is to be done comes by standard input, whose end is that of the supervisor."""
+    program.prepare()
     from runner.sweep import job
 
     task = pickle.load(sys.stdin.buffer)

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from runner import console
+from runner import console, cores
 from runner.console import duration
 from runner.errors import ConfigError, first_line, in_words
 from runner.folders import short, typed
@@ -234,6 +234,8 @@ class Sweep:
     def _head(self) -> None:
         if self.left or self.search is not None:
             log.info("slots      %s", self.ready.engine.words(self.ready.slots))
+            if not self.ready.engine.elsewhere and (busy := cores.busy()):
+                log.info("           %s", busy)
         log.info("folder     %s", short(self.folder))
         if self.record is not None:
             log.info("tracking   %s", self.record.location)

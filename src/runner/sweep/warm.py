@@ -10,6 +10,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import tempfile
 from collections.abc import Iterable
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -51,6 +52,9 @@ PRELOAD_FOR_TARGETS = {"runner.model.vision.": "torchvision.models"}
 LOST = 255
 """What multiprocessing gives as the exit code of a process whose server cannot be asked any more."""
 
+LONGEST_TEMPORARY = 70
+"""Bytes of the path in which multiprocessing makes its sockets, whose own may have 107."""
+
 _context = multiprocessing.get_context("forkserver")
 
 
@@ -60,7 +64,12 @@ def start(targets: Iterable[str], saves_models: bool) -> None:
     Args:
         targets: what the jobs, or the first of them, are made of.
         saves_models: the jobs will save models in MLflow's format.
+
+    Raises:
+        ConfigError: the folder for temporary files is no place for it.
     """
+    if len(os.fsencode(folder := tempfile.gettempdir())) > LONGEST_TEMPORARY:
+        raise ConfigError(f"TMPDIR={folder}: too long a path for the sockets of a sweep; write TMPDIR=/tmp")
     for_targets = [
         module for begins, module in PRELOAD_FOR_TARGETS.items() if any(target.startswith(begins) for target in targets)
     ]

@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 # The experiment opens in the UI's model-training view instead of the one for language-model traces.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
+# What a parent sets for its own runs: MLflow would log later than it says, refuse long values, read a context from a
+# text that may be no JSON, resolve the packages of a model, or raise for a level that it does not know.
+_OF_PARENTS = (
+    "MLFLOW_ENABLE_ASYNC_LOGGING",
+    "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",
+    "MLFLOW_TRUNCATE_LONG_VALUES",
+    "MLFLOW_RUN_CONTEXT",
+    "MLFLOW_ACTIVE_MODEL_ID",
+    "MLFLOW_CONFIGURE_LOGGING",
+    "MLFLOW_LOCK_MODEL_DEPENDENCIES",
+    "MLFLOW_LOG_UV_FILES",
+    "MLFLOW_LOG_MODEL_COMPRESSION",
+    "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING",
+)
+
 # A server that is gone must not hold the deliverer for minutes: it has its own, longer patience.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -79,8 +94,11 @@ def quiet_mlflow() -> None:
 
     Whatever goes wrong reaches us as an exception; MLflow would print it as well, traceback and all.
     """
+    for name in _OF_PARENTS:
+        os.environ.pop(name, None)
     for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+        if not (value.isdecimal() and os.environ.get(name, "").isdecimal()):
+            os.environ[name] = value
     for name in ("mlflow", "alembic", "sqlalchemy.engine") if "mlflow" in sys.modules else ():
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
