@@ -237,7 +237,7 @@ def _find_white(parts: Sequence[ImageFiles], scale: float | str) -> tuple[float 
             return None
 
     paths = [part.folder / part.names[index] for part in parts for index in _some(part)]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         looks = [(path, *found) for path, found in zip(paths, pool.map(seen, paths), strict=True) if found]
     deep = [found for found in looks if found[1] != "8-bit"]
     if not deep:
