@@ -555,3 +555,23 @@ def test_no_suggestion_of_another_tools_names_leads_nowhere(here: Path) -> None:
     for meant in advice.KEYS.values():
         key, _, value = meant.partition("=")
         assert key in known and (not value or value in composer.options_of(key)), meant
+
+
+@pytest.mark.parametrize("name", ["runner.py", "runner/__init__.py"])
+def test_a_module_of_the_same_name_in_the_current_folder_is_refused(here: Path, runner: Runner, name: str) -> None:
+    (here / name).parent.mkdir(exist_ok=True)
+    (here / name).write_text("print('mine')")
+    called = runner("trainer.epochs=1")
+    assert (called.code, called.err) == (2, f"error: {name} in this folder hides the package runner: rename it\n")
+    assert not (here / "outputs").exists()
+
+
+def test_a_command_is_a_word_of_the_console_script_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runner import cli
+
+    for name in cli.COMMANDS:
+        monkeypatch.setattr(sys, "argv", ["runner", name, "--help"])
+        assert cli._main() == 0
+        assert f"python -m runner.{name}" in capsys.readouterr().out

@@ -104,7 +104,7 @@ def test_command(line: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert done.err.startswith("error: device=cuda is not available: ")
     elif engine:
         assert done.code == 2
-        assert f"pip install 'runner[{engine[1]}]'" in done.err
+        assert f"pip install '{PACKAGES[engine[1]]}" in done.err
     elif "cnnn" in line:
         assert done.code == 2
     else:

@@ -199,4 +199,4 @@ class TestBeforeItStarts:
         monkeypatch.delitem(sys.modules, f"runner.sweep.on_{choice}", raising=False)
         called = runner("-m", f"hydra/launcher={choice}", "seed=1,2")
         assert called.code == 2
-        assert f"hydra/launcher={choice} needs the package {package}: pip install 'runner[{choice}]'" in called.err
+        assert f"hydra/launcher={choice} needs the package {package}: pip install '{package}" in called.err

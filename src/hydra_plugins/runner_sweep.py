@@ -14,6 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from runner import DISTRIBUTION
 from runner.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
@@ -235,4 +236,22 @@ def needing(choice: str, extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{choice} needs the package {error.name}: pip install 'runner[{extra}]'") from error
+        wanted = requirement(extra) or error.name
+        raise ConfigError(f"{choice} needs the package {error.name}: pip install '{wanted}'") from error
+
+
+def requirement(extra: str) -> str | None:
+    """What an extra of the distribution asks for, as pip takes it; None where runner is not installed as one.
+
+    The distribution itself is on no index: its name and the extra could not be installed by that.
+    """
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        wanted = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        return None
+    own = (text.partition(";") for text in wanted)
+    return next(
+        (name.strip() for name, _, marker in own if marker.replace('"', "'").strip() == f"extra == '{extra}'"), None
+    )

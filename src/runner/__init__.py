@@ -8,4 +8,6 @@ from .openmp import wait_asleep
 
 __version__ = "0.1.0"
 
+DISTRIBUTION = "runner-torch"  # the name `runner` is another's in the package index
+
 wait_asleep()  # here, as every process of ours comes through here before it loads torch

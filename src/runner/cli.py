@@ -5,6 +5,7 @@ only then Hydra's own machinery (callbacks, `HydraConfig`, environment) runs the
 MLflow is imported for `--help`, `--cfg` and completion.
 """
 
+import importlib
 import logging
 import os
 import signal
@@ -49,6 +50,9 @@ log = logging.getLogger("runner")
 
 INTERRUPT = Interrupt()
 
+COMMANDS = ("compare", "evaluate", "export", "predict", "reproduce", "sync", "ui")
+"""Modules that are commands of their own."""
+
 
 def main() -> NoReturn:
     """The console script."""
@@ -60,6 +64,10 @@ def _main() -> int:
     if here not in sys.path and "" not in sys.path:  # the console script, unlike `python -m`, does not look here
         sys.path.insert(0, here)
     signal.signal(signal.SIGINT, INTERRUPT)
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:  # `runner ui` is `python -m runner.ui`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        main_of = importlib.import_module(f"runner.{sys.argv.pop(1)}").main
+        return int(main_of())
     try:
         return command(sys.argv[1:])
     except KeyboardInterrupt:  # before training, or the second one in it
@@ -81,6 +89,7 @@ def command(argv: Sequence[str]) -> int:
         if os.environ.get(name) == "":  # set to nothing is not set
             del os.environ[name]
     try:
+        check_no_other_runner(Path.cwd())
         args = parse(argv)
         if args.version:
             print_result(f"runner {__version__}")
@@ -103,6 +112,17 @@ def command(argv: Sequence[str]) -> int:
             return fail(reason(error))
         fail(f"{in_words(error)}; runner.verbose=true shows where")
         return EXIT_FAILED
+
+
+def check_no_other_runner(folder: Path) -> None:
+    """See that the processes of a run, which look for modules in the current folder first, find this package.
+
+    Raises:
+        ConfigError: the folder has a module of the same name.
+    """
+    for path in (folder / "runner.py", folder / "runner" / "__init__.py"):
+        if path.is_file() and not path.samefile(Path(__file__).with_name("__init__.py")):
+            raise ConfigError(f"{path.relative_to(folder)} in this folder hides the package runner: rename it")
 
 
 def parse(argv: Sequence[str]) -> Namespace:

@@ -72,10 +72,14 @@ def run(main: Callable[[], int]) -> NoReturn:
         print("error: the current folder has been deleted: cd to one that is there", file=sys.stderr)
         sys.exit(2)
     prepare()
+    activate = os.environ.pop("RUNNER_ACTIVATE", None)  # of scripts/run
     gc.set_threshold(COLLECT_AFTER)
     code = 1  # of an exception that nobody catches
 
     def end() -> None:
+        if activate:
+            with contextlib.suppress(OSError, ValueError):
+                print(f"shell      {activate}    # then type what is printed above", file=sys.stderr)
         logging.shutdown()
         streams.finish()
         os._exit(code)

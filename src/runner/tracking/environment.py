@@ -8,9 +8,10 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
+from runner import __version__
 from runner.tracking.uri import MASK, redact
 
-_MAIN = ("runner", "torch", "torchvision", "numpy", "mlflow", "hydra-core", "omegaconf")
+_MAIN = ("torch", "torchvision", "numpy", "mlflow", "hydra-core", "omegaconf")
 _GIT_SECONDS = 5
 
 
@@ -29,6 +30,7 @@ def environment(gpu: Mapping[str, str]) -> str:
         else f"cores: {os.cpu_count()}",
         *(f"{name}: {value}" for name, value in gpu.items()),
         "",
+        f"runner: {__version__}",
         *(f"{name}: {number}" for name in _MAIN if (number := _version(name)) is not None),
         "",
         "# every installed package",
