@@ -394,8 +394,9 @@ def written(draw: st.DrawFn) -> tuple[pd.DataFrame, dict[str, Any], dict[str, An
 
 def is_same(cell: Any, value: Any) -> bool:
     """Whether a class's name, or a number, is a cell of the frame: numbers are equal, text is identical."""
+    truth = {"TRUE": 1.0, "FALSE": 0.0}  # as numbers, which data.target_type=number makes of them
     try:
-        return str(cell) == str(value) or float(cell) == float(value)
+        return str(cell) == str(value) or float(cell) == float(truth.get(value, value))
     except (TypeError, ValueError):
         return False
 
