@@ -199,7 +199,7 @@ def _write(served: "nn.Module", example: "Tensor", file: Path, format: str) -> "
         graph = torch.export.export(served, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
         torch.export.save(graph, file)
         return torch.export.load(file).module()
-    tensors = served.state_dict().values()
+    tensors = [*served.parameters(), *served.buffers()]
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > ONNX_BYTES:
         raise ValueError("it is larger than the 2 GB of an .onnx file; write format=torch_export")
     program = torch.onnx.export(
