@@ -1,11 +1,14 @@
 """What is measured against what, and how much it may take."""
 
-from collections.abc import Mapping
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from measuring import Budget, Contestants, Figures, Group
-from processes import Run, peer, runner, whole
+from processes import PYTHON, Run, peer, runner, whole
 from samples import has_mnist, mnist_root, photographs
 from turns import warm
 
@@ -45,6 +48,8 @@ def table(folder: Path, full: bool) -> list[Group]:
         _others(folder, images // 8),
         _epoch(folder, "cnn", images // 12, 5 if full else 2, 1.05, "a bare loop, channels_last", channels_last=True),
         _cnn_amp(folder, images // 12),
+        _busy(folder, "digits", 9 if full else 3),
+        _busy(folder, "mlp", 9 if full else 3),
         _tiny(10_000 if full else 2_000),
         _start(folder / "started"),
         _sweep(folder / "started"),
@@ -191,6 +196,34 @@ def _cnn_amp(folder: Path, samples: int) -> Group:
         [Budget("cnn_amp", f"CNN epoch, {_images_of(samples)}, precision=amp", "the notebooks' loop", 1 / 3.3,
                 "runner.seconds", ["notebook.seconds"])],
         unavailable=slow_here,
+    )  # fmt: skip
+
+
+@contextmanager
+def _every_core_busy() -> Iterator[None]:
+    """A loop on each core that does nothing else than keep it busy."""
+    loops = [subprocess.Popen([*PYTHON, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def _busy(folder: Path, name: str, epochs: int) -> Group:
+    """On a machine where other programs take every core: as many threads as are chosen, and one."""
+
+    def ours(*overrides: str) -> Figures:
+        with _every_core_busy():
+            if name == "digits":
+                return _seconds(runner(f"trainer.epochs={4 * epochs}", "tracking=off", *overrides))
+            return _mnist(folder, "mlp", 8_000, epochs, "tracking=off", *overrides)
+
+    return Group(
+        lambda: {"auto": ours, "one": partial(ours, "device.threads=1")},
+        [Budget(f"busy_{name}", f"{name} epoch, every core busy", "device.threads=1", 1.5,
+                "auto.seconds", ["one.seconds"])],
     )  # fmt: skip
 
 
