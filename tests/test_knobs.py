@@ -212,6 +212,8 @@ SHOWN_ELSEWHERE = {
     "tracking.experiment": "test_tracking_knobs",
     "tracking.run_name": "test_tracking_knobs",
     "tracking.log_checkpoints": "test_tracking_knobs",
+    "tracking.tags": "test_pages.py",
+    "tracking.description": "test_pages.py",
     "tracking.wait": "test_how_long_the_end_waits_for_the_store",
     **{f"sweep.{field.name}": "test_sweep.py" for field in fields(SweepSettings)},
 }
@@ -222,7 +224,7 @@ def saved(run: Run) -> int:
 
 
 def keys(node: Any, prefix: str) -> set[str]:
-    if not OmegaConf.is_dict(node):
+    if not OmegaConf.is_dict(node) or not node:
         return {prefix}
     found = set()
     for name in node:
@@ -314,7 +316,8 @@ def test_tracking_knobs(run: Callable[..., Run], here: Path) -> None:
     changed = run(*local, f"tracking.uri={other}", *named, "tracking.log_checkpoints=true")
     client = MlflowClient(f"sqlite:///{here}/outputs/mlflow.db")
     first = client.get_run(plain.result["run_id"])
-    assert first.info.run_name == plain.folder.name
+    assert first.info.run_name.startswith("limit=60 epochs=2 batch_size=8 mlp digits ")
+    assert first.info.run_name.endswith("_".join(plain.folder.name.split("_")[:2])[5:])
     assert client.get_experiment(first.info.experiment_id).name == "runner"
     assert "checkpoints" not in {f.path for f in client.list_artifacts(first.info.run_id)}
     client = MlflowClient(other)

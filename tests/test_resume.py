@@ -43,7 +43,7 @@ def measured(folder: Path) -> dict[tuple[str, int], float]:
     return {
         (p["name"], p["step"]): p["value"]
         for p in points
-        if not p["name"].startswith(("time/", "throughput/", "system/", "test/"))
+        if not p["name"].startswith(("time/", "throughput/", "system/", "test/", "best/"))
     }
 
 

@@ -130,13 +130,15 @@ class TestAWholeSweep:
     def test_the_parent_names_axes_and_best_and_has_table_and_picture(
         self, client: Any, parent: Any, folder: Path
     ) -> None:
-        assert parent.info.run_name == folder.name
+        assert parent.info.run_name == f"model=mlp,cnn lr=0.1,0.03,0.01 batch_size=32,64 {folder.name[5:]}"
         axes = {"model": "mlp,cnn", "optimizer.lr": "0.1,0.03,0.01", "data.batch_size": "32,64"}
         assert axes.items() <= parent.data.params.items()
         tags, found = parent.data.tags, table(folder)
         best = found["jobs"][0]
         assert tags["runner.best_run_id"] == best["run_id"] and tags["runner.best_job"] == str(best["job"])
         assert f"/runs/{best['run_id']}?" in tags["mlflow.note.content"].splitlines()[0]
+        assert "$ python -m runner --multirun model=mlp,cnn" in tags["mlflow.note.content"]
+        assert parent.data.metrics == {"best/val/loss": best["val/loss"]}
         paths = {f.path for f in client.list_artifacts(parent.info.run_id)}
         assert paths >= {"jobs.csv", "jobs.json", "sweep.json", "run.log", "plots"}
         assert [f.path for f in client.list_artifacts(parent.info.run_id, "plots")] == ["plots/sweep.png"]
@@ -390,7 +392,7 @@ class TestFates:
             *("fate=fine", "fate=good", "fate=killed", "fate=slow")
         }
         (parent,) = [run for run in runs if "runner.jobs" in run.data.tags]
-        assert parent.info.status == "FINISHED" and parent.info.run_id == ids[folder.name]
+        assert parent.info.status == "FINISHED" and parent.info.run_id == ids[parent.info.run_name]
         aside = sorted(path.name for path in (folder / "failed_attempts").iterdir())
         assert aside == ["0_1", "4_1"]
         former = client.get_run(ids["fate=raises"])

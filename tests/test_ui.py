@@ -1,6 +1,7 @@
 """`python -m runner.ui`: MLflow's UI on this project's store, for this machine only."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from delivered import copy_store
 from runner import ui
 from runner.tracking.deliver import Delivery
 from runner.tracking.manifest import Manifest
+from runner.tracking.pages import VIEW_TAG
 from runner.tracking.store import connect
 from test_readme import commands
 
@@ -82,7 +84,11 @@ def test_the_store_is_served_on_this_machine_alone(tmp_path: Path, empty_store: 
         assert process.stderr is not None
         assert process.stderr.readline() == f"{dead}: its process is gone, it is marked KILLED\n"
         assert connect(uri).get_run(killed.run_id).info.status == "KILLED"
-        assert f"http://127.0.0.1:{port}" in process.stderr.readline()
+        opened = process.stderr.readline().split()[3]
+        assert opened.startswith(f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning&")
+        # Stored now, as a store of 0.1.0 has none.
+        stored = json.loads(connect(uri).get_experiment("1").tags[VIEW_TAG + opened.rpartition("=")[2]])
+        assert json.loads(stored["state"])["orderByKey"] == "metrics.`val/loss`"
         artifact = f"http://127.0.0.1:{port}/get-artifact?path=config.yaml&run_uuid={delivery.run_id}"
         deadline = time.monotonic() + 60
         while True:

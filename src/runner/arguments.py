@@ -100,6 +100,11 @@ def _numbers(node: Tree) -> Iterator[tuple[int, int]]:
         yield from _numbers(child)
 
 
+def adding(override: str) -> str:
+    """An override of a mapping, or of a name in it, such that Hydra takes names that are not there yet."""
+    return f"++{override}" if schema.is_open(override.partition("=")[0]) else override
+
+
 def for_hydra(override: str) -> str:
     """An override as Hydra wants it: the presets' package is the whole config, and null takes one back."""
     key, equals, value = override.partition("=")

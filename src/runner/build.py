@@ -77,9 +77,14 @@ class Setup:
 
 @dataclass
 class Experiment(Setup):
-    """One run, ready to start."""
+    """One run, ready to start.
+
+    Attributes:
+        typed: the arguments of its command, without credentials: for the record only. None where nobody typed any.
+    """
 
     loaders: Loaders
+    typed: Sequence[str] | None = None
 
 
 def build(

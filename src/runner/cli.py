@@ -35,6 +35,7 @@ from .arguments import key_of, typed_value
 from .compose import VERSION_BASE, Composer, config_folder
 from .errors import ConfigError, in_words
 from .hydra_job import group_choices, run_job_in, without_hydra
+from .invocation import without_credentials
 from .options import EXIT_FAILED, EXIT_INTERRUPTED, fail, show_traceback, verbose
 from .problems import names_and_values
 from .refusal import keys, reason
@@ -137,7 +138,9 @@ def parse(argv: Sequence[str]) -> Namespace:
     for option in ("--version", "--experimental-rerun"):  # Hydra's own version, and a way around what is below
         parser._option_string_actions.pop(option)
     parser.add_argument("--version", "-V", action="store_true")
-    return parser.parse_intermixed_args(list(argv))
+    args = parser.parse_intermixed_args(list(argv))
+    args.typed = without_credentials(argv)
+    return args
 
 
 def _refuse_option(parser: ArgumentParser, argv: Sequence[str], message: str) -> NoReturn:
@@ -218,7 +221,9 @@ def help_text(made: Composer, cfg: DictConfig) -> str:
 def composer(args: Namespace) -> Composer:
     """The composer for the folders that the command line names."""
     folder = Path(args.config_path).expanduser().absolute() if args.config_path else None
-    return Composer(folder, args.config_dir, args.config_name or "config")
+    made = Composer(folder, args.config_dir, args.config_name or "config")
+    made.typed = args.typed
+    return made
 
 
 def run_one(args: Namespace) -> int:
@@ -287,6 +292,7 @@ def build_and_run(
         if folder is not None:  # before its checkpoint is read: nobody else may go on with it
             claimed.enter_context(claim(folder))
         experiment = build.build(without_hydra(cfg), choices, fresh=resumed is None)
+        experiment.typed = made.typed
         checkpoint = resume.prepare(resumed, experiment) if resumed is not None else None
         INTERRUPT.check()
         if folder is None:
@@ -322,7 +328,9 @@ def sweep(args: Namespace) -> int:
         for name, option in options.items():
             setattr(args, name, getattr(args, name) or option)
     made = composer(args)
+    made.reads_variable = value is None
     cfg, problems = made.compose([*arguments, numbered(0)], RunMode.MULTIRUN)
+    arguments += made.added
     if cfg is None:
         raise ConfigError(*problems)
     if not str(cfg.hydra.sweeper["_target_"]).startswith("hydra_plugins.runner_sweep."):

@@ -14,7 +14,6 @@ from .options import command
 from .streams import print_result
 from .tracking.files import write_atomically
 from .tracking.manifest import own_folder
-from .tracking.store import local_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -47,7 +46,7 @@ def work(options: Mapping[str, str]) -> int:
     Raises:
         ConfigError: a run is not there, or the folder cannot be made.
     """
-    runs = find(options, options.get("tracking.uri") or local_uri(outputs()))
+    runs = find(options, options.get("tracking.uri"))
     target = make_folder(options.get("output"))
     # Late: matplotlib and torch.
     from .comparison import compare, to_csv, to_json, to_text
@@ -109,12 +108,12 @@ def notes(runs: "Sequence[ComparedRun]") -> list[str]:
     return found
 
 
-def find(options: Mapping[str, str], uri: str) -> "list[ComparedRun]":
+def find(options: Mapping[str, str], uri: str | None) -> "list[ComparedRun]":
     """The runs that were asked for: those of `runs=` in the order given, then the sweep's in that of its jobs.
 
     Args:
         options: of the command line.
-        uri: of the MLflow store that ids are looked up in.
+        uri: of the MLflow store that ids are looked up in; for None see `saved.store_of`.
 
     Raises:
         ConfigError: some are not there; each is named.
@@ -142,7 +141,7 @@ def find(options: Mapping[str, str], uri: str) -> "list[ComparedRun]":
     return runs
 
 
-def find_run(value: str, uri: str, number: int) -> "ComparedRun":
+def find_run(value: str, uri: str | None, number: int) -> "ComparedRun":
     """A run by its folder or its MLflow id.
 
     Raises:
@@ -153,6 +152,7 @@ def find_run(value: str, uri: str, number: int) -> "ComparedRun":
     if jobs_of(folders.named(value, "runs")):
         raise ConfigError(f"runs={value} is a sweep's folder: write sweep={value}")
     if RUN_ID.fullmatch(value) and not Path(value).exists():
+        uri = uri or saved.store_of(value)
         return _from_store(saved.get(value, f"runs={value}", uri), uri, number)
     folder = saved.find(value, "runs").folder
     assert folder is not None
@@ -167,12 +167,12 @@ def _from_store(run: "Run", uri: str, number: int) -> "ComparedRun":
     return from_folder(folder, number) if folder is not None else from_mlflow(run, uri, number)
 
 
-def find_jobs(value: str, uri: str, first: int | None) -> "list[ComparedRun]":
+def find_jobs(value: str, uri: str | None, first: int | None) -> "list[ComparedRun]":
     """The jobs of a sweep by its folder or its MLflow parent id.
 
     Args:
         value: the folder or the id.
-        uri: of the MLflow store.
+        uri: of the MLflow store; for None see `saved.store_of`.
         first: what to count from; None keeps the numbers of the jobs.
 
     Raises:
@@ -188,6 +188,7 @@ def find_jobs(value: str, uri: str, first: int | None) -> "list[ComparedRun]":
         return [from_folder(job, int(job.name) if first is None else first + i) for i, job in enumerate(jobs)]
     if not RUN_ID.fullmatch(value):
         raise ConfigError(f"{given}: there is no such folder; write a sweep's folder or MLflow parent id")
+    uri = uri or saved.store_of(value)
     found = children(saved.get(value, given, uri), uri)
     if not found:
         raise ConfigError(f"{given} has no children in MLflow; for a single run write runs={value}")

@@ -160,7 +160,7 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
         run_id=run_id,
         config={key: value for key, value in params.items() if key not in GROUPS},
         choices=choices_of(params),
-        metrics=_final(result or run.data.metrics),
+        metrics=_final(result or _best(run.data.metrics)),
         epoch_seconds=seconds or curves.get("time/epoch_seconds", {}),
         rates=curves.get("throughput/samples_per_second", {}),
         curves=curves,
@@ -191,6 +191,11 @@ def _curves(points: Iterable[tuple[str, int, float]]) -> dict[str, Curve]:
         if name in CURVES:
             curves.setdefault(name, {})[step] = value
     return {name: dict(sorted(curve.items())) for name, curve in curves.items()}
+
+
+def _best(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The last value of each metric, and that of the best epoch where the run has logged it (`best/<name>`)."""
+    return {**metrics, **{name.removeprefix("best/"): metrics[name] for name in metrics if name.startswith("best/")}}
 
 
 def _final(values: Mapping[str, Any]) -> dict[str, float]:

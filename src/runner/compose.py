@@ -25,11 +25,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from . import advice, schema
-from .arguments import for_hydra, key_of, quote
+from .arguments import adding, for_hydra, key_of, quote
 from .errors import ConfigError, brief, did_you_mean
 from .folders import literal
 from .refusal import REFUSED, keys, reason, refused, unknown_key, unreadable, unset
 from .text_parameters import text_parameters
+from .tracking import variable
 from .tracking.uri import absolute, hide
 
 VERSION_BASE = "1.3"
@@ -63,6 +64,9 @@ class Composer:
 
     Attributes:
         options: the arguments it was made with, to make it again in another process; paths are absolute.
+        typed: the arguments of the command line, without credentials, for the record.
+        reads_variable: whether MLFLOW_TRACKING_URI gives the store where none is named: not to what has a record.
+        added: the arguments by which it did.
 
     Raises:
         ConfigError: a folder, or the primary config, is not there.
@@ -71,6 +75,8 @@ class Composer:
     def __init__(self, folder: Path | None = None, extra: str | None = None, name: str = "config") -> None:
         schema.register()
         version.setbase(VERSION_BASE)
+        self.typed: list[str] | None = None
+        self.reads_variable, self.added = name != "resumed", list[str]()
         self.options = {
             "config_path": str(folder.absolute()) if folder else None,
             "config_name": name,
@@ -159,6 +165,8 @@ class Composer:
         if cfg is not None and values:
             problems += self._set(cfg, values)
             self.record(cfg, [typed.given for typed in usable if not typed.override.is_hydra_override()])
+        if cfg is not None and self.reads_variable and not problems:
+            cfg, problems = self._with_variable(cfg, usable, mode)
         problems += [self._several(typed, cfg) for typed in several]
         return cfg, problems
 
@@ -183,7 +191,7 @@ class Composer:
         return [self._translate(self._quote(text, sweeping)) for text in overrides]
 
     def _translate(self, override: str) -> str:
-        return for_hydra(override) if self.name == "config" else override
+        return for_hydra(adding(override)) if self.name == "config" else adding(override)
 
     def parse(self, text: str) -> Override:
         """An argument of a sweep, as Hydra reads it.
@@ -339,6 +347,21 @@ class Composer:
                 problems.append(self._why(typed, base, found))
         return base, problems or [f"the config does not compose: {reason(error)}"]
 
+    def _with_variable(self, cfg: DictConfig, usable: Sequence[Typed], mode: RunMode) -> tuple[DictConfig, list[str]]:
+        """Name the store of MLFLOW_TRACKING_URI in a config that names none; see `tracking.variable`."""
+        named = not OmegaConf.is_missing(cfg.tracking, "uri") and cfg.tracking._get_node("uri")._value() is not None
+        named = named or any(typed.override.key_or_group == "tracking.uri" for typed in usable)
+        if variable.value() is None or named or cfg.tracking.name == "off":
+            return cfg, []
+        try:
+            self.added = variable.overrides(cfg.tracking.name, cfg.hydra.runtime.choices["tracking"])
+        except ValueError as error:
+            cfg.tracking.uri = None  # not missing as well
+            return cfg, [str(error)]
+        more = [Typed(text, text, self._parser.parse_override(text)) for text in self.added]
+        replaced = {typed.override.key_or_group for typed in more}
+        return self._compose([*(t for t in usable if t.override.key_or_group not in replaced), *more], mode), []
+
     def is_value(self, override: Override) -> bool:
         """Whether an argument gives a key that is there another value, and does nothing else."""
         key = override.key_or_group
@@ -350,7 +373,8 @@ class Composer:
         problems = []
         for typed in values:
             try:
-                OmegaConf.update(cfg, typed.override.key_or_group, typed.override.value(), merge=True)
+                key, value = typed.override.key_or_group, typed.override.value()
+                OmegaConf.update(cfg, key, value, merge=True, force_add=schema.is_open(key))
             except REFUSED as error:
                 problems.append(self._why(typed, cfg, error))
         return problems
@@ -402,6 +426,9 @@ def _make_absolute(cfg: DictConfig) -> None:
     """Name databases such that whoever goes on with a run or a sweep, from wherever, finds the same ones."""
     with read_write(cfg.hydra):
         for key in schema.ADDRESSES:
+            of = OmegaConf.select(cfg, key.rpartition(".")[0])
+            if key == "tracking.uri" and OmegaConf.is_interpolation(of, "uri"):
+                continue  # a reference is recorded as it is
             if isinstance(address := OmegaConf.select(cfg, key), str):
                 OmegaConf.update(cfg, key, literal(absolute(address)))
 

@@ -13,7 +13,8 @@ from .settings import TrainerSettings
 MAY_CHANGE = (
     "trainer.epochs", "trainer.max_steps", "trainer.max_time", "trainer.early_stopping.", "trainer.log_every_",
     "trainer.checkpoint_every_", "trainer.keep_checkpoints", "trainer.detect_anomaly",
-    "trainer.profile_steps", "tracking.name", "tracking.uri", "tracking.log_", "tracking.wait", "runner.",
+    "trainer.profile_steps", "tracking.name", "tracking.uri", "tracking.log_", "tracking.wait", "tracking.tags",
+    "tracking.description", "runner.",
     "data.root", "data.path", "data.val_path", "data.test_path", "data.num_workers", "data.in_memory",
 )  # fmt: skip
 """Keys, and beginnings of keys, that leave the weights bit for bit what they would have been."""

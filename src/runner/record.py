@@ -1,6 +1,7 @@
 """What is kept of a run besides its numbers: the config, how MLflow is told of it, the model to serve."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,37 @@ from .build import Experiment
 from .data.splits import Normalize, size
 from .folders import for_shell
 from .folders import outputs as outputs_folder
+from .invocation import MARK, command, description, own_tags, run_name, written_to
 from .model.probe import parameter_count
 from .schema import flatten, show
 from .tracking.environment import git_tags
 from .tracking.files import write_atomically
-from .tracking.manifest import Dataset, Manifest
+from .tracking.manifest import NOTE, Dataset, Manifest
 from .tracking.model import save_model
+from .tracking.pages import best_of, table_view
 from .tracking.store import place
 from .tracking.uri import redacted, strip_credentials
 from .weights import fingerprint
 
 
-def write_config(config: Mapping[str, Any], folder: Path) -> None:
-    """Keep the resolved config in the run's folder, without credentials."""
+def write_config(config: Mapping[str, Any], folder: Path, typed: Sequence[str] | None = None) -> list[str]:
+    """Keep the resolved config in the run's folder, without credentials, below the commands that it came from.
+
+    Args:
+        config: resolved.
+        folder: the run's own.
+        typed: the arguments of the command line, without credentials; none where nobody typed any.
+
+    Returns:
+        The commands: the one that began the run, and those that resumed it.
+    """
+    path = folder / "config.yaml"
+    commands = written_to(path) + ([command(typed)] if typed is not None else [])
     text = yaml.safe_dump(without_credentials(config), sort_keys=False, allow_unicode=True)
-    first_line = f"# python -m runner resume={for_shell(str(folder))}"
+    head = [f"# python -m runner resume={for_shell(str(folder))}", *(f"{MARK}{line}" for line in commands)]
     # Not for a moment is there half of one: without its config, a run that is killed cannot go on.
-    write_atomically(folder / "config.yaml", f"{first_line}\n{text}")
+    write_atomically(path, "\n".join([*head, text]))
+    return commands
 
 
 def without_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,26 +54,30 @@ def without_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
     return redacted({**config, "tracking": tracking})
 
 
-def describe(x: Experiment, folder: Path, begun: bool = False) -> Manifest | None:
+def describe(x: Experiment, folder: Path, begun: bool = False, commands: Sequence[str] = ()) -> Manifest | None:
     """What MLflow is to be told about the run; None if nothing is.
 
     Args:
         x: with the weights that the run begins with, unless it has `begun` already.
         folder: the run's own.
         begun: whether a checkpoint is to replace the weights.
+        commands: that began the run, and that resumed it.
     """
     if x.tracking.name == "off":
         return None
     uri, artifact_root = place(x.tracking.uri, outputs_folder())
+    ascending = not x.loss.higher_is_better(x.trainer.monitor)
     splits = x.splits
     sizes = {"train": size(splits.train), "val": size(splits.val), "test": size(splits.test)}
     return Manifest(
         uri=uri,
         experiment=x.tracking.experiment,
-        run_name=x.tracking.run_name or folder.name,
+        run_name=x.tracking.run_name or run_name(x.typed or (), x.choices, folder),
         artifact_root=artifact_root,
         params=logged_params(without_credentials(x.config), x.choices),
         tags={
+            **own_tags(x.tracking.tags),
+            NOTE: description(x.tracking.description, commands),
             "runner.version": __version__,
             "runner.folder": str(folder),
             "runner.device": str(x.device.torch),
@@ -72,6 +91,7 @@ def describe(x: Experiment, folder: Path, begun: bool = False) -> Manifest | Non
             **({"runner.initial_weights": fingerprint(x.model)} if were_given(x.config) and not begun else {}),
             **git_tags(Path.cwd()),
         },
+        experiment_tags=dict([table_view(columns(x), ascending, created=round(time.time() * 1000))]),
         dataset=Dataset(
             name=splits.name,
             digest=splits.fingerprint,
@@ -81,6 +101,14 @@ def describe(x: Experiment, folder: Path, begun: bool = False) -> Manifest | Non
         log_model=x.tracking.log_model,
         log_checkpoints=x.tracking.log_checkpoints,
     )
+
+
+def columns(x: Experiment) -> list[str]:
+    """The metrics that are columns of MLflow's table of runs: few, as the settings beside them are to be seen too."""
+    parts = {"val": x.splits.val, "test": x.splits.test}
+    metric = next(iter(x.loss.metrics), "loss")
+    held_out = [f"{part}/{metric}" for part in parts if parts[part] is not None]
+    return [best_of(name) for name in dict.fromkeys([x.trainer.monitor, *held_out])]
 
 
 def logged_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, str]:

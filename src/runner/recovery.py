@@ -12,9 +12,10 @@ from .errors import ConfigError
 from .folders import make_run_folder, outputs, short
 from .saved import SavedRun
 from .tracking import journal
-from .tracking.deliver import METRIC_TAG, PARAM_LENGTH, legal_keys
+from .tracking.deliver import METRIC_TAG
 from .tracking.journal import Point
 from .tracking.manifest import Manifest
+from .tracking.names import PARAM_LENGTH, legal_keys
 from .tracking.state import State
 from .tracking.store import explain
 

@@ -56,10 +56,11 @@ def refused(
         return f"{text}: there is no key {key}; {unknown_key(key, known, having)}"
     if override.is_add() and not override.is_force_add() and key in known:
         return f"{text}: {key} is there already; write {text.lstrip('+')}"
-    if isinstance(base._get_node(key) if "." not in key else _node(base, key), DictConfig):
+    wanted = schema.expected(key)
+    if not wanted and isinstance(base._get_node(key) if "." not in key else _node(base, key), DictConfig):
         inside = [k for k in known if k.startswith(f"{key}.") and not k.endswith("._target_")]
         return f"{text}: {key} is a group of keys; write {' or '.join(f'{k}=...' for k in inside[:3])}"
-    if wanted := schema.expected(key):
+    if wanted:
         return f"{text}: {'null is not allowed here; ' if value is None else ''}write {wanted}"
     return None
 

@@ -22,6 +22,11 @@ from .training import Training
 
 log = logging.getLogger("runner")
 
+BEST = "best/"
+"""Begins the metrics of the best epoch in MLflow."""
+
+PARTS = ("val/", "test/", "train/")
+
 
 def head(x: Experiment, folder: Path, location: str) -> None:
     """Say what is about to be trained, on what, where, and where it is recorded."""
@@ -112,8 +117,23 @@ def metrics_of_epoch(folder: Path, epoch: int) -> dict[str, float]:
     return {
         p.name: p.value
         for p in points
-        if p.step == epoch and not p.name.endswith("_step") and not p.name.startswith("system/")
+        if p.step == epoch and not p.name.endswith("_step") and not p.name.startswith(("system/", BEST))
     }
+
+
+def best(t: Training, folder: Path, final: dict[str, float]) -> dict[str, float]:
+    """The metrics of the best epoch as `best/<name>`, the monitored one first, as MLflow ranks runs by what came last.
+
+    Args:
+        t: with its progress.
+        folder: the run's own.
+        final: the metrics of the test.
+    """
+    p = t.progress
+    measured = metrics_of_epoch(folder, p.best_epoch) | p.best_metrics | final
+    names = [name for part in PARTS for name in measured if name.startswith(part)]
+    names.sort(key=lambda name: name != t.monitor.metric)
+    return {f"{BEST}{name}": measured[name] for name in names}
 
 
 def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -> None:
@@ -149,8 +169,6 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
         if (folder / name).exists()
     )
     log.info("kept in    %s (%s)", short(folder), kept)
-    if x.tracking.name == "local":
-        log.info("compare    python -m runner.ui")
     to_its_end = p.epoch > x.trainer.epochs and not p.cut_short and not p.out_of_turn
     if to_its_end and not t.schedule.horizon and not t.monitor.exhausted(p):
         log.info("go on      python -m runner resume=%s trainer.epochs=%d", typed(folder), 2 * x.trainer.epochs)

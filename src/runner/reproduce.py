@@ -1,7 +1,6 @@
 """Run a logged run again from what MLflow holds of it, and compare: `python -m runner.reproduce run=<id>`."""
 
 import logging
-import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -180,8 +179,7 @@ def run_again(x: "Experiment", cfg: "DictConfig", was: "SavedRun") -> "tuple[Out
     from .compose import Composer
     from .tracking.folder import claim
 
-    what = re.sub(r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_", "", was.name)[:NAME_LENGTH]
-    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{what}"
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{was.label[:NAME_LENGTH]}"
     folder = folders.make_run_folder(str(outputs() / "reproductions" / name), exact=False)
     outcomes: list[Outcome] = []
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 INEXACT = ("time/", "throughput/", "system/")
 """Beginnings of the metrics that no two runs have in common."""
 
+LEFT_OUT = (*INEXACT, "best/")
+"""Beginnings of the metrics that are not compared: those of the best epoch are compared under their own names, and a
+run that was prolonged has them of an earlier epoch too."""
+
 NOT_LOGGED = ("resume", "resume_mode", "runner")
 """What a run's config.yaml has and its parameters in MLflow have not."""
 
@@ -89,7 +93,7 @@ def logged_values(client: "MlflowClient", run: "Run") -> dict[Key, tuple[float, 
     """
     values: dict[Key, tuple[float, ...]] = {}
     for name in run.data.metrics:
-        if name.startswith(INEXACT):
+        if name.startswith(LEFT_OUT):
             continue
         for point in client.get_metric_history(run.info.run_id, name):
             known = values.get((name, point.step), ())
@@ -105,7 +109,7 @@ def measured_values(path: Path) -> dict[Key, float]:
     for point in journal.read(path)[0]:
         if point.name not in names:
             names[point.name] = legal(point.name, names.values())
-        if not point.name.startswith(INEXACT):
+        if not point.name.startswith(LEFT_OUT):
             values[names[point.name], point.step] = point.value
     return values
 

@@ -1,7 +1,6 @@
 """Going on with a run: its saved config is the base, and only what keeps the course exact may change."""
 
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +93,7 @@ def compose(
     warm_start = typed_value(overrides, "resume_mode") == "warm_start"
     resumed = Resumed(run, warm_start, choices=dict(run.choices))
     problems, values, chosen = _split_choices(overrides, saved, resumed)
-    _register(saved, chosen, of_parent=run.name if warm_start else None)
+    _register(saved, chosen, of_parent=run.label if warm_start else None)
     cfg, found = Composer(extra=extra, name="resumed").compose(values)
     problems += found
     if cfg is None:
@@ -123,6 +122,8 @@ def compose_saved(saved: Mapping[str, Any], overrides: Sequence[str] = ()) -> tu
     Returns:
         The config with Hydra's own node (None if it does not compose), and its problems.
     """
+    if "${" in str(saved["tracking"].get("uri")):  # to look at it no store is needed, and the variable may be gone
+        saved = {**saved, "tracking": {**saved["tracking"], "name": "off", "uri": None}}
     _register(saved, ())
     return Composer(name="resumed").compose(overrides)
 
@@ -161,15 +162,14 @@ def _register(saved: Mapping[str, Any], chosen: Sequence[str], of_parent: str | 
     Args:
         saved: the config.
         chosen: the groups that are chosen anew.
-        of_parent: the name of the run that a warm start is from.
+        of_parent: the label of the run that a warm start is from.
     """
     shared = OmegaConf.to_container(OmegaConf.load(config_folder() / "config.yaml"))
     assert isinstance(shared, dict)
     hydra = shared["hydra"]
     if of_parent is not None:
         # There are no choices to name the folder by: `<date>_<time>_<what>` of the parent tells.
-        what = re.sub(r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_|[^A-Za-z0-9._-]", "", of_parent)
-        hydra["run"]["dir"] = "${oc.env:RUNNER_OUTPUTS,outputs}/runs/${now:%Y-%m-%d}_${now:%H-%M-%S}_" + what
+        hydra["run"]["dir"] = "${oc.env:RUNNER_OUTPUTS,outputs}/runs/${now:%Y-%m-%d}_${now:%H-%M-%S}_" + of_parent
     # A run that was itself begun by a warm start is not warmly started again.
     base = {key: value for key, value in saved.items() if key not in chosen}
     base = literals(base, but="oc.env:")  # it is resolved; what is left stands for secrets
@@ -185,6 +185,7 @@ def _register(saved: Mapping[str, Any], chosen: Sequence[str], of_parent: str | 
 
 def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
     """What differs between two flattened configs, but for what says how to resume."""
+    before = {key: value for key, value in schema.ADDED.items() if key in now} | dict(before)
     keys = [key for key in dict.fromkeys([*before, *now]) if key not in ("resume", "resume_mode")]
     return {key: now.get(key, "(left out)") for key in keys if before.get(key) != now.get(key)}
 

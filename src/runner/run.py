@@ -24,6 +24,7 @@ from .predictions import Predictions
 from .record import describe, served, served_samples, write_config
 from .reproduction import surroundings
 from .stopping import Stop
+from .tracking import variable
 from .tracking.environment import environment
 from .tracking.files import write_atomically
 from .tracking.manifest import ERROR
@@ -125,19 +126,21 @@ def _run(
     stop: Stop,
 ) -> Outcome:
     (folder / "result.json").unlink(missing_ok=True)  # of the run that is resumed: it is not finished any more
-    write_config(x.config, folder)
+    commands = write_config(x.config, folder, x.typed)
     samples.write(x, folder)
     was = folder / "environment.txt"
     notes = surroundings(was, x.device, x.trainer.deterministic) if resume_from is not None else []
     write_atomically(was, environment(x.device.gpu()))
-    tracker = Tracker(folder, describe(x, folder, begun=resume_from is not None), x.tracking.uri, delivery)
+    manifest = describe(x, folder, resume_from is not None, commands)
+    tracker = Tracker(folder, manifest, x.tracking.uri, delivery)
     checkpoints = Checkpoints(folder / "checkpoints", x.trainer.keep_checkpoints, before=tracker.sync)
     training = prepare(x, checkpoints, tracker.log, bar, stop)
     watch: Watch | None = None
     final: dict[str, float] = {}
     outcome = Outcome("FAILED", 1, {})
     try:
-        report.head(x, folder, tracker.location)
+        said = variable.said(x.config["tracking"]["uri"], x.tracking.name)
+        report.head(x, folder, f"{tracker.location}{said}")
         if resume_from is not None:
             restore(training, resume_from)
             log.info("resumed    at epoch %d, step %d", training.progress.epoch, training.progress.step)
@@ -198,6 +201,8 @@ def _close(
         if outcome.error is not None:
             tracker.tag({ERROR: outcome.error})
         outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
+        if outcome.status == "FINISHED":  # one that goes on ends with the metrics of one that was never stopped
+            tracker.log(report.best(t, folder, final), t.progress.best_epoch)
     except OSError as error:  # a full disk: it has not come to its end without its result
         log.error("error: %s", in_words(error))
         outcome.status, outcome.exit_code, outcome.error = "FAILED", 1, outcome.error or in_words(error)
@@ -208,6 +213,8 @@ def _close(
     with suppress(OSError):  # the one without the run's id is there
         if outcome.result and tracker.wait_for_run_id(deadline - monotonic()):
             outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
+    for line in tracker.links:
+        log.info("%s", line)
     if not tracker.close(outcome.status, max(0.0, deadline - monotonic())):
         log.warning("not all of it is in MLflow yet; deliver the rest by: python -m runner.sync run=%s", typed(folder))
     return outcome

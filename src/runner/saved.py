@@ -6,6 +6,7 @@ What it left is read in its folder; where that is gone, or on another machine, o
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ import yaml
 from . import schema
 from .errors import ConfigError, did_you_mean
 from .folders import named, outputs, short
+from .tracking import variable
 from .tracking.files import read_json
 from .tracking.manifest import manifest_of, own_folder
 from .tracking.state import State
@@ -58,6 +60,13 @@ class SavedRun:
     def place(self) -> str:
         """Where it is, for people."""
         return short(self.folder) if self.folder else f"run {self.run_id} in {strip_credentials(self.uri or '')}"
+
+    @property
+    def label(self) -> str:
+        """The name of its folder without the date; of a job of a sweep, whose folder is a number, its name."""
+        folder = self.folder or Path(self.tags.get("runner.folder", self.name))
+        name = self.name if folder.name.isdecimal() else folder.name
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", re.sub(r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_", "", name))
 
     def file(self, name: str) -> Path | None:
         """A file that the run left, by its path in the folder: `samples.json`, `checkpoints/best.pt`.
@@ -110,7 +119,7 @@ def find(value: str, key: str = "run", uri: str | None = None, from_store: bool 
     Args:
         value: its folder or its MLflow id.
         key: the option that names it, for errors.
-        uri: of the MLflow store; None is the run's own, or that of the outputs folder.
+        uri: of the MLflow store; None is the run's own, or for an id see `store_of`.
         from_store: leave its folder alone even if it is here.
 
     Raises:
@@ -119,7 +128,7 @@ def find(value: str, key: str = "run", uri: str | None = None, from_store: bool 
     given = f"{key}={value}"
     folder = _folder(value, key)
     if folder is None:
-        return _from_mlflow(value, given, uri or local_uri(outputs()), from_store)
+        return _from_mlflow(value, given, uri or store_of(value), from_store)
     saved = _from_folder(folder, given, uri)
     if not from_store:
         return saved
@@ -164,7 +173,7 @@ def _nearest(folder: Path) -> str:
 def _from_folder(folder: Path, given: str, uri: str | None = None) -> SavedRun:
     saved = SavedRun(given, folder, None, uri, read_config(folder / "config.yaml", given), name=folder.name)
     if manifest := manifest_of(folder):
-        saved.uri = uri or manifest.uri
+        saved.uri = uri or variable.with_credentials(manifest.uri)
         saved.run_id = State.load(folder).run_id or result_of(folder).get("run_id")
         saved.name, saved.tags = manifest.run_name, dict(manifest.tags)
         saved.choices = choices_of(manifest.params)
@@ -192,6 +201,19 @@ def _from_mlflow(run_id: str, given: str, uri: str, from_store: bool) -> SavedRu
         )
     saved.config = read_config(config, given)
     return saved
+
+
+def store_of(run_id: str) -> str:
+    """The store to look an id up in: that of the outputs folder, else that of MLFLOW_TRACKING_URI."""
+    own, other = local_uri(outputs()), variable.store()
+    if other is None:
+        return own
+    file = sqlite_file(own)
+    if file is not None and file.exists():
+        with suppress(Exception):  # not this one, or not to be opened
+            connect(own).get_run(run_id)
+            return own
+    return other
 
 
 def get(run_id: str, given: str, uri: str) -> "Run":

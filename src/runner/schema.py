@@ -26,6 +26,7 @@ from .settings import (
     TrackingSettings,
     TrainerSettings,
 )
+from .tracking.names import TAG_LENGTH, legal, owner
 from .tracking.uri import DATABASES
 
 TARGET_GROUPS = ("model", "data", "optimizer", "scheduler", "loss")
@@ -36,6 +37,9 @@ SHARED_KEYS = {
     "model": ("weights",),
 }
 """Keys of open groups that every member has, and that are not its `_target_`'s: `conf/config.yaml` sets them."""
+
+MAPPINGS = ("tracking.tags",)
+"""Keys whose values are mappings with names of the user's own."""
 
 PRESETS = ("experiment", "debug")
 """Groups that have no keys of their own: their members change those of others."""
@@ -222,6 +226,9 @@ LISTS = ("sweep.direction",)
 NEEDED = ("data.batch_size", "data.in_memory", "data.num_workers")
 """Keys of open groups that have no null; those of typed ones say so by their type."""
 
+ADDED = {"tracking.tags": "{}", "tracking.description": "null"}
+"""Keys that 0.1.0 did not have, with the value that its configs, which lack them, mean."""
+
 
 def fits_64_bits(value: object) -> bool:
     """Whether torch, NumPy and a database can hold it, if it is a whole number."""
@@ -293,6 +300,16 @@ def _check_tracking(config: Mapping[str, Any]) -> list[str]:
         problems.append(f"tracking.uri={uri} is not a database's: write {instead}, or tracking.uri=null")
     if select(config, "tracking.experiment") == "":
         problems.append("tracking.experiment= is empty: write a name")
+    for tag, value in (select(config, "tracking.tags") or {}).items():
+        given = f"tracking.tags.{tag}={show(value)}"
+        if whose := owner(f"{tag}." if isinstance(value, Mapping) else tag):
+            problems.append(f"{given}: the name is reserved for {whose}; write another")
+        elif legal(tag) != tag:
+            problems.append(f"{given}: MLflow refuses the name; write one such as {legal(tag)}")
+        elif not isinstance(value, str | int | float):
+            problems.append(f"{given} is not a tag's value: write a text")
+        elif len(show(value)) > TAG_LENGTH:
+            problems.append(f"{given[:60]}... is longer than the {TAG_LENGTH} characters that MLflow takes; shorten it")
     return problems
 
 
@@ -308,11 +325,18 @@ def expected(key: str) -> str | None:
         words = "one of " + ", ".join(map(show, CHOICES[key]))
     elif hint is bool:
         words = "true or false"
+    elif typing.get_origin(hint) is dict:
+        return "names and their texts, such as {team:vision}"
     elif hint is str or str in typing.get_args(hint):
         words = "a text"
     else:
         return None
     return f"{words}, or null" if optional else words
+
+
+def is_open(key: str) -> bool:
+    """Whether a key is a mapping with names of the user's own, or a name in one."""
+    return any(key == mapping or key.startswith(f"{mapping}.") for mapping in MAPPINGS)
 
 
 def needed(key: str) -> bool:

@@ -71,6 +71,9 @@ class TrackingSettings:
     log_model: bool = MISSING
     log_checkpoints: bool = MISSING
     wait: float = MISSING
+    # Not in a config that 0.1.0 has saved: hence a value here.
+    tags: dict[str, Any] = field(default_factory=dict)
+    description: str | None = None
 
 
 @dataclass

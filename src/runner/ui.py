@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from runner import program
 from runner.errors import ConfigError
@@ -14,18 +14,25 @@ from runner.folders import outputs as outputs_folder
 from runner.folders import short
 from runner.options import command
 from runner.sweep.links import links, newest
+from runner.tracking import variable
 from runner.tracking.manifest import Manifest
 from runner.tracking.orphans import bury
-from runner.tracking.store import connect, local_uri, ui_of
+from runner.tracking.pages import experiments_page, newest_table, table_page, table_view
+from runner.tracking.store import EXPERIMENT_TAGS, connect, local_uri, ui_of
 from runner.tracking.uri import sqlite_file, strip_credentials
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 USAGE = "python -m runner.ui [key=value ...]: the MLflow UI on this project's store, on 127.0.0.1."
 OPTIONS = {
-    "tracking.uri": "another store; by default the SQLite file below the outputs folder",
+    "tracking.uri": "another store; by default that of MLFLOW_TRACKING_URI, or the SQLite file of the outputs folder",
     "port": "the port to listen on, 5000 by default",
 }
 HOST = "127.0.0.1"
 NEWEST = 3
+WITH_KEY = "tags.`runner.key` LIKE '%'"
+OLD_COLUMNS = ("val/loss", "val/accuracy", "test/accuracy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,17 +41,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _ui(options: dict[str, str]) -> int:
-    uri = options.get("tracking.uri") or local_uri(outputs_folder())
+    uri = options.get("tracking.uri") or variable.store() or local_uri(outputs_folder())
     port = _free_port(options.get("port", "5000"))
-    _check(uri)
+    _check(uri, options.get("tracking.uri") is None)
+    tables: list[tuple[str, str]] = []
     with suppress(Exception):  # what keeps the truth about a killed run from the store does not keep the UI from it
-        for folder in bury(connect(uri), uri):
+        client = connect(uri)
+        for folder in bury(client, uri):
             print(f"{short(folder)}: its process is gone, it is marked {Manifest.load(folder).status}", file=sys.stderr)
-    _serve(uri, port)
+        tables = _tables(client, f"http://{HOST}:{port}")
+    _serve(uri, port, tables)
 
 
-def _check(uri: str) -> None:
+def _tables(client: "MlflowClient", base: str) -> list[tuple[str, str]]:
+    """The page of each of the newest experiments of ours, with its name: a table of its runs, the newest first.
+
+    An experiment without a stored view is one of 0.1.0; it gets one, of the metrics that its runs have.
+    """
+    ours = [found for found in client.search_experiments() if found.tags.items() >= EXPERIMENT_TAGS.items()]
+    pages = []
+    for found in ours:
+        runs = client.search_runs([found.experiment_id], WITH_KEY, max_results=1, order_by=["start_time DESC"])
+        if not runs:
+            continue
+        key, began = newest_table(found.tags), runs[0].info.start_time
+        if key is None:
+            tag = table_view(OLD_COLUMNS, ascending=True, created=began)
+            client.set_experiment_tag(found.experiment_id, *tag)
+            key = newest_table(dict([tag]))
+        pages.append((began, table_page(base, found.experiment_id, str(key)), found.name))
+    return [(page, name) for _, page, name in sorted(pages, reverse=True)[:NEWEST]]
+
+
+def _check(uri: str, from_variable: bool) -> None:
     page = ui_of(uri)
+    if page is not None and from_variable:
+        here = f"tracking.uri={local_uri(outputs_folder())}"
+        raise ConfigError(f"{variable.NAME} is a server already: open {experiments_page(page)}; of the outputs: {here}")
     if page is not None:
         raise ConfigError(f"tracking.uri is a server already: open {page}/")
     file = sqlite_file(uri)
@@ -54,11 +87,13 @@ def _check(uri: str) -> None:
         connect(uri)  # waits for a run that is just making it, and says so when it is broken
 
 
-def _serve(uri: str, port: int) -> NoReturn:
+def _serve(uri: str, port: int, tables: Sequence[tuple[str, str]]) -> NoReturn:
     base = f"http://{HOST}:{port}"
+    first = tables[0][0] if tables else experiments_page(base)
     print(
-        f"MLflow UI on {base} for {strip_credentials(uri)} (Ctrl+C ends it)",
+        f"MLflow UI on {first} for {strip_credentials(uri)} (Ctrl+C ends it)",
         *_sweeps(base, uri),
+        *(f"{'runs':<10} {page}   experiment {name}" for page, name in tables),
         sep="\n",
         file=sys.stderr,
     )
@@ -84,7 +119,8 @@ def _serve(uri: str, port: int) -> NoReturn:
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 0.5 GB of memory instead of 3
     }
-    os.execve(sys.executable, command, os.environ | environment)
+    inherited = {name: value for name, value in os.environ.items() if name != variable.NAME}
+    os.execve(sys.executable, command, inherited | environment)
 
 
 def _sweeps(base: str, uri: str) -> list[str]:

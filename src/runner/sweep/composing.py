@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from runner.compose import Composer
 from runner.folders import literal
 from runner.refusal import REFUSED, unset
+from runner.schema import is_open
 from runner.tracking.uri import strip_credentials
 
 
@@ -48,7 +49,8 @@ def as_job(cfg: DictConfig, number: int, folder: Path) -> None:
 def without_credentials(cfg: DictConfig) -> DictConfig:
     """A job's config without those of the tracking store's address, wherever that stands, and without its launcher."""
     told = copy.deepcopy(cfg)
-    uri = told.tracking.uri or ""
+    refers = OmegaConf.is_interpolation(told.tracking, "uri")
+    uri = "" if refers else told.tracking.uri or ""
     bare = strip_credentials(uri) if uri else ""
 
     def cleaned(texts: Sequence[str]) -> list[str]:
@@ -57,7 +59,8 @@ def without_credentials(cfg: DictConfig) -> DictConfig:
 
     with read_write(told), read_write(told.hydra), open_dict(told.hydra):
         told.hydra.launcher = {}
-        told.tracking.uri = bare or None
+        if not refers:
+            told.tracking.uri = bare or None
         for name, value in told.hydra.overrides.items():
             told.hydra.overrides[name] = cleaned(value)
         dirname = told.hydra.job.override_dirname
@@ -85,7 +88,8 @@ def with_values(made: Composer, cfg: DictConfig, overrides: Sequence[str], numbe
     changed = copy.deepcopy(cfg)
     try:
         for override in map(made.parse, overrides):
-            OmegaConf.update(changed, override.key_or_group, override.value(), merge=True)
+            key = override.key_or_group
+            OmegaConf.update(changed, key, override.value(), merge=True, force_add=is_open(key))
     except REFUSED:
         return None
     before = OmegaConf.to_container(changed.hydra.overrides.task)

@@ -14,12 +14,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
 
+from omegaconf import DictConfig
+
 from runner import build, resume, run, streams
 from runner.build import Experiment
 from runner.compose import Composer
 from runner.console import Bar
 from runner.errors import ConfigError
 from runner.hydra_job import group_choices, run_job_in, without_hydra
+from runner.invocation import without_credentials
 from runner.options import EXIT_FAILED, fail, show_traceback
 from runner.sweep import warm
 from runner.sweep.composing import as_job
@@ -84,6 +87,7 @@ def _run(task: Task, reports: Connection | None) -> int:
             raise ConfigError(*problems)
         as_job(cfg, task.number, task.folder.parent)
         experiment = build.build(without_hydra(cfg), choices, problems, fresh=resumed is None)
+        experiment.typed = _alone(task, cfg)
         if resumed is not None:
             checkpoint = resume.prepare(resumed, experiment)
         delivery, bar = DeliveredBySweep(), Reporting(experiment, reports)
@@ -92,6 +96,14 @@ def _run(task: Task, reports: Connection | None) -> int:
             return run.run(experiment, task.folder, checkpoint, delivery, bar).exit_code
 
         return run_job_in(task.folder, cfg, made, train)
+
+
+def _alone(task: Task, cfg: DictConfig) -> list[str] | None:
+    """The arguments by which this job would be a run by itself, without credentials; None if it only goes on."""
+    if task.config is None:
+        return None
+    options = [] if task.config_dir is None else ["--config-dir", task.config_dir]
+    return without_credentials([*options, *(text.replace("@_global_=", "=", 1) for text in cfg.hydra.overrides.task)])
 
 
 def _into(path: Path) -> None:

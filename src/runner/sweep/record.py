@@ -1,7 +1,7 @@
 """How MLflow is told of a sweep: a parent run, a child run a job, and one process that delivers them all."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
@@ -10,28 +10,41 @@ from runner import __version__
 from runner.comparison import compare
 from runner.comparison_runs import from_folder
 from runner.folders import outputs
+from runner.invocation import command, cut, dated, description, own_tags
+from runner.settings import TrackingSettings
 from runner.sweep import plan as plans
 from runner.sweep import table as tables
 from runner.sweep.fate import Fate, fate_of
 from runner.sweep.links import links
 from runner.sweep.objectives import Objective
-from runner.sweep.plan import Job, Plan
+from runner.sweep.plan import Job, Plan, short_names
 from runner.sweep.table import Row, Table
+from runner.tracking import journal
 from runner.tracking.deliver import outstanding
 from runner.tracking.environment import git_tags
 from runner.tracking.files import read_json, write_atomically
 from runner.tracking.folder import claim
-from runner.tracking.manifest import ERROR, Manifest, has_manifest, manifest_of, mark_killed
+from runner.tracking.journal import Journal
+from runner.tracking.manifest import ERROR, NOTE, Manifest, has_manifest, manifest_of, mark_killed
 from runner.tracking.pages import run_page, view
 from runner.tracking.process import DeliveryProcess
 from runner.tracking.state import State
-from runner.tracking.store import place, ui_of
-from runner.tracking.uri import strip_credentials
+from runner.tracking.store import place, ui_command, ui_of
+from runner.tracking.uri import redact, strip_credentials
 
 STORE_SECONDS = 20.0
 """For so long the first job waits for the store to be made, and the parent run in it."""
 
 NOTE_ROWS = 20
+AXIS_WORDS = 30
+"""Characters of the values of one axis in a name."""
+
+COMMANDS = "runner.commands"
+"""Tag of a sweep's run: the command that began it, and those that resumed it, a line each."""
+
+DESCRIPTION = "runner.description"
+"""Tag of a sweep's run: what the user says of it."""
+
 PRUNED = "pruned"
 """Tag of a run that was ended early for want of prospects; its value says when."""
 PICTURE = "plots/sweep.png"
@@ -45,10 +58,10 @@ class Record:
         folder: the sweep's.
         plan: its jobs.
         sweeper: what has chosen them.
-        uri: of the store, as the user gave it; None is the one of the outputs folder.
-        experiment: its name.
-        run_name: of the parent; None is the folder's.
+        tracking: of the sweep; no `uri` is the store of the outputs folder.
+        typed: the arguments of its command line, without credentials.
         delivery: the process that tells MLflow, started before.
+        said: behind the store's address, where that was not given.
     """
 
     def __init__(
@@ -56,20 +69,27 @@ class Record:
         folder: Path,
         plan: Plan,
         sweeper: str,
-        uri: str | None,
-        experiment: str,
-        run_name: str | None,
+        tracking: TrackingSettings,
+        typed: Sequence[str],
         delivery: DeliveryProcess,
+        said: str = "",
     ) -> None:
+        self._said = said
         self.folder, self._delivery, self._axes = folder, delivery, list(plan.axes)
-        self._uri, self._artifact_root = place(uri, outputs())
+        self._uri, self._artifact_root = place(tracking.uri, outputs())
+        before = has_manifest(folder)
+        commands = [*(_commands(Manifest.load(folder)) if before else []), command(typed)]
         new = Manifest(
             uri=self._uri,
-            experiment=experiment,
-            run_name=run_name or folder.name,
+            experiment=tracking.experiment,
+            run_name=tracking.run_name or run_name(plan, folder),
             artifact_root=self._artifact_root,
             params=dict(plan.axes) | {"hydra/sweeper": sweeper},
             tags={
+                **own_tags(tracking.tags),
+                NOTE: description(tracking.description, commands),
+                COMMANDS: "\n".join(commands),
+                **({DESCRIPTION: redact(tracking.description)} if tracking.description else {}),
                 "runner.version": __version__,
                 "runner.folder": str(folder),
                 "runner.jobs": str(len(plan.jobs)),
@@ -77,7 +97,6 @@ class Record:
             },
             log_model=False,
         )
-        before = has_manifest(folder)
         self._manifest = Manifest.load(folder).resumed(new) if before else new
         self._manifest.save(folder)
         delivery.deliver(folder)
@@ -95,14 +114,19 @@ class Record:
     @property
     def location(self) -> str:
         """Where the sweep is recorded, for people."""
-        return f"{strip_credentials(self._uri)}, experiment {self._manifest.experiment}"
+        return f"{strip_credentials(self._uri)}, experiment {self._manifest.experiment}{self._said}"
 
     def links(self) -> list[str]:
         """How the sweep is looked at in the MLflow UI, a line each; its table must be written by now."""
         server = ui_of(self._uri)
         pages = links(self.folder, server) if server else links(self.folder)
-        first = [] if server or not pages else ["mlflow     python -m runner.ui, and then"]
-        return first + [f"{name:<10} {page}" for name, page in pages.items()]
+        if not pages or self.run_id is None or self.experiment_id is None:
+            return []
+        if server:
+            first = f"mlflow     {run_page(server, self.experiment_id, self.run_id)}"
+        else:
+            first = f"mlflow     run {self.run_id}: {ui_command(strip_credentials(self._uri))}, and then"
+        return [first, *(f"{name:<10} {page}" for name, page in pages.items())]
 
     def wait(self) -> None:
         """Wait for the parent run to be there, so that the jobs can be told its id; not if the store is away."""
@@ -163,6 +187,8 @@ class Record:
     def end(self, status: str, table: Table, seconds: float) -> None:
         """Tell how the sweep ended, and which job is the best; the files of its folder must be written by now."""
         self._manifest.tags["runner.seconds"] = f"{seconds:.1f}"
+        if table.best is not None and table.best.value is not None:
+            log_best(self.folder, table.metric, table.best.value, table.count("FINISHED"))
         _describe(self._manifest, table, self.folder, self._axes)
         self._manifest = self._manifest.ended(status)
         self._manifest.save(self.folder)
@@ -172,10 +198,39 @@ class Record:
         return self._delivery.close(seconds)
 
 
+def log_best(folder: Path, metric: str, value: float, finished: int) -> None:
+    """Write the value of a sweep's best job into its journal.
+
+    Args:
+        folder: the sweep's.
+        metric: that the sweep goes by.
+        value: of the best job.
+        finished: the jobs that it is the best of, as the step: with more of them, a later one counts in MLflow.
+    """
+    with closing(Journal(folder / journal.NAME)) as writer:
+        writer.write({f"best/{metric}": value}, finished)
+
+
+def run_name(plan: Plan, folder: Path) -> str:
+    """Name a sweep by its axes, and by when it began: `model=mlp,cnn lr=0.1,0.01 01-31_23-59-59`."""
+    names = short_names(list(plan.axes))
+    axes = (f"{name}={cut(plan.axes[key], AXIS_WORDS)}" for key, name in names.items())
+    return dated(" ".join(axes) or "sweep", folder)
+
+
+def _commands(manifest: Manifest) -> list[str]:
+    """The commands that began a sweep, and resumed it; 0.1.0 kept none."""
+    return manifest.tags.get(COMMANDS, "").splitlines()
+
+
 def _describe(manifest: Manifest, table: Table, folder: Path, axes: Sequence[str]) -> None:
     """Say in a sweep's manifest what came of it, as far as the ids of the runs are known."""
     tags = {f"runner.{name.lower()}": str(table.count(name)) for name in ("FINISHED", "FAILED", "KILLED")}
-    tags |= {"runner.metric": ",".join(o.metric for o in table.objectives), "mlflow.note.content": note(table, folder)}
+    told = (manifest.tags.get(DESCRIPTION), note(table, folder), description(None, _commands(manifest)))
+    tags |= {
+        "runner.metric": ",".join(o.metric for o in table.objectives),
+        NOTE: "\n\n".join(part for part in told if part),
+    }
     if best := table.best:
         tags |= {
             "runner.best_job": str(best.job.number),

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from runner import console, cores
 from runner.console import duration
 from runner.errors import ConfigError, first_line, in_words
 from runner.folders import short, typed
 from runner.options import EXIT_FAILED, EXIT_SIGNAL
-from runner.settings import SweepSettings
+from runner.settings import SweepSettings, TrackingSettings
 from runner.stopping import Stop
 from runner.sweep import fate as fates
 from runner.sweep import saved, table
@@ -32,7 +32,9 @@ from runner.sweep.saved import Course
 from runner.sweep.slots import Slot
 from runner.sweep.table import Table
 from runner.sweep.task import Progress, Task
+from runner.tracking import variable
 from runner.tracking.process import DeliveryProcess
+from runner.tracking.uri import strip_credentials
 
 log = logging.getLogger("runner")
 
@@ -57,6 +59,7 @@ class Ready:
         keep: keeps the plan in the sweep's folder, with the jobs that have come later.
         options: where the configs are: `config_path` and `config_dir`.
         engine: runs the jobs.
+        typed: the arguments of the command line, without credentials.
     """
 
     plan: Plan
@@ -70,6 +73,7 @@ class Ready:
     engine: Engine
     check: Callable[[Job], DictConfig]
     keep: Callable[[Path], None]
+    typed: Sequence[str] = ()
 
 
 class Sweep:
@@ -88,10 +92,10 @@ class Sweep:
         config = ready.config
         self.record = None
         if delivery is not None:
-            sweeper, tracking = config.hydra.runtime.choices["hydra/sweeper"], config.tracking
-            self.record = Record(
-                self.folder, ready.plan, sweeper, tracking.uri, tracking.experiment, tracking.run_name, delivery
-            )
+            sweeper, tracking = config.hydra.runtime.choices["hydra/sweeper"], OmegaConf.to_object(config.tracking)
+            assert isinstance(tracking, TrackingSettings)
+            said = variable.said(config.tracking._get_node("uri")._value(), tracking.name)
+            self.record = Record(self.folder, ready.plan, sweeper, tracking, ready.typed, delivery, said)
         self.search = ready.plan.search
         self.running: dict[int, Job] = {}
         self.trained: set[int] = set()
@@ -182,15 +186,19 @@ class Sweep:
 
     def _task(self, job: Job, slot: Slot, folder: Path) -> Task:
         config, engine = self.ready.configs[job.number], self.ready.engine
+        environment = engine.environment(slot)
+        refers = OmegaConf.is_interpolation(config.tracking, "uri")
         if engine.elsewhere:  # tasks lie in files there, and this process alone talks to MLflow
+            if refers and (address := variable.value()) is not None:  # which may not be set there
+                environment = {**environment, variable.NAME: strip_credentials(address)}
             config = without_credentials(config)
         return Task(
             job.number,
             folder,
             None if self.ready.courses[job.number] is Course.GO_ON else pickle.dumps(config),
             where=str(Path.cwd()),
-            environment=engine.environment(slot),
-            uri=config.tracking.uri,
+            environment=environment,
+            uri=None if refers else config.tracking.uri,
             config_path=self.ready.options["config_path"],
             config_dir=self.ready.options["config_dir"],
             epochs=config.trainer.epochs,

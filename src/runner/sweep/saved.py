@@ -14,7 +14,6 @@ from runner.sweep.fate import fate_of
 from runner.sweep.plan import NAME
 from runner.tracking.folder import owned
 from runner.tracking.manifest import manifest_of, own_folder
-from runner.tracking.store import local_uri
 
 FAILED_ATTEMPTS = "failed_attempts"
 ORPHANS_SECONDS = 15.0
@@ -36,7 +35,7 @@ def find(value: str, uri: str | None) -> Path:
 
     Args:
         value: the folder, or the id of its parent run in MLflow.
-        uri: of the store that knows the id; None is that of the outputs folder.
+        uri: of the store that knows the id; for None see `saved.store_of`.
 
     Raises:
         ConfigError: there is no such sweep.
@@ -48,7 +47,7 @@ def find(value: str, uri: str | None) -> Path:
         raise ConfigError(f"{given} is no sweep's folder: there is no {NAME} in it; {_newest()}")
     if not re.fullmatch("[0-9a-f]{32}", value):
         raise ConfigError(f"{given}: there is no such folder; {_newest()}")
-    tags = saved_runs.get(value, given, uri or local_uri(outputs())).data.tags
+    tags = saved_runs.get(value, given, uri or saved_runs.store_of(value)).data.tags
     own = own_folder(tags)
     if own is None or not (own / NAME).is_file():
         was = tags.get("runner.folder")

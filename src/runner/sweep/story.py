@@ -174,7 +174,18 @@ def check(
 
     configs = {job.number: configs[job.number] for job in left}
     return Ready(
-        plan, config, settings, objectives, slots, dict(courses), configs, made.options, engine, check_later, keep
+        plan,
+        config,
+        settings,
+        objectives,
+        slots,
+        dict(courses),
+        configs,
+        made.options,
+        engine,
+        check_later,
+        keep,
+        typed=made.typed or (),
     )
 
 

@@ -11,12 +11,13 @@ import yaml
 
 from runner.tracking import journal
 from runner.tracking.files import link, read_json, write_json
-from runner.tracking.manifest import FOLDER, Manifest
+from runner.tracking.manifest import FOLDER, RESUMED, Manifest
+from runner.tracking.names import PARAM_LENGTH, legal_keys, model_name
 from runner.tracking.state import State
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import LoggedModel, Run
 
 _EARLY = ("config.yaml", "samples.json", "environment.txt")
 """What does not change while a run trains, and is needed to go on with it where its folder is lost."""
@@ -28,6 +29,9 @@ _FILES = (
 """Of a run's folder, and of a sweep's."""
 
 MODEL, MLMODEL = "model", "MLmodel"
+OF_MODELS = ("best/", "test/")
+"""Beginnings of the metrics that are shown at the logged model: those of the weights that it has."""
+
 CHECKPOINTS = "checkpoints"
 BEST = f"{CHECKPOINTS}/best.pt"
 PINNED = f"{FOLDER}/{CHECKPOINTS}"
@@ -41,7 +45,7 @@ def deliver(client: "MlflowClient", folder: Path, manifest: Manifest, state: Sta
         _deliver_file(client, path, path.relative_to(folder).as_posix(), state, save)
     shutil.rmtree(folder / PINNED, ignore_errors=True)
     if manifest.log_model and (folder / MODEL / MLMODEL).is_file():
-        _deliver_model(client, folder, state)
+        _deliver_model(client, folder, manifest, state)
         save()
 
 
@@ -109,11 +113,12 @@ def _fill_in_run_id(path: Path, run_id: str) -> None:
         write_json(path, result | {"run_id": run_id})
 
 
-def _deliver_model(client: "MlflowClient", folder: Path, state: State) -> None:
+def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, state: State) -> None:
     """Turn the saved model into the run's logged model, READY once all its files are there.
 
     A resumed run may end with another best model: each saved folder (MLflow gives it a `model_uuid`)
-    becomes a logged model of its own, and `runs:/<run id>/model` finds the newest.
+    becomes a logged model of its own. Both are named like the run, and the newest is the run's artifact `model` too,
+    as `runs:/<run id>/model` finds a logged model by its name alone.
     """
     from mlflow.entities import LoggedModelOutput
 
@@ -125,7 +130,7 @@ def _deliver_model(client: "MlflowClient", folder: Path, state: State) -> None:
     if state.model_uuid == model_uuid:
         return
     run = client.get_run(state.run_id)
-    model = _find_or_create_model(client, run.info.experiment_id, state.run_id, model_uuid)
+    model = _find_or_create_model(client, run, model_uuid, _params(manifest))
     client.log_model_artifacts(model.model_id, str(source))
     # What was saved before MLflow knew of it gets the ids that `log_model` would have written.
     ids = {"run_id": state.run_id, "model_id": model.model_id, "artifact_path": model.artifact_location}
@@ -133,31 +138,57 @@ def _deliver_model(client: "MlflowClient", folder: Path, state: State) -> None:
         path = Path(temporary) / MLMODEL
         path.write_text(yaml.safe_dump(description | ids), encoding="utf-8")
         client.log_model_artifact(model.model_id, str(path))
+        _copy_to_run(client, run, model, source, path)
     outputs = run.outputs.model_outputs if run.outputs is not None else []
     if model.model_id not in {output.model_id for output in outputs}:
         client.log_outputs(state.run_id, [LoggedModelOutput(model.model_id, step=0)])
-    _link_metrics(client, folder, state, model.model_id)
+    _link_metrics(client, folder, manifest, state, model.model_id)
     client.finalize_logged_model(model.model_id, "READY")
     state.model_id, state.model_uuid = model.model_id, model_uuid
 
 
-def _find_or_create_model(client: "MlflowClient", experiment_id: str, run_id: str, model_uuid: str) -> "LoggedModel":
-    ours = f"source_run_id = '{run_id}' AND tags.`runner.model_uuid` = '{model_uuid}'"
-    found = client.search_logged_models([experiment_id], ours, max_results=1)
+def _find_or_create_model(client: "MlflowClient", run: "Run", model_uuid: str, params: dict[str, str]) -> "LoggedModel":
+    ours = f"source_run_id = '{run.info.run_id}' AND tags.`runner.model_uuid` = '{model_uuid}'"
+    found = client.search_logged_models([run.info.experiment_id], ours, max_results=1)
     if found:
         return found[0]
-    return client.create_logged_model(experiment_id, MODEL, run_id, {"runner.model_uuid": model_uuid})
+    name, tags = model_name(run.info.run_name or ""), {"runner.model_uuid": model_uuid}
+    return client.create_logged_model(run.info.experiment_id, name, run.info.run_id, tags, params)
 
 
-def _link_metrics(client: "MlflowClient", folder: Path, state: State, model_id: str) -> None:
-    """Show the test metrics at the model too: the same points once more, with the model named."""
+def _params(manifest: Manifest) -> dict[str, str]:
+    """The parameters that the model was trained with: the run's, with what a resume has changed."""
+    changed = {key.removeprefix(RESUMED): text for key, text in manifest.tags.items() if key.startswith(RESUMED)}
+    return {key: text[:PARAM_LENGTH] for key, text in legal_keys(manifest.params | changed).items()}
+
+
+def _copy_to_run(client: "MlflowClient", run: "Run", model: "LoggedModel", source: Path, mlmodel: Path) -> None:
+    """Put the files of a logged model among the run's artifacts; on a disk of ours they are the same files."""
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    if run.info.artifact_uri.startswith("file:") and model.artifact_location.startswith("file:"):
+        of_model, of_run = map(local_file_uri_to_path, (model.artifact_location, run.info.artifact_uri))
+        shutil.copytree(of_model, Path(of_run) / MODEL, copy_function=_link, dirs_exist_ok=True)
+        return
+    client.log_artifacts(run.info.run_id, str(source), MODEL)
+    client.log_artifact(run.info.run_id, str(mlmodel), MODEL)
+
+
+def _link(source: str, target: str) -> None:
+    link(Path(source), Path(target))
+
+
+def _link_metrics(client: "MlflowClient", folder: Path, manifest: Manifest, state: State, model_id: str) -> None:
+    """Show the metrics of the best weights at the model, by data set: the same points once more, with both named."""
     from mlflow.entities import Metric
 
     assert state.run_id is not None
     points, _ = journal.read(folder / journal.NAME)
-    last = {point.name: point for point in points if point.name.startswith("test/")}
+    last = {point.name: point for point in points if point.name.startswith(OF_MODELS)}
+    data = manifest.dataset
+    named = {} if data is None else {"dataset_name": data.name, "dataset_digest": data.digest}
     metrics = [
-        Metric(state.keys[name], value, round(time * 1000), step, model_id=model_id, run_id=state.run_id)
+        Metric(state.keys[name], value, round(time * 1000), step, model_id=model_id, run_id=state.run_id, **named)
         for name, value, step, time in last.values()
     ]
     if metrics:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from runner.tracking import artifacts, journal
 from runner.tracking.journal import Point
-from runner.tracking.manifest import Dataset, Manifest
-from runner.tracking.names import legal
+from runner.tracking.manifest import NOTE, Dataset, Manifest
+from runner.tracking.names import PARAM_LENGTH, TAG_LENGTH, legal, legal_keys
 from runner.tracking.state import State
 from runner.tracking.store import StoreError, connect, deleted_experiment, get_or_create_experiment, mlflow_command
+from runner.tracking.system import SYSTEM
+from runner.tracking.variable import with_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,14 +24,15 @@ log = logging.getLogger("runner")
 
 T = TypeVar("T")
 
+FIRST = ("best/", "val/", "test/", "train/")
+"""Beginnings of the metrics that MLflow gets first of a delivery, in this order; those of the machine come last."""
+
 METRIC_TAG = "runner.metric."
 """Begins the tags that tell of a metric, by its name in MLflow, what the run calls it, where that is not the same."""
 
 # MLflow's limits for one request, and for one value.
 _METRICS_PER_BATCH = 1000
 _PARAMS_PER_BATCH = 100
-PARAM_LENGTH = 6000
-_TAG_LENGTH = 8000
 
 
 def outstanding(folder: Path) -> bool:
@@ -95,7 +98,7 @@ class Delivery:
         self._describe(client, run_id, manifest)
         # Before the metrics: what MLflow has of the metrics is never less than what a checkpoint goes on from.
         pinned = artifacts.pin_checkpoints(self.folder, self.state) if manifest.log_checkpoints else []
-        self._send_metrics(client, run_id)
+        self._send_metrics(client, run_id, manifest)
         if manifest.status == "RUNNING":
             if self._begun:
                 artifacts.deliver_early(client, self.folder, pinned, self.state, self._save)
@@ -115,7 +118,7 @@ class Delivery:
         """Connect once, and find or create the run."""
         if self._client is not None and self.state.run_id is not None:
             return self._client, self.state.run_id
-        uri = self._uri or manifest.uri
+        uri = self._uri or with_credentials(manifest.uri)
         client = self._client or connect(uri)
         if self.state.run_id is None or not _exists(client, uri, self.state.run_id):
             experiment_id = manifest.experiment_id or get_or_create_experiment(
@@ -138,8 +141,12 @@ class Delivery:
             for batch in _batches(params, _PARAMS_PER_BATCH):
                 client.log_batch(run_id, params=batch)
             self._remember(params=True)
-        tags = {key: value[:_TAG_LENGTH] for key, value in legal_keys(manifest.tags).items()}
+        tags = {key: value[:TAG_LENGTH] for key, value in legal_keys(manifest.tags).items()}
         changed = [RunTag(key, value) for key, value in tags.items() if self.state.tags.get(key) != value]
+        if NOTE in self.state.tags and NOTE in (tag.key for tag in changed):
+            now = client.get_run(run_id).data.tags.get(NOTE)
+            if now != self.state.tags[NOTE]:  # somebody has written into it, on its page
+                changed = [tag for tag in changed if tag.key != NOTE]
         for batch in _batches(changed, _PARAMS_PER_BATCH):
             client.log_batch(run_id, tags=batch)
         gone = [key for key in self.state.tags if key not in tags]  # why a run that has been resumed had ended
@@ -158,10 +165,19 @@ class Delivery:
             client.log_inputs(run_id, [_dataset_input(manifest.dataset)])
             self._remember(dataset=True)
 
-    def _send_metrics(self, client: "MlflowClient", run_id: str) -> None:
+    def _send_metrics(self, client: "MlflowClient", run_id: str, manifest: Manifest) -> None:
+        """Send what is new in the journal, figures of the model first.
+
+        MLflow's pages preselect the metrics that a store got first, so those of the machine wait until the model has
+        some, or the run is over.
+        """
         from mlflow.entities import Metric
 
         points, end = journal.read(self.folder / journal.NAME, self.state.offset)
+        points.sort(key=lambda point: _place(point.name))  # stable: the points of one metric stay in order
+        of_the_machine = all(name.startswith(SYSTEM) for name in (*self.state.keys, *(p.name for p in points)))
+        if of_the_machine and manifest.status == "RUNNING":
+            return
         for batch in _batches(points, _METRICS_PER_BATCH):
             keys = [self._key(client, run_id, point) for point in batch]
             metrics = [
@@ -189,6 +205,13 @@ class Delivery:
 
     def _save(self) -> None:
         self.state.save(self.folder)
+
+
+def _place(metric: str) -> int:
+    """Where a metric comes in a delivery."""
+    if metric.startswith(SYSTEM):
+        return len(FIRST) + 1
+    return next((place for place, beginning in enumerate(FIRST) if metric.startswith(beginning)), len(FIRST))
 
 
 def _exists(client: "MlflowClient", uri: str, run_id: str) -> bool:
@@ -261,14 +284,6 @@ def _user() -> str:
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def legal_keys(values: dict[str, str]) -> dict[str, str]:
-    """The values under the names that MLflow has for them."""
-    named: dict[str, str] = {}
-    for name, value in values.items():
-        named[legal(name, named)] = str(value)
-    return named
 
 
 def _dataset_input(dataset: Dataset) -> "DatasetInput":

@@ -12,8 +12,14 @@ from runner.tracking.files import load_json, read_json, write_json
 from runner.tracking.uri import strip_credentials
 
 ENDED, ERROR = "runner.ended", "runner.error"
+RESUMED = "resumed."
+"""Begins the tags that tell what a resume has changed, by parameter."""
+
 ENDINGS = (ENDED, ERROR)
 """Tags that tell why a run has not come to its end."""
+
+NOTE = "mlflow.note.content"
+"""Tag that MLflow's pages show as the description of a run, in Markdown."""
 
 FOLDER = ".tracking"
 NAME = "manifest.json"
@@ -111,12 +117,13 @@ class Manifest:
         How it ended before is not how it ends.
         """
         params = self.params or new.params
-        changed = {f"resumed.{name}": value for name, value in new.params.items() if params.get(name) != value}
+        changed = {f"{RESUMED}{name}": value for name, value in new.params.items() if params.get(name) != value}
         return replace(
             self,
             uri=new.uri,
             params=params,
             dataset=self.dataset or new.dataset,
+            experiment_tags=self.experiment_tags | new.experiment_tags,
             tags={key: value for key, value in self.tags.items() if key not in ENDINGS} | new.tags | changed,
             log_model=new.log_model,
             log_checkpoints=new.log_checkpoints,
@@ -167,7 +174,8 @@ def mark_killed(folder: Path, why: str = "killed without notice") -> None:
 def _last_sign(folder: Path) -> int | None:
     """When a run has last written something, in milliseconds since the epoch."""
     points, _ = journal.read(folder / journal.NAME)
-    if points:
-        return round(points[-1].time * 1000)
-    log = folder / "run.log"  # a sweep's own folder has no metrics
-    return round(log.stat().st_mtime * 1000) if log.exists() else None
+    log = folder / "run.log"  # a sweep's own folder has a metric only once it has ended
+    written = [points[-1].time] if points else []
+    if (not points or (folder / "sweep.json").exists()) and log.exists():
+        written.append(log.stat().st_mtime)
+    return round(max(written) * 1000) if written else None

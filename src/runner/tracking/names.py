@@ -2,10 +2,13 @@
 
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _ILLEGAL = re.compile(r"[^\w./: -]", re.ASCII)
 _LONGEST = 250
+
+PARAM_LENGTH, TAG_LENGTH = 6000, 8000
+"""Characters of a parameter's and of a tag's value that MLflow takes."""
 
 
 def legal(name: str, taken: Iterable[str] = ()) -> str:
@@ -21,3 +24,26 @@ def legal(name: str, taken: Iterable[str] = ()) -> str:
         suffix = f"_{zlib.crc32(name.encode()):08x}"
         key = key[: _LONGEST - len(suffix)] + suffix
     return key
+
+
+def legal_keys(values: Mapping[str, str]) -> dict[str, str]:
+    """The values under the names that MLflow has for them."""
+    named: dict[str, str] = {}
+    for name, value in values.items():
+        named[legal(name, named)] = str(value)
+    return named
+
+
+def owner(tag: str) -> str | None:
+    """Say whose a tag's name is, if it is not the user's: MLflow's, or ours."""
+    if tag.startswith("mlflow."):
+        return "MLflow"
+    return "runner" if tag.startswith(("runner.", "resumed.", "git.")) or tag == "pruned" else None
+
+
+_OF_MODELS = str.maketrans({".": ",", "/": "-", ":": "-", "%": None, '"': None, "'": None})
+
+
+def model_name(run_name: str) -> str:
+    """Name a logged model like its run, without what MLflow refuses there: `lr=0.1 digits` becomes `lr=0,1 digits`."""
+    return run_name.translate(_OF_MODELS).strip() or "model"

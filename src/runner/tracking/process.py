@@ -35,7 +35,7 @@ from runner.tracking.lean import unneeded, without
 from runner.tracking.manifest import Manifest, manifest_of
 from runner.tracking.orphans import bury, close_record
 from runner.tracking.store import quiet_mlflow, trouble, ui_of
-from runner.tracking.uri import hide
+from runner.tracking.uri import absolute, hide
 
 log = logging.getLogger("runner")
 
@@ -66,7 +66,7 @@ class DeliveryProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | ({URI: uri} if uri else {}),
+            env=os.environ | ({URI: absolute(uri)} if uri else {}),
             start_new_session=True,  # Ctrl-C in a terminal is for the training
         )
         _started.add(self)

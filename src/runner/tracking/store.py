@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.tracking.uri import redact, sqlite_address, sqlite_file, strip_credentials
+from runner.folders import outputs
+from runner.tracking import variable
+from runner.tracking.uri import absolute, redact, sqlite_address, sqlite_file, strip_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,13 +82,24 @@ def place(uri: str | None, outputs: Path) -> tuple[str, str | None]:
         uri: as the user gave it; None is the store of the outputs folder.
         outputs: that folder.
     """
-    uri = uri or local_uri(outputs)
+    uri = absolute(uri) if uri else local_uri(outputs)
     return uri, None if ui_of(uri) else str(outputs / "mlartifacts")
 
 
 def ui_of(uri: str) -> str | None:
     """The address of a tracking server's UI, without a slash at its end; None for a store that is no server."""
     return strip_credentials(uri).rstrip("/") if uri.startswith(("http://", "https://")) else None
+
+
+def ui_command(uri: str) -> str:
+    """The command that shows a store which is no server.
+
+    Args:
+        uri: of the store, without credentials.
+    """
+    default = variable.store() or local_uri(outputs())
+    other = [] if uri == strip_credentials(default) else [shlex.quote(f"tracking.uri={uri}")]
+    return " ".join(["python -m runner.ui", *other])
 
 
 def quiet_mlflow() -> None:

@@ -14,7 +14,10 @@ from runner.tracking.journal import Journal
 log = logging.getLogger("runner")
 
 _MEGABYTE = 1e6
-_FIRST = "system/cpu_utilization_percentage"
+SYSTEM = "system/"
+"""Begins the names of what is measured of the machine."""
+
+_FIRST = f"{SYSTEM}cpu_utilization_percentage"
 
 
 class SystemMetrics:

@@ -7,7 +7,10 @@ from typing import Protocol
 from runner.tracking import journal
 from runner.tracking.journal import Journal
 from runner.tracking.manifest import Manifest, has_manifest
+from runner.tracking.pages import newest_table, run_page, table_page
 from runner.tracking.process import DeliveryProcess
+from runner.tracking.state import State
+from runner.tracking.store import ui_command, ui_of
 from runner.tracking.system import SystemMetrics
 from runner.tracking.uri import strip_credentials
 
@@ -111,6 +114,20 @@ class Tracker:
     def parent_run_id(self) -> str | None:
         """The run of the sweep that this one belongs to, if it does."""
         return self._manifest.parent_run_id if self._manifest is not None else None
+
+    @property
+    def links(self) -> list[str]:
+        """How the run is looked at in MLflow, a line each, once its id is known."""
+        state = State.load(self.folder)
+        if self._manifest is None or state.run_id is None or state.experiment_id is None:
+            return []
+        uri = strip_credentials(self._manifest.uri)
+        server = ui_of(uri)
+        if server is None:
+            return [f"mlflow     run {state.run_id}: {ui_command(uri)}"]
+        table = newest_table(self._manifest.experiment_tags)
+        pages = [f"mlflow     {run_page(server, state.experiment_id, state.run_id)}"]
+        return pages + ([f"runs       {table_page(server, state.experiment_id, table)}"] if table else [])
 
     @property
     def location(self) -> str:

@@ -85,6 +85,16 @@ def absolute(uri: str) -> str:
     return sqlite_address(Path.cwd() / os.path.expanduser(file), uri)  # noqa: PTH111 - `~x` may be a folder
 
 
+def without_userinfo(text: str, instead: str = "") -> str:
+    """Replace `user:password@`, or `user@`, in every address in a text."""
+    return _USERINFO.sub(instead, text)
+
+
+def is_secret(name: str) -> bool:
+    """Tell whether a variable or a key of this name holds a password, a token or the like."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def strip_credentials(uri: str) -> str:
     """Drop what is secret in an address; anything else (a path, a name) stays as it is.
 
@@ -172,7 +182,9 @@ def _secrets() -> list[tuple[str, str]]:
     for name, value in os.environ.items():
         if len(value) < _SHORTEST_SECRET:
             continue
-        if _is_secret(name) or (name in _named and not _NUMBER.fullmatch(value)):
+        # An address without credentials is a place: links lead there.
+        public = _NUMBER.fullmatch(value) or ("://" in value and strip_credentials(value) == value)
+        if _is_secret(name) or (name in _named and not public):
             found |= dict.fromkeys(_forms(value), f"${{oc.env:{name}}}")
     return sorted(found.items(), key=lambda pair: -len(pair[0]))
 
