@@ -127,7 +127,7 @@ def test_a_run_that_did_not_end_has_no_figures_to_compare_with(
         ([], "run= is missing: write run=<folder or MLflow run id>; see --help"),
         (["run=none"], "run=none: there is no such folder"),
         (["run=value", "split=tests"], "split=tests is not a choice: did you mean test?"),
-        (["run=value", "device=gpu"], "device=gpu is not a choice: did you mean cpu?"),
+        (["run=value", "device=gpu"], "device=gpu is not a choice: write device=cuda"),
         (["run=value", "model.hidden=[9]"], "model.hidden=[9]: a run is evaluated with the model and the data"),
         (["run=value", "data.val_fraction=0.5"], "data.val_fraction=0.5: a run is evaluated with the model and the"),
         (["run=value", "seed=1"], "seed=1: a run is evaluated with"),

@@ -90,12 +90,17 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Say which of the choices the word resembles, or list them: `did you mean cnn?`."""
     names = sorted(choices)
     close = max(names, key=lambda name: _likeness(word, name), default="")
-    if _likeness(word, close) >= (0.6 if len(word) > 3 else 0.7):
+    if _likeness(word, close) >= 0.6:
         return f"did you mean {close}?"
     return f"choose from {', '.join(names)}" if names else "there is nothing to choose from"
 
 
 def _likeness(word: str, name: str) -> float:
-    """From 0 to 1, whatever the case; words of the same letters in another order are alike."""
+    """From 0 to 1, whatever the case: words of the same letters are alike, short ones with another letter are not."""
     word, name = word.lower(), name.lower()
-    return 0.9 if word != name and sorted(word) == sorted(name) else SequenceMatcher(None, name, word).ratio()
+    if word != name and len(word) == len(name):
+        if sorted(word) == sorted(name):  # sdg
+            return 0.9
+        if len(word) <= 3:  # tpu is no cpu
+            return 0.0
+    return SequenceMatcher(None, name, word).ratio()

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
+from . import advice
 from .errors import ConfigError, TrainingError, did_you_mean, in_words, printable
 from .folders import expand_home
 from .streams import OutputError, ReaderGone, print_result
@@ -149,7 +150,7 @@ def choice(options: Mapping[str, str], key: str, choices: Sequence[str], default
     """
     value = options.get(key, default)
     if value not in choices:
-        raise ConfigError(f"{key}={value} is not a choice: {did_you_mean(value, choices)}")
+        raise ConfigError(f"{key}={value} is not a choice: {advice.for_choice(key, value, choices)}")
     return value
 
 
