@@ -86,7 +86,7 @@ WRONG = [
     (["trainer.epoch=3"], ["did you mean trainer.epochs?"]),
     (["batch_size=3"], ["did you mean data.batch_size?"]),
     (["trainer.early_stopping.patiense=3"], ["did you mean trainer.early_stopping.patience?"]),
-    (["data.root=/somewhere"], ["no key data.root; data has augment, batch_size", "data=mnist: also root"]),
+    (["data.root=/somewhere"], ["no key data.root; see --cfg job -p data for those", "data=mnist: also root"]),
     (["scheduler=constant", "scheduler.min_lr=1"], ["also min_lr"]),
     (["+optimizer.lrr=1"], ["optimizer.lrr: SGD takes no lrr; did you mean lr?"]),
     (["++optimizer.lrr=1", "+optimizer.foo=2"], ["optimizer.lrr and optimizer.foo: SGD takes no such keys"]),
@@ -533,6 +533,10 @@ def test_advice_that_is_followed_works(typed: list[str], advised: list[str], her
 def test_advice_names_choices_that_there_are(typed: list[str], advised: list[str], here: Path, runner: Runner) -> None:
     assert f"write {' '.join(advised)}" in runner(*typed).errors[0]
     assert runner("--cfg", "job", *advised).code == 0
+
+
+def test_a_device_that_runner_does_not_know_is_not_taken_for_another(here: Path, runner: Runner) -> None:
+    assert "choose from auto, cpu, cuda, mps" in runner("device=tpu").errors[0]
 
 
 def test_advice_on_keys_of_hydra_leads_to_them(here: Path, runner: Runner) -> None:

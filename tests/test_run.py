@@ -297,7 +297,7 @@ class TestEnds:
         client = MlflowClient(f"sqlite:///{here}/outputs/mlflow.db")
         run = client.get_run(json.loads((folder / "result.json").read_text())["run_id"])
         assert run.info.status == "FAILED"
-        assert run.data.tags["runner.error"] == "ValueError: a bug of mine"
+        assert run.data.tags["runner.error"] == "ValueError: a bug of mine (broken.py, line 5, in forward)"
         assert "Traceback" in Path(client.download_artifacts(run.info.run_id, "run.log")).read_text()
 
     def test_a_plot_that_cannot_be_drawn(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,6 +100,9 @@ KEYS = {
 }
 """Keys by the names that they have elsewhere; one with a value says all there is to say."""
 
+OTHER_DEVICES = ("hpu", "ipu", "npu", "tpu", "xpu", "vulkan")
+"""Devices that runner does not know, of which none is meant to be the one whose name is like it."""
+
 TORCHVISION = re.compile(
     r"(alexnet|convnext|densenet|efficientnet|googlenet|inception|maxvit|mnasnet|mobilenet|regnet|resnet|resnext"
     r"|shufflenet|squeezenet|swin|vgg|vit|wide_resnet)(_|\d|$)"
@@ -115,6 +118,8 @@ def for_choice(group: str, value: str, options: Collection[str]) -> str:
         return f"write {group}={meant}"
     if group == "model" and TORCHVISION.match(name):
         return f"write model=torchvision model.name={name}"
+    if group == "device" and name in OTHER_DEVICES:
+        return f"choose from {', '.join(sorted(options))}"
     return did_you_mean(value, options)
 
 

@@ -96,11 +96,6 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def _likeness(word: str, name: str) -> float:
-    """From 0 to 1, whatever the case: words of the same letters are alike, short ones with another letter are not."""
+    """From 0 to 1, whatever the case; words of the same letters in another order are alike."""
     word, name = word.lower(), name.lower()
-    if word != name and len(word) == len(name):
-        if sorted(word) == sorted(name):  # sdg
-            return 0.9
-        if len(word) <= 3:  # tpu is no cpu
-            return 0.0
-    return SequenceMatcher(None, name, word).ratio()
+    return 0.9 if word != name and sorted(word) == sorted(name) else SequenceMatcher(None, name, word).ratio()
