@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from runner import export
+from runner.data.target_scale import of_checkpoint
 from runner.saved import find
 from runner.weights import trained_model
 from trained import place, table, train
@@ -46,10 +47,12 @@ def value(there: Path) -> Path:
 
 
 def wanted(run: Path, raw: Tensor) -> Tensor:
-    """What the model itself says of raw samples."""
-    samples, model, _ = trained_model(find(str(run)))
+    """What the model itself says of raw samples, in the units of the data."""
+    samples, model, found = trained_model(find(str(run)))
     with torch.no_grad():
-        return model(samples.normalize(raw, next(model.parameters()).dtype))
+        outputs = model(samples.normalize(raw, next(model.parameters()).dtype))
+    scale = of_checkpoint(found.preprocessing or {})
+    return outputs if scale is None else scale.in_units(outputs)
 
 
 @pytest.mark.parametrize("name", ["images", "value"])

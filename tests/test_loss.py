@@ -124,7 +124,7 @@ class TestMSE:
     def test_r2_of_targets_that_are_all_the_same_is_left_out(self) -> None:
         sums = Sums(MSE(), torch.device("cpu"))
         sums.add(torch.tensor(0.5), torch.tensor([[0.1], [0.2]]), torch.full((2, 1), 0.3))
-        assert set(sums.means()) == {"loss", "mae"}
+        assert set(sums.means()) == {"loss", "mae", "rmse"}
 
     def test_sums_go_on_from_their_state(self) -> None:
         a, b = Sums(MSE(), torch.device("cpu")), Sums(MSE(), torch.device("cpu"))

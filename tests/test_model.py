@@ -77,14 +77,16 @@ class NotOnMeta(Ending):
         (lambda outputs: outputs.softmax(1).unsqueeze(2).squeeze(2), "softmax"),
         (lambda outputs: outputs.sigmoid_(), "sigmoid"),
         (lambda outputs: torch.sigmoid(outputs).view(-1, 10), "sigmoid"),
-        (nn.LogSoftmax(dim=1), None),
+        (nn.LogSoftmax(dim=1), "log_softmax"),  # which cross entropy leaves as it is
+        (nn.Tanh(), "tanh"),
+        (lambda outputs: outputs.relu_().flatten(1), "relu"),
         (lambda outputs: outputs * outputs.softmax(1), None),
         (nn.Identity(), None),
     ],
 )
 @pytest.mark.parametrize("kind", [Ending, NotOnMeta])
-def test_a_model_that_ends_in_probabilities_is_seen(kind: type[Ending], end: Any, by: str | None) -> None:
-    assert check_shapes(kind(end), (1, 8, 8), 10, torch.float32).squashed_by == by
+def test_a_model_that_ends_in_an_activation_is_seen(kind: type[Ending], end: Any, by: str | None) -> None:
+    assert check_shapes(kind(end), (1, 8, 8), 10, torch.float32).activation == by
 
 
 def test_probabilities_before_a_loss_that_takes_logits_are_said_before_training(

@@ -88,11 +88,15 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def outputs(run: Path, raw: torch.Tensor) -> torch.Tensor:
-    """Of the best weights, with the normalisation done by hand."""
+    """Of the best weights, with the normalisation and the units of the targets done by hand."""
     state = torch.load(run / "checkpoints" / "best.pt", weights_only=True)
     _, model, _ = predict_model(run)
     model.load_state_dict(state["ema"]["weights"] if state["ema"] else state["model"])
-    return model(raw).detach()
+    given = model(raw).detach()
+    if "preprocessing" not in state:
+        return given
+    scale = state["preprocessing"]["targets"]
+    return given.double() * torch.tensor(scale["std"]) + torch.tensor(scale["mean"])
 
 
 def predict_model(run: Path) -> tuple[Samples, torch.nn.Module, object]:

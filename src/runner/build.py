@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,10 +26,11 @@ from .data.loading import Loaders, make_loaders
 from .data.memory import kept_in_memory, memory_for_data
 from .data.source import Source
 from .data.splits import Splits, size, split
+from .data.target_scale import TargetScale, choose
 from .device import Device
 from .errors import ConfigError
 from .hydra_job import plain
-from .loss import Loss
+from .loss import Loss, name_of
 from .model import probe
 from .optimizer import trainable, wants_fused
 from .precision import Precision
@@ -54,6 +55,7 @@ class Setup:
         num_outputs: of the model, as the data and the loss need them.
         flops: floating-point operations of one sample's forward pass; None if they cannot be told.
         doubts: what looks like a mistake, and may be meant.
+        target_scale: of a regression whose targets are scaled, or far from 0.
     """
 
     config: dict[str, Any]
@@ -68,6 +70,7 @@ class Setup:
     flops: int | None
     doubts: list[str]
     loss: Loss
+    target_scale: TargetScale | None
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     trainer: TrainerSettings
@@ -88,7 +91,10 @@ class Experiment(Setup):
 
 
 def build(
-    cfg: DictConfig, choices: Mapping[str, str] | None = None, problems: Sequence[str] = (), fresh: bool = True
+    cfg: DictConfig,
+    choices: Mapping[str, str] | None = None,
+    problems: Sequence[str] = (),
+    checkpoint: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """Check a composed config and make everything that a run needs.
 
@@ -97,7 +103,7 @@ def build(
     Raises:
         ConfigError: with every problem that could be found; or the samples cannot be brought into memory.
     """
-    setup, load = set_up(cfg, choices, problems, fresh)
+    setup, load = set_up(cfg, choices, problems, checkpoint)
     with memory_for_data():
         loaders = load()
     device_room.give_back_memory()  # what the whole data set took, before it was divided
@@ -105,7 +111,10 @@ def build(
 
 
 def set_up(
-    cfg: DictConfig, choices: Mapping[str, str] | None = None, problems: Sequence[str] = (), fresh: bool = True
+    cfg: DictConfig,
+    choices: Mapping[str, str] | None = None,
+    problems: Sequence[str] = (),
+    checkpoint: Mapping[str, Any] | None = None,
 ) -> tuple[Setup, Callable[[], Loaders]]:
     """Check a composed config and make all that a run needs but its batches, which may take a while and much memory.
 
@@ -113,7 +122,8 @@ def set_up(
         cfg: without Hydra's own node.
         choices: which member of each group was chosen.
         problems: what composing has already found; the config is checked all the same, to report all at once.
-        fresh: whether this is a run's beginning; otherwise a checkpoint is to give the weights, not `model.weights`.
+        checkpoint: `preprocessing` of the one that is to give the weights, instead of `model.weights`; None: this is a
+            run's beginning.
 
     Returns:
         What is made, and what makes the batches.
@@ -126,7 +136,7 @@ def set_up(
     found = Problems(problems)
     found += check(config)
     trainer = to_settings(cfg.trainer, TrainerSettings)
-    device = precision = splits = augment = loss = num_outputs = model = cost = optimizer = schedule = None
+    device = precision = splits = augment = loss = num_outputs = model = cost = scale = optimizer = schedule = None
     data, seed = config["data"], config["seed"] if found.none_of("seed") else 0
     if found.none_of("device"):
         with found.collect("device"):
@@ -163,12 +173,15 @@ def set_up(
             model, cost = make_model(config["model"], splits.input_shape, num_outputs, seed, dtype)
             if found.none_of("data") and 1 in (data["batch_size"], size(splits.train) % data["batch_size"]):
                 probe.check_single_sample(model, splits.input_shape, dtype)
-            if fresh and config["model"]["weights"] is not None:
-                load_into(model, config["model"]["weights"], config["tracking"]["uri"])
+            if checkpoint is None and config["model"]["weights"] is not None:
+                checkpoint = load_into(model, config["model"]["weights"], config["tracking"]["uri"])
     if model and cost and splits and device and found.none_of("data"):
         asked = config["device"]["threads"]
         operations = probe.operations(model, cost.flops) * min(data["batch_size"], size(splits.train))
         device = device.with_threads(threads_for(operations) if asked == "auto" else int(asked))
+    if cost and splits and loss and found.none_of("data"):
+        with found.collect("data"):
+            scale, splits = make_target_scale(data, splits, loss, cost.activation, checkpoint)
     if model and device and found.none_of("optimizer"):
         with found.collect("optimizer"):
             channels_last = probe.has_convolutions(model)
@@ -200,7 +213,7 @@ def set_up(
     load = partial(
         make_loaders,
         splits,
-        prepare=loss.prepare,
+        prepare=loss.prepare if scale is None else scale.preparing(loss.prepare, device.torch),
         batch_size=data["batch_size"],
         seed=seed,
         device=device.torch,
@@ -222,8 +235,9 @@ def set_up(
         model=model,
         num_outputs=num_outputs,
         flops=cost.flops,
-        doubts=checks.probabilities(cost.squashed_by, loss),
+        doubts=checks.probabilities(cost.activation, loss),
         loss=loss.to(device.torch),
+        target_scale=scale,
         optimizer=optimizer,
         schedule=schedule,
         trainer=trainer,
@@ -308,6 +322,36 @@ def make_model(
     model = call("model", node, nn.Module, input_shape=input_shape, num_outputs=num_outputs)
     model.to(dtype)
     return model, probe.check_shapes(model, input_shape, num_outputs, dtype)
+
+
+def make_target_scale(
+    data: Mapping[str, Any], splits: Splits, loss: Loss, activation: str | None, checkpoint: Mapping[str, Any] | None
+) -> tuple[TargetScale | None, Splits]:
+    """How the targets of a regression are scaled, and the data with a word on it.
+
+    Raises:
+        ConfigError: `data.scale_targets` cannot be done.
+    """
+    setting = data.get("scale_targets")  # a config of version 0.1.0 has no such key
+    if not loss.regression:
+        if setting is True:
+            raise ConfigError(
+                f"data.scale_targets=true: loss={name_of(loss)} has no targets to scale: write data.scale_targets=auto,"
+                " or loss=mse"
+            )
+        return None, splits
+    targets = loss.prepare(splits.targets()[: size(splits.train)], torch.float64)
+    wanted = splits.columns is not None and activation is None
+    names = [splits.target] if splits.target is not None else []
+    scale = choose(targets, setting, wanted=wanted, weights=checkpoint, names=names)
+    if scale is not None and scale.standardizes:
+        how = "as for the weights it starts from, " if checkpoint is not None else ""
+        note = f"targets standardised ({how}{scale}): */loss is in these units, all else in the data's"
+    elif wanted and checkpoint is not None and setting == "auto":
+        note = "targets not standardised: the weights it starts from give the units of the data"
+    else:
+        return scale, splits
+    return scale, replace(splits, notes=[*splits.notes, note])
 
 
 def make_optimizer(node: Mapping[str, Any], model: nn.Module, device: Device) -> torch.optim.Optimizer:

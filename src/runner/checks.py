@@ -51,18 +51,19 @@ def outputs(model: Any, loss: Loss) -> list[str]:
     return [f"model.output_activation={activation}: loss={name_of(loss)} takes logits; write null, or loss=mse"]
 
 
-def probabilities(squashed_by: str | None, loss: Loss) -> list[str]:
+def probabilities(activation: str | None, loss: Loss) -> list[str]:
     """What looks like a mistake, and may be meant: a model of probabilities, and a loss that makes them itself.
 
     Args:
-        squashed_by: the function that gives the model's outputs, if it makes probabilities.
+        activation: the function that gives the model's outputs, if one does. A log_softmax is left out: cross entropy
+            leaves it as it is.
         loss: that the outputs are given to.
     """
-    if squashed_by is None or type(loss).probabilities is Loss.probabilities:
+    if activation not in ("softmax", "sigmoid") or type(loss).probabilities is Loss.probabilities:
         return []
     return [
-        f"the model ends in a {squashed_by}, and loss={name_of(loss)} applies one itself: let the model return what"
-        f" it has before its {squashed_by}"
+        f"the model ends in a {activation}, and loss={name_of(loss)} applies one itself: let the model return what"
+        f" it has before its {activation}"
     ]
 
 

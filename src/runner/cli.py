@@ -291,7 +291,8 @@ def build_and_run(
         folder = resumed.folder if resumed is not None and in_place else None
         if folder is not None:  # before its checkpoint is read: nobody else may go on with it
             claimed.enter_context(claim(folder))
-        experiment = build.build(without_hydra(cfg), choices, fresh=resumed is None)
+        preprocessing = resumed.preprocessing if resumed is not None else None
+        experiment = build.build(without_hydra(cfg), choices, checkpoint=preprocessing)
         experiment.typed = made.typed
         checkpoint = resume.prepare(resumed, experiment) if resumed is not None else None
         INTERRUPT.check()

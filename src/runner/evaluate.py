@@ -111,7 +111,7 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
     from .weights import load_exactly, of_run
 
     best = of_run(run)
-    x = rebuild(run, overrides)
+    x = rebuild(run, overrides, best.preprocessing)
     loader = _loader(x, split)
     if loader is None:
         parts = [name for name in SPLITS if _loader(x, name) is not None]
@@ -132,12 +132,15 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
     return Evaluation(metrics, split, loader.samples, x, best, same_data)
 
 
-def rebuild(run: SavedRun, overrides: Sequence[str] = ()) -> "Experiment":
+def rebuild(
+    run: SavedRun, overrides: Sequence[str] = (), preprocessing: Mapping[str, Any] | None = None
+) -> "Experiment":
     """Build the experiment of a saved run again; its model has the weights that it began with, but for given ones.
 
     Args:
         run: whose config it is.
         overrides: values to change.
+        preprocessing: of the checkpoint that is to give the weights.
 
     Raises:
         ConfigError: with every problem that could be found.
@@ -148,7 +151,7 @@ def rebuild(run: SavedRun, overrides: Sequence[str] = ()) -> "Experiment":
     cfg, problems = resume.compose_saved(run.config, overrides)
     if cfg is None:
         raise ConfigError(*problems)
-    return build.build(without_hydra(cfg), run.choices, problems, fresh=False)
+    return build.build(without_hydra(cfg), run.choices, problems, preprocessing or {})
 
 
 def _loader(x: "Experiment", split: str) -> "Loader | None":

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from .data.target_scale import TargetScale
     from .samples import Samples
 
 log = logging.getLogger("runner")
@@ -115,13 +116,15 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
     """
     import torch
 
+    from .data.target_scale import of_checkpoint
     from .record import Served
     from .tracking.model import portable, silence
     from .weights import trained_model
 
     taken, model, found = trained_model(run)
     dtype = next(model.parameters()).dtype
-    served = portable(Served(model, taken.normalize, dtype))
+    scale = of_checkpoint(found.preprocessing or {})
+    served = portable(Served(model, taken.normalize, dtype, scale))
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(file, SUFFIXES[format]) as part:
@@ -129,7 +132,7 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
                 # torch.export prints the graph of a model that it cannot take.
                 with silence(), contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
                     deployed = _write(served, _raw(taken, 2), part, format)
-                    difference = _difference(deployed, model, taken, dtype)
+                    difference = _difference(deployed, model, taken, dtype, scale)
             except Exception as error:  # torch.export raises anything, from its own errors to the model's
                 raise ConfigError(f"format={format}: this model cannot be exported: {_reason(error)}") from error
             if not difference <= TOLERANCE:
@@ -143,7 +146,8 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
     finally:
         if not any(file.parent.iterdir()):  # made above, for nothing
             file.parent.rmdir()
-    return Exported(file, size, _takes(taken), _gives(run, taken, dtype), difference, found.epoch)
+    gives = _gives(run, taken, dtype if scale is None else torch.float64)
+    return Exported(file, size, _takes(taken), gives, difference, found.epoch)
 
 
 def _reason(error: BaseException) -> str:
@@ -181,14 +185,21 @@ def _output(run: SavedRun, format: str, value: str | None) -> Path:
 
 
 def _raw(taken: "Samples", count: int) -> "Tensor":
-    """Samples of the right shape and range, float32 as the data set has them; the same ones each time."""
+    """Samples of the right shape, type and range; the same ones each time."""
     import torch
 
     made = torch.Generator().manual_seed(0)
     if taken.dtype == "uint8":
         return torch.rand(count, *taken.input_shape, generator=made)
     normal = torch.randn(count, *taken.input_shape, generator=made, dtype=torch.float64)
-    return (normal * taken.normalize.std + taken.normalize.mean).float()
+    return (normal * taken.normalize.std + taken.normalize.mean).to(_dtype(taken))
+
+
+def _dtype(taken: "Samples") -> "torch.dtype":
+    """What the file takes: float64 where float32 would round the run's samples."""
+    import torch
+
+    return torch.float64 if taken.normalize.wide else torch.float32
 
 
 def _write(served: "nn.Module", example: "Tensor", file: Path, format: str) -> "Callable[[Tensor], Tensor]":
@@ -219,9 +230,16 @@ def _write(served: "nn.Module", example: "Tensor", file: Path, format: str) -> "
 
 
 def _difference(
-    deployed: "Callable[[Tensor], Tensor]", model: "nn.Module", taken: "Samples", dtype: "torch.dtype"
+    deployed: "Callable[[Tensor], Tensor]",
+    model: "nn.Module",
+    taken: "Samples",
+    dtype: "torch.dtype",
+    scale: "TargetScale | None",
 ) -> float:
-    """The largest difference between the file's outputs and the model's own, relative to what is above 1."""
+    """The largest difference between the file's outputs and the model's own, relative to what is above 1.
+
+    Of a regression with scaled targets 1 is a standard deviation.
+    """
     import torch
 
     largest = 0.0
@@ -231,6 +249,8 @@ def _difference(
         given = deployed(raw)
         if given.shape != wanted.shape:
             raise ValueError(f"for {count} samples it gives {tuple(given.shape)} instead of {tuple(wanted.shape)}")
+        if scale is not None:
+            given, wanted = given / scale.std, scale.in_units(wanted) / scale.std
         differences = (given - wanted).abs() / wanted.abs().clamp(min=1)
         largest = max(largest, float(differences.nan_to_num(nan=torch.inf).max()))
     return largest
@@ -245,7 +265,8 @@ def _arithmetic(run: SavedRun) -> str:
 def _takes(taken: "Samples") -> str:
     shape = ", ".join(["N", *map(str, taken.input_shape)])
     what = "pixels from 0 to 1" if taken.dtype == "uint8" else f"as data={taken.data} has them"
-    return f"inputs: float32 ({shape}), {what}, not normalised"
+    dtype = str(_dtype(taken)).removeprefix("torch.")
+    return f"inputs: {dtype} ({shape}), {what}, not normalised"
 
 
 def _gives(run: SavedRun, taken: "Samples", dtype: "torch.dtype") -> str:
@@ -254,7 +275,7 @@ def _gives(run: SavedRun, taken: "Samples", dtype: "torch.dtype") -> str:
 
     loss = locate("loss", run.config["loss"])
     logits = isinstance(loss, type) and issubclass(loss, CrossEntropy | BCEWithLogits)
-    what = "logits" if logits else "values"
+    what = "logits" if logits else "values in the units of the data"
     return f"outputs: {str(dtype).removeprefix('torch.')} (N, {taken.num_outputs}), {what}"
 
 

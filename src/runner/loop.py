@@ -217,7 +217,7 @@ def evaluate(t: Training, loader: Loader, see: Callable[[Tensor, Tensor], None] 
     were_training = [module.training for module in modules]
     for module in modules:
         module.eval()
-    sums = Sums(t.loss, t.device.torch)
+    sums = Sums(t.loss, t.device.torch, t.target_scale)
     with torch.inference_mode():
         for inputs, targets in loader.epoch(0):
             with t.precision.autocast():

@@ -1,5 +1,6 @@
 """What is minimised, and with it the task: the loss decides what targets and outputs mean, and what is measured."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -20,6 +21,8 @@ class Metric:
         value: the sums of all batches, flattened, and the number of samples -> the value; None where it has
             none. Without it: the mean over samples of the one sum.
         higher_is_better: whether it rises as a model gets better; one named accuracy or r2 always does.
+        of_differences: whether it stays the same when outputs and targets are moved by the same number: those of a
+            regression are then given less the targets' mean, where that is large, for a large number costs digits.
     """
 
     def __init__(
@@ -27,19 +30,25 @@ class Metric:
         sums: Callable[[Tensor, Tensor], Tensor],
         value: Callable[[list[float], int], float | None] = lambda sums, samples: sums[0] / samples,
         higher_is_better: bool = False,
+        of_differences: bool = False,
     ) -> None:
         self.sums, self.value, self.higher_is_better = sums, value, higher_is_better
+        self.of_differences = of_differences
 
 
 class Loss(nn.Module):
     """A loss of one's own derives from this and overrides all but `probabilities`.
 
     Attributes:
-        metrics: what is measured beside the loss, by name.
+        metrics: what is measured beside the loss, by name. Metrics with the same function `sums` share its result.
+        regression: whether outputs are values, in the units of the targets (N, K) that `prepare` gives. Targets may
+            then be scaled (`data.scale_targets`): `forward` gets them scaled, as the model gives its outputs; the
+            metrics get both in the units of the data.
         takes: the targets it can be given: classes, values, or either; None if that is not known.
     """
 
     metrics: Mapping[str, Metric] = {}
+    regression: bool = False
     takes: Literal["classes", "values", "either"] | None = None
 
     def higher_is_better(self, metric: str) -> bool:
@@ -77,6 +86,27 @@ FEW = 20
 """Different whole numbers that may be classes, written as floats."""
 
 
+def answers(loss: Loss, outputs: Tensor) -> Tensor:
+    """What a person is told, out of outputs (N, K) in the units of the data.
+
+    The probabilities of the classes; of several yes-or-no questions at once, that of each one's yes; or the values.
+    """
+    probabilities = loss.probabilities(outputs)
+    if probabilities is not None:
+        return probabilities
+    return outputs.sigmoid() if isinstance(loss, BCEWithLogits) else outputs
+
+
+def answer_names(loss: Loss, num_outputs: int, classes: Sequence[str] | None) -> list[str]:
+    """The names of the columns of `answers`: `p_cat` and `p_dog`, or `value`, or `value_0`, `value_1`, ..."""
+    device = next((tensor.device for tensor in loss.state_dict().values()), None)
+    probabilities = loss.probabilities(torch.zeros(1, num_outputs, device=device))
+    if probabilities is not None:
+        return [f"p_{name}" for name in classes or range(probabilities.shape[1])]
+    name = "p" if isinstance(loss, BCEWithLogits) else "value"
+    return [name] if num_outputs == 1 else [f"{name}_{number}" for number in range(num_outputs)]
+
+
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:
     """How many of (N, K) outputs are largest at the target class (N,)."""
     return (outputs.argmax(dim=1) == targets).sum()
@@ -96,6 +126,12 @@ def squares(outputs: Tensor, targets: Tensor) -> Tensor:
     """(3, K): by output, the sums over samples of the squared error, of the target and of its square."""
     targets = targets if targets.device.type == "mps" else targets.double()
     return torch.stack([((outputs - targets) ** 2).sum(0), targets.sum(0), (targets**2).sum(0)])
+
+
+def root_mean_squared_error(sums: list[float], samples: int) -> float:
+    """The root of the mean squared error, averaged over the outputs."""
+    errors = sums[: len(sums) // 3]
+    return sum(math.sqrt(error / samples) if error >= 0 else math.nan for error in errors) / len(errors)
 
 
 def r_squared(sums: list[float], samples: int) -> float | None:
@@ -210,11 +246,18 @@ class BCEWithLogits(Loss):
 
 
 class MSE(Loss):
-    """Regression: targets (N,) or (N, K) are values; integers are taken as numbers."""
+    """Regression: targets (N,) or (N, K) are values; integers are taken as numbers.
 
+    The loss is what is minimised: of scaled targets where they are scaled. `mae`, `rmse` and `r2` are in the units of
+    the data. With several target columns each is computed by column, over all samples of a part, and averaged over the
+    columns, all weighing the same (scikit-learn's `multioutput="uniform_average"`).
+    """
+
+    regression = True
     metrics: Mapping[str, Metric] = {
-        "mae": Metric(absolute_error),
-        "r2": Metric(squares, r_squared, higher_is_better=True),
+        "mae": Metric(absolute_error, of_differences=True),
+        "rmse": Metric(squares, root_mean_squared_error, of_differences=True),
+        "r2": Metric(squares, r_squared, higher_is_better=True, of_differences=True),
     }
     takes = "values"
 

@@ -91,6 +91,7 @@ class Predictor:
         from . import device as device_room
         from .checkpoint import load_loss
         from .cores import usable_cores
+        from .data.target_scale import of_checkpoint
         from .loss import Loss
         from .precision import Precision
         from .target import call
@@ -106,16 +107,21 @@ class Predictor:
         if here != name:
             self.arithmetic += f", the run's was {name}"
         self.model.to(self.device)
+        self.scale = of_checkpoint(self.weights.preprocessing or {})
         self.loss = call("loss", run.config["loss"], Loss).to(self.device).eval()
         load_loss(self.loss, self.weights.loss)
 
     def __call__(self, raw: "Tensor") -> "Tensor":
-        """Raw inputs (N, ...), uint8 pixels or floats, -> outputs (N, K) on the CPU: logits or values."""
+        """Raw inputs (N, ...), uint8 pixels or floats, -> outputs (N, K) on the CPU: logits, or values.
+
+        Values are in the units of the data: float64 where the targets were standardised.
+        """
         import torch
 
         with torch.inference_mode(), self.precision.autocast():
             outputs = self.model(self.samples.normalize(raw.to(self.device), self.precision.dtype))
-        return self.precision.upcast(outputs).cpu()
+        outputs = self.precision.upcast(outputs).cpu()
+        return outputs if self.scale is None else self.scale.in_units(outputs)
 
     def table(self, outputs: "Tensor") -> tuple[list[str], Iterator[list[object]]]:
         """Outputs (N, K) as columns: the class and the probabilities of all, or the values.
@@ -123,21 +129,16 @@ class Predictor:
         Returns:
             The names of the columns, and the rows.
         """
-        from .loss import BCEWithLogits
+        from .loss import answer_names, answers
 
-        probabilities = self.loss.probabilities(outputs)
-        if probabilities is not None:
-            count = probabilities.shape[1]
-            classes = self.samples.classes or [str(number) for number in range(count)]
-            chosen = probabilities.argmax(dim=1).tolist()
-            rows = zip(chosen, probabilities.numpy(), strict=True)
-            return ["class", *(f"p_{name}" for name in classes)], ([classes[c], *map(str, p)] for c, p in rows)
-        count = outputs.shape[1]
-        name = "value"
-        if isinstance(self.loss, BCEWithLogits):  # several questions at once: the probability of each one's yes
-            name, outputs = "p", outputs.sigmoid()
-        header = [name] if count == 1 else [f"{name}_{number}" for number in range(count)]
-        return header, ([*map(str, values)] for values in outputs.numpy())
+        header = answer_names(self.loss, outputs.shape[1], self.samples.classes)
+        told = answers(self.loss, outputs)
+        rows: Iterator[list[object]] = ([*map(str, values)] for values in told.numpy())
+        if self.loss.probabilities(outputs) is None:
+            return header, rows
+        classes = self.samples.classes or [str(number) for number in range(told.shape[1])]
+        chosen = told.argmax(dim=1).tolist()
+        return ["class", *header], ([classes[c], *row] for c, row in zip(chosen, rows, strict=True))
 
 
 def _output(value: str | None) -> Path | None:

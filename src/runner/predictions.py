@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .data.source import Part
+from .data.target_scale import TargetScale
 from .loss import BCEWithLogits, Loss
 
 MOST_VALUES = 1_000_000  # numbers of a regression that are kept: a plot has no use for more
@@ -21,7 +22,7 @@ class Classes(NamedTuple):
 
 
 class Values(NamedTuple):
-    """Of the first samples (N, K), on the CPU: the true values and the predicted ones."""
+    """Of the first samples (N, K), on the CPU, in the units of the data: the true values and the predicted ones."""
 
     actual: Tensor
     predicted: Tensor
@@ -35,10 +36,11 @@ class Predictions:
 
     Args:
         loss: says what outputs mean.
+        scale: of the targets of a regression, if they have one.
     """
 
-    def __init__(self, loss: Loss) -> None:
-        self._loss = loss
+    def __init__(self, loss: Loss, scale: TargetScale | None = None) -> None:
+        self._loss, self._scale = loss, scale
         self._seen: list[tuple[Tensor, ...]] = []
         self._values_kept = 0
         self.num_classes: int | None = None
@@ -68,10 +70,13 @@ class Predictions:
         return Classes(actual.long(), predicted.long(), probability)
 
     def values(self) -> Values | None:
-        """Values; None where outputs are classes, or nothing was seen."""
+        """Values, in the units of the data; None where outputs are classes, or nothing was seen."""
         if self.num_classes is not None or not self._seen:
             return None
-        return Values(*self._read())
+        actual, predicted = self._read()
+        if self._scale is not None:
+            actual, predicted = self._scale.in_units(actual), self._scale.in_units(predicted)
+        return Values(actual, predicted)
 
     def _read(self) -> list[Tensor]:
         return [torch.cat(parts).cpu() for parts in zip(*self._seen, strict=True)]

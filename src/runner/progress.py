@@ -1,17 +1,20 @@
 """Where training stands: counts, sums, seconds, the best value so far. Small objects that the loop calls by name."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 
 import torch
 from torch import Tensor
 
+from .data.target_scale import TargetScale
 from .device import Device
 from .loss import Loss
 from .settings import EarlyStoppingSettings
 
 Metrics = dict[str, float]
+Summed = tuple[Callable[[Tensor, Tensor], Tensor], bool]
 
 
 @dataclass
@@ -71,16 +74,24 @@ class Progress:
 class Sums:
     """Running sums of loss and metrics over samples, on the device, in 64 bits where it has them.
 
+    Args:
+        loss: what is measured; of a regression in the units of the data, but for the loss itself.
+        device: where the sums are.
+        scale: of the targets of a regression, if they have one.
+
     Attributes:
         metrics_wanted: False while nobody will ask for more than the loss.
     """
 
-    def __init__(self, loss: Loss, device: torch.device) -> None:
+    def __init__(self, loss: Loss, device: torch.device, scale: TargetScale | None = None) -> None:
         self._metrics = dict(loss.metrics)
+        # Metrics that need the same sums share them.
+        self._summed = list(dict.fromkeys((metric.sums, metric.of_differences) for metric in self._metrics.values()))
+        self._scale = scale.to(device) if scale is not None else None
         self._dtype = torch.float32 if device.type == "mps" else torch.float64
         self._device = device
         self._loss = torch.zeros((), dtype=self._dtype, device=device)
-        self._totals: dict[str, Tensor] = {}  # as many numbers as a metric gives: known when it has given some
+        self._totals: dict[Summed, Tensor] = {}  # as many numbers as a metric gives: known when it has given some
         self.samples = 0
         self.metrics_wanted = True
 
@@ -91,21 +102,32 @@ class Sums:
         if not self.metrics_wanted:
             return
         outputs = outputs.detach()
-        for name, metric in self._metrics.items():
-            sums = metric.sums(outputs, targets).reshape(-1)
-            if name in self._totals:
-                self._totals[name].add_(sums)
+        measured = {kind: self._measured(outputs, targets, kind) for kind in {kind for _, kind in self._summed}}
+        for summed in self._summed:
+            function, of_differences = summed
+            sums = function(*measured[of_differences]).reshape(-1)
+            if summed in self._totals:
+                self._totals[summed].add_(sums)
             else:
-                self._totals[name] = sums.to(self._dtype, copy=True)
+                self._totals[summed] = sums.to(self._dtype, copy=True)
+
+    def _measured(self, outputs: Tensor, targets: Tensor, of_differences: bool) -> tuple[Tensor, Tensor]:
+        """Outputs and targets in the units of the data, as a metric takes them."""
+        if self._scale is None:
+            return outputs, targets
+        convert = self._scale.from_center if of_differences else self._scale.in_units
+        return convert(outputs), convert(targets)
 
     def means(self) -> Metrics:
         """Loss and metrics over the samples so far, as far as they have a value: one read of the device."""
         if not self.samples:
             return {}
         (loss,), *totals = self._read()
+        sums = dict(zip(self._totals, totals, strict=False))
         values = {
-            name: self._metrics[name].value(sums, self.samples)
-            for name, sums in zip(self._totals, totals, strict=False)
+            name: metric.value(sums[metric.sums, metric.of_differences], self.samples)
+            for name, metric in self._metrics.items()
+            if (metric.sums, metric.of_differences) in sums
         }
         return {"loss": loss / self.samples} | {name: value for name, value in values.items() if value is not None}
 
@@ -125,8 +147,8 @@ class Sums:
         self._loss.fill_(loss)
         self.metrics_wanted &= bool(totals or not samples)  # nothing is known of the samples so far
         self._totals = {
-            name: torch.tensor(sums, dtype=self._dtype, device=self._device)
-            for name, sums in zip(self._metrics, totals, strict=False)  # none yet before the first batch
+            summed: torch.tensor(sums, dtype=self._dtype, device=self._device)
+            for summed, sums in zip(self._summed, totals, strict=False)  # none yet before the first batch
         }
 
     def _read(self) -> list[list[float]]:

@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from . import __version__
 from .build import Experiment
 from .data.splits import Normalize, size
+from .data.target_scale import TargetScale
 from .folders import for_shell
 from .folders import outputs as outputs_folder
 from .invocation import MARK, command, description, own_tags, run_name, written_to
+from .loss import Loss, answer_names, answers
 from .model.probe import parameter_count
 from .schema import flatten, show
 from .tracking.environment import git_tags
 from .tracking.files import write_atomically
 from .tracking.manifest import NOTE, Dataset, Manifest
-from .tracking.model import save_model
+from .tracking.model import TableNames, save_model
 from .tracking.pages import best_of, table_view
 from .tracking.store import place
 from .tracking.uri import redacted, strip_credentials
@@ -123,32 +125,72 @@ def were_given(config: Mapping[str, Any]) -> bool:
 
 
 class Served(nn.Module):
-    """A model together with its normalisation: what is logged to MLflow.
+    """A model together with its normalisation, and the units of its targets: what is logged to MLflow.
 
-    Takes float32 samples as the data set holds them (features as they are; image pixels scaled to [0, 1]).
+    Takes samples as the data set holds them (features as they are; image pixels scaled to [0, 1]).
+
+    Args:
+        model: as it was trained.
+        normalize: from raw inputs to what the model sees.
+        dtype: of the model.
+        scale: of the targets that it was trained on, if they were standardised.
     """
 
     mean: Tensor
     std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
 
-    def __init__(self, model: nn.Module, normalize: Normalize, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: nn.Module, normalize: Normalize, dtype: torch.dtype, scale: TargetScale | None = None
+    ) -> None:
         super().__init__()
         self.model, self.dtype = model, dtype
-        self.register_buffer("mean", normalize.mean.to(dtype))
-        self.register_buffer("std", normalize.std.to(dtype))
+        self.exact = torch.float64 if normalize.wide else dtype  # in which inputs are normalised, as in training
+        self.register_buffer("mean", normalize.mean.to(self.exact))
+        self.register_buffer("std", normalize.std.to(self.exact))
+        self.scaled = scale is not None and scale.standardizes
+        if scale is not None and self.scaled:
+            self.register_buffer("target_mean", scale.mean)
+            self.register_buffer("target_std", scale.std)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(N, ...) raw samples -> (N, K) outputs: logits or values."""
-        return self.model((inputs.to(self.dtype) - self.mean) / self.std)
+        """(N, ...) raw samples -> (N, K) outputs: logits, or values in the units of the data."""
+        outputs = self.model(((inputs.to(self.exact) - self.mean) / self.std).to(self.dtype))
+        # In float32 a value of 10,000,000 would have no decimals left.
+        return outputs.double() * self.target_std + self.target_mean if self.scaled else outputs
+
+
+class Answering(Served):
+    """A served model that gives what `runner.predict` gives: probabilities, no logits."""
+
+    def __init__(
+        self, model: nn.Module, normalize: Normalize, dtype: torch.dtype, scale: TargetScale | None, loss: Loss
+    ) -> None:
+        super().__init__(model, normalize, dtype, scale)
+        self.loss = loss
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, F) raw samples -> (N, K) probabilities, or values in the units of the data."""
+        return answers(self.loss, super().forward(inputs))
 
 
 def served_samples(x: Experiment) -> Tensor:
-    """Two samples as `Served` takes them: any of the right shape and range will do."""
+    """Two samples as `Served` takes them: any of the right shape and range will do.
+
+    Those of a table are float64, as are others that float32 would round.
+    """
     example, _ = next(iter(x.loaders.train.epoch(0)))
     raw = example[:2].cpu().double() * x.splits.normalize.std + x.splits.normalize.mean
-    return raw.float().contiguous()
+    return (raw if x.splits.columns or x.splits.normalize.wide else raw.float()).contiguous()
 
 
 def served(x: Experiment, example: Tensor, folder: Path) -> None:
     """Save the model with the weights it has now, so that MLflow can serve it; `example` is of `served_samples`."""
-    save_model(Served(x.model, x.splits.normalize, x.precision.dtype), example, folder)
+    parts = x.model, x.splits.normalize, x.precision.dtype, x.target_scale
+    if not x.splits.columns:
+        save_model(Served(*parts), example, folder)
+        return
+    features = [name for name in x.splits.columns if name != x.splits.target]
+    names = TableNames(features, answer_names(x.loss, x.num_outputs, x.splits.classes))
+    save_model(Answering(*parts, x.loss), example, folder, names)

@@ -119,17 +119,28 @@ def build_again(was: "SavedRun", options: Mapping[str, str]) -> "tuple[DictConfi
     if cfg is None:
         raise ConfigError(*problems)
     problems += folders.check(str(outputs() / "reproductions" / "run"), exact=False)
-    x = build.build(without_hydra(cfg), was.choices, problems)
+    parent, preprocessing = None, None
     if was.config.get("resume_mode") == "warm_start":
-        parent = str(was.config.get("resume"))
-        try:
-            resume.prepare(resume.Resumed(saved.find(parent, "resume", was.uri), warm_start=True), x)
-        except ConfigError as error:
-            raise ConfigError(
-                f"{was.given} began with the weights of run {parent} (resume_mode=warm_start), which are not to be"
-                f" had here: {error.problems[0]}"
-            ) from error
+        with parent_needed(was):
+            parent = resume.Resumed(saved.find(str(was.config.get("resume")), "resume", was.uri), warm_start=True)
+            preprocessing = parent.preprocessing
+    x = build.build(without_hydra(cfg), was.choices, problems, preprocessing)
+    if parent is not None:
+        with parent_needed(was):
+            resume.prepare(parent, x)
     return cfg, x
+
+
+@contextmanager
+def parent_needed(was: "SavedRun") -> Iterator[None]:
+    """Say of an error that it is about the run whose weights this one began with."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(
+            f"{was.given} began with the weights of run {was.config.get('resume')} (resume_mode=warm_start), which are"
+            f" not to be had here: {error.problems[0]}"
+        ) from error
 
 
 def changed_weights(x: "Experiment", was: "SavedRun") -> str | None:

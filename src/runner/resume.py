@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,24 @@ class Resumed:
         if self._fetched is None:
             self._fetched = recovery.fetch(self.run)
         return self._fetched
+
+    @cached_property
+    def checkpoint(self) -> dict[str, Any]:
+        """The newest one that is whole.
+
+        Raises:
+            CheckpointError: there is none.
+            ConfigError: MLflow has not what it takes to go on.
+        """
+        return Checkpoints(self.files / "checkpoints").load_last()
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How the run prepares its samples; nothing where its checkpoint cannot be read, which `prepare` tells."""
+        try:
+            return dict(self.checkpoint.get("preprocessing", {}))
+        except (CheckpointError, ConfigError):
+            return {}
 
     def recover(self) -> Path:
         """The folder to go on in, which is made anew where only MLflow has the run."""
@@ -221,9 +240,8 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
     if resumed.folder is not None and has_manifest(resumed.folder) and manifest_of(resumed.folder) is None:
         damaged = short(resumed.folder / FOLDER / MANIFEST)
         problems.append(f"{damaged} is damaged: move it away, and the run goes on as another MLflow run")
-    checkpoints = Checkpoints(resumed.files / "checkpoints")
     try:
-        checkpoint = checkpoints.load_last()
+        checkpoint = resumed.checkpoint
     except CheckpointError as error:
         raise ConfigError(*problems, f"{resumed.run.given}: {error}; start anew without resume=") from error
     progress = checkpoint["progress"]
@@ -243,6 +261,7 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
     _load(resumed, lambda: x.model.load_state_dict(checkpoint["model"]), "its weights do not fit this model")
     if resumed.warm_start:
         load_buffers(x.model, checkpoint.get("buffers", {}).get("model", {}))
+        del resumed.checkpoint  # it has given what it is needed for
         return None
     _load(
         resumed,

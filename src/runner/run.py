@@ -152,7 +152,7 @@ def _run(
         bar.close()
         if ended:
             log.info("stopped    %s", ended)
-        predictions = Predictions(x.loss)
+        predictions = Predictions(x.loss, x.target_scale)
         final = test(training, predictions)
         tracker.log(final, training.progress.best_epoch)
         example = served_samples(x)

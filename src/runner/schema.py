@@ -33,7 +33,7 @@ TARGET_GROUPS = ("model", "data", "optimizer", "scheduler", "loss")
 """Groups with a `_target_`, whose keys are those of its signature."""
 
 SHARED_KEYS = {
-    "data": ("batch_size", "val_fraction", "limit", "scale", "in_memory", "num_workers", "augment"),
+    "data": ("batch_size", "val_fraction", "limit", "scale", "scale_targets", "in_memory", "num_workers", "augment"),
     "model": ("weights",),
 }
 """Keys of open groups that every member has, and that are not its `_target_`'s: `conf/config.yaml` sets them."""
@@ -212,6 +212,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "data.augment.flip": (True, False),
     "data.header": ("auto", True, False),
     "data.target_type": ("auto", "category", "number"),
+    "data.scale_targets": ("auto", True, False),
     "device.name": ("auto", "cpu", "cuda", "mps"),
     "precision.name": ("fp32", "tf32", "bf16", "fp16", "amp", "fp64"),
     "trainer.on_nonfinite": ("stop", "skip", "ignore"),

@@ -13,6 +13,7 @@ from .averaging import WeightAverage
 from .buffers import load_buffers, unsaved_buffers
 from .checkpoint import FORMAT, Checkpoints, load_loss, weight_buffers, weights
 from .data.loading import Loaders
+from .data.target_scale import TargetScale, preprocessing
 from .device import Device
 from .errors import TrainingError
 from .loss import Loss
@@ -73,6 +74,7 @@ class Training:
     Attributes:
         preprocessing: how samples are prepared, as far as a checkpoint must hold it, in tensors and primitives:
             `{"targets": {"mean": [...], "std": [...]}}`.
+        target_scale: of a regression whose targets are scaled, or far from 0.
     """
 
     model: nn.Module
@@ -89,10 +91,11 @@ class Training:
     stop: StopRequest
     progress: Progress = field(default_factory=Progress)
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    target_scale: TargetScale | None = None
 
     def __post_init__(self) -> None:
         self.parameters = trainable(self.model)
-        self.sums = Sums(self.loss, self.device.torch)
+        self.sums = Sums(self.loss, self.device.torch, self.target_scale)
         self.clock = Stopwatch(self.device)
         monitored = self.settings.monitor
         self.monitor = Monitor(monitored, self.loss.higher_is_better(monitored), self.settings.early_stopping)
@@ -133,6 +136,8 @@ def prepare(
         display=display,
         stop=stop,
         progress=Progress(data=x.splits.fingerprint),
+        preprocessing=preprocessing(x.target_scale),
+        target_scale=x.target_scale,
     )
 
 

@@ -48,7 +48,7 @@ class Weights:
         data: the fingerprint of the samples they were trained on; None if that is not known.
         buffers: those that `state_dict` does not name.
         loss: what the loss had learnt with them: its part of a checkpoint.
-        preprocessing: how the run prepared its samples: see `Training.preprocessing`.
+        preprocessing: how the run prepared its samples: see `Training.preprocessing`; None if that is not known.
     """
 
     tensors: dict[str, Tensor]
@@ -57,10 +57,10 @@ class Weights:
     data: str | None = None
     buffers: dict[str, Tensor] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
-    preprocessing: dict[str, Any] = field(default_factory=dict)
+    preprocessing: dict[str, Any] | None = None
 
 
-def load_into(model: nn.Module, value: str, uri: str | None = None) -> None:
+def load_into(model: nn.Module, value: str, uri: str | None = None) -> dict[str, Any] | None:
     """Start a model from given weights: `model.weights=<value>`.
 
     If the output layer alone has another number of outputs, it starts anew, as the model has it; a line says so.
@@ -70,6 +70,10 @@ def load_into(model: nn.Module, value: str, uri: str | None = None) -> None:
         value: a file (.pt, .pth or .safetensors), a run's folder or an MLflow run id.
         uri: of the MLflow store that knows the run.
 
+    Returns:
+        How the run that they are of prepared its samples; None if that is not known, or its outputs are no more those
+        of this model.
+
     Raises:
         ConfigError: there are no such weights, or they are another model's.
     """
@@ -78,6 +82,7 @@ def load_into(model: nn.Module, value: str, uri: str | None = None) -> None:
     own = unsaved_buffers(model)
     load_buffers(model, {name: b for name, b in found.buffers.items() if name in own and own[name].shape == b.shape})
     log.info("weights    from %s%s", found.source, f"; {anew}" if anew else "")
+    return None if anew else found.preprocessing
 
 
 def read(value: str, uri: str | None = None) -> Weights:
@@ -116,7 +121,7 @@ def of_run(run: SavedRun) -> Weights:
             epoch = len(progress["epoch_seconds"])
         return _of_checkpoint(state, run.place, epoch, progress["data"])
     if run.folder is not None and (graph := run.file("model/data/model.pt2")):
-        return Weights(_of_graph(graph, run), run.place, data=run.tags.get("runner.data_fingerprint"))
+        return _of_graph(graph, run)
     if run.run_id is not None:
         return _of_logged_model(run)
     raise ConfigError(f"{run.given} has no weights: there is no checkpoint in {run.place}/checkpoints")
@@ -150,17 +155,19 @@ def _of_logged_model(run: SavedRun) -> Weights:
         raise
     except Exception as error:  # an artifact store answers with exceptions of its own
         raise ConfigError(f"{run.given}: its model cannot be fetched from MLflow: {first_line(error)}") from error
-    tensors = _of_graph(Path(folder) / "model.pt2", run)
-    return Weights(tensors, run.place, data=run.tags.get("runner.data_fingerprint"))
+    return _of_graph(Path(folder) / "model.pt2", run)
 
 
-def _of_graph(path: Path, run: SavedRun) -> dict[str, Tensor]:
+def _of_graph(path: Path, run: SavedRun) -> Weights:
     """The weights inside an exported `record.Served`, whose model is called `model`."""
     try:
         state = torch.export.load(path).state_dict
     except Exception as error:  # of another version of torch, say
         raise ConfigError(f"{run.given}: its logged model cannot be read: {first_line(error)}") from error
-    return {name.removeprefix("model."): t.detach() for name, t in state.items() if name.startswith("model.")}
+    tensors = {name.removeprefix("model."): t.detach() for name, t in state.items() if name.startswith("model.")}
+    scale = {name: state[f"target_{name}"].tolist() for name in ("mean", "std") if f"target_{name}" in state}
+    fingerprint = run.tags.get("runner.data_fingerprint")
+    return Weights(tensors, run.place, data=fingerprint, preprocessing={"targets": scale} if scale else {})
 
 
 def _from_file(path: Path, given: str) -> Weights:

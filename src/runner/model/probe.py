@@ -41,24 +41,26 @@ class Cost:
         flops: floating-point operations, a multiply-add counting as two, biases and activations left out
             (`torch.utils.flop_counter`); None if nothing that it counts was seen.
         values: in the largest tensor that a layer gives.
-        squashed_by: the function that gives the model's outputs, if it is one that makes probabilities: `softmax`
-            or `sigmoid`; a log_softmax is none, which cross entropy leaves as it is.
+        activation: the activation function that gives the model's outputs, be it a layer or not; None if none does.
     """
 
     flops: int | None
     values: int
-    squashed_by: str | None = None
+    activation: str | None = None
 
 
-SQUASHING = {"_softmax": "softmax", "sigmoid": "sigmoid"}
-"""Operations that make probabilities, as torch's dispatcher names them."""
+ACTIVATIONS = (
+    "softmax", "sigmoid", "log_softmax", "tanh", "relu", "gelu", "silu", "elu", "leaky_relu", "softplus", "mish",
+    "hardtanh", "hardsigmoid", "hardswish", "clamp", "clamp_min", "exp", "abs",
+)  # fmt: skip
+"""Operations after which outputs cannot be any numbers, as torch's dispatcher names them but for `_` at their ends."""
 
 SHAPING = ("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten", "clone", "alias", "detach", "_to_copy")
 """Operations that give the same values in another shape, place or type."""
 
 
-class _Squashed(TorchDispatchMode):
-    """Sees which tensors hold probabilities."""
+class _Activations(TorchDispatchMode):
+    """Sees which tensors an activation function has given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class _Squashed(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
-        by = SQUASHING.get(name.rstrip("_")) or SQUASHING.get(name)
+        by = next((activation for activation in ACTIVATIONS if name.strip("_") == activation), None)
         if by is None and name in SHAPING and args:
             by = self.by(args[0])
         if by is not None and isinstance(result, Tensor):
@@ -75,7 +77,7 @@ class _Squashed(TorchDispatchMode):
         return result
 
     def by(self, tensor: object) -> str | None:
-        """What has made a tensor, if that makes probabilities."""
+        """The activation function that has given a tensor, if one has."""
         return next((by for seen, by in self._seen if seen is tensor), None)
 
 
@@ -91,7 +93,7 @@ def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int,
     was_training = model.training
     model.eval()
     try:
-        with _largest(model) as largest, _Squashed() as squashed:
+        with _largest(model) as largest, _Activations() as activations:
             outputs, flops = _forward(model, tuple(input_shape), dtype)
     finally:
         model.train(was_training)
@@ -103,7 +105,7 @@ def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int,
             f"the model gives outputs of shape (N{''.join(f', {n}' for n in outputs.shape[1:])}), data and loss"
             f" need (N, {num_outputs}): let its constructor take num_outputs"
         )
-    return Cost(flops // 2 or None, max(largest) // 2, squashed.by(outputs))
+    return Cost(flops // 2 or None, max(largest) // 2, activations.by(outputs))
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def _run(task: Task, reports: Connection | None) -> int:
         if cfg is None:
             raise ConfigError(*problems)
         as_job(cfg, task.number, task.folder.parent)
-        experiment = build.build(without_hydra(cfg), choices, problems, fresh=resumed is None)
+        experiment = build.build(without_hydra(cfg), choices, problems, resumed.preprocessing if resumed else None)
         experiment.typed = _alone(task, cfg)
         if resumed is not None:
             checkpoint = resume.prepare(resumed, experiment)

@@ -8,18 +8,31 @@ import platform
 import shutil
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from runner.errors import first_line
+from runner.tracking.files import write_json
 from runner.tracking.store import quiet_mlflow
 
 log = logging.getLogger("runner")
 
+SERVED_TABLE = Path(__file__).with_name("served_table.py")
+"""The code that a table's model is loaded by, which goes along with it."""
 
-def save_model(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> None:
+
+class TableNames(NamedTuple):
+    """The columns of a table model: the features that it takes, in their order, and the answers that it gives."""
+
+    inputs: list[str]
+    outputs: list[str]
+
+
+def save_model(model: torch.nn.Module, example: torch.Tensor, folder: Path, table: TableNames | None = None) -> None:
     """Write the model in MLflow's PyTorch flavour (`pt2`: a graph, no pickled code).
 
     The saved copy is on the CPU, in evaluation mode, and takes any number of samples. The folder is
@@ -30,6 +43,7 @@ def save_model(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> N
         model: left as it is.
         example: a few samples, shape (samples, ...); at least two, or the batch size is frozen at one.
         folder: the model folder to write.
+        table: the names, if samples are rows of a table: pyfunc then takes data frames, by name.
     """
     example = example.detach().cpu().contiguous()
     if len(example) < 2:
@@ -38,7 +52,9 @@ def save_model(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> N
     shutil.rmtree(part, ignore_errors=True)
     try:
         with silence():
-            _save(portable(model), example, part)
+            save = partial(_save_table, table=table) if table is not None else _save
+            save(portable(model), example, part)
+            _check(part, portable(model), example)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     except Exception as error:  # torch.export raises anything, from its own errors to the model's
@@ -81,11 +97,54 @@ def _save(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> None:
             signature=ModelSignature(spec(example), spec(output)),
             input_example=example.numpy(),
             serialization_format="pt2",
-            # Given: MLflow would import everything again in another process to find out (7-10 s).
-            pip_requirements=[f"{name}=={_public(version(name))}" for name in ("mlflow", "torch", "numpy")],
+            pip_requirements=_requirements("numpy"),
             metadata={"python": platform.python_version()},
         )
-    _check(folder, model, example)
+
+
+def _save_table(model: torch.nn.Module, example: torch.Tensor, folder: Path, table: TableNames) -> None:
+    """Write a model that pyfunc gives data frames; MLflow's PyTorch flavour loads its graph all the same.
+
+    MLflow's own wrapper of graphs would round columns to float32 and give columns without names.
+    """
+    quiet_mlflow()
+    import pandas as pd
+    from mlflow import pyfunc
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import AnyType
+
+    with torch.no_grad():
+        dtype = DataType.double if model(example).dtype == torch.float64 else DataType.float
+    # Of "any" type: a column of doubles would refuse integers, as they come in an integer column of a data frame.
+    inputs = Schema([ColSpec(AnyType(), name) for name in table.inputs])
+    outputs = Schema([ColSpec(dtype, name) for name in table.outputs])
+    with _requirements_believed():
+        pyfunc.save_model(
+            folder,
+            loader_module=SERVED_TABLE.stem,
+            code_paths=[str(SERVED_TABLE)],
+            signature=ModelSignature(inputs, outputs),
+            input_example=pd.DataFrame(example.numpy(), columns=table.inputs),
+            pip_requirements=_requirements("numpy", "pandas"),
+            metadata={"python": platform.python_version()},
+        )
+    data = folder / "data"
+    data.mkdir()
+    with torch.no_grad():
+        graph = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(graph, data / "model.pt2")
+    write_json(data / "table.json", table._asdict())
+    saved = Model.load(folder)
+    saved.flavors["python_function"]["data"] = data.name
+    saved.add_flavor("pytorch", model_data=data.name, pytorch_version=str(torch.__version__), code=None)
+    saved.model_size_bytes = sum(file.stat().st_size for file in folder.rglob("*"))
+    saved.save(folder / "MLmodel")
+
+
+def _requirements(*others: str) -> list[str]:
+    """What loading takes. Given: MLflow would import everything again in another process to find out (7-10 s)."""
+    return [f"{name}=={_public(version(name))}" for name in ("mlflow", "torch", *others)]
 
 
 def _check(folder: Path, model: torch.nn.Module, example: torch.Tensor) -> None:
@@ -93,9 +152,14 @@ def _check(folder: Path, model: torch.nn.Module, example: torch.Tensor) -> None:
     from runner.tracking.flavor import pytorch
 
     exported = pytorch.load_model(str(folder))
+    rtol, atol = None, None  # torch's own, by the type of the outputs
+    std = getattr(model, "target_std", None)
+    if std is not None and getattr(model, "dtype", None) != torch.float64:
+        # Computed in 32 bits, given in 64: torch's tolerance for float32, of one standard deviation.
+        rtol, atol = 1.3e-6, 1e-5 * float(std.max())
     for samples in (example[:1], torch.cat([example, example, example[:1]])):
         with torch.no_grad():
-            torch.testing.assert_close(exported(samples), model(samples))
+            torch.testing.assert_close(exported(samples), model(samples), rtol=rtol, atol=atol)
 
 
 @contextlib.contextmanager
