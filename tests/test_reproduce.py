@@ -19,7 +19,7 @@ from runner.compose import Composer
 from runner.device import Device
 from runner.record import describe
 from runner.reproduce import main
-from runner.reproduction import compare, same, surroundings
+from runner.reproduction import compare, of_both_versions, same, surroundings
 from runner.tracking.deliver import Delivery
 from runner.tracking.environment import environment
 from runner.tracking.manifest import Manifest
@@ -340,6 +340,12 @@ class TestCompare:
         verdict = compare({}, {("val/loss", 1): 0.5}, whole=False)
         assert not verdict.identical
         assert verdict.lines()[0].startswith("nothing to compare")
+
+    def test_of_a_run_of_version_0_1_0_what_it_logged_is_compared(self) -> None:
+        then = {("lr", 1): (0.05,), ("val/r2", 1): (0.5,), ("val/loss", 1): (0.3,)}
+        now = {("lr", 1): 0.03, ("val/rmse", 1): 2.0, ("val/r2", 1): 0.5, ("val/loss", 1): 0.3}
+        assert compare(*of_both_versions(then, now), whole=True).identical
+        assert not compare(*of_both_versions(then, now | {("val/r2", 1): 0.6}), whole=True).identical
 
     def test_two_values_at_one_step_of_the_store_differ(self) -> None:
         (difference,) = compare({("train/loss_step", 7): (0.5, 0.6)}, {("train/loss_step", 7): 0.5}, True).differences

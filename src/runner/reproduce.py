@@ -92,13 +92,15 @@ def work(options: Mapping[str, str]) -> int:
         log.warning("note       %s", note)
 
     then = reproduction.logged_values(was.client(), logged)
+    former = "scale_targets" not in was.config["data"]  # made by version 0.1.0
     limit(x, was, then, status == "FINISHED")
     outcome, folder = run_again(x, cfg, was)
     if outcome.exit_code > EXIT_SIGNAL:
         return outcome.exit_code
     # What is measured when follows from settings that a resume may change on the way.
     whole = status == "FINISHED" and not any(tag.startswith("resumed.trainer.") for tag in was.tags)
-    verdict = reproduction.compare(then, reproduction.measured_values(folder / "metrics.jsonl"), whole)
+    now = reproduction.measured_values(folder / "metrics.jsonl")
+    verdict = reproduction.compare(*(reproduction.of_both_versions(then, now) if former else (then, now)), whole)
     log.info("")
     say(*verdict.lines())
     return 0 if verdict.identical else EXIT_FAILED

@@ -145,6 +145,20 @@ def compare(then: Mapping[Key, tuple[float, ...]], now: Mapping[Key, float], who
     return verdict
 
 
+def of_both_versions(
+    then: Mapping[Key, tuple[float, ...]], now: Mapping[Key, float]
+) -> tuple[dict[Key, tuple[float, ...]], dict[Key, float]]:
+    """What a run of version 0.1.0 can be compared by.
+
+    It logged the `lr` of an epoch's first step, not the mean over its steps, and had fewer metrics.
+    """
+    names = {name for name, _ in then} - {"lr"}
+    return (
+        {key: v for key, v in then.items() if key[0] in names},
+        {key: v for key, v in now.items() if key[0] in names},
+    )
+
+
 def changed_settings(config: Mapping[str, Any], run: "Run") -> list[str]:
     """Where the config.yaml among a run's artifacts and the parameters it logged contradict each other.
 
