@@ -185,21 +185,14 @@ def _output(run: SavedRun, format: str, value: str | None) -> Path:
 
 
 def _raw(taken: "Samples", count: int) -> "Tensor":
-    """Samples of the right shape, type and range; the same ones each time."""
+    """Samples of the right shape and range, float32 as the file takes them; the same ones each time."""
     import torch
 
     made = torch.Generator().manual_seed(0)
     if taken.dtype == "uint8":
         return torch.rand(count, *taken.input_shape, generator=made)
     normal = torch.randn(count, *taken.input_shape, generator=made, dtype=torch.float64)
-    return (normal * taken.normalize.std + taken.normalize.mean).to(_dtype(taken))
-
-
-def _dtype(taken: "Samples") -> "torch.dtype":
-    """What the file takes: float64 where float32 would round the run's samples."""
-    import torch
-
-    return torch.float64 if taken.normalize.wide else torch.float32
+    return (normal * taken.normalize.std + taken.normalize.mean).float()
 
 
 def _write(served: "nn.Module", example: "Tensor", file: Path, format: str) -> "Callable[[Tensor], Tensor]":
@@ -265,8 +258,7 @@ def _arithmetic(run: SavedRun) -> str:
 def _takes(taken: "Samples") -> str:
     shape = ", ".join(["N", *map(str, taken.input_shape)])
     what = "pixels from 0 to 1" if taken.dtype == "uint8" else f"as data={taken.data} has them"
-    dtype = str(_dtype(taken)).removeprefix("torch.")
-    return f"inputs: {dtype} ({shape}), {what}, not normalised"
+    return f"inputs: float32 ({shape}), {what}, not normalised"
 
 
 def _gives(run: SavedRun, taken: "Samples", dtype: "torch.dtype") -> str:
