@@ -75,7 +75,7 @@ def test_a_run_works_in_a_folder_of_any_name(
     run_id = json.loads((folder / "result.json").read_text())["run_id"]
     assert evaluate.main([f"run={run_id}"]) == 0
     assert sync.main([f"run={folder}"]) == 0
-    ui._check(local_uri(here / name / "outputs"))
+    ui._check(local_uri(here / name / "outputs"), from_variable=False)
     assert [path.name for path in here.iterdir()] == [name]
 
 

@@ -342,6 +342,23 @@ def test_loss_and_optimizer_are_looked_at_as_well(tmp_path: Path, caplog: pytest
     assert said(caplog) == {"optimizer.count", "loss.calls"}
 
 
+class Own(torch.optim.SGD):
+    """An optimizer of the user's own that adds nothing."""
+
+
+@pytest.mark.parametrize("kind", [Own, torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad])
+@pytest.mark.parametrize("way", [{"fused": True}, {"foreach": True}, {}], ids=str)
+def test_what_torch_keeps_in_an_optimizer_for_itself_is_not_named(
+    kind: type[torch.optim.Optimizer], way: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    t = training(tmp_path, optimizer=lambda params: kind(params, lr=0.01, **way), epochs=1)  # type: ignore[call-arg]
+    watch = Watch(t, rehearse=False)
+    with caplog.at_level(logging.WARNING):
+        fit(t)
+        watch.close()
+    assert said(caplog) == set()
+
+
 def test_a_model_that_is_too_large_is_not_rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehearsal, "free_host_memory", lambda: 1000)
     found = Rehearsal(made(tmp_path, Plain))

@@ -18,7 +18,7 @@ def test_a_wheel_works_anywhere_with_a_user_s_own_model_and_config_folder(tmp_pa
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(built), str(REPOSITORY)],
         check=True, capture_output=True,
     )  # fmt: skip
-    (wheel,) = built.glob("runner-*.whl")
+    (wheel,) = built.glob("runner_torch-*.whl")
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=False)
     python = environment / "bin" / "python"

@@ -135,7 +135,9 @@ def _saves_itself(held: Any, inherited: bool) -> bool:
 def _of_optimizers() -> frozenset[str]:
     """What torch itself keeps in an optimizer: what is saved, hooks, and marks of its schedulers and its scaler."""
     plain = torch.optim.SGD([torch.zeros(1)], lr=0.1)
-    return frozenset(vars(plain)) | {"_opt_called", "grad_scale", "found_inf"}
+    return frozenset(vars(plain)) | {
+        "_opt_called", "grad_scale", "found_inf", "_need_device_dtype_check_for_fused", "_step_supports_amp_scaling",
+    }  # fmt: skip
 
 
 def addresses(module: nn.Module) -> Iterator[int]:
@@ -180,7 +182,11 @@ def _attributes(held: Any) -> Iterator[tuple[str, Any]]:
         for group in (held._parameters, held._buffers, held._modules):
             yield from group.items()
     elif isinstance(held, torch.optim.Optimizer):
-        yield from ((name, value) for name, value in own.items() if name not in _of_optimizers())
+        # In one of torch's own classes, what begins with an underscore is torch's: flags of the fused and foreach ways.
+        torchs = type(held).__module__.startswith("torch.")
+        for name, value in own.items():
+            if name not in _of_optimizers() and not (torchs and name.startswith("_")):
+                yield name, value
     else:
         yield from own.items()
 

@@ -200,9 +200,9 @@ def _close(
     try:
         if outcome.error is not None:
             tracker.tag({ERROR: outcome.error})
-        outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
-        if outcome.status == "FINISHED":  # one that goes on ends with the metrics of one that was never stopped
+        if outcome.status == "FINISHED":  # one that resumes ends with the metrics of one that was never stopped
             tracker.log(report.best(t, folder, final), t.progress.best_epoch)
+        outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
     except OSError as error:  # a full disk: it has not come to its end without its result
         log.error("error: %s", in_words(error))
         outcome.status, outcome.exit_code, outcome.error = "FAILED", 1, outcome.error or in_words(error)
