@@ -163,6 +163,15 @@ WRONG = [
     (["optimizer.lr=${oc.env:NO_SUCH_VARIABLE}"], ["environment variable NO_SUCH_VARIABLE is not set"]),
     # Data, shapes, devices.
     (["data=csv"], ["data.path"]),
+    (
+        ["data=csv", "data.index=null", "data.header=null", "data.target_type=null", "data.scale_targets=null"],
+        [
+            "write data.index=auto",
+            "write data.header=auto",
+            "write data.target_type=auto",
+            "write data.scale_targets=a",
+        ],
+    ),
     (["data=csv", "data.path=tabel.csv"], ["did you mean table.csv?"], a_table),
     (["data=csv", "data.path=table.csv", "model=cnn"], ["model=cnn needs images", "write model=mlp"], a_table),
     (["data=tensors", "data.inputs=[[1,2],[3]]", "data.targets=[0,1]"], ["data.inputs is ragged"]),

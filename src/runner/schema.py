@@ -227,6 +227,9 @@ LISTS = ("sweep.direction",)
 NEEDED = ("data.batch_size", "data.in_memory", "data.num_workers")
 """Keys of open groups that have no null; those of typed ones say so by their type."""
 
+ALWAYS, OF_TABLES = ("scale", "scale_targets"), ("index", "header", "target_type")
+"""Keys of the data that have no null where they are there: of all data sets, and of tables."""
+
 ADDED = {"tracking.tags": "{}", "tracking.description": "null"}
 """Keys that 0.1.0 did not have, with the value that its configs, which lack them, mean."""
 
@@ -272,8 +275,12 @@ def check(config: Mapping[str, Any]) -> list[str]:
         value = select(config, key)
         if value is not None and value not in WORDS.get(key, ("auto",)) and value not in allowed:
             problems.append(f"{key}={brief(show(value))} is out of range: write {expected(key)}")
-    if isinstance(data := config.get("data"), Mapping) and data.get("scale", "auto") is None:
-        problems.append(f"data.scale=null is not allowed: write {expected('data.scale')}")
+    data = config.get("data")
+    if isinstance(data, Mapping):
+        own_table = str(data.get("_target_")).endswith("csv_file.csv_file")
+        for leaf in (*ALWAYS, *(OF_TABLES if own_table else ())):
+            if leaf in data and data[leaf] is None:  # a config of version 0.1.0 does not have it
+                problems.append(f"data.{leaf}=null is not allowed: write data.{leaf}=auto")
     if select(config, "resume_mode") == "warm_start" and not select(config, "resume"):
         problems.append("resume_mode=warm_start needs a run to start from: write resume=<its folder or MLflow run id>")
     if select(config, "sweep.extend") and not select(config, "sweep.resume"):
