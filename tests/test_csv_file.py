@@ -516,6 +516,8 @@ def test_a_config_of_0_1_0_keeps_its_reading(tmp_path: Path) -> None:
     text = rows("{i},{i%7},{1+i%2}", header="a,b,y")
     path = tmp_path / "t.csv"
     path.write_text(text)
+    today = csv_file(path, loss_takes="classes", old_rules=False)  # of a YAML of one's own, which has none of the keys
+    assert today.classes == csv_file(path, loss_takes="classes", **AUTO).classes == ["1", "2"]
     old = csv_file(path, loss_takes="classes")
     assert old.train[1].unique().tolist() == [1, 2] and old.classes is None and old.train[0].dtype == torch.float32
     assert old.reading is None and not old.notes

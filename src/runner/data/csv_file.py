@@ -39,11 +39,12 @@ def csv_file(
     target_type: TargetType | None = None,
     val_path: str | Path | None = None,
     loss_takes: Takes | None = None,
+    old_rules: bool | None = None,
 ) -> Source:
     """Load a table separated by commas, semicolons, tabs or bars, with or without a header.
 
-    Without `index`, `header` and `target_type` (all None) the table is read as runner 0.1.0 did, whose saved configs
-    have no such keys: integers are raw class labels, features are float32, a first column without a name is refused.
+    Runner 0.1.0 had no `index`, `header` and `target_type`. By its rules integers are raw class labels, features are
+    float32, and a first column without a name is refused.
 
     Args:
         path: the file.
@@ -53,11 +54,12 @@ def csv_file(
             None is `TEST_FRACTION`. Not to be combined with `test_path`.
         mean: subtracted from the features; None is that of the training samples.
         std: divides the features; None is that of the training samples.
-        index: the column that numbers or names the rows and is left out: `auto`, `none` or a name.
-        header: whether the first row holds the names: `auto`, True or False.
-        target_type: what the target is: `auto`, `category` or `number`.
+        index: the column that numbers or names the rows and is left out: `auto` (None), `none` or a name.
+        header: whether the first row holds the names: `auto` (None), True or False.
+        target_type: what the target is: `auto` (None), `category` or `number`.
         val_path: a file of the same columns to validate on; None leaves it to `data.val_fraction`.
         loss_takes: what the loss takes as targets, for `target_type=auto`; None if it is not known.
+        old_rules: whether the table is read as runner 0.1.0 did; None: if nothing that is new since then is given.
 
     Returns:
         Inputs are float64 (N, features). Targets (N,) are int64 class indices, with the names of the classes, or
@@ -70,10 +72,13 @@ def csv_file(
     files = _find_files(paths, test_fraction)
     given = {key: f"{key}={value}" for key, value in paths.items()}
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
-    if index is None and header is None and target_type is None and val_path is None:
+    if old_rules is None:
+        old_rules = index is None and header is None and target_type is None and val_path is None
+    if old_rules:
         source = csv_0_1_0.read(files, given, target, lambda rows: _split(rows, fraction))
     else:
-        source = _read(files, given, target, fraction, index, header, target_type, loss_takes)
+        index, header = index if index is not None else "auto", header if header is not None else "auto"
+        source = _read(files, given, target, fraction, index, header, target_type or "auto", loss_takes)
     for key, part in (("data.val_path", source.val), ("data.test_path", source.test)):
         if key in files:
             _check_classes(source, part, given[key])
