@@ -1,4 +1,6 @@
 import math
+import sys
+import types
 from typing import Any
 
 import pytest
@@ -85,10 +87,33 @@ def test_what_is_missing_is_passed_over(config: dict[str, Any]) -> None:
         ("off", "whatever", True),
     ],
 )
-def test_the_store_fits_the_kind_of_tracking(name: str, uri: str | None, right: bool, config: dict[str, Any]) -> None:
+def test_the_store_fits_the_kind_of_tracking(
+    name: str, uri: str | None, right: bool, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg2", types.ModuleType("psycopg2"))  # as if it were installed
     problems = check(put(put(config, "tracking.name", name), "tracking.uri", uri))
     assert (problems == []) is right
     assert all("write tracking" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("uri", "module", "package"),
+    [
+        ("postgresql://ada@host/db", "psycopg", "'psycopg[binary]'"),
+        ("postgresql+psycopg2://host/db", "psycopg2", "psycopg2-binary"),
+        ("postgresql+pg8000://host/db", "pg8000", "pg8000"),
+        ("mysql://host/db", "MySQLdb", "mysqlclient"),
+        ("mysql+pymysql://host/db", "pymysql", "pymysql"),
+        ("mssql+pyodbc://host/db", "pyodbc", "pyodbc"),
+    ],
+)
+def test_a_database_whose_driver_is_not_installed(
+    uri: str, module: str, package: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    problems = check(put(config, "tracking.uri", uri))
+    assert problems == [f"tracking.uri={uri}: the driver {module} is not installed: write pip install {package}"]
+    assert check(put(put(config, "tracking.uri", uri), "tracking.name", "off")) == []
 
 
 def test_values_are_shown_as_they_are_typed() -> None:

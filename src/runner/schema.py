@@ -306,6 +306,11 @@ def _check_tracking(config: Mapping[str, Any]) -> list[str]:
     if name == "local" and uri is not None and scheme not in DATABASES:
         instead = "tracking=server" if scheme in ("http", "https") else "tracking.uri=sqlite:////<absolute path>.db"
         problems.append(f"tracking.uri={uri} is not a database's: write {instead}, or tracking.uri=null")
+    elif name == "local" and scheme not in ("", "sqlite"):
+        from .tracking.driver import missing_driver  # SQLAlchemy takes 0.2 s, which a run on SQLite goes without
+
+        if missing := missing_driver(str(uri)):
+            problems.append(f"tracking.uri={uri}: {missing}")
     if select(config, "tracking.experiment") == "":
         problems.append("tracking.experiment= is empty: write a name")
     for tag, value in (select(config, "tracking.tags") or {}).items():
