@@ -12,11 +12,15 @@ from runner.errors import ConfigError
 from runner.settings import SweepSettings
 from runner.sweep import local, slots, table
 from runner.sweep.fate import Fate, fate_of, judge, last_lines
+from runner.sweep.links import links
 from runner.sweep.objectives import Objective, direction_of, front, objectives_of
 from runner.sweep.plan import Job
 from runner.sweep.preflight import Built
+from runner.sweep.record import complete_ids, write_table
 from runner.sweep.saved import Course, course_of
 from runner.sweep.slots import make_slots
+from runner.tracking.manifest import Manifest
+from runner.tracking.state import State
 
 LOSS = [Objective("val/loss", "min")]
 
@@ -133,6 +137,24 @@ class TestTable:
         assert [row.job.number for row in found.rows] == [1, 3, 0, 4, 2, 5]
         assert found.best is not None and found.best.job.number == 1
         assert found.rows[-1].status == "NOT STARTED" and found.count("FINISHED") == 4
+
+    def test_run_ids_that_come_after_the_table_is_written(self, tmp_path: Path) -> None:
+        found = self.make(tmp_path)
+        write_table(found, tmp_path)
+        State(run_id="f" * 32, experiment_id="7").save(tmp_path)
+        Manifest(
+            uri="sqlite:///x.db", experiment="e", run_name="n", artifact_root=None, params={}, tags={}, log_model=False
+        ).save(tmp_path)
+        assert not complete_ids(found, tmp_path) and "compare" not in links(tmp_path)
+        late = {row.job.number: f"{row.job.number}" * 32 for row in found.rows[:5]}
+        for row in found.rows[:5]:
+            State(run_id=late[row.job.number]).save(row.folder)
+        assert complete_ids(found, tmp_path)
+        written = json.loads((tmp_path / "jobs.json").read_text())
+        assert written["best"] == 1 and [row["job"] for row in written["jobs"]] == [1, 3, 0, 4, 2, 5]
+        assert {row["job"]: row["run_id"] for row in written["jobs"]} == {**late, 5: None}
+        csv = (tmp_path / "jobs.csv").read_text()
+        assert all(run_id in csv and run_id in links(tmp_path)["compare"] for run_id in late.values())
 
     def test_the_other_way_round(self, tmp_path: Path) -> None:
         assert [row.job.number for row in self.make(tmp_path, "max").rows] == [0, 3, 1, 4, 2, 5]

@@ -308,6 +308,23 @@ def write_files(table: Table, folder: Path) -> list[str]:
     return ["jobs.csv", "jobs.json", *(file.relative_to(folder).as_posix() for file in pictures)]
 
 
+def complete_ids(table: Table, folder: Path) -> bool:
+    """Write the table once more if jobs have got other run ids since: MLflow was away until the sweep's end.
+
+    Args:
+        table: as it was written.
+        folder: of the sweep.
+
+    Returns:
+        Whether it was written.
+    """
+    rows = [replace(row, run_id=State.load(row.folder).run_id or row.run_id) for row in table.rows]
+    if rows == table.rows:
+        return False
+    write_table(replace(table, rows=rows), folder)
+    return True
+
+
 def write_table(table: Table, folder: Path) -> None:
     """Write the table as CSV and JSON."""
     write_atomically(folder / "jobs.csv", tables.to_csv(table))

@@ -27,7 +27,7 @@ from runner.sweep.node import BEGUN, END
 from runner.sweep.objectives import Objective
 from runner.sweep.plan import Job, Plan
 from runner.sweep.pool import Pool
-from runner.sweep.record import Record, write_files
+from runner.sweep.record import Record, complete_ids, write_files
 from runner.sweep.saved import Course
 from runner.sweep.slots import Slot
 from runner.sweep.table import Table
@@ -160,6 +160,7 @@ class Sweep:
             if not self.record.close(min(seconds, STOPPED_SECONDS) if stopped else seconds):
                 rest = f"python -m runner.sync run={typed(self.folder)}"
                 log.warning("not all of it is in MLflow yet; deliver the rest by: %s", rest)
+            self._complete(result)
         if stopped:
             return EXIT_SIGNAL + self.stop.signal
         return 0 if complete else EXIT_FAILED
@@ -291,6 +292,18 @@ class Sweep:
             log.warning("not all of the table is written: %s: %s", type(error).__name__, first_line(error))
             log.debug("", exc_info=True)
             return []
+
+    def _complete(self, result: Table) -> None:
+        """Name the runs of a store that was away until the end."""
+        try:
+            late = complete_ids(result, self.folder)
+        except (OSError, ValueError) as error:
+            log.warning("the run ids of late deliveries are not in the table: %s", first_line(error))
+            return
+        if late and self.record is not None:
+            log.info("jobs.csv and jobs.json have the run ids of what was delivered last")
+            for line in self.record.links():
+                log.info(line)
 
     def _time(self, each: Sequence[float], seconds: float) -> None:
         """How long it took, and how long it would have taken without slots."""
