@@ -134,6 +134,19 @@ def test_a_refusal_is_no_outage() -> None:
     assert "write tracking.uri=" in trouble(OSError('FATAL: password authentication failed for user "ada"'))
 
 
+def test_an_experiment_of_a_server_is_not_written_to_by_the_address_of_its_database(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    uri = copy_store(empty_store, tmp_path)
+    client = connect(uri)
+    client.create_experiment("ours", "mlflow-artifacts:/7")
+    with pytest.raises(StoreError) as raised:
+        get_or_create_experiment(client, uri, "ours", str(tmp_path))
+    assert "write tracking=server tracking.uri=http://<the server>" in trouble(raised.value, "ours")
+    assert "can't be reached" not in trouble(raised.value, "ours")
+    assert get_or_create_experiment(client, uri, "another", str(tmp_path))
+
+
 def test_a_deleted_experiment_is_restored_by_the_command_that_is_named(tmp_path: Path, empty_store: Path) -> None:
     uri = copy_store(empty_store, tmp_path / "a b")
     Manifest(uri, "mine", "run", str(tmp_path / "artifacts")).save(tmp_path)

@@ -153,7 +153,7 @@ def get_or_create_experiment(client: "MlflowClient", uri: str, name: str, artifa
     """Return the id of an experiment, making it if there is none; safe from several processes at once.
 
     Raises:
-        StoreError: the experiment is in MLflow's trash.
+        StoreError: the experiment is in MLflow's trash, or its files can be stored through a server alone.
     """
     from mlflow.exceptions import MlflowException
 
@@ -172,6 +172,11 @@ def get_or_create_experiment(client: "MlflowClient", uri: str, name: str, artifa
                 experiment = client.get_experiment_by_name(name)  # another machine was faster
     if experiment.lifecycle_stage != "active":
         raise deleted_experiment(uri, name, experiment.experiment_id)
+    if experiment.artifact_location.startswith("mlflow-artifacts:") and ui_of(uri) is None:
+        raise StoreError(
+            f"the experiment {name} stores its files through a tracking server, and tracking.uri is the database behind"
+            " it: write tracking=server tracking.uri=http://<the server>, or tracking.experiment=<another>"
+        )
     return str(experiment.experiment_id)
 
 
