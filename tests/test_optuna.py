@@ -587,3 +587,14 @@ def test_a_log_of_half_a_line_is_empty(tmp_path: Path) -> None:
     log.write_bytes(b'{"op_code": 0')
     cut_back(log)
     assert log.read_bytes() == b""
+
+
+def test_a_refused_password_names_the_key_of_the_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(storage: object) -> None:
+        raise OSError('FATAL: password authentication failed for user "ada"')
+
+    monkeypatch.setattr(optuna.storages, "get_storage", refused)
+    made = OptunaSearch([], {}, 1, optuna.samplers.RandomSampler(), optuna.pruners.NopPruner(), "mysql://ada@h/d", "s")
+    with pytest.raises(ConfigError, match=r"write hydra\.sweeper\.storage=<dialect>") as raised:
+        made.check([Objective("val/loss", "min")])
+    assert "tracking.uri" not in str(raised.value)

@@ -28,6 +28,7 @@ from runner.sweep.plan import Job, Plan, make_jobs, named, split
 from runner.sweep.random_search import DIGITS, interval_of, not_whole
 from runner.tracking import journal
 from runner.tracking.folder import owned
+from runner.tracking.store import password_refused
 
 STUDY = "study.log"
 DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
@@ -170,7 +171,7 @@ class OptunaSearch:
             there = self.study_name in optuna.get_all_study_names(storage)
             study = optuna.load_study(study_name=self.study_name, storage=storage) if there else None
         except Exception as error:  # of SQLAlchemy, of a driver that is missing
-            reason = first_line(error)
+            reason = _reason(error)
             raise ConfigError(f"hydra.sweeper.storage: the study cannot be opened: {reason}") from error
         if study is None:
             return
@@ -215,7 +216,7 @@ class OptunaSearch:
             )
         except Exception as error:  # of SQLAlchemy, of a driver that is missing, of the file system
             where = "hydra.sweeper.storage" if self.storage else str(folder / STUDY)
-            raise ConfigError(f"{where}: the study cannot be opened: {first_line(error)}") from error
+            raise ConfigError(f"{where}: the study cannot be opened: {_reason(error)}") from error
         _same_directions(self._study, objectives)
         if self._study.get_trials(deepcopy=False):
             self._study.sampler.reseed_rng()  # by its seed it would draw the first points once more
@@ -405,3 +406,7 @@ def _is_left(trial: FrozenTrial) -> bool:
     if folder is None or not Path(folder).is_dir():  # on another machine, maybe
         return False
     return not owned(Path(folder)) and not owned(Path(folder) / str(trial.user_attrs.get(NUMBER)))
+
+
+def _reason(error: BaseException) -> str:
+    return password_refused(error, "hydra.sweeper.storage") or first_line(error)

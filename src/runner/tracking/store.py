@@ -219,12 +219,22 @@ def refusal(error: BaseException, experiment: str = "") -> str | None:
         )
     if refused := re.search(r"error code (4\d\d)", text):
         return f"refused ({refused[1]}): {redact(text)[:200]}"
-    if any(sign in text for sign in _PASSWORD):
-        return (
-            "refused: the address needs a password, which is not saved: write"
-            " tracking.uri=<dialect>://<user>:<password>@<host>/<database>, or ${oc.env:<variable>} as the password"
-        )
-    return None
+    return password_refused(error, "tracking.uri")
+
+
+def password_refused(error: BaseException, key: str) -> str | None:
+    """What to write where a database refuses the password of an address; None for any other error.
+
+    Args:
+        error: of the database's driver.
+        key: that holds the address.
+    """
+    if not any(sign in str(error) for sign in _PASSWORD):
+        return None
+    return (
+        "refused: the address needs a password, which is not saved: write"
+        f" {key}=<dialect>://<user>:<password>@<host>/<database>, or ${{oc.env:<variable>}} as the password"
+    )
 
 
 def explain(error: BaseException) -> str:
