@@ -100,7 +100,7 @@ def reason(error: BaseException) -> str:
         error = inner
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        return f"{mark.name}, line {mark.line + 1}, is not YAML: {error.problem}; mend it"
+        return f"{mark.name}, line {mark.line + 1}, is not YAML: {error.problem}; correct it"
     line = first_line(error)
     key = getattr(error, "full_key", None)
     if isinstance(error, OmegaConfBaseException) and key:

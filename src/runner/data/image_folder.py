@@ -174,7 +174,9 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
                 for part in pool.map(_hash_files, [paths[i : min(i + 64, whole)] for i in range(0, whole, 64)]):
                     digest.update(part)
         except OSError as error:
-            raise ConfigError(f"data.path: {error.filename} cannot be read: {error.strerror}; mend it") from error
+            raise ConfigError(
+                f"data.path: {error.filename} cannot be read: {error.strerror}; make it readable, or remove it"
+            ) from error
         return digest.digest()
 
 

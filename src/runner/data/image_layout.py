@@ -110,7 +110,9 @@ def reading() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigError(f"data.path: {error.filename} cannot be read: {error.strerror}; mend it") from error
+        raise ConfigError(
+            f"data.path: {error.filename} cannot be read: {error.strerror}; make it readable, or remove it"
+        ) from error
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -265,7 +265,7 @@ def make_loaders(
             inputs = normalize(inputs.to(device, non_blocking=True))
         if channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return inputs, prepare(targets.to(device, non_blocking=True), dtype)
+        return inputs, prepare(_for(device, targets).to(device, non_blocking=True), dtype)
 
     def make(part: Part | None, train: bool = False, once: bool = False) -> Loader | None:
         if part is None:
@@ -279,7 +279,7 @@ def make_loaders(
         inputs, targets = part if isinstance(part, tuple) else _load_all(part, num_workers)
         kept_raw = inputs.dtype == torch.uint8 and (once or not isinstance(part, tuple))
         if kept_raw:
-            inputs, targets = inputs.to(device), prepare(targets.to(device), dtype)
+            inputs, targets = inputs.to(device), prepare(_for(device, targets).to(device), dtype)
         else:
             inputs, targets = finish(inputs, targets)
         if channels_last:
@@ -374,6 +374,11 @@ class _Indices:
 
     def __len__(self) -> int:
         return len(self.batches)
+
+
+def _for(device: torch.device, targets: Tensor) -> Tensor:
+    """Targets of a type that the device has: MPS has no float64."""
+    return targets.float() if device.type == "mps" and targets.dtype == torch.float64 else targets
 
 
 def _as_is(batch: Any) -> Any:
