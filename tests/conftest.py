@@ -16,7 +16,8 @@ from runner.cli import command
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # The files that take longest come first: at the end, the processes wait for each other for as long as a file takes.
-LONGEST_FIRST = ("sweep", "optuna", "tracking", "cli", "run", "knobs", "resume", "readme", "configs")
+# And before them one that forks this process: a fork computes no gradients once something was compiled in it.
+LONGEST_FIRST = ("hidden", "sweep", "optuna", "tracking", "cli", "run", "knobs", "resume", "readme", "configs")
 
 
 @dataclass

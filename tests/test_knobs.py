@@ -200,6 +200,7 @@ SHOWN_ELSEWHERE = {
     "data.index": "test_csv_file.py",
     "data.header": "test_csv_file.py",
     "data.target_type": "test_csv_file.py",
+    "data.scale_targets": "test_target_scale.py",
     "data.size": "test_images.py",
     "data.channels": "test_images.py",
     "data.inputs": "test_data.py",
