@@ -13,11 +13,12 @@ from PIL import Image
 
 from runner import comparison_plots
 from runner.cli import command
-from runner.compare import main, notes
+from runner.compare import find, main, notes
 from runner.comparison import compare, rows, to_json, to_text
-from runner.comparison_runs import ComparedRun, from_folder
+from runner.comparison_runs import LOG_AXES, ComparedRun, from_folder
 from runner.saved import read_config
 from runner.schema import flatten
+from runner.sweep_plots import swept
 from runner.sweep_results import gather
 from runner.tracking.deliver import Delivery
 from runner.tracking.manifest import Manifest
@@ -319,6 +320,17 @@ class TestCommand:
             with Image.open(tmp_path / "out" / f"{name}.png") as image:
                 assert min(image.size) > 200 and len(image.convert("RGB").getcolors(1 << 20)) > 20
 
+    def test_axes_that_the_sweep_has_tagged_log_are_drawn_so(self, outputs: Path, tmp_path: Path) -> None:
+        for number in (0, 1):
+            shutil.copytree(outputs / "sweeps/s" / str(number), tmp_path / "s" / str(number))
+        jobs = [from_folder(tmp_path / "s" / str(number), number) for number in (0, 1)]
+        assert compare(jobs).log_axes == frozenset()
+        record = {"arguments": [], "axes": {}, "jobs": [], "log_axes": ["optimizer.lr"]}
+        (tmp_path / "s" / "sweep.json").write_text(json.dumps(record))
+        c = compare([from_folder(tmp_path / "s" / str(number), number) for number in (0, 1)])
+        figure = swept(c)
+        assert c.log_axes == {"optimizer.lr"} and figure is not None and figure.axes[0].get_xscale() == "log"
+
     def test_runs_by_folder_and_id_where_the_folder_is_gone(
         self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -326,7 +338,7 @@ class TestCommand:
         shutil.copytree(outputs / "sweeps/s/1", folder)
         uri = local_uri(tmp_path)
         params = flatten(read_config(folder / "config.yaml", "")) | {"model": "mlp"}
-        tags = {"runner.folder": str(folder), "runner.parameters": "310"}
+        tags = {"runner.folder": str(folder), "runner.parameters": "310", LOG_AXES: "optimizer.lr data.batch_size"}
         parent = Manifest(uri, "e", "parent").ended("FINISHED")
         parent.save(tmp_path)
         assert Delivery(tmp_path).step()
@@ -345,6 +357,8 @@ class TestCommand:
             assert [row["optimizer.lr"] for row in table] == ["0.01", "0.1"]
             assert [row["run_id"] for row in table] == ["", delivery.run_id]
             assert table[1]["speed_up"]  # from either place the data are the same
+        (gone,) = find({"runs": str(delivery.run_id)}, uri)
+        assert gone.log_axes == {"optimizer.lr", "data.batch_size"}
         kept = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"][1]
         expected = rows(compare([here]))[0]
         figures = ("val/loss", "test/accuracy", "epochs", "epoch_seconds", "samples_per_second", "status")

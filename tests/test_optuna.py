@@ -117,6 +117,17 @@ class TestSpace:
         assert axis.distribution == distribution
         assert [job.overrides[-1].partition("=")[2] for job in found.probes(0)] == probes
 
+    @pytest.mark.parametrize(
+        ("values", "keys"),
+        [
+            ("tag(log,interval(1e-4,1e-1))", ("optimizer.lr",)),
+            ("tag(log,choice(0.1,0.2))", ("optimizer.lr",)),
+            ("interval(1e-4,1e-1)", ()),
+        ],
+    )
+    def test_axes_to_be_drawn_by_their_logarithm(self, made: Composer, values: str, keys: tuple[str, ...]) -> None:
+        assert plan(made, [f"optimizer.lr={values}"], {}, 3, None, None, None, None).log_axes == keys
+
     def test_probes_have_every_value_once_and_both_ends(self, made: Composer) -> None:
         jobs = search(made, "seed=1", "data.batch_size=16,32,64", "optimizer.lr=interval(0.1,0.5)").probes(7)
         assert [job.number for job in jobs] == [7, 8, 9]

@@ -146,6 +146,47 @@ class TestSaved:
         found.save(tmp_path, ["optimizer.lr=0.1,0.01"], made.options)
         assert plan.load(tmp_path) == (found, ["optimizer.lr=0.1,0.01"], made.options)
 
+    @pytest.mark.parametrize(
+        ("arguments", "params", "keys"),
+        [
+            (["optimizer.lr=tag(log,choice(0.1,0.01))", "seed=1,2"], {}, ("optimizer.lr",)),
+            (
+                ["optimizer.lr=tag(rates,log,range(1,4))", "+model.x=tag(log,choice(1,2))"],
+                {},
+                ("optimizer.lr", "model.x"),
+            ),
+            (["seed=1,2"], {"optimizer.lr": "tag(log,choice(0.1,0.01))"}, ("optimizer.lr",)),
+            (["optimizer.lr=tag(rates,choice(0.1,0.01))", "data.path=log,choice"], {}, ()),
+        ],
+    )
+    def test_axes_tagged_log_are_recorded(
+        self, made: Composer, tmp_path: Path, arguments: list[str], params: dict[str, str], keys: tuple[str, ...]
+    ) -> None:
+        found = grid.plan(made, arguments, params)
+        assert found.log_axes == random_search.plan(made, arguments, params, 4, 0).log_axes == keys
+        found.save(tmp_path, arguments, made.options)
+        assert plan.load(tmp_path)[0] == found and plan.log_axes_of(tmp_path) == keys
+
+    def test_an_interval_that_is_tagged_log_is_recorded(self, made: Composer) -> None:
+        arguments = ["optimizer.lr=tag(log,interval(1e-4,1))", "data.batch_size=tag(log,int(interval(1,64)))"]
+        found = random_search.plan(made, [*arguments, "model.dropout=interval(0,0.5)"], {}, 4, 0)
+        assert found.log_axes == ("optimizer.lr", "data.batch_size")
+
+    def test_of_a_sweep_of_0_1_0_the_texts_tell_which_axes_are_logarithmic(
+        self, made: Composer, tmp_path: Path
+    ) -> None:
+        for planned, argument in (
+            (grid.plan, "optimizer.lr=tag(log,choice(0.1,0.01))"),
+            (lambda *given: random_search.plan(*given, 3, 0), "optimizer.lr=tag(log, interval(0.1,1))"),
+        ):
+            arguments = [argument, "seed=log,1", "data.path='tag(log'"]
+            planned(made, arguments, {}).save(tmp_path, arguments, made.options)
+            content = json.loads((tmp_path / plan.NAME).read_text())
+            del content["log_axes"]
+            (tmp_path / plan.NAME).write_text(json.dumps(content))
+            assert plan.log_axes_of(tmp_path) == plan.load(tmp_path)[0].log_axes == ("optimizer.lr",)
+        assert plan.log_axes_of(tmp_path / "nowhere") == ()
+
     @pytest.mark.parametrize("content", ["", "{}", '{"jobs": 3}', "[]"])
     def test_what_is_no_plan(self, tmp_path: Path, content: str) -> None:
         (tmp_path / plan.NAME).write_text(content)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -306,6 +307,16 @@ class TestParallelCoordinates:
         bare = [box.padded(-1.5) for box in boxes]  # letters do not fill their box
         assert not [1 for i, one in enumerate(bare) for other in bare[:i] if one.overlaps(other)]
 
+    def test_the_value_of_the_best_is_in_the_figure_where_it_is_longer_than_all_others(self) -> None:
+        settings: list[Setting] = [
+            {"model.dropout": 0.0591234 if i == 3 else i / 20, "model.width": i % 3, "data.batch_size": 2 ** (i % 4)}
+            for i in range(20)
+        ]
+        figure = picture([made(setting, i != 3) for i, setting in enumerate(settings)])
+        figure.draw_without_rendering()
+        (best,) = (text for text in figure.axes[0].texts if text.get_text() == "0.0591")
+        assert best.get_window_extent().x0 > 0
+
     def test_of_more_than_eight_parameters_those_that_tell_most_are_shown(self) -> None:
         runs = [made({f"model.p{k}": (i >> k) % 2 for k in range(10)}, i) for i in range(0, 1024, 7)]
         figure = picture(runs)
@@ -327,6 +338,75 @@ class TestParallelCoordinates:
         figure = picture(runs)
         assert axis_titles(figure) == ["optimizer", "optimizer.momentum"]
         assert {"none", "sgd", "adam", "0.2"} <= {text.get_text() for text in figure.axes[0].texts}
+
+
+def tagged(runs: Sequence[ComparedRun], *keys: str) -> list[ComparedRun]:
+    return [replace(run, log_axes=frozenset(keys)) for run in runs]
+
+
+def heights(figure: Figure, texts: Sequence[str]) -> list[float]:
+    """Where the values of a parameter stand beside its axis."""
+    places = {text.get_text(): text.get_position()[1] for text in figure.axes[0].texts}
+    return [places[text] for text in texts]
+
+
+class TestTaggedLog:
+    """`tag(log,...)`: by their values alone these would be linear, or all at even distances."""
+
+    def test_a_line(self) -> None:
+        runs = grid(lambda m, lr: lr, model="ab", optimizer__lr=(0.02, 0.05, 0.08))
+        axes = picture(tagged(runs, "optimizer.lr")).axes[0]
+        assert (axes.get_xscale(), picture(runs).axes[0].get_xscale()) == ("log", "linear")
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["0.02", "0.05", "0.08"]
+
+    def test_only_what_is_tagged(self) -> None:
+        runs = [made({"optimizer.lr": 0.1 + i / 40, "model.dropout": (7 * i % 20) / 40}, i) for i in range(20)]
+        axes = picture(tagged(runs, "optimizer.lr")).axes[0]
+        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["0.1", "0.2", "0.3", "0.4", "0.5"]
+
+    def test_the_cells_of_a_heat_map_are_as_wide_as_their_factors(self) -> None:
+        runs = grid(lambda lr, n: lr * n, optimizer__lr=(1e-4, 1e-3, 1e-1), data__batch_size=(16, 48, 64))
+        figure = picture(tagged(runs, "optimizer.lr"))
+        axes = figure.axes[0]
+        assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear") and not axes.images
+        (mesh,) = axes.collections
+        across = mesh.get_coordinates()[0, :, 0].tolist()
+        assert across == pytest.approx([10**-4.5, 10**-3.5, 1e-2, 1])
+        assert axes.get_xlim() == (across[0], across[-1])
+        values = [n * lr for n in (16, 48, 64) for lr in (1e-4, 1e-3, 1e-1)]
+        assert mesh.get_array().ravel().tolist() == pytest.approx(values)
+        assert list(axes.get_xticks()) == [1e-4, 1e-3, 1e-1]
+        assert [text.get_text() for text in axes.get_yticklabels()] == ["16", "48", "64"]
+        (frame,) = axes.patches
+        assert (frame.get_x(), frame.get_x() + frame.get_width()) == pytest.approx((10**-4.5, 10**-3.5))
+        assert len(axes.texts) == 9
+        both = picture(tagged(runs, "optimizer.lr", "data.batch_size")).axes[0]
+        assert (both.get_xscale(), both.get_yscale()) == ("log", "log")
+
+    def test_parallel_coordinates_of_few_values(self) -> None:
+        runs = grid(
+            lambda m, lr, n: lr + n, model="ab", optimizer__lr=(1e-4, 1e-3, 1e-1), data__batch_size=(16, 48, 64)
+        )
+        texts = ["0.0001", "0.001", "0.1"]
+        assert heights(picture(tagged(runs, "optimizer.lr")), texts) == pytest.approx([0, 1 / 3, 1])
+        assert heights(picture(runs), texts) == pytest.approx([0, 0.5, 1])
+
+    def test_parallel_coordinates_of_many_values(self) -> None:
+        runs = [made({"model": "ab"[i % 2], "optimizer.lr": 0.1 + 0.9 * i / 19, "seed": i}, i) for i in range(20)]
+        for run in runs:
+            run.config["model.width"] = str(1 + int(run.config["seed"]) % 3)
+        low, high = heights(picture(tagged(runs, "optimizer.lr")), ["0.2", "0.5"])
+        assert (low, high) == pytest.approx((math.log10(2), math.log10(5)))
+
+    @pytest.mark.parametrize("lowest", [-1, 0])
+    def test_values_without_a_logarithm_decide_by_themselves(self, lowest: float) -> None:
+        for values in ((lowest, 2, 5), (lowest, 0.1, 10)):
+            runs = grid(float, model__size=values)
+            scale = picture(tagged(runs, "model.size")).axes[0].get_xscale()
+            assert scale == picture(runs).axes[0].get_xscale() != "log"
+        cells = grid(lambda a, b: a + b, model__size=(lowest, 2, 5), data__batch_size=(16, 32))
+        assert picture(tagged(cells, "model.size")).axes[0].images
 
 
 class TestWhatCounts:

@@ -33,6 +33,7 @@ class Comparison:
         labels: a short name for each run: its number and what differs.
         best: the indices of the runs with the best value of each metric, among those that can be compared (see
             `find_best`); none where nothing is to be chosen.
+        log_axes: the parameters that a sweep of theirs has tagged `log`.
     """
 
     runs: Sequence[ComparedRun]
@@ -40,6 +41,7 @@ class Comparison:
     metrics: list[str]
     labels: list[str]
     best: dict[str, list[int]]
+    log_axes: frozenset[str] = frozenset()
 
     def speed_up(self, index: int) -> float | None:
         """How many times faster an epoch is than the first run's; None if either has no time, or other data."""
@@ -59,7 +61,9 @@ def compare(runs: Sequence[ComparedRun]) -> Comparison:
     order = [f"{part}/{name}" for part in ("val", "test", "train") for name in ("loss", "accuracy")]
     names = dict.fromkeys(name for run in runs for name in run.metrics)
     metrics = [*(name for name in order if name in names), *(name for name in names if name not in order)]
-    return Comparison(runs, differing, metrics, make_labels(runs, differing), {m: find_best(runs, m) for m in metrics})
+    best = {m: find_best(runs, m) for m in metrics}
+    log_axes = frozenset[str]().union(*(run.log_axes for run in runs))
+    return Comparison(runs, differing, metrics, make_labels(runs, differing), best, log_axes)
 
 
 def find_differing(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,9 @@ SAME_DATA = (
 MOST_JOBS = 10_000
 """Of a sweep."""
 
+LOG_AXES = "runner.log_axes"
+"""Tag of a sweep's jobs: the keys that are tagged `log`, separated by spaces."""
+
 Curve = dict[int, float]
 """A metric's value by epoch, from 1."""
 
@@ -54,6 +58,7 @@ class ComparedRun:
         parameters: of the model.
         higher_is_better: the metrics that rise as a model gets better, without their part (`f1`), as far as that was
             recorded.
+        log_axes: the keys that its sweep has tagged `log`.
     """
 
     number: int
@@ -69,6 +74,7 @@ class ComparedRun:
     curves: dict[str, Curve] = field(default_factory=dict)
     parameters: int | None = None
     higher_is_better: frozenset[str] = frozenset()
+    log_axes: frozenset[str] = frozenset()
 
     @property
     def epoch_samples(self) -> int | None:
@@ -129,6 +135,7 @@ def from_folder(folder: Path, number: int) -> ComparedRun:
         curves=curves,
         parameters=result.get("parameters"),
         higher_is_better=frozenset(result.get("higher_is_better", ())),
+        log_axes=_log_axes(folder),
     )
 
 
@@ -166,6 +173,7 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
         curves=curves,
         parameters=int(parameters) if parameters.isdecimal() else None,
         higher_is_better=frozenset(result.get("higher_is_better", ())),
+        log_axes=frozenset(tags.get(LOG_AXES, "").split()),
     )
 
 
@@ -183,6 +191,21 @@ def children(parent: "Run", uri: str) -> "list[Run]":
 def _job_number(run: "Run") -> int:
     last = Path(run.data.tags.get("runner.folder", "")).name
     return int(last) if last.isdecimal() else 0
+
+
+def _log_axes(folder: Path) -> frozenset[str]:
+    """The keys that the sweep of a job's folder has tagged `log`."""
+    try:
+        return _log_axes_of(folder.absolute().parent, (folder.absolute().parent / "sweep.json").stat().st_mtime_ns)
+    except OSError:
+        return frozenset()
+
+
+@lru_cache(maxsize=1)  # the jobs of a sweep are read one after the other
+def _log_axes_of(sweep: Path, _changed: int) -> frozenset[str]:
+    from .sweep.plan import log_axes_of  # late, as it imports Hydra
+
+    return frozenset(log_axes_of(sweep))
 
 
 def _curves(points: Iterable[tuple[str, int, float]]) -> dict[str, Curve]:

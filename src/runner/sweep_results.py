@@ -22,10 +22,17 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class Parameter:
-    """What was varied: its key, and its value in each configuration."""
+    """What was varied.
+
+    Attributes:
+        key: its name.
+        values: by configuration.
+        log: whether the sweep has tagged it `log`.
+    """
 
     key: str
     values: list[Value]
+    log: bool = False
 
     @property
     def words(self) -> list[str]:
@@ -80,9 +87,13 @@ class SweepResults:
 
     @cached_property
     def log_scale(self) -> bool:
-        """Whether this is a loss that spans more than two powers of ten."""
-        values = [value for values in self.values for value in values]
-        return not self.maximized and min(values) > 0 and max(values) / min(values) > 100
+        """Whether the metric is drawn on a logarithmic axis."""
+        return spans_powers([value for values in self.values for value in values], self.maximized)
+
+
+def spans_powers(values: Sequence[float], maximized: bool) -> bool:
+    """Whether these are losses over more than two powers of ten."""
+    return not maximized and min(values) > 0 and max(values) / min(values) > 100
 
 
 def gather(c: Comparison, metric: str | None = None) -> SweepResults | None:
@@ -111,9 +122,8 @@ def gather(c: Comparison, metric: str | None = None) -> SweepResults | None:
         configurations.setdefault(place, []).append(100 * value if metric.endswith("accuracy") else value)
     if len(configurations) < 2:
         return None
-    parameters = [
-        Parameter(key, list(column)) for key, column in zip(keys, zip(*configurations, strict=True), strict=True)
-    ]
+    columns = zip(*configurations, strict=True)
+    parameters = [Parameter(key, list(column), key in c.log_axes) for key, column in zip(keys, columns, strict=True)]
     varied = [p for p in parameters if len(set(p.values)) > 1]
     if same := [key for key in keys if key not in {p.key for p in varied}]:
         notes.append("all with " + ", ".join(f"{key}={shorten(c.differing[key][kept[0]], 20)}" for key in same))

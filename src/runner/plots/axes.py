@@ -11,12 +11,15 @@ from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 from .drawing import short
 
 TICKS_AT_MOST = 6
+WORDS = {"time/epoch_seconds": "time of an epoch / s", "throughput/samples_per_second": "samples / s"}
 GRID_AT_MOST = 8
 """Numbers that are taken for those of a grid; of more, for those of a random search."""
 
 
 def in_words(metric: str) -> str:
     """`test/accuracy` as the label of an axis, with its unit."""
+    if metric in WORDS:
+        return WORDS[metric]
     part, _, name = metric.partition("/")
     words = {"val": "validation", "train": "training"}.get(part, part)
     return f"{words} {name}{' / %' if name.endswith('accuracy') else ''}"
@@ -63,8 +66,15 @@ def set_ticks(axis: Any, ticks: Sequence[float], texts: Sequence[str]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def wants_log(values: Sequence[float]) -> bool:
-    """Whether the ascending values of a parameter are best seen on a logarithmic axis, a zero below it."""
+def wants_log(values: Sequence[float], tagged: bool = False) -> bool:
+    """Whether the ascending values of a parameter are best seen on a logarithmic axis, a zero below it.
+
+    Args:
+        values: each once.
+        tagged: whether the sweep says so (`tag(log,...)`); values that have no logarithm decide by themselves.
+    """
+    if tagged and len(values) > 1 and values[0] > 0:
+        return True
     positive = values[1:] if values[0] == 0 else values
     if len(positive) < 2 or positive[0] <= 0 or positive[-1] / positive[0] < 10:
         return False
@@ -72,9 +82,16 @@ def wants_log(values: Sequence[float]) -> bool:
     return len(positive) <= GRID_AT_MOST or median(positive) - positive[0] < (positive[-1] - positive[0]) / 3
 
 
-def fit_axis(axes: Axes, way: str, values: Sequence[float]) -> None:
-    """Fit an axis (`x` or `y`) to the ascending values of a parameter, with a tick at each where they are few."""
-    axis, log_scale, zero = getattr(axes, f"{way}axis"), wants_log(values), values[0] == 0
+def fit_axis(axes: Axes, way: str, values: Sequence[float], tagged: bool = False) -> None:
+    """Fit an axis to the ascending values of a parameter, with a tick at each where they are few.
+
+    Args:
+        axes: to draw on.
+        way: `x` or `y`.
+        values: each once.
+        tagged: see `wants_log`.
+    """
+    axis, log_scale, zero = getattr(axes, f"{way}axis"), wants_log(values, tagged), values[0] == 0
     if log_scale:
         scale = {"value": "symlog", "linthresh": values[1], "linscale": 0.6} if zero else {"value": "log"}
         getattr(axes, f"set_{way}scale")(**scale)

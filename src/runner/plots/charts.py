@@ -1,15 +1,15 @@
 """The pictures of a sweep over one or two parameters: lines, rows of dots, a map in colours."""
 
-import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..sweep_results import SweepResults
-from .axes import GRID_AT_MOST, fit_axis, number
+from ..sweep_results import Floats, Parameter, SweepResults
+from .axes import GRID_AT_MOST, apart, fit_axis, number, set_ticks
 from .drawing import BLUE, COLORS, GREY, MARKERS, VERMILION, new_figure
 from .metric import BEST_LOOK, about_best, colours, fit_metric, label_colours, metric_text, names, note
 
@@ -35,8 +35,8 @@ def lines(s: SweepResults) -> Figure:
             dots = [(x.values[i], value) for i in chosen for value in s.values[i]]
             look = {"color": color, "alpha": 0.6} if category else {"color": VERMILION, "label": "one run"}
             axes.plot(*zip(*dots, strict=True), marker, markersize=5, **look)
-    fit_axis(axes, "x", x.numbers)
-    fit_metric(axes, "y", s)
+    fit_axis(axes, "x", x.numbers, x.log)
+    fit_metric(axes, "y", s.metric, s.log_scale)
     axes.set_xlabel(x.key)
     if category:
         figure.legend(loc="outside right upper", title=category.key, alignment="left")
@@ -65,7 +65,7 @@ def dots(s: SweepResults) -> Figure:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.set_ylabel(category.key)
-    fit_metric(axes, "x", s)
+    fit_metric(axes, "x", s.metric, s.log_scale)
     note(
         figure,
         "dots: single runs, bars and figures: means over seeds" if s.repeated else "",
@@ -96,39 +96,86 @@ def _scatter(s: SweepResults, scale: ScalarMappable) -> Figure:
     figure = new_figure(6.8, 4.6)
     axes = figure.subplots()
     axes.scatter(across.values, up.values, c=scale.to_rgba(s.means), s=60, edgecolors="white", linewidths=0.5)
-    fit_axis(axes, "x", across.numbers)
-    fit_axis(axes, "y", up.numbers)
+    fit_axis(axes, "x", across.numbers, across.log)
+    fit_axis(axes, "y", up.numbers, up.log)
     if s.best is not None:
         ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": VERMILION, "markeredgewidth": 2.5}
         axes.plot([across.values[s.best]], [up.values[s.best]], "o", markersize=14, **ring)
     return figure
 
 
+class Cells(NamedTuple):
+    """The columns, or the rows, of a heat map.
+
+    Attributes:
+        values: ascending.
+        log_scale: whether each is as wide as its factor; all are of the same width otherwise.
+        at: where the values are along the axis: themselves, or 0, 1, ...
+        centres: of the cells, where their texts stand.
+        edges: of the cells, one more.
+        fitting: how many of the smallest cell fill the axis.
+    """
+
+    values: list[float]
+    log_scale: bool
+    at: Floats
+    centres: Floats
+    edges: Floats
+    fitting: float
+
+
+def _cells(p: Parameter) -> Cells:
+    log_scale = p.log and p.numbers[0] > 0
+    places = np.log(p.numbers) if log_scale else np.arange(len(p.numbers), dtype=float)
+    between = (places[1:] + places[:-1]) / 2
+    edges = np.array([2 * places[0] - between[0], *between, 2 * places[-1] - between[-1]])
+    fitting = float(np.ptp(edges) / np.diff(edges).min())
+    centres = (edges[1:] + edges[:-1]) / 2
+    if log_scale:
+        return Cells(p.numbers, True, np.array(p.numbers), np.exp(centres), np.exp(edges), fitting)
+    return Cells(p.numbers, False, places, centres, edges, fitting)
+
+
 def _heat_map(s: SweepResults, scale: ScalarMappable) -> Figure:
-    across, up = s.parameters
-    columns, rows = across.numbers, up.numbers
-    width, height = min(0.85, 10 / len(columns)), min(0.6, 7 / len(rows))  # of a cell; inches
-    figure = new_figure(2.6 + width * max(3, len(columns)), 1.8 + height * max(3, len(rows)))
+    pairs = zip(*(p.values for p in s.parameters), strict=True)
+    across, up = map(_cells, s.parameters)
+    columns, rows = across.values, up.values
+    width, height = min(0.85, 10 / across.fitting), min(0.6, 7 / up.fitting)  # of the smallest cell; inches
+    figure = new_figure(2.6 + width * max(3, across.fitting), 1.8 + height * max(3, up.fitting))
     axes = figure.subplots()
     grid = np.full((len(rows), len(columns)), np.nan)
-    places = [(columns.index(float(x)), rows.index(float(y))) for x, y in zip(across.values, up.values, strict=True)]
+    places = [(columns.index(float(x)), rows.index(float(y))) for x, y in pairs]
     texts = [metric_text(s, value) for value in s.means]
     size = min(10.0, 72 * 0.8 * width / (0.62 * max(map(len, texts))), 72 * 0.6 * height)
     for (x, y), text, value in zip(places, texts, s.means, strict=True):
         grid[y, x] = value
         if size >= 7:  # points; smaller ones cannot be read
             dark = np.dot(scale.to_rgba(value)[:3], (0.299, 0.587, 0.114)) < 0.5
-            axes.text(x, y, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")
-    axes.imshow(grid, origin="lower", aspect="auto").set(cmap=scale.cmap, norm=scale.norm)
+            look: dict[str, Any] = {"fontsize": size, "color": "white" if dark else "black"}
+            axes.text(across.centres[x], up.centres[y], text, ha="center", va="center", **look)
+    if across.log_scale or up.log_scale:
+        axes.pcolormesh(across.edges, up.edges, grid).set(cmap=scale.cmap, norm=scale.norm)
+    else:
+        axes.imshow(grid, origin="lower", aspect="auto").set(cmap=scale.cmap, norm=scale.norm)
     axes.set_facecolor("#EEEEEE")  # where there is no value
     if s.best is not None:
         x, y = places[s.best]
         frame: dict[str, Any] = {"fill": False, "edgecolor": VERMILION, "linewidth": 3, "clip_on": False, "zorder": 3}
-        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **frame))
+        corner, sides = (across.edges[x], up.edges[y]), (np.diff(across.edges)[x], np.diff(up.edges)[y])
+        axes.add_patch(Rectangle(corner, *sides, **frame))
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    every = math.ceil(0.1 * max(len(number(value)) for value in columns) / width)
-    axes.set_xticks(range(0, len(columns), every), [number(value) for value in columns[::every]])
-    every = math.ceil(0.18 / height)
-    axes.set_yticks(range(0, len(rows), every), [number(value) for value in rows[::every]])
+    _fit_cells(axes, "x", across, 0.1 * max(len(number(value)) for value in columns) / width)
+    _fit_cells(axes, "y", up, 0.18 / height)
     return figure
+
+
+def _fit_cells(axes: Axes, way: str, cells: Cells, least: float) -> None:
+    """Fit an axis (`x` or `y`) to cells, with numbers that are at least so many of the smallest ones apart."""
+    axis, ends = getattr(axes, f"{way}axis"), cells.edges[[0, -1]]
+    if cells.log_scale:
+        getattr(axes, f"set_{way}scale")("log")
+    getattr(axes, f"set_{way}lim")(*ends)
+    low, high, *places = axis.get_transform().transform(np.array([*ends, *cells.at]))
+    kept = apart(places, least * (high - low) / cells.fitting)
+    set_ticks(axis, cells.at[kept].tolist(), [number(cells.values[index]) for index in kept])

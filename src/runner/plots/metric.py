@@ -41,17 +41,17 @@ def metric_text(s: SweepResults, value: float) -> str:
 
 def metric_label(metric: str) -> str:
     """Its name, of the best epoch; where only training was measured, the last epoch counts as that."""
-    return in_words(metric) if metric.startswith("train/") else f"best {in_words(metric)}"
+    return f"best {in_words(metric)}" if metric.startswith(("val/", "test/")) else in_words(metric)
 
 
-def fit_metric(axes: Axes, way: str, s: SweepResults) -> None:
-    """Fit an axis (`x` or `y`) to the metric."""
-    if s.log_scale:
+def fit_metric(axes: Axes, way: str, metric: str, log_scale: bool) -> None:
+    """Fit an axis (`x` or `y`) to a metric that is drawn already, accuracies in per cent."""
+    if log_scale:
         getattr(axes, f"set_{way}scale")("log")
     low, high = getattr(axes, f"get_{way}lim")()
-    ticks = round_numbers(low, high, s.log_scale)
-    set_ticks(getattr(axes, f"{way}axis"), ticks, numbers(ticks, s.log_scale))
-    getattr(axes, f"set_{way}label")(metric_label(s.metric))
+    ticks = round_numbers(low, high, log_scale)
+    set_ticks(getattr(axes, f"{way}axis"), ticks, numbers(ticks, log_scale))
+    getattr(axes, f"set_{way}label")(metric_label(metric))
 
 
 def colours(s: SweepResults) -> ScalarMappable:

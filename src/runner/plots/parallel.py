@@ -37,7 +37,8 @@ def parallel_coordinates(s: SweepResults) -> Figure:
     if len(drawn) > AXES_AT_MOST:
         keys = by_distinction([p.key for p in drawn], {p.key: list(map(str, p.values)) for p in drawn})
         drawn = [p for p in drawn if p.key in keys[:AXES_AT_MOST]]
-    rulers = [_ruler(p, 26 if len(drawn) <= 3 else 18 if len(drawn) <= 5 else 14) for p in drawn]
+    length = 26 if len(drawn) <= 3 else 18 if len(drawn) <= 5 else 14
+    rulers = [_with_best(_ruler(p, length), None if s.best is None else p.values[s.best]) for p in drawn]
     titles = [".\n".join(shorten(part, 22) for part in p.key.rsplit(".", 1)) for p in drawn]
     *stops, end = _stops(titles, rulers)
     rows = max(len(p.words) + len(p.numbers[:GRID_AT_MOST]) for p in drawn)
@@ -71,10 +72,11 @@ def parallel_coordinates(s: SweepResults) -> Figure:
 
 def _ruler(p: Parameter, length: int) -> Ruler:
     texts, values = names(p, length), p.numbers
-    if len(values) <= GRID_AT_MOST:
+    log_scale = bool(values) and wants_log(values, p.log)
+    few = len(values) <= GRID_AT_MOST
+    if few and not (p.log and log_scale):
         places = {value: rank / (len(texts) - 1) for rank, value in enumerate(texts)}
         return Ruler(places, [(value, places[value], text) for value, text in texts.items()])
-    log_scale = wants_log(values)
     # What has no place among the numbers lies below them.
     below: list[Value] = [*p.words, *(values[:1] if log_scale and values[0] == 0 else [])]
     values = [value for value in values if value not in below]
@@ -86,8 +88,17 @@ def _ruler(p: Parameter, length: int) -> Ruler:
 
     places = {value: start * rank / len(below) for rank, value in enumerate(below)}
     ticks = [(value, places[value], texts[value]) for value in below]
-    ticks += [(tick, place(tick), number(tick)) for tick in round_numbers(values[0], values[-1], log_scale)]
+    named = values if few else round_numbers(values[0], values[-1], log_scale)
+    ticks += [(tick, place(tick), number(tick)) for tick in named]
     return Ruler(places | {value: place(value) for value in values}, ticks)
+
+
+def _with_best(ruler: Ruler, best: Value | None) -> Ruler:
+    """With the best value as its first tick, which none of the others takes the room of."""
+    if best is None:
+        return ruler
+    text = next((text for value, _, text in ruler.ticks if value == best), None)
+    return Ruler(ruler.places, [(best, ruler.places[best], text or number(float(best))), *ruler.ticks])
 
 
 def _stops(titles: Sequence[str], rulers: Sequence[Ruler]) -> list[float]:
@@ -128,11 +139,8 @@ def _draw_lines(axes: Axes, s: SweepResults, scale: ScalarMappable, stops: Float
 
 
 def _name_ticks(axes: Axes, stop: float, ruler: Ruler, best: Value | None, least: float) -> None:
-    """Texts left of a vertical axis, as many as there is room for; the best's is always among them."""
-    ticks = list(ruler.ticks)
-    if best is not None:
-        text = next((text for value, _, text in ticks if value == best), None)
-        ticks.insert(0, (best, ruler.places[best], text or number(float(best))))
+    """Texts left of a vertical axis, as many as there is room for, the first ones rather than others."""
+    ticks = ruler.ticks
     box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
     for index in apart([place for _, place, _ in ticks], least):
         value, place, text = ticks[index]

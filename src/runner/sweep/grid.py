@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from runner.compose import Composer
 from runner.errors import ConfigError
-from runner.sweep.plan import Plan, make_jobs, split
+from runner.sweep.plan import Plan, log_axes, make_jobs, split
 
 
 def plan(made: Composer, arguments: Sequence[str], params: Mapping[str, str]) -> Plan:
@@ -27,4 +27,4 @@ def plan(made: Composer, arguments: Sequence[str], params: Mapping[str, str]) ->
         )
     values = {key: made.values(override) for key, override in axes.items()}
     jobs = make_jobs(fixed, list(values), itertools.product(*values.values()))
-    return Plan({key.lstrip("+"): ",".join(found) for key, found in values.items()}, jobs)
+    return Plan({key.lstrip("+"): ",".join(found) for key, found in values.items()}, jobs, log_axes=log_axes(axes))

@@ -24,7 +24,7 @@ from runner.compose import Composer
 from runner.errors import ConfigError, first_line
 from runner.sweep.fate import Fate
 from runner.sweep.objectives import Objective
-from runner.sweep.plan import Job, Plan, make_jobs, named, split
+from runner.sweep.plan import Job, Plan, log_axes, make_jobs, named, split
 from runner.sweep.random_search import DIGITS, interval_of, not_whole
 from runner.tracking import journal
 from runner.tracking.folder import owned
@@ -89,7 +89,8 @@ def plan(
     if problems:
         raise ConfigError(*problems)
     search = OptunaSearch(fixed, axes, n_trials, sampler, pruner or optuna.pruners.NopPruner(), storage, study_name)
-    return Plan({key.lstrip("+"): o.get_value_string() for key, o in overrides.items()}, [], search=search)
+    texts = {key.lstrip("+"): o.get_value_string() for key, o in overrides.items()}
+    return Plan(texts, [], log_axes=log_axes(overrides), search=search)
 
 
 def _axis(made: Composer, override: Override) -> Axis:
@@ -307,7 +308,7 @@ class OptunaSearch:
         from runner.sweep.search_plots import draw_history, draw_importances
 
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if not complete:
+        if not any(map(math.isfinite, (value for trial in complete for value in trial.values))):
             return []
         first, files = self._objectives[0], []
         if len(self._objectives) == 1:
@@ -324,7 +325,8 @@ class OptunaSearch:
 
     def _history(self) -> Iterable[tuple[int, float | None, str]]:
         for trial in self._study.get_trials(deepcopy=False):
-            yield trial.number, trial.value, trial.state.name.lower()
+            value = trial.value if trial.value is not None and math.isfinite(trial.value) else None
+            yield trial.number, value, trial.state.name.lower()
 
 
 def cut_back(log: Path) -> None:

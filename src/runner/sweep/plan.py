@@ -1,10 +1,11 @@
 """The jobs of a sweep: its points, each with a number, a name, and what to compose it from."""
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Override
 
@@ -40,6 +41,9 @@ MOST_JOBS = 10_000
 MOST_WORDS = 60
 """Characters of a list of values in a sentence."""
 
+LOG_TAG = re.compile(r"\btag\([^()]*\blog\b[^()]*,")
+"""In an axis as it is typed: `tag(log,interval(1e-4,1))`, `tag(log,choice(1,10))`."""
+
 Point = Mapping[str, str]
 """What a job is composed from, by key, as it is typed."""
 
@@ -69,12 +73,14 @@ class Plan:
         axes: the values, or the interval, of each varied key, in words.
         jobs: in the order of their numbers.
         note: what a person should know of them.
+        log_axes: the keys tagged `log`: what is drawn over them has a logarithmic axis.
         search: where more of them come from, one after the other.
     """
 
     axes: dict[str, str]
     jobs: list[Job]
     note: str = ""
+    log_axes: tuple[str, ...] = ()
     search: "OptunaSearch | None" = None
 
     def save(self, folder: Path, arguments: Sequence[str], config: Mapping[str, str | None]) -> None:
@@ -88,6 +94,7 @@ class Plan:
         kept = [_kept(text) for text in arguments if key_of(text) not in OF_ONE_START]
         jobs = [{**asdict(job), "overrides": list(job.overrides)} for job in self.jobs]
         content = {"arguments": kept, "config": dict(config), "axes": self.axes, "jobs": jobs}
+        content["log_axes"] = list(self.log_axes)
         write_json(folder / NAME, redacted(content))
 
 
@@ -100,9 +107,31 @@ def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
     content = read_json(folder / NAME)
     try:
         jobs = [Job(j["number"], j["name"], dict(j["point"]), tuple(j["overrides"])) for j in content["jobs"]]
-        return Plan(dict(content["axes"]), jobs), list(content["arguments"]), dict(content["config"])
+        plan = Plan(dict(content["axes"]), jobs, log_axes=_saved_log_axes(content))
+        return plan, list(content["arguments"]), dict(content["config"])
     except (KeyError, TypeError) as error:
         raise ConfigError(f"{folder} is no sweep's folder: there is no {NAME} in it that can be read") from error
+
+
+def log_axes_of(folder: Path) -> tuple[str, ...]:
+    """The keys that a sweep has tagged `log`; none where the folder is not a sweep's."""
+    try:
+        return _saved_log_axes(read_json(folder / NAME))
+    except (KeyError, TypeError, AttributeError):
+        return ()
+
+
+def _saved_log_axes(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """What `Plan.save` wrote; 0.1.0 wrote only the texts of the axes."""
+    if "log_axes" in content:
+        return tuple(content["log_axes"])
+    texts = [*content["arguments"], *(f"{key}={text}" for key, text in content["axes"].items())]
+    return tuple(dict.fromkeys(key_of(text) for text in texts if LOG_TAG.search(text)))
+
+
+def log_axes(axes: Mapping[str, Override]) -> tuple[str, ...]:
+    """The keys of the axes that are tagged `log`."""
+    return tuple(key_of(key) for key, override in axes.items() if "log" in getattr(override.value(), "tags", ()))
 
 
 def _kept(argument: str) -> str:

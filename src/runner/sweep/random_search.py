@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 
 from runner.compose import Composer
 from runner.errors import ConfigError
-from runner.sweep.plan import Plan, make_jobs, split
+from runner.sweep.plan import Plan, log_axes, make_jobs, split
 
 DIGITS = 6
 """Significant ones of a drawn number: what is run is what the table shows."""
@@ -52,7 +52,8 @@ def plan(made: Composer, arguments: Sequence[str], params: Mapping[str, str], n_
             break
     jobs = make_jobs(fixed, list(draws), points)
     fewer = f"{len(jobs)} of {n_trials} trials: there are no more combinations" if len(jobs) < n_trials else ""
-    return Plan({key.lstrip("+"): override.get_value_string() for key, override in axes.items()}, jobs, fewer)
+    texts = {key.lstrip("+"): override.get_value_string() for key, override in axes.items()}
+    return Plan(texts, jobs, fewer, log_axes(axes))
 
 
 def not_whole(key: str, value: object, least: int) -> list[str]:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from runner import __version__
 from runner.comparison import compare
-from runner.comparison_runs import from_folder
+from runner.comparison_runs import LOG_AXES, from_folder
 from runner.folders import outputs
 from runner.invocation import command, cut, dated, description, own_tags
 from runner.settings import TrackingSettings
@@ -74,7 +74,7 @@ class Record:
         delivery: DeliveryProcess,
         said: str = "",
     ) -> None:
-        self._said = said
+        self._said, self._log_axes = said, plan.log_axes
         self.folder, self._delivery, self._axes = folder, delivery, list(plan.axes)
         self._uri, self._artifact_root = place(tracking.uri, outputs())
         before = has_manifest(folder)
@@ -162,7 +162,11 @@ class Record:
             experiment=self._manifest.experiment,
             run_name=job.point.get("tracking.run_name", job.name),
             artifact_root=self._artifact_root,
-            tags={"runner.sweep": self.folder.name, "runner.job": str(job.number)},
+            tags={
+                "runner.sweep": self.folder.name,
+                "runner.job": str(job.number),
+                **({LOG_AXES: " ".join(self._log_axes)} if self._log_axes else {}),
+            },
             parent_run_id=self.run_id,
             parent_key=self._manifest.key,
             experiment_id=self.experiment_id,

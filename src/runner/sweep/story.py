@@ -127,7 +127,8 @@ def resumed(made: Composer, folder: Path, arguments: Sequence[str], planned: Pla
     if not new and not missing:
         return kept
     if extend:
-        return plans.extended(made, kept, new)
+        both = dict.fromkeys((*kept.log_axes, *wanted.log_axes))
+        return replace(plans.extended(made, kept, new), log_axes=tuple(both))
     raise ConfigError(
         f"sweep.resume={short(folder)}: {plans.in_words(made, kept, wanted)}: leave that out to go on with its"
         f" {len(kept.jobs)} jobs, or write sweep.extend=true to add {len(new)}"
