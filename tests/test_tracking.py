@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -26,7 +29,7 @@ from runner.tracking.environment import environment, git_tags
 from runner.tracking.folder import claim, owned
 from runner.tracking.journal import Journal
 from runner.tracking.manifest import Dataset, Manifest
-from runner.tracking.model import save_model
+from runner.tracking.model import TableNames, save_model
 from runner.tracking.names import legal
 from runner.tracking.process import DeliveryProcess
 from runner.tracking.state import State
@@ -692,6 +695,35 @@ def test_the_model_predicts_in_a_fresh_process_for_any_batch(server: Server, emp
         torch.manual_seed(rows)
         expected.append(float(model.eval()(torch.randn(rows, 1, 8, 8)).detach().sum()))
     assert printed == pytest.approx(expected * len(places), abs=1e-3)
+
+
+class TakesAnyFloats(torch.nn.Linear):
+    """As what is saved does: tables are served as doubles."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.float())
+
+
+@pytest.mark.parametrize("table", [None, TableNames(["a", "b", "c"], ["y"])])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "My%20Project",
+        *(pytest.param(x, marks=pytest.mark.soak) for x in ("a%2Fb", "100%25", "50%off", "a#b?c", "a+b c", "-x")),
+    ],
+)
+def test_a_model_is_saved_in_a_folder_of_any_name(
+    name: str, table: TableNames | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / name).mkdir()
+    save_model(TakesAnyFloats(3, 1), torch.ones(4, 3), tmp_path / name / "model", table)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert [path.name for path in (tmp_path / name).iterdir()] == ["model"]
+    (tmp_path / name / "model").rename(tmp_path / "model")  # where MLflow finds it
+    model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
+    inputs = np.ones((5, 3), np.float32)
+    outputs = model.predict(inputs if table is None else pd.DataFrame(inputs, columns=table.inputs))
+    assert outputs.shape == (5, 1)
 
 
 class Branching(torch.nn.Module):
