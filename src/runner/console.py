@@ -16,6 +16,7 @@ from .tracking.uri import redact
 log = logging.getLogger("runner")
 
 REFRESH_SECONDS = 0.2  # each refresh of the bar reads the running loss from the device
+PAGE_SECONDS = 5.0  # in the page of a notebook, which may save each refresh
 
 
 class _Redacted(logging.Formatter):
@@ -57,7 +58,8 @@ def waiting(text: str) -> Iterator[None]:
     try:
         yield
     finally:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # back to the beginning of the line, and clear it
+        # Over it and back: the page of a notebook shows the code that clears a line, or leaves what was there.
+        print(f"\r{' ' * len(text)}\r", end="", file=sys.stderr, flush=True)
 
 
 class _LogFile(logging.FileHandler):
@@ -99,6 +101,7 @@ class Bar:
         self._batch_size, self._samples = batch_size, samples
         self._bar: tqdm | None = None
         self._shown = sys.stderr.isatty() and not quiet
+        self._seconds = REFRESH_SECONDS if moves_up() else PAGE_SECONDS
         self._next = 0.0
         self._epoch = self._started_at_sample = 0
         self._started = 0.0
@@ -107,7 +110,7 @@ class Bar:
         """Show nothing yet: an epoch of milliseconds needs no bar."""
         self._epoch, self._started = epoch, perf_counter()
         self._started_at_sample = done * self._batch_size
-        self._next = self._started + REFRESH_SECONDS
+        self._next = self._started + self._seconds
 
     def due(self) -> bool:
         """Whether it is time to refresh."""
@@ -132,7 +135,7 @@ class Bar:
         rate = (samples - self._started_at_sample) / seconds
         self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} samples/s", refresh=False)
         self._bar.refresh()
-        self._next = perf_counter() + REFRESH_SECONDS
+        self._next = perf_counter() + self._seconds
 
     def end_epoch(self, epoch: int, metrics: dict[str, float], seconds: float, best: bool) -> None:
         """Print the epoch's line."""

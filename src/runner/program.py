@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import streams
+from .errors import ConfigError
 from .stopping import outlive_terminal
 
 COLLECT_AFTER = 10_000
@@ -23,28 +24,56 @@ Importing torch, torchvision and MLflow takes 3.6 s with it, 4.1 s with Python's
 collecting.
 """
 
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "MPLCONFIGDIR")
+"""Variables with a folder that a library writes what it has computed into; without them it has its own place."""
+
 
 def prepare() -> None:
     """Leave out of the environment what a parent has set for itself, and put in what it lacks; for children too.
 
     The kernel of a notebook sets a backend of matplotlib that only its own environment has, a tqdm switch that is not
-    of its type raises when tqdm is imported, a warning that is an error ends whatever library warns first, and
-    torch, Hydra and `~` need a user with a home, which a container's may not have.
+    of its type raises when tqdm is imported, as torch does where its cache cannot be made, a warning that is an error
+    ends whatever library warns first, and torch, Hydra and `~` need a user with a home, which a container's may not
+    have.
+
+    Raises:
+        ConfigError: there is no folder for temporary files.
     """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise ConfigError("TMPDIR: no folder for temporary files can be written; set it to one that can") from error
+    for name in CACHES:
+        if name in os.environ and not _is_usable(Path(os.environ[name])):
+            del os.environ[name]
     os.environ["MPLBACKEND"] = "agg"
     for name in [name for name in os.environ if name.startswith("TQDM_") and name != "TQDM_DISABLE"]:
         del os.environ[name]
-    if said := os.environ.pop("PYTHONWARNINGS", ""):
-        actions = [(text.partition(":")[0].strip(), text) for text in said.split(",")]
-        mild = [text for action, text in actions if not (action and "error".startswith(action))]  # as Python reads it
-        os.environ.update({"PYTHONWARNINGS": ",".join(mild)} if mild else {})
-        warnings.filters[:] = [each for each in warnings.filters if each[0] != "error"]  # type: ignore[index]
+    if said := ",".join(filter(_is_mild, os.environ.pop("PYTHONWARNINGS", "").split(","))):
+        os.environ["PYTHONWARNINGS"] = said
+    sys.warnoptions[:] = filter(_is_mild, sys.warnoptions)  # which multiprocessing gives to its servers
+    warnings.filters[:] = [each for each in warnings.filters if each[0] != "error"]  # type: ignore[index]
     if os.path.expanduser("~") == "~":  # noqa: PTH111 - which does not raise
         os.environ["HOME"] = str(_temporary_home())
     try:
         getpass.getuser()
     except (KeyError, OSError):
         os.environ["USER"] = f"uid{os.getuid()}"
+
+
+def _is_mild(option: str) -> bool:
+    """Whether an option of `-W` is given, and makes no error of a warning; Python takes the beginning of a word."""
+    action = option.partition(":")[0].strip()
+    return bool(action) and not "error".startswith(action)
+
+
+def _is_usable(folder: Path) -> bool:
+    """Whether a folder can be written into; it is made where it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _temporary_home() -> Path:
@@ -71,7 +100,11 @@ def run(main: Callable[[], int]) -> NoReturn:
     if not _is_somewhere():
         print("error: the current folder has been deleted: cd to one that is there", file=sys.stderr)
         sys.exit(2)
-    prepare()
+    try:
+        prepare()
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     activate = os.environ.pop("RUNNER_ACTIVATE", None)  # of scripts/run
     gc.set_threshold(COLLECT_AFTER)
     code = 1  # of an exception that nobody catches
