@@ -102,6 +102,9 @@ FOREIGN: dict[str, str | None] = {
     "TQDM_ASCII": "x",
     "TQDM_DISABLE": "1",
     "PYTHONWARNINGS": "error,ignore::DeprecationWarning,e::FutureWarning",
+    "TORCHINDUCTOR_CACHE_DIR": "/dev/null/cache",
+    "MPLCONFIGDIR": "/etc/passwd",
+    "OTEL_PROPAGATORS": "b3,xray",
 }
 
 
@@ -112,13 +115,22 @@ def test_what_a_parent_has_set_for_itself_reaches_neither_us_nor_our_children() 
         "from tqdm import tqdm\n"
         "warnings.warn('only a warning')\n"
         "subprocess.run(['env'], check=True)\n"
+        "print('OPTIONS', *sys.warnoptions)\n"
         "return 0",
         environment=FOREIGN,
     )
     assert done.returncode == 0, done.stderr
     assert "UserWarning: only a warning" in done.stderr
-    found = {line for line in done.stdout.splitlines() if line.startswith(("MPLB", "TQDM", "PYTHONW"))}
-    assert found == {"MPLBACKEND=agg", "TQDM_DISABLE=1", "PYTHONWARNINGS=ignore::DeprecationWarning"}
+    names = ("MPL", "TQDM", "PYTHONW", "TORCHI", "OTEL", "OPTIONS")
+    found = {line for line in done.stdout.splitlines() if line.startswith(names)}
+    mild = {"PYTHONWARNINGS=ignore::DeprecationWarning", "OPTIONS ignore::DeprecationWarning"}
+    assert found == {"MPLBACKEND=agg", "TQDM_DISABLE=1", *mild}
+
+
+def test_no_folder_for_temporary_files_is_said_in_a_line() -> None:
+    done = ended("print('begun')", "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/dev/null/tmp']")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: TMPDIR: no folder for temporary files can be written; set it to one that can\n"
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root becomes another user")

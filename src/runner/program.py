@@ -43,6 +43,8 @@ def prepare() -> None:
         tempfile.gettempdir()
     except FileNotFoundError as error:
         raise ConfigError("TMPDIR: no folder for temporary files can be written; set it to one that can") from error
+    os.environ.pop("OTEL_PROPAGATORS", None)  # MLflow cannot be imported where the one of a platform is not installed
+    os.environ.pop("PYTHONINSPECT", None)  # or a child ends at a prompt
     for name in CACHES:
         if name in os.environ and not _is_usable(Path(os.environ[name])):
             del os.environ[name]
@@ -55,6 +57,8 @@ def prepare() -> None:
     warnings.filters[:] = [each for each in warnings.filters if each[0] != "error"]  # type: ignore[index]
     if os.path.expanduser("~") == "~":  # noqa: PTH111 - which does not raise
         os.environ["HOME"] = str(_temporary_home())
+    elif "MPLCONFIGDIR" not in os.environ and not os.access(os.path.expanduser("~"), os.W_OK):  # noqa: PTH111
+        os.environ["MPLCONFIGDIR"] = str(_temporary_home())  # or matplotlib makes another one in each process
     try:
         getpass.getuser()
     except (KeyError, OSError):
