@@ -697,13 +697,6 @@ def test_the_model_predicts_in_a_fresh_process_for_any_batch(server: Server, emp
     assert printed == pytest.approx(expected * len(places), abs=1e-3)
 
 
-class TakesAnyFloats(torch.nn.Linear):
-    """As what is saved does: tables are served as doubles."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(x.float())
-
-
 @pytest.mark.parametrize("table", [None, TableNames(["a", "b", "c"], ["y"])])
 @pytest.mark.parametrize(
     "name",
@@ -716,7 +709,8 @@ def test_a_model_is_saved_in_a_folder_of_any_name(
     name: str, table: TableNames | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / name).mkdir()
-    save_model(TakesAnyFloats(3, 1), torch.ones(4, 3), tmp_path / name / "model", table)
+    dtype = torch.float32 if table is None else torch.float64  # as tables are served
+    save_model(torch.nn.Linear(3, 1, dtype=dtype), torch.ones(4, 3, dtype=dtype), tmp_path / name / "model", table)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
     assert [path.name for path in (tmp_path / name).iterdir()] == ["model"]
     (tmp_path / name / "model").rename(tmp_path / "model")  # where MLflow finds it
