@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -44,8 +44,9 @@ def test_an_address_names_one_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert sqlite_address(Path("/a b/ü.db")) == "sqlite:////a b/ü.db"
 
 
-def test_a_store_lies_in_a_folder_of_any_name(tmp_path: Path, empty_store: Path) -> None:
-    for name in NAMES[:12]:
+@pytest.mark.parametrize("names", [pytest.param(NAMES[:12], marks=pytest.mark.soak), NAMES[:12:4]], ids=len)
+def test_a_store_lies_in_a_folder_of_any_name(names: Sequence[str], tmp_path: Path, empty_store: Path) -> None:
+    for name in names:
         outputs = tmp_path / "all" / name
         copy_store(empty_store, outputs)
         uri, root = place(None, outputs)
@@ -56,11 +57,11 @@ def test_a_store_lies_in_a_folder_of_any_name(tmp_path: Path, empty_store: Path)
         (written,) = (outputs / "mlartifacts").rglob("file.txt")
         assert written.read_text() == name
         assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["file.txt"]
-    assert {path.name for path in (tmp_path / "all").iterdir()} == set(NAMES[:12])  # and nowhere else
+    assert {path.name for path in (tmp_path / "all").iterdir()} == set(names)  # and nowhere else
 
 
 @pytest.mark.usefixtures("delivery_here")
-@pytest.mark.parametrize("name", ["${x}", "My%20Project\n?"])
+@pytest.mark.parametrize("name", [pytest.param("${x}", marks=pytest.mark.soak), "My%20Project\n?"])
 def test_a_run_works_in_a_folder_of_any_name(
     name: str, here: Path, runner: Callable[..., Called], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,12 +7,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -102,6 +104,28 @@ def test_turns_are_taken_one_at_a_time_while_the_others_rest_with_what_they_have
         assert not any(
             began < moment < ended for moment in lived for began, ended in in_order if (began, ended) not in own
         )
+
+
+BUSY = """
+import os, signal, sys
+import table
+with table.every_core_busy() as started:
+    print(*started, flush=True)
+    print(*(list(os.sched_getaffinity(pid)) for pid in started), flush=True)
+    os.kill(os.getpid(), int(sys.argv[1])) if int(sys.argv[1]) else None
+"""
+
+
+@pytest.mark.parametrize("number", [0, pytest.param(9, marks=pytest.mark.soak)])
+def test_every_core_is_busy_until_the_measurement_is_over_or_killed(number: int) -> None:
+    done = subprocess.run([sys.executable, "-c", BUSY, str(number)], cwd=BENCHMARKS, stdout=subprocess.PIPE, text=True)
+    assert done.returncode == -number
+    started, cores = done.stdout.splitlines()
+    assert cores == " ".join(f"[{core}]" for core in os.sched_getaffinity(0))
+    deadline = time.monotonic() + 10
+    while any(psutil.pid_exists(int(pid)) for pid in started.split()):
+        assert time.monotonic() < deadline, "they are left behind"
+        time.sleep(0.05)
 
 
 def test_one_that_dies_between_its_turns_is_told_of(measuring: Any) -> None:

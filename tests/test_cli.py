@@ -519,7 +519,11 @@ ADVICE = [
 """What is typed, and what the error says to type instead."""
 
 
-@pytest.mark.parametrize(("typed", "advised"), ADVICE, ids=lambda words: " ".join(words)[:40])
+@pytest.mark.parametrize(
+    ("typed", "advised"),
+    [*ADVICE[:2], *(pytest.param(*pair, marks=pytest.mark.soak) for pair in ADVICE[2:])],
+    ids=lambda words: " ".join(words)[:40],
+)
 def test_advice_that_is_followed_works(typed: list[str], advised: list[str], here: Path, runner: Runner) -> None:
     small = ["tracking=off", "data.limit=60", "trainer.max_steps=1"]
     called = runner(*typed, *small)

@@ -50,6 +50,7 @@ def page(text: str) -> list[str]:
     return lines
 
 
+@pytest.mark.soak
 def test_a_sweep_in_a_cell_is_complete_and_never_moves_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RUNNER_OUTPUTS", raising=False)
     code, shown = cell(tmp_path, "-m", "seed=1,2", "data.limit=100", "trainer.epochs=2", "hydra.sweep.dir=sweep")
@@ -61,6 +62,14 @@ def test_a_sweep_in_a_cell_is_complete_and_never_moves_up(tmp_path: Path, monkey
         assert json.loads((tmp_path / "sweep" / number / "result.json").read_text())["status"] == "FINISHED"
         assert (tmp_path / "sweep" / number / "plots" / "loss.png").is_file()
         assert (tmp_path / "sweep" / number / "model" / "MLmodel").is_file()
+
+
+def test_a_run_in_a_cell_is_complete(tmp_path: Path) -> None:
+    code, shown = cell(tmp_path, "tracking=off", "data.limit=60", "trainer.epochs=1", "hydra.run.dir=run")
+    assert code == 0 and "\x1b" not in shown, shown
+    assert any(line.startswith("epoch 1/1") for line in page(shown))
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "FINISHED"
+    assert (tmp_path / "run" / "plots" / "loss.png").is_file()
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ def test_mlflow_has_the_best_values_that_the_terminal_names(here: Path, runner: 
     assert client.get_run(run_id).data.metrics["best/val/loss"] == again["val/loss"]
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("delivery_here")
 def test_a_run_that_stops_leaves_its_best_values_to_its_end(
     here: Path, runner: Callable[..., Called], monkeypatch: pytest.MonkeyPatch
@@ -204,7 +205,13 @@ def state_of(tag: str) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("delivery_here")
 @pytest.mark.parametrize(
-    ("monitor", "ascending"), [("val/loss", True), ("val/accuracy", False), ("train/loss", True)], ids=str
+    ("monitor", "ascending"),
+    [
+        pytest.param("val/loss", True, marks=pytest.mark.soak),
+        ("val/accuracy", False),
+        pytest.param("train/loss", True, marks=pytest.mark.soak),
+    ],
+    ids=str,
 )
 def test_the_experiment_has_a_table_of_settings_and_best_values(
     monitor: str, ascending: bool, here: Path, runner: Callable[..., Called]

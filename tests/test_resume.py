@@ -366,6 +366,7 @@ EARLY = ("tracking=off", "data.limit=100", "model.hidden=[8]", "optimizer.lr=1e-
          "trainer.early_stopping.min_delta=0.1")  # fmt: skip
 
 
+@pytest.mark.soak
 def test_another_patience_is_exact_or_refused(here: Path, runner: Runner) -> None:
     only(runner, *EARLY, "trainer.early_stopping.patience=2", folder="two")  # never better: ends after epoch 3
     whole = only(runner, *EARLY, "trainer.early_stopping.patience=4", folder="four")
@@ -457,7 +458,7 @@ READ = ("tracking=off", "data=custom", "data.in_memory=false", "model=custom", "
         "data.val_fraction=0.25", "data.batch_size=8")  # fmt: skip
 
 
-@pytest.mark.parametrize("target", ["moving.noisy", "moving.counted"])
+@pytest.mark.parametrize("target", ["moving.noisy", pytest.param("moving.counted", marks=pytest.mark.soak)])
 def test_what_model_and_data_set_have_of_their_own_goes_on_too(
     target: str, here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

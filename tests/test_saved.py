@@ -1,9 +1,10 @@
 """Runs found by their folder or their MLflow id, with a real store; also those of which only MLflow is left."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -141,6 +142,15 @@ def test_a_run_of_another_program_is_refused(tracked: Path) -> None:
 LONG = "x" * 10_000
 
 
+def in_turn(commands: Sequence[tuple[Any, str]], values: Sequence[str]) -> list[Any]:
+    """Each command with each value; in the default suite each command with one of them, and each value."""
+    return [
+        pytest.param(*command, value, marks=[] if (row - column) % len(values) == 0 else pytest.mark.soak)
+        for row, command in enumerate(commands)
+        for column, value in enumerate(values)
+    ]
+
+
 class TestOddFiles:
     """One line names what cannot be read, whatever it is."""
 
@@ -156,8 +166,9 @@ class TestOddFiles:
         more = ["input=[0]"] if module is predict else ["--multirun"] if key == "sweep.resume" else []
         return command([f"{key}={value}", *more]) if module is None else module.main([f"{key}={value}", *more])
 
-    @pytest.mark.parametrize("value", [LONG, "~nobody-of-that-name/x", "nul\0", "line\nbreak"])
-    @pytest.mark.parametrize(("module", "key"), COMMANDS)
+    @pytest.mark.parametrize(
+        ("module", "key", "value"), in_turn(COMMANDS, [LONG, "~nobody-of-that-name/x", "nul\0", "line\nbreak"])
+    )
     def test_a_name_that_nothing_has(
         self, module: ModuleType | None, key: str, value: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -165,8 +176,13 @@ class TestOddFiles:
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ") and len(line) < 500 and f"{key}=" in line
 
-    @pytest.mark.parametrize("content", ["no json {", "7", "[1]", "[" * 5000, "seed: 0\nmodel: 3\ntrainer: []\n"])
-    @pytest.mark.parametrize(("module", "key"), [pair for pair in COMMANDS if pair[1] in ("run", "resume")])
+    @pytest.mark.parametrize(
+        ("module", "key", "content"),
+        in_turn(
+            [pair for pair in COMMANDS if pair[1] in ("run", "resume")],
+            ["no json {", "7", "[1]", "seed: 0\nmodel: 3\ntrainer: []\n", "[" * 5000],
+        ),
+    )
     def test_a_config_that_is_none(
         self, module: ModuleType | None, key: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -43,7 +43,13 @@ RUNS = {
 }
 
 
-@pytest.fixture(scope="module", params=list(RUNS))
+SOAK = ("plain", "kind")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.soak) if name in SOAK else name for name in RUNS],
+)
 def run(request: pytest.FixtureRequest, there: Path) -> str:
     train(request.param, "data=csv", "tracking.log_model=true", *RUNS[request.param])
     return str(request.param)

@@ -207,6 +207,7 @@ class TestARun:
         code, _ = run.wait()
         assert (code, status(here)) == (128 + signal.SIGHUP, "KILLED")
 
+    @pytest.mark.soak
     def test_the_disk_under_its_log_and_its_standard_error_is_full(self, here: Path) -> None:
         (here / "mine").mkdir()
         (here / "mine" / "run.log").symlink_to("/dev/full")
@@ -214,6 +215,7 @@ class TestARun:
         assert (code, status(here)) == (0, "FINISHED")
 
 
+@pytest.mark.soak
 def test_a_sweep_whose_reader_goes_ends_as_without(here: Path) -> None:
     reading = fifo(here)
     arguments = ("--multirun", *RUN[:-1], "seed=0,1,2", "sweep.jobs=2", "trainer.epochs=2")

@@ -197,7 +197,7 @@ class TestRun:
         assert found.x.target_scale.state() == evaluate.evaluate(find(str(price))).x.target_scale.state()
         assert found.metrics["test/mae"] > 80_000
 
-    @pytest.mark.parametrize("format", ["torch_export", "onnx"])
+    @pytest.mark.parametrize("format", ["torch_export", pytest.param("onnx", marks=pytest.mark.soak)])
     def test_exports_give_the_units_of_the_data(
         self, format: str, price: Path, there: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -223,6 +223,7 @@ class TestRun:
         finally:
             hidden.rename(price / "checkpoints")
 
+    @pytest.mark.soak
     def test_a_resumed_run_is_bit_for_bit_what_it_would_have_been(self, price: Path) -> None:
         train("halves", *CSV, "trainer.epochs=2", "data.batch_size=16")
         assert command(["resume=halves", "trainer.epochs=4"]) == 0
@@ -240,6 +241,7 @@ class TestOtherData:
         assert x.target_scale.state() == of_run(find(str(price))).preprocessing["targets"] != own.target_scale.state()
         assert "targets standardised (as for the weights it starts from, mean " in x.splits.notes[-1]
 
+    @pytest.mark.soak
     def test_a_warm_start_carries_it_too(self, price: Path, capsys: pytest.CaptureFixture[str]) -> None:
         warm = ["resume=price", "resume_mode=warm_start", "data.path=dear.csv", "trainer.epochs=1"]
         assert command([*warm, "hydra.run.dir=warm", "optimizer.lr=1e-30"]) == 0
@@ -328,8 +330,10 @@ class TestAuto:
         assert evaluate.rebuild(saved).target_scale is None
 
 
-def test_a_run_that_monitors_r2_keeps_the_largest(there: Path) -> None:
-    for name, pick in (("r2", max), ("rmse", min), ("mae", min)):
-        run = train(f"by_{name}", *CSV, f"trainer.monitor=val/{name}", "trainer.epochs=5", "data.batch_size=8")
-        values = {p.step: p.value for p in report.read(run / "metrics.jsonl")[0] if p.name == f"val/{name}"}
-        assert result(run)["best_epoch"] == pick(values, key=values.__getitem__)
+@pytest.mark.parametrize(
+    ("name", "pick"), [("r2", max), *(pytest.param(n, min, marks=pytest.mark.soak) for n in ("rmse", "mae"))]
+)
+def test_a_run_that_monitors_r2_keeps_the_largest(name: str, pick: Any, there: Path) -> None:
+    run = train(f"by_{name}", *CSV, f"trainer.monitor=val/{name}", "trainer.epochs=5", "data.batch_size=8")
+    values = {p.step: p.value for p in report.read(run / "metrics.jsonl")[0] if p.name == f"val/{name}"}
+    assert result(run)["best_epoch"] == pick(values, key=values.__getitem__)

@@ -71,6 +71,7 @@ def test_a_database_is_used_and_recorded_by_reference(
     assert runner(f"resume={folder}", "trainer.epochs=3", f"tracking.uri={store}").code == 0
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("delivery_here")
 def test_it_is_ignored_by_what_names_a_store_or_has_one(
     here: Path, runner: Callable[..., Called], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

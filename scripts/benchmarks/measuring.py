@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 from turns import Contestants, Figures, in_turns
@@ -38,12 +39,14 @@ class Group:
         prepare: makes what is needed for measuring, and gives the contestants.
         budgets: between them.
         turns: they run at once, and train an epoch by turns; they are given an `environment` then.
+        around: is entered for each round.
         unavailable: says why it cannot be measured on this machine; nothing if it can.
     """
 
     prepare: Callable[[], Contestants]
     budgets: Sequence[Budget]
     turns: bool = False
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
     unavailable: Callable[[], str] = str
 
 
@@ -100,13 +103,14 @@ def measure(group: Group, budgets: Sequence[Budget], rounds: int, say: Callable[
         order = list(contestants)[:: -1 if number % 2 else 1]
         told = f"{', '.join(budget.name for budget in budgets)}: round {number + 1} of {rounds}, "
         measured: dict[str, Figures] = {}
-        if group.turns:
-            say(f"{told}{', '.join(order)} in turns")
-            measured = in_turns({name: contestants[name] for name in order})
-        else:
-            for name in order:
-                say(told + name)
-                measured[name] = contestants[name]()
+        with group.around():
+            if group.turns:
+                say(f"{told}{', '.join(order)} in turns")
+                measured = in_turns({name: contestants[name] for name in order})
+            else:
+                for name in order:
+                    say(told + name)
+                    measured[name] = contestants[name]()
         taken.append({f"{name}.{key}": value for name, found in measured.items() for key, value in found.items()})
     return [_compare(budget, taken) for budget in budgets]
 

@@ -2,8 +2,8 @@
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -48,8 +48,8 @@ def table(folder: Path, full: bool) -> list[Group]:
         _others(folder, images // 8),
         _epoch(folder, "cnn", images // 12, 5 if full else 2, 1.05, "a bare loop, channels_last", channels_last=True),
         _cnn_amp(folder, images // 12),
-        _busy(folder, "digits", 9 if full else 3),
-        _busy(folder, "mlp", 9 if full else 3),
+        _busy_digits(37 if full else 10),  # the first of each warms up
+        _busy_mlp(folder, images, 10),
         _tiny(10_000 if full else 2_000),
         _start(folder / "started"),
         _sweep(folder / "started"),
@@ -200,31 +200,47 @@ def _cnn_amp(folder: Path, samples: int) -> Group:
 
 
 @contextmanager
-def _every_core_busy() -> Iterator[None]:
-    """A loop on each core that does nothing else than keep it busy."""
-    loops = [subprocess.Popen([*PYTHON, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
-    try:
-        yield
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
+def every_core_busy() -> Iterator[list[int]]:
+    """A process on each core that only keeps it busy, also while nobody has a turn; gives their ids.
+
+    Each ends by itself when this process is gone, however that came.
+    """
+    loop = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
+    with ExitStack() as loops:
+        started = []
+        for core in os.sched_getaffinity(0):
+            process = loops.enter_context(subprocess.Popen([*PYTHON, "-c", loop]))
+            loops.callback(process.kill)
+            os.sched_setaffinity(process.pid, {core})
+            started.append(process.pid)
+        yield started
 
 
-def _busy(folder: Path, name: str, epochs: int) -> Group:
-    """On a machine where other programs take every core: as many threads as are chosen, and one."""
+def _busy_digits(epochs: int) -> Group:
+    def ours(*overrides: str, environment: Mapping[str, str]) -> Figures:
+        told = ("scheduler=constant", "scheduler._target_=turns.schedule", "tracking=off", *overrides)
+        return _seconds(runner(f"trainer.epochs={epochs}", *told, environment=environment))
 
-    def ours(*overrides: str) -> Figures:
-        with _every_core_busy():
-            if name == "digits":
-                return _seconds(runner(f"trainer.epochs={4 * epochs}", "tracking=off", *overrides))
-            return _mnist(folder, "mlp", 8_000, epochs, "tracking=off", *overrides)
+    return _busy("busy_digits", "digits epoch, every core busy", ours)
 
+
+def _busy_mlp(folder: Path, samples: int, epochs: int) -> Group:
+    def ours(*overrides: str, environment: Mapping[str, str]) -> Figures:
+        told = ("scheduler._target_=turns.schedule", "tracking=off", *overrides)
+        return _mnist(folder, "mlp", samples, epochs, *told, environment=environment)
+
+    return _busy("busy_mlp", f"MLP epoch, {_images_of(samples)}, every core busy", ours)
+
+
+def _busy(name: str, what: str, ours: Callable[..., Figures]) -> Group:
+    """While other programs take every core: with as many threads as are chosen, and with one, epoch by epoch."""
     return Group(
         lambda: {"auto": ours, "one": partial(ours, "device.threads=1")},
-        [Budget(f"busy_{name}", f"{name} epoch, every core busy", "device.threads=1", 1.5,
-                "auto.seconds", ["one.seconds"])],
-    )  # fmt: skip
+        [Budget(name, what, "device.threads=1", 1.5, "auto.seconds", ["one.seconds"])],
+        turns=True,
+        around=every_core_busy,
+        unavailable=lambda: "" if hasattr(os, "sched_setaffinity") else "a process is bound to a core on Linux only",
+    )
 
 
 def _tiny(epochs: int) -> Group:

@@ -67,8 +67,9 @@ def sweep(
     wanted = str(config.hydra.sweep.dir)
     problems = [*problems, *(folders.check(wanted, exact_folder, folders.SWEEP) if before is None else [])]
     tracked = config.tracking.name != "off"
-    targets = [str(config[group].get("_target_")) for group in TARGET_GROUPS]
-    warm.start(targets, saves_models=bool(config.tracking.log_model))
+    if not problems:  # with problems nothing is built, and the server would hold standard error open while it imports
+        targets = [str(config[group].get("_target_")) for group in TARGET_GROUPS]
+        warm.start(targets, saves_models=bool(config.tracking.log_model))
     with ExitStack() as closing:
         delivery, under_way = None, set[int]()
         if tracked and not settings.dry_run and not problems:
