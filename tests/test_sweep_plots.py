@@ -377,6 +377,8 @@ class TestTaggedLog:
         values = [n * lr for n in (16, 48, 64) for lr in (1e-4, 1e-3, 1e-1)]
         assert mesh.get_array().ravel().tolist() == pytest.approx(values)
         assert list(axes.get_xticks()) == [1e-4, 1e-3, 1e-1]
+        uneven = grid(lambda lr, n: lr * n, optimizer__lr=(1e-4, 1e-3, 3e-3, 1e-1), data__batch_size=(16, 48))
+        assert list(picture(tagged(uneven, "optimizer.lr")).axes[0].get_xticks()) == [1e-4, 1e-3, 3e-3, 1e-1]
         assert [text.get_text() for text in axes.get_yticklabels()] == ["16", "48", "64"]
         (frame,) = axes.patches
         assert (frame.get_x(), frame.get_x() + frame.get_width()) == pytest.approx((10**-4.5, 10**-3.5))

@@ -113,7 +113,7 @@ class Cells(NamedTuple):
         at: where the values are along the axis: themselves, or 0, 1, ...
         centres: of the cells, where their texts stand.
         edges: of the cells, one more.
-        fitting: how many of the smallest cell fill the axis.
+        fitting: how many of the smallest cell, or of the smallest distance of two values, fill the axis.
     """
 
     values: list[float]
@@ -129,7 +129,7 @@ def _cells(p: Parameter) -> Cells:
     places = np.log(p.numbers) if log_scale else np.arange(len(p.numbers), dtype=float)
     between = (places[1:] + places[:-1]) / 2
     edges = np.array([2 * places[0] - between[0], *between, 2 * places[-1] - between[-1]])
-    fitting = float(np.ptp(edges) / np.diff(edges).min())
+    fitting = float(np.ptp(edges) / min(np.diff(edges).min(), np.diff(places).min()))
     centres = (edges[1:] + edges[:-1]) / 2
     if log_scale:
         return Cells(p.numbers, True, np.array(p.numbers), np.exp(centres), np.exp(edges), fitting)
