@@ -401,7 +401,7 @@ def is_same(cell: Any, value: Any) -> bool:
         return False
 
 
-@pytest.mark.parametrize("examples", [pytest.param(150, marks=pytest.mark.soak), 40])
+@pytest.mark.parametrize("examples", [pytest.param(150, marks=pytest.mark.soak), 75])
 def test_what_pandas_writes_is_read_as_the_same_frame_or_refused(examples: int, tmp_path: Path) -> None:
     seen: Counter[str] = Counter()
 

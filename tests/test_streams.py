@@ -200,6 +200,7 @@ class TestARun:
         code, _ = run.wait()
         assert (code, status(here), reports(here)) == (0, "FINISHED", EPOCHS)
 
+    @pytest.mark.soak
     def test_a_hang_up_that_somebody_sends_is_a_request_to_stop(self, here: Path) -> None:
         run = Forked(here, *RUN, "trainer.epochs=100000", prepare=_Into(os.devnull))
         wait_for(lambda: reports(here) >= 1)
