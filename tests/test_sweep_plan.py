@@ -155,6 +155,7 @@ class TestSaved:
                 {},
                 ("optimizer.lr", "model.x"),
             ),
+            (["optimizer.lr=float(tag(log, choice(1,2)))"], {}, ("optimizer.lr",)),
             (["seed=1,2"], {"optimizer.lr": "tag(log,choice(0.1,0.01))"}, ("optimizer.lr",)),
             (["optimizer.lr=tag(rates,choice(0.1,0.01))", "data.path=log,choice"], {}, ()),
         ],

@@ -130,8 +130,8 @@ def _saved_log_axes(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def log_axes(axes: Mapping[str, Override]) -> tuple[str, ...]:
-    """The keys of the axes that are tagged `log`."""
-    return tuple(key_of(key) for key, override in axes.items() if "log" in getattr(override.value(), "tags", ()))
+    """The keys of the axes that are tagged `log`; by their texts, as Hydra's casts drop the tags of a choice."""
+    return tuple(key_of(key) for key, override in axes.items() if LOG_TAG.search(override.get_value_string()))
 
 
 def _kept(argument: str) -> str:
