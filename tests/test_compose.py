@@ -4,6 +4,7 @@ import pytest
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from runner import yaml_numbers
 from runner.arguments import for_hydra, quote, typed_value
 from runner.compose import Composer
 from runner.errors import ConfigError
@@ -210,3 +211,55 @@ def test_a_config_is_what_hydra_composes(composer: Composer, overrides: list[str
     mine, theirs = (OmegaConf.to_container(each, resolve=False) for each in (cfg, by_hydra))
     assert mine == theirs
     assert list(mine["hydra"]["overrides"]["task"]) == list(theirs["hydra"]["overrides"]["task"])
+
+
+BEYOND = "99999999999999999999999"
+OUT_OF_RANGE = f"{BEYOND} is out of range: whole numbers have at most 64 bits"
+
+
+@pytest.mark.parametrize(
+    "key", ["trainer.early_stopping.min_delta", "trainer.clip_norm", "optimizer.lr", "sweep.job_timeout", "seed"]
+)
+def test_a_whole_number_beyond_64_bits_is_out_of_range_for_floats_too(key: str, composer: Composer) -> None:
+    _, problems = composer.compose([f"{key}={BEYOND}"])
+    assert problems == [f"{key}={OUT_OF_RANGE}"]
+    if key != "seed":
+        assert composer.compose([f"{key}=1e30"])[1] == []
+
+
+def test_a_file_of_the_users_holds_no_number_that_composing_would_change(tmp_path: Path) -> None:
+    for name, text in {
+        "trainer/mine.yaml": f"defaults: [default]\nmax_time: {BEYOND}\n",
+        "experiment/deep.yaml": f"# @package _global_\ntrainer:\n  early_stopping: {{min_delta: {BEYOND}}}\n",
+        "experiment/texts.yaml": "# @package _global_\ntracking:\n  tags: {version: 1.10}\n",
+        "data/table.yaml": "_target_: runner.data.csv_file.csv_file\npath: t.csv\ntarget: 2024_01\n",
+        "experiment/right.yaml": (
+            "# @package _global_\ntrainer: {max_time: 1.0e+25}\ntracking:\n"
+            "  experiment: '1e5'\n  run_name: 2024-01-01\n  tags: {version: 2, of: \"007\"}\n"
+        ),
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    composer = Composer(extra=str(tmp_path))
+    for choice, line, said in [
+        ("trainer=mine", 2, f"max_time: {OUT_OF_RANGE}"),
+        ("experiment=deep", 3, f"min_delta: {OUT_OF_RANGE}"),
+        ("experiment=texts", 3, "version: 1.10 is read as 1.1; write the text in quotes: '1.10'"),
+        ("data=table", 3, "target: 2024_01 is read as 202401; write the text in quotes: '2024_01'"),
+    ]:
+        file = f"{tmp_path}/{choice.replace('=', '/')}.yaml"
+        assert composer.compose([choice])[1] == [f"{choice}: {file}, line {line}: {said}"]
+    cfg, problems = composer.compose(["experiment=right"])
+    assert cfg is not None and problems == []
+    assert (cfg.tracking.experiment, cfg.tracking.run_name) == ("1e5", "2024-01-01")
+    assert cfg.tracking.tags == {"version": 2, "of": "007"} and cfg.trainer.max_time == 1e25
+
+
+@pytest.mark.parametrize("text", ["1e5", "007", "1_000", "yes", "1.10", "0x10", ".5"])
+def test_a_text_that_yaml_takes_for_a_number_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(f"experiment: {text}\n")
+    with pytest.raises(ValueError, match=f"write the text in quotes: '{text}'"):
+        yaml_numbers.check(file, "tracking")
+    file.write_text(f"experiment: '{text}'\nname: {text}\n")  # a choice, which is checked as such
+    yaml_numbers.check(file, "tracking")

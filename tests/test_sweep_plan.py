@@ -313,3 +313,36 @@ def test_the_check_brings_no_samples_into_memory_but_knows_whether_they_fit(
     monkeypatch.setattr(Device, "free_memory", lambda self: 1000)
     _, found = building.build_all(pickled, problems)
     assert all(sentences[0].startswith("data.in_memory=true: ") for sentences in found.values())
+
+
+@pytest.mark.parametrize(
+    ("axis", "said"),
+    [
+        ("seed=range(0,5,0)", "the step is 0; write a range as seed=range(0,5)"),
+        ("optimizer.lr=range(0,1,0.0)", "the step is 0"),
+        ("seed=sort(range(0,5,0))", "the step is 0"),
+        ("seed=range(5,0)", "there are no values, as 5 is not below 0; write seed=range(0,5)"),
+        ("seed=range(0,5,-1)", "there are no values, as 0 is not above 5"),
+        ("seed=range(0,nan)", "there is no such range"),
+        ("seed=range(0,inf)", "these are more than 100,000 values"),
+        ("seed=shuffle(range(0,1000000000000))", "these are more than 100,000 values"),
+        ("seed=shuffle()", "there are no values; write some"),
+        ("model=glob(zz*)", "there are no values; write some"),
+        ("seed=choice(choice(1,2),3)", "a sweep within a sweep"),
+        ("seed=choice()", "choice() does not take these arguments; write them as in seed=choice(1,2)"),
+        ("seed=range()", "range() does not take these arguments"),
+        ("seed=sort(a,1)", "sort() does not take these arguments"),
+        ("seed=tag(log)", "tag() does not take these arguments"),
+        ("trainer.clip_norm=1,99999999999999999999999", "trainer.clip_norm=99999999999999999999999 is out of range"),
+    ],
+)
+def test_an_axis_without_values_is_one_sentence(axis: str, said: str, made: Composer) -> None:
+    for planned in (
+        lambda: grid.plan(made, [axis], {}),
+        lambda: random_search.plan(made, [axis], {}, n_trials=2, seed=0),
+        lambda: grid.plan(made, [], dict([axis.split("=", 1)])),  # of a preset
+    ):
+        with pytest.raises(ConfigError) as raised:
+            planned()
+        (problem,) = raised.value.problems
+        assert problem.startswith(axis.partition("=")[0]) and said in problem

@@ -32,6 +32,7 @@ from .refusal import REFUSED, keys, reason, refused, unknown_key, unreadable, un
 from .text_parameters import text_parameters
 from .tracking import variable
 from .tracking.uri import absolute, hide
+from .yaml_numbers import CheckedRepository
 
 VERSION_BASE = "1.3"
 
@@ -97,6 +98,7 @@ class Composer:
         self.hydra = Hydra.create_main_hydra2(task_name="runner", config_search_path=search_path)
         self.name = name.removesuffix(".yaml")
         self._loader = self.hydra.config_loader
+        self._loader.repository = CheckedRepository(search_path, config_folder())  # type: ignore[attr-defined]
         self._search: list[str] = []
         self._texts: dict[str, bool] = {}
         self._parser = OverridesParser.create(self._loader)
@@ -230,6 +232,8 @@ class Composer:
             return [unreadable(text)]
         if override.is_sweep_override():
             return []
+        if beyond := schema.beyond_64_bits(key, override.value()):
+            return beyond
         if key == "hydra.searchpath":
             return _check_search_path(text, override.value())
         options = self.options_of(key)

@@ -24,6 +24,18 @@ MANY = 8
 """Keys that a sentence still lists."""
 
 
+FUNCTIONS = {
+    "choice": "choice(1,2)",
+    "range": "range(0,5)",
+    "interval": "interval(0.001,0.1)",
+    "glob": "glob(*)",
+    "sort": "sort(3,1,2)",
+    "shuffle": "shuffle(1,2,3)",
+    "tag": "tag(log,interval(0.001,0.1))",
+}
+"""The functions of a sweep, each as it may be written."""
+
+
 def unreadable(text: str) -> str:
     """Why an argument that Hydra's grammar does not take is none."""
     key, equals, value = text.partition("=")
@@ -35,6 +47,9 @@ def unreadable(text: str) -> str:
         return f"{text}: there is no key before the =; write key=value"
     if key != key.strip() or " " in key:
         return f"{text}: a key has no spaces; write {''.join(key.split())}={value.strip()}"
+    function, bracket, _ = value.partition("(")
+    if bracket and value.endswith(")") and function in FUNCTIONS:
+        return f"{text}: {function}() does not take these arguments; write them as in {key}={FUNCTIONS[function]}"
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')
     return f"{text}: the value has characters with a meaning of their own; write '{key}=\"{quoted}\"', quotes included"
 

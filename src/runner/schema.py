@@ -7,7 +7,6 @@ them against the signature of their `_target_`.
 """
 
 import math
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -239,6 +238,15 @@ def fits_64_bits(value: object) -> bool:
     return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
+def beyond_64_bits(key: str, value: object) -> list[str]:
+    """A sentence for each whole number in a key's value that is too large: as a float it would lose its digits."""
+    return [
+        f"{name}={brief(show(number))} is out of range: whole numbers have at most 64 bits"
+        for name, number in leaves(value, key)
+        if not fits_64_bits(number)
+    ]
+
+
 def check(config: Mapping[str, Any]) -> list[str]:
     """Find what is wrong in a resolved config with nothing but the config in hand.
 
@@ -287,11 +295,10 @@ def check(config: Mapping[str, Any]) -> list[str]:
         problems.append(
             "sweep.extend=true needs a sweep to extend: write sweep.resume=<its folder or MLflow parent id>"
         )
-    beyond = {key: value for key, value in leaves(config) if not fits_64_bits(value)}
-    problems = [problem for problem in problems if problem.partition("=")[0] not in beyond]
-    for key, value in beyond.items():
-        problems.append(f"{key}={brief(show(value))} is out of range: whole numbers have at most 64 bits")
-    return problems + _check_tracking(config)
+    beyond = beyond_64_bits("", config)
+    of = {problem.partition("=")[0] for problem in beyond}
+    problems = [problem for problem in problems if problem.partition("=")[0] not in of]
+    return problems + list(dict.fromkeys(beyond)) + _check_tracking(config)
 
 
 def _check_tracking(config: Mapping[str, Any]) -> list[str]:
@@ -359,18 +366,11 @@ def needed(key: str) -> bool:
 
 def is_text(key: str) -> bool:
     """Whether a key's value is a text, or holds texts, by its type: `1e5` is no number there."""
-    if key in PATH_KEYS or key in TEXT_KEYS:
+    if key in PATH_KEYS or key in TEXT_KEYS or is_open(key):
         return True
     if key in CHOICES:  # no choice looks like a number
         return False
-    hint, above = _hint(key), _hint(key.rpartition(".")[0])
-    return _leaves(hint) == {str} or (hint is None and dict in _members(above) and _leaves(above) == {str})
-
-
-def _members(hint: Any) -> set[Any]:
-    """The types of a union, without what they hold."""
-    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return {typing.get_origin(part) or part for part in parts}
+    return _leaves(_hint(key)) == {str}
 
 
 def _leaves(hint: Any) -> set[Any]:

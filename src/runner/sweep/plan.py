@@ -13,6 +13,7 @@ from runner.arguments import key_of, typed_value
 from runner.compose import Composer
 from runner.errors import ConfigError
 from runner.schema import ADDRESSES, show
+from runner.sweep.axes import check_axis
 from runner.tracking.files import read_json, write_json
 from runner.tracking.uri import absolute, redacted, strip_credentials
 
@@ -163,7 +164,7 @@ def split(made: Composer, arguments: Sequence[str], params: Mapping[str, str]) -
         The arguments that all jobs have, but for those about the sweep, and the axes by key.
 
     Raises:
-        ConfigError: an axis is one that a sweep has once.
+        ConfigError: an axis is one that a sweep has once, or has no values, or too many.
     """
     typed = {made.parse(text).key_or_group: text for text in arguments}
     texts = [*(f"{key}={value}" for key, value in params.items() if key not in typed), *typed.values()]
@@ -177,6 +178,8 @@ def split(made: Composer, arguments: Sequence[str], params: Mapping[str, str]) -
         elif _is_once(override.key_or_group):
             two = ", or two as sweep.metric=[one,other]" if override.key_or_group == "sweep.metric" else ""
             problems.append(f"{text}: a sweep has one {override.key_or_group} for all of its jobs; choose one{two}")
+        elif found := check_axis(text, override):
+            problems += found
         else:
             axes[text.partition("=")[0]] = override
     if problems:

@@ -62,7 +62,13 @@ def sweep(
     console.set_up(bool(config.runner.quiet))
     uri = None if OmegaConf.is_missing(config.tracking, "uri") else config.tracking.uri
     before = saved.find(settings.resume, uri) if settings.resume is not None else None
-    plan = planned(made, arguments) if before is None else resumed(made, before, arguments, planned, settings.extend)
+    try:
+        if before is None:
+            plan = planned(made, arguments)
+        else:
+            plan = resumed(made, before, arguments, planned, settings.extend)
+    except ConfigError as error:
+        raise ConfigError(*dict.fromkeys([*problems, *error.problems])) from error
     exact_folder = typed_value(arguments, "hydra.sweep.dir") is not None
     wanted = str(config.hydra.sweep.dir)
     problems = [*problems, *(folders.check(wanted, exact_folder, folders.SWEEP) if before is None else [])]
