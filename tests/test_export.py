@@ -1,5 +1,6 @@
 """`python -m runner.export`: files that give what the model gives, or none."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,10 +145,13 @@ def test_a_file_that_gives_something_else_is_taken_away(
         (["format=onxx"], "format=onxx is not a choice: did you mean onnx?"),
         (["output=model.onnx"], "output=model.onnx must end in .pt2 for format=torch_export"),
         (["output=no/model.pt2"], "output=no/model.pt2: there is no folder"),
+        (["output=best.pt2"], "output=best.pt2 is the run's value/checkpoints/best.pt, which it would replace"),
         (["formt=onnx"], "formt is no option of this command: did you mean format?"),
     ],
 )
 def test_wrong_options(arguments: list[str], words: str, value: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.suppress(FileExistsError):
+        Path("best.pt2").symlink_to("value/checkpoints/best.pt")
     assert export.main(["run=value", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"error: {words}")
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from . import program
 from .errors import ConfigError, first_line
-from .folders import named, short
+from .folders import short
 from .options import choice, command, is_true, required
+from .result_file import check_unneeded, writable
 from .saved import SavedRun, find
 from .tracking.files import replacing
 
@@ -174,13 +175,10 @@ def _output(run: SavedRun, format: str, value: str | None) -> Path:
         if run.folder is None:
             raise ConfigError(f"{run.given}: its folder is not here to write into: add output=model{suffix}")
         return run.folder / "export" / f"model{suffix}"
-    path = named(value, "output").absolute()
+    path = writable(value, f"model{suffix}")
     if path.suffix != suffix and (path.is_file() or not path.exists()):  # a FIFO has the name that it has
         raise ConfigError(f"output={value} must end in {suffix} for format={format}: write another name")
-    if path.is_dir():
-        raise ConfigError(f"output={value} is a folder: name a file in it")
-    if not path.parent.is_dir():
-        raise ConfigError(f"output={value}: there is no folder {path.parent}; make it, or write another file")
+    check_unneeded(path, value, run)
     return path
 
 

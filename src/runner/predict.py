@@ -12,6 +12,7 @@ from . import program, schema
 from .errors import ConfigError, as_unicode
 from .folders import named, short
 from .options import choice, command, is_true, required
+from .result_file import check_unneeded, writable
 from .saved import SavedRun, find
 from .streams import Result
 from .tracking.files import replacing
@@ -49,9 +50,12 @@ def _main(options: dict[str, str]) -> int:
 
     device = choice(options, "device", schema.CHOICES["device.name"], "auto")
     value = required(options, "input", "file or [values]")
-    output = _output(options.get("output"))
+    wanted = options.get("output")
+    output = writable(wanted, "predictions.csv") if wanted is not None else None  # None is standard output
     console.set_up(is_true(options, "runner.quiet"))
     run = find(required(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
+    if output is not None and wanted is not None:
+        check_unneeded(output, wanted, run, None if value.lstrip().startswith("[") else named(value, "input"))
     from . import inputs
     from .data.loading import evaluation_batch_size
 
@@ -139,22 +143,6 @@ class Predictor:
         classes = self.samples.classes or [str(number) for number in range(told.shape[1])]
         chosen = told.argmax(dim=1).tolist()
         return ["class", *header], ([classes[c], *row] for c, row in zip(chosen, rows, strict=True))
-
-
-def _output(value: str | None) -> Path | None:
-    """The file to write; None is standard output.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    if value is None:
-        return None
-    path = named(value, "output").absolute()
-    if path.is_dir():
-        raise ConfigError(f"output={value} is a folder: name a file in it, such as output={value}/predictions.csv")
-    if not path.parent.is_dir():
-        raise ConfigError(f"output={value}: there is no folder {path.parent}; make it, or write another file")
-    return path
 
 
 @contextmanager
