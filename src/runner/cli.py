@@ -8,6 +8,7 @@ MLflow is imported for `--help`, `--cfg` and completion.
 import importlib
 import logging
 import os
+import re
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
@@ -33,7 +34,7 @@ from yaml import YAMLError
 from . import __version__, advice, folders, program
 from .arguments import key_of, typed_value
 from .compose import VERSION_BASE, Composer, config_folder
-from .errors import ConfigError, in_words
+from .errors import ConfigError, did_you_mean, in_words
 from .hydra_job import group_choices, run_job_in, without_hydra
 from .invocation import without_credentials
 from .options import EXIT_FAILED, EXIT_INTERRUPTED, fail, show_traceback, verbose
@@ -147,7 +148,7 @@ def _refuse_option(parser: ArgumentParser, argv: Sequence[str], message: str) ->
     """What to write instead of the options that argparse does not take: `--seed=1` is `seed=1` here."""
     _, found, rest = message.partition("unrecognized arguments: ")
     if not found:
-        raise ConfigError(f"{message.removeprefix('argument ')}; see --help")
+        raise ConfigError(_about_value(message))
     problems = []
     known = keys(without_hydra(Composer().compose([])[0] or OmegaConf.create()))
     for word in (word for word in rest.split() if word.startswith("-")):
@@ -163,6 +164,20 @@ def _refuse_option(parser: ArgumentParser, argv: Sequence[str], message: str) ->
             instead = "a setting is written <key>=<value>"
         problems.append(f"{word} is not an option: {instead}; see --help")
     raise ConfigError(*problems or [message])
+
+
+def _about_value(message: str) -> str:
+    """What argparse says of the value of an option, such as `argument --cfg/-c: expected one argument`."""
+    option, _, why = message.removeprefix("argument ").partition(": ")
+    option = option.partition("/")[0]
+    if wrong := re.match(r"invalid choice: '(.*)' \(choose from (.*)\)", why):
+        choices = re.findall(r"[\w-]+", wrong[2])
+        return f"{option} {wrong[1]}: there is no such choice; {did_you_mean(wrong[1], choices)}"
+    if why == "expected one argument":
+        return f"{option} needs a value: write {option} <value>; see --help"
+    if why.startswith("ignored explicit argument"):
+        return f"{option} takes no value: write {option} alone"
+    return f"{option}: {why}; see --help"
 
 
 def setting(name: str, known: Collection[str]) -> str | None:
