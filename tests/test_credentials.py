@@ -2,19 +2,25 @@
 
 import json
 import os
+import pickle
 import sys
 from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+from hydra.types import RunMode
+from omegaconf import open_dict, read_write
 
 from conftest import Called
 from delivered import copy_store
 from faults import inject
+from runner.compose import Composer
+from runner.sweep.composing import without_credentials
 from runner.tracking.store import connect, local_uri
 from runner.tracking.uri import hide, hide_words, redact
 from sweeping import Forked
+from talkative import OF_ALL, SECRETS, assert_no_secret, write_talkative
 
 Runner = Callable[..., Called]
 
@@ -75,90 +81,21 @@ def test_a_secret_of_the_environment_is_in_no_file_and_is_taken_from_there_again
         assert b"hf-0123456789" not in held and b"hf-9876543210" not in held, path
 
 
-TALKATIVE = """
-import logging, os, subprocess, sys, traceback, warnings
-
-import torch
-
-
-def tell(where):
-    for name in ("MLFLOW_TRACKING_PASSWORD", "PRIVATE", "PEM_KEY"):
-        secret = os.environ[name]
-        print(where, secret)
-        print("//ada:", secret, "@host/", sep="", file=sys.stderr, flush=True)
-        sys.stderr.write(secret[:5])
-        sys.stderr.flush()
-        sys.stderr.write(secret[5:] + "\\n")
-        warnings.warn(f"{where} http://ada:{secret}@host/?token={secret}")
-        for logger in ("mlflow", "sqlalchemy", "urllib3", "runner", "root"):
-            logging.getLogger(logger).error("%s: %r", where, secret)
-        try:
-            raise KeyError(secret)
-        except KeyError:
-            traceback.print_exc()
-    return secret
-
-
-class Net(torch.nn.Sequential):
-    def __init__(self, input_shape, num_outputs, token, when):
-        super().__init__(torch.nn.Flatten(), torch.nn.Linear(torch.Size(input_shape).numel(), num_outputs))
-        self.token, self.when = token, when
-        if when == "built":
-            raise RuntimeError(f"cannot be built with {token}: " + tell("built"))
-
-    def forward(self, inputs):
-        if self.training and inputs.device.type != "meta":
-            tell("trained")
-            if self.when == "trained":
-                raise ValueError("the hub refuses " + self.token + os.environ["MLFLOW_TRACKING_PASSWORD"])
-        return super().forward(inputs)
-
-
-class Worker(torch.utils.data.Dataset):
-    targets = [0, 1] * 6
-
-    def __len__(self):
-        return 12
-
-    def __getitem__(self, index):
-        if torch.utils.data.get_worker_info() is not None:
-            tell("loaded")
-        return torch.zeros(4), index % 2
-
-
-def samples(password):
-    from runner.data.source import Source
-    return Source("talkative", train=Worker(), test=None, mean=0.0, std=1.0, classes=["a", "b"])
-"""
-
-
 @pytest.mark.parametrize("only", ["--multirun model.when=never,trained", pytest.param("", marks=pytest.mark.soak)])
 def test_no_secret_is_in_anything_that_a_run_and_a_sweep_leave_or_show(
     only: str, here: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path, request: pytest.FixtureRequest
 ) -> None:
-    (here / "talkative.py").write_text(TALKATIVE)
-    (here / "my_conf" / "model").mkdir(parents=True)
-    (here / "my_conf" / "model" / "net.yaml").write_text(
-        "_target_: talkative.Net\ntoken: ${oc.env:PRIVATE}\nwhen: never\n"
-    )
-    (here / "my_conf" / "data").mkdir()
-    (here / "my_conf" / "data" / "mine.yaml").write_text("_target_: talkative.samples\npassword: ${oc.env:PRIVATE}\n")
-    secrets = {
-        "MLFLOW_TRACKING_PASSWORD": "canary-1-correct/horse",
-        "PRIVATE": "canary-2-battery\\staple",
-        "PEM_KEY": "-----BEGIN KEY-----\ncanary-3-MIIEvQIBADAN\ncanary-4-Bgkqhki\n-----END KEY-----",
-    }
-    for name, value in secrets.items():
+    write_talkative(here)
+    for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     copy_store(empty_store, here / "outputs")
     if not only:  # a loader's worker of a single run has the environment of the server that an earlier test has started
         forkserver._forkserver._stop()
         request.addfinalizer(forkserver._forkserver._stop)
 
-    prepare = Secretly(secrets, str(here))
-    common = ("--config-dir", "my_conf", "model=net", "data=mine", "data.in_memory=false", "data.num_workers=1")
-    common += ("trainer.epochs=1", "tracking.log_model=false", "runner.verbose=true")
-    typed = f"tracking.run_name={secrets['MLFLOW_TRACKING_PASSWORD']}"
+    prepare = Secretly(SECRETS, str(here))
+    common = (*OF_ALL, "runner.verbose=true")
+    typed = f"tracking.run_name={SECRETS['MLFLOW_TRACKING_PASSWORD']}"
     runs = {
         (*common, "hydra.run.dir=fine", typed): 0,
         (*common, "model.when=trained"): 1,
@@ -178,10 +115,7 @@ def test_no_secret_is_in_anything_that_a_run_and_a_sweep_leave_or_show(
     assert configs and all("token: ${oc.env:PRIVATE}" in path.read_text() for path in configs)
     (here / "shown.txt").write_text(shown)
     assert len(list(here.rglob("*.db"))) == 1
-    for path in here.rglob("*"):
-        held = path.read_bytes() if path.is_file() else b""
-        for secret in (b"canary-", b"orrect/horse", b"orrect%2Fhorse", b"attery"):
-            assert secret not in held, (path, held[max(0, held.find(secret) - 200) : held.find(secret) + 50])
+    assert_no_secret(here)
 
 
 class Secretly:
@@ -195,6 +129,20 @@ class Secretly:
         os.environ.update(self.secrets)
         sys.path.insert(0, self.folder)
         os.dup2(2, 1)
+
+
+def test_a_job_s_config_in_a_file_refers_to_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUB_TOKEN", "hf-0123456789")
+    typed = ["tracking.run_name=of-hf-0123456789", "+model.hubs=[hf-0123456789]", "tracking.uri=http://ada:pw-1@host:9"]
+    cfg, problems = Composer().compose(typed, RunMode.MULTIRUN)
+    assert cfg is not None and not problems
+    with read_write(cfg.hydra), open_dict(cfg.hydra):
+        cfg.hydra.sweeper.storage = "postgresql://ada:correct-horse@host/db"
+    told = without_credentials(cfg)
+    assert (told.tracking.run_name, list(told.model.hubs)) == ("of-hf-0123456789", ["hf-0123456789"])
+    held = pickle.dumps(told)
+    assert not any(secret in held for secret in (b"hf-0123456789", b"pw-1", b"correct-horse"))
+    assert cfg.tracking.uri == "http://ada:pw-1@host:9"
 
 
 def test_what_names_secrets_hides_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,17 +4,18 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
 from runner.compose import Composer
 from runner.folders import literal
 from runner.refusal import REFUSED, unset
 from runner.schema import is_open
-from runner.tracking.uri import strip_credentials
+from runner.tracking.uri import MASK, redact, strip_credentials
 
 
 @dataclass
@@ -47,7 +48,11 @@ def as_job(cfg: DictConfig, number: int, folder: Path) -> None:
 
 
 def without_credentials(cfg: DictConfig) -> DictConfig:
-    """A job's config without those of the tracking store's address, wherever that stands, and without its launcher."""
+    """A job's config for a file: without its launcher, and with no secret.
+
+    Of the tracking store's address what is no secret is left; what the environment holds is referred to, and is
+    looked up where the job runs; what only a command holds stays, in a job's own values, as the job needs it.
+    """
     told = copy.deepcopy(cfg)
     refers = OmegaConf.is_interpolation(told.tracking, "uri")
     uri = "" if refers else told.tracking.uri or ""
@@ -65,7 +70,21 @@ def without_credentials(cfg: DictConfig) -> DictConfig:
             told.hydra.overrides[name] = cleaned(value)
         dirname = told.hydra.job.override_dirname
         told.hydra.job.override_dirname = dirname.replace(uri, bare) if uri else dirname
+        for key in told:
+            _hide_secrets(told._get_node(key), everything=key == "hydra")
     return told
+
+
+def _hide_secrets(node: Any, everything: bool) -> None:
+    """Hide what is secret in a value of a config, or only that of the environment, which a reference gives back."""
+    if isinstance(node, DictConfig | ListConfig):
+        if not (node._is_none() or node._is_missing() or node._is_interpolation()):
+            for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
+                _hide_secrets(node._get_node(key), everything)
+    elif isinstance(value := node._value(), str):
+        hidden = redact(value)
+        if everything or MASK not in hidden:
+            node._val = hidden
 
 
 def numbered(number: int) -> str:

@@ -116,7 +116,10 @@ def call(function: str, *arguments: Any) -> Any:
     """
     receiving, sending = pipe()
     child = process(f"{__name__}:answer", sending, str(Path.cwd()), dict(os.environ), function, arguments)
-    child.start()
+    try:
+        child.start()
+    except EOFError as error:
+        raise ConfigError("the process that imports torch for the jobs has ended; what it said is above") from error
     sending.close()
     try:
         answer = receiving.recv()
