@@ -64,6 +64,8 @@ def problem(folder: Path, text: str | bytes, takes: str | None = "classes", **ke
         (rows('"row {i}",{i*.5},{i%3}', header='"","a","y"'), "a y", [0], "names the rows: left out"),
         (rows("{3*i+2},{i*.5},{i%3}", header=",a,y"), "a y", [0], "names the rows: left out"),
         (rows("{i/12+1960:.3f},{i*.5},{i%3}", header=",a,y"), "a y", [0], "names the rows: left out"),
+        (rows("{i},{i*.5},{i%3}", header="sep=,\na,b,y"), "a b y", [0, 0], "target y (the last column)"),
+        (rows("{i};{i*.5};{i%3}", header='"sep=;"\na;b,c;y'), "a b,c y", [0, 0], "target y (the last column)"),
         (rows("{i},{i*.5},{i%3}", header="Unnamed: 0,a,y"), "a y", [0], "counts the rows: left out"),
         # a column with a name is a feature
         (rows("{i},{i*.5},{i%3}", header="id,a,y"), "id a y", [0, 0], "(data.index=id leaves it out)"),
@@ -103,6 +105,8 @@ def test_names_and_index(text: str, columns: str, first: list[float], note: str,
         (rows("{i%30},{i*.5},{i%3}", header=",a,y"), ["data.index='Unnamed: 0'", "data.index=none"],
          {"index": "none"}),
         (rows(",{i*.5},{i%3}", header=",a,y"), ["data.index='Unnamed: 0'"], {"index": "Unnamed: 0"}),
+        (rows("{(i*37%60)/7:.3f},{i*.5},{i%3}", header=",a,y"), ["data.index='Unnamed: 0'"], {"index": "none"}),
+        (rows("{i},{i},{i*.5},{i%3}", header=",Unnamed: 0,a,y"), ["column 1 has no name, and pandas"], {}),
         (rows("{i},{i*.5},{i%3}", header=""), ["column 1 counts the rows", "data.index=0"], {"index": 0}),
         (rows("{i},{i*.5},{i%3}", header=""), ["data.index=none"], {"index": "none"}),
         # names
@@ -118,6 +122,12 @@ def test_a_doubtful_layout_is_an_error_whose_advice_works(
     assert said.startswith("data.path=") and all(word in said for word in words), said
     if ways:
         assert len(read(tmp_path, text, "values", **ways).train[0]) in (60, 61)
+
+
+@pytest.mark.parametrize("cells", ["{i*.5},{i%7},7", "{i*.5},{i%7},u", "{i*.5},{i%7},true"])
+def test_a_target_of_one_class_is_none(cells: str, tmp_path: Path) -> None:
+    said = problem(tmp_path, rows(cells))
+    assert said.startswith("data.target: the target y is ") and "in all rows" in said
 
 
 def test_index_by_name_or_none(tmp_path: Path) -> None:

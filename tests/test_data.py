@@ -19,16 +19,20 @@ import pytest
 import torch
 
 from composed import built, trained
-from runner import build
+from runner import build, checks
 from runner.cli import without_hydra
 from runner.data.csv_file import csv_file
 from runner.data.digits import digits
 from runner.data.fetch import fetch
 from runner.data.idx import IdxError, read_idx
 from runner.data.mnist import FILES, load_four_files, mnist
+from runner.data.source import Source
+from runner.data.splits import split
 from runner.data.tensors import tensors
 from runner.errors import ConfigError
+from runner.loss import MSE, CrossEntropy, Loss
 from runner.resume import compose_saved
+from runner.schema import show
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -726,31 +730,51 @@ def test_tensors_images_have_their_channels_first(tmp_path, shape, dtype):
 def test_tensors_say_what_they_were_taken_for(tmp_path):
     np.savez(tmp_path / "x.npz", inputs=np.ones((2, 5, 3)), targets=np.array([0, 1]))
     assert tensors(path=tmp_path / "x.npz").notes == [
-        "float32 inputs: not scaled", "sequences of 5 steps of 3 features", "targets: whole numbers from 0 to 1"
+        "float64 inputs, taken as float32: not scaled", "sequences of 5 steps of 3 features",
+        "targets: whole numbers from 0 to 1",
     ]  # fmt: skip
+    np.savez(tmp_path / "y.npz", inputs=np.ones((2, 5), np.uint16), targets=np.array([0, 1]))
+    assert tensors(path=tmp_path / "y.npz").notes[0] == "uint16 inputs, taken as float32: not scaled"
 
 
 @pytest.mark.parametrize(
     ("targets", "words"),
     [
-        ([1, 2], "no sample has some of the classes 0 to 2: there are 1, 2; for classes write them as 0 to 1, or"),
-        ([0, 2], "data.classes=3 if some are rare"),
-        ([4, 6, 8], "for classes write them as 0 to 2"),
-        ([200000, 201500], "for numbers loss=mse"),
+        ([1, 2], "no sample has some of the classes 0 to 2: there are 1, 2; for classes store them as 0 to 1, or"),
+        ([0, 2], "if some are rare, write data.classes=3"),
+        ([4, 6, 8], "for classes store them as 0 to 2"),
+        ([200000, 201500], "for numbers write loss=mse"),
         ([-1, 1], "classes count from 0, these are -1, 1"),
         (list(range(30)), "30 classes for 30 samples; for classes write data.classes=30"),
     ],
 )
-def test_tensors_classes_that_may_be_none(targets, words):
+def test_classes_that_may_be_none(targets, words):
     inputs = [[0]] * len(targets)
-    source = tensors(inputs, targets)
-    assert source.unclear_classes.startswith("data.targets: ") and words in source.unclear_classes
-    assert tensors(inputs, targets, old_rules=True).unclear_classes is None
-    as_it_says = [sorted(set(targets)).index(target) for target in targets]
-    assert tensors(inputs, as_it_says).unclear_classes is None or len(targets) == 30
+
+    def look(targets: list[int], loss: Loss, old_rules: bool = False, **given: object) -> None:
+        source = tensors(inputs, targets, **given)
+        checks.classes(loss, split(source, val_fraction=0, limit=1, seed=0, old_rules=old_rules))
+
+    problem = problem_of(lambda: look(targets, CrossEntropy()))
+    assert problem.startswith("data=tensors: ") and words in problem
+    look(targets, MSE())
+    look(targets, CrossEntropy(), old_rules=True)
+    if len(targets) < 30:
+        look([sorted(set(targets)).index(target) for target in targets], CrossEntropy())
     if min(targets) >= 0:
-        known = tensors(inputs, targets, classes=max(targets) + 1)
-        assert len(known.classes) == max(targets) + 1 and known.unclear_classes is None
+        look(targets, CrossEntropy(), classes=max(targets) + 1)
+
+
+def test_a_data_set_of_ones_own_is_asked_for_its_classes_too():
+    targets = torch.tensor([0, 2, 2, 0])
+    source = Source("own", (torch.zeros(4, 1), targets))
+    problem = problem_of(lambda: checks.classes(CrossEntropy(), split(source, val_fraction=0, limit=None, seed=0)))
+    assert problem.startswith("data=own: ") and "write Source(classes=[3 names])" in problem
+
+
+def test_a_limit_takes_no_class_away():
+    samples = (f"data.inputs={show([[n] for n in range(40)])}", f"data.targets={show([0] * 38 + [1, 2])}")
+    assert built("data=tensors", *samples, "data.limit=4", "data.val_fraction=0").num_outputs == 3
 
 
 def test_tensors_classes_by_number_or_name():
@@ -765,6 +789,12 @@ def test_tensors_classes_by_number_or_name():
         (2, [0.5, 1], "not one whole number a sample"),
     ):
         assert words in problem_of(lambda c=classes, t=targets: tensors([[1], [2]], t, classes=c)), words
+
+
+def test_what_is_no_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in ("/dev/null", tmp_path / "pipe.csv"):
+        assert "is not a regular file" in problem_of(lambda path=path: csv_file(path))
 
 
 LARGE = ("data=tensors", "data.inputs=[[16777216],[16777217]]", "data.targets=[0,1]")
@@ -785,7 +815,7 @@ def test_a_config_knows_its_validation_part_and_a_share_that_was_typed():
         problem = problem_of(lambda preset=preset: built(*own, preset))
         assert problem.startswith("data.val_fraction=0") and "write data.val_fraction=null" in problem
         assert built(*own, preset, "data.val_fraction=null").loaders.val.samples == 3 or preset == "debug=overfit"
-    assert "data.targets: no sample has some" in problem_of(
+    assert "data=tensors: no sample has some" in problem_of(
         lambda: built(*LARGE[:2], "data.targets=[1,2]", "data.val_fraction=0")
     )
     assert built(*LARGE[:2], "data.targets=[1,2]", "data.val_fraction=0", "loss=mse").num_outputs == 1

@@ -166,7 +166,8 @@ def set_up(
     if splits and loss:
         with found.collect("loss"):
             checks.classes(loss, splits)
-            num_outputs = loss.num_outputs(splits.targets(), splits.classes)
+            targets = splits.targets() if splits.all_targets is None else splits.all_targets
+            num_outputs = loss.num_outputs(targets, splits.classes)
     if splits and num_outputs and found.none_of("model"):
         with found.collect("model"):
             dtype = precision.dtype if precision else torch.float32

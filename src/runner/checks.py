@@ -7,9 +7,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from .data.splits import Splits
 from .errors import ConfigError, did_you_mean
-from .loss import CrossEntropy, Loss, name_of
+from .loss import Loss, name_of
 from .scheduler import Schedule
 from .settings import TrainerSettings
+
+VALUES_SHOWN = 6
+MANY = 20  # classes: more of them, of which few samples have the same, are taken for numbers
 
 
 def monitor(trainer: TrainerSettings, loss: Loss, splits: Splits | None) -> list[str]:
@@ -68,13 +71,30 @@ def probabilities(activation: str | None, loss: Loss) -> list[str]:
 
 
 def classes(loss: Loss, splits: Splits) -> None:
-    """See that whole targets are classes where the loss takes them as such.
+    """See that whole targets without names are classes where the loss takes them as such: 0, 1, ... without gaps.
 
     Raises:
         ConfigError: they may be something else.
     """
-    if isinstance(loss, CrossEntropy) and splits.unclear_classes is not None:
-        raise ConfigError(splits.unclear_classes)
+    targets = splits.all_targets
+    if loss.takes != "classes" or splits.classes is not None or targets is None:
+        return
+    if targets.is_floating_point() or targets.ndim != 1:
+        return
+    values = targets.unique().tolist()
+    counted = values == list(range(len(values)))
+    if counted and not (len(values) > MANY and 2 * len(values) > len(targets)):
+        return
+    shown = ", ".join(map(str, values[:VALUES_SHOWN])) + (", ..." if len(values) > VALUES_SHOWN else "")
+    named = "data.classes={}" if splits.name == "tensors" else "Source(classes=[{} names])"
+    if counted:
+        what, instead = f"{len(values)} classes for {len(targets)} samples", f"write {named.format(len(values))}"
+    elif values[0] < 0:
+        what, instead = f"classes count from 0, these are {shown}", "store them as 0, 1, ..."
+    else:
+        what = f"no sample has some of the classes 0 to {values[-1]}: there are {shown}"
+        instead = f"store them as 0 to {len(values) - 1}, or, if some are rare, write {named.format(values[-1] + 1)}"
+    raise ConfigError(f"data={splits.name}: {what}; for classes {instead}; for numbers write loss=mse")
 
 
 def plateau(schedule: Schedule, trainer: TrainerSettings, splits: Splits) -> None:

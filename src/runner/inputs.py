@@ -135,18 +135,19 @@ def _as_tensor(values: Any, given: str) -> Tensor:
 
 def _read_table(path: Path, samples: Samples, given: str) -> Tensor:
     """The rows of a table, (N, features) or, for a model of other samples, (N, ...) of as many numbers."""
-    from .data import csv_0_1_0, table_rules
+    from .data import columns as cells
+    from .data import csv_0_1_0, table_layout
 
     features, columns = samples.features, samples.columns
     if features is None or columns is None:
-        table = table_rules.read_table(path, given, index="none")
+        table = table_layout.read_table(path, given, index="none")
     elif samples.reading is None:
         return _as_tensor(csv_0_1_0.read_new(path, given, features, columns), given)
     else:
-        table = table_rules.read_new(path, given, features, columns, samples.reading)
+        table = table_layout.read_new(path, given, features, columns, samples.reading)
     if table.rows == 0:
         raise ConfigError(f"{given} has no samples, only a header: give one at least")
-    if problems := table_rules.find_faults(table.columns, given):
+    if problems := cells.find_faults(table.columns, given):
         raise ConfigError(*problems)
     values = torch.from_numpy(table.numbers(list(table.columns)))
     shape = samples.input_shape

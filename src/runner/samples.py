@@ -11,7 +11,7 @@ import torch
 from .data import scaling
 from .data.image_file import RANGES
 from .data.splits import Normalize, Part, size
-from .data.table_rules import Reading
+from .data.table_layout import Reading
 from .errors import ConfigError
 from .saved import SavedRun
 from .tracking.files import load_json, write_json

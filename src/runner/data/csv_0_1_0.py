@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from runner.data.columns import list_names
 from runner.data.source import Source
-from runner.data.table_rules import list_names
 from runner.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:

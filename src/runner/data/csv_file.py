@@ -10,18 +10,11 @@ import torch
 from torch import Tensor
 
 from runner.data import csv_0_1_0
+from runner.data.columns import find_faults, list_names
 from runner.data.paths import find_data_file
 from runner.data.source import Part, Source
-from runner.data.table_rules import (
-    Table,
-    Takes,
-    TargetType,
-    find_faults,
-    find_name,
-    list_names,
-    read_table,
-    read_target,
-)
+from runner.data.table_layout import Table, find_name, read_table
+from runner.data.table_target import Takes, TargetType, read_target
 from runner.errors import ConfigError, did_you_mean
 
 TEST_FRACTION = 0.2

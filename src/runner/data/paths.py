@@ -44,7 +44,7 @@ def find_data_file(path: str | Path, key: str) -> Path:
         key: the knob it was given by, for the error: `data.path`.
 
     Raises:
-        ConfigError: if there is no such file, or it is empty.
+        ConfigError: there is no such file, it is empty, or a device or pipe.
     """
     file = full_path(path, key)
     try:
@@ -56,6 +56,8 @@ def find_data_file(path: str | Path, key: str) -> Path:
             siblings = [entry.name for entry in file.parent.iterdir() if entry.suffix == file.suffix]
             hint = did_you_mean(file.name, siblings) if siblings else "name a file that is there"
             raise ConfigError(f"{key}={path}: there is no such file in {file.parent}; {hint}")
+        if not file.is_file():
+            raise ConfigError(f"{key}={path} is not a regular file; copy what it gives into one, and name that")
         if file.stat().st_size == 0:
             raise ConfigError(f"{key}={path} is empty; name a file with samples")
     except OSError as error:

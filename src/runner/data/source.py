@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .table_rules import Reading
+from .table_layout import Reading
 
 Part = tuple[Tensor, Tensor] | Dataset
 """(inputs, targets), first axis the samples; or a map-style `Dataset` whose items are (input, target)."""
@@ -27,14 +27,13 @@ class Source:
         mean: subtracted from the (scaled) inputs, by channel or feature; None computes it from the
             training samples.
         std: the inputs are divided by it afterwards; None computes it from the training samples.
-        classes: the names of the classes 0, 1, ...; None if they have none.
+        classes: the names of the classes 0, 1, ...; None where the targets count them, from 0 and without gaps.
         origin: where the samples came from: a path, a package.
         columns: of the table that the samples came from, in its order; None if they came from none.
         target: the one of them that is predicted.
         val: the validation part; None if the data set has none of its own.
         scale: what inputs are divided by, where the data set knows it; None leaves it to `data.scale`.
         white: of images that were read from files with more than 8 bits a pixel, the number that stands for white.
-        unclear_classes: why whole targets may be no classes, for an error where the loss takes them as such.
         reading: how the table was read; None if as runner 0.1.0 did, or there was none.
         notes: short phrases about what was guessed from the data, for the user to check.
     """
@@ -52,5 +51,4 @@ class Source:
     val: Part | None = None
     scale: float | None = None
     white: float | None = None
-    unclear_classes: str | None = None
     reading: Reading | None = None

@@ -13,7 +13,7 @@ from ..errors import ConfigError, TrainingError
 from ..rng import generator
 from . import scaling
 from .source import Part, Source
-from .table_rules import Reading
+from .table_layout import Reading
 
 Batch = tuple[Tensor, Tensor]
 
@@ -67,7 +67,7 @@ class Splits:
         columns, target, reading: of the table that the samples came from, if they did.
         notes: short phrases about what was guessed from the data.
         white: of images that were read from files with more than 8 bits a pixel, the number that stands for white.
-        unclear_classes: why whole targets may be no classes; None if they are clear.
+        all_targets: of all samples, whatever the limit; None where the data set lists none, or for a run of 0.1.0.
         val_fraction: the share of the training part that was held out; None where the data set has its own.
     """
 
@@ -84,12 +84,12 @@ class Splits:
     target: str | None = None
     notes: Sequence[str] = ()
     white: float | None = None
-    unclear_classes: str | None = None
+    all_targets: Tensor | None = None
     val_fraction: float | None = None
     reading: Reading | None = None
 
     def targets(self) -> Tensor:
-        """All targets of the training and test part, for the loss to see what they are."""
+        """The targets of all parts."""
         return torch.cat([_targets(part) for part in (self.train, self.val, self.test) if part is not None])
 
     def nbytes(self, dtype: torch.dtype) -> int:
@@ -163,7 +163,7 @@ def split(
         target=source.target,
         notes=(*source.notes, *([note] if note else [])),
         white=source.white,
-        unclear_classes=source.unclear_classes,
+        all_targets=None if old_rules else _all_targets(source),
         val_fraction=val_fraction,
         reading=source.reading,
     )
@@ -251,6 +251,14 @@ def _targets(part: Part) -> Tensor:
     if hasattr(part, "targets"):
         return torch.as_tensor(part.targets)
     return torch.stack([torch.as_tensor(part[i][1]) for i in range(size(part))])
+
+
+def _all_targets(source: Source) -> Tensor | None:
+    """Of all parts; None if one of them has to be read for its targets."""
+    parts = [part for part in (source.train, source.val, source.test) if part is not None]
+    if not all(isinstance(part, tuple) or hasattr(part, "targets") for part in parts):
+        return None
+    return torch.cat([_targets(part) for part in parts])
 
 
 def _normalize(source: Source, train: Part, setting: float | str, old_rules: bool) -> tuple[Normalize, str | None]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 LOOKED_AT = 64 * 1024  # bytes that the delimiter is found in
+SEPARATOR = re.compile(rb'"?sep=([,;\t|])"?(\r\n|\r|\n)')  # a first line that Excel writes and takes
 BLOCK = 2**24  # bytes that are parsed at a time: no row may be longer
 QUOTE = 'put text between double quotes, and double those in it ("")'
 
@@ -35,10 +36,12 @@ def read_cells(file: Path, given: str) -> "list[pa.ChunkedArray]":
     except OSError as error:
         raise ConfigError(f"{given} cannot be read: {error.strerror or error}; name another") from error
     _check_text(data, given)
+    said = SEPARATOR.match(data)
+    data = data[said.end() :] if said else data
     outside = re.sub(rb'"[^"]*"', b'""', data) if b'"' in data else data
     if b"\r" in data and len(set(re.findall(rb"\r\n|\r|\n", outside))) > 1:
         raise ConfigError(f"{given}: its lines end in different ways (\\n, \\r\\n, \\r); save it with one of them")
-    delimiter = _find_delimiter(data, given)
+    delimiter = said[1].decode() if said else _find_delimiter(data, given)
     mark = re.escape(delimiter.encode())
     spaced = re.search(mark + rb" +[+-]?\.?\d", outside) is not None and not re.search(mark + rb"(?! )", outside)
     if re.search(mark + rb' +"', outside):

@@ -19,8 +19,6 @@ from runner.schema import show
 
 PARTS = ("", "val_", "test_")
 NAMES = tuple(part + name for part in PARTS for name in ("inputs", "targets"))
-VALUES_SHOWN = 6
-MANY = 20  # classes: more of them, of which few samples have the same, are taken for numbers
 
 
 def tensors(
@@ -52,7 +50,7 @@ def tensors(
         val_targets: their targets.
         val_path: instead of these two, a file whose `inputs` and `targets` they are.
         classes: how many there are, or their names; None where the targets count them, from 0 and without gaps.
-        old_rules: True for a run that version 0.1.0 has saved: float32 from the start, and no doubt about classes.
+        old_rules: True for a run that version 0.1.0 has saved: float32 from the start.
 
     Returns:
         Inputs are uint8 (N, ...) where all arrays of inputs are, of images (N, H, W) with an axis of one channel, else
@@ -96,8 +94,7 @@ def tensors(
         classes=names,
         origin=origin,
         val=val,
-        notes=_notes(*train),
-        unclear_classes=None if old_rules or names else _unclear_classes(found, labels),
+        notes=_notes(arrays["inputs"][1], *train),
     )
 
 
@@ -292,34 +289,12 @@ def _class_names(classes: int | list[str] | None, targets: list[Tensor]) -> list
     return names
 
 
-def _unclear_classes(found: Mapping[str, Tensor], labels: Mapping[str, str]) -> str | None:
-    """Why whole targets may be no classes, and what decides it; None if they count from 0 without gaps."""
-    names = [name for name in found if name.endswith("targets")]
-    targets = torch.cat([found[name] for name in names])
-    if targets.is_floating_point() or targets.ndim != 1:
-        return None
-    values = targets.unique().tolist()
-    counted = values == list(range(len(values)))
-    if counted and not (len(values) > MANY and 2 * len(values) > len(targets)):
-        return None
-    shown = ", ".join(map(str, values[:VALUES_SHOWN])) + (", ..." if len(values) > VALUES_SHOWN else "")
-    if counted:
-        what, instead = f"{len(values)} classes for {len(targets)} samples", f"data.classes={len(values)}"
-    elif values[0] < 0:
-        what, instead = f"classes count from 0, these are {shown}", "them as 0, 1, ..."
-    else:
-        what, instead = (
-            f"no sample has some of the classes 0 to {values[-1]}: there are {shown}",
-            (f"them as 0 to {len(values) - 1}, or data.classes={values[-1] + 1} if some are rare"),
-        )
-    return f"{labels['targets']}: {what}; for classes write {instead}; for numbers loss=mse"
-
-
-def _notes(inputs: Tensor, targets: Tensor) -> list[str]:
-    """What the samples were taken for."""
-    kind = str(inputs.dtype).removeprefix("torch.")
+def _notes(given: Any, inputs: Tensor, targets: Tensor) -> list[str]:
+    """What the samples were taken for; `given` are the inputs as they were, lists or an array."""
+    kind, was = (str(getattr(one, "dtype", "")).removeprefix("torch.") for one in (inputs, given))
     shape = inputs.shape[1:]
-    notes = [] if kind == "uint8" else [f"{kind} inputs: not scaled"]
+    taken = f"{was} inputs, taken as {kind}" if was not in ("", kind) else f"{kind} inputs"
+    notes = [] if kind == "uint8" else [f"{taken}: not scaled"]
     if len(shape) == 2:
         notes.append(f"sequences of {shape[0]} steps of {shape[1]} features")
     if targets.is_floating_point():
