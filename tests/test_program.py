@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -5,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from runner.tracking.store import connect, local_uri
 
 
 def ended(
@@ -159,3 +162,49 @@ def test_a_user_without_an_entry_gets_a_name_and_a_home(tmp_path: Path) -> None:
         assert third[1] != str(home) and third[2] == "700"
     finally:
         shutil.rmtree(place)
+
+
+ODD: dict[str, dict[str, str | None]] = {
+    "python": {
+        "PYTHONOPTIMIZE": "2", "PYTHONHASHSEED": "7", "PYTHONIOENCODING": "ascii:strict", "PYTHONWARNINGS": "error",
+        "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONINTMAXSTRDIGITS": "640",
+    },
+    "plain text": {
+        "PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "abc",
+    },
+    "no home": {"HOME": None, "XDG_CACHE_HOME": "/dev/null/x", "MPLCONFIGDIR": "/dev/null/x", "PATH": ""},
+    "home a file": {"HOME": "/etc/passwd", "TMPDIR": "/nonexistent", "TZ": "Nowhere/Bad", "TERM": None},
+    "threads": {
+        "OMP_NUM_THREADS": "abc", "MKL_NUM_THREADS": "abc", "OMP_PLACES": "x", "OMP_WAIT_POLICY": "abc",
+        "CUDA_VISIBLE_DEVICES": "abc", "TORCH_LOGS": "+dynamo", "TORCHINDUCTOR_CACHE_DIR": "/dev/null/x",
+    },
+    "libraries": {
+        "MLFLOW_RUN_ID": "abc", "MLFLOW_EXPERIMENT_ID": "99", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING": "true",
+        "MLFLOW_REGISTRY_URI": "http://127.0.0.1:1", "MLFLOW_TRACKING_USERNAME": "ada", "MPLBACKEND": "abc",
+        "MATPLOTLIBRC": "/nonexistent", "TQDM_MININTERVAL": "abc", "TQDM_DISABLE": "abc", "HYDRA_FULL_ERROR": "abc",
+        "OTEL_PROPAGATORS": "b3", "GIT_DIR": "/nonexistent",
+    },
+    "a job's": {
+        "SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_CPUS_PER_TASK": "abc", "RANK": "1",
+        "WORLD_SIZE": "4", "MASTER_ADDR": "x", "RAY_ADDRESS": "1.2.3.4:5", "DISPLAY": ":99",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("sweep", [False, True])
+def test_an_odd_environment_loses_nothing(name: str, sweep: bool, here: Path) -> None:
+    small = ("trainer.epochs=1", "data.limit=64", "model.hidden=[4]")
+    more = ("--multirun", "seed=1,2", "sweep.jobs=2", "hydra.sweep.dir=mine") if sweep else ("hydra.run.dir=mine/0",)
+    environment = {key: value for key, value in (os.environ | ODD[name]).items() if value is not None}
+    command = [sys.executable, "-m", "runner", *small, *more]
+    limited = ["/bin/bash", "-c", 'ulimit -n 64; exec "$@"', "bash", *command]
+    done = subprocess.run(limited, env=environment, capture_output=True, text=True, errors="replace", timeout=300)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    for number in ("0", "1") if sweep else ("0",):
+        assert json.loads((here / "mine" / number / "result.json").read_text())["status"] == "FINISHED"
+        assert (here / "mine" / number / "plots" / "loss.png").is_file()
+    client = connect(local_uri(here / "outputs"))
+    runs = client.search_runs([client.get_experiment_by_name("runner").experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * (3 if sweep else 1)
