@@ -207,6 +207,8 @@ WRONG = [
     (["data._target_=mine.unequal", "~data.mean", "~data.std"], ["data: "], a_user_module),
     (["loss._target_=torch.nn.MSELoss"], ["is not a runner.loss.Loss"]),
     (["optimizer._target_=5"], ["optimizer._target_=5 is no place of a class"]),
+    (["optimizer._target_=math.sqrt"], ["takes no params and no model, so it cannot give a torch.optim.Optimizer"]),
+    (["scheduler._target_=math.sqrt"], ["takes no optimizer, so it cannot give a scheduler of torch.optim"]),
     # Files of the user's.
     (["--config-dir", "nowhere"], ["--config-dir nowhere: there is no such folder"]),
     (["--config-name", "other"], ["--config-name other: there is no such config; choose from config"]),

@@ -28,6 +28,9 @@ SUPPLIED = {
 }
 """What runner passes to a group's `_target_`, if it takes it."""
 
+NEEDED = {"optimizer": ("params", "model"), "scheduler": ("optimizer",)}
+"""Of these, what a function has to take, one of them at least: without it, it cannot give what the group needs."""
+
 KINDS: dict[str, tuple[type, ...]] = {
     "model": (nn.Module,),
     "data": (Source,),
@@ -70,6 +73,11 @@ def locate(group: str, node: Mapping[str, Any]) -> Callable[..., Any]:
         )
     if inspect.isclass(target) and not issubclass(target, KINDS[group]):
         raise ConfigError(f"{named} is not {IN_WORDS[group]}; name a class that is, or a function that gives one")
+    needed = NEEDED.get(group, ())
+    if needed and not inspect.isclass(target) and takes(target)[0].isdisjoint(needed):
+        raise ConfigError(
+            f"{named} takes no {' and no '.join(needed)}, so it cannot give {IN_WORDS[group]}; name one, or a function that gives one"
+        )
     return target
 
 
