@@ -76,7 +76,8 @@ def locate(group: str, node: Mapping[str, Any]) -> Callable[..., Any]:
     needed = NEEDED.get(group, ())
     if needed and not inspect.isclass(target) and takes(target)[0].isdisjoint(needed):
         raise ConfigError(
-            f"{named} takes no {' and no '.join(needed)}, so it cannot give {IN_WORDS[group]}; name one, or a function that gives one"
+            f"{named} takes no {' and no '.join(needed)}, so it cannot give {IN_WORDS[group]}; name one, or a function"
+            " that gives one"
         )
     return target
 
