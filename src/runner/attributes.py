@@ -29,6 +29,7 @@ _OUTCOME = "outcome"
 OUTCOME = hash((_OUTCOME,))
 """The fingerprint of an attribute that holds what a forward pass gave, and nothing else."""
 
+_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
 _CONTAINERS = (Mapping, list, tuple, set, frozenset, deque)
 _OF_MODULES = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
 
@@ -91,6 +92,10 @@ class Walk:
         items: Iterable[tuple[Any, Any]] = held.items() if isinstance(held, Mapping) else enumerate(held)
         if len(held) > ITEMS:
             items = islice(items, 0, None, len(held) // ITEMS)
+        items = list(items)
+        if {type(part) for item in items for part in item} <= _PLAIN:  # 40 times as fast: a random state has 625 numbers
+            self._add(path, hash(repr(items)), own_state)
+            return
         for key, value in items:
             if is_generator(value) or _is_walked(value):
                 self._value(value, f"{path}[{key!r}]", own_state)

@@ -180,16 +180,15 @@ def _rehearse(t: Training) -> dict[str, Any]:
     os.close(theirs[1])
     _go(t, stop, steps)
     with os.fdopen(ours[1], "wb") as file:
-        file.write(saved.content)
+        file.write(saved.content())
     between = _attributes(t)
     _go(t, stop, steps)
-    after = _attributes(t)
+    after, state = _attributes(t), saved.fingerprints()
     with os.fdopen(theirs[0], "rb") as file:
         resumed = json.load(file)
     missed = {name for name in {*after, *resumed["attributes"]} if after.get(name) != resumed["attributes"].get(name)}
     # Of what moved after the checkpoint alone, nothing is shown: it had nothing to lose there.
     changed = {name for name, seen in between.items() if seen != before.get(name)}
-    state = saved.fingerprints
     elsewhere = [name for name in state if state[name] != resumed["state"].get(name)]
     return {
         "missed": sorted(missed),
@@ -205,7 +204,7 @@ def _resumed(t: Training, saved: "_Memory", stop: "_Stop", steps: int, source: i
     restore(t, {key: decode(part) for key, part in content.items()})
     stop.position += steps
     _go(t, stop, steps)
-    return {"attributes": _attributes(t), "state": saved.fingerprints}
+    return {"attributes": _attributes(t), "state": saved.fingerprints()}
 
 
 def _go(t: Training, stop: "_Stop", steps: int) -> None:
@@ -262,23 +261,25 @@ class _First:
 
 
 class _Memory:
-    """Stands for the folder of checkpoints.
-
-    Attributes:
-        content: the last checkpoint, as its file would be.
-        fingerprints: of each part of it.
-    """
+    """Stands for the folder of checkpoints, and has the last one: until the next step, as it refers to what it is of."""
 
     def __init__(self) -> None:
-        self.content, self.fingerprints = b"", dict[str, int]()
+        self._state: dict[str, Any] = {}
 
     def save(self, state: dict[str, Any], best: bool) -> None:
+        self._state = state
+
+    def content(self) -> bytes:
+        """What its file would hold."""
         buffer = io.BytesIO()
-        torch.save({key: encode(part, key) for key, part in state.items()}, buffer)
-        self.content = buffer.getvalue()
-        progress = {name: value for name, value in state["progress"].items() if "seconds" not in name}
-        found = Walk({"": SimpleNamespace(**{**state, "progress": progress})}).attributes
-        self.fingerprints = {name.removeprefix("."): seen for name, seen in found.items()}
+        torch.save({key: encode(part, key) for key, part in self._state.items()}, buffer)
+        return buffer.getvalue()
+
+    def fingerprints(self) -> dict[str, int]:
+        """Of each part of it, but for times."""
+        progress = {name: value for name, value in self._state["progress"].items() if "seconds" not in name}
+        found = Walk({"": SimpleNamespace(**{**self._state, "progress": progress})}).attributes
+        return {name.removeprefix("."): seen for name, seen in found.items()}
 
 
 class _Unseen:
