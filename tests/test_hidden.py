@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from runner import rehearsal
+from runner import checks, rehearsal
 from runner.attributes import Walk
 from runner.checkpoint import load
+from runner.data.source import Source
+from runner.errors import ConfigError, TrainingError
 from runner.hidden import Watch
 from runner.loop import fit
 from runner.loss import CrossEntropy
 from runner.rehearsal import Rehearsal
 from runner.training import Training, restore
-from training import exact_state, net, same, training
+from training import divided, exact_state, net, same, training
 
 
 class Base(nn.Module):
@@ -375,3 +378,56 @@ def test_large_containers_and_cycles_do_not_take_long() -> None:
     root.many.append(1)  # type: ignore[attr-defined]
     second = Walk({"root": root}).attributes
     assert {name for name in first if first[name] != second[name]} == {"root.many"}
+
+
+class InAFile(Dataset[Any]):
+    """Reads on in a file that it has open."""
+
+    def __init__(self, path: Path) -> None:
+        np.arange(64 * 7, dtype="f4").tofile(path)
+        self.file = path.open("rb", buffering=0)
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> Any:
+        self.file.seek(28 * index)
+        return torch.frombuffer(bytearray(self.file.read(28)), dtype=torch.float32)[:6], index % 3
+
+
+def test_a_file_that_a_data_set_has_open_is_not_moved_by_a_rehearsal(tmp_path: Path) -> None:
+    data_set = InAFile(tmp_path / "samples")
+    t = training(tmp_path, splits=divided(Source("own", train=data_set)), in_memory=False)
+    data_set.file.seek(5)
+    verdict = Rehearsal(t).verdict(wait=60)
+    assert verdict is not None and not verdict.missed and verdict.elsewhere is None
+    assert data_set.file.tell() == 5
+    data_set.file.close()
+
+
+class Thing: ...
+
+
+class LateThing(Base):
+    thing: Any = None
+
+    def factor(self, inputs: Tensor) -> Any:
+        self.thing = Thing()
+        return 1.0
+
+    def get_extra_state(self) -> Any:
+        return {"things": [self.thing]}
+
+    def set_extra_state(self, state: Any) -> None: ...
+
+
+def test_state_that_no_checkpoint_can_hold_is_refused_before_the_start_or_after_the_first_step(tmp_path: Path) -> None:
+    t = made(tmp_path, LateThing)
+    checks.state({"model": t.model.state_dict()})
+    watch = Watch(t, rehearse=False)
+    with pytest.raises(TrainingError, match=r"^model._extra_state.things\[0\] is of type .*Thing, which a checkpoint"):
+        fit(t)
+    watch.close()
+    assert t.progress.step <= 1
+    with pytest.raises(ConfigError, match=r"^model._extra_state.things\[0\] is of type .*Thing, which a checkpoint"):
+        checks.state({"model": t.model.state_dict()})

@@ -40,6 +40,7 @@ from .scheduler import Schedule
 from .settings import ConsoleSettings, TrackingSettings, TrainerSettings
 from .target import IN_WORDS, call, check_target, locate, takes
 from .tracking.uri import hide
+from .training import saves_itself
 from .weights import load_into
 
 T = TypeVar("T")
@@ -106,6 +107,8 @@ def build(
     setup, load = set_up(cfg, choices, problems, checkpoint)
     with memory_for_data():
         loaders = load()
+    data_sets = loaders.data_sets().items()
+    checks.state({"data": {name: data_set.state_dict() for name, data_set in data_sets if saves_itself(data_set)}})
     device_room.give_back_memory()  # what the whole data set took, before it was divided
     return Experiment(**vars(setup), loaders=loaders)
 
@@ -196,6 +199,10 @@ def set_up(
             higher_is_better = loss.higher_is_better(trainer.monitor)
             schedule = make_schedule(config["scheduler"], optimizer, trainer, batches, higher_is_better)
             checks.plateau(schedule, trainer, splits)
+    if model and loss and optimizer and schedule:
+        with found.collect("model"):
+            parts = {"model": model, "loss": loss, "optimizer": optimizer, "scheduler": schedule.scheduler}
+            checks.state({name: part.state_dict() for name, part in parts.items() if part is not None})
     if found.sentences:
         raise ConfigError(*found.sentences) from found.cause
 

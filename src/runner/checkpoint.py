@@ -19,7 +19,7 @@ from . import __version__
 from .buffers import load_buffers
 from .errors import TrainingError, first_line
 from .folders import short
-from .primitives import StateError, decode, encode, unreadable
+from .primitives import StateError, decode, encode, unreadable, without_numbers
 from .tracking.files import link
 
 log = logging.getLogger("runner")
@@ -35,6 +35,15 @@ OPTIONAL = ("buffers", "loss", "data", "preprocessing")
 NOT_HELD = (
     "which a checkpoint cannot hold: it holds tensors, NumPy arrays, generators, numbers, texts and containers of them"
 )
+
+
+def not_held(state: Mapping[str, Any]) -> str | None:
+    """What of a state a checkpoint cannot hold, in a sentence; None if it holds all. Large tensors cost nothing."""
+    try:
+        path = unreadable({"": without_numbers({key: encode(part, key) for key, part in state.items()})})
+    except StateError as error:
+        return f"{error}, {NOT_HELD}"
+    return f"{path.removeprefix('.')}, {NOT_HELD}" if path else None
 
 
 class CheckpointError(Exception):

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from .checkpoint import not_held
 from .data.splits import Splits
 from .errors import ConfigError, did_you_mean
 from .loss import Loss, name_of
@@ -107,3 +108,16 @@ def plateau(schedule: Schedule, trainer: TrainerSettings, splits: Splits) -> Non
         raise ConfigError(
             "scheduler=plateau needs validation samples: write data.val_fraction=0.2, or trainer.monitor=train/loss"
         )
+
+
+def state(held: Mapping[str, Any]) -> None:
+    """See that a checkpoint can hold the state that a run begins with.
+
+    Args:
+        held: what `state_dict` of each object gives.
+
+    Raises:
+        ConfigError: it cannot: the run could be neither resumed nor tested. The sentence names the place.
+    """
+    if problem := not_held(held):
+        raise ConfigError(problem)

@@ -12,6 +12,8 @@ from itertools import groupby
 from typing import Any
 
 from .attributes import OUTCOME
+from .checkpoint import not_held
+from .errors import TrainingError
 from .rehearsal import Rehearsal, Verdict, unsaved
 from .training import Training, saves_itself
 
@@ -70,6 +72,10 @@ class Watch:
 
     def _after_first_step(self) -> None:
         self._first_step.remove()
+        t = self._t
+        # What the optimizer has made in its step, say: no hours of an epoch are lost.
+        if problem := not_held({"model": t.model.state_dict(), "optimizer": t.optimizer.state_dict()}):
+            raise TrainingError(problem)
         self.look()
 
     def _say(self, verdict: Verdict | None) -> None:
@@ -79,7 +85,7 @@ class Watch:
         new = sorted((self._changed | known.missed) - known.derived - self._said)
         self._said.update(new)
         for root, paths in groupby(new, lambda path: path.partition(".")[0]):
-            _say_missed(root, list(paths))
+            _say_missed(root, list(paths), rehearsed=verdict is not None)
         if known.elsewhere is not None and not self._said:
             self._said.add(known.elsewhere)
             log.warning(
@@ -89,13 +95,14 @@ class Watch:
             )
 
 
-def _say_missed(root: str, paths: Iterable[str]) -> None:
+def _say_missed(root: str, paths: Iterable[str], rehearsed: bool) -> None:
     paths = list(paths)
     more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
     log.warning(
-        "note       %s%s changes in training and is in no checkpoint: a resumed run may not be exact; %s",
+        "note       %s%s changes in training and is in no checkpoint: a resumed run may not be exact%s; %s",
         ", ".join(paths[:SHOWN]),
         more,
+        "" if rehearsed else ", unless each step computes it again",
         ADVICE[root],
     )
 

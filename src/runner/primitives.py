@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from .rng import generator_from, generator_state, is_generator
 
@@ -118,6 +119,18 @@ def unreadable(state: dict[str, Any]) -> str | None:
             return f"{path} is {_described(part)}"
         pending = inner
     return None
+
+
+def without_numbers(value: Any) -> Any:
+    """An encoded state with tensors of no elements, where they are ordinary ones: as readable, and soon read."""
+    kind = type(value)
+    if kind is dict or kind is OrderedDict:
+        return _changed_dict(value, {key: without_numbers(part) for key, part in value.items()})
+    if kind is list or kind is tuple:
+        return kind(map(without_numbers, value))
+    if kind in (Tensor, Parameter) and value.layout is torch.strided and not value.is_quantized:
+        return torch.empty(0, dtype=value.dtype)
+    return value
 
 
 def _readable(part: Any) -> bool:

@@ -13,21 +13,17 @@ verdict then, and what changes is named whether it matters or not.
 """
 
 import contextlib
-import ctypes
-import gc
 import io
 import itertools
 import json
-import logging
 import os
 import select
 import signal
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +31,7 @@ from torch import Tensor
 from .attributes import Walk, addresses
 from .data.loading import Loader
 from .device import free_host_memory
+from .forks import fork
 from .loop import evaluate, fit
 from .primitives import decode, encode
 from .progress import Metrics
@@ -42,9 +39,6 @@ from .training import Interrupted, Training, restore, stateful
 
 STEPS = 2  # before the checkpoint, and after it
 MEMORY_SHARE = 0.1  # of the free memory, that the model may take
-SECONDS = 120  # after which a rehearsal is given up
-_LOWER_PRIORITY = 10  # a tenth of a core that training wants; with the lowest, 19, a short run ends before it
-_PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 
 
 @dataclass(frozen=True)
@@ -75,12 +69,7 @@ class Rehearsal:
         if not _is_possible(t):
             return
         self._said, end = os.pipe()
-        parent = os.getpid()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Python 3.12 on: that other threads exist is known
-            self._pid = os.fork()
-        if self._pid == 0:
-            _in_child(parent, end, lambda: _rehearse(t))
+        self._pid = fork(end, lambda: _rehearse(t))
         os.close(end)
 
     def running(self) -> bool:
@@ -118,9 +107,6 @@ def _is_possible(t: Training) -> bool:
     """Whether this process can be forked, its steps are deterministic, and there are memory and steps enough."""
     if sys.platform != "linux" or t.device.torch.type != "cpu" or torch.cuda.is_initialized():
         return False
-    # A data set of the user's may have files open, whose position a fork shares with the training.
-    if not all(type(held).__module__.startswith("runner.") for held in t.loaders.data_sets().values()):
-        return False
     tensors: list[Tensor] = [*t.model.parameters(), *t.model.buffers()]
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > MEMORY_SHARE * free_host_memory():
         return False
@@ -136,31 +122,6 @@ def _steps(t: Training) -> int:
     return min(STEPS, left // 2)
 
 
-def _in_child(parent: int, end: int, work: Callable[[], dict[str, Any]]) -> NoReturn:
-    """Be the fork: say what `work` gives as JSON, and end, come what may."""
-    try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(SECONDS)
-        with contextlib.suppress(OSError, AttributeError):  # it must not hold the run's lock when that is killed
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):  # what the model prints, it prints once
-            os.dup2(nowhere, stream)
-        logging.disable(logging.CRITICAL)
-        os.nice(_LOWER_PRIORITY)
-        gc.disable()  # it writes into every object, and so would copy all of the parent's memory
-        torch.set_num_threads(1)  # those of the parent are not there
-        content = json.dumps(work()).encode()
-        while content:
-            content = content[os.write(end, content) :]
-    finally:
-        os._exit(0)
-
-
 def _rehearse(t: Training) -> dict[str, Any]:
     """Take steps, save, have a fork restore it, and take the same steps here and there.
 
@@ -170,12 +131,9 @@ def _rehearse(t: Training) -> dict[str, Any]:
     saved = _Memory()
     stop = _Stop(t)
     _without_effects(t, saved, stop)
-    steps, before, parent = _steps(t), _attributes(t), os.getpid()
+    steps, before = _steps(t), _attributes(t)
     ours, theirs = os.pipe(), os.pipe()
-    if os.fork() == 0:
-        os.close(ours[1])
-        os.close(theirs[0])
-        _in_child(parent, theirs[1], lambda: _resumed(t, saved, stop, steps, ours[0]))
+    fork(theirs[1], lambda: _resumed(t, saved, stop, steps, ours[0]), keep=[ours[0]])
     os.close(ours[0])
     os.close(theirs[1])
     _go(t, stop, steps)
@@ -261,7 +219,7 @@ class _First:
 
 
 class _Memory:
-    """Stands for the folder of checkpoints, and has the last one: until the next step, as it refers to what it is of."""
+    """Stands for the folder of checkpoints, and has the last one until the next step, which changes its tensors."""
 
     def __init__(self) -> None:
         self._state: dict[str, Any] = {}
