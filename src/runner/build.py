@@ -201,7 +201,12 @@ def set_up(
             checks.plateau(schedule, trainer, splits)
     if model and loss and optimizer and schedule:
         with found.collect("model"):
-            parts = {"model": model, "loss": loss, "optimizer": optimizer, "scheduler": schedule.scheduler}
+            parts: dict[str, Any] = {
+                "model": model,
+                "loss": loss,
+                "optimizer": optimizer,
+                "scheduler": schedule.scheduler,
+            }
             checks.state({name: part.state_dict() for name, part in parts.items() if part is not None})
     if found.sentences:
         raise ConfigError(*found.sentences) from found.cause
