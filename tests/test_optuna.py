@@ -1,26 +1,41 @@
 """`hydra/sweeper=optuna`: trials chosen one after the other, pruned, kept, and gone on with."""
 
+import errno
 import json
 import math
+import os
 import re
 import signal
+import sqlite3
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from conftest import Called
+from faults import at_call
 from runner.compose import Composer
 from runner.errors import ConfigError
-from runner.sweep import grid
+from runner.folders import typed
+from runner.stopping import Stop
+from runner.sweep import grid, patience, pool
 from runner.sweep.fate import Fate
+from runner.sweep.local import Local
 from runner.sweep.objectives import Objective
 from runner.sweep.optuna_search import STUDY, OptunaSearch, cut_back, plan
+from runner.sweep.plan import Job
+from runner.sweep.slots import Slot
+from runner.sweep.task import Task
 from runner.tracking.manifest import Manifest
 from runner.tracking.store import connect, local_uri
 from sweeping import Forked, fates, processes_below, results, start, sweep_folder, table, wait_for
@@ -460,7 +475,7 @@ class TestKnobs:
             ("hydra.sweeper.sampler._target_=optuna.samplers.TPESample", "hydra.sweeper.sampler: "),
             ("hydra.sweeper.sampler.seed=x", "hydra.sweeper.sampler: "),
             ("hydra.sweeper.sampler.sed=1", "did you mean hydra.sweeper.sampler.seed?"),
-            ("hydra.sweeper.storage=nosuch://x", "hydra.sweeper.storage: the study cannot be opened"),
+            ("hydra.sweeper.storage=nosuch://x", "hydra.sweeper.storage=nosuch://x: it is no address of a database"),
         ],
     )
     def test_mistakes(self, runner: Runner, here: Path, argument: str, words: str) -> None:
@@ -604,8 +619,177 @@ def test_a_refused_password_names_the_key_of_the_storage(monkeypatch: pytest.Mon
     def refused(storage: object) -> None:
         raise OSError('FATAL: password authentication failed for user "ada"')
 
-    monkeypatch.setattr(optuna.storages, "get_storage", refused)
-    made = OptunaSearch([], {}, 1, optuna.samplers.RandomSampler(), optuna.pruners.NopPruner(), "mysql://ada@h/d", "s")
+    monkeypatch.setattr("runner.sweep.optuna_search.database", refused)
+    address = "sqlite:///study.db"
+    made = OptunaSearch([], {}, 1, optuna.samplers.RandomSampler(), optuna.pruners.NopPruner(), address, "s")
     with pytest.raises(ConfigError, match=r"write hydra\.sweeper\.storage=<dialect>") as raised:
         made.check([Objective("val/loss", "min")])
     assert "tracking.uri" not in str(raised.value)
+
+
+def test_a_missing_driver_is_refused_with_what_to_install() -> None:
+    address = "oracle+cx_oracle://ada:lovelace@127.0.0.1/d"
+    made = OptunaSearch([], {}, 1, optuna.samplers.RandomSampler(), optuna.pruners.NopPruner(), address, "s")
+    with pytest.raises(
+        ConfigError, match=r"storage=oracle.*: the driver cx_Oracle is not installed: write pip"
+    ) as raised:
+        made.check(LOSS)
+    assert "lovelace" not in str(raised.value)
+
+
+@contextmanager
+def locked(database: Path) -> Iterator[None]:
+    """SQLite's own exclusive lock, as another program holds it: nobody reads or writes."""
+    with closing(sqlite3.connect(database)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.rollback()
+
+
+class TestAStorageThatGoesAway:
+    """The jobs go on, and their results wait."""
+
+    @pytest.fixture(autouse=True)
+    def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(patience, "RETRY_SECONDS", 0.0)
+
+    def opened(self, made: Composer, folder: Path, timeout: float = 300.0, jobs: int = 0) -> OptunaSearch:
+        address = f"sqlite:///{folder}/study.db?timeout=0.01"
+        sampler = optuna.samplers.RandomSampler(seed=0)
+        found = plan(made, ("optimizer.lr=interval(0.1,0.5)",), {}, 2, sampler, None, address, "s", timeout).search
+        assert found is not None
+        found.open(folder, LOSS, jobs)
+        return found
+
+    def test_results_wait_and_the_search_goes_on(
+        self, made: Composer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "runner")
+        search = self.opened(made, tmp_path)
+        job = search.ask(0)
+        assert job is not None
+        with locked(tmp_path / "study.db"):
+            search.tell(job, Fate("FINISHED", "", 1.0), [0.5])
+            assert search.ask(1) is None and search.watch(job) is None
+            assert (search.untold, search.waits, search.left) == (1, True, 1)
+        while (second := search.ask(1)) is None:  # the next attempt comes after as long as the last one took
+            assert search.waits
+        assert (search.untold, search.waits) == (0, False)
+        search.tell(second, Fate("FINISHED", "", 1.0), [0.25])
+        assert search.ask(2) is None and not search.waits
+        trials = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/study.db").trials
+        assert [(trial.state.name, trial.value) for trial in trials] == [("COMPLETE", 0.5), ("COMPLETE", 0.25)]
+        said = [record.getMessage() for record in caplog.records]
+        assert ["is away (database is locked)" in said[0], "is back" in said[-1], len(said)] == [True, True, 2]
+
+    def test_in_the_middle_of_a_question_it_is_the_same_trial(self, made: Composer, tmp_path: Path) -> None:
+        """The disk is full: what was written last may be there, half, or whole without the study's knowing."""
+        for failing in range(1, 8):
+            folder = tmp_path / str(failing)
+            folder.mkdir()
+            sampler = optuna.samplers.RandomSampler(seed=0)
+            search = plan(made, ("optimizer.lr=interval(0.1,0.5)",), {}, 2, sampler, None, None, None).search
+            assert search is not None
+            search.open(folder, LOSS)
+            with pytest.MonkeyPatch.context() as patch:
+                full = at_call(failing, raise_full, os.fsync)
+                patch.setattr("optuna.storages.journal._file.os.fsync", full)
+                jobs = []
+                for number in range(2):
+                    while (job := search.ask(number)) is None:
+                        assert search.waits
+                    jobs.append(job)
+                    search.tell(job, Fate("FINISHED", "", 1.0), [0.5])
+                while search.waits:
+                    search.catch_up()
+            assert search.ask(2) is None and search.left == 0
+            assert states(folder) == ["COMPLETE", "COMPLETE"], failing
+
+    def test_after_its_time_it_ends_and_a_resume_tells_what_waited(
+        self, made: Composer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        search = self.opened(made, tmp_path, timeout=0.0)
+        job = search.ask(0)
+        assert job is not None
+        with locked(tmp_path / "study.db"):
+            search.tell(job, Fate("FINISHED", "", 1.0), [0.5])
+            assert search.ask(1) is None and not search.waits
+            assert (search.untold, search.left, search.draw(tmp_path)) == (1, 1, [])
+        (said,) = [record.getMessage() for record in caplog.records]
+        assert said.endswith(f"go on by: python -m runner --multirun sweep.resume={typed(tmp_path)}")
+        again = self.opened(made, tmp_path, jobs=1)
+        again.tell(job, Fate("FINISHED", "", 1.0), [0.5])
+        assert again.left == 1 and again.ask(1) is not None
+
+    @pytest.mark.parametrize(
+        ("error", "why"),
+        [
+            (sqlalchemy.exc.OperationalError("", {}, sqlite3.OperationalError("database is locked")), "is locked"),
+            (sqlalchemy.exc.InterfaceError("", {}, Exception("connection already closed")), "already closed"),
+            (sqlalchemy.exc.DBAPIError("", {}, Exception("gone"), connection_invalidated=True), "gone"),
+            (sqlalchemy.exc.OperationalError("", {}, Exception("can't reach ada:lovelace@h")), r"reach \*\*\*@h"),
+            (sqlalchemy.exc.TimeoutError("QueuePool limit"), "QueuePool"),
+            (OSError(errno.EIO, "Input/output error"), "Input/output"),
+            (sqlalchemy.exc.IntegrityError("", {}, Exception("UNIQUE constraint failed")), None),
+            (sqlalchemy.exc.OperationalError("", {}, sqlite3.OperationalError("no such table: trials")), None),
+            (sqlalchemy.exc.OperationalError("", {}, Exception("password authentication failed")), None),
+            (KeyError("no such trial"), None),
+            (FileNotFoundError(errno.ENOENT, "No such file"), None),
+        ],
+    )
+    def test_which_errors_mean_that(self, error: Exception, why: str | None) -> None:
+        wrapped = optuna.exceptions.StorageInternalError("An exception is raised during the commit.")
+        wrapped.__cause__ = error
+        for found in (patience.away(error), patience.away(wrapped)):
+            assert found is None if why is None else re.search(why, found or "")
+
+    @pytest.mark.parametrize("value", [-1, "soon", True, math.inf, math.nan, None])
+    def test_how_long_is_a_number_of_seconds(self, made: Composer, value: Any) -> None:
+        with pytest.raises(ConfigError, match=r"storage_timeout=.*: write seconds, 300"):
+            plan(made, ("optimizer.lr=interval(0.1,0.5)",), {}, 2, None, None, None, None, value)
+
+    def test_a_pool_without_jobs_stays_until_there_is_one_or_it_is_stopped(
+        self, made: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pool, "TICK_SECONDS", 0.01)
+        job, stop = search(made, "seed=1,2").probes(0)[0], Stop()
+        ended: list[Fate] = []
+
+        def jobs() -> Iterator[Job | None]:
+            yield from (None, None, job)
+            while True:
+                stop.requested = True
+                yield None
+
+        def refused(*_: object) -> Task:
+            raise ConfigError("no such place")
+
+        watcher: Any = SimpleNamespace(ended=lambda _, fate: ended.append(fate), tick=lambda: None)
+        pool.Pool(Local(), [Slot(0)], refused, watcher, stop).run(jobs())
+        assert [fate.why for fate in ended] == ["no such place"]
+
+    @pytest.mark.soak
+    def test_a_whole_sweep_waits_for_it(self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_bowl(here)
+        monkeypatch.syspath_prepend(str(here))
+
+        def lock() -> None:
+            wait_for(lambda: list(here.glob("s/0/metrics.jsonl")), 20)
+            with locked(here / "study.db"):
+                wait_for(lambda: (here / "s" / "0" / "job.json").exists(), 20)
+                time.sleep(0.5)
+
+        locker = threading.Thread(target=lock)
+        locker.start()
+        called = runner(
+            *SEARCH, *SPACE, "hydra.sweeper.n_trials=2", "trainer.epochs=8", "model.seconds=0.02", "tracking=off",
+            "sweep.jobs=1", f"hydra.sweeper.storage=sqlite:///{here}/study.db?timeout=0.1", "hydra.sweep.dir=s",
+        )  # fmt: skip
+        locker.join()
+        assert called.code == 0, called.err
+        assert called.err.count("storage is away (database is locked)") == 1 and "storage is back" in called.err
+        assert [row["status"] for row in table(here / "s")["jobs"]] == ["FINISHED"] * 2
+
+
+def raise_full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

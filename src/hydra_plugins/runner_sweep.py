@@ -99,6 +99,7 @@ class OptunaSweeper(GridSweeper):
         pruner: what ends those without prospects; None: nothing does.
         storage: address of a database that keeps the study; None: a file in the sweep's folder does.
         study_name: in it; None is the name of the sweep's folder.
+        storage_timeout: seconds that the study's storage is waited for when it goes away; 0 does not wait.
     """
 
     def __init__(
@@ -109,9 +110,11 @@ class OptunaSweeper(GridSweeper):
         pruner: Mapping[str, Any] | None = None,
         storage: str | None = None,
         study_name: str | None = None,
+        storage_timeout: float = 300.0,
     ) -> None:
         super().__init__(params)
         self.n_trials, self.storage, self.study_name = n_trials, storage, study_name
+        self.storage_timeout = storage_timeout
         self.engine = {"sampler": sampler, "pruner": pruner}
 
     def plan(self, made: "Composer", arguments: Sequence[str]) -> "Plan":
@@ -124,7 +127,15 @@ class OptunaSweeper(GridSweeper):
             from runner.sweep import optuna_search
         sampler, pruner = (self._make(name) for name in ("sampler", "pruner"))
         return optuna_search.plan(
-            made, arguments, self.params, self.n_trials, sampler, pruner, self.storage, self.study_name
+            made,
+            arguments,
+            self.params,
+            self.n_trials,
+            sampler,
+            pruner,
+            self.storage,
+            self.study_name,
+            self.storage_timeout,
         )
 
     def _make(self, name: str) -> Any:

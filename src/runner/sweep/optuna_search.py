@@ -2,35 +2,57 @@
 
 The engine is Optuna (Akiba et al., 2019, arXiv:1907.10902), by ask and tell: a free slot asks for the next trial at
 once. The study is kept in a journal file in the sweep's folder, or in a database, and grows to `n_trials` whenever the
-sweep is gone on with.
+sweep is gone on with. While its storage is away the jobs go on: their results wait here, and in their folders.
 """
 
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import optuna
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import make_url
 
 from runner.compose import Composer
 from runner.errors import ConfigError, first_line
+from runner.folders import typed
 from runner.sweep.fate import Fate
 from runner.sweep.objectives import Objective
+from runner.sweep.patience import Away, Patience
 from runner.sweep.plan import Job, Plan, log_axes, make_jobs, named, split
 from runner.sweep.random_search import DIGITS, interval_of, not_whole
 from runner.tracking import journal
+from runner.tracking.driver import missing_driver
 from runner.tracking.folder import owned
 from runner.tracking.store import password_refused
+from runner.tracking.uri import redact
+
+log = logging.getLogger("runner")
+
+Result = TypeVar("Result")
 
 STUDY = "study.log"
+_LIBPQ = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
+LIMITS = {
+    "psycopg": _LIBPQ,
+    "psycopg2": _LIBPQ,
+    "pymysql": {"connect_timeout": 5},
+    "mysqldb": {"connect_timeout": 5},
+}
+"""How long a driver waits for a host, in s and ms: one that is down does not answer for two minutes and more."""
+
+TIMEOUT = 300.0
+"""Seconds that a storage is waited for, unless the config says otherwise."""
 DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
 FOLDER, NUMBER = "runner.folder", "runner.job"
 """Attributes of a trial: the sweep that runs it, and the number of its job there."""
@@ -60,6 +82,7 @@ def plan(
     pruner: Any,
     storage: str | None,
     study_name: str | None,
+    storage_timeout: float = TIMEOUT,
 ) -> Plan:
     """A sweep without jobs yet, and where they come from.
 
@@ -72,11 +95,12 @@ def plan(
         pruner: Optuna's; None prunes nothing.
         storage: address of a database; None is a file in the sweep's folder.
         study_name: in it; None is the name of the sweep's folder.
+        storage_timeout: seconds that the study's storage is waited for when it goes away.
 
     Raises:
         ConfigError: there is nothing to search, an axis cannot be searched, or Optuna takes something else.
     """
-    problems = not_whole("n_trials", n_trials, 1)
+    problems = [*not_whole("n_trials", n_trials, 1), *_not_seconds(storage_timeout)]
     fixed, overrides = split(made, arguments, params)
     if not overrides:
         problems.append("hydra/sweeper=optuna has nothing to search: write optimizer.lr=tag(log,interval(1e-4,1e-1))")
@@ -88,9 +112,17 @@ def plan(
             problems += error.problems
     if problems:
         raise ConfigError(*problems)
-    search = OptunaSearch(fixed, axes, n_trials, sampler, pruner or optuna.pruners.NopPruner(), storage, study_name)
+    pruner, patience = pruner or optuna.pruners.NopPruner(), Patience(storage_timeout)
+    search = OptunaSearch(fixed, axes, n_trials, sampler, pruner, storage, study_name, patience)
     texts = {key.lstrip("+"): o.get_value_string() for key, o in overrides.items()}
     return Plan(texts, [], log_axes=log_axes(overrides), search=search)
+
+
+def _not_seconds(value: Any) -> list[str]:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and 0 <= value < math.inf:
+        return []
+    return [f"hydra.sweeper.storage_timeout={value}: write seconds, 300 for instance; 0 does not wait"]
 
 
 def _axis(made: Composer, override: Override) -> Axis:
@@ -135,12 +167,19 @@ class OptunaSearch:
     pruner: Any
     storage: str | None = field(repr=False)
     study_name: str | None
+    patience: Patience = field(default_factory=lambda: Patience(TIMEOUT))
     _folder: Path = field(default_factory=Path)
     _objectives: Sequence[Objective] = ()
     _study: Any = None
     _trials: dict[int, Trial] = field(default_factory=dict)
     _orphans: list[Trial] = field(default_factory=list)
     _offsets: dict[int, int] = field(default_factory=dict)
+    _untold: list[tuple[Job, Fate, Sequence[float] | None]] = field(default_factory=list)
+    _asked: Trial | None = None
+    _cut_off: tuple[datetime, datetime] | None = None
+    _known: int = 0
+    _told_away: bool = False
+    _gave_up: bool = False
 
     def probes(self, first: int) -> list[Job]:
         """Jobs that are only checked: every value that can be chosen, and both ends of each interval, once.
@@ -166,9 +205,11 @@ class OptunaSearch:
         """
         if self.storage is None:
             return
+        if missing := missing_driver(self.storage):
+            raise ConfigError(f"hydra.sweeper.storage={redact(self.storage)}: {missing}")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            storage = optuna.storages.get_storage(self.storage)
+            storage = optuna.storages.get_storage(database(self.storage))
             there = self.study_name in optuna.get_all_study_names(storage)
             study = optuna.load_study(study_name=self.study_name, storage=storage) if there else None
         except Exception as error:  # of SQLAlchemy, of a driver that is missing
@@ -234,7 +275,7 @@ class OptunaSearch:
 
     def _open_storage(self, folder: Path) -> str | BaseStorage:
         if self.storage is not None:
-            return self.storage
+            return database(self.storage)
         cut_back(folder / STUDY)
         return JournalStorage(JournalFileBackend(str(folder / STUDY)))
 
@@ -244,60 +285,161 @@ class OptunaSearch:
 
     @property
     def left(self) -> int:
-        """How many trials are still to be run, besides those that are jobs already."""
-        return len(self._orphans) + _to_come(self._study.get_trials(deepcopy=False), self.n_trials)
+        """How many trials are still to be run, besides those that are jobs already; as last seen if that is unknown."""
+        if self.patience.due:
+            try:
+                with self.patience.attempt():
+                    trials = self._study.get_trials(deepcopy=False)
+                    self._known = len(self._orphans) + _to_come(trials, self.n_trials)
+            except Exception as error:  # of the storage: what it is, `ask` says
+                log.debug("the study cannot be read: %s", first_line(error))
+        return self._known
+
+    @property
+    def untold(self) -> int:
+        """Results that the study has not got yet, as its storage is away."""
+        return len(self._untold)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the storage is away, and is still waited for."""
+        return not self._gave_up and (self.patience.away or bool(self._untold))
 
     def ask(self, number: int) -> Job | None:
-        """The next trial as a job of that number; None if the study has all it is to have."""
-        if not self.left:
+        """The next trial as a job of that number; None if the study has all it is to have, or its storage is away."""
+        self.catch_up()
+        if self._untold or self._gave_up or (self.patience.away and self._trials):
             return None
-        space = self._space
-        if self._orphans:
-            trial = self._orphans.pop()
-            for name, distribution in space.items():  # those that it had not come to
-                _suggest(trial, name, distribution)
-        else:
-            trial = self._study.ask(space)
+        return self._reach(lambda: self._ask(number), None)
+
+    def _ask(self, number: int) -> Job | None:
+        if self._asked is None:
+            trials = self._study.get_trials(deepcopy=False)
+            self._find_cut_off(trials)
+            self._known = len(self._orphans) + _to_come(trials, self.n_trials)
+            if not self._known:
+                return None
+            self._asked = self._orphans.pop() if self._orphans else self._new_trial()
+        trial = self._asked  # the same one in the next attempt, if the storage goes away in this one
         trial.set_user_attr(FOLDER, str(self._folder))
+        for name, distribution in self._space.items():  # those that it has not come to
+            _suggest(trial, name, distribution)
         trial.set_user_attr(NUMBER, number)
+        self._asked = None
         self._trials[number] = trial
+        self._known -= 1
         point = {key: axis.words(trial.params[key.lstrip("+")]) for key, axis in self.axes.items()}
         return named(number, self.fixed, point)
 
+    def _new_trial(self) -> Trial:
+        began = datetime.now()
+        try:
+            trial: Trial = self._study.ask()
+        except Exception:
+            self._cut_off = (began, datetime.now())
+            raise
+        return trial
+
+    def _find_cut_off(self, trials: Sequence[FrozenTrial]) -> None:
+        """Take over the trial that the study has made, if its storage went away before it could say so."""
+        if self._cut_off is not None:
+            began, ended = self._cut_off
+            for trial in trials:
+                started = trial.datetime_start
+                nobodys = trial.state is TrialState.RUNNING and FOLDER not in trial.user_attrs
+                if nobodys and started is not None and began <= started <= ended:
+                    self._orphans.append(Trial(self._study, trial._trial_id))
+            self._cut_off = None
+
+    def _reach(self, action: Callable[[], Result], otherwise: Result) -> Result:
+        """Do something with the study; while its storage is away, the other value."""
+        if not self.patience.due:
+            return otherwise
+        try:
+            if self.storage is None and self.patience.away:
+                cut_back(self._folder / STUDY)
+            with self.patience.attempt():
+                return action()
+        except Away:
+            return otherwise
+
+    def catch_up(self) -> None:
+        """Tell the study what waits, if its storage is back; say that it is away, is back, or is away for too long."""
+        if self.patience.away and self._trials and not self._untold:  # that it can be read alone does not help
+            trial = next(iter(self._trials.values()))
+            self._reach(lambda: trial.set_user_attr(FOLDER, str(self._folder)), None)
+        told = True
+        while self._untold and told:
+            told = self._reach(lambda: self._tell(*self._untold[0]), False)
+            if told:
+                del self._untold[0]
+        if self.patience.away and not self._told_away and self.patience.seconds:
+            self._told_away = True
+            log.warning(
+                "the study's storage is away (%s): the jobs go on, and their results wait for it, for"
+                " hydra.sweeper.storage_timeout=%g s at most",
+                self.patience.reason,
+                self.patience.seconds,
+            )
+        elif not self.patience.away and self._told_away:
+            self._told_away = False
+            log.info("the study's storage is back: it has all results")
+        if self.patience.over and not self._gave_up:
+            self._gave_up = True
+            log.error(
+                "error: the study's storage is away (%s), for longer than hydra.sweeper.storage_timeout=%g s: no more"
+                " trials are started; when it is back, go on by: python -m runner --multirun sweep.resume=%s",
+                self.patience.reason,
+                self.patience.seconds,
+                typed(self._folder),
+            )
+
     def watch(self, job: Job) -> str | None:
         """Report what a running job has measured since; why it is to end, if it has no prospects."""
+        return None if self.patience.away else self._reach(lambda: self._watch(job), None)
+
+    def _watch(self, job: Job) -> str | None:
         trial = self._trials.get(job.number)
         if trial is None or len(self._objectives) > 1:
             return None
         metric, path = self._objectives[0].metric, self._folder / str(job.number) / journal.NAME
-        points, self._offsets[job.number] = journal.read(path, self._offsets.get(job.number, 0))
+        points, offset = journal.read(path, self._offsets.get(job.number, 0))
         measured = [point for point in points if point.name == metric and math.isfinite(point.value)]
         with warnings.catch_warnings():  # of a resumed sweep, it has been told some of them before
             warnings.simplefilter("ignore", UserWarning)
             for point in measured:
                 trial.report(point.value, point.step)
-        if measured and trial.should_prune():
-            return f"pruned after epoch {measured[-1].step}"
-        return None
+        pruned = bool(measured) and trial.should_prune()
+        self._offsets[job.number] = offset  # only now: if the storage goes away before, all are reported once more
+        return f"pruned after epoch {measured[-1].step}" if pruned else None
 
     def tell(self, job: Job, fate: Fate, values: Sequence[float] | None) -> None:
-        """Tell the study what came of a job; of one that is to be gone on with, nothing yet.
+        """Tell the study what came of a job, at once or when its storage is back.
+
+        Of a job that is to be gone on with, it is told nothing yet.
 
         Args:
             job: that has ended.
             fate: how.
             values: of the objectives; None if they were not all measured.
         """
-        if fate.wanted or (trial := self._trials.get(job.number)) is None:
-            return
-        self.watch(job)  # what it has measured last
+        if not fate.wanted and job.number in self._trials:
+            self._untold.append((job, fate, values))
+            self.catch_up()
+
+    def _tell(self, job: Job, fate: Fate, values: Sequence[float] | None) -> bool:
+        trial = self._trials[job.number]
+        self._watch(job)  # what it has measured last
         if fate.pruned:
-            self._study.tell(trial, state=TrialState.PRUNED)
+            state, values = TrialState.PRUNED, None
         elif fate.status == "FINISHED" and values is not None:
-            self._study.tell(trial, list(values))
+            state = TrialState.COMPLETE
         else:
-            self._study.tell(trial, state=TrialState.FAIL)
+            state, values = TrialState.FAIL, None
+        # The answer to an attempt may have been lost with the connection: then the study has it already.
+        self._study.tell(trial, list(values) if values else None, state=state, skip_if_finished=True)
         del self._trials[job.number]
+        return True
 
     def draw(self, folder: Path) -> list[str]:
         """Draw how the search went, and which keys mattered, as far as there is something to draw.
@@ -307,6 +449,8 @@ class OptunaSearch:
         """
         from runner.sweep.search_plots import draw_history, draw_importances
 
+        if self.patience.away:
+            return []
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if not any(map(math.isfinite, (value for trial in complete for value in trial.values))):
             return []
@@ -327,6 +471,14 @@ class OptunaSearch:
         for trial in self._study.get_trials(deepcopy=False):
             value = trial.value if trial.value is not None and math.isfinite(trial.value) else None
             yield trial.number, value, trial.state.name.lower()
+
+
+def database(address: str) -> BaseStorage:
+    """The storage at an address; a host that is down is noticed within seconds."""
+    url = make_url(address)
+    limits = LIMITS.get(url.get_driver_name(), {})
+    own = {name: value for name, value in limits.items() if name not in url.query}
+    return optuna.storages.get_storage(RDBStorage(address, engine_kwargs={"connect_args": own}))
 
 
 def cut_back(log: Path) -> None:

@@ -89,13 +89,18 @@ class Pool:
         self._timeout, self._stop_on_failure = timeout, stop_on_failure
         self._running: list[_Running] = []
         self._failed: str | None = None
+        self._later = False
 
-    def run(self, jobs: Iterator[Job]) -> None:
-        """Run them all: a free slot takes the next at once. A second Ctrl-C kills what runs."""
+    def run(self, jobs: Iterator[Job | None]) -> None:
+        """Run them all: a free slot takes the next at once. A second Ctrl-C kills what runs.
+
+        Args:
+            jobs: None among them: there is none now, and there may be one a moment later.
+        """
         try:
             while True:
                 self._start(jobs)
-                if not self._running:
+                if not self._running and not self._later:
                     return
                 self._wait()
         except BaseException as error:
@@ -120,10 +125,18 @@ class Pool:
             return f"stopped by {self._stop.signal.name}"
         return self._failed if self._stop_on_failure else None
 
-    def _start(self, jobs: Iterator[Job]) -> None:
+    def _start(self, jobs: Iterator[Job | None]) -> None:
         """Fill the free slots; what goes into them is handed over together, which makes it an array on Slurm."""
         prepared: list[tuple[Job, Slot, Task]] = []
-        while self._free and not self._ending and (job := next(jobs, None)) is not None:
+        self._later = False
+        while self._free and not self._ending:
+            try:
+                job = next(jobs)
+            except StopIteration:
+                break
+            if job is None:
+                self._later = True
+                break
             slot = self._free[0]
             try:
                 prepared.append((job, slot, self._prepare(job, slot)))

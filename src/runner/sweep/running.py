@@ -98,6 +98,7 @@ class Sweep:
             self.record = Record(self.folder, ready.plan, sweeper, tracking, ready.typed, delivery, said)
         self.search = ready.plan.search
         self.running: dict[int, Job] = {}
+        self.under_way = 0
         self.trained: set[int] = set()
         if self.search is not None:
             for job in ready.plan.jobs:
@@ -125,15 +126,25 @@ class Sweep:
             self.display.close()
             return self._close(time.monotonic() - started)
 
-    def _jobs(self) -> Iterator[Job]:
-        """Those that are planned, and then those that a search asks for."""
-        yield from list(self.left)
-        while self.search is not None and (job := self.search.ask(len(self.ready.plan.jobs))) is not None:
-            self.ready.plan.jobs.append(job)
-            self.ready.courses[job.number] = Course.NEW
-            self.ready.keep(self.folder)
-            self.left.append(job)
+    def _jobs(self) -> Iterator[Job | None]:
+        """Those that are planned, and then those that a search asks for; None: not now, maybe later."""
+        for job in list(self.left):
+            self.under_way += 1
             yield job
+        asked_all = False
+        while self.search is not None:
+            next_job = None if asked_all else self.search.ask(len(self.ready.plan.jobs))
+            if next_job is not None:
+                self.ready.plan.jobs.append(next_job)
+                self.ready.courses[next_job.number] = Course.NEW
+                self.ready.keep(self.folder)
+                self.left.append(next_job)
+                self.under_way += 1
+            elif not self.search.waits:
+                asked_all = True
+                if not self.under_way:
+                    return
+            yield next_job
 
     @property
     def _to_come(self) -> int:
@@ -151,9 +162,10 @@ class Sweep:
         """Tell what came of the jobs, to the person and to MLflow; the exit code."""
         ready = self.ready
         result = table.read(ready.plan.jobs, self.folder, ready.objectives)
-        complete = result.count("FINISHED") == len(result.rows) and not self._to_come
+        untold = self.search.untold if self.search is not None else 0
+        complete = result.count("FINISHED") == len(result.rows) and not self._to_come and not untold
         stopped = self.stop.requested and not complete
-        self._report(result, seconds)
+        self._report(result, seconds, complete)
         if self.record is not None:
             self.record.end("KILLED" if stopped else "FINISHED" if complete else "FAILED", result, seconds)
             seconds = float(ready.config.tracking.wait)
@@ -227,6 +239,7 @@ class Sweep:
         except (ConfigError, OSError, ValueError) as error:
             log.warning("job %d: its end is not recorded: %s", job.number, first_line(error))
         self.running.pop(job.number, None)
+        self.under_way -= 1
         if self.search is not None:
             self.search.tell(job, fate, table.read_row(job, folder, self.ready.objectives).measured)
         self.display.ended(job, fate)
@@ -234,6 +247,7 @@ class Sweep:
     def tick(self) -> None:
         """A moment has passed."""
         if self.search is not None:
+            self.search.catch_up()
             for job in list(self.running.values()):
                 why = self.search.watch(job)
                 if why is not None and job.number not in self.trained:  # of one that has, there is nothing to save
@@ -257,7 +271,7 @@ class Sweep:
         if self.left or self.search is not None:
             log.info("")
 
-    def _report(self, result: Table, seconds: float) -> None:
+    def _report(self, result: Table, seconds: float, complete: bool) -> None:
         """Print the table, and where everything lies."""
         for lines in (table.configurations_to_text(result), table.to_text(result)):
             if lines:
@@ -281,7 +295,7 @@ class Sweep:
         if self.record is not None:
             for line in self.record.links():
                 log.info(line)
-        if result.count("FINISHED") < len(result.rows) or self._to_come:
+        if not complete:
             log.info("go on      python -m runner --multirun sweep.resume=%s", typed(self.folder))
 
     def _write(self, result: Table) -> list[str]:
