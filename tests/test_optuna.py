@@ -38,6 +38,7 @@ from runner.sweep.slots import Slot
 from runner.sweep.task import Task
 from runner.tracking.manifest import Manifest
 from runner.tracking.store import connect, local_uri
+from runner.tracking.uri import redact
 from sweeping import Forked, fates, processes_below, results, start, sweep_folder, table, wait_for
 
 LOSS = [Objective("val/loss", "min")]
@@ -625,6 +626,7 @@ def test_a_refused_password_names_the_key_of_the_storage(monkeypatch: pytest.Mon
     with pytest.raises(ConfigError, match=r"write hydra\.sweeper\.storage=<dialect>") as raised:
         made.check([Objective("val/loss", "min")])
     assert "tracking.uri" not in str(raised.value)
+    assert "<dialect>://<user>:<password>@<host>" in redact(str(raised.value))  # as it is printed
 
 
 def test_a_missing_driver_is_refused_with_what_to_install() -> None:

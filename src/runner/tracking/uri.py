@@ -17,9 +17,10 @@ _USERINFO = re.compile(r"""(?<=://)(?:[^/\s'"]*:[^\s'"]*@|[^/\s'"]+@)""")
 
 MASK = "***"
 
-# A user name alone is no secret: `postgresql://ada@host`. Behind http it is a token, and so is what is long.
+# A user name alone is no secret: `postgresql://ada@host`. Behind http it is a token, and so is what is long. What an
+# error says to write, `<user>:<password>`, stays.
 _CREDENTIALS = re.compile(
-    r"""(?<=://)[^/\s'"]*:[^\s'"]*(?=@)"""
+    r"""(?<=://)(?!<user>:<password>@)[^/\s'"]*:[^\s'"]*(?=@)"""
     r"""|(?<=http://)[^/\s'"@]+(?=@)|(?<=https://)[^/\s'"@]+(?=@)|(?<=://)[^/\s'"@]{20,}(?=@)"""
     r"""|(?<![\w/.+-])[\w.+-]+:[^\s'":@/,]{3,}(?=@[\w.-]+)"""
 )
