@@ -791,6 +791,16 @@ def test_tensors_classes_by_number_or_name():
         assert words in problem_of(lambda c=classes, t=targets: tensors([[1], [2]], t, classes=c)), words
 
 
+def test_tensors_that_are_not_dense_and_arrays_that_are_not_read(tmp_path):
+    whole, targets = torch.ones(2, 2), torch.tensor([0, 1])
+    for inputs, kind in ((whole.to_sparse(), "sparse_coo"), (whole.to("meta"), "meta")):
+        torch.save({"inputs": inputs, "targets": targets}, tmp_path / "x.pt")
+        problem = problem_of(lambda: tensors(path=tmp_path / "x.pt"))
+        assert f"inputs is a {kind} tensor; store a dense one" in problem
+    np.savez(tmp_path / "x.npz", inputs=np.ones((2, 2)), targets=np.array([0, 1]), x_test=np.ones((2, 2)))
+    assert tensors(path=tmp_path / "x.npz").notes[-1] == "x_test in x.npz: not read"
+
+
 def test_what_is_no_file_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     for path in ("/dev/null", tmp_path / "pipe.csv"):

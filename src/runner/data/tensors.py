@@ -64,7 +64,9 @@ def tensors(
         "inputs": inputs, "targets": targets, "val_inputs": val_inputs, "val_targets": val_targets,
         "test_inputs": test_inputs, "test_targets": test_targets,
     }  # fmt: skip
-    arrays, origin = _gather({name: values for name, values in given.items() if values is not None}, path, val_path)
+    arrays, origin, unread = _gather(
+        {name: values for name, values in given.items() if values is not None}, path, val_path
+    )
     problems = _check_names(arrays)
     found: dict[str, Tensor] = {}
     labels: dict[str, str] = {}
@@ -94,14 +96,14 @@ def tensors(
         classes=names,
         origin=origin,
         val=val,
-        notes=_notes(arrays["inputs"][1], *train),
+        notes=[*_notes(arrays["inputs"][1], *train), *unread],
     )
 
 
 def _gather(
     lists: dict[str, Any], path: str | Path | None, val_path: str | Path | None
-) -> tuple[dict[str, tuple[str, Any]], str]:
-    """All arrays by name, each with what an error calls it, and where they came from."""
+) -> tuple[dict[str, tuple[str, Any]], str, list[str]]:
+    """All arrays by name, each with what an error calls it; where they came from; and notes on what is not read."""
     if path is not None and lists:
         names = " and ".join(f"data.{name}" for name in lists)
         raise ConfigError(f"data.path={path} and {names} are both given; leave one or the other out")
@@ -110,12 +112,13 @@ def _gather(
             "data=tensors has no samples; write data.inputs=[[1,2],[3,4]] data.targets=[0,1], "
             "or data.path=<an .npz or .pt file>"
         )
-    origin = []
+    origin, unread = [], []
     arrays = {name: (f"data.{name}", values) for name, values in lists.items()}
     if path is not None:
         file = find_data_file(path, "data.path")
         content = _load(file, "data.path")
         arrays = {name: (f"data.path={path}: {name}", content[name]) for name in NAMES if name in content}
+        unread += [f"{name} in {file.name}: not read" for name in content if name not in NAMES]
         if not {"inputs", "targets"} <= set(arrays):
             missing = [name for name in ("inputs", "targets") if name not in arrays]
             there = ", ".join(map(str, content)) or "nothing"
@@ -131,8 +134,9 @@ def _gather(
             raise ConfigError(f"data.val_path={val_path}: {' and '.join(missing)} missing; there is {there}")
         for name in ("inputs", "targets"):
             arrays[f"val_{name}"] = f"data.val_path={val_path}: {name}", content[name]
+        unread += [f"{name} in {file.name}: not read" for name in content if name not in ("inputs", "targets")]
         origin.append(str(file))
-    return arrays, ", ".join(origin) or "config"
+    return arrays, ", ".join(origin) or "config", unread
 
 
 def _load(file: Path, key: str) -> dict[str, Any]:
@@ -189,6 +193,9 @@ def _from_list(values: list[Any], label: str) -> np.ndarray:
 def _as_tensor(values: Any, label: str) -> Tensor:
     """An array of real numbers as a tensor of the same type."""
     if isinstance(values, Tensor) and not values.is_complex() and not values.is_quantized:
+        if values.layout is not torch.strided or values.is_nested or values.is_meta:
+            kind = "meta" if values.is_meta else "nested" if values.is_nested else str(values.layout)
+            raise ConfigError(f"{label} is a {kind.removeprefix('torch.')} tensor; store a dense one")
         return values.detach().contiguous()
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
         if values.dtype.kind == "f" and values.dtype.itemsize > 8:  # a longer float, which torch has not
