@@ -476,7 +476,7 @@ def test_the_repository_is_where_the_configs_are() -> None:
         (["model.output_activation=sigmoid"], "model.output_activation=sigmoid: loss=cross_entropy takes logits"),
         (
             ["data=tensors", "data.inputs=[[1],[2]]", "data.targets=[0,0]", "data.val_fraction=0"],
-            "loss=cross_entropy tells classes apart, and there is only one",
+            "data=tensors: all 2 samples are of one class, 0; give samples of another, or, if others are rare, write",
         ),
     ],
 )

@@ -765,6 +765,19 @@ def test_classes_that_may_be_none(targets, words):
         look(targets, CrossEntropy(), classes=max(targets) + 1)
 
 
+@pytest.mark.parametrize(("value", "count"), [(0, 2), (1, 2), (7, 8)])
+def test_one_class_alone_is_no_classification(value, count):
+    def look(loss: Loss, **given: object) -> None:
+        source = tensors([[1], [2], [3]], [value] * 3, **given)
+        checks.classes(loss, split(source, val_fraction=0, limit=None, seed=0))
+
+    problem = problem_of(lambda: look(CrossEntropy()))
+    assert f"all 3 samples are of one class, {value}; give samples of another" in problem
+    assert f"write data.classes={count}; for numbers write loss=mse" in problem
+    look(CrossEntropy(), classes=count)  # as it says
+    look(MSE())
+
+
 def test_a_data_set_of_ones_own_is_asked_for_its_classes_too():
     targets = torch.tensor([0, 2, 2, 0])
     source = Source("own", (torch.zeros(4, 1), targets))
@@ -797,6 +810,8 @@ def test_tensors_that_are_not_dense_and_arrays_that_are_not_read(tmp_path):
         torch.save({"inputs": inputs, "targets": targets}, tmp_path / "x.pt")
         problem = problem_of(lambda: tensors(path=tmp_path / "x.pt"))
         assert f"inputs is a {kind} tensor; store a dense one" in problem
+    torch.save({"inputs": whole.to(torch.float8_e4m3fn), "targets": targets}, tmp_path / "x.pt")
+    assert "must be numbers only, not torch.float8_e4m3fn" in problem_of(lambda: tensors(path=tmp_path / "x.pt"))
     np.savez(tmp_path / "x.npz", inputs=np.ones((2, 2)), targets=np.array([0, 1]), x_test=np.ones((2, 2)))
     assert tensors(path=tmp_path / "x.npz").notes[-1] == "x_test in x.npz: not read"
 

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 
 from composed import accuracy, trained
 from conftest import Called, run_folder
+from runner import checks
 from runner.data.cifar10 import CLASSES, FOLDER, TEST_FILE, TRAIN_FILES, cifar10
 from runner.data.fashion_mnist import CLASSES as FASHION_CLASSES
 from runner.data.fashion_mnist import fashion_mnist
@@ -378,7 +379,7 @@ def test_train_and_test_folders_are_the_parts(tmp_path: Path, train: str, other:
     source = image_folder(tmp_path)
     assert (len(source.train), len(source.test)) == (10, 2) and source.val is None
     assert source.test.targets == [1, 1]  # as the training part counts them
-    assert source.notes == [f"{train}/ trains, {other}/ tests", "2 classes"]
+    assert source.notes == [f"{train}/ trains, {other}/ tests", "2 classes (cat, dog)"]
     assert "data.test_fraction=0.3 contradicts" in problem_of(lambda: image_folder(tmp_path, test_fraction=0.3))
 
 
@@ -427,6 +428,11 @@ def test_parts_may_be_named_by_keys(tmp_path: Path) -> None:
         (("valid", "test"), "test/, valid/, but no train/"),
         (("training_set", "test_set"), "test_set/ and training_set/"),
         (("train2017", "val2017"), "train2017/ and val2017/"),
+        (("tr", "te"), "te/ and tr/ of"),
+        (("a", "b", "c"), "a/, b/ and c/ of"),
+        (("data",), "has one folder alone, data/, with cat/ and dog/ in it; write data.path="),
+        (("train/train",), "has one folder alone, train/, with cat/ and dog/ in it; write data.path="),
+        (("data/train", "data/test"), "has one folder alone, data/, with test/ and train/ in it; write data.path="),
     ],
 )
 def test_folders_that_may_be_parts_or_classes_are_refused(tmp_path: Path, folders: tuple[str, ...], words: str) -> None:
@@ -434,6 +440,92 @@ def test_folders_that_may_be_parts_or_classes_are_refused(tmp_path: Path, folder
         photos(tmp_path / name, 1)
     problem = problem_of(lambda: image_folder(tmp_path))
     assert words in problem or words.replace("/, ", "/ and ") in problem
+
+
+@pytest.mark.parametrize("pair", [("images", "labels"), ("Img", "Masks"), ("imgs", "annotations", "other")])
+@pytest.mark.parametrize("below", [".", "train"])
+def test_images_and_their_answers_are_not_taken_for_classes(tmp_path: Path, pair: tuple[str, ...], below: str) -> None:
+    photos(tmp_path / below, 2, **dict.fromkeys(pair, (9, 99, 200)))
+    problem = problem_of(lambda: image_folder(tmp_path))
+    assert "look like images and an answer to each" in problem and "data.classes=[" in problem
+    assert image_folder(tmp_path, classes=list(pair)).classes == list(pair)  # as it says
+
+
+def test_labels_in_text_beside_images_are_no_class_without_images(tmp_path: Path) -> None:
+    photos(tmp_path, 2, images=(9, 99, 200))
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/0.txt").write_text("0 0.5 0.5 1 1")
+    assert "images/ and labels/ of" in problem_of(lambda: image_folder(tmp_path))
+
+
+def test_what_programs_leave_in_a_folder_is_left_out_and_said(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "p", 2)
+    for name in ("__MACOSX/cat", ".ipynb_checkpoints", "@eaDir", "cat/@eaDir/0.png", "dog/.thumbnails", "$RECYCLE.BIN"):
+        (folder / name).mkdir(parents=True)
+        picture().save(folder / name / "x.png")
+    for name in ("Thumbs.db", "cat/Thumbs.db", "cat/.DS_Store", "cat/._0.png", "dog/film.gif", "dog/notes.txt"):
+        (folder / name).write_text("x")
+    picture().save(folder / "stray.png")
+    os.mkfifo(folder / "dog/pipe.png")
+    (folder / "dog/zero.png").symlink_to("/dev/zero")
+    source = image_folder(folder, test_fraction=0)
+    assert source.classes == ["cat", "dog"] and names(source) == ["cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png"]
+    assert source.notes[1:] == [
+        "2 classes (cat, dog)",
+        "1 hidden image left out",
+        "1 image outside of the classes left out",
+        "5 files of other kinds (no regular file, .db, .gif, .txt) left out",
+        "$RECYCLE.BIN/, .ipynb_checkpoints/, @eaDir/, __MACOSX/, cat/@eaDir/ and 1 more left out",
+    ]
+    (folder / "@eaDir").rename(folder / "train")  # a class, as its images lie directly in it
+    assert image_folder(folder).classes == ["cat", "dog", "train"]
+
+
+def test_parts_are_found_beside_what_programs_leave(tmp_path: Path) -> None:
+    for name in ("train", "test", "__MACOSX/train"):
+        photos(tmp_path / name, 2)
+    source = image_folder(tmp_path)
+    assert (len(source.train), len(source.test)) == (4, 4) and source.notes[0] == "train/ trains, test/ tests"
+
+
+def test_classes_may_be_chosen_and_decide_a_doubt(tmp_path: Path) -> None:
+    photos(tmp_path, 2, cat=(1, 99, 3), dog=(200, 2, 3), bird=(4, 5, 200))
+    chosen = image_folder(tmp_path, classes=["dog", "cat"], test_fraction=0)
+    assert chosen.classes == ["dog", "cat"] and names(chosen)[0] == "dog/0.png" and chosen.train.targets[0] == 0
+    assert chosen.notes[-1] == "bird/ left out"
+    assert "data.classes" in problem_of(lambda: image_folder(tmp_path, classes=["dog", "cow"]))
+    for part in ("train", "val"):
+        photos(tmp_path / "parts" / part, 2, cat=(1, 99, 3), dog=(200, 2, 3), bird=(4, 5, 200))
+    parts = image_folder(tmp_path / "parts", classes=["dog", "cat"])
+    assert parts.val.targets == [0, 0, 1, 1] and len(parts.train) == 4
+    for year in ("2023", "2024"):
+        photos(tmp_path / "years", 1, **{f"cat/{year}": (1, 99, 3), f"dog/{year}": (200, 2, 3)})
+    assert "write data.classes=[cat,dog]" in problem_of(lambda: image_folder(tmp_path / "years"))
+    assert len(image_folder(tmp_path / "years", classes=["cat", "dog"], test_fraction=0).train) == 4
+    photos(tmp_path / "flat", 2, train=(1, 99, 3), test=(200, 2, 3))
+    assert "have images directly in them" in problem_of(lambda: image_folder(tmp_path / "flat"))
+
+
+def test_image_files_that_use_little_of_a_byte_are_not_guessed(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(3):
+            Image.fromarray(np.random.RandomState(number).randint(0, 4, (9, 9), np.uint8)).save(
+                tmp_path / label / f"{number}.png"
+            )
+    words = "data.scale=auto: the training images are uint8, but hold no value above 3: write data.scale=3 if"
+    assert words in problem_of(lambda: image_folder(tmp_path, size=9))
+    for scale, white in ((3, 255), (255, 3), ("none", 3)):  # as it says
+        assert max(int(image.max()) for image, _ in image_folder(tmp_path, size=9, scale=scale).train) == white
+    assert image_folder(tmp_path, size=9, old_rules=True).train is not None
+
+
+def test_a_folder_of_one_class_is_no_classification(tmp_path: Path) -> None:
+    photos(tmp_path, 9, cat=(90, 90, 90))
+    one = split(image_folder(tmp_path, size=8), val_fraction=0, limit=None, seed=0)
+    assert "data=image_folder: all 9 samples are of one class, cat; give samples of another;" in problem_of(
+        lambda: checks.classes(CrossEntropy(), one)
+    )
 
 
 def names(source: Source) -> list[str]:
@@ -451,7 +543,9 @@ def test_a_file_is_taken_once_whatever_links_there_are(tmp_path: Path) -> None:
     (folder / "cat/hard.png").hardlink_to(folder / "cat/0.png")
     source = image_folder(folder, test_fraction=0)
     assert names(source) == plain and source.classes == ["cat", "dog"]
-    assert source.notes == ["no folders of parts", "2 classes", "5 links to what is there anyway left out"]
+    assert source.notes == [
+        "no folders of parts", "2 classes (cat, dog)", "5 links to what is there anyway left out"
+    ]  # fmt: skip
 
 
 def test_links_to_images_elsewhere_are_followed_once(tmp_path: Path) -> None:

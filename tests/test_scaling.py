@@ -65,6 +65,19 @@ def test_images_that_use_little_of_a_byte_are_not_guessed(white: int) -> None:
     assert seen(divided(masks * 0)) == [0, 0]  # black, whatever the range
 
 
+@pytest.mark.parametrize("white", [3, 16, 17])
+def test_images_read_one_by_one_follow_the_same_rule(white: int) -> None:
+    samples = [(torch.full((1, 2, 2), value, dtype=torch.uint8), value % 2) for value in range(white + 1)]
+    source = Source("made", samples)
+    if white > 16:
+        splits = split(source, val_fraction=0, limit=None, seed=0)
+        assert splits.notes == ("uint8 images: divided by 255",) and splits.normalize.scale == 255
+        return
+    with pytest.raises(ConfigError, match=f"no value above {white}: write data.scale={white}"):
+        split(source, val_fraction=0, limit=None, seed=0)
+    assert split(source, val_fraction=0, limit=None, seed=0, scale=white).normalize.scale == white
+
+
 def test_what_a_data_set_knows_is_no_guess() -> None:
     dark = torch.full((2, 1, 1, 1), 9, dtype=torch.uint8)
     source = Source("known", (dark, torch.arange(2)), scale=255)

@@ -3,9 +3,11 @@
 import json
 import math
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from runner.compose import Composer
 from runner.data.loading import READ_TWICE
@@ -14,6 +16,7 @@ from runner.errors import ConfigError
 from runner.sweep import building, grid, plan, preflight, random_search
 from runner.sweep.plan import Job, Plan
 from runner.sweep.preflight import explain
+from sweeping import start
 
 
 @pytest.fixture(scope="module")
@@ -346,3 +349,67 @@ def test_an_axis_without_values_is_one_sentence(axis: str, said: str, made: Comp
             planned()
         (problem,) = raised.value.problems
         assert problem.startswith(axis.partition("=")[0]) and said in problem
+
+
+FROM_1 = ("data=tensors", "data.inputs=[[1],[2],[3],[4]]", "data.targets=[1,2,1,2]", "data.val_fraction=0")
+
+
+def as_version_0_1_0_wrote_it(folder: Path) -> None:
+    """Take out of a sweep's record what is new since then."""
+    content = json.loads((folder / plan.NAME).read_text())
+    for key in ("log_axes", "old_rules"):
+        content.pop(key, None)
+    (folder / plan.NAME).write_text(json.dumps(content))
+
+
+def test_a_sweep_of_version_0_1_0_goes_on_by_its_rules_however_often(made: Composer, tmp_path: Path) -> None:
+    arguments = ["seed=0,1", *FROM_1]
+    found = grid.plan(made, arguments, {})
+    found.save(tmp_path, arguments, {})
+    assert not plan.load(tmp_path)[0].old_rules
+    as_version_0_1_0_wrote_it(tmp_path)
+    for _ in range(2):
+        kept, begun_with, options = plan.load(tmp_path)
+        assert kept.old_rules and kept.jobs == found.jobs
+        kept.save(tmp_path, begun_with, options)  # as a resumed sweep does
+
+
+def test_jobs_of_version_0_1_0_read_their_data_by_its_rules(made: Composer) -> None:
+    jobs = [Job(number, f"job {number}", {}, FROM_1) for number in range(2)]
+    assert "for classes store them as 0 to 1" in str(build_all(made, jobs, old_rules=False))
+    assert build_all(made, jobs, old_rules=True) == {0: [], 1: []}
+    typed = [Job(0, "job 0", {}, (*FROM_1, "data.scale=none"))]  # to extend it by today's rules
+    assert "for classes store them as 0 to 1" in str(build_all(made, typed, old_rules=True))
+
+
+def build_all(made: Composer, jobs: list[Job], old_rules: bool) -> dict[int, list[str]]:
+    configs, problems = preflight.compose(made, jobs, old_rules=old_rules)
+    return building.build_all({number: pickle.dumps(cfg) for number, cfg in configs.items()}, problems)[1]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("sweeper", ["grid", "optuna"])
+def test_an_unfinished_sweep_of_version_0_1_0_reads_its_data_as_it_did(here: Path, sweeper: str) -> None:
+    rows = "".join(f"{i % 7},{i % 5},{1 + (i % 7 > i % 5)}\n" for i in range(60))
+    (here / "t.csv").write_text(f"a,b,y\n{rows}")
+    folder = here / "sweep"
+    axis = "model.hidden=[4],[8]" if sweeper == "grid" else "model.hidden=choice([4],[8])"
+    search = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "sweep.jobs=1"] if sweeper == "optuna" else []
+    fixed = ["data=csv", "data.path=t.csv", "data.target=y", "trainer.epochs=2", "tracking=off"]
+    begun = start(here, axis, *search, *fixed, f"hydra.sweep.dir={folder}")
+    assert begun.wait(120) == 0
+    assert outputs_of(folder / "1") == 2
+    shutil.rmtree(folder / "1")
+    as_version_0_1_0_wrote_it(folder)
+    more = ["hydra.sweeper.n_trials=3"] if search else []
+    resumed = start(here, f"sweep.resume={folder}", *more)
+    _, printed = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, printed
+    assert "its jobs read their data by the rules of version 0.1.0, which began it" in printed
+    new = folder / ("2" if search else "1")
+    assert outputs_of(new) == 3  # 0 to 2, as 0.1.0 counted classes
+    assert "scale" not in yaml.safe_load((new / "config.yaml").read_text())["data"]  # as evaluate and resume read it
+
+
+def outputs_of(job: Path) -> int:
+    return json.loads((job / "samples.json").read_text())["num_outputs"]

@@ -72,22 +72,29 @@ def probabilities(activation: str | None, loss: Loss) -> list[str]:
 
 
 def classes(loss: Loss, splits: Splits) -> None:
-    """See that whole targets without names are classes where the loss takes them as such: 0, 1, ... without gaps.
+    """See that whole targets are classes where the loss takes them as such: two or more; without names 0, 1, ...
 
     Raises:
         ConfigError: they may be something else.
     """
     targets = splits.all_targets
-    if loss.takes != "classes" or splits.classes is not None or targets is None:
-        return
-    if targets.is_floating_point() or targets.ndim != 1:
+    if loss.takes != "classes" or targets is None or targets.is_floating_point() or targets.ndim != 1:
         return
     values = targets.unique().tolist()
+    named = "data.classes={}" if splits.name == "tensors" else "Source(classes=[{} names])"
+    if len(splits.classes or values) == 1:
+        only = splits.classes[0] if splits.classes else values[0]
+        rare = f", or, if others are rare, write {named.format(max(values[0] + 1, 2))}" if not splits.classes else ""
+        raise ConfigError(
+            f"data={splits.name}: all {len(targets)} samples are of one class, {only}; give samples of another{rare};"
+            " for numbers write loss=mse"
+        )
+    if splits.classes is not None:
+        return
     counted = values == list(range(len(values)))
     if counted and not (len(values) > MANY and 2 * len(values) > len(targets)):
         return
     shown = ", ".join(map(str, values[:VALUES_SHOWN])) + (", ..." if len(values) > VALUES_SHOWN else "")
-    named = "data.classes={}" if splits.name == "tensors" else "Source(classes=[{} names])"
     if counted:
         what, instead = f"{len(values)} classes for {len(targets)} samples", f"write {named.format(len(values))}"
     elif values[0] < 0:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from runner.cores import usable_cores
+from runner.data import scaling
 from runner.data.image_file import BYTE, MODES, RANGES, is_image, look, read_image
 from runner.data.image_layout import SHOWN, Files, find_images, find_parts
 from runner.data.paths import find_data_folder
@@ -36,13 +37,15 @@ def image_folder(
     val_path: str | Path | None = None,
     test_path: str | Path | None = None,
     scale: float | str = "auto",
+    classes: list[str] | None = None,
     old_rules: bool = False,
 ) -> Source:
     """Take the images of a folder, as photographs are usually kept: `<path>/<class>/.../<file>`.
 
     With `<path>/train/<class>/...` that is the training part, `<path>/val` the validation part and `<path>/test` the
     test part; `image_layout.PARTS` has the other names of these. The classes are the names of the training part's
-    sub-folders, sorted. Files that don't end in one of `EXTENSIONS` and names that begin with a dot are passed over.
+    sub-folders, sorted. Files that don't end in one of `EXTENSIONS`, names that begin with a dot and folders of
+    `image_layout.JUNK` are left out, and said.
 
     Args:
         path: the folder.
@@ -58,6 +61,7 @@ def image_folder(
         test_path: a folder with the same classes to test on; as for `val_path`.
         scale: the number that stands for white; `auto` takes it from the files: 255 for 8 bits, for others the
             smallest range of 8, 10, 12, 14 or 16 bits that the tried ones fit in; `none` leaves pixels at 0-255.
+        classes: the sub-folders that are classes, in the order of their indices; None: all of them, sorted.
         old_rules: as version 0.1.0 did, for a run that it has saved: `<path>/val` is the test part where there is no
             `<path>/test`, every link is followed, and pixels of more than 8 bits are taken for 16.
 
@@ -71,7 +75,7 @@ def image_folder(
         raise ConfigError("data.path is not set: data=image_folder reads a folder, such as data.path=photos")
     _check_numbers(size, channels, test_fraction)
     folder = find_data_folder(path, "data.path")
-    parts = _find_old_parts(folder) if old_rules else find_parts(folder)
+    parts = _find_old_parts(folder) if old_rules else find_parts(folder, classes)
     for part, given in (("val", val_path), ("test", test_path)):
         if given is not None and part in parts:
             raise ConfigError(
@@ -84,30 +88,31 @@ def image_folder(
             f"data.test_fraction={test_fraction} contradicts {parts['test']}, which is the test part; leave out one"
         )
     train_folder = parts.pop("train", folder)
-    classes, files, skipped = find_images(train_folder, old_rules)
+    names, files, left = find_images(train_folder, classes, old_rules)
     found = {"train": (train_folder, files)}
     for part, its_folder in parts.items():
-        found[part] = its_folder, _find_other_images(its_folder, classes, old_rules)
+        found[part] = its_folder, _find_other_images(its_folder, names, classes is not None, old_rules)
     if "test" not in found:
         if test_fraction is None:  # one that comes with parts has those that it is meant to have
             test_fraction = 0 if "val" in found and val_path is None else TEST_FRACTION
         files, test_files = _split(files, test_fraction)
         found |= {"train": (train_folder, files)} | ({"test": (train_folder, test_files)} if test_files else {})
-    of = {part: ImageFiles(its, names, size, channels) for part, (its, names) in found.items()}
+    of = {part: ImageFiles(its, its_files, size, channels) for part, (its, its_files) in found.items()}
     white, notes = (RANGES[-1], []) if old_rules else _find_white(list(of.values()), scale)
     for images in of.values():
         images.white = white
-    _try_some(*of.values())
+    largest = _try_some(*of.values())
     if not old_rules:
-        links = [f"{skipped} link{'s' * (skipped != 1)} to what is there anyway left out"] if skipped else []
-        notes = [_parts_in_words(parts, train_folder, folder), f"{len(classes)} classes", *links, *notes]
+        if scale == "auto" and white is None:
+            scaling.check_bytes(largest)
+        notes = [_parts_in_words(parts, train_folder, folder), _classes_in_words(names), *left.words(), *notes]
     return Source(
         name="image_folder",
         train=of["train"],
         test=of.get("test"),
         mean=_by_channel(mean, channels),
         std=_by_channel(std, channels),
-        classes=classes,
+        classes=names,
         origin=str(folder),
         val=of.get("val"),
         scale=1 if scale == "none" else BYTE,
@@ -201,9 +206,10 @@ def _find_old_parts(folder: Path) -> dict[str, Path]:
     return {"train": train} | ({"test": others[0]} if others else {})
 
 
-def _find_other_images(folder: Path, classes: list[str], old_rules: bool) -> Files:
-    """The files of a part, with the class indices of the training part."""
-    names, files, _ = find_images(folder, old_rules)
+def _find_other_images(folder: Path, classes: list[str], chosen: bool, old_rules: bool) -> Files:
+    """The files of a part, with the class indices of the training part; where classes were chosen, of these alone."""
+    there = [name for name in classes if (folder / name).is_dir()] if chosen else None
+    names, files, _ = find_images(folder, there, old_rules)
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise ConfigError(
@@ -221,6 +227,11 @@ def _parts_in_words(parts: dict[str, Path], train: Path, folder: Path) -> str:
     ) if path is not None]  # fmt: skip
     missing = ", no test part" if "val" in parts and "test" not in parts else ""
     return f"{', '.join(shown)}{missing}"
+
+
+def _classes_in_words(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > SHOWN else ""
+    return f"{len(names)} class{'es' * (len(names) != 1)} ({', '.join(names[:SHOWN])}{more})"
 
 
 def _find_white(parts: Sequence[ImageFiles], scale: float | str) -> tuple[float | None, list[str]]:
@@ -278,28 +289,32 @@ def _split(files: list[tuple[str, int]], test_fraction: float) -> tuple[list[tup
     return [file for file, chosen in pairs if not chosen], [file for file, chosen in pairs if chosen]
 
 
-def _try_some(*parts: ImageFiles) -> None:
+def _try_some(*parts: ImageFiles) -> int:
     """Read some files of each part, spread over it.
+
+    Returns:
+        The largest pixel of those of the first part, which is the training part.
 
     Raises:
         ConfigError: with a sentence for each that cannot be read.
     """
 
-    def problem(part: ImageFiles, index: int) -> str | None:
+    def tried(part: ImageFiles, index: int) -> str | int:
         try:
-            part[index]
+            return int(part[index][0].max())
         except TrainingError as error:
             return str(error)
-        return None
 
     some = [(part, index) for part in parts for index in _some(part)]
     with ThreadPoolExecutor(usable_cores()) as pool:
-        problems = [words for words in pool.map(problem, *zip(*some, strict=True)) if words]
+        found = list(pool.map(tried, *zip(*some, strict=True)))
+    problems = [words for words in found if isinstance(words, str)]
     if len(problems) > SHOWN:
         more = f"data.path: {len(problems) - SHOWN} more of the {len(some)} files tried cannot be read either"
         problems = [*problems[:SHOWN], more]
     if problems:
         raise ConfigError(*problems)
+    return max(int(pixel) for pixel in found[: len(_some(parts[0]))])
 
 
 def _by_channel(value: float | list[float] | None, channels: int) -> float | list[float] | None:

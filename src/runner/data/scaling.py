@@ -25,7 +25,7 @@ def choose(setting: float | str, inputs: Tensor | None, sample: Tensor) -> tuple
 
     Args:
         setting: `data.scale`: `auto` divides images of bytes by 255, `none` nothing, a number everything.
-        inputs: of the training part (N, ...); None where samples are loaded one by one.
+        inputs: of the training part (N, ...), or the largest value of some of its images (N,); None if not known.
         sample: one of them.
 
     Returns:
@@ -46,9 +46,22 @@ def choose(setting: float | str, inputs: Tensor | None, sample: Tensor) -> tuple
         return 1.0, None
     if not is_image(sample.dtype, sample.shape):
         return 1.0, "uint8 values that are no images: not scaled"
-    if largest is not None and 0 < largest <= FEW:
-        raise ConfigError(
-            f"data.scale=auto: the training images are uint8, but hold no value above {largest}: write data.scale="
-            f"{largest} if that is white, or 255, or none"
-        )
+    if largest is not None:
+        check_bytes(largest)
     return BYTE, "uint8 images: divided by 255"
+
+
+def check_bytes(largest: float) -> None:
+    """See that images of bytes use more than a little of a byte's range, as masks and maps of labels do not.
+
+    Args:
+        largest: the largest value of the training images, or of some of them.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if 0 < largest <= FEW:
+        raise ConfigError(
+            f"data.scale=auto: the training images are uint8, but hold no value above {largest:g}: write data.scale="
+            f"{largest:g} if that is white, or 255, or none"
+        )

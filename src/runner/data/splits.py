@@ -264,7 +264,7 @@ def _all_targets(source: Source) -> Tensor | None:
 def _normalize(source: Source, train: Part, setting: float | str, old_rules: bool) -> tuple[Normalize, str | None]:
     """What raw inputs become, and a phrase about what was guessed."""
     sample = torch.as_tensor(_first(train)[0])
-    inputs = train[0] if isinstance(train, tuple) else None
+    seen = train[0] if isinstance(train, tuple) else None
     shape, raw_images = sample.shape, sample.dtype == torch.uint8
     features = 0 if len(shape) != 2 or old_rules else 1  # of sequences (steps, features), the last axis
     if old_rules:
@@ -272,7 +272,9 @@ def _normalize(source: Source, train: Part, setting: float | str, old_rules: boo
     elif source.scale is not None and setting == "auto":
         scale, note = source.scale, None
     else:
-        scale, note = scaling.choose(setting, inputs, sample)
+        if not isinstance(train, tuple) and setting == "auto" and scaling.is_image(sample.dtype, shape):
+            seen = torch.stack([torch.as_tensor(image).max() for image, _ in _spread(train, SAMPLED)])
+        scale, note = scaling.choose(setting, seen, sample)
     mean, std = source.mean, source.std
     if mean is None or std is None:
         if isinstance(train, tuple):

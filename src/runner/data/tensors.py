@@ -192,7 +192,8 @@ def _from_list(values: list[Any], label: str) -> np.ndarray:
 
 def _as_tensor(values: Any, label: str) -> Tensor:
     """An array of real numbers as a tensor of the same type."""
-    if isinstance(values, Tensor) and not values.is_complex() and not values.is_quantized:
+    short = isinstance(values, Tensor) and values.is_floating_point() and values.dtype.itemsize < 2  # float8: no sums
+    if isinstance(values, Tensor) and not (values.is_complex() or values.is_quantized or short):
         if values.layout is not torch.strided or values.is_nested or values.is_meta:
             kind = "meta" if values.is_meta else "nested" if values.is_nested else str(values.layout)
             raise ConfigError(f"{label} is a {kind.removeprefix('torch.')} tensor; store a dense one")

@@ -76,6 +76,7 @@ class Plan:
         note: what a person should know of them.
         log_axes: the keys tagged `log`: what is drawn over them has a logarithmic axis.
         search: where more of them come from, one after the other.
+        old_rules: whether version 0.1.0 began it, by whose rules all of its jobs read their data.
     """
 
     axes: dict[str, str]
@@ -83,6 +84,7 @@ class Plan:
     note: str = ""
     log_axes: tuple[str, ...] = ()
     search: "OptunaSearch | None" = None
+    old_rules: bool = False
 
     def save(self, folder: Path, arguments: Sequence[str], config: Mapping[str, str | None]) -> None:
         """Keep it in the sweep's folder, without credentials, and what it is to be gone on with.
@@ -94,8 +96,8 @@ class Plan:
         """
         kept = [_kept(text) for text in arguments if key_of(text) not in OF_ONE_START]
         jobs = [{**asdict(job), "overrides": list(job.overrides)} for job in self.jobs]
-        content = {"arguments": kept, "config": dict(config), "axes": self.axes, "jobs": jobs}
-        content["log_axes"] = list(self.log_axes)
+        content: dict[str, Any] = {"arguments": kept, "config": dict(config), "axes": self.axes, "jobs": jobs}
+        content |= {"log_axes": list(self.log_axes), "old_rules": self.old_rules}
         write_json(folder / NAME, redacted(content))
 
 
@@ -108,7 +110,8 @@ def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
     content = read_json(folder / NAME)
     try:
         jobs = [Job(j["number"], j["name"], dict(j["point"]), tuple(j["overrides"])) for j in content["jobs"]]
-        plan = Plan(dict(content["axes"]), jobs, log_axes=_saved_log_axes(content))
+        old_rules = bool(content.get("old_rules", "log_axes" not in content))  # 0.1.0 wrote neither
+        plan = Plan(dict(content["axes"]), jobs, log_axes=_saved_log_axes(content), old_rules=old_rules)
         return plan, list(content["arguments"]), dict(content["config"])
     except (KeyError, TypeError) as error:
         raise ConfigError(f"{folder} is no sweep's folder: there is no {NAME} in it that can be read") from error

@@ -4,8 +4,10 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
+from runner import schema
+from runner.arguments import key_of
 from runner.compose import Composer
 from runner.errors import ConfigError
 from runner.problems import names_and_values
@@ -35,7 +37,7 @@ class Built:
 
 
 def compose(
-    made: Composer, jobs: Sequence[Job], of_the_sweep: Sequence[str] = ()
+    made: Composer, jobs: Sequence[Job], of_the_sweep: Sequence[str] = (), old_rules: bool = False
 ) -> tuple[dict[int, DictConfig], dict[int, list[str]]]:
     """Compose every job.
 
@@ -43,6 +45,8 @@ def compose(
         made: the composer.
         jobs: those to run.
         of_the_sweep: arguments that every job is composed with, and that are not its own.
+        old_rules: leave out the keys that decide how data are read and that version 0.1.0 did not have, unless they
+            are typed: without them a config is read by its rules.
 
     Returns:
         The configs, with Hydra's node, and the problems, both by the number of the job.
@@ -64,8 +68,17 @@ def compose(
             cfg, found = made.compose([*of_the_sweep, *job.overrides, numbered(job.number)])
         problems[job.number] = found
         if cfg is not None:
-            configs[job.number] = cfg
+            configs[job.number] = _as_in_0_1_0(cfg, job) if old_rules else cfg
     return configs, problems
+
+
+def _as_in_0_1_0(cfg: DictConfig, job: Job) -> DictConfig:
+    typed = {key_of(text) for text in job.overrides}
+    with read_write(cfg.data), open_dict(cfg.data):
+        for key in (*schema.ALWAYS, *schema.OF_TABLES):
+            if f"data.{key}" not in typed:
+                cfg.data.pop(key, None)
+    return cfg
 
 
 def one_by_one(jobs: Sequence[Job]) -> list[Job]:

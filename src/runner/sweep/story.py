@@ -92,6 +92,8 @@ def sweep(
         with console.waiting(f"checking {len(plan.jobs) or 'the'} jobs ..."):
             ready = check(made, config, settings, plan, engine, courses, arguments, problems)
         log.info("sweep      %s", words(plan))
+        if plan.old_rules:
+            log.info("           its jobs read their data by the rules of version 0.1.0, which began it")
         for note in (plan.note, plan.search.note(ready.objectives) if plan.search else ""):
             if note:
                 log.info("           %s", note)
@@ -135,7 +137,7 @@ def resumed(made: Composer, folder: Path, arguments: Sequence[str], planned: Pla
         return kept
     if extend:
         both = dict.fromkeys((*kept.log_axes, *wanted.log_axes))
-        return replace(plans.extended(made, kept, new), log_axes=tuple(both))
+        return replace(plans.extended(made, kept, new), log_axes=tuple(both), old_rules=kept.old_rules)
     raise ConfigError(
         f"sweep.resume={short(folder)}: {plans.in_words(made, kept, wanted)}: leave that out to go on with its"
         f" {len(kept.jobs)} jobs, or write sweep.extend=true to add {len(new)}"
@@ -163,7 +165,7 @@ def check(
     checked = [*left, *probes] or plan.jobs[:1]  # of a sweep that has finished, what tells by which metric
     if problems:  # it will not start: enough to see the other mistakes, each composed for seconds otherwise
         checked = preflight.one_by_one(checked)
-    configs, found = preflight.compose(made, checked, of_the_sweep)
+    configs, found = preflight.compose(made, checked, of_the_sweep, plan.old_rules)
     found = {number: list(dict.fromkeys([*problems, *of_job])) for number, of_job in found.items()}
     built = preflight.check(checked, configs, found, engine.elsewhere)
     objectives = objectives_of(settings, list(built.values()))
@@ -173,7 +175,7 @@ def check(
     slots = engine.slots(Asked(settings, config.device.threads, at_most, built, configs))
 
     def check_later(job: Job) -> DictConfig:
-        configs, found = preflight.compose(made, [job], of_the_sweep)
+        configs, found = preflight.compose(made, [job], of_the_sweep, plan.old_rules)
         preflight.check([job], configs, found, engine.elsewhere)
         return configs[job.number]
 
