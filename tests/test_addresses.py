@@ -12,8 +12,10 @@ from mlflow.exceptions import MlflowException
 from conftest import Called, run_folder
 from delivered import copy_store
 from runner import evaluate, sync, ui
+from runner.errors import ConfigError
 from runner.folders import for_shell
 from runner.tracking.deliver import Delivery
+from runner.tracking.location import refuse_database_of_server
 from runner.tracking.manifest import Manifest
 from runner.tracking.store import (
     StoreError,
@@ -145,6 +147,10 @@ def test_an_experiment_of_a_server_is_not_written_to_by_the_address_of_its_datab
         get_or_create_experiment(client, uri, "ours", str(tmp_path))
     assert "write tracking=server tracking.uri=http://<the server>" in trouble(raised.value, "ours")
     assert "can't be reached" not in trouble(raised.value, "ours")
+    with pytest.raises(ConfigError, match=r"^tracking.experiment=ours: .* write tracking=server tracking.uri=http"):
+        refuse_database_of_server(uri, "ours")
+    for usable in ((uri, "another"), (uri, "new"), (f"{uri}x", "ours"), ("postgresql://nowhere.invalid/x", "ours")):
+        refuse_database_of_server(*usable)
     assert get_or_create_experiment(client, uri, "another", str(tmp_path))
 
 

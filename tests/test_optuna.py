@@ -24,6 +24,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from conftest import Called
 from faults import at_call
+from runner.comparison_runs import from_folder, from_mlflow
 from runner.compose import Composer
 from runner.errors import ConfigError
 from runner.folders import typed
@@ -307,6 +308,9 @@ class TestAWholeSearch:
         assert min(point.value for point in client.get_metric_history(run.info.run_id, "val/loss")) == best.value
         tagged = {job for job, child in children.items() if "pruned" in child.data.tags}
         assert tagged == {str(t.user_attrs["runner.job"]) for t in study(folder).trials if t.state.name == "PRUNED"}
+        seen = {job: from_mlflow(child, local_uri(place / "outputs"), 0).status for job, child in children.items()}
+        assert seen == {job: from_folder(folder / job, 0).status for job in children}
+        assert {job for job, status in seen.items() if status == "PRUNED"} == tagged
         assert f"best       job {number} (" in printed
         assert f"outputs/sweeps/{folder.name}/{number}, run {run.info.run_id}" in printed
         files = {file.path for file in client.list_artifacts(parent.info.run_id, "plots")}

@@ -275,10 +275,17 @@ def _of_sweeps(override: str) -> bool:
 
 
 def start_delivery(cfg: DictConfig) -> "DeliveryProcess | None":
-    """Start what tells MLflow of the run, if it is to be told: it takes as long as importing torch does."""
+    """Start what tells MLflow of the run, if it is to be told: it takes as long as importing torch does.
+
+    Raises:
+        ConfigError: the store cannot take the run's files.
+    """
     if cfg.tracking.name == "off":
         return None
+    from .tracking.location import refuse_database_of_server
     from .tracking.process import DeliveryProcess
+
+    refuse_database_of_server(cfg.tracking.uri, cfg.tracking.experiment)
 
     return DeliveryProcess(cfg.tracking.uri)
 

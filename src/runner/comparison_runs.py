@@ -15,6 +15,7 @@ from .schema import GROUPS, flatten
 from .tracking import journal
 from .tracking.folder import owned
 from .tracking.manifest import manifest_of
+from .tracking.names import PRUNED
 from .tracking.store import connect
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class ComparedRun:
     Attributes:
         number: what the table and the plots call it: a sweep's job number, or its place from 1.
         name: of its folder, or in MLflow.
-        status: FINISHED, FAILED, KILLED, RUNNING, or NOT STARTED for a job without a config.
+        status: FINISHED, PRUNED, FAILED, KILLED, RUNNING, or NOT STARTED for a job without a config.
         folder: where it lies; None if it is not here.
         run_id: in MLflow; None if it was never tracked.
         config: resolved, flattened to dotted keys, values as one would type them.
@@ -120,6 +121,8 @@ def from_folder(folder: Path, number: int) -> ComparedRun:
     config = _config(folder / "config.yaml")
     manifest = manifest_of(folder)
     status = result.get("status") or ("RUNNING" if owned(folder) else "KILLED" if config else "NOT STARTED")
+    if manifest is not None and PRUNED in manifest.tags:
+        status = "PRUNED"
     seconds = dict(enumerate(result.get("epoch_seconds") or [], start=1))
     return ComparedRun(
         number,
@@ -163,7 +166,7 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
     return ComparedRun(
         number,
         run.info.run_name or run_id,
-        run.info.status,
+        "PRUNED" if PRUNED in tags else run.info.status,
         run_id=run_id,
         config={key: value for key, value in params.items() if key not in GROUPS},
         choices=choices_of(params),

@@ -21,7 +21,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.engine import make_url
 
 from runner.compose import Composer
 from runner.errors import ConfigError, first_line
@@ -32,7 +31,7 @@ from runner.sweep.patience import Away, Patience
 from runner.sweep.plan import Job, Plan, log_axes, make_jobs, named, split
 from runner.sweep.random_search import DIGITS, interval_of, not_whole
 from runner.tracking import journal
-from runner.tracking.driver import missing_driver
+from runner.tracking.driver import limits, missing_driver
 from runner.tracking.folder import owned
 from runner.tracking.store import password_refused
 from runner.tracking.uri import redact
@@ -42,15 +41,6 @@ log = logging.getLogger("runner")
 Result = TypeVar("Result")
 
 STUDY = "study.log"
-_LIBPQ = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
-LIMITS = {
-    "psycopg": _LIBPQ,
-    "psycopg2": _LIBPQ,
-    "pymysql": {"connect_timeout": 5},
-    "mysqldb": {"connect_timeout": 5},
-}
-"""How long a driver waits for a host, in s and ms: one that is down does not answer for two minutes and more."""
-
 TIMEOUT = 300.0
 """Seconds that a storage is waited for, unless the config says otherwise."""
 DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
@@ -475,10 +465,7 @@ class OptunaSearch:
 
 def database(address: str) -> BaseStorage:
     """The storage at an address; a host that is down is noticed within seconds."""
-    url = make_url(address)
-    limits = LIMITS.get(url.get_driver_name(), {})
-    own = {name: value for name, value in limits.items() if name not in url.query}
-    return optuna.storages.get_storage(RDBStorage(address, engine_kwargs={"connect_args": own}))
+    return optuna.storages.get_storage(RDBStorage(address, engine_kwargs={"connect_args": limits(address)}))
 
 
 def cut_back(log: Path) -> None:

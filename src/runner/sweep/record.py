@@ -26,6 +26,7 @@ from runner.tracking.files import read_json, write_atomically
 from runner.tracking.folder import claim
 from runner.tracking.journal import Journal
 from runner.tracking.manifest import ERROR, NOTE, Manifest, has_manifest, manifest_of, mark_killed
+from runner.tracking.names import PRUNED
 from runner.tracking.pages import run_page, view
 from runner.tracking.process import DeliveryProcess
 from runner.tracking.state import State
@@ -45,8 +46,6 @@ COMMANDS = "runner.commands"
 DESCRIPTION = "runner.description"
 """Tag of a sweep's run: what the user says of it."""
 
-PRUNED = "pruned"
-"""Tag of a run that was ended early for want of prospects; its value says when."""
 PICTURE = "plots/sweep.png"
 FRONT = "plots/front.png"
 

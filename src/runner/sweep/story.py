@@ -24,6 +24,7 @@ from runner.sweep.running import Ready, Sweep
 from runner.sweep.saved import Course
 from runner.tables import align
 from runner.tracking.folder import claim
+from runner.tracking.location import refuse_database_of_server
 from runner.tracking.process import DeliveryProcess
 
 log = logging.getLogger("runner")
@@ -79,6 +80,7 @@ def sweep(
     with ExitStack() as closing:
         delivery, under_way = None, set[int]()
         if tracked and not settings.dry_run and not problems:
+            refuse_database_of_server(uri, config.tracking.experiment)
             delivery = DeliveryProcess(uri)
             closing.callback(delivery.close, 0.0)
         if before is not None:

@@ -1,4 +1,6 @@
-"""Whether the driver of a database is installed, found without connecting to it."""
+"""How a database is connected to: whether its driver is installed, and how long a driver waits for a host."""
+
+from typing import Any
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -12,6 +14,21 @@ _PACKAGES = {
     "pymssql": "pymssql",
 }
 """What to install for the module that a dialect of SQLAlchemy imports."""
+
+_LIBPQ = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
+_LIMITS = {
+    "psycopg": _LIBPQ,
+    "psycopg2": _LIBPQ,
+    "pymysql": {"connect_timeout": 5},
+    "mysqldb": {"connect_timeout": 5},
+}
+"""By driver, in s and ms: a host that is down does not answer for two minutes and more."""
+
+
+def limits(uri: str) -> dict[str, Any]:
+    """What `connect` of an address's driver is given, so that a host that is down is noticed within seconds."""
+    url = make_url(uri)
+    return {name: value for name, value in _LIMITS.get(url.get_driver_name(), {}).items() if name not in url.query}
 
 
 def missing_driver(uri: str) -> str | None:

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 _ILLEGAL = re.compile(r"[^\w./: -]", re.ASCII)
 _LONGEST = 250
 
+PRUNED = "pruned"
+"""The tag of a trial that its search has ended early; its value says why."""
+
 PARAM_LENGTH, TAG_LENGTH = 6000, 8000
 """Characters of a parameter's and of a tag's value that MLflow takes."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from runner.folders import outputs
 from runner.tracking import variable
+from runner.tracking.location import THROUGH_A_SERVER, through_a_server
 from runner.tracking.uri import absolute, redact, sqlite_address, sqlite_file, strip_credentials
 
 if TYPE_CHECKING:
@@ -172,11 +173,8 @@ def get_or_create_experiment(client: "MlflowClient", uri: str, name: str, artifa
                 experiment = client.get_experiment_by_name(name)  # another machine was faster
     if experiment.lifecycle_stage != "active":
         raise deleted_experiment(uri, name, experiment.experiment_id)
-    if experiment.artifact_location.startswith("mlflow-artifacts:") and ui_of(uri) is None:
-        raise StoreError(
-            f"the experiment {name} stores its files through a tracking server, and tracking.uri is the database behind"
-            " it: write tracking=server tracking.uri=http://<the server>, or tracking.experiment=<another>"
-        )
+    if experiment.artifact_location.startswith(THROUGH_A_SERVER) and ui_of(uri) is None:
+        raise StoreError(f"tracking.experiment={name}: {through_a_server()}")
     return str(experiment.experiment_id)
 
 
