@@ -7,11 +7,10 @@ computed again in each step.
 """
 
 import logging
-from collections.abc import Iterable
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
-from .attributes import OUTCOME
 from .checkpoint import not_held
 from .errors import TrainingError
 from .rehearsal import Rehearsal, Verdict, unsaved
@@ -28,6 +27,7 @@ ADVICE = {
     "model": _OF_A_MODULE,
     "loss": _OF_A_MODULE,
     "optimizer": "keep it in the optimizer's state or param_groups",
+    "scheduler": "return it from the scheduler's state_dict",
     "data": _OF_DATA,
     "val_data": _OF_DATA,
     "test_data": _OF_DATA,
@@ -57,7 +57,7 @@ class Watch:
         self._changed |= {
             path
             for path, seen in now.attributes.items()
-            if seen not in (self._start.get(path), OUTCOME) and path not in now.own_state
+            if seen != self._start.get(path) and path not in now.own_state | now.outcomes
         }
         self._say(self._rehearsal.verdict() if self._rehearsal else None)
 
@@ -82,10 +82,11 @@ class Watch:
         if verdict is None and self._rehearsal is not None and self._rehearsal.running():
             return  # it will tell which of them are computed again in each step
         known = verdict or Verdict()
-        new = sorted((self._changed | known.missed) - known.derived - self._said)
+        new = (self._changed | known.missed) - known.derived - self._said
         self._said.update(new)
-        for root, paths in groupby(new, lambda path: path.partition(".")[0]):
-            _say_missed(root, list(paths), rehearsed=verdict is not None)
+        of_each = sorted((path.partition(".")[0], _risk(path, verdict), path) for path in new)
+        for (root, risk), paths in groupby(of_each, itemgetter(0, 1)):
+            _say_missed(root, [path for *_, path in paths], risk)
         if known.elsewhere is not None and not self._said:
             self._said.add(known.elsewhere)
             log.warning(
@@ -95,14 +96,22 @@ class Watch:
             )
 
 
-def _say_missed(root: str, paths: Iterable[str], rehearsed: bool) -> None:
-    paths = list(paths)
+def _risk(path: str, verdict: Verdict | None) -> str:
+    """What may come of state that is missed."""
+    if verdict is None:
+        return ": a resumed run may not be exact, unless each step computes it again;"
+    if path in verdict.missed and verdict.elsewhere is None:
+        return ", and two steps after a resume were the same without it; if later ones may depend on it,"
+    return ": a resumed run may not be exact;"
+
+
+def _say_missed(root: str, paths: list[str], risk: str) -> None:
     more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
     log.warning(
-        "note       %s%s changes in training and is in no checkpoint: a resumed run may not be exact%s; %s",
+        "note       %s%s changes in training and is in no checkpoint%s %s",
         ", ".join(paths[:SHOWN]),
         more,
-        "" if rehearsed else ", unless each step computes it again",
+        risk,
         ADVICE[root],
     )
 

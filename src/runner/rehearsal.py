@@ -47,8 +47,9 @@ class Verdict:
 
     Attributes:
         missed: attributes that are not what they would have been.
-        derived: attributes that training changed, and that are what they would have been.
-        elsewhere: a part of the saved state that differs although no attribute does.
+        derived: attributes that training changed, and that are what they would have been; no iterators, which may
+            only have come round.
+        elsewhere: a part of the saved state that differs; None if two steps led to the same.
     """
 
     missed: frozenset[str] = frozenset()
@@ -136,22 +137,26 @@ def _rehearse(t: Training) -> dict[str, Any]:
     fork(theirs[1], lambda: _resumed(t, saved, stop, steps, ours[0]), keep=[ours[0]])
     os.close(ours[0])
     os.close(theirs[1])
+    _evaluate(t, stop)
     _go(t, stop, steps)
     with os.fdopen(ours[1], "wb") as file:
         file.write(saved.content())
-    between = _attributes(t)
+    between = unsaved(t)
     _go(t, stop, steps)
+    _evaluate(t, stop)
     after, state = _attributes(t), saved.fingerprints()
     with os.fdopen(theirs[0], "rb") as file:
         resumed = json.load(file)
     missed = {name for name in {*after, *resumed["attributes"]} if after.get(name) != resumed["attributes"].get(name)}
     # Of what moved after the checkpoint alone, nothing is shown: it had nothing to lose there.
-    changed = {name for name, seen in between.items() if seen != before.get(name)}
+    changed = {name for name, seen in between.attributes.items() if seen != before.get(name)}
     elsewhere = [name for name in state if state[name] != resumed["state"].get(name)]
+    if elsewhere and not missed:  # what the last step alone writes is the same again, though the one before read it
+        missed = (changed - between.outcomes) | between.iterators
     return {
         "missed": sorted(missed),
-        "derived": sorted(changed - missed),
-        "elsewhere": elsewhere[0] if elsewhere and not missed else None,
+        "derived": sorted(changed - missed - between.iterators),
+        "elsewhere": elsewhere[0] if elsewhere else None,
     }
 
 
@@ -162,13 +167,20 @@ def _resumed(t: Training, saved: "_Memory", stop: "_Stop", steps: int, source: i
     restore(t, {key: decode(part) for key, part in content.items()})
     stop.position += steps
     _go(t, stop, steps)
+    _evaluate(t, stop)
     return {"attributes": _attributes(t), "state": saved.fingerprints()}
 
 
-def _go(t: Training, stop: "_Stop", steps: int) -> None:
-    """Evaluate a batch, train so many steps, and save."""
-    stop.position += steps
+def _evaluate(t: Training, stop: "_Stop") -> None:
+    """Evaluate a batch."""
+    stop.position += 1  # which is not asked for within it
     evaluate(t, _First(t.loaders.train.in_order(t.loaders.train.batch_size)))  # type: ignore[arg-type]
+    stop.position -= 1
+
+
+def _go(t: Training, stop: "_Stop", steps: int) -> None:
+    """Train so many steps, and save. After a resume they come first: what begins again, begins in training."""
+    stop.position += steps
     with contextlib.suppress(Interrupted):
         fit(t)
 

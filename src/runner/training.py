@@ -209,7 +209,8 @@ def stateful(t: Training) -> dict[str, Any]:
     """Whatever may have state of its own, by the first word of its path."""
     data = {"data" if name == "train" else f"{name}_data": held for name, held in t.loaders.data_sets().items()}
     averaged = {"ema": t.average.model} if t.average is not None else {}
-    return {"model": t.model, **averaged, "loss": t.loss, "optimizer": t.optimizer, **data}
+    schedule = {"scheduler": t.schedule.scheduler} if t.schedule.scheduler is not None else {}
+    return {"model": t.model, **averaged, "loss": t.loss, "optimizer": t.optimizer, **schedule, **data}
 
 
 def saves_itself(data_set: object) -> TypeGuard[Stateful]:
