@@ -37,6 +37,9 @@ def a_user_module(here: Path) -> None:
         "class Takes100(nn.Sequential):\n"
         "    def __init__(self, num_outputs: int):\n"
         "        super().__init__(nn.Flatten(), nn.Linear(100, num_outputs))\n"
+        "class Odd(Narrow):\n"
+        "    def get_extra_state(self):\n"
+        "        return {'source': Source}\n"
         "def no_model():\n"
         "    return 3\n"
         "def raises(depth: int = 1):\n"
@@ -201,6 +204,11 @@ WRONG = [
     (
         [CUSTOM, "model._target_=mine.TwoOutputs"],
         ["outputs of shape (N, 2), data and loss need (N, 10)"],
+        a_user_module,
+    ),
+    (
+        [CUSTOM, "model._target_=mine.Odd"],
+        ["model._extra_state.source is a function or class (Source), which a checkpoint cannot hold"],
         a_user_module,
     ),
     (["model._target_=torch.nn.Linear"], ["model.hidden and model.activation", "model.in_features is missing"]),

@@ -8,8 +8,9 @@ Forks need no second import and no copy of what they only read. On two cores of 
 forks take 60 to 65 ms of CPU time, making the first one 23 ms of the training's own; a whole run of one epoch of the
 digits, 3.7 s, took 3 to 6 % longer with them, the looks at attributes and the checkpoint that is read back.
 
-A fork cannot compute gradients where torch's engine has started threads, as `torch.compile` makes it: there is no
-verdict then, and what changes is named whether it matters or not.
+A run makes its fork before `torch.compile` compiles: a fork cannot compute gradients once torch's engine has started
+threads. Where that was earlier in the same process, in a notebook say, there is no verdict, and what changes is named
+whether it matters or not.
 """
 
 import contextlib
