@@ -9,6 +9,7 @@ from collections import OrderedDict, deque, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from random import uniform
 from typing import Any, ClassVar
 
 import numpy as np
@@ -480,6 +481,21 @@ def positions(features: int) -> Tensor:
     return torch.linspace(0.9, 1.1, features)
 
 
+class Sparse(Base):
+    """What it shows cannot be read as other tensors are."""
+
+    def factor(self, inputs: Tensor) -> Any:
+        self.shown = inputs.to_sparse()
+        return 1.0
+
+
+class Shuffling(Base):
+    """Draws from the generator that all share, by a method of it."""
+
+    def factor(self, inputs: Tensor) -> Any:
+        return 1 + uniform(0, 1) / 9
+
+
 class Cached(Base):
     def factor(self, inputs: Tensor) -> Any:
         return positions(inputs.shape[1])
@@ -582,9 +598,10 @@ class Chain(Base):
     def set_up(self) -> None:
         self.chain = Pushing()
         last: Any = self.chain
+        self.nested: list[Any] = []
         for _ in range(2_000):
             last.next = Pushing()
-            last = last.next
+            last, self.nested = last.next, [self.nested]
 
 
 SIBLINGS: dict[type[Base], set[str]] = {
@@ -607,6 +624,8 @@ SIBLINGS: dict[type[Base], set[str]] = {
     Global: {"model.factor.CALLS", "model.factor.MEAN"},
     GlobalGenerator: set(),
     ClassNumber: {"model.steps"},
+    Sparse: set(),
+    Shuffling: set(),
     Cached: set(),
     Hooked: {"model.net._forward_hooks.calls"},
     HookedObject: {"model.net.0._forward_pre_hooks.calls"},

@@ -20,6 +20,7 @@ from runner.hidden import Watch
 from runner.loop import fit
 from runner.loss import CrossEntropy
 from runner.rehearsal import Rehearsal
+from runner.rng import seed_all
 from runner.training import Training, restore
 from stateful_models import (
     KINDS,
@@ -52,7 +53,7 @@ ENOUGH = [*list(KINDS)[4::5], Cycle, Global, Hooked, OnlyCounts, Attention, Glob
 
 
 def made(folder: Path, kind: type[Base] | str, epochs: int = 2, **more: Any) -> Training:
-    torch.manual_seed(0)
+    seed_all(0)
     name = kind if isinstance(kind, str) else kind.__name__
     return training(folder / name, epochs=epochs, **CASES[name][0](), **more)
 

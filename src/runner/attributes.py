@@ -7,6 +7,7 @@ classes, and what the user's functions take from outside (globals, closures, def
 
 import contextlib
 import functools
+import random
 import site
 import sys
 import sysconfig
@@ -31,7 +32,7 @@ from .rng import generator_from, generator_state, is_generator, set_generator_st
 ITEMS = 1_000  # of a container, and
 NUMBERS = 65_536  # of an array or a tensor that are looked at one by one; of larger ones so many, evenly spread
 LEAVES = 200_000  # of all objects together
-DEPTH = 100  # of objects in objects: Python allows 1,000 calls, of which each takes up to four
+DEPTH = 100  # of objects in objects: Python allows 1,000 calls, of which each takes three
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
 _CONTAINERS = (Mapping, list, tuple, set, frozenset, deque)
@@ -68,18 +69,17 @@ class Walk:
         self._depth = 0
         self._left_out = frozenset(leave_out)
         self._fingerprints = not generators_alone
-        self._seen: set[Any] = {id(numpy.random.mtrand._rand), id(torch.default_generator)}
+        self._seen: set[Any] = {id(numpy.random.mtrand._rand), id(torch.default_generator), id(random._inst)}
         self._budget = LEAVES
         for name, root in roots.items():
             self._object(root, name, False)
-        self.outcomes = {path for path in self.outcomes if len(self._found[path]) == 1}
+        self.outcomes = {path for path in self.outcomes if len(self._found.get(path, ())) == 1}
         self.attributes = {path: hash(tuple(found)) for path, found in self._found.items()}
 
     def _object(self, held: Any, path: str, own_state: bool) -> None:
-        if id(held) in self._seen or self._depth >= DEPTH:
+        if id(held) in self._seen:
             return
         self._seen.add(id(held))
-        self._depth += 1
         own_state = _saves_itself(held, own_state)
         for name, value in _attributes(held):
             if isinstance(value, FunctionType | MethodType | type) and not isinstance(held, type):
@@ -91,12 +91,15 @@ class Walk:
                 self._value(value, f"{path}.{name}", own_state)
         for kind in filter(_is_walked, type(held).__mro__):
             self._object(kind, path, own_state)
-        self._depth -= 1
 
     def _value(self, value: Any, path: str, own_state: bool) -> None:
-        if self._budget <= 0:
-            return
-        self._budget -= 1
+        if self._budget > 0 and self._depth < DEPTH:
+            self._budget -= 1
+            self._depth += 1
+            self._look_into(value, path, own_state)
+            self._depth -= 1
+
+    def _look_into(self, value: Any, path: str, own_state: bool) -> None:
         if is_generator(value):
             if id(value) not in self._seen:
                 self._seen.add(id(value))
