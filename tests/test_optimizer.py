@@ -13,7 +13,16 @@ from runner import build
 from runner.checkpoint import load
 from runner.errors import ConfigError
 from runner.loop import fit
-from runner.optimizer import CPUMuon, forget_gradients, hidden_weights, muon, supports_fused, trainable, wants_fused
+from runner.optimizer import (
+    CPUMuon,
+    forget_gradients,
+    hidden_weights,
+    label,
+    muon,
+    supports_fused,
+    trainable,
+    wants_fused,
+)
 from runner.precision import Precision
 from runner.training import Training, restore, state
 from training import blobs, divided, exact_state, net, same, training
@@ -22,6 +31,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("target", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, muon])
+def test_an_optimizer_is_called_by_its_own_name():
+    net = torch.nn.Sequential(*[torch.nn.Linear(4, 4) for _ in range(3)])
+    assert label(torch.optim.AdamW(net.parameters())) == "AdamW"
+    assert label(muon(list(net.parameters()), net)) == "Muon + AdamW"
+
+
 def test_the_fused_kernel_is_used_where_there_is_one_and_nobody_chose_otherwise(target: Any) -> None:
     assert supports_fused(target, CPU, {"lr"})
     assert not supports_fused(target, CPU, {"lr", "foreach"})

@@ -324,7 +324,7 @@ def test_the_name_of_a_run_is_guessed_from_those_there_are(here: Path, runner: R
     assert runner(*SMALL, "trainer.epochs=1").code == 0
     folder = run_folder(here)
     called = runner(f"resume=outputs/runs/{folder.name[:-1]}")
-    assert called.code == 2 and f"did you mean {folder.name}? (in outputs/runs)" in called.err
+    assert called.code == 2 and f"did you mean outputs/runs/{folder.name}?" in called.err
     called = runner(f"resume={folder}/checkpoints/last.pt")
     assert called.code == 2 and f"did you mean outputs/runs/{folder.name}?" in called.err
 

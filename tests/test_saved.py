@@ -111,7 +111,7 @@ def test_checkpoints_in_mlflow_are_taken_from_there(there: Path) -> None:
     ("value", "words"),
     [
         ("", "run= is empty: write a run's folder or MLflow run id"),
-        ("outputs/runs/trackd", "run=outputs/runs/trackd: there is no such folder; did you mean tracked? (in outputs"),
+        ("outputs/runs/trackd", "run=outputs/runs/trackd: there is no such folder; did you mean outputs/runs/tracked?"),
         ("outputs/runs", "run=outputs/runs is no run's folder: there is no config.yaml in it"),
         ("outputs/runs/tracked/run.log", "is a file: name the run's folder; did you mean outputs/runs/tracked?"),
         ("0" * 32, "was not found in sqlite:///"),

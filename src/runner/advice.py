@@ -118,6 +118,8 @@ def for_choice(group: str, value: str, options: Collection[str]) -> str:
         return f"write {group}={meant}"
     if group == "model" and TORCHVISION.match(name):
         return f"write model=torchvision model.name={name}"
+    if group == "model" and "custom" in options and "." in name.strip("."):
+        return f"write model=custom model._target_={value.strip()}"
     if group == "device" and name in OTHER_DEVICES:
         return f"choose from {', '.join(sorted(options))}"
     return did_you_mean(value, options)

@@ -156,6 +156,13 @@ def muon(
     return Combined(parts)
 
 
+def label(optimizer: torch.optim.Optimizer) -> str:
+    """As a person calls it: `AdamW`, or `Muon + AdamW` of several in one."""
+    parts = optimizer._parts if isinstance(optimizer, Combined) else [optimizer]
+    named = (next(c for c in type(part).__mro__ if not c.__module__.startswith("runner.")) for part in parts)
+    return " + ".join(c.__name__ for c in named)
+
+
 class Combined(torch.optim.Optimizer):
     """Several optimizers, each with one group of parameters, as one with one state.
 

@@ -41,6 +41,8 @@ def unreadable(text: str) -> str:
     key, equals, value = text.partition("=")
     if not text.strip():
         return f"{text!r}: an empty argument; leave it out, or write key=value"
+    if text.strip() in ("help", "version"):
+        return f"{text}: there is no value; write --{text.strip()}"
     if not equals:
         return f"{text}: there is no value; write {text.strip()}=<value>"
     if not key.strip("+~ "):
@@ -68,7 +70,10 @@ def refused(
     """
     key, value = override.key_or_group, override.value()
     if key not in known and not override.is_add():
-        return f"{text}: there is no key {key}; {unknown_key(key, known, having)}"
+        hint = unknown_key(key, known, having)
+        if "did you mean" not in hint and _is_of_the_user(base, key):
+            hint += f"; write +{text} if the class takes it"
+        return f"{text}: there is no key {key}; {hint}"
     if override.is_add() and not override.is_force_add() and key in known:
         return f"{text}: {key} is there already; write {text.lstrip('+')}"
     wanted = schema.expected(key)
@@ -78,6 +83,15 @@ def refused(
     if wanted:
         return f"{text}: {'null is not allowed here; ' if value is None else ''}write {wanted}"
     return None
+
+
+def _is_of_the_user(base: DictConfig, key: str) -> bool:
+    """Whether the key's group has a class or function that is not runner's: its file need not have all keys."""
+    group = key.partition(".")[0]
+    if group not in schema.TARGET_GROUPS or key.count(".") != 1:
+        return False
+    target = OmegaConf.select(base, f"{group}._target_", throw_on_missing=False)
+    return target is None or not str(target).startswith("runner.")
 
 
 def unknown_key(key: str, known: Collection[str], having: Mapping[str, list[str]]) -> str:
@@ -105,8 +119,8 @@ def unknown_key(key: str, known: Collection[str], having: Mapping[str, list[str]
 
 
 def asking_for(package: str) -> str:
-    """The options that print a part of the config."""
-    return f"--cfg {'hydra' if package.partition('.')[0] == 'hydra' else 'job'} -p {package}"
+    """The command that prints a part of the config."""
+    return f"python -m runner --cfg {'hydra' if package.partition('.')[0] == 'hydra' else 'job'} -p {package}"
 
 
 def reason(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from .errors import first_line
 from .folders import short, typed
 from .loss import name_of
 from .model.probe import parameter_count
+from .optimizer import label
 from .predictions import Predictions, raw_images
 from .tracking.files import write_json
 from .tracking.journal import read
@@ -70,7 +71,7 @@ def recipe(x: Experiment) -> str:
     batches = f"batches of {x.loaders.train.batch_size}"
     if (accumulated := x.trainer.grad_accumulation) > 1:
         batches += f", {accumulated} a step"
-    return f"{type(x.optimizer).__name__} lr={float(lr):g} · {schedule} · {name_of(x.loss)} · {batches}"
+    return f"{label(x.optimizer)} lr={float(lr):g} · {schedule} · {name_of(x.loss)} · {batches}"
 
 
 def result(

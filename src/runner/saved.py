@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from . import schema
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError
 from .folders import named, outputs, short
 from .tracking import variable
 from .tracking.files import read_json
@@ -166,8 +167,9 @@ def _nearest(folder: Path) -> str:
     names = sorted(run.name for run in runs.iterdir()) if runs.is_dir() else []
     if not names:
         return WANTED
-    hint = did_you_mean(folder.name, names[-3:])
-    return f"{hint} (in {short(runs)})"
+    if close := get_close_matches(folder.name, names, n=1):
+        return f"did you mean {short(runs / close[0])}?"
+    return f"the last runs are {', '.join(short(runs / name) for name in names[-3:])}"
 
 
 def _from_folder(folder: Path, given: str, uri: str | None = None) -> SavedRun:

@@ -124,12 +124,12 @@ def _fetch_archive(
 
 
 def _explain(wanted: Mapping[str, str], folder: Path, reason: str, archive: str | None) -> str:
-    """Return the two lines a user needs who has to get the files in another way."""
+    """Return what a user needs who has to get the files in another way."""
     files = ", ".join(name if why == "missing" else f"{name} ({why})" for name, why in wanted.items())
     missing = archive or "the files"
     return (
-        f"cannot download {files}: {reason};\n"
-        f"put {missing} into {folder}, write data.root=<another folder>, or data=digits, which needs none"
+        f"cannot download {files}: {reason}; put {missing} into {folder}, write data.root=<another folder>, or"
+        " data=digits, which needs none"
     )
 
 
