@@ -30,13 +30,13 @@ from training import blobs, divided, exact_state, net, same, training
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("target", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, muon])
 def test_an_optimizer_is_called_by_its_own_name():
     net = torch.nn.Sequential(*[torch.nn.Linear(4, 4) for _ in range(3)])
     assert label(torch.optim.AdamW(net.parameters())) == "AdamW"
     assert label(muon(list(net.parameters()), net)) == "Muon + AdamW"
 
 
+@pytest.mark.parametrize("target", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, muon])
 def test_the_fused_kernel_is_used_where_there_is_one_and_nobody_chose_otherwise(target: Any) -> None:
     assert supports_fused(target, CPU, {"lr"})
     assert not supports_fused(target, CPU, {"lr", "foreach"})
