@@ -89,7 +89,10 @@ WRONG = [
     (["trainer.epoch=3"], ["did you mean trainer.epochs?"]),
     (["batch_size=3"], ["did you mean data.batch_size?"]),
     (["trainer.early_stopping.patiense=3"], ["did you mean trainer.early_stopping.patience?"]),
-    (["data.root=/somewhere"], ["no key data.root; see --cfg job -p data for those", "data=mnist: also root"]),
+    (
+        ["data.root=/somewhere"],
+        ["no key data.root; see python -m runner --cfg job -p data for those", "data=mnist: also root"],
+    ),
     (["scheduler=constant", "scheduler.min_lr=1"], ["also min_lr"]),
     (["+optimizer.lrr=1"], ["optimizer.lrr: SGD takes no lrr; did you mean lr?"]),
     (["++optimizer.lrr=1", "+optimizer.foo=2"], ["optimizer.lrr and optimizer.foo: SGD takes no such keys"]),
@@ -570,7 +573,7 @@ def test_a_device_that_runner_does_not_know_is_not_taken_for_another(here: Path,
 
 def test_advice_on_keys_of_hydra_leads_to_them(here: Path, runner: Runner) -> None:
     launcher = "hydra/launcher=slurm"
-    assert "see --cfg hydra -p hydra.launcher" in runner(launcher, "hydra.launcher.foo=1").errors[0]
+    assert "see python -m runner --cfg hydra -p hydra.launcher" in runner(launcher, "hydra.launcher.foo=1").errors[0]
     assert runner(launcher, "--cfg", "hydra", "-p", "hydra.launcher").code == 0
 
 

@@ -1,6 +1,7 @@
 """How many threads a step gets: by its arithmetic and the cores there are, on every machine alike."""
 
 import os
+from pathlib import Path
 
 import psutil
 import pytest
@@ -8,7 +9,11 @@ import torch
 
 from composed import built
 from runner import cores
+from runner.checkpoint import Checkpoints
 from runner.cores import OPERATIONS_A_THREAD, busy, threads_for, usable_cores
+from runner.loop import evaluate
+from runner.training import prepare
+from training import Log, Silent, Stop
 
 CNN = ("model=cnn", "tracking=off", "data.limit=200")
 
@@ -70,6 +75,33 @@ def test_a_config_gets_the_same_threads_on_all_machines_unless_the_cores_are_few
         assert all(torch.equal(weights, large[0][2]) for *_, weights in large)
         assert of(2, "device.threads=3")[:2] == (3, 3), "what is typed stays"
         assert of(4, "model.hidden=[8000,1000]", "data.batch_size=1")[:2] == (1, 1), "a step of one sample is small"
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_evaluation_has_the_threads_that_its_larger_batches_are_worth(
+    machine: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wide = ("tracking=off", "model.hidden=[1024,1024]")
+    used: list[int] = []
+
+    def of(*overrides: str) -> tuple[int, int]:
+        x = built(*wide, *overrides)
+        t = prepare(x, Checkpoints(tmp_path), Log(), Silent(), Stop())
+        used.clear()
+        evaluate(t, x.loaders.val, lambda outputs, targets: used.append(torch.get_num_threads()))
+        assert x.config["device"]["evaluation_threads"] == used[0]
+        return torch.get_num_threads(), used[0]
+
+    threads = torch.get_num_threads()
+    try:
+        show(machine, 2)
+        assert of() == (1, 2)
+        assert of("device.threads=1") == (1, 1), "what is typed stays"
+        assert of("device.threads=2", "device.evaluation_threads=1") == (2, 1)
+        assert of("device.evaluation_threads=null") == (1, 1), "as every run of version 0.1.0"
+        show(machine, 1)
+        assert of() == (1, 1)
     finally:
         torch.set_num_threads(threads)
 

@@ -166,6 +166,7 @@ SHOWN_ELSEWHERE = {
     "resume": "test_resume.py",
     "model.weights": "test_weights.py",
     "model.output_activation": "test_model.py",
+    "device.evaluation_threads": "test_cores.py",
     "trainer.compile": "test_compilation.py",
     "trainer.deterministic": "test_device.py",
     "trainer.detect_anomaly": "test_anomaly.py",

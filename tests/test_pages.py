@@ -105,7 +105,7 @@ def test_a_run_is_named_described_and_tagged(here: Path, runner: Callable[..., C
     config = (folder / "config.yaml").read_text()
     begun = next(line for line in config.splitlines() if line.startswith("# $ "))
     assert begun.removeprefix("# ") in described
-    assert yaml.safe_load(config)["tracking"]["tags"] == {"team": "vision", "n": 3, "sure": True}
+    assert yaml.safe_load(config)["tracking"]["tags"] == {"team": "vision", "n": "3", "sure": "true"}
 
     # What a person wrote on the page stays; a resume is written down behind the command that began the run.
     client.set_tag(run.info.run_id, NOTE, "mine now")

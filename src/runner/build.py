@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from . import device as device_room
 from .cores import threads_for
 from .data import fetch
 from .data.augment import make_augment
-from .data.loading import Loaders, make_loaders
+from .data.loading import Loaders, evaluation_batch_size, make_loaders
 from .data.memory import kept_in_memory, memory_for_data
 from .data.source import Source
 from .data.splits import Splits, size, split
@@ -181,8 +182,17 @@ def set_up(
                 checkpoint = load_into(model, config["model"]["weights"], config["tracking"]["uri"])
     if model and cost and splits and device and found.none_of("data"):
         asked = config["device"]["threads"]
-        operations = probe.operations(model, cost.flops) * min(data["batch_size"], size(splits.train))
-        device = device.with_threads(threads_for(operations) if asked == "auto" else int(asked))
+        operations = probe.operations(model, cost.flops)
+        step = operations * min(data["batch_size"], size(splits.train))
+        device = device.with_threads(threads_for(step) if asked == "auto" else int(asked))
+        evaluated = config["device"]["evaluation_threads"]
+        if evaluated == "auto" and asked == "auto":
+            values = max(cost.values, prod(splits.input_shape))
+            at_once = evaluation_batch_size(data["batch_size"], values, device.torch)
+            largest = max((size(part) for part in (splits.val, splits.test) if part is not None), default=0)
+            evaluated = max(device.threads, threads_for(operations * min(at_once, largest)))
+        evaluated = device.threads if evaluated in (None, "auto") else int(evaluated)
+        device = replace(device, evaluation_threads=evaluated)
     if cost and splits and loss and found.none_of("data"):
         with found.collect("data"):
             scale, splits = make_target_scale(data, splits, loss, cost.activation, checkpoint)
@@ -216,7 +226,9 @@ def set_up(
     # What is recorded is what was computed with: `auto` may be something else on the next machine.
     config = recorded(cfg)
     del config["sweep"]  # which says nothing of a single run
-    config["device"] |= {"name": device.torch.type, "threads": device.threads}
+    config["device"] |= {
+        "name": device.torch.type, "threads": device.threads, "evaluation_threads": device.evaluation_threads
+    }  # fmt: skip
     config["data"]["val_fraction"] = splits.val_fraction
     make_absolute(config)
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import psutil
@@ -24,11 +25,13 @@ class Device:
         requested: what the config asked for.
         torch: the device tensors go to.
         threads: CPU threads of one operation; sums depend on it in the last bits, so it is recorded.
+        evaluation_threads: the same while no weights are trained; None: as many.
     """
 
     requested: str
     torch: torch.device
     threads: int
+    evaluation_threads: int | None = None
 
     def __str__(self) -> str:
         """`auto -> cpu (2 threads)`."""
@@ -44,6 +47,19 @@ class Device:
         """The same device, with so many CPU threads in this process from here on."""
         torch.set_num_threads(count)
         return replace(self, threads=count)
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Compute with the threads that evaluation has: its batches are larger than those of training."""
+        count = self.threads if self.evaluation_threads is None else self.evaluation_threads
+        if self.torch.type != "cpu" or count == self.threads:
+            yield
+            return
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self.threads)
 
     def gpu(self) -> dict[str, str]:
         """For the record, which GPU it is and by what it computes; nothing of a CPU, where CUDA is not asked."""

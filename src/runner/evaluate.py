@@ -71,6 +71,8 @@ def _main(options: dict[str, str]) -> int:
     console.set_up(is_true(options, "runner.quiet"))
     run = find(required(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     overrides = [f"{name}={options[key]}" for key, name in OVERRIDES.items() if key in options]
+    if "device.threads" in options:
+        overrides.append(f"device.evaluation_threads={options['device.threads']}")
     _report(evaluate(run, split, overrides), run)
     return 0
 

@@ -22,6 +22,7 @@ _REFERENCE = re.compile(r"\$\{[^{}]*\}")
 
 NAMELESS = (
     "tracking", "hydra", "runner", "resume", "resume_mode", "sweep", "data.root", "data.num_workers", "device.threads",
+    "device.evaluation_threads",
 )  # fmt: skip
 """Keys, and groups of keys, that do not tell runs apart."""
 

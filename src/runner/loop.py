@@ -218,7 +218,7 @@ def evaluate(t: Training, loader: Loader, see: Callable[[Tensor, Tensor], None] 
     for module in modules:
         module.eval()
     sums = Sums(t.loss, t.device.torch, t.target_scale)
-    with torch.inference_mode():
+    with t.device.evaluating(), torch.inference_mode():
         for inputs, targets in loader.epoch(0):
             with t.precision.autocast():
                 outputs = t.forward_evaluated(inputs)

@@ -195,6 +195,7 @@ def _without_effects(t: Training, saved: "_Memory", stop: "_Stop") -> None:
     """Let training write nothing, show nothing, and do nothing that is not a step."""
     t.checkpoints, t.log, t.display, t.stop = saved, lambda metrics, step: None, _Unseen(), stop  # type: ignore[assignment]
     t.loaders, t.look = t.loaders.without_workers(), lambda: None
+    t.device = replace(t.device, threads=1, evaluation_threads=1)  # a fork has no more
     t.settings = replace(
         t.settings,
         max_time=None,

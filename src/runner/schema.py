@@ -190,6 +190,7 @@ RANGES: dict[str, Range] = {
 AUTO: dict[str, Range] = {
     "data.scale": Range(0, open_low=True),
     "device.threads": THREADS,
+    "device.evaluation_threads": THREADS,
     "sweep.jobs": Range(1, 1024, whole=True),
 }
 """Of keys that may be `auto` too."""
@@ -229,7 +230,7 @@ NEEDED = ("data.batch_size", "data.in_memory", "data.num_workers")
 ALWAYS, OF_TABLES = ("scale", "scale_targets"), ("index", "header", "target_type")
 """Keys of the data that have no null where they are there: of all data sets, and of tables."""
 
-ADDED = {"tracking.tags": "{}", "tracking.description": "null"}
+ADDED = {"device.evaluation_threads": "null", "tracking.tags": "{}", "tracking.description": "null"}
 """Keys that 0.1.0 did not have, with the value that its configs, which lack them, mean."""
 
 

@@ -16,6 +16,7 @@ class DeviceSettings:
     name: str = MISSING
     index: int = MISSING
     threads: int | str = MISSING
+    evaluation_threads: int | str | None = None
 
 
 @dataclass
