@@ -1,13 +1,15 @@
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from runner.buffers import load_buffers, unsaved_buffers
-from runner.checkpoint import load, load_loss, weight_buffers
+from runner.buffers import load_buffers, load_module, unsaved_buffers
+from runner.checkpoint import load, load_loss, weight_buffers, weights
 from runner.loop import fit
 from runner.loss import CrossEntropy
 from runner.training import load_weights, restore
+from runner.weights import Weights, load_exactly
 from training import exact_state, same, training
 
 
@@ -29,6 +31,24 @@ class Drifting(nn.Module):
         if self.training:
             self.inner.seen += 0.01
         return self.layers(inputs * (1 + self.inner.seen))
+
+
+class Lazy(nn.Module):
+    """Makes a buffer with its first batch, and lets another one grow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+        self.register_buffer("mean", None)
+        self.register_buffer("means", torch.zeros(0))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            now = inputs.mean().detach().reshape(1)
+            self.mean = now if self.mean is None else 0.9 * self.mean + 0.1 * now
+            self.means = torch.cat([self.means, now])[-5:]
+        return self.layers(inputs - (0 if self.mean is None else self.mean))
 
 
 class Weighted(CrossEntropy):
@@ -83,6 +103,29 @@ def test_a_resumed_run_has_every_buffer_of_model_average_and_loss(tmp_path: Path
             "counts"
         }
         assert one["buffers"]["model"]["inner.seen"].item() > 0.1
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_a_buffer_that_training_makes_or_replaces_is_read_again(tmp_path: Path, ema_decay: float | None) -> None:
+    def make(folder: str, epochs: int):  # type: ignore[no-untyped-def]
+        return training(tmp_path / folder, model=Lazy(), epochs=epochs, ema_decay=ema_decay)
+
+    whole, parts = make("whole", 4), make("parts", 2)
+    fit(whole)
+    fit(parts)
+    resumed = make("resumed", 4)
+    restore(resumed, load(parts.checkpoints.last))
+    fit(resumed)
+    one, other = (exact_state(load(t.checkpoints.last)) for t in (whole, resumed))
+    assert same(one, other), [key for key in one if not same(one[key], other[key])]
+    fresh = make("fresh", 1)
+    load_weights(fresh, load(whole.checkpoints.best))
+    assert fresh.model.mean is not None and len(fresh.model.means) == 5
+    given = Lazy()
+    load_exactly(given, Weights(weights(load(whole.checkpoints.last)), "here"), "run")
+    assert len(given.means) == 5 and given.mean is not None
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        load_module(Lazy(), {**Lazy().state_dict(), "other": torch.ones(1)})
 
 
 def test_the_best_is_measured_with_the_buffers_and_the_loss_that_it_had(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_unknown_missing_and_mistyped_arguments_are_all_named() -> None:
         "model.widht: Net takes no widht; did you mean width?",
         "model.width=wide is not a whole number, which Net needs",
         "model.scale=true is not a number, which Net needs",
-        "model.layers=[1,x] is not a list such as [a whole number, ...], which Net needs",
+        "model.layers=[1,x] is not a list such as [a whole number, ...], which Net needs: write model.layers=[64,32]",
         "model.pair=[1.0] is not a list of 2: [a number, a number], which Net needs",
         "model.mode=c is not one of a, b, which Net needs",
     ]

@@ -103,11 +103,14 @@ KEYS = {
 OTHER_DEVICES = ("hpu", "ipu", "npu", "tpu", "xpu", "vulkan")
 """Devices that runner does not know, of which none is meant to be the one whose name is like it."""
 
-TORCHVISION = re.compile(
-    r"(alexnet|convnext|densenet|efficientnet|googlenet|inception|maxvit|mnasnet|mobilenet|regnet|resnet|resnext"
-    r"|shufflenet|squeezenet|swin|vgg|vit|wide_resnet)(_|\d|$)"
-)
-"""How the names of torchvision's classifiers begin."""
+TORCHVISION = {
+    "alexnet": "alexnet", "convnext": "convnext_tiny", "densenet": "densenet121", "efficientnet": "efficientnet_b0",
+    "googlenet": "googlenet", "inception": "inception_v3", "maxvit": "maxvit_t", "mnasnet": "mnasnet1_0",
+    "mobilenet": "mobilenet_v3_small", "regnet": "regnet_y_400mf", "resnet": "resnet18",
+    "resnext": "resnext50_32x4d", "shufflenet": "shufflenet_v2_x1_0", "squeezenet": "squeezenet1_0", "swin": "swin_t",
+    "vgg": "vgg11", "vit": "vit_b_16", "wide_resnet": "wide_resnet50_2",
+}  # fmt: skip
+"""How the names of torchvision's classifiers begin, each with a small one that there is."""
 
 
 def for_choice(group: str, value: str, options: Collection[str]) -> str:
@@ -116,8 +119,10 @@ def for_choice(group: str, value: str, options: Collection[str]) -> str:
     same = [option for option in options if _bare(option) == _bare(name)]
     if meant := CHOICES.get(group, {}).get(name) or next(iter(same), None):
         return f"write {group}={meant}"
-    if group == "model" and TORCHVISION.match(name):
-        return f"write model=torchvision model.name={name}"
+    if group == "model" and any(re.match(rf"{family}(_|\d|$)", name) for family in TORCHVISION):
+        return f"write model=torchvision model.name={TORCHVISION.get(name, name)}"
+    if group == "device" and (numbered := re.fullmatch(r"(?:cuda|gpu):?(\d+)", name)):
+        return f"write device=cuda device.index={numbered[1]}"
     if group == "model" and "custom" in options and "." in name.strip("."):
         return f"write model=custom model._target_={value.strip()}"
     if group == "device" and name in OTHER_DEVICES:

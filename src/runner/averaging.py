@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from .buffers import load_module
+
 
 class WeightAverage:
     """Averages weights and buffers step by step: `decay` of the average, and `1 - decay` of what is new.
@@ -75,7 +77,7 @@ class WeightAverage:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the state of `state_dict`."""
-        self.model.load_state_dict(state["weights"])
+        load_module(self.model, state["weights"])
         self._steps = state["steps"]
 
 

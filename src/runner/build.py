@@ -181,18 +181,7 @@ def set_up(
             if checkpoint is None and config["model"]["weights"] is not None:
                 checkpoint = load_into(model, config["model"]["weights"], config["tracking"]["uri"])
     if model and cost and splits and device and found.none_of("data"):
-        asked = config["device"]["threads"]
-        operations = probe.operations(model, cost.flops)
-        step = operations * min(data["batch_size"], size(splits.train))
-        device = device.with_threads(threads_for(step) if asked == "auto" else int(asked))
-        evaluated = config["device"]["evaluation_threads"]
-        if evaluated == "auto" and asked == "auto":
-            values = max(cost.values, prod(splits.input_shape))
-            at_once = evaluation_batch_size(data["batch_size"], values, device.torch)
-            largest = max((size(part) for part in (splits.val, splits.test) if part is not None), default=0)
-            evaluated = max(device.threads, threads_for(operations * min(at_once, largest)))
-        evaluated = device.threads if evaluated in (None, "auto") else int(evaluated)
-        device = replace(device, evaluation_threads=evaluated)
+        device = choose_threads(device, config["device"], model, cost, splits, data["batch_size"])
     if cost and splits and loss and found.none_of("data"):
         with found.collect("data"):
             scale, splits = make_target_scale(data, splits, loss, cost.activation, checkpoint)
@@ -347,6 +336,22 @@ def make_model(
     model = call("model", node, nn.Module, input_shape=input_shape, num_outputs=num_outputs)
     model.to(dtype)
     return model, probe.check_shapes(model, input_shape, num_outputs, dtype)
+
+
+def choose_threads(
+    device: Device, node: Mapping[str, Any], model: nn.Module, cost: probe.Cost, splits: Splits, batch_size: int
+) -> Device:
+    """The device with its CPU threads: typed ones, or by the arithmetic of a batch in training and in evaluation."""
+    asked, evaluated = node["threads"], node["evaluation_threads"]
+    operations = probe.operations(model, cost.flops)
+    step = operations * min(batch_size, size(splits.train))
+    device = device.with_threads(threads_for(step) if asked == "auto" else int(asked))
+    if evaluated == asked == "auto":
+        at_once = evaluation_batch_size(batch_size, max(cost.values, prod(splits.input_shape)), device.torch)
+        largest = max(size(splits.val), size(splits.test))
+        evaluated = max(device.threads, threads_for(operations * min(at_once, largest)))
+    evaluated = device.threads if evaluated in (None, "auto") else int(evaluated)
+    return replace(device, evaluation_threads=evaluated)
 
 
 def make_target_scale(

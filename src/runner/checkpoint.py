@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from . import __version__
-from .buffers import load_buffers
+from .buffers import load_buffers, load_module
 from .errors import TrainingError, first_line
 from .folders import short
 from .primitives import StateError, decode, encode, unreadable, without_numbers
@@ -232,5 +232,5 @@ def weight_buffers(state: dict[str, Any]) -> dict[str, Any]:
 def load_loss(loss: nn.Module, state: Mapping[str, Any]) -> None:
     """Give a loss the state that it had in a checkpoint; without one it is left as it was made."""
     if state.get("loss"):
-        loss.load_state_dict(state["loss"])
+        load_module(loss, state["loss"])
     load_buffers(loss, state.get("buffers", {}).get("loss", {}))

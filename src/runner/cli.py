@@ -286,7 +286,6 @@ def start_delivery(cfg: DictConfig) -> "DeliveryProcess | None":
     from .tracking.process import DeliveryProcess
 
     refuse_database_of_server(cfg.tracking.uri, cfg.tracking.experiment)
-
     return DeliveryProcess(cfg.tracking.uri)
 
 

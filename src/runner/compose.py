@@ -280,6 +280,11 @@ class Composer:
             return [f"{text}: a run needs one; {advice.for_choice(group, 'null', options)}"]
         if isinstance(value, dict):
             return [f"{text}: choose from {', '.join(options)}; single keys are written {group}.<key>=<value>"]
+        if isinstance(value, list) and len(value) != 1 and group not in schema.PRESETS:
+            several = ",".join(map(str, value)) or "<one>,<another>"
+            return [
+                f"{text}: a run has one {group}; choose one, or write --multirun {group}={several} for a run of each"
+            ]
         wrong = [choice for choice in (value if isinstance(value, list) else [value]) if str(choice) not in options]
         if wrong:
             name = group.removeprefix("hydra/")

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from . import exactness, recovery, schema
 from . import saved as saved_runs
 from .arguments import typed_value
-from .buffers import load_buffers
+from .buffers import load_buffers, load_module
 from .build import Experiment, recorded
 from .checkpoint import CheckpointError, Checkpoints, load_loss
 from .compose import Composer, config_folder
@@ -258,7 +258,7 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
     if problems:
         raise ConfigError(*problems)
     # What does not fit is found before the run's folder is touched: the code may have changed.
-    _load(resumed, lambda: x.model.load_state_dict(checkpoint["model"]), "its weights do not fit this model")
+    _load(resumed, lambda: load_module(x.model, checkpoint["model"]), "its weights do not fit this model")
     if resumed.warm_start:
         load_buffers(x.model, checkpoint.get("buffers", {}).get("model", {}))
         del resumed.checkpoint  # it has given what it is needed for

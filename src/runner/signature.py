@@ -12,6 +12,8 @@ from .schema import show
 
 MISSING = "???"
 SEQUENCES = (list, tuple, Sequence, Collection, Iterable)
+EXAMPLES = {int: [64, 32], float: [0.1, 0.2], str: ["a", "b"]}
+"""Lists as they are written, by the type of their items."""
 SPECIAL = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
 
 
@@ -45,8 +47,11 @@ def check(group: str, target: Callable[..., Any], arguments: Mapping[str, Any], 
         unset = value is None and named[key].default is None  # `width: int = None`, as many write it
         if not fits(value, hints[key]) and not unset:
             shown = f"{group}.{key}={show(value)}"
-            one = get_origin(hints[key]) in SEQUENCES and fits([value], hints[key])  # of a list
-            instead = f": write {group}.{key}=[{show(value)}]" if one else ""
+            listed = get_args(hints[key]) if get_origin(hints[key]) in SEQUENCES else ()
+            one = listed and fits([value], hints[key])
+            any_length = len(listed) == 1 or listed[1:] == (Ellipsis,)
+            example = [value] if one else EXAMPLES.get(listed[0]) if any_length else None
+            instead = f": write {group}.{key}={show(example)}" if example else ""
             problems.append(f"{shown} is not {describe(hints[key])}, which {name} needs{instead}")
     for key, parameter in named.items():
         if parameter.default is parameter.empty and key not in arguments and key not in supplied:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .attributes import held_generators, restore_generators
 from .averaging import WeightAverage
-from .buffers import load_buffers, unsaved_buffers
+from .buffers import load_buffers, load_module, unsaved_buffers
 from .checkpoint import FORMAT, Checkpoints, load_loss, weight_buffers, weights
 from .data.loading import Loaders
 from .data.target_scale import TargetScale, preprocessing
@@ -220,7 +220,7 @@ def saves_itself(data_set: object) -> TypeGuard[Stateful]:
 
 def restore(t: Training, state: Mapping[str, Any]) -> None:
     """Go on from what `state` gave."""
-    t.model.load_state_dict(state["model"])
+    load_module(t.model, state["model"])
     load_state(t.optimizer, state["optimizer"])
     if t.schedule.scheduler is not None:
         t.schedule.scheduler.load_state_dict(state["scheduler"])
@@ -244,6 +244,6 @@ def load_weights(t: Training, state: Mapping[str, Any]) -> None:
     """Evaluate with the weights of a checkpoint from now on, and with the state that its loss had."""
     state = dict(state)
     for module in (t.model, t.evaluated):
-        module.load_state_dict(weights(state))
+        load_module(module, weights(state))
         load_buffers(module, weight_buffers(state))
     load_loss(t.loss, state)

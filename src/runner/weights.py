@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX
 
 from . import samples
-from .buffers import load_buffers, unsaved_buffers
+from .buffers import fit_buffers, load_buffers, load_module, unsaved_buffers
 from .checkpoint import CheckpointError, is_checkpoint, load, understood, weight_buffers
 from .checkpoint import weights as best_of
 from .errors import ConfigError, first_line
@@ -238,6 +238,7 @@ def put_into(model: nn.Module, tensors: Mapping[str, Tensor], given: str) -> str
     Raises:
         ConfigError: they are another model's.
     """
+    fit_buffers(model, tensors, replace=False)
     state = model.state_dict()
     given_state = {name if name in state else _WRAPPED.sub("", name): value for name, value in tensors.items()}
     extra = {name: value for name, value in given_state.items() if _is_extra(name) and name in state}
@@ -278,7 +279,7 @@ def load_exactly(model: nn.Module, found: Weights, given: str) -> None:
         ConfigError: it is not the same any more.
     """
     try:
-        model.load_state_dict(found.tensors)
+        load_module(model, found.tensors)
     except RuntimeError as error:
         misfit = str(error).splitlines()[-1].strip().rstrip(".")
         raise ConfigError(f"{given}: its weights do not fit its model, whose code has changed: {misfit}") from error

@@ -80,6 +80,7 @@ def read_target(
         _check_text(name, column)
         return _classes(name, column)
     if column.kind == "yes_no":
+        _check_spelling(name, column)
         return _classes(name, column)
     return _whole_or_not(name, column, takes)
 
@@ -124,7 +125,9 @@ def _whole_or_not(name: str, column: Column, takes: Takes | None) -> Target:
                 f" ({_matching(column, LEADING_ZERO)}); write data.target_type=number if they are values"
             )
         return _as_values(name, column)
-    count = compute.count_distinct(column.text).as_py() if zeros else len(np.unique(values))
+    if zeros:
+        _check_spelling(name, column)
+    count = len(np.unique(values))
     if count > 1 and (count > MOST_CLASSES or count * 10 > rows):
         raise ConfigError(
             f"data.target_type=auto: the target {name} has {count} different numbers in {rows} rows, which may be"
@@ -193,6 +196,22 @@ def _check_text(name: str, column: Column) -> None:
             f"data.target_type=auto: the target {name} has {count} different texts in {rows} rows; name another with"
             f" data.target=<column>, or {decide}"
         )
+
+
+def _check_spelling(name: str, column: Column) -> None:
+    """Refuse cells that are equal and not the same text (`1` and `01`): by text they would be two classes.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    assert column.values is not None
+    texts: dict[float, str] = {}
+    for value, cell in zip(column.values.tolist(), column.text.to_pylist(), strict=True):
+        if texts.setdefault(value, cell) != cell:
+            raise ConfigError(
+                f"data.target_type=auto: the target {name} has one value in several spellings ({texts[value]!r},"
+                f" {cell!r}); write it in one, or data.target_type=category if each is a class"
+            )
 
 
 def _first_text(column: Column) -> str:

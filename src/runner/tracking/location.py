@@ -1,7 +1,7 @@
 """Where an experiment's files are stored, looked up before a run starts.
 
-Those of a tracking server's experiments go through the server (`mlflow-artifacts:`): whoever has the address of its
-database alone cannot store any.
+A tracking server's experiments store files through the server (`mlflow-artifacts:`). The address of its database is
+not enough for that.
 """
 
 import sqlite3
