@@ -804,6 +804,7 @@ def test_tensors_classes_by_number_or_name():
         assert words in problem_of(lambda c=classes, t=targets: tensors([[1], [2]], t, classes=c)), words
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")  # by torch, of each that it loads
 def test_tensors_that_are_not_dense_and_arrays_that_are_not_read(tmp_path):
     whole, targets = torch.ones(2, 2), torch.tensor([0, 1])
     for inputs, kind in ((whole.to_sparse(), "sparse_coo"), (whole.to("meta"), "meta")):

@@ -11,13 +11,11 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import optuna
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -27,9 +25,10 @@ from runner.errors import ConfigError, first_line
 from runner.folders import typed
 from runner.sweep.fate import Fate
 from runner.sweep.objectives import Objective
+from runner.sweep.optuna_space import Axis, axis_of, check_same_space, suggest
 from runner.sweep.patience import Away, Patience
 from runner.sweep.plan import Job, Plan, log_axes, make_jobs, named, split
-from runner.sweep.random_search import DIGITS, interval_of, not_whole
+from runner.sweep.random_search import not_whole
 from runner.tracking import journal
 from runner.tracking.driver import limits, missing_driver
 from runner.tracking.folder import owned
@@ -46,21 +45,6 @@ TIMEOUT = 300.0
 DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
 FOLDER, NUMBER = "runner.folder", "runner.job"
 """Attributes of a trial: the sweep that runs it, and the number of its job there."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A key that is searched.
-
-    Attributes:
-        distribution: of its values.
-        words: a value as it is typed.
-        probes: typed values that stand for all of them.
-    """
-
-    distribution: BaseDistribution
-    words: Callable[[Any], str]
-    probes: list[str]
 
 
 def plan(
@@ -97,7 +81,7 @@ def plan(
     axes: dict[str, Axis] = {}
     for key, override in overrides.items():
         try:
-            axes[key] = _axis(made, override)
+            axes[key] = axis_of(made, override)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -113,31 +97,6 @@ def _not_seconds(value: Any) -> list[str]:
     if number and 0 <= value < math.inf:
         return []
     return [f"hydra.sweeper.storage_timeout={value}: write seconds, 300 for instance; 0 does not wait"]
-
-
-def _axis(made: Composer, override: Override) -> Axis:
-    value = override.value()
-    if isinstance(value, IntervalSweep):
-        i = interval_of(override)
-        if i.whole:
-            whole = IntDistribution(int(i.low), int(i.high), log=i.log)
-            return Axis(whole, str, [str(int(i.low)), str(int(i.high))])
-        return Axis(FloatDistribution(i.low, i.high, log=i.log), _number, [_number(i.low), _number(i.high)])
-    texts = made.values(override)
-    if isinstance(value, RangeSweep) and len(texts) > 1:
-        numbers = [int(text) for text in texts] if all(_is_whole(text) for text in texts) else []
-        steps = {after - before for before, after in pairwise(numbers)}
-        if len(steps) == 1 and (step := steps.pop()) > 0:
-            return Axis(IntDistribution(numbers[0], numbers[-1], step=step), str, texts)
-    return Axis(CategoricalDistribution(texts), str, texts)
-
-
-def _is_whole(text: str) -> bool:
-    return text.lstrip("-").isdigit()
-
-
-def _number(value: float) -> str:
-    return f"{value:.{DIGITS}g}"
 
 
 @dataclass
@@ -209,7 +168,7 @@ class OptunaSearch:
             return
         _same_directions(study, objectives)
         trials = study.get_trials(deepcopy=False)
-        _same_space(study, trials, self._space)
+        check_same_space(study, trials, self._space)
         if not resumed and _to_come(trials, self.n_trials) == 0:
             raise ConfigError(
                 f"hydra.sweeper.study_name={study.study_name}: the study has {len(trials)} trials already: write"
@@ -313,7 +272,7 @@ class OptunaSearch:
         trial = self._asked  # the same one in the next attempt, if the storage goes away in this one
         trial.set_user_attr(FOLDER, str(self._folder))
         for name, distribution in self._space.items():  # those that it has not come to
-            _suggest(trial, name, distribution)
+            suggest(trial, name, distribution)
         trial.set_user_attr(NUMBER, number)
         self._asked = None
         self._trials[number] = trial
@@ -486,35 +445,6 @@ def _to_come(trials: Sequence[FrozenTrial], n_trials: int) -> int:
     return max(0, n_trials - len(trials) + never_jobs)
 
 
-def _same_space(study: Any, trials: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution]) -> None:
-    """See that a study searches these axes.
-
-    Raises:
-        ConfigError: its last trial was chosen from others.
-    """
-    before = next((trial.distributions for trial in reversed(trials) if trial.distributions), dict(space))
-    if before != space:
-        keys = [key for key in dict.fromkeys([*before, *space]) if before.get(key) != space.get(key)]
-        was, now = (", ".join(f"{key}={_values(of.get(key))}" for key in keys) for of in (before, space))
-        raise ConfigError(
-            f"hydra.sweeper.study_name={study.study_name}: the study searches {was}, and not {now}: write these, or"
-            " another hydra.sweeper.study_name"
-        )
-
-
-def _values(distribution: BaseDistribution | None) -> str:
-    """An axis as it is typed."""
-    if isinstance(distribution, CategoricalDistribution):
-        return ",".join(map(str, distribution.choices))
-    if isinstance(distribution, IntDistribution) and distribution.step != 1:
-        return f"range({distribution.low},{distribution.high + 1},{distribution.step})"
-    if isinstance(distribution, IntDistribution | FloatDistribution):
-        interval = f"interval({distribution.low},{distribution.high})"
-        interval = f"tag(log,{interval})" if distribution.log else interval
-        return f"int({interval})" if isinstance(distribution, IntDistribution) else interval
-    return "one value"
-
-
 def _same_directions(study: Any, objectives: Sequence[Objective]) -> None:
     """See that a study is for these objectives.
 
@@ -529,16 +459,6 @@ def _same_directions(study: Any, objectives: Sequence[Objective]) -> None:
             f"the study {study.study_name} is to {' and '.join(has)}, and not to {asked}: leave sweep.metric and"
             " sweep.direction as they were, or begin another sweep, in a database with another hydra.sweeper.study_name"
         )
-
-
-def _suggest(trial: Trial, name: str, d: BaseDistribution) -> None:
-    """Choose a value of a trial, if it has none of that name yet."""
-    if isinstance(d, FloatDistribution):
-        trial.suggest_float(name, d.low, d.high, log=d.log)
-    elif isinstance(d, IntDistribution):
-        trial.suggest_int(name, d.low, d.high, step=d.step, log=d.log)
-    elif isinstance(d, CategoricalDistribution):
-        trial.suggest_categorical(name, d.choices)
 
 
 def _is_left(trial: FrozenTrial) -> bool:
