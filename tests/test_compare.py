@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from runner import comparison_plots
+from runner import comparison_plots, log_axes
 from runner.cli import command
 from runner.compare import find, main, notes
 from runner.comparison import compare, rows, to_json, to_text
-from runner.comparison_runs import LOG_AXES, ComparedRun, from_folder
+from runner.comparison_runs import ComparedRun, from_folder
 from runner.saved import read_config
 from runner.schema import flatten
 from runner.sweep_plots import swept
@@ -338,7 +338,7 @@ class TestCommand:
         shutil.copytree(outputs / "sweeps/s/1", folder)
         uri = local_uri(tmp_path)
         params = flatten(read_config(folder / "config.yaml", "")) | {"model": "mlp"}
-        tags = {"runner.folder": str(folder), "runner.parameters": "310", LOG_AXES: "optimizer.lr data.batch_size"}
+        tags = {"runner.folder": str(folder), "runner.parameters": "310", log_axes.TAG: "optimizer.lr data.batch_size"}
         parent = Manifest(uri, "e", "parent").ended("FINISHED")
         parent.save(tmp_path)
         assert Delivery(tmp_path).step()

@@ -13,6 +13,7 @@ from runner.compose import Composer
 from runner.data.loading import READ_TWICE
 from runner.device import Device
 from runner.errors import ConfigError
+from runner.log_axes import of_sweep
 from runner.sweep import building, grid, plan, preflight, random_search
 from runner.sweep.plan import Job, Plan
 from runner.sweep.preflight import explain
@@ -169,7 +170,7 @@ class TestSaved:
         found = grid.plan(made, arguments, params)
         assert found.log_axes == random_search.plan(made, arguments, params, 4, 0).log_axes == keys
         found.save(tmp_path, arguments, made.options)
-        assert plan.load(tmp_path)[0] == found and plan.log_axes_of(tmp_path) == keys
+        assert plan.load(tmp_path)[0] == found and of_sweep(tmp_path) == keys
 
     def test_an_interval_that_is_tagged_log_is_recorded(self, made: Composer) -> None:
         arguments = ["optimizer.lr=tag(log,interval(1e-4,1))", "data.batch_size=tag(log,int(interval(1,64)))"]
@@ -188,8 +189,8 @@ class TestSaved:
             content = json.loads((tmp_path / plan.NAME).read_text())
             del content["log_axes"]
             (tmp_path / plan.NAME).write_text(json.dumps(content))
-            assert plan.log_axes_of(tmp_path) == plan.load(tmp_path)[0].log_axes == ("optimizer.lr",)
-        assert plan.log_axes_of(tmp_path / "nowhere") == ()
+            assert of_sweep(tmp_path) == plan.load(tmp_path)[0].log_axes == ("optimizer.lr",)
+        assert of_sweep(tmp_path / "nowhere") == ()
 
     @pytest.mark.parametrize("content", ["", "{}", '{"jobs": 3}', "[]"])
     def test_what_is_no_plan(self, tmp_path: Path, content: str) -> None:

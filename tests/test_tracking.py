@@ -582,15 +582,21 @@ def test_a_deliverer_killed_in_the_middle_is_taken_over_exactly_once(uri: str, t
     assert points == [(step, float(step)) for step in range(count)]
 
 
-def test_a_kill_while_the_store_is_made_leaves_none_and_the_next_makes_it(tmp_path: Path) -> None:
-    uri = local_uri(tmp_path)
+def test_a_kill_while_the_store_is_made_leaves_none_and_the_next_makes_it_in_a_folder_of_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / """Ada's "best" :runs, 50%"""
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    uri = local_uri(folder)
     child = Forked([sys.executable, "-c", f"from runner.tracking.store import connect; connect({uri!r})"])
-    wait_for(lambda: [part for part in tmp_path.glob(".*.part") if part.stat().st_size > 0])
+    wait_for(lambda: [part for part in folder.glob(".*.part") if part.stat().st_size > 0])
     child.kill()
     child.wait()
-    assert not (tmp_path / "mlflow.db").exists()
-    assert connect(uri).search_experiments()
-    assert {path.name for path in tmp_path.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
+    assert not (folder / "mlflow.db").exists()
+    (default,) = connect(uri).search_experiments()
+    assert default.artifact_location == (folder / "mlartifacts" / "0").as_uri()
+    assert {path.name for path in folder.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
 
 
 @pytest.mark.parametrize("damage", ["half a migration", "no database", "another version"])

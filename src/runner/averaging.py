@@ -1,6 +1,6 @@
 """An exponential moving average of the weights: `trainer.ema_decay`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -62,6 +62,8 @@ class WeightAverage:
             )
             for mine, theirs, buffers in of_module:
                 for name, current in theirs.items():
+                    if current is None:
+                        mine[name] = None
                     if current is None or id(current) in seen:
                         continue
                     seen.add(id(current))
@@ -75,9 +77,9 @@ class WeightAverage:
         """The averaged weights, by the model's own names, and how many steps they are of."""
         return {"weights": self.model.state_dict(), "steps": self._steps}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the state of `state_dict`."""
-        load_module(self.model, state["weights"])
+    def load_state_dict(self, state: dict[str, Any], unsaved: Mapping[str, Tensor | None] | None = None) -> None:
+        """Go on with the state of `state_dict`, and with the buffers that are not in it."""
+        load_module(self.model, state["weights"], unsaved)
         self._steps = state["steps"]
 
 

@@ -231,6 +231,8 @@ def weight_buffers(state: dict[str, Any]) -> dict[str, Any]:
 
 def load_loss(loss: nn.Module, state: Mapping[str, Any]) -> None:
     """Give a loss the state that it had in a checkpoint; without one it is left as it was made."""
+    buffers = state.get("buffers", {}).get("loss", {})
     if state.get("loss"):
-        load_module(loss, state["loss"])
-    load_buffers(loss, state.get("buffers", {}).get("loss", {}))
+        load_module(loss, state["loss"], buffers)
+    else:
+        load_buffers(loss, buffers)

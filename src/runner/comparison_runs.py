@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from . import log_axes
 from .errors import ConfigError, printable
 from .saved import SavedRun, choices_of, result_of
 from .schema import GROUPS, flatten
@@ -32,9 +33,6 @@ SAME_DATA = (
 
 MOST_JOBS = 10_000
 """Of a sweep."""
-
-LOG_AXES = "runner.log_axes"
-"""Tag of a sweep's jobs: the keys that are tagged `log`, separated by spaces."""
 
 Curve = dict[int, float]
 """A metric's value by epoch, from 1."""
@@ -176,7 +174,7 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
         curves=curves,
         parameters=int(parameters) if parameters.isdecimal() else None,
         higher_is_better=frozenset(result.get("higher_is_better", ())),
-        log_axes=frozenset(tags.get(LOG_AXES, "").split()),
+        log_axes=frozenset(tags.get(log_axes.TAG, "").split()),
     )
 
 
@@ -206,9 +204,7 @@ def _log_axes(folder: Path) -> frozenset[str]:
 
 @lru_cache(maxsize=1)  # the jobs of a sweep are read one after the other
 def _log_axes_of(sweep: Path, _changed: int) -> frozenset[str]:
-    from .sweep.plan import log_axes_of  # late, as it imports Hydra
-
-    return frozenset(log_axes_of(sweep))
+    return frozenset(log_axes.of_sweep(sweep))
 
 
 def _curves(points: Iterable[tuple[str, int, float]]) -> dict[str, Curve]:

@@ -171,8 +171,16 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
     )
     log.info("kept in    %s (%s)", short(folder), kept)
     to_its_end = p.epoch > x.trainer.epochs and not p.cut_short and not p.out_of_turn
-    if to_its_end and not t.schedule.horizon and not t.monitor.exhausted(p):
-        log.info("go on      python -m runner resume=%s trainer.epochs=%d", typed(folder), 2 * x.trainer.epochs)
+    if to_its_end and not t.monitor.exhausted(p):
+        log.info("go on      %s", _longer(t, x, folder))
+
+
+def _longer(t: Training, x: Experiment, folder: Path) -> str:
+    """The command that trains for more epochs; by another run, where the schedule of this one ends with its epochs."""
+    command = f"python -m runner resume={typed(folder)}"
+    if not t.schedule.horizon:
+        return f"{command} trainer.epochs={2 * x.trainer.epochs}"
+    return f"by a new run from its weights, as the learning rate has reached its end: {command} resume_mode=warm_start"
 
 
 def which_is_best(t: Training) -> str:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from . import exactness, recovery, schema
 from . import saved as saved_runs
 from .arguments import typed_value
-from .buffers import load_buffers, load_module
+from .buffers import load_module
 from .build import Experiment, recorded
 from .checkpoint import CheckpointError, Checkpoints, load_loss
 from .compose import Composer, config_folder
@@ -258,9 +258,10 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
     if problems:
         raise ConfigError(*problems)
     # What does not fit is found before the run's folder is touched: the code may have changed.
-    _load(resumed, lambda: load_module(x.model, checkpoint["model"]), "its weights do not fit this model")
+    unsaved = checkpoint.get("buffers", {}).get("model")
+    _load(resumed, lambda: load_module(x.model, checkpoint["model"], unsaved), "its weights do not fit this model")
     if resumed.warm_start:
-        load_buffers(x.model, checkpoint.get("buffers", {}).get("model", {}))
+        log.info("weights    from %s, epoch %d", resumed.run.place, done)
         del resumed.checkpoint  # it has given what it is needed for
         return None
     _load(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .attributes import held_generators, restore_generators
 from .averaging import WeightAverage
-from .buffers import load_buffers, load_module, unsaved_buffers
+from .buffers import load_module, unsaved_buffers
 from .checkpoint import FORMAT, Checkpoints, load_loss, weight_buffers, weights
 from .data.loading import Loaders
 from .data.target_scale import TargetScale, preprocessing
@@ -220,17 +220,14 @@ def saves_itself(data_set: object) -> TypeGuard[Stateful]:
 
 def restore(t: Training, state: Mapping[str, Any]) -> None:
     """Go on from what `state` gave."""
-    load_module(t.model, state["model"])
+    buffers = state.get("buffers", {})
+    load_module(t.model, state["model"], buffers.get("model"))
     load_state(t.optimizer, state["optimizer"])
     if t.schedule.scheduler is not None:
         t.schedule.scheduler.load_state_dict(state["scheduler"])
     t.precision.load_state_dict(state["scaler"])
     if t.average is not None:
-        t.average.load_state_dict(state["ema"])
-    buffers = state.get("buffers", {})
-    load_buffers(t.model, buffers.get("model", {}))
-    if t.average is not None:
-        load_buffers(t.average.model, buffers.get("ema", {}))
+        t.average.load_state_dict(state["ema"], buffers.get("ema"))
     load_loss(t.loss, state)
     t.preprocessing = dict(state.get("preprocessing", {}))
     for name, data_set in t.loaders.data_sets().items():
@@ -244,6 +241,5 @@ def load_weights(t: Training, state: Mapping[str, Any]) -> None:
     """Evaluate with the weights of a checkpoint from now on, and with the state that its loss had."""
     state = dict(state)
     for module in (t.model, t.evaluated):
-        load_module(module, weights(state))
-        load_buffers(module, weight_buffers(state))
+        load_module(module, weights(state), weight_buffers(state))
     load_loss(t.loss, state)

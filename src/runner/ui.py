@@ -31,6 +31,7 @@ OPTIONS = {
 }
 HOST = "127.0.0.1"
 NEWEST = 3
+"""Experiments of which the table of runs is printed; of sweeps, the pages of the newest alone."""
 WITH_KEY = "tags.`runner.key` LIKE '%'"
 OLD_COLUMNS = ("val/loss", "val/accuracy", "test/accuracy")
 
@@ -124,10 +125,10 @@ def _serve(uri: str, port: int, tables: Sequence[tuple[str, str]]) -> NoReturn:
 
 
 def _sweeps(base: str, uri: str) -> list[str]:
-    """Where the newest sweeps in a store are looked at."""
+    """Where the newest sweep in a store is looked at."""
     return [
         f"{name:<10} {page}   sweep {folder.name}"
-        for folder in newest(outputs_folder(), strip_credentials(uri), NEWEST)
+        for folder in newest(outputs_folder(), strip_credentials(uri), 1)
         for name, page in links(folder, base).items()
     ]
 

@@ -55,7 +55,7 @@ class Weights:
     source: str
     epoch: int | None = None
     data: str | None = None
-    buffers: dict[str, Tensor] = field(default_factory=dict)
+    buffers: dict[str, Tensor | None] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] | None = None
 
@@ -79,8 +79,8 @@ def load_into(model: nn.Module, value: str, uri: str | None = None) -> dict[str,
     """
     found = read(value, uri)
     anew = put_into(model, found.tensors, f"model.weights={value}")
-    own = unsaved_buffers(model)
-    load_buffers(model, {name: b for name, b in found.buffers.items() if name in own and own[name].shape == b.shape})
+    own = {name: buffer.shape for name, buffer in unsaved_buffers(model).items() if buffer is not None}
+    load_buffers(model, {name: b for name, b in found.buffers.items() if b is not None and own.get(name) == b.shape})
     log.info("weights    from %s%s", found.source, f"; {anew}" if anew else "")
     return None if anew else found.preprocessing
 
@@ -279,11 +279,10 @@ def load_exactly(model: nn.Module, found: Weights, given: str) -> None:
         ConfigError: it is not the same any more.
     """
     try:
-        load_module(model, found.tensors)
+        load_module(model, found.tensors, found.buffers)
     except RuntimeError as error:
         misfit = str(error).splitlines()[-1].strip().rstrip(".")
         raise ConfigError(f"{given}: its weights do not fit its model, whose code has changed: {misfit}") from error
-    load_buffers(model, found.buffers)
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -1,7 +1,6 @@
 """The jobs of a sweep: its points, each with a number, a name, and what to compose it from."""
 
 import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from hydra.core.override_parser.types import Override
 from runner.arguments import key_of, typed_value
 from runner.compose import Composer
 from runner.errors import ConfigError
+from runner.log_axes import recorded, tagged
 from runner.schema import ADDRESSES, show
 from runner.sweep.axes import check_axis
 from runner.tracking.files import read_json, write_json
@@ -41,9 +41,6 @@ MOST_JOBS = 10_000
 
 MOST_WORDS = 60
 """Characters of a list of values in a sentence."""
-
-LOG_TAG = re.compile(r"\btag\([^()]*\blog\b[^()]*,")
-"""In an axis as it is typed: `tag(log,interval(1e-4,1))`, `tag(log,choice(1,10))`."""
 
 Point = Mapping[str, str]
 """What a job is composed from, by key, as it is typed."""
@@ -111,31 +108,15 @@ def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
     try:
         jobs = [Job(j["number"], j["name"], dict(j["point"]), tuple(j["overrides"])) for j in content["jobs"]]
         old_rules = bool(content.get("old_rules", "log_axes" not in content))  # 0.1.0 wrote neither
-        plan = Plan(dict(content["axes"]), jobs, log_axes=_saved_log_axes(content), old_rules=old_rules)
+        plan = Plan(dict(content["axes"]), jobs, log_axes=recorded(content), old_rules=old_rules)
         return plan, list(content["arguments"]), dict(content["config"])
     except (KeyError, TypeError) as error:
         raise ConfigError(f"{folder} is no sweep's folder: there is no {NAME} in it that can be read") from error
 
 
-def log_axes_of(folder: Path) -> tuple[str, ...]:
-    """The keys that a sweep has tagged `log`; none where the folder is not a sweep's."""
-    try:
-        return _saved_log_axes(read_json(folder / NAME))
-    except (KeyError, TypeError, AttributeError):
-        return ()
-
-
-def _saved_log_axes(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """What `Plan.save` wrote; 0.1.0 wrote only the texts of the axes."""
-    if "log_axes" in content:
-        return tuple(content["log_axes"])
-    texts = [*content["arguments"], *(f"{key}={text}" for key, text in content["axes"].items())]
-    return tuple(dict.fromkeys(key_of(text) for text in texts if LOG_TAG.search(text)))
-
-
 def log_axes(axes: Mapping[str, Override]) -> tuple[str, ...]:
     """The keys of the axes that are tagged `log`; by their texts, as Hydra's casts drop the tags of a choice."""
-    return tuple(key_of(key) for key, override in axes.items() if LOG_TAG.search(override.get_value_string()))
+    return tagged(f"{key}={override.get_value_string()}" for key, override in axes.items())
 
 
 def _kept(argument: str) -> str:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from runner import __version__
+from runner import __version__, log_axes
 from runner.comparison import compare
-from runner.comparison_runs import LOG_AXES, from_folder
+from runner.comparison_runs import from_folder
 from runner.folders import outputs
 from runner.invocation import command, cut, dated, description, own_tags
 from runner.settings import TrackingSettings
@@ -164,7 +164,7 @@ class Record:
             tags={
                 "runner.sweep": self.folder.name,
                 "runner.job": str(job.number),
-                **({LOG_AXES: " ".join(self._log_axes)} if self._log_axes else {}),
+                **({log_axes.TAG: " ".join(self._log_axes)} if self._log_axes else {}),
             },
             parent_run_id=self.run_id,
             parent_key=self._manifest.key,

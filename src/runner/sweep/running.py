@@ -39,6 +39,9 @@ from runner.tracking.uri import strip_credentials
 log = logging.getLogger("runner")
 
 STOPPED_SECONDS = 3.0
+LEAST_GAIN = 1.05
+"""How much faster than one job after the other is worth a word: the jobs share caches and memory."""
+
 MOST_OF_FRONT = 10
 """Jobs of a Pareto front that are named at the end; the table marks all."""
 
@@ -324,6 +327,6 @@ class Sweep:
         if not each:
             return
         total = sum(each)
-        gain = f"; one after the other the same seconds add up to {duration(total)} ({total / seconds:.1f} times)"
+        gain = f"; {duration(total)} of work, {total / seconds:.1f}x faster than sequential"
         jobs = f"{len(each)} job{'s' * (len(each) > 1)}"
-        log.info("time       %s in %s%s", jobs, duration(seconds), gain if len(self.ready.slots) > 1 else "")
+        log.info("time       %s in %s%s", jobs, duration(seconds), gain if total / seconds >= LEAST_GAIN else "")

@@ -129,6 +129,8 @@ def connect(uri: str) -> "MlflowClient":
 
     file = sqlite_file(uri)
     if file is None:
+        if ui_of(uri) is None:
+            _make_tables(uri, Path.cwd() / "mlruns")  # where MLflow would have them
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     if file.is_dir():
         raise StoreError(f"{file} is a folder, and not an MLflow store: move it away, or write another tracking.uri")
@@ -141,13 +143,21 @@ def connect(uri: str) -> "MlflowClient":
 
 def _make(uri: str, file: Path) -> None:
     """Make a SQLite store, whole or not at all: what a kill leaves half of is no store, and cannot be made one."""
-    from mlflow import MlflowClient
-
     part = file.with_name(f".{file.name}.part")
     part.unlink(missing_ok=True)  # of a process that was killed here
-    address = sqlite_address(part, uri)
-    MlflowClient(tracking_uri=address, registry_uri=address)
+    _make_tables(sqlite_address(part, uri), file.parent / "mlartifacts")
     part.replace(file)
+
+
+def _make_tables(uri: str, artifact_root: Path) -> None:
+    """Make what a database lacks to be a store, the default experiment among it.
+
+    MLflow 3.17 puts the folder of that experiment into SQL as a text of Python's. By default it is in the current
+    folder, whose name may have quotes. An address has none: they are percent-encoded.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    SqlAlchemyStore(uri, artifact_root.as_uri())
 
 
 def get_or_create_experiment(client: "MlflowClient", uri: str, name: str, artifact_root: str | None) -> str:
