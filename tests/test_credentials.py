@@ -153,6 +153,12 @@ def test_what_names_secrets_hides_them(monkeypatch: pytest.MonkeyPatch) -> None:
         ["+model.others=[${oc.env:WHATEVER}]", "tracking.experiment=${oc.env:TEAM}", "optimizer.lr=${oc.env:RATE}"]
     )
     hide({"hydra": {"sweeper": {"storage": "postgresql://ada:correct-horse@host/db"}}})
+    for number, reference in enumerate(
+        ("${oc.env:'V0'}", '${oc.env:"V1"}', "${ oc.env : V2 }", "${x:${oc.env:  'V3'}}")
+    ):
+        monkeypatch.setenv(f"V{number}", f"another-{number}")
+        hide({"model": {"others": [reference]}})
+        assert redact(f"another-{number}") == f"${{oc.env:V{number}}}"
     text = "whatever-it-is, the-whole-team, 0.000125, correct-horse"
     assert redact(text) == "${oc.env:WHATEVER}, the-whole-team, 0.000125, ***"
 

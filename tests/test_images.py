@@ -390,7 +390,9 @@ def test_a_validation_folder_validates_and_there_is_no_test_part(tmp_path: Path,
     source = image_folder(tmp_path)
     assert (len(source.train), len(source.val), source.test) == (10, 4, None)
     assert source.notes[0] == f"train/ trains, {name}/ validates, no test part"
-    assert [len(part) for part in (image_folder(tmp_path, test_fraction=0.2).train, source.val)] == [8, 4]
+    held_out = image_folder(tmp_path, test_fraction=0.2)
+    assert [len(part) for part in (held_out.train, held_out.val, held_out.test)] == [8, 4, 2]
+    assert held_out.notes[0] == f"train/ trains, {name}/ validates, a share of train/ tests"
     splits = split(source, val_fraction=None, limit=3, seed=0)
     assert [len(part) for part in (splits.train, splits.val)] == [3, 3]
 

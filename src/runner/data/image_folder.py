@@ -105,7 +105,8 @@ def image_folder(
     if not old_rules:
         if scale == "auto" and white is None:
             scaling.check_bytes(largest)
-        notes = [_parts_in_words(parts, train_folder, folder), _classes_in_words(names), *left.words(), *notes]
+        in_words = _parts_in_words(parts, train_folder, folder, held_out="test" in of)
+        notes = [in_words, _classes_in_words(names), *left.words(), *notes]
     return Source(
         name="image_folder",
         train=of["train"],
@@ -219,14 +220,15 @@ def _find_other_images(folder: Path, classes: list[str], chosen: bool, old_rules
     return [(name, classes.index(names[target])) for name, target in files]
 
 
-def _parts_in_words(parts: dict[str, Path], train: Path, folder: Path) -> str:
+def _parts_in_words(parts: dict[str, Path], train: Path, folder: Path, held_out: bool) -> str:
     if not parts and train == folder:
         return "no folders of parts"
     shown = [f"{path.name}/ {verb}" for part, path, verb in (
         ("train", train, "trains"), ("val", parts.get("val"), "validates"), ("test", parts.get("test"), "tests"),
     ) if path is not None]  # fmt: skip
-    missing = ", no test part" if "val" in parts and "test" not in parts else ""
-    return f"{', '.join(shown)}{missing}"
+    if "val" in parts and "test" not in parts:
+        shown.append(f"a share of {train.name}/ tests" if held_out else "no test part")
+    return ", ".join(shown)
 
 
 def _classes_in_words(names: Sequence[str]) -> str:

@@ -45,7 +45,7 @@ _SECRET_ITEM = re.compile(r"(?i)pass|pwd|token|secret|credential|key=|sig")
 _SECRET_NAME = re.compile(
     r"(?i)(?:pass(?:word|wd|phrase)?|secret|token|credentials?|_pwd|_pat|(?:^|_|api|access)key)(?:_\w+)?$"
 )
-_REFERENCE = re.compile(r"\$\{oc\.env:\s*(?!RUNNER_)(\w+)")
+_REFERENCE = re.compile(r"""\$\{\s*oc\.env\s*:\s*['"]?(?!RUNNER_)(\w+)""")  # as OmegaConf's grammar lets it be written
 _PUBLIC_KEY = re.compile(r"(?:^|[._])(?:paths?|root|dir|folder|file|name|experiment|tags|description)$")
 _NUMBER = re.compile(r"[-+]?\d*\.?\d+(?:e[-+]?\d+)?", re.IGNORECASE)
 _SHORTEST_SECRET = 8
@@ -132,7 +132,7 @@ def hide(node: Any, key: str = "") -> None:
         for value in node:
             hide(value, key)
     elif isinstance(node, str):
-        if "${oc.env:" in node and not _PUBLIC_KEY.search(key):
+        if "oc.env" in node and not _PUBLIC_KEY.search(key):
             _named.update(_REFERENCE.findall(node))
         if "@" in node:
             passwords = (found.partition(":")[2] for found in _CREDENTIALS.findall(node))
