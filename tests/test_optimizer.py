@@ -63,6 +63,7 @@ class Odd(torch.optim.SGD):
                 own.setdefault("half", [torch.zeros(2, dtype=torch.bfloat16), (torch.ones(1, dtype=torch.float16), 2)])
                 own.setdefault("nested", {"array": np.zeros(2), "text": "warm", "number": np.float32(0.1)})
                 own["nested"]["array"] += 0.5
+                own.setdefault("in lists", [np.ones(2), {"of": (np.arange(2), "text", p.shape, torch.zeros(1))}])
         return super().step(closure)
 
 

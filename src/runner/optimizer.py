@@ -73,10 +73,12 @@ def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
 
 
 def _only_castable(value: Any) -> Any:
-    """The state without what torch would take apart: texts, arrays."""
+    """The state without what torch would take apart: texts, arrays, at any depth."""
     if isinstance(value, dict):
         return {key: _only_castable(inner) for key, inner in value.items()}
-    return value if isinstance(value, Tensor | list | tuple) or not isinstance(value, Iterable) else None
+    if type(value) in (list, tuple):
+        return type(value)(map(_only_castable, value))
+    return value if isinstance(value, Tensor) or not isinstance(value, Iterable) else None
 
 
 def _as_saved(saved: Any, loaded: Any, device: torch.device) -> Any:
