@@ -227,6 +227,19 @@ def test_cells_that_cannot_be_used(text: str | bytes, words: str, tmp_path: Path
     assert said.startswith("data.") and words in said, said
 
 
+@pytest.mark.parametrize("spelled", [["cat", "cat ", "dog"], [" 1a", "1a", "1b"], ["x  ", "y", "x"]])
+def test_one_text_with_and_without_spaces_is_in_doubt(spelled: list[str], tmp_path: Path) -> None:
+    text = rows("{i*.5},{i%7},{" + repr(spelled) + "[i%3]}")
+    said = problem(tmp_path, text)
+    assert said.startswith("data.target_type=auto: the target y has one text with and without spaces"), said
+    assert len(read(tmp_path, text, target_type="category").classes or []) == 3
+
+
+@pytest.mark.parametrize("cell", ["5\u00a0", "\u20095"])
+def test_a_space_that_is_no_ascii_is_shown(cell: str, tmp_path: Path) -> None:
+    assert f"a ({cell!r})" in problem(tmp_path, f"a,b,y\n1,2,0\n{cell},2,1\n")
+
+
 # --- classes or values ---
 
 

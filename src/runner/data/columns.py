@@ -77,7 +77,7 @@ def find_faults(columns: Mapping[str, Column], given: str, target: str | None = 
     for name, column in columns.items():
         if column.values is None:
             if name != target:
-                cells = (cell.strip() for cell in column.text.to_pylist())
+                cells = (cell.strip(" \t") for cell in column.text.to_pylist())
                 cell = next((cell for cell in cells if cell not in MISSING and not NUMBER.fullmatch(cell)), "")
                 text.append(f"{name} ({cell!r})")
                 notation = notation or OTHER_NOTATION.fullmatch(cell) is not None

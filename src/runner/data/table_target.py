@@ -178,9 +178,16 @@ def _check_text(name: str, column: Column) -> None:
     """
     import pyarrow.compute as compute
 
-    cells = [cell.strip() for cell in compute.unique(column.text).to_pylist()]
+    texts = compute.unique(column.text).to_pylist()
+    cells = [cell.strip() for cell in texts]
     rows, count = len(column.text), len(cells)
     decide = "write data.target_type=category if they are classes"
+    if spaced := next((text for text in texts if text.strip() != text and cells.count(text.strip()) > 1), None):
+        other = next(text for text in texts if text.strip() == spaced.strip() and text != spaced)
+        raise ConfigError(
+            f"data.target_type=auto: the target {name} has one text with and without spaces ({other!r}, {spaced!r});"
+            " write it in one way, or data.target_type=category if each is a class"
+        )
     if any(NUMBER.fullmatch(cell) for cell in cells):
         words = list_names(repr(cell) for cell in cells if not NUMBER.fullmatch(cell))
         raise ConfigError(
@@ -215,7 +222,7 @@ def _check_spelling(name: str, column: Column) -> None:
 
 
 def _first_text(column: Column) -> str:
-    cells = (cell.strip() for cell in column.text.to_pylist())
+    cells = (cell.strip(" \t") for cell in column.text.to_pylist())
     return next((cell for cell in cells if cell not in MISSING and not NUMBER.fullmatch(cell)), "")
 
 
