@@ -847,6 +847,20 @@ def test_a_config_knows_its_validation_part_and_a_share_that_was_typed():
     assert built(*LARGE[:2], "data.targets=[1,2]", "data.val_fraction=0", "loss=mse").num_outputs == 1
 
 
+@pytest.mark.parametrize(("part", "share"), [("val", "null"), ("test", "0")])
+def test_classes_of_another_part_that_training_lacks_are_an_error(part, share):
+    counted_from_1 = (
+        *LARGE,
+        f"data.{part}_inputs=[[1],[2]]",
+        f"data.{part}_targets=[1,2]",
+        f"data.val_fraction={share}",
+    )
+    said = problem_of(lambda: built(*counted_from_1))
+    assert "have classes that the training part lacks: 2; correct them" in said and "write data.classes=3" in said
+    assert built(*counted_from_1, "data.classes=3").num_outputs == 3
+    assert built(*counted_from_1, "loss=mse").num_outputs == 1
+
+
 def test_what_version_0_1_0_has_saved_is_read_by_its_rules(tmp_path):
     np.savez(tmp_path / "x.npz", inputs=np.random.RandomState(0).rand(6, 5, 3), targets=np.array([1, 4] * 3))
     now = ("data=tensors", f"data.path={tmp_path / 'x.npz'}", "data.mean=null", "data.std=null", "data.classes=5")

@@ -275,6 +275,16 @@ def test_each_trains_well_as_it_is_configured(choice: list[str], here: Path) -> 
         assert t.log.of("lr") == pytest.approx({epoch: 0.05 * 0.9 ** (epoch - 1) for epoch in (1, 2, 3, 4)})
 
 
+def test_a_mode_that_is_no_goal_is_left_to_the_class(here: Path) -> None:
+    cyclic = ("+scheduler.base_lr=0.01", "+scheduler.max_lr=0.1", "+scheduler.step_size_up=2", *BARE[2:])
+    x = built("scheduler._target_=torch.optim.lr_scheduler.CyclicLR", *cyclic)
+    assert isinstance(x.schedule.scheduler, torch.optim.lr_scheduler.CyclicLR)
+    x = built(
+        "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", *BARE[2:], "trainer.monitor=val/accuracy"
+    )
+    assert x.schedule.scheduler.mode == "max"
+
+
 def test_a_warm_up_as_long_as_training_is_refused(runner: Callable[..., Called]) -> None:
     called = runner("scheduler=warmup_cosine", "scheduler.warmup_epochs=2", "trainer.epochs=2", "tracking=off")
     assert called.code == 2

@@ -37,7 +37,7 @@ from .optimizer import trainable, wants_fused
 from .precision import Precision
 from .problems import Problems
 from .rng import seed_all
-from .scheduler import Schedule
+from .scheduler import Schedule, has_goal
 from .settings import ConsoleSettings, TrackingSettings, TrainerSettings
 from .target import IN_WORDS, call, check_target, locate, takes
 from .tracking.uri import hide
@@ -408,6 +408,9 @@ def make_schedule(
     """The schedule, told how long training is planned to be, and which way the monitored metric is better."""
     steps_per_epoch = -(-batches // trainer.grad_accumulation)
     total_steps = min(trainer.epochs * steps_per_epoch, trainer.max_steps or trainer.epochs * steps_per_epoch)
+    better = "max" if higher_is_better else "min"
+    target = locate("scheduler", node)
+    goal = {"mode": better} if "mode" in takes(target)[0] and has_goal(target) else {}
     made = call(
         "scheduler",
         node,
@@ -416,7 +419,7 @@ def make_schedule(
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
         epochs=trainer.epochs,
-        mode="max" if higher_is_better else "min",
+        **goal,
     )
     if isinstance(made, LRScheduler):
         # One that was told how long training is planned to be cannot be told otherwise later; one that was

@@ -1,6 +1,6 @@
 """What does not go together, though each part is right for itself: seen before anything starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -92,9 +92,14 @@ def classes(loss: Loss, splits: Splits) -> None:
     if splits.classes is not None:
         return
     counted = values == list(range(len(values)))
+    if counted and splits.untrained:
+        raise ConfigError(
+            f"data={splits.name}: validation or test samples have classes that the training part lacks:"
+            f" {_first_of(splits.untrained)}; correct them, or, if these are rare, write {named.format(len(values))}"
+        )
     if counted and not (len(values) > MANY and 2 * len(values) > len(targets)):
         return
-    shown = ", ".join(map(str, values[:VALUES_SHOWN])) + (", ..." if len(values) > VALUES_SHOWN else "")
+    shown = _first_of(values)
     if counted:
         what, instead = f"{len(values)} classes for {len(targets)} samples", f"write {named.format(len(values))}"
     elif values[0] < 0:
@@ -103,6 +108,10 @@ def classes(loss: Loss, splits: Splits) -> None:
         what = f"no sample has some of the classes 0 to {values[-1]}: there are {shown}"
         instead = f"store them as 0 to {len(values) - 1}, or, if some are rare, write {named.format(values[-1] + 1)}"
     raise ConfigError(f"data={splits.name}: {what}; for classes {instead}; for numbers write loss=mse")
+
+
+def _first_of(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values[:VALUES_SHOWN])) + (", ..." if len(values) > VALUES_SHOWN else "")
 
 
 def plateau(schedule: Schedule, trainer: TrainerSettings, splits: Splits) -> None:

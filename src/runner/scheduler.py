@@ -5,9 +5,11 @@ those of `total_steps`, `steps_per_epoch`, `epochs` and `mode` (`min` or `max`: 
 is better) that it takes. A bare torch scheduler steps once an epoch.
 """
 
+import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -38,6 +40,12 @@ class Schedule:
     scheduler: LRScheduler | None
     every: str = "epoch"
     horizon: bool = False
+
+
+def has_goal(target: Callable[..., Any]) -> bool:
+    """Whether its `mode` says what of a metric is better; that of `CyclicLR` is the shape of a cycle."""
+    mode = inspect.signature(target).parameters.get("mode")
+    return mode is not None and mode.default in ("min", "max", inspect.Parameter.empty)
 
 
 def constant(optimizer: Optimizer) -> Schedule:

@@ -68,6 +68,7 @@ class Splits:
         notes: short phrases about what was guessed from the data.
         white: of images that were read from files with more than 8 bits a pixel, the number that stands for white.
         all_targets: of all samples, whatever the limit; None where the data set lists none, or for a run of 0.1.0.
+        untrained: whole targets of the data set's own validation and test parts that its training part lacks.
         val_fraction: the share of the training part that was held out; None where the data set has its own.
     """
 
@@ -85,6 +86,7 @@ class Splits:
     notes: Sequence[str] = ()
     white: float | None = None
     all_targets: Tensor | None = None
+    untrained: Sequence[int] = ()
     val_fraction: float | None = None
     reading: Reading | None = None
 
@@ -164,6 +166,7 @@ def split(
         notes=(*source.notes, *([note] if note else [])),
         white=source.white,
         all_targets=None if old_rules else _all_targets(source),
+        untrained=[] if old_rules else _untrained(source),
         val_fraction=val_fraction,
         reading=source.reading,
     )
@@ -259,6 +262,16 @@ def _all_targets(source: Source) -> Tensor | None:
     if not all(isinstance(part, tuple) or hasattr(part, "targets") for part in parts):
         return None
     return torch.cat([_targets(part) for part in parts])
+
+
+def _untrained(source: Source) -> list[int]:
+    """The classes of other parts that training lacks; none where targets are no classes, or have to be read."""
+    if _all_targets(source) is None:
+        return []
+    train, *others = (_targets(part) for part in (source.train, source.val, source.test) if part is not None)
+    if train.is_floating_point() or train.ndim != 1:
+        return []
+    return sorted({target for part in others for target in part.unique().tolist()} - set(train.unique().tolist()))
 
 
 def _normalize(source: Source, train: Part, setting: float | str, old_rules: bool) -> tuple[Normalize, str | None]:
