@@ -61,13 +61,14 @@ class Proxy:
     """Passes requests on to a server, or does worse.
 
     Attributes:
-        fails: answers with an error 500.
+        fails: answers with an error itself.
+        error: its status.
         delay: seconds that each request takes longer.
         port: its own.
     """
 
     def __init__(self, target: int, port: int = 0) -> None:
-        self.fails, self.delay = False, 0.0
+        self.fails, self.error, self.delay = False, 500, 0.0
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -77,7 +78,7 @@ class Proxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 time.sleep(proxy.delay)
                 if proxy.fails:
-                    self.answer(500, b"{}", "application/json")
+                    self.answer(proxy.error, b"" if proxy.error < 500 else b"{}", "application/json")
                     return
                 server = http.client.HTTPConnection("127.0.0.1", target, timeout=60)
                 headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}

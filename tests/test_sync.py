@@ -19,6 +19,7 @@ from runner.tracking.manifest import Manifest
 from runner.tracking.orphans import close_record
 from runner.tracking.state import State
 from runner.tracking.store import connect
+from servers import Proxy
 
 AWAY = "http://127.0.0.1:1"
 
@@ -106,6 +107,23 @@ def test_a_store_that_is_away_is_exit_1_and_another_address_helps(
     run_id = State.load(folder).run_id
     assert connect(uri).get_run(run_id).info.status == "FINISHED"
     assert json.loads((folder / "result.json").read_text()) == {"run_id": run_id, "status": "FINISHED"}
+
+
+def test_a_store_that_refuses_is_explained_once_for_a_sweep(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = outputs / "sweeps" / "today"
+    with Proxy(1) as server:
+        server.fails, server.error = True, 403
+        for folder in (sweep, sweep / "0", sweep / "1"):
+            make_run(folder, server.uri, "FINISHED")
+        (sweep / "sweep.json").write_text("{}")
+        assert sync.main([f"run={sweep}"]) == sync.main([]) == 1
+        one = f"{sweep}: not delivered: refused (403): this account may not use that experiment; ask for the right to\n"
+        assert capsys.readouterr().err == 2 * one
+        State("0" * 32, "1").save(sweep)  # the store has it: its jobs might be taken
+        assert sync.main([f"run={sweep}"]) == 1
+        *_, first, second = capsys.readouterr().err.splitlines()
+        assert first.endswith("/0: not delivered: for the same reason")
+        assert second.endswith("/1: not delivered: for the same reason")
 
 
 def test_a_run_killed_without_notice_is_completed(outputs: Path, uri: str) -> None:

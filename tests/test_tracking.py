@@ -507,6 +507,32 @@ def test_a_server_that_is_in_trouble_gets_everything_once_and_costs_one_warning(
     assert histories(server.uri, str(tracker.run_id)) == {"train/loss": [(step, 1 / step) for step in range(1, 31)]}
 
 
+@pytest.mark.soak
+@pytest.mark.usefixtures("delivery_by_forks")
+def test_a_warning_names_the_sweep_and_tells_a_refusal_from_an_outage(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "runner")
+    for error, said in ((500, "can't be reached"), (401, "refused (401): set MLFLOW_TRACKING_USERNAME")):
+        caplog.clear()
+        sweep = tmp_path / str(error)
+        job = sweep / "0"
+        job.mkdir(parents=True)
+        with Proxy(server.port) as proxy:
+            make_manifest(proxy.uri, tmp_path).save(sweep)
+            delivery = DeliveryProcess(proxy.uri)
+            delivery.deliver(sweep)
+            assert delivery.run_id(30.0) is not None
+            proxy.fails, proxy.error = True, error
+            make_manifest(proxy.uri, tmp_path).save(job)
+            delivery.deliver(job)
+            wait_for(lambda caplog=caplog: "runner.sync" in caplog.text)
+            assert delivery.close(timeout=0.0) is False
+        (line,) = caplog.messages
+        assert said in line and line.endswith(f": python -m runner.sync run={sweep}")
+        assert ("when it is back" in line) == (error == 500)
+
+
 @pytest.mark.usefixtures("delivery_by_forks")
 def test_a_server_that_comes_back_in_time_gets_everything(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture

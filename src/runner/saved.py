@@ -22,7 +22,7 @@ from .tracking import variable
 from .tracking.files import read_json
 from .tracking.manifest import manifest_of, own_folder
 from .tracking.state import State
-from .tracking.store import StoreError, connect, explain, local_uri
+from .tracking.store import StoreError, connect, explain, local_uri, refusal
 from .tracking.uri import sqlite_file, strip_credentials
 
 if TYPE_CHECKING:
@@ -236,7 +236,8 @@ def get(run_id: str, given: str, uri: str) -> "Run":
     try:
         return client.get_run(run_id)
     except Exception as error:  # MLflow's own, or those of the libraries below it
-        raise ConfigError(f"{given} was not found in {strip_credentials(uri)}: {explain(error)}") from error
+        what = "cannot be looked up" if refusal(error) else "was not found"
+        raise ConfigError(f"{given} {what} in {strip_credentials(uri)}: {explain(error)}") from error
 
 
 def _connect(uri: str, given: str) -> "MlflowClient":

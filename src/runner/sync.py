@@ -1,7 +1,7 @@
 """Deliver to MLflow what an outage or a kill kept from it: `python -m runner.sync [run=<run dir>]`."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from runner import program
@@ -44,9 +44,19 @@ def _sync(options: dict[str, str]) -> int:
     if not folders:
         _say("nothing to deliver")
     uri = options.get("tracking.uri")
-    delivered = [_deliver(folder, uri) for folder in folders]
+    failed: set[Path] = set()
+    said: set[str] = set()
+    for folder in folders:
+        if not _missing(failed.intersection(folder.parents)) and not _deliver(folder, uri, said):
+            failed.add(folder)
     sweeps = dict.fromkeys(place for folder in folders for place in (folder, *folder.parents[:2]) if _is_sweep(place))
-    return 0 if all([*delivered, *(_complete(folder, uri) for folder in sweeps)]) else 1
+    completed = [_complete(folder, uri) for folder in sweeps if folder not in failed]
+    return 0 if not failed and all(completed) else 1
+
+
+def _missing(sweeps: Collection[Path]) -> bool:
+    """Whether a store lacks a sweep's own run, without which it takes none of its jobs'."""
+    return any(State.load(sweep).run_id is None for sweep in sweeps)
 
 
 def _is_sweep(folder: Path) -> bool:
@@ -68,14 +78,16 @@ def _complete(folder: Path, uri: str | None) -> bool:
         return False
 
 
-def _deliver(folder: Path, uri: str | None) -> bool:
+def _deliver(folder: Path, uri: str | None, said: set[str]) -> bool:
     if in_use(folder):
         _say(f"{short(folder.absolute())}: still running, it delivers itself")
         return True
     try:
         done = close_record(folder, uri)
     except Exception as error:  # one run that can't be delivered must not keep the others back
-        _say(f"{short(folder.absolute())}: not delivered: {explain(error)}")
+        why = explain(error)
+        _say(f"{short(folder.absolute())}: not delivered: {'for the same reason' if why in said else why}")
+        said.add(why)
         return False
     _say(f"{short(folder.absolute())}: delivered as run {State.load(folder).run_id} ({Manifest.load(folder).status})")
     return done

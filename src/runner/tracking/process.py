@@ -34,7 +34,7 @@ from runner.tracking.deliver import Delivery
 from runner.tracking.lean import unneeded, without
 from runner.tracking.manifest import Manifest, manifest_of
 from runner.tracking.orphans import bury, close_record
-from runner.tracking.store import quiet_mlflow, trouble, ui_of
+from runner.tracking.store import quiet_mlflow, refusal, trouble, ui_of
 from runner.tracking.uri import absolute, hide
 
 log = logging.getLogger("runner")
@@ -268,10 +268,10 @@ def _deliver(folders: _Folders, uri: str | None, say: _Say) -> tuple[bool, list[
         except Exception as error:  # whatever MLflow, SQLAlchemy or the network raise: training goes on
             if not warned:  # once a run: a store that comes and goes is no news
                 log.warning(
-                    "%s. Training goes on; what is missing there is delivered when it is back, or by: "
-                    "python -m runner.sync run=%s",
+                    "%s. Training goes on; what is missing there is delivered %s: python -m runner.sync run=%s",
                     trouble(error, _experiment(folder)),
-                    typed(folder),
+                    "later by" if refusal(error) else "when it is back, or by",
+                    typed(first.folder if first is not None else folder),  # of a sweep, not of one of its jobs alone
                 )
             away = warned = True
             wait, retry = retry, min(2 * retry, _LONGEST_RETRY)

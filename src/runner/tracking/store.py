@@ -211,7 +211,7 @@ def refusal(error: BaseException, experiment: str = "") -> str | None:
 
     Args:
         error: of MLflow, or of the libraries below it.
-        experiment: that was to be written to.
+        experiment: that a new run was to be written to.
     """
     text, code = str(error), str(getattr(error, "error_code", ""))
     if "error code 401" in text or code == "UNAUTHENTICATED":
@@ -220,10 +220,11 @@ def refusal(error: BaseException, experiment: str = "") -> str | None:
             " account of the server"
         )
     if "error code 403" in text or code == "PERMISSION_DENIED":
-        where = f"the experiment {experiment}" if experiment else "this experiment"
+        if not experiment:  # what is there already is read, or delivered: another experiment does not help
+            return "refused (403): this account may not use that experiment; ask for the right to"
         return (
-            f"refused (403): this account may not use {where}; ask for the right to, or write"
-            " tracking.experiment=<another>"
+            f"refused (403): this account may not use the experiment {experiment}; ask for the right to, or start again"
+            " with tracking.experiment=<another>"
         )
     if refused := re.search(r"error code (4\d\d)", text):
         return f"refused ({refused[1]}): {redact(text)[:200]}"
