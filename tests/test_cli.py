@@ -252,6 +252,7 @@ WRONG = [
     (["tracking.uri=http://localhost:5000"], ["write tracking=server"]),
     (["tracking.uri=mlruns"], ["write tracking.uri=sqlite:///"]),
     (["tracking.experiment="], ["tracking.experiment= is empty: write a name"]),
+    ([f"tracking.experiment={'e' * 501}"], ["tracking.experiment=eeee", "than the 500 characters that MLflow takes"]),
     (["hydra.run.dir=file", "seed=x"], ["hydra.run.dir=file cannot be made", "seed=x: write"], a_run),
     (["hydra.run.dir=held"], ["hydra.run.dir=held holds a run already: write resume=held"], a_run),
     (["hydra.run.dir=" + 300 * "x"], ["longer than 255 bytes"]),

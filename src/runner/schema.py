@@ -25,7 +25,7 @@ from .settings import (
     TrackingSettings,
     TrainerSettings,
 )
-from .tracking.names import TAG_LENGTH, legal, owner
+from .tracking.names import NAME_LENGTH, TAG_LENGTH, legal, owner
 from .tracking.uri import DATABASES
 
 TARGET_GROUPS = ("model", "data", "optimizer", "scheduler", "loss")
@@ -319,8 +319,14 @@ def _check_tracking(config: Mapping[str, Any]) -> list[str]:
 
         if missing := missing_driver(str(uri)):
             problems.append(f"tracking.uri={uri}: {missing}")
-    if select(config, "tracking.experiment") == "":
+    experiment = select(config, "tracking.experiment")
+    if experiment == "":
         problems.append("tracking.experiment= is empty: write a name")
+    elif len(str(experiment)) > NAME_LENGTH:
+        problems.append(
+            f"tracking.experiment={str(experiment)[:40]}... is longer than the {NAME_LENGTH} characters that MLflow"
+            " takes; shorten it"
+        )
     for tag, value in (select(config, "tracking.tags") or {}).items():
         given = f"tracking.tags.{tag}={show(value)}"
         if whose := owner(f"{tag}." if isinstance(value, Mapping) else tag):

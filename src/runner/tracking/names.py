@@ -10,8 +10,8 @@ _LONGEST = 250
 PRUNED = "pruned"
 """The tag of a trial that its search has ended early; its value says why."""
 
-PARAM_LENGTH, TAG_LENGTH = 6000, 8000
-"""Characters of a parameter's and of a tag's value that MLflow takes."""
+NAME_LENGTH, PARAM_LENGTH, TAG_LENGTH = 500, 6000, 8000
+"""Characters of an experiment's name, and of a parameter's and a tag's value, that MLflow takes."""
 
 
 def legal(name: str, taken: Iterable[str] = ()) -> str:
