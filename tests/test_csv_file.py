@@ -478,6 +478,21 @@ def new(folder: Path, text: str, source: Source) -> list[list[float]]:
     return values.tolist()
 
 
+@pytest.mark.parametrize("header", ["a,b,y", ",a,b,y"])
+@pytest.mark.parametrize("index", [(0, 1, 2), (17, 5, 9), (0.5, 1.5, 2.5), ("r1", "r2", "r3")])
+def test_an_index_that_new_rows_may_have_is_not_taken_for_a_feature(
+    header: str, index: tuple[Any, ...], tmp_path: Path
+) -> None:
+    cells = "{i*.5},{i%7},{i%2}" if header[0] == "a" else "{i},{i*.5},{i%7},{i%2}"
+    source = read(tmp_path, rows(cells, header=header))
+    text = "".join(f"{one},4.5,{row}\n" for row, one in enumerate(index))
+    with pytest.raises(ConfigError, match="write these names into its first row"):
+        new(tmp_path, text, source)
+    assert new(tmp_path, f"id,a,b\n{text}", source) == [[4.5, 0], [4.5, 1], [4.5, 2]]
+    measured = "".join(f"{1.25 * row * row},{row},1\n" for row in range(1, 4))  # no index: all columns
+    assert new(tmp_path, measured, source) == [[1.25, 1], [5, 2], [11.25, 3]]
+
+
 def test_new_tables_are_read_by_the_same_rules(tmp_path: Path) -> None:
     source = read(tmp_path, rows("{i},{i*.5},{i%7},{i%2}", header=",a,b,y"))
     for text in (

@@ -152,14 +152,17 @@ def _layout(
     index, count = reading["index"], len(found)
     if count == len(features):
         return features
-    if index is None:
-        return columns if count == len(columns) else None
-    if count == len(columns) + 1 and (index == INDEX or not reading["header"]):
+    if index is not None and count == len(columns) + 1 and (index == INDEX or not reading["header"]):
         place = 0 if index == INDEX else int(index)
         return [*columns[:place], None, *columns[place:]]
-    # As many as all columns but the index, or as the features and an index: the latter if the first one is like one.
-    like_index = found[0].kind == "text" or _counts(found[0]) == "counts"
-    return columns if count == len(columns) and not like_index else None
+    if count != len(columns):
+        return None
+    # All columns but the index, or the features behind an index, which pandas writes where nobody says no. A row or two
+    # of whole numbers that are none of 0, 1, ... are not taken for an index.
+    how = _counts(found[0])
+    like_index = found[0].kind == "text" or how == "counts" or (how is not None and len(found[0].text) > 2)
+    features_behind = columns[0] in features and all(column.kind != "text" for column in found[1:])
+    return None if like_index and features_behind else columns
 
 
 def _first(cells: "list[pa.ChunkedArray]") -> list[str]:
