@@ -138,6 +138,7 @@ class Record:
             self.job_ended(folder, fate)
         elif outstanding(folder):
             with claim(folder):
+                self._record_here(folder)
                 mark_killed(folder)
             self._delivery.deliver(folder)
 
@@ -148,11 +149,13 @@ class Record:
     def put_aside(self, folder: Path) -> None:
         """Tell MLflow that a failed attempt is no job of the sweep's any more."""
         if has_manifest(folder):
+            self._record_here(folder)
             self._delivery.deliver(folder)
 
     def announce(self, job: Job, folder: Path) -> None:
         """Have a job's run made before the job starts, as a child of the sweep's."""
         if has_manifest(folder):  # it goes on: until it says so itself, nothing of it is to be completed
+            self._record_here(folder)
             replace(Manifest.load(folder), status="RUNNING", end_time=None).save(folder)
             self._delivery.deliver(folder)
             return
@@ -171,6 +174,12 @@ class Record:
             experiment_id=self.experiment_id,
         ).save(folder)
         self._delivery.deliver(folder)
+
+    def _record_here(self, folder: Path) -> None:
+        """Have a job that an earlier start recorded go on in the sweep's store: both may have been moved since."""
+        manifest, uri = manifest_of(folder), strip_credentials(self._uri)
+        if manifest is not None and manifest.uri != uri:
+            replace(manifest, uri=uri, artifact_root=self._artifact_root).save(folder)
 
     def job_ended(self, folder: Path, fate: Fate) -> None:
         """See that a job's run tells the truth about its end, and have it delivered."""

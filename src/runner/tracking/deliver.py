@@ -7,13 +7,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from runner.folders import outputs
 from runner.tracking import artifacts, journal
 from runner.tracking.journal import Point
 from runner.tracking.manifest import NOTE, Dataset, Manifest
 from runner.tracking.names import PARAM_LENGTH, TAG_LENGTH, legal, legal_keys
 from runner.tracking.state import State
-from runner.tracking.store import StoreError, connect, deleted_experiment, get_or_create_experiment, mlflow_command
+from runner.tracking.store import (
+    StoreError,
+    connect,
+    deleted_experiment,
+    get_or_create_experiment,
+    mlflow_command,
+    place,
+)
 from runner.tracking.system import SYSTEM
+from runner.tracking.uri import strip_credentials
 from runner.tracking.variable import with_credentials
 
 if TYPE_CHECKING:
@@ -122,7 +131,7 @@ class Delivery:
         client = self._client or connect(uri)
         if self.state.run_id is None or not _exists(client, uri, self.state.run_id):
             experiment_id = manifest.experiment_id or get_or_create_experiment(
-                client, uri, manifest.experiment, manifest.artifact_root
+                client, uri, manifest.experiment, self._artifact_root(manifest)
             )
             parent_run_id = _find_parent(client, experiment_id, manifest)
             run_id = _find_or_create_run(client, experiment_id, parent_run_id, manifest, self.folder)
@@ -131,6 +140,13 @@ class Delivery:
         self._client = client
         assert self.state.run_id is not None
         return client, self.state.run_id
+
+    def _artifact_root(self, manifest: Manifest) -> str | None:
+        """Where a new experiment stores its files; the manifest names the place that belongs to the manifest's store."""
+        if self._uri is None:
+            return manifest.artifact_root
+        uri, root = place(self._uri, outputs())
+        return manifest.artifact_root if strip_credentials(uri) == manifest.uri else root
 
     def _describe(self, client: "MlflowClient", run_id: str, manifest: Manifest) -> None:
         """Send parameters and the data set once, and the tags that are new or changed."""

@@ -121,6 +121,7 @@ class Manifest:
         return replace(
             self,
             uri=new.uri,
+            artifact_root=new.artifact_root,
             params=params,
             dataset=self.dataset or new.dataset,
             experiment_tags=self.experiment_tags | new.experiment_tags,
