@@ -156,7 +156,7 @@ def test_a_stopped_sweep_goes_on(moved: Path, exact: bool, runner: Runner) -> No
 
 
 @FLAT
-def test_a_finished_sweep_takes_more_points(moved: Path, runner: Runner) -> None:
+def test_a_stopped_sweep_takes_more_points(moved: Path, runner: Runner) -> None:
     folder = moved / "sweeps" / "stopped"
     called = runner("--multirun", f"sweep.resume={folder}", "optimizer.lr=0.1,0.05,0.01,0.2", "sweep.extend=true",
                     "sweep.dry_run=true")  # fmt: skip

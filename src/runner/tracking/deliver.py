@@ -142,7 +142,7 @@ class Delivery:
         return client, self.state.run_id
 
     def _artifact_root(self, manifest: Manifest) -> str | None:
-        """Where a new experiment stores its files; the manifest names the place that belongs to the manifest's store."""
+        """Where a new experiment stores its files: the manifest names the place for its own store."""
         if self._uri is None:
             return manifest.artifact_root
         uri, root = place(self._uri, outputs())
