@@ -54,6 +54,11 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return unpack
 
 
+def files(folder: Path) -> dict[Path, float]:
+    """When each file was written last; none where there is no folder."""
+    return {path: path.stat().st_mtime for path in folder.rglob("*")}
+
+
 @pytest.fixture
 def moved(earlier: str, unpacked: Callable[[str], Path], here: Path) -> Iterator[Path]:
     """The outputs folder of an archive, in the current folder."""
@@ -67,8 +72,9 @@ def moved(earlier: str, unpacked: Callable[[str], Path], here: Path) -> Iterator
         ):
             store.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(PLACE), str(here)))
     store.close()
+    before = files(PLACE)
     yield outputs
-    assert not PLACE.exists(), "nothing is written to where they were"
+    assert files(PLACE) == before, "nothing is written to where they were"
 
 
 @pytest.fixture
@@ -135,7 +141,7 @@ def test_a_stopped_sweep_goes_on(moved: Path, exact: bool, runner: Runner) -> No
     folder = moved / "sweeps" / "stopped"
     before = {path: path.read_bytes() for path in (folder / "0").rglob("*") if path.is_file()}
     runs = statuses(moved / "mlflow.db")
-    called = runner("--multirun", f"sweep.resume={folder}")
+    called = runner("--multirun", f"sweep.resume={folder}", "sweep.jobs=2")
     assert called.code == 0, called.err
     assert {path: path.read_bytes() for path in before} == before, "the finished job"
     wanted = read(moved.parent / "expected" / "jobs.json")
