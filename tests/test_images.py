@@ -383,6 +383,18 @@ def test_train_and_test_folders_are_the_parts(tmp_path: Path, train: str, other:
     assert "data.test_fraction=0.3 contradicts" in problem_of(lambda: image_folder(tmp_path, test_fraction=0.3))
 
 
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_an_error_of_another_part_names_its_key(part: str, tmp_path: Path) -> None:
+    photos(tmp_path / "train", 5)
+    photos(tmp_path / part / "inner", 2)
+    given = {f"{part}_path": tmp_path / part}
+    said = problem_of(lambda: image_folder(tmp_path / "train", **given))
+    assert said.startswith(f"data.{part}_path: ") and said.endswith(f"write data.{part}_path={tmp_path}/{part}/inner")
+    photos(tmp_path / "birds", 2, owl=(0, 0, 200))
+    said = problem_of(lambda: image_folder(tmp_path / "train", **{f"{part}_path": tmp_path / "birds"}))
+    assert said.startswith(f"data.{part}_path: ") and "training part lacks: owl" in said
+
+
 @pytest.mark.parametrize("name", ["val", "Valid", "validation", "dev"])
 def test_a_validation_folder_validates_and_there_is_no_test_part(tmp_path: Path, name: str) -> None:
     photos(tmp_path / "train", 5)

@@ -91,7 +91,11 @@ def image_folder(
     names, files, left = find_images(train_folder, classes, old_rules)
     found = {"train": (train_folder, files)}
     for part, its_folder in parts.items():
-        found[part] = its_folder, _find_other_images(its_folder, names, classes is not None, old_rules)
+        key = f"data.{part}_path" if {"val": val_path, "test": test_path}[part] is not None else "data.path"
+        try:
+            found[part] = its_folder, _find_other_images(its_folder, names, classes is not None, old_rules)
+        except ConfigError as error:
+            raise ConfigError(*(problem.replace("data.path", key) for problem in error.problems)) from error
     if "test" not in found:
         if test_fraction is None:  # one that comes with parts has those that it is meant to have
             test_fraction = 0 if "val" in found and val_path is None else TEST_FRACTION
