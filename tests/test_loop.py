@@ -529,7 +529,7 @@ def test_an_epoch_computes_and_allocates_no_more_than_a_bare_loop_with_its_loss_
     t = training(tmp_path, batch_size=8, epochs=2)
     fit(t)  # until the optimizer has its buffers
     inputs, targets = whole_set(t, "train")
-    total, correct = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    total, correct = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
 
     def theirs() -> None:
         for index in torch.randperm(len(inputs)).split(8):
@@ -537,7 +537,7 @@ def test_an_epoch_computes_and_allocates_no_more_than_a_bare_loop_with_its_loss_
             outputs = t.model(batch)
             loss = cross_entropy(outputs, wanted)
             total.add_(loss.detach(), alpha=len(index))
-            correct.add_((outputs.detach().argmax(dim=1) == wanted).sum())
+            correct.add_(torch.count_nonzero(outputs.detach().argmax(dim=1) == wanted))
             loss.backward()
             t.optimizer.step()
             t.optimizer.zero_grad()

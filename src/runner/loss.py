@@ -109,7 +109,7 @@ def answer_names(loss: Loss, num_outputs: int, classes: Sequence[str] | None) ->
 
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:
     """How many of (N, K) outputs are largest at the target class (N,)."""
-    return (outputs.argmax(dim=1) == targets).sum()
+    return torch.count_nonzero(outputs.argmax(dim=1) == targets)  # takes half as long as `sum` of so few
 
 
 def correct_signs(outputs: Tensor, targets: Tensor) -> Tensor:
