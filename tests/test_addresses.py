@@ -1,6 +1,7 @@
 """Addresses of stores: any name that a folder can have, and what is left out of them when they are saved."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ from delivered import copy_store
 from runner import evaluate, sync, ui
 from runner.errors import ConfigError
 from runner.folders import for_shell
+from runner.tracking import driver
 from runner.tracking.deliver import Delivery
 from runner.tracking.location import refuse_database_of_server
 from runner.tracking.manifest import Manifest
@@ -101,6 +103,29 @@ def test_a_path_is_typed_on_one_line() -> None:
 )
 def test_an_address_is_saved_without_what_is_secret(address: str, saved: str) -> None:
     assert strip_credentials(address) == saved
+
+
+class Silent:
+    """A connection to a server that never answers, as psycopg has it."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self.fileno, self._line = line.fileno, line
+
+    def wait(self) -> bytes:
+        return self._line.recv(1)
+
+
+def test_an_answer_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "ANSWER_SECONDS", 0.1)
+    options = driver.engine_options("postgresql+psycopg://ada@host/db?connect_timeout=9")
+    assert options["connect_args"] == {"tcp_user_timeout": 10_000}  # what the address says counts
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = Silent(ours)
+        driver.limit_waiting(connection)
+        theirs.send(b"x")
+        assert connection.wait() == b"x"
+        assert connection.wait() == b""
 
 
 class Refusing(BaseHTTPRequestHandler):

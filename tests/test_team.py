@@ -1,8 +1,8 @@
 """Searches and runs on a team's PostgreSQL, which is stopped hard and started again: `scripts/soak`."""
 
 import shutil
+import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -44,7 +44,7 @@ def test_a_search_goes_on_over_a_database_that_is_stopped_hard(database: postgre
     sweep = start(tmp_path, *SEARCH[1:], *SPACE, *SMALL, "hydra.sweeper.study_name=s", stored)
     wait_for(lambda: list(tmp_path.glob("outputs/sweeps/*/*/job.json")))
     database.stop()
-    time.sleep(4)
+    wait_for(lambda: "storage is away" in (sweep_folder(tmp_path) / "run.log").read_text())
     database.start()
     _, printed = sweep.communicate(timeout=200)
     assert sweep.returncode == 0, printed
@@ -83,3 +83,23 @@ def test_after_its_time_there_is_a_table_and_a_resume_tells_what_waited(
     _, printed = again.communicate(timeout=200)
     assert again.returncode == 0, printed
     assert states_in(database.with_password, "s") == ["COMPLETE"] * 6
+
+
+def test_a_search_over_a_database_that_is_frozen_ends_by_ctrl_c(database: postgres.Postgres, tmp_path: Path) -> None:
+    write_bowl(tmp_path)
+    stored = f"hydra.sweeper.storage={database.with_password}"
+    sweep = start(tmp_path, *SEARCH[1:], *SPACE, *SMALL, "hydra.sweeper.study_name=s", stored)
+    wait_for(lambda: list(tmp_path.glob("outputs/sweeps/*/*/job.json")))
+    with database.frozen():
+        wait_for(lambda: "storage is away" in (sweep_folder(tmp_path) / "run.log").read_text())
+        sweep.send_signal(signal.SIGINT)
+        _, printed = sweep.communicate(timeout=60)
+        assert sweep.returncode == 130, printed
+    folder = sweep_folder(tmp_path)
+    assert f"go on      python -m runner --multirun sweep.resume={folder.relative_to(tmp_path)}" in printed
+    assert (folder / "jobs.csv").is_file() and (folder / "jobs.json").is_file()
+    again = start(tmp_path, f"sweep.resume={folder}", stored)
+    _, printed = again.communicate(timeout=200)
+    assert again.returncode == 0, printed
+    assert set(states_in(database.with_password, "s")) <= {"COMPLETE", "PRUNED"}
+    assert len(states_in(database.with_password, "s")) == 6

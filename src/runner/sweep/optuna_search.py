@@ -30,7 +30,7 @@ from runner.sweep.patience import Away, Patience
 from runner.sweep.plan import Job, Plan, log_axes, make_jobs, named, split
 from runner.sweep.random_search import not_whole
 from runner.tracking import journal
-from runner.tracking.driver import limits, missing_driver
+from runner.tracking.driver import engine_options, missing_driver
 from runner.tracking.folder import owned
 from runner.tracking.store import password_refused
 from runner.tracking.uri import redact
@@ -424,7 +424,7 @@ class OptunaSearch:
 
 def database(address: str) -> BaseStorage:
     """The storage at an address; a host that is down is noticed within seconds."""
-    return optuna.storages.get_storage(RDBStorage(address, engine_kwargs={"connect_args": limits(address)}))
+    return optuna.storages.get_storage(RDBStorage(address, engine_kwargs=engine_options(address)))
 
 
 def cut_back(log: Path) -> None:

@@ -1,5 +1,9 @@
 """How a database is connected to: whether its driver is installed, and how long a driver waits for a host."""
 
+import os
+import socket
+import threading
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy.engine import make_url
@@ -15,20 +19,57 @@ _PACKAGES = {
 }
 """What to install for the module that a dialect of SQLAlchemy imports."""
 
+ANSWER_SECONDS = 10
+"""So long a statement may take: those of a study take milliseconds."""
+
+_OF_MYSQL = {"connect_timeout": 5, "read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS}
 _LIBPQ = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
 _LIMITS = {
     "psycopg": _LIBPQ,
     "psycopg2": _LIBPQ,
-    "pymysql": {"connect_timeout": 5},
-    "mysqldb": {"connect_timeout": 5},
+    "pymysql": _OF_MYSQL,
+    "mysqldb": _OF_MYSQL,
 }
 """By driver, in s and ms: a host that is down does not answer for two minutes and more."""
 
 
-def limits(uri: str) -> dict[str, Any]:
-    """What `connect` of an address's driver is given, so that a host that is down is noticed within seconds."""
+def engine_options(uri: str) -> dict[str, Any]:
+    """Options of `sqlalchemy.create_engine`, so that a database that does not answer is noticed within seconds."""
     url = make_url(uri)
-    return {name: value for name, value in _LIMITS.get(url.get_driver_name(), {}).items() if name not in url.query}
+    limits = _LIMITS.get(url.get_driver_name(), {})
+    options = {name: value for name, value in limits.items() if name not in url.query}
+    return {"connect_args": options, "pool_events": [(limit_waiting, "connect")]}
+
+
+def limit_waiting(connection: Any, *_: object) -> None:
+    """Cut a connection of psycopg's once its server owes an answer for 10 s.
+
+    A server that is frozen, or in which another session has locked the table, keeps the connection alive, and libpq
+    waits for ever: a Ctrl-C as well would have to wait for it.
+
+    Args:
+        connection: as its driver has just opened it; those of other drivers stay as they are.
+    """
+    wait = getattr(connection, "wait", None)  # through this method go all answers that psycopg waits for
+    if wait is None:
+        return
+
+    def limited(*arguments: Any, **options: Any) -> Any:
+        with socket.socket(fileno=os.dup(connection.fileno())) as line:
+            timer = threading.Timer(ANSWER_SECONDS, _cut, [line])
+            timer.daemon = True
+            timer.start()
+            try:
+                return wait(*arguments, **options)
+            finally:
+                timer.cancel()
+
+    connection.wait = limited
+
+
+def _cut(line: socket.socket) -> None:
+    with suppress(OSError):  # the answer has come just now
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def missing_driver(uri: str) -> str | None:

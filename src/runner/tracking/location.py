@@ -51,9 +51,9 @@ def _location(uri: str, experiment: str) -> str | None:
     else:
         from sqlalchemy import create_engine, text  # takes 0.2 s, which a run on SQLite goes without
 
-        from runner.tracking.driver import limits
+        from runner.tracking.driver import engine_options
 
-        engine = create_engine(uri, connect_args=limits(uri))
+        engine = create_engine(uri, **engine_options(uri))
         try:
             with engine.connect() as connection:
                 row = connection.execute(text(_QUERY + ":name"), {"name": experiment}).fetchone()
