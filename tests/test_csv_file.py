@@ -619,3 +619,18 @@ def test_755_real_tables(tmp_path: Path) -> None:
                     assert len(source.classes) == len(set(source.train[1].tolist())) == target.nunique(), name
     print(counts)
     assert counts["CrossEntropy: trains"] >= 110 and counts["MSE: trains"] >= 360
+
+
+def test_parts_that_are_one_file_are_said(tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_text(rows("{i},{i*.5},{i%2}", header=",a,y"))
+    (tmp_path / "link.csv").symlink_to(tmp_path / "all.csv")
+    parts = {"test_path": tmp_path / "link.csv", "val_path": tmp_path / "all.csv"}
+    notes = csv_file(tmp_path / "all.csv", "y", **parts, loss_takes="classes", **AUTO).notes
+    assert [note for note in notes if "share samples" in note] == [
+        f"{other} is {one}: these parts share samples"
+        for one, other in (
+            ("data.path", "data.val_path"),
+            ("data.path", "data.test_path"),
+            ("data.val_path", "data.test_path"),
+        )
+    ]

@@ -1,6 +1,7 @@
 """Models with and without state that a resume would miss; see `stateful_models`."""
 
 import logging
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from runner import checks, rehearsal
-from runner.attributes import Walk
+from runner.attributes import Walk, held_generators, restore_generators
 from runner.checkpoint import load
 from runner.data.source import Source
 from runner.errors import ConfigError, TrainingError
@@ -271,3 +272,12 @@ def test_state_that_no_checkpoint_can_hold_is_refused_before_the_start_or_after_
     assert t.progress.step <= 1
     with pytest.raises(ConfigError, match=r"^model._extra_state.things\[0\] is of type .*Thing, which a checkpoint"):
         checks.state({"model": t.model.state_dict()})
+
+
+def test_each_generator_in_lists_within_lists_goes_on() -> None:
+    model = torch.nn.Module()
+    model.drawn = [[random.Random(0)], [random.Random(1), random.Random(2)]]
+    saved = held_generators({"model": model})
+    values = [chance.random() for inner in model.drawn for chance in inner]
+    restore_generators({"model": model}, saved)
+    assert len(saved) == 3 and [chance.random() for inner in model.drawn for chance in inner] == values

@@ -95,7 +95,8 @@ class Walk:
         if is_generator(value):
             if id(value) not in self._seen:
                 self._seen.add(id(value))
-                self.generators[path] = value
+                alike = sum(name.partition("#")[0] == path for name in self.generators)  # in lists within lists
+                self.generators[f"{path}#{alike + 1}" if alike else path] = value
         elif isinstance(value, CONTAINERS):
             self._container(value, path, own_state)
         elif is_walked(value):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from runner.data import csv_0_1_0
 from runner.data.columns import find_faults, list_names
-from runner.data.paths import find_data_file
+from runner.data.paths import find_data_file, shared_samples
 from runner.data.source import Part, Source
 from runner.data.table_layout import Table, find_name, read_table
 from runner.data.table_target import Takes, TargetType, read_target
@@ -72,6 +72,7 @@ def csv_file(
     else:
         index, header = index if index is not None else "auto", header if header is not None else "auto"
         source = _read(files, given, target, fraction, index, header, target_type or "auto", loss_takes)
+        source = replace(source, notes=[*source.notes, *shared_samples(files)])
     for key, part in (("data.val_path", source.val), ("data.test_path", source.test)):
         if key in files:
             _check_classes(source, part, given[key])

@@ -14,7 +14,7 @@ from runner.cores import usable_cores
 from runner.data import scaling
 from runner.data.image_file import BYTE, MODES, RANGES, is_image, look, read_image
 from runner.data.image_layout import SHOWN, Files, find_images, find_parts
-from runner.data.paths import find_data_folder
+from runner.data.paths import find_data_folder, shared_samples
 from runner.data.source import Source
 from runner.errors import ConfigError, TrainingError
 
@@ -110,7 +110,9 @@ def image_folder(
         if scale == "auto" and white is None:
             scaling.check_bytes(largest)
         in_words = _parts_in_words(parts, train_folder, folder, held_out="test" in of)
-        notes = [in_words, _classes_in_words(names), *left.words(), *notes]
+        keys = {f"data.{part}_path": its_folder for part, its_folder in parts.items()}
+        shared = shared_samples({"data.path": train_folder, **keys})
+        notes = [in_words, _classes_in_words(names), *left.words(), *shared, *notes]
     return Source(
         name="image_folder",
         train=of["train"],

@@ -1,5 +1,7 @@
 """A path the user typed, as a file or a folder that is there."""
 
+from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 
 from runner.errors import ConfigError, did_you_mean
@@ -63,3 +65,16 @@ def find_data_file(path: str | Path, key: str) -> Path:
     except OSError as error:
         raise ConfigError(f"{key}={path} cannot be read: {error.strerror or error}; name another") from error
     return file
+
+
+def shared_samples(paths: Mapping[str, Path]) -> list[str]:
+    """Say which keys name the same file or folder: what is measured there was trained on, or chosen by.
+
+    Args:
+        paths: by key, of files or folders that are there.
+    """
+    return [
+        f"{other} is {one}: these parts share samples"
+        for (one, path), (other, other_path) in combinations(paths.items(), 2)
+        if path.samefile(other_path)
+    ]

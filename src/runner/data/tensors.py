@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from runner.data import numbers
-from runner.data.paths import find_data_file
+from runner.data.paths import find_data_file, shared_samples
 from runner.data.scaling import CHANNELS
 from runner.data.source import Source
 from runner.errors import ConfigError
@@ -64,7 +64,7 @@ def tensors(
         "inputs": inputs, "targets": targets, "val_inputs": val_inputs, "val_targets": val_targets,
         "test_inputs": test_inputs, "test_targets": test_targets,
     }  # fmt: skip
-    arrays, origin, unread = _gather(
+    arrays, origin, notes = _gather(
         {name: values for name, values in given.items() if values is not None}, path, val_path
     )
     problems = _check_names(arrays)
@@ -96,7 +96,7 @@ def tensors(
         classes=names,
         origin=origin,
         val=val,
-        notes=[*_notes(arrays["inputs"][1], *train), *unread],
+        notes=[*_notes(arrays["inputs"][1], *train), *notes],
     )
 
 
@@ -112,13 +112,13 @@ def _gather(
             "data=tensors has no samples; write data.inputs=[[1,2],[3,4]] data.targets=[0,1], "
             "or data.path=<an .npz or .pt file>"
         )
-    origin, unread = [], []
+    origin, notes = [], []
     arrays = {name: (f"data.{name}", values) for name, values in lists.items()}
     if path is not None:
         file = find_data_file(path, "data.path")
         content = _load(file, "data.path")
         arrays = {name: (f"data.path={path}: {name}", content[name]) for name in NAMES if name in content}
-        unread += [f"{name} in {file.name}: not read" for name in content if name not in NAMES]
+        notes += [f"{name} in {file.name}: not read" for name in content if name not in NAMES]
         if not {"inputs", "targets"} <= set(arrays):
             missing = [name for name in ("inputs", "targets") if name not in arrays]
             there = ", ".join(map(str, content)) or "nothing"
@@ -128,15 +128,17 @@ def _gather(
         if twice := [name for name in ("val_inputs", "val_targets") if name in arrays]:
             raise ConfigError(f"data.val_path={val_path} and {arrays[twice[0]][0]} are both given; leave one out")
         file = find_data_file(val_path, "data.val_path")
+        if path is not None:
+            notes += shared_samples({"data.path": find_data_file(path, "data.path"), "data.val_path": file})
         content = _load(file, "data.val_path")
         if missing := [name for name in ("inputs", "targets") if name not in content]:
             there = ", ".join(map(str, content)) or "nothing"
             raise ConfigError(f"data.val_path={val_path}: {' and '.join(missing)} missing; there is {there}")
         for name in ("inputs", "targets"):
             arrays[f"val_{name}"] = f"data.val_path={val_path}: {name}", content[name]
-        unread += [f"{name} in {file.name}: not read" for name in content if name not in ("inputs", "targets")]
+        notes += [f"{name} in {file.name}: not read" for name in content if name not in ("inputs", "targets")]
         origin.append(str(file))
-    return arrays, ", ".join(origin) or "config", unread
+    return arrays, ", ".join(origin) or "config", notes
 
 
 def _load(file: Path, key: str) -> dict[str, Any]:
