@@ -1,4 +1,6 @@
+import os
 import random
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from torch.utils.data import Dataset
 from composed import built
 from operations import Operations
 from runner import checkpoint, report
-from runner.data.loading import TensorLoader, epoch_order, evaluation_batch_size, make_loaders
+from runner.data.loading import STOPS, TensorLoader, WorkerLoader, epoch_order, evaluation_batch_size, make_loaders
 from runner.data.source import Source
 from runner.data.splits import Normalize, Splits, split
 from runner.device import Device
@@ -480,3 +482,27 @@ def test_what_a_layer_gives_bounds_the_samples_that_are_evaluated_at_once(values
         assert made.evaluation_batch_size == at_once
         assert made.val is not None
         assert len(next(iter(made.val.epoch(0)))[0]) == at_once
+
+
+class Slow(Dataset[Any]):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.ones(1), index
+
+
+def test_a_worker_that_is_told_to_end_while_it_begins_still_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its program calls `worker_init_fn` last, and a Ctrl-C or a scheduler does not wait for that."""
+    began = os.getpid()
+
+    def handlers() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert os.getpid() != began
+
+    monkeypatch.setattr("torch.utils.data._utils.signal_handling._set_worker_signal_handlers", handlers)
+    loader = WorkerLoader(Slow(), lambda *batch: batch, batch_size=2, seed=None, num_workers=1)
+    assert [targets.tolist() for _, targets in loader.epoch(0)] == [[0, 1], [2, 3]]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(STOPS)
+    loader.close()

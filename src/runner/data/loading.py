@@ -7,6 +7,7 @@ a resumed run, another number of workers or a skipped validation cannot change w
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -22,6 +23,7 @@ from .batched import Indices, MapStyle, Tensors, seeded
 from .source import Part
 from .splits import Batch, Splits, size
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
 STOP_SECONDS = 5  # for which a worker outlives a SIGTERM
 LOADED_AT_ONCE = 256  # samples, while a data set is brought into memory
 READ_TWICE = 16  # samples that tell whether a data set draws at random: more, and rare draws are seen more surely
@@ -155,7 +157,7 @@ class WorkerLoader:
             seeded(index.tolist(), "samples", *of_batch, number)
             for number, index in enumerate(order.split(self.batch_size)[start:], start)
         ]
-        for number, batch in enumerate(self._loader, start):
+        for number, batch in enumerate(_begun(self._loader), start):
             if isinstance(batch, TrainingError):
                 try:
                     raise batch
@@ -348,7 +350,8 @@ def _load_all(part: Dataset[Any], num_workers: int, purpose: str = "samples") ->
         generator=generator("load"),  # one of its own, as above
     )
     whole: list[Tensor] = []
-    for batch in tqdm(loader, "reading samples", unit="batch", leave=False, disable=None, delay=2):
+    bar = partial(tqdm, desc="reading samples", total=len(indices), unit="batch", leave=False, disable=None, delay=2)
+    for batch in bar(_begun(loader)):
         if isinstance(batch, TrainingError):
             raise ConfigError(str(batch)) from batch
         # Written where it belongs at once: joined at the end, the samples would lie in memory twice.
@@ -385,6 +388,15 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
+def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The batches; a worker that begins now is not told to end before it has called `_outlive_a_stop`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _outlive_a_stop(_: int) -> None:
     """Let a worker go on loading for a while when it is told to end: Ctrl-C and schedulers tell the whole group.
 
@@ -393,3 +405,4 @@ def _outlive_a_stop(_: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(STOP_SECONDS))  # SIGALRM ends it, whatever it waits for
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
