@@ -552,7 +552,9 @@ def test_an_epoch_computes_and_allocates_no_more_than_a_bare_loop_with_its_loss_
     with Operations() as of_theirs:
         theirs()
     assert of_theirs.counts["addmm"] > 0
-    assert of_ours.counts == of_theirs.counts
+    batches = len(t.loaders.train)
+    assert not of_ours.counts - of_theirs.counts - Counter(clone=batches), "small batches are measured together"
+    assert of_theirs.counts - of_ours.counts == dict.fromkeys(("argmax", "eq", "count_nonzero", "add_"), batches)
     assert not {"_local_scalar_dense", "item", "_to_copy"} & of_ours.counts.keys()
     needed = allocated(theirs, tmp_path)
-    assert needed and allocated(ours, tmp_path) == needed
+    assert needed and not Counter(allocated(ours, tmp_path)) - Counter(needed)

@@ -126,6 +126,25 @@ class TestMSE:
         sums.add(torch.tensor(0.5), torch.tensor([[0.1], [0.2]]), torch.full((2, 1), 0.3))
         assert set(sums.means()) == {"loss", "mae", "rmse"}
 
+    @pytest.mark.parametrize("size", [7, 30_000])  # the first wait for others, the second do not
+    def test_small_batches_are_counted_together_and_all_are_counted(self, size: int) -> None:
+        made = torch.Generator().manual_seed(0)
+        weight = torch.ones(3, requires_grad=True)
+        outputs, classes = torch.randn(5 * size, 3, generator=made), torch.randint(0, 3, (5 * size,), generator=made)
+        right = (outputs.argmax(1) == classes).tolist()
+        sums, resumed, buffer = (*(Sums(CrossEntropy(), torch.device("cpu")) for _ in range(2)), torch.zeros(0).long())
+        for number, batch in enumerate(torch.arange(5 * size).split(size), start=1):
+            buffer.resize_(len(batch)).copy_(classes[batch])  # as a data set of the user's may do
+            for one in (sums, resumed):
+                one.add(torch.tensor(0.0), outputs[batch] * weight, buffer)
+            if number in (2, 4):
+                assert sums.means()["accuracy"] == sum(right[: number * size]) / (number * size)
+                resumed.reset(resumed.state())
+        assert sums.means() == resumed.means() and sums.state() == resumed.state()
+        sums.reset()
+        sums.add(torch.tensor(0.0), outputs[:size] * weight, classes[:size])
+        assert sums.means()["accuracy"] == sum(right[:size]) / size
+
     def test_sums_go_on_from_their_state(self) -> None:
         a, b = Sums(MSE(), torch.device("cpu")), Sums(MSE(), torch.device("cpu"))
         batches = [(torch.randn((), generator=g), torch.randn(4, 2, generator=g), torch.randn(4, 2, generator=g))

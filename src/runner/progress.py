@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import groupby
 from time import perf_counter
 
 import torch
@@ -15,6 +16,9 @@ from .settings import EarlyStoppingSettings
 
 Metrics = dict[str, float]
 Summed = tuple[Callable[[Tensor, Tensor], Tensor], bool]
+
+VALUES_AT_ONCE = 65_536
+"""Outputs of small batches that are measured together: an epoch of the MLP, batch 64, takes 0.98 times as long."""
 
 
 @dataclass
@@ -92,6 +96,11 @@ class Sums:
         self._device = device
         self._loss = torch.zeros((), dtype=self._dtype, device=device)
         self._totals: dict[Summed, Tensor] = {}  # as many numbers as a metric gives: known when it has given some
+        # Batches that the totals lack, and how many outputs these have. They wait if all that is summed are counts,
+        # which are the same however samples are divided. Not on a GPU: CUDA graphs write the next outputs over these.
+        self._counts, self._may_wait = False, device.type == "cpu"
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._values = 0
         self.samples = 0
         self.metrics_wanted = True
 
@@ -101,15 +110,32 @@ class Sums:
         self._loss.add_(loss.detach(), alpha=len(targets))
         if not self.metrics_wanted:
             return
-        outputs = outputs.detach()
+        # With a gradient, outputs have memory of their own; targets may lie in a buffer of a data set.
+        if self._counts and self._may_wait and outputs.grad_fn is not None and outputs.numel() < VALUES_AT_ONCE:
+            self._waiting.append((outputs.detach(), targets.clone()))
+            self._values += outputs.numel()
+            if self._values >= VALUES_AT_ONCE:
+                self._catch_up()
+        else:
+            self._measure(outputs.detach(), targets)
+
+    def _catch_up(self) -> None:
+        """Measure the batches that wait."""
+        for _, batches in groupby(self._waiting, key=lambda batch: [part.shape[1:] for part in batch]):
+            outputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+            self._measure(outputs, targets)
+        self._waiting, self._values = [], 0
+
+    def _measure(self, outputs: Tensor, targets: Tensor) -> None:
         measured = {kind: self._measured(outputs, targets, kind) for kind in {kind for _, kind in self._summed}}
         for summed in self._summed:
             function, of_differences = summed
             sums = function(*measured[of_differences])
             total = self._totals.get(summed)
             if total is None:  # counts stay whole numbers, for which adding takes a third of the time
-                counts = not sums.is_floating_point()
-                self._totals[summed] = sums.to(sums.dtype if counts else self._dtype, copy=True)
+                counted = not sums.is_floating_point()
+                self._totals[summed] = sums.to(sums.dtype if counted else self._dtype, copy=True)
+                self._counts = not any(total.is_floating_point() for total in self._totals.values())
             else:
                 total.add_(sums if sums.shape == total.shape else sums.reshape(total.shape))
 
@@ -139,12 +165,15 @@ class Sums:
 
     def reset(self, state: list[list[float]] | None = None) -> None:
         """Start from zero, or from what `state` gave."""
+        self._waiting, self._values = [], 0
         if not state:
             self.samples = 0
+            self._totals = self._totals if self._counts else {}  # of a resumed epoch they are floats
             for total in (self._loss, *self._totals.values()):
                 total.zero_()
             return
         (samples,), (loss,), *totals = state
+        self._counts = False
         self.samples = int(samples)
         self._loss.fill_(loss)
         self.metrics_wanted &= bool(totals or not samples)  # nothing is known of the samples so far
@@ -154,6 +183,7 @@ class Sums:
         }
 
     def _read(self) -> list[list[float]]:
+        self._catch_up()
         totals = [self._loss, *(self._totals.values() if self.metrics_wanted else ())]
         numbers = torch.cat([total.flatten() for total in totals]).tolist()
         return [[numbers.pop(0) for _ in range(total.numel())] for total in totals]
