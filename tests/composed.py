@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from runner import build
+from runner import build, experiment
 from runner.checkpoint import Checkpoints
 from runner.cli import composer, group_choices, parse, without_hydra
 from runner.loop import fit
@@ -10,7 +10,7 @@ from runner.training import Training, prepare
 from training import Log, Silent, Stop
 
 
-def built(*overrides: str) -> build.Experiment:
+def built(*overrides: str) -> experiment.Experiment:
     """Compose and build."""
     cfg, problems = composer(parse([])).compose(list(overrides))
     assert cfg is not None, problems

@@ -10,6 +10,7 @@ from mlflow.entities import Run
 
 from conftest import run_folder
 from faults import inject
+from runner import layout
 from runner.tracking import journal
 from runner.tracking.state import State
 from runner.tracking.store import connect
@@ -29,7 +30,7 @@ TIMED = ("time/", "throughput/", "system/")
 
 def measured(folder: Path) -> dict[tuple[str, int], float]:
     """What a run's journal has, but for times and rates; each (name, step) once."""
-    points = journal.read(folder / journal.NAME)[0]
+    points = journal.read(folder / layout.JOURNAL)[0]
     assert len(points) == len({(point.name, point.step) for point in points}), "written twice"
     return {(point.name, point.step): point.value for point in points if not point.name.startswith(TIMED)}
 
@@ -61,7 +62,7 @@ def only_run(uri: str) -> tuple[MlflowClient, Run]:
 
 def counts(client: MlflowClient, run_id: str, folder: Path) -> tuple[int, int, int]:
     """How many points the journal has, MLflow has, and MLflow has twice; they must be in order, and as measured."""
-    points, _ = journal.read(folder / journal.NAME)
+    points, _ = journal.read(folder / layout.JOURNAL)
     keys = State.load(folder).keys
     delivered = duplicated = 0
     for name in dict.fromkeys(point.name for point in points):

@@ -13,21 +13,13 @@ from mlflow.exceptions import MlflowException
 from conftest import Called, run_folder
 from delivered import copy_store
 from runner import evaluate, sync, ui
-from runner.errors import ConfigError
+from runner.errors import ConfigError, StoreError
 from runner.folders import for_shell
 from runner.tracking import driver
 from runner.tracking.deliver import Delivery
 from runner.tracking.location import refuse_database_of_server
 from runner.tracking.manifest import Manifest
-from runner.tracking.store import (
-    StoreError,
-    connect,
-    explain,
-    get_or_create_experiment,
-    local_uri,
-    place,
-    trouble,
-)
+from runner.tracking.store import connect, explain, get_or_create_experiment, local_uri, place, trouble
 from runner.tracking.uri import absolute, sqlite_address, sqlite_file, strip_credentials
 
 NAMES = (

@@ -587,11 +587,11 @@ def test_no_suggestion_of_another_tools_names_leads_nowhere(here: Path) -> None:
     from runner import advice
     from runner.compose import Composer
     from runner.hydra_job import without_hydra
-    from runner.refusal import keys
+    from runner.refusal import dotted_keys
 
     composer = Composer()
     cfg, _ = composer.compose([])
-    known = {*keys(without_hydra(cfg)), *composer.choices()}
+    known = {*dotted_keys(without_hydra(cfg)), *composer.choices()}
     for group, names in advice.CHOICES.items():
         assert set(names.values()) <= {*composer.options_of(group), "null"}, group
     for meant in advice.KEYS.values():

@@ -16,8 +16,8 @@ from runner.cli import command
 from runner.compare import find, main, notes
 from runner.comparison import compare, rows, to_json, to_text
 from runner.comparison_runs import ComparedRun, from_folder
+from runner.keys import flatten
 from runner.saved import read_config
-from runner.schema import flatten
 from runner.sweep_plots import swept
 from runner.sweep_results import gather
 from runner.tracking.deliver import Delivery

@@ -30,9 +30,9 @@ from runner.data.source import Source
 from runner.data.splits import split
 from runner.data.tensors import tensors
 from runner.errors import ConfigError
+from runner.keys import show
 from runner.loss import MSE, CrossEntropy, Loss
 from runner.resume import compose_saved
-from runner.schema import show
 
 REPOSITORY = Path(__file__).parents[1]
 

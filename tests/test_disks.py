@@ -20,8 +20,8 @@ from delivered import copy_store
 from faults import inject
 from killed import EVERYTHING, assert_delivered, assert_ended_the_same, only_run
 from runner.checkpoint import Checkpoints
-from runner.console import Bar
 from runner.device import Device
+from runner.display import Bar
 from runner.saved import result_of
 from runner.sync import main as sync
 from runner.tracking.store import local_uri

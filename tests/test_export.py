@@ -11,7 +11,7 @@ from torch import Tensor
 from runner import export
 from runner.data.target_scale import of_checkpoint
 from runner.saved import find
-from runner.weights import trained_model
+from runner.trained_model import trained_model
 from trained import place, table, train
 
 MODULE = """

@@ -9,21 +9,12 @@ import torch
 from torch import nn
 
 from composed import accuracy, built, trained
-from runner import build
+from runner import build, experiment
 from runner.checkpoint import load
 from runner.errors import ConfigError
 from runner.loop import fit
-from runner.optimizer import (
-    CPUMuon,
-    forget_gradients,
-    hidden_weights,
-    label,
-    muon,
-    supports_fused,
-    trainable,
-    wants_fused,
-)
-from runner.precision import Precision
+from runner.optimizer import CPUMuon, hidden_weights, label, muon, supports_fused, trainable, wants_fused
+from runner.precision import Precision, forget_gradients
 from runner.training import Training, restore, state
 from training import blobs, divided, exact_state, net, same, training
 
@@ -112,7 +103,7 @@ def test_each_trains_well_as_it_is_configured(choice: list[str], here: Path) -> 
     assert t.log.of("train/loss")[4] < 0.5 * t.log.of("train/loss")[1]
 
 
-def weights(x: build.Experiment, changed: dict[str, Any]) -> torch.Tensor:
+def weights(x: experiment.Experiment, changed: dict[str, Any]) -> torch.Tensor:
     """After three steps with the gradients of a few samples."""
     model = copy.deepcopy(x.model)
     made = build.make_optimizer(x.config["optimizer"] | changed, model, x.device)

@@ -30,13 +30,11 @@ from runner.errors import ConfigError
 from runner.folders import typed
 from runner.stopping import Stop
 from runner.sweep import grid, patience, pool
-from runner.sweep.fate import Fate
 from runner.sweep.local import Local
 from runner.sweep.objectives import Objective
 from runner.sweep.optuna_search import STUDY, OptunaSearch, cut_back, plan
-from runner.sweep.plan import Job
 from runner.sweep.slots import Slot
-from runner.sweep.task import Task
+from runner.sweep.task import Fate, Job, Task
 from runner.tracking.manifest import Manifest
 from runner.tracking.store import connect, local_uri
 from runner.tracking.uri import redact

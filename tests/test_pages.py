@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from conftest import Called, run_folder
 from delivered import copy_store
+from runner import layout
 from runner.folders import outputs
 from runner.tracking import journal
 from runner.tracking.deliver import Delivery
@@ -25,7 +26,7 @@ SMALL = ("data.limit=120", "data.batch_size=8", "model.hidden=[16]", "scheduler=
 
 def written(folder: Path, name: str) -> dict[int, float]:
     """A metric's value by step, each written once."""
-    points = [point for point in journal.read(folder / journal.NAME)[0] if point.name == name]
+    points = [point for point in journal.read(folder / layout.JOURNAL)[0] if point.name == name]
     assert len({point.step for point in points}) == len(points)
     return {point.step: point.value for point in points}
 
@@ -146,7 +147,7 @@ def test_figures_of_the_model_reach_the_store_before_those_of_the_machine(tmp_pa
     folder.mkdir()
     manifest = Manifest(uri, "order", "a run", str(tmp_path / "mlartifacts"))
     manifest.save(folder)
-    writer = Journal(folder / journal.NAME)
+    writer = Journal(folder / layout.JOURNAL)
     writer.write({"system/cpu": 1.0}, 0)
     delivery = Delivery(folder)
     assert not delivery.step()
@@ -163,7 +164,7 @@ def test_figures_of_the_model_reach_the_store_before_those_of_the_machine(tmp_pa
     failed.mkdir()
     manifest = Manifest(uri, "order", "failed", str(tmp_path / "mlartifacts"))
     manifest.ended("FAILED").save(failed)
-    Journal(failed / journal.NAME).write({"system/cpu": 1.0}, 0)
+    Journal(failed / layout.JOURNAL).write({"system/cpu": 1.0}, 0)
     delivery = Delivery(failed)
     assert delivery.step()
     assert client.get_run(delivery.run_id).data.metrics == {"system/cpu": 1.0}
@@ -195,7 +196,7 @@ def test_a_sweep_s_best_value_is_a_metric_that_a_resume_may_better(tmp_path: Pat
     for value, finished in ((0.5, 3), (0.4, 3), (0.3, 4)):
         log_best(tmp_path, "val/loss", value, finished)
     assert written(tmp_path, "best/val/loss") == {3: 0.5, 4: 0.3}
-    assert isinstance(journal.read(tmp_path / journal.NAME)[0][0], Point)
+    assert isinstance(journal.read(tmp_path / layout.JOURNAL)[0][0], Point)
 
 
 def state_of(tag: str) -> dict[str, Any]:

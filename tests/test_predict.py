@@ -100,7 +100,7 @@ def outputs(run: Path, raw: torch.Tensor) -> torch.Tensor:
 
 
 def predict_model(run: Path) -> tuple[Samples, torch.nn.Module, object]:
-    from runner.weights import trained_model
+    from runner.trained_model import trained_model
 
     return trained_model(find(str(run)))
 

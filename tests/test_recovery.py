@@ -11,7 +11,7 @@ from conftest import Called, run_folder
 from delivered import copy_store
 from faults import inject
 from killed import assert_delivered, assert_ended_the_same, only_run
-from runner import recovery
+from runner import layout, recovery
 from runner.tracking import journal
 from runner.tracking.deliver import Delivery
 from runner.tracking.journal import Journal
@@ -88,7 +88,7 @@ def test_a_run_whose_folder_is_gone_goes_on_out_of_mlflow(
     assert run.data.tags["resumed.trainer.epochs"] == str(done + 3)
     assert run.data.tags["runner.folder"] == str(folder)
     assert run.data.tags["runner.metric.val/accuracy_2"] == "val/accuracy@2"
-    assert {"val/accuracy@2", "val/accuracy"} <= {point.name for point in journal.read(folder / journal.NAME)[0]}
+    assert {"val/accuracy@2", "val/accuracy"} <= {point.name for point in journal.read(folder / layout.JOURNAL)[0]}
 
     whole = runner(*ARGUMENTS, "tracking=off", f"trainer.epochs={done + 3}", "hydra.run.dir=whole")
     assert whole.code == 0, whole.err
@@ -119,7 +119,7 @@ def test_mlflow_never_has_a_checkpoint_without_the_metrics_it_goes_on_from(
     uri = copy_store(empty_store, tmp_path)
     root = str(tmp_path / "mlartifacts")
     Manifest(uri, "runner", "a run", root, log_model=False, log_checkpoints=True).save(folder)
-    written = Journal(folder / journal.NAME)
+    written = Journal(folder / layout.JOURNAL)
 
     def train(epoch: int) -> None:
         """As training does, between any two lines of the delivery's."""
@@ -159,7 +159,7 @@ def test_infinity_comes_back_as_what_it_was(tmp_path: Path, empty_store: Path) -
     folder.mkdir()
     Manifest(uri, "runner", "a run", str(tmp_path / "mlartifacts")).ended("FAILED").save(folder)
     values = {"a": float("inf"), "b": float("-inf"), "c": float("nan"), "d": 1e300}
-    Journal(folder / journal.NAME).write(values, 1)
+    Journal(folder / layout.JOURNAL).write(values, 1)
     assert Delivery(folder).step()
     client, run = only_run(uri)
     points = recovery._points(client, run, tmp_path / "nowhere")

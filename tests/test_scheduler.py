@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from composed import accuracy, built, trained
 from conftest import Called
-from runner import build
+from runner import build, experiment
 from runner.errors import ConfigError
 from runner.loss import CrossEntropy, Metric, correct
 from runner.optimizer import muon, trainable
@@ -216,7 +216,7 @@ def test_a_step_or_two_are_training_too(make: Callable[[torch.optim.Optimizer, i
     assert found[0] > 0
 
 
-def course(x: build.Experiment, changed: dict[str, Any]) -> list[tuple[float, float]]:
+def course(x: experiment.Experiment, changed: dict[str, Any]) -> list[tuple[float, float]]:
     """Learning rate and momentum of twelve steps, or epochs; nothing gets better after the fourth."""
     made = optimizer(momentum=0.9)
     settings = dataclasses.replace(x.trainer, epochs=6)

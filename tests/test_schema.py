@@ -9,7 +9,9 @@ from omegaconf import OmegaConf
 from runner import schema
 from runner.cli import without_hydra
 from runner.compose import Composer
-from runner.schema import Range, check, expected, select, show
+from runner.keys import select, show
+from runner.ranges import Range
+from runner.schema import check, expected
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Called
+from runner import layout
 from runner.compose import Composer
 from runner.errors import ConfigError
 from runner.saved import result_of
@@ -17,8 +18,7 @@ from runner.sweep import building, node, preflight
 from runner.sweep.cluster import Cluster, ClusterWork, for_node
 from runner.sweep.composing import without_credentials
 from runner.sweep.engine import Asked, Ended
-from runner.sweep.plan import Job
-from runner.sweep.task import Task
+from runner.sweep.task import Job, Task
 from runner.tracking import journal
 from runner.tracking.folder import claim
 from sweeping import wait_for, write_fates
@@ -113,7 +113,7 @@ class TestFollowing:
         (folder / node.BEGUN).write_text("{}")
         assert work.begun()
         points = [("time/epoch_seconds", 1.0, 1), ("val/loss", 0.5, 1), ("time/epoch_seconds", 1.0, 2)]
-        journal.rewrite(folder / journal.NAME, [journal.Point(*point, 0.0) for point in points])
+        journal.rewrite(folder / layout.JOURNAL, [journal.Point(*point, 0.0) for point in points])
         assert work.begun(), "which looks"
         (progress,) = work.heard()
         assert progress.done == 2 and progress.metrics["val/loss"] == 0.5 and progress.epochs > 0
@@ -125,7 +125,7 @@ class TestFollowing:
     def test_nothing_is_heard_of_one_that_nobody_was_told_has_begun(self, work: Followed, here: Path) -> None:
         assert not work.begun()
         (here / "sweep" / "3" / node.BEGUN).write_text("{}")
-        journal.rewrite(here / "sweep" / "3" / journal.NAME, [journal.Point("val/loss", 0.5, 1, 0.0)])
+        journal.rewrite(here / "sweep" / "3" / layout.JOURNAL, [journal.Point("val/loss", 0.5, 1, 0.0)])
         assert list(work.heard()) == [], "the pool has not said yet that it began"
         assert work.begun() and len(list(work.heard())) == 1
 

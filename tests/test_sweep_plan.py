@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from runner import layout
 from runner.compose import Composer
 from runner.data.loading import READ_TWICE
 from runner.device import Device
 from runner.errors import ConfigError
 from runner.log_axes import of_sweep
-from runner.sweep import building, grid, plan, preflight, random_search
-from runner.sweep.plan import Job, Plan
+from runner.sweep import axes, building, grid, plan, preflight, random_search
+from runner.sweep.plan import Plan
 from runner.sweep.preflight import explain
+from runner.sweep.task import Job
 from sweeping import start
 
 
@@ -186,15 +188,15 @@ class TestSaved:
         ):
             arguments = [argument, "seed=log,1", "data.path='tag(log'"]
             planned(made, arguments, {}).save(tmp_path, arguments, made.options)
-            content = json.loads((tmp_path / plan.NAME).read_text())
+            content = json.loads((tmp_path / layout.SWEEP_PLAN).read_text())
             del content["log_axes"]
-            (tmp_path / plan.NAME).write_text(json.dumps(content))
+            (tmp_path / layout.SWEEP_PLAN).write_text(json.dumps(content))
             assert of_sweep(tmp_path) == plan.load(tmp_path)[0].log_axes == ("optimizer.lr",)
         assert of_sweep(tmp_path / "nowhere") == ()
 
     @pytest.mark.parametrize("content", ["", "{}", '{"jobs": 3}', "[]"])
     def test_what_is_no_plan(self, tmp_path: Path, content: str) -> None:
-        (tmp_path / plan.NAME).write_text(content)
+        (tmp_path / layout.SWEEP_PLAN).write_text(content)
         with pytest.raises(ConfigError, match="no sweep's folder"):
             plan.load(tmp_path)
 
@@ -266,7 +268,7 @@ class TestProblems:
 
 
 def test_the_numbers_drawn_are_written_with_six_digits() -> None:
-    interval = random_search.Interval(math.pi * 1e-5, math.e, log=False, whole=False)
+    interval = axes.Interval(math.pi * 1e-5, math.e, log=False, whole=False)
     import random
 
     assert all(len(interval.draw(random.Random(seed)).replace("0.", "").lstrip("0")) <= 8 for seed in range(20))
@@ -357,10 +359,10 @@ FROM_1 = ("data=tensors", "data.inputs=[[1],[2],[3],[4]]", "data.targets=[1,2,1,
 
 def as_version_0_1_0_wrote_it(folder: Path) -> None:
     """Take out of a sweep's record what is new since then."""
-    content = json.loads((folder / plan.NAME).read_text())
+    content = json.loads((folder / layout.SWEEP_PLAN).read_text())
     for key in ("log_axes", "old_rules"):
         content.pop(key, None)
-    (folder / plan.NAME).write_text(json.dumps(content))
+    (folder / layout.SWEEP_PLAN).write_text(json.dumps(content))
 
 
 def test_a_sweep_of_version_0_1_0_goes_on_by_its_rules_however_often(made: Composer, tmp_path: Path) -> None:

@@ -11,14 +11,13 @@ from omegaconf import OmegaConf
 from runner.errors import ConfigError
 from runner.settings import SweepSettings
 from runner.sweep import local, slots, table
-from runner.sweep.fate import Fate, fate_of, judge, last_lines
+from runner.sweep.fate import fate_of, judge, last_lines
 from runner.sweep.links import links
 from runner.sweep.objectives import Objective, direction_of, front, objectives_of
-from runner.sweep.plan import Job
-from runner.sweep.preflight import Built
 from runner.sweep.record import complete_ids, write_table
 from runner.sweep.saved import Course, course_of
 from runner.sweep.slots import make_slots
+from runner.sweep.task import Built, Fate, Job
 from runner.tracking.manifest import Manifest
 from runner.tracking.state import State
 
@@ -101,7 +100,7 @@ class TestFate:
         assert fate_of(tmp_path / "0") == judged
 
     def test_the_last_lines_that_tell_something(self, tmp_path: Path) -> None:
-        lines = ["2026-01-02 03:04:05,678 ERROR   error: x", "    ^^^^~~", "", "ValueError: y", "details    somewhere"]
+        lines = ["2026-01-02 03:04:05,678 ERROR   error: x", "    ^^^^~~", "", "ValueError: y"]
         (tmp_path / "run.log").write_text("\n".join(["early"] * 9 + lines))
         assert last_lines(tmp_path) == ["early", "early", "error: x", "ValueError: y"]
         assert last_lines(tmp_path / "nowhere") == []

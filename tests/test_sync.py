@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from delivered import copy_store
-from runner import sync
+from runner import layout, sync
 from runner.tracking import journal
 from runner.tracking.deliver import outstanding
 from runner.tracking.folder import claim
@@ -37,7 +37,7 @@ def uri(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def make_run(folder: Path, uri: str, status: str) -> Path:
     folder.mkdir(parents=True)
-    writer = Journal(folder / journal.NAME)
+    writer = Journal(folder / layout.JOURNAL)
     for step in (1, 2, 3):
         writer.write({"val/loss": 1 / step}, step)
     writer.close()
@@ -68,7 +68,7 @@ def test_everything_undelivered_is_found_and_dead_runs_are_called_killed(
         assert [p.step for p in client.get_metric_history(run.info.run_id, "val/loss")] == [1, 2, 3]
         assert run.data.tags.get("runner.ended") == ("killed without notice" if folder == dead else None)
         assert not outstanding(folder)
-    last_sign = journal.read(dead / journal.NAME)[0][-1].time
+    last_sign = journal.read(dead / layout.JOURNAL)[0][-1].time
     assert client.get_run(State.load(dead).run_id).info.end_time == round(last_sign * 1000)
     with claim(alive):
         sync.main([])
@@ -156,7 +156,7 @@ def test_a_run_killed_without_notice_is_completed(outputs: Path, uri: str) -> No
     run = client.get_run(State.load(folder).run_id)
     assert run.info.status == "KILLED"
     steps = [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")]
-    written = [p.step for p in journal.read(folder / journal.NAME)[0] if p.name == "train/loss"]
+    written = [p.step for p in journal.read(folder / layout.JOURNAL)[0] if p.name == "train/loss"]
     assert steps == written == list(range(1, len(written) + 1))
 
 

@@ -22,7 +22,8 @@ import torch
 
 from delivered import copy_store
 from forked import Forked, forked_delivery
-from runner.errors import ConfigError
+from runner import layout
+from runner.errors import ConfigError, StoreError
 from runner.tracking import journal, store
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.environment import environment, git_tags
@@ -33,7 +34,7 @@ from runner.tracking.model import TableNames, save_model
 from runner.tracking.names import legal
 from runner.tracking.process import DeliveryProcess
 from runner.tracking.state import State
-from runner.tracking.store import StoreError, connect, local_uri, ui_of
+from runner.tracking.store import connect, local_uri, ui_of
 from runner.tracking.system import SystemMetrics
 from runner.tracking.tracker import Tracker
 from runner.tracking.uri import redact, strip_credentials
@@ -357,7 +358,7 @@ def test_the_shortest_run_has_system_metrics_and_a_resume_counts_on(tmp_path: Pa
 
 def write_everything(folder: Path) -> None:
     """Write what a run leaves behind, and journal 1200 points (more than one batch)."""
-    writer = Journal(folder / journal.NAME)
+    writer = Journal(folder / layout.JOURNAL)
     for step in range(1, 601):
         writer.write({"train/loss": 1 / step, "val/accuracy@5": float(step)}, step)
     writer.write({"test/accuracy": 0.97, "broken": float("nan")}, 600)
@@ -587,7 +588,7 @@ DELIVER = (
 def test_a_deliverer_killed_in_the_middle_is_taken_over_exactly_once(uri: str, tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     count = 10_000
-    writer = Journal(folder / journal.NAME)
+    writer = Journal(folder / layout.JOURNAL)
     for step in range(count):
         writer.write({"train/loss_step": float(step)}, step)
     writer.close()
@@ -702,7 +703,7 @@ def test_the_model_predicts_in_a_fresh_process_for_any_batch(server: Server, emp
     model = small_cnn().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     save_model(model, torch.randn(1, 1, 8, 8), folder / "model")
     assert model.training  # the caller's model is left as it is
-    Journal(folder / journal.NAME).write({"test/accuracy": 0.97}, 3)
+    Journal(folder / layout.JOURNAL).write({"test/accuracy": 0.97}, 3)
 
     places = []
     for uri in (copy_store(empty_store, tmp_path), server.uri):

@@ -20,7 +20,8 @@ from runner.saved import find
 from runner.tracking import artifacts
 from runner.tracking.manifest import Manifest
 from runner.tracking.state import State
-from runner.weights import fingerprint, load_into, of_run, trained_model
+from runner.trained_model import trained_model
+from runner.weights import fingerprint, load_into, of_run
 from trained import place, train
 from training import same
 

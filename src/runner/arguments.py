@@ -13,8 +13,11 @@ from hydra.errors import HydraException
 from hydra.grammar.gen.OverrideLexer import OverrideLexer
 from hydra.grammar.gen.OverrideParser import OverrideParser
 
+from runner.interpolation import literal
+from runner.keys import PATH_KEYS, PRESETS, is_open
+from runner.tracking.uri import expand_home
+
 from . import schema
-from .folders import expand_home, literal
 
 CHOOSING = ("choice", "shuffle")
 """Functions of Hydra's grammar whose arguments are values of the key."""
@@ -40,7 +43,7 @@ def quote(argument: str, sweeping: bool = False, texts: Mapping[str, bool] = _NO
     """
     name, equals, value = argument.partition("=")
     key = name.lstrip("+")
-    is_path = key in schema.PATH_KEYS
+    is_path = key in PATH_KEYS
     if not equals or value in ("", "null") or not (is_path or key in texts or schema.is_text(key)):
         return argument
     parsed = _parsed(argument)
@@ -102,14 +105,14 @@ def _numbers(node: Tree) -> Iterator[tuple[int, int]]:
 
 def adding(override: str) -> str:
     """An override of a mapping, or of a name in it, such that Hydra takes names that are not there yet."""
-    return f"++{override}" if schema.is_open(override.partition("=")[0]) else override
+    return f"++{override}" if is_open(override.partition("=")[0]) else override
 
 
 def for_hydra(override: str) -> str:
     """An override as Hydra wants it: the presets' package is the whole config, and null takes one back."""
     key, equals, value = override.partition("=")
     sign = key[: len(key) - len(key.lstrip("+~"))]
-    if key.lstrip("+~") not in schema.PRESETS:
+    if key.lstrip("+~") not in PRESETS:
         return override
     if value == "null":
         return f"~{key.lstrip('+~')}@_global_"

@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -17,6 +17,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
+
+from runner.data.source import saves_itself
+from runner.experiment import Experiment, Setup
+from runner.keys import TARGET_GROUPS
 
 from . import checks, schema
 from . import device as device_room
@@ -41,55 +45,9 @@ from .scheduler import Schedule, has_goal
 from .settings import ConsoleSettings, TrackingSettings, TrainerSettings
 from .target import IN_WORDS, call, check_target, locate, takes
 from .tracking.uri import hide
-from .training import saves_itself
 from .weights import load_into
 
 T = TypeVar("T")
-
-
-@dataclass
-class Setup:
-    """Everything of a run but its batches: plain objects, no config.
-
-    Attributes:
-        config: resolved, as plain mappings and lists: for the record only.
-        choices: which member of each group was chosen: for the record only.
-        num_outputs: of the model, as the data and the loss need them.
-        flops: floating-point operations of one sample's forward pass; None if they cannot be told.
-        doubts: what looks like a mistake, and may be meant.
-        target_scale: of a regression whose targets are scaled, or far from 0.
-    """
-
-    config: dict[str, Any]
-    choices: dict[str, str]
-    seed: int
-    device: Device
-    precision: Precision
-    splits: Splits
-    in_memory: bool
-    model: nn.Module
-    num_outputs: int
-    flops: int | None
-    doubts: list[str]
-    loss: Loss
-    target_scale: TargetScale | None
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    trainer: TrainerSettings
-    tracking: TrackingSettings
-    console: ConsoleSettings
-
-
-@dataclass
-class Experiment(Setup):
-    """One run, ready to start.
-
-    Attributes:
-        typed: the arguments of its command, without credentials: for the record only. None where nobody typed any.
-    """
-
-    loaders: Loaders
-    typed: Sequence[str] | None = None
 
 
 def build(
@@ -268,7 +226,7 @@ def check(config: Mapping[str, Any]) -> list[str]:
         config: resolved, as plain mappings.
     """
     found = Problems(schema.check(config))
-    for group in schema.TARGET_GROUPS:
+    for group in TARGET_GROUPS:
         found += check_target(group, config[group])
     return found.sentences
 

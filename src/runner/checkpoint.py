@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from runner import layout
+
 from . import __version__
 from .buffers import load_buffers, load_module
 from .errors import TrainingError, first_line
@@ -66,7 +68,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 1, before: Callable[[], None] = lambda: None) -> None:
         self.folder, self.keep, self._before = folder, keep, before
-        self.last, self.best = folder / "last.pt", folder / "best.pt"
+        self.last, self.best = folder / layout.LAST, folder / layout.BEST
         self._read_back = False
 
     def save(self, state: dict[str, Any], best: bool) -> None:

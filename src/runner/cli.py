@@ -31,6 +31,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from runner.keys import GROUPS
+
 from . import __version__, advice, folders, program
 from .arguments import key_of, typed_value
 from .compose import VERSION_BASE, Composer, config_folder
@@ -39,8 +41,7 @@ from .hydra_job import group_choices, run_job_in, without_hydra
 from .invocation import without_credentials
 from .options import EXIT_FAILED, EXIT_INTERRUPTED, fail, show_traceback, verbose
 from .problems import names_and_values
-from .refusal import keys, reason
-from .schema import GROUPS
+from .refusal import dotted_keys, reason
 from .stopping import Interrupt
 from .streams import OutputError, ReaderGone, print_result
 
@@ -150,7 +151,7 @@ def _refuse_option(parser: ArgumentParser, argv: Sequence[str], message: str) ->
     if not found:
         raise ConfigError(_about_value(message))
     problems = []
-    known = keys(without_hydra(Composer().compose([])[0] or OmegaConf.create()))
+    known = dotted_keys(without_hydra(Composer().compose([])[0] or OmegaConf.create()))
     for word in (word for word in rest.split() if word.startswith("-")):
         name, equals, value = word.lstrip("-").replace("-", "_").partition("=")
         if not equals:  # `--lr 0.1`: the value is the next word

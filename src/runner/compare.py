@@ -7,6 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner import layout
+from runner.tracking import uri
+
 from . import folders, program, saved
 from .errors import ConfigError, first_line
 from .folders import outputs, short
@@ -198,7 +201,7 @@ def find_jobs(value: str, uri: str | None, first: int | None) -> "list[ComparedR
 def split_list(text: str) -> list[str]:
     """`[a,b]` or `a,b` as its items; `~` is the home folder in each."""
     items = (item.strip().strip("'\"") for item in text.strip().removeprefix("[").removesuffix("]").split(","))
-    return [folders.expand_home(item) for item in items if item]
+    return [uri.expand_home(item) for item in items if item]
 
 
 def newest() -> list[Path]:
@@ -221,7 +224,7 @@ def newest() -> list[Path]:
 
 def jobs_of(folder: Path) -> list[Path]:
     """The folders of a sweep's jobs, by their numbers."""
-    if not folder.is_dir() or (folder / "config.yaml").is_file():
+    if not folder.is_dir() or (folder / layout.CONFIG).is_file():
         return []
     jobs = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
     return sorted(jobs, key=lambda path: int(path.name))

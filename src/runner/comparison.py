@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import schema, tables
+from runner import metric_names
+from runner.keys import GROUPS, TARGET_GROUPS
+from runner.metric_names import shown
+
+from . import tables
 from .comparison_runs import ComparedRun
-from .console import shown
-from .schema import GROUPS, TARGET_GROUPS
-from .tables import align
+from .tables import align, shorten
 
 IGNORED = ("resume", "resume_mode", "runner.", "tracking.", "tracking")
 """Keys, and beginnings of keys, that say nothing about what was computed."""
@@ -119,7 +121,7 @@ def find_best(runs: Sequence[ComparedRun], metric: str) -> list[int]:
 def higher_is_better(runs: Sequence[ComparedRun], metric: str) -> bool:
     """Which way a metric of these runs is better: by its name, or as their losses said."""
     name = metric.partition("/")[2]
-    return schema.higher_is_better(metric) or any(name in run.higher_is_better for run in runs)
+    return metric_names.higher_is_better(metric) or any(name in run.higher_is_better for run in runs)
 
 
 def loss_settings(run: ComparedRun, metric: str) -> frozenset[tuple[str, str]]:
@@ -173,11 +175,6 @@ def follows(key: str, differing: Mapping[str, Sequence[str]]) -> bool:
     """Whether a key's value is told by the choice of its group, which differs too."""
     choices = differing.get(key.partition(".")[0], ())
     return "." in key and bool(choices) and len(set(zip(choices, differing[key], strict=True))) == len(set(choices))
-
-
-def shorten(text: str, length: int) -> str:
-    """The beginning of a text that is too long."""
-    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def rows(c: Comparison) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
+from runner.metric_names import shown
+
 from .comparison import Comparison, times_faster
-from .console import shown
 from .plots.axes import in_words
 from .plots.drawing import BLUE, COLORS, GREY, MARKERS, STYLE, new_figure, write
 from .sweep_plots import swept

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from runner import layout
+from runner.keys import GROUPS, flatten
+from runner.tracking.names import FOLDER_TAG
+
 from . import log_axes
 from .errors import ConfigError, printable
 from .saved import SavedRun, choices_of, result_of
-from .schema import GROUPS, flatten
 from .tracking import journal
 from .tracking.folder import owned
 from .tracking.manifest import manifest_of
@@ -115,8 +118,8 @@ def typical(values: Curve) -> float | None:
 def from_folder(folder: Path, number: int) -> ComparedRun:
     """Read a run's folder; what a killed or failed run did not come to write is left empty."""
     result = result_of(folder)
-    curves = _curves((p.name, p.step, p.value) for p in journal.read(folder / journal.NAME)[0])
-    config = _config(folder / "config.yaml")
+    curves = _curves((p.name, p.step, p.value) for p in journal.read(folder / layout.JOURNAL)[0])
+    config = _config(folder / layout.CONFIG)
     manifest = manifest_of(folder)
     status = result.get("status") or ("RUNNING" if owned(folder) else "KILLED" if config else "NOT STARTED")
     if manifest is not None and PRUNED in manifest.tags:
@@ -190,14 +193,14 @@ def children(parent: "Run", uri: str) -> "list[Run]":
 
 
 def _job_number(run: "Run") -> int:
-    last = Path(run.data.tags.get("runner.folder", "")).name
+    last = Path(run.data.tags.get(FOLDER_TAG, "")).name
     return int(last) if last.isdecimal() else 0
 
 
 def _log_axes(folder: Path) -> frozenset[str]:
     """The keys that the sweep of a job's folder has tagged `log`."""
     try:
-        return _log_axes_of(folder.absolute().parent, (folder.absolute().parent / "sweep.json").stat().st_mtime_ns)
+        return _log_axes_of(folder.absolute().parent, (folder.absolute().parent / layout.SWEEP_PLAN).stat().st_mtime_ns)
     except OSError:
         return frozenset()
 
@@ -246,7 +249,7 @@ def _result(run_id: str, uri: str) -> dict[str, Any]:
     """The `result.json` among a run's artifacts; empty if there is none yet, or it cannot be fetched."""
     saved = SavedRun(f"runs={run_id}", None, run_id, uri)
     try:
-        path = saved.file("result.json")
+        path = saved.file(layout.RESULT)
     except ConfigError:
         return {}
     return result_of(path.parent) if path is not None else {}

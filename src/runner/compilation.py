@@ -9,8 +9,10 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from runner.data.source import saves_itself
+
 from .data.loading import Loader
-from .training import Training, rng, saves_itself, set_rng
+from .training import Training, rng, set_rng
 
 _PLAIN = (int, float, complex, str, bytes, type(None))
 

@@ -24,11 +24,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from runner.interpolation import literal
+from runner.keys import ADDRESSES, GROUPS, PRESETS, TARGET_GROUPS, is_open, show
+
 from . import advice, schema
 from .arguments import adding, for_hydra, key_of, quote
 from .errors import ConfigError, brief, did_you_mean
-from .folders import literal
-from .refusal import REFUSED, keys, reason, refused, unknown_key, unreadable, unset
+from .refusal import REFUSED, dotted_keys, reason, refused, unknown_key, unreadable, unset
 from .text_parameters import text_parameters
 from .tracking import variable
 from .tracking.uri import absolute, hide
@@ -177,7 +179,7 @@ class Composer:
         found = {}
         for key in map(key_of, overrides):
             group, _, leaf = key.partition(".")
-            if group in schema.TARGET_GROUPS and leaf and key not in schema.RANGES and key not in self._texts:
+            if group in TARGET_GROUPS and leaf and key not in schema.RANGES and key not in self._texts:
                 target = OmegaConf.select(cfg, f"{group}._target_", throw_on_resolution_failure=False)
                 texts = text_parameters(target) if isinstance(target, str) and "." in target else {}
                 if leaf in texts:
@@ -238,7 +240,7 @@ class Composer:
             return _check_search_path(text, override.value())
         options = self.options_of(key)
         if override.is_delete():
-            if options and key not in schema.PRESETS and key in schema.GROUPS:
+            if options and key not in PRESETS and key in GROUPS:
                 return [f"{text}: a run needs one; choose from {', '.join(options)}"]
             if schema.needed(key):
                 return [f"{text}: a run needs {key}; write {schema.expected(key) or 'its keys'}"]
@@ -247,7 +249,7 @@ class Composer:
             return [f"{text}: {self._no_group(key)}"] if "/" in key else []
         if override.package is not None:
             return [f"{text}: {key} has its own place in the config; write {key}={override.value()}"]
-        if override.is_add() and key in schema.GROUPS and key not in schema.PRESETS:
+        if override.is_add() and key in GROUPS and key not in PRESETS:
             return [f"{text}: there is a {key} already; write {text.lstrip('+')}"]
         return self._check_choice(text, key, override.value(), options)
 
@@ -274,13 +276,13 @@ class Composer:
         return f"{typed.text} names several values: add --multirun for a run of each, or write one"
 
     def _check_choice(self, text: str, group: str, value: Any, options: list[str]) -> list[str]:
-        if value is None and group in schema.PRESETS:
+        if value is None and group in PRESETS:
             return []
         if value is None:
             return [f"{text}: a run needs one; {advice.for_choice(group, 'null', options)}"]
         if isinstance(value, dict):
             return [f"{text}: choose from {', '.join(options)}; single keys are written {group}.<key>=<value>"]
-        if isinstance(value, list) and len(value) != 1 and group not in schema.PRESETS:
+        if isinstance(value, list) and len(value) != 1 and group not in PRESETS:
             several = ",".join(map(str, value)) or "<one>,<another>"
             return [
                 f"{text}: a run has one {group}; choose one, or write --multirun {group}={several} for a run of each"
@@ -289,7 +291,7 @@ class Composer:
         if wrong:
             name = group.removeprefix("hydra/")
             return [f"{text}: there is no such {name}; {advice.for_choice(group, str(wrong[0]), options)}"]
-        if group in schema.GROUPS and group not in (*schema.PRESETS, *schema.TARGET_GROUPS):
+        if group in GROUPS and group not in (*PRESETS, *TARGET_GROUPS):
             return self._check_file(text, group, str(value))
         return []
 
@@ -300,9 +302,9 @@ class Composer:
         except REFUSED as error:
             return [f"{text}: {reason(error)}"]
         settings = OmegaConf.structured(schema.Config)
-        known = keys(settings)
+        known = dotted_keys(settings)
         problems = []
-        for key in keys(content, f"{group}."):
+        for key in dotted_keys(content, f"{group}."):
             if key not in known:
                 problems.append(f"{text} ({group}/{choice}.yaml): there is no key {key}; {unknown_key(key, known, {})}")
                 continue
@@ -312,7 +314,7 @@ class Composer:
             try:
                 OmegaConf.update(settings, key, value._value())
             except OmegaConfBaseException:
-                shown = f"{key}={schema.show(value._value())}"
+                shown = f"{key}={show(value._value())}"
                 problems.append(f"{text} ({group}/{choice}.yaml): {shown}: write {schema.expected(key)}")
         return problems
 
@@ -330,13 +332,13 @@ class Composer:
     def choices(self) -> dict[str, list[str]]:
         """The members of each group, of the user's own groups too."""
         repository = self._loader.repository  # type: ignore[attr-defined]
-        groups = dict.fromkeys([*schema.GROUPS, *repository.get_group_options("", ObjectType.GROUP)])
+        groups = dict.fromkeys([*GROUPS, *repository.get_group_options("", ObjectType.GROUP)])
         return {group: options for group in groups if group != "hydra" and (options := self.options_of(group))}
 
     def _no_group(self, key: str) -> str:
         parent = key.rpartition("/")[0]
         groups = [f"{parent}/{name}" for name in self._loader.get_group_options(parent, ObjectType.GROUP)]
-        return f"there is no group {key}; {did_you_mean(key, groups or schema.GROUPS)}"
+        return f"there is no group {key}; {did_you_mean(key, groups or GROUPS)}"
 
     def _compose_rest(
         self, usable: list[Typed], mode: RunMode, error: Exception
@@ -383,7 +385,7 @@ class Composer:
         for typed in values:
             try:
                 key, value = typed.override.key_or_group, typed.override.value()
-                OmegaConf.update(cfg, key, value, merge=True, force_add=schema.is_open(key))
+                OmegaConf.update(cfg, key, value, merge=True, force_add=is_open(key))
             except REFUSED as error:
                 problems.append(self._why(typed, cfg, error))
         return problems
@@ -407,21 +409,21 @@ class Composer:
         if self.options_of(override.key_or_group):
             return f"{text}: {reason(error)}"
         if override.key_or_group.startswith("hydra."):
-            known = keys(base.hydra, "hydra.")
+            known = dotted_keys(base.hydra, "hydra.")
             found = refused(text, override, known, base, {})
         else:
-            found = refused(text, override, keys(base), base, self._having(override.key_or_group))
+            found = refused(text, override, dotted_keys(base), base, self._having(override.key_or_group))
         return found or f"{text}: {reason(error)}"
 
     def _having(self, key: str) -> Mapping[str, list[str]]:
         """The keys of each member of the group that a key would belong to."""
         group, _, leaf = key.partition(".")
-        if not leaf or group not in schema.GROUPS:
+        if not leaf or group not in GROUPS:
             return {}
         members = {}
         for option in self.options_of(group):
             try:
-                members[option] = keys(self._load(group, option))
+                members[option] = dotted_keys(self._load(group, option))
             except REFUSED:  # a file of the user's that is not in use
                 continue
         return members
@@ -434,7 +436,7 @@ def _adds_or_deletes(override: Override) -> bool:
 def _make_absolute(cfg: DictConfig) -> None:
     """Name databases such that whoever goes on with a run or a sweep, from wherever, finds the same ones."""
     with read_write(cfg.hydra):
-        for key in schema.ADDRESSES:
+        for key in ADDRESSES:
             of = OmegaConf.select(cfg, key.rpartition(".")[0])
             if key == "tracking.uri" and OmegaConf.is_interpolation(of, "uri"):
                 continue  # a reference is recorded as it is
@@ -445,7 +447,7 @@ def _make_absolute(cfg: DictConfig) -> None:
 def _check_twice(typed: Typed, before: Sequence[Typed]) -> list[str]:
     """A second preset of one kind would take the place of the first without a word."""
     group = typed.override.key_or_group
-    if group not in schema.PRESETS or typed.override.is_delete() or typed.override.value() is None:
+    if group not in PRESETS or typed.override.is_delete() or typed.override.value() is None:
         return []
     other = next((earlier.text for earlier in before if earlier.override.key_or_group == group), None)
     return [f"{typed.text}: {other} is given too; one preset of a kind, then its keys"] if other else []

@@ -99,3 +99,7 @@ def _likeness(word: str, name: str) -> float:
     """From 0 to 1, whatever the case; words of the same letters in another order are alike."""
     word, name = word.lower(), name.lower()
     return 0.9 if word != name and sorted(word) == sorted(name) else SequenceMatcher(None, name, word).ratio()
+
+
+class StoreError(Exception):
+    """The tracking store can't take what it is given; the message is one sentence without credentials."""

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner import layout
+from runner.keys import GROUPS
+from runner.tracking.names import DATA_TAG
+
 from . import program, schema
 from .errors import ConfigError
 from .options import choice, command, is_true, required
@@ -13,7 +17,8 @@ from .saved import SavedRun, find
 from .tracking.files import load_json
 
 if TYPE_CHECKING:
-    from .build import Experiment
+    from runner.experiment import Experiment
+
     from .data.loading import Loader
     from .training import Training
     from .weights import Weights
@@ -57,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse(key: str) -> str | None:
-    if key.partition(".")[0] not in (*schema.GROUPS, "seed", "resume", "resume_mode"):
+    if key.partition(".")[0] not in (*GROUPS, "seed", "resume", "resume_mode"):
         return None
     return "a run is evaluated with the model and the data that it had; leave this out (--help lists what may change)"
 
@@ -120,8 +125,9 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
         raise ConfigError(f"split={split}: {run.given} has no such samples; write split={' or split='.join(parts)}")
     t = _training(x)
     if x.trainer.compile:  # compiled, the model may differ in the last bits
+        from runner.tables import duration
+
         from .compilation import compile_model
-        from .console import duration
 
         log.info("compiled   in %s", duration(compile_model(t)))
     load_exactly(t.evaluated, best, run.given)
@@ -129,7 +135,7 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
     from .loop import evaluate as measure
 
     metrics = {f"{split}/{name}": value for name, value in measure(t, loader).items()}
-    trained_on = best.data or run.tags.get("runner.data_fingerprint")
+    trained_on = best.data or run.tags.get(DATA_TAG)
     same_data = None if trained_on is None else trained_on == x.splits.fingerprint
     return Evaluation(metrics, split, loader.samples, x, best, same_data)
 
@@ -171,16 +177,17 @@ class _Unstoppable:
 
 def _training(x: "Experiment") -> "Training":
     """What evaluating works with: the same as training, of which nothing is kept."""
+    from runner.display import Bar
+
     from .checkpoint import Checkpoints
-    from .console import Bar
     from .training import prepare
 
-    bar = Bar(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, quiet=True)
+    bar = Bar(x.trainer.epochs, x.loaders.train.batch_size, x.loaders.train.samples, quiet=True)
     return prepare(x, Checkpoints(Path("checkpoints")), lambda metrics, step: None, bar, _Unstoppable())
 
 
 def _report(found: Evaluation, run: SavedRun) -> None:
-    from .console import shown
+    from runner.metric_names import shown
 
     x, split = found.x, found.split
     epoch = f" (epoch {found.weights.epoch})" if found.weights.epoch else ""
@@ -214,7 +221,7 @@ def _report(found: Evaluation, run: SavedRun) -> None:
 
 
 def _line(metrics: Mapping[str, float]) -> str:
-    from .console import shown
+    from runner.metric_names import shown
 
     return "   ".join(f"{name.partition('/')[2]} {shown(name, value)}" for name, value in metrics.items())
 
@@ -226,7 +233,7 @@ def _logged(run: SavedRun, metrics: Mapping[str, float]) -> dict[str, float]:
         OSError: it cannot be read.
         ValueError: it is damaged.
     """
-    path = run.file("result.json")
+    path = run.file(layout.RESULT)
     result = load_json(path) if path is not None else {}
     return {name: result[name] for name in metrics if isinstance(result.get(name), float | int)}
 

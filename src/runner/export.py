@@ -117,10 +117,11 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
     """
     import torch
 
+    from runner.trained_model import trained_model
+
     from .data.target_scale import of_checkpoint
     from .record import Served
     from .tracking.model import portable, silence
-    from .weights import trained_model
 
     taken, model, found = trained_model(run)
     dtype = next(model.parameters()).dtype

@@ -3,12 +3,12 @@
 import os
 import re
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from runner import layout
 
 from .errors import ConfigError, brief, printable
-from .tracking.uri import absolute
 
 
 class Kind(NamedTuple):
@@ -20,39 +20,17 @@ class Kind(NamedTuple):
     what: str
 
 
-RUN = Kind("hydra.run.dir", "resume", ("config.yaml", "metrics.jsonl", "checkpoints"), "run")
-SWEEP = Kind("hydra.sweep.dir", "sweep.resume", ("sweep.json", *RUN.traces), "sweep")
+RUN = Kind("hydra.run.dir", "resume", (layout.CONFIG, layout.JOURNAL, layout.CHECKPOINTS), "run")
+SWEEP = Kind("hydra.sweep.dir", "sweep.resume", (layout.SWEEP_PLAN, *RUN.traces), "sweep")
 NAME_BYTES = 255  # what file systems take
 PATH_BYTES = 3900  # what Linux takes, 4,096, less the files of a run
 
-_REFERENCE = re.compile(r"(\\*)\$\{")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def outputs() -> Path:
     """Where runs are kept: `RUNNER_OUTPUTS`, or `outputs` below the current directory."""
     return Path(os.environ.get("RUNNER_OUTPUTS") or "outputs").expanduser().resolve()
-
-
-def expand_home(value: str) -> str:
-    """Put the home folder for `~` at the beginning of a path, also of one behind `sqlite:///`."""
-    if value.partition(":///")[2].startswith("~"):
-        return absolute(value)
-    return os.path.expanduser(value)  # noqa: PTH111 - what is no path stays as it is, to the letter
-
-
-def literal(text: str) -> str:
-    """A text as OmegaConf gives it back: `${x}` may be the name of a folder."""
-    return _REFERENCE.sub(r"\1\1\\${", text)
-
-
-def literals(node: Any, but: str | None = None) -> Any:
-    """The same for every text in nested mappings and lists, but for references that begin so: `oc.env:`."""
-    if isinstance(node, Mapping):
-        return {key: literals(value, but) for key, value in node.items()}
-    if isinstance(node, list):
-        return [literals(value, but) for value in node]
-    return literal(node) if isinstance(node, str) and not (but and f"${{{but}" in node) else node
 
 
 def named(value: str, key: str) -> Path:

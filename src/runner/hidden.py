@@ -11,10 +11,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from runner.data.source import saves_itself
+
 from .checkpoint import not_held
 from .errors import TrainingError
 from .rehearsal import Rehearsal, Verdict, unsaved
-from .training import Training, saves_itself
+from .training import Training
 
 log = logging.getLogger("runner")
 

@@ -9,8 +9,9 @@ from hydra.core.utils import run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from runner.interpolation import literal
+
 from .compose import Composer
-from .folders import literal
 
 
 def run_job_in(folder: Path, cfg: DictConfig, made: Composer, task: Callable[[], int]) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from runner.keys import ADDRESSES, GROUPS, show
+
 from .arguments import key_of
-from .schema import ADDRESSES, GROUPS, show
 from .tracking.uri import is_secret, redact, without_userinfo
 
 PROGRAM = "python -m runner"

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from runner import layout
+
 from .tracking.files import read_json
 
 TAG = "runner.log_axes"
@@ -29,6 +31,6 @@ def recorded(content: Mapping[str, Any]) -> tuple[str, ...]:
 def of_sweep(folder: Path) -> tuple[str, ...]:
     """Which keys are tagged, of a sweep's folder; none where the folder is not a sweep's."""
     try:
-        return recorded(read_json(folder / "sweep.json"))
+        return recorded(read_json(folder / layout.SWEEP_PLAN))
     except (KeyError, TypeError, AttributeError):
         return ()

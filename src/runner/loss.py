@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-from . import schema
+from runner import metric_names
+
 from .errors import ConfigError
 
 
@@ -54,7 +55,7 @@ class Loss(nn.Module):
     def higher_is_better(self, metric: str) -> bool:
         """Which way a metric of a part, such as `val/f1`, is better."""
         own = self.metrics.get(metric.partition("/")[2])
-        return schema.higher_is_better(metric) or (own is not None and own.higher_is_better)
+        return metric_names.higher_is_better(metric) or (own is not None and own.higher_is_better)
 
     def num_outputs(self, targets: Tensor, classes: Sequence[str] | None) -> int:
         """How many outputs a model needs for these targets.

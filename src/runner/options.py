@@ -6,11 +6,12 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
+from runner.errors import StoreError
+from runner.tracking.uri import expand_home
+
 from . import advice
 from .errors import ConfigError, TrainingError, did_you_mean, in_words, printable
-from .folders import expand_home
 from .streams import OutputError, ReaderGone, print_result
-from .tracking.store import StoreError
 from .tracking.uri import redact
 
 COMMON = {"runner.verbose": "true: print tracebacks of errors"}

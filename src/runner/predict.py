@@ -92,6 +92,8 @@ class Predictor:
     """
 
     def __init__(self, run: SavedRun, device: str = "cpu") -> None:
+        from runner.trained_model import trained_model
+
         from . import device as device_room
         from .checkpoint import load_loss
         from .cores import usable_cores
@@ -99,7 +101,6 @@ class Predictor:
         from .loss import Loss
         from .precision import Precision
         from .target import call
-        from .weights import trained_model
 
         self.samples, self.model, self.weights = trained_model(run)
         threads = min(int(run.config["device"]["threads"]), usable_cores())  # as many as it was trained with

@@ -9,8 +9,12 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from runner import layout
+from runner.experiment import Experiment
+from runner.keys import flatten, show
+from runner.tracking.names import DATA_TAG, FOLDER_TAG
+
 from . import __version__
-from .build import Experiment
 from .data.splits import Normalize, size
 from .data.target_scale import TargetScale
 from .folders import for_shell
@@ -18,7 +22,6 @@ from .folders import outputs as outputs_folder
 from .invocation import MARK, command, description, own_tags, run_name, written_to
 from .loss import Loss, answer_names, answers
 from .model.probe import parameter_count
-from .schema import flatten, show
 from .tracking.environment import git_tags
 from .tracking.files import write_atomically
 from .tracking.manifest import NOTE, Dataset, Manifest
@@ -40,7 +43,7 @@ def write_config(config: Mapping[str, Any], folder: Path, typed: Sequence[str] |
     Returns:
         The commands: the one that began the run, and those that resumed it.
     """
-    path = folder / "config.yaml"
+    path = folder / layout.CONFIG
     commands = written_to(path) + ([command(typed)] if typed is not None else [])
     text = yaml.safe_dump(without_credentials(config), sort_keys=False, allow_unicode=True)
     head = [f"# python -m runner resume={for_shell(str(folder))}", *(f"{MARK}{line}" for line in commands)]
@@ -81,14 +84,14 @@ def describe(x: Experiment, folder: Path, begun: bool = False, commands: Sequenc
             **own_tags(x.tracking.tags),
             NOTE: description(x.tracking.description, commands),
             "runner.version": __version__,
-            "runner.folder": str(folder),
+            FOLDER_TAG: str(folder),
             "runner.device": str(x.device.torch),
             **{f"runner.{name}": value for name, value in x.device.gpu().items()},
             "runner.threads": str(x.device.threads),
             "runner.precision": str(x.precision),
             "runner.parameters": str(parameter_count(x.model)),
             "runner.flops_per_sample": show(x.flops),
-            "runner.data_fingerprint": splits.fingerprint,
+            DATA_TAG: splits.fingerprint,
             **({"runner.warm_start_from": x.config["resume"]} if x.config["resume_mode"] == "warm_start" else {}),
             **({"runner.initial_weights": fingerprint(x.model)} if were_given(x.config) and not begun else {}),
             **git_tags(Path.cwd()),

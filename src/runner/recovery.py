@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner import layout
+from runner.tracking.names import FOLDER_TAG, KEY_TAG
+
 from .errors import ConfigError
 from .folders import make_run_folder, outputs, short
 from .saved import SavedRun
@@ -35,10 +38,10 @@ def fetch(run: SavedRun) -> Path:
     Raises:
         ConfigError: there is no checkpoint among it, or the run is at work elsewhere.
     """
-    client, was = run.client(), run.tags.get("runner.folder", "elsewhere")
+    client, was = run.client(), run.tags.get(FOLDER_TAG, "elsewhere")
     assert run.run_id is not None
     try:
-        if not any(file.path.endswith(".pt") for file in client.list_artifacts(run.run_id, "checkpoints")):
+        if not any(file.path.endswith(".pt") for file in client.list_artifacts(run.run_id, layout.CHECKPOINTS)):
             raise ConfigError(
                 f"{run.given}: its folder is not here (it was {was}), and MLflow has no checkpoint of it, as it ran"
                 " without tracking.log_checkpoints=true; write the folder's present place, or start anew"
@@ -83,14 +86,14 @@ def recover(run: SavedRun, fetched: Path, params: Mapping[str, str]) -> Path:
     client = run.client()
     assert run.run_id is not None
     logged = client.get_run(run.run_id)
-    was = Path(logged.data.tags["runner.folder"])
+    was = Path(logged.data.tags[FOLDER_TAG])
     if was.parent.is_dir() and not was.exists():  # where it was, that its sweep finds it again
         folder = make_run_folder(str(was), exact=True)
     else:
         name = run.name if was.name.isdecimal() else was.name  # a job of a sweep has a number
         folder = make_run_folder(str(outputs() / "runs" / name), exact=False)
     shutil.copytree(fetched, folder, dirs_exist_ok=True)
-    journal.rewrite(folder / journal.NAME, _points(client, logged, folder / journal.NAME))
+    journal.rewrite(folder / layout.JOURNAL, _points(client, logged, folder / layout.JOURNAL))
     _write_notes(client, run, logged, params, folder)
     log.info("recovered  %s, into %s", run.place, short(folder))
     return folder
@@ -122,10 +125,10 @@ def _write_notes(client: "MlflowClient", run: SavedRun, logged: "Run", params: M
     """Write what the run has told MLflow, and that MLflow has it."""
     info, tags = logged.info, logged.data.tags
     own: dict[str, Any] = {
-        key: value for key, value in tags.items() if not key.startswith(("mlflow.", METRIC_TAG)) and key != "runner.key"
+        key: value for key, value in tags.items() if not key.startswith(("mlflow.", METRIC_TAG)) and key != KEY_TAG
     }
     parent = tags.get("mlflow.parentRunId")
-    size = (folder / journal.NAME).stat().st_size
+    size = (folder / layout.JOURNAL).stat().st_size
     assert run.uri is not None
     Manifest(
         uri=run.uri,
@@ -134,7 +137,7 @@ def _write_notes(client: "MlflowClient", run: SavedRun, logged: "Run", params: M
         params=_params(logged.data.params, params),
         tags=own,
         parent_run_id=parent,
-        key=tags["runner.key"],
+        key=tags[KEY_TAG],
         start_time=info.start_time,
         status=info.status,
         end_time=info.end_time,

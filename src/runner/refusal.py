@@ -11,6 +11,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from runner.keys import GROUPS, TARGET_GROUPS
+
 from . import advice, schema
 from .errors import did_you_mean, first_line
 
@@ -88,7 +90,7 @@ def refused(
 def _is_of_the_user(base: DictConfig, key: str) -> bool:
     """Whether the key's group has a class or function that is not runner's: its file need not have all keys."""
     group = key.partition(".")[0]
-    if group not in schema.TARGET_GROUPS or key.count(".") != 1:
+    if group not in TARGET_GROUPS or key.count(".") != 1:
         return False
     target = OmegaConf.select(base, f"{group}._target_", throw_on_missing=False)
     return target is None or not str(target).startswith("runner.")
@@ -104,7 +106,7 @@ def unknown_key(key: str, known: Collection[str], having: Mapping[str, list[str]
         return f"did you mean {parent + '.' if parent else ''}{close[0]}?"
     if elsewhere := [k for k in known if k.rpartition(".")[2] == leaf]:
         return f"did you mean {' or '.join(elsewhere)}?"
-    if meant := advice.for_key(leaf, [*known, *schema.GROUPS]):
+    if meant := advice.for_key(leaf, [*known, *GROUPS]):
         return f"did you mean {meant}?"
     if parent:
         there = f"{parent} has {', '.join(siblings)}" if siblings else f"{parent} has no keys to set"
@@ -115,7 +117,7 @@ def unknown_key(key: str, known: Collection[str], having: Mapping[str, list[str]
     close = get_close_matches(leaf, [k.rpartition(".")[2] for k in known], n=1, cutoff=0.7)
     if close:
         return f"did you mean {' or '.join(k for k in known if k.rpartition('.')[2] == close[0])}?"
-    return did_you_mean(key, [*schema.GROUPS, "seed", "resume", "resume_mode", "runner"])
+    return did_you_mean(key, [*GROUPS, "seed", "resume", "resume_mode", "runner"])
 
 
 def asking_for(package: str) -> str:
@@ -166,7 +168,7 @@ def unset(cfg: DictConfig) -> list[str]:
     """
     expected = _known()
     typed = {key.rpartition(".")[0] for key in expected}
-    present = keys(cfg)
+    present = dotted_keys(cfg)
     problems = [f"{key} is missing: {_example(key)}" for key in expected if key not in present]
     for key in present:
         parent, _, leaf = key.rpartition(".")
@@ -190,14 +192,14 @@ def unset(cfg: DictConfig) -> list[str]:
 @cache
 def _known() -> list[str]:
     """The keys that every config has."""
-    return keys(OmegaConf.structured(schema.Config))
+    return dotted_keys(OmegaConf.structured(schema.Config))
 
 
 def _example(key: str) -> str:
     return f"write {key}={EXAMPLES.get(key, '<' + (schema.expected(key) or 'value') + '>')}"
 
 
-def keys(node: DictConfig, prefix: str = "") -> list[str]:
+def dotted_keys(node: DictConfig, prefix: str = "") -> list[str]:
     """The dotted keys of a config, of its nodes too, without resolving any."""
     found = []
     for name in map(str, node):
@@ -212,5 +214,5 @@ def keys(node: DictConfig, prefix: str = "") -> list[str]:
             and not child._is_none()
             and not child._is_interpolation()
         ):
-            found += keys(child, f"{key}.")
+            found += dotted_keys(child, f"{key}.")
     return found

@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from runner import layout
+from runner.experiment import Experiment
+from runner.metric_names import shown
+from runner.tables import duration
+
 from . import cores
-from .build import Experiment
-from .console import duration, shown
+from .console import RESUME, TRACKING, about
 from .data.splits import size
 from .errors import first_line
 from .folders import short, typed
@@ -60,7 +64,7 @@ def head(x: Experiment, folder: Path, location: str) -> None:
     if splits.test is None:
         log.info("           no test samples: there will be no final test")
     log.info("run        %s", short(folder))
-    log.info("tracking   %s", location)
+    log.info("tracking   %s", location, extra=about(TRACKING))
 
 
 def recipe(x: Experiment) -> str:
@@ -108,13 +112,13 @@ def result(
         **p.best_metrics,
         **final,
     }
-    write_json(folder / "result.json", {name: _finite(value) for name, value in values.items()})
+    write_json(folder / layout.RESULT, {name: _finite(value) for name, value in values.items()})
     return values
 
 
 def metrics_of_epoch(folder: Path, epoch: int) -> dict[str, float]:
     """The metrics that the journal has for an epoch, but for those by step and of the machine."""
-    points, _ = read(folder / "metrics.jsonl")
+    points, _ = read(folder / layout.JOURNAL)
     return {
         p.name: p.value
         for p in points
@@ -166,13 +170,13 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
     )
     kept = ", ".join(
         name
-        for name in ("result.json", "metrics.jsonl", "checkpoints", "plots", "profile", "model")
+        for name in (layout.RESULT, layout.JOURNAL, layout.CHECKPOINTS, layout.PLOTS, layout.PROFILE, layout.MODEL)
         if (folder / name).exists()
     )
     log.info("kept in    %s (%s)", short(folder), kept)
     to_its_end = p.epoch > x.trainer.epochs and not p.cut_short and not p.out_of_turn
     if to_its_end and not t.monitor.exhausted(p):
-        log.info("go on      %s", _longer(t, x, folder))
+        log.info("go on      %s", _longer(t, x, folder), extra=about(RESUME))
 
 
 def _longer(t: Training, x: Experiment, folder: Path) -> str:
@@ -194,11 +198,11 @@ def which_is_best(t: Training) -> str:
 def how_to_resume(t: Training, folder: Path, status: str) -> None:
     """Say how a run goes on that has not come to its end."""
     if t.checkpoints.last.exists():
-        log.info("go on      python -m runner resume=%s", typed(folder))
+        log.info("go on      python -m runner resume=%s", typed(folder), extra=about(RESUME))
     else:
-        log.info("run        %s has no checkpoint to go on from", short(folder))
+        log.info("run        %s has no checkpoint to go on from", short(folder), extra=about(RESUME))
     if status == "FAILED":
-        log.info("details    %s", short(folder / "run.log"))
+        log.info("details    %s", short(folder / layout.LOG), extra=about(RESUME))
 
 
 def _finite(value: Any) -> Any:
@@ -215,10 +219,10 @@ def plots(x: Experiment, best_epoch: int, predictions: Predictions, folder: Path
         from .plots.curves import draw  # matplotlib takes a second to import: not before training
         from .plots.samples import draw_predictions
 
-        draw(read(folder / "metrics.jsonl")[0], folder / "plots", best_epoch, x.trainer.monitor)
+        draw(read(folder / layout.JOURNAL)[0], folder / layout.PLOTS, best_epoch, x.trainer.monitor)
         if x.splits.test is not None:
             images = raw_images(x.splits.test, x.splits.input_shape)
-            draw_predictions(predictions, folder / "plots", x.splits.classes, images)
+            draw_predictions(predictions, folder / layout.PLOTS, x.splits.classes, images)
     except Exception as error:  # matplotlib raises anything, and so may a data set of the user's
         log.warning("not all plots are drawn: %s: %s", type(error).__name__, first_line(error))
         log.debug("", exc_info=True)

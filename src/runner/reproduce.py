@@ -9,7 +9,11 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner import layout
+from runner.tracking.names import DATA_TAG
+
 from . import program
+from .console import RESUME, TRACKING, without
 from .errors import ConfigError
 from .folders import outputs
 from .options import EXIT_FAILED, EXIT_SIGNAL, command, is_true, required
@@ -18,7 +22,8 @@ from .tracking.files import read_json
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from .build import Experiment
+    from runner.experiment import Experiment
+
     from .reproduction import Key
     from .run import Outcome
     from .saved import SavedRun
@@ -43,8 +48,6 @@ OPTIONS = {
 }
 SHOWN_AT_MOST = 5
 NAME_LENGTH = 80
-OF_A_RUN = ("tracking ", "compare ", "go on ")
-"""Beginnings of lines that are no use where a run is not recorded, and not to be gone on with."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,11 +80,11 @@ def work(options: Mapping[str, str]) -> int:
         say(*(f"         {sentence}" for sentence in [*contradictions[:SHOWN_AT_MOST], *more]))
         return EXIT_FAILED
     cfg, x = build_again(was, options)
-    fingerprint = was.tags.get("runner.data_fingerprint", "not recorded")
+    fingerprint = was.tags.get(DATA_TAG, "not recorded")
     if x.splits.fingerprint != fingerprint:
         say(f"differs: the data are not the same: their fingerprint is {x.splits.fingerprint}, it was {fingerprint}")
         return EXIT_FAILED
-    notes = reproduction.surroundings(was.file("environment.txt"), x.device, x.trainer.deterministic)
+    notes = reproduction.surroundings(was.file(layout.ENVIRONMENT), x.device, x.trainer.deterministic)
     notes += reproduction.changed_code(was.tags)
     if status != "FINISHED":
         notes.append(f"it is {status}, so what it had logged until then is compared")
@@ -99,7 +102,7 @@ def work(options: Mapping[str, str]) -> int:
         return outcome.exit_code
     # What is measured when follows from settings that a resume may change on the way.
     whole = status == "FINISHED" and not any(tag.startswith("resumed.trainer.") for tag in was.tags)
-    now = reproduction.measured_values(folder / "metrics.jsonl")
+    now = reproduction.measured_values(folder / layout.JOURNAL)
     verdict = reproduction.compare(*(reproduction.of_both_versions(then, now) if former else (then, now)), whole)
     log.info("")
     say(*verdict.lines())
@@ -175,7 +178,7 @@ def limit(x: "Experiment", was: "SavedRun", then: "Collection[Key]", finished: b
     if finished:
         if x.trainer.max_time is None:
             return
-        if steps := read_json(was.file("result.json") or Path()).get("steps"):
+        if steps := read_json(was.file(layout.RESULT) or Path()).get("steps"):
             # The clock stopped it after these, and would after others now.
             x.trainer.max_time, x.trainer.max_steps = None, steps
         return
@@ -188,8 +191,9 @@ def limit(x: "Experiment", was: "SavedRun", then: "Collection[Key]", finished: b
 
 def run_again(x: "Experiment", cfg: "DictConfig", was: "SavedRun") -> "tuple[Outcome, Path]":
     """Run it in a new folder, as `python -m runner` does."""
-    from . import cli, folders, run
+    from . import folders, run
     from .compose import Composer
+    from .hydra_job import run_job_in
     from .tracking.folder import claim
 
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{was.label[:NAME_LENGTH]}"
@@ -200,23 +204,9 @@ def run_again(x: "Experiment", cfg: "DictConfig", was: "SavedRun") -> "tuple[Out
         outcomes.append(run.run(x, folder))
         return outcomes[0].exit_code
 
-    with claim(folder), without(OF_A_RUN):
-        cli.run_job_in(folder, cfg, Composer(), task)
+    with claim(folder), without(TRACKING, RESUME):
+        run_job_in(folder, cfg, Composer(), task)
     return outcomes[0], folder
-
-
-@contextmanager
-def without(beginnings: tuple[str, ...]) -> Iterator[None]:
-    """Leave out the lines with these beginnings."""
-
-    def wanted(line: logging.LogRecord) -> bool:
-        return line.levelno > logging.INFO or not line.getMessage().startswith(beginnings)
-
-    log.addFilter(wanted)
-    try:
-        yield
-    finally:
-        log.removeFilter(wanted)
 
 
 def say(*lines: str) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .schema import flatten
+from runner.keys import flatten
+
 from .tracking import journal
 from .tracking.environment import environment, git_tags
 from .tracking.names import legal

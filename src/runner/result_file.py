@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from runner import layout
+
 from .errors import ConfigError
 from .folders import named, short
 from .saved import SavedRun
 
-RECORD = ("config.yaml", "environment.txt", "metrics.jsonl", "result.json", "run.log", "samples.json")
-FOLDERS = (".tracking", "checkpoints", "model", "plots")
+RECORD = (layout.CONFIG, layout.ENVIRONMENT, layout.JOURNAL, layout.RESULT, layout.LOG, layout.SAMPLES)
+FOLDERS = (".tracking", layout.CHECKPOINTS, layout.MODEL, layout.PLOTS)
 """What a run has written into its folder; a command's results may lie beside it."""
 
 SOURCES = ("data.path", "data.test_path", "data.val_path", "model.weights")

@@ -10,19 +10,23 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from runner import layout
+from runner.experiment import Experiment
+from runner.interpolation import literals
+from runner.keys import GROUPS, PRESETS, SHARED_KEYS, flatten
+
 from . import exactness, recovery, schema
 from . import saved as saved_runs
 from .arguments import typed_value
 from .buffers import load_module
-from .build import Experiment, recorded
+from .build import recorded
 from .checkpoint import CheckpointError, Checkpoints, load_loss
 from .compose import Composer, config_folder
 from .errors import ConfigError
-from .folders import literals, short, typed
+from .folders import short, typed
 from .optimizer import load_state
 from .record import logged_params
 from .saved import SavedRun
-from .schema import flatten
 from .tracking.files import read_json
 from .tracking.manifest import FOLDER, has_manifest, manifest_of
 from .tracking.manifest import NAME as MANIFEST
@@ -74,7 +78,7 @@ class Resumed:
             CheckpointError: there is none.
             ConfigError: MLflow has not what it takes to go on.
         """
-        return Checkpoints(self.files / "checkpoints").load_last()
+        return Checkpoints(self.files / layout.CHECKPOINTS).load_last()
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -161,9 +165,9 @@ def _split_choices(
         group = key.lstrip("+~").partition("@")[0]
         if group == "hydra.run.dir" and not resumed.warm_start:
             problems.append(f"{override}: a resumed run keeps its folder; leave it out")
-        elif group not in schema.GROUPS:
+        elif group not in GROUPS:
             values.append(override)
-        elif resumed.warm_start and group not in schema.PRESETS:
+        elif resumed.warm_start and group not in PRESETS:
             values.append(override)
             chosen.append(group)
         elif choice != resumed.choices.get(group):
@@ -183,7 +187,7 @@ def _register(saved: Mapping[str, Any], chosen: Sequence[str], of_parent: str | 
         chosen: the groups that are chosen anew.
         of_parent: the label of the run that a warm start is from.
     """
-    shared = OmegaConf.to_container(OmegaConf.load(config_folder() / "config.yaml"))
+    shared = OmegaConf.to_container(OmegaConf.load(config_folder() / layout.CONFIG))
     assert isinstance(shared, dict)
     hydra = shared["hydra"]
     if of_parent is not None:
@@ -193,8 +197,8 @@ def _register(saved: Mapping[str, Any], chosen: Sequence[str], of_parent: str | 
     base = {key: value for key, value in saved.items() if key not in chosen}
     base = literals(base, but="oc.env:")  # it is resolved; what is left stands for secrets
     base |= {"resume": None, "resume_mode": "exact", "sweep": shared["sweep"]}  # of which a run keeps nothing
-    for group in set(chosen) & set(schema.SHARED_KEYS):
-        base[group] = {key: saved[group].get(key, shared[group].get(key)) for key in schema.SHARED_KEYS[group]}
+    for group in set(chosen) & set(SHARED_KEYS):
+        base[group] = {key: saved[group].get(key, shared[group].get(key)) for key in SHARED_KEYS[group]}
     defaults: list[Any] = ["schema", "_self_", *({group: None} for group in chosen)]
     defaults += [{"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"}]
     ConfigStore.instance().store(
@@ -211,7 +215,7 @@ def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str
 
 def finished(resumed: Resumed) -> bool:
     """Whether the run has come to its end and nothing is asked of it but that; says so, with its result."""
-    path = resumed.run.file("result.json")
+    path = resumed.run.file(layout.RESULT)
     result = read_json(path) if path is not None else {}
     if result.get("status") != "FINISHED" or any(not key.startswith("runner.") for key in resumed.changed):
         return False

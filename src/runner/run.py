@@ -9,12 +9,14 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from runner import layout, tables
+from runner.display import Bar
+from runner.experiment import Experiment
+
 from . import console, report, samples
 from .anomaly import detected
-from .build import Experiment
 from .checkpoint import Checkpoints, load
 from .compilation import compile_model
-from .console import Bar
 from .device import give_back_memory
 from .errors import in_words
 from .folders import typed
@@ -64,13 +66,13 @@ def train(t: Training, folder: Path) -> str | None:
     s = t.settings
     if s.compile and t.progress.epoch <= s.epochs:
         seconds = compile_model(t)
-        log.info("compiled   in %s, which is no part of the epochs' time", console.duration(seconds))
+        log.info("compiled   in %s, which is no part of the epochs' time", tables.duration(seconds))
         t.log({"time/compile_seconds": seconds}, t.progress.epoch)
     profiler = None
     if s.profile_steps is not None:
         from .profiling import Profiler
 
-        profiler = Profiler(t, s.profile_steps, folder / "profile")
+        profiler = Profiler(t, s.profile_steps, folder / layout.PROFILE)
     try:
         with detected(t.progress) if s.detect_anomaly else nullcontext():
             return fit(t)
@@ -109,8 +111,8 @@ def run(
     """
     stop = Stop()
     try:
-        with console.logged_to(folder / "run.log"), stop.listening(), closing(x.loaders):
-            bar = bar or Bar(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
+        with console.logged_to(folder / layout.LOG), stop.listening(), closing(x.loaders):
+            bar = bar or Bar(x.trainer.epochs, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
             return _run(x, folder, resume_from, delivery, bar, stop)
     except OSError as error:  # the run's own folder cannot be written: only the person can be told
         log.error("error: %s", in_words(error))
@@ -125,15 +127,15 @@ def _run(
     bar: Bar,
     stop: Stop,
 ) -> Outcome:
-    (folder / "result.json").unlink(missing_ok=True)  # of the run that is resumed: it is not finished any more
+    (folder / layout.RESULT).unlink(missing_ok=True)  # of the run that is resumed: it is not finished any more
     commands = write_config(x.config, folder, x.typed)
     samples.write(x, folder)
-    was = folder / "environment.txt"
+    was = folder / layout.ENVIRONMENT
     notes = surroundings(was, x.device, x.trainer.deterministic) if resume_from is not None else []
     write_atomically(was, environment(x.device.gpu()))
     manifest = describe(x, folder, resume_from is not None, commands)
     tracker = Tracker(folder, manifest, x.tracking.uri, delivery)
-    checkpoints = Checkpoints(folder / "checkpoints", x.trainer.keep_checkpoints, before=tracker.sync)
+    checkpoints = Checkpoints(folder / layout.CHECKPOINTS, x.trainer.keep_checkpoints, before=tracker.sync)
     training = prepare(x, checkpoints, tracker.log, bar, stop)
     watch: Watch | None = None
     final: dict[str, float] = {}
@@ -159,7 +161,7 @@ def _run(
         x.loaders.close()  # what follows takes memory of its own, and needs none of theirs
         give_back_memory()
         if x.tracking.log_model:
-            served(x, example, folder / "model")
+            served(x, example, folder / layout.MODEL)
         report.plots(x, training.progress.best_epoch, predictions, folder)
         if stop.requested:
             raise Interrupted

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from runner import layout
+
 from .data import scaling
 from .data.image_file import RANGES
 from .data.splits import Normalize, Part, size
@@ -17,9 +19,8 @@ from .saved import SavedRun
 from .tracking.files import load_json, write_json
 
 if TYPE_CHECKING:
-    from .build import Experiment
+    from runner.experiment import Experiment
 
-NAME = "samples.json"
 LOOKED_AT = 64  # samples that the range of values is read from, where samples are loaded one by one
 
 
@@ -113,7 +114,7 @@ def _range(part: Part) -> list[float] | None:
 
 def write(x: "Experiment", folder: Path) -> None:
     """Leave `samples.json` in the run's folder."""
-    write_json(folder / NAME, asdict(describe(x)))
+    write_json(folder / layout.SAMPLES, asdict(describe(x)))
 
 
 def read(run: SavedRun) -> Samples:
@@ -122,13 +123,15 @@ def read(run: SavedRun) -> Samples:
     Raises:
         ConfigError: nothing usable.
     """
-    path = run.file(NAME)
+    path = run.file(layout.SAMPLES)
     if path is None:
-        raise ConfigError(f"{run.given}: there is no {NAME} of it, which tells what its model takes: run it again")
+        raise ConfigError(
+            f"{run.given}: it has no {layout.SAMPLES}, which describes the inputs of its model: run it again"
+        )
     try:
         found = load_json(path)
         if "white" not in found and found.get("data") == "image_folder":  # of version 0.1.0
             found["white"] = RANGES[-1]
         return Samples(**found)
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{run.given}: its {NAME} is damaged: {error}") from error
+        raise ConfigError(f"{run.given}: its {layout.SAMPLES} is damaged: {error}") from error

@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from . import schema
+from runner import layout
+from runner.errors import StoreError
+from runner.keys import GROUPS, PRESETS
+from runner.tracking.names import FOLDER_TAG, KEY_TAG
+
 from .errors import ConfigError
 from .folders import named, outputs, short
 from .tracking import variable
 from .tracking.files import read_json
 from .tracking.manifest import manifest_of, own_folder
 from .tracking.state import State
-from .tracking.store import StoreError, connect, explain, local_uri, refusal
+from .tracking.store import connect, explain, local_uri, refusal
 from .tracking.uri import sqlite_file, strip_credentials
 
 if TYPE_CHECKING:
@@ -65,7 +69,7 @@ class SavedRun:
     @property
     def label(self) -> str:
         """The name of its folder without the date; of a job of a sweep, whose folder is a number, its name."""
-        folder = self.folder or Path(self.tags.get("runner.folder", self.name))
+        folder = self.folder or Path(self.tags.get(FOLDER_TAG, self.name))
         name = self.name if folder.name.isdecimal() else folder.name
         return re.sub(r"[^A-Za-z0-9._-]+", "-", re.sub(r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_", "", name))
 
@@ -148,7 +152,7 @@ def _folder(value: str, key: str) -> Path | None:
         raise ConfigError(f"{key}= is empty: {WANTED}")
     folder = named(value, key)
     if folder.is_dir():
-        if (folder / "config.yaml").is_file():
+        if (folder / layout.CONFIG).is_file():
             return folder.resolve()
         raise ConfigError(f"{key}={value} is no run's folder: there is no config.yaml in it; {_nearest(folder)}")
     if folder.exists():
@@ -161,7 +165,7 @@ def _folder(value: str, key: str) -> Path | None:
 def _nearest(folder: Path) -> str:
     """Which run may have been meant."""
     for parent in list(folder.absolute().parents)[:2]:
-        if (parent / "config.yaml").is_file() and (parent / "checkpoints").is_dir():
+        if (parent / layout.CONFIG).is_file() and (parent / layout.CHECKPOINTS).is_dir():
             return f"did you mean {short(parent)}?"
     runs = outputs() / "runs"
     names = sorted(run.name for run in runs.iterdir()) if runs.is_dir() else []
@@ -173,7 +177,7 @@ def _nearest(folder: Path) -> str:
 
 
 def _from_folder(folder: Path, given: str, uri: str | None = None) -> SavedRun:
-    saved = SavedRun(given, folder, None, uri, read_config(folder / "config.yaml", given), name=folder.name)
+    saved = SavedRun(given, folder, None, uri, read_config(folder / layout.CONFIG, given), name=folder.name)
     if manifest := manifest_of(folder):
         saved.uri = uri or variable.with_credentials(manifest.uri)
         saved.run_id = State.load(folder).run_id or result_of(folder).get("run_id")
@@ -186,8 +190,8 @@ def _from_mlflow(run_id: str, given: str, uri: str, from_store: bool) -> SavedRu
     """The run that MLflow knows: its folder, if that is here and still this run's, else its artifacts."""
     run = get(run_id, given, uri)
     tags = dict(run.data.tags)
-    if "runner.key" not in tags:
-        raise ConfigError(f"{given} was not made by runner: it has no tag runner.key; name one that was")
+    if KEY_TAG not in tags:
+        raise ConfigError(f"{given} was not made by runner: it has no tag {KEY_TAG}; name one that was")
     folder = None if from_store else own_folder(tags)
     if folder is not None:
         saved = _from_folder(folder, given, uri)
@@ -195,10 +199,10 @@ def _from_mlflow(run_id: str, given: str, uri: str, from_store: bool) -> SavedRu
         return saved
     name = run.info.run_name or run_id
     saved = SavedRun(given, None, run_id, uri, {}, choices_of(run.data.params), name, tags)
-    config = saved.file("config.yaml")
+    config = saved.file(layout.CONFIG)
     if config is None:
         raise ConfigError(
-            f"{given}: MLflow has no config.yaml of it yet; python -m runner.sync run={tags.get('runner.folder')}"
+            f"{given}: MLflow has no config.yaml of it yet; python -m runner.sync run={tags.get(FOLDER_TAG)}"
             " delivers it, where that folder is"
         )
     saved.config = read_config(config, given)
@@ -252,7 +256,7 @@ def _connect(uri: str, given: str) -> "MlflowClient":
 
 def choices_of(params: Mapping[str, str]) -> dict[str, str]:
     """Which member of each group was chosen, out of a run's parameters."""
-    return {group: params[group] for group in schema.GROUPS if group in params}
+    return {group: params[group] for group in GROUPS if group in params}
 
 
 def read_config(path: Path, given: str) -> dict[str, Any]:
@@ -271,7 +275,7 @@ def read_config(path: Path, given: str) -> dict[str, Any]:
         raise ConfigError(f"{given}: its config.yaml cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(saved, dict) or "defaults" in saved or not {"seed", "model", "trainer"} <= saved.keys():
         raise ConfigError(f"{given} is no run's folder: its config.yaml is another program's; {_nearest(path.parent)}")
-    needed = [group for group in schema.GROUPS if group not in schema.PRESETS]
+    needed = [group for group in GROUPS if group not in PRESETS]
     if damaged := [group for group in needed if not isinstance(saved.get(group), dict)]:
         raise ConfigError(f"{given}: its config.yaml is damaged: {', '.join(damaged)} should have keys below")
     return saved
@@ -279,4 +283,4 @@ def read_config(path: Path, given: str) -> dict[str, Any]:
 
 def result_of(folder: Path) -> dict[str, Any]:
     """What a run's `result.json` holds; nothing if it was killed before there was one."""
-    return read_json(folder / "result.json")
+    return read_json(folder / layout.RESULT)

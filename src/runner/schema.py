@@ -6,9 +6,8 @@ Groups whose members differ (`model`, `data`, `optimizer`, `scheduler`, `loss`) 
 them against the signature of their `_target_`.
 """
 
-import math
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from .errors import brief, did_you_mean
+from .keys import PATH_KEYS, TEXT_KEYS, is_open, leaves, select, show
+from .ranges import COUNT, PROBABILITY, SECONDS, THREADS, Range, fits_64_bits
 from .settings import (
     MISSING,
     ConsoleSettings,
@@ -27,38 +28,6 @@ from .settings import (
 )
 from .tracking.names import NAME_LENGTH, TAG_LENGTH, legal, owner
 from .tracking.uri import DATABASES
-
-TARGET_GROUPS = ("model", "data", "optimizer", "scheduler", "loss")
-"""Groups with a `_target_`, whose keys are those of its signature."""
-
-SHARED_KEYS = {
-    "data": ("batch_size", "val_fraction", "limit", "scale", "scale_targets", "in_memory", "num_workers", "augment"),
-    "model": ("weights",),
-}
-"""Keys of open groups that every member has, and that are not its `_target_`'s: `conf/config.yaml` sets them."""
-
-MAPPINGS = ("tracking.tags",)
-"""Keys whose values are mappings with names of the user's own."""
-
-PRESETS = ("experiment", "debug")
-"""Groups that have no keys of their own: their members change those of others."""
-
-GROUPS = (*TARGET_GROUPS, "device", "precision", "trainer", "tracking", *PRESETS)
-
-PATH_KEYS = (
-    "run", "resume", "input", "output", "data.root", "data.path", "data.test_path", "data.val_path", "sweep.resume",
-    "tracking.uri", "tracking.run_name", "model.weights", "hydra.sweeper.storage", "hydra.run.dir", "hydra.sweep.dir",
-)  # fmt: skip
-"""Keys whose values are paths or names: the command line quotes them where Hydra's grammar needs it."""
-
-TEXT_KEYS = (
-    "hydra.sweeper.study_name",
-    *(f"hydra.launcher.{key}" for key in ("name", "partition", "account", "qos", "constraint", "comment", "wckey")),
-)
-"""Keys of Hydra's node whose values are texts, beside paths."""
-
-ADDRESSES = ("tracking.uri", "hydra.sweeper.storage")
-"""Keys whose values are those of databases, which may be files, or have a password in them."""
 
 
 @dataclass
@@ -97,42 +66,6 @@ def _devices() -> str:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     return ",".join(["cpu", *(name for name, available in there.items() if available)])
 
-
-@dataclass(frozen=True)
-class Range:
-    """Finite numbers from `low` to `high`; `open_low`/`open_high`: the end itself does not belong to them."""
-
-    low: float
-    high: float = math.inf
-    open_low: bool = False
-    open_high: bool = False
-    whole: bool = False
-
-    def __contains__(self, value: object) -> bool:
-        if not self.is_number(value) or not fits_64_bits(value) or not math.isfinite(typing.cast(float, value)):
-            return False
-        number = typing.cast(float, value)
-        above = number > self.low if self.open_low else number >= self.low
-        below = number < self.high if self.open_high else number <= self.high
-        return above and below
-
-    def is_number(self, value: object) -> bool:
-        """Whether it is of the right kind, in the range or not."""
-        if isinstance(value, bool):
-            return False
-        return isinstance(value, int if self.whole else int | float)
-
-    def __str__(self) -> str:
-        kind = "a whole number" if self.whole else "a number"
-        low = f"{'above' if self.open_low else 'at least'} {self.low}"
-        high = "" if self.high == math.inf else f" and {'below' if self.open_high else 'at most'} {self.high}"
-        return f"{kind} {low}{high}"
-
-
-COUNT = Range(1, whole=True)
-THREADS = Range(1, 1024, whole=True)  # more than that ends a process, or the machine
-SECONDS = Range(0, open_low=True)
-PROBABILITY = Range(0, 1, open_high=True)
 
 RANGES: dict[str, Range] = {
     "seed": Range(0, 2**63 - 1, whole=True),
@@ -232,11 +165,6 @@ ALWAYS, OF_TABLES = ("scale", "scale_targets"), ("index", "header", "target_type
 
 ADDED = {"device.evaluation_threads": "null", "tracking.tags": "{}", "tracking.description": "null"}
 """Keys that 0.1.0 did not have, with the value that its configs, which lack them, mean."""
-
-
-def fits_64_bits(value: object) -> bool:
-    """Whether torch, NumPy and a database can hold it, if it is a whole number."""
-    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 def beyond_64_bits(key: str, value: object) -> list[str]:
@@ -361,11 +289,6 @@ def expected(key: str) -> str | None:
     return f"{words}, or null" if optional else words
 
 
-def is_open(key: str) -> bool:
-    """Whether a key is a mapping with names of the user's own, or a name in one."""
-    return any(key == mapping or key.startswith(f"{mapping}.") for mapping in MAPPINGS)
-
-
 def needed(key: str) -> bool:
     """Whether a config without this key is none."""
     return key in NEEDED or key in AUTO or _hint(key) is not None
@@ -392,52 +315,3 @@ def _hint(key: str) -> Any:
     for part in key.split("."):
         node = typing.get_type_hints(node).get(part) if hasattr(node, "__dataclass_fields__") else None
     return node
-
-
-def select(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key, or None if there is none."""
-    node: Any = config
-    for part in key.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            return None
-        node = node[part]
-    return None if isinstance(node, str) and node == MISSING else node
-
-
-def show(value: Any) -> str:
-    """A value as the user would type it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(show, value))}]"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{show(item)}" for key, item in value.items()) + "}"
-    return str(value)
-
-
-def flatten(node: Any, prefix: str = "") -> dict[str, str]:
-    """Nested mappings as dotted keys with values as one would type them."""
-    if isinstance(node, Mapping) and node:
-        return {
-            k: v
-            for name, child in node.items()
-            for k, v in flatten(child, f"{prefix}.{name}" if prefix else name).items()
-        }
-    return {prefix: show(node)}
-
-
-def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The values in nested mappings and lists, each with the dotted key of the mapping's entry."""
-    if isinstance(node, Mapping):
-        for name, child in node.items():
-            yield from leaves(child, f"{key}.{name}" if key else str(name))
-    elif isinstance(node, list):
-        for child in node:
-            yield from leaves(child, key)
-    else:
-        yield key, node
-
-
-def higher_is_better(metric: str) -> bool:
-    """Which way is better, as far as a name tells: accuracies and R2 rise; what else does, its loss says."""
-    return metric.endswith(("/accuracy", "/r2"))

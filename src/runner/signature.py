@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin
 
+from runner.keys import show
+
 from .errors import did_you_mean
-from .schema import show
 
 MISSING = "???"
 SEQUENCES = (list, tuple, Sequence, Collection, Iterable)

@@ -10,9 +10,11 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
-from .comparison import Comparison, follows, higher_is_better, loss_settings, shorten
+from runner.keys import PRESETS
+from runner.tables import shorten
+
+from .comparison import Comparison, follows, higher_is_better, loss_settings
 from .comparison_runs import ComparedRun
-from .schema import PRESETS
 
 Value = float | str
 """Of a parameter: a number, or what else one would type; "" where a configuration has no such parameter."""

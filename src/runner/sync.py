@@ -4,7 +4,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from runner import program
+from runner import layout, program
 from runner.errors import ConfigError
 from runner.folders import named, short
 from runner.folders import outputs as outputs_folder
@@ -60,7 +60,7 @@ def _missing(sweeps: Collection[Path]) -> bool:
 
 
 def _is_sweep(folder: Path) -> bool:
-    return (folder / "sweep.json").is_file() and has_manifest(folder)
+    return (folder / layout.SWEEP_PLAN).is_file() and has_manifest(folder)
 
 
 def _complete(folder: Path, uri: str | None) -> bool:

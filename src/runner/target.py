@@ -11,11 +11,13 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from . import schema, signature
+from runner.interpolation import literals
+from runner.keys import SHARED_KEYS, show
+
+from . import signature
 from .data import fetch
 from .data.source import Source
 from .errors import ConfigError, did_you_mean, in_words, place
-from .folders import literals
 from .loss import Loss
 from .scheduler import Schedule
 
@@ -60,7 +62,7 @@ def locate(group: str, node: Mapping[str, Any]) -> Callable[..., Any]:
     path = node.get("_target_")
     if path in (None, signature.MISSING):
         raise ConfigError(f"{group}._target_ is missing: write {group}._target_=package.module.Name")
-    named = f"{group}._target_={schema.show(path)}"
+    named = f"{group}._target_={show(path)}"
     if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")) or "." not in path:
         raise ConfigError(f"{named} is no place of a class or function: write {group}._target_=package.module.Name")
     try:
@@ -119,7 +121,7 @@ def check_target(group: str, node: Any) -> list[str]:
         return (
             []
             if node == signature.MISSING
-            else [f"{group}={schema.show(node)} has no keys: write lines of the form key: value in its file"]
+            else [f"{group}={show(node)} has no keys: write lines of the form key: value in its file"]
         )
     try:
         return signature.check(group, locate(group, node), own(group, node), SUPPLIED[group])
@@ -129,7 +131,7 @@ def check_target(group: str, node: Any) -> list[str]:
 
 def own(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that belong to the group's `_target_`, without those that every member has."""
-    return {key: value for key, value in node.items() if key not in schema.SHARED_KEYS.get(group, ())}
+    return {key: value for key, value in node.items() if key not in SHARED_KEYS.get(group, ())}
 
 
 def takes(target: Callable[..., Any]) -> tuple[frozenset[str], bool]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from .averaging import WeightAverage
 from .buffers import load_module, unsaved_buffers
 from .checkpoint import FORMAT, Checkpoints, load_loss, weight_buffers, weights
 from .data.loading import Loaders
+from .data.source import saves_itself
 from .data.target_scale import TargetScale, preprocessing
 from .device import Device
 from .errors import TrainingError
@@ -25,7 +26,7 @@ from .scheduler import Schedule
 from .settings import TrainerSettings
 
 if TYPE_CHECKING:
-    from .build import Experiment
+    from runner.experiment import Experiment
 
 
 class Interrupted(Exception):
@@ -36,16 +37,6 @@ class StopRequest(Protocol):
     """Set from outside, by a signal handler; looked at after every step."""
 
     requested: bool
-
-
-class Stateful(Protocol):
-    """A data set with a state of its own."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> object:
-        """Go on with the state of `state_dict`."""
 
 
 class Display(Protocol):
@@ -211,11 +202,6 @@ def stateful(t: Training) -> dict[str, Any]:
     averaged = {"ema": t.average.model} if t.average is not None else {}
     schedule = {"scheduler": t.schedule.scheduler} if t.schedule.scheduler is not None else {}
     return {"model": t.model, **averaged, "loss": t.loss, "optimizer": t.optimizer, **schedule, **data}
-
-
-def saves_itself(data_set: object) -> TypeGuard[Stateful]:
-    """Whether a data set has a state that it gives and takes."""
-    return all(callable(getattr(data_set, name, None)) for name in ("state_dict", "load_state_dict"))
 
 
 def restore(t: Training, state: Mapping[str, Any]) -> None:

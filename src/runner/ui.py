@@ -16,6 +16,7 @@ from runner.options import command
 from runner.sweep.links import links, newest
 from runner.tracking import variable
 from runner.tracking.manifest import Manifest
+from runner.tracking.names import KEY_TAG
 from runner.tracking.orphans import bury
 from runner.tracking.pages import experiments_page, newest_table, table_page, table_view
 from runner.tracking.store import EXPERIMENT_TAGS, connect, local_uri, ui_of
@@ -32,7 +33,7 @@ OPTIONS = {
 HOST = "127.0.0.1"
 NEWEST = 3
 """Experiments of which the table of runs is printed; of sweeps, the pages of the newest alone."""
-WITH_KEY = "tags.`runner.key` LIKE '%'"
+WITH_KEY = f"tags.`{KEY_TAG}` LIKE '%'"
 OLD_COLUMNS = ("val/loss", "val/accuracy", "test/accuracy")
 
 

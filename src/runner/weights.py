@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX
 
-from . import samples
+from runner import layout
+from runner.tracking.names import DATA_TAG
+
 from .buffers import fit_buffers, load_buffers, load_module, unsaved_buffers
 from .checkpoint import CheckpointError, is_checkpoint, load, understood, weight_buffers
 from .checkpoint import weights as best_of
 from .errors import ConfigError, first_line
 from .folders import named, short
-from .samples import Samples
 from .saved import SavedRun, find
-from .target import call
 
 log = logging.getLogger("runner")
 
@@ -106,7 +106,7 @@ def of_run(run: SavedRun) -> Weights:
     Raises:
         ConfigError: there are none, neither in the run's folder nor in MLflow.
     """
-    for name in ("checkpoints/best.pt", "checkpoints/last.pt"):
+    for name in (f"{layout.CHECKPOINTS}/{file}" for file in (layout.BEST, layout.LAST)):
         path = run.file(name)
         if path is None:
             continue
@@ -116,7 +116,7 @@ def of_run(run: SavedRun) -> Weights:
             raise ConfigError(f"{run.given}: {error}") from error
         progress = state["progress"]
         epoch = progress["best_epoch"] or None
-        if name.endswith("last.pt"):
+        if name.endswith(layout.LAST):
             log.warning("%s has no checkpoints/best.pt: these are its last weights", run.place)
             epoch = len(progress["epoch_seconds"])
         return _of_checkpoint(state, run.place, epoch, progress["data"])
@@ -166,7 +166,7 @@ def _of_graph(path: Path, run: SavedRun) -> Weights:
         raise ConfigError(f"{run.given}: its logged model cannot be read: {first_line(error)}") from error
     tensors = {name.removeprefix("model."): t.detach() for name, t in state.items() if name.startswith("model.")}
     scale = {name: state[f"target_{name}"].tolist() for name in ("mean", "std") if f"target_{name}" in state}
-    fingerprint = run.tags.get("runner.data_fingerprint")
+    fingerprint = run.tags.get(DATA_TAG)
     return Weights(tensors, run.place, data=fingerprint, preprocessing={"targets": scale} if scale else {})
 
 
@@ -309,21 +309,3 @@ def _only_outputs(misfits: Mapping[str, tuple[torch.Size, torch.Size]]) -> bool:
 
 def _show(shape: torch.Size) -> str:
     return f"({', '.join(map(str, shape))})"
-
-
-def trained_model(run: SavedRun) -> tuple[Samples, nn.Module, Weights]:
-    """A run's model with its best weights, made without the data it was trained on.
-
-    Returns:
-        What it takes; itself, on the CPU and in evaluation mode; and its weights.
-
-    Raises:
-        ConfigError: something of it is not to be had.
-    """
-    taken = samples.read(run)
-    found = of_run(run)
-    shape = tuple(taken.input_shape)
-    model = call("model", run.config["model"], nn.Module, input_shape=shape, num_outputs=taken.num_outputs)
-    model.to(torch.float64 if run.config["precision"]["name"] == "fp64" else torch.float32)
-    load_exactly(model, found, run.given)
-    return taken, model.eval(), found

@@ -9,6 +9,9 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.config_source import ConfigResult
 from omegaconf._utils import get_yaml_loader
 
+from runner import ranges
+from runner.keys import TARGET_GROUPS, show
+
 from . import schema
 from .text_parameters import text_parameters
 
@@ -61,11 +64,11 @@ def check(file: Path, package: str) -> None:
         for key, scalar in _plain_scalars(root, package):
             value = loader.construct_object(scalar)
             where = f"{file}, line {scalar.start_mark.line + 1}: {key.rpartition('.')[2]}: {scalar.value}"
-            if not schema.fits_64_bits(value):
+            if not ranges.fits_64_bits(value):
                 raise ValueError(f"{where} is out of range: whole numbers have at most 64 bits")
             is_text = key in texts or schema.is_text(key)
             if is_text and isinstance(value, int | float) and str(value) != scalar.value:
-                raise ValueError(f"{where} is read as {schema.show(value)}; write the text in quotes: '{scalar.value}'")
+                raise ValueError(f"{where} is read as {show(value)}; write the text in quotes: '{scalar.value}'")
     finally:
         loader.dispose()
 
@@ -75,7 +78,7 @@ def _texts(root: yaml.Node | None, package: str) -> set[str]:
     keys = set()
     for key, scalar in _plain_scalars(root, package):
         group, _, leaf = key.rpartition(".")
-        if leaf == "_target_" and group in schema.TARGET_GROUPS:
+        if leaf == "_target_" and group in TARGET_GROUPS:
             keys |= {f"{group}.{name}" for name in text_parameters(scalar.value)}
     return keys
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeGuard
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -52,3 +53,18 @@ class Source:
     scale: float | None = None
     white: float | None = None
     reading: Reading | None = None
+
+
+class Stateful(Protocol):
+    """A data set with a state of its own."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> object:
+        """Go on with the state of `state_dict`."""
+
+
+def saves_itself(data_set: object) -> TypeGuard[Stateful]:
+    """Whether a data set has a state that it gives and takes."""
+    return all(callable(getattr(data_set, name, None)) for name in ("state_dict", "load_state_dict"))

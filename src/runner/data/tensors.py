@@ -15,7 +15,7 @@ from runner.data.paths import find_data_file, shared_samples
 from runner.data.scaling import CHANNELS
 from runner.data.source import Source
 from runner.errors import ConfigError
-from runner.schema import show
+from runner.keys import show
 
 PARTS = ("", "val_", "test_")
 NAMES = tuple(part + name for part in PARTS for name in ("inputs", "targets"))

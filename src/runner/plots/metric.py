@@ -10,8 +10,9 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from ..comparison import shorten
-from ..console import shown
+from runner.metric_names import shown
+from runner.tables import shorten
+
 from ..sweep_results import Parameter, SweepResults, Value
 from .axes import apart, in_words, number, numbers, round_numbers, set_ticks
 from .drawing import GREY, VERMILION, short

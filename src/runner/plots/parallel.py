@@ -10,7 +10,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from ..comparison import by_distinction, shorten
+from runner.tables import shorten
+
+from ..comparison import by_distinction
 from ..sweep_results import Floats, Parameter, SweepResults, Value
 from .axes import GRID_AT_MOST, apart, number, round_numbers, wants_log
 from .drawing import VERMILION, new_figure, width_of

@@ -11,7 +11,7 @@ from runner import build
 from runner.errors import ConfigError
 from runner.hydra_job import group_choices, plain, without_hydra
 from runner.sweep.composing import refer_to
-from runner.sweep.preflight import Built
+from runner.sweep.task import Built
 
 CANNOT_BREAK = ("seed", "optimizer.lr", "optimizer.weight_decay")
 """Keys whose range is all that can be wrong about them, for runner's members and torch's: jobs that differ in nothing

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from runner import layout
 from runner.errors import ConfigError
 from runner.sweep.engine import Asked, Ended
 from runner.sweep.node import BEGUN, END
@@ -90,7 +91,7 @@ class ClusterWork(ABC):
         folder = self._task.folder
         self._began = (folder / BEGUN).exists() or (self._began and self._ended is not None)
         if self._began:
-            points, self._offset = journal.read(folder / journal.NAME, self._offset)
+            points, self._offset = journal.read(folder / layout.JOURNAL, self._offset)
             epochs = [point.step for point in points if point.name == "time/epoch_seconds"]
             self._done = max([self._done, *epochs])
             if points:

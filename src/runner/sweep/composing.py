@@ -12,9 +12,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
 from runner.compose import Composer
-from runner.folders import literal
+from runner.interpolation import literal
+from runner.keys import is_open
 from runner.refusal import REFUSED, unset
-from runner.schema import is_open
 from runner.tracking.uri import MASK, redact, strip_credentials
 
 

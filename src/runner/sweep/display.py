@@ -9,14 +9,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from runner.console import duration, moves_up, shown
+from runner import layout
+from runner.console import moves_up
 from runner.folders import short
-from runner.sweep.fate import Fate, last_lines
+from runner.metric_names import shown
+from runner.sweep.fate import last_lines
 from runner.sweep.objectives import Objective
-from runner.sweep.plan import Job
 from runner.sweep.slots import Slot
 from runner.sweep.table import read_row, values_in_words
-from runner.sweep.task import Progress
+from runner.sweep.task import Fate, Job, Progress
+from runner.tables import duration
 
 log = logging.getLogger("runner")
 
@@ -108,8 +110,8 @@ class Display:
             return
         for line in last_lines(folder):
             log.warning("      | %s", line)
-        if (folder / "run.log").exists():
-            log.warning("      log: %s", short(folder / "run.log"))
+        if (folder / layout.LOG).exists():
+            log.warning("      log: %s", short(folder / layout.LOG))
 
     def tick(self) -> None:
         """A moment has passed: refresh, if it is time to."""

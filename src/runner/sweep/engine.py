@@ -9,9 +9,8 @@ from typing import Protocol
 from omegaconf import DictConfig
 
 from runner.settings import SweepSettings
-from runner.sweep.preflight import Built
 from runner.sweep.slots import Slot
-from runner.sweep.task import Progress, Task
+from runner.sweep.task import Built, Progress, Task
 
 
 @dataclass(frozen=True)

@@ -2,47 +2,21 @@
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
+from runner import layout
 from runner.options import EXIT_SIGNAL
 from runner.saved import result_of
-from runner.tracking.files import read_json, write_json
+from runner.sweep.task import Fate
+from runner.tracking.files import read_json
 
-NAME = "job.json"
 LAST_LINES = 4
 LOG_BYTES = 1 << 16
 
 
-@dataclass(frozen=True)
-class Fate:
-    """The end of a job.
-
-    Attributes:
-        status: FINISHED, FAILED or KILLED.
-        why: what kept it from its end; empty if nothing did.
-        seconds: from its start to its end.
-        wanted: it was the sweep as a whole that was stopped.
-    """
-
-    status: str
-    why: str
-    seconds: float
-    wanted: bool = False
-
-    @property
-    def pruned(self) -> bool:
-        """Whether it was ended early for want of prospects, which is no failure: `why` says when."""
-        return self.status == "FINISHED" and bool(self.why)
-
-    def save(self, folder: Path, name: str) -> None:
-        """Keep it in the job's folder, with the job's name."""
-        write_json(folder / NAME, {"name": name, "status": self.status, "why": self.why, "seconds": self.seconds})
-
-
 def fate_of(folder: Path) -> Fate | None:
     """How a job ended; None if it has not, or nobody was there to see it."""
-    content = read_json(folder / NAME)
+    content = read_json(folder / layout.JOB)
     if not {"status", "why", "seconds"} <= content.keys():
         return None
     return Fate(content["status"], content["why"], content["seconds"])
@@ -79,16 +53,15 @@ def _last_error(folder: Path) -> str | None:
 
 
 def last_lines(folder: Path) -> list[str]:
-    """The end of a job's log, without times, the marks below a traceback's lines, and what the sweep says itself."""
+    """The end of a job's log, without times and the marks below a traceback's lines."""
     lines = [re.sub(r"^\d{4}-\d\d-\d\d [\d:,]+ \w+ +", "", line) for line in log_lines(folder)]
-    telling = [line for line in lines if line.strip(" ^~") and not line.startswith(("details ", "go on ", "run "))]
-    return telling[-LAST_LINES:]
+    return [line for line in lines if line.strip(" ^~")][-LAST_LINES:]
 
 
 def log_lines(folder: Path) -> list[str]:
     """The end of a job's log; nothing if there is none."""
     try:
-        with (folder / "run.log").open("rb") as file:
+        with (folder / layout.LOG).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
             return file.read().decode(errors="replace").splitlines()
     except OSError:

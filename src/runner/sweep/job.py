@@ -16,11 +16,12 @@ from time import perf_counter
 
 from omegaconf import DictConfig
 
-from runner import build, resume, run, streams
-from runner.build import Experiment
+from runner import build, layout, resume, run, streams
 from runner.compose import Composer
-from runner.console import Bar
+from runner.console import RESUME, without
+from runner.display import Bar
 from runner.errors import ConfigError
+from runner.experiment import Experiment
 from runner.hydra_job import group_choices, run_job_in, without_hydra
 from runner.invocation import without_credentials
 from runner.options import EXIT_FAILED, fail, show_traceback
@@ -50,7 +51,7 @@ def main(task: Task, reports: Connection | None, parent: int | None = None) -> N
     """
     os.setsid()  # Ctrl-C in the terminal is for the sweep, which tells its jobs itself
     warm.enter(task.where, task.environment)
-    _into(task.folder / "run.log")
+    _into(task.folder / layout.LOG)
     streams.protect()
     threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
     log.handlers.clear()
@@ -93,7 +94,8 @@ def _run(task: Task, reports: Connection | None) -> int:
         delivery, bar = DeliveredBySweep(), Reporting(experiment, reports)
 
         def train() -> int:
-            return run.run(experiment, task.folder, checkpoint, delivery, bar).exit_code
+            with without(RESUME):  # the sweep is resumed, and says so itself
+                return run.run(experiment, task.folder, checkpoint, delivery, bar).exit_code
 
         return run_job_in(task.folder, cfg, made, train)
 
@@ -135,7 +137,7 @@ class Reporting(Bar):
     """
 
     def __init__(self, x: Experiment, reports: Connection | None) -> None:
-        super().__init__(x.trainer, x.loaders.train.batch_size, x.loaders.train.samples, quiet=True)
+        super().__init__(x.trainer.epochs, x.loaders.train.batch_size, x.loaders.train.samples, quiet=True)
         self._reports = reports
 
     def due(self) -> bool:

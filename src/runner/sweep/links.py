@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from runner import layout
 from runner.tracking.files import read_json
 from runner.tracking.manifest import Manifest, has_manifest
 from runner.tracking.pages import COMPARED_AT_MOST, compare_page, view_page
@@ -21,7 +22,7 @@ def links(folder: Path, base: str = UI) -> dict[str, str]:
     state = State.load(folder)
     if state.run_id is None or state.experiment_id is None:
         return {}
-    ids = [row["run_id"] for row in read_json(folder / "jobs.json").get("jobs", []) if row["run_id"] is not None]
+    ids = [row["run_id"] for row in read_json(folder / layout.JOBS).get("jobs", []) if row["run_id"] is not None]
     pages = {"charts": view_page(base, state.experiment_id, Manifest.load(folder).key)}
     return pages | (
         {"compare": compare_page(base, state.experiment_id, ids[:COMPARED_AT_MOST])} if len(ids) > 1 else {}

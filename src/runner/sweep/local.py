@@ -12,9 +12,8 @@ from omegaconf import DictConfig
 from runner.errors import ConfigError
 from runner.sweep import warm
 from runner.sweep.engine import Asked, Ended
-from runner.sweep.preflight import Built
 from runner.sweep.slots import Slot, make_slots
-from runner.sweep.task import Progress, Task
+from runner.sweep.task import Built, Progress, Task
 
 
 class Local:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.errors import ConfigError, did_you_mean
-from runner.schema import higher_is_better
+from runner.metric_names import higher_is_better
 from runner.settings import SweepSettings
 
 AT_MOST = 2

@@ -19,7 +19,7 @@ from typing import Any
 import submitit
 
 from runner.errors import ConfigError, first_line
-from runner.schema import show
+from runner.keys import show
 from runner.sweep import node
 from runner.sweep.cluster import Cluster, ClusterWork, for_node
 from runner.sweep.engine import Asked, Ended

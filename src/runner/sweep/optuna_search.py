@@ -20,18 +20,20 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from runner import layout
 from runner.compose import Composer
 from runner.errors import ConfigError, first_line
 from runner.folders import typed
-from runner.sweep.fate import Fate
+from runner.sweep.axes import not_whole
 from runner.sweep.objectives import Objective
 from runner.sweep.optuna_space import Axis, axis_of, check_same_space, suggest
 from runner.sweep.patience import Away, Patience
-from runner.sweep.plan import Job, Plan, log_axes, make_jobs, named, split
-from runner.sweep.random_search import not_whole
+from runner.sweep.plan import Plan, log_axes, make_jobs, named, split
+from runner.sweep.task import Fate, Job
 from runner.tracking import journal
 from runner.tracking.driver import engine_options, missing_driver
 from runner.tracking.folder import owned
+from runner.tracking.names import FOLDER_TAG
 from runner.tracking.store import password_refused
 from runner.tracking.uri import redact
 
@@ -43,7 +45,7 @@ STUDY = "study.log"
 TIMEOUT = 300.0
 """Seconds that a storage is waited for, unless the config says otherwise."""
 DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
-FOLDER, NUMBER = "runner.folder", "runner.job"
+FOLDER, NUMBER = FOLDER_TAG, "runner.job"
 """Attributes of a trial: the sweep that runs it, and the number of its job there."""
 
 
@@ -351,7 +353,7 @@ class OptunaSearch:
         trial = self._trials.get(job.number)
         if trial is None or len(self._objectives) > 1:
             return None
-        metric, path = self._objectives[0].metric, self._folder / str(job.number) / journal.NAME
+        metric, path = self._objectives[0].metric, self._folder / str(job.number) / layout.JOURNAL
         points, offset = journal.read(path, self._offsets.get(job.number, 0))
         measured = [point for point in points if point.name == metric and math.isfinite(point.value)]
         with warnings.catch_warnings():  # of a resumed sweep, it has been told some of them before

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, Trial
 
 from runner.compose import Composer
 from runner.errors import ConfigError
-from runner.sweep.random_search import DIGITS, interval_of
+from runner.sweep.axes import DIGITS, interval_of
 
 
 @dataclass(frozen=True)

@@ -4,23 +4,21 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.override_parser.types import Override
 
+from runner import layout
 from runner.arguments import key_of, typed_value
 from runner.compose import Composer
 from runner.errors import ConfigError
+from runner.keys import ADDRESSES, show
 from runner.log_axes import recorded, tagged
-from runner.schema import ADDRESSES, show
 from runner.sweep.axes import check_axis
+from runner.sweep.search import Search
+from runner.sweep.task import Job
 from runner.tracking.files import read_json, write_json
 from runner.tracking.uri import absolute, redacted, strip_credentials
-
-if TYPE_CHECKING:
-    from runner.sweep.optuna_search import OptunaSearch
-
-NAME = "sweep.json"
 
 OF_THE_SWEEP = (
     "sweep.", "runner.", "tracking.uri", "hydra.sweep.dir", "hydra.sweeper.storage",
@@ -47,23 +45,6 @@ Point = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Job:
-    """One point.
-
-    Attributes:
-        number: from 0; the name of its folder.
-        name: what it differs in from the others: `lr=0.1 batch_size=32`.
-        point: the value of each axis.
-        overrides: all that it is composed from.
-    """
-
-    number: int
-    name: str
-    point: dict[str, str]
-    overrides: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Plan:
     """All jobs of a sweep.
 
@@ -80,7 +61,7 @@ class Plan:
     jobs: list[Job]
     note: str = ""
     log_axes: tuple[str, ...] = ()
-    search: "OptunaSearch | None" = None
+    search: Search | None = None
     old_rules: bool = False
 
     def save(self, folder: Path, arguments: Sequence[str], config: Mapping[str, str | None]) -> None:
@@ -95,7 +76,7 @@ class Plan:
         jobs = [{**asdict(job), "overrides": list(job.overrides)} for job in self.jobs]
         content: dict[str, Any] = {"arguments": kept, "config": dict(config), "axes": self.axes, "jobs": jobs}
         content |= {"log_axes": list(self.log_axes), "old_rules": self.old_rules}
-        write_json(folder / NAME, redacted(content))
+        write_json(folder / layout.SWEEP_PLAN, redacted(content))
 
 
 def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
@@ -104,14 +85,16 @@ def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
     Raises:
         ConfigError: there is nothing that can be read.
     """
-    content = read_json(folder / NAME)
+    content = read_json(folder / layout.SWEEP_PLAN)
     try:
         jobs = [Job(j["number"], j["name"], dict(j["point"]), tuple(j["overrides"])) for j in content["jobs"]]
         old_rules = bool(content.get("old_rules", "log_axes" not in content))  # 0.1.0 wrote neither
         plan = Plan(dict(content["axes"]), jobs, log_axes=recorded(content), old_rules=old_rules)
         return plan, list(content["arguments"]), dict(content["config"])
     except (KeyError, TypeError) as error:
-        raise ConfigError(f"{folder} is no sweep's folder: there is no {NAME} in it that can be read") from error
+        raise ConfigError(
+            f"{folder} is no sweep's folder: there is no {layout.SWEEP_PLAN} in it that can be read"
+        ) from error
 
 
 def log_axes(axes: Mapping[str, Override]) -> tuple[str, ...]:

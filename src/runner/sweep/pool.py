@@ -9,10 +9,9 @@ from typing import Protocol
 from runner.errors import ConfigError, first_line
 from runner.stopping import Stop
 from runner.sweep.engine import Ended, Engine, Work
-from runner.sweep.fate import Fate, judge
-from runner.sweep.plan import Job
+from runner.sweep.fate import judge
 from runner.sweep.slots import Slot
-from runner.sweep.task import Progress, Task
+from runner.sweep.task import Fate, Job, Progress, Task
 
 TICK_SECONDS = 0.2
 

@@ -2,7 +2,6 @@
 
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -13,27 +12,11 @@ from runner.errors import ConfigError
 from runner.problems import names_and_values
 from runner.sweep import warm
 from runner.sweep.composing import numbered, with_values
-from runner.sweep.plan import Job, short_names
+from runner.sweep.plan import short_names
+from runner.sweep.task import Built, Job
 
 SHOWN_JOBS = 4
 """Numbers of jobs that a sentence lists."""
-
-
-@dataclass(frozen=True)
-class Built:
-    """What is known of a job that could be built.
-
-    Attributes:
-        device: the type of the device it will compute on.
-        metrics: names of the metrics by which it can be judged.
-        monitor: the metric that decides which epoch is its best.
-        higher_is_better: those of the metrics that rise as a model gets better.
-    """
-
-    device: str
-    metrics: list[str]
-    monitor: str
-    higher_is_better: Sequence[str] = ()
 
 
 def compose(

@@ -1,18 +1,14 @@
 """`hydra/sweeper=random`: points drawn by chance, each axis by itself (Bergstra and Bengio 2012, JMLR 13:281-305)."""
 
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from hydra.core.override_parser.types import IntervalSweep, Override
 
 from runner.compose import Composer
 from runner.errors import ConfigError
+from runner.sweep.axes import interval_of, not_whole
 from runner.sweep.plan import Plan, log_axes, make_jobs, split
-
-DIGITS = 6
-"""Significant ones of a drawn number: what is run is what the table shows."""
 
 REPEATS = 50
 """Draws for each point, as one that was drawn before is no new one; of few combinations there may be too few."""
@@ -56,54 +52,9 @@ def plan(made: Composer, arguments: Sequence[str], params: Mapping[str, str], n_
     return Plan(texts, jobs, fewer, log_axes(axes))
 
 
-def not_whole(key: str, value: object, least: int) -> list[str]:
-    """What to write instead, if a setting of the sweeper's is no whole number, or too small a one."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
-        return []
-    return [f"hydra.sweeper.{key}={value}: write a whole number at least {least}"]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Numbers from `low` to `high`, both included; `log`: by their logarithm; `whole`: whole numbers."""
-
-    low: float
-    high: float
-    log: bool
-    whole: bool
-
-    def draw(self, chance: random.Random) -> str:
-        """One of them, each as likely as the others (with `log`, each factor)."""
-        if self.whole and not self.log:
-            return str(chance.randint(int(self.low), int(self.high)))
-        if self.log:
-            number = math.exp(chance.uniform(math.log(self.low), math.log(self.high)))
-        else:
-            number = chance.uniform(self.low, self.high)
-        number = min(max(number, self.low), self.high)
-        return str(round(number)) if self.whole else f"{number:.{DIGITS}g}"
-
-
 def _draw(made: Composer, override: Override) -> Callable[[random.Random], str]:
     """How a value of an axis is drawn."""
     if not isinstance(override.value(), IntervalSweep):
         values = made.values(override)
         return lambda chance: chance.choice(values)
     return interval_of(override).draw
-
-
-def interval_of(override: Override) -> Interval:
-    """The interval that an argument gives as its value.
-
-    Raises:
-        ConfigError: it has no logarithm, or no end.
-    """
-    value = override.value()
-    assert isinstance(value, IntervalSweep)
-    low, high, text = value.start, value.end, override.input_line
-    if low is None or high is None or not (low < high and math.isfinite(low) and math.isfinite(high)):
-        raise ConfigError(f"{text}: write an interval from the lower to the higher number, interval(0.001,0.1)")
-    if "log" in value.tags and low <= 0:
-        raise ConfigError(f"{text}: a logarithm needs numbers above 0; write a higher lower end, or leave out log")
-    whole = isinstance(low, int) and isinstance(high, int)
-    return Interval(low, high, "log" in value.tags, whole)

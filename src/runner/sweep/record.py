@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from runner import __version__, log_axes
+from runner import __version__, layout, log_axes
 from runner.comparison import compare
 from runner.comparison_runs import from_folder
 from runner.folders import outputs
@@ -14,19 +14,19 @@ from runner.invocation import command, cut, dated, description, own_tags
 from runner.settings import TrackingSettings
 from runner.sweep import plan as plans
 from runner.sweep import table as tables
-from runner.sweep.fate import Fate, fate_of
+from runner.sweep.fate import fate_of
 from runner.sweep.links import links
 from runner.sweep.objectives import Objective
-from runner.sweep.plan import Job, Plan, short_names
+from runner.sweep.plan import Plan, short_names
 from runner.sweep.table import Row, Table
-from runner.tracking import journal
+from runner.sweep.task import Fate, Job
 from runner.tracking.deliver import outstanding
 from runner.tracking.environment import git_tags
 from runner.tracking.files import read_json, write_atomically
 from runner.tracking.folder import claim
 from runner.tracking.journal import Journal
 from runner.tracking.manifest import ERROR, NOTE, Manifest, has_manifest, manifest_of, mark_killed
-from runner.tracking.names import PRUNED
+from runner.tracking.names import FOLDER_TAG, PRUNED
 from runner.tracking.pages import run_page, view
 from runner.tracking.process import DeliveryProcess
 from runner.tracking.state import State
@@ -46,8 +46,8 @@ COMMANDS = "runner.commands"
 DESCRIPTION = "runner.description"
 """Tag of a sweep's run: what the user says of it."""
 
-PICTURE = "plots/sweep.png"
-FRONT = "plots/front.png"
+PICTURE = f"{layout.PLOTS}/sweep.png"
+FRONT = f"{layout.PLOTS}/front.png"
 
 
 class Record:
@@ -90,7 +90,7 @@ class Record:
                 COMMANDS: "\n".join(commands),
                 **({DESCRIPTION: redact(tracking.description)} if tracking.description else {}),
                 "runner.version": __version__,
-                "runner.folder": str(folder),
+                FOLDER_TAG: str(folder),
                 "runner.jobs": str(len(plan.jobs)),
                 **git_tags(Path.cwd()),
             },
@@ -219,7 +219,7 @@ def log_best(folder: Path, metric: str, value: float, finished: int) -> None:
         value: of the best job.
         finished: the jobs that it is the best of, as the step: with more of them, a later one counts in MLflow.
     """
-    with closing(Journal(folder / journal.NAME)) as writer:
+    with closing(Journal(folder / layout.JOURNAL)) as writer:
         writer.write({f"best/{metric}": value}, finished)
 
 
@@ -266,7 +266,7 @@ def _describe(manifest: Manifest, table: Table, folder: Path, axes: Sequence[str
 def complete(folder: Path) -> None:
     """Name what was not known when a sweep ended, as the store was away: the ids of its runs, and the links to them."""
     plan, _, _ = plans.load(folder)
-    before = read_json(folder / "jobs.json")
+    before = read_json(folder / layout.JOBS)
     if not before:  # it was killed: a resume tells what comes of it
         return
     objectives = before.get("objectives") or [{name: before[name] for name in ("metric", "direction")}]
@@ -317,7 +317,7 @@ def write_files(table: Table, folder: Path) -> list[str]:
     write_table(table, folder)
     picture = draw(sorted(table.rows, key=lambda row: row.job.number), table.metric, folder)
     pictures = [*([picture] if picture else []), *draw_front(table, folder)]
-    return ["jobs.csv", "jobs.json", *(file.relative_to(folder).as_posix() for file in pictures)]
+    return [layout.JOBS_TABLE, layout.JOBS, *(file.relative_to(folder).as_posix() for file in pictures)]
 
 
 def complete_ids(table: Table, folder: Path) -> bool:
@@ -339,8 +339,8 @@ def complete_ids(table: Table, folder: Path) -> bool:
 
 def write_table(table: Table, folder: Path) -> None:
     """Write the table as CSV and JSON."""
-    write_atomically(folder / "jobs.csv", tables.to_csv(table))
-    write_atomically(folder / "jobs.json", tables.to_json(table))
+    write_atomically(folder / layout.JOBS_TABLE, tables.to_csv(table))
+    write_atomically(folder / layout.JOBS, tables.to_json(table))
 
 
 def draw_front(table: Table, folder: Path) -> list[Path]:

@@ -10,28 +10,26 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner import console, cores
-from runner.console import duration
+from runner import console, cores, layout
 from runner.errors import ConfigError, first_line, in_words
 from runner.folders import short, typed
 from runner.options import EXIT_FAILED, EXIT_SIGNAL
 from runner.settings import SweepSettings, TrackingSettings
 from runner.stopping import Stop
-from runner.sweep import fate as fates
 from runner.sweep import saved, table
 from runner.sweep.composing import without_credentials
 from runner.sweep.display import Display
 from runner.sweep.engine import Engine
-from runner.sweep.fate import Fate
 from runner.sweep.node import BEGUN, END
 from runner.sweep.objectives import Objective
-from runner.sweep.plan import Job, Plan
+from runner.sweep.plan import Plan
 from runner.sweep.pool import Pool
 from runner.sweep.record import Record, complete_ids, write_files
 from runner.sweep.saved import Course
 from runner.sweep.slots import Slot
 from runner.sweep.table import Table
-from runner.sweep.task import Progress, Task
+from runner.sweep.task import Fate, Job, Progress, Task
+from runner.tables import duration
 from runner.tracking import variable
 from runner.tracking.process import DeliveryProcess
 from runner.tracking.uri import strip_credentials
@@ -117,7 +115,7 @@ class Sweep:
         Returns:
             The exit code.
         """
-        with console.logged_to(self.folder / "run.log"), self.stop.listening():
+        with console.logged_to(self.folder / layout.LOG), self.stop.listening():
             self._head()
             started = time.monotonic()
             try:
@@ -192,7 +190,7 @@ class Sweep:
             if self.record is not None:
                 self.record.put_aside(moved)
         folder.mkdir(exist_ok=True)
-        for name in (fates.NAME, BEGUN, END):
+        for name in (layout.JOB, BEGUN, END):
             (folder / name).unlink(missing_ok=True)
         if self.record is not None:
             self.record.announce(job, folder)

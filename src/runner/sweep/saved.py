@@ -6,14 +6,15 @@ from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
+from runner import layout
 from runner import saved as saved_runs
 from runner.errors import ConfigError
 from runner.folders import named, outputs, short
 from runner.saved import result_of
 from runner.sweep.fate import fate_of
-from runner.sweep.plan import NAME
 from runner.tracking.folder import owned
 from runner.tracking.manifest import manifest_of, own_folder
+from runner.tracking.names import FOLDER_TAG
 
 FAILED_ATTEMPTS = "failed_attempts"
 ORPHANS_SECONDS = 15.0
@@ -41,16 +42,16 @@ def find(value: str, uri: str | None) -> Path:
         ConfigError: there is no such sweep.
     """
     given, folder = f"sweep.resume={value}", named(value, "sweep.resume")
-    if (folder / NAME).is_file():
+    if (folder / layout.SWEEP_PLAN).is_file():
         return folder.resolve()
     if folder.is_dir():
-        raise ConfigError(f"{given} is no sweep's folder: there is no {NAME} in it; {_newest()}")
+        raise ConfigError(f"{given} is no sweep's folder: there is no {layout.SWEEP_PLAN} in it; {_newest()}")
     if not re.fullmatch("[0-9a-f]{32}", value):
         raise ConfigError(f"{given}: there is no such folder; {_newest()}")
     tags = saved_runs.get(value, given, uri or saved_runs.store_of(value)).data.tags
     own = own_folder(tags)
-    if own is None or not (own / NAME).is_file():
-        was = tags.get("runner.folder")
+    if own is None or not (own / layout.SWEEP_PLAN).is_file():
+        was = tags.get(FOLDER_TAG)
         where = (
             f"its folder is not here (it was {was}); write its present place" if was else "it is no sweep of runner's"
         )
@@ -60,7 +61,7 @@ def find(value: str, uri: str | None) -> Path:
 
 def _newest() -> str:
     sweeps = outputs() / "sweeps"
-    found = sorted(path.parent.name for path in sweeps.glob(f"*/{NAME}"))
+    found = sorted(path.parent.name for path in sweeps.glob(f"*/{layout.SWEEP_PLAN}"))
     return f"the newest is {short(sweeps / found[-1])}" if found else "write a sweep's folder or MLflow parent id"
 
 
@@ -72,7 +73,7 @@ def course_of(folder: Path) -> Course:
         return Course.SKIP
     if status == "FAILED" or (status is None and fate is not None and fate.status == "FAILED"):
         return Course.AGAIN
-    if (folder / "config.yaml").is_file() and any((folder / "checkpoints").glob("*.pt")):
+    if (folder / layout.CONFIG).is_file() and any((folder / layout.CHECKPOINTS).glob("*.pt")):
         return Course.GO_ON
     return Course.NEW
 
@@ -105,7 +106,7 @@ def put_aside(folder: Path) -> Path:
     moved = folder.rename(aside / f"{folder.name}_{attempt}")
     manifest = manifest_of(moved)
     if manifest is not None:
-        tags = manifest.tags | {"runner.folder": str(moved), "runner.superseded_by": str(folder)}
+        tags = manifest.tags | {FOLDER_TAG: str(moved), "runner.superseded_by": str(folder)}
         manifest = replace(manifest, parent_run_id=None, parent_key=None, tags=tags)
         (manifest if manifest.status != "RUNNING" else manifest.ended("FAILED")).save(moved)
     return moved

@@ -9,12 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from runner.comparison import shorten
+from runner import layout
 from runner.plots.axes import in_words
 from runner.plots.drawing import BLUE, GREY, STYLE, VERMILION, new_figure, write
 from runner.plots.metric import fit_metric
 from runner.sweep.objectives import Objective
 from runner.sweep_results import spans_powers
+from runner.tables import shorten
 
 MOST_NUMBERS = 12
 """On a front that are written beside its points."""
@@ -36,7 +37,7 @@ def draw_history(trials: Iterable[tuple[int, float | None, str]], metric: str, l
         The file.
     """
     with mpl.rc_context(STYLE):
-        return _write(history(trials, metric, lower), folder / "plots" / "history.png")
+        return _write(history(trials, metric, lower), folder / layout.PLOTS / "history.png")
 
 
 def history(trials: Iterable[tuple[int, float | None, str]], metric: str, lower: bool) -> Figure:
@@ -114,7 +115,7 @@ def draw_importances(importances: Mapping[str, float], metric: str, folder: Path
         The file.
     """
     with mpl.rc_context(STYLE):
-        return _write(importance_bars(importances, metric), folder / "plots" / "importances.png")
+        return _write(importance_bars(importances, metric), folder / layout.PLOTS / "importances.png")
 
 
 def importance_bars(importances: Mapping[str, float], metric: str) -> Figure:

@@ -13,15 +13,16 @@ from runner.arguments import typed_value
 from runner.compose import Composer
 from runner.errors import ConfigError
 from runner.folders import short
-from runner.schema import TARGET_GROUPS
+from runner.keys import TARGET_GROUPS
 from runner.settings import SweepSettings
 from runner.sweep import plan as plans
 from runner.sweep import preflight, saved, warm
 from runner.sweep.engine import Asked, Engine
 from runner.sweep.objectives import objectives_of
-from runner.sweep.plan import Job, Plan
+from runner.sweep.plan import Plan
 from runner.sweep.running import Ready, Sweep
 from runner.sweep.saved import Course
+from runner.sweep.task import Job
 from runner.tables import align
 from runner.tracking.folder import claim
 from runner.tracking.location import refuse_database_of_server

@@ -8,14 +8,15 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from runner import tables
-from runner.comparison import CELL_LENGTH, shorten
-from runner.console import duration, shown
+from runner import layout, tables
+from runner.comparison import CELL_LENGTH
+from runner.metric_names import shown
 from runner.saved import result_of
 from runner.sweep.fate import fate_of
 from runner.sweep.objectives import Objective, front
-from runner.sweep.plan import Job, short_names
-from runner.tables import align
+from runner.sweep.plan import short_names
+from runner.sweep.task import Job
+from runner.tables import align, duration, shorten
 from runner.tracking.folder import owned
 from runner.tracking.state import State
 
@@ -149,7 +150,7 @@ def read_row(job: Job, folder: Path, objectives: Sequence[Objective]) -> Row:
     if fate is not None and status != "FINISHED":  # the result is the job's own, and it would not be there again
         status = fate.status
     if status is None:
-        begun = (folder / "config.yaml").exists()
+        begun = (folder / layout.CONFIG).exists()
         status = "RUNNING" if begun and owned(folder) else "KILLED" if begun else "NOT STARTED"
     own = result.get("status") == "FINISHED"  # by itself, after whatever else had become of it before
     why = "" if own else (fate.why if fate else "") or result.get("error", "")

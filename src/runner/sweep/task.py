@@ -1,7 +1,45 @@
-"""What a sweep and the process of a job tell each other; torch is not needed for it."""
+"""What the parts of a sweep tell each other of its jobs; torch is not needed for it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from runner import layout
+from runner.tracking.files import write_json
+
+
+@dataclass(frozen=True)
+class Job:
+    """One point.
+
+    Attributes:
+        number: from 0; the name of its folder.
+        name: what it differs in from the others: `lr=0.1 batch_size=32`.
+        point: the value of each axis.
+        overrides: all that it is composed from.
+    """
+
+    number: int
+    name: str
+    point: dict[str, str]
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Built:
+    """What is known of a job that could be built.
+
+    Attributes:
+        device: the type of the device it will compute on.
+        metrics: names of the metrics by which it can be judged.
+        monitor: the metric that decides which epoch is its best.
+        higher_is_better: those of the metrics that rise as a model gets better.
+    """
+
+    device: str
+    metrics: list[str]
+    monitor: str
+    higher_is_better: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -44,3 +82,29 @@ class Progress:
     done: float
     epochs: int
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Fate:
+    """The end of a job.
+
+    Attributes:
+        status: FINISHED, FAILED or KILLED.
+        why: what kept it from its end; empty if nothing did.
+        seconds: from its start to its end.
+        wanted: it was the sweep as a whole that was stopped.
+    """
+
+    status: str
+    why: str
+    seconds: float
+    wanted: bool = False
+
+    @property
+    def pruned(self) -> bool:
+        """Whether it was ended early for want of prospects, which is no failure: `why` says when."""
+        return self.status == "FINISHED" and bool(self.why)
+
+    def save(self, folder: Path, name: str) -> None:
+        """Keep it in the job's folder, with the job's name."""
+        write_json(folder / layout.JOB, {"name": name, "status": self.status, "why": self.why, "seconds": self.seconds})

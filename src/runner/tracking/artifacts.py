@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from runner import layout
 from runner.tracking import journal
 from runner.tracking.files import link, read_json, write_json
 from runner.tracking.manifest import FOLDER, RESUMED, Manifest
@@ -19,32 +20,31 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
 
-_EARLY = ("config.yaml", "samples.json", "environment.txt")
+_EARLY = (layout.CONFIG, layout.SAMPLES, layout.ENVIRONMENT)
 """What does not change while a run trains, and is needed to go on with it where its folder is lost."""
 
 _FILES = (
-    *_EARLY, "run.log", "result.json", journal.NAME,
-    "sweep.json", "jobs.csv", "jobs.json",
+    *_EARLY, layout.LOG, layout.RESULT, layout.JOURNAL,
+    layout.SWEEP_PLAN, layout.JOBS_TABLE, layout.JOBS,
 )  # fmt: skip
 """Of a run's folder, and of a sweep's."""
 
-MODEL, MLMODEL = "model", "MLmodel"
+MLMODEL = "MLmodel"
 OF_MODELS = ("best/", "test/")
 """Beginnings of the metrics that are shown at the logged model: those of the weights that it has."""
 
-CHECKPOINTS = "checkpoints"
-BEST = f"{CHECKPOINTS}/best.pt"
-PINNED = f"{FOLDER}/{CHECKPOINTS}"
+BEST = f"{layout.CHECKPOINTS}/{layout.BEST}"
+PINNED = f"{FOLDER}/{layout.CHECKPOINTS}"
 
 
 def deliver(client: "MlflowClient", folder: Path, manifest: Manifest, state: State, save: Callable[[], None]) -> None:
     """Upload what is new or changed since the last time; `save` notes each file as it is done."""
     assert state.run_id is not None
-    _fill_in_run_id(folder / "result.json", state.run_id)
+    _fill_in_run_id(folder / layout.RESULT, state.run_id)
     for path in _files(folder, manifest, state):
         _deliver_file(client, path, path.relative_to(folder).as_posix(), state, save)
     shutil.rmtree(folder / PINNED, ignore_errors=True)
-    if manifest.log_model and (folder / MODEL / MLMODEL).is_file():
+    if manifest.log_model and (folder / layout.MODEL / MLMODEL).is_file():
         _deliver_model(client, folder, manifest, state)
         save()
 
@@ -57,7 +57,7 @@ def deliver_early(
         if (folder / name).is_file():
             _deliver_file(client, folder / name, name, state, save)
     for path in pinned:
-        _deliver_file(client, path, f"{CHECKPOINTS}/{path.name}", state, save)
+        _deliver_file(client, path, f"{layout.CHECKPOINTS}/{path.name}", state, save)
         path.unlink()
 
 
@@ -68,9 +68,9 @@ def pin_checkpoints(folder: Path, state: State) -> list[Path]:
         The links, the oldest checkpoint first: until the newest is there, the one before it is whole.
     """
     pinned = []
-    for path in (folder / CHECKPOINTS).glob("[!.]*.pt"):
+    for path in (folder / layout.CHECKPOINTS).glob("[!.]*.pt"):
         with contextlib.suppress(FileNotFoundError):  # just being replaced: next time
-            if state.artifacts.get(f"{CHECKPOINTS}/{path.name}") != _version(path):
+            if state.artifacts.get(f"{layout.CHECKPOINTS}/{path.name}") != _version(path):
                 (folder / PINNED).mkdir(exist_ok=True)
                 link(path, folder / PINNED / path.name)
                 pinned.append(folder / PINNED / path.name)
@@ -99,9 +99,9 @@ def _files(folder: Path, manifest: Manifest, state: State) -> Iterator[Path]:
     Once they are there they are kept up to date: a resumed run has others.
     """
     yield from (folder / name for name in _FILES if (folder / name).is_file())
-    for name in ("plots", "profile", *([CHECKPOINTS] if manifest.log_checkpoints else [])):
+    for name in (layout.PLOTS, layout.PROFILE, *([layout.CHECKPOINTS] if manifest.log_checkpoints else [])):
         yield from (path for path in sorted((folder / name).rglob("[!.]*")) if path.is_file())
-    modelless = manifest.log_model and manifest.status == "FINISHED" and not (folder / MODEL / MLMODEL).is_file()
+    modelless = manifest.log_model and manifest.status == "FINISHED" and not (folder / layout.MODEL / MLMODEL).is_file()
     if not manifest.log_checkpoints and (modelless or BEST in state.artifacts) and (folder / BEST).is_file():
         yield folder / BEST
 
@@ -123,7 +123,7 @@ def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, sta
     from mlflow.entities import LoggedModelOutput
 
     assert state.run_id is not None
-    source = folder / MODEL
+    source = folder / layout.MODEL
     # The file's format is public; MLflow's own class for it would import pandas: see `lean`.
     description = yaml.safe_load((source / MLMODEL).read_text(encoding="utf-8"))
     model_uuid = description["model_uuid"]
@@ -168,10 +168,10 @@ def _copy_to_run(client: "MlflowClient", run: "Run", model: "LoggedModel", sourc
 
     if run.info.artifact_uri.startswith("file:") and model.artifact_location.startswith("file:"):
         of_model, of_run = map(local_file_uri_to_path, (model.artifact_location, run.info.artifact_uri))
-        shutil.copytree(of_model, Path(of_run) / MODEL, copy_function=_link, dirs_exist_ok=True)
+        shutil.copytree(of_model, Path(of_run) / layout.MODEL, copy_function=_link, dirs_exist_ok=True)
         return
-    client.log_artifacts(run.info.run_id, str(source), MODEL)
-    client.log_artifact(run.info.run_id, str(mlmodel), MODEL)
+    client.log_artifacts(run.info.run_id, str(source), layout.MODEL)
+    client.log_artifact(run.info.run_id, str(mlmodel), layout.MODEL)
 
 
 def _link(source: str, target: str) -> None:
@@ -183,7 +183,7 @@ def _link_metrics(client: "MlflowClient", folder: Path, manifest: Manifest, stat
     from mlflow.entities import Metric
 
     assert state.run_id is not None
-    points, _ = journal.read(folder / journal.NAME)
+    points, _ = journal.read(folder / layout.JOURNAL)
     last = {point.name: point for point in points if point.name.startswith(OF_MODELS)}
     data = manifest.dataset
     named = {} if data is None else {"dataset_name": data.name, "dataset_digest": data.digest}

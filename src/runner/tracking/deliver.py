@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from runner import layout
+from runner.errors import StoreError
 from runner.folders import outputs
 from runner.tracking import artifacts, journal
 from runner.tracking.journal import Point
 from runner.tracking.manifest import NOTE, Dataset, Manifest
-from runner.tracking.names import PARAM_LENGTH, TAG_LENGTH, legal, legal_keys
+from runner.tracking.names import FOLDER_TAG, KEY_TAG, PARAM_LENGTH, TAG_LENGTH, legal, legal_keys
 from runner.tracking.state import State
 from runner.tracking.store import (
-    StoreError,
     connect,
     deleted_experiment,
     get_or_create_experiment,
@@ -54,7 +55,7 @@ def outstanding(folder: Path) -> bool:
         return True
     state = State.load(folder)
     ended = (manifest.status, manifest.end_time)
-    path = folder / journal.NAME
+    path = folder / layout.JOURNAL
     size = path.stat().st_size if path.exists() else 0
     return manifest.status == "RUNNING" or (state.status, state.end_time) != ended or state.offset < size
 
@@ -189,7 +190,7 @@ class Delivery:
         """
         from mlflow.entities import Metric
 
-        points, end = journal.read(self.folder / journal.NAME, self.state.offset)
+        points, end = journal.read(self.folder / layout.JOURNAL, self.state.offset)
         points.sort(key=lambda point: _place(point.name))  # stable: the points of one metric stay in order
         of_the_machine = all(name.startswith(SYSTEM) for name in (*self.state.keys, *(p.name for p in points)))
         if of_the_machine and manifest.status == "RUNNING":
@@ -254,7 +255,7 @@ def _exists(client: "MlflowClient", uri: str, run_id: str) -> bool:
 
 def _find(client: "MlflowClient", experiment_id: str, key: str) -> str | None:
     """The id of the run that carries a manifest's key."""
-    found = client.search_runs([experiment_id], f"tags.`runner.key` = '{key}'", max_results=1)
+    found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
     return str(found[0].info.run_id) if found else None
 
 
@@ -279,8 +280,8 @@ def _find_or_create_run(
     if run_id := _find(client, experiment_id, manifest.key):
         return run_id
     tags = {
-        "runner.key": manifest.key,
-        "runner.folder": str(folder.resolve()),
+        KEY_TAG: manifest.key,
+        FOLDER_TAG: str(folder.resolve()),
         "mlflow.source.name": "runner",
         "mlflow.source.type": "LOCAL",
         "mlflow.user": _user(),

@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 from runner.tracking.files import write_atomically
 
-NAME = "metrics.jsonl"
-
 _CHUNK = 1 << 20
 
 

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from runner import layout
 from runner.tracking import journal
 from runner.tracking.files import load_json, read_json, write_json
+from runner.tracking.names import FOLDER_TAG, KEY_TAG
 from runner.tracking.uri import strip_credentials
 
 ENDED, ERROR = "runner.ended", "runner.error"
@@ -152,9 +154,9 @@ def manifest_of(folder: Path) -> Manifest | None:
 
 def own_folder(tags: Mapping[str, str]) -> Path | None:
     """The folder of a run that MLflow knows, by its tags; None if it is not here, or another run's by now."""
-    folder = Path(tags.get("runner.folder", ""))
+    folder = Path(tags.get(FOLDER_TAG, ""))
     manifest = manifest_of(folder)
-    return folder if manifest is not None and manifest.key == tags.get("runner.key") else None
+    return folder if manifest is not None and manifest.key == tags.get(KEY_TAG) else None
 
 
 def mark_killed(folder: Path, why: str = "killed without notice") -> None:
@@ -165,7 +167,7 @@ def mark_killed(folder: Path, why: str = "killed without notice") -> None:
     manifest = Manifest.load(folder)
     if manifest.status != "RUNNING":
         return
-    if (status := read_json(folder / "result.json").get("status")) is not None:
+    if (status := read_json(folder / layout.RESULT).get("status")) is not None:
         manifest.ended(status).save(folder)
         return
     manifest.tags[ENDED] = why
@@ -174,9 +176,9 @@ def mark_killed(folder: Path, why: str = "killed without notice") -> None:
 
 def _last_sign(folder: Path) -> int | None:
     """When a run has last written something, in milliseconds since the epoch."""
-    points, _ = journal.read(folder / journal.NAME)
-    log = folder / "run.log"  # a sweep's own folder has a metric only once it has ended
+    points, _ = journal.read(folder / layout.JOURNAL)
+    log = folder / layout.LOG  # a sweep's own folder has a metric only once it has ended
     written = [points[-1].time] if points else []
-    if (not points or (folder / "sweep.json").exists()) and log.exists():
+    if (not points or (folder / layout.SWEEP_PLAN).exists()) and log.exists():
         written.append(log.stat().st_mtime)
     return round(max(written) * 1000) if written else None

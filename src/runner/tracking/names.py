@@ -7,6 +7,15 @@ from collections.abc import Iterable, Mapping
 _ILLEGAL = re.compile(r"[^\w./: -]", re.ASCII)
 _LONGEST = 250
 
+KEY_TAG = "runner.key"
+"""The tag that every run of ours has: what tells it from all others, also before MLflow has given it an id."""
+
+FOLDER_TAG = "runner.folder"
+"""The tag with the run's folder."""
+
+DATA_TAG = "runner.data_fingerprint"
+"""The tag with a hash of the samples."""
+
 PRUNED = "pruned"
 """The tag of a trial that its search has ended early; its value says why."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from runner.tracking.deliver import Delivery
 from runner.tracking.folder import DELIVERY, claim, in_use, owned
 from runner.tracking.manifest import mark_killed, own_folder
+from runner.tracking.names import KEY_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,7 +46,7 @@ def found(client: "MlflowClient") -> Iterator[Path]:
     experiments = [experiment.experiment_id for experiment in client.search_experiments(max_results=_EXPERIMENTS)]
     token: str | None = None
     while True:
-        ours = "attributes.status = 'RUNNING' AND tags.`runner.key` LIKE '%'"
+        ours = f"attributes.status = 'RUNNING' AND tags.`{KEY_TAG}` LIKE '%'"
         page = client.search_runs(experiments, ours, order_by=["attributes.start_time ASC"], page_token=token)
         for run in page:
             folder = own_folder(run.data.tags)

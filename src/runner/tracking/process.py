@@ -28,7 +28,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from runner import program
+from runner import layout, program
 from runner.folders import typed
 from runner.tracking.deliver import Delivery
 from runner.tracking.lean import unneeded, without
@@ -329,7 +329,7 @@ def _say_buried(folder: Path) -> None:
     """Tell of a run that was found killed; of a sweep's jobs, the sweep tells, and others had come to their end."""
     manifest = Manifest.load(folder)
     if manifest.status == "KILLED" and manifest.parent_run_id is None:
-        resume = "--multirun sweep.resume" if (folder / "sweep.json").is_file() else "resume"
+        resume = "--multirun sweep.resume" if (folder / layout.SWEEP_PLAN).is_file() else "resume"
         log.info("found      a run that was killed, and says so in MLflow now: python -m runner %s=%s goes on with it",
                  resume, typed(folder))  # fmt: skip
 

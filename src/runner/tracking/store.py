@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.errors import StoreError
 from runner.folders import outputs
 from runner.tracking import variable
 from runner.tracking.location import THROUGH_A_SERVER, through_a_server
@@ -63,10 +64,6 @@ _PASSWORD = (
     "Access denied for user",
     "Login failed for user",
 )
-
-
-class StoreError(Exception):
-    """The tracking store can't take what it is given; the message is one sentence without credentials."""
 
 
 def local_uri(outputs: Path) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from runner.tracking import journal
+from runner import layout
 from runner.tracking.journal import Journal
 from runner.tracking.manifest import Manifest, has_manifest
 from runner.tracking.pages import newest_table, run_page, table_page
@@ -52,7 +52,7 @@ class Tracker:
         delivery: Deliverer | None = None,
     ) -> None:
         self.folder = folder
-        self._journal = Journal(folder / journal.NAME)
+        self._journal = Journal(folder / layout.JOURNAL)
         self._manifest = manifest
         self._delivery: Deliverer | None = None
         if manifest is not None:

@@ -86,6 +86,13 @@ def absolute(uri: str) -> str:
     return sqlite_address(Path.cwd() / os.path.expanduser(file), uri)  # noqa: PTH111 - `~x` may be a folder
 
 
+def expand_home(value: str) -> str:
+    """Put the home folder for `~` at the beginning of a path, also of one behind `sqlite:///`."""
+    if value.partition(":///")[2].startswith("~"):
+        return absolute(value)
+    return os.path.expanduser(value)  # noqa: PTH111 - what is no path stays as it is, to the letter
+
+
 def without_userinfo(text: str, instead: str = "") -> str:
     """Replace `user:password@`, or `user@`, in every address in a text."""
     return _USERINFO.sub(instead, text)
