@@ -71,7 +71,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of an MLflow store with nothing in it, to be copied."""
-    from delivered import make_empty_store, shared_folder
+    from helpers.delivered import make_empty_store, shared_folder
 
     return make_empty_store(shared_folder(tmp_path_factory))
 
@@ -79,7 +79,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def delivery_here(empty_store: Path) -> Iterator[None]:
     """Runs in this process tell MLflow themselves, where the process that does it otherwise is not the subject."""
-    from delivered import delivered_here
+    from helpers.delivered import delivered_here
 
     with delivered_here(empty_store):
         yield
@@ -91,7 +91,7 @@ def runner(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
     They take most of a small run's time; test_plots.py draws them, and so do all runs in processes of their own.
     """
-    monkeypatch.setattr("runner.report.plots", lambda *_: None)
+    monkeypatch.setattr("runner.runs.report.plots", lambda *_: None)
 
     def call(*arguments: str) -> Called:
         capsys.readouterr()

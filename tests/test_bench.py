@@ -18,8 +18,8 @@ import psutil
 import pytest
 import torch
 
-from composed import built
 from conftest import REPOSITORY
+from helpers.composed import built
 
 BENCHMARKS = REPOSITORY / "scripts" / "benchmarks"
 

@@ -484,7 +484,7 @@ def test_a_sweep_runs_every_combination(here: Path, runner: Runner) -> None:
 
 
 def test_the_repository_is_where_the_configs_are() -> None:
-    from runner.compose import config_folder
+    from runner.config.compose import config_folder
 
     assert config_folder() == REPOSITORY / "conf"
 
@@ -584,10 +584,10 @@ def test_advice_on_keys_of_hydra_leads_to_them(here: Path, runner: Runner) -> No
 
 
 def test_no_suggestion_of_another_tools_names_leads_nowhere(here: Path) -> None:
-    from runner import advice
-    from runner.compose import Composer
-    from runner.hydra_job import without_hydra
-    from runner.refusal import dotted_keys
+    from runner.config.compose import Composer
+    from runner.config.hydra_job import without_hydra
+    from runner.config.messages import dotted_keys
+    from runner.util import advice
 
     composer = Composer()
     cfg, _ = composer.compose([])

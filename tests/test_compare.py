@@ -11,17 +11,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from runner import comparison_plots, log_axes
 from runner.cli import command
 from runner.compare import find, main, notes
-from runner.comparison import compare, rows, to_json, to_text
-from runner.comparison_runs import ComparedRun, from_folder
-from runner.keys import flatten
-from runner.saved import read_config
-from runner.sweep_plots import swept
-from runner.sweep_results import gather
+from runner.comparison import log_axes
+from runner.comparison.results import gather
+from runner.comparison.runs import ComparedRun, from_folder
+from runner.comparison.table import compare, rows, to_json, to_text
+from runner.config.keys import flatten
+from runner.plots import comparison
+from runner.plots.sweep import swept
+from runner.rundir.manifest import Manifest
+from runner.saved.run import read_config
 from runner.tracking.deliver import Delivery
-from runner.tracking.manifest import Manifest
 from runner.tracking.store import local_uri
 
 
@@ -190,7 +191,7 @@ class TestPlots:
         ]
 
     def test_a_bar_a_run_in_each_panel(self) -> None:
-        figure = comparison_plots.bars(compare([*self.runs(2), made(3, "FAILED", config=self.runs(3)[2].config)]))
+        figure = comparison.bars(compare([*self.runs(2), made(3, "FAILED", config=self.runs(3)[2].config)]))
         assert figure is not None
         time, rate, accuracy = figure.axes
         assert [bar.get_width() for bar in time.patches] == [1.0, 2.0, 0.0]
@@ -203,18 +204,18 @@ class TestPlots:
     def test_words_about_speed_up_only_where_there_is_one(self) -> None:
         first_failed = [made(1, "FAILED"), *self.runs(2)]
         for runs, expected in ((self.runs(2), True), (self.runs(1), False), (first_failed, False)):
-            figure = comparison_plots.bars(compare(runs))
+            figure = comparison.bars(compare(runs))
             assert figure is not None
             assert ("speed-up" in figure.axes[0].get_xlabel()) is expected
             assert any("x)" in text.get_text() for text in figure.axes[0].texts) is expected
 
     def test_a_finished_run_without_the_metric_has_none(self) -> None:
-        figure = comparison_plots.bars(compare([*self.runs(1), made(2, metrics={"train/loss": 0.1})]))
+        figure = comparison.bars(compare([*self.runs(1), made(2, metrics={"train/loss": 0.1})]))
         assert figure is not None
         assert [text.get_text() for text in figure.axes[2].texts] == ["90.00", "none"]
 
     def test_at_most_twelve_loss_curves_told_apart_by_colour_and_line(self) -> None:
-        figure = comparison_plots.loss_curves(compare(self.runs(14)))
+        figure = comparison.loss_curves(compare(self.runs(14)))
         assert figure is not None
         (axes,) = figure.axes
         assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == len(axes.lines) == 12
@@ -237,7 +238,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outputs")
     small = ("data.limit=64", "trainer.epochs=3", "model.hidden=[4]", "tracking=off", "runner.quiet=true")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runner.report.plots", lambda *_: None)  # which take longer than these runs
+        patch.setattr("runner.runs.report.plots", lambda *_: None)  # which take longer than these runs
         for number, lr in enumerate((0.01, 0.1, 1)):
             assert command([*small, f"optimizer.lr={lr}", f"hydra.run.dir={folder}/sweeps/s/{number}"]) == 0
     killed = folder / "sweeps" / "s" / "2"
@@ -258,7 +259,7 @@ class TestCommand:
     def test_a_run_without_validation_and_test_shows_its_training(
         self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("runner.report.plots", lambda *_: None)
+        monkeypatch.setattr("runner.runs.report.plots", lambda *_: None)
         tiny = ("experiment=tiny_relu", "trainer.epochs=20", "tracking=off", "runner.quiet=true")
         assert command([*tiny, f"hydra.run.dir={tmp_path / 'tiny'}"]) == 0
         result = json.loads((tmp_path / "tiny/result.json").read_text())
@@ -268,11 +269,11 @@ class TestCommand:
         assert float(tiny_row["train/loss"]) == result["train/loss"] and tiny_row["val/loss"] == ""
         assert digits["train/loss"] == "" and digits["val/loss"] != "" and digits["speed_up"] == ""
         assert "times and metrics are of different data: not the same data, data.limit" in printed.err
-        figure = comparison_plots.bars(compare([from_folder(tmp_path / "tiny", 1)]))
+        figure = comparison.bars(compare([from_folder(tmp_path / "tiny", 1)]))
         assert figure is not None and figure.axes[2].get_xlabel() == "training loss"
 
     def test_without_tracking_labels_name_what_was_swept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("runner.report.plots", lambda *_: None)
+        monkeypatch.setattr("runner.runs.report.plots", lambda *_: None)
         swept = [(model, precision) for model in ("mlp", "cnn") for precision in ("fp32", "amp")]
         preset = ("experiment=device_comparison", "data=digits", "data.limit=32", "trainer.epochs=1", "device=cpu")
         for number, (model, precision) in enumerate(swept):
@@ -284,7 +285,7 @@ class TestCommand:
     def test_a_metric_of_one_s_own_that_rises(
         self, tmp_path: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("runner.report.plots", lambda *_: None)
+        monkeypatch.setattr("runner.runs.report.plots", lambda *_: None)
         (here / "hits.py").write_text(HITS)
         monkeypatch.syspath_prepend(str(here))
         small = ("data.limit=200", "trainer.epochs=1", "model.hidden=[4]", "tracking=off", "runner.quiet=true")

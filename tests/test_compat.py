@@ -26,9 +26,9 @@ import torch
 
 from compat.make import PLACE, arithmetic
 from conftest import Called
-from delivered import copy_store
+from helpers.delivered import copy_store
+from helpers.training import exact_state, same
 from runner import compare, evaluate, export, predict, reproduce, sync
-from training import exact_state, same
 
 Runner = Callable[..., Called]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from composed import built
+from helpers.composed import built
 from runner.device import Device, resolve, set_deterministic
 from runner.errors import ConfigError
-from runner.record import describe
-from runner.reproduction import surroundings
+from runner.runs.describe import describe
+from runner.runs.reproduction import surroundings
 from runner.tracking.environment import environment
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")

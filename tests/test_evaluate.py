@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.trained import place, result, table, train
 from runner import evaluate
-from runner.saved import find
-from trained import place, result, table, train
+from runner.saved.run import find
 
 RUNS = {
     "digits": ("trainer.ema_decay=0.9", "precision=bf16", "trainer.validate_every_steps=2", "model=cnn"),

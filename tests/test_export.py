@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.trained import place, table, train
 from runner import export
 from runner.data.target_scale import of_checkpoint
-from runner.saved import find
-from runner.trained_model import trained_model
-from trained import place, table, train
+from runner.runs.trained_model import trained_model
+from runner.saved.run import find
 
 MODULE = """
 import torch

@@ -4,7 +4,7 @@ from torch.nn.functional import cross_entropy
 
 from runner.errors import ConfigError
 from runner.loss import MSE, BCEWithLogits, CrossEntropy
-from runner.progress import Sums
+from runner.training.progress import Sums
 
 F32 = torch.float32
 

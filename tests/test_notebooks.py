@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.console import moves_up
+from runner.util.terminal import moves_up
 
 KERNEL = {"JPY_PARENT_PID": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline", "TERM": "xterm-color"}
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from composed import accuracy, built, trained
-from runner import build, experiment
-from runner.checkpoint import load
+from helpers.composed import accuracy, built, trained
+from helpers.training import blobs, divided, exact_state, net, same, training
+from runner.assembly import build, experiment
 from runner.errors import ConfigError
-from runner.loop import fit
 from runner.optimizer import CPUMuon, hidden_weights, label, muon, supports_fused, trainable, wants_fused
 from runner.precision import Precision, forget_gradients
-from runner.training import Training, restore, state
-from training import blobs, divided, exact_state, net, same, training
+from runner.rundir.checkpoint import load
+from runner.training.loop import fit
+from runner.training.state import Training, restore, state
 
 CPU = torch.device("cpu")
 

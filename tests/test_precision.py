@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from runner import checkpoint
+from helpers.training import net, training
 from runner.device import resolve
 from runner.errors import ConfigError
-from runner.loop import fit
 from runner.precision import Precision
+from runner.rundir import checkpoint
 from runner.scheduler import cosine
-from training import net, training
+from runner.training.loop import fit
 
 CPU = torch.device("cpu")
 

@@ -15,16 +15,17 @@ import torch
 from PIL import Image
 
 from conftest import REPOSITORY
-from runner import inputs, predict
+from helpers.trained import place, table, train
+from runner import predict
 from runner.data.digits import digits
 from runner.data.idx import read_idx
 from runner.data.image_file import read_image
 from runner.errors import ConfigError
-from runner.inputs import read
 from runner.predict import Predictor
-from runner.samples import Samples, _range
-from runner.saved import find
-from trained import place, table, train
+from runner.runs import new_samples
+from runner.runs.new_samples import read
+from runner.saved.input_spec import Samples, _range
+from runner.saved.run import find
 
 MNIST = Path(os.environ.get("RUNNER_DATA") or REPOSITORY.parent / "shared" / "data")
 
@@ -100,7 +101,7 @@ def outputs(run: Path, raw: torch.Tensor) -> torch.Tensor:
 
 
 def predict_model(run: Path) -> tuple[Samples, torch.nn.Module, object]:
-    from runner.trained_model import trained_model
+    from runner.runs.trained_model import trained_model
 
     return trained_model(find(str(run)))
 
@@ -425,8 +426,10 @@ def test_images_are_read_batch_by_batch(there: Path, monkeypatch: pytest.MonkeyP
     for number in range(5):
         Image.new("L", (2, 2), number).save(folder / f"{number}.png")
     opened: list[str] = []
-    reading = inputs._read_image
-    monkeypatch.setattr(inputs, "_read_image", lambda path, *rest: opened.append(path.name) or reading(path, *rest))
+    reading = new_samples._read_image
+    monkeypatch.setattr(
+        new_samples, "_read_image", lambda path, *rest: opened.append(path.name) or reading(path, *rest)
+    )
     batches = read(str(folder), PIXELS).batches(2)
     names, values = next(batches)
     assert opened == list(names) == ["0.png", "1.png"] and values[:, 0, 0, 0].tolist() == [0, 1]

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from conftest import REPOSITORY, Called
-from delivered import delivered_here
+from helpers.delivered import delivered_here
 from runner.cli import command
 
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def test_command(line: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         pytest.skip("test_sweep.py runs it, and looks at all that it leaves")
     if line == "python -m runner.ui":
         pytest.skip("test_ui.py runs it, and asks it something")
-    monkeypatch.setattr("runner.report.plots", lambda *_: None)  # drawn where the whole output is looked at, below
+    monkeypatch.setattr("runner.runs.report.plots", lambda *_: None)  # drawn where the whole output is looked at, below
     whole = re.search(r"--help|runner\.|resume=|cnnn|dry_run", line)
     small = [] if whole else [override for override in SMALL if override.split("=")[0] not in line]
     other = json.loads((place / "outputs" / "runs" / "other" / "result.json").read_text())

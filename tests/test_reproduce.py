@@ -13,16 +13,18 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from runner import build, cli, resume, run
-from runner.checkpoint import Checkpoints
-from runner.compose import Composer
+from runner import cli
+from runner.assembly import build
+from runner.config.compose import Composer
 from runner.device import Device
-from runner.record import describe
 from runner.reproduce import main
-from runner.reproduction import compare, of_both_versions, same, surroundings
+from runner.rundir.checkpoint import Checkpoints
+from runner.rundir.manifest import Manifest
+from runner.runs import execute, resume
+from runner.runs.describe import describe
+from runner.runs.reproduction import compare, of_both_versions, same, surroundings
 from runner.tracking.deliver import Delivery
 from runner.tracking.environment import environment
-from runner.tracking.manifest import Manifest
 from runner.tracking.store import local_uri
 
 SMALL = ("data=tensors", "data.path=images.npz", "debug=fast", "model.dropout=0.1",
@@ -50,7 +52,7 @@ def log_run(folder: Path, *overrides: str, status: str = "FINISHED", steps: int 
     manifest = describe(x, folder, begun=checkpoint is not None)
     assert manifest is not None
     x.tracking.name = "off"  # no process of its own that delivers
-    assert run.run(x, folder, checkpoint).exit_code == 0
+    assert execute.run(x, folder, checkpoint).exit_code == 0
     if steps is not None:
         lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
         (folder / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= steps))
@@ -71,7 +73,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
              test_inputs=images[300:], test_targets=targets[300:])  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        patch.setattr(run.report, "plots", lambda *_: None)  # which take longer than these runs
+        patch.setattr(execute.report, "plots", lambda *_: None)  # which take longer than these runs
         patch.delenv("RUNNER_OUTPUTS", raising=False)
         patch.setenv("OMP_NUM_THREADS", "1")
         yield here
@@ -221,14 +223,14 @@ def test_a_run_that_the_clock_stopped_stops_at_the_same_step(
     reproduce: Again, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = log_run(place / "timed", "trainer.max_time=1e-9")
-    monkeypatch.setattr("runner.progress.Stopwatch.read", lambda _: 0.0)  # a machine that is faster
+    monkeypatch.setattr("runner.training.progress.Stopwatch.read", lambda _: 0.0)  # a machine that is faster
     code, lines = reproduce(f"run={run_id}")
     assert code == 0, lines
     assert lines[-1] == "bit-identical: 7 metrics, 7 values"
 
 
 def test_a_reproduction_that_is_stopped_gives_no_verdict(again: Again, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "run", lambda *_: run.Outcome("KILLED", 130, {}))
+    monkeypatch.setattr(execute, "run", lambda *_: execute.Outcome("KILLED", 130, {}))
     code, lines = again()
     assert code == 130
     assert not any("identical" in line or "differs" in line for line in lines)
@@ -268,7 +270,7 @@ def test_weights_of_another_run_must_be_here(reproduce: Again, place: Path) -> N
     manifest = describe(x, folder)
     assert manifest is not None
     x.tracking.name = "off"
-    assert run.run(x, folder).exit_code == 0
+    assert execute.run(x, folder).exit_code == 0
     manifest.ended("FINISHED").save(folder)
     assert Delivery(folder).step()
     code, lines = reproduce(f"run={folder}")

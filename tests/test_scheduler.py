@@ -10,22 +10,13 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from composed import accuracy, built, trained
 from conftest import Called
-from runner import build, experiment
+from helpers.composed import accuracy, built, trained
+from runner.assembly import build, experiment
 from runner.errors import ConfigError
 from runner.loss import CrossEntropy, Metric, correct
 from runner.optimizer import muon, trainable
-from runner.scheduler import (
-    Schedule,
-    constant,
-    cosine,
-    cosine_restarts,
-    onecycle,
-    plateau,
-    step,
-    warmup_cosine,
-)
+from runner.scheduler import Schedule, constant, cosine, cosine_restarts, onecycle, plateau, step, warmup_cosine
 
 
 def optimizer(lr: float = 0.8, **arguments: Any) -> torch.optim.Optimizer:

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from delivered import copy_store
-from runner import layout, sync
-from runner.tracking import journal
+from helpers.delivered import copy_store
+from helpers.servers import Proxy
+from runner import sync
+from runner.rundir import journal, layout
+from runner.rundir.delivery_state import State
+from runner.rundir.journal import Journal
+from runner.rundir.lock import claim
+from runner.rundir.manifest import Manifest
+from runner.tracking.dead_runs import close_record
 from runner.tracking.deliver import outstanding
-from runner.tracking.folder import claim
-from runner.tracking.journal import Journal
-from runner.tracking.manifest import Manifest
-from runner.tracking.orphans import close_record
-from runner.tracking.state import State
 from runner.tracking.store import connect
-from servers import Proxy
 
 AWAY = "http://127.0.0.1:1"
 
@@ -131,8 +131,8 @@ def test_a_run_killed_without_notice_is_completed(outputs: Path, uri: str) -> No
     folder.mkdir(parents=True)
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from runner.tracking.folder import claim\n"
-        "from runner.tracking.manifest import Manifest\n"
+        "from runner.rundir.lock import claim\n"
+        "from runner.rundir.manifest import Manifest\n"
         "from runner.tracking.tracker import Tracker\n"
         "folder = Path(sys.argv[1]); lock = claim(folder)\n"
         "tracker = Tracker(folder, Manifest(sys.argv[2], 'sync', 'victim'))\n"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from delivered import copy_store
+from helpers.delivered import copy_store
 from runner import ui
+from runner.rundir.manifest import Manifest
 from runner.tracking.deliver import Delivery
-from runner.tracking.manifest import Manifest
 from runner.tracking.pages import VIEW_TAG
 from runner.tracking.store import connect
 from test_readme import commands

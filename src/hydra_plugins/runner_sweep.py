@@ -18,9 +18,9 @@ from runner import DISTRIBUTION
 from runner.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
-    from runner.compose import Composer
-    from runner.sweep.engine import Engine
-    from runner.sweep.plan import Plan
+    from runner.config.compose import Composer
+    from runner.sweeps.launchers.launcher import Engine
+    from runner.sweeps.plan.plan import Plan
 
 
 class GridSweeper(Sweeper):
@@ -55,8 +55,8 @@ class GridSweeper(Sweeper):
         Returns:
             The exit code.
         """
-        from runner.sweep.composing import Context
-        from runner.sweep.story import sweep
+        from runner.sweeps.check.compose_jobs import Context
+        from runner.sweeps.launch import sweep
 
         assert isinstance(self.hydra_context, Context) and self.config is not None  # cli.py gives no other
         context, engine = self.hydra_context, self.make_engine()
@@ -64,7 +64,7 @@ class GridSweeper(Sweeper):
 
     def plan(self, made: "Composer", arguments: Sequence[str]) -> "Plan":
         """The points of the sweep."""
-        from runner.sweep import grid
+        from runner.sweeps.plan import grid
 
         return grid.plan(made, arguments, self.params)
 
@@ -84,7 +84,7 @@ class RandomSweeper(GridSweeper):
 
     def plan(self, made: "Composer", arguments: Sequence[str]) -> "Plan":
         """The points of the sweep."""
-        from runner.sweep import random_search
+        from runner.sweeps.plan import random_search
 
         return random_search.plan(made, arguments, self.params, self.n_trials, self.seed)
 
@@ -124,7 +124,7 @@ class OptunaSweeper(GridSweeper):
             ConfigError: Optuna is not there, or does not take what is written.
         """
         with needing("hydra/sweeper=optuna", "optuna"):
-            from runner.sweep import optuna_search
+            from runner.sweeps.plan import optuna_search
         sampler, pruner = (self._make(name) for name in ("sampler", "pruner"))
         return optuna_search.plan(
             made,
@@ -183,7 +183,7 @@ class LocalLauncher(EngineLauncher):
 
     def engine(self) -> "Engine":
         """What runs them."""
-        from runner.sweep.local import Local
+        from runner.sweeps.launchers.local import Local
 
         return Local()
 
@@ -205,7 +205,7 @@ class RayLauncher(EngineLauncher):
             ConfigError: Ray is not installed.
         """
         with needing("hydra/launcher=ray", "ray"):
-            from runner.sweep.on_ray import Ray
+            from runner.sweeps.launchers.on_ray import Ray
         return Ray(**self.settings)
 
 
@@ -226,7 +226,7 @@ class SlurmLauncher(EngineLauncher):
             ConfigError: submitit is not installed.
         """
         with needing("hydra/launcher=slurm", "slurm"):
-            from runner.sweep.on_slurm import Slurm
+            from runner.sweeps.launchers.on_slurm import Slurm
         return Slurm(self.settings)
 
 

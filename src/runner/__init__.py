@@ -4,7 +4,7 @@ Hydra composes plain objects out of YAML; one visible loop trains them; a journa
 was measured, and MLflow is told.
 """
 
-from .openmp import wait_asleep
+from runner.util.openmp import wait_asleep
 
 __version__ = "0.1.0"
 

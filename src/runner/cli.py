@@ -31,23 +31,24 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from runner.keys import GROUPS
-
-from . import __version__, advice, folders, program
-from .arguments import key_of, typed_value
-from .compose import VERSION_BASE, Composer, config_folder
-from .errors import ConfigError, did_you_mean, in_words
-from .hydra_job import group_choices, run_job_in, without_hydra
-from .invocation import without_credentials
-from .options import EXIT_FAILED, EXIT_INTERRUPTED, fail, show_traceback, verbose
-from .problems import names_and_values
-from .refusal import dotted_keys, reason
-from .stopping import Interrupt
-from .streams import OutputError, ReaderGone, print_result
+from runner import __version__
+from runner.assembly.problems import names_and_values
+from runner.config.compose import VERSION_BASE, Composer, config_folder
+from runner.config.hydra_job import group_choices, run_job_in, without_hydra
+from runner.config.invocation import without_credentials
+from runner.config.keys import GROUPS
+from runner.config.messages import dotted_keys, reason
+from runner.config.overrides import key_of, typed_value
+from runner.errors import ConfigError, did_you_mean, in_words
+from runner.rundir import folders
+from runner.util import advice, program
+from runner.util.options import EXIT_FAILED, EXIT_INTERRUPTED, fail, show_traceback, verbose
+from runner.util.stopping import Interrupt
+from runner.util.streams import OutputError, ReaderGone, print_result
 
 if TYPE_CHECKING:
-    from .resume import Resumed
-    from .tracking.process import DeliveryProcess
+    from runner.runs.resume import Resumed
+    from runner.tracking.process import DeliveryProcess
 
 log = logging.getLogger("runner")
 
@@ -250,7 +251,7 @@ def run_one(args: Namespace) -> int:
     if value is None:
         cfg, problems = made.compose(args.overrides)
     else:
-        from . import resume
+        from runner.runs import resume
 
         cfg, problems, resumed = resume.compose(value, args.overrides, args.config_dir)
     problems += [f"{text}: that is for a sweep: add --multirun" for text in args.overrides if _of_sweeps(text)]
@@ -283,8 +284,8 @@ def start_delivery(cfg: DictConfig) -> "DeliveryProcess | None":
     """
     if cfg.tracking.name == "off":
         return None
-    from .tracking.location import refuse_database_of_server
-    from .tracking.process import DeliveryProcess
+    from runner.tracking.location import refuse_database_of_server
+    from runner.tracking.process import DeliveryProcess
 
     refuse_database_of_server(cfg.tracking.uri, cfg.tracking.experiment)
     return DeliveryProcess(cfg.tracking.uri)
@@ -298,10 +299,12 @@ def build_and_run(
     delivery: "DeliveryProcess | None",
 ) -> int:
     """Build everything the run needs, claim a folder, run."""
-    from . import build, console, resume, run
-    from .tracking.folder import claim
+    from runner.assembly import build
+    from runner.rundir.lock import claim
+    from runner.runs import execute, resume
+    from runner.util import terminal
 
-    console.set_up(bool(cfg.runner.quiet))
+    terminal.set_up(bool(cfg.runner.quiet))
     if axes := OmegaConf.select(cfg, "hydra.sweeper.params"):  # of a preset that is meant for a sweep
         log.warning("note       one run, in which %s do not vary: add --multirun for the sweep", ", ".join(axes))
     exact_folder = typed_value(args.overrides, "hydra.run.dir") is not None
@@ -325,7 +328,7 @@ def build_and_run(
                 folder = folders.make_run_folder(str(cfg.hydra.run.dir), exact_folder)
             claimed.enter_context(claim(folder))
         own = folder
-        return run_job_in(own, cfg, made, lambda: run.run(experiment, own, checkpoint, delivery).exit_code)
+        return run_job_in(own, cfg, made, lambda: execute.run(experiment, own, checkpoint, delivery).exit_code)
 
 
 def sweep(args: Namespace) -> int:
@@ -335,15 +338,16 @@ def sweep(args: Namespace) -> int:
     subdir = typed_value(args.overrides, "hydra.sweep.subdir")
     if subdir is not None:
         raise ConfigError(f"hydra.sweep.subdir={subdir}: the jobs' folders are their numbers; leave it out")
-    from .sweep.composing import Context, numbered
+    from runner.sweeps.check.compose_jobs import Context, numbered
 
     arguments = list(args.overrides)
     if value := typed_value(args.overrides, "sweep.resume"):
-        from .sweep import plan, saved
+        from runner.sweeps.plan import plan
+        from runner.sweeps.results import resume
 
         if typed_value(args.overrides, "hydra.sweep.dir") is not None:
             raise ConfigError("hydra.sweep.dir: a resumed sweep keeps its folder; leave it out")
-        _, begun_with, options = plan.load(saved.find(value, typed_value(args.overrides, "tracking.uri")))
+        _, begun_with, options = plan.load(resume.find(value, typed_value(args.overrides, "tracking.uri")))
         typed = {key_of(text) for text in args.overrides}
         if typed_value(args.overrides, "hydra/launcher") not in (None, typed_value(begun_with, "hydra/launcher")):
             begun_with = [text for text in begun_with if not key_of(text).startswith("hydra.launcher.")]

@@ -7,21 +7,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import layout
-from runner.tracking import uri
-
-from . import folders, program, saved
-from .errors import ConfigError, first_line
-from .folders import outputs, short
-from .options import command
-from .streams import print_result
-from .tracking.files import write_atomically
-from .tracking.manifest import own_folder
+from runner.errors import ConfigError, first_line
+from runner.rundir import folders, layout
+from runner.rundir.folders import outputs, short
+from runner.rundir.manifest import own_folder
+from runner.saved import run
+from runner.util import program, uri
+from runner.util.files import write_atomically
+from runner.util.options import command
+from runner.util.streams import print_result
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from .comparison_runs import ComparedRun
+    from runner.comparison.runs import ComparedRun
 
 USAGE = "python -m runner.compare [key=value ...]: a table and plots over runs, and what tells them apart."
 OPTIONS = {
@@ -52,7 +51,7 @@ def work(options: Mapping[str, str]) -> int:
     runs = find(options, options.get("tracking.uri"))
     target = make_folder(options.get("output"))
     # Late: matplotlib and torch.
-    from .comparison import compare, to_csv, to_json, to_text
+    from runner.comparison.table import compare, to_csv, to_json, to_text
 
     compared = compare(runs)
     _say(*to_text(compared), "")
@@ -63,7 +62,7 @@ def work(options: Mapping[str, str]) -> int:
     write_atomically(target / "comparison.json", to_json(compared))
     plots: list[Path] = []
     try:
-        from .comparison_plots import draw
+        from runner.plots.comparison import draw
 
         plots = draw(compared, target, one_sweep="sweep" in options and "runs" not in options)
     except Exception as error:  # matplotlib raises anything, and the table is written
@@ -94,7 +93,7 @@ def make_folder(value: str | None) -> Path:
 
 def notes(runs: "Sequence[ComparedRun]") -> list[str]:
     """What must be known to read the table."""
-    from .comparison import differing_data
+    from runner.comparison.table import differing_data
 
     found = []
     if any(run.epoch_seconds for run in runs):
@@ -121,7 +120,7 @@ def find(options: Mapping[str, str], uri: str | None) -> "list[ComparedRun]":
     Raises:
         ConfigError: some are not there; each is named.
     """
-    from .comparison_runs import from_folder
+    from runner.comparison.runs import from_folder
 
     if "runs" not in options and "sweep" not in options:
         return [from_folder(folder, number) for number, folder in enumerate(newest(), start=1)]
@@ -150,21 +149,21 @@ def find_run(value: str, uri: str | None, number: int) -> "ComparedRun":
     Raises:
         ConfigError: there is none.
     """
-    from .comparison_runs import from_folder
+    from runner.comparison.runs import from_folder
 
     if jobs_of(folders.named(value, "runs")):
         raise ConfigError(f"runs={value} is a sweep's folder: write sweep={value}")
     if RUN_ID.fullmatch(value) and not Path(value).exists():
-        uri = uri or saved.store_of(value)
-        return _from_store(saved.get(value, f"runs={value}", uri), uri, number)
-    folder = saved.find(value, "runs").folder
+        uri = uri or run.store_of(value)
+        return _from_store(run.get(value, f"runs={value}", uri), uri, number)
+    folder = run.find(value, "runs").folder
     assert folder is not None
     return from_folder(folder, number)
 
 
 def _from_store(run: "Run", uri: str, number: int) -> "ComparedRun":
     """A run that MLflow knows: from its folder if that is here and still this run's, else from MLflow."""
-    from .comparison_runs import from_folder, from_mlflow
+    from runner.comparison.runs import from_folder, from_mlflow
 
     folder = own_folder(run.data.tags)
     return from_folder(folder, number) if folder is not None else from_mlflow(run, uri, number)
@@ -181,7 +180,7 @@ def find_jobs(value: str, uri: str | None, first: int | None) -> "list[ComparedR
     Raises:
         ConfigError: there is no such sweep.
     """
-    from .comparison_runs import children, from_folder
+    from runner.comparison.runs import children, from_folder
 
     given, folder = f"sweep={value}", folders.named(value, "sweep")
     if folder.is_dir():
@@ -191,8 +190,8 @@ def find_jobs(value: str, uri: str | None, first: int | None) -> "list[ComparedR
         return [from_folder(job, int(job.name) if first is None else first + i) for i, job in enumerate(jobs)]
     if not RUN_ID.fullmatch(value):
         raise ConfigError(f"{given}: there is no such folder; write a sweep's folder or MLflow parent id")
-    uri = uri or saved.store_of(value)
-    found = children(saved.get(value, given, uri), uri)
+    uri = uri or run.store_of(value)
+    found = children(run.get(value, given, uri), uri)
     if not found:
         raise ConfigError(f"{given} has no children in MLflow; for a single run write runs={value}")
     return [_from_store(run, uri, (first or 0) + i) for i, run in enumerate(found)]

@@ -59,7 +59,7 @@ def place(error: BaseException) -> str | None:
     for frame, line in walk_tb(error.__traceback__):
         module, file = str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_filename
         foreign = module in OTHERS or module in sys.stdlib_module_names or file.startswith("<")
-        if not foreign and Path(file).parent != Path(__file__).parent:  # `__main__` may be runner's
+        if not foreign and not Path(file).is_relative_to(Path(__file__).parent):  # `__main__` may be runner's
             found = f"{Path(file).name}, line {line}, in {frame.f_code.co_name}"
     return found
 

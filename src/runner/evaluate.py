@@ -6,22 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner import layout
-from runner.keys import GROUPS
-from runner.tracking.names import DATA_TAG
-
-from . import program, schema
-from .errors import ConfigError
-from .options import choice, command, is_true, required
-from .saved import SavedRun, find
-from .tracking.files import load_json
+from runner.config import schema
+from runner.config.keys import GROUPS
+from runner.errors import ConfigError
+from runner.rundir import layout
+from runner.saved.run import SavedRun, find
+from runner.util import program
+from runner.util.files import load_json
+from runner.util.options import choice, command, is_true, required
+from runner.util.tags import DATA_TAG
 
 if TYPE_CHECKING:
-    from runner.experiment import Experiment
-
-    from .data.loading import Loader
-    from .training import Training
-    from .weights import Weights
+    from runner.assembly.experiment import Experiment
+    from runner.data.loading import Loader
+    from runner.saved.weights import Weights
+    from runner.training.state import Training
 
 log = logging.getLogger("runner")
 
@@ -68,12 +67,12 @@ def _refuse(key: str) -> str | None:
 
 
 def _main(options: dict[str, str]) -> int:
-    from . import console
+    from runner.util import terminal
 
     split = choice(options, "split", SPLITS, "test")
     for key in ("device", "precision"):
         choice(options, key, schema.CHOICES[f"{key}.name"], "auto" if key == "device" else "fp32")
-    console.set_up(is_true(options, "runner.quiet"))
+    terminal.set_up(is_true(options, "runner.quiet"))
     run = find(required(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     overrides = [f"{name}={options[key]}" for key, name in OVERRIDES.items() if key in options]
     if "device.threads" in options:
@@ -114,8 +113,8 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
     Raises:
         ConfigError: something of it is not to be had.
     """
-    from .checkpoint import load_loss
-    from .weights import load_exactly, of_run
+    from runner.rundir.checkpoint import load_loss
+    from runner.saved.weights import load_exactly, of_run
 
     best = of_run(run)
     x = rebuild(run, overrides, best.preprocessing)
@@ -125,14 +124,13 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
         raise ConfigError(f"split={split}: {run.given} has no such samples; write split={' or split='.join(parts)}")
     t = _training(x)
     if x.trainer.compile:  # compiled, the model may differ in the last bits
-        from runner.tables import duration
-
-        from .compilation import compile_model
+        from runner.training.compilation import compile_model
+        from runner.util.tables import duration
 
         log.info("compiled   in %s", duration(compile_model(t)))
     load_exactly(t.evaluated, best, run.given)
     load_loss(t.loss, best.loss)
-    from .loop import evaluate as measure
+    from runner.training.loop import evaluate as measure
 
     metrics = {f"{split}/{name}": value for name, value in measure(t, loader).items()}
     trained_on = best.data or run.tags.get(DATA_TAG)
@@ -153,8 +151,9 @@ def rebuild(
     Raises:
         ConfigError: with every problem that could be found.
     """
-    from . import build, resume
-    from .hydra_job import without_hydra
+    from runner.assembly import build
+    from runner.config.hydra_job import without_hydra
+    from runner.runs import resume
 
     cfg, problems = resume.compose_saved(run.config, overrides)
     if cfg is None:
@@ -177,17 +176,16 @@ class _Unstoppable:
 
 def _training(x: "Experiment") -> "Training":
     """What evaluating works with: the same as training, of which nothing is kept."""
-    from runner.display import Bar
-
-    from .checkpoint import Checkpoints
-    from .training import prepare
+    from runner.rundir.checkpoint import Checkpoints
+    from runner.training.display import Bar
+    from runner.training.state import prepare
 
     bar = Bar(x.trainer.epochs, x.loaders.train.batch_size, x.loaders.train.samples, quiet=True)
     return prepare(x, Checkpoints(Path("checkpoints")), lambda metrics, step: None, bar, _Unstoppable())
 
 
 def _report(found: Evaluation, run: SavedRun) -> None:
-    from runner.metric_names import shown
+    from runner.util.metric_names import shown
 
     x, split = found.x, found.split
     epoch = f" (epoch {found.weights.epoch})" if found.weights.epoch else ""
@@ -221,7 +219,7 @@ def _report(found: Evaluation, run: SavedRun) -> None:
 
 
 def _line(metrics: Mapping[str, float]) -> str:
-    from runner.metric_names import shown
+    from runner.util.metric_names import shown
 
     return "   ".join(f"{name.partition('/')[2]} {shown(name, value)}" for name, value in metrics.items())
 

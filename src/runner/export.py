@@ -13,20 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import program
-from .errors import ConfigError, first_line
-from .folders import short
-from .options import choice, command, is_true, required
-from .result_file import check_unneeded, writable
-from .saved import SavedRun, find
-from .tracking.files import replacing
+from runner.errors import ConfigError, first_line
+from runner.rundir.folders import short
+from runner.runs.result_file import check_unneeded, writable
+from runner.saved.run import SavedRun, find
+from runner.util import program
+from runner.util.files import replacing
+from runner.util.options import choice, command, is_true, required
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from .data.target_scale import TargetScale
-    from .samples import Samples
+    from runner.data.target_scale import TargetScale
+    from runner.saved.input_spec import Samples
 
 log = logging.getLogger("runner")
 
@@ -62,11 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(options: dict[str, str]) -> int:
-    from . import console
+    from runner.util import terminal
 
     format = choice(options, "format", list(SUFFIXES), "torch_export")
     _check_packages(format)
-    console.set_up(is_true(options, "runner.quiet"))
+    terminal.set_up(is_true(options, "runner.quiet"))
     run = find(required(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     done = export(run, format, _output(run, format, options.get("output")))
     size = done.size
@@ -117,11 +117,10 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
     """
     import torch
 
-    from runner.trained_model import trained_model
-
-    from .data.target_scale import of_checkpoint
-    from .record import Served
-    from .tracking.model import portable, silence
+    from runner.data.target_scale import of_checkpoint
+    from runner.runs.describe import Served
+    from runner.runs.trained_model import trained_model
+    from runner.tracking.model import portable, silence
 
     taken, model, found = trained_model(run)
     dtype = next(model.parameters()).dtype
@@ -261,8 +260,8 @@ def _takes(taken: "Samples") -> str:
 
 
 def _gives(run: SavedRun, taken: "Samples", dtype: "torch.dtype") -> str:
-    from .loss import BCEWithLogits, CrossEntropy
-    from .target import locate
+    from runner.assembly.target import locate
+    from runner.loss import BCEWithLogits, CrossEntropy
 
     loss = locate("loss", run.config["loss"])
     logits = isinstance(loss, type) and issubclass(loss, CrossEntropy | BCEWithLogits)

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-from runner import metric_names
-
-from .errors import ConfigError
+from runner.errors import ConfigError
+from runner.util import metric_names
 
 
 class Metric:

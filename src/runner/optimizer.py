@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .errors import ConfigError
+from runner.errors import ConfigError
 
 FUSED_PAYS = 10_000
 """Numbers to train from which a fused kernel is worth waking all threads for each tensor of them, on a CPU."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from .errors import ConfigError
+from runner.errors import ConfigError
 
 
 class Precision:

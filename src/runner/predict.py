@@ -8,14 +8,15 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from . import program, schema
-from .errors import ConfigError, as_unicode
-from .folders import named, short
-from .options import choice, command, is_true, required
-from .result_file import check_unneeded, writable
-from .saved import SavedRun, find
-from .streams import Result
-from .tracking.files import replacing
+from runner.config import schema
+from runner.errors import ConfigError, as_unicode
+from runner.rundir.folders import named, short
+from runner.runs.result_file import check_unneeded, writable
+from runner.saved.run import SavedRun, find
+from runner.util import program
+from runner.util.files import replacing
+from runner.util.options import choice, command, is_true, required
+from runner.util.streams import Result
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,21 +47,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(options: dict[str, str]) -> int:
-    from . import console
+    from runner.util import terminal
 
     device = choice(options, "device", schema.CHOICES["device.name"], "auto")
     value = required(options, "input", "file or [values]")
     wanted = options.get("output")
     output = writable(wanted, "predictions.csv") if wanted is not None else None  # None is standard output
-    console.set_up(is_true(options, "runner.quiet"))
+    terminal.set_up(is_true(options, "runner.quiet"))
     run = find(required(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     if output is not None and wanted is not None:
         check_unneeded(output, wanted, run, None if value.lstrip().startswith("[") else named(value, "input"))
-    from . import inputs
-    from .data.loading import evaluation_batch_size
+    from runner.data.loading import evaluation_batch_size
+    from runner.runs import new_samples
 
     predictor = Predictor(run, device)
-    new = inputs.read(value, predictor.samples)
+    new = new_samples.read(value, predictor.samples)
     used = predictor.weights
     epoch = f" (epoch {used.epoch})" if used.epoch else ""
     log.info("weights    %s%s%s", used.source, epoch, predictor.arithmetic)
@@ -92,15 +93,14 @@ class Predictor:
     """
 
     def __init__(self, run: SavedRun, device: str = "cpu") -> None:
-        from runner.trained_model import trained_model
-
-        from . import device as device_room
-        from .checkpoint import load_loss
-        from .cores import usable_cores
-        from .data.target_scale import of_checkpoint
-        from .loss import Loss
-        from .precision import Precision
-        from .target import call
+        from runner import device as device_room
+        from runner.assembly.target import call
+        from runner.data.target_scale import of_checkpoint
+        from runner.loss import Loss
+        from runner.precision import Precision
+        from runner.rundir.checkpoint import load_loss
+        from runner.runs.trained_model import trained_model
+        from runner.util.cores import usable_cores
 
         self.samples, self.model, self.weights = trained_model(run)
         threads = min(int(run.config["device"]["threads"]), usable_cores())  # as many as it was trained with
@@ -134,7 +134,7 @@ class Predictor:
         Returns:
             The names of the columns, and the rows.
         """
-        from .loss import answer_names, answers
+        from runner.loss import answer_names, answers
 
         header = answer_names(self.loss, outputs.shape[1], self.samples.classes)
         told = answers(self.loss, outputs)

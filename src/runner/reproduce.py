@@ -9,24 +9,22 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import layout
-from runner.tracking.names import DATA_TAG
-
-from . import program
-from .console import RESUME, TRACKING, without
-from .errors import ConfigError
-from .folders import outputs
-from .options import EXIT_FAILED, EXIT_SIGNAL, command, is_true, required
-from .tracking.files import read_json
+from runner.errors import ConfigError
+from runner.rundir import layout
+from runner.rundir.folders import outputs
+from runner.util import program
+from runner.util.files import read_json
+from runner.util.options import EXIT_FAILED, EXIT_SIGNAL, command, is_true, required
+from runner.util.tags import DATA_TAG
+from runner.util.terminal import RESUME, TRACKING, without
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from runner.experiment import Experiment
-
-    from .reproduction import Key
-    from .run import Outcome
-    from .saved import SavedRun
+    from runner.assembly.experiment import Experiment
+    from runner.runs.execute import Outcome
+    from runner.runs.reproduction import Key
+    from runner.saved.run import SavedRun
 
 log = logging.getLogger("runner")
 
@@ -66,13 +64,15 @@ def work(options: Mapping[str, str]) -> int:
     Raises:
         ConfigError: the run is not in MLflow, or something that it needs is not here.
     """
-    from . import console, reproduction, saved  # late: torch, MLflow
+    from runner.runs import reproduction
+    from runner.saved import run  # late: torch, MLflow
+    from runner.util import terminal
 
     value = required(options, "run", "MLflow run id or folder")
-    was = saved.find(value, uri=options.get("tracking.uri"), from_store=True)
-    logged = saved.get(str(was.run_id), was.given, str(was.uri))
+    was = run.find(value, uri=options.get("tracking.uri"), from_store=True)
+    logged = run.get(str(was.run_id), was.given, str(was.uri))
     status = logged.info.status
-    console.set_up(is_true(options, "runner.quiet"))
+    terminal.set_up(is_true(options, "runner.quiet"))
     log.info("reproduce  %s, %s: %s", was.name, status, was.place)
     if contradictions := reproduction.changed_settings(was.config, logged):
         say("differs: config.yaml and the logged parameters contradict each other, so one of them was changed:")
@@ -115,8 +115,11 @@ def build_again(was: "SavedRun", options: Mapping[str, str]) -> "tuple[DictConfi
     Raises:
         ConfigError: something is not here: a device, the data, the weights of another run.
     """
-    from . import build, folders, resume, saved
-    from .hydra_job import without_hydra
+    from runner.assembly import build
+    from runner.config.hydra_job import without_hydra
+    from runner.rundir import folders
+    from runner.runs import resume
+    from runner.saved import run
 
     given = [f"{key}={options[key]}" for key in DATA if key in options]
     quiet = f"runner.quiet={str(is_true(options, 'runner.quiet')).lower()}"
@@ -127,7 +130,7 @@ def build_again(was: "SavedRun", options: Mapping[str, str]) -> "tuple[DictConfi
     parent, preprocessing = None, None
     if was.config.get("resume_mode") == "warm_start":
         with parent_needed(was):
-            parent = resume.Resumed(saved.find(str(was.config.get("resume")), "resume", was.uri), warm_start=True)
+            parent = resume.Resumed(run.find(str(was.config.get("resume")), "resume", was.uri), warm_start=True)
             preprocessing = parent.preprocessing
     x = build.build(without_hydra(cfg), was.choices, problems, preprocessing)
     if parent is not None:
@@ -150,10 +153,11 @@ def parent_needed(was: "SavedRun") -> Iterator[None]:
 
 def changed_weights(x: "Experiment", was: "SavedRun") -> str | None:
     """What to say if the run began with other weights than those that are here under their name now."""
-    from . import record, weights
+    from runner.runs import describe
+    from runner.saved import weights
 
     then = was.tags.get("runner.initial_weights")
-    if not record.were_given(was.config):
+    if not describe.were_given(was.config):
         return None
     given = was.config["model"]["weights"]
     if was.config.get("resume_mode") == "warm_start":
@@ -191,17 +195,18 @@ def limit(x: "Experiment", was: "SavedRun", then: "Collection[Key]", finished: b
 
 def run_again(x: "Experiment", cfg: "DictConfig", was: "SavedRun") -> "tuple[Outcome, Path]":
     """Run it in a new folder, as `python -m runner` does."""
-    from . import folders, run
-    from .compose import Composer
-    from .hydra_job import run_job_in
-    from .tracking.folder import claim
+    from runner.config.compose import Composer
+    from runner.config.hydra_job import run_job_in
+    from runner.rundir import folders
+    from runner.rundir.lock import claim
+    from runner.runs import execute
 
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{was.label[:NAME_LENGTH]}"
     folder = folders.make_run_folder(str(outputs() / "reproductions" / name), exact=False)
     outcomes: list[Outcome] = []
 
     def task() -> int:
-        outcomes.append(run.run(x, folder))
+        outcomes.append(execute.run(x, folder))
         return outcomes[0].exit_code
 
     with claim(folder), without(TRACKING, RESUME):

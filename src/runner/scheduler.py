@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-from .errors import ConfigError
+from runner.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,18 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from runner import layout, program
 from runner.errors import ConfigError
-from runner.folders import named, short
-from runner.folders import outputs as outputs_folder
-from runner.options import command
+from runner.rundir import layout
+from runner.rundir.delivery_state import State
+from runner.rundir.folders import named, short
+from runner.rundir.folders import outputs as outputs_folder
+from runner.rundir.lock import claim, in_use, owned
+from runner.rundir.manifest import Manifest, has_manifest
+from runner.tracking.dead_runs import close_record
 from runner.tracking.deliver import Delivery, outstanding
-from runner.tracking.folder import claim, in_use, owned
-from runner.tracking.manifest import Manifest, has_manifest
-from runner.tracking.orphans import close_record
-from runner.tracking.state import State
 from runner.tracking.store import explain
+from runner.util import program
+from runner.util.options import command
 
 USAGE = "python -m runner.sync [key=value ...]: deliver to MLflow whatever an outage or a kill kept from it."
 OPTIONS = {
@@ -65,7 +66,7 @@ def _is_sweep(folder: Path) -> bool:
 
 def _complete(folder: Path, uri: str | None) -> bool:
     """Have a sweep's own run name its jobs' runs, which were only made now."""
-    from runner.sweep.record import complete  # late: it imports Hydra
+    from runner.sweeps.results.parent_run import complete  # late: it imports Hydra
 
     if owned(folder):
         return True

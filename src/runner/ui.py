@@ -8,19 +8,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from runner import program
+from runner.config import store_variable
 from runner.errors import ConfigError
-from runner.folders import outputs as outputs_folder
-from runner.folders import short
-from runner.options import command
-from runner.sweep.links import links, newest
-from runner.tracking import variable
-from runner.tracking.manifest import Manifest
-from runner.tracking.names import KEY_TAG
-from runner.tracking.orphans import bury
+from runner.rundir.folders import outputs as outputs_folder
+from runner.rundir.folders import short
+from runner.rundir.manifest import Manifest
+from runner.sweeps.results.links import links, newest
+from runner.tracking.dead_runs import bury
 from runner.tracking.pages import experiments_page, newest_table, table_page, table_view
 from runner.tracking.store import EXPERIMENT_TAGS, connect, local_uri, ui_of
-from runner.tracking.uri import sqlite_file, strip_credentials
+from runner.util import program
+from runner.util.options import command
+from runner.util.tags import KEY_TAG
+from runner.util.uri import sqlite_file, strip_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _ui(options: dict[str, str]) -> int:
-    uri = options.get("tracking.uri") or variable.store() or local_uri(outputs_folder())
+    uri = options.get("tracking.uri") or store_variable.store() or local_uri(outputs_folder())
     port = _free_port(options.get("port", "5000"))
     _check(uri, options.get("tracking.uri") is None)
     tables: list[tuple[str, str]] = []
@@ -79,7 +79,9 @@ def _check(uri: str, from_variable: bool) -> None:
     page = ui_of(uri)
     if page is not None and from_variable:
         here = f"tracking.uri={local_uri(outputs_folder())}"
-        raise ConfigError(f"{variable.NAME} is a server already: open {experiments_page(page)}; of the outputs: {here}")
+        raise ConfigError(
+            f"{store_variable.NAME} is a server already: open {experiments_page(page)}; of the outputs: {here}"
+        )
     if page is not None:
         raise ConfigError(f"tracking.uri is a server already: open {page}/")
     file = sqlite_file(uri)
@@ -121,7 +123,7 @@ def _serve(uri: str, port: int, tables: Sequence[tuple[str, str]]) -> NoReturn:
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 0.5 GB of memory instead of 3
     }
-    inherited = {name: value for name, value in os.environ.items() if name != variable.NAME}
+    inherited = {name: value for name, value in os.environ.items() if name != store_variable.NAME}
     os.execve(sys.executable, command, inherited | environment)
 
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from twelve import OF_ALL, TwelveJobs, run
 
-from sweeping import fates, kill, processes_below, results, start, sweep_folder, table, wait_for, write_fates
-from test_optuna import SEARCH, SPACE, write_bowl
+from helpers.bowl import SEARCH, SPACE, write_bowl
+from helpers.sweeping import fates, kill, processes_below, results, start, sweep_folder, table, wait_for, write_fates
 
 pytestmark = [
     pytest.mark.cluster,
@@ -80,7 +80,9 @@ class TestOnACluster:
         assert {fate["status"] for fate in fates(folder).values()} == {"KILLED"} and len(fates(folder)) == 3
         assert len(list(folder.glob("?/checkpoints/last.pt"))) == 2
         assert not [
-            p for p in psutil.process_iter(["cmdline"]) if "runner.sweep.node" in " ".join(p.info["cmdline"] or [])
+            p
+            for p in psutil.process_iter(["cmdline"])
+            if "runner.sweeps.launchers.supervisor" in " ".join(p.info["cmdline"] or [])
         ]
 
     def test_the_sweep_is_killed_and_so_are_its_jobs_which_go_on_from_their_checkpoints(

@@ -9,8 +9,8 @@ import pytest
 from slurm import missing, slurm
 from twelve import run
 
-from sweeping import fates, sweep_folder
-from talkative import OF_ALL, SECRETS, assert_no_secret, write_talkative
+from helpers.sweeping import fates, sweep_folder
+from helpers.talkative import OF_ALL, SECRETS, assert_no_secret, write_talkative
 
 pytestmark = pytest.mark.cluster
 

@@ -11,8 +11,8 @@ import pytest
 from slurm import missing, slurm
 from twelve import OF_ALL, TwelveJobs, run
 
-from killed import EVERYTHING, assert_ended_the_same
-from sweeping import fates, kill, results, start, sweep_folder, wait_for, write_fates
+from helpers.killed import EVERYTHING, assert_ended_the_same
+from helpers.sweeping import fates, kill, results, start, sweep_folder, wait_for, write_fates
 
 pytestmark = [
     pytest.mark.cluster,

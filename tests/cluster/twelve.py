@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.sweeping import content, fates, results, start, sweep_folder, table, write_fates
 from runner.tracking.store import connect, local_uri
-from sweeping import content, fates, results, start, sweep_folder, table, write_fates
 
 FATES = ("raises", "killed", *(f"good{number}" for number in range(10)))
 OF_ALL = ("--config-dir", "my_conf", "model=fated", "data.limit=200", "trainer.epochs=2", "tracking.log_model=false")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..errors import ConfigError, did_you_mean
-from .splits import Splits
+from runner.data.splits import Splits
+from runner.errors import ConfigError, did_you_mean
 
 DRAWS = 9  # random numbers a sample; always all of them, so that one augmentation doesn't change another's
 ERASED_SHARE = (0.02, 0.33)  # of the image's area

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch.utils.data import Dataset, default_collate
 
-from ..errors import TrainingError, in_words
-from ..rng import derived_seed, drawn_apart
-from .splits import Batch, size
+from runner.data.splits import Batch, size
+from runner.errors import TrainingError, in_words
+from runner.util.rng import derived_seed, drawn_apart
 
 
 class Indices(list[int]):

@@ -10,13 +10,13 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from runner.cores import usable_cores
 from runner.data import scaling
 from runner.data.image_file import BYTE, MODES, RANGES, is_image, look, read_image
 from runner.data.image_layout import SHOWN, Files, find_images, find_parts
 from runner.data.paths import find_data_folder, shared_samples
 from runner.data.source import Source
 from runner.errors import ConfigError, TrainingError
+from runner.util.cores import usable_cores
 
 TEST_FRACTION = 0.2
 TRIED = 64  # files of each part that are read before anything starts

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from ..errors import ConfigError, TrainingError
-from ..rng import generator
-from .augment import Augment
-from .batched import Indices, MapStyle, Tensors, seeded
-from .source import Part
-from .splits import Batch, Splits, size
+from runner.data.augment import Augment
+from runner.data.batched import Indices, MapStyle, Tensors, seeded
+from runner.data.source import Part
+from runner.data.splits import Batch, Splits, size
+from runner.errors import ConfigError, TrainingError
+from runner.util.rng import generator
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 STOP_SECONDS = 5  # for which a worker outlives a SIGTERM

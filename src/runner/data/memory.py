@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import torch
 
-from ..device import Device, free_host_memory
-from ..errors import ConfigError, first_line, is_out_of_memory
-from .loading import drawn_anew
-from .splits import Splits
+from runner.data.loading import drawn_anew
+from runner.data.splits import Splits
+from runner.device import Device, free_host_memory
+from runner.errors import ConfigError, first_line, is_out_of_memory
 
 log = logging.getLogger("runner")
 

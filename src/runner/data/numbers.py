@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from runner.errors import ConfigError
 
 LARGEST = torch.finfo(torch.float32).max
 NARROW = (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from runner.errors import ConfigError
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
 BYTE = 255.0

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeGuard
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .table_layout import Reading
+from runner.data.table_layout import Reading
 
 Part = tuple[Tensor, Tensor] | Dataset
 """(inputs, targets), first axis the samples; or a map-style `Dataset` whose items are (input, target)."""

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from ..errors import ConfigError, TrainingError
-from ..rng import generator
-from . import scaling
-from .source import Part, Source
-from .table_layout import Reading
+from runner.data import scaling
+from runner.data.source import Part, Source
+from runner.data.table_layout import Reading
+from runner.errors import ConfigError, TrainingError
+from runner.util.rng import generator
 
 Batch = tuple[Tensor, Tensor]
 

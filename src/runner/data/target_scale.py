@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from runner.errors import ConfigError
 
 FAR = 1000
 """Standard deviations between a column's mean and 0 from which on sums of squares are taken from its mean: a sum of

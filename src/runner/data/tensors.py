@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runner.config.keys import show
 from runner.data import numbers
 from runner.data.paths import find_data_file, shared_samples
 from runner.data.scaling import CHANNELS
 from runner.data.source import Source
 from runner.errors import ConfigError
-from runner.keys import show
 
 PARTS = ("", "val_", "test_")
 NAMES = tuple(part + name for part in PARTS for name in ("inputs", "targets"))

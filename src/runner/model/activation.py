@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ..errors import ConfigError, did_you_mean
+from runner.errors import ConfigError, did_you_mean
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

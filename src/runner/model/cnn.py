@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from .activation import activation_layer
-from .mlp import hidden_layers
+from runner.errors import ConfigError
+from runner.model.activation import activation_layer
+from runner.model.mlp import hidden_layers
 
 
 class GlobalMaxPool(nn.AdaptiveMaxPool2d):

@@ -5,7 +5,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from .activation import activation_layer
+from runner.model.activation import activation_layer
 
 
 class MLP(nn.Module):

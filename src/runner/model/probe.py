@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..errors import ConfigError, at, first_line
+from runner.errors import ConfigError, at, first_line
 
 
 def parameter_count(model: nn.Module) -> int:

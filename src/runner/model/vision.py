@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from ..errors import ConfigError, did_you_mean
+from runner.errors import ConfigError, did_you_mean
 
 USUAL_SIDE = 224
 """Pixels: what these networks were designed for. Every one of them takes images of 224x224."""

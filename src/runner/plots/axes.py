@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from .drawing import short
+from runner.plots.drawing import short
 
 TICKS_AT_MOST = 6
 WORDS = {"time/epoch_seconds": "time of an epoch / s", "throughput/samples_per_second": "samples / s"}

@@ -8,10 +8,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ..sweep_results import Floats, Parameter, SweepResults
-from .axes import GRID_AT_MOST, apart, fit_axis, number, set_ticks
-from .drawing import BLUE, COLORS, GREY, MARKERS, VERMILION, new_figure
-from .metric import BEST_LOOK, about_best, colours, fit_metric, label_colours, metric_text, names, note
+from runner.comparison.results import Floats, Parameter, SweepResults
+from runner.plots.axes import GRID_AT_MOST, apart, fit_axis, number, set_ticks
+from runner.plots.drawing import BLUE, COLORS, GREY, MARKERS, VERMILION, new_figure
+from runner.plots.metric import BEST_LOOK, about_best, colours, fit_metric, label_colours, metric_text, names, note
 
 ROWS_AT_MOST = 40
 NAME_LENGTH = 28

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from ..tracking.journal import Point
-from .drawing import BLUE, GREY, VERMILION, YELLOW, Drawing, drawing, short
+from runner.plots.drawing import BLUE, GREY, VERMILION, YELLOW, Drawing, drawing, short
+from runner.rundir.journal import Point
 
 PARTS = {"train": "training", "val": "validation"}
 COLORS = {"train": BLUE, "val": VERMILION}

@@ -10,12 +10,11 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from runner.metric_names import shown
-from runner.tables import shorten
-
-from ..sweep_results import Parameter, SweepResults, Value
-from .axes import apart, in_words, number, numbers, round_numbers, set_ticks
-from .drawing import GREY, VERMILION, short
+from runner.comparison.results import Parameter, SweepResults, Value
+from runner.plots.axes import apart, in_words, number, numbers, round_numbers, set_ticks
+from runner.plots.drawing import GREY, VERMILION, short
+from runner.util.metric_names import shown
+from runner.util.tables import shorten
 
 BEST_LOOK: dict[str, Any] = {"color": VERMILION, "weight": "bold"}
 

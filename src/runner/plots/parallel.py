@@ -10,13 +10,12 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from runner.tables import shorten
-
-from ..comparison import by_distinction
-from ..sweep_results import Floats, Parameter, SweepResults, Value
-from .axes import GRID_AT_MOST, apart, number, round_numbers, wants_log
-from .drawing import VERMILION, new_figure, width_of
-from .metric import BEST_LOOK, about_best, colours, label_colours, metric_text, names, note
+from runner.comparison.results import Floats, Parameter, SweepResults, Value
+from runner.comparison.table import by_distinction
+from runner.plots.axes import GRID_AT_MOST, apart, number, round_numbers, wants_log
+from runner.plots.drawing import VERMILION, new_figure, width_of
+from runner.plots.metric import BEST_LOOK, about_best, colours, label_colours, metric_text, names, note
+from runner.util.tables import shorten
 
 AXES_AT_MOST = 8
 

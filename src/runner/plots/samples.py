@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..predictions import Classes, Predictions, Values, confusion, mistakes
-from .drawing import BLUE, GREY, Drawing, drawing, short, width_of
+from runner.plots.drawing import BLUE, GREY, Drawing, drawing, short, width_of
+from runner.training.predictions import Classes, Predictions, Values, confusion, mistakes
 
 ANNOTATED = 20  # classes: with more, cells are too small to be read
 SHARES = 10  # classes: with more, a cell has room for one number

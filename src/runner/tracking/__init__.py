@@ -1,1 +1,1 @@
-"""What a run leaves behind: the folder is the truth, MLflow is told from it and may lag."""
+"""MLflow, and nothing else: a separate process uploads what the folder of a run holds, and may lag behind it."""

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from runner import layout
-from runner.tracking import journal
-from runner.tracking.files import link, read_json, write_json
-from runner.tracking.manifest import FOLDER, RESUMED, Manifest
-from runner.tracking.names import PARAM_LENGTH, legal_keys, model_name
-from runner.tracking.state import State
+from runner.rundir import journal, layout
+from runner.rundir.delivery_state import State
+from runner.rundir.manifest import FOLDER, RESUMED, Manifest
+from runner.util.files import link, read_json, write_json
+from runner.util.tags import PARAM_LENGTH, legal_keys, model_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,24 +7,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from runner import layout
+from runner.config.store_variable import with_credentials
 from runner.errors import StoreError
-from runner.folders import outputs
-from runner.tracking import artifacts, journal
-from runner.tracking.journal import Point
-from runner.tracking.manifest import NOTE, Dataset, Manifest
-from runner.tracking.names import FOLDER_TAG, KEY_TAG, PARAM_LENGTH, TAG_LENGTH, legal, legal_keys
-from runner.tracking.state import State
-from runner.tracking.store import (
-    connect,
-    deleted_experiment,
-    get_or_create_experiment,
-    mlflow_command,
-    place,
-)
+from runner.rundir import journal, layout
+from runner.rundir.delivery_state import State
+from runner.rundir.folders import outputs
+from runner.rundir.journal import Point
+from runner.rundir.manifest import NOTE, Dataset, Manifest
+from runner.tracking import artifacts
+from runner.tracking.store import connect, deleted_experiment, get_or_create_experiment, mlflow_command, place
 from runner.tracking.system import SYSTEM
-from runner.tracking.uri import strip_credentials
-from runner.tracking.variable import with_credentials
+from runner.util.tags import FOLDER_TAG, KEY_TAG, PARAM_LENGTH, TAG_LENGTH, legal, legal_keys
+from runner.util.uri import strip_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

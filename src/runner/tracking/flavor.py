@@ -3,7 +3,7 @@
 Nothing is missing but its autologging of Lightning's own `Trainer`. A Lightning that is imported already is left alone.
 """
 
-from runner.tracking.lean import without
+from runner.tracking.slim_import import without
 
 with without("pytorch_lightning"):
     import mlflow.pytorch as pytorch  # not from mlflow import pytorch: that is loaded when it is first used

@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing, suppress
 
 from runner.errors import ConfigError
-from runner.tracking.uri import sqlite_file
+from runner.util.uri import sqlite_file
 
 THROUGH_A_SERVER = "mlflow-artifacts:"
 _QUERY = "SELECT artifact_location FROM experiments WHERE name = "
@@ -51,7 +51,7 @@ def _location(uri: str, experiment: str) -> str | None:
     else:
         from sqlalchemy import create_engine, text  # takes 0.2 s, which a run on SQLite goes without
 
-        from runner.tracking.driver import engine_options
+        from runner.util.driver import engine_options
 
         engine = create_engine(uri, **engine_options(uri))
         try:

@@ -17,8 +17,8 @@ import torch
 import yaml
 
 from runner.errors import first_line
-from runner.tracking.files import write_json
 from runner.tracking.store import quiet_mlflow
+from runner.util.files import write_json
 
 log = logging.getLogger("runner")
 

@@ -1,7 +1,7 @@
 """The pages of MLflow's web UI: their addresses, and views of it that show an experiment's runs, or one sweep.
 
 The addresses and the stored view are the UI's own ways, which it describes nowhere: seen in MLflow 3.16 and 3.17, and
-opened by tests/test_pages.py.
+opened by tests/tracking/test_pages.py.
 """
 
 import json

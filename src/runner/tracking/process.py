@@ -28,14 +28,15 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from runner import layout, program
-from runner.folders import typed
+from runner.rundir import layout
+from runner.rundir.folders import typed
+from runner.rundir.manifest import Manifest, manifest_of
+from runner.tracking.dead_runs import bury, close_record
 from runner.tracking.deliver import Delivery
-from runner.tracking.lean import unneeded, without
-from runner.tracking.manifest import Manifest, manifest_of
-from runner.tracking.orphans import bury, close_record
+from runner.tracking.slim_import import unneeded, without
 from runner.tracking.store import quiet_mlflow, refusal, trouble, ui_of
-from runner.tracking.uri import absolute, hide
+from runner.util import program
+from runner.util.uri import absolute, hide
 
 log = logging.getLogger("runner")
 

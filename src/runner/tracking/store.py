@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.config import store_variable
 from runner.errors import StoreError
-from runner.folders import outputs
-from runner.tracking import variable
+from runner.rundir.folders import outputs
 from runner.tracking.location import THROUGH_A_SERVER, through_a_server
-from runner.tracking.uri import absolute, redact, sqlite_address, sqlite_file, strip_credentials
+from runner.util.uri import absolute, redact, sqlite_address, sqlite_file, strip_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -95,7 +95,7 @@ def ui_command(uri: str) -> str:
     Args:
         uri: of the store, without credentials.
     """
-    default = variable.store() or local_uri(outputs())
+    default = store_variable.store() or local_uri(outputs())
     other = [] if uri == strip_credentials(default) else [shlex.quote(f"tracking.uri={uri}")]
     return " ".join(["python -m runner.ui", *other])
 

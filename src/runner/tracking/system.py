@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from runner.tracking.journal import Journal
+from runner.rundir.journal import Journal
 
 log = logging.getLogger("runner")
 

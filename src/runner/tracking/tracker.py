@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from runner import layout
-from runner.tracking.journal import Journal
-from runner.tracking.manifest import Manifest, has_manifest
+from runner.rundir import layout
+from runner.rundir.delivery_state import State
+from runner.rundir.journal import Journal
+from runner.rundir.manifest import Manifest, has_manifest
 from runner.tracking.pages import newest_table, run_page, table_page
 from runner.tracking.process import DeliveryProcess
-from runner.tracking.state import State
 from runner.tracking.store import ui_command, ui_of
 from runner.tracking.system import SystemMetrics
-from runner.tracking.uri import strip_credentials
+from runner.util.uri import strip_credentials
 
 
 class Deliverer(Protocol):

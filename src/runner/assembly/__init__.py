@@ -1,0 +1,1 @@
+"""From a checked config to an `Experiment` of plain typed objects, with every problem reported together."""

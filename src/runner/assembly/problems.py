@@ -1,0 +1,71 @@
+"""The sentences that say what is wrong with a config, collected to be reported together.
+
+There are two rounds: names, types and ranges, and, if all of these are right, whatever needs torch to be judged.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
+
+from omegaconf import DictConfig
+
+from runner.config import schema
+from runner.config.hydra_job import plain, without_hydra
+from runner.errors import ConfigError, in_words
+
+
+def names_and_values(cfg: DictConfig, problems: Sequence[str]) -> list[str]:
+    """What is wrong with names, types and ranges, for which torch is not needed.
+
+    Args:
+        cfg: composed, with Hydra's own node.
+        problems: what composing has found.
+    """
+    found = Problems(problems)
+    found += schema.check(plain(without_hydra(cfg)))
+    return found.sentences
+
+
+class Problems:
+    """The sentences found so far, each beginning with the key or group it is about.
+
+    Attributes:
+        cause: the first exception that became a sentence, for those who want its traceback.
+    """
+
+    def __init__(self, sentences: Iterable[str]) -> None:
+        self.sentences = list(dict.fromkeys(sentences))
+        self.cause: Exception | None = None
+
+    def __iadd__(self, sentences: Iterable[str]) -> Self:
+        """Add sentences, but none about a key that an earlier stage has complained of."""
+        subjects = {_subject(sentence) for sentence in self.sentences}
+        self.sentences += [s for s in dict.fromkeys(sentences) if "." not in _subject(s) or _subject(s) not in subjects]
+        return self
+
+    def none_of(self, *groups: str, but: Collection[str] = ()) -> bool:
+        """Whether nothing is known to be wrong with these groups, but for some of their keys."""
+        subjects = {_subject(sentence) for sentence in self.sentences}
+        return not any(subject.partition(".")[0] in groups for subject in subjects.difference(but))
+
+    @contextmanager
+    def collect(self, group: str) -> Iterator[None]:
+        """Add what a stage raises, and go on; it may have called code of the user's."""
+        from runner.data import fetch  # late: names and values are looked at without it
+
+        try:
+            yield
+        except fetch.Forbidden:
+            pass
+        except ConfigError as error:
+            self += error.problems
+            self.cause = self.cause or error
+        except Exception as error:
+            self += [f"{group}: {in_words(error)}; runner.verbose=true shows where"]
+            self.cause = self.cause or error
+
+
+def _subject(sentence: str) -> str:
+    """The key or group a sentence is about: `optimizer.lr` of `+optimizer.lr=x: write a number`."""
+    return re.split(r"[=: ]", sentence.lstrip("+~"), maxsplit=1)[0]

@@ -1,0 +1,1 @@
+"""Runs side by side: read, told apart, ranked. No matplotlib."""

@@ -1,0 +1,252 @@
+"""A run as a comparison sees it, read from its folder or, where that is not here, from MLflow."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from runner.comparison import log_axes
+from runner.config.keys import GROUPS, flatten
+from runner.errors import ConfigError, printable
+from runner.rundir import journal, layout
+from runner.rundir.lock import owned
+from runner.rundir.manifest import manifest_of
+from runner.saved.run import SavedRun, choices_of, result_of
+from runner.tracking.store import connect
+from runner.util.tags import FOLDER_TAG, PRUNED
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+CURVES = ("val/loss", "train/loss", "time/epoch_seconds", "throughput/samples_per_second")
+"""What is needed epoch by epoch."""
+
+SAME_DATA = (
+    "batch_size", "val_fraction", "scale", "in_memory", "num_workers", "augment", "root", "mean", "std", "size",
+    "channels",
+)  # fmt: skip
+"""Keys of the data that leave the data set the same: how it is divided, stored, scaled, augmented."""
+
+MOST_JOBS = 10_000
+"""Of a sweep."""
+
+Curve = dict[int, float]
+"""A metric's value by epoch, from 1."""
+
+
+@dataclass
+class ComparedRun:
+    """One run, finished or not.
+
+    Attributes:
+        number: what the table and the plots call it: a sweep's job number, or its place from 1.
+        name: of its folder, or in MLflow.
+        status: FINISHED, PRUNED, FAILED, KILLED, RUNNING, or NOT STARTED for a job without a config.
+        folder: where it lies; None if it is not here.
+        run_id: in MLflow; None if it was never tracked.
+        config: resolved, flattened to dotted keys, values as one would type them.
+        choices: which member of each group was chosen; empty if that was not recorded.
+        metrics: `val/...` and `test/...` of the best epoch; `train/...` of it where the run has neither.
+        epoch_seconds: of each epoch, as far as they were logged.
+        rates: samples per second of each epoch, as far as they were logged.
+        curves: those of `CURVES` there are.
+        parameters: of the model.
+        higher_is_better: the metrics that rise as a model gets better, without their part (`f1`), as far as that was
+            recorded.
+        log_axes: the keys that its sweep has tagged `log`.
+    """
+
+    number: int
+    name: str
+    status: str
+    folder: str | None = None
+    run_id: str | None = None
+    config: dict[str, str] = field(default_factory=dict)
+    choices: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    epoch_seconds: Curve = field(default_factory=dict)
+    rates: Curve = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    parameters: int | None = None
+    higher_is_better: frozenset[str] = frozenset()
+    log_axes: frozenset[str] = frozenset()
+
+    @property
+    def epoch_samples(self) -> int | None:
+        """Samples trained on in an epoch; the most, as `trainer.max_steps` cuts one short. None if not known."""
+        counts = [rate * self.epoch_seconds[epoch] for epoch, rate in self.rates.items() if epoch in self.epoch_seconds]
+        return round(max(counts)) if counts else None
+
+    @property
+    def data(self) -> frozenset[tuple[str, str]]:
+        """What says which data these are: the settings of the data set, but for those of how they are presented."""
+        return frozenset(
+            (key, value)
+            for key, value in self.config.items()
+            if key.startswith("data.") and key.split(".")[1] not in SAME_DATA
+        )
+
+    @property
+    def warm_up_only(self) -> bool:
+        """Whether its times are those of its first epoch."""
+        return list(self.epoch_seconds) == [1]
+
+    @property
+    def epoch_time(self) -> float | None:
+        """Seconds of an epoch: the median without the first one, which warms up, if there are others."""
+        return typical(self.epoch_seconds)
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """Samples trained on per second, likewise."""
+        return typical(self.rates)
+
+
+def typical(values: Curve) -> float | None:
+    """The median over epochs without the first; with it where there is no other, None where there is none."""
+    warm = [value for epoch, value in values.items() if epoch > 1]
+    return median(warm or values.values()) if values else None
+
+
+def from_folder(folder: Path, number: int) -> ComparedRun:
+    """Read a run's folder; what a killed or failed run did not come to write is left empty."""
+    result = result_of(folder)
+    curves = _curves((p.name, p.step, p.value) for p in journal.read(folder / layout.JOURNAL)[0])
+    config = _config(folder / layout.CONFIG)
+    manifest = manifest_of(folder)
+    status = result.get("status") or ("RUNNING" if owned(folder) else "KILLED" if config else "NOT STARTED")
+    if manifest is not None and PRUNED in manifest.tags:
+        status = "PRUNED"
+    seconds = dict(enumerate(result.get("epoch_seconds") or [], start=1))
+    return ComparedRun(
+        number,
+        printable(folder.name),
+        status,
+        folder=str(folder),
+        run_id=result.get("run_id"),
+        config=flatten(config) if config else {},
+        choices=choices_of(manifest.params) if manifest else {},
+        metrics=_final(result),
+        epoch_seconds=seconds or curves.get("time/epoch_seconds", {}),
+        rates=curves.get("throughput/samples_per_second", {}),
+        curves=curves,
+        parameters=result.get("parameters"),
+        higher_is_better=frozenset(result.get("higher_is_better", ())),
+        log_axes=_log_axes(folder),
+    )
+
+
+def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
+    """Read a run from MLflow: parameters, histories and, if it ended, the figures of its `result.json`.
+
+    Args:
+        run: as the store describes it.
+        uri: of the store.
+        number: see `ComparedRun`.
+
+    Raises:
+        MlflowException: the store is away.
+    """
+    run_id, client = run.info.run_id, connect(uri)
+    tags = run.data.tags
+    # Parameters are immutable in MLflow: what a resume has changed stands in tags.
+    changed = {key.removeprefix("resumed."): value for key, value in tags.items() if key.startswith("resumed.")}
+    params = run.data.params | changed
+    histories = {name: client.get_metric_history(run_id, name) for name in CURVES if name in run.data.metrics}
+    curves = _curves((name, m.step, m.value) for name, history in histories.items() for m in history)
+    result = _result(run_id, uri)
+    seconds = dict(enumerate(result.get("epoch_seconds") or [], start=1))
+    parameters = tags.get("runner.parameters", "")
+    return ComparedRun(
+        number,
+        run.info.run_name or run_id,
+        "PRUNED" if PRUNED in tags else run.info.status,
+        run_id=run_id,
+        config={key: value for key, value in params.items() if key not in GROUPS},
+        choices=choices_of(params),
+        metrics=_final(result or _best(run.data.metrics)),
+        epoch_seconds=seconds or curves.get("time/epoch_seconds", {}),
+        rates=curves.get("throughput/samples_per_second", {}),
+        curves=curves,
+        parameters=int(parameters) if parameters.isdecimal() else None,
+        higher_is_better=frozenset(result.get("higher_is_better", ())),
+        log_axes=frozenset(tags.get(log_axes.TAG, "").split()),
+    )
+
+
+def children(parent: "Run", uri: str) -> "list[Run]":
+    """The runs of a sweep in MLflow, in the order of their jobs.
+
+    Raises:
+        MlflowException: the store is away.
+    """
+    wanted = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    found = connect(uri).search_runs([parent.info.experiment_id], wanted, max_results=MOST_JOBS)
+    return sorted(found, key=lambda run: (_job_number(run), run.info.start_time))
+
+
+def _job_number(run: "Run") -> int:
+    last = Path(run.data.tags.get(FOLDER_TAG, "")).name
+    return int(last) if last.isdecimal() else 0
+
+
+def _log_axes(folder: Path) -> frozenset[str]:
+    """The keys that the sweep of a job's folder has tagged `log`."""
+    try:
+        return _log_axes_of(folder.absolute().parent, (folder.absolute().parent / layout.SWEEP_PLAN).stat().st_mtime_ns)
+    except OSError:
+        return frozenset()
+
+
+@lru_cache(maxsize=1)  # the jobs of a sweep are read one after the other
+def _log_axes_of(sweep: Path, _changed: int) -> frozenset[str]:
+    return frozenset(log_axes.of_sweep(sweep))
+
+
+def _curves(points: Iterable[tuple[str, int, float]]) -> dict[str, Curve]:
+    curves: dict[str, Curve] = {}
+    for name, step, value in points:
+        if name in CURVES:
+            curves.setdefault(name, {})[step] = value
+    return {name: dict(sorted(curve.items())) for name, curve in curves.items()}
+
+
+def _best(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The last value of each metric, and that of the best epoch where the run has logged it (`best/<name>`)."""
+    return {**metrics, **{name.removeprefix("best/"): metrics[name] for name in metrics if name.startswith("best/")}}
+
+
+def _final(values: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that tell how good a model is; not those measured within an epoch.
+
+    A run with neither validation nor test has but those of its training.
+    """
+    figures = {
+        name: float(value)
+        for name, value in values.items()
+        if not name.endswith("_step") and isinstance(value, int | float)
+    }
+    held_out = {name: value for name, value in figures.items() if name.startswith(("val/", "test/"))}
+    return held_out or {name: value for name, value in figures.items() if name.startswith("train/")}
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _result(run_id: str, uri: str) -> dict[str, Any]:
+    """The `result.json` among a run's artifacts; empty if there is none yet, or it cannot be fetched."""
+    saved = SavedRun(f"runs={run_id}", None, run_id, uri)
+    try:
+        path = saved.file(layout.RESULT)
+    except ConfigError:
+        return {}
+    return result_of(path.parent) if path is not None else {}

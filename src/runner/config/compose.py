@@ -1,0 +1,481 @@
+"""Composing a config out of YAML and overrides, with every mistake of the overrides named at once.
+
+Hydra stops at the first mistake; here each override that it refuses is explained, left out, and the rest
+is composed. Imports neither torch nor MLflow.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from runner.config import schema, store_variable
+from runner.config.interpolation import literal
+from runner.config.keys import ADDRESSES, GROUPS, PRESETS, TARGET_GROUPS, is_open, show
+from runner.config.messages import REFUSED, dotted_keys, reason, refused, unknown_key, unreadable, unset
+from runner.config.overrides import adding, for_hydra, key_of, quote
+from runner.config.text_parameters import text_parameters
+from runner.config.yaml_numbers import CheckedRepository
+from runner.errors import ConfigError, brief, did_you_mean
+from runner.util import advice
+from runner.util.uri import absolute, hide
+
+VERSION_BASE = "1.3"
+
+INTERNAL = ("schema", "resumed")
+"""Configs that are no file and nobody's choice."""
+
+
+def config_folder() -> Path:
+    """Where the YAML files are: in the installed package, or at the top of the repository."""
+    here = Path(__file__).resolve().parents[1]  # src/runner, or runner in site-packages
+    return next(folder for folder in (here / "conf", here.parents[1] / "conf") if folder.is_dir())
+
+
+@dataclass(frozen=True)
+class Typed:
+    """An argument as it was typed, as Hydra is given it, and as Hydra reads it."""
+
+    text: str
+    given: str
+    override: Override
+
+
+class Composer:
+    """Hydra's composition over one or two config folders.
+
+    Args:
+        folder: the primary config folder; runner's own by default.
+        extra: a folder of the user's with more group members.
+        name: of the primary config.
+
+    Attributes:
+        options: the arguments it was made with, to make it again in another process; paths are absolute.
+        typed: the arguments of the command line, without credentials, for the record.
+        reads_variable: whether MLFLOW_TRACKING_URI gives the store where none is named: not to what has a record.
+        added: the arguments by which it did.
+
+    Raises:
+        ConfigError: a folder, or the primary config, is not there.
+    """
+
+    def __init__(self, folder: Path | None = None, extra: str | None = None, name: str = "config") -> None:
+        schema.register()
+        version.setbase(VERSION_BASE)
+        self.typed: list[str] | None = None
+        self.reads_variable, self.added = name != "resumed", list[str]()
+        self.options = {
+            "config_path": str(folder.absolute()) if folder else None,
+            "config_name": name,
+            "config_dir": str(Path(extra).expanduser().absolute()) if extra else None,
+        }
+        folder = folder or config_folder()
+        if not folder.is_dir():
+            raise ConfigError(f"--config-path {folder}: there is no such folder; leave it out for runner's own")
+        search_path = create_config_search_path(str(folder.resolve()))
+        if extra is not None:
+            _check_extra(extra, folder)
+            search_path.prepend(
+                provider="command-line",
+                path=f"file://{Path(extra).expanduser().resolve()}",
+                anchor=SearchPathQuery(provider="schema"),
+            )
+        GlobalHydra.instance().clear()
+        self.hydra = Hydra.create_main_hydra2(task_name="runner", config_search_path=search_path)
+        self.name = name.removesuffix(".yaml")
+        self._loader = self.hydra.config_loader
+        self._loader.repository = CheckedRepository(search_path, config_folder())  # type: ignore[attr-defined]
+        self._search: list[str] = []
+        self._texts: dict[str, bool] = {}
+        self._parser = OverridesParser.create(self._loader)
+        if not self._loader.repository.config_exists(self.name):  # type: ignore[attr-defined]
+            names = [
+                option for option in self._loader.get_group_options("") if option[0] != "_" and option not in INTERNAL
+            ]
+            raise ConfigError(f"--config-name {name}: there is no such config; {did_you_mean(name, names)}")
+
+    def compose(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> tuple[DictConfig | None, list[str]]:
+        """Compose, with Hydra's own node.
+
+        Returns:
+            The config without the overrides that are wrong (None if it does not even compose so), and a
+            sentence for each of them. What has no value in it is missing (`???`).
+        """
+        cfg, problems = self._compose_usable(overrides, mode)
+        if cfg is not None and (found := self._texts_of(cfg, overrides)):
+            self._texts |= found
+            cfg, problems = self._compose_usable(overrides, mode)
+        if cfg is not None:
+            HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
+            hide(OmegaConf.to_container(cfg, resolve=False))
+            problems += unset(cfg)
+            _make_absolute(cfg)
+        return cfg, problems
+
+    def _compose_usable(self, overrides: Sequence[str], mode: RunMode) -> tuple[DictConfig | None, list[str]]:
+        """Compose the overrides that are right, and say what is wrong with the others."""
+        problems: list[str] = []
+        usable: list[Typed] = []
+        several: list[Typed] = []
+        self._search = []
+        for text in overrides:
+            shown = brief(text)
+            try:
+                quoted = self._quote(text, mode is RunMode.MULTIRUN)
+                typed = Typed(shown, self._translate(quoted), self._parser.parse_override(quoted))
+            except HydraException:
+                problems.append(self._unreadable(shown))
+                continue
+            except ValueError:  # Python converts no number of more than 4,300 digits
+                problems.append(f"{shown}: the number is out of range: whole numbers have at most 64 bits")
+                continue
+            if typed.override.is_sweep_override() and mode is not RunMode.MULTIRUN:
+                several.append(typed)
+                continue
+            found = self._check(typed, mode) or _check_twice(typed, usable)
+            problems += found
+            if not found:
+                usable.append(typed)
+                if typed.override.key_or_group == "hydra.searchpath":
+                    self._search.append(text)
+        # Hydra gives keys their values last. A value that it refuses would cost composing everything once more, so
+        # where nothing is added or deleted, which goes by the order, values are set on what is composed without them.
+        values = [typed for typed in usable if self.is_value(typed.override)]
+        if any(_adds_or_deletes(typed.override) for typed in usable):
+            values = []
+        rest = [typed for typed in usable if typed not in values]
+        cfg: DictConfig | None
+        try:
+            cfg = self._compose(rest, mode)
+        except REFUSED as error:
+            cfg, found = self._compose_rest(rest, mode, error)
+            problems += found
+        if cfg is not None and values:
+            problems += self._set(cfg, values)
+            self.record(cfg, [typed.given for typed in usable if not typed.override.is_hydra_override()])
+        if cfg is not None and self.reads_variable and not problems:
+            cfg, problems = self._with_variable(cfg, usable, mode)
+        problems += [self._several(typed, cfg) for typed in several]
+        return cfg, problems
+
+    def _texts_of(self, cfg: DictConfig, overrides: Sequence[str]) -> dict[str, bool]:
+        """The keys, of those that were given numbers, that the signature of their `_target_` calls texts."""
+        found = {}
+        for key in map(key_of, overrides):
+            group, _, leaf = key.partition(".")
+            if group in TARGET_GROUPS and leaf and key not in schema.RANGES and key not in self._texts:
+                target = OmegaConf.select(cfg, f"{group}._target_", throw_on_resolution_failure=False)
+                texts = text_parameters(target) if isinstance(target, str) and "." in target else {}
+                if leaf in texts:
+                    found[key] = texts[leaf]
+        given = [text for text in overrides if key_of(text) in found]
+        return found if any(quote(text, True, found) != text for text in given) else {}
+
+    def _quote(self, text: str, sweeping: bool) -> str:
+        return quote(text, sweeping, self._texts)
+
+    def given(self, overrides: Sequence[str], sweeping: bool) -> list[str]:
+        """What is typed as Hydra is to be given it."""
+        return [self._translate(self._quote(text, sweeping)) for text in overrides]
+
+    def _translate(self, override: str) -> str:
+        return for_hydra(adding(override)) if self.name == "config" else adding(override)
+
+    def parse(self, text: str) -> Override:
+        """An argument of a sweep, as Hydra reads it.
+
+        Raises:
+            ConfigError: Hydra cannot read it.
+        """
+        try:
+            return self._parser.parse_overrides([self._quote(text, sweeping=True)])[
+                0
+            ]  # which knows the groups, for glob()
+        except HydraException as error:
+            raise ConfigError(unreadable(text)) from error
+
+    def values(self, axis: Override) -> list[str]:
+        """The values of an axis of a sweep, each as one would type it."""
+        key = axis.get_key_element()
+        values = [{"True": "true", "False": "false"}.get(value, value) for value in axis.sweep_string_iterator()]
+        if key in self._texts or schema.is_text(key):
+            # Escaped for Hydra's grammar; a text is quoted as it is.
+            texts = [self._parser.parse_override(f"{key}={value}").value() for value in values]
+            return [text if isinstance(text, str) else value for text, value in zip(texts, values, strict=True)]
+        return values
+
+    def _compose(self, usable: Sequence[Typed], mode: RunMode) -> DictConfig:
+        given = [typed.given for typed in usable]
+        return self.hydra.compose_config(
+            config_name=self.name, overrides=given, run_mode=mode, with_log_configuration=False
+        )
+
+    def _check(self, typed: Typed, mode: RunMode) -> list[str]:
+        """What is wrong with one override, as far as it can be told without composing."""
+        text, override = typed.text, typed.override
+        key = override.key_or_group
+        if not key:
+            return [unreadable(text)]
+        if override.is_sweep_override():
+            return []
+        if beyond := schema.beyond_64_bits(key, override.value()):
+            return beyond
+        if key == "hydra.searchpath":
+            return _check_search_path(text, override.value())
+        options = self.options_of(key)
+        if override.is_delete():
+            if options and key not in PRESETS and key in GROUPS:
+                return [f"{text}: a run needs one; choose from {', '.join(options)}"]
+            if schema.needed(key):
+                return [f"{text}: a run needs {key}; write {schema.expected(key) or 'its keys'}"]
+            return []
+        if not options:
+            return [f"{text}: {self._no_group(key)}"] if "/" in key else []
+        if override.package is not None:
+            return [f"{text}: {key} has its own place in the config; write {key}={override.value()}"]
+        if override.is_add() and key in GROUPS and key not in PRESETS:
+            return [f"{text}: there is a {key} already; write {text.lstrip('+')}"]
+        return self._check_choice(text, key, override.value(), options)
+
+    def _unreadable(self, text: str) -> str:
+        """Why Hydra's grammar does not take an argument, and what to write instead."""
+        key, _, value = text.partition("=")
+        if key == "hydra.searchpath":
+            return _check_search_path(text, value)[0]
+        if value and (options := self.options_of(key)):
+            return f"{text}: there is no such {key.removeprefix('hydra/')}; {did_you_mean(value, options)}"
+        return unreadable(text)
+
+    def _several(self, typed: Typed, cfg: DictConfig | None) -> str:
+        """What to write instead of `key=a,b` in a single run: that depends on what the key's value is."""
+        key, value = typed.override.key_or_group, typed.text.partition("=")[2]
+        if self.options_of(key):
+            return f"{typed.text} names several choices: add --multirun for a run of each, or choose one"
+        now = OmegaConf.select(cfg, key, throw_on_missing=False) if cfg is not None and "/" not in key else None
+        if isinstance(now, ListConfig) or key in schema.ITEM_RANGES:
+            return f"{typed.text} names several values: a list is written {key}=[{value}]"
+        if isinstance(now, str) or schema.is_text(key):
+            quoted = f"'{key}=\"{value}\"'"
+            return f"{typed.text} names several values: add --multirun for a run of each, or write one text as {quoted}"
+        return f"{typed.text} names several values: add --multirun for a run of each, or write one"
+
+    def _check_choice(self, text: str, group: str, value: Any, options: list[str]) -> list[str]:
+        if value is None and group in PRESETS:
+            return []
+        if value is None:
+            return [f"{text}: a run needs one; {advice.for_choice(group, 'null', options)}"]
+        if isinstance(value, dict):
+            return [f"{text}: choose from {', '.join(options)}; single keys are written {group}.<key>=<value>"]
+        if isinstance(value, list) and len(value) != 1 and group not in PRESETS:
+            several = ",".join(map(str, value)) or "<one>,<another>"
+            return [
+                f"{text}: a run has one {group}; choose one, or write --multirun {group}={several} for a run of each"
+            ]
+        wrong = [choice for choice in (value if isinstance(value, list) else [value]) if str(choice) not in options]
+        if wrong:
+            name = group.removeprefix("hydra/")
+            return [f"{text}: there is no such {name}; {advice.for_choice(group, str(wrong[0]), options)}"]
+        if group in GROUPS and group not in (*PRESETS, *TARGET_GROUPS):
+            return self._check_file(text, group, str(value))
+        return []
+
+    def _check_file(self, text: str, group: str, choice: str) -> list[str]:
+        """What is wrong in the file of a typed group's member: all of it, where Hydra stops at the first."""
+        try:
+            content = self._load(group, choice)
+        except REFUSED as error:
+            return [f"{text}: {reason(error)}"]
+        settings = OmegaConf.structured(schema.Config)
+        known = dotted_keys(settings)
+        problems = []
+        for key in dotted_keys(content, f"{group}."):
+            if key not in known:
+                problems.append(f"{text} ({group}/{choice}.yaml): there is no key {key}; {unknown_key(key, known, {})}")
+                continue
+            value = content._get_node(key.removeprefix(f"{group}.")) if key.count(".") == 1 else None
+            if value is None or isinstance(value, DictConfig) or value._is_interpolation() or value._is_missing():
+                continue
+            try:
+                OmegaConf.update(settings, key, value._value())
+            except OmegaConfBaseException:
+                shown = f"{key}={show(value._value())}"
+                problems.append(f"{text} ({group}/{choice}.yaml): {shown}: write {schema.expected(key)}")
+        return problems
+
+    def _load(self, group: str, choice: str) -> DictConfig:
+        loaded = self._loader.repository.load_config(f"{group}/{choice}")  # type: ignore[attr-defined]
+        return loaded.config if loaded is not None else OmegaConf.create()
+
+    def options_of(self, group: str) -> list[str]:
+        """The members of a group; none where there is no such group."""
+        if self._search:
+            return self._loader.get_group_options(group, ObjectType.CONFIG, self.name, self._search)
+        # Hydra's own way copies the whole repository each time: 25 ms a question.
+        return self._loader.repository.get_group_options(group, ObjectType.CONFIG)  # type: ignore[attr-defined]
+
+    def choices(self) -> dict[str, list[str]]:
+        """The members of each group, of the user's own groups too."""
+        repository = self._loader.repository  # type: ignore[attr-defined]
+        groups = dict.fromkeys([*GROUPS, *repository.get_group_options("", ObjectType.GROUP)])
+        return {group: options for group in groups if group != "hydra" and (options := self.options_of(group))}
+
+    def _no_group(self, key: str) -> str:
+        parent = key.rpartition("/")[0]
+        groups = [f"{parent}/{name}" for name in self._loader.get_group_options(parent, ObjectType.GROUP)]
+        return f"there is no group {key}; {did_you_mean(key, groups or GROUPS)}"
+
+    def _compose_rest(
+        self, usable: list[Typed], mode: RunMode, error: Exception
+    ) -> tuple[DictConfig | None, list[str]]:
+        """Find the overrides that cannot be composed by adding one after the other, choices of groups first."""
+        good: list[Typed] = []
+        try:
+            base = self._compose(good, mode)
+        except REFUSED as broken:
+            return None, [f"the config does not compose: {reason(broken)}"]
+        problems = []
+        for typed in sorted(usable, key=lambda typed: not self.options_of(typed.override.key_or_group)):
+            try:
+                base = self._compose([*good, typed], mode)
+                good.append(typed)
+            except REFUSED as found:
+                problems.append(self._why(typed, base, found))
+        return base, problems or [f"the config does not compose: {reason(error)}"]
+
+    def _with_variable(self, cfg: DictConfig, usable: Sequence[Typed], mode: RunMode) -> tuple[DictConfig, list[str]]:
+        """Name the store of MLFLOW_TRACKING_URI in a config that names none; see `tracking.variable`."""
+        named = not OmegaConf.is_missing(cfg.tracking, "uri") and cfg.tracking._get_node("uri")._value() is not None
+        named = named or any(typed.override.key_or_group == "tracking.uri" for typed in usable)
+        if store_variable.value() is None or named or cfg.tracking.name == "off":
+            return cfg, []
+        try:
+            self.added = store_variable.overrides(cfg.tracking.name, cfg.hydra.runtime.choices["tracking"])
+        except ValueError as error:
+            cfg.tracking.uri = None  # not missing as well
+            return cfg, [str(error)]
+        more = [Typed(text, text, self._parser.parse_override(text)) for text in self.added]
+        replaced = {typed.override.key_or_group for typed in more}
+        return self._compose([*(t for t in usable if t.override.key_or_group not in replaced), *more], mode), []
+
+    def is_value(self, override: Override) -> bool:
+        """Whether an argument gives a key that is there another value, and does nothing else."""
+        key = override.key_or_group
+        plain = not (_adds_or_deletes(override) or override.package or override.is_sweep_override())
+        return plain and not key.startswith("hydra") and not self.options_of(key)
+
+    def _set(self, cfg: DictConfig, values: Sequence[Typed]) -> list[str]:
+        """Give keys their values; returns a sentence for each that is refused."""
+        problems = []
+        for typed in values:
+            try:
+                key, value = typed.override.key_or_group, typed.override.value()
+                OmegaConf.update(cfg, key, value, merge=True, force_add=is_open(key))
+            except REFUSED as error:
+                problems.append(self._why(typed, cfg, error))
+        return problems
+
+    def record(self, cfg: DictConfig, tasks: Sequence[str]) -> None:
+        """Note in Hydra's node which arguments a config was composed with, as Hydra does.
+
+        Args:
+            cfg: with Hydra's node.
+            tasks: the arguments that are not about Hydra, as Hydra is given them.
+        """
+        job = cfg.hydra.job
+        with read_write(cfg.hydra):
+            cfg.hydra.overrides.task = list(tasks)
+            job.override_dirname = get_overrides_dirname(
+                overrides=self._parser.parse_overrides(list(tasks)), **job.config.override_dirname
+            )
+
+    def _why(self, typed: Typed, base: DictConfig, error: Exception) -> str:
+        text, override = typed.text, typed.override
+        if self.options_of(override.key_or_group):
+            return f"{text}: {reason(error)}"
+        if override.key_or_group.startswith("hydra."):
+            known = dotted_keys(base.hydra, "hydra.")
+            found = refused(text, override, known, base, {})
+        else:
+            found = refused(text, override, dotted_keys(base), base, self._having(override.key_or_group))
+        return found or f"{text}: {reason(error)}"
+
+    def _having(self, key: str) -> Mapping[str, list[str]]:
+        """The keys of each member of the group that a key would belong to."""
+        group, _, leaf = key.partition(".")
+        if not leaf or group not in GROUPS:
+            return {}
+        members = {}
+        for option in self.options_of(group):
+            try:
+                members[option] = dotted_keys(self._load(group, option))
+            except REFUSED:  # a file of the user's that is not in use
+                continue
+        return members
+
+
+def _adds_or_deletes(override: Override) -> bool:
+    return override.is_add() or override.is_force_add() or override.is_delete()
+
+
+def _make_absolute(cfg: DictConfig) -> None:
+    """Name databases such that whoever goes on with a run or a sweep, from wherever, finds the same ones."""
+    with read_write(cfg.hydra):
+        for key in ADDRESSES:
+            of = OmegaConf.select(cfg, key.rpartition(".")[0])
+            if key == "tracking.uri" and OmegaConf.is_interpolation(of, "uri"):
+                continue  # a reference is recorded as it is
+            if isinstance(address := OmegaConf.select(cfg, key), str):
+                OmegaConf.update(cfg, key, literal(absolute(address)))
+
+
+def _check_twice(typed: Typed, before: Sequence[Typed]) -> list[str]:
+    """A second preset of one kind would take the place of the first without a word."""
+    group = typed.override.key_or_group
+    if group not in PRESETS or typed.override.is_delete() or typed.override.value() is None:
+        return []
+    other = next((earlier.text for earlier in before if earlier.override.key_or_group == group), None)
+    return [f"{typed.text}: {other} is given too; one preset of a kind, then its keys"] if other else []
+
+
+def _check_search_path(text: str, value: Any) -> list[str]:
+    """See that Hydra's search path names folders, or packages, that are there: it only warns of others."""
+    instead = "write hydra.searchpath=[file:///<folder>]"
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        return [f"{text} is not a list of folders: {instead}"]
+    for item in value:
+        scheme, separator, folder = str(item).partition("://")
+        if not (separator and scheme != "file") and not Path(folder if separator else scheme).is_dir():
+            return [f"{text}: there is no folder {folder or scheme}; {instead}"]
+    return []
+
+
+def _check_extra(extra: str, folder: Path) -> None:
+    """See that a folder of the user's is there, and that none of its files would be passed over in silence.
+
+    Raises:
+        ConfigError: it is not, or has a file of a name that the primary folder has too, which wins.
+    """
+    own = Path(extra).expanduser()
+    if not own.is_dir():
+        raise ConfigError(f"--config-dir {extra}: there is no such folder; name one with your own group files")
+    if own.resolve() == folder.resolve():
+        return
+    files = [path.relative_to(own).as_posix() for path in sorted(own.glob("**/*.yaml"))]
+    if hidden := [name for name in files if (folder / name).is_file()]:
+        names = ", ".join(hidden[:3]) + (", ..." if len(hidden) > 3 else "")
+        raise ConfigError(f"--config-dir {extra}: runner has {names} of its own, which wins; give yours another name")

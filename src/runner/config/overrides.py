@@ -1,0 +1,136 @@
+"""Arguments of the command line, one by one: what was typed, and what Hydra is given for it."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from antlr4 import CommonTokenStream, InputStream
+from antlr4.tree.Tree import Tree
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
+from hydra.grammar.gen.OverrideLexer import OverrideLexer
+from hydra.grammar.gen.OverrideParser import OverrideParser
+
+from runner.config import schema
+from runner.config.interpolation import literal
+from runner.config.keys import PATH_KEYS, PRESETS, is_open
+from runner.util.uri import expand_home
+
+CHOOSING = ("choice", "shuffle")
+"""Functions of Hydra's grammar whose arguments are values of the key."""
+
+NUMBERS = (OverrideLexer.INT, OverrideLexer.FLOAT, OverrideLexer.BOOL)
+"""What the grammar takes for something else than a text."""
+
+_WHOLE = re.compile("0|-?[1-9][0-9]*")
+_NONE: Mapping[str, bool] = MappingProxyType({})
+
+
+def quote(argument: str, sweeping: bool = False, texts: Mapping[str, bool] = _NONE) -> str:
+    """Quote the value of a key that holds a text, which Hydra's grammar might not read or take for a number.
+
+    `data.root=~/a b (c)` becomes `data.root='/home/me/a b (c)'`, and `tracking.experiment=1e5` becomes
+    `tracking.experiment='1e5'`; of the values of a sweep, a list or a mapping, each by itself. Left alone are `null`,
+    and what is quoted or refers to another value (`${...}`, unless a file has that name).
+
+    Args:
+        argument: as it was typed.
+        sweeping: commas divide the values of paths too.
+        texts: keys that hold texts beside those that the schema knows, and whether whole numbers may stay numbers.
+    """
+    name, equals, value = argument.partition("=")
+    key = name.lstrip("+")
+    is_path = key in PATH_KEYS
+    if not equals or value in ("", "null") or not (is_path or key in texts or schema.is_text(key)):
+        return argument
+    parsed = _parsed(argument)
+    if parsed is not None:
+        if isinstance(parsed._value, QuotedString):
+            return argument
+        if not is_path or (sweeping and parsed.is_sweep_override()):
+            return _quote_numbers(argument, whole=texts.get(key, False))
+    text = expand_home(value) if is_path and key != "tracking.run_name" else value
+    if "${" in value:
+        if not (is_path and _is_there(text)):
+            return argument
+        text = literal(text)
+    return f"{name}={QuotedString(text=text, quote=Quote.single).with_quotes()}"
+
+
+def _parsed(argument: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None
+
+
+def _is_there(path: str) -> bool:
+    """Whether what looks like a reference in a path is the name of a file or a folder."""
+    try:
+        return any("${" in place.name and place.exists() for place in (Path(path), *Path(path).parents))
+    except (OSError, ValueError):
+        return False
+
+
+def _quote_numbers(argument: str, whole: bool) -> str:
+    """Quote each value of an argument that the grammar takes for a number or a truth value.
+
+    Args:
+        argument: one that can be parsed.
+        whole: leave whole numbers as they are, but for `2024_01`.
+    """
+    tree = OverrideParser(CommonTokenStream(OverrideLexer(InputStream(argument)))).override()
+    for start, stop in reversed(list(_numbers(tree))):
+        text = argument[start:stop]
+        if not (whole and _WHOLE.fullmatch(text)):
+            argument = f"{argument[:start]}'{text}'{argument[stop:]}"
+    return argument
+
+
+def _numbers(node: Tree) -> Iterator[tuple[int, int]]:
+    """Where the numbers and truth values below a node of the grammar begin and end, in their order."""
+    if isinstance(node, OverrideParser.FunctionContext) and node.ID().getText() not in CHOOSING:
+        return
+    children = [node.getChild(i) for i in range(node.getChildCount())]
+    if isinstance(node, OverrideParser.PrimitiveContext):
+        if len(children) == 1 and children[0].symbol.type in NUMBERS:
+            yield children[0].symbol.start, children[0].symbol.stop + 1
+        return
+    for child in children:
+        yield from _numbers(child)
+
+
+def adding(override: str) -> str:
+    """An override of a mapping, or of a name in it, such that Hydra takes names that are not there yet."""
+    return f"++{override}" if is_open(override.partition("=")[0]) else override
+
+
+def for_hydra(override: str) -> str:
+    """An override as Hydra wants it: the presets' package is the whole config, and null takes one back."""
+    key, equals, value = override.partition("=")
+    sign = key[: len(key) - len(key.lstrip("+~"))]
+    if key.lstrip("+~") not in PRESETS:
+        return override
+    if value == "null":
+        return f"~{key.lstrip('+~')}@_global_"
+    return f"{sign.replace('+', '')}{key.lstrip('+~')}@_global_{equals}{value}"
+
+
+def key_of(argument: str) -> str:
+    """The key of an argument, without the signs before it."""
+    return argument.partition("=")[0].lstrip("+~")
+
+
+def typed_value(overrides: Sequence[str], key: str) -> str | None:
+    """The text last given for a key on the command line; None if there is none, or null."""
+    found = None
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if equals and name.lstrip("+") == key:
+            try:
+                found = OverridesParser.create().parse_override(quote(f"{key}={value}")).value()
+            except HydraException:
+                found = value
+    return None if found is None else str(found).replace(r"\${", "${")  # see `folders.literal`

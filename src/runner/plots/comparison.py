@@ -1,0 +1,145 @@
+"""A comparison as PNG: bars of time and quality, loss curves on one axis, and the picture of the sweep."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+
+from runner.comparison.table import Comparison, times_faster
+from runner.plots.axes import in_words
+from runner.plots.drawing import BLUE, COLORS, GREY, MARKERS, STYLE, new_figure, write
+from runner.plots.sweep import swept
+from runner.util.metric_names import shown
+
+STYLES = ("-", "--", ":")
+CURVES_AT_MOST = 12
+BARS_AT_MOST = 40
+
+
+def draw(c: Comparison, folder: Path, one_sweep: bool = False) -> list[Path]:
+    """Draw what there are figures for.
+
+    Args:
+        c: the runs.
+        folder: where the PNG files go.
+        one_sweep: see `swept`.
+
+    Returns:
+        The files.
+    """
+    files = []
+    with mpl.rc_context(STYLE):
+        for name, figure in (("bars", bars(c)), ("loss", loss_curves(c)), ("sweep", swept(c, one_sweep=one_sweep))):
+            if figure is not None:
+                files.append(folder / f"{name}.png")
+                write(figure, files[-1])
+    return files
+
+
+def quality(c: Comparison) -> str | None:
+    """The metric that tells best how good a run is: of the test part, an accuracy rather than a loss."""
+    order = [f"{part}/{name}" for part in ("test", "val") for name in ("accuracy", "r2", "loss")]
+    order += ["train/accuracy", "train/loss"]  # of so few samples that R2 is often not defined
+    return next((name for name in order if name in c.metrics), None)
+
+
+def bars(c: Comparison) -> Figure | None:
+    """Epoch time (with the speed-up), samples per second and quality, a bar a run."""
+    runs = c.runs[:BARS_AT_MOST]
+    times, rates = [run.epoch_time for run in runs], [run.samples_per_second for run in runs]
+    speed_ups = [c.speed_up(index) for index in range(len(runs))]
+    panels = []
+    if any(times):
+        compared = any(speed_ups[1:])
+        said = [
+            f"{t:.3g}" + (f" ({times_faster(s)})" if s and compared else "") if t else ""
+            for t, s in zip(times, speed_ups, strict=True)
+        ]
+        speed = "\n(speed-up against the first)" if compared else ""
+        panels.append((f"time of an epoch / s{speed}", times, said))
+    if any(rates):
+        panels.append(("samples / s", rates, [f"{rate:,.0f}" if rate else "" for rate in rates]))
+    if name := quality(c):
+        values = c.values(name)[: len(runs)]
+        percent = name.endswith("accuracy")
+        said = ["" if value is None else shown(name, value).strip().removesuffix(" %") for value in values]
+        scaled = [100 * value if percent and value is not None else value for value in values]
+        panels.append((in_words(name), scaled, said))
+    if not panels:
+        return None
+    figure = new_figure(1.8 + 3.4 * len(panels), 1.4 + 0.42 * len(runs))
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)
+    for axis, (title, values, said) in zip(axes[0], panels, strict=True):
+        _bars(axis, values, said, title, [run.status for run in runs])
+    axes[0][0].set_yticks(range(len(runs)), c.labels[: len(runs)])
+    axes[0][0].invert_yaxis()
+    if len(c.runs) > len(runs):
+        figure.suptitle(f"the first {len(runs)} of {len(c.runs)} runs")
+    return figure
+
+
+def _bars(axis: Axes, values: Sequence[float | None], said: Sequence[str], title: str, status: Sequence[str]) -> None:
+    lengths = [value if value is not None and math.isfinite(value) else 0.0 for value in values]
+    axis.barh(range(len(lengths)), lengths, color=BLUE, height=0.66)
+    axis.set_xlabel(title)
+    longest = max(lengths) or 1.0
+    # Room for the figures behind the longest bar, by how long they are.
+    axis.set_xlim(min(0.0, *lengths), longest * (1.08 + 0.036 * max(map(len, said))))
+    for index, (length, text) in enumerate(zip(lengths, said, strict=True)):
+        if text:
+            axis.text(max(length, 0.0) + 0.02 * longest, index, text, va="center")
+        else:
+            why = "none" if status[index] == "FINISHED" else status[index].lower()
+            axis.text(0.02 * longest, index, why, va="center", color=GREY, style="italic")
+    axis.xaxis.set_major_locator(MultipleLocator(25) if title.endswith("%") else MaxNLocator(4))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.grid(False, axis="y")
+    axis.tick_params(axis="y", length=0)
+
+
+def loss_curves(c: Comparison) -> Figure | None:
+    """The validation loss of all runs by epoch (the training loss, where nothing was validated)."""
+    name = next((n for n in ("val/loss", "train/loss") if any(n in run.curves for run in c.runs)), None)
+    if name is None:
+        return None
+    having = [index for index, run in enumerate(c.runs) if name in run.curves]
+    chosen = having
+    if len(having) > CURVES_AT_MOST:  # the best of them, still in their own order
+        chosen = sorted(sorted(having, key=lambda i: min(c.runs[i].curves[name].values()))[:CURVES_AT_MOST])
+    longest = max(len(c.labels[index]) for index in chosen)
+    figure = new_figure(6.4 + 0.085 * longest, 4.6)  # with room for the legend
+    axis = figure.subplots()
+    for place, index in enumerate(chosen):
+        curve = c.runs[index].curves[name]
+        axis.plot(
+            list(curve),
+            list(curve.values()),
+            label=c.labels[index],
+            linewidth=1.8,
+            color=COLORS[place % len(COLORS)],
+            linestyle=STYLES[(place + place // len(COLORS)) % len(STYLES)],  # of two on one another both are seen
+            marker=MARKERS[place % len(MARKERS)] if len(curve) <= 20 else None,
+            markersize=4,
+        )
+    if all(value > 0 for index in chosen for value in c.runs[index].curves[name].values()):
+        axis.set_yscale("log")
+        _plain_numbers(axis)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel(in_words(name))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside right upper")
+    if len(chosen) < len(having):
+        axis.set_title(f"the {len(chosen)} of {len(having)} runs that come lowest", fontsize=11)
+    return figure
+
+
+def _plain_numbers(axis: Axes) -> None:
+    """Ticks as 0.3 instead of 3 x 10^-1; those between two powers of ten are named where there is room."""
+    low, high = axis.get_ylim()
+    named = "2357" if high / low < 12 else "25" if high / low < 100 else ""
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in named else ""))

@@ -1,0 +1,142 @@
+"""Where things lie on disk: the outputs folder, and a run's own folder in it."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from runner.errors import ConfigError, brief, printable
+from runner.rundir import layout
+
+
+class Kind(NamedTuple):
+    """Whose folder it is: the key that names it, the key that goes on with it, and what tells that it is in use."""
+
+    key: str
+    resume: str
+    traces: tuple[str, ...]
+    what: str
+
+
+RUN = Kind("hydra.run.dir", "resume", (layout.CONFIG, layout.JOURNAL, layout.CHECKPOINTS), "run")
+SWEEP = Kind("hydra.sweep.dir", "sweep.resume", (layout.SWEEP_PLAN, *RUN.traces), "sweep")
+NAME_BYTES = 255  # what file systems take
+PATH_BYTES = 3900  # what Linux takes, 4,096, less the files of a run
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def outputs() -> Path:
+    """Where runs are kept: `RUNNER_OUTPUTS`, or `outputs` below the current directory."""
+    return Path(os.environ.get("RUNNER_OUTPUTS") or "outputs").expanduser().resolve()
+
+
+def named(value: str, key: str) -> Path:
+    """The path that an option names; there need be nothing there.
+
+    Args:
+        value: as typed.
+        key: of the option, for the error.
+
+    Raises:
+        ConfigError: no file can have that name.
+    """
+    try:
+        if "\0" in value:
+            raise ValueError("a name cannot contain a null character")
+        path = Path(value).expanduser()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long; of a user whose home is not known
+        reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+        raise ConfigError(f"{brief(f'{key}={value}')}: {reason}; write the path of a file or folder") from error
+    return path
+
+
+def check(wanted: str, exact: bool, kind: Kind = RUN) -> list[str]:
+    """Find what would keep `make_run_folder` from making a folder, without making any.
+
+    Args:
+        wanted: the path the config asks for.
+        exact: the user named it.
+        kind: whose it is.
+    """
+    path = Path(wanted).expanduser().absolute()
+    if len(os.fsencode(path)) > PATH_BYTES:
+        return [f"{brief(f'{kind.key}={wanted}')} is longer than {PATH_BYTES} bytes: write a shorter path"]
+    place = f"{kind.key}={wanted}" if exact else f"the outputs folder {path.parent}"
+    instead = "write another folder" if exact else "set RUNNER_OUTPUTS to a folder that can be written"
+    if any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
+        return [f"{place[:60]}... has a name longer than {NAME_BYTES} bytes: write a shorter one"]
+    if exact and any((path / trace).exists() for trace in kind.traces):
+        return [f"{place} holds a {kind.what} already: write {kind.resume}={wanted}, or another folder"]
+    try:
+        there = next(folder for folder in (path, *path.parents) if folder.exists())
+    except OSError as error:
+        return [f"{place} cannot be looked at ({error.strerror}): {instead}"]
+    if not there.is_dir():
+        return [f"{place} cannot be made, as {there} is a file: {instead}"]
+    if not os.access(there, os.W_OK | os.X_OK):
+        return [f"{place} cannot be made, as {there} may not be written: {instead}"]
+    return []
+
+
+def make_run_folder(wanted: str, exact: bool, kind: Kind = RUN) -> Path:
+    """Make a folder that no other run has: of two starts in one second, the second gets `<name>_2`.
+
+    Args:
+        wanted: the path the config asks for.
+        exact: the user named it, so it is taken as it is, or not at all.
+        kind: whose it is.
+
+    Raises:
+        ConfigError: it cannot be made, or there is a run in it already.
+    """
+    path = Path(wanted).expanduser().resolve()
+    try:
+        if exact:
+            path.mkdir(parents=True, exist_ok=True)
+            if any((path / trace).exists() for trace in kind.traces):
+                raise ConfigError(
+                    f"{kind.key}={wanted} holds a {kind.what} already: write {kind.resume}={wanted}, or another folder"
+                )
+            return path
+        path = path.with_name(re.sub(r"[^A-Za-z0-9._-]+", "-", path.name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            candidate = path if number == 1 else path.with_name(f"{path.name}_{number}")
+            try:
+                candidate.mkdir()
+                return candidate
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        instead = "write another folder" if exact else "set RUNNER_OUTPUTS to a folder that can be written"
+        named = f"{kind.key}={wanted}" if exact else f"the folder {path}"
+        raise ConfigError(f"{named} cannot be made: {error.strerror}; {instead}") from error
+
+
+def short(path: Path) -> str:
+    """A path as a person would write it here, in one line."""
+    return printable(_from_here(path))
+
+
+def typed(path: Path) -> str:
+    """A path as a part of a command, as a person would write it here."""
+    return for_shell(_from_here(path))
+
+
+def for_shell(text: str) -> str:
+    """A text as a part of a command, on one line, quoted where a shell needs it."""
+    if _CONTROL.search(text):  # $'a\nb' for a line break in a name
+        escaped = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\\", "\\\\").replace("'", "\\'"))
+        return f"$'{escaped}'"
+    return shlex.quote(text)
+
+
+def _from_here(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

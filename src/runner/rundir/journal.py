@@ -1,0 +1,146 @@
+"""The journal of a run: every metric, appended to `metrics.jsonl` before anyone else hears of it."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from runner.util.files import write_atomically
+
+_CHUNK = 1 << 20
+
+
+class Point(NamedTuple):
+    """One measurement: `time` in seconds since the epoch, to the millisecond (MLflow's resolution)."""
+
+    name: str
+    value: float
+    step: int
+    time: float
+
+
+class Journal:
+    """An append-only file of metrics that a kill at any moment leaves readable.
+
+    A (name, step) is written once, also across resumes: a run that goes back to an earlier checkpoint
+    measures the same steps again, and those are already here. The steps of a name only rise while a run
+    goes forward, so the highest step per name tells what has been written; memory stays at one integer
+    per name however long the run.
+
+    Args:
+        path: the file; an existing one is continued, a half-written last line is cut off.
+
+    Raises:
+        OSError: the file can't be opened or written (a full disk, no permission).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._last_step: dict[str, int] = {}
+        self._encoded: dict[str, str] = {}
+        self._size = 0
+        for points, end in _chunks(path, 0) if path.exists() else ():
+            self._size = end
+            for point in points:
+                self._last_step[point.name] = max(point.step, self.last_step(point.name))
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        os.ftruncate(self._file, self._size)
+
+    def write(self, metrics: Mapping[str, float], step: int) -> None:
+        """Append the metrics of one step; what was already written for this step is left alone.
+
+        All lines go to the kernel in one call and nothing stays in this process: SIGKILL loses nothing.
+
+        Raises:
+            OSError: nothing of this call was kept (a full disk, say).
+        """
+        now = round(time.time(), 3)
+        with self._lock:
+            fresh = {name: value for name, value in metrics.items() if step > self.last_step(name)}
+            lines = "".join(_line(self._encode(name), value, step, now) for name, value in fresh.items()).encode()
+            if not lines:
+                return
+            self._append(lines)
+            self._last_step.update(dict.fromkeys(fresh, step))
+
+    def last_step(self, name: str) -> int:
+        """Tell the highest step written for a metric, -1 when there is none."""
+        return self._last_step.get(name, -1)
+
+    def sync(self) -> None:
+        """Wait until the disk has it all (a checkpoint that refers to the journal calls this first)."""
+        os.fsync(self._file)
+
+    def close(self) -> None:
+        """Flush to disk and close; a second call does nothing."""
+        with self._lock:
+            if self._file >= 0:
+                os.fsync(self._file)
+                os.close(self._file)
+                self._file = -1
+
+    def _append(self, lines: bytes) -> None:
+        try:
+            written = os.write(self._file, lines)
+            while written < len(lines):  # a disk that is just filling up takes a part; the next call raises
+                written += os.write(self._file, lines[written:])
+        except OSError as error:
+            os.ftruncate(self._file, self._size)
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self._size += len(lines)
+
+    def _encode(self, name: str) -> str:
+        if name not in self._encoded:
+            self._encoded[name] = json.dumps(name)
+        return self._encoded[name]
+
+
+def rewrite(path: Path, points: Iterable[Point]) -> None:
+    """Make a journal of these points, as if they had been written one after the other."""
+    lines = (_line(json.dumps(point.name), point.value, point.step, point.time) for point in points)
+    write_atomically(path, "".join(lines))
+
+
+def _line(name: str, value: float, step: int, seconds: float) -> str:
+    return f'{{"name": {name}, "value": {json.dumps(float(value))}, "step": {step:d}, "time": {seconds!r}}}\n'
+
+
+def read(path: Path, offset: int = 0) -> tuple[list[Point], int]:
+    """Read the points from a byte offset on.
+
+    A partial last line (the writer is in the middle of it) is not consumed.
+
+    Returns:
+        The points, and the offset to go on from.
+    """
+    points: list[Point] = []
+    for chunk, end in _chunks(path, offset) if path.exists() else ():
+        points += chunk
+        offset = end
+    return points, offset
+
+
+def _chunks(path: Path, offset: int) -> Iterator[tuple[list[Point], int]]:
+    """Yield the points of whole lines, a megabyte at a time, with the offset behind them."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        rest = b""
+        while block := file.read(_CHUNK):
+            whole, newline, rest = (rest + block).rpartition(b"\n")
+            if newline:
+                offset += len(whole) + 1
+                points = (_point(line) for line in whole.split(b"\n"))
+                yield [point for point in points if point is not None], offset
+
+
+def _point(line: bytes) -> Point | None:
+    """Parse a line; one that a disk damaged (zeros after a power loss) must not hide the others."""
+    try:
+        record = json.loads(line)
+        return Point(record["name"], float(record["value"]), int(record["step"]), float(record["time"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None

@@ -1,0 +1,1 @@
+"""Do a run and use it: execute, resume, reproduce, report."""

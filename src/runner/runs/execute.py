@@ -1,0 +1,223 @@
+"""The story of one run: open the record, fit, test with the best weights, report, close."""
+
+import logging
+import os
+import traceback
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from runner.assembly.experiment import Experiment
+from runner.config import store_variable
+from runner.device import give_back_memory
+from runner.errors import in_words
+from runner.rundir import layout
+from runner.rundir.checkpoint import Checkpoints, load
+from runner.rundir.folders import typed
+from runner.rundir.manifest import ERROR
+from runner.runs import report
+from runner.runs.describe import describe, served, served_samples, write_config
+from runner.runs.reproduction import surroundings
+from runner.saved import input_spec
+from runner.tracking.environment import environment
+from runner.tracking.tracker import Deliverer, Tracker
+from runner.training.anomaly import detected
+from runner.training.compilation import compile_model
+from runner.training.display import Bar
+from runner.training.hidden import Watch
+from runner.training.loop import evaluate, fit
+from runner.training.predictions import Predictions
+from runner.training.state import Interrupted, Training, load_weights, prepare, restore
+from runner.util import tables, terminal
+from runner.util.files import write_atomically
+from runner.util.stopping import Stop
+from runner.util.uri import redact
+
+log = logging.getLogger("runner")
+
+SETTLE_SECONDS = 5.0
+STOPPED_SECONDS = 3.0  # a scheduler that asked us to stop does not wait long
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        status: FINISHED, FAILED or KILLED, as MLflow names them.
+        exit_code: 0, 1, or 128 plus the number of the signal.
+        result: what `result.json` holds.
+        error: the sentence that a failed run ends with.
+    """
+
+    status: str
+    exit_code: int
+    result: dict[str, Any]
+    error: str | None = None
+
+
+def train(t: Training, folder: Path) -> str | None:
+    """Train, with what is asked for around it: compiled, traced, watched for gradients that are not numbers.
+
+    Returns:
+        Why training ended before its epochs were done; None if it did not.
+    """
+    s = t.settings
+    if s.compile and t.progress.epoch <= s.epochs:
+        seconds = compile_model(t)
+        log.info("compiled   in %s, which is no part of the epochs' time", tables.duration(seconds))
+        t.log({"time/compile_seconds": seconds}, t.progress.epoch)
+    profiler = None
+    if s.profile_steps is not None:
+        from runner.training.profiling import Profiler
+
+        profiler = Profiler(t, s.profile_steps, folder / layout.PROFILE)
+    try:
+        with detected(t.progress) if s.detect_anomaly else nullcontext():
+            return fit(t)
+    finally:
+        if profiler is not None:
+            profiler.stop()
+
+
+def test(t: Training, predictions: Predictions) -> dict[str, float]:
+    """Load the best weights into the model, and measure them on the test part; nothing if there is none."""
+    if not t.checkpoints.best.exists():
+        log.warning("%s was never a finite number: testing the weights of the last epoch", t.monitor.metric)
+        t.progress.best_epoch = len(t.progress.epoch_seconds)
+    else:
+        load_weights(t, load(t.checkpoints.best))
+    if t.loaders.test is None:
+        return {}
+    return {f"test/{name}": value for name, value in evaluate(t, t.loaders.test, predictions.see).items()}
+
+
+def run(
+    x: Experiment,
+    folder: Path,
+    resume_from: dict[str, Any] | None = None,
+    delivery: Deliverer | None = None,
+    bar: Bar | None = None,
+) -> Outcome:
+    """Train, test and record one experiment.
+
+    Args:
+        x: as `build` made it.
+        folder: the run's own, locked by this process.
+        resume_from: the checkpoint to go on from.
+        delivery: who tells MLflow, if that was started before.
+        bar: what shows the progress; None makes one for the terminal.
+    """
+    stop = Stop()
+    try:
+        with terminal.logged_to(folder / layout.LOG), stop.listening(), closing(x.loaders):
+            bar = bar or Bar(x.trainer.epochs, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
+            return _run(x, folder, resume_from, delivery, bar, stop)
+    except OSError as error:  # the run's own folder cannot be written: only the person can be told
+        log.error("error: %s", in_words(error))
+        return Outcome("FAILED", 1, {}, in_words(error))
+
+
+def _run(
+    x: Experiment,
+    folder: Path,
+    resume_from: dict[str, Any] | None,
+    delivery: Deliverer | None,
+    bar: Bar,
+    stop: Stop,
+) -> Outcome:
+    (folder / layout.RESULT).unlink(missing_ok=True)  # of the run that is resumed: it is not finished any more
+    commands = write_config(x.config, folder, x.typed)
+    input_spec.write(x, folder)
+    was = folder / layout.ENVIRONMENT
+    notes = surroundings(was, x.device, x.trainer.deterministic) if resume_from is not None else []
+    write_atomically(was, environment(x.device.gpu()))
+    manifest = describe(x, folder, resume_from is not None, commands)
+    tracker = Tracker(folder, manifest, x.tracking.uri, delivery)
+    checkpoints = Checkpoints(folder / layout.CHECKPOINTS, x.trainer.keep_checkpoints, before=tracker.sync)
+    training = prepare(x, checkpoints, tracker.log, bar, stop)
+    watch: Watch | None = None
+    final: dict[str, float] = {}
+    outcome = Outcome("FAILED", 1, {})
+    try:
+        said = store_variable.said(x.config["tracking"]["uri"], x.tracking.name)
+        report.head(x, folder, f"{tracker.location}{said}")
+        if resume_from is not None:
+            restore(training, resume_from)
+            log.info("resumed    at epoch %d, step %d", training.progress.epoch, training.progress.step)
+            if notes:
+                log.warning("note       %s: it may not end bit for bit as if never stopped", "; ".join(notes))
+        watch = Watch(training)
+        tracker.settle(SETTLE_SECONDS)
+        ended = train(training, folder)
+        bar.close()
+        if ended:
+            log.info("stopped    %s", ended)
+        predictions = Predictions(x.loss, x.target_scale)
+        final = test(training, predictions)
+        tracker.log(final, training.progress.best_epoch)
+        example = served_samples(x)
+        x.loaders.close()  # what follows takes memory of its own, and needs none of theirs
+        give_back_memory()
+        if x.tracking.log_model:
+            served(x, example, folder / layout.MODEL)
+        report.plots(x, training.progress.best_epoch, predictions, folder)
+        if stop.requested:
+            raise Interrupted
+        outcome = Outcome("FINISHED", 0, {})
+    except (Interrupted, KeyboardInterrupt) as interruption:
+        outcome = Outcome("KILLED", 128 + stop.signal, {})
+        gently = isinstance(interruption, Interrupted)
+        how = "by %s: a checkpoint is written" if gently else "at once by %s; the last checkpoint is kept"
+        bar.close()
+        log.warning("stopped    " + how, stop.signal.name)
+    except (Exception, SystemExit) as error:  # a model of the user's may do anything
+        bar.close()
+        outcome.error = redact(in_words(error))
+        (log.exception if wants_tracebacks(x) else log.error)("error: %s", outcome.error)
+        log.debug(traceback.format_exc())
+    if watch is not None:
+        watch.close()
+    return _close(training, x, folder, tracker, outcome, final)
+
+
+def _ended(outcome: Outcome, tracker: Tracker) -> dict[str, str | None]:
+    """Which run it was in MLflow, and how it ended."""
+    ended = {"run_id": tracker.run_id, "parent_run_id": tracker.parent_run_id, "status": outcome.status}
+    return ended | ({"error": outcome.error} if outcome.error else {})
+
+
+def wants_tracebacks(x: Experiment) -> bool:
+    """Whether errors come with their traceback on the terminal too; `run.log` has it anyway."""
+    return x.console.verbose or os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def _close(
+    t: Training, x: Experiment, folder: Path, tracker: Tracker, outcome: Outcome, final: dict[str, float]
+) -> Outcome:
+    """Write the result, tell the person, and let delivery finish. A signal does not cut this short, a second may."""
+    seconds = x.tracking.wait
+    deadline = monotonic() + (min(seconds, STOPPED_SECONDS) if outcome.status == "KILLED" else seconds)
+    try:
+        if outcome.error is not None:
+            tracker.tag({ERROR: outcome.error})
+        if outcome.status == "FINISHED":  # one that resumes ends with the metrics of one that was never stopped
+            tracker.log(report.best(t, folder, final), t.progress.best_epoch)
+        outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
+    except OSError as error:  # a full disk: it has not come to its end without its result
+        log.error("error: %s", in_words(error))
+        outcome.status, outcome.exit_code, outcome.error = "FAILED", 1, outcome.error or in_words(error)
+    if outcome.status == "FINISHED":
+        report.closing(t, x, folder, final)
+    else:
+        report.how_to_resume(t, folder, outcome.status)
+    with suppress(OSError):  # the one without the run's id is there
+        if outcome.result and tracker.wait_for_run_id(deadline - monotonic()):
+            outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
+    for line in tracker.links:
+        log.info("%s", line)
+    if not tracker.close(outcome.status, max(0.0, deadline - monotonic())):
+        log.warning("not all of it is in MLflow yet; deliver the rest by: python -m runner.sync run=%s", typed(folder))
+    return outcome

@@ -1,0 +1,227 @@
+"""What a run tells at its beginning and its end: the head, the closing table, `result.json`."""
+
+import logging
+import math
+import multiprocessing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runner.assembly.experiment import Experiment
+from runner.data.splits import size
+from runner.errors import first_line
+from runner.loss import name_of
+from runner.model.probe import parameter_count
+from runner.optimizer import label
+from runner.rundir import layout
+from runner.rundir.folders import short, typed
+from runner.rundir.journal import read
+from runner.training.predictions import Predictions, raw_images
+from runner.training.state import Training
+from runner.util import cores
+from runner.util.files import write_json
+from runner.util.metric_names import shown
+from runner.util.tables import duration
+from runner.util.terminal import RESUME, TRACKING, about
+
+log = logging.getLogger("runner")
+
+BEST = "best/"
+"""Begins the metrics of the best epoch in MLflow."""
+
+PARTS = ("val/", "test/", "train/")
+
+
+def head(x: Experiment, folder: Path, location: str) -> None:
+    """Say what is about to be trained, on what, where, and where it is recorded."""
+    flops = f", {x.flops:,} FLOPs a sample" if x.flops else ""
+    log.info("model      %s: %s parameters%s", type(x.model).__name__, f"{parameter_count(x.model):,}", flops)
+    for doubt in x.doubts:
+        log.warning("           %s", doubt)
+    splits = x.splits
+    parts = {"train": splits.train, "validation": splits.val, "test": splits.test}
+    counts = ", ".join(f"{size(part):,} {name}" for name, part in parts.items() if part is not None)
+    shape = "x".join(map(str, splits.input_shape)) or "1"
+    log.info(
+        "data       %s: %s %s of %s, %s",
+        splits.name,
+        counts,
+        "sample" if counts.startswith("1 ") and "," not in counts else "samples",
+        shape,
+        "in memory" if x.in_memory else "loaded by batch",
+    )
+    if splits.notes:
+        log.info("           %s", "; ".join(splits.notes))
+    log.info("training   %s", recipe(x))
+    log.info("device     device %s · precision %s", x.device, x.precision)
+    if slow := x.precision.slow_here():
+        log.info("           %s", slow)
+    if multiprocessing.parent_process() is None and (busy := cores.busy()):  # the jobs of a sweep keep it busy
+        log.info("           %s", busy)
+    if splits.val is None and x.trainer.monitor.startswith("val/"):
+        log.info("           no validation samples: the last epoch counts as the best")
+    if splits.test is None:
+        log.info("           no test samples: there will be no final test")
+    log.info("run        %s", short(folder))
+    log.info("tracking   %s", location, extra=about(TRACKING))
+
+
+def recipe(x: Experiment) -> str:
+    """How it is trained: `AdamW lr=0.001 · cosine · cross_entropy · batches of 64`."""
+    group = x.optimizer.param_groups[0]
+    lr = group.get("max_lr", group.get("initial_lr", group["lr"]))  # a schedule may begin below it
+    schedule = str(x.config["scheduler"]["_target_"]).rpartition(".")[2]
+    batches = f"batches of {x.loaders.train.batch_size}"
+    if (accumulated := x.trainer.grad_accumulation) > 1:
+        batches += f", {accumulated} a step"
+    return f"{label(x.optimizer)} lr={float(lr):g} · {schedule} · {name_of(x.loss)} · {batches}"
+
+
+def result(
+    t: Training, x: Experiment, folder: Path, ended: Mapping[str, str | None], final: dict[str, float]
+) -> dict[str, Any]:
+    """Write `result.json`: the run in a few figures.
+
+    Every metric stands in it with the value of the best epoch, from which the test is made too.
+
+    Args:
+        t: with its progress.
+        x: what was trained.
+        folder: the run's own.
+        ended: which run it was in MLflow, its status, and why it failed, if it did.
+        final: the metrics of the test.
+    """
+    p = t.progress
+    epoch_seconds = p.epoch_seconds
+    trained = sum(epoch_seconds)
+    values: dict[str, Any] = {
+        **ended,
+        "device": str(x.device.torch),
+        "precision": x.precision.name,
+        "threads": x.device.threads,
+        "epochs": len(epoch_seconds),
+        "best_epoch": p.best_epoch,
+        "steps": p.step,
+        "parameters": parameter_count(x.model),
+        "flops_per_sample": x.flops,
+        "epoch_seconds": epoch_seconds,
+        "samples_per_second": p.samples / trained if trained else None,
+        "higher_is_better": [name for name, metric in x.loss.metrics.items() if metric.higher_is_better],
+        **metrics_of_epoch(folder, p.best_epoch),
+        **p.best_metrics,
+        **final,
+    }
+    write_json(folder / layout.RESULT, {name: _finite(value) for name, value in values.items()})
+    return values
+
+
+def metrics_of_epoch(folder: Path, epoch: int) -> dict[str, float]:
+    """The metrics that the journal has for an epoch, but for those by step and of the machine."""
+    points, _ = read(folder / layout.JOURNAL)
+    return {
+        p.name: p.value
+        for p in points
+        if p.step == epoch and not p.name.endswith("_step") and not p.name.startswith(("system/", BEST))
+    }
+
+
+def best(t: Training, folder: Path, final: dict[str, float]) -> dict[str, float]:
+    """The metrics of the best epoch as `best/<name>`, the monitored one first, as MLflow ranks runs by what came last.
+
+    Args:
+        t: with its progress.
+        folder: the run's own.
+        final: the metrics of the test.
+    """
+    p = t.progress
+    measured = metrics_of_epoch(folder, p.best_epoch) | p.best_metrics | final
+    names = [name for part in PARTS for name in measured if name.startswith(part)]
+    names.sort(key=lambda name: name != t.monitor.metric)
+    return {f"{BEST}{name}": measured[name] for name in names}
+
+
+def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -> None:
+    """Print what came out, and where everything lies."""
+    p = t.progress
+    epoch = metrics_of_epoch(folder, p.best_epoch) | p.best_metrics
+    log.info("")
+    for part, source in (("train", epoch), ("val", epoch), ("test", final)):
+        values = "   ".join(
+            f"{name.partition('/')[2]} {shown(name, value)}"
+            for name, value in source.items()
+            if name.startswith(f"{part}/")
+        )
+        if values:
+            log.info(
+                "%-10s %s%s",
+                part,
+                values,
+                f"   ({which_is_best(t)})" if part == "train" else "",
+            )
+    seconds = sum(p.epoch_seconds)
+    each = seconds / len(p.epoch_seconds)
+    rate = p.samples / seconds
+    log.info(
+        "time       %s of training, %s an epoch, %s samples/s",
+        duration(seconds),
+        duration(each),
+        f"{rate:,.0f}",
+    )
+    kept = ", ".join(
+        name
+        for name in (layout.RESULT, layout.JOURNAL, layout.CHECKPOINTS, layout.PLOTS, layout.PROFILE, layout.MODEL)
+        if (folder / name).exists()
+    )
+    log.info("kept in    %s (%s)", short(folder), kept)
+    to_its_end = p.epoch > x.trainer.epochs and not p.cut_short and not p.out_of_turn
+    if to_its_end and not t.monitor.exhausted(p):
+        log.info("go on      %s", _longer(t, x, folder), extra=about(RESUME))
+
+
+def _longer(t: Training, x: Experiment, folder: Path) -> str:
+    """The command that trains for more epochs; by another run, where the schedule of this one ends with its epochs."""
+    command = f"python -m runner resume={typed(folder)}"
+    if not t.schedule.horizon:
+        return f"{command} trainer.epochs={2 * x.trainer.epochs}"
+    return f"by a new run from its weights, as the learning rate has reached its end: {command} resume_mode=warm_start"
+
+
+def which_is_best(t: Training) -> str:
+    """The reported epoch, the step if the best weights are of its middle, and by what they are the best."""
+    p = t.progress
+    step = f", weights of step {p.best_step:,}" if p.best_step is not None else ""
+    why = f"best {t.monitor.metric}" if p.best is not None and not t.best_is_last else "the last"
+    return f"epoch {p.best_epoch}{step}, {why}"
+
+
+def how_to_resume(t: Training, folder: Path, status: str) -> None:
+    """Say how a run goes on that has not come to its end."""
+    if t.checkpoints.last.exists():
+        log.info("go on      python -m runner resume=%s", typed(folder), extra=about(RESUME))
+    else:
+        log.info("run        %s has no checkpoint to go on from", short(folder), extra=about(RESUME))
+    if status == "FAILED":
+        log.info("details    %s", short(folder / layout.LOG), extra=about(RESUME))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def plots(x: Experiment, best_epoch: int, predictions: Predictions, folder: Path) -> None:
+    """Draw the curves, from the journal, and what the best weights made of the test samples.
+
+    A plot that cannot be drawn costs a warning: the run has come to its end.
+    """
+    try:
+        from runner.plots.curves import draw  # matplotlib takes a second to import: not before training
+        from runner.plots.samples import draw_predictions
+
+        draw(read(folder / layout.JOURNAL)[0], folder / layout.PLOTS, best_epoch, x.trainer.monitor)
+        if x.splits.test is not None:
+            images = raw_images(x.splits.test, x.splits.input_shape)
+            draw_predictions(predictions, folder / layout.PLOTS, x.splits.classes, images)
+    except Exception as error:  # matplotlib raises anything, and so may a data set of the user's
+        log.warning("not all plots are drawn: %s: %s", type(error).__name__, first_line(error))
+        log.debug("", exc_info=True)

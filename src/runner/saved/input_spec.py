@@ -1,0 +1,136 @@
+"""`samples.json`: what a run's model takes and gives, so that it can be used without the data it was trained on."""
+
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from math import inf, isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from runner.data import scaling
+from runner.data.image_file import RANGES
+from runner.data.splits import Normalize, Part, size
+from runner.data.table_layout import Reading
+from runner.errors import ConfigError
+from runner.rundir import layout
+from runner.saved.run import SavedRun
+from runner.util.files import load_json, write_json
+
+if TYPE_CHECKING:
+    from runner.assembly.experiment import Experiment
+
+LOOKED_AT = 64  # samples that the range of values is read from, where samples are loaded one by one
+
+
+@dataclass(frozen=True)
+class Samples:
+    """How the samples of a run look.
+
+    Attributes:
+        data: the data set's name.
+        input_shape: of one sample, without the batch axis.
+        dtype: of the raw inputs: `uint8` images, or `float32`, or `float64` where float32 would round them.
+        mean: what is subtracted from the (scaled) inputs: a number, or nested lists that broadcast to a sample.
+        std: what they are divided by afterwards.
+        num_outputs: of the model.
+        classes: the names of the classes 0, 1, ...; None if they have none.
+        columns: of the table, all of them in their order; None if the samples were no table.
+        target: the one of them that is predicted.
+        reading: how the table was read; None if as runner 0.1.0 did, or there was none.
+        value_range: the smallest and the largest raw value of the training images, where they are float32; None for
+            others, and where it was not recorded.
+        scale: what uint8 inputs are divided by first.
+        white: of the run's image files, where they had more than 8 bits a pixel, the number that stands for white.
+    """
+
+    data: str
+    input_shape: list[int]
+    dtype: str
+    mean: Any
+    std: Any
+    num_outputs: int
+    classes: list[str] | None = None
+    columns: list[str] | None = field(default=None)
+    target: str | None = None
+    value_range: list[float] | None = None
+    scale: float = scaling.BYTE
+    white: float | None = None
+    reading: Reading | None = None
+
+    @property
+    def features(self) -> list[str] | None:
+        """The columns that are inputs."""
+        return None if self.columns is None else [name for name in self.columns if name != self.target]
+
+    @property
+    def images(self) -> bool:
+        """Whether a sample is an image (C, H, W)."""
+        return len(self.input_shape) == 3
+
+    @property
+    def normalize(self) -> Normalize:
+        """From raw inputs to what the model sees; the very numbers of the run."""
+        mean, std = (torch.tensor(value, dtype=torch.float64) for value in (self.mean, self.std))
+        return Normalize(mean, std, self.scale, wide=self.dtype == "float64")
+
+
+def describe(x: "Experiment") -> Samples:
+    """What the samples of an experiment are."""
+    splits = x.splits
+    inputs = splits.train[0] if isinstance(splits.train, tuple) else torch.as_tensor(splits.train[0][0])
+    normalize = splits.normalize
+    pixels = inputs.dtype == torch.uint8 and normalize.scale != 1
+    return Samples(
+        data=splits.name,
+        input_shape=list(splits.input_shape),
+        dtype="uint8" if pixels else "float64" if normalize.wide else "float32",
+        mean=normalize.mean.tolist(),
+        std=normalize.std.tolist(),
+        num_outputs=x.num_outputs,
+        classes=list(splits.classes) if splits.classes else None,
+        columns=list(splits.columns) if splits.columns else None,
+        target=splits.target,
+        reading=splits.reading,
+        value_range=None if pixels or len(splits.input_shape) != 3 else _range(splits.train),
+        scale=normalize.scale,
+        white=splits.white,
+    )
+
+
+def _range(part: Part) -> list[float] | None:
+    """The smallest and the largest value of all samples; of some, evenly spread, where they are loaded one by one."""
+    if isinstance(part, tuple):
+        bounds = [bound.item() for bound in part[0].aminmax()]
+    else:
+        bounds = [inf, -inf]
+        for index in range(0, size(part), max(1, size(part) // LOOKED_AT)):
+            with suppress(Exception):  # code of the user's, about whose errors training tells
+                values = torch.as_tensor(part[index][0])
+                bounds = [min(bounds[0], values.min().item()), max(bounds[1], values.max().item())]
+    return bounds if all(map(isfinite, bounds)) else None
+
+
+def write(x: "Experiment", folder: Path) -> None:
+    """Leave `samples.json` in the run's folder."""
+    write_json(folder / layout.SAMPLES, asdict(describe(x)))
+
+
+def read(run: SavedRun) -> Samples:
+    """What a run has left of its samples.
+
+    Raises:
+        ConfigError: nothing usable.
+    """
+    path = run.file(layout.SAMPLES)
+    if path is None:
+        raise ConfigError(
+            f"{run.given}: it has no {layout.SAMPLES}, which describes the inputs of its model: run it again"
+        )
+    try:
+        found = load_json(path)
+        if "white" not in found and found.get("data") == "image_folder":  # of version 0.1.0
+            found["white"] = RANGES[-1]
+        return Samples(**found)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{run.given}: its {layout.SAMPLES} is damaged: {error}") from error

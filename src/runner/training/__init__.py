@@ -1,0 +1,1 @@
+"""The training loop and its state. No Hydra, no OmegaConf, no MLflow."""

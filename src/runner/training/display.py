@@ -1,0 +1,97 @@
+"""The progress of training as a person sees it: a bar an epoch on a terminal, one line an epoch everywhere."""
+
+import logging
+import sys
+from time import perf_counter, time
+
+from tqdm import tqdm
+
+from runner.util.metric_names import shown
+from runner.util.tables import duration
+from runner.util.terminal import moves_up
+
+log = logging.getLogger("runner")
+
+REFRESH_SECONDS = 0.2  # each refresh of the bar reads the running loss from the device
+
+PAGE_SECONDS = 5.0  # in the page of a notebook, which may save each refresh
+
+
+class Bar:
+    """The progress of training: a bar an epoch on a terminal, one line an epoch everywhere.
+
+    Args:
+        epochs: that are planned.
+        batch_size: of the training batches.
+        samples: of the training part.
+        quiet: show no bar.
+    """
+
+    def __init__(self, epochs: int, batch_size: int, samples: int, quiet: bool = False) -> None:
+        self._epochs = epochs
+        self._batch_size, self._samples = batch_size, samples
+        self._bar: tqdm | None = None
+        self._shown = sys.stderr.isatty() and not quiet
+        self._seconds = REFRESH_SECONDS if moves_up() else PAGE_SECONDS
+        self._next = 0.0
+        self._epoch = self._started_at_sample = 0
+        self._started = 0.0
+
+    def start_epoch(self, epoch: int, batches: int, done: int) -> None:
+        """Show nothing yet: an epoch of milliseconds needs no bar."""
+        self._epoch, self._started = epoch, perf_counter()
+        self._started_at_sample = done * self._batch_size
+        self._next = self._started + self._seconds
+
+    def due(self) -> bool:
+        """Whether it is time to refresh."""
+        return self._shown and perf_counter() >= self._next
+
+    def batch(self, done: int, loss: float) -> None:
+        """Redraw the bar of this epoch."""
+        if self._bar is None:
+            self._bar = tqdm(
+                desc=self._title(),
+                total=self._samples,
+                leave=False,
+                dynamic_ncols=True,
+                file=sys.stderr,
+                bar_format="{desc} {percentage:3.0f}% {bar} {elapsed}<{remaining}{postfix}",
+            )
+        samples = min(done * self._batch_size, self._samples)
+        seconds = perf_counter() - self._started
+        self._bar.start_t = time() - seconds  # the ETA is this epoch's
+        self._bar.n, self._bar.initial = samples, self._started_at_sample
+        self._bar.set_description_str(self._title(), refresh=False)
+        rate = (samples - self._started_at_sample) / seconds
+        self._bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} samples/s", refresh=False)
+        self._bar.refresh()
+        self._next = perf_counter() + self._seconds
+
+    def end_epoch(self, epoch: int, metrics: dict[str, float], seconds: float, best: bool) -> None:
+        """Print the epoch's line."""
+        self.close()
+        parts = [self._title()]
+        for part in ("train", "val"):
+            values = [
+                f"{name.partition('/')[2]} {shown(name, value)}"
+                for name, value in metrics.items()
+                if name.startswith(f"{part}/")
+            ]
+            if values:
+                parts.append(f"{part} " + " ".join(values))
+        parts.append(duration(seconds))
+        log.info("  ".join(parts) + ("  best" if best else ""))
+
+    def _title(self) -> str:
+        return f"epoch {self._epoch:>{len(str(self._epochs))}}/{self._epochs}"
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        log.warning(text)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,188 @@
+"""State as `torch.load(weights_only=True)` reads it, which runs no code: tensors, containers, numbers, texts.
+
+NumPy's numbers and arrays, random generators and a few of Python's own containers are converted when they are
+written, and are what they were when they are read again.
+"""
+
+import io
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from runner.util.rng import generator_from, generator_state, is_generator
+
+MARK = "__runner_type__"
+"""The key of a dict that stands for a value of another type."""
+
+_AS_THEY_ARE = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, bytearray, torch.dtype, torch.device, torch.Size, torch.layout}
+)
+_FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (int, float, list, dict, set, str, bool)}
+_FORMATS: dict[str, torch.memory_format] = {
+    str(kind): kind
+    for kind in (torch.contiguous_format, torch.preserve_format, torch.channels_last, torch.channels_last_3d)
+}
+
+
+class StateError(Exception):
+    """A value that a checkpoint cannot hold; the sentence names its place and its type."""
+
+
+def encode(value: Any, path: str) -> Any:
+    """Convert what is not readable otherwise; whatever needs no conversion is given back as the object it is.
+
+    Args:
+        value: state, nested in dicts, lists and the like.
+        path: its name, for errors: `optimizer`.
+
+    Raises:
+        StateError: it holds an object that cannot be converted.
+    """
+    kind = type(value)
+    if kind in _AS_THEY_ARE or isinstance(value, Tensor):
+        return value
+    if kind is dict or kind is OrderedDict:
+        if all(_is(encode(key, path), key) for key in value):
+            return _changed_dict(value, {key: encode(v, _below(path, key)) for key, v in value.items()})
+        return _marked(kind.__name__, encode([list(item) for item in value.items()], path))
+    if kind is list or kind is tuple:
+        made = [encode(v, f"{path}[{index}]") for index, v in enumerate(value)]
+        return value if all(map(_is, made, value)) else kind(made)
+    if kind is set or kind is Counter:  # of hashable keys, which are numbers and texts
+        encoded = [encode(v, path) for v in value]
+        return value if all(map(_is, encoded, value)) else _marked(kind.__name__, encode(list(value), path))
+    if isinstance(value, numpy.generic) or kind is numpy.ndarray:
+        return _marked("numpy", _to_npy(value, path), scalar=isinstance(value, numpy.generic))
+    if is_generator(value):
+        return _marked("generator", encode(generator_state(value), path))
+    if kind is deque:
+        return _marked("deque", encode(list(value), path), maxlen=value.maxlen)
+    if kind is frozenset:
+        return _marked("frozenset", encode(list(value), path))
+    if kind is defaultdict and (value.default_factory is None or value.default_factory in _FACTORIES.values()):
+        factory = value.default_factory.__name__ if value.default_factory else None
+        return _marked("defaultdict", encode(dict(value), path), factory=factory)
+    if kind is range or kind is slice:
+        return _marked(kind.__name__, encode([value.start, value.stop, value.step], path))
+    if kind is torch.memory_format:
+        return _marked("memory_format", str(value))
+    raise StateError(f"{path} is {_described(value)}")
+
+
+def decode(value: Any) -> Any:
+    """Give back what `encode` was given."""
+    kind = type(value)
+    if kind is dict and MARK in value:
+        return _DECODERS[value[MARK]](value)
+    if kind is dict or kind is OrderedDict:
+        return _changed_dict(value, {key: decode(v) for key, v in value.items()})
+    if kind is list or kind is tuple:
+        made = [decode(v) for v in value]
+        return value if all(map(_is, made, value)) else kind(made)
+    return value
+
+
+_DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "numpy": lambda v: _from_npy(v["value"], v["scalar"]),
+    "generator": lambda v: generator_from(decode(v["value"])),
+    "deque": lambda v: deque(decode(v["value"]), v["maxlen"]),
+    "defaultdict": lambda v: defaultdict(_FACTORIES.get(v["factory"]), decode(v["value"])),
+    "dict": lambda v: dict(decode(v["value"])),
+    "OrderedDict": lambda v: OrderedDict(decode(v["value"])),
+    "set": lambda v: set(decode(v["value"])),
+    "Counter": lambda v: Counter(decode(v["value"])),
+    "frozenset": lambda v: frozenset(decode(v["value"])),
+    "range": lambda v: range(*decode(v["value"])),
+    "slice": lambda v: slice(*decode(v["value"])),
+    "memory_format": lambda v: _FORMATS[v["value"]],
+}
+
+
+def unreadable(state: dict[str, Any]) -> str | None:
+    """Which part of an encoded state `torch.load` refuses, with its type; None if it reads all of it.
+
+    Some tensors are of a class of the user's, or of one that torch reads only with its code.
+    """
+    pending: list[tuple[str, Any]] = [(str(key), part) for key, part in state.items()]
+    while pending:
+        path, part = pending.pop(0)
+        if _readable(part):
+            continue
+        inner = [(_below(path, k), v) for k, v in part.items()] if isinstance(part, dict) else []
+        inner += [(f"{path}[{i}]", v) for i, v in enumerate(part)] if isinstance(part, list | tuple) else []
+        if not any(not _readable(v) for _, v in inner):
+            return f"{path} is {_described(part)}"
+        pending = inner
+    return None
+
+
+def without_numbers(value: Any) -> Any:
+    """An encoded state with tensors of no elements, where they are ordinary ones: as readable, and soon read."""
+    kind = type(value)
+    if kind is dict or kind is OrderedDict:
+        return _changed_dict(value, {key: without_numbers(part) for key, part in value.items()})
+    if kind is list or kind is tuple:
+        return kind(map(without_numbers, value))
+    if kind in (Tensor, Parameter) and value.layout is torch.strided and not value.is_quantized:
+        return torch.empty(0, dtype=value.dtype)
+    return value
+
+
+def _readable(part: Any) -> bool:
+    buffer = io.BytesIO()
+    try:
+        torch.save(part, buffer)
+        buffer.seek(0)
+        torch.load(buffer, map_location="cpu", weights_only=True)
+    except Exception:  # whatever pickling of a class of the user's raises
+        return False
+    return True
+
+
+def _marked(kind: str, value: Any, **more: Any) -> dict[str, Any]:
+    return {MARK: kind, "value": value, **more}
+
+
+def _changed_dict(value: Any, made: dict[Any, Any]) -> Any:
+    """The dict itself if nothing was converted; else one of the same type, with what else it carries."""
+    if all(map(_is, made, value)) and all(map(_is, made.values(), value.values())):
+        return value
+    copied = type(value)(made)
+    if hasattr(value, "_metadata"):  # of `nn.Module.state_dict`: the versions of the modules
+        copied._metadata = value._metadata
+    return copied
+
+
+def _is(a: Any, b: Any) -> bool:
+    return a is b
+
+
+def _below(path: str, key: Any) -> str:
+    return f"{path}.{key}" if isinstance(key, str) else f"{path}[{key!r}]"
+
+
+def _to_npy(value: Any, path: str) -> Tensor:
+    """An array or a number in NumPy's own file format, as bytes: any shape, layout and dtype but objects."""
+    buffer = io.BytesIO()
+    try:
+        numpy.save(buffer, value, allow_pickle=False)
+    except ValueError as error:
+        raise StateError(f"{path} is a NumPy array of Python objects") from error
+    return torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
+
+
+def _from_npy(content: Tensor, scalar: bool) -> Any:
+    array = numpy.load(io.BytesIO(content.numpy().tobytes()), allow_pickle=False)
+    return array[()] if scalar else array
+
+
+def _described(value: Any) -> str:
+    kind = type(value)
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"a function or class ({value.__qualname__})"
+    return f"of type {kind.__name__}" if kind.__module__ == "builtins" else f"of type {kind.__module__}.{kind.__name__}"

@@ -1,0 +1,32 @@
+"""A `Training` as the config composes it, without a command, a run's folder or a record around it."""
+
+from pathlib import Path
+
+from helpers.training import Log, Silent, Stop
+from runner.assembly import build, experiment
+from runner.cli import composer, group_choices, parse, without_hydra
+from runner.rundir.checkpoint import Checkpoints
+from runner.training.loop import fit
+from runner.training.state import Training, prepare
+
+
+def built(*overrides: str) -> experiment.Experiment:
+    """Compose and build."""
+    cfg, problems = composer(parse([])).compose(list(overrides))
+    assert cfg is not None, problems
+    return build.build(without_hydra(cfg), group_choices(cfg), problems)
+
+
+def trained(folder: Path, *overrides: str) -> Training:
+    """Compose, build and train; what was measured is in its `log`."""
+    x = built(*overrides)
+    t = prepare(x, Checkpoints(folder / "checkpoints"), Log(), Silent(), Stop())
+    fit(t)
+    return t
+
+
+def accuracy(t: Training) -> float:
+    """Of the validation samples, after the last epoch."""
+    assert isinstance(t.log, Log)
+    measured = t.log.of("val/accuracy")
+    return measured[max(measured)]

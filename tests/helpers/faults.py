@@ -1,0 +1,157 @@
+"""Deaths at named points: each leaves a note that it was hit, and ends the process by SIGKILL, as it stands there."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from helpers import forked
+from runner.rundir import checkpoint
+from runner.rundir.checkpoint import Checkpoints
+from runner.rundir.journal import Journal
+from runner.runs import execute, report
+from runner.training import loop
+
+HIT = "hit.txt"
+
+
+def die(point: str) -> None:
+    """End this process here and now."""
+    Path(HIT).write_text(point)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def power_loss(point: str) -> None:
+    """End this process and all that it has started."""
+    for pid in forked.Forked.started:
+        os.kill(pid, signal.SIGKILL)
+    die(point)
+
+
+def at_call(number: int, then: Callable[..., object], of: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that has something else done at one of its calls, counted from 1."""
+    calls = 0
+
+    @wraps(of)
+    def counted(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            then(*arguments, **named)
+        return of(*arguments, **named)
+
+    return counted
+
+
+def mid_accumulation(point: str) -> None:
+    # Asked for each batch of a step, before its backward pass: the gradient of the first is there.
+    loop.samples_of_step = at_call(18, lambda *_: die(point), loop.samples_of_step)
+
+
+def half_of_a_checkpoint(point: str) -> None:
+    def half(state: object, file: Any) -> None:
+        save(state, file)
+        file.flush()
+        file.truncate(file.tell() // 2)
+        die(point)
+
+    save = torch.save
+    torch.save = at_call(5, half, save)
+
+
+def before_the_rename(point: str) -> None:
+    Checkpoints._put_in_place = at_call(5, lambda *_: die(point), Checkpoints._put_in_place)  # type: ignore[method-assign]
+
+
+def best_and_not_last(point: str) -> None:
+    bests = 0
+
+    def linked(source: Path, target: Path) -> None:
+        nonlocal bests
+        link(source, target)
+        bests += target.name == "best.pt"
+        if bests == 2:
+            die(point)
+
+    link, checkpoint.link = checkpoint.link, linked
+
+
+def journal_and_no_delivery(point: str) -> None:
+    def written(self: Journal, metrics: dict[str, float], step: int) -> None:
+        if "val/loss" in metrics and step == 2:
+            write(self, metrics, step)
+            power_loss(point)
+        else:
+            write(self, metrics, step)
+
+    write = Journal.write
+    Journal.write = written  # type: ignore[assignment, method-assign]
+
+
+def in_an_evaluation(number: int, module: Any) -> Callable[[str], None]:
+    def dies_within(point: str) -> None:
+        def evaluating(t: loop.Training, *_: Any) -> None:
+            t.forward_evaluated = lambda _: die(point)  # type: ignore[assignment, return-value]
+
+        module.evaluate = at_call(number, evaluating, module.evaluate)
+
+    return dies_within
+
+
+def before_the_result(point: str) -> None:
+    report.result = at_call(1, lambda *_: die(point), report.result)
+
+
+def result_and_no_end(point: str) -> None:
+    def written(*arguments: Any) -> Any:
+        values = result(*arguments)
+        power_loss(point)
+        return values
+
+    result = report.result
+    report.result = written
+
+
+def waits(point: str) -> None:
+    def until_the_note_is_gone(*_: object) -> None:
+        Path(HIT).write_text(point)
+        while Path(HIT).exists():
+            time.sleep(0.02)
+
+    Checkpoints._put_in_place = at_call(2, until_the_note_is_gone, Checkpoints._put_in_place)  # type: ignore[method-assign]
+
+
+FAULTS: dict[str, Callable[[str], None]] = {
+    "mid-accumulation": mid_accumulation,
+    "half of a checkpoint is written": half_of_a_checkpoint,
+    "between the temporary write and the rename": before_the_rename,
+    "the best checkpoint is linked, the last not replaced": best_and_not_last,
+    "after the journal and before delivery": journal_and_no_delivery,
+    "during validation": in_an_evaluation(3, loop),
+    "inside the final test": in_an_evaluation(1, execute),
+    "after the test, before the result": before_the_result,
+    "after the result, before its end is recorded": result_and_no_end,
+}
+
+
+OTHERS = {"before the second checkpoint, it waits": waits}
+
+
+DELIVERY = forked.forked_delivery()  # for as long as the process lives
+
+
+def inject(point: str | None) -> Callable[[], object]:
+    """What a process does before its command to die at a point (None: at none); it has MLflow told by a fork."""
+    return partial(_inject, point)
+
+
+def _inject(point: str | None) -> None:
+    DELIVERY.__enter__()
+    report.plots = lambda *_: None
+    if point is not None:
+        (FAULTS | OTHERS)[point](point)

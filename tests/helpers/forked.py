@@ -1,0 +1,94 @@
+"""Python processes that start in no time: forks of one that has imported MLflow, which takes seconds each time."""
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
+from types import SimpleNamespace
+from typing import IO, Any, ClassVar
+
+import pytest
+
+from runner.sweeps.launchers import forkserver
+
+STEP_SECONDS = 0.5  # between deliveries, that tests need not wait ten seconds for the next
+
+
+class Forked:
+    """What `subprocess.Popen` gives for `python -c code ...` or `python -m module ...`, as far as is asked of it here.
+
+    All three standard streams are pipes of text. It begins with the modules of the server it is forked from.
+
+    Attributes:
+        started: the process ids of all.
+    """
+
+    started: ClassVar[list[int]] = []
+
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str] | None = None, **_: Any) -> None:
+        context = multiprocessing.get_context("forkserver")
+        forkserver.start(["runner.data.digits."], saves_models=True)  # the one server of this process, for sweeps too
+        theirs, ours = zip(context.Pipe(duplex=False), *(context.Pipe(duplex=False)[::-1] for _ in "12"), strict=True)
+        self._process = context.Process(target=_main, args=(theirs, list(command), dict(env or os.environ)))
+        self._process.start()
+        self.stdin, self.stdout, self.stderr = (
+            os.fdopen(os.dup(end.fileno()), mode) for end, mode in zip(ours, "wrr", strict=True)
+        )
+        for end in (*theirs, *ours):
+            end.close()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+        self.started.append(self.pid)
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("a fork", timeout or 0.0)
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def communicate(self) -> tuple[str, str]:
+        self.stdin.close()
+        printed = self.stdout.read(), self.stderr.read()
+        self.wait()
+        return printed
+
+
+def _main(streams: tuple[Connection, ...], command: list[str], environment: dict[str, str]) -> None:
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, stream in enumerate(streams):
+        os.dup2(stream.fileno(), number)
+        stream.close()
+    files: list[IO[str]] = [os.fdopen(number, mode) for number, mode in enumerate("rww")]
+    sys.stdin, sys.stdout, sys.stderr = files
+    _, option, what, *sys.argv[1:] = command
+    if option == "-c":
+        exec(compile(what, "<forked>", "exec"), {"__name__": "__main__"})
+        code = 0
+    else:
+        module = importlib.import_module(what)
+        if hasattr(module, "_SECONDS_BETWEEN_STEPS"):
+            module._SECONDS_BETWEEN_STEPS = STEP_SECONDS
+        code = module.main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def forked_delivery() -> Iterator[None]:
+    """Have delivery done by such forks, and more often."""
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired)
+        patch.setattr("runner.tracking.process.subprocess", stand_in)
+        yield

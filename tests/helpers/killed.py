@@ -1,0 +1,104 @@
+"""What the tests of interrupted runs share: did one end as if nothing had happened, and what does MLflow have of it?"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from conftest import run_folder
+from helpers.faults import inject
+from helpers.sweeping import Forked
+from helpers.training import exact_state, same
+from runner.rundir import journal, layout
+from runner.rundir.delivery_state import State
+from runner.tracking.store import connect
+
+# Everything that has a state: dropout, augmentation, averaged weights, a scaler, a schedule by step, accumulation.
+EVERYTHING = (
+    "data.limit=300", "data.batch_size=16", "data.augment.rotation=10", "model.hidden=[16]", "model.dropout=0.2",
+    "optimizer=adamw", "scheduler=warmup_cosine", "precision=fp16", "device.threads=1", "trainer.epochs=3",
+    "trainer.ema_decay=0.9", "trainer.grad_accumulation=2", "trainer.clip_norm=1", "trainer.log_every_steps=1",
+    "trainer.checkpoint_every_steps=2", "trainer.validate_every_steps=4", "tracking.log_model=false",
+)  # fmt: skip
+
+TIMED = ("time/", "throughput/", "system/")
+
+
+def measured(folder: Path) -> dict[tuple[str, int], float]:
+    """What a run's journal has, but for times and rates; each (name, step) once."""
+    points = journal.read(folder / layout.JOURNAL)[0]
+    assert len(points) == len({(point.name, point.step) for point in points}), "written twice"
+    return {(point.name, point.step): point.value for point in points if not point.name.startswith(TIMED)}
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """What its result has, but for times and rates, and for who it is in MLflow."""
+    content = json.loads((folder / "result.json").read_text())
+    timed = (*TIMED, "epoch_seconds", "samples_per_second", "run_id")
+    return {key: value for key, value in content.items() if not key.startswith(timed)}
+
+
+def assert_ended_the_same(folder: Path, whole: Path) -> None:
+    """Weights, optimizer state, metrics: bit for bit those of a run that was never interrupted."""
+    for name in ("last.pt", "best.pt"):
+        one, other = (exact_state(torch.load(f / "checkpoints" / name, weights_only=True)) for f in (folder, whole))
+        assert same(one, other), f"{name}: {[key for key in other if not same(one[key], other[key])]}"
+    assert measured(folder) == measured(whole)
+    assert result(folder) == result(whole)
+    assert list(folder.glob("checkpoints/.*")) == []
+
+
+def only_run(uri: str) -> tuple[MlflowClient, Run]:
+    """The only run that runner's experiment has in a store."""
+    client = connect(uri)
+    experiment = client.get_experiment_by_name("runner")
+    (run,) = client.search_runs([experiment.experiment_id])
+    return client, run
+
+
+def counts(client: MlflowClient, run_id: str, folder: Path) -> tuple[int, int, int]:
+    """How many points the journal has, MLflow has, and MLflow has twice; they must be in order, and as measured."""
+    points, _ = journal.read(folder / layout.JOURNAL)
+    keys = State.load(folder).keys
+    delivered = duplicated = 0
+    for name in dict.fromkeys(point.name for point in points):
+        there = client.get_metric_history(run_id, keys.get(name, name))
+        assert [point.step for point in there] == sorted(point.step for point in there), name
+        sent = {point.step: point.value for point in points if point.name == name}
+        assert {point.step: point.value for point in there}.items() <= sent.items(), name
+        delivered += len({point.step for point in there})
+        duplicated += len(there) - len({point.step for point in there})
+    return len(points), delivered, duplicated
+
+
+def assert_delivered(uri: str, folder: Path, status: str = "FINISHED") -> None:
+    """One run in MLflow, with every metric of the journal once."""
+    client, run = only_run(uri)
+    assert run.info.status == status
+    sent, delivered, duplicated = counts(client, run.info.run_id, folder)
+    assert (delivered, duplicated) == (sent, 0)
+
+
+def eight_starts(here: Path) -> None:
+    """Eight runs that start at once on a SQLite file that does not exist: one experiment, eight whole records."""
+    uri = f"sqlite:///{here}/mlflow.db"
+    arguments = ("data.limit=60", "trainer.epochs=2", "tracking.log_model=false", "tracking.wait=60")
+    places = [here / str(number) for number in range(8)]
+    for place in places:
+        place.mkdir()
+    started = [Forked(place, *arguments, f"tracking.uri={uri}", prepare=inject(None)) for place in places]
+    for process in started:
+        code, printed = process.wait(180)
+        assert code == 0, printed
+        assert "error" not in printed and "not all of it" not in printed
+    client = connect(uri)
+    assert sorted(experiment.name for experiment in client.search_experiments()) == ["Default", "runner"]
+    runs = client.search_runs([client.get_experiment_by_name("runner").experiment_id])
+    assert len(runs) == 8 and {run.info.status for run in runs} == {"FINISHED"}
+    for place in places:
+        folder = run_folder(place)
+        sent, delivered, duplicated = counts(client, str(State.load(folder).run_id), folder)
+        assert (delivered, duplicated) == (sent, 0)

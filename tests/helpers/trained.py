@@ -1,0 +1,55 @@
+"""Runs for the commands that come after training: made once a module, in a place of their own."""
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from runner.cli import command
+from runner.runs import report
+
+SMALL = ("debug=fast", "model.hidden=[8]")
+
+
+@contextlib.contextmanager
+def place(folder: Path) -> Iterator[Path]:
+    """Be in a folder, with no data and no outputs anywhere else."""
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
+        patch.delenv("RUNNER_OUTPUTS", raising=False)
+        patch.setenv("RUNNER_DATA", str(folder / "data"))
+        patch.setattr(report, "plots", lambda *arguments: None)  # half of a small run's time, and looked at elsewhere
+        yield folder
+    torch.set_num_threads(threads)
+
+
+def train(name: str, *arguments: str) -> Path:
+    """A finished run in a folder of this name below the current one; not tracked unless the arguments say so."""
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
+        small = SMALL[:1] if any(text.startswith("model=") for text in arguments) else SMALL
+        code = command(["tracking=off", *small, f"hydra.run.dir={name}", *arguments])
+    assert code == 0, printed.getvalue()
+    return Path(name).resolve()
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
+
+
+def table(path: Path, target: str) -> Path:
+    """60 rows of width, the target and height, in this order: `price` is a value, `kind` a text of two classes."""
+    made = np.random.RandomState(0)
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["width", target, "height"])
+        for width, height in made.uniform(1, 9, (60, 2)).round(3):
+            what = round(3 * width - height, 3) if target == "price" else ("tall" if height > width else "wide")
+            rows.writerow([width, what, height])
+    return path

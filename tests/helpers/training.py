@@ -1,0 +1,183 @@
+"""A `Training` out of plain objects, as a notebook would make one: no config, no MLflow."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from runner.config.settings import EarlyStoppingSettings, TrainerSettings
+from runner.data.loading import make_loaders
+from runner.data.source import Source
+from runner.data.splits import Splits, split
+from runner.device import resolve
+from runner.loss import CrossEntropy, Loss
+from runner.precision import Precision
+from runner.rundir.checkpoint import Checkpoints
+from runner.scheduler import Schedule
+from runner.training.progress import Metrics
+from runner.training.state import Training
+
+
+class Log:
+    """What the loop measured, as (name, step) -> value."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[str, int], float] = {}
+
+    def __call__(self, metrics: Mapping[str, float], step: int) -> None:
+        for name, value in metrics.items():
+            assert (name, step) not in self.values, "a metric was measured twice at a step"
+            self.values[name, step] = value
+
+    def of(self, name: str) -> dict[int, float]:
+        return {step: value for (n, step), value in self.values.items() if n == name}
+
+    def exact(self) -> dict[tuple[str, int], float]:
+        """All but times and rates."""
+        return {k: v for k, v in self.values.items() if not k[0].startswith(("time/", "throughput/"))}
+
+
+class Silent:
+    """A display that shows nothing and counts what it is told."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+        self.notes: list[str] = []
+
+    def start_epoch(self, epoch: int, batches: int, done: int) -> None: ...
+
+    def due(self) -> bool:
+        return False
+
+    def batch(self, done: int, loss: float) -> None: ...
+
+    def end_epoch(self, epoch: int, metrics: Metrics, seconds: float, best: bool) -> None:
+        self.epochs.append(epoch)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class Stop:
+    """Requests a stop at the n-th look."""
+
+    def __init__(self, after: int | None = None) -> None:
+        self.looks, self.after = 0, after
+
+    @property
+    def requested(self) -> bool:
+        self.looks += 1
+        return self.after is not None and self.looks > self.after
+
+
+def settings(**changed: Any) -> TrainerSettings:
+    values: dict[str, Any] = {
+        "epochs": 2,
+        "max_steps": None,
+        "max_time": None,
+        "grad_accumulation": 1,
+        "clip_norm": None,
+        "ema_decay": None,
+        "monitor": "val/loss",
+        "validate_every_epochs": 1,
+        "validate_every_steps": None,
+        "log_every_epochs": 1,
+        "log_every_steps": None,
+        "checkpoint_every_epochs": 1,
+        "checkpoint_every_steps": None,
+        "checkpoint_every_seconds": None,
+        "keep_checkpoints": 1,
+        "on_nonfinite": "stop",
+        "compile": False,
+        "deterministic": False,
+        "detect_anomaly": False,
+        "profile_steps": None,
+        "early_stopping": EarlyStoppingSettings(patience=None, min_delta=0.0),
+    }
+    assert not set(changed) - set(values)
+    return TrainerSettings(**(values | changed))
+
+
+def blobs(samples: int = 101, features: int = 6, classes: int = 3) -> Source:
+    """Classes that a straight line can almost tell apart."""
+    made = torch.Generator().manual_seed(7)
+    targets = torch.randint(classes, (samples,), generator=made)
+    inputs = torch.randn(samples, features, generator=made) + 1.5 * torch.eye(classes, features)[targets]
+    return Source("blobs", train=(inputs, targets), test=(inputs[:20] + 0.1, targets[:20]))
+
+
+def net(features: int = 6, classes: int = 3, dropout: float = 0.0, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(features, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, classes))
+
+
+def divided(source: Source | None = None, val_fraction: float = 0.2, seed: int = 0) -> Splits:
+    return split(source or blobs(), val_fraction=val_fraction, limit=None, seed=seed)
+
+
+def training(
+    folder: Path,
+    *,
+    model: nn.Module | None = None,
+    loss: Loss | None = None,
+    splits: Splits | None = None,
+    batch_size: int = 32,
+    precision: str = "fp32",
+    optimizer: Any = None,
+    schedule: Any = None,
+    in_memory: bool = True,
+    num_workers: int = 0,
+    stop: Any = None,
+    seed: int = 0,
+    **trainer: Any,
+) -> Training:
+    device = resolve("cpu", threads=1)
+    formats = Precision(precision, device.torch)
+    model = (model or net()).to(formats.dtype)
+    loss = loss or CrossEntropy()
+    made = (optimizer or (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)))(model.parameters())
+    return Training(
+        model=model,
+        loss=loss,
+        optimizer=made,
+        schedule=schedule(made) if schedule else Schedule(None),
+        precision=formats,
+        device=device,
+        loaders=make_loaders(
+            splits or divided(),
+            prepare=loss.prepare,
+            batch_size=batch_size,
+            seed=seed,
+            device=device.torch,
+            dtype=formats.dtype,
+            in_memory=in_memory,
+            num_workers=num_workers,
+        ),
+        settings=settings(**trainer),
+        checkpoints=Checkpoints(folder / "checkpoints", trainer.get("keep_checkpoints", 1)),
+        log=Log(),
+        display=Silent(),
+        stop=stop or Stop(),
+    )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two nested states are bit for bit the same."""
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and a.dtype == b.dtype and np.array_equal(a, b)
+    if isinstance(a, Mapping):
+        return isinstance(b, Mapping) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def exact_state(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint without the times in it."""
+    progress = {k: v for k, v in state["progress"].items() if "seconds" not in k}
+    return {**state, "progress": progress}

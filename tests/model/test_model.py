@@ -1,0 +1,251 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from conftest import Called
+from helpers.operations import Operations
+from helpers.training import same
+from runner.device import set_deterministic
+from runner.errors import ConfigError
+from runner.model.cnn import CNN
+from runner.model.mlp import MLP
+from runner.model.probe import Cost, check_shapes, has_convolutions, parameter_count
+
+MNIST = (1, 28, 28)
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def mlp(**arguments: Any) -> MLP:
+    return MLP(**({"input_shape": MNIST, "num_outputs": 10, "hidden": [128, 64]} | arguments))
+
+
+def cnn(**arguments: Any) -> CNN:
+    values: dict[str, Any] = {"channels": [32, 64, 128], "strides": [1, 2, 2], "hidden": [64]}
+    return CNN(**({"input_shape": MNIST, "num_outputs": 10} | values | arguments))
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters", "flops", "values"),
+    # The notebooks' figures; a multiply-add counts as two operations. The largest of what the layers give is the
+    # flattened image, and 32 channels of 28 x 28.
+    [
+        (mlp(), 109_386, 218_368, 784),
+        (cnn(), 101_578, 14_919_936, 25_088),
+        (mlp(hidden=[128]), 101_770, 203_264, 784),
+    ],
+)
+def test_size_and_arithmetic_of_the_course_s_networks(
+    model: nn.Module, parameters: int, flops: int, values: int
+) -> None:
+    assert parameter_count(model) == parameters
+    assert check_shapes(model, MNIST, 10, torch.float32) == Cost(flops, values)
+
+
+@pytest.mark.parametrize("make", [mlp, cnn])
+def test_the_shapes_come_from_the_data(make: Any) -> None:
+    model = make(input_shape=(3, 9, 11), num_outputs=4)
+    assert model(torch.randn(2, 3, 9, 11)).shape == (2, 4)
+
+
+class Ending(nn.Module):
+    """A linear layer, and what its outputs go through."""
+
+    def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.end = nn.Linear(64, 10), end
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.end(self.layer(inputs.flatten(1)))
+
+
+class NotOnMeta(Ending):
+    def forward(self, inputs: Tensor) -> Tensor:
+        assert inputs.device.type != "meta"
+        return super().forward(inputs)
+
+
+@pytest.mark.parametrize(
+    ("end", "by"),
+    [
+        (nn.Softmax(dim=1), "softmax"),
+        (lambda outputs: outputs.softmax(1).unsqueeze(2).squeeze(2), "softmax"),
+        (lambda outputs: outputs.sigmoid_(), "sigmoid"),
+        (lambda outputs: torch.sigmoid(outputs).view(-1, 10), "sigmoid"),
+        (nn.LogSoftmax(dim=1), "log_softmax"),  # which cross entropy leaves as it is
+        (nn.Tanh(), "tanh"),
+        (lambda outputs: outputs.relu_().flatten(1), "relu"),
+        (lambda outputs: outputs * outputs.softmax(1), None),
+        (nn.Identity(), None),
+    ],
+)
+@pytest.mark.parametrize("kind", [Ending, NotOnMeta])
+def test_a_model_that_ends_in_an_activation_is_seen(kind: type[Ending], end: Any, by: str | None) -> None:
+    assert check_shapes(kind(end), (1, 8, 8), 10, torch.float32).activation == by
+
+
+def test_probabilities_before_a_loss_that_takes_logits_are_said_before_training(
+    here: Path, runner: Callable[..., Called], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "nets.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, num_outputs: int):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, num_outputs), nn.Softmax(1))\n"
+        "class Fails(nn.Linear):\n"
+        "    def __init__(self, num_outputs: int):\n"
+        "        super().__init__(64, num_outputs)\n"
+        "    def forward(self, inputs):\n"
+        "        hidden = inputs.flatten(1)\n"
+        "        return super().forward(hidden[:, :7])\n"
+        "class FailsWhenMade(nn.Module):\n"
+        "    def __init__(self, num_outputs: int, width: int = 3):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Linear(64, self.widht)\n"
+    )
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
+    typed = ["model=custom", "trainer.epochs=1", "data.limit=60", "tracking=off"]
+    called = runner(*typed, "model._target_=nets.Net")
+    assert called.code == 0 and "the model ends in a softmax, and loss=cross_entropy applies one itself" in called.err
+    for name, where in {"Fails": "line 10, in forward", "FailsWhenMade": "line 14, in __init__"}.items():
+        called = runner(*typed, f"model._target_=nets.{name}")
+        assert called.code == 2 and f"(nets.py, {where})" in called.err
+        assert "change model." not in called.err
+
+
+def test_knobs_change_the_network() -> None:
+    assert not any(isinstance(m, nn.Dropout) for m in mlp().modules())
+    assert sum(isinstance(m, nn.Dropout) for m in mlp(dropout=0.5).modules()) == 2
+    assert any(isinstance(m, nn.Tanh) for m in mlp(activation="tanh").modules())
+    assert parameter_count(mlp(hidden=[])) == 7850
+    assert parameter_count(cnn(hidden=[], channels=[4], strides=[1])) == 40 + 50
+
+
+def drawn(make: Any, **arguments: Any) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return make(**arguments).state_dict()
+
+
+def test_an_activation_behind_the_last_layer_changes_nothing_else() -> None:
+    bare, bent = drawn(mlp), drawn(mlp, output_activation="sigmoid")
+    assert list(bare) == [f"layers.{index}.{name}" for index in (1, 3, 5) for name in ("weight", "bias")]
+    assert all(torch.equal(bare[name], bent[name]) for name in bare | bent)
+    inputs = torch.randn(2, *MNIST)
+    torch.manual_seed(0)
+    linear = mlp()
+    torch.manual_seed(0)
+    assert torch.equal(mlp(output_activation="sigmoid")(inputs), linear(inputs).sigmoid())
+    with pytest.raises(ConfigError, match=r"model.output_activation=sigmoit .*did you mean sigmoid"):
+        mlp(output_activation="sigmoit")
+
+
+def test_batch_norm_stands_between_a_convolution_and_its_activation() -> None:
+    convolutions = [f"features.{index}.{name}" for index in (0, 2, 4) for name in ("weight", "bias")]
+    assert list(drawn(cnn)) == [*convolutions, *(f"head.{i}.{name}" for i in (0, 2) for name in ("weight", "bias"))]
+    model = cnn(batch_norm=True)
+    kinds = [type(layer) for layer in model.features]
+    assert kinds[:9] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 3
+    assert all(layer.bias is None for layer in model.features if isinstance(layer, nn.Conv2d))
+    seen: list[Tensor] = []
+    model.features[1].register_forward_hook(lambda module, inputs, outputs: seen.append(outputs))
+    model(3 + 5 * torch.randn(16, *MNIST))
+    assert seen[0].mean(dim=(0, 2, 3)).abs().max() < 1e-4
+    assert seen[0].std(dim=(0, 2, 3)).sub(1).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_deterministic_gives_the_same_without_what_a_gpu_cannot_do_then(device: str) -> None:
+    torch.manual_seed(0)
+    model = cnn(channels=[4, 64], strides=[1, 2]).to(device, memory_format=torch.channels_last)
+    images = torch.rand(8, *MNIST, device=device).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        model.features[2].bias.fill_(-0.5)  # whole channels of equal zeros behind the activation
+    found = []
+    try:
+        for wanted in (False, True):
+            set_deterministic(wanted)
+            model.zero_grad()
+            with Operations() as operations:
+                outputs = model(images)
+                outputs.square().sum().backward()
+            found.append([outputs, *(p.grad for p in model.parameters())])
+    finally:
+        set_deterministic(False)
+    assert "convolution_backward" in operations.names and "adaptive_max_pool2d_backward" not in operations.names
+    if device == "cpu":
+        assert same(*found)
+
+
+def test_what_does_not_fit_is_said() -> None:
+    with pytest.raises(ConfigError, match="model=mlp"):
+        cnn(input_shape=(4,))
+    with pytest.raises(ConfigError, match="strides"):
+        cnn(strides=[1])
+    with pytest.raises(ConfigError, match="did you mean relu"):
+        mlp(activation="rellu")
+
+
+class Fixed(nn.Module):
+    """Takes 10 features, whatever the data have; its forward pass reads numbers, which meta has none of."""
+
+    def __init__(self, outputs: int = 3) -> None:
+        super().__init__()
+        self.layer = nn.Linear(10, outputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scale = float(torch.rand(1) + inputs.abs().max())
+        return self.layer(inputs / (1 + scale))
+
+
+class TestCheckShapes:
+    def test_a_model_that_cannot_run_on_meta_gets_real_samples_and_draws_nothing(self) -> None:
+        model = Fixed()
+        before = torch.get_rng_state()
+        assert check_shapes(model, (10,), 3, torch.float32) == Cost(60, 3)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_a_model_that_does_not_take_the_data_is_named_with_the_shape(self) -> None:
+        with pytest.raises(ConfigError, match=r"does not take samples of shape \(12,\)"):
+            check_shapes(Fixed(), (12,), 3, torch.float32)
+
+    def test_a_model_with_other_outputs_is_told_what_is_needed(self) -> None:
+        with pytest.raises(ConfigError, match=r"\(N, 5\), data and loss need \(N, 3\).*num_outputs"):
+            check_shapes(Fixed(5), (10,), 3, torch.float32)
+
+    def test_a_model_that_returns_no_tensor_is_refused(self) -> None:
+        class Pair(Fixed):
+            def forward(self, inputs: Tensor) -> Any:
+                return self.layer(inputs), inputs
+
+        with pytest.raises(ConfigError, match="one tensor"):
+            check_shapes(Pair(), (10,), 3, torch.float32)
+
+    def test_it_leaves_the_model_as_it_was(self) -> None:
+        model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        check_shapes(model, (4,), 3, torch.float32)
+        assert model.training
+        assert not any(module._forward_hooks for module in model.modules())
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_convolutions_are_noticed() -> None:
+    assert has_convolutions(cnn())
+    assert not has_convolutions(mlp())
+
+
+def test_a_last_batch_of_one_sample_that_batch_norm_cannot_take(runner: Callable[..., Called]) -> None:
+    small = ("model=cnn", "model.batch_norm=true", "model.strides=[2,2,2]", "tracking=off", "trainer.epochs=1")
+    called = runner(*small, "data.limit=26", "data.batch_size=20")  # 8x8 pixels become one; 21 to train on
+    assert called.code == 2
+    assert called.errors == [
+        "error: data.batch_size leaves a last batch of one sample, of which the model's BatchNorm can take no variance:"
+        " write another data.batch_size"
+    ]
+    assert runner(*small, "data.limit=26", "data.batch_size=19").code == 0

@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.composed import trained
+from runner.errors import ConfigError
+from runner.model import vision
+from runner.model.probe import check_shapes, parameter_count
+from runner.model.vision import adapt_stem, classifier
+
+
+@pytest.fixture
+def unreal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make networks without memory: tensors on the meta device have a shape and no values."""
+    make = vision.classifier
+
+    def made(*arguments: object) -> nn.Module:
+        with torch.device("meta"):
+            return make(*arguments)
+
+    monkeypatch.setattr(vision, "classifier", made)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("resnet18", (1, 28, 28)),
+        ("resnet18", (4, 8, 8)),
+        ("mobilenet_v3_small", (1, 28, 28)),
+        ("squeezenet1_1", (3, 32, 32)),
+        ("vgg11", (1, 32, 32)),
+        ("googlenet", (1, 28, 28)),
+        ("inception_v3", (3, 75, 75)),
+        ("shufflenet_v2_x0_5", (2, 28, 20)),
+        ("vit_b_16", (1, 32, 32)),
+        ("convnext_tiny", (1, 32, 32)),
+    ],
+)
+def test_families_take_the_data_s_channels_and_classes(name: str, shape: tuple[int, ...], unreal: None) -> None:
+    model = vision.classifier(shape, 7, name)
+    assert model.training
+    assert check_shapes(model, shape, 7, torch.float32).flops
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "words"),
+    [
+        ("resnet19", (3, 32, 32), "model.name=resnet19 is no classifier of torchvision: did you mean resnet18?"),
+        ("transformer", (3, 32, 32), "model.name=transformer is no classifier of torchvision: write resnet18, say"),
+        ("resnet18", (64,), r"needs images \(C, H, W\), the samples are of shape \(64,\): write model=mlp"),
+        ("vgg11", (1, 28, 40), "model.name=vgg11 needs images of at least 32x32 pixels, these are 28x40: write"),
+        ("alexnet", (1, 28, 28), "at least 63x63 pixels, these are 28x28"),
+        ("vit_b_16", (1, 28, 28), "square images whose sides are a multiple of 16 pixels, these are 28x28"),
+        ("vit_b_32", (1, 32, 64), "square images whose sides are a multiple of 32 pixels, these are 32x64"),
+        ("maxvit_t", (3, 64, 64), "multiple of 224 pixels, these are 64x64"),
+    ],
+)
+def test_what_does_not_fit_is_said(name: str, shape: tuple[int, ...], words: str, unreal: None) -> None:
+    with pytest.raises(ConfigError, match=words):
+        vision.classifier(shape, 7, name)
+
+
+def test_the_first_convolution_is_another_only_where_it_must_be() -> None:
+    torch.manual_seed(0)
+    three = classifier((3, 32, 32), 10, "resnet18")
+    torch.manual_seed(0)
+    one = classifier((1, 32, 32), 10, "resnet18")
+    assert parameter_count(three) - parameter_count(one) == 2 * 64 * 7 * 7
+    before, after = three.state_dict(), one.state_dict()
+    assert list(before) == list(after)
+    assert [name for name in before if not torch.equal(before[name], after[name])] == ["conv1.weight"]
+    assert (one.conv1.stride, one.conv1.padding, one.conv1.bias) == ((2, 2), (3, 3), None)
+
+
+@pytest.mark.parametrize("channels", [1, 12])
+def test_the_new_convolution_gives_outputs_that_vary_as_before(channels: int) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 64, 5, stride=2, padding="valid", padding_mode="reflect"), nn.ReLU())
+    bias = model[0].bias.clone()
+    expected = model[0](torch.randn(16, 3, 32, 32)).std().item()
+    adapt_stem(model, channels)
+    assert model[0](torch.randn(16, channels, 32, 32)).std().item() == pytest.approx(expected, rel=0.15)
+    assert model[0].padding_mode == "reflect" and torch.equal(model[0].bias, bias)
+
+
+def test_a_model_that_begins_otherwise_cannot_be_adapted() -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.Conv2d(3, 1, 1))
+    grouped = nn.Sequential(nn.Conv2d(3, 3, 3, groups=3))
+    for model in (flat, grouped, nn.Sequential(nn.ReLU())):
+        with pytest.raises(ConfigError, match=r"Sequential does not begin with a convolution .* the 1 channels"):
+            adapt_stem(model, 1)
+
+
+def test_the_seed_decides_the_weights() -> None:
+    def drawn(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return torch.cat([p.flatten() for p in classifier((1, 28, 28), 3, "squeezenet1_1").parameters()])
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+
+
+def test_resnet18_learns(here: Path) -> None:
+    few = ("data.limit=64", "data.val_fraction=0", "data.batch_size=64", "trainer.epochs=3")
+    t = trained(here, "model=torchvision", "optimizer=adam", "optimizer.lr=0.002", *few)
+    assert t.log.of("train/accuracy")[3] > 0.5  # by chance 0.1
+
+
+def test_another_name_is_another_network(here: Path) -> None:
+    t = trained(here, "model=torchvision", "model.name=shufflenet_v2_x0_5", "data.limit=40", "trainer.epochs=1")
+    assert type(t.model).__name__ == "ShuffleNetV2"

@@ -1,0 +1,179 @@
+import os
+import pickle
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from runner.errors import TrainingError
+from runner.rundir.checkpoint import FORMAT, KEYS, CheckpointError, Checkpoints, load
+from runner.util.rng import rng_state, set_rng_state
+
+
+def state(number: int) -> dict[str, Any]:
+    return {
+        **dict.fromkeys(KEYS),
+        "model": {"w": torch.full((1000,), float(number))},
+        "progress": {"epoch": number},
+        "format": FORMAT,
+    }
+
+
+def number(path: Path) -> int:
+    return load(path)["progress"]["epoch"]
+
+
+def test_the_last_ones_are_kept_and_the_best_is_one_of_them_or_older(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for epoch in range(1, 6):
+        checkpoints.save(state(epoch), best=epoch == 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "last-1.pt", "last-2.pt", "last.pt"]
+    assert [number(tmp_path / n) for n in ("last.pt", "last-1.pt", "last-2.pt", "best.pt")] == [5, 4, 3, 2]
+
+
+def test_a_file_system_without_links_gets_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(state(1), best=True)
+    checkpoints.save(state(2), best=False)
+    assert [number(tmp_path / n) for n in ("last.pt", "last-1.pt", "best.pt")] == [2, 1, 1]
+
+
+def test_a_kill_between_the_best_and_the_last_repeats_the_epoch_that_is_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1), best=True)
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if target == checkpoints.last:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(state(2), best=True)
+    # The run goes on from 1, trains 2 again and finds it the best again.
+    assert (number(checkpoints.last), number(checkpoints.best)) == (1, 2)
+
+
+def test_what_was_measured_is_on_the_disk_before_a_checkpoint(tmp_path: Path) -> None:
+    seen: list[bool] = []
+    checkpoints = Checkpoints(tmp_path, before=lambda: seen.append((tmp_path / "last.pt").exists()))
+    checkpoints.save(state(1), best=False)
+    assert seen == [False]
+
+
+def test_a_write_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1), best=True)
+
+    def full_disk(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(TrainingError, match=r"No space left on device; the last good one is .*last\.pt"):
+        checkpoints.save(state(2), best=True)
+    assert not list(tmp_path.glob(".*")), "what was written is not left to fill the disk"
+    assert number(checkpoints.last) == number(checkpoints.best) == 1
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one byte", "empty"])
+def test_damage_is_named_and_the_one_before_is_used(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(state(1), best=False)
+    checkpoints.save(state(2), best=False)
+    content = bytearray(checkpoints.last.read_bytes())
+    if damage == "one byte":
+        content[content.index(b"\x00\x00\x00\x40" * 8) + 5] ^= 1  # within the weights, which are all 2.0
+    else:
+        content = content[: len(content) // 2 if damage == "truncated" else 0]
+    checkpoints.last.unlink()  # it shares nothing with the one before
+    checkpoints.last.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"last\.pt is damaged"):
+        load(checkpoints.last)
+    assert checkpoints.load_last()["progress"]["epoch"] == 1
+    (message,) = caplog.messages
+    assert re.search(r"last\.pt is damaged \(.*\); going on from last-1\.pt", message)
+    checkpoints.save(state(2), best=False)
+    assert number(tmp_path / "last-1.pt") == 1, "the damaged one does not take the good one's place"
+
+
+def test_the_best_is_a_way_out_too_and_all_damage_is_named(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for epoch in (1, 2, 3):
+        checkpoints.save(state(epoch), best=epoch == 1)
+    for name in ("last.pt", "last-1.pt"):
+        (tmp_path / name).unlink()
+        (tmp_path / name).write_bytes(b"PK")
+    assert checkpoints.load_last()["progress"]["epoch"] == 1
+    for path in (checkpoints.last, tmp_path / "last-1.pt", checkpoints.best):
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"last\.pt is damaged.*last-1\.pt is damaged.*best\.pt is damaged"):
+        checkpoints.load_last()
+
+
+def test_a_pickle_payload_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+
+    class Payload:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(witness),)
+
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(state(1), best=True)
+    checkpoints.save(state(2), best=True)
+    path = checkpoints.last
+    path.unlink()
+    for write in (
+        lambda: torch.save({**state(1), "model": Payload()}, path),
+        lambda: torch.save({**state(1), "model": Payload()}, path, _use_new_zipfile_serialization=False),
+        lambda: path.write_bytes(pickle.dumps(Payload())),
+    ):
+        write()
+        with pytest.raises(CheckpointError, match=r"last\.pt is refused: it holds more than tensors"):
+            checkpoints.load_last()  # nor is it passed over for the one before
+    assert not witness.exists()
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        load(tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="there is no"):
+        load(tmp_path / "nothing.pt")
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        Checkpoints(tmp_path / "nowhere").load_last()
+
+
+def test_a_checkpoint_of_0_1_0_is_read_and_one_of_a_newer_runner_names_what_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    torch.save({**state(1), "format": 1}, path)
+    assert load(path)["progress"]["epoch"] == 1
+    torch.save({**state(1), "format": FORMAT + 1}, path)
+    with pytest.raises(CheckpointError, match=r"has format 3, .* reads formats 1 to 2: it needs a newer runner"):
+        load(path)
+    torch.save({**state(1), "format": FORMAT + 1, "version": "0.9.0"}, path)
+    with pytest.raises(CheckpointError, match=r"it needs a newer runner, version 0\.9\.0"):
+        load(path)
+
+
+def test_every_generator_goes_on_where_it_was(tmp_path: Path) -> None:
+    device = torch.device("cpu")
+    path = tmp_path / "rng.pt"
+    torch.save(rng_state(device), path)
+    drawn = torch.rand(3), random.random(), np.random.rand()
+    set_rng_state(torch.load(path, weights_only=True), device)
+    again = torch.rand(3), random.random(), np.random.rand()
+    assert torch.equal(drawn[0], again[0])
+    assert drawn[1:] == again[1:]

@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+
+from runner.errors import ConfigError
+from runner.rundir.folders import make_run_folder, outputs
+
+
+def test_of_two_starts_in_one_second_the_second_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+    wanted = str(tmp_path / "runs" / "2026-01-01_00-00-00_mlp_digits")
+    names = [make_run_folder(wanted, exact=False).name for _ in range(3)]
+    assert names == [f"2026-01-01_00-00-00_mlp_digits{suffix}" for suffix in ("", "_2", "_3")]
+
+
+def test_a_name_keeps_to_letters_that_every_file_system_takes(tmp_path: Path) -> None:
+    assert make_run_folder(str(tmp_path / "my model (é)_x"), exact=False).name == "my-model-_x"
+
+
+def test_a_folder_the_user_names_is_taken_as_it_is_unless_it_holds_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    assert make_run_folder(str(folder), exact=True) == make_run_folder(str(folder), exact=True) == folder
+    (folder / "config.yaml").touch()
+    with pytest.raises(ConfigError, match="holds a run already: write resume="):
+        make_run_folder(str(folder), exact=True)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="RUNNER_OUTPUTS"):
+        make_run_folder(str(tmp_path / "file" / "runs" / "x"), exact=False)
+
+
+def test_outputs_are_below_the_current_directory_unless_the_environment_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RUNNER_OUTPUTS", raising=False)
+    assert outputs() == tmp_path / "outputs"
+    monkeypatch.setenv("RUNNER_OUTPUTS", "~/elsewhere")
+    assert outputs() == Path.home() / "elsewhere"

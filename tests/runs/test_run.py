@@ -1,0 +1,392 @@
+"""One run, end to end: what it leaves on disk and in MLflow, and how it ends when something goes wrong."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from conftest import Called, run_folder
+from helpers.composed import built
+from helpers.delivered import copy_store
+from helpers.faults import inject
+from helpers.sweeping import Forked
+from runner.cli import command
+from runner.runs.report import recipe
+from runner.tracking.store import connect
+
+Runner = Callable[..., Called]
+
+
+def points(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run, tracked locally, made by a process of its own."""
+    here = tmp_path_factory.mktemp("recorded")
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "runner",
+            "trainer.epochs=12",
+            "trainer.log_every_steps=50",
+            "tracking.run_name=a b (c)",
+        ],
+        cwd=here,
+        check=True,
+        env={k: v for k, v in os.environ.items() if k != "RUNNER_OUTPUTS"},
+        stderr=subprocess.PIPE,
+    )
+    return run_folder(here)
+
+
+@pytest.fixture(scope="module")
+def client(recorded: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{recorded.parents[1]}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def result(recorded: Path) -> dict[str, object]:
+    return json.loads((recorded / "result.json").read_text())
+
+
+class TestFolder:
+    def test_its_name_is_date_time_model_data(self, recorded: Path) -> None:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_mlp_digits", recorded.name)
+
+    def test_everything_the_contract_lists_is_there(self, recorded: Path) -> None:
+        for name in (
+            "result.json", "metrics.jsonl", "config.yaml", "environment.txt", "run.log", "checkpoints/last.pt",
+            "checkpoints/best.pt", "plots/loss.png", "plots/accuracy.png", "plots/epoch_seconds.png", "model/MLmodel",
+        ):  # fmt: skip
+            assert (recorded / name).stat().st_size > 0, name
+
+    def test_the_result_in_figures(self, result: dict[str, object]) -> None:
+        assert result["status"] == "FINISHED"
+        assert result["epochs"] == 12
+        assert result["parameters"] == 17_226
+        assert result["flops_per_sample"] == 34_048
+        assert result["test/accuracy"] >= 0.94
+        assert len(result["epoch_seconds"]) == 12
+        assert 1 <= result["best_epoch"] <= 12
+        assert {"device", "precision", "threads", "samples_per_second", "run_id", "parent_run_id"} <= set(result)
+
+    def test_the_journal_has_every_metric_once_by_epoch_from_1(self, recorded: Path, result: dict[str, object]) -> None:
+        lines = points(recorded)
+        pairs = [(line["name"], line["step"]) for line in lines]
+        assert len(pairs) == len(set(pairs))
+        for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr", "time/epoch_seconds"):
+            assert [step for n, step in pairs if n == name] == list(range(1, 13)), name
+        assert [step for n, step in pairs if n == "test/loss"] == [result["best_epoch"]]
+        best = {line["step"]: line["value"] for line in lines if line["name"] == "val/loss"}
+        assert min(best, key=best.__getitem__) == result["best_epoch"]
+        assert result["val/loss"] == best[result["best_epoch"]]
+
+
+class TestMlflow:
+    def test_the_run_is_finished_and_named(self, client: MlflowClient, result: dict[str, object]) -> None:
+        run = client.get_run(result["run_id"])
+        assert run.info.status == "FINISHED"
+        assert run.info.run_name == "a b (c)"
+        assert run.data.params["trainer.epochs"] == "12"
+        assert run.data.params["model"] == "mlp"
+        assert run.data.params["optimizer.lr"] == "0.05"
+        assert run.data.tags["runner.device"] == "cpu"
+        assert run.inputs.dataset_inputs[0].dataset.name == "digits"
+
+    def test_its_metrics_are_those_of_the_journal(
+        self, client: MlflowClient, recorded: Path, result: dict[str, object]
+    ) -> None:
+        by_name: dict[str, list[tuple[float, float]]] = {}
+        for line in points(recorded):
+            by_name.setdefault(line["name"], []).append((line["step"], line["value"]))
+        assert any(name.startswith("system/") for name in by_name)
+        assert "train/loss_step" in by_name
+        for name, expected in by_name.items():
+            history = client.get_metric_history(result["run_id"], name)
+            assert [(m.step, m.value) for m in history] == expected, name
+
+    def test_its_artifacts_are_there(self, client: MlflowClient, result: dict[str, object]) -> None:
+        names = {file.path for file in client.list_artifacts(result["run_id"])}
+        assert {"config.yaml", "environment.txt", "run.log", "result.json", "plots"} <= names
+        assert "checkpoints" not in names
+
+    def test_the_experiment_opens_in_the_model_training_view(self, client: MlflowClient) -> None:
+        tags = client.get_experiment_by_name("runner").tags
+        assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+    def test_the_model_predicts_in_a_fresh_process_for_any_batch_size(
+        self, client: MlflowClient, recorded: Path, result: dict[str, object]
+    ) -> None:
+        script = """
+import sys, json, numpy, mlflow
+from sklearn.datasets import load_digits
+mlflow.set_tracking_uri(sys.argv[1])
+digits = load_digits()
+images = (digits.images / 16).astype("float32")[:, None]
+for uri in sys.argv[2:]:
+    model = mlflow.pyfunc.load_model(uri)
+    for rows in (1, 3, 64):
+        first, again = model.predict(images[:rows]), model.predict(images[:rows])
+        assert first.shape == (rows, 10) and (first == again).all()
+    print((model.predict(images).argmax(1) == digits.target).mean())
+"""
+        run = client.get_run(result["run_id"])
+        (model,) = run.outputs.model_outputs
+        done = subprocess.run(
+            [sys.executable, "-c", script, client.tracking_uri, f"models:/{model.model_id}", str(recorded / "model")],
+            check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        # Over training and test images, with the normalisation inside the model.
+        of_the_store, of_the_folder = map(float, done.stdout.split()[-2:])
+        assert of_the_store == of_the_folder > 0.96
+
+
+HEAVY = ("mlflow", "matplotlib", "torchvision", "torchmetrics", "sklearn", "pandas", "pytorch_lightning")
+LIGHT = {"runner", "hydra", "hydra_plugins", "omegaconf", "antlr4", "attr", "filelock"}  # a config's, and its folder's
+PACKAGES = "sorted({name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names))"
+
+
+@pytest.fixture(scope="module")
+def on_a_terminal(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a run in a process of its own prints on a terminal, and then which of the heavy packages it has imported."""
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    script = (
+        "import sys\n"
+        "import runner.training.display, runner.runs.execute\n"
+        "from runner.cli import command\n"
+        "def imported():\n"
+        "    print('imported', sorted(set(sys.argv[1:]) & set(sys.modules)))\n"
+        f"    print('packages', *{PACKAGES})\n"
+        "fit = runner.runs.execute.fit\n"
+        "runner.runs.execute.fit = lambda t: (imported(), fit(t))[1]\n"
+        "runner.training.display.REFRESH_SECONDS = 0.0\n"
+        "assert command(['debug=fast', 'tracking=off']) == 0\n"
+        "imported()"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "RUNNER_OUTPUTS"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *HEAVY],
+        cwd=tmp_path_factory.mktemp("terminal"), env=environment, stderr=child, stdout=child,
+    )  # fmt: skip
+    os.close(child)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(parent, 4096)
+        except OSError:  # the other end is closed
+            break
+    os.close(parent)
+    assert process.wait() == 0, shown.decode()
+    return shown.decode()
+
+
+def test_nothing_is_imported_before_it_is_needed(on_a_terminal: str) -> None:
+    training, end = (line for line in on_a_terminal.splitlines() if line.startswith("imported"))
+    assert training == "imported []"
+    assert end == "imported ['matplotlib']"  # the plots
+
+
+def test_a_run_trains_with_no_package_that_torch_and_mlflow_do_not_load(on_a_terminal: str) -> None:
+    bare = "import sys, torch, mlflow; torch.optim.SGD(torch.nn.Linear(1, 1).parameters());"  # imports more of torch
+    there = subprocess.run(
+        [sys.executable, "-c", f"{bare} print(*{PACKAGES})"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    training = next(line for line in on_a_terminal.splitlines() if line.startswith("packages"))
+    assert set(training.split()) > LIGHT
+    assert set(training.split()[1:]) - set(there.stdout.split()) <= LIGHT
+
+
+def test_what_a_recorded_run_has_imported_when_it_is_over(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from runner.cli import command\n"
+        "assert command(['debug=fast', 'runner.quiet=true']) == 0\n"
+        "print(*sorted(set(sys.argv[1:]) & set(sys.modules)))"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "RUNNER_OUTPUTS"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *HEAVY], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["matplotlib", "mlflow", "pandas"]  # MLflow imports pandas
+
+
+class TestTerminal:
+    def test_without_a_terminal_there_are_no_carriage_returns_and_one_line_an_epoch(self, runner: Runner) -> None:
+        called = runner("trainer.epochs=3", "tracking=off")
+        assert called.code == 0
+        assert "\r" not in called.err
+        assert [len(re.findall(rf"epoch {epoch}/3", called.err)) for epoch in (1, 2, 3)] == [1, 1, 1]
+        assert "device auto -> cpu (" in called.err
+        assert "precision fp32" in called.err
+        assert "training   SGD lr=0.05 · cosine_restarts · cross_entropy · batches of 32\n" in called.err
+
+    @pytest.mark.parametrize(
+        ("overrides", "said"),
+        [
+            (("optimizer=adamw", "scheduler=onecycle"), "AdamW lr=0.001 · onecycle · cross_entropy · batches of 32"),
+            (("scheduler=warmup_cosine", "data.batch_size=100"), "SGD lr=0.05 · warmup_cosine · .* · batches of 100"),
+            (("trainer.grad_accumulation=4",), "SGD .* · batches of 32, 4 a step"),
+            (
+                ("data=tensors", "data.inputs=[[1],[2]]", "data.targets=[0,1]", "data.val_fraction=0",
+                 "loss=bce_with_logits", "~scheduler.period", "~scheduler.min_lr", "+scheduler.gamma=0.9",
+                 "scheduler._target_=torch.optim.lr_scheduler.ExponentialLR"),
+                "SGD lr=0.05 · ExponentialLR · bce_with_logits · batches of 64",
+            ),
+        ],
+    )  # fmt: skip
+    def test_the_head_names_optimizer_schedule_loss_and_batches(self, overrides: tuple[str, ...], said: str) -> None:
+        assert re.fullmatch(said, recipe(built(*overrides)))
+
+    def test_quiet_prints_nothing_and_the_log_has_everything(self, runner: Runner, here: Path) -> None:
+        called = runner("debug=fast", "tracking=off", "runner.quiet=true")
+        assert called.err == ""
+        assert "epoch 2/2" in (run_folder(here) / "run.log").read_text()
+
+    def test_on_a_terminal_a_bar_shows_loss_rate_and_time_left(self, on_a_terminal: str) -> None:
+        bar = r"epoch 1/2 100% █+ \d\d:\d\d<\d\d:\d\d, loss \d\.\d{4}, [\d,]+ samples/s"
+        assert re.search(bar, on_a_terminal)
+
+
+def write_net(path: Path, happens: str) -> None:
+    """A model of the user's own in which something happens when it is trained."""
+    path.write_text(
+        "import pathlib, sys, time, torch\n"
+        "class Net(torch.nn.Linear):\n"
+        "    def __init__(self, num_outputs): super().__init__(64, num_outputs)\n"
+        "    def forward(self, x):\n"
+        f"        if self.training and x.device.type != 'meta': {happens}\n"
+        "        return super().forward(x.flatten(1))\n"
+    )
+
+
+class TestEnds:
+    def test_a_loss_that_is_not_finite(self, runner: Runner, here: Path) -> None:
+        called = runner("optimizer.lr=1e30", "tracking=off")
+        assert called.code == 1
+        (error,) = called.errors
+        assert re.search(r"train/loss is (nan|inf) in epoch 1 by step \d+; there is no checkpoint before it", error)
+        assert json.loads((run_folder(here) / "result.json").read_text())["status"] == "FAILED"
+
+    @pytest.mark.usefixtures("delivery_here")
+    def test_an_exception_in_training(self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_net(here / "broken.py", "raise ValueError('a bug of mine')")
+        monkeypatch.syspath_prepend(str(here))
+        called = runner("model=custom", "model._target_=broken.Net")
+        assert called.code == 1
+        assert "error: ValueError: a bug of mine" in called.err
+        assert "Traceback" not in called.err
+        folder = run_folder(here)
+        assert "Traceback" in (folder / "run.log").read_text()
+        client = MlflowClient(f"sqlite:///{here}/outputs/mlflow.db")
+        run = client.get_run(json.loads((folder / "result.json").read_text())["run_id"])
+        assert run.info.status == "FAILED"
+        assert run.data.tags["runner.error"] == "ValueError: a bug of mine (broken.py, line 5, in forward)"
+        assert "Traceback" in Path(client.download_artifacts(run.info.run_id, "run.log")).read_text()
+
+    def test_a_plot_that_cannot_be_drawn(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        # Not by the fixture, which draws none. A file lies where the folder of the plots belongs.
+        folder = here / "mine"
+        folder.mkdir()
+        (folder / "plots").write_text("in the way")
+        code = command([f"hydra.run.dir={folder}", "tracking=off", "debug=fast"])
+        printed = capsys.readouterr().err
+        assert code == 0
+        assert "not all plots are drawn: FileExistsError" in printed
+        assert json.loads((folder / "result.json").read_text())["status"] == "FINISHED"
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_a_signal_to_all_its_processes_ends_it_with_a_checkpoint_and_it_can_be_resumed(
+        self, here: Path, runner: Runner, empty_store: Path, number: signal.Signals, code: int
+    ) -> None:
+        # As Ctrl-C and schedulers send it: to the workers of the loader too.
+        uri = copy_store(empty_store, here / "outputs")
+        workers = ("data.in_memory=false", "data.num_workers=2", "data.limit=200", "data.batch_size=16")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "runner", "trainer.epochs=100000", "trainer.log_every_epochs=1000", *workers],
+            cwd=here, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        until(lambda: any((here / "outputs" / "runs").glob("*/checkpoints/last.pt")))
+        asked = time.monotonic()
+        os.killpg(process.pid, number)
+        _, err = process.communicate(timeout=10)
+        assert time.monotonic() - asked < 10
+        assert process.returncode == code, err
+        folder = run_folder(here)
+        assert f"go on      python -m runner resume={folder.relative_to(here)}" in err
+        assert "Traceback" not in err
+        result = json.loads((folder / "result.json").read_text())
+        assert result["status"] == "KILLED"
+        assert connect(uri).get_run(result["run_id"]).info.status == "KILLED"
+        done = result["epochs"]
+        assert runner(f"resume={folder}", f"trainer.epochs={done + 2}", "tracking=off").code == 2, "it keeps its groups"
+        more = (f"trainer.epochs={done + 2}", "data.num_workers=0", "tracking.log_model=false")
+        assert runner(f"resume={folder}", *more).code == 0
+        assert json.loads((folder / "result.json").read_text())["status"] == "FINISHED"
+
+    @pytest.mark.usefixtures("delivery_here")
+    def test_a_program_that_ends_itself_has_failed(
+        self, here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_net(here / "leaving.py", "sys.exit('my own exit')")
+        monkeypatch.syspath_prepend(str(here))
+        called = runner("model=custom", "model._target_=leaving.Net")
+        assert called.code == 1
+        assert "error: SystemExit: my own exit" in called.err
+        result = json.loads((run_folder(here) / "result.json").read_text())
+        assert result["status"] == "FAILED"
+        assert MlflowClient(f"sqlite:///{here}/outputs/mlflow.db").get_run(result["run_id"]).info.status == "FAILED"
+
+    def test_an_interrupt_before_training_is_heard_wherever_it_comes(self, here: Path) -> None:
+        (here / "sitecustomize.py").write_text(
+            "import os, signal, sys, importlib.abc\n"
+            "class Interrupt(importlib.abc.MetaPathFinder):\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            "        if name == 'torch.utils.flop_counter':\n"
+            "            try: os.kill(os.getpid(), signal.SIGINT)\n"
+            "            except KeyboardInterrupt: pass  # as code that imports with a bare `except` does\n"
+            "sys.meta_path.insert(0, Interrupt())\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "runner", "tracking=off", "trainer.epochs=1"], cwd=here, check=False,
+            env=os.environ | {"PYTHONPATH": str(here)}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 130
+        assert "Traceback" not in done.stderr
+        assert not (here / "outputs").exists()
+
+    def test_a_second_interrupt_stops_at_once(self, here: Path) -> None:
+        write_net(here / "sleepy.py", "pathlib.Path('asleep').touch(); time.sleep(60)")
+        sleepy = ("model=custom", "model._target_=sleepy.Net", "tracking=off")
+        process = Forked(here, *sleepy, prepare=inject(None))
+        until((here / "asleep").exists)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        code, printed = process.wait(5)
+        assert code == 130
+        assert "stopped    at once by SIGINT; the last checkpoint is kept" in printed
+        assert json.loads((run_folder(here) / "result.json").read_text())["status"] == "KILLED"
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)

@@ -1,0 +1,236 @@
+"""`model.weights`, and a run's best weights."""
+
+import copy
+import logging
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import Called
+from helpers.delivered import delivered_here
+from helpers.trained import place, train
+from helpers.training import same
+from runner.errors import ConfigError
+from runner.rundir.delivery_state import State
+from runner.rundir.manifest import Manifest
+from runner.runs.trained_model import trained_model
+from runner.saved.run import find
+from runner.saved.weights import fingerprint, load_into, of_run
+from runner.tracking import artifacts
+
+
+def net(classes: int = 3, width: int = 5, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, classes))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with place(tmp_path_factory.mktemp("weights")) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def averaged(there: Path) -> Path:
+    """A run that has averaged its weights."""
+    return train("averaged", "trainer.ema_decay=0.9")
+
+
+def checkpoint(folder: Path, name: str = "best") -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / f"{name}.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_a_state_dict_is_loaded_bit_for_bit_and_wrappers_leave_no_trace(prefix: str) -> None:
+    there, here = net(seed=1), net(seed=2)
+    torch.save({f"{prefix}{name}": tensor for name, tensor in there.state_dict().items()}, "net.pth")
+    load_into(here, "net.pth")
+    assert same(here.state_dict(), there.state_dict())
+
+
+def test_safetensors_are_loaded_or_the_package_is_named() -> None:
+    there, here = net(seed=1), net(seed=2)
+    try:
+        from safetensors.torch import save_file
+    except ImportError:
+        Path("net.safetensors").write_bytes(b"whatever")
+        with pytest.raises(ConfigError, match="needs the package safetensors: pip install safetensors"):
+            load_into(here, "net.safetensors")
+        return
+    save_file(there.state_dict(), "net.safetensors")
+    load_into(here, "net.safetensors")
+    assert same(here.state_dict(), there.state_dict())
+    Path("net.safetensors").write_bytes(b"whatever")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_into(here, "net.safetensors")
+
+
+def test_for_other_classes_all_but_the_output_layer_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    there, here, untouched = net(3, seed=1), net(7, seed=2), net(7, seed=2)
+    torch.save(there.state_dict(), "three.pt")
+    with caplog.at_level(logging.INFO, "runner"):
+        load_into(here, "three.pt")
+    assert same(here[:3].state_dict(), there[:3].state_dict())
+    assert same(here[3].state_dict(), untouched[3].state_dict())
+    assert "weights    from three.pt; the output layer (3) starts anew: it had 3 outputs, now 7" in caplog.text
+
+
+def test_a_fingerprint_is_of_names_and_values_alone() -> None:
+    one = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    other = copy.deepcopy(one).to(memory_format=torch.channels_last)
+    assert fingerprint(one) == fingerprint(other)
+    other[1].running_mean[0] += 1e-7
+    assert fingerprint(one) != fingerprint(other)
+    assert fingerprint(nn.Sequential(nn.ReLU(), *one)) != fingerprint(one)
+
+
+class _Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("exploded",)
+
+
+def test_code_in_a_file_is_refused_and_does_not_run() -> None:
+    torch.save({"weight": _Bomb()}, "bomb.pt")
+    Path("plain.pt").write_bytes(pickle.dumps(_Bomb()))
+    for name in ("bomb.pt", "plain.pt"):
+        with pytest.raises(ConfigError, match="is refused: it holds more than tensors"):
+            load_into(net(), name)
+    assert not Path("exploded").exists()
+
+
+def damaged(path: Path) -> None:
+    torch.save(net().state_dict(), path)
+    content, weight = path.read_bytes(), net()[0].weight.detach().numpy().tobytes()
+    assert content.count(weight) == 1
+    path.write_bytes(content.replace(weight, bytes([weight[0] ^ 1]) + weight[1:]))
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (lambda p: torch.save(net(width=6).state_dict(), p), "0.weight is (6, 4) there and (5, 4) here; 0.bias is"),
+        (lambda p: torch.save(net()[:3].state_dict(), p), "3.weight (3, 5) is missing there; 3.bias (3) is missing"),
+        (lambda p: torch.save({**net().state_dict(), "a.b": torch.ones(2)}, p), "a.b (2) is there, but not in the mo"),
+        (lambda p: torch.save({"state": net().state_dict(), "epoch": 1}, p), "holds a dict of state, epoch, not the"),
+        (lambda p: torch.save([1, 2], p), "holds a list, not the tensors of a model: write it by torch.save"),
+        (lambda p: p.write_bytes(b"x"), "is refused"),
+        (damaged, "is damaged"),
+        (lambda p: None, "there is no such file; write one that is there, or a run"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_the_model_is_left_alone(
+    write: Callable[[Path], Any], words: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "other.pt")
+    model = net(seed=2)
+    with pytest.raises(ConfigError) as error:
+        load_into(model, str(tmp_path / "other.pt"))
+    (problem,) = error.value.problems
+    assert problem.startswith("model.weights=") and words in problem
+    assert same(model.state_dict(), net(seed=2).state_dict())
+
+
+@pytest.mark.parametrize("value", ["", "no/such/run", "0" * 32, "x" * 300])
+def test_what_is_neither_a_file_nor_a_run_is_said(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"^model\.weights="):
+        load_into(net(), value)
+
+
+BRANCHES = """
+import torch
+class Branches(torch.nn.Linear):
+    def __init__(self, num_outputs): super().__init__(64, num_outputs)
+    def forward(self, x):
+        x = x.flatten(1)
+        return super().forward(x if x.sum() > 0 else -x)
+"""
+
+
+def test_a_model_that_cannot_be_exported_has_its_weights_in_mlflow_all_the_same(
+    there: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (there / "branching_models.py").write_text(BRANCHES)
+    monkeypatch.syspath_prepend(str(there))
+    with delivered_here(empty_store):
+        folder = train("branches", "model=custom", "model._target_=branching_models.Branches", "tracking=local")
+    warning = "the model is not logged to MLflow, its weights are, as checkpoints/best.pt: torch.export can't take it: "
+    assert warning in (folder / "run.log").read_text() and not (folder / "model").exists()
+    best = checkpoint(folder)
+    run_id = str(State.load(folder).run_id)
+    shutil.rmtree(folder)
+    run = find(run_id)
+    _, model, found = trained_model(run)
+    assert run.folder is None and same(model.state_dict(), best["model"])
+    assert found.epoch == best["progress"]["best_epoch"]
+
+
+def test_the_best_checkpoint_is_delivered_where_nothing_else_has_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("best.pt", "last.pt"):
+        (tmp_path / "checkpoints" / name).touch()
+
+    def delivered(status: str, log_model: bool = True, before: tuple[str, ...] = ()) -> list[str]:
+        manifest = Manifest("", "", "", log_model=log_model, status=status)
+        state = State(artifacts={name: [0, 0] for name in before})
+        return [path.name for path in artifacts._files(tmp_path, manifest, state)]
+
+    assert delivered("FINISHED") == ["best.pt"]
+    assert delivered("FINISHED", log_model=False) == delivered("KILLED") == []
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").touch()
+    assert delivered("FINISHED") == []
+    assert delivered("FINISHED", before=("checkpoints/best.pt",)) == ["best.pt"], "an old one would be taken for it"
+
+
+def test_a_runs_best_weights_are_the_averaged_ones(averaged: Path) -> None:
+    best = checkpoint(averaged)
+    for value in (str(averaged), str(averaged / "checkpoints" / "best.pt")):
+        taken, model, _ = trained_model(find(str(averaged)))
+        assert taken.input_shape == [1, 8, 8]
+        load_into(model, value)
+        assert same(model.state_dict(), best["ema"]["weights"]), value
+    assert not same(best["ema"]["weights"], best["model"])
+    found = of_run(find(str(averaged)))
+    assert (found.epoch, found.data) == (best["progress"]["best_epoch"], best["progress"]["data"])
+
+
+def test_without_a_best_the_last_are_taken_and_that_is_said(averaged: Path, caplog: pytest.LogCaptureFixture) -> None:
+    best = averaged / "checkpoints" / "best.pt"
+    kept = best.rename(averaged / "kept.pt")
+    try:
+        found = of_run(find(str(averaged)))
+        assert "averaged has no checkpoints/best.pt: these are its last weights" in caplog.text
+        assert same(found.tensors, checkpoint(averaged, "last")["ema"]["weights"]) and found.epoch == 2
+        best.write_bytes(b"x")
+        with pytest.raises(ConfigError, match=r"best\.pt is damaged"):
+            of_run(find(str(averaged)))
+    finally:
+        kept.replace(best)
+
+
+def test_a_run_without_weights_says_so(averaged: Path) -> None:
+    hidden = (averaged / "checkpoints").rename(averaged / "hidden")
+    try:
+        with pytest.raises(ConfigError, match="has no weights: there is no checkpoint in averaged/checkpoints"):
+            of_run(find(str(averaged)))
+    finally:
+        hidden.rename(averaged / "checkpoints")
+
+
+def test_a_run_starts_from_given_weights(averaged: Path, runner: Callable[..., Called]) -> None:
+    assert runner  # in a place of its own
+    arguments = ("tracking=off", "debug=fast", "model.hidden=[8]", "trainer.epochs=1", "optimizer.lr=1e-30")
+    assert runner(*arguments, f"model.weights={averaged}", "hydra.run.dir=warm").code == 0
+    assert same(checkpoint(Path("warm"))["model"], checkpoint(averaged)["ema"]["weights"])
+    called = runner(*arguments, f"model.weights={averaged}", "model.hidden=[9]")
+    assert called.code == 2
+    assert f"model.weights={averaged} is of another model: layers.1.weight is (8, 64) there and (9, 64)" in called.err

@@ -1,0 +1,202 @@
+"""What a sweep on a cluster needs besides its engine; the engines themselves are started by tests/cluster."""
+
+import pickle
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import Called
+from helpers.sweeping import wait_for, write_fates
+from runner.config.compose import Composer
+from runner.config.settings import SweepSettings
+from runner.errors import ConfigError
+from runner.rundir import journal, layout
+from runner.rundir.lock import claim
+from runner.saved.run import result_of
+from runner.sweeps.check import build_jobs, preflight
+from runner.sweeps.check.compose_jobs import without_credentials
+from runner.sweeps.jobs import Job, Task
+from runner.sweeps.launchers import supervisor
+from runner.sweeps.launchers.cluster import Cluster, ClusterWork, for_node
+from runner.sweeps.launchers.launcher import Asked, Ended
+
+Runner = Callable[..., Called]
+
+
+def make_task(here: Path, *overrides: str) -> Task:
+    """A job of a model with a fate."""
+    write_fates(here)
+    made = Composer(extra=str(here / "my_conf"))
+    of_all = ("model=fated", "tracking=off", "data.limit=200", "device.threads=1", "trainer.checkpoint_every_steps=1")
+    configs, problems = preflight.compose(made, [Job(3, "job 3", {}, (*of_all, *overrides))])
+    assert problems == {3: []}
+    folder = here / "sweep" / "3"
+    folder.mkdir(parents=True)
+    cfg = configs[3]
+    return Task(3, folder, pickle.dumps(cfg), str(here), {"OMP_NUM_THREADS": "1"}, None, None, str(here / "my_conf"),
+                cfg.trainer.epochs)  # fmt: skip
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class TestSupervise:
+    def test_it_trains_in_a_child_and_once_is_enough(self, here: Path) -> None:
+        task = for_node(make_task(here, "trainer.epochs=1"))
+        assert supervisor.supervise(task) == 0
+        assert result_of(task.folder)["status"] == "FINISHED"
+        assert (task.folder / supervisor.BEGUN).is_file()
+        before = (task.folder / "result.json").stat().st_mtime_ns
+        assert supervisor.supervise(task) == 0, "as when an engine has not heard of it"
+        assert (task.folder / "result.json").stat().st_mtime_ns == before
+
+    def test_whatever_kills_the_child_leaves_one_to_tell(self, here: Path) -> None:
+        assert supervisor.supervise(for_node(make_task(here, "model.fate=killed"))) == -9
+
+    def test_interrupted_it_writes_a_checkpoint_and_goes_on_when_it_is_run_again(self, here: Path) -> None:
+        task = for_node(make_task(here, "trainer.epochs=4", "model.seconds=0.2"))
+        interrupted = threading.Event()
+
+        def interrupt() -> None:
+            wait_for(lambda: (task.folder / "checkpoints" / "last.pt").exists())
+            interrupted.set()
+
+        threading.Thread(target=interrupt).start()
+        assert supervisor.supervise(task, interrupted) == 128 + 15
+        assert result_of(task.folder)["status"] == "KILLED"
+        assert supervisor.supervise(task) == 0
+        assert result_of(task.folder)["epochs"] == 4
+        assert "resumed" in (task.folder / "run.log").read_text()
+
+    def test_it_waits_for_the_child_of_one_that_was_killed(self, here: Path) -> None:
+        task = for_node(make_task(here, "trainer.epochs=1"))
+        held = claim(task.folder)
+        threading.Timer(2.0, held.release).start()
+        assert supervisor.supervise(task) == 0
+
+    def test_told_to_end_it_does_not_begin(self, here: Path) -> None:
+        task = for_node(make_task(here))
+        (task.folder / supervisor.END).touch()
+        assert supervisor.supervise(task) == 128 + 15
+        assert not (task.folder / "run.log").exists()
+
+
+class Followed(ClusterWork):
+    """A job on an engine that does nothing but remember."""
+
+    cancelled = False
+    told: Ended | None = None
+
+    def outcome(self) -> Ended | None:
+        return self.told
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@pytest.fixture
+def work(here: Path, monkeypatch: pytest.MonkeyPatch) -> Followed:
+    monkeypatch.setattr("runner.sweeps.launchers.cluster.LOOK_SECONDS", 0.0)
+    return Followed(make_task(here))
+
+
+class TestFollowing:
+    def test_the_folder_tells_that_it_has_begun_and_how_far_it_is(self, work: Followed, here: Path) -> None:
+        folder = here / "sweep" / "3"
+        assert not work.begun() and list(work.heard()) == [] and work.ended() is None
+        (folder / supervisor.BEGUN).write_text("{}")
+        assert work.begun()
+        points = [("time/epoch_seconds", 1.0, 1), ("val/loss", 0.5, 1), ("time/epoch_seconds", 1.0, 2)]
+        journal.rewrite(folder / layout.JOURNAL, [journal.Point(*point, 0.0) for point in points])
+        assert work.begun(), "which looks"
+        (progress,) = work.heard()
+        assert progress.done == 2 and progress.metrics["val/loss"] == 0.5 and progress.epochs > 0
+        assert list(work.heard()) == [], "nothing new"
+        work.told = Ended(0, "exit code 0")
+        assert work.begun()
+        assert work.ended() == work.told
+
+    def test_nothing_is_heard_of_one_that_nobody_was_told_has_begun(self, work: Followed, here: Path) -> None:
+        assert not work.begun()
+        (here / "sweep" / "3" / supervisor.BEGUN).write_text("{}")
+        journal.rewrite(here / "sweep" / "3" / layout.JOURNAL, [journal.Point("val/loss", 0.5, 1, 0.0)])
+        assert list(work.heard()) == [], "the pool has not said yet that it began"
+        assert work.begun() and len(list(work.heard())) == 1
+
+    def test_told_to_end_before_it_has_begun_the_engine_drops_it(self, work: Followed) -> None:
+        work.tell_to_end()
+        assert work.cancelled and work.ended() == Ended(None, "killed")
+
+    def test_told_to_end_its_node_sees_a_file(self, work: Followed, here: Path) -> None:
+        folder = here / "sweep" / "3"
+        (folder / supervisor.BEGUN).write_text("{}")
+        assert work.begun()
+        work.tell_to_end()
+        assert supervisor.is_told_to_end(folder) and not work.cancelled and work.ended() is None
+        work.kill()
+        assert work.cancelled and work.ended() is not None
+        work.close()
+        assert not supervisor.is_told_to_end(folder) and not (folder / supervisor.BEGUN).exists()
+
+
+class TestBeforeItStarts:
+    def test_the_devices_and_the_compiler_of_this_machine_say_nothing(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", str(here))
+        made = Composer()
+        others = ("device=cuda", "precision=tf32"), ("device=cpu",)
+        jobs = [Job(number, "job", {}, (*other, "trainer.compile=true")) for number, other in enumerate(others)]
+        configs, problems = preflight.compose(made, jobs)
+        pickled = {number: pickle.dumps(cfg) for number, cfg in configs.items()}
+        built, found = build_jobs.build_all(pickled, problems, elsewhere=True)
+        assert found == {0: [], 1: []} and built[0].monitor == "val/loss"
+        _, found = build_jobs.build_all({1: pickled[1]}, problems)
+        assert "there is no g++ here" in str(found[1])
+
+    def test_slots(self) -> None:
+        def slots(jobs: int | str, threads: int | str = "auto") -> list[tuple[int, int | None]]:
+            made = Cluster().slots(Asked(SweepSettings(jobs=jobs, jobs_per_gpu=1), threads, 5, {}, {}))
+            return [(slot.number, slot.threads) for slot in made]
+
+        assert slots("auto") == [(number, None) for number in range(5)]
+        assert slots(2, threads=3) == [(0, 3), (1, 3)]
+        with pytest.raises(ConfigError, match=r"sweep\.jobs_per_gpu=2 is for hydra/launcher=local"):
+            Cluster().slots(Asked(SweepSettings(jobs="auto", jobs_per_gpu=2), "auto", 5, {}, {}))
+
+    def test_tasks_have_no_credentials(self) -> None:
+        uri = "http://someone:secret@127.0.0.1:1"
+        cfg, problems = Composer().compose(["tracking=server", f"tracking.uri={uri}"])
+        assert cfg is not None and problems == [] and "secret" in str(cfg)
+        told = without_credentials(cfg)
+        assert "secret" not in str(told) and "secret" in str(cfg)
+        assert told.tracking.uri == "http://127.0.0.1:1"
+
+    def test_tasks_have_no_settings_of_the_engine(self) -> None:
+        setting = "hydra.launcher.ray.init.runtime_env={env_vars:{TOKEN:secret}}"
+        cfg, problems = Composer().compose(["hydra/launcher=ray", setting])
+        assert cfg is not None and problems == []
+        assert "secret" not in str(without_credentials(cfg))
+
+    def test_packages_are_those_of_the_node_and_modules_the_user_s(
+        self, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.syspath_prepend(str(here / "own"))
+        path = for_node(make_task(here)).environment["PYTHONPATH"].split(":")
+        assert str(here / "own") in path and not any("site-packages" in place for place in path)
+
+    @pytest.mark.parametrize(("choice", "package"), [("ray", "ray"), ("slurm", "submitit")])
+    def test_without_its_package_it_says_what_to_install(
+        self, runner: Runner, choice: str, package: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.delitem(sys.modules, f"runner.sweeps.launchers.on_{choice}", raising=False)
+        called = runner("-m", f"hydra/launcher={choice}", "seed=1,2")
+        assert called.code == 2
+        assert f"hydra/launcher={choice} needs the package {package}: pip install '{package}" in called.err

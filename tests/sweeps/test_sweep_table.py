@@ -1,0 +1,243 @@
+"""What a sweep reads out of its jobs' folders: their fates, the table, the slots they run in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from omegaconf import OmegaConf
+
+from runner.comparison.objectives import Objective, direction_of, front, objectives_of
+from runner.config.settings import SweepSettings
+from runner.errors import ConfigError
+from runner.rundir.delivery_state import State
+from runner.rundir.manifest import Manifest
+from runner.sweeps.jobs import Built, Fate, Job
+from runner.sweeps.launchers import local, slots
+from runner.sweeps.launchers.slots import make_slots
+from runner.sweeps.results import table
+from runner.sweeps.results.links import links
+from runner.sweeps.results.outcome import fate_of, judge, last_lines
+from runner.sweeps.results.parent_run import complete_ids, write_table
+from runner.sweeps.results.resume import Course, course_of
+
+LOSS = [Objective("val/loss", "min")]
+
+
+class TestObjectives:
+    BOTH = (Objective("val/loss", "min"), Objective("val/accuracy", "max"))
+
+    def test_the_front_is_what_nothing_beats_in_both(self) -> None:
+        values = [(1.0, 0.9), (0.5, 0.5), (2.0, 0.95), (1.5, 0.9), (0.5, 0.4), (0.5, 0.5), (3.0, 0.1)]
+        assert front(values, self.BOTH) == [0, 1, 2, 5]
+
+    def test_of_one_it_is_the_best(self) -> None:
+        assert front([(1.0,), (0.5,), (0.5,)], LOSS) == [1, 2]
+        assert front([], LOSS) == []
+
+    @pytest.mark.parametrize(
+        ("metric", "direction", "found"),
+        [
+            (None, None, [("val/loss", "min")]),
+            (["val/loss", "val/accuracy"], None, [("val/loss", "min"), ("val/accuracy", "max")]),
+            ("val/hits", None, [("val/hits", "max")]),
+            ("val/accuracy", "min", [("val/accuracy", "min")]),
+            (["val/loss", "val/accuracy"], ["max", "min"], [("val/loss", "max"), ("val/accuracy", "min")]),
+        ],
+    )
+    def test_what_is_asked_for(self, metric: Any, direction: Any, found: list[tuple[str, str]]) -> None:
+        built = Built("cpu", ["val/loss", "val/accuracy", "val/hits"], "val/loss", higher_is_better=["val/hits"])
+        settings = SweepSettings(metric=metric, direction=direction)
+        assert objectives_of(settings, [built]) == [Objective(*each) for each in found]
+
+    @pytest.mark.parametrize(
+        ("metric", "direction", "why"),
+        [
+            (["val/loss", "val/los"], None, "did you mean val/loss"),
+            (["val/loss", "val/loss"], None, "two different ones"),
+            (["val/loss", "val/accuracy"], "min", "write one for each of val/loss, val/accuracy"),
+        ],
+    )
+    def test_what_is_refused(self, metric: Any, direction: Any, why: str) -> None:
+        built = Built("cpu", ["val/loss", "val/accuracy"], "val/loss")
+        with pytest.raises(ConfigError, match=why):
+            objectives_of(SweepSettings(metric=metric, direction=direction), [built])
+
+
+def make_job(folder: Path, number: int, point: dict[str, str], **result: Any) -> Job:
+    job = folder / str(number)
+    job.mkdir()
+    if result:
+        (job / "config.yaml").touch()
+        (job / "result.json").write_text(json.dumps(result))
+    return Job(number, " ".join(f"{key}={value}" for key, value in point.items()), point, ())
+
+
+class TestFate:
+    @pytest.mark.parametrize(
+        ("result", "log", "code", "ended_by", "fate"),
+        [
+            ({"status": "FINISHED"}, "", 0, "exit code 0", ("FINISHED", "")),
+            ({"status": "FAILED", "error": "no"}, "error: other", 1, "exit code 1", ("FAILED", "no")),
+            ({}, "a\nerror: gone\nb", 1, "exit code 1", ("FAILED", "gone")),
+            ({}, "", 3, "exit code 3", ("FAILED", "ended without a result (exit code 3)")),
+            ({}, "", 0, "exit code 0", ("FAILED", "ended without a result (exit code 0)")),
+            ({"status": "KILLED"}, "", 143, "exit code 143", ("KILLED", "stopped by a signal")),
+            ({"status": "KILLED"}, "error: now", 1, "exit code 1", ("FAILED", "now")),
+            ({}, "", -9, "SIGKILL", ("KILLED", "SIGKILL, sent by someone, or by the system for want of memory")),
+            ({}, "", -11, "SIGSEGV", ("KILLED", "SIGSEGV")),
+            ({"status": "FINISHED"}, "", 255, "exit code 255", ("FINISHED", "")),
+        ],
+    )
+    def test_how_a_job_ended(
+        self, tmp_path: Path, result: dict[str, str], log: str, code: int, ended_by: str, fate: tuple[str, str]
+    ) -> None:
+        make_job(tmp_path, 0, {}, **result)
+        (tmp_path / "0" / "run.log").write_text(log)
+        judged = judge(tmp_path / "0", code, ended_by, 1.5)
+        assert (judged.status, judged.why, judged.seconds) == (*fate, 1.5)
+        judged.save(tmp_path / "0", "lr=1")
+        assert fate_of(tmp_path / "0") == judged
+
+    def test_the_last_lines_that_tell_something(self, tmp_path: Path) -> None:
+        lines = ["2026-01-02 03:04:05,678 ERROR   error: x", "    ^^^^~~", "", "ValueError: y"]
+        (tmp_path / "run.log").write_text("\n".join(["early"] * 9 + lines))
+        assert last_lines(tmp_path) == ["early", "early", "error: x", "ValueError: y"]
+        assert last_lines(tmp_path / "nowhere") == []
+
+
+class TestCourse:
+    def test_what_is_left_to_do(self, tmp_path: Path) -> None:
+        make_job(tmp_path, 0, {}, status="FINISHED")
+        make_job(tmp_path, 1, {}, status="FAILED")
+        make_job(tmp_path, 2, {}, status="KILLED")
+        make_job(tmp_path, 3, {}, status="KILLED")
+        (tmp_path / "3" / "checkpoints").mkdir()
+        (tmp_path / "3" / "checkpoints" / "last.pt").touch()
+        make_job(tmp_path, 4, {})
+        Fate("FAILED", "never began", 0.1).save(tmp_path / "4", "x")
+        found = [course_of(tmp_path / str(number)) for number in range(6)]
+        assert found == [Course.SKIP, Course.AGAIN, Course.NEW, Course.GO_ON, Course.AGAIN, Course.NEW]
+
+
+class TestTable:
+    def make(self, folder: Path, direction: str = "min") -> table.Table:
+        values = {0: 0.3, 1: 0.1, 2: None, 3: 0.2, 4: 0.05}
+        status = {0: "FINISHED", 1: "FINISHED", 2: "FINISHED", 3: "FINISHED", 4: "FAILED"}
+        jobs = [
+            make_job(folder, n, {"lr": str(n), "seed": "0"}, status=status[n], best_epoch=n, **{"val/loss": value})
+            for n, value in values.items()
+        ]
+        jobs.append(make_job(folder, 5, {"lr": "5", "seed": "0"}))
+        return table.read(jobs, folder, [Objective("val/loss", direction)])
+
+    def test_the_best_first_and_those_without_a_value_last(self, tmp_path: Path) -> None:
+        found = self.make(tmp_path)
+        assert [row.job.number for row in found.rows] == [1, 3, 0, 4, 2, 5]
+        assert found.best is not None and found.best.job.number == 1
+        assert found.rows[-1].status == "NOT STARTED" and found.count("FINISHED") == 4
+
+    def test_run_ids_that_come_after_the_table_is_written(self, tmp_path: Path) -> None:
+        found = self.make(tmp_path)
+        write_table(found, tmp_path)
+        State(run_id="f" * 32, experiment_id="7").save(tmp_path)
+        Manifest(
+            uri="sqlite:///x.db", experiment="e", run_name="n", artifact_root=None, params={}, tags={}, log_model=False
+        ).save(tmp_path)
+        assert not complete_ids(found, tmp_path) and "compare" not in links(tmp_path)
+        late = {row.job.number: f"{row.job.number}" * 32 for row in found.rows[:5]}
+        for row in found.rows[:5]:
+            State(run_id=late[row.job.number]).save(row.folder)
+        assert complete_ids(found, tmp_path)
+        written = json.loads((tmp_path / "jobs.json").read_text())
+        assert written["best"] == 1 and [row["job"] for row in written["jobs"]] == [1, 3, 0, 4, 2, 5]
+        assert {row["job"]: row["run_id"] for row in written["jobs"]} == {**late, 5: None}
+        csv = (tmp_path / "jobs.csv").read_text()
+        assert all(run_id in csv and run_id in links(tmp_path)["compare"] for run_id in late.values())
+
+    def test_the_other_way_round(self, tmp_path: Path) -> None:
+        assert [row.job.number for row in self.make(tmp_path, "max").rows] == [0, 3, 1, 4, 2, 5]
+
+    def test_the_direction_follows_from_the_metric(self) -> None:
+        better = {m: direction_of(m) for m in ("val/loss", "val/accuracy", "throughput/samples_per_second")}
+        assert list(better.values()) == ["min", "max", "max"]
+
+    def test_seeds_are_gathered_with_a_sample_s_standard_deviation(self, tmp_path: Path) -> None:
+        jobs = [
+            make_job(tmp_path, n, {"lr": lr, "seed": str(n)}, status=status, **{"val/loss": value})
+            for n, (lr, value, status) in enumerate(
+                [
+                    ("1", 1.0, "FINISHED"),
+                    ("1", 3.0, "FINISHED"),
+                    ("1", 9.0, "KILLED"),
+                    ("2", 1.5, "FINISHED"),
+                    ("3", None, "FAILED"),
+                ]
+            )
+        ]
+        found = table.configurations(table.read(jobs, tmp_path, LOSS))
+        assert [(c.point["lr"], c.mean, len(c.values)) for c in found] == [("2", 1.5, 1), ("1", 2.0, 2), ("3", None, 0)]
+        assert found[0].std is None and found[1].std == pytest.approx(2**0.5)
+
+    def test_a_nan_is_no_value(self, tmp_path: Path) -> None:
+        job = make_job(tmp_path, 0, {"lr": "1"}, status="FINISHED", **{"val/loss": float("nan")})
+        assert table.read([job], tmp_path, LOSS).best is None
+
+
+class TestSlots:
+    @pytest.fixture(autouse=True)
+    def machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(slots, "cores", lambda: 8)
+        monkeypatch.setattr(slots, "threads_asked", lambda: None)
+        memory = psutil.virtual_memory()._replace(available=64 << 30)
+        monkeypatch.setattr(slots.psutil, "virtual_memory", lambda: memory)
+
+    @pytest.mark.parametrize(
+        ("wanted", "jobs", "threads", "count", "share"),
+        [
+            ("auto", 100, "auto", 8, 1),
+            ("auto", 3, "auto", 3, 2),
+            ("auto", 100, 4, 2, 4),
+            (2, 100, "auto", 2, 4),
+            (16, 100, "auto", 16, 1),
+            (1, 1, "auto", 1, 8),
+        ],
+    )
+    def test_cores_are_divided(self, wanted: int | str, jobs: int, threads: int | str, count: int, share: int) -> None:
+        made = make_slots(wanted, jobs, [], 1, threads)
+        assert len(made) == count and {slot.threads for slot in made} == {share}
+        assert made[0].environment() == {"OMP_NUM_THREADS": str(share)}
+
+    def test_no_more_jobs_than_fit_into_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        memory = psutil.virtual_memory()._replace(available=3 << 30)
+        monkeypatch.setattr(slots.psutil, "virtual_memory", lambda: memory)
+        assert len(make_slots("auto", 100, [], 1)) == 3
+
+    def test_the_gpus_are_those_that_may_be_seen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def config(index: int) -> Any:
+            return OmegaConf.create({"device": {"index": index}})
+
+        on_cpu, on_gpu = (Built(device, [], "val/loss") for device in ("cpu", "cuda"))
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-a")
+        assert local.gpus_for({0: on_cpu}, {0: config(0)}) == []
+        assert local.gpus_for({0: on_cpu, 1: on_gpu}, {0: config(0), 1: config(0)}) == ["2", "GPU-a"]
+        with pytest.raises(ConfigError, match=r"device\.index=1: each job of a sweep gets a GPU of its own"):
+            local.gpus_for({0: on_gpu}, {0: config(1)})
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        monkeypatch.setattr(
+            local.forkserver, "call", lambda function: {"runner.sweeps.check.build_jobs:gpus": 3}[function]
+        )
+        assert local.visible_gpus() == ["0", "1", "2"]
+
+    def test_a_gpu_a_slot(self) -> None:
+        made = make_slots("auto", 100, ["0", "GPU-a"], 2)
+        assert [slot.gpu for slot in made] == ["0", "GPU-a", "0", "GPU-a"] and made[0].threads == 2
+        assert made[1].environment()["CUDA_VISIBLE_DEVICES"] == "GPU-a"
+        with pytest.raises(ConfigError, match=r"write sweep\.jobs=4, or sweep\.jobs_per_gpu=3"):
+            make_slots(5, 100, ["0", "1"], 2)
+
+    @pytest.mark.parametrize(("jobs_per_gpu", "words"), [(1, "each on a GPU of its own"), (4, "4 to a GPU")])
+    def test_how_the_gpus_are_shared_is_said(self, jobs_per_gpu: int, words: str) -> None:
+        made = make_slots("auto", 100, ["0", "1"], jobs_per_gpu, threads=1)
+        assert local.Local().words(made) == f"{2 * jobs_per_gpu} jobs at a time, 1 thread each, {words}"

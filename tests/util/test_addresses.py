@@ -1,0 +1,193 @@
+"""Addresses of stores: any name that a folder can have, and what is left out of them when they are saved."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from conftest import Called, run_folder
+from helpers.delivered import copy_store
+from runner import evaluate, sync, ui
+from runner.errors import ConfigError, StoreError
+from runner.rundir.folders import for_shell
+from runner.rundir.manifest import Manifest
+from runner.tracking.deliver import Delivery
+from runner.tracking.location import refuse_database_of_server
+from runner.tracking.store import connect, explain, get_or_create_experiment, local_uri, place, trouble
+from runner.util import driver
+from runner.util.uri import absolute, sqlite_address, sqlite_file, strip_credentials
+
+NAMES = (
+    "My%20Project", "%2F", "100%", "a#b", "a?b=c", "a;b", "it's", 'say "x"', "ü 数", "~x", "[a], {b}", "${x}", "a=b",
+    "a\nb", "a\\", "a@b:c", "-x", "null", "1e5",
+)  # fmt: skip
+QUICK = ("trainer.epochs=1", "data.limit=32", "model.hidden=[8]", "device=cpu", "tracking.log_model=false")
+
+
+def test_an_address_names_one_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in NAMES:
+        file = Path("/a") / name / "x.db"
+        address = sqlite_address(file)
+        assert sqlite_file(address) == file and absolute(address) == address
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert sqlite_file(absolute("sqlite:///x.db?timeout=5")) == tmp_path / name / "x.db"
+    assert sqlite_address(Path("/a b/ü.db")) == "sqlite:////a b/ü.db"
+
+
+@pytest.mark.parametrize("names", [pytest.param(NAMES[:12], marks=pytest.mark.soak), NAMES[:12:4]], ids=len)
+def test_a_store_lies_in_a_folder_of_any_name(names: Sequence[str], tmp_path: Path, empty_store: Path) -> None:
+    for name in names:
+        outputs = tmp_path / "all" / name
+        copy_store(empty_store, outputs)
+        uri, root = place(None, outputs)
+        client = connect(uri)
+        run = client.create_run(get_or_create_experiment(client, uri, "runner", root))
+        (tmp_path / "file.txt").write_text(name)
+        client.log_artifact(run.info.run_id, str(tmp_path / "file.txt"))
+        (written,) = (outputs / "mlartifacts").rglob("file.txt")
+        assert written.read_text() == name
+        assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["file.txt"]
+    assert {path.name for path in (tmp_path / "all").iterdir()} == set(names)  # and nowhere else
+
+
+@pytest.mark.usefixtures("delivery_here")
+@pytest.mark.parametrize("name", [pytest.param("${x}", marks=pytest.mark.soak), "My%20Project\n?"])
+def test_a_run_works_in_a_folder_of_any_name(
+    name: str, here: Path, runner: Callable[..., Called], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / name).mkdir()
+    monkeypatch.chdir(here / name)
+    (here / name / "t.csv").write_text("a,b\n" + "1.5,x\n2.5,y\n" * 16)
+    called = runner("data=csv", "data.path=t.csv", *QUICK)
+    assert called.code == 0, called.err
+    folder = run_folder(here / name)
+    called = runner(f"resume={folder}", "trainer.epochs=2")
+    assert called.code == 0, called.err
+    run_id = json.loads((folder / "result.json").read_text())["run_id"]
+    assert evaluate.main([f"run={run_id}"]) == 0
+    assert sync.main([f"run={folder}"]) == 0
+    ui._check(local_uri(here / name / "outputs"), from_variable=False)
+    assert [path.name for path in here.iterdir()] == [name]
+
+
+def test_a_path_is_typed_on_one_line() -> None:
+    assert for_shell("a b") == "'a b'"
+    assert for_shell("it's\n\\") == r"$'it\'s\x0a\\'"
+
+
+@pytest.mark.parametrize(
+    ("address", "saved"),
+    [
+        ("postgresql://root@127.0.0.1/db", "postgresql://root@127.0.0.1/db"),
+        ("postgresql://u:p@s/s@h:5/db?sslmode=require&password=x", "postgresql://u@h:5/db?sslmode=require"),
+        ("postgresql:///db?host=/run/postgresql", "postgresql:///db?host=/run/postgresql"),
+        ("mysql+pymysql://u:p?q@h/db", "mysql+pymysql://u@h/db"),
+        ("postgresql://u:${oc.env:PW}@h/db", "postgresql://u:${oc.env:PW}@h/db"),
+        ("http://u:p@h:5000/x?token=1", "http://h:5000/x"),
+        ("https://token@h", "https://h"),
+    ],
+)
+def test_an_address_is_saved_without_what_is_secret(address: str, saved: str) -> None:
+    assert strip_credentials(address) == saved
+
+
+class Silent:
+    """A connection to a server that never answers, as psycopg has it."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self.fileno, self._line = line.fileno, line
+
+    def wait(self) -> bytes:
+        return self._line.recv(1)
+
+
+def test_an_answer_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "ANSWER_SECONDS", 0.1)
+    options = driver.engine_options("postgresql+psycopg://ada@host/db?connect_timeout=9")
+    assert options["connect_args"] == {"tcp_user_timeout": 10_000}  # what the address says counts
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = Silent(ours)
+        driver.limit_waiting(connection)
+        theirs.send(b"x")
+        assert connection.wait() == b"x"
+        assert connection.wait() == b""
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A server that answers each request with the status in its own path: http://host:port/401."""
+
+    def answer(self) -> None:
+        self.send_response(int(self.path.split("/")[1]))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST = answer  # noqa: N815 - http.server's names
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_refusal_is_no_outage() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    said = {}
+    for status in (401, 403, 404, 413):
+        with pytest.raises(MlflowException) as raised:
+            connect(f"http://127.0.0.1:{server.server_address[1]}/{status}").create_experiment("mine")
+        said[status] = trouble(raised.value, "mine")
+    server.shutdown()
+    server.server_close()
+    assert (
+        "refused (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        in said[401]
+    )
+    assert "refused (403): this account may not use the experiment mine;" in said[403]
+    assert "tracking.experiment=<another>" in said[403]
+    assert "refused (404)" in said[404] and "refused (413)" in said[413]
+    assert trouble(ConnectionError("Connection refused")).startswith("the tracking store can't be reached")
+    assert "write tracking.uri=" in trouble(OSError('FATAL: password authentication failed for user "ada"'))
+
+
+def test_an_experiment_of_a_server_is_not_written_to_by_the_address_of_its_database(
+    tmp_path: Path, empty_store: Path
+) -> None:
+    uri = copy_store(empty_store, tmp_path)
+    client = connect(uri)
+    client.create_experiment("ours", "mlflow-artifacts:/7")
+    with pytest.raises(StoreError) as raised:
+        get_or_create_experiment(client, uri, "ours", str(tmp_path))
+    assert "write tracking=server tracking.uri=http://<the server>" in trouble(raised.value, "ours")
+    assert "can't be reached" not in trouble(raised.value, "ours")
+    with pytest.raises(ConfigError, match=r"^tracking.experiment=ours: .* write tracking=server tracking.uri=http"):
+        refuse_database_of_server(uri, "ours")
+    for usable in ((uri, "another"), (uri, "new"), (f"{uri}x", "ours"), ("postgresql://nowhere.invalid/x", "ours")):
+        refuse_database_of_server(*usable)
+    assert get_or_create_experiment(client, uri, "another", str(tmp_path))
+
+
+def test_a_deleted_experiment_is_restored_by_the_command_that_is_named(tmp_path: Path, empty_store: Path) -> None:
+    uri = copy_store(empty_store, tmp_path / "a b")
+    Manifest(uri, "mine", "run", str(tmp_path / "artifacts")).save(tmp_path)
+    delivery = Delivery(tmp_path)
+    delivery.step()
+    experiment = delivery.state.experiment_id
+    connect(uri).delete_experiment(experiment)
+    command = f"MLFLOW_TRACKING_URI='{uri}' mlflow experiments restore --experiment-id {experiment}"
+    for folder in (tmp_path, tmp_path / "another"):  # a run that is there, and a new one
+        if folder != tmp_path:
+            Manifest(uri, "mine", "run", str(tmp_path / "artifacts")).save(folder)
+        with pytest.raises(StoreError) as raised:
+            Delivery(folder).step()
+        assert str(raised.value).endswith(command)
+        assert explain(raised.value) == str(raised.value)
+    connect(uri).restore_experiment(experiment)
+    Delivery(tmp_path).step()
+    connect(uri).delete_run(delivery.run_id)
+    with pytest.raises(StoreError, match=f"mlflow runs restore --run-id {delivery.run_id}"):
+        Delivery(tmp_path).step()

@@ -1,0 +1,147 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from helpers.training import exact_state, same, training
+from runner.loss import CrossEntropy
+from runner.rundir.checkpoint import load, load_loss, weight_buffers, weights
+from runner.saved.weights import Weights, load_exactly
+from runner.training.loop import fit
+from runner.training.state import load_weights, restore
+from runner.util.buffers import load_buffers, load_module, unsaved_buffers
+
+
+class Drifting(nn.Module):
+    """Its first layer is scaled by what a buffer, which no `state_dict` has, has counted."""
+
+    seen: Tensor
+
+    def __init__(self, lazy: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+        self.inner = nn.Module()
+        self.inner.register_buffer("seen", None if lazy else torch.zeros(()), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.inner.seen is None:
+            self.inner.seen = torch.zeros(())
+        if self.training:
+            self.inner.seen += 0.01
+        return self.layers(inputs * (1 + self.inner.seen))
+
+
+class Lazy(nn.Module):
+    """Makes a buffer with its first batch, lets another one grow, and drops two, of which one would be saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+        self.register_buffer("mean", None)
+        self.register_buffer("means", torch.zeros(0))
+        self.register_buffer("first", torch.full((1,), 0.5))
+        self.register_buffer("second", torch.full((1,), 0.5), persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.first is not None and self.second is not None:
+            inputs = inputs * self.first * self.second
+        if self.training:
+            self.first = self.second = None
+            now = inputs.mean().detach().reshape(1)
+            self.mean = now if self.mean is None else 0.9 * self.mean + 0.1 * now
+            self.means = torch.cat([self.means, now])[-5:]
+        return self.layers(inputs - (0 if self.mean is None else self.mean))
+
+
+class Weighted(CrossEntropy):
+    """Weights classes by how often it has seen them: a buffer that is saved, and one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("counts", torch.ones(3))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64), persistent=False)
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if self.training:
+            self.counts += torch.bincount(targets, minlength=3)
+            self.calls += 1
+        weight = self.counts.sum() / self.counts + self.calls / 100
+        return nn.functional.cross_entropy(outputs, targets, weight=weight.to(outputs.dtype))
+
+
+def test_what_a_state_dict_leaves_out_is_named_and_given_back() -> None:
+    model = Drifting()
+    assert set(unsaved_buffers(model)) == {"inner.seen"}
+    was = model.inner.seen
+    load_buffers(model, {"inner.seen": torch.tensor(3.0), "gone.seen": torch.zeros(1)})
+    assert model.inner.seen is was and was.item() == 3.0, "in place, for whoever else refers to it"
+    lazy = Drifting(lazy=True)
+    assert unsaved_buffers(lazy) == {"inner.seen": None}
+    load_buffers(lazy, {"inner.seen": torch.tensor(2.0)})
+    assert unsaved_buffers(lazy)["inner.seen"].item() == 2.0
+
+
+def test_a_resumed_run_has_every_buffer_of_model_average_and_loss(tmp_path: Path) -> None:
+    for lazy in (False, True):
+
+        def make(folder: str, epochs: int, lazy: bool = lazy):  # type: ignore[no-untyped-def]
+            return training(
+                tmp_path / f"{folder}{lazy}",
+                model=Drifting(lazy),
+                loss=Weighted(),
+                epochs=epochs,
+                ema_decay=None if lazy else 0.9,
+            )
+
+        whole, parts = make("whole", 4), make("parts", 2)
+        fit(whole)
+        fit(parts)
+        resumed = make("resumed", 4)
+        restore(resumed, load(parts.checkpoints.last))
+        fit(resumed)
+        one, other = (exact_state(load(t.checkpoints.last)) for t in (whole, resumed))
+        assert same(one, other), [key for key in one if not same(one[key], other[key])]
+        assert set(one["buffers"]) == {"model", "loss"} | (set() if lazy else {"ema"}) and set(one["loss"]) == {
+            "counts"
+        }
+        assert one["buffers"]["model"]["inner.seen"].item() > 0.1
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_a_buffer_that_training_makes_replaces_or_drops_is_read_again(tmp_path: Path, ema_decay: float | None) -> None:
+    def make(folder: str, epochs: int):  # type: ignore[no-untyped-def]
+        return training(tmp_path / folder, model=Lazy(), epochs=epochs, ema_decay=ema_decay)
+
+    whole, parts = make("whole", 4), make("parts", 2)
+    fit(whole)
+    fit(parts)
+    resumed = make("resumed", 4)
+    restore(resumed, load(parts.checkpoints.last))
+    fit(resumed)
+    one, other = (exact_state(load(t.checkpoints.last)) for t in (whole, resumed))
+    assert same(one, other), [key for key in one if not same(one[key], other[key])]
+    fresh = make("fresh", 1)
+    load_weights(fresh, load(whole.checkpoints.best))
+    assert fresh.model.mean is not None and len(fresh.model.means) == 5 and fresh.model.first is None
+    given, last = Lazy(), load(whole.checkpoints.last)
+    load_exactly(given, Weights(weights(last), "here", buffers=weight_buffers(last)), "run")
+    assert len(given.means) == 5 and given.mean is not None and given.first is None and given.second is None
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        load_module(Lazy(), {**Lazy().state_dict(), "other": torch.ones(1)})
+
+
+def test_the_best_is_measured_with_the_buffers_and_the_loss_that_it_had(tmp_path: Path) -> None:
+    t = training(tmp_path, model=Drifting(), loss=Weighted(), epochs=2)
+    fit(t)
+    best = load(t.checkpoints.best)
+    t.model.inner.seen.zero_()
+    t.loss.counts.fill_(9)
+    load_weights(t, best)
+    assert t.model.inner.seen.item() == weight_buffers(best)["inner.seen"].item() > 0
+    assert torch.equal(t.loss.counts, best["loss"]["counts"]) and t.loss.calls > 0
+    fresh = Weighted()
+    load_loss(fresh, {"format": 1})
+    assert fresh.counts.tolist() == [1, 1, 1], "a checkpoint of 0.1.0 has nothing of it"
