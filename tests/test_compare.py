@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from runner.cli import command
-from runner.compare import find, main, notes
+from runner.compare import main, notes
 from runner.comparison import log_axes
+from runner.comparison.find import find
 from runner.comparison.results import gather
 from runner.comparison.runs import ComparedRun, from_folder
 from runner.comparison.table import compare, rows, to_json, to_text
@@ -358,7 +359,7 @@ class TestCommand:
             assert [row["optimizer.lr"] for row in table] == ["0.01", "0.1"]
             assert [row["run_id"] for row in table] == ["", delivery.run_id]
             assert table[1]["speed_up"]  # from either place the data are the same
-        (gone,) = find({"runs": str(delivery.run_id)}, uri)
+        (gone,) = find(str(delivery.run_id), None, uri)
         assert gone.log_axes == {"optimizer.lr", "data.batch_size"}
         kept = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"][1]
         expected = rows(compare([here]))[0]

@@ -8,6 +8,7 @@ import pytest
 
 from helpers.trained import place, result, table, train
 from runner import evaluate
+from runner.runs import evaluation
 from runner.saved.run import find
 
 RUNS = {
@@ -38,7 +39,7 @@ def run(request: pytest.FixtureRequest, runs: dict[str, Path]) -> Path:
 def test_validation_and_test_are_what_the_run_has_logged_bit_for_bit(run: Path) -> None:
     saved = find(str(run))
     for split, measured in (("test", 2), ("val", 2)):
-        found = evaluate.evaluate(saved, split)
+        found = evaluation.evaluate(saved, split)
         logged = {name: value for name, value in result(run).items() if name.startswith(f"{split}/")}
         assert found.metrics == {name: logged[name] for name in found.metrics}
         assert len(found.metrics) >= measured and f"{split}/loss" in found.metrics
@@ -47,7 +48,7 @@ def test_validation_and_test_are_what_the_run_has_logged_bit_for_bit(run: Path) 
 
 def test_the_training_samples_are_measured_in_order_with_the_weights_at_rest(runs: dict[str, Path]) -> None:
     saved = find(str(runs["value"]))
-    first, again = evaluate.evaluate(saved, "train"), evaluate.evaluate(saved, "train", ["data.in_memory=true"])
+    first, again = evaluation.evaluate(saved, "train"), evaluation.evaluate(saved, "train", ["data.in_memory=true"])
     assert first.metrics == again.metrics and set(first.metrics) == {
         f"train/{name}" for name in ("loss", "mae", "rmse", "r2")
     }

@@ -11,7 +11,8 @@ from torch import Tensor
 from helpers.trained import place, table, train
 from runner import export
 from runner.data.target_scale import of_checkpoint
-from runner.runs.trained_model import trained_model
+from runner.runs import deployment
+from runner.runs.predictor import trained_model
 from runner.saved.run import find
 
 MODULE = """
@@ -124,7 +125,7 @@ def test_a_file_in_another_precision_than_the_run_says_so(there: Path, capsys: p
 def test_a_file_that_gives_something_else_is_taken_away(
     value: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    written = export._write
+    written = deployment._write
 
     def wrong(served: torch.nn.Module, *rest: object) -> object:
         with torch.no_grad():

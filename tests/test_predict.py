@@ -21,9 +21,9 @@ from runner.data.digits import digits
 from runner.data.idx import read_idx
 from runner.data.image_file import read_image
 from runner.errors import ConfigError
-from runner.predict import Predictor
 from runner.runs import new_samples
 from runner.runs.new_samples import read
+from runner.runs.predictor import Predictor
 from runner.saved.input_spec import Samples, _range
 from runner.saved.run import find
 
@@ -101,7 +101,7 @@ def outputs(run: Path, raw: torch.Tensor) -> torch.Tensor:
 
 
 def predict_model(run: Path) -> tuple[Samples, torch.nn.Module, object]:
-    from runner.runs.trained_model import trained_model
+    from runner.runs.predictor import trained_model
 
     return trained_model(find(str(run)))
 

@@ -34,7 +34,7 @@ from yaml import YAMLError
 from runner import __version__
 from runner.assembly.problems import names_and_values
 from runner.config.compose import VERSION_BASE, Composer, config_folder
-from runner.config.hydra_job import group_choices, run_job_in, without_hydra
+from runner.config.hydra_job import group_choices, without_hydra
 from runner.config.invocation import without_credentials
 from runner.config.keys import GROUPS
 from runner.config.messages import dotted_keys, reason
@@ -299,36 +299,31 @@ def build_and_run(
     delivery: "DeliveryProcess | None",
 ) -> int:
     """Build everything the run needs, claim a folder, run."""
-    from runner.assembly import build
     from runner.rundir.lock import claim
-    from runner.runs import execute, resume
+    from runner.runs import resume, start
     from runner.util import terminal
 
     terminal.set_up(bool(cfg.runner.quiet))
     if axes := OmegaConf.select(cfg, "hydra.sweeper.params"):  # of a preset that is meant for a sweep
         log.warning("note       one run, in which %s do not vary: add --multirun for the sweep", ", ".join(axes))
     exact_folder = typed_value(args.overrides, "hydra.run.dir") is not None
-    in_place = resumed is not None and not resumed.warm_start
-    if resumed is not None and in_place and resume.finished(resumed):
+    in_place = resumed if resumed is not None and not resumed.warm_start else None
+    if in_place is not None and resume.finished(in_place):
         return 0
     choices = resumed.choices if resumed else group_choices(cfg)
     with ExitStack() as claimed:
-        folder = resumed.folder if resumed is not None and in_place else None
+        folder = in_place.folder if in_place is not None else None
         if folder is not None:  # before its checkpoint is read: nobody else may go on with it
             claimed.enter_context(claim(folder))
-        preprocessing = resumed.preprocessing if resumed is not None else None
-        experiment = build.build(without_hydra(cfg), choices, checkpoint=preprocessing)
-        experiment.typed = made.typed
-        checkpoint = resume.prepare(resumed, experiment) if resumed is not None else None
+        x, checkpoint = start.prepare(cfg, choices, resumed=resumed, typed=made.typed)
         INTERRUPT.check()
         if folder is None:
-            if resumed is not None and in_place:
-                folder = resumed.recover()
+            if in_place is not None:
+                folder = in_place.recover()
             else:
                 folder = folders.make_run_folder(str(cfg.hydra.run.dir), exact_folder)
             claimed.enter_context(claim(folder))
-        own = folder
-        return run_job_in(own, cfg, made, lambda: execute.run(experiment, own, checkpoint, delivery).exit_code)
+        return start.start(folder, x, cfg, made, checkpoint, delivery).exit_code
 
 
 def sweep(args: Namespace) -> int:

@@ -2,25 +2,19 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner.config import schema
 from runner.config.keys import GROUPS
-from runner.errors import ConfigError
 from runner.rundir import layout
 from runner.saved.run import SavedRun, find
 from runner.util import program
 from runner.util.files import load_json
+from runner.util.metric_names import PARTS
 from runner.util.options import choice, command, is_true, required
-from runner.util.tags import DATA_TAG
 
 if TYPE_CHECKING:
-    from runner.assembly.experiment import Experiment
-    from runner.data.loading import Loader
-    from runner.saved.weights import Weights
-    from runner.training.state import Training
+    from runner.runs.evaluation import Evaluation
 
 log = logging.getLogger("runner")
 
@@ -42,7 +36,6 @@ OPTIONS = {
     "tracking.uri": "the MLflow store that knows the run; by default that of the outputs folder",
     "runner.quiet": "true: print warnings only",
 }
-SPLITS = ("train", "val", "test")
 OVERRIDES = {
     "device": "device.name",
     "precision": "precision.name",
@@ -67,9 +60,10 @@ def _refuse(key: str) -> str | None:
 
 
 def _main(options: dict[str, str]) -> int:
+    from runner.runs.evaluation import evaluate
     from runner.util import terminal
 
-    split = choice(options, "split", SPLITS, "test")
+    split = choice(options, "split", PARTS, "test")
     for key in ("device", "precision"):
         choice(options, key, schema.CHOICES[f"{key}.name"], "auto" if key == "device" else "fp32")
     terminal.set_up(is_true(options, "runner.quiet"))
@@ -81,110 +75,7 @@ def _main(options: dict[str, str]) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What came out.
-
-    Attributes:
-        metrics: by their full names: `test/loss`.
-        samples: how many were measured.
-        same_data: whether they are those that the run had; None if that is not known.
-    """
-
-    metrics: dict[str, float]
-    split: str
-    samples: int
-    x: "Experiment"
-    weights: "Weights"
-    same_data: bool | None
-
-
-def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) -> Evaluation:
-    """Make a run's data and model again, and measure its best weights as the run did.
-
-    On the same machine, and without overrides, `val/...` and `test/...` are bit for bit what the run has logged.
-
-    Args:
-        run: its config and weights are used; its folder need not be here.
-        split: train, val or test. Train is measured without augmentation and with the weights at rest: the run's
-            own figures are means over an epoch in which they changed.
-        overrides: where to compute and where the data are, as the config has it: `device.name=cpu`.
-
-    Raises:
-        ConfigError: something of it is not to be had.
-    """
-    from runner.rundir.checkpoint import load_loss
-    from runner.saved.weights import load_exactly, of_run
-
-    best = of_run(run)
-    x = rebuild(run, overrides, best.preprocessing)
-    loader = _loader(x, split)
-    if loader is None:
-        parts = [name for name in SPLITS if _loader(x, name) is not None]
-        raise ConfigError(f"split={split}: {run.given} has no such samples; write split={' or split='.join(parts)}")
-    t = _training(x)
-    if x.trainer.compile:  # compiled, the model may differ in the last bits
-        from runner.training.compilation import compile_model
-        from runner.util.tables import duration
-
-        log.info("compiled   in %s", duration(compile_model(t)))
-    load_exactly(t.evaluated, best, run.given)
-    load_loss(t.loss, best.loss)
-    from runner.training.loop import evaluate as measure
-
-    metrics = {f"{split}/{name}": value for name, value in measure(t, loader).items()}
-    trained_on = best.data or run.tags.get(DATA_TAG)
-    same_data = None if trained_on is None else trained_on == x.splits.fingerprint
-    return Evaluation(metrics, split, loader.samples, x, best, same_data)
-
-
-def rebuild(
-    run: SavedRun, overrides: Sequence[str] = (), preprocessing: Mapping[str, Any] | None = None
-) -> "Experiment":
-    """Build the experiment of a saved run again; its model has the weights that it began with, but for given ones.
-
-    Args:
-        run: whose config it is.
-        overrides: values to change.
-        preprocessing: of the checkpoint that is to give the weights.
-
-    Raises:
-        ConfigError: with every problem that could be found.
-    """
-    from runner.assembly import build
-    from runner.config.hydra_job import without_hydra
-    from runner.runs import resume
-
-    cfg, problems = resume.compose_saved(run.config, overrides)
-    if cfg is None:
-        raise ConfigError(*problems)
-    return build.build(without_hydra(cfg), run.choices, problems, preprocessing or {})
-
-
-def _loader(x: "Experiment", split: str) -> "Loader | None":
-    """The samples in their own order, none of them augmented."""
-    if split != "train":
-        return x.loaders.val if split == "val" else x.loaders.test
-    return x.loaders.train.in_order(x.loaders.evaluation_batch_size)
-
-
-class _Unstoppable:
-    """Nobody asks an evaluation to stop in between: Ctrl+C ends it."""
-
-    requested = False
-
-
-def _training(x: "Experiment") -> "Training":
-    """What evaluating works with: the same as training, of which nothing is kept."""
-    from runner.rundir.checkpoint import Checkpoints
-    from runner.training.display import Bar
-    from runner.training.state import prepare
-
-    bar = Bar(x.trainer.epochs, x.loaders.train.batch_size, x.loaders.train.samples, quiet=True)
-    return prepare(x, Checkpoints(Path("checkpoints")), lambda metrics, step: None, bar, _Unstoppable())
-
-
-def _report(found: Evaluation, run: SavedRun) -> None:
+def _report(found: "Evaluation", run: SavedRun) -> None:
     from runner.util.metric_names import shown
 
     x, split = found.x, found.split

@@ -2,29 +2,12 @@
 
 import logging
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
-from math import ceil
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-from runner.errors import ConfigError
 from runner.rundir import layout
-from runner.rundir.folders import outputs
 from runner.util import program
-from runner.util.files import read_json
 from runner.util.options import EXIT_FAILED, EXIT_SIGNAL, command, is_true, required
 from runner.util.tags import DATA_TAG
-from runner.util.terminal import RESUME, TRACKING, without
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from runner.assembly.experiment import Experiment
-    from runner.runs.execute import Outcome
-    from runner.runs.reproduction import Key
-    from runner.saved.run import SavedRun
 
 log = logging.getLogger("runner")
 
@@ -45,7 +28,6 @@ OPTIONS = {
     "runner.quiet": "true: print warnings, what has changed since, and the verdict only",
 }
 SHOWN_AT_MOST = 5
-NAME_LENGTH = 80
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +46,7 @@ def work(options: Mapping[str, str]) -> int:
     Raises:
         ConfigError: the run is not in MLflow, or something that it needs is not here.
     """
-    from runner.runs import reproduction
+    from runner.runs import reproduction, rerun
     from runner.saved import run  # late: torch, MLflow
     from runner.util import terminal
 
@@ -79,7 +61,9 @@ def work(options: Mapping[str, str]) -> int:
         more = [f"and {len(contradictions) - SHOWN_AT_MOST} more"] * (len(contradictions) > SHOWN_AT_MOST)
         say(*(f"         {sentence}" for sentence in [*contradictions[:SHOWN_AT_MOST], *more]))
         return EXIT_FAILED
-    cfg, x = build_again(was, options)
+    given = [f"{key}={options[key]}" for key in DATA if key in options]
+    quiet = f"runner.quiet={str(is_true(options, 'runner.quiet')).lower()}"
+    cfg, x = rerun.build_again(was, [*given, quiet])
     fingerprint = was.tags.get(DATA_TAG, "not recorded")
     if x.splits.fingerprint != fingerprint:
         say(f"differs: the data are not the same: their fingerprint is {x.splits.fingerprint}, it was {fingerprint}")
@@ -88,7 +72,7 @@ def work(options: Mapping[str, str]) -> int:
     notes += reproduction.changed_code(was.tags)
     if status != "FINISHED":
         notes.append(f"it is {status}, so what it had logged until then is compared")
-    if changed := changed_weights(x, was):
+    if changed := rerun.changed_weights(x, was):
         say(changed)
         return EXIT_FAILED
     for note in notes:  # they qualify the verdict
@@ -96,8 +80,8 @@ def work(options: Mapping[str, str]) -> int:
 
     then = reproduction.logged_values(was.client(), logged)
     former = "scale_targets" not in was.config["data"]  # made by version 0.1.0
-    limit(x, was, then, status == "FINISHED")
-    outcome, folder = run_again(x, cfg, was)
+    rerun.limit(x, was, then, status == "FINISHED")
+    outcome, folder = rerun.run_again(x, cfg, was)
     if outcome.exit_code > EXIT_SIGNAL:
         return outcome.exit_code
     # What is measured when follows from settings that a resume may change on the way.
@@ -107,111 +91,6 @@ def work(options: Mapping[str, str]) -> int:
     log.info("")
     say(*verdict.lines())
     return 0 if verdict.identical else EXIT_FAILED
-
-
-def build_again(was: "SavedRun", options: Mapping[str, str]) -> "tuple[DictConfig, Experiment]":
-    """Everything that the run needs, from its saved config, with the weights it began with.
-
-    Raises:
-        ConfigError: something is not here: a device, the data, the weights of another run.
-    """
-    from runner.assembly import build
-    from runner.config.hydra_job import without_hydra
-    from runner.rundir import folders
-    from runner.runs import resume
-    from runner.saved import run
-
-    given = [f"{key}={options[key]}" for key in DATA if key in options]
-    quiet = f"runner.quiet={str(is_true(options, 'runner.quiet')).lower()}"
-    cfg, problems = resume.compose_saved(was.config, [*given, quiet, "tracking.name=off", "tracking.log_model=false"])
-    if cfg is None:
-        raise ConfigError(*problems)
-    problems += folders.check(str(outputs() / "reproductions" / "run"), exact=False)
-    parent, preprocessing = None, None
-    if was.config.get("resume_mode") == "warm_start":
-        with parent_needed(was):
-            parent = resume.Resumed(run.find(str(was.config.get("resume")), "resume", was.uri), warm_start=True)
-            preprocessing = parent.preprocessing
-    x = build.build(without_hydra(cfg), was.choices, problems, preprocessing)
-    if parent is not None:
-        with parent_needed(was):
-            resume.prepare(parent, x)
-    return cfg, x
-
-
-@contextmanager
-def parent_needed(was: "SavedRun") -> Iterator[None]:
-    """Say of an error that it is about the run whose weights this one began with."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(
-            f"{was.given} began with the weights of run {was.config.get('resume')} (resume_mode=warm_start), which are"
-            f" not to be had here: {error.problems[0]}"
-        ) from error
-
-
-def changed_weights(x: "Experiment", was: "SavedRun") -> str | None:
-    """What to say if the run began with other weights than those that are here under their name now."""
-    from runner.runs import describe
-    from runner.saved import weights
-
-    then = was.tags.get("runner.initial_weights")
-    if not describe.were_given(was.config):
-        return None
-    given = was.config["model"]["weights"]
-    if was.config.get("resume_mode") == "warm_start":
-        given = f"run {was.config.get('resume')}"
-    if then is None:
-        log.warning("note       it began with the weights of %s, taken as they are now: it has no hash of them", given)
-        return None
-    now = weights.fingerprint(x.model)
-    if now == then:
-        return None
-    return (
-        f"differs: the initial weights are not those of the run, so {given} has changed: their hash is {now}, it was"
-        f" {then}"
-    )
-
-
-def limit(x: "Experiment", was: "SavedRun", then: "Collection[Key]", finished: bool) -> None:
-    """See that it trains as far as it did then, where that was not as far as its settings say.
-
-    Nothing else follows from these two settings any more: the schedule is made.
-    """
-    if finished:
-        if x.trainer.max_time is None:
-            return
-        if steps := read_json(was.file(layout.RESULT) or Path()).get("steps"):
-            # The clock stopped it after these, and would after others now.
-            x.trainer.max_time, x.trainer.max_steps = None, steps
-        return
-    x.trainer.max_time = None
-    epochs = max((step for name, step in then if not name.endswith("_step")), default=1)
-    steps = max((step for name, step in then if name.endswith("_step")), default=1)
-    steps_per_epoch = ceil(len(x.loaders.train) / x.trainer.grad_accumulation)
-    x.trainer.epochs = min(x.trainer.epochs, max(epochs, ceil(steps / steps_per_epoch)))
-
-
-def run_again(x: "Experiment", cfg: "DictConfig", was: "SavedRun") -> "tuple[Outcome, Path]":
-    """Run it in a new folder, as `python -m runner` does."""
-    from runner.config.compose import Composer
-    from runner.config.hydra_job import run_job_in
-    from runner.rundir import folders
-    from runner.rundir.lock import claim
-    from runner.runs import execute
-
-    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{was.label[:NAME_LENGTH]}"
-    folder = folders.make_run_folder(str(outputs() / "reproductions" / name), exact=False)
-    outcomes: list[Outcome] = []
-
-    def task() -> int:
-        outcomes.append(execute.run(x, folder))
-        return outcomes[0].exit_code
-
-    with claim(folder), without(TRACKING, RESUME):
-        run_job_in(folder, cfg, Composer(), task)
-    return outcomes[0], folder
 
 
 def say(*lines: str) -> None:

@@ -15,12 +15,12 @@ from torch import nn
 from helpers.composed import built
 from helpers.trained import place, result, train
 from helpers.training import same
-from runner import evaluate, export, predict
+from runner import export, predict
 from runner.cli import command
 from runner.data.target_scale import TargetScale, choose, of_checkpoint, preprocessing
 from runner.errors import ConfigError
 from runner.loss import MSE, Metric
-from runner.runs import report
+from runner.runs import evaluation, report, result_file
 from runner.runs.execute import Predictions
 from runner.saved.run import find
 from runner.saved.weights import of_run
@@ -188,21 +188,21 @@ class TestRun:
         )
 
     def test_evaluate_gives_the_same_bit_for_bit(self, price: Path) -> None:
-        found = evaluate.evaluate(find(str(price)), "test").metrics
+        found = evaluation.evaluate(find(str(price)), "test").metrics
         assert set(found) == {f"test/{name}" for name in ("loss", "mae", "rmse", "r2")}
         assert found == {name: result(price)[name] for name in found}
 
     def test_evaluated_on_other_samples_the_scale_is_that_of_the_weights(self, price: Path) -> None:
-        found = evaluate.evaluate(find(str(price)), "test", ["data.path=dear.csv"])
+        found = evaluation.evaluate(find(str(price)), "test", ["data.path=dear.csv"])
         assert found.x.target_scale is not None
-        assert found.x.target_scale.state() == evaluate.evaluate(find(str(price))).x.target_scale.state()
+        assert found.x.target_scale.state() == evaluation.evaluate(find(str(price))).x.target_scale.state()
         assert found.metrics["test/mae"] > 80_000
 
     @pytest.mark.parametrize("format", ["torch_export", pytest.param("onnx", marks=pytest.mark.soak)])
     def test_exports_give_the_units_of_the_data(
         self, format: str, price: Path, there: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        file = there / f"model{export.SUFFIXES[format]}"
+        file = there / f"model{result_file.SUFFIXES[format]}"
         raw = torch.tensor([[2.0, 3.0], [9.0, 1.0]])
         if format == "onnx":
             onnxruntime = pytest.importorskip("onnxruntime")
@@ -328,7 +328,7 @@ class TestAuto:
     def test_a_saved_config_without_the_key_is_as_it_was(self, price: Path) -> None:
         saved = find(str(price))
         del saved.config["data"]["scale_targets"]
-        assert evaluate.rebuild(saved).target_scale is None
+        assert evaluation.rebuild(saved).target_scale is None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from runner import compare, evaluate, export, predict, reproduce, sync
 from runner.cli import command
 from runner.errors import ConfigError
 from runner.rundir.delivery_state import State
+from runner.runs import evaluation, predictor
 from runner.runs.new_samples import read
 from runner.saved.run import find
 from runner.saved.weights import of_run
@@ -84,11 +85,11 @@ def test_what_mlflow_alone_has_is_enough(tracked: Path, run_id: str, gone: None,
     assert same(weights.tensors, of_run(here).tensors), "out of the logged model, in 64 bits"
     assert weights.data == of_run(here).data
 
-    found = evaluate.evaluate(run)
+    found = evaluation.evaluate(run)
     assert found.metrics == {name: result(here.folder)[name] for name in ("test/loss", "test/accuracy")}
     assert found.same_data
 
-    ours, theirs = predict.Predictor(run), predict.Predictor(here)
+    ours, theirs = predictor.Predictor(run), predictor.Predictor(here)
     ((names, inputs),) = read(str([[[0.5] * 8] * 8, [[0.1] * 8] * 8]), ours.samples).batches(8)
     assert list(names) == [0, 1] and torch.equal(ours(inputs), theirs(inputs))
 

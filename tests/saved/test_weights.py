@@ -20,7 +20,7 @@ from helpers.training import same
 from runner.errors import ConfigError
 from runner.rundir.delivery_state import State
 from runner.rundir.manifest import Manifest
-from runner.runs.trained_model import trained_model
+from runner.runs.predictor import trained_model
 from runner.saved.run import find
 from runner.saved.weights import fingerprint, load_into, of_run
 from runner.tracking import artifacts

@@ -2,33 +2,35 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
 
 from runner import __version__
 from runner.assembly.experiment import Experiment
 from runner.config.invocation import MARK, command, description, own_tags, run_name, written_to
 from runner.config.keys import flatten, show
-from runner.data.splits import Normalize, size
-from runner.data.target_scale import TargetScale
-from runner.loss import Loss, answer_names, answers
+from runner.data.splits import Part, size
 from runner.model.probe import parameter_count
 from runner.rundir import layout
 from runner.rundir.folders import for_shell
 from runner.rundir.folders import outputs as outputs_folder
 from runner.rundir.manifest import NOTE, Dataset, Manifest
+from runner.saved.input_spec import Samples
 from runner.saved.weights import fingerprint
 from runner.tracking.environment import git_tags
-from runner.tracking.model import TableNames, save_model
 from runner.tracking.pages import best_of, table_view
 from runner.tracking.store import place
-from runner.util.files import write_atomically
+from runner.util.files import write_atomically, write_json
 from runner.util.tags import DATA_TAG, FOLDER_TAG
 from runner.util.uri import redacted, strip_credentials
+
+LOOKED_AT = 64  # samples that the range of values is read from, where samples are loaded one by one
 
 
 def write_config(config: Mapping[str, Any], folder: Path, typed: Sequence[str] | None = None) -> list[str]:
@@ -126,73 +128,42 @@ def were_given(config: Mapping[str, Any]) -> bool:
     return config["model"].get("weights") is not None or config.get("resume_mode") == "warm_start"
 
 
-class Served(nn.Module):
-    """A model together with its normalisation, and the units of its targets: what is logged to MLflow.
-
-    Takes samples as the data set holds them (features as they are; image pixels scaled to [0, 1]).
-
-    Args:
-        model: as it was trained.
-        normalize: from raw inputs to what the model sees.
-        dtype: of the model.
-        scale: of the targets that it was trained on, if they were standardised.
-    """
-
-    mean: Tensor
-    std: Tensor
-    target_mean: Tensor
-    target_std: Tensor
-
-    def __init__(
-        self, model: nn.Module, normalize: Normalize, dtype: torch.dtype, scale: TargetScale | None = None
-    ) -> None:
-        super().__init__()
-        self.model, self.dtype = model, dtype
-        self.exact = torch.float64 if normalize.wide else dtype  # in which inputs are normalised, as in training
-        self.register_buffer("mean", normalize.mean.to(self.exact))
-        self.register_buffer("std", normalize.std.to(self.exact))
-        self.scaled = scale is not None and scale.standardizes
-        if scale is not None and self.scaled:
-            self.register_buffer("target_mean", scale.mean)
-            self.register_buffer("target_std", scale.std)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(N, ...) raw samples -> (N, K) outputs: logits, or values in the units of the data."""
-        outputs = self.model(((inputs.to(self.exact) - self.mean) / self.std).to(self.dtype))
-        # In float32 a value of 10,000,000 would have no decimals left.
-        return outputs.double() * self.target_std + self.target_mean if self.scaled else outputs
+def input_spec(x: Experiment) -> Samples:
+    """What the samples of an experiment are."""
+    splits = x.splits
+    inputs = splits.train[0] if isinstance(splits.train, tuple) else torch.as_tensor(splits.train[0][0])
+    normalize = splits.normalize
+    pixels = inputs.dtype == torch.uint8 and normalize.scale != 1
+    return Samples(
+        data=splits.name,
+        input_shape=list(splits.input_shape),
+        dtype="uint8" if pixels else "float64" if normalize.wide else "float32",
+        mean=normalize.mean.tolist(),
+        std=normalize.std.tolist(),
+        num_outputs=x.num_outputs,
+        classes=list(splits.classes) if splits.classes else None,
+        columns=list(splits.columns) if splits.columns else None,
+        target=splits.target,
+        reading=splits.reading,
+        value_range=None if pixels or len(splits.input_shape) != 3 else _range(splits.train),
+        scale=normalize.scale,
+        white=splits.white,
+    )
 
 
-class Answering(Served):
-    """A served model that gives what `runner.predict` gives: probabilities, no logits."""
-
-    def __init__(
-        self, model: nn.Module, normalize: Normalize, dtype: torch.dtype, scale: TargetScale | None, loss: Loss
-    ) -> None:
-        super().__init__(model, normalize, dtype, scale)
-        self.loss = loss
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(N, F) raw samples -> (N, K) probabilities, or values in the units of the data."""
-        return answers(self.loss, super().forward(inputs))
-
-
-def served_samples(x: Experiment) -> Tensor:
-    """Two samples as `Served` takes them: any of the right shape and range will do.
-
-    Those of a table are float64, as are others that float32 would round.
-    """
-    example, _ = next(iter(x.loaders.train.epoch(0)))
-    raw = example[:2].cpu().double() * x.splits.normalize.std + x.splits.normalize.mean
-    return (raw if x.splits.columns or x.splits.normalize.wide else raw.float()).contiguous()
+def _range(part: Part) -> list[float] | None:
+    """The smallest and the largest value of all samples; of some, evenly spread, where they are loaded one by one."""
+    if isinstance(part, tuple):
+        bounds = [bound.item() for bound in part[0].aminmax()]
+    else:
+        bounds = [inf, -inf]
+        for index in range(0, size(part), max(1, size(part) // LOOKED_AT)):
+            with suppress(Exception):  # code of the user's, about whose errors training tells
+                values = torch.as_tensor(part[index][0])
+                bounds = [min(bounds[0], values.min().item()), max(bounds[1], values.max().item())]
+    return bounds if all(map(isfinite, bounds)) else None
 
 
-def served(x: Experiment, example: Tensor, folder: Path) -> None:
-    """Save the model with the weights it has now, so that MLflow can serve it; `example` is of `served_samples`."""
-    parts = x.model, x.splits.normalize, x.precision.dtype, x.target_scale
-    if not x.splits.columns:
-        save_model(Served(*parts), example, folder)
-        return
-    features = [name for name in x.splits.columns if name != x.splits.target]
-    names = TableNames(features, answer_names(x.loss, x.num_outputs, x.splits.classes))
-    save_model(Answering(*parts, x.loss), example, folder, names)
+def write_input_spec(x: Experiment, folder: Path) -> None:
+    """Leave `samples.json` in the run's folder."""
+    write_json(folder / layout.SAMPLES, asdict(input_spec(x)))

@@ -18,9 +18,9 @@ from runner.rundir.checkpoint import Checkpoints, load
 from runner.rundir.folders import typed
 from runner.rundir.manifest import ERROR
 from runner.runs import report
-from runner.runs.describe import describe, served, served_samples, write_config
+from runner.runs.describe import describe, write_config, write_input_spec
 from runner.runs.reproduction import surroundings
-from runner.saved import input_spec
+from runner.runs.serving import served, served_samples
 from runner.tracking.environment import environment
 from runner.tracking.tracker import Deliverer, Tracker
 from runner.training.anomaly import detected
@@ -130,7 +130,7 @@ def _run(
 ) -> Outcome:
     (folder / layout.RESULT).unlink(missing_ok=True)  # of the run that is resumed: it is not finished any more
     commands = write_config(x.config, folder, x.typed)
-    input_spec.write(x, folder)
+    write_input_spec(x, folder)
     was = folder / layout.ENVIRONMENT
     notes = surroundings(was, x.device, x.trainer.deterministic) if resume_from is not None else []
     write_atomically(was, environment(x.device.gpu()))

@@ -10,6 +10,9 @@ from runner.rundir import layout
 from runner.rundir.folders import named, short
 from runner.saved.run import SavedRun
 
+SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}
+"""Of exported files, by their format."""
+
 RECORD = (layout.CONFIG, layout.ENVIRONMENT, layout.JOURNAL, layout.RESULT, layout.LOG, layout.SAMPLES)
 FOLDERS = (".tracking", layout.CHECKPOINTS, layout.MODEL, layout.PLOTS)
 """What a run has written into its folder; a command's results may lie beside it."""

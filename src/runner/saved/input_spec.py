@@ -1,26 +1,21 @@
 """`samples.json`: what a run's model takes and gives, so that it can be used without the data it was trained on."""
 
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from math import inf, isfinite
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from runner.data import scaling
 from runner.data.image_file import RANGES
-from runner.data.splits import Normalize, Part, size
+from runner.data.splits import Normalize
 from runner.data.table_layout import Reading
 from runner.errors import ConfigError
 from runner.rundir import layout
 from runner.saved.run import SavedRun
-from runner.util.files import load_json, write_json
+from runner.util.files import load_json
 
 if TYPE_CHECKING:
-    from runner.assembly.experiment import Experiment
-
-LOOKED_AT = 64  # samples that the range of values is read from, where samples are loaded one by one
+    pass
 
 
 @dataclass(frozen=True)
@@ -73,47 +68,6 @@ class Samples:
         """From raw inputs to what the model sees; the very numbers of the run."""
         mean, std = (torch.tensor(value, dtype=torch.float64) for value in (self.mean, self.std))
         return Normalize(mean, std, self.scale, wide=self.dtype == "float64")
-
-
-def describe(x: "Experiment") -> Samples:
-    """What the samples of an experiment are."""
-    splits = x.splits
-    inputs = splits.train[0] if isinstance(splits.train, tuple) else torch.as_tensor(splits.train[0][0])
-    normalize = splits.normalize
-    pixels = inputs.dtype == torch.uint8 and normalize.scale != 1
-    return Samples(
-        data=splits.name,
-        input_shape=list(splits.input_shape),
-        dtype="uint8" if pixels else "float64" if normalize.wide else "float32",
-        mean=normalize.mean.tolist(),
-        std=normalize.std.tolist(),
-        num_outputs=x.num_outputs,
-        classes=list(splits.classes) if splits.classes else None,
-        columns=list(splits.columns) if splits.columns else None,
-        target=splits.target,
-        reading=splits.reading,
-        value_range=None if pixels or len(splits.input_shape) != 3 else _range(splits.train),
-        scale=normalize.scale,
-        white=splits.white,
-    )
-
-
-def _range(part: Part) -> list[float] | None:
-    """The smallest and the largest value of all samples; of some, evenly spread, where they are loaded one by one."""
-    if isinstance(part, tuple):
-        bounds = [bound.item() for bound in part[0].aminmax()]
-    else:
-        bounds = [inf, -inf]
-        for index in range(0, size(part), max(1, size(part) // LOOKED_AT)):
-            with suppress(Exception):  # code of the user's, about whose errors training tells
-                values = torch.as_tensor(part[index][0])
-                bounds = [min(bounds[0], values.min().item()), max(bounds[1], values.max().item())]
-    return bounds if all(map(isfinite, bounds)) else None
-
-
-def write(x: "Experiment", folder: Path) -> None:
-    """Leave `samples.json` in the run's folder."""
-    write_json(folder / layout.SAMPLES, asdict(describe(x)))
 
 
 def read(run: SavedRun) -> Samples:

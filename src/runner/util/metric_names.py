@@ -1,5 +1,8 @@
 """What the names of metrics say: which way is better, and how a value is written."""
 
+PARTS = ("train", "val", "test")
+"""Of the data, as `val/loss` names them."""
+
 
 def higher_is_better(metric: str) -> bool:
     """Which way is better, as far as a name tells: accuracies and R2 rise; what else does, its loss says."""

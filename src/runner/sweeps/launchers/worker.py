@@ -16,16 +16,15 @@ from time import perf_counter
 
 from omegaconf import DictConfig
 
-from runner.assembly import build
 from runner.assembly.experiment import Experiment
 from runner.config.compose import Composer
-from runner.config.hydra_job import group_choices, run_job_in, without_hydra
+from runner.config.hydra_job import group_choices
 from runner.config.invocation import without_credentials
 from runner.errors import ConfigError
 from runner.rundir import layout
 from runner.rundir.delivery_state import State
 from runner.rundir.lock import claim
-from runner.runs import execute, resume
+from runner.runs import resume, start
 from runner.sweeps.check.compose_jobs import as_job
 from runner.sweeps.jobs import Progress, Task
 from runner.sweeps.launchers import forkserver
@@ -74,7 +73,7 @@ def main(task: Task, reports: Connection | None, parent: int | None = None) -> N
 
 
 def _run(task: Task, reports: Connection | None) -> int:
-    resumed, checkpoint = None, None
+    resumed = None
     with claim(task.folder):
         if task.config is None:
             typed = [f"resume={task.folder}", *([f"tracking.uri={task.uri}"] if task.uri else [])]
@@ -90,17 +89,11 @@ def _run(task: Task, reports: Connection | None) -> int:
         if cfg is None:
             raise ConfigError(*problems)
         as_job(cfg, task.number, task.folder.parent)
-        experiment = build.build(without_hydra(cfg), choices, problems, resumed.preprocessing if resumed else None)
-        experiment.typed = _alone(task, cfg)
-        if resumed is not None:
-            checkpoint = resume.prepare(resumed, experiment)
-        delivery, bar = DeliveredBySweep(), Reporting(experiment, reports)
-
-        def train() -> int:
-            with without(RESUME):  # the sweep is resumed, and says so itself
-                return execute.run(experiment, task.folder, checkpoint, delivery, bar).exit_code
-
-        return run_job_in(task.folder, cfg, made, train)
+        x, checkpoint = start.prepare(cfg, choices, problems, resumed, _alone(task, cfg))
+        with without(RESUME):  # the sweep is resumed, and says so itself
+            return start.start(
+                task.folder, x, cfg, made, checkpoint, DeliveredBySweep(), Reporting(x, reports)
+            ).exit_code
 
 
 def _alone(task: Task, cfg: DictConfig) -> list[str] | None:

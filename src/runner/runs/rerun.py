@@ -1,0 +1,115 @@
+"""Run a run again: everything that it needs, from its record, and as far as it got then."""
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from math import ceil
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from runner.assembly import build
+from runner.assembly.experiment import Experiment
+from runner.config.compose import Composer
+from runner.config.hydra_job import without_hydra
+from runner.errors import ConfigError
+from runner.rundir import folders, layout
+from runner.rundir.folders import outputs
+from runner.rundir.lock import claim
+from runner.runs import describe, resume, start
+from runner.runs.execute import Outcome
+from runner.runs.reproduction import Key
+from runner.saved import run, weights
+from runner.saved.run import SavedRun
+from runner.util.files import read_json
+from runner.util.terminal import RESUME, TRACKING, without
+
+log = logging.getLogger("runner")
+
+NAME_LENGTH = 80
+
+
+def build_again(was: SavedRun, overrides: Sequence[str]) -> tuple[DictConfig, Experiment]:
+    """Everything that the run needs, from its saved config, with the weights it began with.
+
+    Args:
+        was: the run.
+        overrides: where its data are now, and what is printed.
+
+    Raises:
+        ConfigError: something is not here: a device, the data, the weights of another run.
+    """
+    cfg, problems = resume.compose_saved(was.config, [*overrides, "tracking.name=off", "tracking.log_model=false"])
+    if cfg is None:
+        raise ConfigError(*problems)
+    problems += folders.check(str(outputs() / "reproductions" / "run"), exact=False)
+    parent, preprocessing = None, None
+    if was.config.get("resume_mode") == "warm_start":
+        with parent_needed(was):
+            parent = resume.Resumed(run.find(str(was.config.get("resume")), "resume", was.uri), warm_start=True)
+            preprocessing = parent.preprocessing
+    x = build.build(without_hydra(cfg), was.choices, problems, preprocessing)
+    if parent is not None:
+        with parent_needed(was):
+            resume.prepare(parent, x)
+    return cfg, x
+
+
+@contextmanager
+def parent_needed(was: SavedRun) -> Iterator[None]:
+    """Say of an error that it is about the run whose weights this one began with."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(
+            f"{was.given} began with the weights of run {was.config.get('resume')} (resume_mode=warm_start), which are"
+            f" not to be had here: {error.problems[0]}"
+        ) from error
+
+
+def changed_weights(x: Experiment, was: SavedRun) -> str | None:
+    """What to say if the run began with other weights than those that are here under their name now."""
+    then = was.tags.get("runner.initial_weights")
+    if not describe.were_given(was.config):
+        return None
+    given = was.config["model"]["weights"]
+    if was.config.get("resume_mode") == "warm_start":
+        given = f"run {was.config.get('resume')}"
+    if then is None:
+        log.warning("note       it began with the weights of %s, taken as they are now: it has no hash of them", given)
+        return None
+    now = weights.fingerprint(x.model)
+    if now == then:
+        return None
+    return (
+        f"differs: the initial weights are not those of the run, so {given} has changed: their hash is {now}, it was"
+        f" {then}"
+    )
+
+
+def limit(x: Experiment, was: SavedRun, then: Collection[Key], finished: bool) -> None:
+    """See that it trains as far as it did then, where that was not as far as its settings say.
+
+    Nothing else follows from these two settings any more: the schedule is made.
+    """
+    if finished:
+        if x.trainer.max_time is None:
+            return
+        if steps := read_json(was.file(layout.RESULT) or Path()).get("steps"):
+            # The clock stopped it after these, and would after others now.
+            x.trainer.max_time, x.trainer.max_steps = None, steps
+        return
+    x.trainer.max_time = None
+    epochs = max((step for name, step in then if not name.endswith("_step")), default=1)
+    steps = max((step for name, step in then if name.endswith("_step")), default=1)
+    steps_per_epoch = ceil(len(x.loaders.train) / x.trainer.grad_accumulation)
+    x.trainer.epochs = min(x.trainer.epochs, max(epochs, ceil(steps / steps_per_epoch)))
+
+
+def run_again(x: Experiment, cfg: DictConfig, was: SavedRun) -> tuple[Outcome, Path]:
+    """Run it in a new folder, as `python -m runner` does."""
+    name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{was.label[:NAME_LENGTH]}"
+    folder = folders.make_run_folder(str(outputs() / "reproductions" / name), exact=False)
+    with claim(folder), without(TRACKING, RESUME):
+        return start.start(folder, x, cfg, Composer()), folder

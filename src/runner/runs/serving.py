@@ -1,0 +1,84 @@
+"""The model of a run as MLflow serves it: normalisation and units inside."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from runner.assembly.experiment import Experiment
+from runner.data.splits import Normalize
+from runner.data.target_scale import TargetScale
+from runner.loss import Loss, answer_names, answers
+from runner.tracking.model import TableNames, save_model
+
+
+class Served(nn.Module):
+    """A model together with its normalisation, and the units of its targets: what is logged to MLflow.
+
+    Takes samples as the data set holds them (features as they are; image pixels scaled to [0, 1]).
+
+    Args:
+        model: as it was trained.
+        normalize: from raw inputs to what the model sees.
+        dtype: of the model.
+        scale: of the targets that it was trained on, if they were standardised.
+    """
+
+    mean: Tensor
+    std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+
+    def __init__(
+        self, model: nn.Module, normalize: Normalize, dtype: torch.dtype, scale: TargetScale | None = None
+    ) -> None:
+        super().__init__()
+        self.model, self.dtype = model, dtype
+        self.exact = torch.float64 if normalize.wide else dtype  # in which inputs are normalised, as in training
+        self.register_buffer("mean", normalize.mean.to(self.exact))
+        self.register_buffer("std", normalize.std.to(self.exact))
+        self.scaled = scale is not None and scale.standardizes
+        if scale is not None and self.scaled:
+            self.register_buffer("target_mean", scale.mean)
+            self.register_buffer("target_std", scale.std)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, ...) raw samples -> (N, K) outputs: logits, or values in the units of the data."""
+        outputs = self.model(((inputs.to(self.exact) - self.mean) / self.std).to(self.dtype))
+        # In float32 a value of 10,000,000 would have no decimals left.
+        return outputs.double() * self.target_std + self.target_mean if self.scaled else outputs
+
+
+class Answering(Served):
+    """A served model that gives what `runner.predict` gives: probabilities, no logits."""
+
+    def __init__(
+        self, model: nn.Module, normalize: Normalize, dtype: torch.dtype, scale: TargetScale | None, loss: Loss
+    ) -> None:
+        super().__init__(model, normalize, dtype, scale)
+        self.loss = loss
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, F) raw samples -> (N, K) probabilities, or values in the units of the data."""
+        return answers(self.loss, super().forward(inputs))
+
+
+def served_samples(x: Experiment) -> Tensor:
+    """Two samples as `Served` takes them: any of the right shape and range will do.
+
+    Those of a table are float64, as are others that float32 would round.
+    """
+    example, _ = next(iter(x.loaders.train.epoch(0)))
+    raw = example[:2].cpu().double() * x.splits.normalize.std + x.splits.normalize.mean
+    return (raw if x.splits.columns or x.splits.normalize.wide else raw.float()).contiguous()
+
+
+def served(x: Experiment, example: Tensor, folder: Path) -> None:
+    """Save the model with the weights it has now, so that MLflow can serve it; `example` is of `served_samples`."""
+    parts = x.model, x.splits.normalize, x.precision.dtype, x.target_scale
+    if not x.splits.columns:
+        save_model(Served(*parts), example, folder)
+        return
+    features = [name for name in x.splits.columns if name != x.splits.target]
+    names = TableNames(features, answer_names(x.loss, x.num_outputs, x.splits.classes))
+    save_model(Answering(*parts, x.loss), example, folder, names)
