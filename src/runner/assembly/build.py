@@ -28,7 +28,7 @@ from runner.config.hydra_job import plain
 from runner.config.keys import TARGET_GROUPS
 from runner.config.settings import ConsoleSettings, TrackingSettings, TrainerSettings
 from runner.data import fetch
-from runner.data.augment import make_augment
+from runner.data.augment import Augment, make_augment
 from runner.data.loading import Loaders, evaluation_batch_size, make_loaders
 from runner.data.memory import kept_in_memory, memory_for_data
 from runner.data.source import Source, saves_itself
@@ -47,6 +47,9 @@ from runner.util.rng import seed_all
 from runner.util.uri import hide
 
 T = TypeVar("T")
+
+NOT_OF_SAMPLES = ("data.batch_size", "data.in_memory", "data.num_workers")
+"""Keys of the data that a data set is made without."""
 
 
 def build(
@@ -96,126 +99,116 @@ def set_up(
     config = plain(cfg)
     found = Problems(problems)
     found += check(config)
-    trainer = to_settings(cfg.trainer, TrainerSettings)
-    device = precision = splits = augment = loss = num_outputs = model = cost = scale = optimizer = schedule = None
+    made = make_all(config, to_settings(cfg.trainer, TrainerSettings), found, checkpoint)
+    if found.sentences:
+        raise ConfigError(*found.sentences) from found.cause
+    augment, cost, channels_last = (made.pop(name) for name in ("augment", "cost", "channels_last"))
+    device, splits, loss = made["device"], made["splits"], made["loss"]
+    tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
+    assert tracking and console
+    with memory_for_data():
+        in_memory = kept_in_memory(config["data"]["in_memory"], splits, made["precision"].dtype, device)
+    setup = Setup(
+        **made,
+        config=computed_with(recorded(cfg), device, splits),
+        choices=dict(choices or {}),
+        in_memory=in_memory,
+        flops=cost.flops,
+        doubts=checks.probabilities(cost.activation, loss),
+        tracking=tracking,
+        console=console,
+    )
+    loss.to(device.torch)
+    return setup, partial(load, setup, config["data"], channels_last, augment, cost.values)
+
+
+def make_all(
+    config: Mapping[str, Any], trainer: TrainerSettings | None, found: Problems, checkpoint: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Make what the groups of a config name, each as far as what it takes could be made.
+
+    Args:
+        config: resolved, as plain mappings.
+        trainer: its settings; None while a value is missing.
+        found: gets what is wrong.
+        checkpoint: see `set_up`.
+
+    Returns:
+        The parts of a `Setup`, and `augment`, `cost` and `channels_last`; some are None if something is wrong.
+    """
     data, seed = config["data"], config["seed"] if found.none_of("seed") else 0
-    if found.none_of("device"):
-        with found.collect("device"):
-            wanted = config["device"]
-            device = device_room.resolve(wanted["name"], wanted["index"])
-    if device and found.none_of("precision"):
-        with found.collect("precision"):
-            precision = Precision(config["precision"]["name"], device.torch)
-    if found.none_of("loss"):
-        with found.collect("loss"):
-            loss = call("loss", config["loss"], Loss)
-    if found.none_of("data", but=("data.batch_size", "data.in_memory", "data.num_workers")):
-        # Nothing is fetched for a run that cannot start.
-        with found.collect("data"), nullcontext() if not found.sentences else fetch.forbidden():
-            seed_all(seed)
-            splits = make_splits(data, seed, loss.takes if loss else "either")
-            augment = make_augment(splits, **(data["augment"] or {}))
+    batch_size = data["batch_size"]
+    device = found.stage("device", find_device, config["device"])
+    precision = found.stage("precision", make_precision, config["precision"], device)
+    loss = found.stage("loss", call, "loss", config["loss"], Loss)
+    # Nothing is fetched for a run that cannot start.
+    parts = partial(make_parts, data, seed, loss, forbidden=bool(found.sentences))
+    splits, augment = found.stage("data", parts, but=NOT_OF_SAMPLES) or (None, None)
+    found.stage("trainer", prepare_device, trainer, device)
     if loss:
         found += checks.outputs(config["model"], loss)
     if trainer and loss:
         found += checks.monitor(trainer, loss, splits)
-    if trainer and device:
-        with found.collect("trainer"):
-            device_room.set_deterministic(trainer.deterministic)
-            if trainer.compile:
-                device.check_compiler()
-    if splits and loss:
-        with found.collect("loss"):
-            checks.classes(loss, splits)
-            targets = splits.targets() if splits.all_targets is None else splits.all_targets
-            num_outputs = loss.num_outputs(targets, splits.classes)
-    if splits and num_outputs and found.none_of("model"):
-        with found.collect("model"):
-            dtype = precision.dtype if precision else torch.float32
-            model, cost = make_model(config["model"], splits.input_shape, num_outputs, seed, dtype)
-            if found.none_of("data") and 1 in (data["batch_size"], size(splits.train) % data["batch_size"]):
-                probe.check_single_sample(model, splits.input_shape, dtype)
-            if checkpoint is None and config["model"]["weights"] is not None:
-                checkpoint = load_into(model, config["model"]["weights"], config["tracking"]["uri"])
-    if model and cost and splits and device and found.none_of("data"):
-        device = choose_threads(device, config["device"], model, cost, splits, data["batch_size"])
-    if cost and splits and loss and found.none_of("data"):
-        with found.collect("data"):
-            scale, splits = make_target_scale(data, splits, loss, cost.activation, checkpoint)
-    if model and device and found.none_of("optimizer"):
-        with found.collect("optimizer"):
-            channels_last = probe.has_convolutions(model)
-            model.to(device.torch)
-            if channels_last:
-                model.to(memory_format=torch.channels_last)
-            optimizer = make_optimizer(config["optimizer"], model, device)
-    if optimizer and splits and trainer and loss and found.none_of("scheduler", "trainer", "data"):
-        batches = -(-size(splits.train) // data["batch_size"])
-        with found.collect("scheduler"):
-            higher_is_better = loss.higher_is_better(trainer.monitor)
-            schedule = make_schedule(config["scheduler"], optimizer, trainer, batches, higher_is_better)
-            checks.plateau(schedule, trainer, splits)
-    if model and loss and optimizer and schedule:
-        with found.collect("model"):
-            parts: dict[str, Any] = {
-                "model": model,
-                "loss": loss,
-                "optimizer": optimizer,
-                "scheduler": schedule.scheduler,
-            }
-            checks.state({name: part.state_dict() for name, part in parts.items() if part is not None})
-    if found.sentences:
-        raise ConfigError(*found.sentences) from found.cause
+    num_outputs = found.stage("loss", count_outputs, loss, splits)
+    dtype = precision.dtype if precision else torch.float32
+    model, cost = found.stage("model", make_model, config["model"], splits, num_outputs, seed, dtype) or (None, None)
+    found.stage("model", check_last_batch, model, splits, batch_size, dtype, needs=["data"])
+    if checkpoint is None:
+        weights = partial(load_into, uri=config["tracking"]["uri"])
+        checkpoint = found.stage("model", weights, model, config["model"]["weights"])
+    threads = partial(choose_threads, node=config["device"])
+    threaded = found.stage("device", threads, device, model, cost, splits, batch_size, needs=["data"]) or device
+    scaling = partial(make_target_scale, checkpoint=checkpoint)
+    scale, splits = found.stage("data", scaling, data, splits, loss, cost) or (None, splits)
+    channels_last = found.stage("optimizer", move, model, threaded)
+    optimizer = found.stage("optimizer", make_optimizer, config["optimizer"], model, threaded)
+    schedule = found.stage(
+        "scheduler", plan_schedule, config["scheduler"], optimizer, trainer, splits, batch_size, loss,
+        needs=["trainer", "data"],
+    )  # fmt: skip
+    found.stage("model", check_state, model, loss, optimizer, schedule)
+    return {
+        "seed": seed, "device": threaded, "precision": precision, "splits": splits, "model": model,
+        "num_outputs": num_outputs, "loss": loss, "target_scale": scale, "optimizer": optimizer, "schedule": schedule,
+        "trainer": trainer, "augment": augment, "cost": cost, "channels_last": channels_last,
+    }  # fmt: skip
 
-    assert device and precision and splits and loss and num_outputs and trainer
-    assert model and cost and optimizer and schedule
-    # What is recorded is what was computed with: `auto` may be something else on the next machine.
-    config = recorded(cfg)
+
+def load(setup: Setup, data: Mapping[str, Any], channels_last: bool, augment: Augment | None, values: int) -> Loaders:
+    """Make the batches of a run.
+
+    Args:
+        setup: whose samples they are.
+        data: the group, of a resolved config.
+        channels_last: the storage of images.
+        augment: of the training part.
+        values: of one sample, in the largest tensor that a layer of the model gives.
+    """
+    loss, scale, device = setup.loss, setup.target_scale, setup.device.torch
+    return make_loaders(
+        setup.splits,
+        prepare=loss.prepare if scale is None else scale.preparing(loss.prepare, device),
+        batch_size=data["batch_size"],
+        seed=setup.seed,
+        device=device,
+        dtype=setup.precision.dtype,
+        in_memory=setup.in_memory,
+        num_workers=data["num_workers"],
+        channels_last=channels_last,
+        augment=augment,
+        values=values,
+    )
+
+
+def computed_with(config: dict[str, Any], device: Device, splits: Splits) -> dict[str, Any]:
+    """A config for the record, with what was computed with: `auto` may be something else on the next machine."""
     del config["sweep"]  # which says nothing of a single run
     config["device"] |= {
         "name": device.torch.type, "threads": device.threads, "evaluation_threads": device.evaluation_threads
     }  # fmt: skip
     config["data"]["val_fraction"] = splits.val_fraction
     make_absolute(config)
-    tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
-    assert tracking and console
-    with memory_for_data():
-        in_memory = kept_in_memory(data["in_memory"], splits, precision.dtype, device)
-    load = partial(
-        make_loaders,
-        splits,
-        prepare=loss.prepare if scale is None else scale.preparing(loss.prepare, device.torch),
-        batch_size=data["batch_size"],
-        seed=seed,
-        device=device.torch,
-        dtype=precision.dtype,
-        in_memory=in_memory,
-        num_workers=data["num_workers"],
-        channels_last=channels_last,
-        augment=augment,
-        values=cost.values,
-    )
-    setup = Setup(
-        config=config,
-        choices=dict(choices or {}),
-        seed=seed,
-        device=device,
-        precision=precision,
-        splits=splits,
-        in_memory=in_memory,
-        model=model,
-        num_outputs=num_outputs,
-        flops=cost.flops,
-        doubts=checks.probabilities(cost.activation, loss),
-        loss=loss.to(device.torch),
-        target_scale=scale,
-        optimizer=optimizer,
-        schedule=schedule,
-        trainer=trainer,
-        tracking=tracking,
-        console=console,
-    )
-    return setup, load
+    return config
 
 
 def check(config: Mapping[str, Any]) -> list[str]:
@@ -259,6 +252,45 @@ def make_absolute(config: dict[str, Any]) -> None:
             config[group][key] = str(path.absolute())
 
 
+def find_device(node: Mapping[str, Any]) -> Device:
+    """The device that a config asks for."""
+    return device_room.resolve(node["name"], node["index"])
+
+
+def make_precision(node: Mapping[str, Any], device: Device) -> Precision:
+    """The number format, on that device."""
+    return Precision(node["name"], device.torch)
+
+
+def prepare_device(trainer: TrainerSettings, device: Device) -> None:
+    """Let a device compute as the trainer wants it."""
+    device_room.set_deterministic(trainer.deterministic)
+    if trainer.compile:
+        device.check_compiler()
+
+
+def make_parts(node: Mapping[str, Any], seed: int, loss: Loss | None, forbidden: bool) -> tuple[Splits, Augment | None]:
+    """The data set, divided, and what is done to its training batches.
+
+    Args:
+        node: the group `data`.
+        seed: of the division.
+        loss: what it takes decides what targets are.
+        forbidden: fetch nothing.
+    """
+    with fetch.forbidden() if forbidden else nullcontext():
+        seed_all(seed)
+        splits = make_splits(node, seed, loss.takes if loss else "either")
+        return splits, make_augment(splits, **(node["augment"] or {}))
+
+
+def count_outputs(loss: Loss, splits: Splits) -> int:
+    """How many outputs the model needs."""
+    checks.classes(loss, splits)
+    targets = splits.targets() if splits.all_targets is None else splits.all_targets
+    return loss.num_outputs(targets, splits.classes)
+
+
 def make_splits(node: Mapping[str, Any], seed: int, loss_takes: str | None) -> Splits:
     """The data set, divided; one that a run of version 0.1.0 has saved by the rules that it was divided by."""
     old_rules = "scale" not in node  # which every config has since then
@@ -286,17 +318,41 @@ def to_settings(node: DictConfig, kind: type[T]) -> T | None:
 
 
 def make_model(
-    node: Mapping[str, Any], input_shape: Sequence[int], num_outputs: int, seed: int, dtype: torch.dtype
+    node: Mapping[str, Any], splits: Splits, num_outputs: int, seed: int, dtype: torch.dtype
 ) -> tuple[nn.Module, probe.Cost]:
     """The model, with weights drawn by the seed, on the CPU; and what it takes."""
     seed_all(seed)
-    model = call("model", node, nn.Module, input_shape=input_shape, num_outputs=num_outputs)
+    shape = splits.input_shape
+    model = call("model", node, nn.Module, input_shape=shape, num_outputs=num_outputs)
     model.to(dtype)
-    return model, probe.check_shapes(model, input_shape, num_outputs, dtype)
+    return model, probe.check_shapes(model, shape, num_outputs, dtype)
+
+
+def check_last_batch(model: nn.Module, splits: Splits, batch_size: int, dtype: torch.dtype) -> None:
+    """See that the model can be trained on a single sample, if a batch has no more."""
+    if 1 in (batch_size, size(splits.train) % batch_size):
+        probe.check_single_sample(model, splits.input_shape, dtype)
+
+
+def move(model: nn.Module, device: Device) -> bool:
+    """Bring the model to the device; whether its images are stored channels last."""
+    channels_last = probe.has_convolutions(model)
+    model.to(device.torch)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    return channels_last
+
+
+def check_state(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, schedule: Schedule) -> None:
+    """See that a checkpoint can hold the state that training begins with."""
+    parts: dict[str, Any] = {
+        "model": model, "loss": loss, "optimizer": optimizer, "scheduler": schedule.scheduler
+    }  # fmt: skip
+    checks.state({name: part.state_dict() for name, part in parts.items() if part is not None})
 
 
 def choose_threads(
-    device: Device, node: Mapping[str, Any], model: nn.Module, cost: probe.Cost, splits: Splits, batch_size: int
+    device: Device, model: nn.Module, cost: probe.Cost, splits: Splits, batch_size: int, node: Mapping[str, Any]
 ) -> Device:
     """The device with its CPU threads: typed ones, or by the arithmetic of a batch in training and in evaluation."""
     asked, evaluated = node["threads"], node["evaluation_threads"]
@@ -312,7 +368,7 @@ def choose_threads(
 
 
 def make_target_scale(
-    data: Mapping[str, Any], splits: Splits, loss: Loss, activation: str | None, checkpoint: Mapping[str, Any] | None
+    data: Mapping[str, Any], splits: Splits, loss: Loss, cost: probe.Cost, checkpoint: Mapping[str, Any] | None
 ) -> tuple[TargetScale | None, Splits]:
     """How the targets of a regression are scaled, and the data with a word on it.
 
@@ -328,7 +384,7 @@ def make_target_scale(
             )
         return None, splits
     targets = loss.prepare(splits.targets()[: size(splits.train)], torch.float64)
-    wanted = splits.columns is not None and activation is None
+    wanted = splits.columns is not None and cost.activation is None
     names = [splits.target] if splits.target is not None else []
     scale = choose(targets, setting, wanted=wanted, weights=checkpoint, names=names)
     if scale is not None and scale.standardizes:
@@ -355,6 +411,22 @@ def make_optimizer(node: Mapping[str, Any], model: nn.Module, device: Device) ->
     return optimizer
 
 
+def plan_schedule(
+    node: Mapping[str, Any],
+    optimizer: torch.optim.Optimizer,
+    trainer: TrainerSettings,
+    splits: Splits,
+    batch_size: int,
+    loss: Loss,
+) -> Schedule:
+    """The schedule of training as it is planned."""
+    batches = -(-size(splits.train) // batch_size)
+    higher_is_better = loss.higher_is_better(trainer.monitor)
+    schedule = make_schedule(node, optimizer, trainer, batches, higher_is_better)
+    checks.plateau(schedule, trainer, splits)
+    return schedule
+
+
 def make_schedule(
     node: Mapping[str, Any],
     optimizer: torch.optim.Optimizer,
@@ -362,7 +434,7 @@ def make_schedule(
     batches: int,
     higher_is_better: bool,
 ) -> Schedule:
-    """The schedule, told how long training is planned to be, and which way the monitored metric is better."""
+    """The schedule, given how long training is planned to be, and which way the monitored metric is better."""
     steps_per_epoch = -(-batches // trainer.grad_accumulation)
     total_steps = min(trainer.epochs * steps_per_epoch, trainer.max_steps or trainer.epochs * steps_per_epoch)
     better = "max" if higher_is_better else "min"

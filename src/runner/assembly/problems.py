@@ -4,15 +4,18 @@ There are two rounds: names, types and ranges, and, if all of these are right, w
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from omegaconf import DictConfig
 
 from runner.config import schema
 from runner.config.hydra_job import plain, without_hydra
 from runner.errors import ConfigError, in_words
+
+T = TypeVar("T")
+Names = Collection[str]
 
 
 def names_and_values(cfg: DictConfig, problems: Sequence[str]) -> list[str]:
@@ -48,6 +51,27 @@ class Problems:
         """Whether nothing is known to be wrong with these groups, but for some of their keys."""
         subjects = {_subject(sentence) for sentence in self.sentences}
         return not any(subject.partition(".")[0] in groups for subject in subjects.difference(but))
+
+    def stage(
+        self, group: str, make: Callable[..., T], *arguments: Any, needs: Names = (), but: Names = ()
+    ) -> T | None:
+        """Make something of a group, if all that it takes is there; what is raised becomes a problem.
+
+        Args:
+            group: that it is of.
+            make: called with the arguments.
+            *arguments: if one of them is None, as what makes it has failed, nothing is called.
+            needs: other groups that nothing may be wrong with.
+            but: keys of these groups that may be wrong.
+
+        Returns:
+            What was made; None if it was not called, or raised something.
+        """
+        if any(argument is None for argument in arguments) or not self.none_of(group, *needs, but=but):
+            return None
+        with self.collect(group):
+            return make(*arguments)
+        return None
 
     @contextmanager
     def collect(self, group: str) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """The story of one sweep, before its first job starts: what its jobs are, whether all of them can run, and where."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -68,10 +68,7 @@ def sweep(
     uri = None if OmegaConf.is_missing(config.tracking, "uri") else config.tracking.uri
     before = resume.find(settings.resume, uri) if settings.resume is not None else None
     try:
-        if before is None:
-            plan = planned(made, arguments)
-        else:
-            plan = resumed(made, before, arguments, planned, settings.extend)
+        plan = resumed(made, before, arguments, planned, settings.extend) if before else planned(made, arguments)
     except ConfigError as error:
         raise ConfigError(*dict.fromkeys([*problems, *error.problems])) from error
     exact_folder = typed_value(arguments, "hydra.sweep.dir") is not None
@@ -91,23 +88,12 @@ def sweep(
             closing.enter_context(claim(before))
             under_way = engine.under_way(before)
             resume.wait_for_orphans([before / str(job.number) for job in plan.jobs if job.number not in under_way])
-        courses = {
-            job.number: resume.course_of(before / str(job.number)) if before else Course.NEW for job in plan.jobs
-        }
-        courses |= dict.fromkeys(under_way, Course.UNDER_WAY)
-        if plan.search is not None:  # a trial that failed is one that the study has
-            courses |= {number: Course.SKIP for number, course in courses.items() if course is Course.AGAIN}
+        courses = courses_of(plan, before, under_way)
         with terminal.waiting(f"checking {len(plan.jobs) or 'the'} jobs ..."):
             ready = check(made, config, settings, plan, engine, courses, arguments, problems)
-        log.info("sweep      %s", words(plan))
-        if plan.old_rules:
-            log.info("           its jobs read their data by the rules of version 0.1.0, which began it")
-        for note in (plan.note, plan.search.note(ready.objectives) if plan.search else ""):
-            if note:
-                log.info("           %s", note)
+        for line in [*in_words(ready), *(listed(ready) if settings.dry_run else [])]:
+            log.info("%s", line)
         if settings.dry_run:
-            for line in listed(ready):
-                log.info(line)
             return 0
         if plan.search is not None:
             plan.search.check(ready.objectives, resumed=before is not None)
@@ -121,6 +107,31 @@ def sweep(
             plan.search.open(folder, ready.objectives, len(plan.jobs))
         plan.save(folder, arguments, made.options)
         return Sweep(folder, ready, delivery).run()
+
+
+def courses_of(plan: Plan, before: Path | None, under_way: Collection[int]) -> dict[int, Course]:
+    """What is to be done with each job.
+
+    Args:
+        plan: the jobs.
+        before: the folder of a sweep that is resumed.
+        under_way: jobs that run already, elsewhere.
+    """
+    if before is None:
+        return dict.fromkeys((job.number for job in plan.jobs), Course.NEW)
+    courses = {job.number: resume.course_of(before / str(job.number)) for job in plan.jobs}
+    courses |= dict.fromkeys(under_way, Course.UNDER_WAY)
+    if plan.search is not None:  # a trial that failed is one that the study has
+        courses |= {number: Course.SKIP for number, course in courses.items() if course is Course.AGAIN}
+    return courses
+
+
+def in_words(ready: Ready) -> list[str]:
+    """A sweep and what a person should know of it, line by line."""
+    plan = ready.plan
+    notes = ["its jobs read their data by the rules of version 0.1.0, which began it"] if plan.old_rules else []
+    notes += [plan.note, plan.search.note(ready.objectives) if plan.search else ""]
+    return [f"sweep      {words(plan)}", *(f"           {note}" for note in notes if note)]
 
 
 def resumed(made: Composer, folder: Path, arguments: Sequence[str], planned: Planned, extend: bool) -> Plan:

@@ -18,23 +18,19 @@ import contextlib
 import json
 import logging
 import os
-import select
 import signal
 import subprocess
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from runner.rundir import layout
-from runner.rundir.folders import typed
-from runner.rundir.manifest import Manifest, manifest_of
-from runner.tracking.dead_runs import bury, close_record
-from runner.tracking.deliver import Delivery
+from runner.tracking.dead_runs import close_record
+from runner.tracking.delivery_loop import FIRST_RETRY, DeliveryLoop, Folders, Say
 from runner.tracking.slim_import import unneeded, without
-from runner.tracking.store import quiet_mlflow, refusal, trouble, ui_of
+from runner.tracking.store import quiet_mlflow, ui_of
 from runner.util import program
 from runner.util.uri import absolute, hide
 
@@ -42,11 +38,7 @@ log = logging.getLogger("runner")
 
 URI = "RUNNER_DELIVERY_URI"  # in the environment: what is on a command line, every user of the machine can read
 
-_SECONDS_BETWEEN_STEPS = 10.0
-_FIRST_RETRY, _LONGEST_RETRY = 1.0, 30.0
-_SECONDS_AFTER_THE_END = 60.0  # the parent waits less, unless it was killed while it waited
 _SECONDS_FOR_AN_ORPHAN = 10.0  # for so long a resume of the run may have to wait
-_LOWEST_PRIORITY = 19
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
@@ -177,162 +169,26 @@ def main() -> int:
     log.addHandler(_Sentences(say))
     log.setLevel(logging.INFO)
     log.propagate = False
-    done, orphans = _deliver(_Folders(sys.stdin.fileno()), uri, say)
+    done, orphans = DeliveryLoop(Folders(sys.stdin.fileno()), uri, say).run()
     if orphans:  # the parent is gone without a word
         done = _deliver_orphans(orphans, uri)
     return 0 if done else 1
 
 
-class _Folders:
-    """The folders that the parent names, as they come; each is ended by a null byte, which no name has.
-
-    Attributes:
-        closed: the parent has closed its end.
-    """
-
-    def __init__(self, file: int) -> None:
-        self._file, self._rest = file, b""
-        self.closed = False
-
-    def wait(self, seconds: float | None) -> list[Path]:
-        """Those named within so many seconds (None: however long it takes), or until the parent closes its end."""
-        readable, _, _ = select.select([self._file], [], [], seconds)
-        if not readable:
-            return []
-        block = os.read(self._file, 1 << 16)
-        self.closed = not block
-        *lines, self._rest = (self._rest + block).split(b"\0")
-        return [Path(os.fsdecode(line)) for line in lines if line]
-
-
-class _Say:
-    """Writes JSON lines to the parent, who may be gone."""
-
-    def __init__(self, file: int) -> None:
-        self._file = file
-
-    def __call__(self, **message: str | int) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._file, (json.dumps(message) + "\n").encode())
-
-
-def _lines_to_the_parent() -> _Say:
+def _lines_to_the_parent() -> Say:
     """Keep standard output for our lines; whatever else is printed to it goes to standard error."""
-    say = _Say(os.dup(1))
+    say = Say(os.dup(1))
     os.dup2(2, 1)
     return say
 
 
 class _Sentences(logging.Handler):
-    def __init__(self, say: _Say) -> None:
+    def __init__(self, say: Say) -> None:
         super().__init__()
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
         self._say(level=record.levelno, text=record.getMessage())
-
-
-def _deliver(folders: _Folders, uri: str | None, say: _Say) -> tuple[bool, list[Path]]:
-    """Step until the parent has closed its end and all is delivered, or the store stays away after that.
-
-    Returns:
-        Whether all is delivered; and what is left, if there are runs in it that had not ended when the parent did.
-    """
-    deliveries: dict[Path, Delivery] = {}
-    damaged: set[Path] = set()
-    first: Delivery | None = None
-    reported = settled = away = warned = said_back = False
-    dead: Iterator[Path] | None = None
-    progress = time.monotonic()
-    wait, retry = None, _FIRST_RETRY
-    while True:
-        if not folders.closed:
-            for folder in folders.wait(wait):
-                delivery = deliveries.setdefault(folder, Delivery(folder, uri))
-                first = first or delivery
-        elif wait:
-            time.sleep(min(wait, _FIRST_RETRY / 4))  # the time left is short
-        # Asked before the steps, which must see everything that was written before the end.
-        status = _statuses(deliveries, damaged)
-        deliveries = {folder: deliveries[folder] for folder in deliveries if folder in status or folder in damaged}
-        ended = [folder for folder in status if status[folder] != "RUNNING"]
-        running = [folder for folder in status if folder not in ended]
-        wait = _SECONDS_BETWEEN_STEPS
-        folder = Path()
-        try:
-            # Of those that have ended one after the other, as its files take their time: a new run waits for its id.
-            for folder in (*running, *ended[:1]):
-                if deliveries[folder].step():
-                    del deliveries[folder]
-                    say(delivered=True)
-                    wait, progress = 0.0, time.monotonic()
-        except Exception as error:  # whatever MLflow, SQLAlchemy or the network raise: training goes on
-            if not warned:  # once a run: a store that comes and goes is no news
-                log.warning(
-                    "%s. Training goes on; what is missing there is delivered %s: python -m runner.sync run=%s",
-                    trouble(error, _experiment(folder)),
-                    "later by" if refusal(error) else "when it is back, or by",
-                    typed(first.folder if first is not None else folder),  # of a sweep, not of one of its jobs alone
-                )
-            away = warned = True
-            wait, retry = retry, min(2 * retry, _LONGEST_RETRY)
-            deliveries[folder] = deliveries.pop(folder)  # what may be wrong with this one alone
-        else:
-            if away:
-                away, retry = False, _FIRST_RETRY
-                if not said_back:
-                    said_back = True
-                    log.info("the tracking store is back; nothing was lost")
-        if not reported and first is not None and first.state.run_id is not None:
-            reported = True
-            say(run_id=first.state.run_id)
-        if not settled:
-            settled = True
-            say(settled=True)
-            with contextlib.suppress(OSError):
-                os.nice(_LOWEST_PRIORITY)  # from here on the training has begun
-        if not away and not folders.closed and first is not None and first.client is not None:
-            # One at a time, as the living come first; where the store fails in here, the next step tells.
-            with contextlib.suppress(Exception):
-                dead = dead or bury(first.client, uri)
-                if (buried := next(dead, None)) is not None:
-                    _say_buried(buried)
-                    wait = 0.0
-        readable = [folder for folder in deliveries if folder not in damaged]
-        if folders.closed and (not readable or running):
-            return not deliveries, readable
-        if folders.closed and time.monotonic() - progress > _SECONDS_AFTER_THE_END:
-            return False, []
-
-
-def _statuses(folders: Iterable[Path], damaged: set[Path]) -> dict[Path, str]:
-    """How far the runs are that can tell; those that cannot are `damaged`, until their own processes write it anew."""
-    found = {}
-    for folder in folders:
-        try:
-            found[folder] = Manifest.load(folder).status
-            damaged.discard(folder)
-        except (FileNotFoundError, NotADirectoryError):  # somebody has taken it away: MLflow is told no more of it
-            damaged.discard(folder)
-        except (OSError, ValueError) as error:
-            if folder not in damaged:
-                log.warning("not delivered: %s", error)
-            damaged.add(folder)
-    return found
-
-
-def _experiment(folder: Path) -> str:
-    manifest = manifest_of(folder)
-    return manifest.experiment if manifest is not None else ""
-
-
-def _say_buried(folder: Path) -> None:
-    """Tell of a run that was found killed; of a sweep's jobs, the sweep tells, and others had come to their end."""
-    manifest = Manifest.load(folder)
-    if manifest.status == "KILLED" and manifest.parent_run_id is None:
-        resume = "--multirun sweep.resume" if (folder / layout.SWEEP_PLAN).is_file() else "resume"
-        log.info("found      a run that was killed, and says so in MLflow now: python -m runner %s=%s goes on with it",
-                 resume, typed(folder))  # fmt: skip
 
 
 def _deliver_orphans(folders: Sequence[Path], uri: str | None) -> bool:
@@ -345,7 +201,7 @@ def _deliver_orphans(folders: Sequence[Path], uri: str | None) -> bool:
                 if close_record(folder, uri):
                     left.remove(folder)
         if left:
-            time.sleep(_FIRST_RETRY / 4)
+            time.sleep(FIRST_RETRY / 4)
     return not left
 
 

@@ -106,7 +106,7 @@ def train_epoch(t: Training) -> str | None:
                 t.average.update(t.model)
             if t.schedule.scheduler is not None and t.schedule.every == "step":
                 t.schedule.scheduler.step()
-            if s.log_every_steps is not None and p.step % s.log_every_steps == 0:
+            if due(s.log_every_steps, p.step):
                 t.log({"train/loss_step": running_loss(t), "lr_step": lr}, p.step)
             if validation_due(t):
                 validate_within_epoch(t)
@@ -116,10 +116,8 @@ def train_epoch(t: Training) -> str | None:
             return reached
         if p.batch == batches:
             break
-        checkpoint_due = (s.checkpoint_every_steps is not None and p.step % s.checkpoint_every_steps == 0) or (
-            s.checkpoint_every_seconds is not None and perf_counter() - saved_at >= s.checkpoint_every_seconds
-        )
-        if checkpoint_due:
+        seconds = s.checkpoint_every_seconds
+        if due(s.checkpoint_every_steps, p.step) or (seconds is not None and perf_counter() - saved_at >= seconds):
             save_within_epoch(t)
             saved_at = perf_counter()
         if t.stop.requested:
@@ -151,7 +149,7 @@ def finish_epoch(t: Training, last: bool) -> None:
     p, s = t.progress, t.settings
     if t.stop.requested:
         raise Interrupted
-    validate_due = t.loaders.val is not None and (last or p.epoch % s.validate_every_epochs == 0)
+    validate_due = t.loaders.val is not None and (last or due(s.validate_every_epochs, p.epoch))
     metrics: Metrics = {}
     timed: Metrics = {}
     if last or log_due(t) or t.monitor.metric.startswith("train/"):
@@ -168,15 +166,15 @@ def finish_epoch(t: Training, last: bool) -> None:
         rate = t.sums.samples / p.seconds
         timed |= {"lr": p.lr, "time/epoch_seconds": p.seconds, "throughput/samples_per_second": rate}
         t.log(metrics | timed, p.epoch)
-    if last or p.epoch % s.log_every_epochs == 0:
+    if last or due(s.log_every_epochs, p.epoch):
         t.display.end_epoch(p.epoch, metrics, p.seconds, best)
     step_schedule(t, metrics)
-    checkpoint_due = best or last or p.epoch % s.checkpoint_every_epochs == 0
+    checkpoint_due = best or last or due(s.checkpoint_every_epochs, p.epoch)
     if t.best_is_last:
         best, p.best_epoch, p.best_metrics = checkpoint_due, p.epoch, metrics
     if p.batch < len(t.loaders.train):
         p.cut_short = p.epoch
-    if validate_due and p.epoch % s.validate_every_epochs:
+    if validate_due and not due(s.validate_every_epochs, p.epoch):
         p.out_of_turn = p.epoch
     p.samples += t.sums.samples
     p.epoch_seconds.append(p.seconds)
@@ -185,11 +183,16 @@ def finish_epoch(t: Training, last: bool) -> None:
         save(t, best)
 
 
+def due(every: int | None, count: int) -> bool:
+    """Whether it is time for what is done every so many steps or epochs; never, if that is None."""
+    return every is not None and count % every == 0
+
+
 def log_due(t: Training) -> bool:
     """Whether the epoch in progress is one to log: every so many, the last, and those that are validated."""
     p, s = t.progress, t.settings
-    validated = t.loaders.val is not None and p.epoch % s.validate_every_epochs == 0
-    return validated or p.epoch % s.log_every_epochs == 0 or p.epoch == s.epochs
+    validated = t.loaders.val is not None and due(s.validate_every_epochs, p.epoch)
+    return validated or due(s.log_every_epochs, p.epoch) or p.epoch == s.epochs
 
 
 def step_schedule(t: Training, metrics: Metrics) -> None:
@@ -237,8 +240,8 @@ def evaluate(t: Training, loader: Loader, see: Callable[[Tensor, Tensor], None] 
 
 def validation_due(t: Training) -> bool:
     """Whether the step just taken is one to validate after."""
-    p, every = t.progress, t.settings.validate_every_steps
-    return every is not None and p.step % every == 0 and p.step > p.validated_step
+    p = t.progress
+    return due(t.settings.validate_every_steps, p.step) and p.step > p.validated_step
 
 
 def validate_within_epoch(t: Training) -> None:
