@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-from runner.cli import command
+from runner.cli import run_command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -95,7 +95,7 @@ def runner(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
     def call(*arguments: str) -> Called:
         capsys.readouterr()
-        code = command(arguments)
+        code = run_command(arguments)
         return Called(code, capsys.readouterr().err)
 
     return call

@@ -374,8 +374,8 @@ def python(*arguments: str, cwd: Path, **environment: str) -> subprocess.Complet
 
 ASKS_WITHOUT_TORCH = """
 import sys
-from runner.cli import command
-code = command(sys.argv[1:])
+from runner.cli import run_command
+code = run_command(sys.argv[1:])
 heavy = [name for name in ("torch", "mlflow", "pandas", "matplotlib", "sklearn") if name in sys.modules]
 print("imported:", heavy, file=sys.stderr)
 sys.exit(code)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from runner.cli import command
+from runner.cli import run_command
 from runner.compare import main, notes
 from runner.comparison import log_axes
 from runner.comparison.find import find
@@ -241,7 +241,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("runner.runs.report.plots", lambda *_: None)  # which take longer than these runs
         for number, lr in enumerate((0.01, 0.1, 1)):
-            assert command([*small, f"optimizer.lr={lr}", f"hydra.run.dir={folder}/sweeps/s/{number}"]) == 0
+            assert run_command([*small, f"optimizer.lr={lr}", f"hydra.run.dir={folder}/sweeps/s/{number}"]) == 0
     killed = folder / "sweeps" / "s" / "2"
     (killed / "result.json").unlink()
     journal = (killed / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -262,7 +262,7 @@ class TestCommand:
     ) -> None:
         monkeypatch.setattr("runner.runs.report.plots", lambda *_: None)
         tiny = ("experiment=tiny_relu", "trainer.epochs=20", "tracking=off", "runner.quiet=true")
-        assert command([*tiny, f"hydra.run.dir={tmp_path / 'tiny'}"]) == 0
+        assert run_command([*tiny, f"hydra.run.dir={tmp_path / 'tiny'}"]) == 0
         result = json.loads((tmp_path / "tiny/result.json").read_text())
         assert main([f"runs=[{tmp_path / 'tiny'},{outputs / 'sweeps/s/0'}]", f"output={tmp_path / 'out'}"]) == 0
         printed = capsys.readouterr()
@@ -279,7 +279,7 @@ class TestCommand:
         preset = ("experiment=device_comparison", "data=digits", "data.limit=32", "trainer.epochs=1", "device=cpu")
         for number, (model, precision) in enumerate(swept):
             chosen = (f"model={model}", f"precision={precision}", "tracking=off", "runner.quiet=true")
-            assert command([*preset, *chosen, f"hydra.run.dir={tmp_path}/{number}"]) == 0
+            assert run_command([*preset, *chosen, f"hydra.run.dir={tmp_path}/{number}"]) == 0
         c = compare([from_folder(tmp_path / str(number), number) for number in range(4)])
         assert c.labels == ["0: MLP, fp32", "1: MLP, amp", "2: CNN, fp32", "3: CNN, amp"]
 
@@ -293,7 +293,7 @@ class TestCommand:
         mine = ("loss._target_=hits.Hits", "trainer.monitor=val/hits", "scheduler=plateau")
         for number, lr in enumerate((0.3, 1e-6)):
             chosen = (f"optimizer.lr={lr}", f"hydra.run.dir={tmp_path}/{number}")
-            assert command([*small, *mine, *chosen]) == 0
+            assert run_command([*small, *mine, *chosen]) == 0
         c = compare([from_folder(tmp_path / str(number), number) for number in range(2)])
         better, worse = c.values("val/hits")
         assert better > worse and c.best["val/hits"] == [0] and c.best["val/loss"] == [0]

@@ -132,7 +132,7 @@ def test_a_file_that_gives_something_else_is_taken_away(
             served.model.layers[-1].bias += 1e-3
         return written(served, *rest)
 
-    monkeypatch.setattr(export, "_write", wrong)
+    monkeypatch.setattr(deployment, "_write", wrong)
     Path("kept.pt2").write_bytes(b"another")
     assert export.main(["run=value", "output=kept.pt2"]) == 2
     assert "the file's outputs differ from the model's by " in capsys.readouterr().err

@@ -4,7 +4,7 @@ from torch.nn.functional import cross_entropy
 
 from runner.errors import ConfigError
 from runner.loss import MSE, BCEWithLogits, CrossEntropy
-from runner.training.progress import Sums
+from runner.training.progress import RunningMetrics
 
 F32 = torch.float32
 
@@ -116,13 +116,13 @@ class TestMSE:
         made = torch.Generator().manual_seed(0)
         targets = torch.randn(101, outputs, generator=made, dtype=torch.float64) * 2 + offset
         predicted = targets + torch.randn(101, outputs, generator=made, dtype=torch.float64)
-        sums = Sums(MSE(), torch.device("cpu"))
+        sums = RunningMetrics(MSE(), torch.device("cpu"))
         for batch in torch.arange(101).split(32):
             sums.add(torch.tensor(0.0), predicted[batch], targets[batch])
         assert sums.means()["r2"] == pytest.approx(float(r2_score(targets.numpy(), predicted.numpy())), rel=1e-6)
 
     def test_r2_of_targets_that_are_all_the_same_is_left_out(self) -> None:
-        sums = Sums(MSE(), torch.device("cpu"))
+        sums = RunningMetrics(MSE(), torch.device("cpu"))
         sums.add(torch.tensor(0.5), torch.tensor([[0.1], [0.2]]), torch.full((2, 1), 0.3))
         assert set(sums.means()) == {"loss", "mae", "rmse"}
 
@@ -132,7 +132,10 @@ class TestMSE:
         weight = torch.ones(3, requires_grad=True)
         outputs, classes = torch.randn(5 * size, 3, generator=made), torch.randint(0, 3, (5 * size,), generator=made)
         right = (outputs.argmax(1) == classes).tolist()
-        sums, resumed, buffer = (*(Sums(CrossEntropy(), torch.device("cpu")) for _ in range(2)), torch.zeros(0).long())
+        sums, resumed, buffer = (
+            *(RunningMetrics(CrossEntropy(), torch.device("cpu")) for _ in range(2)),
+            torch.zeros(0).long(),
+        )
         for number, batch in enumerate(torch.arange(5 * size).split(size), start=1):
             buffer.resize_(len(batch)).copy_(classes[batch])  # as a data set of the user's may do
             for one in (sums, resumed):
@@ -146,7 +149,7 @@ class TestMSE:
         assert sums.means()["accuracy"] == sum(right[:size]) / size
 
     def test_sums_go_on_from_their_state(self) -> None:
-        a, b = Sums(MSE(), torch.device("cpu")), Sums(MSE(), torch.device("cpu"))
+        a, b = RunningMetrics(MSE(), torch.device("cpu")), RunningMetrics(MSE(), torch.device("cpu"))
         batches = [(torch.randn((), generator=g), torch.randn(4, 2, generator=g), torch.randn(4, 2, generator=g))
                    for g in [torch.Generator().manual_seed(1)] for _ in range(4)]  # fmt: skip
         for batch in batches[:2]:

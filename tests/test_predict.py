@@ -22,9 +22,10 @@ from runner.data.idx import read_idx
 from runner.data.image_file import read_image
 from runner.errors import ConfigError
 from runner.runs import new_samples
+from runner.runs.describe import _range
 from runner.runs.new_samples import read
 from runner.runs.predictor import Predictor
-from runner.saved.input_spec import Samples, _range
+from runner.saved.input_spec import InputSpec
 from runner.saved.run import find
 
 MNIST = Path(os.environ.get("RUNNER_DATA") or REPOSITORY.parent / "shared" / "data")
@@ -100,7 +101,7 @@ def outputs(run: Path, raw: torch.Tensor) -> torch.Tensor:
     return given.double() * torch.tensor(scale["std"]) + torch.tensor(scale["mean"])
 
 
-def predict_model(run: Path) -> tuple[Samples, torch.nn.Module, object]:
+def predict_model(run: Path) -> tuple[InputSpec, torch.nn.Module, object]:
     from runner.runs.predictor import trained_model
 
     return trained_model(find(str(run)))
@@ -278,12 +279,12 @@ class TestOptions:
     def test_a_run_without_its_samples_file_says_so(self, value: Path, capsys: pytest.CaptureFixture[str]) -> None:
         hidden = (value / "samples.json").rename(value / "hidden")
         try:
-            assert "there is no samples.json of it" in refused(capsys, "run=value", "input=[4,5]")
+            assert "it has no samples.json" in refused(capsys, "run=value", "input=[4,5]")
         finally:
             hidden.rename(value / "samples.json")
 
 
-PIXELS = Samples("mnist", [1, 2, 2], "uint8", 0.0, 1.0, 10)
+PIXELS = InputSpec("mnist", [1, 2, 2], "uint8", 0.0, 1.0, 10)
 
 
 def raw(value: str) -> torch.Tensor:
@@ -303,7 +304,7 @@ def test_yes_and_no_are_black_and_white() -> None:
     assert raw("[[True,False],[False,True]]").flatten().tolist() == [1, 0, 0, 1]
 
 
-TO_1 = Samples("digits", [1, 2, 2], "float32", 0.0, 1.0, 10, value_range=[0.0, 1.0])
+TO_1 = InputSpec("digits", [1, 2, 2], "float32", 0.0, 1.0, 10, value_range=[0.0, 1.0])
 """Of a run whose images were floats from 0 to 1."""
 
 
@@ -332,7 +333,7 @@ def test_integers_for_a_run_of_floats_are_the_values_themselves(tmp_path: Path) 
 
 
 def test_normalised_images_may_go_a_little_further_and_features_anywhere(tmp_path: Path) -> None:
-    normalised = Samples("mine", [1, 2, 2], "float32", 0.0, 1.0, 10, value_range=[-1.0, 2.0])
+    normalised = InputSpec("mine", [1, 2, 2], "float32", 0.0, 1.0, 10, value_range=[-1.0, 2.0])
     read("[[-3.5,4.5],[0,0]]", normalised)
     for value in ("[[-4.5,0],[0,0]]", "[[0,255],[0,0]]"):
         with pytest.raises(ConfigError, match="trained on pixels from -1 to 2: scale them as those were"):
@@ -340,8 +341,8 @@ def test_normalised_images_may_go_a_little_further_and_features_anywhere(tmp_pat
     Image.new("L", (2, 2)).save(tmp_path / "black.png")
     with pytest.raises(ConfigError, match="is an image, whose pixels are read as numbers from 0 to 1"):
         read(str(tmp_path / "black.png"), normalised)
-    read("[1000,-1000]", Samples("table", [2], "float32", 0.0, 1.0, 1))
-    read("[[0,300],[0,0]]", Samples("of a run of before", [1, 2, 2], "float32", 0.0, 1.0, 10))
+    read("[1000,-1000]", InputSpec("table", [2], "float32", 0.0, 1.0, 1))
+    read("[[0,300],[0,0]]", InputSpec("of a run of before", [1, 2, 2], "float32", 0.0, 1.0, 10))
 
 
 class Ramp(torch.utils.data.Dataset):
@@ -366,7 +367,7 @@ def test_a_run_keeps_the_range_of_its_float_images(images: Path, value: Path) ->
 
 
 def test_images_that_are_not_square_are_cropped_and_those_of_16_bits_keep_the_upper_8(tmp_path: Path) -> None:
-    wide = Samples("mine", [1, 2, 4], "uint8", 0.0, 1.0, 10)
+    wide = InputSpec("mine", [1, 2, 4], "uint8", 0.0, 1.0, 10)
     stripes = np.repeat(np.array([[0, 10, 20, 30, 40, 50, 60, 70]]), 2, axis=0)  # twice as wide as wanted
     Image.fromarray((stripes * 256 + 99).astype(np.uint16)).save(tmp_path / "deep.png")
     Image.fromarray(stripes.astype(np.uint8)).save(tmp_path / "plain.png")
@@ -385,7 +386,7 @@ def test_images_that_are_not_square_are_cropped_and_those_of_16_bits_keep_the_up
     Image.fromarray(np.zeros((2, 4), np.float32)).save(tmp_path / "floats.tiff")
     with pytest.raises(ConfigError, match=r"cannot be read as an image \(its pixels are floating-point"):
         next(read(str(tmp_path / "floats.tiff"), wide).batches(1))
-    clear = Samples("mine", [4, 2, 2], "uint8", 0.0, 1.0, 10)
+    clear = InputSpec("mine", [4, 2, 2], "uint8", 0.0, 1.0, 10)
     Image.new("RGBA", (4, 2), (1, 2, 3, 4)).save(tmp_path / "clear.png")
     ((_, values),) = read(str(tmp_path / "clear.png"), clear).batches(1)
     assert values[0, :, 0, 0].tolist() == [1, 2, 3, 4]

@@ -15,7 +15,7 @@ import torch
 
 from conftest import REPOSITORY, Called
 from helpers.delivered import delivered_here
-from runner.cli import command
+from runner.cli import run_command
 
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -71,7 +71,7 @@ def call(line: str, *more: str) -> Called:
     python, option, module, *arguments = [*shlex.split(line), *more]
     assert (python, option) == ("python", "-m")
     with contextlib.redirect_stderr(io.StringIO()) as printed, contextlib.redirect_stdout(io.StringIO()):
-        code = command(arguments) if module == "runner" else importlib.import_module(module).main(arguments)
+        code = run_command(arguments) if module == "runner" else importlib.import_module(module).main(arguments)
     return Called(code, printed.getvalue())
 
 

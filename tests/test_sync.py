@@ -13,11 +13,11 @@ from helpers.delivered import copy_store
 from helpers.servers import Proxy
 from runner import sync
 from runner.rundir import journal, layout
-from runner.rundir.delivery_state import State
+from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.journal import Journal
-from runner.rundir.lock import claim
+from runner.rundir.lock import lock
 from runner.rundir.manifest import Manifest
-from runner.tracking.dead_runs import close_record
+from runner.tracking.dead_runs import finish_dead_run
 from runner.tracking.deliver import outstanding
 from runner.tracking.store import connect
 
@@ -54,7 +54,7 @@ def test_everything_undelivered_is_found_and_dead_runs_are_called_killed(
     dead = make_run(outputs / "runs" / "dead", uri, "RUNNING")
     alive = make_run(outputs / "runs" / "alive", uri, "RUNNING")
     (outputs / "runs" / "untracked").mkdir()
-    with claim(alive):
+    with lock(alive):
         assert sync.main([]) == 0
         printed = capsys.readouterr()
     assert printed.out == ""
@@ -63,14 +63,14 @@ def test_everything_undelivered_is_found_and_dead_runs_are_called_killed(
     assert Manifest.load(alive).status == "RUNNING"
     client = connect(uri)
     for folder, status in ((finished, "FINISHED"), (job, "FAILED"), (dead, "KILLED")):
-        run = client.get_run(State.load(folder).run_id)
+        run = client.get_run(DeliveryState.load(folder).run_id)
         assert run.info.status == status
         assert [p.step for p in client.get_metric_history(run.info.run_id, "val/loss")] == [1, 2, 3]
         assert run.data.tags.get("runner.ended") == ("killed without notice" if folder == dead else None)
         assert not outstanding(folder)
     last_sign = journal.read(dead / layout.JOURNAL)[0][-1].time
-    assert client.get_run(State.load(dead).run_id).info.end_time == round(last_sign * 1000)
-    with claim(alive):
+    assert client.get_run(DeliveryState.load(dead).run_id).info.end_time == round(last_sign * 1000)
+    with lock(alive):
         sync.main([])
     assert "finished" not in capsys.readouterr().err
 
@@ -84,15 +84,15 @@ def test_a_damaged_record_keeps_no_other_from_being_delivered(
     assert sync.main([]) == 1
     printed = capsys.readouterr().err
     assert f"not delivered: {damaged} is damaged" in printed
-    assert connect(uri).get_run(State.load(good).run_id).info.status == "FINISHED"
+    assert connect(uri).get_run(DeliveryState.load(good).run_id).info.status == "FINISHED"
 
 
 def test_a_job_is_not_closed_by_others_once_a_sweep_goes_on_with_it(outputs: Path, uri: str) -> None:
     job = make_run(outputs / "sweeps" / "today" / "0", uri, "RUNNING")
-    with claim(job.parent):
-        assert close_record(job) is False
+    with lock(job.parent):
+        assert finish_dead_run(job) is False
         assert Manifest.load(job).status == "RUNNING"
-    assert close_record(job) is True
+    assert finish_dead_run(job) is True
     assert Manifest.load(job).status == "KILLED"
 
 
@@ -104,7 +104,7 @@ def test_a_store_that_is_away_is_exit_1_and_another_address_helps(
     assert sync.main([]) == 1
     assert "not delivered: the server does not answer" in capsys.readouterr().err
     assert sync.main([f"run={folder}", f"tracking.uri={uri}"]) == 0
-    run_id = State.load(folder).run_id
+    run_id = DeliveryState.load(folder).run_id
     assert connect(uri).get_run(run_id).info.status == "FINISHED"
     assert json.loads((folder / "result.json").read_text()) == {"run_id": run_id, "status": "FINISHED"}
 
@@ -119,7 +119,7 @@ def test_a_store_that_refuses_is_explained_once_for_a_sweep(outputs: Path, capsy
         assert sync.main([f"run={sweep}"]) == sync.main([]) == 1
         one = f"{sweep}: not delivered: refused (403): this account may not use that experiment; ask for the right to\n"
         assert capsys.readouterr().err == 2 * one
-        State("0" * 32, "1").save(sweep)  # the store has it: its jobs might be taken
+        DeliveryState("0" * 32, "1").save(sweep)  # the store has it: its jobs might be taken
         assert sync.main([f"run={sweep}"]) == 1
         *_, first, second = capsys.readouterr().err.splitlines()
         assert first.endswith("/0: not delivered: for the same reason")
@@ -131,17 +131,17 @@ def test_a_run_killed_without_notice_is_completed(outputs: Path, uri: str) -> No
     folder.mkdir(parents=True)
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from runner.rundir.lock import claim\n"
+        "from runner.rundir.lock import lock as lock_folder\n"
         "from runner.rundir.manifest import Manifest\n"
         "from runner.tracking.tracker import Tracker\n"
-        "folder = Path(sys.argv[1]); lock = claim(folder)\n"
+        "folder = Path(sys.argv[1]); held = lock_folder(folder)\n"
         "tracker = Tracker(folder, Manifest(sys.argv[2], 'sync', 'victim'))\n"
         "for step in range(1, 10**6):\n"
         "    tracker.log({'train/loss': 1 / step}, step); time.sleep(0.001)"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(folder), uri])
     deadline = time.monotonic() + 60
-    while State.load(folder).offset == 0:
+    while DeliveryState.load(folder).offset == 0:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(0.3)
@@ -153,7 +153,7 @@ def test_a_run_killed_without_notice_is_completed(outputs: Path, uri: str) -> No
     assert len(done.stderr.splitlines()) == 1
     assert "(KILLED)" in done.stderr
     client = connect(uri)
-    run = client.get_run(State.load(folder).run_id)
+    run = client.get_run(DeliveryState.load(folder).run_id)
     assert run.info.status == "KILLED"
     steps = [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")]
     written = [p.step for p in journal.read(folder / layout.JOURNAL)[0] if p.name == "train/loss"]
@@ -163,10 +163,10 @@ def test_a_run_killed_without_notice_is_completed(outputs: Path, uri: str) -> No
 def test_a_store_made_anew_is_filled_again(outputs: Path, uri: str, empty_store: Path, tmp_path: Path) -> None:
     folder = make_run(outputs / "runs" / "moved", uri, "FINISHED")
     assert sync.main([f"run={folder}"]) == 0
-    first = State.load(folder).run_id
+    first = DeliveryState.load(folder).run_id
     fresh = copy_store(empty_store, tmp_path / "new")
     assert sync.main([f"run={folder}", f"tracking.uri={fresh}"]) == 0
-    second = State.load(folder).run_id
+    second = DeliveryState.load(folder).run_id
     assert first != second
     assert [p.step for p in connect(fresh).get_metric_history(second, "val/loss")] == [1, 2, 3]
 

@@ -19,7 +19,7 @@ from runner.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     from runner.config.compose import Composer
-    from runner.sweeps.launchers.launcher import Engine
+    from runner.sweeps.launchers.launcher import Launcher as JobLauncher
     from runner.sweeps.plan.plan import Plan
 
 
@@ -56,11 +56,11 @@ class GridSweeper(Sweeper):
             The exit code.
         """
         from runner.sweeps.check.compose_jobs import Context
-        from runner.sweeps.launch import sweep
+        from runner.sweeps.launch import run_sweep
 
         assert isinstance(self.hydra_context, Context) and self.config is not None  # cli.py gives no other
         context, engine = self.hydra_context, self.make_engine()
-        return sweep(context.composer, self.config, arguments, self.plan, engine, context.problems)
+        return run_sweep(context.composer, self.config, arguments, self.plan, engine, context.problems)
 
     def plan(self, made: "Composer", arguments: Sequence[str]) -> "Plan":
         """The points of the sweep."""
@@ -162,7 +162,7 @@ class EngineLauncher(Launcher):
         """There is nothing to set up."""
 
     @abstractmethod
-    def engine(self) -> "Engine":
+    def engine(self) -> "JobLauncher":
         """What runs them.
 
         Raises:
@@ -181,7 +181,7 @@ class EngineLauncher(Launcher):
 class LocalLauncher(EngineLauncher):
     """One process a job on this machine."""
 
-    def engine(self) -> "Engine":
+    def engine(self) -> "JobLauncher":
         """What runs them."""
         from runner.sweeps.launchers.local import Local
 
@@ -198,7 +198,7 @@ class RayLauncher(EngineLauncher):
     def __init__(self, ray: Mapping[str, Mapping[str, Any]]) -> None:
         self.settings = plain(ray)
 
-    def engine(self) -> "Engine":
+    def engine(self) -> "JobLauncher":
         """What runs them.
 
         Raises:
@@ -219,7 +219,7 @@ class SlurmLauncher(EngineLauncher):
     def __init__(self, **settings: Any) -> None:
         self.settings = plain(settings)
 
-    def engine(self) -> "Engine":
+    def engine(self) -> "JobLauncher":
         """What runs them.
 
         Raises:

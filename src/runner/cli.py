@@ -39,7 +39,7 @@ from runner.config.invocation import without_credentials
 from runner.config.keys import GROUPS
 from runner.config.messages import dotted_keys, reason
 from runner.config.overrides import key_of, typed_value
-from runner.errors import ConfigError, did_you_mean, in_words
+from runner.errors import ConfigError, describe_error, did_you_mean
 from runner.rundir import folders
 from runner.util import advice, program
 from runner.util.options import EXIT_FAILED, EXIT_INTERRUPTED, fail, show_traceback, verbose
@@ -73,7 +73,7 @@ def _main() -> int:
         main_of = importlib.import_module(f"runner.{sys.argv.pop(1)}").main
         return int(main_of())
     try:
-        return command(sys.argv[1:])
+        return run_command(sys.argv[1:])
     except KeyboardInterrupt:  # before training, or the second one in it
         return EXIT_INTERRUPTED
     except ReaderGone:  # `--help | head`: the reader has what it wanted
@@ -83,7 +83,7 @@ def _main() -> int:
         return EXIT_FAILED
 
 
-def command(argv: Sequence[str]) -> int:
+def run_command(argv: Sequence[str]) -> int:
     """Do what was typed.
 
     Returns:
@@ -101,7 +101,7 @@ def command(argv: Sequence[str]) -> int:
         if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
             return hand_over(argv, args)
         if args.multirun:
-            return sweep(args)
+            return run_sweep(args)
         return run_one(args)
     except ConfigError as error:
         if verbose(argv):
@@ -114,7 +114,7 @@ def command(argv: Sequence[str]) -> int:
             show_traceback()
         if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
             return fail(reason(error))
-        fail(f"{in_words(error)}; runner.verbose=true shows where")
+        fail(f"{describe_error(error)}; runner.verbose=true shows where")
         return EXIT_FAILED
 
 
@@ -299,7 +299,7 @@ def build_and_run(
     delivery: "DeliveryProcess | None",
 ) -> int:
     """Build everything the run needs, claim a folder, run."""
-    from runner.rundir.lock import claim
+    from runner.rundir.lock import lock
     from runner.runs import resume, start
     from runner.util import terminal
 
@@ -314,7 +314,7 @@ def build_and_run(
     with ExitStack() as claimed:
         folder = in_place.folder if in_place is not None else None
         if folder is not None:  # before its checkpoint is read: nobody else may go on with it
-            claimed.enter_context(claim(folder))
+            claimed.enter_context(lock(folder))
         x, checkpoint = start.prepare(cfg, choices, resumed=resumed, typed=made.typed)
         INTERRUPT.check()
         if folder is None:
@@ -322,11 +322,11 @@ def build_and_run(
                 folder = in_place.recover()
             else:
                 folder = folders.make_run_folder(str(cfg.hydra.run.dir), exact_folder)
-            claimed.enter_context(claim(folder))
+            claimed.enter_context(lock(folder))
         return start.start(folder, x, cfg, made, checkpoint, delivery).exit_code
 
 
-def sweep(args: Namespace) -> int:
+def run_sweep(args: Namespace) -> int:
     """Compose what the jobs have in common, and let the sweeper run them, with Hydra's callbacks around it."""
     if typed_value(args.overrides, "resume") is not None:
         raise ConfigError("resume= goes on with one run: leave out --multirun; a sweep goes on by sweep.resume=")

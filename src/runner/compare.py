@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runner.errors import ConfigError, first_line
 from runner.rundir import folders
-from runner.rundir.folders import outputs, short
+from runner.rundir.folders import display_path, outputs
 from runner.util import program
 from runner.util.files import write_atomically
 from runner.util.options import command
@@ -63,7 +63,7 @@ def work(options: Mapping[str, str]) -> int:
     except Exception as error:  # matplotlib raises anything, and the table is written
         _say(f"not all plots are drawn: {type(error).__name__}: {first_line(error)}")
     names = ", ".join(["comparison.csv", "comparison.json", *(path.name for path in plots)])
-    _say(f"kept in    {short(target)} ({names})")
+    _say(f"kept in    {display_path(target)} ({names})")
     if not sys.stdout.isatty():
         print_result(table.removesuffix("\n"))
     return 0

@@ -42,7 +42,7 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def in_words(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What an error says in one line, to be printed behind `error: `."""
     if isinstance(error, TrainingError):
         return first_line(error)

@@ -76,7 +76,7 @@ def _main(options: dict[str, str]) -> int:
 
 
 def _report(found: "Evaluation", run: SavedRun) -> None:
-    from runner.util.metric_names import shown
+    from runner.util.metric_names import format_metric
 
     x, split = found.x, found.split
     epoch = f" (epoch {found.weights.epoch})" if found.weights.epoch else ""
@@ -105,14 +105,14 @@ def _report(found: "Evaluation", run: SavedRun) -> None:
     else:
         log.info("logged     %s", _line(logged))
         for name, value in logged.items():
-            if shown(name, value) == shown(name, found.metrics[name]) and value != found.metrics[name]:
+            if format_metric(name, value) == format_metric(name, found.metrics[name]) and value != found.metrics[name]:
                 log.info("           %s differs by %.1e", name, abs(value - found.metrics[name]))
 
 
 def _line(metrics: Mapping[str, float]) -> str:
-    from runner.util.metric_names import shown
+    from runner.util.metric_names import format_metric
 
-    return "   ".join(f"{name.partition('/')[2]} {shown(name, value)}" for name, value in metrics.items())
+    return "   ".join(f"{name.partition('/')[2]} {format_metric(name, value)}" for name, value in metrics.items())
 
 
 def _logged(run: SavedRun, metrics: Mapping[str, float]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import ConfigError
-from runner.rundir.folders import short
+from runner.rundir.folders import display_path
 from runner.runs.result_file import SUFFIXES, check_unneeded, writable
 from runner.saved.run import SavedRun, find
 from runner.util import program
@@ -56,7 +56,9 @@ def _main(options: dict[str, str]) -> int:
     done = export(run, format, _output(run, format, options.get("output")))
     size = done.size
     log.info("weights    %s%s%s", run.place, f" (epoch {done.epoch})" if done.epoch else "", _arithmetic(run))
-    log.info("written    %s (%s)", short(done.file), f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB")
+    log.info(
+        "written    %s (%s)", display_path(done.file), f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+    )
     log.info("takes      %s", done.inputs)
     log.info("gives      %s", done.outputs)
     counts = ", ".join(map(str, CHECKED[:-1]))

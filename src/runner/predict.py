@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from runner.config import schema
 from runner.errors import ConfigError, as_unicode
-from runner.rundir.folders import named, short
+from runner.rundir.folders import display_path, named
 from runner.runs.result_file import check_unneeded, writable
 from runner.saved.run import find
 from runner.util import program
@@ -76,7 +76,7 @@ def _main(options: dict[str, str]) -> int:
             table.writerows([as_unicode(str(name)), *row] for name, row in zip(names, rows, strict=True))
     if output is not None:
         count = len(new.names)
-        log.info("written    %s: %s prediction%s", short(output), f"{count:,}", "" if count == 1 else "s")
+        log.info("written    %s: %s prediction%s", display_path(output), f"{count:,}", "" if count == 1 else "s")
     return 0
 
 

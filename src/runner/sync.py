@@ -6,12 +6,12 @@ from pathlib import Path
 
 from runner.errors import ConfigError
 from runner.rundir import layout
-from runner.rundir.delivery_state import State
-from runner.rundir.folders import named, short
+from runner.rundir.delivery_state import DeliveryState
+from runner.rundir.folders import display_path, named
 from runner.rundir.folders import outputs as outputs_folder
-from runner.rundir.lock import claim, in_use, owned
+from runner.rundir.lock import is_in_use, is_locked, lock
 from runner.rundir.manifest import Manifest, has_manifest
-from runner.tracking.dead_runs import close_record
+from runner.tracking.dead_runs import finish_dead_run
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.store import explain
 from runner.util import program
@@ -57,7 +57,7 @@ def _sync(options: dict[str, str]) -> int:
 
 def _missing(sweeps: Collection[Path]) -> bool:
     """Whether a store lacks a sweep's own run, without which it takes none of its jobs'."""
-    return any(State.load(sweep).run_id is None for sweep in sweeps)
+    return any(DeliveryState.load(sweep).run_id is None for sweep in sweeps)
 
 
 def _is_sweep(folder: Path) -> bool:
@@ -68,29 +68,32 @@ def _complete(folder: Path, uri: str | None) -> bool:
     """Have a sweep's own run name its jobs' runs, which were only made now."""
     from runner.sweeps.results.parent_run import complete  # late: it imports Hydra
 
-    if owned(folder):
+    if is_locked(folder):
         return True
     try:
-        with claim(folder):
+        with lock(folder):
             complete(folder)
             return Delivery(folder, uri).step()
     except Exception as error:
-        _say(f"{short(folder.absolute())}: not complete: {explain(error)}")
+        _say(f"{display_path(folder.absolute())}: not complete: {explain(error)}")
         return False
 
 
 def _deliver(folder: Path, uri: str | None, said: set[str]) -> bool:
-    if in_use(folder):
-        _say(f"{short(folder.absolute())}: still running, it delivers itself")
+    if is_in_use(folder):
+        _say(f"{display_path(folder.absolute())}: still running, it delivers itself")
         return True
     try:
-        done = close_record(folder, uri)
+        done = finish_dead_run(folder, uri)
     except Exception as error:  # one run that can't be delivered must not keep the others back
         why = explain(error)
-        _say(f"{short(folder.absolute())}: not delivered: {'for the same reason' if why in said else why}")
+        _say(f"{display_path(folder.absolute())}: not delivered: {'for the same reason' if why in said else why}")
         said.add(why)
         return False
-    _say(f"{short(folder.absolute())}: delivered as run {State.load(folder).run_id} ({Manifest.load(folder).status})")
+    _say(
+        f"{display_path(folder.absolute())}: delivered as run {DeliveryState.load(folder).run_id}"
+        f" ({Manifest.load(folder).status})"
+    )
     return done
 
 

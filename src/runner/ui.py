@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from runner.config import store_variable
 from runner.errors import ConfigError
+from runner.rundir.folders import display_path
 from runner.rundir.folders import outputs as outputs_folder
-from runner.rundir.folders import short
 from runner.rundir.manifest import Manifest
 from runner.sweeps.results.links import links, newest
-from runner.tracking.dead_runs import bury
+from runner.tracking.dead_runs import close_dead_runs
 from runner.tracking.pages import experiments_page, newest_table, table_page, table_view
 from runner.tracking.store import EXPERIMENT_TAGS, connect, local_uri, ui_of
 from runner.util import program
@@ -49,8 +49,11 @@ def _ui(options: dict[str, str]) -> int:
     tables: list[tuple[str, str]] = []
     with suppress(Exception):  # what keeps the truth about a killed run from the store does not keep the UI from it
         client = connect(uri)
-        for folder in bury(client, uri):
-            print(f"{short(folder)}: its process is gone, it is marked {Manifest.load(folder).status}", file=sys.stderr)
+        for folder in close_dead_runs(client, uri):
+            print(
+                f"{display_path(folder)}: its process is gone, it is marked {Manifest.load(folder).status}",
+                file=sys.stderr,
+            )
         tables = _tables(client, f"http://{HOST}:{port}")
     _serve(uri, port, tables)
 

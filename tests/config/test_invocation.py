@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.config.invocation import command, dated, description, run_name, without_credentials, written_to
+from runner.config.invocation import dated, describe_command, description, run_name, without_credentials, written_to
 
 
 @pytest.mark.parametrize(
@@ -32,17 +32,17 @@ def test_credentials_are_taken_out_of_the_command(argument: str, kept: str) -> N
 
 def test_a_secret_of_the_environment_is_taken_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUB_TOKEN", "hf_0123456789")
-    assert "hf_0123456789" not in command(without_credentials(["tracking.description=hf_0123456789"]))
+    assert "hf_0123456789" not in describe_command(without_credentials(["tracking.description=hf_0123456789"]))
 
 
 def test_it_is_one_line_that_a_shell_reads_back() -> None:
     arguments = ["data.root=a b", "x='1'", "tracking.description=two\nlines", "y=\\n$HOME", "data.path=\udce9t.csv"]
-    line = command(arguments)
+    line = describe_command(arguments)
     assert len(line.splitlines()) == 1
     echo = line.replace("python -m runner", "printf '%s\\0'", 1)
     printed = subprocess.run(["bash", "-c", echo], stdout=subprocess.PIPE, check=True).stdout.split(b"\0")[:-1]
     assert [text.decode(errors="surrogateescape") for text in printed] == arguments
-    assert shlex.split(command(["a=b c"])) == ["python", "-m", "runner", "a=b c"]
+    assert shlex.split(describe_command(["a=b c"])) == ["python", "-m", "runner", "a=b c"]
 
 
 def test_the_commands_of_a_config_are_read_back(tmp_path: Path) -> None:

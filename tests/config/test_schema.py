@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from runner.cli import without_hydra
 from runner.config import schema
 from runner.config.compose import Composer
-from runner.config.keys import select, show
+from runner.config.keys import format_value, select
 from runner.config.schema import check, expected
 from runner.util.ranges import Range
 
@@ -119,7 +119,7 @@ def test_a_database_whose_driver_is_not_installed(
 
 
 def test_values_are_shown_as_they_are_typed() -> None:
-    shown = [show(value) for value in (None, True, 0.1, 1e-8, "a b", [1, [2, None]], {"a": {"b": [False]}})]
+    shown = [format_value(value) for value in (None, True, 0.1, 1e-8, "a b", [1, [2, None]], {"a": {"b": [False]}})]
     assert shown == ["null", "true", "0.1", "1e-08", "a b", "[1,[2,null]]", "{a:{b:[false]}}"]
 
 

@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.trained import place
-from runner.cli import command
+from runner.cli import run_command
 from runner.data.csv_file import csv_file
 from runner.data.source import Source
 from runner.errors import ConfigError
 from runner.loss import MSE, BCEWithLogits, CrossEntropy
 from runner.runs import new_samples
-from runner.saved.input_spec import Samples
+from runner.saved.input_spec import InputSpec
 
 AUTO = {"index": "auto", "header": "auto", "target_type": "auto"}
 
@@ -471,7 +471,7 @@ def test_what_pandas_writes_is_read_as_the_same_frame_or_refused(layout: str, ex
 def new(folder: Path, text: str, source: Source) -> list[list[float]]:
     (folder / "new.csv").write_text(text)
     count = len(source.columns) - 1
-    samples = Samples(
+    samples = InputSpec(
         "csv", [count], "float32", 0.0, 1.0, 2, columns=source.columns, target=source.target, reading=source.reading
     )
     ((_, values),) = new_samples.read(str(folder / "new.csv"), samples).batches(99)
@@ -538,7 +538,7 @@ def test_a_run_and_its_predictions(tmp_path: Path, capsys: pytest.CaptureFixture
     with place(tmp_path):
         frame.to_csv("t.csv")
         common = ["data=csv", "data.path=t.csv", "tracking=off", "debug=fast"]
-        assert command([*common, "hydra.run.dir=run"]) == 0
+        assert run_command([*common, "hydra.run.dir=run"]) == 0
         printed = capsys.readouterr().err
         assert (
             "target kind (the last column): 2 classes (1, 2); column 1 without a name counts the rows: left out"
@@ -553,10 +553,10 @@ def test_a_run_and_its_predictions(tmp_path: Path, capsys: pytest.CaptureFixture
         assert outputs[0] == outputs[1] and outputs[0].startswith("sample,class,p_1,p_2\n")
         # advice as it is printed
         frame.set_index(frame.index % 30).to_csv("t.csv")
-        assert command([*common, "hydra.run.dir=run2"]) == 2
+        assert run_command([*common, "hydra.run.dir=run2"]) == 2
         assert "write data.index='Unnamed: 0' to leave it out" in capsys.readouterr().err
-        assert command([*common, "hydra.run.dir=run2", "data.index=Unnamed: 0"]) == 0
-        assert command([*common, "data.header=maybe", "data.target_type=class"]) == 2
+        assert run_command([*common, "hydra.run.dir=run2", "data.index=Unnamed: 0"]) == 0
+        assert run_command([*common, "data.header=maybe", "data.target_type=class"]) == 2
         said = capsys.readouterr().err
         assert "data.header=maybe is not a choice" in said and "data.target_type=class is not a choice" in said
 

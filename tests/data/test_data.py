@@ -21,7 +21,7 @@ import torch
 from helpers.composed import built, trained
 from runner.assembly import build, checks
 from runner.cli import without_hydra
-from runner.config.keys import show
+from runner.config.keys import format_value
 from runner.data.csv_file import csv_file
 from runner.data.digits import digits
 from runner.data.fetch import fetch
@@ -786,7 +786,10 @@ def test_a_data_set_of_ones_own_is_asked_for_its_classes_too():
 
 
 def test_a_limit_takes_no_class_away():
-    samples = (f"data.inputs={show([[n] for n in range(40)])}", f"data.targets={show([0] * 38 + [1, 2])}")
+    samples = (
+        f"data.inputs={format_value([[n] for n in range(40)])}",
+        f"data.targets={format_value([0] * 38 + [1, 2])}",
+    )
     assert built("data=tensors", *samples, "data.limit=4", "data.val_fraction=0").num_outputs == 3
 
 

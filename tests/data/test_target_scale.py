@@ -16,7 +16,7 @@ from helpers.composed import built
 from helpers.trained import place, result, train
 from helpers.training import same
 from runner import export, predict
-from runner.cli import command
+from runner.cli import run_command
 from runner.data.target_scale import TargetScale, choose, of_checkpoint, preprocessing
 from runner.errors import ConfigError
 from runner.loss import MSE, Metric
@@ -24,7 +24,7 @@ from runner.runs import evaluation, report, result_file
 from runner.runs.execute import Predictions
 from runner.saved.run import find
 from runner.saved.weights import of_run
-from runner.training.progress import Sums
+from runner.training.progress import RunningMetrics
 
 CPU, F64 = torch.device("cpu"), torch.float64
 VALUES = torch.tensor([[1.0, 500.0, 7.0], [3.0, 700.0, 7.0], [8.0, 600.0, 7.0]], dtype=F64)
@@ -104,7 +104,7 @@ class TestMetrics:
         scale = of(targets, setting)
         outputs = (targets - scale.mean) / scale.std + 0.3 * torch.randn(103, columns, generator=made, dtype=F64)
         trained_on = scale.preparing(MSE().prepare, CPU)(targets, F64)
-        sums = Sums(MSE(), CPU, scale)
+        sums = RunningMetrics(MSE(), CPU, scale)
         for index in torch.arange(103).split(32):
             sums.add(torch.tensor(0.0), outputs[index], trained_on[index])
         found, told = sums.means(), scale.in_units(outputs).numpy()
@@ -114,7 +114,7 @@ class TestMetrics:
 
     def test_a_metric_of_ones_own_is_given_the_units_of_the_data(self) -> None:
         scale = of(VALUES[:, :2], "auto")
-        sums = Sums(Relative(), CPU, scale)
+        sums = RunningMetrics(Relative(), CPU, scale)
         trained_on = scale.preparing(MSE().prepare, CPU)(VALUES[:, :2], F64)
         told = VALUES[:, :2] * 1.1
         sums.add(torch.tensor(0.0), (told - scale.mean) / scale.std, trained_on)
@@ -227,7 +227,7 @@ class TestRun:
     @pytest.mark.soak
     def test_a_resumed_run_is_bit_for_bit_what_it_would_have_been(self, price: Path) -> None:
         train("halves", *CSV, "trainer.epochs=2", "data.batch_size=16")
-        assert command(["resume=halves", "trainer.epochs=4"]) == 0
+        assert run_command(["resume=halves", "trainer.epochs=4"]) == 0
         train("whole", *CSV, "trainer.epochs=4", "data.batch_size=16")
         halves, whole = (torch.load(Path(name) / "checkpoints" / "last.pt") for name in ("halves", "whole"))
         assert same(halves["model"], whole["model"]) and halves["preprocessing"] == whole["preprocessing"] != {}
@@ -245,13 +245,13 @@ class TestOtherData:
     @pytest.mark.soak
     def test_a_warm_start_carries_it_too(self, price: Path, capsys: pytest.CaptureFixture[str]) -> None:
         warm = ["resume=price", "resume_mode=warm_start", "data.path=dear.csv", "trainer.epochs=1"]
-        assert command([*warm, "hydra.run.dir=warm", "optimizer.lr=1e-30"]) == 0
+        assert run_command([*warm, "hydra.run.dir=warm", "optimizer.lr=1e-30"]) == 0
         assert predicted("warm", capsys, "input=[[2,3]]") == predicted("price", capsys, "input=[[2,3]]")
-        assert command(["resume=warm", "trainer.epochs=2"]) == 0
+        assert run_command(["resume=warm", "trainer.epochs=2"]) == 0
         scale = torch.load("warm/checkpoints/last.pt")["preprocessing"]
         assert scale == torch.load(price / "checkpoints" / "last.pt")["preprocessing"]
         capsys.readouterr()
-        assert command([*warm, "data.scale_targets=false"]) == 2
+        assert run_command([*warm, "data.scale_targets=false"]) == 2
         assert "error: data.scale_targets=false: the weights" in capsys.readouterr().err
 
     def test_weights_in_the_units_of_the_data_go_on_in_these(self, there: Path) -> None:

@@ -15,6 +15,7 @@ from typing import IO, Any, ClassVar
 import pytest
 
 from runner.sweeps.launchers import forkserver
+from runner.tracking import delivery_loop
 
 STEP_SECONDS = 0.5  # between deliveries, that tests need not wait ten seconds for the next
 
@@ -77,8 +78,7 @@ def _main(streams: tuple[Connection, ...], command: list[str], environment: dict
         code = 0
     else:
         module = importlib.import_module(what)
-        if hasattr(module, "_SECONDS_BETWEEN_STEPS"):
-            module._SECONDS_BETWEEN_STEPS = STEP_SECONDS
+        delivery_loop.SECONDS_BETWEEN_STEPS = STEP_SECONDS
         code = module.main()
     sys.stdout.flush()
     sys.stderr.flush()

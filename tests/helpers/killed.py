@@ -13,7 +13,7 @@ from helpers.faults import inject
 from helpers.sweeping import Forked
 from helpers.training import exact_state, same
 from runner.rundir import journal, layout
-from runner.rundir.delivery_state import State
+from runner.rundir.delivery_state import DeliveryState
 from runner.tracking.store import connect
 
 # Everything that has a state: dropout, augmentation, averaged weights, a scaler, a schedule by step, accumulation.
@@ -62,7 +62,7 @@ def only_run(uri: str) -> tuple[MlflowClient, Run]:
 def counts(client: MlflowClient, run_id: str, folder: Path) -> tuple[int, int, int]:
     """How many points the journal has, MLflow has, and MLflow has twice; they must be in order, and as measured."""
     points, _ = journal.read(folder / layout.JOURNAL)
-    keys = State.load(folder).keys
+    keys = DeliveryState.load(folder).keys
     delivered = duplicated = 0
     for name in dict.fromkeys(point.name for point in points):
         there = client.get_metric_history(run_id, keys.get(name, name))
@@ -100,5 +100,5 @@ def eight_starts(here: Path) -> None:
     assert len(runs) == 8 and {run.info.status for run in runs} == {"FINISHED"}
     for place in places:
         folder = run_folder(place)
-        sent, delivered, duplicated = counts(client, str(State.load(folder).run_id), folder)
+        sent, delivered, duplicated = counts(client, str(DeliveryState.load(folder).run_id), folder)
         assert (delivered, duplicated) == (sent, 0)

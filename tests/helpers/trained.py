@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from runner.cli import command
+from runner.cli import run_command
 from runner.runs import report
 
 SMALL = ("debug=fast", "model.hidden=[8]")
@@ -34,7 +34,7 @@ def train(name: str, *arguments: str) -> Path:
     """A finished run in a folder of this name below the current one; not tracked unless the arguments say so."""
     with contextlib.redirect_stderr(io.StringIO()) as printed:
         small = SMALL[:1] if any(text.startswith("model=") for text in arguments) else SMALL
-        code = command(["tracking=off", *small, f"hydra.run.dir={name}", *arguments])
+        code = run_command(["tracking=off", *small, f"hydra.run.dir={name}", *arguments])
     assert code == 0, printed.getvalue()
     return Path(name).resolve()
 

@@ -19,7 +19,7 @@ from runner.loss import MSE, BCEWithLogits, CrossEntropy, Loss
 from runner.plots.curves import draw
 from runner.plots.drawing import DPI, Drawing
 from runner.plots.samples import draw_predictions
-from runner.rundir.journal import Point
+from runner.rundir.journal import MetricPoint
 from runner.training.loop import evaluate
 from runner.training.predictions import MOST_VALUES, Predictions, confusion, mistakes, raw_images
 
@@ -98,11 +98,11 @@ def assert_readable(d: Drawing, written: list[Text]) -> None:
             assert across <= 1 or down <= 1, f"{text.get_text()!r} lies on {other.get_text()!r}"
 
 
-def curve(name: str, values: list[float], first: int = 1) -> list[Point]:
-    return [Point(name, value, step, 0.0) for step, value in enumerate(values, start=first)]
+def curve(name: str, values: list[float], first: int = 1) -> list[MetricPoint]:
+    return [MetricPoint(name, value, step, 0.0) for step, value in enumerate(values, start=first)]
 
 
-def a_run(epochs: int) -> list[Point]:
+def a_run(epochs: int) -> list[MetricPoint]:
     """As a classification leaves it; its validation loss rises from the third quarter on."""
     share = [epoch / epochs for epoch in range(1, epochs + 1)]
     return [
@@ -170,7 +170,7 @@ class TestCurves:
 
     def test_a_hundred_thousand_noisy_steps(self, tmp_path: Path, plots: dict[str, Plot]) -> None:
         noise = np.random.default_rng(0).lognormal(size=100_000).tolist()
-        draw([*curve("train/loss_step", noise), Point("val/loss_step", 1.0, 50_000, 0.0)], tmp_path, best_epoch=3)
+        draw([*curve("train/loss_step", noise), MetricPoint("val/loss_step", 1.0, 50_000, 0.0)], tmp_path, best_epoch=3)
         assert list(plots) == ["loss_by_step"]
         assert plots["loss_by_step"].labels[0] == "optimizer step"
         assert set(plots["loss_by_step"].lines) == {"training: mean of the epoch so far", "validation"}

@@ -10,7 +10,7 @@ from helpers.delivered import copy_store
 from helpers.faults import FAULTS, HIT, inject
 from helpers.killed import EVERYTHING, assert_delivered, assert_ended_the_same, counts, eight_starts, only_run
 from helpers.sweeping import Forked, wait_for
-from runner.rundir.lock import claim
+from runner.rundir.lock import lock
 from runner.rundir.manifest import Manifest
 from runner.sync import main as sync
 from runner.tracking.deliver import Delivery
@@ -66,7 +66,7 @@ class TestTheTruthAboutTheDead:
         Manifest(uri, "another experiment", "about to start", str(here / "mlartifacts")).save(announced)
         waiting = Delivery(announced)
         waiting.step()
-        with claim(alive), claim(announced.parent):
+        with lock(alive), lock(announced.parent):
             code, printed = Forked(here, *EVERYTHING, prepare=inject(None)).wait()
         assert code == 0, printed
         (line,) = [line for line in printed.splitlines() if line.startswith("found ")]

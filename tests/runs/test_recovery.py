@@ -13,7 +13,7 @@ from helpers.faults import inject
 from helpers.killed import assert_delivered, assert_ended_the_same, only_run
 from helpers.sweeping import Forked, processes_below, wait_for
 from runner.rundir import journal, layout
-from runner.rundir.delivery_state import State
+from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.journal import Journal
 from runner.rundir.manifest import Manifest
 from runner.runs import recovery
@@ -101,7 +101,7 @@ def test_a_run_whose_folder_is_gone_goes_on_out_of_mlflow(
 def test_without_checkpoints_in_mlflow_it_says_so(here: Path, runner: Runner) -> None:
     assert runner("data.limit=60", "trainer.epochs=1", "tracking.log_model=false").code == 0
     folder = run_folder(here)
-    run_id = State.load(folder).run_id
+    run_id = DeliveryState.load(folder).run_id
     shutil.rmtree(folder)
     called = runner(f"resume={run_id}", "trainer.epochs=2")
     assert called.code == 2

@@ -287,10 +287,10 @@ def test_a_database_in_the_current_folder_is_the_same_one_from_another(
 
 
 def test_a_run_in_use_is_left_alone(here: Path, runner: Runner) -> None:
-    from runner.rundir.lock import claim
+    from runner.rundir.lock import lock
 
     folder = only(runner, *SMALL, "trainer.epochs=1", folder="run")
-    with claim(folder):
+    with lock(folder):
         called = runner("resume=run", "trainer.epochs=2")
     assert called.code == 2 and "is in use by process" in called.err
 

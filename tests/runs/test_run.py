@@ -22,7 +22,7 @@ from helpers.composed import built
 from helpers.delivered import copy_store
 from helpers.faults import inject
 from helpers.sweeping import Forked
-from runner.cli import command
+from runner.cli import run_command
 from runner.runs.report import recipe
 from runner.tracking.store import connect
 
@@ -169,14 +169,14 @@ def on_a_terminal(tmp_path_factory: pytest.TempPathFactory) -> str:
     script = (
         "import sys\n"
         "import runner.training.display, runner.runs.execute\n"
-        "from runner.cli import command\n"
+        "from runner.cli import run_command\n"
         "def imported():\n"
         "    print('imported', sorted(set(sys.argv[1:]) & set(sys.modules)))\n"
         f"    print('packages', *{PACKAGES})\n"
         "fit = runner.runs.execute.fit\n"
         "runner.runs.execute.fit = lambda t: (imported(), fit(t))[1]\n"
         "runner.training.display.REFRESH_SECONDS = 0.0\n"
-        "assert command(['debug=fast', 'tracking=off']) == 0\n"
+        "assert run_command(['debug=fast', 'tracking=off']) == 0\n"
         "imported()"
     )
     environment = {k: v for k, v in os.environ.items() if k != "RUNNER_OUTPUTS"}
@@ -215,8 +215,8 @@ def test_a_run_trains_with_no_package_that_torch_and_mlflow_do_not_load(on_a_ter
 def test_what_a_recorded_run_has_imported_when_it_is_over(tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "from runner.cli import command\n"
-        "assert command(['debug=fast', 'runner.quiet=true']) == 0\n"
+        "from runner.cli import run_command\n"
+        "assert run_command(['debug=fast', 'runner.quiet=true']) == 0\n"
         "print(*sorted(set(sys.argv[1:]) & set(sys.modules)))"
     )
     environment = {k: v for k, v in os.environ.items() if k != "RUNNER_OUTPUTS"}
@@ -305,7 +305,7 @@ class TestEnds:
         folder = here / "mine"
         folder.mkdir()
         (folder / "plots").write_text("in the way")
-        code = command([f"hydra.run.dir={folder}", "tracking=off", "debug=fast"])
+        code = run_command([f"hydra.run.dir={folder}", "tracking=off", "debug=fast"])
         printed = capsys.readouterr().err
         assert code == 0
         assert "not all plots are drawn: FileExistsError" in printed

@@ -14,9 +14,9 @@ from helpers.delivered import delivered_here
 from helpers.trained import place, result, train
 from helpers.training import same
 from runner import compare, evaluate, export, predict, reproduce, sync
-from runner.cli import command
+from runner.cli import run_command
 from runner.errors import ConfigError
-from runner.rundir.delivery_state import State
+from runner.rundir.delivery_state import DeliveryState
 from runner.runs import evaluation, predictor
 from runner.runs.new_samples import read
 from runner.saved.run import find
@@ -37,7 +37,7 @@ def tracked(there: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def run_id(tracked: Path) -> str:
-    return str(State.load(tracked).run_id)
+    return str(DeliveryState.load(tracked).run_id)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_what_mlflow_alone_has_is_enough(tracked: Path, run_id: str, gone: None,
 
 def test_checkpoints_in_mlflow_are_taken_from_there(there: Path) -> None:
     folder = train("logged", "tracking=local", "tracking.log_checkpoints=true", "tracking.log_model=false")
-    run = find(str(State.load(folder).run_id), from_store=True)
+    run = find(str(DeliveryState.load(folder).run_id), from_store=True)
     best = torch.load(folder / "checkpoints" / "best.pt", weights_only=True)
     found = of_run(run)
     assert same(found.tensors, best["model"]) and found.epoch == best["progress"]["best_epoch"]
@@ -165,7 +165,7 @@ class TestOddFiles:
     @staticmethod
     def called(module: ModuleType | None, key: str, value: str) -> int:
         more = ["input=[0]"] if module is predict else ["--multirun"] if key == "sweep.resume" else []
-        return command([f"{key}={value}", *more]) if module is None else module.main([f"{key}={value}", *more])
+        return run_command([f"{key}={value}", *more]) if module is None else module.main([f"{key}={value}", *more])
 
     @pytest.mark.parametrize(
         ("module", "key", "value"), in_turn(COMMANDS, [LONG, "~nobody-of-that-name/x", "nul\0", "line\nbreak"])

@@ -18,7 +18,7 @@ from helpers.delivered import delivered_here
 from helpers.trained import place, train
 from helpers.training import same
 from runner.errors import ConfigError
-from runner.rundir.delivery_state import State
+from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.manifest import Manifest
 from runner.runs.predictor import trained_model
 from runner.saved.run import find
@@ -165,7 +165,7 @@ def test_a_model_that_cannot_be_exported_has_its_weights_in_mlflow_all_the_same(
     warning = "the model is not logged to MLflow, its weights are, as checkpoints/best.pt: torch.export can't take it: "
     assert warning in (folder / "run.log").read_text() and not (folder / "model").exists()
     best = checkpoint(folder)
-    run_id = str(State.load(folder).run_id)
+    run_id = str(DeliveryState.load(folder).run_id)
     shutil.rmtree(folder)
     run = find(run_id)
     _, model, found = trained_model(run)
@@ -180,7 +180,7 @@ def test_the_best_checkpoint_is_delivered_where_nothing_else_has_its_weights(tmp
 
     def delivered(status: str, log_model: bool = True, before: tuple[str, ...] = ()) -> list[str]:
         manifest = Manifest("", "", "", log_model=log_model, status=status)
-        state = State(artifacts={name: [0, 0] for name in before})
+        state = DeliveryState(artifacts={name: [0, 0] for name in before})
         return [path.name for path in artifacts._files(tmp_path, manifest, state)]
 
     assert delivered("FINISHED") == ["best.pt"]

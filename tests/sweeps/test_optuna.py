@@ -30,9 +30,9 @@ from runner.comparison.objectives import Objective
 from runner.comparison.runs import from_folder, from_mlflow
 from runner.config.compose import Composer
 from runner.errors import ConfigError
-from runner.rundir.folders import typed
+from runner.rundir.folders import shell_path
 from runner.rundir.manifest import Manifest
-from runner.sweeps.jobs import Fate, Job, Task
+from runner.sweeps.jobs import Job, JobOutcome, JobSpec
 from runner.sweeps.launchers import pool
 from runner.sweeps.launchers.local import Local
 from runner.sweeps.launchers.slots import Slot
@@ -134,7 +134,7 @@ class TestStudy:
         values = []
         while (job := found.ask(len(values))) is not None:
             values.append(self.value(job.point))
-            found.tell(job, Fate("FINISHED", "", 1.0), [values[-1]])
+            found.tell(job, JobOutcome("FINISHED", "", 1.0), [values[-1]])
         return min(values)
 
     def test_it_finds_better_than_a_grid_of_the_same_size(self, made: Composer, tmp_path: Path) -> None:
@@ -151,12 +151,12 @@ class TestStudy:
         first = search(made, *SPACE, n_trials=4)
         first.open(tmp_path, LOSS)
         jobs = [job for number in range(3) if (job := first.ask(number)) is not None]
-        first.tell(jobs[0], Fate("FINISHED", "", 1.0), [0.5])
-        first.tell(jobs[1], Fate("FAILED", "an error", 1.0), None)
+        first.tell(jobs[0], JobOutcome("FINISHED", "", 1.0), [0.5])
+        first.tell(jobs[1], JobOutcome("FAILED", "an error", 1.0), None)
         again = search(made, *SPACE, n_trials=6)
         again.open(tmp_path, LOSS, jobs=3)
         assert again.left == 3
-        again.tell(jobs[2], Fate("FINISHED", "", 1.0), [0.25])  # which ran when the first was killed
+        again.tell(jobs[2], JobOutcome("FINISHED", "", 1.0), [0.25])  # which ran when the first was killed
         assert states(tmp_path) == ["COMPLETE", "FAIL", "COMPLETE"]
         assert study(tmp_path).best_value == 0.25
         with pytest.raises(ConfigError, match="is to minimize, and not to maximize val/loss"):
@@ -182,13 +182,13 @@ class TestStudy:
     def test_a_trial_without_a_number_has_failed(self, made: Composer, tmp_path: Path) -> None:
         found = search(made, *SPACE)
         found.open(tmp_path, LOSS)
-        for number, fate in enumerate((Fate("FINISHED", "", 1.0), Fate("KILLED", "SIGKILL", 1.0))):
+        for number, fate in enumerate((JobOutcome("FINISHED", "", 1.0), JobOutcome("KILLED", "SIGKILL", 1.0))):
             job = found.ask(number)
             assert job is not None
             found.tell(job, fate, None)
         job = found.ask(2)
         assert job is not None
-        found.tell(job, Fate("KILLED", "stopped by SIGINT", 1.0, wanted=True), [0.1])
+        found.tell(job, JobOutcome("KILLED", "stopped by SIGINT", 1.0, wanted=True), [0.1])
         assert states(tmp_path) == ["FAIL", "FAIL", "RUNNING"]  # the last one goes on with the sweep
 
     def test_what_the_journal_says_prunes(self, made: Composer, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ class TestStudy:
                 journal.write(json.dumps({"name": name, "value": value, "step": step, "time": 1.0}) + "\n")
             verdicts.append(found.watch(job))
         assert verdicts == [None, None, None, "pruned after epoch 3"]
-        found.tell(job, Fate("FINISHED", "pruned after epoch 3", 1.0), [0.5])
+        found.tell(job, JobOutcome("FINISHED", "pruned after epoch 3", 1.0), [0.5])
         assert states(tmp_path) == ["PRUNED"]
         assert study(tmp_path).trials[0].intermediate_values == {1: 0.5, 3: 1.5}
 
@@ -516,7 +516,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(2):
         job = search.ask(number)
         assert job is not None
-        search.tell(job, Fate("FINISHED", "", 1.0), [0.5])
+        search.tell(job, JobOutcome("FINISHED", "", 1.0), [0.5])
     return folder
 
 
@@ -631,13 +631,13 @@ class TestAStorageThatGoesAway:
         job = search.ask(0)
         assert job is not None
         with locked(tmp_path / "study.db"):
-            search.tell(job, Fate("FINISHED", "", 1.0), [0.5])
+            search.tell(job, JobOutcome("FINISHED", "", 1.0), [0.5])
             assert search.ask(1) is None and search.watch(job) is None
             assert (search.untold, search.waits, search.left) == (1, True, 1)
         while (second := search.ask(1)) is None:  # the next attempt comes after as long as the last one took
             assert search.waits
         assert (search.untold, search.waits) == (0, False)
-        search.tell(second, Fate("FINISHED", "", 1.0), [0.25])
+        search.tell(second, JobOutcome("FINISHED", "", 1.0), [0.25])
         assert search.ask(2) is None and not search.waits
         trials = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/study.db").trials
         assert [(trial.state.name, trial.value) for trial in trials] == [("COMPLETE", 0.5), ("COMPLETE", 0.25)]
@@ -661,7 +661,7 @@ class TestAStorageThatGoesAway:
                     while (job := search.ask(number)) is None:
                         assert search.waits
                     jobs.append(job)
-                    search.tell(job, Fate("FINISHED", "", 1.0), [0.5])
+                    search.tell(job, JobOutcome("FINISHED", "", 1.0), [0.5])
                 while search.waits:
                     search.catch_up()
             assert search.ask(2) is None and search.left == 0
@@ -674,13 +674,13 @@ class TestAStorageThatGoesAway:
         job = search.ask(0)
         assert job is not None
         with locked(tmp_path / "study.db"):
-            search.tell(job, Fate("FINISHED", "", 1.0), [0.5])
+            search.tell(job, JobOutcome("FINISHED", "", 1.0), [0.5])
             assert search.ask(1) is None and not search.waits
             assert (search.untold, search.left, search.draw(tmp_path)) == (1, 1, [])
         (said,) = [record.getMessage() for record in caplog.records]
-        assert said.endswith(f"go on by: python -m runner --multirun sweep.resume={typed(tmp_path)}")
+        assert said.endswith(f"go on by: python -m runner --multirun sweep.resume={shell_path(tmp_path)}")
         again = self.opened(made, tmp_path, jobs=1)
-        again.tell(job, Fate("FINISHED", "", 1.0), [0.5])
+        again.tell(job, JobOutcome("FINISHED", "", 1.0), [0.5])
         assert again.left == 1 and again.ask(1) is not None
 
     @pytest.mark.parametrize(
@@ -715,7 +715,7 @@ class TestAStorageThatGoesAway:
     ) -> None:
         monkeypatch.setattr(pool, "TICK_SECONDS", 0.01)
         job, stop = search(made, "seed=1,2").probes(0)[0], Stop()
-        ended: list[Fate] = []
+        ended: list[JobOutcome] = []
 
         def jobs() -> Iterator[Job | None]:
             yield from (None, None, job)
@@ -723,7 +723,7 @@ class TestAStorageThatGoesAway:
                 stop.requested = True
                 yield None
 
-        def refused(*_: object) -> Task:
+        def refused(*_: object) -> JobSpec:
             raise ConfigError("no such place")
 
         watcher: Any = SimpleNamespace(ended=lambda _, fate: ended.append(fate), tick=lambda: None)

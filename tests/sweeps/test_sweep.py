@@ -37,10 +37,10 @@ from helpers.sweeping import (
     write_fates,
 )
 from runner import sync
-from runner.cli import command
+from runner.cli import run_command
 from runner.errors import ConfigError
 from runner.rundir.journal import Journal
-from runner.rundir.lock import claim
+from runner.rundir.lock import lock
 from runner.rundir.manifest import Manifest
 from runner.sweeps.launchers import forkserver, local
 from runner.tracking.deliver import Delivery
@@ -176,7 +176,7 @@ class TestAWholeSweep:
         before = {number: content(folder / str(number)) for number in range(12)}
         monkeypatch.chdir(here)
         capsys.readouterr()
-        assert command(["--multirun", f"sweep.resume={parent.info.run_id}"]) == 0
+        assert run_command(["--multirun", f"sweep.resume={parent.info.run_id}"]) == 0
         assert "12 of 12 jobs are finished already" in capsys.readouterr().err
         assert {number: content(folder / str(number)) for number in range(12)} == before
         assert len(client.search_runs([parent.info.experiment_id], max_results=100)) == 13
@@ -591,7 +591,7 @@ class TestKnobs:
         with contextlib.ExitStack() as holding:
             if held == "at the start":
                 (folder / "1").mkdir(parents=True)
-                holding.enter_context(claim(folder / "1"))
+                holding.enter_context(lock(folder / "1"))
             else:
                 (folder / "1").mkdir(parents=True)
                 (folder / "1" / "config.yaml").mkdir()  # nothing can be written there
@@ -692,9 +692,9 @@ def test_the_process_of_the_sweep_needs_no_torch(here: Path) -> None:
     """Which its jobs and its check have already: another 1.5 s, and half a gigabyte."""
     script = (
         "import sys\n"
-        "from runner.cli import command\n"
+        "from runner.cli import run_command\n"
         "if __name__ == '__main__':\n"
-        "    code = command(sys.argv[1:])\n"
+        "    code = run_command(sys.argv[1:])\n"
         "    print(code, [name for name in ('torch', 'mlflow', 'pandas', 'sklearn') if name in sys.modules])"
     )
     (here / "script.py").write_text(script)

@@ -14,19 +14,19 @@ from runner.config.compose import Composer
 from runner.config.settings import SweepSettings
 from runner.errors import ConfigError
 from runner.rundir import journal, layout
-from runner.rundir.lock import claim
+from runner.rundir.lock import lock
 from runner.saved.run import result_of
 from runner.sweeps.check import build_jobs, preflight
 from runner.sweeps.check.compose_jobs import without_credentials
-from runner.sweeps.jobs import Job, Task
+from runner.sweeps.jobs import Job, JobSpec
 from runner.sweeps.launchers import supervisor
 from runner.sweeps.launchers.cluster import Cluster, ClusterWork, for_node
-from runner.sweeps.launchers.launcher import Asked, Ended
+from runner.sweeps.launchers.launcher import ExitStatus, ResourceRequest
 
 Runner = Callable[..., Called]
 
 
-def make_task(here: Path, *overrides: str) -> Task:
+def make_task(here: Path, *overrides: str) -> JobSpec:
     """A job of a model with a fate."""
     write_fates(here)
     made = Composer(extra=str(here / "my_conf"))
@@ -36,7 +36,7 @@ def make_task(here: Path, *overrides: str) -> Task:
     folder = here / "sweep" / "3"
     folder.mkdir(parents=True)
     cfg = configs[3]
-    return Task(3, folder, pickle.dumps(cfg), str(here), {"OMP_NUM_THREADS": "1"}, None, None, str(here / "my_conf"),
+    return JobSpec(3, folder, pickle.dumps(cfg), str(here), {"OMP_NUM_THREADS": "1"}, None, None, str(here / "my_conf"),
                 cfg.trainer.epochs)  # fmt: skip
 
 
@@ -76,7 +76,7 @@ class TestSupervise:
 
     def test_it_waits_for_the_child_of_one_that_was_killed(self, here: Path) -> None:
         task = for_node(make_task(here, "trainer.epochs=1"))
-        held = claim(task.folder)
+        held = lock(task.folder)
         threading.Timer(2.0, held.release).start()
         assert supervisor.supervise(task) == 0
 
@@ -91,9 +91,9 @@ class Followed(ClusterWork):
     """A job on an engine that does nothing but remember."""
 
     cancelled = False
-    told: Ended | None = None
+    told: ExitStatus | None = None
 
-    def outcome(self) -> Ended | None:
+    def outcome(self) -> ExitStatus | None:
         return self.told
 
     def cancel(self) -> None:
@@ -113,25 +113,25 @@ class TestFollowing:
         (folder / supervisor.BEGUN).write_text("{}")
         assert work.begun()
         points = [("time/epoch_seconds", 1.0, 1), ("val/loss", 0.5, 1), ("time/epoch_seconds", 1.0, 2)]
-        journal.rewrite(folder / layout.JOURNAL, [journal.Point(*point, 0.0) for point in points])
+        journal.rewrite(folder / layout.JOURNAL, [journal.MetricPoint(*point, 0.0) for point in points])
         assert work.begun(), "which looks"
         (progress,) = work.heard()
         assert progress.done == 2 and progress.metrics["val/loss"] == 0.5 and progress.epochs > 0
         assert list(work.heard()) == [], "nothing new"
-        work.told = Ended(0, "exit code 0")
+        work.told = ExitStatus(0, "exit code 0")
         assert work.begun()
         assert work.ended() == work.told
 
     def test_nothing_is_heard_of_one_that_nobody_was_told_has_begun(self, work: Followed, here: Path) -> None:
         assert not work.begun()
         (here / "sweep" / "3" / supervisor.BEGUN).write_text("{}")
-        journal.rewrite(here / "sweep" / "3" / layout.JOURNAL, [journal.Point("val/loss", 0.5, 1, 0.0)])
+        journal.rewrite(here / "sweep" / "3" / layout.JOURNAL, [journal.MetricPoint("val/loss", 0.5, 1, 0.0)])
         assert list(work.heard()) == [], "the pool has not said yet that it began"
         assert work.begun() and len(list(work.heard())) == 1
 
     def test_told_to_end_before_it_has_begun_the_engine_drops_it(self, work: Followed) -> None:
         work.tell_to_end()
-        assert work.cancelled and work.ended() == Ended(None, "killed")
+        assert work.cancelled and work.ended() == ExitStatus(None, "killed")
 
     def test_told_to_end_its_node_sees_a_file(self, work: Followed, here: Path) -> None:
         folder = here / "sweep" / "3"
@@ -162,13 +162,13 @@ class TestBeforeItStarts:
 
     def test_slots(self) -> None:
         def slots(jobs: int | str, threads: int | str = "auto") -> list[tuple[int, int | None]]:
-            made = Cluster().slots(Asked(SweepSettings(jobs=jobs, jobs_per_gpu=1), threads, 5, {}, {}))
+            made = Cluster().slots(ResourceRequest(SweepSettings(jobs=jobs, jobs_per_gpu=1), threads, 5, {}, {}))
             return [(slot.number, slot.threads) for slot in made]
 
         assert slots("auto") == [(number, None) for number in range(5)]
         assert slots(2, threads=3) == [(0, 3), (1, 3)]
         with pytest.raises(ConfigError, match=r"sweep\.jobs_per_gpu=2 is for hydra/launcher=local"):
-            Cluster().slots(Asked(SweepSettings(jobs="auto", jobs_per_gpu=2), "auto", 5, {}, {}))
+            Cluster().slots(ResourceRequest(SweepSettings(jobs="auto", jobs_per_gpu=2), "auto", 5, {}, {}))
 
     def test_tasks_have_no_credentials(self) -> None:
         uri = "http://someone:secret@127.0.0.1:1"

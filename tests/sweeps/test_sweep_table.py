@@ -11,16 +11,16 @@ from omegaconf import OmegaConf
 from runner.comparison.objectives import Objective, direction_of, front, objectives_of
 from runner.config.settings import SweepSettings
 from runner.errors import ConfigError
-from runner.rundir.delivery_state import State
+from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.manifest import Manifest
-from runner.sweeps.jobs import Built, Fate, Job
+from runner.sweeps.jobs import Job, JobInfo, JobOutcome
 from runner.sweeps.launchers import local, slots
 from runner.sweeps.launchers.slots import make_slots
 from runner.sweeps.results import table
 from runner.sweeps.results.links import links
 from runner.sweeps.results.outcome import fate_of, judge, last_lines
 from runner.sweeps.results.parent_run import complete_ids, write_table
-from runner.sweeps.results.resume import Course, course_of
+from runner.sweeps.results.resume import ResumeAction, course_of
 
 LOSS = [Objective("val/loss", "min")]
 
@@ -47,7 +47,7 @@ class TestObjectives:
         ],
     )
     def test_what_is_asked_for(self, metric: Any, direction: Any, found: list[tuple[str, str]]) -> None:
-        built = Built("cpu", ["val/loss", "val/accuracy", "val/hits"], "val/loss", higher_is_better=["val/hits"])
+        built = JobInfo("cpu", ["val/loss", "val/accuracy", "val/hits"], "val/loss", higher_is_better=["val/hits"])
         settings = SweepSettings(metric=metric, direction=direction)
         assert objectives_of(settings, [built]) == [Objective(*each) for each in found]
 
@@ -60,7 +60,7 @@ class TestObjectives:
         ],
     )
     def test_what_is_refused(self, metric: Any, direction: Any, why: str) -> None:
-        built = Built("cpu", ["val/loss", "val/accuracy"], "val/loss")
+        built = JobInfo("cpu", ["val/loss", "val/accuracy"], "val/loss")
         with pytest.raises(ConfigError, match=why):
             objectives_of(SweepSettings(metric=metric, direction=direction), [built])
 
@@ -116,9 +116,16 @@ class TestCourse:
         (tmp_path / "3" / "checkpoints").mkdir()
         (tmp_path / "3" / "checkpoints" / "last.pt").touch()
         make_job(tmp_path, 4, {})
-        Fate("FAILED", "never began", 0.1).save(tmp_path / "4", "x")
+        JobOutcome("FAILED", "never began", 0.1).save(tmp_path / "4", "x")
         found = [course_of(tmp_path / str(number)) for number in range(6)]
-        assert found == [Course.SKIP, Course.AGAIN, Course.NEW, Course.GO_ON, Course.AGAIN, Course.NEW]
+        assert found == [
+            ResumeAction.SKIP,
+            ResumeAction.AGAIN,
+            ResumeAction.NEW,
+            ResumeAction.GO_ON,
+            ResumeAction.AGAIN,
+            ResumeAction.NEW,
+        ]
 
 
 class TestTable:
@@ -141,14 +148,14 @@ class TestTable:
     def test_run_ids_that_come_after_the_table_is_written(self, tmp_path: Path) -> None:
         found = self.make(tmp_path)
         write_table(found, tmp_path)
-        State(run_id="f" * 32, experiment_id="7").save(tmp_path)
+        DeliveryState(run_id="f" * 32, experiment_id="7").save(tmp_path)
         Manifest(
             uri="sqlite:///x.db", experiment="e", run_name="n", artifact_root=None, params={}, tags={}, log_model=False
         ).save(tmp_path)
         assert not complete_ids(found, tmp_path) and "compare" not in links(tmp_path)
         late = {row.job.number: f"{row.job.number}" * 32 for row in found.rows[:5]}
         for row in found.rows[:5]:
-            State(run_id=late[row.job.number]).save(row.folder)
+            DeliveryState(run_id=late[row.job.number]).save(row.folder)
         assert complete_ids(found, tmp_path)
         written = json.loads((tmp_path / "jobs.json").read_text())
         assert written["best"] == 1 and [row["job"] for row in written["jobs"]] == [1, 3, 0, 4, 2, 5]
@@ -218,7 +225,7 @@ class TestSlots:
         def config(index: int) -> Any:
             return OmegaConf.create({"device": {"index": index}})
 
-        on_cpu, on_gpu = (Built(device, [], "val/loss") for device in ("cpu", "cuda"))
+        on_cpu, on_gpu = (JobInfo(device, [], "val/loss") for device in ("cpu", "cuda"))
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-a")
         assert local.gpus_for({0: on_cpu}, {0: config(0)}) == []
         assert local.gpus_for({0: on_cpu, 1: on_gpu}, {0: config(0), 1: config(0)}) == ["2", "GPU-a"]

@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from conftest import Called, run_folder
 from helpers.delivered import copy_store
 from runner.rundir import journal, layout
-from runner.rundir.delivery_state import State
+from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import outputs
-from runner.rundir.journal import Journal, Point
+from runner.rundir.journal import Journal, MetricPoint
 from runner.rundir.manifest import NOTE, Manifest
 from runner.tracking.deliver import Delivery
 from runner.tracking.pages import VIEW_TAG, newest_table, table_view
@@ -195,7 +195,7 @@ def test_a_sweep_s_best_value_is_a_metric_that_a_resume_may_better(tmp_path: Pat
     for value, finished in ((0.5, 3), (0.4, 3), (0.3, 4)):
         log_best(tmp_path, "val/loss", value, finished)
     assert written(tmp_path, "best/val/loss") == {3: 0.5, 4: 0.3}
-    assert isinstance(journal.read(tmp_path / layout.JOURNAL)[0][0], Point)
+    assert isinstance(journal.read(tmp_path / layout.JOURNAL)[0][0], MetricPoint)
 
 
 def state_of(tag: str) -> dict[str, Any]:
@@ -257,6 +257,6 @@ def test_a_server_s_pages_and_a_database_s_command_are_named_with_the_run(tmp_pa
         folder.mkdir()
         tracker = Tracker(folder, Manifest(uri, "e", "r", experiment_tags=view), delivery=Nobody())
         assert tracker.links == []
-        State(run_id="abc", experiment_id="7").save(folder)
+        DeliveryState(run_id="abc", experiment_id="7").save(folder)
         assert tracker.links == lines
         tracker.close("FINISHED")

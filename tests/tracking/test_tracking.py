@@ -25,9 +25,9 @@ from helpers.forked import Forked, forked_delivery
 from helpers.servers import Proxy, Server
 from runner.errors import ConfigError, StoreError
 from runner.rundir import journal, layout
-from runner.rundir.delivery_state import State
+from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.journal import Journal
-from runner.rundir.lock import claim, owned
+from runner.rundir.lock import is_locked, lock
 from runner.rundir.manifest import Dataset, Manifest
 from runner.tracking import store
 from runner.tracking.deliver import Delivery, outstanding
@@ -287,18 +287,18 @@ def test_a_page_is_named_for_servers_only(tmp_path: Path) -> None:
 
 
 def test_a_folder_has_one_living_owner(tmp_path: Path) -> None:
-    assert not owned(tmp_path)
-    with claim(tmp_path):
-        assert owned(tmp_path)
+    assert not is_locked(tmp_path)
+    with lock(tmp_path):
+        assert is_locked(tmp_path)
         with pytest.raises(ConfigError, match=f"in use by process {os.getpid()} on"):
-            claim(tmp_path)
-    assert not owned(tmp_path)
+            lock(tmp_path)
+    assert not is_locked(tmp_path)
 
 
 def test_a_killed_owner_no_longer_owns_whatever_its_forks_do(tmp_path: Path) -> None:
     child = python(
-        "import os, sys, time; from pathlib import Path; from runner.rundir.lock import claim\n"
-        "lock = claim(Path(sys.argv[1]))\n"
+        "import os, sys, time; from pathlib import Path; from runner.rundir.lock import lock as lock_folder\n"
+        "held = lock_folder(Path(sys.argv[1]))\n"
         "worker = os.fork()\n"
         "if worker: print(worker, flush=True)\n"
         "time.sleep(60)",
@@ -307,10 +307,10 @@ def test_a_killed_owner_no_longer_owns_whatever_its_forks_do(tmp_path: Path) -> 
     assert child.stdout is not None
     worker = int(child.stdout.readline())
     try:
-        assert owned(tmp_path)
+        assert is_locked(tmp_path)
         child.kill()
         child.wait()
-        wait_for(lambda: not owned(tmp_path), seconds=2)
+        wait_for(lambda: not is_locked(tmp_path), seconds=2)
         os.kill(worker, 0)  # the fork still lives
     finally:
         os.kill(worker, signal.SIGKILL)
@@ -456,7 +456,7 @@ def test_training_does_not_wait_for_a_server_that_is_away(
     folder = make_run(tmp_path)
     tracker = Tracker(folder, make_manifest(server.uri, tmp_path))
     tracker.log({"train/loss": 1.0}, 1)
-    wait_for(lambda: State.load(folder).offset > 0)
+    wait_for(lambda: DeliveryState.load(folder).offset > 0)
     server.signal(outage)
     try:
         slowest = 0.0
@@ -565,7 +565,7 @@ def test_a_damaged_record_keeps_no_other_from_being_delivered(
     for folder in folders:
         make_manifest(uri, tmp_path).save(folder)
         process.deliver(folder)
-    wait_for(lambda: all(State.load(folder).run_id for folder in folders))
+    wait_for(lambda: all(DeliveryState.load(folder).run_id for folder in folders))
     for folder, content in ((half, '{"uri": "sqli'), (foreign, "{}")):
         (folder / ".tracking" / "manifest.json").write_text(content)
     gone.rename(tmp_path / "elsewhere")  # at once: what is still written into it would fail a removal
@@ -573,7 +573,7 @@ def test_a_damaged_record_keeps_no_other_from_being_delivered(
     Manifest.load(good).ended("FINISHED").save(good)
     process.deliver(good)
     assert process.close(30) is False
-    assert connect(uri).get_run(State.load(good).run_id).info.status == "FINISHED"
+    assert connect(uri).get_run(DeliveryState.load(good).run_id).info.status == "FINISHED"
     assert caplog.text.count("not delivered: ") == 2
 
 
@@ -594,10 +594,10 @@ def test_a_deliverer_killed_in_the_middle_is_taken_over_exactly_once(uri: str, t
     writer.close()
     make_manifest(uri, tmp_path).ended("FINISHED").save(folder)
     child = Forked([sys.executable, "-c", DELIVER, str(folder)])
-    wait_for(lambda: State.load(folder).dataset)
-    run_id = State.load(folder).run_id
+    wait_for(lambda: DeliveryState.load(folder).dataset)
+    run_id = DeliveryState.load(folder).run_id
     time.sleep(0.15)  # some batches are in the store, none is noted yet
-    assert State.load(folder).offset == 0
+    assert DeliveryState.load(folder).offset == 0
     child.kill()
     child.communicate()
     assert outstanding(folder)

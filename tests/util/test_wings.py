@@ -7,10 +7,14 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 import runner
 from conftest import REPOSITORY
 
 OPTIONAL = {"runner.sweeps.launchers.on_ray": "ray", "runner.sweeps.launchers.on_slurm": "submitit"}
+FUNCTIONS = {"run", "sweep", "load"}
+"""Names that functions of the package have: a module of the same name would take their place at its first import."""
 
 
 def test_the_loop_loads_neither_hydra_nor_mlflow() -> None:
@@ -23,12 +27,16 @@ def test_the_loop_loads_neither_hydra_nor_mlflow() -> None:
 
 
 def test_no_module_takes_the_name_of_a_function_of_the_package() -> None:
+    assert not FUNCTIONS & {found.name for found in pkgutil.iter_modules(runner.__path__)}
+
+
+@pytest.mark.soak
+def test_no_import_takes_the_name_of_a_function_of_the_package() -> None:
     names = [found.name for found in pkgutil.walk_packages(runner.__path__, "runner.")]
     for name in names:
         if name != "runner.__main__" and importlib.util.find_spec(OPTIONAL.get(name, "runner")):
             importlib.import_module(name)
-    assert len(names) > 150
-    assert not {"run", "sweep", "load"} & vars(runner).keys()
+    assert len(names) > 150 and not FUNCTIONS & vars(runner).keys()
 
 
 def test_the_map_names_what_is_there() -> None:

@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from runner import device as device_room
 from runner.assembly import checks
 from runner.assembly.experiment import Experiment, Setup
-from runner.assembly.problems import Problems
+from runner.assembly.problems import ProblemCollector
 from runner.assembly.target import IN_WORDS, call, check_target, locate, takes
 from runner.config import schema
 from runner.config.hydra_job import plain
@@ -30,7 +30,7 @@ from runner.config.settings import ConsoleSettings, TrackingSettings, TrainerSet
 from runner.data import fetch
 from runner.data.augment import Augment, make_augment
 from runner.data.loading import Loaders, evaluation_batch_size, make_loaders
-from runner.data.memory import kept_in_memory, memory_for_data
+from runner.data.memory import decide_in_memory, memory_for_data
 from runner.data.source import Source, saves_itself
 from runner.data.splits import Splits, size, split
 from runner.data.target_scale import TargetScale, choose
@@ -65,7 +65,7 @@ def build(
     Raises:
         ConfigError: with every problem that could be found; or the samples cannot be brought into memory.
     """
-    setup, load = set_up(cfg, choices, problems, checkpoint)
+    setup, load = prepare(cfg, choices, problems, checkpoint)
     with memory_for_data():
         loaders = load()
     data_sets = loaders.data_sets().items()
@@ -74,7 +74,7 @@ def build(
     return Experiment(**vars(setup), loaders=loaders)
 
 
-def set_up(
+def prepare(
     cfg: DictConfig,
     choices: Mapping[str, str] | None = None,
     problems: Sequence[str] = (),
@@ -97,7 +97,7 @@ def set_up(
     """
     hide(OmegaConf.to_container(cfg, resolve=False))
     config = plain(cfg)
-    found = Problems(problems)
+    found = ProblemCollector(problems)
     found += check(config)
     made = make_all(config, to_settings(cfg.trainer, TrainerSettings), found, checkpoint)
     if found.sentences:
@@ -107,7 +107,7 @@ def set_up(
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
     assert tracking and console
     with memory_for_data():
-        in_memory = kept_in_memory(config["data"]["in_memory"], splits, made["precision"].dtype, device)
+        in_memory = decide_in_memory(config["data"]["in_memory"], splits, made["precision"].dtype, device)
     setup = Setup(
         **made,
         config=computed_with(recorded(cfg), device, splits),
@@ -123,7 +123,10 @@ def set_up(
 
 
 def make_all(
-    config: Mapping[str, Any], trainer: TrainerSettings | None, found: Problems, checkpoint: Mapping[str, Any] | None
+    config: Mapping[str, Any],
+    trainer: TrainerSettings | None,
+    found: ProblemCollector,
+    checkpoint: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Make what the groups of a config name, each as far as what it takes could be made.
 
@@ -217,7 +220,7 @@ def check(config: Mapping[str, Any]) -> list[str]:
     Args:
         config: resolved, as plain mappings.
     """
-    found = Problems(schema.check(config))
+    found = ProblemCollector(schema.check(config))
     for group in TARGET_GROUPS:
         found += check_target(group, config[group])
     return found.sentences

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from runner.config import schema
 from runner.config.hydra_job import plain, without_hydra
-from runner.errors import ConfigError, in_words
+from runner.errors import ConfigError, describe_error
 
 T = TypeVar("T")
 Names = Collection[str]
@@ -25,12 +25,12 @@ def names_and_values(cfg: DictConfig, problems: Sequence[str]) -> list[str]:
         cfg: composed, with Hydra's own node.
         problems: what composing has found.
     """
-    found = Problems(problems)
+    found = ProblemCollector(problems)
     found += schema.check(plain(without_hydra(cfg)))
     return found.sentences
 
 
-class Problems:
+class ProblemCollector:
     """The sentences found so far, each beginning with the key or group it is about.
 
     Attributes:
@@ -86,7 +86,7 @@ class Problems:
             self += error.problems
             self.cause = self.cause or error
         except Exception as error:
-            self += [f"{group}: {in_words(error)}; runner.verbose=true shows where"]
+            self += [f"{group}: {describe_error(error)}; runner.verbose=true shows where"]
             self.cause = self.cause or error
 
 

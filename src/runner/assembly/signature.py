@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin
 
-from runner.config.keys import show
+from runner.config.keys import format_value
 from runner.errors import did_you_mean
 
 MISSING = "???"
@@ -46,12 +46,12 @@ def check(group: str, target: Callable[..., Any], arguments: Mapping[str, Any], 
             continue
         unset = value is None and named[key].default is None  # `width: int = None`, as many write it
         if not fits(value, hints[key]) and not unset:
-            shown = f"{group}.{key}={show(value)}"
+            shown = f"{group}.{key}={format_value(value)}"
             listed = get_args(hints[key]) if get_origin(hints[key]) in SEQUENCES else ()
             one = listed and fits([value], hints[key])
             any_length = len(listed) == 1 or listed[1:] == (Ellipsis,)
             example = [value] if one else EXAMPLES.get(listed[0]) if any_length else None
-            instead = f": write {group}.{key}={show(example)}" if example else ""
+            instead = f": write {group}.{key}={format_value(example)}" if example else ""
             problems.append(f"{shown} is not {describe(hints[key])}, which {name} needs{instead}")
     for key, parameter in named.items():
         if parameter.default is parameter.empty and key not in arguments and key not in supplied:
@@ -115,7 +115,7 @@ def describe(hint: Any) -> str:
         words = " or ".join(describe(member) for member in plain or members)
         return f"{words} or null" if type(None) in members and plain else words
     if origin is Literal:
-        return "one of " + ", ".join(map(show, members))
+        return "one of " + ", ".join(map(format_value, members))
     if origin is tuple and members and members[-1] is not Ellipsis:
         return f"a list of {len(members)}: [{', '.join(map(describe, members))}]"
     if origin in SEQUENCES and members:

@@ -13,10 +13,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from runner.assembly import signature
 from runner.config.interpolation import literals
-from runner.config.keys import SHARED_KEYS, show
+from runner.config.keys import SHARED_KEYS, format_value
 from runner.data import fetch
 from runner.data.source import Source
-from runner.errors import ConfigError, did_you_mean, in_words, place
+from runner.errors import ConfigError, describe_error, did_you_mean, place
 from runner.loss import Loss
 from runner.scheduler import Schedule
 
@@ -61,7 +61,7 @@ def locate(group: str, node: Mapping[str, Any]) -> Callable[..., Any]:
     path = node.get("_target_")
     if path in (None, signature.MISSING):
         raise ConfigError(f"{group}._target_ is missing: write {group}._target_=package.module.Name")
-    named = f"{group}._target_={show(path)}"
+    named = f"{group}._target_={format_value(path)}"
     if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")) or "." not in path:
         raise ConfigError(f"{named} is no place of a class or function: write {group}._target_=package.module.Name")
     try:
@@ -99,7 +99,7 @@ def _find(path: str) -> Any:
                 continue  # the module ends earlier in the path
             raise LookupError(f"{module} needs the module {error.name}; install it") from error
         except Exception as error:
-            raise LookupError(f"{module} fails with {in_words(error)}; correct it") from error
+            raise LookupError(f"{module} fails with {describe_error(error)}; correct it") from error
         for name in parts[count:]:
             if not hasattr(found, name):
                 raise LookupError(f"{module} has no {name}; {_resembling(name, found)}")
@@ -120,7 +120,7 @@ def check_target(group: str, node: Any) -> list[str]:
         return (
             []
             if node == signature.MISSING
-            else [f"{group}={show(node)} has no keys: write lines of the form key: value in its file"]
+            else [f"{group}={format_value(node)} has no keys: write lines of the form key: value in its file"]
         )
     try:
         return signature.check(group, locate(group, node), own(group, node), SUPPLIED[group])
@@ -160,9 +160,9 @@ def call(group: str, node: Mapping[str, Any], kind: type[T], **supplied: Any) ->
         if isinstance(cause, ConfigError | fetch.Forbidden):
             raise cause from error
         if place(cause):  # in the user's own code: its keys need not be at fault
-            raise ConfigError(f"{group}: {path} fails: {in_words(cause)}") from error
+            raise ConfigError(f"{group}: {path} fails: {describe_error(cause)}") from error
         raise ConfigError(
-            f"{group}: {path} fails with these keys ({in_words(cause)}); change {_keys(group, node)}"
+            f"{group}: {path} fails with these keys ({describe_error(cause)}); change {_keys(group, node)}"
         ) from error
     if not isinstance(made, kind):
         raise ConfigError(

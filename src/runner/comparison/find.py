@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runner.comparison.runs import ComparedRun, children, from_folder, from_mlflow
 from runner.errors import ConfigError
 from runner.rundir import folders, layout
-from runner.rundir.folders import outputs, short
+from runner.rundir.folders import display_path, outputs
 from runner.rundir.manifest import own_folder
 from runner.saved import run
 from runner.util.uri import expand_home
@@ -68,7 +68,7 @@ def find_run(value: str, uri: str | None, number: int) -> ComparedRun:
     return from_folder(folder, number)
 
 
-def _from_store(run: Run, uri: str, number: int) -> ComparedRun:
+def _from_store(run: "Run", uri: str, number: int) -> ComparedRun:
     """A run that MLflow knows: from its folder if that is here and still this run's, else from MLflow."""
     folder = own_folder(run.data.tags)
     return from_folder(folder, number) if folder is not None else from_mlflow(run, uri, number)
@@ -116,11 +116,11 @@ def newest() -> list[Path]:
     found = [(path.stat().st_mtime_ns, path.parent) for path in runs.glob(f"*/{layout.CONFIG}")]
     if not found:
         raise ConfigError(
-            f"there are no runs in {short(runs)}: write runs=[<folder or id>,...] or sweep=<folder or id>"
+            f"there are no runs in {display_path(runs)}: write runs=[<folder or id>,...] or sweep=<folder or id>"
         )
     chosen = [folder for _, folder in sorted(found)[-NEWEST:]]
     of = f"newest {len(chosen)} of {len(found)}" if len(found) > len(chosen) else str(len(found))
-    print(f"the {of} runs in {short(runs)}; runs=[a,b] chooses\n", file=sys.stderr)
+    print(f"the {of} runs in {display_path(runs)}; runs=[a,b] chooses\n", file=sys.stderr)
     return chosen
 
 

@@ -13,7 +13,7 @@ from runner.comparison import log_axes
 from runner.config.keys import GROUPS, flatten
 from runner.errors import ConfigError, printable
 from runner.rundir import journal, layout
-from runner.rundir.lock import owned
+from runner.rundir.lock import is_locked
 from runner.rundir.manifest import manifest_of
 from runner.saved.run import SavedRun, choices_of, result_of
 from runner.tracking.store import connect
@@ -118,7 +118,7 @@ def from_folder(folder: Path, number: int) -> ComparedRun:
     curves = _curves((p.name, p.step, p.value) for p in journal.read(folder / layout.JOURNAL)[0])
     config = _config(folder / layout.CONFIG)
     manifest = manifest_of(folder)
-    status = result.get("status") or ("RUNNING" if owned(folder) else "KILLED" if config else "NOT STARTED")
+    status = result.get("status") or ("RUNNING" if is_locked(folder) else "KILLED" if config else "NOT STARTED")
     if manifest is not None and PRUNED in manifest.tags:
         status = "PRUNED"
     seconds = dict(enumerate(result.get("epoch_seconds") or [], start=1))

@@ -9,7 +9,7 @@ from typing import Any
 from runner.comparison.runs import ComparedRun
 from runner.config.keys import GROUPS, TARGET_GROUPS
 from runner.util import metric_names, tables
-from runner.util.metric_names import shown
+from runner.util.metric_names import format_metric
 from runner.util.tables import align, shorten
 
 IGNORED = ("resume", "resume_mode", "runner.", "tracking.", "tracking")
@@ -241,7 +241,7 @@ def times_faster(ratio: float) -> str:
 def _metric_column(c: Comparison, metric: str) -> list[str]:
     best = c.best[metric]
     mark = ["*" if index in best else " " if best else "" for index in range(len(c.runs))]
-    cells = [shown(metric, value).strip() if value is not None else "" for value in c.values(metric)]
+    cells = [format_metric(metric, value).strip() if value is not None else "" for value in c.values(metric)]
     return [">" + metric + (" " if best else ""), *(cell + sign for cell, sign in zip(cells, mark, strict=True))]
 
 

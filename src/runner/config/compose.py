@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.config import schema, store_variable
 from runner.config.interpolation import literal
-from runner.config.keys import ADDRESSES, GROUPS, PRESETS, TARGET_GROUPS, is_open, show
+from runner.config.keys import ADDRESSES, GROUPS, PRESETS, TARGET_GROUPS, format_value, is_open
 from runner.config.messages import REFUSED, dotted_keys, reason, refused, unknown_key, unreadable, unset
 from runner.config.overrides import adding, for_hydra, key_of, quote
 from runner.config.text_parameters import text_parameters
@@ -48,7 +48,7 @@ def config_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class Typed:
+class ParsedOverride:
     """An argument as it was typed, as Hydra is given it, and as Hydra reads it."""
 
     text: str
@@ -130,14 +130,14 @@ class Composer:
     def _compose_usable(self, overrides: Sequence[str], mode: RunMode) -> tuple[DictConfig | None, list[str]]:
         """Compose the overrides that are right, and say what is wrong with the others."""
         problems: list[str] = []
-        usable: list[Typed] = []
-        several: list[Typed] = []
+        usable: list[ParsedOverride] = []
+        several: list[ParsedOverride] = []
         self._search = []
         for text in overrides:
             shown = brief(text)
             try:
                 quoted = self._quote(text, mode is RunMode.MULTIRUN)
-                typed = Typed(shown, self._translate(quoted), self._parser.parse_override(quoted))
+                typed = ParsedOverride(shown, self._translate(quoted), self._parser.parse_override(quoted))
             except HydraException:
                 problems.append(self._unreadable(shown))
                 continue
@@ -219,13 +219,13 @@ class Composer:
             return [text if isinstance(text, str) else value for text, value in zip(texts, values, strict=True)]
         return values
 
-    def _compose(self, usable: Sequence[Typed], mode: RunMode) -> DictConfig:
+    def _compose(self, usable: Sequence[ParsedOverride], mode: RunMode) -> DictConfig:
         given = [typed.given for typed in usable]
         return self.hydra.compose_config(
             config_name=self.name, overrides=given, run_mode=mode, with_log_configuration=False
         )
 
-    def _check(self, typed: Typed, mode: RunMode) -> list[str]:
+    def _check(self, typed: ParsedOverride, mode: RunMode) -> list[str]:
         """What is wrong with one override, as far as it can be told without composing."""
         text, override = typed.text, typed.override
         key = override.key_or_group
@@ -261,7 +261,7 @@ class Composer:
             return f"{text}: there is no such {key.removeprefix('hydra/')}; {did_you_mean(value, options)}"
         return unreadable(text)
 
-    def _several(self, typed: Typed, cfg: DictConfig | None) -> str:
+    def _several(self, typed: ParsedOverride, cfg: DictConfig | None) -> str:
         """What to write instead of `key=a,b` in a single run: that depends on what the key's value is."""
         key, value = typed.override.key_or_group, typed.text.partition("=")[2]
         if self.options_of(key):
@@ -313,7 +313,7 @@ class Composer:
             try:
                 OmegaConf.update(settings, key, value._value())
             except OmegaConfBaseException:
-                shown = f"{key}={show(value._value())}"
+                shown = f"{key}={format_value(value._value())}"
                 problems.append(f"{text} ({group}/{choice}.yaml): {shown}: write {schema.expected(key)}")
         return problems
 
@@ -340,10 +340,10 @@ class Composer:
         return f"there is no group {key}; {did_you_mean(key, groups or GROUPS)}"
 
     def _compose_rest(
-        self, usable: list[Typed], mode: RunMode, error: Exception
+        self, usable: list[ParsedOverride], mode: RunMode, error: Exception
     ) -> tuple[DictConfig | None, list[str]]:
         """Find the overrides that cannot be composed by adding one after the other, choices of groups first."""
-        good: list[Typed] = []
+        good: list[ParsedOverride] = []
         try:
             base = self._compose(good, mode)
         except REFUSED as broken:
@@ -357,7 +357,9 @@ class Composer:
                 problems.append(self._why(typed, base, found))
         return base, problems or [f"the config does not compose: {reason(error)}"]
 
-    def _with_variable(self, cfg: DictConfig, usable: Sequence[Typed], mode: RunMode) -> tuple[DictConfig, list[str]]:
+    def _with_variable(
+        self, cfg: DictConfig, usable: Sequence[ParsedOverride], mode: RunMode
+    ) -> tuple[DictConfig, list[str]]:
         """Name the store of MLFLOW_TRACKING_URI in a config that names none; see `tracking.variable`."""
         named = not OmegaConf.is_missing(cfg.tracking, "uri") and cfg.tracking._get_node("uri")._value() is not None
         named = named or any(typed.override.key_or_group == "tracking.uri" for typed in usable)
@@ -368,7 +370,7 @@ class Composer:
         except ValueError as error:
             cfg.tracking.uri = None  # not missing as well
             return cfg, [str(error)]
-        more = [Typed(text, text, self._parser.parse_override(text)) for text in self.added]
+        more = [ParsedOverride(text, text, self._parser.parse_override(text)) for text in self.added]
         replaced = {typed.override.key_or_group for typed in more}
         return self._compose([*(t for t in usable if t.override.key_or_group not in replaced), *more], mode), []
 
@@ -378,7 +380,7 @@ class Composer:
         plain = not (_adds_or_deletes(override) or override.package or override.is_sweep_override())
         return plain and not key.startswith("hydra") and not self.options_of(key)
 
-    def _set(self, cfg: DictConfig, values: Sequence[Typed]) -> list[str]:
+    def _set(self, cfg: DictConfig, values: Sequence[ParsedOverride]) -> list[str]:
         """Give keys their values; returns a sentence for each that is refused."""
         problems = []
         for typed in values:
@@ -403,7 +405,7 @@ class Composer:
                 overrides=self._parser.parse_overrides(list(tasks)), **job.config.override_dirname
             )
 
-    def _why(self, typed: Typed, base: DictConfig, error: Exception) -> str:
+    def _why(self, typed: ParsedOverride, base: DictConfig, error: Exception) -> str:
         text, override = typed.text, typed.override
         if self.options_of(override.key_or_group):
             return f"{text}: {reason(error)}"
@@ -443,7 +445,7 @@ def _make_absolute(cfg: DictConfig) -> None:
                 OmegaConf.update(cfg, key, literal(absolute(address)))
 
 
-def _check_twice(typed: Typed, before: Sequence[Typed]) -> list[str]:
+def _check_twice(typed: ParsedOverride, before: Sequence[ParsedOverride]) -> list[str]:
     """A second preset of one kind would take the place of the first without a word."""
     group = typed.override.key_or_group
     if group not in PRESETS or typed.override.is_delete() or typed.override.value() is None:

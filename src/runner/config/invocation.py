@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.config.keys import ADDRESSES, GROUPS, show
+from runner.config.keys import ADDRESSES, GROUPS, format_value
 from runner.config.overrides import key_of
 from runner.util.uri import is_secret, redact, without_userinfo
 
@@ -45,7 +45,7 @@ def _without_credentials(argument: str) -> str:
     return redact(_USERINFO.sub("\0", without_userinfo(argument, "\0"))).replace("\0", f"{HIDDEN}@")
 
 
-def command(arguments: Sequence[str]) -> str:
+def describe_command(arguments: Sequence[str]) -> str:
     """One line for a shell that starts runner with these arguments."""
     return " ".join([PROGRAM, *map(_quoted, arguments)])
 
@@ -85,7 +85,7 @@ def description(text: str | None, commands: Sequence[str]) -> str:
 
 def own_tags(tags: Mapping[str, Any]) -> dict[str, str]:
     """The user's own tags as MLflow takes them, without credentials."""
-    return {name: redact(show(value)) for name, value in tags.items()}
+    return {name: redact(format_value(value)) for name, value in tags.items()}
 
 
 def run_name(typed: Sequence[str], choices: Mapping[str, str], folder: Path) -> str:

@@ -54,14 +54,14 @@ def select(config: Mapping[str, Any], key: str) -> Any:
     return None if isinstance(node, str) and node == MISSING else node
 
 
-def show(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value as the user would type it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(show, value))}]"
+        return f"[{','.join(map(format_value, value))}]"
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{show(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{format_value(item)}" for key, item in value.items()) + "}"
     return str(value)
 
 
@@ -73,7 +73,7 @@ def flatten(node: Any, prefix: str = "") -> dict[str, str]:
             for name, child in node.items()
             for k, v in flatten(child, f"{prefix}.{name}" if prefix else name).items()
         }
-    return {prefix: show(node)}
+    return {prefix: format_value(node)}
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from runner.config.keys import PATH_KEYS, TEXT_KEYS, is_open, leaves, select, show
+from runner.config.keys import PATH_KEYS, TEXT_KEYS, format_value, is_open, leaves, select
 from runner.config.settings import (
     MISSING,
     ConsoleSettings,
@@ -170,7 +170,7 @@ ADDED = {"device.evaluation_threads": "null", "tracking.tags": "{}", "tracking.d
 def beyond_64_bits(key: str, value: object) -> list[str]:
     """A sentence for each whole number in a key's value that is too large: as a float it would lose its digits."""
     return [
-        f"{name}={brief(show(number))} is out of range: whole numbers have at most 64 bits"
+        f"{name}={brief(format_value(number))} is out of range: whole numbers have at most 64 bits"
         for name, number in leaves(value, key)
         if not fits_64_bits(number)
     ]
@@ -191,27 +191,27 @@ def check(config: Mapping[str, Any]) -> list[str]:
         value = select(config, key)
         if value is not None and value not in allowed:
             wrong = "out of range" if allowed.is_number(value) else f"not {str(allowed).partition(' number')[0]} number"
-            problems.append(f"{key}={brief(show(value))} is {wrong}: write {expected(key)}")
+            problems.append(f"{key}={brief(format_value(value))} is {wrong}: write {expected(key)}")
     for key, allowed in ITEM_RANGES.items():
         value = select(config, key)
         numbers = isinstance(value, list) and all(allowed.is_number(item) for item in value)
         if numbers and not all(item in allowed for item in value):
-            problems.append(f"{key}={brief(show(value))} is out of range: each must be {allowed}")
+            problems.append(f"{key}={brief(format_value(value))} is out of range: each must be {allowed}")
     for key, choices in CHOICES.items():
         value = select(config, key)
         for one in value if isinstance(value, list) and key in LISTS else [value]:
             if one is not None and not any(one == c and type(one) is type(c) for c in choices):
-                hint = did_you_mean(show(one), [show(c) for c in choices])
-                problems.append(f"{key}={show(value)} is not a choice: {hint}")
+                hint = did_you_mean(format_value(one), [format_value(c) for c in choices])
+                problems.append(f"{key}={format_value(value)} is not a choice: {hint}")
     for key in NEEDED:
         group, _, leaf = key.partition(".")
         node = config.get(group)
         if isinstance(node, Mapping) and node.get(leaf) is None:
-            problems.append(f"{key}={show(None)} is not allowed: write {expected(key)}")
+            problems.append(f"{key}={format_value(None)} is not allowed: write {expected(key)}")
     for key, allowed in AUTO.items():
         value = select(config, key)
         if value is not None and value not in WORDS.get(key, ("auto",)) and value not in allowed:
-            problems.append(f"{key}={brief(show(value))} is out of range: write {expected(key)}")
+            problems.append(f"{key}={brief(format_value(value))} is out of range: write {expected(key)}")
     data = config.get("data")
     if isinstance(data, Mapping):
         own_table = str(data.get("_target_")).endswith("csv_file.csv_file")
@@ -256,14 +256,14 @@ def _check_tracking(config: Mapping[str, Any]) -> list[str]:
             " takes; shorten it"
         )
     for tag, value in (select(config, "tracking.tags") or {}).items():
-        given = f"tracking.tags.{tag}={show(value)}"
+        given = f"tracking.tags.{tag}={format_value(value)}"
         if whose := owner(f"{tag}." if isinstance(value, Mapping) else tag):
             problems.append(f"{given}: the name is reserved for {whose}; write another")
         elif legal(tag) != tag:
             problems.append(f"{given}: MLflow refuses the name; write one such as {legal(tag)}")
         elif not isinstance(value, str | int | float):
             problems.append(f"{given} is not a tag's value: write a text")
-        elif len(show(value)) > TAG_LENGTH:
+        elif len(format_value(value)) > TAG_LENGTH:
             problems.append(f"{given[:60]}... is longer than the {TAG_LENGTH} characters that MLflow takes; shorten it")
     return problems
 
@@ -277,7 +277,7 @@ def expected(key: str) -> str | None:
     elif key in RANGES:
         words = str(RANGES[key])
     elif key in CHOICES:
-        words = "one of " + ", ".join(map(show, CHOICES[key]))
+        words = "one of " + ", ".join(map(format_value, CHOICES[key]))
     elif hint is bool:
         words = "true or false"
     elif typing.get_origin(hint) is dict:

@@ -10,7 +10,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf._utils import get_yaml_loader
 
 from runner.config import schema
-from runner.config.keys import TARGET_GROUPS, show
+from runner.config.keys import TARGET_GROUPS, format_value
 from runner.config.text_parameters import text_parameters
 from runner.util import ranges
 
@@ -67,7 +67,9 @@ def check(file: Path, package: str) -> None:
                 raise ValueError(f"{where} is out of range: whole numbers have at most 64 bits")
             is_text = key in texts or schema.is_text(key)
             if is_text and isinstance(value, int | float) and str(value) != scalar.value:
-                raise ValueError(f"{where} is read as {show(value)}; write the text in quotes: '{scalar.value}'")
+                raise ValueError(
+                    f"{where} is read as {format_value(value)}; write the text in quotes: '{scalar.value}'"
+                )
     finally:
         loader.dispose()
 

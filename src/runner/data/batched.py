@@ -6,8 +6,8 @@ from typing import Any
 from torch.utils.data import Dataset, default_collate
 
 from runner.data.splits import Batch, size
-from runner.errors import TrainingError, in_words
-from runner.util.rng import derived_seed, drawn_apart
+from runner.errors import TrainingError, describe_error
+from runner.util.rng import derived_seed, isolated_rng
 
 
 class Indices(list[int]):
@@ -66,9 +66,9 @@ class MapStyle(Dataset[Batch]):
     def __getitems__(self, indices: "Indices") -> Any:
         fetch = getattr(self.part, "__getitems__", None)
         try:
-            with drawn_apart(indices.seed):
+            with isolated_rng(indices.seed):
                 return default_collate(fetch(indices) if fetch else [self.part[index] for index in indices])
         except TrainingError as error:
             return error
         except OSError as error:  # a file that has been removed, say
-            return TrainingError(in_words(error))
+            return TrainingError(describe_error(error))

@@ -1,7 +1,7 @@
 """`data=image_folder`: a folder with a sub-folder of image files for each class."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
@@ -75,14 +75,8 @@ def image_folder(
         raise ConfigError("data.path is not set: data=image_folder reads a folder, such as data.path=photos")
     _check_numbers(size, channels, test_fraction)
     folder = find_data_folder(path, "data.path")
-    parts = _find_old_parts(folder) if old_rules else find_parts(folder, classes)
-    for part, given in (("val", val_path), ("test", test_path)):
-        if given is not None and part in parts:
-            raise ConfigError(
-                f"data.{part}_path={given} contradicts {parts[part]}, which is the {part} part; leave out one"
-            )
-        if given is not None:
-            parts[part] = find_data_folder(given, f"data.{part}_path")
+    given = {part: path for part, path in (("val", val_path), ("test", test_path)) if path is not None}
+    parts = _part_folders(_find_old_parts(folder) if old_rules else find_parts(folder, classes), given)
     if "test" in parts and test_fraction is not None:
         raise ConfigError(
             f"data.test_fraction={test_fraction} contradicts {parts['test']}, which is the test part; leave out one"
@@ -91,14 +85,11 @@ def image_folder(
     names, files, left = find_images(train_folder, classes, old_rules)
     found = {"train": (train_folder, files)}
     for part, its_folder in parts.items():
-        key = f"data.{part}_path" if {"val": val_path, "test": test_path}[part] is not None else "data.path"
-        try:
-            found[part] = its_folder, _find_other_images(its_folder, names, classes is not None, old_rules)
-        except ConfigError as error:
-            raise ConfigError(*(problem.replace("data.path", key) for problem in error.problems)) from error
+        key = f"data.{part}_path" if part in given else "data.path"
+        found[part] = its_folder, _find_other_images(its_folder, names, classes is not None, old_rules, key)
     if "test" not in found:
         if test_fraction is None:  # one that comes with parts has those that it is meant to have
-            test_fraction = 0 if "val" in found and val_path is None else TEST_FRACTION
+            test_fraction = 0 if "val" in found and "val" not in given else TEST_FRACTION
         files, test_files = _split(files, test_fraction)
         found |= {"train": (train_folder, files)} | ({"test": (train_folder, test_files)} if test_files else {})
     of = {part: ImageFiles(its, its_files, size, channels) for part, (its, its_files) in found.items()}
@@ -126,6 +117,20 @@ def image_folder(
         white=None if white is None or old_rules else float(white),
         notes=notes,
     )
+
+
+def _part_folders(inside: Mapping[str, Path], given: Mapping[str, str | Path]) -> dict[str, Path]:
+    """The folder of each part: those inside `data.path`, and those that are named beside it.
+
+    Raises:
+        ConfigError: a part is both, or its folder cannot be used.
+    """
+    for part, path in given.items():
+        if part in inside:
+            raise ConfigError(
+                f"data.{part}_path={path} contradicts {inside[part]}, which is the {part} part; leave out one"
+            )
+    return {**inside, **{part: find_data_folder(path, f"data.{part}_path") for part, path in given.items()}}
 
 
 class ImageFiles(Dataset[tuple[Tensor, int]]):
@@ -213,14 +218,21 @@ def _find_old_parts(folder: Path) -> dict[str, Path]:
     return {"train": train} | ({"test": others[0]} if others else {})
 
 
-def _find_other_images(folder: Path, classes: list[str], chosen: bool, old_rules: bool) -> Files:
-    """The files of a part, with the class indices of the training part; where classes were chosen, of these alone."""
+def _find_other_images(folder: Path, classes: list[str], chosen: bool, old_rules: bool, key: str) -> Files:
+    """The files of a part, with the class indices of the training part; where classes were chosen, of these alone.
+
+    Raises:
+        ConfigError: they cannot be used; it names the key that the part is from.
+    """
     there = [name for name in classes if (folder / name).is_dir()] if chosen else None
-    names, files, _ = find_images(folder, there, old_rules)
+    try:
+        names, files, _ = find_images(folder, there, old_rules)
+    except ConfigError as error:
+        raise ConfigError(*(problem.replace("data.path", key) for problem in error.problems)) from error
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise ConfigError(
-            f"data.path: {folder} has classes that the training part lacks: {', '.join(unknown[:SHOWN])}; rename"
+            f"{key}: {folder} has classes that the training part lacks: {', '.join(unknown[:SHOWN])}; rename"
             " them, or move them to the training part"
         )
     return [(name, classes.index(names[target])) for name, target in files]

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from runner.data.augment import Augment
 from runner.data.batched import Indices, MapStyle, Tensors, seeded
 from runner.data.source import Part
-from runner.data.splits import Batch, Splits, size
+from runner.data.splits import Batch, Normalize, Splits, size
 from runner.errors import ConfigError, TrainingError
 from runner.util.rng import generator
 
@@ -214,6 +214,47 @@ class Loaders:
                 loader.close()
 
 
+class Finish:
+    """Makes a batch of raw samples one that the model can see, on the device.
+
+    Args:
+        normalize: of the inputs.
+        prepare: the loss's own, for the targets.
+        device: where batches are wanted.
+        dtype: of the inputs.
+        channels_last: storage of images.
+    """
+
+    def __init__(
+        self,
+        normalize: Normalize,
+        prepare: Callable[[Tensor, torch.dtype], Tensor],
+        device: torch.device,
+        dtype: torch.dtype,
+        channels_last: bool,
+    ) -> None:
+        self._raw, self._there = normalize, normalize.to(device, dtype)
+        self._prepare, self._device, self._dtype, self._channels_last = prepare, device, dtype, channels_last
+
+    def __call__(self, inputs: Tensor, targets: Tensor) -> Batch:
+        """Raw inputs (N, ...) and targets (N, ...) -> both as the loop takes them."""
+        if self._raw.wide:  # before the move: not every device has float64
+            inputs = self._raw(inputs, self._dtype).to(self._device, non_blocking=True)
+        else:
+            inputs = self.normalize(inputs.to(self._device, non_blocking=True))
+        if self._channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return inputs, self.targets(targets)
+
+    def normalize(self, inputs: Tensor) -> Tensor:
+        """Inputs that are on the device."""
+        return self._there(inputs, self._dtype)
+
+    def targets(self, targets: Tensor) -> Tensor:
+        """Targets alone."""
+        return self._prepare(_for(self._device, targets).to(self._device, non_blocking=True), self._dtype)
+
+
 def make_loaders(
     splits: Splits,
     *,
@@ -255,19 +296,7 @@ def make_loaders(
     channels_last = channels_last and len(splits.input_shape) == 3
     if augment is not None:
         augment = augment.to(device, dtype)
-    normalization = splits.normalize.to(device, dtype)
-
-    def normalize(inputs: Tensor) -> Tensor:
-        return normalization(inputs, dtype)
-
-    def finish(inputs: Tensor, targets: Tensor) -> Batch:
-        if splits.normalize.wide:  # before the move: not every device has float64
-            inputs = splits.normalize(inputs, dtype).to(device, non_blocking=True)
-        else:
-            inputs = normalize(inputs.to(device, non_blocking=True))
-        if channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return inputs, prepare(_for(device, targets).to(device, non_blocking=True), dtype)
+    finish = Finish(splits.normalize, prepare, device, dtype, channels_last)
 
     def make(part: Part | None, train: bool = False, once: bool = False) -> Loader | None:
         if part is None:
@@ -281,12 +310,12 @@ def make_loaders(
         inputs, targets = part if isinstance(part, tuple) else _load_all(part, num_workers)
         kept_raw = inputs.dtype == torch.uint8 and (once or not isinstance(part, tuple))
         if kept_raw:
-            inputs, targets = inputs.to(device), prepare(_for(device, targets).to(device), dtype)
+            inputs, targets = inputs.to(device), finish.targets(targets)
         else:
             inputs, targets = finish(inputs, targets)
         if channels_last:
             inputs = inputs.permute(0, 2, 3, 1).contiguous()
-        by_batch = normalize if kept_raw else None
+        by_batch = finish.normalize if kept_raw else None
         return TensorLoader(inputs, targets, samples_a_batch, order_seed, channels_last, by_batch, of_train)
 
     train = make(splits.train, train=True)
@@ -316,7 +345,7 @@ def epoch_order(samples: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(samples, generator=generator("order", seed, epoch))
 
 
-def drawn_anew(part: Part) -> bool:
+def is_random(part: Part) -> bool:
     """Whether samples come out otherwise when they are read again, as they do if a data set augments them itself.
 
     Raises:

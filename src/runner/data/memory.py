@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from runner.data.loading import drawn_anew
+from runner.data.loading import is_random
 from runner.data.splits import Splits
 from runner.device import Device, free_host_memory
 from runner.errors import ConfigError, first_line, is_out_of_memory
@@ -32,7 +32,7 @@ def memory_for_data() -> Iterator[None]:
         raise ConfigError(f"data: {first_line(error)}; {LESS_MEMORY}") from error
 
 
-def kept_in_memory(wanted: bool | str, splits: Splits, dtype: torch.dtype, device: Device) -> bool:
+def decide_in_memory(wanted: bool | str, splits: Splits, dtype: torch.dtype, device: Device) -> bool:
     """Whether samples are tensors on the device, or are read by batch.
 
     Raises:
@@ -41,9 +41,9 @@ def kept_in_memory(wanted: bool | str, splits: Splits, dtype: torch.dtype, devic
     free = device.free_memory()
     if not isinstance(splits.train, tuple):  # on its way to a GPU it lies in the host's memory
         free = min(free, free_host_memory())
-    if not held_in_memory(wanted, splits.nbytes(dtype), free):
+    if not fits_in_memory(wanted, splits.nbytes(dtype), free):
         return False
-    if not drawn_anew(splits.train):  # held, what is drawn first would be every epoch's
+    if not is_random(splits.train):  # held, what is drawn first would be every epoch's
         return True
     if wanted is True:
         log.warning(
@@ -53,7 +53,7 @@ def kept_in_memory(wanted: bool | str, splits: Splits, dtype: torch.dtype, devic
     return wanted is True
 
 
-def held_in_memory(wanted: bool | str, taken: int, free: int) -> bool:
+def fits_in_memory(wanted: bool | str, taken: int, free: int) -> bool:
     """Whether samples of so many bytes are held in memory, of which so many bytes are free.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runner.config.keys import show
+from runner.config.keys import format_value
 from runner.data import numbers
 from runner.data.paths import find_data_file, shared_samples
 from runner.data.scaling import CHANNELS
@@ -288,7 +288,7 @@ def _class_names(classes: int | list[str] | None, targets: list[Tensor]) -> list
     if classes is None:
         return None
     names = [str(number) for number in range(classes)] if isinstance(classes, int) else classes
-    given = f"data.classes={show(classes)}"
+    given = f"data.classes={format_value(classes)}"
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError(f"{given}: write how many classes there are, at least 2, or a list of different names")
     if any(part.is_floating_point() or part.ndim != 1 for part in targets):

@@ -16,7 +16,7 @@ GRID_AT_MOST = 8
 """Numbers that are taken for those of a grid; of more, for those of a random search."""
 
 
-def in_words(metric: str) -> str:
+def describe_metric(metric: str) -> str:
     """`test/accuracy` as the label of an axis, with its unit."""
     if metric in WORDS:
         return WORDS[metric]

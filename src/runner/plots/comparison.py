@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from runner.comparison.table import Comparison, times_faster
-from runner.plots.axes import in_words
+from runner.plots.axes import describe_metric
 from runner.plots.drawing import BLUE, COLORS, GREY, MARKERS, STYLE, new_figure, write
 from runner.plots.sweep import swept
-from runner.util.metric_names import shown
+from runner.util.metric_names import format_metric
 
 STYLES = ("-", "--", ":")
 CURVES_AT_MOST = 12
@@ -66,9 +66,9 @@ def bars(c: Comparison) -> Figure | None:
     if name := quality(c):
         values = c.values(name)[: len(runs)]
         percent = name.endswith("accuracy")
-        said = ["" if value is None else shown(name, value).strip().removesuffix(" %") for value in values]
+        said = ["" if value is None else format_metric(name, value).strip().removesuffix(" %") for value in values]
         scaled = [100 * value if percent and value is not None else value for value in values]
-        panels.append((in_words(name), scaled, said))
+        panels.append((describe_metric(name), scaled, said))
     if not panels:
         return None
     figure = new_figure(1.8 + 3.4 * len(panels), 1.4 + 0.42 * len(runs))
@@ -129,7 +129,7 @@ def loss_curves(c: Comparison) -> Figure | None:
         axis.set_yscale("log")
         _plain_numbers(axis)
     axis.set_xlabel("epoch")
-    axis.set_ylabel(in_words(name))
+    axis.set_ylabel(describe_metric(name))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside right upper")
     if len(chosen) < len(having):

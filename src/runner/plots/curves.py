@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from numpy.typing import NDArray
 
 from runner.plots.drawing import BLUE, GREY, VERMILION, YELLOW, Drawing, drawing, short
-from runner.rundir.journal import Point
+from runner.rundir.journal import MetricPoint
 
 PARTS = {"train": "training", "val": "validation"}
 COLORS = {"train": BLUE, "val": VERMILION}
@@ -37,7 +37,9 @@ Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Steps and values, both (N,); what is not finite is NaN."""
 
 
-def draw(points: Sequence[Point], folder: Path, best_epoch: int | None = None, monitor: str = "val/loss") -> list[Path]:
+def draw(
+    points: Sequence[MetricPoint], folder: Path, best_epoch: int | None = None, monitor: str = "val/loss"
+) -> list[Path]:
     """Draw every curve there are points for.
 
     Args:
@@ -70,7 +72,7 @@ def draw(points: Sequence[Point], folder: Path, best_epoch: int | None = None, m
     return d.files
 
 
-def _curves(points: Sequence[Point]) -> dict[str, Curve]:
+def _curves(points: Sequence[MetricPoint]) -> dict[str, Curve]:
     gathered: dict[str, tuple[list[int], list[float]]] = {}
     for point in points:
         steps, values = gathered.setdefault(point.name, ([], []))

@@ -11,9 +11,9 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from runner.comparison.results import Parameter, SweepResults, Value
-from runner.plots.axes import apart, in_words, number, numbers, round_numbers, set_ticks
+from runner.plots.axes import apart, describe_metric, number, numbers, round_numbers, set_ticks
 from runner.plots.drawing import GREY, VERMILION, short
-from runner.util.metric_names import shown
+from runner.util.metric_names import format_metric
 from runner.util.tables import shorten
 
 BEST_LOOK: dict[str, Any] = {"color": VERMILION, "weight": "bold"}
@@ -35,13 +35,13 @@ def metric_text(s: SweepResults, value: float) -> str:
     if s.metric.endswith("accuracy"):
         return f"{value:.2f}"
     if 0.01 <= abs(value) < 100 or value == 0:
-        return shown(s.metric, value)
+        return format_metric(s.metric, value)
     return short(float(f"{value:.4g}" if abs(value) >= 100 else f"{value:.3g}"))
 
 
 def metric_label(metric: str) -> str:
     """Its name, of the best epoch; where only training was measured, the last epoch counts as that."""
-    return f"best {in_words(metric)}" if metric.startswith(("val/", "test/")) else in_words(metric)
+    return f"best {describe_metric(metric)}" if metric.startswith(("val/", "test/")) else describe_metric(metric)
 
 
 def fit_metric(axes: Axes, way: str, metric: str, log_scale: bool) -> None:

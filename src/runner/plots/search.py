@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from runner.comparison.objectives import Objective
 from runner.comparison.results import spans_powers
-from runner.plots.axes import in_words
+from runner.plots.axes import describe_metric
 from runner.plots.drawing import BLUE, GREY, STYLE, VERMILION, new_figure, write
 from runner.plots.metric import fit_metric
 from runner.rundir import layout
@@ -129,7 +129,7 @@ def importance_bars(importances: Mapping[str, float], metric: str) -> Figure:
     axes.invert_yaxis()
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.set(xlabel=f"share in the variance of {in_words(metric).partition(' / ')[0]}", xlim=(0, 1.1))
+    axes.set(xlabel=f"share in the variance of {describe_metric(metric).partition(' / ')[0]}", xlim=(0, 1.1))
     axes.set_xticks((0, 0.25, 0.5, 0.75, 1))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure

@@ -18,7 +18,7 @@ from torch import nn
 from runner import __version__
 from runner.errors import TrainingError, first_line
 from runner.rundir import layout
-from runner.rundir.folders import short
+from runner.rundir.folders import display_path
 from runner.util.buffers import load_buffers, load_module
 from runner.util.files import link
 from runner.util.primitives import StateError, decode, encode, unreadable, without_numbers
@@ -101,8 +101,12 @@ class Checkpoints:
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
             fresh.unlink(missing_ok=True)
             reason = getattr(cause, "strerror", None) or first_line(cause)
-            kept = f"the last good one is {short(self.last)}" if self.last.exists() else "there is none before it"
-            raise TrainingError(f"a checkpoint cannot be written to {short(self.folder)}: {reason}; {kept}") from error
+            kept = (
+                f"the last good one is {display_path(self.last)}" if self.last.exists() else "there is none before it"
+            )
+            raise TrainingError(
+                f"a checkpoint cannot be written to {display_path(self.folder)}: {reason}; {kept}"
+            ) from error
 
     def _read(self, fresh: Path, encoded: dict[str, Any]) -> None:
         """See that what was written can be read: a run that trains to its end must be of use afterwards.
@@ -150,7 +154,7 @@ class Checkpoints:
                 if path != self.last:
                     log.warning("%s; going on from %s", "; ".join(damage) or "there is no last.pt", path.name)
                 return state
-        raise CheckpointError("; ".join(damage) or f"there is no checkpoint in {short(self.folder)}")
+        raise CheckpointError("; ".join(damage) or f"there is no checkpoint in {display_path(self.folder)}")
 
     def _kept(self, age: int) -> Path:
         return self.last if age == 0 else self.folder / f"last-{age}.pt"
@@ -162,26 +166,28 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is damaged, or holds more than tensors and primitives.
     """
-    refused = f"{short(path)} is refused: it holds more than tensors and plain values, which might run as a program"
+    refused = (
+        f"{display_path(path)} is refused: it holds more than tensors and plain values, which might run as a program"
+    )
     try:
         # torch.load accepts a container with damaged contents; its checksums do not.
         with zipfile.ZipFile(path) as container:
             damaged = container.testzip()
         if damaged:
-            raise DamagedError(f"{short(path)} is damaged ({damaged})")
+            raise DamagedError(f"{display_path(path)} is damaged ({damaged})")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"there is no {short(path)}") from None
+        raise CheckpointError(f"there is no {display_path(path)}") from None
     except DamagedError:
         raise
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
         if _is_pickle(path):
             raise CheckpointError(refused) from error
-        raise DamagedError(f"{short(path)} is damaged ({first_line(error)})") from error
+        raise DamagedError(f"{display_path(path)} is damaged ({first_line(error)})") from error
     except Exception as error:  # what the unpickler raises for a payload that is more than tensors
         raise CheckpointError(refused) from error
     if not isinstance(state, dict) or not is_checkpoint(state):
-        raise CheckpointError(f"{short(path)} is not a checkpoint of runner")
+        raise CheckpointError(f"{display_path(path)} is not a checkpoint of runner")
     return understood(state, path)
 
 
@@ -198,8 +204,8 @@ def understood(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """
     if content["format"] > FORMAT:
         raise CheckpointError(
-            f"{short(path)} has format {content['format']}, and runner {__version__} reads formats 1 to {FORMAT}:"
-            f" it needs a newer runner{_needed(content)}"
+            f"{display_path(path)} has format {content['format']}, and runner {__version__} reads formats 1 to"
+            f" {FORMAT}: it needs a newer runner{_needed(content)}"
         )
     return {key: decode(part) for key, part in content.items()}
 

@@ -10,7 +10,7 @@ NAME = "delivery.json"
 
 
 @dataclass
-class State:
+class DeliveryState:
     """How far delivery has come; losing it costs time only, every message may be sent twice.
 
     Attributes:
@@ -50,7 +50,7 @@ class State:
         write_json(folder / FOLDER / NAME, asdict(self))
 
     @classmethod
-    def load(cls, folder: Path) -> "State":
+    def load(cls, folder: Path) -> "DeliveryState":
         """Read it; where there is none, or a broken one, delivery starts over."""
         content = read_json(folder / FOLDER / NAME)
         return cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content})

@@ -10,7 +10,7 @@ from runner.errors import ConfigError, brief, printable
 from runner.rundir import layout
 
 
-class Kind(NamedTuple):
+class FolderKind(NamedTuple):
     """Whose folder it is: the key that names it, the key that goes on with it, and what tells that it is in use."""
 
     key: str
@@ -19,8 +19,8 @@ class Kind(NamedTuple):
     what: str
 
 
-RUN = Kind("hydra.run.dir", "resume", (layout.CONFIG, layout.JOURNAL, layout.CHECKPOINTS), "run")
-SWEEP = Kind("hydra.sweep.dir", "sweep.resume", (layout.SWEEP_PLAN, *RUN.traces), "sweep")
+RUN = FolderKind("hydra.run.dir", "resume", (layout.CONFIG, layout.JOURNAL, layout.CHECKPOINTS), "run")
+SWEEP = FolderKind("hydra.sweep.dir", "sweep.resume", (layout.SWEEP_PLAN, *RUN.traces), "sweep")
 NAME_BYTES = 255  # what file systems take
 PATH_BYTES = 3900  # what Linux takes, 4,096, less the files of a run
 
@@ -53,7 +53,7 @@ def named(value: str, key: str) -> Path:
     return path
 
 
-def check(wanted: str, exact: bool, kind: Kind = RUN) -> list[str]:
+def check(wanted: str, exact: bool, kind: FolderKind = RUN) -> list[str]:
     """Find what would keep `make_run_folder` from making a folder, without making any.
 
     Args:
@@ -81,7 +81,7 @@ def check(wanted: str, exact: bool, kind: Kind = RUN) -> list[str]:
     return []
 
 
-def make_run_folder(wanted: str, exact: bool, kind: Kind = RUN) -> Path:
+def make_run_folder(wanted: str, exact: bool, kind: FolderKind = RUN) -> Path:
     """Make a folder that no other run has: of two starts in one second, the second gets `<name>_2`.
 
     Args:
@@ -117,12 +117,12 @@ def make_run_folder(wanted: str, exact: bool, kind: Kind = RUN) -> Path:
         raise ConfigError(f"{named} cannot be made: {error.strerror}; {instead}") from error
 
 
-def short(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path as a person would write it here, in one line."""
     return printable(_from_here(path))
 
 
-def typed(path: Path) -> str:
+def shell_path(path: Path) -> str:
     """A path as a part of a command, as a person would write it here."""
     return for_shell(_from_here(path))
 

@@ -13,7 +13,7 @@ from runner.util.files import write_atomically
 _CHUNK = 1 << 20
 
 
-class Point(NamedTuple):
+class MetricPoint(NamedTuple):
     """One measurement: `time` in seconds since the epoch, to the millisecond (MLflow's resolution)."""
 
     name: str
@@ -99,7 +99,7 @@ class Journal:
         return self._encoded[name]
 
 
-def rewrite(path: Path, points: Iterable[Point]) -> None:
+def rewrite(path: Path, points: Iterable[MetricPoint]) -> None:
     """Make a journal of these points, as if they had been written one after the other."""
     lines = (_line(json.dumps(point.name), point.value, point.step, point.time) for point in points)
     write_atomically(path, "".join(lines))
@@ -109,7 +109,7 @@ def _line(name: str, value: float, step: int, seconds: float) -> str:
     return f'{{"name": {name}, "value": {json.dumps(float(value))}, "step": {step:d}, "time": {seconds!r}}}\n'
 
 
-def read(path: Path, offset: int = 0) -> tuple[list[Point], int]:
+def read(path: Path, offset: int = 0) -> tuple[list[MetricPoint], int]:
     """Read the points from a byte offset on.
 
     A partial last line (the writer is in the middle of it) is not consumed.
@@ -117,14 +117,14 @@ def read(path: Path, offset: int = 0) -> tuple[list[Point], int]:
     Returns:
         The points, and the offset to go on from.
     """
-    points: list[Point] = []
+    points: list[MetricPoint] = []
     for chunk, end in _chunks(path, offset) if path.exists() else ():
         points += chunk
         offset = end
     return points, offset
 
 
-def _chunks(path: Path, offset: int) -> Iterator[tuple[list[Point], int]]:
+def _chunks(path: Path, offset: int) -> Iterator[tuple[list[MetricPoint], int]]:
     """Yield the points of whole lines, a megabyte at a time, with the offset behind them."""
     with path.open("rb") as file:
         file.seek(offset)
@@ -137,10 +137,10 @@ def _chunks(path: Path, offset: int) -> Iterator[tuple[list[Point], int]]:
                 yield [point for point in points if point is not None], offset
 
 
-def _point(line: bytes) -> Point | None:
+def _point(line: bytes) -> MetricPoint | None:
     """Parse a line; one that a disk damaged (zeros after a power loss) must not hide the others."""
     try:
         record = json.loads(line)
-        return Point(record["name"], float(record["value"]), int(record["step"]), float(record["time"]))
+        return MetricPoint(record["name"], float(record["value"]), int(record["step"]), float(record["time"]))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None

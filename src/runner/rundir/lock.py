@@ -56,7 +56,7 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def claim(folder: Path, owner: str = "process", patient: bool = True) -> FolderLock:
+def lock(folder: Path, owner: str = "process", patient: bool = True) -> FolderLock:
     """Take a run's folder for this process.
 
     Args:
@@ -75,7 +75,7 @@ def claim(folder: Path, owner: str = "process", patient: bool = True) -> FolderL
     try:
         while not _locked(file, fcntl.LOCK_EX):
             holder = os.pread(file, 200, 0).decode(errors="replace") or "another process"
-            # A probe (`owned`) holds the lock for microseconds, the delivery of a killed run for seconds.
+            # A probe (`is_locked`) holds the lock for microseconds, the delivery of a killed run for seconds.
             patience = _PATIENCE_WITH_DELIVERY if patient and holder.startswith(DELIVERY) else _PATIENCE
             if time.monotonic() - asked > patience:
                 os.close(file)
@@ -110,7 +110,7 @@ def _without_locks(folder: Path, error: OSError) -> ConfigError:
     )
 
 
-def owned(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Tell whether a living run has the folder; the process that completes a killed run's record is none."""
     try:
         file = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
@@ -135,9 +135,9 @@ def owned(folder: Path) -> bool:
         os.close(file)
 
 
-def in_use(folder: Path) -> bool:
+def is_in_use(folder: Path) -> bool:
     """Tell whether a living run has the folder, or will: the jobs of a living sweep are announced before they start."""
-    return owned(folder) or owned(folder.parent)
+    return is_locked(folder) or is_locked(folder.parent)
 
 
 def _lives(holder: str) -> bool:

@@ -15,8 +15,8 @@ from runner.errors import ConfigError, first_line
 from runner.loss import BCEWithLogits, CrossEntropy
 from runner.runs.predictor import trained_model
 from runner.runs.result_file import SUFFIXES
-from runner.runs.serving import Served
-from runner.saved.input_spec import Samples
+from runner.runs.serving import ServingModel
+from runner.saved.input_spec import InputSpec
 from runner.saved.run import SavedRun
 from runner.tracking.model import portable, silence
 from runner.util.files import replacing
@@ -64,7 +64,7 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
     taken, model, found = trained_model(run)
     dtype = next(model.parameters()).dtype
     scale = of_checkpoint(found.preprocessing or {})
-    served = portable(Served(model, taken.normalize, dtype, scale))
+    served = portable(ServingModel(model, taken.normalize, dtype, scale))
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(file, SUFFIXES[format]) as part:
@@ -97,7 +97,7 @@ def _reason(error: BaseException) -> str:
     return first_line(error).partition(" For more information")[0][:300]
 
 
-def _raw(taken: Samples, count: int) -> Tensor:
+def _raw(taken: InputSpec, count: int) -> Tensor:
     """Samples of the right shape and range, float32 as the file takes them; the same ones each time."""
     made = torch.Generator().manual_seed(0)
     if taken.dtype == "uint8":
@@ -135,7 +135,7 @@ def _write(served: nn.Module, example: Tensor, file: Path, format: str) -> Calla
 def _difference(
     deployed: Callable[[Tensor], Tensor],
     model: nn.Module,
-    taken: Samples,
+    taken: InputSpec,
     dtype: torch.dtype,
     scale: TargetScale | None,
 ) -> float:
@@ -157,13 +157,13 @@ def _difference(
     return largest
 
 
-def _takes(taken: Samples) -> str:
+def _takes(taken: InputSpec) -> str:
     shape = ", ".join(["N", *map(str, taken.input_shape)])
     what = "pixels from 0 to 1" if taken.dtype == "uint8" else f"as data={taken.data} has them"
     return f"inputs: float32 ({shape}), {what}, not normalised"
 
 
-def _gives(run: SavedRun, taken: Samples, dtype: torch.dtype) -> str:
+def _gives(run: SavedRun, taken: InputSpec, dtype: torch.dtype) -> str:
     loss = locate("loss", run.config["loss"])
     logits = isinstance(loss, type) and issubclass(loss, CrossEntropy | BCEWithLogits)
     what = "logits" if logits else "values in the units of the data"

@@ -13,15 +13,15 @@ import yaml
 
 from runner import __version__
 from runner.assembly.experiment import Experiment
-from runner.config.invocation import MARK, command, description, own_tags, run_name, written_to
-from runner.config.keys import flatten, show
+from runner.config.invocation import MARK, describe_command, description, own_tags, run_name, written_to
+from runner.config.keys import flatten, format_value
 from runner.data.splits import Part, size
 from runner.model.probe import parameter_count
 from runner.rundir import layout
 from runner.rundir.folders import for_shell
 from runner.rundir.folders import outputs as outputs_folder
 from runner.rundir.manifest import NOTE, Dataset, Manifest
-from runner.saved.input_spec import Samples
+from runner.saved.input_spec import InputSpec
 from runner.saved.weights import fingerprint
 from runner.tracking.environment import git_tags
 from runner.tracking.pages import best_of, table_view
@@ -45,7 +45,7 @@ def write_config(config: Mapping[str, Any], folder: Path, typed: Sequence[str] |
         The commands: the one that began the run, and those that resumed it.
     """
     path = folder / layout.CONFIG
-    commands = written_to(path) + ([command(typed)] if typed is not None else [])
+    commands = written_to(path) + ([describe_command(typed)] if typed is not None else [])
     text = yaml.safe_dump(without_credentials(config), sort_keys=False, allow_unicode=True)
     head = [f"# python -m runner resume={for_shell(str(folder))}", *(f"{MARK}{line}" for line in commands)]
     # Not for a moment is there half of one: without its config, a run that is killed cannot go on.
@@ -91,7 +91,7 @@ def describe(x: Experiment, folder: Path, begun: bool = False, commands: Sequenc
             "runner.threads": str(x.device.threads),
             "runner.precision": str(x.precision),
             "runner.parameters": str(parameter_count(x.model)),
-            "runner.flops_per_sample": show(x.flops),
+            "runner.flops_per_sample": format_value(x.flops),
             DATA_TAG: splits.fingerprint,
             **({"runner.warm_start_from": x.config["resume"]} if x.config["resume_mode"] == "warm_start" else {}),
             **({"runner.initial_weights": fingerprint(x.model)} if were_given(x.config) and not begun else {}),
@@ -128,13 +128,13 @@ def were_given(config: Mapping[str, Any]) -> bool:
     return config["model"].get("weights") is not None or config.get("resume_mode") == "warm_start"
 
 
-def input_spec(x: Experiment) -> Samples:
+def input_spec(x: Experiment) -> InputSpec:
     """What the samples of an experiment are."""
     splits = x.splits
     inputs = splits.train[0] if isinstance(splits.train, tuple) else torch.as_tensor(splits.train[0][0])
     normalize = splits.normalize
     pixels = inputs.dtype == torch.uint8 and normalize.scale != 1
-    return Samples(
+    return InputSpec(
         data=splits.name,
         input_shape=list(splits.input_shape),
         dtype="uint8" if pixels else "float64" if normalize.wide else "float32",

@@ -20,7 +20,7 @@ from runner.training.display import Bar
 from runner.training.loop import evaluate as measure
 from runner.training.state import Training, prepare
 from runner.util.metric_names import PARTS
-from runner.util.tables import duration
+from runner.util.tables import format_duration
 from runner.util.tags import DATA_TAG
 
 log = logging.getLogger("runner")
@@ -66,7 +66,7 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
         raise ConfigError(f"split={split}: {run.given} has no such samples; write split={' or split='.join(parts)}")
     t = _training(x)
     if x.trainer.compile:  # compiled, the model may differ in the last bits
-        log.info("compiled   in %s", duration(compile_model(t)))
+        log.info("compiled   in %s", format_duration(compile_model(t)))
     load_exactly(t.evaluated, best, run.given)
     load_loss(t.loss, best.loss)
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch.utils.data import Subset
 
 from runner.config.settings import TrainerSettings
-from runner.data.loading import drawn_anew
+from runner.data.loading import is_random
 from runner.data.source import Part
 from runner.training.attributes import held_generators
 
@@ -118,7 +118,7 @@ def of_reading(config: Mapping[str, Any], changed: Mapping[str, str], part: Part
     problems = []
     if held_generators({"data": data_set}) or hasattr(data_set, "state_dict"):
         problems = [f"{key}={changed[key]}: the data set has a state, which would be another; {WARM}" for key in keys]
-    elif IN_MEMORY in changed and (config["data"]["in_memory"] is True) != in_memory and drawn_anew(part):
+    elif IN_MEMORY in changed and (config["data"]["in_memory"] is True) != in_memory and is_random(part):
         problems = [
             f"{IN_MEMORY}={changed[IN_MEMORY]}: the data set draws its samples at random, and held in memory they are"
             f" drawn once; {WARM}"

@@ -12,10 +12,10 @@ from typing import Any
 from runner.assembly.experiment import Experiment
 from runner.config import store_variable
 from runner.device import give_back_memory
-from runner.errors import in_words
+from runner.errors import describe_error
 from runner.rundir import layout
 from runner.rundir.checkpoint import Checkpoints, load
-from runner.rundir.folders import typed
+from runner.rundir.folders import shell_path
 from runner.rundir.manifest import ERROR
 from runner.runs import report
 from runner.runs.describe import describe, write_config, write_input_spec
@@ -67,7 +67,7 @@ def train(t: Training, folder: Path) -> str | None:
     s = t.settings
     if s.compile and t.progress.epoch <= s.epochs:
         seconds = compile_model(t)
-        log.info("compiled   in %s, which is no part of the epochs' time", tables.duration(seconds))
+        log.info("compiled   in %s, which is no part of the epochs' time", tables.format_duration(seconds))
         t.log({"time/compile_seconds": seconds}, t.progress.epoch)
     profiler = None
     if s.profile_steps is not None:
@@ -116,8 +116,8 @@ def run(
             bar = bar or Bar(x.trainer.epochs, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
             return _run(x, folder, resume_from, delivery, bar, stop)
     except OSError as error:  # the run's own folder cannot be written: only the person can be told
-        log.error("error: %s", in_words(error))
-        return Outcome("FAILED", 1, {}, in_words(error))
+        log.error("error: %s", describe_error(error))
+        return Outcome("FAILED", 1, {}, describe_error(error))
 
 
 def _run(
@@ -175,7 +175,7 @@ def _run(
         log.warning("stopped    " + how, stop.signal.name)
     except (Exception, SystemExit) as error:  # a model of the user's may do anything
         bar.close()
-        outcome.error = redact(in_words(error))
+        outcome.error = redact(describe_error(error))
         (log.exception if wants_tracebacks(x) else log.error)("error: %s", outcome.error)
         log.debug(traceback.format_exc())
     if watch is not None:
@@ -207,8 +207,8 @@ def _close(
             tracker.log(report.best(t, folder, final), t.progress.best_epoch)
         outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
     except OSError as error:  # a full disk: it has not come to its end without its result
-        log.error("error: %s", in_words(error))
-        outcome.status, outcome.exit_code, outcome.error = "FAILED", 1, outcome.error or in_words(error)
+        log.error("error: %s", describe_error(error))
+        outcome.status, outcome.exit_code, outcome.error = "FAILED", 1, outcome.error or describe_error(error)
     if outcome.status == "FINISHED":
         report.closing(t, x, folder, final)
     else:
@@ -219,5 +219,7 @@ def _close(
     for line in tracker.links:
         log.info("%s", line)
     if not tracker.close(outcome.status, max(0.0, deadline - monotonic())):
-        log.warning("not all of it is in MLflow yet; deliver the rest by: python -m runner.sync run=%s", typed(folder))
+        log.warning(
+            "not all of it is in MLflow yet; deliver the rest by: python -m runner.sync run=%s", shell_path(folder)
+        )
     return outcome

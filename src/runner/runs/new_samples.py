@@ -16,7 +16,7 @@ from runner.data.image_file import EXTENSIONS, is_image, read_image, to_8_bits
 from runner.data.paths import find_data_file
 from runner.errors import ConfigError, TrainingError
 from runner.rundir.folders import named
-from runner.saved.input_spec import Samples
+from runner.saved.input_spec import InputSpec
 
 log = logging.getLogger("runner")
 
@@ -28,7 +28,7 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True)
-class Inputs:
+class NewSamples:
     """Samples that are there, and read when they are wanted.
 
     Attributes:
@@ -46,7 +46,7 @@ class Inputs:
             yield self.names[first:last], self.load(first, last)
 
 
-def read(value: str, samples: Samples) -> Inputs:
+def read(value: str, samples: InputSpec) -> NewSamples:
     """Find new samples, and see that a model takes them.
 
     Args:
@@ -133,7 +133,7 @@ def _as_tensor(values: Any, given: str) -> Tensor:
     return torch.from_numpy(values.astype(np.float32 if kind == "b" else np.int64))
 
 
-def _read_table(path: Path, samples: Samples, given: str) -> Tensor:
+def _read_table(path: Path, samples: InputSpec, given: str) -> Tensor:
     """The rows of a table, (N, features) or, for a model of other samples, (N, ...) of as many numbers."""
     from runner.data import columns as cells
     from runner.data import csv_0_1_0, table_layout
@@ -160,12 +160,12 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(map(str, list(names)[:NAMES_SHOWN])) + (", ..." if len(names) > NAMES_SHOWN else "")
 
 
-def _from_tensor(values: Tensor, samples: Samples, given: str) -> Inputs:
+def _from_tensor(values: Tensor, samples: InputSpec, given: str) -> NewSamples:
     inputs = _as_raw(_with_batch_axis(values, samples, given), samples, given)
-    return Inputs(range(len(inputs)), lambda first, last: inputs[first:last])
+    return NewSamples(range(len(inputs)), lambda first, last: inputs[first:last])
 
 
-def _with_batch_axis(values: Tensor, samples: Samples, given: str) -> Tensor:
+def _with_batch_axis(values: Tensor, samples: InputSpec, given: str) -> Tensor:
     shape = torch.Size(samples.input_shape)
     grey = len(shape) == 3 and shape[0] == 1
     if values.shape[1:] == shape and values.ndim:
@@ -185,7 +185,7 @@ def _with_batch_axis(values: Tensor, samples: Samples, given: str) -> Tensor:
     return inputs
 
 
-def _as_raw(inputs: Tensor, samples: Samples, given: str) -> Tensor:
+def _as_raw(inputs: Tensor, samples: InputSpec, given: str) -> Tensor:
     """As the run's data set gives samples: uint8 pixels, which are scaled to [0, 1] later, float32 or float64."""
     low, high = inputs.min().item(), inputs.max().item()
     as_floats = inputs.double() if samples.dtype == "float64" else inputs.float()
@@ -208,7 +208,7 @@ def _as_raw(inputs: Tensor, samples: Samples, given: str) -> Tensor:
     return as_floats
 
 
-def _check_range(low: float, high: float, samples: Samples, given: str) -> None:
+def _check_range(low: float, high: float, samples: InputSpec, given: str) -> None:
     """Refuse images in other units than those of the run, of which a model makes something all the same.
 
     Pixels that went from 0 to 1 cannot be anything else. Other values, such as normalised ones, may go beyond those
@@ -232,7 +232,7 @@ def _check_range(low: float, high: float, samples: Samples, given: str) -> None:
         )
 
 
-def _to_1(samples: Samples) -> bool:
+def _to_1(samples: InputSpec) -> bool:
     """Whether the images of the run were floats from 0 to 1."""
     return samples.value_range is not None and samples.value_range[0] >= 0 and samples.value_range[1] <= 1
 
@@ -244,7 +244,7 @@ def _images_in(folder: Path, given: str) -> list[Path]:
     return found
 
 
-def _from_images(paths: list[Path], folder: Path, samples: Samples, given: str) -> Inputs:
+def _from_images(paths: list[Path], folder: Path, samples: InputSpec, given: str) -> NewSamples:
     if not samples.images or samples.input_shape[0] not in MODES:
         shape = ", ".join(map(str, samples.input_shape))
         raise ConfigError(f"{given} is an image, the model takes samples of shape ({shape}): write {KINDS}")
@@ -272,7 +272,7 @@ def _from_images(paths: list[Path], folder: Path, samples: Samples, given: str) 
             found.append(image)
         return torch.stack(found)
 
-    return Inputs([path.relative_to(folder).as_posix() for path in paths], load)
+    return NewSamples([path.relative_to(folder).as_posix() for path in paths], load)
 
 
 def _read_image(path: Path, shape: Sequence[int], white: float | None) -> tuple[Tensor, tuple[int, int]]:

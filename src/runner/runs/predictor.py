@@ -12,7 +12,7 @@ from runner.loss import Loss, answer_names, answers
 from runner.precision import Precision
 from runner.rundir.checkpoint import load_loss
 from runner.saved import input_spec
-from runner.saved.input_spec import Samples
+from runner.saved.input_spec import InputSpec
 from runner.saved.run import SavedRun
 from runner.saved.weights import Weights, load_exactly, of_run
 from runner.util.cores import usable_cores
@@ -72,7 +72,7 @@ class Predictor:
         return ["class", *header], ([classes[c], *row] for c, row in zip(chosen, rows, strict=True))
 
 
-def trained_model(run: SavedRun) -> tuple[Samples, nn.Module, Weights]:
+def trained_model(run: SavedRun) -> tuple[InputSpec, nn.Module, Weights]:
     """Make the model of a run with its best weights, without the data it was trained on.
 
     Returns:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
 from runner.rundir import journal, layout
-from runner.rundir.delivery_state import State
-from runner.rundir.folders import make_run_folder, outputs, short
-from runner.rundir.journal import Point
+from runner.rundir.delivery_state import DeliveryState
+from runner.rundir.folders import display_path, make_run_folder, outputs
+from runner.rundir.journal import MetricPoint
 from runner.rundir.manifest import Manifest
 from runner.saved.run import SavedRun
 from runner.tracking.deliver import METRIC_TAG
@@ -92,18 +92,18 @@ def recover(run: SavedRun, fetched: Path, params: Mapping[str, str]) -> Path:
     shutil.copytree(fetched, folder, dirs_exist_ok=True)
     journal.rewrite(folder / layout.JOURNAL, _points(client, logged, folder / layout.JOURNAL))
     _write_notes(client, run, logged, params, folder)
-    log.info("recovered  %s, into %s", run.place, short(folder))
+    log.info("recovered  %s, into %s", run.place, display_path(folder))
     return folder
 
 
-def _points(client: "MlflowClient", logged: "Run", path: Path) -> list[Point]:
+def _points(client: "MlflowClient", logged: "Run", path: Path) -> list[MetricPoint]:
     """Every metric at every step, in the order of their times; under the names that the run itself has for them."""
     names = _own_names(logged.data.tags)
     points = {(point.name, point.step): point for point in journal.read(path)[0]}
     for key in logged.data.metrics:
         for metric in client.get_metric_history(logged.info.run_id, key):
             name = names.get(key, key)
-            point = Point(name, _value(metric.value), metric.step, metric.timestamp / 1000)
+            point = MetricPoint(name, _value(metric.value), metric.step, metric.timestamp / 1000)
             points.setdefault((name, metric.step), point)
     return sorted(points.values(), key=lambda point: point.time)
 
@@ -139,7 +139,7 @@ def _write_notes(client: "MlflowClient", run: SavedRun, logged: "Run", params: M
         status=info.status,
         end_time=info.end_time,
     ).save(folder)
-    State(
+    DeliveryState(
         run_id=info.run_id,
         experiment_id=info.experiment_id,
         parent_run_id=parent,

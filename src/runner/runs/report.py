@@ -14,14 +14,14 @@ from runner.loss import name_of
 from runner.model.probe import parameter_count
 from runner.optimizer import label
 from runner.rundir import layout
-from runner.rundir.folders import short, typed
+from runner.rundir.folders import display_path, shell_path
 from runner.rundir.journal import read
 from runner.training.predictions import Predictions, raw_images
 from runner.training.state import Training
 from runner.util import cores
 from runner.util.files import write_json
-from runner.util.metric_names import shown
-from runner.util.tables import duration
+from runner.util.metric_names import format_metric
+from runner.util.tables import format_duration
 from runner.util.terminal import RESUME, TRACKING, about
 
 log = logging.getLogger("runner")
@@ -62,7 +62,7 @@ def head(x: Experiment, folder: Path, location: str) -> None:
         log.info("           no validation samples: the last epoch counts as the best")
     if splits.test is None:
         log.info("           no test samples: there will be no final test")
-    log.info("run        %s", short(folder))
+    log.info("run        %s", display_path(folder))
     log.info("tracking   %s", location, extra=about(TRACKING))
 
 
@@ -147,7 +147,7 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
     log.info("")
     for part, source in (("train", epoch), ("val", epoch), ("test", final)):
         values = "   ".join(
-            f"{name.partition('/')[2]} {shown(name, value)}"
+            f"{name.partition('/')[2]} {format_metric(name, value)}"
             for name, value in source.items()
             if name.startswith(f"{part}/")
         )
@@ -163,8 +163,8 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
     rate = p.samples / seconds
     log.info(
         "time       %s of training, %s an epoch, %s samples/s",
-        duration(seconds),
-        duration(each),
+        format_duration(seconds),
+        format_duration(each),
         f"{rate:,.0f}",
     )
     kept = ", ".join(
@@ -172,7 +172,7 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
         for name in (layout.RESULT, layout.JOURNAL, layout.CHECKPOINTS, layout.PLOTS, layout.PROFILE, layout.MODEL)
         if (folder / name).exists()
     )
-    log.info("kept in    %s (%s)", short(folder), kept)
+    log.info("kept in    %s (%s)", display_path(folder), kept)
     to_its_end = p.epoch > x.trainer.epochs and not p.cut_short and not p.out_of_turn
     if to_its_end and not t.monitor.exhausted(p):
         log.info("go on      %s", _longer(t, x, folder), extra=about(RESUME))
@@ -180,7 +180,7 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
 
 def _longer(t: Training, x: Experiment, folder: Path) -> str:
     """The command that trains for more epochs; by another run, where the schedule of this one ends with its epochs."""
-    command = f"python -m runner resume={typed(folder)}"
+    command = f"python -m runner resume={shell_path(folder)}"
     if not t.schedule.horizon:
         return f"{command} trainer.epochs={2 * x.trainer.epochs}"
     return f"by a new run from its weights, as the learning rate has reached its end: {command} resume_mode=warm_start"
@@ -197,11 +197,11 @@ def which_is_best(t: Training) -> str:
 def how_to_resume(t: Training, folder: Path, status: str) -> None:
     """Say how a run goes on that has not come to its end."""
     if t.checkpoints.last.exists():
-        log.info("go on      python -m runner resume=%s", typed(folder), extra=about(RESUME))
+        log.info("go on      python -m runner resume=%s", shell_path(folder), extra=about(RESUME))
     else:
-        log.info("run        %s has no checkpoint to go on from", short(folder), extra=about(RESUME))
+        log.info("run        %s has no checkpoint to go on from", display_path(folder), extra=about(RESUME))
     if status == "FAILED":
-        log.info("details    %s", short(folder / layout.LOG), extra=about(RESUME))
+        log.info("details    %s", display_path(folder / layout.LOG), extra=about(RESUME))
 
 
 def _finite(value: Any) -> Any:

@@ -16,7 +16,7 @@ from runner.config.hydra_job import without_hydra
 from runner.errors import ConfigError
 from runner.rundir import folders, layout
 from runner.rundir.folders import outputs
-from runner.rundir.lock import claim
+from runner.rundir.lock import lock
 from runner.runs import describe, resume, start
 from runner.runs.execute import Outcome
 from runner.runs.reproduction import Key
@@ -111,5 +111,5 @@ def run_again(x: Experiment, cfg: DictConfig, was: SavedRun) -> tuple[Outcome, P
     """Run it in a new folder, as `python -m runner` does."""
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{was.label[:NAME_LENGTH]}"
     folder = folders.make_run_folder(str(outputs() / "reproductions" / name), exact=False)
-    with claim(folder), without(TRACKING, RESUME):
+    with lock(folder), without(TRACKING, RESUME):
         return start.start(folder, x, cfg, Composer()), folder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner.errors import ConfigError
 from runner.rundir import layout
-from runner.rundir.folders import named, short
+from runner.rundir.folders import display_path, named
 from runner.saved.run import SavedRun
 
 SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}
@@ -72,4 +72,4 @@ def _needed(run: SavedRun, new: Path | None) -> Iterator[tuple[Path, str]]:
     if run.folder is not None:
         inside = (path for name in FOLDERS for path in (run.folder / name).rglob("*"))
         for path in (*(run.folder / name for name in RECORD), *inside):
-            yield path, f"the run's {short(path)}"
+            yield path, f"the run's {display_path(path)}"

@@ -21,7 +21,7 @@ from runner.errors import ConfigError
 from runner.optimizer import load_state
 from runner.rundir import layout
 from runner.rundir.checkpoint import CheckpointError, Checkpoints, load_loss
-from runner.rundir.folders import short, typed
+from runner.rundir.folders import display_path, shell_path
 from runner.rundir.manifest import FOLDER, has_manifest, manifest_of
 from runner.rundir.manifest import NAME as MANIFEST
 from runner.runs import exactness, recovery
@@ -225,7 +225,7 @@ def finished(resumed: Resumed) -> bool:
     place, epochs = resumed.run.place, result.get("epochs")
     log.info("finished   %s has come to its end, after %s epochs: nothing is left to do", place, epochs)
     log.info("result     %s", "   ".join(f"{name} {number:.4f}" for name, number in measured.items()) or "none")
-    named = typed(resumed.folder) if resumed.folder is not None else resumed.run.run_id
+    named = shell_path(resumed.folder) if resumed.folder is not None else resumed.run.run_id
     log.info("go on      python -m runner resume=%s trainer.epochs=<more>", named)
     return True
 
@@ -242,7 +242,7 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
     """
     problems = [] if resumed.warm_start else exactness.of_keys(resumed.changed, x.schedule.horizon)
     if resumed.folder is not None and has_manifest(resumed.folder) and manifest_of(resumed.folder) is None:
-        damaged = short(resumed.folder / FOLDER / MANIFEST)
+        damaged = display_path(resumed.folder / FOLDER / MANIFEST)
         problems.append(f"{damaged} is damaged: move it away, and the run goes on as another MLflow run")
     try:
         checkpoint = resumed.checkpoint

@@ -12,7 +12,7 @@ from runner.loss import Loss, answer_names, answers
 from runner.tracking.model import TableNames, save_model
 
 
-class Served(nn.Module):
+class ServingModel(nn.Module):
     """A model together with its normalisation, and the units of its targets: what is logged to MLflow.
 
     Takes samples as the data set holds them (features as they are; image pixels scaled to [0, 1]).
@@ -49,7 +49,7 @@ class Served(nn.Module):
         return outputs.double() * self.target_std + self.target_mean if self.scaled else outputs
 
 
-class Answering(Served):
+class Answering(ServingModel):
     """A served model that gives what `runner.predict` gives: probabilities, no logits."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Answering(Served):
 
 
 def served_samples(x: Experiment) -> Tensor:
-    """Two samples as `Served` takes them: any of the right shape and range will do.
+    """Two samples as `ServingModel` takes them: any of the right shape and range will do.
 
     Those of a table are float64, as are others that float32 would round.
     """
@@ -77,7 +77,7 @@ def served(x: Experiment, example: Tensor, folder: Path) -> None:
     """Save the model with the weights it has now, so that MLflow can serve it; `example` is of `served_samples`."""
     parts = x.model, x.splits.normalize, x.precision.dtype, x.target_scale
     if not x.splits.columns:
-        save_model(Served(*parts), example, folder)
+        save_model(ServingModel(*parts), example, folder)
         return
     features = [name for name in x.splits.columns if name != x.splits.target]
     names = TableNames(features, answer_names(x.loss, x.num_outputs, x.splits.classes))

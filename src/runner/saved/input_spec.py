@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Samples:
+class InputSpec:
     """How the samples of a run look.
 
     Attributes:
@@ -70,7 +70,7 @@ class Samples:
         return Normalize(mean, std, self.scale, wide=self.dtype == "float64")
 
 
-def read(run: SavedRun) -> Samples:
+def read(run: SavedRun) -> InputSpec:
     """What a run has left of its samples.
 
     Raises:
@@ -85,6 +85,6 @@ def read(run: SavedRun) -> Samples:
         found = load_json(path)
         if "white" not in found and found.get("data") == "image_folder":  # of version 0.1.0
             found["white"] = RANGES[-1]
-        return Samples(**found)
+        return InputSpec(**found)
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{run.given}: its {layout.SAMPLES} is damaged: {error}") from error

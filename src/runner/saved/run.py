@@ -19,8 +19,8 @@ from runner.config import store_variable
 from runner.config.keys import GROUPS, PRESETS
 from runner.errors import ConfigError, StoreError
 from runner.rundir import layout
-from runner.rundir.delivery_state import State
-from runner.rundir.folders import named, outputs, short
+from runner.rundir.delivery_state import DeliveryState
+from runner.rundir.folders import display_path, named, outputs
 from runner.rundir.manifest import manifest_of, own_folder
 from runner.tracking.store import connect, explain, local_uri, refusal
 from runner.util.files import read_json
@@ -62,7 +62,7 @@ class SavedRun:
     @property
     def place(self) -> str:
         """Where it is, for people."""
-        return short(self.folder) if self.folder else f"run {self.run_id} in {strip_credentials(self.uri or '')}"
+        return display_path(self.folder) if self.folder else f"run {self.run_id} in {strip_credentials(self.uri or '')}"
 
     @property
     def label(self) -> str:
@@ -136,7 +136,7 @@ def find(value: str, key: str = "run", uri: str | None = None, from_store: bool 
     if not from_store:
         return saved
     if saved.run_id is None or saved.uri is None:
-        raise ConfigError(f"{given} is not in MLflow: deliver it by python -m runner.sync run={short(folder)}")
+        raise ConfigError(f"{given} is not in MLflow: deliver it by python -m runner.sync run={display_path(folder)}")
     return _from_mlflow(saved.run_id, given, saved.uri, from_store)
 
 
@@ -164,21 +164,21 @@ def _nearest(folder: Path) -> str:
     """Which run may have been meant."""
     for parent in list(folder.absolute().parents)[:2]:
         if (parent / layout.CONFIG).is_file() and (parent / layout.CHECKPOINTS).is_dir():
-            return f"did you mean {short(parent)}?"
+            return f"did you mean {display_path(parent)}?"
     runs = outputs() / "runs"
     names = sorted(run.name for run in runs.iterdir()) if runs.is_dir() else []
     if not names:
         return WANTED
     if close := get_close_matches(folder.name, names, n=1):
-        return f"did you mean {short(runs / close[0])}?"
-    return f"the last runs are {', '.join(short(runs / name) for name in names[-3:])}"
+        return f"did you mean {display_path(runs / close[0])}?"
+    return f"the last runs are {', '.join(display_path(runs / name) for name in names[-3:])}"
 
 
 def _from_folder(folder: Path, given: str, uri: str | None = None) -> SavedRun:
     saved = SavedRun(given, folder, None, uri, read_config(folder / layout.CONFIG, given), name=folder.name)
     if manifest := manifest_of(folder):
         saved.uri = uri or store_variable.with_credentials(manifest.uri)
-        saved.run_id = State.load(folder).run_id or result_of(folder).get("run_id")
+        saved.run_id = DeliveryState.load(folder).run_id or result_of(folder).get("run_id")
         saved.name, saved.tags = manifest.run_name, dict(manifest.tags)
         saved.choices = choices_of(manifest.params)
     return saved

@@ -22,7 +22,7 @@ from runner.errors import ConfigError, first_line
 from runner.rundir import layout
 from runner.rundir.checkpoint import CheckpointError, is_checkpoint, load, understood, weight_buffers
 from runner.rundir.checkpoint import weights as best_of
-from runner.rundir.folders import named, short
+from runner.rundir.folders import display_path, named
 from runner.saved.run import SavedRun, find
 from runner.util.buffers import fit_buffers, load_buffers, load_module, unsaved_buffers
 from runner.util.tags import DATA_TAG
@@ -158,7 +158,7 @@ def _of_logged_model(run: SavedRun) -> Weights:
 
 
 def _of_graph(path: Path, run: SavedRun) -> Weights:
-    """The weights inside an exported `record.Served`, whose model is called `model`."""
+    """The weights inside an exported `serving.ServingModel`, whose model is called `model`."""
     try:
         state = torch.export.load(path).state_dict
     except Exception as error:  # of another version of torch, say
@@ -171,14 +171,14 @@ def _of_graph(path: Path, run: SavedRun) -> Weights:
 
 def _from_file(path: Path, given: str) -> Weights:
     if path.suffix == ".safetensors":
-        return Weights(_read_safetensors(path, given), short(path.absolute()))
+        return Weights(_read_safetensors(path, given), display_path(path.absolute()))
     content = _read_torch(path, given)
     if isinstance(content, dict) and is_checkpoint(content):  # of runner's
         try:
             state = understood(content, path)
         except CheckpointError as error:
             raise ConfigError(f"{given}: {error}") from error
-        return _of_checkpoint(state, short(path.absolute()), state["progress"]["best_epoch"] or None)
+        return _of_checkpoint(state, display_path(path.absolute()), state["progress"]["best_epoch"] or None)
     tensors = [value for name, value in content.items() if not _is_extra(name)] if isinstance(content, dict) else []
     if not tensors or not all(isinstance(t, Tensor) for t in tensors):
         what = f"a {type(content).__name__}"
@@ -187,7 +187,7 @@ def _from_file(path: Path, given: str) -> Weights:
         raise ConfigError(
             f"{given} holds {what}, not the tensors of a model: write it by torch.save(model.state_dict(), path)"
         )
-    return Weights({str(name): tensor for name, tensor in content.items()}, short(path.absolute()))
+    return Weights({str(name): tensor for name, tensor in content.items()}, display_path(path.absolute()))
 
 
 def _read_torch(path: Path, given: str) -> Any:

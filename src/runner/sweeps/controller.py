@@ -13,26 +13,26 @@ from omegaconf import DictConfig, OmegaConf
 from runner.comparison.objectives import Objective
 from runner.config import store_variable
 from runner.config.settings import SweepSettings, TrackingSettings
-from runner.errors import ConfigError, first_line, in_words
+from runner.errors import ConfigError, describe_error, first_line
 from runner.rundir import layout
-from runner.rundir.folders import short, typed
+from runner.rundir.folders import display_path, shell_path
 from runner.sweeps.check.compose_jobs import without_credentials
 from runner.sweeps.display import Display
-from runner.sweeps.jobs import Fate, Job, Progress, Task
-from runner.sweeps.launchers.launcher import Engine
+from runner.sweeps.jobs import Job, JobOutcome, JobProgress, JobSpec
+from runner.sweeps.launchers.launcher import Launcher
 from runner.sweeps.launchers.pool import Pool
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.launchers.supervisor import BEGUN, END
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.results import resume, table
-from runner.sweeps.results.parent_run import Record, complete_ids, write_files
-from runner.sweeps.results.resume import Course
+from runner.sweeps.results.parent_run import ParentRun, complete_ids, write_files
+from runner.sweeps.results.resume import ResumeAction
 from runner.sweeps.results.table import Table
 from runner.tracking.process import DeliveryProcess
 from runner.util import cores, terminal
 from runner.util.options import EXIT_FAILED, EXIT_SIGNAL
 from runner.util.stopping import Stop
-from runner.util.tables import duration
+from runner.util.tables import format_duration
 from runner.util.uri import strip_credentials
 
 log = logging.getLogger("runner")
@@ -46,7 +46,7 @@ MOST_OF_FRONT = 10
 
 
 @dataclass
-class Ready:
+class PreparedSweep:
     """A sweep that can start.
 
     Attributes:
@@ -69,10 +69,10 @@ class Ready:
     settings: SweepSettings
     objectives: list[Objective]
     slots: list[Slot]
-    courses: dict[int, Course]
+    courses: dict[int, ResumeAction]
     configs: dict[int, DictConfig]
     options: Mapping[str, Any]
-    engine: Engine
+    engine: Launcher
     check: Callable[[Job], DictConfig]
     keep: Callable[[Path], None]
     typed: Sequence[str] = ()
@@ -87,26 +87,28 @@ class Sweep:
         delivery: who tells MLflow, if anybody.
     """
 
-    def __init__(self, folder: Path, ready: Ready, delivery: DeliveryProcess | None) -> None:
+    def __init__(self, folder: Path, ready: PreparedSweep, delivery: DeliveryProcess | None) -> None:
         self.folder, self.ready = folder, ready
         self.stop = Stop()
-        self.left = [job for job in ready.plan.jobs if ready.courses[job.number] is not Course.SKIP]
+        self.left = [job for job in ready.plan.jobs if ready.courses[job.number] is not ResumeAction.SKIP]
         config = ready.config
         self.record = None
         if delivery is not None:
             sweeper, tracking = config.hydra.runtime.choices["hydra/sweeper"], OmegaConf.to_object(config.tracking)
             assert isinstance(tracking, TrackingSettings)
             said = store_variable.said(config.tracking._get_node("uri")._value(), tracking.name)
-            self.record = Record(self.folder, ready.plan, sweeper, tracking, ready.typed, delivery, said)
+            self.record = ParentRun(self.folder, ready.plan, sweeper, tracking, ready.typed, delivery, said)
         self.search = ready.plan.search
         self.running: dict[int, Job] = {}
         self.under_way = 0
         self.trained: set[int] = set()
         if self.search is not None:
             for job in ready.plan.jobs:
-                if ready.courses[job.number] is Course.SKIP:  # it may have ended when nobody was there to tell of it
+                if (
+                    ready.courses[job.number] is ResumeAction.SKIP
+                ):  # it may have ended when nobody was there to tell of it
                     row = table.read_row(job, folder / str(job.number), ready.objectives)
-                    self.search.tell(job, Fate(row.status, row.why, row.seconds or 0.0), row.measured)
+                    self.search.tell(job, JobOutcome(row.status, row.why, row.seconds or 0.0), row.measured)
         to_do = len(self.left) + self._to_come
         self.display = Display(self.folder, to_do, len(ready.slots), ready.objectives, bool(config.runner.quiet))
 
@@ -123,7 +125,7 @@ class Sweep:
                 self.pool = self._pool()
                 self.pool.run(self._jobs())
             except Exception as error:  # of the sweep's own: what has been measured is told all the same
-                log.error("error: %s", in_words(error))
+                log.error("error: %s", describe_error(error))
                 log.debug("", exc_info=True)
             self.display.close()
             return self._close(time.monotonic() - started)
@@ -138,7 +140,7 @@ class Sweep:
             next_job = None if asked_all else self.search.ask(len(self.ready.plan.jobs))
             if next_job is not None:
                 self.ready.plan.jobs.append(next_job)
-                self.ready.courses[next_job.number] = Course.NEW
+                self.ready.courses[next_job.number] = ResumeAction.NEW
                 self.ready.keep(self.folder)
                 self.left.append(next_job)
                 self.under_way += 1
@@ -172,34 +174,34 @@ class Sweep:
             self.record.end("KILLED" if stopped else "FINISHED" if complete else "FAILED", result, seconds)
             seconds = float(ready.config.tracking.wait)
             if not self.record.close(min(seconds, STOPPED_SECONDS) if stopped else seconds):
-                rest = f"python -m runner.sync run={typed(self.folder)}"
+                rest = f"python -m runner.sync run={shell_path(self.folder)}"
                 log.warning("not all of it is in MLflow yet; deliver the rest by: %s", rest)
             self._complete(result)
         if stopped:
             return EXIT_SIGNAL + self.stop.signal
         return 0 if complete else EXIT_FAILED
 
-    def prepare(self, job: Job, slot: Slot) -> Task:
+    def prepare(self, job: Job, slot: Slot) -> JobSpec:
         """Make a job's folder ready, and say what its process is to do."""
         folder, course = self.folder / str(job.number), self.ready.courses[job.number]
-        if course is Course.UNDER_WAY:
+        if course is ResumeAction.UNDER_WAY:
             if self.record is not None:
                 self.record.follow(folder)
             return self._task(job, slot, folder)
-        if course is Course.AGAIN:
-            moved = resume.put_aside(folder)
+        if course is ResumeAction.AGAIN:
+            moved = resume.archive_attempt(folder)
             if self.record is not None:
-                self.record.put_aside(moved)
+                self.record.archive_attempt(moved)
         folder.mkdir(exist_ok=True)
         for name in (layout.JOB, BEGUN, END):
             (folder / name).unlink(missing_ok=True)
         if self.record is not None:
-            self.record.announce(job, folder)
+            self.record.create_child_run(job, folder)
         if job.number not in self.ready.configs:
             self.ready.configs[job.number] = self.ready.check(job)
         return self._task(job, slot, folder)
 
-    def _task(self, job: Job, slot: Slot, folder: Path) -> Task:
+    def _task(self, job: Job, slot: Slot, folder: Path) -> JobSpec:
         config, engine = self.ready.configs[job.number], self.ready.engine
         environment = engine.environment(slot)
         refers = OmegaConf.is_interpolation(config.tracking, "uri")
@@ -207,10 +209,10 @@ class Sweep:
             if refers and (address := store_variable.value()) is not None:  # which may not be set there
                 environment = {**environment, store_variable.NAME: strip_credentials(address)}
             config = without_credentials(config)
-        return Task(
+        return JobSpec(
             job.number,
             folder,
-            None if self.ready.courses[job.number] is Course.GO_ON else pickle.dumps(config),
+            None if self.ready.courses[job.number] is ResumeAction.GO_ON else pickle.dumps(config),
             where=str(Path.cwd()),
             environment=environment,
             uri=None if refers else config.tracking.uri,
@@ -224,13 +226,13 @@ class Sweep:
         self.running[job.number] = job
         self.display.started(job, slot)
 
-    def progress(self, job: Job, progress: Progress) -> None:
+    def progress(self, job: Job, progress: JobProgress) -> None:
         """A job is so far."""
         if progress.done >= progress.epochs:
             self.trained.add(job.number)
         self.display.progress(job, progress)
 
-    def ended(self, job: Job, fate: Fate) -> None:
+    def ended(self, job: Job, fate: JobOutcome) -> None:
         """A job is over: keep its fate, see that MLflow is told, and show it."""
         folder = self.folder / str(job.number)
         try:
@@ -261,12 +263,12 @@ class Sweep:
             log.info("slots      %s", self.ready.engine.words(self.ready.slots))
             if not self.ready.engine.elsewhere and (busy := cores.busy()):
                 log.info("           %s", busy)
-        log.info("folder     %s", short(self.folder))
+        log.info("folder     %s", display_path(self.folder))
         if self.record is not None:
             log.info("tracking   %s", self.record.location)
             self.record.wait()
             for job in self.ready.plan.jobs:
-                if self.ready.courses[job.number] is Course.SKIP:
+                if self.ready.courses[job.number] is ResumeAction.SKIP:
                     self.record.deliver_rest(self.folder / str(job.number))
         if skipped := len(self.ready.plan.jobs) - len(self.left):
             log.info("resumed    %d of %d jobs are finished already", skipped, len(self.ready.plan.jobs))
@@ -291,14 +293,14 @@ class Sweep:
                 row.job.name,
                 table.values_in_words(row, result.objectives),
             )
-            log.info("           %s%s", short(row.folder), f", run {row.run_id}" if row.run_id else "")
+            log.info("           %s%s", display_path(row.folder), f", run {row.run_id}" if row.run_id else "")
         self._time([row.seconds for row in result.rows if row.job in self.left and row.seconds], seconds)
-        log.info("kept in    %s (a folder a job, by its number; %s)", short(self.folder), ", ".join(files))
+        log.info("kept in    %s (a folder a job, by its number; %s)", display_path(self.folder), ", ".join(files))
         if self.record is not None:
             for line in self.record.links():
                 log.info(line)
         if not complete:
-            log.info("go on      python -m runner --multirun sweep.resume=%s", typed(self.folder))
+            log.info("go on      python -m runner --multirun sweep.resume=%s", shell_path(self.folder))
 
     def _write(self, result: Table) -> list[str]:
         """Write the table and draw it; what cannot be, costs a warning."""
@@ -326,6 +328,6 @@ class Sweep:
         if not each:
             return
         total = sum(each)
-        gain = f"; {duration(total)} of work, {total / seconds:.1f}x faster than sequential"
+        gain = f"; {format_duration(total)} of work, {total / seconds:.1f}x faster than sequential"
         jobs = f"{len(each)} job{'s' * (len(each) > 1)}"
-        log.info("time       %s in %s%s", jobs, duration(seconds), gain if total / seconds >= LEAST_GAIN else "")
+        log.info("time       %s in %s%s", jobs, format_duration(seconds), gain if total / seconds >= LEAST_GAIN else "")

@@ -11,13 +11,13 @@ from tqdm import tqdm
 
 from runner.comparison.objectives import Objective
 from runner.rundir import layout
-from runner.rundir.folders import short
-from runner.sweeps.jobs import Fate, Job, Progress
+from runner.rundir.folders import display_path
+from runner.sweeps.jobs import Job, JobOutcome, JobProgress
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.results.outcome import last_lines
 from runner.sweeps.results.table import read_row, values_in_words
-from runner.util.metric_names import shown
-from runner.util.tables import duration
+from runner.util.metric_names import format_metric
+from runner.util.tables import format_duration
 from runner.util.terminal import moves_up
 
 log = logging.getLogger("runner")
@@ -37,7 +37,7 @@ class _Line:
     job: Job
     slot: Slot
     started: float
-    progress: Progress | None = None
+    progress: JobProgress | None = None
 
     def words(self, metric: str) -> str:
         """How far it is: `3 lr=0.1: epoch 4/20, val/loss 0.1234, 12 s left`."""
@@ -48,12 +48,12 @@ class _Line:
         told += f"epoch {min(int(p.done) + 1, p.epochs)}/{p.epochs}"
         for name in (metric, "val/loss", "train/loss"):
             if name in p.metrics:
-                told += f", {name} {shown(name, p.metrics[name]).strip()}"
+                told += f", {name} {format_metric(name, p.metrics[name]).strip()}"
                 break
         if p.done >= p.epochs:
             return told + ", test and plots"
         seconds = time.monotonic() - self.started
-        return told + (f", {duration(seconds * (p.epochs - p.done) / p.done)} left" if p.done > 0 else "")
+        return told + (f", {format_duration(seconds * (p.epochs - p.done) / p.done)} left" if p.done > 0 else "")
 
 
 class Display:
@@ -84,13 +84,13 @@ class Display:
         """A job begins in a slot."""
         self._lines[job.number] = _Line(job, slot, time.monotonic())
 
-    def progress(self, job: Job, progress: Progress) -> None:
+    def progress(self, job: Job, progress: JobProgress) -> None:
         """A job is so far."""
         line = self._lines[job.number]
         metrics = (line.progress.metrics if line.progress else {}) | progress.metrics
-        line.progress = Progress(progress.done, progress.epochs, metrics)
+        line.progress = JobProgress(progress.done, progress.epochs, metrics)
 
-    def ended(self, job: Job, fate: Fate) -> None:
+    def ended(self, job: Job, fate: JobOutcome) -> None:
         """A job is over: a line, and of one that has not finished the end of its log."""
         self._lines.pop(job.number, None)
         self._done += 1
@@ -103,15 +103,15 @@ class Display:
             told = values_in_words(row, self._objectives)
             value = f"  {told}" if told else ""
             why = f"  {fate.why}" if fate.pruned else ""
-            log.info("%s%s%s  %s", head, value, why, duration(fate.seconds))
+            log.info("%s%s%s  %s", head, value, why, format_duration(fate.seconds))
             return
-        log.warning("%s  %s: %s  %s", head, fate.status, fate.why, duration(fate.seconds))
+        log.warning("%s  %s: %s  %s", head, fate.status, fate.why, format_duration(fate.seconds))
         if fate.wanted:
             return
         for line in last_lines(folder):
             log.warning("      | %s", line)
         if (folder / layout.LOG).exists():
-            log.warning("      log: %s", short(folder / layout.LOG))
+            log.warning("      log: %s", display_path(folder / layout.LOG))
 
     def tick(self) -> None:
         """A moment has passed: refresh, if it is time to."""
@@ -160,7 +160,7 @@ class Display:
         if done < 0.05:
             return ""
         seconds = time.monotonic() - self._started
-        return f", {duration(seconds * (self._jobs - done) / done)} left"
+        return f", {format_duration(seconds * (self._jobs - done) / done)} left"
 
     def close(self) -> None:
         """Take the bars away."""

@@ -26,7 +26,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Built:
+class JobInfo:
     """What is known of a job that could be built.
 
     Attributes:
@@ -43,7 +43,7 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Task:
+class JobSpec:
     """What a job's process is told.
 
     Attributes:
@@ -70,7 +70,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Progress:
+class JobProgress:
     """How far a job is.
 
     Attributes:
@@ -85,7 +85,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Fate:
+class JobOutcome:
     """The end of a job.
 
     Attributes:

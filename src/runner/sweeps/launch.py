@@ -15,17 +15,17 @@ from runner.config.overrides import typed_value
 from runner.config.settings import SweepSettings
 from runner.errors import ConfigError
 from runner.rundir import folders
-from runner.rundir.folders import short
-from runner.rundir.lock import claim
+from runner.rundir.folders import display_path
+from runner.rundir.lock import lock
 from runner.sweeps.check import preflight
-from runner.sweeps.controller import Ready, Sweep
+from runner.sweeps.controller import PreparedSweep, Sweep
 from runner.sweeps.jobs import Job
 from runner.sweeps.launchers import forkserver
-from runner.sweeps.launchers.launcher import Asked, Engine
+from runner.sweeps.launchers.launcher import Launcher, ResourceRequest
 from runner.sweeps.plan import plan as plans
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.results import resume
-from runner.sweeps.results.resume import Course
+from runner.sweeps.results.resume import ResumeAction
 from runner.tracking.location import refuse_database_of_server
 from runner.tracking.process import DeliveryProcess
 from runner.util import terminal
@@ -38,12 +38,12 @@ MOST_WORDS = 100
 Planned = Callable[[Composer, Sequence[str]], Plan]
 
 
-def sweep(
+def run_sweep(
     made: Composer,
     config: DictConfig,
     arguments: Sequence[str],
     planned: Planned,
-    engine: Engine,
+    engine: Launcher,
     problems: Sequence[str],
 ) -> int:
     """Run a sweep, or go on with one.
@@ -85,13 +85,13 @@ def sweep(
             delivery = DeliveryProcess(uri)
             closing.callback(delivery.close, 0.0)
         if before is not None:
-            closing.enter_context(claim(before))
+            closing.enter_context(lock(before))
             under_way = engine.under_way(before)
             resume.wait_for_orphans([before / str(job.number) for job in plan.jobs if job.number not in under_way])
         courses = courses_of(plan, before, under_way)
         with terminal.waiting(f"checking {len(plan.jobs) or 'the'} jobs ..."):
             ready = check(made, config, settings, plan, engine, courses, arguments, problems)
-        for line in [*in_words(ready), *(listed(ready) if settings.dry_run else [])]:
+        for line in [*describe(ready), *(listed(ready) if settings.dry_run else [])]:
             log.info("%s", line)
         if settings.dry_run:
             return 0
@@ -102,14 +102,14 @@ def sweep(
             engine.open()
         folder = before or folders.make_run_folder(wanted, exact_folder, folders.SWEEP)
         if before is None:
-            closing.enter_context(claim(folder))
+            closing.enter_context(lock(folder))
         if plan.search is not None:
             plan.search.open(folder, ready.objectives, len(plan.jobs))
         plan.save(folder, arguments, made.options)
         return Sweep(folder, ready, delivery).run()
 
 
-def courses_of(plan: Plan, before: Path | None, under_way: Collection[int]) -> dict[int, Course]:
+def courses_of(plan: Plan, before: Path | None, under_way: Collection[int]) -> dict[int, ResumeAction]:
     """What is to be done with each job.
 
     Args:
@@ -118,15 +118,15 @@ def courses_of(plan: Plan, before: Path | None, under_way: Collection[int]) -> d
         under_way: jobs that run already, elsewhere.
     """
     if before is None:
-        return dict.fromkeys((job.number for job in plan.jobs), Course.NEW)
+        return dict.fromkeys((job.number for job in plan.jobs), ResumeAction.NEW)
     courses = {job.number: resume.course_of(before / str(job.number)) for job in plan.jobs}
-    courses |= dict.fromkeys(under_way, Course.UNDER_WAY)
+    courses |= dict.fromkeys(under_way, ResumeAction.UNDER_WAY)
     if plan.search is not None:  # a trial that failed is one that the study has
-        courses |= {number: Course.SKIP for number, course in courses.items() if course is Course.AGAIN}
+        courses |= {number: ResumeAction.SKIP for number, course in courses.items() if course is ResumeAction.AGAIN}
     return courses
 
 
-def in_words(ready: Ready) -> list[str]:
+def describe(ready: PreparedSweep) -> list[str]:
     """A sweep and what a person should know of it, line by line."""
     plan = ready.plan
     notes = ["its jobs read their data by the rules of version 0.1.0, which began it"] if plan.old_rules else []
@@ -148,7 +148,7 @@ def resumed(made: Composer, folder: Path, arguments: Sequence[str], planned: Pla
         if wanted.axes == kept.axes:
             return replace(kept, search=wanted.search)
         was, now = (" ".join(f"{key}={values}" for key, values in plan.axes.items()) for plan in (kept, wanted))
-        raise ConfigError(f"sweep.resume={short(folder)}: it searches {was}, and not {now}: leave that out")
+        raise ConfigError(f"sweep.resume={display_path(folder)}: it searches {was}, and not {now}: leave that out")
     if all(text in begun_with or plans.is_of_the_sweep(text) for text in arguments):
         return kept
     new, missing = plans.difference(made, kept, wanted)
@@ -158,8 +158,8 @@ def resumed(made: Composer, folder: Path, arguments: Sequence[str], planned: Pla
         both = dict.fromkeys((*kept.log_axes, *wanted.log_axes))
         return replace(plans.extended(made, kept, new), log_axes=tuple(both), old_rules=kept.old_rules)
     raise ConfigError(
-        f"sweep.resume={short(folder)}: {plans.in_words(made, kept, wanted)}: leave that out to go on with its"
-        f" {len(kept.jobs)} jobs, or write sweep.extend=true to add {len(new)}"
+        f"sweep.resume={display_path(folder)}: {plans.describe_difference(made, kept, wanted)}: leave that out to go on"
+        f" with its {len(kept.jobs)} jobs, or write sweep.extend=true to add {len(new)}"
     )
 
 
@@ -168,18 +168,18 @@ def check(
     config: DictConfig,
     settings: SweepSettings,
     plan: Plan,
-    engine: Engine,
-    courses: Mapping[int, Course],
+    engine: Launcher,
+    courses: Mapping[int, ResumeAction],
     arguments: Sequence[str],
     problems: Sequence[str],
-) -> Ready:
+) -> PreparedSweep:
     """Compose and build everything that the jobs need, and divide the machine among them.
 
     Raises:
         ConfigError: with the problems of all jobs.
     """
     of_the_sweep = [text for text in arguments if plans.is_of_the_sweep(text)]
-    left = [job for job in plan.jobs if courses[job.number] is not Course.SKIP]
+    left = [job for job in plan.jobs if courses[job.number] is not ResumeAction.SKIP]
     probes = plan.search.probes(len(plan.jobs)) if plan.search is not None else []
     checked = [*left, *probes] or plan.jobs[:1]  # of a sweep that has finished, what tells by which metric
     if problems:  # it will not start: enough to see the other mistakes, each composed for seconds otherwise
@@ -191,7 +191,7 @@ def check(
     if plan.search is not None and engine.elsewhere and settings.jobs == "auto":
         raise ConfigError("a search on a cluster has to be told how many trials may run at a time: write sweep.jobs=4")
     at_most = len(left) if plan.search is None else max(len(left), plan.search.n_trials)
-    slots = engine.slots(Asked(settings, config.device.threads, at_most, built, configs))
+    slots = engine.slots(ResourceRequest(settings, config.device.threads, at_most, built, configs))
 
     def check_later(job: Job) -> DictConfig:
         configs, found = preflight.compose(made, [job], of_the_sweep, plan.old_rules)
@@ -202,7 +202,7 @@ def check(
         plan.save(folder, arguments, made.options)
 
     configs = {job.number: configs[job.number] for job in left}
-    return Ready(
+    return PreparedSweep(
         plan,
         config,
         settings,
@@ -226,7 +226,7 @@ def words(plan: Plan) -> str:
     return f"{count}: {axes if len(axes) <= MOST_WORDS else axes[: MOST_WORDS - 3] + '...'}" if axes else count
 
 
-def listed(ready: Ready) -> list[str]:
+def listed(ready: PreparedSweep) -> list[str]:
     """The jobs as a table, for a dry run."""
     jobs: list[Job] = ready.plan.jobs
     resumed = ready.settings.resume is not None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from runner.rundir import journal, layout
-from runner.rundir.delivery_state import State
+from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.manifest import FOLDER, RESUMED, Manifest
 from runner.util.files import link, read_json, write_json
 from runner.util.tags import PARAM_LENGTH, legal_keys, model_name
@@ -36,7 +36,9 @@ BEST = f"{layout.CHECKPOINTS}/{layout.BEST}"
 PINNED = f"{FOLDER}/{layout.CHECKPOINTS}"
 
 
-def deliver(client: "MlflowClient", folder: Path, manifest: Manifest, state: State, save: Callable[[], None]) -> None:
+def deliver(
+    client: "MlflowClient", folder: Path, manifest: Manifest, state: DeliveryState, save: Callable[[], None]
+) -> None:
     """Upload what is new or changed since the last time; `save` notes each file as it is done."""
     assert state.run_id is not None
     _fill_in_run_id(folder / layout.RESULT, state.run_id)
@@ -49,7 +51,7 @@ def deliver(client: "MlflowClient", folder: Path, manifest: Manifest, state: Sta
 
 
 def deliver_early(
-    client: "MlflowClient", folder: Path, pinned: Sequence[Path], state: State, save: Callable[[], None]
+    client: "MlflowClient", folder: Path, pinned: Sequence[Path], state: DeliveryState, save: Callable[[], None]
 ) -> None:
     """Upload what a run that loses its folder goes on from: its config, and the checkpoints that were pinned."""
     for name in _EARLY:
@@ -60,7 +62,7 @@ def deliver_early(
         path.unlink()
 
 
-def pin_checkpoints(folder: Path, state: State) -> list[Path]:
+def pin_checkpoints(folder: Path, state: DeliveryState) -> list[Path]:
     """Link the checkpoints that MLflow does not have yet to where training, which goes on, does not replace them.
 
     Returns:
@@ -76,7 +78,9 @@ def pin_checkpoints(folder: Path, state: State) -> list[Path]:
     return sorted(pinned, key=lambda path: path.stat().st_mtime_ns)
 
 
-def _deliver_file(client: "MlflowClient", path: Path, name: str, state: State, save: Callable[[], None]) -> None:
+def _deliver_file(
+    client: "MlflowClient", path: Path, name: str, state: DeliveryState, save: Callable[[], None]
+) -> None:
     """Upload a file as `name`, unless MLflow has it as it is."""
     version = _version(path)
     if state.artifacts.get(name) == version:
@@ -92,7 +96,7 @@ def _version(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def _files(folder: Path, manifest: Manifest, state: State) -> Iterator[Path]:
+def _files(folder: Path, manifest: Manifest, state: DeliveryState) -> Iterator[Path]:
     """The run's files; the best weights as a checkpoint too, if no model has them.
 
     Once they are there they are kept up to date: a resumed run has others.
@@ -112,7 +116,7 @@ def _fill_in_run_id(path: Path, run_id: str) -> None:
         write_json(path, result | {"run_id": run_id})
 
 
-def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, state: State) -> None:
+def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, state: DeliveryState) -> None:
     """Turn the saved model into the run's logged model, READY once all its files are there.
 
     A resumed run may end with another best model: each saved folder (MLflow gives it a `model_uuid`)
@@ -177,7 +181,9 @@ def _link(source: str, target: str) -> None:
     link(Path(source), Path(target))
 
 
-def _link_metrics(client: "MlflowClient", folder: Path, manifest: Manifest, state: State, model_id: str) -> None:
+def _link_metrics(
+    client: "MlflowClient", folder: Path, manifest: Manifest, state: DeliveryState, model_id: str
+) -> None:
     """Show the metrics of the best weights at the model, by data set: the same points once more, with both named."""
     from mlflow.entities import Metric
 

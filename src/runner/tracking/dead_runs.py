@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.rundir.lock import DELIVERY, claim, in_use, owned
+from runner.rundir.lock import DELIVERY, is_in_use, is_locked, lock
 from runner.rundir.manifest import mark_killed, own_folder
 from runner.tracking.deliver import Delivery
 from runner.util.tags import KEY_TAG
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _EXPERIMENTS = 1000
 
 
-def close_record(folder: Path, uri: str | None = None, patient: bool = True) -> bool:
+def finish_dead_run(folder: Path, uri: str | None = None, patient: bool = True) -> bool:
     """Say of a run whose process is gone that it was killed, and deliver what is left of it.
 
     Args:
@@ -31,14 +31,14 @@ def close_record(folder: Path, uri: str | None = None, patient: bool = True) -> 
         ConfigError: a living process has the folder.
         Exception: whatever keeps it from being delivered.
     """
-    with claim(folder, DELIVERY, patient):
-        if owned(folder.parent):  # a sweep that goes on with it by now
+    with lock(folder, DELIVERY, patient):
+        if is_locked(folder.parent):  # a sweep that goes on with it by now
             return False
         mark_killed(folder)
         return Delivery(folder, uri).step()
 
 
-def found(client: "MlflowClient") -> Iterator[Path]:
+def find_dead_runs(client: "MlflowClient") -> Iterator[Path]:
     """The folders, those that are here, of runs that a store calls running while no living process has them.
 
     A sweep comes before its jobs.
@@ -50,16 +50,16 @@ def found(client: "MlflowClient") -> Iterator[Path]:
         page = client.search_runs(experiments, ours, order_by=["attributes.start_time ASC"], page_token=token)
         for run in page:
             folder = own_folder(run.data.tags)
-            if folder is not None and not in_use(folder):
+            if folder is not None and not is_in_use(folder):
                 yield folder
         token = page.token
         if not token:
             return
 
 
-def bury(client: "MlflowClient", uri: str | None) -> Iterator[Path]:
+def close_dead_runs(client: "MlflowClient", uri: str | None) -> Iterator[Path]:
     """Complete the records of those `found`, one each time the next is asked for; one that cannot be is left."""
-    for folder in list(found(client)):
+    for folder in list(find_dead_runs(client)):
         with contextlib.suppress(Exception):
-            if close_record(folder, uri, patient=False):
+            if finish_dead_run(folder, uri, patient=False):
                 yield folder

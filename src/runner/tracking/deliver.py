@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 from runner.config.store_variable import with_credentials
 from runner.errors import StoreError
 from runner.rundir import journal, layout
-from runner.rundir.delivery_state import State
+from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import outputs
-from runner.rundir.journal import Point
+from runner.rundir.journal import MetricPoint
 from runner.rundir.manifest import NOTE, Dataset, Manifest
 from runner.tracking import artifacts
 from runner.tracking.store import connect, deleted_experiment, get_or_create_experiment, mlflow_command, place
@@ -47,7 +47,7 @@ def outstanding(folder: Path) -> bool:
         return False
     except ValueError:  # it is damaged, which its delivery tells
         return True
-    state = State.load(folder)
+    state = DeliveryState.load(folder)
     ended = (manifest.status, manifest.end_time)
     path = folder / layout.JOURNAL
     size = path.stat().st_size if path.exists() else 0
@@ -68,7 +68,7 @@ class Delivery:
 
     def __init__(self, folder: Path, uri: str | None = None) -> None:
         self.folder = folder
-        self.state = State.load(folder)
+        self.state = DeliveryState.load(folder)
         self._uri = uri
         self._client: MlflowClient | None = None
         self._begun = False
@@ -130,7 +130,7 @@ class Delivery:
             )
             parent_run_id = _find_parent(client, experiment_id, manifest)
             run_id = _find_or_create_run(client, experiment_id, parent_run_id, manifest, self.folder)
-            self.state = State(run_id, experiment_id, parent_run_id)
+            self.state = DeliveryState(run_id, experiment_id, parent_run_id)
             self._save()
         self._client = client
         assert self.state.run_id is not None
@@ -199,7 +199,7 @@ class Delivery:
         if end != self.state.offset:
             self._remember(offset=end)
 
-    def _key(self, client: "MlflowClient", run_id: str, point: Point) -> str:
+    def _key(self, client: "MlflowClient", run_id: str, point: MetricPoint) -> str:
         """Give the MLflow name of a metric: the same one for the whole life of the run."""
         if point.name not in self.state.keys:
             key = legal(point.name, self.state.keys.values())

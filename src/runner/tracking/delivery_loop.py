@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from runner.rundir import layout
-from runner.rundir.folders import typed
+from runner.rundir.folders import shell_path
 from runner.rundir.manifest import Manifest, manifest_of
-from runner.tracking.dead_runs import bury
+from runner.tracking.dead_runs import close_dead_runs
 from runner.tracking.deliver import Delivery
 from runner.tracking.store import refusal, trouble
 
@@ -141,7 +141,7 @@ class DeliveryLoop:
             "%s. Training goes on; what is missing there is delivered %s: python -m runner.sync run=%s",
             trouble(error, _experiment(folder)),
             "later by" if refusal(error) else "when it is back, or by",
-            typed(self._first.folder if self._first is not None else folder),  # of a sweep, not of one of its jobs
+            shell_path(self._first.folder if self._first is not None else folder),  # of a sweep, not of one of its jobs
         )
 
     def _report(self) -> None:
@@ -160,7 +160,7 @@ class DeliveryLoop:
         if self._away or self._folders.closed or self._first is None or self._first.client is None:
             return
         with contextlib.suppress(Exception):  # where the store fails in here, the next step tells
-            self._dead = self._dead or bury(self._first.client, self._uri)
+            self._dead = self._dead or close_dead_runs(self._first.client, self._uri)
             if (buried := next(self._dead, None)) is not None:
                 _say_buried(buried)
                 self._wait = 0.0
@@ -193,4 +193,4 @@ def _say_buried(folder: Path) -> None:
     if manifest.status == "KILLED" and manifest.parent_run_id is None:
         resume = "--multirun sweep.resume" if (folder / layout.SWEEP_PLAN).is_file() else "resume"
         log.info("found      a run that was killed, and says so in MLflow now: python -m runner %s=%s goes on with it",
-                 resume, typed(folder))  # fmt: skip
+                 resume, shell_path(folder))  # fmt: skip

@@ -27,7 +27,7 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.tracking.dead_runs import close_record
+from runner.tracking.dead_runs import finish_dead_run
 from runner.tracking.delivery_loop import FIRST_RETRY, DeliveryLoop, Folders, Say
 from runner.tracking.slim_import import unneeded, without
 from runner.tracking.store import quiet_mlflow, ui_of
@@ -198,7 +198,7 @@ def _deliver_orphans(folders: Sequence[Path], uri: str | None) -> bool:
     while left and time.monotonic() < deadline:
         for folder in list(left):
             with contextlib.suppress(Exception):
-                if close_record(folder, uri):
+                if finish_dead_run(folder, uri):
                     left.remove(folder)
         if left:
             time.sleep(FIRST_RETRY / 4)

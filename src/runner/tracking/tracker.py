@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from runner.rundir import layout
-from runner.rundir.delivery_state import State
+from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.journal import Journal
 from runner.rundir.manifest import Manifest, has_manifest
 from runner.tracking.pages import newest_table, run_page, table_page
@@ -118,7 +118,7 @@ class Tracker:
     @property
     def links(self) -> list[str]:
         """How the run is looked at in MLflow, a line each, once its id is known."""
-        state = State.load(self.folder)
+        state = DeliveryState.load(self.folder)
         if self._manifest is None or state.run_id is None or state.experiment_id is None:
             return []
         uri = strip_credentials(self._manifest.uri)

@@ -6,8 +6,8 @@ from time import perf_counter, time
 
 from tqdm import tqdm
 
-from runner.util.metric_names import shown
-from runner.util.tables import duration
+from runner.util.metric_names import format_metric
+from runner.util.tables import format_duration
 from runner.util.terminal import moves_up
 
 log = logging.getLogger("runner")
@@ -74,13 +74,13 @@ class Bar:
         parts = [self._title()]
         for part in ("train", "val"):
             values = [
-                f"{name.partition('/')[2]} {shown(name, value)}"
+                f"{name.partition('/')[2]} {format_metric(name, value)}"
                 for name, value in metrics.items()
                 if name.startswith(f"{part}/")
             ]
             if values:
                 parts.append(f"{part} " + " ".join(values))
-        parts.append(duration(seconds))
+        parts.append(format_duration(seconds))
         log.info("  ".join(parts) + ("  best" if best else ""))
 
     def _title(self) -> str:

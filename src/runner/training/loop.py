@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from runner.data.loading import Loader
-from runner.training.progress import Metrics, Sums
+from runner.training.progress import Metrics, RunningMetrics
 from runner.training.state import Interrupted, Training, require_finite, save, save_within_epoch
 
 
@@ -220,7 +220,7 @@ def evaluate(t: Training, loader: Loader, see: Callable[[Tensor, Tensor], None] 
     were_training = [module.training for module in modules]
     for module in modules:
         module.eval()
-    sums = Sums(t.loss, t.device.torch, t.target_scale)
+    sums = RunningMetrics(t.loss, t.device.torch, t.target_scale)
     with t.device.evaluating(), torch.inference_mode():
         for inputs, targets in loader.epoch(0):
             with t.precision.autocast():

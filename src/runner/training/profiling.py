@@ -18,7 +18,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from runner.data.loading import Batch
-from runner.rundir.folders import typed
+from runner.rundir.folders import shell_path
 from runner.training.epoch_times import EpochTimes
 from runner.training.state import Training
 
@@ -120,7 +120,7 @@ class Profiler:
         on_gpu = self._t.device.torch.type == "cuda"
         for line in (*_parts(each, events, whole, on_gpu), *_longest(events, len(each), whole, on_gpu)):
             log.info("%s", line)
-        log.info("%10s %s: drop it on https://ui.perfetto.dev", "trace", typed(self._folder / "trace.json"))
+        log.info("%10s %s: drop it on https://ui.perfetto.dev", "trace", shell_path(self._folder / "trace.json"))
 
 
 class _Replacements:

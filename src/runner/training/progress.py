@@ -31,7 +31,7 @@ class Progress:
         step: optimizer steps taken.
         lr: the mean learning rate of the optimizer steps of the epoch in progress.
         epoch_steps: how many those are.
-        sums: of the epoch in progress, as `Sums.state` gives them.
+        sums: of the epoch in progress, as `RunningMetrics.state` gives them.
         seconds: that its training has taken.
         epoch_seconds: of each finished epoch.
         samples: trained on in the finished epochs.
@@ -75,7 +75,7 @@ class Progress:
         self.lr += (lr - self.lr) / self.epoch_steps  # a sum over the steps would round a constant rate
 
 
-class Sums:
+class RunningMetrics:
     """Running sums of loss and metrics over samples, on the device, in 64 bits where it has them.
 
     Args:

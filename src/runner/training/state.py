@@ -21,7 +21,7 @@ from runner.rundir.checkpoint import FORMAT, Checkpoints, load_loss, weight_buff
 from runner.scheduler import Schedule
 from runner.training.attributes import held_generators, restore_generators
 from runner.training.averaging import WeightAverage
-from runner.training.progress import Metrics, Monitor, Progress, Stopwatch, Sums
+from runner.training.progress import Metrics, Monitor, Progress, RunningMetrics, Stopwatch
 from runner.util.buffers import load_module, unsaved_buffers
 from runner.util.rng import rng_state, set_rng_state
 
@@ -86,7 +86,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.parameters = trainable(self.model)
-        self.sums = Sums(self.loss, self.device.torch, self.target_scale)
+        self.sums = RunningMetrics(self.loss, self.device.torch, self.target_scale)
         self.clock = Stopwatch(self.device)
         monitored = self.settings.monitor
         self.monitor = Monitor(monitored, self.loss.higher_is_better(monitored), self.settings.early_stopping)

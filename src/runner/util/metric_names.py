@@ -9,7 +9,7 @@ def higher_is_better(metric: str) -> bool:
     return metric.endswith(("/accuracy", "/r2"))
 
 
-def shown(name: str, value: float) -> str:
+def format_metric(name: str, value: float) -> str:
     """A metric's value for people: accuracies in per cent, small losses with their leading digits."""
     if name.endswith("accuracy"):
         return f"{100 * value:6.2f} %"

@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
-from runner.errors import ConfigError, StoreError, TrainingError, did_you_mean, in_words, printable
+from runner.errors import ConfigError, StoreError, TrainingError, describe_error, did_you_mean, printable
 from runner.util import advice
 from runner.util.streams import OutputError, ReaderGone, print_result
 from runner.util.uri import expand_home, redact
@@ -59,7 +59,7 @@ def command(
         if isinstance(error, StoreError):
             return fail(str(error))
         expected = isinstance(error, TrainingError) or (isinstance(error, OSError) and error.filename)
-        line = in_words(error)
+        line = describe_error(error)
         fail(line if expected else f"{line}; runner.verbose=true shows where")
         return EXIT_FAILED
 

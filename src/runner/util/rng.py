@@ -29,7 +29,7 @@ def seed_all(seed: int) -> None:
 
 
 @contextmanager
-def drawn_apart(seed: int) -> Iterator[None]:
+def isolated_rng(seed: int) -> Iterator[None]:
     """Let what is drawn on the CPU within depend on the seed alone, and what is drawn afterwards not on it."""
     before = rng_state(torch.device("cpu"))
     torch.default_generator.manual_seed(seed)  # `torch.manual_seed` seeds those of GPUs as well

@@ -30,7 +30,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds for people."""
     if seconds < 1:
         return f"{1000 * seconds:.3g} ms"

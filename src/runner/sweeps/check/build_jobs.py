@@ -11,7 +11,7 @@ from runner.assembly import build
 from runner.config.hydra_job import group_choices, plain, without_hydra
 from runner.errors import ConfigError
 from runner.sweeps.check.compose_jobs import refer_to
-from runner.sweeps.jobs import Built
+from runner.sweeps.jobs import JobInfo
 
 CANNOT_BREAK = ("seed", "optimizer.lr", "optimizer.weight_decay")
 """Keys whose range is all that can be wrong about them, for runner's members and torch's: jobs that differ in nothing
@@ -20,7 +20,7 @@ else are built once."""
 
 def build_all(
     configs: Mapping[int, bytes], problems: Mapping[int, list[str]], elsewhere: bool = False
-) -> tuple[dict[int, Built], dict[int, list[str]]]:
+) -> tuple[dict[int, JobInfo], dict[int, list[str]]]:
     """Set up every job; its samples are brought into memory by the job alone.
 
     Args:
@@ -31,9 +31,9 @@ def build_all(
     Returns:
         What is known of each job, and its problems, both by number.
     """
-    built: dict[int, Built] = {}
+    built: dict[int, JobInfo] = {}
     found = {number: list(sentences) for number, sentences in problems.items()}
-    seen: dict[str, tuple[Built | None, list[str]]] = {}
+    seen: dict[str, tuple[JobInfo | None, list[str]]] = {}
     for number, pickled in configs.items():
         cfg = pickle.loads(pickled)
         refer_to(cfg)
@@ -66,9 +66,9 @@ def gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def _build(cfg: Any, problems: list[str]) -> tuple[Built | None, list[str]]:
+def _build(cfg: Any, problems: list[str]) -> tuple[JobInfo | None, list[str]]:
     try:
-        x, _ = build.set_up(without_hydra(cfg), group_choices(cfg), problems)
+        x, _ = build.prepare(without_hydra(cfg), group_choices(cfg), problems)
     except ConfigError as error:
         return None, error.problems
     except SystemExit as error:  # the user's code may call sys.exit(): the other jobs are checked all the same
@@ -81,7 +81,7 @@ def _build(cfg: Any, problems: list[str]) -> tuple[Built | None, list[str]]:
         monitor = next(name for name in ("test/loss", "train/loss") if name in metrics)
     rising = [name for name in metrics if x.loss.higher_is_better(name)]
     known = [*metrics, "time/epoch_seconds", "throughput/samples_per_second"]
-    return Built(x.device.torch.type, known, monitor, rising), []
+    return JobInfo(x.device.torch.type, known, monitor, rising), []
 
 
 def _structure(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from runner.config.compose import Composer
 from runner.config.overrides import key_of
 from runner.errors import ConfigError
 from runner.sweeps.check.compose_jobs import numbered, with_values
-from runner.sweeps.jobs import Built, Job
+from runner.sweeps.jobs import Job, JobInfo
 from runner.sweeps.launchers import forkserver
 from runner.sweeps.plan.plan import short_names
 
@@ -72,7 +72,7 @@ def one_by_one(jobs: Sequence[Job]) -> list[Job]:
 
 def check(
     jobs: Sequence[Job], configs: Mapping[int, DictConfig], problems: dict[int, list[str]], elsewhere: bool = False
-) -> dict[int, Built]:
+) -> dict[int, JobInfo]:
     """Build what every job needs, in a process beside this one.
 
     Args:

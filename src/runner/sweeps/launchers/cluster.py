@@ -11,8 +11,8 @@ from pathlib import Path
 
 from runner.errors import ConfigError
 from runner.rundir import journal, layout
-from runner.sweeps.jobs import Progress, Task
-from runner.sweeps.launchers.launcher import Asked, Ended
+from runner.sweeps.jobs import JobProgress, JobSpec
+from runner.sweeps.launchers.launcher import ExitStatus, ResourceRequest
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.launchers.supervisor import BEGUN, END
 
@@ -29,15 +29,15 @@ class ClusterWork(ABC):
 
     grace = 60.0
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: JobSpec) -> None:
         self._task = task
         self._next, self._offset, self._done = 0.0, 0, 0
         self._began = self._killed = False
-        self._heard: list[Progress] = []
-        self._ended: Ended | None = None
+        self._heard: list[JobProgress] = []
+        self._ended: ExitStatus | None = None
 
     @abstractmethod
-    def outcome(self) -> Ended | None:
+    def outcome(self) -> ExitStatus | None:
         """Its end, if the engine knows of it."""
 
     @abstractmethod
@@ -53,14 +53,14 @@ class ClusterWork(ABC):
         """Nothing: it is to be asked."""
         return []
 
-    def heard(self) -> Iterator[Progress]:
+    def heard(self) -> Iterator[JobProgress]:
         """What its journal told at the last look."""
         while self._heard:
             yield self._heard.pop(0)
 
-    def ended(self) -> Ended | None:
+    def ended(self) -> ExitStatus | None:
         """Its end at the last look; of one that was killed nobody waits to hear."""
-        return Ended(None, "killed") if self._killed and self._ended is None else self._ended
+        return ExitStatus(None, "killed") if self._killed and self._ended is None else self._ended
 
     def tell_to_end(self) -> None:
         """By a file in its folder; of one that has not begun, the engine is told."""
@@ -95,10 +95,10 @@ class ClusterWork(ABC):
             self._done = max([self._done, *epochs])
             if points:
                 metrics = {point.name: point.value for point in points}
-                self._heard.append(Progress(self._done, self._task.epochs, metrics))
+                self._heard.append(JobProgress(self._done, self._task.epochs, metrics))
 
 
-def for_node(task: Task) -> Task:
+def for_node(task: JobSpec) -> JobSpec:
     """A task that finds, on another machine, the user's modules that are found here; packages are the node's own."""
     installed = {str(Path(place).resolve()) for place in (sys.prefix, sys.base_prefix, sys.base_exec_prefix)}
     places = [Path(name or Path.cwd()).resolve() for name in sys.path]
@@ -111,7 +111,7 @@ class Cluster:
 
     elsewhere = True
 
-    def slots(self, asked: Asked) -> list[Slot]:
+    def slots(self, asked: ResourceRequest) -> list[Slot]:
         """As many as there are jobs, or as `sweep.jobs` says: the engine has its own queue.
 
         Raises:

@@ -9,12 +9,12 @@ from typing import Protocol
 from omegaconf import DictConfig
 
 from runner.config.settings import SweepSettings
-from runner.sweeps.jobs import Built, Progress, Task
+from runner.sweeps.jobs import JobInfo, JobProgress, JobSpec
 from runner.sweeps.launchers.slots import Slot
 
 
 @dataclass(frozen=True)
-class Ended:
+class ExitStatus:
     """How a job's process came to its end.
 
     Attributes:
@@ -27,7 +27,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ResourceRequest:
     """What places are asked for.
 
     Attributes:
@@ -41,11 +41,11 @@ class Asked:
     settings: SweepSettings
     threads: int | str
     at_most: int
-    built: Mapping[int, Built]
+    built: Mapping[int, JobInfo]
     configs: Mapping[int, DictConfig]
 
 
-class Work(Protocol):
+class JobHandle(Protocol):
     """A job that an engine has been given.
 
     Attributes:
@@ -60,10 +60,10 @@ class Work(Protocol):
     def ends(self) -> Sequence[Connection | int]:
         """What becomes readable when something happens; nothing if that is to be asked for."""
 
-    def heard(self) -> Iterator[Progress]:
+    def heard(self) -> Iterator[JobProgress]:
         """How far it is, as often as that was told since the last call."""
 
-    def ended(self) -> Ended | None:
+    def ended(self) -> ExitStatus | None:
         """Its end, if it has come to it."""
 
     def tell_to_end(self) -> None:
@@ -76,7 +76,7 @@ class Work(Protocol):
         """It has ended: let go of what it has left behind."""
 
 
-class Engine(Protocol):
+class Launcher(Protocol):
     """Runs jobs.
 
     Attributes:
@@ -85,7 +85,7 @@ class Engine(Protocol):
 
     elsewhere: bool
 
-    def slots(self, asked: Asked) -> list[Slot]:
+    def slots(self, asked: ResourceRequest) -> list[Slot]:
         """Where jobs go, a place for each that may be under way.
 
         Raises:
@@ -108,7 +108,7 @@ class Engine(Protocol):
     def environment(self, slot: Slot) -> dict[str, str]:
         """What a job in a slot is to find in its environment."""
 
-    def start(self, tasks: Sequence[Task]) -> Sequence[Work]:
+    def start(self, tasks: Sequence[JobSpec]) -> Sequence[JobHandle]:
         """Take jobs on, all at once.
 
         Raises:

@@ -10,9 +10,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from runner.errors import ConfigError
-from runner.sweeps.jobs import Built, Progress, Task
+from runner.sweeps.jobs import JobInfo, JobProgress, JobSpec
 from runner.sweeps.launchers import forkserver
-from runner.sweeps.launchers.launcher import Asked, Ended
+from runner.sweeps.launchers.launcher import ExitStatus, ResourceRequest
 from runner.sweeps.launchers.slots import Slot, make_slots
 
 
@@ -21,7 +21,7 @@ class Local:
 
     elsewhere = False
 
-    def slots(self, asked: Asked) -> list[Slot]:
+    def slots(self, asked: ResourceRequest) -> list[Slot]:
         """The machine's cores and GPUs, divided.
 
         Raises:
@@ -49,7 +49,7 @@ class Local:
         """This process's own, and the slot's."""
         return dict(os.environ) | slot.environment()
 
-    def start(self, tasks: Sequence[Task]) -> list["Process"]:
+    def start(self, tasks: Sequence[JobSpec]) -> list["Process"]:
         """Start a process for each."""
         return [Process(task) for task in tasks]
 
@@ -66,7 +66,7 @@ class Process:
 
     grace = 10.0
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: JobSpec) -> None:
         self._reports, theirs = forkserver.pipe()
         self._process = forkserver.process("runner.sweeps.launchers.worker:main", task, theirs)
         self._process.start()
@@ -80,7 +80,7 @@ class Process:
         """Its pipe, while it is open, and what tells of its end."""
         return [*([] if self._reports.closed else [self._reports]), self._process.sentinel]
 
-    def heard(self) -> Iterator[Progress]:
+    def heard(self) -> Iterator[JobProgress]:
         """What lies in the pipe."""
         try:
             while not self._reports.closed and self._reports.poll():
@@ -88,10 +88,10 @@ class Process:
         except (EOFError, OSError):  # the job is gone, in the middle of a word maybe
             self._reports.close()
 
-    def ended(self) -> Ended | None:
+    def ended(self) -> ExitStatus | None:
         """Its exit code."""
         code = self._process.exitcode
-        return None if code is None else Ended(code, forkserver.ended_by(code))
+        return None if code is None else ExitStatus(code, forkserver.ended_by(code))
 
     def tell_to_end(self) -> None:
         """By SIGTERM."""
@@ -119,7 +119,7 @@ class Process:
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def gpus_for(built: Mapping[int, Built], configs: Mapping[int, DictConfig]) -> list[str]:
+def gpus_for(built: Mapping[int, JobInfo], configs: Mapping[int, DictConfig]) -> list[str]:
     """The GPUs to divide among the jobs, as CUDA_VISIBLE_DEVICES names them; none if no job computes on one.
 
     Raises:

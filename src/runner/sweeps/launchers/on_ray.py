@@ -11,10 +11,10 @@ from typing import Any
 import ray
 
 from runner.errors import ConfigError, first_line
-from runner.sweeps.jobs import Task
+from runner.sweeps.jobs import JobSpec
 from runner.sweeps.launchers.cluster import Cluster, ClusterWork, for_node
 from runner.sweeps.launchers.forkserver import ended_by
-from runner.sweeps.launchers.launcher import Asked, Ended
+from runner.sweeps.launchers.launcher import ExitStatus, ResourceRequest
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.launchers.supervisor import supervise
 
@@ -33,7 +33,7 @@ class Ray(Cluster):
         self._init = {key: value for key, value in (init or {}).items() if value is not None}
         self._remote = {key: value for key, value in (remote or {}).items() if value is not None}
 
-    def slots(self, asked: Asked) -> list[Slot]:
+    def slots(self, asked: ResourceRequest) -> list[Slot]:
         """As many as there are jobs, or as `sweep.jobs` says; Ray has a queue of its own.
 
         Raises:
@@ -88,7 +88,7 @@ class Ray(Cluster):
             f"{self.at_most(slots)}as Ray has room, with {has.get('CPU', 0):g} CPU, {has.get('GPU', 0):g} GPU; {each}"
         )
 
-    def start(self, tasks: Sequence[Task]) -> list["RayWork"]:
+    def start(self, tasks: Sequence[JobSpec]) -> list["RayWork"]:
         """Submit them."""
         return [RayWork(task, self._run.remote(for_node(task))) for task in tasks]
 
@@ -105,11 +105,11 @@ class RayWork(ClusterWork):
         result: Ray's reference to its exit code.
     """
 
-    def __init__(self, task: Task, result: Any) -> None:
+    def __init__(self, task: JobSpec, result: Any) -> None:
         super().__init__(task)
         self._result = result
 
-    def outcome(self) -> Ended | None:
+    def outcome(self) -> ExitStatus | None:
         """What the supervisor returned, or why it did not."""
         done, _ = ray.wait([self._result], timeout=0)
         if not done:
@@ -117,10 +117,10 @@ class RayWork(ClusterWork):
         try:
             code = int(ray.get(self._result))
         except ray.exceptions.RayTaskError as error:  # it could not even start the training
-            return Ended(1, f"on its node: {type(error.cause).__name__}: {first_line(error.cause)}")
+            return ExitStatus(1, f"on its node: {type(error.cause).__name__}: {first_line(error.cause)}")
         except ray.exceptions.RayError as error:
-            return Ended(None, f"lost by Ray: {first_line(error)}")
-        return Ended(code, ended_by(code))
+            return ExitStatus(None, f"lost by Ray: {first_line(error)}")
+        return ExitStatus(code, ended_by(code))
 
     def cancel(self) -> None:
         """Kill its worker; the training notices, and ends within seconds."""

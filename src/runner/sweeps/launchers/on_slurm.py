@@ -18,13 +18,13 @@ from typing import Any
 
 import submitit
 
-from runner.config.keys import show
+from runner.config.keys import format_value
 from runner.errors import ConfigError, first_line
-from runner.sweeps.jobs import Task
+from runner.sweeps.jobs import JobSpec
 from runner.sweeps.launchers import supervisor
 from runner.sweeps.launchers.cluster import Cluster, ClusterWork, for_node
 from runner.sweeps.launchers.forkserver import ended_by
-from runner.sweeps.launchers.launcher import Asked, Ended
+from runner.sweeps.launchers.launcher import ExitStatus, ResourceRequest
 from runner.sweeps.launchers.slots import Slot
 from runner.util.files import read_json, write_json
 
@@ -74,7 +74,7 @@ class Slurm(Cluster):
         self._queue = Queue()
         self._left: dict[int, str] = {}
 
-    def slots(self, asked: Asked) -> list[Slot]:
+    def slots(self, asked: ResourceRequest) -> list[Slot]:
         """As many as there are jobs, or as `sweep.jobs` says.
 
         Raises:
@@ -111,7 +111,7 @@ class Slurm(Cluster):
         for key in NUMBERS:
             number = had.get(key)
             if isinstance(number, bool) or not isinstance(number, int | float) or number < 0:
-                problems.append(f"hydra.launcher.{key}={show(number)} is not a number: write one")
+                problems.append(f"hydra.launcher.{key}={format_value(number)} is not a number: write one")
         if not isinstance(had.get("submitit_folder"), str):
             problems.append("hydra.launcher.submitit_folder=null: write .submitit/%j")
         options = {**had, **(had.get("additional_parameters") or {})}
@@ -151,7 +151,7 @@ class Slurm(Cluster):
         partition = self._settings.get("partition")
         return f"{self.at_most(slots)}as Slurm has room" + (f", partition {partition}" if partition else "")
 
-    def start(self, tasks: Sequence[Task]) -> list["SlurmWork"]:
+    def start(self, tasks: Sequence[JobSpec]) -> list["SlurmWork"]:
         """Submit them, several as an array.
 
         Raises:
@@ -171,7 +171,7 @@ class Slurm(Cluster):
         jobs |= dict(zip([task.number for task in new], submitted, strict=True))
         return [SlurmWork(task, jobs[task.number], self._queue) for task in tasks]
 
-    def _submit(self, executor: Any, tasks: Sequence[Task]) -> list[Any]:
+    def _submit(self, executor: Any, tasks: Sequence[JobSpec]) -> list[Any]:
         what = [Submitted(for_node(task), self._minutes, self._settings["max_num_timeout"]) for task in tasks]
         try:
             with _outside_of_jobs():
@@ -236,23 +236,25 @@ class SlurmWork(ClusterWork):
         queue: Slurm's.
     """
 
-    def __init__(self, task: Task, job: Any, queue: Queue) -> None:
+    def __init__(self, task: JobSpec, job: Any, queue: Queue) -> None:
         super().__init__(task)
         self._job, self._queue = job, queue
         self._submitted = queue.asked
         self._gone_at: int | None = None
 
-    def outcome(self) -> Ended | None:
+    def outcome(self) -> ExitStatus | None:
         """What the supervisor returned; or, if it has not and is not in the queue any more either, that."""
         if self._job.paths.result_pickle.exists():
             try:
                 code = int(self._job.result())
                 if times := read_json(self._task.folder / SUBMITTED).get("timeouts_over"):
-                    return Ended(None, f"its time was over {times} times (hydra.launcher.timeout_min, max_num_timeout)")
+                    return ExitStatus(
+                        None, f"its time was over {times} times (hydra.launcher.timeout_min, max_num_timeout)"
+                    )
             except Exception as error:  # it could not even start the training
                 lines = [line for line in str(error).splitlines() if line.strip(" -")] or [type(error).__name__]
-                return Ended(1, f"on its node: {lines[-1].strip()}; see {self._job.paths.stderr}")
-            return Ended(code, ended_by(code))
+                return ExitStatus(1, f"on its node: {lines[-1].strip()}; see {self._job.paths.stderr}")
+            return ExitStatus(code, ended_by(code))
         state = self._queue.state(self._job.job_id)
         if state in GOING_ON or self._queue.asked <= self._submitted + 1:
             self._gone_at = None
@@ -261,7 +263,7 @@ class SlurmWork(ClusterWork):
             self._gone_at = self._queue.asked
         if self._queue.asked == self._gone_at:
             return None
-        return Ended(None, f"ended by Slurm: {(state or 'not in its queue any more').lower().replace('_', ' ')}")
+        return ExitStatus(None, f"ended by Slurm: {(state or 'not in its queue any more').lower().replace('_', ' ')}")
 
     def cancel(self) -> None:
         """By scancel."""
@@ -277,7 +279,7 @@ class Submitted:
         timeouts: how often it may be queued again after that.
     """
 
-    def __init__(self, task: Task, minutes: float, timeouts: int) -> None:
+    def __init__(self, task: JobSpec, minutes: float, timeouts: int) -> None:
         self._task, self._minutes, self._timeouts = task, minutes, timeouts
 
     def __call__(self) -> int:

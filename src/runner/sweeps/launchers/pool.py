@@ -7,8 +7,8 @@ from multiprocessing import connection
 from typing import Protocol
 
 from runner.errors import ConfigError, first_line
-from runner.sweeps.jobs import Fate, Job, Progress, Task
-from runner.sweeps.launchers.launcher import Ended, Engine, Work
+from runner.sweeps.jobs import Job, JobOutcome, JobProgress, JobSpec
+from runner.sweeps.launchers.launcher import ExitStatus, JobHandle, Launcher
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.results.outcome import judge
 from runner.util.stopping import Stop
@@ -22,10 +22,10 @@ class Watcher(Protocol):
     def started(self, job: Job, slot: Slot) -> None:
         """A job begins in a slot."""
 
-    def progress(self, job: Job, progress: Progress) -> None:
+    def progress(self, job: Job, progress: JobProgress) -> None:
         """A job is so far."""
 
-    def ended(self, job: Job, fate: Fate) -> None:
+    def ended(self, job: Job, fate: JobOutcome) -> None:
         """A job is over, and its folder is complete; it may never have begun."""
 
     def tick(self) -> None:
@@ -46,8 +46,8 @@ class _Running:
 
     job: Job
     slot: Slot
-    task: Task
-    work: Work
+    task: JobSpec
+    work: JobHandle
     started: float | None = None
     spent: float = 0.0
     asked_to_end: str | None = None
@@ -75,9 +75,9 @@ class Pool:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Launcher,
         slots: Sequence[Slot],
-        prepare: Callable[[Job, Slot], Task],
+        prepare: Callable[[Job, Slot], JobSpec],
         watcher: Watcher,
         stop: Stop,
         timeout: float | None = None,
@@ -126,7 +126,7 @@ class Pool:
 
     def _start(self, jobs: Iterator[Job | None]) -> None:
         """Fill the free slots; what goes into them is handed over together, which makes it an array on Slurm."""
-        prepared: list[tuple[Job, Slot, Task]] = []
+        prepared: list[tuple[Job, Slot, JobSpec]] = []
         self._later = False
         while self._free and not self._ending:
             try:
@@ -141,7 +141,7 @@ class Pool:
                 prepared.append((job, slot, self._prepare(job, slot)))
                 self._free.remove(slot)
             except (ConfigError, OSError) as error:  # its folder is in use, the disk is full
-                self._over(job, Fate("FAILED", first_line(error), 0.0))
+                self._over(job, JobOutcome("FAILED", first_line(error), 0.0))
         if not prepared:
             return
         try:
@@ -149,7 +149,7 @@ class Pool:
         except ConfigError as error:  # the engine refuses what it is asked for
             self._free += [slot for _, slot, _ in prepared]
             for job, _, _ in prepared:
-                self._over(job, Fate("FAILED", first_line(error), 0.0))
+                self._over(job, JobOutcome("FAILED", first_line(error), 0.0))
             return
         self._running += [_Running(*each, work) for each, work in zip(prepared, works, strict=True)]
         self._look_who_began()
@@ -193,7 +193,7 @@ class Pool:
         running.asked_to_end, running.kill_at = why, time.monotonic() + running.work.grace
         running.work.tell_to_end()
 
-    def _end(self, running: _Running, ended: Ended) -> None:
+    def _end(self, running: _Running, ended: ExitStatus) -> None:
         seconds = round(running.seconds, 3)
         running.work.close()
         self._running.remove(running)
@@ -201,12 +201,12 @@ class Pool:
         self._free.sort(key=lambda slot: slot.number)
         fate = judge(running.task.folder, ended.code, ended.words, seconds)
         if running.pruned and fate.status == "KILLED":
-            fate = Fate("FINISHED", running.asked_to_end or "", seconds)
+            fate = JobOutcome("FINISHED", running.asked_to_end or "", seconds)
         elif running.asked_to_end is not None and fate.status != "FINISHED":
-            fate = Fate("KILLED", running.asked_to_end, seconds, wanted=self._ending is not None)
+            fate = JobOutcome("KILLED", running.asked_to_end, seconds, wanted=self._ending is not None)
         self._over(running.job, fate)
 
-    def _over(self, job: Job, fate: Fate) -> None:
+    def _over(self, job: Job, fate: JobOutcome) -> None:
         if fate.status != "FINISHED" and self._failed is None:
             self._failed = f"stopped, as job {job.number} did not finish (sweep.on_failure=stop)"
         self._watcher.ended(job, fate)

@@ -16,8 +16,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from runner.sweeps.jobs import Task
-from runner.sweeps.results.resume import Course, course_of, wait_for_orphans
+from runner.sweeps.jobs import JobSpec
+from runner.sweeps.results.resume import ResumeAction, course_of, wait_for_orphans
 from runner.util import program
 from runner.util.files import write_json
 from runner.util.options import EXIT_FAILED, EXIT_SIGNAL
@@ -32,7 +32,7 @@ CHILD = [sys.executable, "-c", "from runner.sweeps.launchers.supervisor import c
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
-def supervise(task: Task, interrupted: threading.Event | None = None) -> int:
+def supervise(task: JobSpec, interrupted: threading.Event | None = None) -> int:
     """Run a job in a child process; when the engine runs it again, it goes on from its checkpoint.
 
     Args:
@@ -47,9 +47,9 @@ def supervise(task: Task, interrupted: threading.Event | None = None) -> int:
         return EXIT_SIGNAL + signal.SIGTERM
     wait_for_orphans([folder])  # the child of a supervisor that was killed finishes its step, and writes a checkpoint
     course = course_of(folder)
-    if course in (Course.SKIP, Course.AGAIN):  # it had come to its end, and nobody was told of it
-        return 0 if course is Course.SKIP else EXIT_FAILED
-    config = None if course is Course.GO_ON else task.config
+    if course in (ResumeAction.SKIP, ResumeAction.AGAIN):  # it had come to its end, and nobody was told of it
+        return 0 if course is ResumeAction.SKIP else EXIT_FAILED
+    config = None if course is ResumeAction.GO_ON else task.config
     own = {**os.environ, **task.environment}
     own["PYTHONPATH"] = os.pathsep.join(filter(None, (e.get("PYTHONPATH") for e in (task.environment, os.environ))))
     task = replace(task, config=config, environment=own)

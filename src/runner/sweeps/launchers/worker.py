@@ -22,11 +22,11 @@ from runner.config.hydra_job import group_choices
 from runner.config.invocation import without_credentials
 from runner.errors import ConfigError
 from runner.rundir import layout
-from runner.rundir.delivery_state import State
-from runner.rundir.lock import claim
+from runner.rundir.delivery_state import DeliveryState
+from runner.rundir.lock import lock
 from runner.runs import resume, start
 from runner.sweeps.check.compose_jobs import as_job
-from runner.sweeps.jobs import Progress, Task
+from runner.sweeps.jobs import JobProgress, JobSpec
 from runner.sweeps.launchers import forkserver
 from runner.training.display import Bar
 from runner.util import streams
@@ -43,7 +43,7 @@ _SECONDS_BETWEEN_LOOKS = 0.02
 _SECONDS_FOR_RUN_ID = 1.0
 
 
-def main(task: Task, reports: Connection | None, parent: int | None = None) -> None:
+def main(task: JobSpec, reports: Connection | None, parent: int | None = None) -> None:
     """Run the job; the process ends with the exit code of a single run.
 
     Args:
@@ -72,9 +72,9 @@ def main(task: Task, reports: Connection | None, parent: int | None = None) -> N
     sys.exit(code)
 
 
-def _run(task: Task, reports: Connection | None) -> int:
+def _run(task: JobSpec, reports: Connection | None) -> int:
     resumed = None
-    with claim(task.folder):
+    with lock(task.folder):
         if task.config is None:
             typed = [f"resume={task.folder}", *([f"tracking.uri={task.uri}"] if task.uri else [])]
             cfg, problems, resumed = resume.compose(str(task.folder), typed)
@@ -96,7 +96,7 @@ def _run(task: Task, reports: Connection | None) -> int:
             ).exit_code
 
 
-def _alone(task: Task, cfg: DictConfig) -> list[str] | None:
+def _alone(task: JobSpec, cfg: DictConfig) -> list[str] | None:
     """The arguments by which this job would be a run by itself, without credentials; None if it only goes on."""
     if task.config is None:
         return None
@@ -153,7 +153,7 @@ class Reporting(Bar):
     def _tell(self, share: float, metrics: dict[str, float]) -> None:
         if self._reports is not None and select.select([], [self._reports], [], 0)[1]:
             try:
-                self._reports.send(Progress(self._epoch - 1 + share, self._epochs, metrics))
+                self._reports.send(JobProgress(self._epoch - 1 + share, self._epochs, metrics))
             except OSError:  # the sweep is gone, as the thread that watches it sees too
                 return
 
@@ -175,7 +175,7 @@ class DeliveredBySweep:
         """What the sweep's delivery has noted in the folder: it makes the run before the job starts."""
         deadline = time.monotonic() + min(timeout, _SECONDS_FOR_RUN_ID)
         while self._folder is not None:
-            if (run_id := State.load(self._folder).run_id) is not None or time.monotonic() >= deadline:
+            if (run_id := DeliveryState.load(self._folder).run_id) is not None or time.monotonic() >= deadline:
                 return run_id
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         return None

@@ -24,9 +24,9 @@ from runner.comparison.objectives import Objective
 from runner.config.compose import Composer
 from runner.errors import ConfigError, first_line
 from runner.rundir import journal, layout
-from runner.rundir.folders import typed
-from runner.rundir.lock import owned
-from runner.sweeps.jobs import Fate, Job
+from runner.rundir.folders import shell_path
+from runner.rundir.lock import is_locked
+from runner.sweeps.jobs import Job, JobOutcome
 from runner.sweeps.plan.axes import not_whole
 from runner.sweeps.plan.optuna_space import Axis, axis_of, check_same_space, suggest
 from runner.sweeps.plan.patience import Away, Patience
@@ -124,7 +124,7 @@ class OptunaSearch:
     _trials: dict[int, Trial] = field(default_factory=dict)
     _orphans: list[Trial] = field(default_factory=list)
     _offsets: dict[int, int] = field(default_factory=dict)
-    _untold: list[tuple[Job, Fate, Sequence[float] | None]] = field(default_factory=list)
+    _untold: list[tuple[Job, JobOutcome, Sequence[float] | None]] = field(default_factory=list)
     _asked: Trial | None = None
     _cut_off: tuple[datetime, datetime] | None = None
     _known: int = 0
@@ -341,7 +341,7 @@ class OptunaSearch:
                 " trials are started; when it is back, go on by: python -m runner --multirun sweep.resume=%s",
                 self.patience.reason,
                 self.patience.seconds,
-                typed(self._folder),
+                shell_path(self._folder),
             )
 
     def watch(self, job: Job) -> str | None:
@@ -363,7 +363,7 @@ class OptunaSearch:
         self._offsets[job.number] = offset  # only now: if the storage goes away before, all are reported once more
         return f"pruned after epoch {measured[-1].step}" if pruned else None
 
-    def tell(self, job: Job, fate: Fate, values: Sequence[float] | None) -> None:
+    def tell(self, job: Job, fate: JobOutcome, values: Sequence[float] | None) -> None:
         """Tell the study what came of a job, at once or when its storage is back.
 
         Of a job that is to be gone on with, it is told nothing yet.
@@ -377,7 +377,7 @@ class OptunaSearch:
             self._untold.append((job, fate, values))
             self.catch_up()
 
-    def _tell(self, job: Job, fate: Fate, values: Sequence[float] | None) -> bool:
+    def _tell(self, job: Job, fate: JobOutcome, values: Sequence[float] | None) -> bool:
         trial = self._trials[job.number]
         self._watch(job)  # what it has measured last
         if fate.pruned:
@@ -467,7 +467,7 @@ def _is_left(trial: FrozenTrial) -> bool:
     folder = trial.user_attrs.get(FOLDER)
     if folder is None or not Path(folder).is_dir():  # on another machine, maybe
         return False
-    return not owned(Path(folder)) and not owned(Path(folder) / str(trial.user_attrs.get(NUMBER)))
+    return not is_locked(Path(folder)) and not is_locked(Path(folder) / str(trial.user_attrs.get(NUMBER)))
 
 
 def _reason(error: BaseException) -> str:

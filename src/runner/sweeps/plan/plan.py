@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override
 
 from runner.comparison.log_axes import recorded, tagged
 from runner.config.compose import Composer
-from runner.config.keys import ADDRESSES, show
+from runner.config.keys import ADDRESSES, format_value
 from runner.config.overrides import key_of, typed_value
 from runner.errors import ConfigError
 from runner.rundir import layout
@@ -40,7 +40,7 @@ MOST_JOBS = 10_000
 MOST_WORDS = 60
 """Characters of a list of values in a sentence."""
 
-Point = Mapping[str, str]
+GridPoint = Mapping[str, str]
 """What a job is composed from, by key, as it is typed."""
 
 
@@ -173,7 +173,7 @@ def make_jobs(fixed: Sequence[str], keys: Sequence[str], points: Iterable[Sequen
     return [_job(number, fixed, dict(zip(keys, values, strict=True)), names) for number, values in enumerate(chosen)]
 
 
-def named(number: int, fixed: Sequence[str], point: Point) -> Job:
+def named(number: int, fixed: Sequence[str], point: GridPoint) -> Job:
     """A job by itself, named by all of its point.
 
     Args:
@@ -184,7 +184,7 @@ def named(number: int, fixed: Sequence[str], point: Point) -> Job:
     return _job(number, fixed, point, short_names(list(point)))
 
 
-def _job(number: int, fixed: Sequence[str], point: Point, names: Mapping[str, str]) -> Job:
+def _job(number: int, fixed: Sequence[str], point: GridPoint, names: Mapping[str, str]) -> Job:
     name = " ".join(f"{short}={_unquoted(point[key])}" for key, short in names.items())
     overrides = (*fixed, *(f"{key}={value}" for key, value in point.items()))
     plain = {key_of(key): value for key, value in point.items()}
@@ -201,12 +201,12 @@ def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
-def canonical(made: Composer, job: Job) -> Point:
+def canonical(made: Composer, job: Job) -> GridPoint:
     """What a job computes, written such that two that are the same are told to be: `0.10` as `0.1`."""
     point = {}
     for text in job.overrides:
         if not _is_once(made.parse(text).key_or_group):
-            point[text.partition("=")[0].lstrip("+")] = show(made.parse(text).value())
+            point[text.partition("=")[0].lstrip("+")] = format_value(made.parse(text).value())
     return point
 
 
@@ -217,7 +217,7 @@ def difference(made: Composer, saved: Plan, wanted: Plan) -> tuple[list[Job], li
     return new, [job for job, point in zip(saved.jobs, there, strict=True) if point not in set(asked)]
 
 
-def in_words(made: Composer, saved: Plan, wanted: Plan) -> str:
+def describe_difference(made: Composer, saved: Plan, wanted: Plan) -> str:
     """The difference of two plans: `its optimizer.lr is 0.1,0.01, and not 0.1,0.5`."""
     there, asked = ([canonical(made, job) for job in plan.jobs] for plan in (saved, wanted))
     told = []

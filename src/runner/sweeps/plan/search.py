@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from runner.comparison.objectives import Objective
-from runner.sweeps.jobs import Fate, Job
+from runner.sweeps.jobs import Job, JobOutcome
 
 
 class Search(Protocol):
@@ -48,7 +48,7 @@ class Search(Protocol):
     def watch(self, job: Job) -> str | None:
         """Why a running job should end early; None if it should not."""
 
-    def tell(self, job: Job, fate: Fate, values: Sequence[float] | None) -> None:
+    def tell(self, job: Job, fate: JobOutcome, values: Sequence[float] | None) -> None:
         """Take in how a job has ended, and what it has measured."""
 
     def catch_up(self) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from runner.rundir import layout
-from runner.rundir.delivery_state import State
+from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.manifest import Manifest, has_manifest
 from runner.tracking.pages import COMPARED_AT_MOST, compare_page, view_page
 from runner.util.files import read_json
@@ -19,7 +19,7 @@ def links(folder: Path, base: str = UI) -> dict[str, str]:
         folder: the sweep's, with its table.
         base: the address of the UI.
     """
-    state = State.load(folder)
+    state = DeliveryState.load(folder)
     if state.run_id is None or state.experiment_id is None:
         return {}
     ids = [row["run_id"] for row in read_json(folder / layout.JOBS).get("jobs", []) if row["run_id"] is not None]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runner.rundir import layout
 from runner.saved.run import result_of
-from runner.sweeps.jobs import Fate
+from runner.sweeps.jobs import JobOutcome
 from runner.util.files import read_json
 from runner.util.options import EXIT_SIGNAL
 
@@ -14,15 +14,15 @@ LAST_LINES = 4
 LOG_BYTES = 1 << 16
 
 
-def fate_of(folder: Path) -> Fate | None:
+def fate_of(folder: Path) -> JobOutcome | None:
     """How a job ended; None if it has not, or nobody was there to see it."""
     content = read_json(folder / layout.JOB)
     if not {"status", "why", "seconds"} <= content.keys():
         return None
-    return Fate(content["status"], content["why"], content["seconds"])
+    return JobOutcome(content["status"], content["why"], content["seconds"])
 
 
-def judge(folder: Path, exit_code: int | None, ended_by: str, seconds: float) -> Fate:
+def judge(folder: Path, exit_code: int | None, ended_by: str, seconds: float) -> JobOutcome:
     """Tell from what a process leaves how its job ended, if nobody has told it to.
 
     Args:
@@ -34,16 +34,16 @@ def judge(folder: Path, exit_code: int | None, ended_by: str, seconds: float) ->
     result = result_of(folder)
     status = result.get("status")
     if status == "FINISHED":  # written last of all, and taken away when a run begins
-        return Fate("FINISHED", "", seconds)
+        return JobOutcome("FINISHED", "", seconds)
     if exit_code is None and status != "FAILED":
-        return Fate("KILLED", ended_by, seconds)
+        return JobOutcome("KILLED", ended_by, seconds)
     if exit_code is not None and exit_code < 0:
         memory = ", sent by someone, or by the system for want of memory" if ended_by == "SIGKILL" else ""
-        return Fate("KILLED", ended_by + memory, seconds)
+        return JobOutcome("KILLED", ended_by + memory, seconds)
     if exit_code is not None and exit_code > EXIT_SIGNAL:
-        return Fate("KILLED", "stopped by a signal", seconds)
+        return JobOutcome("KILLED", "stopped by a signal", seconds)
     error = result.get("error") if status == "FAILED" else _last_error(folder)
-    return Fate("FAILED", error or f"ended without a result ({ended_by})", seconds)
+    return JobOutcome("FAILED", error or f"ended without a result ({ended_by})", seconds)
 
 
 def _last_error(folder: Path) -> str | None:

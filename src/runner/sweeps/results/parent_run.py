@@ -11,15 +11,15 @@ from runner.comparison import log_axes
 from runner.comparison.objectives import Objective
 from runner.comparison.runs import from_folder
 from runner.comparison.table import compare
-from runner.config.invocation import command, cut, dated, description, own_tags
+from runner.config.invocation import cut, dated, describe_command, description, own_tags
 from runner.config.settings import TrackingSettings
 from runner.rundir import layout
-from runner.rundir.delivery_state import State
+from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import outputs
 from runner.rundir.journal import Journal
-from runner.rundir.lock import claim
+from runner.rundir.lock import lock
 from runner.rundir.manifest import ERROR, NOTE, Manifest, has_manifest, manifest_of, mark_killed
-from runner.sweeps.jobs import Fate, Job
+from runner.sweeps.jobs import Job, JobOutcome
 from runner.sweeps.plan import plan as plans
 from runner.sweeps.plan.plan import Plan, short_names
 from runner.sweeps.results import table as tables
@@ -52,7 +52,7 @@ PICTURE = f"{layout.PLOTS}/sweep.png"
 FRONT = f"{layout.PLOTS}/front.png"
 
 
-class Record:
+class ParentRun:
     """The sweep's own run in MLflow, and those of its jobs.
 
     Args:
@@ -79,7 +79,7 @@ class Record:
         self.folder, self._delivery, self._axes = folder, delivery, list(plan.axes)
         self._uri, self._artifact_root = place(tracking.uri, outputs())
         before = has_manifest(folder)
-        commands = [*(_commands(Manifest.load(folder)) if before else []), command(typed)]
+        commands = [*(_commands(Manifest.load(folder)) if before else []), describe_command(typed)]
         new = Manifest(
             uri=self._uri,
             experiment=tracking.experiment,
@@ -105,12 +105,12 @@ class Record:
     @property
     def run_id(self) -> str | None:
         """The parent's id in MLflow, as far as is known."""
-        return State.load(self.folder).run_id
+        return DeliveryState.load(self.folder).run_id
 
     @property
     def experiment_id(self) -> str | None:
         """The id of the experiment, as far as is known."""
-        return State.load(self.folder).experiment_id
+        return DeliveryState.load(self.folder).experiment_id
 
     @property
     def location(self) -> str:
@@ -139,7 +139,7 @@ class Record:
         if fate is not None and fate.pruned and manifest is not None and PRUNED not in manifest.tags:
             self.job_ended(folder, fate)
         elif outstanding(folder):
-            with claim(folder):
+            with lock(folder):
                 self._record_here(folder)
                 mark_killed(folder)
             self._delivery.deliver(folder)
@@ -148,13 +148,13 @@ class Record:
         """Have what a job measures delivered that goes on without having been asked to."""
         self._delivery.deliver(folder)
 
-    def put_aside(self, folder: Path) -> None:
+    def archive_attempt(self, folder: Path) -> None:
         """Tell MLflow that a failed attempt is no job of the sweep's any more."""
         if has_manifest(folder):
             self._record_here(folder)
             self._delivery.deliver(folder)
 
-    def announce(self, job: Job, folder: Path) -> None:
+    def create_child_run(self, job: Job, folder: Path) -> None:
         """Have a job's run made before the job starts, as a child of the sweep's."""
         if has_manifest(folder):  # it goes on: until it says so itself, nothing of it is to be completed
             self._record_here(folder)
@@ -183,9 +183,9 @@ class Record:
         if manifest is not None and manifest.uri != uri:
             replace(manifest, uri=uri, artifact_root=self._artifact_root).save(folder)
 
-    def job_ended(self, folder: Path, fate: Fate) -> None:
+    def job_ended(self, folder: Path, fate: JobOutcome) -> None:
         """See that a job's run tells the truth about its end, and have it delivered."""
-        with claim(folder):
+        with lock(folder):
             if fate.pruned:
                 manifest = Manifest.load(folder)
                 tags = {key: value for key, value in manifest.tags.items() if key != ERROR} | {PRUNED: fate.why}
@@ -258,7 +258,7 @@ def _describe(manifest: Manifest, table: Table, folder: Path, axes: Sequence[str
             "runner.front_run_ids": ",".join(row.run_id or "" for row in table.front),
         }
     manifest.tags.update(tags)
-    parent = State.load(folder).run_id
+    parent = DeliveryState.load(folder).run_id
     if parent is not None:
         name, start, ascending = manifest.run_name, manifest.start_time, table.objectives[0].direction == "min"
         stored = view(manifest.key, name, start, parent, table.metric, ascending, axes)
@@ -284,7 +284,7 @@ def note(table: Table, folder: Path) -> str:
 
     The links lead into whatever UI shows them.
     """
-    state = State.load(folder)
+    state = DeliveryState.load(folder)
     lines = []
     for row in [table.best] if table.best else table.front:
         told = tables.values_in_words(row, table.objectives)
@@ -332,7 +332,7 @@ def complete_ids(table: Table, folder: Path) -> bool:
     Returns:
         Whether it was written.
     """
-    rows = [replace(row, run_id=State.load(row.folder).run_id or row.run_id) for row in table.rows]
+    rows = [replace(row, run_id=DeliveryState.load(row.folder).run_id or row.run_id) for row in table.rows]
     if rows == table.rows:
         return False
     write_table(replace(table, rows=rows), folder)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from runner.errors import ConfigError
 from runner.rundir import layout
-from runner.rundir.folders import named, outputs, short
-from runner.rundir.lock import owned
+from runner.rundir.folders import display_path, named, outputs
+from runner.rundir.lock import is_locked
 from runner.rundir.manifest import manifest_of, own_folder
 from runner.saved import run as saved_runs
 from runner.saved.run import result_of
@@ -21,7 +21,7 @@ ORPHANS_SECONDS = 15.0
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 
-class Course(Enum):
+class ResumeAction(Enum):
     """What a resumed sweep does with a job."""
 
     SKIP = "finished"
@@ -62,20 +62,22 @@ def find(value: str, uri: str | None) -> Path:
 def _newest() -> str:
     sweeps = outputs() / "sweeps"
     found = sorted(path.parent.name for path in sweeps.glob(f"*/{layout.SWEEP_PLAN}"))
-    return f"the newest is {short(sweeps / found[-1])}" if found else "write a sweep's folder or MLflow parent id"
+    return (
+        f"the newest is {display_path(sweeps / found[-1])}" if found else "write a sweep's folder or MLflow parent id"
+    )
 
 
-def course_of(folder: Path) -> Course:
+def course_of(folder: Path) -> ResumeAction:
     """What is to be done with a job, as its folder tells; nobody must be at work in it."""
     status = result_of(folder).get("status")
     fate = fate_of(folder)
     if status == "FINISHED" or (fate is not None and fate.pruned):
-        return Course.SKIP
+        return ResumeAction.SKIP
     if status == "FAILED" or (status is None and fate is not None and fate.status == "FAILED"):
-        return Course.AGAIN
+        return ResumeAction.AGAIN
     if (folder / layout.CONFIG).is_file() and any((folder / layout.CHECKPOINTS).glob("*.pt")):
-        return Course.GO_ON
-    return Course.NEW
+        return ResumeAction.GO_ON
+    return ResumeAction.NEW
 
 
 def wait_for_orphans(folders: list[Path]) -> None:
@@ -86,13 +88,13 @@ def wait_for_orphans(folders: list[Path]) -> None:
     """
     deadline = time.monotonic() + ORPHANS_SECONDS
     for folder in folders:
-        while owned(folder):
+        while is_locked(folder):
             if time.monotonic() > deadline:
-                raise ConfigError(f"{short(folder)} is still in use: wait for its process to end, or stop it")
+                raise ConfigError(f"{display_path(folder)} is still in use: wait for its process to end, or stop it")
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def put_aside(folder: Path) -> Path:
+def archive_attempt(folder: Path) -> Path:
     """Move the folder of a failed job out of the way of its next attempt; its run is no longer the sweep's.
 
     Returns:

@@ -11,15 +11,15 @@ from typing import Any
 from runner.comparison.objectives import Objective, front
 from runner.comparison.table import CELL_LENGTH
 from runner.rundir import layout
-from runner.rundir.delivery_state import State
-from runner.rundir.lock import owned
+from runner.rundir.delivery_state import DeliveryState
+from runner.rundir.lock import is_locked
 from runner.saved.run import result_of
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.plan import short_names
 from runner.sweeps.results.outcome import fate_of
 from runner.util import tables
-from runner.util.metric_names import shown
-from runner.util.tables import align, duration, shorten
+from runner.util.metric_names import format_metric
+from runner.util.tables import align, format_duration, shorten
 
 SEED = "seed"
 MOST_ROWS = 50
@@ -152,7 +152,7 @@ def read_row(job: Job, folder: Path, objectives: Sequence[Objective]) -> Row:
         status = fate.status
     if status is None:
         begun = (folder / layout.CONFIG).exists()
-        status = "RUNNING" if begun and owned(folder) else "KILLED" if begun else "NOT STARTED"
+        status = "RUNNING" if begun and is_locked(folder) else "KILLED" if begun else "NOT STARTED"
     own = result.get("status") == "FINISHED"  # by itself, after whatever else had become of it before
     why = "" if own else (fate.why if fate else "") or result.get("error", "")
     found = [result.get(objective.metric) for objective in objectives]
@@ -165,7 +165,7 @@ def read_row(job: Job, folder: Path, objectives: Sequence[Objective]) -> Row:
         epoch=result.get("best_epoch") or None,
         seconds=fate.seconds if fate else None,
         rate=result.get("samples_per_second"),
-        run_id=result.get("run_id") or State.load(folder).run_id,
+        run_id=result.get("run_id") or DeliveryState.load(folder).run_id,
     )
 
 
@@ -243,7 +243,7 @@ def to_text(table: Table) -> list[str]:
             for place, o in enumerate(table.objectives)
         ),
         [">epoch", *("" if row.epoch is None else str(row.epoch) for row in made)],
-        [">time", *("" if row.seconds is None else duration(row.seconds) for row in made)],
+        [">time", *("" if row.seconds is None else format_duration(row.seconds) for row in made)],
         [">samples/s", *("" if row.rate is None else f"{row.rate:,.0f}" for row in made)],
         ["run id", *(row.run_id or "" for row in made)],
         *([["why", *(shorten(row.why, WHY_LENGTH) for row in made)]] if failed else []),
@@ -254,7 +254,7 @@ def to_text(table: Table) -> list[str]:
 
 def cell(metric: str, value: float | None) -> str:
     """A value for people; empty if there is none."""
-    return "" if value is None else shown(metric, value).strip()
+    return "" if value is None else format_metric(metric, value).strip()
 
 
 def values_in_words(row: Row, objectives: Sequence[Objective]) -> str:
