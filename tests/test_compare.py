@@ -13,7 +13,6 @@ from PIL import Image
 
 from runner.cli import run_command
 from runner.compare import main, notes
-from runner.comparison import log_axes
 from runner.comparison.find import find
 from runner.comparison.results import gather
 from runner.comparison.runs import ComparedRun, from_folder
@@ -340,7 +339,11 @@ class TestCommand:
         shutil.copytree(outputs / "sweeps/s/1", folder)
         uri = local_uri(tmp_path)
         params = flatten(read_config(folder / "config.yaml", "")) | {"model": "mlp"}
-        tags = {"runner.folder": str(folder), "runner.parameters": "310", log_axes.TAG: "optimizer.lr data.batch_size"}
+        tags = {
+            "runner.folder": str(folder),
+            "runner.parameters": "310",
+            "runner.log_axes": "optimizer.lr data.batch_size",
+        }
         parent = Manifest(uri, "e", "parent").ended("FINISHED")
         parent.save(tmp_path)
         assert Delivery(tmp_path).step()

@@ -60,7 +60,7 @@ def build(
 ) -> Experiment:
     """Check a composed config and make everything that a run needs.
 
-    The arguments are those of `set_up`.
+    The arguments are those of `prepare`.
 
     Raises:
         ConfigError: with every problem that could be found; or the samples cannot be brought into memory.
@@ -134,7 +134,7 @@ def make_all(
         config: resolved, as plain mappings.
         trainer: its settings; None while a value is missing.
         found: gets what is wrong.
-        checkpoint: see `set_up`.
+        checkpoint: see `prepare`.
 
     Returns:
         The parts of a `Setup`, and `augment`, `cost` and `channels_last`; some are None if something is wrong.

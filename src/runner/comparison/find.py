@@ -26,7 +26,7 @@ def find(runs: str | None, sweep: str | None, uri: str | None) -> list[ComparedR
     Args:
         runs: folders and ids, in a list; and
         sweep: a folder or id; without both, the newest runs of the outputs folder.
-        uri: of the MLflow store that ids are looked up in; for None see `saved.store_of`.
+        uri: of the MLflow store that ids are looked up in; for None see `saved.run.store_of`.
 
     Raises:
         ConfigError: some are not there; each is named.
@@ -79,7 +79,7 @@ def find_jobs(value: str, uri: str | None, first: int | None) -> list[ComparedRu
 
     Args:
         value: the folder or the id.
-        uri: of the MLflow store; for None see `saved.store_of`.
+        uri: of the MLflow store; for None see `saved.run.store_of`.
         first: what to count from; None keeps the numbers of the jobs.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 from runner.rundir import layout
 from runner.util.files import read_json
 
-TAG = "runner.comparison.log_axes"
+TAG = "runner.log_axes"
 """Of the sweep's jobs in MLflow: the keys, separated by spaces."""
 
 _TAGGED = re.compile(r"\btag\([^()]*\blog\b[^()]*,")

@@ -360,7 +360,7 @@ class Composer:
     def _with_variable(
         self, cfg: DictConfig, usable: Sequence[ParsedOverride], mode: RunMode
     ) -> tuple[DictConfig, list[str]]:
-        """Name the store of MLFLOW_TRACKING_URI in a config that names none; see `tracking.variable`."""
+        """Name the store of MLFLOW_TRACKING_URI in a config that names none; see `store_variable`."""
         named = not OmegaConf.is_missing(cfg.tracking, "uri") and cfg.tracking._get_node("uri")._value() is not None
         named = named or any(typed.override.key_or_group == "tracking.uri" for typed in usable)
         if store_variable.value() is None or named or cfg.tracking.name == "off":

@@ -133,4 +133,4 @@ def typed_value(overrides: Sequence[str], key: str) -> str | None:
                 found = OverridesParser.create().parse_override(quote(f"{key}={value}")).value()
             except HydraException:
                 found = value
-    return None if found is None else str(found).replace(r"\${", "${")  # see `folders.literal`
+    return None if found is None else str(found).replace(r"\${", "${")  # see `interpolation.literal`

@@ -2,7 +2,7 @@
 
 Hydra checks names and types against these dataclasses while it composes; `check` adds what a type
 cannot say: ranges, choices, keys that contradict each other. Values live in `conf/`, not here.
-Groups whose members differ (`model`, `data`, `optimizer`, `scheduler`, `loss`) are open: `build.py` holds
+Groups whose members differ (`model`, `data`, `optimizer`, `scheduler`, `loss`) are open: `assembly` holds
 them against the signature of their `_target_`.
 """
 

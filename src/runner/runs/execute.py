@@ -1,4 +1,4 @@
-"""The story of one run: open the record, fit, test with the best weights, report, close."""
+"""One run from its start to its end: open the record, fit, test with the best weights, report, close."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""The story of one sweep, before its first job starts: what its jobs are, whether all of them can run, and where."""
+"""One sweep before its first job starts: what its jobs are, whether all of them can run, and where."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -127,7 +127,7 @@ def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, sta
 
     assert state.run_id is not None
     source = folder / layout.MODEL
-    # The file's format is public; MLflow's own class for it would import pandas: see `lean`.
+    # The file's format is public; MLflow's own class for it would import pandas: see `slim_import`.
     description = yaml.safe_load((source / MLMODEL).read_text(encoding="utf-8"))
     model_uuid = description["model_uuid"]
     if state.model_uuid == model_uuid:

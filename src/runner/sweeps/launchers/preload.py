@@ -1,4 +1,4 @@
-"""What the server that jobs are forked from does first, by importing this: see `warm`."""
+"""What the server that jobs are forked from does first, by importing this: see `forkserver`."""
 
 import atexit
 import gc

@@ -36,7 +36,7 @@ def find(value: str, uri: str | None) -> Path:
 
     Args:
         value: the folder, or the id of its parent run in MLflow.
-        uri: of the store that knows the id; for None see `saved.store_of`.
+        uri: of the store that knows the id; for None see `saved.run.store_of`.
 
     Raises:
         ConfigError: there is no such sweep.
