@@ -4,8 +4,7 @@ There are two rounds: names, types and ranges, and, if all of these are right, w
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Self, TypeVar
 
 from omegaconf import DictConfig
@@ -69,25 +68,19 @@ class ProblemCollector:
         """
         if any(argument is None for argument in arguments) or not self.none_of(group, *needs, but=but):
             return None
-        with self.collect(group):
-            return make(*arguments)
-        return None
-
-    @contextmanager
-    def collect(self, group: str) -> Iterator[None]:
-        """Add what a stage raises, and go on; it may have called code of the user's."""
         from runner.data import fetch  # late: names and values are looked at without it
 
         try:
-            yield
+            return make(*arguments)
         except fetch.Forbidden:
             pass
         except ConfigError as error:
             self += error.problems
             self.cause = self.cause or error
-        except Exception as error:
+        except Exception as error:  # it may have called code of the user's
             self += [f"{group}: {describe_error(error)}; runner.verbose=true shows where"]
             self.cause = self.cause or error
+        return None
 
 
 def _subject(sentence: str) -> str:

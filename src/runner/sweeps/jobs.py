@@ -49,7 +49,7 @@ class JobSpec:
     Attributes:
         number: of the job.
         folder: its own, which is there.
-        config: composed, with Hydra's node, pickled; None goes on with what is in the folder.
+        config: composed, with Hydra's node, pickled; None resumes what is in the folder.
         where: the folder to be in.
         environment: what it finds in its environment.
         uri: of the tracking store, with the credentials that are written nowhere.
@@ -102,7 +102,7 @@ class JobOutcome:
 
     @property
     def pruned(self) -> bool:
-        """Whether it was ended early for want of prospects, which is no failure: `why` says when."""
+        """Whether its search has pruned it, which is not a failure; `why` says when."""
         return self.status == "FINISHED" and bool(self.why)
 
     def save(self, folder: Path, name: str) -> None:

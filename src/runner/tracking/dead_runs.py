@@ -32,7 +32,7 @@ def finish_dead_run(folder: Path, uri: str | None = None, patient: bool = True) 
         Exception: whatever keeps it from being delivered.
     """
     with lock(folder, DELIVERY, patient):
-        if is_locked(folder.parent):  # a sweep that goes on with it by now
+        if is_locked(folder.parent):  # its sweep was resumed meanwhile
             return False
         mark_killed(folder)
         return Delivery(folder, uri).step()

@@ -167,13 +167,13 @@ class DeliveryLoop:
 
 
 def _statuses(folders: Iterable[Path], damaged: set[Path]) -> dict[Path, str]:
-    """How far the runs are that can tell; those that cannot are `damaged`, until their own processes write it anew."""
+    """The status of each run; one whose manifest cannot be read is `damaged` until its own process writes it again."""
     found = {}
     for folder in folders:
         try:
             found[folder] = Manifest.load(folder).status
             damaged.discard(folder)
-        except (FileNotFoundError, NotADirectoryError):  # somebody has taken it away: MLflow is told no more of it
+        except (FileNotFoundError, NotADirectoryError):  # it was removed: nothing more of it is uploaded
             damaged.discard(folder)
         except (OSError, ValueError) as error:
             if folder not in damaged:

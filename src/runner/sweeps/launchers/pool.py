@@ -40,7 +40,7 @@ class _Running:
         started: when it began; None while it waits for a place.
         spent: seconds that it has run before, if its place was taken away.
         asked_to_end: why it was told to, if it was.
-        pruned: it was told so for want of prospects.
+        pruned: its search has ended it early.
         kill_at: when it is killed if it has not ended by then.
     """
 

@@ -47,7 +47,7 @@ def supervise(task: JobSpec, interrupted: threading.Event | None = None) -> int:
         return EXIT_SIGNAL + signal.SIGTERM
     wait_for_orphans([folder])  # the child of a supervisor that was killed finishes its step, and writes a checkpoint
     course = course_of(folder)
-    if course in (ResumeAction.SKIP, ResumeAction.AGAIN):  # it had come to its end, and nobody was told of it
+    if course in (ResumeAction.SKIP, ResumeAction.AGAIN):  # it had ended, and that was not reported
         return 0 if course is ResumeAction.SKIP else EXIT_FAILED
     config = None if course is ResumeAction.GO_ON else task.config
     own = {**os.environ, **task.environment}
