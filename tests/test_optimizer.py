@@ -16,7 +16,7 @@ from runner.optimizer import CPUMuon, hidden_weights, label, muon, supports_fuse
 from runner.precision import Precision, forget_gradients
 from runner.rundir.checkpoint import load
 from runner.training.loop import fit
-from runner.training.state import Training, restore, state
+from runner.training.state import Training, checkpoint_state, restore
 
 CPU = torch.device("cpu")
 
@@ -83,7 +83,7 @@ def test_resumed_state_has_the_dtype_and_the_type_that_it_had(name: str, precisi
     restore(resumed, load(parts.checkpoints.last))
     assert same(resumed.optimizer.state_dict(), parts.optimizer.state_dict()), "as it was written"
     fit(resumed)
-    assert same(exact_state(state(resumed)), exact_state(state(whole)))
+    assert same(exact_state(checkpoint_state(resumed)), exact_state(checkpoint_state(whole)))
 
 
 def test_frozen_weights_are_left_out() -> None:
@@ -252,13 +252,13 @@ class TestMuon:
         fit(whole)
         fit(half)
         stored = io.BytesIO()
-        torch.save(state(half), stored)
+        torch.save(checkpoint_state(half), stored)
         stored.seek(0)
         rest = prepared("rest", 4)
         restore(rest, torch.load(stored, weights_only=True))
         fit(rest)
-        assert same(exact_state(state(whole)), exact_state(state(rest)))
-        kept = state(rest)["optimizer"]
+        assert same(exact_state(checkpoint_state(whole)), exact_state(checkpoint_state(rest)))
+        kept = checkpoint_state(rest)["optimizer"]
         assert set(kept["state"][0]) == {"momentum_buffer"}
         assert all("exp_avg" in kept["state"][index] for index in (1, 2, 3))
 

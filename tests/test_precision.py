@@ -54,8 +54,8 @@ class TestScaler:
         t.precision.scaler.set_growth_interval(2)
         before = t.precision.scaler.get_scale()
         fit(t)
-        state = checkpoint.load(t.checkpoints.last)["scaler"]
-        assert state["scale"] == t.precision.scaler.get_scale() == before * 2**3
+        scaler = checkpoint.load(t.checkpoints.last)["scaler"]
+        assert scaler["scale"] == t.precision.scaler.get_scale() == before * 2**3
 
     def test_without_float16_there_is_none(self) -> None:
         assert Precision("amp", CPU).scaler is None
@@ -82,7 +82,7 @@ class TestScaler:
         assert batches == 3
         assert t.progress.step == 2
         assert t.schedule.scheduler.last_epoch == 2
-        assert {int(state["step"]) for state in t.optimizer.state.values()} == {2}
+        assert {int(moments["step"]) for moments in t.optimizer.state.values()} == {2}
         assert all(bool(torch.isfinite(p).all()) for p in t.parameters)
 
     @pytest.mark.parametrize("clip_norm", [None, 1e-3])

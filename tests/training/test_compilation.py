@@ -14,7 +14,7 @@ from runner.loss import CrossEntropy
 from runner.rundir.checkpoint import load
 from runner.training.compilation import compile_model
 from runner.training.loop import fit
-from runner.training.state import Interrupted, restore, state
+from runner.training.state import Interrupted, checkpoint_state, restore
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ class CountingLoss(CrossEntropy):
 @pytest.mark.usefixtures("quickly")
 def test_every_generator_and_all_state_is_left_as_it_was(tmp_path: Path) -> None:
     t = training(tmp_path, model=Drawing(), loss=CountingLoss(), ema_decay=0.9)
-    before = deepcopy(state(t))
+    before = deepcopy(checkpoint_state(t))
     compile_model(t)
-    assert same(before, state(t))
+    assert same(before, checkpoint_state(t))
     assert t.model.calls == 0
     assert t.evaluated.calls == 0
 

@@ -358,9 +358,9 @@ class TestNotFinite:
         self.exploding(t, at=5)
         with pytest.raises(TrainingError, match=r"train/loss is nan in epoch 2 by step 6.*last\.pt"):
             fit(t)
-        state = checkpoint.load(t.checkpoints.last)
-        assert state["progress"]["epoch"] == 2
-        assert all(bool(torch.isfinite(value).all()) for value in state["model"].values())
+        saved = checkpoint.load(t.checkpoints.last)
+        assert saved["progress"]["epoch"] == 2
+        assert all(bool(torch.isfinite(value).all()) for value in saved["model"].values())
         assert t.progress.best_epoch == 1
 
     def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(self, tmp_path: Path) -> None:
@@ -491,9 +491,9 @@ class TestLearningRate:
 def test_progress_is_written_as_primitives(tmp_path: Path) -> None:
     t = training(tmp_path)
     fit(t)
-    state = checkpoint.load(t.checkpoints.last)
-    assert set(state) == {"model", "optimizer", "scheduler", "scaler", "ema", "rng", "progress", "format"}
-    assert state["progress"]["epoch"] == 3
+    saved = checkpoint.load(t.checkpoints.last)
+    assert set(saved) == {"model", "optimizer", "scheduler", "scaler", "ema", "rng", "progress", "format"}
+    assert saved["progress"]["epoch"] == 3
 
 
 class Operations(TorchDispatchMode):

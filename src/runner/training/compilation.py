@@ -64,10 +64,10 @@ def _left_as_they_are(t: Training) -> Iterator[None]:
                 buffer.copy_(content)
     for module, name, value in plain:
         vars(module)[name] = value
-    for module, state in extra:
-        module.set_extra_state(state)
-    for held, state in data:
-        held.load_state_dict(state)
+    for module, content in extra:
+        module.set_extra_state(content)
+    for held, content in data:
+        held.load_state_dict(content)
     set_rng(t, generators)
 
 

@@ -146,13 +146,13 @@ def _rehearse(t: Training) -> dict[str, Any]:
     between = unsaved(t)
     _go(t, stop, steps)
     _evaluate(t, stop)
-    after, state = _attributes(t), saved.fingerprints()
+    after, fingerprints = _attributes(t), saved.fingerprints()
     with os.fdopen(theirs[0], "rb") as file:
         resumed = json.load(file)
     missed = {name for name in {*after, *resumed["attributes"]} if after.get(name) != resumed["attributes"].get(name)}
     # Of what moved after the checkpoint alone, nothing is shown: it had nothing to lose there.
     changed = {name for name, seen in between.attributes.items() if seen != before.get(name)}
-    elsewhere = [name for name in state if state[name] != resumed["state"].get(name)]
+    elsewhere = [name for name, seen in fingerprints.items() if seen != resumed["state"].get(name)]
     if elsewhere and not missed:  # what the last step alone writes is the same again, though the one before read it
         missed = (changed - between.outcomes) | between.iterators
     return {

@@ -156,11 +156,11 @@ def save(t: Training, best: bool) -> None:
     if t.parameters:
         finite = torch.stack([torch.isfinite(p.detach()).all() for p in t.parameters]).all()
         require_finite(t, 0.0 if finite.item() else math.nan, "a weight")
-    t.checkpoints.save(state(t), best)
+    t.checkpoints.save(checkpoint_state(t), best)
     t.look()
 
 
-def state(t: Training) -> dict[str, Any]:
+def checkpoint_state(t: Training) -> dict[str, Any]:
     """Everything that exact resume needs, as tensors and primitives."""
     modules = {"model": t.model, "ema": t.average.model if t.average is not None else None, "loss": t.loss}
     optional = {
@@ -190,10 +190,10 @@ def rng(t: Training) -> dict[str, Any]:
     return {**rng_state(t.device.torch), **({"held": held} if held else {})}
 
 
-def set_rng(t: Training, state: Mapping[str, Any]) -> None:
-    """Go on with the state of `rng`."""
-    set_rng_state(dict(state), t.device.torch)
-    restore_generators(stateful(t), state.get("held", {}))
+def set_rng(t: Training, states: Mapping[str, Any]) -> None:
+    """Restore the states that `rng` returned."""
+    set_rng_state(dict(states), t.device.torch)
+    restore_generators(stateful(t), states.get("held", {}))
 
 
 def stateful(t: Training) -> dict[str, Any]:
@@ -204,28 +204,28 @@ def stateful(t: Training) -> dict[str, Any]:
     return {"model": t.model, **averaged, "loss": t.loss, "optimizer": t.optimizer, **schedule, **data}
 
 
-def restore(t: Training, state: Mapping[str, Any]) -> None:
-    """Go on from what `state` gave."""
-    buffers = state.get("buffers", {})
-    load_module(t.model, state["model"], buffers.get("model"))
-    load_state(t.optimizer, state["optimizer"])
+def restore(t: Training, checkpoint: Mapping[str, Any]) -> None:
+    """Resume from a `checkpoint_state`."""
+    buffers = checkpoint.get("buffers", {})
+    load_module(t.model, checkpoint["model"], buffers.get("model"))
+    load_state(t.optimizer, checkpoint["optimizer"])
     if t.schedule.scheduler is not None:
-        t.schedule.scheduler.load_state_dict(state["scheduler"])
-    t.precision.load_state_dict(state["scaler"])
+        t.schedule.scheduler.load_state_dict(checkpoint["scheduler"])
+    t.precision.load_state_dict(checkpoint["scaler"])
     if t.average is not None:
-        t.average.load_state_dict(state["ema"], buffers.get("ema"))
-    load_loss(t.loss, state)
-    t.preprocessing = dict(state.get("preprocessing", {}))
+        t.average.load_state_dict(checkpoint["ema"], buffers.get("ema"))
+    load_loss(t.loss, checkpoint)
+    t.preprocessing = dict(checkpoint.get("preprocessing", {}))
     for name, data_set in t.loaders.data_sets().items():
-        if saves_itself(data_set) and name in state.get("data", {}):
-            data_set.load_state_dict(state["data"][name])
-    set_rng(t, state["rng"])
-    t.progress = Progress(**{"longest_stale": None, **state["progress"]})
+        if saves_itself(data_set) and name in checkpoint.get("data", {}):
+            data_set.load_state_dict(checkpoint["data"][name])
+    set_rng(t, checkpoint["rng"])
+    t.progress = Progress(**{"longest_stale": None, **checkpoint["progress"]})
 
 
-def load_weights(t: Training, state: Mapping[str, Any]) -> None:
+def load_weights(t: Training, checkpoint: Mapping[str, Any]) -> None:
     """Evaluate with the weights of a checkpoint from now on, and with the state that its loss had."""
-    state = dict(state)
+    checkpoint = dict(checkpoint)
     for module in (t.model, t.evaluated):
-        load_module(module, weights(state), weight_buffers(state))
-    load_loss(t.loss, state)
+        load_module(module, weights(checkpoint), weight_buffers(checkpoint))
+    load_loss(t.loss, checkpoint)
