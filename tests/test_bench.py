@@ -210,14 +210,16 @@ def root(measuring: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
 def test_the_models_of_both_sides_are_the_same(loops: Any, root: str, name: str) -> None:
-    x = built(f"model={name}", "data=mnist", f"data.root={root}", "data.limit=16", "data.batch_size=8", "tracking=off")
+    experiment = built(
+        f"model={name}", "data=mnist", f"data.root={root}", "data.limit=16", "data.batch_size=8", "tracking=off"
+    )
     theirs = loops.MODELS[name]()
     inputs, _ = loops.images(root, 16)
     with torch.no_grad():
-        for our_parameter, their_parameter in zip(x.model.parameters(), theirs.parameters(), strict=True):
+        for our_parameter, their_parameter in zip(experiment.model.parameters(), theirs.parameters(), strict=True):
             assert our_parameter.shape == their_parameter.shape
             their_parameter.copy_(our_parameter)
-    torch.testing.assert_close(theirs(inputs), x.model(inputs))
+    torch.testing.assert_close(theirs(inputs), experiment.model(inputs))
 
 
 def test_the_bare_loop_learns(loops: Any, root: str) -> None:

@@ -49,8 +49,8 @@ def test_which_gpu_it_was_is_recorded_and_compared(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)
     device = Device("auto", torch.device("cuda", 0), threads=1)
     assert device.gpu() == {"gpu": "NVIDIA H100", "cuda": "13.0", "cudnn": "91900"}
-    x = dataclasses.replace(built("data.limit=50"), device=device)
-    manifest = describe(x, tmp_path)
+    experiment = dataclasses.replace(built("data.limit=50"), device=device)
+    manifest = describe(experiment, tmp_path)
     assert manifest is not None and manifest.tags["runner.device"] == "cuda:0"
     assert manifest.tags["runner.gpu"] == "NVIDIA H100" and manifest.tags["runner.cudnn"] == "91900"
     then = tmp_path / "environment.txt"

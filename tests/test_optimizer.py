@@ -98,17 +98,17 @@ BARE = ["optimizer._target_=torch.optim.Adagrad", "optimizer.lr=0.05", "~optimiz
 
 @pytest.mark.parametrize("choice", [*([choice] for choice in CHOICES), BARE], ids=lambda choice: choice[0])
 def test_each_trains_well_as_it_is_configured(choice: list[str], here: Path) -> None:
-    t = trained(here, *choice, "trainer.epochs=4")
-    assert accuracy(t) > 0.75  # by chance 0.1
-    assert t.log.of("train/loss")[4] < 0.5 * t.log.of("train/loss")[1]
+    state = trained(here, *choice, "trainer.epochs=4")
+    assert accuracy(state) > 0.75  # by chance 0.1
+    assert state.log.of("train/loss")[4] < 0.5 * state.log.of("train/loss")[1]
 
 
-def weights(x: experiment.Experiment, changed: dict[str, Any]) -> torch.Tensor:
+def weights(experiment: experiment.Experiment, changed: dict[str, Any]) -> torch.Tensor:
     """After three steps with the gradients of a few samples."""
-    model = copy.deepcopy(x.model)
-    made = build.make_optimizer(x.config["optimizer"] | changed, model, x.device)
-    for inputs, targets in list(x.loaders.train.epoch(1)) * 3:
-        x.loss(model(inputs), targets).backward()
+    model = copy.deepcopy(experiment.model)
+    made = build.make_optimizer(experiment.config["optimizer"] | changed, model, experiment.device)
+    for inputs, targets in list(experiment.loaders.train.epoch(1)) * 3:
+        experiment.loss(model(inputs), targets).backward()
         made.step()
         made.zero_grad()
     return torch.cat([p.detach().flatten() for p in model.parameters()])
@@ -133,9 +133,9 @@ KEYS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("choice", KEYS)
 def test_each_key_of_the_config_changes_the_weights(choice: str, here: Path) -> None:
-    x = built(f"optimizer={choice}", "data.limit=20", "model.hidden=[8,6]")
-    assert set(x.config["optimizer"]) == {"_target_", *KEYS[choice]}
-    found = [weights(x, changed) for changed in ({}, *({key: value} for key, value in KEYS[choice].items()))]
+    experiment = built(f"optimizer={choice}", "data.limit=20", "model.hidden=[8,6]")
+    assert set(experiment.config["optimizer"]) == {"_target_", *KEYS[choice]}
+    found = [weights(experiment, changed) for changed in ({}, *({key: value} for key, value in KEYS[choice].items()))]
     assert not any(torch.equal(one, other) for index, one in enumerate(found) for other in found[:index])
 
 
@@ -299,7 +299,7 @@ class TestMuon:
 
     def test_it_learns_in_64_bits_too(self, tmp_path: Path) -> None:
         model = net()
-        t = training(
+        state = training(
             tmp_path,
             model=model,
             precision="fp64",
@@ -307,9 +307,9 @@ class TestMuon:
             epochs=3,
             optimizer=lambda p: muon(p, model),
         )
-        fit(t)
-        assert t.optimizer.state[model[0].weight]["momentum_buffer"].dtype == torch.float64
-        assert t.log.of("val/accuracy")[3] > 0.5  # by chance 0.33
+        fit(state)
+        assert state.optimizer.state[model[0].weight]["momentum_buffer"].dtype == torch.float64
+        assert state.log.of("val/accuracy")[3] > 0.5  # by chance 0.33
 
 
 def test_gradients_are_forgotten_and_an_optimizer_s_own_way_is_taken() -> None:

@@ -32,37 +32,37 @@ def test_it_trains_and_computes_in_the_format_it_names(
     model = net()
     seen: set[torch.dtype] = set()
     model[0].register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
-    t = training(tmp_path, model=model, precision=name, epochs=5)
-    fit(t)
+    state = training(tmp_path, model=model, precision=name, epochs=5)
+    fit(state)
     assert seen == {computed}
-    assert {p.dtype for p in t.parameters} == {weights}
-    losses = t.log.of("train/loss")
+    assert {p.dtype for p in state.parameters} == {weights}
+    losses = state.log.of("train/loss")
     assert losses[5] < 0.8 * losses[1]
 
 
 def test_the_loss_is_computed_in_at_least_32_bits(tmp_path: Path) -> None:
-    t = training(tmp_path, precision="bf16", epochs=1)
+    state = training(tmp_path, precision="bf16", epochs=1)
     seen: list[torch.dtype] = []
-    t.loss.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].dtype))
-    fit(t)
+    state.loss.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].dtype))
+    fit(state)
     assert set(seen) == {torch.float32}
 
 
 class TestScaler:
     def test_its_state_is_in_the_checkpoint_and_its_scale_grows(self, tmp_path: Path) -> None:
-        t = training(tmp_path, precision="fp16", epochs=2)
-        t.precision.scaler.set_growth_interval(2)
-        before = t.precision.scaler.get_scale()
-        fit(t)
-        scaler = checkpoint.load(t.checkpoints.last)["scaler"]
-        assert scaler["scale"] == t.precision.scaler.get_scale() == before * 2**3
+        state = training(tmp_path, precision="fp16", epochs=2)
+        state.precision.scaler.set_growth_interval(2)
+        before = state.precision.scaler.get_scale()
+        fit(state)
+        scaler = checkpoint.load(state.checkpoints.last)["scaler"]
+        assert scaler["scale"] == state.precision.scaler.get_scale() == before * 2**3
 
     def test_without_float16_there_is_none(self) -> None:
         assert Precision("amp", CPU).scaler is None
         assert Precision("amp", CPU).state_dict() == {}
 
     def test_a_skipped_step_advances_neither_optimizer_nor_scheduler(self, tmp_path: Path) -> None:
-        t = training(
+        state = training(
             tmp_path,
             model=net(),
             precision="fp16",
@@ -77,19 +77,19 @@ class TestScaler:
             batches += 1
             return gradient * torch.inf if batches == 2 else gradient
 
-        t.parameters[0].register_hook(overflow)
-        fit(t)
+        state.parameters[0].register_hook(overflow)
+        fit(state)
         assert batches == 3
-        assert t.progress.step == 2
-        assert t.schedule.scheduler.last_epoch == 2
-        assert {int(moments["step"]) for moments in t.optimizer.state.values()} == {2}
-        assert all(bool(torch.isfinite(p).all()) for p in t.parameters)
+        assert state.progress.step == 2
+        assert state.schedule.scheduler.last_epoch == 2
+        assert {int(moments["step"]) for moments in state.optimizer.state.values()} == {2}
+        assert all(bool(torch.isfinite(p).all()) for p in state.parameters)
 
     @pytest.mark.parametrize("clip_norm", [None, 1e-3])
     def test_clipping_sees_unscaled_gradients(self, tmp_path: Path, clip_norm: float | None) -> None:
         model = net()
         before = [p.detach().clone() for p in model.parameters()]
-        t = training(
+        state = training(
             tmp_path,
             model=model,
             precision="fp16",
@@ -98,8 +98,8 @@ class TestScaler:
             clip_norm=clip_norm,
             optimizer=lambda p: torch.optim.SGD(p, lr=1.0),
         )
-        fit(t)
-        moved = torch.cat([(p - q).flatten() for p, q in zip(t.parameters, before, strict=True)]).norm().item()
+        fit(state)
+        moved = torch.cat([(p - q).flatten() for p, q in zip(state.parameters, before, strict=True)]).norm().item()
         if clip_norm is None:
             assert 1e-2 < moved < 10
         else:
@@ -159,8 +159,8 @@ def test_mps_has_no_64_bit_floats() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", ["fp32", "amp", "bf16", "fp16", "fp64"])
 def test_cuda(tmp_path: Path, name: str) -> None:
-    t: Any = training(tmp_path, precision="fp32")
+    state: Any = training(tmp_path, precision="fp32")
     device = resolve("cuda")
-    t.model.to(device.torch)
+    state.model.to(device.torch)
     formats = Precision(name, device.torch)
     assert (formats.scaler is not None) == (name in ("amp", "fp16"))

@@ -47,12 +47,12 @@ def log_run(folder: Path, *overrides: str, status: str = "FINISHED", steps: int 
     else:
         cfg, problems, _ = resume.compose(str(folder), overrides)
     assert cfg is not None and not problems
-    x = build.build(cli.without_hydra(cfg), {"model": "mlp", "data": "tensors"})
+    experiment = build.build(cli.without_hydra(cfg), {"model": "mlp", "data": "tensors"})
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = describe(x, folder, begun=checkpoint is not None)
+    manifest = describe(experiment, folder, begun=checkpoint is not None)
     assert manifest is not None
-    x.tracking.name = "off"  # no process of its own that delivers
-    assert execute.run(x, folder, checkpoint).exit_code == 0
+    experiment.tracking.name = "off"  # no process of its own that delivers
+    assert execute.run(experiment, folder, checkpoint).exit_code == 0
     if steps is not None:
         lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
         (folder / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= steps))
@@ -263,14 +263,14 @@ def test_weights_of_another_run_must_be_here(reproduce: Again, place: Path) -> N
     log_run(parent)
     cfg, problems, resumed = resume.compose(str(parent), [f"resume={parent}", "resume_mode=warm_start"])
     assert cfg is not None and not problems
-    x = build.build(cli.without_hydra(cfg), resumed.choices)
-    resume.prepare(resumed, x)
+    experiment = build.build(cli.without_hydra(cfg), resumed.choices)
+    resume.prepare(resumed, experiment)
     folder = place / "child"
     folder.mkdir()
-    manifest = describe(x, folder)
+    manifest = describe(experiment, folder)
     assert manifest is not None
-    x.tracking.name = "off"
-    assert execute.run(x, folder).exit_code == 0
+    experiment.tracking.name = "off"
+    assert execute.run(experiment, folder).exit_code == 0
     manifest.ended("FINISHED").save(folder)
     assert Delivery(folder).step()
     code, lines = reproduce(f"run={folder}")

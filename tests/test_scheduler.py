@@ -207,11 +207,13 @@ def test_a_step_or_two_are_training_too(make: Callable[[torch.optim.Optimizer, i
     assert found[0] > 0
 
 
-def course(x: experiment.Experiment, changed: dict[str, Any]) -> list[tuple[float, float]]:
+def course(experiment: experiment.Experiment, changed: dict[str, Any]) -> list[tuple[float, float]]:
     """Learning rate and momentum of twelve steps, or epochs; nothing gets better after the fourth."""
     made = optimizer(momentum=0.9)
-    settings = dataclasses.replace(x.trainer, epochs=6)
-    schedule = build.make_schedule(x.config["scheduler"] | changed, made, settings, batches=2, higher_is_better=False)
+    settings = dataclasses.replace(experiment.trainer, epochs=6)
+    schedule = build.make_schedule(
+        experiment.config["scheduler"] | changed, made, settings, batches=2, higher_is_better=False
+    )
     scheduler: Any = schedule.scheduler
     seen = []
     for index in range(12):
@@ -226,9 +228,9 @@ class Hits(CrossEntropy):
 
 
 def test_plateau_waits_for_what_the_loss_calls_better() -> None:
-    x = built("scheduler=plateau", f"loss._target_={__name__}.Hits", "trainer.monitor=val/hits")
-    assert isinstance(x.schedule.scheduler, ReduceLROnPlateau)
-    assert x.schedule.scheduler.mode == "max"
+    experiment = built("scheduler=plateau", f"loss._target_={__name__}.Hits", "trainer.monitor=val/hits")
+    assert isinstance(experiment.schedule.scheduler, ReduceLROnPlateau)
+    assert experiment.schedule.scheduler.mode == "max"
 
 
 KEYS: dict[str, dict[str, Any]] = {
@@ -243,9 +245,9 @@ KEYS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("choice", KEYS)
 def test_each_key_of_the_config_changes_the_course(choice: str, here: Path) -> None:
-    x = built(f"scheduler={choice}")
-    assert set(x.config["scheduler"]) == {"_target_", *KEYS[choice]}
-    courses = [course(x, changed) for changed in ({}, *({key: value} for key, value in KEYS[choice].items()))]
+    experiment = built(f"scheduler={choice}")
+    assert set(experiment.config["scheduler"]) == {"_target_", *KEYS[choice]}
+    courses = [course(experiment, changed) for changed in ({}, *({key: value} for key, value in KEYS[choice].items()))]
     assert all(one != other for index, one in enumerate(courses) for other in courses[:index])
 
 
@@ -260,20 +262,20 @@ CHOICES = [["scheduler=" + name] for name in ("constant", "step", "plateau", "co
 
 @pytest.mark.parametrize("choice", [*CHOICES, BARE], ids=lambda choice: choice[0])
 def test_each_trains_well_as_it_is_configured(choice: list[str], here: Path) -> None:
-    t = trained(here, *choice, "trainer.epochs=4")
-    assert accuracy(t) > 0.75  # by chance 0.1
+    state = trained(here, *choice, "trainer.epochs=4")
+    assert accuracy(state) > 0.75  # by chance 0.1
     if choice is BARE:
-        assert t.log.of("lr") == pytest.approx({epoch: 0.05 * 0.9 ** (epoch - 1) for epoch in (1, 2, 3, 4)})
+        assert state.log.of("lr") == pytest.approx({epoch: 0.05 * 0.9 ** (epoch - 1) for epoch in (1, 2, 3, 4)})
 
 
 def test_a_mode_that_is_no_goal_is_left_to_the_class(here: Path) -> None:
     cyclic = ("+scheduler.base_lr=0.01", "+scheduler.max_lr=0.1", "+scheduler.step_size_up=2", *BARE[2:])
-    x = built("scheduler._target_=torch.optim.lr_scheduler.CyclicLR", *cyclic)
-    assert isinstance(x.schedule.scheduler, torch.optim.lr_scheduler.CyclicLR)
-    x = built(
+    experiment = built("scheduler._target_=torch.optim.lr_scheduler.CyclicLR", *cyclic)
+    assert isinstance(experiment.schedule.scheduler, torch.optim.lr_scheduler.CyclicLR)
+    experiment = built(
         "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", *BARE[2:], "trainer.monitor=val/accuracy"
     )
-    assert x.schedule.scheduler.mode == "max"
+    assert experiment.schedule.scheduler.mode == "max"
 
 
 def test_a_warm_up_as_long_as_training_is_refused(runner: Callable[..., Called]) -> None:

@@ -40,7 +40,7 @@ def supports_fused(target: Callable[..., Any], device: torch.device, given: set[
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that gradients are wanted for."""
-    return [p for p in model.parameters() if p.requires_grad]
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -118,7 +118,7 @@ def muon(
     """
     params = list(params)
     hidden = hidden_weights(model)
-    chosen = [p for p in params if p in hidden]
+    chosen = [parameter for parameter in params if parameter in hidden]
     if not chosen:
         raise ConfigError(
             "optimizer=muon is for hidden fully connected layers, and this model trains none: write optimizer=adamw"
@@ -135,7 +135,7 @@ def muon(
             adjust_lr_fn=adjust_lr_fn,
         )
     ]
-    rest = [p for p in params if p not in hidden]
+    rest = [parameter for parameter in params if parameter not in hidden]
     if rest:
         first, second = betas
         adamw = torch.optim.AdamW(

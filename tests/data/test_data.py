@@ -830,14 +830,18 @@ LARGE = ("data=tensors", "data.inputs=[[16777216],[16777217]]", "data.targets=[0
 
 
 def test_tensors_that_differ_beyond_float32_can_be_told_apart(tmp_path):
-    t = trained(tmp_path, *LARGE, "data.mean=null", "data.std=null", "data.val_fraction=0", "precision=fp64")
-    assert t.log.of("train/accuracy")[20] == 1
+    state = trained(tmp_path, *LARGE, "data.mean=null", "data.std=null", "data.val_fraction=0", "precision=fp64")
+    assert state.log.of("train/accuracy")[20] == 1
 
 
 def test_a_config_knows_its_validation_part_and_a_share_that_was_typed():
     own = (*LARGE, "data.val_inputs=[[1],[2],[3]]", "data.val_targets=[0,1,0]")
-    x = built(*own)
-    assert x.loaders.val.samples == 3 and x.loaders.test is None and x.config["data"]["val_fraction"] is None
+    experiment = built(*own)
+    assert (
+        experiment.loaders.val.samples == 3
+        and experiment.loaders.test is None
+        and experiment.config["data"]["val_fraction"] is None
+    )
     assert built(*own, "data.limit=2").loaders.val.samples == 2
     assert built().config["data"]["val_fraction"] == 0.2
     for preset in ("data.val_fraction=0.2", "data.val_fraction=0", "debug=overfit"):
@@ -870,9 +874,13 @@ def test_what_version_0_1_0_has_saved_is_read_by_its_rules(tmp_path):
     saved = built(*now).config
     for key in ("scale", "classes", "val_path", "val_inputs", "val_targets"):
         del saved["data"][key]
-    x = build.build(without_hydra(compose_saved(saved)[0]))
-    assert x.num_outputs == 5 and x.splits.normalize.mean.shape == (5, 1) and "scale" not in x.config["data"]
-    assert x.splits.train[0].dtype == torch.float32
+    experiment = build.build(without_hydra(compose_saved(saved)[0]))
+    assert (
+        experiment.num_outputs == 5
+        and experiment.splits.normalize.mean.shape == (5, 1)
+        and "scale" not in experiment.config["data"]
+    )
+    assert experiment.splits.train[0].dtype == torch.float32
     assert built(*now).splits.normalize.mean.shape == (3,)
 
 

@@ -934,12 +934,12 @@ def test_mean_and_std_are_computed_where_they_are_null_and_averaged_for_grey(tmp
 @pytest.mark.parametrize("in_memory", ["true", "false"])
 def test_image_folder_trains(here: Path, in_memory: str) -> None:
     photos(here / "photos", 30)
-    t = trained(
+    state = trained(
         here, "data=image_folder", "data.path=photos", "data.size=12", "model=cnn", "model.channels=[4,4,4]",
         "trainer.epochs=6", "optimizer=adamw", "optimizer.lr=1e-2", f"data.in_memory={in_memory}",
         "data.augment.crop=1", "data.augment.flip=true", "data.batch_size=8",
     )  # fmt: skip
-    assert accuracy(t) > 0.8
+    assert accuracy(state) > 0.8
 
 
 def test_a_whole_run_on_photographs(here: Path, runner: Callable[..., Called]) -> None:

@@ -124,10 +124,12 @@ class TestSplit:
                       val_fraction=None, limit=None, seed=0)  # fmt: skip
 
     def test_what_was_guessed_is_said_at_the_head_of_a_run(self, caplog: pytest.LogCaptureFixture) -> None:
-        x = built()
-        x.splits = split(replace(blobs(), notes=("3 classes", "scaled by 255")), val_fraction=0.2, limit=None, seed=0)
+        experiment = built()
+        experiment.splits = split(
+            replace(blobs(), notes=("3 classes", "scaled by 255")), val_fraction=0.2, limit=None, seed=0
+        )
         with caplog.at_level("INFO", "runner"):
-            report.head(x, Path("folder"), "off")
+            report.head(experiment, Path("folder"), "off")
         data = next(index for index, line in enumerate(caplog.messages) if line.startswith("data "))
         assert caplog.messages[data + 1].strip() == "3 classes; scaled by 255"
 
@@ -368,11 +370,11 @@ class TestBothWays:
             model = net(dropout=0.5)
             source = blobs()
             splits = divided(Source("items", train=Items(*source.train)))
-            t = training(
+            state = training(
                 tmp_path / name, model=model, splits=splits, in_memory=in_memory, num_workers=num_workers, epochs=3
             )
-            fit(t)
-            ends.append(exact_state(checkpoint.load(t.checkpoints.last)))
+            fit(state)
+            ends.append(exact_state(checkpoint.load(state.checkpoints.last)))
         assert same(*ends)
 
 
@@ -419,8 +421,8 @@ def of_a_user(items: str, **_: Any) -> Source:
 def test_samples_that_are_drawn_at_random_are_not_held_in_memory_unasked(
     items: str, in_memory: str, held: bool, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    x = built(f"data._target_={__name__}.of_a_user", f"+data.items={items}", f"data.in_memory={in_memory}")
-    assert x.in_memory == held
+    experiment = built(f"data._target_={__name__}.of_a_user", f"+data.items={items}", f"data.in_memory={in_memory}")
+    assert experiment.in_memory == held
     assert ("write data.in_memory=false for others each epoch" in caplog.text) == warned
 
 

@@ -236,11 +236,15 @@ class TestRun:
 
 class TestOtherData:
     def test_model_weights_carry_their_scale(self, price: Path, caplog: pytest.LogCaptureFixture) -> None:
-        x = built("data=csv", "data.path=dear.csv", "loss=mse", f"model.weights={price}")
+        experiment = built("data=csv", "data.path=dear.csv", "loss=mse", f"model.weights={price}")
         own = built("data=csv", "data.path=dear.csv", "loss=mse")
-        assert x.target_scale is not None and own.target_scale is not None
-        assert x.target_scale.state() == of_run(find(str(price))).preprocessing["targets"] != own.target_scale.state()
-        assert "targets standardised (as for the weights it starts from, mean " in x.splits.notes[-1]
+        assert experiment.target_scale is not None and own.target_scale is not None
+        assert (
+            experiment.target_scale.state()
+            == of_run(find(str(price))).preprocessing["targets"]
+            != own.target_scale.state()
+        )
+        assert "targets standardised (as for the weights it starts from, mean " in experiment.splits.notes[-1]
 
     @pytest.mark.soak
     def test_a_warm_start_carries_it_too(self, price: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,9 +260,11 @@ class TestOtherData:
 
     def test_weights_in_the_units_of_the_data_go_on_in_these(self, there: Path) -> None:
         plain = train("plain", *CSV, "data.scale_targets=false", "trainer.epochs=1", "optimizer.lr=1e-9")
-        x = built(*CSV, "model.hidden=[8]", f"model.weights={plain}")
-        assert x.target_scale is None
-        assert x.splits.notes[-1].startswith("targets not standardised: the weights it starts from give the units")
+        experiment = built(*CSV, "model.hidden=[8]", f"model.weights={plain}")
+        assert experiment.target_scale is None
+        assert experiment.splits.notes[-1].startswith(
+            "targets not standardised: the weights it starts from give the units"
+        )
 
     def test_weights_of_a_plain_file_or_with_a_new_output_layer_are_scaled_by_the_data(self, price: Path) -> None:
         torch.save(of_run(find(str(price))).tensors, "plain.pt")
@@ -270,8 +276,8 @@ class TestOtherData:
                 tensors["layers.5.weight"] = tensors["layers.5.weight"].repeat(3, 1)
                 tensors["layers.5.bias"] = tensors["layers.5.bias"].repeat(3)
                 torch.save(tensors, "three.pt")
-            x = built(*CSV, f"model.weights={more}")
-            assert x.target_scale is not None and x.target_scale.state() == own.state()
+            experiment = built(*CSV, f"model.weights={more}")
+            assert experiment.target_scale is not None and experiment.target_scale.state() == own.state()
 
 
 class Squashed(nn.Module):
@@ -309,9 +315,9 @@ class TestAuto:
         ],
     )
     def test_a_table_with_a_model_that_can_give_any_number(self, overrides: tuple[str, ...], scaled: bool) -> None:
-        x = built(*CSV, *overrides)
-        assert (x.target_scale is not None and x.target_scale.standardizes) is scaled
-        assert any("targets standardised" in note for note in x.splits.notes) is scaled
+        experiment = built(*CSV, *overrides)
+        assert (experiment.target_scale is not None and experiment.target_scale.standardizes) is scaled
+        assert any("targets standardised" in note for note in experiment.splits.notes) is scaled
 
     def test_tensors_are_left_alone_unless_it_is_typed(self) -> None:
         tensors = ("data=tensors", "data.inputs=[[1],[2],[3]]", "data.targets=[5.0,6.0,9.0]", "data.val_fraction=0")

@@ -19,14 +19,14 @@ def built(*overrides: str) -> experiment.Experiment:
 
 def trained(folder: Path, *overrides: str) -> Training:
     """Compose, build and train; what was measured is in its `log`."""
-    x = built(*overrides)
-    t = prepare(x, Checkpoints(folder / "checkpoints"), Log(), Silent(), Stop())
-    fit(t)
-    return t
+    experiment = built(*overrides)
+    state = prepare(experiment, Checkpoints(folder / "checkpoints"), Log(), Silent(), Stop())
+    fit(state)
+    return state
 
 
-def accuracy(t: Training) -> float:
+def accuracy(state: Training) -> float:
     """Of the validation samples, after the last epoch."""
-    assert isinstance(t.log, Log)
-    measured = t.log.of("val/accuracy")
+    assert isinstance(state.log, Log)
+    measured = state.log.of("val/accuracy")
     return measured[max(measured)]

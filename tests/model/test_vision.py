@@ -103,10 +103,10 @@ def test_the_seed_decides_the_weights() -> None:
 
 def test_resnet18_learns(here: Path) -> None:
     few = ("data.limit=64", "data.val_fraction=0", "data.batch_size=64", "trainer.epochs=3")
-    t = trained(here, "model=torchvision", "optimizer=adam", "optimizer.lr=0.002", *few)
-    assert t.log.of("train/accuracy")[3] > 0.5  # by chance 0.1
+    state = trained(here, "model=torchvision", "optimizer=adam", "optimizer.lr=0.002", *few)
+    assert state.log.of("train/accuracy")[3] > 0.5  # by chance 0.1
 
 
 def test_another_name_is_another_network(here: Path) -> None:
-    t = trained(here, "model=torchvision", "model.name=shufflenet_v2_x0_5", "data.limit=40", "trainer.epochs=1")
-    assert type(t.model).__name__ == "ShuffleNetV2"
+    state = trained(here, "model=torchvision", "model.name=shufflenet_v2_x0_5", "data.limit=40", "trainer.epochs=1")
+    assert type(state.model).__name__ == "ShuffleNetV2"

@@ -47,11 +47,11 @@ def plots(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Plot]]:
     written: list[Text] = []
     save, write = Drawing.save, Text.draw
 
-    def saved(d: Drawing, name: str) -> None:
+    def saved(drawing: Drawing, name: str) -> None:
         written.clear()
-        save(d, name)
-        found[d.files[-1].stem] = look(d)
-        assert_readable(d, written)
+        save(drawing, name)
+        found[drawing.files[-1].stem] = look(drawing)
+        assert_readable(drawing, written)
 
     def drawn(text: Text, renderer: object) -> None:
         if text.get_text() and text.get_visible():
@@ -65,8 +65,8 @@ def plots(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Plot]]:
         assert min(plot.size) > 150 and max(plot.size) < 2000
 
 
-def look(d: Drawing) -> Plot:
-    axes = d.figure.axes[0]
+def look(drawing: Drawing) -> Plot:
+    axes = drawing.figure.axes[0]
     plot = Plot(y_scale=axes.get_yscale(), labels=(axes.get_xlabel(), axes.get_ylabel()))
     for line in axes.lines:
         points = [(float(x), float(y)) for x, y in zip(*line.get_data(), strict=True)]
@@ -76,17 +76,17 @@ def look(d: Drawing) -> Plot:
         plot.lines[str(line.get_label())] = points
         plot.markers.add(str(line.get_marker()))
     legend = axes.get_legend()
-    plot.texts = [text.get_text() for text in (*axes.texts, *d.figure.texts, *(legend.texts if legend else ()))]
+    plot.texts = [text.get_text() for text in (*axes.texts, *drawing.figure.texts, *(legend.texts if legend else ()))]
     plot.images = [np.asarray(image.get_array()) for image in axes.images]
-    with Image.open(d.files[-1]) as image:
+    with Image.open(drawing.files[-1]) as image:
         image.load()
         plot.size = image.size
     return plot
 
 
-def assert_readable(d: Drawing, written: list[Text]) -> None:
+def assert_readable(drawing: Drawing, written: list[Text]) -> None:
     boxes = [(text, text.get_window_extent()) for text in written]
-    width, height = d.figure.get_size_inches() * DPI
+    width, height = drawing.figure.get_size_inches() * DPI
     for text, box in boxes:
         assert text.get_fontsize() * DPI / 72 / 2 > 8, "the letters of half a picture have eight pixels"
         inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
@@ -245,15 +245,15 @@ def classified(actual: list[int], predicted: list[int], classes: int, sure: list
 
 class TestPredictions:
     def test_they_are_those_that_the_test_measures(self, tmp_path: Path) -> None:
-        t = training(tmp_path, batch_size=4)
-        predictions = Predictions(t.loss)
-        assert t.loaders.test is not None
-        measured = evaluate(t, t.loaders.test, see=predictions.see)
+        state = training(tmp_path, batch_size=4)
+        predictions = Predictions(state.loss)
+        assert state.loaders.test is not None
+        measured = evaluate(state, state.loaders.test, see=predictions.see)
         found = predictions.classes()
         assert found is not None and predictions.values() is None
         assert predictions.samples == len(found.actual) == 20 and predictions.num_classes == 3
-        inputs, targets = next(iter(t.loaders.test.epoch(0)))
-        probabilities = t.model.eval()(inputs).softmax(1)
+        inputs, targets = next(iter(state.loaders.test.epoch(0)))
+        probabilities = state.model.eval()(inputs).softmax(1)
         assert torch.equal(found.actual, targets)
         assert torch.equal(found.predicted, probabilities.argmax(1))
         assert torch.allclose(found.probability, probabilities.amax(1))

@@ -70,9 +70,9 @@ def test_a_run_that_stops_leaves_its_best_values_to_its_end(
 
     validate = loop.validate_within_epoch
 
-    def stop_then(t: Any) -> None:
-        validate(t)
-        t.stop.requested = t.progress.step == 18  # of the second epoch, 12 steps each
+    def stop_then(state: Any) -> None:
+        validate(state)
+        state.stop.requested = state.progress.step == 18  # of the second epoch, 12 steps each
 
     monkeypatch.setattr(loop, "validate_within_epoch", stop_then)
     within = ("trainer.validate_every_steps=6", "optimizer.lr=0.05")

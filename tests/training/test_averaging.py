@@ -84,10 +84,10 @@ class Growing(torch.nn.Module):
 
 
 def test_buffers_made_in_training_and_extra_state_are_the_model_s(tmp_path: Path) -> None:
-    t = training(tmp_path, model=Growing(), ema_decay=0.9, epochs=2)
-    fit(t)
-    assert t.average is not None
-    model = t.average.model
+    state = training(tmp_path, model=Growing(), ema_decay=0.9, epochs=2)
+    fit(state)
+    assert state.average is not None
+    model = state.average.model
     assert isinstance(model, Growing) and model.steps == 6 and len(model.seen) == 7 and model.first is not None
 
 
@@ -101,23 +101,23 @@ def test_a_step_asks_the_device_for_nothing_and_moves_nothing_there() -> None:
 
 
 def test_validation_and_the_best_checkpoint_are_of_the_average(tmp_path: Path) -> None:
-    t = training(tmp_path, ema_decay=0.9, epochs=3)
-    fit(t)
-    assert t.average is not None
-    averaged = t.average.model.state_dict()
-    assert any(not torch.equal(averaged[name], tensor) for name, tensor in t.model.state_dict().items())
-    assert evaluate(t, t.loaders.val)["loss"] == t.log.of("val/loss")[3]
-    saved = checkpoint.load(t.checkpoints.last)
+    state = training(tmp_path, ema_decay=0.9, epochs=3)
+    fit(state)
+    assert state.average is not None
+    averaged = state.average.model.state_dict()
+    assert any(not torch.equal(averaged[name], tensor) for name, tensor in state.model.state_dict().items())
+    assert evaluate(state, state.loaders.val)["loss"] == state.log.of("val/loss")[3]
+    saved = checkpoint.load(state.checkpoints.last)
     assert all(torch.equal(checkpoint.weights(saved)[name], tensor) for name, tensor in averaged.items())
-    assert all(torch.equal(saved["model"][name], tensor) for name, tensor in t.model.state_dict().items())
+    assert all(torch.equal(saved["model"][name], tensor) for name, tensor in state.model.state_dict().items())
 
 
 def test_it_leaves_training_as_it_is(tmp_path: Path) -> None:
     states = []
     for decay in (None, 0.9):
-        t = training(tmp_path / str(decay), model=net(dropout=0.3), ema_decay=decay, epochs=2)
-        fit(t)
-        states.append(t.model.state_dict())
-        losses = t.log.of("train/loss")
+        state = training(tmp_path / str(decay), model=net(dropout=0.3), ema_decay=decay, epochs=2)
+        fit(state)
+        states.append(state.model.state_dict())
+        losses = state.log.of("train/loss")
         assert len(losses) == 2
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

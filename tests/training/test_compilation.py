@@ -35,14 +35,14 @@ def with_statistics() -> nn.Module:
 
 @pytest.mark.usefixtures("quickly")
 def test_it_leaves_everything_as_it_was(tmp_path: Path) -> None:
-    t = training(tmp_path, model=with_statistics(), ema_decay=0.9)
-    before = {name: tensor.clone() for name, tensor in t.model.state_dict().items()}
+    state = training(tmp_path, model=with_statistics(), ema_decay=0.9)
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
     random = torch.get_rng_state()
-    assert compile_model(t) > 0
-    assert same(before, dict(t.model.state_dict()))
+    assert compile_model(state) > 0
+    assert same(before, dict(state.model.state_dict()))
     assert torch.equal(random, torch.get_rng_state())
-    assert all(p.grad is None for p in t.model.parameters())
-    assert t.model.training
+    assert all(p.grad is None for p in state.model.parameters())
+    assert state.model.training
 
 
 class Drawing(nn.Module):
@@ -81,37 +81,37 @@ class CountingLoss(CrossEntropy):
 
 @pytest.mark.usefixtures("quickly")
 def test_every_generator_and_all_state_is_left_as_it_was(tmp_path: Path) -> None:
-    t = training(tmp_path, model=Drawing(), loss=CountingLoss(), ema_decay=0.9)
-    before = deepcopy(checkpoint_state(t))
-    compile_model(t)
-    assert same(before, checkpoint_state(t))
-    assert t.model.calls == 0
-    assert t.evaluated.calls == 0
+    state = training(tmp_path, model=Drawing(), loss=CountingLoss(), ema_decay=0.9)
+    before = deepcopy(checkpoint_state(state))
+    compile_model(state)
+    assert same(before, checkpoint_state(state))
+    assert state.model.calls == 0
+    assert state.evaluated.calls == 0
 
 
 @pytest.mark.usefixtures("quickly")
 def test_nothing_is_compiled_within_an_epoch(tmp_path: Path) -> None:
-    t = training(tmp_path, epochs=3)  # 81 samples in batches of 32: whole ones and a rest
-    compile_model(t)
+    state = training(tmp_path, epochs=3)  # 81 samples in batches of 32: whole ones and a rest
+    compile_model(state)
     compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert compiled
-    fit(t)
+    fit(state)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled
 
 
 @pytest.mark.usefixtures("quickly")
 def test_a_stop_is_answered_before_all_is_compiled(tmp_path: Path) -> None:
-    t = training(tmp_path, model=with_statistics(), stop=Stop(after=1))
-    before = {name: tensor.clone() for name, tensor in t.model.state_dict().items()}
+    state = training(tmp_path, model=with_statistics(), stop=Stop(after=1))
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
     torch._dynamo.utils.counters.clear()
-    compile_model(t)
+    compile_model(state)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "of training's whole batches, and no more"
-    assert same(before, dict(t.model.state_dict())) and t.model.training
+    assert same(before, dict(state.model.state_dict())) and state.model.training
     with pytest.raises(Interrupted):
-        fit(t)
-    assert t.progress.step == 0
+        fit(state)
+    assert state.progress.step == 0
     whole, resumed = training(tmp_path / "whole", model=with_statistics()), training(tmp_path, model=with_statistics())
-    restore(resumed, load(t.checkpoints.last))
+    restore(resumed, load(state.checkpoints.last))
     for again in (whole, resumed):
         compile_model(again)
         fit(again)
@@ -122,12 +122,12 @@ def test_a_stop_is_answered_before_all_is_compiled(tmp_path: Path) -> None:
 def test_the_compiled_model_learns_the_same(tmp_path: Path) -> None:
     losses = []
     for compiled in (False, True):
-        t = training(tmp_path / str(compiled), model=net(), epochs=2)
+        state = training(tmp_path / str(compiled), model=net(), epochs=2)
         if compiled:
-            compile_model(t)
-        fit(t)
-        losses.append(t.log.of("val/loss")[2])
-        assert set(torch.load(t.checkpoints.last, weights_only=True)["model"]) == set(net().state_dict())
+            compile_model(state)
+        fit(state)
+        losses.append(state.log.of("val/loss")[2])
+        assert set(torch.load(state.checkpoints.last, weights_only=True)["model"]) == set(net().state_dict())
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 

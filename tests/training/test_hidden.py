@@ -80,7 +80,7 @@ def test_models_with_and_without_hidden_state_none_missed_none_accused_wrongly(
 ) -> None:
     assert len(CASES) >= 50
     runs = {name: made(tmp_path, name) for name in names}
-    watches = {name: Watch(t) for name, t in runs.items()}  # their rehearsals work side by side
+    watches = {name: Watch(state) for name, state in runs.items()}  # their rehearsals work side by side
     monkeypatch.setattr("runner.training.hidden.LONGER_SECONDS", 60)
     monkeypatch.setattr("runner.training.hidden.WAIT_SECONDS", 60)
     with caplog.at_level(logging.WARNING):
@@ -107,9 +107,9 @@ def ends(folder: Path, name: str) -> bool:
     resumed = made(folder / "resumed", name, 3, **more)
     restore(resumed, load(parts.checkpoints.last))
     fit(resumed)
-    for t in (whole, parts, resumed):
-        t.loaders.close()
-    one, other = (exact_state(load(t.checkpoints.last)) for t in (whole, resumed))
+    for state in (whole, parts, resumed):
+        state.loaders.close()
+    one, other = (exact_state(load(state.checkpoints.last)) for state in (whole, resumed))
     return same(one, other)
 
 
@@ -132,24 +132,24 @@ def test_what_is_not_named_ends_as_if_it_had_never_stopped_and_what_is_named_doe
 def test_training_takes_the_same_steps_with_and_without_a_rehearsal(tmp_path: Path) -> None:
     ends = []
     for rehearse in (False, True):
-        t = made(tmp_path / str(rehearse), Dropout)
-        watch = Watch(t, rehearse)
-        fit(t)
+        state = made(tmp_path / str(rehearse), Dropout)
+        watch = Watch(state, rehearse)
+        fit(state)
         watch.close()
-        ends.append(exact_state(load(t.checkpoints.last)))
-        assert not t.optimizer._optimizer_step_post_hooks
+        ends.append(exact_state(load(state.checkpoints.last)))
+        assert not state.optimizer._optimizer_step_post_hooks
     assert same(*ends)
 
 
 def test_without_a_rehearsal_what_changes_is_said_after_the_first_step(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    t = made(tmp_path, Counter)
-    watch = Watch(t, rehearse=False)
+    state = made(tmp_path, Counter)
+    watch = Watch(state, rehearse=False)
     seen: list[set[str]] = []
-    t.log = lambda metrics, step: seen.append(said(caplog))  # type: ignore[assignment]
+    state.log = lambda metrics, step: seen.append(said(caplog))  # type: ignore[assignment]
     with caplog.at_level(logging.WARNING):
-        fit(t)
+        fit(state)
         watch.close()
     assert seen[0] == {"model.counter"} and not any(seen[1:]), "before the first epoch's end, and once"
     assert not said(caplog)
@@ -177,13 +177,13 @@ class CountingLoss(CrossEntropy):
 
 
 def test_loss_and_optimizer_are_looked_at_as_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    t = training(tmp_path, optimizer=Counting, loss=CountingLoss())
-    found = Rehearsal(t)
+    state = training(tmp_path, optimizer=Counting, loss=CountingLoss())
+    found = Rehearsal(state)
     verdict = found.verdict(wait=60)
     assert verdict is not None and verdict.missed == {"optimizer.count", "loss.calls"}
     with caplog.at_level(logging.WARNING):
-        watch = Watch(t, rehearse=False)
-        fit(t)
+        watch = Watch(state, rehearse=False)
+        fit(state)
         watch.close()
     assert "keep it in the optimizer's state" in caplog.text
     assert said(caplog) == {"optimizer.count", "loss.calls"}
@@ -198,10 +198,10 @@ class Own(torch.optim.SGD):
 def test_what_torch_keeps_in_an_optimizer_for_itself_is_not_named(
     kind: type[torch.optim.Optimizer], way: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    t = training(tmp_path, optimizer=lambda params: kind(params, lr=0.01, **way), epochs=1)  # type: ignore[call-arg]
-    watch = Watch(t, rehearse=False)
+    state = training(tmp_path, optimizer=lambda params: kind(params, lr=0.01, **way), epochs=1)  # type: ignore[call-arg]
+    watch = Watch(state, rehearse=False)
     with caplog.at_level(logging.WARNING):
-        fit(t)
+        fit(state)
         watch.close()
     assert said(caplog) == set()
 
@@ -239,9 +239,9 @@ class InAFile(Dataset[Any]):
 
 def test_a_file_that_a_data_set_has_open_is_not_moved_by_a_rehearsal(tmp_path: Path) -> None:
     data_set = InAFile(tmp_path / "samples")
-    t = training(tmp_path, splits=divided(Source("own", train=data_set)), in_memory=False)
+    state = training(tmp_path, splits=divided(Source("own", train=data_set)), in_memory=False)
     data_set.file.seek(5)
-    verdict = Rehearsal(t).verdict(wait=60)
+    verdict = Rehearsal(state).verdict(wait=60)
     assert verdict is not None and not verdict.missed and verdict.elsewhere is None
     assert data_set.file.tell() == 5
     data_set.file.close()
@@ -264,15 +264,15 @@ class LateThing(Base):
 
 
 def test_state_that_no_checkpoint_can_hold_is_refused_before_the_start_or_after_the_first_step(tmp_path: Path) -> None:
-    t = training(tmp_path, model=LateThing())
-    checks.state({"model": t.model.state_dict()})
-    watch = Watch(t, rehearse=False)
+    state = training(tmp_path, model=LateThing())
+    checks.state({"model": state.model.state_dict()})
+    watch = Watch(state, rehearse=False)
     with pytest.raises(TrainingError, match=r"^model._extra_state.things\[0\] is of type .*Thing, which a checkpoint"):
-        fit(t)
+        fit(state)
     watch.close()
-    assert t.progress.step <= 1
+    assert state.progress.step <= 1
     with pytest.raises(ConfigError, match=r"^model._extra_state.things\[0\] is of type .*Thing, which a checkpoint"):
-        checks.state({"model": t.model.state_dict()})
+        checks.state({"model": state.model.state_dict()})
 
 
 def test_each_generator_in_lists_within_lists_goes_on() -> None:

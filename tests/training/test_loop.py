@@ -27,8 +27,8 @@ from runner.training.loop import evaluate, fit, train_epoch
 from runner.training.state import Interrupted, Training, restore
 
 
-def whole_set(t: Any, part: str) -> tuple[Tensor, Tensor]:
-    loader = getattr(t.loaders, part)
+def whole_set(state: Any, part: str) -> tuple[Tensor, Tensor]:
+    loader = getattr(state.loaders, part)
     assert isinstance(loader, TensorLoader)
     return loader.inputs, loader.targets
 
@@ -46,26 +46,26 @@ class TestMeans:
     def test_the_logged_losses_are_means_over_samples_not_batches(self, tmp_path: Path) -> None:
         # 101 training samples in batches of 32: the last batch has 5. A learning rate of zero keeps the weights.
         splits = divided(blobs(126), val_fraction=25 / 126)
-        t = training(tmp_path, splits=splits, optimizer=lambda p: torch.optim.SGD(p, lr=0.0), epochs=1)
-        assert t.loaders.train.samples == 101
-        fit(t)
+        state = training(tmp_path, splits=splits, optimizer=lambda p: torch.optim.SGD(p, lr=0.0), epochs=1)
+        assert state.loaders.train.samples == 101
+        fit(state)
         for part in ("train", "val"):
-            inputs, targets = whole_set(t, part)
+            inputs, targets = whole_set(state, part)
             with torch.no_grad():
-                outputs = t.model(inputs)
-            assert t.log.of(f"{part}/loss")[1] == pytest.approx(cross_entropy(outputs, targets).item(), abs=1e-6)
+                outputs = state.model(inputs)
+            assert state.log.of(f"{part}/loss")[1] == pytest.approx(cross_entropy(outputs, targets).item(), abs=1e-6)
             accuracy = (outputs.argmax(1) == targets).double().mean().item()
-            assert t.log.of(f"{part}/accuracy")[1] == pytest.approx(accuracy, abs=1e-12)
+            assert state.log.of(f"{part}/accuracy")[1] == pytest.approx(accuracy, abs=1e-12)
 
     def test_a_regression_reports_its_mean_absolute_error(self, tmp_path: Path) -> None:
         inputs = torch.randn(50, 4)
         splits = divided(Source("line", train=(inputs, inputs.sum(1))))
-        t = training(tmp_path, splits=splits, model=net(4, 1), loss=MSE(), epochs=1)
-        fit(t)
-        inputs, targets = whole_set(t, "val")
+        state = training(tmp_path, splits=splits, model=net(4, 1), loss=MSE(), epochs=1)
+        fit(state)
+        inputs, targets = whole_set(state, "val")
         with torch.no_grad():
-            expected = (t.model(inputs) - targets).abs().mean().item()
-        assert t.log.of("val/mae")[1] == pytest.approx(expected, rel=1e-6)
+            expected = (state.model(inputs) - targets).abs().mean().item()
+        assert state.log.of("val/mae")[1] == pytest.approx(expected, rel=1e-6)
 
 
 class TestAccumulation:
@@ -75,7 +75,7 @@ class TestAccumulation:
     ) -> None:
         states = []
         for batch_size, accumulation in ((32, 1), (8, 4)):
-            t = training(
+            state = training(
                 tmp_path / str(batch_size),
                 splits=divided(blobs(101), val_fraction=0),
                 model=net().double(),
@@ -84,9 +84,9 @@ class TestAccumulation:
                 grad_accumulation=accumulation,
                 clip_norm=clip_norm,
             )
-            fit(t)
-            assert t.progress.step == 2 * 4  # 101 = 3 * 32 + 5
-            states.append(t.model.state_dict())
+            fit(state)
+            assert state.progress.step == 2 * 4  # 101 = 3 * 32 + 5
+            states.append(state.model.state_dict())
         for name in states[0]:
             torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-12, atol=1e-12)
 
@@ -99,7 +99,7 @@ class TestAccumulation:
                 def step(self, closure: Any = None) -> None:
                     seen.append(torch.cat([p.grad.flatten() for p in self.param_groups[0]["params"]]))  # noqa: B023
 
-            t = training(
+            state = training(
                 tmp_path / str(batch_size),
                 splits=divided(blobs(37), val_fraction=0),
                 batch_size=batch_size,
@@ -107,7 +107,7 @@ class TestAccumulation:
                 optimizer=lambda p: Recording(p, lr=0.0),
                 epochs=1,
             )
-            fit(t)
+            fit(state)
             gradients.append(seen)
         assert len(gradients[0]) == len(gradients[1]) == 2  # 37 = 32 + 5
         for large, small in zip(*gradients, strict=True):
@@ -116,51 +116,51 @@ class TestAccumulation:
 
 class TestLimits:
     def test_max_steps_ends_in_the_middle_of_an_epoch_and_still_validates(self, tmp_path: Path) -> None:
-        t = training(tmp_path, max_steps=4, epochs=10)  # 81 samples: three steps an epoch
-        assert fit(t) == "trainer.max_steps=4 is reached"
-        assert t.progress.step == 4
-        assert set(t.log.of("val/loss")) == {1, 2}
-        assert t.checkpoints.best.exists()
+        state = training(tmp_path, max_steps=4, epochs=10)  # 81 samples: three steps an epoch
+        assert fit(state) == "trainer.max_steps=4 is reached"
+        assert state.progress.step == 4
+        assert set(state.log.of("val/loss")) == {1, 2}
+        assert state.checkpoints.best.exists()
 
     def test_max_time_counts_training_alone(self, tmp_path: Path) -> None:
-        t = training(tmp_path, max_time=1e-9, epochs=10)
-        assert fit(t) == "trainer.max_time=1e-09 is reached"
-        assert t.progress.step == 1
+        state = training(tmp_path, max_time=1e-9, epochs=10)
+        assert fit(state) == "trainer.max_time=1e-09 is reached"
+        assert state.progress.step == 1
 
     def test_early_stopping_ends_after_patience_validations_without_a_better_one(self, tmp_path: Path) -> None:
-        t = training(
+        state = training(
             tmp_path,
             optimizer=lambda p: torch.optim.SGD(p, lr=0.0),
             epochs=50,
             early_stopping=EarlyStoppingSettings(patience=3, min_delta=0.0),
         )
-        assert fit(t) == "val/loss has not improved in 3 validations"
-        assert len(t.progress.epoch_seconds) == 4
-        assert checkpoint.load(t.checkpoints.last)["progress"]["epoch"] == 5
+        assert fit(state) == "val/loss has not improved in 3 validations"
+        assert len(state.progress.epoch_seconds) == 4
+        assert checkpoint.load(state.checkpoints.last)["progress"]["epoch"] == 5
 
     def test_patience_counts_the_validations_within_an_epoch_too(self, tmp_path: Path) -> None:
-        t = training(
+        state = training(
             tmp_path,
             optimizer=lambda p: torch.optim.SGD(p, lr=0.0),
             epochs=50,
             validate_every_steps=1,
             early_stopping=EarlyStoppingSettings(patience=4, min_delta=0.0),
         )
-        assert fit(t) == "val/loss has not improved in 4 validations"  # two steps, an epoch, a step
-        assert (t.progress.step, t.progress.cut_short) == (4, 2)
+        assert fit(state) == "val/loss has not improved in 4 validations"  # two steps, an epoch, a step
+        assert (state.progress.step, state.progress.cut_short) == (4, 2)
 
     def test_min_delta_is_what_counts_as_better_but_the_best_is_kept_all_the_same(self, tmp_path: Path) -> None:
-        t = training(tmp_path, epochs=6, early_stopping=EarlyStoppingSettings(patience=2, min_delta=10.0))
-        assert fit(t) == "val/loss has not improved in 2 validations"
-        losses = t.log.of("val/loss")
-        assert t.progress.best == min(losses.values())
+        state = training(tmp_path, epochs=6, early_stopping=EarlyStoppingSettings(patience=2, min_delta=10.0))
+        assert fit(state) == "val/loss has not improved in 2 validations"
+        losses = state.log.of("val/loss")
+        assert state.progress.best == min(losses.values())
 
     def test_an_accuracy_is_better_when_higher(self, tmp_path: Path) -> None:
-        t = training(tmp_path, epochs=8, monitor="val/accuracy")
-        fit(t)
-        accuracies = t.log.of("val/accuracy")
-        assert t.progress.best == max(accuracies.values())
-        assert accuracies[t.progress.best_epoch] == max(accuracies.values())
+        state = training(tmp_path, epochs=8, monitor="val/accuracy")
+        fit(state)
+        accuracies = state.log.of("val/accuracy")
+        assert state.progress.best == max(accuracies.values())
+        assert accuracies[state.progress.best_epoch] == max(accuracies.values())
 
     @pytest.mark.parametrize(("higher", "choose"), [(True, max), (False, min)])
     def test_of_a_metric_of_one_s_own_the_loss_says_which_way_is_better(
@@ -168,24 +168,24 @@ class TestLimits:
     ) -> None:
         loss = CrossEntropy()
         loss.metrics = {"hits": Metric(correct, higher_is_better=higher)}
-        t = training(tmp_path, loss=loss, epochs=8, monitor="val/hits")
-        fit(t)
-        hits = t.log.of("val/hits")
+        state = training(tmp_path, loss=loss, epochs=8, monitor="val/hits")
+        fit(state)
+        hits = state.log.of("val/hits")
         assert len(set(hits.values())) > 1
-        assert hits[t.progress.best_epoch] == t.progress.best == choose(hits.values())
+        assert hits[state.progress.best_epoch] == state.progress.best == choose(hits.values())
 
 
 class TestCadence:
     def test_validation_every_n_epochs_and_always_after_the_last(self, tmp_path: Path) -> None:
-        t = training(tmp_path, epochs=5, validate_every_epochs=2)
-        fit(t)
-        assert set(t.log.of("val/loss")) == {2, 4, 5}
+        state = training(tmp_path, epochs=5, validate_every_epochs=2)
+        fit(state)
+        assert set(state.log.of("val/loss")) == {2, 4, 5}
 
     def test_validation_every_n_steps_is_logged_by_step(self, tmp_path: Path) -> None:
-        t = training(tmp_path, epochs=2, validate_every_steps=2)
-        fit(t)
-        assert set(t.log.of("val/loss_step")) == {2, 4, 6}
-        assert set(t.log.of("val/loss")) == {1, 2}
+        state = training(tmp_path, epochs=2, validate_every_steps=2)
+        fit(state)
+        assert set(state.log.of("val/loss_step")) == {2, 4, 6}
+        assert set(state.log.of("val/loss")) == {1, 2}
 
     def test_the_best_may_be_found_between_two_epochs(self, tmp_path: Path) -> None:
         # The learning rate is zero after the second step: nothing is ever better than there, but for equal.
@@ -195,25 +195,25 @@ class TestCadence:
                 every="step",
             )
 
-        t = training(tmp_path, epochs=1, validate_every_steps=2, schedule=stop_learning)
-        fit(t)
-        best = checkpoint.load(t.checkpoints.best)
+        state = training(tmp_path, epochs=1, validate_every_steps=2, schedule=stop_learning)
+        fit(state)
+        best = checkpoint.load(state.checkpoints.best)
         assert best["progress"]["step"] == best["progress"]["best_step"] == 2
-        assert best["progress"]["best"] == t.log.of("val/loss_step")[2] < t.log.of("val/loss")[1]
+        assert best["progress"]["best"] == state.log.of("val/loss_step")[2] < state.log.of("val/loss")[1]
 
     def test_logging_every_n_epochs_and_steps(self, tmp_path: Path) -> None:
-        t = training(tmp_path, splits=divided(val_fraction=0), epochs=5, log_every_epochs=2, log_every_steps=5)
-        fit(t)
-        assert set(t.log.of("train/loss")) == {2, 4, 5}
-        assert t.display.epochs == [2, 4, 5]
-        assert set(t.log.of("train/loss_step")) == {5, 10, 15, 20}  # 101 samples: four steps an epoch
+        state = training(tmp_path, splits=divided(val_fraction=0), epochs=5, log_every_epochs=2, log_every_steps=5)
+        fit(state)
+        assert set(state.log.of("train/loss")) == {2, 4, 5}
+        assert state.display.epochs == [2, 4, 5]
+        assert set(state.log.of("train/loss_step")) == {5, 10, 15, 20}  # 101 samples: four steps an epoch
 
     def test_what_is_logged_every_n_epochs_is_the_same_as_when_all_are(self, tmp_path: Path) -> None:
         logs = []
         for every in (1, 3):
-            t = training(tmp_path / str(every), splits=divided(val_fraction=0), epochs=7, log_every_epochs=every)
-            fit(t)
-            logs.append(t.log.of("train/accuracy"))
+            state = training(tmp_path / str(every), splits=divided(val_fraction=0), epochs=7, log_every_epochs=every)
+            fit(state)
+            logs.append(state.log.of("train/accuracy"))
         assert logs[1] == {epoch: logs[0][epoch] for epoch in (3, 6, 7)}
 
     def test_metrics_of_half_an_epoch_are_not_reported_as_those_of_the_whole(self, tmp_path: Path) -> None:
@@ -241,9 +241,9 @@ class TestCadence:
 
     def test_checkpoints_every_n_epochs_steps_and_seconds(self, tmp_path: Path) -> None:
         def saved(name: str, **trainer: Any) -> list[tuple[int, int]]:
-            t = training(tmp_path / name, splits=divided(val_fraction=0), epochs=3, keep_checkpoints=99, **trainer)
-            fit(t)
-            kept = [checkpoint.load(path)["progress"] for path in t.checkpoints.folder.glob("last*.pt")]
+            state = training(tmp_path / name, splits=divided(val_fraction=0), epochs=3, keep_checkpoints=99, **trainer)
+            fit(state)
+            kept = [checkpoint.load(path)["progress"] for path in state.checkpoints.folder.glob("last*.pt")]
             return sorted((p["epoch"], p["batch"]) for p in kept)
 
         assert saved("epochs", checkpoint_every_epochs=2) == [(3, 0), (4, 0)]
@@ -256,10 +256,10 @@ class TestCadence:
         assert len(saved("seconds", checkpoint_every_epochs=3, checkpoint_every_seconds=1e-9)) == 3 * 3 + 1
 
     def test_without_validation_samples_the_last_epoch_is_the_best(self, tmp_path: Path) -> None:
-        t = training(tmp_path, splits=divided(val_fraction=0), epochs=3)
-        fit(t)
-        assert t.progress.best_epoch == 3
-        assert t.checkpoints.best.samefile(t.checkpoints.last)
+        state = training(tmp_path, splits=divided(val_fraction=0), epochs=3)
+        fit(state)
+        assert state.progress.best_epoch == 3
+        assert state.checkpoints.best.samefile(state.checkpoints.last)
 
 
 class TestResume:
@@ -328,21 +328,21 @@ class TestPlateau:
         return Schedule(ReduceLROnPlateau(optimizer, factor=0.5, patience=1, **NEVER_BETTER))
 
     def test_it_goes_by_the_monitored_metric_whenever_an_epoch_has_measured_it(self, tmp_path: Path) -> None:
-        t = training(tmp_path, epochs=6, schedule=self.plateau, monitor="train/loss", log_every_epochs=6)
-        fit(t)
-        assert t.schedule.scheduler.last_epoch == 6
-        assert t.optimizer.param_groups[0]["lr"] == 0.1 / 2 / 2  # one is the best, two that are not, two more
+        state = training(tmp_path, epochs=6, schedule=self.plateau, monitor="train/loss", log_every_epochs=6)
+        fit(state)
+        assert state.schedule.scheduler.last_epoch == 6
+        assert state.optimizer.param_groups[0]["lr"] == 0.1 / 2 / 2  # one is the best, two that are not, two more
 
     def test_epochs_without_validation_do_not_count(self, tmp_path: Path) -> None:
-        t = training(tmp_path, epochs=6, schedule=self.plateau, validate_every_epochs=2)
-        fit(t)
-        assert t.schedule.scheduler.last_epoch == 3
-        assert t.optimizer.param_groups[0]["lr"] == 0.05  # the first is the best; two are not better
+        state = training(tmp_path, epochs=6, schedule=self.plateau, validate_every_epochs=2)
+        fit(state)
+        assert state.schedule.scheduler.last_epoch == 3
+        assert state.optimizer.param_groups[0]["lr"] == 0.05  # the first is the best; two are not better
 
 
 class TestNotFinite:
     @staticmethod
-    def exploding(t: Any, at: int) -> None:
+    def exploding(state: Any, at: int) -> None:
         """Let the loss be NaN from a forward pass in training on."""
         seen = 0
 
@@ -351,23 +351,25 @@ class TestNotFinite:
             seen += module.training
             return outputs * math.nan if module.training and seen == at else None
 
-        t.model.register_forward_hook(hook)
+        state.model.register_forward_hook(hook)
 
     def test_stop_names_epoch_and_step_and_keeps_the_last_good_checkpoint(self, tmp_path: Path) -> None:
-        t = training(tmp_path, epochs=4)
-        self.exploding(t, at=5)
+        state = training(tmp_path, epochs=4)
+        self.exploding(state, at=5)
         with pytest.raises(TrainingError, match=r"train/loss is nan in epoch 2 by step 6.*last\.pt"):
-            fit(t)
-        saved = checkpoint.load(t.checkpoints.last)
+            fit(state)
+        saved = checkpoint.load(state.checkpoints.last)
         assert saved["progress"]["epoch"] == 2
         assert all(bool(torch.isfinite(value).all()) for value in saved["model"].values())
-        assert t.progress.best_epoch == 1
+        assert state.progress.best_epoch == 1
 
     def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(self, tmp_path: Path) -> None:
         # The last step of the last epoch blows up: its loss was still finite, and there is no validation.
-        t = training(tmp_path, splits=divided(val_fraction=0), epochs=2, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+        state = training(
+            tmp_path, splits=divided(val_fraction=0), epochs=2, optimizer=lambda p: torch.optim.SGD(p, lr=0.1)
+        )
         steps = 0
-        step = t.optimizer.step
+        step = state.optimizer.step
 
         def last_step_explodes(*arguments: Any) -> None:
             nonlocal steps
@@ -375,75 +377,75 @@ class TestNotFinite:
             step(*arguments)
             if steps == 8:
                 with torch.no_grad():
-                    t.parameters[0].fill_(math.inf)
+                    state.parameters[0].fill_(math.inf)
 
-        t.optimizer.step = last_step_explodes
+        state.optimizer.step = last_step_explodes
         with pytest.raises(TrainingError, match="a weight"):
-            fit(t)
-        assert checkpoint.load(t.checkpoints.last)["progress"]["epoch"] == 2
+            fit(state)
+        assert checkpoint.load(state.checkpoints.last)["progress"]["epoch"] == 2
 
     def test_skip_leaves_out_the_step_and_goes_on(self, tmp_path: Path) -> None:
-        t = training(tmp_path, epochs=2, on_nonfinite="skip")
-        self.exploding(t, at=2)
-        fit(t)
-        assert t.progress.step == 2 * 3 - 1
-        assert len(t.display.notes) == 1
-        assert all(math.isfinite(value) for value in t.log.values.values())
+        state = training(tmp_path, epochs=2, on_nonfinite="skip")
+        self.exploding(state, at=2)
+        fit(state)
+        assert state.progress.step == 2 * 3 - 1
+        assert len(state.display.notes) == 1
+        assert all(math.isfinite(value) for value in state.log.values.values())
 
     def test_ignore_goes_on_and_never_calls_it_the_best(self, tmp_path: Path) -> None:
-        t = training(tmp_path, epochs=3, on_nonfinite="ignore")
-        self.exploding(t, at=5)
-        fit(t)
-        assert math.isnan(t.log.of("train/loss")[3])
-        assert t.progress.best_epoch == 1
+        state = training(tmp_path, epochs=3, on_nonfinite="ignore")
+        self.exploding(state, at=5)
+        fit(state)
+        assert math.isnan(state.log.of("train/loss")[3])
+        assert state.progress.best_epoch == 1
 
 
 class TestEvaluation:
     def test_it_changes_nothing_about_training(self, tmp_path: Path) -> None:
         ends = []
         for every in (1, 3):
-            t = training(tmp_path / str(every), model=net(dropout=0.5), epochs=3, validate_every_epochs=every)
+            state = training(tmp_path / str(every), model=net(dropout=0.5), epochs=3, validate_every_epochs=every)
             torch.manual_seed(5)
-            fit(t)
-            ends.append(t.model.state_dict())
+            fit(state)
+            ends.append(state.model.state_dict())
         assert same(*ends)
 
     def test_it_uses_the_model_at_rest(self, tmp_path: Path) -> None:
-        t = training(tmp_path, model=net(dropout=0.9))
-        assert evaluate(t, t.loaders.val) == evaluate(t, t.loaders.val)
-        assert t.model.training
+        state = training(tmp_path, model=net(dropout=0.9))
+        assert evaluate(state, state.loaders.val) == evaluate(state, state.loaders.val)
+        assert state.model.training
 
 
 def test_time_and_rate_are_of_the_training_part_alone(tmp_path: Path) -> None:
-    t = training(tmp_path, epochs=2)
-    fit(t)
-    validated = t.log.of("time/validation_seconds")
+    state = training(tmp_path, epochs=2)
+    fit(state)
+    validated = state.log.of("time/validation_seconds")
     assert list(validated) == [1, 2] and min(validated.values()) > 0
-    for epoch, seconds in t.log.of("time/epoch_seconds").items():
+    for epoch, seconds in state.log.of("time/epoch_seconds").items():
         assert seconds > 0
-        assert t.log.of("throughput/samples_per_second")[epoch] == pytest.approx(81 / seconds)
-    assert t.progress.epoch_seconds == list(t.log.of("time/epoch_seconds").values())
+        assert state.log.of("throughput/samples_per_second")[epoch] == pytest.approx(81 / seconds)
+    assert state.progress.epoch_seconds == list(state.log.of("time/epoch_seconds").values())
 
 
 @pytest.mark.parametrize("slow", ["validation", "checkpoint"])
 def test_validation_and_checkpoints_within_an_epoch_are_not_training_time(tmp_path: Path, slow: str) -> None:
-    t = training(tmp_path, epochs=1, validate_every_steps=1, checkpoint_every_steps=1)
+    state = training(tmp_path, epochs=1, validate_every_steps=1, checkpoint_every_steps=1)
     if slow == "validation":
-        t.model.register_forward_hook(lambda module, *_: None if module.training else time.sleep(0.3))
+        state.model.register_forward_hook(lambda module, *_: None if module.training else time.sleep(0.3))
     else:
-        t.checkpoints = Checkpoints(tmp_path, before=lambda: time.sleep(0.3))
-    fit(t)
-    assert t.progress.epoch_seconds[0] < 0.3  # of at least 0.9
+        state.checkpoints = Checkpoints(tmp_path, before=lambda: time.sleep(0.3))
+    fit(state)
+    assert state.progress.epoch_seconds[0] < 0.3  # of at least 0.9
 
 
 def test_the_learning_rate_is_logged_as_it_was(tmp_path: Path) -> None:
-    t = training(
+    state = training(
         tmp_path,
         epochs=3,
         schedule=lambda optimizer: Schedule(torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)),
     )
-    fit(t)
-    assert list(t.log.of("lr").values()) == pytest.approx([0.1, 0.01, 0.001])
+    fit(state)
+    assert list(state.log.of("lr").values()) == pytest.approx([0.1, 0.01, 0.001])
 
 
 def halving(optimizer: torch.optim.Optimizer) -> Schedule:
@@ -453,24 +455,24 @@ def halving(optimizer: torch.optim.Optimizer) -> Schedule:
 
 class TestLearningRate:
     def test_of_an_epoch_it_is_the_mean_over_its_steps(self, tmp_path: Path) -> None:
-        t = training(tmp_path, splits=divided(val_fraction=0), schedule=halving, log_every_steps=1)
-        fit(t)  # four steps an epoch
-        by_step = t.log.of("lr_step")
+        state = training(tmp_path, splits=divided(val_fraction=0), schedule=halving, log_every_steps=1)
+        fit(state)  # four steps an epoch
+        by_step = state.log.of("lr_step")
         assert by_step == pytest.approx({step: 0.1 * 0.5 ** (step - 1) for step in range(1, 9)})
-        assert t.log.of("lr") == pytest.approx(
+        assert state.log.of("lr") == pytest.approx(
             {epoch: sum(by_step[step] for step in range(4 * epoch - 3, 4 * epoch + 1)) / 4 for epoch in (1, 2)}
         )
 
     def test_a_constant_one_is_not_rounded(self, tmp_path: Path) -> None:
-        t = training(tmp_path, batch_size=3, epochs=1)
-        fit(t)
-        assert t.log.of("lr") == {1: 0.1}
+        state = training(tmp_path, batch_size=3, epochs=1)
+        fit(state)
+        assert state.log.of("lr") == {1: 0.1}
 
     def test_accumulation_and_a_limit_count_the_steps_that_were_taken(self, tmp_path: Path) -> None:
         splits = divided(val_fraction=0)
-        t = training(tmp_path, splits=splits, schedule=halving, batch_size=8, grad_accumulation=4, max_steps=3)
-        fit(t)
-        assert t.log.of("lr") == pytest.approx({1: 0.1 * (1 + 0.5 + 0.25) / 3})
+        state = training(tmp_path, splits=splits, schedule=halving, batch_size=8, grad_accumulation=4, max_steps=3)
+        fit(state)
+        assert state.log.of("lr") == pytest.approx({1: 0.1 * (1 + 0.5 + 0.25) / 3})
 
     def test_it_is_exact_across_a_resume_within_an_epoch(self, tmp_path: Path) -> None:
         def begun(folder: str, stop: Stop | None = None) -> Training:
@@ -489,9 +491,9 @@ class TestLearningRate:
 
 
 def test_progress_is_written_as_primitives(tmp_path: Path) -> None:
-    t = training(tmp_path)
-    fit(t)
-    saved = checkpoint.load(t.checkpoints.last)
+    state = training(tmp_path)
+    fit(state)
+    saved = checkpoint.load(state.checkpoints.last)
     assert set(saved) == {"model", "optimizer", "scheduler", "scaler", "ema", "rng", "progress", "format"}
     assert saved["progress"]["epoch"] == 3
 
@@ -526,33 +528,33 @@ def allocated(epoch: Callable[[], None], folder: Path) -> list[int]:
 
 def test_an_epoch_computes_and_allocates_no_more_than_a_bare_loop_with_its_loss_and_accuracy(tmp_path: Path) -> None:
     """Neither is anything read from the device before the epoch's end."""
-    t = training(tmp_path, batch_size=8, epochs=2)
-    fit(t)  # until the optimizer has its buffers
-    inputs, targets = whole_set(t, "train")
+    state = training(tmp_path, batch_size=8, epochs=2)
+    fit(state)  # until the optimizer has its buffers
+    inputs, targets = whole_set(state, "train")
     total, correct = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
 
     def theirs() -> None:
         for index in torch.randperm(len(inputs)).split(8):
             batch, wanted = inputs.index_select(0, index), targets.index_select(0, index)
-            outputs = t.model(batch)
+            outputs = state.model(batch)
             loss = cross_entropy(outputs, wanted)
             total.add_(loss.detach(), alpha=len(index))
             correct.add_(torch.count_nonzero(outputs.detach().argmax(dim=1) == wanted))
             loss.backward()
-            t.optimizer.step()
-            t.optimizer.zero_grad()
+            state.optimizer.step()
+            state.optimizer.zero_grad()
 
     def ours() -> None:
-        t.progress.batch = 0
-        train_epoch(t)
+        state.progress.batch = 0
+        train_epoch(state)
 
-    t.sums.reset([])
+    state.sums.reset([])
     with Operations() as of_ours:
         ours()
     with Operations() as of_theirs:
         theirs()
     assert of_theirs.counts["addmm"] > 0
-    batches = len(t.loaders.train)
+    batches = len(state.loaders.train)
     assert not of_ours.counts - of_theirs.counts - Counter(clone=batches), "small batches are measured together"
     assert of_theirs.counts - of_ours.counts == dict.fromkeys(("argmax", "eq", "count_nonzero", "add_"), batches)
     assert not {"_local_scalar_dense", "item", "_to_copy"} & of_ours.counts.keys()

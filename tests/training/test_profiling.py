@@ -70,18 +70,26 @@ def test_a_training_that_ends_with_the_warm_up_is_no_failure(runner: Callable[..
 def test_it_changes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     states = []
     for traced in (False, True):
-        t = training(tmp_path / str(traced), batch_size=8, epochs=2)
-        owners = (t.precision, t.loss, t.loaders.train, t.loaders.val, t.checkpoints, t.display, t)
+        state = training(tmp_path / str(traced), batch_size=8, epochs=2)
+        owners = (
+            state.precision,
+            state.loss,
+            state.loaders.train,
+            state.loaders.val,
+            state.checkpoints,
+            state.display,
+            state,
+        )
         before = [vars(owner).copy() for owner in owners]
-        profiler = Profiler(t, 3, tmp_path / "profile") if traced else None
-        fit(t)
+        profiler = Profiler(state, 3, tmp_path / "profile") if traced else None
+        fit(state)
         if profiler is not None:
-            assert t.progress.step > WARM_UP_STEPS + 3  # it has stopped by itself
+            assert state.progress.step > WARM_UP_STEPS + 3  # it has stopped by itself
             profiler.stop()
             for owner, had in zip(owners, before, strict=True):
                 assert vars(owner).keys() == had.keys()
                 assert all(vars(owner)[name] is had[name] for name in had if callable(had[name]))
-        states.append(t.model.state_dict())
+        states.append(state.model.state_dict())
     assert same(dict(states[0]), dict(states[1]))
 
 

@@ -102,7 +102,7 @@ def test_a_resumed_run_has_every_buffer_of_model_average_and_loss(tmp_path: Path
         resumed = make("resumed", 4)
         restore(resumed, load(parts.checkpoints.last))
         fit(resumed)
-        one, other = (exact_state(load(t.checkpoints.last)) for t in (whole, resumed))
+        one, other = (exact_state(load(state.checkpoints.last)) for state in (whole, resumed))
         assert same(one, other), [key for key in one if not same(one[key], other[key])]
         assert set(one["buffers"]) == {"model", "loss"} | (set() if lazy else {"ema"}) and set(one["loss"]) == {
             "counts"
@@ -121,7 +121,7 @@ def test_a_buffer_that_training_makes_replaces_or_drops_is_read_again(tmp_path: 
     resumed = make("resumed", 4)
     restore(resumed, load(parts.checkpoints.last))
     fit(resumed)
-    one, other = (exact_state(load(t.checkpoints.last)) for t in (whole, resumed))
+    one, other = (exact_state(load(state.checkpoints.last)) for state in (whole, resumed))
     assert same(one, other), [key for key in one if not same(one[key], other[key])]
     fresh = make("fresh", 1)
     load_weights(fresh, load(whole.checkpoints.best))
@@ -134,14 +134,14 @@ def test_a_buffer_that_training_makes_replaces_or_drops_is_read_again(tmp_path: 
 
 
 def test_the_best_is_measured_with_the_buffers_and_the_loss_that_it_had(tmp_path: Path) -> None:
-    t = training(tmp_path, model=Drifting(), loss=Weighted(), epochs=2)
-    fit(t)
-    best = load(t.checkpoints.best)
-    t.model.inner.seen.zero_()
-    t.loss.counts.fill_(9)
-    load_weights(t, best)
-    assert t.model.inner.seen.item() == weight_buffers(best)["inner.seen"].item() > 0
-    assert torch.equal(t.loss.counts, best["loss"]["counts"]) and t.loss.calls > 0
+    state = training(tmp_path, model=Drifting(), loss=Weighted(), epochs=2)
+    fit(state)
+    best = load(state.checkpoints.best)
+    state.model.inner.seen.zero_()
+    state.loss.counts.fill_(9)
+    load_weights(state, best)
+    assert state.model.inner.seen.item() == weight_buffers(best)["inner.seen"].item() > 0
+    assert torch.equal(state.loss.counts, best["loss"]["counts"]) and state.loss.calls > 0
     fresh = Weighted()
     load_loss(fresh, {"format": 1})
     assert fresh.counts.tolist() == [1, 1, 1], "a checkpoint of 0.1.0 has nothing of it"

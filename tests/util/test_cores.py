@@ -62,9 +62,9 @@ def test_a_config_gets_the_same_threads_on_all_machines_unless_the_cores_are_few
 
     def of(count: int, *overrides: str) -> tuple[int, int, torch.Tensor]:
         show(machine, count)
-        x = built("tracking=off", "data.limit=200", *overrides)
-        assert x.config["device"]["threads"] == x.device.threads
-        return x.device.threads, torch.get_num_threads(), next(x.model.parameters()).detach()
+        experiment = built("tracking=off", "data.limit=200", *overrides)
+        assert experiment.config["device"]["threads"] == experiment.device.threads
+        return experiment.device.threads, torch.get_num_threads(), next(experiment.model.parameters()).detach()
 
     threads = torch.get_num_threads()
     try:
@@ -86,11 +86,11 @@ def test_evaluation_has_the_threads_that_its_larger_batches_are_worth(
     used: list[int] = []
 
     def of(*overrides: str) -> tuple[int, int]:
-        x = built(*wide, *overrides)
-        t = prepare(x, Checkpoints(tmp_path), Log(), Silent(), Stop())
+        experiment = built(*wide, *overrides)
+        state = prepare(experiment, Checkpoints(tmp_path), Log(), Silent(), Stop())
         used.clear()
-        evaluate(t, x.loaders.val, lambda outputs, targets: used.append(torch.get_num_threads()))
-        assert x.config["device"]["evaluation_threads"] == used[0]
+        evaluate(state, experiment.loaders.val, lambda outputs, targets: used.append(torch.get_num_threads()))
+        assert experiment.config["device"]["evaluation_threads"] == used[0]
         return torch.get_num_threads(), used[0]
 
     threads = torch.get_num_threads()

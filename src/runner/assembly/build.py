@@ -405,7 +405,7 @@ def make_optimizer(node: Mapping[str, Any], model: nn.Module, device: Device) ->
     parameters = trainable(model)
     if not parameters:
         raise ConfigError("model: it has no parameter to train")
-    count = sum(p.numel() for p in parameters)
+    count = sum(parameter.numel() for parameter in parameters)
     extra = {"fused": True} if wants_fused(locate("optimizer", node), device.torch, set(node), count) else {}
     optimizer = call("optimizer", {**node, **extra}, torch.optim.Optimizer, params=parameters, model=model)
     closure = inspect.signature(optimizer.step).parameters.get("closure")

@@ -17,7 +17,7 @@ from runner.errors import ConfigError, at, first_line
 
 def parameter_count(model: nn.Module) -> int:
     """How many numbers training changes."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def operations(model: nn.Module, flops: int | None) -> int:
@@ -131,7 +131,7 @@ def check_single_sample(model: nn.Module, input_shape: Sequence[int], dtype: tor
     Raises:
         ConfigError: BatchNorm has but one value to take a variance of.
     """
-    state = {name: t.to("meta") for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    state = {name: tensor.to("meta") for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             functional_call(model, state, (torch.empty(1, *input_shape, dtype=dtype, device="meta"),))
@@ -147,7 +147,7 @@ def check_single_sample(model: nn.Module, input_shape: Sequence[int], dtype: tor
 
 
 def _forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, int]:
-    state = {name: t.to("meta") for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    state = {name: tensor.to("meta") for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     counter = FlopCounterMode(display=False)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad(), counter:

@@ -17,90 +17,101 @@ ROWS_AT_MOST = 40
 NAME_LENGTH = 28
 
 
-def lines(s: SweepResults) -> Figure:
+def lines(results: SweepResults) -> Figure:
     """The metric over a number; if there is a category too, a line for each of its values."""
-    x = next(p for p in s.parameters if not p.words)
-    category = next((p for p in s.parameters if p.words), None)
-    labels = names(category, NAME_LENGTH) if category else {"": "mean" if s.repeated else ""}
+    x = next(parameter for parameter in results.parameters if not parameter.words)
+    category = next((parameter for parameter in results.parameters if parameter.words), None)
+    labels = names(category, NAME_LENGTH) if category else {"": "mean" if results.repeated else ""}
     figure = new_figure(6.4 + (0.5 + 0.085 * max(map(len, labels.values())) if category else 0), 4.2)
     axes = figure.subplots()
     # Of many points, as a random search has them, the line is but a help to the eye.
     width = 1.5 if len(x.numbers) <= 2 * GRID_AT_MOST else 0.7
     for color, marker, value, name in zip(COLORS, MARKERS, labels, labels.values(), strict=False):
-        chosen = [i for i in range(len(s.values)) if category is None or category.values[i] == value]
+        chosen = [i for i in range(len(results.values)) if category is None or category.values[i] == value]
         chosen.sort(key=lambda i: x.values[i])
         xs = [x.values[i] for i in chosen]
-        axes.plot(xs, s.means[chosen], color=color, marker="" if s.repeated else marker, label=name, linewidth=width)
-        if s.repeated:
-            dots = [(x.values[i], value) for i in chosen for value in s.values[i]]
+        axes.plot(
+            xs,
+            results.means[chosen],
+            color=color,
+            marker="" if results.repeated else marker,
+            label=name,
+            linewidth=width,
+        )
+        if results.repeated:
+            dots = [(x.values[i], value) for i in chosen for value in results.values[i]]
             look = {"color": color, "alpha": 0.6} if category else {"color": VERMILION, "label": "one run"}
             axes.plot(*zip(*dots, strict=True), marker, markersize=5, **look)
     fit_axis(axes, "x", x.numbers, x.log)
-    fit_metric(axes, "y", s.metric, s.log_scale)
+    fit_metric(axes, "y", results.metric, results.log_scale)
     axes.set_xlabel(x.key)
     if category:
         figure.legend(loc="outside right upper", title=category.key, alignment="left")
-    elif s.repeated:
+    elif results.repeated:
         axes.legend()
-    note(figure, "lines: means over seeds, points: single runs" if category and s.repeated else "", *s.notes)
+    note(
+        figure, "lines: means over seeds, points: single runs" if category and results.repeated else "", *results.notes
+    )
     return figure
 
 
-def dots(s: SweepResults) -> Figure:
+def dots(results: SweepResults) -> Figure:
     """A row for each category: its runs as dots, their mean as a bar, and as a figure beside it."""
-    (category,) = s.parameters
-    shown = {category.values[index] for index in s.order[:ROWS_AT_MOST]}
+    (category,) = results.parameters
+    shown = {category.values[index] for index in results.order[:ROWS_AT_MOST]}
     rows = [(value, name) for value, name in names(category, NAME_LENGTH).items() if value in shown]
     figure = new_figure(5.6 + 0.085 * max(len(name) for _, name in rows), 1.3 + 0.36 * max(3, len(rows)))
     axes = figure.subplots()
     for row, (value, _) in enumerate(rows):
         index = category.values.index(value)
-        values, mean = s.values[index], float(s.means[index])
-        axes.plot(values, [row] * len(values), "o", color=BLUE, alpha=0.6 if s.repeated else 1, markersize=6)
-        if s.repeated:
+        values, mean = results.values[index], float(results.means[index])
+        axes.plot(values, [row] * len(values), "o", color=BLUE, alpha=0.6 if results.repeated else 1, markersize=6)
+        if results.repeated:
             axes.plot([mean], [row], "|", color="black", markersize=16, markeredgewidth=2)
-        look = BEST_LOOK if index == s.best else {"color": GREY}
-        axes.text(1.02, row, metric_text(s, mean), va="center_baseline", transform=axes.get_yaxis_transform(), **look)
+        look = BEST_LOOK if index == results.best else {"color": GREY}
+        axes.text(
+            1.02, row, metric_text(results, mean), va="center_baseline", transform=axes.get_yaxis_transform(), **look
+        )
     axes.set_yticks(range(len(rows)), [name for _, name in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.set_ylabel(category.key)
-    fit_metric(axes, "x", s.metric, s.log_scale)
+    fit_metric(axes, "x", results.metric, results.log_scale)
     note(
         figure,
-        "dots: single runs, bars and figures: means over seeds" if s.repeated else "",
-        about_best(s, "bold: the best"),
-        f"the best {len(rows)} of {len(s.values)}" if len(rows) < len(s.values) else "",
-        *s.notes,
+        "dots: single runs, bars and figures: means over seeds" if results.repeated else "",
+        about_best(results, "bold: the best"),
+        f"the best {len(rows)} of {len(results.values)}" if len(rows) < len(results.values) else "",
+        *results.notes,
     )
     return figure
 
 
-def colour_map(s: SweepResults) -> Figure:
+def colour_map(results: SweepResults) -> Figure:
     """A cell for each pair of a grid's numbers; of a random search, a point."""
-    across, up = s.parameters
-    scale = colours(s)
-    grid = 3 * len(s.values) > len(across.numbers) * len(up.numbers)
-    figure = _heat_map(s, scale) if grid else _scatter(s, scale)
+    across, up = results.parameters
+    scale = colours(results)
+    grid = 3 * len(results.values) > len(across.numbers) * len(up.numbers)
+    figure = _heat_map(results, scale) if grid else _scatter(results, scale)
     axes = figure.axes[0]
     axes.set_xlabel(across.key)
     axes.set_ylabel(up.key)
-    label_colours(figure.colorbar(scale, ax=axes), s)
-    best = f"{'framed' if grid else 'ringed'}: the best, {metric_text(s, s.means[s.order[0]])}"
-    note(figure, "means over seeds" if s.repeated else "", about_best(s, best), *s.notes)
+    label_colours(figure.colorbar(scale, ax=axes), results)
+    best = f"{'framed' if grid else 'ringed'}: the best, {metric_text(results, results.means[results.order[0]])}"
+    note(figure, "means over seeds" if results.repeated else "", about_best(results, best), *results.notes)
     return figure
 
 
-def _scatter(s: SweepResults, scale: ScalarMappable) -> Figure:
-    across, up = s.parameters
+def _scatter(results: SweepResults, scale: ScalarMappable) -> Figure:
+    across, up = results.parameters
     figure = new_figure(6.8, 4.6)
     axes = figure.subplots()
-    axes.scatter(across.values, up.values, c=scale.to_rgba(s.means), s=60, edgecolors="white", linewidths=0.5)
+    axes.scatter(across.values, up.values, c=scale.to_rgba(results.means), s=60, edgecolors="white", linewidths=0.5)
     fit_axis(axes, "x", across.numbers, across.log)
     fit_axis(axes, "y", up.numbers, up.log)
-    if s.best is not None:
+    if results.best is not None:
         ring: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": VERMILION, "markeredgewidth": 2.5}
-        axes.plot([across.values[s.best]], [up.values[s.best]], "o", markersize=14, **ring)
+        axes.plot([across.values[results.best]], [up.values[results.best]], "o", markersize=14, **ring)
     return figure
 
 
@@ -124,30 +135,30 @@ class Cells(NamedTuple):
     fitting: float
 
 
-def _cells(p: Parameter) -> Cells:
-    log_scale = p.log and p.numbers[0] > 0
-    places = np.log(p.numbers) if log_scale else np.arange(len(p.numbers), dtype=float)
+def _cells(parameter: Parameter) -> Cells:
+    log_scale = parameter.log and parameter.numbers[0] > 0
+    places = np.log(parameter.numbers) if log_scale else np.arange(len(parameter.numbers), dtype=float)
     between = (places[1:] + places[:-1]) / 2
     edges = np.array([2 * places[0] - between[0], *between, 2 * places[-1] - between[-1]])
     fitting = float(np.ptp(edges) / min(np.diff(edges).min(), np.diff(places).min()))
     centres = (edges[1:] + edges[:-1]) / 2
     if log_scale:
-        return Cells(p.numbers, True, np.array(p.numbers), np.exp(centres), np.exp(edges), fitting)
-    return Cells(p.numbers, False, places, centres, edges, fitting)
+        return Cells(parameter.numbers, True, np.array(parameter.numbers), np.exp(centres), np.exp(edges), fitting)
+    return Cells(parameter.numbers, False, places, centres, edges, fitting)
 
 
-def _heat_map(s: SweepResults, scale: ScalarMappable) -> Figure:
-    pairs = zip(*(p.values for p in s.parameters), strict=True)
-    across, up = map(_cells, s.parameters)
+def _heat_map(results: SweepResults, scale: ScalarMappable) -> Figure:
+    pairs = zip(*(parameter.values for parameter in results.parameters), strict=True)
+    across, up = map(_cells, results.parameters)
     columns, rows = across.values, up.values
     width, height = min(0.85, 10 / across.fitting), min(0.6, 7 / up.fitting)  # of the smallest cell; inches
     figure = new_figure(2.6 + width * max(3, across.fitting), 1.8 + height * max(3, up.fitting))
     axes = figure.subplots()
     grid = np.full((len(rows), len(columns)), np.nan)
     places = [(columns.index(float(x)), rows.index(float(y))) for x, y in pairs]
-    texts = [metric_text(s, value) for value in s.means]
+    texts = [metric_text(results, value) for value in results.means]
     size = min(10.0, 72 * 0.8 * width / (0.62 * max(map(len, texts))), 72 * 0.6 * height)
-    for (x, y), text, value in zip(places, texts, s.means, strict=True):
+    for (x, y), text, value in zip(places, texts, results.means, strict=True):
         grid[y, x] = value
         if size >= 7:  # points; smaller ones cannot be read
             dark = np.dot(scale.to_rgba(value)[:3], (0.299, 0.587, 0.114)) < 0.5
@@ -158,8 +169,8 @@ def _heat_map(s: SweepResults, scale: ScalarMappable) -> Figure:
     else:
         axes.imshow(grid, origin="lower", aspect="auto").set(cmap=scale.cmap, norm=scale.norm)
     axes.set_facecolor("#EEEEEE")  # where there is no value
-    if s.best is not None:
-        x, y = places[s.best]
+    if results.best is not None:
+        x, y = places[results.best]
         frame: dict[str, Any] = {"fill": False, "edgecolor": VERMILION, "linewidth": 3, "clip_on": False, "zorder": 3}
         corner, sides = (across.edges[x], up.edges[y]), (np.diff(across.edges)[x], np.diff(up.edges)[y])
         axes.add_patch(Rectangle(corner, *sides, **frame))

@@ -20,11 +20,11 @@ CURVES_AT_MOST = 12
 BARS_AT_MOST = 40
 
 
-def draw(c: Comparison, folder: Path, one_sweep: bool = False) -> list[Path]:
+def draw(comparison: Comparison, folder: Path, one_sweep: bool = False) -> list[Path]:
     """Draw what there are figures for.
 
     Args:
-        c: the runs.
+        comparison: the runs.
         folder: where the PNG files go.
         one_sweep: see `swept`.
 
@@ -33,38 +33,42 @@ def draw(c: Comparison, folder: Path, one_sweep: bool = False) -> list[Path]:
     """
     files = []
     with mpl.rc_context(STYLE):
-        for name, figure in (("bars", bars(c)), ("loss", loss_curves(c)), ("sweep", swept(c, one_sweep=one_sweep))):
+        for name, figure in (
+            ("bars", bars(comparison)),
+            ("loss", loss_curves(comparison)),
+            ("sweep", swept(comparison, one_sweep=one_sweep)),
+        ):
             if figure is not None:
                 files.append(folder / f"{name}.png")
                 write(figure, files[-1])
     return files
 
 
-def quality(c: Comparison) -> str | None:
+def quality(comparison: Comparison) -> str | None:
     """The metric that tells best how good a run is: of the test part, an accuracy rather than a loss."""
     order = [f"{part}/{name}" for part in ("test", "val") for name in ("accuracy", "r2", "loss")]
     order += ["train/accuracy", "train/loss"]  # of so few samples that R2 is often not defined
-    return next((name for name in order if name in c.metrics), None)
+    return next((name for name in order if name in comparison.metrics), None)
 
 
-def bars(c: Comparison) -> Figure | None:
+def bars(comparison: Comparison) -> Figure | None:
     """Epoch time (with the speed-up), samples per second and quality, a bar a run."""
-    runs = c.runs[:BARS_AT_MOST]
+    runs = comparison.runs[:BARS_AT_MOST]
     times, rates = [run.epoch_time for run in runs], [run.samples_per_second for run in runs]
-    speed_ups = [c.speed_up(index) for index in range(len(runs))]
+    speed_ups = [comparison.speed_up(index) for index in range(len(runs))]
     panels = []
     if any(times):
         compared = any(speed_ups[1:])
         said = [
-            f"{t:.3g}" + (f" ({times_faster(s)})" if s and compared else "") if t else ""
-            for t, s in zip(times, speed_ups, strict=True)
+            f"{seconds:.3g}" + (f" ({times_faster(speed_up)})" if speed_up and compared else "") if seconds else ""
+            for seconds, speed_up in zip(times, speed_ups, strict=True)
         ]
         speed = "\n(speed-up against the first)" if compared else ""
         panels.append((f"time of an epoch / s{speed}", times, said))
     if any(rates):
         panels.append(("samples / s", rates, [f"{rate:,.0f}" if rate else "" for rate in rates]))
-    if name := quality(c):
-        values = c.values(name)[: len(runs)]
+    if name := quality(comparison):
+        values = comparison.values(name)[: len(runs)]
         percent = name.endswith("accuracy")
         said = ["" if value is None else format_metric(name, value).strip().removesuffix(" %") for value in values]
         scaled = [100 * value if percent and value is not None else value for value in values]
@@ -75,10 +79,10 @@ def bars(c: Comparison) -> Figure | None:
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)
     for axis, (title, values, said) in zip(axes[0], panels, strict=True):
         _bars(axis, values, said, title, [run.status for run in runs])
-    axes[0][0].set_yticks(range(len(runs)), c.labels[: len(runs)])
+    axes[0][0].set_yticks(range(len(runs)), comparison.labels[: len(runs)])
     axes[0][0].invert_yaxis()
-    if len(c.runs) > len(runs):
-        figure.suptitle(f"the first {len(runs)} of {len(c.runs)} runs")
+    if len(comparison.runs) > len(runs):
+        figure.suptitle(f"the first {len(runs)} of {len(comparison.runs)} runs")
     return figure
 
 
@@ -101,31 +105,31 @@ def _bars(axis: Axes, values: Sequence[float | None], said: Sequence[str], title
     axis.tick_params(axis="y", length=0)
 
 
-def loss_curves(c: Comparison) -> Figure | None:
+def loss_curves(comparison: Comparison) -> Figure | None:
     """The validation loss of all runs by epoch (the training loss, where nothing was validated)."""
-    name = next((n for n in ("val/loss", "train/loss") if any(n in run.curves for run in c.runs)), None)
+    name = next((n for n in ("val/loss", "train/loss") if any(n in run.curves for run in comparison.runs)), None)
     if name is None:
         return None
-    having = [index for index, run in enumerate(c.runs) if name in run.curves]
+    having = [index for index, run in enumerate(comparison.runs) if name in run.curves]
     chosen = having
     if len(having) > CURVES_AT_MOST:  # the best of them, still in their own order
-        chosen = sorted(sorted(having, key=lambda i: min(c.runs[i].curves[name].values()))[:CURVES_AT_MOST])
-    longest = max(len(c.labels[index]) for index in chosen)
+        chosen = sorted(sorted(having, key=lambda i: min(comparison.runs[i].curves[name].values()))[:CURVES_AT_MOST])
+    longest = max(len(comparison.labels[index]) for index in chosen)
     figure = new_figure(6.4 + 0.085 * longest, 4.6)  # with room for the legend
     axis = figure.subplots()
     for place, index in enumerate(chosen):
-        curve = c.runs[index].curves[name]
+        curve = comparison.runs[index].curves[name]
         axis.plot(
             list(curve),
             list(curve.values()),
-            label=c.labels[index],
+            label=comparison.labels[index],
             linewidth=1.8,
             color=COLORS[place % len(COLORS)],
             linestyle=STYLES[(place + place // len(COLORS)) % len(STYLES)],  # of two on one another both are seen
             marker=MARKERS[place % len(MARKERS)] if len(curve) <= 20 else None,
             markersize=4,
         )
-    if all(value > 0 for index in chosen for value in c.runs[index].curves[name].values()):
+    if all(value > 0 for index in chosen for value in comparison.runs[index].curves[name].values()):
         axis.set_yscale("log")
         _plain_numbers(axis)
     axis.set_xlabel("epoch")

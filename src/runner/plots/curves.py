@@ -89,10 +89,10 @@ def _metrics(curves: Mapping[str, Curve]) -> list[str]:
     return sorted(names, key=lambda n: (n.endswith("_step"), known.index(n) if n in known else len(known), n))
 
 
-def _curve_axes(d: Drawing, x_label: str, *curves: Curve) -> Axes:
+def _curve_axes(drawing: Drawing, x_label: str, *curves: Curve) -> Axes:
     """Empty axes, as wide as the curves, with whole numbers along them."""
-    d.start(6.4, 4.2)
-    axes = d.add(0.95, 0.6, 5.2, 3.0)
+    drawing.start(6.4, 4.2)
+    axes = drawing.add(0.95, 0.6, 5.2, 3.0)
     axes.set_xlabel(x_label)
     steps = np.concatenate([steps for steps, _ in curves])
     margin = 0.03 * np.ptp(steps) or 1.0
@@ -173,9 +173,9 @@ def _legend(axes: Axes, *notes: str) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
 
 
-def _draw_seconds(d: Drawing, curve: Curve) -> None:
+def _draw_seconds(drawing: Drawing, curve: Curve) -> None:
     steps, seconds = curve
-    axes = _curve_axes(d, "epoch", curve)
+    axes = _curve_axes(drawing, "epoch", curve)
     brief = bool(np.nanmax(seconds, initial=0) < 0.1)
     values, unit = (1000 * seconds, "ms") if brief else (seconds, "s")
     _plot(axes, steps, values, "train", "training of an epoch")
@@ -185,4 +185,4 @@ def _draw_seconds(d: Drawing, curve: Curve) -> None:
     axes.set_ylim(bottom=0)
     axes.set_ylabel(f"time ({unit})")
     _legend(axes)
-    d.save("epoch_seconds")
+    drawing.save("epoch_seconds")

@@ -19,23 +19,23 @@ from runner.util.tables import shorten
 BEST_LOOK: dict[str, Any] = {"color": VERMILION, "weight": "bold"}
 
 
-def names(p: Parameter, length: int) -> dict[Value, str]:
+def names(parameter: Parameter, length: int) -> dict[Value, str]:
     """A text for each value of a parameter, words first; of words that begin alike the end is kept instead."""
-    words: dict[Value, str] = {word: shorten(word, length) or "none" for word in p.words}
+    words: dict[Value, str] = {word: shorten(word, length) or "none" for word in parameter.words}
     if len(set(words.values())) < len(words):
         words = {
             word: (word or "none") if len(word) <= length else f"...{word[3 - length :].lstrip('.')}"
-            for word in p.words
+            for word in parameter.words
         }
-    return words | {value: number(value) for value in p.numbers}
+    return words | {value: number(value) for value in parameter.numbers}
 
 
-def metric_text(s: SweepResults, value: float) -> str:
+def metric_text(results: SweepResults, value: float) -> str:
     """A value of it for people, without its unit."""
-    if s.metric.endswith("accuracy"):
+    if results.metric.endswith("accuracy"):
         return f"{value:.2f}"
     if 0.01 <= abs(value) < 100 or value == 0:
-        return format_metric(s.metric, value)
+        return format_metric(results.metric, value)
     return short(float(f"{value:.4g}" if abs(value) >= 100 else f"{value:.3g}"))
 
 
@@ -54,22 +54,22 @@ def fit_metric(axes: Axes, way: str, metric: str, log_scale: bool) -> None:
     getattr(axes, f"set_{way}label")(metric_label(metric))
 
 
-def colours(s: SweepResults) -> ScalarMappable:
+def colours(results: SweepResults) -> ScalarMappable:
     """From a mean to its colour; the better, the darker: that is seen best on white."""
-    low, high = float(s.means.min()), float(s.means.max())
+    low, high = float(results.means.min()), float(results.means.max())
     if low == high:
         norm = Normalize(low - 0.5, high + 0.5)
     else:
-        norm = LogNorm(low, high) if s.log_scale else Normalize(low, high)
-    return ScalarMappable(norm, "cividis_r" if s.maximized else "cividis")
+        norm = LogNorm(low, high) if results.log_scale else Normalize(low, high)
+    return ScalarMappable(norm, "cividis_r" if results.maximized else "cividis")
 
 
-def label_colours(bar: Colorbar, s: SweepResults, best: float | None = None, least: float = 0.0) -> None:
+def label_colours(bar: Colorbar, results: SweepResults, best: float | None = None, least: float = 0.0) -> None:
     """Write numbers and words beside the colours.
 
     Args:
         bar: of all colours.
-        s: what is drawn.
+        results: what is drawn.
         best: to be among the numbers.
         least: the part of the bar that is left between two numbers.
     """
@@ -78,21 +78,21 @@ def label_colours(bar: Colorbar, s: SweepResults, best: float | None = None, lea
     ticks = round_numbers(low, high, log_scale)
     texts = numbers(ticks, log_scale)
     if best is not None:
-        ticks, texts = [best, *ticks], [metric_text(s, best), *texts]
+        ticks, texts = [best, *ticks], [metric_text(results, best), *texts]
     kept = apart(np.ma.getdata(bar.norm(np.array(ticks))).tolist(), least)
     bar.set_ticks([ticks[index] for index in kept], labels=[texts[index] for index in kept])
     if best is not None:
         bar.ax.get_yticklabels()[0].set(**BEST_LOOK)
     bar.minorticks_off()
     bar.outline.set_visible(False)
-    bar.set_label(f"{metric_label(s.metric)}\n({'higher' if s.maximized else 'lower'} is better)")
+    bar.set_label(f"{metric_label(results.metric)}\n({'higher' if results.maximized else 'lower'} is better)")
 
 
-def about_best(s: SweepResults, marked: str) -> str:
+def about_best(results: SweepResults, marked: str) -> str:
     """How the best is marked, or why none is."""
-    if not s.comparable:
+    if not results.comparable:
         return "of different data or losses: none is the best"
-    return "" if s.best is None else marked
+    return "" if results.best is None else marked
 
 
 def note(figure: Figure, *texts: str) -> None:

@@ -32,54 +32,62 @@ class Ruler(NamedTuple):
     ticks: list[tuple[Value, float, str]]
 
 
-def parallel_coordinates(s: SweepResults) -> Figure:
+def parallel_coordinates(results: SweepResults) -> Figure:
     """A vertical axis for each parameter, the last one the metric; a line for each configuration."""
-    drawn = s.parameters
+    drawn = results.parameters
     if len(drawn) > AXES_AT_MOST:
-        keys = by_distinction([p.key for p in drawn], {p.key: list(map(str, p.values)) for p in drawn})
-        drawn = [p for p in drawn if p.key in keys[:AXES_AT_MOST]]
+        keys = by_distinction(
+            [parameter.key for parameter in drawn],
+            {parameter.key: list(map(str, parameter.values)) for parameter in drawn},
+        )
+        drawn = [parameter for parameter in drawn if parameter.key in keys[:AXES_AT_MOST]]
     length = 26 if len(drawn) <= 3 else 18 if len(drawn) <= 5 else 14
-    rulers = [_with_best(_ruler(p, length), None if s.best is None else p.values[s.best]) for p in drawn]
-    titles = [".\n".join(shorten(part, 22) for part in p.key.rsplit(".", 1)) for p in drawn]
+    rulers = [
+        _with_best(_ruler(parameter, length), None if results.best is None else parameter.values[results.best])
+        for parameter in drawn
+    ]
+    titles = [".\n".join(shorten(part, 22) for part in parameter.key.rsplit(".", 1)) for parameter in drawn]
     *stops, end = _stops(titles, rulers)
-    rows = max(len(p.words) + len(p.numbers[:GRID_AT_MOST]) for p in drawn)
+    rows = max(len(parameter.words) + len(parameter.numbers[:GRID_AT_MOST]) for parameter in drawn)
     bottom, tall = 0.65, min(7.0, max(3.4, 0.19 * rows))
-    beside = width_of([metric_text(s, s.means.min()), metric_text(s, s.means.max())], 11, "bold")  # the colours
+    beside = width_of(
+        [metric_text(results, results.means.min()), metric_text(results, results.means.max())], 11, "bold"
+    )  # the colours
     width, height = end + beside + 0.95, bottom + tall + 0.75
     figure = new_figure(width, height)
     figure.set_layout_engine("none")
     # Along it the unit is an inch.
     axes = figure.add_axes((0, bottom / height, 1, tall / height), xlim=(0, width), ylim=(0, 1))
     axes.set_axis_off()
-    scale = colours(s)
-    ends = np.ma.getdata(scale.norm(s.means))
-    heights = [_heights(p, ruler, ends, 0.26 / tall) for p, ruler in zip(drawn, rulers, strict=True)]
-    _draw_lines(axes, s, scale, np.array([*stops, end]), np.array([*heights, ends]).T)
-    for stop, title, p, ruler in zip(stops, titles, drawn, rulers, strict=True):
+    scale = colours(results)
+    ends = np.ma.getdata(scale.norm(results.means))
+    heights = [_heights(parameter, ruler, ends, 0.26 / tall) for parameter, ruler in zip(drawn, rulers, strict=True)]
+    _draw_lines(axes, results, scale, np.array([*stops, end]), np.array([*heights, ends]).T)
+    for stop, title, parameter, ruler in zip(stops, titles, drawn, rulers, strict=True):
         axes.plot([stop, stop], [-0.14 / tall, 1 + 0.14 / tall], color="black", linewidth=1, clip_on=False, zorder=4)
         axes.text(stop, 1 + 0.24 / tall, title, ha="center", va="bottom", fontsize=10)
-        _name_ticks(axes, stop, ruler, None if s.best is None else p.values[s.best], 0.16 / tall)
+        _name_ticks(axes, stop, ruler, None if results.best is None else parameter.values[results.best], 0.16 / tall)
     bar = figure.colorbar(scale, cax=figure.add_axes((end / width, bottom / height, 0.13 / width, tall / height)))
-    label_colours(bar, s, None if s.best is None else float(s.means[s.best]), 0.19 / tall)
+    label_colours(bar, results, None if results.best is None else float(results.means[results.best]), 0.19 / tall)
     note(
         figure,
-        "each line is a configuration" + (" (mean over seeds)" if s.repeated else ""),
-        about_best(s, "thick: the best"),
-        f"{len(drawn)} of {len(s.parameters)} parameters" if len(drawn) < len(s.parameters) else "",
-        *s.notes,
+        "each line is a configuration" + (" (mean over seeds)" if results.repeated else ""),
+        about_best(results, "thick: the best"),
+        f"{len(drawn)} of {len(results.parameters)} parameters" if len(drawn) < len(results.parameters) else "",
+        *results.notes,
     )
     return figure
 
 
-def _ruler(p: Parameter, length: int) -> Ruler:
-    texts, values = names(p, length), p.numbers
-    log_scale = bool(values) and wants_log(values, p.log)
+def _ruler(parameter: Parameter, length: int) -> Ruler:
+    texts, values = names(parameter, length), parameter.numbers
+    log_scale = bool(values) and wants_log(values, parameter.log)
     few = len(values) <= GRID_AT_MOST
-    if few and not (p.log and log_scale):
+    if few and not (parameter.log and log_scale):
         places = {value: rank / (len(texts) - 1) for rank, value in enumerate(texts)}
         return Ruler(places, [(value, places[value], text) for value, text in texts.items()])
     # What has no place among the numbers lies below them.
-    below: list[Value] = [*p.words, *(values[:1] if log_scale and values[0] == 0 else [])]
+    below: list[Value] = [*parameter.words, *(values[:1] if log_scale and values[0] == 0 else [])]
     values = [value for value in values if value not in below]
     norm = LogNorm(values[0], values[-1]) if log_scale else Normalize(values[0], values[-1])
     start = min(0.1 * len(below), 0.5)
@@ -112,9 +120,9 @@ def _stops(titles: Sequence[str], rulers: Sequence[Ruler]) -> list[float]:
     return [*stops, stops[-1] + max(1.2, above[-1] / 2 + 0.2)]
 
 
-def _heights(p: Parameter, ruler: Ruler, ends: Floats, room: float) -> Floats:
+def _heights(parameter: Parameter, ruler: Ruler, ends: Floats, room: float) -> Floats:
     """Where the lines cross an axis; those through the same place are fanned out in the order of their ends."""
-    heights = np.array([ruler.places[value] for value in p.values])
+    heights = np.array([ruler.places[value] for value in parameter.values])
     places = sorted(ruler.places.values())
     for below, place, above in zip([-1, *places], places, [*places[1:], 2], strict=False):
         at = np.flatnonzero(heights == place)
@@ -124,19 +132,21 @@ def _heights(p: Parameter, ruler: Ruler, ends: Floats, room: float) -> Floats:
     return heights
 
 
-def _draw_lines(axes: Axes, s: SweepResults, scale: ScalarMappable, stops: Floats, heights: Floats) -> None:
+def _draw_lines(axes: Axes, results: SweepResults, scale: ScalarMappable, stops: Floats, heights: Floats) -> None:
     """Lines that cross the axes at right angles, the better ones on top; heights are (configurations, axes)."""
-    t = np.linspace(0, 1, 24)
-    xs = (stops[:-1, None] + np.diff(stops)[:, None] * t).ravel()
-    ys = (heights[:, :-1, None] + np.diff(heights)[:, :, None] * (3 * t**2 - 2 * t**3)).reshape(len(heights), -1)
-    worst_first = s.order[::-1]
+    fractions = np.linspace(0, 1, 24)
+    xs = (stops[:-1, None] + np.diff(stops)[:, None] * fractions).ravel()
+    ys = (heights[:, :-1, None] + np.diff(heights)[:, :, None] * (3 * fractions**2 - 2 * fractions**3)).reshape(
+        len(heights), -1
+    )
+    worst_first = results.order[::-1]
     look = {"alpha": float(np.clip(60 / len(ys), 0.2, 0.85)), "linewidths": 1.8 if len(ys) <= 60 else 1.1}
     curves = [np.column_stack([xs, ys[index]]) for index in worst_first]
     lines = LineCollection(curves, cmap=scale.cmap, norm=scale.norm, clip_on=False, **look)
-    lines.set_array(s.means[worst_first])
+    lines.set_array(results.means[worst_first])
     axes.add_collection(lines, autolim=False)
-    if s.best is not None:
-        axes.plot(xs, ys[s.best], color=VERMILION, linewidth=3.2, clip_on=False, zorder=3)
+    if results.best is not None:
+        axes.plot(xs, ys[results.best], color=VERMILION, linewidth=3.2, clip_on=False, zorder=3)
 
 
 def _name_ticks(axes: Axes, stop: float, ruler: Ruler, best: Value | None, least: float) -> None:

@@ -58,7 +58,7 @@ def draw_predictions(
     return d.files
 
 
-def _draw_confusion(d: Drawing, counts: NDArray[np.int64], names: Sequence[str]) -> None:
+def _draw_confusion(drawing: Drawing, counts: NDArray[np.int64], names: Sequence[str]) -> None:
     classes = len(counts)
     every = math.ceil(classes / LABELLED)
     shown = [_brief(name, 16) for name in names[::every]]
@@ -66,8 +66,8 @@ def _draw_confusion(d: Drawing, counts: NDArray[np.int64], names: Sequence[str])
     longest = width_of(shown, LETTERS)
     flat = longest < 0.9 * cell * every
     left, bottom, size = 0.6 + longest, 0.6 + (0.15 if flat else longest), cell * classes
-    d.start(left + size + 1.3, bottom + size + 0.5)
-    axes = d.add(left, bottom, size, size)
+    drawing.start(left + size + 1.3, bottom + size + 0.5)
+    axes = drawing.add(left, bottom, size, size)
     # Of a class without test samples there is no share.
     with np.errstate(invalid="ignore"):
         shares = 100 * counts / counts.sum(axis=1, keepdims=True)
@@ -84,15 +84,17 @@ def _draw_confusion(d: Drawing, counts: NDArray[np.int64], names: Sequence[str])
     total, right = int(counts.sum()), int(counts.trace())
     accuracy = f" ({short(round(100 * right / total, 2))} %)" if total else ""
     # Over the whole figure: for two classes it is longer than the matrix is wide.
-    d.figure.text(0.02, 1 - 0.3 / d.figure.get_size_inches()[1], f"{right:,} of {total:,} test samples right{accuracy}")
-    bar = d.figure.colorbar(
-        image, cax=d.add(left + size + 0.2, bottom, 0.2, size), ticks=[0, 1, 5, 10, 25, 50, 75, 100]
+    drawing.figure.text(
+        0.02, 1 - 0.3 / drawing.figure.get_size_inches()[1], f"{right:,} of {total:,} test samples right{accuracy}"
+    )
+    bar = drawing.figure.colorbar(
+        image, cax=drawing.add(left + size + 0.2, bottom, 0.2, size), ticks=[0, 1, 5, 10, 25, 50, 75, 100]
     )
     bar.set_label("share of the true class (%)")
     bar.ax.minorticks_off()
     if classes <= ANNOTATED:
         _annotate(axes, counts, shares)
-    d.save("confusion_matrix")
+    drawing.save("confusion_matrix")
 
 
 def _annotate(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
@@ -106,7 +108,9 @@ def _annotate(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=10)
 
 
-def _draw_mistakes(d: Drawing, found: Classes, names: Sequence[str], images: Callable[[list[int]], Tensor]) -> None:
+def _draw_mistakes(
+    drawing: Drawing, found: Classes, names: Sequence[str], images: Callable[[list[int]], Tensor]
+) -> None:
     wrong = mistakes(found)
     worst = wrong[: GRID * GRID].tolist()
     if not worst:
@@ -122,8 +126,8 @@ def _draw_mistakes(d: Drawing, found: Classes, names: Sequence[str], images: Cal
     caption = 0.42 if "\n" in captions[0] else 0.26
     down = scale * height + caption
     all_across, all_down = columns * across + 0.2, rows * down + 0.75
-    d.start(all_across, all_down)
-    axes = d.add(0, 0, all_across, all_down)
+    drawing.start(all_across, all_down)
+    axes = drawing.add(0, 0, all_across, all_down)
     for place, (picture, text) in enumerate(zip(pictures, captions, strict=True)):
         middle = 0.1 + across * (place % columns + 0.5)
         top = all_down - 0.6 - place // columns * down - caption
@@ -135,7 +139,7 @@ def _draw_mistakes(d: Drawing, found: Classes, names: Sequence[str], images: Cal
     which = f"The most confident {len(worst)} of {len(wrong):,} mistakes" if len(wrong) > len(worst) else "All mistakes"
     text = f"{which} in {len(found.actual):,} test samples\ntrue class → predicted class, its probability"
     axes.text(0.15, all_down - 0.1, text, va="top")
-    d.save("mistakes")
+    drawing.save("mistakes")
 
 
 def _captions(found: Classes, indices: Sequence[int], names: Sequence[str]) -> list[str]:
@@ -165,7 +169,7 @@ def _displayable(images: Tensor) -> NDArray[np.float32]:
     return arranged.clamp(0, 1).numpy()
 
 
-def _draw_values(d: Drawing, values: Values, samples: int) -> None:
+def _draw_values(drawing: Drawing, values: Values, samples: int) -> None:
     actual, predicted = values.actual.double().numpy(), values.predicted.double().numpy()
     outputs = actual.shape[1]
     panels = min(outputs, PANELS)
@@ -173,11 +177,11 @@ def _draw_values(d: Drawing, values: Values, samples: int) -> None:
     rows = math.ceil(panels / columns)
     side = 3.9 if panels == 1 else 2.8
     across, down = side + 1.15, side + 0.75
-    d.start(columns * across + 0.15, rows * down + 0.5)
+    drawing.start(columns * across + 0.15, rows * down + 0.5)
     every = math.ceil(len(actual) / POINTS)
     for panel in range(panels):
         row, column = divmod(panel, columns)
-        axes = d.add(column * across + 0.95, (rows - 1 - row) * down + 0.65, side, side)
+        axes = drawing.add(column * across + 0.95, (rows - 1 - row) * down + 0.65, side, side)
         _scatter(axes, 5 if panels == 1 else 3, actual[::every, panel], predicted[::every, panel])
         of = f" of output {panel + 1}" if outputs > 1 else ""
         axes.set_xlabel(f"true value{of}")
@@ -189,8 +193,8 @@ def _draw_values(d: Drawing, values: Values, samples: int) -> None:
         text += f"; the first {panels} of {outputs} outputs"
     if missing := int((~np.isfinite(predicted)).any(axis=1).sum()):
         text += f"; {missing:,} predictions are not finite"
-    d.figure.text(0.95 / (columns * across + 0.15), 1 - 0.3 / (rows * down + 0.5), text)
-    d.save("predictions")
+    drawing.figure.text(0.95 / (columns * across + 0.15), 1 - 0.3 / (rows * down + 0.5), text)
+    drawing.save("predictions")
 
 
 def _scatter(axes: Axes, ticks: int, actual: NDArray[np.float64], predicted: NDArray[np.float64]) -> None:

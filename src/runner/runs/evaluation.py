@@ -64,13 +64,13 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
     if loader is None:
         parts = [name for name in PARTS if _loader(x, name) is not None]
         raise ConfigError(f"split={split}: {run.given} has no such samples; write split={' or split='.join(parts)}")
-    t = _training(x)
+    state = _training(x)
     if x.trainer.compile:  # compiled, the model may differ in the last bits
-        log.info("compiled   in %s", format_duration(compile_model(t)))
-    load_exactly(t.evaluated, best, run.given)
-    load_loss(t.loss, best.loss)
+        log.info("compiled   in %s", format_duration(compile_model(state)))
+    load_exactly(state.evaluated, best, run.given)
+    load_loss(state.loss, best.loss)
 
-    metrics = {f"{split}/{name}": value for name, value in measure(t, loader).items()}
+    metrics = {f"{split}/{name}": value for name, value in measure(state, loader).items()}
     trained_on = best.data or run.tags.get(DATA_TAG)
     same_data = None if trained_on is None else trained_on == x.splits.fingerprint
     return Evaluation(metrics, split, loader.samples, x, best, same_data)

@@ -58,40 +58,40 @@ class Outcome:
     error: str | None = None
 
 
-def train(t: Training, folder: Path) -> str | None:
+def train(state: Training, folder: Path) -> str | None:
     """Train, with what is asked for around it: compiled, traced, watched for gradients that are not numbers.
 
     Returns:
         Why training ended before its epochs were done; None if it did not.
     """
-    s = t.settings
-    if s.compile and t.progress.epoch <= s.epochs:
-        seconds = compile_model(t)
+    settings = state.settings
+    if settings.compile and state.progress.epoch <= settings.epochs:
+        seconds = compile_model(state)
         log.info("compiled   in %s, which is no part of the epochs' time", tables.format_duration(seconds))
-        t.log({"time/compile_seconds": seconds}, t.progress.epoch)
+        state.log({"time/compile_seconds": seconds}, state.progress.epoch)
     profiler = None
-    if s.profile_steps is not None:
+    if settings.profile_steps is not None:
         from runner.training.profiling import Profiler
 
-        profiler = Profiler(t, s.profile_steps, folder / layout.PROFILE)
+        profiler = Profiler(state, settings.profile_steps, folder / layout.PROFILE)
     try:
-        with detected(t.progress) if s.detect_anomaly else nullcontext():
-            return fit(t)
+        with detected(state.progress) if settings.detect_anomaly else nullcontext():
+            return fit(state)
     finally:
         if profiler is not None:
             profiler.stop()
 
 
-def test(t: Training, predictions: Predictions) -> dict[str, float]:
+def test(state: Training, predictions: Predictions) -> dict[str, float]:
     """Load the best weights into the model, and measure them on the test part; nothing if there is none."""
-    if not t.checkpoints.best.exists():
-        log.warning("%s was never a finite number: testing the weights of the last epoch", t.monitor.metric)
-        t.progress.best_epoch = len(t.progress.epoch_seconds)
+    if not state.checkpoints.best.exists():
+        log.warning("%s was never a finite number: testing the weights of the last epoch", state.monitor.metric)
+        state.progress.best_epoch = len(state.progress.epoch_seconds)
     else:
-        load_weights(t, load(t.checkpoints.best))
-    if t.loaders.test is None:
+        load_weights(state, load(state.checkpoints.best))
+    if state.loaders.test is None:
         return {}
-    return {f"test/{name}": value for name, value in evaluate(t, t.loaders.test, predictions.see).items()}
+    return {f"test/{name}": value for name, value in evaluate(state, state.loaders.test, predictions.see).items()}
 
 
 def run(
@@ -195,7 +195,7 @@ def wants_tracebacks(x: Experiment) -> bool:
 
 
 def _close(
-    t: Training, x: Experiment, folder: Path, tracker: Tracker, outcome: Outcome, final: dict[str, float]
+    state: Training, x: Experiment, folder: Path, tracker: Tracker, outcome: Outcome, final: dict[str, float]
 ) -> Outcome:
     """Write the result, tell the person, and let delivery finish. A signal does not cut this short, a second may."""
     seconds = x.tracking.wait
@@ -204,18 +204,18 @@ def _close(
         if outcome.error is not None:
             tracker.tag({ERROR: outcome.error})
         if outcome.status == "FINISHED":  # one that resumes ends with the metrics of one that was never stopped
-            tracker.log(report.best(t, folder, final), t.progress.best_epoch)
-        outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
+            tracker.log(report.best(state, folder, final), state.progress.best_epoch)
+        outcome.result = report.result(state, x, folder, _ended(outcome, tracker), final)
     except OSError as error:  # a full disk: it has not come to its end without its result
         log.error("error: %s", describe_error(error))
         outcome.status, outcome.exit_code, outcome.error = "FAILED", 1, outcome.error or describe_error(error)
     if outcome.status == "FINISHED":
-        report.closing(t, x, folder, final)
+        report.closing(state, x, folder, final)
     else:
-        report.how_to_resume(t, folder, outcome.status)
+        report.how_to_resume(state, folder, outcome.status)
     with suppress(OSError):  # the one without the run's id is there
         if outcome.result and tracker.wait_for_run_id(deadline - monotonic()):
-            outcome.result = report.result(t, x, folder, _ended(outcome, tracker), final)
+            outcome.result = report.result(state, x, folder, _ended(outcome, tracker), final)
     for line in tracker.links:
         log.info("%s", line)
     if not tracker.close(outcome.status, max(0.0, deadline - monotonic())):

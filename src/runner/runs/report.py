@@ -78,21 +78,21 @@ def recipe(x: Experiment) -> str:
 
 
 def result(
-    t: Training, x: Experiment, folder: Path, ended: Mapping[str, str | None], final: dict[str, float]
+    state: Training, x: Experiment, folder: Path, ended: Mapping[str, str | None], final: dict[str, float]
 ) -> dict[str, Any]:
     """Write `result.json`: the run in a few figures.
 
     Every metric stands in it with the value of the best epoch, from which the test is made too.
 
     Args:
-        t: with its progress.
+        state: the training, with its progress.
         x: what was trained.
         folder: the run's own.
         ended: which run it was in MLflow, its status, and why it failed, if it did.
         final: the metrics of the test.
     """
-    p = t.progress
-    epoch_seconds = p.epoch_seconds
+    progress = state.progress
+    epoch_seconds = progress.epoch_seconds
     trained = sum(epoch_seconds)
     values: dict[str, Any] = {
         **ended,
@@ -100,15 +100,15 @@ def result(
         "precision": x.precision.name,
         "threads": x.device.threads,
         "epochs": len(epoch_seconds),
-        "best_epoch": p.best_epoch,
-        "steps": p.step,
+        "best_epoch": progress.best_epoch,
+        "steps": progress.step,
         "parameters": parameter_count(x.model),
         "flops_per_sample": x.flops,
         "epoch_seconds": epoch_seconds,
-        "samples_per_second": p.samples / trained if trained else None,
+        "samples_per_second": progress.samples / trained if trained else None,
         "higher_is_better": [name for name, metric in x.loss.metrics.items() if metric.higher_is_better],
-        **metrics_of_epoch(folder, p.best_epoch),
-        **p.best_metrics,
+        **metrics_of_epoch(folder, progress.best_epoch),
+        **progress.best_metrics,
         **final,
     }
     write_json(folder / layout.RESULT, {name: _finite(value) for name, value in values.items()})
@@ -125,25 +125,25 @@ def metrics_of_epoch(folder: Path, epoch: int) -> dict[str, float]:
     }
 
 
-def best(t: Training, folder: Path, final: dict[str, float]) -> dict[str, float]:
+def best(state: Training, folder: Path, final: dict[str, float]) -> dict[str, float]:
     """The metrics of the best epoch as `best/<name>`, the monitored one first, as MLflow ranks runs by what came last.
 
     Args:
-        t: with its progress.
+        state: the training, with its progress.
         folder: the run's own.
         final: the metrics of the test.
     """
-    p = t.progress
-    measured = metrics_of_epoch(folder, p.best_epoch) | p.best_metrics | final
+    progress = state.progress
+    measured = metrics_of_epoch(folder, progress.best_epoch) | progress.best_metrics | final
     names = [name for part in PARTS for name in measured if name.startswith(part)]
-    names.sort(key=lambda name: name != t.monitor.metric)
+    names.sort(key=lambda name: name != state.monitor.metric)
     return {f"{BEST}{name}": measured[name] for name in names}
 
 
-def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -> None:
+def closing(state: Training, x: Experiment, folder: Path, final: dict[str, float]) -> None:
     """Print what came out, and where everything lies."""
-    p = t.progress
-    epoch = metrics_of_epoch(folder, p.best_epoch) | p.best_metrics
+    progress = state.progress
+    epoch = metrics_of_epoch(folder, progress.best_epoch) | progress.best_metrics
     log.info("")
     for part, source in (("train", epoch), ("val", epoch), ("test", final)):
         values = "   ".join(
@@ -156,11 +156,11 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
                 "%-10s %s%s",
                 part,
                 values,
-                f"   ({which_is_best(t)})" if part == "train" else "",
+                f"   ({which_is_best(state)})" if part == "train" else "",
             )
-    seconds = sum(p.epoch_seconds)
-    each = seconds / len(p.epoch_seconds)
-    rate = p.samples / seconds
+    seconds = sum(progress.epoch_seconds)
+    each = seconds / len(progress.epoch_seconds)
+    rate = progress.samples / seconds
     log.info(
         "time       %s of training, %s an epoch, %s samples/s",
         format_duration(seconds),
@@ -173,30 +173,30 @@ def closing(t: Training, x: Experiment, folder: Path, final: dict[str, float]) -
         if (folder / name).exists()
     )
     log.info("kept in    %s (%s)", display_path(folder), kept)
-    to_its_end = p.epoch > x.trainer.epochs and not p.cut_short and not p.out_of_turn
-    if to_its_end and not t.monitor.exhausted(p):
-        log.info("go on      %s", _longer(t, x, folder), extra=about(RESUME))
+    to_its_end = progress.epoch > x.trainer.epochs and not progress.cut_short and not progress.out_of_turn
+    if to_its_end and not state.monitor.exhausted(progress):
+        log.info("go on      %s", _longer(state, x, folder), extra=about(RESUME))
 
 
-def _longer(t: Training, x: Experiment, folder: Path) -> str:
+def _longer(state: Training, x: Experiment, folder: Path) -> str:
     """The command that trains for more epochs; by another run, where the schedule of this one ends with its epochs."""
     command = f"python -m runner resume={shell_path(folder)}"
-    if not t.schedule.horizon:
+    if not state.schedule.horizon:
         return f"{command} trainer.epochs={2 * x.trainer.epochs}"
     return f"by a new run from its weights, as the learning rate has reached its end: {command} resume_mode=warm_start"
 
 
-def which_is_best(t: Training) -> str:
+def which_is_best(state: Training) -> str:
     """The reported epoch, the step if the best weights are of its middle, and by what they are the best."""
-    p = t.progress
-    step = f", weights of step {p.best_step:,}" if p.best_step is not None else ""
-    why = f"best {t.monitor.metric}" if p.best is not None and not t.best_is_last else "the last"
-    return f"epoch {p.best_epoch}{step}, {why}"
+    progress = state.progress
+    step = f", weights of step {progress.best_step:,}" if progress.best_step is not None else ""
+    why = f"best {state.monitor.metric}" if progress.best is not None and not state.best_is_last else "the last"
+    return f"epoch {progress.best_epoch}{step}, {why}"
 
 
-def how_to_resume(t: Training, folder: Path, status: str) -> None:
+def how_to_resume(state: Training, folder: Path, status: str) -> None:
     """Say how a run goes on that has not come to its end."""
-    if t.checkpoints.last.exists():
+    if state.checkpoints.last.exists():
         log.info("go on      python -m runner resume=%s", shell_path(folder), extra=about(RESUME))
     else:
         log.info("run        %s has no checkpoint to go on from", display_path(folder), extra=about(RESUME))

@@ -44,16 +44,20 @@ class _Line:
         told = f"{self.job.number} {self.job.name}: "
         if self.progress is None:
             return told + "starts"
-        p = self.progress
-        told += f"epoch {min(int(p.done) + 1, p.epochs)}/{p.epochs}"
+        progress = self.progress
+        told += f"epoch {min(int(progress.done) + 1, progress.epochs)}/{progress.epochs}"
         for name in (metric, "val/loss", "train/loss"):
-            if name in p.metrics:
-                told += f", {name} {format_metric(name, p.metrics[name]).strip()}"
+            if name in progress.metrics:
+                told += f", {name} {format_metric(name, progress.metrics[name]).strip()}"
                 break
-        if p.done >= p.epochs:
+        if progress.done >= progress.epochs:
             return told + ", test and plots"
         seconds = time.monotonic() - self.started
-        return told + (f", {format_duration(seconds * (p.epochs - p.done) / p.done)} left" if p.done > 0 else "")
+        return told + (
+            f", {format_duration(seconds * (progress.epochs - progress.done) / progress.done)} left"
+            if progress.done > 0
+            else ""
+        )
 
 
 class Display:

@@ -16,7 +16,7 @@ from runner.training.state import Training, rng, set_rng
 _PLAIN = (int, float, complex, str, bytes, type(None))
 
 
-def compile_model(t: Training) -> float:
+def compile_model(state: Training) -> float:
     """Compile training and evaluation for the batch sizes that will come, and leave everything else as it was.
 
     `torch.compile` works when it is first called, which would fall into the first epoch's time. On two cores it takes
@@ -28,34 +28,38 @@ def compile_model(t: Training) -> float:
     """
     began = perf_counter()
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no CUDA is known
-    t.forward = torch.compile(t.model)
-    t.forward_evaluated = t.forward if t.evaluated is t.model else torch.compile(t.evaluated)
-    with _left_as_they_are(t):
-        for inputs, targets in _batches(t, t.loaders.train):
-            with t.precision.autocast():
-                outputs = t.forward(inputs)
-            t.loss(t.precision.upcast(outputs), targets).backward()
-        t.optimizer.zero_grad(set_to_none=True)
-        t.evaluated.eval()
+    state.forward = torch.compile(state.model)
+    state.forward_evaluated = state.forward if state.evaluated is state.model else torch.compile(state.evaluated)
+    with _left_as_they_are(state):
+        for inputs, targets in _batches(state, state.loaders.train):
+            with state.precision.autocast():
+                outputs = state.forward(inputs)
+            state.loss(state.precision.upcast(outputs), targets).backward()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.evaluated.eval()
         with torch.inference_mode():
-            for loader in (t.loaders.val, t.loaders.test):
-                for inputs, _ in _batches(t, loader) if loader is not None else ():
-                    with t.precision.autocast():
-                        t.forward_evaluated(inputs)
-        t.evaluated.train()
-    t.device.synchronize()
+            for loader in (state.loaders.val, state.loaders.test):
+                for inputs, _ in _batches(state, loader) if loader is not None else ():
+                    with state.precision.autocast():
+                        state.forward_evaluated(inputs)
+        state.evaluated.train()
+    state.device.synchronize()
     return perf_counter() - began
 
 
 @contextmanager
-def _left_as_they_are(t: Training) -> Iterator[None]:
+def _left_as_they_are(state: Training) -> Iterator[None]:
     """Undo what forward passes change: buffers, extra state and plain values of modules, a data set, all generators."""
-    modules = [module for root in (t.model, t.evaluated, t.loss) for module in root.modules()]
+    modules = [module for root in (state.model, state.evaluated, state.loss) for module in root.modules()]
     buffers = [(m, name, b, None if b is None else b.clone()) for m in modules for name, b in m._buffers.items()]
     plain = [(m, name, value) for m in modules for name, value in vars(m).items() if isinstance(value, _PLAIN)]
     extra = [(m, deepcopy(m.get_extra_state())) for m in modules if _has_extra_state(m)]
-    data = [(held, deepcopy(held.state_dict())) for held in t.loaders.data_sets().values() if saves_itself(held)]
-    generators = deepcopy(rng(t))
+    data = [
+        (data_set, deepcopy(data_set.state_dict()))
+        for data_set in state.loaders.data_sets().values()
+        if saves_itself(data_set)
+    ]
+    generators = deepcopy(rng(state))
     yield
     with torch.no_grad():
         for module, name, buffer, content in buffers:
@@ -64,23 +68,23 @@ def _left_as_they_are(t: Training) -> Iterator[None]:
                 buffer.copy_(content)
     for module, name, value in plain:
         vars(module)[name] = value
-    for module, content in extra:
-        module.set_extra_state(content)
-    for held, content in data:
-        held.load_state_dict(content)
-    set_rng(t, generators)
+    for module, extra_state in extra:
+        module.set_extra_state(extra_state)
+    for data_set, data_state in data:
+        data_set.load_state_dict(data_state)
+    set_rng(state, generators)
 
 
 def _has_extra_state(module: nn.Module) -> bool:
     return type(module).get_extra_state is not nn.Module.get_extra_state
 
 
-def _batches(t: Training, loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(state: Training, loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
     """A batch of each size that an epoch has, whole ones and the rest; none any more once a stop is requested."""
-    if t.stop.requested:
+    if state.stop.requested:
         return
     inputs, targets = next(iter(loader.epoch(1)))
     yield inputs, targets
     rest = loader.samples % loader.batch_size
-    if rest and len(inputs) > rest and not t.stop.requested:
+    if rest and len(inputs) > rest and not state.stop.requested:
         yield inputs[:rest], targets[:rest]

@@ -21,8 +21,8 @@ class EpochTimes:
         wanted: False while steps are traced, which takes time itself.
     """
 
-    def __init__(self, t: Training) -> None:
-        self._t, self.wanted = t, False
+    def __init__(self, state: Training) -> None:
+        self._state, self.wanted = state, False
         self._began: float | None = None  # of the epoch in progress, if it counts
         self._done = 0  # epochs when it began
         self._parts, self._seconds = defaultdict[str, float](float), defaultdict[str, float](float)
@@ -35,7 +35,7 @@ class EpochTimes:
             self._end_epoch()
             start_epoch(epoch, batches, done)
             self._began = perf_counter() if self.wanted and not done else None
-            self._done = len(self._t.progress.epoch_seconds)
+            self._done = len(self._state.progress.epoch_seconds)
 
         return started
 
@@ -65,8 +65,8 @@ class EpochTimes:
         self._parts[name] += perf_counter() - began
 
     def _end_epoch(self) -> None:
-        *_, training = self._t.progress.epoch_seconds or [0.0]
-        if self._began is not None and len(self._t.progress.epoch_seconds) > self._done:  # it has come to its end
+        *_, training = self._state.progress.epoch_seconds or [0.0]
+        if self._began is not None and len(self._state.progress.epoch_seconds) > self._done:  # it has come to its end
             for name, seconds in (
                 *self._parts.items(),
                 ("training", training),

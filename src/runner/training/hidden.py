@@ -39,22 +39,22 @@ class Watch:
     """Looks at the attributes of a training when a checkpoint is written.
 
     Args:
-        t: at its first step, or as a checkpoint has restored it. Its `look` is this one's from now on.
+        state: at its first step, or as a checkpoint has restored it. Its `look` is this one's from now on.
         rehearse: whether a process beside the training tells what matters of what changes.
     """
 
-    def __init__(self, t: Training, rehearse: bool = True) -> None:
-        self._t, self._start = t, unsaved(t).attributes
+    def __init__(self, state: Training, rehearse: bool = True) -> None:
+        self._state, self._start = state, unsaved(state).attributes
         self._changed: set[str] = set()
         self._said: set[str] = set()
-        self._rehearsal = Rehearsal(t) if rehearse else None
-        t.look = self.look
-        self._first_step: Any = t.optimizer.register_step_post_hook(lambda *_: self._after_first_step())
-        _say_what_workers_have(t)
+        self._rehearsal = Rehearsal(state) if rehearse else None
+        state.look = self.look
+        self._first_step: Any = state.optimizer.register_step_post_hook(lambda *_: self._after_first_step())
+        _say_what_workers_have(state)
 
     def look(self) -> None:
         """Find what has changed since the start, and say what is new of it."""
-        now = unsaved(self._t)
+        now = unsaved(self._state)
         self._changed |= {
             path
             for path, seen in now.attributes.items()
@@ -73,9 +73,9 @@ class Watch:
 
     def _after_first_step(self) -> None:
         self._first_step.remove()
-        t = self._t
+        state = self._state
         # What the optimizer has made in its step, say: no hours of an epoch are lost.
-        if problem := not_held({"model": t.model.state_dict(), "optimizer": t.optimizer.state_dict()}):
+        if problem := not_held({"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}):
             raise TrainingError(problem)
         self.look()
 
@@ -117,14 +117,14 @@ def _say_missed(root: str, paths: list[str], risk: str) -> None:
     )
 
 
-def _say_what_workers_have(t: Training) -> None:
+def _say_what_workers_have(state: Training) -> None:
     """Say that what a data set draws from, or counts, in processes of its own does not come back."""
-    held = t.loaders.data_sets()
+    held = state.loaders.data_sets()
     with_state = [name for name, data_set in held.items() if saves_itself(data_set)]
-    if not with_state or not t.loaders.workers:
+    if not with_state or not state.loaders.workers:
         return
     log.warning(
         "note       the data set's state changes in %d processes, each with its own, and none is in a checkpoint:"
         " a resumed run may not be exact; write data.num_workers=0",
-        t.loaders.workers,
+        state.loaders.workers,
     )

@@ -38,32 +38,34 @@ class Profiler:
     """Traces some steps of training, once, and times the epochs after them; the loop knows nothing of it.
 
     Args:
-        t: what is going to be trained.
+        state: what is going to be trained.
         steps: to trace, after `WARM_UP_STEPS` others.
         folder: where `table.txt` and `trace.json` (Chrome's and Perfetto's format) go.
     """
 
-    def __init__(self, t: Training, steps: int, folder: Path) -> None:
-        self._t, self._folder = t, folder
+    def __init__(self, state: Training, steps: int, folder: Path) -> None:
+        self._state, self._folder = state, folder
         self._left, self._wanted, self._steps = WARM_UP_STEPS + steps, steps, 0
         self._of_steps, self._of_epochs = _Replacements(), _Replacements()
-        self._epochs = EpochTimes(t)
-        on_gpu = t.device.torch.type == "cuda"
+        self._epochs = EpochTimes(state)
+        on_gpu = state.device.torch.type == "cuda"
         self._profile = profile(
             activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])],
             schedule=schedule(wait=0, warmup=WARM_UP_STEPS, active=steps, repeat=1),
             on_trace_ready=self._report,
         )
-        self._of_epochs.replace(t.display, "start_epoch", self._epochs.beginning(t.display.start_epoch))
-        self._of_epochs.replace(t.checkpoints, "save", self._epochs.part("checkpoint", t.checkpoints.save))
-        self._of_epochs.replace(t, "log", self._epochs.part("logging", t.log))
-        if t.loaders.val is not None:
-            self._of_epochs.replace(t.loaders.val, "epoch", self._epochs.whole("validation", t.loaders.val.epoch))
-        self._of_steps.replace(t, "forward", _named("forward", t.forward))
-        self._of_steps.replace(t.loss, "forward", self._named_in_training("loss", t.loss.forward))
-        self._of_steps.replace(t.precision, "backward", _named("backward", t.precision.backward))
-        self._of_steps.replace(t.precision, "step", self._counted(_named("step", t.precision.step)))
-        self._of_steps.replace(t.loaders.train, "epoch", _named_batches(t.loaders.train.epoch))
+        self._of_epochs.replace(state.display, "start_epoch", self._epochs.beginning(state.display.start_epoch))
+        self._of_epochs.replace(state.checkpoints, "save", self._epochs.part("checkpoint", state.checkpoints.save))
+        self._of_epochs.replace(state, "log", self._epochs.part("logging", state.log))
+        if state.loaders.val is not None:
+            self._of_epochs.replace(
+                state.loaders.val, "epoch", self._epochs.whole("validation", state.loaders.val.epoch)
+            )
+        self._of_steps.replace(state, "forward", _named("forward", state.forward))
+        self._of_steps.replace(state.loss, "forward", self._named_in_training("loss", state.loss.forward))
+        self._of_steps.replace(state.precision, "backward", _named("backward", state.precision.backward))
+        self._of_steps.replace(state.precision, "step", self._counted(_named("step", state.precision.step)))
+        self._of_steps.replace(state.loaders.train, "epoch", _named_batches(state.loaders.train.epoch))
         self._profile.start()
 
     def stop(self) -> None:
@@ -86,7 +88,7 @@ class Profiler:
         named = _named(name, function)
 
         def either(*arguments: Any) -> Any:
-            return (named if self._t.loss.training else function)(*arguments)
+            return (named if self._state.loss.training else function)(*arguments)
 
         return either
 
@@ -98,10 +100,10 @@ class Profiler:
             if self._left:
                 self._profile.step()
             else:
-                self._t.clock.stop()  # a trace takes long to write, and that is no training
+                self._state.clock.stop()  # a trace takes long to write, and that is no training
                 self._profile.step()
                 self._stop_tracing()
-                self._t.clock.start()
+                self._state.clock.start()
             return done
 
         return counted
@@ -117,7 +119,7 @@ class Profiler:
         each = [event for event in events if event.key == STEP][: self._steps]
         events = [event for event in events if event.time_range.start < each[-1].time_range.end]
         whole = sum(event.cpu_time_total for event in each) / 1000
-        on_gpu = self._t.device.torch.type == "cuda"
+        on_gpu = self._state.device.torch.type == "cuda"
         for line in (*_parts(each, events, whole, on_gpu), *_longest(events, len(each), whole, on_gpu)):
             log.info("%s", line)
         log.info("%10s %s: drop it on https://ui.perfetto.dev", "trace", shell_path(self._folder / "trace.json"))

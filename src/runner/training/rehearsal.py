@@ -63,16 +63,16 @@ class Rehearsal:
     """Starts the rehearsal of a training that is about to begin.
 
     Args:
-        t: at its first step, or as a checkpoint has restored it. It is left as it is.
+        state: at its first step, or as a checkpoint has restored it. It is left as it is.
     """
 
-    def __init__(self, t: Training) -> None:
+    def __init__(self, state: Training) -> None:
         self._pid, self._said, self._content = 0, -1, b""
         self._verdict: Verdict | None = None
-        if not _is_possible(t):
+        if not _is_possible(state):
             return
         self._said, end = os.pipe()
-        self._pid = fork(end, lambda: _rehearse(t))
+        self._pid = fork(end, lambda: _rehearse(state))
         os.close(end)
 
     def running(self) -> bool:
@@ -100,53 +100,55 @@ class Rehearsal:
             self._pid = 0
 
 
-def unsaved(t: Training) -> Walk:
+def unsaved(state: Training) -> Walk:
     """The attributes that no checkpoint has as such: parameters and buffers of the modules are left out."""
-    roots = {name: held for name, held in stateful(t).items() if name != "ema"}  # which is made out of the model
-    return Walk(roots, leave_out=[*addresses(t.model), *addresses(t.loss)])
+    roots = {name: held for name, held in stateful(state).items() if name != "ema"}  # which is made out of the model
+    return Walk(roots, leave_out=[*addresses(state.model), *addresses(state.loss)])
 
 
-def _is_possible(t: Training) -> bool:
+def _is_possible(state: Training) -> bool:
     """Whether this process can be forked, its steps are deterministic, and there are memory and steps enough."""
-    if sys.platform != "linux" or t.device.torch.type != "cpu" or torch.cuda.is_initialized():
+    if sys.platform != "linux" or state.device.torch.type != "cpu" or torch.cuda.is_initialized():
         return False
-    tensors: list[Tensor] = [*t.model.parameters(), *t.model.buffers()]
+    tensors: list[Tensor] = [*state.model.parameters(), *state.model.buffers()]
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > MEMORY_SHARE * free_host_memory():
         return False
-    return _steps(t) > 0
+    return _steps(state) > 0
 
 
-def _steps(t: Training) -> int:
+def _steps(state: Training) -> int:
     """How many steps to take before and after: fewer where training is to have fewer than four."""
-    batches, s, p = len(t.loaders.train), t.settings, t.progress
-    left = (s.epochs - p.epoch + 1) * -(-batches // s.grad_accumulation) - -(-p.batch // s.grad_accumulation)
-    if s.max_steps is not None:
-        left = min(left, s.max_steps - p.step)
+    batches, settings, progress = len(state.loaders.train), state.settings, state.progress
+    left = (settings.epochs - progress.epoch + 1) * -(-batches // settings.grad_accumulation) - -(
+        -progress.batch // settings.grad_accumulation
+    )
+    if settings.max_steps is not None:
+        left = min(left, settings.max_steps - progress.step)
     return min(STEPS, left // 2)
 
 
-def _rehearse(t: Training) -> dict[str, Any]:
+def _rehearse(state: Training) -> dict[str, Any]:
     """Take steps, save, have a fork restore it, and take the same steps here and there.
 
     Returns:
         The fields of a `Verdict`.
     """
     saved = _Memory()
-    stop = _Stop(t)
-    _without_effects(t, saved, stop)
-    steps, before = _steps(t), _attributes(t)
+    stop = _Stop(state)
+    _without_effects(state, saved, stop)
+    steps, before = _steps(state), _attributes(state)
     ours, theirs = os.pipe(), os.pipe()
-    fork(theirs[1], lambda: _resumed(t, saved, stop, steps, ours[0]), keep=[ours[0]])
+    fork(theirs[1], lambda: _resumed(state, saved, stop, steps, ours[0]), keep=[ours[0]])
     os.close(ours[0])
     os.close(theirs[1])
-    _evaluate(t, stop)
-    _go(t, stop, steps)
+    _evaluate(state, stop)
+    _go(state, stop, steps)
     with os.fdopen(ours[1], "wb") as file:
         file.write(saved.content())
-    between = unsaved(t)
-    _go(t, stop, steps)
-    _evaluate(t, stop)
-    after, fingerprints = _attributes(t), saved.fingerprints()
+    between = unsaved(state)
+    _go(state, stop, steps)
+    _evaluate(state, stop)
+    after, fingerprints = _attributes(state), saved.fingerprints()
     with os.fdopen(theirs[0], "rb") as file:
         resumed = json.load(file)
     missed = {name for name in {*after, *resumed["attributes"]} if after.get(name) != resumed["attributes"].get(name)}
@@ -162,42 +164,42 @@ def _rehearse(t: Training) -> dict[str, Any]:
     }
 
 
-def _resumed(t: Training, saved: "_Memory", stop: "_Stop", steps: int, source: int) -> dict[str, Any]:
+def _resumed(state: Training, saved: "_Memory", stop: "_Stop", steps: int, source: int) -> dict[str, Any]:
     """Restore the checkpoint that comes, and take the steps after it; what is then there."""
     with os.fdopen(source, "rb") as file:
         content = torch.load(io.BytesIO(file.read()), weights_only=True)
-    restore(t, {key: decode(part) for key, part in content.items()})
+    restore(state, {key: decode(part) for key, part in content.items()})
     stop.position += steps
-    _go(t, stop, steps)
-    _evaluate(t, stop)
-    return {"attributes": _attributes(t), "state": saved.fingerprints()}
+    _go(state, stop, steps)
+    _evaluate(state, stop)
+    return {"attributes": _attributes(state), "state": saved.fingerprints()}
 
 
-def _evaluate(t: Training, stop: "_Stop") -> None:
+def _evaluate(state: Training, stop: "_Stop") -> None:
     """Evaluate a batch."""
     stop.position += 1  # which is not asked for within it
-    evaluate(t, _First(t.loaders.train.in_order(t.loaders.train.batch_size)))  # type: ignore[arg-type]
+    evaluate(state, _First(state.loaders.train.in_order(state.loaders.train.batch_size)))  # type: ignore[arg-type]
     stop.position -= 1
 
 
-def _go(t: Training, stop: "_Stop", steps: int) -> None:
+def _go(state: Training, stop: "_Stop", steps: int) -> None:
     """Train so many steps, and save. After a resume they come first: what begins again, begins in training."""
     stop.position += steps
     with contextlib.suppress(Interrupted):
-        fit(t)
+        fit(state)
 
 
-def _attributes(t: Training) -> dict[str, int]:
-    return unsaved(t).attributes
+def _attributes(state: Training) -> dict[str, int]:
+    return unsaved(state).attributes
 
 
-def _without_effects(t: Training, saved: "_Memory", stop: "_Stop") -> None:
+def _without_effects(state: Training, saved: "_Memory", stop: "_Stop") -> None:
     """Let training write nothing, show nothing, and do nothing that is not a step."""
-    t.checkpoints, t.log, t.display, t.stop = saved, lambda metrics, step: None, _Unseen(), stop  # type: ignore[assignment]
-    t.loaders, t.look = t.loaders.without_workers(), lambda: None
-    t.device = replace(t.device, threads=1, evaluation_threads=1)  # a fork has no more
-    t.settings = replace(
-        t.settings,
+    state.checkpoints, state.log, state.display, state.stop = saved, lambda metrics, step: None, _Unseen(), stop  # type: ignore[assignment]
+    state.loaders, state.look = state.loaders.without_workers(), lambda: None
+    state.device = replace(state.device, threads=1, evaluation_threads=1)  # a fork has no more
+    state.settings = replace(
+        state.settings,
         max_time=None,
         validate_every_steps=None,
         log_every_steps=None,
@@ -206,21 +208,21 @@ def _without_effects(t: Training, saved: "_Memory", stop: "_Stop") -> None:
     )
 
 
-def _position(t: Training) -> int:
+def _position(state: Training) -> int:
     """Steps from the run's beginning on, the skipped ones included."""
-    p, accumulation = t.progress, t.settings.grad_accumulation
-    return (p.epoch - 1) * -(-len(t.loaders.train) // accumulation) + -(-p.batch // accumulation)
+    progress, accumulation = state.progress, state.settings.grad_accumulation
+    return (progress.epoch - 1) * -(-len(state.loaders.train) // accumulation) + -(-progress.batch // accumulation)
 
 
 class _Stop:
     """Asks for a stop at a position."""
 
-    def __init__(self, t: Training) -> None:
-        self._t, self.position = t, _position(t)
+    def __init__(self, state: Training) -> None:
+        self._state, self.position = state, _position(state)
 
     @property
     def requested(self) -> bool:
-        return _position(self._t) >= self.position
+        return _position(self._state) >= self.position
 
 
 class _First:

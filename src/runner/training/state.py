@@ -106,7 +106,7 @@ class Training:
 
 
 def prepare(
-    x: "Experiment",
+    experiment: "Experiment",
     checkpoints: Checkpoints,
     log: Callable[[Mapping[str, float], int], None],
     display: Display,
@@ -114,118 +114,124 @@ def prepare(
 ) -> Training:
     """What trains an experiment; the rest is where it is kept, who is told, who watches, and who may stop it."""
     return Training(
-        model=x.model,
-        loss=x.loss,
-        optimizer=x.optimizer,
-        schedule=x.schedule,
-        precision=x.precision,
-        device=x.device,
-        loaders=x.loaders,
-        settings=x.trainer,
+        model=experiment.model,
+        loss=experiment.loss,
+        optimizer=experiment.optimizer,
+        schedule=experiment.schedule,
+        precision=experiment.precision,
+        device=experiment.device,
+        loaders=experiment.loaders,
+        settings=experiment.trainer,
         checkpoints=checkpoints,
         log=log,
         display=display,
         stop=stop,
-        progress=Progress(data=x.splits.fingerprint),
-        preprocessing=preprocessing(x.target_scale),
-        target_scale=x.target_scale,
+        progress=Progress(data=experiment.splits.fingerprint),
+        preprocessing=preprocessing(experiment.target_scale),
+        target_scale=experiment.target_scale,
     )
 
 
-def require_finite(t: Training, value: float, name: str) -> float:
+def require_finite(state: Training, value: float, name: str) -> float:
     """Give the value back, or end the run if it is not finite and `on_nonfinite` does not ignore that."""
-    if not math.isfinite(value) and t.settings.on_nonfinite != "ignore":
-        good = t.checkpoints.last
+    if not math.isfinite(value) and state.settings.on_nonfinite != "ignore":
+        good = state.checkpoints.last
         raise TrainingError(
-            f"{name} is {value} in epoch {t.progress.epoch} by step {t.progress.step}; "
+            f"{name} is {value} in epoch {state.progress.epoch} by step {state.progress.step}; "
             + (f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint before it")
             + "; a lower optimizer.lr or trainer.clip_norm=1 may help"
         )
     return value
 
 
-def save_within_epoch(t: Training, best: bool = False) -> None:
+def save_within_epoch(state: Training, best: bool = False) -> None:
     """Write a checkpoint from which the epoch in progress goes on at its next batch."""
-    t.progress.sums, t.progress.seconds = t.sums.state(), t.clock.stop()
-    save(t, best)
-    t.clock.start()
+    state.progress.sums, state.progress.seconds = state.sums.state(), state.clock.stop()
+    save(state, best)
+    state.clock.start()
 
 
-def save(t: Training, best: bool) -> None:
+def save(state: Training, best: bool) -> None:
     """Write a checkpoint; the last good one is not replaced by one whose weights are not finite."""
-    if t.parameters:
-        finite = torch.stack([torch.isfinite(p.detach()).all() for p in t.parameters]).all()
-        require_finite(t, 0.0 if finite.item() else math.nan, "a weight")
-    t.checkpoints.save(checkpoint_state(t), best)
-    t.look()
+    if state.parameters:
+        finite = torch.stack([torch.isfinite(parameter.detach()).all() for parameter in state.parameters]).all()
+        require_finite(state, 0.0 if finite.item() else math.nan, "a weight")
+    state.checkpoints.save(checkpoint_state(state), best)
+    state.look()
 
 
-def checkpoint_state(t: Training) -> dict[str, Any]:
+def checkpoint_state(state: Training) -> dict[str, Any]:
     """Everything that exact resume needs, as tensors and primitives."""
-    modules = {"model": t.model, "ema": t.average.model if t.average is not None else None, "loss": t.loss}
+    modules = {
+        "model": state.model,
+        "ema": state.average.model if state.average is not None else None,
+        "loss": state.loss,
+    }
     optional = {
         "buffers": {name: held for name, module in modules.items() if module and (held := unsaved_buffers(module))},
-        "loss": t.loss.state_dict(),
+        "loss": state.loss.state_dict(),
         "data": {
-            name: data_set.state_dict() for name, data_set in t.loaders.data_sets().items() if saves_itself(data_set)
+            name: data_set.state_dict()
+            for name, data_set in state.loaders.data_sets().items()
+            if saves_itself(data_set)
         },
-        "preprocessing": t.preprocessing,
+        "preprocessing": state.preprocessing,
     }
     return {
         "format": FORMAT,
-        "model": t.model.state_dict(),
-        "optimizer": t.optimizer.state_dict(),
-        "scheduler": t.schedule.scheduler.state_dict() if t.schedule.scheduler is not None else {},
-        "scaler": t.precision.state_dict(),
-        "ema": t.average.state_dict() if t.average is not None else {},
-        "rng": rng(t),
-        "progress": asdict(t.progress),
+        "model": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "scheduler": state.schedule.scheduler.state_dict() if state.schedule.scheduler is not None else {},
+        "scaler": state.precision.state_dict(),
+        "ema": state.average.state_dict() if state.average is not None else {},
+        "rng": rng(state),
+        "progress": asdict(state.progress),
         **{key: part for key, part in optional.items() if part},
     }
 
 
-def rng(t: Training) -> dict[str, Any]:
+def rng(state: Training) -> dict[str, Any]:
     """The state of every generator: those that all share, and under `held` those that objects have of their own."""
-    held = held_generators(stateful(t))
-    return {**rng_state(t.device.torch), **({"held": held} if held else {})}
+    held = held_generators(stateful(state))
+    return {**rng_state(state.device.torch), **({"held": held} if held else {})}
 
 
-def set_rng(t: Training, states: Mapping[str, Any]) -> None:
+def set_rng(state: Training, states: Mapping[str, Any]) -> None:
     """Restore the states that `rng` returned."""
-    set_rng_state(dict(states), t.device.torch)
-    restore_generators(stateful(t), states.get("held", {}))
+    set_rng_state(dict(states), state.device.torch)
+    restore_generators(stateful(state), states.get("held", {}))
 
 
-def stateful(t: Training) -> dict[str, Any]:
+def stateful(state: Training) -> dict[str, Any]:
     """Whatever may have state of its own, by the first word of its path."""
-    data = {"data" if name == "train" else f"{name}_data": held for name, held in t.loaders.data_sets().items()}
-    averaged = {"ema": t.average.model} if t.average is not None else {}
-    schedule = {"scheduler": t.schedule.scheduler} if t.schedule.scheduler is not None else {}
-    return {"model": t.model, **averaged, "loss": t.loss, "optimizer": t.optimizer, **schedule, **data}
+    data = {"data" if name == "train" else f"{name}_data": held for name, held in state.loaders.data_sets().items()}
+    averaged = {"ema": state.average.model} if state.average is not None else {}
+    schedule = {"scheduler": state.schedule.scheduler} if state.schedule.scheduler is not None else {}
+    return {"model": state.model, **averaged, "loss": state.loss, "optimizer": state.optimizer, **schedule, **data}
 
 
-def restore(t: Training, checkpoint: Mapping[str, Any]) -> None:
+def restore(state: Training, checkpoint: Mapping[str, Any]) -> None:
     """Resume from a `checkpoint_state`."""
     buffers = checkpoint.get("buffers", {})
-    load_module(t.model, checkpoint["model"], buffers.get("model"))
-    load_state(t.optimizer, checkpoint["optimizer"])
-    if t.schedule.scheduler is not None:
-        t.schedule.scheduler.load_state_dict(checkpoint["scheduler"])
-    t.precision.load_state_dict(checkpoint["scaler"])
-    if t.average is not None:
-        t.average.load_state_dict(checkpoint["ema"], buffers.get("ema"))
-    load_loss(t.loss, checkpoint)
-    t.preprocessing = dict(checkpoint.get("preprocessing", {}))
-    for name, data_set in t.loaders.data_sets().items():
+    load_module(state.model, checkpoint["model"], buffers.get("model"))
+    load_state(state.optimizer, checkpoint["optimizer"])
+    if state.schedule.scheduler is not None:
+        state.schedule.scheduler.load_state_dict(checkpoint["scheduler"])
+    state.precision.load_state_dict(checkpoint["scaler"])
+    if state.average is not None:
+        state.average.load_state_dict(checkpoint["ema"], buffers.get("ema"))
+    load_loss(state.loss, checkpoint)
+    state.preprocessing = dict(checkpoint.get("preprocessing", {}))
+    for name, data_set in state.loaders.data_sets().items():
         if saves_itself(data_set) and name in checkpoint.get("data", {}):
             data_set.load_state_dict(checkpoint["data"][name])
-    set_rng(t, checkpoint["rng"])
-    t.progress = Progress(**{"longest_stale": None, **checkpoint["progress"]})
+    set_rng(state, checkpoint["rng"])
+    state.progress = Progress(**{"longest_stale": None, **checkpoint["progress"]})
 
 
-def load_weights(t: Training, checkpoint: Mapping[str, Any]) -> None:
+def load_weights(state: Training, checkpoint: Mapping[str, Any]) -> None:
     """Evaluate with the weights of a checkpoint from now on, and with the state that its loss had."""
     checkpoint = dict(checkpoint)
-    for module in (t.model, t.evaluated):
+    for module in (state.model, state.evaluated):
         load_module(module, weights(checkpoint), weight_buffers(checkpoint))
-    load_loss(t.loss, checkpoint)
+    load_loss(state.loss, checkpoint)
