@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 # Several processes with several threads each on the same cores wait for each other most of the time.
@@ -12,6 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 from runner.cli import run_command
+from runner.errors import Problem
+from runner.util import options
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -22,14 +24,20 @@ LONGEST_FIRST = ("hidden", "sweep", "optuna", "tracking", "cli", "run", "knobs",
 
 @dataclass
 class Called:
-    """What a command printed on standard error, and its exit code."""
+    """What a command printed on standard error, its exit code, and the problems that it reported."""
 
     code: int
     err: str
+    problems: list[Problem] = field(default_factory=list)
 
     @property
     def errors(self) -> list[str]:
         return [line for line in self.err.splitlines() if line.startswith("error:")]
+
+    @property
+    def about(self) -> list[tuple[str, str]]:
+        """The key and the topic of each problem."""
+        return [(problem.key, problem.topic) for problem in self.problems]
 
 
 LEFT_OUT = "not soak and not cluster"
@@ -92,11 +100,19 @@ def runner(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     They take most of a small run's time; test_plots.py draws them, and so do all runs in processes of their own.
     """
     monkeypatch.setattr("runner.runs.report.plots", lambda *_: None)
+    reported: list[Problem] = []
+
+    def fail(*problems: Problem | str) -> int:
+        reported.extend(problem for problem in problems if isinstance(problem, Problem))
+        return options.fail(*problems)
+
+    monkeypatch.setattr("runner.cli.fail", fail)
 
     def call(*arguments: str) -> Called:
         capsys.readouterr()
+        reported.clear()
         code = run_command(arguments)
-        return Called(code, capsys.readouterr().err)
+        return Called(code, capsys.readouterr().err, list(reported))
 
     return call
 

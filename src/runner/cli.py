@@ -39,7 +39,7 @@ from runner.config.invocation import without_credentials
 from runner.config.keys import GROUPS
 from runner.config.messages import dotted_keys, reason
 from runner.config.overrides import key_of, typed_value
-from runner.errors import ConfigError, describe_error, did_you_mean
+from runner.errors import ConfigError, Problem, describe_error, did_you_mean
 from runner.rundir import folders
 from runner.util import advice, program
 from runner.util.options import EXIT_FAILED, EXIT_INTERRUPTED, fail, show_traceback, verbose
@@ -126,7 +126,8 @@ def check_no_other_runner(folder: Path) -> None:
     """
     for path in (folder / "runner.py", folder / "runner" / "__init__.py"):
         if path.is_file() and not path.samefile(Path(__file__).with_name("__init__.py")):
-            raise ConfigError(f"{path.relative_to(folder)} in this folder hides the package runner: rename it")
+            text = f"{path.relative_to(folder)} in this folder hides the package runner"
+            raise ConfigError(Problem("", text, "rename it", topic="conflict"))
 
 
 def parse(argv: Sequence[str]) -> Namespace:
@@ -163,23 +164,29 @@ def _refuse_option(parser: ArgumentParser, argv: Sequence[str], message: str) ->
         elif meant := setting(name, known):
             instead = f"write {meant if '=' in meant else f'{meant}={value}'}"
         else:
-            instead = "a setting is written <key>=<value>"
-        problems.append(f"{word} is not an option: {instead}; see --help")
-    raise ConfigError(*problems or [message])
+            instead = "write settings as <key>=<value>"
+        problems.append(
+            Problem(word.partition("=")[0], f"unknown option {word}", f"{instead}; see --help", topic="unknown")
+        )
+    raise ConfigError(*problems or [Problem("", message, topic="syntax")])
 
 
-def _about_value(message: str) -> str:
-    """What argparse says of the value of an option, such as `argument --cfg/-c: expected one argument`."""
+def _conflict(key: str, text: str, suggestion: str) -> ConfigError:
+    return ConfigError(Problem(key, text, suggestion, topic="conflict"))
+
+
+def _about_value(message: str) -> Problem:
+    """Translate what argparse says of the value of an option: `argument --cfg/-c: expected one argument`."""
     option, _, why = message.removeprefix("argument ").partition(": ")
     option = option.partition("/")[0]
     if wrong := re.match(r"invalid choice: '(.*)' \(choose from (.*)\)", why):
-        choices = re.findall(r"[\w-]+", wrong[2])
-        return f"{option} {wrong[1]}: there is no such choice; {did_you_mean(wrong[1], choices)}"
+        hint = did_you_mean(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+        return Problem(option, f"{option} {wrong[1]} is not a choice", hint, topic="choice")
     if why == "expected one argument":
-        return f"{option} needs a value: write {option} <value>; see --help"
+        return Problem(option, f"{option} needs a value", f"write {option} <value>; see --help", topic="missing")
     if why.startswith("ignored explicit argument"):
-        return f"{option} takes no value: write {option} alone"
-    return f"{option}: {why}; see --help"
+        return Problem(option, f"{option} takes no value", f"write {option} alone", topic="syntax")
+    return Problem(option, f"{option}: {why}", "see --help", topic="syntax")
 
 
 def setting(name: str, known: Collection[str]) -> str | None:
@@ -193,10 +200,10 @@ def setting(name: str, known: Collection[str]) -> str | None:
 def hand_over(argv: Sequence[str], args: Namespace) -> int:
     """Let Hydra answer: help, the config, completion."""
     if args.cfg and typed_value(args.overrides, "resume") is not None:
-        raise ConfigError("resume= and --cfg do not go together: a run's config is in its folder, as config.yaml")
+        raise _conflict("--cfg", "resume= and --cfg exclude each other", "see config.yaml in the run's folder")
     asked = [f"--{name}" for name in ("cfg", "info", "shell_completion") if getattr(args, name)]
     if args.multirun and asked and not args.help:
-        raise ConfigError(f"{asked[0]} and --multirun do not go together: leave out --multirun")
+        raise _conflict(asked[0], f"{asked[0]} and --multirun exclude each other", "leave out --multirun")
     made = composer(args)
     if args.help or (args.overrides and not args.shell_completion):
         cfg, problems = made.compose(args.overrides, RunMode.MULTIRUN if args.multirun else RunMode.RUN)
@@ -206,7 +213,8 @@ def hand_over(argv: Sequence[str], args: Namespace) -> int:
             print_result(help_text(made, cfg))
             return 0
     if args.cfg and args.package and not has_package(made, args):
-        raise ConfigError(f"-p {args.package}: the config has no such part; write a group, such as -p trainer")
+        text, instead = f"-p {args.package}: the config has no such part", "write a group, such as -p trainer"
+        raise ConfigError(Problem("-p", text, instead, topic="unknown"))
     options = [text for text in argv if text not in args.overrides]
     former = sys.argv
     sys.argv = ["runner", *options, *made.given(args.overrides, args.multirun)]
@@ -254,7 +262,11 @@ def run_one(args: Namespace) -> int:
         from runner.runs import resume
 
         cfg, problems, resumed = resume.compose(value, args.overrides, args.config_dir)
-    problems += [f"{text}: that is for a sweep: add --multirun" for text in args.overrides if _of_sweeps(text)]
+    problems += [
+        Problem(key_of(text), f"{text} is for a sweep", "add --multirun", topic="conflict")
+        for text in args.overrides
+        if _of_sweeps(text)
+    ]
     if cfg is not None:
         problems = names_and_values(cfg, problems)
     exact_folder = typed_value(args.overrides, "hydra.run.dir") is not None
@@ -329,10 +341,12 @@ def build_and_run(
 def run_sweep(args: Namespace) -> int:
     """Compose what the jobs have in common, and let the sweeper run them, with Hydra's callbacks around it."""
     if typed_value(args.overrides, "resume") is not None:
-        raise ConfigError("resume= goes on with one run: leave out --multirun; a sweep goes on by sweep.resume=")
+        instead = "leave out --multirun, or resume a sweep by sweep.resume="
+        raise _conflict("resume", "resume= resumes one run", instead)
     subdir = typed_value(args.overrides, "hydra.sweep.subdir")
     if subdir is not None:
-        raise ConfigError(f"hydra.sweep.subdir={subdir}: the jobs' folders are their numbers; leave it out")
+        text = f"hydra.sweep.subdir={subdir}: the folder of a job is its number"
+        raise _conflict("hydra.sweep.subdir", text, "leave it out")
     from runner.sweeps.check.compose_jobs import Context, numbered
 
     arguments = list(args.overrides)
@@ -341,7 +355,7 @@ def run_sweep(args: Namespace) -> int:
         from runner.sweeps.results import resume
 
         if typed_value(args.overrides, "hydra.sweep.dir") is not None:
-            raise ConfigError("hydra.sweep.dir: a resumed sweep keeps its folder; leave it out")
+            raise _conflict("hydra.sweep.dir", "hydra.sweep.dir: a resumed sweep stays in its folder", "leave it out")
         _, begun_with, options = plan.load(resume.find(value, typed_value(args.overrides, "tracking.uri")))
         typed = {key_of(text) for text in args.overrides}
         if typed_value(args.overrides, "hydra/launcher") not in (None, typed_value(begun_with, "hydra/launcher")):
@@ -357,9 +371,8 @@ def run_sweep(args: Namespace) -> int:
         raise ConfigError(*problems)
     if not str(cfg.hydra.sweeper["_target_"]).startswith("hydra_plugins.runner_sweep."):
         chosen = cfg.hydra.runtime.choices["hydra/sweeper"]
-        raise ConfigError(
-            f"hydra/sweeper={chosen} knows nothing of runner's checks and tables: choose grid, random or optuna"
-        )
+        text, instead = f"hydra/sweeper={chosen} does not work with runner", "choose from grid, optuna, random"
+        raise ConfigError(Problem("hydra/sweeper", text, instead, topic="choice"))
     INTERRUPT.check()
     callbacks = Callbacks(cfg)
     context = Context(made.hydra.config_loader, callbacks, made, problems)

@@ -1,11 +1,13 @@
-"""The one exception a user's mistake becomes, and the words that help to mend it."""
+"""Errors that a person is shown: what is wrong, and what to write instead."""
 
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
 from traceback import walk_tb
+from typing import Literal
 
 OTHERS = {"hydra", "hydra_plugins", "mlflow", "numpy", "omegaconf", "pandas", "runner", "torch", "torchvision"}
 """Packages whose code is not the user's, beside Python's own."""
@@ -14,16 +16,62 @@ LONGEST = 120
 """Characters of an argument that a sentence still repeats."""
 
 
-class ConfigError(Exception):
-    """Something in the config (or the machine it asks for) is wrong; nothing has been started.
+Topic = Literal[
+    "syntax",  # Hydra's grammar, or YAML, cannot read it
+    "unknown",  # no key, option, group member, column, metric or name like that
+    "missing",  # a value that is needed
+    "type",  # a value of the wrong type
+    "range",  # a number outside its range, or a text that is too long
+    "choice",  # not one of a fixed set of values
+    "conflict",  # two settings, or a setting and the data, exclude each other
+    "shape",  # tensors that do not fit
+    "unavailable",  # a device, a library, a service or a right that this machine lacks
+    "data",  # the content of a data set
+    "file",  # a path that does not exist, or cannot be read or written
+    "run",  # a saved run, sweep or checkpoint
+    "store",  # the tracking store
+    "code",  # a class or function of the user's
+]
+"""The kinds of problems."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
 
     Attributes:
-        problems: one sentence each: what is wrong, and what to write instead.
+        key: the config key, the group or the option that it is about: `optimizer.lr`, `data`, `--cfg`; empty if none.
+        text: what is wrong.
+        suggestion: what to do instead; what is to be typed stands in it as it is typed.
+        topic: its kind.
     """
 
-    def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = list(problems)
+    key: str
+    text: str
+    suggestion: str = ""
+    topic: Topic = field(kw_only=True)
+
+    def __str__(self) -> str:
+        return f"{self.text}; {self.suggestion}" if self.suggestion else self.text
+
+
+class ConfigError(Exception):
+    """The config, or the machine it asks for, has problems. Nothing has been started.
+
+    Attributes:
+        problems: all that were found.
+    """
+
+    def __init__(self, *problems: Problem | str) -> None:
+        self.problems = [as_problem(problem) for problem in problems]
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def as_problem(problem: Problem | str) -> Problem:
+    """A sentence as a problem: the key is what it begins with."""
+    if isinstance(problem, Problem):
+        return problem
+    return Problem(re.split(r"[=: ]", problem.lstrip("+~"), maxsplit=1)[0], problem, topic="unknown")
 
 
 class TrainingError(Exception):
@@ -89,10 +137,15 @@ def as_unicode(name: str) -> str:
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Say which of the choices the word resembles, or list them: `did you mean cnn?`."""
     names = sorted(choices)
-    close = max(names, key=lambda name: _likeness(word, name), default="")
-    if _likeness(word, close) >= 0.6:
+    if close := close_match(word, names):
         return f"did you mean {close}?"
     return f"choose from {', '.join(names)}" if names else "there is nothing to choose from"
+
+
+def close_match(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that the word resembles most; None if it resembles none."""
+    close = max(sorted(choices), key=lambda name: _likeness(word, name), default="")
+    return close if _likeness(word, close) >= 0.6 else None
 
 
 def _likeness(word: str, name: str) -> float:

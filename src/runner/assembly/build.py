@@ -35,7 +35,7 @@ from runner.data.source import Source, saves_itself
 from runner.data.splits import Splits, size, split
 from runner.data.target_scale import TargetScale, choose
 from runner.device import Device
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.loss import Loss, name_of
 from runner.model import probe
 from runner.optimizer import trainable, wants_fused
@@ -55,7 +55,7 @@ NOT_OF_SAMPLES = ("data.batch_size", "data.in_memory", "data.num_workers")
 def build(
     cfg: DictConfig,
     choices: Mapping[str, str] | None = None,
-    problems: Sequence[str] = (),
+    problems: Sequence[Problem] = (),
     checkpoint: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """Check a composed config and make everything that a run needs.
@@ -77,7 +77,7 @@ def build(
 def prepare(
     cfg: DictConfig,
     choices: Mapping[str, str] | None = None,
-    problems: Sequence[str] = (),
+    problems: Sequence[Problem] = (),
     checkpoint: Mapping[str, Any] | None = None,
 ) -> tuple[Setup, Callable[[], Loaders]]:
     """Check a composed config and make all that a run needs but its batches, which may take a while and much memory.
@@ -100,8 +100,8 @@ def prepare(
     found = ProblemCollector(problems)
     found += check(config)
     made = make_all(config, to_settings(cfg.trainer, TrainerSettings), found, checkpoint)
-    if found.sentences:
-        raise ConfigError(*found.sentences) from found.cause
+    if found.problems:
+        raise ConfigError(*found.problems) from found.cause
     augment, cost, channels_last = (made.pop(name) for name in ("augment", "cost", "channels_last"))
     device, splits, loss = made["device"], made["splits"], made["loss"]
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
@@ -145,7 +145,7 @@ def make_all(
     precision = found.stage("precision", make_precision, config["precision"], device)
     loss = found.stage("loss", call, "loss", config["loss"], Loss)
     # Nothing is fetched for a run that cannot start.
-    parts = partial(make_parts, data, seed, loss, forbidden=bool(found.sentences))
+    parts = partial(make_parts, data, seed, loss, forbidden=bool(found.problems))
     splits, augment = found.stage("data", parts, but=NOT_OF_SAMPLES) or (None, None)
     found.stage("trainer", prepare_device, trainer, device)
     if loss:
@@ -214,7 +214,7 @@ def computed_with(config: dict[str, Any], device: Device, splits: Splits) -> dic
     return config
 
 
-def check(config: Mapping[str, Any]) -> list[str]:
+def check(config: Mapping[str, Any]) -> list[Problem]:
     """Find what is wrong in a config without having its device or data at hand.
 
     Args:
@@ -223,7 +223,7 @@ def check(config: Mapping[str, Any]) -> list[str]:
     found = ProblemCollector(schema.check(config))
     for group in TARGET_GROUPS:
         found += check_target(group, config[group])
-    return found.sentences
+    return found.problems
 
 
 def recorded(cfg: DictConfig) -> dict[str, Any]:
@@ -381,10 +381,8 @@ def make_target_scale(
     setting = data.get("scale_targets")  # a config of version 0.1.0 has no such key
     if not loss.regression:
         if setting is True:
-            raise ConfigError(
-                f"data.scale_targets=true: loss={name_of(loss)} has no targets to scale: write data.scale_targets=auto,"
-                " or loss=mse"
-            )
+            key, text = "data.scale_targets", f"data.scale_targets=true: loss={name_of(loss)} has no targets to scale"
+            raise ConfigError(Problem(key, text, f"write {key}=auto, or loss=mse", topic="conflict"))
         return None, splits
     targets = loss.prepare(splits.targets()[: size(splits.train)], torch.float64)
     wanted = splits.columns is not None and cost.activation is None
@@ -404,13 +402,14 @@ def make_optimizer(node: Mapping[str, Any], model: nn.Module, device: Device) ->
     """The optimizer over the model's trainable parameters."""
     parameters = trainable(model)
     if not parameters:
-        raise ConfigError("model: it has no parameter to train")
+        raise ConfigError(Problem("model", "the model has no trainable parameter", topic="code"))
     count = sum(parameter.numel() for parameter in parameters)
     extra = {"fused": True} if wants_fused(locate("optimizer", node), device.torch, set(node), count) else {}
     optimizer = call("optimizer", {**node, **extra}, torch.optim.Optimizer, params=parameters, model=model)
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
-        raise ConfigError(f"optimizer._target_={node['_target_']} needs a closure, which is not given: write another")
+        text = f"optimizer._target_={node['_target_']} needs a closure, which runner does not pass"
+        raise ConfigError(Problem("optimizer._target_", text, "choose another", topic="code"))
     return optimizer
 
 
@@ -461,7 +460,6 @@ def make_schedule(
         by_step = bool(told & {"total_steps", "steps_per_epoch"})
         return Schedule(made, every="step" if by_step else "epoch", horizon=bool(told & {"total_steps", "epochs"}))
     if not isinstance(made, Schedule):
-        raise ConfigError(
-            f"scheduler._target_={node['_target_']} gives a {type(made).__name__}; name {IN_WORDS['scheduler']}"
-        )
+        text = f"scheduler._target_={node['_target_']} returns an object of type {type(made).__name__}"
+        raise ConfigError(Problem("scheduler._target_", text, f"name {IN_WORDS['scheduler']}", topic="type"))
     return made

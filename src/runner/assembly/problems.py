@@ -1,74 +1,78 @@
-"""The sentences that say what is wrong with a config, collected to be reported together.
+"""Problems with a config, collected to be reported together.
 
-There are two rounds: names, types and ranges, and, if all of these are right, whatever needs torch to be judged.
+There are two rounds: names, types and ranges; and, if all of these are right, all that needs torch to be checked.
 """
 
-import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Self, TypeVar
 
 from omegaconf import DictConfig
 
 from runner.config import schema
 from runner.config.hydra_job import plain, without_hydra
-from runner.errors import ConfigError, describe_error
+from runner.errors import ConfigError, Problem, describe_error
 
 T = TypeVar("T")
 Names = Collection[str]
 
 
-def names_and_values(cfg: DictConfig, problems: Sequence[str]) -> list[str]:
-    """What is wrong with names, types and ranges, for which torch is not needed.
+def names_and_values(cfg: DictConfig, problems: Iterable[Problem]) -> list[Problem]:
+    """Check names, types and ranges, for which torch is not needed.
 
     Args:
         cfg: composed, with Hydra's own node.
-        problems: what composing has found.
+        problems: those of composing it.
+
+    Returns:
+        All problems, those of composing first.
     """
-    found = ProblemCollector(problems)
-    found += schema.check(plain(without_hydra(cfg)))
-    return found.sentences
+    collected = ProblemCollector(problems)
+    collected += schema.check(plain(without_hydra(cfg)))
+    return collected.problems
 
 
 class ProblemCollector:
-    """The sentences found so far, each beginning with the key or group it is about.
+    """The problems so far.
 
     Attributes:
-        cause: the first exception that became a sentence, for those who want its traceback.
+        problems: each once, in the order in which they were found.
+        cause: the first exception that became a problem; its traceback is shown on request.
     """
 
-    def __init__(self, sentences: Iterable[str]) -> None:
-        self.sentences = list(dict.fromkeys(sentences))
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = list(dict.fromkeys(problems))
         self.cause: Exception | None = None
 
-    def __iadd__(self, sentences: Iterable[str]) -> Self:
-        """Add sentences, but none about a key that an earlier stage has complained of."""
-        subjects = {_subject(sentence) for sentence in self.sentences}
-        self.sentences += [s for s in dict.fromkeys(sentences) if "." not in _subject(s) or _subject(s) not in subjects]
+    def __iadd__(self, problems: Iterable[Problem]) -> Self:
+        """Add problems, except for keys that an earlier stage has reported."""
+        reported = self._keys()
+        self.problems += [
+            problem for problem in dict.fromkeys(problems) if "." not in problem.key or problem.key not in reported
+        ]
         return self
 
     def none_of(self, *groups: str, but: Collection[str] = ()) -> bool:
-        """Whether nothing is known to be wrong with these groups, but for some of their keys."""
-        subjects = {_subject(sentence) for sentence in self.sentences}
-        return not any(subject.partition(".")[0] in groups for subject in subjects.difference(but))
+        """Whether these groups have no known problem, except with some of their keys."""
+        return not any(key.partition(".")[0] in groups for key in self._keys().difference(but))
 
     def stage(
         self, group: str, make: Callable[..., T], *arguments: Any, needs: Names = (), but: Names = ()
     ) -> T | None:
-        """Make something of a group, if all that it takes is there; what is raised becomes a problem.
+        """Make a part of the experiment if everything it takes exists; an exception becomes a problem.
 
         Args:
-            group: that it is of.
+            group: the config group of the part.
             make: called with the arguments.
-            *arguments: if one of them is None, as what makes it has failed, nothing is called.
-            needs: other groups that nothing may be wrong with.
-            but: keys of these groups that may be wrong.
+            *arguments: if one of them is None, because the stage that makes it has failed, nothing is called.
+            needs: other groups that must have no problem.
+            but: keys of these groups that may have one.
 
         Returns:
-            What was made; None if it was not called, or raised something.
+            The part; None if `make` was not called, or raised.
         """
         if any(argument is None for argument in arguments) or not self.none_of(group, *needs, but=but):
             return None
-        from runner.data import fetch  # late: names and values are looked at without it
+        from runner.data import fetch  # late: names and values are checked without it
 
         try:
             return make(*arguments)
@@ -77,12 +81,12 @@ class ProblemCollector:
         except ConfigError as error:
             self += error.problems
             self.cause = self.cause or error
-        except Exception as error:  # it may have called code of the user's
-            self += [f"{group}: {describe_error(error)}; runner.verbose=true shows where"]
+        except Exception as error:  # `make` may call code of the user's
+            self += [
+                Problem(group, f"{group}: {describe_error(error)}", "runner.verbose=true shows where", topic="code")
+            ]
             self.cause = self.cause or error
         return None
 
-
-def _subject(sentence: str) -> str:
-    """The key or group a sentence is about: `optimizer.lr` of `+optimizer.lr=x: write a number`."""
-    return re.split(r"[=: ]", sentence.lstrip("+~"), maxsplit=1)[0]
+    def _keys(self) -> set[str]:
+        return {problem.key for problem in self.problems}

@@ -1,4 +1,4 @@
-"""Holding the arguments of a config against the signature of what they are meant for, before calling it."""
+"""Checking the arguments of a config against the signature of their class or function, before calling it."""
 
 import inspect
 import types
@@ -8,26 +8,29 @@ from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin
 
 from runner.config.keys import format_value
-from runner.errors import did_you_mean
+from runner.errors import Problem, did_you_mean
 
 MISSING = "???"
 SEQUENCES = (list, tuple, Sequence, Collection, Iterable)
 EXAMPLES = {int: [64, 32], float: [0.1, 0.2], str: ["a", "b"]}
 """Lists as they are written, by the type of their items."""
 SPECIAL = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
+"""Hydra's own keys."""
 
 
-def check(group: str, target: Callable[..., Any], arguments: Mapping[str, Any], supplied: Collection[str]) -> list[str]:
+def check(
+    group: str, target: Callable[..., Any], arguments: Mapping[str, Any], supplied: Collection[str]
+) -> list[Problem]:
     """Find unknown names, missing ones and values of the wrong type.
 
     Args:
-        group: the config group, for the sentences: `optimizer`.
+        group: the config group: `optimizer`.
         target: the class or function that will be called.
         arguments: the group's keys and values.
         supplied: names that runner passes itself.
 
     Returns:
-        One sentence a problem; nothing if the target does not tell its signature.
+        The problems; none if the target has no signature.
     """
     try:
         parameters = inspect.signature(target).parameters
@@ -40,44 +43,52 @@ def check(group: str, target: Callable[..., Any], arguments: Mapping[str, Any], 
     problems = []
     unknown = [key for key in arguments if key not in SPECIAL and key not in named]
     if unknown and not open_ended:
-        problems.append(_unknown(group, name, unknown, [key for key in named if key not in supplied]))
+        problems += _unknown(group, name, unknown, [key for key in named if key not in supplied])
     for key, value in arguments.items():
         if key in SPECIAL or key not in hints or key not in named or value == MISSING:
             continue
-        unset = value is None and named[key].default is None  # `width: int = None`, as many write it
+        unset = value is None and named[key].default is None  # `width: int = None` is common
         if not fits(value, hints[key]) and not unset:
-            shown = f"{group}.{key}={format_value(value)}"
-            listed = get_args(hints[key]) if get_origin(hints[key]) in SEQUENCES else ()
-            one = listed and fits([value], hints[key])
-            any_length = len(listed) == 1 or listed[1:] == (Ellipsis,)
-            example = [value] if one else EXAMPLES.get(listed[0]) if any_length else None
-            instead = f": write {group}.{key}={format_value(example)}" if example else ""
-            problems.append(f"{shown} is not {describe(hints[key])}, which {name} needs{instead}")
+            problems.append(_mistyped(f"{group}.{key}", name, value, hints[key]))
     for key, parameter in named.items():
         if parameter.default is parameter.empty and key not in arguments and key not in supplied:
-            problems.append(f"{group}.{key} is missing: {name} needs it; write +{group}.{key}=...")
+            full = f"{group}.{key}"
+            problems.append(Problem(full, f"{full} is missing: {name} needs it", f"write +{full}=...", topic="missing"))
     return problems
 
 
-def _unknown(group: str, name: str, unknown: list[str], offered: list[str]) -> str:
+def _unknown(group: str, name: str, unknown: list[str], known: list[str]) -> list[Problem]:
+    """One problem for a single unknown name, with a similar one; for several, one that lists what the target takes."""
     if len(unknown) == 1:
-        return f"{group}.{unknown[0]}: {name} takes no {unknown[0]}; {did_you_mean(unknown[0], offered)}"
-    keys = " and ".join(f"{group}.{key}" for key in unknown)
-    drop = " ".join(f"~{group}.{key}" for key in unknown)
-    takes = f"only {', '.join(offered)}" if offered else "none at all"
-    return f"{keys}: {name} takes no such keys, {takes}; leave them out by {drop}"
+        key = f"{group}.{unknown[0]}"
+        return [Problem(key, f"{key}: {name} takes no {unknown[0]}", did_you_mean(unknown[0], known), topic="unknown")]
+    keys = [f"{group}.{key}" for key in unknown]
+    takes = f"only {', '.join(known)}" if known else "none at all"
+    drop = f"leave them out by {' '.join(f'~{key}' for key in keys)}"
+    text = f"{' and '.join(keys)}: {name} takes no such keys, {takes}"
+    return [Problem(keys[0], text, drop, topic="unknown")]
+
+
+def _mistyped(key: str, name: str, value: Any, hint: Any) -> Problem:
+    """A value of the wrong type; with a list to write if the target wants one."""
+    items = get_args(hint) if get_origin(hint) in SEQUENCES else ()
+    any_length = len(items) == 1 or items[1:] == (Ellipsis,)
+    example = [value] if items and fits([value], hint) else EXAMPLES.get(items[0]) if any_length else None
+    suggestion = f"write {key}={format_value(example)}" if example else ""
+    text = f"{key}={format_value(value)} is not {describe(hint)}, which {name} needs"
+    return Problem(key, text, suggestion, topic="type")
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(function)
-    except Exception:  # an annotation that cannot be resolved says nothing
+    except Exception:  # an annotation that cannot be resolved
         return {}
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a value out of YAML can be what the annotation says; True wherever that cannot be told."""
+    """Whether a value from YAML matches an annotation; True if that cannot be decided."""
     origin, members = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
@@ -103,12 +114,12 @@ def fits(value: Any, hint: Any) -> bool:
         return not members or all(fits(item, members[0]) for item in value)
     if inspect.isclass(hint) and issubclass(hint, PurePath):
         return isinstance(value, str)
-    # A tensor, a module, a callable: nothing a plain value of YAML could be.
+    # A tensor, a module, a callable: no plain value of YAML is one.
     return not (inspect.isclass(hint) and isinstance(value, str | int | float | bool | None))
 
 
 def describe(hint: Any) -> str:
-    """An annotation in words."""
+    """Describe an annotation in words."""
     origin, members = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         plain = [member for member in members if member in (int, float, str, bool) or get_origin(member)]

@@ -1,7 +1,7 @@
-"""Composing a config out of YAML and overrides, with every mistake of the overrides named at once.
+"""Composing a config from YAML and overrides, with all mistakes of the overrides reported at once.
 
-Hydra stops at the first mistake; here each override that it refuses is explained, left out, and the rest
-is composed. Imports neither torch nor MLflow.
+Hydra stops at the first mistake. Here each override that it refuses is explained and left out, and the rest is
+composed. Imports neither torch nor MLflow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from runner.config.messages import REFUSED, dotted_keys, reason, refused, unknow
 from runner.config.overrides import adding, for_hydra, key_of, quote
 from runner.config.text_parameters import text_parameters
 from runner.config.yaml_numbers import CheckedRepository
-from runner.errors import ConfigError, brief, did_you_mean
+from runner.errors import ConfigError, Problem, Topic, brief, did_you_mean
 from runner.util import advice
 from runner.util.uri import absolute, hide
 
@@ -86,7 +86,8 @@ class Composer:
         }
         folder = folder or config_folder()
         if not folder.is_dir():
-            raise ConfigError(f"--config-path {folder}: there is no such folder; leave it out for runner's own")
+            text, instead = f"--config-path {folder}: no such folder", "leave it out for runner's own"
+            raise ConfigError(Problem("--config-path", text, instead, topic="file"))
         search_path = create_config_search_path(str(folder.resolve()))
         if extra is not None:
             _check_extra(extra, folder)
@@ -107,14 +108,15 @@ class Composer:
             names = [
                 option for option in self._loader.get_group_options("") if option[0] != "_" and option not in INTERNAL
             ]
-            raise ConfigError(f"--config-name {name}: there is no such config; {did_you_mean(name, names)}")
+            text = f"--config-name {name}: no such config"
+            raise ConfigError(Problem("--config-name", text, did_you_mean(name, names), topic="choice"))
 
-    def compose(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> tuple[DictConfig | None, list[str]]:
+    def compose(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> tuple[DictConfig | None, list[Problem]]:
         """Compose, with Hydra's own node.
 
         Returns:
-            The config without the overrides that are wrong (None if it does not even compose so), and a
-            sentence for each of them. What has no value in it is missing (`???`).
+            The config without the wrong overrides (None if it does not compose even so), and the problems. Keys
+            without a value are missing (`???`).
         """
         cfg, problems = self._compose_usable(overrides, mode)
         if cfg is not None and (found := self._texts_of(cfg, overrides)):
@@ -127,11 +129,39 @@ class Composer:
             _make_absolute(cfg)
         return cfg, problems
 
-    def _compose_usable(self, overrides: Sequence[str], mode: RunMode) -> tuple[DictConfig | None, list[str]]:
-        """Compose the overrides that are right, and say what is wrong with the others."""
-        problems: list[str] = []
-        usable: list[ParsedOverride] = []
-        several: list[ParsedOverride] = []
+    def _compose_usable(self, overrides: Sequence[str], mode: RunMode) -> tuple[DictConfig | None, list[Problem]]:
+        """Compose the overrides that are right, and explain the others."""
+        usable, several, problems = self._sort(overrides, mode)
+        # Hydra sets values last. A value that it refuses would cost composing everything again, so values are set on
+        # the config composed without them; but not where a key is added or deleted, which depends on the order.
+        values = [typed for typed in usable if self.is_value(typed.override)]
+        if any(_adds_or_deletes(typed.override) for typed in usable):
+            values = []
+        rest = [typed for typed in usable if typed not in values]
+        cfg: DictConfig | None
+        try:
+            cfg = self._compose(rest, mode)
+        except REFUSED as error:
+            cfg, refused_ones = self._compose_rest(rest, mode, error)
+            problems += refused_ones
+        if cfg is not None and values:
+            problems += self._set(cfg, values)
+            self.record(cfg, [typed.given for typed in usable if not typed.override.is_hydra_override()])
+        if cfg is not None and self.reads_variable and not problems:
+            cfg, problems = self._with_variable(cfg, usable, mode)
+        problems += [self._several(typed, cfg) for typed in several]
+        return cfg, problems
+
+    def _sort(
+        self, overrides: Sequence[str], mode: RunMode
+    ) -> tuple[list[ParsedOverride], list[ParsedOverride], list[Problem]]:
+        """Parse and check overrides one by one.
+
+        Returns:
+            Those to compose, those that name several values in a single run, and the problems of the others.
+        """
+        usable, several = list[ParsedOverride](), list[ParsedOverride]()
+        problems: list[Problem] = []
         self._search = []
         for text in overrides:
             shown = brief(text)
@@ -142,36 +172,18 @@ class Composer:
                 problems.append(self._unreadable(shown))
                 continue
             except ValueError:  # Python converts no number of more than 4,300 digits
-                problems.append(f"{shown}: the number is out of range: whole numbers have at most 64 bits")
+                problems.append(Problem(key_of(text), f"{shown} is out of range", schema.BITS, topic="range"))
                 continue
             if typed.override.is_sweep_override() and mode is not RunMode.MULTIRUN:
                 several.append(typed)
                 continue
-            found = self._check(typed, mode) or _check_twice(typed, usable)
-            problems += found
-            if not found:
-                usable.append(typed)
-                if typed.override.key_or_group == "hydra.searchpath":
-                    self._search.append(text)
-        # Hydra gives keys their values last. A value that it refuses would cost composing everything once more, so
-        # where nothing is added or deleted, which goes by the order, values are set on what is composed without them.
-        values = [typed for typed in usable if self.is_value(typed.override)]
-        if any(_adds_or_deletes(typed.override) for typed in usable):
-            values = []
-        rest = [typed for typed in usable if typed not in values]
-        cfg: DictConfig | None
-        try:
-            cfg = self._compose(rest, mode)
-        except REFUSED as error:
-            cfg, found = self._compose_rest(rest, mode, error)
-            problems += found
-        if cfg is not None and values:
-            problems += self._set(cfg, values)
-            self.record(cfg, [typed.given for typed in usable if not typed.override.is_hydra_override()])
-        if cfg is not None and self.reads_variable and not problems:
-            cfg, problems = self._with_variable(cfg, usable, mode)
-        problems += [self._several(typed, cfg) for typed in several]
-        return cfg, problems
+            if wrong := self._check(typed, mode) or _check_twice(typed, usable):
+                problems += wrong
+                continue
+            usable.append(typed)
+            if typed.override.key_or_group == "hydra.searchpath":
+                self._search.append(text)
+        return usable, several, problems
 
     def _texts_of(self, cfg: DictConfig, overrides: Sequence[str]) -> dict[str, bool]:
         """The keys, of those that were given numbers, that the signature of their `_target_` calls texts."""
@@ -225,8 +237,8 @@ class Composer:
             config_name=self.name, overrides=given, run_mode=mode, with_log_configuration=False
         )
 
-    def _check(self, typed: ParsedOverride, mode: RunMode) -> list[str]:
-        """What is wrong with one override, as far as it can be told without composing."""
+    def _check(self, typed: ParsedOverride, mode: RunMode) -> list[Problem]:
+        """Check one override, as far as that is possible without composing."""
         text, override = typed.text, typed.override
         key = override.key_or_group
         if not key:
@@ -240,72 +252,80 @@ class Composer:
         options = self.options_of(key)
         if override.is_delete():
             if options and key not in PRESETS and key in GROUPS:
-                return [f"{text}: a run needs one; choose from {', '.join(options)}"]
+                return [Problem(key, f"{text}: a run needs one", f"choose from {', '.join(options)}", topic="missing")]
             if schema.needed(key):
-                return [f"{text}: a run needs {key}; write {schema.expected(key) or 'its keys'}"]
+                instead = f"write {schema.expected(key) or 'its keys'}"
+                return [Problem(key, f"{text}: a run needs {key}", instead, topic="missing")]
             return []
         if not options:
-            return [f"{text}: {self._no_group(key)}"] if "/" in key else []
+            return [self._no_group(text, key)] if "/" in key else []
         if override.package is not None:
-            return [f"{text}: {key} has its own place in the config; write {key}={override.value()}"]
+            instead = f"write {key}={override.value()}"
+            return [Problem(key, f"{text}: {key} has a fixed place in the config", instead, topic="conflict")]
         if override.is_add() and key in GROUPS and key not in PRESETS:
-            return [f"{text}: there is a {key} already; write {text.lstrip('+')}"]
+            return [Problem(key, f"{text}: {key} exists already", f"write {text.lstrip('+')}", topic="conflict")]
         return self._check_choice(text, key, override.value(), options)
 
-    def _unreadable(self, text: str) -> str:
-        """Why Hydra's grammar does not take an argument, and what to write instead."""
+    def _unreadable(self, text: str) -> Problem:
+        """Explain why Hydra's grammar does not take an argument."""
         key, _, value = text.partition("=")
         if key == "hydra.searchpath":
             return _check_search_path(text, value)[0]
         if value and (options := self.options_of(key)):
-            return f"{text}: there is no such {key.removeprefix('hydra/')}; {did_you_mean(value, options)}"
+            return _unknown_choice(text, key, did_you_mean(value, options))
         return unreadable(text)
 
-    def _several(self, typed: ParsedOverride, cfg: DictConfig | None) -> str:
-        """What to write instead of `key=a,b` in a single run: that depends on what the key's value is."""
+    def _several(self, typed: ParsedOverride, cfg: DictConfig | None) -> Problem:
+        """Explain `key=a,b` in a single run; the suggestion depends on the type of the key's value."""
         key, value = typed.override.key_or_group, typed.text.partition("=")[2]
-        if self.options_of(key):
-            return f"{typed.text} names several choices: add --multirun for a run of each, or choose one"
         now = OmegaConf.select(cfg, key, throw_on_missing=False) if cfg is not None and "/" not in key else None
-        if isinstance(now, ListConfig) or key in schema.ITEM_RANGES:
-            return f"{typed.text} names several values: a list is written {key}=[{value}]"
-        if isinstance(now, str) or schema.is_text(key):
-            quoted = f"'{key}=\"{value}\"'"
-            return f"{typed.text} names several values: add --multirun for a run of each, or write one text as {quoted}"
-        return f"{typed.text} names several values: add --multirun for a run of each, or write one"
+        is_choice = bool(self.options_of(key))
+        instead = "add --multirun for a run of each, or write one"
+        if is_choice:
+            instead = "add --multirun for a run of each, or choose one"
+        elif isinstance(now, ListConfig) or key in schema.ITEM_RANGES:
+            instead = f"a list is written {key}=[{value}]"
+        elif isinstance(now, str) or schema.is_text(key):
+            instead = f"add --multirun for a run of each, or write one text as '{key}=\"{value}\"'"
+        text = f"{typed.text} names several {'choices' if is_choice else 'values'}"
+        return Problem(key, text, instead, topic="conflict")
 
-    def _check_choice(self, text: str, group: str, value: Any, options: list[str]) -> list[str]:
+    def _check_choice(self, text: str, group: str, value: Any, options: list[str]) -> list[Problem]:
+        def problem(what: str, instead: str, topic: Topic = "choice") -> list[Problem]:
+            return [Problem(group, f"{text}: {what}", instead, topic=topic)]
+
         if value is None and group in PRESETS:
             return []
         if value is None:
-            return [f"{text}: a run needs one; {advice.for_choice(group, 'null', options)}"]
+            return problem("a run needs one", advice.for_choice(group, "null", options), "missing")
         if isinstance(value, dict):
-            return [f"{text}: choose from {', '.join(options)}; single keys are written {group}.<key>=<value>"]
+            several = f"choose from {', '.join(options)}; write single keys as {group}.<key>=<value>"
+            return problem(f"{group} is a choice", several, "type")
         if isinstance(value, list) and len(value) != 1 and group not in PRESETS:
             several = ",".join(map(str, value)) or "<one>,<another>"
-            return [
-                f"{text}: a run has one {group}; choose one, or write --multirun {group}={several} for a run of each"
-            ]
+            instead = f"choose one, or write --multirun {group}={several} for a run of each"
+            return problem(f"a run has one {group}", instead, "conflict")
         wrong = [choice for choice in (value if isinstance(value, list) else [value]) if str(choice) not in options]
         if wrong:
-            name = group.removeprefix("hydra/")
-            return [f"{text}: there is no such {name}; {advice.for_choice(group, str(wrong[0]), options)}"]
+            return [_unknown_choice(text, group, advice.for_choice(group, str(wrong[0]), options))]
         if group in GROUPS and group not in (*PRESETS, *TARGET_GROUPS):
             return self._check_file(text, group, str(value))
         return []
 
-    def _check_file(self, text: str, group: str, choice: str) -> list[str]:
-        """What is wrong in the file of a typed group's member: all of it, where Hydra stops at the first."""
+    def _check_file(self, text: str, group: str, choice: str) -> list[Problem]:
+        """Check all of the file of a typed group's member; Hydra stops at the first problem."""
         try:
             content = self._load(group, choice)
         except REFUSED as error:
-            return [f"{text}: {reason(error)}"]
+            return [reason(error, text)]
         settings = OmegaConf.structured(schema.Config)
         known = dotted_keys(settings)
         problems = []
+        before = f"{text} ({group}/{choice}.yaml)"
         for key in dotted_keys(content, f"{group}."):
             if key not in known:
-                problems.append(f"{text} ({group}/{choice}.yaml): there is no key {key}; {unknown_key(key, known, {})}")
+                hint = unknown_key(key, known, {})
+                problems.append(Problem(key, f"{before}: unknown key {key}", hint, topic="unknown"))
                 continue
             value = content._get_node(key.removeprefix(f"{group}.")) if key.count(".") == 1 else None
             if value is None or isinstance(value, DictConfig) or value._is_interpolation() or value._is_missing():
@@ -313,8 +333,8 @@ class Composer:
             try:
                 OmegaConf.update(settings, key, value._value())
             except OmegaConfBaseException:
-                shown = f"{key}={format_value(value._value())}"
-                problems.append(f"{text} ({group}/{choice}.yaml): {shown}: write {schema.expected(key)}")
+                what = f"{before}: {key}={format_value(value._value())} is not valid"
+                problems.append(Problem(key, what, f"write {schema.expected(key)}", topic="type"))
         return problems
 
     def _load(self, group: str, choice: str) -> DictConfig:
@@ -334,54 +354,54 @@ class Composer:
         groups = dict.fromkeys([*GROUPS, *repository.get_group_options("", ObjectType.GROUP)])
         return {group: options for group in groups if group != "hydra" and (options := self.options_of(group))}
 
-    def _no_group(self, key: str) -> str:
+    def _no_group(self, text: str, key: str) -> Problem:
         parent = key.rpartition("/")[0]
         groups = [f"{parent}/{name}" for name in self._loader.get_group_options(parent, ObjectType.GROUP)]
-        return f"there is no group {key}; {did_you_mean(key, groups or GROUPS)}"
+        return Problem(key, f"{text}: unknown group {key}", did_you_mean(key, groups or GROUPS), topic="unknown")
 
     def _compose_rest(
         self, usable: list[ParsedOverride], mode: RunMode, error: Exception
-    ) -> tuple[DictConfig | None, list[str]]:
-        """Find the overrides that cannot be composed by adding one after the other, choices of groups first."""
+    ) -> tuple[DictConfig | None, list[Problem]]:
+        """Find the overrides that do not compose by adding one after the other, choices of groups first."""
         good: list[ParsedOverride] = []
         try:
             base = self._compose(good, mode)
         except REFUSED as broken:
-            return None, [f"the config does not compose: {reason(broken)}"]
+            return None, [reason(broken, "the config does not compose")]
         problems = []
         for typed in sorted(usable, key=lambda typed: not self.options_of(typed.override.key_or_group)):
             try:
                 base = self._compose([*good, typed], mode)
                 good.append(typed)
-            except REFUSED as found:
-                problems.append(self._why(typed, base, found))
-        return base, problems or [f"the config does not compose: {reason(error)}"]
+            except REFUSED as refusal:
+                problems.append(self._why(typed, base, refusal))
+        return base, problems or [reason(error, "the config does not compose")]
 
     def _with_variable(
         self, cfg: DictConfig, usable: Sequence[ParsedOverride], mode: RunMode
-    ) -> tuple[DictConfig, list[str]]:
-        """Name the store of MLFLOW_TRACKING_URI in a config that names none; see `store_variable`."""
+    ) -> tuple[DictConfig, list[Problem]]:
+        """Put the store of MLFLOW_TRACKING_URI into a config that names none; see `store_variable`."""
         named = not OmegaConf.is_missing(cfg.tracking, "uri") and cfg.tracking._get_node("uri")._value() is not None
         named = named or any(typed.override.key_or_group == "tracking.uri" for typed in usable)
         if store_variable.value() is None or named or cfg.tracking.name == "off":
             return cfg, []
         try:
             self.added = store_variable.overrides(cfg.tracking.name, cfg.hydra.runtime.choices["tracking"])
-        except ValueError as error:
+        except ConfigError as error:
             cfg.tracking.uri = None  # not missing as well
-            return cfg, [str(error)]
+            return cfg, error.problems
         more = [ParsedOverride(text, text, self._parser.parse_override(text)) for text in self.added]
         replaced = {typed.override.key_or_group for typed in more}
         return self._compose([*(t for t in usable if t.override.key_or_group not in replaced), *more], mode), []
 
     def is_value(self, override: Override) -> bool:
-        """Whether an argument gives a key that is there another value, and does nothing else."""
+        """Whether an argument sets the value of an existing key, and does nothing else."""
         key = override.key_or_group
         plain = not (_adds_or_deletes(override) or override.package or override.is_sweep_override())
         return plain and not key.startswith("hydra") and not self.options_of(key)
 
-    def _set(self, cfg: DictConfig, values: Sequence[ParsedOverride]) -> list[str]:
-        """Give keys their values; returns a sentence for each that is refused."""
+    def _set(self, cfg: DictConfig, values: Sequence[ParsedOverride]) -> list[Problem]:
+        """Set the values of keys; returns a problem for each that is refused."""
         problems = []
         for typed in values:
             try:
@@ -405,16 +425,16 @@ class Composer:
                 overrides=self._parser.parse_overrides(list(tasks)), **job.config.override_dirname
             )
 
-    def _why(self, typed: ParsedOverride, base: DictConfig, error: Exception) -> str:
+    def _why(self, typed: ParsedOverride, base: DictConfig, error: Exception) -> Problem:
         text, override = typed.text, typed.override
         if self.options_of(override.key_or_group):
-            return f"{text}: {reason(error)}"
+            return reason(error, text)
         if override.key_or_group.startswith("hydra."):
             known = dotted_keys(base.hydra, "hydra.")
-            found = refused(text, override, known, base, {})
+            problem = refused(text, override, known, base, {})
         else:
-            found = refused(text, override, dotted_keys(base), base, self._having(override.key_or_group))
-        return found or f"{text}: {reason(error)}"
+            problem = refused(text, override, dotted_keys(base), base, self._having(override.key_or_group))
+        return problem or reason(error, text)
 
     def _having(self, key: str) -> Mapping[str, list[str]]:
         """The keys of each member of the group that a key would belong to."""
@@ -445,39 +465,48 @@ def _make_absolute(cfg: DictConfig) -> None:
                 OmegaConf.update(cfg, key, literal(absolute(address)))
 
 
-def _check_twice(typed: ParsedOverride, before: Sequence[ParsedOverride]) -> list[str]:
-    """A second preset of one kind would take the place of the first without a word."""
+def _check_twice(typed: ParsedOverride, before: Sequence[ParsedOverride]) -> list[Problem]:
+    """Refuse a second preset of one kind: it would silently replace the first."""
     group = typed.override.key_or_group
     if group not in PRESETS or typed.override.is_delete() or typed.override.value() is None:
         return []
     other = next((earlier.text for earlier in before if earlier.override.key_or_group == group), None)
-    return [f"{typed.text}: {other} is given too; one preset of a kind, then its keys"] if other else []
+    if other is None:
+        return []
+    instead = "choose one, and set the keys of the other"
+    return [Problem(group, f"{typed.text}: {other} is given too", instead, topic="conflict")]
 
 
-def _check_search_path(text: str, value: Any) -> list[str]:
-    """See that Hydra's search path names folders, or packages, that are there: it only warns of others."""
-    instead = "write hydra.searchpath=[file:///<folder>]"
+def _check_search_path(text: str, value: Any) -> list[Problem]:
+    """Check that Hydra's search path names folders or packages that exist: Hydra only warns of others."""
+    key, instead = "hydra.searchpath", "write hydra.searchpath=[file:///<folder>]"
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        return [f"{text} is not a list of folders: {instead}"]
+        return [Problem(key, f"{text} is not a list of folders", instead, topic="type")]
     for item in value:
         scheme, separator, folder = str(item).partition("://")
         if not (separator and scheme != "file") and not Path(folder if separator else scheme).is_dir():
-            return [f"{text}: there is no folder {folder or scheme}; {instead}"]
+            return [Problem(key, f"{text}: no such folder: {folder or scheme}", instead, topic="file")]
     return []
 
 
+def _unknown_choice(text: str, group: str, suggestion: str) -> Problem:
+    return Problem(group, f"{text}: unknown {group.removeprefix('hydra/')}", suggestion, topic="choice")
+
+
 def _check_extra(extra: str, folder: Path) -> None:
-    """See that a folder of the user's is there, and that none of its files would be passed over in silence.
+    """Check that a config folder of the user's exists, and that none of its files would be ignored.
 
     Raises:
-        ConfigError: it is not, or has a file of a name that the primary folder has too, which wins.
+        ConfigError: it does not, or has a file of the same name as the primary folder, which takes precedence.
     """
-    own = Path(extra).expanduser()
+    key, own = "--config-dir", Path(extra).expanduser()
     if not own.is_dir():
-        raise ConfigError(f"--config-dir {extra}: there is no such folder; name one with your own group files")
+        instead = "name a folder with group files of your own"
+        raise ConfigError(Problem(key, f"{key} {extra}: no such folder", instead, topic="file"))
     if own.resolve() == folder.resolve():
         return
     files = [path.relative_to(own).as_posix() for path in sorted(own.glob("**/*.yaml"))]
-    if hidden := [name for name in files if (folder / name).is_file()]:
-        names = ", ".join(hidden[:3]) + (", ..." if len(hidden) > 3 else "")
-        raise ConfigError(f"--config-dir {extra}: runner has {names} of its own, which wins; give yours another name")
+    if same := [name for name in files if (folder / name).is_file()]:
+        names = ", ".join(same[:3]) + (", ..." if len(same) > 3 else "")
+        text = f"{key} {extra}: runner has {names} too, which takes precedence"
+        raise ConfigError(Problem(key, text, "give yours another name", topic="conflict"))

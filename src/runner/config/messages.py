@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf refuse, in the user's own words instead of theirs."""
+"""What Hydra and OmegaConf refuse, explained in terms of what the user typed."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -13,18 +13,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.config import schema
 from runner.config.keys import GROUPS, TARGET_GROUPS
-from runner.errors import did_you_mean, first_line
+from runner.config.overrides import key_of
+from runner.errors import Problem, Topic, close_match, did_you_mean, first_line
 from runner.util import advice
 
 REFUSED = (HydraException, OmegaConfBaseException, ValueError, OverflowError, OSError, yaml.YAMLError)
-"""What composing raises for a config that is wrong."""
+"""Exceptions that composing raises for a wrong config."""
 
 EXAMPLES = {"tracking.uri": "http://127.0.0.1:5000", "seed": "0"}
 """A value to write, for keys that can be missing."""
 
 MANY = 8
 """Keys that a sentence still lists."""
-
 
 FUNCTIONS = {
     "choice": "choice(1,2)",
@@ -35,60 +35,69 @@ FUNCTIONS = {
     "shuffle": "shuffle(1,2,3)",
     "tag": "tag(log,interval(0.001,0.1))",
 }
-"""The functions of a sweep, each as it may be written."""
+"""The functions of a sweep, each with an example."""
 
 
-def unreadable(text: str) -> str:
-    """Why an argument that Hydra's grammar does not take is none."""
+def unreadable(text: str) -> Problem:
+    """Explain why Hydra's grammar does not take an argument."""
     key, equals, value = text.partition("=")
+
+    def problem(what: str, suggestion: str) -> Problem:
+        return Problem(key_of(text).strip(), f"{text}: {what}" if text.strip() else what, suggestion, topic="syntax")
+
     if not text.strip():
-        return f"{text!r}: an empty argument; leave it out, or write key=value"
+        return problem(f"{text!r}: an empty argument", "leave it out, or write key=value")
     if text.strip() in ("help", "version"):
-        return f"{text}: there is no value; write --{text.strip()}"
+        return problem("there is no value", f"write --{text.strip()}")
     if not equals:
-        return f"{text}: there is no value; write {text.strip()}=<value>"
+        return problem("there is no value", f"write {text.strip()}=<value>")
     if not key.strip("+~ "):
-        return f"{text}: there is no key before the =; write key=value"
+        return problem("there is no key before the =", "write key=value")
     if key != key.strip() or " " in key:
-        return f"{text}: a key has no spaces; write {''.join(key.split())}={value.strip()}"
+        return problem("a key has no spaces", f"write {''.join(key.split())}={value.strip()}")
     function, bracket, _ = value.partition("(")
     if bracket and value.endswith(")") and function in FUNCTIONS:
-        return f"{text}: {function}() does not take these arguments; write them as in {key}={FUNCTIONS[function]}"
+        return problem(f"{function}() does not take these arguments", f"write them as in {key}={FUNCTIONS[function]}")
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f"{text}: the value has characters with a meaning of their own; write '{key}=\"{quoted}\"', quotes included"
+    return problem("the value contains special characters", f"quote it: '{key}=\"{quoted}\"'")
 
 
 def refused(
     text: str, override: Override, known: Collection[str], base: DictConfig, having: Mapping[str, list[str]]
-) -> str | None:
-    """Why an override does not go with the config, as far as key and value tell.
+) -> Problem | None:
+    """Explain why an override does not fit the config, as far as its key and value show it.
 
     Args:
         text: as it was typed.
         override: as Hydra reads it.
         known: all dotted keys of the config.
         base: the config without it.
-        having: for the group of the key, the members that do have it, and the chosen one's keys.
+        having: the keys of each member of the key's group.
     """
     key, value = override.key_or_group, override.value()
+
+    def problem(what: str, suggestion: str, topic: Topic) -> Problem:
+        return Problem(key, f"{text}: {what}", suggestion, topic=topic)
+
     if key not in known and not override.is_add():
-        hint = unknown_key(key, known, having)
-        if "did you mean" not in hint and _is_of_the_user(base, key):
-            hint += f"; write +{text} if the class takes it"
-        return f"{text}: there is no key {key}; {hint}"
+        suggestion = unknown_key(key, known, having)
+        if similar_key(key, known) is None and _is_of_the_user(base, key):
+            suggestion += f"; write +{text} if the class takes it"
+        return problem(f"unknown key {key}", suggestion, "unknown")
     if override.is_add() and not override.is_force_add() and key in known:
-        return f"{text}: {key} is there already; write {text.lstrip('+')}"
-    wanted = schema.expected(key)
-    if not wanted and isinstance(base._get_node(key) if "." not in key else _node(base, key), DictConfig):
+        return problem(f"{key} exists already", f"write {text.lstrip('+')}", "conflict")
+    expected = schema.expected(key)
+    if not expected and isinstance(base._get_node(key) if "." not in key else _node(base, key), DictConfig):
         inside = [k for k in known if k.startswith(f"{key}.") and not k.endswith("._target_")]
-        return f"{text}: {key} is a group of keys; write {' or '.join(f'{k}=...' for k in inside[:3])}"
-    if wanted:
-        return f"{text}: {'null is not allowed here; ' if value is None else ''}write {wanted}"
+        return problem(f"{key} is a group of keys", f"write {' or '.join(f'{k}=...' for k in inside[:3])}", "type")
+    if expected:
+        what = f"{text}: null is not allowed here" if value is None else f"{text} is not valid"
+        return Problem(key, what, f"write {expected}", topic="missing" if value is None else "type")
     return None
 
 
 def _is_of_the_user(base: DictConfig, key: str) -> bool:
-    """Whether the key's group has a class or function that is not runner's: its file need not have all keys."""
+    """Whether the key's group has a class or function of the user's: its file need not list all keys."""
     group = key.partition(".")[0]
     if group not in TARGET_GROUPS or key.count(".") != 1:
         return False
@@ -96,28 +105,42 @@ def _is_of_the_user(base: DictConfig, key: str) -> bool:
     return target is None or not str(target).startswith("runner.")
 
 
-def unknown_key(key: str, known: Collection[str], having: Mapping[str, list[str]]) -> str:
-    """What may have been meant by a key that there is not."""
+def similar_key(key: str, known: Collection[str]) -> str | None:
+    """The key that may have been meant by an unknown one: one of its group, of its last word, or of another tool."""
     parent, _, leaf = key.rpartition(".")
-    siblings = sorted(
-        k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent and not k.endswith("_target_")
-    )
-    if close := get_close_matches(leaf, siblings, n=1, cutoff=0.6):
-        return f"did you mean {parent + '.' if parent else ''}{close[0]}?"
+    if close := get_close_matches(leaf, _siblings(parent, known), n=1, cutoff=0.6):
+        return f"{parent}.{close[0]}" if parent else close[0]
     if elsewhere := [k for k in known if k.rpartition(".")[2] == leaf]:
-        return f"did you mean {' or '.join(elsewhere)}?"
+        return " or ".join(elsewhere)
     if meant := advice.for_key(leaf, [*known, *GROUPS]):
-        return f"did you mean {meant}?"
+        return meant
     if parent:
-        there = f"{parent} has {', '.join(siblings)}" if siblings else f"{parent} has no keys to set"
-        if len(siblings) > MANY:
-            there = f"see {asking_for(parent)} for those there are"
-        members = [f"{parent}={member}" for member, own in having.items() if leaf in own]
-        return there + (f" ({' and '.join(members)}: also {leaf})" if members else "")
-    close = get_close_matches(leaf, [k.rpartition(".")[2] for k in known], n=1, cutoff=0.7)
-    if close:
-        return f"did you mean {' or '.join(k for k in known if k.rpartition('.')[2] == close[0])}?"
-    return did_you_mean(key, [*GROUPS, "seed", "resume", "resume_mode", "runner"])
+        return None
+    if close := get_close_matches(leaf, [k.rpartition(".")[2] for k in known], n=1, cutoff=0.7):
+        return " or ".join(k for k in known if k.rpartition(".")[2] == close[0])
+    return close_match(key, TOP_LEVEL)
+
+
+def unknown_key(key: str, known: Collection[str], having: Mapping[str, list[str]]) -> str:
+    """Suggest what to write for an unknown key: a similar one, or those that its group has."""
+    if similar := similar_key(key, known):
+        return f"did you mean {similar}?"
+    parent, _, leaf = key.rpartition(".")
+    if not parent:
+        return did_you_mean(key, TOP_LEVEL)
+    siblings = _siblings(parent, known)
+    keys = f"{parent} has {', '.join(siblings)}" if siblings else f"{parent} has no keys to set"
+    if len(siblings) > MANY:
+        keys = f"{asking_for(parent)} lists the keys of {parent}"
+    members = [f"{parent}={member}" for member, own in having.items() if leaf in own]
+    return keys + (f" ({' and '.join(members)}: also {leaf})" if members else "")
+
+
+TOP_LEVEL = [*GROUPS, "seed", "resume", "resume_mode", "runner"]
+
+
+def _siblings(parent: str, known: Collection[str]) -> list[str]:
+    return sorted(k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent and not k.endswith("_target_"))
 
 
 def asking_for(package: str) -> str:
@@ -125,33 +148,52 @@ def asking_for(package: str) -> str:
     return f"python -m runner --cfg {'hydra' if package.partition('.')[0] == 'hydra' else 'job'} -p {package}"
 
 
-def reason(error: BaseException) -> str:
-    """The innermost reason of an exception, in one line, beginning with the key it is about if it tells."""
+def reason(error: BaseException, text: str = "") -> Problem:
+    """Find the innermost reason of an exception.
+
+    Args:
+        error: one of `REFUSED`.
+        text: the argument that led to it, as it was typed.
+    """
     while inner := error.__cause__ or (error.__context__ if isinstance(error, HydraException) else None):
         error = inner
+    before = f"{text}: " if text else ""
+    key = key_of(text)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        return f"{mark.name}, line {mark.line + 1}, is not YAML: {error.problem}; correct it"
+        what = f"{mark.name}, line {mark.line + 1}, is not YAML: {error.problem}"
+        return Problem(key, before + what, "correct it", topic="syntax")
     line = first_line(error)
-    key = getattr(error, "full_key", None)
-    if isinstance(error, OmegaConfBaseException) and key:
-        wanted = schema.expected(str(key))
+    full_key = getattr(error, "full_key", None)
+    if isinstance(error, OmegaConfBaseException) and full_key:
+        key = str(full_key)
         if "not in '" in line:
-            return f"there is no key {key}"
-        return f"{key}: write {wanted}" if wanted else f"{key}: {plain(line)}"
-    return plain(line)
+            return Problem(key, f"{before}unknown key {key}", topic="unknown")
+        if expected := schema.expected(key):
+            return Problem(key, f"{before}{key} has a wrong value", f"write {expected}", topic="type")
+        before += f"{key}: "
+    return plain(line, before, key)
 
 
-def plain(line: str) -> str:
-    """OmegaConf's sentence about a reference, without what only it understands."""
+def plain(line: str, before: str = "", key: str = "") -> Problem:
+    """Translate OmegaConf's sentence about a reference or a file.
+
+    Args:
+        line: its sentence.
+        before: begins the text.
+        key: the key that the sentence is about.
+    """
     if "Environment variable" in line:
-        return "the environment variable " + line.split("'")[1] + " is not set: set it, or write a value"
-    if found := re.match(r"Invalid loaded object type: (\w+)|Cannot merge DictConfig with ListConfig", line):
-        kind = f"a value of type {found[1]}" if found[1] else "a list"
-        return f"its file holds {kind}, not keys: write lines of the form key: value in it"
+        what = f"the environment variable {line.split(chr(39))[1]} is not set"
+        return Problem(key, before + what, "set it, or write a value", topic="missing")
+    if match := re.match(r"Invalid loaded object type: (\w+)|Cannot merge DictConfig with ListConfig", line):
+        kind = f"a value of type {match[1]}" if match[1] else "a list"
+        what = f"its file holds {kind}, not keys"
+        return Problem(key, before + what, "write lines of the form key: value in it", topic="type")
     if line.startswith("Interpolation key "):
-        return f"it refers to {line.split(chr(39))[1]}, which is no key: write a value, or an existing key"
-    return line
+        what = f"it refers to the unknown key {line.split(chr(39))[1]}"
+        return Problem(key, before + what, "write a value, or an existing key", topic="unknown")
+    return Problem(key, before + line, topic="syntax")
 
 
 def _node(base: DictConfig, key: str) -> object:
@@ -161,29 +203,29 @@ def _node(base: DictConfig, key: str) -> object:
     return node
 
 
-def unset(cfg: DictConfig) -> list[str]:
-    """Keys without a value, references that lead nowhere, and keys that nobody knows.
+def unset(cfg: DictConfig) -> list[Problem]:
+    """Find keys without a value, references that lead nowhere, and unknown keys.
 
-    A reference that leads nowhere is made a missing value, so that the rest can be looked at.
+    A reference that leads nowhere becomes a missing value, so that the rest can be checked.
     """
     expected = _known()
     typed = {key.rpartition(".")[0] for key in expected}
     present = dotted_keys(cfg)
-    problems = [f"{key} is missing: {_example(key)}" for key in expected if key not in present]
+    problems = [_missing(key) for key in expected if key not in present]
     for key in present:
         parent, _, leaf = key.rpartition(".")
         if parent in typed and key not in expected:
-            problems.append(f"{key}: there is no such key; {unknown_key(key, expected, {})}")
+            problems.append(Problem(key, f"{key}: unknown key", unknown_key(key, expected, {}), topic="unknown"))
         node = OmegaConf.select(cfg, parent) if parent else cfg
-        if not isinstance(node, DictConfig):  # below a value that was just found to be no reference
+        if not isinstance(node, DictConfig):  # below a value that has just become a missing one
             continue
         if OmegaConf.is_missing(node, leaf) and leaf != "_target_":
-            problems.append(f"{key} is missing: {_example(key)}")
+            problems.append(_missing(key))
         elif OmegaConf.is_interpolation(node, leaf):
             try:
                 node[leaf]
             except OmegaConfBaseException as error:
-                problems.append(f"{key}: {plain(first_line(error))}")
+                problems.append(plain(first_line(error), f"{key}: ", key))
                 with open_dict(node):
                     node[leaf] = schema.MISSING
     return problems
@@ -191,16 +233,17 @@ def unset(cfg: DictConfig) -> list[str]:
 
 @cache
 def _known() -> list[str]:
-    """The keys that every config has."""
+    """The keys of every config."""
     return dotted_keys(OmegaConf.structured(schema.Config))
 
 
-def _example(key: str) -> str:
-    return f"write {key}={EXAMPLES.get(key, '<' + (schema.expected(key) or 'value') + '>')}"
+def _missing(key: str) -> Problem:
+    example = EXAMPLES.get(key, f"<{schema.expected(key) or 'value'}>")
+    return Problem(key, f"{key} is missing", f"write {key}={example}", topic="missing")
 
 
 def dotted_keys(node: DictConfig, prefix: str = "") -> list[str]:
-    """The dotted keys of a config, of its nodes too, without resolving any."""
+    """List the dotted keys of a config and its nodes, without resolving any."""
     found = []
     for name in map(str, node):
         key = f"{prefix}{name}"

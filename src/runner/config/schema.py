@@ -24,7 +24,7 @@ from runner.config.settings import (
     TrackingSettings,
     TrainerSettings,
 )
-from runner.errors import brief, did_you_mean
+from runner.errors import Problem, brief, did_you_mean
 from runner.util.ranges import COUNT, PROBABILITY, SECONDS, THREADS, Range, fits_64_bits
 from runner.util.tags import NAME_LENGTH, TAG_LENGTH, legal, owner
 from runner.util.uri import DATABASES
@@ -167,104 +167,150 @@ ADDED = {"device.evaluation_threads": "null", "tracking.tags": "{}", "tracking.d
 """Keys that 0.1.0 did not have, with the value that its configs, which lack them, mean."""
 
 
-def beyond_64_bits(key: str, value: object) -> list[str]:
-    """A sentence for each whole number in a key's value that is too large: as a float it would lose its digits."""
+def beyond_64_bits(key: str, value: object) -> list[Problem]:
+    """Find the integers in a key's value that are too large: as floats they would lose their digits."""
     return [
-        f"{name}={brief(format_value(number))} is out of range: whole numbers have at most 64 bits"
+        Problem(name, f"{name}={brief(format_value(number))} is out of range", BITS, topic="range")
         for name, number in leaves(value, key)
         if not fits_64_bits(number)
     ]
 
 
-def check(config: Mapping[str, Any]) -> list[str]:
-    """Find what is wrong in a resolved config with nothing but the config in hand.
+BITS = "write a whole number of at most 64 bits"
+
+
+def check(config: Mapping[str, Any]) -> list[Problem]:
+    """Find what is wrong in a resolved config, without anything but the config.
 
     Args:
-        config: nested plain mappings, as `OmegaConf.to_container(cfg, resolve=True)` gives them. What is
-            missing in it (`???`) is passed over.
-
-    Returns:
-        One sentence a problem; empty if there is none.
+        config: nested plain mappings, as `OmegaConf.to_container(cfg, resolve=True)` returns them. Missing values
+            (`???`) are skipped.
     """
     problems = []
     for key, allowed in RANGES.items():
         value = select(config, key)
         if value is not None and value not in allowed:
-            wrong = "out of range" if allowed.is_number(value) else f"not {str(allowed).partition(' number')[0]} number"
-            problems.append(f"{key}={brief(format_value(value))} is {wrong}: write {expected(key)}")
+            problems.append(_outside(key, value, allowed))
     for key, allowed in ITEM_RANGES.items():
         value = select(config, key)
         numbers = isinstance(value, list) and all(allowed.is_number(item) for item in value)
         if numbers and not all(item in allowed for item in value):
-            problems.append(f"{key}={brief(format_value(value))} is out of range: each must be {allowed}")
+            text = f"{key}={brief(format_value(value))} is out of range"
+            problems.append(Problem(key, text, f"each must be {allowed}", topic="range"))
+    for key, allowed in AUTO.items():
+        value = select(config, key)
+        if value is not None and value not in WORDS.get(key, ("auto",)) and value not in allowed:
+            problems.append(_outside(key, value, allowed))
+    problems += [*_check_choices(config), *_check_null(config), *_check_pairs(config)]
+    beyond = list(dict.fromkeys(beyond_64_bits("", config)))
+    keys = {problem.key for problem in beyond}
+    return [problem for problem in problems if problem.key not in keys] + beyond + _check_tracking(config)
+
+
+def _outside(key: str, value: Any, allowed: Range) -> Problem:
+    text, instead = f"{key}={brief(format_value(value))}", f"write {expected(key)}"
+    if allowed.is_number(value) or key in AUTO:
+        return Problem(key, f"{text} is out of range", instead, topic="range")
+    return Problem(key, f"{text} is not {str(allowed).partition(' number')[0]} number", instead, topic="type")
+
+
+def _check_choices(config: Mapping[str, Any]) -> list[Problem]:
+    problems = []
     for key, choices in CHOICES.items():
         value = select(config, key)
         for one in value if isinstance(value, list) and key in LISTS else [value]:
             if one is not None and not any(one == c and type(one) is type(c) for c in choices):
                 hint = did_you_mean(format_value(one), [format_value(c) for c in choices])
-                problems.append(f"{key}={format_value(value)} is not a choice: {hint}")
+                problems.append(Problem(key, f"{key}={format_value(value)} is not a choice", hint, topic="choice"))
+    return problems
+
+
+def _check_null(config: Mapping[str, Any]) -> list[Problem]:
+    """Find null where there must be a value."""
+    problems = []
     for key in NEEDED:
         group, _, leaf = key.partition(".")
         node = config.get(group)
         if isinstance(node, Mapping) and node.get(leaf) is None:
-            problems.append(f"{key}={format_value(None)} is not allowed: write {expected(key)}")
-    for key, allowed in AUTO.items():
-        value = select(config, key)
-        if value is not None and value not in WORDS.get(key, ("auto",)) and value not in allowed:
-            problems.append(f"{key}={brief(format_value(value))} is out of range: write {expected(key)}")
+            problems.append(_null(key, expected(key)))
     data = config.get("data")
     if isinstance(data, Mapping):
         own_table = str(data.get("_target_")).endswith("csv_file.csv_file")
         for leaf in (*ALWAYS, *(OF_TABLES if own_table else ())):
-            if leaf in data and data[leaf] is None:  # a config of version 0.1.0 does not have it
-                problems.append(f"data.{leaf}=null is not allowed: write data.{leaf}=auto")
-    if select(config, "resume_mode") == "warm_start" and not select(config, "resume"):
-        problems.append("resume_mode=warm_start needs a run to start from: write resume=<its folder or MLflow run id>")
-    if select(config, "sweep.extend") and not select(config, "sweep.resume"):
-        problems.append(
-            "sweep.extend=true needs a sweep to extend: write sweep.resume=<its folder or MLflow parent id>"
-        )
-    beyond = beyond_64_bits("", config)
-    of = {problem.partition("=")[0] for problem in beyond}
-    problems = [problem for problem in problems if problem.partition("=")[0] not in of]
-    return problems + list(dict.fromkeys(beyond)) + _check_tracking(config)
+            if leaf in data and data[leaf] is None:  # a config of version 0.1.0 lacks the key
+                problems.append(_null(f"data.{leaf}", f"data.{leaf}=auto"))
+    return problems
 
 
-def _check_tracking(config: Mapping[str, Any]) -> list[str]:
+def _null(key: str, instead: str | None) -> Problem:
+    return Problem(key, f"{key}=null is not allowed", f"write {instead}", topic="missing")
+
+
+def _check_pairs(config: Mapping[str, Any]) -> list[Problem]:
+    """Find keys that need another key."""
     problems = []
+    if select(config, "resume_mode") == "warm_start" and not select(config, "resume"):
+        text, instead = "resume_mode=warm_start needs a run", "write resume=<its folder or MLflow run id>"
+        problems.append(Problem("resume_mode", text, instead, topic="missing"))
+    if select(config, "sweep.extend") and not select(config, "sweep.resume"):
+        text, instead = "sweep.extend=true needs a sweep", "write sweep.resume=<its folder or MLflow parent id>"
+        problems.append(Problem("sweep.extend", text, instead, topic="missing"))
+    return problems
+
+
+def _check_tracking(config: Mapping[str, Any]) -> list[Problem]:
+    return [*_check_address(config), *_check_experiment(config), *_check_tags(config)]
+
+
+def _check_address(config: Mapping[str, Any]) -> list[Problem]:
+    """Check that the store's address is one that the chosen member of `tracking` can use."""
     name, uri = select(config, "tracking.name"), select(config, "tracking.uri")
+    if uri is None:
+        return []
+    key = "tracking.uri"
     scheme = str(uri).partition("://")[0].partition("+")[0] if "://" in str(uri) else ""
-    if name == "server" and uri is not None and scheme not in ("http", "https"):
-        problems.append(
-            f"tracking.uri={uri} is not a server's: write tracking.uri=http://<host>:<port>,"
-            " or tracking=local for a file"
-        )
-    if name == "local" and uri is not None and scheme not in DATABASES:
-        instead = "tracking=server" if scheme in ("http", "https") else "tracking.uri=sqlite:////<absolute path>.db"
-        problems.append(f"tracking.uri={uri} is not a database's: write {instead}, or tracking.uri=null")
-    elif name == "local" and scheme not in ("", "sqlite"):
-        from runner.util.driver import missing_driver  # SQLAlchemy takes 0.2 s, which a run on SQLite goes without
+    if name == "server" and scheme not in ("http", "https"):
+        instead = "write tracking.uri=http://<host>:<port>, or tracking=local for a file"
+        return [Problem(key, f"{key}={uri} is not the address of a server", instead, topic="type")]
+    if name == "local" and scheme not in DATABASES:
+        instead = "tracking=server" if scheme in ("http", "https") else f"{key}=sqlite:////<absolute path>.db"
+        text = f"{key}={uri} is not the address of a database"
+        return [Problem(key, text, f"write {instead}, or {key}=null", topic="type")]
+    if name == "local" and scheme != "sqlite":
+        from runner.util.driver import missing_driver  # SQLAlchemy takes 0.2 s, which a run on SQLite can save
 
         if missing := missing_driver(str(uri)):
-            problems.append(f"tracking.uri={uri}: {missing}")
-    experiment = select(config, "tracking.experiment")
+            text, instead = missing
+            return [Problem(key, f"{key}={uri}: {text}", instead, topic="unavailable")]
+    return []
+
+
+def _check_experiment(config: Mapping[str, Any]) -> list[Problem]:
+    key, experiment = "tracking.experiment", select(config, "tracking.experiment")
     if experiment == "":
-        problems.append("tracking.experiment= is empty: write a name")
-    elif len(str(experiment)) > NAME_LENGTH:
-        problems.append(
-            f"tracking.experiment={str(experiment)[:40]}... is longer than the {NAME_LENGTH} characters that MLflow"
-            " takes; shorten it"
-        )
+        return [Problem(key, f"{key}= is empty", "write a name", topic="missing")]
+    if len(str(experiment)) > NAME_LENGTH:
+        text = f"{key}={str(experiment)[:40]}... is longer than the {NAME_LENGTH} characters that MLflow takes"
+        return [Problem(key, text, "shorten it", topic="range")]
+    return []
+
+
+def _check_tags(config: Mapping[str, Any]) -> list[Problem]:
+    problems = []
     for tag, value in (select(config, "tracking.tags") or {}).items():
-        given = f"tracking.tags.{tag}={format_value(value)}"
+        key = f"tracking.tags.{tag}"
+        typed = f"{key}={format_value(value)}"
         if whose := owner(f"{tag}." if isinstance(value, Mapping) else tag):
-            problems.append(f"{given}: the name is reserved for {whose}; write another")
+            text = f"{typed}: the name is reserved for {whose}"
+            problems.append(Problem(key, text, "write another", topic="conflict"))
         elif legal(tag) != tag:
-            problems.append(f"{given}: MLflow refuses the name; write one such as {legal(tag)}")
+            text = f"{typed}: MLflow refuses the name"
+            problems.append(Problem(key, text, f"write a name such as {legal(tag)}", topic="syntax"))
         elif not isinstance(value, str | int | float):
-            problems.append(f"{given} is not a tag's value: write a text")
+            problems.append(Problem(key, f"{typed} is not the value of a tag", "write a text", topic="type"))
         elif len(format_value(value)) > TAG_LENGTH:
-            problems.append(f"{given[:60]}... is longer than the {TAG_LENGTH} characters that MLflow takes; shorten it")
+            text = f"{typed[:60]}... is longer than the {TAG_LENGTH} characters that MLflow takes"
+            problems.append(Problem(key, text, "shorten it", topic="range"))
     return problems
 
 

@@ -6,6 +6,7 @@ has a store of its own: there the variable gives no more than the credentials of
 
 import os
 
+from runner.errors import ConfigError, Problem
 from runner.util.uri import DATABASES, absolute, redact, strip_credentials
 
 NAME = "MLFLOW_TRACKING_URI"
@@ -37,18 +38,26 @@ def overrides(name: str, chosen: str) -> list[str]:
         chosen: the member of the group `tracking` that it comes from.
 
     Raises:
-        ValueError: the variable cannot be used for it; with a sentence that says how to go without it.
+        ConfigError: the variable cannot be used for it; the suggestion says how to go without it.
     """
     kind = choice()
     if kind is None:
-        raise ValueError(
-            f"{NAME}={redact(value() or '')} is neither a server's address nor a database's:"
-            " write tracking.uri=null to go without it, or set it to http://<host>:<port>"
+        raise ConfigError(
+            Problem(
+                "tracking.uri",
+                f"{NAME}={redact(value() or '')} is neither the address of a server nor of a database",
+                "write tracking.uri=null to go without it, or set it to http://<host>:<port>",
+                topic="store",
+            )
         )
     if (name, kind) == ("server", "local"):
-        raise ValueError(
-            f"{NAME} is a database's address, and tracking=server needs a server's: write tracking.uri=http://<host>:"
-            "<port>, or tracking=local"
+        raise ConfigError(
+            Problem(
+                "tracking.uri",
+                f"{NAME} is the address of a database, and tracking=server needs a server",
+                "write tracking.uri=http://<host>:<port>, or tracking=local",
+                topic="conflict",
+            )
         )
     changed = "tracking=server" if chosen == "local" else "tracking.name=server"  # a file of the user's keeps the rest
     return [*([changed] if name != kind else []), f"tracking.uri={REFERENCE}"]

@@ -40,7 +40,7 @@ def read(
         try:
             frames[key] = read_frame(file, key, target)
         except ConfigError as error:
-            problems += error.problems
+            problems += map(str, error.problems)
     if problems:
         raise ConfigError(*problems)
     train, test = frames["data.path"], frames.get("data.test_path")

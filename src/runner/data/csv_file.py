@@ -96,7 +96,7 @@ def _read(
         try:
             tables[key] = read_table(file, given[key], index, header, known)
         except ConfigError as error:
-            problems += error.problems
+            problems += map(str, error.problems)
     if problems:
         raise ConfigError(*problems)
     whole = tables["data.path"]
@@ -174,7 +174,7 @@ def _find_files(paths: Mapping[str, str | Path | None], test_fraction: float | N
             try:
                 files[key] = find_data_file(value, key)
             except ConfigError as error:
-                problems += error.problems
+                problems += map(str, error.problems)
     if test_fraction is not None:
         if paths["data.test_path"] is not None:
             problems.append(f"data.test_fraction={test_fraction} contradicts data.test_path; give one of them")

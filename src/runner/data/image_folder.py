@@ -228,7 +228,7 @@ def _find_other_images(folder: Path, classes: list[str], chosen: bool, old_rules
     try:
         names, files, _ = find_images(folder, there, old_rules)
     except ConfigError as error:
-        raise ConfigError(*(problem.replace("data.path", key) for problem in error.problems)) from error
+        raise ConfigError(*(str(problem).replace("data.path", key) for problem in error.problems)) from error
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise ConfigError(

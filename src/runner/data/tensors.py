@@ -77,7 +77,7 @@ def tensors(
             found[name] = checked(_as_tensor(array, label), label, old_rules)
             labels[name] = label
         except ConfigError as error:
-            problems += error.problems
+            problems += map(str, error.problems)
     problems += _find_faults(found, labels)
     if problems:
         raise ConfigError(*problems)

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from runner.errors import ConfigError, brief, printable
+from runner.errors import ConfigError, Problem, brief, printable
 from runner.rundir import layout
 
 
@@ -53,31 +53,37 @@ def named(value: str, key: str) -> Path:
     return path
 
 
-def check(wanted: str, exact: bool, kind: FolderKind = RUN) -> list[str]:
+def check(wanted: str, exact: bool, kind: FolderKind = RUN) -> list[Problem]:
     """Find what would keep `make_run_folder` from making a folder, without making any.
 
     Args:
         wanted: the path the config asks for.
         exact: the user named it.
-        kind: whose it is.
+        kind: of a run or a sweep.
     """
     path = Path(wanted).expanduser().absolute()
+    key = kind.key
+
+    def problem(text: str, suggestion: str) -> list[Problem]:
+        return [Problem(key, text, suggestion, topic="file")]
+
     if len(os.fsencode(path)) > PATH_BYTES:
-        return [f"{brief(f'{kind.key}={wanted}')} is longer than {PATH_BYTES} bytes: write a shorter path"]
-    place = f"{kind.key}={wanted}" if exact else f"the outputs folder {path.parent}"
-    instead = "write another folder" if exact else "set RUNNER_OUTPUTS to a folder that can be written"
+        return problem(f"{brief(f'{key}={wanted}')} is longer than {PATH_BYTES} bytes", "write a shorter path")
+    place = f"{key}={wanted}" if exact else f"the outputs folder {path.parent}"
+    instead = "write another folder" if exact else "set RUNNER_OUTPUTS to a writable folder"
     if any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
-        return [f"{place[:60]}... has a name longer than {NAME_BYTES} bytes: write a shorter one"]
+        return problem(f"{place[:60]}... has a name longer than {NAME_BYTES} bytes", "write a shorter one")
     if exact and any((path / trace).exists() for trace in kind.traces):
-        return [f"{place} holds a {kind.what} already: write {kind.resume}={wanted}, or another folder"]
+        instead = f"write {kind.resume}={wanted}, or another folder"
+        return [Problem(key, f"{place} already holds a {kind.what}", instead, topic="conflict")]
     try:
         there = next(folder for folder in (path, *path.parents) if folder.exists())
     except OSError as error:
-        return [f"{place} cannot be looked at ({error.strerror}): {instead}"]
+        return problem(f"{place} cannot be accessed ({error.strerror})", instead)
     if not there.is_dir():
-        return [f"{place} cannot be made, as {there} is a file: {instead}"]
+        return problem(f"{place} cannot be created: {there} is a file", instead)
     if not os.access(there, os.W_OK | os.X_OK):
-        return [f"{place} cannot be made, as {there} may not be written: {instead}"]
+        return problem(f"{place} cannot be created: {there} is not writable", instead)
     return []
 
 

@@ -17,7 +17,7 @@ from runner.config.compose import Composer, config_folder
 from runner.config.interpolation import literals
 from runner.config.keys import GROUPS, PRESETS, SHARED_KEYS, flatten
 from runner.config.overrides import typed_value
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.optimizer import load_state
 from runner.rundir import layout
 from runner.rundir.checkpoint import CheckpointError, Checkpoints, load_loss
@@ -97,7 +97,7 @@ class Resumed:
 
 def compose(
     value: str, overrides: Sequence[str], extra: str | None = None
-) -> tuple[DictConfig | None, list[str], Resumed]:
+) -> tuple[DictConfig | None, list[Problem], Resumed]:
     """Compose the saved config of a run with what was typed now.
 
     Args:
@@ -135,7 +135,7 @@ def compose(
     return cfg, problems, resumed
 
 
-def compose_saved(saved: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[DictConfig | None, list[str]]:
+def compose_saved(saved: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[DictConfig | None, list[Problem]]:
     """Compose a saved config for a run that is looked at and not gone on with.
 
     Args:
@@ -153,18 +153,19 @@ def compose_saved(saved: Mapping[str, Any], overrides: Sequence[str] = ()) -> tu
 
 def _split_choices(
     overrides: Sequence[str], saved: Mapping[str, Any], resumed: Resumed
-) -> tuple[list[str], list[str], list[str]]:
+) -> tuple[list[Problem], list[str], list[str]]:
     """Take out what a resumed run cannot be told.
 
     Returns:
         Problems, the overrides to compose with, and the groups that a warm start chooses anew.
     """
-    problems, values, chosen = [], [], []
+    problems, values, chosen = list[Problem](), list[str](), list[str]()
     for override in overrides:
         key, _, choice = override.partition("=")
         group = key.lstrip("+~").partition("@")[0]
         if group == "hydra.run.dir" and not resumed.warm_start:
-            problems.append(f"{override}: a resumed run keeps its folder; leave it out")
+            text = f"{override}: a resumed run stays in its folder"
+            problems.append(Problem("hydra.run.dir", text, "leave it out", topic="conflict"))
         elif group not in GROUPS:
             values.append(override)
         elif resumed.warm_start and group not in PRESETS:
@@ -175,7 +176,8 @@ def _split_choices(
             own = {name: kept for name, kept in node.items() if name[0] != "_" and name != "weights"}
             keys = [f"{group}.{name}" for name, kept in own.items() if not isinstance(kept, dict)]
             hint = f"write values, such as {', '.join(keys[:4])}" if keys else "write values, as <group>.<key>=<value>"
-            problems.append(f"{override}: a resumed run keeps its {group}; {hint}")
+            text = f"{override}: the {group} of a resumed run is fixed"
+            problems.append(Problem(group, text, hint, topic="conflict"))
     return problems, values, chosen
 
 

@@ -10,6 +10,7 @@ from runner.assembly import build
 from runner.assembly.experiment import Experiment
 from runner.config.compose import Composer
 from runner.config.hydra_job import run_job_in, without_hydra
+from runner.errors import Problem
 from runner.runs import execute, resume
 from runner.runs.execute import Outcome
 from runner.runs.resume import Resumed
@@ -20,7 +21,7 @@ from runner.training.display import Bar
 def prepare(
     cfg: DictConfig,
     choices: Mapping[str, str],
-    problems: Sequence[str] = (),
+    problems: Sequence[Problem] = (),
     resumed: Resumed | None = None,
     typed: Sequence[str] | None = None,
 ) -> tuple[Experiment, dict[str, Any] | None]:

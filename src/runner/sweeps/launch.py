@@ -13,7 +13,7 @@ from runner.config.compose import Composer
 from runner.config.keys import TARGET_GROUPS
 from runner.config.overrides import typed_value
 from runner.config.settings import SweepSettings
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.rundir import folders
 from runner.rundir.folders import display_path
 from runner.rundir.lock import lock
@@ -44,7 +44,7 @@ def run_sweep(
     arguments: Sequence[str],
     planned: Planned,
     engine: Launcher,
-    problems: Sequence[str],
+    problems: Sequence[Problem],
 ) -> int:
     """Run a sweep, or go on with one.
 
@@ -171,7 +171,7 @@ def check(
     engine: Launcher,
     courses: Mapping[int, ResumeAction],
     arguments: Sequence[str],
-    problems: Sequence[str],
+    problems: Sequence[Problem],
 ) -> PreparedSweep:
     """Compose and build everything that the jobs need, and divide the machine among them.
 

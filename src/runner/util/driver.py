@@ -72,12 +72,15 @@ def _cut(line: socket.socket) -> None:
         line.shutdown(socket.SHUT_RDWR)
 
 
-def missing_driver(uri: str) -> str | None:
-    """What an address needs that is not installed, and the command that installs it; None if nothing is missing.
+def missing_driver(uri: str) -> tuple[str, str] | None:
+    """Check that the driver of a database is installed.
 
     Args:
-        uri: of a database, as SQLAlchemy takes it. Which driver `postgresql://` means depends on SQLAlchemy: psycopg 3
+        uri: of a database, as SQLAlchemy takes it. The driver of `postgresql://` depends on SQLAlchemy: psycopg 3
             since version 2.1.
+
+    Returns:
+        What is wrong, and what to do; None if nothing is.
     """
     try:
         dialect = make_url(uri).get_dialect()
@@ -85,9 +88,9 @@ def missing_driver(uri: str) -> str | None:
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         package = _PACKAGES.get(module, module)
-        return f"the driver {module} is not installed: write pip install {package}"
-    except ImportError as error:  # it is there, and a library of the system's that it needs is not
-        return f"its driver cannot be imported: {str(error).splitlines()[0]}"
+        return f"the driver {module} is not installed", f"write pip install {package}"
+    except ImportError as error:  # installed, but a system library that it needs is not
+        return f"its driver cannot be imported: {str(error).splitlines()[0]}", ""
     except (SQLAlchemyError, ValueError) as error:
-        return f"it is no address of a database: {str(error).splitlines()[0]}"
+        return f"it is not the address of a database: {str(error).splitlines()[0]}", ""
     return None

@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
-from runner.errors import ConfigError, StoreError, TrainingError, describe_error, did_you_mean, printable
+from runner.errors import ConfigError, Problem, StoreError, TrainingError, describe_error, did_you_mean, printable
 from runner.util import advice
 from runner.util.streams import OutputError, ReaderGone, print_result
 from runner.util.uri import expand_home, redact
@@ -75,35 +75,37 @@ def show_traceback() -> None:
     print(redact(traceback.format_exc()), end="", file=sys.stderr)
 
 
-def fail(*problems: str) -> int:
-    """Print what is wrong with the arguments; returns the exit code for it."""
-    print(*(f"error: {printable(redact(problem))}" for problem in problems), sep="\n", file=sys.stderr)
+def fail(*problems: Problem | str) -> int:
+    """Print a line for each problem; returns the exit code of a wrong config."""
+    print(*(f"error: {printable(redact(str(problem)))}" for problem in problems), sep="\n", file=sys.stderr)
     return EXIT_CONFIG
 
 
 def parse(
-    argv: Sequence[str], usage: str, known: Mapping[str, str], refuse: Callable[[str], str | None] = lambda key: None
+    argv: Sequence[str],
+    usage: str,
+    known: Mapping[str, str],
+    refuse: Callable[[str], str | None] = lambda key: None,
 ) -> dict[str, str]:
     """Read `key=value` arguments; `--help` and `--cfg job` answer and end the program.
 
-    Quotes around a value are taken off, `~` is expanded, and `null` is the same as leaving the option out.
+    Quotes around a value are removed, `~` is expanded, and `null` means the same as leaving the option out.
 
     Args:
         argv: the arguments, without the program's name.
         usage: the command in one line, and what it does.
         known: each option's key and its meaning.
-        refuse: says of a key that is none of these why it is not to be given, if it knows better than that
-            there is no such option.
+        refuse: returns why an unknown key is not an option, if there is a better reason than that it is unknown.
 
     Raises:
-        ConfigError: unknown options or arguments that are none, all of them.
+        ConfigError: unknown options, or arguments that are not options; all of them.
     """
     if "--help" in argv or "-h" in argv:
         width = max(map(len, known))
         print_result(usage, *(f"  {key:<{width}}  {meaning}" for key, meaning in known.items()))
         sys.exit(0)
     values: dict[str, str] = {}
-    problems: list[str] = []
+    problems: list[Problem] = []
     words = [word for word in argv if word not in ("--cfg", "-c", "job")]
     for word in words:
         key, equals, value = word.partition("=")
@@ -111,16 +113,18 @@ def parse(
         if key in known and equals:
             values[key] = expand_home(_unquote(value))
         elif key in known:
-            problems.append(f"{key} needs a value: {key}=...")
+            problems.append(Problem(key, f"{key} needs a value", f"write {key}=<value>", topic="missing"))
         elif equals and (why := refuse(key)):
-            problems.append(f"{word}: {why}")
+            problems.append(Problem(key, f"{word}: {why}", topic="conflict"))
         elif equals:
-            problems.append(f"{key} is no option of this command: {did_you_mean(key, known)}")
+            hint = did_you_mean(key, known)
+            problems.append(Problem(key, f"{key} is not an option of this command", hint, topic="unknown"))
         else:
-            problems.append(f"{word}: options are written key=value; {did_you_mean(key, known)}")
+            hint = did_you_mean(key, known)
+            problems.append(Problem(key, f"{word}: options are written key=value", hint, topic="syntax"))
     for key in ("runner.verbose", "runner.quiet"):
         if values.get(key, "true").lower() not in ("true", "false", "null"):
-            problems.append(f"{key}={values[key]}: write true or false")
+            problems.append(Problem(key, f"{key}={values[key]} is not valid", "write true or false", topic="type"))
     if problems:
         raise ConfigError(*problems)
     if len(words) < len(argv):
@@ -129,26 +133,32 @@ def parse(
     return {key: value for key, value in values.items() if value != "null"}
 
 
-def required(options: Mapping[str, str], key: str, wanted: str) -> str:
+def required(options: Mapping[str, str], key: str, meaning: str) -> str:
     """The value of an option that cannot be left out.
 
+    Args:
+        options: those that were typed.
+        key: of the option.
+        meaning: its value in words, for the suggestion.
+
     Raises:
-        ConfigError: it is left out; `wanted` says in words what to write.
+        ConfigError: it is left out.
     """
     if key not in options:
-        raise ConfigError(f"{key}= is missing: write {key}=<{wanted}>; see --help")
+        raise ConfigError(Problem(key, f"{key}= is missing", f"write {key}=<{meaning}>; see --help", topic="missing"))
     return options[key]
 
 
 def choice(options: Mapping[str, str], key: str, choices: Sequence[str], default: str) -> str:
-    """The value of an option that is one of a few.
+    """The value of an option that has a few choices.
 
     Raises:
-        ConfigError: it is none of them.
+        ConfigError: it is not one of them.
     """
     value = options.get(key, default)
     if value not in choices:
-        raise ConfigError(f"{key}={value} is not a choice: {advice.for_choice(key, value, choices)}")
+        hint = advice.for_choice(key, value, choices)
+        raise ConfigError(Problem(key, f"{key}={value} is not a choice", hint, topic="choice"))
     return value
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.util import streams
 from runner.util.stopping import outlive_terminal
 
@@ -42,7 +42,9 @@ def prepare() -> None:
     try:
         tempfile.gettempdir()
     except FileNotFoundError as error:
-        raise ConfigError("TMPDIR: no folder for temporary files can be written; set it to one that can") from error
+        raise ConfigError(
+            Problem("TMPDIR", "TMPDIR: no folder for temporary files is writable", "set it to one", topic="file")
+        ) from error
     os.environ.pop("OTEL_PROPAGATORS", None)  # MLflow cannot be imported where the one of a platform is not installed
     os.environ.pop("PYTHONINSPECT", None)  # or a child ends at a prompt
     for name in CACHES:

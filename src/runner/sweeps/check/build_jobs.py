@@ -9,7 +9,7 @@ import torch
 
 from runner.assembly import build
 from runner.config.hydra_job import group_choices, plain, without_hydra
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.sweeps.check.compose_jobs import refer_to
 from runner.sweeps.jobs import JobInfo
 
@@ -19,8 +19,8 @@ else are built once."""
 
 
 def build_all(
-    configs: Mapping[int, bytes], problems: Mapping[int, list[str]], elsewhere: bool = False
-) -> tuple[dict[int, JobInfo], dict[int, list[str]]]:
+    configs: Mapping[int, bytes], problems: Mapping[int, list[Problem]], elsewhere: bool = False
+) -> tuple[dict[int, JobInfo], dict[int, list[Problem]]]:
     """Set up every job; its samples are brought into memory by the job alone.
 
     Args:
@@ -32,8 +32,8 @@ def build_all(
         What is known of each job, and its problems, both by number.
     """
     built: dict[int, JobInfo] = {}
-    found = {number: list(sentences) for number, sentences in problems.items()}
-    seen: dict[str, tuple[JobInfo | None, list[str]]] = {}
+    found = {number: list(of_job) for number, of_job in problems.items()}
+    seen: dict[str, tuple[JobInfo | None, list[Problem]]] = {}
     for number, pickled in configs.items():
         cfg = pickle.loads(pickled)
         refer_to(cfg)
@@ -66,13 +66,13 @@ def gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def _build(cfg: Any, problems: list[str]) -> tuple[JobInfo | None, list[str]]:
+def _build(cfg: Any, problems: list[Problem]) -> tuple[JobInfo | None, list[Problem]]:
     try:
         x, _ = build.prepare(without_hydra(cfg), group_choices(cfg), problems)
     except ConfigError as error:
         return None, error.problems
     except SystemExit as error:  # the user's code may call sys.exit(): the other jobs are checked all the same
-        return None, [f"the code of this job calls sys.exit({error.code}) while it is built"]
+        return None, [Problem("", f"the code of this job calls sys.exit({error.code}) while it is built", topic="code")]
     parts = {"train": x.splits.train, "val": x.splits.val, "test": x.splits.test}
     names = ("loss", *x.loss.metrics)
     metrics = [f"{part}/{name}" for part, samples in parts.items() if samples is not None for name in names]

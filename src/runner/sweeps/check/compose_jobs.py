@@ -15,6 +15,7 @@ from runner.config.compose import Composer
 from runner.config.interpolation import literal
 from runner.config.keys import is_open
 from runner.config.messages import REFUSED, unset
+from runner.errors import Problem
 from runner.util.uri import MASK, redact, strip_credentials
 
 
@@ -23,7 +24,7 @@ class Context(HydraContext):
     """What Hydra gives a sweeper, the composer for its jobs, and what is wrong in what they have in common."""
 
     composer: Composer
-    problems: list[str]
+    problems: list[Problem]
 
 
 def refer_to(cfg: DictConfig) -> None:

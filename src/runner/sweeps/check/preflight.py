@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -9,7 +10,7 @@ from runner.assembly.problems import names_and_values
 from runner.config import schema
 from runner.config.compose import Composer
 from runner.config.overrides import key_of
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.sweeps.check.compose_jobs import numbered, with_values
 from runner.sweeps.jobs import Job, JobInfo
 from runner.sweeps.launchers import forkserver
@@ -21,7 +22,7 @@ SHOWN_JOBS = 4
 
 def compose(
     made: Composer, jobs: Sequence[Job], of_the_sweep: Sequence[str] = (), old_rules: bool = False
-) -> tuple[dict[int, DictConfig], dict[int, list[str]]]:
+) -> tuple[dict[int, DictConfig], dict[int, list[Problem]]]:
     """Compose every job.
 
     Args:
@@ -35,7 +36,7 @@ def compose(
         The configs, with Hydra's node, and the problems, both by the number of the job.
     """
     configs: dict[int, DictConfig] = {}
-    problems: dict[int, list[str]] = {}
+    problems: dict[int, list[Problem]] = {}
     bases: dict[tuple[str, ...], DictConfig | None] = {}  # without the plain values that the jobs differ in
     for job in jobs:
         varied = set(job.overrides[-len(job.point) :]) if job.point else set()
@@ -71,7 +72,7 @@ def one_by_one(jobs: Sequence[Job]) -> list[Job]:
 
 
 def check(
-    jobs: Sequence[Job], configs: Mapping[int, DictConfig], problems: dict[int, list[str]], elsewhere: bool = False
+    jobs: Sequence[Job], configs: Mapping[int, DictConfig], problems: dict[int, list[Problem]], elsewhere: bool = False
 ) -> dict[int, JobInfo]:
     """Build what every job needs, in a process beside this one.
 
@@ -97,23 +98,24 @@ def check(
     return dict(built)
 
 
-def explain(jobs: Sequence[Job], found: Mapping[int, Sequence[str]]) -> list[str]:
-    """One sentence a problem, however many jobs have it: `jobs 1, 3 (lr=-1): optimizer.lr=-1 is out of range`."""
-    having: dict[str, list[Job]] = {}
+def explain(jobs: Sequence[Job], found: Mapping[int, Sequence[Problem]]) -> list[Problem]:
+    """Name each problem once, with the jobs that have it: `jobs 1, 3 (lr=-1): optimizer.lr=-1 is out of range`."""
+    having: dict[Problem, list[Job]] = {}
     for job in jobs:
         for problem in found.get(job.number, ()):
             having.setdefault(problem, []).append(job)
-    sentences = []
+    problems = []
     for problem, concerned in having.items():
         if len(concerned) == len(jobs):
-            sentences.append(problem)
+            problems.append(problem)
             continue
         numbers = ", ".join(str(job.number) for job in concerned[:SHOWN_JOBS])
         more = f" and {len(concerned) - SHOWN_JOBS} more" if len(concerned) > SHOWN_JOBS else ""
         of = f"job{'s' * (len(concerned) > 1)} {numbers}{more}"
         causes = causing(jobs, concerned)
-        sentences.append(f"{of} ({causes}): {problem}" if causes else f"{of}: {problem}")
-    return sentences
+        prefix = f"{of} ({causes})" if causes else of
+        problems.append(replace(problem, text=f"{prefix}: {problem.text}"))
+    return problems
 
 
 def causing(jobs: Sequence[Job], concerned: Sequence[Job]) -> str:

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 
 from runner.config.messages import FUNCTIONS
 from runner.config.schema import beyond_64_bits
-from runner.errors import ConfigError, brief
+from runner.errors import ConfigError, Problem, Topic, brief
 
 DIGITS = 6
 """Significant ones of a drawn number: what is run is what the table shows."""
@@ -20,36 +20,40 @@ MOST_VALUES = 100_000
 """Of one axis: that many are put into a list at once."""
 
 
-def check_axis(text: str, override: Override) -> list[str]:
-    """Find what is wrong with the values of an axis.
+def check_axis(text: str, override: Override) -> list[Problem]:
+    """Check the values of an axis.
 
     Args:
         text: as it was typed.
-        override: as Hydra reads it; one that is swept.
+        override: as Hydra reads it; a sweep.
     """
     value, key, text = override.value(), override.key_or_group, brief(text)
+
+    def problem(what: str, suggestion: str, topic: Topic = "range") -> list[Problem]:
+        return [Problem(key, f"{text}: {what}", suggestion, topic=topic)]
+
     if beyond := beyond_64_bits(key, _numbers(value)):
         return beyond
-    if isinstance(value, IntervalSweep):  # the sweepers say what they need of one
+    if isinstance(value, IntervalSweep):  # checked by the sweepers
         return []
     if isinstance(value, ChoiceSweep) and any(isinstance(item, Sweep) for item in value.list):
-        return [f"{text}: a sweep within a sweep; write all values in one choice(...)"]
+        return problem("a sweep within a sweep", "write all values in one choice(...)", "syntax")
     if isinstance(value, RangeSweep) and value.step == 0:
-        return [f"{text}: the step is 0; write a range as {key}=range(0,5) or {key}=range(0,1,0.25)"]
+        return problem("the step is 0", f"write a range as {key}=range(0,5) or {key}=range(0,1,0.25)")
     try:
         # Not by the override, which makes a list of a shuffled range.
         values = value.range() if isinstance(value, RangeSweep) else override.sweep_iterator()
         count = sum(1 for _ in itertools.islice(values, MOST_VALUES + 1))
     except (ArithmeticError, ValueError, HydraException):  # a limit that is nan
-        return [f"{text}: there is no such range; write {key}={FUNCTIONS['range']}"]
+        return problem("not a range", f"write {key}={FUNCTIONS['range']}")
     if count > MOST_VALUES:
-        return [f"{text}: these are more than {MOST_VALUES:,} values; write fewer"]
+        return problem(f"more than {MOST_VALUES:,} values", "write fewer")
     if count:
         return []
     if isinstance(value, RangeSweep):
         way = "below" if value.step > 0 else "above"
-        return [f"{text}: there are no values, as {value.start} is not {way} {value.stop}; write {key}=range(0,5)"]
-    return [f"{text}: there are no values; write some, such as {key}=a,b"]
+        return problem(f"no values, as {value.start} is not {way} {value.stop}", f"write {key}=range(0,5)")
+    return problem("no values", f"write some, such as {key}=a,b", "missing")
 
 
 def _numbers(value: Any) -> Any:

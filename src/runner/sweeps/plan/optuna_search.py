@@ -84,7 +84,7 @@ def plan(
         try:
             axes[key] = axis_of(made, override)
         except ConfigError as error:
-            problems += error.problems
+            problems += map(str, error.problems)
     if problems:
         raise ConfigError(*problems)
     pruner, patience = pruner or optuna.pruners.NopPruner(), Patience(storage_timeout)

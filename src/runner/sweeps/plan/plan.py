@@ -146,7 +146,7 @@ def split(made: Composer, arguments: Sequence[str], params: Mapping[str, str]) -
             two = ", or two as sweep.metric=[one,other]" if override.key_or_group == "sweep.metric" else ""
             problems.append(f"{text}: a sweep has one {override.key_or_group} for all of its jobs; choose one{two}")
         elif found := check_axis(text, override):
-            problems += found
+            problems += map(str, found)
         else:
             axes[text.partition("=")[0]] = override
     if problems:

@@ -36,7 +36,7 @@ def plan(made: Composer, arguments: Sequence[str], params: Mapping[str, str], n_
         try:
             draws[key] = _draw(made, override)
         except ConfigError as error:
-            problems += error.problems
+            problems += map(str, error.problems)
     if problems:
         raise ConfigError(*problems)
     # An axis draws from a generator of its own, so that another axis, or another value of one, leaves it alone.
