@@ -96,7 +96,7 @@ def journal_and_no_delivery(point: str) -> None:
 def in_an_evaluation(number: int, module: Any) -> Callable[[str], None]:
     def dies_within(point: str) -> None:
         def evaluating(state: loop.Training, *_: Any) -> None:
-            state.forward_evaluated = lambda _: die(point)  # type: ignore[assignment, return-value]
+            state.eval_forward = lambda _: die(point)  # type: ignore[assignment, return-value]
 
         module.evaluate = at_call(number, evaluating, module.evaluate)
 

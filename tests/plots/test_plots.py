@@ -248,7 +248,7 @@ class TestPredictions:
         state = training(tmp_path, batch_size=4)
         predictions = Predictions(state.loss)
         assert state.loaders.test is not None
-        measured = evaluate(state, state.loaders.test, see=predictions.see)
+        measured = evaluate(state, state.loaders.test, on_batch=predictions.see)
         found = predictions.classes()
         assert found is not None and predictions.values() is None
         assert predictions.samples == len(found.actual) == 20 and predictions.num_classes == 3

@@ -86,7 +86,7 @@ def test_every_generator_and_all_state_is_left_as_it_was(tmp_path: Path) -> None
     compile_model(state)
     assert same(before, checkpoint_state(state))
     assert state.model.calls == 0
-    assert state.evaluated.calls == 0
+    assert state.eval_model.calls == 0
 
 
 @pytest.mark.usefixtures("quickly")

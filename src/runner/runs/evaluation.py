@@ -67,7 +67,7 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
     state = _training(x)
     if x.trainer.compile:  # compiled, the model may differ in the last bits
         log.info("compiled   in %s", format_duration(compile_model(state)))
-    load_exactly(state.evaluated, best, run.given)
+    load_exactly(state.eval_model, best, run.given)
     load_loss(state.loss, best.loss)
 
     metrics = {f"{split}/{name}": value for name, value in measure(state, loader).items()}

@@ -29,20 +29,20 @@ def compile_model(state: Training) -> float:
     began = perf_counter()
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no CUDA is known
     state.forward = torch.compile(state.model)
-    state.forward_evaluated = state.forward if state.evaluated is state.model else torch.compile(state.evaluated)
+    state.eval_forward = state.forward if state.eval_model is state.model else torch.compile(state.eval_model)
     with _left_as_they_are(state):
         for inputs, targets in _batches(state, state.loaders.train):
             with state.precision.autocast():
                 outputs = state.forward(inputs)
             state.loss(state.precision.upcast(outputs), targets).backward()
         state.optimizer.zero_grad(set_to_none=True)
-        state.evaluated.eval()
+        state.eval_model.eval()
         with torch.inference_mode():
             for loader in (state.loaders.val, state.loaders.test):
                 for inputs, _ in _batches(state, loader) if loader is not None else ():
                     with state.precision.autocast():
-                        state.forward_evaluated(inputs)
-        state.evaluated.train()
+                        state.eval_forward(inputs)
+        state.eval_model.train()
     state.device.synchronize()
     return perf_counter() - began
 
@@ -50,7 +50,7 @@ def compile_model(state: Training) -> float:
 @contextmanager
 def _left_as_they_are(state: Training) -> Iterator[None]:
     """Undo what forward passes change: buffers, extra state and plain values of modules, a data set, all generators."""
-    modules = [module for root in (state.model, state.evaluated, state.loss) for module in root.modules()]
+    modules = [module for root in (state.model, state.eval_model, state.loss) for module in root.modules()]
     buffers = [(m, name, b, None if b is None else b.clone()) for m in modules for name, b in m._buffers.items()]
     plain = [(m, name, value) for m in modules for name, value in vars(m).items() if isinstance(value, _PLAIN)]
     extra = [(m, deepcopy(m.get_extra_state())) for m in modules if _has_extra_state(m)]

@@ -39,7 +39,7 @@ class Watch:
     """Looks at the attributes of a training when a checkpoint is written.
 
     Args:
-        state: at its first step, or as a checkpoint has restored it. Its `look` is this one's from now on.
+        state: at its first step, or as a checkpoint has restored it. Its `after_save` is this object's from now on.
         rehearse: whether a process beside the training tells what matters of what changes.
     """
 
@@ -48,7 +48,7 @@ class Watch:
         self._changed: set[str] = set()
         self._said: set[str] = set()
         self._rehearsal = Rehearsal(state) if rehearse else None
-        state.look = self.look
+        state.after_save = self.look
         self._first_step: Any = state.optimizer.register_step_post_hook(lambda *_: self._after_first_step())
         _say_what_workers_have(state)
 

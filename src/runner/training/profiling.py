@@ -1,15 +1,15 @@
 """`trainer.profile_steps`: where the time of a step and of an epoch goes, as tables and a trace file."""
 
-import inspect
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from time import perf_counter
 
-# The tracer's own messages are no use to anyone; it reads this when it is first used.
+# The tracer's own messages help nobody; it reads this when it is first used.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 from torch.autograd import DeviceType
@@ -17,36 +17,35 @@ from torch.autograd.profiler import record_function
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from runner.data.loading import Batch
 from runner.rundir.folders import shell_path
-from runner.training.epoch_times import EpochTimes
+from runner.training.spans import no_span
 from runner.training.state import Training
 
 log = logging.getLogger("runner")
 
-WARM_UP_STEPS = 5  # the first ones allocate, and choose kernels
+WARM_UP_STEPS = 5  # the first ones allocate memory and choose kernels
 ROWS = 10
 
-PARTS = ("data", "forward", "loss", "backward", "step", "validation", "checkpoint", "logging")
-"""What training does; the loop's own part, metrics included, is what they leave of the time."""
+EPOCH_PARTS = ("validation", "checkpoint", "logging")
+PARTS = ("data", "forward", "loss", "backward", "step", *EPOCH_PARTS)
+"""The spans of the loop; the rest of a step, metrics included, is the loop's own part."""
 
 STEP = "ProfilerStep*"
 """The profiler's own range around each step."""
 
 
 class Profiler:
-    """Traces some steps of training, once, and times the epochs after them; the loop knows nothing of it.
+    """Traces some steps of training, once, and times the epochs after them.
 
     Args:
-        state: what is going to be trained.
-        steps: to trace, after `WARM_UP_STEPS` others.
-        folder: where `table.txt` and `trace.json` (Chrome's and Perfetto's format) go.
+        state: the training to profile; its `span` is this profiler's until `stop`.
+        steps: how many steps to trace, after `WARM_UP_STEPS` others.
+        folder: where `table.txt` and `trace.json` (the format of Chrome and Perfetto) are written.
     """
 
     def __init__(self, state: Training, steps: int, folder: Path) -> None:
         self._state, self._folder = state, folder
-        self._left, self._wanted, self._steps = WARM_UP_STEPS + steps, steps, 0
-        self._of_steps, self._of_epochs = _Replacements(), _Replacements()
+        self._to_trace, self._remaining, self._traced = steps, WARM_UP_STEPS + steps, 0
         self._epochs = EpochTimes(state)
         on_gpu = state.device.torch.type == "cuda"
         self._profile = profile(
@@ -54,142 +53,127 @@ class Profiler:
             schedule=schedule(wait=0, warmup=WARM_UP_STEPS, active=steps, repeat=1),
             on_trace_ready=self._report,
         )
-        self._of_epochs.replace(state.display, "start_epoch", self._epochs.beginning(state.display.start_epoch))
-        self._of_epochs.replace(state.checkpoints, "save", self._epochs.part("checkpoint", state.checkpoints.save))
-        self._of_epochs.replace(state, "log", self._epochs.part("logging", state.log))
-        if state.loaders.val is not None:
-            self._of_epochs.replace(
-                state.loaders.val, "epoch", self._epochs.whole("validation", state.loaders.val.epoch)
-            )
-        self._of_steps.replace(state, "forward", _named("forward", state.forward))
-        self._of_steps.replace(state.loss, "forward", self._named_in_training("loss", state.loss.forward))
-        self._of_steps.replace(state.precision, "backward", _named("backward", state.precision.backward))
-        self._of_steps.replace(state.precision, "step", self._counted(_named("step", state.precision.step)))
-        self._of_steps.replace(state.loaders.train, "epoch", _named_batches(state.loaders.train.epoch))
+        state.span = self._span
         self._profile.start()
 
     def stop(self) -> None:
-        """Training is over: stop tracing, if that is not done, and report what there is."""
-        if self._of_steps:
-            self._stop_tracing()
-            if not self._steps:
+        """End the profile when training has ended, and log what was measured."""
+        self._state.span = no_span
+        if self._remaining:
+            self._profile.stop()
+            if not self._traced:
                 log.warning("profile    there is nothing to show before step %d", WARM_UP_STEPS + 1)
-        self._of_epochs.undo()
-        for line in self._epochs.ended():
+        for line in self._epochs.table():
             log.info("%s", line)
 
-    def _stop_tracing(self) -> None:
-        self._of_steps.undo()
-        self._profile.stop()
-        self._epochs.wanted = True
+    def _span(self, name: str) -> AbstractContextManager[None]:
+        """Return a range of the trace; once all steps are traced, a timer for the parts of an epoch."""
+        if name == "epoch":
+            return self._epochs.epoch(counts=not self._remaining)
+        if self._remaining:
+            return self._range(name)
+        return self._epochs.part(name) if name in EPOCH_PARTS else no_span(name)
 
-    def _named_in_training(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """As a range of the trace, but in a validation, which is one as a whole."""
-        named = _named(name, function)
+    @contextmanager
+    def _range(self, name: str) -> Iterator[None]:
+        with record_function(name):
+            yield
+        if name == "step":
+            self._count_step()
 
-        def either(*arguments: Any) -> Any:
-            return (named if self._state.loss.training else function)(*arguments)
-
-        return either
-
-    def _counted(self, step: Callable[..., bool]) -> Callable[..., bool]:
-        def counted(*arguments: Any) -> bool:
-            done = step(*arguments)
-            self._left -= 1
-            self._steps += self._left < self._wanted
-            if self._left:
-                self._profile.step()
-            else:
-                self._state.clock.stop()  # a trace takes long to write, and that is no training
-                self._profile.step()
-                self._stop_tracing()
-                self._state.clock.start()
-            return done
-
-        return counted
+    def _count_step(self) -> None:
+        self._remaining -= 1
+        self._traced += self._remaining < self._to_trace
+        if self._remaining:
+            self._profile.step()
+        else:
+            self._state.clock.stop()  # writing the trace takes long, and is not training
+            self._profile.step()
+            self._profile.stop()
+            self._state.clock.start()
 
     def _report(self, traced: profile) -> None:
-        if not self._steps:
+        if not self._traced:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         traced.export_chrome_trace(str(self._folder / "trace.json"))
         (self._folder / "table.txt").write_text(traced.key_averages().table(row_limit=-1), encoding="utf-8")
-        # What a GPU does has events of its own; what begins after the last step is no part of one.
+        # The work of a GPU has events of its own; what begins after the last step belongs to none.
         events = [event for event in traced.events() or () if event.device_type == DeviceType.CPU]
-        each = [event for event in events if event.key == STEP][: self._steps]
-        events = [event for event in events if event.time_range.start < each[-1].time_range.end]
-        whole = sum(event.cpu_time_total for event in each) / 1000
+        steps = [event for event in events if event.key == STEP][: self._traced]
+        events = [event for event in events if event.time_range.start < steps[-1].time_range.end]
+        total = sum(event.cpu_time_total for event in steps) / 1000
         on_gpu = self._state.device.torch.type == "cuda"
-        for line in (*_parts(each, events, whole, on_gpu), *_longest(events, len(each), whole, on_gpu)):
+        for line in (*_parts(steps, events, total, on_gpu), *_longest(events, len(steps), total, on_gpu)):
             log.info("%s", line)
         log.info("%10s %s: drop it on https://ui.perfetto.dev", "trace", shell_path(self._folder / "trace.json"))
 
 
-class _Replacements:
-    """Attributes that are others for a while."""
+class EpochTimes:
+    """Seconds of epochs and of their parts, by a plain clock: tracing takes time itself."""
 
-    def __init__(self) -> None:
-        self._former: list[tuple[Any, str, Any]] = []
+    def __init__(self, state: Training) -> None:
+        self._state = state
+        self._parts, self._seconds = defaultdict[str, float](float), defaultdict[str, float](float)
+        self._epochs = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._former)
+    @contextmanager
+    def epoch(self, counts: bool) -> Iterator[None]:
+        """Time an epoch; it counts if `counts`, and if it is whole: neither resumed nor interrupted."""
+        finished = len(self._state.progress.epoch_seconds)
+        counts &= self._state.progress.batch == 0
+        self._parts.clear()
+        started_at = perf_counter()
+        yield
+        epoch_seconds = self._state.progress.epoch_seconds
+        if counts and len(epoch_seconds) > finished:
+            whole = {"training": epoch_seconds[-1], "epoch": perf_counter() - started_at}
+            for name, seconds in (self._parts | whole).items():
+                self._seconds[name] += seconds
+            self._epochs += 1
 
-    def replace(self, owner: Any, name: str, by: Any) -> None:
-        self._former.append((owner, name, getattr(owner, name)))
-        setattr(owner, name, by)
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time a part of the epoch in progress."""
+        started_at = perf_counter()
+        yield
+        self._parts[name] += perf_counter() - started_at
 
-    def undo(self) -> None:
-        for owner, name, former in reversed(self._former):
-            if inspect.ismethod(former):
-                delattr(owner, name)  # what the class has is seen again
-            else:
-                setattr(owner, name, former)
-        self._former.clear()
-
-
-def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as a range of the trace."""
-
-    def named(*arguments: Any) -> Any:
-        with record_function(name):
-            return function(*arguments)
-
-    return named
-
-
-def _named_batches(epoch: Callable[..., Iterator[Batch]]) -> Callable[..., Iterator[Batch]]:
-    """The batches, each one's making a range of the trace."""
-
-    def named(*arguments: Any) -> Iterator[Batch]:
-        batches = epoch(*arguments)
-        while True:
-            with record_function("data"):
-                batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
-
-    return named
+    def table(self) -> list[str]:
+        """Return the lines of the table; none if no epoch counts."""
+        if not self._epochs:
+            return []
+        total = self._seconds["epoch"]
+        parts = {name: self._seconds[name] for name in ("training", *EPOCH_PARTS) if name in self._seconds}
+        parts["rest"] = max(0.0, total - sum(parts.values()))
+        which = "an epoch" if self._epochs == 1 else f"the mean of {self._epochs} epochs"
+        return [
+            f"epoch      {1000 * total / self._epochs:.3f} ms, {which} of which nothing was traced",
+            *(
+                f"{name:>10} {1000 * seconds / self._epochs:9.3f} ms {seconds / total:6.1%}"
+                for name, seconds in parts.items()
+            ),
+        ]
 
 
-def _parts(each: Sequence[FunctionEvent], events: Sequence[FunctionEvent], whole: float, on_gpu: bool) -> list[str]:
-    """What each part of training takes: in milliseconds a step, as a share of it, and the longest time at once."""
-    steps, milliseconds = len(each), [event.cpu_time_total / 1000 for event in each]
+def _parts(steps: Sequence[FunctionEvent], events: Sequence[FunctionEvent], total: float, on_gpu: bool) -> list[str]:
+    """Return the time of each part: milliseconds per step, share of the step, and the longest single time."""
+    count, milliseconds = len(steps), [event.cpu_time_total / 1000 for event in steps]
     times = {name: [event.cpu_time_total / 1000 for event in events if event.key == name] for name in PARTS}
-    parts = {name: sum(found) for name, found in times.items() if found}
-    host = "; the host's time, which does not wait for the GPU" if on_gpu else ""
+    parts = {name: sum(measured) for name, measured in times.items() if measured}
+    host = "; host time, which does not include waiting for the GPU" if on_gpu else ""
     lines = [
-        f"profile    {steps} steps, {whole / steps:.3f} ms each (median {median(milliseconds):.3f}, longest"
-        f" {max(milliseconds):.3f}), as traced, which takes time itself{host}"
+        f"profile    {count} steps, {total / count:.3f} ms each (median {median(milliseconds):.3f}, longest"
+        f" {max(milliseconds):.3f}), tracing included{host}"
     ]
     for name, time in parts.items():
-        lines.append(f"{name:>10} {time / steps:9.3f} ms {time / whole:6.1%}  longest {max(times[name]):.3f}")
-    rest = max(0.0, whole - sum(parts.values()))
-    return [*lines, f"{'loop':>10} {rest / steps:9.3f} ms {rest / whole:6.1%}  metrics, progress bar and all else"]
+        lines.append(f"{name:>10} {time / count:9.3f} ms {time / total:6.1%}  longest {max(times[name]):.3f}")
+    rest = max(0.0, total - sum(parts.values()))
+    return [*lines, f"{'loop':>10} {rest / count:9.3f} ms {rest / total:6.1%}  metrics, progress bar and all else"]
 
 
-def _longest(events: Sequence[FunctionEvent], steps: int, whole: float, on_gpu: bool) -> list[str]:
-    """The operations of all parts that take longest by themselves, in milliseconds a step, and their calls."""
+def _longest(events: Sequence[FunctionEvent], steps: int, total: float, on_gpu: bool) -> list[str]:
+    """Return the operations with the longest own time, in milliseconds per step, and their calls per step."""
     seconds = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     times, calls = defaultdict[str, float](float), defaultdict[str, int](int)
     for event in events:
@@ -197,9 +181,9 @@ def _longest(events: Sequence[FunctionEvent], steps: int, whole: float, on_gpu: 
             times[event.key] += getattr(event, seconds) / 1000
             calls[event.key] += 1
     return [
-        f"of which the longest operations{' on the GPU' if on_gpu else ''}, each by itself, and their calls a step:",
+        f"longest operations{' on the GPU' if on_gpu else ''}; own time, calls per step:",
         *(
-            f"{'':>10} {time / steps:9.3f} ms {time / whole:6.1%} {calls[name] / steps:6.1f}  {name}"
+            f"{'':>10} {time / steps:9.3f} ms {time / total:6.1%} {calls[name] / steps:6.1f}  {name}"
             for name, time in sorted(times.items(), key=lambda of: -of[1])[:ROWS]
         ),
     ]

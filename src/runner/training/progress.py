@@ -84,7 +84,7 @@ class RunningMetrics:
         scale: of the targets of a regression, if they have one.
 
     Attributes:
-        metrics_wanted: False while nobody will ask for more than the loss.
+        with_metrics: False while nobody reads more than the loss.
     """
 
     def __init__(self, loss: Loss, device: torch.device, scale: TargetScale | None = None) -> None:
@@ -102,13 +102,13 @@ class RunningMetrics:
         self._waiting: list[tuple[Tensor, Tensor]] = []
         self._values = 0
         self.samples = 0
-        self.metrics_wanted = True
+        self.with_metrics = True
 
     def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
         """Add a batch: its mean loss (a scalar), its outputs (N, K) and targets (N, ...)."""
         self.samples += len(targets)
         self._loss.add_(loss.detach(), alpha=len(targets))
-        if not self.metrics_wanted:
+        if not self.with_metrics:
             return
         # With a gradient, outputs have memory of their own; targets may lie in a buffer of a data set.
         if self._counts and self._may_wait and outputs.grad_fn is not None and outputs.numel() < VALUES_AT_ONCE:
@@ -176,7 +176,7 @@ class RunningMetrics:
         self._counts = False
         self.samples = int(samples)
         self._loss.fill_(loss)
-        self.metrics_wanted &= bool(totals or not samples)  # nothing is known of the samples so far
+        self.with_metrics &= bool(totals or not samples)  # nothing is known of the samples so far
         self._totals = {
             summed: torch.tensor(sums, dtype=self._dtype, device=self._device)
             for summed, sums in zip(self._summed, totals, strict=False)  # none yet before the first batch
@@ -184,7 +184,7 @@ class RunningMetrics:
 
     def _read(self) -> list[list[float]]:
         self._catch_up()
-        totals = [self._loss, *(self._totals.values() if self.metrics_wanted else ())]
+        totals = [self._loss, *(self._totals.values() if self.with_metrics else ())]
         numbers = torch.cat([total.flatten() for total in totals]).tolist()
         return [[numbers.pop(0) for _ in range(total.numel())] for total in totals]
 

@@ -35,6 +35,7 @@ from runner.device import free_host_memory
 from runner.training.attributes import Walk, addresses
 from runner.training.loop import evaluate, fit
 from runner.training.progress import Metrics
+from runner.training.spans import no_span
 from runner.training.state import Interrupted, Training, restore, stateful
 from runner.util.forks import fork
 from runner.util.primitives import decode, encode
@@ -196,7 +197,8 @@ def _attributes(state: Training) -> dict[str, int]:
 def _without_effects(state: Training, saved: "_Memory", stop: "_Stop") -> None:
     """Let training write nothing, show nothing, and do nothing that is not a step."""
     state.checkpoints, state.log, state.display, state.stop = saved, lambda metrics, step: None, _Unseen(), stop  # type: ignore[assignment]
-    state.loaders, state.look = state.loaders.without_workers(), lambda: None
+    state.loaders, state.after_save = state.loaders.without_workers(), lambda: None
+    state.span = no_span
     state.device = replace(state.device, threads=1, evaluation_threads=1)  # a fork has no more
     state.settings = replace(
         state.settings,

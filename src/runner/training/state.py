@@ -22,6 +22,7 @@ from runner.scheduler import Schedule
 from runner.training.attributes import held_generators, restore_generators
 from runner.training.averaging import WeightAverage
 from runner.training.progress import Metrics, Monitor, Progress, RunningMetrics, Stopwatch
+from runner.training.spans import Span, no_span
 from runner.util.buffers import load_module, unsaved_buffers
 from runner.util.rng import rng_state, set_rng_state
 
@@ -92,12 +93,14 @@ class Training:
         self.monitor = Monitor(monitored, self.loss.higher_is_better(monitored), self.settings.early_stopping)
         decay = self.settings.ema_decay
         self.average = WeightAverage(self.model, decay) if decay is not None else None
-        self.evaluated = self.average.model if self.average else self.model
-        # What is called in their place; `torch.compile` gives others.
+        self.eval_model = self.average.model if self.average else self.model
+        # Called in place of the models; `torch.compile` replaces them.
         self.forward: Callable[[Tensor], Tensor] = self.model
-        self.forward_evaluated: Callable[[Tensor], Tensor] = self.evaluated
-        # Called when a checkpoint is written: see `hidden.Watch`.
-        self.look: Callable[[], None] = lambda: None
+        self.eval_forward: Callable[[Tensor], Tensor] = self.eval_model
+        # Names a part of training; replaced by `profiling.Profiler`.
+        self.span: Span = no_span
+        # Called after a checkpoint is written; replaced by `hidden.Watch`.
+        self.after_save: Callable[[], None] = lambda: None
 
     @property
     def best_is_last(self) -> bool:
@@ -156,8 +159,9 @@ def save(state: Training, best: bool) -> None:
     if state.parameters:
         finite = torch.stack([torch.isfinite(parameter.detach()).all() for parameter in state.parameters]).all()
         require_finite(state, 0.0 if finite.item() else math.nan, "a weight")
-    state.checkpoints.save(checkpoint_state(state), best)
-    state.look()
+    with state.span("checkpoint"):
+        state.checkpoints.save(checkpoint_state(state), best)
+    state.after_save()
 
 
 def checkpoint_state(state: Training) -> dict[str, Any]:
@@ -232,6 +236,6 @@ def restore(state: Training, checkpoint: Mapping[str, Any]) -> None:
 def load_weights(state: Training, checkpoint: Mapping[str, Any]) -> None:
     """Evaluate with the weights of a checkpoint from now on, and with the state that its loss had."""
     checkpoint = dict(checkpoint)
-    for module in (state.model, state.evaluated):
+    for module in (state.model, state.eval_model):
         load_module(module, weights(checkpoint), weight_buffers(checkpoint))
     load_loss(state.loss, checkpoint)
