@@ -1,4 +1,4 @@
-"""Every command of the README runs, taken from the README itself."""
+"""The pages (README.md and those in the folders): every command on them runs, every link leads somewhere."""
 
 import contextlib
 import importlib.util
@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shlex
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,21 +18,39 @@ from conftest import REPOSITORY, Called
 from helpers.delivered import delivered_here
 from runner.cli import run_command
 
-TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
+    for folder in (".", "conf/**", "scripts/**", "src/**")
+    for path in sorted(REPOSITORY.glob(f"{folder}/*.md"))
+}
+TEXT = "\n".join(PAGES.values())
 
-# What would take minutes is made small, with keys that leave the command's own alone.
+# Keys that make long trainings short and leave the command's own keys alone.
 SMALL = ["data.limit=200", "trainer.epochs=2", "tracking.log_model=false"]
 PACKAGES = {"ray": "ray", "slurm": "submitit"}
 
 
 def commands() -> list[str]:
+    """The commands in the console blocks of all pages."""
     blocks = re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
     return [line[2:].split(" #")[0].strip() for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
 def files() -> dict[str, str]:
+    """The files that the pages show, by name."""
     blocks = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", TEXT, re.DOTALL)
     return {name: f"# {name}\n{content}" for name, content in blocks}
+
+
+def without_code(page: str) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
 def idx(path: Path, values: np.ndarray) -> None:
@@ -41,22 +60,22 @@ def idx(path: Path, values: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
-    """A folder with the README's own files, a data set in MNIST's format, and two runs; we are in it."""
+    """Enter a folder with the files that the pages show, a data set in MNIST's format, two runs and a sweep."""
     here = tmp_path_factory.mktemp("readme")
     for name, content in files().items():
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_text(content)
     data = here / "data"
     data.mkdir()
-    made = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     for part, samples in (("train", 300), ("t10k", 50)):
-        idx(data / f"{part}-images-idx3-ubyte", made.integers(0, 256, (samples, 28, 28)))
+        idx(data / f"{part}-images-idx3-ubyte", generator.integers(0, 256, (samples, 28, 28)))
         idx(data / f"{part}-labels-idx1-ubyte", np.arange(samples) % 10)
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(here):
         patch.setenv("RUNNER_DATA", str(data))
         patch.setenv("RUNNER_OUTPUTS", str(here / "outputs"))
         patch.syspath_prepend(str(here))
-        np.save(here / "new.npy", made.random((3, 1, 8, 8), dtype="f4"))
+        np.save(here / "new.npy", generator.random((3, 1, 8, 8), dtype="f4"))
         with delivered_here(empty_store):
             for name in ("first", "other"):
                 run = f"python -m runner hydra.run.dir=outputs/runs/{name} trainer.epochs=2 tracking.log_model=false"
@@ -67,7 +86,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterat
 
 
 def call(line: str, *more: str) -> Called:
-    """Run a command of the README in this process, where torch is already imported."""
+    """Run a command of a page in this process, where torch is already imported."""
     python, option, module, *arguments = [*shlex.split(line), *more]
     assert (python, option) == ("python", "-m")
     with contextlib.redirect_stderr(io.StringIO()) as printed, contextlib.redirect_stdout(io.StringIO()):
@@ -75,9 +94,41 @@ def call(line: str, *more: str) -> Called:
     return Called(code, printed.getvalue())
 
 
-def test_there_are_commands_and_files() -> None:
-    assert len(commands()) >= 15
+def test_there_are_pages_with_commands_and_files() -> None:
+    assert {"README.md", "CHANGELOG.md", "conf/README.md", "scripts/README.md", "src/runner/README.md"} < set(PAGES)
+    assert len(commands()) >= 30
     assert set(files()) == {"shapes.py", "my_conf/model/wide.yaml", "my_conf/data/circles.yaml"}
+
+
+def test_the_readme_is_read_in_three_minutes() -> None:
+    assert len(PAGES["README.md"].splitlines()) <= 150
+    assert len(PAGES["README.md"].split()) <= 900  # of which a quarter is output
+
+
+def test_each_command_is_on_one_page_and_in_a_block() -> None:
+    assert [line for line in commands() if commands().count(line) > 1] == []
+    within = re.findall(r"`(python -m runner[^`]*)`", without_code(TEXT))
+    assert [line for line in within if " ".join(line.split()) not in commands()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_resolves(page: str) -> None:
+    for target in re.findall(r"\]\(([^)]*)\)", without_code(PAGES[page])):
+        if re.match(r"\w+:", target):
+            address = urllib.parse.urlsplit(target)
+            assert address.scheme == "https" and re.fullmatch(r"[\w.-]+\.\w+", address.netloc), target
+            continue
+        name, _, anchor = target.partition("#")
+        file = (REPOSITORY / page).parent / name if name else REPOSITORY / page
+        assert file.exists() and file.resolve().is_relative_to(REPOSITORY), target
+        if anchor:
+            assert anchor in anchors(PAGES[file.resolve().relative_to(REPOSITORY).as_posix()]), target
+
+
+def test_every_test_file_that_a_page_names_is_there() -> None:
+    names = set(re.findall(r"`(test_\w+\.py)`", TEXT))
+    assert len(names) > 10
+    assert names <= {path.name for path in (REPOSITORY / "tests").rglob("test_*.py")}
 
 
 @pytest.mark.usefixtures("delivery_here")
@@ -85,12 +136,12 @@ def test_there_are_commands_and_files() -> None:
 def test_command(line: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if line in ("scripts/run", "scripts/test"):
         pytest.skip("makes an environment of its own: it is what runs these tests, from a clean clone")
-    if "model=mlp,cnn" in line:
+    if "model=mlp,cnn optimizer.lr=0.1,0.03,0.01" in line:
         pytest.skip("test_sweep.py runs it, and looks at all that it leaves")
     if line == "python -m runner.ui":
         pytest.skip("test_ui.py runs it, and asks it something")
     monkeypatch.setattr("runner.runs.report.plots", lambda *_: None)  # drawn where the whole output is looked at, below
-    whole = re.search(r"--help|runner\.|resume=|cnnn|dry_run", line)
+    whole = re.search(r"--help|--cfg|runner\.|resume=|cnnn|dry_run", line)
     small = [] if whole else [override for override in SMALL if override.split("=")[0] not in line]
     other = json.loads((place / "outputs" / "runs" / "other" / "result.json").read_text())
     for name, value in (("<run>", "first"), ("<other>", "other"), ("<id>", other["run_id"]), ("<sweep>", "first")):
@@ -98,23 +149,23 @@ def test_command(line: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     engine = re.search(r"hydra/launcher=(\w+)", line)
     if engine and importlib.util.find_spec(PACKAGES[engine[1]]) is not None:
         pytest.skip("tests/cluster runs it: scripts/test -m cluster")
-    done = call(line, *small)
+    called = call(line, *small)
     if "device=cuda" in line and not torch.cuda.is_available():
-        assert done.code == 2
-        assert done.err.startswith("error: device=cuda is not available: ")
+        assert called.code == 2
+        assert called.err.startswith("error: device=cuda is not available: ")
     elif engine:
-        assert done.code == 2
-        assert f"pip install '{PACKAGES[engine[1]]}" in done.err
+        assert called.code == 2
+        assert f"pip install '{PACKAGES[engine[1]]}" in called.err
     elif "cnnn" in line:
-        assert done.code == 2
+        assert called.code == 2
     else:
-        assert done.code == 0, done.err
-    assert "Traceback" not in done.err
+        assert called.code == 0, called.err
+    assert "Traceback" not in called.err
     if line.startswith("python -m runner resume="):
         result = json.loads((place / "outputs" / "runs" / "first" / "result.json").read_text())
         assert result["epochs"] == 40
     if "reproduce" in line:
-        assert "bit-identical" in done.err
+        assert "bit-identical" in called.err
     if "predict" in line:
         assert len((place / "new.csv").read_text().splitlines()) == 4
 

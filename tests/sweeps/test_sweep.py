@@ -737,5 +737,5 @@ class TestCtrlC:
         wait_for(lambda: not processes_below(tmp_path), 5)
 
 
-def test_the_readme_says_how() -> None:
-    assert "--multirun sweep.resume=" in (REPOSITORY / "README.md").read_text()
+def test_the_page_of_sweeps_says_how() -> None:
+    assert "--multirun sweep.resume=" in (REPOSITORY / "src" / "runner" / "sweeps" / "README.md").read_text()
