@@ -4,8 +4,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from runner.config import schema
 from runner.config.keys import GROUPS
+from runner.config.settings import DEVICES, PRECISIONS
 from runner.rundir import layout
 from runner.saved.run import SavedRun, find
 from runner.util import program
@@ -64,8 +64,8 @@ def _main(options: dict[str, str]) -> int:
     from runner.util import terminal
 
     split = choice(options, "split", PARTS, "test")
-    for key in ("device", "precision"):
-        choice(options, key, schema.CHOICES[f"{key}.name"], "auto" if key == "device" else "fp32")
+    choice(options, "device", DEVICES, "auto")
+    choice(options, "precision", PRECISIONS, "fp32")
     terminal.set_up(is_true(options, "runner.quiet"))
     run = find(required(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     overrides = [f"{name}={options[key]}" for key, name in OVERRIDES.items() if key in options]

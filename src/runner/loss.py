@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from runner.errors import ConfigError
 from runner.util import metric_names
+from runner.util.ranges import Range
 
 
 class Metric:
@@ -175,7 +176,7 @@ class CrossEntropy(Loss):
     metrics: Mapping[str, Metric] = {"accuracy": Metric(correct, higher_is_better=True)}
     takes = "classes"
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: Annotated[float, Range(0, 1)] = 0.0) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
 

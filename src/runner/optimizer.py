@@ -6,12 +6,13 @@ It is called with `params` (the trainable parameters) and, if it takes it, `mode
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from runner.errors import ConfigError
+from runner.util.ranges import POSITIVE, PROBABILITY, Range
 
 FUSED_PAYS = 10_000
 """Numbers to train from which a fused kernel is worth waking all threads for each tensor of them, on a CPU."""
@@ -86,15 +87,15 @@ def _as_saved(saved: Any, loaded: Any, device: torch.device) -> Any:
 def muon(
     params: Iterable[nn.Parameter],
     model: nn.Module,
-    lr: float = 0.02,
-    momentum: float = 0.95,
-    weight_decay: float = 0.01,
+    lr: Annotated[float, POSITIVE] = 0.02,
+    momentum: Annotated[float, PROBABILITY] = 0.95,
+    weight_decay: Annotated[float, Range(0)] = 0.01,
     nesterov: bool = True,
-    ns_steps: int = 5,
+    ns_steps: Annotated[int, Range(1, 99, whole=True)] = 5,
     adjust_lr_fn: Literal["original", "match_rms_adamw", "spectral_unclamped"] = "original",
-    adamw_lr: float = 1e-3,
-    betas: Sequence[float] = (0.9, 0.999),
-    eps: float = 1e-8,
+    adamw_lr: Annotated[float, POSITIVE] = 1e-3,
+    betas: Annotated[Sequence[float], PROBABILITY] = (0.9, 0.999),
+    eps: Annotated[float, Range(0)] = 1e-8,
     fused: bool | None = None,
 ) -> "Combined":
     """Muon for the hidden 2-D weights, AdamW for the rest (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon).

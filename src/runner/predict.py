@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from runner.config import schema
+from runner.config.settings import DEVICES
 from runner.errors import ConfigError, as_unicode
 from runner.rundir.folders import display_path, named
 from runner.runs.result_file import check_unneeded, writable
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(options: dict[str, str]) -> int:
     from runner.util import terminal
 
-    device = choice(options, "device", schema.CHOICES["device.name"], "auto")
+    device = choice(options, "device", DEVICES, "auto")
     value = required(options, "input", "file or [values]")
     wanted = options.get("output")
     output = writable(wanted, "predictions.csv") if wanted is not None else None  # None is standard output

@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -23,6 +23,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from runner.errors import ConfigError
+from runner.util.ranges import COUNT, POSITIVE, PROBABILITY, Range
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def constant(optimizer: Optimizer) -> Schedule:
     return Schedule(None)
 
 
-def step(optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> Schedule:
+def step(optimizer: Optimizer, step_size: Annotated[int, COUNT], gamma: Annotated[float, POSITIVE] = 0.1) -> Schedule:
     """The learning rate times `gamma` after every `step_size` epochs."""
     return Schedule(StepLR(optimizer, step_size=step_size, gamma=gamma))
 
@@ -61,10 +62,10 @@ def step(optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> Schedule:
 def plateau(
     optimizer: Optimizer,
     mode: Literal["min", "max"] = "min",
-    factor: float = 0.1,
-    patience: int = 3,
-    threshold: float = 0.0,
-    min_lr: float = 0.0,
+    factor: Annotated[float, Range(0, 1, open_low=True, open_high=True)] = 0.1,
+    patience: Annotated[int, Range(0, whole=True)] = 3,
+    threshold: Annotated[float, Range(0)] = 0.0,
+    min_lr: Annotated[float, Range(0)] = 0.0,
 ) -> Schedule:
     """The learning rate times `factor` when the monitored metric has not become better for more than `patience` times.
 
@@ -89,12 +90,17 @@ def plateau(
     )
 
 
-def cosine(optimizer: Optimizer, total_steps: int, min_lr: float = 0.0) -> Schedule:
+def cosine(optimizer: Optimizer, total_steps: int, min_lr: Annotated[float, Range(0)] = 0.0) -> Schedule:
     """Half a cosine from the optimizer's learning rate down to `min_lr` (Loshchilov, Hutter 2017, arXiv:1608.03983)."""
     return Schedule(CosineAnnealingLR(optimizer, T_max=total_steps, eta_min=min_lr), every="step", horizon=True)
 
 
-def cosine_restarts(optimizer: Optimizer, steps_per_epoch: int, period: int = 1, min_lr: float = 0.0) -> Schedule:
+def cosine_restarts(
+    optimizer: Optimizer,
+    steps_per_epoch: int,
+    period: Annotated[int, COUNT] = 1,
+    min_lr: Annotated[float, Range(0)] = 0.0,
+) -> Schedule:
     """Half a cosine down to `min_lr`, again and again (Loshchilov, Hutter 2017, arXiv:1608.03983).
 
     With a period of an epoch each epoch ends with small steps, so that its validation shows what it was worth;
@@ -105,7 +111,11 @@ def cosine_restarts(optimizer: Optimizer, steps_per_epoch: int, period: int = 1,
 
 
 def warmup_cosine(
-    optimizer: Optimizer, total_steps: int, steps_per_epoch: int, warmup_epochs: float = 1.0, min_lr: float = 0.0
+    optimizer: Optimizer,
+    total_steps: int,
+    steps_per_epoch: int,
+    warmup_epochs: Annotated[float, Range(0)] = 1.0,
+    min_lr: Annotated[float, Range(0)] = 0.0,
 ) -> Schedule:
     """A straight line up to the optimizer's learning rate, then half a cosine down to `min_lr`.
 
@@ -144,10 +154,10 @@ class WarmupCosineLR(LRScheduler):
 def onecycle(
     optimizer: Optimizer,
     total_steps: int,
-    pct_start: float = 0.3,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
-    base_momentum: float | None = None,
+    pct_start: Annotated[float, Range(0, 1)] = 0.3,
+    div_factor: Annotated[float, Range(1)] = 25.0,
+    final_div_factor: Annotated[float, Range(1)] = 1e4,
+    base_momentum: Annotated[float | None, PROBABILITY] = None,
 ) -> Schedule:
     """One rise to the optimizer's learning rate and one fall, each half a cosine (Smith, Topin 2019, arXiv:1708.07120).
 

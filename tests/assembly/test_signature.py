@@ -1,12 +1,15 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.problems import about
 from runner.assembly.signature import check, describe, fits
+from runner.errors import Problem
+from runner.util.ranges import COUNT, PROBABILITY, Choice, Range
 
 
 class Net(nn.Module):
@@ -25,7 +28,7 @@ class Net(nn.Module):
         super().__init__()
 
 
-def problems(**arguments: Any) -> list[str]:
+def problems(**arguments: Any) -> list[Problem]:
     return check("model", Net, {"_target_": "x.Net", "width": 3} | arguments, ("input_shape",))
 
 
@@ -35,32 +38,62 @@ def test_what_fits_has_no_problem() -> None:
 
 
 def test_unknown_missing_and_mistyped_arguments_are_all_named() -> None:
-    assert problems(widht=3, width="wide", scale=True, layers=[1, "x"], pair=[1.0], mode="c") == [
-        "model.widht: Net takes no widht; did you mean width?",
-        "model.width=wide is not a whole number, which Net needs",
-        "model.scale=true is not a number, which Net needs",
-        "model.layers=[1,x] is not a list such as [a whole number, ...], which Net needs: write model.layers=[64,32]",
-        "model.pair=[1.0] is not a list of 2: [a number, a number], which Net needs",
-        "model.mode=c is not one of a, b, which Net needs",
+    found = problems(widht=3, width="wide", scale=True, layers=[1, "x"], pair=[1.0], mode="c")
+    assert about(found) == [
+        ("model.widht", "unknown"),
+        ("model.width", "type"),
+        ("model.scale", "type"),
+        ("model.layers", "type"),
+        ("model.pair", "type"),
+        ("model.mode", "type"),
     ]
-    assert check("model", Net, {"_target_": "x.Net"}, ("input_shape",)) == [
-        "model.width is missing: Net needs it; write +model.width=..."
+    assert [problem.suggestion for problem in found] == [
+        "did you mean width?",
+        "write a whole number",
+        "write a number",
+        "write model.layers=[64,32]",
+        "write model.pair=[0.1,0.2]",
+        "write one of a, b",
     ]
+    (missing,) = check("model", Net, {"_target_": "x.Net"}, ("input_shape",))
+    assert about([missing]) == [("model.width", "missing")] and "+model.width=" in missing.suggestion
+
+
+class Bounded(nn.Module):
+    def __init__(
+        self,
+        width: Annotated[int, Range(1, 9, whole=True)],
+        rate: Annotated[float | None, PROBABILITY] = None,
+        sizes: Annotated[Sequence[int], COUNT] = (1,),
+        mode: Annotated[str, Choice(("a", "b"))] = "a",
+        depth: Annotated[int, COUNT] | None = None,
+    ) -> None:
+        super().__init__()
+
+
+def test_bounds_of_a_class_of_the_users_are_checked() -> None:
+    def found(**arguments: Any) -> list[tuple[str, str]]:
+        return about(check("model", Bounded, {"width": 3} | arguments, ()))
+
+    assert found(rate=0.5, sizes=[1, 2], mode="b", depth=2) == found(rate=None, depth=None) == []
+    assert found(width=10) == [("model.width", "range")] and found(width="x") == [("model.width", "type")]
+    assert found(rate=1.0, sizes=[1, 0]) == [("model.rate", "range"), ("model.sizes", "range")]
+    assert found(mode="c", depth=0) == [("model.mode", "choice"), ("model.depth", "range")]
+    (problem,) = check("model", Bounded, {"width": 0}, ())
+    assert problem.suggestion == "write a whole number at least 1 and at most 9"
 
 
 def test_several_unknown_arguments_are_one_sentence() -> None:
     (problem,) = problems(depth=3, height=4)
-    assert problem.startswith("model.depth and model.height: Net takes no such keys, only width, scale")
-    assert problem.endswith("leave them out by ~model.depth ~model.height")
-    assert "input_shape" not in problem, "runner gives that itself"
+    assert problem.topic == "unknown" and problem.suggestion.endswith("~model.depth ~model.height")
+    assert "width, scale" in problem.text and "input_shape" not in problem.text, "runner passes that itself"
 
 
 def test_null_only_where_it_is_meant() -> None:
-    assert problems(width=None) == ["model.width=null is not a whole number, which Net needs"]
-    assert problems(scale=None) == ["model.scale=null is not a number, which Net needs"]
-    assert check("optimizer", torch.optim.SGD, {"lr": None}, ("params",)) == [
-        "optimizer.lr=null is not a number, which SGD needs"
-    ]
+    assert about(problems(width=None)) == [("model.width", "type")]
+    assert about(problems(scale=None)) == [("model.scale", "type")]
+    (problem,) = check("optimizer", torch.optim.SGD, {"lr": None}, ("params",))
+    assert about([problem]) == [("optimizer.lr", "type")] and problem.suggestion == "write a number above 0"
 
 
 def test_a_missing_value_is_somebody_elses_problem() -> None:

@@ -1,24 +1,32 @@
 import math
 import sys
 import types
+from functools import cache
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
+from helpers.problems import about
 from runner.cli import without_hydra
 from runner.config import schema
 from runner.config.compose import Composer
 from runner.config.keys import format_value, select
+from runner.config.limits import limits
 from runner.config.schema import check, expected
-from runner.util.ranges import Range
+from runner.util.ranges import Bound, Choice, Range
 
 
-@pytest.fixture(scope="module")
-def config() -> dict[str, Any]:
-    cfg, problems = Composer().compose([])
+@cache
+def composed(*overrides: str) -> dict[str, Any]:
+    cfg, problems = Composer().compose(overrides)
     assert cfg is not None and problems == []
     return OmegaConf.to_container(without_hydra(cfg), resolve=True)
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    return composed()
 
 
 def put(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -50,20 +58,76 @@ def test_a_range_says_what_to_write() -> None:
     assert str(Range(0, open_low=True)) == "a number above 0"
 
 
-@pytest.mark.parametrize("key", [*schema.RANGES])
-def test_every_range_is_watched(key: str, config: dict[str, Any]) -> None:
-    (problem,) = check(put(config, key, -1e30))
-    assert problem.startswith(f"{key}=-1e+30 is ") and f"write {expected(key)}" in problem
+def limited(config: dict[str, Any], kind: type[Bound]) -> list[str]:
+    return [key for key, limit in limits(config, schema.Config).items() if isinstance(limit.bound, kind)]
 
 
-@pytest.mark.parametrize("key", [*schema.CHOICES])
-def test_every_choice_is_watched(key: str, config: dict[str, Any]) -> None:
-    assert any(f"{key}=nonsense is not a choice: " in problem for problem in check(put(config, key, "nonsense")))
+@pytest.mark.parametrize(
+    ("choices", "keys"),
+    [
+        ([], "seed data.batch_size data.val_fraction data.limit data.num_workers data.scale data.augment.crop"),
+        ([], "data.augment.rotation data.augment.erasing model.dropout optimizer.lr optimizer.momentum"),
+        ([], "optimizer.weight_decay loss.label_smoothing scheduler.min_lr scheduler.period device.index"),
+        ([], "device.threads device.evaluation_threads trainer.epochs trainer.max_steps trainer.max_time"),
+        ([], "trainer.grad_accumulation trainer.clip_norm trainer.ema_decay trainer.validate_every_epochs"),
+        ([], "trainer.validate_every_steps trainer.log_every_epochs trainer.log_every_steps trainer.keep_checkpoints"),
+        ([], "trainer.checkpoint_every_epochs trainer.checkpoint_every_steps trainer.checkpoint_every_seconds"),
+        ([], "trainer.profile_steps trainer.early_stopping.patience trainer.early_stopping.min_delta tracking.wait"),
+        ([], "sweep.jobs sweep.jobs_per_gpu sweep.job_timeout"),
+        (["optimizer=adam"], "optimizer.eps"),
+        (["optimizer=rmsprop"], "optimizer.alpha"),
+        (["optimizer=muon"], "optimizer.lr optimizer.momentum optimizer.eps optimizer.adamw_lr optimizer.ns_steps"),
+        (["scheduler=cosine"], "scheduler.min_lr"),
+        (["scheduler=step"], "scheduler.step_size scheduler.gamma"),
+        (["scheduler=plateau"], "scheduler.factor scheduler.patience scheduler.threshold scheduler.min_lr"),
+        (["scheduler=warmup_cosine"], "scheduler.warmup_epochs scheduler.min_lr"),
+        (["scheduler=onecycle"], "scheduler.pct_start scheduler.div_factor scheduler.final_div_factor"),
+        (["scheduler=onecycle"], "scheduler.base_momentum"),
+        (["model=cnn"], "model.dropout"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_every_range_is_checked(choices: list[str], keys: str) -> None:
+    config = composed(*choices)
+    assert {*keys.split()} <= {*limited(config, Range)}
+    for key in keys.split():
+        limit = limits(config, schema.Config)[key]
+        (problem,) = check(put(config, key, -1e30))
+        assert (problem.key, problem.topic in ("range", "type")) == (key, True)
+        assert problem.text.startswith(f"{key}=-1e+30 is ") and problem.suggestion == f"write {limit}"
 
 
-@pytest.mark.parametrize("key", schema.NEEDED)
+@pytest.mark.parametrize(
+    ("choices", "key"),
+    [
+        ([], "model.hidden"),
+        (["model=cnn"], "model.channels"),
+        (["model=cnn"], "model.strides"),
+        (["optimizer=adamw"], "optimizer.betas"),
+    ],
+)
+def test_each_number_of_a_list_is_checked(choices: list[str], key: str) -> None:
+    assert about(check(put(composed(*choices), key, [1e30, -3]))) == [] or key == "optimizer.betas"
+    assert about(check(put(composed(*choices), key, [1, -3]))) == [(key, "range")]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "resume_mode", "data.in_memory", "data.augment.flip", "data.header", "data.target_type", "data.scale_targets",
+        "device.name", "precision.name", "trainer.on_nonfinite", "tracking.name", "sweep.on_failure", "sweep.direction",
+    ],
+)  # fmt: skip
+def test_every_choice_is_checked(key: str) -> None:
+    config = composed("data=csv", "data.path=table.csv")
+    assert key in limited(config, Choice)
+    assert (key, "choice") in about(check(put(config, key, "nonsense")))
+
+
+@pytest.mark.parametrize("key", ["data.batch_size", "data.in_memory", "data.num_workers", "data.scale"])
 def test_null_where_there_must_be_a_value(key: str, config: dict[str, Any]) -> None:
-    assert check(put(config, key, None)) == [f"{key}=null is not allowed: write {expected(key)}"]
+    (problem,) = check(put(config, key, None))
+    assert (problem.key, problem.topic) == (key, "missing") and problem.suggestion == f"write {expected(key)}"
 
 
 def test_true_is_no_number_and_one_is_not_true(config: dict[str, Any]) -> None:
@@ -95,7 +159,7 @@ def test_the_store_fits_the_kind_of_tracking(
     monkeypatch.setitem(sys.modules, "psycopg2", types.ModuleType("psycopg2"))  # as if it were installed
     problems = check(put(put(config, "tracking.name", name), "tracking.uri", uri))
     assert (problems == []) is right
-    assert all("write tracking" in problem for problem in problems)
+    assert all("write tracking" in problem.suggestion for problem in problems)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +177,9 @@ def test_a_database_whose_driver_is_not_installed(
     uri: str, module: str, package: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
-    problems = check(put(config, "tracking.uri", uri))
-    assert problems == [f"tracking.uri={uri}: the driver {module} is not installed: write pip install {package}"]
+    (problem,) = check(put(config, "tracking.uri", uri))
+    assert about([problem]) == [("tracking.uri", "unavailable")] and module in problem.text
+    assert problem.suggestion == f"write pip install {package}"
     assert check(put(put(config, "tracking.uri", uri), "tracking.name", "off")) == []
 
 

@@ -110,8 +110,8 @@ def test_what_is_no_store_of_runner_s_is_refused(
 
 def test_a_database_is_no_server(store: str, runner: Callable[..., Called]) -> None:
     called = runner(*SMALL, "tracking=server")
-    assert called.code == 2 and len(called.errors) == 1
-    assert called.errors[0].startswith("error: MLFLOW_TRACKING_URI is a database's address, and tracking=server needs")
+    assert called.code == 2 and called.about == [("tracking.uri", "conflict")]
+    assert store_variable.NAME in called.problems[0].text and "tracking=local" in called.problems[0].suggestion
 
 
 @pytest.mark.usefixtures("delivery_here")

@@ -5,14 +5,17 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from runner.config import schema
 from runner.config.keys import format_value
+from runner.config.limits import Limit, takes_none
 from runner.errors import Problem, did_you_mean
+from runner.util.ranges import bound_of
 
 MISSING = "???"
 SEQUENCES = (list, tuple, Sequence, Collection, Iterable)
-EXAMPLES = {int: [64, 32], float: [0.1, 0.2], str: ["a", "b"]}
+EXAMPLES: dict[Any, list[Any]] = {int: [64, 32], float: [0.1, 0.2], str: ["a", "b"]}
 """Lists as they are written, by the type of their items."""
 SPECIAL = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
 """Hydra's own keys."""
@@ -48,8 +51,12 @@ def check(
         if key in SPECIAL or key not in hints or key not in named or value == MISSING:
             continue
         unset = value is None and named[key].default is None  # `width: int = None` is common
-        if not fits(value, hints[key]) and not unset:
+        if unset:
+            continue
+        if not fits(value, hints[key]):
             problems.append(_mistyped(f"{group}.{key}", name, value, hints[key]))
+        elif value is not None and (limit := limit_of(hints[key])):
+            problems += filter(None, [schema.outside(f"{group}.{key}", value, limit)])
     for key, parameter in named.items():
         if parameter.default is parameter.empty and key not in arguments and key not in supplied:
             full = f"{group}.{key}"
@@ -71,24 +78,54 @@ def _unknown(group: str, name: str, unknown: list[str], known: list[str]) -> lis
 
 def _mistyped(key: str, name: str, value: Any, hint: Any) -> Problem:
     """A value of the wrong type; with a list to write if the target wants one."""
-    items = get_args(hint) if get_origin(hint) in SEQUENCES else ()
-    any_length = len(items) == 1 or items[1:] == (Ellipsis,)
-    example = [value] if items and fits([value], hint) else EXAMPLES.get(items[0]) if any_length else None
-    suggestion = f"write {key}={format_value(example)}" if example else ""
+    example = _example(value, hint)
+    suggestion = (
+        f"write {key}={format_value(example)}" if example else f"write {schema.expected(key) or describe(hint)}"
+    )
     text = f"{key}={format_value(value)} is not {describe(hint)}, which {name} needs"
     return Problem(key, text, suggestion, topic="type")
+
+
+def _example(value: Any, hint: Any) -> list[Any] | None:
+    """A list as it is written, where the annotation is one: of the value itself if that fits."""
+    hint = _plain(hint)
+    items = get_args(hint) if get_origin(hint) in SEQUENCES else ()
+    if not items:
+        return None
+    if fits([value], hint):
+        return [value]
+    fixed = len(items) if get_origin(hint) is tuple and items[-1] is not Ellipsis else None
+    example = EXAMPLES.get(items[0])
+    return example[:fixed] if example and (fixed or 0) <= len(example) else None
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(function, include_extras=True)
     except Exception:  # an annotation that cannot be resolved
         return {}
 
 
+def limit_of(hint: Any) -> Limit | None:
+    """The limit of a parameter, if its annotation has a bound."""
+    bound = bound_of(hint)
+    if bound is None:
+        return None
+    plain = _plain(hint)
+    members = get_args(plain) if get_origin(plain) in (Union, types.UnionType) else (plain,)
+    is_list = any(get_origin(_plain(member)) in SEQUENCES or member in SEQUENCES for member in members)
+    return Limit(bound, takes_none(hint), "list" if is_list else "one")
+
+
+def _plain(hint: Any) -> Any:
+    """The annotation without the bound around it."""
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value from YAML matches an annotation; True if that cannot be decided."""
+    hint = _plain(hint)
     origin, members = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
@@ -120,6 +157,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 def describe(hint: Any) -> str:
     """Describe an annotation in words."""
+    hint = _plain(hint)
     origin, members = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         plain = [member for member in members if member in (int, float, str, bool) or get_origin(member)]

@@ -29,7 +29,7 @@ from runner.config.interpolation import literal
 from runner.config.keys import ADDRESSES, GROUPS, PRESETS, TARGET_GROUPS, format_value, is_open
 from runner.config.messages import REFUSED, dotted_keys, reason, refused, unknown_key, unreadable, unset
 from runner.config.overrides import adding, for_hydra, key_of, quote
-from runner.config.text_parameters import text_parameters
+from runner.config.parameters import text_parameters
 from runner.config.yaml_numbers import CheckedRepository
 from runner.errors import ConfigError, Problem, Topic, brief, did_you_mean
 from runner.util import advice
@@ -190,7 +190,7 @@ class Composer:
         found = {}
         for key in map(key_of, overrides):
             group, _, leaf = key.partition(".")
-            if group in TARGET_GROUPS and leaf and key not in schema.RANGES and key not in self._texts:
+            if group in TARGET_GROUPS and leaf and schema.expected(key) is None and key not in self._texts:
                 target = OmegaConf.select(cfg, f"{group}._target_", throw_on_resolution_failure=False)
                 texts = text_parameters(target) if isinstance(target, str) and "." in target else {}
                 if leaf in texts:
@@ -283,7 +283,7 @@ class Composer:
         instead = "add --multirun for a run of each, or write one"
         if is_choice:
             instead = "add --multirun for a run of each, or choose one"
-        elif isinstance(now, ListConfig) or key in schema.ITEM_RANGES:
+        elif isinstance(now, ListConfig):
             instead = f"a list is written {key}=[{value}]"
         elif isinstance(now, str) or schema.is_text(key):
             instead = f"add --multirun for a run of each, or write one text as '{key}=\"{value}\"'"

@@ -1,7 +1,10 @@
 """The groups and keys of a config, and small readings of one: no type, no check, nothing of Hydra."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
+
+from runner.config.settings import DataSettings
 
 MISSING = "???"
 """OmegaConf's mark of a value that is not given."""
@@ -10,10 +13,10 @@ TARGET_GROUPS = ("model", "data", "optimizer", "scheduler", "loss")
 """Groups with a `_target_`, whose keys are those of its signature."""
 
 SHARED_KEYS = {
-    "data": ("batch_size", "val_fraction", "limit", "scale", "scale_targets", "in_memory", "num_workers", "augment"),
+    "data": tuple(field.name for field in fields(DataSettings)),
     "model": ("weights",),
 }
-"""Keys of open groups that every member has, and that are not its `_target_`'s: `conf/config.yaml` sets them."""
+"""Keys that every member of an open group has beside those of its `_target_`; `conf/config.yaml` sets them."""
 
 MAPPINGS = ("tracking.tags",)
 """Keys whose values are mappings with names of the user's own."""

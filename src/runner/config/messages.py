@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 
@@ -14,10 +15,10 @@ from omegaconf.errors import OmegaConfBaseException
 from runner.config import schema
 from runner.config.keys import GROUPS, TARGET_GROUPS
 from runner.config.overrides import key_of
-from runner.errors import Problem, Topic, close_match, did_you_mean, first_line
+from runner.errors import ConfigError, Problem, Topic, close_match, first_line
 from runner.util import advice
 
-REFUSED = (HydraException, OmegaConfBaseException, ValueError, OverflowError, OSError, yaml.YAMLError)
+REFUSED = (HydraException, OmegaConfBaseException, ConfigError, ValueError, OverflowError, OSError, yaml.YAMLError)
 """Exceptions that composing raises for a wrong config."""
 
 EXAMPLES = {"tracking.uri": "http://127.0.0.1:5000", "seed": "0"}
@@ -80,16 +81,16 @@ def refused(
         return Problem(key, f"{text}: {what}", suggestion, topic=topic)
 
     if key not in known and not override.is_add():
-        suggestion = unknown_key(key, known, having)
+        suggestion = "leave it out" if override.is_delete() else unknown_key(key, known, having)
         if similar_key(key, known) is None and _is_of_the_user(base, key):
-            suggestion += f"; write +{text} if the class takes it"
+            suggestion = f"write +{text} if the class takes it; {suggestion}"
         return problem(f"unknown key {key}", suggestion, "unknown")
     if override.is_add() and not override.is_force_add() and key in known:
         return problem(f"{key} exists already", f"write {text.lstrip('+')}", "conflict")
     expected = schema.expected(key)
     if not expected and isinstance(base._get_node(key) if "." not in key else _node(base, key), DictConfig):
         inside = [k for k in known if k.startswith(f"{key}.") and not k.endswith("._target_")]
-        return problem(f"{key} is a group of keys", f"write {' or '.join(f'{k}=...' for k in inside[:3])}", "type")
+        return problem(f"{key} is a group of keys", f"write {' or '.join(f'{k}=<value>' for k in inside[:3])}", "type")
     if expected:
         what = f"{text}: null is not allowed here" if value is None else f"{text} is not valid"
         return Problem(key, what, f"write {expected}", topic="missing" if value is None else "type")
@@ -127,16 +128,17 @@ def unknown_key(key: str, known: Collection[str], having: Mapping[str, list[str]
         return f"did you mean {similar}?"
     parent, _, leaf = key.rpartition(".")
     if not parent:
-        return did_you_mean(key, TOP_LEVEL)
+        return f"the config has {', '.join(TOP_LEVEL)}"
     siblings = _siblings(parent, known)
-    keys = f"{parent} has {', '.join(siblings)}" if siblings else f"{parent} has no keys to set"
+    if members := [f"{parent}={member}" for member, own in having.items() if leaf in own]:
+        return f"choose {' or '.join(members)} to set it"
     if len(siblings) > MANY:
-        keys = f"{asking_for(parent)} lists the keys of {parent}"
-    members = [f"{parent}={member}" for member, own in having.items() if leaf in own]
-    return keys + (f" ({' and '.join(members)}: also {leaf})" if members else "")
+        return f"{asking_for(parent)} lists the keys of {parent}"
+    return f"{parent} has {', '.join(siblings)}" if siblings else f"{parent} has no keys to set"
 
 
-TOP_LEVEL = [*GROUPS, "seed", "resume", "resume_mode", "runner"]
+TOP_LEVEL = sorted([*GROUPS, "seed", "resume", "resume_mode", "runner"])
+"""Keys that stand in no group, and the groups."""
 
 
 def _siblings(parent: str, known: Collection[str]) -> list[str]:
@@ -158,6 +160,9 @@ def reason(error: BaseException, text: str = "") -> Problem:
     while inner := error.__cause__ or (error.__context__ if isinstance(error, HydraException) else None):
         error = inner
     before = f"{text}: " if text else ""
+    if isinstance(error, ConfigError):
+        problem = error.problems[0]
+        return replace(problem, text=before + problem.text)
     key = key_of(text)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark

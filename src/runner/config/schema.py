@@ -1,23 +1,25 @@
 """The types of the config's keys, and the checks that need nothing but the config.
 
-Hydra checks names and types against these dataclasses while it composes; `check` adds what a type
-cannot say: ranges, choices, keys that contradict each other. Values live in `conf/`, not here.
-Groups whose members differ (`model`, `data`, `optimizer`, `scheduler`, `loss`) are open: `assembly` holds
-them against the signature of their `_target_`.
+Hydra checks names and types against these dataclasses while it composes. `check` adds what a type cannot express:
+ranges, choices, keys that exclude each other. The values stand in `conf/`.
+Groups whose members differ (`model`, `data`, `optimizer`, `scheduler`, `loss`) are open: `assembly` checks their keys
+against the signature of their `_target_`.
 """
 
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, is_dataclass
+from typing import Annotated, Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from runner.config.keys import PATH_KEYS, TEXT_KEYS, format_value, is_open, leaves, select
+from runner.config.limits import TORCH, Limit, limits, takes_none, typed_limits
 from runner.config.settings import (
     MISSING,
     ConsoleSettings,
+    DataSettings,
     DeviceSettings,
     PrecisionSettings,
     SweepSettings,
@@ -25,7 +27,7 @@ from runner.config.settings import (
     TrainerSettings,
 )
 from runner.errors import Problem, brief, did_you_mean
-from runner.util.ranges import COUNT, PROBABILITY, SECONDS, THREADS, Range, fits_64_bits
+from runner.util.ranges import Choice, Range, fits_64_bits
 from runner.util.tags import NAME_LENGTH, TAG_LENGTH, legal, owner
 from runner.util.uri import DATABASES
 
@@ -34,9 +36,9 @@ from runner.util.uri import DATABASES
 class Config:
     """One run."""
 
-    seed: int = MISSING
+    seed: Annotated[int, Range(0, 2**63 - 1, whole=True)] = MISSING
     resume: str | None = MISSING
-    resume_mode: str = MISSING
+    resume_mode: Annotated[str, Choice(("exact", "warm_start"))] = MISSING
     model: Any = MISSING
     data: Any = MISSING
     optimizer: Any = MISSING
@@ -51,9 +53,9 @@ class Config:
 
 
 def register() -> None:
-    """Make the schema known to Hydra; `conf/config.yaml` names it first in its defaults list.
+    """Register the schema with Hydra; `conf/config.yaml` names it first in its defaults list.
 
-    And the values that a config can ask for: `${devices:}` is what there is to compute on, as a sweep takes it.
+    Registers `${devices:}` too: the devices of this machine, as the values of a sweep.
     """
     ConfigStore.instance().store(name="schema", node=Config, provider="runner")
     OmegaConf.register_new_resolver("devices", _devices, replace=True)
@@ -67,104 +69,11 @@ def _devices() -> str:
     return ",".join(["cpu", *(name for name, available in there.items() if available)])
 
 
-RANGES: dict[str, Range] = {
-    "seed": Range(0, 2**63 - 1, whole=True),
-    "data.batch_size": COUNT,
-    "data.val_fraction": PROBABILITY,
-    "data.limit": COUNT,
-    "data.num_workers": Range(0, 1024, whole=True),
-    "data.augment.crop": Range(0, whole=True),
-    "data.augment.rotation": Range(0, 180),
-    "data.augment.erasing": Range(0, 1),
-    "model.dropout": PROBABILITY,
-    "optimizer.lr": Range(0, open_low=True),
-    "optimizer.momentum": PROBABILITY,
-    "optimizer.weight_decay": Range(0),
-    "optimizer.eps": Range(0),
-    "optimizer.alpha": PROBABILITY,
-    "optimizer.adamw_lr": Range(0, open_low=True),
-    "optimizer.ns_steps": Range(1, 99, whole=True),
-    "loss.label_smoothing": Range(0, 1),
-    "scheduler.min_lr": Range(0),
-    "scheduler.period": COUNT,
-    "scheduler.step_size": COUNT,
-    "scheduler.gamma": Range(0, open_low=True),
-    "scheduler.factor": Range(0, 1, open_low=True, open_high=True),
-    "scheduler.patience": Range(0, whole=True),
-    "scheduler.threshold": Range(0),
-    "scheduler.warmup_epochs": Range(0),
-    "scheduler.pct_start": Range(0, 1),
-    "scheduler.div_factor": Range(1),
-    "scheduler.final_div_factor": Range(1),
-    "scheduler.base_momentum": PROBABILITY,
-    "device.index": Range(0, whole=True),
-    "trainer.epochs": COUNT,
-    "trainer.max_steps": COUNT,
-    "trainer.max_time": SECONDS,
-    "trainer.grad_accumulation": COUNT,
-    "trainer.clip_norm": Range(0, open_low=True),
-    "trainer.ema_decay": PROBABILITY,
-    "trainer.validate_every_epochs": COUNT,
-    "trainer.validate_every_steps": COUNT,
-    "trainer.log_every_epochs": COUNT,
-    "trainer.log_every_steps": COUNT,
-    "trainer.checkpoint_every_epochs": COUNT,
-    "trainer.checkpoint_every_steps": COUNT,
-    "trainer.checkpoint_every_seconds": SECONDS,
-    "trainer.keep_checkpoints": COUNT,
-    "trainer.profile_steps": COUNT,
-    "trainer.early_stopping.patience": COUNT,
-    "trainer.early_stopping.min_delta": Range(0),
-    "tracking.wait": Range(0),
-    "sweep.jobs_per_gpu": COUNT,
-    "sweep.job_timeout": SECONDS,
-}
+NEW_DATA_KEYS, NEW_TABLE_KEYS = ("scale", "scale_targets"), ("index", "header", "target_type")
+"""Keys of all data sets, and of tables, that 0.1.0 did not have; where they stand, they are not null."""
 
-AUTO: dict[str, Range] = {
-    "data.scale": Range(0, open_low=True),
-    "device.threads": THREADS,
-    "device.evaluation_threads": THREADS,
-    "sweep.jobs": Range(1, 1024, whole=True),
-}
-"""Of keys that may be `auto` too."""
-
-WORDS = {"data.scale": ("auto", "none")}
-"""Of keys in `AUTO` that may be other words as well."""
-
-ITEM_RANGES: dict[str, Range] = {
-    "model.hidden": COUNT,
-    "model.channels": COUNT,
-    "model.strides": COUNT,
-    "optimizer.betas": PROBABILITY,
-}
-"""Of each number in a list."""
-
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "resume_mode": ("exact", "warm_start"),
-    "data.in_memory": ("auto", True, False),
-    "data.augment.flip": (True, False),
-    "data.header": ("auto", True, False),
-    "data.target_type": ("auto", "category", "number"),
-    "data.scale_targets": ("auto", True, False),
-    "device.name": ("auto", "cpu", "cuda", "mps"),
-    "precision.name": ("fp32", "tf32", "bf16", "fp16", "amp", "fp64"),
-    "trainer.on_nonfinite": ("stop", "skip", "ignore"),
-    "tracking.name": ("local", "server", "off"),
-    "sweep.on_failure": ("continue", "stop"),
-    "sweep.direction": ("min", "max"),
-}
-
-LISTS = ("sweep.direction",)
-"""Keys whose value may be a list of choices."""
-
-NEEDED = ("data.batch_size", "data.in_memory", "data.num_workers")
-"""Keys of open groups that have no null; those of typed ones say so by their type."""
-
-ALWAYS, OF_TABLES = ("scale", "scale_targets"), ("index", "header", "target_type")
-"""Keys of the data that have no null where they are there: of all data sets, and of tables."""
-
-ADDED = {"device.evaluation_threads": "null", "tracking.tags": "{}", "tracking.description": "null"}
-"""Keys that 0.1.0 did not have, with the value that its configs, which lack them, mean."""
+NEW_KEYS = {"device.evaluation_threads": "null", "tracking.tags": "{}", "tracking.description": "null"}
+"""Other keys that 0.1.0 did not have, with the value that its configs imply."""
 
 
 def beyond_64_bits(key: str, value: object) -> list[Problem]:
@@ -186,63 +95,63 @@ def check(config: Mapping[str, Any]) -> list[Problem]:
         config: nested plain mappings, as `OmegaConf.to_container(cfg, resolve=True)` returns them. Missing values
             (`???`) are skipped.
     """
-    problems = []
-    for key, allowed in RANGES.items():
-        value = select(config, key)
-        if value is not None and value not in allowed:
-            problems.append(_outside(key, value, allowed))
-    for key, allowed in ITEM_RANGES.items():
-        value = select(config, key)
-        numbers = isinstance(value, list) and all(allowed.is_number(item) for item in value)
-        if numbers and not all(item in allowed for item in value):
-            text = f"{key}={brief(format_value(value))} is out of range"
-            problems.append(Problem(key, text, f"each must be {allowed}", topic="range"))
-    for key, allowed in AUTO.items():
-        value = select(config, key)
-        if value is not None and value not in WORDS.get(key, ("auto",)) and value not in allowed:
-            problems.append(_outside(key, value, allowed))
-    problems += [*_check_choices(config), *_check_null(config), *_check_pairs(config)]
+    problems = [*_check_limits(config), *_check_new_keys(config), *_check_pairs(config)]
     beyond = list(dict.fromkeys(beyond_64_bits("", config)))
     keys = {problem.key for problem in beyond}
     return [problem for problem in problems if problem.key not in keys] + beyond + _check_tracking(config)
 
 
-def _outside(key: str, value: Any, allowed: Range) -> Problem:
-    text, instead = f"{key}={brief(format_value(value))}", f"write {expected(key)}"
-    if allowed.is_number(value) or key in AUTO:
-        return Problem(key, f"{text} is out of range", instead, topic="range")
-    return Problem(key, f"{text} is not {str(allowed).partition(' number')[0]} number", instead, topic="type")
-
-
-def _check_choices(config: Mapping[str, Any]) -> list[Problem]:
+def _check_limits(config: Mapping[str, Any]) -> list[Problem]:
+    """Check values against the bounds of their keys."""
     problems = []
-    for key, choices in CHOICES.items():
+    for key, limit in limits(config, Config).items():
         value = select(config, key)
-        for one in value if isinstance(value, list) and key in LISTS else [value]:
-            if one is not None and not any(one == c and type(one) is type(c) for c in choices):
-                hint = did_you_mean(format_value(one), [format_value(c) for c in choices])
-                problems.append(Problem(key, f"{key}={format_value(value)} is not a choice", hint, topic="choice"))
+        if value is None:
+            group, _, leaf = key.rpartition(".")
+            node = select(config, group) if group else config
+            null = isinstance(node, Mapping) and leaf in node and node[leaf] is None
+            if null and not limit.optional and limit.shape != "unknown":
+                problems.append(_null(key, str(limit)))
+        elif problem := outside(key, value, limit):
+            problems.append(problem)
     return problems
 
 
-def _check_null(config: Mapping[str, Any]) -> list[Problem]:
-    """Find null where there must be a value."""
-    problems = []
-    for key in NEEDED:
-        group, _, leaf = key.partition(".")
-        node = config.get(group)
-        if isinstance(node, Mapping) and node.get(leaf) is None:
-            problems.append(_null(key, expected(key)))
+def outside(key: str, value: Any, limit: Limit) -> Problem | None:
+    """Check a value against a limit.
+
+    A value whose type is wrong is left to the check of the signature where that says more.
+    """
+    typed, bound = f"{key}={brief(format_value(value))}", limit.bound
+    if isinstance(bound, Choice):
+        items = value if isinstance(value, list) and bound.several else [value]
+        wrong = next((format_value(item) for item in items if item not in bound), None)
+        if wrong is None:
+            return None
+        hint = did_you_mean(wrong, [format_value(choice) for choice in bound.values])
+        return Problem(key, f"{typed} is not a choice", hint, topic="choice")
+    if isinstance(value, list) and limit.shape != "one":
+        if all(map(bound.is_number, value)) and not all(item in bound for item in value):
+            return Problem(key, f"{typed} is out of range", f"each must be {bound}", topic="range")
+        return None
+    if value in bound or limit.shape == "list":
+        return None
+    if bound.is_number(value):
+        return Problem(key, f"{typed} is out of range", f"write {limit}", topic="range")
+    kind = "valid" if bound.words else bound.kind
+    return Problem(key, f"{typed} is not {kind}", f"write {limit}", topic="type")
+
+
+def _check_new_keys(config: Mapping[str, Any]) -> list[Problem]:
+    """Find null in keys of tables that 0.1.0 did not have: its functions take None for that."""
     data = config.get("data")
-    if isinstance(data, Mapping):
-        own_table = str(data.get("_target_")).endswith("csv_file.csv_file")
-        for leaf in (*ALWAYS, *(OF_TABLES if own_table else ())):
-            if leaf in data and data[leaf] is None:  # a config of version 0.1.0 lacks the key
-                problems.append(_null(f"data.{leaf}", f"data.{leaf}=auto"))
-    return problems
+    if not isinstance(data, Mapping) or not str(data.get("_target_")).endswith("csv_file.csv_file"):
+        return []
+    null = [f"data.{leaf}" for leaf in NEW_TABLE_KEYS if leaf in data and data[leaf] is None]
+    return [_null(key, f"{key}=auto") for key in null]
 
 
-def _null(key: str, instead: str | None) -> Problem:
+def _null(key: str, instead: str) -> Problem:
     return Problem(key, f"{key}=null is not allowed", f"write {instead}", topic="missing")
 
 
@@ -315,49 +224,45 @@ def _check_tags(config: Mapping[str, Any]) -> list[Problem]:
 
 
 def expected(key: str) -> str | None:
-    """What may be written for a key, in words; None if that is not known here."""
+    """Describe what may be written for a key; None if that is not known here."""
+    if limit := typed_limits(Config).get(key) or TORCH.get(key):
+        return str(limit)
     hint = _hint(key)
-    optional = type(None) in typing.get_args(hint) or key == "data.limit"
-    if key in AUTO:
-        words = f"{', '.join(WORDS.get(key, ('auto',)))} or {AUTO[key]}"
-    elif key in RANGES:
-        words = str(RANGES[key])
-    elif key in CHOICES:
-        words = "one of " + ", ".join(map(format_value, CHOICES[key]))
-    elif hint is bool:
-        words = "true or false"
-    elif typing.get_origin(hint) is dict:
+    if hint is bool:
+        return "true or false"
+    if typing.get_origin(hint) is dict:
         return "names and their texts, such as {team:vision}"
-    elif hint is str or str in typing.get_args(hint):
-        words = "a text"
-    else:
-        return None
-    return f"{words}, or null" if optional else words
+    if hint is str or str in typing.get_args(hint):
+        return "a text, or null" if takes_none(hint) else "a text"
+    return None
 
 
 def needed(key: str) -> bool:
-    """Whether a config without this key is none."""
-    return key in NEEDED or key in AUTO or _hint(key) is not None
+    """Whether every config must have this key."""
+    return _hint(key) is not None
 
 
 def is_text(key: str) -> bool:
-    """Whether a key's value is a text, or holds texts, by its type: `1e5` is no number there."""
+    """Whether the type of a key is a text, or a list or mapping of texts: `1e5` is not a number there."""
     if key in PATH_KEYS or key in TEXT_KEYS or is_open(key):
         return True
-    if key in CHOICES:  # no choice looks like a number
+    if key in typed_limits(Config):  # no choice looks like a number
         return False
     return _leaves(_hint(key)) == {str}
 
 
 def _leaves(hint: Any) -> set[Any]:
-    """The types that are in an annotation, None left out: `list[str] | None` has str."""
+    """The types in an annotation, without None: `list[str] | None` has str."""
     parts = typing.get_args(hint)
     return set().union(*map(_leaves, parts)) if parts else {hint} - {type(None)}
 
 
 def _hint(key: str) -> Any:
-    """The annotation of a typed key."""
+    """The annotation of a key of a group with fixed keys, or of one that every data set has."""
+    parts = key.split(".")
     node: Any = Config
-    for part in key.split("."):
-        node = typing.get_type_hints(node).get(part) if hasattr(node, "__dataclass_fields__") else None
+    if parts[0] == "data" and len(parts) > 1:
+        node, parts = DataSettings, parts[1:]
+    for part in parts:
+        node = typing.get_type_hints(node).get(part) if is_dataclass(node) else None
     return node

@@ -1,92 +1,98 @@
-"""The groups whose keys are fixed, as plain dataclasses: Hydra checks the config against them, the rest uses them.
+"""The groups with fixed keys as plain dataclasses: Hydra checks the types, `schema.py` the bounds.
 
-There are no values here: each stands in `conf/`, with a word on what it does.
+The values stand in `conf/`, each with a comment.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from runner.util.ranges import COUNT, POSITIVE, PROBABILITY, SECONDS, THREADS, Choice, Range
 
 MISSING: Any = "???"  # how OmegaConf marks a value that must come from elsewhere
+
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp", "fp64")
 
 
 @dataclass
 class DeviceSettings:
     """Where to compute."""
 
-    name: str = MISSING
-    index: int = MISSING
-    threads: int | str = MISSING
-    evaluation_threads: int | str | None = None
+    name: Annotated[str, Choice(DEVICES)] = MISSING
+    index: Annotated[int, Range(0, whole=True)] = MISSING
+    threads: Annotated[int | str, THREADS] = MISSING
+    evaluation_threads: Annotated[int | str | None, THREADS] = None
 
 
 @dataclass
 class PrecisionSettings:
-    """In which number format to compute."""
+    """The number format."""
 
-    name: str = MISSING
+    name: Annotated[str, Choice(PRECISIONS)] = MISSING
 
 
 @dataclass
 class EarlyStoppingSettings:
-    """When to give up."""
+    """When to stop early."""
 
-    patience: int | None = MISSING
-    min_delta: float = MISSING
+    patience: Annotated[int | None, COUNT] = MISSING
+    min_delta: Annotated[float, Range(0)] = MISSING
 
 
 @dataclass
 class TrainerSettings:
-    """How long to train, and what to do on the way."""
+    """How long to train, and what to do meanwhile."""
 
-    epochs: int = MISSING
-    max_steps: int | None = MISSING
-    max_time: float | None = MISSING
-    grad_accumulation: int = MISSING
-    clip_norm: float | None = MISSING
-    ema_decay: float | None = MISSING
+    epochs: Annotated[int, COUNT] = MISSING
+    max_steps: Annotated[int | None, COUNT] = MISSING
+    max_time: Annotated[float | None, SECONDS] = MISSING
+    grad_accumulation: Annotated[int, COUNT] = MISSING
+    clip_norm: Annotated[float | None, POSITIVE] = MISSING
+    ema_decay: Annotated[float | None, PROBABILITY] = MISSING
     monitor: str = MISSING
-    validate_every_epochs: int = MISSING
-    validate_every_steps: int | None = MISSING
-    log_every_epochs: int = MISSING
-    log_every_steps: int | None = MISSING
-    checkpoint_every_epochs: int = MISSING
-    checkpoint_every_steps: int | None = MISSING
-    checkpoint_every_seconds: float | None = MISSING
-    keep_checkpoints: int = MISSING
-    on_nonfinite: str = MISSING
+    validate_every_epochs: Annotated[int, COUNT] = MISSING
+    validate_every_steps: Annotated[int | None, COUNT] = MISSING
+    log_every_epochs: Annotated[int, COUNT] = MISSING
+    log_every_steps: Annotated[int | None, COUNT] = MISSING
+    checkpoint_every_epochs: Annotated[int, COUNT] = MISSING
+    checkpoint_every_steps: Annotated[int | None, COUNT] = MISSING
+    checkpoint_every_seconds: Annotated[float | None, SECONDS] = MISSING
+    keep_checkpoints: Annotated[int, COUNT] = MISSING
+    on_nonfinite: Annotated[str, Choice(("stop", "skip", "ignore"))] = MISSING
     compile: bool = MISSING
     deterministic: bool = MISSING
     detect_anomaly: bool = MISSING
-    profile_steps: int | None = MISSING
+    profile_steps: Annotated[int | None, COUNT] = MISSING
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
 
 
 @dataclass
 class TrackingSettings:
-    """Whom to tell."""
+    """Where metrics are logged."""
 
-    name: str = MISSING
+    name: Annotated[str, Choice(("local", "server", "off"))] = MISSING
     uri: str | None = MISSING
     experiment: str = MISSING
     run_name: str | None = MISSING
     log_model: bool = MISSING
     log_checkpoints: bool = MISSING
-    wait: float = MISSING
-    # Not in a config that 0.1.0 has saved: hence a value here.
+    wait: Annotated[float, Range(0)] = MISSING
+    # Configs saved by 0.1.0 lack these: hence the values here.
     tags: dict[str, Any] = field(default_factory=dict)
     description: str | None = None
 
 
 @dataclass
 class SweepSettings:
-    """How the jobs of a sweep are run, and which of them is the best."""
+    """How the jobs of a sweep run, and which one is the best."""
 
-    jobs: int | str = MISSING
-    jobs_per_gpu: int = MISSING
-    job_timeout: float | None = MISSING
-    on_failure: str = MISSING
+    jobs: Annotated[int | str, Range(1, 1024, whole=True, words=("auto",))] = MISSING
+    jobs_per_gpu: Annotated[int, COUNT] = MISSING
+    job_timeout: Annotated[float | None, SECONDS] = MISSING
+    on_failure: Annotated[str, Choice(("continue", "stop"))] = MISSING
     metric: Any = MISSING
-    direction: Any = MISSING
+    direction: Annotated[Any, Choice(("min", "max"), several=True)] = MISSING
     resume: str | None = MISSING
     extend: bool = MISSING
     dry_run: bool = MISSING
@@ -98,3 +104,17 @@ class ConsoleSettings:
 
     quiet: bool = MISSING
     verbose: bool = MISSING
+
+
+@dataclass
+class DataSettings:
+    """The keys that every data set has; they stand beside those of its function."""
+
+    batch_size: Annotated[int, COUNT] = MISSING
+    val_fraction: Annotated[float | None, PROBABILITY] = MISSING
+    limit: Annotated[int | None, COUNT] = MISSING
+    scale: Annotated[float | str, Range(0, open_low=True, words=("auto", "none"))] = MISSING
+    scale_targets: Annotated[bool | str, Choice(("auto", True, False))] = MISSING
+    in_memory: Annotated[bool | str, Choice(("auto", True, False))] = MISSING
+    num_workers: Annotated[int, Range(0, 1024, whole=True)] = MISSING
+    augment: Any = MISSING

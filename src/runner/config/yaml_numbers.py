@@ -1,4 +1,4 @@
-"""Numbers in YAML files of the user's that composing would change without a word."""
+"""Numbers in YAML files of the user's that composing would silently change."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,18 +11,19 @@ from omegaconf._utils import get_yaml_loader
 
 from runner.config import schema
 from runner.config.keys import TARGET_GROUPS, format_value
-from runner.config.text_parameters import text_parameters
+from runner.config.parameters import text_parameters
+from runner.errors import ConfigError, Problem
 from runner.util import ranges
 
 SCHEME = "file://"
 
 
 class CheckedRepository(ConfigRepository):
-    """Hydra's config files, of which those outside a folder are checked.
+    """Hydra's config files, with a check of those outside a folder.
 
     Args:
         search_path: where they are.
-        own: the folder of runner's own files, whose texts are quoted.
+        own: the folder of runner's own files, which need no check.
     """
 
     def __init__(self, search_path: ConfigSearchPath, own: Path) -> None:
@@ -33,7 +34,7 @@ class CheckedRepository(ConfigRepository):
         """Load a file.
 
         Raises:
-            ValueError: it holds a number that is not what was written; the text says what to write.
+            ConfigError: it holds a number that differs from what is written.
         """
         result = super().load_config(config_path)
         if result is None or not result.path.startswith(SCHEME):
@@ -47,14 +48,14 @@ class CheckedRepository(ConfigRepository):
 
 
 def check(file: Path, package: str) -> None:
-    """See that the whole numbers of a file have 64 bits, and that no text of it is read as a number.
+    """Check that the integers of a file have 64 bits, and that none of its texts is read as a number.
 
     Args:
         file: one that OmegaConf has read.
         package: the dotted place of its keys in the config; empty for the whole config.
 
     Raises:
-        ValueError: with the first that is not so, and what to write.
+        ConfigError: with the first value that fails.
     """
     loader = get_yaml_loader()(file.read_text(encoding="utf-8"))
     try:
@@ -64,18 +65,20 @@ def check(file: Path, package: str) -> None:
             value = loader.construct_object(scalar)
             where = f"{file}, line {scalar.start_mark.line + 1}: {key.rpartition('.')[2]}: {scalar.value}"
             if not ranges.fits_64_bits(value):
-                raise ValueError(f"{where} is out of range: whole numbers have at most 64 bits")
+                raise ConfigError(Problem(key, f"{where} is out of range", schema.BITS, topic="range"))
             is_text = key in texts or schema.is_text(key)
             if is_text and isinstance(value, int | float) and str(value) != scalar.value:
-                raise ValueError(
-                    f"{where} is read as {format_value(value)}; write the text in quotes: '{scalar.value}'"
+                text, instead = (
+                    f"{where} is read as {format_value(value)}",
+                    f"write the text in quotes: '{scalar.value}'",
                 )
+                raise ConfigError(Problem(key, text, instead, topic="type"))
     finally:
         loader.dispose()
 
 
 def _texts(root: yaml.Node | None, package: str) -> set[str]:
-    """The keys that the signature of a `_target_` in the same file calls texts alone."""
+    """The keys that are texts by the signature of a `_target_` in the same file."""
     keys = set()
     for key, scalar in _plain_scalars(root, package):
         group, _, leaf = key.rpartition(".")

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from runner.data.splits import Splits
 from runner.errors import ConfigError, did_you_mean
+from runner.util.ranges import Choice, Range
 
 DRAWS = 9  # random numbers a sample; always all of them, so that one augmentation doesn't change another's
 ERASED_SHARE = (0.02, 0.33)  # of the image's area
@@ -73,7 +74,13 @@ class Augment:
 
 
 def make_augment(
-    splits: Splits, *, crop: int = 0, flip: bool = False, rotation: float = 0.0, erasing: float = 0.0, **others: object
+    splits: Splits,
+    *,
+    crop: Annotated[int, Range(0, whole=True)] = 0,
+    flip: Annotated[bool, Choice((True, False))] = False,
+    rotation: Annotated[float, Range(0, 180)] = 0.0,
+    erasing: Annotated[float, Range(0, 1)] = 0.0,
+    **others: object,
 ) -> Augment | None:
     """The augmentation of a data set's training images; None if there is none.
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from runner.data.source import Part, Source
 from runner.data.table_layout import Table, find_name, read_table
 from runner.data.table_target import Takes, TargetType, read_target
 from runner.errors import ConfigError, did_you_mean
+from runner.util.ranges import Choice
 
 TEST_FRACTION = 0.2
 
@@ -28,8 +29,8 @@ def csv_file(
     mean: float | list[float] | None = None,
     std: float | list[float] | None = None,
     index: str | int | None = None,
-    header: bool | Literal["auto"] | None = None,
-    target_type: TargetType | None = None,
+    header: Annotated[bool | Literal["auto"] | None, Choice(("auto", True, False))] = None,
+    target_type: Annotated[TargetType | None, Choice(("auto", "category", "number"))] = None,
     val_path: str | Path | None = None,
     loss_takes: Takes | None = None,
     old_rules: bool | None = None,

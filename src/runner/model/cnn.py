@@ -1,6 +1,7 @@
 """Convolutional networks."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from runner.errors import ConfigError
 from runner.model.activation import activation_layer
 from runner.model.mlp import hidden_layers
+from runner.util.ranges import COUNT, PROBABILITY
 
 
 class GlobalMaxPool(nn.AdaptiveMaxPool2d):
@@ -49,11 +51,11 @@ class CNN(nn.Module):
         self,
         input_shape: Sequence[int],
         num_outputs: int,
-        channels: list[int],
-        strides: list[int],
-        hidden: list[int],
+        channels: Annotated[list[int], COUNT],
+        strides: Annotated[list[int], COUNT],
+        hidden: Annotated[list[int], COUNT],
         activation: str = "relu",
-        dropout: float = 0.0,
+        dropout: Annotated[float, PROBABILITY] = 0.0,
         batch_norm: bool = False,
     ) -> None:
         super().__init__()

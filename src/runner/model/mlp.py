@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from math import prod
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from runner.model.activation import activation_layer
+from runner.util.ranges import COUNT, PROBABILITY
 
 
 class MLP(nn.Module):
@@ -25,9 +27,9 @@ class MLP(nn.Module):
         self,
         input_shape: Sequence[int],
         num_outputs: int,
-        hidden: list[int],
+        hidden: Annotated[list[int], COUNT],
         activation: str = "relu",
-        dropout: float = 0.0,
+        dropout: Annotated[float, PROBABILITY] = 0.0,
         output_activation: str | None = None,
     ) -> None:
         super().__init__()

@@ -210,7 +210,7 @@ def _register(saved: Mapping[str, Any], chosen: Sequence[str], of_parent: str | 
 
 def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
     """What differs between two flattened configs, but for what says how to resume."""
-    before = {key: value for key, value in schema.ADDED.items() if key in now} | dict(before)
+    before = {key: value for key, value in schema.NEW_KEYS.items() if key in now} | dict(before)
     keys = [key for key in dict.fromkeys([*before, *now]) if key not in ("resume", "resume_mode")]
     return {key: now.get(key, "(left out)") for key in keys if before.get(key) != now.get(key)}
 

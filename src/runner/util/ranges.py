@@ -1,21 +1,37 @@
-"""Ranges of numbers that a value may be in."""
+"""Bounds of values, as they stand in an annotation: `lr: Annotated[float, Range(0, open_low=True)]`.
+
+A class or function that a config names can use them too: a value out of bounds is an error before anything starts.
+"""
 
 import math
 import typing
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Range:
-    """Finite numbers from `low` to `high`; `open_low`/`open_high`: the end itself does not belong to them."""
+    """Finite numbers from `low` to `high`; of a list, each of its numbers.
+
+    Attributes:
+        low: the smallest.
+        high: the largest.
+        open_low: `low` itself is excluded.
+        open_high: `high` itself is excluded.
+        whole: integers only.
+        words: allowed instead of a number, such as `auto`.
+    """
 
     low: float
     high: float = math.inf
     open_low: bool = False
     open_high: bool = False
     whole: bool = False
+    words: tuple[str, ...] = ()
 
     def __contains__(self, value: object) -> bool:
+        if isinstance(value, str):
+            return value in self.words
         if not self.is_number(value) or not fits_64_bits(value) or not math.isfinite(typing.cast(float, value)):
             return False
         number = typing.cast(float, value)
@@ -24,27 +40,68 @@ class Range:
         return above and below
 
     def is_number(self, value: object) -> bool:
-        """Whether it is of the right kind, in the range or not."""
+        """Whether the value has the right type, within the range or not."""
         if isinstance(value, bool):
             return False
         return isinstance(value, int if self.whole else int | float)
 
+    @property
+    def kind(self) -> str:
+        """The type of its numbers in words."""
+        return "a whole number" if self.whole else "a number"
+
     def __str__(self) -> str:
-        kind = "a whole number" if self.whole else "a number"
         low = f"{'above' if self.open_low else 'at least'} {self.low}"
         high = "" if self.high == math.inf else f" and {'below' if self.open_high else 'at most'} {self.high}"
-        return f"{kind} {low}{high}"
+        numbers = f"{self.kind} {low}{high}"
+        return f"{', '.join(self.words)} or {numbers}" if self.words else numbers
 
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values.
+
+    Attributes:
+        values: to choose from.
+        several: a list of them is allowed too.
+    """
+
+    values: tuple[Any, ...]
+    several: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        return any(value == choice and type(value) is type(choice) for choice in self.values)
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(_as_typed, self.values))}"
+
+
+Bound = Range | Choice
 
 COUNT = Range(1, whole=True)
 
-THREADS = Range(1, 1024, whole=True)  # more than that ends a process, or the machine
+THREADS = Range(1, 1024, whole=True, words=("auto",))  # more than that ends a process, or the machine
 
 SECONDS = Range(0, open_low=True)
+
+POSITIVE = Range(0, open_low=True)
 
 PROBABILITY = Range(0, 1, open_high=True)
 
 
+def bound_of(hint: Any) -> Bound | None:
+    """The bound in an annotation: `Annotated[int, COUNT]`, or `Annotated[int, COUNT] | None`; None if it has none."""
+    for metadata in getattr(hint, "__metadata__", ()):
+        if isinstance(metadata, Bound):
+            return metadata
+    members = typing.get_args(hint)
+    return next((bound for member in members if (bound := bound_of(member)) is not None), None)
+
+
+def _as_typed(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def fits_64_bits(value: object) -> bool:
-    """Whether torch, NumPy and a database can hold it, if it is a whole number."""
+    """Whether torch, NumPy and a database can hold the value, if it is an integer."""
     return not isinstance(value, int) or -(2**63) <= value < 2**63

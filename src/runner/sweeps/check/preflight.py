@@ -59,7 +59,7 @@ def compose(
 def _as_in_0_1_0(cfg: DictConfig, job: Job) -> DictConfig:
     typed = {key_of(text) for text in job.overrides}
     with read_write(cfg.data), open_dict(cfg.data):
-        for key in (*schema.ALWAYS, *schema.OF_TABLES):
+        for key in (*schema.NEW_DATA_KEYS, *schema.NEW_TABLE_KEYS):
             if f"data.{key}" not in typed:
                 cfg.data.pop(key, None)
     return cfg

@@ -1,0 +1,89 @@
+"""The bounds of a config's keys, read from the annotations of the classes and functions that own them."""
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, is_dataclass
+from functools import cache
+from typing import Any, Literal
+
+from runner.config.keys import TARGET_GROUPS, select
+from runner.config.parameters import bounds
+from runner.config.settings import DataSettings
+from runner.util.ranges import POSITIVE, PROBABILITY, Bound, Range, bound_of
+
+OWNERS = {"data.augment": "runner.data.augment.make_augment"}
+"""Functions that own the keys of a mapping within a group."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a key may be.
+
+    Attributes:
+        bound: of its value, or of each item of a list.
+        optional: null is allowed.
+        shape: whether the value is one or a list; of torch's own parameters that is not known.
+    """
+
+    bound: Bound
+    optional: bool = False
+    shape: Literal["one", "list", "unknown"] = "one"
+
+    def __str__(self) -> str:
+        return f"{self.bound}, or null" if self.optional else str(self.bound)
+
+
+TORCH = {
+    f"optimizer.{name}": Limit(bound, shape="unknown")
+    for name, bound in {
+        "lr": POSITIVE,
+        "momentum": PROBABILITY,
+        "weight_decay": Range(0),
+        "eps": Range(0),
+        "alpha": PROBABILITY,
+        "betas": PROBABILITY,
+    }.items()
+}
+"""Parameters of torch's optimizers, which have no bounds in their annotations."""
+
+
+def limits(config: Mapping[str, Any], root: type) -> dict[str, Limit]:
+    """The limits of the keys of a config.
+
+    Args:
+        config: resolved, as nested plain mappings.
+        root: the dataclass of a whole config.
+    """
+    collected = dict(TORCH)
+    owners = {group: select(config, f"{group}._target_") for group in TARGET_GROUPS} | OWNERS
+    for group, target in owners.items():
+        if isinstance(target, str):
+            for name, parameter in bounds(target).items():
+                shape: Literal["one", "list"] = "list" if parameter.is_list else "one"
+                collected[f"{group}.{name}"] = Limit(parameter.bound, parameter.optional, shape)
+    return collected | typed_limits(root)
+
+
+@cache
+def typed_limits(root: type) -> dict[str, Limit]:
+    """The limits of the groups with fixed keys, and of the keys that every data set has."""
+    return {**_of_fields(root, ""), **_of_fields(DataSettings, "data.")}
+
+
+def _of_fields(settings: type, prefix: str) -> dict[str, Limit]:
+    collected: dict[str, Limit] = {}
+    for name, hint in typing.get_type_hints(settings, include_extras=True).items():
+        if is_dataclass(hint):
+            collected |= _of_fields(typing.cast(type, hint), f"{prefix}{name}.")
+        elif bound := bound_of(hint):
+            collected[f"{prefix}{name}"] = Limit(bound, takes_none(hint))
+    return collected
+
+
+def takes_none(hint: Any) -> bool:
+    """Whether an annotation allows None."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return takes_none(typing.get_args(hint)[0])
+    members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else ()
+    return hint is Any or any(member is type(None) or takes_none(member) for member in members)

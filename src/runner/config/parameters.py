@@ -1,0 +1,194 @@
+"""The parameters of a `_target_` by its source: importing it may take seconds, as torch does."""
+
+import ast
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from runner.util import ranges
+from runner.util.ranges import Bound
+
+NONE, TEXTS, LISTS = "None", ("str", "Path"), ("list", "tuple", "Sequence", "Iterable", "Collection")
+RANGES = ranges.__name__
+"""The module whose names an annotation may have as bounds."""
+
+
+def text_parameters(target: str) -> dict[str, bool]:
+    """The parameters that are annotated as texts, and whether they may be integers too.
+
+    Args:
+        target: dotted path of a class or a function.
+
+    Returns:
+        By name: True for `str | int`, False for `str`, `str | None` or `Path`. Empty where the source cannot be
+        found, or defines the target by another name.
+    """
+    kinds = {name: _members(annotation) for name, annotation in _read(target)[0].items()}
+    return {
+        name: "int" in members
+        for name, members in kinds.items()
+        if members & {*TEXTS} and members <= {*TEXTS, NONE, "int"}
+    }
+
+
+@dataclass(frozen=True)
+class BoundedParameter:
+    """A parameter with a bound in its annotation.
+
+    Attributes:
+        bound: of the value, or of each item of a list.
+        optional: None is allowed.
+        is_list: the value is a list.
+    """
+
+    bound: Bound
+    optional: bool
+    is_list: bool
+
+
+@cache
+def bounds(target: str) -> dict[str, BoundedParameter]:
+    """Read the bounds in the annotations of a target's parameters.
+
+    Args:
+        target: dotted path of a class or a function.
+
+    Returns:
+        The parameters by name, without those whose bound cannot be read from the source: the check of the signature,
+        which imports the target, finds them.
+    """
+    annotations, names = _read(target)
+    bounded = {}
+    for name, annotation in annotations.items():
+        if bound := _bound(annotation, names):
+            members = _members(annotation)
+            bounded[name] = BoundedParameter(bound, NONE in members, bool(members & {*LISTS}))
+    return bounded
+
+
+@cache
+def _read(target: str) -> tuple[dict[str, ast.expr], dict[str, Any]]:
+    """The annotations of a target's parameters, and the names of its module that are those of bounds."""
+    module, _, name = target.rpartition(".")
+    try:
+        file = _source(module)
+        tree = ast.parse(file.read_bytes()) if file is not None else None
+    except (OSError, SyntaxError, ValueError, ImportError):  # importing it explains what is wrong with it
+        return {}, {}
+    function = _constructor(tree, name) if tree is not None else None
+    if tree is None or function is None:
+        return {}, {}
+    arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    annotations = {argument.arg: _parsed(argument.annotation) for argument in arguments if argument.annotation}
+    return annotations, _names_of_bounds(tree)
+
+
+def _parsed(annotation: ast.expr) -> ast.expr:
+    """The annotation; of one in quotes, what stands in them."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return ast.parse(annotation.value, mode="eval").body
+    return annotation
+
+
+def _names_of_bounds(tree: ast.Module) -> dict[str, Any]:
+    """The names under which a module imports bounds, or the module that has them."""
+    names: dict[str, Any] = {}
+    parent, _, last = RANGES.rpartition(".")
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module == RANGES:
+            names |= {alias.asname or alias.name: getattr(ranges, alias.name, None) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == parent:
+            names |= {alias.asname or alias.name: ranges for alias in node.names if alias.name == last}
+    return names
+
+
+def _bound(annotation: ast.expr, names: Mapping[str, Any]) -> Bound | None:
+    """The bound in `Annotated[int, COUNT]`, `Annotated[int, COUNT] | None` or `Annotated[float, Range(0, 1)]`."""
+    match annotation:
+        case ast.Subscript(
+            value=ast.Name(id="Annotated") | ast.Attribute(attr="Annotated"), slice=ast.Tuple(elts=parts)
+        ):
+            values = (_value(part, names) for part in parts[1:])
+            return next((value for value in values if isinstance(value, Bound)), None)
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _bound(left, names) or _bound(right, names)
+        case _:
+            return None
+
+
+def _value(expression: ast.expr, names: Mapping[str, Any]) -> Any:
+    """The value of an expression made of the names of bounds, calls of them, and literals; None for any other."""
+    match expression:
+        case ast.Name(id=name):
+            return names.get(name)
+        case ast.Attribute(value=ast.Name(id=module), attr=name) if names.get(module) is ranges:
+            return getattr(ranges, name, None)
+        case ast.Call(func=called, args=positional, keywords=keywords):
+            make = _value(called, names)
+            if not inspect.isclass(make):
+                return None
+            try:
+                named = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in keywords}
+                return make(*map(ast.literal_eval, positional), **named)
+            except (TypeError, ValueError):
+                return None
+        case _:
+            return None
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module; its packages are not imported either."""
+    places: list[str] | None = None
+    spec = None
+    parts = module.split(".")
+    for count in range(1, len(parts) + 1):
+        spec = PathFinder.find_spec(".".join(parts[:count]), places)
+        if spec is None:
+            return None
+        places = list(spec.submodule_search_locations or [])
+    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
+
+
+def _constructor(tree: ast.Module, name: str) -> ast.FunctionDef | None:
+    """The function of that name, or the constructor of the class."""
+    body: list[ast.stmt] = tree.body
+    for node in body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return next((f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"), None)
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return node
+    return None
+
+
+def _members(annotation: ast.expr | None) -> frozenset[str]:
+    """The types that an annotation names: `str | None`, `Optional[str]` and `Union[str, None]` are the same."""
+    match annotation:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _members(left) | _members(right)
+        case ast.Subscript(
+            value=ast.Name(id="Annotated") | ast.Attribute(attr="Annotated"), slice=ast.Tuple(elts=parts)
+        ):
+            return _members(parts[0])
+        case ast.Subscript(value=ast.Name(id="Optional") | ast.Attribute(attr="Optional"), slice=inner):
+            return _members(inner) | {NONE}
+        case ast.Subscript(value=ast.Name(id="Union") | ast.Attribute(attr="Union"), slice=ast.Tuple(elts=inner)):
+            return frozenset().union(*map(_members, inner))
+        case ast.Subscript(value=ast.Name(id=name) | ast.Attribute(attr=name)) if name in LISTS:
+            return frozenset({name})
+        case ast.Constant(value=str(quoted)):  # a forward reference
+            return _members(ast.parse(quoted, mode="eval").body)
+        case ast.Constant(value=None):
+            return frozenset({NONE})
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return frozenset({name})
+        case _:
+            return frozenset({"?"})
+
+
+def _name(node: ast.expr) -> str:
+    """The last word of a name: `Annotated` of `typing.Annotated`."""
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
