@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from helpers.problems import about
 from runner.errors import ConfigError
 from runner.loss import MSE, BCEWithLogits, CrossEntropy
 from runner.training.progress import RunningMetrics
@@ -14,31 +15,47 @@ class TestCrossEntropy:
         assert CrossEntropy().num_outputs(torch.tensor([0, 2, 1]), None) == 3
         assert CrossEntropy().num_outputs(torch.tensor([0, 1]), ["a", "b", "c"]) == 3
 
-    @pytest.mark.parametrize("targets", [torch.tensor([0.5, 1.0]), torch.tensor([[0, 1]]), torch.tensor([-1, 0])])
-    def test_targets_that_are_no_classes_are_refused(self, targets: torch.Tensor) -> None:
-        with pytest.raises(ConfigError, match="loss=cross_entropy"):
-            CrossEntropy().num_outputs(targets, None)
-
     @pytest.mark.parametrize(
-        ("targets", "instead"),
+        ("targets", "topic"),
         [
-            (torch.tensor([0.0, 1.0, 1.0]), "give them as integers, 0 and 1, or write loss=bce_with_logits"),
-            (torch.tensor([[0], [2]]), r"give them as integers of shape \(N,\), such as targets\[:, 0\]"),
-            (torch.tensor([[0.0], [1.0]]), r"give them as integers of shape \(N,\), such as targets\[:, 0\]"),
-            (torch.tensor([1.0, 2.0, 3.0]), "give them as integers, or write loss=mse for values"),
-            (torch.eye(3), r"give targets.argmax\(1\)"),
-            (torch.tensor([[1, 1], [0, 1]]), "write loss=bce_with_logits"),
-            (torch.tensor([0.5, 1.0]), "write loss=mse"),
-            (torch.randn(4, 3), "write loss=mse"),
+            (torch.tensor([0.5, 1.0]), "conflict"),
+            (torch.tensor([[0, 1]]), "conflict"),
+            (torch.tensor([-1, 0]), "data"),
+            (torch.tensor([0, 0]), "data"),
         ],
     )
-    def test_what_to_write_for_targets_of_another_kind(self, targets: torch.Tensor, instead: str) -> None:
-        with pytest.raises(ConfigError, match=instead):
+    def test_targets_that_are_no_classes_are_refused(self, targets: torch.Tensor, topic: str) -> None:
+        with pytest.raises(ConfigError) as error:
             CrossEntropy().num_outputs(targets, None)
+        assert about(error) == [("loss", topic)]
+        assert "loss=cross_entropy" in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("targets", "suggested"),
+        [
+            (torch.tensor([0.0, 1.0, 1.0]), ["integers, 0 and 1", "write loss=bce_with_logits"]),
+            (torch.tensor([[0], [2]]), ["integers of shape (N,)", "targets[:, 0]"]),
+            (torch.tensor([[0.0], [1.0]]), ["integers of shape (N,)", "targets[:, 0]"]),
+            (torch.tensor([1.0, 2.0, 3.0]), ["integers", "write loss=mse"]),
+            (torch.eye(3), ["targets.argmax(1)"]),
+            (torch.tensor([[1, 1], [0, 1]]), ["write loss=bce_with_logits"]),
+            (torch.tensor([0.5, 1.0]), ["write loss=mse"]),
+            (torch.randn(4, 3), ["write loss=mse"]),
+        ],
+    )
+    def test_what_to_write_for_targets_of_another_kind(self, targets: torch.Tensor, suggested: list[str]) -> None:
+        with pytest.raises(ConfigError) as error:
+            CrossEntropy().num_outputs(targets, None)
+        assert about(error) == [("loss", "conflict")]
+        (problem,) = error.value.problems
+        assert all(part in problem.suggestion for part in suggested)
+        assert "integers" in suggested[0] or "integers" not in problem.suggestion
 
     def test_a_target_beyond_the_named_classes_is_refused(self) -> None:
-        with pytest.raises(ConfigError, match="name 2 classes, 0 to 1, but there is a target 2"):
+        with pytest.raises(ConfigError) as error:
             CrossEntropy().num_outputs(torch.tensor([0, 2, 1]), ["cat", "dog"])
+        assert about(error) == [("loss", "data")]
+        assert all(part in str(error.value) for part in ("2 classes", "0 to 1", "target 2"))
 
     def test_smoothing_is_for_training_alone(self) -> None:
         outputs, targets = torch.randn(8, 3), torch.randint(3, (8,))
@@ -62,10 +79,14 @@ class TestCrossEntropy:
 class TestBCEWithLogits:
     def test_targets_outside_of_0_and_1_are_refused(self) -> None:
         for targets, instead in ((torch.tensor([0, 2]), "cross_entropy"), (torch.tensor([0.0, -0.5]), "mse")):
-            with pytest.raises(ConfigError, match=f"write loss={instead}"):
+            with pytest.raises(ConfigError) as error:
                 BCEWithLogits().num_outputs(targets, None)
-        with pytest.raises(ConfigError, match="the data have 3"):
+            assert about(error) == [("loss", "conflict")]
+            assert error.value.problems[0].suggestion == f"write loss={instead}"
+        with pytest.raises(ConfigError) as error:
             BCEWithLogits().num_outputs(torch.tensor([0, 1]), ["a", "b", "c"])
+        assert about(error) == [("loss", "conflict")]
+        assert error.value.problems[0].suggestion == "write loss=cross_entropy" and "have 3" in str(error.value)
 
     def test_one_output_a_question(self) -> None:
         loss = BCEWithLogits()
@@ -101,8 +122,10 @@ class TestMSE:
         assert prepared.tolist() == [[1.0], [2.0]]
 
     def test_named_classes_are_no_values(self) -> None:
-        with pytest.raises(ConfigError, match="loss=mse"):
+        with pytest.raises(ConfigError) as error:
             MSE().num_outputs(torch.tensor([0, 1]), ["cat", "dog"])
+        assert about(error) == [("loss", "conflict")]
+        assert error.value.problems[0].suggestion == "write loss=cross_entropy"
 
     def test_the_absolute_error_is_a_mean_over_outputs_and_a_sum_over_samples(self) -> None:
         error = MSE.metrics["mae"].sums(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.zeros(2, 2))

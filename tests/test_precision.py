@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.problems import about
 from helpers.training import net, training
 from runner.device import resolve
 from runner.errors import ConfigError
@@ -152,8 +153,18 @@ def test_a_torch_without_onednn_is_said_to_be_slow(monkeypatch: pytest.MonkeyPat
 
 
 def test_mps_has_no_64_bit_floats() -> None:
-    with pytest.raises(ConfigError, match="precision=fp64"):
+    with pytest.raises(ConfigError) as error:
         Precision("fp64", torch.device("mps"))
+    assert about(error) == [("precision", "unavailable")]
+    assert all(part in error.value.problems[0].suggestion for part in ("precision=fp32", "device=cpu"))
+
+
+def test_a_format_without_a_name_or_a_device_is_refused() -> None:
+    for name, topic, suggested in (("tf32", "unavailable", "precision=fp32"), ("half", "choice", "fp32")):
+        with pytest.raises(ConfigError) as error:
+            Precision(name, CPU)
+        assert about(error) == [("precision", topic)]
+        assert suggested in error.value.problems[0].suggestion
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -1,4 +1,4 @@
-"""Where to compute: `device=auto|cpu|cuda|mps`, resolved before anything is built."""
+"""The device of the computation: `device=auto|cpu|cuda|mps`, resolved before anything is built."""
 
 import contextlib
 import ctypes
@@ -12,20 +12,20 @@ from dataclasses import dataclass, replace
 import psutil
 import torch
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device that is there.
+    """An available device.
 
     Attributes:
-        requested: what the config asked for.
-        torch: the device tensors go to.
-        threads: CPU threads of one operation; sums depend on it in the last bits, so it is recorded.
-        evaluation_threads: the same while no weights are trained; None: as many.
+        requested: the name in the config.
+        torch: the device of the tensors.
+        threads: CPU threads per operation; recorded, because the last bits of sums depend on it.
+        evaluation_threads: CPU threads per operation in evaluation; None: `threads`.
     """
 
     requested: str
@@ -34,7 +34,7 @@ class Device:
     evaluation_threads: int | None = None
 
     def __str__(self) -> str:
-        """`auto -> cpu (2 threads)`."""
+        """Return requested and actual device: `auto -> cpu (2 threads)`."""
         if self.torch.type == "cuda":
             effective = f"{self.torch} ({torch.cuda.get_device_name(self.torch)})"
         elif self.torch.type == "cpu":
@@ -44,13 +44,13 @@ class Device:
         return effective if self.requested == effective.split(" ")[0] else f"{self.requested} -> {effective}"
 
     def with_threads(self, count: int) -> "Device":
-        """The same device, with so many CPU threads in this process from here on."""
+        """Set the number of CPU threads of this process, and return the device with it."""
         torch.set_num_threads(count)
         return replace(self, threads=count)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Compute with the threads that evaluation has: its batches are larger than those of training."""
+        """Use the threads of evaluation, whose batches are larger than those of training."""
         count = self.threads if self.evaluation_threads is None else self.evaluation_threads
         if self.torch.type != "cpu" or count == self.threads:
             yield
@@ -62,7 +62,7 @@ class Device:
             torch.set_num_threads(self.threads)
 
     def gpu(self) -> dict[str, str]:
-        """For the record, which GPU it is and by what it computes; nothing of a CPU, where CUDA is not asked."""
+        """Describe the GPU and its libraries for the record; empty for a CPU, without a call to CUDA."""
         if self.torch.type != "cuda":
             return {}
         return {
@@ -72,81 +72,83 @@ class Device:
         }
 
     def synchronize(self) -> None:
-        """Wait until the device has done what it was told, so that a clock read next is true."""
+        """Wait until all queued work of the device is done, so that clocks measure it."""
         if self.torch.type == "cuda":
             torch.cuda.synchronize(self.torch)
         elif self.torch.type == "mps":
             torch.mps.synchronize()
 
     def check_compiler(self) -> None:
-        """See that `torch.compile` can generate code for this device.
+        """Check that `torch.compile` can generate code for this device.
 
         Raises:
-            ConfigError: what it needs is missing.
+            ConfigError: a compiler or a package is missing.
         """
-        without = "install it, or write trainer.compile=false"
+        key, without = "trainer.compile", "write trainer.compile=false"
         if self.torch.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
-            raise ConfigError(f"trainer.compile=true needs a C++ compiler, and there is no g++ here: {without}")
+            text = "trainer.compile=true requires a C++ compiler, and g++ is not installed"
+            raise ConfigError(Problem(key, text, f"install g++, or {without}", topic="unavailable"))
         if self.torch.type == "cuda" and importlib.util.find_spec("triton") is None:
-            raise ConfigError(f"trainer.compile=true needs the package triton, which is not there: {without}")
+            text = "trainer.compile=true requires the package triton, and it is not installed"
+            raise ConfigError(Problem(key, text, f"install triton, or {without}", topic="unavailable"))
 
     def free_memory(self) -> int:
-        """Bytes that tensors could still take."""
+        """Return the bytes that are free for tensors."""
         if self.torch.type == "cuda":
             return torch.cuda.mem_get_info(self.torch)[0]
         return free_host_memory()
 
 
 def free_host_memory() -> int:
-    """Bytes that tensors on the CPU could still take."""
+    """Return the bytes that are free for tensors on the CPU."""
     return psutil.virtual_memory().available
 
 
-def set_deterministic(wanted: bool) -> None:
-    """Refuse operations that give another result each time, or allow them.
+def set_deterministic(enabled: bool) -> None:
+    """Refuse operations whose result differs from call to call, or allow them.
 
-    On a CPU nothing that runner does itself is of that kind; on a GPU convolutions and some gradients are.
+    On a CPU runner itself uses none; on a GPU convolutions and some gradients are non-deterministic.
     """
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA's cuBLAS is first used
-    if torch.are_deterministic_algorithms_enabled() != wanted:  # importing the compiler, as this does, takes a second
-        torch.use_deterministic_algorithms(wanted)
+    if enabled:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first use of cuBLAS
+    if torch.are_deterministic_algorithms_enabled() != enabled:  # it imports the compiler, which takes a second
+        torch.use_deterministic_algorithms(enabled)
 
 
 def resolve(name: str, index: int = 0, threads: int = 1) -> Device:
-    """Find the device and set the number of CPU threads of this process.
+    """Find the device, and set the number of CPU threads of this process.
 
-    What is computed before the number of threads is known, one computes: statistics of the data and first weights are
-    the same on all machines then.
+    Before the number of threads is known, one thread computes: statistics of the data and initial weights are then the
+    same on all machines.
 
     Raises:
-        ConfigError: the device is not there; the sentence says why. There is no silent fallback.
+        ConfigError: the device is not available, and why. There is no silent fallback.
     """
+    resolved = name
     if name == "auto":
-        name_found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    else:
-        name_found = name
-    if name_found == "cuda":
+        resolved = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if resolved == "cuda":
         _check_cuda(index)
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)
-    elif name_found == "mps":
+    elif resolved == "mps":
         _check_mps()
         device = torch.device("mps")
     else:
         device = torch.device("cpu")
         keep_freed_memory()
-    # Two cores, an epoch of MNIST's MLP and CNN: flushing denormals (torch.set_flush_denormal) takes 0.96 and 1.02,
-    # which is noise, and changes results: it is left alone.
+    # torch.set_flush_denormal is not used: it changes results, and an epoch of MNIST's MLP and CNN takes 0.96 and 1.02
+    # times as long with it on two cores, which is noise.
     return Device(requested=name, torch=device, threads=threads).with_threads(threads)
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep the memory of tensors that are gone for those to come, where it is glibc.
+    """Let glibc keep the memory of freed tensors for new ones.
 
-    By itself it gives large blocks back to the system, which hands out empty pages again: that takes the MNIST CNN as
-    long as its arithmetic. Two cores, microseconds a sample, with and without: training in batches of 64, 390 and 519;
-    of 512, 378 and 560; validation, then in batches of 1,024, 105 and 215. The MLP's batches are too small to matter.
+    By default it returns large blocks to the system, which then has to provide empty pages again: for the MNIST CNN
+    that takes as long as its arithmetic. Microseconds per sample on two cores, with and without: training with batches
+    of 64, 390 and 519; of 512, 378 and 560; validation, then with batches of 1,024, 105 and 215. The MLP's batches are
+    too small for a difference.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another system, another C library
         mallopt = ctypes.CDLL(None).mallopt
@@ -155,7 +157,7 @@ def keep_freed_memory() -> None:
 
 
 def give_back_memory() -> None:
-    """Have the C library give back what it keeps, where the tensors to come are others than those that are gone."""
+    """Return the memory that glibc keeps to the system, where the next tensors have other sizes."""
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -164,24 +166,30 @@ def _check_cuda(index: int) -> None:
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         if index >= count:
-            raise ConfigError(
-                f"device.index={index}: this machine shows {count} CUDA device(s); write 0 to {count - 1}"
-            )
+            text = f"device.index={index}: found {count} CUDA device{'s' if count > 1 else ''}"
+            suggestion = "write device.index=0" + (f", or a number up to {count - 1}" if count > 1 else "")
+            raise ConfigError(Problem("device.index", text, suggestion, topic="range"))
         return
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if torch.version.cuda is None and torch.version.hip is None:
-        why = "this torch is a CPU-only build: install a CUDA build of torch"
+        reason, fix = "this torch is a CPU-only build", "install a CUDA build of torch"
     elif hidden is not None and hidden.strip() in ("", "-1"):
-        why = f"CUDA_VISIBLE_DEVICES={hidden!r} hides every device: unset it"
-    elif not _driver_found():
-        why = "no NVIDIA driver is installed"
+        reason, fix = f"CUDA_VISIBLE_DEVICES={hidden!r} hides all devices", "unset CUDA_VISIBLE_DEVICES"
+    elif not _has_driver():
+        reason, fix = "no NVIDIA driver is installed", "install the driver"
     else:
-        why = "the NVIDIA driver shows no usable device (see nvidia-smi)"
-    raise ConfigError(f"device=cuda is not available: {why}; or write device=auto or device=cpu")
+        reason, fix = "the NVIDIA driver reports no usable device", "see nvidia-smi"
+    raise _unavailable("cuda", reason, fix)
 
 
-def _driver_found() -> bool:
-    """Whether the NVIDIA driver's own library is on this machine."""
+def _unavailable(name: str, reason: str, fix: str = "") -> ConfigError:
+    suggestion = "write device=auto or device=cpu"
+    suggestion = f"{fix}, or {suggestion}" if fix else suggestion
+    return ConfigError(Problem("device", f"device={name} is not available: {reason}", suggestion, topic="unavailable"))
+
+
+def _has_driver() -> bool:
+    """Return whether this machine has the library of the NVIDIA driver."""
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
@@ -193,9 +201,7 @@ def _check_mps() -> None:
     if torch.backends.mps.is_available():
         return
     if sys.platform != "darwin":
-        why = "it is the GPU of an Apple computer, and this is none"
-    elif not torch.backends.mps.is_built():
-        why = "this torch was built without it"
-    else:
-        why = "it needs macOS 14 or later and an Apple GPU"
-    raise ConfigError(f"device=mps is not available: {why}; or write device=auto or device=cpu")
+        raise _unavailable("mps", "MPS requires an Apple GPU")
+    if not torch.backends.mps.is_built():
+        raise _unavailable("mps", "this torch was built without MPS", "install a build of torch with MPS")
+    raise _unavailable("mps", "MPS requires macOS 14 or later and an Apple GPU")

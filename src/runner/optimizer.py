@@ -1,6 +1,6 @@
-"""How weights follow their gradients: any `torch.optim.Optimizer` by `_target_`, or a function that gives one.
+"""Optimizers: any `torch.optim.Optimizer` given by `_target_`, or a function that returns one.
 
-It is called with `params` (the trainable parameters) and, if it takes it, `model` (their module).
+It is called with `params` (the trainable parameters) and, if it takes `model`, their module.
 """
 
 import inspect
@@ -11,47 +11,46 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.util.ranges import POSITIVE, PROBABILITY, Range
 
 FUSED_PAYS = 10_000
-"""Numbers to train from which a fused kernel is worth waking all threads for each tensor of them, on a CPU."""
+"""On a CPU, the number of trainable values from which a fused kernel outweighs waking all threads per tensor."""
 
 
-def wants_fused(target: Callable[..., Any], device: torch.device, given: set[str], parameters: int) -> bool:
-    """Whether to ask for the fused kernel.
+def use_fused(target: Callable[..., Any], device: torch.device, options: set[str], parameters: int) -> bool:
+    """Return whether to use the fused kernel.
 
-    A net of 54 numbers gains nothing by it on an idle machine (732 us a step, and 754 without), and loses a factor
-    of ten where another program has one of the two cores (8 ms). What lies between that and an MLP's 109,386 was not
-    measured.
+    A net of 54 values gains nothing on an idle machine (732 us per step, and 754 without), and is ten times slower when
+    another program uses one of the two cores (8 ms). Sizes between that and an MLP's 109,386 were not measured.
     """
-    return supports_fused(target, device, given) and (device.type != "cpu" or parameters >= FUSED_PAYS)
+    return supports_fused(target, device, options) and (device.type != "cpu" or parameters >= FUSED_PAYS)
 
 
-def supports_fused(target: Callable[..., Any], device: torch.device, given: set[str]) -> bool:
-    """Whether the optimizer has a fused kernel for this device, and the config leaves the choice to us.
+def supports_fused(target: Callable[..., Any], device: torch.device, options: set[str]) -> bool:
+    """Return whether the optimizer has a fused kernel for this device, and no option of the config decides.
 
-    On two cores an epoch of the MLP takes 1.06 times as long with SGD's `foreach`, 1.05 with its loop over tensors;
-    with AdamW's, 1.42 and 1.50. The CNN's convolutions take so long that it makes no difference.
+    On two cores an epoch of the MLP takes 1.06 times as long with SGD's `foreach`, and 1.05 with its loop over tensors;
+    with AdamW's, 1.42 and 1.50. For the CNN, whose convolutions dominate, there is no difference.
     """
-    if given & {"fused", "foreach", "differentiable"} or device.type not in ("cpu", "cuda"):
+    if options & {"fused", "foreach", "differentiable"} or device.type not in ("cpu", "cuda"):
         return False
     return "fused" in inspect.signature(target).parameters
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that gradients are wanted for."""
+    """Return the parameters that require gradients."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Let an optimizer go on with the state that `state_dict` gave, each tensor in the dtype that it had.
+    """Restore a state that `state_dict` returned, each tensor in its own dtype.
 
-    `Optimizer.load_state_dict` gives all of a parameter's state but `step` the parameter's dtype, and takes apart what
-    can be iterated over: NAdam's `mu_product` is float32 beside float64 weights, and would go on as float64.
+    `Optimizer.load_state_dict` casts all state of a parameter except `step` to the parameter's dtype, and rebuilds
+    iterables: NAdam's `mu_product` is float32 beside float64 weights, and would become float64.
     """
-    kept = {key: _only_castable(value) for key, value in state["state"].items()}
-    optimizer.load_state_dict({**state, "state": kept})
+    castable = {key: _only_castable(value) for key, value in state["state"].items()}
+    optimizer.load_state_dict({**state, "state": castable})
     ids = [number for group in state["param_groups"] for number in group["params"]]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, parameter in zip(ids, parameters, strict=True):
@@ -61,7 +60,7 @@ def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
 
 
 def _only_castable(value: Any) -> Any:
-    """The state without what torch would take apart: texts, arrays, at any depth."""
+    """Return the state without values that torch would rebuild: strings and arrays, at any depth."""
     if isinstance(value, dict):
         return {key: _only_castable(inner) for key, inner in value.items()}
     if type(value) in (list, tuple):
@@ -102,16 +101,16 @@ def muon(
 
     Args:
         params: the parameters to train.
-        model: tells which of them are hidden weights: see `hidden_weights`.
-        lr: of the hidden weights.
-        momentum: of the hidden weights.
-        weight_decay: decoupled, of all.
-        nesterov: look-ahead form of the momentum.
+        model: the model of these parameters: it defines the hidden weights, see `hidden_weights`.
+        lr: learning rate of the hidden weights.
+        momentum: momentum of the hidden weights.
+        weight_decay: decoupled weight decay of all parameters.
+        nesterov: use Nesterov momentum.
         ns_steps: Newton-Schulz iterations that orthogonalise an update.
-        adjust_lr_fn: how `lr` follows a weight's shape: `torch.optim.Muon` describes it.
+        adjust_lr_fn: how `lr` depends on the shape of a weight, see `torch.optim.Muon`.
         adamw_lr: learning rate of the rest.
-        betas: of the rest.
-        eps: of the rest.
+        betas: betas of the rest.
+        eps: epsilon of the rest.
         fused: whether AdamW uses its fused kernel.
 
     Raises:
@@ -119,15 +118,14 @@ def muon(
     """
     params = list(params)
     hidden = hidden_weights(model)
-    chosen = [parameter for parameter in params if parameter in hidden]
-    if not chosen:
-        raise ConfigError(
-            "optimizer=muon is for hidden fully connected layers, and this model trains none: write optimizer=adamw"
-        )
-    make_muon = CPUMuon if chosen[0].device.type == "cpu" else torch.optim.Muon
+    muon_params = [parameter for parameter in params if parameter in hidden]
+    if not muon_params:
+        text = "optimizer=muon requires hidden fully connected layers, and this model trains none"
+        raise ConfigError(Problem("optimizer", text, "write optimizer=adamw", topic="conflict"))
+    make_muon = CPUMuon if muon_params[0].device.type == "cpu" else torch.optim.Muon
     parts: list[torch.optim.Optimizer] = [
         make_muon(
-            chosen,
+            muon_params,
             lr=lr,
             momentum=momentum,
             weight_decay=weight_decay,
@@ -147,18 +145,18 @@ def muon(
 
 
 def label(optimizer: torch.optim.Optimizer) -> str:
-    """As a person calls it: `AdamW`, or `Muon + AdamW` of several in one."""
+    """Return the name of an optimizer: `AdamW`, or `Muon + AdamW` for a combined one."""
     parts = optimizer._parts if isinstance(optimizer, Combined) else [optimizer]
-    named = (next(c for c in type(part).__mro__ if not c.__module__.startswith("runner.")) for part in parts)
-    return " + ".join(c.__name__ for c in named)
+    kinds = (next(kind for kind in type(part).__mro__ if not kind.__module__.startswith("runner.")) for part in parts)
+    return " + ".join(kind.__name__ for kind in kinds)
 
 
 class Combined(torch.optim.Optimizer):
-    """Several optimizers, each with one group of parameters, as one with one state.
+    """Several optimizers, each with one group of parameters, as a single optimizer with one state.
 
     Args:
-        parts: in the order of the groups. From now on their groups and their state are this one's, so that
-            whatever changes them here, a schedule or a loaded state, changes them there.
+        parts: the optimizers, in the order of the groups. They share their groups and their state with this one: a
+            schedule or a loaded state changes both.
     """
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
@@ -174,7 +172,7 @@ class Combined(torch.optim.Optimizer):
         return super().__getstate__() | {"_parts": self._parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # `load_state_dict` ends in here, with new groups and a new state.
+        # Called by `load_state_dict`, with new groups and a new state.
         super().__setstate__(state)
         self._link()
 
@@ -191,9 +189,9 @@ class Combined(torch.optim.Optimizer):
 
 
 class CPUMuon(torch.optim.Muon):
-    """`torch.optim.Muon`, computing in the gradients' own format instead of bfloat16.
+    """A `torch.optim.Muon` that computes in the dtype of the gradients instead of bfloat16.
 
-    A CPU without instructions for bfloat16 takes 163 ms to orthogonalise a 128 x 784 update in it, and 5 ms in float32.
+    A CPU without bfloat16 instructions orthogonalises a 128 x 784 update in 163 ms, and in float32 in 5 ms.
     """
 
     @torch.no_grad()
@@ -220,10 +218,10 @@ class CPUMuon(torch.optim.Muon):
 
 
 def orthogonal(update: Tensor, coefficients: Sequence[float], steps: int, eps: float) -> Tensor:
-    """The nearest matrix with orthogonal rows or columns, roughly: singular values between 0.7 and 1.2.
+    """Return approximately the nearest matrix with orthogonal rows or columns: singular values from 0.7 to 1.2.
 
-    Newton-Schulz iterations of a quintic polynomial, `x -> a x + (b x x' + c (x x')^2) x`, after the update (M, N)
-    was scaled to a norm of 1 (Jordan et al., 2024).
+    The update (M, N) is scaled to a norm of 1, and iterated by Newton-Schulz with a quintic polynomial,
+    `x -> a x + (b x x' + c (x x')^2) x` (Jordan et al., 2024).
     """
     a, b, c = coefficients
     tall = update.shape[0] > update.shape[1]
@@ -236,7 +234,7 @@ def orthogonal(update: Tensor, coefficients: Sequence[float], steps: int, eps: f
 
 
 def _shape_factor(rule: str | None, rows: int, columns: int) -> float:
-    """What `torch.optim.Muon` multiplies the learning rate of a weight by."""
+    """Return the factor by which `torch.optim.Muon` multiplies the learning rate of a weight."""
     if rule == "match_rms_adamw":
         return 0.2 * math.sqrt(max(rows, columns))
     if rule == "spectral_unclamped":
@@ -245,10 +243,10 @@ def _shape_factor(rule: str | None, rows: int, columns: int) -> float:
 
 
 def hidden_weights(model: nn.Module) -> set[Tensor]:
-    """The 2-D weights within a model: of `nn.Linear` layers, and the projections of attention.
+    """Return the 2-D hidden weights of a model: those of `nn.Linear` layers, and the projections of attention.
 
-    The last `nn.Linear` in the order of definition counts as the output layer, and does not belong to them;
-    nor does a weight that is an embedding's too.
+    The last `nn.Linear` in the order of definition counts as the output layer, and is excluded; so is a weight that is
+    shared with an embedding.
     """
     linear = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
     attention = [

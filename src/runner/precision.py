@@ -1,4 +1,4 @@
-"""In which number format to compute: `precision=fp32|tf32|amp|bf16|fp16|fp64`."""
+"""The number format of the arithmetic: `precision=fp32|tf32|amp|bf16|fp16|fp64`."""
 
 import warnings
 from collections.abc import Iterable
@@ -9,17 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem, did_you_mean
+
+NAMES = ("amp", "bf16", "fp16", "fp32", "fp64", "tf32")
 
 
 class Precision:
-    """The format of weights and arithmetic, and the backward pass and step that go with it.
+    """The format of weights and arithmetic, with the matching backward pass and optimizer step.
 
     Attributes:
-        name: what the config asked for.
-        dtype: of weights, inputs and optimizer state.
-        autocast_dtype: what matrix products and convolutions compute in; None: in `dtype`.
-        scaler: keeps float16 gradients in range (Micikevicius et al., 2018, arXiv:1710.03740), or None.
+        name: the name in the config.
+        dtype: the dtype of weights, inputs and optimizer state.
+        autocast_dtype: the dtype of matrix products and convolutions; None: `dtype`.
+        scaler: keeps float16 gradients in range (Micikevicius et al., 2018, arXiv:1710.03740); None for other dtypes.
+
+    Raises:
+        ConfigError: the name is unknown, or the device does not have the format.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
@@ -27,28 +32,30 @@ class Precision:
         self.dtype = torch.float64 if name == "fp64" else torch.float32
         self.autocast_dtype = _autocast_dtype(name, device)
         if name == "fp64" and device.type == "mps":
-            raise ConfigError("precision=fp64: mps has no 64-bit floats; write device=cpu, or precision=fp32")
+            text = "precision=fp64 is not available: MPS has no 64-bit floats"
+            raise ConfigError(Problem("precision", text, "write precision=fp32, or device=cpu", topic="unavailable"))
         if name == "tf32" and device.type != "cuda":
-            raise ConfigError(f"precision=tf32 needs an NVIDIA GPU, the device is {device.type}: write precision=fp32")
+            text = f"precision=tf32 requires an NVIDIA GPU, the device is {device.type}"
+            raise ConfigError(Problem("precision", text, "write precision=fp32", topic="unavailable"))
         if device.type == "cuda":
             set_tf32(name == "tf32")
         self.scaler = torch.amp.GradScaler(device.type) if self.autocast_dtype is torch.float16 else None
         self._scale = self.scaler.get_scale() if self.scaler else 1.0
         self._device = device
-        # One object for all batches: making one costs more than entering it.
+        # One object for all batches: creating a context costs more than entering it.
         self._autocast: AbstractContextManager[Any] = nullcontext()
         if self.autocast_dtype is not None:
             self._autocast = torch.autocast(device.type, dtype=self.autocast_dtype)
 
     def __str__(self) -> str:
-        """`amp -> bfloat16 autocast`."""
+        """Return name and format: `amp -> bfloat16 autocast`."""
         if self.autocast_dtype is None:
             return self.name
         scaler = " with GradScaler" if self.scaler else ""
         return f"{self.name} -> {str(self.autocast_dtype).removeprefix('torch.')} autocast{scaler}"
 
     def slow_here(self) -> str | None:
-        """A sentence if this machine computes the format without instructions for it."""
+        """Return a warning if this CPU has no instructions for the format."""
         if self._device.type != "cpu" or self.autocast_dtype is None:
             return None
         if self.autocast_dtype is torch.bfloat16 and _multiplies_bfloat16():
@@ -57,19 +64,19 @@ class Precision:
         return f"this CPU has no fast {name} arithmetic: expect precision={self.name} to be slower than fp32 here"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context of a forward pass."""
+        """Return the context of a forward pass."""
         return self._autocast
 
     def upcast(self, outputs: Tensor) -> Tensor:
-        """Outputs as the loss takes them: at least 32 bits."""
+        """Convert outputs to the dtype of the loss: at least 32 bits."""
         return outputs if outputs.dtype == self.dtype else outputs.to(self.dtype)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of the (scaled) loss."""
+        """Accumulate the gradients of the (scaled) loss."""
         (self.scaler.scale(loss) if self.scaler else loss).backward()
 
     def step(self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip: float | None) -> bool:
-        """Clip, step and reset the gradients.
+        """Clip the gradients, step the optimizer, and reset the gradients.
 
         Returns:
             False if the scaler found an infinite gradient and skipped the step.
@@ -82,7 +89,7 @@ class Precision:
         if self.scaler:
             self.scaler.step(optimizer)
             self.scaler.update()
-            # The one read of the device in a step: only a skipped step lowers the scale.
+            # The only read of the device in a step: the scale falls only if a step is skipped.
             scale = self.scaler.get_scale()
             stepped = scale >= self._scale
             self._scale = scale
@@ -92,20 +99,20 @@ class Precision:
         return stepped
 
     def state_dict(self) -> dict[str, Any]:
-        """The scaler's state; empty without one."""
+        """Return the state of the scaler; empty without one."""
         return self.scaler.state_dict() if self.scaler else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the state of `state_dict`."""
+        """Restore the state that `state_dict` returned."""
         if self.scaler and state:
             self.scaler.load_state_dict(state)
             self._scale = self.scaler.get_scale()
 
 
 def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Do what torch's `zero_grad` does, without what it does around it: an epoch of the MLP takes 0.96 times as long.
+    """Reset gradients like torch's `zero_grad`, without its overhead: an epoch of the MLP takes 0.96 times as long.
 
-    Measured with one thread of an Intel Xeon (Sapphire Rapids). A class that overrides it has its own called.
+    Measured with one thread of an Intel Xeon (Sapphire Rapids). An optimizer's own `zero_grad` is called if it has one.
     """
     if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
         optimizer.zero_grad()
@@ -116,7 +123,7 @@ def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 
 def set_tf32(enabled: bool) -> None:
-    """Let a GPU read 10 bits of each 32-bit float's mantissa, or all: torch's own default differs by operation."""
+    """Let a GPU use 10 bits of the mantissa of float32, or all 23: torch's default differs between operations."""
     cudnn: Any = torch.backends.cudnn
     for backend in (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn):
         backend.fp32_precision = "tf32" if enabled else "ieee"
@@ -132,15 +139,17 @@ def _autocast_dtype(name: str, device: torch.device) -> torch.dtype | None:
     if name == "fp16":
         return torch.float16
     if name == "amp":
-        # float16 autocast is 19-45 times slower than fp32 on a CPU; bfloat16 has instructions on new ones.
+        # On a CPU float16 autocast is 19-45 times slower than fp32; recent CPUs have bfloat16 instructions.
         return torch.float16 if device.type == "cuda" else torch.bfloat16
-    raise ConfigError(f"precision={name}: choose from amp, bf16, fp16, fp32, fp64, tf32")
+    raise ConfigError(
+        Problem("precision", f"precision={name} is not a choice", did_you_mean(name, NAMES), topic="choice")
+    )
 
 
 def _multiplies_bfloat16() -> bool:
-    """Whether torch has oneDNN, and this CPU instructions that multiply bfloat16: two of x86's, one of ARM's.
+    """Return whether torch has oneDNN and this CPU has instructions that multiply bfloat16 (two of x86, one of ARM).
 
-    Torch's own `_is_mkldnn_bf16_supported` is there with oneDNN alone, and content with AVX-512, which emulates them.
+    Torch's own `_is_mkldnn_bf16_supported` exists only with oneDNN, and accepts AVX-512, which emulates them.
     """
     has = torch.cpu.get_capabilities()
     instructions = (has.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

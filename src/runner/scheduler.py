@@ -1,8 +1,8 @@
-"""How the learning rate changes while training.
+"""Learning-rate schedules.
 
-A function here, or any `torch.optim.lr_scheduler` class by `_target_`, is called with the optimizer and
-those of `total_steps`, `steps_per_epoch`, `epochs` and `mode` (`min` or `max`: what of the monitored metric
-is better) that it takes. A bare torch scheduler steps once an epoch.
+A function here, or any `torch.optim.lr_scheduler` class given by `_target_`, is called with the optimizer and with the
+arguments that it takes of `total_steps`, `steps_per_epoch`, `epochs` and `mode` (`min` or `max`: the direction in which
+the monitored metric is better). A plain torch scheduler is stepped once per epoch.
 """
 
 import inspect
@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.util.ranges import COUNT, POSITIVE, PROBABILITY, Range
 
 
@@ -31,11 +31,11 @@ class Schedule:
     """A scheduler and when to step it.
 
     Attributes:
-        scheduler: torch's own; None keeps the learning rate as it is.
-        every: `step` (of the optimizer) or `epoch`; a `ReduceLROnPlateau` steps when an epoch has measured the
-            monitored metric, which it is given.
-        horizon: whether its course depends on the planned length of training, which therefore cannot
-            be raised later and stay exact.
+        scheduler: a torch scheduler; None: the learning rate is constant.
+        every: `step` (of the optimizer) or `epoch`; a `ReduceLROnPlateau` is stepped with the monitored metric after
+            an epoch that measured it.
+        horizon: whether the schedule depends on the planned length of training. Raising that length later then gives
+            other results than planning it from the start.
     """
 
     scheduler: LRScheduler | None
@@ -44,18 +44,18 @@ class Schedule:
 
 
 def has_goal(target: Callable[..., Any]) -> bool:
-    """Whether its `mode` says what of a metric is better; that of `CyclicLR` is the shape of a cycle."""
+    """Return whether `mode` is the direction of a metric; in `CyclicLR` it is the shape of a cycle."""
     mode = inspect.signature(target).parameters.get("mode")
     return mode is not None and mode.default in ("min", "max", inspect.Parameter.empty)
 
 
 def constant(optimizer: Optimizer) -> Schedule:
-    """The learning rate of the optimizer, all along."""
+    """Keep the learning rate of the optimizer."""
     return Schedule(None)
 
 
 def step(optimizer: Optimizer, step_size: Annotated[int, COUNT], gamma: Annotated[float, POSITIVE] = 0.1) -> Schedule:
-    """The learning rate times `gamma` after every `step_size` epochs."""
+    """Multiply the learning rate by `gamma` every `step_size` epochs."""
     return Schedule(StepLR(optimizer, step_size=step_size, gamma=gamma))
 
 
@@ -67,15 +67,15 @@ def plateau(
     threshold: Annotated[float, Range(0)] = 0.0,
     min_lr: Annotated[float, Range(0)] = 0.0,
 ) -> Schedule:
-    """The learning rate times `factor` when the monitored metric has not become better for more than `patience` times.
+    """Multiply the learning rate by `factor` after more than `patience` validations without improvement.
 
     Args:
-        optimizer: whose learning rate it is.
-        mode: whether the metric is better lower or higher.
+        optimizer: the optimizer whose learning rate is scheduled.
+        mode: whether the metric is better lower (`min`) or higher (`max`).
         factor: below 1.
-        patience: measurements without a better one that change nothing.
-        threshold: by how much more than the best so far a measurement must be better to count.
-        min_lr: where it ends.
+        patience: how many validations without improvement change nothing.
+        threshold: the smallest difference to the best value that counts as an improvement.
+        min_lr: the lowest learning rate.
     """
     return Schedule(
         ReduceLROnPlateau(
@@ -84,14 +84,14 @@ def plateau(
             factor=factor,
             patience=patience,
             threshold=threshold,
-            threshold_mode="abs",  # "rel" takes an unchanged negative R2 for a better one
+            threshold_mode="abs",  # "rel" counts an unchanged negative R2 as an improvement
             min_lr=min_lr,
         )
     )
 
 
 def cosine(optimizer: Optimizer, total_steps: int, min_lr: Annotated[float, Range(0)] = 0.0) -> Schedule:
-    """Half a cosine from the optimizer's learning rate down to `min_lr` (Loshchilov, Hutter 2017, arXiv:1608.03983)."""
+    """Decay the learning rate to `min_lr` by half a cosine (Loshchilov, Hutter 2017, arXiv:1608.03983)."""
     return Schedule(CosineAnnealingLR(optimizer, T_max=total_steps, eta_min=min_lr), every="step", horizon=True)
 
 
@@ -101,10 +101,10 @@ def cosine_restarts(
     period: Annotated[int, COUNT] = 1,
     min_lr: Annotated[float, Range(0)] = 0.0,
 ) -> Schedule:
-    """Half a cosine down to `min_lr`, again and again (Loshchilov, Hutter 2017, arXiv:1608.03983).
+    """Decay the learning rate to `min_lr` by half a cosine, and restart (Loshchilov, Hutter 2017, arXiv:1608.03983).
 
-    With a period of an epoch each epoch ends with small steps, so that its validation shows what it was worth;
-    and there is no horizon: training can be prolonged and stay exact.
+    With a period of one epoch each epoch ends with small steps, so its validation shows the quality of the weights.
+    There is no horizon: training can be extended and stays exact.
     """
     steps = period * steps_per_epoch
     return Schedule(CosineAnnealingWarmRestarts(optimizer, T_0=steps, eta_min=min_lr), every="step")
@@ -117,33 +117,36 @@ def warmup_cosine(
     warmup_epochs: Annotated[float, Range(0)] = 1.0,
     min_lr: Annotated[float, Range(0)] = 0.0,
 ) -> Schedule:
-    """A straight line up to the optimizer's learning rate, then half a cosine down to `min_lr`.
+    """Raise the learning rate linearly to the optimizer's, then decay it to `min_lr` by half a cosine.
 
     Args:
-        optimizer: whose learning rate it is.
-        total_steps: planned.
-        steps_per_epoch: of the optimizer.
-        warmup_epochs: how long it rises; fractions of an epoch are rounded to whole steps.
-        min_lr: reached after the last step.
+        optimizer: the optimizer whose learning rate is scheduled.
+        total_steps: planned steps of the optimizer.
+        steps_per_epoch: steps of the optimizer.
+        warmup_epochs: length of the rise; fractions of an epoch are rounded to whole steps.
+        min_lr: the learning rate after the last step.
+
+    Raises:
+        ConfigError: the rise is as long as training.
     """
     warmup_steps = round(warmup_epochs * steps_per_epoch)
     if warmup_steps >= total_steps:
-        raise ConfigError(
-            f"scheduler.warmup_epochs={warmup_epochs:g} is as long as training, {total_steps / steps_per_epoch:g}"
-            f" epochs: write fewer, {total_steps / steps_per_epoch / 5:.1g} say, or trainer.epochs=<more>"
-        )
+        epochs = total_steps / steps_per_epoch
+        text = f"scheduler.warmup_epochs={warmup_epochs:g} is as long as training, {epochs:g} epochs"
+        suggestion = f"write scheduler.warmup_epochs={epochs / 5:.1g}, or a larger trainer.epochs"
+        raise ConfigError(Problem("scheduler.warmup_epochs", text, suggestion, topic="conflict"))
     return Schedule(WarmupCosineLR(optimizer, warmup_steps, total_steps, min_lr), every="step", horizon=True)
 
 
 class WarmupCosineLR(LRScheduler):
-    """The learning rate of step k, from 0: `lr (k + 1) / (w + 1)` up to k = w = `warmup_steps`, then half a cosine."""
+    """A learning rate of `lr (k + 1) / (w + 1)` in step k (from 0) to k = w = `warmup_steps`, then half a cosine."""
 
     def __init__(self, optimizer: Optimizer, warmup_steps: int, total_steps: int, min_lr: float = 0.0) -> None:
         self.warmup_steps, self.total_steps, self.min_lr = warmup_steps, total_steps, min_lr
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
-        """The learning rate of each group for the next step; it follows from how many there were."""
+        """Return the learning rate of each group for the next step, from the number of steps so far."""
         if self.last_epoch < self.warmup_steps:
             return [lr * (self.last_epoch + 1) / (self.warmup_steps + 1) for lr in self.base_lrs]
         done = (self.last_epoch - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
@@ -159,23 +162,23 @@ def onecycle(
     final_div_factor: Annotated[float, Range(1)] = 1e4,
     base_momentum: Annotated[float | None, PROBABILITY] = None,
 ) -> Schedule:
-    """One rise to the optimizer's learning rate and one fall, each half a cosine (Smith, Topin 2019, arXiv:1708.07120).
+    """Raise the learning rate to the optimizer's and decay it, each by half a cosine (Smith, Topin, arXiv:1708.07120).
 
     Args:
-        optimizer: whose learning rate is the peak.
-        total_steps: planned.
-        pct_start: share of the steps that it rises in.
-        div_factor: it starts at the peak divided by this,
-        final_div_factor: and its last step has the start divided by this.
-        base_momentum: what the momentum (of Adam and its kin: the first beta) falls to at the peak, before it
-            rises to the optimizer's own again; None leaves it alone.
+        optimizer: the optimizer whose learning rate is the peak.
+        total_steps: planned steps of the optimizer.
+        pct_start: the share of the steps in which the learning rate rises.
+        div_factor: the first learning rate is the peak divided by this.
+        final_div_factor: the last learning rate is the first divided by this.
+        base_momentum: the momentum (for Adam and its variants: the first beta) at the peak; it falls to it from the
+            optimizer's own value, and rises back. None: it stays constant.
 
     Raises:
         ConfigError: the optimizer has no momentum above `base_momentum`.
     """
-    if pct_start * total_steps in (1, total_steps):  # the peak is the first or the last step: torch divides by zero
+    if pct_start * total_steps in (1, total_steps):  # a peak in the first or the last step: torch divides by zero
         pct_start *= 1 - 1e-9
-    made = OneCycleLR(
+    scheduler = OneCycleLR(
         optimizer,
         max_lr=[float(group["lr"]) for group in optimizer.param_groups],
         total_steps=total_steps,
@@ -186,23 +189,20 @@ def onecycle(
         base_momentum=base_momentum or 0.0,
         max_momentum=_momentum(optimizer, above=base_momentum) if base_momentum is not None else 0.0,
     )
-    return Schedule(made, every="step", horizon=True)
+    return Schedule(scheduler, every="step", horizon=True)
 
 
 def _momentum(optimizer: Optimizer, above: float) -> list[float]:
-    """The momentum, or first beta, of each group."""
+    """Return the momentum, or first beta, of each group; all must be above a value."""
+    key, suggestion = "scheduler.base_momentum", "write scheduler.base_momentum=null"
     if "betas" in optimizer.defaults:
-        found = [float(group["betas"][0]) for group in optimizer.param_groups]
+        momenta = [float(group["betas"][0]) for group in optimizer.param_groups]
     elif "momentum" in optimizer.defaults:
-        found = [float(group["momentum"]) for group in optimizer.param_groups]
+        momenta = [float(group["momentum"]) for group in optimizer.param_groups]
     else:
-        raise ConfigError(
-            "scheduler.base_momentum needs an optimizer with one momentum, such as optimizer=sgd or adamw:"
-            " write scheduler.base_momentum=null"
-        )
-    if min(found) <= above:
-        raise ConfigError(
-            f"scheduler.base_momentum={above} is not below the optimizer's own momentum, which is {min(found)}:"
-            " write scheduler.base_momentum=null to leave that alone"
-        )
-    return found
+        text = "scheduler.base_momentum requires an optimizer with a single momentum, such as sgd or adamw"
+        raise ConfigError(Problem(key, text, suggestion, topic="conflict"))
+    if min(momenta) <= above:
+        text = f"scheduler.base_momentum={above} must be below the momentum of the optimizer, {min(momenta)}"
+        raise ConfigError(Problem(key, text, suggestion, topic="conflict"))
+    return momenta

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from conftest import Called
 from helpers.operations import Operations
+from helpers.problems import about
 from helpers.training import same
 from runner.device import set_deterministic
 from runner.errors import ConfigError
 from runner.model.cnn import CNN
 from runner.model.mlp import MLP
-from runner.model.probe import Cost, check_shapes, has_convolutions, parameter_count
+from runner.model.probe import Cost, check_shapes, check_single_sample, has_convolutions, parameter_count
 
 MNIST = (1, 28, 28)
 
@@ -141,8 +142,10 @@ def test_an_activation_behind_the_last_layer_changes_nothing_else() -> None:
     linear = mlp()
     torch.manual_seed(0)
     assert torch.equal(mlp(output_activation="sigmoid")(inputs), linear(inputs).sigmoid())
-    with pytest.raises(ConfigError, match=r"model.output_activation=sigmoit .*did you mean sigmoid"):
+    with pytest.raises(ConfigError) as error:
         mlp(output_activation="sigmoit")
+    assert about(error) == [("model.output_activation", "choice")]
+    assert "sigmoid" in error.value.problems[0].suggestion
 
 
 def test_batch_norm_stands_between_a_convolution_and_its_activation() -> None:
@@ -183,12 +186,17 @@ def test_deterministic_gives_the_same_without_what_a_gpu_cannot_do_then(device: 
 
 
 def test_what_does_not_fit_is_said() -> None:
-    with pytest.raises(ConfigError, match="model=mlp"):
-        cnn(input_shape=(4,))
-    with pytest.raises(ConfigError, match="strides"):
-        cnn(strides=[1])
-    with pytest.raises(ConfigError, match="did you mean relu"):
-        mlp(activation="rellu")
+    for make, key, topic, suggested in (
+        (lambda: cnn(input_shape=(4,)), "model", "shape", "model=mlp"),
+        (lambda: cnn(strides=[1]), "model.strides", "conflict", "model.strides=[1,2,2]"),
+        (lambda: cnn(channels=[8], strides=[1, 2]), "model.strides", "conflict", "model.strides=[1]"),
+        (lambda: cnn(channels=[], strides=[]), "model.channels", "range", "model.channels=[32] model.strides=[1]"),
+        (lambda: mlp(activation="rellu"), "model.activation", "choice", "relu"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            make()
+        assert about(error) == [(key, topic)]
+        assert suggested in error.value.problems[0].suggestion
 
 
 class Fixed(nn.Module):
@@ -211,20 +219,27 @@ class TestCheckShapes:
         assert torch.equal(torch.get_rng_state(), before)
 
     def test_a_model_that_does_not_take_the_data_is_named_with_the_shape(self) -> None:
-        with pytest.raises(ConfigError, match=r"does not take samples of shape \(12,\)"):
+        with pytest.raises(ConfigError) as error:
             check_shapes(Fixed(), (12,), 3, torch.float32)
+        assert about(error) == [("model", "shape")]
+        assert "(12,)" in str(error.value)
 
     def test_a_model_with_other_outputs_is_told_what_is_needed(self) -> None:
-        with pytest.raises(ConfigError, match=r"\(N, 5\), data and loss need \(N, 3\).*num_outputs"):
+        with pytest.raises(ConfigError) as error:
             check_shapes(Fixed(5), (10,), 3, torch.float32)
+        assert about(error) == [("model", "shape")]
+        (problem,) = error.value.problems
+        assert problem.text.index("(N, 5)") < problem.text.index("(N, 3)") and "num_outputs" in problem.suggestion
 
     def test_a_model_that_returns_no_tensor_is_refused(self) -> None:
         class Pair(Fixed):
             def forward(self, inputs: Tensor) -> Any:
                 return self.layer(inputs), inputs
 
-        with pytest.raises(ConfigError, match="one tensor"):
+        with pytest.raises(ConfigError) as error:
             check_shapes(Pair(), (10,), 3, torch.float32)
+        assert about(error) == [("model", "code")]
+        assert "(N, 3)" in str(error.value) and "tuple" in str(error.value)
 
     def test_it_leaves_the_model_as_it_was(self) -> None:
         model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
@@ -244,8 +259,15 @@ def test_a_last_batch_of_one_sample_that_batch_norm_cannot_take(runner: Callable
     small = ("model=cnn", "model.batch_norm=true", "model.strides=[2,2,2]", "tracking=off", "trainer.epochs=1")
     called = runner(*small, "data.limit=26", "data.batch_size=20")  # 8x8 pixels become one; 21 to train on
     assert called.code == 2
-    assert called.errors == [
-        "error: data.batch_size leaves a last batch of one sample, of which the model's BatchNorm can take no variance:"
-        " write another data.batch_size"
-    ]
+    assert called.about == [("data.batch_size", "conflict")]
+    assert called.problems[0].suggestion == "write data.batch_size=19"
     assert runner(*small, "data.limit=26", "data.batch_size=19").code == 0
+
+
+@pytest.mark.parametrize(("samples", "batch_size", "suggested"), [(21, 20, 19), (3, 2, 3), (5, 1, 3), (7, 2, 4)])
+def test_the_suggested_batch_size_leaves_no_batch_of_one_sample(samples: int, batch_size: int, suggested: int) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    with pytest.raises(ConfigError) as error:
+        check_single_sample(model, (4,), torch.float32, samples, batch_size)
+    assert error.value.problems[0].suggestion == f"write data.batch_size={suggested}"
+    assert samples % suggested != 1 and suggested > 1

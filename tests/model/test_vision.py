@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from helpers.composed import trained
+from helpers.problems import about
 from runner.errors import ConfigError
 from runner.model import vision
 from runner.model.probe import check_shapes, parameter_count
@@ -45,21 +46,27 @@ def test_families_take_the_data_s_channels_and_classes(name: str, shape: tuple[i
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "words"),
+    ("name", "shape", "key", "topic", "figures", "suggested"),
     [
-        ("resnet19", (3, 32, 32), "model.name=resnet19 is no classifier of torchvision: did you mean resnet18?"),
-        ("transformer", (3, 32, 32), "model.name=transformer is no classifier of torchvision: write resnet18, say"),
-        ("resnet18", (64,), r"needs images \(C, H, W\), the samples are of shape \(64,\): write model=mlp"),
-        ("vgg11", (1, 28, 40), "model.name=vgg11 needs images of at least 32x32 pixels, these are 28x40: write"),
-        ("alexnet", (1, 28, 28), "at least 63x63 pixels, these are 28x28"),
-        ("vit_b_16", (1, 28, 28), "square images whose sides are a multiple of 16 pixels, these are 28x28"),
-        ("vit_b_32", (1, 32, 64), "square images whose sides are a multiple of 32 pixels, these are 32x64"),
-        ("maxvit_t", (3, 64, 64), "multiple of 224 pixels, these are 64x64"),
+        ("resnet19", (3, 32, 32), "model.name", "unknown", ["model.name=resnet19"], "did you mean resnet18?"),
+        ("transformer", (3, 32, 32), "model.name", "unknown", ["model.name=transformer"], "model.name=resnet18"),
+        ("resnet18", (64,), "model", "shape", ["(C, H, W)", "(64,)"], "model=mlp"),
+        ("vgg11", (1, 28, 40), "model.name", "shape", ["model.name=vgg11", "32x32", "28x40"], "model.name=resnet18"),
+        ("alexnet", (1, 28, 28), "model.name", "shape", ["63x63", "28x28"], "model.name=resnet18"),
+        ("vit_b_16", (1, 28, 28), "model.name", "shape", [" 16 ", "28x28"], "model.name=resnet18"),
+        ("vit_b_32", (1, 32, 64), "model.name", "shape", [" 32 ", "32x64"], "model.name=resnet18"),
+        ("maxvit_t", (3, 64, 64), "model.name", "shape", [" 224 ", "64x64"], "model.name=resnet18"),
     ],
 )
-def test_what_does_not_fit_is_said(name: str, shape: tuple[int, ...], words: str, unreal: None) -> None:
-    with pytest.raises(ConfigError, match=words):
+def test_what_does_not_fit_is_said(
+    name: str, shape: tuple[int, ...], key: str, topic: str, figures: list[str], suggested: str, unreal: None
+) -> None:
+    with pytest.raises(ConfigError) as error:
         vision.classifier(shape, 7, name)
+    assert about(error) == [(key, topic)]
+    (problem,) = error.value.problems
+    assert all(figure in problem.text for figure in figures)
+    assert suggested in problem.suggestion
 
 
 def test_the_first_convolution_is_another_only_where_it_must_be() -> None:
@@ -88,8 +95,10 @@ def test_a_model_that_begins_otherwise_cannot_be_adapted() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(12, 3), nn.Conv2d(3, 1, 1))
     grouped = nn.Sequential(nn.Conv2d(3, 3, 3, groups=3))
     for model in (flat, grouped, nn.Sequential(nn.ReLU())):
-        with pytest.raises(ConfigError, match=r"Sequential does not begin with a convolution .* the 1 channels"):
+        with pytest.raises(ConfigError) as error:
             adapt_stem(model, 1)
+        assert about(error) == [("model", "shape")]
+        assert "Sequential" in str(error.value) and "1 channel" in str(error.value)
 
 
 def test_the_seed_decides_the_weights() -> None:

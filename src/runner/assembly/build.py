@@ -38,7 +38,7 @@ from runner.device import Device
 from runner.errors import ConfigError, Problem
 from runner.loss import Loss, name_of
 from runner.model import probe
-from runner.optimizer import trainable, wants_fused
+from runner.optimizer import trainable, use_fused
 from runner.precision import Precision
 from runner.saved.weights import load_into
 from runner.scheduler import Schedule, has_goal
@@ -333,8 +333,9 @@ def make_model(
 
 def check_last_batch(model: nn.Module, splits: Splits, batch_size: int, dtype: torch.dtype) -> None:
     """See that the model can be trained on a single sample, if a batch has no more."""
-    if 1 in (batch_size, size(splits.train) % batch_size):
-        probe.check_single_sample(model, splits.input_shape, dtype)
+    samples = size(splits.train)
+    if 1 in (batch_size, samples % batch_size):
+        probe.check_single_sample(model, splits.input_shape, dtype, samples, batch_size)
 
 
 def move(model: nn.Module, device: Device) -> bool:
@@ -404,7 +405,7 @@ def make_optimizer(node: Mapping[str, Any], model: nn.Module, device: Device) ->
     if not parameters:
         raise ConfigError(Problem("model", "the model has no trainable parameter", topic="code"))
     count = sum(parameter.numel() for parameter in parameters)
-    extra = {"fused": True} if wants_fused(locate("optimizer", node), device.torch, set(node), count) else {}
+    extra = {"fused": True} if use_fused(locate("optimizer", node), device.torch, set(node), count) else {}
     optimizer = call("optimizer", {**node, **extra}, torch.optim.Optimizer, params=parameters, model=model)
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:

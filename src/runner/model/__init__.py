@@ -1,1 +1,1 @@
-"""Networks to choose from, and what can be known of one before it is trained."""
+"""Models to choose from, and their checks before training."""

@@ -1,8 +1,8 @@
-"""The activations a config can name."""
+"""The activations that a config can name."""
 
 from torch import nn
 
-from runner.errors import ConfigError, did_you_mean
+from runner.errors import ConfigError, Problem, did_you_mean
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -14,15 +14,17 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def activation_layer(name: str, key: str = "model.activation") -> nn.Module:
-    """Make the activation of that name.
+    """Create an activation by name.
 
     Args:
         name: one of `ACTIVATIONS`.
-        key: where the config names it, for the error.
+        key: the config key that names it, for the error.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: the name is unknown.
     """
     if name not in ACTIVATIONS:
-        raise ConfigError(f"{key}={name} is not a choice: {did_you_mean(name, ACTIVATIONS)}")
+        raise ConfigError(
+            Problem(key, f"{key}={name} is not a choice", did_you_mean(name, ACTIVATIONS), topic="choice")
+        )
     return ACTIVATIONS[name]()

@@ -6,17 +6,18 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.model.activation import activation_layer
 from runner.model.mlp import hidden_layers
 from runner.util.ranges import COUNT, PROBABILITY
 
 
 class GlobalMaxPool(nn.AdaptiveMaxPool2d):
-    """Adaptive max pool to one value a channel, whose gradient is deterministic where that is asked for.
+    """Adaptive max pool to one value per channel, with a deterministic gradient under `trainer.deterministic`.
 
-    On a GPU torch's own is refused then. On a CPU it takes a third of the time of what stands in for it, which gives
-    the same, bit for bit; `amax` would not: it spreads the gradient over equal values, such as zeros behind a ReLU.
+    On a GPU torch refuses its own max pool then. On a CPU torch's own takes a third of the time of the replacement, and
+    gives the same result, bit for bit. `amax` would not: it spreads the gradient over equal values, such as zeros after
+    a ReLU.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class GlobalMaxPool(nn.AdaptiveMaxPool2d):
 
 
 class CNN(nn.Module):
-    """3x3 convolutions, adaptive max pool to one value a channel, fully connected head.
+    """3x3 convolutions, adaptive max pool to one value per channel, fully connected head.
 
     Args:
         input_shape: (C, H, W) of one image; comes from the data.
@@ -38,13 +39,13 @@ class CNN(nn.Module):
         channels: output channels of each convolution.
         strides: of each convolution.
         hidden: width of each hidden layer of the head.
-        activation: name of the activation behind each layer.
-        dropout: probability behind each hidden layer of the head.
+        activation: name of the activation after each layer.
+        dropout: probability after each hidden layer of the head.
         batch_norm: normalise the outputs of each convolution over the batch, before the activation (Ioffe, Szegedy
             2015, arXiv:1502.03167).
 
     Raises:
-        ConfigError: the data are not images, or channels and strides differ in number.
+        ConfigError: the data are not images, or the numbers of channels and strides differ.
     """
 
     def __init__(
@@ -60,15 +61,21 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         if len(input_shape) != 3:
+            text = f"model=cnn requires images (C, H, W), the samples have shape {tuple(input_shape)}"
+            raise ConfigError(Problem("model", text, "write model=mlp", topic="shape"))
+        if not channels:
+            text = "model.channels=[]: the number of convolutions must not be zero"
             raise ConfigError(
-                f"model=cnn needs images (C, H, W), the samples are of shape {tuple(input_shape)}: write model=mlp"
+                Problem("model.channels", text, "write model.channels=[32] model.strides=[1]", topic="range")
             )
-        if len(channels) != len(strides) or not channels:
-            raise ConfigError(f"model.strides={strides}: write one number for each of model.channels={channels}")
+        if len(channels) != len(strides):
+            text = f"model.strides={strides} must have one number for each of model.channels={channels}"
+            suggestion = f"write model.strides={[*strides, *[2] * len(channels)][: len(channels)]}".replace(" ", "")
+            raise ConfigError(Problem("model.strides", text, suggestion, topic="conflict"))
         width = input_shape[0]
         layers: list[nn.Module] = []
         for width_out, stride in zip(channels, strides, strict=True):
-            # Normalising takes away what a bias adds.
+            # Batch norm removes a bias.
             layers.append(nn.Conv2d(width, width_out, 3, stride=stride, padding=1, bias=not batch_norm))
             if batch_norm:
                 layers.append(nn.BatchNorm2d(width_out))

@@ -14,13 +14,12 @@ class MLP(nn.Module):
     """Flattened input, hidden layers with activation and dropout, an output layer, linear by default.
 
     Args:
-        input_shape: of one sample; comes from the data.
+        input_shape: shape of one sample; comes from the data.
         num_outputs: classes or values; comes from data and loss.
         hidden: width of each hidden layer.
-        activation: name of the activation behind each hidden layer.
-        dropout: probability behind each hidden layer.
-        output_activation: name of the activation behind the last layer; None: none. The losses for classes want
-            none.
+        activation: name of the activation after each hidden layer.
+        dropout: probability after each hidden layer.
+        output_activation: name of the activation after the last layer; None: none, as losses for classes require.
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class MLP(nn.Module):
 
 
 def hidden_layers(width: int, hidden: Sequence[int], activation: str, dropout: float) -> list[nn.Module]:
-    """Linear, activation and, if asked for, dropout for each hidden width."""
+    """Return linear layer, activation and, above 0, dropout for each hidden width."""
     layers: list[nn.Module] = []
     for width_out in hidden:
         layers += [nn.Linear(width, width_out), activation_layer(activation)]

@@ -1,4 +1,4 @@
-"""What can be known of a model before it is trained: that it fits the data, its size, its arithmetic."""
+"""Checks of a model before training: that it fits the data, its size, its FLOPs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,36 +12,36 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from runner.errors import ConfigError, at, first_line
+from runner.errors import ConfigError, Problem, at, first_line
 
 
 def parameter_count(model: nn.Module) -> int:
-    """How many numbers training changes."""
+    """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def operations(model: nn.Module, flops: int | None) -> int:
-    """The least that a sample's forward pass takes: the FLOPs counted, and two for each parameter.
+    """Return a lower bound on the operations of a sample's forward pass: the counted FLOPs, or two per parameter.
 
-    Not all are counted: of an LSTM none.
+    The counter misses some operations: all of an LSTM.
     """
     return max(flops or 0, 2 * parameter_count(model))
 
 
 def has_convolutions(model: nn.Module) -> bool:
-    """Whether channels_last storage pays: without it an epoch of the MNIST CNN takes 1.19 times as long, two cores."""
+    """Return whether channels_last pays: without it an epoch of the MNIST CNN takes 1.19 times as long on two cores."""
     return any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in model.modules())
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the forward pass of one sample takes.
+    """The cost of the forward pass of one sample.
 
     Attributes:
-        flops: floating-point operations, a multiply-add counting as two, biases and activations left out
-            (`torch.utils.flop_counter`); None if nothing that it counts was seen.
-        values: in the largest tensor that a layer gives.
-        activation: the activation function that gives the model's outputs, be it a layer or not; None if none does.
+        flops: floating-point operations without biases and activations, a multiply-add counting as two
+            (`torch.utils.flop_counter`); None if it counted none.
+        values: the number of values in the largest output of a layer.
+        activation: the activation function that computes the model's outputs, as a layer or a function; None if none.
     """
 
     flops: int | None
@@ -53,14 +53,14 @@ ACTIVATIONS = (
     "softmax", "sigmoid", "log_softmax", "tanh", "relu", "gelu", "silu", "elu", "leaky_relu", "softplus", "mish",
     "hardtanh", "hardsigmoid", "hardswish", "clamp", "clamp_min", "exp", "abs",
 )  # fmt: skip
-"""Operations after which outputs cannot be any numbers, as torch's dispatcher names them but for `_` at their ends."""
+"""Operations that restrict outputs to a range; names of torch's dispatcher, without leading and trailing `_`."""
 
 SHAPING = ("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten", "clone", "alias", "detach", "_to_copy")
-"""Operations that give the same values in another shape, place or type."""
+"""Operations that return the same values in another shape, memory or dtype."""
 
 
 class _Activations(TorchDispatchMode):
-    """Sees which tensors an activation function has given."""
+    """Records which tensors an activation function returned."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,22 +73,22 @@ class _Activations(TorchDispatchMode):
         if by is None and name in SHAPING and args:
             by = self.by(args[0])
         if by is not None and isinstance(result, Tensor):
-            self._seen = [*self._seen[-3:], (result, by)]  # the last ones: an attention's may be large
+            self._seen = [*self._seen[-3:], (result, by)]  # only the last ones: those of attention may be large
         return result
 
     def by(self, tensor: object) -> str | None:
-        """The activation function that has given a tensor, if one has."""
+        """Return the activation function that returned a tensor, if any."""
         return next((by for seen, by in self._seen if seen is tensor), None)
 
 
 def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int, dtype: torch.dtype) -> Cost:
-    """Send two samples through the model without computing anything, and count what one would cost.
+    """Run two samples through the model without computing values, and count the cost of one.
 
-    Parameters and inputs are stood in for by tensors on the meta device; a model that cannot run there
-    gets two real samples on the CPU. Either way the state of the random generators is restored.
+    Parameters and inputs are tensors on the meta device; a model that cannot run there gets two real samples on the
+    CPU. The state of the random generators is restored in both cases.
 
     Raises:
-        ConfigError: the model does not take the data, or gives outputs of another shape.
+        ConfigError: the model does not accept the samples, or returns outputs of the wrong shape.
     """
     was_training = model.training
     model.eval()
@@ -99,37 +99,39 @@ def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int,
         model.train(was_training)
     expected = (2, num_outputs)
     if not isinstance(outputs, Tensor):
-        raise ConfigError(f"the model must return one tensor (N, {num_outputs}), it returns a {type(outputs).__name__}")
+        text = f"the model must return one tensor (N, {num_outputs}), it returns a {type(outputs).__name__}"
+        raise ConfigError(Problem("model", text, topic="code"))
     if tuple(outputs.shape) != expected:
-        raise ConfigError(
-            f"the model gives outputs of shape (N{''.join(f', {n}' for n in outputs.shape[1:])}), data and loss"
-            f" need (N, {num_outputs}): let its constructor take num_outputs"
-        )
+        shape = "".join(f", {size}" for size in outputs.shape[1:])
+        text = f"the model returns outputs of shape (N{shape}), data and loss require (N, {num_outputs})"
+        raise ConfigError(Problem("model", text, "let its constructor take num_outputs", topic="shape"))
     return Cost(flops // 2 or None, max(largest) // 2, activations.by(outputs))
 
 
 @contextmanager
 def _largest(model: nn.Module) -> Iterator[list[int]]:
-    """The numbers of values that the layers of a model give, as they come."""
-    seen = [0]
+    """Collect the number of values in the output of each layer that runs."""
+    counts = [0]
 
-    def see(_: nn.Module, __: object, output: object) -> None:
+    def count(_: nn.Module, __: object, output: object) -> None:
         if isinstance(output, Tensor):
-            seen.append(output.numel())
+            counts.append(output.numel())
 
-    handles = [module.register_forward_hook(see) for module in model.modules()]
+    handles = [module.register_forward_hook(count) for module in model.modules()]
     try:
-        yield seen
+        yield counts
     finally:
         for handle in handles:
             handle.remove()
 
 
-def check_single_sample(model: nn.Module, input_shape: Sequence[int], dtype: torch.dtype) -> None:
-    """See that the model can be trained on a batch of one, as the last of an epoch may be.
+def check_single_sample(
+    model: nn.Module, input_shape: Sequence[int], dtype: torch.dtype, samples: int, batch_size: int
+) -> None:
+    """Check that the model can be trained on a batch of one sample: the last of these samples in batches of this size.
 
     Raises:
-        ConfigError: BatchNorm has but one value to take a variance of.
+        ConfigError: BatchNorm has a single value per channel, which has no variance.
     """
     state = {name: tensor.to("meta") for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     try:
@@ -138,11 +140,13 @@ def check_single_sample(model: nn.Module, input_shape: Sequence[int], dtype: tor
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        raise ConfigError(
-            "data.batch_size leaves a last batch of one sample, of which the model's BatchNorm can take no variance:"
-            " write another data.batch_size"
-        ) from error
-    except Exception:  # a model that cannot run on the meta device: `check_shapes` has tried it for real
+        key = "data.batch_size"
+        text = f"{key}={batch_size} leaves a batch of one sample, for which BatchNorm cannot compute a variance"
+        others = [size for size in range(2, min(samples, 2 * batch_size + 1) + 1) if samples % size != 1]
+        nearest = min(others, key=lambda size: abs(size - batch_size), default=None)
+        suggestion = f"write {key}={nearest}" if nearest else "train on more samples"
+        raise ConfigError(Problem(key, text, suggestion, topic="conflict")) from error
+    except Exception:  # a model that cannot run on the meta device: `check_shapes` has run it on the CPU
         return
 
 
@@ -154,7 +158,7 @@ def _forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tu
             outputs = functional_call(model, state, (torch.empty(2, *shape, dtype=dtype, device="meta"),))
         return outputs, counter.get_total_flops()
     except Exception:
-        # Either the model cannot run on meta, or it does not fit: real numbers tell which.
+        # Either the model cannot run on the meta device, or it does not fit the samples: a run on the CPU shows which.
         return _forward_real(model, shape, dtype)
 
 
@@ -164,7 +168,7 @@ def _forward_real(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) 
         with torch.random.fork_rng(devices=[]), torch.no_grad(), counter:
             outputs = model(torch.zeros(2, *shape, dtype=dtype))
     except Exception as error:
-        raise ConfigError(
-            f"the model does not take samples of shape {shape} ({prod(shape)} values): {first_line(error)}{at(error)}"
-        ) from error
+        reason = f"{first_line(error)}{at(error)}"
+        text = f"the model does not accept samples of shape {shape} ({prod(shape)} values): {reason}"
+        raise ConfigError(Problem("model", text, topic="shape")) from error
     return outputs, counter.get_total_flops()
