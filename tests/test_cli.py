@@ -591,12 +591,12 @@ def test_no_suggestion_of_another_tools_names_leads_nowhere(here: Path) -> None:
 
     composer = Composer()
     cfg, _ = composer.compose([])
-    known = {*dotted_keys(without_hydra(cfg)), *composer.choices()}
+    known = {*dotted_keys(without_hydra(cfg)), *composer.files.choices()}
     for group, names in advice.CHOICES.items():
-        assert set(names.values()) <= {*composer.options_of(group), "null"}, group
+        assert set(names.values()) <= {*composer.files.options(group), "null"}, group
     for meant in advice.KEYS.values():
         key, _, value = meant.partition("=")
-        assert key in known and (not value or value in composer.options_of(key)), meant
+        assert key in known and (not value or value in composer.files.options(key)), meant
 
 
 @pytest.mark.parametrize("name", ["runner.py", "runner/__init__.py"])

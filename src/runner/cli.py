@@ -238,7 +238,7 @@ def has_package(made: Composer, args: Namespace) -> bool:
 
 def help_text(made: Composer, cfg: DictConfig) -> str:
     """What `--help` prints: as Hydra makes it of `hydra.help.template`, which takes it over a second."""
-    groups = "\n".join(f"{group}: {', '.join(options)}" for group, options in made.choices().items())
+    groups = "\n".join(f"{group}: {', '.join(options)}" for group, options in made.files.choices().items())
     config = OmegaConf.to_yaml(without_hydra(cfg))
     return Template(cfg.hydra.help.template).safe_substitute(APP_CONFIG_GROUPS=groups, CONFIG=config)
 

@@ -267,7 +267,8 @@ def test_a_file_of_the_users_holds_no_number_that_composing_would_change(tmp_pat
 def test_a_text_that_yaml_takes_for_a_number_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(f"experiment: {text}\n")
-    with pytest.raises(ValueError, match=f"write the text in quotes: '{text}'"):
+    with pytest.raises(ConfigError) as raised:
         yaml_numbers.check(file, "tracking")
+    assert about(raised) == [("tracking.experiment", "type")] and f"'{text}'" in raised.value.problems[0].suggestion
     file.write_text(f"experiment: '{text}'\nname: {text}\n")  # a choice, which is checked as such
     yaml_numbers.check(file, "tracking")

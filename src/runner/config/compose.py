@@ -4,10 +4,8 @@ Hydra stops at the first mistake. Here each override that it refuses is explaine
 composed. Imports neither torch nor MLflow.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import get_overrides_dirname
@@ -16,23 +14,22 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf, read_write
 
-from runner.config import schema, store_variable
+from runner.config import check_override, schema, store_variable
+from runner.config.check_override import ParsedOverride
+from runner.config.group_files import GroupFiles
 from runner.config.interpolation import literal
-from runner.config.keys import ADDRESSES, GROUPS, PRESETS, TARGET_GROUPS, format_value, is_open
-from runner.config.messages import REFUSED, dotted_keys, reason, refused, unknown_key, unreadable, unset
+from runner.config.keys import ADDRESSES, TARGET_GROUPS, is_open
+from runner.config.messages import REFUSED, dotted_keys, reason, refused, unreadable, unset
 from runner.config.overrides import adding, for_hydra, key_of, quote
 from runner.config.parameters import text_parameters
 from runner.config.yaml_numbers import CheckedRepository
-from runner.errors import ConfigError, Problem, Topic, brief, did_you_mean
-from runner.util import advice
+from runner.errors import ConfigError, Problem, brief, did_you_mean
 from runner.util.uri import absolute, hide
 
 VERSION_BASE = "1.3"
@@ -45,15 +42,6 @@ def config_folder() -> Path:
     """Where the YAML files are: in the installed package, or at the top of the repository."""
     here = Path(__file__).resolve().parents[1]  # src/runner, or runner in site-packages
     return next(folder for folder in (here / "conf", here.parents[1] / "conf") if folder.is_dir())
-
-
-@dataclass(frozen=True)
-class ParsedOverride:
-    """An argument as it was typed, as Hydra is given it, and as Hydra reads it."""
-
-    text: str
-    given: str
-    override: Override
 
 
 class Composer:
@@ -100,11 +88,12 @@ class Composer:
         self.hydra = Hydra.create_main_hydra2(task_name="runner", config_search_path=search_path)
         self.name = name.removesuffix(".yaml")
         self._loader = self.hydra.config_loader
-        self._loader.repository = CheckedRepository(search_path, config_folder())  # type: ignore[attr-defined]
-        self._search: list[str] = []
+        repository = CheckedRepository(search_path, config_folder())
+        self._loader.repository = repository  # type: ignore[attr-defined]
+        self.files = GroupFiles(self._loader, repository, self.name)
         self._texts: dict[str, bool] = {}
         self._parser = OverridesParser.create(self._loader)
-        if not self._loader.repository.config_exists(self.name):  # type: ignore[attr-defined]
+        if not repository.config_exists(self.name):
             names = [
                 option for option in self._loader.get_group_options("") if option[0] != "_" and option not in INTERNAL
             ]
@@ -149,7 +138,7 @@ class Composer:
             self.record(cfg, [typed.given for typed in usable if not typed.override.is_hydra_override()])
         if cfg is not None and self.reads_variable and not problems:
             cfg, problems = self._with_variable(cfg, usable, mode)
-        problems += [self._several(typed, cfg) for typed in several]
+        problems += [check_override.several(self.files, typed, cfg) for typed in several]
         return cfg, problems
 
     def _sort(
@@ -162,14 +151,14 @@ class Composer:
         """
         usable, several = list[ParsedOverride](), list[ParsedOverride]()
         problems: list[Problem] = []
-        self._search = []
+        self.files.search = []
         for text in overrides:
             shown = brief(text)
             try:
                 quoted = self._quote(text, mode is RunMode.MULTIRUN)
                 typed = ParsedOverride(shown, self._translate(quoted), self._parser.parse_override(quoted))
             except HydraException:
-                problems.append(self._unreadable(shown))
+                problems.append(check_override.explain_syntax(self.files, shown))
                 continue
             except ValueError:  # Python converts no number of more than 4,300 digits
                 problems.append(Problem(key_of(text), f"{shown} is out of range", schema.BITS, topic="range"))
@@ -177,12 +166,12 @@ class Composer:
             if typed.override.is_sweep_override() and mode is not RunMode.MULTIRUN:
                 several.append(typed)
                 continue
-            if wrong := self._check(typed, mode) or _check_twice(typed, usable):
+            if wrong := check_override.check(self.files, typed) or check_override.check_twice(typed, usable):
                 problems += wrong
                 continue
             usable.append(typed)
             if typed.override.key_or_group == "hydra.searchpath":
-                self._search.append(text)
+                self.files.search.append(text)
         return usable, several, problems
 
     def _texts_of(self, cfg: DictConfig, overrides: Sequence[str]) -> dict[str, bool]:
@@ -237,128 +226,6 @@ class Composer:
             config_name=self.name, overrides=given, run_mode=mode, with_log_configuration=False
         )
 
-    def _check(self, typed: ParsedOverride, mode: RunMode) -> list[Problem]:
-        """Check one override, as far as that is possible without composing."""
-        text, override = typed.text, typed.override
-        key = override.key_or_group
-        if not key:
-            return [unreadable(text)]
-        if override.is_sweep_override():
-            return []
-        if beyond := schema.beyond_64_bits(key, override.value()):
-            return beyond
-        if key == "hydra.searchpath":
-            return _check_search_path(text, override.value())
-        options = self.options_of(key)
-        if override.is_delete():
-            if options and key not in PRESETS and key in GROUPS:
-                return [Problem(key, f"{text}: a run needs one", f"choose from {', '.join(options)}", topic="missing")]
-            if schema.needed(key):
-                instead = f"write {schema.expected(key) or 'its keys'}"
-                return [Problem(key, f"{text}: a run needs {key}", instead, topic="missing")]
-            return []
-        if not options:
-            return [self._no_group(text, key)] if "/" in key else []
-        if override.package is not None:
-            instead = f"write {key}={override.value()}"
-            return [Problem(key, f"{text}: {key} has a fixed place in the config", instead, topic="conflict")]
-        if override.is_add() and key in GROUPS and key not in PRESETS:
-            return [Problem(key, f"{text}: {key} exists already", f"write {text.lstrip('+')}", topic="conflict")]
-        return self._check_choice(text, key, override.value(), options)
-
-    def _unreadable(self, text: str) -> Problem:
-        """Explain why Hydra's grammar does not take an argument."""
-        key, _, value = text.partition("=")
-        if key == "hydra.searchpath":
-            return _check_search_path(text, value)[0]
-        if value and (options := self.options_of(key)):
-            return _unknown_choice(text, key, did_you_mean(value, options))
-        return unreadable(text)
-
-    def _several(self, typed: ParsedOverride, cfg: DictConfig | None) -> Problem:
-        """Explain `key=a,b` in a single run; the suggestion depends on the type of the key's value."""
-        key, value = typed.override.key_or_group, typed.text.partition("=")[2]
-        now = OmegaConf.select(cfg, key, throw_on_missing=False) if cfg is not None and "/" not in key else None
-        is_choice = bool(self.options_of(key))
-        instead = "add --multirun for a run of each, or write one"
-        if is_choice:
-            instead = "add --multirun for a run of each, or choose one"
-        elif isinstance(now, ListConfig):
-            instead = f"a list is written {key}=[{value}]"
-        elif isinstance(now, str) or schema.is_text(key):
-            instead = f"add --multirun for a run of each, or write one text as '{key}=\"{value}\"'"
-        text = f"{typed.text} names several {'choices' if is_choice else 'values'}"
-        return Problem(key, text, instead, topic="conflict")
-
-    def _check_choice(self, text: str, group: str, value: Any, options: list[str]) -> list[Problem]:
-        def problem(what: str, instead: str, topic: Topic = "choice") -> list[Problem]:
-            return [Problem(group, f"{text}: {what}", instead, topic=topic)]
-
-        if value is None and group in PRESETS:
-            return []
-        if value is None:
-            return problem("a run needs one", advice.for_choice(group, "null", options), "missing")
-        if isinstance(value, dict):
-            several = f"choose from {', '.join(options)}; write single keys as {group}.<key>=<value>"
-            return problem(f"{group} is a choice", several, "type")
-        if isinstance(value, list) and len(value) != 1 and group not in PRESETS:
-            several = ",".join(map(str, value)) or "<one>,<another>"
-            instead = f"choose one, or write --multirun {group}={several} for a run of each"
-            return problem(f"a run has one {group}", instead, "conflict")
-        wrong = [choice for choice in (value if isinstance(value, list) else [value]) if str(choice) not in options]
-        if wrong:
-            return [_unknown_choice(text, group, advice.for_choice(group, str(wrong[0]), options))]
-        if group in GROUPS and group not in (*PRESETS, *TARGET_GROUPS):
-            return self._check_file(text, group, str(value))
-        return []
-
-    def _check_file(self, text: str, group: str, choice: str) -> list[Problem]:
-        """Check all of the file of a typed group's member; Hydra stops at the first problem."""
-        try:
-            content = self._load(group, choice)
-        except REFUSED as error:
-            return [reason(error, text)]
-        settings = OmegaConf.structured(schema.Config)
-        known = dotted_keys(settings)
-        problems = []
-        before = f"{text} ({group}/{choice}.yaml)"
-        for key in dotted_keys(content, f"{group}."):
-            if key not in known:
-                hint = unknown_key(key, known, {})
-                problems.append(Problem(key, f"{before}: unknown key {key}", hint, topic="unknown"))
-                continue
-            value = content._get_node(key.removeprefix(f"{group}.")) if key.count(".") == 1 else None
-            if value is None or isinstance(value, DictConfig) or value._is_interpolation() or value._is_missing():
-                continue
-            try:
-                OmegaConf.update(settings, key, value._value())
-            except OmegaConfBaseException:
-                what = f"{before}: {key}={format_value(value._value())} is not valid"
-                problems.append(Problem(key, what, f"write {schema.expected(key)}", topic="type"))
-        return problems
-
-    def _load(self, group: str, choice: str) -> DictConfig:
-        loaded = self._loader.repository.load_config(f"{group}/{choice}")  # type: ignore[attr-defined]
-        return loaded.config if loaded is not None else OmegaConf.create()
-
-    def options_of(self, group: str) -> list[str]:
-        """The members of a group; none where there is no such group."""
-        if self._search:
-            return self._loader.get_group_options(group, ObjectType.CONFIG, self.name, self._search)
-        # Hydra's own way copies the whole repository each time: 25 ms a question.
-        return self._loader.repository.get_group_options(group, ObjectType.CONFIG)  # type: ignore[attr-defined]
-
-    def choices(self) -> dict[str, list[str]]:
-        """The members of each group, of the user's own groups too."""
-        repository = self._loader.repository  # type: ignore[attr-defined]
-        groups = dict.fromkeys([*GROUPS, *repository.get_group_options("", ObjectType.GROUP)])
-        return {group: options for group in groups if group != "hydra" and (options := self.options_of(group))}
-
-    def _no_group(self, text: str, key: str) -> Problem:
-        parent = key.rpartition("/")[0]
-        groups = [f"{parent}/{name}" for name in self._loader.get_group_options(parent, ObjectType.GROUP)]
-        return Problem(key, f"{text}: unknown group {key}", did_you_mean(key, groups or GROUPS), topic="unknown")
-
     def _compose_rest(
         self, usable: list[ParsedOverride], mode: RunMode, error: Exception
     ) -> tuple[DictConfig | None, list[Problem]]:
@@ -369,7 +236,7 @@ class Composer:
         except REFUSED as broken:
             return None, [reason(broken, "the config does not compose")]
         problems = []
-        for typed in sorted(usable, key=lambda typed: not self.options_of(typed.override.key_or_group)):
+        for typed in sorted(usable, key=lambda typed: not self.files.options(typed.override.key_or_group)):
             try:
                 base = self._compose([*good, typed], mode)
                 good.append(typed)
@@ -398,7 +265,7 @@ class Composer:
         """Whether an argument sets the value of an existing key, and does nothing else."""
         key = override.key_or_group
         plain = not (_adds_or_deletes(override) or override.package or override.is_sweep_override())
-        return plain and not key.startswith("hydra") and not self.options_of(key)
+        return plain and not key.startswith("hydra") and not self.files.options(key)
 
     def _set(self, cfg: DictConfig, values: Sequence[ParsedOverride]) -> list[Problem]:
         """Set the values of keys; returns a problem for each that is refused."""
@@ -427,27 +294,16 @@ class Composer:
 
     def _why(self, typed: ParsedOverride, base: DictConfig, error: Exception) -> Problem:
         text, override = typed.text, typed.override
-        if self.options_of(override.key_or_group):
+        if self.files.options(override.key_or_group):
             return reason(error, text)
         if override.key_or_group.startswith("hydra."):
             known = dotted_keys(base.hydra, "hydra.")
             problem = refused(text, override, known, base, {})
         else:
-            problem = refused(text, override, dotted_keys(base), base, self._having(override.key_or_group))
+            problem = refused(
+                text, override, dotted_keys(base), base, self.files.keys_of_members(override.key_or_group)
+            )
         return problem or reason(error, text)
-
-    def _having(self, key: str) -> Mapping[str, list[str]]:
-        """The keys of each member of the group that a key would belong to."""
-        group, _, leaf = key.partition(".")
-        if not leaf or group not in GROUPS:
-            return {}
-        members = {}
-        for option in self.options_of(group):
-            try:
-                members[option] = dotted_keys(self._load(group, option))
-            except REFUSED:  # a file of the user's that is not in use
-                continue
-        return members
 
 
 def _adds_or_deletes(override: Override) -> bool:
@@ -463,34 +319,6 @@ def _make_absolute(cfg: DictConfig) -> None:
                 continue  # a reference is recorded as it is
             if isinstance(address := OmegaConf.select(cfg, key), str):
                 OmegaConf.update(cfg, key, literal(absolute(address)))
-
-
-def _check_twice(typed: ParsedOverride, before: Sequence[ParsedOverride]) -> list[Problem]:
-    """Refuse a second preset of one kind: it would silently replace the first."""
-    group = typed.override.key_or_group
-    if group not in PRESETS or typed.override.is_delete() or typed.override.value() is None:
-        return []
-    other = next((earlier.text for earlier in before if earlier.override.key_or_group == group), None)
-    if other is None:
-        return []
-    instead = "choose one, and set the keys of the other"
-    return [Problem(group, f"{typed.text}: {other} is given too", instead, topic="conflict")]
-
-
-def _check_search_path(text: str, value: Any) -> list[Problem]:
-    """Check that Hydra's search path names folders or packages that exist: Hydra only warns of others."""
-    key, instead = "hydra.searchpath", "write hydra.searchpath=[file:///<folder>]"
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        return [Problem(key, f"{text} is not a list of folders", instead, topic="type")]
-    for item in value:
-        scheme, separator, folder = str(item).partition("://")
-        if not (separator and scheme != "file") and not Path(folder if separator else scheme).is_dir():
-            return [Problem(key, f"{text}: no such folder: {folder or scheme}", instead, topic="file")]
-    return []
-
-
-def _unknown_choice(text: str, group: str, suggestion: str) -> Problem:
-    return Problem(group, f"{text}: unknown {group.removeprefix('hydra/')}", suggestion, topic="choice")
 
 
 def _check_extra(extra: str, folder: Path) -> None:

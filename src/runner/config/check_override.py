@@ -1,0 +1,165 @@
+"""Checks of one override, as far as that is possible without composing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from runner.config import schema
+from runner.config.group_files import GroupFiles
+from runner.config.keys import GROUPS, PRESETS, TARGET_GROUPS, format_value
+from runner.config.messages import REFUSED, dotted_keys, reason, unknown_key, unreadable
+from runner.errors import Problem, Topic, did_you_mean
+from runner.util import advice
+
+
+@dataclass(frozen=True)
+class ParsedOverride:
+    """An argument as it was typed, as Hydra is given it, and as Hydra reads it."""
+
+    text: str
+    given: str
+    override: Override
+
+
+def check(files: GroupFiles, typed: ParsedOverride) -> list[Problem]:
+    """Check one override, as far as that is possible without composing."""
+    text, override = typed.text, typed.override
+    key = override.key_or_group
+    if not key:
+        return [unreadable(text)]
+    if override.is_sweep_override():
+        return []
+    if beyond := schema.beyond_64_bits(key, override.value()):
+        return beyond
+    if key == "hydra.searchpath":
+        return _check_search_path(text, override.value())
+    options = files.options(key)
+    if override.is_delete():
+        if options and key not in PRESETS and key in GROUPS:
+            return [Problem(key, f"{text}: a run needs one", f"choose from {', '.join(options)}", topic="missing")]
+        if schema.needed(key):
+            instead = f"write {schema.expected(key) or 'its keys'}"
+            return [Problem(key, f"{text}: a run needs {key}", instead, topic="missing")]
+        return []
+    if not options:
+        return [_no_group(files, text, key)] if "/" in key else []
+    if override.package is not None:
+        instead = f"write {key}={override.value()}"
+        return [Problem(key, f"{text}: {key} has a fixed place in the config", instead, topic="conflict")]
+    if override.is_add() and key in GROUPS and key not in PRESETS:
+        return [Problem(key, f"{text}: {key} exists already", f"write {text.lstrip('+')}", topic="conflict")]
+    return _check_choice(files, text, key, override.value(), options)
+
+
+def explain_syntax(files: GroupFiles, text: str) -> Problem:
+    """Explain why Hydra's grammar does not take an argument."""
+    key, _, value = text.partition("=")
+    if key == "hydra.searchpath":
+        return _check_search_path(text, value)[0]
+    if value and (options := files.options(key)):
+        return _unknown_choice(text, key, did_you_mean(value, options))
+    return unreadable(text)
+
+
+def several(files: GroupFiles, typed: ParsedOverride, cfg: DictConfig | None) -> Problem:
+    """Explain `key=a,b` in a single run; the suggestion depends on the type of the key's value."""
+    key, value = typed.override.key_or_group, typed.text.partition("=")[2]
+    now = OmegaConf.select(cfg, key, throw_on_missing=False) if cfg is not None and "/" not in key else None
+    is_choice = bool(files.options(key))
+    instead = "add --multirun for a run of each, or write one"
+    if is_choice:
+        instead = "add --multirun for a run of each, or choose one"
+    elif isinstance(now, ListConfig):
+        instead = f"a list is written {key}=[{value}]"
+    elif isinstance(now, str) or schema.is_text(key):
+        instead = f"add --multirun for a run of each, or write one text as '{key}=\"{value}\"'"
+    text = f"{typed.text} names several {'choices' if is_choice else 'values'}"
+    return Problem(key, text, instead, topic="conflict")
+
+
+def _check_choice(files: GroupFiles, text: str, group: str, value: Any, options: list[str]) -> list[Problem]:
+    def problem(what: str, instead: str, topic: Topic = "choice") -> list[Problem]:
+        return [Problem(group, f"{text}: {what}", instead, topic=topic)]
+
+    if value is None and group in PRESETS:
+        return []
+    if value is None:
+        return problem("a run needs one", advice.for_choice(group, "null", options), "missing")
+    if isinstance(value, dict):
+        several = f"choose from {', '.join(options)}; write single keys as {group}.<key>=<value>"
+        return problem(f"{group} is a choice", several, "type")
+    if isinstance(value, list) and len(value) != 1 and group not in PRESETS:
+        several = ",".join(map(str, value)) or "<one>,<another>"
+        instead = f"choose one, or write --multirun {group}={several} for a run of each"
+        return problem(f"a run has one {group}", instead, "conflict")
+    wrong = [choice for choice in (value if isinstance(value, list) else [value]) if str(choice) not in options]
+    if wrong:
+        return [_unknown_choice(text, group, advice.for_choice(group, str(wrong[0]), options))]
+    if group in GROUPS and group not in (*PRESETS, *TARGET_GROUPS):
+        return _check_file(files, text, group, str(value))
+    return []
+
+
+def _check_file(files: GroupFiles, text: str, group: str, choice: str) -> list[Problem]:
+    """Check all of the file of a typed group's member; Hydra stops at the first problem."""
+    try:
+        content = files.load(group, choice)
+    except REFUSED as error:
+        return [reason(error, text)]
+    settings = OmegaConf.structured(schema.Config)
+    known = dotted_keys(settings)
+    problems = []
+    before = f"{text} ({group}/{choice}.yaml)"
+    for key in dotted_keys(content, f"{group}."):
+        if key not in known:
+            hint = unknown_key(key, known, {})
+            problems.append(Problem(key, f"{before}: unknown key {key}", hint, topic="unknown"))
+            continue
+        value = content._get_node(key.removeprefix(f"{group}.")) if key.count(".") == 1 else None
+        if value is None or isinstance(value, DictConfig) or value._is_interpolation() or value._is_missing():
+            continue
+        try:
+            OmegaConf.update(settings, key, value._value())
+        except OmegaConfBaseException:
+            what = f"{before}: {key}={format_value(value._value())} is not valid"
+            problems.append(Problem(key, what, f"write {schema.expected(key)}", topic="type"))
+    return problems
+
+
+def _no_group(files: GroupFiles, text: str, key: str) -> Problem:
+    parent = key.rpartition("/")[0]
+    groups = [f"{parent}/{name}" for name in files.subgroups(parent)]
+    return Problem(key, f"{text}: unknown group {key}", did_you_mean(key, groups or GROUPS), topic="unknown")
+
+
+def check_twice(typed: ParsedOverride, before: Sequence[ParsedOverride]) -> list[Problem]:
+    """Refuse a second preset of one kind: it would silently replace the first."""
+    group = typed.override.key_or_group
+    if group not in PRESETS or typed.override.is_delete() or typed.override.value() is None:
+        return []
+    other = next((earlier.text for earlier in before if earlier.override.key_or_group == group), None)
+    if other is None:
+        return []
+    instead = "choose one, and set the keys of the other"
+    return [Problem(group, f"{typed.text}: {other} is given too", instead, topic="conflict")]
+
+
+def _check_search_path(text: str, value: Any) -> list[Problem]:
+    """Check that Hydra's search path names folders or packages that exist: Hydra only warns of others."""
+    key, instead = "hydra.searchpath", "write hydra.searchpath=[file:///<folder>]"
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        return [Problem(key, f"{text} is not a list of folders", instead, topic="type")]
+    for item in value:
+        scheme, separator, folder = str(item).partition("://")
+        if not (separator and scheme != "file") and not Path(folder if separator else scheme).is_dir():
+            return [Problem(key, f"{text}: no such folder: {folder or scheme}", instead, topic="file")]
+    return []
+
+
+def _unknown_choice(text: str, group: str, suggestion: str) -> Problem:
+    return Problem(group, f"{text}: unknown {group.removeprefix('hydra/')}", suggestion, topic="choice")
