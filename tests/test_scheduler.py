@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from conftest import Called
 from helpers.composed import accuracy, built, trained
 from helpers.problems import about
-from runner.assembly import build, experiment
+from runner.assembly import experiment, parts
+from runner.data.splits import size
 from runner.errors import ConfigError
 from runner.loss import CrossEntropy, Metric, correct
 from runner.optimizer import muon, trainable
@@ -215,9 +216,9 @@ def course(experiment: experiment.Experiment, changed: dict[str, Any]) -> list[t
     """Learning rate and momentum of twelve steps, or epochs; nothing gets better after the fourth."""
     made = optimizer(momentum=0.9)
     settings = dataclasses.replace(experiment.trainer, epochs=6)
-    schedule = build.make_schedule(
-        experiment.config["scheduler"] | changed, made, settings, batches=2, higher_is_better=False
-    )
+    half = -(-size(experiment.splits.train) // 2)  # two batches an epoch
+    keys = experiment.config["scheduler"] | changed
+    schedule = parts.make_schedule(keys, made, settings, experiment.loss, experiment.splits, half)
     scheduler: Any = schedule.scheduler
     seen = []
     for index in range(12):

@@ -88,5 +88,14 @@ class ProblemCollector:
             self.cause = self.cause or error
         return None
 
+    def raise_if_any(self) -> None:
+        """Report the problems together.
+
+        Raises:
+            ConfigError: there are some.
+        """
+        if self.problems:
+            raise ConfigError(*self.problems) from self.cause
+
     def _keys(self) -> set[str]:
         return {problem.key for problem in self.problems}

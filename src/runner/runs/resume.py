@@ -10,8 +10,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from runner.assembly.build import recorded
 from runner.assembly.experiment import Experiment
+from runner.assembly.record import recorded
 from runner.config import schema
 from runner.config.compose import Composer, config_folder
 from runner.config.interpolation import literals

@@ -1,0 +1,225 @@
+"""Makers of the parts of an experiment: each takes the keys of its group, and the parts that it needs."""
+
+import inspect
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from runner import device as device_room
+from runner.assembly import checks
+from runner.assembly.target import IN_WORDS, call, locate, takes
+from runner.config.settings import TrainerSettings
+from runner.data import fetch
+from runner.data.augment import Augment, make_augment
+from runner.data.loading import evaluation_batch_size
+from runner.data.source import Source
+from runner.data.splits import Splits, size, split
+from runner.data.target_scale import TargetScale, choose
+from runner.device import Device
+from runner.errors import ConfigError, Problem
+from runner.loss import Loss, name_of
+from runner.model import probe
+from runner.optimizer import trainable, use_fused
+from runner.precision import Precision
+from runner.scheduler import Schedule, has_goal
+from runner.util.cores import threads_for
+from runner.util.rng import seed_all
+
+
+def find_device(node: Mapping[str, Any]) -> Device:
+    """Find the device that a config asks for."""
+    return device_room.resolve(node["name"], node["index"])
+
+
+def make_precision(node: Mapping[str, Any], device: Device) -> Precision:
+    """Make the number format for a device."""
+    return Precision(node["name"], device.torch)
+
+
+def prepare_device(trainer: TrainerSettings, device: Device) -> None:
+    """Set determinism, and check that the device can compile if that is wanted."""
+    device_room.set_deterministic(trainer.deterministic)
+    if trainer.compile:
+        device.check_compiler()
+
+
+def make_data(node: Mapping[str, Any], seed: int, loss: Loss | None, forbidden: bool) -> tuple[Splits, Augment | None]:
+    """Load and divide the data set, and make the augmentation of its training part.
+
+    Args:
+        node: the group `data`.
+        seed: of the division.
+        loss: decides whether targets are classes or numbers.
+        forbidden: download nothing.
+    """
+    with fetch.forbidden() if forbidden else nullcontext():
+        seed_all(seed)
+        splits = make_splits(node, seed, loss.takes if loss else "either")
+        return splits, make_augment(splits, **(node["augment"] or {}))
+
+
+def count_outputs(loss: Loss, splits: Splits) -> int:
+    """Count the outputs that the model needs."""
+    checks.classes(loss, splits)
+    targets = splits.targets() if splits.all_targets is None else splits.all_targets
+    return loss.num_outputs(targets, splits.classes)
+
+
+def make_splits(node: Mapping[str, Any], seed: int, loss_takes: str | None) -> Splits:
+    """Load and divide the data set; that of a run of version 0.1.0 by the rules of that version."""
+    old_rules = "scale" not in node  # every later config has it
+    scale = node.get("scale", "auto")
+    source = call("data", node, Source, scale=scale, old_rules=old_rules, loss_takes=loss_takes)
+    if "scale" in takes(locate("data", node))[0]:  # its function has scaled the samples
+        scale = "auto"
+    return split(
+        source,
+        val_fraction=node["val_fraction"],
+        limit=node["limit"],
+        seed=seed,
+        scale=scale,
+        old_rules=old_rules,
+    )
+
+
+def make_model(
+    node: Mapping[str, Any], splits: Splits, num_outputs: int, seed: int, dtype: torch.dtype
+) -> tuple[nn.Module, probe.Cost]:
+    """Make the model on the CPU, with weights drawn by the seed, and measure its cost."""
+    seed_all(seed)
+    shape = splits.input_shape
+    model = call("model", node, nn.Module, input_shape=shape, num_outputs=num_outputs)
+    model.to(dtype)
+    return model, probe.check_shapes(model, shape, num_outputs, dtype)
+
+
+def check_last_batch(model: nn.Module, splits: Splits, batch_size: int, dtype: torch.dtype) -> None:
+    """Check that the model can be trained on a single sample if a batch has no more."""
+    samples = size(splits.train)
+    if 1 in (batch_size, samples % batch_size):
+        probe.check_single_sample(model, splits.input_shape, dtype, samples, batch_size)
+
+
+def move(model: nn.Module, device: Device) -> bool:
+    """Move the model to the device; returns whether its images are stored channels last."""
+    channels_last = probe.has_convolutions(model)
+    model.to(device.torch)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    return channels_last
+
+
+def check_state(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, schedule: Schedule) -> None:
+    """Check that a checkpoint can hold the state that training starts with."""
+    parts: dict[str, Any] = {
+        "model": model, "loss": loss, "optimizer": optimizer, "scheduler": schedule.scheduler
+    }  # fmt: skip
+    checks.state({name: part.state_dict() for name, part in parts.items() if part is not None})
+
+
+def choose_threads(
+    device: Device, model: nn.Module, cost: probe.Cost, splits: Splits, batch_size: int, node: Mapping[str, Any]
+) -> Device:
+    """Set the CPU threads of a device: as typed, or by the arithmetic of a batch in training and in evaluation."""
+    asked, evaluated = node["threads"], node["evaluation_threads"]
+    operations = probe.operations(model, cost.flops)
+    step = operations * min(batch_size, size(splits.train))
+    device = device.with_threads(threads_for(step) if asked == "auto" else int(asked))
+    if evaluated == asked == "auto":
+        at_once = evaluation_batch_size(batch_size, max(cost.values, prod(splits.input_shape)), device.torch)
+        largest = max(size(splits.val), size(splits.test))
+        evaluated = max(device.threads, threads_for(operations * min(at_once, largest)))
+    evaluated = device.threads if evaluated in (None, "auto") else int(evaluated)
+    return replace(device, evaluation_threads=evaluated)
+
+
+def make_target_scale(
+    data: Mapping[str, Any], splits: Splits, loss: Loss, cost: probe.Cost, checkpoint: Mapping[str, Any] | None
+) -> tuple[TargetScale | None, Splits]:
+    """Choose how the targets of a regression are scaled, and note it in the data.
+
+    Raises:
+        ConfigError: `data.scale_targets` does not fit the data or the loss.
+    """
+    setting = data.get("scale_targets")  # a config of version 0.1.0 lacks the key
+    if not loss.regression:
+        if setting is True:
+            key, text = "data.scale_targets", f"data.scale_targets=true: loss={name_of(loss)} has no targets to scale"
+            raise ConfigError(Problem(key, text, f"write {key}=auto, or loss=mse", topic="conflict"))
+        return None, splits
+    targets = loss.prepare(splits.targets()[: size(splits.train)], torch.float64)
+    wanted = splits.columns is not None and cost.activation is None
+    names = [splits.target] if splits.target is not None else []
+    scale = choose(targets, setting, wanted=wanted, weights=checkpoint, names=names)
+    if scale is not None and scale.standardizes:
+        how = "as for the weights it starts from, " if checkpoint is not None else ""
+        note = f"targets standardised ({how}{scale}): */loss is in these units, all else in the data's"
+    elif wanted and checkpoint is not None and setting == "auto":
+        note = "targets not standardised: the weights it starts from give the units of the data"
+    else:
+        return scale, splits
+    return scale, replace(splits, notes=[*splits.notes, note])
+
+
+def make_optimizer(node: Mapping[str, Any], model: nn.Module, device: Device) -> torch.optim.Optimizer:
+    """Make the optimizer of the model's trainable parameters."""
+    parameters = trainable(model)
+    if not parameters:
+        raise ConfigError(Problem("model", "the model has no trainable parameter", topic="code"))
+    count = sum(parameter.numel() for parameter in parameters)
+    extra = {"fused": True} if use_fused(locate("optimizer", node), device.torch, set(node), count) else {}
+    optimizer = call("optimizer", {**node, **extra}, torch.optim.Optimizer, params=parameters, model=model)
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        text = f"optimizer._target_={node['_target_']} needs a closure, which runner does not pass"
+        raise ConfigError(Problem("optimizer._target_", text, "choose another", topic="code"))
+    return optimizer
+
+
+def make_schedule(
+    node: Mapping[str, Any],
+    optimizer: torch.optim.Optimizer,
+    trainer: TrainerSettings,
+    loss: Loss,
+    splits: Splits,
+    batch_size: int,
+) -> Schedule:
+    """Make the learning-rate schedule for the planned length of training.
+
+    Raises:
+        ConfigError: `_target_` does not return a scheduler, or it waits for a metric that is not measured.
+    """
+    batches = -(-size(splits.train) // batch_size)
+    steps_per_epoch = -(-batches // trainer.grad_accumulation)
+    steps = trainer.epochs * steps_per_epoch
+    target = locate("scheduler", node)
+    named, _ = takes(target)
+    better = "max" if loss.higher_is_better(trainer.monitor) else "min"
+    scheduler = call(
+        "scheduler",
+        node,
+        object,
+        optimizer=optimizer,
+        total_steps=min(steps, trainer.max_steps or steps),
+        steps_per_epoch=steps_per_epoch,
+        epochs=trainer.epochs,
+        **({"mode": better} if "mode" in named and has_goal(target) else {}),
+    )
+    if isinstance(scheduler, LRScheduler):
+        # A scheduler that takes the planned length cannot change it later; one that takes it in steps is stepped by
+        # step.
+        planned = {key for key in ("total_steps", "steps_per_epoch", "epochs") if key in named and key not in node}
+        by_step = bool(planned & {"total_steps", "steps_per_epoch"})
+        horizon = bool(planned & {"total_steps", "epochs"})
+        scheduler = Schedule(scheduler, every="step" if by_step else "epoch", horizon=horizon)
+    if not isinstance(scheduler, Schedule):
+        text = f"scheduler._target_={node['_target_']} returns an object of type {type(scheduler).__name__}"
+        raise ConfigError(Problem("scheduler._target_", text, f"name {IN_WORDS['scheduler']}", topic="type"))
+    checks.plateau(scheduler, trainer, splits)
+    return scheduler
