@@ -128,7 +128,7 @@ class TestMetrics:
         scale = of(VALUES[:, :2], "auto")
         predictions = Predictions(MSE(), scale)
         trained_on = scale.preparing(MSE().prepare, CPU)(VALUES[:, :2], torch.float32)
-        predictions.see(trained_on, trained_on)
+        predictions.add(trained_on, trained_on)
         values = predictions.values()
         assert values is not None
         torch.testing.assert_close(values.actual, VALUES[:, :2], rtol=1e-6, atol=0)

@@ -231,7 +231,7 @@ class _as_is:  # noqa: N801 - reads as a verb in its `with`
 def seen(loss: Loss, outputs: Tensor, targets: Tensor, batch: int = 7) -> Predictions:
     predictions = Predictions(loss)
     for first in range(0, len(outputs), batch):
-        predictions.see(outputs[first : first + batch], targets[first : first + batch])
+        predictions.add(outputs[first : first + batch], targets[first : first + batch])
     return predictions
 
 
@@ -248,7 +248,7 @@ class TestPredictions:
         state = training(tmp_path, batch_size=4)
         predictions = Predictions(state.loss)
         assert state.loaders.test is not None
-        measured = evaluate(state, state.loaders.test, on_batch=predictions.see)
+        measured = evaluate(state, state.loaders.test, on_batch=predictions.add)
         found = predictions.classes()
         assert found is not None and predictions.values() is None
         assert predictions.samples == len(found.actual) == 20 and predictions.num_classes == 3
@@ -290,7 +290,7 @@ class TestPredictions:
     def test_what_is_kept_is_a_copy(self) -> None:
         outputs = torch.ones(3, 1)
         predictions = Predictions(MSE())
-        predictions.see(outputs, torch.zeros(3, 1))
+        predictions.add(outputs, torch.zeros(3, 1))
         outputs.fill_(5)  # as a graph that writes to the same place again does
         found = predictions.values()
         assert found is not None and found.predicted.tolist() == [[1], [1], [1]]

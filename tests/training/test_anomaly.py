@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Called, run_folder
-from runner.training.anomaly import detected
+from runner.training.anomaly import detect_anomaly
 from runner.training.progress import Progress
 
 NET = """
@@ -38,8 +38,8 @@ def test_the_operation_and_its_line_are_named(
 
 
 def test_other_errors_and_warnings_pass() -> None:
-    with pytest.raises(RuntimeError, match="mine"), detected(Progress()):
+    with pytest.raises(RuntimeError, match="mine"), detect_anomaly(Progress()):
         raise RuntimeError("mine")
-    with warnings.catch_warnings(record=True) as caught, detected(Progress()):
+    with warnings.catch_warnings(record=True) as caught, detect_anomaly(Progress()):
         warnings.warn("hear me", stacklevel=1)
     assert [str(warning.message) for warning in caught] == ["hear me"]

@@ -356,7 +356,7 @@ class TestNotFinite:
     def test_stop_names_epoch_and_step_and_keeps_the_last_good_checkpoint(self, tmp_path: Path) -> None:
         state = training(tmp_path, epochs=4)
         self.exploding(state, at=5)
-        with pytest.raises(TrainingError, match=r"train/loss is nan in epoch 2 by step 6.*last\.pt"):
+        with pytest.raises(TrainingError, match=r"train/loss is nan in epoch 2, step 6.*last\.pt"):
             fit(state)
         saved = checkpoint.load(state.checkpoints.last)
         assert saved["progress"]["epoch"] == 2

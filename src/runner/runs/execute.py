@@ -23,7 +23,7 @@ from runner.runs.reproduction import surroundings
 from runner.runs.serving import served, served_samples
 from runner.tracking.environment import environment
 from runner.tracking.tracker import Deliverer, Tracker
-from runner.training.anomaly import detected
+from runner.training.anomaly import detect_anomaly
 from runner.training.compilation import compile_model
 from runner.training.display import Bar
 from runner.training.hidden import Watch
@@ -75,7 +75,7 @@ def train(state: Training, folder: Path) -> str | None:
 
         profiler = Profiler(state, settings.profile_steps, folder / layout.PROFILE)
     try:
-        with detected(state.progress) if settings.detect_anomaly else nullcontext():
+        with detect_anomaly(state.progress) if settings.detect_anomaly else nullcontext():
             return fit(state)
     finally:
         if profiler is not None:
@@ -91,7 +91,7 @@ def test(state: Training, predictions: Predictions) -> dict[str, float]:
         load_weights(state, load(state.checkpoints.best))
     if state.loaders.test is None:
         return {}
-    return {f"test/{name}": value for name, value in evaluate(state, state.loaders.test, predictions.see).items()}
+    return {f"test/{name}": value for name, value in evaluate(state, state.loaders.test, predictions.add).items()}
 
 
 def run(

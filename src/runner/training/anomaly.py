@@ -1,4 +1,4 @@
-"""`trainer.detect_anomaly`: which operation gives a gradient that is not a number."""
+"""`trainer.detect_anomaly`: find the operation whose gradient is NaN."""
 
 import logging
 import re
@@ -19,14 +19,14 @@ FRAME = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+), in .*\n    (?
 
 
 @contextmanager
-def detected(progress: Progress) -> Iterator[None]:
-    """Watch every gradient; torch prints where one was computed, and this says it.
+def detect_anomaly(progress: Progress) -> Iterator[None]:
+    """Check every gradient with torch's anomaly mode, and report the line of the forward pass.
 
     Args:
-        progress: tells when it happened.
+        progress: the epoch and step for the error.
 
     Raises:
-        TrainingError: a gradient was not a number.
+        TrainingError: a gradient is NaN.
     """
     with warnings.catch_warnings(record=True) as caught, torch.autograd.set_detect_anomaly(True):
         try:
@@ -37,9 +37,9 @@ def detected(progress: Progress) -> Iterator[None]:
             if not frames:
                 raise
             log.debug("%s", traces[-1])
-            what, last = str(error).rstrip("."), frames[-1]
+            reason, last = str(error).rstrip("."), frames[-1]
             raise TrainingError(
-                f"{what} in epoch {progress.epoch}, step {progress.step + 1}:"
+                f"{reason} in epoch {progress.epoch}, step {progress.step + 1}:"
                 f" {last['file']}:{last['line']}: {last['code'].strip()}"
             ) from error
     for warning in caught:

@@ -1,4 +1,4 @@
-"""`trainer.compile`: the model through `torch.compile`, all of it before the first epoch."""
+"""`trainer.compile`: compile the model with `torch.compile` before the first epoch."""
 
 import logging
 from collections.abc import Iterator
@@ -17,20 +17,20 @@ _PLAIN = (int, float, complex, str, bytes, type(None))
 
 
 def compile_model(state: Training) -> float:
-    """Compile training and evaluation for the batch sizes that will come, and leave everything else as it was.
+    """Compile training and evaluation for all batch sizes of the run; all other state stays unchanged.
 
-    `torch.compile` works when it is first called, which would fall into the first epoch's time. On two cores it takes
-    the MNIST MLP 8 s, and its epoch then takes 0.8 to 1.1 times as long, from one attempt to the next; the CNN 11 s
-    (3 s where its code is cached), and its epochs of 20 s 0.93 times as long: made up for after eight (or three).
+    `torch.compile` compiles at the first call, which would count as time of the first epoch. It takes 8 s on two cores
+    for the MNIST MLP, whose epochs then take 0.8 to 1.1 times as long, varying between attempts; and 11 s for the CNN
+    (3 s if its code is cached), whose epochs of 20 s take 0.93 times as long: eight epochs (or three) pay for it.
 
     Returns:
-        Seconds that it took.
+        The seconds it took.
     """
-    began = perf_counter()
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no CUDA is known
+    started_at = perf_counter()
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of missing CUDA
     state.forward = torch.compile(state.model)
     state.eval_forward = state.forward if state.eval_model is state.model else torch.compile(state.eval_model)
-    with _left_as_they_are(state):
+    with _restored(state):
         for inputs, targets in _batches(state, state.loaders.train):
             with state.precision.autocast():
                 outputs = state.forward(inputs)
@@ -44,12 +44,12 @@ def compile_model(state: Training) -> float:
                         state.eval_forward(inputs)
         state.eval_model.train()
     state.device.synchronize()
-    return perf_counter() - began
+    return perf_counter() - started_at
 
 
 @contextmanager
-def _left_as_they_are(state: Training) -> Iterator[None]:
-    """Undo what forward passes change: buffers, extra state and plain values of modules, a data set, all generators."""
+def _restored(state: Training) -> Iterator[None]:
+    """Restore the state that forward passes change: buffers, extra state, plain attributes, data sets, generators."""
     modules = [module for root in (state.model, state.eval_model, state.loss) for module in root.modules()]
     buffers = [(m, name, b, None if b is None else b.clone()) for m in modules for name, b in m._buffers.items()]
     plain = [(m, name, value) for m in modules for name, value in vars(m).items() if isinstance(value, _PLAIN)]
@@ -80,7 +80,7 @@ def _has_extra_state(module: nn.Module) -> bool:
 
 
 def _batches(state: Training, loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
-    """A batch of each size that an epoch has, whole ones and the rest; none any more once a stop is requested."""
+    """Yield a batch of each size in an epoch, full and rest; none once a stop is requested."""
     if state.stop.requested:
         return
     inputs, targets = next(iter(loader.epoch(1)))

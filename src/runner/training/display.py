@@ -1,4 +1,4 @@
-"""The progress of training as a person sees it: a bar an epoch on a terminal, one line an epoch everywhere."""
+"""The display of training: a progress bar on a terminal, and a line per epoch everywhere."""
 
 import logging
 import sys
@@ -14,16 +14,16 @@ log = logging.getLogger("runner")
 
 REFRESH_SECONDS = 0.2  # each refresh of the bar reads the running loss from the device
 
-PAGE_SECONDS = 5.0  # in the page of a notebook, which may save each refresh
+PAGE_SECONDS = 5.0  # on a notebook page, which may save each refresh
 
 
 class Bar:
-    """The progress of training: a bar an epoch on a terminal, one line an epoch everywhere.
+    """A progress bar per epoch on a terminal, and a line per epoch everywhere.
 
     Args:
-        epochs: that are planned.
-        batch_size: of the training batches.
-        samples: of the training part.
+        epochs: the planned number of epochs.
+        batch_size: the size of the training batches.
+        samples: the number of training samples.
         quiet: show no bar.
     """
 
@@ -38,17 +38,17 @@ class Bar:
         self._started = 0.0
 
     def start_epoch(self, epoch: int, batches: int, done: int) -> None:
-        """Show nothing yet: an epoch of milliseconds needs no bar."""
+        """Start the clock of the bar; it appears at the first refresh: an epoch of milliseconds needs none."""
         self._epoch, self._started = epoch, perf_counter()
         self._started_at_sample = done * self._batch_size
         self._next = self._started + self._seconds
 
     def due(self) -> bool:
-        """Whether it is time to refresh."""
+        """Return whether to refresh the bar."""
         return self._shown and perf_counter() >= self._next
 
     def batch(self, done: int, loss: float) -> None:
-        """Redraw the bar of this epoch."""
+        """Refresh the bar."""
         if self._bar is None:
             self._bar = tqdm(
                 desc=self._title(),
@@ -60,7 +60,7 @@ class Bar:
             )
         samples = min(done * self._batch_size, self._samples)
         seconds = perf_counter() - self._started
-        self._bar.start_t = time() - seconds  # the ETA is this epoch's
+        self._bar.start_t = time() - seconds  # the ETA is that of this epoch
         self._bar.n, self._bar.initial = samples, self._started_at_sample
         self._bar.set_description_str(self._title(), refresh=False)
         rate = (samples - self._started_at_sample) / seconds
@@ -69,7 +69,7 @@ class Bar:
         self._next = perf_counter() + self._seconds
 
     def end_epoch(self, epoch: int, metrics: dict[str, float], seconds: float, best: bool) -> None:
-        """Print the epoch's line."""
+        """Log the line of the epoch."""
         self.close()
         parts = [self._title()]
         for part in ("train", "val"):
@@ -87,11 +87,11 @@ class Bar:
         return f"epoch {self._epoch:>{len(str(self._epochs))}}/{self._epochs}"
 
     def note(self, text: str) -> None:
-        """Print a line."""
+        """Log a warning."""
         log.warning(text)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -1,4 +1,4 @@
-"""What a model says of the test samples: seen batch by batch in the data set's order, read once afterwards."""
+"""A model's predictions for the test samples, collected per batch in the order of the data set."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from runner.data.source import Part
 from runner.data.target_scale import TargetScale
 from runner.loss import BCEWithLogits, Loss
 
-MOST_VALUES = 1_000_000  # numbers of a regression that are kept: a plot has no use for more
+MOST_VALUES = 1_000_000  # of a regression: enough for a plot
 
 
 class Classes(NamedTuple):
-    """Of each sample (N,), on the CPU: the true class, the predicted one, and the probability given to that."""
+    """For each sample (N,), on the CPU: true class, predicted class, and the predicted class's probability."""
 
     actual: Tensor
     predicted: Tensor
@@ -22,56 +22,56 @@ class Classes(NamedTuple):
 
 
 class Values(NamedTuple):
-    """Of the first samples (N, K), on the CPU, in the units of the data: the true values and the predicted ones."""
+    """For the first samples (N, K), on the CPU, in the units of the data: true and predicted values."""
 
     actual: Tensor
     predicted: Tensor
 
 
 class Predictions:
-    """Collects what an evaluation sees; sample i of the data set is row i of what it gives.
+    """Collects the predictions of an evaluation; row i belongs to sample i of the data set.
 
-    A batch costs a few small operations on the device, which is not waited for: it is read when asked for
-    `classes()` or `values()`. A model that tells classes apart has the one, a model that gives values the other.
+    A batch costs a few small operations on the device, without waiting for it: `classes()` and `values()` read it. A
+    classifier has classes, a regression has values.
 
     Args:
-        loss: says what outputs mean.
-        scale: of the targets of a regression, if they have one.
+        loss: defines the meaning of outputs.
+        scale: the scale of a regression's targets, if any.
     """
 
     def __init__(self, loss: Loss, scale: TargetScale | None = None) -> None:
         self._loss, self._scale = loss, scale
-        self._seen: list[tuple[Tensor, ...]] = []
-        self._values_kept = 0
+        self._batches: list[tuple[Tensor, ...]] = []
+        self._values = 0
         self.num_classes: int | None = None
         self.samples = 0
 
-    def see(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take a batch: outputs (N, K), targets (N, ...) as the loss has prepared them."""
+    def add(self, outputs: Tensor, targets: Tensor) -> None:
+        """Add a batch: outputs (N, K), and targets (N, ...) as the loss prepared them."""
         self.samples += len(outputs)
         probabilities = self._loss.probabilities(outputs)
         if probabilities is not None:
             self.num_classes = probabilities.shape[1]
             probability, predicted = probabilities.max(dim=1)
-            self._seen.append((_class_of(targets).int(), predicted.int(), probability.float().nan_to_num(0.0)))
-        # Several yes-or-no questions at once are neither classes of one question nor values.
+            self._batches.append((_class_of(targets).int(), predicted.int(), probability.float().nan_to_num(0.0)))
+        # Several labels per sample are neither classes nor values.
         elif isinstance(self._loss, BCEWithLogits) or outputs.shape != targets.shape:
             return
-        elif self._values_kept < MOST_VALUES:
-            self._values_kept += outputs.numel()
-            # Copies: a compiled model may write the next batch's outputs to the same place.
-            self._seen.append((targets.float().clone(), outputs.float().clone()))
+        elif self._values < MOST_VALUES:
+            self._values += outputs.numel()
+            # Copies: a compiled model may overwrite its outputs with those of the next batch.
+            self._batches.append((targets.float().clone(), outputs.float().clone()))
 
     def classes(self) -> Classes | None:
-        """Classes and probabilities; None where outputs are values, or nothing was seen."""
+        """Return classes and probabilities; None if outputs are values, or no batch was added."""
         if self.num_classes is None:
             return None
         actual, predicted, probability = self._read()
         return Classes(actual.long(), predicted.long(), probability)
 
     def values(self) -> Values | None:
-        """Values, in the units of the data; None where outputs are classes, or nothing was seen."""
-        if self.num_classes is not None or not self._seen:
+        """Return values in the units of the data; None if outputs are classes, or no batch was added."""
+        if self.num_classes is not None or not self._batches:
             return None
         actual, predicted = self._read()
         if self._scale is not None:
@@ -79,36 +79,36 @@ class Predictions:
         return Values(actual, predicted)
 
     def _read(self) -> list[Tensor]:
-        return [torch.cat(parts).cpu() for parts in zip(*self._seen, strict=True)]
+        return [torch.cat(parts).cpu() for parts in zip(*self._batches, strict=True)]
 
 
 def _class_of(targets: Tensor) -> Tensor:
-    """(N,) classes of targets that are classes (N,), yes or no (N, 1), or shares of each class (N, K)."""
+    """Return classes (N,) of targets that are classes (N,), yes or no (N, 1), or class probabilities (N, K)."""
     if targets.ndim == 2 and targets.shape[1] > 1:
         return targets.argmax(dim=1)
     return targets.reshape(-1) > 0.5 if targets.is_floating_point() else targets.reshape(-1)
 
 
-def confusion(found: Classes, num_classes: int) -> Tensor:
-    """How often each class was taken for each: counts (classes, classes), a row a true class."""
-    # A target that is no class of the model's cannot be counted; a loss of one's own may allow it.
-    known = (found.actual >= 0) & (found.actual < num_classes)
-    cells = found.actual[known] * num_classes + found.predicted[known]
+def confusion(classes: Classes, num_classes: int) -> Tensor:
+    """Return the confusion matrix: counts (classes, classes), a row per true class."""
+    # A custom loss may allow targets that are not classes of the model.
+    known = (classes.actual >= 0) & (classes.actual < num_classes)
+    cells = classes.actual[known] * num_classes + classes.predicted[known]
     return torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def mistakes(found: Classes) -> Tensor:
-    """Indices of the samples whose class was not recognised, the most confident mistake first."""
-    wrong = (found.actual != found.predicted).nonzero().squeeze(1)
-    return wrong[found.probability[wrong].sort(descending=True, stable=True).indices]
+def mistakes(classes: Classes) -> Tensor:
+    """Return the indices of misclassified samples, the most confident mistake first."""
+    wrong = (classes.actual != classes.predicted).nonzero().squeeze(1)
+    return wrong[classes.probability[wrong].sort(descending=True, stable=True).indices]
 
 
 def raw_images(part: Part, input_shape: Sequence[int]) -> Callable[[list[int]], Tensor] | None:
-    """What gives the images (n, C, H, W) at n indices of a part, raw; None if its samples are no images."""
+    """Return a function from n indices to raw images (n, C, H, W) of a part; None if samples are not images."""
     if len(input_shape) != 3:
         return None
     if isinstance(part, tuple):
         inputs = part[0]
         return lambda indices: inputs[indices]
-    # A data set of one's own need not give tensors.
+    # A custom data set may return arrays.
     return lambda indices: torch.stack([torch.as_tensor(part[index][0]) for index in indices])

@@ -1,17 +1,17 @@
-"""A resume, rehearsed beside the training: does a run that goes on from a checkpoint take the same steps?
+"""A rehearsal of a resume beside the training: does a resumed run take the same steps?
 
-A fork of the training process, which is made before the first step and has a lower priority, takes two steps, saves
-its state, and takes two more. A second fork, as fresh as the first one was, restores that state and takes the same two
-steps. Whatever then differs is state that no checkpoint has. The training process itself takes no step for it.
+A fork of the training process, created before the first step and with a lower priority, takes two steps, saves its
+state, and takes two more. A second fork, in the same condition as the first at its start, restores that state and takes
+the same two steps. Any difference is state that no checkpoint holds. The training process itself takes no extra step.
 
-Forks need no second import and no copy of what they only read. On two cores of an Intel Xeon (Sapphire Rapids) they
-take 43 to 47 and 22 to 24 ms of CPU time, making the first one 7 to 12 ms of the training's own. A whole run of one
-epoch of the digits takes 2.2 % more CPU time with them, the looks at attributes and the checkpoint that is read back
-(median of 9 pairs on a machine with other work, 95 % interval 0.7 to 4.0 %), and 0.3 % more time.
+Forks import nothing again and copy only what they change. On two cores of an Intel Xeon (Sapphire Rapids) they take 43
+to 47 and 22 to 24 ms of CPU time; creating the first takes 7 to 12 ms of the training's own. A whole run of one epoch
+of the digits takes 2.2 % more CPU time with them, the comparison of attributes and the read checkpoint (median of 9
+pairs on a machine with other work, 95 % interval 0.7 to 4.0 %), and 0.3 % more time.
 
-A run makes its fork before `torch.compile` compiles: a fork cannot compute gradients once torch's engine has started
-threads. Where that was earlier in the same process, in a notebook say, there is no verdict, and what changes is named
-whether it matters or not.
+A run creates its fork before `torch.compile` compiles: a fork cannot compute gradients once torch's engine has started
+threads. If that happened earlier in the same process, for example in a notebook, there is no verdict, and all changed
+attributes are reported.
 """
 
 import contextlib
@@ -40,50 +40,50 @@ from runner.training.state import Interrupted, Training, restore, stateful
 from runner.util.forks import fork
 from runner.util.primitives import decode, encode
 
-STEPS = 2  # before the checkpoint, and after it
-MEMORY_SHARE = 0.1  # of the free memory, that the model may take
+STEPS = 2  # before and after the checkpoint
+MEMORY_SHARE = 0.1  # the largest share of the free memory for the model
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What two steps after a resume showed.
+    """The result of two steps after a resume.
 
     Attributes:
-        missed: attributes that are not what they would have been.
-        derived: attributes that training changed, and that are what they would have been; no iterators, which may
-            only have come round.
-        elsewhere: a part of the saved state that differs; None if two steps led to the same.
+        missed: attributes that differ from those without a resume.
+        derived: attributes that training changed, and that a resume does not change; without iterators, which may have
+            returned to their start.
+        unexplained: a part of the saved state that differs; None if it is equal.
     """
 
     missed: frozenset[str] = frozenset()
     derived: frozenset[str] = frozenset()
-    elsewhere: str | None = None
+    unexplained: str | None = None
 
 
 class Rehearsal:
-    """Starts the rehearsal of a training that is about to begin.
+    """A rehearsal of a training that is about to start.
 
     Args:
-        state: at its first step, or as a checkpoint has restored it. It is left as it is.
+        state: the training before its first step, or as restored from a checkpoint. It does not change.
     """
 
     def __init__(self, state: Training) -> None:
-        self._pid, self._said, self._content = 0, -1, b""
+        self._pid, self._pipe, self._content = 0, -1, b""
         self._verdict: Verdict | None = None
         if not _is_possible(state):
             return
-        self._said, end = os.pipe()
+        self._pipe, end = os.pipe()
         self._pid = fork(end, lambda: _rehearse(state))
         os.close(end)
 
     def running(self) -> bool:
-        """Whether there may be a verdict later."""
+        """Return whether a verdict may follow."""
         return self._pid != 0
 
     def verdict(self, wait: float = 0.0) -> Verdict | None:
-        """What was found, waited for at most so many seconds; None if it is not known, or not yet."""
-        while self._pid and select.select([self._said], [], [], wait)[0]:
-            block = os.read(self._said, 1 << 16)
+        """Return the verdict, after waiting up to `wait` seconds; None if it is unknown, or not ready."""
+        while self._pid and select.select([self._pipe], [], [], wait)[0]:
+            block = os.read(self._pipe, 1 << 16)
             self._content += block
             if not block:
                 self._verdict = _verdict(self._content)
@@ -91,24 +91,24 @@ class Rehearsal:
         return self._verdict
 
     def close(self) -> None:
-        """End it."""
+        """End the forks."""
         if self._pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
-            os.close(self._said)
+            os.close(self._pipe)
             self._pid = 0
 
 
 def unsaved(state: Training) -> Walk:
-    """The attributes that no checkpoint has as such: parameters and buffers of the modules are left out."""
-    roots = {name: held for name, held in stateful(state).items() if name != "ema"}  # which is made out of the model
+    """Walk the attributes that no checkpoint holds as such: all but parameters and buffers of modules."""
+    roots = {name: root for name, root in stateful(state).items() if name != "ema"}  # it follows from the model
     return Walk(roots, leave_out=[*addresses(state.model), *addresses(state.loss)])
 
 
 def _is_possible(state: Training) -> bool:
-    """Whether this process can be forked, its steps are deterministic, and there are memory and steps enough."""
+    """Return whether this process can fork, its steps are deterministic, and memory and steps suffice."""
     if sys.platform != "linux" or state.device.torch.type != "cpu" or torch.cuda.is_initialized():
         return False
     tensors: list[Tensor] = [*state.model.parameters(), *state.model.buffers()]
@@ -118,7 +118,7 @@ def _is_possible(state: Training) -> bool:
 
 
 def _steps(state: Training) -> int:
-    """How many steps to take before and after: fewer where training is to have fewer than four."""
+    """Return how many steps to take before and after the checkpoint: fewer if training has fewer than four."""
     batches, settings, progress = len(state.loaders.train), state.settings, state.progress
     left = (settings.epochs - progress.epoch + 1) * -(-batches // settings.grad_accumulation) - -(
         -progress.batch // settings.grad_accumulation
@@ -129,62 +129,62 @@ def _steps(state: Training) -> int:
 
 
 def _rehearse(state: Training) -> dict[str, Any]:
-    """Take steps, save, have a fork restore it, and take the same steps here and there.
+    """Take steps, save, let a fork restore that state, and take the same steps in both.
 
     Returns:
         The fields of a `Verdict`.
     """
-    saved = _Memory()
+    checkpoints = _Memory()
     stop = _Stop(state)
-    _without_effects(state, saved, stop)
+    _without_effects(state, checkpoints, stop)
     steps, before = _steps(state), _attributes(state)
     ours, theirs = os.pipe(), os.pipe()
-    fork(theirs[1], lambda: _resumed(state, saved, stop, steps, ours[0]), keep=[ours[0]])
+    fork(theirs[1], lambda: _resumed(state, checkpoints, stop, steps, ours[0]), keep=[ours[0]])
     os.close(ours[0])
     os.close(theirs[1])
     _evaluate(state, stop)
-    _go(state, stop, steps)
+    _train(state, stop, steps)
     with os.fdopen(ours[1], "wb") as file:
-        file.write(saved.content())
+        file.write(checkpoints.content())
     between = unsaved(state)
-    _go(state, stop, steps)
+    _train(state, stop, steps)
     _evaluate(state, stop)
-    after, fingerprints = _attributes(state), saved.fingerprints()
+    after, fingerprints = _attributes(state), checkpoints.fingerprints()
     with os.fdopen(theirs[0], "rb") as file:
         resumed = json.load(file)
     missed = {name for name in {*after, *resumed["attributes"]} if after.get(name) != resumed["attributes"].get(name)}
-    # Of what moved after the checkpoint alone, nothing is shown: it had nothing to lose there.
-    changed = {name for name, seen in between.attributes.items() if seen != before.get(name)}
-    elsewhere = [name for name, seen in fingerprints.items() if seen != resumed["state"].get(name)]
-    if elsewhere and not missed:  # what the last step alone writes is the same again, though the one before read it
+    # Attributes that changed only after the checkpoint are not reported: it could not lose them.
+    changed = {name for name, value in between.attributes.items() if value != before.get(name)}
+    different = [name for name, value in fingerprints.items() if value != resumed["state"].get(name)]
+    if different and not missed:  # an attribute that the last step writes is equal again, though that step read it
         missed = (changed - between.outcomes) | between.iterators
     return {
         "missed": sorted(missed),
         "derived": sorted(changed - missed - between.iterators),
-        "elsewhere": elsewhere[0] if elsewhere else None,
+        "unexplained": different[0] if different else None,
     }
 
 
-def _resumed(state: Training, saved: "_Memory", stop: "_Stop", steps: int, source: int) -> dict[str, Any]:
-    """Restore the checkpoint that comes, and take the steps after it; what is then there."""
+def _resumed(state: Training, checkpoints: "_Memory", stop: "_Stop", steps: int, source: int) -> dict[str, Any]:
+    """Restore the checkpoint that arrives, take the steps after it, and return the fingerprints."""
     with os.fdopen(source, "rb") as file:
         content = torch.load(io.BytesIO(file.read()), weights_only=True)
     restore(state, {key: decode(part) for key, part in content.items()})
     stop.position += steps
-    _go(state, stop, steps)
+    _train(state, stop, steps)
     _evaluate(state, stop)
-    return {"attributes": _attributes(state), "state": saved.fingerprints()}
+    return {"attributes": _attributes(state), "state": checkpoints.fingerprints()}
 
 
 def _evaluate(state: Training, stop: "_Stop") -> None:
     """Evaluate a batch."""
-    stop.position += 1  # which is not asked for within it
+    stop.position += 1  # no stop within the evaluation
     evaluate(state, _First(state.loaders.train.in_order(state.loaders.train.batch_size)))  # type: ignore[arg-type]
     stop.position -= 1
 
 
-def _go(state: Training, stop: "_Stop", steps: int) -> None:
-    """Train so many steps, and save. After a resume they come first: what begins again, begins in training."""
+def _train(state: Training, stop: "_Stop", steps: int) -> None:
+    """Train a number of steps, and save. A resumed run, too, trains before it evaluates."""
     stop.position += steps
     with contextlib.suppress(Interrupted):
         fit(state)
@@ -194,12 +194,13 @@ def _attributes(state: Training) -> dict[str, int]:
     return unsaved(state).attributes
 
 
-def _without_effects(state: Training, saved: "_Memory", stop: "_Stop") -> None:
-    """Let training write nothing, show nothing, and do nothing that is not a step."""
-    state.checkpoints, state.log, state.display, state.stop = saved, lambda metrics, step: None, _Unseen(), stop  # type: ignore[assignment]
+def _without_effects(state: Training, checkpoints: "_Memory", stop: "_Stop") -> None:
+    """Let training write and show nothing, and do nothing except steps."""
+    state.checkpoints, state.stop = checkpoints, stop  # type: ignore[assignment]
+    state.log, state.display = lambda metrics, step: None, _NoDisplay()
     state.loaders, state.after_save = state.loaders.without_workers(), lambda: None
     state.span = no_span
-    state.device = replace(state.device, threads=1, evaluation_threads=1)  # a fork has no more
+    state.device = replace(state.device, threads=1, evaluation_threads=1)  # a fork has one
     state.settings = replace(
         state.settings,
         max_time=None,
@@ -211,13 +212,13 @@ def _without_effects(state: Training, saved: "_Memory", stop: "_Stop") -> None:
 
 
 def _position(state: Training) -> int:
-    """Steps from the run's beginning on, the skipped ones included."""
+    """Return the number of steps since the start of the run, including skipped ones."""
     progress, accumulation = state.progress, state.settings.grad_accumulation
     return (progress.epoch - 1) * -(-len(state.loaders.train) // accumulation) + -(-progress.batch // accumulation)
 
 
 class _Stop:
-    """Asks for a stop at a position."""
+    """A stop request at a position."""
 
     def __init__(self, state: Training) -> None:
         self._state, self.position = state, _position(state)
@@ -238,7 +239,7 @@ class _First:
 
 
 class _Memory:
-    """Stands for the folder of checkpoints, and has the last one until the next step, which changes its tensors."""
+    """Checkpoints in memory: the last one, until the next step changes its tensors."""
 
     def __init__(self) -> None:
         self._state: dict[str, Any] = {}
@@ -247,20 +248,20 @@ class _Memory:
         self._state = state
 
     def content(self) -> bytes:
-        """What its file would hold."""
+        """Return the content of the file."""
         buffer = io.BytesIO()
         torch.save({key: encode(part, key) for key, part in self._state.items()}, buffer)
         return buffer.getvalue()
 
     def fingerprints(self) -> dict[str, int]:
-        """Of each part of it, but for times."""
+        """Return a fingerprint of each part, without times."""
         progress = {name: value for name, value in self._state["progress"].items() if "seconds" not in name}
-        found = Walk({"": SimpleNamespace(**{**self._state, "progress": progress})}).attributes
-        return {name.removeprefix("."): seen for name, seen in found.items()}
+        attributes = Walk({"": SimpleNamespace(**{**self._state, "progress": progress})}).attributes
+        return {name.removeprefix("."): value for name, value in attributes.items()}
 
 
-class _Unseen:
-    """Shows nothing."""
+class _NoDisplay:
+    """A display that shows nothing."""
 
     def start_epoch(self, epoch: int, batches: int, done: int) -> None: ...
 
@@ -275,8 +276,8 @@ class _Unseen:
 
 
 def _verdict(content: bytes) -> Verdict | None:
-    """What a rehearsal said; None where it failed, in the user's code say, of which training itself will tell."""
+    """Read a verdict; None if the rehearsal failed, for example in user code: training itself will report that."""
     if not content:
         return None
-    found = json.loads(content)
-    return Verdict(frozenset(found["missed"]), frozenset(found["derived"]), found["elsewhere"])
+    fields = json.loads(content)
+    return Verdict(frozenset(fields["missed"]), frozenset(fields["derived"]), fields["unexplained"])

@@ -1,4 +1,4 @@
-"""Everything that training works with, and what of it is kept in a checkpoint."""
+"""The state of training: all objects that the loop uses, and their part in a checkpoint."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -31,42 +31,47 @@ if TYPE_CHECKING:
 
 
 class Interrupted(Exception):
-    """Asked to stop; out of `fit` it comes with a checkpoint written."""
+    """A stop was requested. When `fit` raises it, a checkpoint has been written."""
 
 
 class StopRequest(Protocol):
-    """Set from outside, by a signal handler; looked at after every step."""
+    """A stop flag set by a signal handler, and checked after every step."""
 
     requested: bool
 
 
 class Display(Protocol):
-    """What a person watches while training."""
+    """The display of training for a person."""
 
     def start_epoch(self, epoch: int, batches: int, done: int) -> None:
-        """An epoch begins, or goes on after `done` batches."""
+        """Start an epoch, or resume it after `done` batches."""
 
     def due(self) -> bool:
-        """Whether it wants to hear of the next batch."""
+        """Return whether to call `batch` after the next batch."""
 
     def batch(self, done: int, loss: float) -> None:
-        """So many batches of the epoch are done; the running mean of the loss."""
+        """Show the number of finished batches of the epoch, and the running mean of the loss."""
 
     def end_epoch(self, epoch: int, metrics: Metrics, seconds: float, best: bool) -> None:
-        """An epoch is over, of which the training took so many seconds."""
+        """Show the metrics of a finished epoch, and its seconds of training."""
 
     def note(self, text: str) -> None:
-        """Something a person should know."""
+        """Show a note."""
 
 
 @dataclass
 class Training:
-    """Everything that `fit` works with.
+    """All objects that `fit` uses.
 
     Attributes:
-        preprocessing: how samples are prepared, as far as a checkpoint must hold it, in tensors and primitives:
+        preprocessing: the part of the samples' preprocessing that a checkpoint holds, in tensors and primitives:
             `{"targets": {"mean": [...], "std": [...]}}`.
-        target_scale: of a regression whose targets are scaled, or far from 0.
+        target_scale: the scale of a regression's targets, if they are scaled, or far from 0.
+        eval_model: the model for evaluation: the averaged weights if there are any.
+        forward: called in place of `model`; `torch.compile` replaces it.
+        eval_forward: called in place of `eval_model`; `torch.compile` replaces it.
+        span: names a part of training; `profiling.Profiler` replaces it.
+        after_save: called after a checkpoint is written; `hidden.Watch` replaces it.
     """
 
     model: nn.Module
@@ -94,17 +99,14 @@ class Training:
         decay = self.settings.ema_decay
         self.average = WeightAverage(self.model, decay) if decay is not None else None
         self.eval_model = self.average.model if self.average else self.model
-        # Called in place of the models; `torch.compile` replaces them.
         self.forward: Callable[[Tensor], Tensor] = self.model
         self.eval_forward: Callable[[Tensor], Tensor] = self.eval_model
-        # Names a part of training; replaced by `profiling.Profiler`.
         self.span: Span = no_span
-        # Called after a checkpoint is written; replaced by `hidden.Watch`.
         self.after_save: Callable[[], None] = lambda: None
 
     @property
     def best_is_last(self) -> bool:
-        """Whether there is nothing to tell a best epoch by."""
+        """Return whether the last epoch counts as the best: without validation there is no monitored metric."""
         return self.loaders.val is None and self.settings.monitor.startswith("val/")
 
 
@@ -115,7 +117,7 @@ def prepare(
     display: Display,
     stop: StopRequest,
 ) -> Training:
-    """What trains an experiment; the rest is where it is kept, who is told, who watches, and who may stop it."""
+    """Create the training of an experiment, with its checkpoints, log, display and stop request."""
     return Training(
         model=experiment.model,
         loss=experiment.loss,
@@ -136,26 +138,26 @@ def prepare(
 
 
 def require_finite(state: Training, value: float, name: str) -> float:
-    """Give the value back, or end the run if it is not finite and `on_nonfinite` does not ignore that."""
+    """Return the value; end the run if it is not finite, unless `on_nonfinite=ignore`."""
     if not math.isfinite(value) and state.settings.on_nonfinite != "ignore":
-        good = state.checkpoints.last
+        last = state.checkpoints.last
         raise TrainingError(
-            f"{name} is {value} in epoch {state.progress.epoch} by step {state.progress.step}; "
-            + (f"the last good checkpoint is {good}" if good.exists() else "there is no checkpoint before it")
-            + "; a lower optimizer.lr or trainer.clip_norm=1 may help"
+            f"{name} is {value} in epoch {state.progress.epoch}, step {state.progress.step}; "
+            + (f"the last good checkpoint is {last}" if last.exists() else "there is no earlier checkpoint")
+            + "; try a lower optimizer.lr, or trainer.clip_norm=1"
         )
     return value
 
 
 def save_within_epoch(state: Training, best: bool = False) -> None:
-    """Write a checkpoint from which the epoch in progress goes on at its next batch."""
+    """Write a checkpoint that resumes the epoch in progress at its next batch."""
     state.progress.sums, state.progress.seconds = state.sums.state(), state.clock.stop()
     save(state, best)
     state.clock.start()
 
 
 def save(state: Training, best: bool) -> None:
-    """Write a checkpoint; the last good one is not replaced by one whose weights are not finite."""
+    """Write a checkpoint; non-finite weights end the run instead, and the last good checkpoint stays."""
     if state.parameters:
         finite = torch.stack([torch.isfinite(parameter.detach()).all() for parameter in state.parameters]).all()
         require_finite(state, 0.0 if finite.item() else math.nan, "a weight")
@@ -165,14 +167,16 @@ def save(state: Training, best: bool) -> None:
 
 
 def checkpoint_state(state: Training) -> dict[str, Any]:
-    """Everything that exact resume needs, as tensors and primitives."""
+    """Return everything that an exact resume needs, as tensors and primitives."""
     modules = {
         "model": state.model,
         "ema": state.average.model if state.average is not None else None,
         "loss": state.loss,
     }
     optional = {
-        "buffers": {name: held for name, module in modules.items() if module and (held := unsaved_buffers(module))},
+        "buffers": {
+            name: buffers for name, module in modules.items() if module and (buffers := unsaved_buffers(module))
+        },
         "loss": state.loss.state_dict(),
         "data": {
             name: data_set.state_dict()
@@ -195,9 +199,9 @@ def checkpoint_state(state: Training) -> dict[str, Any]:
 
 
 def rng(state: Training) -> dict[str, Any]:
-    """The state of every generator: those that all share, and under `held` those that objects have of their own."""
-    held = held_generators(stateful(state))
-    return {**rng_state(state.device.torch), **({"held": held} if held else {})}
+    """Return the states of all generators: the global ones, and under `held` those that objects hold."""
+    generators = held_generators(stateful(state))
+    return {**rng_state(state.device.torch), **({"held": generators} if generators else {})}
 
 
 def set_rng(state: Training, states: Mapping[str, Any]) -> None:
@@ -207,15 +211,16 @@ def set_rng(state: Training, states: Mapping[str, Any]) -> None:
 
 
 def stateful(state: Training) -> dict[str, Any]:
-    """Whatever may have state of its own, by the first word of its path."""
-    data = {"data" if name == "train" else f"{name}_data": held for name, held in state.loaders.data_sets().items()}
+    """Return all objects that may have state, by the first part of their paths."""
+    data_sets = state.loaders.data_sets().items()
+    data = {"data" if name == "train" else f"{name}_data": data_set for name, data_set in data_sets}
     averaged = {"ema": state.average.model} if state.average is not None else {}
     schedule = {"scheduler": state.schedule.scheduler} if state.schedule.scheduler is not None else {}
     return {"model": state.model, **averaged, "loss": state.loss, "optimizer": state.optimizer, **schedule, **data}
 
 
 def restore(state: Training, checkpoint: Mapping[str, Any]) -> None:
-    """Resume from a `checkpoint_state`."""
+    """Restore a state that `checkpoint_state` returned."""
     buffers = checkpoint.get("buffers", {})
     load_module(state.model, checkpoint["model"], buffers.get("model"))
     load_state(state.optimizer, checkpoint["optimizer"])
@@ -234,7 +239,7 @@ def restore(state: Training, checkpoint: Mapping[str, Any]) -> None:
 
 
 def load_weights(state: Training, checkpoint: Mapping[str, Any]) -> None:
-    """Evaluate with the weights of a checkpoint from now on, and with the state that its loss had."""
+    """Load the weights of a checkpoint for evaluation, and the state of its loss."""
     checkpoint = dict(checkpoint)
     for module in (state.model, state.eval_model):
         load_module(module, weights(checkpoint), weight_buffers(checkpoint))
