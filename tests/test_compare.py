@@ -19,7 +19,7 @@ from runner.comparison.runs import ComparedRun, from_folder
 from runner.comparison.table import compare, rows, to_json, to_text
 from runner.config.keys import flatten
 from runner.plots import comparison
-from runner.plots.sweep import swept
+from runner.plots.sweep import sweep_figure
 from runner.rundir.manifest import Manifest
 from runner.saved.run import read_config
 from runner.tracking.deliver import Delivery
@@ -329,7 +329,7 @@ class TestCommand:
         record = {"arguments": [], "axes": {}, "jobs": [], "log_axes": ["optimizer.lr"]}
         (tmp_path / "s" / "sweep.json").write_text(json.dumps(record))
         c = compare([from_folder(tmp_path / "s" / str(number), number) for number in (0, 1)])
-        figure = swept(c)
+        figure = sweep_figure(c)
         assert c.log_axes == {"optimizer.lr"} and figure is not None and figure.axes[0].get_xscale() == "log"
 
     def test_runs_by_folder_and_id_where_the_folder_is_gone(

@@ -191,13 +191,13 @@ class TestCurves:
 
     @pytest.mark.parametrize("low", [0.9, 0.5, 0.03, 1e-9])
     def test_a_logarithmic_axis_has_numbers(self, low: float, tmp_path: Path) -> None:
-        from runner.plots.drawing import drawing
+        from runner.plots.drawing import new_drawing
 
-        with drawing(tmp_path) as d:
+        with new_drawing(tmp_path) as d:
             found: list[int] = []
             d.save = lambda name: found.append(len([t for t in d.figure.axes[0].get_yticks() if low <= t <= 1]))  # type: ignore[method-assign]
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("runner.plots.curves.drawing", lambda folder: _as_is(d))
+                patch.setattr("runner.plots.curves.new_drawing", lambda folder: _as_is(d))
                 draw(curve("train/loss", [1.0, low]), tmp_path)
         assert 2 <= found[0] <= 9
 

@@ -19,7 +19,7 @@ from runner.plots import comparison
 from runner.plots.charts import ROWS_AT_MOST
 from runner.plots.drawing import VERMILION
 from runner.plots.parallel import AXES_AT_MOST
-from runner.plots.sweep import draw_sweep, swept
+from runner.plots.sweep import draw_sweep, sweep_figure
 
 Setting = dict[str, object]
 
@@ -43,7 +43,7 @@ def grid(value: Callable[..., float], metric: str = "val/loss", **axes: Sequence
 
 
 def picture(runs: Sequence[ComparedRun], metric: str | None = None) -> Figure:
-    figure = swept(compare(runs), metric)
+    figure = sweep_figure(compare(runs), metric)
     assert figure is not None
     return figure
 
@@ -83,7 +83,7 @@ class TestOneNumber:
         means, dots = picture(runs).axes[0].lines
         assert list(means.get_ydata()) == pytest.approx([0.3, 0.6])
         assert list(dots.get_ydata()) == pytest.approx([0.2, 0.4, 0.5, 0.7])
-        assert swept(compare(grid(lambda seed: 0.1 * seed, seed=(0, 1, 2)))) is None
+        assert sweep_figure(compare(grid(lambda seed: 0.1 * seed, seed=(0, 1, 2)))) is None
 
     def test_a_loss_over_more_than_two_powers_of_ten_is_on_a_logarithmic_axis(self) -> None:
         for values, metric, scale in (
@@ -119,7 +119,7 @@ class TestOneNumber:
         for run in runs:
             run.metrics["test/accuracy"] = 0.5
         assert picture(runs, "test/accuracy").axes[0].get_ylabel() == "best test accuracy / %"
-        assert swept(compare(runs), "test/r2") is None
+        assert sweep_figure(compare(runs), "test/r2") is None
 
 
 class TestOneNumberAndACategory:
@@ -327,7 +327,7 @@ class TestParallelCoordinates:
             compare([made({f"model.p{k}": (i >> k) % 2 for k in range(n)}, i + 1) for i in range(0, 512, 7)])
             for n in (AXES_AT_MOST, AXES_AT_MOST + 1)
         )
-        assert swept(eight, one_sweep=False) is not None and swept(nine, one_sweep=False) is None
+        assert sweep_figure(eight, one_sweep=False) is not None and sweep_figure(nine, one_sweep=False) is None
         picture = tmp_path / "sweep.png"
         assert picture not in comparison.draw(nine, tmp_path) and not picture.exists()
         assert picture in comparison.draw(nine, tmp_path, one_sweep=True)
@@ -426,9 +426,9 @@ class TestWhatCounts:
 
     def test_fewer_than_two_configurations_are_no_picture(self, tmp_path: Path) -> None:
         runs = [made({"optimizer.lr": 0.1}, 0.1), made({"optimizer.lr": 0.2}, 0.1, "FAILED")]
-        assert swept(compare(runs)) is None
+        assert sweep_figure(compare(runs)) is None
         assert draw_sweep(compare(runs), tmp_path / "sweep.png") is None and not list(tmp_path.iterdir())
-        assert swept(compare([ComparedRun(1, "run", "NOT STARTED")])) is None
+        assert sweep_figure(compare([ComparedRun(1, "run", "NOT STARTED")])) is None
 
     def test_a_parameter_that_only_failed_runs_varied_is_no_axis(self) -> None:
         runs = [*grid(lambda m, lr: lr, model=("mlp",), optimizer__lr=(0.1, 0.2))]
@@ -468,7 +468,7 @@ class TestWhatCounts:
     @pytest.mark.parametrize(("metric", "none"), [("val/loss", True), ("val/accuracy", False)])
     def test_of_different_losses_none_is_the_best(self, metric: str, none: bool) -> None:
         figure = picture(grid(lambda name, m: len(name + m), metric, loss=("CE", "MSE"), model=("mlp", "cnn2")))
-        assert bool(vermilion_texts(figure)) is not none and ("none is the best" in note(figure)) is none
+        assert bool(vermilion_texts(figure)) is not none and ("no run is the best" in note(figure)) is none
 
     def test_where_all_are_the_same_none_is_the_best(self) -> None:
         for axes in (
@@ -488,7 +488,7 @@ class TestFile:
         assert file == tmp_path / "a.png" and dict(mpl.rcParams) == before
         with Image.open(file) as image:
             assert min(image.size) > 400
-        figure = swept(c)
+        figure = sweep_figure(c)
         assert figure is not None and not figure.axes[0].spines["top"].get_visible()
 
     def test_is_among_those_of_a_comparison(self, tmp_path: Path) -> None:

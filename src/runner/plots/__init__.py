@@ -1,1 +1,1 @@
-"""What a run has measured, as PNG: curves from its journal, and what its model says of the test samples."""
+"""Plots as PNG: curves from the journal, predictions for the test samples, comparisons, sweeps."""

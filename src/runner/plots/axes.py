@@ -1,4 +1,4 @@
-"""What stands at an axis: a metric's name in words, and round numbers, as many as there is room for."""
+"""Axis labels and ticks: a metric's name in words, and as many round numbers as fit."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -8,16 +8,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-from runner.plots.drawing import short
+from runner.plots.drawing import short_number
 
 TICKS_AT_MOST = 6
 WORDS = {"time/epoch_seconds": "time of an epoch / s", "throughput/samples_per_second": "samples / s"}
 GRID_AT_MOST = 8
-"""Numbers that are taken for those of a grid; of more, for those of a random search."""
+"""The most values of a parameter that count as a grid; more count as a random search."""
 
 
 def describe_metric(metric: str) -> str:
-    """`test/accuracy` as the label of an axis, with its unit."""
+    """Return the axis label of a metric such as `test/accuracy`, with its unit."""
     if metric in WORDS:
         return WORDS[metric]
     part, _, name = metric.partition("/")
@@ -25,15 +25,17 @@ def describe_metric(metric: str) -> str:
     return f"{words} {name}{' / %' if name.endswith('accuracy') else ''}"
 
 
-def number(value: float) -> str:
-    """In few characters: whole ones as they are, others to three digits where they have many."""
-    text = short(value)
-    return text if len(text) <= 6 or (value == round(value) and abs(value) < 1e6) else short(float(f"{value:.3g}"))
+def format_number(value: float) -> str:
+    """Format a number in few characters: whole numbers in full, long fractions with three digits."""
+    text = short_number(value)
+    if len(text) <= 6 or (value == round(value) and abs(value) < 1e6):
+        return text
+    return short_number(float(f"{value:.3g}"))
 
 
-def numbers(values: Sequence[float], log_scale: bool) -> list[str]:
-    """Texts of those at an axis; if they are at even distances, all with as many decimals."""
-    texts = [short(value) for value in values]
+def format_numbers(values: Sequence[float], log_scale: bool) -> list[str]:
+    """Format the numbers of an axis; on a linear axis all with the same decimals."""
+    texts = [short_number(value) for value in values]
     if log_scale or any("e" in text for text in texts):
         return texts
     decimals = max((len(text.partition(".")[2]) for text in texts), default=0)
@@ -41,7 +43,7 @@ def numbers(values: Sequence[float], log_scale: bool) -> list[str]:
 
 
 def round_numbers(low: float, high: float, log_scale: bool) -> list[float]:
-    """Ticks from the one to the other."""
+    """Return round ticks between two values."""
     if log_scale and high / low >= 6:
         ticks = LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,), numticks=9).tick_values(low, high)
     else:
@@ -50,48 +52,48 @@ def round_numbers(low: float, high: float, log_scale: bool) -> list[float]:
     return [float(tick) for tick in ticks if low - margin <= tick <= high + margin]
 
 
-def apart(places: Sequence[float], least: float) -> list[int]:
-    """The indices of those that are far enough from all kept before them."""
-    kept: list[int] = []
+def spaced(places: Sequence[float], least: float) -> list[int]:
+    """Return the indices of places that are at least `least` from all chosen before them."""
+    chosen: list[int] = []
     for index, place in enumerate(places):
-        if all(abs(place - places[other]) >= least for other in kept):
-            kept.append(index)
-    return kept
+        if all(abs(place - places[other]) >= least for other in chosen):
+            chosen.append(index)
+    return chosen
 
 
 def set_ticks(axis: Any, ticks: Sequence[float], texts: Sequence[str]) -> None:
-    """These and no others."""
+    """Set the ticks of an axis, without minor ticks."""
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_ticklabels(texts)
     axis.set_minor_locator(NullLocator())
 
 
-def wants_log(values: Sequence[float], tagged: bool = False) -> bool:
-    """Whether the ascending values of a parameter are best seen on a logarithmic axis, a zero below it.
+def use_log_scale(values: Sequence[float], tagged: bool = False) -> bool:
+    """Return whether to draw the ascending values of a parameter on a logarithmic axis, with a zero below it.
 
     Args:
-        values: each once.
-        tagged: whether the sweep says so (`tag(log,...)`); values that have no logarithm decide by themselves.
+        values: the distinct values.
+        tagged: whether the sweep asks for it (`tag(log,...)`); ignored for values without a logarithm.
     """
     if tagged and len(values) > 1 and values[0] > 0:
         return True
     positive = values[1:] if values[0] == 0 else values
     if len(positive) < 2 or positive[0] <= 0 or positive[-1] / positive[0] < 10:
         return False
-    # What was drawn evenly from 0 to 0.5 spans decades too.
+    # Uniform draws from 0 to 0.5 span decades too.
     return len(positive) <= GRID_AT_MOST or median(positive) - positive[0] < (positive[-1] - positive[0]) / 3
 
 
 def fit_axis(axes: Axes, way: str, values: Sequence[float], tagged: bool = False) -> None:
-    """Fit an axis to the ascending values of a parameter, with a tick at each where they are few.
+    """Fit an axis to the ascending values of a parameter, with a tick at each value if they are few.
 
     Args:
-        axes: to draw on.
+        axes: the axes.
         way: `x` or `y`.
-        values: each once.
-        tagged: see `wants_log`.
+        values: the distinct values.
+        tagged: see `use_log_scale`.
     """
-    axis, log_scale, zero = getattr(axes, f"{way}axis"), wants_log(values, tagged), values[0] == 0
+    axis, log_scale, zero = getattr(axes, f"{way}axis"), use_log_scale(values, tagged), values[0] == 0
     if log_scale:
         scale = {"value": "symlog", "linthresh": values[1], "linscale": 0.6} if zero else {"value": "log"}
         getattr(axes, f"set_{way}scale")(**scale)
@@ -99,7 +101,7 @@ def fit_axis(axes: Axes, way: str, values: Sequence[float], tagged: bool = False
     if len(ticks) > TICKS_AT_MOST:
         ticks = round_numbers(values[1] if log_scale and zero else values[0], values[-1], log_scale)
         ticks += [0.0] if log_scale and zero else []
-    ticks = [ticks[0], ticks[-1], *ticks[1:-1]]  # the ends are kept
+    ticks = [ticks[0], ticks[-1], *ticks[1:-1]]  # the ends come first, so that they stay
     low, high, *places = axis.get_transform().transform(np.array([values[0], values[-1], *ticks]))
-    chosen = sorted(ticks[index] for index in apart(places, 0.07 * (high - low)))
-    set_ticks(axis, chosen, [number(tick) for tick in chosen])
+    chosen = sorted(ticks[index] for index in spaced(places, 0.07 * (high - low)))
+    set_ticks(axis, chosen, [format_number(tick) for tick in chosen])

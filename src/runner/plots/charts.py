@@ -1,4 +1,4 @@
-"""The pictures of a sweep over one or two parameters: lines, rows of dots, a map in colours."""
+"""The charts of a sweep over one or two parameters: lines, rows of dots, a heat map."""
 
 from typing import Any, NamedTuple
 
@@ -9,22 +9,31 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from runner.comparison.results import Floats, Parameter, SweepResults
-from runner.plots.axes import GRID_AT_MOST, apart, fit_axis, number, set_ticks
+from runner.plots.axes import GRID_AT_MOST, fit_axis, format_number, set_ticks, spaced
 from runner.plots.drawing import BLUE, COLORS, GREY, MARKERS, VERMILION, new_figure
-from runner.plots.metric import BEST_LOOK, about_best, colours, fit_metric, label_colours, metric_text, names, note
+from runner.plots.metric import (
+    BEST_LOOK,
+    add_note,
+    best_legend,
+    color_scale,
+    fit_metric,
+    label_colorbar,
+    metric_text,
+    value_labels,
+)
 
 ROWS_AT_MOST = 40
 NAME_LENGTH = 28
 
 
-def lines(results: SweepResults) -> Figure:
-    """The metric over a number; if there is a category too, a line for each of its values."""
+def line_chart(results: SweepResults) -> Figure:
+    """Draw the metric over a numeric parameter, with a line for each value of a category if there is one."""
     x = next(parameter for parameter in results.parameters if not parameter.words)
     category = next((parameter for parameter in results.parameters if parameter.words), None)
-    labels = names(category, NAME_LENGTH) if category else {"": "mean" if results.repeated else ""}
+    labels = value_labels(category, NAME_LENGTH) if category else {"": "mean" if results.repeated else ""}
     figure = new_figure(6.4 + (0.5 + 0.085 * max(map(len, labels.values())) if category else 0), 4.2)
     axes = figure.subplots()
-    # Of many points, as a random search has them, the line is but a help to the eye.
+    # With many points, as in a random search, the line only guides the eye.
     width = 1.5 if len(x.numbers) <= 2 * GRID_AT_MOST else 0.7
     for color, marker, value, name in zip(COLORS, MARKERS, labels, labels.values(), strict=False):
         chosen = [i for i in range(len(results.values)) if category is None or category.values[i] == value]
@@ -49,17 +58,17 @@ def lines(results: SweepResults) -> Figure:
         figure.legend(loc="outside right upper", title=category.key, alignment="left")
     elif results.repeated:
         axes.legend()
-    note(
+    add_note(
         figure, "lines: means over seeds, points: single runs" if category and results.repeated else "", *results.notes
     )
     return figure
 
 
-def dots(results: SweepResults) -> Figure:
-    """A row for each category: its runs as dots, their mean as a bar, and as a figure beside it."""
+def dot_chart(results: SweepResults) -> Figure:
+    """Draw a row for each category: its runs as dots, their mean as a bar, and as a number beside it."""
     (category,) = results.parameters
     shown = {category.values[index] for index in results.order[:ROWS_AT_MOST]}
-    rows = [(value, name) for value, name in names(category, NAME_LENGTH).items() if value in shown]
+    rows = [(value, name) for value, name in value_labels(category, NAME_LENGTH).items() if value in shown]
     figure = new_figure(5.6 + 0.085 * max(len(name) for _, name in rows), 1.3 + 0.36 * max(3, len(rows)))
     axes = figure.subplots()
     for row, (value, _) in enumerate(rows):
@@ -77,28 +86,28 @@ def dots(results: SweepResults) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.set_ylabel(category.key)
     fit_metric(axes, "x", results.metric, results.log_scale)
-    note(
+    add_note(
         figure,
         "dots: single runs, bars and figures: means over seeds" if results.repeated else "",
-        about_best(results, "bold: the best"),
+        best_legend(results, "bold: the best"),
         f"the best {len(rows)} of {len(results.values)}" if len(rows) < len(results.values) else "",
         *results.notes,
     )
     return figure
 
 
-def colour_map(results: SweepResults) -> Figure:
-    """A cell for each pair of a grid's numbers; of a random search, a point."""
+def heat_chart(results: SweepResults) -> Figure:
+    """Draw a cell for each pair of values of a grid; for a random search, a point for each configuration."""
     across, up = results.parameters
-    scale = colours(results)
+    scale = color_scale(results)
     grid = 3 * len(results.values) > len(across.numbers) * len(up.numbers)
     figure = _heat_map(results, scale) if grid else _scatter(results, scale)
     axes = figure.axes[0]
     axes.set_xlabel(across.key)
     axes.set_ylabel(up.key)
-    label_colours(figure.colorbar(scale, ax=axes), results)
+    label_colorbar(figure.colorbar(scale, ax=axes), results)
     best = f"{'framed' if grid else 'ringed'}: the best, {metric_text(results, results.means[results.order[0]])}"
-    note(figure, "means over seeds" if results.repeated else "", about_best(results, best), *results.notes)
+    add_note(figure, "means over seeds" if results.repeated else "", best_legend(results, best), *results.notes)
     return figure
 
 
@@ -119,18 +128,18 @@ class Cells(NamedTuple):
     """The columns, or the rows, of a heat map.
 
     Attributes:
-        values: ascending.
-        log_scale: whether each is as wide as its factor; all are of the same width otherwise.
-        at: where the values are along the axis: themselves, or 0, 1, ...
-        centres: of the cells, where their texts stand.
-        edges: of the cells, one more.
-        fitting: how many of the smallest cell, or of the smallest distance of two values, fill the axis.
+        values: the values in ascending order.
+        log_scale: whether cells have logarithmic widths; otherwise all have the same width.
+        at: the positions of the values along the axis: the values themselves, or 0, 1, ...
+        centers: the centers of the cells, for their texts.
+        edges: the edges of the cells, one more than cells.
+        fitting: how many cells of the smallest width, or smallest distances of two values, fit the axis.
     """
 
     values: list[float]
     log_scale: bool
     at: Floats
-    centres: Floats
+    centers: Floats
     edges: Floats
     fitting: float
 
@@ -141,17 +150,17 @@ def _cells(parameter: Parameter) -> Cells:
     between = (places[1:] + places[:-1]) / 2
     edges = np.array([2 * places[0] - between[0], *between, 2 * places[-1] - between[-1]])
     fitting = float(np.ptp(edges) / min(np.diff(edges).min(), np.diff(places).min()))
-    centres = (edges[1:] + edges[:-1]) / 2
+    centers = (edges[1:] + edges[:-1]) / 2
     if log_scale:
-        return Cells(parameter.numbers, True, np.array(parameter.numbers), np.exp(centres), np.exp(edges), fitting)
-    return Cells(parameter.numbers, False, places, centres, edges, fitting)
+        return Cells(parameter.numbers, True, np.array(parameter.numbers), np.exp(centers), np.exp(edges), fitting)
+    return Cells(parameter.numbers, False, places, centers, edges, fitting)
 
 
 def _heat_map(results: SweepResults, scale: ScalarMappable) -> Figure:
     pairs = zip(*(parameter.values for parameter in results.parameters), strict=True)
     across, up = map(_cells, results.parameters)
     columns, rows = across.values, up.values
-    width, height = min(0.85, 10 / across.fitting), min(0.6, 7 / up.fitting)  # of the smallest cell; inches
+    width, height = min(0.85, 10 / across.fitting), min(0.6, 7 / up.fitting)  # of the smallest cell, in inches
     figure = new_figure(2.6 + width * max(3, across.fitting), 1.8 + height * max(3, up.fitting))
     axes = figure.subplots()
     grid = np.full((len(rows), len(columns)), np.nan)
@@ -160,15 +169,15 @@ def _heat_map(results: SweepResults, scale: ScalarMappable) -> Figure:
     size = min(10.0, 72 * 0.8 * width / (0.62 * max(map(len, texts))), 72 * 0.6 * height)
     for (x, y), text, value in zip(places, texts, results.means, strict=True):
         grid[y, x] = value
-        if size >= 7:  # points; smaller ones cannot be read
+        if size >= 7:  # points: smaller text is unreadable
             dark = np.dot(scale.to_rgba(value)[:3], (0.299, 0.587, 0.114)) < 0.5
             look: dict[str, Any] = {"fontsize": size, "color": "white" if dark else "black"}
-            axes.text(across.centres[x], up.centres[y], text, ha="center", va="center", **look)
+            axes.text(across.centers[x], up.centers[y], text, ha="center", va="center", **look)
     if across.log_scale or up.log_scale:
         axes.pcolormesh(across.edges, up.edges, grid).set(cmap=scale.cmap, norm=scale.norm)
     else:
         axes.imshow(grid, origin="lower", aspect="auto").set(cmap=scale.cmap, norm=scale.norm)
-    axes.set_facecolor("#EEEEEE")  # where there is no value
+    axes.set_facecolor("#EEEEEE")  # cells without a value
     if results.best is not None:
         x, y = places[results.best]
         frame: dict[str, Any] = {"fill": False, "edgecolor": VERMILION, "linewidth": 3, "clip_on": False, "zorder": 3}
@@ -176,17 +185,17 @@ def _heat_map(results: SweepResults, scale: ScalarMappable) -> Figure:
         axes.add_patch(Rectangle(corner, *sides, **frame))
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    _fit_cells(axes, "x", across, 0.1 * max(len(number(value)) for value in columns) / width)
+    _fit_cells(axes, "x", across, 0.1 * max(len(format_number(value)) for value in columns) / width)
     _fit_cells(axes, "y", up, 0.18 / height)
     return figure
 
 
 def _fit_cells(axes: Axes, way: str, cells: Cells, least: float) -> None:
-    """Fit an axis (`x` or `y`) to cells, with numbers that are at least so many of the smallest ones apart."""
+    """Fit an axis (`x` or `y`) to cells; labels are at least `least` cells of the smallest width apart."""
     axis, ends = getattr(axes, f"{way}axis"), cells.edges[[0, -1]]
     if cells.log_scale:
         getattr(axes, f"set_{way}scale")("log")
     getattr(axes, f"set_{way}lim")(*ends)
     low, high, *places = axis.get_transform().transform(np.array([*ends, *cells.at]))
-    kept = apart(places, least * (high - low) / cells.fitting)
-    set_ticks(axis, cells.at[kept].tolist(), [number(cells.values[index]) for index in kept])
+    chosen = spaced(places, least * (high - low) / cells.fitting)
+    set_ticks(axis, cells.at[chosen].tolist(), [format_number(cells.values[index]) for index in chosen])

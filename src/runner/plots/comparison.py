@@ -1,4 +1,4 @@
-"""A comparison as PNG: bars of time and quality, loss curves on one axis, and the picture of the sweep."""
+"""A comparison as PNG: bars of time and quality, loss curves on one axis, and the chart of the sweep."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from runner.comparison.table import Comparison, times_faster
 from runner.plots.axes import describe_metric
 from runner.plots.drawing import BLUE, COLORS, GREY, MARKERS, STYLE, new_figure, write
-from runner.plots.sweep import swept
+from runner.plots.sweep import sweep_figure
 from runner.util.metric_names import format_metric
 
 STYLES = ("-", "--", ":")
@@ -21,12 +21,12 @@ BARS_AT_MOST = 40
 
 
 def draw(comparison: Comparison, folder: Path, one_sweep: bool = False) -> list[Path]:
-    """Draw what there are figures for.
+    """Draw the charts for which the runs have numbers.
 
     Args:
         comparison: the runs.
         folder: where the PNG files go.
-        one_sweep: see `swept`.
+        one_sweep: see `sweep_figure`.
 
     Returns:
         The files.
@@ -36,7 +36,7 @@ def draw(comparison: Comparison, folder: Path, one_sweep: bool = False) -> list[
         for name, figure in (
             ("bars", bars(comparison)),
             ("loss", loss_curves(comparison)),
-            ("sweep", swept(comparison, one_sweep=one_sweep)),
+            ("sweep", sweep_figure(comparison, one_sweep=one_sweep)),
         ):
             if figure is not None:
                 files.append(folder / f"{name}.png")
@@ -45,40 +45,40 @@ def draw(comparison: Comparison, folder: Path, one_sweep: bool = False) -> list[
 
 
 def quality(comparison: Comparison) -> str | None:
-    """The metric that tells best how good a run is: of the test part, an accuracy rather than a loss."""
+    """Return the metric for the quality of a run: test before validation, accuracy before loss."""
     order = [f"{part}/{name}" for part in ("test", "val") for name in ("accuracy", "r2", "loss")]
-    order += ["train/accuracy", "train/loss"]  # of so few samples that R2 is often not defined
+    order += ["train/accuracy", "train/loss"]  # for so few samples that R2 is often undefined
     return next((name for name in order if name in comparison.metrics), None)
 
 
 def bars(comparison: Comparison) -> Figure | None:
-    """Epoch time (with the speed-up), samples per second and quality, a bar a run."""
+    """Draw epoch time (with the speed-up), samples per second and quality, a bar per run."""
     runs = comparison.runs[:BARS_AT_MOST]
     times, rates = [run.epoch_time for run in runs], [run.samples_per_second for run in runs]
     speed_ups = [comparison.speed_up(index) for index in range(len(runs))]
     panels = []
     if any(times):
         compared = any(speed_ups[1:])
-        said = [
+        texts = [
             f"{seconds:.3g}" + (f" ({times_faster(speed_up)})" if speed_up and compared else "") if seconds else ""
             for seconds, speed_up in zip(times, speed_ups, strict=True)
         ]
         speed = "\n(speed-up against the first)" if compared else ""
-        panels.append((f"time of an epoch / s{speed}", times, said))
+        panels.append((f"time of an epoch / s{speed}", times, texts))
     if any(rates):
         panels.append(("samples / s", rates, [f"{rate:,.0f}" if rate else "" for rate in rates]))
     if name := quality(comparison):
         values = comparison.values(name)[: len(runs)]
         percent = name.endswith("accuracy")
-        said = ["" if value is None else format_metric(name, value).strip().removesuffix(" %") for value in values]
+        texts = ["" if value is None else format_metric(name, value).strip().removesuffix(" %") for value in values]
         scaled = [100 * value if percent and value is not None else value for value in values]
-        panels.append((describe_metric(name), scaled, said))
+        panels.append((describe_metric(name), scaled, texts))
     if not panels:
         return None
     figure = new_figure(1.8 + 3.4 * len(panels), 1.4 + 0.42 * len(runs))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)
-    for axis, (title, values, said) in zip(axes[0], panels, strict=True):
-        _bars(axis, values, said, title, [run.status for run in runs])
+    for axis, (title, values, texts) in zip(axes[0], panels, strict=True):
+        _bars(axis, values, texts, title, [run.status for run in runs])
     axes[0][0].set_yticks(range(len(runs)), comparison.labels[: len(runs)])
     axes[0][0].invert_yaxis()
     if len(comparison.runs) > len(runs):
@@ -86,19 +86,19 @@ def bars(comparison: Comparison) -> Figure | None:
     return figure
 
 
-def _bars(axis: Axes, values: Sequence[float | None], said: Sequence[str], title: str, status: Sequence[str]) -> None:
+def _bars(axis: Axes, values: Sequence[float | None], texts: Sequence[str], title: str, status: Sequence[str]) -> None:
     lengths = [value if value is not None and math.isfinite(value) else 0.0 for value in values]
     axis.barh(range(len(lengths)), lengths, color=BLUE, height=0.66)
     axis.set_xlabel(title)
     longest = max(lengths) or 1.0
-    # Room for the figures behind the longest bar, by how long they are.
-    axis.set_xlim(min(0.0, *lengths), longest * (1.08 + 0.036 * max(map(len, said))))
-    for index, (length, text) in enumerate(zip(lengths, said, strict=True)):
+    # Room for the text behind the longest bar.
+    axis.set_xlim(min(0.0, *lengths), longest * (1.08 + 0.036 * max(map(len, texts))))
+    for index, (length, text) in enumerate(zip(lengths, texts, strict=True)):
         if text:
             axis.text(max(length, 0.0) + 0.02 * longest, index, text, va="center")
         else:
-            why = "none" if status[index] == "FINISHED" else status[index].lower()
-            axis.text(0.02 * longest, index, why, va="center", color=GREY, style="italic")
+            text = "none" if status[index] == "FINISHED" else status[index].lower()
+            axis.text(0.02 * longest, index, text, va="center", color=GREY, style="italic")
     axis.xaxis.set_major_locator(MultipleLocator(25) if title.endswith("%") else MaxNLocator(4))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.grid(False, axis="y")
@@ -106,14 +106,16 @@ def _bars(axis: Axes, values: Sequence[float | None], said: Sequence[str], title
 
 
 def loss_curves(comparison: Comparison) -> Figure | None:
-    """The validation loss of all runs by epoch (the training loss, where nothing was validated)."""
+    """Draw the validation loss of all runs by epoch, or the training loss if none was validated."""
     name = next((n for n in ("val/loss", "train/loss") if any(n in run.curves for run in comparison.runs)), None)
     if name is None:
         return None
-    having = [index for index, run in enumerate(comparison.runs) if name in run.curves]
-    chosen = having
-    if len(having) > CURVES_AT_MOST:  # the best of them, still in their own order
-        chosen = sorted(sorted(having, key=lambda i: min(comparison.runs[i].curves[name].values()))[:CURVES_AT_MOST])
+    with_curve = [index for index, run in enumerate(comparison.runs) if name in run.curves]
+    chosen = with_curve
+    if len(with_curve) > CURVES_AT_MOST:  # the best, in their original order
+        chosen = sorted(
+            sorted(with_curve, key=lambda i: min(comparison.runs[i].curves[name].values()))[:CURVES_AT_MOST]
+        )
     longest = max(len(comparison.labels[index]) for index in chosen)
     figure = new_figure(6.4 + 0.085 * longest, 4.6)  # with room for the legend
     axis = figure.subplots()
@@ -125,7 +127,7 @@ def loss_curves(comparison: Comparison) -> Figure | None:
             label=comparison.labels[index],
             linewidth=1.8,
             color=COLORS[place % len(COLORS)],
-            linestyle=STYLES[(place + place // len(COLORS)) % len(STYLES)],  # of two on one another both are seen
+            linestyle=STYLES[(place + place // len(COLORS)) % len(STYLES)],  # overlapping curves remain visible
             marker=MARKERS[place % len(MARKERS)] if len(curve) <= 20 else None,
             markersize=4,
         )
@@ -136,13 +138,13 @@ def loss_curves(comparison: Comparison) -> Figure | None:
     axis.set_ylabel(describe_metric(name))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside right upper")
-    if len(chosen) < len(having):
-        axis.set_title(f"the {len(chosen)} of {len(having)} runs that come lowest", fontsize=11)
+    if len(chosen) < len(with_curve):
+        axis.set_title(f"the {len(chosen)} of {len(with_curve)} runs with the lowest loss", fontsize=11)
     return figure
 
 
 def _plain_numbers(axis: Axes) -> None:
-    """Ticks as 0.3 instead of 3 x 10^-1; those between two powers of ten are named where there is room."""
+    """Format ticks as 0.3 instead of 3 x 10^-1; label those between powers of ten if they fit."""
     low, high = axis.get_ylim()
     named = "2357" if high / low < 12 else "25" if high / low < 100 else ""
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -9,17 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from runner.plots.drawing import BLUE, GREY, VERMILION, YELLOW, Drawing, drawing, short
+from runner.plots.drawing import BLUE, GREY, VERMILION, YELLOW, Drawing, new_drawing, short_number
 from runner.rundir.journal import MetricPoint
 
 PARTS = {"train": "training", "val": "validation"}
 COLORS = {"train": BLUE, "val": VERMILION}
 MARKERS = {"train": "o", "val": "s"}
-MOST_MARKERS = 40  # more of them are a thick line
+MOST_MARKERS = 40  # more merge into a thick line
 
 
 class Look(NamedTuple):
-    """How a metric is shown: the words at its axis, the factor to their unit, whether the axis is logarithmic."""
+    """The look of a metric: axis label, factor to its unit, whether the axis is logarithmic."""
 
     label: str
     factor: float = 1.0
@@ -34,42 +34,42 @@ LOOKS = {
 }
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Steps and values, both (N,); what is not finite is NaN."""
+"""Steps and values, both (N,); non-finite values are NaN."""
 
 
 def draw(
     points: Sequence[MetricPoint], folder: Path, best_epoch: int | None = None, monitor: str = "val/loss"
 ) -> list[Path]:
-    """Draw every curve there are points for.
+    """Draw a curve for each metric of the journal.
 
     Args:
-        points: of the journal.
-        folder: where the PNG files go; made if need be.
-        best_epoch: as the run has it; marked where there are several epochs.
-        monitor: the metric by which it is the best.
+        points: the points of the journal.
+        folder: the folder of the PNG files; created if missing.
+        best_epoch: the best epoch of the run; marked if there are several epochs.
+        monitor: the metric that defines the best epoch.
 
     Returns:
         The files.
     """
     curves = _curves(points)
-    with drawing(folder) as d:
+    with new_drawing(folder) as drawing:
         for name in _metrics(curves):
             parts = {part: curves[f"{part}/{name}"] for part in PARTS if f"{part}/{name}" in curves}
-            axes = _curve_axes(d, "optimizer step" if name.endswith("_step") else "epoch", *parts.values())
+            axes = _curve_axes(drawing, "optimizer step" if name.endswith("_step") else "epoch", *parts.values())
             notes = _draw_parts(axes, name, parts)
             if best_epoch and not name.endswith("_step"):
                 _mark_best(axes, best_epoch, monitor, curves, parts, name)
             _legend(axes, *notes)
-            d.save(name.replace("_step", "_by_step"))
+            drawing.save(name.replace("_step", "_by_step"))
         if "time/epoch_seconds" in curves:
-            _draw_seconds(d, curves["time/epoch_seconds"])
+            _draw_seconds(drawing, curves["time/epoch_seconds"])
         if "lr" in curves:
-            axes = _curve_axes(d, "epoch (mean over its steps)", curves["lr"])
+            axes = _curve_axes(drawing, "epoch (mean over its steps)", curves["lr"])
             _plot(axes, *curves["lr"], "train")
             axes.set_ylim(bottom=0)
             axes.set_ylabel("learning rate")
-            d.save("learning_rate")
-    return d.files
+            drawing.save("learning_rate")
+    return drawing.files
 
 
 def _curves(points: Sequence[MetricPoint]) -> dict[str, Curve]:
@@ -83,14 +83,14 @@ def _curves(points: Sequence[MetricPoint]) -> dict[str, Curve]:
 
 
 def _metrics(curves: Mapping[str, Curve]) -> list[str]:
-    """What was measured of training or validation samples; the best known metrics first, those by step last."""
+    """Return the metrics of training or validation: known ones first, those by step last."""
     names = {name.partition("/")[2] for name in curves if name.partition("/")[0] in PARTS}
     known = list(LOOKS)
     return sorted(names, key=lambda n: (n.endswith("_step"), known.index(n) if n in known else len(known), n))
 
 
 def _curve_axes(drawing: Drawing, x_label: str, *curves: Curve) -> Axes:
-    """Empty axes, as wide as the curves, with whole numbers along them."""
+    """Create empty axes with the range of the curves and whole numbers along x."""
     drawing.start(6.4, 4.2)
     axes = drawing.add(0.95, 0.6, 5.2, 3.0)
     axes.set_xlabel(x_label)
@@ -100,7 +100,7 @@ def _curve_axes(drawing: Drawing, x_label: str, *curves: Curve) -> Axes:
     one = np.ptp(steps) == 0
     axes.xaxis.set_major_locator(FixedLocator([steps[0]]) if one else MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     return axes
 
 
@@ -114,10 +114,10 @@ def _draw_parts(axes: Axes, name: str, parts: Mapping[str, Curve]) -> list[str]:
     """Draw a metric of training and validation.
 
     Returns:
-        What cannot be seen in the plot, in words.
+        Notes on values that the plot cannot show.
     """
     look = LOOKS.get(name.removesuffix("_step"), Look(name.removesuffix("_step")))
-    # What is logged within an epoch starts anew with each.
+    # Running means restart with each epoch.
     labels = PARTS | ({"train": "training: mean of the epoch so far"} if name.endswith("_step") else {})
     everything = np.concatenate([values for _, values in parts.values()])
     log_scale = look.log_scale and bool((everything > 0).any()) and not bool((everything < 0).any())
@@ -130,7 +130,7 @@ def _draw_parts(axes: Axes, name: str, parts: Mapping[str, Curve]) -> list[str]:
         unseen["equal to 0"] = int((everything == 0).sum())
     if name == "r2" and bool((everything > -1).any()):
         unseen["below \N{MINUS SIGN}1"] = int((everything < -1).sum())
-        if unseen["below \N{MINUS SIGN}1"]:  # an untrained model's may be -1000
+        if unseen["below \N{MINUS SIGN}1"]:  # that of an untrained model may be -1000
             axes.set_ylim(-1, 1.05)
     return (
         [f"not shown: {', '.join(f'{n:,} {what}' for what, n in unseen.items() if n)}"] if any(unseen.values()) else []
@@ -138,26 +138,26 @@ def _draw_parts(axes: Axes, name: str, parts: Mapping[str, Curve]) -> list[str]:
 
 
 def _log_scale(axes: Axes) -> None:
-    """A logarithmic axis with numbers as people write them, be the range half a decade or thirty."""
+    """Use a logarithmic y axis with plain numbers, for ranges from half a decade to thirty."""
     axes.set_yscale("log", nonpositive="mask")
     low, high = np.log10(axes.get_ylim())
     if high - low < 0.8:
         axes.yaxis.set_major_locator(MaxNLocator(5))
     else:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high - low < 2.5 else (1,), numticks=9))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    axes.yaxis.set_minor_locator(NullLocator())  # each tick takes a millisecond
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    axes.yaxis.set_minor_locator(NullLocator())  # a tick takes a millisecond
 
 
 def _mark_best(
     axes: Axes, epoch: int, monitor: str, curves: Mapping[str, Curve], parts: Mapping[str, Curve], name: str
 ) -> None:
-    """A line at the best epoch, and a star where a curve was the best."""
+    """Draw a line at the best epoch, and a star at its value."""
     if max(len(steps) for steps, _ in parts.values()) < 2:
         return
     part, _, metric = monitor.partition("/")
-    why = f"by {PARTS.get(part, part)} {metric}" if monitor in curves else "the last"
-    label = f"best epoch: {epoch:,} ({why})"
+    reason = f"by {PARTS.get(part, part)} {metric}" if monitor in curves else "the last"
+    label = f"best epoch: {epoch:,} ({reason})"
     axes.axvline(epoch, color=GREY, linestyle=":", linewidth=1.4, label=label)
     if metric == name and part in parts:
         steps, values = parts[part]
@@ -167,7 +167,7 @@ def _mark_best(
 
 
 def _legend(axes: Axes, *notes: str) -> None:
-    """Above the axes, where it covers nothing and there is room for four; notes have no line in front of them."""
+    """Draw a legend of up to four entries above the axes; notes have no line."""
     for note in notes:
         axes.plot([], [], linestyle="none", label=note)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)

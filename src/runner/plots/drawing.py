@@ -1,8 +1,8 @@
-"""The paper that plots are drawn on, and the colours.
+"""Figures and colors.
 
-A run's plots share one figure, laid out by hand, as a person waits while they are drawn: matplotlib's own layout
-engines draw everything twice, and a new figure for each plot costs as much as the plot. The few pictures of several
-runs have a figure each.
+The plots of a run share one figure with a layout by hand, because a person waits for them: matplotlib's layout engines
+draw everything twice, and a new figure for each plot costs as much as the plot. The few charts of several runs have a
+figure each.
 """
 
 import re
@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-# Of Okabe and Ito's palette, told apart by everyone (jfly.uni-koeln.de/color).
+# From Okabe and Ito's palette for color-blind readers (jfly.uni-koeln.de/color).
 BLUE, VERMILION, YELLOW = "#0072B2", "#D55E00", "#F0E442"
 GREY = "#555555"
-# What is told apart by colour has a marker too. The yellow is too pale for a line.
+# Each color has a marker too. Yellow is too pale for a line.
 COLORS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = "osD^vP"
 DPI = 120
@@ -35,12 +35,12 @@ STYLE = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "legend.fontsize": 10,
-    "agg.path.chunksize": 10_000,  # the renderer refuses longer curves as a whole
+    "agg.path.chunksize": 10_000,  # the renderer refuses longer curves
 }
 
 
 class Drawing:
-    """One figure for all plots of a run, each saved as `<folder>/<name>.png`."""
+    """The figure of all plots of a run, each saved as `<folder>/<name>.png`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,31 +49,31 @@ class Drawing:
         FigureCanvasAgg(self.figure)
 
     def start(self, width: float, height: float) -> None:
-        """An empty figure; inches."""
+        """Clear the figure, and set its size in inches."""
         self.figure.clear()
         self.figure.set_size_inches(width, height)
 
     def add(self, left: float, bottom: float, width: float, height: float) -> Axes:
-        """Axes at a place in it; inches."""
+        """Add axes at a position in inches."""
         all_width, all_height = self.figure.get_size_inches()
         return self.figure.add_axes((left / all_width, bottom / all_height, width / all_width, height / all_height))
 
     def save(self, name: str) -> None:
-        """Write it."""
+        """Save the figure."""
         file = self.folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.png"
         write(self.figure, file)
         self.files.append(file)
 
 
 @contextmanager
-def drawing(folder: Path) -> Iterator[Drawing]:
-    """Draw in our style, whatever the rest of the process draws in."""
+def new_drawing(folder: Path) -> Iterator[Drawing]:
+    """Draw in the style of runner, independent of the style of the process."""
     with mpl.rc_context(STYLE):
         yield Drawing(folder)
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of its own, laid out by matplotlib; inches."""
+    """Create an empty figure with a layout by matplotlib; sizes in inches."""
     figure = Figure((width, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     FigureCanvasAgg(figure)
     return figure
@@ -82,17 +82,17 @@ def new_figure(width: float, height: float) -> Figure:
 def write(figure: Figure, file: Path) -> None:
     """Write a figure as PNG."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the name of a class in a script without a font
-        figure.savefig(file, pil_kwargs={"compress_level": 3})  # 6 takes twice the time for a tenth less
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # class names in scripts without a font
+        figure.savefig(file, pil_kwargs={"compress_level": 3})  # 6 takes twice the time and saves a tenth
 
 
-def width_of(texts: Iterable[str], size: float, weight: str = "normal") -> float:
-    """Inches that the longest of them is wide, in letters of so many points."""
+def text_width(texts: Iterable[str], size: float, weight: str = "normal") -> float:
+    """Return the width of the longest text in inches, at a font size in points."""
     font, renderer = FontProperties(size=size, weight=weight), RendererAgg(1, 1, DPI)
     return max(renderer.get_text_width_height_descent(text, font, False)[0] for text in texts) / DPI
 
 
-def short(value: float) -> str:
-    """A number in few characters: 0.001, 2e-5, 20,000."""
+def short_number(value: float) -> str:
+    """Format a number in few characters: 0.001, 2e-5, 20,000."""
     text = re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].replace("+", ""), f"{value:,g}")
     return text.replace("-", "\N{MINUS SIGN}")

@@ -1,4 +1,4 @@
-"""The picture of a sweep over many parameters: parallel coordinates."""
+"""The chart of a sweep over many parameters: parallel coordinates."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,20 +12,20 @@ from matplotlib.figure import Figure
 
 from runner.comparison.results import Floats, Parameter, SweepResults, Value
 from runner.comparison.table import by_distinction
-from runner.plots.axes import GRID_AT_MOST, apart, number, round_numbers, wants_log
-from runner.plots.drawing import VERMILION, new_figure, width_of
-from runner.plots.metric import BEST_LOOK, about_best, colours, label_colours, metric_text, names, note
+from runner.plots.axes import GRID_AT_MOST, format_number, round_numbers, spaced, use_log_scale
+from runner.plots.drawing import VERMILION, new_figure, text_width
+from runner.plots.metric import BEST_LOOK, add_note, best_legend, color_scale, label_colorbar, metric_text, value_labels
 from runner.util.tables import shorten
 
 AXES_AT_MOST = 8
 
 
 class Ruler(NamedTuple):
-    """Where the values of a parameter lie on a vertical axis, from 0 to 1.
+    """The positions of a parameter's values on a vertical axis, from 0 to 1.
 
     Attributes:
-        places: by value.
-        ticks: what may stand beside it: a value, its place, its text.
+        places: the position of each value.
+        ticks: candidates for tick labels: value, position, text.
     """
 
     places: dict[Value, float]
@@ -33,7 +33,7 @@ class Ruler(NamedTuple):
 
 
 def parallel_coordinates(results: SweepResults) -> Figure:
-    """A vertical axis for each parameter, the last one the metric; a line for each configuration."""
+    """Draw a vertical axis for each parameter, and for the metric at the end; a line for each configuration."""
     drawn = results.parameters
     if len(drawn) > AXES_AT_MOST:
         keys = by_distinction(
@@ -50,16 +50,16 @@ def parallel_coordinates(results: SweepResults) -> Figure:
     *stops, end = _stops(titles, rulers)
     rows = max(len(parameter.words) + len(parameter.numbers[:GRID_AT_MOST]) for parameter in drawn)
     bottom, tall = 0.65, min(7.0, max(3.4, 0.19 * rows))
-    beside = width_of(
+    beside = text_width(
         [metric_text(results, results.means.min()), metric_text(results, results.means.max())], 11, "bold"
-    )  # the colours
+    )
     width, height = end + beside + 0.95, bottom + tall + 0.75
     figure = new_figure(width, height)
     figure.set_layout_engine("none")
-    # Along it the unit is an inch.
+    # The unit of x is an inch.
     axes = figure.add_axes((0, bottom / height, 1, tall / height), xlim=(0, width), ylim=(0, 1))
     axes.set_axis_off()
-    scale = colours(results)
+    scale = color_scale(results)
     ends = np.ma.getdata(scale.norm(results.means))
     heights = [_heights(parameter, ruler, ends, 0.26 / tall) for parameter, ruler in zip(drawn, rulers, strict=True)]
     _draw_lines(axes, results, scale, np.array([*stops, end]), np.array([*heights, ends]).T)
@@ -68,11 +68,11 @@ def parallel_coordinates(results: SweepResults) -> Figure:
         axes.text(stop, 1 + 0.24 / tall, title, ha="center", va="bottom", fontsize=10)
         _name_ticks(axes, stop, ruler, None if results.best is None else parameter.values[results.best], 0.16 / tall)
     bar = figure.colorbar(scale, cax=figure.add_axes((end / width, bottom / height, 0.13 / width, tall / height)))
-    label_colours(bar, results, None if results.best is None else float(results.means[results.best]), 0.19 / tall)
-    note(
+    label_colorbar(bar, results, None if results.best is None else float(results.means[results.best]), 0.19 / tall)
+    add_note(
         figure,
         "each line is a configuration" + (" (mean over seeds)" if results.repeated else ""),
-        about_best(results, "thick: the best"),
+        best_legend(results, "thick: the best"),
         f"{len(drawn)} of {len(results.parameters)} parameters" if len(drawn) < len(results.parameters) else "",
         *results.notes,
     )
@@ -80,13 +80,13 @@ def parallel_coordinates(results: SweepResults) -> Figure:
 
 
 def _ruler(parameter: Parameter, length: int) -> Ruler:
-    texts, values = names(parameter, length), parameter.numbers
-    log_scale = bool(values) and wants_log(values, parameter.log)
+    texts, values = value_labels(parameter, length), parameter.numbers
+    log_scale = bool(values) and use_log_scale(values, parameter.log)
     few = len(values) <= GRID_AT_MOST
     if few and not (parameter.log and log_scale):
         places = {value: rank / (len(texts) - 1) for rank, value in enumerate(texts)}
         return Ruler(places, [(value, places[value], text) for value, text in texts.items()])
-    # What has no place among the numbers lies below them.
+    # Words, and a zero on a logarithmic axis, lie below the numbers.
     below: list[Value] = [*parameter.words, *(values[:1] if log_scale and values[0] == 0 else [])]
     values = [value for value in values if value not in below]
     norm = LogNorm(values[0], values[-1]) if log_scale else Normalize(values[0], values[-1])
@@ -98,22 +98,22 @@ def _ruler(parameter: Parameter, length: int) -> Ruler:
     places = {value: start * rank / len(below) for rank, value in enumerate(below)}
     ticks = [(value, places[value], texts[value]) for value in below]
     named = values if few else round_numbers(values[0], values[-1], log_scale)
-    ticks += [(tick, place(tick), number(tick)) for tick in named]
+    ticks += [(tick, place(tick), format_number(tick)) for tick in named]
     return Ruler(places | {value: place(value) for value in values}, ticks)
 
 
 def _with_best(ruler: Ruler, best: Value | None) -> Ruler:
-    """With the best value as its first tick, which none of the others takes the room of."""
+    """Make the best value the first tick, so that it always gets a label."""
     if best is None:
         return ruler
     text = next((text for value, _, text in ruler.ticks if value == best), None)
-    return Ruler(ruler.places, [(best, ruler.places[best], text or number(float(best))), *ruler.ticks])
+    return Ruler(ruler.places, [(best, ruler.places[best], text or format_number(float(best))), *ruler.ticks])
 
 
 def _stops(titles: Sequence[str], rulers: Sequence[Ruler]) -> list[float]:
-    """Where the axes stand, the last one the metric's, with room for what is beside and above them; inches."""
-    beside = [width_of([text for _, _, text in ruler.ticks], 9, "bold") for ruler in rulers]
-    above = [width_of(title.splitlines(), 10) for title in titles]
+    """Return the positions of the axes in inches, with room for labels and titles; the last is the metric's."""
+    beside = [text_width([text for _, _, text in ruler.ticks], 9, "bold") for ruler in rulers]
+    above = [text_width(title.splitlines(), 10) for title in titles]
     stops = [max(beside[0] + 0.3, above[0] / 2 + 0.1)]
     for index in range(1, len(titles)):
         stops.append(stops[-1] + max(1.2, beside[index] + 0.7, (above[index - 1] + above[index]) / 2 + 0.15))
@@ -121,7 +121,7 @@ def _stops(titles: Sequence[str], rulers: Sequence[Ruler]) -> list[float]:
 
 
 def _heights(parameter: Parameter, ruler: Ruler, ends: Floats, room: float) -> Floats:
-    """Where the lines cross an axis; those through the same place are fanned out in the order of their ends."""
+    """Return where the lines cross an axis; lines through the same value are spread in the order of their ends."""
     heights = np.array([ruler.places[value] for value in parameter.values])
     places = sorted(ruler.places.values())
     for below, place, above in zip([-1, *places], places, [*places[1:], 2], strict=False):
@@ -133,7 +133,7 @@ def _heights(parameter: Parameter, ruler: Ruler, ends: Floats, room: float) -> F
 
 
 def _draw_lines(axes: Axes, results: SweepResults, scale: ScalarMappable, stops: Floats, heights: Floats) -> None:
-    """Lines that cross the axes at right angles, the better ones on top; heights are (configurations, axes)."""
+    """Draw lines that cross the axes at right angles, better ones on top; heights are (configurations, axes)."""
     fractions = np.linspace(0, 1, 24)
     xs = (stops[:-1, None] + np.diff(stops)[:, None] * fractions).ravel()
     ys = (heights[:, :-1, None] + np.diff(heights)[:, :, None] * (3 * fractions**2 - 2 * fractions**3)).reshape(
@@ -150,10 +150,10 @@ def _draw_lines(axes: Axes, results: SweepResults, scale: ScalarMappable, stops:
 
 
 def _name_ticks(axes: Axes, stop: float, ruler: Ruler, best: Value | None, least: float) -> None:
-    """Texts left of a vertical axis, as many as there is room for, the first ones rather than others."""
+    """Draw labels left of a vertical axis, as many as fit; the first ones take precedence."""
     ticks = ruler.ticks
     box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
-    for index in apart([place for _, place, _ in ticks], least):
+    for index in spaced([place for _, place, _ in ticks], least):
         value, place, text = ticks[index]
         look = BEST_LOOK if value == best else {}
         axes.text(stop - 0.09, place, text, ha="right", va="center", fontsize=9, bbox=box, zorder=5, **look)

@@ -1,4 +1,4 @@
-"""What a model says of the test samples: what it takes for what, its worst mistakes, how near its values are."""
+"""Plots of test predictions: confusion matrix, worst mistakes, predicted against true values."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,16 +11,16 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runner.plots.drawing import BLUE, GREY, Drawing, drawing, short, width_of
+from runner.plots.drawing import BLUE, GREY, Drawing, new_drawing, short_number, text_width
 from runner.training.predictions import Classes, Predictions, Values, confusion, mistakes
 
-ANNOTATED = 20  # classes: with more, cells are too small to be read
-SHARES = 10  # classes: with more, a cell has room for one number
-LABELLED = 25  # classes named along an axis
+ANNOTATED = 20  # classes; with more, cells are unreadable
+SHARES = 10  # classes; with more, a cell fits only one number
+LABELLED = 25  # class labels along an axis
 MOST_CLASSES = 1_000
-GRID = 5  # mistakes in a row, and rows of them
-PANELS = 6  # outputs of a regression that get a plot each
-POINTS = 5_000  # in one of those
+GRID = 5  # mistakes per row, and rows
+PANELS = 6  # outputs of a regression with a panel each
+POINTS = 5_000  # in a panel
 LETTERS = 10  # points
 NAMES = ("confusion_matrix", "mistakes", "predictions")
 
@@ -34,11 +34,11 @@ def draw_predictions(
     """Draw the confusion matrix and the most confident mistakes, or predicted values against true ones.
 
     Args:
-        predictions: of the test part.
-        folder: where the PNG files go; made if need be. Those of an earlier test are taken away.
-        class_names: of the classes 0, 1, ...; their numbers if None.
-        images: from indices of test samples to their raw images (n, C, H, W), uint8 or of about 0 to 1; None if
-            samples are no images.
+        predictions: the predictions for the test samples.
+        folder: the folder of the PNG files; created if missing. Those of an earlier test are deleted.
+        class_names: the names of the classes 0, 1, ...; None: their numbers.
+        images: returns the raw images (n, C, H, W), uint8 or about 0 to 1, at indices of test samples; None if samples
+            are not images.
 
     Returns:
         The files.
@@ -46,16 +46,16 @@ def draw_predictions(
     for name in NAMES:
         (folder / f"{name}.png").unlink(missing_ok=True)
     classes, values = predictions.classes(), predictions.values()
-    with drawing(folder) as d:
+    with new_drawing(folder) as drawing:
         if classes is not None and predictions.num_classes is not None:
             names = [str(name) for name in class_names or range(predictions.num_classes)]
             if 2 <= len(names) <= MOST_CLASSES:
-                _draw_confusion(d, confusion(classes, predictions.num_classes).numpy(), names)
+                _draw_confusion(drawing, confusion(classes, predictions.num_classes).numpy(), names)
             if images is not None:
-                _draw_mistakes(d, classes, names, images)
+                _draw_mistakes(drawing, classes, names, images)
         if values is not None:
-            _draw_values(d, values, predictions.samples)
-    return d.files
+            _draw_values(drawing, values, predictions.samples)
+    return drawing.files
 
 
 def _draw_confusion(drawing: Drawing, counts: NDArray[np.int64], names: Sequence[str]) -> None:
@@ -63,15 +63,15 @@ def _draw_confusion(drawing: Drawing, counts: NDArray[np.int64], names: Sequence
     every = math.ceil(classes / LABELLED)
     shown = [_brief(name, 16) for name in names[::every]]
     cell = min(1.4, max(0.55, 5.0 / classes)) if classes <= ANNOTATED else 7.0 / classes
-    longest = width_of(shown, LETTERS)
+    longest = text_width(shown, LETTERS)
     flat = longest < 0.9 * cell * every
     left, bottom, size = 0.6 + longest, 0.6 + (0.15 if flat else longest), cell * classes
     drawing.start(left + size + 1.3, bottom + size + 0.5)
     axes = drawing.add(left, bottom, size, size)
-    # Of a class without test samples there is no share.
+    # A class without test samples has no shares.
     with np.errstate(invalid="ignore"):
         shares = 100 * counts / counts.sum(axis=1, keepdims=True)
-    # The square root of the share: a confusion of 1 % is seen beside the 99 % that are right.
+    # The square root of the share keeps a confusion of 1 % visible beside 99 % correct.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
     axes.set_facecolor("#DDDDDD")
     axes.grid(False)
@@ -82,8 +82,8 @@ def _draw_confusion(drawing: Drawing, counts: NDArray[np.int64], names: Sequence
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     total, right = int(counts.sum()), int(counts.trace())
-    accuracy = f" ({short(round(100 * right / total, 2))} %)" if total else ""
-    # Over the whole figure: for two classes it is longer than the matrix is wide.
+    accuracy = f" ({short_number(round(100 * right / total, 2))} %)" if total else ""
+    # Across the whole figure: for two classes the text is wider than the matrix.
     drawing.figure.text(
         0.02, 1 - 0.3 / drawing.figure.get_size_inches()[1], f"{right:,} of {total:,} test samples right{accuracy}"
     )
@@ -98,7 +98,7 @@ def _draw_confusion(drawing: Drawing, counts: NDArray[np.int64], names: Sequence
 
 
 def _annotate(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
-    """Write counts, and shares where there is room, into the cells that have any."""
+    """Write counts, and shares if they fit, into non-zero cells."""
     for row, column in zip(*counts.nonzero(), strict=True):
         share = shares[row, column]
         text = f"{counts[row, column]:,}"
@@ -109,18 +109,18 @@ def _annotate(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]
 
 
 def _draw_mistakes(
-    drawing: Drawing, found: Classes, names: Sequence[str], images: Callable[[list[int]], Tensor]
+    drawing: Drawing, classes: Classes, names: Sequence[str], images: Callable[[list[int]], Tensor]
 ) -> None:
-    wrong = mistakes(found)
+    wrong = mistakes(classes)
     worst = wrong[: GRID * GRID].tolist()
     if not worst:
         return
     pictures = _displayable(images(worst))
-    captions = _captions(found, worst, names)
+    captions = _captions(classes, worst, names)
     columns = min(GRID, max(3, len(worst)))
     rows = math.ceil(len(worst) / columns)
-    # All in inches. A tile is as wide as its caption, and as high as its image within bounds.
-    across = max(1.5, 0.15 + width_of("\n".join(captions).split("\n"), LETTERS))
+    # Sizes in inches. A tile is as wide as its caption, and as high as its image within limits.
+    across = max(1.5, 0.15 + text_width("\n".join(captions).split("\n"), LETTERS))
     height, width = pictures.shape[1:3]
     scale = min((across - 0.15) / width, 2.2 / height)
     caption = 0.42 if "\n" in captions[0] else 0.26
@@ -137,34 +137,34 @@ def _draw_mistakes(
     axes.set(xlim=(0, all_across), ylim=(0, all_down), aspect="auto")
     axes.axis("off")
     which = f"The most confident {len(worst)} of {len(wrong):,} mistakes" if len(wrong) > len(worst) else "All mistakes"
-    text = f"{which} in {len(found.actual):,} test samples\ntrue class → predicted class, its probability"
+    text = f"{which} in {len(classes.actual):,} test samples\ntrue class → predicted class, its probability"
     axes.text(0.15, all_down - 0.1, text, va="top")
     drawing.save("mistakes")
 
 
-def _captions(found: Classes, indices: Sequence[int], names: Sequence[str]) -> list[str]:
-    """In one line where the names are short."""
+def _captions(classes: Classes, indices: Sequence[int], names: Sequence[str]) -> list[str]:
+    """Return a caption for each mistake, on one line if names are short."""
     brief = [_brief(name, 10) for name in names]
     arrow = " →\n" if max(map(len, brief)) > 4 else " → "
     captions = []
     for index in indices:
-        share = math.floor(1000 * float(found.probability[index])) / 10  # 99.96 % is not all
-        actual, predicted = brief[int(found.actual[index])], brief[int(found.predicted[index])]
+        share = math.floor(1000 * float(classes.probability[index])) / 10  # 99.96 % must not become 100 %
+        actual, predicted = brief[int(classes.actual[index])], brief[int(classes.predicted[index])]
         captions.append(f"{actual}{arrow}{predicted}, {share:.3g} %")
     return captions
 
 
 def _displayable(images: Tensor) -> NDArray[np.float32]:
-    """Images (n, C, H, W) as (n, H, W) or (n, H, W, 3) with values from 0 to 1."""
+    """Convert images (n, C, H, W) to (n, H, W) or (n, H, W, 3) with values from 0 to 1."""
     raw = images.float().cpu().nan_to_num()
     if images.dtype.is_floating_point:
         low, high = float(raw.min()), float(raw.max())
-        if low < -0.01 or high > 1.01:  # neither shares nor bytes: whatever they are, all of it is shown
+        if low < -0.01 or high > 1.01:  # neither 0 to 1 nor bytes: show the full range
             raw = (raw - low) / (high - low)
     else:
         raw = raw / 255
     channels = raw.shape[1]
-    # Of other numbers of channels (satellites, spectra) the mean: a picture of where things are.
+    # For other numbers of channels (satellites, spectra) show the mean.
     arranged = raw.permute(0, 2, 3, 1) if channels == 3 else raw.mean(dim=1)
     return arranged.clamp(0, 1).numpy()
 
@@ -198,7 +198,7 @@ def _draw_values(drawing: Drawing, values: Values, samples: int) -> None:
 
 
 def _scatter(axes: Axes, ticks: int, actual: NDArray[np.float64], predicted: NDArray[np.float64]) -> None:
-    """Points, and the diagonal where they would be perfect."""
+    """Draw points, and the diagonal of perfect predictions."""
     finite = np.isfinite(actual) & np.isfinite(predicted)
     actual, predicted = actual[finite], predicted[finite]
     both = np.concatenate([actual, predicted, [] if finite.any() else [0.0]])
@@ -211,9 +211,9 @@ def _scatter(axes: Axes, ticks: int, actual: NDArray[np.float64], predicted: NDA
     axes.set(xlim=limits, ylim=limits)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(ticks))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
 
 
 def _brief(name: str, length: int) -> str:
-    """A name in so many characters; of a longer one its two ends, as names often differ in the last."""
+    """Shorten a name to its two ends, as names often differ at the end."""
     return name if len(name) <= length else f"{name[: length // 2]}…{name[length // 2 + 1 - length :]}"

@@ -1,4 +1,4 @@
-"""The pictures of a search: its course, how much each key mattered, and two metrics against each other."""
+"""The charts of a search: its history, the importance of each key, and two metrics against each other."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -18,20 +18,20 @@ from runner.rundir import layout
 from runner.util.tables import shorten
 
 MOST_NUMBERS = 12
-"""On a front that are written beside its points."""
+"""The most points of a front with a number beside them."""
 
 NAME_LENGTH = 40
-"""Characters of a key beside its bar."""
+"""The most characters of a key beside its bar."""
 
 
 def draw_history(trials: Iterable[tuple[int, float | None, str]], metric: str, lower: bool, folder: Path) -> Path:
-    """Each trial's value, and the best so far.
+    """Draw each trial's value, and the best so far.
 
     Args:
-        trials: number, value and how it ended: complete, pruned, fail.
-        metric: its name.
+        trials: number, value and state (complete, pruned, fail) of each trial.
+        metric: the name of the metric.
         lower: whether lower is better.
-        folder: the sweep's.
+        folder: the folder of the sweep.
 
     Returns:
         The file.
@@ -41,7 +41,7 @@ def draw_history(trials: Iterable[tuple[int, float | None, str]], metric: str, l
 
 
 def history(trials: Iterable[tuple[int, float | None, str]], metric: str, lower: bool) -> Figure:
-    """The figure of `draw_history`."""
+    """Return the figure of `draw_history`."""
     measured = [(number, _unit(metric) * value, state) for number, value, state in trials if value is not None]
     done = [(number, value) for number, value, state in measured if state == "complete"]
     pruned = [(number, value) for number, value, state in measured if state == "pruned"]
@@ -65,12 +65,12 @@ def history(trials: Iterable[tuple[int, float | None, str]], metric: str, lower:
 def draw_front(
     points: Sequence[tuple[int, Sequence[float], bool]], objectives: Sequence[Objective], file: Path
 ) -> Path:
-    """Two metrics against each other: each finished job, and those that are on the Pareto front by number.
+    """Draw two metrics of each finished job against each other, with numbers on the Pareto front.
 
     Args:
         points: number of the job, both values, and whether it is on the front.
-        objectives: both.
-        file: the PNG.
+        objectives: both objectives.
+        file: the PNG file.
 
     Returns:
         The file.
@@ -80,7 +80,7 @@ def draw_front(
 
 
 def front(points: Sequence[tuple[int, Sequence[float], bool]], objectives: Sequence[Objective]) -> Figure:
-    """The figure of `draw_front`."""
+    """Return the figure of `draw_front`."""
     units = [_unit(objective.metric) for objective in objectives]
     placed = [
         (number, [unit * value for unit, value in zip(units, values, strict=True)], on) for number, values, on in points
@@ -91,7 +91,7 @@ def front(points: Sequence[tuple[int, Sequence[float], bool]], objectives: Seque
     rest = [values for _, values, on in placed if not on]
     if rest:
         axes.plot(*zip(*rest, strict=True), "o", color=BLUE, alpha=0.6, markersize=5, label="finished")
-    # Between two of the front nothing was found: the worse of both is what is known there.
+    # Between two points of the front only the worse of both is known.
     line = "steps-post" if objectives[0].direction == "min" else "steps-pre"
     xs, ys = zip(*ahead, strict=True)
     axes.plot(xs, ys, "D-", drawstyle=line, color=VERMILION, linewidth=1.8, markersize=7, label="Pareto front")
@@ -100,7 +100,7 @@ def front(points: Sequence[tuple[int, Sequence[float], bool]], objectives: Seque
             axes.annotate(
                 f"job {number}", (values[0], values[1]), xytext=(7, 5), textcoords="offset points", fontsize=9
             )
-    axes.margins(x=0.12, y=0.1)  # for the last one's number
+    axes.margins(x=0.12, y=0.1)  # for the number of the last point
     for way, place, objective in zip("xy", (0, 1), objectives, strict=True):
         log_scale = spans_powers([values[place] for _, values, _ in placed], objective.direction == "max")
         fit_metric(axes, way, objective.metric, log_scale)
@@ -109,7 +109,7 @@ def front(points: Sequence[tuple[int, Sequence[float], bool]], objectives: Seque
 
 
 def draw_importances(importances: Mapping[str, float], metric: str, folder: Path) -> Path:
-    """The share of each key in the metric's variance (fANOVA: Hutter et al., 2014, ICML 32).
+    """Draw the share of each key in the metric's variance (fANOVA: Hutter et al., 2014, ICML 32).
 
     Returns:
         The file.
@@ -119,7 +119,7 @@ def draw_importances(importances: Mapping[str, float], metric: str, folder: Path
 
 
 def importance_bars(importances: Mapping[str, float], metric: str) -> Figure:
-    """The figure of `draw_importances`."""
+    """Return the figure of `draw_importances`."""
     figure = new_figure(7.4, 1.3 + 0.42 * len(importances))
     axes = figure.subplots()
     shares = list(importances.values())
@@ -136,12 +136,12 @@ def importance_bars(importances: Mapping[str, float], metric: str) -> Figure:
 
 
 def _unit(metric: str) -> float:
-    """The factor to what is drawn: accuracies are in per cent."""
+    """Return the factor to the unit of the axis: accuracies are in per cent."""
     return 100.0 if metric.endswith("accuracy") else 1.0
 
 
 def _legend(axes: Axes) -> None:
-    """Above the axes, where it covers nothing."""
+    """Draw the legend above the axes."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
 
 

@@ -1,4 +1,4 @@
-"""The picture of a sweep: the best value of a metric over what was varied, be it one parameter or eight."""
+"""The chart of a sweep: the best value of a metric over one to eight parameters."""
 
 from pathlib import Path
 
@@ -7,23 +7,23 @@ from matplotlib.figure import Figure
 
 from runner.comparison.results import SweepResults, gather
 from runner.comparison.table import Comparison
-from runner.plots.charts import colour_map, dots, lines
+from runner.plots.charts import dot_chart, heat_chart, line_chart
 from runner.plots.drawing import COLORS, STYLE, write
 from runner.plots.parallel import AXES_AT_MOST, parallel_coordinates
 
 
 def draw_sweep(comparison: Comparison, file: Path, metric: str | None = None) -> Path | None:
-    """Write the picture of a sweep.
+    """Write the chart of a sweep.
 
     Args:
-        comparison: the sweep's runs.
-        file: the PNG.
-        metric: see `swept`.
+        comparison: the runs of the sweep.
+        file: the PNG file.
+        metric: see `sweep_figure`.
 
     Returns:
         The file; None if there is nothing to draw.
     """
-    figure = swept(comparison, metric)
+    figure = sweep_figure(comparison, metric)
     if figure is None:
         return None
     with mpl.rc_context(STYLE):
@@ -31,18 +31,18 @@ def draw_sweep(comparison: Comparison, file: Path, metric: str | None = None) ->
     return file
 
 
-def swept(comparison: Comparison, metric: str | None = None, one_sweep: bool = True) -> Figure | None:
+def sweep_figure(comparison: Comparison, metric: str | None = None, one_sweep: bool = True) -> Figure | None:
     """Draw the best value of a metric over the parameters that differ.
 
-    One number is a line, with a few categories a line each; two numbers are a map in colours, one category a row
-    of dots for each; all else are parallel coordinates. Runs that differ in their seed alone are averaged, those
-    that did not finish with a finite value left out.
+    One numeric parameter gives a line, or a line for each value of a category; two give a heat map; one category gives
+    rows of dots; anything else parallel coordinates. Runs that differ only in their seed are averaged; runs without a
+    finite final value are left out.
 
     Args:
         comparison: the runs.
-        metric: by default the one the runs were judged by.
-        one_sweep: whether they are the jobs of one; of it the parameters that tell most are drawn, where there are
-            too many. What differs so much otherwise was not varied to be seen side by side.
+        metric: the metric to draw; default: the one that ranks the runs.
+        one_sweep: whether the runs are the jobs of one sweep. If it has too many parameters, the most distinctive are
+            drawn; other runs with that many differences are not drawn.
 
     Returns:
         None if there are fewer than two configurations to draw, or too many parameters.
@@ -62,7 +62,7 @@ def _draw(results: SweepResults) -> Figure:
         and len(categories) <= 1
         and all(len(set(parameter.values)) <= len(COLORS) for parameter in categories)
     ):
-        return lines(results)
+        return line_chart(results)
     if numbers == 2 and not categories:
-        return colour_map(results)
-    return dots(results) if len(results.parameters) == 1 else parallel_coordinates(results)
+        return heat_chart(results)
+    return dot_chart(results) if len(results.parameters) == 1 else parallel_coordinates(results)
