@@ -490,20 +490,16 @@ def test_the_repository_is_where_the_configs_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "error"),
+    ("typed", "about"),
     [
-        (["debug=fast", "debug=profile"], "debug=profile: debug=fast is given too; one preset of a kind"),
-        (["model.output_activation=sigmoid"], "model.output_activation=sigmoid: loss=cross_entropy takes logits"),
-        (
-            ["data=tensors", "data.inputs=[[1],[2]]", "data.targets=[0,0]", "data.val_fraction=0"],
-            "data=tensors: all 2 samples are of one class, 0; give samples of another, or, if others are rare, write",
-        ),
+        (["debug=fast", "debug=profile"], ("debug", "conflict")),
+        (["model.output_activation=sigmoid"], ("model.output_activation", "conflict")),
+        (["data=tensors", "data.inputs=[[1],[2]]", "data.targets=[0,0]", "data.val_fraction=0"], ("data", "data")),
     ],
 )
-def test_what_would_pass_without_a_word(runner: Callable[..., Called], typed: list[str], error: str) -> None:
+def test_what_would_pass_silently(runner: Runner, typed: list[str], about: tuple[str, str]) -> None:
     called = runner(*typed)
-    assert called.code == 2
-    assert len(called.errors) == 1 and error in called.errors[0]
+    assert called.code == 2 and called.about == [about]
 
 
 def test_a_relative_path_is_found_from_anywhere_later(
@@ -579,7 +575,7 @@ def test_a_device_that_runner_does_not_know_is_not_taken_for_another(here: Path,
 
 def test_advice_on_keys_of_hydra_leads_to_them(here: Path, runner: Runner) -> None:
     launcher = "hydra/launcher=slurm"
-    assert "see python -m runner --cfg hydra -p hydra.launcher" in runner(launcher, "hydra.launcher.foo=1").errors[0]
+    assert "python -m runner --cfg hydra -p hydra.launcher" in runner(launcher, "hydra.launcher.foo=1").errors[0]
     assert runner(launcher, "--cfg", "hydra", "-p", "hydra.launcher").code == 0
 
 
@@ -604,7 +600,7 @@ def test_a_module_of_the_same_name_in_the_current_folder_is_refused(here: Path, 
     (here / name).parent.mkdir(exist_ok=True)
     (here / name).write_text("print('mine')")
     called = runner("trainer.epochs=1")
-    assert (called.code, called.err) == (2, f"error: {name} in this folder hides the package runner: rename it\n")
+    assert (called.code, called.about) == (2, [("", "conflict")]) and name in called.err
     assert not (here / "outputs").exists()
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from runner import cli
 from runner.assembly import build
 from runner.config.compose import Composer
+from runner.config.hydra_job import without_hydra
 from runner.device import Device
 from runner.reproduce import main
 from runner.rundir.checkpoint import Checkpoints
@@ -47,7 +47,7 @@ def log_run(folder: Path, *overrides: str, status: str = "FINISHED", steps: int 
     else:
         cfg, problems, _ = resume.compose(str(folder), overrides)
     assert cfg is not None and not problems
-    experiment = build.build(cli.without_hydra(cfg), {"model": "mlp", "data": "tensors"})
+    experiment = build.build(without_hydra(cfg), {"model": "mlp", "data": "tensors"})
     folder.mkdir(parents=True, exist_ok=True)
     manifest = describe(experiment, folder, begun=checkpoint is not None)
     assert manifest is not None
@@ -263,7 +263,7 @@ def test_weights_of_another_run_must_be_here(reproduce: Again, place: Path) -> N
     log_run(parent)
     cfg, problems, resumed = resume.compose(str(parent), [f"resume={parent}", "resume_mode=warm_start"])
     assert cfg is not None and not problems
-    experiment = build.build(cli.without_hydra(cfg), resumed.choices)
+    experiment = build.build(without_hydra(cfg), resumed.choices)
     resume.prepare(resumed, experiment)
     folder = place / "child"
     folder.mkdir()

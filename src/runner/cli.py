@@ -1,29 +1,21 @@
-"""`python -m runner`: from what was typed to a run, or to sentences that say what to type instead.
+"""`python -m runner`: from the arguments to a run or a sweep, or to errors that say what to write instead.
 
-The config is composed once, checked, and everything a run needs is built before its folder is made;
-only then Hydra's own machinery (callbacks, `HydraConfig`, environment) runs the job. Neither torch nor
-MLflow is imported for `--help`, `--cfg` and completion.
+The config is composed once and checked, and everything a run needs is built before its folder is made. Then Hydra
+(callbacks, `HydraConfig`, environment) runs the job.
 """
 
 import importlib
 import logging
 import os
-import re
 import signal
 import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Collection, Sequence
+from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import ExitStack
-from difflib import get_close_matches
-from itertools import pairwise
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, NoReturn
 
-import hydra
 from hydra._internal.callbacks import Callbacks
-from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -33,15 +25,15 @@ from yaml import YAMLError
 
 from runner import __version__
 from runner.assembly.problems import names_and_values
-from runner.config.compose import VERSION_BASE, Composer, config_folder
-from runner.config.hydra_job import group_choices, without_hydra
-from runner.config.invocation import without_credentials
-from runner.config.keys import GROUPS
-from runner.config.messages import dotted_keys, reason
+from runner.config import questions
+from runner.config.command_line import conflict, make_composer, parse
+from runner.config.compose import Composer
+from runner.config.hydra_job import group_choices
+from runner.config.messages import reason
 from runner.config.overrides import key_of, typed_value
-from runner.errors import ConfigError, Problem, describe_error, did_you_mean
+from runner.errors import ConfigError, Problem, describe_error
 from runner.rundir import folders
-from runner.util import advice, program
+from runner.util import program
 from runner.util.options import EXIT_FAILED, EXIT_INTERRUPTED, fail, show_traceback, verbose
 from runner.util.stopping import Interrupt
 from runner.util.streams import OutputError, ReaderGone, print_result
@@ -55,11 +47,11 @@ log = logging.getLogger("runner")
 INTERRUPT = Interrupt()
 
 COMMANDS = ("compare", "evaluate", "export", "predict", "reproduce", "sync", "ui")
-"""Modules that are commands of their own."""
+"""Modules with a command each."""
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """Run the console script."""
     program.run(_main)
 
 
@@ -84,7 +76,7 @@ def _main() -> int:
 
 
 def run_command(argv: Sequence[str]) -> int:
-    """Do what was typed.
+    """Run a command line, and report what is wrong with it.
 
     Returns:
         The exit code.
@@ -99,7 +91,7 @@ def run_command(argv: Sequence[str]) -> int:
             print_result(f"runner {__version__}")
             return 0
         if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
-            return hand_over(argv, args)
+            return questions.answer(argv, args)
         if args.multirun:
             return run_sweep(args)
         return run_one(args)
@@ -109,7 +101,7 @@ def run_command(argv: Sequence[str]) -> int:
         return fail(*error.problems)
     except OutputError:
         raise
-    except Exception as error:  # none that a check of ours has foreseen
+    except Exception as error:  # no check has foreseen it
         if verbose(argv):
             show_traceback()
         if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
@@ -119,7 +111,7 @@ def run_command(argv: Sequence[str]) -> int:
 
 
 def check_no_other_runner(folder: Path) -> None:
-    """See that the processes of a run, which look for modules in the current folder first, find this package.
+    """Check that no module of the current folder hides this package: the processes of a run look there first.
 
     Raises:
         ConfigError: the folder has a module of the same name.
@@ -130,134 +122,13 @@ def check_no_other_runner(folder: Path) -> None:
             raise ConfigError(Problem("", text, "rename it", topic="conflict"))
 
 
-def parse(argv: Sequence[str]) -> Namespace:
-    """Tell Hydra's options from overrides.
-
-    Raises:
-        ConfigError: an option that there is not.
-    """
-    parser = get_args_parser()
-    parser.error = lambda message: _refuse_option(parser, argv, message)  # type: ignore[method-assign]
-    parser.allow_abbrev = False
-    for option in ("--version", "--experimental-rerun"):  # Hydra's own version, and a way around what is below
-        parser._option_string_actions.pop(option)
-    parser.add_argument("--version", "-V", action="store_true")
-    args = parser.parse_intermixed_args(list(argv))
-    args.typed = without_credentials(argv)
-    return args
-
-
-def _refuse_option(parser: ArgumentParser, argv: Sequence[str], message: str) -> NoReturn:
-    """What to write instead of the options that argparse does not take: `--seed=1` is `seed=1` here."""
-    _, found, rest = message.partition("unrecognized arguments: ")
-    if not found:
-        raise ConfigError(_about_value(message))
-    problems = []
-    known = dotted_keys(without_hydra(Composer().compose([])[0] or OmegaConf.create()))
-    for word in (word for word in rest.split() if word.startswith("-")):
-        name, equals, value = word.lstrip("-").replace("-", "_").partition("=")
-        if not equals:  # `--lr 0.1`: the value is the next word
-            value = next((after for before, after in pairwise(argv) if before == word and after[:1] != "-"), "<value>")
-        options = [option for option in parser._option_string_actions if option.startswith("--")]
-        if near := get_close_matches(word, options, n=1, cutoff=0.75):
-            instead = f"did you mean {near[0]}?"
-        elif meant := setting(name, known):
-            instead = f"write {meant if '=' in meant else f'{meant}={value}'}"
-        else:
-            instead = "write settings as <key>=<value>"
-        problems.append(
-            Problem(word.partition("=")[0], f"unknown option {word}", f"{instead}; see --help", topic="unknown")
-        )
-    raise ConfigError(*problems or [Problem("", message, topic="syntax")])
-
-
-def _conflict(key: str, text: str, suggestion: str) -> ConfigError:
-    return ConfigError(Problem(key, text, suggestion, topic="conflict"))
-
-
-def _about_value(message: str) -> Problem:
-    """Translate what argparse says of the value of an option: `argument --cfg/-c: expected one argument`."""
-    option, _, why = message.removeprefix("argument ").partition(": ")
-    option = option.partition("/")[0]
-    if wrong := re.match(r"invalid choice: '(.*)' \(choose from (.*)\)", why):
-        hint = did_you_mean(wrong[1], re.findall(r"[\w-]+", wrong[2]))
-        return Problem(option, f"{option} {wrong[1]} is not a choice", hint, topic="choice")
-    if why == "expected one argument":
-        return Problem(option, f"{option} needs a value", f"write {option} <value>; see --help", topic="missing")
-    if why.startswith("ignored explicit argument"):
-        return Problem(option, f"{option} takes no value", f"write {option} alone", topic="syntax")
-    return Problem(option, f"{option}: {why}", "see --help", topic="syntax")
-
-
-def setting(name: str, known: Collection[str]) -> str | None:
-    """The key that a name without its group stands for: `optimizer.lr` of `lr`; None if there is none, or several."""
-    if name in (*known, *GROUPS):
-        return name
-    having = [key for key in known if key.rpartition(".")[2] == name]
-    return having[0] if len(having) == 1 else advice.for_key(name, [*known, *GROUPS])
-
-
-def hand_over(argv: Sequence[str], args: Namespace) -> int:
-    """Let Hydra answer: help, the config, completion."""
-    if args.cfg and typed_value(args.overrides, "resume") is not None:
-        raise _conflict("--cfg", "resume= and --cfg exclude each other", "see config.yaml in the run's folder")
-    asked = [f"--{name}" for name in ("cfg", "info", "shell_completion") if getattr(args, name)]
-    if args.multirun and asked and not args.help:
-        raise _conflict(asked[0], f"{asked[0]} and --multirun exclude each other", "leave out --multirun")
-    made = composer(args)
-    if args.help or (args.overrides and not args.shell_completion):
-        cfg, problems = made.compose(args.overrides, RunMode.MULTIRUN if args.multirun else RunMode.RUN)
-        if problems or cfg is None:
-            raise ConfigError(*problems)
-        if args.help:
-            print_result(help_text(made, cfg))
-            return 0
-    if args.cfg and args.package and not has_package(made, args):
-        text, instead = f"-p {args.package}: the config has no such part", "write a group, such as -p trainer"
-        raise ConfigError(Problem("-p", text, instead, topic="unknown"))
-    options = [text for text in argv if text not in args.overrides]
-    former = sys.argv
-    sys.argv = ["runner", *options, *made.given(args.overrides, args.multirun)]
-    GlobalHydra.instance().clear()  # Hydra makes its own
-    try:
-        hydra.main(version_base=VERSION_BASE, config_path=str(config_folder()), config_name="config")(lambda _: None)()
-    except SystemExit as answered:
-        return answered.code if isinstance(answered.code, int) else 0
-    finally:
-        sys.argv = former
-    print_result()
-    return 0
-
-
-def has_package(made: Composer, args: Namespace) -> bool:
-    """Whether the config that is asked for has the part that is asked for."""
-    cfg, _ = made.compose(args.overrides)
-    whole = cfg if args.cfg in ("hydra", "all") or cfg is None else without_hydra(cfg)
-    return whole is not None and OmegaConf.select(whole, args.package, throw_on_missing=False) is not None
-
-
-def help_text(made: Composer, cfg: DictConfig) -> str:
-    """What `--help` prints: as Hydra makes it of `hydra.help.template`, which takes it over a second."""
-    groups = "\n".join(f"{group}: {', '.join(options)}" for group, options in made.files.choices().items())
-    config = OmegaConf.to_yaml(without_hydra(cfg))
-    return Template(cfg.hydra.help.template).safe_substitute(APP_CONFIG_GROUPS=groups, CONFIG=config)
-
-
-def composer(args: Namespace) -> Composer:
-    """The composer for the folders that the command line names."""
-    folder = Path(args.config_path).expanduser().absolute() if args.config_path else None
-    made = Composer(folder, args.config_dir, args.config_name or "config")
-    made.typed = args.typed
-    return made
-
-
 def run_one(args: Namespace) -> int:
-    """Compose, check, build, claim a folder, run."""
-    made = composer(args)
+    """Compose and check the config of a single run; then build and run it."""
+    composer = make_composer(args)
     resumed: Resumed | None = None
     value = typed_value(args.overrides, "resume")
     if value is None:
-        cfg, problems = made.compose(args.overrides)
+        cfg, problems = composer.compose(args.overrides)
     else:
         from runner.runs import resume
 
@@ -276,7 +147,7 @@ def run_one(args: Namespace) -> int:
         raise ConfigError(*problems)
     delivery = start_delivery(cfg)
     try:
-        return build_and_run(args, made, cfg, resumed, delivery)
+        return build_and_run(args, composer, cfg, resumed, delivery)
     finally:
         if delivery is not None:
             delivery.leave()
@@ -289,7 +160,7 @@ def _of_sweeps(override: str) -> bool:
 
 
 def start_delivery(cfg: DictConfig) -> "DeliveryProcess | None":
-    """Start what tells MLflow of the run, if it is to be told: it takes as long as importing torch does.
+    """Start the process that uploads to MLflow; it starts while this one imports torch, which takes as long.
 
     Raises:
         ConfigError: the store cannot take the run's files.
@@ -305,68 +176,63 @@ def start_delivery(cfg: DictConfig) -> "DeliveryProcess | None":
 
 def build_and_run(
     args: Namespace,
-    made: Composer,
+    composer: Composer,
     cfg: DictConfig,
     resumed: "Resumed | None",
     delivery: "DeliveryProcess | None",
 ) -> int:
-    """Build everything the run needs, claim a folder, run."""
+    """Build everything that the run needs, lock its folder, run."""
     from runner.rundir.lock import lock
     from runner.runs import resume, start
     from runner.util import terminal
 
     terminal.set_up(bool(cfg.runner.quiet))
-    if axes := OmegaConf.select(cfg, "hydra.sweeper.params"):  # of a preset that is meant for a sweep
+    if axes := OmegaConf.select(cfg, "hydra.sweeper.params"):  # a preset for a sweep
         log.warning("note       one run, in which %s do not vary: add --multirun for the sweep", ", ".join(axes))
     exact_folder = typed_value(args.overrides, "hydra.run.dir") is not None
     in_place = resumed if resumed is not None and not resumed.warm_start else None
     if in_place is not None and resume.finished(in_place):
         return 0
     choices = resumed.choices if resumed else group_choices(cfg)
-    with ExitStack() as claimed:
+    with ExitStack() as locks:
         folder = in_place.folder if in_place is not None else None
-        if folder is not None:  # before its checkpoint is read: nobody else may go on with it
-            claimed.enter_context(lock(folder))
-        x, checkpoint = start.prepare(cfg, choices, resumed=resumed, typed=made.typed)
+        if folder is not None:  # before its checkpoint is read: no other process may resume it
+            locks.enter_context(lock(folder))
+        experiment, checkpoint = start.prepare(cfg, choices, resumed=resumed, typed=composer.typed)
         INTERRUPT.check()
         if folder is None:
             if in_place is not None:
                 folder = in_place.recover()
             else:
                 folder = folders.make_run_folder(str(cfg.hydra.run.dir), exact_folder)
-            claimed.enter_context(lock(folder))
-        return start.start(folder, x, cfg, made, checkpoint, delivery).exit_code
+            locks.enter_context(lock(folder))
+        return start.start(folder, experiment, cfg, composer, checkpoint, delivery).exit_code
 
 
 def run_sweep(args: Namespace) -> int:
-    """Compose what the jobs have in common, and let the sweeper run them, with Hydra's callbacks around it."""
+    """Compose what the jobs have in common, and let the sweeper run them, with Hydra's callbacks around it.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: with the problems of all jobs.
+    """
     if typed_value(args.overrides, "resume") is not None:
         instead = "leave out --multirun, or resume a sweep by sweep.resume="
-        raise _conflict("resume", "resume= resumes one run", instead)
+        raise conflict("resume", "resume= resumes one run", instead)
     subdir = typed_value(args.overrides, "hydra.sweep.subdir")
     if subdir is not None:
         text = f"hydra.sweep.subdir={subdir}: the folder of a job is its number"
-        raise _conflict("hydra.sweep.subdir", text, "leave it out")
+        raise conflict("hydra.sweep.subdir", text, "leave it out")
     from runner.sweeps.check.compose_jobs import Context, numbered
 
-    arguments = list(args.overrides)
-    if value := typed_value(args.overrides, "sweep.resume"):
-        from runner.sweeps.plan import plan
-        from runner.sweeps.results import resume
-
-        if typed_value(args.overrides, "hydra.sweep.dir") is not None:
-            raise _conflict("hydra.sweep.dir", "hydra.sweep.dir: a resumed sweep stays in its folder", "leave it out")
-        _, begun_with, options = plan.load(resume.find(value, typed_value(args.overrides, "tracking.uri")))
-        typed = {key_of(text) for text in args.overrides}
-        if typed_value(args.overrides, "hydra/launcher") not in (None, typed_value(begun_with, "hydra/launcher")):
-            begun_with = [text for text in begun_with if not key_of(text).startswith("hydra.launcher.")]
-        arguments = [*(text for text in begun_with if key_of(text) not in typed), *args.overrides]
-        for name, option in options.items():
-            setattr(args, name, getattr(args, name) or option)
-    made = composer(args)
-    made.reads_variable = value is None
-    cfg, problems = made.compose([*arguments, numbered(0)], RunMode.MULTIRUN)
-    arguments += made.added
+    value = typed_value(args.overrides, "sweep.resume")
+    arguments = _resumed_arguments(args, value) if value is not None else list(args.overrides)
+    composer = make_composer(args)
+    composer.reads_variable = value is None
+    cfg, problems = composer.compose([*arguments, numbered(0)], RunMode.MULTIRUN)
+    arguments += composer.added
     if cfg is None:
         raise ConfigError(*problems)
     if not str(cfg.hydra.sweeper["_target_"]).startswith("hydra_plugins.runner_sweep."):
@@ -375,7 +241,7 @@ def run_sweep(args: Namespace) -> int:
         raise ConfigError(Problem("hydra/sweeper", text, instead, topic="choice"))
     INTERRUPT.check()
     callbacks = Callbacks(cfg)
-    context = Context(made.hydra.config_loader, callbacks, made, problems)
+    context = Context(composer.hydra.config_loader, callbacks, composer, problems)
     callbacks.on_multirun_start(config=cfg, config_name=cfg.hydra.job.config_name)
     try:
         sweeper = Plugins.instance().instantiate_sweeper(
@@ -386,3 +252,24 @@ def run_sweep(args: Namespace) -> int:
         callbacks.on_multirun_end(config=cfg, config_name=cfg.hydra.job.config_name)
     assert isinstance(code, int)
     return code
+
+
+def _resumed_arguments(args: Namespace, value: str) -> list[str]:
+    """Put the arguments that a sweep was started with before those typed now, which win.
+
+    Args:
+        args: the command line; gets the options of the sweep's start.
+        value: of `sweep.resume`.
+    """
+    from runner.sweeps.plan import plan
+    from runner.sweeps.results import resume
+
+    if typed_value(args.overrides, "hydra.sweep.dir") is not None:
+        raise conflict("hydra.sweep.dir", "hydra.sweep.dir: a resumed sweep stays in its folder", "leave it out")
+    _, first, options = plan.load(resume.find(value, typed_value(args.overrides, "tracking.uri")))
+    for name, option in options.items():
+        setattr(args, name, getattr(args, name) or option)
+    typed = {key_of(text) for text in args.overrides}
+    if typed_value(args.overrides, "hydra/launcher") not in (None, typed_value(first, "hydra/launcher")):
+        first = [text for text in first if not key_of(text).startswith("hydra.launcher.")]
+    return [*(text for text in first if key_of(text) not in typed), *args.overrides]

@@ -8,9 +8,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from helpers.problems import about
-from runner.cli import without_hydra
 from runner.config import schema
 from runner.config.compose import Composer
+from runner.config.hydra_job import without_hydra
 from runner.config.keys import format_value, select
 from runner.config.limits import limits
 from runner.config.schema import check, expected

@@ -20,7 +20,7 @@ import torch
 
 from helpers.composed import built, trained
 from runner.assembly import build, checks
-from runner.cli import without_hydra
+from runner.config.hydra_job import without_hydra
 from runner.config.keys import format_value
 from runner.data.csv_file import csv_file
 from runner.data.digits import digits

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from helpers.training import Log, Silent, Stop
 from runner.assembly import build, experiment
-from runner.cli import composer, group_choices, parse, without_hydra
+from runner.config.command_line import make_composer, parse
+from runner.config.hydra_job import group_choices, without_hydra
 from runner.rundir.checkpoint import Checkpoints
 from runner.training.loop import fit
 from runner.training.state import Training, prepare
@@ -12,7 +13,7 @@ from runner.training.state import Training, prepare
 
 def built(*overrides: str) -> experiment.Experiment:
     """Compose and build."""
-    cfg, problems = composer(parse([])).compose(list(overrides))
+    cfg, problems = make_composer(parse([])).compose(list(overrides))
     assert cfg is not None, problems
     return build.build(without_hydra(cfg), group_choices(cfg), problems)
 

@@ -1,0 +1,96 @@
+"""The command line of `python -m runner`: Hydra's options, the overrides, and what to write instead of a wrong one."""
+
+import re
+from argparse import ArgumentParser, Namespace
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
+from typing import NoReturn
+
+from hydra._internal.utils import get_args_parser
+from omegaconf import OmegaConf
+
+from runner.config.compose import Composer
+from runner.config.hydra_job import without_hydra
+from runner.config.invocation import without_credentials
+from runner.config.keys import GROUPS
+from runner.config.messages import dotted_keys
+from runner.errors import ConfigError, Problem, did_you_mean
+from runner.util import advice
+
+
+def parse(argv: Sequence[str]) -> Namespace:
+    """Separate Hydra's options from overrides.
+
+    Raises:
+        ConfigError: unknown options.
+    """
+    parser = get_args_parser()
+    parser.error = lambda message: _refuse_option(parser, argv, message)  # type: ignore[method-assign]
+    parser.allow_abbrev = False
+    for option in ("--version", "--experimental-rerun"):  # Hydra's version; a way around all checks
+        parser._option_string_actions.pop(option)
+    parser.add_argument("--version", "-V", action="store_true")
+    args = parser.parse_intermixed_args(list(argv))
+    args.typed = without_credentials(argv)
+    return args
+
+
+def _refuse_option(parser: ArgumentParser, argv: Sequence[str], message: str) -> NoReturn:
+    """Explain the options that argparse refuses: `--seed=1` is `seed=1` here."""
+    _, marker, rest = message.partition("unrecognized arguments: ")
+    if not marker:
+        raise ConfigError(_about_value(message))
+    problems = []
+    known = dotted_keys(without_hydra(Composer().compose([])[0] or OmegaConf.create()))
+    for word in (word for word in rest.split() if word.startswith("-")):
+        name, equals, value = word.lstrip("-").replace("-", "_").partition("=")
+        if not equals:  # `--lr 0.1`: the value is the next word
+            value = next((after for before, after in pairwise(argv) if before == word and after[:1] != "-"), "<value>")
+        options = [option for option in parser._option_string_actions if option.startswith("--")]
+        if near := get_close_matches(word, options, n=1, cutoff=0.75):
+            instead = f"did you mean {near[0]}?"
+        elif meant := setting(name, known):
+            instead = f"write {meant if '=' in meant else f'{meant}={value}'}"
+        else:
+            instead = "write settings as <key>=<value>"
+        problems.append(
+            Problem(word.partition("=")[0], f"unknown option {word}", f"{instead}; see --help", topic="unknown")
+        )
+    raise ConfigError(*problems or [Problem("", message, topic="syntax")])
+
+
+def conflict(key: str, text: str, suggestion: str) -> ConfigError:
+    """The error of arguments that exclude each other."""
+    return ConfigError(Problem(key, text, suggestion, topic="conflict"))
+
+
+def _about_value(message: str) -> Problem:
+    """Translate what argparse says of the value of an option: `argument --cfg/-c: expected one argument`."""
+    option, _, why = message.removeprefix("argument ").partition(": ")
+    option = option.partition("/")[0]
+    if wrong := re.match(r"invalid choice: '(.*)' \(choose from (.*)\)", why):
+        hint = did_you_mean(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+        return Problem(option, f"{option} {wrong[1]} is not a choice", hint, topic="choice")
+    if why == "expected one argument":
+        return Problem(option, f"{option} needs a value", f"write {option} <value>; see --help", topic="missing")
+    if why.startswith("ignored explicit argument"):
+        return Problem(option, f"{option} takes no value", f"write {option} alone", topic="syntax")
+    return Problem(option, f"{option}: {why}", "see --help", topic="syntax")
+
+
+def setting(name: str, known: Collection[str]) -> str | None:
+    """The key that a name without its group stands for: `optimizer.lr` of `lr`; None if it is not unique."""
+    if name in (*known, *GROUPS):
+        return name
+    same = [key for key in known if key.rpartition(".")[2] == name]
+    return same[0] if len(same) == 1 else advice.for_key(name, [*known, *GROUPS])
+
+
+def make_composer(args: Namespace) -> Composer:
+    """Make the composer for the folders that the command line names."""
+    folder = Path(args.config_path).expanduser().absolute() if args.config_path else None
+    composer = Composer(folder, args.config_dir, args.config_name or "config")
+    composer.typed = args.typed
+    return composer

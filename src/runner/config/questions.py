@@ -1,0 +1,71 @@
+"""Questions that Hydra answers: `--help`, `--cfg`, `--info`, shell completion. Neither torch nor MLflow is imported."""
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from string import Template
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from runner.config.command_line import conflict, make_composer
+from runner.config.compose import VERSION_BASE, Composer, config_folder
+from runner.config.hydra_job import without_hydra
+from runner.config.overrides import typed_value
+from runner.errors import ConfigError, Problem
+from runner.util.streams import print_result
+
+
+def answer(argv: Sequence[str], args: Namespace) -> int:
+    """Print the answer: help, the config, completion.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: options that exclude each other, or a wrong config.
+    """
+    if args.cfg and typed_value(args.overrides, "resume") is not None:
+        raise conflict("--cfg", "resume= and --cfg exclude each other", "see config.yaml in the run's folder")
+    asked = [f"--{name}" for name in ("cfg", "info", "shell_completion") if getattr(args, name)]
+    if args.multirun and asked and not args.help:
+        raise conflict(asked[0], f"{asked[0]} and --multirun exclude each other", "leave out --multirun")
+    composer = make_composer(args)
+    if args.help or (args.overrides and not args.shell_completion):
+        cfg, problems = composer.compose(args.overrides, RunMode.MULTIRUN if args.multirun else RunMode.RUN)
+        if problems or cfg is None:
+            raise ConfigError(*problems)
+        if args.help:
+            print_result(help_text(composer, cfg))
+            return 0
+    if args.cfg and args.package and not has_package(composer, args):
+        text, instead = f"-p {args.package}: the config has no such part", "write a group, such as -p trainer"
+        raise ConfigError(Problem("-p", text, instead, topic="unknown"))
+    options = [text for text in argv if text not in args.overrides]
+    argv_before = sys.argv
+    sys.argv = ["runner", *options, *composer.given(args.overrides, args.multirun)]
+    GlobalHydra.instance().clear()  # Hydra makes its own
+    try:
+        hydra.main(version_base=VERSION_BASE, config_path=str(config_folder()), config_name="config")(lambda _: None)()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    finally:
+        sys.argv = argv_before
+    print_result()
+    return 0
+
+
+def has_package(composer: Composer, args: Namespace) -> bool:
+    """Whether the config has the part that `-p` names."""
+    cfg, _ = composer.compose(args.overrides)
+    whole = cfg if args.cfg in ("hydra", "all") or cfg is None else without_hydra(cfg)
+    return whole is not None and OmegaConf.select(whole, args.package, throw_on_missing=False) is not None
+
+
+def help_text(composer: Composer, cfg: DictConfig) -> str:
+    """Fill `hydra.help.template` as Hydra does, which takes it over a second."""
+    groups = "\n".join(f"{group}: {', '.join(options)}" for group, options in composer.files.choices().items())
+    config = OmegaConf.to_yaml(without_hydra(cfg))
+    return Template(cfg.hydra.help.template).safe_substitute(APP_CONFIG_GROUPS=groups, CONFIG=config)
