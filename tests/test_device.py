@@ -74,7 +74,7 @@ def test_auto_says_what_it_became() -> None:
 
 
 def unavailable(name: str) -> Problem:
-    """The problem with a device that this machine lacks."""
+    """Return the problem with a device that this machine lacks."""
     with pytest.raises(ConfigError) as error:
         resolve(name)
     assert about(error) == [("device", "unavailable")]

@@ -149,7 +149,7 @@ class TestMSE:
         sums.add(torch.tensor(0.5), torch.tensor([[0.1], [0.2]]), torch.full((2, 1), 0.3))
         assert set(sums.means()) == {"loss", "mae", "rmse"}
 
-    @pytest.mark.parametrize("size", [7, 30_000])  # the first wait for others, the second do not
+    @pytest.mark.parametrize("size", [7, 30_000])  # small batches are collected, large ones are not
     def test_small_batches_are_counted_together_and_all_are_counted(self, size: int) -> None:
         made = torch.Generator().manual_seed(0)
         weight = torch.ones(3, requires_grad=True)
@@ -160,7 +160,7 @@ class TestMSE:
             torch.zeros(0).long(),
         )
         for number, batch in enumerate(torch.arange(5 * size).split(size), start=1):
-            buffer.resize_(len(batch)).copy_(classes[batch])  # as a data set of the user's may do
+            buffer.resize_(len(batch)).copy_(classes[batch])  # a user's data set may do this
             for one in (sums, resumed):
                 one.add(torch.tensor(0.0), outputs[batch] * weight, buffer)
             if number in (2, 4):

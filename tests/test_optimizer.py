@@ -44,7 +44,7 @@ def test_an_optimizer_without_a_fused_kernel_is_asked_for_none() -> None:
 
 
 class Odd(torch.optim.SGD):
-    """Has state of every kind, which torch would cast, or take apart."""
+    """State of every kind that torch would cast or rebuild."""
 
     def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
@@ -82,7 +82,7 @@ def test_resumed_state_has_the_dtype_and_the_type_that_it_had(name: str, precisi
     fit(whole)
     fit(parts)
     restore(resumed, load(parts.checkpoints.last))
-    assert same(resumed.optimizer.state_dict(), parts.optimizer.state_dict()), "as it was written"
+    assert same(resumed.optimizer.state_dict(), parts.optimizer.state_dict()), "unchanged"
     fit(resumed)
     assert same(exact_state(checkpoint_state(resumed)), exact_state(checkpoint_state(whole)))
 
@@ -105,7 +105,7 @@ def test_each_trains_well_as_it_is_configured(choice: list[str], here: Path) -> 
 
 
 def weights(experiment: experiment.Experiment, changed: dict[str, Any]) -> torch.Tensor:
-    """After three steps with the gradients of a few samples."""
+    """Return the weights after three steps with gradients of a few samples."""
     model = copy.deepcopy(experiment.model)
     made = parts.make_optimizer(experiment.config["optimizer"] | changed, model, experiment.device)
     for inputs, targets in list(experiment.loaders.train.epoch(1)) * 3:
@@ -141,7 +141,7 @@ def test_each_key_of_the_config_changes_the_weights(choice: str, here: Path) -> 
 
 
 class Deep(nn.Module):
-    """Every kind of weight that there is to tell apart."""
+    """A model with every kind of weight that Muon distinguishes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class Deep(nn.Module):
 
 @pytest.fixture
 def torch_in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep `torch.optim.Muon` from rounding to bfloat16."""
+    """Prevent `torch.optim.Muon` from rounding to bfloat16."""
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
 
 
@@ -236,7 +236,7 @@ class TestMuon:
             scheduler.step()
             now = [p.clone() for p in model.parameters()]
             moved = [(a - b).abs().max().item() for a, b in zip(before, now, strict=True)]
-            # AdamW's steps are as long as its learning rate, Muon's weight moves by an orthogonal matrix.
+            # AdamW moves each value by its learning rate, Muon the weight by an orthogonal matrix.
             assert all(m == pytest.approx(0.001 * 0.1**step, rel=0.5) for m in moved[1:])
             assert 0.1 < moved[0] / (0.02 * 0.1**step) < 2
             before = now

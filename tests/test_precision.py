@@ -146,7 +146,7 @@ def test_a_machine_without_the_instructions_is_said_to_be_slow(monkeypatch: pyte
 
 
 def test_a_torch_without_onednn_is_said_to_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on macOS, where its operations are not registered."""
+    """On macOS the operations of oneDNN are not registered."""
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     monkeypatch.setattr(torch.ops, "mkldnn", object())
     assert "slower" in str(Precision("bf16", CPU).slow_here())

@@ -26,7 +26,7 @@ def optimizer(lr: float = 0.8, **arguments: Any) -> torch.optim.Optimizer:
 
 
 def rates(made: torch.optim.Optimizer, schedule: Schedule, steps: int, *metric: float) -> list[float]:
-    """The learning rates of so many steps, and the one after them."""
+    """Return the learning rates of a number of steps, and the next one."""
     found = [made.param_groups[0]["lr"]]
     for index in range(steps):
         made.step()
@@ -87,7 +87,7 @@ class TestPlateau:
 
     @pytest.mark.parametrize("monitor", ["val/loss", "val/accuracy"])
     def test_the_loop_gives_it_the_monitored_metric(self, monitor: str, here: Path) -> None:
-        # While the network learns, losses fall and accuracies rise: either is better, one of them if it is mistaken.
+        # While the network learns, losses fall and accuracies rise: both are improvements only if `mode` is right.
         wanted = ["scheduler=plateau", "scheduler.patience=0", f"trainer.monitor={monitor}", "trainer.epochs=3"]
         better = trained(here, *wanted)
         assert better.log.of("lr") == pytest.approx({1: 0.05, 2: 0.05, 3: 0.05})
@@ -213,10 +213,10 @@ def test_a_step_or_two_are_training_too(make: Callable[[torch.optim.Optimizer, i
 
 
 def course(experiment: experiment.Experiment, changed: dict[str, Any]) -> list[tuple[float, float]]:
-    """Learning rate and momentum of twelve steps, or epochs; nothing gets better after the fourth."""
+    """Return learning rate and momentum of twelve steps or epochs, without improvement after the fourth."""
     made = optimizer(momentum=0.9)
     settings = dataclasses.replace(experiment.trainer, epochs=6)
-    half = -(-size(experiment.splits.train) // 2)  # two batches an epoch
+    half = -(-size(experiment.splits.train) // 2)  # two batches per epoch
     keys = experiment.config["scheduler"] | changed
     schedule = parts.make_schedule(keys, made, settings, experiment.loss, experiment.splits, half)
     scheduler: Any = schedule.scheduler

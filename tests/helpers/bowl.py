@@ -1,4 +1,4 @@
-"""A model whose error is a bowl over two of its parameters: a search has something to find."""
+"""A model whose error is a paraboloid over two of its parameters, for tests of searches."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A `Training` as the config composes it, without a command, a run's folder or a record around it."""
+"""A `Training` from a composed config, without a command, a run folder or a tracker."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from runner.training.state import Training, prepare
 
 
 def built(*overrides: str) -> experiment.Experiment:
-    """Compose and build."""
+    """Compose and build an experiment."""
     cfg, problems = make_composer(parse([])).compose(list(overrides))
     assert cfg is not None, problems
     return build.build(without_hydra(cfg), group_choices(cfg), problems)
 
 
 def trained(folder: Path, *overrides: str) -> Training:
-    """Compose, build and train; what was measured is in its `log`."""
+    """Compose, build and train; the metrics are in its `log`."""
     experiment = built(*overrides)
     state = prepare(experiment, Checkpoints(folder / "checkpoints"), Log(), Silent(), Stop())
     fit(state)
@@ -27,7 +27,7 @@ def trained(folder: Path, *overrides: str) -> Training:
 
 
 def accuracy(state: Training) -> float:
-    """Of the validation samples, after the last epoch."""
+    """Return the validation accuracy after the last epoch."""
     assert isinstance(state.log, Log)
     measured = state.log.of("val/accuracy")
     return measured[max(measured)]

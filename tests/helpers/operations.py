@@ -1,4 +1,4 @@
-"""What torch is told to do: on a CPU it shows what would make a GPU wait."""
+"""Records the operations of torch: on a CPU, those that would make a GPU wait."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Operations(TorchDispatchMode):
-    """Writes down the operations within, and the dtypes of the tensors that they are given."""
+    """Records operations, and the dtypes of their tensor arguments."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Models, losses, optimizers, schedulers and data sets with and without state that a resume would miss."""
+"""Models, losses, optimizers, schedulers and data sets with and without hidden state."""
 
 import enum
 import itertools
@@ -26,7 +26,7 @@ from runner.scheduler import Schedule
 
 
 class Base(nn.Module):
-    """Scales its inputs by what `factor` gives, which the models below make of state that they have."""
+    """Scales its inputs by `factor`, which subclasses compute from their state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Base(nn.Module):
 
     @classmethod
     def reset(cls) -> None:
-        """Let what no object has begin again, as a new process would."""
+        """Reset state outside of objects, like a new process."""
 
 
 class Plain(Base): ...
@@ -122,7 +122,7 @@ class InHelper(Base):
 
 
 class InPlainList(Base):
-    """BatchNorm in a list that is no ModuleList: nothing of it is registered."""
+    """BatchNorm in a plain list, and therefore not registered."""
 
     def set_up(self) -> None:
         self.layers = [nn.BatchNorm1d(6, momentum=0.5)]
@@ -182,7 +182,7 @@ class LastActivations(Base):
 
 
 class Cache(Base):
-    """What it makes when it is first called is the same each time."""
+    """Creates the same state at each first call."""
 
     def set_up(self) -> None:
         self.positions: Tensor | None = None
@@ -201,7 +201,7 @@ class SpectralNorm(Base):
 
 
 class OfTheClass(Base):
-    """A counter that no object has."""
+    """A counter outside of any object."""
 
     calls: ClassVar[list[int]] = []
 
@@ -215,7 +215,7 @@ class OfTheClass(Base):
 
 
 class Later(Base):
-    """Moves only when an epoch's validation has been: not within two steps."""
+    """Changes only after the validation of an epoch: not within two steps."""
 
     def set_up(self) -> None:
         self.stage = 0
@@ -248,7 +248,7 @@ KINDS: dict[type[Base], set[str]] = {
     OfTheClass: {"model.calls"},
     Later: {"model.stage"},
 }
-"""The models, and what is to be said of them."""
+"""The models, and the paths to report."""
 
 
 class Parametrized(Base):
@@ -279,7 +279,7 @@ class Recurrent(Base):
 
 
 class Attention(Base):
-    """Shows its weights, which change nothing."""
+    """Reads its weights without an effect."""
 
     def set_up(self) -> None:
         torch.manual_seed(0)
@@ -310,7 +310,7 @@ class Quantized(Base):
 
 class Cycle(Base):
     def set_up(self) -> None:
-        self.scales = itertools.cycle([0.9, 1.0, 1.1])  # has come round when a rehearsal saves
+        self.scales = itertools.cycle([0.9, 1.0, 1.1])  # at its start again when a rehearsal saves
 
     def factor(self, inputs: Tensor) -> Any:
         return next(self.scales)
@@ -370,7 +370,7 @@ class Numbers:
     calls: int = 0
 
 
-Pair = namedtuple("Pair", ["calls", "mean"])  # as many write it
+Pair = namedtuple("Pair", ["calls", "mean"])  # a common mistake
 
 
 class Records(Base):
@@ -418,9 +418,9 @@ class Closure(Base):
 
 
 class Default(Base):
-    """An argument whose default is a list."""
+    """An argument with a list as its default."""
 
-    def factor(self, inputs: Tensor, seen: list[int] = []) -> Any:  # noqa: B006 # what is shown
+    def factor(self, inputs: Tensor, seen: list[int] = []) -> Any:  # noqa: B006 # intended
         seen.append(1)
         return 1 + len(seen) / 100
 
@@ -482,7 +482,7 @@ def positions(features: int) -> Tensor:
 
 
 class Sparse(Base):
-    """What it shows cannot be read as other tensors are."""
+    """Holds a tensor that cannot be read like others."""
 
     def factor(self, inputs: Tensor) -> Any:
         self.shown = inputs.to_sparse()
@@ -490,7 +490,7 @@ class Sparse(Base):
 
 
 class Shuffling(Base):
-    """Draws from the generator that all share, by a method of it."""
+    """Draws from the global generator through its method."""
 
     def factor(self, inputs: Tensor) -> Any:
         return 1 + uniform(0, 1) / 9
@@ -542,7 +542,7 @@ class Dropping(nn.Module):
 
 
 class OnlyCounts(Base):
-    """Changes no result."""
+    """Does not change results."""
 
     def set_up(self) -> None:
         self.calls = 0
@@ -553,7 +553,7 @@ class OnlyCounts(Base):
 
 
 class FirstBatch(Base):
-    """Begins with the statistics of its first batch, and has that in an attribute."""
+    """Stores the statistics of its first batch in an attribute."""
 
     def set_up(self) -> None:
         self.scale, self.begun = nn.Parameter(torch.ones(6)), False
@@ -565,7 +565,7 @@ class FirstBatch(Base):
 
 
 class Before(Base):
-    """Takes what the batch before gave."""
+    """Uses the output of the previous batch."""
 
     def set_up(self) -> None:
         self.before = torch.ones(6)
@@ -576,7 +576,7 @@ class Before(Base):
 
 
 class Switched(Base):
-    """One of its methods takes another's place."""
+    """Replaces one of its methods by another."""
 
     def set_up(self) -> None:
         self.scaled = self.early
@@ -593,7 +593,7 @@ class Switched(Base):
 
 
 class Chain(Base):
-    """Objects in objects, deeper than Python's calls may be."""
+    """Objects nested deeper than the recursion limit."""
 
     def set_up(self) -> None:
         self.chain = Pushing()
@@ -636,11 +636,11 @@ SIBLINGS: dict[type[Base], set[str]] = {
     Switched: {"model.scaled"},
     Chain: set(),
 }
-"""More of them; `OnlyCounts` is named as what two steps do not need."""
+"""More models; `OnlyCounts` is reported as harmless so far."""
 
 
 class Rising(CrossEntropy):
-    """Has weights that change by its own count, in a buffer that is not saved, and a generator."""
+    """Has weights that change with a count, an unsaved buffer, and a generator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -653,7 +653,7 @@ class Rising(CrossEntropy):
 
 
 class Scheduled(CrossEntropy):
-    """Has a schedule as an attribute."""
+    """Holds a schedule in an attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -665,7 +665,7 @@ class Scheduled(CrossEntropy):
 
 
 class Lookahead(torch.optim.SGD):
-    """Has slow weights as an attribute."""
+    """Holds slow weights in an attribute."""
 
     def __init__(self, params: Any) -> None:
         super().__init__(params, lr=0.1)
@@ -681,7 +681,7 @@ class Lookahead(torch.optim.SGD):
 
 
 class Warm(torch.optim.lr_scheduler.LRScheduler):
-    """Has attributes of its own, which its state_dict has as well."""
+    """Has attributes that its state_dict includes."""
 
     def __init__(self, optimizer: Any) -> None:
         self.factor, self.steps = 0.5, 0
@@ -694,7 +694,7 @@ class Warm(torch.optim.lr_scheduler.LRScheduler):
 
 
 class Forgetful(Warm):
-    """Leaves one out."""
+    """Omits one of them."""
 
     def state_dict(self) -> dict[str, Any]:
         return {name: value for name, value in super().state_dict().items() if name != "factor"}
@@ -706,7 +706,7 @@ def by_closure(optimizer: Any) -> Any:
 
 
 class Repeating(Dataset[Any]):
-    """Counts how often it was asked, and gives another sample each time."""
+    """Counts its calls, and returns another sample each time."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -743,4 +743,4 @@ PARTS: dict[str, tuple[Callable[[], dict[str, Any]], set[str]]] = {
         {"data.asked"},
     ),
 }  # fmt: skip
-"""What else than a model may have state: how it is made, and what is to be said of it."""
+"""Other objects with state: how to create them, and the paths to report."""

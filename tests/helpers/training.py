@@ -1,4 +1,4 @@
-"""A `Training` out of plain objects, as a notebook would make one: no config, no MLflow."""
+"""A `Training` of plain objects, like in a notebook: no config, no MLflow."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ from runner.training.state import Training
 
 
 class Log:
-    """What the loop measured, as (name, step) -> value."""
+    """The metrics of the loop: (name, step) -> value."""
 
     def __init__(self) -> None:
         self.values: dict[tuple[str, int], float] = {}
@@ -36,12 +36,12 @@ class Log:
         return {step: value for (n, step), value in self.values.items() if n == name}
 
     def exact(self) -> dict[tuple[str, int], float]:
-        """All but times and rates."""
+        """Return all metrics without times and rates."""
         return {k: v for k, v in self.values.items() if not k[0].startswith(("time/", "throughput/"))}
 
 
 class Silent:
-    """A display that shows nothing and counts what it is told."""
+    """A display that shows nothing and records its calls."""
 
     def __init__(self) -> None:
         self.epochs: list[int] = []
@@ -62,7 +62,7 @@ class Silent:
 
 
 class Stop:
-    """Requests a stop at the n-th look."""
+    """A stop request at the n-th check."""
 
     def __init__(self, after: int | None = None) -> None:
         self.looks, self.after = 0, after
@@ -102,7 +102,7 @@ def settings(**changed: Any) -> TrainerSettings:
 
 
 def blobs(samples: int = 101, features: int = 6, classes: int = 3) -> Source:
-    """Classes that a straight line can almost tell apart."""
+    """Classes that are almost linearly separable."""
     made = torch.Generator().manual_seed(7)
     targets = torch.randint(classes, (samples,), generator=made)
     inputs = torch.randn(samples, features, generator=made) + 1.5 * torch.eye(classes, features)[targets]
@@ -165,7 +165,7 @@ def training(
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two nested states are bit for bit the same."""
+    """Return whether two nested states are bit for bit equal."""
     if isinstance(a, Tensor):
         return isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, np.ndarray):
@@ -178,6 +178,6 @@ def same(a: Any, b: Any) -> bool:
 
 
 def exact_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A checkpoint without the times in it."""
+    """Return a checkpoint without times."""
     progress = {k: v for k, v in state["progress"].items() if "seconds" not in k}
     return {**state, "progress": progress}

@@ -33,7 +33,7 @@ def cnn(**arguments: Any) -> CNN:
 
 @pytest.mark.parametrize(
     ("model", "parameters", "flops", "values"),
-    # The notebooks' figures; a multiply-add counts as two operations. The largest of what the layers give is the
+    # The numbers of the notebooks; a multiply-add counts as two operations. The largest layer outputs are the
     # flattened image, and 32 channels of 28 x 28.
     [
         (mlp(), 109_386, 218_368, 784),
@@ -55,7 +55,7 @@ def test_the_shapes_come_from_the_data(make: Any) -> None:
 
 
 class Ending(nn.Module):
-    """A linear layer, and what its outputs go through."""
+    """A linear layer, followed by a function."""
 
     def __init__(self, end: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class NotOnMeta(Ending):
         (lambda outputs: outputs.softmax(1).unsqueeze(2).squeeze(2), "softmax"),
         (lambda outputs: outputs.sigmoid_(), "sigmoid"),
         (lambda outputs: torch.sigmoid(outputs).view(-1, 10), "sigmoid"),
-        (nn.LogSoftmax(dim=1), "log_softmax"),  # which cross entropy leaves as it is
+        (nn.LogSoftmax(dim=1), "log_softmax"),  # cross entropy accepts it unchanged
         (nn.Tanh(), "tanh"),
         (lambda outputs: outputs.relu_().flatten(1), "relu"),
         (lambda outputs: outputs * outputs.softmax(1), None),
@@ -168,7 +168,7 @@ def test_deterministic_gives_the_same_without_what_a_gpu_cannot_do_then(device: 
     model = cnn(channels=[4, 64], strides=[1, 2]).to(device, memory_format=torch.channels_last)
     images = torch.rand(8, *MNIST, device=device).to(memory_format=torch.channels_last)
     with torch.no_grad():
-        model.features[2].bias.fill_(-0.5)  # whole channels of equal zeros behind the activation
+        model.features[2].bias.fill_(-0.5)  # channels of zeros after the activation
     found = []
     try:
         for wanted in (False, True):
@@ -200,7 +200,7 @@ def test_what_does_not_fit_is_said() -> None:
 
 
 class Fixed(nn.Module):
-    """Takes 10 features, whatever the data have; its forward pass reads numbers, which meta has none of."""
+    """Takes 10 features; its forward pass reads values, which meta tensors lack."""
 
     def __init__(self, outputs: int = 3) -> None:
         super().__init__()
@@ -257,7 +257,7 @@ def test_convolutions_are_noticed() -> None:
 
 def test_a_last_batch_of_one_sample_that_batch_norm_cannot_take(runner: Callable[..., Called]) -> None:
     small = ("model=cnn", "model.batch_norm=true", "model.strides=[2,2,2]", "tracking=off", "trainer.epochs=1")
-    called = runner(*small, "data.limit=26", "data.batch_size=20")  # 8x8 pixels become one; 21 to train on
+    called = runner(*small, "data.limit=26", "data.batch_size=20")  # 8x8 pixels become one; 21 training samples
     assert called.code == 2
     assert called.about == [("data.batch_size", "conflict")]
     assert called.problems[0].suggestion == "write data.batch_size=19"

@@ -14,7 +14,7 @@ from runner.model.vision import adapt_stem, classifier
 
 @pytest.fixture
 def unreal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make networks without memory: tensors on the meta device have a shape and no values."""
+    """Create networks on the meta device, without memory."""
     make = vision.classifier
 
     def made(*arguments: object) -> nn.Module:

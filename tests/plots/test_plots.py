@@ -1,4 +1,4 @@
-"""The plots: what is in them, that it can be read, and that nothing measured makes them fail."""
+"""The plots: their content, that it is legible, and that no measured value makes them fail."""
 
 import math
 import time
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 @dataclass
 class Plot:
-    """What one PNG shows: of each line its points by label, the words, how the axes are."""
+    """The content of a PNG: the points of each line by label, the texts, the axes."""
 
     lines: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     stars: list[tuple[float, float]] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Plot:
 
 @pytest.fixture(autouse=True)
 def plots(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Plot]]:
-    """Every plot that is saved, by name; all that is written in one lies within it and can be read at half size."""
+    """Every saved plot by name; checks that all text lies inside and is legible at half size."""
     found: dict[str, Plot] = {}
     written: list[Text] = []
     save, write = Drawing.save, Text.draw
@@ -88,14 +88,14 @@ def assert_readable(drawing: Drawing, written: list[Text]) -> None:
     boxes = [(text, text.get_window_extent()) for text in written]
     width, height = drawing.figure.get_size_inches() * DPI
     for text, box in boxes:
-        assert text.get_fontsize() * DPI / 72 / 2 > 8, "the letters of half a picture have eight pixels"
+        assert text.get_fontsize() * DPI / 72 / 2 > 8, "letters have eight pixels at half size"
         inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
         assert inside, f"{text.get_text()!r} is cut off"
     for index, (text, box) in enumerate(boxes):
         for other, its_box in boxes[:index]:
             across = min(box.x1, its_box.x1) - max(box.x0, its_box.x0)
             down = min(box.y1, its_box.y1) - max(box.y0, its_box.y0)
-            assert across <= 1 or down <= 1, f"{text.get_text()!r} lies on {other.get_text()!r}"
+            assert across <= 1 or down <= 1, f"{text.get_text()!r} overlaps {other.get_text()!r}"
 
 
 def curve(name: str, values: list[float], first: int = 1) -> list[MetricPoint]:
@@ -103,7 +103,7 @@ def curve(name: str, values: list[float], first: int = 1) -> list[MetricPoint]:
 
 
 def a_run(epochs: int) -> list[MetricPoint]:
-    """As a classification leaves it; its validation loss rises from the third quarter on."""
+    """Points of a classification; the validation loss rises from the third quarter on."""
     share = [epoch / epochs for epoch in range(1, epochs + 1)]
     return [
         *curve("train/loss", [2 * math.exp(-3 * x) for x in share]),
@@ -157,15 +157,15 @@ class TestCurves:
 
     def test_one_epoch(self, tmp_path: Path, plots: dict[str, Plot]) -> None:
         draw(a_run(1), tmp_path, best_epoch=1)
-        assert set(plots["loss"].lines) == {"training", "validation"}, "no best of one"
+        assert set(plots["loss"].lines) == {"training", "validation"}, "one epoch has no best"
         assert plots["loss"].markers == {"o", "s"}, "a line of one point is invisible"
-        assert set(plots["epoch_seconds"].lines) == {"training of an epoch"}, "no median of one"
+        assert set(plots["epoch_seconds"].lines) == {"training of an epoch"}, "one value has no median"
 
     def test_ten_thousand_epochs(self, tmp_path: Path, plots: dict[str, Plot]) -> None:
         points = a_run(10_000)
         start = time.process_time()
         draw(points, tmp_path, best_epoch=7_500)
-        assert time.process_time() - start < 2, "half a second, on a machine at peace"
+        assert time.process_time() - start < 2, "half a second on an idle machine"
         assert plots["loss"].markers == {"None"}
 
     def test_a_hundred_thousand_noisy_steps(self, tmp_path: Path, plots: dict[str, Plot]) -> None:
@@ -236,7 +236,7 @@ def seen(loss: Loss, outputs: Tensor, targets: Tensor, batch: int = 7) -> Predic
 
 
 def classified(actual: list[int], predicted: list[int], classes: int, sure: list[float] | None = None) -> Predictions:
-    """Of a model that says what it is told, as sure as it is told (0.9 where nothing is said)."""
+    """Predictions with given classes and probabilities (default 0.9)."""
     shares = torch.tensor(sure or [0.9] * len(actual)).unsqueeze(1)
     outputs = ((1 - shares) / (classes - 1)).expand(-1, classes).log().clone()
     outputs.scatter_(1, torch.tensor(predicted).unsqueeze(1), shares.log())
@@ -291,7 +291,7 @@ class TestPredictions:
         outputs = torch.ones(3, 1)
         predictions = Predictions(MSE())
         predictions.add(outputs, torch.zeros(3, 1))
-        outputs.fill_(5)  # as a graph that writes to the same place again does
+        outputs.fill_(5)  # like a CUDA graph that reuses its memory
         found = predictions.values()
         assert found is not None and found.predicted.tolist() == [[1], [1], [1]]
 
@@ -323,7 +323,7 @@ class TestConfusionMatrix:
         assert set(plot.texts) == cells | {"1,202 of 1,204 test samples right (99.83 %)"}
         shares = plot.images[0]
         assert shares[0].tolist() == [75, 25, 0]
-        assert np.ma.getmaskarray(shares)[2].all() or np.isnan(shares[2]).all(), "there is no third class in the test"
+        assert np.ma.getmaskarray(shares)[2].all() or np.isnan(shares[2]).all(), "the test part lacks the third class"
 
     @pytest.mark.parametrize(
         ("classes", "named"), [(2, True), (10, False), (20, True), (21, False), (47, True), (100, True), (1000, False)]

@@ -1,4 +1,4 @@
-"""The pictures of a search: what is on them, and in which style."""
+"""The charts of a search: their content and style."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ ACCURACY, TIME = Objective("val/accuracy", "max"), Objective("time/epoch_seconds
 
 
 def in_our_style(figure: Figure) -> Axes:
-    """The axes of a figure whose texts stand apart and inside of it."""
+    """Return the axes of a figure; checks that texts lie inside and do not overlap."""
     (axes,) = figure.axes
     figure.draw_without_rendering()
     texts = [axes.xaxis.label, axes.yaxis.label]

@@ -1,4 +1,4 @@
-"""The picture of a sweep: which one, what is on it, which configuration is the best."""
+"""The chart of a sweep: its kind, its content, the best configuration."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ Setting = dict[str, object]
 
 
 def made(setting: Setting, value: float, status: str = "FINISHED", metric: str = "val/loss") -> ComparedRun:
-    """A run by what was varied; `model`, `loss` and other groups are choices."""
+    """Create a run with these parameters; `model`, `loss` and other groups are choices."""
     choices = {key: str(choice) for key, choice in setting.items() if "." not in key and key != "seed"}
     config = {"seed": "0", "trainer.monitor": metric} | {
         key: str(v) for key, v in setting.items() if key not in choices
@@ -35,7 +35,7 @@ def made(setting: Setting, value: float, status: str = "FINISHED", metric: str =
 
 
 def grid(value: Callable[..., float], metric: str = "val/loss", **axes: Sequence[object]) -> list[ComparedRun]:
-    """A run for each combination; `optimizer__lr` is `optimizer.lr`."""
+    """Create a run for each combination; `optimizer__lr` is `optimizer.lr`."""
     keys = [key.replace("__", ".") for key in axes]
     return [
         made(dict(zip(keys, place, strict=True)), value(*place), metric=metric) for place in product(*axes.values())
@@ -99,7 +99,7 @@ class TestOneNumber:
         for values, scale in (
             ((16, 32, 64), "linear"),
             ((1, 3, 10), "log"),
-            ((0, 1e-5, 1e-4, 1e-3), "symlog"),  # a weight decay and none
+            ((0, 1e-5, 1e-4, 1e-3), "symlog"),  # with and without weight decay
             (range(1, 21), "linear"),
             ([10 ** (-i / 5) for i in range(20)], "log"),
         ):
@@ -304,7 +304,7 @@ class TestParallelCoordinates:
         boxes = [text.get_window_extent() for text in shown if text.get_text()]
         assert len(boxes) > 40
         assert all(figure.bbox.contains(box.x0, box.y0) and figure.bbox.contains(box.x1, box.y1) for box in boxes)
-        bare = [box.padded(-1.5) for box in boxes]  # letters do not fill their box
+        bare = [box.padded(-1.5) for box in boxes]  # letters do not fill their bounding box
         assert not [1 for i, one in enumerate(bare) for other in bare[:i] if one.overlaps(other)]
 
     def test_the_value_of_the_best_is_in_the_figure_where_it_is_longer_than_all_others(self) -> None:
@@ -345,13 +345,13 @@ def tagged(runs: Sequence[ComparedRun], *keys: str) -> list[ComparedRun]:
 
 
 def heights(figure: Figure, texts: Sequence[str]) -> list[float]:
-    """Where the values of a parameter stand beside its axis."""
+    """Return the positions of the labels beside an axis."""
     places = {text.get_text(): text.get_position()[1] for text in figure.axes[0].texts}
     return [places[text] for text in texts]
 
 
 class TestTaggedLog:
-    """`tag(log,...)`: by their values alone these would be linear, or all at even distances."""
+    """`tag(log,...)`: without it these values would be linear, or evenly spaced."""
 
     def test_a_line(self) -> None:
         runs = grid(lambda m, lr: lr, model="ab", optimizer__lr=(0.02, 0.05, 0.08))
@@ -415,7 +415,7 @@ class TestWhatCounts:
     def test_runs_without_a_value_are_left_out_and_that_is_said(self) -> None:
         runs = [
             *grid(lambda lr: lr, optimizer__lr=(0.1, 0.2, 0.3)),
-            made({"optimizer.lr": 0.4}, 0.01, "FAILED"),  # of its first epoch
+            made({"optimizer.lr": 0.4}, 0.01, "FAILED"),  # after its first epoch
             made({"optimizer.lr": 0.5}, 0.01, "FAILED"),
             made({"optimizer.lr": 0.6}, math.nan),
             ComparedRun(1, "run", "NOT STARTED"),
@@ -443,7 +443,7 @@ class TestWhatCounts:
             mlp = run.choices["model"] == "mlp"
             run.config |= {"model.depth": "2" if mlp else "8", "model.hidden" if mlp else "model.channels": "[64]"}
             run.config["experiment"] = "null"
-        assert picture(runs).legends  # one number and one category
+        assert picture(runs).legends  # a numeric parameter and a category
 
     def test_what_follows_from_a_preset_is_no_axis(self) -> None:
         runs = grid(lambda preset, lr: lr, experiment=("one", "other"), optimizer__lr=(0.1, 0.2))

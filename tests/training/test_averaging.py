@@ -58,11 +58,11 @@ def test_what_is_no_floating_point_number_is_copied() -> None:
         for name in ("index", "mask", "spectrum", "causal", "table", "bytes", "num_batches_tracked"):
             assert own[name].dtype == model.state_dict()[name].dtype
             assert torch.equal(own[name], model.state_dict()[name]), name
-    assert own["halves"].tolist() == pytest.approx([1.29] * 2, rel=1e-2), "and what is one, is averaged"
+    assert own["halves"].tolist() == pytest.approx([1.29] * 2, rel=1e-2), "and a float buffer is averaged"
 
 
 class Growing(torch.nn.Module):
-    """Makes a buffer in its first step, another one in each, and keeps extra state."""
+    """Creates a buffer in its first step, replaces another in each step, and has extra state."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from runner.training.state import Interrupted, checkpoint_state, restore
 
 @pytest.fixture
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything of torch.compile but the generation of code, which takes half a minute."""
+    """Use torch.compile without code generation, which takes half a minute."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
 
 
@@ -92,7 +92,7 @@ def test_every_generator_and_all_state_is_left_as_it_was(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("quickly")
 def test_nothing_is_compiled_within_an_epoch(tmp_path: Path) -> None:
-    state = training(tmp_path, epochs=3)  # 81 samples in batches of 32: whole ones and a rest
+    state = training(tmp_path, epochs=3)  # 81 samples in batches of 32: full ones and a rest
     compile_model(state)
     compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert compiled
@@ -106,7 +106,7 @@ def test_a_stop_is_answered_before_all_is_compiled(tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
     torch._dynamo.utils.counters.clear()
     compile_model(state)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "of training's whole batches, and no more"
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "only full training batches"
     assert same(before, dict(state.model.state_dict())) and state.model.training
     with pytest.raises(Interrupted):
         fit(state)

@@ -61,7 +61,7 @@ def made(folder: Path, kind: type[Base] | str, epochs: int = 2, **more: Any) -> 
 
 
 def said(caplog: pytest.LogCaptureFixture) -> set[str]:
-    """The paths that notes name, five of each at most."""
+    """Return the paths of all notes on hidden state; each note shows at most five of them."""
     records = of_hidden_state(caplog)
     for record in records:
         assert record.getMessage().startswith("note  ") and all(
@@ -86,7 +86,7 @@ def test_models_with_and_without_hidden_state_none_missed_none_accused_wrongly(
 ) -> None:
     assert len(CASES) >= 50
     runs = {name: made(tmp_path, name) for name in names}
-    watches = {name: Watch(state) for name, state in runs.items()}  # their rehearsals work side by side
+    watches = {name: Watch(state) for name, state in runs.items()}  # their rehearsals run in parallel
     monkeypatch.setattr("runner.training.hidden.LONGER_SECONDS", 60)
     monkeypatch.setattr("runner.training.hidden.WAIT_SECONDS", 60)
     with caplog.at_level(logging.WARNING):
@@ -100,10 +100,10 @@ def test_models_with_and_without_hidden_state_none_missed_none_accused_wrongly(
 
 
 def ends(folder: Path, name: str) -> bool:
-    """Whether a run that stops after an epoch ends bit for bit as one that does not."""
+    """Return whether a run that is stopped after an epoch and resumed ends bit for bit like an uninterrupted one."""
     kind = next((kind for kind in KINDS | SIBLINGS if kind.__name__ == name), Base)
     kind.reset()
-    more = {} if name in ("PythonGenerator", "Chain") else {"ema_decay": 0.9}  # which cannot be copied
+    more = {} if name in ("PythonGenerator", "Chain") else {"ema_decay": 0.9}  # these cannot be copied
     whole = made(folder / "whole", name, 3, **more)
     fit(whole)
     kind.reset()
@@ -157,12 +157,12 @@ def test_without_a_rehearsal_what_changes_is_said_after_the_first_step(
     with caplog.at_level(logging.WARNING):
         fit(state)
         watch.close()
-    assert seen[0] == {"model.counter"} and not any(seen[1:]), "before the first epoch's end, and once"
+    assert seen[0] == {"model.counter"} and not any(seen[1:]), "once, before the end of the first epoch"
     assert not said(caplog)
 
 
 class Counting(torch.optim.SGD):
-    """Has a rate that falls with a count of its own."""
+    """A learning rate that falls with a count of steps."""
 
     def __init__(self, params: Any) -> None:
         super().__init__(params, lr=0.1)
@@ -196,7 +196,7 @@ def test_loss_and_optimizer_are_looked_at_as_well(tmp_path: Path, caplog: pytest
 
 
 class Own(torch.optim.SGD):
-    """An optimizer of the user's own that adds nothing."""
+    """A user's subclass without changes."""
 
 
 @pytest.mark.parametrize("kind", [Own, torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad])
@@ -229,7 +229,7 @@ def test_large_containers_and_cycles_do_not_take_long() -> None:
 
 
 class InAFile(Dataset[Any]):
-    """Reads on in a file that it has open."""
+    """Reads from an open file."""
 
     def __init__(self, path: Path) -> None:
         np.arange(64 * 7, dtype="f4").tofile(path)

@@ -188,7 +188,7 @@ class TestCadence:
         assert set(state.log.of("val/loss")) == {1, 2}
 
     def test_the_best_may_be_found_between_two_epochs(self, tmp_path: Path) -> None:
-        # The learning rate is zero after the second step: nothing is ever better than there, but for equal.
+        # The learning rate is zero after the second step: no later value is better, only equal.
         def stop_learning(optimizer: torch.optim.Optimizer) -> Schedule:
             return Schedule(
                 torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 if step < 2 else -1.0),
@@ -331,19 +331,19 @@ class TestPlateau:
         state = training(tmp_path, epochs=6, schedule=self.plateau, monitor="train/loss", log_every_epochs=6)
         fit(state)
         assert state.schedule.scheduler.last_epoch == 6
-        assert state.optimizer.param_groups[0]["lr"] == 0.1 / 2 / 2  # one is the best, two that are not, two more
+        assert state.optimizer.param_groups[0]["lr"] == 0.1 / 2 / 2  # one best epoch, two without improvement, two more
 
     def test_epochs_without_validation_do_not_count(self, tmp_path: Path) -> None:
         state = training(tmp_path, epochs=6, schedule=self.plateau, validate_every_epochs=2)
         fit(state)
         assert state.schedule.scheduler.last_epoch == 3
-        assert state.optimizer.param_groups[0]["lr"] == 0.05  # the first is the best; two are not better
+        assert state.optimizer.param_groups[0]["lr"] == 0.05  # the first is best; two without improvement
 
 
 class TestNotFinite:
     @staticmethod
     def exploding(state: Any, at: int) -> None:
-        """Let the loss be NaN from a forward pass in training on."""
+        """Make the loss NaN from a given forward pass of training on."""
         seen = 0
 
         def hook(module: nn.Module, inputs: Any, outputs: Tensor) -> Tensor | None:
@@ -449,7 +449,7 @@ def test_the_learning_rate_is_logged_as_it_was(tmp_path: Path) -> None:
 
 
 def halving(optimizer: torch.optim.Optimizer) -> Schedule:
-    """Half the learning rate after every step."""
+    """Halve the learning rate after every step."""
     return Schedule(torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step), every="step")
 
 
@@ -499,7 +499,7 @@ def test_progress_is_written_as_primitives(tmp_path: Path) -> None:
 
 
 class Operations(TorchDispatchMode):
-    """Counts torch's operations, the backward pass's among them, but for those that only look at a tensor otherwise."""
+    """Counts the operations of torch, backward pass included, without views."""
 
     VIEWS = ("slice", "split", "view", "detach", "t", "expand", "alias", "_record_function")
 
@@ -517,7 +517,7 @@ class Operations(TorchDispatchMode):
 
 
 def allocated(epoch: Callable[[], None], folder: Path) -> list[int]:
-    """The bytes of each allocation that an epoch makes."""
+    """Return the bytes of each allocation in an epoch."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as traced:
         epoch()
     traced.export_chrome_trace(str(folder / "trace.json"))
@@ -527,9 +527,9 @@ def allocated(epoch: Callable[[], None], folder: Path) -> list[int]:
 
 
 def test_an_epoch_computes_and_allocates_no_more_than_a_bare_loop_with_its_loss_and_accuracy(tmp_path: Path) -> None:
-    """Neither is anything read from the device before the epoch's end."""
+    """Nor does anything read the device before the end of the epoch."""
     state = training(tmp_path, batch_size=8, epochs=2)
-    fit(state)  # until the optimizer has its buffers
+    fit(state)  # the optimizer creates its buffers
     inputs, targets = whole_set(state, "train")
     total, correct = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
 

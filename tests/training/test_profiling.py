@@ -31,7 +31,7 @@ def test_a_table_and_a_trace(runner: Callable[..., Called], here: Path) -> None:
 
 
 def rows(lines: list[str], first: str) -> dict[str, float]:
-    """The milliseconds of the lines below the one that begins so, by their names."""
+    """Return the milliseconds of the lines below the first line with this start, by name."""
     begin = next(number for number, line in enumerate(lines) if line.startswith(first))
     below = itertools.takewhile(lambda line: re.match(r" *\w+ +[\d.]+ ms +[\d.]+%", line), lines[begin + 1 :])
     return {line.split()[0]: float(line.split()[1]) for line in below}
@@ -56,9 +56,9 @@ def test_what_is_validated_and_written_after_the_last_step_is_no_part_of_one(
         "trainer.epochs=1",
     )  # fmt: skip
     lines = called.err.splitlines()
-    assert any(line.startswith("profile    15 steps") for line in lines), "of 20, without the five to warm up"
+    assert any(line.startswith("profile    15 steps") for line in lines), "20 steps without five warm-up steps"
     assert not rows(lines, "profile    ").keys() & {"validation", "checkpoint", "logging"}
-    assert not any(line.startswith("epoch      ") for line in lines), "all that there was is traced"
+    assert not any(line.startswith("epoch      ") for line in lines), "all epochs are traced"
 
 
 def test_a_training_that_ends_with_the_warm_up_is_no_failure(runner: Callable[..., Called]) -> None:
@@ -84,7 +84,7 @@ def test_it_changes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
         profiler = Profiler(state, 3, tmp_path / "profile") if traced else None
         fit(state)
         if profiler is not None:
-            assert state.progress.step > WARM_UP_STEPS + 3  # it has stopped by itself
+            assert state.progress.step > WARM_UP_STEPS + 3  # tracing has ended
             profiler.stop()
             for owner, had in zip(owners, before, strict=True):
                 assert vars(owner).keys() == had.keys()
