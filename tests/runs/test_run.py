@@ -281,7 +281,7 @@ class TestEnds:
         called = runner("optimizer.lr=1e30", "tracking=off")
         assert called.code == 1
         (error,) = called.errors
-        assert re.search(r"train/loss is (nan|inf) in epoch 1 by step \d+; there is no checkpoint before it", error)
+        assert re.search(r"train/loss is (nan|inf) in epoch 1, step \d+; there is no earlier checkpoint", error)
         assert json.loads((run_folder(here) / "result.json").read_text())["status"] == "FAILED"
 
     @pytest.mark.usefixtures("delivery_here")
