@@ -107,6 +107,19 @@ def test_mps_says_why_it_is_not_there() -> None:
     assert "MPS" in unavailable("mps").text
 
 
+@pytest.mark.parametrize(
+    ("count", "suggested"), [(1, "write device.index=0"), (2, "device.index=0, or a number up to 1")]
+)
+def test_an_index_beyond_the_gpus_is_refused(count: int, suggested: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(ConfigError) as error:
+        resolve("cuda", index=count)
+    assert about(error) == [("device.index", "range")]
+    (problem,) = error.value.problems
+    assert f"device.index={count}:" in problem.text and problem.suggestion.endswith(suggested)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_that_is_not_there() -> None:
     with pytest.raises(ConfigError) as error:

@@ -30,9 +30,9 @@ LONGER_SECONDS = 5.0  # if an attribute has changed: only the rehearsal can tell
 _OF_A_MODULE = "make it a buffer (register_buffer), or return it from get_extra_state"
 _OF_DATA = "implement state_dict and load_state_dict in the data set"
 _IN_WORDS: dict[Risk, str] = {
-    "unknown": ": a resumed run may not be exact, unless each step computes it again;",
-    "harmless so far": "; the first two steps after a resume were the same without it; if later steps depend on it,",
-    "certain": ": a resumed run may not be exact;",
+    "unknown": "a resumed run may not be exact, unless each step computes it again",
+    "harmless so far": "two steps after a resume were the same without it, later ones may differ",
+    "certain": "a resumed run may not be exact",
 }
 ADVICE = {
     "model": _OF_A_MODULE,
@@ -122,7 +122,7 @@ def _record(paths: list[str], risk: Risk) -> dict[str, Any]:
 def _report_missed(root: str, paths: list[str], risk: Risk) -> None:
     more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
     log.warning(
-        "note       %s%s changes in training and is in no checkpoint%s %s",
+        "note       %s%s: changed by training, missing from checkpoints: %s; %s",
         ", ".join(paths[:SHOWN]),
         more,
         _IN_WORDS[risk],

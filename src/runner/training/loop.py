@@ -141,7 +141,7 @@ def take_step(state: Training) -> None:
     if state.schedule.scheduler is not None and state.schedule.every == "step":
         state.schedule.scheduler.step()
     if due(settings.log_every_steps, progress.step):
-        log(state, {"train/loss_step": running_loss(state), "lr_step": lr}, progress.step)
+        log_metrics(state, {"train/loss_step": running_loss(state), "lr_step": lr}, progress.step)
     if validation_due(state):
         validate_within_epoch(state)
 
@@ -175,13 +175,13 @@ def finish_epoch(state: Training, last: bool) -> None:
     progress, settings = state.progress, state.settings
     if state.stop.requested:
         raise Interrupted
-    validate_due = state.loaders.val is not None and (last or due(settings.validate_every_epochs, progress.epoch))
+    validates = state.loaders.val is not None and (last or due(settings.validate_every_epochs, progress.epoch))
     metrics: Metrics = {}
     timed: Metrics = {}
     if last or log_due(state) or state.monitor.metric.startswith("train/"):
         metrics |= {f"train/{name}": mean for name, mean in state.sums.means().items()}
         require_finite(state, metrics.get("train/loss", 0.0), "train/loss")
-    if validate_due and state.loaders.val is not None:
+    if validates and state.loaders.val is not None:
         started_at = perf_counter()
         metrics |= validate(state, state.loaders.val)
         timed["time/validation_seconds"] = perf_counter() - started_at
@@ -191,7 +191,7 @@ def finish_epoch(state: Training, last: bool) -> None:
     if last or log_due(state):
         rate = state.sums.samples / progress.seconds
         timed |= {"lr": progress.lr, "time/epoch_seconds": progress.seconds, "throughput/samples_per_second": rate}
-        log(state, metrics | timed, progress.epoch)
+        log_metrics(state, metrics | timed, progress.epoch)
     if last or due(settings.log_every_epochs, progress.epoch):
         state.display.end_epoch(progress.epoch, metrics, progress.seconds, best)
     step_schedule(state, metrics)
@@ -200,7 +200,7 @@ def finish_epoch(state: Training, last: bool) -> None:
         best, progress.best_epoch, progress.best_metrics = checkpoint_due, progress.epoch, metrics
     if progress.batch < len(state.loaders.train):
         progress.cut_short = progress.epoch
-    if validate_due and not due(settings.validate_every_epochs, progress.epoch):
+    if validates and not due(settings.validate_every_epochs, progress.epoch):
         progress.out_of_turn = progress.epoch
     progress.samples += state.sums.samples
     progress.epoch_seconds.append(progress.seconds)
@@ -283,13 +283,13 @@ def validate_within_epoch(state: Training) -> None:
     state.clock.stop()
     metrics = validate(state, state.loaders.val)
     state.progress.validated_step = state.progress.step
-    log(state, {f"{name}_step": mean for name, mean in metrics.items()}, state.progress.step)
+    log_metrics(state, {f"{name}_step": mean for name, mean in metrics.items()}, state.progress.step)
     if state.monitor.update(state.progress, metrics, within_epoch=True):
         save_within_epoch(state, best=True)
     state.clock.start()
 
 
-def log(state: Training, metrics: Mapping[str, float], step: int) -> None:
+def log_metrics(state: Training, metrics: Mapping[str, float], step: int) -> None:
     """Log metrics at a step, or at an epoch."""
     with state.span("logging"):
         state.log(metrics, step)
