@@ -25,9 +25,8 @@ def test_a_table_and_a_trace(runner: Callable[..., Called], here: Path) -> None:
     names = [event["name"] for event in events if event.get("cat") == "user_annotation"]
     assert names.count("forward") == names.count("backward") == 9
     assert "aten::addmm" in (folder / "table.txt").read_text()
-    assert (
-        f"trace outputs/runs/{folder.parent.name}/profile/trace.json: drop it on https://ui.perfetto.dev" in called.err
-    )
+    (trace,) = [line for line in lines if "https://ui.perfetto.dev" in line]
+    assert f" outputs/runs/{folder.parent.name}/profile/trace.json" in trace
 
 
 def rows(lines: list[str], first: str) -> dict[str, float]:
@@ -41,7 +40,7 @@ def test_an_epoch_that_is_not_traced_is_timed_with_all_its_parts(runner: Callabl
     called = runner("debug=profile", "tracking=off", "data.limit=200", "data.batch_size=8", "trainer.profile_steps=9")
     lines = called.err.splitlines()
     (epoch,) = [line for line in lines if line.startswith("epoch      ")]
-    assert "ms, the mean of 2 epochs of which nothing was traced" in epoch
+    assert " ms, " in epoch and " 2 epochs " in epoch
     parts = rows(lines, "epoch      ")
     assert list(parts) == ["training", "validation", "checkpoint", "logging", "rest"]
     assert min(parts.values()) > 0
@@ -64,7 +63,7 @@ def test_what_is_validated_and_written_after_the_last_step_is_no_part_of_one(
 def test_a_training_that_ends_with_the_warm_up_is_no_failure(runner: Callable[..., Called]) -> None:
     called = runner("debug=profile", "tracking=off", f"trainer.max_steps={WARM_UP_STEPS}")
     assert called.code == 0
-    assert "nothing to show before step 6" in called.err
+    assert re.search(r"profile .*\bstep 6\b", called.err)
 
 
 def test_it_changes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
@@ -96,4 +95,4 @@ def test_it_changes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
 def test_an_epoch_too_short_to_trace_is_said_to_be(runner: Callable[..., Called]) -> None:
     called = runner("debug=profile", "tracking=off", "data.limit=20", "trainer.epochs=1")
     assert called.code == 0
-    assert "nothing to show before step 6" in called.err
+    assert re.search(r"profile .*\bstep 6\b", called.err)
