@@ -12,13 +12,12 @@ from torch import Tensor
 
 from conftest import Called
 from helpers.composed import accuracy, trained
-from helpers.training import blobs, divided, same
+from helpers.training import blobs, divided, loaders, same
 from runner.data.augment import Augment, make_augment
-from runner.data.loading import make_loaders
+from runner.data.loading import Loaders
 from runner.data.source import Source
 from runner.data.splits import Splits, generator, split
 from runner.errors import ConfigError
-from runner.loss import CrossEntropy
 
 EACH = {"crop": {"crop": 3}, "flip": {"flip": True}, "rotation": {"rotation": 20}, "erasing": {"erasing": 0.5}}
 ALL: dict[str, Any] = {key: value for one in EACH.values() for key, value in one.items()}
@@ -224,17 +223,14 @@ def test_so_is_a_shift_out_of_the_image(runner: Callable[..., Called]) -> None:
 # --- in the loaders ---
 
 
-def loaders(splits: Splits, in_memory: bool = True, num_workers: int = 0, **changed: Any) -> Any:
-    augment = make_augment(splits, **ALL)
-    values = {"batch_size": 7, "seed": 3, "dtype": torch.float32, "channels_last": True, "augment": augment} | changed
-    prepare = CrossEntropy().prepare
-    cpu = torch.device("cpu")
-    return make_loaders(splits, prepare=prepare, device=cpu, in_memory=in_memory, num_workers=num_workers, **values)
+def augmented(splits: Splits, in_memory: bool = True, num_workers: int = 0, **changed: Any) -> Loaders:
+    values = {"channels_last": True, "augment": make_augment(splits, **ALL)} | changed
+    return loaders(splits, in_memory=in_memory, num_workers=num_workers, **values)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_the_training_batches_are_augmented_and_no_others(in_memory: bool) -> None:
-    with_it, without = loaders(pictures(), in_memory), loaders(pictures(), in_memory, augment=None)
+    with_it, without = augmented(pictures(), in_memory), augmented(pictures(), in_memory, augment=None)
     for (a, labels), (b, same_labels) in zip(with_it.train.epoch(1), without.train.epoch(1), strict=True):
         assert torch.equal(labels, same_labels) and not torch.equal(a, b)
     for part in ("val", "test"):
@@ -243,12 +239,12 @@ def test_the_training_batches_are_augmented_and_no_others(in_memory: bool) -> No
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_a_batch_of_an_epoch_always_looks_the_same_wherever_the_epoch_is_entered(in_memory: bool) -> None:
-    made = loaders(pictures(), in_memory)
+    made = augmented(pictures(), in_memory)
     whole = list(made.train.epoch(2))
     torch.manual_seed(5)
     for start in (0, 1, 4):
         assert same(list(made.train.epoch(2, start)), whole[start:])
-    assert same(list(loaders(pictures(), in_memory).train.epoch(2)), whole)
+    assert same(list(augmented(pictures(), in_memory).train.epoch(2)), whole)
     other = list(made.train.epoch(3))
     # Another epoch draws anew, not only in another order.
     first = {tuple(image.flatten().tolist()) for inputs, _ in whole for image in inputs}
@@ -258,11 +254,11 @@ def test_a_batch_of_an_epoch_always_looks_the_same_wherever_the_epoch_is_entered
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_through_workers_they_look_as_they_do_from_memory(channels_last: bool, dtype: torch.dtype) -> None:
-    memory = list(loaders(pictures(), channels_last=channels_last, dtype=dtype).train.epoch(1))
-    inline = loaders(pictures(), in_memory=False, channels_last=channels_last, dtype=dtype)
+    memory = list(augmented(pictures(), channels_last=channels_last, dtype=dtype).train.epoch(1))
+    inline = augmented(pictures(), in_memory=False, channels_last=channels_last, dtype=dtype)
     assert same(memory, list(inline.train.epoch(1)))
     if dtype == torch.float32 and channels_last:
-        workers = loaders(pictures(), in_memory=False, num_workers=2, channels_last=channels_last, dtype=dtype)
+        workers = augmented(pictures(), in_memory=False, num_workers=2, channels_last=channels_last, dtype=dtype)
         assert same(memory, list(workers.train.epoch(1)))
 
 

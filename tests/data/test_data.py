@@ -880,7 +880,7 @@ def test_what_version_0_1_0_has_saved_is_read_by_its_rules(tmp_path):
         and experiment.splits.normalize.mean.shape == (5, 1)
         and "scale" not in experiment.config["data"]
     )
-    assert experiment.splits.train[0].dtype == torch.float32
+    assert experiment.splits.train.inputs.dtype == torch.float32
     assert built(*now).splits.normalize.mean.shape == (3,)
 
 

@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader
 
 from conftest import Called, run_folder
 from helpers.composed import accuracy, trained
-from helpers.training import same
+from helpers.problems import about
+from helpers.training import loaders, same
 from runner.assembly import checks
 from runner.data.cifar10 import CLASSES, FOLDER, TEST_FILE, TRAIN_FILES, cifar10
 from runner.data.fashion_mnist import CLASSES as FASHION_CLASSES
@@ -34,7 +35,6 @@ from runner.data.fashion_mnist import fashion_mnist
 from runner.data.fetch import fetch
 from runner.data.image_file import read_image
 from runner.data.image_folder import ImageFiles, image_folder
-from runner.data.loading import make_loaders
 from runner.data.mnist import mnist
 from runner.data.published import published
 from runner.data.source import Source
@@ -527,8 +527,10 @@ def test_image_files_that_use_little_of_a_byte_are_not_guessed(tmp_path: Path) -
             Image.fromarray(np.random.RandomState(number).randint(0, 4, (9, 9), np.uint8)).save(
                 tmp_path / label / f"{number}.png"
             )
-    words = "data.scale=auto: the training images are uint8, but hold no value above 3: write data.scale=3 if"
-    assert words in problem_of(lambda: image_folder(tmp_path, size=9))
+    with pytest.raises(ConfigError) as caught:
+        image_folder(tmp_path, size=9)
+    assert about(caught) == [("data.scale", "data")]
+    assert "write data.scale=3 " in caught.value.problems[0].suggestion
     for scale, white in ((3, 255), (255, 3), ("none", 3)):  # as it says
         assert max(int(image.max()) for image, _ in image_folder(tmp_path, size=9, scale=scale).train) == white
     assert image_folder(tmp_path, size=9, old_rules=True).train is not None
@@ -868,10 +870,7 @@ def test_threads_load_what_one_after_the_other_does(tmp_path: Path, monkeypatch:
 
 def batches(source: Source, in_memory: bool, num_workers: int = 0, channels_last: bool = False) -> Any:
     splits = split(source, val_fraction=0.25, limit=None, seed=0)
-    made = make_loaders(
-        splits, prepare=CrossEntropy().prepare, batch_size=5, seed=3, device=torch.device("cpu"),
-        dtype=torch.float32, in_memory=in_memory, num_workers=num_workers, channels_last=channels_last,
-    )  # fmt: skip
+    made = loaders(splits, batch_size=5, in_memory=in_memory, num_workers=num_workers, channels_last=channels_last)
     return made, [list(part.epoch(1)) for part in (made.train, made.val, made.test)]
 
 
@@ -902,10 +901,7 @@ def test_workers_end_as_soon_as_they_are_not_needed(tmp_path: Path, damaged: boo
         damaged_photos(tmp_path)
     source = image_folder(tmp_path if damaged else photos(tmp_path, 10), size=8, test_fraction=0)
     splits = split(source, val_fraction=0, limit=None, seed=0)
-    made = make_loaders(
-        splits, prepare=CrossEntropy().prepare, batch_size=5, seed=3, device=torch.device("cpu"),
-        dtype=torch.float32, in_memory=False, num_workers=1,
-    )  # fmt: skip
+    made = loaders(splits, batch_size=5, in_memory=False, num_workers=1)
     failed = False
     try:
         for _ in made.train.epoch(1):

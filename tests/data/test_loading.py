@@ -15,18 +15,20 @@ from torch.utils.data import Dataset
 
 from helpers.composed import built
 from helpers.operations import Operations
-from helpers.training import blobs, divided, exact_state, net, same, training
-from runner.data.loading import STOPS, TensorLoader, WorkerLoader, epoch_order, evaluation_batch_size, make_loaders
+from helpers.problems import about
+from helpers.training import blobs, divided, exact_state, loaders, net, same, training
+from runner.data.loading import TensorLoader, WorkerLoader, epoch_order, evaluation_batch_size
+from runner.data.normalize import Normalize
+from runner.data.parts import part_of
 from runner.data.source import Source
-from runner.data.splits import Normalize, Splits, split
+from runner.data.splits import Splits, split
+from runner.data.workers import STOPS
 from runner.device import Device
 from runner.errors import ConfigError
-from runner.loss import MSE, CrossEntropy
+from runner.loss import MSE
 from runner.rundir import checkpoint
 from runner.runs import report
 from runner.training.loop import fit
-
-CPU = torch.device("cpu")
 
 
 def images(samples: int = 50, channels: int = 3, side: int = 8) -> Source:
@@ -56,52 +58,53 @@ class Items(Dataset[tuple[Tensor, Tensor]]):
 
 
 def batches(splits: Splits, epoch: int = 1, **arguments: Any) -> list[tuple[Tensor, Tensor]]:
-    values: dict[str, Any] = {
-        "prepare": CrossEntropy().prepare, "batch_size": 7, "seed": 3, "device": CPU, "dtype": torch.float32,
-        "in_memory": True,
-    }  # fmt: skip
-    return list(make_loaders(splits, **(values | arguments)).train.epoch(epoch))
+    return list(loaders(splits, **arguments).train.epoch(epoch))
 
 
 class TestSplit:
     def test_validation_is_held_out_of_the_training_part_and_the_test_part_stays_out(self) -> None:
         source = blobs(100)
         splits = split(source, val_fraction=0.25, limit=None, seed=0)
-        train, val = splits.train[0], splits.val[0]
+        train, val = splits.train.inputs, splits.val.inputs
         assert (len(train), len(val)) == (75, 25)
         together = {tuple(row.tolist()) for row in torch.cat([train, val])}
         assert together == {tuple(row.tolist()) for row in source.train[0]}
-        assert torch.equal(splits.test[0], source.test[0])
+        assert torch.equal(splits.test.inputs, source.test[0])
 
     def test_it_depends_on_the_seed_alone(self) -> None:
         first, again, other = (split(blobs(), val_fraction=0.2, limit=None, seed=s) for s in (1, 1, 2))
-        assert torch.equal(first.train[0], again.train[0])
-        assert not torch.equal(first.train[0], other.train[0])
+        assert torch.equal(first.train.inputs, again.train.inputs)
+        assert not torch.equal(first.train.inputs, other.train.inputs)
 
     def test_limit_holds_for_the_training_part_and_for_the_test_part(self) -> None:
         splits = split(blobs(100), val_fraction=0.2, limit=10, seed=0)
-        assert [len(part[0]) for part in (splits.train, splits.val, splits.test)] == [8, 2, 10]
+        assert [len(part) for part in (splits.train, splits.val, splits.test)] == [8, 2, 10]
 
     def test_a_limit_takes_all_classes_of_a_sorted_data_set(self) -> None:
         source = Source("sorted", train=(torch.zeros(300, 2), torch.arange(300) // 100))
-        assert set(split(source, val_fraction=0, limit=30, seed=0).train[1].tolist()) == {0, 1, 2}
+        assert set(split(source, val_fraction=0, limit=30, seed=0).train.read_targets().tolist()) == {0, 1, 2}
 
     @pytest.mark.parametrize(("fraction", "samples"), [(0.2, 1), (0.9, 1), (0.01, 20)])
     def test_a_fraction_that_leaves_a_part_empty_is_refused(self, fraction: float, samples: int) -> None:
-        with pytest.raises(ConfigError, match=r"data\.val_fraction"):
+        with pytest.raises(ConfigError) as caught:
             split(blobs(samples), val_fraction=fraction, limit=None, seed=0)
+        assert about(caught) == [("data.val_fraction", "range")]
+        assert "write data.val_fraction=0," in caught.value.problems[0].suggestion
+        split(blobs(samples), val_fraction=0, limit=None, seed=0)  # as it says
 
     def test_a_validation_part_of_its_own_is_that_and_nothing_is_held_out(self) -> None:
         own = blobs(30)
         source = replace(blobs(100), val=own.train)
         splits = split(source, val_fraction=None, limit=None, seed=0)
-        assert [len(part[0]) for part in (splits.train, splits.val, splits.test)] == [100, 30, 20]
-        assert torch.equal(splits.val[0], own.train[0]) and splits.val_fraction is None
-        assert [len(p[0]) for p in vars(split(source, val_fraction=None, limit=7, seed=0)).values() if type(p) is tuple
-                and len(p) == 2 and isinstance(p[0], Tensor)] == [7, 7, 7]  # fmt: skip
+        assert [len(part) for part in (splits.train, splits.val, splits.test)] == [100, 30, 20]
+        assert torch.equal(splits.val.inputs, own.train[0]) and splits.val_fraction is None
+        limited = split(source, val_fraction=None, limit=7, seed=0)
+        assert [len(part) for part in (limited.train, limited.val, limited.test)] == [7, 7, 7]
         for typed in (0, 0.2, 0.5):
-            with pytest.raises(ConfigError, match=r"data\.val_fraction=.* has a validation part of its own"):
+            with pytest.raises(ConfigError) as caught:
                 split(source, val_fraction=typed, limit=None, seed=0)
+            assert about(caught) == [("data.val_fraction", "conflict")]
+            assert caught.value.problems[0].suggestion == "write data.val_fraction=null"
         assert split(blobs(100), val_fraction=None, limit=None, seed=0).val_fraction == 0.2
 
     def test_it_may_be_loaded_sample_by_sample_and_normalises_by_the_training_part(self) -> None:
@@ -111,17 +114,18 @@ class TestSplit:
         assert [len(part) for part in (splits.train, splits.val)] == [5, 5]
         assert torch.equal(splits.normalize.mean.flatten(), split(
             replace(source, val=None), val_fraction=0, limit=5, seed=0).normalize.mean.flatten())  # fmt: skip
-        made = make_loaders(splits, prepare=CrossEntropy().prepare, batch_size=7, seed=3, device=CPU,
-                            dtype=torch.float32, in_memory=True)  # fmt: skip
+        made = loaders(splits)
         assert made.val is not None and made.val.samples == 5 and made.test is None
 
     @pytest.mark.parametrize("part", ["val", "test"])
     def test_parts_that_do_not_fit_are_refused(self, part: str) -> None:
         name = {"val": "validation", "test": "test"}[part]
-        for inputs, words in ((torch.zeros(4, 5), r"are of shape \(5,\)"), (torch.zeros(0, 6), "has no samples")):
-            with pytest.raises(ConfigError, match=rf"{name} part.*{words}|{words}"):
+        for inputs, topic, figure in ((torch.zeros(4, 5), "shape", "(5,)"), (torch.zeros(0, 6), "data", "no samples")):
+            with pytest.raises(ConfigError) as caught:
                 split(replace(blobs(), **{part: (inputs, torch.zeros(len(inputs), dtype=torch.long))}),
                       val_fraction=None, limit=None, seed=0)  # fmt: skip
+            assert about(caught) == [("data", topic)]
+            assert f"{name} part" in str(caught.value) and figure in str(caught.value)
 
     def test_what_was_guessed_is_said_at_the_head_of_a_run(self, caplog: pytest.LogCaptureFixture) -> None:
         experiment = built()
@@ -206,18 +210,15 @@ class TestNormalize:
     def test_uint8_images_are_scaled_then_normalised_by_channel(self) -> None:
         source = images()
         splits = split(source, val_fraction=0.2, limit=None, seed=0)
-        expected = (splits.train[0].float() / 255 - 0.4) / 0.2
-        torch.testing.assert_close(splits.normalize(splits.train[0], torch.float32), expected)
+        expected = (splits.train.inputs.float() / 255 - 0.4) / 0.2
+        torch.testing.assert_close(splits.normalize(splits.train.inputs, torch.float32), expected)
 
     def test_the_test_part_stays_bytes_and_is_seen_as_the_others_are(self) -> None:
         source = images()
         splits = split(
             Source("images", source.train, source.train, source.mean, source.std), val_fraction=0, limit=None, seed=0
         )
-        made = make_loaders(
-            splits, prepare=lambda targets, dtype: targets, batch_size=16, seed=3, device=torch.device("cpu"),
-            dtype=torch.float32, in_memory=True, channels_last=True,
-        )  # fmt: skip
+        made = loaders(splits, prepare=lambda targets, dtype: targets, batch_size=16, channels_last=True)
         assert isinstance(made.test, TensorLoader) and isinstance(made.train, TensorLoader)
         assert (made.test.inputs.dtype, made.train.inputs.dtype) == (torch.uint8, torch.float32)
         seen = torch.cat([inputs for inputs, _ in made.test.epoch(0)])
@@ -229,10 +230,7 @@ class TestNormalize:
         items = Source("items", train=Items(*source.train), mean=source.mean, std=source.std)
         splits = split(items, val_fraction=0, limit=None, seed=0)
         assert splits.normalize.mean.dtype == torch.float64
-        made = make_loaders(
-            splits, prepare=lambda targets, dtype: targets, batch_size=7, seed=3, device=CPU, dtype=torch.float32,
-            in_memory=in_memory,
-        )  # fmt: skip
+        made = loaders(splits, prepare=lambda targets, dtype: targets, in_memory=in_memory)
         with Operations() as operations:
             list(made.train.epoch(1))
         assert {"sub_", "div_"} <= operations.names
@@ -249,10 +247,10 @@ class TestNormalize:
             std=None,
         )
         splits = split(source, val_fraction=0.5, limit=None, seed=0)
-        seen = splits.normalize(splits.train[0], torch.float64)
+        seen = splits.normalize(splits.train.inputs, torch.float64)
         assert seen.mean(0).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
         assert seen.std(0, correction=0).tolist() == pytest.approx([1, 1, 0], abs=1e-6)  # a constant stays one
-        assert splits.normalize(splits.val[0], torch.float64).mean(0).abs().max() > 1e-3
+        assert splits.normalize(splits.val.inputs, torch.float64).mean(0).abs().max() > 1e-3
 
     def test_sequences_are_normalised_by_feature(self) -> None:
         made = torch.Generator().manual_seed(0)
@@ -265,8 +263,10 @@ class TestNormalize:
             assert seen.std((0, 1), correction=0).tolist() == pytest.approx([1] * 3, abs=1e-6)
             given = split(Source("series", train, mean=[1.0, 2.0, 3.0]), val_fraction=0, limit=None, seed=0)
             assert torch.equal(given.normalize(inputs, torch.float32), inputs - torch.tensor([1.0, 2.0, 3.0]))
-        with pytest.raises(ConfigError, match=r"data\.mean has 7 values, the samples have 3 channels or features"):
+        with pytest.raises(ConfigError) as caught:
             split(Source("series", train, mean=[0.0] * 7), val_fraction=0, limit=None, seed=0)
+        assert about(caught) == [("data.mean", "shape")]
+        assert "7 values" in str(caught.value) and "3 channels or features" in str(caught.value)
         old = split(Source("series", train, mean=None), val_fraction=0, limit=None, seed=0, old_rules=True)
         assert old.normalize.mean.shape == (7, 1)
 
@@ -284,10 +284,13 @@ class TestNormalize:
 
     def test_the_number_of_values_must_fit(self) -> None:
         source = images()
-        with pytest.raises(ConfigError, match=r"data\.mean has 2 values, the samples have 3"):
+        with pytest.raises(ConfigError) as caught:
             split(Source("x", train=source.train, mean=[0.1, 0.2]), val_fraction=0, limit=None, seed=0)
-        with pytest.raises(ConfigError, match=r"data\.std"):
+        assert about(caught) == [("data.mean", "shape")]
+        assert "2 values" in str(caught.value) and "one value, or 3" in caught.value.problems[0].suggestion
+        with pytest.raises(ConfigError) as caught:
             split(Source("x", train=source.train, std=0.0), val_fraction=0, limit=None, seed=0)
+        assert about(caught) == [("data.std", "range")]
 
     def test_a_batch_is_normalised_to_the_same_bits_as_the_whole_set(self) -> None:
         source = images(samples=101, channels=1, side=7)
@@ -315,25 +318,14 @@ class TestOrder:
     @pytest.mark.parametrize("in_memory", [True, False])
     def test_an_epoch_can_be_entered_at_any_batch(self, in_memory: bool) -> None:
         splits = divided()
-        made = make_loaders(
-            splits,
-            prepare=CrossEntropy().prepare,
-            batch_size=10,
-            seed=0,
-            device=CPU,
-            dtype=torch.float32,
-            in_memory=in_memory,
-        )
+        made = loaders(splits, batch_size=10, seed=0, in_memory=in_memory)
         whole = list(made.train.epoch(4))
         for start in (1, 5, 9):
             assert same(list(made.train.epoch(4, start)), whole[start:])
 
 
 def test_closed_loaders_hold_no_samples() -> None:
-    made = make_loaders(
-        divided(), prepare=CrossEntropy().prepare, batch_size=10, seed=0, device=CPU, dtype=torch.float32,
-        in_memory=True,
-    )  # fmt: skip
+    made = loaders(divided(), batch_size=10, seed=0)
     made.close()
     assert [part.inputs.numel() + part.targets.numel() for part in (made.train, made.val, made.test)] == [0, 0, 0]
 
@@ -423,7 +415,7 @@ def test_samples_that_are_drawn_at_random_are_not_held_in_memory_unasked(
 ) -> None:
     experiment = built(f"data._target_={__name__}.of_a_user", f"+data.items={items}", f"data.in_memory={in_memory}")
     assert experiment.in_memory == held
-    assert ("write data.in_memory=false for others each epoch" in caplog.text) == warned
+    assert ("write data.in_memory=false" in caplog.text) == warned
 
 
 def test_what_is_read_sample_by_sample_must_fit_into_the_host_s_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,8 +423,9 @@ def test_what_is_read_sample_by_sample_must_fit_into_the_host_s_memory_too(monke
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
     items = (f"data._target_={__name__}.of_a_user", "+data.items=Items")
     assert not built(*items).in_memory
-    with pytest.raises(ConfigError, match=r"data\.in_memory=true: .* 0\.0 free"):
+    with pytest.raises(ConfigError) as caught:
         built(*items, "data.in_memory=true")
+    assert about(caught) == [("data.in_memory", "unavailable")] and "0.0 GB free" in str(caught.value)
     assert built("data=digits").in_memory, "these lie there already"
 
 
@@ -442,10 +435,9 @@ def test_what_a_data_set_draws_depends_on_seed_epoch_and_batch_alone(num_workers
     splits = divided(Source("drawing", train=Drawing(*source.train), mean=0.0, std=1.0))
 
     def loader() -> Any:
-        made = make_loaders(
-            splits, prepare=lambda targets, dtype: targets, batch_size=16, seed=3, device=torch.device("cpu"),
-            dtype=torch.float32, in_memory=False, num_workers=num_workers,
-        )  # fmt: skip
+        made = loaders(
+            splits, prepare=lambda targets, dtype: targets, batch_size=16, in_memory=False, num_workers=num_workers
+        )
         return made.train
 
     torch.manual_seed(0)
@@ -455,10 +447,7 @@ def test_what_a_data_set_draws_depends_on_seed_epoch_and_batch_alone(num_workers
     resumed = [inputs for inputs, _ in loader().epoch(2, start=1)]
     assert same(resumed, epochs[1][1:])
     assert not same(epochs[0], epochs[1])
-    alone = make_loaders(
-        splits, prepare=lambda targets, dtype: targets, batch_size=16, seed=3, device=torch.device("cpu"),
-        dtype=torch.float32, in_memory=False,
-    ).train  # fmt: skip
+    alone = loaders(splits, prepare=lambda targets, dtype: targets, batch_size=16, in_memory=False).train
     torch.manual_seed(5)
     before = torch.get_rng_state()
     assert same([inputs for inputs, _ in alone.epoch(2)], epochs[1]), "whoever loads them"
@@ -478,10 +467,9 @@ def test_evaluation_batches_are_larger_but_bounded_by_memory() -> None:
 def test_what_a_layer_gives_bounds_the_samples_that_are_evaluated_at_once(values: int, at_once: int) -> None:
     splits = split(Source("s", (torch.randn(9000, 4), torch.zeros(9000).long())), val_fraction=0.5, limit=None, seed=0)
     for in_memory in (True, False):
-        made = make_loaders(
-            splits, prepare=lambda targets, dtype: targets, batch_size=16, seed=3, device=torch.device("cpu"),
-            dtype=torch.float32, in_memory=in_memory, values=values,
-        )  # fmt: skip
+        made = loaders(
+            splits, prepare=lambda targets, dtype: targets, batch_size=16, in_memory=in_memory, values=values
+        )
         assert made.evaluation_batch_size == at_once
         assert made.val is not None
         assert len(next(iter(made.val.epoch(0)))[0]) == at_once
@@ -505,7 +493,7 @@ def test_a_worker_that_is_told_to_end_while_it_begins_still_loads(monkeypatch: p
         assert os.getpid() != began
 
     monkeypatch.setattr("torch.utils.data._utils.signal_handling._set_worker_signal_handlers", handlers)
-    loader = WorkerLoader(Slow(), lambda *batch: batch, batch_size=2, seed=None, num_workers=1)
+    loader = WorkerLoader(part_of(Slow()), lambda *batch: batch, batch_size=2, seed=None, num_workers=1)
     assert [targets.tolist() for _, targets in loader.epoch(0)] == [[0, 1], [2, 3]]
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(STOPS)
     loader.close()

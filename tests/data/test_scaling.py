@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from helpers.composed import built
+from helpers.problems import about
 from runner.data.scaling import is_image
 from runner.data.source import Source
 from runner.data.splits import Splits, split
@@ -16,7 +17,7 @@ def divided(inputs: torch.Tensor, scale: float | str = "auto", **others: object)
 
 
 def seen(splits: Splits) -> list[float]:
-    return splits.normalize(splits.train[0], torch.float64).flatten().tolist()
+    return splits.normalize(splits.train.inputs, torch.float64).flatten().tolist()
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 2), (3, 2, 2), (4, 2, 2), (5, 7)])
@@ -30,7 +31,7 @@ def test_bytes_that_are_no_images_stay_whole_numbers(shape: tuple[int, ...]) -> 
     tokens = torch.arange(2 * torch.Size(shape).numel(), dtype=torch.uint8).reshape(2, *shape) + 14
     splits = divided(tokens)
     assert seen(splits) == tokens.flatten().tolist()
-    assert splits.notes == ("uint8 values that are no images: not scaled",)
+    assert splits.notes == ("uint8 values, not images: not scaled",)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.float32, torch.float64])
@@ -47,8 +48,10 @@ def test_a_number_is_the_whole_range_of_whatever_it_is(dtype: torch.dtype, shape
     assert seen(splits) == pytest.approx(((values.double() / 10 - 0.1) / 0.2).flatten().tolist())
     measured = divided(values, 10, mean=None, std=None)
     assert seen(measured) == pytest.approx(seen(divided(values, "none", mean=None, std=None)))
-    with pytest.raises(ConfigError, match=r"data\.scale=5: the training samples go up to 7"):
+    with pytest.raises(ConfigError) as caught:
         divided(values, 5)
+    assert about(caught) == [("data.scale", "range")]
+    assert "write data.scale=7 " in caught.value.problems[0].suggestion
 
 
 def test_none_leaves_images_alone() -> None:
@@ -58,8 +61,10 @@ def test_none_leaves_images_alone() -> None:
 @pytest.mark.parametrize("white", [1, 15, 16])
 def test_images_that_use_little_of_a_byte_are_not_guessed(white: int) -> None:
     masks = torch.tensor([0, white], dtype=torch.uint8).reshape(2, 1, 1, 1)
-    with pytest.raises(ConfigError, match=f"data.scale=auto: .* no value above {white}: write data.scale={white}"):
+    with pytest.raises(ConfigError) as caught:
         divided(masks)
+    assert about(caught) == [("data.scale", "data")]
+    assert all(f"data.scale={value}" in caught.value.problems[0].suggestion for value in (white, 255, "none"))
     assert seen(divided(masks, white)) == [0, 1]  # as the error says
     assert seen(divided(masks, 255)) == [0, white / 255] and seen(divided(masks, "none")) == [0, white]
     assert seen(divided(masks * 0)) == [0, 0]  # black, whatever the range
@@ -73,8 +78,10 @@ def test_images_read_one_by_one_follow_the_same_rule(white: int) -> None:
         splits = split(source, val_fraction=0, limit=None, seed=0)
         assert splits.notes == ("uint8 images: divided by 255",) and splits.normalize.scale == 255
         return
-    with pytest.raises(ConfigError, match=f"no value above {white}: write data.scale={white}"):
+    with pytest.raises(ConfigError) as caught:
         split(source, val_fraction=0, limit=None, seed=0)
+    assert about(caught) == [("data.scale", "data")]
+    assert f"write data.scale={white} " in caught.value.problems[0].suggestion
     assert split(source, val_fraction=0, limit=None, seed=0, scale=white).normalize.scale == white
 
 

@@ -1,6 +1,6 @@
 """A `Training` of plain objects, like in a notebook: no config, no MLflow."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from runner.config.settings import EarlyStoppingSettings, TrainerSettings
-from runner.data.loading import make_loaders
+from runner.data.loading import Loaders, make_loaders
+from runner.data.preprocess import Preprocess
 from runner.data.source import Source
 from runner.data.splits import Splits, split
 from runner.device import resolve
@@ -19,6 +20,8 @@ from runner.rundir.checkpoint import Checkpoints
 from runner.scheduler import Schedule
 from runner.training.progress import Metrics
 from runner.training.state import Training
+
+CPU = torch.device("cpu")
 
 
 class Log:
@@ -118,6 +121,20 @@ def divided(source: Source | None = None, val_fraction: float = 0.2, seed: int =
     return split(source or blobs(), val_fraction=val_fraction, limit=None, seed=seed)
 
 
+def loaders(
+    splits: Splits,
+    *,
+    prepare: Callable[[Tensor, torch.dtype], Tensor] | None = None,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+    channels_last: bool = False,
+    **arguments: Any,
+) -> Loaders:
+    """The batches of all parts, by default as cross entropy takes them, in memory."""
+    preprocess = Preprocess(splits.normalize, prepare or CrossEntropy().prepare, device, dtype, channels_last)
+    return make_loaders(splits, preprocess, **{"batch_size": 7, "seed": 3, "in_memory": True} | arguments)
+
+
 def training(
     folder: Path,
     *,
@@ -146,7 +163,7 @@ def training(
         schedule=schedule(made) if schedule else Schedule(None),
         precision=formats,
         device=device,
-        loaders=make_loaders(
+        loaders=loaders(
             splits or divided(),
             prepare=loss.prepare,
             batch_size=batch_size,

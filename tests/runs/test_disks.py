@@ -183,9 +183,10 @@ class TestPlaces:
         monkeypatch.setattr(Device, "free_memory", lambda self: 1000)
         called = runner("tracking=off", "data.in_memory=true")
         assert called.code == 2
-        (error,) = called.errors
-        known = r"error: data\.in_memory=true: \d+\.\d GB of samples, and 0\.0 free; write data\.in_memory=false"
-        assert re.match(known, error)
+        assert called.about == [("data.in_memory", "unavailable")]
+        (problem,) = called.problems
+        assert re.search(r"\d+\.\d GB of samples, 0\.0 GB free", problem.text)
+        assert problem.suggestion.startswith("write data.in_memory=false")
         assert not (here / "outputs").exists()
         assert runner("tracking=off", "data.limit=50", "trainer.epochs=1").code == 0, "auto knows as well"
 

@@ -12,7 +12,7 @@ import yaml
 from helpers.sweeping import start
 from runner.comparison.log_axes import of_sweep
 from runner.config.compose import Composer
-from runner.data.loading import READ_TWICE
+from runner.data.parts import READ_TWICE
 from runner.device import Device
 from runner.errors import ConfigError
 from runner.rundir import layout

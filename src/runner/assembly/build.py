@@ -25,6 +25,7 @@ from runner.config.settings import ConsoleSettings, TrackingSettings, TrainerSet
 from runner.data.augment import Augment
 from runner.data.loading import Loaders, make_loaders
 from runner.data.memory import decide_in_memory, memory_for_data
+from runner.data.preprocess import Preprocess
 from runner.data.source import saves_itself
 from runner.data.splits import Splits
 from runner.data.target_scale import TargetScale
@@ -216,16 +217,14 @@ def load(setup: Setup, made: Parts, data: Mapping[str, Any]) -> Loaders:
         data: the group, of a resolved config.
     """
     loss, scale, device = setup.loss, setup.target_scale, setup.device.torch
+    prepare = loss.prepare if scale is None else scale.preparing(loss.prepare, device)
     return make_loaders(
         setup.splits,
-        prepare=loss.prepare if scale is None else scale.preparing(loss.prepare, device),
+        Preprocess(setup.splits.normalize, prepare, device, setup.precision.dtype, made.channels_last),
         batch_size=data["batch_size"],
         seed=setup.seed,
-        device=device,
-        dtype=setup.precision.dtype,
         in_memory=setup.in_memory,
         num_workers=data["num_workers"],
-        channels_last=made.channels_last,
         augment=made.augment,
         values=made.cost.values,
     )

@@ -19,7 +19,7 @@ from runner.data import fetch
 from runner.data.augment import Augment, make_augment
 from runner.data.loading import evaluation_batch_size
 from runner.data.source import Source
-from runner.data.splits import Splits, size, split
+from runner.data.splits import Splits, split
 from runner.data.target_scale import TargetScale, choose
 from runner.device import Device
 from runner.errors import ConfigError, Problem
@@ -101,7 +101,7 @@ def make_model(
 
 def check_last_batch(model: nn.Module, splits: Splits, batch_size: int, dtype: torch.dtype) -> None:
     """Check that the model can be trained on a single sample if a batch has no more."""
-    samples = size(splits.train)
+    samples = len(splits.train)
     if 1 in (batch_size, samples % batch_size):
         probe.check_single_sample(model, splits.input_shape, dtype, samples, batch_size)
 
@@ -129,11 +129,11 @@ def choose_threads(
     """Set the CPU threads of a device: as typed, or by the arithmetic of a batch in training and in evaluation."""
     asked, evaluated = node["threads"], node["evaluation_threads"]
     operations = probe.operations(model, cost.flops)
-    step = operations * min(batch_size, size(splits.train))
+    step = operations * min(batch_size, len(splits.train))
     device = device.with_threads(threads_for(step) if asked == "auto" else int(asked))
     if evaluated == asked == "auto":
         at_once = evaluation_batch_size(batch_size, max(cost.values, prod(splits.input_shape)), device.torch)
-        largest = max(size(splits.val), size(splits.test))
+        largest = max(splits.sizes["val"], splits.sizes["test"])
         evaluated = max(device.threads, threads_for(operations * min(at_once, largest)))
     evaluated = device.threads if evaluated in (None, "auto") else int(evaluated)
     return replace(device, evaluation_threads=evaluated)
@@ -153,7 +153,7 @@ def make_target_scale(
             key, text = "data.scale_targets", f"data.scale_targets=true: loss={name_of(loss)} has no targets to scale"
             raise ConfigError(Problem(key, text, f"write {key}=auto, or loss=mse", topic="conflict"))
         return None, splits
-    targets = loss.prepare(splits.targets()[: size(splits.train)], torch.float64)
+    targets = loss.prepare(splits.targets()[: len(splits.train)], torch.float64)
     wanted = splits.columns is not None and cost.activation is None
     names = [splits.target] if splits.target is not None else []
     scale = choose(targets, setting, wanted=wanted, weights=checkpoint, names=names)
@@ -195,7 +195,7 @@ def make_schedule(
     Raises:
         ConfigError: `_target_` does not return a scheduler, or it waits for a metric that is not measured.
     """
-    batches = -(-size(splits.train) // batch_size)
+    batches = -(-len(splits.train) // batch_size)
     steps_per_epoch = -(-batches // trainer.grad_accumulation)
     steps = trainer.epochs * steps_per_epoch
     target = locate("scheduler", node)

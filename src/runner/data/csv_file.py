@@ -12,7 +12,7 @@ from torch import Tensor
 from runner.data import csv_0_1_0
 from runner.data.columns import find_faults, list_names
 from runner.data.paths import find_data_file, shared_samples
-from runner.data.source import Part, Source
+from runner.data.source import Samples, Source
 from runner.data.table_layout import Table, find_name, read_table
 from runner.data.table_target import Takes, TargetType, read_target
 from runner.errors import ConfigError, did_you_mean
@@ -152,7 +152,7 @@ def _find_target(table: Table, target: str | int | None, index: str | int | None
     return found
 
 
-def _check_classes(source: Source, part: Part | None, given: str) -> None:
+def _check_classes(source: Source, part: Samples | None, given: str) -> None:
     """See that a part has no class that training lacks."""
     if not source.classes or not isinstance(part, tuple) or not isinstance(source.train, tuple):
         return

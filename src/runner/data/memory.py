@@ -1,4 +1,4 @@
-"""Whether the samples are held in memory: `data.in_memory`, and what there is of it."""
+"""`data.in_memory`: whether samples are held in memory, and what happens if there is too little of it."""
 
 import logging
 from collections.abc import Iterator
@@ -6,63 +6,72 @@ from contextlib import contextmanager
 
 import torch
 
-from runner.data.loading import is_random
 from runner.data.splits import Splits
 from runner.device import Device, free_host_memory
-from runner.errors import ConfigError, first_line, is_out_of_memory
+from runner.errors import ConfigError, Problem, first_line, is_out_of_memory
 
 log = logging.getLogger("runner")
 
-MEMORY_SHARE = 0.5  # of the free memory: what data may take before `in_memory=auto` leaves it where it is
+MEMORY_SHARE = 0.5  # of the free memory, which samples may take with `in_memory=auto`
 LESS_MEMORY = "write data.in_memory=false, or data.limit=<fewer samples>"
 
 
 @contextmanager
 def memory_for_data() -> Iterator[None]:
-    """Where samples are read.
+    """Turn the error of too little memory for samples into one of the config.
 
     Raises:
-        ConfigError: there is not enough memory for them.
+        ConfigError: the samples that are read in this context do not fit into memory.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ConfigError(f"data: {first_line(error)}; {LESS_MEMORY}") from error
+        raise ConfigError(Problem("data", f"data: {first_line(error)}", LESS_MEMORY, topic="unavailable")) from error
 
 
-def decide_in_memory(wanted: bool | str, splits: Splits, dtype: torch.dtype, device: Device) -> bool:
-    """Whether samples are tensors on the device, or are read by batch.
+def decide_in_memory(setting: bool | str, splits: Splits, dtype: torch.dtype, device: Device) -> bool:
+    """Decide whether samples are held as tensors on the device, or are read batch by batch.
+
+    Args:
+        setting: `data.in_memory`: True, False or `auto`.
+        splits: the samples.
+        dtype: of normalised inputs.
+        device: where they would be held.
 
     Raises:
-        ConfigError: they are to be, and there is too little memory; or one cannot be read.
+        ConfigError: they should be held, and there is too little memory; or a sample cannot be read.
     """
     free = device.free_memory()
-    if not isinstance(splits.train, tuple):  # on its way to a GPU it lies in the host's memory
+    if splits.train.tensors is None:  # on its way to a GPU, what is read passes through the host's memory
         free = min(free, free_host_memory())
-    if not fits_in_memory(wanted, splits.nbytes(dtype), free):
+    if not fits_in_memory(setting, splits.nbytes(dtype), free):
         return False
-    if not is_random(splits.train):  # held, what is drawn first would be every epoch's
+    if not splits.train.is_random():
         return True
-    if wanted is True:
+    if setting is True:
         log.warning(
-            "data.in_memory=true holds samples as they were drawn at random first:"
-            " write data.in_memory=false for others each epoch"
+            "data.in_memory=true freezes random augmentation at its first draw:"
+            " write data.in_memory=false for a new one each epoch"
         )
-    return wanted is True
+    return setting is True
 
 
-def fits_in_memory(wanted: bool | str, taken: int, free: int) -> bool:
-    """Whether samples of so many bytes are held in memory, of which so many bytes are free.
+def fits_in_memory(setting: bool | str, needed: int, free: int) -> bool:
+    """Decide whether samples are held in memory by their size alone.
+
+    Args:
+        setting: `data.in_memory`: True, False or `auto`.
+        needed: bytes of the samples.
+        free: bytes of memory.
 
     Raises:
-        ConfigError: they are to be, and there is too little of it.
+        ConfigError: they should be held, and there is too little memory.
     """
-    if wanted == "auto":
-        return taken < MEMORY_SHARE * free
-    if wanted and taken > free:  # a system that promises more than it has ends the process later
-        raise ConfigError(
-            f"data.in_memory=true: {taken / 1e9:.1f} GB of samples, and {free / 1e9:.1f} free; {LESS_MEMORY}"
-        )
-    return bool(wanted)
+    if setting == "auto":
+        return needed < MEMORY_SHARE * free
+    if setting and needed > free:  # a system that overcommits memory would kill the process later
+        text = f"data.in_memory=true: {needed / 1e9:.1f} GB of samples, {free / 1e9:.1f} GB free"
+        raise ConfigError(Problem("data.in_memory", text, LESS_MEMORY, topic="unavailable"))
+    return bool(setting)

@@ -1,58 +1,58 @@
-"""`data.scale`: what raw numbers are divided by before they are normalised, by one rule for all data sets."""
+"""`data.scale`: the number that raw inputs are divided by before they are normalised, by one rule for all data sets."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from runner.errors import ConfigError
+from runner.data.parts import SAMPLED, Part
+from runner.errors import ConfigError, Problem
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
 BYTE = 255.0
-FEW = 16  # images that hold no value above it have a smaller range than a byte: masks (1), scikit-learn's digits (16)
+FEW = 16  # images without a higher value use a smaller range than a byte: masks (1), scikit-learn's digits (16)
 
 
 def is_image(dtype: torch.dtype, shape: Sequence[int]) -> bool:
     """Whether samples of this type and shape are images of bytes: uint8 (H, W), or (C, H, W) with 1, 3 or 4 channels.
 
-    All other whole numbers (counts, tokens, planes of a board) are values, which stay as they are.
+    All other whole numbers (counts, tokens, planes of a board) are values and stay as they are.
     """
     return dtype == torch.uint8 and (len(shape) == 2 or (len(shape) == 3 and shape[0] in CHANNELS))
 
 
-def choose(setting: float | str, inputs: Tensor | None, sample: Tensor) -> tuple[float, str | None]:
-    """What raw numbers are divided by.
+def choose(setting: float | str, train: Part, sample: Tensor) -> tuple[float, str | None]:
+    """Choose the number that raw inputs are divided by.
 
     Args:
-        setting: `data.scale`: `auto` divides images of bytes by 255, `none` nothing, a number everything.
-        inputs: of the training part (N, ...), or the largest value of some of its images (N,); None if not known.
-        sample: one of them.
+        setting: `data.scale`: `auto` divides images of bytes by 255, `none` divides nothing, a number everything.
+        train: the training samples.
+        sample: the inputs of one of them.
 
     Returns:
-        The divisor, and a phrase for the user; None if nothing was guessed.
+        The divisor, and a note for the user; None if nothing was guessed.
 
     Raises:
-        ConfigError: the training samples go beyond the range that was given, or use so little of a byte's that it is
-            not theirs.
+        ConfigError: the training samples exceed the given range, or use so little of a byte's range that they are
+            probably not scaled by it.
     """
-    largest = None if inputs is None else inputs.max().item()
     if not isinstance(setting, str):
-        if largest is not None and largest > setting:
+        if train.tensors is not None and (largest := _largest(train)) > setting:
+            text = f"data.scale={setting:g}: the training samples have values up to {largest:g}"
             raise ConfigError(
-                f"data.scale={setting:g}: the training samples go up to {largest:g}; write their whole range, or none"
+                Problem("data.scale", text, f"write data.scale={largest:g} or more, or none", topic="range")
             )
         return float(setting), None
     if sample.dtype != torch.uint8 or setting == "none":
         return 1.0, None
     if not is_image(sample.dtype, sample.shape):
-        return 1.0, "uint8 values that are no images: not scaled"
-    if largest is not None:
-        check_bytes(largest)
+        return 1.0, "uint8 values, not images: not scaled"
+    check_bytes(_largest(train))
     return BYTE, "uint8 images: divided by 255"
 
 
 def check_bytes(largest: float) -> None:
-    """See that images of bytes use more than a little of a byte's range, as masks and maps of labels do not.
+    """Check that images of bytes use more than a little of a byte's range, unlike masks and label maps.
 
     Args:
         largest: the largest value of the training images, or of some of them.
@@ -61,7 +61,11 @@ def check_bytes(largest: float) -> None:
         ConfigError: they do not.
     """
     if 0 < largest <= FEW:
-        raise ConfigError(
-            f"data.scale=auto: the training images are uint8, but hold no value above {largest:g}: write data.scale="
-            f"{largest:g} if that is white, or 255, or none"
-        )
+        text = f"data.scale=auto: the training images are uint8, but have no value above {largest:g}"
+        instead = f"write data.scale={largest:g} if that is white, data.scale=255, or data.scale=none"
+        raise ConfigError(Problem("data.scale", text, instead, topic="data"))
+
+
+def _largest(part: Part) -> float:
+    """The largest value of all inputs that are in memory, or of some that are read."""
+    return max(inputs.max().item() for inputs in part.some_inputs(SAMPLED))

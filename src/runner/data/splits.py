@@ -1,56 +1,21 @@
 """A data set divided: limited, split by seed, normalised by its training samples, fingerprinted."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
 
-from runner.data import scaling
-from runner.data.source import Part, Source
+from runner.data import normalize
+from runner.data.normalize import Normalize
+from runner.data.parts import Part, part_of
+from runner.data.source import Source
 from runner.data.table_layout import Reading
-from runner.errors import ConfigError, TrainingError
+from runner.errors import ConfigError, Problem, Topic
 from runner.util.rng import generator
 
-Batch = tuple[Tensor, Tensor]
-
-SAMPLED = 64  # samples that the fingerprint of a data set takes in, where it brings none of its own
-MEASURED = 1024  # samples that mean and std are computed from, where samples are loaded one by one
-VAL_FRACTION = 0.2  # share of the training part held out, where the data set has no validation part
-WIDE = (torch.float64, torch.int32, torch.int64, torch.uint32, torch.uint64)  # whose values float32 may round
-
-
-@dataclass(frozen=True)
-class Normalize:
-    """Scales uint8 images to [0, 1], subtracts the mean and divides by the standard deviation.
-
-    Attributes:
-        mean, std: broadcast to a sample, float64.
-        scale: what uint8 inputs are divided by first; all others are scaled already.
-        wide: inputs have more digits than float32 holds: all is computed in float64, and rounded once, at the end.
-    """
-
-    mean: Tensor
-    std: Tensor
-    scale: float = scaling.BYTE
-    wide: bool = False
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> "Normalize":
-        """The same, with what it needs already where the inputs will be: a GPU waits for each copy."""
-        return replace(self, mean=self.mean.to(device, dtype), std=self.std.to(device, dtype))
-
-    def __call__(self, inputs: Tensor, dtype: torch.dtype) -> Tensor:
-        """Raw inputs (N, ...) -> normalised ones of the same shape."""
-        raw_images = inputs.dtype == torch.uint8 and self.scale != 1
-        # One copy, of which all data sets of images would otherwise have three for a moment.
-        scaled = inputs.to(torch.float64 if self.wide else dtype, copy=True)
-        if raw_images:
-            scaled.div_(self.scale)
-        # A step each: fused, they may round differently for a batch than for the whole set.
-        return scaled.sub_(self.mean.to(scaled)).div_(self.std.to(scaled)).to(dtype)
+VAL_FRACTION = 0.2  # share of the training part held out if the data set has no validation part
 
 
 @dataclass(frozen=True)
@@ -58,18 +23,23 @@ class Splits:
     """A data set divided, still raw and on the CPU.
 
     Attributes:
+        name: of the data set.
+        origin: where the samples come from: a path, a package.
+        classes: the names of the classes 0, 1, ...; None if they have none.
         train: the samples trained on.
         val: the data set's own, or held out of the training part; None with `val_fraction=0`.
         test: the test part; None if the data set has none.
-        normalize: from raw inputs to what the model sees.
+        normalize: from raw inputs to the model's inputs.
         input_shape: of one sample.
         fingerprint: hash of contents and split.
-        columns, target, reading: of the table that the samples came from, if they did.
+        columns: all columns of the table that the samples come from; None without a table.
+        target: the column that is predicted.
         notes: short phrases about what was guessed from the data.
-        white: of images that were read from files with more than 8 bits a pixel, the number that stands for white.
-        all_targets: of all samples, whatever the limit; None where the data set lists none, or for a run of 0.1.0.
-        untrained: whole targets of the data set's own validation and test parts that its training part lacks.
-        val_fraction: the share of the training part that was held out; None where the data set has its own.
+        white: the number that stands for white in image files with more than 8 bits a pixel.
+        all_targets: of all samples, without the limit; None if the data set does not list them, or for a run of 0.1.0.
+        untrained: integer targets of the data set's own validation and test parts that its training part lacks.
+        val_fraction: the share of the training part that was held out; None if the data set has a validation part.
+        reading: how the table was read; None if as runner 0.1.0 did, or without a table.
     """
 
     name: str
@@ -90,19 +60,25 @@ class Splits:
     val_fraction: float | None = None
     reading: Reading | None = None
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of samples of `train`, `val` and `test`; 0 for a part that the data set does not have."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: 0 if part is None else len(part) for name, part in parts.items()}
+
     def targets(self) -> Tensor:
-        """The targets of all parts."""
-        return torch.cat([_targets(part) for part in (self.train, self.val, self.test) if part is not None])
+        """Return the targets of all parts."""
+        return torch.cat([part.read_targets() for part in (self.train, self.val, self.test) if part is not None])
 
     def nbytes(self, dtype: torch.dtype) -> int:
-        """Memory that all inputs take at most once they are held for training in that type.
+        """Return the bytes that all inputs need at most when they are held in memory for training.
 
-        What a map-style data set gives as uint8 is held as that.
+        Args:
+            dtype: of normalised inputs; what a map-style data set returns as uint8 is held as uint8.
         """
-        samples = sum(size(part) for part in (self.train, self.val, self.test))
-        if not isinstance(self.train, tuple) and _first(self.train)[0].dtype == torch.uint8:
+        if self.train.tensors is None and self.train.sample(0)[0].dtype == torch.uint8:
             dtype = torch.uint8
-        return samples * int(torch.Size(self.input_shape).numel()) * dtype.itemsize
+        return sum(self.sizes.values()) * int(torch.Size(self.input_shape).numel()) * dtype.itemsize
 
 
 def split(
@@ -114,264 +90,145 @@ def split(
     scale: float | str = "auto",
     old_rules: bool = False,
 ) -> Splits:
-    """Limit a source's parts and, where it has no validation part, hold one out of the training part.
+    """Limit a source's parts and, if it has no validation part, hold one out of the training part.
 
     Args:
         source: what the data set's function returned.
         val_fraction: share of the (limited) training part held out, at random by the seed; None is `VAL_FRACTION`, or
-            none where the source has a validation part.
-        limit: at most so many samples of each part, at random by the seed.
+            nothing if the source has a validation part.
+        limit: largest number of samples of each part, chosen at random by the seed.
         seed: the run's.
         scale: `data.scale`: see `scaling.choose`.
         old_rules: scale and normalise as version 0.1.0 did, for a run that it has saved.
 
     Raises:
         ConfigError: the fraction leaves one of the two without a sample, or contradicts a validation part; parts do
-            not fit one another; the inputs are not of the scale.
+            not fit one another; the inputs do not fit the scale.
     """
-    _check_parts(source, val_fraction)
-    if source.val is None and val_fraction is None:
+    samples = {"train": source.train, "val": source.val, "test": source.test}
+    parts = {name: part_of(part) for name, part in samples.items() if part is not None}
+    _check_parts(source.name, parts, val_fraction)
+    if "val" not in parts and val_fraction is None:
         val_fraction = VAL_FRACTION
-    order = torch.randperm(size(source.train), generator=generator("split", seed))[:limit]
-    held_out = _held_out(len(order), val_fraction or 0)
-    # Sorted: a part keeps the data set's own order, the order of training is another function's affair.
-    val_index, train_index = order[:held_out].sort().values, order[held_out:].sort().values
-    train, val = take(source.train, train_index), take(source.train, val_index) if held_out else None
-    if source.val is not None:
-        val, val_index = _limited(source.val, limit, generator("limit val", seed))
-    test = source.test
-    if test is not None:
-        test, _ = _limited(test, limit, generator("limit", seed))
-    digest = sha256()
-    for part in (source.train, source.test):
-        _hash(part, digest)
-    if source.val is not None:
-        digest.update(b"val")
-        _hash(source.val, digest)
-    for index in (train_index, val_index):
-        digest.update(index.numpy().tobytes())
-    normalize, note = _normalize(source, train, scale, old_rules)
+    chosen, indices = _choose(parts, val_fraction or 0, limit, seed)
+    fingerprint = _fingerprint(parts, indices)
+    fitted, note = normalize.fit(source, chosen["train"], scale, old_rules)
+    all_targets = None if old_rules else _known_targets(parts)
     return Splits(
         name=source.name,
         origin=source.origin,
         classes=source.classes,
-        train=train,
-        val=val,
-        test=test,
-        normalize=normalize,
-        input_shape=tuple(_first(train)[0].shape),
-        fingerprint=digest.hexdigest()[:32],
+        train=chosen["train"],
+        val=chosen.get("val"),
+        test=chosen.get("test"),
+        normalize=fitted,
+        input_shape=tuple(chosen["train"].sample(0)[0].shape),
+        fingerprint=fingerprint,
         columns=source.columns,
         target=source.target,
         notes=(*source.notes, *([note] if note else [])),
         white=source.white,
-        all_targets=None if old_rules else _all_targets(source),
-        untrained=[] if old_rules else _untrained(source),
+        all_targets=None if all_targets is None else torch.cat(list(all_targets.values())),
+        untrained=[] if all_targets is None else _untrained(all_targets),
         val_fraction=val_fraction,
         reading=source.reading,
     )
 
 
-def _check_parts(source: Source, val_fraction: float | None) -> None:
-    """See that parts have samples, and those of one shape.
+def _check_parts(name: str, parts: Mapping[str, Part], val_fraction: float | None) -> None:
+    """Check that parts have samples, and all of them the same shape.
 
     Raises:
-        ConfigError: they do not, or a share is to be held out although there is a validation part.
+        ConfigError: they do not, or a share should be held out although there is a validation part.
     """
-    if size(source.train) == 0:
-        raise ConfigError(f"data={source.name} has no training samples")
-    if source.val is not None and val_fraction is not None:
-        raise ConfigError(
-            f"data.val_fraction={val_fraction:g}: data={source.name} has a validation part of its own; leave it out, or"
-            " write data.val_fraction=null"
-        )
-    shape = _first(source.train)[0].shape
-    for name, part in (("validation", source.val), ("test", source.test)):
-        if part is None:
+    if len(parts["train"]) == 0:
+        raise _unusable(name, "the training part has no samples", "add some", "data")
+    if "val" in parts and val_fraction is not None:
+        key = "data.val_fraction"
+        text = f"{key}={val_fraction:g}: data={name} has its own validation part"
+        raise ConfigError(Problem(key, text, f"write {key}=null", topic="conflict"))
+    shape = parts["train"].sample(0)[0].shape
+    for part, label in (("val", "validation"), ("test", "test")):
+        if part not in parts:
             continue
-        if size(part) == 0:
-            raise ConfigError(f"data={source.name}: its {name} part has no samples; give some, or None for the part")
-        other = _first(part)[0].shape
+        if len(parts[part]) == 0:
+            raise _unusable(name, f"the {label} part has no samples", "add some, or return None for the part", "data")
+        other = parts[part].sample(0)[0].shape
         if other != shape:
-            raise ConfigError(
-                f"data={source.name}: the samples of its {name} part are of shape {tuple(other)}, those of the training"
-                f" part {tuple(shape)}; make them agree"
-            )
+            text = f"samples have shape {tuple(other)} in the {label} part, {tuple(shape)} in the training part"
+            raise _unusable(name, text, "give them the same shape", "shape")
+
+
+def _unusable(name: str, text: str, suggestion: str, topic: Topic) -> ConfigError:
+    return ConfigError(Problem("data", f"data={name}: {text}", suggestion, topic=topic))
+
+
+def _choose(
+    parts: Mapping[str, Part], val_fraction: float, limit: int | None, seed: int
+) -> tuple[dict[str, Part], list[Tensor]]:
+    """Limit parts, and hold a validation part out of the training part.
+
+    A part keeps the data set's own order: `loading.epoch_order` shuffles.
+
+    Returns:
+        The parts, and the indices of the training and the validation samples in the parts that they come from.
+    """
+    order = torch.randperm(len(parts["train"]), generator=generator("split", seed))[:limit]
+    held_out = _held_out(len(order), val_fraction)
+    val_index, train_index = order[:held_out].sort().values, order[held_out:].sort().values
+    chosen = {"train": parts["train"].take(train_index)}
+    if held_out:
+        chosen["val"] = parts["train"].take(val_index)
+    if "val" in parts:
+        chosen["val"], val_index = _limited(parts["val"], limit, generator("limit val", seed))
+    if "test" in parts:
+        chosen["test"], _ = _limited(parts["test"], limit, generator("limit", seed))
+    return chosen, [train_index, val_index]
 
 
 def _held_out(samples: int, val_fraction: float) -> int:
+    """Return how many training samples are held out for validation."""
     held_out = round(samples * val_fraction)
+    key = "data.val_fraction"
     if val_fraction > 0 and held_out == 0:
-        raise ConfigError(
-            f"data.val_fraction={val_fraction:g} of {samples} training samples is none: write data.val_fraction=0,"
-            " or a larger one"
-        )
-    if held_out == samples:
-        raise ConfigError(
-            f"data.val_fraction={val_fraction:g} leaves no training sample of {samples}: write a smaller one"
-        )
-    return held_out
+        text, instead = f"is less than one of {samples} training samples", f"write {key}=0, or a larger fraction"
+    elif held_out == samples:
+        text, instead = f"leaves none of {samples} training samples", f"write {key}=0, or a smaller fraction"
+    else:
+        return held_out
+    raise ConfigError(Problem(key, f"{key}={val_fraction:g} {text}", instead, topic="range"))
 
 
-def _limited(part: Part, limit: int | None, made: torch.Generator) -> tuple[Part, Tensor]:
-    """At most so many samples of a part, in its order, and their indices."""
-    if limit is None or size(part) <= limit:
-        return part, torch.arange(size(part))
-    index = torch.randperm(size(part), generator=made)[:limit].sort().values
-    return take(part, index), index
+def _limited(part: Part, limit: int | None, rng: torch.Generator) -> tuple[Part, Tensor]:
+    """Return at most `limit` samples of a part, in its order, and their indices."""
+    if limit is None or len(part) <= limit:
+        return part, torch.arange(len(part))
+    index = torch.randperm(len(part), generator=rng)[:limit].sort().values
+    return part.take(index), index
 
 
-def size(part: Part | None) -> int:
-    """How many samples a part has."""
-    if part is None:
-        return 0
-    return len(part[0]) if isinstance(part, tuple) else len(part)  # type: ignore[arg-type]
+def _fingerprint(parts: Mapping[str, Part], indices: Sequence[Tensor]) -> str:
+    """Hash the contents of whole parts, and the indices that were chosen."""
+    digest = sha256()
+    for name in ("train", "test", "val"):
+        if name in parts:
+            digest.update(b"val" if name == "val" else b"")
+            parts[name].hash_into(digest)
+    for index in indices:
+        digest.update(index.numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
-def take(part: Part, index: Tensor) -> Part:
-    """The samples of a part at the indices."""
-    if isinstance(part, tuple):
-        return part[0][index], part[1][index]
-    return Subset(part, index.tolist())
+def _known_targets(parts: Mapping[str, Part]) -> dict[str, Tensor] | None:
+    """Return the targets of whole parts; None if samples of one of them have to be read for its targets."""
+    targets = {name: part.known_targets() for name, part in parts.items()}
+    known = {name: values for name, values in targets.items() if values is not None}
+    return known if len(known) == len(targets) else None
 
 
-def _first(part: Part) -> Batch:
-    return (part[0][0], part[1][0]) if isinstance(part, tuple) else _read(part, 0)
-
-
-def _read(part: Dataset[Any], index: int) -> Batch:
-    try:
-        return part[index]
-    except TrainingError as error:  # no training yet
-        raise ConfigError(str(error)) from error
-
-
-def _targets(part: Part) -> Tensor:
-    if isinstance(part, tuple):
-        return part[1]
-    if isinstance(part, Subset) and hasattr(part.dataset, "targets"):
-        return torch.as_tensor(part.dataset.targets)[list(part.indices)]
-    if hasattr(part, "targets"):
-        return torch.as_tensor(part.targets)
-    return torch.stack([torch.as_tensor(part[i][1]) for i in range(size(part))])
-
-
-def _all_targets(source: Source) -> Tensor | None:
-    """Of all parts; None if one of them has to be read for its targets."""
-    parts = [part for part in (source.train, source.val, source.test) if part is not None]
-    if not all(isinstance(part, tuple) or hasattr(part, "targets") for part in parts):
-        return None
-    return torch.cat([_targets(part) for part in parts])
-
-
-def _untrained(source: Source) -> list[int]:
-    """The classes of other parts that training lacks; none where targets are no classes, or have to be read."""
-    if _all_targets(source) is None:
-        return []
-    train, *others = (_targets(part) for part in (source.train, source.val, source.test) if part is not None)
+def _untrained(targets: Mapping[str, Tensor]) -> list[int]:
+    """Return the classes of other parts that training lacks; none if targets are not classes."""
+    train, *others = targets.values()
     if train.is_floating_point() or train.ndim != 1:
         return []
     return sorted({target for part in others for target in part.unique().tolist()} - set(train.unique().tolist()))
-
-
-def _normalize(source: Source, train: Part, setting: float | str, old_rules: bool) -> tuple[Normalize, str | None]:
-    """What raw inputs become, and a phrase about what was guessed."""
-    sample = torch.as_tensor(_first(train)[0])
-    seen = train[0] if isinstance(train, tuple) else None
-    shape, raw_images = sample.shape, sample.dtype == torch.uint8
-    features = 0 if len(shape) != 2 or old_rules else 1  # of sequences (steps, features), the last axis
-    if old_rules:
-        scale, note = scaling.BYTE if raw_images else 1.0, None
-    elif source.scale is not None and setting == "auto":
-        scale, note = source.scale, None
-    else:
-        if not isinstance(train, tuple) and setting == "auto" and scaling.is_image(sample.dtype, shape):
-            seen = torch.stack([torch.as_tensor(image).max() for image, _ in _spread(train, SAMPLED)])
-        scale, note = scaling.choose(setting, seen, sample)
-    mean, std = source.mean, source.std
-    if mean is None or std is None:
-        if isinstance(train, tuple):
-            measured = _measure(train[0], scale, features)
-        else:
-            measured = _measure_some(train, scale, features)
-        mean = measured[0].tolist() if mean is None else mean
-        std = torch.where(measured[1] > 0, measured[1], 1.0).tolist() if std is None else std
-    normalize = Normalize(
-        _by_feature("mean", mean, shape, features),
-        _by_feature("std", std, shape, features),
-        scale=scale if raw_images else scaling.BYTE,
-        wide=sample.dtype in WIDE and not old_rules,
-    )
-    if scale != 1 and not raw_images:  # (x / scale - mean) / std, of values that are held and served as they are
-        normalize = replace(normalize, mean=normalize.mean * scale, std=normalize.std * scale)
-    return normalize, note
-
-
-def _measure(inputs: Tensor, scale: float, features: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over everything but the channel of an image, or the feature of a row."""
-    values = _scaled(inputs, scale)
-    axes = tuple(axis for axis in range(values.ndim) if axis != 1 + features)
-    return values.mean(axes), values.std(axes, correction=0)
-
-
-def _measure_some(train: Dataset[Any], scale: float, features: int) -> tuple[Tensor, Tensor]:
-    """The same of about `MEASURED` samples, one in memory at a time."""
-    moments = []
-    for inputs, _ in _spread(train, MEASURED):
-        values = _scaled(torch.as_tensor(inputs), scale)
-        values = values.movedim(features, 0) if values.ndim else values.reshape(1)
-        values = values.reshape(len(values), -1)
-        moments.append(torch.stack([values.mean(1), values.square().mean(1)]))
-    mean, square = torch.stack(moments).mean(0)
-    variance = square - mean.square()
-    return mean, torch.where(variance > 1e-12 * square, variance, 0.0).sqrt()  # below it, rounding errors
-
-
-def _scaled(inputs: Tensor, scale: float) -> Tensor:
-    """As numbers, images scaled to [0, 1]."""
-    return inputs.to(torch.float64, copy=True).div_(scale)
-
-
-def _by_feature(name: str, value: float | list[float], shape: torch.Size, features: int) -> Tensor:
-    """A number, or one by channel or feature, which lie along that axis of a sample."""
-    tensor = torch.tensor(value, dtype=torch.float64)
-    if name == "std" and bool((tensor <= 0).any()):
-        raise ConfigError(f"data.std={value}: write numbers above 0")
-    if tensor.ndim == 0 or tensor.numel() == 1:
-        return tensor.reshape(())
-    count = shape[features] if shape else 1
-    if tensor.numel() != count:
-        raise ConfigError(
-            f"data.{name} has {tensor.numel()} values, the samples have {count} channels or features: write one"
-            f" value{f', or {count}' if count > 1 else ''}"
-        )
-    return tensor.reshape(-1, *[1] * (len(shape) - 1 - features))
-
-
-def _hash(part: Part | None, digest: Any) -> None:
-    """Feed the contents, or what stands for them.
-
-    Tensors go in whole. A data set that loads sample by sample may have a method `fingerprint() -> bytes`, of all
-    it holds; without one its length and `SAMPLED` samples spread over it stand for it.
-    """
-    if part is None:
-        return
-    if isinstance(part, tuple):
-        for tensor in part:
-            digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
-            digest.update(tensor.contiguous().numpy().data)
-        return
-    if hasattr(part, "fingerprint"):
-        digest.update(part.fingerprint())
-        return
-    digest.update(repr(size(part)).encode())
-    for inputs, target in _spread(part, SAMPLED):
-        digest.update(torch.as_tensor(inputs).contiguous().numpy().data)
-        wanted = torch.as_tensor(target)
-        digest.update(repr(float(target)).encode() if wanted.numel() == 1 else wanted.contiguous().numpy().data)
-
-
-def _spread(part: Dataset[Any], count: int) -> Iterator[Any]:
-    """About so many samples of a data set, evenly spread over it."""
-    for index in range(0, size(part), max(1, size(part) // count)):
-        yield _read(part, index)

@@ -15,7 +15,7 @@ from runner import __version__
 from runner.assembly.experiment import Experiment
 from runner.config.invocation import MARK, describe_command, description, own_tags, run_name, written_to
 from runner.config.keys import flatten, format_value
-from runner.data.splits import Part, size
+from runner.data.parts import Part
 from runner.model.probe import parameter_count
 from runner.rundir import layout
 from runner.rundir.folders import for_shell
@@ -74,7 +74,6 @@ def describe(x: Experiment, folder: Path, begun: bool = False, commands: Sequenc
     uri, artifact_root = place(x.tracking.uri, outputs_folder())
     ascending = not x.loss.higher_is_better(x.trainer.monitor)
     splits = x.splits
-    sizes = {"train": size(splits.train), "val": size(splits.val), "test": size(splits.test)}
     return Manifest(
         uri=uri,
         experiment=x.tracking.experiment,
@@ -102,7 +101,7 @@ def describe(x: Experiment, folder: Path, begun: bool = False, commands: Sequenc
             name=splits.name,
             digest=splits.fingerprint,
             origin=splits.origin,
-            profile={**sizes, "input_shape": list(splits.input_shape), "classes": list(splits.classes or [])},
+            profile={**splits.sizes, "input_shape": list(splits.input_shape), "classes": list(splits.classes or [])},
         ),
         log_model=x.tracking.log_model,
         log_checkpoints=x.tracking.log_checkpoints,
@@ -131,7 +130,7 @@ def were_given(config: Mapping[str, Any]) -> bool:
 def input_spec(x: Experiment) -> InputSpec:
     """What the samples of an experiment are."""
     splits = x.splits
-    inputs = splits.train[0] if isinstance(splits.train, tuple) else torch.as_tensor(splits.train[0][0])
+    inputs = torch.as_tensor(splits.train.sample(0)[0])
     normalize = splits.normalize
     pixels = inputs.dtype == torch.uint8 and normalize.scale != 1
     return InputSpec(
@@ -152,15 +151,12 @@ def input_spec(x: Experiment) -> InputSpec:
 
 
 def _range(part: Part) -> list[float] | None:
-    """The smallest and the largest value of all samples; of some, evenly spread, where they are loaded one by one."""
-    if isinstance(part, tuple):
-        bounds = [bound.item() for bound in part[0].aminmax()]
-    else:
-        bounds = [inf, -inf]
-        for index in range(0, size(part), max(1, size(part) // LOOKED_AT)):
-            with suppress(Exception):  # code of the user's, about whose errors training tells
-                values = torch.as_tensor(part[index][0])
-                bounds = [min(bounds[0], values.min().item()), max(bounds[1], values.max().item())]
+    """The smallest and the largest value of all inputs; of some, evenly spaced, if they are read one by one."""
+    bounds = [inf, -inf]
+    with suppress(Exception):  # code of the user's, whose errors training reports
+        for inputs in part.some_inputs(LOOKED_AT):
+            low, high = (bound.item() for bound in inputs.aminmax())
+            bounds = [min(bounds[0], low), max(bounds[1], high)]
     return bounds if all(map(isfinite, bounds)) else None
 
 

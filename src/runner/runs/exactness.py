@@ -3,11 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch.utils.data import Subset
-
 from runner.config.settings import TrainerSettings
-from runner.data.loading import is_random
-from runner.data.source import Part
+from runner.data.parts import Part
 from runner.training.attributes import held_generators
 
 MAY_CHANGE = (
@@ -110,15 +107,13 @@ def of_reading(config: Mapping[str, Any], changed: Mapping[str, str], part: Part
         in_memory: whether samples are held in memory now.
     """
     keys = [key for key in (IN_MEMORY, NUM_WORKERS) if key in changed]
-    if isinstance(part, tuple) or not keys:
+    if part.tensors is not None or not keys:
         return []
-    data_set: Any = part
-    while isinstance(data_set, Subset):
-        data_set = data_set.dataset
+    data_set = part.data_set
     problems = []
     if held_generators({"data": data_set}) or hasattr(data_set, "state_dict"):
         problems = [f"{key}={changed[key]}: the data set has a state, which would be another; {WARM}" for key in keys]
-    elif IN_MEMORY in changed and (config["data"]["in_memory"] is True) != in_memory and is_random(part):
+    elif IN_MEMORY in changed and (config["data"]["in_memory"] is True) != in_memory and part.is_random():
         problems = [
             f"{IN_MEMORY}={changed[IN_MEMORY]}: the data set draws its samples at random, and held in memory they are"
             f" drawn once; {WARM}"

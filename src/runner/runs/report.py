@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from runner.assembly.experiment import Experiment
-from runner.data.splits import size
 from runner.errors import first_line
 from runner.loss import name_of
 from runner.model.probe import parameter_count
@@ -39,8 +38,8 @@ def head(x: Experiment, folder: Path, location: str) -> None:
     for doubt in x.doubts:
         log.warning("           %s", doubt)
     splits = x.splits
-    parts = {"train": splits.train, "validation": splits.val, "test": splits.test}
-    counts = ", ".join(f"{size(part):,} {name}" for name, part in parts.items() if part is not None)
+    labels = {"train": "train", "val": "validation", "test": "test"}
+    counts = ", ".join(f"{count:,} {labels[part]}" for part, count in splits.sizes.items() if count)
     shape = "x".join(map(str, splits.input_shape)) or "1"
     log.info(
         "data       %s: %s %s of %s, %s",

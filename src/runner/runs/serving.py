@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.assembly.experiment import Experiment
-from runner.data.splits import Normalize
+from runner.data.normalize import Normalize
 from runner.data.target_scale import TargetScale
 from runner.loss import Loss, answer_names, answers
 from runner.tracking.model import TableNames, save_model

@@ -7,7 +7,7 @@ import torch
 
 from runner.data import scaling
 from runner.data.image_file import RANGES
-from runner.data.splits import Normalize
+from runner.data.normalize import Normalize
 from runner.data.table_layout import Reading
 from runner.errors import ConfigError
 from runner.rundir import layout

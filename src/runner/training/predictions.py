@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from runner.data.source import Part
+from runner.data.parts import Part, seeded
 from runner.data.target_scale import TargetScale
 from runner.loss import BCEWithLogits, Loss
 
@@ -107,8 +107,4 @@ def raw_images(part: Part, input_shape: Sequence[int]) -> Callable[[list[int]], 
     """Return a function from n indices to raw images (n, C, H, W) of a part; None if samples are not images."""
     if len(input_shape) != 3:
         return None
-    if isinstance(part, tuple):
-        inputs = part[0]
-        return lambda indices: inputs[indices]
-    # A custom data set may return arrays.
-    return lambda indices: torch.stack([torch.as_tensor(part[index][0]) for index in indices])
+    return lambda indices: part.batch(seeded(indices, "images"))[0]

@@ -1,0 +1,160 @@
+"""Batches of a part through a `DataLoader`: read by this process, or by workers that survive a stop for a while."""
+
+import signal
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from runner.data.parts import Batch, Indices, Part, seeded
+from runner.errors import ConfigError, Problem, TrainingError
+from runner.util.rng import generator
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+STOP_SECONDS = 5  # for which a worker survives a SIGTERM
+LOADED_AT_ONCE = 256  # samples of a batch while a whole part is read into memory
+
+
+class BatchReader:
+    """Reads batches of a part.
+
+    Args:
+        part: the samples.
+        num_workers: processes that read; 0 means this process.
+        rng: seeds the workers. Without it, each pass would draw their seed from the generator that dropout draws from.
+        persistent: the workers live as long as the reader, not for one pass only.
+        pin_memory: copy batches to page-locked memory, from which a GPU reads faster.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        num_workers: int,
+        rng: torch.Generator,
+        persistent: bool = False,
+        pin_memory: bool = False,
+    ) -> None:
+        self._sampler = _Sampler()
+        self._loader: DataLoader[Any] = DataLoader(
+            _Fetcher(part),
+            batch_sampler=self._sampler,
+            num_workers=num_workers,
+            persistent_workers=persistent and num_workers > 0,
+            pin_memory=pin_memory,
+            collate_fn=_as_it_is,
+            worker_init_fn=_survive_a_stop,
+            generator=rng,
+        )
+
+    def read(self, batches: list[Indices]) -> Iterator[Batch]:
+        """Yield the samples at these indices, batch by batch.
+
+        Raises:
+            TrainingError: a sample cannot be read.
+        """
+        self._sampler.batches = batches
+        for batch in self._start():
+            if isinstance(batch, TrainingError):
+                try:
+                    raise batch
+                finally:
+                    del batch  # or the error, its frames and the workers form a circle: see `_Sampler`
+            yield batch
+
+    def close(self) -> None:
+        """End the workers now: at the end of the process they would be waited for without being told to end."""
+        iterator: Any = getattr(self._loader, "_iterator", None)
+        if hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()
+        self._loader._iterator = None
+
+    def _start(self) -> Iterator[Any]:
+        """Start the workers; no stop signal reaches one before it has called `_survive_a_stop`."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        try:
+            return iter(self._loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def read_all(part: Part, num_workers: int) -> Batch:
+    """Return all samples of a part as tensors; each that is not in memory is read once, in order.
+
+    Raises:
+        ConfigError: a sample cannot be read.
+    """
+    if part.tensors is not None:
+        return part.tensors
+    count, first = len(part), 0
+    batches = [
+        seeded(index.tolist(), "samples", number)
+        for number, index in enumerate(torch.arange(count).split(LOADED_AT_ONCE))
+    ]
+    reader = BatchReader(part, num_workers, generator("load"))
+    bar = partial(tqdm, desc="reading samples", total=len(batches), unit="batch", leave=False, disable=None, delay=2)
+    whole: list[Tensor] = []
+    try:
+        for batch in bar(reader.read(batches)):
+            # Each batch is copied to its place at once: concatenated at the end, the samples would need twice the
+            # memory.
+            whole = whole or [values.new_empty(count, *values.shape[1:]) for values in batch]
+            for place, values in zip(whole, batch, strict=True):
+                place[first : first + len(values)] = values
+            first += len(batch[0])
+    except TrainingError as error:
+        raise ConfigError(Problem("data", str(error), topic="data")) from error
+    return whole[0], whole[1]
+
+
+class _Fetcher(Dataset[Batch]):
+    """A part behind the interface of `DataLoader`, which fetches a batch at a time.
+
+    An error is returned, not raised: one that is raised in a worker arrives as text with a traceback in it.
+    """
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def __getitems__(self, indices: Indices) -> Any:
+        try:
+            return self.part.batch(indices)
+        except TrainingError as error:
+            return error
+
+
+class _Sampler:
+    """The batch sampler: yields the indices that the reader has set for this pass.
+
+    It must not refer to the loader: in a circle of references the pipes to the workers may be closed before the
+    workers are told to end, and each is then waited for 5 s.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[Indices] = []
+
+    def __iter__(self) -> Iterator[Indices]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _survive_a_stop(_: int) -> None:
+    """Let a worker load for a while after a stop signal: Ctrl-C and schedulers signal the whole process group.
+
+    The training process finishes its step, and ends its workers itself; with SIGTERM too, if one does not answer.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(STOP_SECONDS))  # SIGALRM ends it in any state
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
