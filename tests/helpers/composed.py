@@ -8,7 +8,7 @@ from runner.config.command_line import make_composer, parse
 from runner.config.hydra_job import group_choices, without_hydra
 from runner.rundir.checkpoint import Checkpoints
 from runner.training.loop import fit
-from runner.training.state import Training, prepare
+from runner.training.state import Training, make_training
 
 
 def built(*overrides: str) -> experiment.Experiment:
@@ -21,7 +21,7 @@ def built(*overrides: str) -> experiment.Experiment:
 def trained(folder: Path, *overrides: str) -> Training:
     """Compose, build and train; the metrics are in its `log`."""
     experiment = built(*overrides)
-    state = prepare(experiment, Checkpoints(folder / "checkpoints"), Log(), Silent(), Stop())
+    state = make_training(experiment, Checkpoints(folder / "checkpoints"), Log(), Silent(), Stop())
     fit(state)
     return state
 

@@ -11,7 +11,7 @@ from helpers.composed import built
 from helpers.training import Log, Silent, Stop
 from runner.rundir.checkpoint import Checkpoints
 from runner.training.loop import evaluate
-from runner.training.state import prepare
+from runner.training.state import make_training
 from runner.util import cores
 from runner.util.cores import OPERATIONS_A_THREAD, busy, threads_for, usable_cores
 
@@ -87,7 +87,7 @@ def test_evaluation_has_the_threads_that_its_larger_batches_are_worth(
 
     def of(*overrides: str) -> tuple[int, int]:
         experiment = built(*wide, *overrides)
-        state = prepare(experiment, Checkpoints(tmp_path), Log(), Silent(), Stop())
+        state = make_training(experiment, Checkpoints(tmp_path), Log(), Silent(), Stop())
         used.clear()
         evaluate(state, experiment.loaders.val, lambda outputs, targets: used.append(torch.get_num_threads()))
         assert experiment.config["device"]["evaluation_threads"] == used[0]

@@ -18,7 +18,7 @@ from runner.saved.weights import Weights, load_exactly, of_run
 from runner.training.compilation import compile_model
 from runner.training.display import Bar
 from runner.training.loop import evaluate as measure
-from runner.training.state import Training, prepare
+from runner.training.state import Training, make_training
 from runner.util.metric_names import PARTS
 from runner.util.tables import format_duration
 from runner.util.tags import DATA_TAG
@@ -109,4 +109,4 @@ class _Unstoppable:
 def _training(x: Experiment) -> Training:
     """What evaluating works with: the same as training, of which nothing is kept."""
     bar = Bar(x.trainer.epochs, x.loaders.train.batch_size, x.loaders.train.samples, quiet=True)
-    return prepare(x, Checkpoints(Path("checkpoints")), lambda metrics, step: None, bar, _Unstoppable())
+    return make_training(x, Checkpoints(Path("checkpoints")), lambda metrics, step: None, bar, _Unstoppable())

@@ -29,7 +29,7 @@ from runner.training.display import Bar
 from runner.training.hidden import Watch
 from runner.training.loop import evaluate, fit
 from runner.training.predictions import Predictions
-from runner.training.state import Interrupted, Training, load_weights, prepare, restore
+from runner.training.state import Interrupted, Training, load_weights, make_training, restore
 from runner.util import tables, terminal
 from runner.util.files import write_atomically
 from runner.util.stopping import Stop
@@ -137,7 +137,7 @@ def _run(
     manifest = describe(x, folder, resume_from is not None, commands)
     tracker = Tracker(folder, manifest, x.tracking.uri, delivery)
     checkpoints = Checkpoints(folder / layout.CHECKPOINTS, x.trainer.keep_checkpoints, before=tracker.sync)
-    training = prepare(x, checkpoints, tracker.log, bar, stop)
+    training = make_training(x, checkpoints, tracker.log, bar, stop)
     watch: Watch | None = None
     final: dict[str, float] = {}
     outcome = Outcome("FAILED", 1, {})

@@ -86,7 +86,7 @@ class Rehearsal:
             block = os.read(self._pipe, 1 << 16)
             self._content += block
             if not block:
-                self._verdict = _verdict(self._content)
+                self._verdict = _read_verdict(self._content)
                 self.close()
         return self._verdict
 
@@ -119,13 +119,15 @@ def _is_possible(state: Training) -> bool:
 
 def _steps(state: Training) -> int:
     """Return how many steps to take before and after the checkpoint: fewer if training has fewer than four."""
-    batches, settings, progress = len(state.loaders.train), state.settings, state.progress
-    left = (settings.epochs - progress.epoch + 1) * -(-batches // settings.grad_accumulation) - -(
-        -progress.batch // settings.grad_accumulation
-    )
+    settings = state.settings
+    left = settings.epochs * _steps_per_epoch(state) - _position(state)
     if settings.max_steps is not None:
-        left = min(left, settings.max_steps - progress.step)
+        left = min(left, settings.max_steps - state.progress.step)
     return min(STEPS, left // 2)
+
+
+def _steps_per_epoch(state: Training) -> int:
+    return -(-len(state.loaders.train) // state.settings.grad_accumulation)
 
 
 def _rehearse(state: Training) -> dict[str, Any]:
@@ -213,8 +215,8 @@ def _without_effects(state: Training, checkpoints: "_Memory", stop: "_Stop") -> 
 
 def _position(state: Training) -> int:
     """Return the number of steps since the start of the run, including skipped ones."""
-    progress, accumulation = state.progress, state.settings.grad_accumulation
-    return (progress.epoch - 1) * -(-len(state.loaders.train) // accumulation) + -(-progress.batch // accumulation)
+    steps = -(-state.progress.batch // state.settings.grad_accumulation)
+    return (state.progress.epoch - 1) * _steps_per_epoch(state) + steps
 
 
 class _Stop:
@@ -275,7 +277,7 @@ class _NoDisplay:
     def note(self, text: str) -> None: ...
 
 
-def _verdict(content: bytes) -> Verdict | None:
+def _read_verdict(content: bytes) -> Verdict | None:
     """Read a verdict; None if the rehearsal failed, for example in user code: training itself will report that."""
     if not content:
         return None

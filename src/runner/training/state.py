@@ -110,7 +110,7 @@ class Training:
         return self.loaders.val is None and self.settings.monitor.startswith("val/")
 
 
-def prepare(
+def make_training(
     experiment: "Experiment",
     checkpoints: Checkpoints,
     log: Callable[[Mapping[str, float], int], None],
