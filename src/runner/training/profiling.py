@@ -62,7 +62,7 @@ class Profiler:
         if self._remaining:
             self._profile.stop()
             if not self._traced:
-                log.warning("profile    there is nothing to show before step %d", WARM_UP_STEPS + 1)
+                log.warning("profile    no step was traced: training ended before step %d", WARM_UP_STEPS + 1)
         for line in self._epochs.table():
             log.info("%s", line)
 
