@@ -14,7 +14,6 @@ from conftest import Called
 from helpers.composed import accuracy, built, trained
 from helpers.problems import about
 from runner.assembly import experiment, parts
-from runner.data.splits import size
 from runner.errors import ConfigError
 from runner.loss import CrossEntropy, Metric, correct
 from runner.optimizer import muon, trainable
@@ -216,7 +215,7 @@ def course(experiment: experiment.Experiment, changed: dict[str, Any]) -> list[t
     """Return learning rate and momentum of twelve steps or epochs, without improvement after the fourth."""
     made = optimizer(momentum=0.9)
     settings = dataclasses.replace(experiment.trainer, epochs=6)
-    half = -(-size(experiment.splits.train) // 2)  # two batches per epoch
+    half = -(-len(experiment.splits.train) // 2)  # two batches per epoch
     keys = experiment.config["scheduler"] | changed
     schedule = parts.make_schedule(keys, made, settings, experiment.loss, experiment.splits, half)
     scheduler: Any = schedule.scheduler
