@@ -99,7 +99,7 @@ def runner(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
     They take most of a small run's time; test_plots.py draws them, and so do all runs in processes of their own.
     """
-    monkeypatch.setattr("runner.runs.report.plots", lambda *_: None)
+    monkeypatch.setattr("runner.runs.report.draw_plots", lambda *_: None)
     reported: list[Problem] = []
 
     def fail(*problems: Problem | str) -> int:

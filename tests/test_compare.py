@@ -238,7 +238,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outputs")
     small = ("data.limit=64", "trainer.epochs=3", "model.hidden=[4]", "tracking=off", "runner.quiet=true")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runner.runs.report.plots", lambda *_: None)  # which take longer than these runs
+        patch.setattr("runner.runs.report.draw_plots", lambda *_: None)  # which take longer than these runs
         for number, lr in enumerate((0.01, 0.1, 1)):
             assert run_command([*small, f"optimizer.lr={lr}", f"hydra.run.dir={folder}/sweeps/s/{number}"]) == 0
     killed = folder / "sweeps" / "s" / "2"
@@ -259,7 +259,7 @@ class TestCommand:
     def test_a_run_without_validation_and_test_shows_its_training(
         self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("runner.runs.report.plots", lambda *_: None)
+        monkeypatch.setattr("runner.runs.report.draw_plots", lambda *_: None)
         tiny = ("experiment=tiny_relu", "trainer.epochs=20", "tracking=off", "runner.quiet=true")
         assert run_command([*tiny, f"hydra.run.dir={tmp_path / 'tiny'}"]) == 0
         result = json.loads((tmp_path / "tiny/result.json").read_text())
@@ -273,7 +273,7 @@ class TestCommand:
         assert figure is not None and figure.axes[2].get_xlabel() == "training loss"
 
     def test_without_tracking_labels_name_what_was_swept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("runner.runs.report.plots", lambda *_: None)
+        monkeypatch.setattr("runner.runs.report.draw_plots", lambda *_: None)
         swept = [(model, precision) for model in ("mlp", "cnn") for precision in ("fp32", "amp")]
         preset = ("experiment=device_comparison", "data=digits", "data.limit=32", "trainer.epochs=1", "device=cpu")
         for number, (model, precision) in enumerate(swept):
@@ -285,7 +285,7 @@ class TestCommand:
     def test_a_metric_of_one_s_own_that_rises(
         self, tmp_path: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("runner.runs.report.plots", lambda *_: None)
+        monkeypatch.setattr("runner.runs.report.draw_plots", lambda *_: None)
         (here / "hits.py").write_text(HITS)
         monkeypatch.syspath_prepend(str(here))
         small = ("data.limit=200", "trainer.epochs=1", "model.hidden=[4]", "tracking=off", "runner.quiet=true")

@@ -12,8 +12,8 @@ from helpers.composed import built
 from helpers.problems import about
 from runner.device import Device, resolve, set_deterministic
 from runner.errors import ConfigError, Problem
-from runner.runs.describe import describe
-from runner.runs.reproduction import surroundings
+from runner.runs.describe import describe_run
+from runner.runs.reproduction import environment_changes
 from runner.tracking.environment import environment
 
 no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
@@ -51,12 +51,12 @@ def test_which_gpu_it_was_is_recorded_and_compared(monkeypatch: pytest.MonkeyPat
     device = Device("auto", torch.device("cuda", 0), threads=1)
     assert device.gpu() == {"gpu": "NVIDIA H100", "cuda": "13.0", "cudnn": "91900"}
     experiment = dataclasses.replace(built("data.limit=50"), device=device)
-    manifest = describe(experiment, tmp_path)
+    manifest = describe_run(experiment, tmp_path)
     assert manifest is not None and manifest.tags["runner.device"] == "cuda:0"
     assert manifest.tags["runner.gpu"] == "NVIDIA H100" and manifest.tags["runner.cudnn"] == "91900"
     then = tmp_path / "environment.txt"
     then.write_text(environment(device.gpu() | {"cudnn": "91000"}), encoding="utf-8")
-    assert surroundings(then, device, deterministic=True) == ["cudnn was 91000, is 91900"]
+    assert environment_changes(then, device, deterministic=True) == ["cudnn was 91000, is 91900"]
 
 
 def test_cuda_is_not_asked_of_a_cpu() -> None:

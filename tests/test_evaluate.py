@@ -43,7 +43,7 @@ def test_validation_and_test_are_what_the_run_has_logged_bit_for_bit(run: Path) 
         logged = {name: value for name, value in result(run).items() if name.startswith(f"{split}/")}
         assert found.metrics == {name: logged[name] for name in found.metrics}
         assert len(found.metrics) >= measured and f"{split}/loss" in found.metrics
-        assert found.same_data and found.x.device.threads == result(run)["threads"]
+        assert found.same_data and found.experiment.device.threads == result(run)["threads"]
 
 
 def test_the_training_samples_are_measured_in_order_with_the_weights_at_rest(runs: dict[str, Path]) -> None:

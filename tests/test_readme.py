@@ -162,7 +162,9 @@ def test_command(line: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         pytest.skip("makes an environment of its own: it is what runs these tests, from a clean clone")
     if line == "python -m runner.ui":
         pytest.skip("test_ui.py runs it, and asks it something")
-    monkeypatch.setattr("runner.runs.report.plots", lambda *_: None)  # drawn where the whole output is looked at, below
+    monkeypatch.setattr(
+        "runner.runs.report.draw_plots", lambda *_: None
+    )  # drawn where the whole output is looked at, below
     shown = OUTPUTS.get(line) if "--multirun" in line else None
     whole = re.search(r"--help|--cfg|runner\.|resume=|cnnn|dry_run", line)
     small = [] if whole else [override for override in SMALL if override.split("=")[0] not in line]

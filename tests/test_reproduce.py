@@ -21,8 +21,8 @@ from runner.reproduce import main
 from runner.rundir.checkpoint import Checkpoints
 from runner.rundir.manifest import Manifest
 from runner.runs import execute, resume
-from runner.runs.describe import describe
-from runner.runs.reproduction import compare, of_both_versions, same, surroundings
+from runner.runs.describe import describe_run
+from runner.runs.reproduction import comparable_with_0_1_0, compare, environment_changes, same
 from runner.tracking.deliver import Delivery
 from runner.tracking.environment import environment
 from runner.tracking.store import local_uri
@@ -49,7 +49,7 @@ def log_run(folder: Path, *overrides: str, status: str = "FINISHED", steps: int 
     assert cfg is not None and not problems
     experiment = build.build(without_hydra(cfg), {"model": "mlp", "data": "tensors"})
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = describe(experiment, folder, begun=checkpoint is not None)
+    manifest = describe_run(experiment, folder, begun=checkpoint is not None)
     assert manifest is not None
     experiment.tracking.name = "off"  # no process of its own that delivers
     assert execute.run(experiment, folder, checkpoint).exit_code == 0
@@ -73,7 +73,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
              test_inputs=images[300:], test_targets=targets[300:])  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        patch.setattr(execute.report, "plots", lambda *_: None)  # which take longer than these runs
+        patch.setattr(execute.report, "draw_plots", lambda *_: None)  # which take longer than these runs
         patch.delenv("RUNNER_OUTPUTS", raising=False)
         patch.setenv("OMP_NUM_THREADS", "1")
         yield here
@@ -191,7 +191,7 @@ def test_one_changed_value_of_the_data_is_found_before_training(again: Again, pl
     np.savez(tmp_path / "changed.npz", **data)
     code, lines = again(f"data.path={tmp_path / 'changed.npz'}")
     assert code == 1
-    assert lines[-1].startswith("differs: the data are not the same: their fingerprint is ")
+    assert lines[-1].startswith("differs: the data have changed: fingerprint ")
     assert reproductions(place) == before
     code, lines = again(f"data.path={tmp_path / 'moved.npz'}")
     assert code == 0, lines
@@ -264,10 +264,10 @@ def test_weights_of_another_run_must_be_here(reproduce: Again, place: Path) -> N
     cfg, problems, resumed = resume.compose(str(parent), [f"resume={parent}", "resume_mode=warm_start"])
     assert cfg is not None and not problems
     experiment = build.build(without_hydra(cfg), resumed.choices)
-    resume.prepare(resumed, experiment)
+    resume.load_checkpoint(resumed, experiment)
     folder = place / "child"
     folder.mkdir()
-    manifest = describe(experiment, folder)
+    manifest = describe_run(experiment, folder)
     assert manifest is not None
     experiment.tracking.name = "off"
     assert execute.run(experiment, folder).exit_code == 0
@@ -346,8 +346,8 @@ class TestCompare:
     def test_of_a_run_of_version_0_1_0_what_it_logged_is_compared(self) -> None:
         then = {("lr", 1): (0.05,), ("val/r2", 1): (0.5,), ("val/loss", 1): (0.3,)}
         now = {("lr", 1): 0.03, ("val/rmse", 1): 2.0, ("val/r2", 1): 0.5, ("val/loss", 1): 0.3}
-        assert compare(*of_both_versions(then, now), whole=True).identical
-        assert not compare(*of_both_versions(then, now | {("val/r2", 1): 0.6}), whole=True).identical
+        assert compare(*comparable_with_0_1_0(then, now), whole=True).identical
+        assert not compare(*comparable_with_0_1_0(then, now | {("val/r2", 1): 0.6}), whole=True).identical
 
     def test_two_values_at_one_step_of_the_store_differ(self) -> None:
         (difference,) = compare({("train/loss_step", 7): (0.5, 0.6)}, {("train/loss_step", 7): 0.5}, True).differences
@@ -366,6 +366,6 @@ def test_another_gpu_and_operations_that_are_not_deterministic_are_noted(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100")
     device = Device(requested="cuda", torch=torch.device("cuda", 0), threads=1)
     (tmp_path / "environment.txt").write_text(environment(device.gpu() | {"gpu": "NVIDIA A100"}))
-    found = surroundings(tmp_path / "environment.txt", device, deterministic)
+    found = environment_changes(tmp_path / "environment.txt", device, deterministic)
     assert len(found) == notes and found[0] == "gpu was NVIDIA A100, is NVIDIA H100"
     assert deterministic or "without trainer.deterministic=true" in found[1]

@@ -142,7 +142,7 @@ def run_one(args: Namespace) -> int:
         problems = names_and_values(cfg, problems)
     exact_folder = typed_value(args.overrides, "hydra.run.dir") is not None
     if cfg is not None and (resumed is None or resumed.warm_start):
-        problems += folders.check(str(cfg.hydra.run.dir), exact_folder)
+        problems += folders.check_folder(str(cfg.hydra.run.dir), exact_folder)
     if cfg is None or problems:  # before torch is imported, which the other checks need
         raise ConfigError(*problems)
     delivery = start_delivery(cfg)
@@ -191,14 +191,14 @@ def build_and_run(
         log.warning("note       one run, in which %s do not vary: add --multirun for the sweep", ", ".join(axes))
     exact_folder = typed_value(args.overrides, "hydra.run.dir") is not None
     in_place = resumed if resumed is not None and not resumed.warm_start else None
-    if in_place is not None and resume.finished(in_place):
+    if in_place is not None and resume.is_finished(in_place):
         return 0
     choices = resumed.choices if resumed else group_choices(cfg)
     with ExitStack() as locks:
         folder = in_place.folder if in_place is not None else None
         if folder is not None:  # before its checkpoint is read: no other process may resume it
             locks.enter_context(lock(folder))
-        experiment, checkpoint = start.prepare(cfg, choices, resumed=resumed, typed=composer.typed)
+        experiment, checkpoint = start.build_run(cfg, choices, resumed=resumed, typed=composer.typed)
         INTERRUPT.check()
         if folder is None:
             if in_place is not None:

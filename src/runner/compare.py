@@ -78,7 +78,7 @@ def make_folder(value: str | None) -> Path:
     if value is None:
         wanted = outputs() / "comparisons" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         return folders.make_run_folder(str(wanted), exact=False)
-    folder = folders.named(value, "output").absolute()
+    folder = folders.parse_path(value, "output").absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

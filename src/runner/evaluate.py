@@ -78,13 +78,16 @@ def _main(options: dict[str, str]) -> int:
 def _report(found: "Evaluation", run: SavedRun) -> None:
     from runner.util.metric_names import format_metric
 
-    x, split = found.x, found.split
+    experiment, split = found.experiment, found.split
     epoch = f" (epoch {found.weights.epoch})" if found.weights.epoch else ""
     log.info("weights    %s%s", found.weights.source, epoch)
     log.info(
-        "data       %s: %s %s samples", x.splits.name, f"{found.samples:,}", {"val": "validation"}.get(split, split)
+        "data       %s: %s %s samples",
+        experiment.splits.name,
+        f"{found.samples:,}",
+        {"val": "validation"}.get(split, split),
     )
-    log.info("device     device %s · precision %s", x.device, x.precision)
+    log.info("device     device %s · precision %s", experiment.device, experiment.precision)
     if found.same_data is False:
         log.warning(
             "           these are not the samples of the run: its data have changed, or another data set is there"

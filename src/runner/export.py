@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from runner.errors import ConfigError
 from runner.rundir.folders import display_path
-from runner.runs.result_file import SUFFIXES, check_unneeded, writable
+from runner.runs.result_file import SUFFIXES, refuse_overwrite, resolve_output
 from runner.saved.run import SavedRun, find
 from runner.util import program
 from runner.util.options import choice, command, is_true, required
@@ -86,12 +86,12 @@ def _output(run: SavedRun, format: str, value: str | None) -> Path:
     suffix = SUFFIXES[format]
     if value is None:
         if run.folder is None:
-            raise ConfigError(f"{run.given}: its folder is not here to write into: add output=model{suffix}")
+            raise ConfigError(f"{run.argument}: its folder is not here to write into: add output=model{suffix}")
         return run.folder / "export" / f"model{suffix}"
-    path = writable(value, f"model{suffix}")
+    path = resolve_output(value, f"model{suffix}")
     if path.suffix != suffix and (path.is_file() or not path.exists()):  # a FIFO has the name that it has
         raise ConfigError(f"output={value} must end in {suffix} for format={format}: write another name")
-    check_unneeded(path, value, run)
+    refuse_overwrite(path, value, run)
     return path
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from runner.config.settings import DEVICES
 from runner.errors import ConfigError, as_unicode
-from runner.rundir.folders import display_path, named
-from runner.runs.result_file import check_unneeded, writable
+from runner.rundir.folders import display_path, parse_path
+from runner.runs.result_file import refuse_overwrite, resolve_output
 from runner.saved.run import find
 from runner.util import program
 from runner.util.files import replacing
@@ -52,11 +52,11 @@ def _main(options: dict[str, str]) -> int:
     device = choice(options, "device", DEVICES, "auto")
     value = required(options, "input", "file or [values]")
     wanted = options.get("output")
-    output = writable(wanted, "predictions.csv") if wanted is not None else None  # None is standard output
+    output = resolve_output(wanted, "predictions.csv") if wanted is not None else None  # None is standard output
     terminal.set_up(is_true(options, "runner.quiet"))
     run = find(required(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     if output is not None and wanted is not None:
-        check_unneeded(output, wanted, run, None if value.lstrip().startswith("[") else named(value, "input"))
+        refuse_overwrite(output, wanted, run, None if value.lstrip().startswith("[") else parse_path(value, "input"))
     from runner.data.loading import evaluation_batch_size
     from runner.runs import new_samples
     from runner.runs.predictor import Predictor

@@ -52,27 +52,30 @@ def work(options: Mapping[str, str]) -> int:
 
     value = required(options, "run", "MLflow run id or folder")
     was = run.find(value, uri=options.get("tracking.uri"), from_store=True)
-    logged = run.get(str(was.run_id), was.given, str(was.uri))
+    logged = run.get_logged_run(str(was.run_id), was.argument, str(was.uri))
     status = logged.info.status
     terminal.set_up(is_true(options, "runner.quiet"))
     log.info("reproduce  %s, %s: %s", was.name, status, was.place)
-    if contradictions := reproduction.changed_settings(was.config, logged):
+    if contradictions := reproduction.find_contradictions(was.config, logged):
         say("differs: config.yaml and the logged parameters contradict each other, so one of them was changed:")
         more = [f"and {len(contradictions) - SHOWN_AT_MOST} more"] * (len(contradictions) > SHOWN_AT_MOST)
         say(*(f"         {sentence}" for sentence in [*contradictions[:SHOWN_AT_MOST], *more]))
         return EXIT_FAILED
     given = [f"{key}={options[key]}" for key in DATA if key in options]
     quiet = f"runner.quiet={str(is_true(options, 'runner.quiet')).lower()}"
-    cfg, x = rerun.build_again(was, [*given, quiet])
+    cfg, experiment = rerun.build_rerun(was, [*given, quiet])
     fingerprint = was.tags.get(DATA_TAG, "not recorded")
-    if x.splits.fingerprint != fingerprint:
-        say(f"differs: the data are not the same: their fingerprint is {x.splits.fingerprint}, it was {fingerprint}")
+    if experiment.splits.fingerprint != fingerprint:
+        data = experiment.splits.fingerprint
+        say(f"differs: the data have changed: fingerprint {data}, was {fingerprint}")
         return EXIT_FAILED
-    notes = reproduction.surroundings(was.file(layout.ENVIRONMENT), x.device, x.trainer.deterministic)
-    notes += reproduction.changed_code(was.tags)
+    notes = reproduction.environment_changes(
+        was.file(layout.ENVIRONMENT), experiment.device, experiment.trainer.deterministic
+    )
+    notes += reproduction.code_changes(was.tags)
     if status != "FINISHED":
         notes.append(f"it is {status}, so what it had logged until then is compared")
-    if changed := rerun.changed_weights(x, was):
+    if changed := rerun.weights_change(experiment, was):
         say(changed)
         return EXIT_FAILED
     for note in notes:  # they qualify the verdict
@@ -80,14 +83,14 @@ def work(options: Mapping[str, str]) -> int:
 
     then = reproduction.logged_values(was.client(), logged)
     former = "scale_targets" not in was.config["data"]  # made by version 0.1.0
-    rerun.limit(x, was, then, status == "FINISHED")
-    outcome, folder = rerun.run_again(x, cfg, was)
+    rerun.limit_training(experiment, was, then, status == "FINISHED")
+    outcome, folder = rerun.start_rerun(experiment, cfg, was)
     if outcome.exit_code > EXIT_SIGNAL:
         return outcome.exit_code
     # What is measured when follows from settings that a resume may change on the way.
     whole = status == "FINISHED" and not any(tag.startswith("resumed.trainer.") for tag in was.tags)
     now = reproduction.measured_values(folder / layout.JOURNAL)
-    verdict = reproduction.compare(*(reproduction.of_both_versions(then, now) if former else (then, now)), whole)
+    verdict = reproduction.compare(*(reproduction.comparable_with_0_1_0(then, now) if former else (then, now)), whole)
     log.info("")
     say(*verdict.lines())
     return 0 if verdict.identical else EXIT_FAILED

@@ -7,7 +7,7 @@ from pathlib import Path
 from runner.errors import ConfigError
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
-from runner.rundir.folders import display_path, named
+from runner.rundir.folders import display_path, parse_path
 from runner.rundir.folders import outputs as outputs_folder
 from runner.rundir.lock import is_in_use, is_locked, lock
 from runner.rundir.manifest import Manifest, has_manifest
@@ -98,7 +98,7 @@ def _deliver(folder: Path, uri: str | None, said: set[str]) -> bool:
 
 
 def _run_folder(value: str) -> Path:
-    folder = named(value, "run")
+    folder = parse_path(value, "run")
     if not folder.is_dir():
         raise ConfigError(f"run={value}: there is no such folder")
     if not has_manifest(folder):

@@ -133,7 +133,7 @@ class TestSplit:
             replace(blobs(), notes=("3 classes", "scaled by 255")), val_fraction=0.2, limit=None, seed=0
         )
         with caplog.at_level("INFO", "runner"):
-            report.head(experiment, Path("folder"), "off")
+            report.log_head(experiment, Path("folder"), "off")
         data = next(index for index, line in enumerate(caplog.messages) if line.startswith("data "))
         assert caplog.messages[data + 1].strip() == "3 classes; scaled by 255"
 

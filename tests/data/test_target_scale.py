@@ -23,7 +23,7 @@ from runner.loss import MSE, Metric
 from runner.runs import evaluation, report, result_file
 from runner.runs.execute import Predictions
 from runner.saved.run import find
-from runner.saved.weights import of_run
+from runner.saved.weights import weights_of_run
 from runner.training.progress import RunningMetrics
 
 CPU, F64 = torch.device("cpu"), torch.float64
@@ -194,8 +194,11 @@ class TestRun:
 
     def test_evaluated_on_other_samples_the_scale_is_that_of_the_weights(self, price: Path) -> None:
         found = evaluation.evaluate(find(str(price)), "test", ["data.path=dear.csv"])
-        assert found.x.target_scale is not None
-        assert found.x.target_scale.state() == evaluation.evaluate(find(str(price))).x.target_scale.state()
+        assert found.experiment.target_scale is not None
+        assert (
+            found.experiment.target_scale.state()
+            == evaluation.evaluate(find(str(price))).experiment.target_scale.state()
+        )
         assert found.metrics["test/mae"] > 80_000
 
     @pytest.mark.parametrize("format", ["torch_export", pytest.param("onnx", marks=pytest.mark.soak)])
@@ -241,7 +244,7 @@ class TestOtherData:
         assert experiment.target_scale is not None and own.target_scale is not None
         assert (
             experiment.target_scale.state()
-            == of_run(find(str(price))).preprocessing["targets"]
+            == weights_of_run(find(str(price))).preprocessing["targets"]
             != own.target_scale.state()
         )
         assert "targets standardised (as for the weights it starts from, mean " in experiment.splits.notes[-1]
@@ -267,7 +270,7 @@ class TestOtherData:
         )
 
     def test_weights_of_a_plain_file_or_with_a_new_output_layer_are_scaled_by_the_data(self, price: Path) -> None:
-        torch.save(of_run(find(str(price))).tensors, "plain.pt")
+        torch.save(weights_of_run(find(str(price))).tensors, "plain.pt")
         own = built(*CSV).target_scale
         assert own is not None
         for more in ("plain.pt", "three.pt"):

@@ -104,7 +104,7 @@ def in_an_evaluation(number: int, module: Any) -> Callable[[str], None]:
 
 
 def before_the_result(point: str) -> None:
-    report.result = at_call(1, lambda *_: die(point), report.result)
+    report.write_result = at_call(1, lambda *_: die(point), report.write_result)
 
 
 def result_and_no_end(point: str) -> None:
@@ -113,8 +113,8 @@ def result_and_no_end(point: str) -> None:
         power_loss(point)
         return values
 
-    result = report.result
-    report.result = written
+    result = report.write_result
+    report.write_result = written
 
 
 def waits(point: str) -> None:
@@ -152,6 +152,6 @@ def inject(point: str | None) -> Callable[[], object]:
 
 def _inject(point: str | None) -> None:
     DELIVERY.__enter__()
-    report.plots = lambda *_: None
+    report.draw_plots = lambda *_: None
     if point is not None:
         (FAULTS | OTHERS)[point](point)

@@ -25,7 +25,9 @@ def place(folder: Path) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
         patch.delenv("RUNNER_OUTPUTS", raising=False)
         patch.setenv("RUNNER_DATA", str(folder / "data"))
-        patch.setattr(report, "plots", lambda *arguments: None)  # half of a small run's time, and looked at elsewhere
+        patch.setattr(
+            report, "draw_plots", lambda *arguments: None
+        )  # half of a small run's time, and looked at elsewhere
         yield folder
     torch.set_num_threads(threads)
 

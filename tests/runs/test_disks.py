@@ -22,7 +22,7 @@ from helpers.killed import EVERYTHING, assert_delivered, assert_ended_the_same, 
 from helpers.sweeping import Forked, wait_for
 from runner.device import Device
 from runner.rundir.checkpoint import Checkpoints
-from runner.saved.run import result_of
+from runner.saved.run import read_result
 from runner.sync import main as sync
 from runner.tracking.store import local_uri
 from runner.training.display import Bar
@@ -83,7 +83,7 @@ class TestFullDisks:
             assert code == 1, printed
             assert re.search("^error: .*: No space left on device", printed, re.MULTILINE)
             assert "Traceback" not in printed and "Logging error" not in printed
-            assert result_of(disk / "run")["status"] == "FAILED"
+            assert read_result(disk / "run")["status"] == "FAILED"
             wait_for(lambda: only_run(uri)[1].info.status == "FAILED")
             assert Checkpoints(disk / "run" / "checkpoints").load_last()["progress"]["epoch"] >= 1
             subprocess.run(["mount", "-o", "remount,size=5m", str(disk)], check=True)
@@ -172,7 +172,7 @@ class TestPlaces:
         assert called.code == 1
         (error,) = called.errors
         assert re.search(r"error: data\.path: .*/photos/a/\d+\.png cannot be read \(No such file", error)
-        assert result_of(here / "mine")["status"] == "FAILED"
+        assert read_result(here / "mine")["status"] == "FAILED"
         for path in away:
             path.with_suffix(".away").rename(path)
         assert runner("resume=mine").code == 0, "what was saved is still good"

@@ -20,7 +20,7 @@ from runner.rundir.delivery_state import DeliveryState
 from runner.runs import evaluation, predictor
 from runner.runs.new_samples import read
 from runner.saved.run import find
-from runner.saved.weights import of_run
+from runner.saved.weights import weights_of_run
 from runner.tracking.store import connect, local_uri
 
 
@@ -81,9 +81,9 @@ def test_what_mlflow_alone_has_is_enough(tracked: Path, run_id: str, gone: None,
     assert fetched is not None and fetched.read_text() == (there / "elsewhere" / "samples.json").read_text()
     assert run.file("checkpoints/best.pt") is None, "checkpoints were not logged"
 
-    weights = of_run(run)
-    assert same(weights.tensors, of_run(here).tensors), "out of the logged model, in 64 bits"
-    assert weights.data == of_run(here).data
+    weights = weights_of_run(run)
+    assert same(weights.tensors, weights_of_run(here).tensors), "out of the logged model, in 64 bits"
+    assert weights.data == weights_of_run(here).data
 
     found = evaluation.evaluate(run)
     assert found.metrics == {name: result(here.folder)[name] for name in ("test/loss", "test/accuracy")}
@@ -103,7 +103,7 @@ def test_checkpoints_in_mlflow_are_taken_from_there(there: Path) -> None:
     folder = train("logged", "tracking=local", "tracking.log_checkpoints=true", "tracking.log_model=false")
     run = find(str(DeliveryState.load(folder).run_id), from_store=True)
     best = torch.load(folder / "checkpoints" / "best.pt", weights_only=True)
-    found = of_run(run)
+    found = weights_of_run(run)
     assert same(found.tensors, best["model"]) and found.epoch == best["progress"]["best_epoch"]
     assert run.folder is None
 

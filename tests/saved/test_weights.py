@@ -22,7 +22,7 @@ from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.manifest import Manifest
 from runner.runs.predictor import trained_model
 from runner.saved.run import find
-from runner.saved.weights import fingerprint, load_into, of_run
+from runner.saved.weights import fingerprint, load_into, weights_of_run
 from runner.tracking import artifacts
 
 
@@ -199,7 +199,7 @@ def test_a_runs_best_weights_are_the_averaged_ones(averaged: Path) -> None:
         load_into(model, value)
         assert same(model.state_dict(), best["ema"]["weights"]), value
     assert not same(best["ema"]["weights"], best["model"])
-    found = of_run(find(str(averaged)))
+    found = weights_of_run(find(str(averaged)))
     assert (found.epoch, found.data) == (best["progress"]["best_epoch"], best["progress"]["data"])
 
 
@@ -207,12 +207,12 @@ def test_without_a_best_the_last_are_taken_and_that_is_said(averaged: Path, capl
     best = averaged / "checkpoints" / "best.pt"
     kept = best.rename(averaged / "kept.pt")
     try:
-        found = of_run(find(str(averaged)))
+        found = weights_of_run(find(str(averaged)))
         assert "averaged has no checkpoints/best.pt: these are its last weights" in caplog.text
         assert same(found.tensors, checkpoint(averaged, "last")["ema"]["weights"]) and found.epoch == 2
         best.write_bytes(b"x")
         with pytest.raises(ConfigError, match=r"best\.pt is damaged"):
-            of_run(find(str(averaged)))
+            weights_of_run(find(str(averaged)))
     finally:
         kept.replace(best)
 
@@ -221,7 +221,7 @@ def test_a_run_without_weights_says_so(averaged: Path) -> None:
     hidden = (averaged / "checkpoints").rename(averaged / "hidden")
     try:
         with pytest.raises(ConfigError, match="has no weights: there is no checkpoint in averaged/checkpoints"):
-            of_run(find(str(averaged)))
+            weights_of_run(find(str(averaged)))
     finally:
         hidden.rename(averaged / "checkpoints")
 

@@ -15,7 +15,7 @@ from runner.config.settings import SweepSettings
 from runner.errors import ConfigError
 from runner.rundir import journal, layout
 from runner.rundir.lock import lock
-from runner.saved.run import result_of
+from runner.saved.run import read_result
 from runner.sweeps.check import build_jobs, preflight
 from runner.sweeps.check.compose_jobs import without_credentials
 from runner.sweeps.jobs import Job, JobSpec
@@ -50,7 +50,7 @@ class TestSupervise:
     def test_it_trains_in_a_child_and_once_is_enough(self, here: Path) -> None:
         task = for_node(make_task(here, "trainer.epochs=1"))
         assert supervisor.supervise(task) == 0
-        assert result_of(task.folder)["status"] == "FINISHED"
+        assert read_result(task.folder)["status"] == "FINISHED"
         assert (task.folder / supervisor.BEGUN).is_file()
         before = (task.folder / "result.json").stat().st_mtime_ns
         assert supervisor.supervise(task) == 0, "as when an engine has not heard of it"
@@ -69,9 +69,9 @@ class TestSupervise:
 
         threading.Thread(target=interrupt).start()
         assert supervisor.supervise(task, interrupted) == 128 + 15
-        assert result_of(task.folder)["status"] == "KILLED"
+        assert read_result(task.folder)["status"] == "KILLED"
         assert supervisor.supervise(task) == 0
-        assert result_of(task.folder)["epochs"] == 4
+        assert read_result(task.folder)["epochs"] == 4
         assert "resumed" in (task.folder / "run.log").read_text()
 
     def test_it_waits_for_the_child_of_one_that_was_killed(self, here: Path) -> None:

@@ -264,7 +264,7 @@ def test_artifacts_lie_in_the_outputs_folder_unless_a_server_keeps_them(
     uri: str | None, kept_here: bool, tmp_path: Path
 ) -> None:
     root = str(tmp_path / "mlartifacts") if kept_here else None
-    assert store.place(uri, tmp_path) == (uri or local_uri(tmp_path), root)
+    assert store.resolve_store(uri, tmp_path) == (uri or local_uri(tmp_path), root)
 
 
 def test_credentials_are_taken_out_of_error_messages() -> None:

@@ -108,7 +108,7 @@ def test_validation_and_the_best_checkpoint_are_of_the_average(tmp_path: Path) -
     assert any(not torch.equal(averaged[name], tensor) for name, tensor in state.model.state_dict().items())
     assert evaluate(state, state.loaders.val)["loss"] == state.log.of("val/loss")[3]
     saved = checkpoint.load(state.checkpoints.last)
-    assert all(torch.equal(checkpoint.weights(saved)[name], tensor) for name, tensor in averaged.items())
+    assert all(torch.equal(checkpoint.best_weights(saved)[name], tensor) for name, tensor in averaged.items())
     assert all(torch.equal(saved["model"][name], tensor) for name, tensor in state.model.state_dict().items())
 
 

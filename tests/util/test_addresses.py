@@ -18,7 +18,7 @@ from runner.rundir.folders import for_shell
 from runner.rundir.manifest import Manifest
 from runner.tracking.deliver import Delivery
 from runner.tracking.location import refuse_database_of_server
-from runner.tracking.store import connect, explain, get_or_create_experiment, local_uri, place, trouble
+from runner.tracking.store import connect, describe_trouble, explain, get_or_create_experiment, local_uri, resolve_store
 from runner.util import driver
 from runner.util.uri import absolute, sqlite_address, sqlite_file, strip_credentials
 
@@ -45,7 +45,7 @@ def test_a_store_lies_in_a_folder_of_any_name(names: Sequence[str], tmp_path: Pa
     for name in names:
         outputs = tmp_path / "all" / name
         copy_store(empty_store, outputs)
-        uri, root = place(None, outputs)
+        uri, root = resolve_store(None, outputs)
         client = connect(uri)
         run = client.create_run(get_or_create_experiment(client, uri, "runner", root))
         (tmp_path / "file.txt").write_text(name)
@@ -140,7 +140,7 @@ def test_a_refusal_is_no_outage() -> None:
     for status in (401, 403, 404, 413):
         with pytest.raises(MlflowException) as raised:
             connect(f"http://127.0.0.1:{server.server_address[1]}/{status}").create_experiment("mine")
-        said[status] = trouble(raised.value, "mine")
+        said[status] = describe_trouble(raised.value, "mine")
     server.shutdown()
     server.server_close()
     assert (
@@ -150,8 +150,8 @@ def test_a_refusal_is_no_outage() -> None:
     assert "refused (403): this account may not use the experiment mine;" in said[403]
     assert "tracking.experiment=<another>" in said[403]
     assert "refused (404)" in said[404] and "refused (413)" in said[413]
-    assert trouble(ConnectionError("Connection refused")).startswith("the tracking store can't be reached")
-    assert "write tracking.uri=" in trouble(OSError('FATAL: password authentication failed for user "ada"'))
+    assert describe_trouble(ConnectionError("Connection refused")).startswith("the tracking store can't be reached")
+    assert "write tracking.uri=" in describe_trouble(OSError('FATAL: password authentication failed for user "ada"'))
 
 
 def test_an_experiment_of_a_server_is_not_written_to_by_the_address_of_its_database(
@@ -162,8 +162,8 @@ def test_an_experiment_of_a_server_is_not_written_to_by_the_address_of_its_datab
     client.create_experiment("ours", "mlflow-artifacts:/7")
     with pytest.raises(StoreError) as raised:
         get_or_create_experiment(client, uri, "ours", str(tmp_path))
-    assert "write tracking=server tracking.uri=http://<the server>" in trouble(raised.value, "ours")
-    assert "can't be reached" not in trouble(raised.value, "ours")
+    assert "write tracking=server tracking.uri=http://<the server>" in describe_trouble(raised.value, "ours")
+    assert "can't be reached" not in describe_trouble(raised.value, "ours")
     with pytest.raises(ConfigError, match=r"^tracking.experiment=ours: .* write tracking=server tracking.uri=http"):
         refuse_database_of_server(uri, "ours")
     for usable in ((uri, "another"), (uri, "new"), (f"{uri}x", "ours"), ("postgresql://nowhere.invalid/x", "ours")):

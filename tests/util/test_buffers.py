@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from helpers.training import exact_state, same, training
 from runner.loss import CrossEntropy
-from runner.rundir.checkpoint import load, load_loss, weight_buffers, weights
+from runner.rundir.checkpoint import best_weights, load, load_loss, weight_buffers
 from runner.saved.weights import Weights, load_exactly
 from runner.training.loop import fit
 from runner.training.state import load_weights, restore
@@ -127,7 +127,7 @@ def test_a_buffer_that_training_makes_replaces_or_drops_is_read_again(tmp_path: 
     load_weights(fresh, load(whole.checkpoints.best))
     assert fresh.model.mean is not None and len(fresh.model.means) == 5 and fresh.model.first is None
     given, last = Lazy(), load(whole.checkpoints.last)
-    load_exactly(given, Weights(weights(last), "here", buffers=weight_buffers(last)), "run")
+    load_exactly(given, Weights(best_weights(last), "here", buffers=weight_buffers(last)), "run")
     assert len(given.means) == 5 and given.mean is not None and given.first is None and given.second is None
     with pytest.raises(RuntimeError, match="Unexpected key"):
         load_module(Lazy(), {**Lazy().state_dict(), "other": torch.ones(1)})

@@ -9,7 +9,7 @@ from runner.config.settings import TrainerSettings
 from runner.data.splits import Splits
 from runner.errors import ConfigError, Problem, did_you_mean
 from runner.loss import Loss, name_of
-from runner.rundir.checkpoint import not_held
+from runner.rundir.checkpoint import find_unsavable
 from runner.scheduler import Schedule
 
 VALUES_SHOWN = 6
@@ -138,5 +138,5 @@ def state(state_dicts: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: it cannot: the run could be neither resumed nor tested. The problem names the place.
     """
-    if text := not_held(state_dicts):
+    if text := find_unsavable(state_dicts):
         raise ConfigError(Problem(text.partition(" ")[0], text, topic="code"))

@@ -58,11 +58,11 @@ def find_run(value: str, uri: str | None, number: int) -> ComparedRun:
     Raises:
         ConfigError: there is none.
     """
-    if jobs_of(folders.named(value, "runs")):
+    if jobs_of(folders.parse_path(value, "runs")):
         raise ConfigError(f"runs={value} is a sweep's folder: write sweep={value}")
     if RUN_ID.fullmatch(value) and not Path(value).exists():
         uri = uri or run.store_of(value)
-        return _from_store(run.get(value, f"runs={value}", uri), uri, number)
+        return _from_store(run.get_logged_run(value, f"runs={value}", uri), uri, number)
     folder = run.find(value, "runs").folder
     assert folder is not None
     return from_folder(folder, number)
@@ -85,7 +85,7 @@ def find_jobs(value: str, uri: str | None, first: int | None) -> list[ComparedRu
     Raises:
         ConfigError: there is no such sweep.
     """
-    given, folder = f"sweep={value}", folders.named(value, "sweep")
+    given, folder = f"sweep={value}", folders.parse_path(value, "sweep")
     if folder.is_dir():
         jobs = jobs_of(folder)
         if not jobs:
@@ -94,7 +94,7 @@ def find_jobs(value: str, uri: str | None, first: int | None) -> list[ComparedRu
     if not RUN_ID.fullmatch(value):
         raise ConfigError(f"{given}: there is no such folder; write a sweep's folder or MLflow parent id")
     uri = uri or run.store_of(value)
-    found = children(run.get(value, given, uri), uri)
+    found = children(run.get_logged_run(value, given, uri), uri)
     if not found:
         raise ConfigError(f"{given} has no children in MLflow; for a single run write runs={value}")
     return [_from_store(run, uri, (first or 0) + i) for i, run in enumerate(found)]

@@ -15,7 +15,7 @@ from runner.errors import ConfigError, printable
 from runner.rundir import journal, layout
 from runner.rundir.lock import is_locked
 from runner.rundir.manifest import manifest_of
-from runner.saved.run import SavedRun, choices_of, result_of
+from runner.saved.run import SavedRun, choices_of, read_result
 from runner.tracking.store import connect
 from runner.util.tags import FOLDER_TAG, PRUNED
 
@@ -114,7 +114,7 @@ def typical(values: Curve) -> float | None:
 
 def from_folder(folder: Path, number: int) -> ComparedRun:
     """Read a run's folder; what a killed or failed run did not come to write is left empty."""
-    result = result_of(folder)
+    result = read_result(folder)
     curves = _curves((p.name, p.step, p.value) for p in journal.read(folder / layout.JOURNAL)[0])
     config = _config(folder / layout.CONFIG)
     manifest = manifest_of(folder)
@@ -249,4 +249,4 @@ def _result(run_id: str, uri: str) -> dict[str, Any]:
         path = saved.file(layout.RESULT)
     except ConfigError:
         return {}
-    return result_of(path.parent) if path is not None else {}
+    return read_result(path.parent) if path is not None else {}

@@ -38,7 +38,7 @@ NOT_HELD = (
 )
 
 
-def not_held(state: Mapping[str, Any]) -> str | None:
+def find_unsavable(state: Mapping[str, Any]) -> str | None:
     """What of a state a checkpoint cannot hold, in a sentence; None if it holds all. Large tensors cost nothing."""
     try:
         path = unreadable({"": without_numbers({key: encode(part, key) for key, part in state.items()})})
@@ -188,7 +188,7 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(refused) from error
     if not isinstance(state, dict) or not is_checkpoint(state):
         raise CheckpointError(f"{display_path(path)} is not a checkpoint of runner")
-    return understood(state, path)
+    return decode_checkpoint(state, path)
 
 
 def is_checkpoint(content: Mapping[str, Any]) -> bool:
@@ -196,7 +196,7 @@ def is_checkpoint(content: Mapping[str, Any]) -> bool:
     return set(KEYS) <= set(content) and isinstance(content["format"], int)
 
 
-def understood(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def decode_checkpoint(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The state that a checkpoint holds, with values of the types that they had.
 
     Raises:
@@ -225,7 +225,7 @@ def _is_pickle(path: Path) -> bool:
         return False
 
 
-def weights(state: dict[str, Any]) -> dict[str, Any]:
+def best_weights(state: dict[str, Any]) -> dict[str, Any]:
     """What of a checkpoint is to be evaluated: the averaged weights where there are any."""
     averaged = state["ema"]
     return dict(averaged["weights"] if averaged else state["model"])

@@ -32,7 +32,7 @@ def outputs() -> Path:
     return Path(os.environ.get("RUNNER_OUTPUTS") or "outputs").expanduser().resolve()
 
 
-def named(value: str, key: str) -> Path:
+def parse_path(value: str, key: str) -> Path:
     """The path that an option names; there need be nothing there.
 
     Args:
@@ -53,7 +53,7 @@ def named(value: str, key: str) -> Path:
     return path
 
 
-def check(wanted: str, exact: bool, kind: FolderKind = RUN) -> list[Problem]:
+def check_folder(wanted: str, exact: bool, kind: FolderKind = RUN) -> list[Problem]:
     """Find what would keep `make_run_folder` from making a folder, without making any.
 
     Args:

@@ -24,8 +24,8 @@ from runner.rundir.manifest import NOTE, Dataset, Manifest
 from runner.saved.input_spec import InputSpec
 from runner.saved.weights import fingerprint
 from runner.tracking.environment import git_tags
-from runner.tracking.pages import best_of, table_view
-from runner.tracking.store import place
+from runner.tracking.pages import best_name, table_view
+from runner.tracking.store import resolve_store
 from runner.util.files import write_atomically, write_json
 from runner.util.tags import DATA_TAG, FOLDER_TAG
 from runner.util.uri import redacted, strip_credentials
@@ -60,60 +60,70 @@ def without_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
     return redacted({**config, "tracking": tracking})
 
 
-def describe(x: Experiment, folder: Path, begun: bool = False, commands: Sequence[str] = ()) -> Manifest | None:
+def describe_run(
+    experiment: Experiment, folder: Path, begun: bool = False, commands: Sequence[str] = ()
+) -> Manifest | None:
     """What MLflow is to be told about the run; None if nothing is.
 
     Args:
-        x: with the weights that the run begins with, unless it has `begun` already.
+        experiment: with the weights that the run begins with, unless it has `begun` already.
         folder: the run's own.
         begun: whether a checkpoint is to replace the weights.
         commands: that began the run, and that resumed it.
     """
-    if x.tracking.name == "off":
+    if experiment.tracking.name == "off":
         return None
-    uri, artifact_root = place(x.tracking.uri, outputs_folder())
-    ascending = not x.loss.higher_is_better(x.trainer.monitor)
-    splits = x.splits
+    uri, artifact_root = resolve_store(experiment.tracking.uri, outputs_folder())
+    ascending = not experiment.loss.higher_is_better(experiment.trainer.monitor)
+    splits = experiment.splits
     return Manifest(
         uri=uri,
-        experiment=x.tracking.experiment,
-        run_name=x.tracking.run_name or run_name(x.typed or (), x.choices, folder),
+        experiment=experiment.tracking.experiment,
+        run_name=experiment.tracking.run_name or run_name(experiment.typed or (), experiment.choices, folder),
         artifact_root=artifact_root,
-        params=logged_params(without_credentials(x.config), x.choices),
+        params=logged_params(without_credentials(experiment.config), experiment.choices),
         tags={
-            **own_tags(x.tracking.tags),
-            NOTE: description(x.tracking.description, commands),
+            **own_tags(experiment.tracking.tags),
+            NOTE: description(experiment.tracking.description, commands),
             "runner.version": __version__,
             FOLDER_TAG: str(folder),
-            "runner.device": str(x.device.torch),
-            **{f"runner.{name}": value for name, value in x.device.gpu().items()},
-            "runner.threads": str(x.device.threads),
-            "runner.precision": str(x.precision),
-            "runner.parameters": str(parameter_count(x.model)),
-            "runner.flops_per_sample": format_value(x.flops),
+            "runner.device": str(experiment.device.torch),
+            **{f"runner.{name}": value for name, value in experiment.device.gpu().items()},
+            "runner.threads": str(experiment.device.threads),
+            "runner.precision": str(experiment.precision),
+            "runner.parameters": str(parameter_count(experiment.model)),
+            "runner.flops_per_sample": format_value(experiment.flops),
             DATA_TAG: splits.fingerprint,
-            **({"runner.warm_start_from": x.config["resume"]} if x.config["resume_mode"] == "warm_start" else {}),
-            **({"runner.initial_weights": fingerprint(x.model)} if were_given(x.config) and not begun else {}),
+            **(
+                {"runner.warm_start_from": experiment.config["resume"]}
+                if experiment.config["resume_mode"] == "warm_start"
+                else {}
+            ),
+            **(
+                {"runner.initial_weights": fingerprint(experiment.model)}
+                if starts_from_weights(experiment.config) and not begun
+                else {}
+            ),
             **git_tags(Path.cwd()),
         },
-        experiment_tags=dict([table_view(columns(x), ascending, created=round(time.time() * 1000))]),
+        experiment_tags=dict([table_view(table_columns(experiment), ascending, created=round(time.time() * 1000))]),
         dataset=Dataset(
             name=splits.name,
             digest=splits.fingerprint,
             origin=splits.origin,
             profile={**splits.sizes, "input_shape": list(splits.input_shape), "classes": list(splits.classes or [])},
         ),
-        log_model=x.tracking.log_model,
-        log_checkpoints=x.tracking.log_checkpoints,
+        log_model=experiment.tracking.log_model,
+        log_checkpoints=experiment.tracking.log_checkpoints,
     )
 
 
-def columns(x: Experiment) -> list[str]:
+def table_columns(experiment: Experiment) -> list[str]:
     """The metrics that are columns of MLflow's table of runs: few, as the settings beside them are to be seen too."""
-    parts = {"val": x.splits.val, "test": x.splits.test}
-    metric = next(iter(x.loss.metrics), "loss")
+    parts = {"val": experiment.splits.val, "test": experiment.splits.test}
+    metric = next(iter(experiment.loss.metrics), "loss")
     held_out = [f"{part}/{metric}" for part in parts if parts[part] is not None]
-    return [best_of(name) for name in dict.fromkeys([x.trainer.monitor, *held_out])]
+    return [best_name(name) for name in dict.fromkeys([experiment.trainer.monitor, *held_out])]
 
 
 def logged_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, str]:
@@ -122,14 +132,14 @@ def logged_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict
     return flatten(own) | dict(choices)
 
 
-def were_given(config: Mapping[str, Any]) -> bool:
+def starts_from_weights(config: Mapping[str, Any]) -> bool:
     """Whether a run of this config begins with weights from elsewhere, and not with random ones."""
     return config["model"].get("weights") is not None or config.get("resume_mode") == "warm_start"
 
 
-def input_spec(x: Experiment) -> InputSpec:
+def make_input_spec(experiment: Experiment) -> InputSpec:
     """What the samples of an experiment are."""
-    splits = x.splits
+    splits = experiment.splits
     inputs = torch.as_tensor(splits.train.sample(0)[0])
     normalize = splits.normalize
     pixels = inputs.dtype == torch.uint8 and normalize.scale != 1
@@ -139,7 +149,7 @@ def input_spec(x: Experiment) -> InputSpec:
         dtype="uint8" if pixels else "float64" if normalize.wide else "float32",
         mean=normalize.mean.tolist(),
         std=normalize.std.tolist(),
-        num_outputs=x.num_outputs,
+        num_outputs=experiment.num_outputs,
         classes=list(splits.classes) if splits.classes else None,
         columns=list(splits.columns) if splits.columns else None,
         target=splits.target,
@@ -160,6 +170,6 @@ def _range(part: Part) -> list[float] | None:
     return bounds if all(map(isfinite, bounds)) else None
 
 
-def write_input_spec(x: Experiment, folder: Path) -> None:
+def write_input_spec(experiment: Experiment, folder: Path) -> None:
     """Leave `samples.json` in the run's folder."""
-    write_json(folder / layout.SAMPLES, asdict(input_spec(x)))
+    write_json(folder / layout.SAMPLES, asdict(make_input_spec(experiment)))

@@ -14,7 +14,7 @@ from runner.errors import ConfigError
 from runner.rundir.checkpoint import Checkpoints, load_loss
 from runner.runs import resume
 from runner.saved.run import SavedRun
-from runner.saved.weights import Weights, load_exactly, of_run
+from runner.saved.weights import Weights, load_exactly, weights_of_run
 from runner.training.compilation import compile_model
 from runner.training.display import Bar
 from runner.training.loop import evaluate as measure
@@ -39,7 +39,7 @@ class Evaluation:
     metrics: dict[str, float]
     split: str
     samples: int
-    x: Experiment
+    experiment: Experiment
     weights: Weights
     same_data: bool | None
 
@@ -58,22 +58,22 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
     Raises:
         ConfigError: something of it is not to be had.
     """
-    best = of_run(run)
-    x = rebuild(run, overrides, best.preprocessing)
-    loader = _loader(x, split)
+    best = weights_of_run(run)
+    experiment = rebuild(run, overrides, best.preprocessing)
+    loader = _loader(experiment, split)
     if loader is None:
-        parts = [name for name in PARTS if _loader(x, name) is not None]
-        raise ConfigError(f"split={split}: {run.given} has no such samples; write split={' or split='.join(parts)}")
-    state = _training(x)
-    if x.trainer.compile:  # compiled, the model may differ in the last bits
+        parts = [name for name in PARTS if _loader(experiment, name) is not None]
+        raise ConfigError(f"split={split}: {run.argument} has no such samples; write split={' or split='.join(parts)}")
+    state = _training(experiment)
+    if experiment.trainer.compile:  # compiled, the model may differ in the last bits
         log.info("compiled   in %s", format_duration(compile_model(state)))
-    load_exactly(state.eval_model, best, run.given)
+    load_exactly(state.eval_model, best, run.argument)
     load_loss(state.loss, best.loss)
 
     metrics = {f"{split}/{name}": value for name, value in measure(state, loader).items()}
     trained_on = best.data or run.tags.get(DATA_TAG)
-    same_data = None if trained_on is None else trained_on == x.splits.fingerprint
-    return Evaluation(metrics, split, loader.samples, x, best, same_data)
+    same_data = None if trained_on is None else trained_on == experiment.splits.fingerprint
+    return Evaluation(metrics, split, loader.samples, experiment, best, same_data)
 
 
 def rebuild(run: SavedRun, overrides: Sequence[str] = (), preprocessing: Mapping[str, Any] | None = None) -> Experiment:
@@ -93,11 +93,11 @@ def rebuild(run: SavedRun, overrides: Sequence[str] = (), preprocessing: Mapping
     return build.build(without_hydra(cfg), run.choices, problems, preprocessing or {})
 
 
-def _loader(x: Experiment, split: str) -> Loader | None:
+def _loader(experiment: Experiment, split: str) -> Loader | None:
     """The samples in their own order, none of them augmented."""
     if split != "train":
-        return x.loaders.val if split == "val" else x.loaders.test
-    return x.loaders.train.in_order(x.loaders.evaluation_batch_size)
+        return experiment.loaders.val if split == "val" else experiment.loaders.test
+    return experiment.loaders.train.in_order(experiment.loaders.evaluation_batch_size)
 
 
 class _Unstoppable:
@@ -106,7 +106,9 @@ class _Unstoppable:
     requested = False
 
 
-def _training(x: Experiment) -> Training:
+def _training(experiment: Experiment) -> Training:
     """What evaluating works with: the same as training, of which nothing is kept."""
-    bar = Bar(x.trainer.epochs, x.loaders.train.batch_size, x.loaders.train.samples, quiet=True)
-    return make_training(x, Checkpoints(Path("checkpoints")), lambda metrics, step: None, bar, _Unstoppable())
+    bar = Bar(
+        experiment.trainer.epochs, experiment.loaders.train.batch_size, experiment.loaders.train.samples, quiet=True
+    )
+    return make_training(experiment, Checkpoints(Path("checkpoints")), lambda metrics, step: None, bar, _Unstoppable())

@@ -22,7 +22,7 @@ PATIENCE, MIN_DELTA = "trainer.early_stopping.patience", "trainer.early_stopping
 IN_MEMORY, NUM_WORKERS = "data.in_memory", "data.num_workers"
 
 
-def of_keys(changed: Mapping[str, str], horizon: bool) -> list[str]:
+def check_keys(changed: Mapping[str, str], horizon: bool) -> list[str]:
     """The changes that no course of a run allows, a sentence each.
 
     Args:
@@ -40,7 +40,7 @@ def of_keys(changed: Mapping[str, str], horizon: bool) -> list[str]:
     return problems
 
 
-def after(
+def check_progress(
     progress: Mapping[str, Any], config: Mapping[str, Any], changed: Mapping[str, str], now: TrainerSettings
 ) -> list[str]:
     """The changes that the course of this run does not allow.
@@ -97,7 +97,7 @@ def _of_its_end(progress: Mapping[str, Any], trainer: Mapping[str, Any], key: st
     return ""
 
 
-def of_reading(config: Mapping[str, Any], changed: Mapping[str, str], part: Part, in_memory: bool) -> list[str]:
+def check_reading(config: Mapping[str, Any], changed: Mapping[str, str], part: Part, in_memory: bool) -> list[str]:
     """The changes in how samples are read that lead to other samples.
 
     Args:

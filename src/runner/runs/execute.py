@@ -18,9 +18,9 @@ from runner.rundir.checkpoint import Checkpoints, load
 from runner.rundir.folders import shell_path
 from runner.rundir.manifest import ERROR
 from runner.runs import report
-from runner.runs.describe import describe, write_config, write_input_spec
-from runner.runs.reproduction import surroundings
-from runner.runs.serving import served, served_samples
+from runner.runs.describe import describe_run, write_config, write_input_spec
+from runner.runs.reproduction import environment_changes
+from runner.runs.serving import save_serving_model, serving_example
 from runner.tracking.environment import environment
 from runner.tracking.tracker import Deliverer, Tracker
 from runner.training.anomaly import detect_anomaly
@@ -95,7 +95,7 @@ def test(state: Training, predictions: Predictions) -> dict[str, float]:
 
 
 def run(
-    x: Experiment,
+    experiment: Experiment,
     folder: Path,
     resume_from: dict[str, Any] | None = None,
     delivery: Deliverer | None = None,
@@ -104,7 +104,7 @@ def run(
     """Train, test and record one experiment.
 
     Args:
-        x: as `build` made it.
+        experiment: as `build` made it.
         folder: the run's own, locked by this process.
         resume_from: the checkpoint to go on from.
         delivery: who tells MLflow, if that was started before.
@@ -112,16 +112,21 @@ def run(
     """
     stop = Stop()
     try:
-        with terminal.logged_to(folder / layout.LOG), stop.listening(), closing(x.loaders):
-            bar = bar or Bar(x.trainer.epochs, x.loaders.train.batch_size, x.loaders.train.samples, x.console.quiet)
-            return _run(x, folder, resume_from, delivery, bar, stop)
+        with terminal.logged_to(folder / layout.LOG), stop.listening(), closing(experiment.loaders):
+            bar = bar or Bar(
+                experiment.trainer.epochs,
+                experiment.loaders.train.batch_size,
+                experiment.loaders.train.samples,
+                experiment.console.quiet,
+            )
+            return _run(experiment, folder, resume_from, delivery, bar, stop)
     except OSError as error:  # the run's own folder cannot be written: only the person can be told
         log.error("error: %s", describe_error(error))
         return Outcome("FAILED", 1, {}, describe_error(error))
 
 
 def _run(
-    x: Experiment,
+    experiment: Experiment,
     folder: Path,
     resume_from: dict[str, Any] | None,
     delivery: Deliverer | None,
@@ -129,21 +134,23 @@ def _run(
     stop: Stop,
 ) -> Outcome:
     (folder / layout.RESULT).unlink(missing_ok=True)  # of the run that is resumed: it is not finished any more
-    commands = write_config(x.config, folder, x.typed)
-    write_input_spec(x, folder)
+    commands = write_config(experiment.config, folder, experiment.typed)
+    write_input_spec(experiment, folder)
     was = folder / layout.ENVIRONMENT
-    notes = surroundings(was, x.device, x.trainer.deterministic) if resume_from is not None else []
-    write_atomically(was, environment(x.device.gpu()))
-    manifest = describe(x, folder, resume_from is not None, commands)
-    tracker = Tracker(folder, manifest, x.tracking.uri, delivery)
-    checkpoints = Checkpoints(folder / layout.CHECKPOINTS, x.trainer.keep_checkpoints, before=tracker.sync)
-    training = make_training(x, checkpoints, tracker.log, bar, stop)
+    notes = (
+        environment_changes(was, experiment.device, experiment.trainer.deterministic) if resume_from is not None else []
+    )
+    write_atomically(was, environment(experiment.device.gpu()))
+    manifest = describe_run(experiment, folder, resume_from is not None, commands)
+    tracker = Tracker(folder, manifest, experiment.tracking.uri, delivery)
+    checkpoints = Checkpoints(folder / layout.CHECKPOINTS, experiment.trainer.keep_checkpoints, before=tracker.sync)
+    training = make_training(experiment, checkpoints, tracker.log, bar, stop)
     watch: Watch | None = None
     final: dict[str, float] = {}
     outcome = Outcome("FAILED", 1, {})
     try:
-        said = store_variable.said(x.config["tracking"]["uri"], x.tracking.name)
-        report.head(x, folder, f"{tracker.location}{said}")
+        said = store_variable.said(experiment.config["tracking"]["uri"], experiment.tracking.name)
+        report.log_head(experiment, folder, f"{tracker.location}{said}")
         if resume_from is not None:
             restore(training, resume_from)
             log.info("resumed    at epoch %d, step %d", training.progress.epoch, training.progress.step)
@@ -155,15 +162,15 @@ def _run(
         bar.close()
         if ended:
             log.info("stopped    %s", ended)
-        predictions = Predictions(x.loss, x.target_scale)
+        predictions = Predictions(experiment.loss, experiment.target_scale)
         final = test(training, predictions)
         tracker.log(final, training.progress.best_epoch)
-        example = served_samples(x)
-        x.loaders.close()  # what follows takes memory of its own, and needs none of theirs
+        example = serving_example(experiment)
+        experiment.loaders.close()  # what follows takes memory of its own, and needs none of theirs
         give_back_memory()
-        if x.tracking.log_model:
-            served(x, example, folder / layout.MODEL)
-        report.plots(x, training.progress.best_epoch, predictions, folder)
+        if experiment.tracking.log_model:
+            save_serving_model(experiment, example, folder / layout.MODEL)
+        report.draw_plots(experiment, training.progress.best_epoch, predictions, folder)
         if stop.requested:
             raise Interrupted
         outcome = Outcome("FINISHED", 0, {})
@@ -176,11 +183,11 @@ def _run(
     except (Exception, SystemExit) as error:  # a model of the user's may do anything
         bar.close()
         outcome.error = redact(describe_error(error))
-        (log.exception if wants_tracebacks(x) else log.error)("error: %s", outcome.error)
+        (log.exception if wants_tracebacks(experiment) else log.error)("error: %s", outcome.error)
         log.debug(traceback.format_exc())
     if watch is not None:
         watch.close()
-    return _close(training, x, folder, tracker, outcome, final)
+    return _close(training, experiment, folder, tracker, outcome, final)
 
 
 def _ended(outcome: Outcome, tracker: Tracker) -> dict[str, str | None]:
@@ -189,33 +196,33 @@ def _ended(outcome: Outcome, tracker: Tracker) -> dict[str, str | None]:
     return ended | ({"error": outcome.error} if outcome.error else {})
 
 
-def wants_tracebacks(x: Experiment) -> bool:
+def wants_tracebacks(experiment: Experiment) -> bool:
     """Whether errors come with their traceback on the terminal too; `run.log` has it anyway."""
-    return x.console.verbose or os.environ.get("HYDRA_FULL_ERROR") == "1"
+    return experiment.console.verbose or os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def _close(
-    state: Training, x: Experiment, folder: Path, tracker: Tracker, outcome: Outcome, final: dict[str, float]
+    state: Training, experiment: Experiment, folder: Path, tracker: Tracker, outcome: Outcome, final: dict[str, float]
 ) -> Outcome:
     """Write the result, tell the person, and let delivery finish. A signal does not cut this short, a second may."""
-    seconds = x.tracking.wait
+    seconds = experiment.tracking.wait
     deadline = monotonic() + (min(seconds, STOPPED_SECONDS) if outcome.status == "KILLED" else seconds)
     try:
         if outcome.error is not None:
             tracker.tag({ERROR: outcome.error})
         if outcome.status == "FINISHED":  # one that resumes ends with the metrics of one that was never stopped
-            tracker.log(report.best(state, folder, final), state.progress.best_epoch)
-        outcome.result = report.result(state, x, folder, _ended(outcome, tracker), final)
+            tracker.log(report.best_metrics(state, folder, final), state.progress.best_epoch)
+        outcome.result = report.write_result(state, experiment, folder, _ended(outcome, tracker), final)
     except OSError as error:  # a full disk: it has not come to its end without its result
         log.error("error: %s", describe_error(error))
         outcome.status, outcome.exit_code, outcome.error = "FAILED", 1, outcome.error or describe_error(error)
     if outcome.status == "FINISHED":
-        report.closing(state, x, folder, final)
+        report.log_closing(state, experiment, folder, final)
     else:
-        report.how_to_resume(state, folder, outcome.status)
+        report.log_how_to_resume(state, folder, outcome.status)
     with suppress(OSError):  # the one without the run's id is there
         if outcome.result and tracker.wait_for_run_id(deadline - monotonic()):
-            outcome.result = report.result(state, x, folder, _ended(outcome, tracker), final)
+            outcome.result = report.write_result(state, experiment, folder, _ended(outcome, tracker), final)
     for line in tracker.links:
         log.info("%s", line)
     if not tracker.close(outcome.status, max(0.0, deadline - monotonic())):

@@ -15,7 +15,7 @@ from torch.nn import functional
 from runner.data.image_file import EXTENSIONS, is_image, read_image, to_8_bits
 from runner.data.paths import find_data_file
 from runner.errors import ConfigError, TrainingError
-from runner.rundir.folders import named
+from runner.rundir.folders import parse_path
 from runner.saved.input_spec import InputSpec
 
 log = logging.getLogger("runner")
@@ -61,7 +61,7 @@ def read(value: str, samples: InputSpec) -> NewSamples:
     """
     given = f"input={value if len(value) <= 80 else value[:77] + '...'}"
     numbers = value.lstrip().startswith("[")
-    path = Path(value) if numbers else named(value, "input")
+    path = Path(value) if numbers else parse_path(value, "input")
     if numbers and not _is_there(path):
         return _from_tensor(_parse_list(value, given), samples, given)
     if _is_there(path) and path.is_dir():

@@ -14,7 +14,7 @@ from runner.rundir.checkpoint import load_loss
 from runner.saved import input_spec
 from runner.saved.input_spec import InputSpec
 from runner.saved.run import SavedRun
-from runner.saved.weights import Weights, load_exactly, of_run
+from runner.saved.weights import Weights, load_exactly, weights_of_run
 from runner.util.cores import usable_cores
 
 
@@ -81,10 +81,10 @@ def trained_model(run: SavedRun) -> tuple[InputSpec, nn.Module, Weights]:
     Raises:
         ConfigError: something of it is not to be had.
     """
-    taken = input_spec.read(run)
-    found = of_run(run)
+    taken = input_spec.read_input_spec(run)
+    found = weights_of_run(run)
     shape = tuple(taken.input_shape)
     model = call("model", run.config["model"], nn.Module, input_shape=shape, num_outputs=taken.num_outputs)
     model.to(torch.float64 if run.config["precision"]["name"] == "fp64" else torch.float32)
-    load_exactly(model, found, run.given)
+    load_exactly(model, found, run.argument)
     return taken, model.eval(), found

@@ -40,13 +40,13 @@ def fetch(run: SavedRun) -> Path:
     try:
         if not any(file.path.endswith(".pt") for file in client.list_artifacts(run.run_id, layout.CHECKPOINTS)):
             raise ConfigError(
-                f"{run.given}: its folder is not here (it was {was}), and MLflow has no checkpoint of it, as it ran"
+                f"{run.argument}: its folder is not here (it was {was}), and MLflow has no checkpoint of it, as it ran"
                 " without tracking.log_checkpoints=true; write the folder's present place, or start anew"
             )
         silent = _silent_seconds(client, run.run_id)
         if silent is not None and silent < _ALIVE_SECONDS:
             raise ConfigError(
-                f"{run.given}: it is at work elsewhere, in {was}: MLflow has heard of it {silent:.0f} s ago;"
+                f"{run.argument}: it is at work elsewhere, in {was}: MLflow has heard of it {silent:.0f} s ago;"
                 f" stop it there, or try again once it has been silent for {_ALIVE_SECONDS:.0f} s"
             )
         log.info("fetching   %s", run.place)
@@ -54,7 +54,7 @@ def fetch(run: SavedRun) -> Path:
     except ConfigError:
         raise
     except Exception as error:  # an artifact store answers with exceptions of its own
-        raise ConfigError(f"{run.given}: it cannot be fetched from MLflow: {explain(error)}") from error
+        raise ConfigError(f"{run.argument}: it cannot be fetched from MLflow: {explain(error)}") from error
 
 
 def _silent_seconds(client: "MlflowClient", run_id: str) -> float | None:

@@ -31,13 +31,18 @@ BEST = "best/"
 PARTS = ("val/", "test/", "train/")
 
 
-def head(x: Experiment, folder: Path, location: str) -> None:
+def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     """Say what is about to be trained, on what, where, and where it is recorded."""
-    flops = f", {x.flops:,} FLOPs a sample" if x.flops else ""
-    log.info("model      %s: %s parameters%s", type(x.model).__name__, f"{parameter_count(x.model):,}", flops)
-    for doubt in x.doubts:
+    flops = f", {experiment.flops:,} FLOPs a sample" if experiment.flops else ""
+    log.info(
+        "model      %s: %s parameters%s",
+        type(experiment.model).__name__,
+        f"{parameter_count(experiment.model):,}",
+        flops,
+    )
+    for doubt in experiment.doubts:
         log.warning("           %s", doubt)
-    splits = x.splits
+    splits = experiment.splits
     labels = {"train": "train", "val": "validation", "test": "test"}
     counts = ", ".join(f"{count:,} {labels[part]}" for part, count in splits.sizes.items() if count)
     shape = "x".join(map(str, splits.input_shape)) or "1"
@@ -47,17 +52,17 @@ def head(x: Experiment, folder: Path, location: str) -> None:
         counts,
         "sample" if counts.startswith("1 ") and "," not in counts else "samples",
         shape,
-        "in memory" if x.in_memory else "loaded by batch",
+        "in memory" if experiment.in_memory else "loaded by batch",
     )
     if splits.notes:
         log.info("           %s", "; ".join(splits.notes))
-    log.info("training   %s", recipe(x))
-    log.info("device     device %s · precision %s", x.device, x.precision)
-    if slow := x.precision.slow_here():
+    log.info("training   %s", recipe(experiment))
+    log.info("device     device %s · precision %s", experiment.device, experiment.precision)
+    if slow := experiment.precision.slow_here():
         log.info("           %s", slow)
     if multiprocessing.parent_process() is None and (busy := cores.busy()):  # the jobs of a sweep keep it busy
         log.info("           %s", busy)
-    if splits.val is None and x.trainer.monitor.startswith("val/"):
+    if splits.val is None and experiment.trainer.monitor.startswith("val/"):
         log.info("           no validation samples: the last epoch counts as the best")
     if splits.test is None:
         log.info("           no test samples: there will be no final test")
@@ -65,19 +70,19 @@ def head(x: Experiment, folder: Path, location: str) -> None:
     log.info("tracking   %s", location, extra=about(TRACKING))
 
 
-def recipe(x: Experiment) -> str:
+def recipe(experiment: Experiment) -> str:
     """How it is trained: `AdamW lr=0.001 · cosine · cross_entropy · batches of 64`."""
-    group = x.optimizer.param_groups[0]
+    group = experiment.optimizer.param_groups[0]
     lr = group.get("max_lr", group.get("initial_lr", group["lr"]))  # a schedule may begin below it
-    schedule = str(x.config["scheduler"]["_target_"]).rpartition(".")[2]
-    batches = f"batches of {x.loaders.train.batch_size}"
-    if (accumulated := x.trainer.grad_accumulation) > 1:
+    schedule = str(experiment.config["scheduler"]["_target_"]).rpartition(".")[2]
+    batches = f"batches of {experiment.loaders.train.batch_size}"
+    if (accumulated := experiment.trainer.grad_accumulation) > 1:
         batches += f", {accumulated} a step"
-    return f"{label(x.optimizer)} lr={float(lr):g} · {schedule} · {name_of(x.loss)} · {batches}"
+    return f"{label(experiment.optimizer)} lr={float(lr):g} · {schedule} · {name_of(experiment.loss)} · {batches}"
 
 
-def result(
-    state: Training, x: Experiment, folder: Path, ended: Mapping[str, str | None], final: dict[str, float]
+def write_result(
+    state: Training, experiment: Experiment, folder: Path, ended: Mapping[str, str | None], final: dict[str, float]
 ) -> dict[str, Any]:
     """Write `result.json`: the run in a few figures.
 
@@ -85,7 +90,7 @@ def result(
 
     Args:
         state: the training, with its progress.
-        x: what was trained.
+        experiment: what was trained.
         folder: the run's own.
         ended: which run it was in MLflow, its status, and why it failed, if it did.
         final: the metrics of the test.
@@ -95,17 +100,17 @@ def result(
     trained = sum(epoch_seconds)
     values: dict[str, Any] = {
         **ended,
-        "device": str(x.device.torch),
-        "precision": x.precision.name,
-        "threads": x.device.threads,
+        "device": str(experiment.device.torch),
+        "precision": experiment.precision.name,
+        "threads": experiment.device.threads,
         "epochs": len(epoch_seconds),
         "best_epoch": progress.best_epoch,
         "steps": progress.step,
-        "parameters": parameter_count(x.model),
-        "flops_per_sample": x.flops,
+        "parameters": parameter_count(experiment.model),
+        "flops_per_sample": experiment.flops,
         "epoch_seconds": epoch_seconds,
         "samples_per_second": progress.samples / trained if trained else None,
-        "higher_is_better": [name for name, metric in x.loss.metrics.items() if metric.higher_is_better],
+        "higher_is_better": [name for name, metric in experiment.loss.metrics.items() if metric.higher_is_better],
         **metrics_of_epoch(folder, progress.best_epoch),
         **progress.best_metrics,
         **final,
@@ -124,7 +129,7 @@ def metrics_of_epoch(folder: Path, epoch: int) -> dict[str, float]:
     }
 
 
-def best(state: Training, folder: Path, final: dict[str, float]) -> dict[str, float]:
+def best_metrics(state: Training, folder: Path, final: dict[str, float]) -> dict[str, float]:
     """The metrics of the best epoch as `best/<name>`, the monitored one first, as MLflow ranks runs by what came last.
 
     Args:
@@ -139,7 +144,7 @@ def best(state: Training, folder: Path, final: dict[str, float]) -> dict[str, fl
     return {f"{BEST}{name}": measured[name] for name in names}
 
 
-def closing(state: Training, x: Experiment, folder: Path, final: dict[str, float]) -> None:
+def log_closing(state: Training, experiment: Experiment, folder: Path, final: dict[str, float]) -> None:
     """Print what came out, and where everything lies."""
     progress = state.progress
     epoch = metrics_of_epoch(folder, progress.best_epoch) | progress.best_metrics
@@ -155,7 +160,7 @@ def closing(state: Training, x: Experiment, folder: Path, final: dict[str, float
                 "%-10s %s%s",
                 part,
                 values,
-                f"   ({which_is_best(state)})" if part == "train" else "",
+                f"   ({describe_best(state)})" if part == "train" else "",
             )
     seconds = sum(progress.epoch_seconds)
     each = seconds / len(progress.epoch_seconds)
@@ -172,20 +177,20 @@ def closing(state: Training, x: Experiment, folder: Path, final: dict[str, float
         if (folder / name).exists()
     )
     log.info("kept in    %s (%s)", display_path(folder), kept)
-    to_its_end = progress.epoch > x.trainer.epochs and not progress.cut_short and not progress.out_of_turn
+    to_its_end = progress.epoch > experiment.trainer.epochs and not progress.cut_short and not progress.out_of_turn
     if to_its_end and not state.monitor.exhausted(progress):
-        log.info("go on      %s", _longer(state, x, folder), extra=about(RESUME))
+        log.info("go on      %s", _longer(state, experiment, folder), extra=about(RESUME))
 
 
-def _longer(state: Training, x: Experiment, folder: Path) -> str:
+def _longer(state: Training, experiment: Experiment, folder: Path) -> str:
     """The command that trains for more epochs; by another run, where the schedule of this one ends with its epochs."""
     command = f"python -m runner resume={shell_path(folder)}"
     if not state.schedule.horizon:
-        return f"{command} trainer.epochs={2 * x.trainer.epochs}"
+        return f"{command} trainer.epochs={2 * experiment.trainer.epochs}"
     return f"by a new run from its weights, as the learning rate has reached its end: {command} resume_mode=warm_start"
 
 
-def which_is_best(state: Training) -> str:
+def describe_best(state: Training) -> str:
     """The reported epoch, the step if the best weights are of its middle, and by what they are the best."""
     progress = state.progress
     step = f", weights of step {progress.best_step:,}" if progress.best_step is not None else ""
@@ -193,7 +198,7 @@ def which_is_best(state: Training) -> str:
     return f"epoch {progress.best_epoch}{step}, {why}"
 
 
-def how_to_resume(state: Training, folder: Path, status: str) -> None:
+def log_how_to_resume(state: Training, folder: Path, status: str) -> None:
     """Say how a run goes on that has not come to its end."""
     if state.checkpoints.last.exists():
         log.info("go on      python -m runner resume=%s", shell_path(folder), extra=about(RESUME))
@@ -208,7 +213,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def plots(x: Experiment, best_epoch: int, predictions: Predictions, folder: Path) -> None:
+def draw_plots(experiment: Experiment, best_epoch: int, predictions: Predictions, folder: Path) -> None:
     """Draw the curves, from the journal, and what the best weights made of the test samples.
 
     A plot that cannot be drawn costs a warning: the run has come to its end.
@@ -217,10 +222,10 @@ def plots(x: Experiment, best_epoch: int, predictions: Predictions, folder: Path
         from runner.plots.curves import draw  # matplotlib takes a second to import: not before training
         from runner.plots.samples import draw_predictions
 
-        draw(read(folder / layout.JOURNAL)[0], folder / layout.PLOTS, best_epoch, x.trainer.monitor)
-        if x.splits.test is not None:
-            images = raw_images(x.splits.test, x.splits.input_shape)
-            draw_predictions(predictions, folder / layout.PLOTS, x.splits.classes, images)
+        draw(read(folder / layout.JOURNAL)[0], folder / layout.PLOTS, best_epoch, experiment.trainer.monitor)
+        if experiment.splits.test is not None:
+            images = raw_images(experiment.splits.test, experiment.splits.input_shape)
+            draw_predictions(predictions, folder / layout.PLOTS, experiment.splits.classes, images)
     except Exception as error:  # matplotlib raises anything, and so may a data set of the user's
         log.warning("not all plots are drawn: %s: %s", type(error).__name__, first_line(error))
         log.debug("", exc_info=True)

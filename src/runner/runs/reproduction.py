@@ -145,7 +145,7 @@ def compare(then: Mapping[Key, tuple[float, ...]], now: Mapping[Key, float], who
     return verdict
 
 
-def of_both_versions(
+def comparable_with_0_1_0(
     then: Mapping[Key, tuple[float, ...]], now: Mapping[Key, float]
 ) -> tuple[dict[Key, tuple[float, ...]], dict[Key, float]]:
     """What a run of version 0.1.0 can be compared by.
@@ -159,7 +159,7 @@ def of_both_versions(
     )
 
 
-def changed_settings(config: Mapping[str, Any], run: "Run") -> list[str]:
+def find_contradictions(config: Mapping[str, Any], run: "Run") -> list[str]:
     """Where the config.yaml among a run's artifacts and the parameters it logged contradict each other.
 
     A parameter is cut off where it is too long; what a resume has changed stands in a tag.
@@ -184,7 +184,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def surroundings(then: Path | None, device: "Device", deterministic: bool) -> list[str]:
+def environment_changes(then: Path | None, device: "Device", deterministic: bool) -> list[str]:
     """What may give other last bits than the run had, or would have had.
 
     Args:
@@ -201,7 +201,7 @@ def surroundings(then: Path | None, device: "Device", deterministic: bool) -> li
     return notes
 
 
-def changed_code(tags: Mapping[str, str]) -> list[str]:
+def code_changes(tags: Mapping[str, str]) -> list[str]:
     """Where the code is not what the tags of a run say."""
     commit = "mlflow.source.git.commit"
     here = git_tags(Path.cwd())

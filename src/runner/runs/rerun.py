@@ -30,7 +30,7 @@ log = logging.getLogger("runner")
 NAME_LENGTH = 80
 
 
-def build_again(was: SavedRun, overrides: Sequence[str]) -> tuple[DictConfig, Experiment]:
+def build_rerun(was: SavedRun, overrides: Sequence[str]) -> tuple[DictConfig, Experiment]:
     """Everything that the run needs, from its saved config, with the weights it began with.
 
     Args:
@@ -43,35 +43,35 @@ def build_again(was: SavedRun, overrides: Sequence[str]) -> tuple[DictConfig, Ex
     cfg, problems = resume.compose_saved(was.config, [*overrides, "tracking.name=off", "tracking.log_model=false"])
     if cfg is None:
         raise ConfigError(*problems)
-    problems += folders.check(str(outputs() / "reproductions" / "run"), exact=False)
+    problems += folders.check_folder(str(outputs() / "reproductions" / "run"), exact=False)
     parent, preprocessing = None, None
     if was.config.get("resume_mode") == "warm_start":
-        with parent_needed(was):
+        with naming_parent(was):
             parent = resume.Resumed(run.find(str(was.config.get("resume")), "resume", was.uri), warm_start=True)
             preprocessing = parent.preprocessing
-    x = build.build(without_hydra(cfg), was.choices, problems, preprocessing)
+    experiment = build.build(without_hydra(cfg), was.choices, problems, preprocessing)
     if parent is not None:
-        with parent_needed(was):
-            resume.prepare(parent, x)
-    return cfg, x
+        with naming_parent(was):
+            resume.load_checkpoint(parent, experiment)
+    return cfg, experiment
 
 
 @contextmanager
-def parent_needed(was: SavedRun) -> Iterator[None]:
+def naming_parent(was: SavedRun) -> Iterator[None]:
     """Say of an error that it is about the run whose weights this one began with."""
     try:
         yield
     except ConfigError as error:
         raise ConfigError(
-            f"{was.given} began with the weights of run {was.config.get('resume')} (resume_mode=warm_start), which are"
-            f" not to be had here: {error.problems[0]}"
+            f"{was.argument} began with the weights of run {was.config.get('resume')} (resume_mode=warm_start), which"
+            f" are not to be had here: {error.problems[0]}"
         ) from error
 
 
-def changed_weights(x: Experiment, was: SavedRun) -> str | None:
+def weights_change(experiment: Experiment, was: SavedRun) -> str | None:
     """What to say if the run began with other weights than those that are here under their name now."""
     then = was.tags.get("runner.initial_weights")
-    if not describe.were_given(was.config):
+    if not describe.starts_from_weights(was.config):
         return None
     given = was.config["model"]["weights"]
     if was.config.get("resume_mode") == "warm_start":
@@ -79,7 +79,7 @@ def changed_weights(x: Experiment, was: SavedRun) -> str | None:
     if then is None:
         log.warning("note       it began with the weights of %s, taken as they are now: it has no hash of them", given)
         return None
-    now = weights.fingerprint(x.model)
+    now = weights.fingerprint(experiment.model)
     if now == then:
         return None
     return (
@@ -88,28 +88,28 @@ def changed_weights(x: Experiment, was: SavedRun) -> str | None:
     )
 
 
-def limit(x: Experiment, was: SavedRun, then: Collection[Key], finished: bool) -> None:
+def limit_training(experiment: Experiment, was: SavedRun, then: Collection[Key], finished: bool) -> None:
     """See that it trains as far as it did then, where that was not as far as its settings say.
 
     Nothing else follows from these two settings any more: the schedule is made.
     """
     if finished:
-        if x.trainer.max_time is None:
+        if experiment.trainer.max_time is None:
             return
         if steps := read_json(was.file(layout.RESULT) or Path()).get("steps"):
             # The clock stopped it after these, and would after others now.
-            x.trainer.max_time, x.trainer.max_steps = None, steps
+            experiment.trainer.max_time, experiment.trainer.max_steps = None, steps
         return
-    x.trainer.max_time = None
+    experiment.trainer.max_time = None
     epochs = max((step for name, step in then if not name.endswith("_step")), default=1)
     steps = max((step for name, step in then if name.endswith("_step")), default=1)
-    steps_per_epoch = ceil(len(x.loaders.train) / x.trainer.grad_accumulation)
-    x.trainer.epochs = min(x.trainer.epochs, max(epochs, ceil(steps / steps_per_epoch)))
+    steps_per_epoch = ceil(len(experiment.loaders.train) / experiment.trainer.grad_accumulation)
+    experiment.trainer.epochs = min(experiment.trainer.epochs, max(epochs, ceil(steps / steps_per_epoch)))
 
 
-def run_again(x: Experiment, cfg: DictConfig, was: SavedRun) -> tuple[Outcome, Path]:
+def start_rerun(experiment: Experiment, cfg: DictConfig, was: SavedRun) -> tuple[Outcome, Path]:
     """Run it in a new folder, as `python -m runner` does."""
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{was.label[:NAME_LENGTH]}"
     folder = folders.make_run_folder(str(outputs() / "reproductions" / name), exact=False)
     with lock(folder), without(TRACKING, RESUME):
-        return start.start(folder, x, cfg, Composer()), folder
+        return start.start(folder, experiment, cfg, Composer()), folder

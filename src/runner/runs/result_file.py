@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner.errors import ConfigError
 from runner.rundir import layout
-from runner.rundir.folders import display_path, named
+from runner.rundir.folders import display_path, parse_path
 from runner.saved.run import SavedRun
 
 SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}
@@ -21,7 +21,7 @@ SOURCES = ("data.path", "data.test_path", "data.val_path", "model.weights")
 """Keys of a run's config that name files of the user's."""
 
 
-def writable(value: str, example: str) -> Path:
+def resolve_output(value: str, example: str) -> Path:
     """The file that `output=` names.
 
     Args:
@@ -31,7 +31,7 @@ def writable(value: str, example: str) -> Path:
     Raises:
         ConfigError: it is a folder, or in none.
     """
-    path = named(value, "output").absolute()
+    path = parse_path(value, "output").absolute()
     if path.is_dir():
         raise ConfigError(f"output={value} is a folder: name a file in it, such as output={Path(value) / example}")
     folder = Path(os.path.realpath(path)).parent
@@ -41,7 +41,7 @@ def writable(value: str, example: str) -> Path:
     return path
 
 
-def check_unneeded(output: Path, value: str, run: SavedRun, new: Path | None = None) -> None:
+def refuse_overwrite(output: Path, value: str, run: SavedRun, new: Path | None = None) -> None:
     """See that a file is none that the command reads, and none of the run's own, by whatever name or link.
 
     Args:

@@ -215,7 +215,7 @@ def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str
     return {key: now.get(key, "(left out)") for key in keys if before.get(key) != now.get(key)}
 
 
-def finished(resumed: Resumed) -> bool:
+def is_finished(resumed: Resumed) -> bool:
     """Whether the run has come to its end and nothing is asked of it but that; says so, with its result."""
     path = resumed.run.file(layout.RESULT)
     result = read_json(path) if path is not None else {}
@@ -232,7 +232,7 @@ def finished(resumed: Resumed) -> bool:
     return True
 
 
-def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
+def load_checkpoint(resumed: Resumed, experiment: Experiment) -> dict[str, Any] | None:
     """Find the checkpoint, and see that what was changed leaves the run exact.
 
     Returns:
@@ -242,40 +242,48 @@ def prepare(resumed: Resumed, x: Experiment) -> dict[str, Any] | None:
     Raises:
         ConfigError: a change is refused, there is no usable checkpoint, or it does not fit.
     """
-    problems = [] if resumed.warm_start else exactness.of_keys(resumed.changed, x.schedule.horizon)
+    problems = [] if resumed.warm_start else exactness.check_keys(resumed.changed, experiment.schedule.horizon)
     if resumed.folder is not None and has_manifest(resumed.folder) and manifest_of(resumed.folder) is None:
         damaged = display_path(resumed.folder / FOLDER / MANIFEST)
         problems.append(f"{damaged} is damaged: move it away, and the run goes on as another MLflow run")
     try:
         checkpoint = resumed.checkpoint
     except CheckpointError as error:
-        raise ConfigError(*problems, f"{resumed.run.given}: {error}; start anew without resume=") from error
+        raise ConfigError(*problems, f"{resumed.run.argument}: {error}; start anew without resume=") from error
     progress = checkpoint["progress"]
-    if not resumed.warm_start and not problems and progress["data"] != x.splits.fingerprint:
+    if not resumed.warm_start and not problems and progress["data"] != experiment.splits.fingerprint:
         problems.append(
             f"data: these are not the samples that the run was trained on; bring them back, or {exactness.WARM}"
         )
     if not resumed.warm_start and not problems:
-        problems += exactness.after(progress, resumed.run.config, resumed.changed, x.trainer)
-        problems += exactness.of_reading(resumed.run.config, resumed.changed, x.splits.train, x.in_memory)
+        problems += exactness.check_progress(progress, resumed.run.config, resumed.changed, experiment.trainer)
+        problems += exactness.check_reading(
+            resumed.run.config, resumed.changed, experiment.splits.train, experiment.in_memory
+        )
     done = len(progress["epoch_seconds"])
-    if "trainer.epochs" in resumed.changed and not resumed.warm_start and x.trainer.epochs < done:
-        problems.append(f"trainer.epochs={x.trainer.epochs}: {done} epochs are done already; write {done} or more")
+    if "trainer.epochs" in resumed.changed and not resumed.warm_start and experiment.trainer.epochs < done:
+        problems.append(
+            f"trainer.epochs={experiment.trainer.epochs}: {done} epochs are done already; write {done} or more"
+        )
     if problems:
         raise ConfigError(*problems)
     # What does not fit is found before the run's folder is touched: the code may have changed.
     unsaved = checkpoint.get("buffers", {}).get("model")
-    _load(resumed, lambda: load_module(x.model, checkpoint["model"], unsaved), "its weights do not fit this model")
+    _load(
+        resumed,
+        lambda: load_module(experiment.model, checkpoint["model"], unsaved),
+        "its weights do not fit this model",
+    )
     if resumed.warm_start:
         log.info("weights    from %s, epoch %d", resumed.run.place, done)
         del resumed.checkpoint  # it has given what it is needed for
         return None
     _load(
         resumed,
-        lambda: load_state(x.optimizer, checkpoint["optimizer"]),
+        lambda: load_state(experiment.optimizer, checkpoint["optimizer"]),
         "the state of its optimizer does not fit this one",
     )
-    _load(resumed, lambda: load_loss(x.loss, checkpoint), "the state of its loss does not fit this one")
+    _load(resumed, lambda: load_loss(experiment.loss, checkpoint), "the state of its loss does not fit this one")
     return checkpoint
 
 
@@ -284,4 +292,4 @@ def _load(resumed: Resumed, load: Callable[[], object], misfit: str) -> None:
         load()
     except Exception as error:  # a model or an optimizer of the user's may do anything
         why = str(error).splitlines()[-1:] or [type(error).__name__]
-        raise ConfigError(f"{resumed.run.given}: {misfit}: {why[0].strip().rstrip('.')}") from error
+        raise ConfigError(f"{resumed.run.argument}: {misfit}: {why[0].strip().rstrip('.')}") from error

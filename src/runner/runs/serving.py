@@ -49,7 +49,7 @@ class ServingModel(nn.Module):
         return outputs.double() * self.target_std + self.target_mean if self.scaled else outputs
 
 
-class Answering(ServingModel):
+class AnswerModel(ServingModel):
     """A served model that gives what `runner.predict` gives: probabilities, no logits."""
 
     def __init__(
@@ -63,22 +63,22 @@ class Answering(ServingModel):
         return answers(self.loss, super().forward(inputs))
 
 
-def served_samples(x: Experiment) -> Tensor:
+def serving_example(experiment: Experiment) -> Tensor:
     """Two samples as `ServingModel` takes them: any of the right shape and range will do.
 
     Those of a table are float64, as are others that float32 would round.
     """
-    example, _ = next(iter(x.loaders.train.epoch(0)))
-    raw = example[:2].cpu().double() * x.splits.normalize.std + x.splits.normalize.mean
-    return (raw if x.splits.columns or x.splits.normalize.wide else raw.float()).contiguous()
+    example, _ = next(iter(experiment.loaders.train.epoch(0)))
+    raw = example[:2].cpu().double() * experiment.splits.normalize.std + experiment.splits.normalize.mean
+    return (raw if experiment.splits.columns or experiment.splits.normalize.wide else raw.float()).contiguous()
 
 
-def served(x: Experiment, example: Tensor, folder: Path) -> None:
+def save_serving_model(experiment: Experiment, example: Tensor, folder: Path) -> None:
     """Save the model with the weights it has now, so that MLflow can serve it; `example` is of `served_samples`."""
-    parts = x.model, x.splits.normalize, x.precision.dtype, x.target_scale
-    if not x.splits.columns:
+    parts = experiment.model, experiment.splits.normalize, experiment.precision.dtype, experiment.target_scale
+    if not experiment.splits.columns:
         save_model(ServingModel(*parts), example, folder)
         return
-    features = [name for name in x.splits.columns if name != x.splits.target]
-    names = TableNames(features, answer_names(x.loss, x.num_outputs, x.splits.classes))
-    save_model(Answering(*parts, x.loss), example, folder, names)
+    features = [name for name in experiment.splits.columns if name != experiment.splits.target]
+    names = TableNames(features, answer_names(experiment.loss, experiment.num_outputs, experiment.splits.classes))
+    save_model(AnswerModel(*parts, experiment.loss), example, folder, names)

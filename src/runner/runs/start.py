@@ -18,7 +18,7 @@ from runner.tracking.tracker import Deliverer
 from runner.training.display import Bar
 
 
-def prepare(
+def build_run(
     cfg: DictConfig,
     choices: Mapping[str, str],
     problems: Sequence[Problem] = (),
@@ -40,14 +40,14 @@ def prepare(
     Raises:
         ConfigError: with every problem that could be found.
     """
-    x = build.build(without_hydra(cfg), choices, problems, resumed.preprocessing if resumed else None)
-    x.typed = typed
-    return x, resume.prepare(resumed, x) if resumed else None
+    experiment = build.build(without_hydra(cfg), choices, problems, resumed.preprocessing if resumed else None)
+    experiment.typed = typed
+    return experiment, resume.load_checkpoint(resumed, experiment) if resumed else None
 
 
 def start(
     folder: Path,
-    x: Experiment,
+    experiment: Experiment,
     cfg: DictConfig,
     composer: Composer,
     checkpoint: Mapping[str, Any] | None = None,
@@ -58,7 +58,7 @@ def start(
 
     Args:
         folder: the run's own.
-        x: what `prepare` has built.
+        experiment: what `prepare` has built.
         cfg: that it was built from, with Hydra's own node.
         composer: that has composed it.
         checkpoint: to go on from.
@@ -68,7 +68,7 @@ def start(
     outcomes: list[Outcome] = []
 
     def task() -> int:
-        outcomes.append(execute.run(x, folder, dict(checkpoint) if checkpoint else None, delivery, bar))
+        outcomes.append(execute.run(experiment, folder, dict(checkpoint) if checkpoint else None, delivery, bar))
         return outcomes[0].exit_code
 
     run_job_in(folder, cfg, composer, task)

@@ -70,7 +70,7 @@ class InputSpec:
         return Normalize(mean, std, self.scale, wide=self.dtype == "float64")
 
 
-def read(run: SavedRun) -> InputSpec:
+def read_input_spec(run: SavedRun) -> InputSpec:
     """What a run has left of its samples.
 
     Raises:
@@ -79,7 +79,7 @@ def read(run: SavedRun) -> InputSpec:
     path = run.file(layout.SAMPLES)
     if path is None:
         raise ConfigError(
-            f"{run.given}: it has no {layout.SAMPLES}, which describes the inputs of its model: run it again"
+            f"{run.argument}: it has no {layout.SAMPLES}, which describes the inputs of its model: run it again"
         )
     try:
         found = load_json(path)
@@ -87,4 +87,4 @@ def read(run: SavedRun) -> InputSpec:
             found["white"] = RANGES[-1]
         return InputSpec(**found)
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{run.given}: its {layout.SAMPLES} is damaged: {error}") from error
+        raise ConfigError(f"{run.argument}: its {layout.SAMPLES} is damaged: {error}") from error

@@ -20,9 +20,9 @@ from runner.config.keys import GROUPS, PRESETS
 from runner.errors import ConfigError, StoreError
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
-from runner.rundir.folders import display_path, named, outputs
+from runner.rundir.folders import display_path, outputs, parse_path
 from runner.rundir.manifest import manifest_of, own_folder
-from runner.tracking.store import connect, explain, local_uri, refusal
+from runner.tracking.store import connect, describe_refusal, explain, local_uri
 from runner.util.files import read_json
 from runner.util.tags import FOLDER_TAG, KEY_TAG
 from runner.util.uri import sqlite_file, strip_credentials
@@ -39,7 +39,7 @@ class SavedRun:
     """What is known of a run.
 
     Attributes:
-        given: the option that named it, as it was typed: `run=outputs/runs/...`.
+        argument: the option that named it, as it was typed: `run=outputs/runs/...`.
         folder: its own; None if it is not here, or not to be looked into.
         run_id: in MLflow; None if it is not known there.
         uri: of the MLflow store that has it.
@@ -49,7 +49,7 @@ class SavedRun:
         tags: what it was searched by in MLflow, `runner.data_fingerprint` among them.
     """
 
-    given: str
+    argument: str
     folder: Path | None
     run_id: str | None
     uri: str | None
@@ -92,7 +92,7 @@ class SavedRun:
                 return None
             return Path(client.download_artifacts(self._id, name, self.scratch()))
         except Exception as error:  # an artifact store answers with exceptions of its own
-            raise ConfigError(f"{self.given}: {name} cannot be fetched from MLflow: {explain(error)}") from error
+            raise ConfigError(f"{self.argument}: {name} cannot be fetched from MLflow: {explain(error)}") from error
 
     def client(self) -> "MlflowClient":
         """The MLflow store that has the run.
@@ -101,8 +101,8 @@ class SavedRun:
             ConfigError: it is in none, or the store is unusable.
         """
         if self.run_id is None or self.uri is None:
-            raise ConfigError(f"{self.given} is not in MLflow: deliver it by python -m runner.sync run=<its folder>")
-        return _connect(self.uri, self.given)
+            raise ConfigError(f"{self.argument} is not in MLflow: deliver it by python -m runner.sync run=<its folder>")
+        return _connect(self.uri, self.argument)
 
     def scratch(self) -> str:
         """A temporary folder for what is fetched, as long as this object lives."""
@@ -148,7 +148,7 @@ def _folder(value: str, key: str) -> Path | None:
     """
     if not value.strip():
         raise ConfigError(f"{key}= is empty: {WANTED}")
-    folder = named(value, key)
+    folder = parse_path(value, key)
     if folder.is_dir():
         if (folder / layout.CONFIG).is_file():
             return folder.resolve()
@@ -178,7 +178,7 @@ def _from_folder(folder: Path, given: str, uri: str | None = None) -> SavedRun:
     saved = SavedRun(given, folder, None, uri, read_config(folder / layout.CONFIG, given), name=folder.name)
     if manifest := manifest_of(folder):
         saved.uri = uri or store_variable.with_credentials(manifest.uri)
-        saved.run_id = DeliveryState.load(folder).run_id or result_of(folder).get("run_id")
+        saved.run_id = DeliveryState.load(folder).run_id or read_result(folder).get("run_id")
         saved.name, saved.tags = manifest.run_name, dict(manifest.tags)
         saved.choices = choices_of(manifest.params)
     return saved
@@ -186,7 +186,7 @@ def _from_folder(folder: Path, given: str, uri: str | None = None) -> SavedRun:
 
 def _from_mlflow(run_id: str, given: str, uri: str, from_store: bool) -> SavedRun:
     """The run that MLflow knows: its folder, if that is here and still this run's, else its artifacts."""
-    run = get(run_id, given, uri)
+    run = get_logged_run(run_id, given, uri)
     tags = dict(run.data.tags)
     if KEY_TAG not in tags:
         raise ConfigError(f"{given} was not made by runner: it has no tag {KEY_TAG}; name one that was")
@@ -220,7 +220,7 @@ def store_of(run_id: str) -> str:
     return other
 
 
-def get(run_id: str, given: str, uri: str) -> "Run":
+def get_logged_run(run_id: str, given: str, uri: str) -> "Run":
     """What MLflow says of a run.
 
     Args:
@@ -238,7 +238,7 @@ def get(run_id: str, given: str, uri: str) -> "Run":
     try:
         return client.get_run(run_id)
     except Exception as error:  # MLflow's own, or those of the libraries below it
-        what = "cannot be looked up" if refusal(error) else "was not found"
+        what = "cannot be looked up" if describe_refusal(error) else "was not found"
         raise ConfigError(f"{given} {what} in {strip_credentials(uri)}: {explain(error)}") from error
 
 
@@ -279,6 +279,6 @@ def read_config(path: Path, given: str) -> dict[str, Any]:
     return saved
 
 
-def result_of(folder: Path) -> dict[str, Any]:
+def read_result(folder: Path) -> dict[str, Any]:
     """What a run's `result.json` holds; nothing if it was killed before there was one."""
     return read_json(folder / layout.RESULT)

@@ -20,9 +20,9 @@ from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX
 
 from runner.errors import ConfigError, first_line
 from runner.rundir import layout
-from runner.rundir.checkpoint import CheckpointError, is_checkpoint, load, understood, weight_buffers
-from runner.rundir.checkpoint import weights as best_of
-from runner.rundir.folders import display_path, named
+from runner.rundir.checkpoint import CheckpointError, decode_checkpoint, is_checkpoint, load, weight_buffers
+from runner.rundir.checkpoint import best_weights as best_of
+from runner.rundir.folders import display_path, parse_path
 from runner.saved.run import SavedRun, find
 from runner.util.buffers import fit_buffers, load_buffers, load_module, unsaved_buffers
 from runner.util.tags import DATA_TAG
@@ -76,30 +76,30 @@ def load_into(model: nn.Module, value: str, uri: str | None = None) -> dict[str,
     Raises:
         ConfigError: there are no such weights, or they are another model's.
     """
-    found = read(value, uri)
-    anew = put_into(model, found.tensors, f"model.weights={value}")
+    found = read_weights(value, uri)
+    anew = copy_into(model, found.tensors, f"model.weights={value}")
     own = {name: buffer.shape for name, buffer in unsaved_buffers(model).items() if buffer is not None}
     load_buffers(model, {name: b for name, b in found.buffers.items() if b is not None and own.get(name) == b.shape})
     log.info("weights    from %s%s", found.source, f"; {anew}" if anew else "")
     return None if anew else found.preprocessing
 
 
-def read(value: str, uri: str | None = None) -> Weights:
+def read_weights(value: str, uri: str | None = None) -> Weights:
     """The weights that a file holds, or the best of a run.
 
     Raises:
         ConfigError: there are none.
     """
-    path = named(value, "model.weights")
+    path = parse_path(value, "model.weights")
     is_file = path.is_file()
     if not is_file and path.suffix in SUFFIXES and not path.is_dir():
         raise ConfigError(f"model.weights={value}: there is no such file; write one that is there, or a run")
     if is_file:
         return _from_file(path, f"model.weights={value}")
-    return of_run(find(value, "model.weights", uri))
+    return weights_of_run(find(value, "model.weights", uri))
 
 
-def of_run(run: SavedRun) -> Weights:
+def weights_of_run(run: SavedRun) -> Weights:
     """A run's best weights, averaged if it averaged them; its last if none were the best, which a line says.
 
     Raises:
@@ -112,7 +112,7 @@ def of_run(run: SavedRun) -> Weights:
         try:
             state = load(path)
         except CheckpointError as error:
-            raise ConfigError(f"{run.given}: {error}") from error
+            raise ConfigError(f"{run.argument}: {error}") from error
         progress = state["progress"]
         epoch = progress["best_epoch"] or None
         if name.endswith(layout.LAST):
@@ -123,7 +123,7 @@ def of_run(run: SavedRun) -> Weights:
         return _of_graph(graph, run)
     if run.run_id is not None:
         return _of_logged_model(run)
-    raise ConfigError(f"{run.given} has no weights: there is no checkpoint in {run.place}/checkpoints")
+    raise ConfigError(f"{run.argument} has no weights: there is no checkpoint in {run.place}/checkpoints")
 
 
 def _of_checkpoint(state: dict[str, Any], source: str, epoch: int | None, data: str | None = None) -> Weights:
@@ -143,7 +143,7 @@ def _of_logged_model(run: SavedRun) -> Weights:
         models = [client.get_logged_model(output.model_id) for output in logged]
         if not models:
             raise ConfigError(
-                f"{run.given} has no weights in MLflow: it logged neither a model nor checkpoints"
+                f"{run.argument} has no weights in MLflow: it logged neither a model nor checkpoints"
                 " (tracking.log_model, tracking.log_checkpoints); write the run's folder"
             )
         newest = max(models, key=lambda model: model.creation_timestamp)
@@ -153,7 +153,7 @@ def _of_logged_model(run: SavedRun) -> Weights:
     except ConfigError:
         raise
     except Exception as error:  # an artifact store answers with exceptions of its own
-        raise ConfigError(f"{run.given}: its model cannot be fetched from MLflow: {first_line(error)}") from error
+        raise ConfigError(f"{run.argument}: its model cannot be fetched from MLflow: {first_line(error)}") from error
     return _of_graph(Path(folder) / "model.pt2", run)
 
 
@@ -162,7 +162,7 @@ def _of_graph(path: Path, run: SavedRun) -> Weights:
     try:
         state = torch.export.load(path).state_dict
     except Exception as error:  # of another version of torch, say
-        raise ConfigError(f"{run.given}: its logged model cannot be read: {first_line(error)}") from error
+        raise ConfigError(f"{run.argument}: its logged model cannot be read: {first_line(error)}") from error
     tensors = {name.removeprefix("model."): t.detach() for name, t in state.items() if name.startswith("model.")}
     scale = {name: state[f"target_{name}"].tolist() for name in ("mean", "std") if f"target_{name}" in state}
     fingerprint = run.tags.get(DATA_TAG)
@@ -175,7 +175,7 @@ def _from_file(path: Path, given: str) -> Weights:
     content = _read_torch(path, given)
     if isinstance(content, dict) and is_checkpoint(content):  # of runner's
         try:
-            state = understood(content, path)
+            state = decode_checkpoint(content, path)
         except CheckpointError as error:
             raise ConfigError(f"{given}: {error}") from error
         return _of_checkpoint(state, display_path(path.absolute()), state["progress"]["best_epoch"] or None)
@@ -223,7 +223,7 @@ def _read_safetensors(path: Path, given: str) -> dict[str, Tensor]:
         raise ConfigError(f"{given} cannot be read: {first_line(error)}") from error
 
 
-def put_into(model: nn.Module, tensors: Mapping[str, Tensor], given: str) -> str | None:
+def copy_into(model: nn.Module, tensors: Mapping[str, Tensor], given: str) -> str | None:
     """Copy tensors into a model, all but those of an output layer with another number of outputs.
 
     Args:

@@ -73,7 +73,7 @@ def run_sweep(
         raise ConfigError(*dict.fromkeys([*problems, *error.problems])) from error
     exact_folder = typed_value(arguments, "hydra.sweep.dir") is not None
     wanted = str(config.hydra.sweep.dir)
-    problems = [*problems, *(folders.check(wanted, exact_folder, folders.SWEEP) if before is None else [])]
+    problems = [*problems, *(folders.check_folder(wanted, exact_folder, folders.SWEEP) if before is None else [])]
     tracked = config.tracking.name != "off"
     if not problems:  # with problems nothing is built, and the server would hold standard error open while it imports
         targets = [str(config[group].get("_target_")) for group in TARGET_GROUPS]

@@ -15,7 +15,7 @@ from runner.rundir.folders import outputs
 from runner.rundir.journal import MetricPoint
 from runner.rundir.manifest import NOTE, Dataset, Manifest
 from runner.tracking import artifacts
-from runner.tracking.store import connect, deleted_experiment, get_or_create_experiment, mlflow_command, place
+from runner.tracking.store import connect, deleted_experiment, get_or_create_experiment, mlflow_command, resolve_store
 from runner.tracking.system import SYSTEM
 from runner.util.tags import FOLDER_TAG, KEY_TAG, PARAM_LENGTH, TAG_LENGTH, legal, legal_keys
 from runner.util.uri import strip_credentials
@@ -140,7 +140,7 @@ class Delivery:
         """Where a new experiment stores its files: the manifest names the place for its own store."""
         if self._uri is None:
             return manifest.artifact_root
-        uri, root = place(self._uri, outputs())
+        uri, root = resolve_store(self._uri, outputs())
         return manifest.artifact_root if strip_credentials(uri) == manifest.uri else root
 
     def _describe(self, client: "MlflowClient", run_id: str, manifest: Manifest) -> None:

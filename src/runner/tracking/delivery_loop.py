@@ -14,7 +14,7 @@ from runner.rundir.folders import shell_path
 from runner.rundir.manifest import Manifest, manifest_of
 from runner.tracking.dead_runs import close_dead_runs
 from runner.tracking.deliver import Delivery
-from runner.tracking.store import refusal, trouble
+from runner.tracking.store import describe_refusal, describe_trouble
 
 log = logging.getLogger("runner")
 
@@ -46,7 +46,7 @@ class Folders:
         return [Path(os.fsdecode(line)) for line in lines if line]
 
 
-class Say:
+class ParentPipe:
     """Writes JSON lines to the parent, who may be gone."""
 
     def __init__(self, file: int) -> None:
@@ -67,7 +67,7 @@ class DeliveryLoop:
         say: passes JSON lines to the parent.
     """
 
-    def __init__(self, folders: Folders, uri: str | None, say: Say) -> None:
+    def __init__(self, folders: Folders, uri: str | None, say: ParentPipe) -> None:
         self._folders, self._uri, self._say = folders, uri, say
         self._deliveries: dict[Path, Delivery] = {}
         self._damaged: set[Path] = set()
@@ -139,8 +139,8 @@ class DeliveryLoop:
         self._warned = True
         log.warning(
             "%s. Training goes on; what is missing there is delivered %s: python -m runner.sync run=%s",
-            trouble(error, _experiment(folder)),
-            "later by" if refusal(error) else "when it is back, or by",
+            describe_trouble(error, _experiment(folder)),
+            "later by" if describe_refusal(error) else "when it is back, or by",
             shell_path(self._first.folder if self._first is not None else folder),  # of a sweep, not of one of its jobs
         )
 

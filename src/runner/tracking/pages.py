@@ -55,7 +55,7 @@ def _json(value: object) -> str:
     return quote(json.dumps(value, separators=(",", ":")), safe="")
 
 
-def best_of(metric: str) -> str:
+def best_name(metric: str) -> str:
     """The name under which MLflow has the best value of a metric; that of the last epoch has the plain one."""
     return f"best/{metric}" if metric.startswith(("val/", "test/", "train/")) else metric
 
@@ -96,7 +96,7 @@ def newest_table(tags: Mapping[str, str]) -> str | None:
     return max(found, key=found.__getitem__) if found else None
 
 
-def view(
+def sweep_view(
     key: str, name: str, created: int, parent_run_id: str, metric: str, ascending: bool, params: Sequence[str]
 ) -> tuple[str, str]:
     """A view of a sweep's runs alone, all of them, the best first; as charts, the metric's curves come first.
@@ -113,7 +113,7 @@ def view(
     Returns:
         The experiment tag, name and value, that stores it.
     """
-    best = best_of(metric)
+    best = best_name(metric)
     # The UI sorts sections by their names, with those that it makes itself of all metrics, such as best/val.
     date = datetime.fromtimestamp(created / 1000).strftime("%Y-%m-%d")
     chart = {"metricSectionId": "sweep", "deleted": False, "isGenerated": False}

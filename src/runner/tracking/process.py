@@ -28,8 +28,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.tracking.dead_runs import finish_dead_run
-from runner.tracking.delivery_loop import FIRST_RETRY, DeliveryLoop, Folders, Say
-from runner.tracking.slim_import import unneeded, without
+from runner.tracking.delivery_loop import FIRST_RETRY, DeliveryLoop, Folders, ParentPipe
+from runner.tracking.slim_import import skippable_packages, without_packages
 from runner.tracking.store import quiet_mlflow, ui_of
 from runner.util import program
 from runner.util.uri import absolute, hide
@@ -160,7 +160,7 @@ def main() -> int:
     quiet_mlflow()
     uri = os.environ.pop(URI, None)
     hide({"tracking.uri": uri})
-    with without(*unneeded()):
+    with without_packages(*skippable_packages()):
         import mlflow.tracking
 
         if ui_of(uri or "") is None:
@@ -175,15 +175,15 @@ def main() -> int:
     return 0 if done else 1
 
 
-def _lines_to_the_parent() -> Say:
+def _lines_to_the_parent() -> ParentPipe:
     """Keep standard output for our lines; whatever else is printed to it goes to standard error."""
-    say = Say(os.dup(1))
+    say = ParentPipe(os.dup(1))
     os.dup2(2, 1)
     return say
 
 
 class _Sentences(logging.Handler):
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: ParentPipe) -> None:
         super().__init__()
         self._say = say
 

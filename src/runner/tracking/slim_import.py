@@ -10,7 +10,7 @@ DATA_SCIENCE = ("numpy", "pandas", "pyarrow", "scipy")
 has imported the client and the SQL store takes 126 MB without them instead of 212, and 2.2 s instead of 2.6."""
 
 
-def unneeded() -> tuple[str, ...]:
+def skippable_packages() -> tuple[str, ...]:
     """The packages to import MLflow's client without: none where it has plugins, which it imports at once.
 
     A store of somebody else's may need them, and would be left out without a word.
@@ -21,7 +21,7 @@ def unneeded() -> tuple[str, ...]:
 
 
 @contextmanager
-def without(*packages: str) -> Iterator[None]:
+def without_packages(*packages: str) -> Iterator[None]:
     """Have imports within find these packages as good as not installed; those imported already are left alone."""
     hidden = [name for name in packages if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type] # None is what the import system looks for

@@ -71,7 +71,7 @@ def local_uri(outputs: Path) -> str:
     return sqlite_address(outputs.resolve() / "mlflow.db")
 
 
-def place(uri: str | None, outputs: Path) -> tuple[str, str | None]:
+def resolve_store(uri: str | None, outputs: Path) -> tuple[str, str | None]:
     """Where runs are recorded, and where a database's artifacts are kept (absolute; a server has its own way).
 
     MLflow itself would keep them in the current directory.
@@ -196,14 +196,14 @@ def mlflow_command(uri: str, *words: str) -> str:
     return f"MLFLOW_TRACKING_URI={shlex.quote(strip_credentials(uri))} {shlex.join(['mlflow', *words])}"
 
 
-def trouble(error: BaseException, experiment: str = "") -> str:
+def describe_trouble(error: BaseException, experiment: str = "") -> str:
     """What keeps a store from being told, as the beginning of a sentence."""
-    if why := refusal(error, experiment):
+    if why := describe_refusal(error, experiment):
         return f"the tracking store {why}"
     return str(error) if isinstance(error, StoreError) else f"the tracking store can't be reached: {explain(error)}"
 
 
-def refusal(error: BaseException, experiment: str = "") -> str | None:
+def describe_refusal(error: BaseException, experiment: str = "") -> str | None:
     """How a store refuses, and what to set; None if an error is no refusal.
 
     Args:
@@ -247,7 +247,7 @@ def explain(error: BaseException) -> str:
     """Put an error of MLflow into one line without credentials."""
     if isinstance(error, StoreError):
         return redact(str(error))
-    if why := refusal(error):
+    if why := describe_refusal(error):
         return why
     text = " ".join(redact(str(error)).partition("[SQL:")[0].split()) or type(error).__name__
     for cause, meaning in (

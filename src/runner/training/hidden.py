@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from runner.data.source import saves_itself
 from runner.errors import TrainingError
-from runner.rundir.checkpoint import not_held
+from runner.rundir.checkpoint import find_unsavable
 from runner.training.rehearsal import Rehearsal, Verdict, unsaved
 from runner.training.state import Training
 from runner.util.terminal import about
@@ -85,7 +85,7 @@ class Watch:
         self._first_step.remove()
         state = self._state
         # For example state that the optimizer created in its first step: checked now, not after hours of an epoch.
-        if problem := not_held({"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}):
+        if problem := find_unsavable({"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}):
             raise TrainingError(problem)
         self.compare()
 

@@ -17,7 +17,7 @@ from runner.errors import TrainingError
 from runner.loss import Loss
 from runner.optimizer import load_state, trainable
 from runner.precision import Precision
-from runner.rundir.checkpoint import FORMAT, Checkpoints, load_loss, weight_buffers, weights
+from runner.rundir.checkpoint import FORMAT, Checkpoints, best_weights, load_loss, weight_buffers
 from runner.scheduler import Schedule
 from runner.training.attributes import held_generators, restore_generators
 from runner.training.averaging import WeightAverage
@@ -242,5 +242,5 @@ def load_weights(state: Training, checkpoint: Mapping[str, Any]) -> None:
     """Load the weights of a checkpoint for evaluation, and the state of its loss."""
     checkpoint = dict(checkpoint)
     for module in (state.model, state.eval_model):
-        load_module(module, weights(checkpoint), weight_buffers(checkpoint))
+        load_module(module, best_weights(checkpoint), weight_buffers(checkpoint))
     load_loss(state.loss, checkpoint)

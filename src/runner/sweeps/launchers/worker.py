@@ -89,7 +89,7 @@ def _run(task: JobSpec, reports: Connection | None) -> int:
         if cfg is None:
             raise ConfigError(*problems)
         as_job(cfg, task.number, task.folder.parent)
-        x, checkpoint = start.prepare(cfg, choices, problems, resumed, _alone(task, cfg))
+        x, checkpoint = start.build_run(cfg, choices, problems, resumed, _alone(task, cfg))
         with without(RESUME):  # the sweep is resumed, and says so itself
             return start.start(
                 task.folder, x, cfg, made, checkpoint, DeliveredBySweep(), Reporting(x, reports)

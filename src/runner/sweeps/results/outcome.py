@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from runner.rundir import layout
-from runner.saved.run import result_of
+from runner.saved.run import read_result
 from runner.sweeps.jobs import JobOutcome
 from runner.util.files import read_json
 from runner.util.options import EXIT_SIGNAL
@@ -31,7 +31,7 @@ def judge(folder: Path, exit_code: int | None, ended_by: str, seconds: float) ->
         ended_by: the same in words.
         seconds: that it took.
     """
-    result = result_of(folder)
+    result = read_result(folder)
     status = result.get("status")
     if status == "FINISHED":  # written last of all, and taken away when a run begins
         return JobOutcome("FINISHED", "", seconds)

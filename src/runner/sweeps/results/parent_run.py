@@ -28,9 +28,9 @@ from runner.sweeps.results.outcome import fate_of
 from runner.sweeps.results.table import Row, Table
 from runner.tracking.deliver import outstanding
 from runner.tracking.environment import git_tags
-from runner.tracking.pages import run_page, view
+from runner.tracking.pages import run_page, sweep_view
 from runner.tracking.process import DeliveryProcess
-from runner.tracking.store import place, ui_command, ui_of
+from runner.tracking.store import resolve_store, ui_command, ui_of
 from runner.util.files import read_json, write_atomically
 from runner.util.tags import FOLDER_TAG, PRUNED
 from runner.util.uri import redact, strip_credentials
@@ -77,7 +77,7 @@ class ParentRun:
     ) -> None:
         self._said, self._log_axes = said, plan.log_axes
         self.folder, self._delivery, self._axes = folder, delivery, list(plan.axes)
-        self._uri, self._artifact_root = place(tracking.uri, outputs())
+        self._uri, self._artifact_root = resolve_store(tracking.uri, outputs())
         before = has_manifest(folder)
         commands = [*(_commands(Manifest.load(folder)) if before else []), describe_command(typed)]
         new = Manifest(
@@ -261,7 +261,7 @@ def _describe(manifest: Manifest, table: Table, folder: Path, axes: Sequence[str
     parent = DeliveryState.load(folder).run_id
     if parent is not None:
         name, start, ascending = manifest.run_name, manifest.start_time, table.objectives[0].direction == "min"
-        stored = view(manifest.key, name, start, parent, table.metric, ascending, axes)
+        stored = sweep_view(manifest.key, name, start, parent, table.metric, ascending, axes)
         manifest.experiment_tags.update([stored])
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from runner.errors import ConfigError
 from runner.rundir import layout
-from runner.rundir.folders import display_path, named, outputs
+from runner.rundir.folders import display_path, outputs, parse_path
 from runner.rundir.lock import is_locked
 from runner.rundir.manifest import manifest_of, own_folder
 from runner.saved import run as saved_runs
-from runner.saved.run import result_of
+from runner.saved.run import read_result
 from runner.sweeps.results.outcome import fate_of
 from runner.util.tags import FOLDER_TAG
 
@@ -41,14 +41,14 @@ def find(value: str, uri: str | None) -> Path:
     Raises:
         ConfigError: there is no such sweep.
     """
-    given, folder = f"sweep.resume={value}", named(value, "sweep.resume")
+    given, folder = f"sweep.resume={value}", parse_path(value, "sweep.resume")
     if (folder / layout.SWEEP_PLAN).is_file():
         return folder.resolve()
     if folder.is_dir():
         raise ConfigError(f"{given} is no sweep's folder: there is no {layout.SWEEP_PLAN} in it; {_newest()}")
     if not re.fullmatch("[0-9a-f]{32}", value):
         raise ConfigError(f"{given}: there is no such folder; {_newest()}")
-    tags = saved_runs.get(value, given, uri or saved_runs.store_of(value)).data.tags
+    tags = saved_runs.get_logged_run(value, given, uri or saved_runs.store_of(value)).data.tags
     own = own_folder(tags)
     if own is None or not (own / layout.SWEEP_PLAN).is_file():
         was = tags.get(FOLDER_TAG)
@@ -69,7 +69,7 @@ def _newest() -> str:
 
 def course_of(folder: Path) -> ResumeAction:
     """What is to be done with a job, as its folder tells; nobody must be at work in it."""
-    status = result_of(folder).get("status")
+    status = read_result(folder).get("status")
     fate = fate_of(folder)
     if status == "FINISHED" or (fate is not None and fate.pruned):
         return ResumeAction.SKIP

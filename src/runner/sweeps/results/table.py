@@ -13,7 +13,7 @@ from runner.comparison.table import CELL_LENGTH
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.lock import is_locked
-from runner.saved.run import result_of
+from runner.saved.run import read_result
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.plan import short_names
 from runner.sweeps.results.outcome import fate_of
@@ -146,7 +146,7 @@ def read(jobs: Sequence[Job], folder: Path, objectives: Sequence[Objective]) -> 
 
 def read_row(job: Job, folder: Path, objectives: Sequence[Objective]) -> Row:
     """Read what one job has left."""
-    result, fate = result_of(folder), fate_of(folder)
+    result, fate = read_result(folder), fate_of(folder)
     status = result.get("status")
     if fate is not None and status != "FINISHED":  # the result is the job's own, and it would not be there again
         status = fate.status
