@@ -104,9 +104,9 @@ def runner(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
     def fail(*problems: Problem | str) -> int:
         reported.extend(problem for problem in problems if isinstance(problem, Problem))
-        return options.fail(*problems)
+        return options.print_errors(*problems)
 
-    monkeypatch.setattr("runner.cli.fail", fail)
+    monkeypatch.setattr("runner.cli.print_errors", fail)
 
     def call(*arguments: str) -> Called:
         capsys.readouterr()

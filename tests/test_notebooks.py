@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.util.terminal import moves_up
+from runner.util.terminal import can_redraw_lines
 
 KERNEL = {"JPY_PARENT_PID": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline", "TERM": "xterm-color"}
 
@@ -81,7 +81,7 @@ def test_which_terminals_move_up(monkeypatch: pytest.MonkeyPatch, variables: dic
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert moves_up() is expected
+    assert can_redraw_lines() is expected
 
 
 EXECUTE = """

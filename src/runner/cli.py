@@ -26,15 +26,15 @@ from yaml import YAMLError
 from runner import __version__
 from runner.assembly.problems import names_and_values
 from runner.config import questions
-from runner.config.command_line import conflict, make_composer, parse
+from runner.config.command_line import conflict_error, make_composer, parse_arguments
 from runner.config.compose import Composer
 from runner.config.hydra_job import group_choices
-from runner.config.messages import reason
-from runner.config.overrides import key_of, typed_value
+from runner.config.messages import explain_error
+from runner.config.overrides import key_of, last_value
 from runner.errors import ConfigError, Problem, describe_error
 from runner.rundir import folders
 from runner.util import program
-from runner.util.options import EXIT_FAILED, EXIT_INTERRUPTED, fail, show_traceback, verbose
+from runner.util.options import EXIT_FAILED, EXIT_INTERRUPTED, is_verbose, print_errors, show_traceback
 from runner.util.stopping import Interrupt
 from runner.util.streams import OutputError, ReaderGone, print_result
 
@@ -71,7 +71,7 @@ def _main() -> int:
     except ReaderGone:  # `--help | head`: the reader has what it wanted
         return 0
     except OutputError as error:
-        fail(str(error))
+        print_errors(str(error))
         return EXIT_FAILED
 
 
@@ -86,7 +86,7 @@ def run_command(argv: Sequence[str]) -> int:
             del os.environ[name]
     try:
         check_no_other_runner(Path.cwd())
-        args = parse(argv)
+        args = parse_arguments(argv)
         if args.version:
             print_result(f"runner {__version__}")
             return 0
@@ -96,17 +96,17 @@ def run_command(argv: Sequence[str]) -> int:
             return run_sweep(args)
         return run_one(args)
     except ConfigError as error:
-        if verbose(argv):
+        if is_verbose(argv):
             show_traceback()
-        return fail(*error.problems)
+        return print_errors(*error.problems)
     except OutputError:
         raise
     except Exception as error:  # no check has foreseen it
-        if verbose(argv):
+        if is_verbose(argv):
             show_traceback()
         if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
-            return fail(reason(error))
-        fail(f"{describe_error(error)}; runner.verbose=true shows where")
+            return print_errors(explain_error(error))
+        print_errors(f"{describe_error(error)}; runner.verbose=true shows where")
         return EXIT_FAILED
 
 
@@ -126,7 +126,7 @@ def run_one(args: Namespace) -> int:
     """Compose and check the config of a single run; then build and run it."""
     composer = make_composer(args)
     resumed: Resumed | None = None
-    value = typed_value(args.overrides, "resume")
+    value = last_value(args.overrides, "resume")
     if value is None:
         cfg, problems = composer.compose(args.overrides)
     else:
@@ -140,7 +140,7 @@ def run_one(args: Namespace) -> int:
     ]
     if cfg is not None:
         problems = names_and_values(cfg, problems)
-    exact_folder = typed_value(args.overrides, "hydra.run.dir") is not None
+    exact_folder = last_value(args.overrides, "hydra.run.dir") is not None
     if cfg is not None and (resumed is None or resumed.warm_start):
         problems += folders.check_folder(str(cfg.hydra.run.dir), exact_folder)
     if cfg is None or problems:  # before torch is imported, which the other checks need
@@ -186,10 +186,10 @@ def build_and_run(
     from runner.runs import resume, start
     from runner.util import terminal
 
-    terminal.set_up(bool(cfg.runner.quiet))
+    terminal.configure_logging(bool(cfg.runner.quiet))
     if axes := OmegaConf.select(cfg, "hydra.sweeper.params"):  # a preset for a sweep
         log.warning("note       one run, in which %s do not vary: add --multirun for the sweep", ", ".join(axes))
-    exact_folder = typed_value(args.overrides, "hydra.run.dir") is not None
+    exact_folder = last_value(args.overrides, "hydra.run.dir") is not None
     in_place = resumed if resumed is not None and not resumed.warm_start else None
     if in_place is not None and resume.is_finished(in_place):
         return 0
@@ -218,16 +218,16 @@ def run_sweep(args: Namespace) -> int:
     Raises:
         ConfigError: with the problems of all jobs.
     """
-    if typed_value(args.overrides, "resume") is not None:
+    if last_value(args.overrides, "resume") is not None:
         instead = "leave out --multirun, or resume a sweep by sweep.resume="
-        raise conflict("resume", "resume= resumes one run", instead)
-    subdir = typed_value(args.overrides, "hydra.sweep.subdir")
+        raise conflict_error("resume", "resume= resumes one run", instead)
+    subdir = last_value(args.overrides, "hydra.sweep.subdir")
     if subdir is not None:
         text = f"hydra.sweep.subdir={subdir}: the folder of a job is its number"
-        raise conflict("hydra.sweep.subdir", text, "leave it out")
+        raise conflict_error("hydra.sweep.subdir", text, "leave it out")
     from runner.sweeps.check.compose_jobs import Context, numbered
 
-    value = typed_value(args.overrides, "sweep.resume")
+    value = last_value(args.overrides, "sweep.resume")
     arguments = _resumed_arguments(args, value) if value is not None else list(args.overrides)
     composer = make_composer(args)
     composer.reads_variable = value is None
@@ -264,12 +264,12 @@ def _resumed_arguments(args: Namespace, value: str) -> list[str]:
     from runner.sweeps.plan import plan
     from runner.sweeps.results import resume
 
-    if typed_value(args.overrides, "hydra.sweep.dir") is not None:
-        raise conflict("hydra.sweep.dir", "hydra.sweep.dir: a resumed sweep stays in its folder", "leave it out")
-    _, first, options = plan.load(resume.find(value, typed_value(args.overrides, "tracking.uri")))
+    if last_value(args.overrides, "hydra.sweep.dir") is not None:
+        raise conflict_error("hydra.sweep.dir", "hydra.sweep.dir: a resumed sweep stays in its folder", "leave it out")
+    _, first, options = plan.load(resume.find(value, last_value(args.overrides, "tracking.uri")))
     for name, option in options.items():
         setattr(args, name, getattr(args, name) or option)
     typed = {key_of(text) for text in args.overrides}
-    if typed_value(args.overrides, "hydra/launcher") not in (None, typed_value(first, "hydra/launcher")):
+    if last_value(args.overrides, "hydra/launcher") not in (None, last_value(first, "hydra/launcher")):
         first = [text for text in first if not key_of(text).startswith("hydra.launcher.")]
     return [*(text for text in first if key_of(text) not in typed), *args.overrides]

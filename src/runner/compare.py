@@ -11,7 +11,7 @@ from runner.rundir import folders
 from runner.rundir.folders import display_path, outputs
 from runner.util import program
 from runner.util.files import write_atomically
-from runner.util.options import command
+from runner.util.options import run_with_options
 from runner.util.streams import print_result
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 for a wrong argument.
     """
-    return command(argv, USAGE, OPTIONS, work)
+    return run_with_options(argv, USAGE, OPTIONS, work)
 
 
 def work(options: Mapping[str, str]) -> int:

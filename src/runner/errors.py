@@ -98,10 +98,10 @@ def describe_error(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if "\nOriginal Traceback" in str(error):  # raised in a worker of a DataLoader, which tells it as a text
         return str(error).splitlines()[-1]
-    return f"{type(error).__name__}: {first_line(error)}{at(error)}"
+    return f"{type(error).__name__}: {first_line(error)}{user_frame_suffix(error)}"
 
 
-def place(error: BaseException) -> str | None:
+def user_frame(error: BaseException) -> str | None:
     """Where in the user's own code an exception was raised: `net.py, line 12, in forward`; None if it was not."""
     found = None
     for frame, line in walk_tb(error.__traceback__):
@@ -112,24 +112,24 @@ def place(error: BaseException) -> str | None:
     return found
 
 
-def at(error: BaseException) -> str:
+def user_frame_suffix(error: BaseException) -> str:
     """The same in brackets, to be put behind a sentence; empty if there is nothing to say."""
-    where = place(error)
+    where = user_frame(error)
     return f" ({where})" if where else ""
 
 
-def brief(text: str) -> str:
+def abbreviate(text: str) -> str:
     """An argument or a value as a sentence repeats it."""
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 20]}... ({len(text)} characters)"
 
 
-def printable(text: str) -> str:
+def to_one_line(text: str) -> str:
     """The text in one line: a line break in a path, or a byte that is not UTF-8, becomes an escape."""
     controls = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
-    return as_unicode(re.sub(controls, lambda found: ascii(found[0])[1:-1], text))
+    return escape_undecodable(re.sub(controls, lambda found: ascii(found[0])[1:-1], text))
 
 
-def as_unicode(name: str) -> str:
+def escape_undecodable(name: str) -> str:
     """The name of a file as text that can be encoded: bytes that are not UTF-8 become escapes (backslash, x, e9)."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 

@@ -11,7 +11,7 @@ from runner.saved.run import SavedRun, find
 from runner.util import program
 from runner.util.files import load_json
 from runner.util.metric_names import PARTS
-from runner.util.options import choice, command, is_true, required
+from runner.util.options import choice_option, is_true, required_option, run_with_options
 
 if TYPE_CHECKING:
     from runner.runs.evaluation import Evaluation
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 for a wrong argument.
     """
-    return command(argv, USAGE, OPTIONS, _main, _refuse)
+    return run_with_options(argv, USAGE, OPTIONS, _main, _refuse)
 
 
 def _refuse(key: str) -> str | None:
@@ -63,11 +63,11 @@ def _main(options: dict[str, str]) -> int:
     from runner.runs.evaluation import evaluate
     from runner.util import terminal
 
-    split = choice(options, "split", PARTS, "test")
-    choice(options, "device", DEVICES, "auto")
-    choice(options, "precision", PRECISIONS, "fp32")
-    terminal.set_up(is_true(options, "runner.quiet"))
-    run = find(required(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
+    split = choice_option(options, "split", PARTS, "test")
+    choice_option(options, "device", DEVICES, "auto")
+    choice_option(options, "precision", PRECISIONS, "fp32")
+    terminal.configure_logging(is_true(options, "runner.quiet"))
+    run = find(required_option(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     overrides = [f"{name}={options[key]}" for key, name in OVERRIDES.items() if key in options]
     if "device.threads" in options:
         overrides.append(f"device.evaluation_threads={options['device.threads']}")

@@ -15,7 +15,7 @@ from runner.rundir.folders import display_path
 from runner.runs.result_file import SUFFIXES, refuse_overwrite, resolve_output
 from runner.saved.run import SavedRun, find
 from runner.util import program
-from runner.util.options import choice, command, is_true, required
+from runner.util.options import choice_option, is_true, required_option, run_with_options
 
 if TYPE_CHECKING:
     pass
@@ -42,17 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 for a wrong argument or a model that cannot be exported.
     """
-    return command(argv, USAGE, OPTIONS, _main)
+    return run_with_options(argv, USAGE, OPTIONS, _main)
 
 
 def _main(options: dict[str, str]) -> int:
     from runner.runs.deployment import CHECKED, export
     from runner.util import terminal
 
-    format = choice(options, "format", list(SUFFIXES), "torch_export")
+    format = choice_option(options, "format", list(SUFFIXES), "torch_export")
     _check_packages(format)
-    terminal.set_up(is_true(options, "runner.quiet"))
-    run = find(required(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
+    terminal.configure_logging(is_true(options, "runner.quiet"))
+    run = find(required_option(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     done = export(run, format, _output(run, format, options.get("output")))
     size = done.size
     log.info("weights    %s%s%s", run.place, f" (epoch {done.epoch})" if done.epoch else "", _arithmetic(run))

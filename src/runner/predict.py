@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from runner.config.settings import DEVICES
-from runner.errors import ConfigError, as_unicode
+from runner.errors import ConfigError, escape_undecodable
 from runner.rundir.folders import display_path, parse_path
 from runner.runs.result_file import refuse_overwrite, resolve_output
 from runner.saved.run import find
 from runner.util import program
 from runner.util.files import replacing
-from runner.util.options import choice, command, is_true, required
+from runner.util.options import choice_option, is_true, required_option, run_with_options
 from runner.util.streams import Result
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0, or 2 for a wrong argument.
     """
-    return command(argv, USAGE, OPTIONS, _main)
+    return run_with_options(argv, USAGE, OPTIONS, _main)
 
 
 def _main(options: dict[str, str]) -> int:
     from runner.util import terminal
 
-    device = choice(options, "device", DEVICES, "auto")
-    value = required(options, "input", "file or [values]")
+    device = choice_option(options, "device", DEVICES, "auto")
+    value = required_option(options, "input", "file or [values]")
     wanted = options.get("output")
     output = resolve_output(wanted, "predictions.csv") if wanted is not None else None  # None is standard output
-    terminal.set_up(is_true(options, "runner.quiet"))
-    run = find(required(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
+    terminal.configure_logging(is_true(options, "runner.quiet"))
+    run = find(required_option(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     if output is not None and wanted is not None:
         refuse_overwrite(output, wanted, run, None if value.lstrip().startswith("[") else parse_path(value, "input"))
     from runner.data.loading import evaluation_batch_size
@@ -72,8 +72,8 @@ def _main(options: dict[str, str]) -> int:
         for first, (names, raw) in enumerate(new.batches(size)):
             header, rows = predictor.table(predictor(raw))
             if first == 0:
-                table.writerow(["sample", *map(as_unicode, header)])
-            table.writerows([as_unicode(str(name)), *row] for name, row in zip(names, rows, strict=True))
+                table.writerow(["sample", *map(escape_undecodable, header)])
+            table.writerows([escape_undecodable(str(name)), *row] for name, row in zip(names, rows, strict=True))
     if output is not None:
         count = len(new.names)
         log.info("written    %s: %s prediction%s", display_path(output), f"{count:,}", "" if count == 1 else "s")

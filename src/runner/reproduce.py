@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from runner.rundir import layout
 from runner.util import program
-from runner.util.options import EXIT_FAILED, EXIT_SIGNAL, command, is_true, required
+from runner.util.options import EXIT_FAILED, EXIT_SIGNAL, is_true, required_option, run_with_options
 from runner.util.tags import DATA_TAG
 
 log = logging.getLogger("runner")
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if everything is bit-identical, 1 if something differs, 2 if the run cannot be run again, or 128 and
         the number of the signal that ended it.
     """
-    return command(argv, USAGE, OPTIONS, work, lambda _: "the run is run again as it was; leave it out")
+    return run_with_options(argv, USAGE, OPTIONS, work, lambda _: "the run is run again as it was; leave it out")
 
 
 def work(options: Mapping[str, str]) -> int:
@@ -50,11 +50,11 @@ def work(options: Mapping[str, str]) -> int:
     from runner.saved import run  # late: torch, MLflow
     from runner.util import terminal
 
-    value = required(options, "run", "MLflow run id or folder")
+    value = required_option(options, "run", "MLflow run id or folder")
     was = run.find(value, uri=options.get("tracking.uri"), from_store=True)
     logged = run.get_logged_run(str(was.run_id), was.argument, str(was.uri))
     status = logged.info.status
-    terminal.set_up(is_true(options, "runner.quiet"))
+    terminal.configure_logging(is_true(options, "runner.quiet"))
     log.info("reproduce  %s, %s: %s", was.name, status, was.place)
     if contradictions := reproduction.find_contradictions(was.config, logged):
         say("differs: config.yaml and the logged parameters contradict each other, so one of them was changed:")

@@ -15,7 +15,7 @@ from runner.tracking.dead_runs import finish_dead_run
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.store import explain
 from runner.util import program
-from runner.util.options import command
+from runner.util.options import run_with_options
 
 USAGE = "python -m runner.sync [key=value ...]: deliver to MLflow whatever an outage or a kill kept from it."
 OPTIONS = {
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 if everything is delivered, 1 if something is not, 2 for a wrong argument.
     """
-    return command(argv, USAGE, OPTIONS, _sync)
+    return run_with_options(argv, USAGE, OPTIONS, _sync)
 
 
 def _sync(options: dict[str, str]) -> int:

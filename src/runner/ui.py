@@ -18,7 +18,7 @@ from runner.tracking.dead_runs import close_dead_runs
 from runner.tracking.pages import experiments_page, newest_table, table_page, table_view
 from runner.tracking.store import EXPERIMENT_TAGS, connect, local_uri, ui_of
 from runner.util import program
-from runner.util.options import command
+from runner.util.options import run_with_options
 from runner.util.tags import KEY_TAG
 from runner.util.uri import sqlite_file, strip_credentials
 
@@ -39,11 +39,11 @@ OLD_COLUMNS = ("val/loss", "val/accuracy", "test/accuracy")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Replace this process by `mlflow server`; returns only when that is not to be, with 2."""
-    return command(argv, USAGE, OPTIONS, _ui)
+    return run_with_options(argv, USAGE, OPTIONS, _ui)
 
 
 def _ui(options: dict[str, str]) -> int:
-    uri = options.get("tracking.uri") or store_variable.store() or local_uri(outputs_folder())
+    uri = options.get("tracking.uri") or store_variable.store_address() or local_uri(outputs_folder())
     port = _free_port(options.get("port", "5000"))
     _check(uri, options.get("tracking.uri") is None)
     tables: list[tuple[str, str]] = []

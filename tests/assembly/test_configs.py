@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from conftest import REPOSITORY
 from runner.assembly import build
-from runner.config.command_line import make_composer, parse
+from runner.config.command_line import make_composer, parse_arguments
 from runner.config.hydra_job import group_choices, without_hydra
 from runner.data.cifar10 import FOLDER, TEST_FILE, TRAIN_FILES
 from runner.errors import ConfigError
@@ -91,7 +91,7 @@ def test_the_command_of_the_first_line_uses_the_file_and_builds(name: str, here:
     write_mnist(here / "data")
     write_cifar10(here / "data" / FOLDER)
     before = sorted(here.rglob("*"))
-    typed = parse(command_of(name))
+    typed = parse_arguments(command_of(name))
     cfg, problems = make_composer(typed).compose(typed.overrides, RunMode.MULTIRUN if typed.multirun else RunMode.RUN)
     assert cfg is not None and problems == []
     group, _, choice = name.removesuffix(".yaml").rpartition("/")

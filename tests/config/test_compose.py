@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from helpers.problems import about
 from runner.config import yaml_numbers
 from runner.config.compose import Composer
-from runner.config.overrides import for_hydra, quote, typed_value
+from runner.config.overrides import last_value, quote_texts, to_hydra
 from runner.errors import ConfigError
 from runner.sweeps.check.compose_jobs import numbered, with_values
 
@@ -34,7 +34,7 @@ def composer() -> Composer:
     ],
 )
 def test_only_values_of_paths_are_quoted(argument: str, quoted: str) -> None:
-    assert quote(argument) == quoted
+    assert quote_texts(argument) == quoted
 
 
 @pytest.mark.parametrize("text", ["695e0514", "1e5", "007", "true", "1_000", "0x10", ".5", "nan", "2024-01-01", "-0.0"])
@@ -42,7 +42,7 @@ def test_only_values_of_paths_are_quoted(argument: str, quoted: str) -> None:
     "key", ["tracking.experiment", "tracking.run_name", "hydra.sweeper.study_name", "trainer.monitor"]
 )
 def test_a_text_stays_the_text_that_was_typed(key: str, text: str) -> None:
-    assert typed_value([f"{key}={text}"], key) == text
+    assert last_value([f"{key}={text}"], key) == text
 
 
 def test_each_value_of_a_sweep_stays_the_text_that_was_typed(composer: Composer) -> None:
@@ -76,28 +76,28 @@ def test_a_folder_may_look_like_a_reference(tmp_path: Path, composer: Composer) 
 
 def test_a_home_folder_is_put_for_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    assert quote("data.root=~/data") == "data.root='/home/me/data'"
-    assert quote("tracking.uri=sqlite:///~/x.db") == "tracking.uri='sqlite:////home/me/x.db'"
-    assert quote("tracking.run_name=~/x") == "tracking.run_name='~/x'"
+    assert quote_texts("data.root=~/data") == "data.root='/home/me/data'"
+    assert quote_texts("tracking.uri=sqlite:///~/x.db") == "tracking.uri='sqlite:////home/me/x.db'"
+    assert quote_texts("tracking.run_name=~/x") == "tracking.run_name='~/x'"
 
 
 def test_in_a_sweep_commas_divide() -> None:
-    assert quote("data.path=a.csv,b.csv", sweeping=True) == "data.path=a.csv,b.csv"
-    assert quote("data.path=a.csv,b.csv") == "data.path='a.csv,b.csv'"
+    assert quote_texts("data.path=a.csv,b.csv", sweeping=True) == "data.path=a.csv,b.csv"
+    assert quote_texts("data.path=a.csv,b.csv") == "data.path='a.csv,b.csv'"
 
 
 def test_a_preset_changes_the_whole_config() -> None:
-    assert for_hydra("experiment=x") == "experiment@_global_=x"
-    assert for_hydra("+debug=fast") == "debug@_global_=fast"
-    assert for_hydra("debug=null") == for_hydra("~debug") == "~debug@_global_"
-    assert for_hydra("model=cnn") == "model=cnn"
+    assert to_hydra("experiment=x") == "experiment@_global_=x"
+    assert to_hydra("+debug=fast") == "debug@_global_=fast"
+    assert to_hydra("debug=null") == to_hydra("~debug") == "~debug@_global_"
+    assert to_hydra("model=cnn") == "model=cnn"
 
 
 def test_the_last_value_typed_counts() -> None:
-    assert typed_value(["resume=a", "seed=1", "+resume='b c'"], "resume") == "b c"
-    assert typed_value(["resume=a", "resume=null"], "resume") is None
-    assert typed_value(["resume=a b (c"], "resume") == "a b (c"
-    assert typed_value([], "resume") is None
+    assert last_value(["resume=a", "seed=1", "+resume='b c'"], "resume") == "b c"
+    assert last_value(["resume=a", "resume=null"], "resume") is None
+    assert last_value(["resume=a b (c"], "resume") == "a b (c"
+    assert last_value([], "resume") is None
 
 
 def test_what_is_right_beside_a_mistake_is_kept(composer: Composer) -> None:
@@ -268,7 +268,7 @@ def test_a_text_that_yaml_takes_for_a_number_is_refused(text: str, tmp_path: Pat
     file = tmp_path / "a.yaml"
     file.write_text(f"experiment: {text}\n")
     with pytest.raises(ConfigError) as raised:
-        yaml_numbers.check(file, "tracking")
+        yaml_numbers.check_file(file, "tracking")
     assert about(raised) == [("tracking.experiment", "type")] and f"'{text}'" in raised.value.problems[0].suggestion
     file.write_text(f"experiment: '{text}'\nname: {text}\n")  # a choice, which is checked as such
-    yaml_numbers.check(file, "tracking")
+    yaml_numbers.check_file(file, "tracking")

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from runner.config.invocation import dated, describe_command, description, run_name, without_credentials, written_to
+from runner.config.invocation import (
+    describe_command,
+    format_description,
+    make_run_name,
+    read_commands,
+    with_date,
+    without_credentials,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,15 +53,15 @@ def test_it_is_one_line_that_a_shell_reads_back() -> None:
 
 
 def test_the_commands_of_a_config_are_read_back(tmp_path: Path) -> None:
-    assert written_to(tmp_path / "config.yaml") == []
+    assert read_commands(tmp_path / "config.yaml") == []
     (tmp_path / "config.yaml").write_text("# python -m runner resume=x\n# $ python -m runner a=1\nseed: 0\n")
-    assert written_to(tmp_path / "config.yaml") == ["python -m runner a=1"]
+    assert read_commands(tmp_path / "config.yaml") == ["python -m runner a=1"]
 
 
 def test_a_description_shows_what_a_command_holds_as_it_is() -> None:
-    assert description(None, []) == ""
-    assert description("why", ["a"]) == "why\n\n```console\n$ a\n```"
-    assert description(None, ["a '```'"]).startswith("````console\n")
+    assert format_description(None, []) == ""
+    assert format_description("why", ["a"]) == "why\n\n```console\n$ a\n```"
+    assert format_description(None, ["a '```'"]).startswith("````console\n")
 
 
 FOLDER = Path("2026-11-28_01-04-21_mlp_digits")
@@ -95,9 +102,9 @@ FOLDER = Path("2026-11-28_01-04-21_mlp_digits")
 def test_a_run_is_named_by_what_differs_first(
     typed: list[str], choices: dict[str, str], folder: Path, name: str
 ) -> None:
-    assert run_name(typed, choices, folder) == name
+    assert make_run_name(typed, choices, folder) == name
 
 
 def test_a_sweep_s_folder_gives_its_time() -> None:
-    assert dated("lr=0.1,0.01", Path("2026-11-28_01-04-21")) == "lr=0.1,0.01 11-28_01-04-21"
-    assert dated("lr=0.1,0.01", Path("2026-11-28_01-04-21_2")) == "lr=0.1,0.01 11-28_01-04-21_2"
+    assert with_date("lr=0.1,0.01", Path("2026-11-28_01-04-21")) == "lr=0.1,0.01 11-28_01-04-21"
+    assert with_date("lr=0.1,0.01", Path("2026-11-28_01-04-21_2")) == "lr=0.1,0.01 11-28_01-04-21_2"

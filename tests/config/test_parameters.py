@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.config.parameters import BoundedParameter, bounds, text_parameters
+from runner.config.parameters import BoundedParameter, find_text_parameters, read_bounds
 from runner.util.ranges import COUNT, Choice, Range
 
 SOURCE = """
@@ -22,8 +22,8 @@ def test_annotations_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "unloved" / "__init__.py").write_text("raise SystemExit")
     (tmp_path / "unloved" / "mine.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(tmp_path)
-    assert text_parameters("unloved.mine.Model") == {"a": False, "b": False, "c": False, "d": True}
-    assert text_parameters("unloved.mine.load") == {"path": False, "name": False}
+    assert find_text_parameters("unloved.mine.Model") == {"a": False, "b": False, "c": False, "d": True}
+    assert find_text_parameters("unloved.mine.load") == {"path": False, "name": False}
 
 
 BOUNDED = """
@@ -51,7 +51,7 @@ class Model:
 def test_bounds_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bounded.py").write_text(BOUNDED)
     monkeypatch.syspath_prepend(tmp_path)
-    assert bounds("bounded.Model") == {
+    assert read_bounds("bounded.Model") == {
         "width": BoundedParameter(COUNT, optional=False, is_list=False),
         "rate": BoundedParameter(Range(0, 1, open_high=True), optional=True, is_list=False),
         "sizes": BoundedParameter(COUNT, optional=False, is_list=True),
@@ -62,4 +62,4 @@ def test_bounds_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("target", ["nowhere.Model", "runner.nothing", "torch.optim.SGD", "math.sqrt", "x"])
 def test_what_has_no_such_source_has_no_annotations(target: str) -> None:
-    assert text_parameters(target) == bounds(target) == {}
+    assert find_text_parameters(target) == read_bounds(target) == {}

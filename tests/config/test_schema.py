@@ -12,8 +12,8 @@ from runner.config import schema
 from runner.config.compose import Composer
 from runner.config.hydra_job import without_hydra
 from runner.config.keys import format_value, select
-from runner.config.limits import limits
-from runner.config.schema import check, expected
+from runner.config.limits import collect_limits
+from runner.config.schema import check_config, describe_expected
 from runner.util.ranges import Bound, Choice, Range
 
 
@@ -36,7 +36,7 @@ def put(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def test_the_defaults_have_no_problem(config: dict[str, Any]) -> None:
-    assert check(config) == []
+    assert check_config(config) == []
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_range_says_what_to_write() -> None:
 
 
 def limited(config: dict[str, Any], kind: type[Bound]) -> list[str]:
-    return [key for key, limit in limits(config, schema.Config).items() if isinstance(limit.bound, kind)]
+    return [key for key, limit in collect_limits(config, schema.Config).items() if isinstance(limit.bound, kind)]
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_every_range_is_checked(choices: list[str], keys: str) -> None:
     config = composed(*choices)
     assert {*keys.split()} <= {*limited(config, Range)}
     for key in keys.split():
-        limit = limits(config, schema.Config)[key]
-        (problem,) = check(put(config, key, -1e30))
+        limit = collect_limits(config, schema.Config)[key]
+        (problem,) = check_config(put(config, key, -1e30))
         assert (problem.key, problem.topic in ("range", "type")) == (key, True)
         assert problem.text.startswith(f"{key}=-1e+30 is ") and problem.suggestion == f"write {limit}"
 
@@ -107,8 +107,8 @@ def test_every_range_is_checked(choices: list[str], keys: str) -> None:
     ],
 )
 def test_each_number_of_a_list_is_checked(choices: list[str], key: str) -> None:
-    assert about(check(put(composed(*choices), key, [1e30, -3]))) == [] or key == "optimizer.betas"
-    assert about(check(put(composed(*choices), key, [1, -3]))) == [(key, "range")]
+    assert about(check_config(put(composed(*choices), key, [1e30, -3]))) == [] or key == "optimizer.betas"
+    assert about(check_config(put(composed(*choices), key, [1, -3]))) == [(key, "range")]
 
 
 @pytest.mark.parametrize(
@@ -121,21 +121,21 @@ def test_each_number_of_a_list_is_checked(choices: list[str], key: str) -> None:
 def test_every_choice_is_checked(key: str) -> None:
     config = composed("data=csv", "data.path=table.csv")
     assert key in limited(config, Choice)
-    assert (key, "choice") in about(check(put(config, key, "nonsense")))
+    assert (key, "choice") in about(check_config(put(config, key, "nonsense")))
 
 
 @pytest.mark.parametrize("key", ["data.batch_size", "data.in_memory", "data.num_workers", "data.scale"])
 def test_null_where_there_must_be_a_value(key: str, config: dict[str, Any]) -> None:
-    (problem,) = check(put(config, key, None))
-    assert (problem.key, problem.topic) == (key, "missing") and problem.suggestion == f"write {expected(key)}"
+    (problem,) = check_config(put(config, key, None))
+    assert (problem.key, problem.topic) == (key, "missing") and problem.suggestion == f"write {describe_expected(key)}"
 
 
 def test_true_is_no_number_and_one_is_not_true(config: dict[str, Any]) -> None:
-    assert check(put(config, "data.batch_size", True)) and check(put(config, "data.in_memory", 1))
+    assert check_config(put(config, "data.batch_size", True)) and check_config(put(config, "data.in_memory", 1))
 
 
 def test_what_is_missing_is_passed_over(config: dict[str, Any]) -> None:
-    assert check(put(config, "seed", "???")) == [] and select({"a": "???"}, "a") is None
+    assert check_config(put(config, "seed", "???")) == [] and select({"a": "???"}, "a") is None
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_the_store_fits_the_kind_of_tracking(
     name: str, uri: str | None, right: bool, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "psycopg2", types.ModuleType("psycopg2"))  # as if it were installed
-    problems = check(put(put(config, "tracking.name", name), "tracking.uri", uri))
+    problems = check_config(put(put(config, "tracking.name", name), "tracking.uri", uri))
     assert (problems == []) is right
     assert all("write tracking" in problem.suggestion for problem in problems)
 
@@ -177,10 +177,10 @@ def test_a_database_whose_driver_is_not_installed(
     uri: str, module: str, package: str, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
-    (problem,) = check(put(config, "tracking.uri", uri))
+    (problem,) = check_config(put(config, "tracking.uri", uri))
     assert about([problem]) == [("tracking.uri", "unavailable")] and module in problem.text
     assert problem.suggestion == f"write pip install {package}"
-    assert check(put(put(config, "tracking.uri", uri), "tracking.name", "off")) == []
+    assert check_config(put(put(config, "tracking.uri", uri), "tracking.name", "off")) == []
 
 
 def test_values_are_shown_as_they_are_typed() -> None:
@@ -189,9 +189,9 @@ def test_values_are_shown_as_they_are_typed() -> None:
 
 
 def test_what_is_expected_says_whether_null_may_be_written() -> None:
-    assert expected("trainer.max_steps") == "a whole number at least 1, or null"
-    assert expected("trainer.epochs") == "a whole number at least 1"
-    assert expected("device.threads") == "auto or a whole number at least 1 and at most 1024"
-    assert expected("runner.quiet") == "true or false"
-    assert expected("tracking.run_name") == "a text, or null"
-    assert expected("model.whatever") is None
+    assert describe_expected("trainer.max_steps") == "a whole number at least 1, or null"
+    assert describe_expected("trainer.epochs") == "a whole number at least 1"
+    assert describe_expected("device.threads") == "auto or a whole number at least 1 and at most 1024"
+    assert describe_expected("runner.quiet") == "true or false"
+    assert describe_expected("tracking.run_name") == "a text, or null"
+    assert describe_expected("model.whatever") is None

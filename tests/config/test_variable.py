@@ -130,8 +130,8 @@ def test_a_server_is_used_as_tracking_server_and_its_password_is_nowhere(
     assert (tracking["name"], tracking["uri"]) == ("server", store_variable.REFERENCE)
     manifest = Manifest.load(folder)
     assert (manifest.params["tracking"], manifest.params["tracking.name"]) == ("server", "server")
-    assert store_variable.with_credentials(manifest.uri) == "http://ada:s3cret-word@127.0.0.1:9/"
-    assert store_variable.with_credentials("http://other") == "http://other"
+    assert store_variable.add_credentials(manifest.uri) == "http://ada:s3cret-word@127.0.0.1:9/"
+    assert store_variable.add_credentials("http://other") == "http://other"
     assert not [path for path in folder.rglob("*") if path.is_file() and b"s3cret-word" in path.read_bytes()]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from helpers.training import Log, Silent, Stop
 from runner.assembly import build, experiment
-from runner.config.command_line import make_composer, parse
+from runner.config.command_line import make_composer, parse_arguments
 from runner.config.hydra_job import group_choices, without_hydra
 from runner.rundir.checkpoint import Checkpoints
 from runner.training.loop import fit
@@ -13,7 +13,7 @@ from runner.training.state import Training, make_training
 
 def built(*overrides: str) -> experiment.Experiment:
     """Compose and build an experiment."""
-    cfg, problems = make_composer(parse([])).compose(list(overrides))
+    cfg, problems = make_composer(parse_arguments([])).compose(list(overrides))
     assert cfg is not None, problems
     return build.build(without_hydra(cfg), group_choices(cfg), problems)
 

@@ -46,7 +46,7 @@ from runner.sweeps.launchers import forkserver, local
 from runner.tracking.deliver import Delivery
 from runner.tracking.pages import TRAINING, run_page
 from runner.tracking.store import connect, local_uri
-from runner.util.cores import cores
+from runner.util.cores import physical_cores
 
 Runner = Callable[..., Called]
 
@@ -462,7 +462,7 @@ class TestKnobs:
         assert first["threads"] == second["threads"] == 1, "so small a model has no work for more"
         assert "1 job at a time" in (sweep_folder(here) / "run.log").read_text()
         called = runner("-m", *FATED, "seed=1,2", "sweep.jobs=2", "hydra.sweep.dir=two")
-        share = max(1, cores() // 2)
+        share = max(1, physical_cores() // 2)
         assert f"2 jobs at a time, {share} thread" in called.err
         assert {result["threads"] for result in results(here / "two").values()} == {share}
 

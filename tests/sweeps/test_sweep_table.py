@@ -195,8 +195,8 @@ class TestTable:
 class TestSlots:
     @pytest.fixture(autouse=True)
     def machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(slots, "cores", lambda: 8)
-        monkeypatch.setattr(slots, "threads_asked", lambda: None)
+        monkeypatch.setattr(slots, "physical_cores", lambda: 8)
+        monkeypatch.setattr(slots, "requested_threads", lambda: None)
         memory = psutil.virtual_memory()._replace(available=64 << 30)
         monkeypatch.setattr(slots.psutil, "virtual_memory", lambda: memory)
 

@@ -37,7 +37,7 @@ from runner.tracking.process import DeliveryProcess
 from runner.tracking.store import connect, local_uri, ui_of
 from runner.tracking.system import SystemMetrics
 from runner.tracking.tracker import Tracker
-from runner.util.tags import legal
+from runner.util.tags import legal_name
 from runner.util.uri import redact, strip_credentials
 
 
@@ -274,11 +274,11 @@ def test_credentials_are_taken_out_of_error_messages() -> None:
 
 
 def test_names_are_made_legal() -> None:
-    assert legal("val/accuracy@5") == "val/accuracy_5"
-    assert legal("train/loss") == "train/loss"
-    assert legal("../a//b[0]=1,2") == "a/b_0__1_2"
-    assert legal("a@b", ["a_b"]) != legal("a=b", ["a_b"])
-    assert len(legal("x" * 400)) == 250
+    assert legal_name("val/accuracy@5") == "val/accuracy_5"
+    assert legal_name("train/loss") == "train/loss"
+    assert legal_name("../a//b[0]=1,2") == "a/b_0__1_2"
+    assert legal_name("a@b", ["a_b"]) != legal_name("a=b", ["a_b"])
+    assert len(legal_name("x" * 400)) == 250
 
 
 def test_a_page_is_named_for_servers_only(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from runner.tracking.deliver import Delivery
 from runner.tracking.location import refuse_database_of_server
 from runner.tracking.store import connect, describe_trouble, explain, get_or_create_experiment, local_uri, resolve_store
 from runner.util import driver
-from runner.util.uri import absolute, sqlite_address, sqlite_file, strip_credentials
+from runner.util.uri import absolute_uri, sqlite_address, sqlite_file, strip_credentials
 
 NAMES = (
     "My%20Project", "%2F", "100%", "a#b", "a?b=c", "a;b", "it's", 'say "x"', "ü 数", "~x", "[a], {b}", "${x}", "a=b",
@@ -33,10 +33,10 @@ def test_an_address_names_one_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     for name in NAMES:
         file = Path("/a") / name / "x.db"
         address = sqlite_address(file)
-        assert sqlite_file(address) == file and absolute(address) == address
+        assert sqlite_file(address) == file and absolute_uri(address) == address
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
-        assert sqlite_file(absolute("sqlite:///x.db?timeout=5")) == tmp_path / name / "x.db"
+        assert sqlite_file(absolute_uri("sqlite:///x.db?timeout=5")) == tmp_path / name / "x.db"
     assert sqlite_address(Path("/a b/ü.db")) == "sqlite:////a b/ü.db"
 
 

@@ -13,7 +13,7 @@ from runner.rundir.checkpoint import Checkpoints
 from runner.training.loop import evaluate
 from runner.training.state import make_training
 from runner.util import cores
-from runner.util.cores import OPERATIONS_A_THREAD, busy, threads_for, usable_cores
+from runner.util.cores import OPERATIONS_A_THREAD, busy_message, threads_for, usable_cores
 
 CNN = ("model=cnn", "tracking=off", "data.limit=200")
 
@@ -112,4 +112,4 @@ def test_evaluation_has_the_threads_that_its_larger_batches_are_worth(
 def test_a_busy_machine_is_told_of(monkeypatch: pytest.MonkeyPatch, load: float, said: str) -> None:
     monkeypatch.setattr(cores.psutil, "getloadavg", lambda: (load, 0.0, 0.0))
     monkeypatch.setattr(cores.os, "cpu_count", lambda: 4)
-    assert said in busy() and bool(busy()) == bool(said)
+    assert said in busy_message() and bool(busy_message()) == bool(said)

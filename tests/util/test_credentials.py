@@ -20,7 +20,7 @@ from helpers.talkative import OF_ALL, SECRETS, assert_no_secret, write_talkative
 from runner.config.compose import Composer
 from runner.sweeps.check.compose_jobs import without_credentials
 from runner.tracking.store import connect, local_uri
-from runner.util.uri import hide, hide_words, redact
+from runner.util.uri import redact, register_secret_arguments, register_secrets
 
 Runner = Callable[..., Called]
 
@@ -149,15 +149,15 @@ def test_what_names_secrets_hides_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHATEVER", "whatever-it-is")
     monkeypatch.setenv("TEAM", "the-whole-team")
     monkeypatch.setenv("RATE", "0.000125")
-    hide_words(
+    register_secret_arguments(
         ["+model.others=[${oc.env:WHATEVER}]", "tracking.experiment=${oc.env:TEAM}", "optimizer.lr=${oc.env:RATE}"]
     )
-    hide({"hydra": {"sweeper": {"storage": "postgresql://ada:correct-horse@host/db"}}})
+    register_secrets({"hydra": {"sweeper": {"storage": "postgresql://ada:correct-horse@host/db"}}})
     for number, reference in enumerate(
         ("${oc.env:'V0'}", '${oc.env:"V1"}', "${ oc.env : V2 }", "${x:${oc.env:  'V3'}}")
     ):
         monkeypatch.setenv(f"V{number}", f"another-{number}")
-        hide({"model": {"others": [reference]}})
+        register_secrets({"model": {"others": [reference]}})
         assert redact(f"another-{number}") == f"${{oc.env:V{number}}}"
     text = "whatever-it-is, the-whole-team, 0.000125, correct-horse"
     assert redact(text) == "${oc.env:WHATEVER}, the-whole-team, 0.000125, ***"

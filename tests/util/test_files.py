@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.util.files import load_json, read_json, replacing, write_atomically, write_json
+from runner.util.files import load_json, load_json_or_empty, replacing, write_atomically, write_json
 
 OLD, NEW = "old\n", "new\n"
 
@@ -139,6 +139,6 @@ def test_no_secret_is_in_what_is_written(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("content", [b"", b"no json", b"7", b"[1]", b"null", b"\xff\xfe", b"[" * 5000])
 def test_json_that_is_no_mapping_is_read_as_nothing(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "result.json").write_bytes(content)
-    assert read_json(tmp_path / "result.json") == {}
+    assert load_json_or_empty(tmp_path / "result.json") == {}
     with pytest.raises(ValueError):
         load_json(tmp_path / "result.json")

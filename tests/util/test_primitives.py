@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from runner.util.primitives import StateError, decode, encode, unreadable
+from runner.util.primitives import StateError, decode, encode, find_unreadable
 
 
 def there_and_back(value: Any) -> Any:
@@ -115,5 +115,5 @@ class Mine(torch.Tensor):
 def test_a_tensor_of_a_class_of_ones_own_is_named() -> None:
     state = {"model": {"a": torch.ones(2), "b": torch.ones(2).as_subclass(Mine)}, "rng": [1]}
     assert encode(state, "state") is state
-    assert unreadable(state) == "model.b is of type test_primitives.Mine"
-    assert unreadable({"model": {"a": torch.ones(2)}}) is None
+    assert find_unreadable(state) == "model.b is of type test_primitives.Mine"
+    assert find_unreadable({"model": {"a": torch.ones(2)}}) is None

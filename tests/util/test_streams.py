@@ -19,7 +19,7 @@ import pytest
 
 from helpers.faults import inject
 from helpers.sweeping import Forked, fates, sweep_folder, wait_for
-from runner.util.options import command
+from runner.util.options import run_with_options
 from runner.util.streams import Output, OutputError, ReaderGone, Result
 
 RUN = ("tracking=off", "data.limit=64", "model.hidden=[4]", "hydra.run.dir=mine")
@@ -112,7 +112,7 @@ class TestAResult:
             raise lost
 
         monkeypatch.setattr("runner.util.options.print_result", fails)
-        assert command(["--help"], "usage", {"key": "meaning"}, lambda _: 0) == code
+        assert run_with_options(["--help"], "usage", {"key": "meaning"}, lambda _: 0) == code
         assert capsys.readouterr().err == ("error: it is full\n" if code else "")
 
 

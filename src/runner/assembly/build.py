@@ -19,7 +19,7 @@ from runner.assembly.problems import ProblemCollector
 from runner.assembly.record import computed_with, recorded
 from runner.assembly.target import call, check_target
 from runner.config import schema
-from runner.config.hydra_job import plain
+from runner.config.hydra_job import to_plain
 from runner.config.keys import TARGET_GROUPS
 from runner.config.settings import ConsoleSettings, TrackingSettings, TrainerSettings
 from runner.data.augment import Augment
@@ -36,7 +36,7 @@ from runner.model.probe import Cost
 from runner.precision import Precision
 from runner.saved.weights import load_into
 from runner.scheduler import Schedule
-from runner.util.uri import hide
+from runner.util.uri import register_secrets
 
 T = TypeVar("T")
 
@@ -114,8 +114,8 @@ def prepare(
     Raises:
         ConfigError: with all problems.
     """
-    hide(OmegaConf.to_container(cfg, resolve=False))
-    config = plain(cfg)
+    register_secrets(OmegaConf.to_container(cfg, resolve=False))
+    config = to_plain(cfg)
     collector = ProblemCollector(problems)
     collector += check(config)
     made = make_parts(config, to_settings(cfg.trainer, TrainerSettings), collector, checkpoint)
@@ -236,7 +236,7 @@ def check(config: Mapping[str, Any]) -> list[Problem]:
     Args:
         config: resolved, as plain mappings.
     """
-    collector = ProblemCollector(schema.check(config))
+    collector = ProblemCollector(schema.check_config(config))
     for group in TARGET_GROUPS:
         collector += check_target(group, config[group])
     return collector.problems

@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from omegaconf import DictConfig
 
 from runner.config import schema
-from runner.config.hydra_job import plain, without_hydra
+from runner.config.hydra_job import to_plain, without_hydra
 from runner.errors import ConfigError, Problem, describe_error
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ def names_and_values(cfg: DictConfig, problems: Iterable[Problem]) -> list[Probl
         All problems, those of composing first.
     """
     collected = ProblemCollector(problems)
-    collected += schema.check(plain(without_hydra(cfg)))
+    collected += schema.check_config(to_plain(without_hydra(cfg)))
     return collected.problems
 
 

@@ -11,7 +11,7 @@ from runner.config import schema
 from runner.config.keys import format_value
 from runner.config.limits import Limit, takes_none
 from runner.errors import Problem, did_you_mean
-from runner.util.ranges import bound_of
+from runner.util.ranges import find_bound
 
 MISSING = "???"
 SEQUENCES = (list, tuple, Sequence, Collection, Iterable)
@@ -56,7 +56,7 @@ def check(
         if not fits(value, hints[key]):
             problems.append(_mistyped(f"{group}.{key}", name, value, hints[key]))
         elif value is not None and (limit := limit_of(hints[key])):
-            problems += filter(None, [schema.outside(f"{group}.{key}", value, limit)])
+            problems += filter(None, [schema.check_value(f"{group}.{key}", value, limit)])
     for key, parameter in named.items():
         if parameter.default is parameter.empty and key not in arguments and key not in supplied:
             full = f"{group}.{key}"
@@ -79,9 +79,8 @@ def _unknown(group: str, name: str, unknown: list[str], known: list[str]) -> lis
 def _mistyped(key: str, name: str, value: Any, hint: Any) -> Problem:
     """A value of the wrong type; with a list to write if the target wants one."""
     example = _example(value, hint)
-    suggestion = (
-        f"write {key}={format_value(example)}" if example else f"write {schema.expected(key) or describe(hint)}"
-    )
+    instead = f"{key}={format_value(example)}" if example else schema.describe_expected(key) or describe(hint)
+    suggestion = f"write {instead}"
     text = f"{key}={format_value(value)} is not {describe(hint)}, which {name} needs"
     return Problem(key, text, suggestion, topic="type")
 
@@ -109,7 +108,7 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 def limit_of(hint: Any) -> Limit | None:
     """The limit of a parameter, if its annotation has a bound."""
-    bound = bound_of(hint)
+    bound = find_bound(hint)
     if bound is None:
         return None
     plain = _plain(hint)

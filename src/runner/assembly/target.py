@@ -12,11 +12,11 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from runner.assembly import signature
-from runner.config.interpolation import literals
+from runner.config.interpolation import escape_all_references
 from runner.config.keys import SHARED_KEYS, format_value
 from runner.data import fetch
 from runner.data.source import Source
-from runner.errors import ConfigError, Problem, Topic, describe_error, did_you_mean, place
+from runner.errors import ConfigError, Problem, Topic, describe_error, did_you_mean, user_frame
 from runner.loss import Loss
 from runner.scheduler import Schedule
 
@@ -157,13 +157,13 @@ def call(group: str, node: Mapping[str, Any], kind: type[T], **supplied: Any) ->
     path = node["_target_"]
     try:
         # Twice: Hydra resolves the node in place, and then reads it.
-        part = instantiate(literals(literals(node)), **passed, _convert_="all")
+        part = instantiate(escape_all_references(escape_all_references(node)), **passed, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__ or error
         if isinstance(cause, ConfigError | fetch.Forbidden):
             raise cause from error
         reason = describe_error(cause)
-        if place(cause):  # in the user's own code: its keys need not be the reason
+        if user_frame(cause):  # in the user's own code: its keys need not be the reason
             raise ConfigError(Problem(group, f"{group}: {path} fails: {reason}", topic="code")) from error
         text = f"{group}: {path} fails with these keys ({reason})"
         raise ConfigError(Problem(group, text, f"change {_keys(group, node)}", topic="code")) from error

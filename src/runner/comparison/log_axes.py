@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.rundir import layout
-from runner.util.files import read_json
+from runner.util.files import load_json_or_empty
 
 TAG = "runner.log_axes"
 """Of the sweep's jobs in MLflow: the keys, separated by spaces."""
@@ -30,6 +30,6 @@ def recorded(content: Mapping[str, Any]) -> tuple[str, ...]:
 def of_sweep(folder: Path) -> tuple[str, ...]:
     """Which keys are tagged, of a sweep's folder; none where the folder is not a sweep's."""
     try:
-        return recorded(read_json(folder / layout.SWEEP_PLAN))
+        return recorded(load_json_or_empty(folder / layout.SWEEP_PLAN))
     except (KeyError, TypeError, AttributeError):
         return ()

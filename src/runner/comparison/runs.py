@@ -11,7 +11,7 @@ import yaml
 
 from runner.comparison import log_axes
 from runner.config.keys import GROUPS, flatten
-from runner.errors import ConfigError, printable
+from runner.errors import ConfigError, to_one_line
 from runner.rundir import journal, layout
 from runner.rundir.lock import is_locked
 from runner.rundir.manifest import manifest_of
@@ -124,7 +124,7 @@ def from_folder(folder: Path, number: int) -> ComparedRun:
     seconds = dict(enumerate(result.get("epoch_seconds") or [], start=1))
     return ComparedRun(
         number,
-        printable(folder.name),
+        to_one_line(folder.name),
         status,
         folder=str(folder),
         run_id=result.get("run_id"),

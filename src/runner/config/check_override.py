@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from runner.config import schema
 from runner.config.group_files import GroupFiles
 from runner.config.keys import GROUPS, PRESETS, TARGET_GROUPS, format_value
-from runner.config.messages import REFUSED, dotted_keys, reason, unknown_key, unreadable
+from runner.config.messages import REFUSED, dotted_keys, explain_error, explain_unreadable, suggest_key
 from runner.errors import Problem, Topic, did_you_mean
 from runner.util import advice
 
@@ -31,10 +31,10 @@ def check(files: GroupFiles, typed: ParsedOverride) -> list[Problem]:
     text, override = typed.text, typed.override
     key = override.key_or_group
     if not key:
-        return [unreadable(text)]
+        return [explain_unreadable(text)]
     if override.is_sweep_override():
         return []
-    if beyond := schema.beyond_64_bits(key, override.value()):
+    if beyond := schema.find_large_integers(key, override.value()):
         return beyond
     if key == "hydra.searchpath":
         return _check_search_path(text, override.value())
@@ -42,8 +42,8 @@ def check(files: GroupFiles, typed: ParsedOverride) -> list[Problem]:
     if override.is_delete():
         if options and key not in PRESETS and key in GROUPS:
             return [Problem(key, f"{text}: a run needs one", f"choose from {', '.join(options)}", topic="missing")]
-        if schema.needed(key):
-            instead = f"write {schema.expected(key) or 'its keys'}"
+        if schema.is_required(key):
+            instead = f"write {schema.describe_expected(key) or 'its keys'}"
             return [Problem(key, f"{text}: a run needs {key}", instead, topic="missing")]
         return []
     if not options:
@@ -63,10 +63,10 @@ def explain_syntax(files: GroupFiles, text: str) -> Problem:
         return _check_search_path(text, value)[0]
     if value and (options := files.options(key)):
         return _unknown_choice(text, key, did_you_mean(value, options))
-    return unreadable(text)
+    return explain_unreadable(text)
 
 
-def several(files: GroupFiles, typed: ParsedOverride, cfg: DictConfig | None) -> Problem:
+def explain_several(files: GroupFiles, typed: ParsedOverride, cfg: DictConfig | None) -> Problem:
     """Explain `key=a,b` in a single run; the suggestion depends on the type of the key's value."""
     key, value = typed.override.key_or_group, typed.text.partition("=")[2]
     now = OmegaConf.select(cfg, key, throw_on_missing=False) if cfg is not None and "/" not in key else None
@@ -110,14 +110,14 @@ def _check_file(files: GroupFiles, text: str, group: str, choice: str) -> list[P
     try:
         content = files.load(group, choice)
     except REFUSED as error:
-        return [reason(error, text)]
+        return [explain_error(error, text)]
     settings = OmegaConf.structured(schema.Config)
     known = dotted_keys(settings)
     problems = []
     before = f"{text} ({group}/{choice}.yaml)"
     for key in dotted_keys(content, f"{group}."):
         if key not in known:
-            hint = unknown_key(key, known, {})
+            hint = suggest_key(key, known, {})
             problems.append(Problem(key, f"{before}: unknown key {key}", hint, topic="unknown"))
             continue
         value = content._get_node(key.removeprefix(f"{group}.")) if key.count(".") == 1 else None
@@ -127,7 +127,7 @@ def _check_file(files: GroupFiles, text: str, group: str, choice: str) -> list[P
             OmegaConf.update(settings, key, value._value())
         except OmegaConfBaseException:
             what = f"{before}: {key}={format_value(value._value())} is not valid"
-            problems.append(Problem(key, what, f"write {schema.expected(key)}", topic="type"))
+            problems.append(Problem(key, what, f"write {schema.describe_expected(key)}", topic="type"))
     return problems
 
 
@@ -137,7 +137,7 @@ def _no_group(files: GroupFiles, text: str, key: str) -> Problem:
     return Problem(key, f"{text}: unknown group {key}", did_you_mean(key, groups or GROUPS), topic="unknown")
 
 
-def check_twice(typed: ParsedOverride, before: Sequence[ParsedOverride]) -> list[Problem]:
+def check_preset_twice(typed: ParsedOverride, before: Sequence[ParsedOverride]) -> list[Problem]:
     """Refuse a second preset of one kind: it would silently replace the first."""
     group = typed.override.key_or_group
     if group not in PRESETS or typed.override.is_delete() or typed.override.value() is None:

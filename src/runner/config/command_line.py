@@ -20,7 +20,7 @@ from runner.errors import ConfigError, Problem, did_you_mean
 from runner.util import advice
 
 
-def parse(argv: Sequence[str]) -> Namespace:
+def parse_arguments(argv: Sequence[str]) -> Namespace:
     """Separate Hydra's options from overrides.
 
     Raises:
@@ -51,7 +51,7 @@ def _refuse_option(parser: ArgumentParser, argv: Sequence[str], message: str) ->
         options = [option for option in parser._option_string_actions if option.startswith("--")]
         if near := get_close_matches(word, options, n=1, cutoff=0.75):
             instead = f"did you mean {near[0]}?"
-        elif meant := setting(name, known):
+        elif meant := find_key(name, known):
             instead = f"write {meant if '=' in meant else f'{meant}={value}'}"
         else:
             instead = "write settings as <key>=<value>"
@@ -61,7 +61,7 @@ def _refuse_option(parser: ArgumentParser, argv: Sequence[str], message: str) ->
     raise ConfigError(*problems or [Problem("", message, topic="syntax")])
 
 
-def conflict(key: str, text: str, suggestion: str) -> ConfigError:
+def conflict_error(key: str, text: str, suggestion: str) -> ConfigError:
     """The error of arguments that exclude each other."""
     return ConfigError(Problem(key, text, suggestion, topic="conflict"))
 
@@ -80,7 +80,7 @@ def _about_value(message: str) -> Problem:
     return Problem(option, f"{option}: {why}", "see --help", topic="syntax")
 
 
-def setting(name: str, known: Collection[str]) -> str | None:
+def find_key(name: str, known: Collection[str]) -> str | None:
     """The key that a name without its group stands for: `optimizer.lr` of `lr`; None if it is not unique."""
     if name in (*known, *GROUPS):
         return name

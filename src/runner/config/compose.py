@@ -23,14 +23,14 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from runner.config import check_override, schema, store_variable
 from runner.config.check_override import ParsedOverride
 from runner.config.group_files import GroupFiles
-from runner.config.interpolation import literal
+from runner.config.interpolation import escape_references
 from runner.config.keys import ADDRESSES, TARGET_GROUPS, is_open
-from runner.config.messages import REFUSED, dotted_keys, reason, refused, unreadable, unset
-from runner.config.overrides import adding, for_hydra, key_of, quote
-from runner.config.parameters import text_parameters
+from runner.config.messages import REFUSED, dotted_keys, explain_error, explain_refusal, explain_unreadable, find_unset
+from runner.config.overrides import force_mappings, key_of, quote_texts, to_hydra
+from runner.config.parameters import find_text_parameters
 from runner.config.yaml_numbers import CheckedRepository
-from runner.errors import ConfigError, Problem, brief, did_you_mean
-from runner.util.uri import absolute, hide
+from runner.errors import ConfigError, Problem, abbreviate, did_you_mean
+from runner.util.uri import absolute_uri, register_secrets
 
 VERSION_BASE = "1.3"
 
@@ -113,8 +113,8 @@ class Composer:
             cfg, problems = self._compose_usable(overrides, mode)
         if cfg is not None:
             HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
-            hide(OmegaConf.to_container(cfg, resolve=False))
-            problems += unset(cfg)
+            register_secrets(OmegaConf.to_container(cfg, resolve=False))
+            problems += find_unset(cfg)
             _make_absolute(cfg)
         return cfg, problems
 
@@ -138,7 +138,7 @@ class Composer:
             self.record(cfg, [typed.given for typed in usable if not typed.override.is_hydra_override()])
         if cfg is not None and self.reads_variable and not problems:
             cfg, problems = self._with_variable(cfg, usable, mode)
-        problems += [check_override.several(self.files, typed, cfg) for typed in several]
+        problems += [check_override.explain_several(self.files, typed, cfg) for typed in several]
         return cfg, problems
 
     def _sort(
@@ -153,7 +153,7 @@ class Composer:
         problems: list[Problem] = []
         self.files.search = []
         for text in overrides:
-            shown = brief(text)
+            shown = abbreviate(text)
             try:
                 quoted = self._quote(text, mode is RunMode.MULTIRUN)
                 typed = ParsedOverride(shown, self._translate(quoted), self._parser.parse_override(quoted))
@@ -166,7 +166,7 @@ class Composer:
             if typed.override.is_sweep_override() and mode is not RunMode.MULTIRUN:
                 several.append(typed)
                 continue
-            if wrong := check_override.check(self.files, typed) or check_override.check_twice(typed, usable):
+            if wrong := check_override.check(self.files, typed) or check_override.check_preset_twice(typed, usable):
                 problems += wrong
                 continue
             usable.append(typed)
@@ -179,23 +179,23 @@ class Composer:
         found = {}
         for key in map(key_of, overrides):
             group, _, leaf = key.partition(".")
-            if group in TARGET_GROUPS and leaf and schema.expected(key) is None and key not in self._texts:
+            if group in TARGET_GROUPS and leaf and schema.describe_expected(key) is None and key not in self._texts:
                 target = OmegaConf.select(cfg, f"{group}._target_", throw_on_resolution_failure=False)
-                texts = text_parameters(target) if isinstance(target, str) and "." in target else {}
+                texts = find_text_parameters(target) if isinstance(target, str) and "." in target else {}
                 if leaf in texts:
                     found[key] = texts[leaf]
         given = [text for text in overrides if key_of(text) in found]
-        return found if any(quote(text, True, found) != text for text in given) else {}
+        return found if any(quote_texts(text, True, found) != text for text in given) else {}
 
     def _quote(self, text: str, sweeping: bool) -> str:
-        return quote(text, sweeping, self._texts)
+        return quote_texts(text, sweeping, self._texts)
 
     def given(self, overrides: Sequence[str], sweeping: bool) -> list[str]:
         """What is typed as Hydra is to be given it."""
         return [self._translate(self._quote(text, sweeping)) for text in overrides]
 
     def _translate(self, override: str) -> str:
-        return for_hydra(adding(override)) if self.name == "config" else adding(override)
+        return to_hydra(force_mappings(override)) if self.name == "config" else force_mappings(override)
 
     def parse(self, text: str) -> Override:
         """An argument of a sweep, as Hydra reads it.
@@ -208,7 +208,7 @@ class Composer:
                 0
             ]  # which knows the groups, for glob()
         except HydraException as error:
-            raise ConfigError(unreadable(text)) from error
+            raise ConfigError(explain_unreadable(text)) from error
 
     def values(self, axis: Override) -> list[str]:
         """The values of an axis of a sweep, each as one would type it."""
@@ -234,7 +234,7 @@ class Composer:
         try:
             base = self._compose(good, mode)
         except REFUSED as broken:
-            return None, [reason(broken, "the config does not compose")]
+            return None, [explain_error(broken, "the config does not compose")]
         problems = []
         for typed in sorted(usable, key=lambda typed: not self.files.options(typed.override.key_or_group)):
             try:
@@ -242,7 +242,7 @@ class Composer:
                 good.append(typed)
             except REFUSED as refusal:
                 problems.append(self._why(typed, base, refusal))
-        return base, problems or [reason(error, "the config does not compose")]
+        return base, problems or [explain_error(error, "the config does not compose")]
 
     def _with_variable(
         self, cfg: DictConfig, usable: Sequence[ParsedOverride], mode: RunMode
@@ -250,7 +250,7 @@ class Composer:
         """Put the store of MLFLOW_TRACKING_URI into a config that names none; see `store_variable`."""
         named = not OmegaConf.is_missing(cfg.tracking, "uri") and cfg.tracking._get_node("uri")._value() is not None
         named = named or any(typed.override.key_or_group == "tracking.uri" for typed in usable)
-        if store_variable.value() is None or named or cfg.tracking.name == "off":
+        if store_variable.read_value() is None or named or cfg.tracking.name == "off":
             return cfg, []
         try:
             self.added = store_variable.overrides(cfg.tracking.name, cfg.hydra.runtime.choices["tracking"])
@@ -295,15 +295,15 @@ class Composer:
     def _why(self, typed: ParsedOverride, base: DictConfig, error: Exception) -> Problem:
         text, override = typed.text, typed.override
         if self.files.options(override.key_or_group):
-            return reason(error, text)
+            return explain_error(error, text)
         if override.key_or_group.startswith("hydra."):
             known = dotted_keys(base.hydra, "hydra.")
-            problem = refused(text, override, known, base, {})
+            problem = explain_refusal(text, override, known, base, {})
         else:
-            problem = refused(
+            problem = explain_refusal(
                 text, override, dotted_keys(base), base, self.files.keys_of_members(override.key_or_group)
             )
-        return problem or reason(error, text)
+        return problem or explain_error(error, text)
 
 
 def _adds_or_deletes(override: Override) -> bool:
@@ -318,7 +318,7 @@ def _make_absolute(cfg: DictConfig) -> None:
             if key == "tracking.uri" and OmegaConf.is_interpolation(of, "uri"):
                 continue  # a reference is recorded as it is
             if isinstance(address := OmegaConf.select(cfg, key), str):
-                OmegaConf.update(cfg, key, literal(absolute(address)))
+                OmegaConf.update(cfg, key, escape_references(absolute_uri(address)))
 
 
 def _check_extra(extra: str, folder: Path) -> None:

@@ -10,13 +10,13 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from runner.config.compose import Composer
-from runner.config.interpolation import literal
+from runner.config.interpolation import escape_references
 
 
 def run_job_in(folder: Path, cfg: DictConfig, made: Composer, task: Callable[[], int]) -> int:
     """Let Hydra run the task, with its callbacks and environment, in a folder that is there and ours."""
     with read_write(cfg.hydra):  # which `HydraConfig` has made read-only
-        cfg.hydra.run.dir = literal(str(folder))
+        cfg.hydra.run.dir = escape_references(str(folder))
     callbacks = Callbacks(cfg)
     callbacks.on_run_start(config=cfg, config_name=cfg.hydra.job.config_name)
     done = run_job(
@@ -50,7 +50,7 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
     return task
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
+def to_plain(cfg: DictConfig) -> dict[str, Any]:
     """The resolved config as plain mappings, lists and values."""
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)

@@ -7,15 +7,15 @@ from typing import Any
 _REFERENCE = re.compile(r"(\\*)\$\{")
 
 
-def literal(text: str) -> str:
+def escape_references(text: str) -> str:
     """A text as OmegaConf gives it back: `${x}` may be the name of a folder."""
     return _REFERENCE.sub(r"\1\1\\${", text)
 
 
-def literals(node: Any, but: str | None = None) -> Any:
+def escape_all_references(node: Any, but: str | None = None) -> Any:
     """The same for every text in nested mappings and lists, but for references that begin so: `oc.env:`."""
     if isinstance(node, Mapping):
-        return {key: literals(value, but) for key, value in node.items()}
+        return {key: escape_all_references(value, but) for key, value in node.items()}
     if isinstance(node, list):
-        return [literals(value, but) for value in node]
-    return literal(node) if isinstance(node, str) and not (but and f"${{{but}" in node) else node
+        return [escape_all_references(value, but) for value in node]
+    return escape_references(node) if isinstance(node, str) and not (but and f"${{{but}" in node) else node

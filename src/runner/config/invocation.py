@@ -60,7 +60,7 @@ def _quoted(argument: str) -> str:
     return f"$'{''.join(plain)}'"
 
 
-def written_to(config: Path) -> list[str]:
+def read_commands(config: Path) -> list[str]:
     """The commands that a saved config names: the one that began its run, and those that resumed it."""
     try:
         lines = config.read_text(encoding="utf-8").splitlines()
@@ -69,7 +69,7 @@ def written_to(config: Path) -> list[str]:
     return [line.removeprefix(MARK) for line in lines if line.startswith(MARK)]
 
 
-def description(text: str | None, commands: Sequence[str]) -> str:
+def format_description(text: str | None, commands: Sequence[str]) -> str:
     """What MLflow shows as the description of a run, in Markdown.
 
     Args:
@@ -83,12 +83,12 @@ def description(text: str | None, commands: Sequence[str]) -> str:
     )
 
 
-def own_tags(tags: Mapping[str, Any]) -> dict[str, str]:
+def format_tags(tags: Mapping[str, Any]) -> dict[str, str]:
     """The user's own tags as MLflow takes them, without credentials."""
     return {name: redact(format_value(value)) for name, value in tags.items()}
 
 
-def run_name(typed: Sequence[str], choices: Mapping[str, str], folder: Path) -> str:
+def make_run_name(typed: Sequence[str], choices: Mapping[str, str], folder: Path) -> str:
     """Name a run by what tells it apart: what was typed, then model and data, then when it began.
 
     Args:
@@ -104,10 +104,10 @@ def run_name(typed: Sequence[str], choices: Mapping[str, str], folder: Path) -> 
     ]
     words += [choices[group] for group in ("model", "data") if group in choices]
     words = list(dict.fromkeys(word for word in words if word))
-    return dated(" ".join(words), folder)
+    return with_date(" ".join(words), folder)
 
 
-def dated(what: str, folder: Path) -> str:
+def with_date(what: str, folder: Path) -> str:
     """Put the name of a run's folder, or the time that begins it (`01-31_23-59-59`), behind what the run is."""
     time = re.match(r"\d{4}-(\d\d-\d\d_\d\d-\d\d-\d\d)(?:$|_)", folder.name)
     twin = re.search(r"(?:^|_)(\d+)$", folder.name[time.end() :]) if time else None  # a second start in that second

@@ -79,13 +79,13 @@ def flatten(node: Any, prefix: str = "") -> dict[str, str]:
     return {prefix: format_value(node)}
 
 
-def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def iterate_leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """The values in nested mappings and lists, each with the dotted key of the mapping's entry."""
     if isinstance(node, Mapping):
         for name, child in node.items():
-            yield from leaves(child, f"{key}.{name}" if key else str(name))
+            yield from iterate_leaves(child, f"{key}.{name}" if key else str(name))
     elif isinstance(node, list):
         for child in node:
-            yield from leaves(child, key)
+            yield from iterate_leaves(child, key)
     else:
         yield key, node

@@ -8,9 +8,9 @@ from functools import cache
 from typing import Any, Literal
 
 from runner.config.keys import TARGET_GROUPS, select
-from runner.config.parameters import bounds
+from runner.config.parameters import read_bounds
 from runner.config.settings import DataSettings
-from runner.util.ranges import POSITIVE, PROBABILITY, Bound, Range, bound_of
+from runner.util.ranges import POSITIVE, PROBABILITY, Bound, Range, find_bound
 
 OWNERS = {"data.augment": "runner.data.augment.make_augment"}
 """Functions that own the keys of a mapping within a group."""
@@ -34,7 +34,7 @@ class Limit:
         return f"{self.bound}, or null" if self.optional else str(self.bound)
 
 
-TORCH = {
+TORCH_LIMITS = {
     f"optimizer.{name}": Limit(bound, shape="unknown")
     for name, bound in {
         "lr": POSITIVE,
@@ -48,25 +48,25 @@ TORCH = {
 """Parameters of torch's optimizers, which have no bounds in their annotations."""
 
 
-def limits(config: Mapping[str, Any], root: type) -> dict[str, Limit]:
+def collect_limits(config: Mapping[str, Any], root: type) -> dict[str, Limit]:
     """The limits of the keys of a config.
 
     Args:
         config: resolved, as nested plain mappings.
         root: the dataclass of a whole config.
     """
-    collected = dict(TORCH)
+    collected = dict(TORCH_LIMITS)
     owners = {group: select(config, f"{group}._target_") for group in TARGET_GROUPS} | OWNERS
     for group, target in owners.items():
         if isinstance(target, str):
-            for name, parameter in bounds(target).items():
+            for name, parameter in read_bounds(target).items():
                 shape: Literal["one", "list"] = "list" if parameter.is_list else "one"
                 collected[f"{group}.{name}"] = Limit(parameter.bound, parameter.optional, shape)
-    return collected | typed_limits(root)
+    return collected | settings_limits(root)
 
 
 @cache
-def typed_limits(root: type) -> dict[str, Limit]:
+def settings_limits(root: type) -> dict[str, Limit]:
     """The limits of the groups with fixed keys, and of the keys that every data set has."""
     return {**_of_fields(root, ""), **_of_fields(DataSettings, "data.")}
 
@@ -76,7 +76,7 @@ def _of_fields(settings: type, prefix: str) -> dict[str, Limit]:
     for name, hint in typing.get_type_hints(settings, include_extras=True).items():
         if is_dataclass(hint):
             collected |= _of_fields(typing.cast(type, hint), f"{prefix}{name}.")
-        elif bound := bound_of(hint):
+        elif bound := find_bound(hint):
             collected[f"{prefix}{name}"] = Limit(bound, takes_none(hint))
     return collected
 

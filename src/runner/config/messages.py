@@ -39,7 +39,7 @@ FUNCTIONS = {
 """The functions of a sweep, each with an example."""
 
 
-def unreadable(text: str) -> Problem:
+def explain_unreadable(text: str) -> Problem:
     """Explain why Hydra's grammar does not take an argument."""
     key, equals, value = text.partition("=")
 
@@ -63,7 +63,7 @@ def unreadable(text: str) -> Problem:
     return problem("the value contains special characters", f"quote it: '{key}=\"{quoted}\"'")
 
 
-def refused(
+def explain_refusal(
     text: str, override: Override, known: Collection[str], base: DictConfig, having: Mapping[str, list[str]]
 ) -> Problem | None:
     """Explain why an override does not fit the config, as far as its key and value show it.
@@ -81,13 +81,13 @@ def refused(
         return Problem(key, f"{text}: {what}", suggestion, topic=topic)
 
     if key not in known and not override.is_add():
-        suggestion = "leave it out" if override.is_delete() else unknown_key(key, known, having)
-        if similar_key(key, known) is None and _is_of_the_user(base, key):
+        suggestion = "leave it out" if override.is_delete() else suggest_key(key, known, having)
+        if find_similar_key(key, known) is None and _is_of_the_user(base, key):
             suggestion = f"write +{text} if the class takes it; {suggestion}"
         return problem(f"unknown key {key}", suggestion, "unknown")
     if override.is_add() and not override.is_force_add() and key in known:
         return problem(f"{key} exists already", f"write {text.lstrip('+')}", "conflict")
-    expected = schema.expected(key)
+    expected = schema.describe_expected(key)
     if not expected and isinstance(base._get_node(key) if "." not in key else _node(base, key), DictConfig):
         inside = [k for k in known if k.startswith(f"{key}.") and not k.endswith("._target_")]
         return problem(f"{key} is a group of keys", f"write {' or '.join(f'{k}=<value>' for k in inside[:3])}", "type")
@@ -106,7 +106,7 @@ def _is_of_the_user(base: DictConfig, key: str) -> bool:
     return target is None or not str(target).startswith("runner.")
 
 
-def similar_key(key: str, known: Collection[str]) -> str | None:
+def find_similar_key(key: str, known: Collection[str]) -> str | None:
     """The key that may have been meant by an unknown one: one of its group, of its last word, or of another tool."""
     parent, _, leaf = key.rpartition(".")
     if close := get_close_matches(leaf, _siblings(parent, known), n=1, cutoff=0.6):
@@ -122,9 +122,9 @@ def similar_key(key: str, known: Collection[str]) -> str | None:
     return close_match(key, TOP_LEVEL)
 
 
-def unknown_key(key: str, known: Collection[str], having: Mapping[str, list[str]]) -> str:
+def suggest_key(key: str, known: Collection[str], having: Mapping[str, list[str]]) -> str:
     """Suggest what to write for an unknown key: a similar one, or those that its group has."""
-    if similar := similar_key(key, known):
+    if similar := find_similar_key(key, known):
         return f"did you mean {similar}?"
     parent, _, leaf = key.rpartition(".")
     if not parent:
@@ -133,7 +133,7 @@ def unknown_key(key: str, known: Collection[str], having: Mapping[str, list[str]
     if members := [f"{parent}={member}" for member, own in having.items() if leaf in own]:
         return f"choose {' or '.join(members)} to set it"
     if len(siblings) > MANY:
-        return f"{asking_for(parent)} lists the keys of {parent}"
+        return f"{config_command(parent)} lists the keys of {parent}"
     return f"{parent} has {', '.join(siblings)}" if siblings else f"{parent} has no keys to set"
 
 
@@ -145,12 +145,12 @@ def _siblings(parent: str, known: Collection[str]) -> list[str]:
     return sorted(k.rpartition(".")[2] for k in known if k.rpartition(".")[0] == parent and not k.endswith("_target_"))
 
 
-def asking_for(package: str) -> str:
+def config_command(package: str) -> str:
     """The command that prints a part of the config."""
     return f"python -m runner --cfg {'hydra' if package.partition('.')[0] == 'hydra' else 'job'} -p {package}"
 
 
-def reason(error: BaseException, text: str = "") -> Problem:
+def explain_error(error: BaseException, text: str = "") -> Problem:
     """Find the innermost reason of an exception.
 
     Args:
@@ -174,13 +174,13 @@ def reason(error: BaseException, text: str = "") -> Problem:
         key = str(full_key)
         if "not in '" in line:
             return Problem(key, f"{before}unknown key {key}", topic="unknown")
-        if expected := schema.expected(key):
+        if expected := schema.describe_expected(key):
             return Problem(key, f"{before}{key} has a wrong value", f"write {expected}", topic="type")
         before += f"{key}: "
-    return plain(line, before, key)
+    return explain_message(line, before, key)
 
 
-def plain(line: str, before: str = "", key: str = "") -> Problem:
+def explain_message(line: str, before: str = "", key: str = "") -> Problem:
     """Translate OmegaConf's sentence about a reference or a file.
 
     Args:
@@ -208,7 +208,7 @@ def _node(base: DictConfig, key: str) -> object:
     return node
 
 
-def unset(cfg: DictConfig) -> list[Problem]:
+def find_unset(cfg: DictConfig) -> list[Problem]:
     """Find keys without a value, references that lead nowhere, and unknown keys.
 
     A reference that leads nowhere becomes a missing value, so that the rest can be checked.
@@ -220,7 +220,7 @@ def unset(cfg: DictConfig) -> list[Problem]:
     for key in present:
         parent, _, leaf = key.rpartition(".")
         if parent in typed and key not in expected:
-            problems.append(Problem(key, f"{key}: unknown key", unknown_key(key, expected, {}), topic="unknown"))
+            problems.append(Problem(key, f"{key}: unknown key", suggest_key(key, expected, {}), topic="unknown"))
         node = OmegaConf.select(cfg, parent) if parent else cfg
         if not isinstance(node, DictConfig):  # below a value that has just become a missing one
             continue
@@ -230,7 +230,7 @@ def unset(cfg: DictConfig) -> list[Problem]:
             try:
                 node[leaf]
             except OmegaConfBaseException as error:
-                problems.append(plain(first_line(error), f"{key}: ", key))
+                problems.append(explain_message(first_line(error), f"{key}: ", key))
                 with open_dict(node):
                     node[leaf] = schema.MISSING
     return problems
@@ -243,7 +243,7 @@ def _known() -> list[str]:
 
 
 def _missing(key: str) -> Problem:
-    example = EXAMPLES.get(key, f"<{schema.expected(key) or 'value'}>")
+    example = EXAMPLES.get(key, f"<{schema.describe_expected(key) or 'value'}>")
     return Problem(key, f"{key} is missing", f"write {key}={example}", topic="missing")
 
 

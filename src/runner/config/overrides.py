@@ -14,7 +14,7 @@ from hydra.grammar.gen.OverrideLexer import OverrideLexer
 from hydra.grammar.gen.OverrideParser import OverrideParser
 
 from runner.config import schema
-from runner.config.interpolation import literal
+from runner.config.interpolation import escape_references
 from runner.config.keys import PATH_KEYS, PRESETS, is_open
 from runner.util.uri import expand_home
 
@@ -28,7 +28,7 @@ _WHOLE = re.compile("0|-?[1-9][0-9]*")
 _NONE: Mapping[str, bool] = MappingProxyType({})
 
 
-def quote(argument: str, sweeping: bool = False, texts: Mapping[str, bool] = _NONE) -> str:
+def quote_texts(argument: str, sweeping: bool = False, texts: Mapping[str, bool] = _NONE) -> str:
     """Quote the value of a key that holds a text, which Hydra's grammar might not read or take for a number.
 
     `data.root=~/a b (c)` becomes `data.root='/home/me/a b (c)'`, and `tracking.experiment=1e5` becomes
@@ -55,7 +55,7 @@ def quote(argument: str, sweeping: bool = False, texts: Mapping[str, bool] = _NO
     if "${" in value:
         if not (is_path and _is_there(text)):
             return argument
-        text = literal(text)
+        text = escape_references(text)
     return f"{name}={QuotedString(text=text, quote=Quote.single).with_quotes()}"
 
 
@@ -102,12 +102,12 @@ def _numbers(node: Tree) -> Iterator[tuple[int, int]]:
         yield from _numbers(child)
 
 
-def adding(override: str) -> str:
+def force_mappings(override: str) -> str:
     """An override of a mapping, or of a name in it, such that Hydra takes names that are not there yet."""
     return f"++{override}" if is_open(override.partition("=")[0]) else override
 
 
-def for_hydra(override: str) -> str:
+def to_hydra(override: str) -> str:
     """An override as Hydra wants it: the presets' package is the whole config, and null takes one back."""
     key, equals, value = override.partition("=")
     sign = key[: len(key) - len(key.lstrip("+~"))]
@@ -123,14 +123,14 @@ def key_of(argument: str) -> str:
     return argument.partition("=")[0].lstrip("+~")
 
 
-def typed_value(overrides: Sequence[str], key: str) -> str | None:
+def last_value(overrides: Sequence[str], key: str) -> str | None:
     """The text last given for a key on the command line; None if there is none, or null."""
     found = None
     for text in overrides:
         name, equals, value = text.partition("=")
         if equals and name.lstrip("+") == key:
             try:
-                found = OverridesParser.create().parse_override(quote(f"{key}={value}")).value()
+                found = OverridesParser.create().parse_override(quote_texts(f"{key}={value}")).value()
             except HydraException:
                 found = value
     return None if found is None else str(found).replace(r"\${", "${")  # see `interpolation.literal`

@@ -17,7 +17,7 @@ RANGES = ranges.__name__
 """The module whose names an annotation may have as bounds."""
 
 
-def text_parameters(target: str) -> dict[str, bool]:
+def find_text_parameters(target: str) -> dict[str, bool]:
     """The parameters that are annotated as texts, and whether they may be integers too.
 
     Args:
@@ -51,7 +51,7 @@ class BoundedParameter:
 
 
 @cache
-def bounds(target: str) -> dict[str, BoundedParameter]:
+def read_bounds(target: str) -> dict[str, BoundedParameter]:
     """Read the bounds in the annotations of a target's parameters.
 
     Args:

@@ -10,10 +10,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config.command_line import conflict, make_composer
+from runner.config.command_line import conflict_error, make_composer
 from runner.config.compose import VERSION_BASE, Composer, config_folder
 from runner.config.hydra_job import without_hydra
-from runner.config.overrides import typed_value
+from runner.config.overrides import last_value
 from runner.errors import ConfigError, Problem
 from runner.util.streams import print_result
 
@@ -27,11 +27,11 @@ def answer(argv: Sequence[str], args: Namespace) -> int:
     Raises:
         ConfigError: options that exclude each other, or a wrong config.
     """
-    if args.cfg and typed_value(args.overrides, "resume") is not None:
-        raise conflict("--cfg", "resume= and --cfg exclude each other", "see config.yaml in the run's folder")
+    if args.cfg and last_value(args.overrides, "resume") is not None:
+        raise conflict_error("--cfg", "resume= and --cfg exclude each other", "see config.yaml in the run's folder")
     asked = [f"--{name}" for name in ("cfg", "info", "shell_completion") if getattr(args, name)]
     if args.multirun and asked and not args.help:
-        raise conflict(asked[0], f"{asked[0]} and --multirun exclude each other", "leave out --multirun")
+        raise conflict_error(asked[0], f"{asked[0]} and --multirun exclude each other", "leave out --multirun")
     composer = make_composer(args)
     if args.help or (args.overrides and not args.shell_completion):
         cfg, problems = composer.compose(args.overrides, RunMode.MULTIRUN if args.multirun else RunMode.RUN)

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from runner.config.keys import PATH_KEYS, TEXT_KEYS, format_value, is_open, leaves, select
-from runner.config.limits import TORCH, Limit, limits, takes_none, typed_limits
+from runner.config.keys import PATH_KEYS, TEXT_KEYS, format_value, is_open, iterate_leaves, select
+from runner.config.limits import TORCH_LIMITS, Limit, collect_limits, settings_limits, takes_none
 from runner.config.settings import (
     MISSING,
     ConsoleSettings,
@@ -26,9 +26,9 @@ from runner.config.settings import (
     TrackingSettings,
     TrainerSettings,
 )
-from runner.errors import Problem, brief, did_you_mean
+from runner.errors import Problem, abbreviate, did_you_mean
 from runner.util.ranges import Choice, Range, fits_64_bits
-from runner.util.tags import NAME_LENGTH, TAG_LENGTH, legal, owner
+from runner.util.tags import NAME_LENGTH, TAG_LENGTH, legal_name, reserved_for
 from runner.util.uri import DATABASES
 
 
@@ -76,11 +76,11 @@ NEW_KEYS = {"device.evaluation_threads": "null", "tracking.tags": "{}", "trackin
 """Other keys that 0.1.0 did not have, with the value that its configs imply."""
 
 
-def beyond_64_bits(key: str, value: object) -> list[Problem]:
+def find_large_integers(key: str, value: object) -> list[Problem]:
     """Find the integers in a key's value that are too large: as floats they would lose their digits."""
     return [
-        Problem(name, f"{name}={brief(format_value(number))} is out of range", BITS, topic="range")
-        for name, number in leaves(value, key)
+        Problem(name, f"{name}={abbreviate(format_value(number))} is out of range", BITS, topic="range")
+        for name, number in iterate_leaves(value, key)
         if not fits_64_bits(number)
     ]
 
@@ -88,7 +88,7 @@ def beyond_64_bits(key: str, value: object) -> list[Problem]:
 BITS = "write a whole number of at most 64 bits"
 
 
-def check(config: Mapping[str, Any]) -> list[Problem]:
+def check_config(config: Mapping[str, Any]) -> list[Problem]:
     """Find what is wrong in a resolved config, without anything but the config.
 
     Args:
@@ -96,7 +96,7 @@ def check(config: Mapping[str, Any]) -> list[Problem]:
             (`???`) are skipped.
     """
     problems = [*_check_limits(config), *_check_new_keys(config), *_check_pairs(config)]
-    beyond = list(dict.fromkeys(beyond_64_bits("", config)))
+    beyond = list(dict.fromkeys(find_large_integers("", config)))
     keys = {problem.key for problem in beyond}
     return [problem for problem in problems if problem.key not in keys] + beyond + _check_tracking(config)
 
@@ -104,7 +104,7 @@ def check(config: Mapping[str, Any]) -> list[Problem]:
 def _check_limits(config: Mapping[str, Any]) -> list[Problem]:
     """Check values against the bounds of their keys."""
     problems = []
-    for key, limit in limits(config, Config).items():
+    for key, limit in collect_limits(config, Config).items():
         value = select(config, key)
         if value is None:
             group, _, leaf = key.rpartition(".")
@@ -112,17 +112,17 @@ def _check_limits(config: Mapping[str, Any]) -> list[Problem]:
             null = isinstance(node, Mapping) and leaf in node and node[leaf] is None
             if null and not limit.optional and limit.shape != "unknown":
                 problems.append(_null(key, str(limit)))
-        elif problem := outside(key, value, limit):
+        elif problem := check_value(key, value, limit):
             problems.append(problem)
     return problems
 
 
-def outside(key: str, value: Any, limit: Limit) -> Problem | None:
+def check_value(key: str, value: Any, limit: Limit) -> Problem | None:
     """Check a value against a limit.
 
     A value whose type is wrong is left to the check of the signature where that says more.
     """
-    typed, bound = f"{key}={brief(format_value(value))}", limit.bound
+    typed, bound = f"{key}={abbreviate(format_value(value))}", limit.bound
     if isinstance(bound, Choice):
         items = value if isinstance(value, list) and bound.several else [value]
         wrong = next((format_value(item) for item in items if item not in bound), None)
@@ -209,12 +209,12 @@ def _check_tags(config: Mapping[str, Any]) -> list[Problem]:
     for tag, value in (select(config, "tracking.tags") or {}).items():
         key = f"tracking.tags.{tag}"
         typed = f"{key}={format_value(value)}"
-        if whose := owner(f"{tag}." if isinstance(value, Mapping) else tag):
+        if whose := reserved_for(f"{tag}." if isinstance(value, Mapping) else tag):
             text = f"{typed}: the name is reserved for {whose}"
             problems.append(Problem(key, text, "write another", topic="conflict"))
-        elif legal(tag) != tag:
+        elif legal_name(tag) != tag:
             text = f"{typed}: MLflow refuses the name"
-            problems.append(Problem(key, text, f"write a name such as {legal(tag)}", topic="syntax"))
+            problems.append(Problem(key, text, f"write a name such as {legal_name(tag)}", topic="syntax"))
         elif not isinstance(value, str | int | float):
             problems.append(Problem(key, f"{typed} is not the value of a tag", "write a text", topic="type"))
         elif len(format_value(value)) > TAG_LENGTH:
@@ -223,9 +223,9 @@ def _check_tags(config: Mapping[str, Any]) -> list[Problem]:
     return problems
 
 
-def expected(key: str) -> str | None:
+def describe_expected(key: str) -> str | None:
     """Describe what may be written for a key; None if that is not known here."""
-    if limit := typed_limits(Config).get(key) or TORCH.get(key):
+    if limit := settings_limits(Config).get(key) or TORCH_LIMITS.get(key):
         return str(limit)
     hint = _hint(key)
     if hint is bool:
@@ -237,7 +237,7 @@ def expected(key: str) -> str | None:
     return None
 
 
-def needed(key: str) -> bool:
+def is_required(key: str) -> bool:
     """Whether every config must have this key."""
     return _hint(key) is not None
 
@@ -246,7 +246,7 @@ def is_text(key: str) -> bool:
     """Whether the type of a key is a text, or a list or mapping of texts: `1e5` is not a number there."""
     if key in PATH_KEYS or key in TEXT_KEYS or is_open(key):
         return True
-    if key in typed_limits(Config):  # no choice looks like a number
+    if key in settings_limits(Config):  # no choice looks like a number
         return False
     return _leaves(_hint(key)) == {str}
 

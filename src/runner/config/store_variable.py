@@ -7,27 +7,27 @@ has a store of its own: there the variable gives no more than the credentials of
 import os
 
 from runner.errors import ConfigError, Problem
-from runner.util.uri import DATABASES, absolute, redact, strip_credentials
+from runner.util.uri import DATABASES, absolute_uri, redact, strip_credentials
 
 NAME = "MLFLOW_TRACKING_URI"
 REFERENCE = f"${{oc.env:{NAME}}}"
 
 
-def value() -> str | None:
+def read_value() -> str | None:
     """What it holds; None if it is not set, or set to nothing."""
     return os.environ.get(NAME, "").strip() or None
 
 
-def choice() -> str | None:
+def tracking_choice() -> str | None:
     """The member of the group `tracking` that the variable's store belongs to; None if to none of them."""
-    scheme = (value() or "").partition("://")[0].partition("+")[0].lower() if "://" in (value() or "") else ""
+    scheme = (read_value() or "").partition("://")[0].partition("+")[0].lower() if "://" in (read_value() or "") else ""
     return "server" if scheme in ("http", "https") else "local" if scheme in DATABASES else None
 
 
-def store() -> str | None:
+def store_address() -> str | None:
     """The address that it holds, if that is one of a server or a database."""
-    address = value()
-    return absolute(address) if address is not None and choice() is not None else None
+    address = read_value()
+    return absolute_uri(address) if address is not None and tracking_choice() is not None else None
 
 
 def overrides(name: str, chosen: str) -> list[str]:
@@ -40,12 +40,12 @@ def overrides(name: str, chosen: str) -> list[str]:
     Raises:
         ConfigError: the variable cannot be used for it; the suggestion says how to go without it.
     """
-    kind = choice()
+    kind = tracking_choice()
     if kind is None:
         raise ConfigError(
             Problem(
                 "tracking.uri",
-                f"{NAME}={redact(value() or '')} is neither the address of a server nor of a database",
+                f"{NAME}={redact(read_value() or '')} is neither the address of a server nor of a database",
                 "write tracking.uri=null to go without it, or set it to http://<host>:<port>",
                 topic="store",
             )
@@ -63,7 +63,7 @@ def overrides(name: str, chosen: str) -> list[str]:
     return [*([changed] if name != kind else []), f"tracking.uri={REFERENCE}"]
 
 
-def said(uri: object, name: str) -> str:
+def describe_source(uri: object, name: str) -> str:
     """What to say behind a store's address where the variable gave it.
 
     Args:
@@ -73,7 +73,7 @@ def said(uri: object, name: str) -> str:
     return f" ({NAME}, as tracking={name})" if uri == REFERENCE else ""
 
 
-def with_credentials(uri: str) -> str:
+def add_credentials(uri: str) -> str:
     """The address of a record, which has no credentials, with those that the variable has for the same store."""
-    address = store()
+    address = store_address()
     return address if address is not None and strip_credentials(address) == uri else uri

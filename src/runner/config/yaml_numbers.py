@@ -11,7 +11,7 @@ from omegaconf._utils import get_yaml_loader
 
 from runner.config import schema
 from runner.config.keys import TARGET_GROUPS, format_value
-from runner.config.parameters import text_parameters
+from runner.config.parameters import find_text_parameters
 from runner.errors import ConfigError, Problem
 from runner.util import ranges
 
@@ -43,11 +43,11 @@ class CheckedRepository(ConfigRepository):
         if folder.resolve() != self._own:
             package = (result.header.get("package") or "_group_").replace("_global_", "")
             group = config_path.rpartition("/")[0].replace("/", ".")
-            check(folder / name, package.replace("_group_", group))
+            check_file(folder / name, package.replace("_group_", group))
         return result
 
 
-def check(file: Path, package: str) -> None:
+def check_file(file: Path, package: str) -> None:
     """Check that the integers of a file have 64 bits, and that none of its texts is read as a number.
 
     Args:
@@ -83,7 +83,7 @@ def _texts(root: yaml.Node | None, package: str) -> set[str]:
     for key, scalar in _plain_scalars(root, package):
         group, _, leaf = key.rpartition(".")
         if leaf == "_target_" and group in TARGET_GROUPS:
-            keys |= {f"{group}.{name}" for name in text_parameters(scalar.value)}
+            keys |= {f"{group}.{name}" for name in find_text_parameters(scalar.value)}
     return keys
 
 

@@ -18,7 +18,7 @@ from runner.data.parts import Batch, Part, seeded
 from runner.data.preprocess import Preprocess
 from runner.data.splits import Splits
 from runner.data.workers import BatchReader, read_all
-from runner.util.rng import generator
+from runner.util.rng import make_generator
 
 
 class TensorLoader:
@@ -83,7 +83,7 @@ class TensorLoader:
             if self.normalize is not None:
                 images = self.normalize(images)
             if self.augment is not None and self.seed is not None:
-                images = self.augment(images, generator("augment", self.seed, epoch, number))
+                images = self.augment(images, make_generator("augment", self.seed, epoch, number))
             yield images, labels
 
 
@@ -114,7 +114,7 @@ class WorkerLoader:
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         self.samples = len(part)
         self._pin_memory = pin_memory
-        rng = generator("workers", seed or 0)
+        rng = make_generator("workers", seed or 0)
         self._reader = BatchReader(part, num_workers, rng, persistent=True, pin_memory=pin_memory)
 
     def __len__(self) -> int:
@@ -152,7 +152,7 @@ class WorkerLoader:
         for number, batch in enumerate(self._reader.read(batches), start):
             inputs, targets = self.preprocess(*batch)
             if self.augment is not None and self.seed is not None:
-                inputs = self.augment(inputs, generator("augment", self.seed, epoch, number))
+                inputs = self.augment(inputs, make_generator("augment", self.seed, epoch, number))
             yield inputs, targets
 
 
@@ -281,4 +281,4 @@ def evaluation_batch_size(batch_size: int, values: int, device: torch.device) ->
 
 def epoch_order(samples: int, seed: int, epoch: int) -> Tensor:
     """Return the order of the samples in an epoch: a permutation of 0..samples-1, on the CPU."""
-    return torch.randperm(samples, generator=generator("order", seed, epoch))
+    return torch.randperm(samples, generator=make_generator("order", seed, epoch))

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Subset, default_collate
 
 from runner.data.source import Samples
 from runner.errors import ConfigError, Problem, TrainingError, describe_error
-from runner.util.rng import derived_seed, isolated_rng
+from runner.util.rng import derive_seed, isolated_rng
 
 Batch = tuple[Tensor, Tensor]
 
@@ -35,7 +35,7 @@ class Indices(list[int]):
 def seeded(indices: Sequence[int], purpose: str, *numbers: int) -> Indices:
     """Return the indices with a seed that depends on the purpose and the numbers, such as (seed, epoch, batch)."""
     batch = Indices(indices)
-    batch.seed = derived_seed(purpose, *numbers)
+    batch.seed = derive_seed(purpose, *numbers)
     return batch
 
 

@@ -13,7 +13,7 @@ from runner.data.parts import Part, part_of
 from runner.data.source import Source
 from runner.data.table_layout import Reading
 from runner.errors import ConfigError, Problem, Topic
-from runner.util.rng import generator
+from runner.util.rng import make_generator
 
 VAL_FRACTION = 0.2  # share of the training part held out if the data set has no validation part
 
@@ -173,16 +173,16 @@ def _choose(
     Returns:
         The parts, and the indices of the training and the validation samples in the parts that they come from.
     """
-    order = torch.randperm(len(parts["train"]), generator=generator("split", seed))[:limit]
+    order = torch.randperm(len(parts["train"]), generator=make_generator("split", seed))[:limit]
     held_out = _held_out(len(order), val_fraction)
     val_index, train_index = order[:held_out].sort().values, order[held_out:].sort().values
     chosen = {"train": parts["train"].take(train_index)}
     if held_out:
         chosen["val"] = parts["train"].take(val_index)
     if "val" in parts:
-        chosen["val"], val_index = _limited(parts["val"], limit, generator("limit val", seed))
+        chosen["val"], val_index = _limited(parts["val"], limit, make_generator("limit val", seed))
     if "test" in parts:
-        chosen["test"], _ = _limited(parts["test"], limit, generator("limit", seed))
+        chosen["test"], _ = _limited(parts["test"], limit, make_generator("limit", seed))
     return chosen, [train_index, val_index]
 
 

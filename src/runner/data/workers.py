@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from runner.data.parts import Batch, Indices, Part, seeded
 from runner.errors import ConfigError, Problem, TrainingError
-from runner.util.rng import generator
+from runner.util.rng import make_generator
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 STOP_SECONDS = 5  # for which a worker survives a SIGTERM
@@ -94,7 +94,7 @@ def read_all(part: Part, num_workers: int) -> Batch:
         seeded(index.tolist(), "samples", number)
         for number, index in enumerate(torch.arange(count).split(LOADED_AT_ONCE))
     ]
-    reader = BatchReader(part, num_workers, generator("load"))
+    reader = BatchReader(part, num_workers, make_generator("load"))
     bar = partial(tqdm, desc="reading samples", total=len(batches), unit="batch", leave=False, disable=None, delay=2)
     whole: list[Tensor] = []
     try:

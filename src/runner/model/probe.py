@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from runner.errors import ConfigError, Problem, at, first_line
+from runner.errors import ConfigError, Problem, first_line, user_frame_suffix
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -168,7 +168,7 @@ def _forward_real(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) 
         with torch.random.fork_rng(devices=[]), torch.no_grad(), counter:
             outputs = model(torch.zeros(2, *shape, dtype=dtype))
     except Exception as error:
-        reason = f"{first_line(error)}{at(error)}"
+        reason = f"{first_line(error)}{user_frame_suffix(error)}"
         text = f"the model does not accept samples of shape {shape} ({prod(shape)} values): {reason}"
         raise ConfigError(Problem("model", text, topic="shape")) from error
     return outputs, counter.get_total_flops()

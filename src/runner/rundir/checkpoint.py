@@ -20,8 +20,8 @@ from runner.errors import TrainingError, first_line
 from runner.rundir import layout
 from runner.rundir.folders import display_path
 from runner.util.buffers import load_buffers, load_module
-from runner.util.files import link
-from runner.util.primitives import StateError, decode, encode, unreadable, without_numbers
+from runner.util.files import hard_link
+from runner.util.primitives import StateError, decode, encode, find_unreadable, without_tensor_data
 
 log = logging.getLogger("runner")
 
@@ -41,7 +41,7 @@ NOT_HELD = (
 def find_unsavable(state: Mapping[str, Any]) -> str | None:
     """What of a state a checkpoint cannot hold, in a sentence; None if it holds all. Large tensors cost nothing."""
     try:
-        path = unreadable({"": without_numbers({key: encode(part, key) for key, part in state.items()})})
+        path = find_unreadable({"": without_tensor_data({key: encode(part, key) for key, part in state.items()})})
     except StateError as error:
         return f"{error}, {NOT_HELD}"
     return f"{path.removeprefix('.')}, {NOT_HELD}" if path else None
@@ -95,7 +95,7 @@ class Checkpoints:
             self._put_in_place(fresh, best)
         except (AttributeError, TypeError, pickle.PicklingError) as error:  # of a tensor of a class of the user's
             fresh.unlink(missing_ok=True)
-            raise TrainingError(f"{unreadable(encoded) or first_line(error)}, {NOT_HELD}") from error
+            raise TrainingError(f"{find_unreadable(encoded) or first_line(error)}, {NOT_HELD}") from error
         except (OSError, RuntimeError) as error:
             # Of a write that fails, torch tells something else; and what was written may be what fills the disk.
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
@@ -118,16 +118,16 @@ class Checkpoints:
             load(fresh)
         except CheckpointError as error:
             fresh.unlink(missing_ok=True)
-            raise TrainingError(f"{unreadable(encoded) or error}, {NOT_HELD}") from error
+            raise TrainingError(f"{find_unreadable(encoded) or error}, {NOT_HELD}") from error
 
     def _put_in_place(self, fresh: Path, best: bool) -> None:
         for age in range(self.keep - 1, 0, -1):
             older = self._kept(age - 1)
             if older.exists():
-                link(older, self._kept(age))
+                hard_link(older, self._kept(age))
         if best:
             # First: a kill in between repeats the epoch, and with it this; the other way round it would be lost.
-            link(fresh, self.best)
+            hard_link(fresh, self.best)
         fresh.replace(self.last)
 
     def load_last(self) -> dict[str, Any]:

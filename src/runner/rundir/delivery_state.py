@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from runner.rundir.manifest import FOLDER
-from runner.util.files import read_json, write_json
+from runner.util.files import load_json_or_empty, write_json
 
 NAME = "delivery.json"
 
@@ -52,5 +52,5 @@ class DeliveryState:
     @classmethod
     def load(cls, folder: Path) -> "DeliveryState":
         """Read it; where there is none, or a broken one, delivery starts over."""
-        content = read_json(folder / FOLDER / NAME)
+        content = load_json_or_empty(folder / FOLDER / NAME)
         return cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content})

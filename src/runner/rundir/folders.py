@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from runner.errors import ConfigError, Problem, brief, printable
+from runner.errors import ConfigError, Problem, abbreviate, to_one_line
 from runner.rundir import layout
 
 
@@ -49,7 +49,7 @@ def parse_path(value: str, key: str) -> Path:
         path.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long; of a user whose home is not known
         reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
-        raise ConfigError(f"{brief(f'{key}={value}')}: {reason}; write the path of a file or folder") from error
+        raise ConfigError(f"{abbreviate(f'{key}={value}')}: {reason}; write the path of a file or folder") from error
     return path
 
 
@@ -68,7 +68,7 @@ def check_folder(wanted: str, exact: bool, kind: FolderKind = RUN) -> list[Probl
         return [Problem(key, text, suggestion, topic="file")]
 
     if len(os.fsencode(path)) > PATH_BYTES:
-        return problem(f"{brief(f'{key}={wanted}')} is longer than {PATH_BYTES} bytes", "write a shorter path")
+        return problem(f"{abbreviate(f'{key}={wanted}')} is longer than {PATH_BYTES} bytes", "write a shorter path")
     place = f"{key}={wanted}" if exact else f"the outputs folder {path.parent}"
     instead = "write another folder" if exact else "set RUNNER_OUTPUTS to a writable folder"
     if any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
@@ -125,7 +125,7 @@ def make_run_folder(wanted: str, exact: bool, kind: FolderKind = RUN) -> Path:
 
 def display_path(path: Path) -> str:
     """A path as a person would write it here, in one line."""
-    return printable(_from_here(path))
+    return to_one_line(_from_here(path))
 
 
 def shell_path(path: Path) -> str:

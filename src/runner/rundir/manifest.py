@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.rundir import journal, layout
-from runner.util.files import load_json, read_json, write_json
+from runner.util.files import load_json, load_json_or_empty, write_json
 from runner.util.tags import FOLDER_TAG, KEY_TAG
 from runner.util.uri import strip_credentials
 
@@ -166,7 +166,7 @@ def mark_killed(folder: Path, why: str = "killed without notice") -> None:
     manifest = Manifest.load(folder)
     if manifest.status != "RUNNING":
         return
-    if (status := read_json(folder / layout.RESULT).get("status")) is not None:
+    if (status := load_json_or_empty(folder / layout.RESULT).get("status")) is not None:
         manifest.ended(status).save(folder)
         return
     manifest.tags[ENDED] = why

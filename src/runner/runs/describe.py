@@ -13,7 +13,14 @@ import yaml
 
 from runner import __version__
 from runner.assembly.experiment import Experiment
-from runner.config.invocation import MARK, describe_command, description, own_tags, run_name, written_to
+from runner.config.invocation import (
+    MARK,
+    describe_command,
+    format_description,
+    format_tags,
+    make_run_name,
+    read_commands,
+)
 from runner.config.keys import flatten, format_value
 from runner.data.parts import Part
 from runner.model.probe import parameter_count
@@ -28,7 +35,7 @@ from runner.tracking.pages import best_name, table_view
 from runner.tracking.store import resolve_store
 from runner.util.files import write_atomically, write_json
 from runner.util.tags import DATA_TAG, FOLDER_TAG
-from runner.util.uri import redacted, strip_credentials
+from runner.util.uri import redact_all, strip_credentials
 
 LOOKED_AT = 64  # samples that the range of values is read from, where samples are loaded one by one
 
@@ -45,7 +52,7 @@ def write_config(config: Mapping[str, Any], folder: Path, typed: Sequence[str] |
         The commands: the one that began the run, and those that resumed it.
     """
     path = folder / layout.CONFIG
-    commands = written_to(path) + ([describe_command(typed)] if typed is not None else [])
+    commands = read_commands(path) + ([describe_command(typed)] if typed is not None else [])
     text = yaml.safe_dump(without_credentials(config), sort_keys=False, allow_unicode=True)
     head = [f"# python -m runner resume={for_shell(str(folder))}", *(f"{MARK}{line}" for line in commands)]
     # Not for a moment is there half of one: without its config, a run that is killed cannot go on.
@@ -57,7 +64,7 @@ def without_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with user and password taken out of the tracking URI, and every secret out of all of it."""
     uri = config["tracking"]["uri"]
     tracking = {**config["tracking"], "uri": strip_credentials(uri) if uri else uri}
-    return redacted({**config, "tracking": tracking})
+    return redact_all({**config, "tracking": tracking})
 
 
 def describe_run(
@@ -79,12 +86,12 @@ def describe_run(
     return Manifest(
         uri=uri,
         experiment=experiment.tracking.experiment,
-        run_name=experiment.tracking.run_name or run_name(experiment.typed or (), experiment.choices, folder),
+        run_name=experiment.tracking.run_name or make_run_name(experiment.typed or (), experiment.choices, folder),
         artifact_root=artifact_root,
         params=logged_params(without_credentials(experiment.config), experiment.choices),
         tags={
-            **own_tags(experiment.tracking.tags),
-            NOTE: description(experiment.tracking.description, commands),
+            **format_tags(experiment.tracking.tags),
+            NOTE: format_description(experiment.tracking.description, commands),
             "runner.version": __version__,
             FOLDER_TAG: str(folder),
             "runner.device": str(experiment.device.torch),

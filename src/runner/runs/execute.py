@@ -112,7 +112,7 @@ def run(
     """
     stop = Stop()
     try:
-        with terminal.logged_to(folder / layout.LOG), stop.listening(), closing(experiment.loaders):
+        with terminal.log_to_file(folder / layout.LOG), stop.listening(), closing(experiment.loaders):
             bar = bar or Bar(
                 experiment.trainer.epochs,
                 experiment.loaders.train.batch_size,
@@ -149,7 +149,7 @@ def _run(
     final: dict[str, float] = {}
     outcome = Outcome("FAILED", 1, {})
     try:
-        said = store_variable.said(experiment.config["tracking"]["uri"], experiment.tracking.name)
+        said = store_variable.describe_source(experiment.config["tracking"]["uri"], experiment.tracking.name)
         report.log_head(experiment, folder, f"{tracker.location}{said}")
         if resume_from is not None:
             restore(training, resume_from)

@@ -17,7 +17,7 @@ from runner.rundir.manifest import Manifest
 from runner.saved.run import SavedRun
 from runner.tracking.deliver import METRIC_TAG
 from runner.tracking.store import explain
-from runner.util.tags import FOLDER_TAG, KEY_TAG, PARAM_LENGTH, legal_keys
+from runner.util.tags import FOLDER_TAG, KEY_TAG, PARAM_LENGTH, with_legal_names
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -156,7 +156,7 @@ def _write_notes(client: "MlflowClient", run: SavedRun, logged: "Run", params: M
 def _params(there: Mapping[str, str], params: Mapping[str, str]) -> dict[str, str]:
     """Parameters under their own names with the values that MLflow has, as far as it has the whole of them."""
     kept = {}
-    for key, name in legal_keys(dict(zip(params, params, strict=True))).items():
+    for key, name in with_legal_names(dict(zip(params, params, strict=True))).items():
         value = there.get(key, params[name])
         kept[name] = value if len(value) < PARAM_LENGTH else params[name]
     return kept

@@ -60,7 +60,7 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     log.info("device     device %s · precision %s", experiment.device, experiment.precision)
     if slow := experiment.precision.slow_here():
         log.info("           %s", slow)
-    if multiprocessing.parent_process() is None and (busy := cores.busy()):  # the jobs of a sweep keep it busy
+    if multiprocessing.parent_process() is None and (busy := cores.busy_message()):  # the jobs of a sweep keep it busy
         log.info("           %s", busy)
     if splits.val is None and experiment.trainer.monitor.startswith("val/"):
         log.info("           no validation samples: the last epoch counts as the best")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from runner.config.keys import flatten
 from runner.rundir import journal
 from runner.tracking.environment import environment, git_tags
-from runner.util.tags import legal
+from runner.util.tags import legal_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,7 +108,7 @@ def measured_values(path: Path) -> dict[Key, float]:
     values: dict[Key, float] = {}
     for point in journal.read(path)[0]:
         if point.name not in names:
-            names[point.name] = legal(point.name, names.values())
+            names[point.name] = legal_name(point.name, names.values())
         if not point.name.startswith(LEFT_OUT):
             values[names[point.name], point.step] = point.value
     return values
@@ -169,8 +169,8 @@ def find_contradictions(config: Mapping[str, Any], run: "Run") -> list[str]:
     found = []
     names: list[str] = []
     for key, value in flat.items():
-        names.append(legal(key, names))
-        tag = legal(f"resumed.{key}")
+        names.append(legal_name(key, names))
+        tag = legal_name(f"resumed.{key}")
         logged = [held[name] for held, name in ((params, names[-1]), (tags, tag)) if name in held]
         if not any(value == one or (len(one) >= PARAMETER_LENGTH and value.startswith(one)) for one in logged):
             said = f"the logged parameter {_cut(logged[-1])}" if logged else "no parameter of that name was logged"

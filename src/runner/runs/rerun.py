@@ -22,8 +22,8 @@ from runner.runs.execute import Outcome
 from runner.runs.reproduction import Key
 from runner.saved import run, weights
 from runner.saved.run import SavedRun
-from runner.util.files import read_json
-from runner.util.terminal import RESUME, TRACKING, without
+from runner.util.files import load_json_or_empty
+from runner.util.terminal import RESUME, TRACKING, without_topics
 
 log = logging.getLogger("runner")
 
@@ -96,7 +96,7 @@ def limit_training(experiment: Experiment, was: SavedRun, then: Collection[Key],
     if finished:
         if experiment.trainer.max_time is None:
             return
-        if steps := read_json(was.file(layout.RESULT) or Path()).get("steps"):
+        if steps := load_json_or_empty(was.file(layout.RESULT) or Path()).get("steps"):
             # The clock stopped it after these, and would after others now.
             experiment.trainer.max_time, experiment.trainer.max_steps = None, steps
         return
@@ -111,5 +111,5 @@ def start_rerun(experiment: Experiment, cfg: DictConfig, was: SavedRun) -> tuple
     """Run it in a new folder, as `python -m runner` does."""
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{was.label[:NAME_LENGTH]}"
     folder = folders.make_run_folder(str(outputs() / "reproductions" / name), exact=False)
-    with lock(folder), without(TRACKING, RESUME):
+    with lock(folder), without_topics(TRACKING, RESUME):
         return start.start(folder, experiment, cfg, Composer()), folder

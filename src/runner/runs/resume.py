@@ -14,9 +14,9 @@ from runner.assembly.experiment import Experiment
 from runner.assembly.record import recorded
 from runner.config import schema
 from runner.config.compose import Composer, config_folder
-from runner.config.interpolation import literals
+from runner.config.interpolation import escape_all_references
 from runner.config.keys import GROUPS, PRESETS, SHARED_KEYS, flatten
-from runner.config.overrides import typed_value
+from runner.config.overrides import last_value
 from runner.errors import ConfigError, Problem
 from runner.optimizer import load_state
 from runner.rundir import layout
@@ -29,8 +29,8 @@ from runner.runs.describe import logged_params
 from runner.saved import run as saved_runs
 from runner.saved.run import SavedRun
 from runner.util.buffers import load_module
-from runner.util.files import read_json
-from runner.util.uri import redacted
+from runner.util.files import load_json_or_empty
+from runner.util.uri import redact_all
 
 log = logging.getLogger("runner")
 
@@ -111,9 +111,9 @@ def compose(
     Raises:
         ConfigError: there is no such run.
     """
-    run = saved_runs.find(value, "resume", typed_value(overrides, "tracking.uri"))
+    run = saved_runs.find(value, "resume", last_value(overrides, "tracking.uri"))
     saved = run.config
-    warm_start = typed_value(overrides, "resume_mode") == "warm_start"
+    warm_start = last_value(overrides, "resume_mode") == "warm_start"
     resumed = Resumed(run, warm_start, choices=dict(run.choices))
     problems, values, chosen = _split_choices(overrides, saved, resumed)
     _register(saved, chosen, of_parent=run.label if warm_start else None)
@@ -122,7 +122,7 @@ def compose(
     if cfg is None:
         return None, problems, resumed
     if resumed.warm_start:
-        resumed.choices |= {group: typed_value(overrides, group) or "" for group in chosen}
+        resumed.choices |= {group: last_value(overrides, group) or "" for group in chosen}
         with read_write(cfg):  # the new run names its parent so that it is found from anywhere
             cfg.resume = run.run_id or str(run.folder)
         return cfg, problems, resumed
@@ -131,7 +131,7 @@ def compose(
             cfg.resume, cfg.resume_mode = saved.get("resume"), saved.get("resume_mode", "exact")
     if not problems:
         now = recorded(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("hydra", "sweep")]))
-        resumed.changed = _changes(flatten(redacted(saved)), flatten(redacted(now)))
+        resumed.changed = _changes(flatten(redact_all(saved)), flatten(redact_all(now)))
     return cfg, problems, resumed
 
 
@@ -197,7 +197,7 @@ def _register(saved: Mapping[str, Any], chosen: Sequence[str], of_parent: str | 
         hydra["run"]["dir"] = "${oc.env:RUNNER_OUTPUTS,outputs}/runs/${now:%Y-%m-%d}_${now:%H-%M-%S}_" + of_parent
     # A run that was itself begun by a warm start is not warmly started again.
     base = {key: value for key, value in saved.items() if key not in chosen}
-    base = literals(base, but="oc.env:")  # it is resolved; what is left stands for secrets
+    base = escape_all_references(base, but="oc.env:")  # it is resolved; what is left stands for secrets
     base |= {"resume": None, "resume_mode": "exact", "sweep": shared["sweep"]}  # of which a run keeps nothing
     for group in set(chosen) & set(SHARED_KEYS):
         base[group] = {key: saved[group].get(key, shared[group].get(key)) for key in SHARED_KEYS[group]}
@@ -218,7 +218,7 @@ def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str
 def is_finished(resumed: Resumed) -> bool:
     """Whether the run has come to its end and nothing is asked of it but that; says so, with its result."""
     path = resumed.run.file(layout.RESULT)
-    result = read_json(path) if path is not None else {}
+    result = load_json_or_empty(path) if path is not None else {}
     if result.get("status") != "FINISHED" or any(not key.startswith("runner.") for key in resumed.changed):
         return False
     numbers = {name: value for name, value in result.items() if isinstance(value, int | float)}

@@ -23,7 +23,7 @@ from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import display_path, outputs, parse_path
 from runner.rundir.manifest import manifest_of, own_folder
 from runner.tracking.store import connect, describe_refusal, explain, local_uri
-from runner.util.files import read_json
+from runner.util.files import load_json_or_empty
 from runner.util.tags import FOLDER_TAG, KEY_TAG
 from runner.util.uri import sqlite_file, strip_credentials
 
@@ -177,7 +177,7 @@ def _nearest(folder: Path) -> str:
 def _from_folder(folder: Path, given: str, uri: str | None = None) -> SavedRun:
     saved = SavedRun(given, folder, None, uri, read_config(folder / layout.CONFIG, given), name=folder.name)
     if manifest := manifest_of(folder):
-        saved.uri = uri or store_variable.with_credentials(manifest.uri)
+        saved.uri = uri or store_variable.add_credentials(manifest.uri)
         saved.run_id = DeliveryState.load(folder).run_id or read_result(folder).get("run_id")
         saved.name, saved.tags = manifest.run_name, dict(manifest.tags)
         saved.choices = choices_of(manifest.params)
@@ -209,7 +209,7 @@ def _from_mlflow(run_id: str, given: str, uri: str, from_store: bool) -> SavedRu
 
 def store_of(run_id: str) -> str:
     """The store to look an id up in: that of the outputs folder, else that of MLFLOW_TRACKING_URI."""
-    own, other = local_uri(outputs()), store_variable.store()
+    own, other = local_uri(outputs()), store_variable.store_address()
     if other is None:
         return own
     file = sqlite_file(own)
@@ -281,4 +281,4 @@ def read_config(path: Path, given: str) -> dict[str, Any]:
 
 def read_result(folder: Path) -> dict[str, Any]:
     """What a run's `result.json` holds; nothing if it was killed before there was one."""
-    return read_json(folder / layout.RESULT)
+    return load_json_or_empty(folder / layout.RESULT)

@@ -96,7 +96,7 @@ class Sweep:
         if delivery is not None:
             sweeper, tracking = config.hydra.runtime.choices["hydra/sweeper"], OmegaConf.to_object(config.tracking)
             assert isinstance(tracking, TrackingSettings)
-            said = store_variable.said(config.tracking._get_node("uri")._value(), tracking.name)
+            said = store_variable.describe_source(config.tracking._get_node("uri")._value(), tracking.name)
             self.record = ParentRun(self.folder, ready.plan, sweeper, tracking, ready.typed, delivery, said)
         self.search = ready.plan.search
         self.running: dict[int, Job] = {}
@@ -118,7 +118,7 @@ class Sweep:
         Returns:
             The exit code.
         """
-        with terminal.logged_to(self.folder / layout.LOG), self.stop.listening():
+        with terminal.log_to_file(self.folder / layout.LOG), self.stop.listening():
             self._head()
             started = time.monotonic()
             try:
@@ -206,7 +206,7 @@ class Sweep:
         environment = engine.environment(slot)
         refers = OmegaConf.is_interpolation(config.tracking, "uri")
         if engine.elsewhere:  # tasks lie in files there, and this process alone talks to MLflow
-            if refers and (address := store_variable.value()) is not None:  # which may not be set there
+            if refers and (address := store_variable.read_value()) is not None:  # which may not be set there
                 environment = {**environment, store_variable.NAME: strip_credentials(address)}
             config = without_credentials(config)
         return JobSpec(
@@ -261,7 +261,7 @@ class Sweep:
     def _head(self) -> None:
         if self.left or self.search is not None:
             log.info("slots      %s", self.ready.engine.words(self.ready.slots))
-            if not self.ready.engine.elsewhere and (busy := cores.busy()):
+            if not self.ready.engine.elsewhere and (busy := cores.busy_message()):
                 log.info("           %s", busy)
         log.info("folder     %s", display_path(self.folder))
         if self.record is not None:

@@ -18,7 +18,7 @@ from runner.sweeps.results.outcome import last_lines
 from runner.sweeps.results.table import read_row, values_in_words
 from runner.util.metric_names import format_metric
 from runner.util.tables import format_duration
-from runner.util.terminal import moves_up
+from runner.util.terminal import can_redraw_lines
 
 log = logging.getLogger("runner")
 
@@ -80,7 +80,7 @@ class Display:
         self._seconds: list[float] = []
         self._lines: dict[int, _Line] = {}
         self._started = self._told = time.monotonic()
-        self._shown = sys.stderr.isatty() and moves_up() and not quiet
+        self._shown = sys.stderr.isatty() and can_redraw_lines() and not quiet
         self._bars: list[tqdm] = []
         self._next = 0.0
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.comparison.objectives import objectives_of
 from runner.config.compose import Composer
 from runner.config.keys import TARGET_GROUPS
-from runner.config.overrides import typed_value
+from runner.config.overrides import last_value
 from runner.config.settings import SweepSettings
 from runner.errors import ConfigError, Problem
 from runner.rundir import folders
@@ -64,14 +64,14 @@ def run_sweep(
     """
     settings = OmegaConf.to_object(config.sweep)
     assert isinstance(settings, SweepSettings)
-    terminal.set_up(bool(config.runner.quiet))
+    terminal.configure_logging(bool(config.runner.quiet))
     uri = None if OmegaConf.is_missing(config.tracking, "uri") else config.tracking.uri
     before = resume.find(settings.resume, uri) if settings.resume is not None else None
     try:
         plan = resumed(made, before, arguments, planned, settings.extend) if before else planned(made, arguments)
     except ConfigError as error:
         raise ConfigError(*dict.fromkeys([*problems, *error.problems])) from error
-    exact_folder = typed_value(arguments, "hydra.sweep.dir") is not None
+    exact_folder = last_value(arguments, "hydra.sweep.dir") is not None
     wanted = str(config.hydra.sweep.dir)
     problems = [*problems, *(folders.check_folder(wanted, exact_folder, folders.SWEEP) if before is None else [])]
     tracked = config.tracking.name != "off"
@@ -89,7 +89,7 @@ def run_sweep(
             under_way = engine.under_way(before)
             resume.wait_for_orphans([before / str(job.number) for job in plan.jobs if job.number not in under_way])
         courses = courses_of(plan, before, under_way)
-        with terminal.waiting(f"checking {len(plan.jobs) or 'the'} jobs ..."):
+        with terminal.show_waiting(f"checking {len(plan.jobs) or 'the'} jobs ..."):
             ready = check(made, config, settings, plan, engine, courses, arguments, problems)
         for line in [*describe(ready), *(listed(ready) if settings.dry_run else [])]:
             log.info("%s", line)
@@ -98,7 +98,7 @@ def run_sweep(
         if plan.search is not None:
             plan.search.check(ready.objectives, resumed=before is not None)
         closing.callback(engine.close)
-        with terminal.waiting("opening the engine ...") if engine.elsewhere else nullcontext():
+        with terminal.show_waiting("opening the engine ...") if engine.elsewhere else nullcontext():
             engine.open()
         folder = before or folders.make_run_folder(wanted, exact_folder, folders.SWEEP)
         if before is None:

@@ -12,8 +12,8 @@ import yaml
 from runner.rundir import journal, layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.manifest import FOLDER, RESUMED, Manifest
-from runner.util.files import link, read_json, write_json
-from runner.util.tags import PARAM_LENGTH, legal_keys, model_name
+from runner.util.files import hard_link, load_json_or_empty, write_json
+from runner.util.tags import PARAM_LENGTH, legal_model_name, with_legal_names
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -73,7 +73,7 @@ def pin_checkpoints(folder: Path, state: DeliveryState) -> list[Path]:
         with contextlib.suppress(FileNotFoundError):  # just being replaced: next time
             if state.artifacts.get(f"{layout.CHECKPOINTS}/{path.name}") != _version(path):
                 (folder / PINNED).mkdir(exist_ok=True)
-                link(path, folder / PINNED / path.name)
+                hard_link(path, folder / PINNED / path.name)
                 pinned.append(folder / PINNED / path.name)
     return sorted(pinned, key=lambda path: path.stat().st_mtime_ns)
 
@@ -111,7 +111,7 @@ def _files(folder: Path, manifest: Manifest, state: DeliveryState) -> Iterator[P
 
 def _fill_in_run_id(path: Path, run_id: str) -> None:
     """Complete a result written while the store was away: nobody could know the run's id then."""
-    result = read_json(path)
+    result = load_json_or_empty(path)
     if result.get("run_id", run_id) is None:
         write_json(path, result | {"run_id": run_id})
 
@@ -155,14 +155,14 @@ def _find_or_create_model(client: "MlflowClient", run: "Run", model_uuid: str, p
     found = client.search_logged_models([run.info.experiment_id], ours, max_results=1)
     if found:
         return found[0]
-    name, tags = model_name(run.info.run_name or ""), {"runner.model_uuid": model_uuid}
+    name, tags = legal_model_name(run.info.run_name or ""), {"runner.model_uuid": model_uuid}
     return client.create_logged_model(run.info.experiment_id, name, run.info.run_id, tags, params)
 
 
 def _params(manifest: Manifest) -> dict[str, str]:
     """The parameters that the model was trained with: the run's, with what a resume has changed."""
     changed = {key.removeprefix(RESUMED): text for key, text in manifest.tags.items() if key.startswith(RESUMED)}
-    return {key: text[:PARAM_LENGTH] for key, text in legal_keys(manifest.params | changed).items()}
+    return {key: text[:PARAM_LENGTH] for key, text in with_legal_names(manifest.params | changed).items()}
 
 
 def _copy_to_run(client: "MlflowClient", run: "Run", model: "LoggedModel", source: Path, mlmodel: Path) -> None:
@@ -178,7 +178,7 @@ def _copy_to_run(client: "MlflowClient", run: "Run", model: "LoggedModel", sourc
 
 
 def _link(source: str, target: str) -> None:
-    link(Path(source), Path(target))
+    hard_link(Path(source), Path(target))
 
 
 def _link_metrics(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from runner.config.store_variable import with_credentials
+from runner.config.store_variable import add_credentials
 from runner.errors import StoreError
 from runner.rundir import journal, layout
 from runner.rundir.delivery_state import DeliveryState
@@ -17,7 +17,7 @@ from runner.rundir.manifest import NOTE, Dataset, Manifest
 from runner.tracking import artifacts
 from runner.tracking.store import connect, deleted_experiment, get_or_create_experiment, mlflow_command, resolve_store
 from runner.tracking.system import SYSTEM
-from runner.util.tags import FOLDER_TAG, KEY_TAG, PARAM_LENGTH, TAG_LENGTH, legal, legal_keys
+from runner.util.tags import FOLDER_TAG, KEY_TAG, PARAM_LENGTH, TAG_LENGTH, legal_name, with_legal_names
 from runner.util.uri import strip_credentials
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Delivery:
         """Connect once, and find or create the run."""
         if self._client is not None and self.state.run_id is not None:
             return self._client, self.state.run_id
-        uri = self._uri or with_credentials(manifest.uri)
+        uri = self._uri or add_credentials(manifest.uri)
         client = self._client or connect(uri)
         if self.state.run_id is None or not _exists(client, uri, self.state.run_id):
             experiment_id = manifest.experiment_id or get_or_create_experiment(
@@ -148,11 +148,11 @@ class Delivery:
         from mlflow.entities import Param, RunTag
 
         if manifest.params and not self.state.params:
-            params = [Param(key, value[:PARAM_LENGTH]) for key, value in legal_keys(manifest.params).items()]
+            params = [Param(key, value[:PARAM_LENGTH]) for key, value in with_legal_names(manifest.params).items()]
             for batch in _batches(params, _PARAMS_PER_BATCH):
                 client.log_batch(run_id, params=batch)
             self._remember(params=True)
-        tags = {key: value[:TAG_LENGTH] for key, value in legal_keys(manifest.tags).items()}
+        tags = {key: value[:TAG_LENGTH] for key, value in with_legal_names(manifest.tags).items()}
         changed = [RunTag(key, value) for key, value in tags.items() if self.state.tags.get(key) != value]
         if NOTE in self.state.tags and NOTE in (tag.key for tag in changed):
             now = client.get_run(run_id).data.tags.get(NOTE)
@@ -202,7 +202,7 @@ class Delivery:
     def _key(self, client: "MlflowClient", run_id: str, point: MetricPoint) -> str:
         """Give the MLflow name of a metric: the same one for the whole life of the run."""
         if point.name not in self.state.keys:
-            key = legal(point.name, self.state.keys.values())
+            key = legal_name(point.name, self.state.keys.values())
             if key != point.name:
                 client.set_tag(run_id, METRIC_TAG + key, point.name)
                 log.info("the metric %s is called %s in MLflow, which refuses the name", point.name, key)

@@ -32,7 +32,7 @@ from runner.tracking.delivery_loop import FIRST_RETRY, DeliveryLoop, Folders, Pa
 from runner.tracking.slim_import import skippable_packages, without_packages
 from runner.tracking.store import quiet_mlflow, ui_of
 from runner.util import program
-from runner.util.uri import absolute, hide
+from runner.util.uri import absolute_uri, register_secrets
 
 log = logging.getLogger("runner")
 
@@ -59,7 +59,7 @@ class DeliveryProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | ({URI: absolute(uri)} if uri else {}),
+            env=os.environ | ({URI: absolute_uri(uri)} if uri else {}),
             start_new_session=True,  # Ctrl-C in a terminal is for the training
         )
         _started.add(self)
@@ -159,7 +159,7 @@ def main() -> int:
     say = _lines_to_the_parent()
     quiet_mlflow()
     uri = os.environ.pop(URI, None)
-    hide({"tracking.uri": uri})
+    register_secrets({"tracking.uri": uri})
     with without_packages(*skippable_packages()):
         import mlflow.tracking
 

@@ -14,7 +14,7 @@ from runner.config import store_variable
 from runner.errors import StoreError
 from runner.rundir.folders import outputs
 from runner.tracking.location import THROUGH_A_SERVER, through_a_server
-from runner.util.uri import absolute, redact, sqlite_address, sqlite_file, strip_credentials
+from runner.util.uri import absolute_uri, redact, sqlite_address, sqlite_file, strip_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,7 +80,7 @@ def resolve_store(uri: str | None, outputs: Path) -> tuple[str, str | None]:
         uri: as the user gave it; None is the store of the outputs folder.
         outputs: that folder.
     """
-    uri = absolute(uri) if uri else local_uri(outputs)
+    uri = absolute_uri(uri) if uri else local_uri(outputs)
     return uri, None if ui_of(uri) else str(outputs / "mlartifacts")
 
 
@@ -95,7 +95,7 @@ def ui_command(uri: str) -> str:
     Args:
         uri: of the store, without credentials.
     """
-    default = store_variable.store() or local_uri(outputs())
+    default = store_variable.store_address() or local_uri(outputs())
     other = [] if uri == strip_credentials(default) else [shlex.quote(f"tracking.uri={uri}")]
     return " ".join(["python -m runner.ui", *other])
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.training.members import CONTAINERS, attributes, decides_what_is_saved, is_walked, position, used_globals
-from runner.util.rng import generator_from, generator_state, is_generator, set_generator_state
+from runner.util.rng import generator_state, is_generator, restore_generator, set_generator_state
 
 ITEMS = 1_000  # items read from a container; of larger ones evenly spaced items
 NUMBERS = 65_536  # numbers read from an array or a tensor; of larger ones evenly spaced numbers
@@ -186,7 +186,7 @@ def restore_generators(roots: Mapping[str, Any], saved: Mapping[str, Any]) -> No
             owner = getattr(owner, name, None)
         if getattr(owner, last, state) is None:  # created at its first use
             with contextlib.suppress(AttributeError):  # a method has no attributes
-                setattr(owner, last, generator_from(state))
+                setattr(owner, last, restore_generator(state))
 
 
 def _address(tensor: Tensor) -> int | None:

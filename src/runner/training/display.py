@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from runner.util.metric_names import format_metric
 from runner.util.tables import format_duration
-from runner.util.terminal import moves_up
+from runner.util.terminal import can_redraw_lines
 
 log = logging.getLogger("runner")
 
@@ -32,7 +32,7 @@ class Bar:
         self._batch_size, self._samples = batch_size, samples
         self._bar: tqdm | None = None
         self._shown = sys.stderr.isatty() and not quiet
-        self._seconds = REFRESH_SECONDS if moves_up() else PAGE_SECONDS
+        self._seconds = REFRESH_SECONDS if can_redraw_lines() else PAGE_SECONDS
         self._next = 0.0
         self._epoch = self._started_at_sample = 0
         self._started = 0.0

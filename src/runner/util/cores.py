@@ -25,13 +25,13 @@ MOST_THREADS = 1024
 """A larger number in the environment is a mistake."""
 
 
-def cores() -> int:
+def physical_cores() -> int:
     """The cores this process may run on, two hardware threads of one counting once."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
-def threads_asked() -> int | None:
+def requested_threads() -> int | None:
     """What OMP_NUM_THREADS says, which every numerical library goes by; None if it says nothing."""
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if not asked:
@@ -41,7 +41,7 @@ def threads_asked() -> int | None:
 
 def usable_cores() -> int:
     """Threads for one process that has the machine for itself, or a slot of it."""
-    return threads_asked() or cores()
+    return requested_threads() or physical_cores()
 
 
 def threads_for(operations: int) -> int:
@@ -52,7 +52,7 @@ def threads_for(operations: int) -> int:
     return min(usable_cores(), max(1, operations // OPERATIONS_A_THREAD))
 
 
-def busy() -> str:
+def busy_message() -> str:
     """Say that other programs keep all cores of this machine busy; nothing if they do not."""
     load, there = psutil.getloadavg()[0], os.cpu_count() or 1
     if round(load) < there:  # this program needs one itself

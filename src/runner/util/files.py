@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from runner.util.uri import redact, redacted
+from runner.util.uri import redact, redact_all
 
 _OWN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)|/dev/std(?:in|out|err)")
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
@@ -137,7 +137,7 @@ def _write(path: Path, text: str) -> None:
         fresh.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def link(source: Path, target: Path) -> None:
+def hard_link(source: Path, target: Path) -> None:
     """Let target be the same file as source, at once or not at all."""
     fresh = target.with_name(f".{target.name}.tmp")
     fresh.unlink(missing_ok=True)
@@ -150,7 +150,7 @@ def link(source: Path, target: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file, see `write_atomically`; numbers are never taken for secrets."""
-    _write(path, json.dumps(redacted(content), indent=2) + "\n")
+    _write(path, json.dumps(redact_all(content), indent=2) + "\n")
 
 
 def load_json(path: Path) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def load_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def load_json_or_empty(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file; an empty one where there is none that can be read."""
     try:
         return load_json(path)

@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
-from runner.errors import ConfigError, Problem, StoreError, TrainingError, describe_error, did_you_mean, printable
+from runner.errors import ConfigError, Problem, StoreError, TrainingError, describe_error, did_you_mean, to_one_line
 from runner.util import advice
 from runner.util.streams import OutputError, ReaderGone, print_result
 from runner.util.uri import expand_home, redact
@@ -20,7 +20,7 @@ EXIT_SIGNAL = 128  # and the number of the signal
 EXIT_INTERRUPTED = 130
 
 
-def command(
+def run_with_options(
     argv: Sequence[str] | None,
     usage: str,
     known: Mapping[str, str],
@@ -31,10 +31,10 @@ def command(
 
     Args:
         argv: the arguments; None are those of the process.
-        usage: see `parse`.
-        known: see `parse`.
+        usage: see `parse_options`.
+        known: see `parse_options`.
         work: is given the options, and gives the exit code.
-        refuse: see `parse`.
+        refuse: see `parse_options`.
 
     Returns:
         The exit code: 1 if the work failed, 2 for a wrong option.
@@ -43,28 +43,28 @@ def command(
     if os.environ.get("RUNNER_OUTPUTS") == "":  # set to nothing is not set
         del os.environ["RUNNER_OUTPUTS"]
     try:
-        return work(parse(argv, usage, {**known, **COMMON}, refuse))
+        return work(parse_options(argv, usage, {**known, **COMMON}, refuse))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except ReaderGone:  # `... | head`: the reader has what it wanted
         return 0
     except OutputError as error:
-        fail(str(error))
+        print_errors(str(error))
         return EXIT_FAILED
     except Exception as error:
-        if verbose(argv):
+        if is_verbose(argv):
             show_traceback()
         if isinstance(error, ConfigError):
-            return fail(*error.problems)
+            return print_errors(*error.problems)
         if isinstance(error, StoreError):
-            return fail(str(error))
+            return print_errors(str(error))
         expected = isinstance(error, TrainingError) or (isinstance(error, OSError) and error.filename)
         line = describe_error(error)
-        fail(line if expected else f"{line}; runner.verbose=true shows where")
+        print_errors(line if expected else f"{line}; runner.verbose=true shows where")
         return EXIT_FAILED
 
 
-def verbose(argv: Sequence[str]) -> bool:
+def is_verbose(argv: Sequence[str]) -> bool:
     """Whether tracebacks are wanted; asked of the arguments as they were typed, which may be what is wrong."""
     typed = [re.fullmatch(r"\+{0,2}runner\.verbose=(true|yes|on|1)", word, re.IGNORECASE) for word in argv]
     return any(typed) or os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -75,13 +75,13 @@ def show_traceback() -> None:
     print(redact(traceback.format_exc()), end="", file=sys.stderr)
 
 
-def fail(*problems: Problem | str) -> int:
+def print_errors(*problems: Problem | str) -> int:
     """Print a line for each problem; returns the exit code of a wrong config."""
-    print(*(f"error: {printable(redact(str(problem)))}" for problem in problems), sep="\n", file=sys.stderr)
+    print(*(f"error: {to_one_line(redact(str(problem)))}" for problem in problems), sep="\n", file=sys.stderr)
     return EXIT_CONFIG
 
 
-def parse(
+def parse_options(
     argv: Sequence[str],
     usage: str,
     known: Mapping[str, str],
@@ -133,7 +133,7 @@ def parse(
     return {key: value for key, value in values.items() if value != "null"}
 
 
-def required(options: Mapping[str, str], key: str, meaning: str) -> str:
+def required_option(options: Mapping[str, str], key: str, meaning: str) -> str:
     """The value of an option that cannot be left out.
 
     Args:
@@ -149,7 +149,7 @@ def required(options: Mapping[str, str], key: str, meaning: str) -> str:
     return options[key]
 
 
-def choice(options: Mapping[str, str], key: str, choices: Sequence[str], default: str) -> str:
+def choice_option(options: Mapping[str, str], key: str, choices: Sequence[str], default: str) -> str:
     """The value of an option that has a few choices.
 
     Raises:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from runner.util.rng import generator_from, generator_state, is_generator
+from runner.util.rng import generator_state, is_generator, restore_generator
 
 MARK = "__runner_type__"
 """The key of a dict that stands for a value of another type."""
@@ -89,7 +89,7 @@ def decode(value: Any) -> Any:
 
 _DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "numpy": lambda v: _from_npy(v["value"], v["scalar"]),
-    "generator": lambda v: generator_from(decode(v["value"])),
+    "generator": lambda v: restore_generator(decode(v["value"])),
     "deque": lambda v: deque(decode(v["value"]), v["maxlen"]),
     "defaultdict": lambda v: defaultdict(_FACTORIES.get(v["factory"]), decode(v["value"])),
     "dict": lambda v: dict(decode(v["value"])),
@@ -103,7 +103,7 @@ _DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
-def unreadable(state: dict[str, Any]) -> str | None:
+def find_unreadable(state: dict[str, Any]) -> str | None:
     """Which part of an encoded state `torch.load` refuses, with its type; None if it reads all of it.
 
     Some tensors are of a class of the user's, or of one that torch reads only with its code.
@@ -121,13 +121,13 @@ def unreadable(state: dict[str, Any]) -> str | None:
     return None
 
 
-def without_numbers(value: Any) -> Any:
+def without_tensor_data(value: Any) -> Any:
     """An encoded state with tensors of no elements, where they are ordinary ones: as readable, and soon read."""
     kind = type(value)
     if kind is dict or kind is OrderedDict:
-        return _changed_dict(value, {key: without_numbers(part) for key, part in value.items()})
+        return _changed_dict(value, {key: without_tensor_data(part) for key, part in value.items()})
     if kind is list or kind is tuple:
-        return kind(map(without_numbers, value))
+        return kind(map(without_tensor_data, value))
     if kind in (Tensor, Parameter) and value.layout is torch.strided and not value.is_quantized:
         return torch.empty(0, dtype=value.dtype)
     return value

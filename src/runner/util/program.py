@@ -28,7 +28,7 @@ CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "MPLCONFIGDIR")
 """Variables with a folder that a library writes what it has computed into; without them it has its own place."""
 
 
-def prepare() -> None:
+def prepare_environment() -> None:
     """Leave out of the environment what a parent has set for itself, and put in what it lacks; for children too.
 
     The kernel of a notebook sets a backend of matplotlib that only its own environment has, a tqdm switch that is not
@@ -107,7 +107,7 @@ def run(main: Callable[[], int]) -> NoReturn:
         print("error: the current folder has been deleted: cd to one that is there", file=sys.stderr)
         sys.exit(2)
     try:
-        prepare()
+        prepare_environment()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -120,7 +120,7 @@ def run(main: Callable[[], int]) -> NoReturn:
             with contextlib.suppress(OSError, ValueError):
                 print(f"shell      {activate}    # then type what is printed above", file=sys.stderr)
         logging.shutdown()
-        streams.finish()
+        streams.finish_all()
         os._exit(code)
 
     # What is registered first is called last: all that torch and MLflow register comes before it.

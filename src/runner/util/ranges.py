@@ -89,13 +89,13 @@ POSITIVE = Range(0, open_low=True)
 PROBABILITY = Range(0, 1, open_high=True)
 
 
-def bound_of(hint: Any) -> Bound | None:
+def find_bound(hint: Any) -> Bound | None:
     """The bound in an annotation: `Annotated[int, COUNT]`, or `Annotated[int, COUNT] | None`; None if it has none."""
     for metadata in getattr(hint, "__metadata__", ()):
         if isinstance(metadata, Bound):
             return metadata
     members = typing.get_args(hint)
-    return next((bound for member in members if (bound := bound_of(member)) is not None), None)
+    return next((bound for member in members if (bound := find_bound(member)) is not None), None)
 
 
 def _as_typed(value: object) -> str:

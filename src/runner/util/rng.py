@@ -10,15 +10,15 @@ import numpy
 import torch
 
 
-def derived_seed(purpose: str, *numbers: int) -> int:
+def derive_seed(purpose: str, *numbers: int) -> int:
     """A seed (63 bits) that depends on the purpose and the numbers, such as (seed, epoch), alone."""
     digest = blake2b(repr((purpose, *numbers)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
-def generator(purpose: str, *numbers: int) -> torch.Generator:
+def make_generator(purpose: str, *numbers: int) -> torch.Generator:
     """A generator of such a seed."""
-    return torch.Generator().manual_seed(derived_seed(purpose, *numbers))
+    return torch.Generator().manual_seed(derive_seed(purpose, *numbers))
 
 
 def seed_all(seed: int) -> None:
@@ -112,7 +112,7 @@ def set_generator_state(held: Any, state: dict[str, Any]) -> None:
         bits.state = state["state"]
 
 
-def generator_from(state: dict[str, Any]) -> Any:
+def restore_generator(state: dict[str, Any]) -> Any:
     """A generator of that kind and state."""
     kind = state["kind"]
     made: Any

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from runner.util.uri import hide, hide_words, redact, unfinished
+from runner.util.uri import find_unfinished_secret, redact, register_secret_arguments, register_secrets
 
 BLOCK = 1 << 13
 """Characters that are written at once where nobody watches them come."""
@@ -86,7 +86,7 @@ class Output(io.TextIOWrapper):
     def flush(self) -> None:
         """Write what waits, but for the beginning of what may be a secret."""
         with self._lock:
-            end = unfinished(self._waiting) if self._waiting else 0
+            end = find_unfinished_secret(self._waiting) if self._waiting else 0
             text, self._waiting = self._waiting[:end], self._waiting[end:]
             self._pass_on(text)
             super().flush()
@@ -128,8 +128,8 @@ def protect(words: Sequence[str] = ()) -> None:
     Args:
         words: of the command line, which may name secrets.
     """
-    hide(os.environ)
-    hide_words(words)
+    register_secrets(os.environ)
+    register_secret_arguments(words)
     closed = [number for number in (0, 1, 2) if not _is_open(number)]
     for number in closed:
         # Or the next file that is opened gets the number, and whatever a library prints is written into it.
@@ -152,7 +152,7 @@ def protect(words: Sequence[str] = ()) -> None:
         setattr(sys, f"__{name}__", output)
 
 
-def finish() -> None:
+def finish_all() -> None:
     """Write what waits in both streams: the process ends."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -186,7 +186,7 @@ class Result:
             ReaderGone: see `write`.
             OutputError: see `write`.
         """
-        self._done(finish_output)
+        self._done(finish_stdout)
 
     def _done(self, write: Callable[[], int | None]) -> int:
         failure: OSError | None
@@ -203,7 +203,7 @@ class Result:
         return count
 
 
-def finish_output() -> None:
+def finish_stdout() -> None:
     """Write what waits in standard output."""
     if isinstance(sys.stdout, Output):
         sys.stdout.finish()

@@ -23,7 +23,7 @@ NAME_LENGTH, PARAM_LENGTH, TAG_LENGTH = 500, 6000, 8000
 """Characters of an experiment's name, and of a parameter's and a tag's value, that MLflow takes."""
 
 
-def legal(name: str, taken: Iterable[str] = ()) -> str:
+def legal_name(name: str, taken: Iterable[str] = ()) -> str:
     """Make a name legal in MLflow: `accuracy@5` becomes `accuracy_5`.
 
     Args:
@@ -38,15 +38,15 @@ def legal(name: str, taken: Iterable[str] = ()) -> str:
     return key
 
 
-def legal_keys(values: Mapping[str, str]) -> dict[str, str]:
+def with_legal_names(values: Mapping[str, str]) -> dict[str, str]:
     """The values under the names that MLflow has for them."""
     named: dict[str, str] = {}
     for name, value in values.items():
-        named[legal(name, named)] = str(value)
+        named[legal_name(name, named)] = str(value)
     return named
 
 
-def owner(tag: str) -> str | None:
+def reserved_for(tag: str) -> str | None:
     """Say whose a tag's name is, if it is not the user's: MLflow's, or ours."""
     if tag.startswith("mlflow."):
         return "MLflow"
@@ -56,6 +56,6 @@ def owner(tag: str) -> str | None:
 _OF_MODELS = str.maketrans({".": ",", "/": "-", ":": "-", "%": None, '"': None, "'": None})
 
 
-def model_name(run_name: str) -> str:
+def legal_model_name(run_name: str) -> str:
     """Name a logged model like its run, without what MLflow refuses there: `lr=0.1 digits` becomes `lr=0,1 digits`."""
     return run_name.translate(_OF_MODELS).strip() or "model"

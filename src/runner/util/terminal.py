@@ -31,7 +31,7 @@ class _Terminal(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def set_up(quiet: bool = False) -> None:
+def configure_logging(quiet: bool = False) -> None:
     """Send runner's lines to standard error; of warnings, with `quiet`, only those."""
     log.handlers = [handler for handler in log.handlers if not isinstance(handler, _Terminal)]
     terminal = _Terminal(logging.WARNING if quiet else logging.INFO)
@@ -41,13 +41,13 @@ def set_up(quiet: bool = False) -> None:
     log.propagate = False
 
 
-def moves_up() -> bool:
+def can_redraw_lines() -> bool:
     """Whether a terminal can redraw several lines; the page of a notebook, whose `!` has a terminal, cannot."""
     return "JPY_PARENT_PID" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
 @contextmanager
-def waiting(text: str) -> Iterator[None]:
+def show_waiting(text: str) -> Iterator[None]:
     """Say on a terminal what is waited for, as long as it is."""
     if not sys.stderr.isatty():
         yield
@@ -66,7 +66,7 @@ def about(topic: str) -> dict[str, str]:
 
 
 @contextmanager
-def without(*topics: str) -> Iterator[None]:
+def without_topics(*topics: str) -> Iterator[None]:
     """Leave out the lines of these topics, on the terminal and in `run.log`."""
 
     def wanted(record: logging.LogRecord) -> bool:
@@ -86,7 +86,7 @@ class _LogFile(logging.FileHandler):
 
 
 @contextmanager
-def logged_to(path: Path) -> Iterator[None]:
+def log_to_file(path: Path) -> Iterator[None]:
     """Keep every line in a file too, with its time; tracebacks stand only there.
 
     Raises:

@@ -78,7 +78,7 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(unquote(path.partition("?")[0]))
 
 
-def absolute(uri: str) -> str:
+def absolute_uri(uri: str) -> str:
     """The address, with the file of a SQLite store named such that it is the same one from any folder."""
     file = sqlite_file(uri)
     if file is None:
@@ -89,7 +89,7 @@ def absolute(uri: str) -> str:
 def expand_home(value: str) -> str:
     """Put the home folder for `~` at the beginning of a path, also of one behind `sqlite:///`."""
     if value.partition(":///")[2].startswith("~"):
-        return absolute(value)
+        return absolute_uri(value)
     return os.path.expanduser(value)  # noqa: PTH111 - what is no path stays as it is, to the letter
 
 
@@ -122,7 +122,7 @@ def strip_credentials(uri: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
 
 
-def hide(node: Any, key: str = "") -> None:
+def register_secrets(node: Any, key: str = "") -> None:
     """Let `redact` know of the secrets that a config or a command line names.
 
     These are the variables that it takes out of the environment, whatever their names, but for what is a name or a
@@ -134,10 +134,10 @@ def hide(node: Any, key: str = "") -> None:
     """
     if isinstance(node, Mapping):
         for name, value in node.items():
-            hide(value, str(name))
+            register_secrets(value, str(name))
     elif isinstance(node, list):
         for value in node:
-            hide(value, key)
+            register_secrets(value, key)
     elif isinstance(node, str):
         if "oc.env" in node and not _PUBLIC_KEY.search(key):
             _named.update(_REFERENCE.findall(node))
@@ -146,9 +146,9 @@ def hide(node: Any, key: str = "") -> None:
             _typed.update(password for password in passwords if len(password) >= _SHORTEST_SECRET)
 
 
-def hide_words(words: Iterable[str]) -> None:
+def register_secret_arguments(words: Iterable[str]) -> None:
     """The same for the arguments of a command: `key=value`."""
-    hide({key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)})
+    register_secrets({key.lstrip("+"): value for key, _, value in (word.partition("=") for word in words)})
 
 
 def redact(text: str) -> str:
@@ -171,7 +171,7 @@ def redact(text: str) -> str:
     return text
 
 
-def unfinished(text: str) -> int:
+def find_unfinished_secret(text: str) -> int:
     """Where, at the end of a text, something begins that may turn out to be a secret; its length if nothing does."""
     begin = max(map(text.rfind, " \t\r\n")) + 1
     word = text[begin:]
@@ -225,10 +225,10 @@ def _is_place(value: str) -> bool:
         return False
 
 
-def redacted(node: Any) -> Any:
+def redact_all(node: Any) -> Any:
     """The same for every text in nested mappings and lists."""
     if isinstance(node, dict):
-        return {key: redacted(value) for key, value in node.items()}
+        return {key: redact_all(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [redacted(value) for value in node]
+        return [redact_all(value) for value in node]
     return redact(node) if isinstance(node, str) else node

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from runner.assembly import build
-from runner.config.hydra_job import group_choices, plain, without_hydra
+from runner.config.hydra_job import group_choices, to_plain, without_hydra
 from runner.errors import ConfigError, Problem
 from runner.sweeps.check.compose_jobs import refer_to
 from runner.sweeps.jobs import JobInfo
@@ -39,7 +39,7 @@ def build_all(
         refer_to(cfg)
         if elsewhere:
             _for_any_machine(cfg)
-        config = plain(without_hydra(cfg))
+        config = to_plain(without_hydra(cfg))
         kind = json.dumps([_structure(config), found[number]], sort_keys=True, default=str)
         if build.check(config):  # wrong in what may differ within a kind too
             answer = _build(cfg, found[number])

@@ -12,9 +12,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
 from runner.config.compose import Composer
-from runner.config.interpolation import literal
+from runner.config.interpolation import escape_references
 from runner.config.keys import is_open
-from runner.config.messages import REFUSED, unset
+from runner.config.messages import REFUSED, find_unset
 from runner.errors import Problem
 from runner.util.uri import MASK, redact, strip_credentials
 
@@ -44,7 +44,7 @@ def as_job(cfg: DictConfig, number: int, folder: Path) -> None:
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.mode = RunMode.MULTIRUN
         cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
-        cfg.hydra.sweep.dir = literal(str(folder))
+        cfg.hydra.sweep.dir = escape_references(str(folder))
     refer_to(cfg)
 
 
@@ -118,4 +118,4 @@ def with_values(made: Composer, cfg: DictConfig, overrides: Sequence[str], numbe
         changed.hydra.job.num = number
     made.record(changed, [*before, *made.given(overrides, sweeping=False)])
     refer_to(changed)
-    return None if unset(changed) else changed
+    return None if find_unset(changed) else changed

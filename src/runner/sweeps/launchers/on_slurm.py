@@ -26,7 +26,7 @@ from runner.sweeps.launchers.cluster import Cluster, ClusterWork, for_node
 from runner.sweeps.launchers.forkserver import ended_by
 from runner.sweeps.launchers.launcher import ExitStatus, ResourceRequest
 from runner.sweeps.launchers.slots import Slot
-from runner.util.files import read_json, write_json
+from runner.util.files import load_json_or_empty, write_json
 
 SUBMITTED = "slurm.json"
 """In a job's folder: its id in Slurm, and how often its time was over."""
@@ -93,7 +93,7 @@ class Slurm(Cluster):
         Raises:
             ConfigError: that cannot be told.
         """
-        ids = {path.parent.name: read_json(path).get("id", "") for path in folder.glob(f"[0-9]*/{SUBMITTED}")}
+        ids = {path.parent.name: load_json_or_empty(path).get("id", "") for path in folder.glob(f"[0-9]*/{SUBMITTED}")}
         if ids and not self._queue.ask():
             raise ConfigError(
                 "hydra/launcher=slurm: squeue does not answer, and jobs may be under way: try again later"
@@ -247,7 +247,7 @@ class SlurmWork(ClusterWork):
         if self._job.paths.result_pickle.exists():
             try:
                 code = int(self._job.result())
-                if times := read_json(self._task.folder / SUBMITTED).get("timeouts_over"):
+                if times := load_json_or_empty(self._task.folder / SUBMITTED).get("timeouts_over"):
                     return ExitStatus(
                         None, f"its time was over {times} times (hydra.launcher.timeout_min, max_num_timeout)"
                     )
@@ -301,7 +301,7 @@ class Submitted:
 
     def _may_go_on_after_timeout(self) -> bool:
         path = self._task.folder / SUBMITTED
-        told = read_json(path)
+        told = load_json_or_empty(path)
         timeouts = told.get("timeouts", 0) + 1
         over = {"timeouts_over": timeouts} if timeouts > self._timeouts else {}
         write_json(path, told | {"timeouts": timeouts} | over)

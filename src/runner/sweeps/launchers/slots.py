@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import psutil
 
 from runner.errors import ConfigError
-from runner.util.cores import cores, threads_asked
+from runner.util.cores import physical_cores, requested_threads
 
 JOB_BYTES = 1 << 30
 """Memory that a small job takes, imports included, rounded up: `sweep.jobs=auto` starts no more than fit."""
@@ -53,13 +53,13 @@ def make_slots(
             f"{'s' * (jobs_per_gpu > 1)} each take {len(places)}; write sweep.jobs={len(places)},"
             f" or sweep.jobs_per_gpu={-(-int(wanted) // len(gpus))}"
         )
-    own = int(threads) if threads != "auto" else threads_asked()
+    own = int(threads) if threads != "auto" else requested_threads()
     if wanted != "auto":
         count = int(wanted)
     elif places:
         count = len(places)
     else:
-        count = min(cores() // (own or 1), psutil.virtual_memory().available // JOB_BYTES)
+        count = min(physical_cores() // (own or 1), psutil.virtual_memory().available // JOB_BYTES)
     count = max(1, min(count, jobs))
-    share = own or max(1, cores() // count)
+    share = own or max(1, physical_cores() // count)
     return [Slot(number, share, places[number] if places else None) for number in range(count)]

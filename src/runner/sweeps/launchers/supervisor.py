@@ -76,7 +76,7 @@ def supervise(task: JobSpec, interrupted: threading.Event | None = None) -> int:
 
 def child() -> None:
     """Train, in the child process: what is to be done comes by standard input, whose end is that of the supervisor."""
-    program.prepare()
+    program.prepare_environment()
     from runner.sweeps.launchers import worker
 
     task = pickle.load(sys.stdin.buffer)

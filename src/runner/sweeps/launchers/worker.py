@@ -30,8 +30,8 @@ from runner.sweeps.jobs import JobProgress, JobSpec
 from runner.sweeps.launchers import forkserver
 from runner.training.display import Bar
 from runner.util import streams
-from runner.util.options import EXIT_FAILED, fail, show_traceback
-from runner.util.terminal import RESUME, without
+from runner.util.options import EXIT_FAILED, print_errors, show_traceback
+from runner.util.terminal import RESUME, without_topics
 
 log = logging.getLogger("runner")
 
@@ -62,13 +62,13 @@ def main(task: JobSpec, reports: Connection | None, parent: int | None = None) -
     try:
         code = _run(task, reports)
     except ConfigError as error:  # what was there when all jobs were checked, and is not any more
-        fail(*error.problems)
+        print_errors(*error.problems)
         code = EXIT_FAILED
     except (Exception, SystemExit) as error:  # the user's code may call sys.exit()
         show_traceback()
-        fail(f"{type(error).__name__}: {error}")
+        print_errors(f"{type(error).__name__}: {error}")
         code = EXIT_FAILED
-    streams.finish()
+    streams.finish_all()
     sys.exit(code)
 
 
@@ -90,7 +90,7 @@ def _run(task: JobSpec, reports: Connection | None) -> int:
             raise ConfigError(*problems)
         as_job(cfg, task.number, task.folder.parent)
         x, checkpoint = start.build_run(cfg, choices, problems, resumed, _alone(task, cfg))
-        with without(RESUME):  # the sweep is resumed, and says so itself
+        with without_topics(RESUME):  # the sweep is resumed, and says so itself
             return start.start(
                 task.folder, x, cfg, made, checkpoint, DeliveredBySweep(), Reporting(x, reports)
             ).exit_code

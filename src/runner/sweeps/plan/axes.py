@@ -10,8 +10,8 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.errors import HydraException
 
 from runner.config.messages import FUNCTIONS
-from runner.config.schema import beyond_64_bits
-from runner.errors import ConfigError, Problem, Topic, brief
+from runner.config.schema import find_large_integers
+from runner.errors import ConfigError, Problem, Topic, abbreviate
 
 DIGITS = 6
 """Significant ones of a drawn number: what is run is what the table shows."""
@@ -27,12 +27,12 @@ def check_axis(text: str, override: Override) -> list[Problem]:
         text: as it was typed.
         override: as Hydra reads it; a sweep.
     """
-    value, key, text = override.value(), override.key_or_group, brief(text)
+    value, key, text = override.value(), override.key_or_group, abbreviate(text)
 
     def problem(what: str, suggestion: str, topic: Topic = "range") -> list[Problem]:
         return [Problem(key, f"{text}: {what}", suggestion, topic=topic)]
 
-    if beyond := beyond_64_bits(key, _numbers(value)):
+    if beyond := find_large_integers(key, _numbers(value)):
         return beyond
     if isinstance(value, IntervalSweep):  # checked by the sweepers
         return []

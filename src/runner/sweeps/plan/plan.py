@@ -11,14 +11,14 @@ from hydra.core.override_parser.types import Override
 from runner.comparison.log_axes import recorded, tagged
 from runner.config.compose import Composer
 from runner.config.keys import ADDRESSES, format_value
-from runner.config.overrides import key_of, typed_value
+from runner.config.overrides import key_of, last_value
 from runner.errors import ConfigError
 from runner.rundir import layout
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.axes import check_axis
 from runner.sweeps.plan.search import Search
-from runner.util.files import read_json, write_json
-from runner.util.uri import absolute, redacted, strip_credentials
+from runner.util.files import load_json_or_empty, write_json
+from runner.util.uri import absolute_uri, redact_all, strip_credentials
 
 OF_THE_SWEEP = (
     "sweep.", "runner.", "tracking.uri", "hydra.sweep.dir", "hydra.sweeper.storage",
@@ -76,7 +76,7 @@ class Plan:
         jobs = [{**asdict(job), "overrides": list(job.overrides)} for job in self.jobs]
         content: dict[str, Any] = {"arguments": kept, "config": dict(config), "axes": self.axes, "jobs": jobs}
         content |= {"log_axes": list(self.log_axes), "old_rules": self.old_rules}
-        write_json(folder / layout.SWEEP_PLAN, redacted(content))
+        write_json(folder / layout.SWEEP_PLAN, redact_all(content))
 
 
 def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
@@ -85,7 +85,7 @@ def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
     Raises:
         ConfigError: there is nothing that can be read.
     """
-    content = read_json(folder / layout.SWEEP_PLAN)
+    content = load_json_or_empty(folder / layout.SWEEP_PLAN)
     try:
         jobs = [Job(j["number"], j["name"], dict(j["point"]), tuple(j["overrides"])) for j in content["jobs"]]
         old_rules = bool(content.get("old_rules", "log_axes" not in content))  # 0.1.0 wrote neither
@@ -105,8 +105,8 @@ def log_axes(axes: Mapping[str, Override]) -> tuple[str, ...]:
 def _kept(argument: str) -> str:
     """An argument without credentials, that names the same database from any folder."""
     key = key_of(argument)
-    address = typed_value([argument], key) if key in ADDRESSES else None
-    return argument if address is None else f"{key}={absolute(strip_credentials(address))}"
+    address = last_value([argument], key) if key in ADDRESSES else None
+    return argument if address is None else f"{key}={absolute_uri(strip_credentials(address))}"
 
 
 def is_of_the_sweep(argument: str) -> bool:

@@ -6,7 +6,7 @@ from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.manifest import Manifest, has_manifest
 from runner.tracking.pages import COMPARED_AT_MOST, compare_page, view_page
-from runner.util.files import read_json
+from runner.util.files import load_json_or_empty
 
 UI = "http://127.0.0.1:5000"
 """Where `python -m runner.ui` serves, if no other port is asked for."""
@@ -22,7 +22,8 @@ def links(folder: Path, base: str = UI) -> dict[str, str]:
     state = DeliveryState.load(folder)
     if state.run_id is None or state.experiment_id is None:
         return {}
-    ids = [row["run_id"] for row in read_json(folder / layout.JOBS).get("jobs", []) if row["run_id"] is not None]
+    jobs = load_json_or_empty(folder / layout.JOBS).get("jobs", [])
+    ids = [job["run_id"] for job in jobs if job["run_id"] is not None]
     pages = {"charts": view_page(base, state.experiment_id, Manifest.load(folder).key)}
     return pages | (
         {"compare": compare_page(base, state.experiment_id, ids[:COMPARED_AT_MOST])} if len(ids) > 1 else {}

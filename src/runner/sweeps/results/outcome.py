@@ -7,7 +7,7 @@ from pathlib import Path
 from runner.rundir import layout
 from runner.saved.run import read_result
 from runner.sweeps.jobs import JobOutcome
-from runner.util.files import read_json
+from runner.util.files import load_json_or_empty
 from runner.util.options import EXIT_SIGNAL
 
 LAST_LINES = 4
@@ -16,7 +16,7 @@ LOG_BYTES = 1 << 16
 
 def fate_of(folder: Path) -> JobOutcome | None:
     """How a job ended; None if it has not, or nobody was there to see it."""
-    content = read_json(folder / layout.JOB)
+    content = load_json_or_empty(folder / layout.JOB)
     if not {"status", "why", "seconds"} <= content.keys():
         return None
     return JobOutcome(content["status"], content["why"], content["seconds"])

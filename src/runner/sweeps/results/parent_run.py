@@ -11,7 +11,7 @@ from runner.comparison import log_axes
 from runner.comparison.objectives import Objective
 from runner.comparison.runs import from_folder
 from runner.comparison.table import compare
-from runner.config.invocation import cut, dated, describe_command, description, own_tags
+from runner.config.invocation import cut, describe_command, format_description, format_tags, with_date
 from runner.config.settings import TrackingSettings
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
@@ -31,7 +31,7 @@ from runner.tracking.environment import git_tags
 from runner.tracking.pages import run_page, sweep_view
 from runner.tracking.process import DeliveryProcess
 from runner.tracking.store import resolve_store, ui_command, ui_of
-from runner.util.files import read_json, write_atomically
+from runner.util.files import load_json_or_empty, write_atomically
 from runner.util.tags import FOLDER_TAG, PRUNED
 from runner.util.uri import redact, strip_credentials
 
@@ -87,8 +87,8 @@ class ParentRun:
             artifact_root=self._artifact_root,
             params=dict(plan.axes) | {"hydra/sweeper": sweeper},
             tags={
-                **own_tags(tracking.tags),
-                NOTE: description(tracking.description, commands),
+                **format_tags(tracking.tags),
+                NOTE: format_description(tracking.description, commands),
                 COMMANDS: "\n".join(commands),
                 **({DESCRIPTION: redact(tracking.description)} if tracking.description else {}),
                 "runner.version": __version__,
@@ -229,7 +229,7 @@ def run_name(plan: Plan, folder: Path) -> str:
     """Name a sweep by its axes, and by when it began: `model=mlp,cnn lr=0.1,0.01 01-31_23-59-59`."""
     names = short_names(list(plan.axes))
     axes = (f"{name}={cut(plan.axes[key], AXIS_WORDS)}" for key, name in names.items())
-    return dated(" ".join(axes) or "sweep", folder)
+    return with_date(" ".join(axes) or "sweep", folder)
 
 
 def _commands(manifest: Manifest) -> list[str]:
@@ -240,7 +240,7 @@ def _commands(manifest: Manifest) -> list[str]:
 def _describe(manifest: Manifest, table: Table, folder: Path, axes: Sequence[str]) -> None:
     """Say in a sweep's manifest what came of it, as far as the ids of the runs are known."""
     tags = {f"runner.{name.lower()}": str(table.count(name)) for name in ("FINISHED", "FAILED", "KILLED")}
-    told = (manifest.tags.get(DESCRIPTION), note(table, folder), description(None, _commands(manifest)))
+    told = (manifest.tags.get(DESCRIPTION), note(table, folder), format_description(None, _commands(manifest)))
     tags |= {
         "runner.metric": ",".join(o.metric for o in table.objectives),
         NOTE: "\n\n".join(part for part in told if part),
@@ -268,7 +268,7 @@ def _describe(manifest: Manifest, table: Table, folder: Path, axes: Sequence[str
 def complete(folder: Path) -> None:
     """Name what was not known when a sweep ended, as the store was away: the ids of its runs, and the links to them."""
     plan, _, _ = plans.load(folder)
-    before = read_json(folder / layout.JOBS)
+    before = load_json_or_empty(folder / layout.JOBS)
     if not before:  # it was killed: a resume tells what comes of it
         return
     objectives = before.get("objectives") or [{name: before[name] for name in ("metric", "direction")}]
