@@ -568,11 +568,16 @@ def test_path_mistakes(tmp_path, monkeypatch, load):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "table.csv").write_text(NUMBERS)
     (tmp_path / "nothing.csv").touch()
-    assert "did you mean table.csv?" in problem_of(lambda: load("tabel.csv"))
-    assert "is a folder" in problem_of(lambda: load("."))
-    assert "there is no folder" in problem_of(lambda: load("no/table.csv"))
-    assert "is empty" in problem_of(lambda: load("nothing.csv"))
-    assert "full path" in problem_of(lambda: load("~nobody-of-this-name/table.csv"))
+    for path, shown in (
+        ("tabel.csv", "did you mean table.csv?"),
+        (".", "name a file in it"),
+        ("no/table.csv", f"{tmp_path}/no"),
+        ("nothing.csv", "name a file with samples"),
+        ("~nobody-of-this-name/table.csv", "write the full path"),
+    ):
+        problem = problems.problem_of(lambda path=path: load(path))
+        assert about([problem]) == [("data.path", "file")] and f"data.path={path}" in problem.text
+        assert shown in str(problem)
 
 
 def test_path_may_be_relative_or_begin_with_a_tilde(tmp_path, monkeypatch):
@@ -630,34 +635,35 @@ def test_tensors_numeric_features_become_float32(tmp_path, dtype):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "key", "topic", "shown"),
     [
-        ({}, ["data.inputs=", "data.path="]),
-        ({"inputs": [[1]]}, ["data.targets missing"]),
-        ({"targets": [1]}, ["data.inputs missing"]),
-        ({"inputs": [[1]], "targets": [1], "test_inputs": [[1]]}, ["data.test_targets missing"]),
-        ({"inputs": [[1]], "targets": [1], "path": "x.npz"}, ["data.path=x.npz", "data.inputs", "both"]),
-        ({"inputs": [[1], [2]], "targets": [1]}, ["2 samples", "targets has 1"]),
-        ({"inputs": [[1, 2], [3]], "targets": [0, 1]}, ["data.inputs is ragged: item 2 has 1 values"]),
-        ({"inputs": [[[1], [2, 3]]], "targets": [0]}, ["data.inputs is ragged"]),
-        ({"inputs": [1, 2], "targets": [0, 1]}, ["data.inputs", "[[1], [2]]"]),
-        ({"inputs": 3, "targets": [0]}, ["data.inputs", "list of samples"]),
-        ({"inputs": [], "targets": []}, ["data.inputs"]),
-        ({"inputs": [[]], "targets": [0]}, ["data.inputs has no values"]),
-        ({"inputs": [["a"], ["b"]], "targets": [0, 1]}, ["data.inputs must be numbers"]),
-        ({"inputs": [[None]], "targets": [0]}, ["data.inputs must be numbers"]),
-        ({"inputs": [[1]], "targets": ["cat"]}, ["data.targets must be numbers"]),
-        ({"inputs": [[float("nan")], [1e300]], "targets": [0, 1]}, ["data.inputs has 2 NaN or infinite"]),
-        ({"inputs": [[1]], "targets": [[[1]]]}, ["data.targets must have one number"]),
+        ({}, "data", "missing", ["data.inputs=", "data.path="]),
+        ({"inputs": [[1]]}, "data.targets", "missing", ["write data.targets="]),
+        ({"targets": [1]}, "data.inputs", "missing", ["write data.inputs="]),
+        ({"inputs": [[1]], "targets": [1], "test_inputs": [[1]]}, "data.test_targets", "missing", ["test_targets="]),
+        ({"inputs": [[1]], "targets": [1], "path": "x.npz"}, "data.path", "conflict", ["path=x.npz", "data.inputs"]),
+        ({"inputs": [[1], [2]], "targets": [1]}, "data.inputs", "shape", ["2 samples", "targets has 1"]),
+        ({"inputs": [[1, 2], [3]], "targets": [0, 1]}, "data.inputs", "shape", ["item 2 has 1 values, item 1 has 2"]),
+        ({"inputs": [[[1], [2, 3]]], "targets": [0]}, "data.inputs", "shape", []),
+        ({"inputs": [1, 2], "targets": [0, 1]}, "data.inputs", "shape", ["[[1],[2]]"]),
+        ({"inputs": 3, "targets": [0]}, "data.inputs", "shape", ["[[1],[2]]"]),
+        ({"inputs": [], "targets": []}, "data.inputs", "shape", []),
+        ({"inputs": [[]], "targets": [0]}, "data.inputs", "data", ["at least one"]),
+        ({"inputs": [["a"], ["b"]], "targets": [0, 1]}, "data.inputs", "type", ["<U1"]),
+        ({"inputs": [[None]], "targets": [0]}, "data.inputs", "type", ["object"]),
+        ({"inputs": [[1]], "targets": ["cat"]}, "data.targets", "type", ["<U3"]),
+        ({"inputs": [[float("nan")], [1e300]], "targets": [0, 1]}, "data.inputs", "data", ["2 NaN or infinite"]),
+        ({"inputs": [[1]], "targets": [[[1]]]}, "data.targets", "shape", ["[0,1]"]),
         (
             {"inputs": [[1]], "targets": [0], "test_inputs": [[1, 2]], "test_targets": [0]},
-            ["data.test_inputs has samples of shape (2,)"],
+            "data.test_inputs", "shape", ["(2,)", "(1,)"],
         ),
     ],
-)
-def test_tensors_names_what_is_wrong(arguments, words):
-    problem = problem_of(lambda: tensors(**arguments))
-    assert all(word in problem for word in words), problem
+)  # fmt: skip
+def test_tensors_names_what_is_wrong(arguments, key, topic, shown):
+    problem = problems.problem_of(lambda: tensors(**arguments))
+    assert about([problem]) == [(key, topic)]
+    assert all(words in str(problem) for words in shown), problem
 
 
 def test_tensors_validation_part(tmp_path):
@@ -671,14 +677,21 @@ def test_tensors_validation_part(tmp_path):
     assert tensors(path=tmp_path / "all.npz").val[0].tolist() == [[0, 0, 0]]
     both = tensors(path=tmp_path / "train.npz", val_path=tmp_path / "val.npz")
     assert both.val[0].shape == (2, 3) and both.origin == f"{tmp_path / 'train.npz'}, {tmp_path / 'val.npz'}"
-    for arguments, words in (
-        ({**lists, "val_inputs": [[3]]}, "data.val_targets missing"),
-        ({**lists, "val_inputs": [[3, 4]], "val_targets": [0]}, "data.val_inputs has samples of shape (2,)"),
-        ({**lists, "val_inputs": [[3]], "val_targets": [0], "val_path": tmp_path / "val.npz"}, "are both given"),
-        ({"path": tmp_path / "all.npz", "val_path": tmp_path / "val.npz"}, "are both given"),
-        ({"path": tmp_path / "train.npz", "val_path": tmp_path / "valid.npz"}, "data.val_path="),
-    ):
-        assert words in problem_of(lambda arguments=arguments: tensors(**arguments)), words
+    np.savez(tmp_path / "half.npz", **arrays, val_inputs=np.zeros((1, 3)))
+    for arguments, key, topic in (
+        ({**lists, "val_inputs": [[3]]}, "data.val_targets", "missing"),
+        ({"path": tmp_path / "half.npz"}, "data.path", "missing"),
+        ({**lists, "val_inputs": [[3, 4]], "val_targets": [0]}, "data.val_inputs", "shape"),
+        (
+            {**lists, "val_inputs": [[3]], "val_targets": [0], "val_path": tmp_path / "val.npz"},
+            "data.val_path", "conflict",
+        ),
+        ({"path": tmp_path / "all.npz", "val_path": tmp_path / "val.npz"}, "data.val_path", "conflict"),
+        ({"path": tmp_path / "train.npz", "val_path": tmp_path / "valid.npz"}, "data.val_path", "file"),
+        ({**lists, "val_path": tmp_path / "val.npz"}, "data.val_path", "shape"),
+    ):  # fmt: skip
+        problem = problems.problem_of(lambda arguments=arguments: tensors(**arguments))
+        assert about([problem]) == [(key, topic)], problem
 
 
 @pytest.mark.parametrize(
@@ -710,15 +723,19 @@ def test_tensors_lose_no_digit(tmp_path, values, dtype):
 
 def test_tensors_targets_lose_no_digit_either():
     assert tensors([[1], [2]], [2**24 + 0.5, 0]).train[1].tolist() == [2**24 + 0.5, 0]
-    assert "beyond 2^53" in problem_of(lambda: tensors([[2**53 + 1]], [0]))
-    assert "numbers only, not complex" in problem_of(lambda: tensors([[1j]], [0]))
+    beyond = problems.problem_of(lambda: tensors([[2**53 + 1]], [0]))
+    assert about([beyond]) == [("data.inputs", "range")] and "2^53" in beyond.text
+    no_number = problems.problem_of(lambda: tensors([[1j]], [0]))
+    assert about([no_number]) == [("data.inputs", "type")] and "complex128" in no_number.text
 
 
 @pytest.mark.parametrize("shape", [(2, 28, 28, 1), (2, 8, 9, 3), (2, 8, 8, 4)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int64, np.float16])
 def test_tensors_images_have_their_channels_first(tmp_path, shape, dtype):
     np.savez(tmp_path / "x.npz", inputs=np.ones(shape, dtype), targets=np.array([0, 1]))
-    assert "(N, channels, height, width)" in problem_of(lambda: tensors(path=tmp_path / "x.npz"))
+    problem = problems.problem_of(lambda: tensors(path=tmp_path / "x.npz"))
+    assert about([problem]) == [("data.path", "shape")] and str(shape) in problem.text
+    assert "(N, channels, height, width)" in problem.suggestion
     np.savez(tmp_path / "x.npz", inputs=np.ones(shape, dtype).transpose(0, 3, 1, 2), targets=np.array([0, 1]))
     assert tensors(path=tmp_path / "x.npz").train[0].shape == (2, shape[3], *shape[1:3])
 
@@ -726,11 +743,11 @@ def test_tensors_images_have_their_channels_first(tmp_path, shape, dtype):
 def test_tensors_say_what_they_were_taken_for(tmp_path):
     np.savez(tmp_path / "x.npz", inputs=np.ones((2, 5, 3)), targets=np.array([0, 1]))
     assert tensors(path=tmp_path / "x.npz").notes == [
-        "float64 inputs, taken as float32: not scaled", "sequences of 5 steps of 3 features",
+        "float64 inputs, converted to float32: not scaled", "sequences of 5 steps of 3 features",
         "targets: whole numbers from 0 to 1",
     ]  # fmt: skip
     np.savez(tmp_path / "y.npz", inputs=np.ones((2, 5), np.uint16), targets=np.array([0, 1]))
-    assert tensors(path=tmp_path / "y.npz").notes[0] == "uint16 inputs, taken as float32: not scaled"
+    assert tensors(path=tmp_path / "y.npz").notes[0] == "uint16 inputs, converted to float32: not scaled"
 
 
 @pytest.mark.parametrize(
@@ -797,14 +814,18 @@ def test_tensors_classes_by_number_or_name():
     assert tensors([[1], [2]], [0, 1]).classes is None
     assert tensors([[1], [2]], [0, 1], classes=3).classes == ["0", "1", "2"]
     assert tensors([[1], [2]], [0, 1], classes=["cat", "dog"]).classes == ["cat", "dog"]
-    for classes, targets, words in (
-        (2, [0, 2], "data.classes=2: targets are 0 to 1, but there are 0 to 2"),
-        (2, [-1, 1], "but there are -1 to 1"),
-        (1, [0, 0], "at least 2"),
-        (["a", "a"], [0, 1], "different names"),
-        (2, [0.5, 1], "not one whole number a sample"),
+    for classes, targets, topic, shown in (
+        (2, [0, 2], "range", ["0 to 1", "0 to 2", "write data.classes=3"]),
+        (["a", "b"], [0, 2], "range", ["0 to 1", "0 to 2", "name 3 classes"]),
+        (2, [-1, 1], "data", ["-1 to 1", "store them as 0, 1, ..."]),
+        (1, [0, 0], "range", ["write data.classes=2"]),
+        (["a", "a"], [0, 1], "range", ["data.classes=[a,a]"]),
+        (2, [0.5, 1], "conflict", ["write data.classes=null"]),
     ):
-        assert words in problem_of(lambda c=classes, t=targets: tensors([[1], [2]], t, classes=c)), words
+        problem = problems.problem_of(lambda c=classes, t=targets: tensors([[1], [2]], t, classes=c))
+        assert about([problem]) == [("data.classes", topic)], problem
+        assert all(words in str(problem) for words in shown), problem
+    assert tensors([[1], [2]], [0, 2], classes=3).classes == ["0", "1", "2"]  # as it says
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")  # by torch, of each that it loads
@@ -812,10 +833,11 @@ def test_tensors_that_are_not_dense_and_arrays_that_are_not_read(tmp_path):
     whole, targets = torch.ones(2, 2), torch.tensor([0, 1])
     for inputs, kind in ((whole.to_sparse(), "sparse_coo"), (whole.to("meta"), "meta")):
         torch.save({"inputs": inputs, "targets": targets}, tmp_path / "x.pt")
-        problem = problem_of(lambda: tensors(path=tmp_path / "x.pt"))
-        assert f"inputs is a {kind} tensor; store a dense one" in problem
+        problem = problems.problem_of(lambda: tensors(path=tmp_path / "x.pt"))
+        assert about([problem]) == [("data.path", "type")] and f"{kind} tensor" in problem.text
     torch.save({"inputs": whole.to(torch.float8_e4m3fn), "targets": targets}, tmp_path / "x.pt")
-    assert "must be numbers only, not torch.float8_e4m3fn" in problem_of(lambda: tensors(path=tmp_path / "x.pt"))
+    problem = problems.problem_of(lambda: tensors(path=tmp_path / "x.pt"))
+    assert about([problem]) == [("data.path", "type")] and "torch.float8_e4m3fn" in problem.text
     np.savez(tmp_path / "x.npz", inputs=np.ones((2, 2)), targets=np.array([0, 1]), x_test=np.ones((2, 2)))
     assert tensors(path=tmp_path / "x.npz").notes[-1] == "x_test in x.npz: not read"
 
@@ -823,7 +845,8 @@ def test_tensors_that_are_not_dense_and_arrays_that_are_not_read(tmp_path):
 def test_what_is_no_file_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     for path in ("/dev/null", tmp_path / "pipe.csv"):
-        assert "is not a regular file" in problem_of(lambda path=path: csv_file(path))
+        problem = problems.problem_of(lambda path=path: csv_file(path))
+        assert about([problem]) == [("data.path", "file")] and f"data.path={path} " in problem.text
 
 
 LARGE = ("data=tensors", "data.inputs=[[16777216],[16777217]]", "data.targets=[0,1]")
@@ -886,14 +909,17 @@ def test_what_version_0_1_0_has_saved_is_read_by_its_rules(tmp_path):
 
 
 def test_tensors_reports_all_problems_at_once():
-    problems = problems_of(lambda: tensors([[1, 2], [3]], ["a", "b"], [[float("inf")]], [0, 1]))
-    assert len(problems) == 4
+    several = problems.problems_of(lambda: tensors([[1, 2], [3]], ["a", "b"], [[float("inf")]], [0, 1]))
+    assert about(several) == [
+        ("data.inputs", "shape"), ("data.targets", "type"), ("data.test_inputs", "data"), ("data.test_inputs", "shape"),
+    ]  # fmt: skip
 
 
 def test_tensors_names_found_in_a_file(tmp_path):
     np.savez(tmp_path / "x.npz", x=np.ones((2, 2)), y=np.ones(2))
-    problem = problem_of(lambda: tensors(path=tmp_path / "x.npz"))
-    assert "inputs and targets missing; there is x, y" in problem
+    problem = problems.problem_of(lambda: tensors(path=tmp_path / "x.npz"))
+    assert about([problem]) == [("data.path", "missing")]
+    assert all(name in problem.text for name in ("inputs", "targets", "x, y"))
 
 
 class Payload:
@@ -907,7 +933,8 @@ def test_tensors_never_run_code_from_a_file(tmp_path):
     torch.save({"inputs": Payload(), "targets": torch.zeros(1)}, tmp_path / "x.pt")
     np.savez(tmp_path / "x.npz", inputs=np.array([Payload()], object), targets=np.zeros(1))
     for name in ("x.pt", "x.npz"):
-        assert "could run code" in problem_of(lambda path=tmp_path / name: tensors(path=path))
+        problem = problems.problem_of(lambda path=tmp_path / name: tensors(path=path))
+        assert about([problem]) == [("data.path", "file")] and "pickled" in problem.text
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".pt"])
@@ -920,15 +947,20 @@ def test_tensors_damaged_files(tmp_path, suffix):
     whole = file.read_bytes()
     for content in (whole[: len(whole) // 2], b"plain text", b"PK\x03\x04"):
         file.write_bytes(content)
-        assert f"data.path={file}" in problem_of(lambda: tensors(path=file))
+        problem = problems.problem_of(lambda: tensors(path=file))
+        assert about([problem]) == [("data.path", "file")] and f"data.path={file}" in problem.text
 
 
 def test_tensors_files_that_hold_something_else(tmp_path):
     torch.save(torch.ones(3), tmp_path / "tensor.pt")
-    assert "store a dict" in problem_of(lambda: tensors(path=tmp_path / "tensor.pt"))
     torch.save({"inputs": [1, 2], "targets": torch.ones(2)}, tmp_path / "list.pt")
-    assert "inputs must be numbers only, not list" in problem_of(lambda: tensors(path=tmp_path / "list.pt"))
     np.save(tmp_path / "array.npy", np.ones(3))
-    assert "must end in .npz or .pt" in problem_of(lambda: tensors(path=tmp_path / "array.npy"))
     np.savez(tmp_path / "hwc.npz", inputs=np.ones((2, 8, 8, 3), np.uint8), targets=np.zeros(2))
-    assert "(N, channels, height, width)" in problem_of(lambda: tensors(path=tmp_path / "hwc.npz"))
+    for name, topic, shown in (
+        ("tensor.pt", "file", "torch.save({'inputs': ..., 'targets': ...}, path)"),
+        ("list.pt", "type", "not list"),
+        ("array.npy", "file", ".npz or .pt"),
+        ("hwc.npz", "shape", "(N, channels, height, width)"),
+    ):
+        problem = problems.problem_of(lambda name=name: tensors(path=tmp_path / name))
+        assert about([problem]) == [("data.path", topic)] and shown in str(problem)

@@ -1,11 +1,7 @@
-"""Numbers of any type as the floating-point ones that are normalised, none of them rounded on the way."""
-
-from collections.abc import Sequence
+"""Numbers of any type: which floating-point type holds them exactly, and how many are not finite."""
 
 import torch
 from torch import Tensor
-
-from runner.errors import ConfigError
 
 LARGEST = torch.finfo(torch.float32).max
 NARROW = (
@@ -14,37 +10,13 @@ NARROW = (
 """Types of which float32 holds every value."""
 
 
-def as_floats(parts: Sequence[Tensor], labels: Sequence[str]) -> list[Tensor]:
-    """Parts as float32; all of them as float64 where float32 would round a value of one.
-
-    Args:
-        parts: of any real type.
-        labels: what an error calls each.
-
-    Raises:
-        ConfigError: float64 would round whole numbers.
-    """
-    if all(_same(part, part.to(torch.float32)) for part in parts):
-        return [part.to(torch.float32) for part in parts]
-    wide = [part.to(torch.float64) for part in parts]
-    rounded = [label for part, floats, label in zip(parts, wide, labels, strict=True) if not _same(part, floats)]
-    if rounded:
-        raise ConfigError(
-            *(
-                f"{label} has whole numbers beyond 2^53, which float64 would round; subtract an offset"
-                for label in rounded
-            )
-        )
-    return wide
-
-
-def not_finite(values: Tensor) -> int:
-    """How many numbers are NaN, infinite, or beyond what float32 holds."""
-    return int((~(values.abs() <= LARGEST)).sum())
-
-
-def _same(values: Tensor, floats: Tensor) -> bool:
-    """Whether these are the same numbers, NaN being the same as itself."""
+def fit(values: Tensor, dtype: torch.dtype) -> bool:
+    """Whether float32 or float64 holds each of these values exactly; NaN counts as equal to itself."""
     if values.dtype in NARROW:
         return True
-    return bool(((floats.to(values.dtype) == values) | (values != values)).all())
+    return bool(((values.to(dtype).to(values.dtype) == values) | (values != values)).all())
+
+
+def count_not_finite(values: Tensor) -> int:
+    """Return how many numbers are NaN, infinite, or beyond the range of float32."""
+    return int((~(values.abs() <= LARGEST)).sum())
