@@ -132,7 +132,7 @@ def warmup_cosine(
     warmup_steps = round(warmup_epochs * steps_per_epoch)
     if warmup_steps >= total_steps:
         epochs = total_steps / steps_per_epoch
-        text = f"scheduler.warmup_epochs={warmup_epochs:g} is as long as training, {epochs:g} epochs"
+        text = f"scheduler.warmup_epochs={warmup_epochs:g} is not below the length of training in epochs, {epochs:g}"
         suggestion = f"write scheduler.warmup_epochs={epochs / 5:.1g}, or a larger trainer.epochs"
         raise ConfigError(Problem("scheduler.warmup_epochs", text, suggestion, topic="conflict"))
     return Schedule(WarmupCosineLR(optimizer, warmup_steps, total_steps, min_lr), every="step", horizon=True)

@@ -188,16 +188,21 @@ def test_deterministic_gives_the_same_without_what_a_gpu_cannot_do_then(device: 
 
 def test_what_does_not_fit_is_said() -> None:
     for make, key, topic, suggested in (
-        (lambda: cnn(input_shape=(4,)), "model", "shape", "model=mlp"),
-        (lambda: cnn(strides=[1]), "model.strides", "conflict", "model.strides=[1,2,2]"),
-        (lambda: cnn(channels=[8], strides=[1, 2]), "model.strides", "conflict", "model.strides=[1]"),
-        (lambda: cnn(channels=[], strides=[]), "model.channels", "range", "model.channels=[32] model.strides=[1]"),
-        (lambda: mlp(activation="rellu"), "model.activation", "choice", "relu"),
+        (lambda: cnn(input_shape=(4,)), "model", "shape", "write model=mlp"),
+        (lambda: cnn(strides=[1]), "model.strides", "conflict", "write model.strides=[1,2,2]"),
+        (lambda: cnn(channels=[8], strides=[1, 2]), "model.strides", "conflict", "write model.strides=[1]"),
+        (
+            lambda: cnn(channels=[], strides=[]),
+            "model.channels",
+            "range",
+            "write model.channels=[32] model.strides=[1]",
+        ),
+        (lambda: mlp(activation="rellu"), "model.activation", "choice", "did you mean relu?"),
     ):
         with pytest.raises(ConfigError) as error:
             make()
         assert about(error) == [(key, topic)]
-        assert suggested in error.value.problems[0].suggestion
+        assert error.value.problems[0].suggestion == suggested
 
 
 class Fixed(nn.Module):

@@ -70,8 +70,8 @@ class CNN(nn.Module):
             )
         if len(channels) != len(strides):
             text = f"model.strides={strides} must have one number for each of model.channels={channels}"
-            suggestion = f"write model.strides={[*strides, *[2] * len(channels)][: len(channels)]}".replace(" ", "")
-            raise ConfigError(Problem("model.strides", text, suggestion, topic="conflict"))
+            fitting = ",".join(map(str, [*strides, *[2] * len(channels)][: len(channels)]))
+            raise ConfigError(Problem("model.strides", text, f"write model.strides=[{fitting}]", topic="conflict"))
         width = input_shape[0]
         layers: list[nn.Module] = []
         for width_out, stride in zip(channels, strides, strict=True):
