@@ -1,5 +1,5 @@
-# Sourced by the scripts beside it: makes .venv if there is none and installs the project into it.
-# A later call re-uses it, and installs again only when pyproject.toml has changed.
+# Sourced by the other scripts: creates .venv if needed and installs the project into it.
+# Later calls reuse it, and install again only after a change of pyproject.toml.
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="$root/.venv"
@@ -17,17 +17,17 @@ find_python() {
   return 1
 }
 
-# install [extra]: what is installed is remembered as a copy of pyproject.toml beside it.
+# install [extra]: a copy of pyproject.toml in .venv records what is installed.
 install() {
   local extra="${1:-}" stamp="$venv/installed-${1:-base}.toml"
   if cmp -s "$root/pyproject.toml" "$stamp" 2>/dev/null; then return; fi
   if [ ! -x "$venv/bin/python" ]; then
     local python
     python="$(find_python)"
-    echo "making $venv" >&2
+    echo "creating $venv" >&2
     "$python" -m venv "$venv"
   fi
-  echo "installing runner${extra:+ with its $extra extra}; PyTorch makes this take some minutes the first time" >&2
+  echo "installing runner${extra:+ with its $extra extra}; the first time takes some minutes (PyTorch)" >&2
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root${extra:+[$extra]}" >&2
   cp "$root/pyproject.toml" "$stamp"
 }

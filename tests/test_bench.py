@@ -50,8 +50,8 @@ def test_rounds_alternate_and_ratios_are_taken_within_each(measuring: Any) -> No
     time, memory = measuring.measure(group, budgets, 3, lambda text: None)
     assert done == ["ours", "theirs", "more", "more", "theirs", "ours", "ours", "theirs", "more"]
     assert (time.ratio, time.low, time.high) == (1.0, 0.5, 3.0)
-    assert (time.ours, time.theirs, time.kept) == (4.0, 3.0, True)
-    assert (memory.ratio, memory.unit, memory.kept) == (1.0, "MB", False)
+    assert (time.ours, time.theirs, time.met) == (4.0, 3.0, True)
+    assert (memory.ratio, memory.unit, memory.met) == (1.0, "MB", False)
 
 
 def test_turns_are_compared_one_by_one(measuring: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_a_line_of_the_table_is_measured_judged_written_and_drawn(tmp_path: Path
         == pytest.approx(float(row["ours"]) / float(row["theirs"]))
         == pytest.approx(float(ratio), abs=1e-3)
     )
-    assert (done.returncode == 0) == ("kept" in rest) == (float(row["ratio"]) <= 4)
+    assert (done.returncode == 0) == ("met" in rest) == (float(row["ratio"]) <= 4)
     assert (tmp_path / "bench_look.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,4 +1,4 @@
-"""`scripts/bench [--full] [name ...]`: measure in turn, and say which budgets are kept."""
+"""`scripts/bench [--full] [name ...]`: measure runner against hand-written loops and report which budgets are met."""
 
 import argparse
 import csv
@@ -18,17 +18,15 @@ FOLDER = Path(__file__).resolve().parents[2] / "outputs" / "bench"
 
 
 def main() -> int:
-    """Measure what is asked for; 0 if all budgets are kept."""
+    """Measure the chosen lines; return 0 if all budgets are met."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument(
-        "--full", action="store_true", help=f"{ROUNDS} rounds of whole epochs, instead of a look at less"
-    )
-    parser.add_argument("name", nargs="*", help="lines of the table; all, if none is named")
+    parser.add_argument("--full", action="store_true", help=f"{ROUNDS} rounds of whole epochs, instead of a quick look")
+    parser.add_argument("name", nargs="*", help="lines of the table; default: all")
     options = parser.parse_args()
-    for one in (signal.SIGTERM, signal.SIGHUP):  # so that nobody is left stopped out of its turn
+    for one in (signal.SIGTERM, signal.SIGHUP):  # exit normally, so that no stopped process stays behind
         signal.signal(one, lambda number, _: sys.exit(128 + number))
     began, measured, complete = time.monotonic(), list[Measured](), True
-    name = "bench" if options.full and not options.name else "bench_look"  # which is not the table
+    name = "bench" if options.full and not options.name else "bench_look"
     with tempfile.TemporaryDirectory() as made:
         groups = table(Path(made), options.full)
         names = [budget.name for group in groups for budget in group.budgets]
@@ -55,12 +53,12 @@ def main() -> int:
             write(FOLDER, name, measured)
     where = f"; {name}.csv and {name}.png are in {FOLDER}" if measured else ""
     print(f"{time.monotonic() - began:.0f} s{where}", file=sys.stderr)
-    return 0 if complete and measured and all(one.kept for one in measured) else 1
+    return 0 if complete and measured and all(one.met for one in measured) else 1
 
 
 def line(one: Measured) -> str:
-    """A measured line, for people."""
-    verdict = "kept" if one.kept else "NOT KEPT"
+    """Format a measured line for the terminal."""
+    verdict = "met" if one.met else "EXCEEDED"
     spread = f"({one.low:.3f}-{one.high:.3f})"
     ours = f"{one.ours:.3g} ({one.ours_low:.3g}-{one.ours_high:.3g}) {one.unit}"
     theirs = f"{one.theirs:.3g} ({one.theirs_low:.3g}-{one.theirs_high:.3g})"
@@ -71,7 +69,7 @@ def line(one: Measured) -> str:
 
 
 def write(folder: Path, name: str, measured: Sequence[Measured]) -> None:
-    """Write the table as CSV, and draw it, under a name."""
+    """Write the table as `<name>.csv` and draw it as `<name>.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
@@ -84,23 +82,23 @@ def write(folder: Path, name: str, measured: Sequence[Measured]) -> None:
 
     figure, axes = pyplot.subplots(figsize=(8, 1.0 + 0.4 * len(measured)), layout="constrained")
     shares = [one.ratio / one.most for one in measured]
-    bars = axes.barh([one.name for one in measured], shares, color=["C0" if one.kept else "C3" for one in measured])
+    bars = axes.barh([one.name for one in measured], shares, color=["C0" if one.met else "C3" for one in measured])
     spread = [
         (share - one.low / one.most, one.high / one.most - share) for one, share in zip(measured, shares, strict=True)
     ]
     axes.errorbar(shares, range(len(shares)), xerr=list(zip(*spread, strict=True)), fmt="none", ecolor="0.3", capsize=2)
-    for bar, one in zip(bars, measured, strict=True):  # inside, where no line of the spread crosses it
+    for bar, one in zip(bars, measured, strict=True):  # inside the bar, where no error bar crosses it
         text = f"{one.ratio:.2f} of {one.most:.2f}"
         axes.text(0.015, bar.get_y() + bar.get_height() / 2, text, va="center", color="white")
     axes.axvline(1.0, color="black", linewidth=1)
-    axes.set(xlabel="share of what it may take (median of the rounds, from the least to the most)")
+    axes.set(xlabel="ratio as a share of its budget (median, and range of the rounds)")
     axes.set_xlim(0, 1.25 * max(1.0, *(one.high / one.most for one in measured)))
     axes.invert_yaxis()
     figure.savefig(folder / f"{name}.png", dpi=120)
 
 
 def _going_on(text: str) -> None:
-    """Show what is being measured, on a terminal, in a line that the next one takes the place of."""
+    """Show on a terminal what is being measured; the next call overwrites the line."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 

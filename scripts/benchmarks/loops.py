@@ -1,7 +1,7 @@
-"""The loops that runner is measured against, as one writes them by hand.
+"""Hand-written loops that runner is measured against.
 
-`python loops.py <name> <file> [key=value ...]` writes a loop's figures to the file as JSON. They train the same models
-on the same samples, in batches of the same size; `seconds` are those of each epoch, the `warm` ones.
+`python loops.py <name> <file> [key=value ...]` writes a loop's figures to the file as JSON. The loops train the same
+models on the same samples with the same batch size; `seconds` has the time of each epoch but the first.
 """
 
 import inspect
@@ -22,12 +22,12 @@ MEAN, STD = 0.1307, 0.3081  # of MNIST's training images
 
 
 def mlp() -> nn.Module:
-    """784-128-64-10."""
+    """Return the network 784-128-64-10."""
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
 def cnn() -> nn.Module:
-    """3x3 convolutions 32-64-128, head 128-64-10."""
+    """Return the network of 3x3 convolutions 32-64-128 with the head 128-64-10."""
     return nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU(),
         nn.Conv2d(64, 128, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(),
@@ -39,7 +39,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {"mlp": mlp, "cnn": cnn}
 
 
 def images(root: str, samples: int, first: int = 0) -> tuple[Tensor, Tensor]:
-    """Some of MNIST's training images, normalised, (N, 1, 28, 28), and their classes."""
+    """Return some of MNIST's training images, normalised, (N, 1, 28, 28), and their classes."""
     from runner.data.idx import read_idx
 
     folder = Path(root) / "MNIST" / "raw"
@@ -50,7 +50,7 @@ def images(root: str, samples: int, first: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def train(net: nn.Module, inputs: Tensor, targets: Tensor, epochs: int, turn: Turn | None = None) -> list[float]:
-    """A bare loop on tensors, randperm, index, forward, backward, fused SGD: the seconds of each epoch."""
+    """Train in a bare loop on tensors (randperm, index, forward, backward, fused SGD); return each epoch's seconds."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, fused=True)
     loss = nn.CrossEntropyLoss()
     seconds = []
@@ -67,7 +67,7 @@ def train(net: nn.Module, inputs: Tensor, targets: Tensor, epochs: int, turn: Tu
 
 
 def tensors(root: str, model: str, samples: int, epochs: int, channels_last: bool = False) -> dict[str, list[float]]:
-    """MNIST in a bare loop."""
+    """Train on MNIST in a bare loop."""
     inputs, targets = images(root, samples)
     net = MODELS[model]()
     if channels_last:
@@ -79,7 +79,7 @@ def tensors(root: str, model: str, samples: int, epochs: int, channels_last: boo
 
 
 def notebook_loader(root: str, samples: int) -> Any:
-    """The notebooks' `DataLoader`: each image through PIL, `ToTensor` and `Normalize`."""
+    """Return the notebooks' `DataLoader`: each image goes through PIL, `ToTensor` and `Normalize`."""
     from torchvision import transforms
     from torchvision.datasets import MNIST
 
@@ -89,7 +89,7 @@ def notebook_loader(root: str, samples: int) -> Any:
 
 
 def notebook(root: str, model: str, samples: int, epochs: int) -> dict[str, list[float]]:
-    """The notebooks' loop: `.item()` after each batch."""
+    """Train in the notebooks' loop: `.item()` after each batch."""
     loader, net, loss = notebook_loader(root, samples), MODELS[model](), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
     seconds = []
@@ -108,10 +108,10 @@ def notebook(root: str, model: str, samples: int, epochs: int) -> dict[str, list
 
 
 def lightning(root: str, model: str, samples: int, epochs: int) -> dict[str, list[float]]:
-    """Lightning's `Trainer` on the notebooks' loader, its progress bar on."""
+    """Train with Lightning's `Trainer` and progress bar on the notebooks' loader."""
     import logging
 
-    import lightning as L  # noqa: N812 - its own name for itself
+    import lightning as L  # noqa: N812 - its usual name
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -144,7 +144,7 @@ def lightning(root: str, model: str, samples: int, epochs: int) -> dict[str, lis
 
 
 def tiny(epochs: int) -> dict[str, list[float]]:
-    """4-5-4-1 on two samples, with nothing but the training."""
+    """Train 4-5-4-1 on two samples, and nothing else."""
     inputs = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8]])
     targets = torch.tensor([[0.0], [1.0]])
     net = nn.Sequential(nn.Linear(4, 5), nn.Sigmoid(), nn.Linear(5, 4), nn.Sigmoid(), nn.Linear(4, 1), nn.Sigmoid())
@@ -158,9 +158,9 @@ def tiny(epochs: int) -> dict[str, list[float]]:
 
 
 def forward(root: str, samples: int, held_out: int, epochs: int) -> dict[str, list[float]]:
-    """The MLP's forward pass alone over samples held out, in the fastest of some batch sizes.
+    """Run only the MLP's forward pass over held-out samples, with the fastest of four batch sizes.
 
-    Each pass comes after an epoch of training, as a validation does: the caches are full of something else.
+    As with a validation, each pass follows an epoch of training, so the caches hold other data.
     """
     inputs, targets = images(root, samples)
     others, _ = images(root, held_out, first=60_000 - held_out)
@@ -178,7 +178,7 @@ def forward(root: str, samples: int, held_out: int, epochs: int) -> dict[str, li
         if epoch:
             turn.wait()
         train(net, inputs, targets, epochs=1)
-        if epoch == 1:  # chosen before it is measured: the best of several noisy figures is better than its size is
+        if epoch == 1:  # choose before measuring: the best of several noisy figures would be too good
             sizes = (512, 1024, 2048, 4096)
             size = min(sizes, key=lambda size: statistics.median(once(size) for _ in range(20)))
         seconds.append(once(size))
@@ -187,7 +187,7 @@ def forward(root: str, samples: int, held_out: int, epochs: int) -> dict[str, li
 
 
 def decoding(path: str, size: int, workers: int) -> dict[str, list[float]]:
-    """A folder's images through a `DataLoader`, and nothing done with them: the first epoch, as runner's is too."""
+    """Load a folder's images with a `DataLoader` and do nothing else: one epoch, the first, as in runner's run."""
     from runner.data.image_file import read_image
 
     files = sorted(Path(path).rglob("*.jpg"))
@@ -207,7 +207,7 @@ def decoding(path: str, size: int, workers: int) -> dict[str, list[float]]:
 
 
 def resnet(samples: int, size: int, epochs: int) -> dict[str, list[float]]:
-    """ResNet-18 on tensors in a bare loop."""
+    """Train ResNet-18 on tensors in a bare loop."""
     from torchvision.models import resnet18
 
     inputs = torch.randn(samples, 3, size, size).contiguous(memory_format=torch.channels_last)
@@ -221,12 +221,12 @@ LOOPS: dict[str, Callable[..., dict[str, list[float]]]] = {
 
 
 def main(name: str, file: str, *words: str) -> None:
-    """Run a loop with options that are typed `key=value`."""
+    """Run a loop with options typed as `key=value`."""
     loop = LOOPS[name]
     kinds = {key: parameter.annotation for key, parameter in inspect.signature(loop).parameters.items()}
     typed = (word.split("=", 1) for word in words)
-    given = {key: value == "True" if kinds[key] is bool else kinds[key](value) for key, value in typed}
-    Path(file).write_text(json.dumps(loop(**given)))
+    options = {key: value == "True" if kinds[key] is bool else kinds[key](value) for key, value in typed}
+    Path(file).write_text(json.dumps(loop(**options)))
 
 
 if __name__ == "__main__":

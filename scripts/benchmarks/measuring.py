@@ -1,4 +1,4 @@
-"""Measure in turn, compare within each round: a machine's own speed changes from minute to minute."""
+"""Measure alternately and compare within each round: the speed of a machine changes from minute to minute."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -13,12 +13,12 @@ class Budget:
     """A line of the table.
 
     Attributes:
-        name: to choose it by.
-        what: is measured.
-        against: what it is compared with.
-        most: the ratio of the two may be.
-        ours: `<contestant>.<figure>`.
-        theirs: the same, of which the sum is taken.
+        name: by which the user chooses the line.
+        what: the measured thing, in words.
+        against: the thing it is compared with, in words.
+        most: the budget: the largest allowed ratio.
+        ours: `<contestant>.<figure>`, the numerator.
+        theirs: a list of the same form; their sum is the denominator.
         unit: of both.
     """
 
@@ -33,14 +33,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Group:
-    """Budgets that have contestants in common, and so are measured in the same rounds.
+    """Budgets that share contestants and are therefore measured in the same rounds.
 
     Attributes:
-        prepare: makes what is needed for measuring, and gives the contestants.
-        budgets: between them.
-        turns: they run at once, and train an epoch by turns; they are given an `environment` then.
-        around: is entered for each round.
-        unavailable: says why it cannot be measured on this machine; nothing if it can.
+        prepare: creates the files that the measurement needs and returns the contestants.
+        budgets: ratios between the contestants.
+        turns: whether the contestants run at the same time and take turns by epoch; each then gets an `environment`.
+        around: a context that is entered for each round.
+        unavailable: returns why this machine cannot measure the group; an empty text if it can.
     """
 
     prepare: Callable[[], Contestants]
@@ -52,14 +52,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Measured:
-    """A line of the table that was measured.
+    """A measured line of the table.
 
     Attributes:
-        ratio: the median of the ratios within each turn of all rounds; `low` and `high`: of the rounds' own medians,
-            the smallest and the largest.
-        ours: the median of what was measured, in the line's unit; `ours_low` and `ours_high`: the least and the most.
-        theirs: the same of what it is compared with.
-        rounds: that were measured.
+        ratio: the median of the ratios within each turn of all rounds; `low` and `high`: the smallest and the largest
+            of the rounds' own medians.
+        ours: the median measurement, in the line's unit; `ours_low` and `ours_high`: the smallest and the largest.
+        theirs: the same for the other side.
+        rounds: the number of rounds.
     """
 
     name: str
@@ -79,8 +79,8 @@ class Measured:
     rounds: int
 
     @property
-    def kept(self) -> bool:
-        """Whether the budget is kept."""
+    def met(self) -> bool:
+        """Whether the ratio is within the budget."""
         return self.ratio <= self.most
 
 
@@ -88,30 +88,30 @@ COLUMNS = [field.name for field in fields(Measured)]
 
 
 def measure(group: Group, budgets: Sequence[Budget], rounds: int, say: Callable[[str], None]) -> list[Measured]:
-    """Measure some of a group's budgets; every other round goes backwards.
+    """Measure some budgets of a group; every other round runs in reverse order.
 
     Args:
-        group: whose contestants.
+        group: whose contestants are measured.
         budgets: of the group.
-        rounds: how many.
-        say: is told what is going on.
+        rounds: the number of rounds.
+        say: gets a progress text.
     """
     needed = {figure.partition(".")[0] for budget in budgets for figure in (budget.ours, *budget.theirs)}
     contestants = {name: measure_once for name, measure_once in group.prepare().items() if name in needed}
     taken: list[Figures] = []
     for number in range(rounds):
         order = list(contestants)[:: -1 if number % 2 else 1]
-        told = f"{', '.join(budget.name for budget in budgets)}: round {number + 1} of {rounds}, "
+        progress = f"{', '.join(budget.name for budget in budgets)}: round {number + 1} of {rounds}, "
         measured: dict[str, Figures] = {}
         with group.around():
             if group.turns:
-                say(f"{told}{', '.join(order)} in turns")
+                say(f"{progress}{', '.join(order)} in turns")
                 measured = in_turns({name: contestants[name] for name in order})
             else:
                 for name in order:
-                    say(told + name)
+                    say(progress + name)
                     measured[name] = contestants[name]()
-        taken.append({f"{name}.{key}": value for name, found in measured.items() for key, value in found.items()})
+        taken.append({f"{name}.{key}": value for name, figures in measured.items() for key, value in figures.items()})
     return [_compare(budget, taken) for budget in budgets]
 
 
@@ -126,6 +126,6 @@ def _compare(budget: Budget, rounds: Sequence[Figures]) -> Measured:
 
 
 def _median_and_range(rounds: Sequence[Sequence[float]]) -> tuple[float, float, float]:
-    """The median of all, and the least and the most of the rounds' medians."""
+    """Return the median of all values, and the smallest and the largest of the rounds' medians."""
     medians = [statistics.median(of_round) for of_round in rounds]
     return statistics.median(value for of_round in rounds for value in of_round), min(medians), max(medians)

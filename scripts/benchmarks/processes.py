@@ -1,4 +1,4 @@
-"""Processes that are measured: their seconds, their memory, and what they tell."""
+"""Run processes and measure their time, memory and output."""
 
 import contextlib
 import fcntl
@@ -19,10 +19,10 @@ from pathlib import Path
 import psutil
 
 ROWS, COLUMNS = 24, 100
-"""Of the terminal: on one without a size, as it is made, no progress bar is drawn."""
+"""Size of the terminal: a new one has no size, and no progress bar is drawn on it."""
 
 NOT_OURS = ("RUNNER_", "OMP_", "MKL_", "KMP_", "MLFLOW_", "TORCH")
-"""Beginnings of variables that say how others than this benchmark want it."""
+"""Prefixes of environment variables that are removed, so that the user's settings do not change the benchmark."""
 
 SAMPLE_SECONDS = 0.1
 
@@ -32,13 +32,13 @@ PYTHON = [sys.executable]
 
 @dataclass(frozen=True)
 class Done:
-    """A process that has ended well.
+    """A process that ended without an error.
 
     Attributes:
         seconds: from its start to its end.
-        megabytes: the most that lay in memory at once, of it and of all that it has started, what they share counted
-            once (Linux's proportional set size); 0 if nobody looked.
-        shown: what it has printed.
+        megabytes: peak memory of the process and its children, shared pages counted once (Linux's proportional set
+            size); 0 if it was not measured.
+        shown: its output.
     """
 
     seconds: float
@@ -49,16 +49,16 @@ class Done:
 def run(
     command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, weigh: bool = False
 ) -> Done:
-    """Run a command in a folder, on a terminal of its own, so that progress bars are drawn.
+    """Run a command in a folder on its own terminal, so that progress bars are drawn.
 
     Args:
         command: the program and its arguments.
-        folder: to be in.
-        environment: what it finds in its environment besides what is there.
-        weigh: look at its memory all the time, which takes time.
+        folder: its working directory.
+        environment: additional environment variables.
+        weigh: sample its memory, which takes time.
 
     Raises:
-        RuntimeError: it failed; with the last of what it showed.
+        RuntimeError: it failed; the message has the end of its output.
     """
     terminal, theirs = pty.openpty()
     shown = bytearray()
@@ -82,7 +82,7 @@ def run(
 
 
 def _watch(process: subprocess.Popen[bytes]) -> float:
-    """The most memory that a process and those below it take at once, in megabytes."""
+    """Return the peak memory of a process and its children, in megabytes."""
     most, root = 0.0, psutil.Process(process.pid)
     while process.poll() is None:
         taken = 0.0
@@ -103,7 +103,7 @@ def _below(root: psutil.Process) -> list[psutil.Process]:
 
 
 def whole(*arguments: str, folder: Path | None = None) -> dict[str, list[float]]:
-    """The seconds that `python <arguments>` takes from its start to its end, in a folder that may be thrown away."""
+    """Measure `python <arguments>` from its start to its end, by default in a temporary folder."""
     with tempfile.TemporaryDirectory() as temporary:
         return {"seconds": [run([*PYTHON, *arguments], folder or Path(temporary)).seconds]}
 
@@ -111,17 +111,17 @@ def whole(*arguments: str, folder: Path | None = None) -> dict[str, list[float]]
 def peer(
     name: str, environment: Mapping[str, str] | None = None, weigh: bool = False, **options: object
 ) -> dict[str, list[float]]:
-    """What one of the loops of `loops.py` tells, and its memory."""
+    """Run a loop of `loops.py`; return its figures and its memory."""
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder) / "told.json"
+        file = Path(folder) / "figures.json"
         words = [f"{key}={value}" for key, value in options.items()]
-        done = run([*PYTHON, str(HERE / "loops.py"), name, str(told), *words], Path(folder), environment, weigh)
-        return {**json.loads(told.read_text()), "megabytes": [done.megabytes]}
+        done = run([*PYTHON, str(HERE / "loops.py"), name, str(file), *words], Path(folder), environment, weigh)
+        return {**json.loads(file.read_text()), "megabytes": [done.megabytes]}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of `python -m runner` that is over.
+    """A finished run of `python -m runner`.
 
     Attributes:
         done: its process.
@@ -137,13 +137,13 @@ class Run:
 def runner(
     *overrides: str, folder: Path | None = None, environment: Mapping[str, str] | None = None, weigh: bool = False
 ) -> Run:
-    """Do a run, in a folder that is thrown away if none is given."""
+    """Run `python -m runner`, by default in a temporary folder."""
     with tempfile.TemporaryDirectory() as temporary:
-        made = Path(temporary) / "run"
-        command = [*PYTHON, "-m", "runner", f"hydra.run.dir={made}", *overrides]
+        run_folder = Path(temporary) / "run"
+        command = [*PYTHON, "-m", "runner", f"hydra.run.dir={run_folder}", *overrides]
         done = run(command, folder or Path(temporary), environment, weigh)
         metrics, times = dict[str, list[float]](), dict[str, list[float]]()
-        for line in (made / "metrics.jsonl").read_text().splitlines():
+        for line in (run_folder / "metrics.jsonl").read_text().splitlines():
             point = json.loads(line)
             metrics.setdefault(point["name"], []).append(point["value"])
             times.setdefault(point["name"], []).append(point["time"])
@@ -154,7 +154,7 @@ def _read(terminal: int, shown: bytearray) -> None:
     while True:
         try:
             block = os.read(terminal, 1 << 16)
-        except OSError:  # nobody writes any more
+        except OSError:  # the process has closed the terminal
             return
         if not block:
             return

@@ -1,4 +1,4 @@
-"""What the benchmarks train on: MNIST where it lies on disk, or images of its shape; and photographs that are drawn."""
+"""Training data of the benchmarks: MNIST if it is on disk, else noise of its shape; and synthetic photographs."""
 
 import os
 import sys
@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 CLASSES = 10
-SIDE = 96  # pixels of a drawn photograph
+SIDE = 96  # pixels of a synthetic photograph
 
 
 def has_mnist() -> bool:
-    """Whether MNIST lies on disk."""
+    """Whether MNIST is on disk."""
     return _on_disk() is not None
 
 
@@ -26,14 +26,14 @@ def _on_disk() -> str | None:
 
 @cache
 def mnist_root(folder: Path) -> str:
-    """Where MNIST's files are; where there are none, noise is put in their place, which takes a network just as long.
+    """Return the folder of MNIST's files; without them, create files of noise, which take a network just as long.
 
     Args:
         folder: for the noise.
     """
-    if (found := _on_disk()) is not None:
-        return found
-    print("note: MNIST is not on disk (RUNNER_DATA): noise of its shape takes its place", file=sys.stderr)
+    if (root := _on_disk()) is not None:
+        return root
+    print("note: MNIST is not on disk (RUNNER_DATA); noise of its shape is used", file=sys.stderr)
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -46,7 +46,7 @@ def mnist_root(folder: Path) -> str:
 
 
 def photographs(folder: Path, count: int) -> None:
-    """Make JPEG files in `folder/<class>/`, as smooth and as noisy as photographs are: some 6 kB each."""
+    """Create JPEG files in `folder/<class>/`, as smooth and noisy as photographs, about 6 kB each."""
     rng = np.random.default_rng(0)
     for number in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize(

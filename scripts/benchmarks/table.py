@@ -1,4 +1,4 @@
-"""What is measured against what, and how much it may take."""
+"""The lines of the table: what is measured against what, and the budget."""
 
 import os
 import subprocess
@@ -12,12 +12,12 @@ from processes import PYTHON, Run, peer, runner, whole
 from samples import has_mnist, mnist_root, photographs
 from turns import warm
 
-PIXELS = 64  # of the photographs, as ResNet-18 sees them
+PIXELS = 64  # side of the photographs as ResNet-18 gets them
 WORKERS = 1  # with 0, 1 and 2 an epoch takes the same time on two cores
 
 
 def _seconds(run: Run) -> Figures:
-    """Of a run: of each epoch, of each validation, of the whole process; and megabytes."""
+    """Return the seconds of each epoch, of each validation and of the whole process, and the megabytes."""
     figures = {
         "seconds": warm(run.metrics["time/epoch_seconds"]),
         "megabytes": [run.done.megabytes],
@@ -29,26 +29,26 @@ def _seconds(run: Run) -> Figures:
 
 
 def _total(run: Figures) -> Figures:
-    """Of all epochs together: what happens in some of them alone counts with its share."""
+    """Add the sum of all epochs: work in only some of them counts with its share."""
     return {**run, "total": [sum(run["seconds"])]}
 
 
 def table(folder: Path, full: bool) -> list[Group]:
-    """The groups of the table.
+    """Return the groups of the table.
 
     Args:
-        folder: for what is made for the measurements.
-        full: as the budgets are meant; otherwise as little as shows the order of magnitude.
+        folder: for files of the measurements.
+        full: measure at the size that the budgets are meant for; else just enough for the order of magnitude.
     """
     images = 48_000 if full else 16_000
     return [
         _epoch(folder, "mlp", images, 9 if full else 4, 1.10, "a bare tensor loop"),
         _tracking_and_validation(folder, images // 5, images // 4, 61 if full else 11),
-        _memory(folder, 48_000),  # a look at fewer would say more of the imports
+        _memory(folder, 48_000),  # with fewer images the imports would dominate
         _others(folder, images // 8),
         _epoch(folder, "cnn", images // 12, 5 if full else 2, 1.05, "a bare loop, channels_last", channels_last=True),
         _cnn_amp(folder, images // 12),
-        _busy_digits(37 if full else 10),  # the first of each warms up
+        _busy_digits(37 if full else 10),  # the first epoch of each warms up
         _busy_mlp(folder, images, 10),
         _tiny(10_000 if full else 2_000),
         _start(folder / "started"),
@@ -58,7 +58,7 @@ def table(folder: Path, full: bool) -> list[Group]:
 
 
 def _make_store(folder: Path) -> None:
-    """Do a first run in a folder, unless one was done: an existing store is what most runs find."""
+    """Do a first run in a folder, unless one was done: most runs use an existing store."""
     folder.mkdir(exist_ok=True)
     if not (folder / "outputs" / "mlflow.db").exists():
         runner("trainer.epochs=1", folder=folder)
@@ -74,7 +74,7 @@ def _mnist(
     weigh: bool = False,
     held_out: int | None = None,
 ) -> Figures:
-    """A run on so many images of MNIST, validated on so many others, by default a quarter as many."""
+    """Run on this many images of MNIST, validated on others, by default a quarter as many."""
     held_out = samples // 4 if held_out is None else held_out
     limit = samples + held_out
     return _seconds(
@@ -90,7 +90,7 @@ def _mnist(
 def _epoch(
     folder: Path, model: str, samples: int, epochs: int, most: float, against: str, channels_last: bool = False
 ) -> Group:
-    """What differs by a few hundredths is taken in turns, epoch by epoch."""
+    """Compare by turns, epoch by epoch: the difference is a few hundredths."""
 
     def prepare() -> Contestants:
         loop = {"root": mnist_root(folder), "model": model, "samples": samples, "epochs": epochs}
@@ -108,12 +108,12 @@ def _epoch(
 
 
 def _tracking_and_validation(folder: Path, samples: int, held_out: int, epochs: int) -> Group:
-    """What differs by less than the machine from second to second: many short turns."""
+    """Compare by many short turns: the difference is smaller than the machine's own from second to second."""
 
     def prepare() -> Contestants:
         def ours(*overrides: str, environment: Mapping[str, str]) -> Figures:
-            told = ("scheduler._target_=turns.schedule", *overrides)
-            return _total(_mnist(folder, "mlp", samples, epochs, *told, environment=environment, held_out=held_out))
+            options = ("scheduler._target_=turns.schedule", *overrides)
+            return _total(_mnist(folder, "mlp", samples, epochs, *options, environment=environment, held_out=held_out))
 
         loop = {"root": mnist_root(folder), "samples": samples, "held_out": held_out, "epochs": epochs}
         return {
@@ -135,12 +135,12 @@ def _tracking_and_validation(folder: Path, samples: int, held_out: int, epochs: 
 
 
 def _images_of(samples: int) -> str:
-    """So many of what is there: noise of MNIST's shape takes its place where it is not."""
+    """Describe the training images: MNIST, or noise of its shape."""
     return f"{samples:,} images of MNIST" if has_mnist() else f"{samples:,} images of noise"
 
 
 def _memory(folder: Path, samples: int) -> Group:
-    """Of each process with all that it starts, runner's delivery to MLflow among it."""
+    """Compare the memory of each process with its children, including runner's upload to MLflow."""
 
     def prepare() -> Contestants:
         root = mnist_root(folder)
@@ -178,7 +178,7 @@ def _others(folder: Path, samples: int) -> Group:
 
 def _cnn_amp(folder: Path, samples: int) -> Group:
     def slow_here() -> str:
-        import torch  # not by all means: pages that this process shares with others are not counted as theirs
+        import torch  # late: pages that this process shares with a contestant would not count fully for it
 
         from runner.precision import Precision
 
@@ -201,9 +201,9 @@ def _cnn_amp(folder: Path, samples: int) -> Group:
 
 @contextmanager
 def every_core_busy() -> Iterator[list[int]]:
-    """A process on each core that only keeps it busy, also while nobody has a turn; gives their ids.
+    """Keep each core busy with a process, also between turns; yield the process ids.
 
-    Each ends by itself when this process is gone, however that came.
+    Each process ends by itself when this process is gone, for any reason.
     """
     loop = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
     with ExitStack() as loops:
@@ -218,34 +218,34 @@ def every_core_busy() -> Iterator[list[int]]:
 
 def _busy_digits(epochs: int) -> Group:
     def ours(*overrides: str, environment: Mapping[str, str]) -> Figures:
-        told = ("scheduler=constant", "scheduler._target_=turns.schedule", "tracking=off", *overrides)
-        return _seconds(runner(f"trainer.epochs={epochs}", *told, environment=environment))
+        options = ("scheduler=constant", "scheduler._target_=turns.schedule", "tracking=off", *overrides)
+        return _seconds(runner(f"trainer.epochs={epochs}", *options, environment=environment))
 
     return _busy("busy_digits", "digits epoch, every core busy", ours)
 
 
 def _busy_mlp(folder: Path, samples: int, epochs: int) -> Group:
     def ours(*overrides: str, environment: Mapping[str, str]) -> Figures:
-        told = ("scheduler._target_=turns.schedule", "tracking=off", *overrides)
-        return _mnist(folder, "mlp", samples, epochs, *told, environment=environment)
+        options = ("scheduler._target_=turns.schedule", "tracking=off", *overrides)
+        return _mnist(folder, "mlp", samples, epochs, *options, environment=environment)
 
     return _busy("busy_mlp", f"MLP epoch, {_images_of(samples)}, every core busy", ours)
 
 
 def _busy(name: str, what: str, ours: Callable[..., Figures]) -> Group:
-    """While other programs take every core: with as many threads as are chosen, and with one, epoch by epoch."""
+    """Compare the automatic number of threads with one thread by turns, while other programs keep every core busy."""
     return Group(
         lambda: {"auto": ours, "one": partial(ours, "device.threads=1")},
         [Budget(name, what, "device.threads=1", 1.5, "auto.seconds", ["one.seconds"])],
         turns=True,
         around=every_core_busy,
-        unavailable=lambda: "" if hasattr(os, "sched_setaffinity") else "a process is bound to a core on Linux only",
+        unavailable=lambda: "" if hasattr(os, "sched_setaffinity") else "only Linux can bind a process to a core",
     )
 
 
 def _tiny(epochs: int) -> Group:
     def ours() -> Figures:
-        """From one logged epoch to another, so that the logging and the checkpoints between them count too."""
+        """Measure from one logged epoch to another, so that logging and checkpoints between them count."""
         run = runner("experiment=tiny_sigmoid", f"trainer.epochs={epochs}")
         times = run.times["time/epoch_seconds"]
         return {"seconds": [(times[-1] - times[0]) * len(times) / (len(times) - 1)]}
@@ -278,7 +278,7 @@ def _start(folder: Path) -> Group:
 
 
 def _sweep(folder: Path) -> Group:
-    """Sixteen jobs; of the sixteen runs in a row, one that takes as long as they do on average is done for all."""
+    """Compare sixteen jobs with sixteen single runs; one of average length stands for all of these."""
     words = ["optimizer.lr=0.1,0.05,0.02,0.01", "data.batch_size=16,32,64,128", "trainer.epochs=5"]
 
     def row() -> Figures:

@@ -1,7 +1,7 @@
 """Turns: several processes train at once, one epoch of one at a time.
 
-How fast a machine is changes from second to second where others use it too. What is compared is therefore not one
-run's epochs with those of another run a quarter of a minute later, but each epoch with the others' next to it.
+The speed of a shared machine changes from second to second. So each epoch is compared with the others' epochs right
+beside it, not with those of another run a quarter of a minute later.
 """
 
 import itertools
@@ -18,28 +18,28 @@ from typing import Any
 import psutil
 
 Figures = Mapping[str, Sequence[float]]
-"""What was measured of one process, by name: `seconds`, `megabytes`; of one that takes turns, a value a turn."""
+"""Measurements of one process by name (`seconds`, `megabytes`); of a process that takes turns, one value per turn."""
 
 Contestants = Mapping[str, Callable[..., Figures]]
-"""By name, what measures each once."""
+"""By name, a function that measures the contestant once."""
 
 ADDRESS = "BENCH_TURNS"
 NAME = "BENCH_NAME"
-"""In the environment of who takes turns: the socket to ask at, and the name to ask by."""
+"""Environment variables of a process that takes turns: the address of the socket, and its name."""
 
 WANTED, OVER, GO = b".", b"x", b"!"
 
 PATIENCE = 120
-"""Seconds that a turn may take, and those before the first."""
+"""Seconds that a turn, or the time before the first turn, may take."""
 
 
 def warm(values: list[float]) -> list[float]:
-    """Those of a process's epochs that count: all but the first, if there are others."""
+    """Return the epochs that count: all but the first, if there are more."""
     return values[1:] or values
 
 
 class Turn:
-    """What a process asks for its turns with; it has one at once where there is nobody to ask."""
+    """The connection by which a process asks for turns; without a server, every turn is granted at once."""
 
     def __init__(self) -> None:
         self._line: socket.socket | None = None
@@ -49,25 +49,25 @@ class Turn:
             self._line.sendall(f"{os.environ[NAME]} {os.getpid()}\n".encode())
 
     def wait(self) -> None:
-        """Give the turn back, if this process has it, and wait for the next."""
+        """End the current turn, if there is one, and wait for the next."""
         self._say(WANTED)
 
     def over(self) -> None:
-        """Give the last one back, and wait until the others have had theirs."""
+        """End the last turn and wait until the others have finished theirs."""
         self._say(OVER)
 
     def _say(self, word: bytes) -> None:
         if self._line is not None:
             self._line.sendall(word)
             if not self._line.recv(1):
-                raise EOFError("nobody gives turns any more")
+                raise EOFError("the server of turns is gone")
 
 
 def schedule(optimizer: Any, epochs: int) -> Any:
-    """A learning rate that stays, whose schedule waits for a turn before each epoch but the first.
+    """Return a constant schedule that waits for a turn before each epoch but the first.
 
-    It is how runner's own training takes turns, by `scheduler._target_=turns.schedule`: a schedule is stepped between
-    two epochs, in nobody's time.
+    This is how runner's training takes turns: `scheduler._target_=turns.schedule`. A schedule is stepped between two
+    epochs, outside of the measured time.
     """
     from torch.optim.lr_scheduler import LRScheduler
 
@@ -92,20 +92,20 @@ def schedule(optimizer: Any, epochs: int) -> Any:
 
 
 class Gone(RuntimeError):
-    """A player, by its name, has ended before its turns were over."""
+    """A player ended before its turns were over; the argument is its name."""
 
 
 class Player:
-    """Who takes turns, as seen by who gives them.
+    """A process that takes turns, as the server sees it.
 
-    Out of its turn it is stopped, with all that it has started: OpenMP's threads wait for more work busily, and a
-    delivery to MLflow is to take its time in no other's turn.
+    Outside of its turn it is stopped with all its child processes: OpenMP's threads wait busily, and an upload to
+    MLflow must not run in another's turn.
 
     Args:
-        door: it has come to.
+        door: the listening socket.
 
     Raises:
-        TimeoutError: nobody has.
+        TimeoutError: no process connected.
     """
 
     def __init__(self, door: socket.socket) -> None:
@@ -117,10 +117,10 @@ class Player:
         self._stopped: list[psutil.Process] = []
 
     def says(self) -> bytes:
-        """What it says, waited for, and says until it is answered.
+        """Wait for its next word and return it; the word stays until it is answered.
 
         Raises:
-            RuntimeError: it says nothing.
+            RuntimeError: no word came in time.
             Gone: it has ended.
         """
         try:
@@ -134,7 +134,7 @@ class Player:
         return word
 
     def stop(self) -> None:
-        """Let it and its processes rest."""
+        """Stop it and its child processes."""
         with suppress(psutil.NoSuchProcess):
             first = psutil.Process(self._pid)
             self._stopped = [first, *first.children(recursive=True)]
@@ -143,13 +143,13 @@ class Player:
                 process.suspend()
 
     def go(self) -> None:
-        """Answer it: it has its turn, or they are over."""
+        """Answer it: its turn begins, or all turns are over."""
         self._go_on()
         self._line.recv(1)
         self._line.sendall(GO)
 
     def leave(self) -> None:
-        """Give no turns any more."""
+        """Resume it and close the connection."""
         self._go_on()
         self._line.close()
 
@@ -161,13 +161,13 @@ class Player:
 
 
 def in_turns(contestants: Contestants) -> dict[str, Figures]:
-    """Run them all at once, and give turns until all are over.
+    """Run all contestants at the same time and serve turns until all are over.
 
     Args:
-        contestants: by name; each is given the `environment` in which its process asks for turns.
+        contestants: by name; each gets the `environment` for its process.
 
     Raises:
-        RuntimeError: one of them has failed.
+        RuntimeError: one of them failed.
     """
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -197,7 +197,7 @@ def in_turns(contestants: Contestants) -> dict[str, Figures]:
                     raise RuntimeError(f"{', '.join(missing)}: not at the first turn after {PATIENCE} s")
             _give_turns([players[name] for name in contestants])
         except Gone as gone:
-            running[gone.args[0]].result(PATIENCE)  # what it has died of says more
+            running[gone.args[0]].result(PATIENCE)  # raises the error that ended it
             raise
         finally:
             door.close()
@@ -208,15 +208,15 @@ def in_turns(contestants: Contestants) -> dict[str, Figures]:
 
 def _give_turns(players: list[Player]) -> None:
     for player in players:
-        player.says()  # it has warmed up
+        player.says()  # ready: warmed up
     for player in players:
         player.stop()
-    # In every order: who comes after whom, and a machine that becomes slower or faster, are in favour of nobody.
+    # All orders in turn: neither the predecessor nor a machine that slows down or speeds up favours a player.
     for order in itertools.cycle(itertools.permutations(players)):
         for player in order:
             if player.says() == WANTED:
                 player.go()
-                player.says()  # when its turn is over
+                player.says()  # until its turn is over
                 player.stop()
         if not any(player.says() == WANTED for player in players):
             break
@@ -225,6 +225,6 @@ def _give_turns(players: list[Player]) -> None:
 
 
 def _path() -> str:
-    """Where processes find this module, besides what they find already."""
+    """Return the PYTHONPATH of the processes: this folder before the present one."""
     here = str(Path(__file__).resolve().parent)
     return os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
