@@ -28,9 +28,11 @@ def follow(typed: Sequence[str], problems: Sequence[Problem]) -> list[str] | Non
 def _follow(words: list[str], problem: Problem) -> list[str] | None:
     suggestion = problem.suggestion.removesuffix("; see --help")
     here = next((word for word in words if _key(word) == problem.key), None)
-    if here is None:  # its sentence begins with it, behind the jobs that it concerns
-        here = next((word for word in words if word and f" {word}" in f" {problem.text}".partition(";")[0]), None)
     if meant := re.match(r"did you mean ([^?]+)\?", suggestion):
+        if here is None:  # it stands in a file
+            return None
+        if problem.topic == "choice":
+            return _chosen(words, here, problem.key, meant[1])
         return _replaced(words, here, _meant(here, problem, meant[1].split(" or ")[0]))
     if "add --multirun" in suggestion:
         return ["--multirun", *words]
@@ -38,9 +40,14 @@ def _follow(words: list[str], problem: Problem) -> list[str] | None:
         return _chosen(words, here, problem.key, chosen[1])
     if chosen := re.match(r"choose (\S+=\S+)", suggestion):
         return _replaced(words, None, [chosen[1]])
-    if left_out := re.match(r"leave (?:it|them)? ?out(?: by)? ?(.*)", suggestion):
-        keys = [_key(word) for word in left_out[1].split()] or [problem.key]
-        return [word for word in words if word != here and _key(word) not in keys and word not in keys]
+    if left_out := re.match(r"leave out (\S+)", suggestion):
+        option = left_out[1].rstrip(",")
+        return [word for word in words if word not in (option, option[1:3])]  # --multirun is -m
+    if left_out := re.match(r"leave (?:it|them) out(?: by)? ?(.*)", suggestion):
+        keys = [_key(word) for word in left_out[1].split()]
+        if here is not None and here.startswith("--") and "=" not in here:  # and its value, the next word
+            return [*words[: words.index(here)], *words[words.index(here) + 2 :]]
+        return [word for word in words if word != here and _key(word) not in keys]
     return _written(words, here, problem.key, suggestion)
 
 
@@ -58,17 +65,18 @@ def _written(words: list[str], here: str | None, key: str, suggestion: str) -> l
     new = shlex.split(text)
     if "<" in text or not all("=" in word or word.startswith("-") for word in new):
         return None
+    if here is not None and here.startswith("--") and "=" not in here:  # `--lr 0.1`: its value is the next word
+        value = words[words.index(here) + 1 : words.index(here) + 2]
+        words = [word for word in words if word not in value or word not in new[0]]
     return _replaced(words, here, new)
 
 
-def _meant(here: str | None, problem: Problem, meant: str) -> list[str]:
-    if "=" in meant or here is None:
+def _meant(here: str, problem: Problem, meant: str) -> list[str]:
+    if "=" in meant:
         return [meant]
     value = here.partition("=")[2]
     if problem.key.endswith("._target_"):  # of a module: the name in it
         return [f"{problem.key}={value.rpartition('.')[0]}.{meant}"]
-    if problem.topic != "unknown":
-        return [f"{problem.key}={meant}"]
     if problem.key.count(".") == 1 and "." not in meant:  # of a class: its parameter
         meant = f"{problem.key.partition('.')[0]}.{meant}"
     return [f"{meant}={value}" if value else meant]
@@ -91,4 +99,4 @@ def _replaced(words: list[str], here: str | None, new: list[str]) -> list[str]:
 
 
 def _key(word: str) -> str:
-    return word.partition("=")[0].lstrip("+~")
+    return word.partition("=")[0].partition("@")[0].lstrip("+~").strip()

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from runner.config import schema
 from runner.config.keys import format_value
 from runner.config.limits import Limit, takes_none
-from runner.errors import Problem, did_you_mean
+from runner.errors import Problem, close_match
+from runner.util import advice
 from runner.util.ranges import find_bound
 
 MISSING = "???"
@@ -60,7 +61,9 @@ def check(
     for key, parameter in named.items():
         if parameter.default is parameter.empty and key not in arguments and key not in supplied:
             full = f"{group}.{key}"
-            problems.append(Problem(full, f"{full} is missing: {name} needs it", f"write +{full}=...", topic="missing"))
+            problems.append(
+                Problem(full, f"{full} is missing: {name} needs it", f"write +{full}=<value>", topic="missing")
+            )
     return problems
 
 
@@ -68,7 +71,11 @@ def _unknown(group: str, name: str, unknown: list[str], known: list[str]) -> lis
     """One problem for a single unknown name, with a similar one; for several, one that lists what the target takes."""
     if len(unknown) == 1:
         key = f"{group}.{unknown[0]}"
-        return [Problem(key, f"{key}: {name} takes no {unknown[0]}", did_you_mean(unknown[0], known), topic="unknown")]
+        similar = close_match(unknown[0], known)
+        if meant := advice.for_key(unknown[0], [f"{group}.{other}" for other in known]):
+            similar = similar or meant.removeprefix(f"{group}.")
+        hint = f"did you mean {similar}?" if similar else f"{name} takes {', '.join(known) or 'none at all'}"
+        return [Problem(key, f"{key}: {name} takes no {unknown[0]}", hint, topic="unknown")]
     keys = [f"{group}.{key}" for key in unknown]
     takes = f"only {', '.join(known)}" if known else "none at all"
     drop = f"leave them out by {' '.join(f'~{key}' for key in keys)}"
@@ -94,7 +101,7 @@ def _example(value: Any, hint: Any) -> list[Any] | None:
     if fits([value], hint):
         return [value]
     fixed = len(items) if get_origin(hint) is tuple and items[-1] is not Ellipsis else None
-    example = EXAMPLES.get(items[0])
+    example = next((EXAMPLES[kind] for kind in (items[0], *get_args(items[0])) if kind in EXAMPLES), None)
     return example[:fixed] if example and (fixed or 0) <= len(example) else None
 
 

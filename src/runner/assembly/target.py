@@ -60,7 +60,7 @@ def locate(group: str, node: Mapping[str, Any]) -> Callable[..., Any]:
     """
     path = node.get("_target_")
     key = f"{group}._target_"
-    instead = f"write {key}=package.module.Name"
+    instead = f"write {key}=<package.module.Name>"
     if path in (None, signature.MISSING):
         raise ConfigError(Problem(key, f"{key} is missing", instead, topic="missing"))
 
@@ -72,7 +72,8 @@ def locate(group: str, node: Mapping[str, Any]) -> Callable[..., Any]:
     try:
         target = _find(path)
     except LookupError as error:
-        raise refuse(f"cannot be imported: {error.args[0]}", error.args[1], "unknown") from error.__cause__
+        text, instead, topic = error.args
+        raise refuse(f"cannot be imported: {text}", instead, topic) from error.__cause__
     needed = IN_WORDS[group]
     if not callable(target):
         raise refuse(f"is of type {type(target).__name__}", f"name a class or function that returns {needed}", "type")
@@ -91,7 +92,7 @@ def _find(path: str) -> Any:
     """Import the object at a dotted path.
 
     Raises:
-        LookupError: it does not exist, or its module fails; with the reason, and what to do.
+        LookupError: it does not exist, or its module fails; with the reason, what to do, and the topic.
     """
     parts = path.split(".")
     for count in range(len(parts) - 1, 0, -1):
@@ -101,15 +102,15 @@ def _find(path: str) -> Any:
         except ModuleNotFoundError as error:
             if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
                 continue  # the module ends earlier in the path
-            raise LookupError(f"{module} needs the module {error.name}", "install it") from error
+            raise LookupError(f"{module} needs the module {error.name}", "install it", "unavailable") from error
         except Exception as error:
-            raise LookupError(f"{module} fails with {describe_error(error)}", "correct it") from error
+            raise LookupError(f"{module} fails with {describe_error(error)}", "correct it", "code") from error
         for name in parts[count:]:
             if not hasattr(parent, name):
-                raise LookupError(f"{module} has no {name}", _resembling(name, parent))
+                raise LookupError(f"{module} has no {name}", _resembling(name, parent), "unknown")
             parent, module = getattr(parent, name), f"{module}.{name}"
         return parent
-    raise LookupError(f"there is no module {parts[0]}", "install it, or start from its folder")
+    raise LookupError(f"there is no module {parts[0]}", "install it, or start from its folder", "unknown")
 
 
 def _resembling(name: str, parent: Any) -> str:

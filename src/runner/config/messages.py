@@ -47,18 +47,20 @@ def explain_unreadable(text: str) -> Problem:
         return Problem(key_of(text).strip(), f"{text}: {what}" if text.strip() else what, suggestion, topic="syntax")
 
     if not text.strip():
-        return problem(f"{text!r}: an empty argument", "leave it out, or write key=value")
+        return problem(f"{text!r}: an empty argument", "leave it out, or write <key>=<value>")
     if text.strip() in ("help", "version"):
         return problem("there is no value", f"write --{text.strip()}")
     if not equals:
         return problem("there is no value", f"write {text.strip()}=<value>")
     if not key.strip("+~ "):
-        return problem("there is no key before the =", "write key=value")
+        return problem("there is no key before the =", "write <key>=<value>")
     if key != key.strip() or " " in key:
         return problem("a key has no spaces", f"write {''.join(key.split())}={value.strip()}")
     function, bracket, _ = value.partition("(")
     if bracket and value.endswith(")") and function in FUNCTIONS:
         return problem(f"{function}() does not take these arguments", f"write them as in {key}={FUNCTIONS[function]}")
+    if (expected := schema.expected(key)) and not schema.is_text(key):
+        return problem("the value is not valid", f"write {expected}")
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')
     return problem("the value contains special characters", f"quote it: '{key}=\"{quoted}\"'")
 

@@ -85,7 +85,7 @@ def find_large_integers(key: str, value: object) -> list[Problem]:
     ]
 
 
-BITS = "write a whole number of at most 64 bits"
+BITS = "use at most 64 bits for a whole number"
 
 
 def check_config(config: Mapping[str, Any]) -> list[Problem]:
