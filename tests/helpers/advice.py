@@ -36,6 +36,8 @@ def _follow(words: list[str], problem: Problem) -> list[str] | None:
         return _replaced(words, here, _meant(here, problem, meant[1].split(" or ")[0]))
     if "add --multirun" in suggestion:
         return ["--multirun", *words]
+    if added := re.match(r"add (\S+=[^\s,]+)", suggestion):
+        return [added[1], *words]
     if chosen := re.match(r"choose from ([^,;]+)", suggestion):
         return _chosen(words, here, problem.key, chosen[1])
     if chosen := re.match(r"choose (\S+=\S+)", suggestion):
@@ -59,7 +61,8 @@ def _written(words: list[str], here: str | None, key: str, suggestion: str) -> l
     text = re.split(r"; | or (?=\S+=)|, (?=or )| if | for a ", typed[1])[0]
     for described, value in VALUES.items():
         if text.startswith(described):
-            return _replaced(words, here, [f"{key}={value}"])
+            sign = "+" if here is not None and here.startswith("+") else ""
+            return _replaced(words, here, [f"{sign}{key}={value}"])
     if one := re.match(r"one of ([^,]+)", text):
         return _replaced(words, here, [f"{key}={one[1]}"])
     new = shlex.split(text)

@@ -182,9 +182,10 @@ def _check_address(config: Mapping[str, Any]) -> list[Problem]:
         instead = "write tracking.uri=http://<host>:<port>, or tracking=local for a file"
         return [Problem(key, f"{key}={uri} is not the address of a server", instead, topic="type")]
     if name == "local" and scheme not in DATABASES:
-        instead = "tracking=server" if scheme in ("http", "https") else f"{key}=sqlite:////<absolute path>.db"
+        is_server = scheme in ("http", "https")
+        instead = "add tracking=server" if is_server else f"write {key}=sqlite:////<absolute path>.db"
         text = f"{key}={uri} is not the address of a database"
-        return [Problem(key, text, f"write {instead}, or {key}=null", topic="type")]
+        return [Problem(key, text, f"{instead}, or write {key}=null", topic="type")]
     if name == "local" and scheme != "sqlite":
         from runner.util.driver import missing_driver  # SQLAlchemy takes 0.2 s, which a run on SQLite can save
 
