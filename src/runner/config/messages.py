@@ -59,7 +59,7 @@ def explain_unreadable(text: str) -> Problem:
     function, bracket, _ = value.partition("(")
     if bracket and value.endswith(")") and function in FUNCTIONS:
         return problem(f"{function}() does not take these arguments", f"write them as in {key}={FUNCTIONS[function]}")
-    if (expected := schema.expected(key)) and not schema.is_text(key):
+    if (expected := schema.describe_expected(key)) and not schema.is_text(key):
         return problem("the value is not valid", f"write {expected}")
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')
     return problem("the value contains special characters", f"quote it: '{key}=\"{quoted}\"'")
