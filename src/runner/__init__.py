@@ -1,13 +1,13 @@
 """A config-driven experiment runner for PyTorch.
 
-Hydra composes plain objects out of YAML; one visible loop trains them; a journal on disk keeps what
-was measured, and MLflow is told.
+Hydra composes a config from YAML, one visible loop trains the objects that it describes, and a journal on disk records
+the metrics. A separate process uploads them to MLflow.
 """
 
 from runner.util.openmp import wait_asleep
 
 __version__ = "0.1.0"
 
-DISTRIBUTION = "runner-torch"  # the name `runner` is another's in the package index
+DISTRIBUTION = "runner-torch"  # another project owns the name `runner` in the package index
 
-wait_asleep()  # here, as every process of ours comes through here before it loads torch
+wait_asleep()  # here, because every process of runner imports this package before torch

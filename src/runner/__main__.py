@@ -1,4 +1,4 @@
-"""`python -m runner`."""
+"""The command `python -m runner`."""
 
 from runner.cli import main
 

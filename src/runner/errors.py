@@ -1,4 +1,4 @@
-"""Errors that a person is shown: what is wrong, and what to write instead."""
+"""Errors for the user: what is wrong, and what to write instead."""
 
 import re
 import sys
@@ -9,11 +9,11 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Literal
 
-OTHERS = {"hydra", "hydra_plugins", "mlflow", "numpy", "omegaconf", "pandas", "runner", "torch", "torchvision"}
-"""Packages whose code is not the user's, beside Python's own."""
+LIBRARIES = {"hydra", "hydra_plugins", "mlflow", "numpy", "omegaconf", "pandas", "runner", "torch", "torchvision"}
+"""Packages that are not the user's code, besides the standard library."""
 
-LONGEST = 120
-"""Characters of an argument that a sentence still repeats."""
+MAX_LENGTH = 120
+"""Longest argument that a message repeats in full, in characters."""
 
 
 Topic = Literal[
@@ -40,10 +40,10 @@ class Problem:
     """One thing that is wrong.
 
     Attributes:
-        key: the config key, the group or the option that it is about: `optimizer.lr`, `data`, `--cfg`; empty if none.
-        text: what is wrong.
-        suggestion: what to do instead; what is to be typed stands in it as it is typed.
-        topic: its kind.
+        key: the config key, group or option that is wrong: `optimizer.lr`, `data`, `--cfg`; empty if there is none.
+        text: the description of the problem.
+        suggestion: the solution; anything to type appears in it exactly as it is typed.
+        topic: the kind of problem.
     """
 
     key: str
@@ -56,10 +56,10 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The config, or the machine it asks for, has problems. Nothing has been started.
+    """Problems of a config, or of the machine that it asks for. Nothing has been started.
 
     Attributes:
-        problems: all that were found.
+        problems: all problems, in the order in which they were found.
     """
 
     def __init__(self, *problems: Problem | str) -> None:
@@ -75,84 +75,88 @@ def as_problem(problem: Problem | str) -> Problem:
 
 
 class TrainingError(Exception):
-    """Training cannot go on (a non-finite loss, say); the run ends FAILED with this sentence."""
+    """Training cannot continue, for example after a non-finite loss; the run ends as FAILED with this message."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether there was too little memory, which torch tells in several ways."""
+    """Return whether memory ran out; torch reports that with several exceptions."""
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in ("allocate memory", "out of memory"))
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's text that says something, or its type where there is none."""
-    if wanted := re.search(r"can't allocate memory: you tried to allocate (\d+) bytes", str(error)):
-        return f"out of memory: {int(wanted[1]) / 1e9:.1f} GB were wanted"
+    """Return the first non-empty line of an exception's text, or the name of its type."""
+    if size := re.search(r"can't allocate memory: you tried to allocate (\d+) bytes", str(error)):
+        return f"out of memory: could not allocate {int(size[1]) / 1e9:.1f} GB"
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def describe_error(error: BaseException) -> str:
-    """What an error says in one line, to be printed behind `error: `."""
+    """Describe an error in one line, to be printed after `error: `."""
     if isinstance(error, TrainingError):
         return first_line(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if "\nOriginal Traceback" in str(error):  # raised in a worker of a DataLoader, which tells it as a text
+    if "\nOriginal Traceback" in str(error):  # from a DataLoader worker, which passes the traceback as text
         return str(error).splitlines()[-1]
     return f"{type(error).__name__}: {first_line(error)}{user_frame_suffix(error)}"
 
 
 def user_frame(error: BaseException) -> str | None:
-    """Where in the user's own code an exception was raised: `net.py, line 12, in forward`; None if it was not."""
-    found = None
+    """Find the innermost frame of the user's code in a traceback.
+
+    Returns:
+        `net.py, line 12, in forward`; None if the traceback has no such frame.
+    """
+    innermost = None
     for frame, line in walk_tb(error.__traceback__):
         module, file = str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_filename
-        foreign = module in OTHERS or module in sys.stdlib_module_names or file.startswith("<")
-        if not foreign and not Path(file).is_relative_to(Path(__file__).parent):  # `__main__` may be runner's
-            found = f"{Path(file).name}, line {line}, in {frame.f_code.co_name}"
-    return found
+        is_library = module in LIBRARIES or module in sys.stdlib_module_names or file.startswith("<")
+        if not is_library and not Path(file).is_relative_to(Path(__file__).parent):  # `__main__` may be runner's
+            innermost = f"{Path(file).name}, line {line}, in {frame.f_code.co_name}"
+    return innermost
 
 
 def user_frame_suffix(error: BaseException) -> str:
-    """The same in brackets, to be put behind a sentence; empty if there is nothing to say."""
-    where = user_frame(error)
-    return f" ({where})" if where else ""
+    """Format `user_frame` in brackets, to end a message; empty if there is no such frame."""
+    location = user_frame(error)
+    return f" ({location})" if location else ""
 
 
 def abbreviate(text: str) -> str:
-    """An argument or a value as a sentence repeats it."""
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 20]}... ({len(text)} characters)"
+    """Shorten an argument or a value for a message."""
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 20]}... ({len(text)} characters)"
 
 
 def to_one_line(text: str) -> str:
-    """The text in one line: a line break in a path, or a byte that is not UTF-8, becomes an escape."""
+    """Write a text in one line: a line break in a path, or a byte that is not UTF-8, becomes an escape."""
     controls = r"[\x00-\x1f\x7f-\x9f\u2028\u2029]"
-    return escape_undecodable(re.sub(controls, lambda found: ascii(found[0])[1:-1], text))
+    return escape_undecodable(re.sub(controls, lambda match: ascii(match[0])[1:-1], text))
 
 
 def escape_undecodable(name: str) -> str:
-    """The name of a file as text that can be encoded: bytes that are not UTF-8 become escapes (backslash, x, e9)."""
+    """Make a file's name encodable: bytes that are not UTF-8 become escapes (backslash, x, e9)."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Say which of the choices the word resembles, or list them: `did you mean cnn?`."""
+    """Suggest the choice that a word resembles, `did you mean cnn?`; list the choices if it resembles none."""
     names = sorted(choices)
     if close := close_match(word, names):
         return f"did you mean {close}?"
-    return f"choose from {', '.join(names)}" if names else "there is nothing to choose from"
+    return f"choose from {', '.join(names)}" if names else "there are no choices"
 
 
 def close_match(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that the word resembles most; None if it resembles none."""
-    close = max(sorted(choices), key=lambda name: _likeness(word, name), default="")
-    return close if _likeness(word, close) >= 0.6 else None
+    """Find the choice that a word resembles most; None if it resembles none."""
+    close = max(sorted(choices), key=lambda name: _similarity(word, name), default="")
+    return close if _similarity(word, close) >= 0.6 else None
 
 
-def _likeness(word: str, name: str) -> float:
-    """From 0 to 1, whatever the case; words of the same letters in another order are alike."""
+def _similarity(word: str, name: str) -> float:
+    """Rate the similarity of two words from 0 to 1, ignoring case; anagrams count as similar (0.9)."""
     word, name = word.lower(), name.lower()
     return 0.9 if word != name and sorted(word) == sorted(name) else SequenceMatcher(None, name, word).ratio()
 
 
 class StoreError(Exception):
-    """The tracking store can't take what it is given; the message is one sentence without credentials."""
+    """The tracking store refuses a request or cannot be reached; the message is one sentence without credentials."""

@@ -198,7 +198,9 @@ class TestPlaces:
         code, printed = Forked(here, *huge, prepare=little_memory).wait()
         assert code == 2, printed
         (error,) = [line for line in printed.splitlines() if line.startswith("error:")]
-        turned_out = r"error: data: out of memory: \d\.\d GB were wanted; write data\.in_memory=false, or data\.l"
+        turned_out = (
+            r"error: data: out of memory: could not allocate \d\.\d GB; write data\.in_memory=false, or data\.l"
+        )
         assert re.match(turned_out, error)
         assert not (here / "outputs").exists()
 

@@ -72,8 +72,8 @@ def test_lightning_is_not_imported_with_mlflow_and_can_be_afterwards(tmp_path: P
 def test_the_delivery_s_mlflow_is_imported_without_what_it_does_not_need_and_others_find_it_afterwards() -> None:
     code = (
         "import sys, types; sys.modules['scipy'] = here = types.ModuleType('scipy');"
-        "from runner.tracking.slim_import import DATA_SCIENCE, unneeded, without\n"
-        "with without(*unneeded()): import mlflow.tracking, mlflow.store.tracking.sqlalchemy_store\n"
+        "from runner.tracking.slim_import import DATA_SCIENCE, skippable_packages, without_packages\n"
+        "with without_packages(*skippable_packages()): import mlflow.tracking, mlflow.store.tracking.sqlalchemy_store\n"
         "print(sorted(set(DATA_SCIENCE) & set(sys.modules)), sys.modules['scipy'] is here);"
         "import numpy, pandas; print(pandas.__name__)"
     )
@@ -88,8 +88,8 @@ def test_a_plugin_of_mlflow_s_finds_all_packages(tmp_path: Path) -> None:
     (described / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
     (described / "entry_points.txt").write_text("[mlflow.tracking_store]\ntheirs = store_of_theirs:store\n")
     code = (
-        "import sys; from runner.tracking.slim_import import unneeded, without\n"
-        "with without(*unneeded()): import mlflow.tracking\n"
+        "import sys; from runner.tracking.slim_import import skippable_packages, without_packages\n"
+        "with without_packages(*skippable_packages()): import mlflow.tracking\n"
         "print('store_of_theirs' in sys.modules, 'pandas' in sys.modules)"
     )
     done = subprocess.run(
@@ -133,7 +133,7 @@ def test_what_a_parent_has_set_for_itself_reaches_neither_us_nor_our_children() 
 def test_no_folder_for_temporary_files_is_said_in_a_line() -> None:
     done = ended("print('begun')", "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/dev/null/tmp']")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: TMPDIR: no folder for temporary files can be written; set it to one that can\n"
+    assert done.stderr == "error: TMPDIR: no folder for temporary files is writable; set it to one that is\n"
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root becomes another user")

@@ -187,11 +187,10 @@ def _check_address(config: Mapping[str, Any]) -> list[Problem]:
         text = f"{key}={uri} is not the address of a database"
         return [Problem(key, text, f"{instead}, or write {key}=null", topic="type")]
     if name == "local" and scheme != "sqlite":
-        from runner.util.driver import missing_driver  # SQLAlchemy takes 0.2 s, which a run on SQLite can save
+        from runner.util.driver import check_driver  # late: importing SQLAlchemy takes 0.2 s, and SQLite needs no check
 
-        if missing := missing_driver(str(uri)):
-            text, instead = missing
-            return [Problem(key, f"{key}={uri}: {text}", instead, topic="unavailable")]
+        if problem := check_driver(key, str(uri)):
+            return [problem]
     return []
 
 

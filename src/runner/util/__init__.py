@@ -1,1 +1,1 @@
-"""Small tools that know nothing of experiments."""
+"""General tools. They know nothing about experiments and import no other wing."""

@@ -1,4 +1,4 @@
-"""What people write who know other tools: their names for our keys and choices, and what to write instead."""
+"""Names that other tools use for runner's keys and choices, and what to write instead."""
 
 import re
 from collections.abc import Collection
@@ -68,7 +68,7 @@ CHOICES: dict[str, dict[str, str]] = {
     "hydra/launcher": {"basic": "local", "joblib": "local", "submitit_slurm": "slurm", "submitit": "slurm"},
     "hydra/sweeper": {"basic": "grid"},
 }
-"""Choices by the names that they have elsewhere."""
+"""Choices, by the names that other tools use."""
 
 KEYS = {
     "accumulate_grad_batches": "trainer.grad_accumulation",
@@ -98,10 +98,10 @@ KEYS = {
     "weights": "model.weights",
     "workers": "data.num_workers",
 }
-"""Keys by the names that they have elsewhere; one with a value says all there is to say."""
+"""Keys, by the names that other tools use. One with a value, such as `device=cuda`, is a complete argument."""
 
 OTHER_DEVICES = ("hpu", "ipu", "npu", "tpu", "xpu", "vulkan")
-"""Devices that runner does not know, of which none is meant to be the one whose name is like it."""
+"""Unsupported devices. A similar name is not suggested for them: `tpu` is not a misspelt `cpu`."""
 
 TORCHVISION = {
     "alexnet": "alexnet", "convnext": "convnext_tiny", "densenet": "densenet121", "efficientnet": "efficientnet_b0",
@@ -110,13 +110,13 @@ TORCHVISION = {
     "resnext": "resnext50_32x4d", "shufflenet": "shufflenet_v2_x1_0", "squeezenet": "squeezenet1_0", "swin": "swin_t",
     "vgg": "vgg11", "vit": "vit_b_16", "wide_resnet": "wide_resnet50_2",
 }  # fmt: skip
-"""How the names of torchvision's classifiers begin, each with a small one that there is."""
+"""Prefixes of the names of torchvision's classifiers, each with a small existing model."""
 
 
 def for_choice(group: str, value: str, options: Collection[str]) -> str:
-    """What to write instead of a choice that the group does not have."""
+    """Suggest what to write instead of an unknown choice."""
     name = value.strip().lower()
-    same = [option for option in options if _bare(option) == _bare(name)]
+    same = [option for option in options if _normalize(option) == _normalize(name)]
     if meant := CHOICES.get(group, {}).get(name) or next(iter(same), None):
         return f"write {group}={meant}"
     if group == "model" and any(re.match(rf"{family}(_|\d|$)", name) for family in TORCHVISION):
@@ -131,10 +131,10 @@ def for_choice(group: str, value: str, options: Collection[str]) -> str:
 
 
 def for_key(name: str, keys: Collection[str]) -> str | None:
-    """The key, or key and value, that a name of another tool stands for; None if it is nobody's."""
+    """Translate another tool's name of a key to runner's key, or key and value; None if the name is unknown."""
     meant = KEYS.get(name.replace("-", "_").lower())
     return meant if meant and meant.partition("=")[0] in keys else None
 
 
-def _bare(name: str) -> str:
+def _normalize(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -1,6 +1,6 @@
-"""Buffers that `state_dict` and `load_state_dict` miss.
+"""Save and load the buffers that `state_dict` and `load_state_dict` miss.
 
-They are those with `persistent=False`, and those that training makes, replaces or sets to None.
+These are buffers with `persistent=False`, and buffers that training creates, replaces or sets to None.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 
 def unsaved_buffers(module: nn.Module) -> dict[str, Tensor | None]:
-    """The buffers that `state_dict` leaves out, by their names; the tensors themselves, no copies.
+    """Collect the buffers that `state_dict` leaves out, by name; the tensors are not copied.
 
-    A buffer that is None is one of them: a new copy of the module may begin with a tensor there.
+    Buffers that are None are included: a new instance of the module may start with a tensor there.
     """
     return {
         f"{prefix}.{name}" if prefix else name: buffer
@@ -25,29 +25,29 @@ def unsaved_buffers(module: nn.Module) -> dict[str, Tensor | None]:
 
 @torch.no_grad()
 def load_buffers(module: nn.Module, saved: Mapping[str, Tensor | None]) -> None:
-    """Give a module the buffers of `unsaved_buffers`; one of another shape, or not made yet, is replaced."""
+    """Load the result of `unsaved_buffers` into a module; a buffer that is None or has another shape is replaced."""
     fit_buffers(module, saved)
     for name, tensor in saved.items():
-        held, own = _holder(module, name), name.rpartition(".")[2]
-        buffer = held.get(own)
+        buffers, leaf = _buffers_beside(module, name), name.rpartition(".")[2]
+        buffer = buffers.get(leaf)
         if tensor is None:
-            held.update({own: None} if own in held else {})
-        elif buffer is not None:  # else its code has changed, and needs it no more
-            buffer.copy_(tensor)  # in place: whatever else refers to it, an optimizer or a view, sees it
+            buffers.update({leaf: None} if leaf in buffers else {})
+        elif buffer is not None:  # None: the module's code has changed, and the buffer is gone
+            buffer.copy_(tensor)  # in place, so that views and an optimizer that refer to it see the values
 
 
 def load_module(
     module: nn.Module, state: Mapping[str, Any], unsaved: Mapping[str, Tensor | None] | None = None
 ) -> None:
-    """Give a module the state of its `state_dict`, and of `unsaved_buffers`.
+    """Load a module's `state_dict` and its `unsaved_buffers`.
 
     Args:
-        module: whose buffers may have been made, replaced or set to None in training since.
-        state: of its `state_dict`.
-        unsaved: the buffers that are not in it.
+        module: training may have created, replaced or removed some of its buffers.
+        state: the result of its `state_dict`.
+        unsaved: the result of `unsaved_buffers`.
 
     Raises:
-        RuntimeError: of `load_state_dict`: it is the state of another module.
+        RuntimeError: the state belongs to another module, from `load_state_dict`.
     """
     load_buffers(module, unsaved or {})
     fit_buffers(module, state)
@@ -55,19 +55,19 @@ def load_module(
 
 
 def fit_buffers(module: nn.Module, saved: Mapping[str, Any], replace: bool = True) -> None:
-    """Make the buffers that saved values need a place for: those that are None, and with `replace` of another shape."""
+    """Allocate the buffers for saved values: those that are None, and, with `replace`, those of another shape."""
     device = next((parameter.device for parameter in module.parameters()), None)
     for name, tensor in saved.items():
-        held, own = _holder(module, name), name.rpartition(".")[2]
-        if own not in held or not isinstance(tensor, Tensor):
+        buffers, leaf = _buffers_beside(module, name), name.rpartition(".")[2]
+        if leaf not in buffers or not isinstance(tensor, Tensor):
             continue
-        buffer = held[own]
+        buffer = buffers[leaf]
         if buffer is None or (replace and buffer.shape != tensor.shape):
-            held[own] = torch.empty_like(tensor, device=device)
+            buffers[leaf] = torch.empty_like(tensor, device=device)
 
 
-def _holder(module: nn.Module, name: str) -> dict[str, Tensor | None]:
-    """The buffers beside the one of that name; empty if there is no such part."""
+def _buffers_beside(module: nn.Module, name: str) -> dict[str, Tensor | None]:
+    """Return the buffers of the submodule that a dotted name belongs to; empty if the submodule does not exist."""
     try:
         return module.get_submodule(name.rpartition(".")[0])._buffers
     except AttributeError:

@@ -1,14 +1,14 @@
-"""How many threads a computation gets: of this process, or of several that share the machine."""
+"""The number of threads for a computation, in one process or in several that share the machine."""
 
 import os
 
 import psutil
 
 OPERATIONS_A_THREAD = 100_000_000
-"""Floating-point operations in the forward pass of a batch that are worth a thread of their own.
+"""Floating-point operations in the forward pass of a batch that are worth one more thread.
 
-Epochs of MNIST on the two cores of an Intel Xeon (Sapphire Rapids), two threads against one: with nothing else to do
-on the machine, and with a busy loop on each core.
+Time of an epoch of MNIST with two threads, relative to one thread, on the two cores of an Intel Xeon (Sapphire Rapids):
+on an idle machine, and with a busy loop on each core.
 
 | model, batch | operations | alone | busy |
 |---|---:|---:|---:|
@@ -21,40 +21,43 @@ on the machine, and with a busy loop on each core.
 | CNN, 64 | 955 million | 0.63 | 1.2 |
 """
 
-MOST_THREADS = 1024
-"""A larger number in the environment is a mistake."""
+MAX_THREADS = 1024
+"""The limit for OMP_NUM_THREADS; a larger number is a mistake."""
 
 
 def physical_cores() -> int:
-    """The cores this process may run on, two hardware threads of one counting once."""
+    """Count the cores that this process may use; two hardware threads of a core count once."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(allowed, psutil.cpu_count(logical=False) or allowed)
 
 
 def requested_threads() -> int | None:
-    """What OMP_NUM_THREADS says, which every numerical library goes by; None if it says nothing."""
-    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    if not asked:
+    """Read OMP_NUM_THREADS, which all numerical libraries obey; None if it is not set."""
+    number = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if not number:
         return None
-    return min(max(1, int(asked)), MOST_THREADS) if asked.isdecimal() else 1
+    return min(max(1, int(number)), MAX_THREADS) if number.isdecimal() else 1
 
 
 def usable_cores() -> int:
-    """Threads for one process that has the machine for itself, or a slot of it."""
+    """Return the number of threads for a process that has the machine, or a slot of it, to itself."""
     return requested_threads() or physical_cores()
 
 
 def threads_for(operations: int) -> int:
-    """Threads for training steps of so many floating-point operations in the forward pass of a batch.
+    """Choose the number of threads for training steps.
 
-    It depends on nothing else but the cores there are, as the last bits of sums depend on it.
+    It depends only on the argument and the number of cores, because the last bits of sums depend on it.
+
+    Args:
+        operations: floating-point operations in the forward pass of a batch.
     """
     return min(usable_cores(), max(1, operations // OPERATIONS_A_THREAD))
 
 
 def busy_message() -> str:
-    """Say that other programs keep all cores of this machine busy; nothing if they do not."""
-    load, there = psutil.getloadavg()[0], os.cpu_count() or 1
-    if round(load) < there:  # this program needs one itself
+    """Describe the load if other programs keep all cores of this machine busy; empty if they do not."""
+    load, count = psutil.getloadavg()[0], os.cpu_count() or 1
+    if round(load) < count:  # this program needs a core too
         return ""
-    return f"this machine is busy, load {load:.1f} on {there} core{'s' * (there > 1)}: training takes longer than alone"
+    return f"this machine is busy, load {load:.1f} on {count} core{'s' * (count > 1)}: training takes longer than alone"

@@ -1,4 +1,4 @@
-"""How a database is connected to: whether its driver is installed, and how long a driver waits for a host."""
+"""Connections to databases: whether a driver is installed, and how long it waits for a host."""
 
 import os
 import socket
@@ -9,6 +9,9 @@ from typing import Any
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from runner.errors import Problem, Topic
+from runner.util.uri import redact
+
 _PACKAGES = {
     "psycopg": "'psycopg[binary]'",
     "psycopg2": "psycopg2-binary",
@@ -17,10 +20,10 @@ _PACKAGES = {
     "pyodbc": "pyodbc",
     "pymssql": "pymssql",
 }
-"""What to install for the module that a dialect of SQLAlchemy imports."""
+"""The package that provides a module which a dialect of SQLAlchemy imports."""
 
 ANSWER_SECONDS = 10
-"""So long a statement may take: those of a study take milliseconds."""
+"""The time limit of a statement. The statements of a study take milliseconds."""
 
 _OF_MYSQL = {"connect_timeout": 5, "read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS}
 _LIBPQ = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
@@ -30,11 +33,11 @@ _LIMITS = {
     "pymysql": _OF_MYSQL,
     "mysqldb": _OF_MYSQL,
 }
-"""By driver, in s and ms: a host that is down does not answer for two minutes and more."""
+"""Timeouts by driver, in s and ms. Without them, a host that is down blocks for two minutes or more."""
 
 
 def engine_options(uri: str) -> dict[str, Any]:
-    """Options of `sqlalchemy.create_engine`, so that a database that does not answer is noticed within seconds."""
+    """Return options for `sqlalchemy.create_engine` with which an unresponsive database is detected within seconds."""
     url = make_url(uri)
     limits = _LIMITS.get(url.get_driver_name(), {})
     options = {name: value for name, value in limits.items() if name not in url.query}
@@ -42,15 +45,15 @@ def engine_options(uri: str) -> dict[str, Any]:
 
 
 def limit_waiting(connection: Any, *_: object) -> None:
-    """Cut a connection of psycopg's once its server owes an answer for 10 s.
+    """Make a connection of psycopg shut down if its server does not answer for 10 s.
 
-    A server that is frozen, or in which another session has locked the table, keeps the connection alive, and libpq
-    waits for ever: a Ctrl-C as well would have to wait for it.
+    A frozen server, or one in which another session has locked the table, keeps the connection alive. libpq would wait
+    forever, and Ctrl-C would not interrupt it.
 
     Args:
-        connection: as its driver has just opened it; those of other drivers stay as they are.
+        connection: a new connection; those of other drivers are not changed.
     """
-    wait = getattr(connection, "wait", None)  # through this method go all answers that psycopg waits for
+    wait = getattr(connection, "wait", None)  # psycopg waits for all answers with this method
     if wait is None:
         return
 
@@ -68,29 +71,34 @@ def limit_waiting(connection: Any, *_: object) -> None:
 
 
 def _cut(line: socket.socket) -> None:
-    with suppress(OSError):  # the answer has come just now
+    with suppress(OSError):  # the answer has just arrived
         line.shutdown(socket.SHUT_RDWR)
 
 
-def missing_driver(uri: str) -> tuple[str, str] | None:
+def check_driver(key: str, uri: str) -> Problem | None:
     """Check that the driver of a database is installed.
 
     Args:
-        uri: of a database, as SQLAlchemy takes it. The driver of `postgresql://` depends on SQLAlchemy: psycopg 3
-            since version 2.1.
+        key: the config key that holds the address.
+        uri: the database's address for SQLAlchemy. The driver of `postgresql://` depends on SQLAlchemy's version:
+            psycopg 3 since 2.1.
 
     Returns:
-        What is wrong, and what to do; None if nothing is.
+        The problem; None if there is none.
     """
+
+    def problem(what: str, suggestion: str, topic: Topic = "unavailable") -> Problem:
+        return Problem(key, f"{key}={redact(uri)}: {what}", suggestion, topic=topic)
+
     try:
         dialect = make_url(uri).get_dialect()
         dialect.import_dbapi()
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         package = _PACKAGES.get(module, module)
-        return f"the driver {module} is not installed", f"write pip install {package}"
-    except ImportError as error:  # installed, but a system library that it needs is not
-        return f"its driver cannot be imported: {str(error).splitlines()[0]}", ""
+        return problem(f"the driver {module} is not installed", f"write pip install {package}")
+    except ImportError as error:  # the driver is installed, but a system library that it needs is not
+        return problem(f"its driver cannot be imported: {str(error).splitlines()[0]}", "")
     except (SQLAlchemyError, ValueError) as error:
-        return f"it is not the address of a database: {str(error).splitlines()[0]}", ""
+        return problem(f"not the address of a database: {str(error).splitlines()[0]}", "", "syntax")
     return None

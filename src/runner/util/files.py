@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, whatever happens in between; and what is no file stays so."""
+"""Atomic writes: after a crash a file has its old or its new content. Pipes and devices are written to directly."""
 
 import contextlib
 import errno
@@ -17,57 +17,57 @@ from runner.util.uri import redact, redact_all
 
 _OWN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)|/dev/std(?:in|out|err)")
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
-_MOST_LINKS = 40  # as many as Linux follows
+_MAX_LINKS = 40  # Linux's own limit
 
 _IN_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.ETXTBSY)
-"""A folder that takes no new file, or a file that is mounted by itself: what may be written is the file alone."""
+"""Errors after which a file is overwritten in place: its folder is read-only, or the file itself is a mount point."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
-    """Give a file a new content, whole or not at all.
+    """Replace the content of a file atomically.
 
-    A regular file is replaced by rename; it keeps its permissions, and other hard links to it their content. Of a link
-    it is the target that is replaced, or made where there is none yet. What is no regular file is written into: a
-    FIFO, a device, `/dev/stdout`, the `>(...)` of a shell.
+    A regular file is replaced by rename. It keeps its permissions; other hard links to it keep the old content. For a
+    symbolic link, the target is replaced, or created if it does not exist. Other files are written to directly: a FIFO,
+    a device, `/dev/stdout`, the `>(...)` of a shell.
 
     Args:
-        path: of the file.
-        suffix: that the path which is given has to end in.
+        path: the file.
+        suffix: the ending that the yielded path must have.
 
     Yields:
-        A path to write the content to. It becomes the file's when the block is left without an exception.
+        A path to write the content to. It becomes the file's content when the block ends without an exception.
 
     Raises:
-        OSError: with the name of `path`; a regular file is as it was.
+        OSError: with the name of `path`; a regular file is unchanged.
     """
     try:
         number = _own_descriptor(path)
         if number is not None or (path.exists() and not path.is_file()):
-            with _beside_nothing(suffix) as fresh:
-                yield fresh
-                _copy_into(fresh, path, number)
+            with _in_temporary_folder(suffix) as temporary:
+                yield temporary
+                _copy_into(temporary, path, number)
             return
         target = Path(os.path.realpath(path))
         if target.is_symlink():
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        with _beside(target, suffix) as fresh:
-            yield fresh
-            _replace(fresh, target)
+        with _beside(target, suffix) as temporary:
+            yield temporary
+            _replace(temporary, target)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def _own_descriptor(path: Path) -> int | None:
-    """The file descriptor of this process that a path names, by links maybe; None if it names none."""
-    place = os.path.abspath(path)  # noqa: PTH100 - follows no link
-    for _ in range(_MOST_LINKS):
-        if found := _OWN_DESCRIPTOR.fullmatch(place):
-            return int(found[1]) if found[1] else _STANDARD[place]
+    """Return the file descriptor of this process that a path names, directly or by links; None if it names none."""
+    name = os.path.abspath(path)  # noqa: PTH100 - follows no link
+    for _ in range(_MAX_LINKS):
+        if match := _OWN_DESCRIPTOR.fullmatch(name):
+            return int(match[1]) if match[1] else _STANDARD[name]
         try:
-            place = os.path.join(os.path.dirname(place), os.readlink(place))  # noqa: PTH115, PTH118, PTH120
+            name = os.path.join(os.path.dirname(name), os.readlink(name))  # noqa: PTH115, PTH118, PTH120
         except OSError:
             return None
     return None
@@ -75,102 +75,102 @@ def _own_descriptor(path: Path) -> int | None:
 
 @contextlib.contextmanager
 def _beside(target: Path, suffix: str) -> Iterator[Path]:
-    """A temporary file in the folder of the target, or elsewhere where that takes none."""
-    fresh = target.with_name(f".{target.name[:40]}.{os.getpid()}.{threading.get_ident()}.tmp{suffix}")
+    """Create a temporary file in the target's folder, or in the system's temporary folder if that is not possible."""
+    temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}.{threading.get_ident()}.tmp{suffix}")
     try:
-        os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666))
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666))
     except OSError as error:
         if error.errno not in _IN_PLACE or not target.exists():
             raise
-        with _beside_nothing(suffix) as fresh:
-            yield fresh
+        with _in_temporary_folder(suffix) as temporary:
+            yield temporary
         return
     try:
-        yield fresh
+        yield temporary
     finally:
         with contextlib.suppress(OSError):
-            fresh.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _beside_nothing(suffix: str) -> Iterator[Path]:
-    """A temporary file in the system's folder for them."""
+def _in_temporary_folder(suffix: str) -> Iterator[Path]:
+    """Yield the path of a file to write, in a folder of the system's temporary folder."""
     with tempfile.TemporaryDirectory(prefix="runner-") as folder:
         yield Path(folder) / f"content{suffix}"
 
 
-def _replace(fresh: Path, target: Path) -> None:
-    with fresh.open("rb") as file:
+def _replace(temporary: Path, target: Path) -> None:
+    with temporary.open("rb") as file:
         os.fsync(file.fileno())
-    with contextlib.suppress(OSError):  # there is no file yet, or its owner is another
-        was = target.stat()
-        fresh.chmod(stat.S_IMODE(was.st_mode))
-        os.chown(fresh, was.st_uid, was.st_gid)
+    with contextlib.suppress(OSError):  # the target does not exist yet, or belongs to another user
+        before = target.stat()
+        temporary.chmod(stat.S_IMODE(before.st_mode))
+        os.chown(temporary, before.st_uid, before.st_gid)
     try:
-        fresh.replace(target)
+        temporary.replace(target)
     except OSError as error:
         if error.errno not in (*_IN_PLACE, errno.EXDEV):
             raise
-        _copy_into(fresh, target, None)
+        _copy_into(temporary, target, None)
 
 
-def _copy_into(fresh: Path, path: Path, number: int | None) -> None:
-    """Write a file's content into what is there, from its beginning or, for a descriptor, from where that is."""
+def _copy_into(temporary: Path, path: Path, number: int | None) -> None:
+    """Write a file's content to an existing file, or to a descriptor from its current position."""
     file = os.dup(number) if number is not None else os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
-    with fresh.open("rb") as source, os.fdopen(file, "wb") as target:
+    with temporary.open("rb") as source, os.fdopen(file, "wb") as target:
         shutil.copyfileobj(source, target)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content, without the secrets in it, see `replacing`; its folder is made if there is none.
+    """Replace a text file with `replacing`, with secrets redacted. Its folder is created if it does not exist.
 
     Raises:
-        OSError: with the file's name; it is as it was.
+        OSError: with the file's name; the file is unchanged.
     """
     _write(path, redact(text))
 
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as fresh:
-        # Names of files may be no UTF-8.
-        fresh.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with replacing(path) as temporary:
+        # A file's name in the text may contain bytes that are not UTF-8.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def hard_link(source: Path, target: Path) -> None:
-    """Let target be the same file as source, at once or not at all."""
-    fresh = target.with_name(f".{target.name}.tmp")
-    fresh.unlink(missing_ok=True)
+    """Make the target a hard link to the source, atomically; a copy if the file system has no links."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.unlink(missing_ok=True)
     try:
-        os.link(source, fresh)
+        os.link(source, temporary)
     except OSError:  # a file system without links
-        shutil.copy2(source, fresh)
-    fresh.replace(target)
+        shutil.copy2(source, temporary)
+    temporary.replace(target)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replace a JSON file, see `write_atomically`; numbers are never taken for secrets."""
+    """Replace a JSON file as `write_atomically` does. Only texts are redacted, never numbers."""
     _write(path, json.dumps(redact_all(content), indent=2) + "\n")
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file.
+    """Read the mapping in a JSON file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it holds something else.
+        OSError: the file cannot be read.
+        ValueError: its content is not a JSON mapping.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(content, dict):
-        raise ValueError("it holds no mapping")
+        raise ValueError("its content is not a mapping")
     return content
 
 
 def load_json_or_empty(path: Path) -> dict[str, Any]:
-    """The mapping in a JSON file; an empty one where there is none that can be read."""
+    """Read the mapping in a JSON file; an empty one if the file cannot be read or has other content."""
     try:
         return load_json(path)
     except (OSError, ValueError):

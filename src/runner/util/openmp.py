@@ -1,24 +1,25 @@
-"""How the threads of one operation wait for each other: for a moment busily, then asleep.
+"""Configure how the threads of an operation wait for each other: they spin briefly, then sleep.
 
-It must be known before torch is loaded, as OpenMP reads its variables then and never again.
+This must happen before torch is imported, because OpenMP reads its variables only when it is loaded.
 """
 
 import os
 
 SPINS = 10_000
-"""Times that a waiting thread of GNU's OpenMP (torch's wheels for Linux have it) looks again before it sleeps.
+"""Spins of a waiting thread before it sleeps, for GNU's OpenMP (in torch's wheels for Linux).
 
-Its own default is 300,000, some 18 ms on an Intel Xeon (Sapphire Rapids), for which it takes the core from the thread
-that it waits for. Epochs of the MNIST CNN with two threads on its two cores, as ratios to one thread: alone, 0.61 with
-the default, 0.63 with 10,000, 0.71 with 1,000, 0.74 with 0; with a busy loop on each core, 2.4, 1.17, 1.09 and 1.01.
+The default is 300,000, about 18 ms on an Intel Xeon (Sapphire Rapids). Meanwhile the thread occupies the core that the
+other thread may need. Time of an epoch of the MNIST CNN with two threads on its two cores, relative to one thread: on
+an idle machine 0.61 with the default, 0.63 with 10,000, 0.71 with 1,000, 0.74 with 0; with a busy loop on each core
+2.4, 1.17, 1.09 and 1.01.
 """
 
 BLOCK_MILLISECONDS = 1
-"""The same for Intel's and LLVM's OpenMP (torch's wheels for macOS): theirs is 200 ms."""
+"""The same for Intel's and LLVM's OpenMP (in torch's wheels for macOS), whose default is 200 ms."""
 
 
 def wait_asleep() -> None:
-    """Set it for this process and those that it starts, where the environment does not say how threads wait."""
+    """Set this for the process and its children, unless the environment already says how threads wait."""
     if "OMP_WAIT_POLICY" in os.environ:
         return
     os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))

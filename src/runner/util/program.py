@@ -43,7 +43,9 @@ def prepare_environment() -> None:
         tempfile.gettempdir()
     except FileNotFoundError as error:
         raise ConfigError(
-            Problem("TMPDIR", "TMPDIR: no folder for temporary files is writable", "set it to one", topic="file")
+            Problem(
+                "TMPDIR", "TMPDIR: no folder for temporary files is writable", "set it to one that is", topic="file"
+            )
         ) from error
     os.environ.pop("OTEL_PROPAGATORS", None)  # MLflow cannot be imported where the one of a platform is not installed
     os.environ.pop("PYTHONINSPECT", None)  # or a child ends at a prompt

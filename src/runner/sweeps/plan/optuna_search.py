@@ -32,9 +32,8 @@ from runner.sweeps.plan.optuna_space import Axis, axis_of, check_same_space, sug
 from runner.sweeps.plan.patience import Away, Patience
 from runner.sweeps.plan.plan import Plan, log_axes, make_jobs, named, split
 from runner.tracking.store import password_refused
-from runner.util.driver import engine_options, missing_driver
+from runner.util.driver import check_driver, engine_options
 from runner.util.tags import FOLDER_TAG
-from runner.util.uri import redact
 
 log = logging.getLogger("runner")
 
@@ -155,8 +154,8 @@ class OptunaSearch:
         """
         if self.storage is None:
             return
-        if missing := missing_driver(self.storage):
-            raise ConfigError(f"hydra.sweeper.storage={redact(self.storage)}: {missing}")
+        if problem := check_driver("hydra.sweeper.storage", self.storage):
+            raise ConfigError(problem)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             storage = optuna.storages.get_storage(database(self.storage))
