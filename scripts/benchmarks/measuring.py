@@ -87,14 +87,14 @@ class Measured:
 COLUMNS = [field.name for field in fields(Measured)]
 
 
-def measure(group: Group, budgets: Sequence[Budget], rounds: int, say: Callable[[str], None]) -> list[Measured]:
+def measure(group: Group, budgets: Sequence[Budget], rounds: int, report: Callable[[str], None]) -> list[Measured]:
     """Measure some budgets of a group; every other round runs in reverse order.
 
     Args:
         group: whose contestants are measured.
         budgets: of the group.
         rounds: the number of rounds.
-        say: gets a progress text.
+        report: gets a progress text.
     """
     needed = {figure.partition(".")[0] for budget in budgets for figure in (budget.ours, *budget.theirs)}
     contestants = {name: measure_once for name, measure_once in group.prepare().items() if name in needed}
@@ -105,11 +105,11 @@ def measure(group: Group, budgets: Sequence[Budget], rounds: int, say: Callable[
         measured: dict[str, Figures] = {}
         with group.around():
             if group.turns:
-                say(f"{progress}{', '.join(order)} in turns")
+                report(f"{progress}{', '.join(order)} in turns")
                 measured = in_turns({name: contestants[name] for name in order})
             else:
                 for name in order:
-                    say(progress + name)
+                    report(progress + name)
                     measured[name] = contestants[name]()
         taken.append({f"{name}.{key}": value for name, figures in measured.items() for key, value in figures.items()})
     return [_compare(budget, taken) for budget in budgets]

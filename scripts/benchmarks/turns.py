@@ -116,7 +116,7 @@ class Player:
         self._pid = int(pid)
         self._stopped: list[psutil.Process] = []
 
-    def says(self) -> bytes:
+    def next_word(self) -> bytes:
         """Wait for its next word and return it; the word stays until it is answered.
 
         Raises:
@@ -208,17 +208,17 @@ def in_turns(contestants: Contestants) -> dict[str, Figures]:
 
 def _give_turns(players: list[Player]) -> None:
     for player in players:
-        player.says()  # ready: warmed up
+        player.next_word()  # ready: warmed up
     for player in players:
         player.stop()
     # All orders in turn: neither the predecessor nor a machine that slows down or speeds up favours a player.
     for order in itertools.cycle(itertools.permutations(players)):
         for player in order:
-            if player.says() == WANTED:
+            if player.next_word() == WANTED:
                 player.go()
-                player.says()  # until its turn is over
+                player.next_word()  # until its turn is over
                 player.stop()
-        if not any(player.says() == WANTED for player in players):
+        if not any(player.next_word() == WANTED for player in players):
             break
     for player in players:
         player.go()
