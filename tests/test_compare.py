@@ -1,4 +1,4 @@
-"""`python -m runner.compare`: what tells runs apart, who is best, who is fast; as a table, files and plots."""
+"""`python -m runner.compare`: differing parameters, the best runs, speed; as a table, files and plots."""
 
 import csv
 import io
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from helpers.problems import about
 from runner.cli import run_command
 from runner.compare import main, notes
 from runner.comparison.find import find
@@ -18,12 +19,14 @@ from runner.comparison.results import gather
 from runner.comparison.runs import ComparedRun, from_folder
 from runner.comparison.table import compare, rows, to_json, to_text
 from runner.config.keys import flatten
+from runner.errors import ConfigError, Problem
 from runner.plots import comparison
 from runner.plots.sweep import sweep_figure
 from runner.rundir.manifest import Manifest
 from runner.saved.run import read_config
 from runner.tracking.deliver import Delivery
 from runner.tracking.store import local_uri
+from runner.util import options
 
 
 def made(number: int = 1, status: str = "FINISHED", **known: Any) -> ComparedRun:
@@ -155,16 +158,18 @@ class TestFigures:
             run(0.7, 100, _target_="digits", root="b", batch_size="9"),
         )
         assert compare([here, there]).speed_up(1) == 3.0 / 0.7
-        assert not any("different data" in note for note in notes([here, there]))
+        assert not any("no speed-up" in note for note in notes([here, there]))
         for other, what in (
             (run(1.0, 100, _target_="csv", path="x"), "data"),
             (run(1.0, 100, _target_="csv", limit="100"), "data, data.limit"),
-            (run(1.0, 50, _target_="digits", limit="50"), "data.limit, samples an epoch"),
-            (run(1.0, 50, _target_="digits"), "samples an epoch"),
+            (run(1.0, 50, _target_="digits", limit="50"), "data.limit, samples per epoch"),
+            (run(1.0, 50, _target_="digits"), "samples per epoch"),
         ):
             assert compare([here, other]).speed_up(1) is None
-            (note,) = (note for note in notes([here, other, made(3, "NOT STARTED", config={})]) if "different" in note)
-            assert f"of different data: not the same {what};" in note
+            (note,) = (
+                note for note in notes([here, other, made(3, "NOT STARTED", config={})]) if "no speed-up" in note
+            )
+            assert f" {what}:" in note
 
     def test_columns_of_the_table_are_aligned(self) -> None:
         runs = [
@@ -268,7 +273,7 @@ class TestCommand:
         tiny_row, digits = csv.DictReader(io.StringIO(printed.out))
         assert float(tiny_row["train/loss"]) == result["train/loss"] and tiny_row["val/loss"] == ""
         assert digits["train/loss"] == "" and digits["val/loss"] != "" and digits["speed_up"] == ""
-        assert "times and metrics are of different data: not the same data, data.limit" in printed.err
+        assert " data, data.limit" in printed.err and "no speed-up" in printed.err
         figure = comparison.bars(compare([from_folder(tmp_path / "tiny", 1)]))
         assert figure is not None and figure.axes[2].get_xlabel() == "training loss"
 
@@ -314,7 +319,7 @@ class TestCommand:
             assert (table[2][name], table[3][name]) == ("", "")
         assert float(table[1]["epoch_seconds"]) == pytest.approx(sum(result["epoch_seconds"][1:]) / 2)
         assert float(table[1]["speed_up"]) == float(table[0]["epoch_seconds"]) / float(table[1]["epoch_seconds"])
-        assert table[2]["epochs"] == "1" and "no other: run 10" in printed.err
+        assert table[2]["epochs"] == "1" and "run 10: times of the first epoch" in printed.err
         assert printed.err.splitlines()[0].startswith(" #  optimizer.lr  status")
         assert (tmp_path / "out" / "comparison.csv").read_text() == printed.out
         for name in ("bars", "loss", "sweep"):
@@ -386,30 +391,46 @@ class TestCommand:
         assert {path.name for path in kept.iterdir()} == {"comparison.csv", "comparison.json"}
 
     @pytest.mark.parametrize(
-        ("arguments", "message"),
+        ("arguments", "problems", "suggestion"),
         [
-            (["runs=[nowhere,there]"], "runs=nowhere: there is no such folder"),
-            (["sweep=nowhere"], "sweep=nowhere: there is no such folder"),
-            (["runs=[]"], "runs= is empty"),
-            (["runs=sweeps/s"], "runs=sweeps/s is a sweep's folder: write sweep=sweeps/s"),
-            (["sweep=sweeps/s/0"], "sweep=sweeps/s/0 is no sweep's folder"),
-            (["run=x"], "run is no option of this command: did you mean runs?"),
-            ([f"runs={'0' * 32}"], f"runs={'0' * 32}: there is no MLflow store"),
-            (["runs=sweeps/s/0", "output=sweeps/s/0/config.yaml"], "output=sweeps/s/0/config.yaml cannot be made"),
+            (["sweep=nowhere"], [("sweep", "file")], "write sweep=<"),
+            (["runs=[]"], [("runs", "missing")], "write runs=[<"),
+            (["runs=sweeps/s"], [("runs", "run")], "write sweep=sweeps/s"),
+            (["sweep=sweeps/s/0"], [("sweep", "run")], "write runs=sweeps/s/0"),
+            (["run=x"], [("run", "unknown")], "did you mean runs?"),
+            (["runs=sweeps/s/0", "output=sweeps/s/0/config.yaml"], [("output", "file")], "write another folder"),
         ],
     )
     def test_mistakes_are_exit_2_in_one_line_each(
         self,
         arguments: list[str],
-        message: str,
+        problems: list[tuple[str, str]],
+        suggestion: str,
         outputs: Path,
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         monkeypatch.chdir(outputs)
+        reported: list[Problem] = []
+
+        def fail(*each: Problem) -> int:
+            reported.extend(each)
+            return print_problems(*each)
+
+        print_problems = options.print_errors
+        monkeypatch.setattr(options, "print_errors", fail)
         assert main(arguments) == 2
         printed = capsys.readouterr()
-        assert printed.err.startswith(f"error: {message}")
-        assert len(printed.err.splitlines()) == (2 if "there]" in arguments[0] else 1)
+        assert about(reported) == problems and suggestion in reported[0].suggestion
+        assert [line.startswith("error: ") for line in printed.err.splitlines()] == [True] * len(problems)
         assert printed.out == ""
         assert not (outputs / "comparisons").exists()
+
+    @pytest.mark.parametrize(("runs", "count"), [("[nowhere,there]", 2), ("0" * 32, 1)])
+    def test_each_run_that_is_not_found_is_a_problem(
+        self, runs: str, count: int, outputs: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(outputs)
+        with pytest.raises(ConfigError) as raised:
+            find(runs, None, None)
+        assert [key for key, _ in about(raised)] == ["runs"] * count

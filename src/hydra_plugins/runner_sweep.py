@@ -1,4 +1,4 @@
-"""What Hydra looks for by `hydra/sweeper` and `hydra/launcher`: shells that import nothing until they are used."""
+"""Hydra's plugins behind `hydra/sweeper` and `hydra/launcher`: thin classes that import the rest when they are used."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from runner import DISTRIBUTION
-from runner.errors import ConfigError, first_line
+from runner.errors import ConfigError, Problem, first_line
 
 if TYPE_CHECKING:
     from runner.config.compose import Composer
@@ -24,30 +24,32 @@ if TYPE_CHECKING:
 
 
 class GridSweeper(Sweeper):
-    """Every combination of the values.
+    """Runs every combination of the values.
 
     Args:
-        params: axes beside those typed: values by key.
+        params: axes besides the typed ones: values by key.
     """
 
     def __init__(self, params: Mapping[str, Any] | None = None) -> None:
         self.params = {key: str(value) for key, value in (params or {}).items()}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what `sweep` needs, and see that it is of our kind.
+        """Store what `sweep` needs, and check the launcher.
 
         Raises:
-            ConfigError: the launcher is not.
+            ConfigError: the launcher is not runner's, or cannot be created.
         """
         self.hydra_context, self.config = hydra_context, config
         chosen = config.hydra.runtime.choices["hydra/launcher"]
         try:
             launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
         except InstantiationException as error:
-            raise ConfigError(f"hydra/launcher={chosen}: {first_line(error.__cause__ or error)}") from error
-        if not isinstance(launcher, EngineLauncher):
-            raise ConfigError(f"hydra/launcher={chosen} knows nothing of runner's jobs: choose local, ray or slurm")
-        self.make_engine = launcher.engine
+            text = f"hydra/launcher={chosen}: {first_line(error.__cause__ or error)}"
+            raise ConfigError(Problem("hydra/launcher", text, topic="type")) from error
+        if not isinstance(launcher, LauncherPlugin):
+            text = f"hydra/launcher={chosen} does not work with runner"
+            raise ConfigError(Problem("hydra/launcher", text, "choose from local, ray, slurm", topic="choice"))
+        self.make_launcher = launcher.job_launcher
 
     def sweep(self, arguments: list[str]) -> int:
         """Run all jobs.
@@ -58,23 +60,23 @@ class GridSweeper(Sweeper):
         from runner.sweeps.check.compose_jobs import Context
         from runner.sweeps.launch import run_sweep
 
-        assert isinstance(self.hydra_context, Context) and self.config is not None  # cli.py gives no other
-        context, engine = self.hydra_context, self.make_engine()
-        return run_sweep(context.composer, self.config, arguments, self.plan, engine, context.problems)
+        assert isinstance(self.hydra_context, Context) and self.config is not None  # cli.py passes no other
+        context, launcher = self.hydra_context, self.make_launcher()
+        return run_sweep(context.composer, self.config, arguments, self.plan, launcher, context.problems)
 
-    def plan(self, made: "Composer", arguments: Sequence[str]) -> "Plan":
-        """The points of the sweep."""
+    def plan(self, composer: "Composer", arguments: Sequence[str]) -> "Plan":
+        """Plan the jobs."""
         from runner.sweeps.plan import grid
 
-        return grid.plan(made, arguments, self.params)
+        return grid.plan(composer, arguments, self.params)
 
 
 class RandomSweeper(GridSweeper):
-    """Points drawn by chance.
+    """Runs random points.
 
     Args:
-        params: axes beside those typed: values by key.
-        n_trials: how many points.
+        params: axes besides the typed ones: values by key.
+        n_trials: number of points.
         seed: of the draws.
     """
 
@@ -82,24 +84,24 @@ class RandomSweeper(GridSweeper):
         super().__init__(params)
         self.n_trials, self.seed = n_trials, seed
 
-    def plan(self, made: "Composer", arguments: Sequence[str]) -> "Plan":
-        """The points of the sweep."""
+    def plan(self, composer: "Composer", arguments: Sequence[str]) -> "Plan":
+        """Plan the jobs."""
         from runner.sweeps.plan import random_search
 
-        return random_search.plan(made, arguments, self.params, self.n_trials, self.seed)
+        return random_search.plan(composer, arguments, self.params, self.n_trials, self.seed)
 
 
 class OptunaSweeper(GridSweeper):
-    """Points chosen by Optuna, each by what came of those before it.
+    """Runs points that Optuna chooses, each by the results of the earlier ones.
 
     Args:
-        params: axes beside those typed: values by key.
-        n_trials: that the study is to have.
-        sampler: what chooses them: a class of Optuna's by its `_target_`, and its arguments.
-        pruner: what ends those without prospects; None: nothing does.
-        storage: address of a database that keeps the study; None: a file in the sweep's folder does.
-        study_name: in it; None is the name of the sweep's folder.
-        storage_timeout: seconds that the study's storage is waited for when it goes away; 0 does not wait.
+        params: axes besides the typed ones: values by key.
+        n_trials: number of trials of the study.
+        sampler: that chooses the points: a class of Optuna's as `_target_`, and its arguments.
+        pruner: that stops trials which are not promising, likewise; None prunes nothing.
+        storage: address of a database for the study; None for a file in the sweep's folder.
+        study_name: in the storage; None for the name of the sweep's folder.
+        storage_timeout: seconds to wait for a storage that goes away; 0 does not wait.
     """
 
     def __init__(
@@ -115,19 +117,19 @@ class OptunaSweeper(GridSweeper):
         super().__init__(params)
         self.n_trials, self.storage, self.study_name = n_trials, storage, study_name
         self.storage_timeout = storage_timeout
-        self.engine = {"sampler": sampler, "pruner": pruner}
+        self.parts = {"sampler": sampler, "pruner": pruner}
 
-    def plan(self, made: "Composer", arguments: Sequence[str]) -> "Plan":
-        """The space that is searched.
+    def plan(self, composer: "Composer", arguments: Sequence[str]) -> "Plan":
+        """Plan the search.
 
         Raises:
-            ConfigError: Optuna is not there, or does not take what is written.
+            ConfigError: Optuna is not installed, or a setting is not valid.
         """
         with needing("hydra/sweeper=optuna", "optuna"):
             from runner.sweeps.plan import optuna_search
         sampler, pruner = (self._make(name) for name in ("sampler", "pruner"))
         return optuna_search.plan(
-            made,
+            composer,
             arguments,
             self.params,
             self.n_trials,
@@ -139,67 +141,68 @@ class OptunaSweeper(GridSweeper):
         )
 
     def _make(self, name: str) -> Any:
-        """The object that a part of the config describes.
+        """Create the sampler or the pruner.
 
         Raises:
-            ConfigError: it cannot be made.
+            ConfigError: it cannot be created.
         """
-        described = self.engine[name]
-        if described is None:
+        part = self.parts[name]
+        if part is None:
             return None
         try:
-            return instantiate(described, _convert_="all")
-        except Exception as error:  # whatever its constructor raises
-            cause = error.__cause__ or error
-            reason = str(cause).strip().split("\n")[0]
-            raise ConfigError(f"hydra.sweeper.{name}: {reason}") from error
+            return instantiate(part, _convert_="all")
+        except Exception as error:  # anything that its constructor raises
+            key = f"hydra.sweeper.{name}"
+            text = f"{key}: {first_line(error.__cause__ or error)}"
+            raise ConfigError(Problem(key, text, topic="type")) from error
 
 
-class EngineLauncher(Launcher):
-    """Says to our sweepers what is to run the jobs."""
+class LauncherPlugin(Launcher):
+    """Provides runner's sweepers with the launcher of their jobs."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """There is nothing to set up."""
+        """Do nothing."""
 
     @abstractmethod
-    def engine(self) -> "JobLauncher":
-        """What runs them.
+    def job_launcher(self) -> "JobLauncher":
+        """Create the launcher.
 
         Raises:
             ConfigError: a package is missing.
         """
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """What Hydra has sweepers call; ours do not, and cli.py refuses others.
+        """Refuse: Hydra's own sweepers would call this, and cli.py refuses those already.
 
         Raises:
-            ConfigError: always: without our sweepers there would be no check, no record and no table.
+            ConfigError: always: other sweepers have no check, no record and no table.
         """
-        raise ConfigError("runner's launchers run the jobs of runner's own sweepers: write hydra/sweeper=grid")
+        text = "runner's launchers work only with runner's own sweepers"
+        raise ConfigError(Problem("hydra/sweeper", text, "write hydra/sweeper=grid", topic="choice"))
 
 
-class LocalLauncher(EngineLauncher):
-    """One process a job on this machine."""
+class LocalLauncher(LauncherPlugin):
+    """Runs one process per job on this machine."""
 
-    def engine(self) -> "JobLauncher":
-        """What runs them."""
+    def job_launcher(self) -> "JobLauncher":
+        """Create the launcher."""
         from runner.sweeps.launchers.local import Local
 
         return Local()
 
 
-class RayLauncher(EngineLauncher):
-    """Tasks of Ray's, on this machine or a cluster.
+class RayLauncher(LauncherPlugin):
+    """Runs Ray tasks, on this machine or a cluster.
 
     Args:
-        ray: `init` are the arguments of `ray.init`, `remote` those of `ray.remote` for each job; None leaves one out.
+        ray: `init` has the arguments of `ray.init`, `remote` those of `ray.remote` for each job; None leaves one out.
     """
 
     def __init__(self, ray: Mapping[str, Mapping[str, Any]]) -> None:
         self.settings = plain(ray)
 
-    def engine(self) -> "JobLauncher":
-        """What runs them.
+    def job_launcher(self) -> "JobLauncher":
+        """Create the launcher.
 
         Raises:
             ConfigError: Ray is not installed.
@@ -209,18 +212,18 @@ class RayLauncher(EngineLauncher):
         return Ray(**self.settings)
 
 
-class SlurmLauncher(EngineLauncher):
-    """Jobs of Slurm's.
+class SlurmLauncher(LauncherPlugin):
+    """Runs Slurm jobs.
 
     Args:
-        settings: of submitit's; None leaves one out.
+        settings: of submitit; None leaves one out.
     """
 
     def __init__(self, **settings: Any) -> None:
         self.settings = plain(settings)
 
-    def engine(self) -> "JobLauncher":
-        """What runs them.
+    def job_launcher(self) -> "JobLauncher":
+        """Create the launcher.
 
         Raises:
             ConfigError: submitit is not installed.
@@ -231,38 +234,39 @@ class SlurmLauncher(EngineLauncher):
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without anything of omegaconf's in them."""
-    made = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
-    assert isinstance(made, dict)
-    return {str(key): value for key, value in made.items()}
+    """Convert settings to plain dicts and lists."""
+    container = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 @contextmanager
 def needing(choice: str, extra: str) -> Iterator[None]:
-    """Import what comes with an extra.
+    """Guard imports of an optional dependency.
 
     Raises:
-        ConfigError: it is not there; with how to install it.
+        ConfigError: it is not installed; with the command that installs it.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        wanted = requirement(extra) or error.name
-        raise ConfigError(f"{choice} needs the package {error.name}: pip install '{wanted}'") from error
+        command = f"install it: pip install '{requirement(extra) or error.name}'"
+        text = f"{choice} needs the package {error.name}"
+        raise ConfigError(Problem(choice.partition("=")[0], text, command, topic="unavailable")) from error
 
 
 def requirement(extra: str) -> str | None:
-    """What an extra of the distribution asks for, as pip takes it; None where runner is not installed as one.
+    """Return the requirement of an extra, as pip takes it; None if runner is not installed as a distribution.
 
-    The distribution itself is on no index: its name and the extra could not be installed by that.
+    The distribution is not on an index: pip could not install `<distribution>[<extra>]`.
     """
     from importlib.metadata import PackageNotFoundError, requires
 
     try:
-        wanted = requires(DISTRIBUTION) or []
+        requirements = requires(DISTRIBUTION) or []
     except PackageNotFoundError:
         return None
-    own = (text.partition(";") for text in wanted)
+    own = (text.partition(";") for text in requirements)
     return next(
         (name.strip() for name, _, marker in own if marker.replace('"', "'").strip() == f"extra == '{extra}'"), None
     )

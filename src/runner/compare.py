@@ -1,4 +1,4 @@
-"""A table and plots over runs: `python -m runner.compare [sweep=<folder or id>] [runs=[a,b]] [output=<folder>]`."""
+"""Compare runs in a table and plots: `python -m runner.compare [sweep=<folder>] [runs=[a,b]] [output=<folder>]`."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.errors import ConfigError, first_line
+from runner.errors import ConfigError, Problem, first_line
 from runner.rundir import folders
 from runner.rundir.folders import display_path, outputs
 from runner.util import program
@@ -17,17 +17,17 @@ from runner.util.streams import print_result
 if TYPE_CHECKING:
     from runner.comparison.runs import ComparedRun
 
-USAGE = "python -m runner.compare [key=value ...]: a table and plots over runs, and what tells them apart."
+USAGE = "python -m runner.compare [key=value ...]: compare runs in a table and plots, with what differs between them."
 OPTIONS = {
     "runs": "[a,b]: folders or MLflow ids; without it and sweep=, the newest in the outputs folder",
-    "sweep": "a sweep's folder, or its MLflow parent id: all its jobs, after those of runs=",
+    "sweep": "a sweep's folder or MLflow parent id: all its jobs, after those of runs=",
     "output": "the folder for table and plots; by default a new one in the outputs folder's comparisons/",
-    "tracking.uri": "the MLflow store, if it is not the one of the outputs folder",
+    "tracking.uri": "the MLflow store; by default that of the outputs folder",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the table goes to standard error, and as CSV to a standard output that is no terminal.
+    """Run the command; the table goes to standard error, and as CSV to standard output unless that is a terminal.
 
     Returns:
         0, or 2 for a wrong argument.
@@ -36,10 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def work(options: Mapping[str, str]) -> int:
-    """Read the runs, compare, write.
+    """Read the runs, compare them, and write table and plots.
 
     Raises:
-        ConfigError: a run is not there, or the folder cannot be made.
+        ConfigError: a run is not found, or the folder cannot be created.
     """
     from runner.comparison.find import find
 
@@ -60,8 +60,8 @@ def work(options: Mapping[str, str]) -> int:
         from runner.plots.comparison import draw
 
         plots = draw(compared, target, one_sweep="sweep" in options and "runs" not in options)
-    except Exception as error:  # matplotlib raises anything, and the table is written
-        _say(f"not all plots are drawn: {type(error).__name__}: {first_line(error)}")
+    except Exception as error:  # matplotlib may raise anything, and the table is written already
+        _say(f"not all plots were drawn: {type(error).__name__}: {first_line(error)}")
     names = ", ".join(["comparison.csv", "comparison.json", *(path.name for path in plots)])
     _say(f"kept in    {display_path(target)} ({names})")
     if not sys.stdout.isatty():
@@ -70,39 +70,37 @@ def work(options: Mapping[str, str]) -> int:
 
 
 def make_folder(value: str | None) -> Path:
-    """The folder that table and plots go to: the one named, or a new one.
+    """Create the folder for table and plots: the given one, or a new one.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: it cannot be created.
     """
     if value is None:
-        wanted = outputs() / "comparisons" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        return folders.make_run_folder(str(wanted), exact=False)
+        path = outputs() / "comparisons" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        return folders.make_run_folder(str(path), exact=False)
     folder = folders.parse_path(value, "output").absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"output={value} cannot be made: {error.strerror}; write another folder") from error
+        text = f"output={value} cannot be created: {error.strerror}"
+        raise ConfigError(Problem("output", text, "write another folder", topic="file")) from error
     return folder
 
 
 def notes(runs: "Sequence[ComparedRun]") -> list[str]:
-    """What must be known to read the table."""
+    """Return remarks on the figures of the table."""
     from runner.comparison.table import differing_data
 
-    found = []
+    lines = []
     if any(run.epoch_seconds for run in runs):
-        found.append("epoch / s, samples/s: medians over the epochs after the first, which warms up")
+        lines.append("epoch / s, samples/s: medians over the epochs after the first, which warms up")
     if alone := [str(run.number) for run in runs if run.warm_up_only]:
-        found.append(f"of the first epoch, as there is no other: run {', '.join(alone)}")
+        lines.append(f"run{'s' * (len(alone) > 1)} {', '.join(alone)}: times of the first epoch, the only one")
     if different := differing_data(runs):
-        found.append(
-            f"times and metrics are of different data: not the same {', '.join(different)}; what is so told apart has"
-            " no speed-up"
-        )
+        lines.append(f"runs differ in {', '.join(different)}: no speed-up between them")
     if len(runs) > 1 and runs[0].epoch_time is None:
-        found.append("speed-up is against the first run, which has no epoch time: name another one first")
-    return found
+        lines.append("speed-ups are relative to the first run, which has no epoch time: put another one first")
+    return lines
 
 
 def _say(*lines: str) -> None:

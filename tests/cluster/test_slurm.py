@@ -133,7 +133,7 @@ class TestFates:
         _, printed = sweep.communicate(timeout=400)
         assert sweep.returncode == 1, printed
         assert {fate["status"] for fate in fates(folder).values()} == {"KILLED"}
-        assert "its time was over 2 times" in fates(folder)[0]["why"]
+        assert " 2 times (hydra.launcher.timeout_min" in fates(folder)[0]["why"]
         assert list(folder.glob("0/checkpoints/last.pt"))
 
     def test_the_sweep_is_killed_and_its_jobs_are_followed_by_the_next(
@@ -170,21 +170,21 @@ class TestFates:
         assert "nvalid partition" in fates(sweep_folder(tmp_path))[0]["why"]
 
     @pytest.mark.parametrize(
-        ("setting", "why"),
+        ("setting", "words"),
         [
-            ("timeout_min=null", "hydra.launcher.timeout_min=null is not a number"),
-            ("max_num_timeout=abc", "hydra.launcher.max_num_timeout=abc is not a number"),
-            ("timeout_min=2", "is all of timeout_min=2"),
-            ("additional_parameters={ntasks:2}", "hydra.launcher.ntasks: a job is one task"),
+            ("timeout_min=null", "hydra.launcher.timeout_min=null"),
+            ("max_num_timeout=abc", "hydra.launcher.max_num_timeout=abc"),
+            ("timeout_min=2", "timeout_min=2"),
+            ("additional_parameters={ntasks:2}", "hydra.launcher.ntasks"),
             ("submitit_folder=null", "hydra.launcher.submitit_folder=null"),
         ],
     )
     def test_a_setting_that_cannot_be_is_refused_before_anything_starts(
-        self, tmp_path: Path, slow: tuple[str, ...], setting: str, why: str
+        self, tmp_path: Path, slow: tuple[str, ...], setting: str, words: str
     ) -> None:
         for more in ((), ("sweep.dry_run=true",)):
             code, printed = run(tmp_path, *slow, "model.fate=a,b", f"hydra.launcher.{setting}", *more)
-            assert code == 2 and why in printed and "Traceback" not in printed, printed
+            assert code == 2 and words in printed and "Traceback" not in printed, printed
         assert not (tmp_path / "outputs" / "sweeps").exists()
 
     def test_it_comes_home(self, tmp_path: Path, slow: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What a sweep on a cluster needs besides its engine; the engines themselves are started by tests/cluster."""
+"""The parts of a sweep on a cluster that need no cluster; tests/cluster starts a real Ray and Slurm."""
 
 import pickle
 import sys
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Called
+from helpers.problems import about
 from helpers.sweeping import wait_for, write_fates
 from runner.config.compose import Composer
 from runner.config.settings import SweepSettings
@@ -20,18 +21,18 @@ from runner.sweeps.check import build_jobs, preflight
 from runner.sweeps.check.compose_jobs import without_credentials
 from runner.sweeps.jobs import Job, JobSpec
 from runner.sweeps.launchers import supervisor
-from runner.sweeps.launchers.cluster import Cluster, ClusterWork, for_node
+from runner.sweeps.launchers.cluster import Cluster, ClusterHandle, for_node
 from runner.sweeps.launchers.launcher import ExitStatus, ResourceRequest
 
 Runner = Callable[..., Called]
 
 
-def make_task(here: Path, *overrides: str) -> JobSpec:
+def make_spec(here: Path, *overrides: str) -> JobSpec:
     """A job of a model with a fate."""
     write_fates(here)
-    made = Composer(extra=str(here / "my_conf"))
+    composer = Composer(extra=str(here / "my_conf"))
     of_all = ("model=fated", "tracking=off", "data.limit=200", "device.threads=1", "trainer.checkpoint_every_steps=1")
-    configs, problems = preflight.compose(made, [Job(3, "job 3", {}, (*of_all, *overrides))])
+    configs, problems = preflight.compose(composer, [Job(3, "job 3", {}, (*of_all, *overrides))])
     assert problems == {3: []}
     folder = here / "sweep" / "3"
     folder.mkdir(parents=True)
@@ -48,101 +49,101 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 class TestSupervise:
     def test_it_trains_in_a_child_and_once_is_enough(self, here: Path) -> None:
-        task = for_node(make_task(here, "trainer.epochs=1"))
-        assert supervisor.supervise(task) == 0
-        assert read_result(task.folder)["status"] == "FINISHED"
-        assert (task.folder / supervisor.BEGUN).is_file()
-        before = (task.folder / "result.json").stat().st_mtime_ns
-        assert supervisor.supervise(task) == 0, "as when an engine has not heard of it"
-        assert (task.folder / "result.json").stat().st_mtime_ns == before
+        spec = for_node(make_spec(here, "trainer.epochs=1"))
+        assert supervisor.supervise(spec) == 0
+        assert read_result(spec.folder)["status"] == "FINISHED"
+        assert (spec.folder / supervisor.NODE).is_file()
+        before = (spec.folder / "result.json").stat().st_mtime_ns
+        assert supervisor.supervise(spec) == 0, "as when an engine has not heard of it"
+        assert (spec.folder / "result.json").stat().st_mtime_ns == before
 
     def test_whatever_kills_the_child_leaves_one_to_tell(self, here: Path) -> None:
-        assert supervisor.supervise(for_node(make_task(here, "model.fate=killed"))) == -9
+        assert supervisor.supervise(for_node(make_spec(here, "model.fate=killed"))) == -9
 
     def test_interrupted_it_writes_a_checkpoint_and_goes_on_when_it_is_run_again(self, here: Path) -> None:
-        task = for_node(make_task(here, "trainer.epochs=4", "model.seconds=0.2"))
+        spec = for_node(make_spec(here, "trainer.epochs=4", "model.seconds=0.2"))
         interrupted = threading.Event()
 
         def interrupt() -> None:
-            wait_for(lambda: (task.folder / "checkpoints" / "last.pt").exists())
+            wait_for(lambda: (spec.folder / "checkpoints" / "last.pt").exists())
             interrupted.set()
 
         threading.Thread(target=interrupt).start()
-        assert supervisor.supervise(task, interrupted) == 128 + 15
-        assert read_result(task.folder)["status"] == "KILLED"
-        assert supervisor.supervise(task) == 0
-        assert read_result(task.folder)["epochs"] == 4
-        assert "resumed" in (task.folder / "run.log").read_text()
+        assert supervisor.supervise(spec, interrupted) == 128 + 15
+        assert read_result(spec.folder)["status"] == "KILLED"
+        assert supervisor.supervise(spec) == 0
+        assert read_result(spec.folder)["epochs"] == 4
+        assert "resumed" in (spec.folder / "run.log").read_text()
 
     def test_it_waits_for_the_child_of_one_that_was_killed(self, here: Path) -> None:
-        task = for_node(make_task(here, "trainer.epochs=1"))
-        held = lock(task.folder)
+        spec = for_node(make_spec(here, "trainer.epochs=1"))
+        held = lock(spec.folder)
         threading.Timer(2.0, held.release).start()
-        assert supervisor.supervise(task) == 0
+        assert supervisor.supervise(spec) == 0
 
     def test_told_to_end_it_does_not_begin(self, here: Path) -> None:
-        task = for_node(make_task(here))
-        (task.folder / supervisor.END).touch()
-        assert supervisor.supervise(task) == 128 + 15
-        assert not (task.folder / "run.log").exists()
+        spec = for_node(make_spec(here))
+        (spec.folder / supervisor.STOP).touch()
+        assert supervisor.supervise(spec) == 128 + 15
+        assert not (spec.folder / "run.log").exists()
 
 
-class Followed(ClusterWork):
-    """A job on an engine that does nothing but remember."""
+class Followed(ClusterHandle):
+    """A job on a cluster that only records what it is asked to do."""
 
     cancelled = False
-    told: ExitStatus | None = None
+    status: ExitStatus | None = None
 
-    def outcome(self) -> ExitStatus | None:
-        return self.told
+    def poll(self) -> ExitStatus | None:
+        return self.status
 
     def cancel(self) -> None:
         self.cancelled = True
 
 
 @pytest.fixture
-def work(here: Path, monkeypatch: pytest.MonkeyPatch) -> Followed:
-    monkeypatch.setattr("runner.sweeps.launchers.cluster.LOOK_SECONDS", 0.0)
-    return Followed(make_task(here))
+def handle(here: Path, monkeypatch: pytest.MonkeyPatch) -> Followed:
+    monkeypatch.setattr("runner.sweeps.launchers.cluster.POLL_SECONDS", 0.0)
+    return Followed(make_spec(here))
 
 
 class TestFollowing:
-    def test_the_folder_tells_that_it_has_begun_and_how_far_it_is(self, work: Followed, here: Path) -> None:
+    def test_the_folder_tells_that_it_has_begun_and_how_far_it_is(self, handle: Followed, here: Path) -> None:
         folder = here / "sweep" / "3"
-        assert not work.begun() and list(work.heard()) == [] and work.ended() is None
-        (folder / supervisor.BEGUN).write_text("{}")
-        assert work.begun()
+        assert not handle.has_started() and list(handle.read_progress()) == [] and handle.exit_status() is None
+        (folder / supervisor.NODE).write_text("{}")
+        assert handle.has_started()
         points = [("time/epoch_seconds", 1.0, 1), ("val/loss", 0.5, 1), ("time/epoch_seconds", 1.0, 2)]
         journal.rewrite(folder / layout.JOURNAL, [journal.MetricPoint(*point, 0.0) for point in points])
-        assert work.begun(), "which looks"
-        (progress,) = work.heard()
+        assert handle.has_started(), "which looks"
+        (progress,) = handle.read_progress()
         assert progress.done == 2 and progress.metrics["val/loss"] == 0.5 and progress.epochs > 0
-        assert list(work.heard()) == [], "nothing new"
-        work.told = ExitStatus(0, "exit code 0")
-        assert work.begun()
-        assert work.ended() == work.told
+        assert list(handle.read_progress()) == [], "nothing new"
+        handle.status = ExitStatus(0, "exit code 0")
+        assert handle.has_started()
+        assert handle.exit_status() == handle.status
 
-    def test_nothing_is_heard_of_one_that_nobody_was_told_has_begun(self, work: Followed, here: Path) -> None:
-        assert not work.begun()
-        (here / "sweep" / "3" / supervisor.BEGUN).write_text("{}")
+    def test_nothing_is_heard_of_one_that_nobody_was_told_has_begun(self, handle: Followed, here: Path) -> None:
+        assert not handle.has_started()
+        (here / "sweep" / "3" / supervisor.NODE).write_text("{}")
         journal.rewrite(here / "sweep" / "3" / layout.JOURNAL, [journal.MetricPoint("val/loss", 0.5, 1, 0.0)])
-        assert list(work.heard()) == [], "the pool has not said yet that it began"
-        assert work.begun() and len(list(work.heard())) == 1
+        assert list(handle.read_progress()) == [], "the pool has not said yet that it began"
+        assert handle.has_started() and len(list(handle.read_progress())) == 1
 
-    def test_told_to_end_before_it_has_begun_the_engine_drops_it(self, work: Followed) -> None:
-        work.tell_to_end()
-        assert work.cancelled and work.ended() == ExitStatus(None, "killed")
+    def test_told_to_end_before_it_has_begun_the_engine_drops_it(self, handle: Followed) -> None:
+        handle.request_stop()
+        assert handle.cancelled and handle.exit_status() == ExitStatus(None, "killed")
 
-    def test_told_to_end_its_node_sees_a_file(self, work: Followed, here: Path) -> None:
+    def test_told_to_end_its_node_sees_a_file(self, handle: Followed, here: Path) -> None:
         folder = here / "sweep" / "3"
-        (folder / supervisor.BEGUN).write_text("{}")
-        assert work.begun()
-        work.tell_to_end()
-        assert supervisor.is_told_to_end(folder) and not work.cancelled and work.ended() is None
-        work.kill()
-        assert work.cancelled and work.ended() is not None
-        work.close()
-        assert not supervisor.is_told_to_end(folder) and not (folder / supervisor.BEGUN).exists()
+        (folder / supervisor.NODE).write_text("{}")
+        assert handle.has_started()
+        handle.request_stop()
+        assert supervisor.is_stop_requested(folder) and not handle.cancelled and handle.exit_status() is None
+        handle.kill()
+        assert handle.cancelled and handle.exit_status() is not None
+        handle.close()
+        assert not supervisor.is_stop_requested(folder) and not (folder / supervisor.NODE).exists()
 
 
 class TestBeforeItStarts:
@@ -150,33 +151,34 @@ class TestBeforeItStarts:
         self, here: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PATH", str(here))
-        made = Composer()
+        composer = Composer()
         others = ("device=cuda", "precision=tf32"), ("device=cpu",)
         jobs = [Job(number, "job", {}, (*other, "trainer.compile=true")) for number, other in enumerate(others)]
-        configs, problems = preflight.compose(made, jobs)
+        configs, problems = preflight.compose(composer, jobs)
         pickled = {number: pickle.dumps(cfg) for number, cfg in configs.items()}
-        built, found = build_jobs.build_all(pickled, problems, elsewhere=True)
+        built, found = build_jobs.build_all(pickled, problems, is_remote=True)
         assert found == {0: [], 1: []} and built[0].monitor == "val/loss"
         _, found = build_jobs.build_all({1: pickled[1]}, problems)
-        assert "there is no g++ here" in str(found[1])
+        assert about(found[1]) == [("trainer.compile", "unavailable")]
 
     def test_slots(self) -> None:
         def slots(jobs: int | str, threads: int | str = "auto") -> list[tuple[int, int | None]]:
-            made = Cluster().slots(ResourceRequest(SweepSettings(jobs=jobs, jobs_per_gpu=1), threads, 5, {}, {}))
-            return [(slot.number, slot.threads) for slot in made]
+            places = Cluster().allocate(ResourceRequest(SweepSettings(jobs=jobs, jobs_per_gpu=1), threads, 5, {}, {}))
+            return [(slot.number, slot.threads) for slot in places]
 
         assert slots("auto") == [(number, None) for number in range(5)]
         assert slots(2, threads=3) == [(0, 3), (1, 3)]
-        with pytest.raises(ConfigError, match=r"sweep\.jobs_per_gpu=2 is for hydra/launcher=local"):
-            Cluster().slots(ResourceRequest(SweepSettings(jobs="auto", jobs_per_gpu=2), "auto", 5, {}, {}))
+        with pytest.raises(ConfigError) as raised:
+            Cluster().allocate(ResourceRequest(SweepSettings(jobs="auto", jobs_per_gpu=2), "auto", 5, {}, {}))
+        assert about(raised) == [("sweep.jobs_per_gpu", "conflict")]
 
     def test_tasks_have_no_credentials(self) -> None:
         uri = "http://someone:secret@127.0.0.1:1"
         cfg, problems = Composer().compose(["tracking=server", f"tracking.uri={uri}"])
         assert cfg is not None and problems == [] and "secret" in str(cfg)
-        told = without_credentials(cfg)
-        assert "secret" not in str(told) and "secret" in str(cfg)
-        assert told.tracking.uri == "http://127.0.0.1:1"
+        cleaned = without_credentials(cfg)
+        assert "secret" not in str(cleaned) and "secret" in str(cfg)
+        assert cleaned.tracking.uri == "http://127.0.0.1:1"
 
     def test_tasks_have_no_settings_of_the_engine(self) -> None:
         setting = "hydra.launcher.ray.init.runtime_env={env_vars:{TOKEN:secret}}"
@@ -188,7 +190,7 @@ class TestBeforeItStarts:
         self, here: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.syspath_prepend(str(here / "own"))
-        path = for_node(make_task(here)).environment["PYTHONPATH"].split(":")
+        path = for_node(make_spec(here)).environment["PYTHONPATH"].split(":")
         assert str(here / "own") in path and not any("site-packages" in place for place in path)
 
     @pytest.mark.parametrize(("choice", "package"), [("ray", "ray"), ("slurm", "submitit")])
@@ -198,5 +200,5 @@ class TestBeforeItStarts:
         monkeypatch.setitem(sys.modules, package, None)
         monkeypatch.delitem(sys.modules, f"runner.sweeps.launchers.on_{choice}", raising=False)
         called = runner("-m", f"hydra/launcher={choice}", "seed=1,2")
-        assert called.code == 2
-        assert f"hydra/launcher={choice} needs the package {package}: pip install '{package}" in called.err
+        assert called.code == 2 and called.about == [("hydra/launcher", "unavailable")]
+        assert f"pip install '{package}" in called.problems[0].suggestion

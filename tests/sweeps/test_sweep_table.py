@@ -1,4 +1,4 @@
-"""What a sweep reads out of its jobs' folders: their fates, the table, the slots they run in."""
+"""The results of a sweep, read from its jobs' folders: outcomes, the table; and the slots."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,8 @@ import psutil
 import pytest
 from omegaconf import OmegaConf
 
-from runner.comparison.objectives import Objective, direction_of, front, objectives_of
+from helpers.problems import about
+from runner.comparison.objectives import Objective, direction_of, objectives_of, pareto_front
 from runner.config.settings import SweepSettings
 from runner.errors import ConfigError
 from runner.rundir.delivery_state import DeliveryState
@@ -17,10 +18,10 @@ from runner.sweeps.jobs import Job, JobInfo, JobOutcome
 from runner.sweeps.launchers import local, slots
 from runner.sweeps.launchers.slots import make_slots
 from runner.sweeps.results import table
+from runner.sweeps.results.files import complete_ids, write_table
 from runner.sweeps.results.links import links
-from runner.sweeps.results.outcome import fate_of, judge, last_lines
-from runner.sweeps.results.parent_run import complete_ids, write_table
-from runner.sweeps.results.resume import ResumeAction, course_of
+from runner.sweeps.results.outcome import judge, last_lines, outcome_of
+from runner.sweeps.results.resume import ResumeAction, choose_action
 
 LOSS = [Objective("val/loss", "min")]
 
@@ -30,11 +31,11 @@ class TestObjectives:
 
     def test_the_front_is_what_nothing_beats_in_both(self) -> None:
         values = [(1.0, 0.9), (0.5, 0.5), (2.0, 0.95), (1.5, 0.9), (0.5, 0.4), (0.5, 0.5), (3.0, 0.1)]
-        assert front(values, self.BOTH) == [0, 1, 2, 5]
+        assert pareto_front(values, self.BOTH) == [0, 1, 2, 5]
 
     def test_of_one_it_is_the_best(self) -> None:
-        assert front([(1.0,), (0.5,), (0.5,)], LOSS) == [1, 2]
-        assert front([], LOSS) == []
+        assert pareto_front([(1.0,), (0.5,), (0.5,)], LOSS) == [1, 2]
+        assert pareto_front([], LOSS) == []
 
     @pytest.mark.parametrize(
         ("metric", "direction", "found"),
@@ -52,17 +53,34 @@ class TestObjectives:
         assert objectives_of(settings, [built]) == [Objective(*each) for each in found]
 
     @pytest.mark.parametrize(
-        ("metric", "direction", "why"),
+        ("metric", "direction", "problems", "suggestion"),
         [
-            (["val/loss", "val/los"], None, "did you mean val/loss"),
-            (["val/loss", "val/loss"], None, "two different ones"),
-            (["val/loss", "val/accuracy"], "min", "write one for each of val/loss, val/accuracy"),
+            (
+                ["val/loss", "val/accuracyy"],
+                None,
+                [("sweep.metric", "unknown")],
+                "did you mean sweep.metric=[val/loss,val/accuracy]?",
+            ),
+            ("val/los", None, [("sweep.metric", "unknown")], "did you mean sweep.metric=val/loss?"),
+            ("f1", None, [("sweep.metric", "unknown")], "choose from val/accuracy, val/loss"),
+            (["val/loss", "val/loss"], None, [("sweep.metric", "range")], "write sweep.metric=val/loss"),
+            ("[val/loss,val/accuracy]", None, [("sweep.metric", "type")], "write sweep.metric=[val/loss,val/accuracy]"),
+            (
+                ["val/loss", "val/accuracy"],
+                "min",
+                [("sweep.direction", "conflict")],
+                "write sweep.direction=[min,max]",
+            ),
         ],
     )
-    def test_what_is_refused(self, metric: Any, direction: Any, why: str) -> None:
-        built = JobInfo("cpu", ["val/loss", "val/accuracy"], "val/loss")
-        with pytest.raises(ConfigError, match=why):
-            objectives_of(SweepSettings(metric=metric, direction=direction), [built])
+    def test_what_is_refused(
+        self, metric: Any, direction: Any, problems: list[tuple[str, str]], suggestion: str
+    ) -> None:
+        info = JobInfo("cpu", ["val/loss", "val/accuracy"], "val/loss")
+        with pytest.raises(ConfigError) as raised:
+            objectives_of(SweepSettings(metric=metric, direction=direction), [info])
+        assert about(raised) == problems
+        assert raised.value.problems[0].suggestion == suggestion
 
 
 def make_job(folder: Path, number: int, point: dict[str, str], **result: Any) -> Job:
@@ -74,7 +92,7 @@ def make_job(folder: Path, number: int, point: dict[str, str], **result: Any) ->
     return Job(number, " ".join(f"{key}={value}" for key, value in point.items()), point, ())
 
 
-class TestFate:
+class TestOutcome:
     @pytest.mark.parametrize(
         ("result", "log", "code", "ended_by", "fate"),
         [
@@ -85,7 +103,7 @@ class TestFate:
             ({}, "", 0, "exit code 0", ("FAILED", "ended without a result (exit code 0)")),
             ({"status": "KILLED"}, "", 143, "exit code 143", ("KILLED", "stopped by a signal")),
             ({"status": "KILLED"}, "error: now", 1, "exit code 1", ("FAILED", "now")),
-            ({}, "", -9, "SIGKILL", ("KILLED", "SIGKILL, sent by someone, or by the system for want of memory")),
+            ({}, "", -9, "SIGKILL", ("KILLED", "SIGKILL, possibly by the kernel's out-of-memory killer")),
             ({}, "", -11, "SIGSEGV", ("KILLED", "SIGSEGV")),
             ({"status": "FINISHED"}, "", 255, "exit code 255", ("FINISHED", "")),
         ],
@@ -96,9 +114,9 @@ class TestFate:
         make_job(tmp_path, 0, {}, **result)
         (tmp_path / "0" / "run.log").write_text(log)
         judged = judge(tmp_path / "0", code, ended_by, 1.5)
-        assert (judged.status, judged.why, judged.seconds) == (*fate, 1.5)
+        assert (judged.status, judged.reason, judged.seconds) == (*fate, 1.5)
         judged.save(tmp_path / "0", "lr=1")
-        assert fate_of(tmp_path / "0") == judged
+        assert outcome_of(tmp_path / "0") == judged
 
     def test_the_last_lines_that_tell_something(self, tmp_path: Path) -> None:
         lines = ["2026-01-02 03:04:05,678 ERROR   error: x", "    ^^^^~~", "", "ValueError: y"]
@@ -107,7 +125,7 @@ class TestFate:
         assert last_lines(tmp_path / "nowhere") == []
 
 
-class TestCourse:
+class TestResumeAction:
     def test_what_is_left_to_do(self, tmp_path: Path) -> None:
         make_job(tmp_path, 0, {}, status="FINISHED")
         make_job(tmp_path, 1, {}, status="FAILED")
@@ -117,14 +135,14 @@ class TestCourse:
         (tmp_path / "3" / "checkpoints" / "last.pt").touch()
         make_job(tmp_path, 4, {})
         JobOutcome("FAILED", "never began", 0.1).save(tmp_path / "4", "x")
-        found = [course_of(tmp_path / str(number)) for number in range(6)]
+        found = [choose_action(tmp_path / str(number)) for number in range(6)]
         assert found == [
             ResumeAction.SKIP,
-            ResumeAction.AGAIN,
-            ResumeAction.NEW,
-            ResumeAction.GO_ON,
-            ResumeAction.AGAIN,
-            ResumeAction.NEW,
+            ResumeAction.RESTART,
+            ResumeAction.START,
+            ResumeAction.RESUME,
+            ResumeAction.RESTART,
+            ResumeAction.START,
         ]
 
 
@@ -212,9 +230,9 @@ class TestSlots:
         ],
     )
     def test_cores_are_divided(self, wanted: int | str, jobs: int, threads: int | str, count: int, share: int) -> None:
-        made = make_slots(wanted, jobs, [], 1, threads)
-        assert len(made) == count and {slot.threads for slot in made} == {share}
-        assert made[0].environment() == {"OMP_NUM_THREADS": str(share)}
+        divided = make_slots(wanted, jobs, [], 1, threads)
+        assert len(divided) == count and {slot.threads for slot in divided} == {share}
+        assert divided[0].environment() == {"OMP_NUM_THREADS": str(share)}
 
     def test_no_more_jobs_than_fit_into_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         memory = psutil.virtual_memory()._replace(available=3 << 30)
@@ -229,8 +247,9 @@ class TestSlots:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-a")
         assert local.gpus_for({0: on_cpu}, {0: config(0)}) == []
         assert local.gpus_for({0: on_cpu, 1: on_gpu}, {0: config(0), 1: config(0)}) == ["2", "GPU-a"]
-        with pytest.raises(ConfigError, match=r"device\.index=1: each job of a sweep gets a GPU of its own"):
+        with pytest.raises(ConfigError) as raised:
             local.gpus_for({0: on_gpu}, {0: config(1)})
+        assert about(raised) == [("device.index", "conflict")]
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
         monkeypatch.setattr(
             local.forkserver, "call", lambda function: {"runner.sweeps.check.build_jobs:gpus": 3}[function]
@@ -238,13 +257,15 @@ class TestSlots:
         assert local.visible_gpus() == ["0", "1", "2"]
 
     def test_a_gpu_a_slot(self) -> None:
-        made = make_slots("auto", 100, ["0", "GPU-a"], 2)
-        assert [slot.gpu for slot in made] == ["0", "GPU-a", "0", "GPU-a"] and made[0].threads == 2
-        assert made[1].environment()["CUDA_VISIBLE_DEVICES"] == "GPU-a"
-        with pytest.raises(ConfigError, match=r"write sweep\.jobs=4, or sweep\.jobs_per_gpu=3"):
+        divided = make_slots("auto", 100, ["0", "GPU-a"], 2)
+        assert [slot.gpu for slot in divided] == ["0", "GPU-a", "0", "GPU-a"] and divided[0].threads == 2
+        assert divided[1].environment()["CUDA_VISIBLE_DEVICES"] == "GPU-a"
+        with pytest.raises(ConfigError) as raised:
             make_slots(5, 100, ["0", "1"], 2)
+        assert about(raised) == [("sweep.jobs", "unavailable")]
+        assert raised.value.problems[0].suggestion == "write sweep.jobs=4, or sweep.jobs_per_gpu=3"
 
-    @pytest.mark.parametrize(("jobs_per_gpu", "words"), [(1, "each on a GPU of its own"), (4, "4 to a GPU")])
+    @pytest.mark.parametrize(("jobs_per_gpu", "words"), [(1, "one GPU each"), (4, "4 to a GPU")])
     def test_how_the_gpus_are_shared_is_said(self, jobs_per_gpu: int, words: str) -> None:
-        made = make_slots("auto", 100, ["0", "1"], jobs_per_gpu, threads=1)
-        assert local.Local().words(made) == f"{2 * jobs_per_gpu} jobs at a time, 1 thread each, {words}"
+        divided = make_slots("auto", 100, ["0", "1"], jobs_per_gpu, threads=1)
+        assert local.Local().describe(divided) == f"{2 * jobs_per_gpu} jobs at a time, 1 thread each, {words}"

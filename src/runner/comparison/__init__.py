@@ -1,1 +1,1 @@
-"""Runs side by side: read, told apart, ranked. No matplotlib."""
+"""Comparison of runs: reads, compares and ranks them. No matplotlib."""

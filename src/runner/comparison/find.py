@@ -1,4 +1,4 @@
-"""Which runs to compare: named by folder or id, the jobs of a sweep, or the newest."""
+"""Finding the runs to compare: by folder or id, the jobs of a sweep, or the newest."""
 
 import re
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.comparison.runs import ComparedRun, children, from_folder, from_mlflow
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.rundir import folders, layout
 from runner.rundir.folders import display_path, outputs
 from runner.rundir.manifest import own_folder
@@ -21,45 +21,46 @@ RUN_ID = re.compile("[0-9a-f]{32}")
 
 
 def find(runs: str | None, sweep: str | None, uri: str | None) -> list[ComparedRun]:
-    """The runs that were asked for: those of `runs=` in the order given, then the sweep's in that of its jobs.
+    """Find the runs of `runs=`, in that order, and then those of a sweep, in the order of its jobs.
 
     Args:
-        runs: folders and ids, in a list; and
-        sweep: a folder or id; without both, the newest runs of the outputs folder.
-        uri: of the MLflow store that ids are looked up in; for None see `saved.run.store_of`.
+        runs: a list of folders and ids.
+        sweep: a folder or id; without it and `runs`, the newest runs of the outputs folder.
+        uri: of the MLflow store that has the ids; for None see `saved.run.store_of`.
 
     Raises:
-        ConfigError: some are not there; each is named.
+        ConfigError: with each one that is not found.
     """
     if runs is None and sweep is None:
         return [from_folder(folder, number) for number, folder in enumerate(newest(), start=1)]
-    found: list[ComparedRun] = []
-    problems = []
+    selected: list[ComparedRun] = []
+    problems: list[Problem] = []
     for value in dict.fromkeys(split_list(runs or "")):
         try:
-            found.append(find_run(value, uri, len(found) + 1))
+            selected.append(find_run(value, uri, len(selected) + 1))
         except ConfigError as error:
             problems += error.problems
     if sweep is not None:
         try:
-            found += find_jobs(sweep, uri, first=len(found) + 1 if found else None)
+            selected += find_jobs(sweep, uri, first=len(selected) + 1 if selected else None)
         except ConfigError as error:
             problems += error.problems
     if problems:
         raise ConfigError(*problems)
-    if not found:
-        raise ConfigError("runs= is empty: write runs=[<a run's folder or MLflow run id>,<another>]")
-    return found
+    if not selected:
+        suggestion = "write runs=[<a run's folder or MLflow run id>,<another>]"
+        raise ConfigError(Problem("runs", "runs= is empty", suggestion, topic="missing"))
+    return selected
 
 
 def find_run(value: str, uri: str | None, number: int) -> ComparedRun:
-    """A run by its folder or its MLflow id.
+    """Find a run by its folder or its MLflow id.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: it is not found.
     """
     if jobs_of(folders.parse_path(value, "runs")):
-        raise ConfigError(f"runs={value} is a sweep's folder: write sweep={value}")
+        raise ConfigError(Problem("runs", f"runs={value} is a sweep's folder", f"write sweep={value}", topic="run"))
     if RUN_ID.fullmatch(value) and not Path(value).exists():
         uri = uri or run.store_of(value)
         return _from_store(run.get_logged_run(value, f"runs={value}", uri), uri, number)
@@ -69,63 +70,67 @@ def find_run(value: str, uri: str | None, number: int) -> ComparedRun:
 
 
 def _from_store(run: "Run", uri: str, number: int) -> ComparedRun:
-    """A run that MLflow knows: from its folder if that is here and still this run's, else from MLflow."""
+    """Read a run of MLflow from its folder if that is here and still this run's, else from MLflow."""
     folder = own_folder(run.data.tags)
     return from_folder(folder, number) if folder is not None else from_mlflow(run, uri, number)
 
 
 def find_jobs(value: str, uri: str | None, first: int | None) -> list[ComparedRun]:
-    """The jobs of a sweep by its folder or its MLflow parent id.
+    """Find the jobs of a sweep by its folder or its MLflow parent id.
 
     Args:
         value: the folder or the id.
         uri: of the MLflow store; for None see `saved.run.store_of`.
-        first: what to count from; None keeps the numbers of the jobs.
+        first: the first run's number; None keeps the numbers of the jobs.
 
     Raises:
-        ConfigError: there is no such sweep.
+        ConfigError: it is not a sweep, or not found.
     """
-    given, folder = f"sweep={value}", folders.parse_path(value, "sweep")
+    typed, folder = f"sweep={value}", folders.parse_path(value, "sweep")
     if folder.is_dir():
         jobs = jobs_of(folder)
         if not jobs:
-            raise ConfigError(f"{given} is no sweep's folder: there are no jobs in it, numbered 0, 1, ...")
+            text = f"{typed} is not a sweep's folder: it has no jobs, which are numbered 0, 1, ..."
+            suggestion = f"write runs={value} for a single run" if (folder / layout.CONFIG).is_file() else ""
+            raise ConfigError(Problem("sweep", text, suggestion, topic="run"))
         return [from_folder(job, int(job.name) if first is None else first + i) for i, job in enumerate(jobs)]
     if not RUN_ID.fullmatch(value):
-        raise ConfigError(f"{given}: there is no such folder; write a sweep's folder or MLflow parent id")
+        suggestion = "write sweep=<a sweep's folder or MLflow parent id>"
+        raise ConfigError(Problem("sweep", f"{typed}: no such folder", suggestion, topic="file"))
     uri = uri or run.store_of(value)
-    found = children(run.get_logged_run(value, given, uri), uri)
-    if not found:
-        raise ConfigError(f"{given} has no children in MLflow; for a single run write runs={value}")
-    return [_from_store(run, uri, (first or 0) + i) for i, run in enumerate(found)]
+    child_runs = children(run.get_logged_run(value, typed, uri), uri)
+    if not child_runs:
+        text = f"{typed} has no child runs in MLflow"
+        raise ConfigError(Problem("sweep", text, f"write runs={value} for a single run", topic="run"))
+    return [_from_store(child, uri, (first or 0) + i) for i, child in enumerate(child_runs)]
 
 
 def split_list(text: str) -> list[str]:
-    """`[a,b]` or `a,b` as its items; `~` is the home folder in each."""
+    """Split `[a,b]` or `a,b` into its items; `~` is expanded in each."""
     items = (item.strip().strip("'\"") for item in text.strip().removeprefix("[").removesuffix("]").split(","))
     return [expand_home(item) for item in items if item]
 
 
 def newest() -> list[Path]:
-    """The newest runs of the outputs folder, oldest first.
+    """Find the newest runs of the outputs folder, and return them oldest first.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there are none.
     """
     runs = outputs() / "runs"
-    found = [(path.stat().st_mtime_ns, path.parent) for path in runs.glob(f"*/{layout.CONFIG}")]
-    if not found:
-        raise ConfigError(
-            f"there are no runs in {display_path(runs)}: write runs=[<folder or id>,...] or sweep=<folder or id>"
-        )
-    chosen = [folder for _, folder in sorted(found)[-NEWEST:]]
-    of = f"newest {len(chosen)} of {len(found)}" if len(found) > len(chosen) else str(len(found))
+    dated = [(path.stat().st_mtime_ns, path.parent) for path in runs.glob(f"*/{layout.CONFIG}")]
+    if not dated:
+        text = f"no runs in {display_path(runs)}"
+        suggestion = "write runs=[<folder or id>,...] or sweep=<folder or id>"
+        raise ConfigError(Problem("runs", text, suggestion, topic="missing"))
+    chosen = [folder for _, folder in sorted(dated)[-NEWEST:]]
+    of = f"newest {len(chosen)} of {len(dated)}" if len(dated) > len(chosen) else str(len(dated))
     print(f"the {of} runs in {display_path(runs)}; runs=[a,b] chooses\n", file=sys.stderr)
     return chosen
 
 
 def jobs_of(folder: Path) -> list[Path]:
-    """The folders of a sweep's jobs, by their numbers."""
+    """Return the folders of a sweep's jobs, in the order of their numbers."""
     if not folder.is_dir() or (folder / layout.CONFIG).is_file():
         return []
     jobs = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]

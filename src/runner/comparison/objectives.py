@@ -1,4 +1,4 @@
-"""What makes one job of a sweep better than another: a metric, or two that are weighed against each other."""
+"""The objectives of a sweep: one metric by which its jobs are ranked, or two that are traded off."""
 
 import math
 from collections.abc import Sequence
@@ -6,71 +6,82 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.config.settings import SweepSettings
-from runner.errors import ConfigError, did_you_mean
+from runner.errors import ConfigError, Problem, close_match, did_you_mean
 from runner.util.metric_names import higher_is_better
 
-AT_MOST = 2
+MAX_OBJECTIVES = 2
 
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric that is to be as good as possible.
+    """A metric to optimize.
 
     Attributes:
         metric: its name.
-        direction: `min` or `max`, which is better.
+        direction: `min` or `max`.
     """
 
     metric: str
     direction: str
 
     def cost(self, value: float) -> float:
-        """The value, or its negative: the lower the better."""
+        """Return the value, or its negative: lower is better."""
         return value if self.direction == "min" else -value
 
 
-def direction_of(metric: str, built: Sequence[Any] = ()) -> str:
-    """`min` or `max`, as follows from the metric, or as the jobs' losses say: rates rise, times fall."""
-    rises = higher_is_better(metric) or any(metric in each.higher_is_better for each in built)
+def direction_of(metric: str, infos: Sequence[Any] = ()) -> str:
+    """Return `min` or `max`, by the metric's name or as the jobs' losses say: rates rise, times fall."""
+    rises = higher_is_better(metric) or any(metric in info.higher_is_better for info in infos)
     return "max" if rises or metric.startswith("throughput/") else "min"
 
 
-def objectives_of(settings: SweepSettings, built: Sequence[Any]) -> list[Objective]:
-    """What the jobs are judged by.
+def objectives_of(settings: SweepSettings, infos: Sequence[Any]) -> list[Objective]:
+    """Return the objectives of a sweep.
 
     Args:
         settings: of the sweep.
-        built: what is known of its jobs: `metrics`, `monitor` and `higher_is_better`.
+        infos: facts about its jobs: `metrics`, `monitor` and `higher_is_better`.
 
     Raises:
-        ConfigError: it is not measured by all, they are to be judged by different metrics, or it is not one or two.
+        ConfigError: a metric is not measured by all jobs, the jobs monitor different ones, or there are more than two.
     """
-    measured = [name for name in built[0].metrics if all(name in each.metrics for each in built)]
+    measured = [name for name in infos[0].metrics if all(name in info.metrics for info in infos)]
     metrics, directions = _as_list(settings.metric), _as_list(settings.direction)
     if not metrics:
-        monitors = sorted({each.monitor for each in built})
+        monitors = sorted({info.monitor for info in infos})
         if len(monitors) > 1:
-            raise ConfigError(
-                f"the jobs are judged by different metrics ({', '.join(monitors)}): write sweep.metric={measured[0]}"
-            )
+            text = f"the jobs monitor different metrics ({', '.join(monitors)})"
+            raise ConfigError(Problem("sweep.metric", text, f"write sweep.metric={measured[0]}", topic="conflict"))
         metrics = monitors
     if any(metric.startswith("[") for metric in metrics):
-        raise ConfigError(f"sweep.metric='{metrics[0]}' is a text, and no list: write it without quotes of its own")
-    problems = [
-        f"sweep.metric={metric} is not measured by all jobs: {did_you_mean(metric, measured)}"
-        for metric in metrics
-        if metric not in measured
-    ]
-    if len(metrics) > AT_MOST or len(set(metrics)) < len(metrics):
-        problems.append(f"sweep.metric=[{','.join(metrics)}]: write one metric, or two different ones")
+        text = f"sweep.metric='{metrics[0]}' is a text, not a list"
+        raise ConfigError(Problem("sweep.metric", text, f"write sweep.metric={metrics[0]}", topic="type"))
+    problems = [_not_measured(metric, metrics, measured) for metric in metrics if metric not in measured]
+    if len(metrics) > MAX_OBJECTIVES or len(set(metrics)) < len(metrics):
+        text, instead = f"sweep.metric=[{','.join(metrics)}] is not one metric, or two different ones", ""
+        if different := list(dict.fromkeys(metrics))[:MAX_OBJECTIVES]:
+            instead = f"write sweep.metric={_as_typed(different)}"
+        problems.append(Problem("sweep.metric", text, instead, topic="range"))
     if directions and len(directions) != len(metrics):
-        problems.append(
-            f"sweep.direction=[{','.join(directions)}]: write one for each of {', '.join(metrics)}, or null"
-        )
+        text = f"sweep.direction={_as_typed(directions)}: {len(metrics)} needed, one for each of {', '.join(metrics)}"
+        instead = f"write sweep.direction={_as_typed([direction_of(metric, infos) for metric in metrics])}"
+        problems.append(Problem("sweep.direction", text, instead, topic="conflict"))
     if problems:
         raise ConfigError(*problems)
-    ways = directions or [direction_of(metric, built) for metric in metrics]
+    ways = directions or [direction_of(metric, infos) for metric in metrics]
     return [Objective(metric, way) for metric, way in zip(metrics, ways, strict=True)]
+
+
+def _not_measured(metric: str, metrics: Sequence[str], measured: Sequence[str]) -> Problem:
+    text = f"sweep.metric={metric} is not measured by all jobs"
+    close = close_match(metric, measured)
+    corrected = [close if name == metric and close else name for name in metrics]
+    suggestion = f"did you mean sweep.metric={_as_typed(corrected)}?" if close else did_you_mean(metric, measured)
+    return Problem("sweep.metric", text, suggestion, topic="unknown")
+
+
+def _as_typed(values: Sequence[str]) -> str:
+    return values[0] if len(values) == 1 else f"[{','.join(values)}]"
 
 
 def _as_list(value: Any) -> list[str]:
@@ -79,17 +90,17 @@ def _as_list(value: Any) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
 
 
-def front(values: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[int]:
-    """The Pareto front: the places of those that no other is at least as good as in everything, and better in one.
+def pareto_front(values: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> list[int]:
+    """Return the places of the candidates that no other dominates: is as good in all objectives, and better in one.
 
     Args:
         values: of each candidate, in the order of the objectives.
-        objectives: by which they are judged.
+        objectives: of the sweep.
     """
     costs = [tuple(o.cost(value) for o, value in zip(objectives, each, strict=True)) for each in values]
     ahead, least = set[tuple[float, ...]](), math.inf
-    for cost in sorted(set(costs)):  # by the first: what comes later is on the front if it is better in the last
-        if cost[-1] < least and (len(cost) == AT_MOST or not ahead):
+    for cost in sorted(set(costs)):  # by the first objective: a later one is on the front if it is better in the last
+        if cost[-1] < least and (len(cost) == MAX_OBJECTIVES or not ahead):
             ahead.add(cost)
             least = cost[-1]
     return [place for place, cost in enumerate(costs) if cost in ahead]

@@ -1,4 +1,4 @@
-"""The results of a sweep, to be drawn: what was varied, and how good each configuration is."""
+"""The results of a sweep for its plots: the varied parameters, and a metric by configuration."""
 
 import math
 from collections import Counter
@@ -16,19 +16,19 @@ from runner.config.keys import PRESETS
 from runner.util.tables import shorten
 
 Value = float | str
-"""Of a parameter: a number, or what else one would type; "" where a configuration has no such parameter."""
+"""A parameter's value: a number, or a text as typed; "" if a configuration has no such parameter."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass
 class Parameter:
-    """What was varied.
+    """A varied parameter.
 
     Attributes:
         key: its name.
         values: by configuration.
-        log: whether the sweep has tagged it `log`.
+        log: whether the sweep tags it `log`.
     """
 
     key: str
@@ -36,13 +36,13 @@ class Parameter:
     log: bool = False
 
     @property
-    def words(self) -> list[str]:
-        """Its values that are no numbers, in the order they came."""
+    def categories(self) -> list[str]:
+        """Its values that are not numbers, in order of appearance."""
         return list(dict.fromkeys(value for value in self.values if isinstance(value, str)))
 
     @property
     def numbers(self) -> list[float]:
-        """Its values that are numbers, ascending."""
+        """Its numeric values, ascending."""
         return sorted({value for value in self.values if isinstance(value, float)})
 
 
@@ -51,12 +51,12 @@ class SweepResults:
     """A metric by configuration.
 
     Attributes:
-        parameters: that differ among the configurations.
-        values: of the metric, accuracies in per cent; those of one configuration differ in their seeds alone.
+        parameters: that differ between the configurations.
+        values: of the metric, accuracies in per cent; a configuration has one value per seed.
         metric: its name.
         maximized: whether higher is better.
-        comparable: whether one of them can be called the best.
-        notes: what cannot be seen in a picture of them.
+        comparable: whether the values can be ranked.
+        notes: remarks that a plot does not show.
     """
 
     parameters: list[Parameter]
@@ -68,7 +68,7 @@ class SweepResults:
 
     @cached_property
     def means(self) -> Floats:
-        """Over the seeds, (configurations,)."""
+        """Means over the seeds, (configurations,)."""
         return np.array([mean(values) for values in self.values])
 
     @property
@@ -83,65 +83,67 @@ class SweepResults:
 
     @property
     def best(self) -> int | None:
-        """The configuration with the best mean; None where all are the same, or cannot be compared."""
+        """The configuration with the best mean; None if all are equal, or cannot be ranked."""
         return self.order[0] if self.comparable and np.ptp(self.means) > 0 else None
 
     @cached_property
     def log_scale(self) -> bool:
-        """Whether the metric is drawn on a logarithmic axis."""
+        """Whether the metric has a logarithmic axis."""
         return spans_powers([value for values in self.values for value in values], self.maximized)
 
 
 def spans_powers(values: Sequence[float], maximized: bool) -> bool:
-    """Whether these are losses over more than two powers of ten."""
+    """Return whether these are losses over more than two powers of ten."""
     return not maximized and min(values) > 0 and max(values) / min(values) > 100
 
 
-def gather(c: Comparison, metric: str | None = None) -> SweepResults | None:
-    """Find the finished runs by configuration.
+def gather(comparison: Comparison, metric: str | None = None) -> SweepResults | None:
+    """Group the finished runs by configuration.
 
     Args:
-        c: the runs.
-        metric: by default the one they were judged by.
+        comparison: the runs.
+        metric: by default the one that they monitor.
 
     Returns:
-        None if there are fewer than two configurations with a value.
+        None if fewer than two configurations have a value.
     """
-    metric = metric or _monitored(c)
+    metric = metric or _monitored(comparison)
     if metric is None:
         return None
-    reasons = [_why_not(run, metric) for run in c.runs]
-    kept = [index for index, reason in enumerate(reasons) if not reason]
-    keys, notes = _independent(c.differing)
-    if left_out := Counter(filter(None, reasons)):
-        counts = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())
-        notes.append(f"left out of {len(c.runs)} runs: {counts}")
+    runs, differing = comparison.runs, comparison.differing
+    reasons = [_why_excluded(run, metric) for run in runs]
+    included = [index for index, reason in enumerate(reasons) if not reason]
+    keys, notes = _independent(differing)
+    if excluded := Counter(filter(None, reasons)):
+        counts = ", ".join(f"{count} {reason}" for reason, count in excluded.most_common())
+        notes.append(f"left out of {len(runs)} runs: {counts}")
     configurations: dict[tuple[Value, ...], list[float]] = {}
-    for index in kept:
-        place = tuple(_value(c.differing[key][index]) for key in keys)
-        value = c.runs[index].metrics[metric]
+    for index in included:
+        place = tuple(_value(differing[key][index]) for key in keys)
+        value = runs[index].metrics[metric]
         configurations.setdefault(place, []).append(100 * value if metric.endswith("accuracy") else value)
     if len(configurations) < 2:
         return None
     columns = zip(*configurations, strict=True)
-    parameters = [Parameter(key, list(column), key in c.log_axes) for key, column in zip(keys, columns, strict=True)]
-    varied = [p for p in parameters if len(set(p.values)) > 1]
-    if same := [key for key in keys if key not in {p.key for p in varied}]:
-        notes.append("all with " + ", ".join(f"{key}={shorten(c.differing[key][kept[0]], 20)}" for key in same))
-    comparable = len({c.runs[index].data | loss_settings(c.runs[index], metric) for index in kept}) == 1
-    maximized = higher_is_better(c.runs, metric)
+    log_axes = comparison.log_axes
+    parameters = [Parameter(key, list(column), key in log_axes) for key, column in zip(keys, columns, strict=True)]
+    varied = [parameter for parameter in parameters if len(set(parameter.values)) > 1]
+    if same := [key for key in keys if key not in {parameter.key for parameter in varied}]:
+        notes.append("all with " + ", ".join(f"{key}={shorten(differing[key][included[0]], 20)}" for key in same))
+    comparable = len({runs[index].data | loss_settings(runs[index], metric) for index in included}) == 1
+    maximized = higher_is_better(runs, metric)
     return SweepResults(varied, list(configurations.values()), metric, maximized, comparable, notes)
 
 
-def _monitored(c: Comparison) -> str | None:
-    """The validation metric by which the runs were judged."""
-    monitors = {run.config.get("trainer.monitor") for run in c.runs if run.config}
-    wanted = monitors if len(monitors) == 1 else set()
-    return next((name for name in (*wanted, "val/loss", "test/loss", "train/loss") if name in c.metrics), None)
+def _monitored(comparison: Comparison) -> str | None:
+    """Return the validation metric that the runs monitor."""
+    monitors = {run.config.get("trainer.monitor") for run in comparison.runs if run.config}
+    common = monitors if len(monitors) == 1 else set()
+    return next((name for name in (*common, "val/loss", "test/loss", "train/loss") if name in comparison.metrics), None)
 
 
-def _why_not(run: ComparedRun, metric: str) -> str:
-    """Why a run is left out; "" if it is not."""
+def _why_excluded(run: ComparedRun, metric: str) -> str:
+    """Return why a run is left out; "" if it is not."""
     if run.status != "FINISHED":
         return run.status.lower()
     if not run.config:
@@ -150,14 +152,14 @@ def _why_not(run: ComparedRun, metric: str) -> str:
 
 
 def _independent(differing: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
-    """The parameters that do not follow from others.
+    """Find the parameters that do not follow from others.
 
-    In a random search, which has each number once, any of them would tell all others. So only these are taken to
-    tell: a group's choice its own keys, a preset all keys, and a parameter another one that changes just when it
-    does, time and again.
+    In a random search, where each number occurs once, any parameter would determine all others. So only these count:
+    a group's choice determines its own keys, a preset all keys, and a parameter another one that changes exactly when
+    it does, repeatedly.
 
     Returns:
-        Their keys, and notes of parameters that go together.
+        Their keys, and remarks on parameters that change together.
     """
     columns = {key: values for key, values in differing.items() if key != "seed"}
     presets = [key for key in PRESETS if key in columns]
@@ -165,18 +167,18 @@ def _independent(differing: Mapping[str, Sequence[str]]) -> tuple[list[str], lis
     def kinds(*keys: str) -> int:
         return len(set(zip(*(columns[key] for key in keys), strict=True)))
 
-    kept: list[str] = []
+    independent: list[str] = []
     notes = []
     for key in columns:
         from_preset = key not in presets and any(kinds(preset, key) == kinds(preset) for preset in presets)
         if from_preset or follows(key, columns):
             continue
-        twins = [other for other in kept if kinds(key, other) == kinds(key) == kinds(other)]
+        twins = [other for other in independent if kinds(key, other) == kinds(key) == kinds(other)]
         if twins and (kinds(key) < kinds(*columns) or columns[key] == columns[twins[0]]):
             notes.append(f"{key} changes with {twins[0]}")
         else:
-            kept.append(key)
-    return kept, notes
+            independent.append(key)
+    return independent, notes
 
 
 def _value(text: str) -> Value:

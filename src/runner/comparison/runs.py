@@ -1,4 +1,4 @@
-"""A run as a comparison sees it, read from its folder or, where that is not here, from MLflow."""
+"""The data of a run that a comparison uses, read from its folder or, if that is not here, from MLflow."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CURVES = ("val/loss", "train/loss", "time/epoch_seconds", "throughput/samples_per_second")
-"""What is needed epoch by epoch."""
+"""Metrics that are needed for each epoch."""
 
 SAME_DATA = (
     "batch_size", "val_fraction", "scale", "in_memory", "num_workers", "augment", "root", "mean", "std", "size",
     "channels",
 )  # fmt: skip
-"""Keys of the data that leave the data set the same: how it is divided, stored, scaled, augmented."""
+"""Keys of the data that do not change the data set: how it is split, stored, scaled, augmented."""
 
-MOST_JOBS = 10_000
+MAX_JOBS = 10_000
 """Of a sweep."""
 
 Curve = dict[int, float]
-"""A metric's value by epoch, from 1."""
+"""Values of a metric by epoch, counted from 1."""
 
 
 @dataclass
@@ -43,21 +43,20 @@ class ComparedRun:
     """One run, finished or not.
 
     Attributes:
-        number: what the table and the plots call it: a sweep's job number, or its place from 1.
+        number: in the table and the plots: a sweep's job number, or its place from 1.
         name: of its folder, or in MLflow.
         status: FINISHED, PRUNED, FAILED, KILLED, RUNNING, or NOT STARTED for a job without a config.
-        folder: where it lies; None if it is not here.
+        folder: its path; None if it is not on this machine.
         run_id: in MLflow; None if it was never tracked.
-        config: resolved, flattened to dotted keys, values as one would type them.
-        choices: which member of each group was chosen; empty if that was not recorded.
-        metrics: `val/...` and `test/...` of the best epoch; `train/...` of it where the run has neither.
-        epoch_seconds: of each epoch, as far as they were logged.
-        rates: samples per second of each epoch, as far as they were logged.
-        curves: those of `CURVES` there are.
+        config: resolved, flattened to dotted keys, values as typed.
+        choices: the chosen member of each group; empty if that was not recorded.
+        metrics: `val/...` and `test/...` of the best epoch; `train/...` of it if the run has neither.
+        epoch_seconds: of each logged epoch.
+        rates: samples per second of each logged epoch.
+        curves: those of `CURVES` that were logged.
         parameters: of the model.
-        higher_is_better: the metrics that rise as a model gets better, without their part (`f1`), as far as that was
-            recorded.
-        log_axes: the keys that its sweep has tagged `log`.
+        higher_is_better: the metrics that rise as a model improves, without their part (`f1`), if that was recorded.
+        log_axes: the keys that its sweep tags `log`.
     """
 
     number: int
@@ -77,13 +76,13 @@ class ComparedRun:
 
     @property
     def epoch_samples(self) -> int | None:
-        """Samples trained on in an epoch; the most, as `trainer.max_steps` cuts one short. None if not known."""
+        """Training samples of an epoch; the maximum, as `trainer.max_steps` may shorten the last. None if unknown."""
         counts = [rate * self.epoch_seconds[epoch] for epoch, rate in self.rates.items() if epoch in self.epoch_seconds]
         return round(max(counts)) if counts else None
 
     @property
     def data(self) -> frozenset[tuple[str, str]]:
-        """What says which data these are: the settings of the data set, but for those of how they are presented."""
+        """The settings that identify the data set, without those of its presentation."""
         return frozenset(
             (key, value)
             for key, value in self.config.items()
@@ -92,28 +91,28 @@ class ComparedRun:
 
     @property
     def warm_up_only(self) -> bool:
-        """Whether its times are those of its first epoch."""
+        """Whether only its first epoch was timed."""
         return list(self.epoch_seconds) == [1]
 
     @property
     def epoch_time(self) -> float | None:
-        """Seconds of an epoch: the median without the first one, which warms up, if there are others."""
+        """Seconds per epoch: the median without the first epoch, which warms up, if there are others."""
         return typical(self.epoch_seconds)
 
     @property
     def samples_per_second(self) -> float | None:
-        """Samples trained on per second, likewise."""
+        """Training samples per second, likewise."""
         return typical(self.rates)
 
 
 def typical(values: Curve) -> float | None:
-    """The median over epochs without the first; with it where there is no other, None where there is none."""
+    """Return the median over epochs without the first; of the first if it is the only one; None if there are none."""
     warm = [value for epoch, value in values.items() if epoch > 1]
     return median(warm or values.values()) if values else None
 
 
 def from_folder(folder: Path, number: int) -> ComparedRun:
-    """Read a run's folder; what a killed or failed run did not come to write is left empty."""
+    """Read a run's folder; fields that a killed or failed run has not written stay empty."""
     result = read_result(folder)
     curves = _curves((p.name, p.step, p.value) for p in journal.read(folder / layout.JOURNAL)[0])
     config = _config(folder / layout.CONFIG)
@@ -141,19 +140,19 @@ def from_folder(folder: Path, number: int) -> ComparedRun:
 
 
 def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
-    """Read a run from MLflow: parameters, histories and, if it ended, the figures of its `result.json`.
+    """Read a run from MLflow: parameters, histories and, if it has ended, its `result.json`.
 
     Args:
-        run: as the store describes it.
+        run: the store's record of it.
         uri: of the store.
         number: see `ComparedRun`.
 
     Raises:
-        MlflowException: the store is away.
+        MlflowException: the store cannot be reached.
     """
     run_id, client = run.info.run_id, connect(uri)
     tags = run.data.tags
-    # Parameters are immutable in MLflow: what a resume has changed stands in tags.
+    # Parameters are immutable in MLflow: changes by a resume are tags.
     changed = {key.removeprefix("resumed."): value for key, value in tags.items() if key.startswith("resumed.")}
     params = run.data.params | changed
     histories = {name: client.get_metric_history(run_id, name) for name in CURVES if name in run.data.metrics}
@@ -179,14 +178,14 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
 
 
 def children(parent: "Run", uri: str) -> "list[Run]":
-    """The runs of a sweep in MLflow, in the order of their jobs.
+    """Return the runs of a sweep in MLflow, in the order of their jobs.
 
     Raises:
-        MlflowException: the store is away.
+        MlflowException: the store cannot be reached.
     """
-    wanted = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
-    found = connect(uri).search_runs([parent.info.experiment_id], wanted, max_results=MOST_JOBS)
-    return sorted(found, key=lambda run: (_job_number(run), run.info.start_time))
+    query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    runs = connect(uri).search_runs([parent.info.experiment_id], query, max_results=MAX_JOBS)
+    return sorted(runs, key=lambda run: (_job_number(run), run.info.start_time))
 
 
 def _job_number(run: "Run") -> int:
@@ -195,7 +194,7 @@ def _job_number(run: "Run") -> int:
 
 
 def _log_axes(folder: Path) -> frozenset[str]:
-    """The keys that the sweep of a job's folder has tagged `log`."""
+    """Return the keys that the sweep of a job's folder tags `log`."""
     try:
         return _log_axes_of(folder.absolute().parent, (folder.absolute().parent / layout.SWEEP_PLAN).stat().st_mtime_ns)
     except OSError:
@@ -204,7 +203,7 @@ def _log_axes(folder: Path) -> frozenset[str]:
 
 @lru_cache(maxsize=1)  # the jobs of a sweep are read one after the other
 def _log_axes_of(sweep: Path, _changed: int) -> frozenset[str]:
-    return frozenset(log_axes.of_sweep(sweep))
+    return frozenset(log_axes.read_log_axes(sweep))
 
 
 def _curves(points: Iterable[tuple[str, int, float]]) -> dict[str, Curve]:
@@ -216,14 +215,14 @@ def _curves(points: Iterable[tuple[str, int, float]]) -> dict[str, Curve]:
 
 
 def _best(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The last value of each metric, and that of the best epoch where the run has logged it (`best/<name>`)."""
+    """Return the last value of each metric, or that of the best epoch if it was logged (`best/<name>`)."""
     return {**metrics, **{name.removeprefix("best/"): metrics[name] for name in metrics if name.startswith("best/")}}
 
 
 def _final(values: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics that tell how good a model is; not those measured within an epoch.
+    """Return the metrics of a model's quality, without those measured within an epoch.
 
-    A run with neither validation nor test has but those of its training.
+    These are the training metrics if the run has neither validation nor test.
     """
     figures = {
         name: float(value)
@@ -243,7 +242,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _result(run_id: str, uri: str) -> dict[str, Any]:
-    """The `result.json` among a run's artifacts; empty if there is none yet, or it cannot be fetched."""
+    """Read the `result.json` among a run's artifacts; empty if there is none yet, or it cannot be fetched."""
     saved = SavedRun(f"runs={run_id}", None, run_id, uri)
     try:
         path = saved.file(layout.RESULT)

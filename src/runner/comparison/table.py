@@ -1,4 +1,4 @@
-"""Runs side by side: what tells them apart, how good they are, how fast; as rows, text, CSV and JSON."""
+"""Runs side by side: their differing parameters, metrics and speed; as rows, text, CSV and JSON."""
 
 import json
 import math
@@ -13,13 +13,13 @@ from runner.util.metric_names import format_metric
 from runner.util.tables import align, shorten
 
 IGNORED = ("resume", "resume_mode", "runner.", "tracking.", "tracking")
-"""Keys, and beginnings of keys, that say nothing about what was computed."""
+"""Keys, and beginnings of keys, that do not change what is computed."""
 
 LABEL_LENGTH = 40
 LABEL_COLUMNS = 3
 CELL_LENGTH = 28
 VALUE_LENGTH = 16
-"""Of a value in a label, which two others are to stand beside."""
+"""Of a value in a label, which has room for three."""
 
 
 @dataclass
@@ -27,13 +27,13 @@ class Comparison:
     """Runs and the parameters in which they differ.
 
     Attributes:
-        runs: in the order they were given.
-        differing: values by parameter, one a run; "" where a run has no such parameter.
+        runs: in the given order.
+        differing: values by parameter, one per run; "" if a run has no such parameter.
         metrics: the names of all final metrics.
-        labels: a short name for each run: its number and what differs.
-        best: the indices of the runs with the best value of each metric, among those that can be compared (see
-            `find_best`); none where nothing is to be chosen.
-        log_axes: the parameters that a sweep of theirs has tagged `log`.
+        labels: a short name for each run: its number and its differing values.
+        best: the indices of the runs with the best value of each metric, among comparable ones (see `find_best`);
+            empty if all are equal.
+        log_axes: the parameters that one of their sweeps tags `log`.
     """
 
     runs: Sequence[ComparedRun]
@@ -44,19 +44,19 @@ class Comparison:
     log_axes: frozenset[str] = frozenset()
 
     def speed_up(self, index: int) -> float | None:
-        """How many times faster an epoch is than the first run's; None if either has no time, or other data."""
+        """Return how many times faster an epoch is than the first run's; None without times, or on other data."""
         first, this = self.runs[0], self.runs[index]
         if first.epoch_time is None or not this.epoch_time or differing_data((first, this)):
             return None
         return first.epoch_time / this.epoch_time
 
     def values(self, metric: str) -> list[float | None]:
-        """A metric by run."""
+        """Return the values of a metric by run."""
         return [run.metrics.get(metric) for run in self.runs]
 
 
 def compare(runs: Sequence[ComparedRun]) -> Comparison:
-    """Find what differs and who is best."""
+    """Find what differs between runs, and the best ones."""
     differing = find_differing(runs)
     order = [f"{part}/{name}" for part in ("val", "test", "train") for name in ("loss", "accuracy")]
     names = dict.fromkeys(name for run in runs for name in run.metrics)
@@ -67,10 +67,10 @@ def compare(runs: Sequence[ComparedRun]) -> Comparison:
 
 
 def find_differing(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
-    """The parameters that are not the same in all runs.
+    """Find the parameters that are not the same in all runs.
 
-    Where a group's choice differs (`model=cnn` here, `model=mlp` there), it stands for the keys that follow
-    from it: those that only some of the runs have, unless they were varied within one choice too.
+    A differing choice of a group (`model=cnn` here, `model=mlp` there) stands for the keys that follow from it: those
+    that only some of the runs have, unless they also vary within one choice.
     """
     known = [run for run in runs if run.config]
     recorded = all(run.choices for run in known)
@@ -85,8 +85,9 @@ def find_differing(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
             continue
         group, _, leaf = key.partition(".")
         pairs = {(c.get(group), v) for c, v, run in zip(choices, values, runs, strict=True) if run.config}
-        told = len(pairs) == len({choice for choice, _ in pairs})
-        if group in columns and told and (leaf in ("_target_", "name") or any(value is None for _, value in pairs)):
+        follows_choice = len(pairs) == len({choice for choice, _ in pairs})
+        is_part = leaf in ("_target_", "name") or any(value is None for _, value in pairs)
+        if group in columns and follows_choice and is_part:
             continue
         columns[key] = [value or "" for value in values]
     return columns
@@ -97,15 +98,15 @@ def _differ(values: Sequence[str | None], runs: Sequence[ComparedRun]) -> bool:
 
 
 def _choices(config: Mapping[str, str]) -> dict[str, str]:
-    """What stands for the choices of a run that told MLflow nothing: the names of its classes and functions."""
+    """Return a substitute for choices that were not recorded: the names of the classes and functions."""
     named = {group: f"{group}._target_" for group in TARGET_GROUPS} | {g: f"{g}.name" for g in ("device", "precision")}
     return {group: config[key].rpartition(".")[2] for group, key in named.items() if key in config}
 
 
 def find_best(runs: Sequence[ComparedRun], metric: str) -> list[int]:
-    """The finished runs with the best value among those of the same data, and for a loss the same loss function.
+    """Find the finished runs with the best value among those of the same data, and for a loss the same loss function.
 
-    There are several where several data sets are compared, and none where all values are the same.
+    With several data sets there are several, and if all values are equal there are none.
     """
     comparable: dict[frozenset[tuple[str, str]], dict[int, float]] = {}
     for index, run in enumerate(runs):
@@ -117,13 +118,13 @@ def find_best(runs: Sequence[ComparedRun], metric: str) -> list[int]:
 
 
 def higher_is_better(runs: Sequence[ComparedRun], metric: str) -> bool:
-    """Which way a metric of these runs is better: by its name, or as their losses said."""
+    """Return whether a higher value of a metric is better, by its name or as the runs' losses say."""
     name = metric.partition("/")[2]
     return metric_names.higher_is_better(metric) or any(name in run.higher_is_better for run in runs)
 
 
 def loss_settings(run: ComparedRun, metric: str) -> frozenset[tuple[str, str]]:
-    """The settings that a metric named loss depends on; label smoothing is for training only."""
+    """Return the settings that a metric named loss depends on; label smoothing affects only training."""
     part, _, name = metric.partition("/")
     left_out = () if part == "train" else ("loss.label_smoothing",)
     settings = ((k, v) for k, v in run.config.items() if k.startswith("loss.") and k not in left_out)
@@ -131,18 +132,18 @@ def loss_settings(run: ComparedRun, metric: str) -> frozenset[tuple[str, str]]:
 
 
 def differing_data(runs: Sequence[ComparedRun]) -> list[str]:
-    """In what the data differ that runs were trained on: `data`, keys of it, `samples an epoch`; [] if in nothing."""
+    """Return what differs in the runs' data: `data`, keys of it, `samples per epoch`; empty if nothing does."""
     known = [run for run in runs if run.config]
-    found = sorted({key for run in known for key, _ in run.data ^ known[0].data})
-    if "data._target_" in found:  # which the other keys follow from
-        found = ["data", *(key for key in found if key == "data.limit")]
+    keys = sorted({key for run in known for key, _ in run.data ^ known[0].data})
+    if "data._target_" in keys:  # the other keys follow from it
+        keys = ["data", *(key for key in keys if key == "data.limit")]
     counts = {run.epoch_samples for run in known} - {None}
-    return found + ["samples an epoch"] * (len(counts) > 1)
+    return keys + ["samples per epoch"] * (len(counts) > 1)
 
 
 def make_labels(runs: Sequence[ComparedRun], differing: Mapping[str, Sequence[str]]) -> list[str]:
-    """Short names for plots: `2: cnn, lr 0.1`; the run's own name where nothing differs."""
-    keys = by_distinction([key for key in differing if not follows(key, differing)], differing)
+    """Return short names for plots: `2: cnn, lr 0.1`; the run's own name if nothing differs."""
+    keys = sort_by_distinction([key for key in differing if not follows(key, differing)], differing)
     leaves = [key.rpartition(".")[2] for key in keys]
     labels = []
     for index, run in enumerate(runs):
@@ -157,59 +158,64 @@ def make_labels(runs: Sequence[ComparedRun], differing: Mapping[str, Sequence[st
     return labels
 
 
-def by_distinction(keys: Sequence[str], differing: Mapping[str, Sequence[str]]) -> list[str]:
-    """The keys, that first which tells most runs apart, then that which with it tells most; else as they were."""
+def sort_by_distinction(keys: Sequence[str], differing: Mapping[str, Sequence[str]]) -> list[str]:
+    """Sort keys so that the first one distinguishes most runs, the first two together most, and so on."""
     chosen: list[str] = []
     left = list(keys)
     while left:
         kinds = {key: set(zip(*(differing[name] for name in (*chosen, key)), strict=True)) for key in left}
-        told = {key: sum(any(values) for values in found) for key, found in kinds.items()}
-        chosen.append(max(told, key=told.__getitem__))
+        counts = {key: sum(any(values) for values in distinct) for key, distinct in kinds.items()}
+        chosen.append(max(counts, key=counts.__getitem__))
         left.remove(chosen[-1])
     return chosen
 
 
 def follows(key: str, differing: Mapping[str, Sequence[str]]) -> bool:
-    """Whether a key's value is told by the choice of its group, which differs too."""
+    """Return whether a key's value follows from the choice of its group, which differs too."""
     choices = differing.get(key.partition(".")[0], ())
     return "." in key and bool(choices) and len(set(zip(choices, differing[key], strict=True))) == len(set(choices))
 
 
-def rows(c: Comparison) -> list[dict[str, Any]]:
-    """A mapping a run, with every figure as it is; None where there is none."""
+def rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return a mapping per run with unrounded figures; None where there is none."""
     return [
         {
             "number": run.number,
             "run": run.name,
-            **{key: values[index] for key, values in c.differing.items()},
+            **{key: values[index] for key, values in comparison.differing.items()},
             "status": run.status,
-            **{name: run.metrics.get(name) for name in c.metrics},
+            **{name: run.metrics.get(name) for name in comparison.metrics},
             "epochs": len(run.epoch_seconds) or None,
             "epoch_seconds": run.epoch_time,
             "samples_per_second": run.samples_per_second,
-            "speed_up": c.speed_up(index),
+            "speed_up": comparison.speed_up(index),
             "parameters": run.parameters,
             "run_id": run.run_id,
             "folder": run.folder,
         }
-        for index, run in enumerate(c.runs)
+        for index, run in enumerate(comparison.runs)
     ]
 
 
-def to_csv(c: Comparison) -> str:
-    """The rows as CSV with a header line; an empty cell where there is no value."""
-    return tables.to_csv(rows(c))
+def to_csv(comparison: Comparison) -> str:
+    """Return the rows as CSV with a header line; a cell without a value is empty."""
+    return tables.to_csv(rows(comparison))
 
 
-def to_json(c: Comparison) -> str:
-    """The rows, what differs, and the numbers of the runs that are best in each metric."""
-    best = {metric: [c.runs[index].number for index in found] for metric, found in c.best.items()}
-    content = {"differing": list(c.differing), "metrics": c.metrics, "best": best, "runs": rows(c)}
+def to_json(comparison: Comparison) -> str:
+    """Return the rows, the differing parameters, and the best runs of each metric, as JSON."""
+    numbers = [run.number for run in comparison.runs]
+    content = {
+        "differing": list(comparison.differing),
+        "metrics": comparison.metrics,
+        "best": {metric: [numbers[index] for index in indices] for metric, indices in comparison.best.items()},
+        "runs": rows(comparison),
+    }
     return json.dumps(_finite(content), indent=2) + "\n"
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
+    """Replace numbers that are not finite by None: JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -217,31 +223,32 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def to_text(c: Comparison) -> list[str]:
-    """The lines of an aligned table; the best value of each metric is marked by a star."""
+def to_text(comparison: Comparison) -> list[str]:
+    """Return the lines of an aligned table; a star marks the best value of each metric."""
+    runs, indices = comparison.runs, range(len(comparison.runs))
     columns = [
-        [">#", *(str(run.number) for run in c.runs)],
-        *([key, *(shorten(value, CELL_LENGTH) for value in values)] for key, values in c.differing.items()),
-        ["status", *(run.status for run in c.runs)],
-        *(_metric_column(c, metric) for metric in c.metrics),
-        _figures("epoch / s", [run.epoch_time for run in c.runs], lambda v: f"{v:.3g}" if v < 1000 else f"{v:,.0f}"),
-        _figures("samples/s", [run.samples_per_second for run in c.runs], lambda v: f"{v:,.0f}"),
-        _figures("speed-up", [c.speed_up(index) for index in range(len(c.runs))], times_faster),
-        _figures("parameters", [run.parameters for run in c.runs], lambda v: f"{v:,}"),
-        ["run", *(run.name for run in c.runs)],
+        [">#", *(str(run.number) for run in runs)],
+        *([key, *(shorten(value, CELL_LENGTH) for value in values)] for key, values in comparison.differing.items()),
+        ["status", *(run.status for run in runs)],
+        *(_metric_column(comparison, metric) for metric in comparison.metrics),
+        _figures("epoch / s", [run.epoch_time for run in runs], lambda v: f"{v:.3g}" if v < 1000 else f"{v:,.0f}"),
+        _figures("samples/s", [run.samples_per_second for run in runs], lambda v: f"{v:,.0f}"),
+        _figures("speed-up", [comparison.speed_up(index) for index in indices], format_speed_up),
+        _figures("parameters", [run.parameters for run in runs], lambda v: f"{v:,}"),
+        ["run", *(run.name for run in runs)],
     ]
     return align(columns)
 
 
-def times_faster(ratio: float) -> str:
-    """A speed-up for people: `2.50x`."""
+def format_speed_up(ratio: float) -> str:
+    """Format a speed-up: `2.50x`."""
     return f"{ratio:.2f}x" if ratio >= 0.1 else f"{ratio:.2g}x"
 
 
-def _metric_column(c: Comparison, metric: str) -> list[str]:
-    best = c.best[metric]
-    mark = ["*" if index in best else " " if best else "" for index in range(len(c.runs))]
-    cells = [format_metric(metric, value).strip() if value is not None else "" for value in c.values(metric)]
+def _metric_column(comparison: Comparison, metric: str) -> list[str]:
+    best = comparison.best[metric]
+    mark = ["*" if index in best else " " if best else "" for index in range(len(comparison.runs))]
+    cells = [format_metric(metric, value).strip() if value is not None else "" for value in comparison.values(metric)]
     return [">" + metric + (" " if best else ""), *(cell + sign for cell, sign in zip(cells, mark, strict=True))]
 
 

@@ -28,8 +28,8 @@ NAME_LENGTH = 28
 
 def line_chart(results: SweepResults) -> Figure:
     """Draw the metric over a numeric parameter, with a line for each value of a category if there is one."""
-    x = next(parameter for parameter in results.parameters if not parameter.words)
-    category = next((parameter for parameter in results.parameters if parameter.words), None)
+    x = next(parameter for parameter in results.parameters if not parameter.categories)
+    category = next((parameter for parameter in results.parameters if parameter.categories), None)
     labels = value_labels(category, NAME_LENGTH) if category else {"": "mean" if results.repeated else ""}
     figure = new_figure(6.4 + (0.5 + 0.085 * max(map(len, labels.values())) if category else 0), 4.2)
     axes = figure.subplots()

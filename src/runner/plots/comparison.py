@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
-from runner.comparison.table import Comparison, times_faster
+from runner.comparison.table import Comparison, format_speed_up
 from runner.plots.axes import describe_metric
 from runner.plots.drawing import BLUE, COLORS, GREY, MARKERS, STYLE, new_figure, write
 from runner.plots.sweep import sweep_figure
@@ -60,7 +60,7 @@ def bars(comparison: Comparison) -> Figure | None:
     if any(times):
         compared = any(speed_ups[1:])
         texts = [
-            f"{seconds:.3g}" + (f" ({times_faster(speed_up)})" if speed_up and compared else "") if seconds else ""
+            f"{seconds:.3g}" + (f" ({format_speed_up(speed_up)})" if speed_up and compared else "") if seconds else ""
             for seconds, speed_up in zip(times, speed_ups, strict=True)
         ]
         speed = "\n(speed-up against the first)" if compared else ""

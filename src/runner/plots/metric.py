@@ -21,11 +21,11 @@ BEST_LOOK: dict[str, Any] = {"color": VERMILION, "weight": "bold"}
 
 def value_labels(parameter: Parameter, length: int) -> dict[Value, str]:
     """Return a label for each value of a parameter, words first; words with equal starts are cut at their start."""
-    words: dict[Value, str] = {word: shorten(word, length) or "none" for word in parameter.words}
+    words: dict[Value, str] = {word: shorten(word, length) or "none" for word in parameter.categories}
     if len(set(words.values())) < len(words):
         words = {
             word: (word or "none") if len(word) <= length else f"...{word[3 - length :].lstrip('.')}"
-            for word in parameter.words
+            for word in parameter.categories
         }
     return words | {value: format_number(value) for value in parameter.numbers}
 

@@ -11,7 +11,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from runner.comparison.results import Floats, Parameter, SweepResults, Value
-from runner.comparison.table import by_distinction
+from runner.comparison.table import sort_by_distinction
 from runner.plots.axes import GRID_AT_MOST, format_number, round_numbers, spaced, use_log_scale
 from runner.plots.drawing import VERMILION, new_figure, text_width
 from runner.plots.metric import BEST_LOOK, add_note, best_legend, color_scale, label_colorbar, metric_text, value_labels
@@ -36,7 +36,7 @@ def parallel_coordinates(results: SweepResults) -> Figure:
     """Draw a vertical axis for each parameter, and for the metric at the end; a line for each configuration."""
     drawn = results.parameters
     if len(drawn) > AXES_AT_MOST:
-        keys = by_distinction(
+        keys = sort_by_distinction(
             [parameter.key for parameter in drawn],
             {parameter.key: list(map(str, parameter.values)) for parameter in drawn},
         )
@@ -48,7 +48,7 @@ def parallel_coordinates(results: SweepResults) -> Figure:
     ]
     titles = [".\n".join(shorten(part, 22) for part in parameter.key.rsplit(".", 1)) for parameter in drawn]
     *stops, end = _stops(titles, rulers)
-    rows = max(len(parameter.words) + len(parameter.numbers[:GRID_AT_MOST]) for parameter in drawn)
+    rows = max(len(parameter.categories) + len(parameter.numbers[:GRID_AT_MOST]) for parameter in drawn)
     bottom, tall = 0.65, min(7.0, max(3.4, 0.19 * rows))
     beside = text_width(
         [metric_text(results, results.means.min()), metric_text(results, results.means.max())], 11, "bold"
@@ -87,7 +87,7 @@ def _ruler(parameter: Parameter, length: int) -> Ruler:
         places = {value: rank / (len(texts) - 1) for rank, value in enumerate(texts)}
         return Ruler(places, [(value, places[value], text) for value, text in texts.items()])
     # Words, and a zero on a logarithmic axis, lie below the numbers.
-    below: list[Value] = [*parameter.words, *(values[:1] if log_scale and values[0] == 0 else [])]
+    below: list[Value] = [*parameter.categories, *(values[:1] if log_scale and values[0] == 0 else [])]
     values = [value for value in values if value not in below]
     norm = LogNorm(values[0], values[-1]) if log_scale else Normalize(values[0], values[-1])
     start = min(0.1 * len(below), 0.5)

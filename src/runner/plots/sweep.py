@@ -55,7 +55,7 @@ def sweep_figure(comparison: Comparison, metric: str | None = None, one_sweep: b
 
 
 def _draw(results: SweepResults) -> Figure:
-    categories = [parameter for parameter in results.parameters if parameter.words]
+    categories = [parameter for parameter in results.parameters if parameter.categories]
     numbers = len(results.parameters) - len(categories)
     if (
         numbers == 1

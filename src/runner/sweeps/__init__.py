@@ -1,1 +1,1 @@
-"""Sweeps: which jobs there are, that all of them can run, running them, and what came of them."""
+"""Sweeps: planning, checking, running and ranking many runs."""

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: on a terminal a line a running job and a bar over all, elsewhere one now and then."""
+"""The display of a running sweep: on a terminal a line per running job and a bar, elsewhere a line now and then."""
 
 import logging
 import sys
@@ -15,7 +15,7 @@ from runner.rundir.folders import display_path
 from runner.sweeps.jobs import Job, JobOutcome, JobProgress
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.results.outcome import last_lines
-from runner.sweeps.results.table import read_row, values_in_words
+from runner.sweeps.results.table import describe_values, read_row
 from runner.util.metric_names import format_metric
 from runner.util.tables import format_duration
 from runner.util.terminal import can_redraw_lines
@@ -23,11 +23,11 @@ from runner.util.terminal import can_redraw_lines
 log = logging.getLogger("runner")
 
 REFRESH_SECONDS = 0.2
-MOST_LINES = 12
-"""Jobs that have a line of their own on a terminal; a cluster runs hundreds."""
+MAX_LINES = 12
+"""Lines of running jobs on a terminal; a cluster runs hundreds."""
 
 PLAIN_SECONDS = 60.0
-"""Without a terminal, what runs is told so often."""
+"""Between two lists of the running jobs, without a terminal."""
 
 
 @dataclass
@@ -39,35 +39,38 @@ class _Line:
     started: float
     progress: JobProgress | None = None
 
-    def words(self, metric: str) -> str:
-        """How far it is: `3 lr=0.1: epoch 4/20, val/loss 0.1234, 12 s left`."""
-        told = f"{self.job.number} {self.job.name}: "
+    @property
+    def share(self) -> float:
+        """The part of the job that is done, from 0 to 0.95: test and plots follow."""
+        return 0.95 * self.progress.done / self.progress.epochs if self.progress else 0.0
+
+    def describe(self, metric: str) -> str:
+        """Describe its progress: `3 lr=0.1: epoch 4/20, val/loss 0.1234, 12 s left`."""
+        text = f"{self.job.number} {self.job.name}: "
         if self.progress is None:
-            return told + "starts"
+            return text + "starting"
         progress = self.progress
-        told += f"epoch {min(int(progress.done) + 1, progress.epochs)}/{progress.epochs}"
+        text += f"epoch {min(int(progress.done) + 1, progress.epochs)}/{progress.epochs}"
         for name in (metric, "val/loss", "train/loss"):
             if name in progress.metrics:
-                told += f", {name} {format_metric(name, progress.metrics[name]).strip()}"
+                text += f", {name} {format_metric(name, progress.metrics[name]).strip()}"
                 break
         if progress.done >= progress.epochs:
-            return told + ", test and plots"
+            return text + ", test and plots"
+        if progress.done <= 0:
+            return text
         seconds = time.monotonic() - self.started
-        return told + (
-            f", {format_duration(seconds * (progress.epochs - progress.done) / progress.done)} left"
-            if progress.done > 0
-            else ""
-        )
+        return text + f", {format_duration(seconds * (progress.epochs - progress.done) / progress.done)} left"
 
 
 class Display:
-    """Watches the jobs of a sweep.
+    """Shows the progress of a sweep.
 
     Args:
-        folder: the sweep's.
-        jobs: how many there are to run.
+        folder: of the sweep.
+        jobs: the number of jobs to run.
         slots: how many run at a time.
-        objectives: that the sweep goes by.
+        objectives: of the sweep.
         quiet: show no bars.
     """
 
@@ -77,40 +80,36 @@ class Display:
         self._folder, self._jobs, self._slots, self._objectives = folder, jobs, slots, objectives
         self._metric = objectives[0].metric
         self._done = 0
-        self._seconds: list[float] = []
         self._lines: dict[int, _Line] = {}
-        self._started = self._told = time.monotonic()
-        self._shown = sys.stderr.isatty() and can_redraw_lines() and not quiet
+        self._started = self._listed = time.monotonic()
+        self._has_bars = sys.stderr.isatty() and can_redraw_lines() and not quiet
         self._bars: list[tqdm] = []
         self._next = 0.0
 
-    def started(self, job: Job, slot: Slot) -> None:
-        """A job begins in a slot."""
+    def job_started(self, job: Job, slot: Slot) -> None:
+        """Add a line for the job."""
         self._lines[job.number] = _Line(job, slot, time.monotonic())
 
-    def progress(self, job: Job, progress: JobProgress) -> None:
-        """A job is so far."""
+    def job_progressed(self, job: Job, progress: JobProgress) -> None:
+        """Update the job's line."""
         line = self._lines[job.number]
         metrics = (line.progress.metrics if line.progress else {}) | progress.metrics
         line.progress = JobProgress(progress.done, progress.epochs, metrics)
 
-    def ended(self, job: Job, fate: JobOutcome) -> None:
-        """A job is over: a line, and of one that has not finished the end of its log."""
+    def job_ended(self, job: Job, outcome: JobOutcome) -> None:
+        """Log a line; for a job that did not finish, also the end of its log."""
         self._lines.pop(job.number, None)
         self._done += 1
-        self._seconds.append(fate.seconds)
         folder = self._folder / str(job.number)
-        row = read_row(job, folder, self._objectives)
         place = f"{self._done:>{len(str(self._jobs))}}/{self._jobs}"
         head = f"{place}  job {job.number}  {job.name}"
-        if fate.status == "FINISHED":
-            told = values_in_words(row, self._objectives)
-            value = f"  {told}" if told else ""
-            why = f"  {fate.why}" if fate.pruned else ""
-            log.info("%s%s%s  %s", head, value, why, format_duration(fate.seconds))
+        if outcome.status == "FINISHED":
+            values = describe_values(read_row(job, folder, self._objectives), self._objectives)
+            parts = [head, values, outcome.reason, format_duration(outcome.seconds)]
+            log.info("%s", "  ".join(part for part in parts if part))
             return
-        log.warning("%s  %s: %s  %s", head, fate.status, fate.why, format_duration(fate.seconds))
-        if fate.wanted:
+        log.warning("%s  %s: %s  %s", head, outcome.status, outcome.reason, format_duration(outcome.seconds))
+        if outcome.by_request:
             return
         for line in last_lines(folder):
             log.warning("      | %s", line)
@@ -118,56 +117,51 @@ class Display:
             log.warning("      log: %s", display_path(folder / layout.LOG))
 
     def tick(self) -> None:
-        """A moment has passed: refresh, if it is time to."""
+        """Refresh the display if it is time."""
         now = time.monotonic()
-        if not self._shown:
-            if now - self._told >= PLAIN_SECONDS and self._lines:
-                self._told = now
-                for running in self._lines.values():
-                    log.info("       job %s", running.words(self._metric))
-            return
-        if now < self._next:
-            return
-        self._next = now + REFRESH_SECONDS
-        lines = min(self._slots, MOST_LINES)
+        if self._has_bars:
+            if now >= self._next:
+                self._next = now + REFRESH_SECONDS
+                self._refresh()
+        elif now - self._listed >= PLAIN_SECONDS and self._lines:
+            self._listed = now
+            for line in self._lines.values():
+                log.info("       job %s", line.describe(self._metric))
+
+    def _refresh(self) -> None:
+        count = min(self._slots, MAX_LINES)
         if not self._bars:
-            plain = "{desc}"
-            whole = "{desc} {percentage:3.0f}% {bar}"
-            self._bars = [
-                tqdm(
-                    total=self._jobs,
-                    position=position,
-                    bar_format=whole if position == lines else plain,
-                    leave=False,
-                    dynamic_ncols=True,
-                    file=sys.stderr,
-                )
-                for position in range(lines + 1)
-            ]
-        begun = list(self._lines.values())
-        placed = {line.slot.number: line for line in begun} if self._slots == lines else dict(enumerate(begun))
+            self._bars = [self._make_bar(position, is_whole=position == count) for position in range(count + 1)]
+        running = list(self._lines.values())
+        placed = {line.slot.number: line for line in running} if self._slots == count else dict(enumerate(running))
         for position, bar in enumerate(self._bars[:-1]):
             line = placed.get(position)
-            bar.set_description_str(f"  job {line.words(self._metric)}" if line else "  -")
-        whole_bar = self._bars[-1]
-        whole_bar.n = min(self._done + sum(map(self._share, begun)), self._jobs)
-        whole_bar.set_description_str(f"{self._done}/{self._jobs} jobs{self._left()}")
+            bar.set_description_str(f"  job {line.describe(self._metric)}" if line else "  -")
+        whole = self._bars[-1]
+        whole.n = min(self._done + sum(line.share for line in running), self._jobs)
+        whole.set_description_str(f"{self._done}/{self._jobs} jobs{self._time_left()}")
 
-    @staticmethod
-    def _share(line: _Line) -> float:
-        """How much of a job is done."""
-        return 0.95 * line.progress.done / line.progress.epochs if line.progress else 0.0
+    def _make_bar(self, position: int, is_whole: bool) -> tqdm:
+        """Return the bar of all jobs, or a line of text for a running one."""
+        return tqdm(
+            total=self._jobs,
+            position=position,
+            bar_format="{desc} {percentage:3.0f}% {bar}" if is_whole else "{desc}",
+            leave=False,
+            dynamic_ncols=True,
+            file=sys.stderr,
+        )
 
-    def _left(self) -> str:
-        """The time that is left, as the jobs have taken it so far."""
-        done = self._done + sum(map(self._share, self._lines.values()))
+    def _time_left(self) -> str:
+        """Estimate the time left from the jobs so far."""
+        done = self._done + sum(line.share for line in self._lines.values())
         if done < 0.05:
             return ""
         seconds = time.monotonic() - self._started
         return f", {format_duration(seconds * (self._jobs - done) / done)} left"
 
     def close(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         for bar in reversed(self._bars):
             bar.close()
         self._bars = []

@@ -1,4 +1,4 @@
-"""What the parts of a sweep tell each other of its jobs; torch is not needed for it."""
+"""Jobs of a sweep, as its parts pass them to each other; importing this does not load torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from runner.util.files import write_json
 
 @dataclass(frozen=True)
 class Job:
-    """One point.
+    """One point of a sweep.
 
     Attributes:
-        number: from 0; the name of its folder.
-        name: what it differs in from the others: `lr=0.1 batch_size=32`.
+        number: from 0; also the name of its folder.
+        name: the values that tell it from the other jobs: `lr=0.1 batch_size=32`.
         point: the value of each axis.
-        overrides: all that it is composed from.
+        overrides: all arguments that it is composed from.
     """
 
     number: int
@@ -27,13 +27,13 @@ class Job:
 
 @dataclass(frozen=True)
 class JobInfo:
-    """What is known of a job that could be built.
+    """Facts about a job that the check has built.
 
     Attributes:
-        device: the type of the device it will compute on.
-        metrics: names of the metrics by which it can be judged.
+        device: the type of the device that it will compute on.
+        metrics: names of the metrics by which it can be ranked.
         monitor: the metric that decides which epoch is its best.
-        higher_is_better: those of the metrics that rise as a model gets better.
+        higher_is_better: those of the metrics that rise as a model improves.
     """
 
     device: str
@@ -44,15 +44,15 @@ class JobInfo:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What a job's process is told.
+    """Everything that a job's process needs to run it.
 
     Attributes:
         number: of the job.
-        folder: its own, which is there.
-        config: composed, with Hydra's node, pickled; None resumes what is in the folder.
-        where: the folder to be in.
-        environment: what it finds in its environment.
-        uri: of the tracking store, with the credentials that are written nowhere.
+        folder: its own, which exists.
+        config: composed, with Hydra's node, pickled; None resumes the run in the folder.
+        where: its working directory.
+        environment: its environment variables.
+        uri: of the tracking store, with the credentials that no file holds.
         config_path: the primary config folder, if it is not runner's own.
         config_dir: the user's folder of group members.
         epochs: planned.
@@ -74,9 +74,9 @@ class JobProgress:
     """How far a job is.
 
     Attributes:
-        done: epochs, with the share of the one in progress.
+        done: epochs, with the share of the current one.
         epochs: planned.
-        metrics: the newest ones.
+        metrics: the newest values.
     """
 
     done: float
@@ -86,25 +86,26 @@ class JobProgress:
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """The end of a job.
+    """How a job ended.
 
     Attributes:
         status: FINISHED, FAILED or KILLED.
-        why: what kept it from its end; empty if nothing did.
+        reason: why it ended early; empty if it ran to its end.
         seconds: from its start to its end.
-        wanted: it was the sweep as a whole that was stopped.
+        by_request: whether it ended because the whole sweep was stopped.
     """
 
     status: str
-    why: str
+    reason: str
     seconds: float
-    wanted: bool = False
+    by_request: bool = False
 
     @property
     def pruned(self) -> bool:
-        """Whether its search has pruned it, which is not a failure; `why` says when."""
-        return self.status == "FINISHED" and bool(self.why)
+        """Whether its search has pruned it, which is not a failure; `reason` says when."""
+        return self.status == "FINISHED" and bool(self.reason)
 
     def save(self, folder: Path, name: str) -> None:
-        """Keep it in the job's folder, with the job's name."""
-        write_json(folder / layout.JOB, {"name": name, "status": self.status, "why": self.why, "seconds": self.seconds})
+        """Write it, with the job's name, into the job's folder."""
+        content = {"name": name, "status": self.status, "why": self.reason, "seconds": self.seconds}
+        write_json(folder / layout.JOB, content)

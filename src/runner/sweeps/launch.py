@@ -1,4 +1,4 @@
-"""One sweep before its first job starts: what its jobs are, whether all of them can run, and where."""
+"""A sweep before its first job starts: plans the jobs, checks that all of them can run, and allocates slots."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -33,31 +33,33 @@ from runner.util.tables import align
 
 log = logging.getLogger("runner")
 
-MOST_WORDS = 100
+AXES_LENGTH = 100
+"""Characters of the axes in the first line that is printed."""
 
-Planned = Callable[[Composer, Sequence[str]], Plan]
+Planner = Callable[[Composer, Sequence[str]], Plan]
+"""Makes the plan of a sweep from the arguments of its command line."""
 
 
 def run_sweep(
-    made: Composer,
+    composer: Composer,
     config: DictConfig,
     arguments: Sequence[str],
-    planned: Planned,
-    engine: Launcher,
+    planner: Planner,
+    launcher: Launcher,
     problems: Sequence[Problem],
 ) -> int:
-    """Run a sweep, or go on with one.
+    """Run a sweep, or resume one.
 
     Args:
-        made: to compose the jobs with.
-        config: of the sweep, with Hydra's node; what is varied is in it as it is without.
-        arguments: of the command line; of a resumed sweep, those it was begun with come first.
-        planned: makes the jobs of them.
-        engine: runs them.
-        problems: what is wrong in what all jobs have in common.
+        composer: composes the jobs.
+        config: of the sweep, with Hydra's node; varied keys have their default values in it.
+        arguments: of the command line; a resumed sweep's original ones come first.
+        planner: plans the jobs.
+        launcher: runs the jobs.
+        problems: that all jobs share.
 
     Returns:
-        The exit code: 0 if every job has finished, 1 if not, 128 plus the signal's number after one.
+        The exit code: 0 if every job has finished, 1 if not, 128 plus the signal's number after a signal.
 
     Raises:
         ConfigError: with the problems of all jobs; nothing has been started then.
@@ -66,176 +68,202 @@ def run_sweep(
     assert isinstance(settings, SweepSettings)
     terminal.configure_logging(bool(config.runner.quiet))
     uri = None if OmegaConf.is_missing(config.tracking, "uri") else config.tracking.uri
-    before = resume.find(settings.resume, uri) if settings.resume is not None else None
+    resumed = resume.find(settings.resume, uri) if settings.resume is not None else None
     try:
-        plan = resumed(made, before, arguments, planned, settings.extend) if before else planned(made, arguments)
+        plan = (
+            plan_resumed(composer, resumed, arguments, planner, settings.extend)
+            if resumed
+            else planner(composer, arguments)
+        )
     except ConfigError as error:
         raise ConfigError(*dict.fromkeys([*problems, *error.problems])) from error
     exact_folder = last_value(arguments, "hydra.sweep.dir") is not None
-    wanted = str(config.hydra.sweep.dir)
-    problems = [*problems, *(folders.check_folder(wanted, exact_folder, folders.SWEEP) if before is None else [])]
-    tracked = config.tracking.name != "off"
+    requested = str(config.hydra.sweep.dir)
+    problems = [*problems, *(folders.check_folder(requested, exact_folder, folders.SWEEP) if resumed is None else [])]
     if not problems:  # with problems nothing is built, and the server would hold standard error open while it imports
         targets = [str(config[group].get("_target_")) for group in TARGET_GROUPS]
         forkserver.start(targets, saves_models=bool(config.tracking.log_model))
     with ExitStack() as closing:
-        delivery, under_way = None, set[int]()
-        if tracked and not settings.dry_run and not problems:
-            refuse_database_of_server(uri, config.tracking.experiment)
-            delivery = DeliveryProcess(uri)
-            closing.callback(delivery.close, 0.0)
-        if before is not None:
-            closing.enter_context(lock(before))
-            under_way = engine.under_way(before)
-            resume.wait_for_orphans([before / str(job.number) for job in plan.jobs if job.number not in under_way])
-        courses = courses_of(plan, before, under_way)
+        is_tracked = config.tracking.name != "off" and not settings.dry_run and not problems
+        delivery = _start_delivery(closing, uri, config.tracking.experiment) if is_tracked else None
+        running = _take_over(closing, resumed, plan, launcher) if resumed is not None else set[int]()
+        actions = choose_actions(plan, resumed, running)
         with terminal.show_waiting(f"checking {len(plan.jobs) or 'the'} jobs ..."):
-            ready = check(made, config, settings, plan, engine, courses, arguments, problems)
-        for line in [*describe(ready), *(listed(ready) if settings.dry_run else [])]:
+            prepared = check(composer, config, settings, plan, launcher, actions, arguments, problems)
+        for line in [*describe(prepared), *(list_jobs(prepared) if settings.dry_run else [])]:
             log.info("%s", line)
         if settings.dry_run:
             return 0
         if plan.search is not None:
-            plan.search.check(ready.objectives, resumed=before is not None)
-        closing.callback(engine.close)
-        with terminal.show_waiting("opening the engine ...") if engine.elsewhere else nullcontext():
-            engine.open()
-        folder = before or folders.make_run_folder(wanted, exact_folder, folders.SWEEP)
-        if before is None:
+            plan.search.check(prepared.objectives, resumed=resumed is not None)
+        closing.callback(launcher.close)
+        with terminal.show_waiting("connecting to the cluster ...") if launcher.is_remote else nullcontext():
+            launcher.open()
+        folder = resumed or folders.make_run_folder(requested, exact_folder, folders.SWEEP)
+        if resumed is None:
             closing.enter_context(lock(folder))
         if plan.search is not None:
-            plan.search.open(folder, ready.objectives, len(plan.jobs))
-        plan.save(folder, arguments, made.options)
-        return Sweep(folder, ready, delivery).run()
+            plan.search.open(folder, prepared.objectives, len(plan.jobs))
+        prepared.save_plan(folder)
+        return Sweep(folder, prepared, delivery).run()
 
 
-def courses_of(plan: Plan, before: Path | None, under_way: Collection[int]) -> dict[int, ResumeAction]:
-    """What is to be done with each job.
+def _start_delivery(closing: ExitStack, uri: str | None, experiment: str) -> DeliveryProcess:
+    """Start the process that delivers to MLflow, until the stack is closed."""
+    refuse_database_of_server(uri, experiment)
+    delivery = DeliveryProcess(uri)
+    closing.callback(delivery.close, 0.0)
+    return delivery
+
+
+def _take_over(closing: ExitStack, folder: Path, plan: Plan, launcher: Launcher) -> set[int]:
+    """Lock the folder of a resumed sweep, and wait for its orphans; return the jobs that a cluster still runs."""
+    closing.enter_context(lock(folder))
+    running = launcher.find_running(folder)
+    resume.wait_for_orphans([folder / str(job.number) for job in plan.jobs if job.number not in running])
+    return running
+
+
+def choose_actions(plan: Plan, resumed: Path | None, running: Collection[int]) -> dict[int, ResumeAction]:
+    """Choose what to do with each job.
 
     Args:
         plan: the jobs.
-        before: the folder of a sweep that is resumed.
-        under_way: jobs that run already, elsewhere.
+        resumed: the folder of a sweep that is resumed.
+        running: jobs that a cluster still runs.
     """
-    if before is None:
-        return dict.fromkeys((job.number for job in plan.jobs), ResumeAction.NEW)
-    courses = {job.number: resume.course_of(before / str(job.number)) for job in plan.jobs}
-    courses |= dict.fromkeys(under_way, ResumeAction.UNDER_WAY)
-    if plan.search is not None:  # a trial that failed is one that the study has
-        courses |= {number: ResumeAction.SKIP for number, course in courses.items() if course is ResumeAction.AGAIN}
-    return courses
+    if resumed is None:
+        return dict.fromkeys((job.number for job in plan.jobs), ResumeAction.START)
+    actions = {job.number: resume.choose_action(resumed / str(job.number)) for job in plan.jobs}
+    actions |= dict.fromkeys(running, ResumeAction.FOLLOW)
+    if plan.search is not None:  # the study has a failed trial, and does not repeat it
+        actions |= {number: ResumeAction.SKIP for number, action in actions.items() if action is ResumeAction.RESTART}
+    return actions
 
 
-def describe(ready: PreparedSweep) -> list[str]:
-    """A sweep and what a person should know of it, line by line."""
-    plan = ready.plan
-    notes = ["its jobs read their data by the rules of version 0.1.0, which began it"] if plan.old_rules else []
-    notes += [plan.note, plan.search.note(ready.objectives) if plan.search else ""]
-    return [f"sweep      {words(plan)}", *(f"           {note}" for note in notes if note)]
+def describe(prepared: PreparedSweep) -> list[str]:
+    """Describe a sweep, with remarks for the user, in lines."""
+    plan = prepared.plan
+    notes = ["its jobs read their data by the rules of version 0.1.0, which started it"] if plan.old_rules else []
+    notes += [plan.note, plan.search.note(prepared.objectives) if plan.search else ""]
+    return [f"sweep      {describe_plan(plan)}", *(f"           {note}" for note in notes if note)]
 
 
-def resumed(made: Composer, folder: Path, arguments: Sequence[str], planned: Planned, extend: bool) -> Plan:
-    """The jobs of a sweep that is gone on with: the saved ones, and with `extend` those that its grid lacks.
+def plan_resumed(composer: Composer, folder: Path, arguments: Sequence[str], planner: Planner, extend: bool) -> Plan:
+    """Return the jobs of a resumed sweep: the saved ones, and with `extend` those that its grid lacks.
 
     Raises:
-        ConfigError: other jobs were asked for; the difference is named.
+        ConfigError: the arguments ask for other jobs; with the difference.
     """
-    kept, begun_with, _ = plans.load(folder)
-    wanted = planned(made, arguments)
-    if wanted.search is not None:
-        if extend:
-            raise ConfigError("sweep.extend=true: a search gets more trials by a higher hydra.sweeper.n_trials")
-        if wanted.axes == kept.axes:
-            return replace(kept, search=wanted.search)
-        was, now = (" ".join(f"{key}={values}" for key, values in plan.axes.items()) for plan in (kept, wanted))
-        raise ConfigError(f"sweep.resume={display_path(folder)}: it searches {was}, and not {now}: leave that out")
-    if all(text in begun_with or plans.is_of_the_sweep(text) for text in arguments):
-        return kept
-    new, missing = plans.difference(made, kept, wanted)
+    saved, original, _ = plans.load(folder)
+    planned = planner(composer, arguments)
+    if planned.search is not None:
+        return _resume_search(saved, planned, folder, extend)
+    if all(text in original or plans.is_of_the_sweep(text) for text in arguments):
+        return saved
+    new, missing = plans.difference(composer, saved, planned)
     if not new and not missing:
-        return kept
+        return saved
     if extend:
-        both = dict.fromkeys((*kept.log_axes, *wanted.log_axes))
-        return replace(plans.extended(made, kept, new), log_axes=tuple(both), old_rules=kept.old_rules)
-    raise ConfigError(
-        f"sweep.resume={display_path(folder)}: {plans.describe_difference(made, kept, wanted)}: leave that out to go on"
-        f" with its {len(kept.jobs)} jobs, or write sweep.extend=true to add {len(new)}"
-    )
+        both = dict.fromkeys((*saved.log_axes, *planned.log_axes))
+        return replace(plans.extended(composer, saved, new), log_axes=tuple(both), old_rules=saved.old_rules)
+    changed = plans.changed_values(composer, saved, planned)
+    difference = "; ".join(changed.values()) or "its points are other combinations of the same values"
+    text = f"sweep.resume={display_path(folder)}: {difference}"
+    without = f"leave out {' '.join(changed)} to resume its {len(saved.jobs)} jobs, or " if changed else ""
+    suggestion = f"{without}write sweep.extend=true to add {len(new)}"
+    raise ConfigError(Problem(next(iter(changed), "sweep.resume"), text, suggestion, topic="conflict"))
+
+
+def _resume_search(saved: Plan, planned: Plan, folder: Path, extend: bool) -> Plan:
+    assert planned.search is not None
+    if extend:
+        suggestion = f"write hydra.sweeper.n_trials={2 * planned.search.n_trials}"
+        text = "sweep.extend=true: a search is extended by its number of trials"
+        raise ConfigError(Problem("sweep.extend", text, suggestion, topic="conflict"))
+    if planned.axes == saved.axes:
+        return replace(saved, search=planned.search)
+    was, now = (" ".join(f"{key}={values}" for key, values in plan.axes.items()) for plan in (saved, planned))
+    changed = [key for key in planned.axes if planned.axes[key] != saved.axes.get(key)]
+    text = f"sweep.resume={display_path(folder)}: it searches {was}, and not {now}"
+    suggestion = f"leave out {' '.join(changed)}" if changed else f"write {was}"
+    raise ConfigError(Problem(next(iter(changed), "sweep.resume"), text, suggestion, topic="conflict"))
 
 
 def check(
-    made: Composer,
+    composer: Composer,
     config: DictConfig,
     settings: SweepSettings,
     plan: Plan,
-    engine: Launcher,
-    courses: Mapping[int, ResumeAction],
+    launcher: Launcher,
+    actions: Mapping[int, ResumeAction],
     arguments: Sequence[str],
     problems: Sequence[Problem],
 ) -> PreparedSweep:
-    """Compose and build everything that the jobs need, and divide the machine among them.
+    """Compose and build all jobs, and allocate slots for them.
 
     Raises:
         ConfigError: with the problems of all jobs.
     """
     of_the_sweep = [text for text in arguments if plans.is_of_the_sweep(text)]
-    left = [job for job in plan.jobs if courses[job.number] is not ResumeAction.SKIP]
+    remaining = [job for job in plan.jobs if actions[job.number] is not ResumeAction.SKIP]
     probes = plan.search.probes(len(plan.jobs)) if plan.search is not None else []
-    checked = [*left, *probes] or plan.jobs[:1]  # of a sweep that has finished, what tells by which metric
-    if problems:  # it will not start: enough to see the other mistakes, each composed for seconds otherwise
+    checked = [*remaining, *probes] or plan.jobs[:1]  # a finished sweep needs one for its objectives
+    if problems:  # it will not start: fewer jobs show the other problems, and composing each takes time
         checked = preflight.one_by_one(checked)
-    configs, found = preflight.compose(made, checked, of_the_sweep, plan.old_rules)
-    found = {number: list(dict.fromkeys([*problems, *of_job])) for number, of_job in found.items()}
-    built = preflight.check(checked, configs, found, engine.elsewhere)
-    objectives = objectives_of(settings, list(built.values()))
-    if plan.search is not None and engine.elsewhere and settings.jobs == "auto":
-        raise ConfigError("a search on a cluster has to be told how many trials may run at a time: write sweep.jobs=4")
-    at_most = len(left) if plan.search is None else max(len(left), plan.search.n_trials)
-    slots = engine.slots(ResourceRequest(settings, config.device.threads, at_most, built, configs))
+    configs, by_job = preflight.compose(composer, checked, of_the_sweep, plan.old_rules)
+    by_job = {number: list(dict.fromkeys([*problems, *of_job])) for number, of_job in by_job.items()}
+    infos = preflight.check(checked, configs, by_job, launcher.is_remote)
+    objectives = objectives_of(settings, list(infos.values()))
+    if plan.search is not None and launcher.is_remote and settings.jobs == "auto":
+        text = "sweep.jobs=auto: a search on a cluster needs the number of trials at a time"
+        raise ConfigError(Problem("sweep.jobs", text, "write sweep.jobs=4", topic="missing"))
+    max_jobs = len(remaining) if plan.search is None else max(len(remaining), plan.search.n_trials)
+    slots = launcher.allocate(ResourceRequest(settings, config.device.threads, max_jobs, infos, configs))
 
     def check_later(job: Job) -> DictConfig:
-        configs, found = preflight.compose(made, [job], of_the_sweep, plan.old_rules)
-        preflight.check([job], configs, found, engine.elsewhere)
+        configs, by_job = preflight.compose(composer, [job], of_the_sweep, plan.old_rules)
+        preflight.check([job], configs, by_job, launcher.is_remote)
         return configs[job.number]
 
-    def keep(folder: Path) -> None:
-        plan.save(folder, arguments, made.options)
+    def save_plan(folder: Path) -> None:
+        plan.save(folder, arguments, composer.options)
 
-    configs = {job.number: configs[job.number] for job in left}
+    configs = {job.number: configs[job.number] for job in remaining}
     return PreparedSweep(
         plan,
         config,
         settings,
         objectives,
         slots,
-        dict(courses),
+        dict(actions),
         configs,
-        made.options,
-        engine,
+        composer.options,
+        launcher,
         check_later,
-        keep,
-        typed=made.typed or (),
+        save_plan,
+        typed=composer.typed or (),
     )
 
 
-def words(plan: Plan) -> str:
-    """The sweep in one line: `4 jobs: optimizer.lr=0.1,0.01  data.batch_size=32,64`."""
+def describe_plan(plan: Plan) -> str:
+    """Describe a plan in one line: `4 jobs: optimizer.lr=0.1,0.01  data.batch_size=32,64`."""
     jobs = len(plan.jobs) if plan.search is None else plan.search.n_trials
     count = f"{jobs} {'job' if plan.search is None else 'trial'}{'s' * (jobs != 1)}"
     axes = "  ".join(f"{key}={values}" for key, values in plan.axes.items())
-    return f"{count}: {axes if len(axes) <= MOST_WORDS else axes[: MOST_WORDS - 3] + '...'}" if axes else count
+    return f"{count}: {axes if len(axes) <= AXES_LENGTH else axes[: AXES_LENGTH - 3] + '...'}" if axes else count
 
 
-def listed(ready: PreparedSweep) -> list[str]:
-    """The jobs as a table, for a dry run."""
-    jobs: list[Job] = ready.plan.jobs
-    resumed = ready.settings.resume is not None
+def list_jobs(prepared: PreparedSweep) -> list[str]:
+    """Return the jobs as a table, for a dry run."""
+    jobs: list[Job] = prepared.plan.jobs
+    resumed = prepared.settings.resume is not None
     columns = [
         [">#", *(str(job.number) for job in jobs)],
-        *([key, *(job.point.get(key, "") for job in jobs)] for key in ready.plan.axes),
-        *([["to do", *(ready.courses[job.number].value for job in jobs)]] if resumed else []),
+        *([key, *(job.point.get(key, "") for job in jobs)] for key in prepared.plan.axes),
+        *([["to do", *(prepared.actions[job.number].value for job in jobs)]] if resumed else []),
     ]
-    count = len(ready.slots)
+    count = len(prepared.slots)
     if not jobs:
-        return [f"each trial is chosen by those before it, {count} at a time; sweep.dry_run=true starts none"]
+        return [f"each trial depends on the earlier ones, {count} at a time; sweep.dry_run=true starts none"]
     return [*align(columns), f"all can run, {count} at a time; sweep.dry_run=true starts none"]

@@ -1,1 +1,1 @@
-"""See that every job of a sweep can be composed and built, before the first one starts."""
+"""The check of a sweep: every job is composed and built before the first one starts."""

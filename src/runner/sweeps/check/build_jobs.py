@@ -1,4 +1,4 @@
-"""The part of the check that needs torch: it sets up every job, and throws it away."""
+"""The part of the check that needs torch: it builds every job, and discards it."""
 
 import json
 import pickle
@@ -14,83 +14,85 @@ from runner.sweeps.check.compose_jobs import refer_to
 from runner.sweeps.jobs import JobInfo
 
 CANNOT_BREAK = ("seed", "optimizer.lr", "optimizer.weight_decay")
-"""Keys whose range is all that can be wrong about them, for runner's members and torch's: jobs that differ in nothing
-else are built once."""
+"""Keys with which only a value out of range can be wrong, for runner's and torch's classes: of jobs that differ only
+in them, one is built."""
 
 
 def build_all(
-    configs: Mapping[int, bytes], problems: Mapping[int, list[Problem]], elsewhere: bool = False
+    configs: Mapping[int, bytes], problems: Mapping[int, list[Problem]], is_remote: bool = False
 ) -> tuple[dict[int, JobInfo], dict[int, list[Problem]]]:
-    """Set up every job; its samples are brought into memory by the job alone.
+    """Build every job; its samples are not loaded into memory.
 
     Args:
         configs: pickled, by the number of the job.
-        problems: what composing has found.
-        elsewhere: they will compute on other machines: here they are built on the CPU.
+        problems: found by composing, by the number of the job.
+        is_remote: the jobs will run on other machines; here they are built on the CPU.
 
     Returns:
-        What is known of each job, and its problems, both by number.
+        Facts about each job, and its problems, both by number.
     """
-    built: dict[int, JobInfo] = {}
-    found = {number: list(of_job) for number, of_job in problems.items()}
+    infos: dict[int, JobInfo] = {}
+    all_problems = {number: list(of_job) for number, of_job in problems.items()}
     seen: dict[str, tuple[JobInfo | None, list[Problem]]] = {}
     for number, pickled in configs.items():
         cfg = pickle.loads(pickled)
         refer_to(cfg)
-        if elsewhere:
+        if is_remote:
             _for_any_machine(cfg)
         config = to_plain(without_hydra(cfg))
-        kind = json.dumps([_structure(config), found[number]], sort_keys=True, default=str)
-        if build.check(config):  # wrong in what may differ within a kind too
-            answer = _build(cfg, found[number])
+        kind = json.dumps([_structure(config), all_problems[number]], sort_keys=True, default=str)
+        if build.check(config):  # a problem that other jobs of the same kind may not have
+            result = _build(cfg, all_problems[number])
         elif kind in seen:
-            answer = seen[kind]
+            result = seen[kind]
         else:
-            answer = seen[kind] = _build(cfg, found[number])
-        made, found[number] = answer
-        if made is not None:
-            built[number] = made
-    return built, found
+            result = seen[kind] = _build(cfg, all_problems[number])
+        info, all_problems[number] = result
+        if info is not None:
+            infos[number] = info
+    return infos, all_problems
 
 
 def _for_any_machine(cfg: Any) -> None:
-    """Choose what can be built on any machine."""
+    """Change a config so that it can be built on any machine."""
     if cfg.device.name != "cpu":
         cfg.device.name = "cpu"
         cfg.precision.name = "fp32" if cfg.precision.name == "tf32" else cfg.precision.name
-    cfg.trainer.compile = False  # the compiler that counts is that of their machines
+    cfg.trainer.compile = False  # only the compilers of their machines matter
 
 
 def gpus() -> int:
-    """How many GPUs there are that CUDA, or ROCm, can use."""
+    """Count the GPUs that CUDA or ROCm can use."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _build(cfg: Any, problems: list[Problem]) -> tuple[JobInfo | None, list[Problem]]:
     try:
-        x, _ = build.prepare(without_hydra(cfg), group_choices(cfg), problems)
+        experiment, _ = build.prepare(without_hydra(cfg), group_choices(cfg), problems)
     except ConfigError as error:
         return None, error.problems
     except SystemExit as error:  # the user's code may call sys.exit(): the other jobs are checked all the same
-        return None, [Problem("", f"the code of this job calls sys.exit({error.code}) while it is built", topic="code")]
-    parts = {"train": x.splits.train, "val": x.splits.val, "test": x.splits.test}
-    names = ("loss", *x.loss.metrics)
+        text = f"the code of this job calls sys.exit({error.code}) while it is built"
+        return None, [Problem("", text, topic="code")]
+    splits, loss = experiment.splits, experiment.loss
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    names = ("loss", *loss.metrics)
     metrics = [f"{part}/{name}" for part, samples in parts.items() if samples is not None for name in names]
-    monitor = x.trainer.monitor
-    if monitor not in metrics:  # nothing is validated: the last epoch counts as the best
+    monitor = experiment.trainer.monitor
+    if monitor not in metrics:  # without validation the last epoch counts as the best
         monitor = next(name for name in ("test/loss", "train/loss") if name in metrics)
-    rising = [name for name in metrics if x.loss.higher_is_better(name)]
-    known = [*metrics, "time/epoch_seconds", "throughput/samples_per_second"]
-    return JobInfo(x.device.torch.type, known, monitor, rising), []
+    rising = [name for name in metrics if loss.higher_is_better(name)]
+    measured = [*metrics, "time/epoch_seconds", "throughput/samples_per_second"]
+    return JobInfo(experiment.device.torch.type, measured, monitor, rising), []
 
 
 def _structure(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without what cannot make building it fail."""
-    kept = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+    """Return a config without the keys that cannot make building it fail."""
+    structure = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
     for name in CANNOT_BREAK:
         group, _, leaf = name.partition(".")
         if leaf:
-            kept[group].pop(leaf, None)
+            structure[group].pop(leaf, None)
         else:
-            kept.pop(group)
-    return kept
+            structure.pop(group)
+    return structure

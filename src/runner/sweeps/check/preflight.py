@@ -1,4 +1,4 @@
-"""Before the first job starts: every one of them is composed and checked, and all problems are told at once."""
+"""The check before the first job starts: composes and builds every job, and reports all problems at once."""
 
 import pickle
 from collections.abc import Mapping, Sequence
@@ -17,40 +17,40 @@ from runner.sweeps.launchers import forkserver
 from runner.sweeps.plan.plan import short_names
 
 SHOWN_JOBS = 4
-"""Numbers of jobs that a sentence lists."""
+"""Job numbers that a problem lists."""
 
 
 def compose(
-    made: Composer, jobs: Sequence[Job], of_the_sweep: Sequence[str] = (), old_rules: bool = False
+    composer: Composer, jobs: Sequence[Job], of_the_sweep: Sequence[str] = (), old_rules: bool = False
 ) -> tuple[dict[int, DictConfig], dict[int, list[Problem]]]:
     """Compose every job.
 
     Args:
-        made: the composer.
-        jobs: those to run.
-        of_the_sweep: arguments that every job is composed with, and that are not its own.
-        old_rules: leave out the keys that decide how data are read and that version 0.1.0 did not have, unless they
-            are typed: without them a config is read by its rules.
+        composer: of the sweep.
+        jobs: to compose.
+        of_the_sweep: arguments about the sweep, with which every job is composed too.
+        old_rules: remove the keys for reading data that version 0.1.0 did not have, unless they are typed: a config
+            without them is read by its rules.
 
     Returns:
         The configs, with Hydra's node, and the problems, both by the number of the job.
     """
     configs: dict[int, DictConfig] = {}
     problems: dict[int, list[Problem]] = {}
-    bases: dict[tuple[str, ...], DictConfig | None] = {}  # without the plain values that the jobs differ in
+    bases: dict[tuple[str, ...], DictConfig | None] = {}  # by the arguments that are not plain values
     for job in jobs:
         varied = set(job.overrides[-len(job.point) :]) if job.point else set()
-        values = [text for text in job.overrides if text in varied and made.is_value(made.parse(text))]
+        values = [text for text in job.overrides if text in varied and composer.is_value(composer.parse(text))]
         rest = tuple(text for text in job.overrides if text not in values)
         if rest not in bases:
-            base, found = made.compose([*of_the_sweep, *rest, numbered(job.number)])
-            bases[rest] = None if found else base
+            base, of_base = composer.compose([*of_the_sweep, *rest, numbered(job.number)])
+            bases[rest] = None if of_base else base
         base = bases[rest]
-        cfg = with_values(made, base, values, job.number) if base is not None else None
-        found = []
+        cfg = with_values(composer, base, values, job.number) if base is not None else None
+        of_job: list[Problem] = []
         if cfg is None:
-            cfg, found = made.compose([*of_the_sweep, *job.overrides, numbered(job.number)])
-        problems[job.number] = found
+            cfg, of_job = composer.compose([*of_the_sweep, *job.overrides, numbered(job.number)])
+        problems[job.number] = of_job
         if cfg is not None:
             configs[job.number] = _as_in_0_1_0(cfg, job) if old_rules else cfg
     return configs, problems
@@ -66,43 +66,43 @@ def _as_in_0_1_0(cfg: DictConfig, job: Job) -> DictConfig:
 
 
 def one_by_one(jobs: Sequence[Job]) -> list[Job]:
-    """The first job, and those that differ from it in a single value: every value is in one of them."""
+    """Return the first job, and those that differ from it in a single value: together they have every value."""
     first = jobs[0].point.items()
     return [job for job in jobs if len(job.point.items() - first) <= 1]
 
 
 def check(
-    jobs: Sequence[Job], configs: Mapping[int, DictConfig], problems: dict[int, list[Problem]], elsewhere: bool = False
+    jobs: Sequence[Job], configs: Mapping[int, DictConfig], problems: dict[int, list[Problem]], is_remote: bool = False
 ) -> dict[int, JobInfo]:
-    """Build what every job needs, in a process beside this one.
+    """Check and build every job, in another process.
 
     Args:
-        jobs: those to run.
+        jobs: to check.
         configs: by the number of the job.
-        problems: what is known already.
-        elsewhere: they will compute on other machines, whose devices are not asked for here.
+        problems: found by composing, by the number of the job.
+        is_remote: the jobs will run on other machines, whose devices are not checked here.
 
     Returns:
-        What is known of the jobs, by number.
+        Facts about the jobs, by number.
 
     Raises:
-        ConfigError: with the problems of all jobs, each with the jobs and the overrides that have it.
+        ConfigError: with the problems of all jobs, each with the jobs and the values that have it.
     """
-    found = problems | {number: names_and_values(cfg, problems[number]) for number, cfg in configs.items()}
-    if any(found.values()):
-        raise ConfigError(*explain(jobs, found))
+    by_job = problems | {number: names_and_values(cfg, problems[number]) for number, cfg in configs.items()}
+    if any(by_job.values()):
+        raise ConfigError(*explain(jobs, by_job))
     pickled = {number: pickle.dumps(cfg) for number, cfg in configs.items()}
-    built, found = forkserver.call("runner.sweeps.check.build_jobs:build_all", pickled, found, elsewhere)
-    if any(found.values()):
-        raise ConfigError(*explain(jobs, found))
-    return dict(built)
+    infos, by_job = forkserver.call("runner.sweeps.check.build_jobs:build_all", pickled, by_job, is_remote)
+    if any(by_job.values()):
+        raise ConfigError(*explain(jobs, by_job))
+    return dict(infos)
 
 
-def explain(jobs: Sequence[Job], found: Mapping[int, Sequence[Problem]]) -> list[Problem]:
-    """Name each problem once, with the jobs that have it: `jobs 1, 3 (lr=-1): optimizer.lr=-1 is out of range`."""
+def explain(jobs: Sequence[Job], by_job: Mapping[int, Sequence[Problem]]) -> list[Problem]:
+    """Return each problem once, with the jobs that have it: `jobs 1, 3 (lr=-1): optimizer.lr=-1 is out of range`."""
     having: dict[Problem, list[Job]] = {}
     for job in jobs:
-        for problem in found.get(job.number, ()):
+        for problem in by_job.get(job.number, ()):
             having.setdefault(problem, []).append(job)
     problems = []
     for problem, concerned in having.items():
@@ -119,9 +119,9 @@ def explain(jobs: Sequence[Job], found: Mapping[int, Sequence[Problem]]) -> list
 
 
 def causing(jobs: Sequence[Job], concerned: Sequence[Job]) -> str:
-    """The values that all concerned jobs have, and no other job has all of; or those that they alone have.
+    """Return the values that explain why these jobs, and no others, have a problem; empty if there are none.
 
-    Empty if there are none.
+    These are the values that all of them share, and no other job has all of; or else those that only they have.
     """
     shared = set(concerned[0].point.items()).intersection(*(job.point.items() for job in concerned))
     others = [set(job.point.items()) for job in jobs if job not in concerned]
@@ -129,9 +129,9 @@ def causing(jobs: Sequence[Job], concerned: Sequence[Job]) -> str:
     names = short_names(list(concerned[0].point))
     if not alone and any(shared <= point for point in others):
         values = {key: {job.point[key]: None for job in concerned} for key in names}
-        theirs = {key: {job.point[key] for job in jobs if job not in concerned} for key in names}
+        others_values = {key: {job.point[key] for job in jobs if job not in concerned} for key in names}
         return " ".join(
-            f"{names[key]}={','.join(values[key])}" for key in names if not theirs[key] & values[key].keys()
+            f"{names[key]}={','.join(values[key])}" for key in names if not others_values[key] & values[key].keys()
         )
-    told = dict(alone or shared)
-    return " ".join(f"{names[key]}={told[key]}" for key in concerned[0].point if key in told)
+    causes = dict(alone or shared)
+    return " ".join(f"{names[key]}={causes[key]}" for key in concerned[0].point if key in causes)

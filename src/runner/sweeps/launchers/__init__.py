@@ -1,1 +1,1 @@
-"""Where jobs run: processes on this machine, Ray, Slurm; and the slots they share."""
+"""Launchers: local processes, Ray, Slurm; and the slots that jobs run in."""

@@ -1,4 +1,4 @@
-"""What the engines of clusters have in common: the sweep follows a job by what it finds in the job's folder."""
+"""Common parts of the cluster launchers: a sweep follows a job by the files in the job's folder."""
 
 import contextlib
 import os
@@ -9,133 +9,134 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.rundir import journal, layout
 from runner.sweeps.jobs import JobProgress, JobSpec
 from runner.sweeps.launchers.launcher import ExitStatus, ResourceRequest
 from runner.sweeps.launchers.slots import Slot
-from runner.sweeps.launchers.supervisor import BEGUN, END
+from runner.sweeps.launchers.supervisor import NODE, STOP
 
-LOOK_SECONDS = 1.0
-"""Between two looks at a job: there may be hundreds, on a file system that is far away."""
+POLL_SECONDS = 1.0
+"""Between two polls of a job: there may be hundreds, on a slow shared file system."""
 
 
-class ClusterWork(ABC):
-    """A job that was handed to a cluster.
+class ClusterHandle(ABC):
+    """A job that was submitted to a cluster.
 
     Args:
-        task: what it is to do.
+        spec: of the job.
     """
 
     grace = 60.0
 
-    def __init__(self, task: JobSpec) -> None:
-        self._task = task
+    def __init__(self, spec: JobSpec) -> None:
+        self._spec = spec
         self._next, self._offset, self._done = 0.0, 0, 0
-        self._began = self._killed = False
-        self._heard: list[JobProgress] = []
-        self._ended: ExitStatus | None = None
+        self._started = self._killed = False
+        self._reports: list[JobProgress] = []
+        self._status: ExitStatus | None = None
 
     @abstractmethod
-    def outcome(self) -> ExitStatus | None:
-        """Its end, if the engine knows of it."""
+    def poll(self) -> ExitStatus | None:
+        """Ask the cluster how the job ended; None if it has not, or the cluster does not know."""
 
     @abstractmethod
     def cancel(self) -> None:
-        """Have the engine end it, or never begin it."""
+        """Have the cluster end the job, or never start it."""
 
-    def begun(self) -> bool:
-        """Whether a node has taken it; this is what looks, so that nothing is heard of one that has not begun."""
+    def has_started(self) -> bool:
+        """Return whether a node runs it. Only this call reads the folder: no report precedes the job's start."""
         self._look()
-        return self._began
+        return self._started
 
-    def ends(self) -> Sequence[int]:
-        """Nothing: it is to be asked."""
+    def waitables(self) -> Sequence[int]:
+        """Return nothing: it has to be polled."""
         return []
 
-    def heard(self) -> Iterator[JobProgress]:
-        """What its journal told at the last look."""
-        while self._heard:
-            yield self._heard.pop(0)
+    def read_progress(self) -> Iterator[JobProgress]:
+        """Yield the content of its journal at the last poll."""
+        while self._reports:
+            yield self._reports.pop(0)
 
-    def ended(self) -> ExitStatus | None:
-        """Its end at the last look; of one that was killed nobody waits to hear."""
-        return ExitStatus(None, "killed") if self._killed and self._ended is None else self._ended
+    def exit_status(self) -> ExitStatus | None:
+        """Return how it had ended at the last poll; a killed job is not waited for."""
+        return ExitStatus(None, "killed") if self._killed and self._status is None else self._status
 
-    def tell_to_end(self) -> None:
-        """By a file in its folder; of one that has not begun, the engine is told."""
-        (self._task.folder / END).touch()
-        if not (self._task.folder / BEGUN).exists():  # now, and not at the last look
+    def request_stop(self) -> None:
+        """Write a file into its folder; if it has not started, cancel it."""
+        (self._spec.folder / STOP).touch()
+        if not (self._spec.folder / NODE).exists():  # now, which may be after the last poll
             self.cancel()
             self._killed = True
 
     def kill(self) -> None:
-        """By the engine."""
-        (self._task.folder / END).touch()
+        """Cancel it."""
+        (self._spec.folder / STOP).touch()
         self.cancel()
         self._killed = True
 
     def close(self) -> None:
-        """Take away what was for its node."""
-        for name in (END, BEGUN):
+        """Remove the files by which the sweep and the node communicate."""
+        for name in (STOP, NODE):
             with contextlib.suppress(OSError):
-                (self._task.folder / name).unlink(missing_ok=True)
+                (self._spec.folder / name).unlink(missing_ok=True)
 
     def _look(self) -> None:
         now = time.monotonic()
-        if now < self._next or self._ended is not None:
+        if now < self._next or self._status is not None:
             return
-        self._next = now + LOOK_SECONDS
-        self._ended = self.outcome()  # first, so that the journal that is read then is whole
-        folder = self._task.folder
-        self._began = (folder / BEGUN).exists() or (self._began and self._ended is not None)
-        if self._began:
+        self._next = now + POLL_SECONDS
+        self._status = self.poll()  # before the journal is read, which is complete if the job has ended
+        folder = self._spec.folder
+        self._started = (folder / NODE).exists() or (self._started and self._status is not None)
+        if self._started:
             points, self._offset = journal.read(folder / layout.JOURNAL, self._offset)
             epochs = [point.step for point in points if point.name == "time/epoch_seconds"]
             self._done = max([self._done, *epochs])
             if points:
                 metrics = {point.name: point.value for point in points}
-                self._heard.append(JobProgress(self._done, self._task.epochs, metrics))
+                self._reports.append(JobProgress(self._done, self._spec.epochs, metrics))
 
 
-def for_node(task: JobSpec) -> JobSpec:
-    """A task that finds, on another machine, the user's modules that are found here; packages are the node's own."""
+def for_node(spec: JobSpec) -> JobSpec:
+    """Add the user's own modules to the PYTHONPATH of a job on another machine; packages are the node's own."""
     installed = {str(Path(place).resolve()) for place in (sys.prefix, sys.base_prefix, sys.base_exec_prefix)}
     places = [Path(name or Path.cwd()).resolve() for name in sys.path]
     path = os.pathsep.join(str(place) for place in places if not installed & {str(p) for p in (place, *place.parents)})
-    return replace(task, environment=task.environment | {"PYTHONPATH": path})
+    return replace(spec, environment=spec.environment | {"PYTHONPATH": path})
 
 
 class Cluster:
-    """What an engine on other machines has in common with the next."""
+    """Base of the launchers that submit jobs to a cluster."""
 
-    elsewhere = True
+    is_remote = True
 
-    def slots(self, asked: ResourceRequest) -> list[Slot]:
-        """As many as there are jobs, or as `sweep.jobs` says: the engine has its own queue.
+    def allocate(self, request: ResourceRequest) -> list[Slot]:
+        """Return a slot per job, or as many as `sweep.jobs` says: the cluster has its own queue.
 
         Raises:
-            ConfigError: a setting is for the GPUs of this machine.
+            ConfigError: a setting is about the GPUs of this machine.
         """
-        settings = asked.settings
+        settings = request.settings
         if settings.jobs_per_gpu != 1:
-            raise ConfigError(
-                f"sweep.jobs_per_gpu={settings.jobs_per_gpu} is for hydra/launcher=local: here the engine shares GPUs,"
-                " Ray by hydra.launcher.ray.remote.num_gpus=0.5"
+            text = (
+                f"sweep.jobs_per_gpu={settings.jobs_per_gpu} works with hydra/launcher=local only; on Ray,"
+                " hydra.launcher.ray.remote.num_gpus=0.5 shares a GPU"
             )
+            raise ConfigError(Problem("sweep.jobs_per_gpu", text, "leave it out", topic="conflict"))
         self._limited = settings.jobs != "auto"
-        count = min(int(settings.jobs), asked.at_most) if self._limited else asked.at_most
-        threads = None if asked.threads == "auto" else int(asked.threads)
+        count = min(int(settings.jobs), request.max_jobs) if self._limited else request.max_jobs
+        threads = None if request.threads == "auto" else int(request.threads)
         return [Slot(number, threads) for number in range(max(1, count))]
 
-    def under_way(self, folder: Path) -> set[int]:
-        """None, as an engine ends what nobody waits for."""
+    def find_running(self, folder: Path) -> set[int]:
+        """Return none: the cluster ends a job when its sweep is gone."""
         return set()
 
     def environment(self, slot: Slot) -> dict[str, str]:
-        """What a job finds in its environment besides what its node has."""
+        """Return the variables that a job has besides those of its node."""
         return slot.environment()
 
-    def at_most(self, slots: Sequence[Slot]) -> str:
-        """`2 jobs at a time, `, where `sweep.jobs` says so."""
+    def describe_limit(self, slots: Sequence[Slot]) -> str:
+        """Return `2 jobs at a time, ` if `sweep.jobs` limits them."""
         return f"{len(slots)} job{'s' * (len(slots) > 1)} at a time, " if self._limited else ""

@@ -1,8 +1,8 @@
-"""Processes that begin with everything imported: forks of a server that imports, and does nothing else.
+"""Processes that start with everything imported: forks of a server that only imports.
 
 A cold `python -m runner` imports for seconds before anything happens; a fork takes 0.02 s. The server must not run a
-single tensor operation: torch's threads do not survive a fork, and a child that waits for them waits for ever; nor may
-it ask for CUDA, which cannot be initialised again in a fork.
+single tensor operation: torch's threads do not survive a fork, and a child that waits for them hangs. It must not
+query CUDA either, which cannot be initialised again in a fork.
 """
 
 import gc
@@ -18,7 +18,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.tracking.store import quiet_mlflow
 from runner.util.stopping import ignoring_hangups
 
@@ -26,7 +26,7 @@ PRELOAD = [
     "runner.sweeps.launchers.preload",
     "runner.sweeps.check.build_jobs",
     "runner.sweeps.launchers.worker",
-    # What a run imports on its way, each of which would take a job its part of a second:
+    # Late imports of a run, each of which would cost every job a part of a second:
     "torch._dynamo",
     "runner.plots.curves",
     "runner.plots.samples",
@@ -47,118 +47,120 @@ PRELOAD_TO_SAVE_MODELS = [
 ]
 
 PRELOAD_FOR_TARGETS = {"runner.model.vision.": "torchvision.models"}
-"""What is imported for objects that the jobs are made of; the first characters of their `_target_`."""
+"""Modules to import for the jobs' targets, by the first characters of a `_target_`."""
 
 LOST = 255
-"""What multiprocessing gives as the exit code of a process whose server cannot be asked any more."""
+"""The exit code that multiprocessing reports for a process whose server is gone."""
 
-LONGEST_TEMPORARY = 70
-"""Bytes of the path in which multiprocessing makes its sockets, whose own may have 107."""
+MAX_TMPDIR_BYTES = 70
+"""Length of the folder of multiprocessing's sockets, whose own paths may have 107 bytes."""
 
 _context = multiprocessing.get_context("forkserver")
 
 
 def start(targets: Iterable[str], saves_models: bool) -> None:
-    """Start the server, and do not wait for it.
+    """Start the server without waiting for it.
 
     Args:
-        targets: what the jobs, or the first of them, are made of.
+        targets: the `_target_`s of the jobs, or of the first of them.
         saves_models: the jobs will save models in MLflow's format.
 
     Raises:
-        ConfigError: the folder for temporary files is no place for it.
+        ConfigError: the path of the folder for temporary files is too long.
     """
-    if len(os.fsencode(folder := tempfile.gettempdir())) > LONGEST_TEMPORARY:
-        raise ConfigError(f"TMPDIR={folder}: too long a path for the sockets of a sweep; write TMPDIR=/tmp")
+    if len(os.fsencode(folder := tempfile.gettempdir())) > MAX_TMPDIR_BYTES:
+        text = f"TMPDIR={folder} is longer than {MAX_TMPDIR_BYTES} bytes, too long for the sockets of a sweep"
+        raise ConfigError(Problem("TMPDIR", text, "set TMPDIR=/tmp", topic="range"))
     for_targets = [
         module for begins, module in PRELOAD_FOR_TARGETS.items() if any(target.startswith(begins) for target in targets)
     ]
     quiet_mlflow()
-    # Whether there is CUDA is then asked of the driver's management library, which leaves a fork able to use it.
+    # torch then asks the driver's management library whether there is CUDA, and a fork can still use it.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     _context.set_forkserver_preload(PRELOAD + for_targets + PRELOAD_TO_SAVE_MODELS * saves_models)
-    with ignoring_hangups():  # the server outlives the terminal, as the sweep does
+    with ignoring_hangups():  # the server outlives the terminal, like the sweep
         forkserver.ensure_running()
 
 
 def process(function: str, *arguments: Any) -> ForkServerProcess:
-    """A fork, not started yet, that calls a function, and may start processes of its own.
+    """Make a fork, not started yet, that calls a function; it may start processes itself.
 
     Args:
-        function: `module:name`; it is imported there, and not here.
-        arguments: what it is given.
+        function: `module:name`; imported in the fork, not here.
+        arguments: of the function.
     """
-    return _context.Process(target=_named, args=(function, arguments))
+    return _context.Process(target=_call, args=(function, arguments))
 
 
-def _named(function: str, arguments: tuple[Any, ...]) -> Any:
-    gc.freeze()  # what the server has imported is looked through by no collection: 0.2 s each, and pages copied
-    # A fork of this server would start its own processes, the workers of a loader, by another such server, cold.
+def _call(function: str, arguments: tuple[Any, ...]) -> Any:
+    gc.freeze()  # no collection then visits what the server has imported: 0.2 s each, and copied pages
+    # Otherwise this fork would start its own processes, the workers of a loader, from another such server, cold.
     multiprocessing.set_start_method(None, force=True)
     module, _, name = function.partition(":")
     return getattr(importlib.import_module(module), name)(*arguments)
 
 
 def pipe() -> tuple[Connection, Connection]:
-    """A pipe for one direction: its reading end and its writing end."""
+    """Return the reading end and the writing end of a one-way pipe."""
     return _context.Pipe(duplex=False)
 
 
 def call(function: str, *arguments: Any) -> Any:
-    """What a function gives in a fork.
+    """Call a function in a fork and return its result.
 
     Args:
         function: `module:name`.
-        arguments: what it is given.
+        arguments: of the function.
 
     Raises:
-        ConfigError: the function did, or the fork came to an end without an answer.
+        ConfigError: raised by the function, or the fork ended without a result.
     """
     receiving, sending = pipe()
     child = process(f"{__name__}:answer", sending, str(Path.cwd()), dict(os.environ), function, arguments)
     try:
         child.start()
     except EOFError as error:
-        raise ConfigError("the process that imports torch for the jobs has ended; what it said is above") from error
+        text = "the process that imports torch for the jobs has ended; its output is above"
+        raise ConfigError(Problem("", text, topic="unavailable")) from error
     sending.close()
     try:
-        answer = receiving.recv()
+        result = receiving.recv()
     except EOFError:
         child.join()
-        how = f"ended without an answer ({ended_by(child.exitcode)})"
+        how = f"ended without a result ({describe_exit(child.exitcode)})"
         if child.exitcode == -signal.SIGKILL:
-            how = "was killed (SIGKILL), possibly for want of memory"
-        raise ConfigError(f"the process that checks the jobs {how}") from None
-    except BaseException:  # Ctrl-C: nobody waits for the answer any more
+            how = "was killed (SIGKILL), possibly by the kernel's out-of-memory killer"
+        raise ConfigError(Problem("", f"the process that checks the jobs {how}", topic="unavailable")) from None
+    except BaseException:  # Ctrl-C: nothing waits for the result any more
         child.kill()
         raise
     child.join()
-    if isinstance(answer, ConfigError):
-        raise answer
-    return answer
+    if isinstance(result, ConfigError):
+        raise result
+    return result
 
 
 def answer(
     sending: Connection, folder: str, environment: dict[str, str], function: str, arguments: tuple[Any, ...]
 ) -> None:
-    """Send what a function gives, or the problems it has found; the fork's side of `call`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the sweep, and that its children
+    """Send a function's result, or its problems; the fork's side of `call`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C stops the sweep, which stops its children
     enter(folder, environment)
     try:
-        sending.send(_named(function, arguments))
+        sending.send(_call(function, arguments))
     except ConfigError as error:
-        sending.send(ConfigError(*error.problems))  # without its causes, which may not be sent
+        sending.send(ConfigError(*error.problems))  # without its causes, which may not be picklable
 
 
 def enter(folder: str, environment: dict[str, str]) -> None:
-    """Be where the parent is, and not where the server was when it started."""
+    """Take over the parent's working directory and environment; the server's are those of its start."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
 
 
-def ended_by(exit_code: int | None) -> str:
-    """How a process came to its end, in words."""
+def describe_exit(exit_code: int | None) -> str:
+    """Describe an exit code: `SIGKILL`, `exit code 1`."""
     if exit_code is not None and exit_code < 0:
         try:
             return signal.Signals(-exit_code).name

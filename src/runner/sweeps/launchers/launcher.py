@@ -1,4 +1,4 @@
-"""What runs the jobs of a sweep, as the pool sees it: processes of this machine, or tasks of a cluster's engine."""
+"""The interface between the pool and what runs the jobs: processes of this machine, or tasks of a cluster."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,105 +15,105 @@ from runner.sweeps.launchers.slots import Slot
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """How a job's process came to its end.
+    """How a job's process ended.
 
     Attributes:
-        code: its exit code, negative after a signal; None if it was lost with whoever watched it.
-        words: the same for people.
+        code: its exit code, negative after a signal; None if it was lost together with its supervisor.
+        description: the same for a reader.
     """
 
     code: int | None
-    words: str
+    description: str
 
 
 @dataclass(frozen=True)
 class ResourceRequest:
-    """What places are asked for.
+    """The resources that a sweep asks its launcher for.
 
     Attributes:
         settings: of the sweep.
-        threads: of each job, as the config has it, or `auto`.
-        at_most: there are no more jobs than these.
-        built: what is known of them.
-        configs: theirs.
+        threads: of each job, as in the config, or `auto`.
+        max_jobs: the number of jobs; more slots are of no use.
+        infos: facts about the jobs, by number.
+        configs: their configs, by number.
     """
 
     settings: SweepSettings
     threads: int | str
-    at_most: int
-    built: Mapping[int, JobInfo]
+    max_jobs: int
+    infos: Mapping[int, JobInfo]
     configs: Mapping[int, DictConfig]
 
 
 class JobHandle(Protocol):
-    """A job that an engine has been given.
+    """A job that a launcher has accepted.
 
     Attributes:
-        grace: seconds that it may take to write its checkpoint when it is told to end.
+        grace: seconds that it may take to write its checkpoint after a request to stop.
     """
 
     grace: float
 
-    def begun(self) -> bool:
-        """Whether it runs, or has; otherwise it waits for a place. It is asked before the others, each time."""
+    def has_started(self) -> bool:
+        """Return whether it runs, or has run; if not, it waits for resources. Called before the other methods."""
 
-    def ends(self) -> Sequence[Connection | int]:
-        """What becomes readable when something happens; nothing if that is to be asked for."""
+    def waitables(self) -> Sequence[Connection | int]:
+        """Return what becomes readable when something happens; empty if it has to be polled."""
 
-    def heard(self) -> Iterator[JobProgress]:
-        """How far it is, as often as that was told since the last call."""
+    def read_progress(self) -> Iterator[JobProgress]:
+        """Yield each report since the last call."""
 
-    def ended(self) -> ExitStatus | None:
-        """Its end, if it has come to it."""
+    def exit_status(self) -> ExitStatus | None:
+        """Return how it ended; None while it has not."""
 
-    def tell_to_end(self) -> None:
-        """Ask it to end, with a checkpoint."""
+    def request_stop(self) -> None:
+        """Ask it to write a checkpoint and end."""
 
     def kill(self) -> None:
         """End it at once."""
 
     def close(self) -> None:
-        """It has ended: let go of what it has left behind."""
+        """Clean up after it has ended."""
 
 
 class Launcher(Protocol):
     """Runs jobs.
 
     Attributes:
-        elsewhere: on other machines; what this one has says nothing of them.
+        is_remote: whether jobs run on other machines, whose devices and packages this one knows nothing about.
     """
 
-    elsewhere: bool
+    is_remote: bool
 
-    def slots(self, asked: ResourceRequest) -> list[Slot]:
-        """Where jobs go, a place for each that may be under way.
+    def allocate(self, request: ResourceRequest) -> list[Slot]:
+        """Return the slots: one for each job that may be under way at a time.
 
         Raises:
-            ConfigError: what is wanted is not there.
+            ConfigError: the resources do not exist.
         """
 
-    def under_way(self, folder: Path) -> set[int]:
-        """The jobs of a sweep, begun before, that go on without it; they are started by following them."""
+    def find_running(self, folder: Path) -> set[int]:
+        """Return the jobs of an earlier start of a sweep that still run, or wait to; `start` then follows them."""
 
     def open(self) -> None:
-        """Be ready for jobs.
+        """Get ready for jobs.
 
         Raises:
-            ConfigError: the engine cannot be reached.
+            ConfigError: the cluster cannot be reached.
         """
 
-    def words(self, slots: Sequence[Slot]) -> str:
-        """Where the jobs run, for people."""
+    def describe(self, slots: Sequence[Slot]) -> str:
+        """Describe for a reader where the jobs run."""
 
     def environment(self, slot: Slot) -> dict[str, str]:
-        """What a job in a slot is to find in its environment."""
+        """Return the environment variables of a job in a slot."""
 
-    def start(self, tasks: Sequence[JobSpec]) -> Sequence[JobHandle]:
-        """Take jobs on, all at once.
+    def start(self, specs: Sequence[JobSpec]) -> Sequence[JobHandle]:
+        """Start jobs, all at once.
 
         Raises:
-            ConfigError: the engine does not take them.
+            ConfigError: the cluster refuses them.
         """
 
     def close(self) -> None:
-        """There are no more jobs."""
+        """Release everything: no more jobs follow."""

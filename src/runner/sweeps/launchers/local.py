@@ -1,4 +1,4 @@
-"""`hydra/launcher=local`: a process a job on this machine, forked from a server that has everything imported."""
+"""`hydra/launcher=local`: one process per job on this machine, forked from a server that has everything imported."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.sweeps.jobs import JobInfo, JobProgress, JobSpec
 from runner.sweeps.launchers import forkserver
 from runner.sweeps.launchers.launcher import ExitStatus, ResourceRequest
@@ -17,97 +17,97 @@ from runner.sweeps.launchers.slots import Slot, make_slots
 
 
 class Local:
-    """The engine of this machine."""
+    """Runs jobs on this machine."""
 
-    elsewhere = False
+    is_remote = False
 
-    def slots(self, asked: ResourceRequest) -> list[Slot]:
-        """The machine's cores and GPUs, divided.
+    def allocate(self, request: ResourceRequest) -> list[Slot]:
+        """Divide the machine's cores and GPUs.
 
         Raises:
-            ConfigError: more is wanted than there is.
+            ConfigError: the machine has fewer.
         """
-        gpus, wanted = gpus_for(asked.built, asked.configs), asked.settings
-        return make_slots(wanted.jobs, asked.at_most, gpus, wanted.jobs_per_gpu, asked.threads)
+        gpus, settings = gpus_for(request.infos, request.configs), request.settings
+        return make_slots(settings.jobs, request.max_jobs, gpus, settings.jobs_per_gpu, request.threads)
 
-    def under_way(self, folder: Path) -> set[int]:
-        """None: the processes of a sweep end with it."""
+    def find_running(self, folder: Path) -> set[int]:
+        """Return none: the processes of a sweep end with it."""
         return set()
 
     def open(self) -> None:
-        """There is nothing to open."""
+        """Do nothing."""
 
-    def words(self, slots: Sequence[Slot]) -> str:
-        """`2 jobs at a time, 1 thread each`, and how they share the GPUs."""
+    def describe(self, slots: Sequence[Slot]) -> str:
+        """Describe the slots: `2 jobs at a time, 1 thread each`, and how they share the GPUs."""
         count, threads = len(slots), slots[0].threads or 1
         gpus = [slot.gpu for slot in slots if slot.gpu is not None]
         most = max(map(gpus.count, gpus), default=0)
-        gpu = f", {most} to a GPU" if most > 1 else ", each on a GPU of its own" if gpus else ""
+        gpu = f", {most} to a GPU" if most > 1 else ", one GPU each" if gpus else ""
         return f"{count} job{'s' * (count > 1)} at a time, {threads} thread{'s' * (threads > 1)} each{gpu}"
 
     def environment(self, slot: Slot) -> dict[str, str]:
-        """This process's own, and the slot's."""
+        """Return this process's own environment and the slot's."""
         return dict(os.environ) | slot.environment()
 
-    def start(self, tasks: Sequence[JobSpec]) -> list["Process"]:
-        """Start a process for each."""
-        return [Process(task) for task in tasks]
+    def start(self, specs: Sequence[JobSpec]) -> list["ProcessHandle"]:
+        """Start a process for each job."""
+        return [ProcessHandle(spec) for spec in specs]
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
-class Process:
-    """A job in a process of its own.
+class ProcessHandle:
+    """A job in its own process.
 
     Args:
-        task: what it is to do.
+        spec: of the job.
     """
 
     grace = 10.0
 
-    def __init__(self, task: JobSpec) -> None:
-        self._reports, theirs = forkserver.pipe()
-        self._process = forkserver.process("runner.sweeps.launchers.worker:main", task, theirs)
+    def __init__(self, spec: JobSpec) -> None:
+        self._reports, sending = forkserver.pipe()
+        self._process = forkserver.process("runner.sweeps.launchers.worker:main", spec, sending)
         self._process.start()
-        theirs.close()
+        sending.close()
 
-    def begun(self) -> bool:
-        """It runs from the first moment on."""
+    def has_started(self) -> bool:
+        """Return true: a process starts at once."""
         return True
 
-    def ends(self) -> Sequence[Connection | int]:
-        """Its pipe, while it is open, and what tells of its end."""
+    def waitables(self) -> Sequence[Connection | int]:
+        """Return its pipe, while it is open, and the sentinel of the process."""
         return [*([] if self._reports.closed else [self._reports]), self._process.sentinel]
 
-    def heard(self) -> Iterator[JobProgress]:
-        """What lies in the pipe."""
+    def read_progress(self) -> Iterator[JobProgress]:
+        """Yield the reports in the pipe."""
         try:
             while not self._reports.closed and self._reports.poll():
                 yield self._reports.recv()
-        except (EOFError, OSError):  # the job is gone, in the middle of a word maybe
+        except (EOFError, OSError):  # the process has ended, maybe in the middle of a report
             self._reports.close()
 
-    def ended(self) -> ExitStatus | None:
-        """Its exit code."""
+    def exit_status(self) -> ExitStatus | None:
+        """Return its exit code."""
         code = self._process.exitcode
-        return None if code is None else ExitStatus(code, forkserver.ended_by(code))
+        return None if code is None else ExitStatus(code, forkserver.describe_exit(code))
 
-    def tell_to_end(self) -> None:
-        """By SIGTERM."""
+    def request_stop(self) -> None:
+        """Send SIGTERM."""
         assert self._process.pid is not None
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """With everything it has started."""
+        """Kill it with everything that it has started."""
         self._kill_group()
         assert self._process.pid is not None
-        with contextlib.suppress(ProcessLookupError):  # it has no group of its own yet
+        with contextlib.suppress(ProcessLookupError):  # it may not have its own process group yet
             os.kill(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End what it may have left behind: workers of a loader, say."""
+        """Kill processes that it may have left behind, such as a loader's workers."""
         self._kill_group()
         self._process.join()
         self._process.close()
@@ -119,25 +119,25 @@ class Process:
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def gpus_for(built: Mapping[int, JobInfo], configs: Mapping[int, DictConfig]) -> list[str]:
-    """The GPUs to divide among the jobs, as CUDA_VISIBLE_DEVICES names them; none if no job computes on one.
+def gpus_for(infos: Mapping[int, JobInfo], configs: Mapping[int, DictConfig]) -> list[str]:
+    """Return the GPUs to divide among the jobs, as CUDA_VISIBLE_DEVICES names them; none if all jobs run on the CPU.
 
     Raises:
-        ConfigError: a job wants a certain one.
+        ConfigError: a job asks for a particular GPU.
     """
-    if not any(each.device == "cuda" for each in built.values()):
+    if not any(info.device == "cuda" for info in infos.values()):
         return []
     pinned = [number for number, cfg in configs.items() if cfg.device.index != 0]
     if pinned:
-        raise ConfigError(
-            f"device.index={configs[pinned[0]].device.index}: each job of a sweep gets a GPU of its own, which is its"
-            " number 0; leave it out, and choose GPUs by CUDA_VISIBLE_DEVICES"
-        )
+        index = configs[pinned[0]].device.index
+        text = f"device.index={index}: each job of a sweep sees only the GPU of its slot, as number 0"
+        suggestion = "leave it out; CUDA_VISIBLE_DEVICES chooses the GPUs"
+        raise ConfigError(Problem("device.index", text, suggestion, topic="conflict"))
     return visible_gpus()
 
 
 def visible_gpus() -> list[str]:
-    """All that there are to be used."""
+    """Return all GPUs that may be used."""
     if named := os.environ.get("CUDA_VISIBLE_DEVICES"):
         return [name.strip() for name in named.split(",") if name.strip()]
     return [str(index) for index in range(forkserver.call("runner.sweeps.check.build_jobs:gpus"))]

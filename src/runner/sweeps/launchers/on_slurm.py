@@ -1,10 +1,9 @@
-"""`hydra/launcher=slurm`: each job a job of Slurm's, those that start together an array, by submitit.
+"""`hydra/launcher=slurm`: one Slurm job per job of the sweep, through submitit; those that start together are an array.
 
-A job that Slurm takes its place away from, or whose time is nearly over, writes a checkpoint and is queued again, under
-the same id; it goes on from there.
+A job that Slurm preempts, or that is about to run out of time, writes a checkpoint and is requeued under the same id;
+it resumes from there.
 """
 
-import getpass
 import os
 import shutil
 import signal
@@ -19,51 +18,45 @@ from typing import Any
 import submitit
 
 from runner.config.keys import format_value
-from runner.errors import ConfigError, first_line
+from runner.errors import ConfigError, Problem, first_line
 from runner.sweeps.jobs import JobSpec
 from runner.sweeps.launchers import supervisor
-from runner.sweeps.launchers.cluster import Cluster, ClusterWork, for_node
-from runner.sweeps.launchers.forkserver import ended_by
+from runner.sweeps.launchers.cluster import Cluster, ClusterHandle, for_node
+from runner.sweeps.launchers.forkserver import describe_exit
 from runner.sweeps.launchers.launcher import ExitStatus, ResourceRequest
 from runner.sweeps.launchers.slots import Slot
+from runner.sweeps.launchers.slurm_queue import UNFINISHED, Queue
 from runner.util.files import load_json_or_empty, write_json
 
-SUBMITTED = "slurm.json"
-"""In a job's folder: its id in Slurm, and how often its time was over."""
+KEY = "hydra/launcher"
 
-ARRAY_AT_MOST = 1000
+SUBMITTED = "slurm.json"
+"""File in a job's folder: its id in Slurm, and how often it has run out of time."""
+
+MAX_ARRAY_SIZE = 1000
 """Jobs of an array, as Slurm's MaxArraySize has it by default (the manual of slurm.conf)."""
 
-QUEUE_SECONDS = 10.0
-"""Between two looks at Slurm's queue, which all users share."""
+OWN_SETTINGS = ("submitit_folder", "max_num_timeout", "python")
+"""Settings that `submitit.AutoExecutor.update_parameters` does not take."""
 
-GOING_ON = {
-    "COMPLETING", "CONFIGURING", "PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESIZING", "RESV_DEL_HOLD",
-    "RUNNING", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "SUSPENDED",
-}  # fmt: skip
-"""States of a job that may still come to its end (the manual of squeue, JOB STATE CODES)."""
-
-ELSEWHERE = ("submitit_folder", "max_num_timeout", "python")
-"""Settings that are none of `submitit.AutoExecutor.update_parameters`."""
-
-PLAIN = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "name", "stderr_to_stdout")
-"""Settings that submitit knows for all of its executors; the others are Slurm's."""
+COMMON_SETTINGS = ("timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "name", "stderr_to_stdout")
+"""Settings that all executors of submitit share; the others are Slurm's."""
 
 NUMBERS = ("timeout_min", "signal_delay_s", "max_num_timeout", "array_parallelism")
-"""Settings that there must be."""
+"""Settings that must be given."""
 
 COMMANDS = ("setup", "teardown", "srun_args")
-"""Settings that are lists; a single one may be written as such."""
+"""Settings that are lists; a single item may be written without brackets."""
 
-ONE_TASK = ("nodes", "tasks_per_node", "ntasks_per_node", "ntasks", "ntasks-per-node")
-"""Settings, and options of sbatch, by which a job would be run several times at once."""
+SINGLE_TASK = ("nodes", "tasks_per_node", "ntasks_per_node", "ntasks", "ntasks-per-node")
+"""Settings, and options of sbatch, that would run a job several times at once."""
 
 
 class Slurm(Cluster):
-    """A cluster that Slurm runs.
+    """Runs jobs on a Slurm cluster.
 
     Args:
-        settings: of submitit's, by the names that it has for them; None leaves one out.
+        settings: of submitit, by its own names; those that are None are left out.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -72,70 +65,79 @@ class Slurm(Cluster):
             if isinstance(self._settings.get(key), str):
                 self._settings[key] = [self._settings[key]]
         self._queue = Queue()
-        self._left: dict[int, str] = {}
+        self._still_running: dict[int, str] = {}
 
-    def slots(self, asked: ResourceRequest) -> list[Slot]:
-        """As many as there are jobs, or as `sweep.jobs` says.
+    def allocate(self, request: ResourceRequest) -> list[Slot]:
+        """Return a slot per job, or as many as `sweep.jobs` says.
 
         Raises:
-            ConfigError: there is no Slurm here, or a setting is not Slurm's.
+            ConfigError: this machine has no Slurm, or a setting is not valid.
         """
         self._check()
         if shutil.which("sbatch") is None:
-            raise ConfigError(
-                "hydra/launcher=slurm: there is no sbatch here: start the sweep where Slurm's commands are"
-            )
-        return super().slots(asked)
+            text = "hydra/launcher=slurm: this machine has no sbatch"
+            suggestion = "start the sweep on a machine with Slurm's commands"
+            raise ConfigError(Problem(KEY, text, suggestion, topic="unavailable"))
+        return super().allocate(request)
 
-    def under_way(self, folder: Path) -> set[int]:
-        """Those that are in Slurm's queue, waiting or running: it knows nothing of the sweep.
+    def find_running(self, folder: Path) -> set[int]:
+        """Return the jobs that Slurm still has, waiting or running: it does not know whether their sweep lives.
 
         Raises:
-            ConfigError: that cannot be told.
+            ConfigError: Slurm does not answer.
         """
         ids = {path.parent.name: load_json_or_empty(path).get("id", "") for path in folder.glob(f"[0-9]*/{SUBMITTED}")}
-        if ids and not self._queue.ask():
-            raise ConfigError(
-                "hydra/launcher=slurm: squeue does not answer, and jobs may be under way: try again later"
-            )
-        self._left = {int(number): job_id for number, job_id in ids.items() if self._queue.state(job_id) in GOING_ON}
-        return set(self._left)
+        if ids and not self._queue.read():
+            text = "hydra/launcher=slurm: squeue does not answer, and jobs of this sweep may still run"
+            raise ConfigError(Problem(KEY, text, "try again later", topic="unavailable"))
+        unfinished = ((int(number), job_id) for number, job_id in ids.items())
+        self._still_running = {n: job_id for n, job_id in unfinished if self._queue.state(job_id) in UNFINISHED}
+        return set(self._still_running)
 
     def _check(self) -> None:
-        """See that the settings are Slurm's.
+        """Check the settings.
 
         Raises:
-            ConfigError: with those that are not.
+            ConfigError: with those that are not valid.
         """
-        had, problems = self._settings, []
-        for key in NUMBERS:
-            number = had.get(key)
+        settings, problems = self._settings, []
+        for name in NUMBERS:
+            number = settings.get(name)
             if isinstance(number, bool) or not isinstance(number, int | float) or number < 0:
-                problems.append(f"hydra.launcher.{key}={format_value(number)} is not a number: write one")
-        if not isinstance(had.get("submitit_folder"), str):
-            problems.append("hydra.launcher.submitit_folder=null: write .submitit/%j")
-        options = {**had, **(had.get("additional_parameters") or {})}
+                key = f"hydra.launcher.{name}"
+                text = f"{key}={format_value(number)} is not a number of at least 0"
+                problems.append(Problem(key, text, "write a number", topic="type"))
+        if not isinstance(settings.get("submitit_folder"), str):
+            key = "hydra.launcher.submitit_folder"
+            problems.append(Problem(key, f"{key}=null is not a folder", f"write {key}=.submitit/%j", topic="missing"))
+        options = {**settings, **(settings.get("additional_parameters") or {})}
         problems += [
-            f"hydra.launcher.{key}: a job is one task on one node; leave it out" for key in ONE_TASK if key in options
-        ]
-        if not problems and had["signal_delay_s"] >= 60 * had["timeout_min"]:
-            problems.append(
-                f"hydra.launcher.signal_delay_s={had['signal_delay_s']} s is all of timeout_min={had['timeout_min']}:"
-                " write a shorter warning, or a longer time"
-            )
+            Problem(f"hydra.launcher.{name}", f"hydra.launcher.{name}: a job is one task on one node", "leave it out",
+                    topic="conflict")
+            for name in SINGLE_TASK
+            if name in options
+        ]  # fmt: skip
+        if not problems and settings["signal_delay_s"] >= 60 * settings["timeout_min"]:
+            key = "hydra.launcher.signal_delay_s"
+            text = f"{key}={settings['signal_delay_s']} s is all of timeout_min={settings['timeout_min']}"
+            problems.append(Problem(key, text, "write a shorter delay, or a longer time", topic="conflict"))
         if problems:
             raise ConfigError(*problems)
         self._executor(Path())
 
     def open(self) -> None:
-        """There is nothing to open."""
+        """Do nothing."""
 
     def _executor(self, folder: Path) -> Any:
-        """What submits the jobs of a sweep with this folder."""
+        """Return the submitit executor for a sweep in this folder.
+
+        Raises:
+            ConfigError: submitit refuses a setting.
+        """
         parameters = {
-            key if key in PLAIN else f"slurm_{key}": value
+            key if key in COMMON_SETTINGS else f"slurm_{key}": value
             for key, value in self._settings.items()
-            if key not in ELSEWHERE
+            if key not in OWN_SETTINGS
         }
         try:
             executor = submitit.AutoExecutor(
@@ -143,48 +145,50 @@ class Slurm(Cluster):
             )
             executor.update_parameters(**parameters)
         except Exception as error:  # of types and names
-            raise ConfigError(f"hydra.launcher: {first_line(error)}") from error
+            problem = Problem("hydra.launcher", f"hydra.launcher: {first_line(error)}", topic="type")
+            raise ConfigError(problem) from error
         return executor
 
-    def words(self, slots: Sequence[Slot]) -> str:
-        """`as Slurm has room, partition gpu`."""
+    def describe(self, slots: Sequence[Slot]) -> str:
+        """Describe the cluster: `as Slurm has room, partition gpu`."""
         partition = self._settings.get("partition")
-        return f"{self.at_most(slots)}as Slurm has room" + (f", partition {partition}" if partition else "")
+        return f"{self.describe_limit(slots)}as Slurm has room" + (f", partition {partition}" if partition else "")
 
-    def start(self, tasks: Sequence[JobSpec]) -> list["SlurmWork"]:
-        """Submit them, several as an array.
+    def start(self, specs: Sequence[JobSpec]) -> list["SlurmHandle"]:
+        """Submit jobs, several as an array.
 
         Raises:
             ConfigError: sbatch refuses them.
         """
-        executor = self._executor(tasks[0].folder.parent)
-        new = [task for task in tasks if task.number not in self._left]
-        jobs = {number: submitit.SlurmJob(executor.folder, job_id) for number, job_id in self._left.items()}
+        executor = self._executor(specs[0].folder.parent)
+        new = [spec for spec in specs if spec.number not in self._still_running]
+        jobs = {number: submitit.SlurmJob(executor.folder, job_id) for number, job_id in self._still_running.items()}
         submitted: list[Any] = []
         try:
-            for first in range(0, len(new), ARRAY_AT_MOST):
-                submitted += self._submit(executor, new[first : first + ARRAY_AT_MOST])
-        except ConfigError:  # all of them have failed then
+            for first in range(0, len(new), MAX_ARRAY_SIZE):
+                submitted += self._submit(executor, new[first : first + MAX_ARRAY_SIZE])
+        except ConfigError:  # then all of them fail
             for job in submitted:
                 job.cancel(check=False)
             raise
-        jobs |= dict(zip([task.number for task in new], submitted, strict=True))
-        return [SlurmWork(task, jobs[task.number], self._queue) for task in tasks]
+        jobs |= dict(zip([spec.number for spec in new], submitted, strict=True))
+        return [SlurmHandle(spec, jobs[spec.number], self._queue) for spec in specs]
 
-    def _submit(self, executor: Any, tasks: Sequence[JobSpec]) -> list[Any]:
-        what = [Submitted(for_node(task), self._minutes, self._settings["max_num_timeout"]) for task in tasks]
+    def _submit(self, executor: Any, specs: Sequence[JobSpec]) -> list[Any]:
+        calls = [Submitted(for_node(spec), self._minutes, self._settings["max_num_timeout"]) for spec in specs]
         try:
             with _outside_of_jobs():
-                jobs = executor.submit_array(what) if len(what) > 1 else [executor.submit(*what)]
+                jobs = executor.submit_array(calls) if len(calls) > 1 else [executor.submit(*calls)]
         except Exception as error:
             refused = [line for line in str(error).splitlines() if line.startswith("sbatch: ")]
-            raise ConfigError(f"hydra/launcher=slurm: {refused[-1] if refused else first_line(error)}") from error
-        for task, job in zip(tasks, jobs, strict=True):
-            write_json(task.folder / SUBMITTED, {"id": job.job_id})
+            text = f"hydra/launcher=slurm: {refused[-1] if refused else first_line(error)}"
+            raise ConfigError(Problem(KEY, text, topic="unavailable")) from error
+        for spec, job in zip(specs, jobs, strict=True):
+            write_json(spec.folder / SUBMITTED, {"id": job.job_id})
         return list(jobs)
 
     def close(self) -> None:
-        """There is nothing to close: what still runs goes on."""
+        """Do nothing: running jobs continue."""
 
     @property
     def _minutes(self) -> float:
@@ -193,126 +197,98 @@ class Slurm(Cluster):
 
 @contextmanager
 def _outside_of_jobs() -> Iterator[None]:
-    """Without what an environment says of a job: a sweep may itself be one, and sbatch would take its options."""
-    where = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+    """Hide the variables of a Slurm job: a sweep may itself run in one, and sbatch would take over its options."""
+    location = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
     with submitit.helpers.clean_env() if "SLURM_JOB_ID" in os.environ else nullcontext():
-        os.environ.update(where)
+        os.environ.update(location)
         yield
 
 
-class Queue:
-    """What Slurm's queue tells of this user's jobs, asked for all of them at once, now and then."""
-
-    def __init__(self) -> None:
-        self._states: dict[str, str] = {}
-        self.asked = 0
-        self._next = 0.0
-
-    def state(self, job_id: str) -> str | None:
-        """Of a job; None if it is not there any more."""
-        if time.monotonic() >= self._next:
-            self.ask()
-        return self._states.get(job_id)
-
-    def ask(self) -> bool:
-        """Ask Slurm; whether it has answered: its server may be away for a while."""
-        self._next = time.monotonic() + QUEUE_SECONDS
-        command = ["squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", "%i %T"]
-        try:
-            told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-        except (OSError, subprocess.SubprocessError):
-            return False
-        self._states = dict(line.split() for line in told.stdout.splitlines())
-        self.asked += 1
-        return True
-
-
-class SlurmWork(ClusterWork):
-    """A job of Slurm's.
+class SlurmHandle(ClusterHandle):
+    """A Slurm job.
 
     Args:
-        task: what it is to do.
+        spec: of the job.
         job: submitit's.
         queue: Slurm's.
     """
 
-    def __init__(self, task: JobSpec, job: Any, queue: Queue) -> None:
-        super().__init__(task)
+    def __init__(self, spec: JobSpec, job: Any, queue: Queue) -> None:
+        super().__init__(spec)
         self._job, self._queue = job, queue
-        self._submitted = queue.asked
-        self._gone_at: int | None = None
+        self._submitted = queue.reads
+        self._missing_since: int | None = None
 
-    def outcome(self) -> ExitStatus | None:
-        """What the supervisor returned; or, if it has not and is not in the queue any more either, that."""
+    def poll(self) -> ExitStatus | None:
+        """Return the supervisor's result; without one, that the job is no longer in the queue."""
         if self._job.paths.result_pickle.exists():
             try:
                 code = int(self._job.result())
-                if times := load_json_or_empty(self._task.folder / SUBMITTED).get("timeouts_over"):
-                    return ExitStatus(
-                        None, f"its time was over {times} times (hydra.launcher.timeout_min, max_num_timeout)"
-                    )
+                if times := load_json_or_empty(self._spec.folder / SUBMITTED).get("timeouts_over"):
+                    limits = "hydra.launcher.timeout_min, max_num_timeout"
+                    return ExitStatus(None, f"ran out of time {times} times ({limits})")
             except Exception as error:  # it could not even start the training
                 lines = [line for line in str(error).splitlines() if line.strip(" -")] or [type(error).__name__]
                 return ExitStatus(1, f"on its node: {lines[-1].strip()}; see {self._job.paths.stderr}")
-            return ExitStatus(code, ended_by(code))
+            return ExitStatus(code, describe_exit(code))
         state = self._queue.state(self._job.job_id)
-        if state in GOING_ON or self._queue.asked <= self._submitted + 1:
-            self._gone_at = None
+        if state in UNFINISHED or self._queue.reads <= self._submitted + 1:
+            self._missing_since = None
             return None
-        if self._gone_at is None:  # its result may be on its way, or it is just being queued again
-            self._gone_at = self._queue.asked
-        if self._queue.asked == self._gone_at:
+        if self._missing_since is None:  # its result may be about to appear, or it is just being requeued
+            self._missing_since = self._queue.reads
+        if self._queue.reads == self._missing_since:
             return None
-        return ExitStatus(None, f"ended by Slurm: {(state or 'not in its queue any more').lower().replace('_', ' ')}")
+        return ExitStatus(None, f"ended by Slurm: {(state or 'no longer in its queue').lower().replace('_', ' ')}")
 
     def cancel(self) -> None:
-        """By scancel."""
+        """Run scancel."""
         self._job.cancel(check=False)
 
 
 class Submitted:
-    """What runs on the node.
+    """The call that Slurm runs on a node; its pickle waits in the queue.
 
     Args:
-        task: what to do.
-        minutes: after which Slurm warns that its time is nearly over.
-        timeouts: how often it may be queued again after that.
+        spec: of the job.
+        minutes: after which Slurm warns that the job's time is nearly over.
+        timeouts: how often it may be requeued after running out of time.
     """
 
-    def __init__(self, task: JobSpec, minutes: float, timeouts: int) -> None:
-        self._task, self._minutes, self._timeouts = task, minutes, timeouts
+    def __init__(self, spec: JobSpec, minutes: float, timeouts: int) -> None:
+        self._task, self._minutes, self._timeouts = spec, minutes, timeouts
 
     def __call__(self) -> int:
-        """Train, and be queued again if Slurm has ended it."""
+        """Train; requeue the job if Slurm has interrupted it."""
         began, interrupted = time.monotonic(), threading.Event()
-        for number in (signal.SIGTERM, signal.SIGUSR2):  # instead of submitit's, which know nothing of the child
+        for number in (signal.SIGTERM, signal.SIGUSR2):  # replaces submitit's handlers, which do not stop the child
             signal.signal(number, lambda *_: interrupted.set())
-        # Not every cluster keeps a job to its own cores, and one that takes all of a node's disturbs the others.
+        # Not every cluster limits a job to its own cores, and one that uses all cores of a node slows the others down.
         for cores in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"):
             if cores in os.environ:
                 os.environ.setdefault("OMP_NUM_THREADS", os.environ[cores])
         code = supervisor.supervise(self._task, interrupted)
-        ended = supervisor.is_told_to_end(self._task.folder)
-        if interrupted.is_set() and not ended and (code < 0 or code > 128):
+        stopped = supervisor.is_stop_requested(self._task.folder)
+        if interrupted.is_set() and not stopped and (code < 0 or code > 128):
             over = time.monotonic() - began > (self._minutes - 1) * 60  # Slurm warns up to a minute too early
-            if not over or self._may_go_on_after_timeout():
-                self._again()
+            if not over or self._may_continue_after_timeout():
+                self._requeue()
         return code
 
-    def _may_go_on_after_timeout(self) -> bool:
+    def _may_continue_after_timeout(self) -> bool:
         path = self._task.folder / SUBMITTED
-        told = load_json_or_empty(path)
-        timeouts = told.get("timeouts", 0) + 1
+        record = load_json_or_empty(path)
+        timeouts = record.get("timeouts", 0) + 1
         over = {"timeouts_over": timeouts} if timeouts > self._timeouts else {}
-        write_json(path, told | {"timeouts": timeouts} | over)
+        write_json(path, record | {"timeouts": timeouts} | over)
         return not over
 
-    def _again(self) -> None:
-        """Be queued again, unless Slurm sees to that itself or somebody has cancelled the job: leave no result then."""
-        job_id = submitit.JobEnvironment().job_id  # of an array's last job SLURM_JOB_ID is the whole array's
-        asked = ["squeue", "-h", "-j", job_id, "-o", "%T"]
-        state = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    def _requeue(self) -> None:
+        """Requeue the job, and leave no result. If Slurm itself does it, or the job was cancelled, only exit."""
+        job_id = submitit.JobEnvironment().job_id  # in the last job of an array, SLURM_JOB_ID is that of the array
+        command = ["squeue", "-h", "-j", job_id, "-o", "%T"]
+        state = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
         if state == "RUNNING" and subprocess.run(["scontrol", "requeue", job_id], check=False).returncode:
-            return  # this cluster does not allow it: the sweep is told, and can be gone on with
-        (self._task.folder / supervisor.BEGUN).unlink(missing_ok=True)  # it waits for its place again
+            return  # this cluster does not allow it: the sweep sees the job end, and can be resumed
+        (self._task.folder / supervisor.NODE).unlink(missing_ok=True)  # it waits for resources again
         os._exit(128 + signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Jobs in slots: a fixed number at a time, on whatever engine; whatever becomes of one leaves the others alone."""
+"""Runs jobs in slots: a fixed number at a time, by any launcher; the end of one never affects the others."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,20 +16,20 @@ from runner.util.stopping import Stop
 TICK_SECONDS = 0.2
 
 
-class Watcher(Protocol):
-    """Who is told what happens to the jobs."""
+class PoolListener(Protocol):
+    """Receives the events of a pool."""
 
-    def started(self, job: Job, slot: Slot) -> None:
-        """A job begins in a slot."""
+    def job_started(self, job: Job, slot: Slot) -> None:
+        """Handle the start of a job in a slot."""
 
-    def progress(self, job: Job, progress: JobProgress) -> None:
-        """A job is so far."""
+    def job_progressed(self, job: Job, progress: JobProgress) -> None:
+        """Handle a progress report."""
 
-    def ended(self, job: Job, fate: JobOutcome) -> None:
-        """A job is over, and its folder is complete; it may never have begun."""
+    def job_ended(self, job: Job, outcome: JobOutcome) -> None:
+        """Handle the end of a job, whose folder is complete; it may never have started."""
 
     def tick(self) -> None:
-        """A moment has passed."""
+        """Do periodic work: called every 0.2 s or more often."""
 
 
 @dataclass
@@ -37,26 +37,26 @@ class _Running:
     """A job in its slot.
 
     Attributes:
-        started: when it began; None while it waits for a place.
-        spent: seconds that it has run before, if its place was taken away.
-        asked_to_end: why it was told to, if it was.
-        pruned: its search has ended it early.
+        started: when it started; None while it waits for resources.
+        spent: seconds that it had run before the cluster took its resources back.
+        stop_reason: why it was asked to stop; None if it was not.
+        pruned: whether its search has asked for that.
         kill_at: when it is killed if it has not ended by then.
     """
 
     job: Job
     slot: Slot
-    task: JobSpec
-    work: JobHandle
+    spec: JobSpec
+    handle: JobHandle
     started: float | None = None
     spent: float = 0.0
-    asked_to_end: str | None = None
+    stop_reason: str | None = None
     pruned: bool = False
     kill_at: float | None = None
 
     @property
     def seconds(self) -> float:
-        """That it has run, in all."""
+        """Seconds that it has run in all."""
         return self.spent + (0.0 if self.started is None else time.monotonic() - self.started)
 
 
@@ -64,37 +64,37 @@ class Pool:
     """Runs jobs in slots.
 
     Args:
-        engine: runs them.
+        launcher: starts them.
         slots: one job at a time in each.
-        prepare: makes a job's folder, and says what its process is to do.
-        watcher: who is told.
-        stop: a request to end; the jobs are told to.
-        timeout: seconds that a job may take; None: as long as it likes.
-        stop_on_failure: end them all when one fails.
+        prepare: makes a job's folder and returns its spec.
+        listener: receives the events.
+        stop: a request to stop, passed on to the jobs.
+        timeout: seconds that a job may take; None for no limit.
+        stop_on_failure: stop all jobs when one fails.
     """
 
     def __init__(
         self,
-        engine: Launcher,
+        launcher: Launcher,
         slots: Sequence[Slot],
         prepare: Callable[[Job, Slot], JobSpec],
-        watcher: Watcher,
+        listener: PoolListener,
         stop: Stop,
         timeout: float | None = None,
         stop_on_failure: bool = False,
     ) -> None:
-        self._engine, self._free = engine, list(slots)
-        self._prepare, self._watcher, self._stop = prepare, watcher, stop
+        self._launcher, self._free = launcher, list(slots)
+        self._prepare, self._listener, self._stop = prepare, listener, stop
         self._timeout, self._stop_on_failure = timeout, stop_on_failure
         self._running: list[_Running] = []
-        self._failed: str | None = None
+        self._failure: str | None = None
         self._later = False
 
     def run(self, jobs: Iterator[Job | None]) -> None:
-        """Run them all: a free slot takes the next at once. A second Ctrl-C kills what runs.
+        """Run all jobs: a free slot takes the next one at once. A second Ctrl-C kills the running ones.
 
         Args:
-            jobs: None among them: there is none now, and there may be one a moment later.
+            jobs: a None among them means that there is none at the moment, but may be one later.
         """
         try:
             while True:
@@ -104,28 +104,28 @@ class Pool:
                 self._wait()
         except BaseException as error:
             for running in self._running:
-                running.work.kill()
+                running.handle.kill()
             while self._running:
                 self._wait()
             if not isinstance(error, KeyboardInterrupt):
                 raise
 
-    def prune(self, number: int, why: str) -> None:
-        """Tell a running job to end, as it has no prospects: it counts as finished then."""
+    def prune(self, number: int, reason: str) -> None:
+        """Stop a running job that its search has given up; it then counts as finished."""
         for running in self._running:
-            if running.job.number == number and running.asked_to_end is None:
+            if running.job.number == number and running.stop_reason is None:
                 running.pruned = True
-                self._tell_to_end(running, why)
+                self._request_stop(running, reason)
 
     @property
     def _ending(self) -> str | None:
-        """Why no more jobs are started, if that is so."""
+        """Why the whole sweep ends early; None if it does not."""
         if self._stop.requested:
             return f"stopped by {self._stop.signal.name}"
-        return self._failed if self._stop_on_failure else None
+        return self._failure if self._stop_on_failure else None
 
     def _start(self, jobs: Iterator[Job | None]) -> None:
-        """Fill the free slots; what goes into them is handed over together, which makes it an array on Slurm."""
+        """Fill the free slots; the launcher gets their jobs together, which makes them an array on Slurm."""
         prepared: list[tuple[Job, Slot, JobSpec]] = []
         self._later = False
         while self._free and not self._ending:
@@ -145,68 +145,69 @@ class Pool:
         if not prepared:
             return
         try:
-            works = self._engine.start([task for _, _, task in prepared])
-        except ConfigError as error:  # the engine refuses what it is asked for
+            handles = self._launcher.start([spec for _, _, spec in prepared])
+        except ConfigError as error:  # the cluster refuses them
             self._free += [slot for _, slot, _ in prepared]
             for job, _, _ in prepared:
                 self._over(job, JobOutcome("FAILED", first_line(error), 0.0))
             return
-        self._running += [_Running(*each, work) for each, work in zip(prepared, works, strict=True)]
-        self._look_who_began()
+        self._running += [_Running(*each, handle) for each, handle in zip(prepared, handles, strict=True)]
+        self._update_starts()
 
-    def _look_who_began(self) -> None:
+    def _update_starts(self) -> None:
+        """Note which jobs have started, or wait for resources again."""
         for running in self._running:
-            begun = running.work.begun()
-            if begun and running.started is None:
+            has_started = running.handle.has_started()
+            if has_started and running.started is None:
                 running.started = time.monotonic()
-                self._watcher.started(running.job, running.slot)
-            elif not begun and running.started is not None:  # it waits for another place
+                self._listener.job_started(running.job, running.slot)
+            elif not has_started and running.started is not None:  # the cluster has taken its resources back
                 running.spent, running.started = running.seconds, None
 
     def _wait(self) -> None:
-        """Wait until something happens, for a moment at most, and see to it."""
-        connection.wait([end for running in self._running for end in running.work.ends()], TICK_SECONDS)
-        self._look_who_began()
+        """Wait for an event, 0.2 s at most, and handle it."""
+        connection.wait([each for running in self._running for each in running.handle.waitables()], TICK_SECONDS)
+        self._update_starts()
         for running in list(self._running):
-            for progress in running.work.heard():
-                self._watcher.progress(running.job, progress)
-            if (ended := running.work.ended()) is not None:
-                self._end(running, ended)
+            for progress in running.handle.read_progress():
+                self._listener.job_progressed(running.job, progress)
+            if (status := running.handle.exit_status()) is not None:
+                self._end(running, status)
             else:
                 self._enforce(running)
-        self._watcher.tick()
+        self._listener.tick()
 
     def _enforce(self, running: _Running) -> None:
-        """End a job that is to end: by asking first, which lets it write a checkpoint."""
+        """Stop a job if it has to end: by a request first, which lets it write a checkpoint."""
         now = time.monotonic()
         if running.kill_at is not None:
             if now >= running.kill_at:
-                running.work.kill()
+                running.handle.kill()
             return
-        why = self._ending
-        if why is None and self._timeout is not None and running.seconds >= self._timeout:
-            why = f"took longer than sweep.job_timeout={self._timeout:g} s"
-        if why is not None:
-            self._tell_to_end(running, why)
+        reason = self._ending
+        if reason is None and self._timeout is not None and running.seconds >= self._timeout:
+            reason = f"took longer than sweep.job_timeout={self._timeout:g} s"
+        if reason is not None:
+            self._request_stop(running, reason)
 
-    def _tell_to_end(self, running: _Running, why: str) -> None:
-        running.asked_to_end, running.kill_at = why, time.monotonic() + running.work.grace
-        running.work.tell_to_end()
+    def _request_stop(self, running: _Running, reason: str) -> None:
+        running.stop_reason, running.kill_at = reason, time.monotonic() + running.handle.grace
+        running.handle.request_stop()
 
-    def _end(self, running: _Running, ended: ExitStatus) -> None:
+    def _end(self, running: _Running, status: ExitStatus) -> None:
         seconds = round(running.seconds, 3)
-        running.work.close()
+        running.handle.close()
         self._running.remove(running)
         self._free.append(running.slot)
         self._free.sort(key=lambda slot: slot.number)
-        fate = judge(running.task.folder, ended.code, ended.words, seconds)
-        if running.pruned and fate.status == "KILLED":
-            fate = JobOutcome("FINISHED", running.asked_to_end or "", seconds)
-        elif running.asked_to_end is not None and fate.status != "FINISHED":
-            fate = JobOutcome("KILLED", running.asked_to_end, seconds, wanted=self._ending is not None)
-        self._over(running.job, fate)
+        outcome = judge(running.spec.folder, status.code, status.description, seconds)
+        if running.pruned and outcome.status == "KILLED":
+            outcome = JobOutcome("FINISHED", running.stop_reason or "", seconds)
+        elif running.stop_reason is not None and outcome.status != "FINISHED":
+            outcome = JobOutcome("KILLED", running.stop_reason, seconds, by_request=self._ending is not None)
+        self._over(running.job, outcome)
 
-    def _over(self, job: Job, fate: JobOutcome) -> None:
-        if fate.status != "FINISHED" and self._failed is None:
-            self._failed = f"stopped, as job {job.number} did not finish (sweep.on_failure=stop)"
-        self._watcher.ended(job, fate)
+    def _over(self, job: Job, outcome: JobOutcome) -> None:
+        if outcome.status != "FINISHED" and self._failure is None:
+            self._failure = f"stopped because job {job.number} did not finish (sweep.on_failure=stop)"
+        self._listener.job_ended(job, outcome)

@@ -1,4 +1,4 @@
-"""What the server that jobs are forked from does first, by importing this: see `forkserver`."""
+"""Setup of the server that jobs are forked from, done by importing this first: see `forkserver`."""
 
 import atexit
 import gc
@@ -8,8 +8,8 @@ from runner.tracking.environment import environment
 from runner.util import streams
 from runner.util.program import COLLECT_AFTER
 
-streams.protect()  # and with it all forks
+streams.protect()  # inherited by all forks
 gc.set_threshold(COLLECT_AFTER)
-# Its end takes a second by Python's way, and whoever reads what the sweep prints waits for it. Forks end otherwise.
+# Python's own exit takes a second, which whoever reads the sweep's output would wait for. Forks exit by another way.
 atexit.register(os._exit, 0)
-environment({})  # which packages there are is then known to all jobs, each of which would take 0.1 s to find out
+environment({})  # caches the list of installed packages, which would take each job 0.1 s

@@ -1,14 +1,14 @@
-"""Where jobs run: a fixed number of slots, each with its share of the cores, and a GPU of its own if there are any."""
+"""Slots: a fixed number of places for jobs, each with its share of the cores, and its own GPU if there are any."""
 
 from dataclasses import dataclass
 
 import psutil
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.util.cores import physical_cores, requested_threads
 
 JOB_BYTES = 1 << 30
-"""Memory that a small job takes, imports included, rounded up: `sweep.jobs=auto` starts no more than fit."""
+"""Memory of a small job, imports included, rounded up: `sweep.jobs=auto` starts only as many as fit."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Slot:
 
     Attributes:
         number: from 0.
-        threads: that a job's operations may use; None is what its place in the cluster gives it.
+        threads: that a job's operations may use; None leaves it to the cluster.
         gpu: as CUDA_VISIBLE_DEVICES names it; None where jobs run on the CPU.
     """
 
@@ -26,36 +26,37 @@ class Slot:
     gpu: str | None = None
 
     def environment(self) -> dict[str, str]:
-        """What a job in this slot finds in its environment."""
-        said = {"OMP_NUM_THREADS": self.threads, "CUDA_VISIBLE_DEVICES": self.gpu}
-        return {name: str(value) for name, value in said.items() if value is not None}
+        """Return the environment variables of a job in this slot."""
+        variables = {"OMP_NUM_THREADS": self.threads, "CUDA_VISIBLE_DEVICES": self.gpu}
+        return {name: str(value) for name, value in variables.items() if value is not None}
 
 
 def make_slots(
-    wanted: int | str, jobs: int, gpus: list[str], jobs_per_gpu: int, threads: int | str = "auto"
+    requested: int | str, jobs: int, gpus: list[str], jobs_per_gpu: int, threads: int | str = "auto"
 ) -> list[Slot]:
     """Divide the machine.
 
     Args:
-        wanted: slots, or `auto`.
-        jobs: there are no more slots than these.
-        gpus: those to use, as CUDA_VISIBLE_DEVICES names them; none for jobs that run on the CPU.
-        jobs_per_gpu: slots that share one.
-        threads: of each job, as the config has it, or `auto`.
+        requested: number of slots, or `auto`.
+        jobs: the number of jobs, which is the most slots there can be.
+        gpus: those to use, as CUDA_VISIBLE_DEVICES names them; empty for jobs that run on the CPU.
+        jobs_per_gpu: slots that share a GPU.
+        threads: of each job, as in the config, or `auto`.
 
     Raises:
-        ConfigError: more slots are wanted than the GPUs take.
+        ConfigError: the GPUs have room for fewer slots.
     """
     places = [gpu for _ in range(jobs_per_gpu) for gpu in gpus]
-    if wanted != "auto" and places and int(wanted) > len(places):
-        raise ConfigError(
-            f"sweep.jobs={wanted}: {len(gpus)} GPU{'s' * (len(gpus) > 1)} with {jobs_per_gpu} job"
-            f"{'s' * (jobs_per_gpu > 1)} each take {len(places)}; write sweep.jobs={len(places)},"
-            f" or sweep.jobs_per_gpu={-(-int(wanted) // len(gpus))}"
+    if requested != "auto" and places and int(requested) > len(places):
+        text = (
+            f"sweep.jobs={requested}: {len(gpus)} GPU{'s' * (len(gpus) > 1)} with {jobs_per_gpu} job"
+            f"{'s' * (jobs_per_gpu > 1)} each have room for {len(places)}"
         )
+        suggestion = f"write sweep.jobs={len(places)}, or sweep.jobs_per_gpu={-(-int(requested) // len(gpus))}"
+        raise ConfigError(Problem("sweep.jobs", text, suggestion, topic="unavailable"))
     own = int(threads) if threads != "auto" else requested_threads()
-    if wanted != "auto":
-        count = int(wanted)
+    if requested != "auto":
+        count = int(requested)
     elif places:
         count = len(places)
     else:

@@ -1,7 +1,7 @@
-"""On a node of a cluster: a job's training in a child process, so that whatever kills it leaves somebody to tell.
+"""On a node of a cluster: runs a job's training in a child process, and survives whatever kills that.
 
-The sweep and its nodes have a folder in common, and need nothing else to talk: a job's folder says that it has begun,
-how far it is, and that it is to end.
+The sweep and its nodes communicate through a shared folder alone: files in a job's folder say that the job has
+started, how far it is, and that it should stop.
 """
 
 import contextlib
@@ -17,77 +17,77 @@ from dataclasses import replace
 from pathlib import Path
 
 from runner.sweeps.jobs import JobSpec
-from runner.sweeps.results.resume import ResumeAction, course_of, wait_for_orphans
+from runner.sweeps.results.resume import ResumeAction, choose_action, wait_for_orphans
 from runner.util import program
 from runner.util.files import write_json
 from runner.util.options import EXIT_FAILED, EXIT_SIGNAL
 
-BEGUN = "node.json"
-"""In a job's folder once it runs: where, and since when; `process` is the one that watches it."""
+NODE = "node.json"
+"""File in a job's folder while it runs: its host, the process id of its supervisor, and the time of its start."""
 
-END = ".end"
-"""In a job's folder when it is told to end."""
+STOP = ".end"
+"""File in a job's folder that asks it to stop."""
 
 CHILD = [sys.executable, "-c", "from runner.sweeps.launchers.supervisor import child; child()"]
-_SECONDS_BETWEEN_LOOKS = 0.5
+_POLL_SECONDS = 0.5
 
 
-def supervise(task: JobSpec, interrupted: threading.Event | None = None) -> int:
-    """Run a job in a child process; when the engine runs it again, it goes on from its checkpoint.
+def supervise(spec: JobSpec, interrupted: threading.Event | None = None) -> int:
+    """Run a job in a child process; if the cluster runs it again, it resumes from its checkpoint.
 
     Args:
-        task: what to do. Its environment is added to what this node has.
-        interrupted: is set when the engine wants its place back.
+        spec: of the job. Its environment is added to the node's.
+        interrupted: is set when the cluster takes the resources back.
 
     Returns:
         The child's exit code, negative after a signal.
     """
-    folder = task.folder
-    if is_told_to_end(folder):
+    folder = spec.folder
+    if is_stop_requested(folder):
         return EXIT_SIGNAL + signal.SIGTERM
-    wait_for_orphans([folder])  # the child of a supervisor that was killed finishes its step, and writes a checkpoint
-    course = course_of(folder)
-    if course in (ResumeAction.SKIP, ResumeAction.AGAIN):  # it had ended, and that was not reported
-        return 0 if course is ResumeAction.SKIP else EXIT_FAILED
-    config = None if course is ResumeAction.GO_ON else task.config
-    own = {**os.environ, **task.environment}
-    own["PYTHONPATH"] = os.pathsep.join(filter(None, (e.get("PYTHONPATH") for e in (task.environment, os.environ))))
-    task = replace(task, config=config, environment=own)
-    write_json(folder / BEGUN, {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()})
+    wait_for_orphans([folder])  # the child of a killed supervisor finishes its step and writes a checkpoint
+    action = choose_action(folder)
+    if action in (ResumeAction.SKIP, ResumeAction.RESTART):  # it had ended, and the cluster did not learn of it
+        return 0 if action is ResumeAction.SKIP else EXIT_FAILED
+    config = None if action is ResumeAction.RESUME else spec.config
+    own = {**os.environ, **spec.environment}
+    own["PYTHONPATH"] = os.pathsep.join(filter(None, (e.get("PYTHONPATH") for e in (spec.environment, os.environ))))
+    spec = replace(spec, config=config, environment=own)
+    write_json(folder / NODE, {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()})
     process = subprocess.Popen(
-        CHILD, stdin=subprocess.PIPE, cwd=task.where, env=task.environment, preexec_fn=_ignore_what_is_for_us
+        CHILD, stdin=subprocess.PIPE, cwd=spec.where, env=spec.environment, preexec_fn=_ignore_own_signals
     )
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(pickle.dumps(task))
-        process.stdin.flush()  # and left open: its end is that of this process
-    told = False
+        process.stdin.write(pickle.dumps(spec))
+        process.stdin.flush()  # not closed: the child sees its end when this process ends
+    stopping = False
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_SECONDS_BETWEEN_LOOKS)
+            process.wait(_POLL_SECONDS)
             break
-        if not told and ((interrupted is not None and interrupted.is_set()) or is_told_to_end(folder)):
+        if not stopping and ((interrupted is not None and interrupted.is_set()) or is_stop_requested(folder)):
             process.terminate()
-            told = True
+            stopping = True
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # what it may have left behind: workers of a loader, say
+        os.killpg(process.pid, signal.SIGKILL)  # processes that it may have left behind, such as a loader's workers
     return process.returncode
 
 
 def child() -> None:
-    """Train, in the child process: what is to be done comes by standard input, whose end is that of the supervisor."""
+    """Train, in the child process; the job comes through standard input, which closes when the supervisor ends."""
     program.prepare_environment()
     from runner.sweeps.launchers import worker
 
-    task = pickle.load(sys.stdin.buffer)
-    worker.main(task, None, sys.stdin.fileno())
+    spec = pickle.load(sys.stdin.buffer)
+    worker.main(spec, None, sys.stdin.fileno())
 
 
-def is_told_to_end(folder: Path) -> bool:
-    """Whether the sweep has told a job to end."""
-    return (folder / END).exists()
+def is_stop_requested(folder: Path) -> bool:
+    """Return whether the sweep has asked a job to stop."""
+    return (folder / STOP).exists()
 
 
-def _ignore_what_is_for_us() -> None:
-    """Slurm sends its warnings to all processes of a job; what is ignored stays so in another program."""
+def _ignore_own_signals() -> None:
+    """Ignore SIGUSR2, which Slurm sends to all processes of a job; an ignored signal stays so across exec."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""One job of a sweep, in a process of its own: it trains, writes its folder, and watches whether its parent lives."""
+"""The process of one job of a sweep: trains, writes the job's folder, and stops if its parent is gone."""
 
 import logging
 import multiprocessing
@@ -36,32 +36,32 @@ from runner.util.terminal import RESUME, without_topics
 log = logging.getLogger("runner")
 
 ORPHAN_SECONDS = 8.0
-"""For so long a job whose parent is gone may write its checkpoint."""
+"""Time for a job whose parent is gone to write its checkpoint."""
 
 REPORT_SECONDS = 0.5
-_SECONDS_BETWEEN_LOOKS = 0.02
-_SECONDS_FOR_RUN_ID = 1.0
+_POLL_SECONDS = 0.02
+_RUN_ID_SECONDS = 1.0
 
 
-def main(task: JobSpec, reports: Connection | None, parent: int | None = None) -> None:
+def main(spec: JobSpec, reports: Connection | None, parent: int | None = None) -> None:
     """Run the job; the process ends with the exit code of a single run.
 
     Args:
-        task: what to do.
-        reports: where its progress goes, besides the journal.
-        parent: a pipe whose other end is the parent's; None is what multiprocessing has for that.
+        spec: of the job.
+        reports: receives its progress, besides the journal.
+        parent: a pipe whose other end the parent holds; None takes multiprocessing's.
     """
-    os.setsid()  # Ctrl-C in the terminal is for the sweep, which tells its jobs itself
-    forkserver.enter(task.where, task.environment)
-    _into(task.folder / layout.LOG)
+    os.setsid()  # Ctrl-C in the terminal reaches the sweep alone, which stops its jobs itself
+    forkserver.enter(spec.where, spec.environment)
+    _redirect_output(spec.folder / layout.LOG)
     streams.protect()
     threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
     log.handlers.clear()
     log.setLevel(logging.DEBUG)
     log.propagate = False
     try:
-        code = _run(task, reports)
-    except ConfigError as error:  # what was there when all jobs were checked, and is not any more
+        code = _run(spec, reports)
+    except ConfigError as error:  # something has changed since all jobs were checked
         print_errors(*error.problems)
         code = EXIT_FAILED
     except (Exception, SystemExit) as error:  # the user's code may call sys.exit()
@@ -72,40 +72,40 @@ def main(task: JobSpec, reports: Connection | None, parent: int | None = None) -
     sys.exit(code)
 
 
-def _run(task: JobSpec, reports: Connection | None) -> int:
+def _run(spec: JobSpec, reports: Connection | None) -> int:
     resumed = None
-    with lock(task.folder):
-        if task.config is None:
-            typed = [f"resume={task.folder}", *([f"tracking.uri={task.uri}"] if task.uri else [])]
-            cfg, problems, resumed = resume.compose(str(task.folder), typed)
+    with lock(spec.folder):
+        if spec.config is None:
+            typed = [f"resume={spec.folder}", *([f"tracking.uri={spec.uri}"] if spec.uri else [])]
+            cfg, problems, resumed = resume.compose(str(spec.folder), typed)
             choices = resumed.choices
-            made = Composer(name="resumed")
+            composer = Composer(name="resumed")
         else:
-            cfg, problems = pickle.loads(task.config), []
+            cfg, problems = pickle.loads(spec.config), []
             choices = group_choices(cfg)
-            made = Composer(
-                Path(task.config_path) if task.config_path else None, task.config_dir, cfg.hydra.job.config_name
+            composer = Composer(
+                Path(spec.config_path) if spec.config_path else None, spec.config_dir, cfg.hydra.job.config_name
             )
         if cfg is None:
             raise ConfigError(*problems)
-        as_job(cfg, task.number, task.folder.parent)
-        x, checkpoint = start.build_run(cfg, choices, problems, resumed, _alone(task, cfg))
-        with without_topics(RESUME):  # the sweep is resumed, and says so itself
-            return start.start(
-                task.folder, x, cfg, made, checkpoint, DeliveredBySweep(), Reporting(x, reports)
-            ).exit_code
+        as_job(cfg, spec.number, spec.folder.parent)
+        experiment, checkpoint = start.build_run(cfg, choices, problems, resumed, _single_run_arguments(spec, cfg))
+        reporter = ProgressReporter(experiment, reports)
+        with without_topics(RESUME):  # the sweep says how to resume it, not its jobs
+            run = start.start(spec.folder, experiment, cfg, composer, checkpoint, DeliveredBySweep(), reporter)
+            return run.exit_code
 
 
-def _alone(task: JobSpec, cfg: DictConfig) -> list[str] | None:
-    """The arguments by which this job would be a run by itself, without credentials; None if it only goes on."""
-    if task.config is None:
+def _single_run_arguments(spec: JobSpec, cfg: DictConfig) -> list[str] | None:
+    """Return the arguments of the same run outside of a sweep, without credentials; None if the job is resumed."""
+    if spec.config is None:
         return None
-    options = [] if task.config_dir is None else ["--config-dir", task.config_dir]
+    options = [] if spec.config_dir is None else ["--config-dir", spec.config_dir]
     return without_credentials([*options, *(text.replace("@_global_=", "=", 1) for text in cfg.hydra.overrides.task)])
 
 
-def _into(path: Path) -> None:
-    """Send everything that is printed, by whatever library, to a file."""
+def _redirect_output(path: Path) -> None:
+    """Append all output of the process, of any library, to a file."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for number in (1, 2):
         os.dup2(file, number)
@@ -113,7 +113,7 @@ def _into(path: Path) -> None:
 
 
 def _watch_parent(pipe: int | None) -> None:
-    """When the parent is gone: end as a scheduler's signal would have it, and if that takes too long, at once."""
+    """When the parent is gone, stop like on a scheduler's signal, and after 8 s at once."""
     if pipe is None:
         parent = multiprocessing.parent_process()
         assert parent is not None
@@ -121,65 +121,66 @@ def _watch_parent(pipe: int | None) -> None:
     connection.wait([pipe])
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(ORPHAN_SECONDS)
-    os.killpg(0, signal.SIGKILL)  # with whatever it has started
+    os.killpg(0, signal.SIGKILL)  # with all processes that it has started
 
 
-class Reporting(Bar):
-    """Passes the progress on to the sweep, and keeps the epochs' lines in the log.
+class ProgressReporter(Bar):
+    """Sends the progress to the sweep, and logs a line per epoch.
 
     Args:
-        x: what is trained.
-        reports: where the progress goes, if anywhere; nobody waits for it to be read.
+        experiment: the job's.
+        reports: receives the progress; a report is dropped if the sweep does not read in time. None sends none.
     """
 
-    def __init__(self, x: Experiment, reports: Connection | None) -> None:
-        super().__init__(x.trainer.epochs, x.loaders.train.batch_size, x.loaders.train.samples, quiet=True)
+    def __init__(self, experiment: Experiment, reports: Connection | None) -> None:
+        loader = experiment.loaders.train
+        super().__init__(experiment.trainer.epochs, loader.batch_size, loader.samples, quiet=True)
         self._reports = reports
 
     def due(self) -> bool:
-        """Whether the sweep has heard nothing for a while."""
+        """Return whether it is time for a report."""
         return perf_counter() >= self._next
 
     def batch(self, done: int, loss: float) -> None:
-        """Tell how far the epoch is."""
+        """Report the share of the epoch that is done."""
         self._next = perf_counter() + REPORT_SECONDS
-        self._tell(min(done * self._batch_size / self._samples, 1.0), {"train/loss": loss})
+        self._send(min(done * self._batch_size / self._samples, 1.0), {"train/loss": loss})
 
     def end_epoch(self, epoch: int, metrics: dict[str, float], seconds: float, best: bool) -> None:
-        """Tell the epoch's metrics."""
+        """Report the epoch's metrics."""
         super().end_epoch(epoch, metrics, seconds, best)
-        self._tell(1.0, metrics)
+        self._send(1.0, metrics)
 
-    def _tell(self, share: float, metrics: dict[str, float]) -> None:
+    def _send(self, share: float, metrics: dict[str, float]) -> None:
         if self._reports is not None and select.select([], [self._reports], [], 0)[1]:
             try:
                 self._reports.send(JobProgress(self._epoch - 1 + share, self._epochs, metrics))
-            except OSError:  # the sweep is gone, as the thread that watches it sees too
+            except OSError:  # the sweep is gone; the thread that watches it stops this job
                 return
 
 
 class DeliveredBySweep:
-    """Stands where a run's own delivery process does: the sweep's looks at the folder."""
+    """Replaces a run's own delivery process: the sweep's process reads the job's folder."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
 
     def deliver(self, folder: Path) -> None:
-        """Remember the folder; the sweep has announced the run already."""
+        """Remember the folder; the sweep has passed it to its delivery process already."""
         self._folder = folder
 
     def settle(self, timeout: float) -> None:
-        """There is nothing to wait for."""
+        """Do nothing."""
 
     def run_id(self, timeout: float = 0.0) -> str | None:
-        """What the sweep's delivery has noted in the folder: it makes the run before the job starts."""
-        deadline = time.monotonic() + min(timeout, _SECONDS_FOR_RUN_ID)
+        """Return the id that the sweep's delivery has noted in the folder: it creates the run before the job starts."""
+        deadline = time.monotonic() + min(timeout, _RUN_ID_SECONDS)
         while self._folder is not None:
             if (run_id := DeliveryState.load(self._folder).run_id) is not None or time.monotonic() >= deadline:
                 return run_id
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            time.sleep(_POLL_SECONDS)
         return None
 
     def close(self, timeout: float) -> bool:
-        """The sweep does the rest."""
+        """Return true: the sweep delivers the rest."""
         return True

@@ -1,1 +1,1 @@
-"""Which jobs a sweep has: a grid, random points, or the trials of a search."""
+"""The jobs of a sweep: a grid, random points, or the trials of a search."""

@@ -1,4 +1,4 @@
-"""An axis of a sweep by itself: its interval, and what is wrong with its values."""
+"""A single axis of a sweep: its interval, and problems with its values."""
 
 import itertools
 import math
@@ -14,18 +14,18 @@ from runner.config.schema import find_large_integers
 from runner.errors import ConfigError, Problem, Topic, abbreviate
 
 DIGITS = 6
-"""Significant ones of a drawn number: what is run is what the table shows."""
+"""Significant digits of a drawn number: the table shows exactly the value that is run."""
 
 MOST_VALUES = 100_000
-"""Of one axis: that many are put into a list at once."""
+"""Of one axis: they are expanded into a list."""
 
 
 def check_axis(text: str, override: Override) -> list[Problem]:
     """Check the values of an axis.
 
     Args:
-        text: as it was typed.
-        override: as Hydra reads it; a sweep.
+        text: the argument as typed.
+        override: the argument as Hydra reads it; a sweep.
     """
     value, key, text = override.value(), override.key_or_group, abbreviate(text)
 
@@ -41,7 +41,7 @@ def check_axis(text: str, override: Override) -> list[Problem]:
     if isinstance(value, RangeSweep) and value.step == 0:
         return problem("the step is 0", f"write a range as {key}=range(0,5) or {key}=range(0,1,0.25)")
     try:
-        # Not by the override, which makes a list of a shuffled range.
+        # The override itself would expand a shuffled range into a list.
         values = value.range() if isinstance(value, RangeSweep) else override.sweep_iterator()
         count = sum(1 for _ in itertools.islice(values, MOST_VALUES + 1))
     except (ArithmeticError, ValueError, HydraException):  # a limit that is nan
@@ -57,7 +57,7 @@ def check_axis(text: str, override: Override) -> list[Problem]:
 
 
 def _numbers(value: Any) -> Any:
-    """The numbers that are written in an axis."""
+    """Return the numbers that an axis is written with."""
     if isinstance(value, ChoiceSweep):
         return value.list
     if isinstance(value, RangeSweep):
@@ -67,44 +67,73 @@ def _numbers(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Interval:
-    """Numbers from `low` to `high`, both included; `log`: by their logarithm; `whole`: whole numbers."""
+    """Numbers from `low` to `high`, both included.
+
+    Attributes:
+        low: the lower end.
+        high: the upper end.
+        log: whether numbers are drawn uniformly in their logarithm.
+        whole: whether they are whole numbers.
+    """
 
     low: float
     high: float
     log: bool
     whole: bool
 
-    def draw(self, chance: random.Random) -> str:
-        """One of them, each as likely as the others (with `log`, each factor)."""
+    def draw(self, generator: random.Random) -> str:
+        """Draw a number, uniformly (with `log`, uniformly in its logarithm)."""
         if self.whole and not self.log:
-            return str(chance.randint(int(self.low), int(self.high)))
+            return str(generator.randint(int(self.low), int(self.high)))
         if self.log:
-            number = math.exp(chance.uniform(math.log(self.low), math.log(self.high)))
+            number = math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
         else:
-            number = chance.uniform(self.low, self.high)
+            number = generator.uniform(self.low, self.high)
         number = min(max(number, self.low), self.high)
         return str(round(number)) if self.whole else f"{number:.{DIGITS}g}"
 
 
+def format_interval(low: float, high: float, log: bool, whole: bool) -> str:
+    """Format an interval as it is typed: `tag(log,interval(0.001,0.1))`."""
+    text = f"interval({low},{high})"
+    text = f"tag(log,{text})" if log else text
+    return f"int({text})" if whole else text
+
+
 def interval_of(override: Override) -> Interval:
-    """The interval that an argument gives as its value.
+    """Return the interval that an argument has as its value.
 
     Raises:
-        ConfigError: it has no logarithm, or no end.
+        ConfigError: its ends are not finite, or in the wrong order, or not above 0 where a logarithm is taken.
     """
     value = override.value()
     assert isinstance(value, IntervalSweep)
-    low, high, text = value.start, value.end, override.input_line
-    if low is None or high is None or not (low < high and math.isfinite(low) and math.isfinite(high)):
-        raise ConfigError(f"{text}: write an interval from the lower to the higher number, interval(0.001,0.1)")
-    if "log" in value.tags and low <= 0:
-        raise ConfigError(f"{text}: a logarithm needs numbers above 0; write a higher lower end, or leave out log")
+    low, high, log = value.start, value.end, "log" in value.tags
+    key, text, typed_key = override.key_or_group, override.input_line, override.get_key_element()
     whole = isinstance(low, int) and isinstance(high, int)
-    return Interval(low, high, "log" in value.tags, whole)
+
+    def error(what: str, suggestion: str) -> ConfigError:
+        return ConfigError(Problem(key, f"{text}: {what}", f"write {typed_key}={suggestion}", topic="range"))
+
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        raise error("an interval needs two finite ends", "interval(0.001,0.1)")
+    if low >= high:
+        is_reversed = high < low and (high > 0 or not log)
+        ends = (high, low) if is_reversed else (1, 10) if whole else (0.001, 0.1)
+        raise error(
+            "an interval runs from the lower to the higher number", format_interval(ends[0], ends[1], log, whole)
+        )
+    if log and low <= 0:
+        without = format_interval(low, high, log=False, whole=whole)
+        raise error("a logarithm needs numbers above 0", f"{without}, or a lower end above 0")
+    return Interval(low, high, log, whole)
 
 
-def not_whole(key: str, value: object, least: int) -> list[str]:
-    """What to write instead, if a setting of the sweeper's is no whole number, or too small a one."""
+def check_whole_number(key: str, value: object, least: int) -> list[Problem]:
+    """Check that a setting of the sweeper is a whole number of at least `least`."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= least:
         return []
-    return [f"hydra.sweeper.{key}={value}: write a whole number at least {least}"]
+    key = f"hydra.sweeper.{key}"
+    topic: Topic = "range" if isinstance(value, int | float) and not isinstance(value, bool) else "type"
+    text = f"{key}={value} is not a whole number of at least {least}"
+    return [Problem(key, text, f"write a whole number of at least {least}", topic=topic)]

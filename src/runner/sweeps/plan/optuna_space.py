@@ -1,4 +1,4 @@
-"""The axes of a search, as Optuna's distributions, and their values, as they are typed."""
+"""The axes of a search as Optuna's distributions, and their values as typed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,39 +10,39 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, Trial
 
 from runner.config.compose import Composer
-from runner.errors import ConfigError
-from runner.sweeps.plan.axes import DIGITS, interval_of
+from runner.errors import ConfigError, Problem
+from runner.sweeps.plan.axes import DIGITS, format_interval, interval_of
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A key that is searched.
+    """An axis of the search space.
 
     Attributes:
         distribution: of its values.
-        words: a value as it is typed.
-        probes: typed values that stand for all of them.
+        format: formats a value as it is typed.
+        probes: typed values to check: all of them, or both ends of an interval.
     """
 
     distribution: BaseDistribution
-    words: Callable[[Any], str]
+    format: Callable[[Any], str]
     probes: list[str]
 
 
-def axis_of(made: Composer, override: Override) -> Axis:
-    """The axis that an override is.
+def axis_of(composer: Composer, override: Override) -> Axis:
+    """Return the axis that an argument describes.
 
     Raises:
         ConfigError: it cannot be searched.
     """
     value = override.value()
     if isinstance(value, IntervalSweep):
-        i = interval_of(override)
-        if i.whole:
-            whole = IntDistribution(int(i.low), int(i.high), log=i.log)
-            return Axis(whole, str, [str(int(i.low)), str(int(i.high))])
-        return Axis(FloatDistribution(i.low, i.high, log=i.log), _number, [_number(i.low), _number(i.high)])
-    texts = made.values(override)
+        interval = interval_of(override)
+        low, high, log = interval.low, interval.high, interval.log
+        if interval.whole:
+            return Axis(IntDistribution(int(low), int(high), log=log), str, [str(int(low)), str(int(high))])
+        return Axis(FloatDistribution(low, high, log=log), _format, [_format(low), _format(high)])
+    texts = composer.values(override)
     if isinstance(value, RangeSweep) and len(texts) > 1:
         numbers = [int(text) for text in texts] if all(_is_whole(text) for text in texts) else []
         steps = {after - before for before, after in pairwise(numbers)}
@@ -55,44 +55,43 @@ def _is_whole(text: str) -> bool:
     return text.lstrip("-").isdigit()
 
 
-def _number(value: float) -> str:
+def _format(value: float) -> str:
     return f"{value:.{DIGITS}g}"
 
 
 def check_same_space(study: Any, trials: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution]) -> None:
-    """See that a study searches these axes.
+    """Check that a study searches these axes.
 
     Raises:
-        ConfigError: its last trial was chosen from others.
+        ConfigError: its last trial was drawn from others.
     """
-    before = next((trial.distributions for trial in reversed(trials) if trial.distributions), dict(space))
-    if before != space:
-        keys = [key for key in dict.fromkeys([*before, *space]) if before.get(key) != space.get(key)]
-        was, now = (", ".join(f"{key}={_values(of.get(key))}" for key in keys) for of in (before, space))
-        raise ConfigError(
-            f"hydra.sweeper.study_name={study.study_name}: the study searches {was}, and not {now}: write these, or"
-            " another hydra.sweeper.study_name"
-        )
+    former = next((trial.distributions for trial in reversed(trials) if trial.distributions), dict(space))
+    if former != space:
+        keys = [key for key in dict.fromkeys([*former, *space]) if former.get(key) != space.get(key)]
+        was, now = (", ".join(f"{key}={_typed(of.get(key))}" for key in keys) for of in (former, space))
+        key = "hydra.sweeper.study_name"
+        text = f"{key}={study.study_name}: the study searches {was}, and this sweep {now}"
+        suggestion = f"write the same axes, or {key}=<another>"
+        raise ConfigError(Problem(key, text, suggestion, topic="conflict"))
 
 
-def _values(distribution: BaseDistribution | None) -> str:
-    """An axis as it is typed."""
+def _typed(distribution: BaseDistribution | None) -> str:
+    """Format an axis as it is typed."""
     if isinstance(distribution, CategoricalDistribution):
         return ",".join(map(str, distribution.choices))
     if isinstance(distribution, IntDistribution) and distribution.step != 1:
         return f"range({distribution.low},{distribution.high + 1},{distribution.step})"
     if isinstance(distribution, IntDistribution | FloatDistribution):
-        interval = f"interval({distribution.low},{distribution.high})"
-        interval = f"tag(log,{interval})" if distribution.log else interval
-        return f"int({interval})" if isinstance(distribution, IntDistribution) else interval
+        whole = isinstance(distribution, IntDistribution)
+        return format_interval(distribution.low, distribution.high, distribution.log, whole)
     return "one value"
 
 
-def suggest(trial: Trial, name: str, d: BaseDistribution) -> None:
-    """Choose a value of a trial, if it has none of that name yet."""
-    if isinstance(d, FloatDistribution):
-        trial.suggest_float(name, d.low, d.high, log=d.log)
-    elif isinstance(d, IntDistribution):
-        trial.suggest_int(name, d.low, d.high, step=d.step, log=d.log)
-    elif isinstance(d, CategoricalDistribution):
-        trial.suggest_categorical(name, d.choices)
+def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> None:
+    """Let Optuna choose a trial's value, if it has none of that name yet."""
+    if isinstance(distribution, FloatDistribution):
+        trial.suggest_float(name, distribution.low, distribution.high, log=distribution.log)
+    elif isinstance(distribution, IntDistribution):
+        trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    elif isinstance(distribution, CategoricalDistribution):
+        trial.suggest_categorical(name, distribution.choices)

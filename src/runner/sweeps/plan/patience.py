@@ -1,46 +1,51 @@
-"""A study whose storage goes away for a time: which errors say so, and how long it is waited for."""
+"""Waiting for a study's storage that goes away for a while: which errors mean that, and how long to wait."""
 
 import errno
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from runner.errors import first_line
+from runner.rundir.folders import shell_path
 from runner.tracking.store import password_refused
 from runner.util.uri import redact
 
+log = logging.getLogger("runner")
+
 RETRY_SECONDS = 1.0
-"""Between two attempts: a database that restarts is back within some seconds, and an attempt at one costs little."""
+"""Between two attempts: a database restarts within seconds, and an attempt is cheap."""
 
-_OF_A_FILE = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EROFS, errno.ENOLCK, errno.ETIMEDOUT)
-"""What a disk or a network file system says that is full, or away."""
+_FILE_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EROFS, errno.ENOLCK, errno.ETIMEDOUT)
+"""Errors of a disk or a network file system that is full, or away."""
 
-_FOR_GOOD = ("no such table", "no such column", "does not exist", "Unknown database", "not a database")
-"""What drivers report as an operational error as well, and waiting does not help."""
+_PERMANENT = ("no such table", "no such column", "does not exist", "Unknown database", "not a database")
+"""Texts of operational errors that waiting does not fix."""
 
 
 class Away(Exception):
-    """The storage cannot be reached at the moment; the message says why, in one line."""
+    """The storage cannot be reached at the moment; the message says why in one line."""
 
 
 def away(error: BaseException | None) -> str | None:
-    """Why a storage cannot be reached, if that is what an error says; None for any other error.
+    """Return why a storage cannot be reached, if an error means that; None for any other error.
 
     Args:
-        error: of Optuna, which may have wrapped that of SQLAlchemy, or of the file system.
+        error: of Optuna, which may wrap one of SQLAlchemy or of the file system.
     """
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _OF_A_FILE:
+        if isinstance(error, OSError) and error.errno in _FILE_ERRORS:
             return error.strerror
         if isinstance(error, PoolTimeoutError):
             return first_line(error)
         if isinstance(error, DBAPIError):
             lost = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
             text = str(error.orig)
-            if not lost or password_refused(error, "") or any(sign in text for sign in _FOR_GOOD):
+            if not lost or password_refused(error, "") or any(sign in text for sign in _PERMANENT):
                 return None
             return redact(text.strip().split("\n")[0])
         error = error.__cause__ or error.__context__
@@ -48,10 +53,10 @@ def away(error: BaseException | None) -> str | None:
 
 
 class Patience:
-    """Waits for a storage without holding anybody up: one attempt a second, for so many seconds.
+    """Waits for a storage without blocking: one attempt a second.
 
     Args:
-        seconds: how long it may be away; 0 does not wait.
+        seconds: how long the storage may be away; 0 does not wait.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -77,7 +82,7 @@ class Patience:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Talk to the storage.
+        """Guard a use of the storage, and note whether it was away.
 
         Raises:
             Away: it cannot be reached.
@@ -92,6 +97,50 @@ class Patience:
             self.reason = reason
             self._since = began if self._since is None else self._since
             ended = time.monotonic()
-            self._next = ended + max(RETRY_SECONDS, ended - began)  # the jobs are looked after half of the time
+            self._next = ended + max(RETRY_SECONDS, ended - began)  # at least half of the time goes to the jobs
             raise Away(reason) from error
         self._since, self._next = None, 0.0
+
+
+class OutageLog:
+    """Logs an outage of the storage: its start, its end, and that the search gives up.
+
+    Args:
+        patience: that waits for the storage.
+
+    Attributes:
+        has_given_up: whether the storage has been away for too long; stays true.
+    """
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._is_announced = False
+        self.has_given_up = False
+
+    def log(self, sweep: Path) -> None:
+        """Log each change once.
+
+        Args:
+            sweep: the folder by which it can be resumed.
+        """
+        away, reason, seconds = self._patience.away, self._patience.reason, self._patience.seconds
+        if away and not self._is_announced and seconds:
+            self._is_announced = True
+            log.warning(
+                "the study's storage is away (%s): the jobs continue, and their results wait for it, for at most"
+                " hydra.sweeper.storage_timeout=%g s",
+                reason,
+                seconds,
+            )
+        elif not away and self._is_announced:
+            self._is_announced = False
+            log.info("the study's storage is back: it has all results")
+        if self._patience.over and not self.has_given_up:
+            self.has_given_up = True
+            log.error(
+                "error: the study's storage is away (%s), for longer than hydra.sweeper.storage_timeout=%g s: no more"
+                " trials are started; when it is back, resume with: python -m runner --multirun sweep.resume=%s",
+                reason,
+                seconds,
+                shell_path(sweep),
+            )

@@ -1,4 +1,4 @@
-"""The jobs of a sweep: its points, each with a number, a name, and what to compose it from."""
+"""The plan of a sweep: its points as jobs, each with a number, a name and the overrides to compose it from."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,11 +8,11 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from runner.comparison.log_axes import recorded, tagged
+from runner.comparison.log_axes import find_tagged, read_recorded
 from runner.config.compose import Composer
 from runner.config.keys import ADDRESSES, format_value
 from runner.config.overrides import key_of, last_value
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.rundir import layout
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.axes import check_axis
@@ -24,24 +24,24 @@ OF_THE_SWEEP = (
     "sweep.", "runner.", "tracking.uri", "hydra.sweep.dir", "hydra.sweeper.storage",
     "hydra/launcher", "hydra.launcher.",
 )  # fmt: skip
-"""Keys, and beginnings of keys, that are about how a sweep runs, and not about what its jobs are."""
+"""Keys, and beginnings of keys, that change how a sweep runs, and not its jobs."""
 
-OF_ONE_START = ("sweep.resume", "sweep.extend", "sweep.dry_run", "hydra.sweep.dir")
-"""Those that are for one start of it alone."""
+NOT_SAVED = ("sweep.resume", "sweep.extend", "sweep.dry_run", "hydra.sweep.dir")
+"""Keys that count for one start of the sweep only."""
 
 ONE_FOR_ALL = ("resume", "resume_mode", "runner", "sweep", "tracking", "hydra")
-"""Keys, and groups of keys, that a sweep has once."""
+"""Keys, and groups of keys, that all jobs of a sweep share."""
 
 MAY_DIFFER = ("tracking.log_model", "tracking.log_checkpoints", "tracking.run_name")
-"""Keys of these groups that a job may have its own value of."""
+"""Keys of these groups that may differ between jobs."""
 
-MOST_JOBS = 10_000
+MAX_JOBS = 10_000
 
-MOST_WORDS = 60
-"""Characters of a list of values in a sentence."""
+MAX_LENGTH = 60
+"""Characters of a list of values in a message."""
 
 GridPoint = Mapping[str, str]
-"""What a job is composed from, by key, as it is typed."""
+"""Values of a job by key, as typed."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Plan:
     """All jobs of a sweep.
 
     Attributes:
-        axes: the values, or the interval, of each varied key, in words.
+        axes: the values, or the interval, of each varied key, as typed.
         jobs: in the order of their numbers.
-        note: what a person should know of them.
-        log_axes: the keys tagged `log`: what is drawn over them has a logarithmic axis.
-        search: where more of them come from, one after the other.
-        old_rules: whether version 0.1.0 began it, by whose rules all of its jobs read their data.
+        note: a remark for the user.
+        log_axes: the keys tagged `log`: plots over them have a logarithmic axis.
+        search: proposes more jobs, one after the other.
+        old_rules: whether version 0.1.0 started the sweep; then all jobs read their data by its rules.
     """
 
     axes: dict[str, str]
@@ -65,88 +65,91 @@ class Plan:
     old_rules: bool = False
 
     def save(self, folder: Path, arguments: Sequence[str], config: Mapping[str, str | None]) -> None:
-        """Keep it in the sweep's folder, without credentials, and what it is to be gone on with.
+        """Write the plan into the sweep's folder, without credentials, with everything that a resume needs.
 
         Args:
-            folder: the sweep's.
-            arguments: of the command line that it was made from.
-            config: where its configs are: `config_path`, `config_name` and `config_dir`.
+            folder: of the sweep.
+            arguments: of the command line.
+            config: location of the configs: `config_path`, `config_name` and `config_dir`.
         """
-        kept = [_kept(text) for text in arguments if key_of(text) not in OF_ONE_START]
+        saved = [_without_credentials(text) for text in arguments if key_of(text) not in NOT_SAVED]
         jobs = [{**asdict(job), "overrides": list(job.overrides)} for job in self.jobs]
-        content: dict[str, Any] = {"arguments": kept, "config": dict(config), "axes": self.axes, "jobs": jobs}
+        content: dict[str, Any] = {"arguments": saved, "config": dict(config), "axes": self.axes, "jobs": jobs}
         content |= {"log_axes": list(self.log_axes), "old_rules": self.old_rules}
         write_json(folder / layout.SWEEP_PLAN, redact_all(content))
 
 
 def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
-    """Read back what `Plan.save` kept.
+    """Read a plan that `Plan.save` has written.
+
+    Returns:
+        The plan, the arguments of the command line, and the location of the configs.
 
     Raises:
-        ConfigError: there is nothing that can be read.
+        ConfigError: the file is missing or damaged.
     """
     content = load_json_or_empty(folder / layout.SWEEP_PLAN)
     try:
         jobs = [Job(j["number"], j["name"], dict(j["point"]), tuple(j["overrides"])) for j in content["jobs"]]
         old_rules = bool(content.get("old_rules", "log_axes" not in content))  # 0.1.0 wrote neither
-        plan = Plan(dict(content["axes"]), jobs, log_axes=recorded(content), old_rules=old_rules)
+        plan = Plan(dict(content["axes"]), jobs, log_axes=read_recorded(content), old_rules=old_rules)
         return plan, list(content["arguments"]), dict(content["config"])
     except (KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{folder} is no sweep's folder: there is no {layout.SWEEP_PLAN} in it that can be read"
-        ) from error
+        text = f"{folder} is not a sweep's folder: it has no {layout.SWEEP_PLAN} that can be read"
+        raise ConfigError(Problem("sweep.resume", text, topic="run")) from error
 
 
 def log_axes(axes: Mapping[str, Override]) -> tuple[str, ...]:
-    """The keys of the axes that are tagged `log`; by their texts, as Hydra's casts drop the tags of a choice."""
-    return tagged(f"{key}={override.get_value_string()}" for key, override in axes.items())
+    """Return the keys of the axes tagged `log`; read from their texts, as Hydra's casts drop the tags of a choice."""
+    return find_tagged(f"{key}={override.get_value_string()}" for key, override in axes.items())
 
 
-def _kept(argument: str) -> str:
-    """An argument without credentials, that names the same database from any folder."""
+def _without_credentials(argument: str) -> str:
+    """Remove credentials from an argument; an address of a file becomes absolute."""
     key = key_of(argument)
     address = last_value([argument], key) if key in ADDRESSES else None
     return argument if address is None else f"{key}={absolute_uri(strip_credentials(address))}"
 
 
 def is_of_the_sweep(argument: str) -> bool:
-    """Whether an argument says nothing of what the jobs are."""
+    """Return whether an argument changes how the sweep runs, and not its jobs."""
     return key_of(argument).startswith(OF_THE_SWEEP)
 
 
-def _is_once(key: str) -> bool:
-    """Whether a sweep has a key, or a group's choice, once."""
+def _is_shared(key: str) -> bool:
+    """Return whether all jobs of a sweep share a key, or the choice of a group."""
     return key.partition(".")[0].partition("/")[0] in ONE_FOR_ALL and key not in MAY_DIFFER
 
 
-def split(made: Composer, arguments: Sequence[str], params: Mapping[str, str]) -> tuple[list[str], dict[str, Override]]:
-    """Tell what is the same for all jobs from what is varied.
+def split(
+    composer: Composer, arguments: Sequence[str], params: Mapping[str, str]
+) -> tuple[list[str], dict[str, Override]]:
+    """Separate the arguments that all jobs share from the axes.
 
     Args:
-        made: to read the arguments with.
-        arguments: as they were typed; of two with the same key the last counts.
-        params: axes that the config itself names.
+        composer: parses the arguments.
+        arguments: as typed; of two with the same key the last counts.
+        params: axes from the config itself.
 
     Returns:
-        The arguments that all jobs have, but for those about the sweep, and the axes by key.
+        The shared arguments, without those about the sweep, and the axes by key.
 
     Raises:
-        ConfigError: an axis is one that a sweep has once, or has no values, or too many.
+        ConfigError: a key must not vary, or an axis has no values, or too many.
     """
-    typed = {made.parse(text).key_or_group: text for text in arguments}
+    typed = {composer.parse(text).key_or_group: text for text in arguments}
     texts = [*(f"{key}={value}" for key, value in params.items() if key not in typed), *typed.values()]
     fixed: list[str] = []
     axes: dict[str, Override] = {}
-    problems = []
+    problems: list[Problem] = []
     for text in texts:
-        override = made.parse(text)
+        override = composer.parse(text)
         if not override.is_sweep_override():
             fixed += [] if is_of_the_sweep(text) else [text]
-        elif _is_once(override.key_or_group):
-            two = ", or two as sweep.metric=[one,other]" if override.key_or_group == "sweep.metric" else ""
-            problems.append(f"{text}: a sweep has one {override.key_or_group} for all of its jobs; choose one{two}")
-        elif found := check_axis(text, override):
-            problems += map(str, found)
+        elif _is_shared(override.key_or_group):
+            problems.append(_must_not_vary(composer, text, override))
+        elif of_axis := check_axis(text, override):
+            problems += of_axis
         else:
             axes[text.partition("=")[0]] = override
     if problems:
@@ -154,31 +157,42 @@ def split(made: Composer, arguments: Sequence[str], params: Mapping[str, str]) -
     return fixed, axes
 
 
+def _must_not_vary(composer: Composer, text: str, override: Override) -> Problem:
+    key = override.key_or_group
+    instead = "leave it out"
+    if key.startswith(("sweep.", "tracking")) and override.is_discrete_sweep() and not check_axis(text, override):
+        first, *others = composer.values(override)
+        two = f", or {key}=[{first},{others[0]}] for two" if key == "sweep.metric" and others else ""
+        instead = f"write {key}={first}{two}"
+    return Problem(key, f"{text}: all jobs of a sweep share one {key}", instead, topic="conflict")
+
+
 def make_jobs(fixed: Sequence[str], keys: Sequence[str], points: Iterable[Sequence[str]]) -> list[Job]:
     """Number and name the points.
 
     Args:
-        fixed: the arguments that all jobs have.
+        fixed: the arguments that all jobs share.
         keys: of the axes.
         points: a value for each axis.
 
     Raises:
-        ConfigError: there are more than anybody can want.
+        ConfigError: there are more than 10,000.
     """
-    chosen = list(itertools.islice(points, MOST_JOBS + 1))
-    if len(chosen) > MOST_JOBS:
-        raise ConfigError(f"this sweep has more than {MOST_JOBS:,} jobs: leave out an axis, or some of its values")
+    chosen = list(itertools.islice(points, MAX_JOBS + 1))
+    if len(chosen) > MAX_JOBS:
+        text = f"this sweep has more than {MAX_JOBS:,} jobs"
+        raise ConfigError(Problem("", text, "use fewer axes, or fewer values", topic="range"))
     varied = [key for axis, key in enumerate(keys) if len({point[axis] for point in chosen}) > 1]
     names = short_names(varied)
     return [_job(number, fixed, dict(zip(keys, values, strict=True)), names) for number, values in enumerate(chosen)]
 
 
-def named(number: int, fixed: Sequence[str], point: GridPoint) -> Job:
-    """A job by itself, named by all of its point.
+def job_at(number: int, fixed: Sequence[str], point: GridPoint) -> Job:
+    """Return a single job, named by its whole point.
 
     Args:
         number: of the job.
-        fixed: the arguments that all jobs have.
+        fixed: the arguments that all jobs share.
         point: a value for each axis.
     """
     return _job(number, fixed, point, short_names(list(point)))
@@ -192,7 +206,7 @@ def _job(number: int, fixed: Sequence[str], point: GridPoint, names: Mapping[str
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """What a person calls each key: `lr` for `optimizer.lr`, unless another key ends in it."""
+    """Return a short name for each key: `lr` for `optimizer.lr`, unless another key ends in it."""
     leaves = [key_of(key).rpartition(".")[2] for key in keys]
     return {key: leaf if leaves.count(leaf) == 1 else key_of(key) for key, leaf in zip(keys, leaves, strict=True)}
 
@@ -201,50 +215,51 @@ def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
-def canonical(made: Composer, job: Job) -> GridPoint:
-    """What a job computes, written such that two that are the same are told to be: `0.10` as `0.1`."""
+def canonical(composer: Composer, job: Job) -> GridPoint:
+    """Return a job's values in one notation, so that equal jobs compare equal: `0.10` becomes `0.1`."""
     point = {}
     for text in job.overrides:
-        if not _is_once(made.parse(text).key_or_group):
-            point[text.partition("=")[0].lstrip("+")] = format_value(made.parse(text).value())
+        override = composer.parse(text)
+        if not _is_shared(override.key_or_group):
+            point[text.partition("=")[0].lstrip("+")] = format_value(override.value())
     return point
 
 
-def difference(made: Composer, saved: Plan, wanted: Plan) -> tuple[list[Job], list[Job]]:
-    """The jobs that only the wanted plan has, and those that only the saved one has."""
-    there, asked = ([frozenset(canonical(made, job).items()) for job in plan.jobs] for plan in (saved, wanted))
-    new = [job for job, point in zip(wanted.jobs, asked, strict=True) if point not in set(there)]
-    return new, [job for job, point in zip(saved.jobs, there, strict=True) if point not in set(asked)]
+def difference(composer: Composer, saved: Plan, planned: Plan) -> tuple[list[Job], list[Job]]:
+    """Return the jobs that only the new plan has, and those that only the saved one has."""
+    before, after = ([frozenset(canonical(composer, job).items()) for job in plan.jobs] for plan in (saved, planned))
+    new = [job for job, point in zip(planned.jobs, after, strict=True) if point not in set(before)]
+    return new, [job for job, point in zip(saved.jobs, before, strict=True) if point not in set(after)]
 
 
-def describe_difference(made: Composer, saved: Plan, wanted: Plan) -> str:
-    """The difference of two plans: `its optimizer.lr is 0.1,0.01, and not 0.1,0.5`."""
-    there, asked = ([canonical(made, job) for job in plan.jobs] for plan in (saved, wanted))
-    told = []
-    for key in dict.fromkeys(key for point in (*there, *asked) for key in point):
-        had, has = ({point.get(key): None for point in points} for points in (there, asked))
-        if had.keys() != has.keys():
-            old, new = (",".join(value or "left out" for value in values) for values in (had, has))
-            told.append(f"its {key} is {_cut(old)}, and not {_cut(new)}")
-    return "; ".join(told) or "its points are other combinations of the same values"
+def changed_values(composer: Composer, saved: Plan, planned: Plan) -> dict[str, str]:
+    """Describe the values in which two plans differ, by key: `seed was 1,2, and is now 2,3`."""
+    before, after = ([canonical(composer, job) for job in plan.jobs] for plan in (saved, planned))
+    changed = {}
+    for key in dict.fromkeys(key for point in (*before, *after) for key in point):
+        old, new = ({point.get(key): None for point in points} for points in (before, after))
+        if old.keys() != new.keys():
+            was, now = (_shorten(",".join(value or "left out" for value in values)) for values in (old, new))
+            changed[key] = f"{key} was {was}, and is now {now}"
+    return changed
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MOST_WORDS else f"{text[:MOST_WORDS]}..."
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]}..."
 
 
-def extended(made: Composer, saved: Plan, new: Sequence[Job]) -> Plan:
-    """The saved plan and the new points behind it, numbered on; what now differs is an axis, and in the new names."""
+def extended(composer: Composer, saved: Plan, new: Sequence[Job]) -> Plan:
+    """Append new points to a saved plan; whatever then differs becomes an axis, and part of the new names."""
     jobs = [*saved.jobs, *new]
-    points = [canonical(made, job) for job in jobs]
+    points = [canonical(composer, job) for job in jobs]
     keys = dict.fromkeys(key for job in jobs for key in job.point)
     keys |= dict.fromkeys(key for point in points for key in point)
     varied = [key for key in keys if len({point.get(key) for point in points}) > 1]
     axes = {key: ",".join(dict.fromkeys(point[key] for point in points if key in point)) for key in varied}
     names = short_names(varied)
-    made_anew = []
+    numbered = []
     for number, (job, point) in enumerate(zip(jobs, points, strict=True)):
         values = {key: job.point.get(key, point.get(key, "")) for key in varied}
         name = " ".join(f"{names[key]}={_unquoted(value)}" for key, value in values.items() if value)
-        made_anew.append(Job(number, job.name if number < len(saved.jobs) else name, values, job.overrides))
-    return Plan(axes, made_anew)
+        numbered.append(Job(number, job.name if number < len(saved.jobs) else name, values, job.overrides))
+    return Plan(axes, numbered)

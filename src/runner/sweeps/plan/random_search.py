@@ -1,4 +1,4 @@
-"""`hydra/sweeper=random`: points drawn by chance, each axis by itself (Bergstra and Bengio 2012, JMLR 13:281-305)."""
+"""`hydra/sweeper=random`: random points, each axis drawn independently (Bergstra and Bengio 2012, JMLR 13:281-305)."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -6,44 +6,45 @@ from collections.abc import Callable, Mapping, Sequence
 from hydra.core.override_parser.types import IntervalSweep, Override
 
 from runner.config.compose import Composer
-from runner.errors import ConfigError
-from runner.sweeps.plan.axes import interval_of, not_whole
+from runner.errors import ConfigError, Problem
+from runner.sweeps.plan.axes import check_whole_number, interval_of
 from runner.sweeps.plan.plan import Plan, log_axes, make_jobs, split
 
 REPEATS = 50
-"""Draws for each point, as one that was drawn before is no new one; of few combinations there may be too few."""
+"""Draws per point: a point that was drawn before does not count, and few axes may have too few combinations."""
 
 
-def plan(made: Composer, arguments: Sequence[str], params: Mapping[str, str], n_trials: int, seed: int) -> Plan:
-    """Draw the points, each once; with a higher `n_trials` the first of them are the same.
+def plan(composer: Composer, arguments: Sequence[str], params: Mapping[str, str], n_trials: int, seed: int) -> Plan:
+    """Draw distinct points; a higher `n_trials` draws the same ones first.
 
     Args:
-        made: to read the arguments with.
-        arguments: as they were typed.
-        params: axes that the config itself names.
-        n_trials: how many points.
+        composer: parses the arguments.
+        arguments: as typed.
+        params: axes from the config itself.
+        n_trials: number of points.
         seed: of the draws.
 
     Raises:
-        ConfigError: there is no axis, or an interval that has no logarithm.
+        ConfigError: there is no axis, or an interval is not valid.
     """
-    problems = [*not_whole("n_trials", n_trials, 1), *not_whole("seed", seed, 0)]
-    fixed, axes = split(made, arguments, params)
+    problems = [*check_whole_number("n_trials", n_trials, 1), *check_whole_number("seed", seed, 0)]
+    fixed, axes = split(composer, arguments, params)
     if not axes:
-        problems.append("hydra/sweeper=random has nothing to draw: write optimizer.lr=interval(0.001,0.1), or a,b,c")
+        text = "hydra/sweeper=random has no axis to draw"
+        problems.append(Problem("hydra/sweeper", text, "add optimizer.lr=interval(0.001,0.1)", topic="missing"))
     draws: dict[str, Callable[[random.Random], str]] = {}
     for key, override in axes.items():
         try:
-            draws[key] = _draw(made, override)
+            draws[key] = _make_draw(composer, override)
         except ConfigError as error:
-            problems += map(str, error.problems)
+            problems += error.problems
     if problems:
         raise ConfigError(*problems)
-    # An axis draws from a generator of its own, so that another axis, or another value of one, leaves it alone.
-    chance = {key: random.Random(f"{seed} {key.lstrip('+')}") for key in draws}
-    points: dict[tuple[str, ...], None] = {}  # each once, in the order drawn
+    # Each axis has its own generator, and does not change with the other axes and their values.
+    generators = {key: random.Random(f"{seed} {key.lstrip('+')}") for key in draws}
+    points: dict[tuple[str, ...], None] = {}  # distinct, in the order drawn
     for _ in range(n_trials * REPEATS):
-        points[tuple(draw(chance[key]) for key, draw in draws.items())] = None
+        points[tuple(draw(generators[key]) for key, draw in draws.items())] = None
         if len(points) == n_trials:
             break
     jobs = make_jobs(fixed, list(draws), points)
@@ -52,9 +53,9 @@ def plan(made: Composer, arguments: Sequence[str], params: Mapping[str, str], n_
     return Plan(texts, jobs, fewer, log_axes(axes))
 
 
-def _draw(made: Composer, override: Override) -> Callable[[random.Random], str]:
-    """How a value of an axis is drawn."""
+def _make_draw(composer: Composer, override: Override) -> Callable[[random.Random], str]:
+    """Return a function that draws a value of an axis."""
     if not isinstance(override.value(), IntervalSweep):
-        values = made.values(override)
-        return lambda chance: chance.choice(values)
+        values = composer.values(override)
+        return lambda generator: generator.choice(values)
     return interval_of(override).draw

@@ -1,4 +1,4 @@
-"""What a sweep asks of a search, which chooses each of its jobs by those before it."""
+"""The interface of a search, which chooses each job by the results of the earlier ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,50 +9,53 @@ from runner.sweeps.jobs import Job, JobOutcome
 
 
 class Search(Protocol):
-    """Asked for one job after the other, and given what each has come to."""
+    """Proposes one job after the other, and receives their results.
+
+    Attributes:
+        n_trials: number of jobs in all.
+    """
 
     n_trials: int
-    """How many jobs it is to have altogether."""
 
     @property
-    def left(self) -> int:
-        """How many are still to be run, besides those that are jobs already."""
+    def remaining(self) -> int:
+        """Jobs that are still to be run, besides those that were proposed already."""
 
     @property
-    def untold(self) -> int:
-        """Results that it has not got yet, as its storage is away."""
+    def unreported(self) -> int:
+        """Results that its storage does not have yet, as it is away."""
 
     @property
-    def waits(self) -> bool:
-        """Whether its storage is away, and is still waited for."""
+    def is_waiting(self) -> bool:
+        """Whether its storage is away, and it still waits for it."""
 
     def probes(self, first: int) -> list[Job]:
-        """Jobs that are only checked, numbered from `first` on: every value that can be chosen, once."""
+        """Return jobs to check only, numbered from `first`: together they have every possible value."""
 
     def check(self, objectives: Sequence[Objective], resumed: bool = False) -> None:
-        """See that it can begin, before anything else is made.
+        """Check that it can start, before anything is created.
 
         Raises:
             ConfigError: it cannot.
         """
 
     def note(self, objectives: Sequence[Objective]) -> str:
-        """What a person should know of it; empty if there is nothing."""
+        """Return a remark for the user; empty if there is none."""
 
     def open(self, folder: Path, objectives: Sequence[Objective], jobs: int = 0) -> None:
-        """Begin, or go on, in the folder of a sweep that has so many jobs already."""
+        """Start or resume in the folder of a sweep that has `jobs` jobs already."""
 
     def ask(self, number: int) -> Job | None:
-        """The next job, with that number; None if there is none now."""
+        """Return the next job, with that number; None if there is none now."""
 
     def watch(self, job: Job) -> str | None:
-        """Why a running job should end early; None if it should not."""
+        """Return why a running job should stop early; None if it should not."""
 
-    def tell(self, job: Job, fate: JobOutcome, values: Sequence[float] | None) -> None:
-        """Take in how a job has ended, and what it has measured."""
+    def tell(self, job: Job, outcome: JobOutcome, values: Sequence[float] | None) -> None:
+        """Take in how a job ended, and the values of its objectives."""
 
     def catch_up(self) -> None:
-        """Tell a storage that was away what it has missed."""
+        """Report waiting results to a storage that was away."""
 
     def draw(self, folder: Path) -> list[str]:
-        """Draw how it went into the sweep's folder; the paths of the pictures in it."""
+        """Draw the search into the sweep's folder; return the paths of the plots in it."""

@@ -1,1 +1,1 @@
-"""What the jobs have come to: outcomes, the table, the parent run in MLflow."""
+"""Results of the jobs: outcomes, the table, the parent run in MLflow."""

@@ -1,4 +1,4 @@
-"""Where in MLflow's UI a sweep is looked at."""
+"""Pages of MLflow's UI that show a sweep."""
 
 from pathlib import Path
 
@@ -9,15 +9,18 @@ from runner.tracking.pages import COMPARED_AT_MOST, compare_page, view_page
 from runner.util.files import load_json_or_empty
 
 UI = "http://127.0.0.1:5000"
-"""Where `python -m runner.ui` serves, if no other port is asked for."""
+"""Address of `python -m runner.ui` on its default port."""
 
 
 def links(folder: Path, base: str = UI) -> dict[str, str]:
-    """The pages of a sweep: `charts` of all its runs, and the runs side by side to `compare`; none if MLflow has none.
+    """Return the pages of a sweep: `charts` of all its runs, and `compare` with the runs side by side.
 
     Args:
-        folder: the sweep's, with its table.
+        folder: of the sweep, with its table.
         base: the address of the UI.
+
+    Returns:
+        Addresses by name; empty if MLflow does not have the sweep.
     """
     state = DeliveryState.load(folder)
     if state.run_id is None or state.experiment_id is None:
@@ -31,7 +34,7 @@ def links(folder: Path, base: str = UI) -> dict[str, str]:
 
 
 def newest(outputs: Path, uri: str, count: int) -> list[Path]:
-    """The folders of the newest sweeps of an outputs folder that a store knows, the newest first."""
-    found = sorted((outputs / "sweeps").glob("*/jobs.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    sweeps = [path.parent for path in found if has_manifest(path.parent)]
+    """Return the folders of the newest sweeps in an outputs folder that a store has, the newest first."""
+    tables = sorted((outputs / "sweeps").glob("*/jobs.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    sweeps = [path.parent for path in tables if has_manifest(path.parent)]
     return [folder for folder in sweeps if Manifest.load(folder).uri == uri][:count]

@@ -1,4 +1,4 @@
-"""How a job ended, kept in its folder by whoever has watched it: of a process that was killed, nobody else can tell."""
+"""How a job ended, as its folder and its process's exit show; saved there for jobs that cannot report it themselves."""
 
 import os
 import re
@@ -14,52 +14,52 @@ LAST_LINES = 4
 LOG_BYTES = 1 << 16
 
 
-def fate_of(folder: Path) -> JobOutcome | None:
-    """How a job ended; None if it has not, or nobody was there to see it."""
+def outcome_of(folder: Path) -> JobOutcome | None:
+    """Read how a job ended; None if it has not, or its end was not observed."""
     content = load_json_or_empty(folder / layout.JOB)
     if not {"status", "why", "seconds"} <= content.keys():
         return None
     return JobOutcome(content["status"], content["why"], content["seconds"])
 
 
-def judge(folder: Path, exit_code: int | None, ended_by: str, seconds: float) -> JobOutcome:
-    """Tell from what a process leaves how its job ended, if nobody has told it to.
+def judge(folder: Path, exit_code: int | None, description: str, seconds: float) -> JobOutcome:
+    """Derive a job's outcome from its folder and its exit, for a job that was not asked to stop.
 
     Args:
-        folder: the job's.
-        exit_code: of the process; None if it was lost with whoever watched it.
-        ended_by: the same in words.
+        folder: of the job.
+        exit_code: of its process; None if it was lost together with its supervisor.
+        description: the same for a reader.
         seconds: that it took.
     """
     result = read_result(folder)
     status = result.get("status")
-    if status == "FINISHED":  # written last of all, and taken away when a run begins
+    if status == "FINISHED":  # written last of all, and removed when a run starts
         return JobOutcome("FINISHED", "", seconds)
     if exit_code is None and status != "FAILED":
-        return JobOutcome("KILLED", ended_by, seconds)
+        return JobOutcome("KILLED", description, seconds)
     if exit_code is not None and exit_code < 0:
-        memory = ", sent by someone, or by the system for want of memory" if ended_by == "SIGKILL" else ""
-        return JobOutcome("KILLED", ended_by + memory, seconds)
+        memory = ", possibly by the kernel's out-of-memory killer" if description == "SIGKILL" else ""
+        return JobOutcome("KILLED", description + memory, seconds)
     if exit_code is not None and exit_code > EXIT_SIGNAL:
         return JobOutcome("KILLED", "stopped by a signal", seconds)
     error = result.get("error") if status == "FAILED" else _last_error(folder)
-    return JobOutcome("FAILED", error or f"ended without a result ({ended_by})", seconds)
+    return JobOutcome("FAILED", error or f"ended without a result ({description})", seconds)
 
 
 def _last_error(folder: Path) -> str | None:
-    """What the log says of a job that did not come to write a result."""
+    """Return the last error in the log of a job that wrote no result."""
     errors = [line for line in log_lines(folder) if "error: " in line]
     return errors[-1].partition("error: ")[2] if errors else None
 
 
 def last_lines(folder: Path) -> list[str]:
-    """The end of a job's log, without times and the marks below a traceback's lines."""
+    """Return the end of a job's log, without times and the marks below the lines of a traceback."""
     lines = [re.sub(r"^\d{4}-\d\d-\d\d [\d:,]+ \w+ +", "", line) for line in log_lines(folder)]
     return [line for line in lines if line.strip(" ^~")][-LAST_LINES:]
 
 
 def log_lines(folder: Path) -> list[str]:
-    """The end of a job's log; nothing if there is none."""
+    """Return the last lines of a job's log; empty if it has none."""
     try:
         with (folder / layout.LOG).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))

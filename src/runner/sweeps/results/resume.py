@@ -1,4 +1,4 @@
-"""A sweep that was begun before: found by its folder or its MLflow id, and what is left to do for each of its jobs."""
+"""Resuming a sweep: finding its folder, and choosing what to do with each of its jobs."""
 
 import re
 import time
@@ -6,106 +6,106 @@ from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.rundir import layout
 from runner.rundir.folders import display_path, outputs, parse_path
 from runner.rundir.lock import is_locked
 from runner.rundir.manifest import manifest_of, own_folder
 from runner.saved import run as saved_runs
 from runner.saved.run import read_result
-from runner.sweeps.results.outcome import fate_of
+from runner.sweeps.results.outcome import outcome_of
 from runner.util.tags import FOLDER_TAG
 
+KEY = "sweep.resume"
 FAILED_ATTEMPTS = "failed_attempts"
 ORPHANS_SECONDS = 15.0
-_SECONDS_BETWEEN_LOOKS = 0.1
+_POLL_SECONDS = 0.1
 
 
 class ResumeAction(Enum):
     """What a resumed sweep does with a job."""
 
     SKIP = "finished"
-    GO_ON = "from its checkpoint"
-    AGAIN = "from the start, as it failed"
-    NEW = "from the start"
-    UNDER_WAY = "is under way"
+    RESUME = "from its checkpoint"
+    RESTART = "from the start, as it failed"
+    START = "from the start"
+    FOLLOW = "is running"
 
 
 def find(value: str, uri: str | None) -> Path:
-    """The folder of a sweep.
+    """Find the folder of a sweep.
 
     Args:
         value: the folder, or the id of its parent run in MLflow.
-        uri: of the store that knows the id; for None see `saved.run.store_of`.
+        uri: of the store that has the id; for None see `saved.run.store_of`.
 
     Raises:
-        ConfigError: there is no such sweep.
+        ConfigError: it is not a sweep, or does not exist.
     """
-    given, folder = f"sweep.resume={value}", parse_path(value, "sweep.resume")
+    typed, folder = f"{KEY}={value}", parse_path(value, KEY)
     if (folder / layout.SWEEP_PLAN).is_file():
         return folder.resolve()
     if folder.is_dir():
-        raise ConfigError(f"{given} is no sweep's folder: there is no {layout.SWEEP_PLAN} in it; {_newest()}")
+        text = f"{typed} is not a sweep's folder: it has no {layout.SWEEP_PLAN}"
+        raise ConfigError(Problem(KEY, text, _suggest_newest(), topic="run"))
     if not re.fullmatch("[0-9a-f]{32}", value):
-        raise ConfigError(f"{given}: there is no such folder; {_newest()}")
-    tags = saved_runs.get_logged_run(value, given, uri or saved_runs.store_of(value)).data.tags
+        raise ConfigError(Problem(KEY, f"{typed}: no such folder", _suggest_newest(), topic="file"))
+    tags = saved_runs.get_logged_run(value, typed, uri or saved_runs.store_of(value)).data.tags
     own = own_folder(tags)
-    if own is None or not (own / layout.SWEEP_PLAN).is_file():
-        was = tags.get(FOLDER_TAG)
-        where = (
-            f"its folder is not here (it was {was}); write its present place" if was else "it is no sweep of runner's"
-        )
-        raise ConfigError(f"{given}: {where}")
-    return own
+    if own is not None and (own / layout.SWEEP_PLAN).is_file():
+        return own
+    if former := tags.get(FOLDER_TAG):
+        text, suggestion = f"{typed}: its folder {former} is not here", f"write {KEY}=<its folder>"
+        raise ConfigError(Problem(KEY, text, suggestion, topic="file"))
+    raise ConfigError(Problem(KEY, f"{typed} is not a sweep of runner", _suggest_newest(), topic="run"))
 
 
-def _newest() -> str:
+def _suggest_newest() -> str:
     sweeps = outputs() / "sweeps"
-    found = sorted(path.parent.name for path in sweeps.glob(f"*/{layout.SWEEP_PLAN}"))
-    return (
-        f"the newest is {display_path(sweeps / found[-1])}" if found else "write a sweep's folder or MLflow parent id"
-    )
+    names = sorted(path.parent.name for path in sweeps.glob(f"*/{layout.SWEEP_PLAN}"))
+    return f"the newest is {display_path(sweeps / names[-1])}" if names else f"write {KEY}=<folder or MLflow parent id>"
 
 
-def course_of(folder: Path) -> ResumeAction:
-    """What is to be done with a job, as its folder tells; nobody must be at work in it."""
+def choose_action(folder: Path) -> ResumeAction:
+    """Choose what to do with a job from the content of its folder, which no process may be using."""
     status = read_result(folder).get("status")
-    fate = fate_of(folder)
-    if status == "FINISHED" or (fate is not None and fate.pruned):
+    outcome = outcome_of(folder)
+    if status == "FINISHED" or (outcome is not None and outcome.pruned):
         return ResumeAction.SKIP
-    if status == "FAILED" or (status is None and fate is not None and fate.status == "FAILED"):
-        return ResumeAction.AGAIN
+    if status == "FAILED" or (status is None and outcome is not None and outcome.status == "FAILED"):
+        return ResumeAction.RESTART
     if (folder / layout.CONFIG).is_file() and any((folder / layout.CHECKPOINTS).glob("*.pt")):
-        return ResumeAction.GO_ON
-    return ResumeAction.NEW
+        return ResumeAction.RESUME
+    return ResumeAction.START
 
 
 def wait_for_orphans(folders: list[Path]) -> None:
-    """Let the jobs of a killed sweep come to their end, which takes them seconds.
+    """Wait until the jobs of a killed sweep have ended, which takes them seconds.
 
     Raises:
-        ConfigError: one of them does not.
+        ConfigError: one of them has not after 15 s.
     """
     deadline = time.monotonic() + ORPHANS_SECONDS
     for folder in folders:
         while is_locked(folder):
             if time.monotonic() > deadline:
-                raise ConfigError(f"{display_path(folder)} is still in use: wait for its process to end, or stop it")
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+                text = f"{display_path(folder)} is still in use"
+                raise ConfigError(Problem(KEY, text, "wait for its process to end, or stop it", topic="run"))
+            time.sleep(_POLL_SECONDS)
 
 
 def archive_attempt(folder: Path) -> Path:
-    """Move the folder of a failed job out of the way of its next attempt; its run is no longer the sweep's.
+    """Move the folder of a failed job out of the way of its next attempt; its run leaves the sweep.
 
     Returns:
         The new folder, `failed_attempts/<job number>_<attempt>`.
     """
-    aside = folder.parent / FAILED_ATTEMPTS
-    aside.mkdir(exist_ok=True)
+    archive = folder.parent / FAILED_ATTEMPTS
+    archive.mkdir(exist_ok=True)
     attempt = 1
-    while (aside / f"{folder.name}_{attempt}").exists():
+    while (archive / f"{folder.name}_{attempt}").exists():
         attempt += 1
-    moved = folder.rename(aside / f"{folder.name}_{attempt}")
+    moved = folder.rename(archive / f"{folder.name}_{attempt}")
     manifest = manifest_of(moved)
     if manifest is not None:
         tags = manifest.tags | {FOLDER_TAG: str(moved), "runner.superseded_by": str(folder)}

@@ -1,4 +1,4 @@
-"""What came of a sweep: a row a job, the best first; over seeds, a row a configuration."""
+"""The table of a sweep: a row per job, the best first; over several seeds, also a row per configuration."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from runner.comparison.objectives import Objective, front
+from runner.comparison.objectives import Objective, pareto_front
 from runner.comparison.table import CELL_LENGTH
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
@@ -16,35 +16,35 @@ from runner.rundir.lock import is_locked
 from runner.saved.run import read_result
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.plan import short_names
-from runner.sweeps.results.outcome import fate_of
+from runner.sweeps.results.outcome import outcome_of
 from runner.util import tables
 from runner.util.metric_names import format_metric
 from runner.util.tables import align, format_duration, shorten
 
 SEED = "seed"
-MOST_ROWS = 50
-"""That the terminal gets; the files have all."""
+MAX_ROWS = 50
+"""On the terminal; the files have all rows."""
 
-WHY_LENGTH = 60
+REASON_LENGTH = 60
 
 
 @dataclass(frozen=True)
 class Row:
-    """A job and what came of it.
+    """A job and its results.
 
     Attributes:
         status: FINISHED, FAILED, KILLED, RUNNING or NOT STARTED.
-        why: what kept it from its end.
-        values: of the metrics that the sweep goes by; None if one was not measured.
+        reason: why it ended early.
+        values: of the objectives; None for one that was not measured.
         epoch: the best one.
-        seconds: from its start to its end, imports and all.
+        seconds: from its start to its end, imports included.
         rate: samples per second of training.
     """
 
     job: Job
     folder: Path
     status: str
-    why: str = ""
+    reason: str = ""
     values: tuple[float | None, ...] = ()
     epoch: int | None = None
     seconds: float | None = None
@@ -53,19 +53,19 @@ class Row:
 
     @property
     def value(self) -> float | None:
-        """Of the first metric."""
+        """The value of the first objective."""
         return self.values[0] if self.values else None
 
     @property
     def measured(self) -> tuple[float, ...] | None:
-        """The values, if there are all of them."""
-        found = tuple(value for value in self.values if value is not None)
-        return found if found and len(found) == len(self.values) else None
+        """The values; None unless all objectives were measured."""
+        known = tuple(value for value in self.values if value is not None)
+        return known if known and len(known) == len(self.values) else None
 
     @property
-    def whole(self) -> bool:
-        """Whether it is finished, and was not pruned."""
-        return self.status == "FINISHED" and not self.why
+    def ran_to_end(self) -> bool:
+        """Whether it has finished, and was not pruned."""
+        return self.status == "FINISHED" and not self.reason
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Table:
     """All jobs of a sweep.
 
     Attributes:
-        objectives: that the sweep goes by: one, or two.
-        rows: the best first, of two objectives the Pareto front; those without a value at the end.
+        objectives: of the sweep, one or two.
+        rows: the best first, or the Pareto front of two objectives; those without a value last.
     """
 
     objectives: list[Objective]
@@ -82,34 +82,34 @@ class Table:
 
     @property
     def metric(self) -> str:
-        """The first that the sweep goes by."""
+        """The metric of the first objective."""
         return self.objectives[0].metric
 
     @property
     def best(self) -> Row | None:
-        """The finished job with the best value; of two objectives there is none."""
+        """The finished job with the best value; None for two objectives."""
         if len(self.objectives) > 1:
             return None
-        return next((row for row in self.rows if row.whole and row.value is not None), None)
+        return next((row for row in self.rows if row.ran_to_end and row.value is not None), None)
 
     @property
     def front(self) -> list[Row]:
-        """The finished jobs that no other is better than in everything; of one objective those with the best value."""
-        rows = [row for row in self.rows if row.whole and row.measured is not None]
-        return [rows[place] for place in front([row.measured or () for row in rows], self.objectives)]
+        """The finished jobs on the Pareto front; for one objective, those with the best value."""
+        rows = [row for row in self.rows if row.ran_to_end and row.measured is not None]
+        return [rows[place] for place in pareto_front([row.measured or () for row in rows], self.objectives)]
 
     def count(self, status: str) -> int:
-        """How many jobs ended so."""
+        """Count the jobs with a status."""
         return sum(row.status == status for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """What jobs that differ in their seed alone have in common.
+    """Jobs that differ only in their seed.
 
     Attributes:
-        point: their values, without the seed.
-        values: of the metric, of those that finished.
+        point: their common values, without the seed.
+        values: of the metric, of the finished ones.
     """
 
     point: dict[str, str]
@@ -117,21 +117,21 @@ class Configuration:
 
     @property
     def mean(self) -> float | None:
-        """Of the values."""
+        """The mean of the values."""
         return mean(self.values) if self.values else None
 
     @property
     def std(self) -> float | None:
-        """The standard deviation of a sample: of n values it divides by n - 1; None of fewer than two."""
+        """The sample standard deviation, which divides by n - 1; None for fewer than two values."""
         return stdev(self.values) if len(self.values) > 1 else None
 
 
 def read(jobs: Sequence[Job], folder: Path, objectives: Sequence[Objective]) -> Table:
-    """Read what the jobs have left in their folders.
+    """Read the results of all jobs from their folders.
 
     Args:
-        jobs: all of the sweep.
-        folder: the sweep's.
+        jobs: of the sweep.
+        folder: of the sweep.
         objectives: to sort by.
     """
     table = Table(list(objectives), [read_row(job, folder / str(job.number), objectives) for job in jobs])
@@ -139,53 +139,53 @@ def read(jobs: Sequence[Job], folder: Path, objectives: Sequence[Objective]) -> 
 
     def place(row: Row) -> tuple[bool, bool, bool, float, int]:
         cost = 0.0 if row.value is None else objectives[0].cost(row.value)
-        return row.value is None, not row.whole, row not in ahead, cost, row.job.number
+        return row.value is None, not row.ran_to_end, row not in ahead, cost, row.job.number
 
     return Table(table.objectives, sorted(table.rows, key=place))
 
 
 def read_row(job: Job, folder: Path, objectives: Sequence[Objective]) -> Row:
-    """Read what one job has left."""
-    result, fate = read_result(folder), fate_of(folder)
+    """Read the results of one job."""
+    result, outcome = read_result(folder), outcome_of(folder)
     status = result.get("status")
-    if fate is not None and status != "FINISHED":  # the result is the job's own, and it would not be there again
-        status = fate.status
+    if outcome is not None and status != "FINISHED":  # a finished result is newer: a start of the run removes it
+        status = outcome.status
     if status is None:
-        begun = (folder / layout.CONFIG).exists()
-        status = "RUNNING" if begun and is_locked(folder) else "KILLED" if begun else "NOT STARTED"
-    own = result.get("status") == "FINISHED"  # by itself, after whatever else had become of it before
-    why = "" if own else (fate.why if fate else "") or result.get("error", "")
-    found = [result.get(objective.metric) for objective in objectives]
+        started = (folder / layout.CONFIG).exists()
+        status = "RUNNING" if started and is_locked(folder) else "KILLED" if started else "NOT STARTED"
+    finished = result.get("status") == "FINISHED"  # maybe outside of the sweep, after an earlier end
+    reason = "" if finished else (outcome.reason if outcome else "") or result.get("error", "")
+    values = [result.get(objective.metric) for objective in objectives]
     return Row(
         job,
         folder,
         status,
-        why=why,
-        values=tuple(float(v) if isinstance(v, int | float) and math.isfinite(v) else None for v in found),
+        reason=reason,
+        values=tuple(float(v) if isinstance(v, int | float) and math.isfinite(v) else None for v in values),
         epoch=result.get("best_epoch") or None,
-        seconds=fate.seconds if fate else None,
+        seconds=outcome.seconds if outcome else None,
         rate=result.get("samples_per_second"),
         run_id=result.get("run_id") or DeliveryState.load(folder).run_id,
     )
 
 
 def configurations(table: Table) -> list[Configuration]:
-    """The jobs gathered over their seeds, the best mean first; none where the seed is no axis, or the only one."""
+    """Group the jobs over their seeds, the best mean first; empty if the seed is not an axis."""
     keys = {key for row in table.rows for key in row.job.point}
     if SEED not in keys:
         return []
-    gathered: dict[tuple[tuple[str, str], ...], list[float]] = {}
+    grouped: dict[tuple[tuple[str, str], ...], list[float]] = {}
     for row in table.rows:
         point = tuple((key, value) for key, value in row.job.point.items() if key != SEED)
-        values = gathered.setdefault(point, [])
-        if row.whole and row.value is not None:
+        values = grouped.setdefault(point, [])
+        if row.ran_to_end and row.value is not None:
             values.append(row.value)
-    made = [Configuration(dict(point), values) for point, values in gathered.items()]
-    return sorted(made, key=lambda c: (c.mean is None, table.objectives[0].cost(c.mean or 0.0)))
+    result = [Configuration(dict(point), values) for point, values in grouped.items()]
+    return sorted(result, key=lambda c: (c.mean is None, table.objectives[0].cost(c.mean or 0.0)))
 
 
 def rows(table: Table) -> list[dict[str, Any]]:
-    """A mapping a job, with every figure as it is; None where there is none."""
+    """Return a mapping per job with unrounded figures; None where there is none."""
     keys = list(dict.fromkeys(key for row in table.rows for key in row.job.point))
     return [
         {
@@ -193,7 +193,7 @@ def rows(table: Table) -> list[dict[str, Any]]:
             "name": row.job.name,
             **{key: row.job.point.get(key, "") for key in keys},
             "status": row.status,
-            "why": row.why,
+            "why": row.reason,
             **{objective.metric: value for objective, value in zip(table.objectives, row.values, strict=True)},
             "epoch": row.epoch,
             "seconds": row.seconds,
@@ -206,15 +206,15 @@ def rows(table: Table) -> list[dict[str, Any]]:
 
 
 def to_csv(table: Table) -> str:
-    """The rows as CSV with a header line; an empty cell where there is no value."""
+    """Return the rows as CSV with a header line; a cell without a value is empty."""
     return tables.to_csv(rows(table))
 
 
 def to_json(table: Table) -> str:
-    """The rows, which of them is the best, and the configurations over their seeds."""
+    """Return the rows, the best of them, and the configurations over their seeds, as JSON."""
     best = table.best
-    gathered = [
-        {**found.point, "mean": found.mean, "std": found.std, "n": len(found.values)} for found in configurations(table)
+    grouped = [
+        {**each.point, "mean": each.mean, "std": each.std, "n": len(each.values)} for each in configurations(table)
     ]
     content = {
         **asdict(table.objectives[0]),
@@ -222,51 +222,51 @@ def to_json(table: Table) -> str:
         "best": best.job.number if best else None,
         **({"front": [row.job.number for row in table.front]} if len(table.objectives) > 1 else {}),
         "jobs": rows(table),
-        "configurations": gathered,
+        "configurations": grouped,
     }
     return json.dumps(content, indent=2) + "\n"
 
 
 def to_text(table: Table) -> list[str]:
-    """The lines of an aligned table of the jobs."""
-    made = table.rows[:MOST_ROWS]
-    axes = _axes([row.job.point for row in made])
-    failed = any(row.why for row in made)
+    """Return the lines of an aligned table of the jobs."""
+    shown = table.rows[:MAX_ROWS]
+    axes = _axes([row.job.point for row in shown])
+    failed = any(row.reason for row in shown)
     ahead = table.front if len(table.objectives) > 1 else []
     columns = [
-        [">#", *(str(row.job.number) for row in made)],
+        [">#", *(str(row.job.number) for row in shown)],
         *axes,
-        ["status", *(row.status for row in made)],
-        *([["front", *("*" if row in ahead else "" for row in made)]] if ahead else []),
+        ["status", *(row.status for row in shown)],
+        *([["front", *("*" if row in ahead else "" for row in shown)]] if ahead else []),
         *(
-            [f">{o.metric}", *(cell(o.metric, row.values[place]) for row in made)]
+            [f">{o.metric}", *(format_cell(o.metric, row.values[place]) for row in shown)]
             for place, o in enumerate(table.objectives)
         ),
-        [">epoch", *("" if row.epoch is None else str(row.epoch) for row in made)],
-        [">time", *("" if row.seconds is None else format_duration(row.seconds) for row in made)],
-        [">samples/s", *("" if row.rate is None else f"{row.rate:,.0f}" for row in made)],
-        ["run id", *(row.run_id or "" for row in made)],
-        *([["why", *(shorten(row.why, WHY_LENGTH) for row in made)]] if failed else []),
+        [">epoch", *("" if row.epoch is None else str(row.epoch) for row in shown)],
+        [">time", *("" if row.seconds is None else format_duration(row.seconds) for row in shown)],
+        [">samples/s", *("" if row.rate is None else f"{row.rate:,.0f}" for row in shown)],
+        ["run id", *(row.run_id or "" for row in shown)],
+        *([["why", *(shorten(row.reason, REASON_LENGTH) for row in shown)]] if failed else []),
     ]
-    left = len(table.rows) - len(made)
+    left = len(table.rows) - len(shown)
     return align(columns) + ([f"... and {left} more: see jobs.csv"] if left else [])
 
 
-def cell(metric: str, value: float | None) -> str:
-    """A value for people; empty if there is none."""
+def format_cell(metric: str, value: float | None) -> str:
+    """Format a value; empty if there is none."""
     return "" if value is None else format_metric(metric, value).strip()
 
 
-def values_in_words(row: Row, objectives: Sequence[Objective]) -> str:
-    """`val/loss 0.1234, time/epoch_seconds 1.2`."""
-    named = zip(objectives, row.values, strict=True)
-    return ", ".join(f"{o.metric} {cell(o.metric, value)}" for o, value in named if value is not None)
+def describe_values(row: Row, objectives: Sequence[Objective]) -> str:
+    """Describe a job's values: `val/loss 0.1234, time/epoch_seconds 1.2`."""
+    pairs = zip(objectives, row.values, strict=True)
+    return ", ".join(f"{o.metric} {format_cell(o.metric, value)}" for o, value in pairs if value is not None)
 
 
 def configurations_to_text(table: Table) -> list[str]:
-    """The lines of an aligned table of the configurations; none where there are none to speak of."""
-    found = configurations(table)[:MOST_ROWS]
-    if not found:
+    """Return the lines of an aligned table of the configurations; empty if there are none."""
+    shown = configurations(table)[:MAX_ROWS]
+    if not shown:
         return []
     percent = table.metric.endswith("accuracy")
 
@@ -276,16 +276,16 @@ def configurations_to_text(table: Table) -> list[str]:
         return f"{100 * value:.2f} %" if percent else f"{value:.2g}"
 
     columns = [
-        *_axes([c.point for c in found]),
-        [f">mean {table.metric}", *(cell(table.metric, c.mean) for c in found)],
-        [">std", *(spread(c.std) for c in found)],
-        [">n", *(str(len(c.values)) for c in found)],
+        *_axes([c.point for c in shown]),
+        [f">mean {table.metric}", *(format_cell(table.metric, c.mean) for c in shown)],
+        [">std", *(spread(c.std) for c in shown)],
+        [">n", *(str(len(c.values)) for c in shown)],
     ]
     return align(columns)
 
 
 def _axes(points: Sequence[Mapping[str, str]]) -> list[list[str]]:
-    """A column for each axis that has more than one value."""
+    """Return a column for each axis with more than one value."""
     keys = list(dict.fromkeys(key for point in points for key in point))
     varied = [key for key in keys if len({point.get(key) for point in points}) > 1]
     names = short_names(varied)

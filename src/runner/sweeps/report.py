@@ -1,0 +1,96 @@
+"""The closing report of a sweep: its table, best job, duration and files."""
+
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from runner.errors import first_line
+from runner.rundir.folders import display_path
+from runner.sweeps.jobs import Job
+from runner.sweeps.plan.search import Search
+from runner.sweeps.results import table
+from runner.sweeps.results.files import complete_ids, write_files
+from runner.sweeps.results.parent_run import ParentRun
+from runner.sweeps.results.table import Table
+from runner.util.tables import format_duration
+
+log = logging.getLogger("runner")
+
+MIN_SPEED_UP = 1.05
+"""Smallest speed-up over a sequential run that is reported: jobs in parallel share caches and memory."""
+
+MAX_FRONT = 10
+"""Jobs of a Pareto front that are listed below the table, which marks all of them."""
+
+
+def report(
+    result: Table,
+    folder: Path,
+    run_now: Collection[Job],
+    seconds: float,
+    search: Search | None,
+    parent_run: ParentRun | None,
+) -> None:
+    """Write the sweep's files, and log the table and where everything is.
+
+    Args:
+        result: the table.
+        folder: of the sweep.
+        run_now: the jobs that this start of the sweep has run.
+        seconds: that it took.
+        search: of the sweep, if it has one.
+        parent_run: of the sweep, if it is tracked.
+    """
+    for lines in (table.configurations_to_text(result), table.to_text(result)):
+        if lines:
+            log.info("")
+        for line in lines:
+            log.info(line)
+    log.info("")
+    files = _write(result, folder, search)
+    for place, row in enumerate([result.best] if result.best else result.front[:MAX_FRONT]):
+        name = "" if place else "best" if result.best else "front"
+        values = table.describe_values(row, result.objectives)
+        log.info("%-10s job %d (%s): %s", name, row.job.number, row.job.name, values)
+        log.info("           %s%s", display_path(row.folder), f", run {row.run_id}" if row.run_id else "")
+    _log_time([row.seconds for row in result.rows if row.job in run_now and row.seconds], seconds)
+    log.info("kept in    %s (a folder per job, named by its number; %s)", display_path(folder), ", ".join(files))
+    _log_links(parent_run)
+
+
+def report_late_ids(result: Table, folder: Path, parent_run: ParentRun) -> None:
+    """Add the run ids that MLflow has assigned after the table was written, as the store was away."""
+    try:
+        late = complete_ids(result, folder)
+    except (OSError, ValueError) as error:
+        log.warning("the run ids of late uploads are not in the table: %s", first_line(error))
+        return
+    if late:
+        log.info("jobs.csv and jobs.json now have the run ids of the last uploads")
+        _log_links(parent_run)
+
+
+def _write(result: Table, folder: Path, search: Search | None) -> list[str]:
+    """Write the table and the plots; a failure is only a warning."""
+    try:
+        return [*write_files(result, folder), *(search.draw(folder) if search else [])]
+    except Exception as error:  # a full disk, or anything that matplotlib raises
+        log.warning("not all files of the table are written: %s: %s", type(error).__name__, first_line(error))
+        log.debug("", exc_info=True)
+        return []
+
+
+def _log_links(parent_run: ParentRun | None) -> None:
+    for line in parent_run.links() if parent_run is not None else []:
+        log.info(line)
+
+
+def _log_time(each: Sequence[float], seconds: float) -> None:
+    """Log the duration of the jobs, and the speed-up over running them one after the other."""
+    if not each:
+        return
+    total = sum(each)
+    speed_up = total / seconds
+    gain = f"; {format_duration(total)} of work, {speed_up:.1f}x faster than sequential"
+    jobs = f"{len(each)} job{'s' * (len(each) > 1)}"
+    log.info("time       %s in %s%s", jobs, format_duration(seconds), gain if speed_up >= MIN_SPEED_UP else "")

@@ -1,0 +1,78 @@
+"""Files that a sweep writes about its jobs: the table as CSV and JSON, and the plots."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from runner.comparison.runs import from_folder
+from runner.comparison.table import compare
+from runner.rundir import layout
+from runner.rundir.delivery_state import DeliveryState
+from runner.sweeps.results import table as tables
+from runner.sweeps.results.table import Row, Table
+from runner.util.files import write_atomically
+
+SWEEP_PLOT = f"{layout.PLOTS}/sweep.png"
+FRONT_PLOT = f"{layout.PLOTS}/front.png"
+
+
+def write_files(table: Table, folder: Path) -> list[str]:
+    """Write the table as CSV and JSON, and draw the sweep.
+
+    Returns:
+        The names of the files in the folder.
+    """
+    write_table(table, folder)
+    picture = draw(sorted(table.rows, key=lambda row: row.job.number), table.metric, folder)
+    pictures = [*([picture] if picture else []), *draw_front(table, folder)]
+    return [layout.JOBS_TABLE, layout.JOBS, *(file.relative_to(folder).as_posix() for file in pictures)]
+
+
+def complete_ids(table: Table, folder: Path) -> bool:
+    """Write the table again if jobs have run ids since: MLflow was away until the sweep's end.
+
+    Args:
+        table: as it was written.
+        folder: of the sweep.
+
+    Returns:
+        Whether it was written.
+    """
+    rows = [replace(row, run_id=DeliveryState.load(row.folder).run_id or row.run_id) for row in table.rows]
+    if rows == table.rows:
+        return False
+    write_table(replace(table, rows=rows), folder)
+    return True
+
+
+def write_table(table: Table, folder: Path) -> None:
+    """Write the table as CSV and JSON."""
+    write_atomically(folder / layout.JOBS_TABLE, tables.to_csv(table))
+    write_atomically(folder / layout.JOBS, tables.to_json(table))
+
+
+def draw_front(table: Table, folder: Path) -> list[Path]:
+    """Draw two objectives against each other, if the sweep has two."""
+    rows = [row for row in table.rows if row.ran_to_end and row.measured]
+    if len(table.objectives) < 2 or not rows:
+        return []
+    from runner.plots.search import draw_front  # matplotlib takes half a second to import
+
+    points = [(row.job.number, row.measured or (), row in table.front) for row in rows]
+    return [draw_front(points, table.objectives, folder / FRONT_PLOT)]
+
+
+def draw(rows: Sequence[Row], metric: str, folder: Path) -> Path | None:
+    """Draw the metric over the varied parameters."""
+    from runner.plots.sweep import draw_sweep  # matplotlib takes half a second to import
+
+    compared = compare([from_folder(row.folder, row.job.number) for row in rows])
+    file = folder / SWEEP_PLOT
+    file.parent.mkdir(exist_ok=True)
+    drawn = draw_sweep(compared, file, metric)
+    if drawn is None:
+        file.unlink(missing_ok=True)  # from before the sweep was resumed
+        with suppress(OSError):  # the folder holds other files
+            file.parent.rmdir()
+    return drawn
