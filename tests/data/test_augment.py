@@ -12,12 +12,13 @@ from torch import Tensor
 
 from conftest import Called
 from helpers.composed import accuracy, trained
+from helpers.problems import about, problems_of
 from helpers.training import blobs, divided, loaders, same
 from runner.data.augment import Augment, make_augment
 from runner.data.loading import Loaders
 from runner.data.source import Source
-from runner.data.splits import Splits, generator, split
-from runner.errors import ConfigError
+from runner.data.splits import Splits, split
+from runner.util.rng import make_generator
 
 EACH = {"crop": {"crop": 3}, "flip": {"flip": True}, "rotation": {"rotation": 20}, "erasing": {"erasing": 0.5}}
 ALL: dict[str, Any] = {key: value for one in EACH.values() for key, value in one.items()}
@@ -27,11 +28,11 @@ layouts = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.chan
 
 
 def drawn(number: int = 1) -> torch.Generator:
-    return generator("augment", 0, 1, number)
+    return make_generator("augment", 0, 1, number)
 
 
 def noise(samples: int = 64, channels: int = 3, height: int = 12, width: int = 12) -> Tensor:
-    return torch.randn(samples, channels, height, width, generator=generator("noise"))
+    return torch.randn(samples, channels, height, width, generator=make_generator("noise"))
 
 
 def pictures(samples: int = 50, channels: int = 3, side: int = 8) -> Splits:
@@ -170,10 +171,10 @@ def test_erasing_fits_into_small_images(side: int) -> None:
 
 
 def test_no_draw_is_out_of_range() -> None:
-    from runner.data.augment import _whole
+    from runner.data.augment import _to_whole
 
     largest = torch.tensor([1 - 2**-24])
-    assert all(_whole(largest, count).item() == count - 1 for count in range(1, 500))
+    assert all(_to_whole(largest, count).item() == count - 1 for count in range(1, 500))
 
 
 # --- from the config ---
@@ -194,30 +195,37 @@ def test_black_is_the_normalised_zero_of_each_channel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "words"),
+    ("setting", "suggested"),
     [
-        ({"crop": 2}, "data.augment.crop=2 needs images"),
-        ({"flip": True}, "data.augment.flip=true needs images"),
+        ({"crop": 2}, "write data.augment.crop=0"),
+        ({"flip": True}, "write data.augment.flip=false"),
         ({"rotation": 5.0}, "write data.augment.rotation=0"),
-        ({"erasing": 0.5}, r"of shape \(6,\)"),
+        ({"erasing": 0.5}, "write data.augment.erasing=0"),
     ],
 )
-def test_samples_that_are_no_images_are_refused(asked: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        make_augment(divided(blobs()), **({"crop": 0, "flip": False, "rotation": 0.0, "erasing": 0.0} | asked))
+def test_samples_that_are_no_images_are_refused(setting: dict[str, Any], suggested: str) -> None:
+    off = {"crop": 0, "flip": False, "rotation": 0.0, "erasing": 0.0}
+    (problem,) = problems_of(lambda: make_augment(divided(blobs()), **(off | setting)))
+    assert about([problem]) == [(f"data.augment.{next(iter(setting))}", "shape")]
+    assert problem.suggestion == suggested and "(6,)" in problem.text
+    assert make_augment(divided(blobs()), **off) is None  # as it says
+
+
+def test_every_augmentation_that_needs_images_is_reported() -> None:
+    several = problems_of(lambda: make_augment(divided(blobs()), crop=2, flip=True))
+    assert about(several) == [("data.augment.crop", "shape"), ("data.augment.flip", "shape")]
 
 
 def test_so_is_one_that_there_is_not() -> None:
-    with pytest.raises(ConfigError, match=r"data\.augment\.flp: .* did you mean flip"):
-        make_augment(pictures(), flp=True)
+    several = problems_of(lambda: make_augment(pictures(), flp=True, turn=3))
+    assert about(several) == [("data.augment.flp", "unknown"), ("data.augment.turn", "unknown")]
+    assert several[0].suggestion == "did you mean flip?"
 
 
 def test_so_is_a_shift_out_of_the_image(runner: Callable[..., Called]) -> None:
     called = runner("tracking=off", "data.augment.crop=8")
-    assert called.code == 2
-    assert called.errors == [
-        "error: data.augment.crop=8 may shift an image of 8x8 out of sight: write at most 7",
-    ]
+    assert called.code == 2 and called.about == [("data.augment.crop", "range")]
+    assert called.problems[0].suggestion == "write data.augment.crop=7 or less"
 
 
 # --- in the loaders ---

@@ -13,12 +13,12 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 from torch import nn
 
 from helpers.composed import built
+from helpers.problems import about, problem_of
 from helpers.trained import place, result, train
 from helpers.training import same
 from runner import export, predict
 from runner.cli import run_command
 from runner.data.target_scale import TargetScale, choose, of_checkpoint, preprocessing
-from runner.errors import ConfigError
 from runner.loss import MSE, Metric
 from runner.runs import evaluation, report, result_file
 from runner.runs.execute import Predictions
@@ -30,8 +30,8 @@ CPU, F64 = torch.device("cpu"), torch.float64
 VALUES = torch.tensor([[1.0, 500.0, 7.0], [3.0, 700.0, 7.0], [8.0, 600.0, 7.0]], dtype=F64)
 
 
-def of(values: torch.Tensor, setting: Any, wanted: bool = True, **more: Any) -> TargetScale:
-    scale = choose(values, setting, wanted=wanted, **more)
+def of(values: torch.Tensor, setting: Any, auto: bool = True, **more: Any) -> TargetScale:
+    scale = choose(values, setting, auto=auto, **more)
     assert scale is not None
     return scale
 
@@ -43,25 +43,25 @@ class TestChoice:
             "mean": [4.0, 600.0, 0.0],
             "std": pytest.approx([*VALUES[:, :2].numpy().std(0), 1.0]),
         }
-        trained_on = scale.preparing(MSE().prepare, CPU)(VALUES, F64)
+        trained_on = scale.wrap_prepare(MSE().prepare, CPU)(VALUES, F64)
         torch.testing.assert_close(trained_on[:, :2].mean(0), torch.zeros(2, dtype=F64))
         torch.testing.assert_close(trained_on[:, :2].std(0, correction=0), torch.ones(2, dtype=F64))
         assert trained_on[:, 2].tolist() == [7.0] * 3
         torch.testing.assert_close(scale.in_units(trained_on), VALUES)
 
-    @pytest.mark.parametrize(("setting", "wanted"), [(None, True), (False, True), ("auto", False)])
-    def test_what_is_left_alone(self, setting: Any, wanted: bool) -> None:
-        assert choose(VALUES, setting, wanted=wanted) is None
+    @pytest.mark.parametrize(("setting", "auto"), [(None, True), (False, True), ("auto", False)])
+    def test_what_is_left_alone(self, setting: Any, auto: bool) -> None:
+        assert choose(VALUES, setting, auto=auto) is None
 
     def test_true_scales_whatever_auto_would_do_and_refuses_constants(self) -> None:
-        assert of(VALUES[:, :2], True, wanted=False).standardizes
-        with pytest.raises(ConfigError, match=r"targets in column 2 are all 7: write data\.scale_targets=auto"):
-            choose(VALUES, True, wanted=True)
-        with pytest.raises(ConfigError, match="targets of price are all 7"):
-            choose(VALUES[:, 2:], True, wanted=True, names=["price"])
+        assert of(VALUES[:, :2], True, auto=False).standardizes
+        for refused, names, where in ((VALUES, [], "in column 2"), (VALUES[:, 2:], ["price"], "of price")):
+            problem = problem_of(lambda refused=refused, names=names: choose(refused, True, auto=True, names=names))
+            assert about([problem]) == [("data.scale_targets", "data")]
+            assert f"{where} are all 7" in problem.text and "write data.scale_targets=auto" in problem.suggestion
 
     def test_all_constant_is_not_scaled(self) -> None:
-        assert choose(torch.full((9, 1), 0.1, dtype=F64), "auto", wanted=True) is None
+        assert choose(torch.full((9, 1), 0.1, dtype=F64), "auto", auto=True) is None
 
     def test_targets_far_from_0_that_are_not_scaled_have_a_center(self) -> None:
         scale = of(1e6 + VALUES, False)
@@ -72,11 +72,10 @@ class TestChoice:
         old = preprocessing(of(VALUES[:, :2], "auto"))
         for setting in ("auto", True, None):
             assert of(9 * VALUES[:, :2], setting, weights=old).state() == old["targets"]
-        with pytest.raises(
-            ConfigError, match=r"data\.scale_targets=false: the weights .* write data\.scale_targets=auto"
-        ):
-            choose(VALUES, False, wanted=True, weights=old)
-        assert choose(VALUES, "auto", wanted=True, weights={}) is None
+        problem = problem_of(lambda: choose(VALUES, False, auto=True, weights=old))
+        assert about([problem]) == [("data.scale_targets", "conflict")]
+        assert problem.suggestion == "write data.scale_targets=auto"
+        assert choose(VALUES, "auto", auto=True, weights={}) is None
         assert of(VALUES[:, :2], True, weights={}).standardizes
 
     def test_it_comes_back_out_of_a_checkpoint_bit_for_bit(self) -> None:
@@ -103,7 +102,7 @@ class TestMetrics:
         targets = offset + spread * torch.randn(103, columns, generator=made, dtype=F64)
         scale = of(targets, setting)
         outputs = (targets - scale.mean) / scale.std + 0.3 * torch.randn(103, columns, generator=made, dtype=F64)
-        trained_on = scale.preparing(MSE().prepare, CPU)(targets, F64)
+        trained_on = scale.wrap_prepare(MSE().prepare, CPU)(targets, F64)
         sums = RunningMetrics(MSE(), CPU, scale)
         for index in torch.arange(103).split(32):
             sums.add(torch.tensor(0.0), outputs[index], trained_on[index])
@@ -115,7 +114,7 @@ class TestMetrics:
     def test_a_metric_of_ones_own_is_given_the_units_of_the_data(self) -> None:
         scale = of(VALUES[:, :2], "auto")
         sums = RunningMetrics(Relative(), CPU, scale)
-        trained_on = scale.preparing(MSE().prepare, CPU)(VALUES[:, :2], F64)
+        trained_on = scale.wrap_prepare(MSE().prepare, CPU)(VALUES[:, :2], F64)
         told = VALUES[:, :2] * 1.1
         sums.add(torch.tensor(0.0), (told - scale.mean) / scale.std, trained_on)
         assert sums.means()["relative"] == pytest.approx(0.1)
@@ -127,7 +126,7 @@ class TestMetrics:
     def test_plots_get_the_units_of_the_data(self) -> None:
         scale = of(VALUES[:, :2], "auto")
         predictions = Predictions(MSE(), scale)
-        trained_on = scale.preparing(MSE().prepare, CPU)(VALUES[:, :2], torch.float32)
+        trained_on = scale.wrap_prepare(MSE().prepare, CPU)(VALUES[:, :2], torch.float32)
         predictions.add(trained_on, trained_on)
         values = predictions.values()
         assert values is not None
@@ -259,7 +258,7 @@ class TestOtherData:
         assert scale == torch.load(price / "checkpoints" / "last.pt")["preprocessing"]
         capsys.readouterr()
         assert run_command([*warm, "data.scale_targets=false"]) == 2
-        assert "error: data.scale_targets=false: the weights" in capsys.readouterr().err
+        assert "error: data.scale_targets=false: the initial weights" in capsys.readouterr().err
 
     def test_weights_in_the_units_of_the_data_go_on_in_these(self, there: Path) -> None:
         plain = train("plain", *CSV, "data.scale_targets=false", "trainer.epochs=1", "optimizer.lr=1e-9")
@@ -331,8 +330,8 @@ class TestAuto:
     def test_classes_are_never_scaled(self) -> None:
         write("kind.csv", slope=0, offset=0)
         assert built("data=digits").target_scale is None
-        with pytest.raises(ConfigError, match=r"data\.scale_targets=true: loss=cross_entropy has no targets to scale"):
-            built("data=digits", "data.scale_targets=true")
+        problem = problem_of(lambda: built("data=digits", "data.scale_targets=true"))
+        assert about([problem]) == [("data.scale_targets", "conflict")]
 
     def test_a_saved_config_without_the_key_is_as_it_was(self, price: Path) -> None:
         saved = find(str(price))

@@ -217,7 +217,7 @@ def load(setup: Setup, made: Parts, data: Mapping[str, Any]) -> Loaders:
         data: the group, of a resolved config.
     """
     loss, scale, device = setup.loss, setup.target_scale, setup.device.torch
-    prepare = loss.prepare if scale is None else scale.preparing(loss.prepare, device)
+    prepare = loss.prepare if scale is None else scale.wrap_prepare(loss.prepare, device)
     return make_loaders(
         setup.splits,
         Preprocess(setup.splits.normalize, prepare, device, setup.precision.dtype, made.channels_last),

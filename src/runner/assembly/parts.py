@@ -156,7 +156,7 @@ def make_target_scale(
     targets = loss.prepare(splits.targets()[: len(splits.train)], torch.float64)
     wanted = splits.columns is not None and cost.activation is None
     names = [splits.target] if splits.target is not None else []
-    scale = choose(targets, setting, wanted=wanted, weights=checkpoint, names=names)
+    scale = choose(targets, setting, auto=wanted, weights=checkpoint, names=names)
     if scale is not None and scale.standardizes:
         how = "as for the weights it starts from, " if checkpoint is not None else ""
         note = f"targets standardised ({how}{scale}): */loss is in these units, all else in the data's"

@@ -1,4 +1,4 @@
-"""`data.augment`: training images turned, shifted, mirrored and blanked, each by draws of its own."""
+"""`data.augment`: training images rotated, shifted, flipped and erased, each by its own random draws."""
 
 import math
 from dataclasses import dataclass, replace
@@ -9,27 +9,27 @@ from torch import Tensor
 from torch.nn import functional
 
 from runner.data.splits import Splits
-from runner.errors import ConfigError, did_you_mean
+from runner.errors import ConfigError, Problem, did_you_mean
 from runner.util.ranges import Choice, Range
 
-DRAWS = 9  # random numbers a sample; always all of them, so that one augmentation doesn't change another's
-ERASED_SHARE = (0.02, 0.33)  # of the image's area
-ERASED_RATIO = (0.3, 3.3)  # of the rectangle's height to its width
+DRAWS = 9  # random numbers for each sample; always all of them: one augmentation does not change another's draws
+ERASED_SHARE = (0.02, 0.33)  # smallest and largest share of the image's area
+ERASED_RATIO = (0.3, 3.3)  # smallest and largest ratio of the rectangle's height to its width
 
 
 @dataclass(frozen=True, eq=False)
 class Augment:
-    """Changes a batch of normalised images, on their device, without a loop over the samples.
+    """Augments a batch of normalised images, on their device, without a loop over the samples.
 
     Args:
-        crop: pixels; an image is padded by so many on each side and cut out again at a random place (He et
+        crop: padding in pixels; an image is padded on each side and cropped to its size at a random position (He et
             al. 2016, "Deep Residual Learning for Image Recognition").
-        flip: mirror left and right, every other image.
-        rotation: degrees; turned about the centre by up to so many, either way, bilinear.
+        flip: mirror left and right, with probability 0.5.
+        rotation: largest angle in degrees of a rotation about the centre, in either direction, bilinear.
         erasing: probability that a rectangle of 2-33 % of the image, 0.3-3.3 times as high as wide, becomes
-            0, which is the mean (Zhong et al. 2020, "Random Erasing Data Augmentation").
-        black: the normalised value of a pixel that is 0, a scalar or (C, 1, 1): what comes in at the edges
-            of a shifted or turned image.
+            0, the mean (Zhong et al. 2020, "Random Erasing Data Augmentation").
+        black: the normalised value of a pixel that is 0, a scalar or (C, 1, 1): it fills the edges of a shifted or
+            rotated image.
     """
 
     crop: int = 0
@@ -40,11 +40,11 @@ class Augment:
 
     @property
     def active(self) -> bool:
-        """Whether it changes anything."""
+        """Whether anything is augmented."""
         return bool(self.crop or self.flip or self.rotation or self.erasing)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """The same, with what it needs already where the images will be."""
+        """Return a copy whose tensors are on the device already."""
         return replace(self, black=torch.as_tensor(self.black).to(device, dtype))
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -52,10 +52,10 @@ class Augment:
 
         Args:
             images: normalised, on any device; not changed.
-            generator: of the CPU, so that every device gets the same draws.
+            generator: on the CPU: every device gets the same draws.
         """
         draws = torch.rand(DRAWS, len(images), generator=generator)
-        mirrored = (draws[-1] < 0.5).nonzero().flatten()  # before the move: to count them, a GPU would be waited for
+        mirrored = (draws[-1] < 0.5).nonzero().flatten()  # before the transfer: to count them would synchronise a GPU
         draws, mirrored = draws.to(images.device, non_blocking=True), mirrored.to(images.device, non_blocking=True)
         angle, top, left, erased, area, ratio, above, before, _ = draws.unbind()
         black = torch.as_tensor(self.black, dtype=images.dtype, device=images.device).reshape(-1, 1, 1)
@@ -63,13 +63,13 @@ class Augment:
             images = rotate(images, (2 * angle - 1) * self.rotation, black)
         if self.crop:
             shifts = 2 * self.crop + 1
-            images = crop(images, self.crop, _whole(top, shifts), _whole(left, shifts), black)
+            images = crop(images, self.crop, _to_whole(top, shifts), _to_whole(left, shifts), black)
         if self.flip:
             images = flip(images, mirrored)
         if self.erasing:
-            blanked = rectangles(area, ratio, above, before, images.shape[2], images.shape[3])
-            blanked &= (erased < self.erasing).view(-1, 1, 1, 1)
-            images = images * (~blanked).to(images.dtype)  # half the time of filling by the mask, on a CPU
+            erased_pixels = draw_rectangles(area, ratio, above, before, images.shape[2], images.shape[3])
+            erased_pixels &= (erased < self.erasing).view(-1, 1, 1, 1)
+            images = images * (~erased_pixels).to(images.dtype)  # half the time of filling by the mask, on a CPU
         return images
 
 
@@ -82,14 +82,13 @@ def make_augment(
     erasing: Annotated[float, Range(0, 1)] = 0.0,
     **others: object,
 ) -> Augment | None:
-    """The augmentation of a data set's training images; None if there is none.
+    """Return the augmentation of a data set's training images; None if all are off.
 
     Raises:
-        ConfigError: the samples are not images, or are smaller than the shift; or `others` are asked for.
+        ConfigError: the samples are not images, or are smaller than the shift; or an augmentation is unknown.
     """
     if others:
-        hint = did_you_mean(next(iter(others)), ("crop", "flip", "rotation", "erasing"))
-        raise ConfigError(*(f"data.augment.{name}: there is no such augmentation; {hint}" for name in others))
+        raise ConfigError(*map(_unknown, others))
     black = splits.normalize(torch.zeros_like(splits.normalize.mean), torch.float64)
     augment = Augment(crop, flip, rotation, erasing, black)
     if not augment.active:
@@ -97,28 +96,34 @@ def make_augment(
     shape = splits.input_shape
     if len(shape) != 3:
         values = {"crop": crop, "flip": flip, "rotation": rotation, "erasing": erasing}
-        wanted = next(key for key, value in values.items() if value)
-        raise ConfigError(
-            f"data.augment.{wanted}={str(values[wanted]).lower()} needs images (C, H, W), the samples are of shape"
-            f" {tuple(shape)}: write data.augment.{wanted}={'false' if wanted == 'flip' else 0}"
-        )
+        raise ConfigError(*(_needs_images(name, value, shape) for name, value in values.items() if value))
     if crop >= min(shape[1:]):
-        raise ConfigError(
-            f"data.augment.crop={crop} may shift an image of {shape[1]}x{shape[2]} out of sight: write at most"
-            f" {min(shape[1:]) - 1}"
-        )
+        key, largest = "data.augment.crop", min(shape[1:]) - 1
+        text = f"{key}={crop} may shift an image of {shape[1]}x{shape[2]} out of sight"
+        raise ConfigError(Problem(key, text, f"write {key}={largest} or less", topic="range"))
     return augment
 
 
+def _unknown(name: str) -> Problem:
+    key, instead = f"data.augment.{name}", did_you_mean(name, ("crop", "flip", "rotation", "erasing"))
+    return Problem(key, f"{key}: unknown augmentation", instead, topic="unknown")
+
+
+def _needs_images(name: str, value: float, shape: tuple[int, ...]) -> Problem:
+    key, off = f"data.augment.{name}", "false" if name == "flip" else "0"
+    text = f"{key}={str(value).lower()} needs images (C, H, W), the samples have shape {tuple(shape)}"
+    return Problem(key, text, f"write {key}={off}", topic="shape")
+
+
 def crop(images: Tensor, padding: int, top: Tensor, left: Tensor, black: Tensor) -> Tensor:
-    """Pad images and cut each out of the result again, at a place of its own.
+    """Pad images and crop each to its size, at its own position.
 
     Args:
         images: (N, C, H, W).
         padding: pixels on each side.
-        top: (N,) whole numbers from 0 to 2 * padding: the first row taken.
-        left: (N,) the same for the columns.
-        black: (C or 1, 1, 1), what the padding is filled with.
+        top: (N,) whole numbers from 0 to 2 * padding: the first row of the crop.
+        left: (N,) whole numbers from 0 to 2 * padding: the first column of the crop.
+        black: (C or 1, 1, 1), the value of the padding.
     """
     count, channels, height, width = images.shape
     black = black.expand(channels, 1, 1)
@@ -135,66 +140,66 @@ def crop(images: Tensor, padding: int, top: Tensor, left: Tensor, black: Tensor)
     inside = padded[:, padding:-padding, padding * values : -padding * values]
     inside.copy_(planes.reshape(len(planes), height, width * values))
 
-    # A row of a result is a window over neighbouring pixels, which lie together in memory. Taken out of all such
-    # windows row by row, an image costs H copies; pixel by pixel it takes three to six times as long (on a CPU).
+    # A row of a crop is a window over neighbouring pixels, which are contiguous in memory. Copied window by window, an
+    # image costs H copies; pixel by pixel it takes three to six times as long (on a CPU).
     pixels_a_row = width + 2 * padding
     pixels = len(planes) * (height + 2 * padding) * pixels_a_row
     windows = padded.as_strided((pixels - width + 1, width * values), (values, 1))
     device = images.device
     row = torch.arange(len(planes), device=device) * (height + 2 * padding) + top
     first = (row.unsqueeze(1) + torch.arange(height, device=device)) * pixels_a_row + left.unsqueeze(1)
-    taken = windows.index_select(0, first.flatten())
+    crops = windows.index_select(0, first.flatten())
     if channels_last:
-        return taken.view(count, height, width, channels).permute(0, 3, 1, 2)
-    return taken.view(count, channels, height, width)
+        return crops.view(count, height, width, channels).permute(0, 3, 1, 2)
+    return crops.view(count, channels, height, width)
 
 
 def rotate(images: Tensor, degrees: Tensor, black: Tensor) -> Tensor:
-    """Turn each image (N, C, H, W) about its centre by degrees (N,); `black` (C or 1, 1, 1) comes in."""
+    """Rotate each image (N, C, H, W) about its centre by degrees (N,); `black` (C or 1, 1, 1) fills the corners."""
     height, width = images.shape[2:]
     # Half precision has too few digits for coordinates.
     dtype = images.dtype if images.dtype in (torch.float32, torch.float64) else torch.float32
     radians = (degrees * (math.pi / 180)).to(dtype)
     cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
-    # From where in the image a pixel comes; its coordinates go from -1 to 1 whatever the sides are.
+    # From an output pixel to its place in the image; coordinates go from -1 to 1 along both sides.
     matrix = torch.stack([cos, -sin * (height / width), zero, sin * (width / height), cos, zero], 1).view(-1, 2, 3)
     grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
-    lit = (images - black).to(dtype)  # `grid_sample` fills with 0
-    turned = functional.grid_sample(lit, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    turned = turned.to(images.dtype).add_(black)
-    return turned.contiguous(memory_format=torch.channels_last) if _is_channels_last(images) else turned
+    shifted = (images - black).to(dtype)  # `grid_sample` fills with 0
+    rotated = functional.grid_sample(shifted, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    rotated = rotated.to(images.dtype).add_(black)
+    return rotated.contiguous(memory_format=torch.channels_last) if _is_channels_last(images) else rotated
 
 
-def flip(images: Tensor, which: Tensor) -> Tensor:
-    """Mirror those of the images (N, C, H, W) that `which` (M,) gives the numbers of."""
+def flip(images: Tensor, index: Tensor) -> Tensor:
+    """Mirror the images (N, C, H, W) at the indices (M,), left and right."""
     flipped = images.clone()
-    # In the order in which it lies in memory, or it takes several times as long.
+    # In memory order: any other takes several times as long.
     stored, width = (flipped.permute(0, 2, 3, 1), 2) if _is_channels_last(images) else (flipped, 3)
-    stored.index_copy_(0, which, stored.index_select(0, which).flip(width))
+    stored.index_copy_(0, index, stored.index_select(0, index).flip(width))
     return flipped
 
 
-def rectangles(area: Tensor, ratio: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
-    """A rectangle in each image, as a mask (N, 1, H, W), from four draws (N,) out of [0, 1)."""
+def draw_rectangles(area: Tensor, ratio: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+    """Return a mask (N, 1, H, W) of one rectangle in each image, from four draws (N,) in [0, 1)."""
     low, high = ERASED_SHARE
     pixels = (low + (high - low) * area) * (height * width)
-    # Evenly on a logarithmic scale, as far as the rectangle fits into the image.
+    # Uniform on a logarithmic scale, within the ratios whose rectangle fits into the image.
     least = (pixels / width**2).clamp(min=ERASED_RATIO[0]).log()
     most = (height**2 / pixels).clamp(max=ERASED_RATIO[1]).log()
-    shape = (least + (most - least) * ratio).exp()
-    high_by = (pixels * shape).sqrt().round().clamp(1, height).unsqueeze(1)
-    wide_by = (pixels / shape).sqrt().round().clamp(1, width).unsqueeze(1)
-    first_row = ((height - high_by + 1) * top.unsqueeze(1)).floor()
-    first_column = ((width - wide_by + 1) * left.unsqueeze(1)).floor()
+    height_to_width = (least + (most - least) * ratio).exp()
+    erased_rows = (pixels * height_to_width).sqrt().round().clamp(1, height).unsqueeze(1)
+    erased_columns = (pixels / height_to_width).sqrt().round().clamp(1, width).unsqueeze(1)
+    first_row = ((height - erased_rows + 1) * top.unsqueeze(1)).floor()
+    first_column = ((width - erased_columns + 1) * left.unsqueeze(1)).floor()
     rows = torch.arange(height, device=area.device)
     columns = torch.arange(width, device=area.device)
-    inside_rows = (rows >= first_row) & (rows < first_row + high_by)
-    inside_columns = (columns >= first_column) & (columns < first_column + wide_by)
+    inside_rows = (rows >= first_row) & (rows < first_row + erased_rows)
+    inside_columns = (columns >= first_column) & (columns < first_column + erased_columns)
     return (inside_rows.unsqueeze(2) & inside_columns.unsqueeze(1)).unsqueeze(1)
 
 
-def _whole(draw: Tensor, count: int) -> Tensor:
-    """Whole numbers from 0 to count - 1 out of draws from [0, 1); their product may be rounded up to the count."""
+def _to_whole(draw: Tensor, count: int) -> Tensor:
+    """Return whole numbers from 0 to count - 1 for draws in [0, 1); their product may round up to the count."""
     return (draw * count).long().clamp_(max=count - 1)
 
 

@@ -1,4 +1,4 @@
-"""`data=digits`: scikit-learn's handwritten digits, which come with the package and need no download."""
+"""`data=digits`: scikit-learn's handwritten digits, part of the package: no download."""
 
 import gzip
 import importlib.util
@@ -19,8 +19,8 @@ def digits(mean: float | list[float] | None = 0.3058, std: float | list[float] |
     (https://doi.org/10.24432/C50P49), as scikit-learn ships them.
 
     Args:
-        mean: subtracted from the pixels; the default is that of the 1,437 training images.
-        std: divides the pixels; the default is that of the 1,437 training images.
+        mean: subtracted from the pixels; the default is the mean of the 1,437 training images.
+        std: divides the pixels; the default is the standard deviation of the 1,437 training images.
 
     Returns:
         Inputs are float32 (N, 1, 8, 8) in [0, 1], targets int64 (N,) in 0..9.
@@ -43,8 +43,8 @@ def digits(mean: float | list[float] | None = 0.3058, std: float | list[float] |
 def _read_table() -> np.ndarray:
     """Return scikit-learn's table (1797, 65): 64 pixels of 0-16 and the label.
 
-    Importing scikit-learn takes longer than training on these images (2-3 s against 1 s on two cores), so
-    its data file is read without it; `load_digits` remains for a version that keeps the file elsewhere.
+    Importing scikit-learn takes longer than training on these images (2-3 s against 1 s on two cores). The data file
+    is read without it; `load_digits` is the fallback for a version that has the file elsewhere.
     """
     package = importlib.util.find_spec("sklearn")
     if package and package.origin:
@@ -62,9 +62,9 @@ def _read_table() -> np.ndarray:
 def _choose_test(labels: np.ndarray) -> np.ndarray:
     """Mark `TEST_PER_CLASS` samples of each class, always the same ones.
 
-    The choice does not depend on the run's seed: test figures of different seeds are compared with one
-    another, and a model must never have been trained on what another seed calls test. RandomState, not
-    Generator: NumPy promises its stream for all versions (NEP 19).
+    The choice does not depend on the run's seed: test metrics of different seeds are compared, and a model must
+    never have been trained on another seed's test samples. RandomState, not Generator: NumPy guarantees its stream for
+    all versions (NEP 19).
     """
     order = np.random.RandomState(0).permutation(len(labels))
     is_test = np.zeros(len(labels), dtype=bool)

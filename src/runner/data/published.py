@@ -1,4 +1,4 @@
-"""What torchvision says of the files of a data set, without importing torchvision."""
+"""The files of torchvision's data sets: addresses and checksums, without importing torchvision."""
 
 import ast
 import importlib
@@ -10,17 +10,17 @@ from typing import Any
 
 
 def published(module: str, name: str) -> dict[str, Any]:
-    """Where the files of a data set are, and their checksums, as a class of torchvision has them.
+    """Return the addresses and checksums of a data set's files, as a class of torchvision lists them.
 
-    Its source is read, not run: importing torchvision takes 2-3 s of a processor, on a busy machine many times
-    that, of which a user without a network would see nothing but a late error.
+    The source is parsed, not run: importing torchvision takes 2-3 s of CPU time, and many times that on a busy machine;
+    without a network all of that would only delay an error.
 
     Args:
         module: of `torchvision.datasets`.
         name: of the class in it.
 
     Returns:
-        Those of the class's own attributes that are plain values.
+        The attributes of the class that are plain values.
     """
     loaded = sys.modules.get("torchvision.datasets")
     package = importlib.util.find_spec("torchvision")
@@ -37,5 +37,5 @@ def _constants(node: ast.ClassDef) -> Iterator[tuple[str, Any]]:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
             try:
                 yield statement.targets[0].id, ast.literal_eval(statement.value)
-            except ValueError:  # it is computed
+            except ValueError:  # not a literal
                 continue

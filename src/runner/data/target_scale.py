@@ -7,23 +7,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
+
+KEY = "data.scale_targets"
 
 FAR = 1000
-"""Standard deviations between a column's mean and 0 from which on sums of squares are taken from its mean: a sum of
-squares from 0 loses about 1e-16 of the square of this ratio, here 1e-10."""
+"""If a column's mean is more standard deviations than this from 0, sums of squares are computed around the mean: a sum
+of squares around 0 loses about 1e-16 of the square of this ratio, here 1e-10."""
 
-SHOWN = 3  # columns that the head names figures of
+SHOWN = 3  # columns whose figures are printed
 
 
 @dataclass(frozen=True)
 class TargetScale:
-    """What outputs of a regression are in the units of the data: mean + std * output, column by column.
+    """Converts outputs of a regression to the units of the data: mean + std * output, column by column.
 
     Attributes:
-        mean: (K,), float64; 0 where a column is left as it is.
-        std: (K,), float64; 1 where a column is left as it is.
-        center: (K,), float64: near the targets' mean; metrics of differences are computed from it.
+        mean: (K,), float64; 0 for a column that is not scaled.
+        std: (K,), float64; 1 for a column that is not scaled.
+        center: (K,), float64: near the targets' mean; metrics of differences are computed around it.
     """
 
     mean: Tensor
@@ -31,29 +33,29 @@ class TargetScale:
     center: Tensor
 
     @classmethod
-    def of_state(cls, state: Mapping[str, Sequence[float]]) -> "TargetScale":
-        """The one that `state` gave."""
+    def from_state(cls, state: Mapping[str, Sequence[float]]) -> "TargetScale":
+        """Restore what `state` returned."""
         mean, std = (torch.tensor(state[name], dtype=torch.float64) for name in ("mean", "std"))
         return cls(mean, std, mean)
 
     def state(self) -> dict[str, list[float]]:
-        """Mean and standard deviation by column, as primitives."""
+        """Return mean and standard deviation by column, as primitives."""
         return {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     @property
     def standardizes(self) -> bool:
-        """Whether training sees other numbers than the data have."""
+        """Whether any column is scaled for training."""
         return bool((self.mean != 0).any() or (self.std != 1).any())
 
     def to(self, device: torch.device) -> "TargetScale":
-        """The same on a device, in 32 bits on one that has no 64."""
+        """Return a copy on a device, in float32 if it has no float64."""
         dtype = torch.float32 if device.type == "mps" else torch.float64
         return TargetScale(*(tensor.to(device, dtype) for tensor in (self.mean, self.std, self.center)))
 
-    def preparing(
+    def wrap_prepare(
         self, prepare: Callable[[Tensor, torch.dtype], Tensor], device: torch.device
     ) -> Callable[[Tensor, torch.dtype], Tensor]:
-        """`Loss.prepare`, standardised: raw targets on the device -> (N, K) as training sees them."""
+        """Return `Loss.prepare` with standardisation: raw targets on the device -> (N, K) for training."""
         here = self.to(device)
 
         def standardized(targets: Tensor, dtype: torch.dtype) -> Tensor:
@@ -62,15 +64,15 @@ class TargetScale:
         return standardized
 
     def in_units(self, outputs: Tensor) -> Tensor:
-        """(N, K) outputs, or targets as training sees them -> in the units of the data, 64 bits where there are."""
+        """Outputs (N, K), or standardised targets -> in the units of the data, float64 if the device has it."""
         return outputs.to(self.mean.dtype) * self.std + self.mean
 
     def from_center(self, outputs: Tensor) -> Tensor:
-        """The same less `center`, without the digits that a large mean costs."""
+        """Return `in_units` minus `center`, without the loss of precision of a large mean."""
         return outputs.to(self.mean.dtype) * self.std + (self.mean - self.center)
 
     def __str__(self) -> str:
-        """`mean 512.3, standard deviation 28.9`."""
+        """Format as `mean 512.3, standard deviation 28.9`."""
         mean, std = (", ".join(f"{value:.4g}" for value in values[:SHOWN].tolist()) for values in (self.mean, self.std))
         more = ", ..." if len(self.mean) > SHOWN else ""
         return f"mean {mean}{more}, standard deviation {std}{more}"
@@ -80,7 +82,7 @@ def choose(
     targets: Tensor,
     setting: bool | str | None,
     *,
-    wanted: bool,
+    auto: bool,
     weights: Mapping[str, Any] | None = None,
     names: Sequence[str] = (),
 ) -> TargetScale | None:
@@ -89,10 +91,10 @@ def choose(
     Args:
         targets: of the training part, (N, K), float64, in the units of the data.
         setting: `data.scale_targets`: auto, True or False; None in a config of version 0.1.0, which scaled nothing.
-        wanted: whether `auto` scales here.
-        weights: `preprocessing` of the checkpoint that training starts from, whose outputs go on meaning the same
-            whatever the new data are. None: there is none, or the output layer is new.
-        names: of the columns, for the error.
+        auto: whether the setting `auto` means True.
+        weights: `preprocessing` of the checkpoint that training starts from: its outputs keep their meaning on new
+            data. None: there is no checkpoint, or the output layer is new.
+        names: of the columns, for problems.
 
     Returns:
         None if nothing is scaled and no column is far from 0.
@@ -103,28 +105,25 @@ def choose(
     known = None if weights is None else of_checkpoint(weights)
     if known is not None:
         if setting is False:
-            raise ConfigError(
-                "data.scale_targets=false: the weights that training starts from were trained on scaled targets: write"
-                " data.scale_targets=auto"
-            )
+            text = f"{KEY}=false: the initial weights were trained on scaled targets"
+            raise ConfigError(Problem(KEY, text, f"write {KEY}=auto", topic="conflict"))
         return known
     if setting is None:
         return None
-    scaled = setting is True or (setting == "auto" and wanted and weights is None)
+    scaled = setting is True or (setting == "auto" and auto and weights is None)
     return _measure(targets, scaled, refuse_constant=setting is True, names=names)
 
 
 def _measure(targets: Tensor, scaled: bool, refuse_constant: bool, names: Sequence[str]) -> TargetScale | None:
-    # NumPy adds in one thread: another number of threads gives the same bits.
+    # NumPy adds in one thread: the bits do not depend on the number of threads.
     mean, std = (torch.from_numpy(values) for values in (targets.numpy().mean(0), targets.numpy().std(0)))
     constant = targets.amax(0) == targets.amin(0)
     if refuse_constant and bool(constant.any()):
         column = int(constant.nonzero()[0])
-        named = f"of {names[column]}" if column < len(names) else f"in column {column}" if len(mean) > 1 else ""
-        raise ConfigError(
-            f"data.scale_targets=true: the training targets {named}".rstrip()
-            + f" are all {targets[0, column]:g}: write data.scale_targets=auto, which leaves them as they are"
-        )
+        where = f" of {names[column]}" if column < len(names) else f" in column {column}" if len(mean) > 1 else ""
+        text = f"{KEY}=true: the training targets{where} are all {targets[0, column]:g}"
+        instead = f"write {KEY}=auto, which does not scale them"
+        raise ConfigError(Problem(KEY, text, instead, topic="data"))
     chosen = ~constant if scaled else torch.zeros_like(constant)
     far = ~constant & (mean.abs() > FAR * std)
     if not bool((chosen | far).any()):
@@ -134,10 +133,10 @@ def _measure(targets: Tensor, scaled: bool, refuse_constant: bool, names: Sequen
 
 
 def preprocessing(scale: TargetScale | None) -> dict[str, Any]:
-    """What a checkpoint holds of the scale; nothing if its model gives the units of the data."""
+    """Return what a checkpoint holds of the scale; nothing if its model outputs the units of the data."""
     return {"targets": scale.state()} if scale is not None and scale.standardizes else {}
 
 
 def of_checkpoint(preprocessing: Mapping[str, Any]) -> TargetScale | None:
-    """The scale of which a checkpoint holds this; None if its model gives the units of the data."""
-    return TargetScale.of_state(preprocessing["targets"]) if "targets" in preprocessing else None
+    """Return the scale in `preprocessing` of a checkpoint; None if its model outputs the units of the data."""
+    return TargetScale.from_state(preprocessing["targets"]) if "targets" in preprocessing else None
