@@ -10,7 +10,7 @@ from torch import Tensor
 
 from helpers.trained import place, table, train
 from runner import export
-from runner.data.target_scale import of_checkpoint
+from runner.data.target_scale import read_target_scale
 from runner.runs import deployment
 from runner.runs.predictor import trained_model
 from runner.saved.run import find
@@ -53,7 +53,7 @@ def wanted(run: Path, raw: Tensor) -> Tensor:
     samples, model, found = trained_model(find(str(run)))
     with torch.no_grad():
         outputs = model(samples.normalize(raw, next(model.parameters()).dtype))
-    scale = of_checkpoint(found.preprocessing or {})
+    scale = read_target_scale(found.preprocessing or {})
     return outputs if scale is None else scale.in_units(outputs)
 
 

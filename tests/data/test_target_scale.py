@@ -18,7 +18,7 @@ from helpers.trained import place, result, train
 from helpers.training import same
 from runner import export, predict
 from runner.cli import run_command
-from runner.data.target_scale import TargetScale, choose, of_checkpoint, preprocessing
+from runner.data.target_scale import TargetScale, choose_target_scale, preprocessing, read_target_scale
 from runner.loss import MSE, Metric
 from runner.runs import evaluation, report, result_file
 from runner.runs.execute import Predictions
@@ -31,7 +31,7 @@ VALUES = torch.tensor([[1.0, 500.0, 7.0], [3.0, 700.0, 7.0], [8.0, 600.0, 7.0]],
 
 
 def of(values: torch.Tensor, setting: Any, auto: bool = True, **more: Any) -> TargetScale:
-    scale = choose(values, setting, auto=auto, **more)
+    scale = choose_target_scale(values, setting, auto=auto, **more)
     assert scale is not None
     return scale
 
@@ -51,17 +51,19 @@ class TestChoice:
 
     @pytest.mark.parametrize(("setting", "auto"), [(None, True), (False, True), ("auto", False)])
     def test_what_is_left_alone(self, setting: Any, auto: bool) -> None:
-        assert choose(VALUES, setting, auto=auto) is None
+        assert choose_target_scale(VALUES, setting, auto=auto) is None
 
     def test_true_scales_whatever_auto_would_do_and_refuses_constants(self) -> None:
         assert of(VALUES[:, :2], True, auto=False).standardizes
         for refused, names, where in ((VALUES, [], "in column 2"), (VALUES[:, 2:], ["price"], "of price")):
-            problem = problem_of(lambda refused=refused, names=names: choose(refused, True, auto=True, names=names))
+            problem = problem_of(
+                lambda refused=refused, names=names: choose_target_scale(refused, True, auto=True, names=names)
+            )
             assert about([problem]) == [("data.scale_targets", "data")]
             assert f"{where} are all 7" in problem.text and "write data.scale_targets=auto" in problem.suggestion
 
     def test_all_constant_is_not_scaled(self) -> None:
-        assert choose(torch.full((9, 1), 0.1, dtype=F64), "auto", auto=True) is None
+        assert choose_target_scale(torch.full((9, 1), 0.1, dtype=F64), "auto", auto=True) is None
 
     def test_targets_far_from_0_that_are_not_scaled_have_a_center(self) -> None:
         scale = of(1e6 + VALUES, False)
@@ -72,17 +74,17 @@ class TestChoice:
         old = preprocessing(of(VALUES[:, :2], "auto"))
         for setting in ("auto", True, None):
             assert of(9 * VALUES[:, :2], setting, weights=old).state() == old["targets"]
-        problem = problem_of(lambda: choose(VALUES, False, auto=True, weights=old))
+        problem = problem_of(lambda: choose_target_scale(VALUES, False, auto=True, weights=old))
         assert about([problem]) == [("data.scale_targets", "conflict")]
         assert problem.suggestion == "write data.scale_targets=auto"
-        assert choose(VALUES, "auto", auto=True, weights={}) is None
+        assert choose_target_scale(VALUES, "auto", auto=True, weights={}) is None
         assert of(VALUES[:, :2], True, weights={}).standardizes
 
     def test_it_comes_back_out_of_a_checkpoint_bit_for_bit(self) -> None:
         scale = of(torch.randn(50, 3, dtype=F64) / 3, "auto")
-        again = of_checkpoint(preprocessing(scale))
+        again = read_target_scale(preprocessing(scale))
         assert again is not None and same([again.mean, again.std], [scale.mean, scale.std])
-        assert of_checkpoint({}) is None
+        assert read_target_scale({}) is None
 
 
 class Relative(MSE):

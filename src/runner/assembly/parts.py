@@ -20,7 +20,7 @@ from runner.data.augment import Augment, make_augment
 from runner.data.loading import evaluation_batch_size
 from runner.data.source import Source
 from runner.data.splits import Splits, split
-from runner.data.target_scale import TargetScale, choose
+from runner.data.target_scale import TargetScale, choose_target_scale
 from runner.device import Device
 from runner.errors import ConfigError, Problem
 from runner.loss import Loss, name_of
@@ -156,7 +156,7 @@ def make_target_scale(
     targets = loss.prepare(splits.targets()[: len(splits.train)], torch.float64)
     wanted = splits.columns is not None and cost.activation is None
     names = [splits.target] if splits.target is not None else []
-    scale = choose(targets, setting, auto=wanted, weights=checkpoint, names=names)
+    scale = choose_target_scale(targets, setting, auto=wanted, weights=checkpoint, names=names)
     if scale is not None and scale.standardizes:
         how = "as for the weights it starts from, " if checkpoint is not None else ""
         note = f"targets standardised ({how}{scale}): */loss is in these units, all else in the data's"

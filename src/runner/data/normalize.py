@@ -44,7 +44,7 @@ class Normalize:
         return scaled.sub_(self.mean.to(scaled)).div_(self.std.to(scaled)).to(dtype)
 
 
-def fit(source: Source, train: Part, setting: float | str, old_rules: bool) -> tuple[Normalize, str | None]:
+def fit_normalize(source: Source, train: Part, setting: float | str, old_rules: bool) -> tuple[Normalize, str | None]:
     """Choose scale, mean and standard deviation.
 
     Args:
@@ -68,7 +68,7 @@ def fit(source: Source, train: Part, setting: float | str, old_rules: bool) -> t
     elif source.scale is not None and setting == "auto":
         scale = source.scale
     else:
-        scale, note = scaling.choose(setting, train, sample)
+        scale, note = scaling.choose_scale(setting, train, sample)
     mean, std = source.mean, source.std
     if mean is None or std is None:
         measured = train.moments(scale, axis)

@@ -10,7 +10,7 @@ NARROW = (
 """Types of which float32 holds every value."""
 
 
-def fit(values: Tensor, dtype: torch.dtype) -> bool:
+def is_exact(values: Tensor, dtype: torch.dtype) -> bool:
     """Whether float32 or float64 holds each of these values exactly; NaN counts as equal to itself."""
     if values.dtype in NARROW:
         return True

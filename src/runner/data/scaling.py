@@ -21,7 +21,7 @@ def is_image(dtype: torch.dtype, shape: Sequence[int]) -> bool:
     return dtype == torch.uint8 and (len(shape) == 2 or (len(shape) == 3 and shape[0] in CHANNELS))
 
 
-def choose(setting: float | str, train: Part, sample: Tensor) -> tuple[float, str | None]:
+def choose_scale(setting: float | str, train: Part, sample: Tensor) -> tuple[float, str | None]:
     """Choose the number that raw inputs are divided by.
 
     Args:

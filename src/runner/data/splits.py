@@ -98,7 +98,7 @@ def split(
             nothing if the source has a validation part.
         limit: largest number of samples of each part, chosen at random by the seed.
         seed: the run's.
-        scale: `data.scale`: see `scaling.choose`.
+        scale: `data.scale`: see `scaling.choose_scale`.
         old_rules: scale and normalise as version 0.1.0 did, for a run that it has saved.
 
     Raises:
@@ -112,7 +112,7 @@ def split(
         val_fraction = VAL_FRACTION
     chosen, indices = _choose(parts, val_fraction or 0, limit, seed)
     fingerprint = _fingerprint(parts, indices)
-    fitted, note = normalize.fit(source, chosen["train"], scale, old_rules)
+    fitted, note = normalize.fit_normalize(source, chosen["train"], scale, old_rules)
     all_targets = None if old_rules else _known_targets(parts)
     return Splits(
         name=source.name,

@@ -78,7 +78,7 @@ class TargetScale:
         return f"mean {mean}{more}, standard deviation {std}{more}"
 
 
-def choose(
+def choose_target_scale(
     targets: Tensor,
     setting: bool | str | None,
     *,
@@ -102,7 +102,7 @@ def choose(
     Raises:
         ConfigError: the setting is False and the weights are for scaled targets, or True and a column is constant.
     """
-    known = None if weights is None else of_checkpoint(weights)
+    known = None if weights is None else read_target_scale(weights)
     if known is not None:
         if setting is False:
             text = f"{KEY}=false: the initial weights were trained on scaled targets"
@@ -137,6 +137,6 @@ def preprocessing(scale: TargetScale | None) -> dict[str, Any]:
     return {"targets": scale.state()} if scale is not None and scale.standardizes else {}
 
 
-def of_checkpoint(preprocessing: Mapping[str, Any]) -> TargetScale | None:
+def read_target_scale(preprocessing: Mapping[str, Any]) -> TargetScale | None:
     """Return the scale in `preprocessing` of a checkpoint; None if its model outputs the units of the data."""
     return TargetScale.from_state(preprocessing["targets"]) if "targets" in preprocessing else None

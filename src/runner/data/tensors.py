@@ -103,9 +103,9 @@ def _choose_float(tensors: Mapping[str, Tensor], arrays: Mapping[str, Array]) ->
     Raises:
         ConfigError: float64 would round whole numbers.
     """
-    if all(numbers.fit(values, torch.float32) for values in tensors.values()):
+    if all(numbers.is_exact(values, torch.float32) for values in tensors.values()):
         return torch.float32
-    rounded = [arrays[name] for name, values in tensors.items() if not numbers.fit(values, torch.float64)]
+    rounded = [arrays[name] for name, values in tensors.items() if not numbers.is_exact(values, torch.float64)]
     if rounded:
         text = "has whole numbers beyond 2^53, which float64 would round"
         raise ConfigError(*(array.problem(text, "subtract an offset", "range") for array in rounded))

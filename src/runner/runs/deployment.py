@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.assembly.target import locate
-from runner.data.target_scale import TargetScale, of_checkpoint
+from runner.data.target_scale import TargetScale, read_target_scale
 from runner.errors import ConfigError, first_line
 from runner.loss import BCEWithLogits, CrossEntropy
 from runner.runs.predictor import trained_model
@@ -63,7 +63,7 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
     """
     taken, model, found = trained_model(run)
     dtype = next(model.parameters()).dtype
-    scale = of_checkpoint(found.preprocessing or {})
+    scale = read_target_scale(found.preprocessing or {})
     served = portable(ServingModel(model, taken.normalize, dtype, scale))
     file.parent.mkdir(parents=True, exist_ok=True)
     try:

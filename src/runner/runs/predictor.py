@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from runner import device as device_room
 from runner.assembly.target import call
-from runner.data.target_scale import of_checkpoint
+from runner.data.target_scale import read_target_scale
 from runner.loss import Loss, answer_names, answers
 from runner.precision import Precision
 from runner.rundir.checkpoint import load_loss
@@ -42,7 +42,7 @@ class Predictor:
         if here != name:
             self.arithmetic += f", the run's was {name}"
         self.model.to(self.device)
-        self.scale = of_checkpoint(self.weights.preprocessing or {})
+        self.scale = read_target_scale(self.weights.preprocessing or {})
         self.loss = call("loss", run.config["loss"], Loss).to(self.device).eval()
         load_loss(self.loss, self.weights.loss)
 
