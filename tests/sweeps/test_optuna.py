@@ -41,8 +41,8 @@ from runner.sweeps.plan import grid, patience
 from runner.sweeps.plan.optuna_search import OptunaSearch, plan
 from runner.sweeps.plan.optuna_study import STUDY, truncate_partial_line
 from runner.tracking.store import connect, local_uri
+from runner.util.redaction import redact
 from runner.util.stopping import Stop
-from runner.util.uri import redact
 
 LOSS = [Objective("val/loss", "min")]
 Runner = Callable[..., Called]

@@ -37,8 +37,9 @@ from runner.tracking.process import DeliveryProcess
 from runner.tracking.store import connect, local_uri, ui_of
 from runner.tracking.system import SystemMetrics
 from runner.tracking.tracker import Tracker
+from runner.util.redaction import redact
 from runner.util.tags import legal_name
-from runner.util.uri import redact, strip_credentials
+from runner.util.uri import strip_credentials
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ class TestAResult:
         else:
             reading, writing = os.pipe()
             os.close(reading)
-            output = Output(writing, at_once=False)
+            output = Output(writing, by_line=False)
         monkeypatch.setattr(sys, "stdout", output)
         with pytest.raises(OutputError, match="No space left" if full else "nobody reads") as raised:
             result = Result()
@@ -139,7 +139,7 @@ def test_a_current_folder_that_was_deleted_is_said_in_a_line(tmp_path: Path) -> 
     command = f"cd {gone}; rmdir {gone}; exec {sys.executable} -c '{code}'"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "error: the current folder has been deleted: cd to one that is there\n"
+    assert done.stderr == "error: the current folder has been deleted; cd to an existing one\n"
 
 
 def status(here: Path) -> str:

@@ -36,7 +36,7 @@ from runner.model.probe import Cost
 from runner.precision import Precision
 from runner.saved.weights import load_into
 from runner.scheduler import Schedule
-from runner.util.uri import register_secrets
+from runner.util.redaction import register_secrets
 
 T = TypeVar("T")
 

@@ -30,7 +30,8 @@ from runner.config.overrides import force_mappings, key_of, quote_texts, to_hydr
 from runner.config.parameters import find_text_parameters
 from runner.config.yaml_numbers import CheckedRepository
 from runner.errors import ConfigError, Problem, abbreviate, did_you_mean
-from runner.util.uri import absolute_uri, register_secrets
+from runner.util.redaction import register_secrets
+from runner.util.uri import absolute_uri
 
 VERSION_BASE = "1.3"
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from runner.config.keys import ADDRESSES, GROUPS, format_value
 from runner.config.overrides import key_of
-from runner.util.uri import is_secret, redact, without_userinfo
+from runner.util.redaction import is_secret, redact
+from runner.util.uri import without_userinfo
 
 PROGRAM = "python -m runner"
 MARK = "# $ "

@@ -7,7 +7,8 @@ has a store of its own: there the variable gives no more than the credentials of
 import os
 
 from runner.errors import ConfigError, Problem
-from runner.util.uri import DATABASES, absolute_uri, redact, strip_credentials
+from runner.util.redaction import redact
+from runner.util.uri import DATABASES, absolute_uri, strip_credentials
 
 NAME = "MLFLOW_TRACKING_URI"
 REFERENCE = f"${{oc.env:{NAME}}}"

@@ -34,8 +34,9 @@ from runner.tracking.environment import git_tags
 from runner.tracking.pages import best_name, table_view
 from runner.tracking.store import resolve_store
 from runner.util.files import write_atomically, write_json
+from runner.util.redaction import redact_all
 from runner.util.tags import DATA_TAG, FOLDER_TAG
-from runner.util.uri import redact_all, strip_credentials
+from runner.util.uri import strip_credentials
 
 LOOKED_AT = 64  # samples that the range of values is read from, where samples are loaded one by one
 

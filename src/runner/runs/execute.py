@@ -32,8 +32,8 @@ from runner.training.predictions import Predictions
 from runner.training.state import Interrupted, Training, load_weights, make_training, restore
 from runner.util import tables, terminal
 from runner.util.files import write_atomically
+from runner.util.redaction import redact
 from runner.util.stopping import Stop
-from runner.util.uri import redact
 
 log = logging.getLogger("runner")
 

@@ -30,7 +30,7 @@ from runner.saved import run as saved_runs
 from runner.saved.run import SavedRun
 from runner.util.buffers import load_module
 from runner.util.files import load_json_or_empty
-from runner.util.uri import redact_all
+from runner.util.redaction import redact_all
 
 log = logging.getLogger("runner")
 

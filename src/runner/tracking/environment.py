@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 from runner import __version__
-from runner.util.uri import MASK, redact
+from runner.util.redaction import MASK, redact
 
 _MAIN = ("torch", "torchvision", "numpy", "mlflow", "hydra-core", "omegaconf")
 _GIT_SECONDS = 5

@@ -32,7 +32,8 @@ from runner.tracking.delivery_loop import FIRST_RETRY, DeliveryLoop, Folders, Pa
 from runner.tracking.slim_import import skippable_packages, without_packages
 from runner.tracking.store import quiet_mlflow, ui_of
 from runner.util import program
-from runner.util.uri import absolute_uri, register_secrets
+from runner.util.redaction import register_secrets
+from runner.util.uri import absolute_uri
 
 log = logging.getLogger("runner")
 

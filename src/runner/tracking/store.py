@@ -14,7 +14,8 @@ from runner.config import store_variable
 from runner.errors import StoreError
 from runner.rundir.folders import outputs
 from runner.tracking.location import THROUGH_A_SERVER, through_a_server
-from runner.util.uri import absolute_uri, redact, sqlite_address, sqlite_file, strip_credentials
+from runner.util.redaction import redact
+from runner.util.uri import absolute_uri, sqlite_address, sqlite_file, strip_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

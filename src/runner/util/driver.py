@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from runner.errors import Problem, Topic
-from runner.util.uri import redact
+from runner.util.redaction import redact
 
 _PACKAGES = {
     "psycopg": "'psycopg[binary]'",

@@ -1,4 +1,4 @@
-"""The `key=value` options of the small commands, in Hydra's grammar and without importing it."""
+"""The `key=value` options of the small commands. They look like Hydra's, but Hydra is not imported."""
 
 import os
 import re
@@ -8,15 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 from runner.errors import ConfigError, Problem, StoreError, TrainingError, describe_error, did_you_mean, to_one_line
 from runner.util import advice
+from runner.util.redaction import redact
 from runner.util.streams import OutputError, ReaderGone, print_result
-from runner.util.uri import expand_home, redact
+from runner.util.uri import expand_home
 
 COMMON = {"runner.verbose": "true: print tracebacks of errors"}
-"""What every command takes."""
+"""Options that every command has."""
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
-EXIT_SIGNAL = 128  # and the number of the signal
+EXIT_SIGNAL = 128  # plus the number of the signal
 EXIT_INTERRUPTED = 130
 
 
@@ -27,26 +28,26 @@ def run_with_options(
     work: Callable[[dict[str, str]], int],
     refuse: Callable[[str], str | None] = lambda key: None,
 ) -> int:
-    """Read the options and do the work; whatever goes wrong becomes a line on standard error.
+    """Parse the options and run the command; print each error as a line on standard error.
 
     Args:
-        argv: the arguments; None are those of the process.
+        argv: the arguments; by default those of the process.
         usage: see `parse_options`.
         known: see `parse_options`.
-        work: is given the options, and gives the exit code.
+        work: the function that runs the command with the options and returns the exit code.
         refuse: see `parse_options`.
 
     Returns:
         The exit code: 1 if the work failed, 2 for a wrong option.
     """
     argv = sys.argv[1:] if argv is None else argv
-    if os.environ.get("RUNNER_OUTPUTS") == "":  # set to nothing is not set
+    if os.environ.get("RUNNER_OUTPUTS") == "":  # an empty value means that it is not set
         del os.environ["RUNNER_OUTPUTS"]
     try:
         return work(parse_options(argv, usage, {**known, **COMMON}, refuse))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except ReaderGone:  # `... | head`: the reader has what it wanted
+    except ReaderGone:  # `... | head`: the reader has all that it needs
         return 0
     except OutputError as error:
         print_errors(str(error))
@@ -65,18 +66,18 @@ def run_with_options(
 
 
 def is_verbose(argv: Sequence[str]) -> bool:
-    """Whether tracebacks are wanted; asked of the arguments as they were typed, which may be what is wrong."""
-    typed = [re.fullmatch(r"\+{0,2}runner\.verbose=(true|yes|on|1)", word, re.IGNORECASE) for word in argv]
-    return any(typed) or os.environ.get("HYDRA_FULL_ERROR") == "1"
+    """Return whether to print tracebacks; reads the raw arguments, because parsing them may have failed."""
+    matches = [re.fullmatch(r"\+{0,2}runner\.verbose=(true|yes|on|1)", word, re.IGNORECASE) for word in argv]
+    return any(matches) or os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def show_traceback() -> None:
-    """Print the traceback of the exception that is handled."""
+    """Print the traceback of the current exception."""
     print(redact(traceback.format_exc()), end="", file=sys.stderr)
 
 
 def print_errors(*problems: Problem | str) -> int:
-    """Print a line for each problem; returns the exit code of a wrong config."""
+    """Print a line for each problem, and return the exit code of a wrong config."""
     print(*(f"error: {to_one_line(redact(str(problem)))}" for problem in problems), sep="\n", file=sys.stderr)
     return EXIT_CONFIG
 
@@ -87,18 +88,18 @@ def parse_options(
     known: Mapping[str, str],
     refuse: Callable[[str], str | None] = lambda key: None,
 ) -> dict[str, str]:
-    """Read `key=value` arguments; `--help` and `--cfg job` answer and end the program.
+    """Parse `key=value` arguments. `--help` and `--cfg job` print an answer and exit.
 
-    Quotes around a value are removed, `~` is expanded, and `null` means the same as leaving the option out.
+    Quotes around a value are removed, `~` is expanded, and `null` has the same effect as leaving out the option.
 
     Args:
         argv: the arguments, without the program's name.
-        usage: the command in one line, and what it does.
-        known: each option's key and its meaning.
-        refuse: returns why an unknown key is not an option, if there is a better reason than that it is unknown.
+        usage: the command in one line, and its description.
+        known: the description of each option, by key.
+        refuse: returns a more specific reason why an unknown key is refused, or None.
 
     Raises:
-        ConfigError: unknown options, or arguments that are not options; all of them.
+        ConfigError: all unknown options, and all arguments that are not options.
     """
     if "--help" in argv or "-h" in argv:
         width = max(map(len, known))
@@ -134,15 +135,15 @@ def parse_options(
 
 
 def required_option(options: Mapping[str, str], key: str, meaning: str) -> str:
-    """The value of an option that cannot be left out.
+    """Return the value of a required option.
 
     Args:
-        options: those that were typed.
-        key: of the option.
-        meaning: its value in words, for the suggestion.
+        options: the parsed options.
+        key: the option's key.
+        meaning: a description of its value, for the suggestion.
 
     Raises:
-        ConfigError: it is left out.
+        ConfigError: the option is missing.
     """
     if key not in options:
         raise ConfigError(Problem(key, f"{key}= is missing", f"write {key}=<{meaning}>; see --help", topic="missing"))
@@ -150,10 +151,10 @@ def required_option(options: Mapping[str, str], key: str, meaning: str) -> str:
 
 
 def choice_option(options: Mapping[str, str], key: str, choices: Sequence[str], default: str) -> str:
-    """The value of an option that has a few choices.
+    """Return the value of an option with fixed choices.
 
     Raises:
-        ConfigError: it is not one of them.
+        ConfigError: the value is not one of them.
     """
     value = options.get(key, default)
     if value not in choices:
@@ -163,7 +164,7 @@ def choice_option(options: Mapping[str, str], key: str, choices: Sequence[str], 
 
 
 def is_true(options: Mapping[str, str], key: str) -> bool:
-    """Whether a switch is on; left out, it is off."""
+    """Return whether a switch is on; by default it is off."""
     return options.get(key, "false").lower() == "true"
 
 

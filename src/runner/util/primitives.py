@@ -1,10 +1,11 @@
-"""State as `torch.load(weights_only=True)` reads it, which runs no code: tensors, containers, numbers, texts.
+"""Convert state to what `torch.load(weights_only=True)` reads without running code, and back.
 
-NumPy's numbers and arrays, random generators and a few of Python's own containers are converted when they are
-written, and are what they were when they are read again.
+It reads tensors, containers, numbers and texts. `encode` converts NumPy's numbers and arrays, random generators and a
+few more containers of Python to these, and `decode` restores them.
 """
 
 import io
+import operator
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +18,9 @@ from torch.nn import Parameter
 from runner.util.rng import generator_state, is_generator, restore_generator
 
 MARK = "__runner_type__"
-"""The key of a dict that stands for a value of another type."""
+"""The key that marks a dict as the encoded form of a value of another type."""
 
-_AS_THEY_ARE = frozenset(
+_UNCHANGED = frozenset(
     {type(None), bool, int, float, complex, str, bytes, bytearray, torch.dtype, torch.device, torch.Size, torch.layout}
 )
 _FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (int, float, list, dict, set, str, bool)}
@@ -30,32 +31,32 @@ _FORMATS: dict[str, torch.memory_format] = {
 
 
 class StateError(Exception):
-    """A value that a checkpoint cannot hold; the sentence names its place and its type."""
+    """A value that a checkpoint cannot hold; the message names its path and type."""
 
 
 def encode(value: Any, path: str) -> Any:
-    """Convert what is not readable otherwise; whatever needs no conversion is given back as the object it is.
+    """Convert the parts of a state that cannot be read otherwise. An object without such parts is returned itself.
 
     Args:
-        value: state, nested in dicts, lists and the like.
+        value: state, nested in dicts, lists and other containers.
         path: its name, for errors: `optimizer`.
 
     Raises:
-        StateError: it holds an object that cannot be converted.
+        StateError: it contains an object that cannot be converted.
     """
     kind = type(value)
-    if kind in _AS_THEY_ARE or isinstance(value, Tensor):
+    if kind in _UNCHANGED or isinstance(value, Tensor):
         return value
     if kind is dict or kind is OrderedDict:
-        if all(_is(encode(key, path), key) for key in value):
+        if all(encode(key, path) is key for key in value):
             return _changed_dict(value, {key: encode(v, _below(path, key)) for key, v in value.items()})
         return _marked(kind.__name__, encode([list(item) for item in value.items()], path))
     if kind is list or kind is tuple:
-        made = [encode(v, f"{path}[{index}]") for index, v in enumerate(value)]
-        return value if all(map(_is, made, value)) else kind(made)
-    if kind is set or kind is Counter:  # of hashable keys, which are numbers and texts
+        encoded = [encode(v, f"{path}[{index}]") for index, v in enumerate(value)]
+        return value if all(map(operator.is_, encoded, value)) else kind(encoded)
+    if kind is set or kind is Counter:  # their keys are hashable: in practice numbers and texts
         encoded = [encode(v, path) for v in value]
-        return value if all(map(_is, encoded, value)) else _marked(kind.__name__, encode(list(value), path))
+        return value if all(map(operator.is_, encoded, value)) else _marked(kind.__name__, encode(list(value), path))
     if isinstance(value, numpy.generic) or kind is numpy.ndarray:
         return _marked("numpy", _to_npy(value, path), scalar=isinstance(value, numpy.generic))
     if is_generator(value):
@@ -71,19 +72,19 @@ def encode(value: Any, path: str) -> Any:
         return _marked(kind.__name__, encode([value.start, value.stop, value.step], path))
     if kind is torch.memory_format:
         return _marked("memory_format", str(value))
-    raise StateError(f"{path} is {_described(value)}")
+    raise StateError(f"{path} is {_describe(value)}")
 
 
 def decode(value: Any) -> Any:
-    """Give back what `encode` was given."""
+    """Restore the argument of `encode` from its result."""
     kind = type(value)
     if kind is dict and MARK in value:
         return _DECODERS[value[MARK]](value)
     if kind is dict or kind is OrderedDict:
         return _changed_dict(value, {key: decode(v) for key, v in value.items()})
     if kind is list or kind is tuple:
-        made = [decode(v) for v in value]
-        return value if all(map(_is, made, value)) else kind(made)
+        decoded = [decode(v) for v in value]
+        return value if all(map(operator.is_, decoded, value)) else kind(decoded)
     return value
 
 
@@ -104,25 +105,26 @@ _DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 def find_unreadable(state: dict[str, Any]) -> str | None:
-    """Which part of an encoded state `torch.load` refuses, with its type; None if it reads all of it.
+    """Find a part of an encoded state that `torch.load` refuses, such as a tensor of a subclass.
 
-    Some tensors are of a class of the user's, or of one that torch reads only with its code.
+    Returns:
+        Its path and type; None if all of the state can be read.
     """
     pending: list[tuple[str, Any]] = [(str(key), part) for key, part in state.items()]
     while pending:
         path, part = pending.pop(0)
-        if _readable(part):
+        if _is_readable(part):
             continue
         inner = [(_below(path, k), v) for k, v in part.items()] if isinstance(part, dict) else []
         inner += [(f"{path}[{i}]", v) for i, v in enumerate(part)] if isinstance(part, list | tuple) else []
-        if not any(not _readable(v) for _, v in inner):
-            return f"{path} is {_described(part)}"
+        if all(_is_readable(v) for _, v in inner):
+            return f"{path} is {_describe(part)}"
         pending = inner
     return None
 
 
 def without_tensor_data(value: Any) -> Any:
-    """An encoded state with tensors of no elements, where they are ordinary ones: as readable, and soon read."""
+    """Replace ordinary tensors in an encoded state by empty ones, so that testing whether it can be read is fast."""
     kind = type(value)
     if kind is dict or kind is OrderedDict:
         return _changed_dict(value, {key: without_tensor_data(part) for key, part in value.items()})
@@ -133,13 +135,13 @@ def without_tensor_data(value: Any) -> Any:
     return value
 
 
-def _readable(part: Any) -> bool:
+def _is_readable(part: Any) -> bool:
     buffer = io.BytesIO()
     try:
         torch.save(part, buffer)
         buffer.seek(0)
         torch.load(buffer, map_location="cpu", weights_only=True)
-    except Exception:  # whatever pickling of a class of the user's raises
+    except Exception:  # pickling a user's class can raise anything
         return False
     return True
 
@@ -148,18 +150,14 @@ def _marked(kind: str, value: Any, **more: Any) -> dict[str, Any]:
     return {MARK: kind, "value": value, **more}
 
 
-def _changed_dict(value: Any, made: dict[Any, Any]) -> Any:
-    """The dict itself if nothing was converted; else one of the same type, with what else it carries."""
-    if all(map(_is, made, value)) and all(map(_is, made.values(), value.values())):
+def _changed_dict(value: Any, items: dict[Any, Any]) -> Any:
+    """Return the dict itself if no item was converted; otherwise a dict of the same type with its `_metadata`."""
+    if all(map(operator.is_, items, value)) and all(map(operator.is_, items.values(), value.values())):
         return value
-    copied = type(value)(made)
-    if hasattr(value, "_metadata"):  # of `nn.Module.state_dict`: the versions of the modules
+    copied = type(value)(items)
+    if hasattr(value, "_metadata"):  # set by `nn.Module.state_dict`: the versions of the modules
         copied._metadata = value._metadata
     return copied
-
-
-def _is(a: Any, b: Any) -> bool:
-    return a is b
 
 
 def _below(path: str, key: Any) -> str:
@@ -167,7 +165,7 @@ def _below(path: str, key: Any) -> str:
 
 
 def _to_npy(value: Any, path: str) -> Tensor:
-    """An array or a number in NumPy's own file format, as bytes: any shape, layout and dtype but objects."""
+    """Serialize an array or a number in NumPy's file format: any shape, layout and dtype except objects."""
     buffer = io.BytesIO()
     try:
         numpy.save(buffer, value, allow_pickle=False)
@@ -181,7 +179,7 @@ def _from_npy(content: Tensor, scalar: bool) -> Any:
     return array[()] if scalar else array
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     kind = type(value)
     if callable(value) and hasattr(value, "__qualname__"):
         return f"a function or class ({value.__qualname__})"

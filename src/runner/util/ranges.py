@@ -1,6 +1,6 @@
-"""Bounds of values, as they stand in an annotation: `lr: Annotated[float, Range(0, open_low=True)]`.
+"""Bounds of values, for annotations: `lr: Annotated[float, Range(0, open_low=True)]`.
 
-A class or function that a config names can use them too: a value out of bounds is an error before anything starts.
+Any class or function that a config names can use them. A value out of bounds is an error before anything starts.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Range:
-    """Finite numbers from `low` to `high`; of a list, each of its numbers.
+    """A range of finite numbers; for a list, it applies to each item.
 
     Attributes:
         low: the smallest.
@@ -40,14 +40,14 @@ class Range:
         return above and below
 
     def is_number(self, value: object) -> bool:
-        """Whether the value has the right type, within the range or not."""
+        """Return whether the value has the right type; it may be out of range."""
         if isinstance(value, bool):
             return False
         return isinstance(value, int if self.whole else int | float)
 
     @property
     def kind(self) -> str:
-        """The type of its numbers in words."""
+        """The type of the numbers, for messages."""
         return "a whole number" if self.whole else "a number"
 
     def __str__(self) -> str:
@@ -62,8 +62,8 @@ class Choice:
     """One of a few values.
 
     Attributes:
-        values: to choose from.
-        several: a list of them is allowed too.
+        values: the allowed values.
+        several: a list of allowed values is valid too.
     """
 
     values: tuple[Any, ...]
@@ -73,14 +73,14 @@ class Choice:
         return any(value == choice and type(value) is type(choice) for choice in self.values)
 
     def __str__(self) -> str:
-        return f"one of {', '.join(map(_as_typed, self.values))}"
+        return f"one of {', '.join(map(_format, self.values))}"
 
 
 Bound = Range | Choice
 
 COUNT = Range(1, whole=True)
 
-THREADS = Range(1, 1024, whole=True, words=("auto",))  # more than that ends a process, or the machine
+THREADS = Range(1, 1024, whole=True, words=("auto",))  # more could crash the process or the machine
 
 SECONDS = Range(0, open_low=True)
 
@@ -90,7 +90,7 @@ PROBABILITY = Range(0, 1, open_high=True)
 
 
 def find_bound(hint: Any) -> Bound | None:
-    """The bound in an annotation: `Annotated[int, COUNT]`, or `Annotated[int, COUNT] | None`; None if it has none."""
+    """Find the bound in an annotation such as `Annotated[int, COUNT] | None`; None if it has none."""
     for metadata in getattr(hint, "__metadata__", ()):
         if isinstance(metadata, Bound):
             return metadata
@@ -98,10 +98,10 @@ def find_bound(hint: Any) -> Bound | None:
     return next((bound for member in members if (bound := find_bound(member)) is not None), None)
 
 
-def _as_typed(value: object) -> str:
+def _format(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def fits_64_bits(value: object) -> bool:
-    """Whether torch, NumPy and a database can hold the value, if it is an integer."""
+    """Return whether torch, NumPy and a database can hold a value; only an integer can be too large."""
     return not isinstance(value, int) or -(2**63) <= value < 2**63

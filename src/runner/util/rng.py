@@ -1,4 +1,4 @@
-"""Every random generator that a model or a data set may draw from: seeded, kept in checkpoints, drawn from apart."""
+"""Random generators: seeds, the state for checkpoints, and isolated drawing."""
 
 import random
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ import torch
 
 
 def derive_seed(purpose: str, *numbers: int) -> int:
-    """A seed (63 bits) that depends on the purpose and the numbers, such as (seed, epoch), alone."""
+    """Derive a seed (63 bits) that depends only on the purpose and the numbers, such as (seed, epoch)."""
     digest = blake2b(repr((purpose, *numbers)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def make_generator(purpose: str, *numbers: int) -> torch.Generator:
-    """A generator of such a seed."""
+    """Make a generator with a seed of `derive_seed`."""
     return torch.Generator().manual_seed(derive_seed(purpose, *numbers))
 
 
 def seed_all(seed: int) -> None:
-    """Let every generator begin anew: torch's, of all devices, Python's and NumPy's."""
+    """Seed the global generators of torch (all devices), Python and NumPy."""
     torch.manual_seed(seed)
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
@@ -30,9 +30,9 @@ def seed_all(seed: int) -> None:
 
 @contextmanager
 def isolated_rng(seed: int) -> Iterator[None]:
-    """Let what is drawn on the CPU within depend on the seed alone, and what is drawn afterwards not on it."""
+    """Seed the global CPU generators within a block, and restore their states afterwards."""
     before = rng_state(torch.device("cpu"))
-    torch.default_generator.manual_seed(seed)  # `torch.manual_seed` seeds those of GPUs as well
+    torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed the generators of GPUs too
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
     try:
@@ -42,10 +42,10 @@ def isolated_rng(seed: int) -> Iterator[None]:
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:
-    """The state of the generators, that of the device among them, as tensors and primitives."""
+    """Return the state of the global generators, including the device's, as tensors and primitives."""
     version, internal, gauss = random.getstate()
-    of_numpy: Any = numpy.random.get_state()
-    name, keys, position, has_gauss, cached = of_numpy
+    numpy_state: Any = numpy.random.get_state()
+    name, keys, position, has_gauss, cached = numpy_state
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": [version, list(internal), gauss],
@@ -59,7 +59,7 @@ def rng_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
-    """Go on with the state of `rng_state`."""
+    """Restore the result of `rng_state`."""
     torch.set_rng_state(state["torch"])
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
@@ -77,52 +77,52 @@ GENERATORS = (
     numpy.random.BitGenerator,
     random.Random,
 )
-"""What a model, a loss, an optimizer or a data set may hold to draw from, beside the generators of all."""
+"""Types of generators that a model, a loss, an optimizer or a data set may hold, besides the global ones."""
 
 
 def is_generator(value: Any) -> bool:
-    """Whether it is such a generator; one that the system draws for has no state."""
+    """Return whether a value is a generator with a state; `random.SystemRandom` has none."""
     return isinstance(value, GENERATORS) and not isinstance(value, random.SystemRandom)
 
 
-def generator_state(held: Any) -> dict[str, Any]:
-    """The state of a generator that an object holds, and what kind it is."""
-    if isinstance(held, torch.Generator):
-        return {"kind": "torch", "device": str(held.device), "state": held.get_state()}
-    if isinstance(held, random.Random):
-        version, internal, gauss = held.getstate()
+def generator_state(generator: Any) -> dict[str, Any]:
+    """Return the kind and the state of a generator."""
+    if isinstance(generator, torch.Generator):
+        return {"kind": "torch", "device": str(generator.device), "state": generator.get_state()}
+    if isinstance(generator, random.Random):
+        version, internal, gauss = generator.getstate()
         return {"kind": "python", "state": [version, list(internal), gauss]}
-    if isinstance(held, numpy.random.RandomState):
-        return {"kind": "RandomState", "state": held.get_state(legacy=False)}
-    bits = held.bit_generator if isinstance(held, numpy.random.Generator) else held
-    return {"kind": type(held).__name__, "state": bits.state}
+    if isinstance(generator, numpy.random.RandomState):
+        return {"kind": "RandomState", "state": generator.get_state(legacy=False)}
+    bits = generator.bit_generator if isinstance(generator, numpy.random.Generator) else generator
+    return {"kind": type(generator).__name__, "state": bits.state}
 
 
-def set_generator_state(held: Any, state: dict[str, Any]) -> None:
-    """Let a generator go on where another of its kind was."""
-    if isinstance(held, torch.Generator):
-        held.set_state(state["state"])
-    elif isinstance(held, random.Random):
+def set_generator_state(generator: Any, state: dict[str, Any]) -> None:
+    """Restore the result of `generator_state` in a generator of the same kind."""
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state["state"])
+    elif isinstance(generator, random.Random):
         version, internal, gauss = state["state"]
-        held.setstate((version, tuple(internal), gauss))
-    elif isinstance(held, numpy.random.RandomState):
-        held.set_state(state["state"])
+        generator.setstate((version, tuple(internal), gauss))
+    elif isinstance(generator, numpy.random.RandomState):
+        generator.set_state(state["state"])
     else:
-        bits = held.bit_generator if isinstance(held, numpy.random.Generator) else held
+        bits = generator.bit_generator if isinstance(generator, numpy.random.Generator) else generator
         bits.state = state["state"]
 
 
 def restore_generator(state: dict[str, Any]) -> Any:
-    """A generator of that kind and state."""
+    """Make a generator from the result of `generator_state`."""
     kind = state["kind"]
-    made: Any
+    generator: Any
     if kind == "torch":
-        made = torch.Generator(state["device"])
+        generator = torch.Generator(state["device"])
     elif kind == "python":
-        made = random.Random()
+        generator = random.Random()
     else:
         name = state["state"]["bit_generator"]
         bits = getattr(numpy.random, name)()
-        made = bits if kind == name else getattr(numpy.random, kind)(bits)
-    set_generator_state(made, state)
-    return made
+        generator = bits if kind == name else getattr(numpy.random, kind)(bits)
+    set_generator_state(generator, state)
+    return generator

@@ -1,4 +1,4 @@
-"""A request to stop, made by a signal: nothing is done in the handler itself, the work looks at it between steps."""
+"""Requests to stop, made by signals. A handler only records the request; training checks it between steps."""
 
 import os
 import signal
@@ -9,24 +9,24 @@ from types import FrameType
 
 
 class Interrupt:
-    """SIGINT before anything is trained: a KeyboardInterrupt, which may be lost in what is just being imported."""
+    """The handler of SIGINT before training starts: it raises KeyboardInterrupt, which an import may swallow."""
 
     def __init__(self) -> None:
         self.requested = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler."""
+        """Handle the signal."""
         self.requested = True
         raise KeyboardInterrupt
 
     def check(self) -> None:
-        """Raise the KeyboardInterrupt again, if one was lost."""
+        """Raise KeyboardInterrupt again if one was swallowed."""
         if self.requested:
             raise KeyboardInterrupt
 
 
 def has_terminal() -> bool:
-    """Whether the process has a terminal that controls it; once that is closed, it has none."""
+    """Return whether the process has a controlling terminal; it has none after the terminal was closed."""
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:
@@ -35,7 +35,7 @@ def has_terminal() -> bool:
 
 
 def outlive_terminal() -> None:
-    """Let the process go on when its terminal is closed, as `nohup` does; any other SIGHUP ends it as before."""
+    """Keep the process running when its terminal is closed, as `nohup` does; any other SIGHUP still ends it."""
 
     def hang_up(number: int, frame: FrameType | None) -> None:
         if has_terminal():
@@ -48,7 +48,7 @@ def outlive_terminal() -> None:
 
 @contextmanager
 def ignoring_hangups() -> Iterator[None]:
-    """Start processes that do not end by SIGHUP; only the main thread can."""
+    """Ignore SIGHUP within a block, also in processes started there; effective in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -60,9 +60,9 @@ def ignoring_hangups() -> Iterator[None]:
 
 
 class Stop:
-    """A request to stop, made by SIGINT, SIGTERM or SIGHUP; a second SIGINT does not ask any more.
+    """A request to stop, made by SIGINT, SIGTERM or SIGHUP. A second SIGINT interrupts at once.
 
-    A SIGHUP that comes as the terminal is closed is no request: training goes on without it.
+    SIGHUP is not a request if the terminal was closed: training continues without it.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Stop:
         self.signal = signal.SIGINT
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler: nothing is saved in here, the loop looks at `requested` after every step."""
+        """Record the signal. Nothing is saved here: the loop checks `requested` after every step."""
         if number == signal.SIGHUP and self._terminal and not has_terminal():
             return
         if self.requested and number == signal.SIGINT:
@@ -80,14 +80,14 @@ class Stop:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle signals while training; only the main thread of a process can."""
+        """Handle the signals within a block; effective in the main thread only."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        asking = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as with `nohup`
-            asking.append(signal.SIGHUP)
-        former = {number: signal.signal(number, self) for number in asking}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` ignores it
+            numbers.append(signal.SIGHUP)
+        former = {number: signal.signal(number, self) for number in numbers}
         try:
             yield
         finally:

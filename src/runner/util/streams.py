@@ -1,8 +1,8 @@
-"""Standard output and error of a process: the one place that decides what a failed write means, and hides secrets.
+"""Standard output and standard error. This module alone decides what a failed write means, and redacts secrets.
 
-What is shown must not decide what is computed. A reader that has gone (`2>&1 | head`), a full disk, a lost terminal
-or a closed stream costs the lines that it does not take, and nothing else. `Result` is for the commands whose result
-goes to standard output: there a lost line is an error.
+A failed write must not stop a computation. If the reader is gone (`2>&1 | head`), the disk full, the terminal lost or
+the stream closed, only the lines are lost. `Result` is for commands whose result goes to standard output: there a lost
+line is an error.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from runner.util.uri import find_unfinished_secret, redact, register_secret_arguments, register_secrets
+from runner.util.redaction import find_unfinished_secret, redact, register_secret_arguments, register_secrets
 
 BLOCK = 1 << 13
-"""Characters that are written at once where nobody watches them come."""
+"""Size of a block, in characters, for a stream that is not a terminal."""
 
 
 class OutputError(Exception):
@@ -27,16 +27,20 @@ class OutputError(Exception):
 
 
 class ReaderGone(OutputError):
-    """Who reads standard output has what it wanted: `... | head`."""
+    """The reader of standard output has closed it, as in `... | head`."""
 
 
 class _File(io.FileIO):
-    """A file descriptor that takes everything; `failure` is the last error of a write that it did not."""
+    """A file descriptor whose writes never raise.
+
+    Attributes:
+        failure: the error of the last write that failed.
+    """
 
     failure: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write all of it, or drop what is left."""
+        """Write all data; after an error, drop the rest."""
         left = memoryview(data)
         while left:
             try:
@@ -44,7 +48,7 @@ class _File(io.FileIO):
             except OSError as error:
                 self.failure = error
                 break
-            if written is None:  # a pipe that does not block is full: wait for its reader, as other pipes do
+            if written is None:  # a full non-blocking pipe: wait for its reader, as a blocking one does
                 select.select([], [self], [])
             else:
                 left = left[written:]
@@ -52,91 +56,91 @@ class _File(io.FileIO):
 
 
 class Output(io.TextIOWrapper):
-    """A text stream that never fails, and lets no secret through.
+    """A text stream that redacts secrets, and whose writes never raise.
 
     Args:
-        number: the file descriptor, which stays open.
-        encoding: characters that it lacks are written as escapes.
-        at_once: each line as it comes, and not in blocks.
+        number: the file descriptor; it is never closed.
+        encoding: other characters are written as escapes.
+        by_line: write each line at once, not in blocks.
     """
 
-    def __init__(self, number: int, encoding: str = "utf-8", at_once: bool = True) -> None:
+    def __init__(self, number: int, encoding: str = "utf-8", by_line: bool = True) -> None:
         self._file = _File(number, "w", closefd=False)
         super().__init__(io.BufferedWriter(self._file), encoding, "backslashreplace", write_through=True)
-        self._at_once = at_once or self._file.isatty()
-        self._waiting = ""
+        self._by_line = by_line or self._file.isatty()
+        self._pending = ""
         self._lock = threading.RLock()
-        _made.add(self)
+        _outputs.add(self)
 
     @property
     def failure(self) -> OSError | None:
-        """The last error of a write."""
+        """The error of the last write that failed."""
         return self._file.failure
 
     def write(self, text: str) -> int:
-        """Take whole lines; the last one waits for its end, or for `flush`: a secret may come in two writes."""
+        """Write complete lines. The last, incomplete line is held back: a secret may be split over two writes."""
         with self._lock:
-            self._waiting += text
-            if "\n" in text and (self._at_once or len(self._waiting) > BLOCK):
-                lines, _, self._waiting = self._waiting.rpartition("\n")
-                self._pass_on(f"{lines}\n")
+            self._pending += text
+            if "\n" in text and (self._by_line or len(self._pending) > BLOCK):
+                lines, _, self._pending = self._pending.rpartition("\n")
+                self._write_redacted(f"{lines}\n")
                 super().flush()
         return len(text)
 
     def flush(self) -> None:
-        """Write what waits, but for the beginning of what may be a secret."""
+        """Write the pending text, except for an end that may be the beginning of a secret."""
         with self._lock:
-            end = find_unfinished_secret(self._waiting) if self._waiting else 0
-            text, self._waiting = self._waiting[:end], self._waiting[end:]
-            self._pass_on(text)
+            end = find_unfinished_secret(self._pending) if self._pending else 0
+            text, self._pending = self._pending[:end], self._pending[end:]
+            self._write_redacted(text)
             super().flush()
 
     def finish(self) -> None:
-        """Write everything: nothing more comes."""
+        """Write all pending text, because no more will follow."""
         with self._lock:
-            text, self._waiting = self._waiting, ""
-            self._pass_on(text)
+            text, self._pending = self._pending, ""
+            self._write_redacted(text)
             super().flush()
 
-    def _pass_on(self, text: str) -> None:
+    def _write_redacted(self, text: str) -> None:
         if text:
             super().write(redact(text))
 
     def close(self) -> None:
-        """Leave it open, as the process's other streams are: libraries close what they are given."""
+        """Write all pending text, but keep the descriptor open: some libraries close the streams that they get."""
         self.finish()
 
-    def forget_lock(self) -> None:
-        """In a forked child: the thread that has the lock is not in it."""
+    def reset_lock(self) -> None:
+        """Replace the lock in a forked child, in which the thread that holds it does not exist."""
         self._lock = threading.RLock()
 
 
-_made: "weakref.WeakSet[Output]" = weakref.WeakSet()
+_outputs: "weakref.WeakSet[Output]" = weakref.WeakSet()
 
 
-def _forget_locks() -> None:
-    for output in list(_made):
-        output.forget_lock()
+def _reset_locks() -> None:
+    for output in list(_outputs):
+        output.reset_lock()
 
 
-os.register_at_fork(after_in_child=_forget_locks)
+os.register_at_fork(after_in_child=_reset_locks)
 
 
 def protect(words: Sequence[str] = ()) -> None:
-    """Let this process write to streams that cannot fail; a second call does nothing.
+    """Replace the standard streams of this process by `Output`; a second call has no effect.
 
     Args:
-        words: of the command line, which may name secrets.
+        words: the arguments of the command line, which may name secrets.
     """
     register_secrets(os.environ)
     register_secret_arguments(words)
     closed = [number for number in (0, 1, 2) if not _is_open(number)]
     for number in closed:
-        # Or the next file that is opened gets the number, and whatever a library prints is written into it.
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        if nowhere != number:
-            os.dup2(nowhere, number)
-            os.close(nowhere)
+        # Otherwise the next file that is opened gets this number, and anything that a library prints.
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != number:
+            os.dup2(null, number)
+            os.close(null)
         os.set_inheritable(number, True)
     for number, name in ((1, "stdout"), (2, "stderr")):
         former = getattr(sys, name)
@@ -145,7 +149,7 @@ def protect(words: Sequence[str] = ()) -> None:
         if former is not None:
             with contextlib.suppress(OSError, ValueError):
                 former.flush()
-        output = Output(number, getattr(former, "encoding", None) or "utf-8", at_once=name == "stderr")
+        output = Output(number, getattr(former, "encoding", None) or "utf-8", by_line=name == "stderr")
         if number in closed:
             output._file.failure = OSError(errno.EBADF, "it is closed")
         setattr(sys, name, output)
@@ -153,7 +157,7 @@ def protect(words: Sequence[str] = ()) -> None:
 
 
 def finish_all() -> None:
-    """Write what waits in both streams: the process ends."""
+    """Write all pending text of both streams, at the end of the process."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.finish() if isinstance(stream, Output) else stream.flush()
@@ -168,27 +172,27 @@ def _is_open(number: int) -> bool:
 
 
 class Result:
-    """Standard output as the place of a command's result: `print(table, file=Result())`, and `finish` at its end."""
+    """Standard output for a command's result: `print(table, file=Result())`, then `finish`."""
 
     def write(self, text: str) -> int:
-        """Write a part of it.
+        """Write a part of the result.
 
         Raises:
-            ReaderGone: nobody reads any more.
-            OutputError: it cannot be written: a full disk, a closed stream.
+            ReaderGone: the reader has closed standard output.
+            OutputError: the write failed: a full disk, a closed stream.
         """
-        return self._done(lambda: sys.stdout.write(text))
+        return self._checked(lambda: sys.stdout.write(text))
 
     def finish(self) -> None:
-        """See that all of it is written.
+        """Write all pending text.
 
         Raises:
             ReaderGone: see `write`.
             OutputError: see `write`.
         """
-        self._done(finish_stdout)
+        self._checked(finish_stdout)
 
-    def _done(self, write: Callable[[], int | None]) -> int:
+    def _checked(self, write: Callable[[], int | None]) -> int:
         failure: OSError | None
         count = 0
         try:
@@ -197,14 +201,14 @@ class Result:
         except OSError as error:
             failure = error
         if isinstance(failure, BrokenPipeError):
-            raise ReaderGone("nobody reads standard output") from failure
+            raise ReaderGone("the reader has closed standard output") from failure
         if failure is not None:
             raise OutputError(f"standard output cannot be written: {failure.strerror}") from failure
         return count
 
 
 def finish_stdout() -> None:
-    """Write what waits in standard output."""
+    """Write all pending text of standard output."""
     if isinstance(sys.stdout, Output):
         sys.stdout.finish()
     else:
@@ -212,7 +216,7 @@ def finish_stdout() -> None:
 
 
 def print_result(*lines: str) -> None:
-    """Print lines as a command's result, and see that all it has printed is written.
+    """Print lines as a command's result, and write all pending text.
 
     Raises:
         ReaderGone: see `Result.write`.

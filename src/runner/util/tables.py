@@ -1,4 +1,4 @@
-"""Tables as text: aligned columns for people, CSV for programs."""
+"""Tables as text: aligned columns, or CSV."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def align(columns: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns; one whose heading begins with `>` is set to the right."""
+    """Format columns as lines; a column whose heading begins with `>` is aligned to the right."""
     right = [column[0].startswith(">") for column in columns]
     cells = [[column[0].removeprefix(">"), *column[1:]] for column in columns]
     widths = [max(map(len, column)) for column in cells]
@@ -22,7 +22,7 @@ def align(columns: Sequence[Sequence[str]]) -> list[str]:
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of the same keys as CSV with a header line; an empty cell where there is no value."""
+    """Format rows with the same keys as CSV with a header line; a cell without a value is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()
@@ -31,7 +31,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds for people."""
+    """Format seconds with three digits, in ms, s, min or h."""
     if seconds < 1:
         return f"{1000 * seconds:.3g} ms"
     if seconds < 120:
@@ -41,5 +41,5 @@ def format_duration(seconds: float) -> str:
 
 
 def shorten(text: str, length: int) -> str:
-    """The beginning of a text that is too long."""
+    """Cut a text to a length; a cut text ends in dots."""
     return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,4 +1,4 @@
-"""What the person sees, and `run.log`: plain lines on standard error, under a progress bar if it is a terminal."""
+"""Logging: plain lines on standard error, which a progress bar does not disturb, and in `run.log`."""
 
 import logging
 import os
@@ -9,30 +9,30 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from runner.util.uri import redact
+from runner.util.redaction import redact
 
 log = logging.getLogger("runner")
 
 TRACKING, RESUME = "tracking", "resume"
-"""Topics of lines: where a run is logged, and how to resume it."""
+"""Topics of log records: where a run is logged, and how to resume it."""
 
 
 class _Redacted(logging.Formatter):
-    """No line, and no traceback, gives a secret away."""
+    """A formatter that redacts lines and tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
 
 
 class _Terminal(logging.Handler):
-    """Lines on standard error that do not tear a progress bar apart."""
+    """A handler that writes lines to standard error above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
 
 
 def configure_logging(quiet: bool = False) -> None:
-    """Send runner's lines to standard error; of warnings, with `quiet`, only those."""
+    """Send runner's log to standard error; with `quiet`, only warnings and errors."""
     log.handlers = [handler for handler in log.handlers if not isinstance(handler, _Terminal)]
     terminal = _Terminal(logging.WARNING if quiet else logging.INFO)
     terminal.setFormatter(_Redacted())
@@ -42,13 +42,13 @@ def configure_logging(quiet: bool = False) -> None:
 
 
 def can_redraw_lines() -> bool:
-    """Whether a terminal can redraw several lines; the page of a notebook, whose `!` has a terminal, cannot."""
+    """Return whether the terminal can redraw several lines. A notebook cannot, although its `!` has a terminal."""
     return "JPY_PARENT_PID" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
 @contextmanager
 def show_waiting(text: str) -> Iterator[None]:
-    """Say on a terminal what is waited for, as long as it is."""
+    """Show a text within a block if standard error is a terminal, and remove it afterwards."""
     if not sys.stderr.isatty():
         yield
         return
@@ -56,38 +56,38 @@ def show_waiting(text: str) -> Iterator[None]:
     try:
         yield
     finally:
-        # Over it and back: the page of a notebook shows the code that clears a line, or leaves what was there.
+        # Overwrite it with spaces: a notebook prints the escape sequence that clears a line, or ignores it.
         print(f"\r{' ' * len(text)}\r", end="", file=sys.stderr, flush=True)
 
 
 def about(topic: str) -> dict[str, str]:
-    """What marks a log record as one of a topic: `log.info(..., extra=about(RESUME))`."""
+    """Return the `extra` argument that gives a log record a topic: `log.info(..., extra=about(RESUME))`."""
     return {"topic": topic}
 
 
 @contextmanager
 def without_topics(*topics: str) -> Iterator[None]:
-    """Leave out the lines of these topics, on the terminal and in `run.log`."""
+    """Drop the log records of these topics within a block, on the terminal and in `run.log`."""
 
-    def wanted(record: logging.LogRecord) -> bool:
+    def passes(record: logging.LogRecord) -> bool:
         return getattr(record, "topic", None) not in topics
 
-    log.addFilter(wanted)
+    log.addFilter(passes)
     try:
         yield
     finally:
-        log.removeFilter(wanted)
+        log.removeFilter(passes)
 
 
 class _LogFile(logging.FileHandler):
-    """A file that may be on a disk that is full: a line that it does not take is lost, and training goes on."""
+    """A log file whose write errors are ignored: on a full disk a line is lost, and training continues."""
 
     def handleError(self, record: logging.LogRecord) -> None: ...  # noqa: N802 - logging's name
 
 
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Keep every line in a file too, with its time; tracebacks stand only there.
+    """Write log records to a file too, with their times. Only the file has tracebacks.
 
     Raises:
         OSError: the file cannot be opened.

@@ -16,7 +16,8 @@ from runner.config.interpolation import escape_references
 from runner.config.keys import is_open
 from runner.config.messages import REFUSED, find_unset
 from runner.errors import Problem
-from runner.util.uri import MASK, redact, strip_credentials
+from runner.util.redaction import MASK, redact
+from runner.util.uri import strip_credentials
 
 
 @dataclass

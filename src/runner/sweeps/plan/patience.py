@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from runner.errors import first_line
 from runner.rundir.folders import shell_path
 from runner.tracking.store import password_refused
-from runner.util.uri import redact
+from runner.util.redaction import redact
 
 log = logging.getLogger("runner")
 

@@ -18,7 +18,8 @@ from runner.sweeps.jobs import Job
 from runner.sweeps.plan.axes import check_axis
 from runner.sweeps.plan.search import Search
 from runner.util.files import load_json_or_empty, write_json
-from runner.util.uri import absolute_uri, redact_all, strip_credentials
+from runner.util.redaction import redact_all
+from runner.util.uri import absolute_uri, strip_credentials
 
 OF_THE_SWEEP = (
     "sweep.", "runner.", "tracking.uri", "hydra.sweep.dir", "hydra.sweeper.storage",

@@ -31,8 +31,9 @@ from runner.tracking.pages import run_page
 from runner.tracking.process import DeliveryProcess
 from runner.tracking.store import resolve_store, ui_command, ui_of
 from runner.util.files import load_json_or_empty
+from runner.util.redaction import redact
 from runner.util.tags import FOLDER_TAG, PRUNED
-from runner.util.uri import redact, strip_credentials
+from runner.util.uri import strip_credentials
 
 STORE_SECONDS = 20.0
 """Time that the first job waits for the store and the parent run in it to be created."""

@@ -20,7 +20,7 @@ from helpers.talkative import OF_ALL, SECRETS, assert_no_secret, write_talkative
 from runner.config.compose import Composer
 from runner.sweeps.check.compose_jobs import without_credentials
 from runner.tracking.store import connect, local_uri
-from runner.util.uri import redact, register_secret_arguments, register_secrets
+from runner.util.redaction import redact, register_secret_arguments, register_secrets
 
 Runner = Callable[..., Called]
 
