@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset, IterableDataset, Subset
 
-from helpers.problems import about
+from helpers.problems import about, problem_of
 from helpers.training import blobs, same
 from runner.data.parts import DatasetPart, Part, TensorPart, part_of, seeded
+from runner.data.source import Source
+from runner.data.splits import split
 from runner.errors import ConfigError, TrainingError
 
 
@@ -55,6 +57,35 @@ def part(request: pytest.FixtureRequest) -> Part:
 
 def test_a_part_is_made_of_tensors_or_of_anything_that_has_items() -> None:
     assert [type(part_of(kind())) for kind in KINDS] == [TensorPart, DatasetPart, DatasetPart, DatasetPart]
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        yield INPUTS[0], TARGETS[0]
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        None, 5, Stream(), (), (INPUTS,), (INPUTS, TARGETS, TARGETS), (INPUTS.numpy(), TARGETS.numpy()),
+        (INPUTS, TARGETS[:5]), (torch.tensor(1.0), torch.tensor(1.0)),
+    ],
+)  # fmt: skip
+def test_anything_else_is_refused_by_the_name_of_data_set_and_part(samples: Any) -> None:
+    train = Source("mine", train=samples)
+    val = Source("mine", train=(INPUTS, TARGETS), val=samples)
+    for source, part in ((train, "training"), (val, "validation")):
+        if source is val and samples is None:
+            continue
+        problem = problem_of(lambda source=source: split(source, val_fraction=None, limit=None, seed=0))
+        assert about([problem]) == [("data", "code")]
+        assert f"data=mine: the {part} part" in problem.text and "(inputs, targets)" in problem.suggestion
+
+
+def test_items_that_are_not_pairs_are_refused() -> None:
+    for items in ([INPUTS[0], INPUTS[1]], [3, 4], [(1, 2, 3)]):
+        problem = problem_of(lambda items=items: split(Source("mine", items), val_fraction=0, limit=None, seed=0))
+        assert about([problem]) == [("data", "code")] and "(input, target)" in problem.suggestion
 
 
 def test_samples_and_batches_are_the_same(part: Part) -> None:

@@ -26,7 +26,7 @@ class Indices(list[int]):
     """The indices of the samples of a batch.
 
     Attributes:
-        seed: seeds whatever is drawn at random for these samples.
+        seed: of all that is drawn at random for these samples.
     """
 
     seed = 0
@@ -97,9 +97,32 @@ class Part(Protocol):
         """
 
 
-def part_of(samples: Samples) -> Part:
-    """Return the samples of a `Source` as a part."""
-    return TensorPart(*samples) if isinstance(samples, tuple) else DatasetPart(samples)
+def part_of(samples: Samples, label: str = "the data") -> Part:
+    """Return the samples of a `Source` as a part.
+
+    Args:
+        samples: what the data set's function returned.
+        label: names the part in problems.
+
+    Raises:
+        ConfigError: the samples are of neither kind.
+    """
+    if not isinstance(samples, tuple):
+        if not hasattr(samples, "__len__") or not hasattr(samples, "__getitem__"):
+            raise _unsuitable(f"{label} is of type {type(samples).__name__}, which has no length or no items")
+        return DatasetPart(samples)
+    kinds = [type(values).__name__ for values in samples]
+    if len(samples) != 2 or not all(isinstance(values, Tensor) and values.ndim for values in samples):
+        raise _unsuitable(f"{label} is a tuple of {', '.join(kinds) or 'nothing'}")
+    inputs, targets = samples
+    if len(inputs) != len(targets):
+        raise _unsuitable(f"{label} has {len(inputs)} inputs and {len(targets)} targets")
+    return TensorPart(inputs, targets)
+
+
+def _unsuitable(text: str) -> ConfigError:
+    instead = "return two tensors of the same length, (inputs, targets), or a map-style data set"
+    return ConfigError(Problem("data", text, instead, topic="code"))
 
 
 class TensorPart:
@@ -198,8 +221,13 @@ class DatasetPart:
     def sample(self, index: int) -> Batch:
         """Read one sample."""
         with _before_training():
-            inputs, targets = self._items[index if self._index is None else self._index[index]]
-            return inputs, targets
+            item = self._items[index if self._index is None else self._index[index]]
+        try:
+            inputs, targets = item
+        except (TypeError, ValueError) as error:
+            text = f"an item of the data set is of type {type(item).__name__}, not a pair"
+            raise ConfigError(Problem("data", text, "return (input, target) for each index", topic="code")) from error
+        return inputs, targets
 
     def batch(self, indices: Indices) -> Batch:
         """Read and collate samples."""

@@ -17,6 +17,8 @@ from runner.util.rng import make_generator
 
 VAL_FRACTION = 0.2  # share of the training part held out if the data set has no validation part
 
+LABELS = {"train": "training", "val": "validation", "test": "test"}  # of parts in problems
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -105,8 +107,7 @@ def split(
         ConfigError: the fraction leaves one of the two without a sample, or contradicts a validation part; parts do
             not fit one another; the inputs do not fit the scale.
     """
-    samples = {"train": source.train, "val": source.val, "test": source.test}
-    parts = {name: part_of(part) for name, part in samples.items() if part is not None}
+    parts = _parts_of(source)
     _check_parts(source.name, parts, val_fraction)
     if "val" not in parts and val_fraction is None:
         val_fraction = VAL_FRACTION
@@ -135,6 +136,15 @@ def split(
     )
 
 
+def _parts_of(source: Source) -> dict[str, Part]:
+    """Return the parts that a source has, in the order train, val, test."""
+    parts = {"train": part_of(source.train, f"data={source.name}: the {LABELS['train']} part")}
+    for name, samples in (("val", source.val), ("test", source.test)):
+        if samples is not None:
+            parts[name] = part_of(samples, f"data={source.name}: the {LABELS[name]} part")
+    return parts
+
+
 def _check_parts(name: str, parts: Mapping[str, Part], val_fraction: float | None) -> None:
     """Check that parts have samples, and all of them the same shape.
 
@@ -148,14 +158,15 @@ def _check_parts(name: str, parts: Mapping[str, Part], val_fraction: float | Non
         text = f"{key}={val_fraction:g}: data={name} has its own validation part"
         raise ConfigError(Problem(key, text, f"write {key}=null", topic="conflict"))
     shape = parts["train"].sample(0)[0].shape
-    for part, label in (("val", "validation"), ("test", "test")):
+    for part in ("val", "test"):
         if part not in parts:
             continue
         if len(parts[part]) == 0:
-            raise _unusable(name, f"the {label} part has no samples", "add some, or return None for the part", "data")
+            text = f"the {LABELS[part]} part has no samples"
+            raise _unusable(name, text, "add some, or return None for the part", "data")
         other = parts[part].sample(0)[0].shape
         if other != shape:
-            text = f"samples have shape {tuple(other)} in the {label} part, {tuple(shape)} in the training part"
+            text = f"samples have shape {tuple(other)} in the {LABELS[part]} part, {tuple(shape)} in the training part"
             raise _unusable(name, text, "give them the same shape", "shape")
 
 
