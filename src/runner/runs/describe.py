@@ -170,11 +170,14 @@ def make_input_spec(experiment: Experiment) -> InputSpec:
 
 def _range(part: Part) -> list[float] | None:
     """The smallest and the largest value of all inputs; of some, evenly spaced, if they are read one by one."""
-    bounds = [inf, -inf]
-    with suppress(Exception):  # code of the user's, whose errors training reports
-        for inputs in part.some_inputs(LOOKED_AT):
-            low, high = (bound.item() for bound in inputs.aminmax())
-            bounds = [min(bounds[0], low), max(bounds[1], high)]
+    if part.tensors is not None:
+        bounds = [bound.item() for bound in part.tensors[0].aminmax()]
+    else:
+        bounds = [inf, -inf]
+        for index in range(0, len(part), max(1, len(part) // LOOKED_AT)):
+            with suppress(Exception):  # the user's code, whose errors training reports; other samples may be readable
+                low, high = (bound.item() for bound in torch.as_tensor(part.sample(index)[0]).aminmax())
+                bounds = [min(bounds[0], low), max(bounds[1], high)]
     return bounds if all(map(isfinite, bounds)) else None
 
 
