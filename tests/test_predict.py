@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,21 @@ import torch
 from PIL import Image
 
 from conftest import REPOSITORY
+from helpers.problems import about, problem_of
 from helpers.trained import place, table, train
 from runner import predict
 from runner.data.digits import digits
 from runner.data.idx import read_idx
 from runner.data.image_file import read_image
-from runner.errors import ConfigError
-from runner.runs import new_samples
+from runner.data.parts import DatasetPart, TensorPart
+from runner.errors import Problem, as_problem
+from runner.runs import new_images
 from runner.runs.describe import _range
 from runner.runs.new_samples import read
 from runner.runs.predictor import Predictor
 from runner.saved.input_spec import InputSpec
 from runner.saved.run import find
+from runner.util import options
 
 MNIST = Path(os.environ.get("RUNNER_DATA") or REPOSITORY.parent / "shared" / "data")
 
@@ -79,14 +83,31 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[list[d
     return list(csv.DictReader(io.StringIO(captured.out))), captured.err
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line that says what is wrong."""
-    assert predict.main(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    *before, line = captured.err.splitlines()
-    assert [text.split()[0] for text in before] in ([], ["weights"])  # an image is read when it is its turn
-    return line.removeprefix("error: ")
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Problem]:
+    """`refused("run=x", ...)` is the only problem of a command, which prints it in one line."""
+    reported: list[Problem] = []
+
+    def record(*problems: Problem | str) -> int:
+        reported.extend(map(as_problem, problems))
+        return print_errors(*problems)
+
+    print_errors = options.print_errors
+    monkeypatch.setattr(options, "print_errors", record)
+
+    def call(*arguments: str) -> Problem:
+        reported.clear()
+        capsys.readouterr()
+        assert predict.main(arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        *before, line = captured.err.splitlines()
+        assert [text.split()[0] for text in before] in ([], ["weights"])  # images are read one by one
+        (problem,) = reported
+        assert line == f"error: {problem}"
+        return problem
+
+    return call
 
 
 def outputs(run: Path, raw: torch.Tensor) -> torch.Tensor:
@@ -158,22 +179,23 @@ class TestValues:
             assert list(csv.DictReader(file)) == rows
 
     @pytest.mark.parametrize(
-        ("text", "words"),
+        ("text", "topic", "shown"),
         [
-            ("width,depth\n1,2\n", "lacks the columns height, which the model was trained on; it has width, depth"),
-            ("1,2,3,4\n", "has 4 columns, the model was trained on 2: width, height"),
-            ("width,height\n1,x\n2,3\n", "has text where numbers are needed, in height"),
-            ("width,height\n1,\n2,3\n", "has missing values in height: fill them in"),
-            ("width,height\n", "has no samples, only a header: give one at least"),
-            ("", "is empty"),
+            ("width,depth\n1,2\n", "missing", "columns height, "),
+            ("1,2,3,4\n", "shape", "4 columns, the model was trained on 2: width, height"),
+            ("width,height\n1,x\n2,3\n", "data", "in height ('x')"),
+            ("width,height\n1,\n2,3\n", "data", "in height"),
+            ("width,height\n", "data", "no samples"),
+            ("", "file", "empty"),
         ],
     )
     def test_a_table_that_does_not_fit(
-        self, text: str, words: str, value: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+        self, text: str, topic: str, shown: str, value: Path, refused: Callable[..., Problem], tmp_path: Path
     ) -> None:
         (tmp_path / "new.csv").write_text(text)
-        line = refused(capsys, "run=value", f"input={tmp_path}/new.csv")
-        assert line.startswith(f"input={tmp_path}/new.csv") and words in line
+        problem = refused("run=value", f"input={tmp_path}/new.csv")
+        assert about([problem]) == [("input", topic)]
+        assert problem.text.startswith(f"input={tmp_path}/new.csv") and shown in problem.text
 
 
 class TestClasses:
@@ -220,29 +242,29 @@ class TestClasses:
         Image.fromarray(raw[0].numpy()).resize((24, 16), Image.Resampling.NEAREST).convert("RGBA").save("large.png")
         (row,), err = printed(capsys, "images", "input=large.png")
         assert row["sample"] == "large.png"
-        assert "resized    to 8x8 pixels: large.png and others that have not that size" in err
+        assert "resized    to 8x8 pixels: large.png" in err
 
     @pytest.mark.parametrize(
-        ("value", "words"),
+        ("value", "topic", "shown"),
         [
-            ("[4,5]", "has the shape (2), the model takes (1, 8, 8) for one sample, or (N, 1, 8, 8) for several"),
-            ("[[1,2],[3]]", "its lists have different lengths; write one sample as [4,5], several as [[1,2],[3,4]]"),
-            ("[a,b]", "it is not a list of numbers"),
-            ("['a']", "must hold numbers only"),
-            ("[]", "has the shape (0)"),
-            ("none.npy", "there is no such file"),
-            ("bad.npy", "it is damaged, or holds more than numbers"),
-            ("objects.npy", "it is damaged, or holds more than numbers"),
-            ("two.npz", "holds a, b: store the samples alone, or under the name inputs"),
-            ("nan.npy", "has values that are NaN or infinite, in sample 1"),
-            ("bad.png", "cannot be read as an image"),
-            ("empty.png", "is empty"),
-            ("empty", "has no images in it"),
-            ("what.doc", "is of no kind that is known here: write a .csv, .npy"),
+            ("[4,5]", "shape", "(2), the model takes (1, 8, 8), or (N, 1, 8, 8)"),
+            ("[[1,2],[3]]", "type", "lengths"),
+            ("[a,b]", "type", "not a list of numbers"),
+            ("['a']", "type", "<U1"),
+            ("[]", "shape", "(0)"),
+            ("none.npy", "file", "none.npy"),
+            ("bad.npy", "file", "damaged"),
+            ("objects.npy", "file", "could run code"),
+            ("two.npz", "data", "a, b"),
+            ("nan.npy", "data", "in sample 1"),
+            ("bad.png", "file", "bad.png"),
+            ("empty.png", "file", "empty"),
+            ("empty", "file", ".png"),
+            ("what.doc", "choice", "what.doc"),
         ],
     )
     def test_what_does_not_fit_is_one_sentence(
-        self, value: str, words: str, images: Path, capsys: pytest.CaptureFixture[str]
+        self, value: str, topic: str, shown: str, images: Path, refused: Callable[..., Problem]
     ) -> None:
         Path("bad.npy").write_bytes(b"x")
         Path("bad.png").write_bytes(b"x")
@@ -252,34 +274,35 @@ class TestClasses:
         np.save("objects.npy", np.array([{}], dtype=object), allow_pickle=True)
         np.savez("two.npz", a=np.zeros(1), b=np.zeros(1))
         np.save("nan.npy", np.array([np.zeros((1, 8, 8)), np.full((1, 8, 8), np.nan)]))
-        line = refused(capsys, "run=images", f"input={value}")
-        assert words in line and (line.startswith("input=") or "bad.png" in line)
+        problem = refused("run=images", f"input={value}")
+        assert about([problem]) == [("input", topic)] and shown in problem.text
 
 
 class TestOptions:
     @pytest.mark.parametrize(
-        ("arguments", "words"),
+        ("arguments", "key", "shown"),
         [
-            (["input=[4,5]"], "run= is missing: write run=<folder or MLflow run id>"),
-            (["run=value"], "input= is missing: write input=<file or [values]>"),
-            (["run=value", "input=[4,5]", "output=."], "output=. is a folder: name a file in it"),
-            (["run=value", "input=[4,5]", "output=no/x.csv"], "output=no/x.csv: there is no folder"),
-            (["run=value", "input=[4,5]", "device=cuda"], "device=cuda is not available"),
-            (["run=value", "input=x.png"], "input=x.png is an image, the model takes samples of shape (2)"),
+            (["input=[4,5]"], "run", "run="),
+            (["run=value"], "input", "input="),
+            (["run=value", "input=[4,5]", "output=."], "output", "output=."),
+            (["run=value", "input=[4,5]", "output=no/x.csv"], "output", "output=no/x.csv"),
+            (["run=value", "input=[4,5]", "device=cuda"], "device", "device=cuda"),
+            (["run=value", "input=x.png"], "input", "shape (2)"),
         ],
     )
     def test_wrong_ones(
-        self, arguments: list[str], words: str, value: Path, capsys: pytest.CaptureFixture[str]
+        self, arguments: list[str], key: str, shown: str, value: Path, refused: Callable[..., Problem]
     ) -> None:
         if "device=cuda" in arguments and torch.cuda.is_available():
             pytest.skip("there is one")
         Image.new("L", (2, 2)).save("x.png")
-        assert refused(capsys, *arguments).startswith(words)
+        problem = refused(*arguments)
+        assert problem.key == key and shown in problem.text
 
-    def test_a_run_without_its_samples_file_says_so(self, value: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_run_without_its_samples_file_says_so(self, value: Path, refused: Callable[..., Problem]) -> None:
         hidden = (value / "samples.json").rename(value / "hidden")
         try:
-            assert "it has no samples.json" in refused(capsys, "run=value", "input=[4,5]")
+            assert "samples.json" in refused("run=value", "input=[4,5]").text
         finally:
             hidden.rename(value / "samples.json")
 
@@ -296,8 +319,8 @@ def test_pixels_are_integers_to_255_or_floats_to_1() -> None:
     assert raw("[[0,255],[51,102]]").flatten().tolist() == pytest.approx([0, 1, 0.2, 0.4])
     assert raw("[[0.0,1.0],[0.2,0.4]]").flatten().tolist() == pytest.approx([0, 1, 0.2, 0.4])
     for value in ("[[0,256],[0,0]]", "[[0,-1],[0,0]]", "[[0.0,1.5],[0,0]]"):
-        with pytest.raises(ConfigError, match="pixels are"):
-            read(value, PIXELS)
+        problem = problem_of(lambda value=value: read(value, PIXELS))
+        assert about([problem]) == [("input", "range")] and "0 to 255" in problem.suggestion
 
 
 def test_yes_and_no_are_black_and_white() -> None:
@@ -319,9 +342,9 @@ def test_pixels_in_other_units_than_the_runs_are_refused(dtype: type, kind: str,
         Path(value).write_text(",".join(map(str, values.flatten())))
     else:
         value = str(values.tolist())
-    words = "pixels go from 0 to 16, the model was trained on pixels from 0 to 1: divide them"
-    with pytest.raises(ConfigError, match=f"^input=.*{words}$"):
-        read(value, TO_1)
+    problem = problem_of(lambda: read(value, TO_1))
+    assert about([problem]) == [("input", "range")] and problem.suggestion == "divide them"
+    assert problem.text.startswith("input=") and "0 to 16" in problem.text and "0 to 1" in problem.text
 
 
 def test_integers_for_a_run_of_floats_are_the_values_themselves(tmp_path: Path) -> None:
@@ -336,11 +359,12 @@ def test_normalised_images_may_go_a_little_further_and_features_anywhere(tmp_pat
     normalised = InputSpec("mine", [1, 2, 2], "float32", 0.0, 1.0, 10, value_range=[-1.0, 2.0])
     read("[[-3.5,4.5],[0,0]]", normalised)
     for value in ("[[-4.5,0],[0,0]]", "[[0,255],[0,0]]"):
-        with pytest.raises(ConfigError, match="trained on pixels from -1 to 2: scale them as those were"):
-            read(value, normalised)
+        problem = problem_of(lambda value=value: read(value, normalised))
+        assert about([problem]) == [("input", "range")] and "-1 to 2" in problem.text
+        assert problem.suggestion != "divide them"
     Image.new("L", (2, 2)).save(tmp_path / "black.png")
-    with pytest.raises(ConfigError, match="is an image, whose pixels are read as numbers from 0 to 1"):
-        read(str(tmp_path / "black.png"), normalised)
+    problem = problem_of(lambda: read(str(tmp_path / "black.png"), normalised))
+    assert about([problem]) == [("input", "range")] and "-1 to 2" in problem.text and ".npy" in problem.suggestion
     read("[1000,-1000]", InputSpec("table", [2], "float32", 0.0, 1.0, 1))
     read("[[0,300],[0,0]]", InputSpec("of a run of before", [1, 2, 2], "float32", 0.0, 1.0, 10))
 
@@ -361,8 +385,8 @@ def test_a_run_keeps_the_range_of_its_float_images(images: Path, value: Path) ->
     samples, _, _ = predict_model(images)
     assert samples.value_range == [0.0, 1.0]
     assert predict_model(value)[0].value_range is None
-    assert _range((torch.tensor([[1.0, -3.0], [2.0, 7.5]]), torch.zeros(2))) == [-3.0, 7.5]
-    low, high = _range(Ramp()) or (0, 0)
+    assert _range(TensorPart(torch.tensor([[1.0, -3.0], [2.0, 7.5]]), torch.zeros(2))) == [-3.0, 7.5]
+    low, high = _range(DatasetPart(Ramp())) or (0, 0)
     assert low == -2.0 and high == pytest.approx(2, abs=0.1)
 
 
@@ -384,8 +408,10 @@ def test_images_that_are_not_square_are_cropped_and_those_of_16_bits_keep_the_up
     ((_, values),) = read(str(tmp_path / "large.png"), wide).batches(1)
     assert values[0, 0, 1].tolist() == pytest.approx([20, 30, 40, 50], abs=2)
     Image.fromarray(np.zeros((2, 4), np.float32)).save(tmp_path / "floats.tiff")
-    with pytest.raises(ConfigError, match=r"cannot be read as an image \(its pixels are floating-point"):
-        next(read(str(tmp_path / "floats.tiff"), wide).batches(1))
+    for spec in (wide, replace(wide, input_shape=[1, 2, 2])):  # also a square one, as training reads it
+        problem = problem_of(lambda spec=spec: next(read(str(tmp_path / "floats.tiff"), spec).batches(1)))
+        assert about([problem]) == [("input", "data")] and "floating-point" in problem.text
+        assert "8 bits" in problem.suggestion and "data." not in str(problem)
     clear = InputSpec("mine", [4, 2, 2], "uint8", 0.0, 1.0, 10)
     Image.new("RGBA", (4, 2), (1, 2, 3, 4)).save(tmp_path / "clear.png")
     ((_, values),) = read(str(tmp_path / "clear.png"), clear).batches(1)
@@ -427,10 +453,8 @@ def test_images_are_read_batch_by_batch(there: Path, monkeypatch: pytest.MonkeyP
     for number in range(5):
         Image.new("L", (2, 2), number).save(folder / f"{number}.png")
     opened: list[str] = []
-    reading = new_samples._read_image
-    monkeypatch.setattr(
-        new_samples, "_read_image", lambda path, *rest: opened.append(path.name) or reading(path, *rest)
-    )
+    decode = new_images._decode
+    monkeypatch.setattr(new_images, "_decode", lambda path, *rest: opened.append(path.name) or decode(path, *rest))
     batches = read(str(folder), PIXELS).batches(2)
     names, values = next(batches)
     assert opened == list(names) == ["0.png", "1.png"] and values[:, 0, 0, 0].tolist() == [0, 1]

@@ -137,13 +137,13 @@ def test_idx_reads_what_was_written(tmp_path, packed):
     [
         (lambda content: b"", "too short"),
         (lambda content: content[:9], "too short"),
-        (lambda content: content[:-1], "39 bytes where its header says 40"),
-        (lambda content: content + b"x", "41 bytes where its header says 40"),
+        (lambda content: content[:-1], r"39 bytes.* 40$"),
+        (lambda content: content + b"x", r"41 bytes.* 40$"),
         (lambda content: b"\0\0\x0d" + content[3:], "first bytes are"),  # floats
         (lambda content: b"<htm" + content[4:], "first bytes are"),
         (lambda content: gzip.compress(content)[:-5], "damaged gzip"),
         (lambda content: gzip.compress(content)[:12] + b"\xff" * 20, "damaged gzip"),
-        (lambda content: gzip.compress(content[:-4]), "36 bytes where its header says 40"),
+        (lambda content: gzip.compress(content[:-4]), r"36 bytes.* 40$"),
     ],
 )
 def test_idx_says_what_is_wrong_with_a_file(tmp_path, damage, words):

@@ -21,20 +21,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_data import all_missing, dead_url, make_mirror, problem_of, problems_of, small_mnist, write
+from test_data import all_missing, dead_url, make_mirror, small_mnist, write
 from torch.utils.data import DataLoader
 
 from conftest import Called, run_folder
 from helpers.composed import accuracy, trained
-from helpers.problems import about
+from helpers.problems import about, problem_of, problems_of
 from helpers.training import loaders, same
 from runner.assembly import checks
 from runner.data.cifar10 import CLASSES, FOLDER, TEST_FILE, TRAIN_FILES, cifar10
 from runner.data.fashion_mnist import CLASSES as FASHION_CLASSES
 from runner.data.fashion_mnist import fashion_mnist
 from runner.data.fetch import fetch
-from runner.data.image_file import read_image
-from runner.data.image_folder import ImageFiles, image_folder
+from runner.data.image_file import ImageError, read_image
+from runner.data.image_files import ImageFiles
+from runner.data.image_folder import image_folder
 from runner.data.mnist import mnist
 from runner.data.published import published
 from runner.data.source import Source
@@ -71,7 +72,8 @@ def test_the_folder_of_debians_package() -> None:
     assert len(images) == 60_000 and source.origin == str(DEBIAN)
     assert source.mean == pytest.approx(images.mean().item(), abs=5e-5)
     assert source.std == pytest.approx(images.std(correction=0).item(), abs=5e-5)
-    assert "are those of FashionMNIST, not of MNIST" in problem_of(lambda: mnist(DEBIAN))
+    problem = problem_of(lambda: mnist(DEBIAN))
+    assert about([problem]) == [("data.root", "data")] and "FashionMNIST" in problem.text
 
 
 def test_fashion_mnist_trains(here: Path) -> None:
@@ -154,16 +156,16 @@ class Payload:
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "shown"),
     [
-        (lambda content, whole: whole[: len(whole) // 2], "damaged: "),
-        (lambda content, whole: b"", "damaged: "),
-        (lambda content, whole: b"<html>not found</html>", "damaged: "),
-        (lambda content, whole: pickle.dumps(content | {"more": Payload()}), "mkdir, which no array needs"),
+        (lambda content, whole: whole[: len(whole) // 2], ""),
+        (lambda content, whole: b"", ""),
+        (lambda content, whole: b"<html>not found</html>", ""),
+        (lambda content, whole: pickle.dumps(content | {"more": Payload()}), ".mkdir"),
     ],
 )
 def test_cifar10_names_a_damaged_file_and_runs_nothing_in_it(
-    here: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[..., bytes], words: str
+    here: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[..., bytes], shown: str
 ) -> None:
     offline(monkeypatch)
     contents = small_cifar()
@@ -171,33 +173,37 @@ def test_cifar10_names_a_damaged_file_and_runs_nothing_in_it(
     files["data_batch_2"] = damage(contents["data_batch_2"], files["data_batch_2"])
     write(here / "data" / FOLDER, files)
     problem = problem_of(lambda: cifar10(here / "data"))
-    assert problem.startswith("cannot download") and f"{FOLDER}/data_batch_2 (" in problem and words in problem
-    assert "data_batch_1" not in problem
-    assert f"put cifar-10-python.tar.gz into {here / 'data'}, write data.root=" in problem and "data=digits" in problem
+    assert about([problem]) == [("data.root", "unavailable")]
+    assert f"{FOLDER}/data_batch_2 (damaged" in problem.text and shown in problem.text
+    assert "data_batch_1" not in problem.text
+    for way in (f"cifar-10-python.tar.gz into {here / 'data'}", "data.root=", "data=digits"):
+        assert way in problem.suggestion
     assert not (here / "the-payload-ran").exists()
     assert (here / "data" / FOLDER / "data_batch_2").read_bytes() == files["data_batch_2"]
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "shown"),
     [
-        ({"labels": [10] * 8}, "labels from 10 to 10, where 0 to 9 are"),
-        ({"labels": [1] * 7}, "has 8 images"),
-        ({"labels": ["cat"] * 8}, "whole numbers"),
-        ({"data": np.zeros((8, 3000), np.uint8)}, "no uint8 array"),
-        ({"data": [1, 2]}, "no uint8 array"),
+        ({"labels": [10] * 8}, "10 to 10"),
+        ({"labels": [1] * 7}, "8 images"),
+        ({"labels": ["cat"] * 8}, "8 images"),
+        ({"data": np.zeros((8, 3000), np.uint8)}, "3072"),
+        ({"data": [1, 2]}, "3072"),
     ],
 )
 def test_cifar10_refuses_files_that_hold_something_else_and_keeps_them(
-    tmp_path: Path, change: dict[str, Any], words: str
+    tmp_path: Path, change: dict[str, Any], shown: str
 ) -> None:
     contents = small_cifar()
     contents[TEST_FILE] |= change
     write(tmp_path / FOLDER, pickled(contents))
     problem = problem_of(lambda: cifar10(tmp_path))
-    assert words in problem and str(tmp_path / FOLDER / TEST_FILE) in problem and "data.root=" in problem
+    assert about([problem]) == [("data.root", "data")] and "data.root=" in problem.suggestion
+    assert shown in problem.text and str(tmp_path / FOLDER / TEST_FILE) in problem.text
     (tmp_path / FOLDER / TEST_FILE).write_bytes(pickle.dumps([1, 2]))
-    assert "has no data and labels" in problem_of(lambda: cifar10(tmp_path))
+    problem = problem_of(lambda: cifar10(tmp_path))
+    assert about([problem]) == [("data.root", "data")] and str(tmp_path / FOLDER / TEST_FILE) in problem.text
 
 
 def archive_of(files: dict[str, bytes]) -> bytes:
@@ -247,7 +253,7 @@ def test_cifar10_unpacks_an_archive_that_is_there(tmp_path: Path, monkeypatch: p
     other = tmp_path / "other"
     other.mkdir()
     (other / "cifar-10-python.tar.gz").write_bytes(archive + b"?")
-    assert "cannot download" in problem_of(lambda: cifar10(other))
+    assert about([problem_of(lambda: cifar10(other))]) == [("data.root", "unavailable")]
 
 
 def test_an_archive_cannot_write_outside_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +272,7 @@ def test_cifar10_verifies_the_archive(
 ) -> None:
     archive = archive_of(pickled(small_cifar()))
     offline(monkeypatch, make_mirror({"cifar-10-python.tar.gz": archive[:-1] + b"?"}).url, archive)
-    assert "wrong checksum" in problem_of(lambda: cifar10(tmp_path / "data"))
+    assert "MD5" in problem_of(lambda: cifar10(tmp_path / "data")).text
     assert not (tmp_path / "data").exists()
 
 
@@ -289,8 +295,8 @@ def test_offline_the_errors_are_alike_and_nothing_is_left(
     for name in ("mnist", "fashion_mnist", "cifar10"):
         called = runner("tracking=off", f"data={name}")
         assert called.code == 2 and len(called.errors) == 1, called.err
-        assert "Connection refused" in called.errors[0] and "cannot download" in called.errors[0]
-        assert "write data.root=<another folder>, or data=digits, which needs none" in called.err
+        assert called.about == [("data.root", "unavailable")] and "Connection refused" in called.errors[0]
+        assert "data.root=<another folder>" in called.err and "data=digits" in called.err
         assert list(here.iterdir()) == []
 
 
@@ -311,7 +317,7 @@ def test_those_that_wait_for_one_that_fails_take_over(tmp_path: Path, make_mirro
 
     def attempt(_: int) -> str:
         # A lock is one open file's, so two threads exclude each other as two processes do.
-        return problem_of(lambda: fetch(lambda: all_missing(folder), folder, [mirror.url], checksums))
+        return problem_of(lambda: fetch(lambda: all_missing(folder), folder, [mirror.url], checksums)).text
 
     checksums = dict.fromkeys(all_missing(folder), "")
     with ThreadPoolExecutor(5) as pool:
@@ -380,19 +386,26 @@ def test_train_and_test_folders_are_the_parts(tmp_path: Path, train: str, other:
     assert (len(source.train), len(source.test)) == (10, 2) and source.val is None
     assert source.test.targets == [1, 1]  # as the training part counts them
     assert source.notes == [f"{train}/ trains, {other}/ tests", "2 classes (cat, dog)"]
-    assert "data.test_fraction=0.3 contradicts" in problem_of(lambda: image_folder(tmp_path, test_fraction=0.3))
+    problem = problem_of(lambda: image_folder(tmp_path, test_fraction=0.3))
+    assert about([problem]) == [("data.test_fraction", "conflict")] and str(tmp_path / other) in problem.text
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_an_error_of_another_part_names_its_key(part: str, tmp_path: Path) -> None:
     photos(tmp_path / "train", 5)
     photos(tmp_path / part / "inner", 2)
-    given = {f"{part}_path": tmp_path / part}
-    said = problem_of(lambda: image_folder(tmp_path / "train", **given))
-    assert said.startswith(f"data.{part}_path: ") and said.endswith(f"write data.{part}_path={tmp_path}/{part}/inner")
+    keys = {f"{part}_path": tmp_path / part}
+    problem = problem_of(lambda: image_folder(tmp_path / "train", **keys))
+    assert about([problem]) == [(f"data.{part}_path", "data")] and "data.path" not in str(problem)
+    assert problem.suggestion == f"write data.{part}_path={tmp_path}/{part}/inner"
     photos(tmp_path / "birds", 2, owl=(0, 0, 200))
-    said = problem_of(lambda: image_folder(tmp_path / "train", **{f"{part}_path": tmp_path / "birds"}))
-    assert said.startswith(f"data.{part}_path: ") and "training part lacks: owl" in said
+    problem = problem_of(lambda: image_folder(tmp_path / "train", **{f"{part}_path": tmp_path / "birds"}))
+    assert about([problem]) == [(f"data.{part}_path", "data")] and problem.text.endswith(": owl")
+    (tmp_path / part / "inner").rename(tmp_path / "moved")
+    damaged = photos(tmp_path / "damaged", 2) / "cat" / "0.png"
+    damaged.write_bytes(b"x")
+    problem = problem_of(lambda: image_folder(tmp_path / "train", **{f"{part}_path": tmp_path / "damaged"}))
+    assert about([problem]) == [(f"data.{part}_path", "file")] and str(damaged) in problem.text
 
 
 @pytest.mark.parametrize("name", ["val", "Valid", "validation", "dev"])
@@ -429,31 +442,41 @@ def test_parts_may_be_named_by_keys(tmp_path: Path) -> None:
     assert [len(part) for part in (held_out.train, held_out.val, held_out.test)] == [8, 6, 2]
     photos(tmp_path / "all/train", 5)
     photos(tmp_path / "all/val", 1)
-    assert "data.val_path=" in problem_of(lambda: image_folder(tmp_path / "all", val_path=tmp_path / "b"))
+    problem = problem_of(lambda: image_folder(tmp_path / "all", val_path=tmp_path / "b"))
+    assert about([problem]) == [("data.val_path", "conflict")] and "data.val_path=null" in problem.suggestion
 
 
 @pytest.mark.parametrize(
-    ("folders", "words"),
+    ("folders", "key", "shown"),
     [
-        (("train", "Train"), "Train/ and train/, which are both the train part"),
-        (("train", "val", "valid"), "val/ and valid/, which are both the val part"),
-        (("train", "test", "eval", "x"), "eval/ and test/, which are both the test part"),
-        (("train", "extra"), "train/ beside extra/, which are no parts"),
-        (("valid", "test"), "test/, valid/, but no train/"),
-        (("training_set", "test_set"), "test_set/ and training_set/"),
-        (("train2017", "val2017"), "train2017/ and val2017/"),
-        (("tr", "te"), "te/ and tr/ of"),
-        (("a", "b", "c"), "a/, b/ and c/ of"),
-        (("data",), "has one folder alone, data/, with cat/ and dog/ in it; write data.path="),
-        (("train/train",), "has one folder alone, train/, with cat/ and dog/ in it; write data.path="),
-        (("data/train", "data/test"), "has one folder alone, data/, with test/ and train/ in it; write data.path="),
+        (("train", "Train"), "data.path", "Train/ and train/"),
+        (("train", "val", "valid"), "data.path", "val/ and valid/"),
+        (("train", "test", "eval", "x"), "data.path", "eval/ and test/"),
+        (("train", "extra"), "data.path", "train/ beside extra/"),
+        (("valid", "test"), "data.path", "test/ and valid/, but no train/"),
+        (("training_set", "test_set"), "data.classes", "test_set/ and training_set/"),
+        (("train2017", "val2017"), "data.classes", "train2017/ and val2017/"),
+        (("tr", "te"), "data.classes", "te/ and tr/"),
+        (("a", "b", "c"), "data.classes", "a/, b/ and c/"),
+        (("data",), "data.path", "data/, with cat/ and dog/"),
+        (("train/train",), "data.path", "train/, with cat/ and dog/"),
+        (("data/train", "data/test"), "data.path", "data/, with test/ and train/"),
     ],
 )
-def test_folders_that_may_be_parts_or_classes_are_refused(tmp_path: Path, folders: tuple[str, ...], words: str) -> None:
+def test_folders_that_may_be_parts_or_classes_are_refused(
+    tmp_path: Path, folders: tuple[str, ...], key: str, shown: str
+) -> None:
     for name in folders:
         photos(tmp_path / name, 1)
     problem = problem_of(lambda: image_folder(tmp_path))
-    assert words in problem or words.replace("/, ", "/ and ") in problem
+    assert about([problem]) == [(key, "data")] and shown in problem.text
+    if key == "data.classes":  # what it suggests
+        assert f"data.classes=[{','.join(sorted(folders))}]" in problem.suggestion
+        assert image_folder(tmp_path, classes=sorted(folders)).classes == sorted(folders)
+    elif "with" in shown:
+        assert problem.suggestion == f"write data.path={tmp_path / folders[0].split('/')[0]}" + (
+            "/train" if folders == ("train/train",) else ""
+        )
 
 
 @pytest.mark.parametrize("pair", [("images", "labels"), ("Img", "Masks"), ("imgs", "annotations", "other")])
@@ -461,15 +484,17 @@ def test_folders_that_may_be_parts_or_classes_are_refused(tmp_path: Path, folder
 def test_images_and_their_answers_are_not_taken_for_classes(tmp_path: Path, pair: tuple[str, ...], below: str) -> None:
     photos(tmp_path / below, 2, **dict.fromkeys(pair, (9, 99, 200)))
     problem = problem_of(lambda: image_folder(tmp_path))
-    assert "look like images and an answer to each" in problem and "data.classes=[" in problem
-    assert image_folder(tmp_path, classes=list(pair)).classes == list(pair)  # as it says
+    assert about([problem]) == [("data.classes", "data")] and all(f"{name}/" in problem.text for name in pair[:2])
+    assert f"write data.classes=[{','.join(sorted(pair))}]" in problem.suggestion
+    assert image_folder(tmp_path, classes=list(pair)).classes == list(pair)
 
 
 def test_labels_in_text_beside_images_are_no_class_without_images(tmp_path: Path) -> None:
     photos(tmp_path, 2, images=(9, 99, 200))
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels/0.txt").write_text("0 0.5 0.5 1 1")
-    assert "images/ and labels/ of" in problem_of(lambda: image_folder(tmp_path))
+    problem = problem_of(lambda: image_folder(tmp_path))
+    assert about([problem]) == [("data.classes", "data")] and "images/ and labels/" in problem.text
 
 
 def test_what_programs_leave_in_a_folder_is_left_out_and_said(tmp_path: Path) -> None:
@@ -507,17 +532,22 @@ def test_classes_may_be_chosen_and_decide_a_doubt(tmp_path: Path) -> None:
     chosen = image_folder(tmp_path, classes=["dog", "cat"], test_fraction=0)
     assert chosen.classes == ["dog", "cat"] and names(chosen)[0] == "dog/0.png" and chosen.train.targets[0] == 0
     assert chosen.notes[-1] == "bird/ left out"
-    assert "data.classes" in problem_of(lambda: image_folder(tmp_path, classes=["dog", "cow"]))
+    problem = problem_of(lambda: image_folder(tmp_path, classes=["dog", "cow"]))
+    assert about([problem]) == [("data.classes", "unknown")] and "bird, cat, dog" in problem.suggestion
+    problem = problem_of(lambda: image_folder(tmp_path, classes=["dog", "bord"]))
+    assert problem.suggestion == "write data.classes=[dog,bird]"
     for part in ("train", "val"):
         photos(tmp_path / "parts" / part, 2, cat=(1, 99, 3), dog=(200, 2, 3), bird=(4, 5, 200))
     parts = image_folder(tmp_path / "parts", classes=["dog", "cat"])
     assert parts.val.targets == [0, 0, 1, 1] and len(parts.train) == 4
     for year in ("2023", "2024"):
         photos(tmp_path / "years", 1, **{f"cat/{year}": (1, 99, 3), f"dog/{year}": (200, 2, 3)})
-    assert "write data.classes=[cat,dog]" in problem_of(lambda: image_folder(tmp_path / "years"))
+    assert "write data.classes=[cat,dog]" in problem_of(lambda: image_folder(tmp_path / "years")).suggestion
     assert len(image_folder(tmp_path / "years", classes=["cat", "dog"], test_fraction=0).train) == 4
     photos(tmp_path / "flat", 2, train=(1, 99, 3), test=(200, 2, 3))
-    assert "have images directly in them" in problem_of(lambda: image_folder(tmp_path / "flat"))
+    problem = problem_of(lambda: image_folder(tmp_path / "flat"))
+    assert about([problem]) == [("data.classes", "data")] and "data.classes=[test,train]" in problem.suggestion
+    assert image_folder(tmp_path / "flat", classes=["test", "train"]).classes == ["test", "train"]
 
 
 def test_image_files_that_use_little_of_a_byte_are_not_guessed(tmp_path: Path) -> None:
@@ -574,11 +604,13 @@ def test_links_to_images_elsewhere_are_followed_once(tmp_path: Path) -> None:
         f"{c}/{n}.png" for c in ("cat", "dog") for n in range(3)
     ]
     (tmp_path / "p/bird").symlink_to(pool / "cat")
-    assert "is a link to another class" in problem_of(lambda: image_folder(tmp_path / "p"))
+    problem = problem_of(lambda: image_folder(tmp_path / "p"))
+    assert about([problem]) == [("data.path", "data")] and f"cat of {tmp_path / 'p'}" in problem.text
     (tmp_path / "p/bird").unlink()
     (tmp_path / "p/bird").mkdir()
     (tmp_path / "p/bird/x.png").symlink_to(pool / "cat/1.png")
-    assert "are the same file in two classes" in problem_of(lambda: image_folder(tmp_path / "p"))
+    problem = problem_of(lambda: image_folder(tmp_path / "p"))
+    assert about([problem]) == [("data.path", "data")] and "bird/x.png and cat/1.png" in problem.text
 
 
 def test_what_is_hidden_or_no_image_is_passed_over_and_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -596,18 +628,30 @@ def test_what_is_hidden_or_no_image_is_passed_over_and_a_class_may_be_called_tra
 def test_the_folders_mistakes(tmp_path: Path) -> None:
     photos(tmp_path / "photos")
     (tmp_path / "file").write_text("x")
-    assert "data.path is not set" in problem_of(lambda: image_folder(None))
-    assert "did you mean photos?" in problem_of(lambda: image_folder(tmp_path / "phtos"))
-    assert "is a file; name a folder" in problem_of(lambda: image_folder(tmp_path / "file"))
+
+    def refused(path: Path | None, **keys: Any) -> tuple[list[tuple[str, str]], str]:
+        """What the problems are about, and their sentences."""
+        problems = problems_of(lambda: image_folder(path, **keys))
+        return about(problems), "\n".join(map(str, problems))
+
+    assert refused(None)[0] == [("data.path", "missing")]
+    assert "photos?" in refused(tmp_path / "phtos")[1]
+    assert refused(tmp_path / "file")[0][0][0] == "data.path"
     (tmp_path / "photos/bird").mkdir()
-    assert "without images" in problem_of(lambda: image_folder(tmp_path / "photos"))
-    assert "images lie directly in it" in problem_of(lambda: image_folder(tmp_path / "photos/cat"))
+    key, said = refused(tmp_path / "photos")
+    assert key == [("data.path", "data")] and ": bird;" in said
+    key, said = refused(tmp_path / "photos/cat")
+    assert key == [("data.path", "data")] and "images lie directly in it" in said
     photos(tmp_path / "parts/train", 2)
     photos(tmp_path / "parts/test", 2, cow=(1, 1, 1))
-    assert "classes that the training part lacks: cow" in problem_of(lambda: image_folder(tmp_path / "parts"))
+    key, said = refused(tmp_path / "parts")
+    assert key == [("data.path", "data")] and ": cow;" in said
     photos(tmp_path / "one", 1, cat=(1, 1, 1))
-    assert "data.test_fraction=0" in problem_of(lambda: image_folder(tmp_path / "one"))
-    assert len(problems_of(lambda: image_folder(tmp_path, size=0, channels=2, test_fraction=1.0))) == 3
+    key, said = refused(tmp_path / "one")
+    assert key == [("data.test_fraction", "data")] and "write data.test_fraction=0" in said
+    keys, said = refused(tmp_path, size=0, channels=2, test_fraction=1.0)
+    assert keys == [("data.size", "range"), ("data.channels", "choice"), ("data.test_fraction", "range")]
+    assert all(f"write {key}=" in said for key, _ in keys)
 
 
 # --- one image ---
@@ -711,14 +755,18 @@ def test_pixels_of_any_depth_are_scaled_by_what_they_hold(
 
 def test_a_range_that_is_not_known_is_asked_for(tmp_path: Path) -> None:
     floats = deep(tmp_path / "f", np.float32, 0.5)
-    for problem in problems_of(lambda: image_folder(floats)):
-        assert "floating-point" in problem and problem.endswith("write data.scale=<its whole range>")
+    problems = problems_of(lambda: image_folder(floats))
+    assert about(problems) == [("data.scale", "data")] * 4
+    assert all("floating-point" in problem.text and "data.scale=<" in problem.suggestion for problem in problems)
     assert image_folder(floats, size=8, scale=1, test_fraction=0).train[3][0][0, 0, 7] == 128
-    assert "go from 0 to 0.5, of 0 to 0.4" in problems_of(lambda: image_folder(floats, scale=0.4))[0]
+    problem = problems_of(lambda: image_folder(floats, scale=0.4))[0]
+    assert about([problem]) == [("data.scale", "data")] and "0 to 0.5" in problem.text and "0 to 0.4" in problem.text
     large = deep(tmp_path / "i", np.int32, 100_000)
-    assert "write data.scale=100000" in problem_of(lambda: image_folder(large))
+    problem = problem_of(lambda: image_folder(large))
+    assert about([problem]) == [("data.scale", "data")] and problem.suggestion == "write data.scale=100000"
     assert image_folder(large, size=8, scale=100_000, test_fraction=0).train[3][0][0, 0, 7] == 255
-    assert "data.scale=none" in problem_of(lambda: image_folder(large, scale="none"))
+    problem = problem_of(lambda: image_folder(large, scale="none"))
+    assert about([problem]) == [("data.scale", "data")] and problem.suggestion == "write data.scale=100000"
     masks = deep(tmp_path / "m", np.uint8, 2, ".png")
     assert image_folder(masks, size=8, scale=2, test_fraction=0).train[0][0][0, 0, 7] == 128
     raw = split(image_folder(masks, size=8, scale="none", mean=0.0, std=1.0), val_fraction=0.5, limit=None, seed=0)
@@ -739,7 +787,8 @@ def test_colours_of_16_bits_that_use_few_of_them_are_refused(tmp_path: Path) -> 
         for name in ("x", "y"):
             (tmp_path / label / name).mkdir(parents=True)
             (tmp_path / label / name / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(content))
-    assert "save them with 8 bits" in problem_of(lambda: image_folder(tmp_path / "a"))
+    problem = problem_of(lambda: image_folder(tmp_path / "a"))
+    assert about([problem]) == [("data.path", "data")] and "8 bits" in problem.suggestion
     assert "16-bit colours: the upper 8 bits" in image_folder(tmp_path / "b").notes
 
 
@@ -747,8 +796,8 @@ def test_colours_of_16_bits_that_use_few_of_them_are_refused(tmp_path: Path) -> 
     ("content", "words"),
     [
         (lambda whole: whole[: len(whole) // 2], "truncated"),
-        (lambda whole: b"not an image at all", "it is no image"),
-        (lambda whole: b"", "it is no image"),
+        (lambda whole: b"not an image at all", "not an image"),
+        (lambda whole: b"", "not an image"),
         (None, "No such file"),
     ],
 )
@@ -763,10 +812,16 @@ def test_a_damaged_image_is_named_in_one_line(
         file.unlink()
     else:
         file.write_bytes(content(file.read_bytes()))
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(ImageError) as reason:
         read_image(file, 32)
+    assert words in str(reason.value)
+    images = ImageFiles(tmp_path, [(file.name, 0)], 32, 3)
+    problem = images.problem(0, reason.value)
+    assert about([problem]) == [("data.path", "file")]
+    with pytest.raises(TrainingError) as caught:
+        images[0]
     message = str(caught.value)
-    assert str(file) in message and words in message and "replace it" in message and "\n" not in message
+    assert message == str(problem) and str(file) in message and words in message and "\n" not in message
 
 
 # --- damaged images in a folder ---
@@ -777,8 +832,10 @@ def test_damaged_images_are_found_before_anything_starts(tmp_path: Path) -> None
     for number in range(7):
         (tmp_path / "cat" / f"{number}.png").write_bytes(b"x")
     problems = problems_of(lambda: image_folder(tmp_path))
-    assert len(problems) == 6 and problems[-1] == "data.path: 2 more of the 40 files tried cannot be read either"
-    assert all("cannot be read (it is no image)" in problem for problem in problems[:-1])
+    assert about(problems) == [("data.path", "file")] * 6
+    damaged = {str(tmp_path / "cat" / f"{number}.png") for number in range(7)}
+    assert len({name for name in damaged for problem in problems[:-1] if f" {name} " in problem.text}) == 5
+    assert "2 more of the 40 files" in problems[-1].text
 
 
 def damaged_photos(folder: Path) -> Path:
@@ -805,7 +862,7 @@ def test_one_that_was_not_tried_ends_the_run_in_one_line(
         )
         assert called.code == 1 and "Traceback" not in called.err
         (line,) = [line for line in called.err.splitlines() if str(damaged) in line]
-        assert "truncated" in line and "replace it, or move it away" in line
+        assert "truncated" in line
         assert json.loads((here / f"r{workers}/result.json").read_text())["status"] == "FAILED"
 
 
@@ -842,7 +899,7 @@ def test_one_pixel_of_any_file_changes_the_fingerprint(tmp_path: Path) -> None:
 
 
 def test_beyond_the_limit_name_and_length_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.data.image_folder.HASHED_BYTES", 100)
+    monkeypatch.setattr("runner.data.image_files.HASHED_BYTES", 100)
     photos(tmp_path, 3, suffix=".bmp", cat=(1, 2, 3))
     first = fingerprint(tmp_path, test_fraction=0)
     file = tmp_path / "cat/2.bmp"

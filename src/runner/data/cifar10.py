@@ -1,4 +1,4 @@
-"""`data=cifar10`: small photographs in six files of pickled arrays, read from disk or, once, downloaded."""
+"""`data=cifar10`: small photographs in six files of pickled arrays, read from disk or downloaded once."""
 
 import pickle
 from pathlib import Path
@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runner.data.fetch import fetch
-from runner.data.paths import full_path
+from runner.data.fetch import ROOT, check_fetched, check_root, fetch, unreadable_file
 from runner.data.published import published
 from runner.data.source import Source
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 
 FOLDER = "cifar-10-batches-py"  # in the archive, and in torchvision's layout
 TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -33,20 +32,18 @@ def cifar10(
 
     Args:
         root: a folder with torchvision's layout (`cifar-10-batches-py/` below it), or with the six files
-            directly in it. What is there is used, whoever made it; only what is missing or damaged is
-            downloaded, or taken from `cifar-10-python.tar.gz` where that lies in the folder.
-        mean: subtracted from the pixels, by channel; the default is the 50,000 training images' own.
-        std: divides the pixels, by channel; the default is the 50,000 training images' own.
+            directly in it. Existing files are used; only missing or damaged ones are downloaded, or taken
+            from `cifar-10-python.tar.gz` if that lies in the folder.
+        mean: subtracted from the pixels, by channel; by default that of the 50,000 training images.
+        std: divides the pixels, by channel; by default that of the 50,000 training images.
 
     Returns:
         Inputs are uint8 (N, 3, 32, 32), targets int64 (N,) in 0..9.
 
     Raises:
-        ConfigError: if the files cannot be had, or hold something else.
+        ConfigError: if the files cannot be downloaded, or hold something else.
     """
-    if root is None or not str(root).strip():
-        raise ConfigError("data.root is empty: write data.root=<the folder that has the files, or gets them>")
-    root = full_path(root, "data.root")
+    root = check_root(root)
     for folder in (root / FOLDER, root):
         batches, faults = _read_files(folder)
         if not faults:
@@ -63,7 +60,7 @@ def cifar10(
 
 
 def _fetch_and_read(parent: Path) -> dict[str, Any]:
-    """Download what the folder in `parent` lacks, then read all of it."""
+    """Download the missing files of the folder in `parent`, then read all."""
     dataset = published("cifar", "CIFAR10")
     fetch(
         lambda: {f"{FOLDER}/{name}": fault for name, fault in _read_files(parent / FOLDER)[1].items()},
@@ -73,15 +70,12 @@ def _fetch_and_read(parent: Path) -> dict[str, Any]:
         archive=dataset["filename"],
     )
     batches, faults = _read_files(parent / FOLDER)
-    if faults:
-        raise ConfigError(
-            *(f"{parent / FOLDER / name}: {fault}, although it was just fetched" for name, fault in faults.items())
-        )
+    check_fetched(parent / FOLDER, faults)
     return batches
 
 
 def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Read the whole files of a folder, and say of each other one whether it is missing or damaged."""
+    """Read the complete files of a folder; return them, and of the others whether they are missing or damaged."""
     batches: dict[str, Any] = {}
     faults: dict[str, str] = {}
     for name in (*TRAIN_FILES, TEST_FILE):
@@ -91,30 +85,29 @@ def _read_files(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
         except (FileNotFoundError, NotADirectoryError):
             faults[name] = "missing"
         except OSError as error:
-            raise ConfigError(
-                f"cannot read {folder / name}: {error.strerror or error}; mend it, or write data.root=<folder>"
-            ) from error
-        except Exception as error:  # half a pickle, or none, fails in any way
+            raise ConfigError(unreadable_file(folder / name, error)) from error
+        except Exception as error:  # a damaged pickle can raise anything
             faults[name] = f"damaged: {str(error) or type(error).__name__}"
     return batches, faults
 
 
 def read_arrays(file: IO[bytes]) -> Any:
-    """Unpickle arrays and plain values, and nothing else: a pickle can call whatever it names.
+    """Unpickle arrays and plain values only: a pickle could call any function that it names.
 
     Raises:
-        pickle.UnpicklingError: it asks for something else, or is damaged; other exceptions if it is.
+        pickle.UnpicklingError: it names another function or class, or is damaged; a damaged pickle may also raise
+            other exceptions.
     """
-    return _ArrayUnpickler(file, encoding="latin1").load()  # as Python 2 wrote the original
+    return _ArrayUnpickler(file, encoding="latin1").load()  # Python 2 wrote the original
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        # `numpy.core` of the original is `numpy._core` now.
-        found = _ARRAY_MAKERS.get((module.replace("numpy._core", "numpy.core"), name))
-        if found is None:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
-        return found
+        # `numpy.core` in the original is `numpy._core` in current versions.
+        maker = _ARRAY_MAKERS.get((module.replace("numpy._core", "numpy.core"), name))
+        if maker is None:
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which an array does not need")
+        return maker
 
 
 _ARRAY = np.empty(0, np.uint8)
@@ -123,26 +116,30 @@ _ARRAY_MAKERS: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): _ARRAY.__reduce_ex__(2)[0],
     ("numpy.core.numeric", "_frombuffer"): _ARRAY.__reduce_ex__(5)[0],
-    ("_codecs", "encode"): lambda text, _: text.encode("latin1"),  # bytes, as Python 3 writes them for Python 2
+    ("_codecs", "encode"): lambda text, _: text.encode("latin1"),  # Python 3 writes bytes for Python 2 in this way
 }
 
 
 def _check(batch: Any, path: Path) -> tuple[Tensor, Tensor]:
-    """The images and labels of a file that can be read, whoever made it.
+    """Return the images and labels of a file that was read.
 
     Raises:
-        ConfigError: it holds something else. It is not replaced, as a damaged file is: somebody wanted it so.
+        ConfigError: it holds something else. Unlike a damaged file it is not replaced: the user may have put it there.
     """
-    advice = "move the file away to download it, or write data.root=<another folder>"
+
+    def refuse(text: str) -> ConfigError:
+        suggestion = f"move the file away to download it, or write {ROOT}=<another folder>"
+        return ConfigError(Problem(ROOT, f"{path}: {text}", suggestion, topic="data"))
+
     if not (isinstance(batch, dict) and {"data", "labels"} <= batch.keys()):
-        raise ConfigError(f"{path} has no data and labels, so it is no file of CIFAR-10; {advice}")
+        raise refuse("it has no data and labels, so it is not a file of CIFAR-10")
     pixels, values = batch["data"], int(np.prod(SHAPE))
     if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape[1:] == (values,)):
-        raise ConfigError(f"{path}: its data are no uint8 array of (images, {values}); {advice}")
+        raise refuse(f"its data is not a uint8 array of shape (images, {values})")
     labels = np.asarray(batch["labels"])
     if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu" or len(pixels) == 0:
-        raise ConfigError(f"{path} has {len(pixels):,} images, which needs as many whole numbers as labels; {advice}")
+        raise refuse(f"it has {len(pixels):,} images, which need as many integers as labels")
     if not 0 <= labels.min() <= labels.max() < len(CLASSES):
-        raise ConfigError(f"{path} has labels from {labels.min()} to {labels.max()}, where 0 to 9 are; {advice}")
-    pixels = np.require(pixels, requirements=["C", "W"])  # as torch wants them
+        raise refuse(f"it has labels from {labels.min()} to {labels.max()}, outside of 0 to {len(CLASSES) - 1}")
+    pixels = np.require(pixels, requirements=["C", "W"])  # torch needs a contiguous, writable array
     return torch.from_numpy(pixels.reshape(-1, *SHAPE)), torch.from_numpy(labels.astype(np.int64))

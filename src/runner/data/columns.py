@@ -1,17 +1,21 @@
-"""What the cells of a table mean, column by column: numbers, true and false, or text; and what is missing."""
+"""Parse the columns of a table: numbers, true and false, or text; and find missing values."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from runner.data.listing import list_names
+from runner.data.named_path import NamedPath
+from runner.errors import Problem
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "-NaN", "NULL", "null", "None", "<NA>", "#N/A", "#NA")
-"""Words that stand for a missing value among numbers. In a column of text only an empty cell is missing."""
+"""Words for a missing value in a column of numbers. In a column of text only an empty cell is missing."""
 YES, NO = ("True", "TRUE", "true"), ("False", "FALSE", "false")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
@@ -19,13 +23,12 @@ LEADING_ZERO = r"^[+-]?0\d"
 OTHER_NOTATION = re.compile(
     r"[+-]?\d[\d.,' ]*[.,' ]\d+([eE][+-]?\d+)?\s?%?|[+-]?\d[\d.,]*\s?%|[$€£]\s?\d[\d.,]*", re.ASCII
 )
-"""Numbers with a decimal comma, thousands separators, a per cent sign or a currency."""
+"""Numbers with a decimal comma, thousands separators, a percent sign or a currency sign."""
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?|\d{1,2}:\d{2}(:\d{2}.*)?", re.ASCII)
 OTHER_QUOTES = r"""\\[\\"',;|\t]|^'.*'$"""
-"""Quotes and delimiters behind a backslash, and text between single quotes: how other programs may quote."""
-EXACT = 2**53  # beyond it float64 leaves out whole numbers
+"""Escaped quotes and delimiters, and text in single quotes: other programs quote in these ways."""
+EXACT = 2**53  # float64 cannot represent every integer beyond it
 LARGEST = float(np.finfo(np.float32).max)
-NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,10 @@ class Column:
     """One column below the header.
 
     Attributes:
-        text: the cells as they are in the file, (N,).
-        kind: what they hold; `yes_no` are the words true and false.
-        values: float64 (N,) of numbers and of `yes_no` (1 and 0), NaN where one is missing; None for text.
-        missing: how many values are missing.
+        text: the cells as in the file, (N,).
+        kind: of the cells; `yes_no` are the words true and false.
+        values: float64 (N,) for numbers and for `yes_no` (1 and 0), NaN for a missing value; None for text.
+        missing: the number of missing values.
     """
 
     text: "pa.ChunkedArray"
@@ -46,12 +49,12 @@ class Column:
 
 
 def parse(text: "pa.ChunkedArray") -> Column:
-    """Find out what a column holds: numbers where every cell is one or a word of `MISSING`; spaces do not count."""
+    """Parse a column: as numbers if every cell is a number or one of `MISSING`; surrounding spaces are ignored."""
     import pyarrow as pa
     import pyarrow.compute as compute
 
     try:
-        values = compute.cast(text, pa.float64()).to_numpy()  # the fast way: no spaces, nothing missing
+        values = compute.cast(text, pa.float64()).to_numpy()  # fast, if there are no spaces and no missing values
     except pa.ArrowInvalid:
         trimmed = compute.utf8_trim(text, " \t")
         missing = compute.is_in(trimmed, pa.array(MISSING))
@@ -67,47 +70,55 @@ def parse(text: "pa.ChunkedArray") -> Column:
     return Column(text, "number", values, int(np.isnan(values).sum()))
 
 
-def find_faults(columns: Mapping[str, Column], given: str, target: str | None = None) -> list[str]:
-    """Say which columns cannot be used as numbers, and of the target, if there is one, whether it is complete."""
+def find_faults(columns: Mapping[str, Column], file: NamedPath, target: str | None = None) -> list[Problem]:
+    """Find the columns that cannot be used.
+
+    Args:
+        columns: by their names.
+        file: they are from it.
+        target: the column that is predicted: it may be text, and must be complete; None for new samples.
+    """
     missing = [
         name if target is None else f"{name} ({column.missing})" for name, column in columns.items() if column.missing
     ]
-    text, infinite, long = [], [], []
-    notation = False
+    text, infinite, rounded = [], [], []
+    other_notation = False
     for name, column in columns.items():
         if column.values is None:
             if name != target:
-                cells = (cell.strip(" \t") for cell in column.text.to_pylist())
-                cell = next((cell for cell in cells if cell not in MISSING and not NUMBER.fullmatch(cell)), "")
+                cell = first_text(column)
                 text.append(f"{name} ({cell!r})")
-                notation = notation or OTHER_NOTATION.fullmatch(cell) is not None
+                other_notation = other_notation or OTHER_NOTATION.fullmatch(cell) is not None
             continue
         with np.errstate(invalid="ignore"):
             size = np.abs(column.values)
         if count := int((size > LARGEST).sum()):
             infinite.append(f"{name} ({count})")
-        elif name != target and (lost := inexact(column, size)):
-            long.append(f"{name} ({lost})")
+        elif name != target and (number := find_rounded(column, size)):
+            rounded.append(f"{name} ({number})")
     problems = []
     if missing:
-        problems.append(f"{given} has missing values in {list_names(missing)}: fill them in or drop the rows")
+        problems.append(file.problem(f"missing values in {list_names(missing)}", "fill them in, or drop the rows"))
     if text:
-        how = "write decimal points and no other marks" if notation else "encode them as numbers"
+        how = "write decimal points and no other marks" if other_notation else "encode them as numbers"
         if target is not None:
             how += ", drop these columns, leave one out with data.index=<column>, or name another data.target=<column>"
-        problems.append(f"{given} has text where numbers are needed, in {list_names(text)}; {how}")
+        problems.append(file.problem(f"text instead of numbers in {list_names(text)}", how))
     if infinite:
-        problems.append(f"{given} has infinite values (beyond 3e38) in {list_names(infinite)}; drop these rows")
-    if long:
-        problems.append(
-            f"{given} has whole numbers that a 64-bit float rounds, in {list_names(long)}; drop these columns, or leave"
-            " one out with data.index=<column>"
-        )
+        problems.append(file.problem(f"infinite values (beyond 3e38) in {list_names(infinite)}", "drop these rows"))
+    if rounded:
+        how = "drop these columns" + ("" if target is None else ", or leave one out with data.index=<column>")
+        problems.append(file.problem(f"integers that a 64-bit float would round, in {list_names(rounded)}", how))
     return problems
 
 
-def inexact(column: Column, size: np.ndarray) -> str:
-    """The first whole number that float64 rounds; empty if there is none."""
+def find_rounded(column: Column, size: np.ndarray) -> str:
+    """Find the first integer that float64 rounds; empty if there is none.
+
+    Args:
+        column: of numbers.
+        size: their absolute values.
+    """
     assert column.values is not None
     for row in np.flatnonzero(size >= EXACT).tolist():
         cell = column.text[row].as_py().strip()
@@ -116,7 +127,7 @@ def inexact(column: Column, size: np.ndarray) -> str:
     return ""
 
 
-def list_names(names: Iterable[str]) -> str:
-    """The first few, for an error."""
-    listed = sorted(names) if isinstance(names, set) else list(names)
-    return ", ".join(listed[:NAMES_SHOWN]) + (", ..." if len(listed) > NAMES_SHOWN else "")
+def first_text(column: Column) -> str:
+    """Return the first cell that is neither a number nor missing; empty if there is none."""
+    cells = (cell.strip(" \t") for cell in column.text.to_pylist())
+    return next((cell for cell in cells if cell not in MISSING and not NUMBER.fullmatch(cell)), "")

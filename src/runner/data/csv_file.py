@@ -1,24 +1,33 @@
-"""`data=csv`: a table with one sample a row, numbers as features and one target column."""
+"""`data=csv`: a table with one sample per row, numeric features and one target column."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from runner.data import csv_0_1_0
-from runner.data.columns import find_faults, list_names
+from runner.data.columns import find_faults
+from runner.data.held_out import (
+    TEST_FRACTION,
+    check_test_fraction,
+    choose_test_samples,
+    contradicting_fraction,
+    untrained_classes,
+)
+from runner.data.listing import list_names
+from runner.data.named_path import NamedPath
 from runner.data.paths import find_data_file, shared_samples
 from runner.data.source import Samples, Source
-from runner.data.table_layout import Table, find_name, read_table
-from runner.data.table_target import Takes, TargetType, read_target
-from runner.errors import ConfigError, did_you_mean
+from runner.data.table_index import find_name
+from runner.data.table_layout import Table, read_table
+from runner.data.table_target import Takes, Target, TargetType, read_target
+from runner.errors import ConfigError, Problem, did_you_mean
 from runner.util.ranges import Choice
 
-TEST_FRACTION = 0.2
+TRAIN, VAL, TEST = "data.path", "data.val_path", "data.test_path"
 
 
 def csv_file(
@@ -37,52 +46,47 @@ def csv_file(
 ) -> Source:
     """Load a table separated by commas, semicolons, tabs or bars, with or without a header.
 
-    Runner 0.1.0 had no `index`, `header` and `target_type`. By its rules integers are raw class labels, features are
-    float32, and a first column without a name is refused.
+    Runner 0.1.0 did not have `index`, `header` and `target_type`. By its rules integers are raw class labels, features
+    are float32, and a first column without a name is an error.
 
     Args:
         path: the file.
-        target: the column to predict; None is the last one. Without a header they are called 0, 1, ...
-        test_path: a file of the same columns to test on; None splits the test part off `path`.
-        test_fraction: the share of rows that is split off, always the same ones whatever the run's seed;
-            None is `TEST_FRACTION`. Not to be combined with `test_path`.
-        mean: subtracted from the features; None is that of the training samples.
-        std: divides the features; None is that of the training samples.
+        target: the column to predict; None is the last one. Without a header columns are called 0, 1, ...
+        test_path: a file with the same columns to test on; None holds the test part out of `path`.
+        test_fraction: the share of rows that is held out, the same ones for every seed; None is `TEST_FRACTION`.
+            It excludes `test_path`.
+        mean: subtracted from the features; None computes it from the training samples.
+        std: divides the features; None computes it from the training samples.
         index: the column that numbers or names the rows and is left out: `auto` (None), `none` or a name.
-        header: whether the first row holds the names: `auto` (None), True or False.
-        target_type: what the target is: `auto` (None), `category` or `number`.
-        val_path: a file of the same columns to validate on; None leaves it to `data.val_fraction`.
+        header: whether the first row has the names: `auto` (None), True or False.
+        target_type: `auto` (None), `category` or `number`.
+        val_path: a file with the same columns to validate on; None leaves it to `data.val_fraction`.
         loss_takes: what the loss takes as targets, for `target_type=auto`; None if it is not known.
-        old_rules: whether the table is read as runner 0.1.0 did; None: if nothing that is new since then is given.
+        old_rules: whether to read the table as runner 0.1.0 did; None: if all later arguments are None.
 
     Returns:
         Inputs are float64 (N, features). Targets (N,) are int64 class indices, with the names of the classes, or
         float64 numbers.
 
     Raises:
-        ConfigError: if a file cannot be used, naming the columns at fault.
+        ConfigError: if a file cannot be used; it names the columns.
     """
-    paths = {"data.path": path, "data.val_path": val_path, "data.test_path": test_path}
-    files = _find_files(paths, test_fraction)
-    given = {key: f"{key}={value}" for key, value in paths.items()}
+    files = _find_files({TRAIN: path, VAL: val_path, TEST: test_path}, test_fraction)
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
     if old_rules is None:
         old_rules = index is None and header is None and target_type is None and val_path is None
     if old_rules:
-        source = csv_0_1_0.read(files, given, target, lambda rows: _split(rows, fraction))
+        source = csv_0_1_0.read(files, target, fraction)
     else:
-        index, header = index if index is not None else "auto", header if header is not None else "auto"
-        source = _read(files, given, target, fraction, index, header, target_type or "auto", loss_takes)
-        source = replace(source, notes=[*source.notes, *shared_samples(files)])
-    for key, part in (("data.val_path", source.val), ("data.test_path", source.test)):
-        if key in files:
-            _check_classes(source, part, given[key])
-    return replace(source, mean=mean, std=std, origin=", ".join(str(file) for file in files.values()))
+        source = _read(files, target, fraction, index, header, target_type, loss_takes)
+        shared = shared_samples({key: file.path for key, file in files.items()})
+        source = replace(source, notes=[*source.notes, *shared])
+    _check_classes(source, files)
+    return replace(source, mean=mean, std=std, origin=", ".join(str(file.path) for file in files.values()))
 
 
 def _read(
-    files: Mapping[str, Path],
-    given: Mapping[str, str],
+    files: Mapping[str, NamedPath],
     target: str | int | None,
     fraction: float,
     index: str | int | None,
@@ -90,106 +94,125 @@ def _read(
     target_type: TargetType | None,
     loss_takes: Takes | None,
 ) -> Source:
-    problems: list[str] = []
-    tables: dict[str, Table] = {}
+    """Read the tables of all parts by today's rules."""
     known = [str(name) for name in (target, index) if name not in (None, "auto", "none")]
-    for key, file in files.items():
-        try:
-            tables[key] = read_table(file, given[key], index, header, known)
-        except ConfigError as error:
-            problems += map(str, error.problems)
-    if problems:
-        raise ConfigError(*problems)
-    whole = tables["data.path"]
-    name = _find_target(whole, target, index, files["data.path"])
-    for key, table in tables.items():
-        if table.columns.keys() != whole.columns.keys():
-            different = list_names(table.columns.keys() ^ whole.columns.keys())
-            problems.append(f"{given[key]} lacks or adds columns: {different}; give both the same")
-        elif table.rows == 0:
-            problems.append(f"{given[key]} has no samples, only a header; name a file with samples")
-        else:
-            problems += find_faults(table.columns, given[key], name)
-    if len(whole.columns) == 1:
-        problems = [f"{given['data.path']} has only one column ({name}); give it features and a target"]
-    if problems:
-        raise ConfigError(*problems)
-    read = read_target(name, [table.columns[name].text for table in tables.values()], target_type, loss_takes)
-    features = [column for column in whole.columns if column != name]
-    parts: dict[str, tuple[Tensor, Tensor]] = {}
-    first = 0
-    for key, table in tables.items():
-        targets = torch.from_numpy(read.values[first : first + table.rows])
-        parts[key] = torch.from_numpy(table.numbers(features)), targets
-        first += table.rows
-    train, test = parts["data.path"], parts.get("data.test_path")
+    tables = _read_tables(files, index, header, known)
+    whole = tables[TRAIN]
+    name = _find_target(whole, target, index, files[TRAIN])
+    _check_tables(tables, files, name)
+    column = read_target(name, [table.columns[name].text for table in tables.values()], target_type, loss_takes)
+    parts = _split_by_table(tables, name, column)
+    train, test = parts[TRAIN], parts.get(TEST)
     if test is None:
-        is_test = torch.from_numpy(_split(whole.rows, fraction))
+        is_test = torch.from_numpy(choose_test_samples(whole.rows, fraction))
         train, test = (train[0][~is_test], train[1][~is_test]), (train[0][is_test], train[1][is_test])
     last = " (the last column)" if target is None else ""
+    notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
     return Source(
         name="csv",
         train=train,
-        val=parts.get("data.val_path"),
+        val=parts.get(VAL),
         test=test if len(test[0]) else None,
-        classes=read.classes,
+        classes=column.classes,
         columns=list(whole.columns),
         target=name,
-        notes=[f"target {name}{last}: {read.note}", *dict.fromkeys(note for t in tables.values() for note in t.notes)],
+        notes=[f"target {name}{last}: {column.note}", *notes],
         reading=whole.reading,
     )
 
 
-def _find_target(table: Table, target: str | int | None, index: str | int | None, file: Path) -> str:
+def _read_tables(
+    files: Mapping[str, NamedPath], index: str | int | None, header: bool | Literal["auto"] | None, known: list[str]
+) -> dict[str, Table]:
+    """Read each file; the problems of all are reported together."""
+    problems: list[Problem] = []
+    tables: dict[str, Table] = {}
+    for key, file in files.items():
+        try:
+            tables[key] = read_table(file, index, header, known)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(*problems)
+    return tables
+
+
+def _find_target(table: Table, target: str | int | None, index: str | int | None, file: NamedPath) -> str:
+    """Return the name of the column to predict."""
     if target is None:
         return list(table.columns)[-1]
-    found = find_name(str(target), table.columns)
-    if found is None and str(target) == str(index):
-        raise ConfigError(f"data.target={target} is data.index too; name another column")
-    if found is None:
-        hint = did_you_mean(str(target), table.columns)
-        raise ConfigError(f"data.target={target} is not a column of {file}; {hint}")
-    return found
+    name = find_name(str(target), table.columns)
+    if name is None:
+        key = "data.target"
+        if str(target) == str(index):
+            text = f"{key}={target} is also data.index, which is left out"
+            raise ConfigError(Problem(key, text, "name another column", topic="conflict"))
+        text = f"{key}={target} is not a column of {file.path}"
+        raise ConfigError(Problem(key, text, did_you_mean(str(target), table.columns), topic="unknown"))
+    return name
 
 
-def _check_classes(source: Source, part: Samples | None, given: str) -> None:
-    """See that a part has no class that training lacks."""
-    if not source.classes or not isinstance(part, tuple) or not isinstance(source.train, tuple):
+def _check_tables(tables: Mapping[str, Table], files: Mapping[str, NamedPath], target: str) -> None:
+    """Check that all tables have samples, the same columns, and numbers as features."""
+    whole = tables[TRAIN]
+    if len(whole.columns) == 1:
+        raise ConfigError(files[TRAIN].problem(f"only one column ({target})", "give it features and a target"))
+    problems: list[Problem] = []
+    for key, table in tables.items():
+        if table.columns.keys() != whole.columns.keys():
+            different = list_names(table.columns.keys() ^ whole.columns.keys())
+            problems.append(files[key].problem(f"lacks or adds columns: {different}", "give both tables the same"))
+        elif table.rows == 0:
+            problems.append(files[key].problem("no samples, only a header", "name a file with samples"))
+        else:
+            problems += find_faults(table.columns, files[key], target)
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _split_by_table(tables: Mapping[str, Table], target: str, column: Target) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the inputs and targets of each table; the target column continues from one table to the next."""
+    features = [name for name in tables[TRAIN].columns if name != target]
+    parts: dict[str, tuple[Tensor, Tensor]] = {}
+    first = 0
+    for key, table in tables.items():
+        targets = torch.from_numpy(column.values[first : first + table.rows])
+        parts[key] = torch.from_numpy(table.numbers(features)), targets
+        first += table.rows
+    return parts
+
+
+def _check_classes(source: Source, files: Mapping[str, NamedPath]) -> None:
+    """Check that the training part has every class of the other files."""
+    if not source.classes:
         return
-    if untrained := set(part[1].tolist()) - set(source.train[1].tolist()):
-        names = list_names({source.classes[number] for number in untrained})
-        raise ConfigError(
-            f"{given} has classes that data.path lacks: {names}; correct the names, or move some of their rows to"
-            " data.path"
-        )
+    trained = _labels(source.train)
+    for key, part in ((VAL, source.val), (TEST, source.test)):
+        if key in files and (untrained := _labels(part) - trained):
+            names = {source.classes[label] for label in untrained}
+            raise ConfigError(untrained_classes(key, str(files[key]), names))
 
 
-def _find_files(paths: Mapping[str, str | Path | None], test_fraction: float | None) -> dict[str, Path]:
-    """Return the files by their knobs, after checking what can be checked without reading them."""
-    problems: list[str] = []
-    files: dict[str, Path] = {}
-    if paths["data.path"] is None:
-        problems.append("data.path is not set: data=csv reads a file, such as data.path=table.csv")
+def _labels(part: Samples | None) -> set[int]:
+    return set(part[1].tolist()) if isinstance(part, tuple) else set()
+
+
+def _find_files(paths: Mapping[str, str | Path | None], test_fraction: float | None) -> dict[str, NamedPath]:
+    """Find the files, by their keys, and check all that can be checked without reading them."""
+    problems: list[Problem] = []
+    files: dict[str, NamedPath] = {}
+    if paths[TRAIN] is None:
+        text = f"{TRAIN} is not set, and data=csv reads a file"
+        problems.append(Problem(TRAIN, text, f"write {TRAIN}=<table.csv>", topic="missing"))
     for key, value in paths.items():
         if value is not None:
             try:
-                files[key] = find_data_file(value, key)
+                files[key] = NamedPath(key, str(value), find_data_file(value, key))
             except ConfigError as error:
-                problems += map(str, error.problems)
-    if test_fraction is not None:
-        if paths["data.test_path"] is not None:
-            problems.append(f"data.test_fraction={test_fraction} contradicts data.test_path; give one of them")
-        if not (isinstance(test_fraction, int | float) and 0 <= test_fraction < 1):
-            problems.append(f"data.test_fraction={test_fraction} must be at least 0 and below 1, such as 0.2")
+                problems += error.problems
+    if test_fraction is not None and paths[TEST] is not None:
+        problems.append(contradicting_fraction(test_fraction, TEST))
+    problems += check_test_fraction(test_fraction)
     if problems:
         raise ConfigError(*problems)
     return files
-
-
-def _split(rows: int, fraction: float) -> np.ndarray:
-    """Whether a row is split off: the same rows at every run, as figures of different seeds are compared."""
-    if fraction and rows < 2:
-        raise ConfigError("data.path has one sample, which cannot be split; write data.test_fraction=0")
-    count = min(max(round(rows * fraction), 1), rows - 1) if fraction else 0
-    # RandomState, not Generator: NumPy promises its stream for all versions (NEP 19).
-    return np.random.RandomState(0).permutation(rows) < count

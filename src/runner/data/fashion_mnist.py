@@ -1,4 +1,4 @@
-"""`data=fashion_mnist`: pictures of clothes in MNIST's four files, read from disk or, once, downloaded."""
+"""`data=fashion_mnist`: images of clothes in MNIST's four files, read from disk or downloaded once."""
 
 from pathlib import Path
 
@@ -17,16 +17,16 @@ def fashion_mnist(
 
     Args:
         root: a folder with torchvision's layout (`FashionMNIST/raw/` below it) or with the IDX files directly
-            in it, gzipped or not, as Debian's package `dataset-fashion-mnist` has them. What is there is used;
-            only what is missing or damaged is downloaded.
-        mean: subtracted from the pixels; the default is the training images' own.
-        std: divides the pixels; the default is the training images' own.
+            in it, gzipped or not, as in Debian's package `dataset-fashion-mnist`. Existing files are used;
+            only missing or damaged ones are downloaded.
+        mean: subtracted from the pixels; by default that of the training images.
+        std: divides the pixels; by default that of the training images.
 
     Returns:
         Inputs are uint8 (N, 1, 28, 28), targets int64 (N,) in 0..9.
 
     Raises:
-        ConfigError: if the files cannot be had, or don't belong together.
+        ConfigError: if the files cannot be downloaded, or do not belong together.
     """
     train, test, folder = load_four_files(root, "FashionMNIST", len(CLASSES))
     return Source("fashion_mnist", train, test, mean, std, list(CLASSES), origin=str(folder), scale=255)

@@ -1,4 +1,4 @@
-"""Downloading the files a data set lacks: once, verified, and never in place of a good file."""
+"""Download the missing files of a data set: once, verified, and never over a good file."""
 
 import gzip
 import hashlib
@@ -18,19 +18,21 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from runner.errors import ConfigError
+from runner.data.paths import full_path
+from runner.errors import ConfigError, Problem, Topic
 
 CHUNK_BYTES = 1 << 16
 LOCK_NAME = ".download.lock"
-# What the mirrors of one file may stay silent, all together. The first file that none of them serves ends
-# the attempt, so this is also what a machine without a network waits for (30 s at most, imports included).
+# The mirrors of one file may be silent for so long, together. The first file that no mirror serves ends
+# the attempt, so a machine without a network waits no longer (30 s at most, imports included).
 PATIENCE_SECONDS = 12.0
+ROOT = "data.root"
 
 logger = logging.getLogger("runner")
 
 
 class Forbidden(Exception):
-    """Something would have to be downloaded, and this is not the time."""
+    """A file has to be downloaded, and downloads are forbidden at the moment."""
 
 
 _forbidden: ContextVar[bool] = ContextVar("_forbidden", default=False)
@@ -38,7 +40,7 @@ _forbidden: ContextVar[bool] = ContextVar("_forbidden", default=False)
 
 @contextmanager
 def forbidden() -> Iterator[None]:
-    """Let `fetch` raise `Forbidden`: to check a config that is known to be wrong, nothing is downloaded."""
+    """Let `fetch` raise `Forbidden`: nothing is downloaded for a config that is known to be wrong."""
     token = _forbidden.set(True)
     try:
         yield
@@ -47,11 +49,11 @@ def forbidden() -> Iterator[None]:
 
 
 class MirrorError(Exception):
-    """One mirror did not deliver one file; the message says why."""
+    """A mirror did not deliver a file; the message is the reason."""
 
 
 def fetch(
-    find_wanted: Callable[[], Mapping[str, str]],
+    find_faults: Callable[[], Mapping[str, str]],
     folder: Path,
     mirrors: Sequence[str],
     checksums: Mapping[str, str],
@@ -60,18 +62,18 @@ def fetch(
 ) -> None:
     """Download files into a folder, one process at a time; `.gz` files are stored unpacked.
 
-    Where nothing comes of it, the folder is left as it was found, or not made.
+    If that fails, the folder is left as it was, or is not created.
 
     Args:
-        find_wanted: returns the files to fetch, each with why ("missing", "damaged: ..."). Called when no
-            other process is downloading, which may have brought them in the meantime.
-        folder: where they go; made if it isn't there.
+        find_faults: returns the files to download, each with the reason ("missing", "damaged: ..."). It is called
+            while no other process is downloading, because one may have brought them in the meantime.
+        folder: the files are stored in it; created if it does not exist.
         mirrors: URLs of folders, tried in turn.
         checksums: the MD5 sum of each file that the mirrors serve.
-        patience: seconds without an answer or data, shared between the mirrors, after which a file is
-            given up.
-        archive: the one file, a `.tar.gz`, that the mirrors serve with all the others in it. Where it lies in
-            the folder already, it is not downloaded.
+        patience: seconds without an answer or data, shared between the mirrors, after which the
+            download of a file is abandoned.
+        archive: the only file that the mirrors serve, a `.tar.gz` with all others in it. If it lies in the
+            folder already, it is not downloaded.
 
     Raises:
         ConfigError: if the folder cannot be written, or no mirror delivers one of the files.
@@ -81,96 +83,126 @@ def fetch(
         raise Forbidden
     try:
         with _locked(folder):
-            wanted = dict(find_wanted())
+            faults = dict(find_faults())
             if archive is None:
-                _fetch_files(wanted, folder, mirrors, checksums, patience)
-            elif wanted:
-                _fetch_archive(wanted, archive, folder, mirrors, checksums[archive], patience)
+                _fetch_files(faults, folder, mirrors, checksums, patience)
+            elif faults:
+                _fetch_archive(faults, archive, folder, mirrors, checksums[archive], patience)
     except MirrorError as error:
-        raise ConfigError(_explain(wanted, folder, str(error), archive)) from error
+        raise ConfigError(_explain(faults, folder, str(error), archive, "unavailable")) from error
     except OSError as error:
-        wanted = dict(find_wanted())
         reason = f"cannot write to {folder} ({error.strerror or error})"
-        raise ConfigError(_explain(wanted, folder, reason, archive)) from error
+        raise ConfigError(_explain(find_faults(), folder, reason, archive, "file")) from error
 
 
 def _fetch_files(
-    wanted: Mapping[str, str], folder: Path, mirrors: Sequence[str], checksums: Mapping[str, str], patience: float
+    faults: Mapping[str, str], folder: Path, mirrors: Sequence[str], checksums: Mapping[str, str], patience: float
 ) -> None:
-    for name, why in wanted.items():
+    for name, why in faults.items():
         logger.info("%s in %s is %s: downloading it", name, folder, why)
         served = _fetch_file(name, folder, mirrors, checksums[name], patience / len(mirrors))
         _put_in_place(folder / f"{name}.part", folder / name)
-        # The one that works comes first from now on, lest each file waits for a dead one.
+        # The mirror that works comes first from now on, so that no further file waits for a dead one.
         mirrors = sorted(mirrors, key=lambda mirror: mirror != served)
 
 
 def _fetch_archive(
-    wanted: Mapping[str, str], archive: str, folder: Path, mirrors: Sequence[str], md5: str, patience: float
+    faults: Mapping[str, str], archive: str, folder: Path, mirrors: Sequence[str], md5: str, patience: float
 ) -> None:
-    """Take the files that are wanted, and no others, out of an archive that has them."""
+    """Extract these files, and no others, from an archive."""
     path = folder / archive
     is_there = path.is_file() and _md5_of(path) == md5
     if not is_there:
-        faults = "; ".join(f"{name} is {why}" for name, why in wanted.items())
-        logger.info("in %s, %s: downloading %s", folder, faults, archive)
+        reasons = "; ".join(f"{name} is {why}" for name, why in faults.items())
+        logger.info("in %s, %s: downloading %s", folder, reasons, archive)
         _fetch_file(archive, folder, mirrors, md5, patience / len(mirrors))
         path = folder / f"{archive}.part"
     try:
-        _unpack(path, folder, wanted)
+        _unpack(path, folder, faults)
     finally:
         if not is_there:
             path.unlink()
 
 
-def _explain(wanted: Mapping[str, str], folder: Path, reason: str, archive: str | None) -> str:
-    """Return what a user needs who has to get the files in another way."""
-    files = ", ".join(name if why == "missing" else f"{name} ({why})" for name, why in wanted.items())
-    missing = archive or "the files"
-    return (
-        f"cannot download {files}: {reason}; put {missing} into {folder}, write data.root=<another folder>, or"
-        " data=digits, which needs none"
+def _explain(faults: Mapping[str, str], folder: Path, reason: str, archive: str | None, topic: Topic) -> Problem:
+    """Make the problem of files that cannot be downloaded, with other ways to get them."""
+    files = ", ".join(name if why == "missing" else f"{name} ({why})" for name, why in faults.items())
+    return Problem(
+        ROOT,
+        f"cannot download {files}: {reason}",
+        f"put {archive or 'the files'} into {folder}, write {ROOT}=<another folder>, or write data=digits, which needs"
+        " no download",
+        topic=topic,
     )
+
+
+def check_root(root: str | Path | None) -> Path:
+    """Return the absolute path of the folder that has the files, or is to get them.
+
+    Raises:
+        ConfigError: it is empty.
+    """
+    if root is None or not str(root).strip():
+        raise ConfigError(Problem(ROOT, f"{ROOT} is empty", f"write {ROOT}=data", topic="missing"))
+    return full_path(root, ROOT)
+
+
+def unreadable_file(path: Path, error: OSError) -> Problem:
+    """Make the problem of a file that exists and cannot be read."""
+    text = f"cannot read {path}: {error.strerror or error}"
+    return Problem(ROOT, text, f"make it readable, or write {ROOT}=<another folder>", topic="file")
+
+
+def check_fetched(folder: Path, faults: Mapping[str, str]) -> None:
+    """Check that no file is missing or damaged after a download.
+
+    Raises:
+        ConfigError: with a problem for each.
+    """
+    if faults:
+        suggestion = f"write {ROOT}=<another folder>"
+        texts = [f"{folder / name}: {fault}, although it was just downloaded" for name, fault in faults.items()]
+        raise ConfigError(*(Problem(ROOT, text, suggestion, topic="data") for text in texts))
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Be the only process that downloads into a folder; made if it isn't there, removed again if nothing came.
+    """Lock a folder for one downloading process. It is created if it does not exist, and removed if it stays empty.
 
-    The lock's file goes as well, while it is held: one who has it open finds out that it has lost its name, and
-    begins anew (filelock does so from 3.21 on); so does one whose folder is gone.
+    The file of the lock is removed while the lock is held: a process that has it open notices that it was unlinked, and
+    starts again (filelock does so from 3.21 on); so does a process whose folder is gone.
     """
-    lock, made = FileLock(folder / LOCK_NAME), list[Path]()
+    lock, created = FileLock(folder / LOCK_NAME), list[Path]()
     timeout = 0.0
     while not lock.is_locked:
-        made = [parent for parent in (folder, *folder.parents) if not parent.exists()] or made
+        created = [parent for parent in (folder, *folder.parents) if not parent.exists()] or created
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=timeout)
         except Timeout:
-            logger.warning("waiting for another process, which is downloading into %s", folder)
-            timeout = -1.0  # for as long as it takes
+            logger.warning("waiting for another process that is downloading into %s", folder)
+            timeout = -1.0  # no limit
         except FileNotFoundError:
-            continue  # that process got nothing, and has removed the folder
+            continue  # that process failed, and has removed the folder
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows keeps an open file
+        with suppress(OSError):  # Windows does not remove an open file
             (folder / LOCK_NAME).unlink()
         lock.release()
-        with suppress(OSError):  # not empty: the files are there, or another process is at it
-            for parent in made:
+        with suppress(OSError):  # not empty: it has the files, or another process is downloading
+            for parent in created:
                 parent.rmdir()
 
 
 def _fetch_file(name: str, folder: Path, mirrors: Sequence[str], md5: str, patience: float) -> str:
-    """Bring one file, as `<name>.part`, from the first mirror that has it whole, and return that mirror.
+    """Download a file as `<name>.part` from the first mirror that delivers it, and return that mirror.
 
     Raises:
-        MirrorError: if none has it; the message gives each one's reason.
+        MirrorError: if none does; the message has the reason of each.
         OSError: if the folder cannot be written.
     """
-    part = folder / f"{name}.part"  # a fixed name: what a killed download leaves is overwritten by the next
+    part = folder / f"{name}.part"  # a fixed name: the next download overwrites what a killed one leaves
     reasons = []
     for mirror in mirrors:
         try:
@@ -188,7 +220,7 @@ def _download(url: str, part: Path, md5: str, patience: float) -> None:
     """Download a URL into a file and verify its checksum.
 
     Raises:
-        MirrorError: if the network or the mirror fails, or what came is not what was asked for.
+        MirrorError: if the network or the mirror fails, or the content is wrong.
         OSError: if the file cannot be written.
     """
     digest = hashlib.md5(usedforsecurity=False)
@@ -208,10 +240,10 @@ def _download(url: str, part: Path, md5: str, patience: float) -> None:
 
 
 def _open_url(url: str, patience: float) -> http.client.HTTPResponse:
-    """Send the request and wait for the answer's header.
+    """Send the request and wait for the header of the response.
 
-    In a thread, because urllib's own timeout bounds neither the look-up of the name nor a host with many
-    addresses, each of which gets the whole timeout.
+    In a thread, because the timeout of urllib limits neither the name lookup nor a host with many addresses, of which
+    each gets the full timeout.
     """
     answer: queue.SimpleQueue[http.client.HTTPResponse | Exception] = queue.SimpleQueue()
 
@@ -239,7 +271,7 @@ def _read_chunk(response: http.client.HTTPResponse) -> bytes:
 
 
 def _describe(error: Exception) -> str:
-    """Return the innermost reason in its own words: `Connection refused`, `HTTP Error 404: Not Found`."""
+    """Return the innermost reason: `Connection refused`, `HTTP Error 404: Not Found`."""
     reason = getattr(error, "reason", None)  # of an URLError, which only wraps it
     if isinstance(reason, Exception):
         error = reason
@@ -247,7 +279,7 @@ def _describe(error: Exception) -> str:
 
 
 def _put_in_place(part: Path, target: Path) -> None:
-    """Give a whole download its name, unpacked if it is a `.gz`."""
+    """Give a complete download its name; a `.gz` is unpacked."""
     if target.suffix == ".gz":
         target = target.with_suffix("")
         unpacked = part.with_suffix(".unpacked")
@@ -259,10 +291,10 @@ def _put_in_place(part: Path, target: Path) -> None:
 
 
 def _unpack(archive: Path, folder: Path, names: Iterable[str]) -> None:
-    """Take files out of a `.tar.gz`, each put in place when it is whole.
+    """Extract files from a `.tar.gz`; each gets its name when it is complete.
 
     Raises:
-        MirrorError: it lacks one of them.
+        MirrorError: one of them is not in it.
         OSError: if the folder cannot be written.
     """
     with tarfile.open(archive, "r:gz") as tar:

@@ -12,7 +12,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 
 class IdxError(Exception):
-    """The file is not a whole IDX file; the message says what is wrong with it."""
+    """The file is not a complete IDX file; the message is the reason."""
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
@@ -23,13 +23,13 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
 
     Args:
         path: the file.
-        ndim: the number of dimensions it must have: 3 for images (N, H, W), 1 for labels (N,).
+        ndim: the number of dimensions: 3 for images (N, H, W), 1 for labels (N,).
 
     Returns:
-        A writable uint8 array. An unpacked file is read once and not copied.
+        A writable uint8 array. A file that is not gzipped is read without a copy.
 
     Raises:
-        IdxError: if the header is wrong, or the file is shorter or longer than the header says.
+        IdxError: if the header is wrong, or the length of the file differs from it.
         OSError: if the file cannot be read.
     """
     with path.open("rb") as file:
@@ -47,9 +47,9 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
         raise IdxError(f"{content.size} bytes, too short for an IDX header")
     magic = content[:4].tolist()
     if magic != [0, 0, UNSIGNED_BYTE, ndim]:
-        raise IdxError(f"its first bytes are {magic}, not {[0, 0, UNSIGNED_BYTE, ndim]}")
+        raise IdxError(f"the first bytes are {magic}, not {[0, 0, UNSIGNED_BYTE, ndim]}")
     shape = content[4:start].view(">u4").tolist()
     expected = start + math.prod(shape)
     if content.size != expected:
-        raise IdxError(f"{content.size:,} bytes where its header says {expected:,}")
+        raise IdxError(f"{content.size:,} bytes, the header says {expected:,}")
     return content[start:].reshape(shape)

@@ -1,52 +1,52 @@
-"""From a text file to cells: encoding, delimiter, quotes, and rows that all have the same number of cells."""
+"""Read a text file into cells: encoding, delimiter, quotes, and rows of equal length."""
 
 import csv
 import io
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.data.named_path import NamedPath
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-LOOKED_AT = 64 * 1024  # bytes that the delimiter is found in
-SEPARATOR = re.compile(rb'"?sep=([,;\t|])"?(\r\n|\r|\n)')  # a first line that Excel writes and takes
-BLOCK = 2**24  # bytes that are parsed at a time: no row may be longer
-QUOTE = 'put text between double quotes, and double those in it ("")'
+HEAD = 64 * 1024  # bytes from which the delimiter is detected
+SEPARATOR = re.compile(rb'"?sep=([,;\t|])"?(\r\n|\r|\n)')  # a first line that Excel writes and reads
+BLOCK = 2**24  # bytes that are parsed at a time; a row cannot be longer
+QUOTE = 'put text in double quotes, and double the quotes in it ("")'
 
 
-def read_cells(file: Path, given: str) -> "list[pa.ChunkedArray]":
-    """Read all cells as text, by column. Empty lines are left out.
+def read_cells(file: NamedPath) -> "list[pa.ChunkedArray]":
+    """Read all cells as text, by column. Empty lines are skipped.
 
-    Spaces after a delimiter belong to it where all delimiters are followed by some, before numbers too
-    (`5.1, 3.5, setosa`). Elsewhere they belong to the text.
+    Spaces after a delimiter belong to it if every delimiter is followed by one, also before numbers
+    (`5.1, 3.5, setosa`). Otherwise they belong to the text.
 
     Args:
-        file: in UTF-8, its cells separated by commas, semicolons, tabs or bars, text between double quotes or not.
-        given: key and value that named the file, to begin errors with: `data.path=table.csv`.
+        file: in UTF-8, with cells separated by commas, semicolons, tabs or bars; text may be in double quotes.
 
     Raises:
         ConfigError: it cannot be read, or its rows differ in length.
     """
     try:
-        data = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        data = file.path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
-        raise ConfigError(f"{given} cannot be read: {error.strerror or error}; name another") from error
-    _check_text(data, given)
-    said = SEPARATOR.match(data)
-    data = data[said.end() :] if said else data
+        reason = f"cannot be read ({error.strerror or error})"
+        raise ConfigError(file.problem(reason, "make it readable, or name another file", topic="file")) from error
+    _check_text(data, file)
+    separator = SEPARATOR.match(data)
+    data = data[separator.end() :] if separator else data
     outside = re.sub(rb'"[^"]*"', b'""', data) if b'"' in data else data
     if b"\r" in data and len(set(re.findall(rb"\r\n|\r|\n", outside))) > 1:
-        raise ConfigError(f"{given}: its lines end in different ways (\\n, \\r\\n, \\r); save it with one of them")
-    delimiter = said[1].decode() if said else _find_delimiter(data, given)
+        raise ConfigError(file.problem("line endings are mixed (\\n, \\r\\n, \\r)", "save it with one of them"))
+    delimiter = separator[1].decode() if separator else _find_delimiter(data, file)
     mark = re.escape(delimiter.encode())
     spaced = re.search(mark + rb" +[+-]?\.?\d", outside) is not None and not re.search(mark + rb"(?! )", outside)
     if re.search(mark + rb' +"', outside):
-        data = re.sub(rb'("[^"]*")|(' + mark + rb') +(?=")', lambda found: found[1] or found[2], data)
-    columns = _parse(data, delimiter, given)
+        data = re.sub(rb'("[^"]*")|(' + mark + rb') +(?=")', lambda match: match[1] or match[2], data)
+    columns = _parse(data, delimiter, file)
     if spaced:
         import pyarrow.compute as compute
 
@@ -54,51 +54,52 @@ def read_cells(file: Path, given: str) -> "list[pa.ChunkedArray]":
     return columns
 
 
-def _check_text(data: bytes, given: str) -> None:
+def _check_text(data: bytes, file: NamedPath) -> None:
+    """Check that bytes are text with an even number of double quotes."""
     if b"\0" in data:
-        raise ConfigError(f"{given} is not a table in UTF-8 text: it has NUL bytes; save it as UTF-8")
+        raise ConfigError(file.problem("not UTF-8 text: it contains NUL bytes", "save it as UTF-8"))
     try:
         if not data.decode().strip():
-            raise ConfigError(f"{given} is empty; name a file with samples")
+            raise ConfigError(file.problem("the file is empty", "name a file with samples"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{given} is not a table in UTF-8 text (line {line}); save it as UTF-8") from error
+        raise ConfigError(file.problem(f"not UTF-8 text (line {line})", "save it as UTF-8")) from error
     if data.count(b'"') % 2:
-        raise ConfigError(f"{given}: a double quote is opened and not closed; {QUOTE}")
+        raise ConfigError(file.problem("a double quote is opened and not closed", QUOTE))
 
 
-def _find_delimiter(data: bytes, given: str) -> str:
-    """The delimiter that divides each of the first rows into the same number of cells, two at least."""
-    head = data[:LOOKED_AT].decode(errors="ignore")
+def _find_delimiter(data: bytes, file: NamedPath) -> str:
+    """Find the delimiter that splits each of the first rows into the same number of cells, at least two."""
+    head = data[:HEAD].decode(errors="ignore")
     lengths: dict[str, list[int]] = {}
     for delimiter in DELIMITERS:
         rows = [len(row) for row in csv.reader(io.StringIO(head, newline=""), delimiter=delimiter) if row]
-        if len(data) > LOOKED_AT and len(rows) > 1:
-            rows.pop()  # cut off by the limit
+        if len(data) > HEAD and len(rows) > 1:
+            rows.pop()  # probably incomplete
         lengths[delimiter] = rows
     even = [delimiter for delimiter, rows in lengths.items() if len(set(rows)) == 1 and rows[0] > 1]
     if len(even) > 1:
-        how = " or ".join(DELIMITERS[delimiter] for delimiter in even)
-        raise ConfigError(
-            f"{given}: cells may be separated by {how}; put text between double quotes, and write decimal points"
-        )
+        words = " or ".join(DELIMITERS[delimiter] for delimiter in even)
+        how = "put text in double quotes, and write decimal points"
+        raise ConfigError(file.problem(f"cells may be separated by {words}", how))
     if even:
         return even[0]
-    # Uneven: the error about its rows is for the delimiter that the first row has most of.
+    # Rows of different lengths: the error reports them for the delimiter that is most frequent in the first row.
     most = max(lengths, key=lambda delimiter: (lengths[delimiter][0], sum(lengths[delimiter])))
     if max(lengths[most]) == 1:
-        words = ", ".join(DELIMITERS.values())
-        raise ConfigError(f"{given} has only one column; separate features and target by one of {words}")
+        how = f"separate features and target by {', '.join(DELIMITERS.values())}"
+        raise ConfigError(file.problem("only one column", how))
     return most
 
 
-def _parse(data: bytes, delimiter: str, given: str) -> "list[pa.ChunkedArray]":
+def _parse(data: bytes, delimiter: str, file: NamedPath) -> "list[pa.ChunkedArray]":
+    """Parse text into columns of cells."""
     import pyarrow as pa  # late: only tables need it
     import pyarrow.csv as parser
 
     bad: list[Any] = []
 
-    def remember(row: Any) -> str:
+    def skip(row: Any) -> str:
         bad.append(row)
         return "skip"
 
@@ -106,37 +107,42 @@ def _parse(data: bytes, delimiter: str, given: str) -> "list[pa.ChunkedArray]":
     first = next(row for row in csv.reader(start, delimiter=delimiter) if row)
     try:
         table = parser.read_csv(
-            pa.BufferReader(data if data.endswith((b"\n", b"\r")) else data + b"\n"),  # or one row alone is not read
-            # One thread: 4 million cells take it 0.4 s, and more would compete with the other jobs of a sweep.
+            pa.BufferReader(data if data.endswith((b"\n", b"\r")) else data + b"\n"),  # else a single row is not read
+            # One thread: it parses 4 million cells in 0.4 s, and more would compete with the other jobs of a sweep.
             read_options=parser.ReadOptions(use_threads=False, autogenerate_column_names=True, block_size=BLOCK),
-            parse_options=parser.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=remember
-            ),
+            parse_options=parser.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip),
             convert_options=parser.ConvertOptions(
                 column_types={f"f{number}": pa.string() for number in range(len(first))}, strings_can_be_null=False
             ),
         )
     except pa.ArrowInvalid as error:
-        raise ConfigError(f"{given} is not a table: {' '.join(str(error).split())}; {QUOTE}") from error
+        raise ConfigError(file.problem(f"not a table ({' '.join(str(error).split())})", QUOTE)) from error
     if bad:
-        raise ConfigError(f"{given}: {_ragged(first, bad, len(table), delimiter)}")
+        raise ConfigError(file.problem(*_explain_ragged(first, bad, len(table), delimiter)))
     return list(table.itercolumns())
 
 
-def _ragged(first: list[str], bad: list[Any], even: int, delimiter: str) -> str:
-    """Say what is wrong with rows of another length than the first."""
+def _explain_ragged(first: list[str], bad: list[Any], even: int, delimiter: str) -> tuple[str, str]:
+    """Explain why rows differ in length from the first.
+
+    Args:
+        first: the first row.
+        bad: the rows of other lengths.
+        even: the number of rows of the same length.
+        delimiter: between cells.
+
+    Returns:
+        A text, and what to do.
+    """
     row, width = bad[0], len(first)
     if first[0].startswith("#") or row.text.startswith("#"):
         number = 1 if first[0].startswith("#") else row.number
-        return f"row {number} begins with #; comments are not read: remove them"
+        return f"row {number} begins with #", "remove comments, which are not supported"
     if all(one.actual_columns == width + 1 for one in bad) and even == 1:
         if row.text.rstrip("\r\n").endswith(delimiter):
-            return f"the first row has {width} cells, the others end with a delimiter; remove it, or give it a name"
-        return (
-            f"the first row has {width} names, the others have {width + 1} values; name each column"
-            " (R: write.csv(x, file), or write.table(..., col.names=NA))"
-        )
-    return (
-        f"row {row.number} has {row.actual_columns} cells, the first has {width}; give all the same number, and put"
-        " text that contains a delimiter between double quotes"
-    )
+            text = f"the first row has {width} cells, the others end with a delimiter"
+            return text, "remove that delimiter, or give the last column a name"
+        text = f"the first row has {width} names, the others have {width + 1} values"
+        return text, "name each column (R: write.csv(x, file), or write.table(..., col.names=NA))"
+    text = f"row {row.number} has {row.actual_columns} cells, the first has {width}"
+    return text, "give all rows the same number, and put text that contains a delimiter in double quotes"

@@ -1,4 +1,4 @@
-"""Whether the target of a table is classes or values."""
+"""Decide whether the target of a table is classes or values."""
 
 import re
 from dataclasses import dataclass
@@ -15,17 +15,19 @@ from runner.data.columns import (
     OTHER_NOTATION,
     OTHER_QUOTES,
     Column,
-    inexact,
-    list_names,
+    find_rounded,
+    first_text,
     parse,
 )
+from runner.data.listing import list_names
 from runner.data.table_file import QUOTE
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MOST_CLASSES = 20
+KEY = "data.target_type"
+MOST_CLASSES = 20  # integers or texts with more different values are classes only if they are frequent
 
 Takes = Literal["classes", "values", "either"]
 TargetType = Literal["auto", "category", "number"]
@@ -33,12 +35,12 @@ TargetType = Literal["auto", "category", "number"]
 
 @dataclass(frozen=True)
 class Target:
-    """A target as training takes it.
+    """The target column.
 
     Attributes:
         values: class indices, int64 (N,), or numbers, float64 (N,).
         classes: the names of the classes 0, 1, ...; None for numbers.
-        note: what was decided.
+        note: a short phrase about the decision.
     """
 
     values: np.ndarray
@@ -51,17 +53,17 @@ def read_target(
 ) -> Target:
     """Decide whether a target is classes or values.
 
-    Text and true/false are classes. Whole numbers are classes, those that occur, in their order, unless the loss takes
-    values; more than 20 of them, or more than a tenth of the rows, are in doubt. Other numbers are values.
+    Text and true/false are classes. Integers are classes, unless the loss takes values; more than 20 different ones,
+    or more than a tenth of the rows, are ambiguous. Other numbers are values.
 
     Args:
         name: of the column.
-        texts: its cells in each part.
-        target_type: `category` or `number` decides; `auto`, or None, goes by what the column holds.
-        takes: what the loss can be given; None if that is not known.
+        texts: its cells, one array for each part.
+        target_type: `category` or `number` decides; `auto`, or None, depends on the column.
+        takes: what the loss takes as targets; None if that is not known.
 
     Raises:
-        ConfigError: it cannot be told, or contradicts the loss.
+        ConfigError: the column is ambiguous, or contradicts the loss.
     """
     import pyarrow as pa
 
@@ -71,13 +73,11 @@ def read_target(
         return _numbers(name, column, takes)
     if how == "category":
         if takes == "values":
-            raise ConfigError(
-                f"data.target_type=category makes classes of {name}, and the loss takes values; write"
-                " loss=cross_entropy, or data.target_type=number"
-            )
+            text = f"{KEY}=category makes classes of the target {name}, and the loss takes values"
+            raise ConfigError(Problem(KEY, text, f"write {KEY}=number, or loss=cross_entropy", topic="conflict"))
         return _classes(name, column)
     if column.kind == "text":
-        _check_text(name, column)
+        _check_text(name, column, takes)
         return _classes(name, column)
     if column.kind == "yes_no":
         _check_spelling(name, column)
@@ -85,32 +85,39 @@ def read_target(
     return _whole_or_not(name, column, takes)
 
 
+def _ambiguous(name: str, text: str, suggestion: str) -> ConfigError:
+    """Make the error of a target that `auto` cannot decide on."""
+    return ConfigError(Problem(KEY, f"{KEY}=auto: the target {name} has {text}", suggestion, topic="data"))
+
+
+def _as_category(takes: Takes | None) -> str:
+    """Return the settings that make a target classes; the loss has to take them."""
+    return f"{KEY}=category loss=cross_entropy" if takes == "values" else f"{KEY}=category"
+
+
 def _numbers(name: str, column: Column, takes: Takes | None) -> Target:
+    """Read the target as `number` asks."""
     if column.values is None:
-        raise ConfigError(
-            f"data.target_type=number: the target {name} has text ({_first_text(column)!r}); write"
-            " data.target_type=category, or numbers with decimal points and no other marks"
-        )
+        text = f"{KEY}=number: the target {name} has text ({first_text(column)!r})"
+        suggestion = f"write {_as_category(takes)}, or write decimal points and no other marks in the table"
+        raise ConfigError(Problem(KEY, text, suggestion, topic="data"))
     if takes == "classes":
-        raise ConfigError(
-            f"data.target_type=number makes values of {name}, and the loss takes classes; write loss=mse, or"
-            " data.target_type=category"
-        )
+        text = f"{KEY}=number makes values of the target {name}, and the loss takes classes"
+        raise ConfigError(Problem(KEY, text, f"write {KEY}=category, or loss=mse", topic="conflict"))
     return _as_values(name, column)
 
 
 def _as_values(name: str, column: Column) -> Target:
     assert column.values is not None
-    if lost := inexact(column, np.abs(column.values)):
-        raise ConfigError(
-            f"data.target_type: the target {name} has whole numbers that a 64-bit float rounds ({lost});"
-            f" scale them, or write data.target_type=category"
-        )
+    if number := find_rounded(column, np.abs(column.values)):
+        text = f"data.target: the target {name} has integers that a 64-bit float would round ({number})"
+        suggestion = f"scale them, or write {KEY}=category loss=cross_entropy"
+        raise ConfigError(Problem("data.target", text, suggestion, topic="data"))
     return Target(column.values.astype(np.float64), None, "values")
 
 
 def _whole_or_not(name: str, column: Column, takes: Takes | None) -> Target:
-    """`auto` for numbers."""
+    """Read numbers as `auto` decides."""
     import pyarrow.compute as compute
 
     values, rows = column.values, len(column.text)
@@ -120,111 +127,89 @@ def _whole_or_not(name: str, column: Column, takes: Takes | None) -> Target:
     zeros = compute.any(compute.match_substring_regex(column.text, LEADING_ZERO)).as_py()
     if takes == "values":
         if zeros:
-            raise ConfigError(
-                f"data.target_type=auto: the target {name} has numbers with leading zeros"
-                f" ({_matching(column, LEADING_ZERO)}); write data.target_type=number if they are values"
-            )
+            text = f"numbers with leading zeros ({_first_match(column, LEADING_ZERO)})"
+            raise _ambiguous(name, text, f"write {KEY}=number if they are values")
         return _as_values(name, column)
     if zeros:
         _check_spelling(name, column)
     count = len(np.unique(values))
     if count > 1 and (count > MOST_CLASSES or count * 10 > rows):
-        raise ConfigError(
-            f"data.target_type=auto: the target {name} has {count} different numbers in {rows} rows, which may be"
-            " values or classes; write data.target_type=number loss=mse, or data.target_type=category"
-        )
+        text = f"{count} different numbers in {rows} rows, which may be values or classes"
+        raise _ambiguous(name, text, f"write {KEY}=number loss=mse, or {KEY}=category")
     if takes is None and not zeros:
         if not np.array_equal(np.unique(values), np.arange(count)):
-            raise ConfigError(
-                f"data.target_type=auto: the target {name} has {count} different whole numbers, and the loss does not"
-                " say whether it takes classes or values; write data.target_type=category or data.target_type=number"
-            )
-        return Target(values.astype(np.int64), None, f"whole numbers from 0 to {count - 1}")
+            text = f"{count} different integers, and the loss does not declare whether it takes classes or values"
+            raise _ambiguous(name, text, f"write {KEY}=category or {KEY}=number")
+        return Target(values.astype(np.int64), None, f"integers from 0 to {count - 1}")
     return _classes(name, column)
 
 
 def _classes(name: str, column: Column) -> Target:
-    """The values that occur, mapped to 0..k-1, with their names: numbers by size, text by its characters."""
+    """Map the different values to 0..k-1, numbers by size and text by its characters; their names are the classes."""
     import pyarrow.compute as compute
 
     values = column.values
     by_text = column.kind != "number" or compute.any(compute.match_substring_regex(column.text, LEADING_ZERO)).as_py()
     if values is None or by_text or (np.abs(values) >= EXACT).any():
         if compute.any(compute.match_substring_regex(column.text, OTHER_QUOTES)).as_py():
-            raise ConfigError(
-                f"data.target: the target {name} is quoted with ' or \\ ({_matching(column, OTHER_QUOTES)}); {QUOTE}"
-            )
+            quoted = _first_match(column, OTHER_QUOTES)
+            text = f"data.target: the target {name} is quoted with ' or \\ ({quoted})"
+            raise ConfigError(Problem("data.target", text, QUOTE, topic="data"))
         names, encoded = np.unique(np.array(column.text.to_pylist(), dtype=object), return_inverse=True)
-        classes = [str(one) for one in names]
+        classes = [str(label) for label in names]
     else:
-        found, encoded = np.unique(values, return_inverse=True)
-        classes = [str(int(one)) if one % 1 == 0 else repr(one) for one in found.tolist()]
+        numbers, encoded = np.unique(values, return_inverse=True)
+        classes = [str(int(label)) if label % 1 == 0 else repr(label) for label in numbers.tolist()]
     if len(classes) < 2:
-        raise ConfigError(
-            f"data.target: the target {name} is {classes[0]!r} in all rows, and classes are at least two; name another"
-            " column with data.target=<column>, or write loss=mse if it holds values"
-        )
+        text = f"data.target: the target {name} is {classes[0]!r} in all rows, and a classifier needs two classes"
+        suggestion = "name another column with data.target=<column>, or write loss=mse if it holds values"
+        raise ConfigError(Problem("data.target", text, suggestion, topic="data"))
     note = f"{len(classes)} classes ({list_names(classes)})"
-    if words_of_missing := [one for one in classes if one in MISSING]:
-        note += f", {words_of_missing[0]} being a class"
+    if words_of_missing := [label for label in classes if label in MISSING]:
+        note += f", including {words_of_missing[0]}"
     return Target(encoded.astype(np.int64), classes, note)
 
 
-def _check_text(name: str, column: Column) -> None:
-    """Refuse text that may not have been meant as classes.
+def _check_text(name: str, column: Column, takes: Takes | None) -> None:
+    """Check that text is probably meant as classes.
 
     Raises:
-        ConfigError: it has numbers in it, is numbers in another notation, dates, or hardly ever the same.
+        ConfigError: it contains numbers, is numbers in another notation or dates, or hardly ever repeats.
     """
     import pyarrow.compute as compute
 
     texts = compute.unique(column.text).to_pylist()
     cells = [cell.strip() for cell in texts]
     rows, count = len(column.text), len(cells)
-    decide = "write data.target_type=category if they are classes"
+    decide = f"write {_as_category(takes)} if they are classes"
     if spaced := next((text for text in texts if text.strip() != text and cells.count(text.strip()) > 1), None):
         other = next(text for text in texts if text.strip() == spaced.strip() and text != spaced)
-        raise ConfigError(
-            f"data.target_type=auto: the target {name} has one text with and without spaces ({other!r}, {spaced!r});"
-            " write it in one way, or data.target_type=category if each is a class"
-        )
+        text = f"one text with and without spaces ({other!r}, {spaced!r})"
+        raise _ambiguous(name, text, f"write {_as_category(takes)} if each is a class, or make them the same")
     if any(NUMBER.fullmatch(cell) for cell in cells):
         words = list_names(repr(cell) for cell in cells if not NUMBER.fullmatch(cell))
-        raise ConfigError(
-            f"data.target_type=auto: the target {name} has numbers and text ({words}); fix it, or {decide}"
-        )
+        raise _ambiguous(name, f"numbers and text ({words})", f"correct the cells, or {decide}")
     if other := next((cell for cell in cells if OTHER_NOTATION.fullmatch(cell) or DATE.fullmatch(cell)), None):
-        raise ConfigError(
-            f"data.target_type=auto: the target {name} has dates, or numbers in another notation ({other!r}); write"
-            f" decimal points and no other marks, or {decide}"
-        )
+        text = f"dates, or numbers in another notation ({other!r})"
+        raise _ambiguous(name, text, f"write decimal points and no other marks, or {decide}")
     if (count > MOST_CLASSES and count * 10 > rows) or (rows >= 10 and count * 2 > rows):
-        raise ConfigError(
-            f"data.target_type=auto: the target {name} has {count} different texts in {rows} rows; name another with"
-            f" data.target=<column>, or {decide}"
-        )
+        text = f"{count} different texts in {rows} rows"
+        raise _ambiguous(name, text, f"name another column with data.target=<column>, or {decide}")
 
 
 def _check_spelling(name: str, column: Column) -> None:
-    """Refuse cells that are equal and not the same text (`1` and `01`): by text they would be two classes.
+    """Check that equal numbers are spelled the same: as text `1` and `01` would be two classes.
 
     Raises:
-        ConfigError: there are some.
+        ConfigError: they are not.
     """
     assert column.values is not None
     texts: dict[float, str] = {}
     for value, cell in zip(column.values.tolist(), column.text.to_pylist(), strict=True):
         if texts.setdefault(value, cell) != cell:
-            raise ConfigError(
-                f"data.target_type=auto: the target {name} has one value in several spellings ({texts[value]!r},"
-                f" {cell!r}); write it in one, or data.target_type=category if each is a class"
-            )
+            text = f"one value in several spellings ({texts[value]!r}, {cell!r})"
+            raise _ambiguous(name, text, f"write {KEY}=category if each is a class, or spell them the same")
 
 
-def _first_text(column: Column) -> str:
-    cells = (cell.strip(" \t") for cell in column.text.to_pylist())
-    return next((cell for cell in cells if cell not in MISSING and not NUMBER.fullmatch(cell)), "")
-
-
-def _matching(column: Column, pattern: str) -> str:
+def _first_match(column: Column, pattern: str) -> str:
     return next(cell for cell in column.text.to_pylist() if re.search(pattern, cell))
