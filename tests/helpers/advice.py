@@ -36,7 +36,7 @@ def _follow(words: list[str], problem: Problem) -> list[str] | None:
         return _replaced(words, here, _meant(here, problem, meant[1].split(" or ")[0]))
     if "add --multirun" in suggestion:
         return ["--multirun", *words]
-    if added := re.match(r"add (\S+=[^\s,]+)", suggestion):
+    if added := re.match(r"add (\S+=\S+?)(?:, | |$)", suggestion):
         return [added[1], *words]
     if chosen := re.match(r"choose from ([^,;]+)", suggestion):
         return _chosen(words, here, problem.key, chosen[1])

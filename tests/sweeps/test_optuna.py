@@ -493,7 +493,9 @@ class TestKnobs:
         assert runner(*SEARCH, *SPACE, "hydra.sweeper.n_trials=1", "trainer.epochs=1", "tracking=off").code == 0
         called = runner("-m", f"sweep.resume={sweep_folder(here)}", "model.x=interval(0.0,2.0)")
         assert called.code == 2 and called.about == [("model.x", "conflict")]
-        assert "model.x=interval(0.0,2.0)" in called.err and called.problems[0].suggestion == "leave out model.x"
+        assert "model.x=interval(0.0,2.0)" in called.err and called.problems[0].suggestion == "leave it out"
+        called = runner("-m", f"sweep.resume={sweep_folder(here)}", "model.x=0.5", "seed=1,2")
+        assert called.code == 2 and called.about == [("model.x", "conflict"), ("seed", "conflict")]
         called = runner("-m", f"sweep.resume={sweep_folder(here)}", "sweep.extend=true")
         assert called.code == 2 and called.about == [("sweep.extend", "conflict")]
         assert called.problems[0].suggestion == "write hydra.sweeper.n_trials=2"

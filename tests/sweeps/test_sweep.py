@@ -544,7 +544,7 @@ class TestKnobs:
         called = runner("-m", f"sweep.resume={folder}", "seed=2,3")
         assert called.code == 2 and called.about == [("seed", "conflict")]
         assert "1,2" in called.problems[0].text and "2,3" in called.problems[0].text
-        assert called.problems[0].suggestion.startswith("leave out seed ")
+        assert called.problems[0].suggestion.startswith("leave it out ")
         assert "sweep.extend=true" in called.problems[0].suggestion
         assert runner("-m", f"sweep.resume={folder}", "seed=2,1").code == 0, "the same grid in another order"
         called = runner("-m", f"sweep.resume={folder}", "seed=1,2,3", "sweep.extend=true")
@@ -691,7 +691,7 @@ class TestKnobs:
             (["-m", "sweep.resume=nowhere"], ("sweep.resume", "file"), "sweep.resume="),
             (["-m", "sweep.resume=my_conf"], ("sweep.resume", "run"), "sweep.resume="),
             (["-m", "sweep.resume=my_conf", "hydra.sweep.dir=x"], ("hydra.sweep.dir", "conflict"), "leave it out"),
-            (["-m", "sweep.extend=true", "seed=1,2"], ("sweep.extend", "conflict"), ""),
+            (["-m", "sweep.extend=true", "seed=1,2"], ("sweep.extend", "missing"), "write sweep.resume=<"),
             (["-m", "resume=x", "seed=1,2"], ("resume", "conflict"), "sweep.resume="),
             (
                 ["-m", "trainer.monitor=val/loss,train/loss"],

@@ -70,11 +70,7 @@ def run_sweep(
     uri = None if OmegaConf.is_missing(config.tracking, "uri") else config.tracking.uri
     resumed = resume.find(settings.resume, uri) if settings.resume is not None else None
     try:
-        plan = (
-            plan_resumed(composer, resumed, arguments, planner, settings.extend)
-            if resumed
-            else planner(composer, arguments)
-        )
+        plan = plan_jobs(composer, resumed, arguments, planner, settings.extend)
     except ConfigError as error:
         raise ConfigError(*dict.fromkeys([*problems, *error.problems])) from error
     exact_folder = last_value(arguments, "hydra.sweep.dir") is not None
@@ -149,14 +145,18 @@ def describe(prepared: PreparedSweep) -> list[str]:
     return [f"sweep      {describe_plan(plan)}", *(f"           {note}" for note in notes if note)]
 
 
-def plan_resumed(composer: Composer, folder: Path, arguments: Sequence[str], planner: Planner, extend: bool) -> Plan:
-    """Return the jobs of a resumed sweep: the saved ones, and with `extend` those that its grid lacks.
+def plan_jobs(
+    composer: Composer, folder: Path | None, arguments: Sequence[str], planner: Planner, extend: bool
+) -> Plan:
+    """Return the jobs of a sweep; of a resumed one the saved jobs, and with `extend` those that its grid lacks.
 
     Raises:
-        ConfigError: the arguments ask for other jobs; with the difference.
+        ConfigError: the arguments ask for other jobs than the saved ones; with the difference.
     """
-    saved, original, _ = plans.load(folder)
     planned = planner(composer, arguments)
+    if folder is None:
+        return planned
+    saved, original, _ = plans.load(folder)
     if planned.search is not None:
         return _resume_search(saved, planned, folder, extend)
     if all(text in original or plans.is_of_the_sweep(text) for text in arguments):
@@ -167,12 +167,15 @@ def plan_resumed(composer: Composer, folder: Path, arguments: Sequence[str], pla
     if extend:
         both = dict.fromkeys((*saved.log_axes, *planned.log_axes))
         return replace(plans.extended(composer, saved, new), log_axes=tuple(both), old_rules=saved.old_rules)
+    head, extending = f"sweep.resume={display_path(folder)}", f"add sweep.extend=true for {len(new)} more"
     changed = plans.changed_values(composer, saved, planned)
-    difference = "; ".join(changed.values()) or "its points are other combinations of the same values"
-    text = f"sweep.resume={display_path(folder)}: {difference}"
-    without = f"leave out {' '.join(changed)} to resume its {len(saved.jobs)} jobs, or " if changed else ""
-    suggestion = f"{without}write sweep.extend=true to add {len(new)}"
-    raise ConfigError(Problem(next(iter(changed), "sweep.resume"), text, suggestion, topic="conflict"))
+    if not changed:
+        text = f"{head}: its points are other combinations of the same values"
+        raise ConfigError(Problem("sweep.resume", text, extending, topic="conflict"))
+    suggestion = f"leave it out to resume the {len(saved.jobs)} jobs, or {extending}"
+    raise ConfigError(
+        *(Problem(key, f"{head}: {change}", suggestion, topic="conflict") for key, change in changed.items())
+    )
 
 
 def _resume_search(saved: Plan, planned: Plan, folder: Path, extend: bool) -> Plan:
@@ -183,11 +186,13 @@ def _resume_search(saved: Plan, planned: Plan, folder: Path, extend: bool) -> Pl
         raise ConfigError(Problem("sweep.extend", text, suggestion, topic="conflict"))
     if planned.axes == saved.axes:
         return replace(saved, search=planned.search)
-    was, now = (" ".join(f"{key}={values}" for key, values in plan.axes.items()) for plan in (saved, planned))
-    changed = [key for key in planned.axes if planned.axes[key] != saved.axes.get(key)]
-    text = f"sweep.resume={display_path(folder)}: it searches {was}, and not {now}"
-    suggestion = f"leave out {' '.join(changed)}" if changed else f"write {was}"
-    raise ConfigError(Problem(next(iter(changed), "sweep.resume"), text, suggestion, topic="conflict"))
+    head, problems = f"sweep.resume={display_path(folder)}", []
+    for key in dict.fromkeys((*saved.axes, *planned.axes)):
+        was, now = (plan.axes.get(key, "one value") for plan in (saved, planned))
+        if was != now:
+            text = f"{head}: it searches {key}={was}, and not {key}={now}"
+            problems.append(Problem(key, text, "leave it out", topic="conflict"))
+    raise ConfigError(*problems)
 
 
 def check(

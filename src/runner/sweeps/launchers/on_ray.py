@@ -61,7 +61,7 @@ class Ray(Cluster):
             token = "" if "RAY_AUTH_MODE" in os.environ else "if it requires a token, set RAY_AUTH_MODE=token"
             problem = Problem(KEY, f"hydra/launcher=ray: {first_line(error)}", token, topic="unavailable")
             raise ConfigError(problem) from error
-        except Exception as error:  # Ray's own many kinds, and whatever its arguments raise
+        except Exception as error:  # Ray's own many kinds, and those that its arguments raise
             raise ConfigError(Problem(KEY, f"hydra/launcher=ray: {first_line(error)}", topic="unavailable")) from error
 
         self._check_resources()

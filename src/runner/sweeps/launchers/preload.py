@@ -10,6 +10,6 @@ from runner.util.program import COLLECT_AFTER
 
 streams.protect()  # inherited by all forks
 gc.set_threshold(COLLECT_AFTER)
-# Python's own exit takes a second, which whoever reads the sweep's output would wait for. Forks exit by another way.
+# Python's own exit takes a second, for which a reader of the sweep's output would wait. Forks exit another way.
 atexit.register(os._exit, 0)
 environment({})  # caches the list of installed packages, which would take each job 0.1 s

@@ -1,4 +1,4 @@
-"""On a node of a cluster: runs a job's training in a child process, and survives whatever kills that.
+"""On a node of a cluster: runs a job's training in a child process, and reports how that ends.
 
 The sweep and its nodes communicate through a shared folder alone: files in a job's folder say that the job has
 started, how far it is, and that it should stop.

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from runner.comparison.objectives import Objective
 from runner.config.compose import Composer
-from runner.errors import ConfigError, Problem, Topic, first_line
+from runner.errors import ConfigError, Problem, first_line
 from runner.rundir import journal, layout
 from runner.sweeps.jobs import Job, JobOutcome
 from runner.sweeps.plan.axes import check_whole_number
@@ -36,7 +36,7 @@ from runner.sweeps.plan.optuna_study import (
     open_study,
     truncate_partial_line,
 )
-from runner.sweeps.plan.patience import Away, OutageLog, Patience
+from runner.sweeps.plan.patience import Away, OutageLog, Patience, check_timeout
 from runner.sweeps.plan.plan import Plan, job_at, log_axes, make_jobs, split
 
 log = logging.getLogger("runner")
@@ -74,7 +74,7 @@ def plan(
     Raises:
         ConfigError: there is no axis, an axis cannot be searched, or a setting is not valid.
     """
-    problems = [*check_whole_number("n_trials", n_trials, 1), *_check_timeout(storage_timeout)]
+    problems = [*check_whole_number("n_trials", n_trials, 1), *check_timeout(storage_timeout)]
     fixed, overrides = split(composer, arguments, params)
     if not overrides:
         text, instead = "hydra/sweeper=optuna has no axis to search", "add optimizer.lr=tag(log,interval(1e-4,1e-1))"
@@ -91,15 +91,6 @@ def plan(
     search = OptunaSearch(fixed, axes, n_trials, sampler, pruner, storage, study_name, patience)
     texts = {key.lstrip("+"): o.get_value_string() for key, o in overrides.items()}
     return Plan(texts, [], log_axes=log_axes(overrides), search=search)
-
-
-def _check_timeout(value: Any) -> list[Problem]:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and 0 <= value < math.inf:
-        return []
-    key = "hydra.sweeper.storage_timeout"
-    topic: Topic = "range" if is_number else "type"
-    return [Problem(key, f"{key}={value} is not a number of seconds", f"write {key}=300; 0 does not wait", topic=topic)]
 
 
 @dataclass

@@ -63,7 +63,7 @@ def check_stored(
     """Check a database, and its study of that name if there is one, before anything is created.
 
     Returns:
-        The trials of the study; empty if there is no such study.
+        The trials of the study; empty if it does not exist.
 
     Raises:
         ConfigError: the database cannot be used, or the study has other directions or another space.

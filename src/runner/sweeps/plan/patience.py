@@ -2,15 +2,17 @@
 
 import errno
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from runner.errors import first_line
+from runner.errors import Problem, Topic, first_line
 from runner.rundir.folders import shell_path
 from runner.tracking.store import password_refused
 from runner.util.redaction import redact
@@ -50,6 +52,16 @@ def away(error: BaseException | None) -> str | None:
             return redact(text.strip().split("\n")[0])
         error = error.__cause__ or error.__context__
     return None
+
+
+def check_timeout(value: Any) -> list[Problem]:
+    """Check `hydra.sweeper.storage_timeout`."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and 0 <= value < math.inf:
+        return []
+    key = "hydra.sweeper.storage_timeout"
+    topic: Topic = "range" if is_number else "type"
+    return [Problem(key, f"{key}={value} is not a number of seconds", f"write {key}=300; 0 does not wait", topic=topic)]
 
 
 class Patience:

@@ -250,7 +250,7 @@ def _shorten(text: str) -> str:
 
 
 def extended(composer: Composer, saved: Plan, new: Sequence[Job]) -> Plan:
-    """Append new points to a saved plan; whatever then differs becomes an axis, and part of the new names."""
+    """Append new points to a saved plan; a key that then differs becomes an axis, and part of the new names."""
     jobs = [*saved.jobs, *new]
     points = [canonical(composer, job) for job in jobs]
     keys = dict.fromkeys(key for job in jobs for key in job.point)

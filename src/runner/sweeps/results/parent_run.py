@@ -124,7 +124,7 @@ class ParentRun:
         self._delivery.settle(STORE_SECONDS)
 
     def deliver_rest(self, folder: Path) -> None:
-        """Deliver what an interruption has kept from MLflow of a finished job."""
+        """Deliver the rest of a finished job, if its delivery was interrupted."""
         outcome, manifest = outcome_of(folder), manifest_of(folder)
         if outcome is not None and outcome.pruned and manifest is not None and PRUNED not in manifest.tags:
             self.job_ended(folder, outcome)
