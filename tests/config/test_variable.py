@@ -103,7 +103,7 @@ def test_what_is_no_store_of_runner_s_is_refused(
         called = runner(*SMALL, *arguments)
         assert called.code == 2
         (error,) = called.errors
-        assert error.startswith("error: MLFLOW_TRACKING_URI=") and "tracking.uri=null to go without it" in error
+        assert error.startswith("error: MLFLOW_TRACKING_URI=") and "tracking.uri=null to ignore it" in error
         assert "s3cret" not in error
     assert not (here / "outputs").exists()
 

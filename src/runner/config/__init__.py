@@ -1,1 +1,1 @@
-"""From YAML and the command line to one checked config. Hydra and OmegaConf live here."""
+"""The config: composing it from YAML and the command line, and checking it. Hydra and OmegaConf are used here."""

@@ -1,4 +1,4 @@
-"""Checks of one override, as far as that is possible without composing."""
+"""Checks of a single override before anything is composed: its group, its choice, its syntax."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,15 +19,21 @@ from runner.util import advice
 
 @dataclass(frozen=True)
 class ParsedOverride:
-    """An argument as it was typed, as Hydra is given it, and as Hydra reads it."""
+    """An argument of the command line.
+
+    Attributes:
+        text: as the user typed it, shortened for messages.
+        translated: as it is passed to Hydra.
+        override: as Hydra parsed it.
+    """
 
     text: str
-    given: str
+    translated: str
     override: Override
 
 
 def check(files: GroupFiles, typed: ParsedOverride) -> list[Problem]:
-    """Check one override, as far as that is possible without composing."""
+    """Check an override, as far as that is possible without composing."""
     text, override = typed.text, typed.override
     key = override.key_or_group
     if not key:
@@ -57,7 +63,7 @@ def check(files: GroupFiles, typed: ParsedOverride) -> list[Problem]:
 
 
 def explain_syntax(files: GroupFiles, text: str) -> Problem:
-    """Explain why Hydra's grammar does not take an argument."""
+    """Explain why Hydra's grammar rejects an argument; knows search paths and groups."""
     key, _, value = text.partition("=")
     if key == "hydra.searchpath":
         return _check_search_path(text, value)[0]
@@ -106,7 +112,7 @@ def _check_choice(files: GroupFiles, text: str, group: str, value: Any, options:
 
 
 def _check_file(files: GroupFiles, text: str, group: str, choice: str) -> list[Problem]:
-    """Check all of the file of a typed group's member; Hydra stops at the first problem."""
+    """Check all keys in the file of a member of a group with fixed keys; Hydra stops at the first problem."""
     try:
         content = files.load(group, choice)
     except REFUSED as error:
@@ -138,7 +144,7 @@ def _no_group(files: GroupFiles, text: str, key: str) -> Problem:
 
 
 def check_preset_twice(typed: ParsedOverride, before: Sequence[ParsedOverride]) -> list[Problem]:
-    """Refuse a second preset of one kind: it would silently replace the first."""
+    """Reject a second preset of the same group: it would silently replace the first."""
     group = typed.override.key_or_group
     if group not in PRESETS or typed.override.is_delete() or typed.override.value() is None:
         return []
@@ -146,11 +152,11 @@ def check_preset_twice(typed: ParsedOverride, before: Sequence[ParsedOverride]) 
     if other is None:
         return []
     instead = "choose one, and set the keys of the other"
-    return [Problem(group, f"{typed.text}: {other} is given too", instead, topic="conflict")]
+    return [Problem(group, f"{typed.text} and {other} exclude each other", instead, topic="conflict")]
 
 
 def _check_search_path(text: str, value: Any) -> list[Problem]:
-    """Check that Hydra's search path names folders or packages that exist: Hydra only warns of others."""
+    """Check that the folders in Hydra's search path exist: Hydra only warns about others."""
     key, instead = "hydra.searchpath", "write hydra.searchpath=[file:///<folder>]"
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         return [Problem(key, f"{text} is not a list of folders", instead, topic="type")]

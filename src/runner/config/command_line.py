@@ -1,4 +1,4 @@
-"""The command line of `python -m runner`: Hydra's options, the overrides, and what to write instead of a wrong one."""
+"""The command line of `python -m runner`: parse it, and explain wrong options."""
 
 import re
 from argparse import ArgumentParser, Namespace
@@ -21,15 +21,15 @@ from runner.util import advice
 
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:
-    """Separate Hydra's options from overrides.
+    """Parse Hydra's options and the overrides.
 
     Raises:
-        ConfigError: unknown options.
+        ConfigError: with all unknown options.
     """
     parser = get_args_parser()
     parser.error = lambda message: _refuse_option(parser, argv, message)  # type: ignore[method-assign]
     parser.allow_abbrev = False
-    for option in ("--version", "--experimental-rerun"):  # Hydra's version; a way around all checks
+    for option in ("--version", "--experimental-rerun"):  # these print Hydra's version, and bypass all checks
         parser._option_string_actions.pop(option)
     parser.add_argument("--version", "-V", action="store_true")
     args = parser.parse_intermixed_args(list(argv))
@@ -38,10 +38,10 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
 
 
 def _refuse_option(parser: ArgumentParser, argv: Sequence[str], message: str) -> NoReturn:
-    """Explain the options that argparse refuses: `--seed=1` is `seed=1` here."""
+    """Explain the options that argparse rejects: `--seed=1` is written `seed=1`."""
     _, marker, rest = message.partition("unrecognized arguments: ")
     if not marker:
-        raise ConfigError(_about_value(message))
+        raise ConfigError(_explain_value(message))
     problems = []
     known = dotted_keys(without_hydra(Composer().compose([])[0] or OmegaConf.create()))
     for word in (word for word in rest.split() if word.startswith("-")):
@@ -62,26 +62,26 @@ def _refuse_option(parser: ArgumentParser, argv: Sequence[str], message: str) ->
 
 
 def conflict_error(key: str, text: str, suggestion: str) -> ConfigError:
-    """The error of arguments that exclude each other."""
+    """Make the error for arguments that exclude each other."""
     return ConfigError(Problem(key, text, suggestion, topic="conflict"))
 
 
-def _about_value(message: str) -> Problem:
-    """Translate what argparse says of the value of an option: `argument --cfg/-c: expected one argument`."""
-    option, _, why = message.removeprefix("argument ").partition(": ")
+def _explain_value(message: str) -> Problem:
+    """Translate a message of argparse about an option's value: `argument --cfg/-c: expected one argument`."""
+    option, _, reason = message.removeprefix("argument ").partition(": ")
     option = option.partition("/")[0]
-    if wrong := re.match(r"invalid choice: '(.*)' \(choose from (.*)\)", why):
+    if wrong := re.match(r"invalid choice: '(.*)' \(choose from (.*)\)", reason):
         hint = did_you_mean(wrong[1], re.findall(r"[\w-]+", wrong[2]))
         return Problem(option, f"{option} {wrong[1]} is not a choice", hint, topic="choice")
-    if why == "expected one argument":
+    if reason == "expected one argument":
         return Problem(option, f"{option} needs a value", f"write {option} <value>; see --help", topic="missing")
-    if why.startswith("ignored explicit argument"):
+    if reason.startswith("ignored explicit argument"):
         return Problem(option, f"{option} takes no value", f"write {option} alone", topic="syntax")
-    return Problem(option, f"{option}: {why}", "see --help", topic="syntax")
+    return Problem(option, f"{option}: {reason}", "see --help", topic="syntax")
 
 
 def find_key(name: str, known: Collection[str]) -> str | None:
-    """The key that a name without its group stands for: `optimizer.lr` of `lr`; None if it is not unique."""
+    """Find the key for a name without its group, `optimizer.lr` for `lr`; None if there is none or more than one."""
     if name in (*known, *GROUPS):
         return name
     same = [key for key in known if key.rpartition(".")[2] == name]

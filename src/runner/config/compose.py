@@ -1,7 +1,7 @@
-"""Composing a config from YAML and overrides, with all mistakes of the overrides reported at once.
+"""Compose a config from YAML and overrides, and report all wrong overrides at once.
 
-Hydra stops at the first mistake. Here each override that it refuses is explained and left out, and the rest is
-composed. Imports neither torch nor MLflow.
+Hydra stops at the first problem. Here each override that it rejects is explained and left out, and the rest is
+composed. Neither torch nor MLflow is imported.
 """
 
 from collections.abc import Sequence
@@ -36,11 +36,11 @@ from runner.util.uri import absolute_uri
 VERSION_BASE = "1.3"
 
 INTERNAL = ("schema", "resumed")
-"""Configs that are no file and nobody's choice."""
+"""Configs that are not files, and that a user cannot choose."""
 
 
 def config_folder() -> Path:
-    """Where the YAML files are: in the installed package, or at the top of the repository."""
+    """Find the folder of the YAML files: in the installed package, or at the top of the repository."""
     here = Path(__file__).resolve().parents[1]  # src/runner, or runner in site-packages
     return next(folder for folder in (here / "conf", here.parents[1] / "conf") if folder.is_dir())
 
@@ -50,17 +50,17 @@ class Composer:
 
     Args:
         folder: the primary config folder; runner's own by default.
-        extra: a folder of the user's with more group members.
-        name: of the primary config.
+        extra: a folder with more group members.
+        name: the name of the primary config.
 
     Attributes:
-        options: the arguments it was made with, to make it again in another process; paths are absolute.
+        options: the arguments of the constructor, with absolute paths, to make the composer in another process.
         typed: the arguments of the command line, without credentials, for the record.
-        reads_variable: whether MLFLOW_TRACKING_URI gives the store where none is named: not to what has a record.
-        added: the arguments by which it did.
+        reads_variable: use the store of MLFLOW_TRACKING_URI if the config names none; False for a resumed run.
+        added: the overrides that were added for that store.
 
     Raises:
-        ConfigError: a folder, or the primary config, is not there.
+        ConfigError: a folder or the primary config does not exist.
     """
 
     def __init__(self, folder: Path | None = None, extra: str | None = None, name: str = "config") -> None:
@@ -102,15 +102,15 @@ class Composer:
             raise ConfigError(Problem("--config-name", text, did_you_mean(name, names), topic="choice"))
 
     def compose(self, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> tuple[DictConfig | None, list[Problem]]:
-        """Compose, with Hydra's own node.
+        """Compose a config, including Hydra's node.
 
         Returns:
-            The config without the wrong overrides (None if it does not compose even so), and the problems. Keys
-            without a value are missing (`???`).
+            The config without the wrong overrides (None if it still does not compose), and the problems. Keys without
+            a value are missing (`???`).
         """
         cfg, problems = self._compose_usable(overrides, mode)
-        if cfg is not None and (found := self._texts_of(cfg, overrides)):
-            self._texts |= found
+        if cfg is not None and (texts := self._find_texts(cfg, overrides)):
+            self._texts |= texts
             cfg, problems = self._compose_usable(overrides, mode)
         if cfg is not None:
             HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
@@ -120,10 +120,10 @@ class Composer:
         return cfg, problems
 
     def _compose_usable(self, overrides: Sequence[str], mode: RunMode) -> tuple[DictConfig | None, list[Problem]]:
-        """Compose the overrides that are right, and explain the others."""
+        """Compose the valid overrides, and explain the others."""
         usable, several, problems = self._sort(overrides, mode)
-        # Hydra sets values last. A value that it refuses would cost composing everything again, so values are set on
-        # the config composed without them; but not where a key is added or deleted, which depends on the order.
+        # Hydra sets values last. To find one that it rejects, everything would be composed again, so values are set on
+        # the config that is composed without them. This is not possible if a key is added or deleted: order matters.
         values = [typed for typed in usable if self.is_value(typed.override)]
         if any(_adds_or_deletes(typed.override) for typed in usable):
             values = []
@@ -132,11 +132,11 @@ class Composer:
         try:
             cfg = self._compose(rest, mode)
         except REFUSED as error:
-            cfg, refused_ones = self._compose_rest(rest, mode, error)
-            problems += refused_ones
+            cfg, refusals = self._compose_rest(rest, mode, error)
+            problems += refusals
         if cfg is not None and values:
             problems += self._set(cfg, values)
-            self.record(cfg, [typed.given for typed in usable if not typed.override.is_hydra_override()])
+            self.record(cfg, [typed.translated for typed in usable if not typed.override.is_hydra_override()])
         if cfg is not None and self.reads_variable and not problems:
             cfg, problems = self._with_variable(cfg, usable, mode)
         problems += [check_override.explain_several(self.files, typed, cfg) for typed in several]
@@ -148,7 +148,7 @@ class Composer:
         """Parse and check overrides one by one.
 
         Returns:
-            Those to compose, those that name several values in a single run, and the problems of the others.
+            The overrides to compose, those with several values in a single run, and the problems of the others.
         """
         usable, several = list[ParsedOverride](), list[ParsedOverride]()
         problems: list[Problem] = []
@@ -161,7 +161,7 @@ class Composer:
             except HydraException:
                 problems.append(check_override.explain_syntax(self.files, shown))
                 continue
-            except ValueError:  # Python converts no number of more than 4,300 digits
+            except ValueError:  # Python does not convert a number with more than 4,300 digits
                 problems.append(Problem(key_of(text), f"{shown} is out of range", schema.BITS, topic="range"))
                 continue
             if typed.override.is_sweep_override() and mode is not RunMode.MULTIRUN:
@@ -175,62 +175,65 @@ class Composer:
                 self.files.search.append(text)
         return usable, several, problems
 
-    def _texts_of(self, cfg: DictConfig, overrides: Sequence[str]) -> dict[str, bool]:
-        """The keys, of those that were given numbers, that the signature of their `_target_` calls texts."""
-        found = {}
+    def _find_texts(self, cfg: DictConfig, overrides: Sequence[str]) -> dict[str, bool]:
+        """Find overridden keys that are texts in the signature of their `_target_`.
+
+        Returns:
+            By key, whether integers are allowed too; empty if Hydra reads all their values as texts anyway.
+        """
+        texts = {}
         for key in map(key_of, overrides):
             group, _, leaf = key.partition(".")
             if group in TARGET_GROUPS and leaf and schema.describe_expected(key) is None and key not in self._texts:
                 target = OmegaConf.select(cfg, f"{group}._target_", throw_on_resolution_failure=False)
-                texts = find_text_parameters(target) if isinstance(target, str) and "." in target else {}
-                if leaf in texts:
-                    found[key] = texts[leaf]
-        given = [text for text in overrides if key_of(text) in found]
-        return found if any(quote_texts(text, True, found) != text for text in given) else {}
+                parameters = find_text_parameters(target) if isinstance(target, str) and "." in target else {}
+                if leaf in parameters:
+                    texts[key] = parameters[leaf]
+        concerned = [text for text in overrides if key_of(text) in texts]
+        return texts if any(quote_texts(text, True, texts) != text for text in concerned) else {}
 
     def _quote(self, text: str, sweeping: bool) -> str:
         return quote_texts(text, sweeping, self._texts)
 
     def given(self, overrides: Sequence[str], sweeping: bool) -> list[str]:
-        """What is typed as Hydra is to be given it."""
+        """Translate typed overrides to what is passed to Hydra."""
         return [self._translate(self._quote(text, sweeping)) for text in overrides]
 
     def _translate(self, override: str) -> str:
         return to_hydra(force_mappings(override)) if self.name == "config" else force_mappings(override)
 
     def parse(self, text: str) -> Override:
-        """An argument of a sweep, as Hydra reads it.
+        """Parse an override of a sweep.
 
         Raises:
-            ConfigError: Hydra cannot read it.
+            ConfigError: Hydra cannot parse it.
         """
         try:
-            return self._parser.parse_overrides([self._quote(text, sweeping=True)])[
-                0
-            ]  # which knows the groups, for glob()
+            # `parse_overrides` knows the groups, which glob() needs; `parse_override` does not.
+            return self._parser.parse_overrides([self._quote(text, sweeping=True)])[0]
         except HydraException as error:
             raise ConfigError(explain_unreadable(text)) from error
 
     def values(self, axis: Override) -> list[str]:
-        """The values of an axis of a sweep, each as one would type it."""
+        """List the values of an axis of a sweep, as they are typed."""
         key = axis.get_key_element()
         values = [{"True": "true", "False": "false"}.get(value, value) for value in axis.sweep_string_iterator()]
         if key in self._texts or schema.is_text(key):
-            # Escaped for Hydra's grammar; a text is quoted as it is.
+            # The values are escaped for Hydra's grammar; parsing them returns the text itself.
             texts = [self._parser.parse_override(f"{key}={value}").value() for value in values]
             return [text if isinstance(text, str) else value for text, value in zip(texts, values, strict=True)]
         return values
 
     def _compose(self, usable: Sequence[ParsedOverride], mode: RunMode) -> DictConfig:
-        given = [typed.given for typed in usable]
+        overrides = [typed.translated for typed in usable]
         return self.hydra.compose_config(
-            config_name=self.name, overrides=given, run_mode=mode, with_log_configuration=False
+            config_name=self.name, overrides=overrides, run_mode=mode, with_log_configuration=False
         )
 
     def _compose_rest(
         self, usable: list[ParsedOverride], mode: RunMode, error: Exception
     ) -> tuple[DictConfig | None, list[Problem]]:
-        """Find the overrides that do not compose by adding one after the other, choices of groups first."""
+        """Find the overrides that do not compose by adding them one by one, choices of groups first."""
         good: list[ParsedOverride] = []
         try:
             base = self._compose(good, mode)
@@ -242,13 +245,13 @@ class Composer:
                 base = self._compose([*good, typed], mode)
                 good.append(typed)
             except REFUSED as refusal:
-                problems.append(self._why(typed, base, refusal))
+                problems.append(self._explain(typed, base, refusal))
         return base, problems or [explain_error(error, "the config does not compose")]
 
     def _with_variable(
         self, cfg: DictConfig, usable: Sequence[ParsedOverride], mode: RunMode
     ) -> tuple[DictConfig, list[Problem]]:
-        """Put the store of MLFLOW_TRACKING_URI into a config that names none; see `store_variable`."""
+        """Set the store of MLFLOW_TRACKING_URI in a config that names none; see `store_variable`."""
         named = not OmegaConf.is_missing(cfg.tracking, "uri") and cfg.tracking._get_node("uri")._value() is not None
         named = named or any(typed.override.key_or_group == "tracking.uri" for typed in usable)
         if store_variable.read_value() is None or named or cfg.tracking.name == "off":
@@ -256,35 +259,35 @@ class Composer:
         try:
             self.added = store_variable.overrides(cfg.tracking.name, cfg.hydra.runtime.choices["tracking"])
         except ConfigError as error:
-            cfg.tracking.uri = None  # not missing as well
+            cfg.tracking.uri = None  # so that it is not reported as missing too
             return cfg, error.problems
         more = [ParsedOverride(text, text, self._parser.parse_override(text)) for text in self.added]
         replaced = {typed.override.key_or_group for typed in more}
         return self._compose([*(t for t in usable if t.override.key_or_group not in replaced), *more], mode), []
 
     def is_value(self, override: Override) -> bool:
-        """Whether an argument sets the value of an existing key, and does nothing else."""
+        """Return whether an override only sets the value of a key."""
         key = override.key_or_group
         plain = not (_adds_or_deletes(override) or override.package or override.is_sweep_override())
         return plain and not key.startswith("hydra") and not self.files.options(key)
 
     def _set(self, cfg: DictConfig, values: Sequence[ParsedOverride]) -> list[Problem]:
-        """Set the values of keys; returns a problem for each that is refused."""
+        """Set the values of keys, and return a problem for each that is rejected."""
         problems = []
         for typed in values:
             try:
                 key, value = typed.override.key_or_group, typed.override.value()
                 OmegaConf.update(cfg, key, value, merge=True, force_add=is_open(key))
             except REFUSED as error:
-                problems.append(self._why(typed, cfg, error))
+                problems.append(self._explain(typed, cfg, error))
         return problems
 
     def record(self, cfg: DictConfig, tasks: Sequence[str]) -> None:
-        """Note in Hydra's node which arguments a config was composed with, as Hydra does.
+        """Record the overrides of a config in Hydra's node, as Hydra does.
 
         Args:
-            cfg: with Hydra's node.
-            tasks: the arguments that are not about Hydra, as Hydra is given them.
+            cfg: the config, with Hydra's node.
+            tasks: the overrides of other keys than Hydra's, as they are passed to Hydra.
         """
         job = cfg.hydra.job
         with read_write(cfg.hydra):
@@ -293,7 +296,7 @@ class Composer:
                 overrides=self._parser.parse_overrides(list(tasks)), **job.config.override_dirname
             )
 
-    def _why(self, typed: ParsedOverride, base: DictConfig, error: Exception) -> Problem:
+    def _explain(self, typed: ParsedOverride, base: DictConfig, error: Exception) -> Problem:
         text, override = typed.text, typed.override
         if self.files.options(override.key_or_group):
             return explain_error(error, text)
@@ -312,25 +315,26 @@ def _adds_or_deletes(override: Override) -> bool:
 
 
 def _make_absolute(cfg: DictConfig) -> None:
-    """Name databases such that whoever goes on with a run or a sweep, from wherever, finds the same ones."""
+    """Make the addresses of databases absolute, so that resuming from another folder finds the same databases."""
     with read_write(cfg.hydra):
         for key in ADDRESSES:
-            of = OmegaConf.select(cfg, key.rpartition(".")[0])
-            if key == "tracking.uri" and OmegaConf.is_interpolation(of, "uri"):
-                continue  # a reference is recorded as it is
+            parent = OmegaConf.select(cfg, key.rpartition(".")[0])
+            if key == "tracking.uri" and OmegaConf.is_interpolation(parent, "uri"):
+                continue  # a reference is recorded unchanged
             if isinstance(address := OmegaConf.select(cfg, key), str):
                 OmegaConf.update(cfg, key, escape_references(absolute_uri(address)))
 
 
 def _check_extra(extra: str, folder: Path) -> None:
-    """Check that a config folder of the user's exists, and that none of its files would be ignored.
+    """Check that the user's config folder exists, and that none of its files would be ignored.
 
     Raises:
-        ConfigError: it does not, or has a file of the same name as the primary folder, which takes precedence.
+        ConfigError: the folder does not exist, or a file has the same name as one of the primary folder, which takes
+            precedence.
     """
     key, own = "--config-dir", Path(extra).expanduser()
     if not own.is_dir():
-        instead = "name a folder with group files of your own"
+        instead = "name a folder with your group files"
         raise ConfigError(Problem(key, f"{key} {extra}: no such folder", instead, topic="file"))
     if own.resolve() == folder.resolve():
         return

@@ -1,4 +1,4 @@
-"""The files of the config groups: which there are, and what is in them."""
+"""The files of the config groups: their names and contents."""
 
 from collections.abc import Mapping
 
@@ -12,11 +12,11 @@ from runner.config.yaml_numbers import CheckedRepository
 
 
 class GroupFiles:
-    """The members of the groups, of the user's own too.
+    """The members of the groups, including those of the user.
 
     Args:
-        loader: Hydra's.
-        repository: its files.
+        loader: Hydra's config loader.
+        repository: the loader's config files.
         config: the name of the primary config.
 
     Attributes:
@@ -28,30 +28,30 @@ class GroupFiles:
         self.search: list[str] = []
 
     def options(self, group: str) -> list[str]:
-        """The members of a group; none if the group does not exist."""
+        """List the members of a group; empty if the group does not exist."""
         if self.search:
             return self._loader.get_group_options(group, ObjectType.CONFIG, self._config, self.search)
-        # Hydra's own way copies the whole repository each time: 25 ms a question.
+        # `get_group_options` of the loader copies the whole repository, which takes 25 ms a call.
         return self._repository.get_group_options(group, ObjectType.CONFIG)
 
     def subgroups(self, parent: str) -> list[str]:
-        """The groups in a group."""
+        """List the groups within a group."""
         return self._loader.get_group_options(parent, ObjectType.GROUP)
 
     def choices(self) -> dict[str, list[str]]:
-        """The members of each group."""
+        """List the members of each group."""
         groups = dict.fromkeys([*GROUPS, *self._repository.get_group_options("", ObjectType.GROUP)])
         return {group: options for group in groups if group != "hydra" and (options := self.options(group))}
 
     def load(self, group: str, choice: str) -> DictConfig:
-        """The content of a member's file."""
+        """Load a member's file."""
         loaded = self._repository.load_config(f"{group}/{choice}")
         config = loaded.config if loaded is not None else OmegaConf.create()
         assert isinstance(config, DictConfig)
         return config
 
     def keys_of_members(self, key: str) -> Mapping[str, list[str]]:
-        """The keys of each member of the group that a key would belong to."""
+        """List the keys of each member of a key's group."""
         group, _, leaf = key.partition(".")
         if not leaf or group not in GROUPS:
             return {}
@@ -59,6 +59,6 @@ class GroupFiles:
         for option in self.options(group):
             try:
                 members[option] = dotted_keys(self.load(group, option))
-            except REFUSED:  # a file of the user's that is not in use
+            except REFUSED:  # a broken file of the user's that this config does not use
                 continue
         return members

@@ -1,4 +1,4 @@
-"""Hydra's own part of a run: its node in the config, and its machinery around the job."""
+"""Hydra's part of a run: its node in the config, and running a task as Hydra's job."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,27 +13,34 @@ from runner.config.compose import Composer
 from runner.config.interpolation import escape_references
 
 
-def run_job_in(folder: Path, cfg: DictConfig, made: Composer, task: Callable[[], int]) -> int:
-    """Let Hydra run the task, with its callbacks and environment, in a folder that is there and ours."""
-    with read_write(cfg.hydra):  # which `HydraConfig` has made read-only
+def run_job_in(folder: Path, cfg: DictConfig, composer: Composer, task: Callable[[], int]) -> int:
+    """Run a task as Hydra's job, with its callbacks and environment.
+
+    Args:
+        folder: the run's folder; it exists.
+        cfg: the config with Hydra's node.
+        composer: the composer of the config.
+        task: returns the exit code.
+    """
+    with read_write(cfg.hydra):  # `HydraConfig` has made it read-only
         cfg.hydra.run.dir = escape_references(str(folder))
     callbacks = Callbacks(cfg)
     callbacks.on_run_start(config=cfg, config_name=cfg.hydra.job.config_name)
-    done = run_job(
+    result = run_job(
         task_function=lambda _: task(),
         config=cfg,
         job_dir_key="hydra.run.dir",
         job_subdir_key=None,
-        hydra_context=HydraContext(config_loader=made.hydra.config_loader, callbacks=callbacks),
+        hydra_context=HydraContext(config_loader=composer.hydra.config_loader, callbacks=callbacks),
     )
-    callbacks.on_run_end(config=cfg, config_name=cfg.hydra.job.config_name, job_return=done)
-    code = done.return_value  # raises what the task raised
+    callbacks.on_run_end(config=cfg, config_name=cfg.hydra.job.config_name, job_return=result)
+    code = result.return_value  # raises the task's exception
     assert isinstance(code, int)
     return code
 
 
 def group_choices(cfg: Any) -> dict[str, str]:
-    """Which member of each of our groups was chosen."""
+    """Return the chosen member of each of runner's groups."""
     node = cfg.hydra if "hydra" in cfg else cfg
     return {
         str(group).removesuffix("@_global_"): str(choice)
@@ -43,15 +50,15 @@ def group_choices(cfg: Any) -> dict[str, str]:
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
-    """The run's own config, which may still refer to Hydra's."""
-    task = cfg.copy()
-    with open_dict(task):
-        del task["hydra"]
-    return task
+    """Return a copy without Hydra's node; it may still refer to that."""
+    copied = cfg.copy()
+    with open_dict(copied):
+        del copied["hydra"]
+    return copied
 
 
 def to_plain(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved config as plain mappings, lists and values."""
+    """Resolve a config to plain mappings, lists and values."""
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}

@@ -1,4 +1,4 @@
-"""OmegaConf's references in texts: `${data.root}`, `${oc.env:NAME}`."""
+"""Escaping of OmegaConf's references in texts: `${data.root}`, `${oc.env:NAME}`."""
 
 import re
 from collections.abc import Mapping
@@ -8,14 +8,19 @@ _REFERENCE = re.compile(r"(\\*)\$\{")
 
 
 def escape_references(text: str) -> str:
-    """A text as OmegaConf gives it back: `${x}` may be the name of a folder."""
+    """Escape a text so that OmegaConf resolves it to itself: `${x}` may be the name of a folder."""
     return _REFERENCE.sub(r"\1\1\\${", text)
 
 
-def escape_all_references(node: Any, but: str | None = None) -> Any:
-    """The same for every text in nested mappings and lists, but for references that begin so: `oc.env:`."""
+def escape_all_references(node: Any, keep: str | None = None) -> Any:
+    """Escape all texts in nested mappings and lists.
+
+    Args:
+        node: a value of a config.
+        keep: texts with a reference that begins with this, such as `oc.env:`, remain unchanged.
+    """
     if isinstance(node, Mapping):
-        return {key: escape_all_references(value, but) for key, value in node.items()}
+        return {key: escape_all_references(value, keep) for key, value in node.items()}
     if isinstance(node, list):
-        return [escape_all_references(value, but) for value in node]
-    return escape_references(node) if isinstance(node, str) and not (but and f"${{{but}" in node) else node
+        return [escape_all_references(value, keep) for value in node]
+    return escape_references(node) if isinstance(node, str) and not (keep and f"${{{keep}" in node) else node

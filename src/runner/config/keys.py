@@ -1,28 +1,25 @@
-"""The groups and keys of a config, and small readings of one: no type, no check, nothing of Hydra."""
+"""The groups and keys of a config, and functions that read a plain config. Hydra is not needed."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from runner.config.settings import DataSettings
-
-MISSING = "???"
-"""OmegaConf's mark of a value that is not given."""
+from runner.config.settings import MISSING, DataSettings
 
 TARGET_GROUPS = ("model", "data", "optimizer", "scheduler", "loss")
-"""Groups with a `_target_`, whose keys are those of its signature."""
+"""Groups with a `_target_`; their keys are the parameters of the target."""
 
 SHARED_KEYS = {
     "data": tuple(field.name for field in fields(DataSettings)),
     "model": ("weights",),
 }
-"""Keys that every member of an open group has beside those of its `_target_`; `conf/config.yaml` sets them."""
+"""Keys of such a group besides the parameters of its `_target_`; `conf/config.yaml` sets them."""
 
 MAPPINGS = ("tracking.tags",)
-"""Keys whose values are mappings with names of the user's own."""
+"""Keys whose values are mappings with names that the user chooses."""
 
 PRESETS = ("experiment", "debug")
-"""Groups that have no keys of their own: their members change those of others."""
+"""Groups without keys; their members change the keys of other groups."""
 
 GROUPS = (*TARGET_GROUPS, "device", "precision", "trainer", "tracking", *PRESETS)
 
@@ -30,25 +27,25 @@ PATH_KEYS = (
     "run", "resume", "input", "output", "data.root", "data.path", "data.test_path", "data.val_path", "sweep.resume",
     "tracking.uri", "tracking.run_name", "model.weights", "hydra.sweeper.storage", "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
-"""Keys whose values are paths or names: the command line quotes them where Hydra's grammar needs it."""
+"""Keys whose values are paths or names; the command line quotes them for Hydra's grammar."""
 
 TEXT_KEYS = (
     "hydra.sweeper.study_name",
     *(f"hydra.launcher.{key}" for key in ("name", "partition", "account", "qos", "constraint", "comment", "wckey")),
 )
-"""Keys of Hydra's node whose values are texts, beside paths."""
+"""Keys of Hydra's node whose values are texts but not paths."""
 
 ADDRESSES = ("tracking.uri", "hydra.sweeper.storage")
-"""Keys whose values are those of databases, which may be files, or have a password in them."""
+"""Keys whose values are addresses of databases; these may be files, and may contain a password."""
 
 
 def is_open(key: str) -> bool:
-    """Whether a key is a mapping with names of the user's own, or a name in one."""
+    """Return whether a key is one of `MAPPINGS`, or a name in one of them."""
     return any(key == mapping or key.startswith(f"{mapping}.") for mapping in MAPPINGS)
 
 
 def select(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key, or None if there is none."""
+    """Return the value of a dotted key; None if it does not exist or is missing."""
     node: Any = config
     for part in key.split("."):
         if not isinstance(node, Mapping) or part not in node:
@@ -58,7 +55,7 @@ def select(config: Mapping[str, Any], key: str) -> Any:
 
 
 def format_value(value: Any) -> str:
-    """A value as the user would type it."""
+    """Format a value as it is typed."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
@@ -69,7 +66,7 @@ def format_value(value: Any) -> str:
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, str]:
-    """Nested mappings as dotted keys with values as one would type them."""
+    """Flatten nested mappings to dotted keys, with values as they are typed."""
     if isinstance(node, Mapping) and node:
         return {
             k: v
@@ -80,7 +77,7 @@ def flatten(node: Any, prefix: str = "") -> dict[str, str]:
 
 
 def iterate_leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The values in nested mappings and lists, each with the dotted key of the mapping's entry."""
+    """Iterate over the values in nested mappings and lists, each with the dotted key of its mapping's entry."""
     if isinstance(node, Mapping):
         for name, child in node.items():
             yield from iterate_leaves(child, f"{key}.{name}" if key else str(name))

@@ -1,4 +1,4 @@
-"""The bounds of a config's keys, read from the annotations of the classes and functions that own them."""
+"""The bounds of a config's keys, from the annotations of the classes and functions that own them."""
 
 import types
 import typing
@@ -13,17 +13,17 @@ from runner.config.settings import DataSettings
 from runner.util.ranges import POSITIVE, PROBABILITY, Bound, Range, find_bound
 
 OWNERS = {"data.augment": "runner.data.augment.make_augment"}
-"""Functions that own the keys of a mapping within a group."""
+"""Functions whose parameters are the keys of a mapping within a group."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What a key may be.
+    """The limit of a key's value.
 
     Attributes:
-        bound: of its value, or of each item of a list.
+        bound: the bound of the value, or of each item of a list.
         optional: null is allowed.
-        shape: whether the value is one or a list; of torch's own parameters that is not known.
+        shape: whether the value is a single one or a list; for torch's parameters that is unknown.
     """
 
     bound: Bound
@@ -45,14 +45,14 @@ TORCH_LIMITS = {
         "betas": PROBABILITY,
     }.items()
 }
-"""Parameters of torch's optimizers, which have no bounds in their annotations."""
+"""Limits of the parameters of torch's optimizers, whose annotations have no bounds."""
 
 
 def collect_limits(config: Mapping[str, Any], root: type) -> dict[str, Limit]:
-    """The limits of the keys of a config.
+    """Collect the limits of a config's keys.
 
     Args:
-        config: resolved, as nested plain mappings.
+        config: the resolved config as nested plain mappings.
         root: the dataclass of a whole config.
     """
     collected = dict(TORCH_LIMITS)
@@ -67,7 +67,7 @@ def collect_limits(config: Mapping[str, Any], root: type) -> dict[str, Limit]:
 
 @cache
 def settings_limits(root: type) -> dict[str, Limit]:
-    """The limits of the groups with fixed keys, and of the keys that every data set has."""
+    """Collect the limits of the groups with fixed keys, and of the keys that every data set has."""
     return {**_of_fields(root, ""), **_of_fields(DataSettings, "data.")}
 
 
@@ -82,7 +82,7 @@ def _of_fields(settings: type, prefix: str) -> dict[str, Limit]:
 
 
 def takes_none(hint: Any) -> bool:
-    """Whether an annotation allows None."""
+    """Return whether an annotation allows None."""
     if typing.get_origin(hint) is typing.Annotated:
         return takes_none(typing.get_args(hint)[0])
     members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else ()

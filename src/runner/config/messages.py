@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf refuse, explained in terms of what the user typed."""
+"""Explain what Hydra and OmegaConf reject, in terms of what the user typed."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -19,13 +19,13 @@ from runner.errors import ConfigError, Problem, Topic, close_match, first_line
 from runner.util import advice
 
 REFUSED = (HydraException, OmegaConfBaseException, ConfigError, ValueError, OverflowError, OSError, yaml.YAMLError)
-"""Exceptions that composing raises for a wrong config."""
+"""Exceptions that composing raises for a wrong config or override."""
 
 EXAMPLES = {"tracking.uri": "http://127.0.0.1:5000", "seed": "0"}
-"""A value to write, for keys that can be missing."""
+"""Values to suggest for keys that can be missing."""
 
-MANY = 8
-"""Keys that a sentence still lists."""
+MAX_LISTED = 8
+"""The largest number of keys that a message lists."""
 
 FUNCTIONS = {
     "choice": "choice(1,2)",
@@ -40,7 +40,7 @@ FUNCTIONS = {
 
 
 def explain_unreadable(text: str) -> Problem:
-    """Explain why Hydra's grammar does not take an argument."""
+    """Explain why Hydra's grammar rejects an argument, from the argument alone."""
     key, equals, value = text.partition("=")
 
     def problem(what: str, suggestion: str) -> Problem:
@@ -49,13 +49,13 @@ def explain_unreadable(text: str) -> Problem:
     if not text.strip():
         return problem(f"{text!r}: an empty argument", "leave it out, or write <key>=<value>")
     if text.strip() in ("help", "version"):
-        return problem("there is no value", f"write --{text.strip()}")
+        return problem("the value is missing", f"write --{text.strip()}")
     if not equals:
-        return problem("there is no value", f"write {text.strip()}=<value>")
+        return problem("the value is missing", f"write {text.strip()}=<value>")
     if not key.strip("+~ "):
-        return problem("there is no key before the =", "write <key>=<value>")
+        return problem("the key before the = is missing", "write <key>=<value>")
     if key != key.strip() or " " in key:
-        return problem("a key has no spaces", f"write {''.join(key.split())}={value.strip()}")
+        return problem("a key cannot contain spaces", f"write {''.join(key.split())}={value.strip()}")
     function, bracket, _ = value.partition("(")
     if bracket and value.endswith(")") and function in FUNCTIONS:
         return problem(f"{function}() does not take these arguments", f"write them as in {key}={FUNCTIONS[function]}")
@@ -66,16 +66,16 @@ def explain_unreadable(text: str) -> Problem:
 
 
 def explain_refusal(
-    text: str, override: Override, known: Collection[str], base: DictConfig, having: Mapping[str, list[str]]
+    text: str, override: Override, known: Collection[str], base: DictConfig, members: Mapping[str, list[str]]
 ) -> Problem | None:
-    """Explain why an override does not fit the config, as far as its key and value show it.
+    """Explain why an override does not fit the config; None if its key and value do not show the reason.
 
     Args:
-        text: as it was typed.
-        override: as Hydra reads it.
+        text: the override as it was typed.
+        override: the override as Hydra parsed it.
         known: all dotted keys of the config.
-        base: the config without it.
-        having: the keys of each member of the key's group.
+        base: the config without the override.
+        members: the keys of each member of the key's group.
     """
     key, value = override.key_or_group, override.value()
 
@@ -83,8 +83,8 @@ def explain_refusal(
         return Problem(key, f"{text}: {what}", suggestion, topic=topic)
 
     if key not in known and not override.is_add():
-        suggestion = "leave it out" if override.is_delete() else suggest_key(key, known, having)
-        if find_similar_key(key, known) is None and _is_of_the_user(base, key):
+        suggestion = "leave it out" if override.is_delete() else suggest_key(key, known, members)
+        if find_similar_key(key, known) is None and _has_foreign_target(base, key):
             suggestion = f"write +{text} if the class takes it; {suggestion}"
         return problem(f"unknown key {key}", suggestion, "unknown")
     if override.is_add() and not override.is_force_add() and key in known:
@@ -99,8 +99,8 @@ def explain_refusal(
     return None
 
 
-def _is_of_the_user(base: DictConfig, key: str) -> bool:
-    """Whether the key's group has a class or function of the user's: its file need not list all keys."""
+def _has_foreign_target(base: DictConfig, key: str) -> bool:
+    """Return whether the `_target_` of the key's group is not runner's: its file need not list all keys."""
     group = key.partition(".")[0]
     if group not in TARGET_GROUPS or key.count(".") != 1:
         return False
@@ -109,7 +109,7 @@ def _is_of_the_user(base: DictConfig, key: str) -> bool:
 
 
 def find_similar_key(key: str, known: Collection[str]) -> str | None:
-    """The key that may have been meant by an unknown one: one of its group, of its last word, or of another tool."""
+    """Find a key similar to an unknown one: in its group, with the same last word, or the name in another tool."""
     parent, _, leaf = key.rpartition(".")
     if close := get_close_matches(leaf, _siblings(parent, known), n=1, cutoff=0.6):
         return f"{parent}.{close[0]}" if parent else close[0]
@@ -124,23 +124,23 @@ def find_similar_key(key: str, known: Collection[str]) -> str | None:
     return close_match(key, TOP_LEVEL)
 
 
-def suggest_key(key: str, known: Collection[str], having: Mapping[str, list[str]]) -> str:
-    """Suggest what to write for an unknown key: a similar one, or those that its group has."""
+def suggest_key(key: str, known: Collection[str], members: Mapping[str, list[str]]) -> str:
+    """Suggest what to write for an unknown key: a similar one, or the keys of its group."""
     if similar := find_similar_key(key, known):
         return f"did you mean {similar}?"
     parent, _, leaf = key.rpartition(".")
     if not parent:
         return f"the config has {', '.join(TOP_LEVEL)}"
     siblings = _siblings(parent, known)
-    if members := [f"{parent}={member}" for member, own in having.items() if leaf in own]:
-        return f"choose {' or '.join(members)} to set it"
-    if len(siblings) > MANY:
+    if having := [f"{parent}={member}" for member, keys in members.items() if leaf in keys]:
+        return f"choose {' or '.join(having)} to set it"
+    if len(siblings) > MAX_LISTED:
         return f"{config_command(parent)} lists the keys of {parent}"
     return f"{parent} has {', '.join(siblings)}" if siblings else f"{parent} has no keys to set"
 
 
 TOP_LEVEL = sorted([*GROUPS, "seed", "resume", "resume_mode", "runner"])
-"""Keys that stand in no group, and the groups."""
+"""The groups, and the keys that belong to none."""
 
 
 def _siblings(parent: str, known: Collection[str]) -> list[str]:
@@ -148,16 +148,16 @@ def _siblings(parent: str, known: Collection[str]) -> list[str]:
 
 
 def config_command(package: str) -> str:
-    """The command that prints a part of the config."""
+    """Return the command that prints a part of the config."""
     return f"python -m runner --cfg {'hydra' if package.partition('.')[0] == 'hydra' else 'job'} -p {package}"
 
 
 def explain_error(error: BaseException, text: str = "") -> Problem:
-    """Find the innermost reason of an exception.
+    """Explain an exception by its innermost cause.
 
     Args:
         error: one of `REFUSED`.
-        text: the argument that led to it, as it was typed.
+        text: the override that led to it, as it was typed.
     """
     while inner := error.__cause__ or (error.__context__ if isinstance(error, HydraException) else None):
         error = inner
@@ -183,12 +183,12 @@ def explain_error(error: BaseException, text: str = "") -> Problem:
 
 
 def explain_message(line: str, before: str = "", key: str = "") -> Problem:
-    """Translate OmegaConf's sentence about a reference or a file.
+    """Translate OmegaConf's message about a reference or a file.
 
     Args:
-        line: its sentence.
-        before: begins the text.
-        key: the key that the sentence is about.
+        line: the message.
+        before: the beginning of the problem's text.
+        key: the key that the message is about.
     """
     if "Environment variable" in line:
         what = f"the environment variable {line.split(chr(39))[1]} is not set"
@@ -211,9 +211,9 @@ def _node(base: DictConfig, key: str) -> object:
 
 
 def find_unset(cfg: DictConfig) -> list[Problem]:
-    """Find keys without a value, references that lead nowhere, and unknown keys.
+    """Find keys without a value, broken references, and unknown keys.
 
-    A reference that leads nowhere becomes a missing value, so that the rest can be checked.
+    A broken reference is replaced by a missing value, so that the rest can be checked.
     """
     expected = _known()
     typed = {key.rpartition(".")[0] for key in expected}
@@ -224,7 +224,7 @@ def find_unset(cfg: DictConfig) -> list[Problem]:
         if parent in typed and key not in expected:
             problems.append(Problem(key, f"{key}: unknown key", suggest_key(key, expected, {}), topic="unknown"))
         node = OmegaConf.select(cfg, parent) if parent else cfg
-        if not isinstance(node, DictConfig):  # below a value that has just become a missing one
+        if not isinstance(node, DictConfig):  # a parent was a broken reference and has just been replaced
             continue
         if OmegaConf.is_missing(node, leaf) and leaf != "_target_":
             problems.append(_missing(key))
@@ -240,7 +240,7 @@ def find_unset(cfg: DictConfig) -> list[Problem]:
 
 @cache
 def _known() -> list[str]:
-    """The keys of every config."""
+    """List the keys that every config has."""
     return dotted_keys(OmegaConf.structured(schema.Config))
 
 
@@ -250,13 +250,13 @@ def _missing(key: str) -> Problem:
 
 
 def dotted_keys(node: DictConfig, prefix: str = "") -> list[str]:
-    """List the dotted keys of a config and its nodes, without resolving any."""
-    found = []
+    """List the dotted keys of a config and its nodes, without resolving references."""
+    keys = []
     for name in map(str, node):
         key = f"{prefix}{name}"
         if key == "hydra":
             continue
-        found.append(key)
+        keys.append(key)
         child = node._get_node(name)
         if (
             isinstance(child, DictConfig)
@@ -264,5 +264,5 @@ def dotted_keys(node: DictConfig, prefix: str = "") -> list[str]:
             and not child._is_none()
             and not child._is_interpolation()
         ):
-            found += dotted_keys(child, f"{key}.")
-    return found
+            keys += dotted_keys(child, f"{key}.")
+    return keys

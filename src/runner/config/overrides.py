@@ -1,4 +1,4 @@
-"""Arguments of the command line, one by one: what was typed, and what Hydra is given for it."""
+"""Translate single overrides from what the user types to what is passed to Hydra."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,30 +22,30 @@ CHOOSING = ("choice", "shuffle")
 """Functions of Hydra's grammar whose arguments are values of the key."""
 
 NUMBERS = (OverrideLexer.INT, OverrideLexer.FLOAT, OverrideLexer.BOOL)
-"""What the grammar takes for something else than a text."""
+"""Tokens that the grammar reads as a number or a truth value, not as a text."""
 
 _WHOLE = re.compile("0|-?[1-9][0-9]*")
 _NONE: Mapping[str, bool] = MappingProxyType({})
 
 
 def quote_texts(argument: str, sweeping: bool = False, texts: Mapping[str, bool] = _NONE) -> str:
-    """Quote the value of a key that holds a text, which Hydra's grammar might not read or take for a number.
+    """Quote the value of a text key if Hydra's grammar might reject it or read it as a number.
 
     `data.root=~/a b (c)` becomes `data.root='/home/me/a b (c)'`, and `tracking.experiment=1e5` becomes
-    `tracking.experiment='1e5'`; of the values of a sweep, a list or a mapping, each by itself. Left alone are `null`,
-    and what is quoted or refers to another value (`${...}`, unless a file has that name).
+    `tracking.experiment='1e5'`. The values of a sweep, a list or a mapping are quoted one by one. `null`, quoted values
+    and references (`${...}`, unless a file has that name) are not changed.
 
     Args:
-        argument: as it was typed.
-        sweeping: commas divide the values of paths too.
-        texts: keys that hold texts beside those that the schema knows, and whether whole numbers may stay numbers.
+        argument: the override as it was typed.
+        sweeping: commas separate values of paths too.
+        texts: text keys besides those in the schema, and whether integers may remain numbers.
     """
     name, equals, value = argument.partition("=")
     key = name.lstrip("+")
     is_path = key in PATH_KEYS
     if not equals or value in ("", "null") or not (is_path or key in texts or schema.is_text(key)):
         return argument
-    parsed = _parsed(argument)
+    parsed = _parse(argument)
     if parsed is not None:
         if isinstance(parsed._value, QuotedString):
             return argument
@@ -53,33 +53,33 @@ def quote_texts(argument: str, sweeping: bool = False, texts: Mapping[str, bool]
             return _quote_numbers(argument, whole=texts.get(key, False))
     text = expand_home(value) if is_path and key != "tracking.run_name" else value
     if "${" in value:
-        if not (is_path and _is_there(text)):
+        if not (is_path and _exists_with_reference(text)):
             return argument
         text = escape_references(text)
     return f"{name}={QuotedString(text=text, quote=Quote.single).with_quotes()}"
 
 
-def _parsed(argument: str) -> Override | None:
+def _parse(argument: str) -> Override | None:
     try:
         return OverridesParser.create().parse_override(argument)
     except HydraException:
         return None
 
 
-def _is_there(path: str) -> bool:
-    """Whether what looks like a reference in a path is the name of a file or a folder."""
+def _exists_with_reference(path: str) -> bool:
+    """Return whether the apparent reference in a path is part of the name of an existing file or folder."""
     try:
-        return any("${" in place.name and place.exists() for place in (Path(path), *Path(path).parents))
+        return any("${" in part.name and part.exists() for part in (Path(path), *Path(path).parents))
     except (OSError, ValueError):
         return False
 
 
 def _quote_numbers(argument: str, whole: bool) -> str:
-    """Quote each value of an argument that the grammar takes for a number or a truth value.
+    """Quote each value of an argument that the grammar reads as a number or a truth value.
 
     Args:
-        argument: one that can be parsed.
-        whole: leave whole numbers as they are, but for `2024_01`.
+        argument: an argument that can be parsed.
+        whole: do not quote integers, except for forms such as `2024_01`.
     """
     tree = OverrideParser(CommonTokenStream(OverrideLexer(InputStream(argument)))).override()
     for start, stop in reversed(list(_numbers(tree))):
@@ -90,7 +90,7 @@ def _quote_numbers(argument: str, whole: bool) -> str:
 
 
 def _numbers(node: Tree) -> Iterator[tuple[int, int]]:
-    """Where the numbers and truth values below a node of the grammar begin and end, in their order."""
+    """Find the numbers and truth values below a node of the grammar: the start and end of each, in order."""
     if isinstance(node, OverrideParser.FunctionContext) and node.ID().getText() not in CHOOSING:
         return
     children = [node.getChild(i) for i in range(node.getChildCount())]
@@ -103,12 +103,12 @@ def _numbers(node: Tree) -> Iterator[tuple[int, int]]:
 
 
 def force_mappings(override: str) -> str:
-    """An override of a mapping, or of a name in it, such that Hydra takes names that are not there yet."""
+    """Add `++` to the override of one of `MAPPINGS`, or of a name in it, so that Hydra accepts new names."""
     return f"++{override}" if is_open(override.partition("=")[0]) else override
 
 
 def to_hydra(override: str) -> str:
-    """An override as Hydra wants it: the presets' package is the whole config, and null takes one back."""
+    """Translate the override of a preset: its package is the whole config, and null deletes it."""
     key, equals, value = override.partition("=")
     sign = key[: len(key) - len(key.lstrip("+~"))]
     if key.lstrip("+~") not in PRESETS:
@@ -119,18 +119,18 @@ def to_hydra(override: str) -> str:
 
 
 def key_of(argument: str) -> str:
-    """The key of an argument, without the signs before it."""
+    """Return the key of an argument, without `+` and `~`."""
     return argument.partition("=")[0].lstrip("+~")
 
 
 def last_value(overrides: Sequence[str], key: str) -> str | None:
-    """The text last given for a key on the command line; None if there is none, or null."""
-    found = None
+    """Return the last value of a key on the command line; None if there is none, or if it is null."""
+    last = None
     for text in overrides:
         name, equals, value = text.partition("=")
         if equals and name.lstrip("+") == key:
             try:
-                found = OverridesParser.create().parse_override(quote_texts(f"{key}={value}")).value()
+                last = OverridesParser.create().parse_override(quote_texts(f"{key}={value}")).value()
             except HydraException:
-                found = value
-    return None if found is None else str(found).replace(r"\${", "${")  # see `interpolation.literal`
+                last = value
+    return None if last is None else str(last).replace(r"\${", "${")  # undoes `escape_references`

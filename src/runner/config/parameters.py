@@ -1,4 +1,4 @@
-"""The parameters of a `_target_` by its source: importing it may take seconds, as torch does."""
+"""The parameters of a `_target_`, read from its source: importing it, and torch with it, may take seconds."""
 
 import ast
 import inspect
@@ -15,7 +15,7 @@ from runner.util.ranges import Bound
 
 NONE, TEXTS, LISTS = "None", ("str", "Path"), ("list", "tuple", "Sequence", "Iterable", "Collection")
 RANGES = ranges.__name__
-"""The module whose names an annotation may have as bounds."""
+"""The module that defines the bounds in annotations."""
 
 TOP_LEVEL = re.compile(r"^[\w@\"'#]", re.MULTILINE)
 """How a line begins that is not part of the definition before it."""
@@ -26,14 +26,14 @@ IMPORTS = re.compile(
 
 
 def find_text_parameters(target: str) -> dict[str, bool]:
-    """The parameters that are annotated as texts, and whether they may be integers too.
+    """Find the parameters that are annotated as texts.
 
     Args:
         target: dotted path of a class or a function.
 
     Returns:
-        By name: True for `str | int`, False for `str`, `str | None` or `Path`. Empty where the source cannot be
-        found, or defines the target by another name.
+        By name, whether integers are allowed too: True for `str | int`, False for `str`, `str | None` or `Path`. Empty
+        if the source cannot be found, or does not define the target under this name.
     """
     kinds = {name: _members(annotation) for name, annotation in _read(target)[0].items()}
     return {
@@ -48,7 +48,7 @@ class BoundedParameter:
     """A parameter with a bound in its annotation.
 
     Attributes:
-        bound: of the value, or of each item of a list.
+        bound: the bound of the value, or of each item of a list.
         optional: None is allowed.
         is_list: the value is a list.
     """
@@ -66,8 +66,8 @@ def read_bounds(target: str) -> dict[str, BoundedParameter]:
         target: dotted path of a class or a function.
 
     Returns:
-        The parameters by name, without those whose bound cannot be read from the source: the check of the signature,
-        which imports the target, finds them.
+        The parameters by name. Bounds that cannot be read from the source are missing; the check of the signature
+        imports the target and finds them.
     """
     annotations, names = _read(target)
     bounded = {}
@@ -80,7 +80,7 @@ def read_bounds(target: str) -> dict[str, BoundedParameter]:
 
 @cache
 def _read(target: str) -> tuple[dict[str, ast.expr], dict[str, Any]]:
-    """The annotations of a target's parameters, and the names of its module that are those of bounds.
+    """Read the annotations of a target's parameters, and the names under which its module imports bounds.
 
     Only the target and the imports of bounds are parsed: whole files would add 8 ms to each start.
     """
@@ -89,18 +89,18 @@ def _read(target: str) -> tuple[dict[str, ast.expr], dict[str, Any]]:
         file = _source(module)
         source = file.read_text(encoding="utf-8") if file is not None else ""
         tree = ast.parse("".join([*IMPORTS.findall(source), *_definition(source, name)]))
-    except (OSError, SyntaxError, ValueError, ImportError):  # importing it explains what is wrong with it
+    except (OSError, SyntaxError, ValueError, ImportError):  # importing it later explains the error
         return {}, {}
     function = _constructor(tree, name)
     if function is None:
         return {}, {}
     arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-    annotations = {argument.arg: _parsed(argument.annotation) for argument in arguments if argument.annotation}
+    annotations = {argument.arg: _unquote(argument.annotation) for argument in arguments if argument.annotation}
     return annotations, _names_of_bounds(tree)
 
 
 def _definition(source: str, name: str) -> list[str]:
-    """The source of a class or function at the top level of a module: until a line that begins another statement."""
+    """Find the source of a top-level class or function; it ends before the line of the next statement."""
     start = re.search(rf"^(?:class|def) {name}\b", source, re.MULTILINE)
     if start is None:
         return []
@@ -108,15 +108,15 @@ def _definition(source: str, name: str) -> list[str]:
     return [source[start.start() : end.start() if end else len(source)]]
 
 
-def _parsed(annotation: ast.expr) -> ast.expr:
-    """The annotation; of one in quotes, what stands in them."""
+def _unquote(annotation: ast.expr) -> ast.expr:
+    """Parse an annotation in quotes; return any other unchanged."""
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         return ast.parse(annotation.value, mode="eval").body
     return annotation
 
 
 def _names_of_bounds(tree: ast.Module) -> dict[str, Any]:
-    """The names under which a module imports bounds, or the module that has them."""
+    """Find the names under which a module imports bounds, or the module `ranges` itself."""
     names: dict[str, Any] = {}
     parent, _, last = RANGES.rpartition(".")
     for node in tree.body:
@@ -128,7 +128,7 @@ def _names_of_bounds(tree: ast.Module) -> dict[str, Any]:
 
 
 def _bound(annotation: ast.expr, names: Mapping[str, Any]) -> Bound | None:
-    """The bound in `Annotated[int, COUNT]`, `Annotated[int, COUNT] | None` or `Annotated[float, Range(0, 1)]`."""
+    """Find the bound in an annotation such as `Annotated[int, COUNT] | None` or `Annotated[float, Range(0, 1)]`."""
     match annotation:
         case ast.Subscript(
             value=ast.Name(id="Annotated") | ast.Attribute(attr="Annotated"), slice=ast.Tuple(elts=parts)
@@ -142,7 +142,7 @@ def _bound(annotation: ast.expr, names: Mapping[str, Any]) -> Bound | None:
 
 
 def _value(expression: ast.expr, names: Mapping[str, Any]) -> Any:
-    """The value of an expression made of the names of bounds, calls of them, and literals; None for any other."""
+    """Evaluate an expression of bounds' names, their calls and literals; None for any other expression."""
     match expression:
         case ast.Name(id=name):
             return names.get(name)
@@ -162,20 +162,20 @@ def _value(expression: ast.expr, names: Mapping[str, Any]) -> Any:
 
 
 def _source(module: str) -> Path | None:
-    """The file of a module; its packages are not imported either."""
-    places: list[str] | None = None
+    """Find the file of a module without importing the module or its packages."""
+    locations: list[str] | None = None
     spec = None
     parts = module.split(".")
     for count in range(1, len(parts) + 1):
-        spec = PathFinder.find_spec(".".join(parts[:count]), places)
+        spec = PathFinder.find_spec(".".join(parts[:count]), locations)
         if spec is None:
             return None
-        places = list(spec.submodule_search_locations or [])
+        locations = list(spec.submodule_search_locations or [])
     return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
 
 
 def _constructor(tree: ast.Module, name: str) -> ast.FunctionDef | None:
-    """The function of that name, or the constructor of the class."""
+    """Find the function with a name, or the constructor of the class with that name."""
     body: list[ast.stmt] = tree.body
     for node in body:
         if isinstance(node, ast.ClassDef) and node.name == name:
@@ -186,7 +186,7 @@ def _constructor(tree: ast.Module, name: str) -> ast.FunctionDef | None:
 
 
 def _members(annotation: ast.expr | None) -> frozenset[str]:
-    """The types that an annotation names: `str | None`, `Optional[str]` and `Union[str, None]` are the same."""
+    """Collect the types in an annotation; `str | None`, `Optional[str]` and `Union[str, None]` are equivalent."""
     match annotation:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _members(left) | _members(right)
@@ -208,8 +208,3 @@ def _members(annotation: ast.expr | None) -> frozenset[str]:
             return frozenset({name})
         case _:
             return frozenset({"?"})
-
-
-def _name(node: ast.expr) -> str:
-    """The last word of a name: `Annotated` of `typing.Annotated`."""
-    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""

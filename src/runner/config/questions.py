@@ -1,4 +1,4 @@
-"""Questions that Hydra answers: `--help`, `--cfg`, `--info`, shell completion. Neither torch nor MLflow is imported."""
+"""Answer `--help`, `--cfg`, `--info` and shell completion with Hydra. Neither torch nor MLflow is imported."""
 
 import sys
 from argparse import Namespace
@@ -19,13 +19,13 @@ from runner.util.streams import print_result
 
 
 def answer(argv: Sequence[str], args: Namespace) -> int:
-    """Print the answer: help, the config, completion.
+    """Print help, the config or completions.
 
     Returns:
         The exit code.
 
     Raises:
-        ConfigError: options that exclude each other, or a wrong config.
+        ConfigError: the options exclude each other, or the config is wrong.
     """
     if args.cfg and last_value(args.overrides, "resume") is not None:
         raise conflict_error("--cfg", "resume= and --cfg exclude each other", "see config.yaml in the run's folder")
@@ -46,7 +46,7 @@ def answer(argv: Sequence[str], args: Namespace) -> int:
     options = [text for text in argv if text not in args.overrides]
     argv_before = sys.argv
     sys.argv = ["runner", *options, *composer.given(args.overrides, args.multirun)]
-    GlobalHydra.instance().clear()  # Hydra makes its own
+    GlobalHydra.instance().clear()  # `hydra.main` creates its own
     try:
         hydra.main(version_base=VERSION_BASE, config_path=str(config_folder()), config_name="config")(lambda _: None)()
     except SystemExit as end:
@@ -58,14 +58,14 @@ def answer(argv: Sequence[str], args: Namespace) -> int:
 
 
 def has_package(composer: Composer, args: Namespace) -> bool:
-    """Whether the config has the part that `-p` names."""
+    """Return whether the config has the part that `-p` names."""
     cfg, _ = composer.compose(args.overrides)
     whole = cfg if args.cfg in ("hydra", "all") or cfg is None else without_hydra(cfg)
     return whole is not None and OmegaConf.select(whole, args.package, throw_on_missing=False) is not None
 
 
 def help_text(composer: Composer, cfg: DictConfig) -> str:
-    """Fill `hydra.help.template` as Hydra does, which takes it over a second."""
+    """Fill in `hydra.help.template`; Hydra's own function takes over a second."""
     groups = "\n".join(f"{group}: {', '.join(options)}" for group, options in composer.files.choices().items())
     config = OmegaConf.to_yaml(without_hydra(cfg))
     return Template(cfg.hydra.help.template).safe_substitute(APP_CONFIG_GROUPS=groups, CONFIG=config)

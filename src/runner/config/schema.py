@@ -1,9 +1,9 @@
-"""The types of the config's keys, and the checks that need nothing but the config.
+"""The types of the config's keys, and all checks that need only the config.
 
-Hydra checks names and types against these dataclasses while it composes. `check` adds what a type cannot express:
-ranges, choices, keys that exclude each other. The values stand in `conf/`.
-Groups whose members differ (`model`, `data`, `optimizer`, `scheduler`, `loss`) are open: `assembly` checks their keys
-against the signature of their `_target_`.
+Hydra checks names and types against these dataclasses while it composes. `check_config` checks what a type cannot
+express: ranges, choices, and keys that need another key. The values are in `conf/`.
+The groups `model`, `data`, `optimizer`, `scheduler` and `loss` have different keys for each member: `assembly` checks
+these against the signature of their `_target_`.
 """
 
 import typing
@@ -34,7 +34,7 @@ from runner.util.uri import DATABASES
 
 @dataclass
 class Config:
-    """One run."""
+    """The config of a run."""
 
     seed: Annotated[int, Range(0, 2**63 - 1, whole=True)] = MISSING
     resume: str | None = MISSING
@@ -53,31 +53,31 @@ class Config:
 
 
 def register() -> None:
-    """Register the schema with Hydra; `conf/config.yaml` names it first in its defaults list.
+    """Register the schema with Hydra; it is the first entry of the defaults list in `conf/config.yaml`.
 
-    Registers `${devices:}` too: the devices of this machine, as the values of a sweep.
+    Also register the resolver `${devices:}`: the devices of this machine, as the values of a sweep.
     """
     ConfigStore.instance().store(name="schema", node=Config, provider="runner")
     OmegaConf.register_new_resolver("devices", _devices, replace=True)
 
 
 def _devices() -> str:
-    """`cpu`, or `cpu,cuda`, or `cpu,mps`."""
-    import torch  # late: most configs do not ask
+    """Return `cpu`, `cpu,cuda` or `cpu,mps`."""
+    import torch  # late: most configs do not need it
 
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return ",".join(["cpu", *(name for name, available in there.items() if available)])
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return ",".join(["cpu", *(name for name, usable in available.items() if usable)])
 
 
 NEW_DATA_KEYS, NEW_TABLE_KEYS = ("scale", "scale_targets"), ("index", "header", "target_type")
-"""Keys of all data sets, and of tables, that 0.1.0 did not have; where they stand, they are not null."""
+"""Keys of all data sets, and of tables, that are new since 0.1.0; they may be missing but not null."""
 
 NEW_KEYS = {"device.evaluation_threads": "null", "tracking.tags": "{}", "tracking.description": "null"}
-"""Other keys that 0.1.0 did not have, with the value that its configs imply."""
+"""Other keys that are new since 0.1.0, with the values that apply to its configs."""
 
 
 def find_large_integers(key: str, value: object) -> list[Problem]:
-    """Find the integers in a key's value that are too large: as floats they would lose their digits."""
+    """Find the integers in a key's value that do not fit into 64 bits; as floats they would lose digits."""
     return [
         Problem(name, f"{name}={abbreviate(format_value(number))} is out of range", BITS, topic="range")
         for name, number in iterate_leaves(value, key)
@@ -89,20 +89,20 @@ BITS = "use at most 64 bits for a whole number"
 
 
 def check_config(config: Mapping[str, Any]) -> list[Problem]:
-    """Find what is wrong in a resolved config, without anything but the config.
+    """Check a resolved config, using only the config.
 
     Args:
         config: nested plain mappings, as `OmegaConf.to_container(cfg, resolve=True)` returns them. Missing values
             (`???`) are skipped.
     """
     problems = [*_check_limits(config), *_check_new_keys(config), *_check_pairs(config)]
-    beyond = list(dict.fromkeys(find_large_integers("", config)))
-    keys = {problem.key for problem in beyond}
-    return [problem for problem in problems if problem.key not in keys] + beyond + _check_tracking(config)
+    too_large = list(dict.fromkeys(find_large_integers("", config)))
+    keys = {problem.key for problem in too_large}
+    return [problem for problem in problems if problem.key not in keys] + too_large + _check_tracking(config)
 
 
 def _check_limits(config: Mapping[str, Any]) -> list[Problem]:
-    """Check values against the bounds of their keys."""
+    """Check the values against the limits of their keys."""
     problems = []
     for key, limit in collect_limits(config, Config).items():
         value = select(config, key)
@@ -120,7 +120,7 @@ def _check_limits(config: Mapping[str, Any]) -> list[Problem]:
 def check_value(key: str, value: Any, limit: Limit) -> Problem | None:
     """Check a value against a limit.
 
-    A value whose type is wrong is left to the check of the signature where that says more.
+    A value of the wrong type is skipped if the check of the signature reports more.
     """
     typed, bound = f"{key}={abbreviate(format_value(value))}", limit.bound
     if isinstance(bound, Choice):
@@ -143,7 +143,7 @@ def check_value(key: str, value: Any, limit: Limit) -> Problem | None:
 
 
 def _check_new_keys(config: Mapping[str, Any]) -> list[Problem]:
-    """Find null in keys of tables that 0.1.0 did not have: its functions take None for that."""
+    """Find null in keys of tables that are new since 0.1.0: to the function, None means that the key is missing."""
     data = config.get("data")
     if not isinstance(data, Mapping) or not str(data.get("_target_")).endswith("csv_file.csv_file"):
         return []
@@ -156,7 +156,7 @@ def _null(key: str, instead: str) -> Problem:
 
 
 def _check_pairs(config: Mapping[str, Any]) -> list[Problem]:
-    """Find keys that need another key."""
+    """Find keys whose required other key is missing."""
     problems = []
     if select(config, "resume_mode") == "warm_start" and not select(config, "resume"):
         text, instead = "resume_mode=warm_start needs a run", "write resume=<its folder or MLflow run id>"
@@ -172,7 +172,7 @@ def _check_tracking(config: Mapping[str, Any]) -> list[Problem]:
 
 
 def _check_address(config: Mapping[str, Any]) -> list[Problem]:
-    """Check that the store's address is one that the chosen member of `tracking` can use."""
+    """Check that the chosen member of `tracking` can use the store's address."""
     name, uri = select(config, "tracking.name"), select(config, "tracking.uri")
     if uri is None:
         return []
@@ -224,7 +224,7 @@ def _check_tags(config: Mapping[str, Any]) -> list[Problem]:
 
 
 def describe_expected(key: str) -> str | None:
-    """Describe what may be written for a key; None if that is not known here."""
+    """Describe the values that a key accepts; None if the schema does not know them."""
     if limit := settings_limits(Config).get(key) or TORCH_LIMITS.get(key):
         return str(limit)
     hint = _hint(key)
@@ -238,27 +238,27 @@ def describe_expected(key: str) -> str | None:
 
 
 def is_required(key: str) -> bool:
-    """Whether every config must have this key."""
+    """Return whether every config must have this key."""
     return _hint(key) is not None
 
 
 def is_text(key: str) -> bool:
-    """Whether the type of a key is a text, or a list or mapping of texts: `1e5` is not a number there."""
+    """Return whether a key holds a text, or a list or mapping of texts, in which `1e5` is not a number."""
     if key in PATH_KEYS or key in TEXT_KEYS or is_open(key):
         return True
-    if key in settings_limits(Config):  # no choice looks like a number
+    if key in settings_limits(Config):  # numbers, or choices, none of which looks like a number
         return False
     return _leaves(_hint(key)) == {str}
 
 
 def _leaves(hint: Any) -> set[Any]:
-    """The types in an annotation, without None: `list[str] | None` has str."""
+    """Collect the innermost types in an annotation, without None: str for `list[str] | None`."""
     parts = typing.get_args(hint)
     return set().union(*map(_leaves, parts)) if parts else {hint} - {type(None)}
 
 
 def _hint(key: str) -> Any:
-    """The annotation of a key of a group with fixed keys, or of one that every data set has."""
+    """Return the annotation of a key of a group with fixed keys, or of a key that every data set has."""
     parts = key.split(".")
     node: Any = Config
     if parts[0] == "data" and len(parts) > 1:

@@ -1,6 +1,6 @@
-"""The groups with fixed keys as plain dataclasses: Hydra checks the types, `schema.py` the bounds.
+"""The groups with fixed keys as plain dataclasses. Hydra checks their types, `schema.py` their bounds.
 
-The values stand in `conf/`, each with a comment.
+The values are in `conf/`, each with a comment.
 """
 
 from dataclasses import dataclass, field
@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from runner.util.ranges import COUNT, POSITIVE, PROBABILITY, SECONDS, THREADS, Choice, Range
 
-MISSING: Any = "???"  # how OmegaConf marks a value that must come from elsewhere
+MISSING: Any = "???"
+"""OmegaConf's mark of a missing value."""
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -42,7 +43,7 @@ class EarlyStoppingSettings:
 
 @dataclass
 class TrainerSettings:
-    """How long to train, and what to do meanwhile."""
+    """How long to train, and what to do in between."""
 
     epochs: Annotated[int, COUNT] = MISSING
     max_steps: Annotated[int | None, COUNT] = MISSING
@@ -78,14 +79,14 @@ class TrackingSettings:
     log_model: bool = MISSING
     log_checkpoints: bool = MISSING
     wait: Annotated[float, Range(0)] = MISSING
-    # Configs saved by 0.1.0 lack these: hence the values here.
+    # Configs saved by 0.1.0 lack these keys, so they have defaults here.
     tags: dict[str, Any] = field(default_factory=dict)
     description: str | None = None
 
 
 @dataclass
 class SweepSettings:
-    """How the jobs of a sweep run, and which one is the best."""
+    """How the jobs of a sweep run, and which job is the best."""
 
     jobs: Annotated[int | str, Range(1, 1024, whole=True, words=("auto",))] = MISSING
     jobs_per_gpu: Annotated[int, COUNT] = MISSING
@@ -108,7 +109,7 @@ class ConsoleSettings:
 
 @dataclass
 class DataSettings:
-    """The keys that every data set has; they stand beside those of its function."""
+    """The keys that every data set has, besides the parameters of its function."""
 
     batch_size: Annotated[int, COUNT] = MISSING
     val_fraction: Annotated[float | None, PROBABILITY] = MISSING

@@ -1,7 +1,7 @@
-"""MLFLOW_TRACKING_URI: the store of new runs and sweeps that are not told another one.
+"""MLFLOW_TRACKING_URI: the store of new runs and sweeps for which the config names none.
 
-A run's record has a reference to the variable and never its value, which may hold a password. What was recorded before
-has a store of its own: there the variable gives no more than the credentials of that same store.
+The record of a run refers to the variable and never contains its value, which may include a password. For a run or
+sweep with a recorded store, the variable only supplies the credentials for that store.
 """
 
 import os
@@ -15,31 +15,31 @@ REFERENCE = f"${{oc.env:{NAME}}}"
 
 
 def read_value() -> str | None:
-    """What it holds; None if it is not set, or set to nothing."""
+    """Read the variable; None if it is not set or empty."""
     return os.environ.get(NAME, "").strip() or None
 
 
 def tracking_choice() -> str | None:
-    """The member of the group `tracking` that the variable's store belongs to; None if to none of them."""
+    """Return the member of the group `tracking` for the variable's store; None if there is none."""
     scheme = (read_value() or "").partition("://")[0].partition("+")[0].lower() if "://" in (read_value() or "") else ""
     return "server" if scheme in ("http", "https") else "local" if scheme in DATABASES else None
 
 
 def store_address() -> str | None:
-    """The address that it holds, if that is one of a server or a database."""
+    """Return the variable's value if it is the address of a server or a database; None otherwise."""
     address = read_value()
     return absolute_uri(address) if address is not None and tracking_choice() is not None else None
 
 
 def overrides(name: str, chosen: str) -> list[str]:
-    """The arguments that have a run use the variable's store.
+    """Return the arguments with which a run uses the variable's store.
 
     Args:
         name: `tracking.name` of a config that names no store.
-        chosen: the member of the group `tracking` that it comes from.
+        chosen: the chosen member of the group `tracking`.
 
     Raises:
-        ConfigError: the variable cannot be used for it; the suggestion says how to go without it.
+        ConfigError: the variable cannot be used; the suggestion says how to ignore it.
     """
     kind = tracking_choice()
     if kind is None:
@@ -47,7 +47,7 @@ def overrides(name: str, chosen: str) -> list[str]:
             Problem(
                 "tracking.uri",
                 f"{NAME}={redact(read_value() or '')} is neither the address of a server nor of a database",
-                "write tracking.uri=null to go without it, or set it to http://<host>:<port>",
+                "write tracking.uri=null to ignore it, or set it to http://<host>:<port>",
                 topic="store",
             )
         )
@@ -60,21 +60,21 @@ def overrides(name: str, chosen: str) -> list[str]:
                 topic="conflict",
             )
         )
-    changed = "tracking=server" if chosen == "local" else "tracking.name=server"  # a file of the user's keeps the rest
+    changed = "tracking=server" if chosen == "local" else "tracking.name=server"  # a user's file keeps its other keys
     return [*([changed] if name != kind else []), f"tracking.uri={REFERENCE}"]
 
 
 def describe_source(uri: object, name: str) -> str:
-    """What to say behind a store's address where the variable gave it.
+    """Describe the source of a store's address, to be printed after it; empty if it is not the variable.
 
     Args:
-        uri: `tracking.uri` as it is recorded.
+        uri: the recorded `tracking.uri`.
         name: `tracking.name`.
     """
     return f" ({NAME}, as tracking={name})" if uri == REFERENCE else ""
 
 
 def add_credentials(uri: str) -> str:
-    """The address of a record, which has no credentials, with those that the variable has for the same store."""
+    """Add the variable's credentials to a recorded address, which has none, if both name the same store."""
     address = store_address()
     return address if address is not None and strip_credentials(address) == uri else uri

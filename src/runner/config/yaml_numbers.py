@@ -1,4 +1,4 @@
-"""Numbers in YAML files of the user's that composing would silently change."""
+"""Find numbers in the user's YAML files that composing would silently change."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +19,11 @@ SCHEME = "file://"
 
 
 class CheckedRepository(ConfigRepository):
-    """Hydra's config files, with a check of those outside a folder.
+    """Hydra's repository of config files, which also checks the user's files.
 
     Args:
-        search_path: where they are.
-        own: the folder of runner's own files, which need no check.
+        search_path: the folders of the files.
+        own: the folder of runner's own files, which are not checked.
     """
 
     def __init__(self, search_path: ConfigSearchPath, own: Path) -> None:
@@ -34,7 +34,7 @@ class CheckedRepository(ConfigRepository):
         """Load a file.
 
         Raises:
-            ConfigError: it holds a number that differs from what is written.
+            ConfigError: a number in it would differ from the text in the file.
         """
         result = super().load_config(config_path)
         if result is None or not result.path.startswith(SCHEME):
@@ -48,14 +48,14 @@ class CheckedRepository(ConfigRepository):
 
 
 def check_file(file: Path, package: str) -> None:
-    """Check that the integers of a file have 64 bits, and that none of its texts is read as a number.
+    """Check that the integers of a file fit into 64 bits, and that YAML reads none of its texts as another number.
 
     Args:
-        file: one that OmegaConf has read.
-        package: the dotted place of its keys in the config; empty for the whole config.
+        file: a file that OmegaConf has read.
+        package: the dotted path of its keys in the config; empty for the whole config.
 
     Raises:
-        ConfigError: with the first value that fails.
+        ConfigError: with the first wrong value.
     """
     loader = get_yaml_loader()(file.read_text(encoding="utf-8"))
     try:
@@ -68,17 +68,15 @@ def check_file(file: Path, package: str) -> None:
                 raise ConfigError(Problem(key, f"{where} is out of range", schema.BITS, topic="range"))
             is_text = key in texts or schema.is_text(key)
             if is_text and isinstance(value, int | float) and str(value) != scalar.value:
-                text, instead = (
-                    f"{where} is read as {format_value(value)}",
-                    f"write the text in quotes: '{scalar.value}'",
-                )
+                text = f"{where} is read as {format_value(value)}"
+                instead = f"write the text in quotes: '{scalar.value}'"
                 raise ConfigError(Problem(key, text, instead, topic="type"))
     finally:
         loader.dispose()
 
 
 def _texts(root: yaml.Node | None, package: str) -> set[str]:
-    """The keys that are texts by the signature of a `_target_` in the same file."""
+    """Find the keys that are texts in the signature of a `_target_` in the same file."""
     keys = set()
     for key, scalar in _plain_scalars(root, package):
         group, _, leaf = key.rpartition(".")
@@ -88,7 +86,7 @@ def _texts(root: yaml.Node | None, package: str) -> set[str]:
 
 
 def _plain_scalars(node: yaml.Node | None, key: str) -> Iterator[tuple[str, yaml.ScalarNode]]:
-    """The values without quotes, each with the dotted key of the mapping's entry."""
+    """Iterate over the values without quotes, each with the dotted key of its mapping's entry."""
     if isinstance(node, yaml.MappingNode):
         for name, child in node.value:
             if isinstance(name, yaml.ScalarNode):

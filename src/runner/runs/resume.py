@@ -197,7 +197,7 @@ def _register(saved: Mapping[str, Any], chosen: Sequence[str], of_parent: str | 
         hydra["run"]["dir"] = "${oc.env:RUNNER_OUTPUTS,outputs}/runs/${now:%Y-%m-%d}_${now:%H-%M-%S}_" + of_parent
     # A run that was itself begun by a warm start is not warmly started again.
     base = {key: value for key, value in saved.items() if key not in chosen}
-    base = escape_all_references(base, but="oc.env:")  # it is resolved; what is left stands for secrets
+    base = escape_all_references(base, keep="oc.env:")  # it is resolved; what is left stands for secrets
     base |= {"resume": None, "resume_mode": "exact", "sweep": shared["sweep"]}  # of which a run keeps nothing
     for group in set(chosen) & set(SHARED_KEYS):
         base[group] = {key: saved[group].get(key, shared[group].get(key)) for key in SHARED_KEYS[group]}

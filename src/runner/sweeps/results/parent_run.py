@@ -8,7 +8,7 @@ from pathlib import Path
 from runner import __version__
 from runner.comparison import log_axes
 from runner.comparison.objectives import Objective
-from runner.config.invocation import cut, describe_command, format_description, format_tags, with_date
+from runner.config.invocation import describe_command, format_description, format_tags, with_date
 from runner.config.settings import TrackingSettings
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
@@ -32,6 +32,7 @@ from runner.tracking.process import DeliveryProcess
 from runner.tracking.store import resolve_store, ui_command, ui_of
 from runner.util.files import load_json_or_empty
 from runner.util.redaction import redact
+from runner.util.tables import shorten
 from runner.util.tags import FOLDER_TAG, PRUNED
 from runner.util.uri import strip_credentials
 
@@ -218,7 +219,7 @@ def log_best(folder: Path, metric: str, value: float, finished: int) -> None:
 def run_name(plan: Plan, folder: Path) -> str:
     """Name a sweep by its axes and the time of its start: `model=mlp,cnn lr=0.1,0.01 01-31_23-59-59`."""
     names = short_names(list(plan.axes))
-    axes = (f"{name}={cut(plan.axes[key], AXIS_LENGTH)}" for key, name in names.items())
+    axes = (f"{name}={shorten(plan.axes[key], AXIS_LENGTH)}" for key, name in names.items())
     return with_date(" ".join(axes) or "sweep", folder)
 
 
