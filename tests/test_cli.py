@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from conftest import REPOSITORY, Called, run_folder
 from helpers.advice import follow
 from helpers.wrong import CUSTOM, WRONG, Wrong, a_table, a_user_module
+from helpers.wrong_data import WRONG_DATA
 from runner.assembly import build
 from runner.config.compose import Composer
 from runner.config.hydra_job import group_choices, without_hydra
@@ -41,12 +42,13 @@ def command(case: Wrong) -> str:
     return " ".join(case.typed)[:60] or "(empty)"
 
 
-FOLLOWED = [case for case in WRONG if case.then and "--info" not in case.then and "resume=x" not in case.then]
+EVERY = [*WRONG, *WRONG_DATA]
+FOLLOWED = [case for case in EVERY if case.then and "--info" not in case.then and "resume=x" not in case.then]
 """Left out: `--info`, which sets up Hydra's logging for good (a test below asks in a child process); no run is x."""
 
 
 @pytest.mark.usefixtures("delivery_here")  # a process for it would start, and be ended, where build finds the mistake
-@pytest.mark.parametrize("wrong", WRONG, ids=command, indirect=True)
+@pytest.mark.parametrize("wrong", EVERY, ids=command, indirect=True)
 def test_all_problems_are_reported_at_once_and_nothing_is_left_behind(wrong: Wrong, here: Path, runner: Runner) -> None:
     before = listing(here)
     called = runner(*wrong.typed)

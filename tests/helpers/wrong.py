@@ -222,7 +222,7 @@ WRONG = [
     Wrong(["optimizer.lr=${rate}"], [("optimizer.lr", "unknown")]),
     Wrong(["optimizer.lr=${oc.env:NO_SUCH_VARIABLE}"], [("optimizer.lr", "missing")]),
     # Data, shapes, devices.
-    Wrong(["data=csv"], [("data.path", "unknown")]),
+    Wrong(["data=csv"], [("data.path", "missing")]),
     Wrong(
         ["data=csv", "data.index=null", "data.header=null", "data.target_type=null", "data.scale_targets=null"],
         [
@@ -233,14 +233,19 @@ WRONG = [
         ],
         then=["data=csv", "data.index=auto", "data.header=auto", "data.target_type=auto", "data.scale_targets=auto"],
     ),
-    Wrong(["data=csv", "data.path=tabel.csv"], [("data.path", "unknown")], set_up=a_table),
+    Wrong(
+        ["data=csv", "data.path=tabel.csv"],
+        [("data.path", "file")],
+        then=["data=csv", "data.path=table.csv"],
+        set_up=a_table,
+    ),
     Wrong(
         ["data=csv", "data.path=table.csv", "model=cnn"],
         [("model", "shape")],
         then=["data=csv", "data.path=table.csv", "model=mlp"],
         set_up=a_table,
     ),
-    Wrong(["data=tensors", "data.inputs=[[1,2],[3]]", "data.targets=[0,1]"], [("data.inputs", "unknown")]),
+    Wrong(["data=tensors", "data.inputs=[[1,2],[3]]", "data.targets=[0,1]"], [("data.inputs", "shape")]),
     Wrong(["data.val_fraction=0.0001"], [("data.val_fraction", "range")], then=["data.val_fraction=0"]),
     Wrong(["data.val_fraction=0.9999"], [("data.val_fraction", "range")], then=["data.val_fraction=0"]),
     Wrong(["data.mean=[1,2]"], [("data.mean", "shape")]),
@@ -391,7 +396,7 @@ WRONG = [
     ),
     Wrong(
         ["+optimizer.lrr=3", "data=csv", "data.path=no.csv", "device=mps"],
-        [("optimizer.lrr", "unknown"), ("device", "unavailable"), ("data.path", "unknown")],
+        [("optimizer.lrr", "unknown"), ("device", "unavailable"), ("data.path", "file")],
     ),
     Wrong(
         ["+model.hiden=3", "loss=mse"],
