@@ -117,6 +117,20 @@ def runner(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     return call
 
 
+@pytest.fixture
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
+    """The problems that a small command prints within this process."""
+    problems: list[Problem] = []
+    print_errors = options.print_errors
+
+    def collect(*reasons: Problem | str) -> int:
+        problems.extend(reason for reason in reasons if isinstance(reason, Problem))
+        return print_errors(*reasons)
+
+    monkeypatch.setattr(options, "print_errors", collect)
+    return problems
+
+
 def run_folder(here: Path) -> Path:
     """The folder of the only run there is."""
     (folder,) = (here / "outputs" / "runs").iterdir()

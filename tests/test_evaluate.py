@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.problems import about
 from helpers.trained import place, result, table, train
 from runner import evaluate
+from runner.errors import Problem
 from runner.runs import evaluation
 from runner.saved.run import find
 
@@ -77,20 +79,17 @@ def test_what_is_printed(runs: dict[str, Path], capsys: pytest.CaptureFixture[st
     assert printed(capsys, "run=yes_or_no", "runner.quiet=true") == (0, [])
     code, lines = printed(capsys, "run=yes_or_no", "split=train")
     assert code == 0
-    assert lines[-1].strip() == "the run's own figures are means over an epoch, in which the weights changed"
+    assert [line[:10].strip() for line in lines] == ["weights", "data", "device", "train", ""]
 
 
 def test_other_places_and_formats_are_taken_and_what_differs_is_said(
-    runs: dict[str, Path], capsys: pytest.CaptureFixture[str], there: Path
+    runs: dict[str, Path], capsys: pytest.CaptureFixture[str], there: Path, reported: list[Problem]
 ) -> None:
     moved = (there / "price.csv").rename(there / "moved.csv")
     try:
         code, lines = printed(capsys, "run=value")
-        assert (
-            code == 2
-            and "there is no such file" in lines[0]
-            and lines[0].startswith(f"error: data.path={there / 'price.csv'}")
-        )
+        assert code == 2 and [problem.key for problem in reported] == ["data.path"]
+        assert str(there / "price.csv") in lines[0]
         code, lines = printed(
             capsys, "run=value", "data.path=moved.csv", "precision=fp64", "device=cpu", "data.batch_size=5",
             "data.in_memory=true", "device.threads=2",
@@ -108,7 +107,7 @@ def test_other_samples_are_noticed(runs: dict[str, Path], capsys: pytest.Capture
     (there / "changed.csv").write_text(text.replace("1", "2", 1))
     code, lines = printed(capsys, "run=value", "data.path=changed.csv")
     assert code == 0
-    assert "these are not the samples of the run" in lines[3]
+    assert [line[:10].strip() for line in lines[:6]] == ["weights", "data", "device", "", "test", "logged"]
 
 
 def test_a_run_that_did_not_end_has_no_figures_to_compare_with(
@@ -121,37 +120,46 @@ def test_a_run_that_did_not_end_has_no_figures_to_compare_with(
         code, lines = printed(capsys, "run=value")
     finally:
         path.write_text(kept)
-    assert code == 0 and lines[-1] == "logged     no test figures: the run has not come to its end"
+    assert code == 0 and lines[-1].startswith("logged     no test metrics")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "problem", "suggestion"),
     [
-        ([], "run= is missing: write run=<folder or MLflow run id>; see --help"),
-        (["run=none"], "run=none: there is no such folder"),
-        (["run=value", "split=tests"], "split=tests is not a choice: did you mean test?"),
-        (["run=value", "device=gpu"], "device=gpu is not a choice: write device=cuda"),
-        (["run=value", "model.hidden=[9]"], "model.hidden=[9]: a run is evaluated with the model and the data"),
-        (["run=value", "data.val_fraction=0.5"], "data.val_fraction=0.5: a run is evaluated with the model and the"),
-        (["run=value", "seed=1"], "seed=1: a run is evaluated with"),
-        (["run=value", "splt=val"], "splt is no option of this command: did you mean split?"),
-        (["run=value", "data.batch_size=x"], "data.batch_size=x"),
-        (["run=value", "runner.verbose=maybe"], "runner.verbose=maybe: write true or false"),
-        (["value"], "value: options are written key=value; choose from"),
+        ([], ("run", "missing"), "run=<"),
+        (["run=none"], ("run", "file"), ""),
+        (["run=value", "split=tests"], ("split", "choice"), "did you mean test?"),
+        (["run=value", "device=gpu"], ("device", "choice"), "device=cuda"),
+        (["run=value", "model.hidden=[9]"], ("model.hidden", "conflict"), ""),
+        (["run=value", "data.val_fraction=0.5"], ("data.val_fraction", "conflict"), ""),
+        (["run=value", "seed=1"], ("seed", "conflict"), ""),
+        (["run=value", "splt=val"], ("splt", "unknown"), "did you mean split?"),
+        (["run=value", "data.batch_size=x"], ("data.batch_size", "type"), ""),
+        (["run=value", "runner.verbose=maybe"], ("runner.verbose", "type"), "write true or false"),
+        (["value"], ("value", "syntax"), "choose from"),
     ],
 )
 def test_wrong_options_are_exit_2_and_a_line(
-    runs: dict[str, Path], arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+    runs: dict[str, Path],
+    arguments: list[str],
+    problem: tuple[str, str],
+    suggestion: str,
+    reported: list[Problem],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     code, lines = printed(capsys, *arguments)
-    assert code == 2 and len(lines) == 1
-    assert lines[0].startswith(f"error: {words}")
+    assert code == 2 and lines == [f"error: {reported[0]}"]
+    assert about(reported) == [problem] and suggestion in reported[0].suggestion
 
 
-def test_a_split_that_there_is_not_is_refused(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_split_that_there_is_not_is_refused(
+    there: Path, reported: list[Problem], capsys: pytest.CaptureFixture[str]
+) -> None:
     train("whole", "data.val_fraction=0")
     code, lines = printed(capsys, "run=whole", "split=val")
-    assert (code, lines) == (2, ["error: split=val: run=whole has no such samples; write split=train or split=test"])
+    assert code == 2 and len(lines) == 1
+    assert about(reported) == [("split", "data")]
+    assert reported[0].suggestion == "write split=train or split=test"
 
 
 def test_tracebacks_on_request(

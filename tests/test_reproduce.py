@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -13,10 +14,12 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from helpers.problems import about
 from runner.assembly import build
 from runner.config.compose import Composer
 from runner.config.hydra_job import without_hydra
 from runner.device import Device
+from runner.errors import Problem
 from runner.reproduce import main
 from runner.rundir.checkpoint import Checkpoints
 from runner.rundir.manifest import Manifest
@@ -49,7 +52,7 @@ def log_run(folder: Path, *overrides: str, status: str = "FINISHED", steps: int 
     assert cfg is not None and not problems
     experiment = build.build(without_hydra(cfg), {"model": "mlp", "data": "tensors"})
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = describe_run(experiment, folder, begun=checkpoint is not None)
+    manifest = describe_run(experiment, folder, resumed=checkpoint is not None)
     assert manifest is not None
     experiment.tracking.name = "off"  # no process of its own that delivers
     assert execute.run(experiment, folder, checkpoint).exit_code == 0
@@ -161,25 +164,25 @@ def test_a_character_of_the_config_is_found_before_training(again: Again, place:
     (config,) = (place / "outputs" / "mlartifacts").glob(f"{run_id}/artifacts/config.yaml")
     text = config.read_text()
     before = reproductions(place)
-    for old, new, said in (
-        ("  lr: 0.05", "  lr: 0.06", "optimizer.lr: config.yaml says 0.06, the logged parameter 0.05"),
+    for old, new, words in (
+        ("  lr: 0.05", "  lr: 0.06", ["optimizer.lr: ", "0.06", "0.05"]),
         (
             "  momentum:",
             "  momentun:",
-            "optimizer.momentun: config.yaml says 0.9, no parameter of that name was logged",
+            ["optimizer.momentun: ", "0.9"],
         ),
-        ("seed: 0", "seed: 1", "seed: config.yaml says 1, the logged parameter 0"),
+        ("seed: 0", "seed: 1", ["seed: ", " 1 ", " 0"]),
     ):
         assert text.count(old) == 1
         config.write_text(text.replace(old, new))
         code, lines = again()
         config.write_text(text)
         assert code == 1
-        assert lines[1].strip() == said
+        assert len(lines) >= 2 and all(word in lines[1] for word in words)
     row = f"WHERE run_uuid = '{run_id}' AND key = 'trainer.epochs'"
     with edited(place, f"UPDATE params SET value = '3' {row}", f"UPDATE params SET value = '2' {row}"):
         code, lines = again()
-    assert (code, lines[1].strip()) == (1, "trainer.epochs: config.yaml says 2, the logged parameter 3")
+    assert code == 1 and all(word in lines[1] for word in ("trainer.epochs: ", " 2 ", " 3"))
     assert reproductions(place) == before
 
 
@@ -213,7 +216,7 @@ def test_a_killed_run_is_compared_as_far_as_it_came(reproduce: Again, place: Pat
     run_id = log_run(place / "killed", "trainer.epochs=6", "trainer.log_every_steps=null", status="KILLED", steps=2)
     code, lines = reproduce(f"run={run_id}")
     assert code == 0, lines
-    assert "note       it is KILLED, so what it had logged until then is compared" in lines
+    assert any(line.startswith("note ") and " KILLED" in line for line in lines)
     assert lines[-1].startswith("bit-identical: 5 metrics, 10 values")
     (again,) = (place / "outputs").glob("reproductions/*_killed")
     assert json.loads((again / "result.json").read_text())["epochs"] == 2  # and no further
@@ -237,28 +240,34 @@ def test_a_reproduction_that_is_stopped_gives_no_verdict(again: Again, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "problem", "words"),
     [
-        (["run=nowhere"], "run=nowhere: there is no such folder"),
-        ([], "run= is missing"),
-        (["run={id}", "trainer.epochs=3"], "trainer.epochs=3: the run is run again as it was; leave it out"),
-        (["run={id}", "data.root=x"], "data.root=x: there is no key data.root"),
-        (["run={id}", "data.path=x.npz"], "data.path=x.npz"),
-        (["run={id}", "tracking.uri=sqlite:////nowhere/m.db"], "run={id}: there is no MLflow store /nowhere/m.db"),
+        (["run=nowhere"], ("run", "file"), "run=nowhere"),
+        ([], ("run", "missing"), "run="),
+        (["run={id}", "trainer.epochs=3"], ("trainer.epochs", "conflict"), "trainer.epochs=3"),
+        (["run={id}", "data.root=x"], ("data.root", "unknown"), "data.root"),
+        (["run={id}", "data.path=x.npz"], ("data.path", "file"), "data.path=x.npz"),
+        (["run={id}", "tracking.uri=sqlite:////nowhere/m.db"], ("run", "store"), "/nowhere/m.db"),
     ],
 )
 def test_mistakes_are_exit_2_in_one_line(
-    reproduce: Again, run_id: str, place: Path, arguments: list[str], message: str
+    reproduce: Again,
+    run_id: str,
+    place: Path,
+    arguments: list[str],
+    problem: tuple[str, str],
+    words: str,
+    reported: list[Problem],
 ) -> None:
     before = reproductions(place)
     code, lines = reproduce(*(argument.replace("{id}", run_id) for argument in arguments))
     assert code == 2
-    assert lines[-1].startswith("error: " + message.replace("{id}", run_id))
+    assert about(reported) == [problem] and words in lines[-1]
     assert len([line for line in lines if line.startswith("error:")]) == 1
     assert reproductions(place) == before
 
 
-def test_weights_of_another_run_must_be_here(reproduce: Again, place: Path) -> None:
+def test_weights_of_another_run_must_be_here(reproduce: Again, place: Path, reported: list[Problem]) -> None:
     parent = place / "parent"
     log_run(parent)
     cfg, problems, resumed = resume.compose(str(parent), [f"resume={parent}", "resume_mode=warm_start"])
@@ -278,11 +287,12 @@ def test_weights_of_another_run_must_be_here(reproduce: Again, place: Path) -> N
     log_run(parent, "trainer.epochs=3")  # it goes on, and its last weights are others
     code, lines = reproduce(f"run={folder}")
     assert code == 1
-    assert lines[-1].startswith("differs: the initial weights are not those of the run, so run ")
+    assert re.search(r"^differs: .*, those of run .*: hash \w{32}, was \w{32}$", lines[-1])
     shutil.rmtree(parent)
     code, lines = reproduce(f"run={folder}")
     assert code == 2
-    assert "began with the weights of run" in lines[-1] and lines[-1].startswith("error:")
+    assert len(reported) == 1 and str(parent) in reported[0].text
+    assert reported[0].text.startswith(f"run={folder}: "), "it names the run that is repeated"
 
 
 def test_given_weights_that_have_changed_are_found_before_training(reproduce: Again, place: Path) -> None:
@@ -303,14 +313,12 @@ def test_given_weights_that_have_changed_are_found_before_training(reproduce: Ag
     torch.save(tensors, weights)
     code, lines = reproduce(f"run={run_id}")
     assert code == 1
-    said = f"differs: the initial weights are not those of the run, so {weights} has changed: their hash is "
-    assert lines[-1].startswith(said)
+    assert re.search(rf"^differs: .*, those of {re.escape(str(weights))}: hash \w{{32}}, was \w{{32}}$", lines[-1])
     assert reproductions(place) == before
     client.delete_tag(run_id, "runner.initial_weights")  # of a run of before
     code, lines = reproduce(f"run={run_id}")
     assert code == 1 and lines[-2].startswith("differs: first ")
-    note = f"note       it began with the weights of {weights}, taken as they are now: it has no hash of them"
-    assert note in lines
+    assert any(line.startswith("note ") and str(weights) in line for line in lines)
 
 
 def test_what_is_printed_is_of_a_reproduction(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -319,7 +327,7 @@ def test_what_is_printed_is_of_a_reproduction(run_id: str, capsys: pytest.Captur
     lines = capsys.readouterr().err.splitlines()
     begins = [line.split(" ")[0] for line in lines]
     assert begins[0] == "reproduce" and begins.count("epoch") == 2 and lines[-1].startswith("bit-identical: ")
-    assert not {"tracking", "go", "compare"} & set(begins)
+    assert not {"tracking", "resume", "compare"} & set(begins)
     assert main([f"run={run_id}", "runner.quiet=true"]) == 0
     quiet = capsys.readouterr().err.splitlines()
     assert quiet == [line for line in lines if line.startswith("note ")] + lines[-1:]

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from helpers.delivered import copy_store
+from helpers.problems import about
 from runner import ui
+from runner.errors import Problem
 from runner.rundir.manifest import Manifest
 from runner.tracking.deliver import Delivery
 from runner.tracking.pages import VIEW_TAG
@@ -30,32 +32,37 @@ def port() -> int:
 
 
 def test_without_a_store_it_says_so(
-    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch, reported: list[Problem]
 ) -> None:
     monkeypatch.setenv("RUNNER_OUTPUTS", str(tmp_path))
     assert ui.main([f"port={port}"]) == 2
-    assert capsys.readouterr().err.startswith("error: there is no store yet")
+    assert about(reported) == [("tracking.uri", "store")]
+    assert str(tmp_path / "mlflow.db") in reported[0].text
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_taken_port_is_named(reported: list[Problem]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         assert ui.main([f"port={taken}"]) == 2
-    assert capsys.readouterr().err.startswith(f"error: port={taken} is taken")
+    assert about(reported) == [("port", "unavailable")]
+    assert f"port={taken}" in reported[0].text and "port=" in reported[0].suggestion
 
 
 @pytest.mark.parametrize(
-    ("argument", "message"),
+    ("argument", "problem", "suggestion"),
     [
-        ("port=http", "port=http: not a port"),
-        ("prot=5001", "prot is no option of this command: did you mean port?"),
-        ("tracking.uri=http://ada:s3cret@host", "tracking.uri is a server already: open http://host/"),
+        ("port=http", ("port", "range"), "from 1 to 65535"),
+        ("prot=5001", ("prot", "unknown"), "did you mean port?"),
+        ("tracking.uri=http://ada:s3cret@host", ("tracking.uri", "conflict"), "open http://host/"),
     ],
 )
-def test_wrong_arguments_are_exit_2(argument: str, message: str, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments_are_exit_2(
+    argument: str, problem: tuple[str, str], suggestion: str, port: int, reported: list[Problem]
+) -> None:
     assert ui.main([argument] if "port" in argument or "prot" in argument else [argument, f"port={port}"]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {message}")
+    assert about(reported) == [problem] and suggestion in reported[0].suggestion
+    assert "s3cret" not in str(reported[0])
 
 
 def test_the_store_is_served_on_this_machine_alone(tmp_path: Path, empty_store: Path, port: int) -> None:
@@ -82,7 +89,8 @@ def test_the_store_is_served_on_this_machine_alone(tmp_path: Path, empty_store: 
     )
     try:
         assert process.stderr is not None
-        assert process.stderr.readline() == f"{dead}: its process is gone, it is marked KILLED\n"
+        line = process.stderr.readline()
+        assert line.startswith(f"{dead}: ") and line.endswith(" KILLED\n")
         assert connect(uri).get_run(killed.run_id).info.status == "KILLED"
         opened = process.stderr.readline().split()[3]
         assert opened.startswith(f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning&")

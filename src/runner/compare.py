@@ -63,7 +63,7 @@ def work(options: Mapping[str, str]) -> int:
     except Exception as error:  # matplotlib may raise anything, and the table is written already
         _say(f"not all plots were drawn: {type(error).__name__}: {first_line(error)}")
     names = ", ".join(["comparison.csv", "comparison.json", *(path.name for path in plots)])
-    _say(f"kept in    {display_path(target)} ({names})")
+    _say(f"saved in   {display_path(target)} ({names})")
     if not sys.stdout.isatty():
         print_result(table.removesuffix("\n"))
     return 0

@@ -1,4 +1,4 @@
-"""Measure a run's best weights again: `python -m runner.evaluate run=<run dir or id> [split=test]`."""
+"""Evaluate a run's best weights: `python -m runner.evaluate run=<run dir or id> [split=test]`."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ OVERRIDES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the figures go to standard error.
+    """Run the command; the metrics go to standard error.
 
     Returns:
         0, or 2 for a wrong argument.
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _refuse(key: str) -> str | None:
     if key.partition(".")[0] not in (*GROUPS, "seed", "resume", "resume_mode"):
         return None
-    return "a run is evaluated with the model and the data that it had; leave this out (--help lists what may change)"
+    return "a run is evaluated with its own model and data; leave it out"
 
 
 def _main(options: dict[str, str]) -> int:
@@ -75,55 +75,54 @@ def _main(options: dict[str, str]) -> int:
     return 0
 
 
-def _report(found: "Evaluation", run: SavedRun) -> None:
+def _report(result: "Evaluation", run: SavedRun) -> None:
     from runner.util.metric_names import format_metric
 
-    experiment, split = found.experiment, found.split
-    epoch = f" (epoch {found.weights.epoch})" if found.weights.epoch else ""
-    log.info("weights    %s%s", found.weights.source, epoch)
+    experiment, split = result.experiment, result.split
+    epoch = f" (epoch {result.weights.epoch})" if result.weights.epoch else ""
+    log.info("weights    %s%s", result.weights.source, epoch)
     log.info(
         "data       %s: %s %s samples",
         experiment.splits.name,
-        f"{found.samples:,}",
+        f"{result.samples:,}",
         {"val": "validation"}.get(split, split),
     )
     log.info("device     device %s · precision %s", experiment.device, experiment.precision)
-    if found.same_data is False:
-        log.warning(
-            "           these are not the samples of the run: its data have changed, or another data set is there"
-        )
-    log.info("%-10s %s", split, _line(found.metrics))
+    if result.same_data is False:
+        log.warning("           not the samples of the run: its data have changed, or this is another data set")
+    log.info("%-10s %s", split, _format(result.metrics))
     if split == "train":
-        log.info("           the run's own figures are means over an epoch, in which the weights changed")
+        log.info("           the run's own values are means over an epoch in which the weights changed")
         return
     try:
-        logged = _logged(run, found.metrics)
+        logged = _logged(run, result.metrics)
     except (OSError, ValueError) as error:
         log.warning("logged     %s/result.json cannot be read: %s", run.place, error)
         return
     if not logged:
-        log.info("logged     no %s figures: the run has not come to its end", split)
-    elif all(value == found.metrics[name] for name, value in logged.items()):  # 0.1.0 has measured fewer
+        log.info("logged     no %s metrics: the run is not finished", split)
+    elif all(value == result.metrics[name] for name, value in logged.items()):  # 0.1.0 measured fewer
         log.info("logged     the same, bit for bit")
     else:
-        log.info("logged     %s", _line(logged))
+        log.info("logged     %s", _format(logged))
         for name, value in logged.items():
-            if format_metric(name, value) == format_metric(name, found.metrics[name]) and value != found.metrics[name]:
-                log.info("           %s differs by %.1e", name, abs(value - found.metrics[name]))
+            now = result.metrics[name]
+            if format_metric(name, value) == format_metric(name, now) and value != now:
+                log.info("           %s differs by %.1e", name, abs(value - now))
 
 
-def _line(metrics: Mapping[str, float]) -> str:
+def _format(metrics: Mapping[str, float]) -> str:
     from runner.util.metric_names import format_metric
 
     return "   ".join(f"{name.partition('/')[2]} {format_metric(name, value)}" for name, value in metrics.items())
 
 
 def _logged(run: SavedRun, metrics: Mapping[str, float]) -> dict[str, float]:
-    """What the run's result has of these metrics.
+    """Return the values of these metrics in the run's result.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is damaged.
+        OSError: the result cannot be read.
+        ValueError: the result is damaged.
     """
     path = run.file(layout.RESULT)
     result = load_json(path) if path is not None else {}

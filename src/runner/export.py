@@ -1,30 +1,26 @@
-"""A file to deploy: `python -m runner.export run=<run> format=torch_export|onnx [output=<file>]`.
+"""Export a run's model to a file: `python -m runner.export run=<run> format=torch_export|onnx [output=<file>]`.
 
-It holds a run's best model with the normalisation inside, takes any number of samples, and is written only if its
-outputs are the model's.
+The file has the best model with its normalization, and takes any number of samples. It is written only if its outputs
+equal the model's.
 """
 
 import importlib.util
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from runner.errors import ConfigError
-from runner.rundir.folders import display_path
+from runner.errors import ConfigError, Problem
+from runner.rundir.folders import display_path, for_shell
 from runner.runs.result_file import SUFFIXES, refuse_overwrite, resolve_output
 from runner.saved.run import SavedRun, find
 from runner.util import program
 from runner.util.options import choice_option, is_true, required_option, run_with_options
 
-if TYPE_CHECKING:
-    pass
-
 log = logging.getLogger("runner")
 
 USAGE = (
     "python -m runner.export run=<run dir or MLflow run id> format=torch_export|onnx [key=value ...]:\n"
-    "write a run's best model to a file to deploy, its normalisation inside, for any number of samples."
+    "write a run's best model to a file for deployment, with its normalization, for any number of samples."
 )
 OPTIONS = {
     "run": "the run: its folder, or its MLflow run id",
@@ -59,11 +55,11 @@ def _main(options: dict[str, str]) -> int:
     log.info(
         "written    %s (%s)", display_path(done.file), f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
     )
-    log.info("takes      %s", done.inputs)
-    log.info("gives      %s", done.outputs)
+    log.info("inputs     %s", done.inputs)
+    log.info("outputs    %s", done.outputs)
     counts = ", ".join(map(str, CHECKED[:-1]))
     log.info(
-        "checked    with %s and %d samples: at most %.1e off the model's own outputs",
+        "checked    with %s and %d samples: outputs differ from the model's by at most %.1e",
         counts,
         CHECKED[-1],
         done.difference,
@@ -74,29 +70,34 @@ def _main(options: dict[str, str]) -> int:
 def _check_packages(format: str) -> None:
     missing = [name for name in ONNX_PACKAGES if format == "onnx" and importlib.util.find_spec(name) is None]
     if missing:
-        raise ConfigError(f"format=onnx needs {', '.join(missing)}: pip install {' '.join(missing)}")
+        text = f"format=onnx needs {', '.join(missing)}"
+        suggestion = f"install with: pip install {' '.join(missing)}"
+        raise ConfigError(Problem("format", text, suggestion, topic="unavailable"))
 
 
 def _output(run: SavedRun, format: str, value: str | None) -> Path:
-    """The file to write.
+    """Return the file to write.
 
     Raises:
-        ConfigError: it cannot be.
+        ConfigError: it cannot be written.
     """
     suffix = SUFFIXES[format]
     if value is None:
         if run.folder is None:
-            raise ConfigError(f"{run.argument}: its folder is not here to write into: add output=model{suffix}")
+            text = "output= is needed, as the run's folder is not on this machine"
+            raise ConfigError(Problem("output", text, f"write output=model{suffix}", topic="missing"))
         return run.folder / "export" / f"model{suffix}"
     path = resolve_output(value, f"model{suffix}")
-    if path.suffix != suffix and (path.is_file() or not path.exists()):  # a FIFO has the name that it has
-        raise ConfigError(f"output={value} must end in {suffix} for format={format}: write another name")
+    if path.suffix != suffix and (path.is_file() or not path.exists()):  # a FIFO may have any name
+        text = f"output={value} must end in {suffix} for format={format}"
+        suggestion = f"write output={for_shell(str(Path(value).with_suffix(suffix)))}"
+        raise ConfigError(Problem("output", text, suggestion, topic="choice"))
     refuse_overwrite(path, value, run)
     return path
 
 
 def _arithmetic(run: SavedRun) -> str:
-    """What to say of a file that computes in the format of the weights where the run did not."""
+    """Describe that the file computes in float32 if the run's precision was another one."""
     name = run.config["precision"]["name"]
     return "" if name in ("fp32", "fp64") else f" · computed in float32, the run's precision was {name}"
 

@@ -1,4 +1,4 @@
-"""Predictions for new samples: `python -m runner.predict run=<run> input=<file or [values]> [output=<file>]`."""
+"""Predict new samples: `python -m runner.predict run=<run> input=<file or [values]> [output=<file>]`."""
 
 import csv
 import logging
@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from runner.config.settings import DEVICES
-from runner.errors import ConfigError, escape_undecodable
+from runner.errors import ConfigError, Problem, escape_undecodable
 from runner.rundir.folders import display_path, parse_path
 from runner.runs.result_file import refuse_overwrite, resolve_output
 from runner.saved.run import find
@@ -18,14 +18,11 @@ from runner.util.files import replacing
 from runner.util.options import choice_option, is_true, required_option, run_with_options
 from runner.util.streams import Result
 
-if TYPE_CHECKING:
-    pass
-
 log = logging.getLogger("runner")
 
 USAGE = (
     "python -m runner.predict run=<run dir or MLflow run id> input=<file or [values]> [key=value ...]:\n"
-    "predict new samples by a run's best weights, as a CSV table."
+    "predict new samples with a run's best weights, as a CSV table."
 )
 OPTIONS = {
     "run": "the run: its folder, or its MLflow run id",
@@ -38,7 +35,7 @@ OPTIONS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the table alone goes to standard output.
+    """Run the command; only the table goes to standard output.
 
     Returns:
         0, or 2 for a wrong argument.
@@ -51,21 +48,21 @@ def _main(options: dict[str, str]) -> int:
 
     device = choice_option(options, "device", DEVICES, "auto")
     value = required_option(options, "input", "file or [values]")
-    wanted = options.get("output")
-    output = resolve_output(wanted, "predictions.csv") if wanted is not None else None  # None is standard output
+    name = options.get("output")
+    output = resolve_output(name, "predictions.csv") if name is not None else None  # None is standard output
     terminal.configure_logging(is_true(options, "runner.quiet"))
     run = find(required_option(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
-    if output is not None and wanted is not None:
-        refuse_overwrite(output, wanted, run, None if value.lstrip().startswith("[") else parse_path(value, "input"))
+    if output is not None and name is not None:
+        refuse_overwrite(output, name, run, None if value.lstrip().startswith("[") else parse_path(value, "input"))
     from runner.data.loading import evaluation_batch_size
     from runner.runs import new_samples
     from runner.runs.predictor import Predictor
 
     predictor = Predictor(run, device)
     new = new_samples.read(value, predictor.samples)
-    used = predictor.weights
-    epoch = f" (epoch {used.epoch})" if used.epoch else ""
-    log.info("weights    %s%s%s", used.source, epoch, predictor.arithmetic)
+    weights = predictor.weights
+    epoch = f" (epoch {weights.epoch})" if weights.epoch else ""
+    log.info("weights    %s%s%s", weights.source, epoch, predictor.arithmetic)
     size = evaluation_batch_size(1, prod(predictor.samples.input_shape), predictor.device)
     with _opened(output) as file:
         table = csv.writer(file, lineterminator="\n")
@@ -82,7 +79,7 @@ def _main(options: dict[str, str]) -> int:
 
 @contextmanager
 def _opened(output: Path | None) -> Iterator[TextIO | Result]:
-    """The file, there when it is whole; or standard output."""
+    """Open the output file, which appears once it is complete; or standard output."""
     if output is None:
         result = Result()
         yield result
@@ -92,7 +89,8 @@ def _opened(output: Path | None) -> Iterator[TextIO | Result]:
         with replacing(output) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
             yield file
     except OSError as error:
-        raise ConfigError(f"output={output} cannot be written: {error.strerror or error}") from error
+        text = f"output={output} cannot be written: {error.strerror or error}"
+        raise ConfigError(Problem("output", text, "write another file", topic="file")) from error
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Deliver to MLflow what an outage or a kill kept from it: `python -m runner.sync [run=<run dir>]`."""
+"""Upload to MLflow what an outage or a kill has left behind: `python -m runner.sync [run=<run dir>]`."""
 
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import display_path, parse_path
@@ -17,21 +17,21 @@ from runner.tracking.store import explain
 from runner.util import program
 from runner.util.options import run_with_options
 
-USAGE = "python -m runner.sync [key=value ...]: deliver to MLflow whatever an outage or a kill kept from it."
+USAGE = "python -m runner.sync [key=value ...]: upload to MLflow what an outage or a kill has left behind."
 OPTIONS = {
-    "run": "a run's folder, or a sweep's; without it, all below the outputs folder that have something undelivered",
-    "tracking.uri": "the store's address, where it needs credentials or has moved",
+    "run": "a run's folder, or a sweep's; without it, all incomplete ones in the outputs folder",
+    "tracking.uri": "the store's address, if it needs credentials or has moved",
 }
 
 OF_A_SWEEP = ("[0-9]*", "failed_attempts/*")
-"""Folders in a sweep's."""
+"""Folders of runs in a sweep's folder."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; one line a run goes to standard error.
+    """Run the command; each run is a line on standard error.
 
     Returns:
-        0 if everything is delivered, 1 if something is not, 2 for a wrong argument.
+        0 if everything is uploaded, 1 if something is not, 2 for a wrong argument.
     """
     return run_with_options(argv, USAGE, OPTIONS, _sync)
 
@@ -41,22 +41,23 @@ def _sync(options: dict[str, str]) -> int:
         folder = _run_folder(options["run"])
         folders = [folder, *(job for pattern in OF_A_SWEEP for job in sorted(folder.glob(pattern)) if outstanding(job))]
     else:
-        folders = list(_undelivered(outputs_folder()))
+        folders = list(_incomplete(outputs_folder()))
     if not folders:
-        _say("nothing to deliver")
+        _say("nothing to upload")
     uri = options.get("tracking.uri")
     failed: set[Path] = set()
-    said: set[str] = set()
+    reasons: set[str] = set()
     for folder in folders:
-        if not _missing(failed.intersection(folder.parents)) and not _deliver(folder, uri, said):
+        if not _missing(failed.intersection(folder.parents)) and not _upload(folder, uri, reasons):
             failed.add(folder)
-    sweeps = dict.fromkeys(place for folder in folders for place in (folder, *folder.parents[:2]) if _is_sweep(place))
+    candidates = (path for folder in folders for path in (folder, *folder.parents[:2]))
+    sweeps = [folder for folder in dict.fromkeys(candidates) if _is_sweep(folder)]
     completed = [_complete(folder, uri) for folder in sweeps if folder not in failed]
     return 0 if not failed and all(completed) else 1
 
 
 def _missing(sweeps: Collection[Path]) -> bool:
-    """Whether a store lacks a sweep's own run, without which it takes none of its jobs'."""
+    """Whether a store lacks the run of one of these sweeps; the runs of its jobs need it."""
     return any(DeliveryState.load(sweep).run_id is None for sweep in sweeps)
 
 
@@ -65,7 +66,7 @@ def _is_sweep(folder: Path) -> bool:
 
 
 def _complete(folder: Path, uri: str | None) -> bool:
-    """Have a sweep's own run name its jobs' runs, which were only made now."""
+    """Add the jobs' runs, which may be new in the store, to the record of the sweep's run."""
     from runner.sweeps.results.parent_run import complete  # late: it imports Hydra
 
     if is_locked(folder):
@@ -75,23 +76,24 @@ def _complete(folder: Path, uri: str | None) -> bool:
             complete(folder)
             return Delivery(folder, uri).step()
     except Exception as error:
-        _say(f"{display_path(folder.absolute())}: not complete: {explain(error)}")
+        _say(f"{display_path(folder.absolute())}: incomplete: {explain(error)}")
         return False
 
 
-def _deliver(folder: Path, uri: str | None, said: set[str]) -> bool:
+def _upload(folder: Path, uri: str | None, reasons: set[str]) -> bool:
+    """Upload a run; `reasons` has the reasons of earlier failures, which are not printed again."""
     if is_in_use(folder):
-        _say(f"{display_path(folder.absolute())}: still running, it delivers itself")
+        _say(f"{display_path(folder.absolute())}: still running, and uploads its metrics itself")
         return True
     try:
         done = finish_dead_run(folder, uri)
-    except Exception as error:  # one run that can't be delivered must not keep the others back
-        why = explain(error)
-        _say(f"{display_path(folder.absolute())}: not delivered: {'for the same reason' if why in said else why}")
-        said.add(why)
+    except Exception as error:  # an error in one run must not prevent the others
+        reason = explain(error)
+        _say(f"{display_path(folder.absolute())}: not uploaded: {'same reason' if reason in reasons else reason}")
+        reasons.add(reason)
         return False
     _say(
-        f"{display_path(folder.absolute())}: delivered as run {DeliveryState.load(folder).run_id}"
+        f"{display_path(folder.absolute())}: uploaded as run {DeliveryState.load(folder).run_id}"
         f" ({Manifest.load(folder).status})"
     )
     return done
@@ -100,15 +102,17 @@ def _deliver(folder: Path, uri: str | None, said: set[str]) -> bool:
 def _run_folder(value: str) -> Path:
     folder = parse_path(value, "run")
     if not folder.is_dir():
-        raise ConfigError(f"run={value}: there is no such folder")
+        text = f"run={value}: the folder does not exist"
+        raise ConfigError(Problem("run", text, "write a run's folder, or leave it out", topic="file"))
     if not has_manifest(folder):
-        raise ConfigError(f"run={value}: not the folder of a tracked run (was it tracking=off?)")
+        text = f"run={value} is not the folder of a tracked run (was it started with tracking=off?)"
+        raise ConfigError(Problem("run", text, topic="run"))
     return folder
 
 
-def _undelivered(outputs: Path) -> Iterator[Path]:
+def _incomplete(outputs: Path) -> Iterator[Path]:
     of_sweeps = (f"sweeps/*/{pattern}" for pattern in OF_A_SWEEP)
-    for pattern in ("runs/*", "sweeps/*", *of_sweeps):  # a sweep before its jobs, which belong to it
+    for pattern in ("runs/*", "sweeps/*", *of_sweeps):  # a sweep before its jobs, which need its run
         yield from (folder for folder in sorted(outputs.glob(pattern)) if outstanding(folder))
 
 

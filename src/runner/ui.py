@@ -1,4 +1,4 @@
-"""The MLflow UI on this project's store: `python -m runner.ui [tracking.uri=...] [port=5000]`."""
+"""Start the MLflow UI on this project's store: `python -m runner.ui [tracking.uri=...] [port=5000]`."""
 
 import os
 import socket
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from runner.config import store_variable
-from runner.errors import ConfigError
-from runner.rundir.folders import display_path
+from runner.errors import ConfigError, Problem
+from runner.rundir.folders import display_path, for_shell
 from runner.rundir.folders import outputs as outputs_folder
 from runner.rundir.manifest import Manifest
 from runner.sweeps.results.links import links, newest
@@ -25,20 +25,20 @@ from runner.util.uri import sqlite_file, strip_credentials
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-USAGE = "python -m runner.ui [key=value ...]: the MLflow UI on this project's store, on 127.0.0.1."
+USAGE = "python -m runner.ui [key=value ...]: start the MLflow UI on this project's store, on 127.0.0.1."
 OPTIONS = {
     "tracking.uri": "another store; by default that of MLFLOW_TRACKING_URI, or the SQLite file of the outputs folder",
     "port": "the port to listen on, 5000 by default",
 }
 HOST = "127.0.0.1"
 NEWEST = 3
-"""Experiments of which the table of runs is printed; of sweeps, the pages of the newest alone."""
+"""The number of experiments whose tables are printed; of sweeps only the newest is."""
 WITH_KEY = f"tags.`{KEY_TAG}` LIKE '%'"
 OLD_COLUMNS = ("val/loss", "val/accuracy", "test/accuracy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Replace this process by `mlflow server`; returns only when that is not to be, with 2."""
+    """Replace this process by `mlflow server`; returns only after an error, with 2."""
     return run_with_options(argv, USAGE, OPTIONS, _ui)
 
 
@@ -47,51 +47,55 @@ def _ui(options: dict[str, str]) -> int:
     port = _free_port(options.get("port", "5000"))
     _check(uri, options.get("tracking.uri") is None)
     tables: list[tuple[str, str]] = []
-    with suppress(Exception):  # what keeps the truth about a killed run from the store does not keep the UI from it
+    with suppress(Exception):  # the UI may start even if this fails
         client = connect(uri)
         for folder in close_dead_runs(client, uri):
             print(
-                f"{display_path(folder)}: its process is gone, it is marked {Manifest.load(folder).status}",
-                file=sys.stderr,
+                f"{display_path(folder)}: its process has died, marked {Manifest.load(folder).status}", file=sys.stderr
             )
         tables = _tables(client, f"http://{HOST}:{port}")
     _serve(uri, port, tables)
 
 
 def _tables(client: "MlflowClient", base: str) -> list[tuple[str, str]]:
-    """The page of each of the newest experiments of ours, with its name: a table of its runs, the newest first.
+    """Return the pages with the tables of the newest experiments, and their names, the newest first.
 
-    An experiment without a stored view is one of 0.1.0; it gets one, of the metrics that its runs have.
+    An experiment of 0.1.0 has no stored view; it gets one with the metrics of its runs.
     """
-    ours = [found for found in client.search_experiments() if found.tags.items() >= EXPERIMENT_TAGS.items()]
     pages = []
-    for found in ours:
-        runs = client.search_runs([found.experiment_id], WITH_KEY, max_results=1, order_by=["start_time DESC"])
+    for experiment in client.search_experiments():
+        if not experiment.tags.items() >= EXPERIMENT_TAGS.items():  # not an experiment of runner
+            continue
+        runs = client.search_runs([experiment.experiment_id], WITH_KEY, max_results=1, order_by=["start_time DESC"])
         if not runs:
             continue
-        key, began = newest_table(found.tags), runs[0].info.start_time
+        key, started = newest_table(experiment.tags), runs[0].info.start_time
         if key is None:
-            tag = table_view(OLD_COLUMNS, ascending=True, created=began)
-            client.set_experiment_tag(found.experiment_id, *tag)
+            tag = table_view(OLD_COLUMNS, ascending=True, created=started)
+            client.set_experiment_tag(experiment.experiment_id, *tag)
             key = newest_table(dict([tag]))
-        pages.append((began, table_page(base, found.experiment_id, str(key)), found.name))
+        pages.append((started, table_page(base, experiment.experiment_id, str(key)), experiment.name))
     return [(page, name) for _, page, name in sorted(pages, reverse=True)[:NEWEST]]
 
 
 def _check(uri: str, from_variable: bool) -> None:
     page = ui_of(uri)
     if page is not None and from_variable:
-        here = f"tracking.uri={local_uri(outputs_folder())}"
+        local = for_shell(f"tracking.uri={local_uri(outputs_folder())}")
+        suggestion = f"open {experiments_page(page)}, or write {local} for the store of the outputs folder"
         raise ConfigError(
-            f"{store_variable.NAME} is a server already: open {experiments_page(page)}; of the outputs: {here}"
+            Problem("tracking.uri", f"{store_variable.NAME} is a server with its own UI", suggestion, topic="conflict")
         )
     if page is not None:
-        raise ConfigError(f"tracking.uri is a server already: open {page}/")
+        text = "tracking.uri is a server with its own UI"
+        raise ConfigError(Problem("tracking.uri", text, f"open {page}/", topic="conflict"))
     file = sqlite_file(uri)
     if file is not None:
         if not file.exists():
-            raise ConfigError(f"there is no store yet: {file} is made by the first run (`python -m runner`)")
-        connect(uri)  # waits for a run that is just making it, and says so when it is broken
+            text = f"the store {file} does not exist"
+            suggestion = "create it by a first run: python -m runner"
+            raise ConfigError(Problem("tracking.uri", text, suggestion, topic="store"))
+        connect(uri)  # waits while a run creates it, and raises if it is unusable
 
 
 def _serve(uri: str, port: int, tables: Sequence[tuple[str, str]]) -> NoReturn:
@@ -106,7 +110,7 @@ def _serve(uri: str, port: int, tables: Sequence[tuple[str, str]]) -> NoReturn:
     )
     file = sqlite_file(uri)
     artifacts = (file.parent if file is not None else Path.cwd()) / "mlartifacts"
-    # One worker answers in 7 ms, four of them in 52: they share the one SQLite file.
+    # One worker answers in 7 ms, four in 52 ms, as they share the SQLite file.
     command = [
         sys.executable,
         "-m",
@@ -120,7 +124,7 @@ def _serve(uri: str, port: int, tables: Sequence[tuple[str, str]]) -> NoReturn:
         "1",
     ]
     environment = {
-        "MLFLOW_BACKEND_STORE_URI": uri,  # as an argument every user of the machine could read its password
+        "MLFLOW_BACKEND_STORE_URI": uri,  # every user of the machine could read a password in the arguments
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifacts.as_uri(),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -131,7 +135,7 @@ def _serve(uri: str, port: int, tables: Sequence[tuple[str, str]]) -> NoReturn:
 
 
 def _sweeps(base: str, uri: str) -> list[str]:
-    """Where the newest sweep in a store is looked at."""
+    """Return the lines with the pages of the newest sweep in a store."""
     return [
         f"{name:<10} {page}   sweep {folder.name}"
         for folder in newest(outputs_folder(), strip_credentials(uri), 1)
@@ -141,13 +145,16 @@ def _sweeps(base: str, uri: str) -> list[str]:
 
 def _free_port(value: str) -> int:
     if not value.isdecimal() or not 0 < int(value) < 65536:
-        raise ConfigError(f"port={value}: not a port, write a number from 1 to 65535")
+        text = f"port={value} is not a port"
+        raise ConfigError(Problem("port", text, "write a whole number from 1 to 65535", topic="range"))
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, int(value)))
         except OSError:
-            raise ConfigError(f"port={value} is taken or not allowed here: choose another, port=5001 say") from None
+            text = f"port={value} is in use or not permitted"
+            other = int(value) + 1 if 1024 <= int(value) < 65535 else 5001
+            raise ConfigError(Problem("port", text, f"write port={other}, or another", topic="unavailable")) from None
     return int(value)
 
 

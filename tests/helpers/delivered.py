@@ -1,4 +1,4 @@
-"""MLflow without the seconds that it takes: an empty store to copy, and delivery within the test's own process."""
+"""MLflow without its start-up time: an empty store to copy, and uploads within the test's process."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from runner.util.uri import sqlite_file
 
 
 def make_empty_store(shared: Path) -> Path:
-    """The file of a store with nothing in it, made once for all processes of a session: its schema takes seconds."""
+    """Return the file of an empty store, which is created once per session, as its schema takes seconds."""
     file = shared / "empty_store" / "mlflow.db"
     with FileLock(shared / "empty_store.lock"):
         if not file.exists():
@@ -28,14 +28,14 @@ def make_empty_store(shared: Path) -> Path:
 
 
 def copy_store(empty: Path, folder: Path) -> str:
-    """A store of one's own in a folder; its address."""
+    """Copy the empty store into a folder, and return its address."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(empty, folder / "mlflow.db")
     return local_uri(folder)
 
 
 class DeliveryHere:
-    """Stands in for `DeliveryProcess`, the same delivery without a process that imports MLflow for seconds."""
+    """Replaces `DeliveryProcess`: the same upload without a process, which would import MLflow for seconds."""
 
     empty_store: Path
 
@@ -64,7 +64,7 @@ class DeliveryHere:
 
 @contextlib.contextmanager
 def delivered_here(empty_store: Path) -> Iterator[None]:
-    """Have the runs of this process tell MLflow themselves."""
+    """Make the runs of this process upload to MLflow themselves."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DeliveryHere, "empty_store", empty_store, raising=False)
         for module in ("tracking.process", "tracking.tracker", "sweeps.launch"):
@@ -73,6 +73,6 @@ def delivered_here(empty_store: Path) -> Iterator[None]:
 
 
 def shared_folder(factory: pytest.TempPathFactory) -> Path:
-    """One folder for all processes of a session."""
+    """Return a folder that all processes of a session share."""
     own = factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own

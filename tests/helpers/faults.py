@@ -1,4 +1,4 @@
-"""Deaths at named points: each leaves a note that it was hit, and ends the process by SIGKILL, as it stands there."""
+"""Kill a run at a named point: each fault writes a note that it was reached, and ends the process with SIGKILL."""
 
 import os
 import signal
@@ -21,20 +21,20 @@ HIT = "hit.txt"
 
 
 def die(point: str) -> None:
-    """End this process here and now."""
+    """Kill this process."""
     Path(HIT).write_text(point)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def power_loss(point: str) -> None:
-    """End this process and all that it has started."""
+    """Kill this process and all processes that it has started."""
     for pid in forked.Forked.started:
         os.kill(pid, signal.SIGKILL)
     die(point)
 
 
 def at_call(number: int, then: Callable[..., object], of: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that has something else done at one of its calls, counted from 1."""
+    """Wrap a function so that `then` is called before one of its calls, counted from 1."""
     calls = 0
 
     @wraps(of)
@@ -49,7 +49,7 @@ def at_call(number: int, then: Callable[..., object], of: Callable[..., Any]) ->
 
 
 def mid_accumulation(point: str) -> None:
-    # Asked for each batch of a step, before its backward pass: the gradient of the first is there.
+    # Called for each batch of a step, before its backward pass: the gradient of the first batch exists.
     loop.samples_of_step = at_call(18, lambda *_: die(point), loop.samples_of_step)
 
 
@@ -73,12 +73,12 @@ def best_and_not_last(point: str) -> None:
 
     def linked(source: Path, target: Path) -> None:
         nonlocal bests
-        link(source, target)
+        hard_link(source, target)
         bests += target.name == "best.pt"
         if bests == 2:
             die(point)
 
-    link, checkpoint.link = checkpoint.link, linked
+    hard_link, checkpoint.hard_link = checkpoint.hard_link, linked
 
 
 def journal_and_no_delivery(point: str) -> None:
@@ -142,11 +142,11 @@ FAULTS: dict[str, Callable[[str], None]] = {
 OTHERS = {"before the second checkpoint, it waits": waits}
 
 
-DELIVERY = forked.forked_delivery()  # for as long as the process lives
+DELIVERY = forked.forked_delivery()  # until the process ends
 
 
 def inject(point: str | None) -> Callable[[], object]:
-    """What a process does before its command to die at a point (None: at none); it has MLflow told by a fork."""
+    """Return the function that prepares a process to die at a point (None: not at all), and to upload by a fork."""
     return partial(_inject, point)
 
 

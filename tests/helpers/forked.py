@@ -1,4 +1,4 @@
-"""Python processes that start in no time: forks of one that has imported MLflow, which takes seconds each time."""
+"""Python processes that start at once: forks of one that has imported MLflow, as the import takes seconds."""
 
 import contextlib
 import importlib
@@ -17,16 +17,16 @@ import pytest
 from runner.sweeps.launchers import forkserver
 from runner.tracking import delivery_loop
 
-STEP_SECONDS = 0.5  # between deliveries, that tests need not wait ten seconds for the next
+STEP_SECONDS = 0.5  # between uploads, so that tests need not wait ten seconds for the next
 
 
 class Forked:
-    """What `subprocess.Popen` gives for `python -c code ...` or `python -m module ...`, as far as is asked of it here.
+    """A replacement of `subprocess.Popen` for `python -c code ...` and `python -m module ...`, with what is used here.
 
-    All three standard streams are pipes of text. It begins with the modules of the server it is forked from.
+    All three standard streams are text pipes. It has the modules of the server that it is forked from.
 
     Attributes:
-        started: the process ids of all.
+        started: the process ids of all of them.
     """
 
     started: ClassVar[list[int]] = []
@@ -87,7 +87,7 @@ def _main(streams: tuple[Connection, ...], command: list[str], environment: dict
 
 @contextlib.contextmanager
 def forked_delivery() -> Iterator[None]:
-    """Have delivery done by such forks, and more often."""
+    """Upload by such forks, and more often."""
     with pytest.MonkeyPatch.context() as patch:
         stand_in = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired)
         patch.setattr("runner.tracking.process.subprocess", stand_in)

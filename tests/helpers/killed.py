@@ -1,4 +1,4 @@
-"""What the tests of interrupted runs share: did one end as if nothing had happened, and what does MLflow have of it?"""
+"""Shared by the tests of interrupted runs: comparisons with an uninterrupted run, and with MLflow."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from runner.rundir import journal, layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.tracking.store import connect
 
-# Everything that has a state: dropout, augmentation, averaged weights, a scaler, a schedule by step, accumulation.
+# All features with a state: dropout, augmentation, averaged weights, a scaler, a schedule by step, accumulation.
 EVERYTHING = (
     "data.limit=300", "data.batch_size=16", "data.augment.rotation=10", "model.hidden=[16]", "model.dropout=0.2",
     "optimizer=adamw", "scheduler=warmup_cosine", "precision=fp16", "device.threads=1", "trainer.epochs=3",
@@ -28,21 +28,21 @@ TIMED = ("time/", "throughput/", "system/")
 
 
 def measured(folder: Path) -> dict[tuple[str, int], float]:
-    """What a run's journal has, but for times and rates; each (name, step) once."""
+    """Return the values of a run's journal, except times and rates; each (name, step) must occur once."""
     points = journal.read(folder / layout.JOURNAL)[0]
     assert len(points) == len({(point.name, point.step) for point in points}), "written twice"
     return {(point.name, point.step): point.value for point in points if not point.name.startswith(TIMED)}
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """What its result has, but for times and rates, and for who it is in MLflow."""
+    """Return the result of a run, except times, rates and its id in MLflow."""
     content = json.loads((folder / "result.json").read_text())
     timed = (*TIMED, "epoch_seconds", "samples_per_second", "run_id")
     return {key: value for key, value in content.items() if not key.startswith(timed)}
 
 
 def assert_ended_the_same(folder: Path, whole: Path) -> None:
-    """Weights, optimizer state, metrics: bit for bit those of a run that was never interrupted."""
+    """Assert that weights, optimizer state and metrics are bit for bit those of an uninterrupted run."""
     for name in ("last.pt", "best.pt"):
         one, other = (exact_state(torch.load(f / "checkpoints" / name, weights_only=True)) for f in (folder, whole))
         assert same(one, other), f"{name}: {[key for key in other if not same(one[key], other[key])]}"
@@ -52,7 +52,7 @@ def assert_ended_the_same(folder: Path, whole: Path) -> None:
 
 
 def only_run(uri: str) -> tuple[MlflowClient, Run]:
-    """The only run that runner's experiment has in a store."""
+    """Return the only run of the experiment `runner` in a store."""
     client = connect(uri)
     experiment = client.get_experiment_by_name("runner")
     (run,) = client.search_runs([experiment.experiment_id])
@@ -60,7 +60,7 @@ def only_run(uri: str) -> tuple[MlflowClient, Run]:
 
 
 def counts(client: MlflowClient, run_id: str, folder: Path) -> tuple[int, int, int]:
-    """How many points the journal has, MLflow has, and MLflow has twice; they must be in order, and as measured."""
+    """Count the points in the journal, in MLflow, and twice in MLflow; values and their order must agree."""
     points, _ = journal.read(folder / layout.JOURNAL)
     keys = DeliveryState.load(folder).keys
     delivered = duplicated = 0
@@ -75,7 +75,7 @@ def counts(client: MlflowClient, run_id: str, folder: Path) -> tuple[int, int, i
 
 
 def assert_delivered(uri: str, folder: Path, status: str = "FINISHED") -> None:
-    """One run in MLflow, with every metric of the journal once."""
+    """Assert that MLflow has one run, and each point of its journal once."""
     client, run = only_run(uri)
     assert run.info.status == status
     sent, delivered, duplicated = counts(client, run.info.run_id, folder)
@@ -83,7 +83,7 @@ def assert_delivered(uri: str, folder: Path, status: str = "FINISHED") -> None:
 
 
 def eight_starts(here: Path) -> None:
-    """Eight runs that start at once on a SQLite file that does not exist: one experiment, eight whole records."""
+    """Start eight runs at once on a missing SQLite file: there must be one experiment and eight complete runs."""
     uri = f"sqlite:///{here}/mlflow.db"
     arguments = ("data.limit=60", "trainer.epochs=2", "tracking.log_model=false", "tracking.wait=60")
     places = [here / str(number) for number in range(8)]
@@ -93,7 +93,7 @@ def eight_starts(here: Path) -> None:
     for process in started:
         code, printed = process.wait(180)
         assert code == 0, printed
-        assert "error" not in printed and "not all of it" not in printed
+        assert "error" not in printed and "runner.sync" not in printed
     client = connect(uri)
     assert sorted(experiment.name for experiment in client.search_experiments()) == ["Default", "runner"]
     runs = client.search_runs([client.get_experiment_by_name("runner").experiment_id])

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the test's own, as a team runs one: it can be stopped hard, and started again."""
+"""A PostgreSQL server for a test, which can be stopped hard and started again."""
 
 import importlib.util
 import os
@@ -17,7 +17,7 @@ _DEBIAN = Path("/usr/lib/postgresql")
 
 
 def missing() -> str | None:
-    """What is not installed that the tests need, and how it is; None if nothing is missing."""
+    """Describe what the tests need and is not installed, with the command to install it; None if nothing is missing."""
     if _program("pg_ctl") is None:
         return "needs PostgreSQL: apt-get install postgresql"
     if importlib.util.find_spec("psycopg") is None:
@@ -26,15 +26,15 @@ def missing() -> str | None:
 
 
 def _program(name: str) -> str | None:
-    found = sorted(_DEBIAN.glob(f"*/bin/{name}"))
-    return shutil.which(name) or (str(found[-1]) if found else None)
+    paths = sorted(_DEBIAN.glob(f"*/bin/{name}"))
+    return shutil.which(name) or (str(paths[-1]) if paths else None)
 
 
 class Postgres:
     """Listens on 127.0.0.1; its user is ada, her password lovelace-1815.
 
     Args:
-        folder: below which its data lie; its user must reach it, so pytest's own, which are private, will not do.
+        folder: the folder of its data. Its user needs access, so a private folder of pytest does not work.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +43,7 @@ class Postgres:
         self.with_password = self.address.replace("ada", "ada:lovelace-1815")
         password = folder / "password"
         password.write_text("lovelace-1815\n")
-        if os.getuid() == 0:  # it refuses to be run by root
+        if os.getuid() == 0:  # the server does not run as root
             shutil.chown(folder, "postgres")
             shutil.chown(password, "postgres")
         self._run("initdb", "-U", "ada", "-A", "scram-sha-256", "--pwfile", str(password))
@@ -56,17 +56,17 @@ class Postgres:
         subprocess.run(command, check=True, user=user, cwd=self.folder, stdout=subprocess.DEVNULL, timeout=60)
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
         self._run("pg_ctl", "-o", options, "-l", str(self.folder / "log"), "-w", "start")
 
     def stop(self) -> None:
-        """Stop it hard: connections are cut, and nothing is written back."""
+        """Stop the server hard: connections are cut, and nothing is written back."""
         self._run("pg_ctl", "-m", "immediate", "stop")
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """It takes connections, and answers nothing."""
+        """Suspend the server: it accepts connections, and does not answer."""
         server = psutil.Process(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]))
         processes = [server, *server.children(recursive=True)]
         for process in processes:

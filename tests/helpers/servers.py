@@ -1,4 +1,4 @@
-"""A tracking server as a team runs one, and what may stand between it and a run."""
+"""A tracking server, and a proxy that causes errors and delays."""
 
 import http.client
 import os
@@ -15,14 +15,14 @@ from pathlib import Path
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Server:
-    """It can be killed, stopped and started again."""
+    """A tracking server that can be killed, stopped and started again."""
 
     def __init__(self, folder: Path, empty_store: Path | None = None) -> None:
         self.folder = folder
@@ -58,13 +58,13 @@ class Server:
 
 
 class Proxy:
-    """Passes requests on to a server, or does worse.
+    """Forwards requests to a server, with delays and errors.
 
     Attributes:
-        fails: answers with an error itself.
-        error: its status.
-        delay: seconds that each request takes longer.
-        port: its own.
+        fails: whether it answers with an error itself.
+        error: the status of the error.
+        delay: seconds to wait before each request.
+        port: the port of the proxy.
     """
 
     def __init__(self, target: int, port: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""What the tests of secrets share: a model and data of the user's that tell them in every way, and a look for them."""
+"""Shared by the tests of secrets: a model and data that print secrets in every way, and a search for them."""
 
 from pathlib import Path
 
@@ -71,7 +71,7 @@ OF_ALL = (
 
 
 def write_talkative(folder: Path) -> None:
-    """The module, and the files that choose its model and data."""
+    """Write the module, and the YAML files of its model and data."""
     (folder / "talkative.py").write_text(TALKATIVE)
     (folder / "my_conf" / "model").mkdir(parents=True)
     (folder / "my_conf" / "model" / "net.yaml").write_text(
@@ -82,7 +82,7 @@ def write_talkative(folder: Path) -> None:
 
 
 def assert_no_secret(folder: Path) -> None:
-    """None is in a file below a folder, nor a part of one, nor in another spelling."""
+    """Assert that no file below a folder contains a secret, a part of one, or another encoding of one."""
     for path in folder.rglob("*"):
         held = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
         for secret in (b"canary-", b"orrect/horse", b"orrect%2Fhorse", b"attery"):

@@ -1,4 +1,4 @@
-"""Runs for the commands that come after training: made once a module, in a place of their own."""
+"""Runs for the tests of the commands after training: trained once per module, in a separate folder."""
 
 import contextlib
 import csv
@@ -20,20 +20,18 @@ SMALL = ("debug=fast", "model.hidden=[8]")
 
 @contextlib.contextmanager
 def place(folder: Path) -> Iterator[Path]:
-    """Be in a folder, with no data and no outputs anywhere else."""
+    """Change into a folder, with data and outputs below it."""
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
         patch.delenv("RUNNER_OUTPUTS", raising=False)
         patch.setenv("RUNNER_DATA", str(folder / "data"))
-        patch.setattr(
-            report, "draw_plots", lambda *arguments: None
-        )  # half of a small run's time, and looked at elsewhere
+        patch.setattr(report, "draw_plots", lambda *_: None)  # half of a small run's time, and tested elsewhere
         yield folder
     torch.set_num_threads(threads)
 
 
 def train(name: str, *arguments: str) -> Path:
-    """A finished run in a folder of this name below the current one; not tracked unless the arguments say so."""
+    """Train a run in a folder of this name below the current one; it is not tracked by default."""
     with contextlib.redirect_stderr(io.StringIO()) as printed:
         small = SMALL[:1] if any(text.startswith("model=") for text in arguments) else SMALL
         code = run_command(["tracking=off", *small, f"hydra.run.dir={name}", *arguments])
@@ -46,12 +44,12 @@ def result(folder: Path) -> dict[str, Any]:
 
 
 def table(path: Path, target: str) -> Path:
-    """60 rows of width, the target and height, in this order: `price` is a value, `kind` a text of two classes."""
-    made = np.random.RandomState(0)
+    """Write a table of 60 rows: width, target and height. The target `price` is a number, `kind` one of two texts."""
+    random = np.random.RandomState(0)
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["width", target, "height"])
-        for width, height in made.uniform(1, 9, (60, 2)).round(3):
+        for width, height in random.uniform(1, 9, (60, 2)).round(3):
             what = round(3 * width - height, 3) if target == "price" else ("tall" if height > width else "wide")
             rows.writerow([width, what, height])
     return path

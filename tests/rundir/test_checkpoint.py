@@ -80,7 +80,7 @@ def test_a_write_that_fails_leaves_the_one_before(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(TrainingError, match=r"No space left on device; the last good one is .*last\.pt"):
+    with pytest.raises(TrainingError, match=r"No space left on device; .*last\.pt"):
         checkpoints.save(state(2), best=True)
     assert not list(tmp_path.glob(".*")), "what was written is not left to fill the disk"
     assert number(checkpoints.last) == number(checkpoints.best) == 1
@@ -104,7 +104,7 @@ def test_damage_is_named_and_the_one_before_is_used(
         load(checkpoints.last)
     assert checkpoints.load_last()["progress"]["epoch"] == 1
     (message,) = caplog.messages
-    assert re.search(r"last\.pt is damaged \(.*\); going on from last-1\.pt", message)
+    assert re.search(r"last\.pt is damaged \(.*\); .* last-1\.pt", message)
     checkpoints.save(state(2), best=False)
     assert number(tmp_path / "last-1.pt") == 1, "the damaged one does not take the good one's place"
 
@@ -141,7 +141,7 @@ def test_a_pickle_payload_is_refused_and_does_not_run(tmp_path: Path) -> None:
         lambda: path.write_bytes(pickle.dumps(Payload())),
     ):
         write()
-        with pytest.raises(CheckpointError, match=r"last\.pt is refused: it holds more than tensors"):
+        with pytest.raises(CheckpointError, match=r"last\.pt holds more than tensors"):
             checkpoints.load_last()  # nor is it passed over for the one before
     assert not witness.exists()
 
@@ -150,9 +150,9 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(3)}, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match="not a checkpoint"):
         load(tmp_path / "last.pt")
-    with pytest.raises(CheckpointError, match="there is no"):
+    with pytest.raises(CheckpointError, match=r"does not exist"):
         load(tmp_path / "nothing.pt")
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+    with pytest.raises(CheckpointError, match="has no checkpoint"):
         Checkpoints(tmp_path / "nowhere").load_last()
 
 
@@ -161,10 +161,10 @@ def test_a_checkpoint_of_0_1_0_is_read_and_one_of_a_newer_runner_names_what_read
     torch.save({**state(1), "format": 1}, path)
     assert load(path)["progress"]["epoch"] == 1
     torch.save({**state(1), "format": FORMAT + 1}, path)
-    with pytest.raises(CheckpointError, match=r"has format 3, .* reads formats 1 to 2: it needs a newer runner"):
+    with pytest.raises(CheckpointError, match=r"format 3, .* formats 1 to 2: .* newer runner"):
         load(path)
     torch.save({**state(1), "format": FORMAT + 1, "version": "0.9.0"}, path)
-    with pytest.raises(CheckpointError, match=r"it needs a newer runner, version 0\.9\.0"):
+    with pytest.raises(CheckpointError, match=r"newer runner, version 0\.9\.0"):
         load(path)
 
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import ConfigError
-from runner.rundir.folders import make_run_folder, outputs
+from helpers.problems import problem_of
+from runner.rundir.folders import check_folder, make_run_folder, outputs
 
 
 def test_of_two_starts_in_one_second_the_second_gets_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -20,14 +20,16 @@ def test_a_folder_the_user_names_is_taken_as_it_is_unless_it_holds_a_run(tmp_pat
     folder = tmp_path / "mine"
     assert make_run_folder(str(folder), exact=True) == make_run_folder(str(folder), exact=True) == folder
     (folder / "config.yaml").touch()
-    with pytest.raises(ConfigError, match="holds a run already: write resume="):
-        make_run_folder(str(folder), exact=True)
+    problem = problem_of(lambda: make_run_folder(str(folder), exact=True))
+    assert (problem.key, problem.topic) == ("hydra.run.dir", "conflict")
+    assert f"resume={folder}" in problem.suggestion
+    assert check_folder(str(folder), exact=True) == [problem], "it is found before anything is made"
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="RUNNER_OUTPUTS"):
-        make_run_folder(str(tmp_path / "file" / "runs" / "x"), exact=False)
+    problem = problem_of(lambda: make_run_folder(str(tmp_path / "file" / "runs" / "x"), exact=False))
+    assert (problem.key, problem.topic) == ("hydra.run.dir", "file") and "RUNNER_OUTPUTS" in problem.suggestion
 
 
 def test_outputs_are_below_the_current_directory_unless_the_environment_says_otherwise(

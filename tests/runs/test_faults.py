@@ -70,7 +70,7 @@ class TestTheTruthAboutTheDead:
             code, printed = Forked(here, *EVERYTHING, prepare=inject(None)).wait()
         assert code == 0, printed
         (line,) = [line for line in printed.splitlines() if line.startswith("found ")]
-        assert line.endswith(f"python -m runner resume={dead.relative_to(here)} goes on with it")
+        assert line.endswith(f"python -m runner resume={dead.relative_to(here)}")
         client = connect(uri)
         killed = client.get_run(dead_run)
         assert killed.info.status == "KILLED"
@@ -104,7 +104,7 @@ class TestSeveralPeople:
         first = Forked(here, f"resume={folder}", prepare=inject("before the second checkpoint, it waits"))
         wait_for(lambda: (here / HIT).read_text() == "before the second checkpoint, it waits")
         called = runner(f"resume={folder}")
-        assert called.code == 2
+        assert called.code == 2 and called.about == [("", "run")]
         assert f"{folder} is in use by process {first.pid} on " in called.err
         (here / HIT).unlink()
         assert first.wait()[0] == 0

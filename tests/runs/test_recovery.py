@@ -71,7 +71,7 @@ def test_a_run_whose_folder_is_gone_goes_on_out_of_mlflow(
     run_id, uri = lost
     called = runner(f"resume={run_id}", "trainer.epochs=5")
     assert called.code == 2
-    assert "it is at work elsewhere" in called.err, "it was heard of a moment ago"
+    assert called.about == [("resume", "run")] and "s ago" in called.problems[0].text, "it was updated a moment ago"
     assert not (here / "outputs" / "runs").exists()
 
     monkeypatch.setattr(recovery, "_ALIVE_SECONDS", 0.0)
@@ -94,7 +94,7 @@ def test_a_run_whose_folder_is_gone_goes_on_out_of_mlflow(
     assert whole.code == 0, whole.err
     assert_ended_the_same(folder, here / "whole")
     again = runner(f"resume={run_id}")
-    assert "has come to its end" in again.err, "and is found where it is now"
+    assert again.code == 0 and "finished   " in again.err, "and is found where it is now"
 
 
 @pytest.mark.usefixtures("delivery_here")
@@ -105,9 +105,10 @@ def test_without_checkpoints_in_mlflow_it_says_so(here: Path, runner: Runner) ->
     shutil.rmtree(folder)
     called = runner(f"resume={run_id}", "trainer.epochs=2")
     assert called.code == 2
-    (error,) = called.errors
-    assert f"error: resume={run_id}: its folder is not here (it was {folder})" in error
-    assert "as it ran without tracking.log_checkpoints=true" in error
+    assert called.about == [("resume", "run")]
+    (problem,) = called.problems
+    assert f"resume={run_id}: " in problem.text and str(folder) in problem.text
+    assert "tracking.log_checkpoints" in problem.text
     assert not folder.exists()
 
 

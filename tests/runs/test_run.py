@@ -308,7 +308,7 @@ class TestEnds:
         code = run_command([f"hydra.run.dir={folder}", "tracking=off", "debug=fast"])
         printed = capsys.readouterr().err
         assert code == 0
-        assert "not all plots are drawn: FileExistsError" in printed
+        assert "plots could not be drawn: FileExistsError" in printed
         assert json.loads((folder / "result.json").read_text())["status"] == "FINISHED"
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -329,7 +329,7 @@ class TestEnds:
         assert time.monotonic() - asked < 10
         assert process.returncode == code, err
         folder = run_folder(here)
-        assert f"go on      python -m runner resume={folder.relative_to(here)}" in err
+        assert f"resume     python -m runner resume={folder.relative_to(here)}" in err
         assert "Traceback" not in err
         result = json.loads((folder / "result.json").read_text())
         assert result["status"] == "KILLED"
@@ -381,7 +381,7 @@ class TestEnds:
         process.send_signal(signal.SIGINT)
         code, printed = process.wait(5)
         assert code == 130
-        assert "stopped    at once by SIGINT; the last checkpoint is kept" in printed
+        assert re.search(r"^stopped    .* by SIGINT,", printed, re.MULTILINE)
         assert json.loads((run_folder(here) / "result.json").read_text())["status"] == "KILLED"
 
 

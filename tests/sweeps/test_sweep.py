@@ -737,7 +737,7 @@ class TestCtrlC:
         assert code == 130 and time.monotonic() - asked < 10, printed
         folder = sweep_folder(tmp_path)
         assert [row["status"] for row in table(folder)["jobs"]] == ["KILLED", "KILLED", "NOT STARTED", "NOT STARTED"]
-        assert f"go on      python -m runner --multirun sweep.resume=outputs/sweeps/{folder.name}" in printed
+        assert f"resume     python -m runner --multirun sweep.resume=outputs/sweeps/{folder.name}" in printed
         assert "Traceback" not in printed
         wait_for(lambda: not processes_below(tmp_path), 5)
         epochs = {number: result["epochs"] for number, result in results(folder).items()}

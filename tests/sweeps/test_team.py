@@ -96,7 +96,7 @@ def test_a_search_over_a_database_that_is_frozen_ends_by_ctrl_c(database: postgr
         _, printed = sweep.communicate(timeout=60)
         assert sweep.returncode == 130, printed
     folder = sweep_folder(tmp_path)
-    assert f"go on      python -m runner --multirun sweep.resume={folder.relative_to(tmp_path)}" in printed
+    assert f"resume     python -m runner --multirun sweep.resume={folder.relative_to(tmp_path)}" in printed
     assert (folder / "jobs.csv").is_file() and (folder / "jobs.json").is_file()
     again = start(tmp_path, f"sweep.resume={folder}", stored)
     _, printed = again.communicate(timeout=200)

@@ -119,24 +119,24 @@ def test_a_run_is_named_described_and_tagged(here: Path, runner: Callable[..., C
 
 
 @pytest.mark.parametrize(
-    ("argument", "sentence"),
+    ("argument", "key", "topic", "words"),
     [
-        ("tracking.tags={mlflow.user:me}", "tracking.tags.mlflow.user=me: the name is reserved for MLflow"),
-        ("tracking.tags={runner.key:1}", "tracking.tags.runner.key=1: the name is reserved for runner"),
-        ("tracking.tags={pruned:no}", "tracking.tags.pruned=no: the name is reserved for runner"),
-        ("tracking.tags.mlflow.user=me", "tracking.tags.mlflow={user:me}: the name is reserved for MLflow"),
-        ("tracking.tags={a@b:1}", "tracking.tags.a@b=1: MLflow refuses the name; write one such as a_b"),
-        ("tracking.tags={a:[1,2]}", "tracking.tags.a=[1,2] is not a tag's value"),
-        ("tracking.tags={a:null}", "tracking.tags.a=null is not a tag's value"),
-        ("tracking.tags=vision", "tracking.tags=vision: write names and their texts, such as {team:vision}"),
+        ("tracking.tags={mlflow.user:me}", "tracking.tags.mlflow.user", "conflict", "MLflow"),
+        ("tracking.tags={runner.key:1}", "tracking.tags.runner.key", "conflict", "runner"),
+        ("tracking.tags={pruned:no}", "tracking.tags.pruned", "conflict", "runner"),
+        ("tracking.tags.mlflow.user=me", "tracking.tags.mlflow", "conflict", "{user:me}"),
+        ("tracking.tags={a@b:1}", "tracking.tags.a@b", "syntax", "a_b"),
+        ("tracking.tags={a:[1,2]}", "tracking.tags.a", "type", "[1,2]"),
+        ("tracking.tags={a:null}", "tracking.tags.a", "type", "null"),
+        ("tracking.tags=vision", "tracking.tags", "type", "{team:vision}"),
     ],
 )
 def test_tags_that_are_not_the_user_s_are_refused(
-    argument: str, sentence: str, here: Path, runner: Callable[..., Called]
+    argument: str, key: str, topic: str, words: str, here: Path, runner: Callable[..., Called]
 ) -> None:
     called = runner(argument)
     assert called.code == 2
-    assert len(called.errors) == 1 and called.errors[0].startswith(f"error: {sentence}"), called.err
+    assert called.about == [(key, topic)] and words in str(called.problems[0]), called.err
     assert not (here / "outputs").exists()
 
 

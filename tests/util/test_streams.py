@@ -191,7 +191,7 @@ class TestARun:
         run.send_signal(signal.SIGINT)
         code, _ = run.wait()
         assert (code, status(here)) == (130, "KILLED")
-        assert "go on      python -m runner resume=mine" in (here / "mine" / "run.log").read_text()
+        assert "resume     python -m runner resume=mine" in (here / "mine" / "run.log").read_text()
 
     def test_its_terminal_is_closed(self, here: Path) -> None:
         ours, theirs = pty.openpty()

@@ -12,13 +12,22 @@ from mlflow.exceptions import MlflowException
 
 from conftest import Called, run_folder
 from helpers.delivered import copy_store
+from helpers.problems import problem_of
 from runner import evaluate, sync, ui
-from runner.errors import ConfigError, StoreError
+from runner.errors import StoreError
 from runner.rundir.folders import for_shell
 from runner.rundir.manifest import Manifest
 from runner.tracking.deliver import Delivery
 from runner.tracking.location import refuse_database_of_server
-from runner.tracking.store import connect, describe_trouble, explain, get_or_create_experiment, local_uri, resolve_store
+from runner.tracking.store import (
+    connect,
+    describe_refusal,
+    describe_trouble,
+    explain,
+    get_or_create_experiment,
+    local_uri,
+    resolve_store,
+)
 from runner.util import driver
 from runner.util.uri import absolute_uri, sqlite_address, sqlite_file, strip_credentials
 
@@ -143,14 +152,11 @@ def test_a_refusal_is_no_outage() -> None:
         said[status] = describe_trouble(raised.value, "mine")
     server.shutdown()
     server.server_close()
-    assert (
-        "refused (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-        in said[401]
-    )
-    assert "refused (403): this account may not use the experiment mine;" in said[403]
-    assert "tracking.experiment=<another>" in said[403]
-    assert "refused (404)" in said[404] and "refused (413)" in said[413]
-    assert describe_trouble(ConnectionError("Connection refused")).startswith("the tracking store can't be reached")
+    assert all(f"({status})" in text for status, text in said.items())
+    for variable in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+        assert variable in said[401]
+    assert "experiment mine;" in said[403] and "tracking.experiment=<another>" in said[403]
+    assert describe_refusal(ConnectionError("Connection refused")) is None
     assert "write tracking.uri=" in describe_trouble(OSError('FATAL: password authentication failed for user "ada"'))
 
 
@@ -163,9 +169,9 @@ def test_an_experiment_of_a_server_is_not_written_to_by_the_address_of_its_datab
     with pytest.raises(StoreError) as raised:
         get_or_create_experiment(client, uri, "ours", str(tmp_path))
     assert "write tracking=server tracking.uri=http://<the server>" in describe_trouble(raised.value, "ours")
-    assert "can't be reached" not in describe_trouble(raised.value, "ours")
-    with pytest.raises(ConfigError, match=r"^tracking.experiment=ours: .* write tracking=server tracking.uri=http"):
-        refuse_database_of_server(uri, "ours")
+    problem = problem_of(lambda: refuse_database_of_server(uri, "ours"))
+    assert (problem.key, problem.topic) == ("tracking.experiment", "conflict")
+    assert str(raised.value) == str(problem) and "write tracking=server tracking.uri=http" in problem.suggestion
     for usable in ((uri, "another"), (uri, "new"), (f"{uri}x", "ours"), ("postgresql://nowhere.invalid/x", "ours")):
         refuse_database_of_server(*usable)
     assert get_or_create_experiment(client, uri, "another", str(tmp_path))

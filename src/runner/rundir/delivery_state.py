@@ -1,4 +1,4 @@
-"""What has been delivered so far: the deliverer's own notes, beside the manifest."""
+"""The state of a run's upload to MLflow, saved beside the manifest by the process that uploads."""
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,19 +11,19 @@ NAME = "delivery.json"
 
 @dataclass
 class DeliveryState:
-    """How far delivery has come; losing it costs time only, every message may be sent twice.
+    """What MLflow has of a run. If it is lost, everything is sent again, which costs time only.
 
     Attributes:
-        run_id: the run in MLflow.
-        experiment_id: the experiment it is in.
-        parent_run_id: the run that it belongs to there.
+        run_id: the run's id in MLflow.
+        experiment_id: the id of its experiment.
+        parent_run_id: the id of its parent run.
         offset: bytes of the journal that MLflow has.
         keys: the legal MLflow name of each metric.
-        params: whether the parameters are there.
-        dataset: whether the data set is there.
-        tags: the tags as MLflow has them.
-        experiment_tags: those of the experiment that are this run's, as MLflow has them.
-        artifacts: size and modification time (ns) of each delivered file.
+        params: whether MLflow has the parameters.
+        dataset: whether MLflow has the data set.
+        tags: the tags in MLflow.
+        experiment_tags: the experiment's tags in MLflow that this run set.
+        artifacts: size and modification time (ns) of each uploaded file.
         model_id: the logged model made from the `model/` with this `model_uuid`.
         model_uuid: see `model_id`.
         status: the run's status in MLflow.
@@ -46,11 +46,11 @@ class DeliveryState:
     end_time: int | None = None
 
     def save(self, folder: Path) -> None:
-        """Write it into the run's folder."""
+        """Write the state into the run's folder."""
         write_json(folder / FOLDER / NAME, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> "DeliveryState":
-        """Read it; where there is none, or a broken one, delivery starts over."""
+        """Read the state from a run's folder; a missing or damaged file is an empty state."""
         content = load_json_or_empty(folder / FOLDER / NAME)
-        return cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content})
+        return cls(**{field.name: content[field.name] for field in fields(cls) if field.name in content})

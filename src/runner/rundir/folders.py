@@ -1,4 +1,4 @@
-"""Where things lie on disk: the outputs folder, and a run's own folder in it."""
+"""The outputs folder, and the folders of runs and sweeps in it."""
 
 import os
 import re
@@ -11,7 +11,14 @@ from runner.rundir import layout
 
 
 class FolderKind(NamedTuple):
-    """Whose folder it is: the key that names it, the key that goes on with it, and what tells that it is in use."""
+    """The kind of a folder.
+
+    Attributes:
+        key: the config key that names the folder.
+        resume: the key that resumes what is in it.
+        traces: files and folders in it that show that it is taken.
+        what: run or sweep.
+    """
 
     key: str
     resume: str
@@ -21,23 +28,23 @@ class FolderKind(NamedTuple):
 
 RUN = FolderKind("hydra.run.dir", "resume", (layout.CONFIG, layout.JOURNAL, layout.CHECKPOINTS), "run")
 SWEEP = FolderKind("hydra.sweep.dir", "sweep.resume", (layout.SWEEP_PLAN, *RUN.traces), "sweep")
-NAME_BYTES = 255  # what file systems take
-PATH_BYTES = 3900  # what Linux takes, 4,096, less the files of a run
+NAME_BYTES = 255  # the limit of file systems
+PATH_BYTES = 3900  # the limit of Linux, 4,096, minus room for the files of a run
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def outputs() -> Path:
-    """Where runs are kept: `RUNNER_OUTPUTS`, or `outputs` below the current directory."""
+    """Return the folder of all runs: `RUNNER_OUTPUTS`, or `outputs` in the current directory."""
     return Path(os.environ.get("RUNNER_OUTPUTS") or "outputs").expanduser().resolve()
 
 
 def parse_path(value: str, key: str) -> Path:
-    """The path that an option names; there need be nothing there.
+    """Parse the path that an option names; it need not exist.
 
     Args:
         value: as typed.
-        key: of the option, for the error.
+        key: the option, for the error.
 
     Raises:
         ConfigError: no file can have that name.
@@ -47,65 +54,68 @@ def parse_path(value: str, key: str) -> Path:
             raise ValueError("a name cannot contain a null character")
         path = Path(value).expanduser()
         path.exists()
-    except (OSError, ValueError, RuntimeError) as error:  # too long; of a user whose home is not known
+    except (OSError, ValueError, RuntimeError) as error:  # too long, or a user without a known home
         reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
-        raise ConfigError(f"{abbreviate(f'{key}={value}')}: {reason}; write the path of a file or folder") from error
+        text = f"{abbreviate(f'{key}={value}')}: {reason}"
+        raise ConfigError(Problem(key, text, "write the path of a file or folder", topic="file")) from error
     return path
 
 
-def check_folder(wanted: str, exact: bool, kind: FolderKind = RUN) -> list[Problem]:
-    """Find what would keep `make_run_folder` from making a folder, without making any.
+def check_folder(requested: str, exact: bool, kind: FolderKind = RUN) -> list[Problem]:
+    """Check whether `make_run_folder` could make a folder, without making it.
 
     Args:
-        wanted: the path the config asks for.
-        exact: the user named it.
-        kind: of a run or a sweep.
+        requested: the path in the config.
+        exact: whether the user named it.
+        kind: the kind of the folder.
     """
-    path = Path(wanted).expanduser().absolute()
+    path = Path(requested).expanduser().absolute()
     key = kind.key
 
     def problem(text: str, suggestion: str) -> list[Problem]:
         return [Problem(key, text, suggestion, topic="file")]
 
     if len(os.fsencode(path)) > PATH_BYTES:
-        return problem(f"{abbreviate(f'{key}={wanted}')} is longer than {PATH_BYTES} bytes", "write a shorter path")
-    place = f"{key}={wanted}" if exact else f"the outputs folder {path.parent}"
+        return problem(f"{abbreviate(f'{key}={requested}')} is longer than {PATH_BYTES} bytes", "write a shorter path")
+    place = f"{key}={requested}" if exact else f"the outputs folder {path.parent}"
     instead = "write another folder" if exact else "set RUNNER_OUTPUTS to a writable folder"
     if any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
         return problem(f"{place[:60]}... has a name longer than {NAME_BYTES} bytes", "write a shorter one")
     if exact and any((path / trace).exists() for trace in kind.traces):
-        instead = f"write {kind.resume}={wanted}, or another folder"
-        return [Problem(key, f"{place} already holds a {kind.what}", instead, topic="conflict")]
+        return [_taken(requested, kind)]
     try:
-        there = next(folder for folder in (path, *path.parents) if folder.exists())
+        existing = next(folder for folder in (path, *path.parents) if folder.exists())
     except OSError as error:
         return problem(f"{place} cannot be accessed ({error.strerror})", instead)
-    if not there.is_dir():
-        return problem(f"{place} cannot be created: {there} is a file", instead)
-    if not os.access(there, os.W_OK | os.X_OK):
-        return problem(f"{place} cannot be created: {there} is not writable", instead)
+    if not existing.is_dir():
+        return problem(f"{place} cannot be created: {existing} is a file", instead)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return problem(f"{place} cannot be created: {existing} is not writable", instead)
     return []
 
 
-def make_run_folder(wanted: str, exact: bool, kind: FolderKind = RUN) -> Path:
-    """Make a folder that no other run has: of two starts in one second, the second gets `<name>_2`.
+def _taken(requested: str, kind: FolderKind) -> Problem:
+    instead = f"write {kind.resume}={requested}, or another folder"
+    return Problem(kind.key, f"{kind.key}={requested} already holds a {kind.what}", instead, topic="conflict")
+
+
+def make_run_folder(requested: str, exact: bool, kind: FolderKind = RUN) -> Path:
+    """Make a folder for one run. Of two runs that start in the same second, the second gets `<name>_2`.
 
     Args:
-        wanted: the path the config asks for.
-        exact: the user named it, so it is taken as it is, or not at all.
-        kind: whose it is.
+        requested: the path in the config.
+        exact: whether the user named it; then the name is not changed.
+        kind: the kind of the folder.
 
     Raises:
-        ConfigError: it cannot be made, or there is a run in it already.
+        ConfigError: the folder cannot be made, or already holds a run.
     """
-    path = Path(wanted).expanduser().resolve()
+    path = Path(requested).expanduser().resolve()
     try:
         if exact:
             path.mkdir(parents=True, exist_ok=True)
             if any((path / trace).exists() for trace in kind.traces):
-                raise ConfigError(
-                    f"{kind.key}={wanted} holds a {kind.what} already: write {kind.resume}={wanted}, or another folder"
-                )
+                raise ConfigError(_taken(requested, kind))
             return path
         path = path.with_name(re.sub(r"[^A-Za-z0-9._-]+", "-", path.name))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,25 +128,26 @@ def make_run_folder(wanted: str, exact: bool, kind: FolderKind = RUN) -> Path:
             except FileExistsError:
                 number += 1
     except OSError as error:
-        instead = "write another folder" if exact else "set RUNNER_OUTPUTS to a folder that can be written"
-        named = f"{kind.key}={wanted}" if exact else f"the folder {path}"
-        raise ConfigError(f"{named} cannot be made: {error.strerror}; {instead}") from error
+        instead = "write another folder" if exact else "set RUNNER_OUTPUTS to a writable folder"
+        name = f"{kind.key}={requested}" if exact else f"the folder {path}"
+        text = f"{name} cannot be created: {error.strerror}"
+        raise ConfigError(Problem(kind.key, text, instead, topic="file")) from error
 
 
 def display_path(path: Path) -> str:
-    """A path as a person would write it here, in one line."""
+    """Return a path for a message: relative to the current directory if it is below it, in one line."""
     return to_one_line(_from_here(path))
 
 
 def shell_path(path: Path) -> str:
-    """A path as a part of a command, as a person would write it here."""
+    """Return a path for a command: relative to the current directory if it is below it, quoted if necessary."""
     return for_shell(_from_here(path))
 
 
 def for_shell(text: str) -> str:
-    """A text as a part of a command, on one line, quoted where a shell needs it."""
+    """Quote a word of a command if a shell needs that; the result is one line."""
     if _CONTROL.search(text):  # $'a\nb' for a line break in a name
-        escaped = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\\", "\\\\").replace("'", "\\'"))
+        escaped = _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text.replace("\\", "\\\\").replace("'", "\\'"))
         return f"$'{escaped}'"
     return shlex.quote(text)
 

@@ -1,4 +1,4 @@
-"""The journal of a run: every metric, appended to `metrics.jsonl` before anyone else hears of it."""
+"""The journal of a run: each metric is appended to `metrics.jsonl` first, and uploaded from there."""
 
 import json
 import os
@@ -14,7 +14,7 @@ _CHUNK = 1 << 20
 
 
 class MetricPoint(NamedTuple):
-    """One measurement: `time` in seconds since the epoch, to the millisecond (MLflow's resolution)."""
+    """One value of a metric; `time` is in seconds since the epoch, to the millisecond (MLflow's resolution)."""
 
     name: str
     value: float
@@ -23,18 +23,17 @@ class MetricPoint(NamedTuple):
 
 
 class Journal:
-    """An append-only file of metrics that a kill at any moment leaves readable.
+    """An append-only file of metrics that stays readable after a kill at any moment.
 
-    A (name, step) is written once, also across resumes: a run that goes back to an earlier checkpoint
-    measures the same steps again, and those are already here. The steps of a name only rise while a run
-    goes forward, so the highest step per name tells what has been written; memory stays at one integer
-    per name however long the run.
+    A (name, step) is written once, also across resumes: a run that resumes from an earlier checkpoint measures
+    the same steps again, and skips what the file has. The steps of a name only increase. So the highest step of
+    each name is enough to know what has been written, and memory is one integer per name.
 
     Args:
-        path: the file; an existing one is continued, a half-written last line is cut off.
+        path: the file; an existing one is continued, and an incomplete last line is removed.
 
     Raises:
-        OSError: the file can't be opened or written (a full disk, no permission).
+        OSError: the file cannot be opened or written (full disk, no permission).
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,12 +50,12 @@ class Journal:
         os.ftruncate(self._file, self._size)
 
     def write(self, metrics: Mapping[str, float], step: int) -> None:
-        """Append the metrics of one step; what was already written for this step is left alone.
+        """Append the metrics of one step, except those that were written for this step before.
 
-        All lines go to the kernel in one call and nothing stays in this process: SIGKILL loses nothing.
+        All lines go to the kernel in one call, with no buffer in this process: SIGKILL loses nothing.
 
         Raises:
-            OSError: nothing of this call was kept (a full disk, say).
+            OSError: nothing was written, for example because the disk is full.
         """
         now = round(time.time(), 3)
         with self._lock:
@@ -68,11 +67,11 @@ class Journal:
             self._last_step.update(dict.fromkeys(fresh, step))
 
     def last_step(self, name: str) -> int:
-        """Tell the highest step written for a metric, -1 when there is none."""
+        """Return the highest step written for a metric; -1 if there is none."""
         return self._last_step.get(name, -1)
 
     def sync(self) -> None:
-        """Wait until the disk has it all (a checkpoint that refers to the journal calls this first)."""
+        """Wait until everything is on the disk; called before a checkpoint, which refers to the journal."""
         os.fsync(self._file)
 
     def close(self) -> None:
@@ -86,7 +85,7 @@ class Journal:
     def _append(self, lines: bytes) -> None:
         try:
             written = os.write(self._file, lines)
-            while written < len(lines):  # a disk that is just filling up takes a part; the next call raises
+            while written < len(lines):  # a disk that is nearly full takes a part, the next call raises
                 written += os.write(self._file, lines[written:])
         except OSError as error:
             os.ftruncate(self._file, self._size)
@@ -100,7 +99,7 @@ class Journal:
 
 
 def rewrite(path: Path, points: Iterable[MetricPoint]) -> None:
-    """Make a journal of these points, as if they had been written one after the other."""
+    """Write a journal of these points, as if they had been logged one by one."""
     lines = (_line(json.dumps(point.name), point.value, point.step, point.time) for point in points)
     write_atomically(path, "".join(lines))
 
@@ -110,12 +109,12 @@ def _line(name: str, value: float, step: int, seconds: float) -> str:
 
 
 def read(path: Path, offset: int = 0) -> tuple[list[MetricPoint], int]:
-    """Read the points from a byte offset on.
+    """Read the points after a byte offset.
 
-    A partial last line (the writer is in the middle of it) is not consumed.
+    An incomplete last line, which is being written, is left for the next call.
 
     Returns:
-        The points, and the offset to go on from.
+        The points, and the offset to continue from.
     """
     points: list[MetricPoint] = []
     for chunk, end in _chunks(path, offset) if path.exists() else ():
@@ -125,7 +124,7 @@ def read(path: Path, offset: int = 0) -> tuple[list[MetricPoint], int]:
 
 
 def _chunks(path: Path, offset: int) -> Iterator[tuple[list[MetricPoint], int]]:
-    """Yield the points of whole lines, a megabyte at a time, with the offset behind them."""
+    """Yield the points of complete lines, a megabyte at a time, and the offset after them."""
     with path.open("rb") as file:
         file.seek(offset)
         rest = b""
@@ -138,7 +137,7 @@ def _chunks(path: Path, offset: int) -> Iterator[tuple[list[MetricPoint], int]]:
 
 
 def _point(line: bytes) -> MetricPoint | None:
-    """Parse a line; one that a disk damaged (zeros after a power loss) must not hide the others."""
+    """Parse a line. A damaged line (zeros after a power loss) is skipped."""
     try:
         record = json.loads(line)
         return MetricPoint(record["name"], float(record["value"]), int(record["step"]), float(record["time"]))

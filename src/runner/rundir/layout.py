@@ -1,22 +1,22 @@
-"""The names of the files and folders that a run or a sweep leaves in its folder."""
+"""The names of the files and folders in the folder of a run or a sweep."""
 
 CONFIG = "config.yaml"
-"""The config as it was resolved, without credentials."""
+"""The resolved config, without credentials."""
 
 ENVIRONMENT = "environment.txt"
 """Python, machine and installed packages."""
 
 SAMPLES = "samples.json"
-"""What a sample of the run's model is: shape, classes, columns."""
+"""The samples of the run: shape, classes, columns."""
 
 JOURNAL = "metrics.jsonl"
-"""Every measured value, a line each, written before anything else."""
+"""All metrics, one value per line; each is written here first."""
 
 RESULT = "result.json"
-"""Status and final figures, once the run has ended."""
+"""Status and final metrics, once the run has ended."""
 
 LOG = "run.log"
-"""What was printed, with times; and tracebacks."""
+"""The printed lines with their times, and tracebacks."""
 
 CHECKPOINTS = "checkpoints"
 LAST, BEST = "last.pt", "best.pt"
@@ -28,10 +28,10 @@ MODEL = "model"
 """The MLflow model."""
 
 SWEEP_PLAN = "sweep.json"
-"""The jobs of a sweep, and what they are made from."""
+"""The jobs of a sweep, and the arguments they are made from."""
 
 JOB = "job.json"
-"""How a job of a sweep has ended."""
+"""The outcome of a job of a sweep."""
 
 JOBS, JOBS_TABLE = "jobs.json", "jobs.csv"
-"""What the jobs of a sweep have come to."""
+"""The results of a sweep's jobs."""

@@ -1,4 +1,4 @@
-"""Who owns a run's folder: the process that holds its lock, and the kernel knows whether it lives."""
+"""Lock a run's folder for one process. The kernel releases the lock when the process ends."""
 
 import contextlib
 import fcntl
@@ -12,25 +12,25 @@ from types import TracebackType
 
 import psutil
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 
 NAME = ".lock"
 
 _SECONDS_BETWEEN, _PATIENCE, _PATIENCE_WITH_NAME = 0.02, 0.1, 2.0
 
-# Completing the record of a killed run takes no longer; a resume waits for that.
+# The upload of a killed run takes less than this; a resume waits for it.
 DELIVERY, _PATIENCE_WITH_DELIVERY = "delivery process", 15.0
 
 
 class FolderLock:
-    """A claimed folder; released by `release`, by leaving the `with` block, or by the process's end."""
+    """A locked folder; released by `release`, by leaving the `with` block, or by the end of the process."""
 
     def __init__(self, file: int) -> None:
         self._file = file
         _held.add(self)
 
     def release(self) -> None:
-        """Give the folder back; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -48,7 +48,7 @@ _held: "weakref.WeakSet[FolderLock]" = weakref.WeakSet()
 
 
 def _forget() -> None:
-    """Close a forked child's copies: a data worker that outlives its parent must not keep the folder."""
+    """Close the copies in a forked child: a data worker that outlives its parent must not hold the lock."""
     for lock in list(_held):
         lock.release()
 
@@ -57,33 +57,35 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def lock(folder: Path, owner: str = "process", patient: bool = True) -> FolderLock:
-    """Take a run's folder for this process.
+    """Lock a run's folder for this process.
 
     Args:
-        folder: the run's.
-        owner: what this process is, for whoever finds the folder taken.
-        patient: wait for the delivery of a killed run.
+        folder: the run's folder.
+        owner: the kind of this process, for the error in another one.
+        patient: whether to wait for the upload of a killed run.
 
     Raises:
-        ConfigError: another living process has it, which the message names; or it may not be written or locked.
+        ConfigError: another process has the lock, and the error names it; or the folder cannot be written or locked.
     """
     try:
         file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be written ({error.strerror}): copy it to where it can be") from error
+        text = f"{folder} is not writable ({error.strerror})"
+        raise ConfigError(Problem("", text, "copy it to a folder that is writable", topic="file")) from error
     asked = time.monotonic()
     try:
         while not _locked(file, fcntl.LOCK_EX):
             holder = os.pread(file, 200, 0).decode(errors="replace") or "another process"
-            # A probe (`is_locked`) holds the lock for microseconds, the delivery of a killed run for seconds.
+            # A probe (`is_locked`) holds the lock for microseconds, the upload of a killed run for seconds.
             patience = _PATIENCE_WITH_DELIVERY if patient and holder.startswith(DELIVERY) else _PATIENCE
             if time.monotonic() - asked > patience:
                 os.close(file)
-                raise ConfigError(f"{folder} is in use by {holder}: wait for it to end, or stop it")
+                text = f"{folder} is in use by {holder}"
+                raise ConfigError(Problem("", text, "wait for it to end, or stop it", topic="run"))
             time.sleep(_SECONDS_BETWEEN)
     except OSError as error:
         os.close(file)
-        with contextlib.suppress(OSError):  # of a folder that was just made, nothing is left
+        with contextlib.suppress(OSError):  # remove a folder that was just made
             (folder / NAME).unlink()
             folder.rmdir()
         raise _without_locks(folder, error) from error
@@ -94,7 +96,7 @@ def lock(folder: Path, owner: str = "process", patient: bool = True) -> FolderLo
 
 
 def _locked(file: int, kind: int) -> bool:
-    """Take a lock, unless another process has it."""
+    """Try to take the lock; return whether it was taken."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -103,15 +105,14 @@ def _locked(file: int, kind: int) -> bool:
 
 
 def _without_locks(folder: Path, error: OSError) -> ConfigError:
-    """Lustre without `-o flock`, and some NFS, have none."""
-    return ConfigError(
-        f"{folder} is on a disk that cannot lock files ({error.strerror}): mount it with flock, or set RUNNER_OUTPUTS"
-        " to a folder on another"
-    )
+    """Describe a file system without locks: Lustre without `-o flock`, and some NFS."""
+    text = f"{folder} is on a file system that cannot lock files ({error.strerror})"
+    suggestion = "mount it with flock, or set RUNNER_OUTPUTS to a folder on another disk"
+    return ConfigError(Problem("", text, suggestion, topic="unavailable"))
 
 
 def is_locked(folder: Path) -> bool:
-    """Tell whether a living run has the folder; the process that completes a killed run's record is none."""
+    """Whether a running run has the folder; a process that uploads a killed run does not count."""
     try:
         file = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -119,13 +120,13 @@ def is_locked(folder: Path) -> bool:
     asked = time.monotonic()
     try:
         while True:
-            # Shared: two processes that ask at the same time don't take each other for an owner.
+            # A shared lock: two processes that probe at the same time do not mistake each other for an owner.
             if _locked(file, fcntl.LOCK_SH):
                 return False
             holder = os.pread(file, 200, 0).decode(errors="replace")
             if holder.startswith(DELIVERY):
                 return False
-            # The next holder of a dead run's folder may have the lock, and not have written its name yet.
+            # The next holder of a dead run's folder may have the lock before it has written its name.
             if _lives(holder) or time.monotonic() - asked > _PATIENCE_WITH_NAME:
                 return True
             time.sleep(_SECONDS_BETWEEN)
@@ -136,11 +137,11 @@ def is_locked(folder: Path) -> bool:
 
 
 def is_in_use(folder: Path) -> bool:
-    """Tell whether a living run has the folder, or will: the jobs of a living sweep are announced before they start."""
+    """Whether a running run has the folder, or will have it: a running sweep creates its jobs before they start."""
     return is_locked(folder) or is_locked(folder.parent)
 
 
 def _lives(holder: str) -> bool:
-    """Whether the process that a lock's text names is there; on another machine, that cannot be seen."""
+    """Whether the process that a lock's text names exists. On another machine that cannot be checked: True."""
     named = re.search(r"(\d+) on (.*)", holder)
     return named is not None and (named[2] != socket.gethostname() or psutil.pid_exists(int(named[1])))

@@ -1,4 +1,4 @@
-"""What MLflow must be told about a run, written into the run's folder before anyone tells it."""
+"""The manifest: what MLflow needs to know about a run. It is written into the run's folder before the upload."""
 
 import time
 import uuid
@@ -14,13 +14,13 @@ from runner.util.uri import strip_credentials
 
 ENDED, ERROR = "runner.ended", "runner.error"
 RESUMED = "resumed."
-"""Begins the tags that tell what a resume has changed, by parameter."""
+"""Prefix of the tags with the values that a resume has changed, by parameter."""
 
 ENDINGS = (ENDED, ERROR)
-"""Tags that tell why a run has not come to its end."""
+"""Tags with the reason why a run is not finished."""
 
 NOTE = "mlflow.note.content"
-"""Tag that MLflow's pages show as the description of a run, in Markdown."""
+"""The tag that MLflow's pages show as the description of a run, in Markdown."""
 
 FOLDER = ".tracking"
 NAME = "manifest.json"
@@ -28,13 +28,13 @@ NAME = "manifest.json"
 
 @dataclass
 class Dataset:
-    """The data a run trained on, as MLflow's `Dataset` input records it.
+    """The training data of a run, in the terms of MLflow's `Dataset` input.
 
     Attributes:
         name: the data set's name.
         digest: a fingerprint of contents and split, at most 36 characters.
-        origin: where it came from: a path, a URL or a library's name.
-        profile: figures about it (sizes, classes, mean and standard deviation).
+        origin: its source: a path, a URL or the name of a library.
+        profile: sizes, classes and the shape of a sample.
     """
 
     name: str
@@ -45,23 +45,23 @@ class Dataset:
 
 @dataclass
 class Manifest:
-    """A run as its own process describes it; the deliverer only reads this.
+    """The description of a run by its own process; the process that uploads only reads it.
 
     Attributes:
-        uri: the tracking store, without credentials.
+        uri: the address of the tracking store, without credentials.
         experiment: the experiment's name.
-        run_name: the name the MLflow UI shows.
-        artifact_root: where a database's artifacts are kept (absolute); None leaves it to the server.
+        run_name: the name in the MLflow UI.
+        artifact_root: the folder of a database's artifacts (absolute); None leaves the choice to the server.
         params: the resolved config, flattened.
-        tags: what the run is searched by.
-        experiment_tags: set at the experiment.
+        tags: the run's tags.
+        experiment_tags: tags to set at the experiment.
         dataset: the data set, logged as an input in the context "training".
         log_model: whether `model/` becomes the run's logged model.
-        log_checkpoints: whether `checkpoints/` goes along.
-        parent_run_id: the sweep's run, if this is one of its jobs and the run was there when it began.
-        parent_key: the `key` of the sweep's run, by which it is found where the id was not known.
-        experiment_id: set by a sweep, which has made the experiment already.
-        key: finds the run in MLflow when a kill came between its creation and remembering its id.
+        log_checkpoints: whether to upload `checkpoints/`.
+        parent_run_id: the sweep's run if this run is one of its jobs and the sweep's run existed at its start.
+        parent_key: the `key` of the sweep's run, to find that run if its id was unknown.
+        experiment_id: set by a sweep, which has created the experiment.
+        key: finds the run in MLflow after a kill between its creation and the saving of its id.
         start_time: milliseconds since the epoch.
         status: RUNNING, FINISHED, FAILED or KILLED.
         end_time: milliseconds since the epoch, once the run has ended.
@@ -86,7 +86,7 @@ class Manifest:
     end_time: int | None = None
 
     def save(self, folder: Path) -> None:
-        """Write it into the run's folder, whole or not at all, and without credentials."""
+        """Write the manifest into the run's folder, atomically and without credentials."""
         content = asdict(self) | {"uri": strip_credentials(self.uri)}
         if self.dataset is not None:
             content["dataset"]["origin"] = strip_credentials(self.dataset.origin)
@@ -94,16 +94,16 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
-        """Read it back from a run's folder.
+        """Read the manifest from a run's folder.
 
         Raises:
-            FileNotFoundError: the run was never tracked (`tracking=off`).
-            ValueError: the file is damaged; with its name.
+            FileNotFoundError: the run was not tracked (`tracking=off`).
+            ValueError: the file is damaged; the message names it.
         """
         path = folder / FOLDER / NAME
         try:
             content = load_json(path)
-            known = {name: content[name] for name in content if name in {f.name for f in fields(cls)}}
+            known = {name: content[name] for name in content if name in {field.name for field in fields(cls)}}
             if known.get("dataset") is not None:
                 known["dataset"] = Dataset(**known["dataset"])
             return cls(**known)
@@ -111,11 +111,11 @@ class Manifest:
             raise ValueError(f"{path} is damaged: {error}") from error
 
     def resumed(self, new: "Manifest") -> "Manifest":
-        """Go on as the same MLflow run: its identity and parameters stay, a changed setting becomes a tag.
+        """Return the manifest of the resumed run: the same MLflow run, with changed settings as tags.
 
-        Parameters are immutable in MLflow, so `trainer.epochs` raised on a resume is recorded as the tag
-        `resumed.trainer.epochs`. A job's run that its sweep has announced has no parameters yet, and gets them.
-        How it ended before is not how it ends.
+        Parameters are immutable in MLflow. A larger `trainer.epochs` of a resume is recorded as the tag
+        `resumed.trainer.epochs`. A job's run that its sweep has created has no parameters yet, and gets them.
+        The tags about the earlier ending are removed.
         """
         params = self.params or new.params
         changed = {f"{RESUMED}{name}": value for name, value in new.params.items() if params.get(name) != value}
@@ -134,17 +134,17 @@ class Manifest:
         )
 
     def ended(self, status: str, end_time: int | None = None) -> "Manifest":
-        """Tell how the run ended; now, unless a time in milliseconds is given."""
+        """Return the manifest of the ended run; the end time is in milliseconds and defaults to now."""
         return replace(self, status=status, end_time=end_time or int(time.time() * 1000))
 
 
 def has_manifest(folder: Path) -> bool:
-    """Whether MLflow is to be told of the run in a folder; of one that somebody has taken away, it is not."""
+    """Whether the run in a folder is tracked; False if the folder was removed."""
     return (folder / FOLDER / NAME).is_file()
 
 
 def manifest_of(folder: Path) -> Manifest | None:
-    """What the run in a folder has told of itself; None if nothing that can be read."""
+    """Read the manifest in a folder; None if it is missing or damaged."""
     try:
         return Manifest.load(folder)
     except (OSError, ValueError):
@@ -152,16 +152,16 @@ def manifest_of(folder: Path) -> Manifest | None:
 
 
 def own_folder(tags: Mapping[str, str]) -> Path | None:
-    """The folder of a run that MLflow knows, by its tags; None if it is not here, or another run's by now."""
+    """Find the folder of an MLflow run by its tags; None if it is missing, or belongs to another run now."""
     folder = Path(tags.get(FOLDER_TAG, ""))
     manifest = manifest_of(folder)
     return folder if manifest is not None and manifest.key == tags.get(KEY_TAG) else None
 
 
 def mark_killed(folder: Path, why: str = "killed without notice") -> None:
-    """Tell the truth about a run whose process is gone without a word; its folder must be claimed.
+    """Record that a run's process has died; the caller must hold the lock of its folder.
 
-    A run that has written its result had come to its end, and only its record had not.
+    A run that has written its result had ended, so it gets the status of its result.
     """
     manifest = Manifest.load(folder)
     if manifest.status != "RUNNING":
@@ -174,9 +174,9 @@ def mark_killed(folder: Path, why: str = "killed without notice") -> None:
 
 
 def _last_sign(folder: Path) -> int | None:
-    """When a run has last written something, in milliseconds since the epoch."""
+    """Return the time of a run's last write, in milliseconds since the epoch."""
     points, _ = journal.read(folder / layout.JOURNAL)
-    log = folder / layout.LOG  # a sweep's own folder has a metric only once it has ended
+    log = folder / layout.LOG  # a sweep's folder gets metrics only at its end
     written = [points[-1].time] if points else []
     if (not points or (folder / layout.SWEEP_PLAN).exists()) and log.exists():
         written.append(log.stat().st_mtime)

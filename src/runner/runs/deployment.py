@@ -1,4 +1,4 @@
-"""A file to deploy: the best model of a run with its normalisation inside, checked against the model."""
+"""Export the best model of a run to a file, with its normalization included, and compare it with the model."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from runner.assembly.target import locate
 from runner.data.target_scale import TargetScale, read_target_scale
-from runner.errors import ConfigError, first_line
+from runner.errors import ConfigError, Problem, first_line
 from runner.loss import BCEWithLogits, CrossEntropy
 from runner.runs.predictor import trained_model
 from runner.runs.result_file import SUFFIXES
@@ -21,25 +21,26 @@ from runner.saved.run import SavedRun
 from runner.tracking.model import portable, silence
 from runner.util.files import replacing
 
-ONNX_BYTES = 1.9e9  # what one file can hold, a little less than 2 GB
+ONNX_BYTES = 1.9e9  # the limit of one file, a little less than 2 GB
 
 TOLERANCE = 1e-5
-"""By how much outputs may differ from the model's: absolutely, or of a value above 1 relatively."""
+"""The largest difference of outputs from the model's: absolute, and relative for values above 1."""
 
 CHECKED = (1, 2, 7)
-"""Numbers of samples that are checked: export may freeze the batch axis without a word."""
+"""Batch sizes to check: export may freeze the batch axis silently."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written.
+    """An exported file.
 
     Attributes:
-        size: in bytes.
-        inputs: what it takes, in words.
-        outputs: what it gives, in words.
-        difference: the largest one between its outputs and the model's.
-        epoch: of the weights; None if that is not known.
+        file: its path.
+        size: its size in bytes.
+        inputs: a description of its inputs.
+        outputs: a description of its outputs.
+        difference: the largest difference between its outputs and the model's.
+        epoch: the epoch of the weights; None if unknown.
     """
 
     file: Path
@@ -54,69 +55,72 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
     """Write a run's best model to a file, and check it.
 
     Args:
-        run: its folder, or what MLflow has of it; the data it was trained on need not be here.
+        run: the run, from its folder or from MLflow; its training data need not exist.
         format: torch_export or onnx.
-        file: is there afterwards only if it gives what the model gives.
+        file: the file to write; it is written only if its outputs equal the model's.
 
     Raises:
-        ConfigError: something of the run is not to be had, or its model cannot be exported.
+        ConfigError: the run's weights cannot be loaded, or its model cannot be exported.
     """
-    taken, model, found = trained_model(run)
+    spec, model, weights = trained_model(run)
     dtype = next(model.parameters()).dtype
-    scale = read_target_scale(found.preprocessing or {})
-    served = portable(ServingModel(model, taken.normalize, dtype, scale))
+    scale = read_target_scale(weights.preprocessing or {})
+    serving = portable(ServingModel(model, spec.normalize, dtype, scale))
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(file, SUFFIXES[format]) as part:
             try:
-                # torch.export prints the graph of a model that it cannot take.
+                # torch.export prints the graph of a model that it cannot export.
                 with silence(), contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
-                    deployed = _write(served, _raw(taken, 2), part, format)
-                    difference = _difference(deployed, model, taken, dtype, scale)
-            except Exception as error:  # torch.export raises anything, from its own errors to the model's
-                raise ConfigError(f"format={format}: this model cannot be exported: {_reason(error)}") from error
+                    exported = _write(serving, _raw_inputs(spec, 2), part, format)
+                    difference = _difference(exported, model, spec, dtype, scale)
+            except Exception as error:  # torch.export raises many types, and passes on the model's own
+                text = f"format={format}: this model cannot be exported: {_reason(error)}"
+                raise ConfigError(Problem("format", text, topic="code")) from error
             if not difference <= TOLERANCE:
-                raise ConfigError(
-                    f"format={format}: the file's outputs differ from the model's by {difference:.1e}, more than"
-                    f" {TOLERANCE:g}: it is not written"
+                text = (
+                    f"format={format}: not written, the file's outputs differ from the model's by {difference:.1e},"
+                    f" more than {TOLERANCE:g}"
                 )
+                raise ConfigError(Problem("format", text, topic="code"))
             size = part.stat().st_size
     except OSError as error:
-        raise ConfigError(f"output={file} cannot be written: {error.strerror or error}") from error
+        text = f"output={file} cannot be written: {error.strerror or error}"
+        raise ConfigError(Problem("output", text, "write another file", topic="file")) from error
     finally:
-        if not any(file.parent.iterdir()):  # made above, for nothing
+        if not any(file.parent.iterdir()):  # created above, and not used
             file.parent.rmdir()
-    gives = _gives(run, taken, dtype if scale is None else torch.float64)
-    return Exported(file, size, _takes(taken), gives, difference, found.epoch)
+    outputs = _describe_outputs(run, spec, dtype if scale is None else torch.float64)
+    return Exported(file, size, _describe_inputs(spec), outputs, difference, weights.epoch)
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what was raised first."""
+    """Return the first line of the exception that was raised first."""
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error).partition(" For more information")[0][:300]
 
 
-def _raw(taken: InputSpec, count: int) -> Tensor:
-    """Samples of the right shape and range, float32 as the file takes them; the same ones each time."""
-    made = torch.Generator().manual_seed(0)
-    if taken.dtype == "uint8":
-        return torch.rand(count, *taken.input_shape, generator=made)
-    normal = torch.randn(count, *taken.input_shape, generator=made, dtype=torch.float64)
-    return (normal * taken.normalize.std + taken.normalize.mean).float()
+def _raw_inputs(spec: InputSpec, count: int) -> Tensor:
+    """Return random samples of the right shape and range, float32 as the file takes them; always the same."""
+    generator = torch.Generator().manual_seed(0)
+    if spec.dtype == "uint8":
+        return torch.rand(count, *spec.input_shape, generator=generator)
+    normal = torch.randn(count, *spec.input_shape, generator=generator, dtype=torch.float64)
+    return (normal * spec.normalize.std + spec.normalize.mean).float()
 
 
-def _write(served: nn.Module, example: Tensor, file: Path, format: str) -> Callable[[Tensor], Tensor]:
-    """Write the file; what it gives when it is loaded again."""
+def _write(serving: nn.Module, example: Tensor, file: Path, format: str) -> Callable[[Tensor], Tensor]:
+    """Write the file, load it again, and return it as a function."""
     if format == "torch_export":
-        graph = torch.export.export(served, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        graph = torch.export.export(serving, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
         torch.export.save(graph, file)
         return torch.export.load(file).module()
-    tensors = [*served.parameters(), *served.buffers()]
+    tensors = [*serving.parameters(), *serving.buffers()]
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > ONNX_BYTES:
         raise ValueError("it is larger than the 2 GB of an .onnx file; write format=torch_export")
     program = torch.onnx.export(
-        served,
+        serving,
         (example,),
         input_names=["inputs"],
         output_names=["outputs"],
@@ -126,45 +130,46 @@ def _write(served: nn.Module, example: Tensor, file: Path, format: str) -> Calla
     assert program is not None
     program.save(file, external_data=False)
 
-    import onnxruntime  # of an extra
+    import onnxruntime  # an extra
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     return lambda inputs: torch.from_numpy(session.run(None, {"inputs": inputs.numpy()})[0])
 
 
 def _difference(
-    deployed: Callable[[Tensor], Tensor],
+    exported: Callable[[Tensor], Tensor],
     model: nn.Module,
-    taken: InputSpec,
+    spec: InputSpec,
     dtype: torch.dtype,
     scale: TargetScale | None,
 ) -> float:
-    """The largest difference between the file's outputs and the model's own, relative to what is above 1.
+    """Return the largest difference between the file's outputs and the model's; relative for values above 1.
 
-    Of a regression with scaled targets 1 is a standard deviation.
+    In a regression with scaled targets, 1 is a standard deviation.
     """
     largest = 0.0
     for count in CHECKED:
-        raw = _raw(taken, count)
-        wanted = model(taken.normalize(raw, dtype))
-        given = deployed(raw)
-        if given.shape != wanted.shape:
-            raise ValueError(f"for {count} samples it gives {tuple(given.shape)} instead of {tuple(wanted.shape)}")
+        raw = _raw_inputs(spec, count)
+        expected = model(spec.normalize(raw, dtype))
+        outputs = exported(raw)
+        if outputs.shape != expected.shape:
+            shapes = f"{tuple(outputs.shape)} instead of {tuple(expected.shape)}"
+            raise ValueError(f"for {count} samples it returns {shapes}")
         if scale is not None:
-            given, wanted = given / scale.std, scale.in_units(wanted) / scale.std
-        differences = (given - wanted).abs() / wanted.abs().clamp(min=1)
+            outputs, expected = outputs / scale.std, scale.in_units(expected) / scale.std
+        differences = (outputs - expected).abs() / expected.abs().clamp(min=1)
         largest = max(largest, float(differences.nan_to_num(nan=torch.inf).max()))
     return largest
 
 
-def _takes(taken: InputSpec) -> str:
-    shape = ", ".join(["N", *map(str, taken.input_shape)])
-    what = "pixels from 0 to 1" if taken.dtype == "uint8" else f"as data={taken.data} has them"
-    return f"inputs: float32 ({shape}), {what}, not normalised"
+def _describe_inputs(spec: InputSpec) -> str:
+    shape = ", ".join(["N", *map(str, spec.input_shape)])
+    what = "pixels from 0 to 1" if spec.dtype == "uint8" else f"the raw values of data={spec.data}"
+    return f"float32 ({shape}), {what}, not normalized"
 
 
-def _gives(run: SavedRun, taken: InputSpec, dtype: torch.dtype) -> str:
+def _describe_outputs(run: SavedRun, spec: InputSpec, dtype: torch.dtype) -> str:
     loss = locate("loss", run.config["loss"])
     logits = isinstance(loss, type) and issubclass(loss, CrossEntropy | BCEWithLogits)
     what = "logits" if logits else "values in the units of the data"
-    return f"outputs: {str(dtype).removeprefix('torch.')} (N, {taken.num_outputs}), {what}"
+    return f"{str(dtype).removeprefix('torch.')} (N, {spec.num_outputs}), {what}"

@@ -1,4 +1,4 @@
-"""What is kept of a run besides its numbers: the config, how MLflow is told of it, the model to serve."""
+"""Record a run besides its metrics: its config, its manifest for MLflow, and its input specification."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -38,46 +38,46 @@ from runner.util.redaction import redact_all
 from runner.util.tags import DATA_TAG, FOLDER_TAG
 from runner.util.uri import strip_credentials
 
-LOOKED_AT = 64  # samples that the range of values is read from, where samples are loaded one by one
+LOOKED_AT = 64  # samples that the range of values is read from if samples are loaded one by one
 
 
 def write_config(config: Mapping[str, Any], folder: Path, typed: Sequence[str] | None = None) -> list[str]:
-    """Keep the resolved config in the run's folder, without credentials, below the commands that it came from.
+    """Write the resolved config into the run's folder, without credentials, with its commands in the first lines.
 
     Args:
-        config: resolved.
-        folder: the run's own.
-        typed: the arguments of the command line, without credentials; none where nobody typed any.
+        config: the resolved config.
+        folder: the run's folder.
+        typed: the arguments of the command line, without credentials; None without a command line.
 
     Returns:
-        The commands: the one that began the run, and those that resumed it.
+        The commands: the one that started the run, and those that resumed it.
     """
     path = folder / layout.CONFIG
     commands = read_commands(path) + ([describe_command(typed)] if typed is not None else [])
     text = yaml.safe_dump(without_credentials(config), sort_keys=False, allow_unicode=True)
     head = [f"# python -m runner resume={for_shell(str(folder))}", *(f"{MARK}{line}" for line in commands)]
-    # Not for a moment is there half of one: without its config, a run that is killed cannot go on.
+    # Atomically: a run that is killed cannot be resumed without its config.
     write_atomically(path, "\n".join([*head, text]))
     return commands
 
 
 def without_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with user and password taken out of the tracking URI, and every secret out of all of it."""
+    """Return the config without user and password in the tracking URI, and without secrets."""
     uri = config["tracking"]["uri"]
     tracking = {**config["tracking"], "uri": strip_credentials(uri) if uri else uri}
     return redact_all({**config, "tracking": tracking})
 
 
 def describe_run(
-    experiment: Experiment, folder: Path, begun: bool = False, commands: Sequence[str] = ()
+    experiment: Experiment, folder: Path, resumed: bool = False, commands: Sequence[str] = ()
 ) -> Manifest | None:
-    """What MLflow is to be told about the run; None if nothing is.
+    """Make the manifest of the run for MLflow; None if it is not tracked.
 
     Args:
-        experiment: with the weights that the run begins with, unless it has `begun` already.
-        folder: the run's own.
-        begun: whether a checkpoint is to replace the weights.
-        commands: that began the run, and that resumed it.
+        experiment: the experiment, with the initial weights if the run is new.
+        folder: the run's folder.
+        resumed: whether the run is resumed, so that a checkpoint replaces the weights.
+        commands: the command that started the run, and those that resumed it.
     """
     if experiment.tracking.name == "off":
         return None
@@ -109,7 +109,7 @@ def describe_run(
             ),
             **(
                 {"runner.initial_weights": fingerprint(experiment.model)}
-                if starts_from_weights(experiment.config) and not begun
+                if starts_from_weights(experiment.config) and not resumed
                 else {}
             ),
             **git_tags(Path.cwd()),
@@ -127,7 +127,7 @@ def describe_run(
 
 
 def table_columns(experiment: Experiment) -> list[str]:
-    """The metrics that are columns of MLflow's table of runs: few, as the settings beside them are to be seen too."""
+    """Return the metric columns of MLflow's table of runs; they are few, to leave room for the settings."""
     parts = {"val": experiment.splits.val, "test": experiment.splits.test}
     metric = next(iter(experiment.loss.metrics), "loss")
     held_out = [f"{part}/{metric}" for part in parts if parts[part] is not None]
@@ -135,18 +135,18 @@ def table_columns(experiment: Experiment) -> list[str]:
 
 
 def logged_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, str]:
-    """The parameters of a run: what is set in its config, and which member of each group was chosen."""
+    """Return the parameters of a run: the settings of its config, and the chosen member of each group."""
     own = {key: value for key, value in config.items() if key not in ("resume", "resume_mode", "runner")}
     return flatten(own) | dict(choices)
 
 
 def starts_from_weights(config: Mapping[str, Any]) -> bool:
-    """Whether a run of this config begins with weights from elsewhere, and not with random ones."""
+    """Whether a run of this config starts from trained weights instead of random ones."""
     return config["model"].get("weights") is not None or config.get("resume_mode") == "warm_start"
 
 
 def make_input_spec(experiment: Experiment) -> InputSpec:
-    """What the samples of an experiment are."""
+    """Describe the samples of an experiment."""
     splits = experiment.splits
     inputs = torch.as_tensor(splits.train.sample(0)[0])
     normalize = splits.normalize
@@ -169,7 +169,7 @@ def make_input_spec(experiment: Experiment) -> InputSpec:
 
 
 def _range(part: Part) -> list[float] | None:
-    """The smallest and the largest value of all inputs; of some, evenly spaced, if they are read one by one."""
+    """Return the smallest and the largest value of all inputs; of evenly spaced ones if they are read one by one."""
     if part.tensors is not None:
         bounds = [bound.item() for bound in part.tensors[0].aminmax()]
     else:
@@ -182,5 +182,5 @@ def _range(part: Part) -> list[float] | None:
 
 
 def write_input_spec(experiment: Experiment, folder: Path) -> None:
-    """Leave `samples.json` in the run's folder."""
+    """Write `samples.json` into the run's folder."""
     write_json(folder / layout.SAMPLES, asdict(make_input_spec(experiment)))

@@ -1,4 +1,4 @@
-"""Measure the best weights of a run again, on any part of its data."""
+"""Evaluate the best weights of a run on any split of its data."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from runner.assembly import build
 from runner.assembly.experiment import Experiment
 from runner.config.hydra_job import without_hydra
 from runner.data.loading import Loader
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.rundir.checkpoint import Checkpoints, load_loss
 from runner.runs import resume
 from runner.saved.run import SavedRun
@@ -28,12 +28,15 @@ log = logging.getLogger("runner")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came out.
+    """The result of an evaluation.
 
     Attributes:
-        metrics: by their full names: `test/loss`.
-        samples: how many were measured.
-        same_data: whether they are those that the run had; None if that is not known.
+        metrics: the metrics by their full names: `test/loss`.
+        split: train, val or test.
+        samples: the number of samples.
+        experiment: the experiment that was built again.
+        weights: the weights that were evaluated.
+        same_data: whether the data are those that the run was trained on; None if unknown.
     """
 
     metrics: dict[str, float]
@@ -45,27 +48,28 @@ class Evaluation:
 
 
 def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) -> Evaluation:
-    """Make a run's data and model again, and measure its best weights as the run did.
+    """Build a run's data and model again, and evaluate its best weights as the run did.
 
-    On the same machine, and without overrides, `val/...` and `test/...` are bit for bit what the run has logged.
+    On the same machine, without overrides, `val/...` and `test/...` are bit for bit what the run logged.
 
     Args:
-        run: its config and weights are used; its folder need not be here.
-        split: train, val or test. Train is measured without augmentation and with the weights at rest: the run's
-            own figures are means over an epoch in which they changed.
-        overrides: where to compute and where the data are, as the config has it: `device.name=cpu`.
+        run: the run; its config and weights are used, and its folder need not exist.
+        split: train, val or test. Train is evaluated without augmentation and with fixed weights: the run's own
+            metrics are means over an epoch in which the weights changed.
+        overrides: device and location of the data, as in the config: `device.name=cpu`.
 
     Raises:
-        ConfigError: something of it is not to be had.
+        ConfigError: the run's weights or data cannot be loaded.
     """
     best = weights_of_run(run)
     experiment = rebuild(run, overrides, best.preprocessing)
     loader = _loader(experiment, split)
     if loader is None:
         parts = [name for name in PARTS if _loader(experiment, name) is not None]
-        raise ConfigError(f"split={split}: {run.argument} has no such samples; write split={' or split='.join(parts)}")
-    state = _training(experiment)
-    if experiment.trainer.compile:  # compiled, the model may differ in the last bits
+        text = f"split={split}: {run.argument} has no {split} samples"
+        raise ConfigError(Problem("split", text, f"write split={' or split='.join(parts)}", topic="data"))
+    state = _make_state(experiment)
+    if experiment.trainer.compile:  # a compiled model may differ in the last bits
         log.info("compiled   in %s", format_duration(compile_model(state)))
     load_exactly(state.eval_model, best, run.argument)
     load_loss(state.loss, best.loss)
@@ -77,15 +81,15 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
 
 
 def rebuild(run: SavedRun, overrides: Sequence[str] = (), preprocessing: Mapping[str, Any] | None = None) -> Experiment:
-    """Build the experiment of a saved run again; its model has the weights that it began with, but for given ones.
+    """Build the experiment of a saved run again; its model has its random initial weights, or those of a file.
 
     Args:
-        run: whose config it is.
+        run: the run.
         overrides: values to change.
-        preprocessing: of the checkpoint that is to give the weights.
+        preprocessing: the preprocessing in the checkpoint that the weights come from.
 
     Raises:
-        ConfigError: with every problem that could be found.
+        ConfigError: with all problems.
     """
     cfg, problems = resume.compose_saved(run.config, overrides)
     if cfg is None:
@@ -94,20 +98,20 @@ def rebuild(run: SavedRun, overrides: Sequence[str] = (), preprocessing: Mapping
 
 
 def _loader(experiment: Experiment, split: str) -> Loader | None:
-    """The samples in their own order, none of them augmented."""
+    """Return the loader of a split, in the order of the data and without augmentation."""
     if split != "train":
         return experiment.loaders.val if split == "val" else experiment.loaders.test
     return experiment.loaders.train.in_order(experiment.loaders.evaluation_batch_size)
 
 
 class _Unstoppable:
-    """Nobody asks an evaluation to stop in between: Ctrl+C ends it."""
+    """A stop request that is never made: Ctrl+C ends an evaluation."""
 
     requested = False
 
 
-def _training(experiment: Experiment) -> Training:
-    """What evaluating works with: the same as training, of which nothing is kept."""
+def _make_state(experiment: Experiment) -> Training:
+    """Make the state that evaluation needs; it writes nothing to disk."""
     bar = Bar(
         experiment.trainer.epochs, experiment.loaders.train.batch_size, experiment.loaders.train.samples, quiet=True
     )

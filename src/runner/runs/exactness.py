@@ -1,10 +1,11 @@
-"""Whether a resumed run ends as if it had never stopped: what of its config may change, and after what course."""
+"""Check that a resumed run ends as if it had never stopped: which settings may change, depending on its progress."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from runner.config.settings import TrainerSettings
 from runner.data.parts import Part
+from runner.errors import Problem
 from runner.training.attributes import held_generators
 
 MAY_CHANGE = (
@@ -14,108 +15,103 @@ MAY_CHANGE = (
     "tracking.description", "runner.",
     "data.root", "data.path", "data.val_path", "data.test_path", "data.num_workers", "data.in_memory",
 )  # fmt: skip
-"""Keys, and beginnings of keys, that leave the weights bit for bit what they would have been."""
+"""Keys, and prefixes of keys, that do not change the weights by a single bit."""
 
-WARM = "add resume_mode=warm_start for a new run from its weights"
+NEW_RUN = "resume_mode=warm_start for a new run from its weights"
+WARM = f"write {NEW_RUN}"
 
 PATIENCE, MIN_DELTA = "trainer.early_stopping.patience", "trainer.early_stopping.min_delta"
 IN_MEMORY, NUM_WORKERS = "data.in_memory", "data.num_workers"
 
 
-def check_keys(changed: Mapping[str, str], horizon: bool) -> list[str]:
-    """The changes that no course of a run allows, a sentence each.
+def _conflict(key: str, value: object, reason: str, suggestion: str = WARM) -> Problem:
+    return Problem(key, f"{key}={value}: {reason}", suggestion, topic="conflict")
+
+
+def check_keys(changed: Mapping[str, str], horizon: bool) -> list[Problem]:
+    """Find the changes that no resumed run may have.
 
     Args:
-        changed: the keys that are not as they were, with their new values.
-        horizon: whether the schedule was made for the number of epochs and steps.
+        changed: the keys that differ, with their new values.
+        horizon: whether the learning-rate schedule depends on the number of epochs and steps.
     """
     problems = []
     for key, value in changed.items():
         if key in ("tracking.experiment", "tracking.run_name"):
-            problems.append(f"{key}={value}: a resumed run goes on in its own MLflow run; leave it out")
+            problems.append(_conflict(key, value, "a resumed run stays the same MLflow run", "leave it out"))
         elif not key.startswith(MAY_CHANGE):
-            problems.append(f"{key}={value}: the resumed run would not be exact; {WARM}")
+            problems.append(_conflict(key, value, "the resumed run would not be exact"))
         elif horizon and key in ("trainer.epochs", "trainer.max_steps"):
-            problems.append(f"{key}={value}: this scheduler's course depends on it; {WARM}")
+            problems.append(_conflict(key, value, "the learning-rate schedule depends on it"))
     return problems
 
 
 def check_progress(
     progress: Mapping[str, Any], config: Mapping[str, Any], changed: Mapping[str, str], now: TrainerSettings
-) -> list[str]:
-    """The changes that the course of this run does not allow.
+) -> list[Problem]:
+    """Find the changes that this run may not have after its progress so far.
 
     Args:
-        progress: the checkpoint's.
-        config: as the run had it until now.
-        changed: the keys that are not as they were, with their new values.
-        now: the settings to go on with.
+        progress: the progress in the checkpoint.
+        config: the saved config of the run.
+        changed: the keys that differ, with their new values.
+        now: the settings of the resumed run.
     """
     problems = []
     was = config["trainer"]["early_stopping"]["patience"]
     ended = isinstance(was, int) and progress["stale"] >= was
     if PATIENCE in changed and now.early_stopping.patience is not None:
-        problems += _of_patience(progress, was, now.early_stopping.patience)
+        problems += _check_patience(progress, was, now.early_stopping.patience)
     if MIN_DELTA in changed and progress["reference"] is not None:
-        problems.append(
-            f"{MIN_DELTA}={changed[MIN_DELTA]}: the run has compared its validations by the former one; {WARM}"
-        )
+        problems.append(_conflict(MIN_DELTA, changed[MIN_DELTA], "earlier validations used the former value"))
     keys = ("trainer.epochs", "trainer.max_steps", "trainer.max_time", *([PATIENCE] if ended else []))
     longer = [key for key in keys if key in changed]
-    if longer and not problems and (why := _of_its_end(progress, config["trainer"], longer[0], changed)):
-        problems.append(why)
+    if longer and not problems and (reason := _why_not_longer(progress, config["trainer"], longer[0])):
+        problems.append(_conflict(longer[0], changed[longer[0]], reason))
     return problems
 
 
-def _of_patience(progress: Mapping[str, Any], was: int | None, wanted: int) -> list[str]:
-    """Why a run with this patience would have ended before."""
+def _check_patience(progress: Mapping[str, Any], was: int | None, patience: int) -> list[Problem]:
+    """Find out whether a run with this patience would have stopped earlier."""
     longest = progress.get("longest_stale")
-    if longest is None:  # a checkpoint of 0.1.0: as long as it had to be for the run to get here
+    if longest is None:  # a checkpoint of 0.1.0: the least that the run must have had to get here
         longest = max(progress["stale"], was - 1 if was is not None else 0)
         if was is None and progress["reference"] is not None:
-            return [f"{PATIENCE}={wanted}: whether the run would have ended before is not recorded in it; {WARM}"]
-    if wanted > longest:
+            reason = "its checkpoint does not record whether the run would have stopped earlier"
+            return [_conflict(PATIENCE, patience, reason)]
+    if patience > longest:
         return []
-    return [
-        f"{PATIENCE}={wanted}: the run would have ended before, after {wanted} validations without a better one;"
-        f" write {longest + 1} or more, or {WARM}"
-    ]
+    reason = f"the run would have stopped earlier, after {patience} validations without improvement"
+    return [_conflict(PATIENCE, patience, reason, f"write {PATIENCE}={longest + 1}, or more, or {NEW_RUN}")]
 
 
-def _of_its_end(progress: Mapping[str, Any], trainer: Mapping[str, Any], key: str, changed: Mapping[str, str]) -> str:
-    """Why training cannot be prolonged exactly after the way it ended; empty if it can."""
+def _why_not_longer(progress: Mapping[str, Any], trainer: Mapping[str, Any], key: str) -> str:
+    """Say why a longer training would not be exact, because of how it ended; empty if it would be."""
     done, every = len(progress["epoch_seconds"]), trainer["log_every_epochs"]
     if progress["cut_short"]:
-        return f"{key}={changed[key]}: epoch {progress['cut_short']} was cut short, its rest is not trained; {WARM}"
+        return f"epoch {progress['cut_short']} was cut short, and the rest of it is not trained"
     if progress["out_of_turn"]:
-        return (
-            f"{key}={changed[key]}: epoch {progress['out_of_turn']}, the last, was validated out of turn"
-            f" (trainer.validate_every_epochs); {WARM}"
-        )
+        return f"the last epoch, {progress['out_of_turn']}, had an extra validation (trainer.validate_every_epochs)"
     if key == PATIENCE and trainer["monitor"].startswith("train/") and done % every:
-        return f"{key}={changed[key]}: epoch {done}, the last, was logged out of turn; {WARM}"
+        return f"the last epoch, {done}, was logged in addition (trainer.log_every_epochs)"
     return ""
 
 
-def check_reading(config: Mapping[str, Any], changed: Mapping[str, str], part: Part, in_memory: bool) -> list[str]:
-    """The changes in how samples are read that lead to other samples.
+def check_reading(config: Mapping[str, Any], changed: Mapping[str, str], part: Part, in_memory: bool) -> list[Problem]:
+    """Find the changes of how samples are read that would lead to other samples.
 
     Args:
-        config: as the run had it until now.
-        changed: the keys that are not as they were, with their new values.
+        config: the saved config of the run.
+        changed: the keys that differ, with their new values.
         part: the training part.
-        in_memory: whether samples are held in memory now.
+        in_memory: whether the samples are in memory now.
     """
     keys = [key for key in (IN_MEMORY, NUM_WORKERS) if key in changed]
     if part.tensors is not None or not keys:
         return []
     data_set = part.data_set
-    problems = []
     if held_generators({"data": data_set}) or hasattr(data_set, "state_dict"):
-        problems = [f"{key}={changed[key]}: the data set has a state, which would be another; {WARM}" for key in keys]
-    elif IN_MEMORY in changed and (config["data"]["in_memory"] is True) != in_memory and part.is_random():
-        problems = [
-            f"{IN_MEMORY}={changed[IN_MEMORY]}: the data set draws its samples at random, and held in memory they are"
-            f" drawn once; {WARM}"
-        ]
-    return problems
+        return [_conflict(key, changed[key], "the data set has a state, which would differ") for key in keys]
+    if IN_MEMORY in changed and (config["data"]["in_memory"] is True) != in_memory and part.is_random():
+        return [_conflict(IN_MEMORY, changed[IN_MEMORY], "a random data set in memory is drawn only once")]
+    return []

@@ -1,4 +1,4 @@
-"""One run from its start to its end: open the record, fit, test with the best weights, report, close."""
+"""Execute one run: open its record, fit, test with the best weights, report, close."""
 
 import logging
 import os
@@ -38,18 +38,18 @@ from runner.util.stopping import Stop
 log = logging.getLogger("runner")
 
 SETTLE_SECONDS = 5.0
-STOPPED_SECONDS = 3.0  # a scheduler that asked us to stop does not wait long
+STOPPED_SECONDS = 3.0  # a scheduler that sends SIGTERM does not wait long
 
 
 @dataclass
 class Outcome:
-    """How a run ended.
+    """The outcome of a run.
 
     Attributes:
-        status: FINISHED, FAILED or KILLED, as MLflow names them.
+        status: FINISHED, FAILED or KILLED, as in MLflow.
         exit_code: 0, 1, or 128 plus the number of the signal.
-        result: what `result.json` holds.
-        error: the sentence that a failed run ends with.
+        result: the content of `result.json`.
+        error: the error message of a failed run.
     """
 
     status: str
@@ -59,15 +59,15 @@ class Outcome:
 
 
 def train(state: Training, folder: Path) -> str | None:
-    """Train, with what is asked for around it: compiled, traced, watched for gradients that are not numbers.
+    """Train, with compilation, profiling and anomaly detection if they are set.
 
     Returns:
-        Why training ended before its epochs were done; None if it did not.
+        The reason if training stopped before its last epoch, else None.
     """
     settings = state.settings
     if settings.compile and state.progress.epoch <= settings.epochs:
         seconds = compile_model(state)
-        log.info("compiled   in %s, which is no part of the epochs' time", tables.format_duration(seconds))
+        log.info("compiled   in %s, not included in the epochs' times", tables.format_duration(seconds))
         state.log({"time/compile_seconds": seconds}, state.progress.epoch)
     profiler = None
     if settings.profile_steps is not None:
@@ -83,9 +83,9 @@ def train(state: Training, folder: Path) -> str | None:
 
 
 def test(state: Training, predictions: Predictions) -> dict[str, float]:
-    """Load the best weights into the model, and measure them on the test part; nothing if there is none."""
+    """Load the best weights, and evaluate them on the test samples; return no metrics if there are none."""
     if not state.checkpoints.best.exists():
-        log.warning("%s was never a finite number: testing the weights of the last epoch", state.monitor.metric)
+        log.warning("%s was never finite: testing the weights of the last epoch", state.monitor.metric)
         state.progress.best_epoch = len(state.progress.epoch_seconds)
     else:
         load_weights(state, load(state.checkpoints.best))
@@ -104,11 +104,11 @@ def run(
     """Train, test and record one experiment.
 
     Args:
-        experiment: as `build` made it.
-        folder: the run's own, locked by this process.
-        resume_from: the checkpoint to go on from.
-        delivery: who tells MLflow, if that was started before.
-        bar: what shows the progress; None makes one for the terminal.
+        experiment: the experiment from `build`.
+        folder: the run's folder, locked by this process.
+        resume_from: the checkpoint to resume from.
+        delivery: the uploading process if it was started earlier.
+        bar: the progress display; None makes one for the terminal.
     """
     stop = Stop()
     try:
@@ -120,7 +120,7 @@ def run(
                 experiment.console.quiet,
             )
             return _run(experiment, folder, resume_from, delivery, bar, stop)
-    except OSError as error:  # the run's own folder cannot be written: only the person can be told
+    except OSError as error:  # the run's folder cannot be written, so the error is only printed
         log.error("error: %s", describe_error(error))
         return Outcome("FAILED", 1, {}, describe_error(error))
 
@@ -133,100 +133,114 @@ def _run(
     bar: Bar,
     stop: Stop,
 ) -> Outcome:
-    (folder / layout.RESULT).unlink(missing_ok=True)  # of the run that is resumed: it is not finished any more
-    commands = write_config(experiment.config, folder, experiment.typed)
-    write_input_spec(experiment, folder)
-    was = folder / layout.ENVIRONMENT
-    notes = (
-        environment_changes(was, experiment.device, experiment.trainer.deterministic) if resume_from is not None else []
-    )
-    write_atomically(was, environment(experiment.device.gpu()))
-    manifest = describe_run(experiment, folder, resume_from is not None, commands)
-    tracker = Tracker(folder, manifest, experiment.tracking.uri, delivery)
+    notes = _changes_since(folder, experiment) if resume_from is not None else []
+    tracker = _open(experiment, folder, resume_from is not None, delivery)
     checkpoints = Checkpoints(folder / layout.CHECKPOINTS, experiment.trainer.keep_checkpoints, before=tracker.sync)
-    training = make_training(experiment, checkpoints, tracker.log, bar, stop)
+    state = make_training(experiment, checkpoints, tracker.log, bar, stop)
     watch: Watch | None = None
     final: dict[str, float] = {}
     outcome = Outcome("FAILED", 1, {})
     try:
-        said = store_variable.describe_source(experiment.config["tracking"]["uri"], experiment.tracking.name)
-        report.log_head(experiment, folder, f"{tracker.location}{said}")
+        source = store_variable.describe_source(experiment.config["tracking"]["uri"], experiment.tracking.name)
+        report.log_head(experiment, folder, f"{tracker.location}{source}")
         if resume_from is not None:
-            restore(training, resume_from)
-            log.info("resumed    at epoch %d, step %d", training.progress.epoch, training.progress.step)
+            restore(state, resume_from)
+            log.info("resumed    at epoch %d, step %d", state.progress.epoch, state.progress.step)
             if notes:
-                log.warning("note       %s: it may not end bit for bit as if never stopped", "; ".join(notes))
-        watch = Watch(training)
+                log.warning("note       %s: the last bits of the result may differ", "; ".join(notes))
+        watch = Watch(state)
         tracker.settle(SETTLE_SECONDS)
-        ended = train(training, folder)
+        ended = train(state, folder)
         bar.close()
         if ended:
             log.info("stopped    %s", ended)
         predictions = Predictions(experiment.loss, experiment.target_scale)
-        final = test(training, predictions)
-        tracker.log(final, training.progress.best_epoch)
-        example = serving_example(experiment)
-        experiment.loaders.close()  # what follows takes memory of its own, and needs none of theirs
-        give_back_memory()
-        if experiment.tracking.log_model:
-            save_serving_model(experiment, example, folder / layout.MODEL)
-        report.draw_plots(experiment, training.progress.best_epoch, predictions, folder)
+        final = test(state, predictions)
+        tracker.log(final, state.progress.best_epoch)
+        _use_best(state, experiment, folder, predictions)
         if stop.requested:
             raise Interrupted
         outcome = Outcome("FINISHED", 0, {})
     except (Interrupted, KeyboardInterrupt) as interruption:
         outcome = Outcome("KILLED", 128 + stop.signal, {})
-        gently = isinstance(interruption, Interrupted)
-        how = "by %s: a checkpoint is written" if gently else "at once by %s; the last checkpoint is kept"
+        at_a_step = isinstance(interruption, Interrupted)
+        how = "by %s, a checkpoint is written" if at_a_step else "immediately by %s, without a new checkpoint"
         bar.close()
         log.warning("stopped    " + how, stop.signal.name)
-    except (Exception, SystemExit) as error:  # a model of the user's may do anything
+    except (Exception, SystemExit) as error:  # a user's model may raise anything
         bar.close()
         outcome.error = redact(describe_error(error))
         (log.exception if wants_tracebacks(experiment) else log.error)("error: %s", outcome.error)
         log.debug(traceback.format_exc())
     if watch is not None:
         watch.close()
-    return _close(training, experiment, folder, tracker, outcome, final)
+    return _close(state, experiment, folder, tracker, outcome, final)
 
 
-def _ended(outcome: Outcome, tracker: Tracker) -> dict[str, str | None]:
-    """Which run it was in MLflow, and how it ended."""
-    ended = {"run_id": tracker.run_id, "parent_run_id": tracker.parent_run_id, "status": outcome.status}
-    return ended | ({"error": outcome.error} if outcome.error else {})
+def _changes_since(folder: Path, experiment: Experiment) -> list[str]:
+    """Describe what has changed in the environment since the run was last started."""
+    return environment_changes(folder / layout.ENVIRONMENT, experiment.device, experiment.trainer.deterministic)
+
+
+def _open(experiment: Experiment, folder: Path, resumed: bool, delivery: Deliverer | None) -> Tracker:
+    """Write the record of the run, and start to track it."""
+    (folder / layout.RESULT).unlink(missing_ok=True)  # of a resumed run, which is not finished any more
+    commands = write_config(experiment.config, folder, experiment.typed)
+    write_input_spec(experiment, folder)
+    write_atomically(folder / layout.ENVIRONMENT, environment(experiment.device.gpu()))
+    manifest = describe_run(experiment, folder, resumed, commands)
+    return Tracker(folder, manifest, experiment.tracking.uri, delivery)
+
+
+def _use_best(state: Training, experiment: Experiment, folder: Path, predictions: Predictions) -> None:
+    """Save the model that MLflow serves, and draw the plots."""
+    example = serving_example(experiment)
+    experiment.loaders.close()  # frees their memory, as the next steps need some
+    give_back_memory()
+    if experiment.tracking.log_model:
+        save_serving_model(experiment, example, folder / layout.MODEL)
+    report.draw_plots(experiment, state.progress.best_epoch, predictions, folder)
+
+
+def _ending(outcome: Outcome, tracker: Tracker) -> dict[str, str | None]:
+    """Return the run's ids in MLflow, its status and its error, for `result.json`."""
+    ending = {"run_id": tracker.run_id, "parent_run_id": tracker.parent_run_id, "status": outcome.status}
+    return ending | ({"error": outcome.error} if outcome.error else {})
 
 
 def wants_tracebacks(experiment: Experiment) -> bool:
-    """Whether errors come with their traceback on the terminal too; `run.log` has it anyway."""
+    """Whether to print tracebacks on the terminal too; `run.log` always has them."""
     return experiment.console.verbose or os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def _close(
     state: Training, experiment: Experiment, folder: Path, tracker: Tracker, outcome: Outcome, final: dict[str, float]
 ) -> Outcome:
-    """Write the result, tell the person, and let delivery finish. A signal does not cut this short, a second may."""
+    """Write the result, report it, and wait for the upload. One signal does not interrupt this, a second one may."""
     seconds = experiment.tracking.wait
     deadline = monotonic() + (min(seconds, STOPPED_SECONDS) if outcome.status == "KILLED" else seconds)
     try:
         if outcome.error is not None:
             tracker.tag({ERROR: outcome.error})
-        if outcome.status == "FINISHED":  # one that resumes ends with the metrics of one that was never stopped
+        if outcome.status == "FINISHED":  # only now: a resumed run then has the metrics of one that never stopped
             tracker.log(report.best_metrics(state, folder, final), state.progress.best_epoch)
-        outcome.result = report.write_result(state, experiment, folder, _ended(outcome, tracker), final)
-    except OSError as error:  # a full disk: it has not come to its end without its result
+        outcome.result = report.write_result(state, experiment, folder, _ending(outcome, tracker), final)
+    except OSError as error:  # a full disk: without its result the run is not finished
         log.error("error: %s", describe_error(error))
         outcome.status, outcome.exit_code, outcome.error = "FAILED", 1, outcome.error or describe_error(error)
     if outcome.status == "FINISHED":
         report.log_closing(state, experiment, folder, final)
     else:
         report.log_how_to_resume(state, folder, outcome.status)
-    with suppress(OSError):  # the one without the run's id is there
+    with suppress(OSError):  # the result without the run's id is written
         if outcome.result and tracker.wait_for_run_id(deadline - monotonic()):
-            outcome.result = report.write_result(state, experiment, folder, _ended(outcome, tracker), final)
+            outcome.result = report.write_result(state, experiment, folder, _ending(outcome, tracker), final)
     for line in tracker.links:
         log.info("%s", line)
     if not tracker.close(outcome.status, max(0.0, deadline - monotonic())):
         log.warning(
-            "not all of it is in MLflow yet; deliver the rest by: python -m runner.sync run=%s", shell_path(folder)
+            "upload to MLflow incomplete; finish with: python -m runner.sync run=%s",
+            shell_path(folder),
+            extra=terminal.about(terminal.TRACKING),
         )
     return outcome

@@ -1,4 +1,4 @@
-"""The best model of a run, for samples as its data set had them."""
+"""Predict with the best model of a run, from samples in the form of its data set."""
 
 from collections.abc import Iterator
 
@@ -19,24 +19,24 @@ from runner.util.cores import usable_cores
 
 
 class Predictor:
-    """A run's best model, for samples as its data set had them: `Predictor(find("outputs/runs/..."))(inputs)`.
+    """A run's best model, for samples in the form of its data set: `Predictor(find("outputs/runs/..."))(inputs)`.
 
-    It computes as the run did: under its `precision`, where the device can.
+    It computes with the run's `precision` if the device supports it.
 
     Args:
-        run: its folder, or what MLflow has of it; the data it was trained on need not be here.
+        run: the run, from its folder or from MLflow; its training data need not exist.
         device: auto, cpu, cuda or mps.
 
     Raises:
-        ConfigError: something of the run is not to be had.
+        ConfigError: the run's weights or input specification cannot be loaded.
     """
 
     def __init__(self, run: SavedRun, device: str = "cpu") -> None:
         self.samples, self.model, self.weights = trained_model(run)
-        threads = min(int(run.config["device"]["threads"]), usable_cores())  # as many as it was trained with
+        threads = min(int(run.config["device"]["threads"]), usable_cores())  # as in training
         self.device = device_room.resolve(device, threads=threads).torch
         name = run.config["precision"]["name"]
-        here = "fp32" if name == "tf32" and self.device.type != "cuda" else name  # the same weights, with more digits
+        here = "fp32" if name == "tf32" and self.device.type != "cuda" else name  # the same weights, computed in fp32
         self.precision = Precision(here, self.device)
         self.arithmetic = "" if name == "fp32" else f" · precision {self.precision}"
         if here != name:
@@ -47,9 +47,9 @@ class Predictor:
         load_loss(self.loss, self.weights.loss)
 
     def __call__(self, raw: Tensor) -> Tensor:
-        """Raw inputs (N, ...), uint8 pixels or floats, -> outputs (N, K) on the CPU: logits, or values.
+        """Compute the outputs (N, K), on the CPU, of raw inputs (N, ...), uint8 pixels or floats.
 
-        Values are in the units of the data: float64 where the targets were standardised.
+        Outputs are logits, or values in the units of the data: float64 if the targets were standardized.
         """
         with torch.inference_mode(), self.precision.autocast():
             outputs = self.model(self.samples.normalize(raw.to(self.device), self.precision.dtype))
@@ -57,34 +57,34 @@ class Predictor:
         return outputs if self.scale is None else self.scale.in_units(outputs)
 
     def table(self, outputs: Tensor) -> tuple[list[str], Iterator[list[object]]]:
-        """Outputs (N, K) as columns: the class and the probabilities of all, or the values.
+        """Convert outputs (N, K) to columns: the class and all probabilities, or the values.
 
         Returns:
             The names of the columns, and the rows.
         """
         header = answer_names(self.loss, outputs.shape[1], self.samples.classes)
-        told = answers(self.loss, outputs)
-        rows: Iterator[list[object]] = ([*map(str, values)] for values in told.numpy())
+        columns = answers(self.loss, outputs)
+        rows: Iterator[list[object]] = ([*map(str, values)] for values in columns.numpy())
         if self.loss.probabilities(outputs) is None:
             return header, rows
-        classes = self.samples.classes or [str(number) for number in range(told.shape[1])]
-        chosen = told.argmax(dim=1).tolist()
-        return ["class", *header], ([classes[c], *row] for c, row in zip(chosen, rows, strict=True))
+        classes = self.samples.classes or [str(number) for number in range(columns.shape[1])]
+        best = columns.argmax(dim=1).tolist()
+        return ["class", *header], ([classes[number], *row] for number, row in zip(best, rows, strict=True))
 
 
 def trained_model(run: SavedRun) -> tuple[InputSpec, nn.Module, Weights]:
-    """Make the model of a run with its best weights, without the data it was trained on.
+    """Build the model of a run with its best weights, without its training data.
 
     Returns:
-        What it takes; itself, on the CPU and in evaluation mode; and its weights.
+        The input specification; the model, on the CPU and in evaluation mode; and its weights.
 
     Raises:
-        ConfigError: something of it is not to be had.
+        ConfigError: the run's weights or input specification cannot be loaded.
     """
-    taken = input_spec.read_input_spec(run)
-    found = weights_of_run(run)
-    shape = tuple(taken.input_shape)
-    model = call("model", run.config["model"], nn.Module, input_shape=shape, num_outputs=taken.num_outputs)
+    spec = input_spec.read_input_spec(run)
+    weights = weights_of_run(run)
+    shape = tuple(spec.input_shape)
+    model = call("model", run.config["model"], nn.Module, input_shape=shape, num_outputs=spec.num_outputs)
     model.to(torch.float64 if run.config["precision"]["name"] == "fp64" else torch.float32)
-    load_exactly(model, found, run.argument)
-    return taken, model.eval(), found
+    load_exactly(model, weights, run.argument)
+    return spec, model.eval(), weights

@@ -1,4 +1,4 @@
-"""A run whose folder is gone, out of what MLflow has of it: its files, its checkpoints, every metric at its step."""
+"""Recover a run whose folder is lost from MLflow: its files, its checkpoints, and all metrics."""
 
 import logging
 import shutil
@@ -25,66 +25,68 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("runner")
 
-_ALIVE_SECONDS = 60.0  # system metrics are measured and delivered every ten
-_SIGN_OF_LIFE = "system/cpu_utilization_percentage"
+_ALIVE_SECONDS = 60.0  # system metrics are measured and uploaded every ten seconds
+_UPDATES = "system/cpu_utilization_percentage"
 
 
 def fetch(run: SavedRun) -> Path:
-    """Bring everything that MLflow has of a run into a temporary folder, which lives as long as the `SavedRun`.
+    """Download a run's files from MLflow into a temporary folder, which exists as long as the `SavedRun`.
 
     Raises:
-        ConfigError: there is no checkpoint among it, or the run is at work elsewhere.
+        ConfigError: MLflow has no checkpoint of the run, or the run is still running elsewhere.
     """
     client, was = run.client(), run.tags.get(FOLDER_TAG, "elsewhere")
     assert run.run_id is not None
     try:
         if not any(file.path.endswith(".pt") for file in client.list_artifacts(run.run_id, layout.CHECKPOINTS)):
-            raise ConfigError(
-                f"{run.argument}: its folder is not here (it was {was}), and MLflow has no checkpoint of it, as it ran"
-                " without tracking.log_checkpoints=true; write the folder's present place, or start anew"
+            text = (
+                f"its folder {was} does not exist here, and MLflow has no checkpoint of it, as"
+                " tracking.log_checkpoints was false"
             )
-        silent = _silent_seconds(client, run.run_id)
-        if silent is not None and silent < _ALIVE_SECONDS:
+            raise ConfigError(run.problem(text, "write the folder's new path, or start a new run"))
+        seconds = _seconds_since_update(client, run.run_id)
+        if seconds is not None and seconds < _ALIVE_SECONDS:
+            text = f"still running elsewhere, in {was} (last update {seconds:.0f} s ago)"
             raise ConfigError(
-                f"{run.argument}: it is at work elsewhere, in {was}: MLflow has heard of it {silent:.0f} s ago;"
-                f" stop it there, or try again once it has been silent for {_ALIVE_SECONDS:.0f} s"
+                run.problem(text, f"stop it there, or wait until {_ALIVE_SECONDS:.0f} s without an update")
             )
         log.info("fetching   %s", run.place)
         return Path(client.download_artifacts(run.run_id, "", run.scratch()))
     except ConfigError:
         raise
-    except Exception as error:  # an artifact store answers with exceptions of its own
-        raise ConfigError(f"{run.argument}: it cannot be fetched from MLflow: {explain(error)}") from error
+    except Exception as error:  # each artifact store raises its own exceptions
+        text = f"it cannot be downloaded from MLflow: {explain(error)}"
+        raise ConfigError(run.problem(text, topic="store")) from error
 
 
-def _silent_seconds(client: "MlflowClient", run_id: str) -> float | None:
-    """How long ago a run that calls itself running has last given a sign of life; None if it has ended."""
+def _seconds_since_update(client: "MlflowClient", run_id: str) -> float | None:
+    """Return the seconds since the last update of a run that is RUNNING in MLflow; None if it has ended."""
     info = client.get_run(run_id).info
     if info.status != "RUNNING":
         return None
-    signs = client.get_metric_history(run_id, _SIGN_OF_LIFE)
-    return time.time() - max((sign.timestamp for sign in signs), default=info.start_time) / 1000
+    updates = client.get_metric_history(run_id, _UPDATES)
+    return time.time() - max((update.timestamp for update in updates), default=info.start_time) / 1000
 
 
 def recover(run: SavedRun, fetched: Path, params: Mapping[str, str]) -> Path:
-    """Make a folder for a run again, as if it had never been gone: it goes on as the same MLflow run.
+    """Create a run's folder again, as if it had never been lost; it continues the same MLflow run.
 
     Args:
-        run: that only MLflow has.
-        fetched: what `fetch` has brought.
-        params: the parameters under their own names; their values are MLflow's, which cannot be changed.
+        run: a run that only MLflow has.
+        fetched: the folder of `fetch`.
+        params: the parameters with their own names; their values come from MLflow, which does not change them.
 
     Returns:
-        The folder: where it was, or in the outputs folder.
+        The folder: at its old path, or in the outputs folder.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: the folder cannot be created.
     """
     client = run.client()
     assert run.run_id is not None
     logged = client.get_run(run.run_id)
     was = Path(logged.data.tags[FOLDER_TAG])
-    if was.parent.is_dir() and not was.exists():  # where it was, that its sweep finds it again
+    if was.parent.is_dir() and not was.exists():  # at its old path its sweep finds it
         folder = make_run_folder(str(was), exact=True)
     else:
         name = run.name if was.name.isdecimal() else was.name  # a job of a sweep has a number
@@ -97,7 +99,7 @@ def recover(run: SavedRun, fetched: Path, params: Mapping[str, str]) -> Path:
 
 
 def _points(client: "MlflowClient", logged: "Run", path: Path) -> list[MetricPoint]:
-    """Every metric at every step, in the order of their times; under the names that the run itself has for them."""
+    """Return all points of all metrics in the order of their times, with the run's own names for them."""
     names = _own_names(logged.data.tags)
     points = {(point.name, point.step): point for point in journal.read(path)[0]}
     for key in logged.data.metrics:
@@ -109,17 +111,17 @@ def _points(client: "MlflowClient", logged: "Run", path: Path) -> list[MetricPoi
 
 
 def _own_names(tags: Mapping[str, str]) -> dict[str, str]:
-    """What the run calls the metrics that MLflow has under other names."""
+    """Return the run's names of metrics that have another name in MLflow."""
     return {key.removeprefix(METRIC_TAG): name for key, name in tags.items() if key.startswith(METRIC_TAG)}
 
 
 def _value(value: float) -> float:
-    """Databases have no infinity: MLflow keeps the largest number there is for it."""
+    """Restore infinity, which MLflow stores as the largest number."""
     return value * float("inf") if abs(value) == sys.float_info.max else value
 
 
 def _write_notes(client: "MlflowClient", run: SavedRun, logged: "Run", params: Mapping[str, str], folder: Path) -> None:
-    """Write what the run has told MLflow, and that MLflow has it."""
+    """Write the manifest of the run, and the state that MLflow has everything."""
     info, tags = logged.info, logged.data.tags
     own: dict[str, Any] = {
         key: value for key, value in tags.items() if not key.startswith(("mlflow.", METRIC_TAG)) and key != KEY_TAG
@@ -154,9 +156,9 @@ def _write_notes(client: "MlflowClient", run: SavedRun, logged: "Run", params: M
 
 
 def _params(there: Mapping[str, str], params: Mapping[str, str]) -> dict[str, str]:
-    """Parameters under their own names with the values that MLflow has, as far as it has the whole of them."""
-    kept = {}
+    """Return the parameters with their own names and MLflow's values, except values that MLflow has truncated."""
+    values = {}
     for key, name in with_legal_names(dict(zip(params, params, strict=True))).items():
         value = there.get(key, params[name])
-        kept[name] = value if len(value) < PARAM_LENGTH else params[name]
-    return kept
+        values[name] = value if len(value) < PARAM_LENGTH else params[name]
+    return values

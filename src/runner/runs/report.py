@@ -1,4 +1,4 @@
-"""What a run tells at its beginning and its end: the head, the closing table, `result.json`."""
+"""Report a run: the head at its start, the table and `result.json` at its end."""
 
 import logging
 import math
@@ -26,13 +26,13 @@ from runner.util.terminal import RESUME, TRACKING, about
 log = logging.getLogger("runner")
 
 BEST = "best/"
-"""Begins the metrics of the best epoch in MLflow."""
+"""Prefix of the metrics of the best epoch in MLflow."""
 
 PARTS = ("val/", "test/", "train/")
 
 
 def log_head(experiment: Experiment, folder: Path, location: str) -> None:
-    """Say what is about to be trained, on what, where, and where it is recorded."""
+    """Log what is trained, on what data and device, and where it is recorded."""
     flops = f", {experiment.flops:,} FLOPs a sample" if experiment.flops else ""
     log.info(
         "model      %s: %s parameters%s",
@@ -65,15 +65,15 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     if splits.val is None and experiment.trainer.monitor.startswith("val/"):
         log.info("           no validation samples: the last epoch counts as the best")
     if splits.test is None:
-        log.info("           no test samples: there will be no final test")
+        log.info("           no test samples: no final test")
     log.info("run        %s", display_path(folder))
     log.info("tracking   %s", location, extra=about(TRACKING))
 
 
 def recipe(experiment: Experiment) -> str:
-    """How it is trained: `AdamW lr=0.001 · cosine · cross_entropy · batches of 64`."""
+    """Describe the training in one line: `AdamW lr=0.001 · cosine · cross_entropy · batches of 64`."""
     group = experiment.optimizer.param_groups[0]
-    lr = group.get("max_lr", group.get("initial_lr", group["lr"]))  # a schedule may begin below it
+    lr = group.get("max_lr", group.get("initial_lr", group["lr"]))  # a schedule may start below it
     schedule = str(experiment.config["scheduler"]["_target_"]).rpartition(".")[2]
     batches = f"batches of {experiment.loaders.train.batch_size}"
     if (accumulated := experiment.trainer.grad_accumulation) > 1:
@@ -84,15 +84,15 @@ def recipe(experiment: Experiment) -> str:
 def write_result(
     state: Training, experiment: Experiment, folder: Path, ended: Mapping[str, str | None], final: dict[str, float]
 ) -> dict[str, Any]:
-    """Write `result.json`: the run in a few figures.
+    """Write `result.json`: status, sizes, times and metrics of the run.
 
-    Every metric stands in it with the value of the best epoch, from which the test is made too.
+    Each metric has its value of the best epoch, whose weights are also tested.
 
     Args:
         state: the training, with its progress.
         experiment: what was trained.
-        folder: the run's own.
-        ended: which run it was in MLflow, its status, and why it failed, if it did.
+        folder: the run's folder.
+        ended: the run's id in MLflow, its status, and the error of a failed run.
         final: the metrics of the test.
     """
     progress = state.progress
@@ -120,21 +120,23 @@ def write_result(
 
 
 def metrics_of_epoch(folder: Path, epoch: int) -> dict[str, float]:
-    """The metrics that the journal has for an epoch, but for those by step and of the machine."""
+    """Return the metrics of an epoch in the journal, without system metrics and those by step."""
     points, _ = read(folder / layout.JOURNAL)
     return {
-        p.name: p.value
-        for p in points
-        if p.step == epoch and not p.name.endswith("_step") and not p.name.startswith(("system/", BEST))
+        name: value
+        for name, value, step, _ in points
+        if step == epoch and not name.endswith("_step") and not name.startswith(("system/", BEST))
     }
 
 
 def best_metrics(state: Training, folder: Path, final: dict[str, float]) -> dict[str, float]:
-    """The metrics of the best epoch as `best/<name>`, the monitored one first, as MLflow ranks runs by what came last.
+    """Return the metrics of the best epoch as `best/<name>`, the monitored one first.
+
+    MLflow ranks runs by the last value of a metric, which is that of the last epoch without this prefix.
 
     Args:
         state: the training, with its progress.
-        folder: the run's own.
+        folder: the run's folder.
         final: the metrics of the test.
     """
     progress = state.progress
@@ -145,7 +147,7 @@ def best_metrics(state: Training, folder: Path, final: dict[str, float]) -> dict
 
 
 def log_closing(state: Training, experiment: Experiment, folder: Path, final: dict[str, float]) -> None:
-    """Print what came out, and where everything lies."""
+    """Log the results, the files, and how to train for longer."""
     progress = state.progress
     epoch = metrics_of_epoch(folder, progress.best_epoch) | progress.best_metrics
     log.info("")
@@ -171,27 +173,27 @@ def log_closing(state: Training, experiment: Experiment, folder: Path, final: di
         format_duration(each),
         f"{rate:,.0f}",
     )
-    kept = ", ".join(
+    files = ", ".join(
         name
         for name in (layout.RESULT, layout.JOURNAL, layout.CHECKPOINTS, layout.PLOTS, layout.PROFILE, layout.MODEL)
         if (folder / name).exists()
     )
-    log.info("kept in    %s (%s)", display_path(folder), kept)
-    to_its_end = progress.epoch > experiment.trainer.epochs and not progress.cut_short and not progress.out_of_turn
-    if to_its_end and not state.monitor.exhausted(progress):
-        log.info("go on      %s", _longer(state, experiment, folder), extra=about(RESUME))
+    log.info("saved in   %s (%s)", display_path(folder), files)
+    complete = progress.epoch > experiment.trainer.epochs and not progress.cut_short and not progress.out_of_turn
+    if complete and not state.monitor.exhausted(progress):
+        log.info("resume     %s", _command_for_more(state, experiment, folder), extra=about(RESUME))
 
 
-def _longer(state: Training, experiment: Experiment, folder: Path) -> str:
-    """The command that trains for more epochs; by another run, where the schedule of this one ends with its epochs."""
+def _command_for_more(state: Training, experiment: Experiment, folder: Path) -> str:
+    """Return the command that trains for more epochs; a warm start if the learning-rate schedule has ended."""
     command = f"python -m runner resume={shell_path(folder)}"
     if not state.schedule.horizon:
         return f"{command} trainer.epochs={2 * experiment.trainer.epochs}"
-    return f"by a new run from its weights, as the learning rate has reached its end: {command} resume_mode=warm_start"
+    return f"the learning-rate schedule has ended; start a new run from the weights: {command} resume_mode=warm_start"
 
 
 def describe_best(state: Training) -> str:
-    """The reported epoch, the step if the best weights are of its middle, and by what they are the best."""
+    """Describe the best weights: their epoch, their step if it is within the epoch, and the reason."""
     progress = state.progress
     step = f", weights of step {progress.best_step:,}" if progress.best_step is not None else ""
     why = f"best {state.monitor.metric}" if progress.best is not None and not state.best_is_last else "the last"
@@ -199,33 +201,33 @@ def describe_best(state: Training) -> str:
 
 
 def log_how_to_resume(state: Training, folder: Path, status: str) -> None:
-    """Say how a run goes on that has not come to its end."""
+    """Log how to resume a run that is not finished."""
     if state.checkpoints.last.exists():
-        log.info("go on      python -m runner resume=%s", shell_path(folder), extra=about(RESUME))
+        log.info("resume     python -m runner resume=%s", shell_path(folder), extra=about(RESUME))
     else:
-        log.info("run        %s has no checkpoint to go on from", display_path(folder), extra=about(RESUME))
+        log.info("run        %s has no checkpoint to resume from", display_path(folder), extra=about(RESUME))
     if status == "FAILED":
         log.info("details    %s", display_path(folder / layout.LOG), extra=about(RESUME))
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN."""
+    """Replace NaN and infinity, which JSON does not have, by None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def draw_plots(experiment: Experiment, best_epoch: int, predictions: Predictions, folder: Path) -> None:
-    """Draw the curves, from the journal, and what the best weights made of the test samples.
+    """Draw the curves of the journal, and the predictions of the best weights for the test samples.
 
-    A plot that cannot be drawn costs a warning: the run has come to its end.
+    A plot that cannot be drawn is only a warning, as the training is complete.
     """
     try:
-        from runner.plots.curves import draw  # matplotlib takes a second to import: not before training
+        from runner.plots.curves import draw  # matplotlib takes a second to import, so not before training
         from runner.plots.samples import draw_predictions
 
         draw(read(folder / layout.JOURNAL)[0], folder / layout.PLOTS, best_epoch, experiment.trainer.monitor)
         if experiment.splits.test is not None:
             images = raw_images(experiment.splits.test, experiment.splits.input_shape)
             draw_predictions(predictions, folder / layout.PLOTS, experiment.splits.classes, images)
-    except Exception as error:  # matplotlib raises anything, and so may a data set of the user's
-        log.warning("not all plots are drawn: %s: %s", type(error).__name__, first_line(error))
+    except Exception as error:  # matplotlib and a user's data set may raise anything
+        log.warning("some plots could not be drawn: %s: %s", type(error).__name__, first_line(error))
         log.debug("", exc_info=True)

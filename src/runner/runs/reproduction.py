@@ -1,4 +1,4 @@
-"""What MLflow holds of a run against what the same run gives now: config, data, machine, every value measured."""
+"""Compare a logged run with the same run now: config, data, machine, and every value of every metric."""
 
 import math
 import sys
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from runner.device import Device
 
 INEXACT = ("time/", "throughput/", "system/")
-"""Beginnings of the metrics that no two runs have in common."""
+"""Prefixes of metrics that differ in every run."""
 
 LEFT_OUT = (*INEXACT, "best/")
-"""Beginnings of the metrics that are not compared: those of the best epoch are compared under their own names, and a
-run that was prolonged has them of an earlier epoch too."""
+"""Prefixes of metrics that are not compared. Those of the best epoch are compared by their plain names, and a run that
+was resumed for more epochs has them of an earlier epoch too."""
 
 NOT_LOGGED = ("resume", "resume_mode", "runner")
-"""What a run's config.yaml has and its parameters in MLflow have not."""
+"""Keys of config.yaml that are not parameters in MLflow."""
 
 ENVIRONMENT = ("python", "cpu", "runner", "torch", "torchvision", "numpy", "gpu", "cuda", "cudnn")
-"""What of environment.txt may change the last bits."""
+"""Lines of environment.txt that may change the last bits."""
 
 PARAMETER_LENGTH = 6000
-"""Characters of a parameter that MLflow keeps."""
+"""The longest parameter that MLflow stores, in characters."""
 
 Key = tuple[str, int]
 """A metric's name in MLflow, and the step."""
 
 
 class Difference(NamedTuple):
-    """A value that is not the same; no values: it is on one side only."""
+    """A value that differs; without values on one side it is missing there."""
 
     name: str
     step: int
@@ -47,7 +47,7 @@ class Difference(NamedTuple):
     now: tuple[float, ...]
 
     def __str__(self) -> str:
-        """`val/loss at epoch 2: 0.31 in the store, 0.32 now`."""
+        """Format it: `val/loss at epoch 2: 0.31 in the store, 0.32 now`."""
         unit = "step" if self.name.endswith("_step") else "epoch"
         then, now = (" and ".join(map(repr, values)) or "nothing" for values in (self.then, self.now))
         return f"{self.name} at {unit} {self.step}: {then} in the store, {now} now"
@@ -55,12 +55,13 @@ class Difference(NamedTuple):
 
 @dataclass
 class Verdict:
-    """What came out.
+    """The result of a comparison.
 
     Attributes:
-        metrics: how many metrics were compared, and `values` how many values of them.
-        differences: in the order in which the values were measured.
-        alone: values without a counterpart, where that is no difference.
+        metrics: the number of metrics that were compared.
+        values: the number of their values.
+        differences: the differences, in the order of the measurements.
+        alone: the number of values without a counterpart, if that does not count as a difference.
     """
 
     metrics: int
@@ -70,26 +71,26 @@ class Verdict:
 
     @property
     def identical(self) -> bool:
-        """Whether something was compared, and all of it is the same."""
+        """Whether values were compared and all are the same."""
         return self.values > 0 and not self.differences
 
     def lines(self) -> list[str]:
-        """In words."""
+        """Return the verdict as lines to print."""
         if not self.values and not self.differences:
-            return ["nothing to compare: the store has no metric of this run but times and rates"]
-        kept = f"; {self.alone} values have no counterpart" if self.alone else ""
+            return ["nothing to compare: the store has only times and rates of this run"]
+        alone = f"; {self.alone} values have no counterpart" if self.alone else ""
         if self.identical:
-            return [f"bit-identical: {self.metrics} metrics, {self.values} values{kept}"]
+            return [f"bit-identical: {self.metrics} metrics, {self.values} values{alone}"]
         names = {difference.name for difference in self.differences}
-        of = f"{len(self.differences)} values in {len(names)} metrics differ, {self.values} were compared{kept}"
-        return [f"differs: first {self.differences[0]}", f"         {of}"]
+        counts = f"{len(self.differences)} values in {len(names)} metrics differ, {self.values} were compared{alone}"
+        return [f"differs: first {self.differences[0]}", f"         {counts}"]
 
 
 def logged_values(client: "MlflowClient", run: "Run") -> dict[Key, tuple[float, ...]]:
-    """Every value that MLflow has of a run, but for times and rates; several if it has several at one step.
+    """Return all values that MLflow has of a run, except times and rates; several if a step has several.
 
     Raises:
-        MlflowException: the store is away.
+        MlflowException: the store is unreachable.
     """
     values: dict[Key, tuple[float, ...]] = {}
     for name in run.data.metrics:
@@ -103,7 +104,7 @@ def logged_values(client: "MlflowClient", run: "Run") -> dict[Key, tuple[float, 
 
 
 def measured_values(path: Path) -> dict[Key, float]:
-    """Every value of a journal, but for times and rates, by the names MLflow gives them, as they were measured."""
+    """Return all values of a journal, except times and rates, by their names in MLflow, in the measured order."""
     names: dict[str, str] = {}
     values: dict[Key, float] = {}
     for point in journal.read(path)[0]:
@@ -115,7 +116,7 @@ def measured_values(path: Path) -> dict[Key, float]:
 
 
 def same(one: float, other: float) -> bool:
-    """Whether two values are the same bits, as far as a store keeps them (not the sign of zero, no infinity)."""
+    """Whether two values have the same bits, as far as a store saves them (no sign of zero, no infinity)."""
     if math.isnan(one) or math.isnan(other):
         return math.isnan(one) and math.isnan(other)
     limit = sys.float_info.max
@@ -126,10 +127,10 @@ def compare(then: Mapping[Key, tuple[float, ...]], now: Mapping[Key, float], who
     """Compare all values.
 
     Args:
-        then: those of the store.
-        now: those measured again, in their order.
-        whole: whether both must have measured at the same steps: not so for a run that did not come to its end,
-            or whose settings were changed on the way.
+        then: the values of the store.
+        now: the new values, in the measured order.
+        whole: whether both must have the same steps. They need not if the run was not finished, or its settings
+            were changed by a resume.
     """
     both = [key for key in now if key in then]
     verdict = Verdict(len({name for name, _ in both}), len(both))
@@ -148,9 +149,9 @@ def compare(then: Mapping[Key, tuple[float, ...]], now: Mapping[Key, float], who
 def comparable_with_0_1_0(
     then: Mapping[Key, tuple[float, ...]], now: Mapping[Key, float]
 ) -> tuple[dict[Key, tuple[float, ...]], dict[Key, float]]:
-    """What a run of version 0.1.0 can be compared by.
+    """Select the values that a run of version 0.1.0 can be compared by.
 
-    It logged the `lr` of an epoch's first step, not the mean over its steps, and had fewer metrics.
+    It logged the `lr` of an epoch's first step instead of the mean over its steps, and fewer metrics.
     """
     names = {name for name, _ in then} - {"lr"}
     return (
@@ -160,24 +161,26 @@ def comparable_with_0_1_0(
 
 
 def find_contradictions(config: Mapping[str, Any], run: "Run") -> list[str]:
-    """Where the config.yaml among a run's artifacts and the parameters it logged contradict each other.
+    """Describe where config.yaml among a run's artifacts contradicts its logged parameters.
 
-    A parameter is cut off where it is too long; what a resume has changed stands in a tag.
+    Parameters that are too long are truncated. Changes by a resume are in tags.
     """
     params, tags = run.data.params, run.data.tags
     flat = flatten({key: value for key, value in config.items() if key not in NOT_LOGGED})
-    found = []
+    contradictions = []
     names: list[str] = []
     for key, value in flat.items():
         names.append(legal_name(key, names))
         tag = legal_name(f"resumed.{key}")
         logged = [held[name] for held, name in ((params, names[-1]), (tags, tag)) if name in held]
         if not any(value == one or (len(one) >= PARAMETER_LENGTH and value.startswith(one)) for one in logged):
-            said = f"the logged parameter {_cut(logged[-1])}" if logged else "no parameter of that name was logged"
-            found.append(f"{key}: config.yaml says {_cut(value)}, {said}")
-    # What has no dot is the choice of a group.
-    left = [key for key in params if key not in names and ("." in key or key == "seed")]
-    return found + [f"{key}: config.yaml has no such key, the logged parameter is {_cut(params[key])}" for key in left]
+            parameter = f"the logged parameter is {_cut(logged[-1])}" if logged else "it was not logged as a parameter"
+            contradictions.append(f"{key}: {_cut(value)} in config.yaml, {parameter}")
+    # A parameter without a dot is the choice of a group.
+    others = [key for key in params if key not in names and ("." in key or key == "seed")]
+    return contradictions + [
+        f"{key}: missing in config.yaml, the logged parameter is {_cut(params[key])}" for key in others
+    ]
 
 
 def _cut(text: str) -> str:
@@ -185,34 +188,34 @@ def _cut(text: str) -> str:
 
 
 def environment_changes(then: Path | None, device: "Device", deterministic: bool) -> list[str]:
-    """What may give other last bits than the run had, or would have had.
+    """Describe the changes of the environment that may change the last bits of results.
 
     Args:
-        then: its environment.txt, if there is one.
-        device: what it computes on now.
-        deterministic: whether operations are refused that give another result each time.
+        then: the path of the run's environment.txt, or None.
+        device: the current device.
+        deterministic: whether nondeterministic operations are forbidden.
     """
     before = _facts(then.read_text(encoding="utf-8", errors="replace")) if then is not None and then.is_file() else {}
     now = _facts(environment(device.gpu()))
     changed = [(name, before[name], now.get(name, "none")) for name in ENVIRONMENT if name in before]
     notes = [f"{name} was {was}, is {is_now}" for name, was, is_now in changed if was != is_now]
     if device.torch.type != "cpu" and not deterministic:
-        notes.append(f"{device.torch} without trainer.deterministic=true computes other last bits each time")
+        notes.append(f"without trainer.deterministic=true, results on {device.torch} differ in the last bits each time")
     return notes
 
 
 def code_changes(tags: Mapping[str, str]) -> list[str]:
-    """Where the code is not what the tags of a run say."""
+    """Describe the differences between the code now and the commit in a run's tags."""
     commit = "mlflow.source.git.commit"
     here = git_tags(Path.cwd())
     if tags.get(commit) != here.get(commit):
         return [f"git commit was {tags.get(commit, 'none')[:12]}, is {here.get(commit, 'none')[:12]}"]
     if "true" in (tags.get("git.dirty"), here.get("git.dirty")):
-        return ["the code had, or has, changes that are not committed"]
+        return ["the code had, or has, uncommitted changes"]
     return []
 
 
 def _facts(text: str) -> dict[str, str]:
-    """The `name: value` lines of an environment.txt, without the list of packages."""
+    """Parse the `name: value` lines of an environment.txt, without the list of packages."""
     lines = text.partition("# every")[0].splitlines()
     return {name: value for name, colon, value in (line.partition(": ") for line in lines) if colon}

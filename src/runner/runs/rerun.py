@@ -1,8 +1,9 @@
-"""Run a run again: everything that it needs, from its record, and as far as it got then."""
+"""Repeat a run: build it again from its record, and train as far as it did."""
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from math import ceil
 from pathlib import Path
@@ -31,14 +32,14 @@ NAME_LENGTH = 80
 
 
 def build_rerun(was: SavedRun, overrides: Sequence[str]) -> tuple[DictConfig, Experiment]:
-    """Everything that the run needs, from its saved config, with the weights it began with.
+    """Build the run again from its saved config, with its initial weights.
 
     Args:
         was: the run.
-        overrides: where its data are now, and what is printed.
+        overrides: the location of its data now, and the amount of output.
 
     Raises:
-        ConfigError: something is not here: a device, the data, the weights of another run.
+        ConfigError: something is missing: a device, the data, the weights of another run.
     """
     cfg, problems = resume.compose_saved(was.config, [*overrides, "tracking.name=off", "tracking.log_model=false"])
     if cfg is None:
@@ -58,46 +59,45 @@ def build_rerun(was: SavedRun, overrides: Sequence[str]) -> tuple[DictConfig, Ex
 
 @contextmanager
 def naming_parent(was: SavedRun) -> Iterator[None]:
-    """Say of an error that it is about the run whose weights this one began with."""
+    """Add to an error that it is about the run that this one took its initial weights from."""
     try:
         yield
     except ConfigError as error:
+        text = f"its initial weights, of run {was.config.get('resume')} (resume_mode=warm_start), cannot be loaded: "
         raise ConfigError(
-            f"{was.argument} began with the weights of run {was.config.get('resume')} (resume_mode=warm_start), which"
-            f" are not to be had here: {error.problems[0]}"
+            *(replace(problem, text=f"{was.argument}: {text}{problem.text}") for problem in error.problems)
         ) from error
 
 
 def weights_change(experiment: Experiment, was: SavedRun) -> str | None:
-    """What to say if the run began with other weights than those that are here under their name now."""
+    """Describe that the file or run of the initial weights has changed; None if not, or if the run has none."""
     then = was.tags.get("runner.initial_weights")
     if not describe.starts_from_weights(was.config):
         return None
-    given = was.config["model"]["weights"]
+    source = was.config["model"]["weights"]
     if was.config.get("resume_mode") == "warm_start":
-        given = f"run {was.config.get('resume')}"
+        source = f"run {was.config.get('resume')}"
     if then is None:
-        log.warning("note       it began with the weights of %s, taken as they are now: it has no hash of them", given)
+        log.warning(
+            "note       the run has no hash of its initial weights, those of %s are used as they are now", source
+        )
         return None
     now = weights.fingerprint(experiment.model)
     if now == then:
         return None
-    return (
-        f"differs: the initial weights are not those of the run, so {given} has changed: their hash is {now}, it was"
-        f" {then}"
-    )
+    return f"differs: the initial weights have changed, those of {source}: hash {now}, was {then}"
 
 
 def limit_training(experiment: Experiment, was: SavedRun, then: Collection[Key], finished: bool) -> None:
-    """See that it trains as far as it did then, where that was not as far as its settings say.
+    """Make it train as far as it did then, if its settings or its end said otherwise.
 
-    Nothing else follows from these two settings any more: the schedule is made.
+    The schedule is made already, so these two settings have no other effect.
     """
     if finished:
         if experiment.trainer.max_time is None:
             return
         if steps := load_json_or_empty(was.file(layout.RESULT) or Path()).get("steps"):
-            # The clock stopped it after these, and would after others now.
+            # max_time stopped it after these steps, and would stop it after others now.
             experiment.trainer.max_time, experiment.trainer.max_steps = None, steps
         return
     experiment.trainer.max_time = None
@@ -108,7 +108,7 @@ def limit_training(experiment: Experiment, was: SavedRun, then: Collection[Key],
 
 
 def start_rerun(experiment: Experiment, cfg: DictConfig, was: SavedRun) -> tuple[Outcome, Path]:
-    """Run it in a new folder, as `python -m runner` does."""
+    """Run it in a new folder, like `python -m runner`."""
     name = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{was.label[:NAME_LENGTH]}"
     folder = folders.make_run_folder(str(outputs() / "reproductions" / name), exact=False)
     with lock(folder), without_topics(TRACKING, RESUME):

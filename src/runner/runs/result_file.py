@@ -1,67 +1,70 @@
-"""The file that a command writes its result to: one that can be written, and none that is still needed."""
+"""Check the file that a command writes: it must be writable, and must not replace an input or a file of the run."""
 
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.rundir import layout
-from runner.rundir.folders import display_path, parse_path
+from runner.rundir.folders import display_path, for_shell, parse_path
 from runner.saved.run import SavedRun
 
 SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}
-"""Of exported files, by their format."""
+"""Suffixes of exported files, by format."""
 
 RECORD = (layout.CONFIG, layout.ENVIRONMENT, layout.JOURNAL, layout.RESULT, layout.LOG, layout.SAMPLES)
 FOLDERS = (".tracking", layout.CHECKPOINTS, layout.MODEL, layout.PLOTS)
-"""What a run has written into its folder; a command's results may lie beside it."""
+"""Folders that a run writes; other files in its folder may be replaced."""
 
 SOURCES = ("data.path", "data.test_path", "data.val_path", "model.weights")
-"""Keys of a run's config that name files of the user's."""
+"""Keys of a run's config that name files of the user."""
 
 
 def resolve_output(value: str, example: str) -> Path:
-    """The file that `output=` names.
+    """Return the path that `output=` names.
 
     Args:
-        value: as it was typed.
-        example: the name of a file in a folder, if it names a folder.
+        value: as typed.
+        example: the name to suggest for a file if the value is a folder.
 
     Raises:
-        ConfigError: it is a folder, or in none.
+        ConfigError: it is a folder, or its folder does not exist.
     """
     path = parse_path(value, "output").absolute()
     if path.is_dir():
-        raise ConfigError(f"output={value} is a folder: name a file in it, such as output={Path(value) / example}")
+        suggestion = f"write output={for_shell(str(Path(value) / example))}"
+        raise ConfigError(Problem("output", f"output={value} is a folder", suggestion, topic="file"))
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
-        target = ", which it leads to" if path.is_symlink() else ""
-        raise ConfigError(f"output={value}: there is no folder {folder}{target}; make it, or write another file")
+        target = ", the target of the link," if path.is_symlink() else ""
+        text = f"output={value}: the folder {folder}{target} does not exist"
+        raise ConfigError(Problem("output", text, f"create it with: mkdir -p {for_shell(str(folder))}", topic="file"))
     return path
 
 
 def refuse_overwrite(output: Path, value: str, run: SavedRun, new: Path | None = None) -> None:
-    """See that a file is none that the command reads, and none of the run's own, by whatever name or link.
+    """Check that the output is not a file that the command reads or the run has written, also through links.
 
     Args:
         output: the file to write.
-        value: as it was typed.
-        run: whose model is used.
-        new: the file with new samples, if there is one.
+        value: as typed.
+        run: the run whose model is used.
+        new: the file with new samples, or None.
 
     Raises:
-        ConfigError: it is one of these; nothing was written.
+        ConfigError: it is one of these.
     """
     with suppress(OSError):
         if not output.is_file():
             return
-        for path, what in _needed(run, new):
+        for path, what in _protected(run, new):
             if path.is_file() and output.samefile(path):
-                raise ConfigError(f"output={value} is {what}, which it would replace: write another file")
+                text = f"output={value} would replace {what}"
+                raise ConfigError(Problem("output", text, "write another file", topic="conflict"))
 
 
-def _needed(run: SavedRun, new: Path | None) -> Iterator[tuple[Path, str]]:
+def _protected(run: SavedRun, new: Path | None) -> Iterator[tuple[Path, str]]:
     if new is not None:
         yield new, "the input"
     for key in SOURCES:

@@ -1,4 +1,4 @@
-"""Going on with a run: its saved config is the base, and only what keeps the course exact may change."""
+"""Resume a run: its saved config is the base, and only settings that keep it exact may change."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -37,14 +37,14 @@ log = logging.getLogger("runner")
 
 @dataclass
 class Resumed:
-    """A run to go on with.
+    """A run to resume, or to start from.
 
     Attributes:
-        run: as it was found.
-        folder: its own; None while only MLflow has it.
-        warm_start: only its weights are used, by a new run.
-        changed: the keys that are not as they were, with their new values.
-        choices: which member of each group was chosen, as far as is recorded.
+        run: the saved run.
+        folder: its folder; None while only MLflow has the run.
+        warm_start: whether only its weights are used, by a new run.
+        changed: the keys that differ from the saved config, with their new values.
+        choices: the chosen member of each group, as far as it was recorded.
     """
 
     run: SavedRun
@@ -59,10 +59,10 @@ class Resumed:
 
     @property
     def files(self) -> Path:
-        """Its folder, or all that MLflow has of it, in a temporary one.
+        """The run's folder, or a temporary folder with its files from MLflow.
 
         Raises:
-            ConfigError: MLflow has not what it takes to go on.
+            ConfigError: MLflow does not have the files that a resume needs.
         """
         if self.folder is not None:
             return self.folder
@@ -72,24 +72,24 @@ class Resumed:
 
     @cached_property
     def checkpoint(self) -> dict[str, Any]:
-        """The newest one that is whole.
+        """The newest intact checkpoint.
 
         Raises:
             CheckpointError: there is none.
-            ConfigError: MLflow has not what it takes to go on.
+            ConfigError: MLflow does not have the files that a resume needs.
         """
         return Checkpoints(self.files / layout.CHECKPOINTS).load_last()
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """How the run prepares its samples; nothing where its checkpoint cannot be read, which `prepare` tells."""
+        """The run's preprocessing; empty if its checkpoint is unreadable, which `load_checkpoint` reports."""
         try:
             return dict(self.checkpoint.get("preprocessing", {}))
         except (CheckpointError, ConfigError):
             return {}
 
     def recover(self) -> Path:
-        """The folder to go on in, which is made anew where only MLflow has the run."""
+        """Return the run's folder; it is created again if only MLflow has the run."""
         if self.folder is None:
             self.folder = recovery.recover(self.run, self.files, logged_params(self.run.config, self.choices))
         return self.folder
@@ -98,18 +98,18 @@ class Resumed:
 def compose(
     value: str, overrides: Sequence[str], extra: str | None = None
 ) -> tuple[DictConfig | None, list[Problem], Resumed]:
-    """Compose the saved config of a run with what was typed now.
+    """Compose the saved config of a run with new overrides.
 
     Args:
         value: the run's folder or MLflow run id.
-        overrides: everything typed, `resume=` included.
-        extra: a folder of the user's with more group members, for a warm start.
+        overrides: all overrides, `resume=` included.
+        extra: a user's folder with more group members, for a warm start.
 
     Returns:
-        The config (None if it does not compose), its problems, and what is resumed.
+        The config (None if it does not compose), its problems, and the run.
 
     Raises:
-        ConfigError: there is no such run.
+        ConfigError: the run does not exist.
     """
     run = saved_runs.find(value, "resume", last_value(overrides, "tracking.uri"))
     saved = run.config
@@ -117,17 +117,18 @@ def compose(
     resumed = Resumed(run, warm_start, choices=dict(run.choices))
     problems, values, chosen = _split_choices(overrides, saved, resumed)
     _register(saved, chosen, of_parent=run.label if warm_start else None)
-    cfg, found = Composer(extra=extra, name="resumed").compose(values)
-    problems += found
+    cfg, more = Composer(extra=extra, name="resumed").compose(values)
+    unknown = {problem.key for problem in more if problem.topic in ("unknown", "choice")}
+    problems += [problem for problem in more if problem.topic != "missing" or problem.key not in unknown]
     if cfg is None:
         return None, problems, resumed
     if resumed.warm_start:
         resumed.choices |= {group: last_value(overrides, group) or "" for group in chosen}
-        with read_write(cfg):  # the new run names its parent so that it is found from anywhere
+        with read_write(cfg):  # names the parent so that it is found from any directory
             cfg.resume = run.run_id or str(run.folder)
         return cfg, problems, resumed
     if cfg.resume_mode == "exact":
-        with read_write(cfg):  # how a run was begun stays in its record; how often it was resumed does not
+        with read_write(cfg):  # the record has how the run was started, not how often it was resumed
             cfg.resume, cfg.resume_mode = saved.get("resume"), saved.get("resume_mode", "exact")
     if not problems:
         now = recorded(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("hydra", "sweep")]))
@@ -136,16 +137,16 @@ def compose(
 
 
 def compose_saved(saved: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[DictConfig | None, list[Problem]]:
-    """Compose a saved config for a run that is looked at and not gone on with.
+    """Compose a saved config to evaluate or repeat the run, not to resume it.
 
     Args:
-        saved: as the run has left it.
-        overrides: values typed now; no choices of groups.
+        saved: the saved config.
+        overrides: new values; no choices of groups.
 
     Returns:
         The config with Hydra's own node (None if it does not compose), and its problems.
     """
-    if "${" in str(saved["tracking"].get("uri")):  # to look at it no store is needed, and the variable may be gone
+    if "${" in str(saved["tracking"].get("uri")):  # no store is needed here, and the variable may be unset
         saved = {**saved, "tracking": {**saved["tracking"], "name": "off", "uri": None}}
     _register(saved, ())
     return Composer(name="resumed").compose(overrides)
@@ -154,10 +155,10 @@ def compose_saved(saved: Mapping[str, Any], overrides: Sequence[str] = ()) -> tu
 def _split_choices(
     overrides: Sequence[str], saved: Mapping[str, Any], resumed: Resumed
 ) -> tuple[list[Problem], list[str], list[str]]:
-    """Take out what a resumed run cannot be told.
+    """Separate the overrides that choose a member of a group.
 
     Returns:
-        Problems, the overrides to compose with, and the groups that a warm start chooses anew.
+        The problems, the overrides to compose with, and the groups that a warm start chooses again.
     """
     problems, values, chosen = list[Problem](), list[str](), list[str]()
     for override in overrides:
@@ -173,8 +174,8 @@ def _split_choices(
             chosen.append(group)
         elif choice != resumed.choices.get(group):
             node = saved.get(group) or {}
-            own = {name: kept for name, kept in node.items() if name[0] != "_" and name != "weights"}
-            keys = [f"{group}.{name}" for name, kept in own.items() if not isinstance(kept, dict)]
+            own = {name: old for name, old in node.items() if name[0] != "_" and name != "weights"}
+            keys = [f"{group}.{name}" for name, old in own.items() if not isinstance(old, dict)]
             hint = f"write values, such as {', '.join(keys[:4])}" if keys else "write values, as <group>.<key>=<value>"
             text = f"{override}: the {group} of a resumed run is fixed"
             problems.append(Problem(group, text, hint, topic="conflict"))
@@ -182,23 +183,23 @@ def _split_choices(
 
 
 def _register(saved: Mapping[str, Any], chosen: Sequence[str], of_parent: str | None = None) -> None:
-    """Make the saved config one that Hydra can compose with; a group chosen anew starts without its old keys.
+    """Register the saved config with Hydra, without the keys of groups that are chosen again.
 
     Args:
-        saved: the config.
-        chosen: the groups that are chosen anew.
-        of_parent: the label of the run that a warm start is from.
+        saved: the saved config.
+        chosen: the groups that are chosen again.
+        of_parent: the label of the parent run of a warm start.
     """
     shared = OmegaConf.to_container(OmegaConf.load(config_folder() / layout.CONFIG))
     assert isinstance(shared, dict)
     hydra = shared["hydra"]
     if of_parent is not None:
-        # There are no choices to name the folder by: `<date>_<time>_<what>` of the parent tells.
+        # No choices to name the folder after: it gets the label of the parent.
         hydra["run"]["dir"] = "${oc.env:RUNNER_OUTPUTS,outputs}/runs/${now:%Y-%m-%d}_${now:%H-%M-%S}_" + of_parent
-    # A run that was itself begun by a warm start is not warmly started again.
     base = {key: value for key, value in saved.items() if key not in chosen}
-    base = escape_all_references(base, keep="oc.env:")  # it is resolved; what is left stands for secrets
-    base |= {"resume": None, "resume_mode": "exact", "sweep": shared["sweep"]}  # of which a run keeps nothing
+    base = escape_all_references(base, keep="oc.env:")  # the saved config is resolved; what remains are secrets
+    # A warm start's run is not started that way again, and a run does not save `sweep`.
+    base |= {"resume": None, "resume_mode": "exact", "sweep": shared["sweep"]}
     for group in set(chosen) & set(SHARED_KEYS):
         base[group] = {key: saved[group].get(key, shared[group].get(key)) for key in SHARED_KEYS[group]}
     defaults: list[Any] = ["schema", "_self_", *({group: None} for group in chosen)]
@@ -209,14 +210,14 @@ def _register(saved: Mapping[str, Any], chosen: Sequence[str], of_parent: str | 
 
 
 def _changes(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """What differs between two flattened configs, but for what says how to resume."""
+    """Return the keys that differ between two flattened configs, without those about the resume itself."""
     before = {key: value for key, value in schema.NEW_KEYS.items() if key in now} | dict(before)
     keys = [key for key in dict.fromkeys([*before, *now]) if key not in ("resume", "resume_mode")]
     return {key: now.get(key, "(left out)") for key in keys if before.get(key) != now.get(key)}
 
 
 def is_finished(resumed: Resumed) -> bool:
-    """Whether the run has come to its end and nothing is asked of it but that; says so, with its result."""
+    """Whether the run is finished and no setting has changed; if so, log its result."""
     path = resumed.run.file(layout.RESULT)
     result = load_json_or_empty(path) if path is not None else {}
     if result.get("status") != "FINISHED" or any(not key.startswith("runner.") for key in resumed.changed):
@@ -225,71 +226,68 @@ def is_finished(resumed: Resumed) -> bool:
     measured = {k: v for k, v in numbers.items() if k.startswith(("val/", "test/"))}
     measured = measured or {k: v for k, v in numbers.items() if k.startswith("train/")}
     place, epochs = resumed.run.place, result.get("epochs")
-    log.info("finished   %s has come to its end, after %s epochs: nothing is left to do", place, epochs)
+    log.info("finished   %s is finished, after %s epochs: nothing to do", place, epochs)
     log.info("result     %s", "   ".join(f"{name} {number:.4f}" for name, number in measured.items()) or "none")
     named = shell_path(resumed.folder) if resumed.folder is not None else resumed.run.run_id
-    log.info("go on      python -m runner resume=%s trainer.epochs=<more>", named)
+    log.info("resume     python -m runner resume=%s trainer.epochs=<more>", named)
     return True
 
 
 def load_checkpoint(resumed: Resumed, experiment: Experiment) -> dict[str, Any] | None:
-    """Find the checkpoint, and see that what was changed leaves the run exact.
+    """Load the checkpoint into the experiment, after checking that the changes keep the run exact.
 
     Returns:
-        The checkpoint to go on from. For a warm start None, as its weights are in the experiment's model
-        already.
+        The checkpoint to resume from. None for a warm start, as the model has its weights already.
 
     Raises:
-        ConfigError: a change is refused, there is no usable checkpoint, or it does not fit.
+        ConfigError: a change is not allowed, or there is no usable checkpoint, or it does not fit.
     """
     problems = [] if resumed.warm_start else exactness.check_keys(resumed.changed, experiment.schedule.horizon)
     if resumed.folder is not None and has_manifest(resumed.folder) and manifest_of(resumed.folder) is None:
-        damaged = display_path(resumed.folder / FOLDER / MANIFEST)
-        problems.append(f"{damaged} is damaged: move it away, and the run goes on as another MLflow run")
+        damaged = resumed.folder / FOLDER / MANIFEST
+        suggestion = f"move it away, to resume as another MLflow run: mv {shell_path(damaged)} {damaged.name}.damaged"
+        problems.append(Problem("resume", f"{display_path(damaged)} is damaged", suggestion, topic="file"))
     try:
         checkpoint = resumed.checkpoint
     except CheckpointError as error:
-        raise ConfigError(*problems, f"{resumed.run.argument}: {error}; start anew without resume=") from error
-    progress = checkpoint["progress"]
-    if not resumed.warm_start and not problems and progress["data"] != experiment.splits.fingerprint:
-        problems.append(
-            f"data: these are not the samples that the run was trained on; bring them back, or {exactness.WARM}"
-        )
-    if not resumed.warm_start and not problems:
-        problems += exactness.check_progress(progress, resumed.run.config, resumed.changed, experiment.trainer)
-        problems += exactness.check_reading(
-            resumed.run.config, resumed.changed, experiment.splits.train, experiment.in_memory
-        )
-    done = len(progress["epoch_seconds"])
+        problem = resumed.run.problem(str(error), "leave it out to start a new run")
+        raise ConfigError(*problems, problem) from error
+    if not resumed.warm_start:
+        problems = problems or _check_exact(resumed, checkpoint["progress"], experiment)
+    done = len(checkpoint["progress"]["epoch_seconds"])
     if "trainer.epochs" in resumed.changed and not resumed.warm_start and experiment.trainer.epochs < done:
-        problems.append(
-            f"trainer.epochs={experiment.trainer.epochs}: {done} epochs are done already; write {done} or more"
-        )
+        text = f"trainer.epochs={experiment.trainer.epochs} is less than the {done} epochs that are done"
+        suggestion = f"write trainer.epochs={done}, or more"
+        problems.append(Problem("trainer.epochs", text, suggestion, topic="range"))
     if problems:
         raise ConfigError(*problems)
-    # What does not fit is found before the run's folder is touched: the code may have changed.
+    # The code may have changed. This finds a misfit before the run's folder is changed.
     unsaved = checkpoint.get("buffers", {}).get("model")
-    _load(
-        resumed,
-        lambda: load_module(experiment.model, checkpoint["model"], unsaved),
-        "its weights do not fit this model",
-    )
+    _load(resumed, lambda: load_module(experiment.model, checkpoint["model"], unsaved), "weights", "model")
     if resumed.warm_start:
         log.info("weights    from %s, epoch %d", resumed.run.place, done)
-        del resumed.checkpoint  # it has given what it is needed for
+        del resumed.checkpoint  # frees its memory
         return None
-    _load(
-        resumed,
-        lambda: load_state(experiment.optimizer, checkpoint["optimizer"]),
-        "the state of its optimizer does not fit this one",
-    )
-    _load(resumed, lambda: load_loss(experiment.loss, checkpoint), "the state of its loss does not fit this one")
+    _load(resumed, lambda: load_state(experiment.optimizer, checkpoint["optimizer"]), "optimizer state", "optimizer")
+    _load(resumed, lambda: load_loss(experiment.loss, checkpoint), "loss state", "loss")
     return checkpoint
 
 
-def _load(resumed: Resumed, load: Callable[[], object], misfit: str) -> None:
+def _check_exact(resumed: Resumed, progress: Mapping[str, Any], experiment: Experiment) -> list[Problem]:
+    """Find out whether the data and the changes keep the run exact."""
+    if progress["data"] != experiment.splits.fingerprint:
+        text = "data: these are not the samples that the run was trained on"
+        return [Problem("data", text, f"restore them, or {exactness.WARM}", topic="data")]
+    config, changed = resumed.run.config, resumed.changed
+    problems = exactness.check_progress(progress, config, changed, experiment.trainer)
+    return problems + exactness.check_reading(config, changed, experiment.splits.train, experiment.in_memory)
+
+
+def _load(resumed: Resumed, load: Callable[[], object], part: str, target: str) -> None:
     try:
         load()
-    except Exception as error:  # a model or an optimizer of the user's may do anything
-        why = str(error).splitlines()[-1:] or [type(error).__name__]
-        raise ConfigError(f"{resumed.run.argument}: {misfit}: {why[0].strip().rstrip('.')}") from error
+    except Exception as error:  # a user's model or optimizer may raise anything
+        reason = str(error).splitlines()[-1:] or [type(error).__name__]
+        text = f"its {part} does not fit the {target}" if part != "weights" else f"its weights do not fit the {target}"
+        problem = resumed.run.problem(f"{text}: {reason[0].strip().rstrip('.')}", topic="shape")
+        raise ConfigError(problem) from error

@@ -1,4 +1,4 @@
-"""The model of a run as MLflow serves it: normalisation and units inside."""
+"""The model of a run for MLflow serving, with normalization and target units included."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ from runner.tracking.model import TableNames, save_model
 
 
 class ServingModel(nn.Module):
-    """A model together with its normalisation, and the units of its targets: what is logged to MLflow.
+    """A model with its normalization and target units, as it is logged to MLflow.
 
-    Takes samples as the data set holds them (features as they are; image pixels scaled to [0, 1]).
+    It takes samples of the data set (raw features; image pixels scaled to [0, 1]).
 
     Args:
-        model: as it was trained.
-        normalize: from raw inputs to what the model sees.
-        dtype: of the model.
-        scale: of the targets that it was trained on, if they were standardised.
+        model: the trained model.
+        normalize: from raw inputs to model inputs.
+        dtype: the model's type.
+        scale: the scale of its training targets if they were standardized.
     """
 
     mean: Tensor
@@ -34,7 +34,7 @@ class ServingModel(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.dtype = model, dtype
-        self.exact = torch.float64 if normalize.wide else dtype  # in which inputs are normalised, as in training
+        self.exact = torch.float64 if normalize.wide else dtype  # the type for normalization, as in training
         self.register_buffer("mean", normalize.mean.to(self.exact))
         self.register_buffer("std", normalize.std.to(self.exact))
         self.scaled = scale is not None and scale.standardizes
@@ -43,14 +43,14 @@ class ServingModel(nn.Module):
             self.register_buffer("target_std", scale.std)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(N, ...) raw samples -> (N, K) outputs: logits, or values in the units of the data."""
+        """Compute (N, K) outputs of (N, ...) raw samples: logits, or values in the units of the data."""
         outputs = self.model(((inputs.to(self.exact) - self.mean) / self.std).to(self.dtype))
-        # In float32 a value of 10,000,000 would have no decimals left.
+        # In float32 a value of 10,000,000 has no decimals.
         return outputs.double() * self.target_std + self.target_mean if self.scaled else outputs
 
 
 class AnswerModel(ServingModel):
-    """A served model that gives what `runner.predict` gives: probabilities, no logits."""
+    """A serving model with the outputs of `runner.predict`: probabilities instead of logits."""
 
     def __init__(
         self, model: nn.Module, normalize: Normalize, dtype: torch.dtype, scale: TargetScale | None, loss: Loss
@@ -59,14 +59,14 @@ class AnswerModel(ServingModel):
         self.loss = loss
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """(N, F) raw samples -> (N, K) probabilities, or values in the units of the data."""
+        """Compute (N, K) probabilities, or values in the units of the data, of (N, F) raw samples."""
         return answers(self.loss, super().forward(inputs))
 
 
 def serving_example(experiment: Experiment) -> Tensor:
-    """Two samples as `ServingModel` takes them: any of the right shape and range will do.
+    """Return two inputs of `ServingModel`; only their shape and range matter.
 
-    Those of a table are float64, as are others that float32 would round.
+    They are float64 for a table, and for other samples that float32 would round.
     """
     example, _ = next(iter(experiment.loaders.train.epoch(0)))
     raw = example[:2].cpu().double() * experiment.splits.normalize.std + experiment.splits.normalize.mean
@@ -74,7 +74,7 @@ def serving_example(experiment: Experiment) -> Tensor:
 
 
 def save_serving_model(experiment: Experiment, example: Tensor, folder: Path) -> None:
-    """Save the model with the weights it has now, so that MLflow can serve it; `example` is of `served_samples`."""
+    """Save the model with its current weights for MLflow serving; `example` comes from `serving_example`."""
     parts = experiment.model, experiment.splits.normalize, experiment.precision.dtype, experiment.target_scale
     if not experiment.splits.columns:
         save_model(ServingModel(*parts), example, folder)

@@ -1,4 +1,4 @@
-"""Start a run: the one way for a single run, a job of a sweep, and a run that is run again."""
+"""Start a run: a single run, a job of a sweep, or a run that is reproduced."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,17 +28,17 @@ def build_run(
     """Build everything that a run needs, before it has a folder.
 
     Args:
-        cfg: composed, with Hydra's own node.
-        choices: which member of each group was chosen.
-        problems: what composing has found.
-        resumed: the run to go on with, or whose weights are used.
-        typed: the arguments of its command, without credentials.
+        cfg: the composed config, with Hydra's own node.
+        choices: the chosen member of each group.
+        problems: the problems that composing has found.
+        resumed: the run to resume, or to take the weights from.
+        typed: the arguments of the command, without credentials.
 
     Returns:
-        The experiment, and the checkpoint to go on from, if there is one.
+        The experiment, and the checkpoint to resume from or None.
 
     Raises:
-        ConfigError: with every problem that could be found.
+        ConfigError: with all problems.
     """
     experiment = build.build(without_hydra(cfg), choices, problems, resumed.preprocessing if resumed else None)
     experiment.typed = typed
@@ -54,16 +54,16 @@ def start(
     delivery: Deliverer | None = None,
     bar: Bar | None = None,
 ) -> Outcome:
-    """Run in a folder that is there and locked, with Hydra's callbacks around it.
+    """Run in a folder that exists and is locked, and call Hydra's callbacks.
 
     Args:
-        folder: the run's own.
-        experiment: what `prepare` has built.
-        cfg: that it was built from, with Hydra's own node.
-        composer: that has composed it.
-        checkpoint: to go on from.
-        delivery: what uploads to MLflow, if that was started before.
-        bar: what shows the progress; None makes one for the terminal.
+        folder: the run's folder.
+        experiment: the result of `build_run`.
+        cfg: the config of the experiment, with Hydra's own node.
+        composer: the composer of the config.
+        checkpoint: the checkpoint to resume from.
+        delivery: the uploading process if it was started earlier.
+        bar: the progress display; None makes one for the terminal.
     """
     outcomes: list[Outcome] = []
 

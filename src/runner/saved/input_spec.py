@@ -1,7 +1,7 @@
-"""`samples.json`: what a run's model takes and gives, so that it can be used without the data it was trained on."""
+"""`samples.json`: the inputs and outputs of a run's model. With it the model can be used without its training data."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -14,29 +14,27 @@ from runner.rundir import layout
 from runner.saved.run import SavedRun
 from runner.util.files import load_json
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How the samples of a run look.
+    """The samples of a run.
 
     Attributes:
         data: the data set's name.
-        input_shape: of one sample, without the batch axis.
-        dtype: of the raw inputs: `uint8` images, or `float32`, or `float64` where float32 would round them.
-        mean: what is subtracted from the (scaled) inputs: a number, or nested lists that broadcast to a sample.
-        std: what they are divided by afterwards.
-        num_outputs: of the model.
-        classes: the names of the classes 0, 1, ...; None if they have none.
-        columns: of the table, all of them in their order; None if the samples were no table.
-        target: the one of them that is predicted.
-        reading: how the table was read; None if as runner 0.1.0 did, or there was none.
-        value_range: the smallest and the largest raw value of the training images, where they are float32; None for
-            others, and where it was not recorded.
-        scale: what uint8 inputs are divided by first.
-        white: of the run's image files, where they had more than 8 bits a pixel, the number that stands for white.
+        input_shape: the shape of one sample, without the batch axis.
+        dtype: the type of the raw inputs: `uint8` for images, else `float32`, or `float64` if float32 would round
+            them.
+        mean: subtracted from the (scaled) inputs: a number, or nested lists that broadcast to a sample.
+        std: the divisor after that.
+        num_outputs: the model's number of outputs.
+        classes: the names of the classes 0, 1, ...; None if they have no names.
+        columns: all columns of the table, in order; None if the samples are not a table.
+        target: the column that is predicted.
+        reading: how the table was read; None for a table that runner 0.1.0 read, and without a table.
+        value_range: the smallest and the largest raw value of the training images if they are float32; None for
+            others, and if it was not recorded.
+        scale: the divisor of uint8 inputs, before `mean`.
+        white: the value of white in the run's image files if they had more than 8 bits per pixel.
     """
 
     data: str
@@ -55,7 +53,7 @@ class InputSpec:
 
     @property
     def features(self) -> list[str] | None:
-        """The columns that are inputs."""
+        """The input columns."""
         return None if self.columns is None else [name for name in self.columns if name != self.target]
 
     @property
@@ -65,26 +63,25 @@ class InputSpec:
 
     @property
     def normalize(self) -> Normalize:
-        """From raw inputs to what the model sees; the very numbers of the run."""
+        """The normalization from raw inputs to model inputs, with exactly the numbers of the run."""
         mean, std = (torch.tensor(value, dtype=torch.float64) for value in (self.mean, self.std))
         return Normalize(mean, std, self.scale, wide=self.dtype == "float64")
 
 
 def read_input_spec(run: SavedRun) -> InputSpec:
-    """What a run has left of its samples.
+    """Read the input specification of a run.
 
     Raises:
-        ConfigError: nothing usable.
+        ConfigError: `samples.json` is missing or damaged.
     """
     path = run.file(layout.SAMPLES)
     if path is None:
-        raise ConfigError(
-            f"{run.argument}: it has no {layout.SAMPLES}, which describes the inputs of its model: run it again"
-        )
+        text = f"its {layout.SAMPLES} is missing, which describes the inputs of its model"
+        raise ConfigError(run.problem(text, "train it again", topic="file"))
     try:
-        found = load_json(path)
-        if "white" not in found and found.get("data") == "image_folder":  # of version 0.1.0
-            found["white"] = RANGES[-1]
-        return InputSpec(**found)
+        content = load_json(path)
+        if "white" not in content and content.get("data") == "image_folder":  # of version 0.1.0
+            content["white"] = RANGES[-1]
+        return InputSpec(**content)
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{run.argument}: its {layout.SAMPLES} is damaged: {error}") from error
+        raise ConfigError(run.problem(f"its {layout.SAMPLES} is damaged: {error}", topic="file")) from error

@@ -1,6 +1,6 @@
-"""A run that was made before: found by its folder or its MLflow id, and what is left of it.
+"""Find a run by its folder or its MLflow run id, and read its files.
 
-What it left is read in its folder; where that is gone, or on another machine, out of MLflow.
+The files are read from the run's folder. If the folder is missing or on another machine, they come from MLflow.
 """
 
 import os
@@ -17,10 +17,10 @@ import yaml
 
 from runner.config import store_variable
 from runner.config.keys import GROUPS, PRESETS
-from runner.errors import ConfigError, StoreError
+from runner.errors import ConfigError, Problem, StoreError, Topic
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
-from runner.rundir.folders import display_path, outputs, parse_path
+from runner.rundir.folders import display_path, for_shell, outputs, parse_path, shell_path
 from runner.rundir.manifest import manifest_of, own_folder
 from runner.tracking.store import connect, describe_refusal, explain, local_uri
 from runner.util.files import load_json_or_empty
@@ -32,21 +32,34 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 WANTED = "write a run's folder or MLflow run id"
+"""The suggestion when no better one exists."""
+
+
+def problem_with(argument: str, text: str, suggestion: str = "", *, topic: Topic = "run") -> Problem:
+    """Describe a problem with the run or the file that an argument names.
+
+    Args:
+        argument: as typed, `run=outputs/runs/...`.
+        text: what is wrong.
+        suggestion: what to do instead.
+        topic: the kind of problem.
+    """
+    return Problem(argument.partition("=")[0], f"{argument}: {text}", suggestion, topic=topic)
 
 
 @dataclass
 class SavedRun:
-    """What is known of a run.
+    """A run, with its config, and access to its files.
 
     Attributes:
-        argument: the option that named it, as it was typed: `run=outputs/runs/...`.
-        folder: its own; None if it is not here, or not to be looked into.
-        run_id: in MLflow; None if it is not known there.
-        uri: of the MLflow store that has it.
-        config: as it was resolved, without credentials.
-        choices: which member of each group was chosen, as far as is recorded.
-        name: in MLflow, or of the folder.
-        tags: what it was searched by in MLflow, `runner.data_fingerprint` among them.
+        argument: the option that named the run, as typed: `run=outputs/runs/...`.
+        folder: the run's folder; None if it is not on this machine, or must not be read.
+        run_id: its id in MLflow; None if MLflow does not have the run.
+        uri: the address of the MLflow store that has the run.
+        config: the resolved config, without credentials.
+        choices: the chosen member of each group, as far as it was recorded.
+        name: the run's name in MLflow, or that of its folder.
+        tags: its MLflow tags, such as `runner.data_fingerprint`.
     """
 
     argument: str
@@ -61,23 +74,30 @@ class SavedRun:
 
     @property
     def place(self) -> str:
-        """Where it is, for people."""
+        """Where the run is, as text for a message."""
         return display_path(self.folder) if self.folder else f"run {self.run_id} in {strip_credentials(self.uri or '')}"
 
     @property
     def label(self) -> str:
-        """The name of its folder without the date; of a job of a sweep, whose folder is a number, its name."""
+        """The folder's name without its date. For a job of a sweep, whose folder is a number: the run's name."""
         folder = self.folder or Path(self.tags.get(FOLDER_TAG, self.name))
         name = self.name if folder.name.isdecimal() else folder.name
         return re.sub(r"[^A-Za-z0-9._-]+", "-", re.sub(r"^\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_", "", name))
 
-    def file(self, name: str) -> Path | None:
-        """A file that the run left, by its path in the folder: `samples.json`, `checkpoints/best.pt`.
+    def problem(self, text: str, suggestion: str = "", *, topic: Topic = "run") -> Problem:
+        """Describe a problem with this run: see `problem_with`."""
+        return problem_with(self.argument, text, suggestion, topic=topic)
 
-        Out of MLflow it is fetched into a temporary folder, which lives as long as this object.
+    def file(self, name: str) -> Path | None:
+        """Return the path of one of the run's files.
+
+        A file from MLflow is downloaded into a temporary folder, which exists as long as this object.
+
+        Args:
+            name: the path in the run's folder: `samples.json`, `checkpoints/best.pt`.
 
         Returns:
-            None if there is no such file.
+            The path; None if the run has no such file.
 
         Raises:
             ConfigError: the store does not answer.
@@ -88,24 +108,25 @@ class SavedRun:
         client = self.client()
         parent = name.rpartition("/")[0]
         try:
-            if name not in {found.path for found in client.list_artifacts(self._id, parent or None)}:
+            if name not in {file.path for file in client.list_artifacts(self._id, parent or None)}:
                 return None
             return Path(client.download_artifacts(self._id, name, self.scratch()))
-        except Exception as error:  # an artifact store answers with exceptions of its own
-            raise ConfigError(f"{self.argument}: {name} cannot be fetched from MLflow: {explain(error)}") from error
+        except Exception as error:  # each artifact store raises its own exceptions
+            text = f"{name} cannot be downloaded from MLflow: {explain(error)}"
+            raise ConfigError(self.problem(text, topic="store")) from error
 
     def client(self) -> "MlflowClient":
-        """The MLflow store that has the run.
+        """Connect to the MLflow store that has the run.
 
         Raises:
-            ConfigError: it is in none, or the store is unusable.
+            ConfigError: MLflow does not have the run, or the store is unusable.
         """
         if self.run_id is None or self.uri is None:
-            raise ConfigError(f"{self.argument} is not in MLflow: deliver it by python -m runner.sync run=<its folder>")
+            raise ConfigError(_not_uploaded(self.argument, self.folder))
         return _connect(self.uri, self.argument)
 
     def scratch(self) -> str:
-        """A temporary folder for what is fetched, as long as this object lives."""
+        """Return a temporary folder for downloads; it exists as long as this object."""
         if self._fetched is None:
             self._fetched = TemporaryDirectory(prefix="runner-")
         return self._fetched.name
@@ -120,48 +141,59 @@ def find(value: str, key: str = "run", uri: str | None = None, from_store: bool 
     """Find a run, with its config.
 
     Args:
-        value: its folder or its MLflow id.
-        key: the option that names it, for errors.
-        uri: of the MLflow store; None is the run's own, or for an id see `store_of`.
-        from_store: leave its folder alone even if it is here.
+        value: the run's folder or its MLflow run id.
+        key: the option that names the run, for errors.
+        uri: the MLflow store; None takes that of the run, or that of `store_of` for an id.
+        from_store: ignore the run's folder even if it exists.
 
     Raises:
-        ConfigError: there is none, or it has no readable config.
+        ConfigError: the run does not exist, or its config cannot be read.
     """
-    given = f"{key}={value}"
+    argument = f"{key}={value}"
     folder = _folder(value, key)
     if folder is None:
-        return _from_mlflow(value, given, uri or store_of(value), from_store)
-    saved = _from_folder(folder, given, uri)
+        return _from_mlflow(value, argument, uri or store_of(value), from_store)
+    saved = _from_folder(folder, argument, uri)
     if not from_store:
         return saved
     if saved.run_id is None or saved.uri is None:
-        raise ConfigError(f"{given} is not in MLflow: deliver it by python -m runner.sync run={display_path(folder)}")
-    return _from_mlflow(saved.run_id, given, saved.uri, from_store)
+        raise ConfigError(_not_uploaded(argument, folder))
+    return _from_mlflow(saved.run_id, argument, saved.uri, from_store)
+
+
+def _not_uploaded(argument: str, folder: Path | None) -> Problem:
+    name = shell_path(folder) if folder is not None else "<its folder>"
+    return problem_with(
+        argument, "MLflow does not have this run", f"upload it with: python -m runner.sync run={name}", topic="store"
+    )
 
 
 def _folder(value: str, key: str) -> Path | None:
-    """The run's folder if the value is a path; None if it is an MLflow id.
+    """Return the run's folder if the value is a path; None if it is an MLflow run id.
 
     Raises:
         ConfigError: it is neither.
     """
     if not value.strip():
-        raise ConfigError(f"{key}= is empty: {WANTED}")
+        raise ConfigError(Problem(key, f"{key}= is empty", WANTED, topic="missing"))
     folder = parse_path(value, key)
     if folder.is_dir():
         if (folder / layout.CONFIG).is_file():
             return folder.resolve()
-        raise ConfigError(f"{key}={value} is no run's folder: there is no config.yaml in it; {_nearest(folder)}")
+        text = f"{key}={value} is not a run's folder, it has no {layout.CONFIG}"
+        raise ConfigError(Problem(key, text, _nearest(folder, key), topic="run"))
     if folder.exists():
-        raise ConfigError(f"{key}={value} is a file: name the run's folder; {_nearest(folder)}")
+        text = f"{key}={value} is a file, not a run's folder"
+        raise ConfigError(Problem(key, text, _nearest(folder, key), topic="run"))
     if not re.fullmatch("[0-9a-f]{32}", value):
-        raise ConfigError(f"{key}={value}: there is no such folder; {_nearest(folder)}")
+        raise ConfigError(
+            Problem(key, f"{key}={value}: the folder does not exist", _nearest(folder, key), topic="file")
+        )
     return None
 
 
-def _nearest(folder: Path) -> str:
-    """Which run may have been meant."""
+def _nearest(folder: Path, key: str) -> str:
+    """Suggest the run that may have been meant."""
     for parent in list(folder.absolute().parents)[:2]:
         if (parent / layout.CONFIG).is_file() and (parent / layout.CHECKPOINTS).is_dir():
             return f"did you mean {display_path(parent)}?"
@@ -171,11 +203,12 @@ def _nearest(folder: Path) -> str:
         return WANTED
     if close := get_close_matches(folder.name, names, n=1):
         return f"did you mean {display_path(runs / close[0])}?"
-    return f"the last runs are {', '.join(display_path(runs / name) for name in names[-3:])}"
+    latest = [f"{key}={shell_path(runs / name)}" for name in names[:-4:-1]]
+    return f"write {' or '.join(latest)}"
 
 
-def _from_folder(folder: Path, given: str, uri: str | None = None) -> SavedRun:
-    saved = SavedRun(given, folder, None, uri, read_config(folder / layout.CONFIG, given), name=folder.name)
+def _from_folder(folder: Path, argument: str, uri: str | None = None) -> SavedRun:
+    saved = SavedRun(argument, folder, None, uri, read_config(folder / layout.CONFIG, argument), name=folder.name)
     if manifest := manifest_of(folder):
         saved.uri = uri or store_variable.add_credentials(manifest.uri)
         saved.run_id = DeliveryState.load(folder).run_id or read_result(folder).get("run_id")
@@ -184,101 +217,108 @@ def _from_folder(folder: Path, given: str, uri: str | None = None) -> SavedRun:
     return saved
 
 
-def _from_mlflow(run_id: str, given: str, uri: str, from_store: bool) -> SavedRun:
-    """The run that MLflow knows: its folder, if that is here and still this run's, else its artifacts."""
-    run = get_logged_run(run_id, given, uri)
+def _from_mlflow(run_id: str, argument: str, uri: str, from_store: bool) -> SavedRun:
+    """Find a run in MLflow. Its folder is read if it is still this run's, its artifacts otherwise."""
+    run = get_logged_run(run_id, argument, uri)
     tags = dict(run.data.tags)
     if KEY_TAG not in tags:
-        raise ConfigError(f"{given} was not made by runner: it has no tag {KEY_TAG}; name one that was")
+        raise ConfigError(
+            problem_with(argument, f"not a run of runner, it has no tag {KEY_TAG}", "write the id of another run")
+        )
     folder = None if from_store else own_folder(tags)
     if folder is not None:
-        saved = _from_folder(folder, given, uri)
+        saved = _from_folder(folder, argument, uri)
         saved.run_id = run_id
         return saved
     name = run.info.run_name or run_id
-    saved = SavedRun(given, None, run_id, uri, {}, choices_of(run.data.params), name, tags)
+    saved = SavedRun(argument, None, run_id, uri, {}, choices_of(run.data.params), name, tags)
     config = saved.file(layout.CONFIG)
     if config is None:
-        raise ConfigError(
-            f"{given}: MLflow has no config.yaml of it yet; python -m runner.sync run={tags.get(FOLDER_TAG)}"
-            " delivers it, where that folder is"
-        )
-    saved.config = read_config(config, given)
+        sync = f"python -m runner.sync run={for_shell(tags.get(FOLDER_TAG, '<its folder>'))}"
+        text = f"MLflow does not have its {layout.CONFIG} yet"
+        raise ConfigError(saved.problem(text, f"upload it on the machine that has the folder: {sync}", topic="store"))
+    saved.config = read_config(config, argument)
     return saved
 
 
 def store_of(run_id: str) -> str:
-    """The store to look an id up in: that of the outputs folder, else that of MLFLOW_TRACKING_URI."""
+    """Return the store that has a run id: that of the outputs folder, else that of MLFLOW_TRACKING_URI."""
     own, other = local_uri(outputs()), store_variable.store_address()
     if other is None:
         return own
     file = sqlite_file(own)
     if file is not None and file.exists():
-        with suppress(Exception):  # not this one, or not to be opened
+        with suppress(Exception):  # this store does not have it, or cannot be opened
             connect(own).get_run(run_id)
             return own
     return other
 
 
-def get_logged_run(run_id: str, given: str, uri: str) -> "Run":
-    """What MLflow says of a run.
+def get_logged_run(run_id: str, argument: str, uri: str) -> "Run":
+    """Get a run from MLflow.
 
     Args:
         run_id: its id.
-        given: the option that named it, as typed.
-        uri: of the store.
+        argument: the option that named it, as typed.
+        uri: the address of the store.
 
     Raises:
-        ConfigError: there is no such run, or no such store.
+        ConfigError: the run or the store does not exist.
     """
     file = sqlite_file(uri)
     if file is not None and not file.exists():
-        raise ConfigError(f"{given}: there is no MLflow store {file}; write the run's folder, or tracking.uri=...")
-    client = _connect(uri, given)
+        suggestion = "write the run's folder, or the address of its store as tracking.uri=<address>"
+        raise ConfigError(problem_with(argument, f"the MLflow store {file} does not exist", suggestion, topic="store"))
+    client = _connect(uri, argument)
     try:
         return client.get_run(run_id)
-    except Exception as error:  # MLflow's own, or those of the libraries below it
-        what = "cannot be looked up" if describe_refusal(error) else "was not found"
-        raise ConfigError(f"{given} {what} in {strip_credentials(uri)}: {explain(error)}") from error
+    except Exception as error:  # MLflow's own exceptions, or those of the libraries it uses
+        action = "cannot be looked up" if describe_refusal(error) else "not found"
+        text = f"{action} in {strip_credentials(uri)}: {explain(error)}"
+        raise ConfigError(problem_with(argument, text, topic="store")) from error
 
 
-def _connect(uri: str, given: str) -> "MlflowClient":
+def _connect(uri: str, argument: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         return connect(uri)
     except StoreError as error:
-        raise ConfigError(f"{given}: {error}") from error
+        raise ConfigError(problem_with(argument, str(error), topic="store")) from error
     except Exception as error:
-        raise ConfigError(f"{given}: {strip_credentials(uri)} cannot be opened: {explain(error)}") from error
+        text = f"{strip_credentials(uri)} cannot be opened: {explain(error)}"
+        raise ConfigError(problem_with(argument, text, topic="store")) from error
 
 
 def choices_of(params: Mapping[str, str]) -> dict[str, str]:
-    """Which member of each group was chosen, out of a run's parameters."""
+    """Read the chosen member of each group from a run's parameters."""
     return {group: params[group] for group in GROUPS if group in params}
 
 
-def read_config(path: Path, given: str) -> dict[str, Any]:
-    """The config that a run has saved.
+def read_config(path: Path, argument: str) -> dict[str, Any]:
+    """Read the config that a run saved.
 
     Args:
-        path: of its `config.yaml`.
-        given: the option that named the run, as typed.
+        path: its `config.yaml`.
+        argument: the option that named the run, as typed.
 
     Raises:
-        ConfigError: the file is not a run's.
+        ConfigError: the file cannot be read, or is not a run's config.
     """
     try:
         saved = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(f"{given}: its config.yaml cannot be read: {str(error).splitlines()[0]}") from error
+        text = f"its {layout.CONFIG} cannot be read: {str(error).splitlines()[0]}"
+        raise ConfigError(problem_with(argument, text, topic="file")) from error
     if not isinstance(saved, dict) or "defaults" in saved or not {"seed", "model", "trainer"} <= saved.keys():
-        raise ConfigError(f"{given} is no run's folder: its config.yaml is another program's; {_nearest(path.parent)}")
+        text = f"not a run's folder, its {layout.CONFIG} belongs to another program"
+        raise ConfigError(problem_with(argument, text, _nearest(path.parent, argument.partition("=")[0])))
     needed = [group for group in GROUPS if group not in PRESETS]
     if damaged := [group for group in needed if not isinstance(saved.get(group), dict)]:
-        raise ConfigError(f"{given}: its config.yaml is damaged: {', '.join(damaged)} should have keys below")
+        text = f"its {layout.CONFIG} is damaged: {', '.join(damaged)} must have keys below"
+        raise ConfigError(problem_with(argument, text, topic="file"))
     return saved
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """What a run's `result.json` holds; nothing if it was killed before there was one."""
+    """Read a run's `result.json`; empty if the run was killed before it was written."""
     return load_json_or_empty(folder / layout.RESULT)

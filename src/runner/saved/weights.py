@@ -1,11 +1,10 @@
-"""Weights that were trained before: the best of a run, or those of a file, put into a model.
+"""Load trained weights into a model: the best of a run, or those of a file.
 
-`model.weights=<file or run>` starts from them; `runner.evaluate`, `predict` and `export` use a run's best.
+`model.weights=<file or run>` starts training from them; `runner.evaluate`, `predict` and `export` use a run's best.
 """
 
 import importlib.util
 import logging
-import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -16,15 +15,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX
 
 from runner.errors import ConfigError, first_line
 from runner.rundir import layout
-from runner.rundir.checkpoint import CheckpointError, decode_checkpoint, is_checkpoint, load, weight_buffers
-from runner.rundir.checkpoint import best_weights as best_of
+from runner.rundir.checkpoint import (
+    CheckpointError,
+    best_weights,
+    decode_checkpoint,
+    is_checkpoint,
+    load,
+    weight_buffers,
+)
 from runner.rundir.folders import display_path, parse_path
-from runner.saved.run import SavedRun, find
+from runner.saved.run import SavedRun, find, problem_with
 from runner.util.buffers import fit_buffers, load_buffers, load_module, unsaved_buffers
+from runner.util.private import is_extra_state, unwrapped_name
 from runner.util.tags import DATA_TAG
 
 log = logging.getLogger("runner")
@@ -32,22 +37,19 @@ log = logging.getLogger("runner")
 SUFFIXES = (".pt", ".pth", ".safetensors")
 NAMES_SHOWN = 3
 
-_WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+|_orig_mod\.")
-"""What DataParallel and `torch.compile` put before names."""
-
 
 @dataclass(frozen=True)
 class Weights:
     """A model's tensors by name.
 
     Attributes:
-        tensors: on the CPU; parameters and buffers, as `nn.Module.state_dict` names them.
-        source: where they are from, for people.
-        epoch: of the run, after which they were the best; None if that is not known.
-        data: the fingerprint of the samples they were trained on; None if that is not known.
-        buffers: those that `state_dict` does not name.
-        loss: what the loss had learnt with them: its part of a checkpoint.
-        preprocessing: how the run prepared its samples: see `Training.preprocessing`; None if that is not known.
+        tensors: parameters and buffers on the CPU, by their names in `nn.Module.state_dict`.
+        source: where they come from, as text for a message.
+        epoch: the epoch of the run after which they were the best; None if unknown.
+        data: the fingerprint of their training data; None if unknown.
+        buffers: the buffers that `state_dict` leaves out.
+        loss: the state of the loss that was trained with them: its part of a checkpoint.
+        preprocessing: how the run preprocessed its samples: see `Training.preprocessing`; None if unknown.
     """
 
     tensors: dict[str, Tensor]
@@ -60,32 +62,31 @@ class Weights:
 
 
 def load_into(model: nn.Module, value: str, uri: str | None = None) -> dict[str, Any] | None:
-    """Start a model from given weights: `model.weights=<value>`.
+    """Load pretrained weights into a model: `model.weights=<value>`.
 
-    If the output layer alone has another number of outputs, it starts anew, as the model has it; a line says so.
+    If only the output layer differs, by its number of outputs, it keeps its own initial weights. A line reports that.
 
     Args:
-        model: on the CPU; its own weights are overwritten.
+        model: on the CPU; its weights are overwritten.
         value: a file (.pt, .pth or .safetensors), a run's folder or an MLflow run id.
-        uri: of the MLflow store that knows the run.
+        uri: the address of the MLflow store that has the run.
 
     Returns:
-        How the run that they are of prepared its samples; None if that is not known, or its outputs are no more those
-        of this model.
+        How the run of these weights preprocessed its samples; None if unknown, or if the output layer is a new one.
 
     Raises:
-        ConfigError: there are no such weights, or they are another model's.
+        ConfigError: the weights cannot be read, or belong to another model.
     """
-    found = read_weights(value, uri)
-    anew = copy_into(model, found.tensors, f"model.weights={value}")
+    weights = read_weights(value, uri)
+    new_layer = copy_into(model, weights.tensors, f"model.weights={value}")
     own = {name: buffer.shape for name, buffer in unsaved_buffers(model).items() if buffer is not None}
-    load_buffers(model, {name: b for name, b in found.buffers.items() if b is not None and own.get(name) == b.shape})
-    log.info("weights    from %s%s", found.source, f"; {anew}" if anew else "")
-    return None if anew else found.preprocessing
+    load_buffers(model, {name: b for name, b in weights.buffers.items() if b is not None and own.get(name) == b.shape})
+    log.info("weights    from %s%s", weights.source, f"; {new_layer}" if new_layer else "")
+    return None if new_layer else weights.preprocessing
 
 
 def read_weights(value: str, uri: str | None = None) -> Weights:
-    """The weights that a file holds, or the best of a run.
+    """Read the weights of a file, or the best weights of a run.
 
     Raises:
         ConfigError: there are none.
@@ -93,17 +94,20 @@ def read_weights(value: str, uri: str | None = None) -> Weights:
     path = parse_path(value, "model.weights")
     is_file = path.is_file()
     if not is_file and path.suffix in SUFFIXES and not path.is_dir():
-        raise ConfigError(f"model.weights={value}: there is no such file; write one that is there, or a run")
+        text = "the file does not exist"
+        raise ConfigError(
+            problem_with(f"model.weights={value}", text, "write the path of a file of weights, or a run", topic="file")
+        )
     if is_file:
         return _from_file(path, f"model.weights={value}")
     return weights_of_run(find(value, "model.weights", uri))
 
 
 def weights_of_run(run: SavedRun) -> Weights:
-    """A run's best weights, averaged if it averaged them; its last if none were the best, which a line says.
+    """Read a run's best weights, averaged if the run averaged them. Without best weights, its last, with a warning.
 
     Raises:
-        ConfigError: there are none, neither in the run's folder nor in MLflow.
+        ConfigError: the run has no weights, neither in its folder nor in MLflow.
     """
     for name in (f"{layout.CHECKPOINTS}/{file}" for file in (layout.BEST, layout.LAST)):
         path = run.file(name)
@@ -112,29 +116,29 @@ def weights_of_run(run: SavedRun) -> Weights:
         try:
             state = load(path)
         except CheckpointError as error:
-            raise ConfigError(f"{run.argument}: {error}") from error
+            raise ConfigError(run.problem(str(error))) from error
         progress = state["progress"]
         epoch = progress["best_epoch"] or None
         if name.endswith(layout.LAST):
-            log.warning("%s has no checkpoints/best.pt: these are its last weights", run.place)
+            log.warning("%s has no checkpoints/best.pt: using its last weights", run.place)
             epoch = len(progress["epoch_seconds"])
         return _of_checkpoint(state, run.place, epoch, progress["data"])
     if run.folder is not None and (graph := run.file("model/data/model.pt2")):
         return _of_graph(graph, run)
     if run.run_id is not None:
         return _of_logged_model(run)
-    raise ConfigError(f"{run.argument} has no weights: there is no checkpoint in {run.place}/checkpoints")
+    raise ConfigError(run.problem(f"no weights, {run.place}/{layout.CHECKPOINTS} has no checkpoint"))
 
 
 def _of_checkpoint(state: dict[str, Any], source: str, epoch: int | None, data: str | None = None) -> Weights:
     loss: dict[str, Any] = {key: state[key] for key in ("loss", "buffers") if key in state}
     return Weights(
-        best_of(state), source, epoch, data, weight_buffers(state), loss, dict(state.get("preprocessing", {}))
+        best_weights(state), source, epoch, data, weight_buffers(state), loss, dict(state.get("preprocessing", {}))
     )
 
 
 def _of_logged_model(run: SavedRun) -> Weights:
-    """Out of the model that the run has logged to MLflow: the newest, if it was resumed."""
+    """Read the weights of the model that the run logged to MLflow; of the newest if it was resumed."""
     client = run.client()
     from mlflow.artifacts import download_artifacts
 
@@ -142,125 +146,130 @@ def _of_logged_model(run: SavedRun) -> Weights:
         logged = client.get_run(run.run_id).outputs.model_outputs
         models = [client.get_logged_model(output.model_id) for output in logged]
         if not models:
-            raise ConfigError(
-                f"{run.argument} has no weights in MLflow: it logged neither a model nor checkpoints"
-                " (tracking.log_model, tracking.log_checkpoints); write the run's folder"
-            )
+            text = "no weights in MLflow, as tracking.log_model and tracking.log_checkpoints were false"
+            raise ConfigError(run.problem(text, "write the run's folder"))
         newest = max(models, key=lambda model: model.creation_timestamp)
         folder = download_artifacts(
             artifact_uri=f"{newest.artifact_location}/data", dst_path=run.scratch(), tracking_uri=run.uri
         )
     except ConfigError:
         raise
-    except Exception as error:  # an artifact store answers with exceptions of its own
-        raise ConfigError(f"{run.argument}: its model cannot be fetched from MLflow: {first_line(error)}") from error
+    except Exception as error:  # each artifact store raises its own exceptions
+        text = f"its model cannot be downloaded from MLflow: {first_line(error)}"
+        raise ConfigError(run.problem(text, topic="store")) from error
     return _of_graph(Path(folder) / "model.pt2", run)
 
 
 def _of_graph(path: Path, run: SavedRun) -> Weights:
-    """The weights inside an exported `serving.ServingModel`, whose model is called `model`."""
+    """Read the weights of an exported `serving.ServingModel`; its model is the attribute `model`."""
     try:
         state = torch.export.load(path).state_dict
-    except Exception as error:  # of another version of torch, say
-        raise ConfigError(f"{run.argument}: its logged model cannot be read: {first_line(error)}") from error
+    except Exception as error:  # for example of another version of torch
+        text = f"its logged model cannot be read: {first_line(error)}"
+        raise ConfigError(run.problem(text, topic="file")) from error
     tensors = {name.removeprefix("model."): t.detach() for name, t in state.items() if name.startswith("model.")}
     scale = {name: state[f"target_{name}"].tolist() for name in ("mean", "std") if f"target_{name}" in state}
     fingerprint = run.tags.get(DATA_TAG)
     return Weights(tensors, run.place, data=fingerprint, preprocessing={"targets": scale} if scale else {})
 
 
-def _from_file(path: Path, given: str) -> Weights:
+def _from_file(path: Path, argument: str) -> Weights:
     if path.suffix == ".safetensors":
-        return Weights(_read_safetensors(path, given), display_path(path.absolute()))
-    content = _read_torch(path, given)
-    if isinstance(content, dict) and is_checkpoint(content):  # of runner's
+        return Weights(_read_safetensors(path, argument), display_path(path.absolute()))
+    content = _read_torch(path, argument)
+    if isinstance(content, dict) and is_checkpoint(content):  # a checkpoint of runner
         try:
             state = decode_checkpoint(content, path)
         except CheckpointError as error:
-            raise ConfigError(f"{given}: {error}") from error
+            raise ConfigError(problem_with(argument, str(error))) from error
         return _of_checkpoint(state, display_path(path.absolute()), state["progress"]["best_epoch"] or None)
-    tensors = [value for name, value in content.items() if not _is_extra(name)] if isinstance(content, dict) else []
+    tensors = (
+        [value for name, value in content.items() if not is_extra_state(name)] if isinstance(content, dict) else []
+    )
     if not tensors or not all(isinstance(t, Tensor) for t in tensors):
         what = f"a {type(content).__name__}"
         if isinstance(content, dict):
             what = f"a dict of {', '.join(map(str, list(content)[:NAMES_SHOWN])) or 'nothing'}"
-        raise ConfigError(
-            f"{given} holds {what}, not the tensors of a model: write it by torch.save(model.state_dict(), path)"
-        )
+        suggestion = "write a file made by torch.save(model.state_dict(), path)"
+        raise ConfigError(problem_with(argument, f"holds {what}, not the tensors of a model", suggestion, topic="file"))
     return Weights({str(name): tensor for name, tensor in content.items()}, display_path(path.absolute()))
 
 
-def _read_torch(path: Path, given: str) -> Any:
-    """What a file of `torch.save` holds; nothing that could run code is loaded."""
+def _read_torch(path: Path, argument: str) -> Any:
+    """Read a file of `torch.save`, without loading anything that could run code."""
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as container:  # torch.load does not look at the checksums
+            with zipfile.ZipFile(path) as container:  # torch.load does not verify the checksums
                 if damaged := container.testzip():
-                    raise ConfigError(f"{given} is damaged ({damaged}): write another file")
-        with warnings.catch_warnings():  # about a pickle that is about to be refused
+                    raise ConfigError(
+                        problem_with(argument, f"the file is damaged ({damaged})", "write another file", topic="file")
+                    )
+        with warnings.catch_warnings():  # about a pickle that is refused below
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except ConfigError:
         raise
     except OSError as error:
-        raise ConfigError(f"{given} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # whatever the unpickler meets
-        raise ConfigError(
-            f"{given} is refused: it holds more than tensors, which could run code when loaded, or is no file of"
-            " weights; write one made by torch.save(model.state_dict(), path)"
-        ) from error
+        text = f"the file cannot be read: {error.strerror or error}"
+        raise ConfigError(problem_with(argument, text, topic="file")) from error
+    except Exception as error:  # the unpickler raises many types
+        text = "not a file of weights, or it holds more than tensors, which could run code when loaded"
+        suggestion = "write a file made by torch.save(model.state_dict(), path)"
+        raise ConfigError(problem_with(argument, text, suggestion, topic="file")) from error
 
 
-def _read_safetensors(path: Path, given: str) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, argument: str) -> dict[str, Tensor]:
     if importlib.util.find_spec("safetensors") is None:
-        raise ConfigError(f"{given} needs the package safetensors: pip install safetensors")
+        text = "the package safetensors is not installed"
+        raise ConfigError(problem_with(argument, text, "install it with: pip install safetensors", topic="unavailable"))
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ConfigError(f"{given} cannot be read: {first_line(error)}") from error
+        text = f"the file cannot be read: {first_line(error)}"
+        raise ConfigError(problem_with(argument, text, topic="file")) from error
 
 
-def copy_into(model: nn.Module, tensors: Mapping[str, Tensor], given: str) -> str | None:
-    """Copy tensors into a model, all but those of an output layer with another number of outputs.
+def copy_into(model: nn.Module, tensors: Mapping[str, Tensor], argument: str) -> str | None:
+    """Copy tensors into a model, except those of an output layer with another number of outputs.
 
     Args:
         model: its tensors are overwritten.
         tensors: by the model's own names, or with the prefixes of DataParallel and `torch.compile`.
-        given: the option they were given by, for the error.
+        argument: the option that named them, for the error.
 
     Returns:
-        What starts anew, in words; None if nothing does.
+        A note about the layer that keeps its initial weights; None if all are copied.
 
     Raises:
-        ConfigError: they are another model's.
+        ConfigError: the tensors belong to another model.
     """
     fit_buffers(model, tensors, replace=False)
     state = model.state_dict()
-    given_state = {name if name in state else _WRAPPED.sub("", name): value for name, value in tensors.items()}
-    extra = {name: value for name, value in given_state.items() if _is_extra(name) and name in state}
-    own = {name: tensor for name, tensor in state.items() if not _is_extra(name)}
-    tensors = {name: tensor for name, tensor in given_state.items() if not _is_extra(name)}
+    loaded = {name if name in state else unwrapped_name(name): value for name, value in tensors.items()}
+    extra = {name: value for name, value in loaded.items() if is_extra_state(name) and name in state}
+    own = {name: tensor for name, tensor in state.items() if not is_extra_state(name)}
+    tensors = {name: tensor for name, tensor in loaded.items() if not is_extra_state(name)}
     misfits = {
         name: (t.shape, own[name].shape) for name, t in tensors.items() if name in own and t.shape != own[name].shape
     }
-    strangers = [
-        f"{name} {_show(tensor.shape)} is there, but not in the model"
-        for name, tensor in tensors.items()
-        if name not in own
+    surplus = [
+        f"{name} {_show(tensor.shape)} is in the weights only" for name, tensor in tensors.items() if name not in own
     ]
-    missing = [f"{name} {_show(tensor.shape)} is missing there" for name, tensor in own.items() if name not in tensors]
-    if strangers or missing or (misfits and not _only_outputs(misfits)):
+    missing = [f"{name} {_show(tensor.shape)} is missing" for name, tensor in own.items() if name not in tensors]
+    if surplus or missing or (misfits and not _only_outputs(misfits)):
         differing = [
-            f"{name} is {_show(there)} there and {_show(here)} here" for name, (there, here) in misfits.items()
+            f"{name} is {_show(there)}, the model needs {_show(here)}" for name, (there, here) in misfits.items()
         ]
-        shown = [*differing[:NAMES_SHOWN], *missing[:NAMES_SHOWN], *strangers[:NAMES_SHOWN]][:NAMES_SHOWN]
-        more = len(differing) + len(missing) + len(strangers) - len(shown)
+        shown = [*differing[:NAMES_SHOWN], *missing[:NAMES_SHOWN], *surplus[:NAMES_SHOWN]][:NAMES_SHOWN]
+        more = len(differing) + len(missing) + len(surplus) - len(shown)
+        text = f"the weights of another model: {', '.join(shown)}{f', and {more} more' if more else ''}"
         raise ConfigError(
-            f"{given} is of another model: {'; '.join(shown)}{f'; and {more} more' if more else ''}: write the model"
-            " that they are of, by model=... and its keys"
+            problem_with(
+                argument, text, "choose the model of these weights with model=<name> and its keys", topic="shape"
+            )
         )
     fitting = {name: tensor for name, tensor in tensors.items() if name not in misfits}
     model.load_state_dict(fitting | extra, strict=False)
@@ -268,39 +277,35 @@ def copy_into(model: nn.Module, tensors: Mapping[str, Tensor], given: str) -> st
         return None
     layers = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in misfits))
     (there, here), *_ = misfits.values()
-    return f"the output layer ({layers}) starts anew: it had {there[0]} outputs, now {here[0]}"
+    return f"the output layer ({layers}) is initialized: it has {here[0]} outputs, had {there[0]}"
 
 
-def load_exactly(model: nn.Module, found: Weights, given: str) -> None:
-    """Give a model that was made again from its config the weights it had.
+def load_exactly(model: nn.Module, weights: Weights, argument: str) -> None:
+    """Load weights into the model that was built again from their run's config.
 
     Raises:
-        ConfigError: it is not the same any more.
+        ConfigError: the model has changed.
     """
     try:
-        load_module(model, found.tensors, found.buffers)
+        load_module(model, weights.tensors, weights.buffers)
     except RuntimeError as error:
         misfit = str(error).splitlines()[-1].strip().rstrip(".")
-        raise ConfigError(f"{given}: its weights do not fit its model, whose code has changed: {misfit}") from error
+        text = f"its weights do not fit its model, the model's code has changed: {misfit}"
+        raise ConfigError(problem_with(argument, text, topic="shape")) from error
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A hash of a model's parameters and buffers, by their names, wherever they are and in whatever layout."""
+    """Hash a model's parameters and buffers, with their names, independent of device and memory layout."""
     digest = sha256()
-    tensors = {name: tensor for name, tensor in model.state_dict().items() if not _is_extra(name)}
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if not is_extra_state(name)}
     for name, tensor in tensors.items():
         digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
 
 
-def _is_extra(name: str) -> bool:
-    """Whether it is what a module's `get_extra_state` gives: of any type."""
-    return name.rpartition(".")[2] == _EXTRA_STATE_KEY_SUFFIX
-
-
 def _only_outputs(misfits: Mapping[str, tuple[torch.Size, torch.Size]]) -> bool:
-    """Whether only numbers of outputs differ: another width of any other layer also changes the inputs of the next."""
+    """Whether only the number of outputs differs. A hidden layer of another width also changes the next layer."""
     shapes = list(misfits.values())
     same_otherwise = all(len(there) == len(here) > 0 and there[1:] == here[1:] for there, here in shapes)
     return same_otherwise and len({(there[0], here[0]) for there, here in shapes}) == 1

@@ -163,7 +163,7 @@ class Sweep:
         stopped = self.stop.requested and not complete
         report(result, self.folder, self.remaining, seconds, self.search, self.parent_run)
         if not complete:
-            log.info("go on      python -m runner --multirun sweep.resume=%s", shell_path(self.folder))
+            log.info("resume     python -m runner --multirun sweep.resume=%s", shell_path(self.folder))
         if self.parent_run is not None:
             self.parent_run.end("KILLED" if stopped else "FINISHED" if complete else "FAILED", result, seconds)
             seconds = float(prepared.config.tracking.wait)

@@ -54,7 +54,7 @@ def report(
         log.info("%-10s job %d (%s): %s", name, row.job.number, row.job.name, values)
         log.info("           %s%s", display_path(row.folder), f", run {row.run_id}" if row.run_id else "")
     _log_time([row.seconds for row in result.rows if row.job in run_now and row.seconds], seconds)
-    log.info("kept in    %s (a folder per job, named by its number; %s)", display_path(folder), ", ".join(files))
+    log.info("saved in   %s (a folder per job, named by its number; %s)", display_path(folder), ", ".join(files))
     _log_links(parent_run)
 
 

@@ -1,4 +1,4 @@
-"""The files of an ended run: into the run's artifacts, and the model folder into a logged model."""
+"""Upload the files of a run as its artifacts, and the model folder as a logged model."""
 
 import contextlib
 import shutil
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
 
 _EARLY = (layout.CONFIG, layout.SAMPLES, layout.ENVIRONMENT)
-"""What does not change while a run trains, and is needed to go on with it where its folder is lost."""
+"""Files that do not change while a run trains, and that a resume needs if the folder is lost."""
 
 _FILES = (
     *_EARLY, layout.LOG, layout.RESULT, layout.JOURNAL,
     layout.SWEEP_PLAN, layout.JOBS_TABLE, layout.JOBS,
 )  # fmt: skip
-"""Of a run's folder, and of a sweep's."""
+"""Files of a run's folder, and of a sweep's."""
 
 MLMODEL = "MLmodel"
 OF_MODELS = ("best/", "test/")
-"""Beginnings of the metrics that are shown at the logged model: those of the weights that it has."""
+"""Prefixes of the metrics that are logged for the model: those of its weights."""
 
 BEST = f"{layout.CHECKPOINTS}/{layout.BEST}"
 PINNED = f"{FOLDER}/{layout.CHECKPOINTS}"
@@ -39,7 +39,7 @@ PINNED = f"{FOLDER}/{layout.CHECKPOINTS}"
 def deliver(
     client: "MlflowClient", folder: Path, manifest: Manifest, state: DeliveryState, save: Callable[[], None]
 ) -> None:
-    """Upload what is new or changed since the last time; `save` notes each file as it is done."""
+    """Upload the files that are new or changed; `save` records each one."""
     assert state.run_id is not None
     _fill_in_run_id(folder / layout.RESULT, state.run_id)
     for path in _files(folder, manifest, state):
@@ -53,7 +53,7 @@ def deliver(
 def deliver_early(
     client: "MlflowClient", folder: Path, pinned: Sequence[Path], state: DeliveryState, save: Callable[[], None]
 ) -> None:
-    """Upload what a run that loses its folder goes on from: its config, and the checkpoints that were pinned."""
+    """Upload what a resume needs if the folder is lost: the config, and the pinned checkpoints."""
     for name in _EARLY:
         if (folder / name).is_file():
             _deliver_file(client, folder / name, name, state, save)
@@ -63,14 +63,14 @@ def deliver_early(
 
 
 def pin_checkpoints(folder: Path, state: DeliveryState) -> list[Path]:
-    """Link the checkpoints that MLflow does not have yet to where training, which goes on, does not replace them.
+    """Link the checkpoints that MLflow does not have yet into a folder where training does not replace them.
 
     Returns:
-        The links, the oldest checkpoint first: until the newest is there, the one before it is whole.
+        The links, the oldest checkpoint first, so that a complete one is in MLflow while the newest is uploaded.
     """
     pinned = []
     for path in (folder / layout.CHECKPOINTS).glob("[!.]*.pt"):
-        with contextlib.suppress(FileNotFoundError):  # just being replaced: next time
+        with contextlib.suppress(FileNotFoundError):  # it is being replaced: the next call pins it
             if state.artifacts.get(f"{layout.CHECKPOINTS}/{path.name}") != _version(path):
                 (folder / PINNED).mkdir(exist_ok=True)
                 hard_link(path, folder / PINNED / path.name)
@@ -81,7 +81,7 @@ def pin_checkpoints(folder: Path, state: DeliveryState) -> list[Path]:
 def _deliver_file(
     client: "MlflowClient", path: Path, name: str, state: DeliveryState, save: Callable[[], None]
 ) -> None:
-    """Upload a file as `name`, unless MLflow has it as it is."""
+    """Upload a file as `name`, unless MLflow has this version."""
     version = _version(path)
     if state.artifacts.get(name) == version:
         return
@@ -97,9 +97,9 @@ def _version(path: Path) -> list[int]:
 
 
 def _files(folder: Path, manifest: Manifest, state: DeliveryState) -> Iterator[Path]:
-    """The run's files; the best weights as a checkpoint too, if no model has them.
+    """Yield the run's files; with the best checkpoint if no model has its weights.
 
-    Once they are there they are kept up to date: a resumed run has others.
+    Once MLflow has that checkpoint, it is updated, as a resumed run may have a better one.
     """
     yield from (folder / name for name in _FILES if (folder / name).is_file())
     for name in (layout.PLOTS, layout.PROFILE, *([layout.CHECKPOINTS] if manifest.log_checkpoints else [])):
@@ -110,24 +110,24 @@ def _files(folder: Path, manifest: Manifest, state: DeliveryState) -> Iterator[P
 
 
 def _fill_in_run_id(path: Path, run_id: str) -> None:
-    """Complete a result written while the store was away: nobody could know the run's id then."""
+    """Add the run's id to a result that was written while the store was unreachable and the id unknown."""
     result = load_json_or_empty(path)
     if result.get("run_id", run_id) is None:
         write_json(path, result | {"run_id": run_id})
 
 
 def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, state: DeliveryState) -> None:
-    """Turn the saved model into the run's logged model, READY once all its files are there.
+    """Make the saved model the run's logged model; it is READY once all its files are uploaded.
 
-    A resumed run may end with another best model: each saved folder (MLflow gives it a `model_uuid`)
-    becomes a logged model of its own. Both are named like the run, and the newest is the run's artifact `model` too,
-    as `runs:/<run id>/model` finds a logged model by its name alone.
+    A resumed run may end with another best model. Each saved folder (MLflow gives it a `model_uuid`) becomes a
+    separate logged model with the name of the run. The newest is also the run's artifact `model`, because
+    `runs:/<run id>/model` finds a logged model only by its name.
     """
     from mlflow.entities import LoggedModelOutput
 
     assert state.run_id is not None
     source = folder / layout.MODEL
-    # The file's format is public; MLflow's own class for it would import pandas: see `slim_import`.
+    # The file's format is public. MLflow's class for it would import pandas: see `slim_import`.
     description = yaml.safe_load((source / MLMODEL).read_text(encoding="utf-8"))
     model_uuid = description["model_uuid"]
     if state.model_uuid == model_uuid:
@@ -135,7 +135,7 @@ def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, sta
     run = client.get_run(state.run_id)
     model = _find_or_create_model(client, run, model_uuid, _params(manifest))
     client.log_model_artifacts(model.model_id, str(source))
-    # What was saved before MLflow knew of it gets the ids that `log_model` would have written.
+    # The model was saved without MLflow's ids: add those that `log_model` would have written.
     ids = {"run_id": state.run_id, "model_id": model.model_id, "artifact_path": model.artifact_location}
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / MLMODEL
@@ -151,22 +151,22 @@ def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, sta
 
 
 def _find_or_create_model(client: "MlflowClient", run: "Run", model_uuid: str, params: dict[str, str]) -> "LoggedModel":
-    ours = f"source_run_id = '{run.info.run_id}' AND tags.`runner.model_uuid` = '{model_uuid}'"
-    found = client.search_logged_models([run.info.experiment_id], ours, max_results=1)
-    if found:
-        return found[0]
+    same_model = f"source_run_id = '{run.info.run_id}' AND tags.`runner.model_uuid` = '{model_uuid}'"
+    models = client.search_logged_models([run.info.experiment_id], same_model, max_results=1)
+    if models:
+        return models[0]
     name, tags = legal_model_name(run.info.run_name or ""), {"runner.model_uuid": model_uuid}
     return client.create_logged_model(run.info.experiment_id, name, run.info.run_id, tags, params)
 
 
 def _params(manifest: Manifest) -> dict[str, str]:
-    """The parameters that the model was trained with: the run's, with what a resume has changed."""
+    """Return the parameters that the model was trained with: the run's, with the changes of a resume."""
     changed = {key.removeprefix(RESUMED): text for key, text in manifest.tags.items() if key.startswith(RESUMED)}
     return {key: text[:PARAM_LENGTH] for key, text in with_legal_names(manifest.params | changed).items()}
 
 
 def _copy_to_run(client: "MlflowClient", run: "Run", model: "LoggedModel", source: Path, mlmodel: Path) -> None:
-    """Put the files of a logged model among the run's artifacts; on a disk of ours they are the same files."""
+    """Add the files of a logged model to the run's artifacts; on a local disk as links."""
     from mlflow.utils.file_utils import local_file_uri_to_path
 
     if run.info.artifact_uri.startswith("file:") and model.artifact_location.startswith("file:"):
@@ -184,7 +184,7 @@ def _link(source: str, target: str) -> None:
 def _link_metrics(
     client: "MlflowClient", folder: Path, manifest: Manifest, state: DeliveryState, model_id: str
 ) -> None:
-    """Show the metrics of the best weights at the model, by data set: the same points once more, with both named."""
+    """Log the metrics of the best weights again, linked to the model and the data set, so that the model shows them."""
     from mlflow.entities import Metric
 
     assert state.run_id is not None

@@ -1,4 +1,4 @@
-"""Runs whose process is gone without a word (SIGKILL, a power loss): which they are, and the truth about them."""
+"""Find and finish dead runs: their process ended without recording it (SIGKILL, a power loss)."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ _EXPERIMENTS = 1000
 
 
 def finish_dead_run(folder: Path, uri: str | None = None, patient: bool = True) -> bool:
-    """Say of a run whose process is gone that it was killed, and deliver what is left of it.
+    """Record that a dead run was killed, and upload the rest of it.
 
     Args:
-        folder: the run's, which nobody may have.
+        folder: the run's folder.
         uri: see `Delivery`.
-        patient: wait for another process that is doing the same.
+        patient: whether to wait for another process that does the same.
 
     Returns:
-        True when MLflow has all of it.
+        True if MLflow has everything.
 
     Raises:
-        ConfigError: a living process has the folder.
-        Exception: whatever keeps it from being delivered.
+        ConfigError: a running process has the folder.
+        Exception: the upload failed.
     """
     with lock(folder, DELIVERY, patient):
         if is_locked(folder.parent):  # its sweep was resumed meanwhile
@@ -39,10 +39,7 @@ def finish_dead_run(folder: Path, uri: str | None = None, patient: bool = True) 
 
 
 def find_dead_runs(client: "MlflowClient") -> Iterator[Path]:
-    """The folders, those that are here, of runs that a store calls running while no living process has them.
-
-    A sweep comes before its jobs.
-    """
+    """Yield the local folders of runs that are RUNNING in a store but have no process; a sweep before its jobs."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments(max_results=_EXPERIMENTS)]
     token: str | None = None
     while True:
@@ -58,7 +55,7 @@ def find_dead_runs(client: "MlflowClient") -> Iterator[Path]:
 
 
 def close_dead_runs(client: "MlflowClient", uri: str | None) -> Iterator[Path]:
-    """Complete the records of those `found`, one each time the next is asked for; one that cannot be is left."""
+    """Finish dead runs one by one, as they are yielded; a run that cannot be finished is skipped."""
     for folder in list(find_dead_runs(client)):
         with contextlib.suppress(Exception):
             if finish_dead_run(folder, uri, patient=False):

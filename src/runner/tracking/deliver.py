@@ -1,4 +1,4 @@
-"""Delivery: what the run's folder holds goes to MLflow, in order, once, from wherever it was interrupted."""
+"""Upload a run's folder to MLflow, in order, without duplicates, and resume after an interruption."""
 
 import getpass
 import json
@@ -29,23 +29,23 @@ log = logging.getLogger("runner")
 T = TypeVar("T")
 
 FIRST = ("best/", "val/", "test/", "train/")
-"""Beginnings of the metrics that MLflow gets first of a delivery, in this order; those of the machine come last."""
+"""Prefixes of the metrics that are uploaded first, in this order; system metrics come last."""
 
 METRIC_TAG = "runner.metric."
-"""Begins the tags that tell of a metric, by its name in MLflow, what the run calls it, where that is not the same."""
+"""Prefix of the tags with the runner's name of a metric, by its name in MLflow, if the two differ."""
 
-# MLflow's limits for one request, and for one value.
+# MLflow's limits for one request.
 _METRICS_PER_BATCH = 1000
 _PARAMS_PER_BATCH = 100
 
 
 def outstanding(folder: Path) -> bool:
-    """Tell whether a run's folder holds anything MLflow hasn't been told; asks the folder alone."""
+    """Whether a run's folder has anything that is not uploaded; reads only the folder."""
     try:
         manifest = Manifest.load(folder)
-    except (FileNotFoundError, NotADirectoryError):  # no tracked run; no folder even (Hydra's multirun.yaml)
+    except (FileNotFoundError, NotADirectoryError):  # not a tracked run, or a file (Hydra's multirun.yaml)
         return False
-    except ValueError:  # it is damaged, which its delivery tells
+    except ValueError:  # it is damaged, which the upload reports
         return True
     state = DeliveryState.load(folder)
     ended = (manifest.status, manifest.end_time)
@@ -55,15 +55,15 @@ def outstanding(folder: Path) -> bool:
 
 
 class Delivery:
-    """Delivers one run's folder; made again, it goes on where the last one stopped.
+    """The upload of one run's folder; a new object continues where the last one stopped.
 
-    A point sent twice with its own timestamp is stored once, a parameter or tag with the same value is
-    accepted again, and a run, a logged model and its link are searched before they are made: so the notes
-    in `delivery.json` may lag behind what MLflow has, and a kill at any moment costs nothing.
+    MLflow stores a point that is sent twice with the same timestamp once, and accepts a parameter or tag with the
+    same value again. A run, a logged model and its link are searched before they are created. So `delivery.json`
+    may lag behind MLflow, and a kill at any moment loses nothing.
 
     Args:
         folder: the run's folder, with a manifest.
-        uri: the store's address where the manifest's lacks something (credentials), or has moved.
+        uri: the store's address if it differs from the manifest's, by credentials or by place.
     """
 
     def __init__(self, folder: Path, uri: str | None = None) -> None:
@@ -75,45 +75,45 @@ class Delivery:
 
     @property
     def run_id(self) -> str | None:
-        """The run's id in MLflow, once it is known."""
+        """The run's id in MLflow; None before it is created."""
         return self.state.run_id
 
     @property
     def client(self) -> "MlflowClient | None":
-        """The store, once it has been reached."""
+        """The client of the store; None before the first connection."""
         return self._client
 
     def step(self) -> bool:
-        """Deliver everything outstanding.
+        """Upload everything that is new.
 
         Returns:
-            True when the run has ended and MLflow has all of it.
+            True if the run has ended and MLflow has everything.
 
         Raises:
-            StoreError: the store refuses, in one sentence.
-            MlflowException: whatever else MLflow says; the next call goes on from here.
+            StoreError: the store refuses.
+            MlflowException: any other error of MLflow; the next call continues from here.
         """
-        # Read before the journal: a manifest that says "ended" was written after the last metric.
+        # Read before the journal: the manifest of an ended run was written after the last metric.
         manifest = Manifest.load(self.folder)
         client, run_id = self._open(manifest)
         if self.state.status != "RUNNING" and manifest.status == "RUNNING":
             client.update_run(run_id, status="RUNNING")  # a resumed run
             self._remember(status="RUNNING", end_time=None)
         self._describe(client, run_id, manifest)
-        # Before the metrics: what MLflow has of the metrics is never less than what a checkpoint goes on from.
+        # Before the metrics: MLflow never lacks metrics from before its newest checkpoint.
         pinned = artifacts.pin_checkpoints(self.folder, self.state) if manifest.log_checkpoints else []
         self._send_metrics(client, run_id, manifest)
         if manifest.status == "RUNNING":
             if self._begun:
                 artifacts.deliver_early(client, self.folder, pinned, self.state, self._save)
-            self._begun = True  # only now: the first epoch waits for the first step
+            self._begun = True  # not in the first step, as the first epoch waits for it
             return False
-        told = (self.state.status, self.state.end_time) == (manifest.status, manifest.end_time)
-        if not told and manifest.status != "FINISHED":  # at once: there may be no time for the files
+        up_to_date = (self.state.status, self.state.end_time) == (manifest.status, manifest.end_time)
+        if not up_to_date and manifest.status != "FINISHED":  # at once: there may be no time for the files
             client.set_terminated(run_id, manifest.status, manifest.end_time)
         artifacts.deliver(client, self.folder, manifest, self.state, self._save)
-        # Last of all: a run that says it is finished is complete.
-        if not told:
+        # Last: a run that is FINISHED in MLflow is complete there.
+        if not up_to_date:
             client.set_terminated(run_id, manifest.status, manifest.end_time)
             self._remember(status=manifest.status, end_time=manifest.end_time)
         return True
@@ -137,14 +137,14 @@ class Delivery:
         return client, self.state.run_id
 
     def _artifact_root(self, manifest: Manifest) -> str | None:
-        """Where a new experiment stores its files: the manifest names the place for its own store."""
+        """Return the artifact folder of a new experiment; the manifest's is valid for the manifest's store only."""
         if self._uri is None:
             return manifest.artifact_root
         uri, root = resolve_store(self._uri, outputs())
         return manifest.artifact_root if strip_credentials(uri) == manifest.uri else root
 
     def _describe(self, client: "MlflowClient", run_id: str, manifest: Manifest) -> None:
-        """Send parameters and the data set once, and the tags that are new or changed."""
+        """Upload parameters and the data set once, and tags that are new or changed."""
         from mlflow.entities import Param, RunTag
 
         if manifest.params and not self.state.params:
@@ -156,38 +156,38 @@ class Delivery:
         changed = [RunTag(key, value) for key, value in tags.items() if self.state.tags.get(key) != value]
         if NOTE in self.state.tags and NOTE in (tag.key for tag in changed):
             now = client.get_run(run_id).data.tags.get(NOTE)
-            if now != self.state.tags[NOTE]:  # somebody has written into it, on its page
+            if now != self.state.tags[NOTE]:  # a user has edited it in the UI
                 changed = [tag for tag in changed if tag.key != NOTE]
         for batch in _batches(changed, _PARAMS_PER_BATCH):
             client.log_batch(run_id, tags=batch)
-        gone = [key for key in self.state.tags if key not in tags]  # why a run that has been resumed had ended
-        for key in gone:
+        removed = [key for key in self.state.tags if key not in tags]  # why the run ended before it was resumed
+        for key in removed:
             client.delete_tag(run_id, key)
-        if changed or gone:
+        if changed or removed:
             self._remember(tags=tags)
         for key, value in manifest.experiment_tags.items():
             if self.state.experiment_tags.get(key) != value:
                 client.set_experiment_tag(self.state.experiment_id, key, value)
                 self._remember(experiment_tags=self.state.experiment_tags | {key: value})
         if self.state.parent_run_id is not None and manifest.parent_run_id is None and manifest.parent_key is None:
-            client.delete_tag(run_id, "mlflow.parentRunId")  # its job was started again, as another run
+            client.delete_tag(run_id, "mlflow.parentRunId")  # its job was restarted as another run
             self._remember(parent_run_id=None)
         if manifest.dataset is not None and not self.state.dataset:
             client.log_inputs(run_id, [_dataset_input(manifest.dataset)])
             self._remember(dataset=True)
 
     def _send_metrics(self, client: "MlflowClient", run_id: str, manifest: Manifest) -> None:
-        """Send what is new in the journal, figures of the model first.
+        """Upload the new points of the journal, metrics of the model first.
 
-        MLflow's pages preselect the metrics that a store got first, so those of the machine wait until the model has
-        some, or the run is over.
+        MLflow's pages preselect the metrics that were logged first. So system metrics wait for the first metric of
+        the model, or the end of the run.
         """
         from mlflow.entities import Metric
 
         points, end = journal.read(self.folder / layout.JOURNAL, self.state.offset)
-        points.sort(key=lambda point: _place(point.name))  # stable: the points of one metric stay in order
-        of_the_machine = all(name.startswith(SYSTEM) for name in (*self.state.keys, *(p.name for p in points)))
-        if of_the_machine and manifest.status == "RUNNING":
+        points.sort(key=lambda point: _rank(point.name))  # stable: the points of one metric stay in order
+        only_system = all(name.startswith(SYSTEM) for name in (*self.state.keys, *(point.name for point in points)))
+        if only_system and manifest.status == "RUNNING":
             return
         for batch in _batches(points, _METRICS_PER_BATCH):
             keys = [self._key(client, run_id, point) for point in batch]
@@ -200,12 +200,12 @@ class Delivery:
             self._remember(offset=end)
 
     def _key(self, client: "MlflowClient", run_id: str, point: MetricPoint) -> str:
-        """Give the MLflow name of a metric: the same one for the whole life of the run."""
+        """Return the MLflow name of a metric; it is the same for all of the run."""
         if point.name not in self.state.keys:
             key = legal_name(point.name, self.state.keys.values())
             if key != point.name:
                 client.set_tag(run_id, METRIC_TAG + key, point.name)
-                log.info("the metric %s is called %s in MLflow, which refuses the name", point.name, key)
+                log.info("the metric %s is named %s in MLflow, which does not accept the name", point.name, key)
             self.state.keys[point.name] = key
         return self.state.keys[point.name]
 
@@ -218,15 +218,15 @@ class Delivery:
         self.state.save(self.folder)
 
 
-def _place(metric: str) -> int:
-    """Where a metric comes in a delivery."""
+def _rank(metric: str) -> int:
+    """Return the rank of a metric in an upload."""
     if metric.startswith(SYSTEM):
         return len(FIRST) + 1
-    return next((place for place, beginning in enumerate(FIRST) if metric.startswith(beginning)), len(FIRST))
+    return next((rank for rank, prefix in enumerate(FIRST) if metric.startswith(prefix)), len(FIRST))
 
 
 def _exists(client: "MlflowClient", uri: str, run_id: str) -> bool:
-    """Tell whether the store has the run (a new store, or one moved away and made again, doesn't)."""
+    """Whether the store has the run; False for a store that was moved away and created again."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -236,41 +236,41 @@ def _exists(client: "MlflowClient", uri: str, run_id: str) -> bool:
             return False
         raise
     if run.info.lifecycle_stage != "active":
-        # With its experiment, all runs of it are deleted, and restored; to restore one alone changes nothing.
+        # Deleting and restoring an experiment includes its runs; restoring only the run would not help.
         experiment = client.get_experiment(run.info.experiment_id)
         if experiment.lifecycle_stage != "active":
             raise deleted_experiment(uri, experiment.name, experiment.experiment_id)
         raise StoreError(
-            f"the run {run_id} was deleted in the tracking store; this restores it:"
+            f"the run {run_id} was deleted in the tracking store; restore it with:"
             f" {mlflow_command(uri, 'runs', 'restore', '--run-id', run_id)}"
         )
     return True
 
 
 def _find(client: "MlflowClient", experiment_id: str, key: str) -> str | None:
-    """The id of the run that carries a manifest's key."""
-    found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
-    return str(found[0].info.run_id) if found else None
+    """Return the id of the run with a manifest's key."""
+    runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+    return str(runs[0].info.run_id) if runs else None
 
 
 def _find_parent(client: "MlflowClient", experiment_id: str, manifest: Manifest) -> str | None:
-    """The run of the sweep that a run belongs to, if it does.
+    """Return the id of the sweep's run that a run belongs to; None for a single run.
 
     Raises:
-        StoreError: it is not in the store yet.
+        StoreError: the sweep's run is not in the store yet.
     """
     if manifest.parent_key is None or manifest.parent_run_id is not None:
         return manifest.parent_run_id
     parent_run_id = _find(client, experiment_id, manifest.parent_key)
     if parent_run_id is None:
-        raise StoreError("the sweep that it belongs to is not in the store: deliver that first")
+        raise StoreError("its sweep is not in the store; upload the sweep first")
     return parent_run_id
 
 
 def _find_or_create_run(
     client: "MlflowClient", experiment_id: str, parent_run_id: str | None, manifest: Manifest, folder: Path
 ) -> str:
-    """Return the run that carries this manifest's key; the search makes creating it repeatable."""
+    """Return the id of the run with this manifest's key; it is created if the search does not find it."""
     if run_id := _find(client, experiment_id, manifest.key):
         return run_id
     tags = {

@@ -1,4 +1,4 @@
-"""Deliver the folders that a parent process names, step by step, until all is in MLflow."""
+"""Upload the folders that a parent process names, step by step, until MLflow has everything."""
 
 import contextlib
 import json
@@ -15,6 +15,7 @@ from runner.rundir.manifest import Manifest, manifest_of
 from runner.tracking.dead_runs import close_dead_runs
 from runner.tracking.deliver import Delivery
 from runner.tracking.store import describe_refusal, describe_trouble
+from runner.util.terminal import STORE, about
 
 log = logging.getLogger("runner")
 
@@ -25,10 +26,10 @@ LOWEST_PRIORITY = 19
 
 
 class Folders:
-    """The folders that the parent names, as they come; each is ended by a null byte, which no name has.
+    """The folders that the parent sends, each with a null byte at its end, which no name contains.
 
     Attributes:
-        closed: the parent has closed its end.
+        closed: whether the parent has closed its end.
     """
 
     def __init__(self, file: int) -> None:
@@ -36,7 +37,7 @@ class Folders:
         self.closed = False
 
     def wait(self, seconds: float | None) -> list[Path]:
-        """Those named within so many seconds (None: however long it takes), or until the parent closes its end."""
+        """Wait for folders, at most so many seconds (None: no limit), or until the parent closes its end."""
         readable, _, _ = select.select([self._file], [], [], seconds)
         if not readable:
             return []
@@ -47,7 +48,7 @@ class Folders:
 
 
 class ParentPipe:
-    """Writes JSON lines to the parent, who may be gone."""
+    """Writes JSON lines to the parent, which may have ended."""
 
     def __init__(self, file: int) -> None:
         self._file = file
@@ -59,40 +60,40 @@ class ParentPipe:
 
 
 class DeliveryLoop:
-    """Steps the delivery of each folder, and retries while the store is away.
+    """Uploads all folders in steps, and retries while the store is unreachable.
 
     Args:
-        folders: named by the parent.
-        uri: of the store, with credentials; None takes that of each manifest.
-        say: passes JSON lines to the parent.
+        folders: the folders from the parent.
+        uri: the store's address, with credentials; None takes that of each manifest.
+        parent: where JSON lines for the parent go.
     """
 
-    def __init__(self, folders: Folders, uri: str | None, say: ParentPipe) -> None:
-        self._folders, self._uri, self._say = folders, uri, say
+    def __init__(self, folders: Folders, uri: str | None, parent: ParentPipe) -> None:
+        self._folders, self._uri, self._send = folders, uri, parent
         self._deliveries: dict[Path, Delivery] = {}
         self._damaged: set[Path] = set()
         self._first: Delivery | None = None
         self._dead: Iterator[Path] | None = None
-        self._reported = self._settled = self._away = self._warned = self._said_back = False
+        self._reported = self._settled = self._away = self._warned = self._reported_back = False
         self._progress = time.monotonic()
         self._wait: float | None = None
         self._retry = FIRST_RETRY
 
     def run(self) -> tuple[bool, list[Path]]:
-        """Step until the parent has closed its end and all is delivered, or the store stays away after that.
+        """Take steps until the parent has closed its end and all is uploaded, or the store stays unreachable.
 
         Returns:
-            Whether all is delivered; and what is left, if there are runs in it that had not ended when the parent did.
+            Whether all is uploaded; and the folders that are left if some runs had not ended when the parent did.
         """
         while True:
             self._take_new()
-            # Asked before the steps, which must see everything that was written before the end.
+            # Read before the steps, which must upload everything that was written before the end.
             status = _statuses(self._deliveries, self._damaged)
             known = status.keys() | self._damaged
             self._deliveries = {folder: delivery for folder, delivery in self._deliveries.items() if folder in known}
             ended = [folder for folder in status if status[folder] != "RUNNING"]
             running = [folder for folder in status if folder not in ended]
-            # Of those that have ended one after the other, as its files take their time: a new run waits for its id.
+            # One ended run per step, as its files take time: a new run waits for its id.
             self._step([*running, *ended[:1]])
             self._report()
             self._close_a_dead_run()
@@ -103,7 +104,7 @@ class DeliveryLoop:
                 return False, []
 
     def _take_new(self) -> None:
-        """Wait for the next step, and take in the folders that are named meanwhile."""
+        """Wait for the next step, and add the folders that arrive meanwhile."""
         if not self._folders.closed:
             for folder in self._folders.wait(self._wait):
                 delivery = self._deliveries.setdefault(folder, Delivery(folder, self._uri))
@@ -112,74 +113,75 @@ class DeliveryLoop:
             time.sleep(min(self._wait, FIRST_RETRY / 4))  # the time left is short
 
     def _step(self, folders: Iterable[Path]) -> None:
-        """Take a step with each folder."""
+        """Upload what is new in each folder."""
         self._wait = SECONDS_BETWEEN_STEPS
         folder = Path()
         try:
             for folder in folders:
                 if self._deliveries[folder].step():
                     del self._deliveries[folder]
-                    self._say(delivered=True)
+                    self._send(delivered=True)
                     self._wait, self._progress = 0.0, time.monotonic()
-        except Exception as error:  # whatever MLflow, SQLAlchemy or the network raise: training goes on
+        except Exception as error:  # MLflow, SQLAlchemy and the network raise many types; training continues
             self._warn(error, folder)
             self._away = True
             self._wait, self._retry = self._retry, min(2 * self._retry, LONGEST_RETRY)
-            self._deliveries[folder] = self._deliveries.pop(folder)  # what may be wrong with this one alone
+            self._deliveries[folder] = self._deliveries.pop(folder)  # to the end: the error may concern only this one
         else:
-            if self._away and not self._said_back:
-                self._said_back = True
-                log.info("the tracking store is back; nothing was lost")
+            if self._away and not self._reported_back:
+                self._reported_back = True
+                log.info("the tracking store is reachable again; nothing was lost", extra=about(STORE))
             self._away, self._retry = False, FIRST_RETRY
 
     def _warn(self, error: Exception, folder: Path) -> None:
-        """Say once a run what keeps it from being delivered: a store that comes and goes is no news."""
+        """Warn that the upload fails, once per run: a store that is often unreachable is reported once."""
         if self._warned:
             return
         self._warned = True
         log.warning(
-            "%s. Training goes on; what is missing there is delivered %s: python -m runner.sync run=%s",
+            "%s. Training continues; the rest is uploaded %s: python -m runner.sync run=%s",
             describe_trouble(error, _experiment(folder)),
-            "later by" if describe_refusal(error) else "when it is back, or by",
+            "later with" if describe_refusal(error) else "when it is reachable again, or with",
             shell_path(self._first.folder if self._first is not None else folder),  # of a sweep, not of one of its jobs
+            extra=about(STORE),
         )
 
     def _report(self) -> None:
-        """Tell the parent the id of the first run, and that the first step is done."""
+        """Send the parent the id of the first run, and that the first step is done."""
         if not self._reported and self._first is not None and self._first.state.run_id is not None:
             self._reported = True
-            self._say(run_id=self._first.state.run_id)
+            self._send(run_id=self._first.state.run_id)
         if not self._settled:
             self._settled = True
-            self._say(settled=True)
+            self._send(settled=True)
             with contextlib.suppress(OSError):
-                os.nice(LOWEST_PRIORITY)  # from here on the training has begun
+                os.nice(LOWEST_PRIORITY)  # training starts now
 
     def _close_a_dead_run(self) -> None:
-        """Close the record of a run that was killed: one at a time, as the living come first."""
+        """Finish one dead run; one per step, as running ones come first."""
         if self._away or self._folders.closed or self._first is None or self._first.client is None:
             return
-        with contextlib.suppress(Exception):  # where the store fails in here, the next step tells
+        with contextlib.suppress(Exception):  # if the store fails here, the next step reports it
             self._dead = self._dead or close_dead_runs(self._first.client, self._uri)
-            if (buried := next(self._dead, None)) is not None:
-                _say_buried(buried)
+            if (folder := next(self._dead, None)) is not None:
+                _report_killed(folder)
                 self._wait = 0.0
 
 
 def _statuses(folders: Iterable[Path], damaged: set[Path]) -> dict[Path, str]:
-    """The status of each run; one whose manifest cannot be read is `damaged` until its own process writes it again."""
-    found = {}
+    """Return the status of each run. A run with an unreadable manifest is `damaged` until its process rewrites it."""
+    statuses = {}
     for folder in folders:
         try:
-            found[folder] = Manifest.load(folder).status
+            statuses[folder] = Manifest.load(folder).status
             damaged.discard(folder)
         except (FileNotFoundError, NotADirectoryError):  # it was removed: nothing more of it is uploaded
             damaged.discard(folder)
         except (OSError, ValueError) as error:
             if folder not in damaged:
-                log.warning("not delivered: %s", error)
+                log.warning("not uploaded: %s", error)
             damaged.add(folder)
-    return found
+    return statuses
 
 
 def _experiment(folder: Path) -> str:
@@ -187,10 +189,10 @@ def _experiment(folder: Path) -> str:
     return manifest.experiment if manifest is not None else ""
 
 
-def _say_buried(folder: Path) -> None:
-    """Tell of a run that was found killed; of a sweep's jobs, the sweep tells, and others had come to their end."""
+def _report_killed(folder: Path) -> None:
+    """Report a dead run that was killed. Jobs are reported by their sweep; other dead runs had ended."""
     manifest = Manifest.load(folder)
     if manifest.status == "KILLED" and manifest.parent_run_id is None:
         resume = "--multirun sweep.resume" if (folder / layout.SWEEP_PLAN).is_file() else "resume"
-        log.info("found      a run that was killed, and says so in MLflow now: python -m runner %s=%s goes on with it",
+        log.info("found      a killed run, now KILLED in MLflow; resume it with: python -m runner %s=%s",
                  resume, shell_path(folder))  # fmt: skip

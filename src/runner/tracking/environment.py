@@ -1,4 +1,4 @@
-"""What a run ran on: the machine, the packages, the code's commit. No environment variables, no secrets."""
+"""Describe the environment of a run: machine, packages, git commit. No environment variables, no secrets."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ def environment(gpu: Mapping[str, str]) -> str:
     """Describe Python, machine and packages, for `environment.txt`.
 
     Args:
-        gpu: what is known of the one that computes, by name: asked of torch, which is not imported here.
+        gpu: the facts about the GPU in use, by name; torch has them, and is not imported here.
     """
     lines = [
         f"python: {platform.python_version()} ({platform.python_implementation()})",
@@ -40,7 +40,7 @@ def environment(gpu: Mapping[str, str]) -> str:
 
 
 def git_tags(cwd: Path) -> dict[str, str]:
-    """Describe the code's commit as MLflow tags; nothing outside a repository or without git."""
+    """Return the commit of the code as MLflow tags; empty outside a repository or without git."""
     commit = _git(cwd, "rev-parse", "HEAD")
     if not commit:
         return {}
@@ -53,7 +53,7 @@ def git_tags(cwd: Path) -> dict[str, str]:
         tags["mlflow.source.git.branch"] = branch
     remote = _git(cwd, "config", "--get", "remote.origin.url")
     if remote:
-        tags["mlflow.source.git.repoURL"] = redact(remote).replace(f"{MASK}@", "")  # which opens without it too
+        tags["mlflow.source.git.repoURL"] = redact(remote).replace(f"{MASK}@", "")  # a URL that opens in a browser
     return tags
 
 

@@ -1,11 +1,11 @@
-"""`mlflow.pytorch`, imported without PyTorch Lightning: where that is installed, MLflow would take 1.5 s to import it.
+"""`mlflow.pytorch`, imported without PyTorch Lightning. If Lightning is installed, importing it takes 1.5 s.
 
-Nothing is missing but its autologging of Lightning's own `Trainer`. A Lightning that is imported already is left alone.
+Only the autologging of Lightning's `Trainer` is missing. A Lightning that is already imported is left alone.
 """
 
 from runner.tracking.slim_import import without_packages
 
 with without_packages("pytorch_lightning"):
-    import mlflow.pytorch as pytorch  # not from mlflow import pytorch: that is loaded when it is first used
+    import mlflow.pytorch as pytorch  # `from mlflow import pytorch` would import it at its first use
 
 __all__ = ["pytorch"]

@@ -1,13 +1,13 @@
-"""Where an experiment's files are stored, looked up before a run starts.
+"""Look up where an experiment's files are stored, before a run starts.
 
-A tracking server's experiments store files through the server (`mlflow-artifacts:`). The address of its database is
-not enough for that.
+The experiments of a tracking server store their files through the server (`mlflow-artifacts:`). The address of its
+database is not enough for that.
 """
 
 import sqlite3
 from contextlib import closing, suppress
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, Problem
 from runner.util.uri import sqlite_file
 
 THROUGH_A_SERVER = "mlflow-artifacts:"
@@ -15,30 +15,32 @@ _QUERY = "SELECT artifact_location FROM experiments WHERE name = "
 
 
 def refuse_database_of_server(uri: str | None, experiment: str) -> None:
-    """See that an experiment's files can be stored by the address of its database.
+    """Check that an experiment's files can be stored with the address of its database.
 
-    A database that does not answer is no reason: the run starts, and is delivered later.
+    A database that does not answer passes: the run starts, and is uploaded later.
 
     Args:
-        uri: of the store; None, or a server's, is not looked at.
+        uri: the address of the store; None and a server's address pass.
         experiment: its name.
 
     Raises:
-        ConfigError: they can be stored through its server alone.
+        ConfigError: the files can only be stored through the server.
     """
     location = None
-    with suppress(Exception):  # whatever a driver raises
+    with suppress(Exception):  # each driver raises its own exceptions
         location = _location(uri, experiment) if uri is not None and not uri.startswith("http") else None
     if location is not None and location.startswith(THROUGH_A_SERVER):
-        raise ConfigError(f"tracking.experiment={experiment}: {through_a_server()}")
+        raise ConfigError(database_of_server(experiment))
 
 
-def through_a_server() -> str:
-    """What to write instead of the address of a server's database."""
-    return (
-        "it stores its files through a tracking server, and tracking.uri is the database behind it: write"
-        " tracking=server tracking.uri=http://<the server>, or tracking.experiment=<another>"
+def database_of_server(experiment: str) -> Problem:
+    """Describe that a store's address is the database of a server, which stores the experiment's files."""
+    text = (
+        f"tracking.experiment={experiment} stores its files through a tracking server, but tracking.uri is the"
+        " database of the server"
     )
+    suggestion = "write tracking=server tracking.uri=http://<the server>, or tracking.experiment=<another>"
+    return Problem("tracking.experiment", text, suggestion, topic="conflict")
 
 
 def _location(uri: str, experiment: str) -> str | None:
@@ -49,7 +51,7 @@ def _location(uri: str, experiment: str) -> str | None:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=1)) as connection:
             row = connection.execute(_QUERY + "?", (experiment,)).fetchone()
     else:
-        from sqlalchemy import create_engine, text  # takes 0.2 s, which a run on SQLite goes without
+        from sqlalchemy import create_engine, text  # takes 0.2 s, and a run on SQLite does not need it
 
         from runner.util.driver import engine_options
 

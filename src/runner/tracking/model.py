@@ -1,4 +1,4 @@
-"""The model as an MLflow model folder: loads with pyfunc anywhere, without the code that made it."""
+"""Save the model as an MLflow model folder; pyfunc loads it anywhere, without the model's code."""
 
 import contextlib
 import copy
@@ -19,32 +19,33 @@ import yaml
 from runner.errors import first_line
 from runner.tracking.store import quiet_mlflow
 from runner.util.files import write_json
+from runner.util.private import uncompiled, without_package_scan
 
 log = logging.getLogger("runner")
 
 SERVED_TABLE = Path(__file__).with_name("served_table.py")
-"""The code that a table's model is loaded by, which goes along with it."""
+"""The code that loads a table's model; it is copied into the model's folder."""
 
 
 class TableNames(NamedTuple):
-    """The columns of a table model: the features that it takes, in their order, and the answers that it gives."""
+    """The columns of a table model: its input features, in order, and its output columns."""
 
     inputs: list[str]
     outputs: list[str]
 
 
 def save_model(model: torch.nn.Module, example: torch.Tensor, folder: Path, table: TableNames | None = None) -> None:
-    """Write the model in MLflow's PyTorch flavour (`pt2`: a graph, no pickled code).
+    """Write the model in MLflow's PyTorch flavor (`pt2`: a graph, no pickled code).
 
-    The saved copy is on the CPU, in evaluation mode, and takes any number of samples. The folder is
-    replaced only when the new one is whole. A model that `torch.export` can't take (control flow that
-    depends on values, say) costs one warning and leaves no folder: MLflow is then given the best checkpoint.
+    The saved copy is on the CPU, in evaluation mode, and takes any number of samples. The folder is replaced once
+    the new one is complete. If `torch.export` fails, for example because control flow depends on values, one warning
+    is logged and no folder is left. MLflow then gets the best checkpoint.
 
     Args:
-        model: left as it is.
-        example: a few samples, shape (samples, ...); at least two, or the batch size is frozen at one.
+        model: it is not changed.
+        example: a few samples, shape (samples, ...); with one sample the batch size would be frozen at one.
         folder: the model folder to write.
-        table: the names, if samples are rows of a table: pyfunc then takes data frames, by name.
+        table: the names if samples are rows of a table: pyfunc then takes data frames, by name.
     """
     example = example.detach().cpu().contiguous()
     if len(example) < 2:
@@ -58,21 +59,20 @@ def save_model(model: torch.nn.Module, example: torch.Tensor, folder: Path, tabl
             _check(part, portable(model), example)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
-    except Exception as error:  # torch.export raises anything, from its own errors to the model's
+    except Exception as error:  # torch.export raises many types, and passes on the model's own
         shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)  # one of an earlier, other best would be taken for this one
+        shutil.rmtree(folder, ignore_errors=True)  # it would be the model of an earlier best epoch
         reason = first_line(error)
         log.warning(
-            "the model is not logged to MLflow, its weights are, as checkpoints/best.pt: torch.export can't take it:"
-            " %.200s",
+            "the model is not logged to MLflow, only its weights (checkpoints/best.pt): torch.export failed: %.200s",
             reason,
         )
 
 
 def portable(model: torch.nn.Module) -> torch.nn.Module:
-    """Copy the model to the CPU as it evaluates, without the wrapper of `torch.compile`."""
-    model = copy.deepcopy(getattr(model, "_orig_mod", model)).cpu().eval()
-    # Weights in channels_last would make the graph expect that layout of its input.
+    """Copy the model to the CPU in evaluation mode, without the wrapper of `torch.compile`."""
+    model = copy.deepcopy(uncompiled(model)).cpu().eval()
+    # With weights in channels_last the graph would expect inputs in that layout.
     return model.to(memory_format=torch.contiguous_format)
 
 
@@ -91,7 +91,7 @@ def _save(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> None:
         array = tensor.numpy()
         return Schema([TensorSpec(np.dtype(array.dtype), (-1, *array.shape[1:]))])
 
-    with _requirements_believed():
+    with without_package_scan():
         pytorch.save_model(
             model,
             folder,
@@ -104,9 +104,9 @@ def _save(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> None:
 
 
 def _save_table(model: torch.nn.Module, example: torch.Tensor, folder: Path, table: TableNames) -> None:
-    """Write a model that pyfunc gives data frames; MLflow's PyTorch flavour loads its graph all the same.
+    """Write a model that takes data frames in pyfunc; MLflow's PyTorch flavor can load its graph too.
 
-    MLflow's own wrapper of graphs would round columns to float32 and give columns without names.
+    MLflow's own wrapper of graphs would round columns to float32 and return columns without names.
     """
     quiet_mlflow()
     import pandas as pd
@@ -117,10 +117,10 @@ def _save_table(model: torch.nn.Module, example: torch.Tensor, folder: Path, tab
 
     with torch.no_grad():
         dtype = DataType.double if model(example).dtype == torch.float64 else DataType.float
-    # Of "any" type: a column of doubles would refuse integers, as they come in an integer column of a data frame.
+    # "any" type: a column of doubles would not accept an integer column of a data frame.
     inputs = Schema([ColSpec(AnyType(), name) for name in table.inputs])
     outputs = Schema([ColSpec(dtype, name) for name in table.outputs])
-    with _requirements_believed():
+    with without_package_scan():
         pyfunc.save_model(
             folder,
             loader_module=SERVED_TABLE.stem,
@@ -136,7 +136,7 @@ def _save_table(model: torch.nn.Module, example: torch.Tensor, folder: Path, tab
         graph = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     torch.export.save(graph, data / "model.pt2")
     write_json(data / "table.json", table._asdict())
-    # Not by `Model.load`, which takes a `%41` in the path for an A.
+    # Not `Model.load`: it decodes a `%41` in the path as an A.
     saved = Model.from_dict(yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8")))
     saved.flavors["python_function"]["data"] = data.name
     saved.add_flavor("pytorch", model_data=data.name, pytorch_version=str(torch.__version__), code=None)
@@ -145,52 +145,34 @@ def _save_table(model: torch.nn.Module, example: torch.Tensor, folder: Path, tab
 
 
 def _requirements(*others: str) -> list[str]:
-    """What loading takes. Given: MLflow would import everything again in another process to find out (7-10 s)."""
+    """Return the packages that loading needs. Without them MLflow would run another process to infer them (7-10 s)."""
     return [f"{name}=={_public(version(name))}" for name in ("mlflow", "torch", *others)]
 
 
 def _check(folder: Path, model: torch.nn.Module, example: torch.Tensor) -> None:
-    """Load the graph that was saved and compare: export may freeze the batch size without a word.
+    """Load the saved graph and compare its outputs: export may freeze the batch size silently.
 
-    MLflow's own loaders would look for it elsewhere where the path holds `%41`, which they take for an A.
+    MLflow's loaders are not used, as they decode a `%41` in the path as an A.
     """
     exported = torch.export.load(folder / "data" / "model.pt2").module()
-    rtol, atol = None, None  # torch's own, by the type of the outputs
+    rtol, atol = None, None  # torch's defaults for the type of the outputs
     std = getattr(model, "target_std", None)
     if std is not None and getattr(model, "dtype", None) != torch.float64:
-        # Computed in 32 bits, given in 64: torch's tolerance for float32, of one standard deviation.
+        # Computed in float32, returned as float64: torch's tolerances for float32, relative to one standard deviation.
         rtol, atol = 1.3e-6, 1e-5 * float(std.max())
     for samples in (example[:1], torch.cat([example, example, example[:1]])):
         with torch.no_grad():
             torch.testing.assert_close(exported(samples), model(samples), rtol=rtol, atol=atol)
 
 
-@contextlib.contextmanager
-def _requirements_believed() -> Iterator[None]:
-    """Keep MLflow from reading the file lists of all packages (1.7 s), to see that what is installed is installed.
-
-    It keeps them in a variable of its own, empty until they are first needed; without that variable nothing changes.
-    """
-    from mlflow.utils import requirements_utils
-
-    unread = getattr(requirements_utils, "_MODULES_TO_PACKAGES", {}) is None
-    if unread:
-        requirements_utils._MODULES_TO_PACKAGES = {}
-    try:
-        yield
-    finally:
-        if unread:
-            requirements_utils._MODULES_TO_PACKAGES = None
-
-
 def _public(number: str) -> str:
-    """Drop the local part of a version (`+cpu`, `+cu130`), which no package index knows."""
+    """Remove the local part of a version (`+cpu`, `+cu130`), as package indexes do not have it."""
     return number.partition("+")[0]
 
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Keep what torch.export and MLflow have to say about their own insides off the terminal."""
+    """Suppress the output and warnings of torch.export and MLflow."""
     loggers = [logging.getLogger(name) for name in ("torch", "mlflow")]
     levels = [logger.level for logger in loggers]
     with (

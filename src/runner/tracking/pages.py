@@ -1,7 +1,7 @@
-"""The pages of MLflow's web UI: their addresses, and views of it that show an experiment's runs, or one sweep.
+"""The pages of MLflow's web UI: their addresses, and stored views of an experiment's runs, or of one sweep.
 
-The addresses and the stored view are the UI's own ways, which it describes nowhere: seen in MLflow 3.16 and 3.17, and
-opened by tests/tracking/test_pages.py.
+The addresses and the format of stored views are undocumented. They were read from MLflow 3.16 and 3.17, and
+tests/tracking/test_pages.py opens them.
 """
 
 import json
@@ -11,43 +11,43 @@ from datetime import datetime
 from urllib.parse import quote
 
 TRAINING = "workflowType=machine_learning"
-"""Without it the side bar is the one for language models, whatever the experiment's kind."""
+"""Without it the sidebar is the one for language models, even for other kinds of experiments."""
 
 VIEW_TAG = "mlflow.sharedViewState."
-"""Begins the experiment tags in which the UI keeps views that are shared by their address."""
+"""Prefix of the experiment tags in which the UI stores shared views."""
 
 TABLE_KEY = "runner-"
-"""Begins the keys of the views that show all runs of an experiment."""
+"""Prefix of the keys of views with all runs of an experiment."""
 
 TABLE_PARAMS = ("model", "data", "optimizer", "optimizer.lr", "data.batch_size")
-"""Parameters that are columns of these."""
+"""Parameters that are columns of these views."""
 
 COMPARED_AT_MOST = 100
-"""Runs whose ids an address takes: browsers and the UI cope with as many."""
+"""The largest number of run ids in an address that browsers and the UI can handle."""
 
 
 def run_page(base: str, experiment_id: str, run_id: str) -> str:
-    """A run's page."""
+    """Return the address of a run's page."""
     return f"{base}/#/experiments/{experiment_id}/runs/{run_id}?{TRAINING}"
 
 
 def experiments_page(base: str) -> str:
-    """The list of experiments."""
+    """Return the address of the list of experiments."""
     return f"{base}/#/experiments?{TRAINING}"
 
 
 def table_page(base: str, experiment_id: str, key: str) -> str:
-    """The table of a stored view, see `table_view`."""
+    """Return the address of a stored table: see `table_view`."""
     return f"{base}/#/experiments/{experiment_id}/runs?{TRAINING}&viewStateShareKey={quote(key)}"
 
 
 def view_page(base: str, experiment_id: str, key: str) -> str:
-    """The charts of a stored view, see `view`."""
+    """Return the address of stored charts: see `sweep_view`."""
     return f"{base}/#/experiments/{experiment_id}/runs?{TRAINING}&compareRunsMode=CHART&viewStateShareKey={quote(key)}"
 
 
 def compare_page(base: str, experiment_id: str, run_ids: Sequence[str]) -> str:
-    """The comparison of exactly these runs: parallel coordinates, parameters and metrics side by side."""
+    """Return the address of the comparison of these runs: parallel coordinates, parameters and metrics."""
     return f"{base}/#/compare-runs?runs={_json(list(run_ids))}&experiments={_json([experiment_id])}&{TRAINING}"
 
 
@@ -56,20 +56,21 @@ def _json(value: object) -> str:
 
 
 def best_name(metric: str) -> str:
-    """The name under which MLflow has the best value of a metric; that of the last epoch has the plain one."""
+    """Return the name of a metric's best value in MLflow; the plain name has the value of the last epoch."""
     return f"best/{metric}" if metric.startswith(("val/", "test/", "train/")) else metric
 
 
 def table_view(metrics: Sequence[str], ascending: bool, created: int) -> tuple[str, str]:
-    """A view of all runs of an experiment as a table: what was trained on what, and what came of it.
+    """Make a view of all runs of an experiment as a table of settings and metrics.
 
     Args:
-        metrics: columns; the first is what the runs are sorted by, the best first.
+        metrics: the metric columns; the runs are sorted by the first, the best first.
         ascending: whether lower is better.
         created: milliseconds since the epoch.
 
     Returns:
-        The experiment tag, name and value, that stores it. The same columns in the same order have the same name.
+        Name and value of the experiment tag that stores the view. The same columns in the same order have the same
+        name.
     """
     state = {
         "searchFilter": "",
@@ -88,33 +89,33 @@ def table_view(metrics: Sequence[str], ascending: bool, created: int) -> tuple[s
 
 
 def newest_table(tags: Mapping[str, str]) -> str | None:
-    """The key of the view that shows all runs, of the run that began last; None if no run has stored one."""
-    found = {}
+    """Return the key of the newest view with all runs; None if no run has stored one."""
+    created = {}
     for name, value in tags.items():
         if name.startswith(VIEW_TAG + TABLE_KEY):
-            found[name.removeprefix(VIEW_TAG)] = json.loads(value).get("createdAt", 0)
-    return max(found, key=found.__getitem__) if found else None
+            created[name.removeprefix(VIEW_TAG)] = json.loads(value).get("createdAt", 0)
+    return max(created, key=created.__getitem__) if created else None
 
 
 def sweep_view(
     key: str, name: str, created: int, parent_run_id: str, metric: str, ascending: bool, params: Sequence[str]
 ) -> tuple[str, str]:
-    """A view of a sweep's runs alone, all of them, the best first; as charts, the metric's curves come first.
+    """Make a view of all runs of a sweep, and of no others, the best first; its first chart has the metric's curves.
 
     Args:
-        key: names the view in its address.
-        name: for people.
+        key: the view's name in its address.
+        name: its name in the UI.
         created: milliseconds since the epoch.
-        parent_run_id: of the sweep.
-        metric: that the sweep goes by; runs are sorted by its best value, where it has one.
+        parent_run_id: the id of the sweep's run.
+        metric: the sweep's metric; runs are sorted by its best value if that is logged.
         ascending: whether lower is better.
         params: the sweep's axes.
 
     Returns:
-        The experiment tag, name and value, that stores it.
+        Name and value of the experiment tag that stores the view.
     """
     best = best_name(metric)
-    # The UI sorts sections by their names, with those that it makes itself of all metrics, such as best/val.
+    # The UI sorts sections by their names, together with its own of all metrics, such as best/val.
     date = datetime.fromtimestamp(created / 1000).strftime("%Y-%m-%d")
     chart = {"metricSectionId": "sweep", "deleted": False, "isGenerated": False}
     curves = {

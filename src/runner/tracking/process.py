@@ -1,17 +1,17 @@
-"""Delivery beside the training: a process of its own, that nobody waits for.
+"""A separate process that uploads to MLflow while the main process trains.
 
-Not a thread: importing MLflow and talking to it are Python through and through, and each of training's calls
-into torch would wait for the interpreter's lock (measured: epochs of 0.02 s took 0.3 to 2.6 s meanwhile). And a
-process outlives a run that is killed, so that what was measured until then arrives, with the right status.
+Not a thread: importing and calling MLflow is pure Python, and each call of training into torch would wait for the
+GIL (measured: epochs of 0.02 s took 0.3 to 2.6 s). And a process survives a run that is killed, so the metrics
+until then are uploaded, with the right status.
 
-A process that computes beside the training costs it more than its share: torch's threads wait for the one whose
-core is taken (two threads on two cores: epochs of 0.02 s took up to 2 s). So what takes seconds, importing MLflow
-and making a store, is done before the first epoch, beside the import of torch, and then there is one delivery
-every ten seconds.
+A process that computes beside training slows it down by more than its share: torch's threads wait for the one whose
+core is taken (two threads on two cores: epochs of 0.02 s took up to 2 s). So the slow parts, importing MLflow and
+creating a store, run before the first epoch, during the import of torch. After that there is one upload every ten
+seconds.
 
-The two talk in two pipes. Into the child go folders of runs, each ended by a null byte: one, or with a sweep its own
-and then those of its jobs, again when there is news of one. The end of that pipe says that the parent has nothing more
-to say, or is gone. Out of it come JSON lines: the first run's id, and sentences for the person.
+The processes communicate through two pipes. The parent sends folders of runs, each with a null byte at its end: the
+run's, or a sweep's and then those of its jobs, again when one has changed. The end of that pipe means that the
+parent has finished or has died. The child sends JSON lines: the first run's id, and messages to print.
 """
 
 import contextlib
@@ -33,21 +33,22 @@ from runner.tracking.slim_import import skippable_packages, without_packages
 from runner.tracking.store import quiet_mlflow, ui_of
 from runner.util import program
 from runner.util.redaction import register_secrets
+from runner.util.terminal import about
 from runner.util.uri import absolute_uri
 
 log = logging.getLogger("runner")
 
-URI = "RUNNER_DELIVERY_URI"  # in the environment: what is on a command line, every user of the machine can read
+URI = "RUNNER_DELIVERY_URI"  # an environment variable, as every user of the machine can read a command line
 
-_SECONDS_FOR_AN_ORPHAN = 10.0  # for so long a resume of the run may have to wait
+_SECONDS_FOR_AN_ORPHAN = 10.0  # a resume of the run may have to wait as long
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class DeliveryProcess:
-    """Starts the child, which makes itself ready, and passes on what it says.
+    """Starts the child process and logs its messages.
 
     Args:
-        uri: the store's address, with credentials where it needs them; None takes the manifest's.
+        uri: the store's address, with credentials if it needs them; None takes the manifest's.
     """
 
     def __init__(self, uri: str | None = None) -> None:
@@ -68,7 +69,7 @@ class DeliveryProcess:
         self._listener.start()
 
     def forget(self) -> None:
-        """Let go of the pipe in a forked child: it ends when nobody has it any more, workers of a loader included."""
+        """Release the pipe in a forked child, so that workers of a loader do not keep it open."""
         assert self._process.stdin is not None
         if not self._process.stdin.closed:
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -76,9 +77,9 @@ class DeliveryProcess:
             os.close(nowhere)
 
     def deliver(self, folder: Path) -> None:
-        """Begin with a run's folder, which has a manifest, or look at it again without delay.
+        """Upload a run's folder, which has a manifest; a folder that is sent again is uploaded without delay.
 
-        The first thing is to connect and create the run.
+        The first step is to connect and create the run.
         """
         assert self._process.stdin is not None
         try:
@@ -87,31 +88,31 @@ class DeliveryProcess:
         except OSError:
             if not self._lost:
                 self._lost = True
-                log.warning("the process that tells MLflow is gone; afterwards do: python -m runner.sync")
+                log.warning("the process that uploads to MLflow has died; after the run, do: python -m runner.sync")
 
     def settle(self, timeout: float) -> None:
-        """Wait until it has connected, or failed to: from then on it needs next to nothing of the machine."""
+        """Wait until the first connection has succeeded or failed; after that the child uses little of the CPU."""
         self._settled.wait(timeout)
 
     def run_id(self, timeout: float = 0.0) -> str | None:
-        """The first run's id in MLflow, waited for at most `timeout` seconds; not once the store was found away."""
+        """Return the first run's id in MLflow; waits at most `timeout` seconds for the first connection."""
         self._settled.wait(timeout)
         return self._run_id
 
     def leave(self) -> None:
-        """Have nothing more to say: the child completes what was begun, after the end of this process."""
+        """Close the pipe to the child; it finishes its uploads after the end of this process."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
 
     def close(self, timeout: float) -> bool:
-        """Deliver the rest; call it after the manifests say how the runs ended.
+        """Upload the rest; called after the manifests have the final status of the runs.
 
         Args:
-            timeout: seconds to wait, begun anew with each run that is delivered.
+            timeout: seconds to wait; they start again with each run that is uploaded.
 
         Returns:
-            True if MLflow has everything; otherwise `python -m runner.sync` does the rest later.
+            True if MLflow has everything; otherwise `python -m runner.sync` uploads the rest later.
         """
         self.leave()
         closed_at, code = time.monotonic(), None
@@ -138,8 +139,8 @@ class DeliveryProcess:
             elif "delivered" in message:
                 self._last_delivered = time.monotonic()
             else:
-                log.log(message["level"], "%s", message["text"])
-        self._settled.set()  # nothing more will come
+                log.log(message["level"], "%s", message["text"], extra=about(message["topic"]))
+        self._settled.set()  # the child has ended
 
 
 _started: "weakref.WeakSet[DeliveryProcess]" = weakref.WeakSet()
@@ -154,10 +155,10 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def main() -> int:
-    """Deliver the folders that the parent names until it has closed its end; the child's side."""
+    """Upload the folders that the parent sends until it closes its end; runs in the child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run's process hears it too, and says when it is over
-    say = _lines_to_the_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the run's process gets it too, and closes the pipe when it ends
+    parent = _pipe_to_parent()
     quiet_mlflow()
     uri = os.environ.pop(URI, None)
     register_secrets({"tracking.uri": uri})
@@ -165,35 +166,37 @@ def main() -> int:
         import mlflow.tracking
 
         if ui_of(uri or "") is None:
-            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - 0.7 s, which the first epoch would wait for
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - 0.7 s that the first epoch would wait for
 
-    log.addHandler(_Sentences(say))
+    log.addHandler(_ParentHandler(parent))
     log.setLevel(logging.INFO)
     log.propagate = False
-    done, orphans = DeliveryLoop(Folders(sys.stdin.fileno()), uri, say).run()
-    if orphans:  # the parent is gone without a word
+    done, orphans = DeliveryLoop(Folders(sys.stdin.fileno()), uri, parent).run()
+    if orphans:  # the parent was killed
         done = _deliver_orphans(orphans, uri)
     return 0 if done else 1
 
 
-def _lines_to_the_parent() -> ParentPipe:
-    """Keep standard output for our lines; whatever else is printed to it goes to standard error."""
-    say = ParentPipe(os.dup(1))
+def _pipe_to_parent() -> ParentPipe:
+    """Reserve standard output for the JSON lines; other output to it goes to standard error."""
+    parent = ParentPipe(os.dup(1))
     os.dup2(2, 1)
-    return say
+    return parent
 
 
-class _Sentences(logging.Handler):
-    def __init__(self, say: ParentPipe) -> None:
+class _ParentHandler(logging.Handler):
+    """Sends log records to the parent."""
+
+    def __init__(self, parent: ParentPipe) -> None:
         super().__init__()
-        self._say = say
+        self._send = parent
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._say(level=record.levelno, text=record.getMessage())
+        self._send(level=record.levelno, text=record.getMessage(), topic=getattr(record, "topic", ""))
 
 
 def _deliver_orphans(folders: Sequence[Path], uri: str | None) -> bool:
-    """Complete the records of runs whose processes are killed, or on their way to their end, for a while."""
+    """Finish runs whose processes were killed; retries for a while, as some may still be ending."""
     deadline = time.monotonic() + _SECONDS_FOR_AN_ORPHAN
     left = list(folders)
     while left and time.monotonic() < deadline:

@@ -1,6 +1,6 @@
-"""How MLflow loads and serves the model of a table: this file is copied into the model's folder.
+"""Load and serve the model of a table in MLflow: this file is copied into the model's folder.
 
-It imports nothing of runner, which need not be there where the model is served.
+It does not import runner, which need not be installed where the model is served.
 """
 
 import json
@@ -15,7 +15,7 @@ class TableModel:
     """A graph with the names of its columns.
 
     Args:
-        folder: with `model.pt2`, a graph from float64 features (N, F) to answers (N, K), and `table.json`, the names.
+        folder: has `model.pt2`, a graph from float64 features (N, F) to outputs (N, K), and `table.json`, the names.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -23,10 +23,10 @@ class TableModel:
         self._names = json.loads((folder / "table.json").read_text(encoding="utf-8"))
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Answer a table whose columns are found by their names, whatever their order and types of number.
+        """Predict the rows of a table; its columns may be in any order and of any numeric type.
 
         Raises:
-            ValueError: a column holds no numbers, or values are missing.
+            ValueError: a column does not hold numbers, or values are missing.
         """
         features = {}
         for name in self._names["inputs"]:
@@ -43,5 +43,5 @@ class TableModel:
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> TableModel:
-    """What MLflow calls."""
+    """Load the model; MLflow calls this."""
     return TableModel(Path(path))

@@ -1,4 +1,4 @@
-"""The door to MLflow: one client, quiet and impatient, and a store that is made once by one process."""
+"""Connect to MLflow: a quiet client with short timeouts, and a store that one process creates once."""
 
 import contextlib
 import logging
@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 from runner.config import store_variable
 from runner.errors import StoreError
 from runner.rundir.folders import outputs
-from runner.tracking.location import THROUGH_A_SERVER, through_a_server
+from runner.tracking.location import THROUGH_A_SERVER, database_of_server
 from runner.util.redaction import redact
 from runner.util.uri import absolute_uri, sqlite_address, sqlite_file, strip_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# The experiment opens in the UI's model-training view instead of the one for language-model traces.
+# Opens the experiment in the UI's view for model training instead of the one for language-model traces.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
-# What a parent sets for its own runs: MLflow would log later than it says, refuse long values, read a context from a
-# text that may be no JSON, resolve the packages of a model, or raise for a level that it does not know.
+# Variables that a parent process may have set for its own runs. With them MLflow would log asynchronously, reject long
+# values, parse a context that may not be JSON, resolve the packages of a model, or raise for an unknown level.
 _OF_PARENTS = (
     "MLFLOW_ENABLE_ASYNC_LOGGING",
     "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",
@@ -38,17 +38,17 @@ _OF_PARENTS = (
     "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING",
 )
 
-# A server that is gone must not hold the deliverer for minutes: it has its own, longer patience.
+# An unreachable server must not block an upload for minutes: the upload has its own retries.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is for results, the URL may be secret
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is for results, and the URL may be secret
 }
 _LOCK_SECONDS = 120
 
-# What SQLAlchemy, alembic and SQLite say of a schema that was never finished, or is none.
+# Errors of SQLAlchemy, alembic and SQLite for an incomplete or foreign schema.
 _BROKEN = (
     "already exists",
     "no such table",
@@ -58,7 +58,7 @@ _BROKEN = (
     "malformed",
 )
 
-# What PostgreSQL, MySQL and SQL Server say.
+# Errors of PostgreSQL, MySQL and SQL Server for a wrong or missing password.
 _PASSWORD = (
     "password authentication failed",
     "no password supplied",
@@ -68,33 +68,33 @@ _PASSWORD = (
 
 
 def local_uri(outputs: Path) -> str:
-    """Name the SQLite store of an outputs folder: `sqlite:///<absolute path>/mlflow.db`."""
+    """Return the address of an outputs folder's SQLite store: `sqlite:///<absolute path>/mlflow.db`."""
     return sqlite_address(outputs.resolve() / "mlflow.db")
 
 
 def resolve_store(uri: str | None, outputs: Path) -> tuple[str, str | None]:
-    """Where runs are recorded, and where a database's artifacts are kept (absolute; a server has its own way).
+    """Return the address of the store, and the artifact folder of a database (absolute; None for a server).
 
-    MLflow itself would keep them in the current directory.
+    MLflow's default would be the current directory.
 
     Args:
-        uri: as the user gave it; None is the store of the outputs folder.
-        outputs: that folder.
+        uri: the user's address; None is the store of the outputs folder.
+        outputs: the outputs folder.
     """
     uri = absolute_uri(uri) if uri else local_uri(outputs)
     return uri, None if ui_of(uri) else str(outputs / "mlartifacts")
 
 
 def ui_of(uri: str) -> str | None:
-    """The address of a tracking server's UI, without a slash at its end; None for a store that is no server."""
+    """Return the address of a tracking server's UI, without a slash at its end; None for other stores."""
     return strip_credentials(uri).rstrip("/") if uri.startswith(("http://", "https://")) else None
 
 
 def ui_command(uri: str) -> str:
-    """The command that shows a store which is no server.
+    """Return the command that opens the UI on a store that is not a server.
 
     Args:
-        uri: of the store, without credentials.
+        uri: the store's address, without credentials.
     """
     default = store_variable.store_address() or local_uri(outputs())
     other = [] if uri == strip_credentials(default) else [shlex.quote(f"tracking.uri={uri}")]
@@ -102,9 +102,9 @@ def ui_command(uri: str) -> str:
 
 
 def quiet_mlflow() -> None:
-    """Prepare the process for MLflow: no telemetry, short retries, nothing on the terminal.
+    """Prepare the process for MLflow: no telemetry, short retries, no output.
 
-    Whatever goes wrong reaches us as an exception; MLflow would print it as well, traceback and all.
+    Errors arrive as exceptions; MLflow would print them too, with tracebacks.
     """
     for name in _OF_PARENTS:
         os.environ.pop(name, None)
@@ -117,10 +117,10 @@ def quiet_mlflow() -> None:
 
 
 def connect(uri: str) -> "MlflowClient":
-    """Open a store; a SQLite file that doesn't exist is created, by one process at a time.
+    """Connect to a store; a missing SQLite file is created, by one process at a time.
 
     Raises:
-        StoreError: the store is there but unusable.
+        StoreError: the store exists but is unusable.
     """
     quiet_mlflow()
     from mlflow import MlflowClient
@@ -128,11 +128,11 @@ def connect(uri: str) -> "MlflowClient":
     file = sqlite_file(uri)
     if file is None:
         if ui_of(uri) is None:
-            _make_tables(uri, Path.cwd() / "mlruns")  # where MLflow would have them
+            _make_tables(uri, Path.cwd() / "mlruns")  # MLflow's default
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     if file.is_dir():
-        raise StoreError(f"{file} is a folder, and not an MLflow store: move it away, or write another tracking.uri")
-    # The client opens the store and migrates its schema at once; processes that race there corrupt it.
+        raise StoreError(f"{file} is a folder, not an MLflow store; move it away, or write another tracking.uri")
+    # The client opens the store and migrates its schema at once; concurrent migrations corrupt it.
     with _locked(file), _explained(file):
         if not file.exists():
             _make(uri, file)
@@ -140,18 +140,18 @@ def connect(uri: str) -> "MlflowClient":
 
 
 def _make(uri: str, file: Path) -> None:
-    """Make a SQLite store, whole or not at all: what a kill leaves half of is no store, and cannot be made one."""
+    """Create a SQLite store atomically: an incomplete one could not be repaired."""
     part = file.with_name(f".{file.name}.part")
-    part.unlink(missing_ok=True)  # of a process that was killed here
+    part.unlink(missing_ok=True)  # left by a process that was killed here
     _make_tables(sqlite_address(part, uri), file.parent / "mlartifacts")
     part.replace(file)
 
 
 def _make_tables(uri: str, artifact_root: Path) -> None:
-    """Make what a database lacks to be a store, the default experiment among it.
+    """Create the missing tables of a store, and its default experiment.
 
-    MLflow 3.17 puts the folder of that experiment into SQL as a text of Python's. By default it is in the current
-    folder, whose name may have quotes. An address has none: they are percent-encoded.
+    MLflow 3.17 writes the folder of that experiment into SQL as a Python string. Its default is the current folder,
+    whose name may have quotes. In a URI they are percent-encoded.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -159,10 +159,10 @@ def _make_tables(uri: str, artifact_root: Path) -> None:
 
 
 def get_or_create_experiment(client: "MlflowClient", uri: str, name: str, artifact_root: str | None) -> str:
-    """Return the id of an experiment, making it if there is none; safe from several processes at once.
+    """Return the id of an experiment, and create it if it does not exist; safe for concurrent processes.
 
     Raises:
-        StoreError: the experiment is in MLflow's trash, or its files can be stored through a server alone.
+        StoreError: the experiment was deleted, or its files can only be stored through a server.
     """
     from mlflow.exceptions import MlflowException
 
@@ -171,7 +171,7 @@ def get_or_create_experiment(client: "MlflowClient", uri: str, name: str, artifa
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             if artifact_root is None and file is not None:
-                artifact_root = str(file.parent / "mlartifacts")  # MLflow's own choice: the current directory
+                artifact_root = str(file.parent / "mlartifacts")  # MLflow's default is the current directory
             location = Path(artifact_root).as_uri() if artifact_root is not None else None
             try:
                 return str(client.create_experiment(name, location, EXPERIMENT_TAGS))
@@ -182,70 +182,70 @@ def get_or_create_experiment(client: "MlflowClient", uri: str, name: str, artifa
     if experiment.lifecycle_stage != "active":
         raise deleted_experiment(uri, name, experiment.experiment_id)
     if experiment.artifact_location.startswith(THROUGH_A_SERVER) and ui_of(uri) is None:
-        raise StoreError(f"tracking.experiment={name}: {through_a_server()}")
+        raise StoreError(str(database_of_server(name)))
     return str(experiment.experiment_id)
 
 
 def deleted_experiment(uri: str, name: str, experiment_id: str) -> StoreError:
-    """What is wrong with a store whose experiment is in MLflow's trash."""
+    """Describe that an experiment was deleted in the store, with the command that restores it."""
     restore = mlflow_command(uri, "experiments", "restore", "--experiment-id", experiment_id)
-    return StoreError(f"the experiment {name} was deleted in the tracking store; this restores it: {restore}")
+    return StoreError(f"the experiment {name} was deleted in the tracking store; restore it with: {restore}")
 
 
 def mlflow_command(uri: str, *words: str) -> str:
-    """A command of MLflow's for a store, as it is typed; a password has to be added."""
+    """Return an `mlflow` command for a store, as it is typed; a password must be added."""
     return f"MLFLOW_TRACKING_URI={shlex.quote(strip_credentials(uri))} {shlex.join(['mlflow', *words])}"
 
 
 def describe_trouble(error: BaseException, experiment: str = "") -> str:
-    """What keeps a store from being told, as the beginning of a sentence."""
+    """Describe why an upload fails, as a sentence without a full stop."""
     if why := describe_refusal(error, experiment):
         return f"the tracking store {why}"
-    return str(error) if isinstance(error, StoreError) else f"the tracking store can't be reached: {explain(error)}"
+    return str(error) if isinstance(error, StoreError) else f"the tracking store is unreachable: {explain(error)}"
 
 
 def describe_refusal(error: BaseException, experiment: str = "") -> str | None:
-    """How a store refuses, and what to set; None if an error is no refusal.
+    """Describe how a store refuses access, and what to set; None for any other error.
 
     Args:
-        error: of MLflow, or of the libraries below it.
-        experiment: that a new run was to be written to.
+        error: the exception of MLflow, or of the libraries that it uses.
+        experiment: the experiment of a new run.
     """
     text, code = str(error), str(getattr(error, "error_code", ""))
     if "error code 401" in text or code == "UNAUTHENTICATED":
         return (
-            "refused (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to an"
-            " account of the server"
+            "refused access (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or"
+            " MLFLOW_TRACKING_TOKEN, to an account of the server"
         )
     if "error code 403" in text or code == "PERMISSION_DENIED":
-        if not experiment:  # what is there already is read, or delivered: another experiment does not help
-            return "refused (403): this account may not use that experiment; ask for the right to"
+        if not experiment:  # for an existing run another experiment does not help
+            return "refused access (403): this account has no permission for that experiment; ask its owner for it"
         return (
-            f"refused (403): this account may not use the experiment {experiment}; ask for the right to, or start again"
-            " with tracking.experiment=<another>"
+            f"refused access (403): this account has no permission for the experiment {experiment}; ask its owner for"
+            " it, or start again with tracking.experiment=<another>"
         )
     if refused := re.search(r"error code (4\d\d)", text):
-        return f"refused ({refused[1]}): {redact(text)[:200]}"
+        return f"refused access ({refused[1]}): {redact(text)[:200]}"
     return password_refused(error, "tracking.uri")
 
 
 def password_refused(error: BaseException, key: str) -> str | None:
-    """What to write where a database refuses the password of an address; None for any other error.
+    """Describe that a database refuses the password of an address, and what to write; None for any other error.
 
     Args:
-        error: of the database's driver.
-        key: that holds the address.
+        error: the exception of the database's driver.
+        key: the config key of the address.
     """
     if not any(sign in str(error) for sign in _PASSWORD):
         return None
     return (
-        "refused: the address needs a password, which is not saved: write"
+        "refused access: the address needs its password, which is never saved; write"
         f" {key}=<dialect>://<user>:<password>@<host>/<database>, or ${{oc.env:<variable>}} as the password"
     )
 
 
 def explain(error: BaseException) -> str:
-    """Put an error of MLflow into one line without credentials."""
+    """Describe an error of MLflow in one line without credentials."""
     if isinstance(error, StoreError):
         return redact(str(error))
     if why := describe_refusal(error):
@@ -253,14 +253,14 @@ def explain(error: BaseException) -> str:
     text = " ".join(redact(str(error)).partition("[SQL:")[0].split()) or type(error).__name__
     for cause, meaning in (
         ("Connection refused", "the server does not answer (connection refused)"),
-        ("Name or service not known", "the server's name is not known"),
-        ("Failed to resolve", "the server's name is not known"),
+        ("Name or service not known", "unknown server name"),
+        ("Failed to resolve", "unknown server name"),
         ("Read timed out", "the server does not answer in time"),
         ("timed out", "the server does not answer in time"),
         ("database is locked", "the database is busy"),
-        ("disk I/O error", "its disk does not take what is written (disk I/O error)"),
+        ("disk I/O error", "writing to its disk failed (disk I/O error)"),
         ("database or disk is full", "its disk is full"),
-        ("readonly database", "it may not be written"),
+        ("readonly database", "the database is read-only"),
     ):
         if cause in text:
             return meaning
@@ -276,24 +276,24 @@ def _locked(file: Path) -> Iterator[None]:
         with FileLock(f"{file}.lock", timeout=_LOCK_SECONDS):
             yield
     except Timeout:
-        raise StoreError(f"another process has kept {file}.lock for over {_LOCK_SECONDS} s") from None
+        raise StoreError(f"another process has held {file}.lock for over {_LOCK_SECONDS} s") from None
 
 
 @contextlib.contextmanager
 def _explained(file: Path) -> Iterator[None]:
-    """Turn the many ways a half-migrated or foreign database fails into one sentence that says what to do."""
+    """Turn the many errors of an incomplete or foreign database into one message with a suggestion."""
     try:
         yield
     except Exception as error:
         text = str(error)
         if "out-of-date database schema" in text:
             raise StoreError(
-                f"{file} was made by another version of MLflow: copy it, then run"
+                f"{file} was created by another version of MLflow; copy it, then run"
                 f" `mlflow db upgrade {shlex.quote(sqlite_address(file))}`"
             ) from error
         if any(sign in text for sign in _BROKEN):
             raise StoreError(
-                f"{file} is not a usable MLflow store (an interrupted migration leaves this): move it away, "
-                "the next run makes a new one and `python -m runner.sync run=<run folder>` fills it again"
+                f"{file} is not a usable MLflow store (for example after an interrupted migration); move it away: the"
+                " next run creates a new one, and `python -m runner.sync run=<run folder>` fills it again"
             ) from error
         raise

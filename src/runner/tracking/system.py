@@ -1,4 +1,4 @@
-"""System metrics (`system/...`): what the machine did during the run, under MLflow's own names."""
+"""System metrics (`system/...`): the load of the machine during the run, with MLflow's names."""
 
 import contextlib
 import importlib
@@ -15,7 +15,7 @@ log = logging.getLogger("runner")
 
 _MEGABYTE = 1e6
 SYSTEM = "system/"
-"""Begins the names of what is measured of the machine."""
+"""Prefix of the names of system metrics."""
 
 _FIRST = f"{SYSTEM}cpu_utilization_percentage"
 
@@ -24,8 +24,8 @@ class SystemMetrics:
     """Samples the machine in a thread and writes to the journal; the step is the sample's number.
 
     Args:
-        journal: a resumed run's samples are counted on from where its journal ends.
-        interval: seconds between two samples; one more is taken at the start and at the end.
+        journal: the journal; in a resumed run the numbers continue where it ends.
+        interval: seconds between two samples; there is one at the start and one at the end too.
     """
 
     def __init__(self, journal: Journal, interval: float = 10.0) -> None:
@@ -39,8 +39,8 @@ class SystemMetrics:
         self._thread = threading.Thread(target=self._run, name="runner-system-metrics", daemon=True)
 
     def start(self) -> None:
-        """Take the first sample and go on in the background."""
-        psutil.cpu_percent()  # the first call only sets the mark that the next one measures from
+        """Start the thread, which takes the first sample at once."""
+        psutil.cpu_percent()  # the first call only starts the interval that the next one measures
         self._thread.start()
 
     def stop(self) -> None:
@@ -54,8 +54,8 @@ class SystemMetrics:
             while not self._stop.wait(self._interval):
                 self._sample()
             self._sample()
-        except OSError as error:  # the disk is full, or a counter isn't there: the training says what matters
-            log.info("no more system metrics: %s", error)
+        except OSError as error:  # the disk is full, or a counter is missing; training reports what matters
+            log.info("system metrics stopped: %s", error)
 
     def _sample(self) -> None:
         memory = psutil.virtual_memory()
@@ -82,7 +82,7 @@ class SystemMetrics:
 
 
 def _find_gpus() -> "_Gpus | None":
-    """Look for GPUs once torch is at work with one: nothing here initialises CUDA or imports torch."""
+    """Find GPUs once torch uses one; this does not initialize CUDA or import torch."""
     torch = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
     if cuda is None or not getattr(cuda, "is_initialized", lambda: False)():
@@ -91,9 +91,9 @@ def _find_gpus() -> "_Gpus | None":
 
 
 class _Gpus:
-    """The NVIDIA devices torch sees; without NVML installed, only the memory torch holds itself.
+    """The NVIDIA devices visible to torch; without NVML, only the memory that torch holds.
 
-    `torch.cuda.mem_get_info` would tell more, but makes a context (hundreds of megabytes) on every device.
+    `torch.cuda.mem_get_info` has more, but creates a context (hundreds of megabytes) on every device.
     """
 
     def __init__(self, cuda: Any) -> None:
@@ -110,8 +110,8 @@ class _Gpus:
             properties = self._cuda.get_device_properties(index)
             used, total = self._cuda.memory_reserved(index), properties.total_memory
             if self._nvml is not None:
-                with contextlib.suppress(self._nvml.NVMLError):  # a partitioned GPU doesn't tell
-                    # By UUID: torch counts the visible devices only, NVML all of them.
+                with contextlib.suppress(self._nvml.NVMLError):  # a partitioned GPU has no such values
+                    # By UUID: torch counts only the visible devices, NVML all of them.
                     handle = self._nvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
                     used = self._nvml.nvmlDeviceGetMemoryInfo(handle).used
                     metrics |= _load(self._nvml, handle, f"system/gpu_{index}")

@@ -1,4 +1,4 @@
-"""The one object a run holds to record what it measures."""
+"""The tracker: the object that a run logs its metrics to."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,32 +16,32 @@ from runner.util.uri import strip_credentials
 
 
 class Deliverer(Protocol):
-    """Who tells MLflow of a run: a process of its own, or that of the sweep it belongs to."""
+    """Uploads a run to MLflow: a separate process, or that of the sweep that the run belongs to."""
 
     def deliver(self, folder: Path) -> None:
-        """Begin with a run's folder, which has a manifest."""
+        """Start to upload a run's folder, which has a manifest."""
 
     def settle(self, timeout: float) -> None:
-        """Wait until it needs next to nothing of the machine."""
+        """Wait until it uses little of the CPU."""
 
     def run_id(self, timeout: float = 0.0) -> str | None:
-        """The run's id in MLflow, waited for so many seconds."""
+        """Return the run's id in MLflow; waits at most so many seconds."""
 
     def close(self, timeout: float) -> bool:
-        """Deliver the rest, for at most so many seconds; whether there is nothing left to do."""
+        """Upload the rest, for at most so many seconds; return whether everything is uploaded."""
 
 
 class Tracker:
-    """Writes the journal, samples the machine, and has MLflow told about both.
+    """Writes the journal, samples the machine, and has both uploaded to MLflow.
 
     Args:
-        folder: the run's folder; one that was tracked before goes on as the same MLflow run.
-        manifest: what MLflow must be told; None records in the folder only.
-        uri: the store's address as the user gave it, credentials included; they are written nowhere.
-        delivery: who tells MLflow, if that was started before, to be ready by now.
+        folder: the run's folder; if it was tracked before, the same MLflow run is continued.
+        manifest: what MLflow needs to know; None records in the folder only.
+        uri: the user's address of the store, with credentials, which are not written to disk.
+        delivery: the uploading process if it was started earlier, to be ready by now.
 
     Raises:
-        OSError: the folder can't be written.
+        OSError: the folder cannot be written.
     """
 
     def __init__(
@@ -65,33 +65,33 @@ class Tracker:
         self._system.start()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record the metrics of a step: on disk when this returns, in MLflow soon."""
+        """Log the metrics of a step: on disk when this returns, in MLflow soon after."""
         self._journal.write(metrics, step)
 
     def tag(self, tags: Mapping[str, str]) -> None:
-        """Set tags of the MLflow run (why it failed, say)."""
+        """Set tags of the MLflow run, such as the error of a failed run."""
         if self._manifest is not None and self._delivery is not None:
             self._manifest.tags.update(tags)
             self._manifest.save(self.folder)
 
     def settle(self, timeout: float) -> None:
-        """Wait, before the first epoch, for what would disturb its timing: MLflow's start, a store being made."""
+        """Wait, before the first epoch, until MLflow is imported and the store exists: both would slow it down."""
         if self._delivery is not None:
             self._delivery.settle(timeout)
 
     def sync(self) -> None:
-        """Wait until the disk has every metric; for a checkpoint, which goes on from here."""
+        """Wait until all metrics are on the disk; called before a checkpoint is written."""
         self._journal.sync()
 
     def close(self, status: str, timeout: float = 10.0) -> bool:
-        """End the run: FINISHED, FAILED or KILLED. The folder's files must be written by now.
+        """End the run; all files of the folder must be written before.
 
         Args:
-            status: how it ended.
-            timeout: seconds that delivery may still take.
+            status: FINISHED, FAILED or KILLED.
+            timeout: seconds to wait for the upload.
 
         Returns:
-            True if everything is delivered (or nothing was to be).
+            True if everything is uploaded, or the run is not tracked.
         """
         self._system.stop()
         self._journal.close()
@@ -103,21 +103,21 @@ class Tracker:
 
     @property
     def run_id(self) -> str | None:
-        """The run's id in MLflow; None while nobody knows it (the store may be away)."""
+        """The run's id in MLflow; None while it is unknown, for example if the store is unreachable."""
         return self.wait_for_run_id(0.0)
 
     def wait_for_run_id(self, timeout: float) -> str | None:
-        """The same, waited for: MLflow may still be starting when a short run is over."""
+        """Return the run's id, and wait for it: MLflow may still be starting when a short run has ended."""
         return self._delivery.run_id(timeout) if self._delivery is not None else None
 
     @property
     def parent_run_id(self) -> str | None:
-        """The run of the sweep that this one belongs to, if it does."""
+        """The id of the sweep's run; None for a run outside of a sweep."""
         return self._manifest.parent_run_id if self._manifest is not None else None
 
     @property
     def links(self) -> list[str]:
-        """How the run is looked at in MLflow, a line each, once its id is known."""
+        """The lines that say how to open the run in MLflow; empty while its id is unknown."""
         state = DeliveryState.load(self.folder)
         if self._manifest is None or state.run_id is None or state.experiment_id is None:
             return []
@@ -131,7 +131,7 @@ class Tracker:
 
     @property
     def location(self) -> str:
-        """Where the run is recorded, for people: the store's address without credentials."""
+        """Where the run is recorded, as text for a message: the store's address without credentials."""
         if self._manifest is None:
             return f"{self.folder} (tracking is off)"
         return f"{strip_credentials(self._manifest.uri)}, experiment {self._manifest.experiment}"

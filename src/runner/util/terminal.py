@@ -13,8 +13,8 @@ from runner.util.redaction import redact
 
 log = logging.getLogger("runner")
 
-TRACKING, RESUME = "tracking", "resume"
-"""Topics of log records: where a run is logged, and how to resume it."""
+TRACKING, RESUME, STORE = "tracking", "resume", "store"
+"""Topics of log records: where a run is logged, how to resume it, and whether the store can be reached."""
 
 
 class _Redacted(logging.Formatter):

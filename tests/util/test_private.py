@@ -1,0 +1,88 @@
+"""Private names of other packages that runner uses: each must exist in the installed versions."""
+
+import ast
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import runner
+from runner.util.private import is_extra_state, uncompiled, unwrapped_name, without_package_scan
+
+NAMES = (
+    ("hydra._internal.callbacks", "Callbacks"),
+    ("hydra._internal.config_loader_impl", "get_overrides_dirname"),
+    ("hydra._internal.config_repository", "ConfigRepository"),
+    ("hydra._internal.hydra", "Hydra"),
+    ("hydra._internal.utils", "create_config_search_path"),
+    ("hydra._internal.utils", "get_args_parser"),
+    ("omegaconf._utils", "get_yaml_loader"),
+    ("torch.nn.modules.module", "_EXTRA_STATE_KEY_SUFFIX"),
+    ("torch.utils._python_dispatch", "TorchDispatchMode"),
+)
+"""What modules of runner import from others: module and name."""
+
+ATTRIBUTES = (
+    (nn.Module, "_buffers"),
+    (nn.Module, "_parameters"),
+    (nn.Module, "_non_persistent_buffers_set"),
+)
+"""Private attributes of an object of a class."""
+
+
+def imports() -> Iterator[tuple[str, str]]:
+    """The private names that runner's modules import from other packages."""
+    for file in Path(runner.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and not node.module.startswith(("runner", "_")):
+                for name in node.names:
+                    if any(part.startswith("_") for part in (*node.module.split("."), name.name)):
+                        yield node.module, name.name
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES)
+def test_each_private_name_exists(module: str, name: str) -> None:
+    assert hasattr(importlib.import_module(module), name)
+
+
+def test_no_other_private_name_is_imported() -> None:
+    assert set(imports()) == set(NAMES)
+
+
+@pytest.mark.parametrize(("kind", "name"), ATTRIBUTES)
+def test_each_private_attribute_exists(kind: type, name: str) -> None:
+    assert hasattr(kind(), name)
+
+
+def test_the_wrapper_of_compile_is_removed() -> None:
+    model = nn.Linear(2, 1)
+    compiled = torch.compile(model)
+    assert isinstance(compiled, nn.Module) and compiled is not model
+    assert uncompiled(compiled) is model and uncompiled(model) is model
+    assert [unwrapped_name(name) for name in compiled.state_dict()] == ["weight", "bias"]
+
+
+def test_the_key_of_an_extra_state_is_known() -> None:
+    class Counted(nn.Linear):
+        def get_extra_state(self) -> int:
+            return 3
+
+    keys = nn.Sequential(Counted(2, 1)).state_dict()
+    assert [name for name in keys if is_extra_state(name)] == ["0._extra_state"]
+
+
+def test_mlflow_does_not_scan_the_packages() -> None:
+    from mlflow.utils import requirements_utils
+
+    assert hasattr(requirements_utils, "_MODULES_TO_PACKAGES"), "MLflow scans all packages when it saves a model"
+    before = requirements_utils._MODULES_TO_PACKAGES
+    requirements_utils._MODULES_TO_PACKAGES = None
+    try:
+        with without_package_scan():
+            assert requirements_utils._MODULES_TO_PACKAGES == {}
+        assert requirements_utils._MODULES_TO_PACKAGES is None
+    finally:
+        requirements_utils._MODULES_TO_PACKAGES = before
