@@ -353,12 +353,12 @@ WRONG = [
     Wrong(["hydra.run.dir=held"], [("hydra.run.dir", "conflict")], then=["resume=held"], set_up=a_run),
     Wrong(["hydra.run.dir=" + 300 * "x"], [("hydra.run.dir", "file")]),
     Wrong(["model=cn"], [("model", "choice"), ("hydra.run.dir", "file")], set_up=outputs_is_a_file),
-    Wrong(["resume=nothing"], [("resume", "unknown")]),
-    Wrong(["resume="], [("resume", "unknown")]),
-    Wrong(["resume=.", "modle=3"], [("resume", "unknown")]),
-    Wrong(["resume=file"], [("resume", "unknown")], set_up=a_run),
-    Wrong(["resume=held"], [("resume", "unknown")], set_up=a_run),
-    Wrong(["resume=0123456789abcdef0123456789abcdef"], [("resume", "unknown")]),
+    Wrong(["resume=nothing"], [("resume", "file")]),
+    Wrong(["resume="], [("resume", "missing")]),
+    Wrong(["resume=.", "modle=3"], [("resume", "run")]),
+    Wrong(["resume=file"], [("resume", "run")], set_up=a_run),
+    Wrong(["resume=held"], [("resume", "run")], set_up=a_run),
+    Wrong(["resume=0123456789abcdef0123456789abcdef"], [("resume", "store")]),
     # Sweeps.
     Wrong(
         ["-m", "seed=a,b", "modle=1"],
