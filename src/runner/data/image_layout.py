@@ -34,7 +34,7 @@ def find_parts(root: ImageRoot, classes: Sequence[str] | None = None) -> dict[st
 
     Args:
         root: the folder to look in.
-        classes: the names of the classes, if they are given.
+        classes: the names of the classes, if they are set.
 
     Raises:
         ConfigError: it is ambiguous which they are.
@@ -84,13 +84,13 @@ def _check_not_divided(root: ImageRoot, holders: Sequence[str]) -> None:
 
 def _check_complete(root: ImageRoot, names: Sequence[str], parts: dict[str, Path]) -> None:
     """Check that there is a training part, and that no folder beside the parts has images."""
-    found = [path.name for path in parts.values()]
-    others = [name for name in names if name not in found and has_images(root.path / name)]
+    part_names = [path.name for path in parts.values()]
+    others = [name for name in names if name not in part_names and has_images(root.path / name)]
     if others:
-        text = f"{root.path} has {list_folders(found)} beside {list_folders(others)}, which are not parts"
+        text = f"{root.path} has {list_folders(part_names)} beside {list_folders(others)}, which are not parts"
         raise ConfigError(root.problem(text, "move these away, or name a folder that has only classes"))
     if "train" not in parts:
-        text = f"{root.path} has {list_folders(found)}, but no train/"
+        text = f"{root.path} has {list_folders(part_names)}, but no train/"
         raise ConfigError(root.problem(text, "name a folder that has one"))
 
 
