@@ -103,7 +103,7 @@ def _run_folder(value: str) -> Path:
     folder = parse_path(value, "run")
     if not folder.is_dir():
         text = f"run={value}: the folder does not exist"
-        raise ConfigError(Problem("run", text, "write a run's folder, or leave it out", topic="file"))
+        raise ConfigError(Problem("run", text, "write the folder of a run, or leave it out", topic="file"))
     if not has_manifest(folder):
         text = f"run={value} is not the folder of a tracked run (was it started with tracking=off?)"
         raise ConfigError(Problem("run", text, topic="run"))

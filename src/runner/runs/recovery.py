@@ -43,7 +43,7 @@ def fetch(run: SavedRun) -> Path:
                 f"its folder {was} does not exist here, and MLflow has no checkpoint of it, as"
                 " tracking.log_checkpoints was false"
             )
-            raise ConfigError(run.problem(text, "write the folder's new path, or start a new run"))
+            raise ConfigError(run.problem(text, "write the new path of the folder, or start a new run"))
         seconds = _seconds_since_update(client, run.run_id)
         if seconds is not None and seconds < _ALIVE_SECONDS:
             text = f"still running elsewhere, in {was} (last update {seconds:.0f} s ago)"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-WANTED = "write a run's folder or MLflow run id"
+WANTED = "write the folder of a run, or an MLflow run id"
 """The suggestion when no better one exists."""
 
 
@@ -267,7 +267,7 @@ def get_logged_run(run_id: str, argument: str, uri: str) -> "Run":
     """
     file = sqlite_file(uri)
     if file is not None and not file.exists():
-        suggestion = "write the run's folder, or the address of its store as tracking.uri=<address>"
+        suggestion = "write the folder of the run, or tracking.uri=<the address of its store>"
         raise ConfigError(problem_with(argument, f"the MLflow store {file} does not exist", suggestion, topic="store"))
     client = _connect(uri, argument)
     try:

@@ -147,7 +147,7 @@ def _of_logged_model(run: SavedRun) -> Weights:
         models = [client.get_logged_model(output.model_id) for output in logged]
         if not models:
             text = "no weights in MLflow, as tracking.log_model and tracking.log_checkpoints were false"
-            raise ConfigError(run.problem(text, "write the run's folder"))
+            raise ConfigError(run.problem(text, "write the folder of the run"))
         newest = max(models, key=lambda model: model.creation_timestamp)
         folder = download_artifacts(
             artifact_uri=f"{newest.artifact_location}/data", dst_path=run.scratch(), tracking_uri=run.uri
