@@ -54,7 +54,7 @@ def test_each_value_of_a_sweep_stays_the_text_that_was_typed(composer: Composer)
     assert values("optimizer.lr=1e-1,2e5") == ["0.1", "200000.0"]
 
 
-def test_a_text_is_told_by_the_signature_of_what_a_group_names(composer: Composer) -> None:
+def test_texts_are_found_by_the_signature_of_a_target(composer: Composer) -> None:
     typed = ["data=csv", "data.path=1e5", "data.target=2024_01", "data.test_fraction=1e-1", "model=torchvision"]
     cfg, problems = composer.compose([*typed, "model.name=1e5", "tracking.experiment=null"])
     assert cfg is not None and about(problems) == [("tracking.experiment", "missing")]
@@ -74,14 +74,14 @@ def test_a_folder_may_look_like_a_reference(tmp_path: Path, composer: Composer) 
     assert problems
 
 
-def test_a_home_folder_is_put_for_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tilde_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert quote_texts("data.root=~/data") == "data.root='/home/me/data'"
     assert quote_texts("tracking.uri=sqlite:///~/x.db") == "tracking.uri='sqlite:////home/me/x.db'"
     assert quote_texts("tracking.run_name=~/x") == "tracking.run_name='~/x'"
 
 
-def test_in_a_sweep_commas_divide() -> None:
+def test_commas_separate_values_in_a_sweep() -> None:
     assert quote_texts("data.path=a.csv,b.csv", sweeping=True) == "data.path=a.csv,b.csv"
     assert quote_texts("data.path=a.csv,b.csv") == "data.path='a.csv,b.csv'"
 
@@ -100,20 +100,20 @@ def test_the_last_value_typed_counts() -> None:
     assert last_value([], "resume") is None
 
 
-def test_what_is_right_beside_a_mistake_is_kept(composer: Composer) -> None:
+def test_valid_overrides_beside_a_wrong_one_are_applied(composer: Composer) -> None:
     cfg, problems = composer.compose(["modle=cnn", "seed=7", "trainer.epochs=x", "model=cnn", "optimizer.lr=0.5"])
     assert cfg is not None
     assert len(problems) == 2
     assert cfg.seed == 7 and cfg.optimizer.lr == 0.5 and "channels" in cfg.model
 
 
-def test_a_reference_that_leads_nowhere_becomes_a_missing_value(composer: Composer) -> None:
+def test_a_broken_reference_becomes_a_missing_value(composer: Composer) -> None:
     cfg, problems = composer.compose(["optimizer.lr=${nothing}", "seed=${oc.env:NO_SUCH_VARIABLE}"])
     assert cfg is not None and len(problems) == 2
     assert cfg._get_node("seed")._is_missing() and cfg.optimizer._get_node("lr")._is_missing()
 
 
-def test_a_reference_that_leads_somewhere_is_followed(composer: Composer) -> None:
+def test_a_reference_is_resolved(composer: Composer) -> None:
     cfg, problems = composer.compose(["data.limit=${data.batch_size}"])
     assert cfg is not None and problems == [] and cfg.data.limit == cfg.data.batch_size == 32
 
@@ -132,7 +132,7 @@ def test_a_sweep_is_expanded_value_by_value(composer: Composer) -> None:
     assert composer.compose(overrides, RunMode.MULTIRUN)[1] == []
 
 
-def test_other_values_give_what_composing_again_gives(composer: Composer) -> None:
+def test_setting_values_is_equivalent_to_composing_again(composer: Composer) -> None:
     fixed = ["model=cnn", "trainer.epochs=3", "experiment=tiny_relu"]
     values = ["optimizer.lr=0.5", "data.limit=${data.batch_size}", "model.dropout=0.25", "seed=7", "sweep.jobs=2"]
     assert all(composer.is_value(composer.parse(text)) for text in values)
@@ -163,19 +163,19 @@ def test_a_folder_of_the_users_adds_choices(tmp_path: Path) -> None:
     assert about(raised) == [("--config-dir", "conflict")]
 
 
-def test_a_config_of_the_users_own_can_be_the_primary_one(tmp_path: Path) -> None:
+def test_a_user_s_config_can_be_the_primary_one(tmp_path: Path) -> None:
     (tmp_path / "lab.yaml").write_text("defaults:\n  - config\n  - _self_\nseed: 11\n")
     cfg, problems = Composer(extra=str(tmp_path), name="lab").compose(["trainer.epochs=2"])
     assert problems == [] and cfg is not None and (cfg.seed, cfg.trainer.epochs) == (11, 2)
 
 
-def test_a_primary_config_that_is_wrong_is_no_fault_of_what_was_typed(tmp_path: Path) -> None:
+def test_a_wrong_primary_config_is_not_blamed_on_the_overrides(tmp_path: Path) -> None:
     (tmp_path / "lab.yaml").write_text("defaults:\n  - config\n  - _self_\nsede: 11\n")
     cfg, problems = Composer(extra=str(tmp_path), name="lab").compose(["seed=1"])
     assert cfg is None and about(problems) == [("sede", "unknown")]
 
 
-def test_a_search_path_of_hydras_own_is_looked_through(tmp_path: Path, composer: Composer) -> None:
+def test_hydra_s_search_path_is_used(tmp_path: Path, composer: Composer) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "far.yaml").write_text("_target_: runner.model.mlp.MLP\nhidden: [4]\n")
     cfg, problems = composer.compose([f"hydra.searchpath=[file://{tmp_path}]", "model=far"])
@@ -183,7 +183,7 @@ def test_a_search_path_of_hydras_own_is_looked_through(tmp_path: Path, composer:
     assert composer.compose(["model=far"])[1]
 
 
-def test_folders_that_are_not_there() -> None:
+def test_folders_that_do_not_exist() -> None:
     nowhere = "/no/such/folder"
     for arguments, expected in (
         ({"extra": nowhere}, ("--config-dir", "file")),
@@ -232,7 +232,7 @@ def test_a_whole_number_beyond_64_bits_is_out_of_range_for_floats_too(key: str, 
         assert composer.compose([f"{key}=1e30"])[1] == []
 
 
-def test_a_file_of_the_users_holds_no_number_that_composing_would_change(tmp_path: Path) -> None:
+def test_a_number_in_a_user_s_file_that_composing_would_change_is_refused(tmp_path: Path) -> None:
     for name, text in {
         "trainer/mine.yaml": f"defaults: [default]\nmax_time: {BEYOND}\n",
         "experiment/deep.yaml": f"# @package _global_\ntrainer:\n  early_stopping: {{min_delta: {BEYOND}}}\n",
@@ -264,7 +264,7 @@ def test_a_file_of_the_users_holds_no_number_that_composing_would_change(tmp_pat
 
 
 @pytest.mark.parametrize("text", ["1e5", "007", "1_000", "yes", "1.10", "0x10", ".5"])
-def test_a_text_that_yaml_takes_for_a_number_is_refused(text: str, tmp_path: Path) -> None:
+def test_a_text_that_yaml_reads_as_a_number_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(f"experiment: {text}\n")
     with pytest.raises(ConfigError) as raised:

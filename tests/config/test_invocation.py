@@ -1,4 +1,4 @@
-"""The command as it was typed, and the names that come of it."""
+"""The command of a run, and the name derived from it."""
 
 import shlex
 import subprocess
@@ -33,16 +33,16 @@ from runner.config.invocation import (
         ("model.hidden=[64,32]", "model.hidden=[64,32]"),
     ],
 )
-def test_credentials_are_taken_out_of_the_command(argument: str, kept: str) -> None:
+def test_credentials_are_removed_from_the_command(argument: str, kept: str) -> None:
     assert without_credentials([argument]) == [kept]
 
 
-def test_a_secret_of_the_environment_is_taken_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_of_the_environment_is_removed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUB_TOKEN", "hf_0123456789")
     assert "hf_0123456789" not in describe_command(without_credentials(["tracking.description=hf_0123456789"]))
 
 
-def test_it_is_one_line_that_a_shell_reads_back() -> None:
+def test_a_command_is_one_line_that_a_shell_parses_back() -> None:
     arguments = ["data.root=a b", "x='1'", "tracking.description=two\nlines", "y=\\n$HOME", "data.path=\udce9t.csv"]
     line = describe_command(arguments)
     assert len(line.splitlines()) == 1
@@ -58,7 +58,7 @@ def test_the_commands_of_a_config_are_read_back(tmp_path: Path) -> None:
     assert read_commands(tmp_path / "config.yaml") == ["python -m runner a=1"]
 
 
-def test_a_description_shows_what_a_command_holds_as_it_is() -> None:
+def test_a_description_shows_a_command_unchanged() -> None:
     assert format_description(None, []) == ""
     assert format_description("why", ["a"]) == "why\n\n```console\n$ a\n```"
     assert format_description(None, ["a '```'"]).startswith("````console\n")
@@ -105,6 +105,6 @@ def test_a_run_is_named_by_what_differs_first(
     assert make_run_name(typed, choices, folder) == name
 
 
-def test_a_sweep_s_folder_gives_its_time() -> None:
+def test_the_start_time_is_read_from_a_sweep_s_folder() -> None:
     assert with_date("lr=0.1,0.01", Path("2026-11-28_01-04-21")) == "lr=0.1,0.01 11-28_01-04-21"
     assert with_date("lr=0.1,0.01", Path("2026-11-28_01-04-21_2")) == "lr=0.1,0.01 11-28_01-04-21_2"

@@ -61,5 +61,5 @@ def test_bounds_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize("target", ["nowhere.Model", "runner.nothing", "torch.optim.SGD", "math.sqrt", "x"])
-def test_what_has_no_such_source_has_no_annotations(target: str) -> None:
+def test_targets_without_python_source_have_no_annotations(target: str) -> None:
     assert find_text_parameters(target) == read_bounds(target) == {}

@@ -30,7 +30,7 @@ def config() -> dict[str, Any]:
 
 
 def put(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A copy with one value changed."""
+    """Copy a config with one value changed."""
     head, _, rest = key.partition(".")
     return config | {head: put(config.get(head, {}), rest, value) if rest else value}
 
@@ -47,12 +47,12 @@ def test_the_defaults_have_no_problem(config: dict[str, Any]) -> None:
         (Range(0, open_low=True), [1e-12, 3], [0, -1, math.inf, -math.inf, math.nan]),
     ],
 )
-def test_a_range_has_its_ends_and_nothing_that_is_no_finite_number(allowed: Range, inside: list, outside: list) -> None:
+def test_a_range_contains_its_ends_and_only_finite_numbers(allowed: Range, inside: list, outside: list) -> None:
     assert [value in allowed for value in inside] == [True] * len(inside)
     assert [value in allowed for value in outside] == [False] * len(outside)
 
 
-def test_a_range_says_what_to_write() -> None:
+def test_a_range_describes_itself() -> None:
     assert str(Range(1, whole=True)) == "a whole number at least 1"
     assert str(Range(0, 1, open_high=True)) == "a number at least 0 and below 1"
     assert str(Range(0, open_low=True)) == "a number above 0"
@@ -130,11 +130,11 @@ def test_null_where_there_must_be_a_value(key: str, config: dict[str, Any]) -> N
     assert (problem.key, problem.topic) == (key, "missing") and problem.suggestion == f"write {describe_expected(key)}"
 
 
-def test_true_is_no_number_and_one_is_not_true(config: dict[str, Any]) -> None:
+def test_true_is_not_a_number_and_one_is_not_true(config: dict[str, Any]) -> None:
     assert check_config(put(config, "data.batch_size", True)) and check_config(put(config, "data.in_memory", 1))
 
 
-def test_what_is_missing_is_passed_over(config: dict[str, Any]) -> None:
+def test_missing_values_are_skipped(config: dict[str, Any]) -> None:
     assert check_config(put(config, "seed", "???")) == [] and select({"a": "???"}, "a") is None
 
 

@@ -1,4 +1,4 @@
-"""MLFLOW_TRACKING_URI: the store of what is not told another one, and of nothing that has a record."""
+"""MLFLOW_TRACKING_URI: the store of new runs that name none, and never of runs with a recorded store."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ SMALL = ("data.limit=60", "model.hidden=[8]", "trainer.epochs=1", "tracking.log_
 
 @pytest.fixture
 def store(here: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A database that the variable names; its address."""
+    """Set the variable to a new database; yields its address."""
     shutil.copy(empty_store, here / "team.db")
     address = f"sqlite:///{here}/team.db"
     monkeypatch.setenv(store_variable.NAME, address)
@@ -40,7 +40,7 @@ def test_a_database_is_used_and_recorded_by_reference(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # What a parent's MLflow has set beside it misplaces nothing.
+    # Other variables that a parent's MLflow has set have no effect.
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_ACTIVE_MODEL_ID"):
         monkeypatch.setenv(name, "0123456789abcdef0123456789abcdef")
     called = runner(*SMALL)
@@ -55,13 +55,13 @@ def test_a_database_is_used_and_recorded_by_reference(
     assert yaml.safe_load((folder / "config.yaml").read_text())["tracking"]["uri"] == store_variable.REFERENCE
     assert f"mlflow     run {run_id}: python -m runner.ui\n" in called.err
 
-    # Ids are found in it, and a resume goes where the reference leads.
+    # Run ids are looked up in it, and a resume follows the reference.
     assert evaluate.main([f"run={run_id}"]) == 0
     assert compare.main([f"runs=[{run_id}]", f"output={here}/compared"]) == 0
     assert runner(f"resume={run_id}", "trainer.epochs=2").code == 0
     assert [run.info.run_id for run in runs(store)] == [run_id]
 
-    # Without it, what needs no store works, and what does names it in one line.
+    # Without it, commands that need no store work, and the others name it in one line.
     monkeypatch.delenv(store_variable.NAME)
     capsys.readouterr()
     assert evaluate.main([f"run={folder}"]) == 0
@@ -73,14 +73,14 @@ def test_a_database_is_used_and_recorded_by_reference(
 
 @pytest.mark.soak
 @pytest.mark.usefixtures("delivery_here")
-def test_it_is_ignored_by_what_names_a_store_or_has_one(
+def test_the_variable_is_ignored_if_a_store_is_named_or_recorded(
     here: Path, runner: Callable[..., Called], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = f"sqlite:///{here}/outputs/mlflow.db"
     assert runner(*SMALL).code == 0
     folder = run_folder(here)
     (run,) = runs(own)
-    monkeypatch.setenv(store_variable.NAME, "databricks")  # which a new run refuses
+    monkeypatch.setenv(store_variable.NAME, "databricks")  # a new run refuses it
     assert runner(f"resume={folder}", "trainer.epochs=2").code == 0
     for main, argument in ((evaluate.main, "run"), (compare.main, "runs")):
         assert main([f"{argument}={folder}", *([f"output={here}/compared"] if argument == "runs" else [])]) == 0
@@ -95,7 +95,7 @@ def test_it_is_ignored_by_what_names_a_store_or_has_one(
 
 
 @pytest.mark.parametrize("value", ["databricks", "file:///somewhere/mlruns", "./mlruns", "/mlruns", "s3://u:s3cret@b"])
-def test_what_is_no_store_of_runner_s_is_refused(
+def test_a_value_that_is_not_a_store_is_refused(
     value: str, here: Path, runner: Callable[..., Called], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(store_variable.NAME, value)
@@ -108,14 +108,14 @@ def test_what_is_no_store_of_runner_s_is_refused(
     assert not (here / "outputs").exists()
 
 
-def test_a_database_is_no_server(store: str, runner: Callable[..., Called]) -> None:
+def test_a_database_is_refused_for_tracking_server(store: str, runner: Callable[..., Called]) -> None:
     called = runner(*SMALL, "tracking=server")
     assert called.code == 2 and called.about == [("tracking.uri", "conflict")]
     assert store_variable.NAME in called.problems[0].text and "tracking=local" in called.problems[0].suggestion
 
 
 @pytest.mark.usefixtures("delivery_here")
-def test_a_server_is_used_as_tracking_server_and_its_password_is_nowhere(
+def test_a_server_is_used_as_tracking_server_and_its_password_is_not_saved(
     here: Path, runner: Callable[..., Called], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("helpers.delivered.DeliveryHere.deliver", lambda *_: None)  # it does not exist

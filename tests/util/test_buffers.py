@@ -1,4 +1,8 @@
+"""Buffers that `state_dict` leaves out: in checkpoints, resumed runs and loaded weights."""
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,12 +13,12 @@ from runner.loss import CrossEntropy
 from runner.rundir.checkpoint import best_weights, load, load_loss, weight_buffers
 from runner.saved.weights import Weights, load_exactly
 from runner.training.loop import fit
-from runner.training.state import load_weights, restore
+from runner.training.state import Training, load_weights, restore
 from runner.util.buffers import load_buffers, load_module, unsaved_buffers
 
 
 class Drifting(nn.Module):
-    """Its first layer is scaled by what a buffer, which no `state_dict` has, has counted."""
+    """A model whose input is scaled by a non-persistent buffer that counts batches."""
 
     seen: Tensor
 
@@ -34,7 +38,7 @@ class Drifting(nn.Module):
 
 
 class Lazy(nn.Module):
-    """Makes a buffer with its first batch, lets another one grow, and drops two, of which one would be saved."""
+    """A model that creates a buffer in its first batch, grows another, and removes two, one of them persistent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +61,7 @@ class Lazy(nn.Module):
 
 
 class Weighted(CrossEntropy):
-    """Weights classes by how often it has seen them: a buffer that is saved, and one that is not."""
+    """A loss with class weights from counts: a persistent buffer, and one that is not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,63 +76,62 @@ class Weighted(CrossEntropy):
         return nn.functional.cross_entropy(outputs, targets, weight=weight.to(outputs.dtype))
 
 
-def test_what_a_state_dict_leaves_out_is_named_and_given_back() -> None:
+def test_buffers_that_a_state_dict_leaves_out_are_collected_and_loaded() -> None:
     model = Drifting()
     assert set(unsaved_buffers(model)) == {"inner.seen"}
     was = model.inner.seen
     load_buffers(model, {"inner.seen": torch.tensor(3.0), "gone.seen": torch.zeros(1)})
-    assert model.inner.seen is was and was.item() == 3.0, "in place, for whoever else refers to it"
+    assert model.inner.seen is was and was.item() == 3.0, "changed in place, for other references to it"
     lazy = Drifting(lazy=True)
     assert unsaved_buffers(lazy) == {"inner.seen": None}
     load_buffers(lazy, {"inner.seen": torch.tensor(2.0)})
     assert unsaved_buffers(lazy)["inner.seen"].item() == 2.0
 
 
-def test_a_resumed_run_has_every_buffer_of_model_average_and_loss(tmp_path: Path) -> None:
-    for lazy in (False, True):
+def uninterrupted(make: Callable[[str, int], Training]) -> tuple[Training, dict[str, Any]]:
+    """Train 4 epochs at once, and 2 + 2 epochs with a resume; the last checkpoints are equal.
 
-        def make(folder: str, epochs: int, lazy: bool = lazy):  # type: ignore[no-untyped-def]
-            return training(
-                tmp_path / f"{folder}{lazy}",
-                model=Drifting(lazy),
-                loss=Weighted(),
-                epochs=epochs,
-                ema_decay=None if lazy else 0.9,
-            )
-
-        whole, parts = make("whole", 4), make("parts", 2)
-        fit(whole)
-        fit(parts)
-        resumed = make("resumed", 4)
-        restore(resumed, load(parts.checkpoints.last))
-        fit(resumed)
-        one, other = (exact_state(load(state.checkpoints.last)) for state in (whole, resumed))
-        assert same(one, other), [key for key in one if not same(one[key], other[key])]
-        assert set(one["buffers"]) == {"model", "loss"} | (set() if lazy else {"ema"}) and set(one["loss"]) == {
-            "counts"
-        }
-        assert one["buffers"]["model"]["inner.seen"].item() > 0.1
-
-
-@pytest.mark.parametrize("ema_decay", [None, 0.9])
-def test_a_buffer_that_training_makes_replaces_or_drops_is_read_again(tmp_path: Path, ema_decay: float | None) -> None:
-    def make(folder: str, epochs: int):  # type: ignore[no-untyped-def]
-        return training(tmp_path / folder, model=Lazy(), epochs=epochs, ema_decay=ema_decay)
-
+    Returns:
+        The uninterrupted training, and the exact state of its last checkpoint.
+    """
     whole, parts = make("whole", 4), make("parts", 2)
     fit(whole)
     fit(parts)
     resumed = make("resumed", 4)
     restore(resumed, load(parts.checkpoints.last))
     fit(resumed)
-    one, other = (exact_state(load(state.checkpoints.last)) for state in (whole, resumed))
-    assert same(one, other), [key for key in one if not same(one[key], other[key])]
+    expected, actual = (exact_state(load(state.checkpoints.last)) for state in (whole, resumed))
+    assert same(expected, actual), [key for key in expected if not same(expected[key], actual[key])]
+    return whole, expected
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_resumed_run_has_every_buffer_of_model_average_and_loss(lazy: bool, tmp_path: Path) -> None:
+    ema_decay = None if lazy else 0.9
+
+    def make(folder: str, epochs: int) -> Training:
+        return training(tmp_path / folder, model=Drifting(lazy), loss=Weighted(), epochs=epochs, ema_decay=ema_decay)
+
+    _, saved = uninterrupted(make)
+    assert set(saved["buffers"]) == {"model", "loss"} | (set() if lazy else {"ema"})
+    assert set(saved["loss"]) == {"counts"}
+    assert saved["buffers"]["model"]["inner.seen"].item() > 0.1
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_a_buffer_that_training_creates_replaces_or_removes_is_loaded_again(
+    tmp_path: Path, ema_decay: float | None
+) -> None:
+    def make(folder: str, epochs: int) -> Training:
+        return training(tmp_path / folder, model=Lazy(), epochs=epochs, ema_decay=ema_decay)
+
+    whole, _ = uninterrupted(make)
     fresh = make("fresh", 1)
     load_weights(fresh, load(whole.checkpoints.best))
     assert fresh.model.mean is not None and len(fresh.model.means) == 5 and fresh.model.first is None
-    given, last = Lazy(), load(whole.checkpoints.last)
-    load_exactly(given, Weights(best_weights(last), "here", buffers=weight_buffers(last)), "run")
-    assert len(given.means) == 5 and given.mean is not None and given.first is None and given.second is None
+    loaded, last = Lazy(), load(whole.checkpoints.last)
+    load_exactly(loaded, Weights(best_weights(last), "here", buffers=weight_buffers(last)), "run")
+    assert len(loaded.means) == 5 and loaded.mean is not None and loaded.first is None and loaded.second is None
     with pytest.raises(RuntimeError, match="Unexpected key"):
         load_module(Lazy(), {**Lazy().state_dict(), "other": torch.ones(1)})
 
@@ -144,4 +147,4 @@ def test_the_best_is_measured_with_the_buffers_and_the_loss_that_it_had(tmp_path
     assert torch.equal(state.loss.counts, best["loss"]["counts"]) and state.loss.calls > 0
     fresh = Weighted()
     load_loss(fresh, {"format": 1})
-    assert fresh.counts.tolist() == [1, 1, 1], "a checkpoint of 0.1.0 has nothing of it"
+    assert fresh.counts.tolist() == [1, 1, 1], "a checkpoint of 0.1.0 has no state of the loss"

@@ -1,4 +1,4 @@
-"""How many threads a step gets: by its arithmetic and the cores there are, on every machine alike."""
+"""The number of threads: it depends on the operations of a step and the number of cores."""
 
 import os
 from pathlib import Path
@@ -25,12 +25,12 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def show(machine: pytest.MonkeyPatch, count: int) -> None:
-    """Have the machine show so many cores."""
+    """Pretend that the machine has a number of cores."""
     machine.setattr(psutil, "cpu_count", lambda logical: count)
     machine.setattr(os, "sched_getaffinity", lambda process: set(range(count)), raising=False)
 
 
-def test_the_cores_are_those_this_process_may_use(machine: pytest.MonkeyPatch) -> None:
+def test_only_cores_that_this_process_may_use_count(machine: pytest.MonkeyPatch) -> None:
     show(machine, 4)
     machine.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
     assert usable_cores() == 3
@@ -42,7 +42,7 @@ def test_the_cores_are_those_this_process_may_use(machine: pytest.MonkeyPatch) -
     ("said", "count"),
     [("1", 1), ("3,2", 3), ("", 4), ("0", 1), ("many", 1), ("-2", 1), ("\u00b2", 1), ("9" * 30, 1024)],
 )
-def test_what_the_environment_says_of_threads(machine: pytest.MonkeyPatch, said: str, count: int) -> None:
+def test_omp_num_threads_is_read(machine: pytest.MonkeyPatch, said: str, count: int) -> None:
     show(machine, 4)
     machine.setenv("OMP_NUM_THREADS", said)
     assert usable_cores() == count
@@ -58,7 +58,7 @@ def test_a_thread_needs_work_and_a_core(machine: pytest.MonkeyPatch) -> None:
 def test_a_config_gets_the_same_threads_on_all_machines_unless_the_cores_are_fewer(
     machine: pytest.MonkeyPatch,
 ) -> None:
-    """The first weights too: they are drawn before the number is known."""
+    """The initial weights too, which are drawn before the number of threads is known."""
 
     def of(count: int, *overrides: str) -> tuple[int, int, torch.Tensor]:
         show(machine, count)
@@ -79,9 +79,7 @@ def test_a_config_gets_the_same_threads_on_all_machines_unless_the_cores_are_few
         torch.set_num_threads(threads)
 
 
-def test_evaluation_has_the_threads_that_its_larger_batches_are_worth(
-    machine: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_evaluation_gets_more_threads_for_its_larger_batches(machine: pytest.MonkeyPatch, tmp_path: Path) -> None:
     wide = ("tracking=off", "model.hidden=[1024,1024]")
     used: list[int] = []
 
@@ -109,7 +107,7 @@ def test_evaluation_has_the_threads_that_its_larger_batches_are_worth(
 @pytest.mark.parametrize(
     ("load", "said"), [(0.2, ""), (3.4, ""), (3.6, "load 3.6 on 4 cores"), (30.0, "load 30.0 on 4 cores")]
 )
-def test_a_busy_machine_is_told_of(monkeypatch: pytest.MonkeyPatch, load: float, said: str) -> None:
+def test_a_busy_machine_is_reported(monkeypatch: pytest.MonkeyPatch, load: float, said: str) -> None:
     monkeypatch.setattr(cores.psutil, "getloadavg", lambda: (load, 0.0, 0.0))
     monkeypatch.setattr(cores.os, "cpu_count", lambda: 4)
     assert said in busy_message() and bool(busy_message()) == bool(said)

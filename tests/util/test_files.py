@@ -1,4 +1,4 @@
-"""What is replaced when a file is written, and what is written into."""
+"""Writing files: which are replaced, and which are written to in place."""
 
 import errno
 import json
@@ -37,7 +37,7 @@ class TestLinks:
         assert target.read_text() == NEW
         assert all((tmp_path / name).is_symlink() for name in ("first", "second", "far/third"))
 
-    def test_a_link_to_nothing_yet_makes_its_target(self, tmp_path: Path) -> None:
+    def test_a_broken_link_creates_its_target(self, tmp_path: Path) -> None:
         (link := tmp_path / "link.csv").symlink_to("target.csv")
         write_atomically(link, NEW)
         assert link.is_symlink() and (tmp_path / "target.csv").read_text() == NEW
@@ -56,7 +56,7 @@ class TestLinks:
         assert target.read_text() == NEW
 
 
-class TestWhatIsNoFile:
+class TestSpecialFiles:
     def test_a_fifo_is_written_into(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         read: list[str] = []
@@ -82,7 +82,7 @@ class TestWhatIsNoFile:
         with pytest.raises(IsADirectoryError):
             write_atomically(tmp_path / "folder", NEW)
 
-    def test_a_descriptor_is_written_to_where_it_is(self, tmp_path: Path) -> None:
+    def test_a_descriptor_is_written_to_at_its_position(self, tmp_path: Path) -> None:
         """`output=/dev/stdout >> all.csv`, and `output=>(gzip > all.csv.gz)`."""
         (tmp_path / "all.csv").write_text(OLD)
         with (tmp_path / "all.csv").open("a") as file:
@@ -93,12 +93,12 @@ class TestWhatIsNoFile:
 
 
 class TestFiles:
-    def test_permissions_stay(self, target: Path) -> None:
+    def test_permissions_are_preserved(self, target: Path) -> None:
         target.chmod(0o640)
         write_atomically(target, NEW)
         assert (stat.S_IMODE(target.stat().st_mode), target.read_text()) == (0o640, NEW)
 
-    def test_a_new_one_has_those_of_any_new_file(self, tmp_path: Path) -> None:
+    def test_a_new_file_has_default_permissions(self, tmp_path: Path) -> None:
         (tmp_path / "plain").touch()
         write_atomically(tmp_path / "new", NEW)
         assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode
@@ -108,15 +108,15 @@ class TestFiles:
         write_atomically(target, NEW)
         assert ((tmp_path / "other").read_text(), target.read_text()) == (OLD, NEW)
 
-    def test_an_error_on_the_way_leaves_the_old_one_and_nothing_else(self, target: Path) -> None:
+    def test_an_error_leaves_the_old_file_and_no_temporary_one(self, target: Path) -> None:
         with pytest.raises(KeyError), replacing(target) as fresh:
             fresh.write_text("half")
             raise KeyError
         assert target.read_text() == OLD
         assert list(target.parent.iterdir()) == [target]
 
-    def test_a_file_that_is_mounted_by_itself(self, target: Path, tmp_path: Path) -> None:
-        """As a container has it: it can be written, and nothing renamed onto it."""
+    def test_a_file_that_is_a_mount_point(self, target: Path, tmp_path: Path) -> None:
+        """As in a container: the file can be written, but not replaced by rename."""
         (outside := tmp_path / "outside").write_text(OLD)
         mounted = subprocess.run(["mount", "--bind", outside, target], capture_output=True, check=False)
         if mounted.returncode:
@@ -137,7 +137,7 @@ def test_no_secret_is_in_what_is_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("content", [b"", b"no json", b"7", b"[1]", b"null", b"\xff\xfe", b"[" * 5000])
-def test_json_that_is_no_mapping_is_read_as_nothing(content: bytes, tmp_path: Path) -> None:
+def test_json_that_is_not_a_mapping_is_read_as_an_empty_one(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "result.json").write_bytes(content)
     assert load_json_or_empty(tmp_path / "result.json") == {}
     with pytest.raises(ValueError):

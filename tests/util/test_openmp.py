@@ -1,4 +1,4 @@
-"""Threads that wait sleep soon, unless the environment says otherwise."""
+"""Waiting threads sleep soon, unless the environment says otherwise."""
 
 import importlib.util
 import os
@@ -14,7 +14,7 @@ NAMES = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_WAIT_POLICY")
 
 
 def library() -> Path:
-    """The OpenMP that torch's wheel brings."""
+    """Find the OpenMP library in torch's wheel."""
     found = importlib.util.find_spec("torch")
     assert found is not None and found.origin is not None
     return Path(found.origin).parent / "lib" / "libgomp.so.1"
@@ -27,10 +27,10 @@ def library() -> Path:
         ({}, str(SPINS), str(BLOCK_MILLISECONDS)),
         ({"GOMP_SPINCOUNT": "77"}, "77", str(BLOCK_MILLISECONDS)),
         ({"KMP_BLOCKTIME": "5"}, str(SPINS), "5"),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000", None),  # its own of that policy
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000", None),  # the default of that policy
     ],
 )
-def test_openmp_reads_it_when_it_is_loaded(said: dict[str, str], spins: str, blocks: str | None) -> None:
+def test_openmp_reads_the_variables_when_it_is_loaded(said: dict[str, str], spins: str, blocks: str | None) -> None:
     clean = {key: value for key, value in os.environ.items() if key not in NAMES}
     code = f"import runner, os, ctypes; print(os.environ.get('KMP_BLOCKTIME')); ctypes.CDLL({str(library())!r})"
     done = subprocess.run(

@@ -12,7 +12,7 @@ from runner.util.primitives import StateError, decode, encode, find_unreadable
 
 
 def there_and_back(value: Any) -> Any:
-    """Through a file that is read without running code."""
+    """Save and load a value through a file that is read without running code."""
     file = io.BytesIO()
     torch.save(encode({"state": value}, "test"), file)
     file.seek(0)
@@ -41,7 +41,7 @@ class Colour(enum.IntEnum):
         np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
     ],
 )
-def test_numpy_comes_back_as_it_was(value: Any) -> None:
+def test_numpy_values_are_restored(value: Any) -> None:
     again = there_and_back({"a": [value, (value, 1)]})["a"][1][0]
     assert type(again) is type(value) and again.dtype == value.dtype and again.shape == value.shape
     assert again.tobytes() == value.tobytes() and again.flags.f_contiguous == value.flags.f_contiguous
@@ -66,7 +66,7 @@ def test_numpy_comes_back_as_it_was(value: Any) -> None:
         [None, True, 1.5, 1j, "text", b"bytes", bytearray(b"more"), torch.float16, torch.Size([2])],
     ],
 )
-def test_so_do_other_values(value: Any) -> None:
+def test_other_values_are_restored(value: Any) -> None:
     again = there_and_back(value)
     assert type(again) is type(value) and again == value
     if isinstance(value, collections.deque):
@@ -75,7 +75,7 @@ def test_so_do_other_values(value: Any) -> None:
         assert again["new"] == []
 
 
-def test_generators_go_on_where_they_were() -> None:
+def test_generators_continue_from_their_state() -> None:
     for made in (np.random.default_rng(3), np.random.Generator(np.random.Philox(1)), np.random.RandomState(3)):
         made.normal(size=3)
         again = there_and_back(made)
@@ -86,7 +86,7 @@ def test_generators_go_on_where_they_were() -> None:
     assert there_and_back(python).gauss(0, 1) == python.gauss(0, 1)
 
 
-def test_what_needs_no_conversion_is_the_object_that_it_was() -> None:
+def test_objects_that_need_no_conversion_are_returned_themselves() -> None:
     state = {"model": torch.nn.BatchNorm1d(2).state_dict(), "rng": [1, [2.0, (None,)]]}
     assert encode(state, "state") is state and decode(state) is state
     changed = encode(collections.OrderedDict(state["model"], extra=np.float64(1)), "model")
@@ -103,16 +103,16 @@ def test_what_needs_no_conversion_is_the_object_that_it_was() -> None:
         ({1: {"x": io.BytesIO()}}, r"optimizer\[1\]\.x is of type _io\.BytesIO"),
     ],
 )
-def test_what_cannot_be_held_is_named_with_its_place(value: Any, words: str) -> None:
+def test_values_that_cannot_be_saved_are_named_with_their_path(value: Any, words: str) -> None:
     with pytest.raises(StateError, match=words):
         encode(value, "optimizer")
 
 
 class Mine(torch.Tensor):
-    """A subclass, of which `torch.load` would have to run the code."""
+    """A subclass of Tensor, whose code `torch.load` would have to run."""
 
 
-def test_a_tensor_of_a_class_of_ones_own_is_named() -> None:
+def test_a_tensor_of_a_subclass_is_named() -> None:
     state = {"model": {"a": torch.ones(2), "b": torch.ones(2).as_subclass(Mine)}, "rng": [1]}
     assert encode(state, "state") is state
     assert find_unreadable(state) == "model.b is of type test_primitives.Mine"

@@ -13,7 +13,7 @@ from runner.tracking.store import connect, local_uri
 def ended(
     main: str, more: str = "", environment: dict[str, str | None] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """A program whose `main` has that body; in the environment, None is a variable that is not there."""
+    """Run a program whose `main` has a body; None in the environment removes a variable."""
     wanted = {key: value for key, value in (os.environ | (environment or {})).items() if value is not None}
     body = "\n    ".join(main.splitlines())
     begin = f"import atexit, sys, threading, time\nfrom runner.util import program\n{more}\n"
@@ -38,13 +38,13 @@ def test_the_exit_code_is_python_s(main: str, code: int) -> None:
     assert ("a reason" in done.stderr, "KeyError: 'gone'" in done.stderr) == ("a reason" in main, "gone" in main)
 
 
-def test_windows_is_told_of_in_a_line() -> None:
+def test_windows_is_refused_in_one_line() -> None:
     done = ended("print('begun')", "sys.platform = 'win32'")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: runner needs Linux or macOS, for fork and locks on files: use it in WSL\n"
 
 
-def test_threads_are_waited_for_and_what_is_registered_is_done() -> None:
+def test_threads_are_joined_and_atexit_functions_run() -> None:
     done = ended(
         "atexit.register(lambda: sys.stdout.write('registered'))\n"
         "threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start()\n"
@@ -53,7 +53,7 @@ def test_threads_are_waited_for_and_what_is_registered_is_done() -> None:
     assert (done.returncode, done.stdout.split()) == (4, ["thread", "registered"])
 
 
-def test_nothing_is_taken_apart_at_the_end() -> None:
+def test_modules_are_not_torn_down_at_the_end() -> None:
     dies = "class Told:\n    def __del__(self): print('taken apart')\n"
     assert ended("return 0", f"{dies}told = Told()").stdout == ""
     assert ended("global told\ndel told\nreturn 0", f"{dies}told = Told()").stdout == "taken apart\n"
@@ -69,7 +69,7 @@ def test_lightning_is_not_imported_with_mlflow_and_can_be_afterwards(tmp_path: P
     assert done.stdout.split() == ["save_model", "imported", "True"]
 
 
-def test_the_delivery_s_mlflow_is_imported_without_what_it_does_not_need_and_others_find_it_afterwards() -> None:
+def test_mlflow_is_imported_without_skippable_packages_which_can_be_imported_afterwards() -> None:
     code = (
         "import sys, types; sys.modules['scipy'] = here = types.ModuleType('scipy');"
         "from runner.tracking.slim_import import DATA_SCIENCE, skippable_packages, without_packages\n"
@@ -82,7 +82,7 @@ def test_the_delivery_s_mlflow_is_imported_without_what_it_does_not_need_and_oth
 
 
 def test_a_plugin_of_mlflow_s_finds_all_packages(tmp_path: Path) -> None:
-    """MLflow imports plugins with itself, and only warns of those that cannot be."""
+    """MLflow imports plugins when it is imported, and only warns if one fails."""
     (tmp_path / "store_of_theirs.py").write_text("import pandas\ndef store(*_, **__): ...\n")
     (described := tmp_path / "theirs-1.0.dist-info").mkdir()
     (described / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
@@ -111,7 +111,7 @@ FOREIGN: dict[str, str | None] = {
 }
 
 
-def test_what_a_parent_has_set_for_itself_reaches_neither_us_nor_our_children() -> None:
+def test_harmful_variables_are_removed_for_the_process_and_its_children() -> None:
     done = ended(
         "import subprocess, warnings\n"
         "from matplotlib import pyplot\n"
@@ -130,7 +130,7 @@ def test_what_a_parent_has_set_for_itself_reaches_neither_us_nor_our_children() 
     assert found == {"MPLBACKEND=agg", "TQDM_DISABLE=1", *mild}
 
 
-def test_no_folder_for_temporary_files_is_said_in_a_line() -> None:
+def test_a_missing_folder_for_temporary_files_is_reported_in_one_line() -> None:
     done = ended("print('begun')", "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/dev/null/tmp']")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: TMPDIR: no folder for temporary files is writable; set it to one that is\n"
@@ -138,7 +138,7 @@ def test_no_folder_for_temporary_files_is_said_in_a_line() -> None:
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root becomes another user")
 def test_a_user_without_an_entry_gets_a_name_and_a_home(tmp_path: Path) -> None:
-    place = Path("/tmp") / f"{tmp_path.parent.name}-{tmp_path.name}"  # pytest's own is closed to others
+    place = Path("/tmp") / f"{tmp_path.parent.name}-{tmp_path.name}"  # pytest's folder is not readable for other users
     place.mkdir(mode=0o777)
     place.chmod(0o777)
     main = (
@@ -157,7 +157,7 @@ def test_a_user_without_an_entry_gets_a_name_and_a_home(tmp_path: Path) -> None:
         assert first.stdout.split() == ["uid54321", str(home), "700"], first.stderr
         assert second.stdout == first.stdout, "the next process finds it again"
         shutil.rmtree(home)
-        home.symlink_to(place)  # another user may have put it there
+        home.symlink_to(place)  # another user could have created it
         third = ended(main, nobody, homeless).stdout.split()
         assert third[1] != str(home) and third[2] == "700"
     finally:

@@ -1,4 +1,4 @@
-"""Secrets: those of an address are in test_tracking.py and test_sweep.py, those of the environment here."""
+"""Secrets of the environment; test_tracking.py and test_sweep.py test those in addresses."""
 
 import json
 import os
@@ -26,7 +26,7 @@ Runner = Callable[..., Called]
 
 
 @pytest.mark.usefixtures("delivery_here")
-def test_a_password_that_is_a_word_of_ours_breaks_nothing(
+def test_a_password_that_is_a_common_word_breaks_nothing(
     here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("POSTGRES_PASSWORD", "mlflow"), ("DB_PASSWORD", "RUNNING"), ("API_TOKEN", "FINISHED")):
@@ -56,7 +56,7 @@ class Net(torch.nn.Sequential):
 
 
 @pytest.mark.usefixtures("delivery_here")
-def test_a_secret_of_the_environment_is_in_no_file_and_is_taken_from_there_again(
+def test_a_secret_of_the_environment_is_in_no_file_and_is_read_again_at_a_resume(
     here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "secretive.py").write_text(SECRETIVE)
@@ -82,7 +82,7 @@ def test_a_secret_of_the_environment_is_in_no_file_and_is_taken_from_there_again
 
 
 @pytest.mark.parametrize("only", ["--multirun model.when=never,trained", pytest.param("", marks=pytest.mark.soak)])
-def test_no_secret_is_in_anything_that_a_run_and_a_sweep_leave_or_show(
+def test_runs_and_sweeps_write_and_print_no_secret(
     only: str, here: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path, request: pytest.FixtureRequest
 ) -> None:
     write_talkative(here)
@@ -119,7 +119,7 @@ def test_no_secret_is_in_anything_that_a_run_and_a_sweep_leave_or_show(
 
 
 class Secretly:
-    """What a process does to find the secrets in its environment, and the user's module."""
+    """Gives a process the secrets in its environment, and the user's module."""
 
     def __init__(self, secrets: dict[str, str], folder: str) -> None:
         self.secrets, self.folder = secrets, folder
@@ -145,7 +145,7 @@ def test_a_job_s_config_in_a_file_refers_to_secrets(monkeypatch: pytest.MonkeyPa
     assert cfg.tracking.uri == "http://ada:pw-1@host:9"
 
 
-def test_what_names_secrets_hides_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_that_a_config_refers_to_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHATEVER", "whatever-it-is")
     monkeypatch.setenv("TEAM", "the-whole-team")
     monkeypatch.setenv("RATE", "0.000125")
@@ -182,7 +182,7 @@ def test_credentials_in_texts(text: str, redacted: str) -> None:
     assert redact(text) == redacted
 
 
-def test_a_weak_password_takes_no_path_away(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_weak_password_does_not_redact_paths(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USER", "postgres")
     monkeypatch.setenv("POSTGRES_PASSWORD", "postgres")
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(here / "key.json"))

@@ -27,25 +27,25 @@ EPOCHS = 30
 
 
 def into(path: str) -> Output:
-    """A stream into a file or device."""
+    """Open a stream to a file or device."""
     return Output(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND))
 
 
 class TestAStream:
-    def test_a_full_disk_costs_the_lines(self) -> None:
+    def test_a_full_disk_loses_only_the_lines(self) -> None:
         output = into("/dev/full")
         assert output.write("a line\n") == 7
         output.flush()
         assert output.failure is not None and output.failure.errno == errno.ENOSPC
 
-    def test_a_reader_that_has_gone_costs_the_lines(self) -> None:
+    def test_a_reader_that_is_gone_loses_only_the_lines(self) -> None:
         reading, writing = os.pipe()
         os.close(reading)
         output = Output(writing)
         print("a line", file=output, flush=True)
         assert isinstance(output.failure, BrokenPipeError)
 
-    def test_a_terminal_that_is_lost_costs_the_lines(self) -> None:
+    def test_a_lost_terminal_loses_only_the_lines(self) -> None:
         ours, theirs = pty.openpty()
         os.close(ours)
         output = Output(theirs)
@@ -53,7 +53,7 @@ class TestAStream:
         assert output.failure is not None and output.failure.errno == errno.EIO
         assert not output.isatty()
 
-    def test_a_pipe_that_does_not_block_gets_everything(self) -> None:
+    def test_a_non_blocking_pipe_receives_everything(self) -> None:
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         output, lines = Output(writing), [f"{number} {'x' * 1000}\n" for number in range(300)]
@@ -67,7 +67,7 @@ class TestAStream:
         assert got.decode() == "".join(lines)
         assert output.failure is None
 
-    def test_what_is_no_character_of_the_encoding_is_escaped(self, tmp_path: Path) -> None:
+    def test_characters_outside_the_encoding_are_escaped(self, tmp_path: Path) -> None:
         print("\udce9t\udce9 \u20ac", file=into(str(tmp_path / "log")))
         assert (tmp_path / "log").read_text() == "\\udce9t\\udce9 \u20ac\n"
 
@@ -87,10 +87,10 @@ class TestAStream:
 
 
 class TestAResult:
-    """What a command gives on standard output is lost without a word nowhere."""
+    """A command's result on standard output is never lost silently."""
 
     @pytest.mark.parametrize("full", [True, False])
-    def test_it_says_when_it_cannot_be_written(self, full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_failed_write_is_an_error(self, full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         if full:
             output = into("/dev/full")
         else:
@@ -118,7 +118,7 @@ class TestAResult:
         assert capsys.readouterr().err == ("error: it is full\n" if code else "")
 
 
-def test_a_closed_descriptor_is_taken_by_no_file() -> None:
+def test_no_file_gets_the_number_of_a_closed_descriptor() -> None:
     code = (
         "import os, sys; from runner.util import streams; streams.protect()\n"
         "sys.stderr.write('nowhere'); print(os.open('/dev/null', os.O_RDONLY) > 2, sys.stdin)"
@@ -128,14 +128,14 @@ def test_a_closed_descriptor_is_taken_by_no_file() -> None:
     assert (done.returncode, done.stdout) == (0, "True None\n")
 
 
-def test_a_command_without_standard_output_says_that_its_result_is_lost() -> None:
+def test_a_command_without_standard_output_reports_that_its_result_is_lost() -> None:
     code = "from runner import sync; from runner.util import program; program.run(lambda: sync.main(['--help']))"
     command = f'exec {sys.executable} -c "{code}" >&-'
     done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (1, "error: standard output cannot be written: it is closed\n")
 
 
-def test_a_current_folder_that_was_deleted_is_said_in_a_line(tmp_path: Path) -> None:
+def test_a_deleted_current_folder_is_reported_in_one_line(tmp_path: Path) -> None:
     (gone := tmp_path / "gone").mkdir()
     code = "from runner import sync; from runner.util import program; program.run(lambda: sync.main([]))"
     command = f"cd {gone}; rmdir {gone}; exec {sys.executable} -c '{code}'"
@@ -145,12 +145,12 @@ def test_a_current_folder_that_was_deleted_is_said_in_a_line(tmp_path: Path) -> 
 
 
 def status(here: Path) -> str:
-    """How the run ended."""
+    """Read how the run ended."""
     return str(json.loads((here / "mine" / "result.json").read_text())["status"])
 
 
 def reports(here: Path) -> int:
-    """How many epochs there are in the log."""
+    """Count the epochs in the log."""
     log = here / "mine" / "run.log"
     return log.read_text().count(" epoch ") if log.exists() else 0
 
@@ -172,13 +172,13 @@ class _Into:
 
 
 def fifo(here: Path) -> int:
-    """A pipe with a name, and its reading end."""
+    """Make a named pipe, and open its read end."""
     os.mkfifo(here / "pipe")
     return os.open(here / "pipe", os.O_RDONLY | os.O_NONBLOCK)
 
 
 class TestARun:
-    """It ends as it would if somebody had read it all."""
+    """A run ends in the same way as if all its output had been read."""
 
     def test_its_reader_goes_and_then_ctrl_c(self, here: Path) -> None:
         """`2>&1 | tee log`: Ctrl-C ends tee as well."""
@@ -203,7 +203,7 @@ class TestARun:
         assert (code, status(here), reports(here)) == (0, "FINISHED", EPOCHS)
 
     @pytest.mark.soak
-    def test_a_hang_up_that_somebody_sends_is_a_request_to_stop(self, here: Path) -> None:
+    def test_a_sighup_sent_by_a_user_is_a_request_to_stop(self, here: Path) -> None:
         run = Forked(here, *RUN, "trainer.epochs=100000", prepare=_Into(os.devnull))
         wait_for(lambda: reports(here) >= 1)
         run.send_signal(signal.SIGHUP)
@@ -219,7 +219,7 @@ class TestARun:
 
 
 @pytest.mark.soak
-def test_a_sweep_whose_reader_goes_ends_as_without(here: Path) -> None:
+def test_a_sweep_whose_reader_leaves_ends_normally(here: Path) -> None:
     reading = fifo(here)
     arguments = ("--multirun", *RUN[:-1], "seed=0,1,2", "sweep.jobs=2", "trainer.epochs=2")
     sweep = Forked(here, *arguments, prepare=_Into(str(here / "pipe")))
@@ -235,7 +235,7 @@ def test_a_sweep_whose_reader_goes_ends_as_without(here: Path) -> None:
 
 @pytest.mark.soak
 class TestAsTyped:
-    """Whole commands in a shell, in every way that their output may be lost."""
+    """Commands in a shell, with all ways to lose their output."""
 
     WAYS: tuple[tuple[str, str], ...] = (
         ("closed", "{} 2>&-"),
@@ -303,6 +303,6 @@ RUNNER = f"{sys.executable} -m runner"
 
 
 def shell(here: Path, line: str) -> Any:
-    """A line in a shell, in a folder."""
+    """Run a line in a shell, in a folder."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("RUNNER_")}
     return subprocess.run(["bash", "-c", line], cwd=here, env=clean, stderr=subprocess.PIPE, text=True, timeout=120)

@@ -1,4 +1,4 @@
-"""Addresses of stores: any name that a folder can have, and what is left out of them when they are saved."""
+"""Addresses of stores: folders of any name, saved without credentials; and stores that refuse or do not answer."""
 
 import json
 import socket
@@ -85,7 +85,7 @@ def test_a_run_works_in_a_folder_of_any_name(
     assert [path.name for path in here.iterdir()] == [name]
 
 
-def test_a_path_is_typed_on_one_line() -> None:
+def test_a_path_is_quoted_in_one_line() -> None:
     assert for_shell("a b") == "'a b'"
     assert for_shell("it's\n\\") == r"$'it\'s\x0a\\'"
 
@@ -102,12 +102,12 @@ def test_a_path_is_typed_on_one_line() -> None:
         ("https://token@h", "https://h"),
     ],
 )
-def test_an_address_is_saved_without_what_is_secret(address: str, saved: str) -> None:
+def test_an_address_is_saved_without_secrets(address: str, saved: str) -> None:
     assert strip_credentials(address) == saved
 
 
 class Silent:
-    """A connection to a server that never answers, as psycopg has it."""
+    """A connection to a server that never answers, with psycopg's interface."""
 
     def __init__(self, line: socket.socket) -> None:
         self.fileno, self._line = line.fileno, line
@@ -116,10 +116,10 @@ class Silent:
         return self._line.recv(1)
 
 
-def test_an_answer_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_an_answer_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "ANSWER_SECONDS", 0.1)
     options = driver.engine_options("postgresql+psycopg://ada@host/db?connect_timeout=9")
-    assert options["connect_args"] == {"tcp_user_timeout": 10_000}  # what the address says counts
+    assert options["connect_args"] == {"tcp_user_timeout": 10_000}  # the address takes precedence
     ours, theirs = socket.socketpair()
     with ours, theirs:
         connection = Silent(ours)
@@ -142,7 +142,7 @@ class Refusing(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-def test_a_refusal_is_no_outage() -> None:
+def test_a_refused_request_is_not_reported_as_an_outage() -> None:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     said = {}
@@ -177,7 +177,7 @@ def test_an_experiment_of_a_server_is_not_written_to_by_the_address_of_its_datab
     assert get_or_create_experiment(client, uri, "another", str(tmp_path))
 
 
-def test_a_deleted_experiment_is_restored_by_the_command_that_is_named(tmp_path: Path, empty_store: Path) -> None:
+def test_a_deleted_experiment_is_restored_by_the_suggested_command(tmp_path: Path, empty_store: Path) -> None:
     uri = copy_store(empty_store, tmp_path / "a b")
     Manifest(uri, "mine", "run", str(tmp_path / "artifacts")).save(tmp_path)
     delivery = Delivery(tmp_path)
