@@ -43,7 +43,7 @@ class TestDiffering:
         runs = with_config({"optimizer.lr": "0.1", "seed": "0"}, {"optimizer.lr": "0.2", "seed": "0"})
         assert compare(runs).differing == {"optimizer.lr": ["0.1", "0.2"]}
 
-    def test_where_it_goes_and_what_it_is_called_are_no_difference(self) -> None:
+    def test_its_place_and_its_name_are_no_difference(self) -> None:
         one = {"tracking.run_name": "a", "resume": "null", "runner.quiet": "true", "tracking.uri": "x"}
         other = {"tracking.run_name": "b", "resume": "y", "runner.quiet": "false", "tracking.uri": "null"}
         assert compare(with_config(one, other)).differing == {}
@@ -239,11 +239,11 @@ class Hits(CrossEntropy):
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep of three jobs, of which the last was killed, and a fourth that never started."""
+    """Make a sweep of three jobs, of which the last was killed, and a fourth that never started."""
     folder = tmp_path_factory.mktemp("outputs")
     small = ("data.limit=64", "trainer.epochs=3", "model.hidden=[4]", "tracking=off", "runner.quiet=true")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runner.runs.report.draw_plots", lambda *_: None)  # which take longer than these runs
+        patch.setattr("runner.runs.report.draw_plots", lambda *_: None)  # drawing takes longer than these runs
         for number, lr in enumerate((0.01, 0.1, 1)):
             assert run_command([*small, f"optimizer.lr={lr}", f"hydra.run.dir={folder}/sweeps/s/{number}"]) == 0
     killed = folder / "sweeps" / "s" / "2"
@@ -366,7 +366,7 @@ class TestCommand:
             table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
             assert [row["optimizer.lr"] for row in table] == ["0.01", "0.1"]
             assert [row["run_id"] for row in table] == ["", delivery.run_id]
-            assert table[1]["speed_up"]  # from either place the data are the same
+            assert table[1]["speed_up"]  # folder and store have the same data
         (gone,) = find(str(delivery.run_id), None, uri)
         assert gone.log_axes == {"optimizer.lr", "data.batch_size"}
         kept = json.loads((tmp_path / "out" / "comparison.json").read_text())["runs"][1]

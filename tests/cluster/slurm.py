@@ -1,4 +1,4 @@
-"""A Slurm of one node, with its own munge: started and stopped by the tests, in a folder of theirs."""
+"""A Slurm of one node with its own munge, which the tests start and stop in a temporary folder."""
 
 import getpass
 import os
@@ -48,13 +48,13 @@ PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 def missing() -> list[str]:
-    """The programs that are not here."""
-    return [name for name in PROGRAMS if _found(name) is None]
+    """Return the programs that are not installed."""
+    return [name for name in PROGRAMS if _which(name) is None]
 
 
 @contextmanager
 def slurm(folder: Path, cpus: int = 2) -> Iterator[dict[str, str]]:
-    """Run it; what a process finds it by in its environment."""
+    """Run Slurm; yield the environment variables by which a process finds it."""
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True)
     key = folder / "munge.key"
@@ -80,7 +80,7 @@ def slurm(folder: Path, cpus: int = 2) -> Iterator[dict[str, str]]:
     running = []
     try:
         for command in (munge, ["slurmctld", "-D", "-f", str(conf)], ["slurmd", "-D", "-f", str(conf)]):
-            command[0] = _found(command[0]) or command[0]
+            command[0] = _which(command[0]) or command[0]
             running.append(
                 subprocess.Popen(
                     command,
@@ -107,18 +107,18 @@ def slurm(folder: Path, cpus: int = 2) -> Iterator[dict[str, str]]:
 def _wait_until_idle(environment: dict[str, str], folder: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
-        told = subprocess.run(
+        states = subprocess.run(
             ["sinfo", "-h", "-o", "%T"], env=os.environ | environment, capture_output=True, text=True, check=False
         )
-        if told.stdout.strip() == "idle":
+        if states.stdout.strip() == "idle":
             return
         if time.monotonic() > deadline:
             logs = "\n".join(path.read_text()[-2000:] for path in folder.glob("*.log"))
-            raise RuntimeError(f"Slurm does not start: {told.stdout}{told.stderr}\n{logs}")
+            raise RuntimeError(f"Slurm does not start: {states.stdout}{states.stderr}\n{logs}")
         time.sleep(0.2)
 
 
-def _found(name: str) -> str | None:
+def _which(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 

@@ -15,7 +15,7 @@ import pytest
 from twelve import OF_ALL, TwelveJobs, run
 
 from helpers.bowl import SEARCH, SPACE, write_bowl
-from helpers.sweeping import fates, kill, processes_below, results, start, sweep_folder, table, wait_for, write_fates
+from helpers.sweeping import kill, outcomes, processes_below, results, start, sweep_folder, table, wait_for, write_fates
 
 pytestmark = [
     pytest.mark.cluster,
@@ -41,7 +41,7 @@ def cluster() -> Iterator[str]:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     head = ["start", "--head", "--node-ip-address=127.0.0.1", f"--port={address.split(':')[1]}", "--num-cpus=2"]
     subprocess.run([*ray, *head, "--include-dashboard=false"], capture_output=True, check=True)
-    os.environ["RAY_AUTH_MODE"] = "token"  # as the cluster wants it, which has left the token in the home folder
+    os.environ["RAY_AUTH_MODE"] = "token"  # the cluster requires a token, which it has left in the home folder
     try:
         yield address
     finally:
@@ -50,7 +50,7 @@ def cluster() -> Iterator[str]:
 
 
 class TestOnACluster:
-    def test_a_worker_that_dies_is_replaced_and_its_job_goes_on(self, tmp_path: Path, cluster: str) -> None:
+    def test_a_worker_that_dies_is_replaced_and_its_job_resumes(self, tmp_path: Path, cluster: str) -> None:
         write_fates(tmp_path)
         sweep = start(
             tmp_path, *OF_ALL, "model.fate=good,fine", "model.seconds=0.1", "trainer.epochs=12",
@@ -66,7 +66,7 @@ class TestOnACluster:
         assert "resumed" in (folder / "0" / "run.log").read_text()
         assert "resumed" not in (folder / "1" / "run.log").read_text()
 
-    def test_told_to_end_the_jobs_write_checkpoints(self, tmp_path: Path, cluster: str) -> None:
+    def test_asked_to_stop_the_jobs_write_checkpoints(self, tmp_path: Path, cluster: str) -> None:
         write_fates(tmp_path)
         sweep = start(
             tmp_path, *OF_ALL, "model.fate=a,b,c", "model.seconds=0.1", "trainer.epochs=100",
@@ -77,7 +77,7 @@ class TestOnACluster:
         _, printed = sweep.communicate(timeout=100)
         assert sweep.returncode == 130, printed
         folder = sweep_folder(tmp_path)
-        assert {fate["status"] for fate in fates(folder).values()} == {"KILLED"} and len(fates(folder)) == 3
+        assert {fate["status"] for fate in outcomes(folder).values()} == {"KILLED"} and len(outcomes(folder)) == 3
         assert len(list(folder.glob("?/checkpoints/last.pt"))) == 2
         assert not [
             p
@@ -85,7 +85,7 @@ class TestOnACluster:
             if "runner.sweeps.launchers.supervisor" in " ".join(p.info["cmdline"] or [])
         ]
 
-    def test_the_sweep_is_killed_and_so_are_its_jobs_which_go_on_from_their_checkpoints(
+    def test_the_sweep_is_killed_and_so_are_its_jobs_which_resume_from_their_checkpoints(
         self, tmp_path: Path, cluster: str
     ) -> None:
         write_fates(tmp_path)
@@ -114,7 +114,7 @@ class TestOnACluster:
         pruned = {row["job"] for row in rows if row["why"].startswith("pruned after epoch")}
         assert pruned and all(results(sweep_folder(tmp_path))[number]["epochs"] < 60 for number in pruned)
 
-    def test_at_most_so_many_at_a_time(self, tmp_path: Path, cluster: str) -> None:
+    def test_jobs_at_a_time_are_limited(self, tmp_path: Path, cluster: str) -> None:
         write_fates(tmp_path)
         code, printed = run(
             tmp_path, *OF_ALL, "model.fate=a,b", "hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster}",

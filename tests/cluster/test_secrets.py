@@ -1,4 +1,4 @@
-"""Secrets, in sweeps on a Slurm and on a Ray: in nothing that is shown, or written by runner or by an engine for it."""
+"""Secrets in sweeps on Slurm and Ray: neither output nor any file of runner or of the cluster shows them."""
 
 import importlib.util
 import json
@@ -9,24 +9,24 @@ import pytest
 from slurm import missing, slurm
 from twelve import run
 
-from helpers.sweeping import fates, sweep_folder
+from helpers.sweeping import outcomes, sweep_folder
 from helpers.talkative import OF_ALL, SECRETS, assert_no_secret, write_talkative
 
 pytestmark = pytest.mark.cluster
 
 
-def check(here: Path, *engine: str) -> None:
-    """A sweep of a job that tells all it knows, and of one whose exception does; and a resume."""
+def check(here: Path, *launcher: str) -> None:
+    """Run and resume a sweep of a job that prints all secrets, and of one whose exception does."""
     write_talkative(here)
     address = "http://ada:canary-5-tr0ub4dor@127.0.0.1:9"
     typed = (f"tracking.uri={address}", "tracking=server", "tracking.wait=1", f"tracking.run_name={SECRETS['PRIVATE']}")
     environment = SECRETS | {"HYDRA_FULL_ERROR": "1"}
-    code, printed = run(here, *OF_ALL, "model.when=never,trained", *typed, *engine, environment=environment)
+    code, printed = run(here, *OF_ALL, "model.when=never,trained", *typed, *launcher, environment=environment)
     assert code == 1, printed
     folder = sweep_folder(here)
-    assert [fates(folder)[number]["status"] for number in (0, 1)] == ["FINISHED", "FAILED"]
+    assert [outcomes(folder)[number]["status"] for number in (0, 1)] == ["FINISHED", "FAILED"]
     hidden = "the hub refuses ${oc.env:PRIVATE}${oc.env:MLFLOW_TRACKING_PASSWORD}"
-    assert hidden in printed and hidden in json.dumps(fates(folder)[1]), printed
+    assert hidden in printed and hidden in json.dumps(outcomes(folder)[1]), printed
     assert "trained ${oc.env:PRIVATE}" in (folder / "1" / "run.log").read_text()
     code, again = run(here, f"sweep.resume={folder}", f"tracking.uri={address}", environment=environment)
     assert code == 1, again

@@ -12,7 +12,7 @@ from slurm import missing, slurm
 from twelve import OF_ALL, TwelveJobs, run
 
 from helpers.killed import EVERYTHING, assert_ended_the_same
-from helpers.sweeping import fates, kill, results, start, sweep_folder, wait_for, write_fates
+from helpers.sweeping import kill, outcomes, results, start, sweep_folder, wait_for, write_fates
 
 pytestmark = [
     pytest.mark.cluster,
@@ -33,20 +33,20 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 
 def job_id(folder: Path, number: int) -> str:
-    """The id that Slurm has for a job of a sweep."""
-    told: str = json.loads((folder / str(number) / "slurm.json").read_text())["id"]
-    return told
+    """Return the Slurm id of a job."""
+    own_id: str = json.loads((folder / str(number) / "slurm.json").read_text())["id"]
+    return own_id
 
 
-def wait_until_queued_again(job_id: str) -> None:
-    """And have it start at once: Slurm leaves a job that it queues again alone for two minutes."""
+def wait_until_requeued(job_id: str) -> None:
+    """Wait until a job is requeued, and start it at once: Slurm itself waits two minutes."""
 
     def queued() -> bool:
         command = ["squeue", "-h", "-r", "-t", "PENDING", "-o", "%i"]
         return job_id in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
     wait_for(queued)
-    time.sleep(10)  # one that is started while its node still cleans up fails
+    time.sleep(10)  # a job that starts while its node still cleans up fails
     subprocess.run(["scontrol", "update", f"jobid={job_id}", "starttime=now"], check=True)
 
 
@@ -62,11 +62,11 @@ class TestTwelveJobs(TwelveJobs):
         assert {result["threads"] for result in results(sweep_folder(here)).values()} == {1}
 
 
-class TestSlurmTakesItsPlaceAway:
+class TestAPreemptedJob:
     @pytest.fixture(scope="class")
     @staticmethod
     def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """The same two jobs, never interrupted."""
+        """Run the same two jobs without an interruption."""
         here = tmp_path_factory.mktemp("whole")
         code, printed = run(here, *EVERYTHING, "trainer.epochs=100", "tracking=off", "seed=1,2")
         assert code == 0, printed
@@ -89,13 +89,13 @@ class TestSlurmTakesItsPlaceAway:
         sweep = start(tmp_path, *EVERYTHING, "trainer.epochs=100", "tracking=off", "seed=1,2", ON)
         wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/[01]/checkpoints/last.pt"))) == 2)
         folder = sweep_folder(tmp_path)
-        interrupted, other = 1, 0  # the last of an array has the array's own id
+        interrupted, other = 1, 0  # the last job of an array has the id of the array
         subprocess.run([*command, job_id(folder, interrupted)], check=True)
-        wait_until_queued_again(job_id(folder, interrupted))
+        wait_until_requeued(job_id(folder, interrupted))
         _, printed = sweep.communicate(timeout=300)
         assert sweep.returncode == 0, printed
         resumed = [(folder / str(n) / "run.log").read_text().count("resumed ") for n in (interrupted, other)]
-        assert resumed == [1, 0], "it was interrupted, and went on"
+        assert resumed == [1, 0], "it was interrupted and resumed"
         for number in ("0", "1"):
             assert_ended_the_same(folder / number, whole / number)
 
@@ -115,11 +115,11 @@ class TestFates:
         subprocess.run(["scancel", job_id(folder, 1)], check=True)
         _, printed = sweep.communicate(timeout=200)
         assert sweep.returncode == 1, printed
-        assert fates(folder)[0]["status"] == "FINISHED"
-        assert fates(folder)[1]["status"] == "KILLED" and "cancelled" in fates(folder)[1]["why"]
+        assert outcomes(folder)[0]["status"] == "FINISHED"
+        assert outcomes(folder)[1]["status"] == "KILLED" and "cancelled" in outcomes(folder)[1]["why"]
 
-    def test_its_time_is_over_too_often(self, tmp_path: Path, slow: tuple[str, ...]) -> None:
-        """Slurm warns a minute before its minute is over, at once."""
+    def test_it_runs_out_of_time_too_often(self, tmp_path: Path, slow: tuple[str, ...]) -> None:
+        """Slurm warns 100 s before its two minutes are over, which is almost at once."""
         sweep = start(
             tmp_path, *slow, "trainer.epochs=1000", "model.fate=a,b", "hydra.launcher.timeout_min=2",
             "hydra.launcher.signal_delay_s=100", "hydra.launcher.max_num_timeout=1",
@@ -129,11 +129,11 @@ class TestFates:
         )
         folder = sweep_folder(tmp_path)
         for number in range(2):
-            wait_until_queued_again(job_id(folder, number))
+            wait_until_requeued(job_id(folder, number))
         _, printed = sweep.communicate(timeout=400)
         assert sweep.returncode == 1, printed
-        assert {fate["status"] for fate in fates(folder).values()} == {"KILLED"}
-        assert " 2 times (hydra.launcher.timeout_min" in fates(folder)[0]["why"]
+        assert {fate["status"] for fate in outcomes(folder).values()} == {"KILLED"}
+        assert " 2 times (hydra.launcher.timeout_min" in outcomes(folder)[0]["why"]
         assert list(folder.glob("0/checkpoints/last.pt"))
 
     def test_the_sweep_is_killed_and_its_jobs_are_followed_by_the_next(
@@ -150,7 +150,7 @@ class TestFates:
         assert {result["epochs"] for result in results(folder).values()} == {15}
         assert not any("resumed " in (folder / str(n) / "run.log").read_text() for n in range(4))
 
-    def test_told_to_end_running_jobs_write_checkpoints_and_others_leave_the_queue(
+    def test_asked_to_stop_running_jobs_write_checkpoints_and_others_leave_the_queue(
         self, tmp_path: Path, slow: tuple[str, ...]
     ) -> None:
         sweep = start(tmp_path, *slow, "model.fate=a,b,c", "trainer.epochs=1000")
@@ -159,15 +159,15 @@ class TestFates:
         _, printed = sweep.communicate(timeout=100)
         assert sweep.returncode == 143, printed
         folder = sweep_folder(tmp_path)
-        assert {fate["status"] for fate in fates(folder).values()} == {"KILLED"}
+        assert {fate["status"] for fate in outcomes(folder).values()} == {"KILLED"}
         assert len(list(folder.glob("?/checkpoints/last.pt"))) == 2
         wait_for(lambda: not subprocess.run(["squeue", "-h", "-r"], capture_output=True, check=True).stdout, 30)
 
-    def test_what_sbatch_refuses_is_told_in_the_table(self, tmp_path: Path, slow: tuple[str, ...]) -> None:
+    def test_an_error_of_sbatch_is_in_the_table(self, tmp_path: Path, slow: tuple[str, ...]) -> None:
         code, printed = run(tmp_path, *slow, "model.fate=a,b", "hydra.launcher.partition=none_such")
         assert code == 1 and "Traceback" not in printed
-        assert {fate["status"] for fate in fates(sweep_folder(tmp_path)).values()} == {"FAILED"}
-        assert "nvalid partition" in fates(sweep_folder(tmp_path))[0]["why"]
+        assert {fate["status"] for fate in outcomes(sweep_folder(tmp_path)).values()} == {"FAILED"}
+        assert "nvalid partition" in outcomes(sweep_folder(tmp_path))[0]["why"]
 
     @pytest.mark.parametrize(
         ("setting", "words"),
@@ -179,7 +179,7 @@ class TestFates:
             ("submitit_folder=null", "hydra.launcher.submitit_folder=null"),
         ],
     )
-    def test_a_setting_that_cannot_be_is_refused_before_anything_starts(
+    def test_a_setting_that_is_not_valid_is_refused_before_anything_starts(
         self, tmp_path: Path, slow: tuple[str, ...], setting: str, words: str
     ) -> None:
         for more in ((), ("sweep.dry_run=true",)):
@@ -187,8 +187,8 @@ class TestFates:
             assert code == 2 and words in printed and "Traceback" not in printed, printed
         assert not (tmp_path / "outputs" / "sweeps").exists()
 
-    def test_it_comes_home(self, tmp_path: Path, slow: tuple[str, ...]) -> None:
-        """Begun on Slurm, gone on with on this machine, whatever was left behind for its nodes."""
+    def test_it_can_be_resumed_on_this_machine(self, tmp_path: Path, slow: tuple[str, ...]) -> None:
+        """Started on Slurm and resumed on this machine, with files for its nodes left behind."""
         own = ("hydra.launcher.partition=test", "hydra.launcher.setup=hostname")
         sweep = start(tmp_path, *slow, "model.fate=a,b", *own)
         wait_for(lambda: len(list(tmp_path.glob("outputs/sweeps/*/[01]/checkpoints/last.pt"))) == 2)

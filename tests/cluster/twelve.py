@@ -1,4 +1,4 @@
-"""What the tests of the engines share: twelve jobs, of which one raises and one is killed, and their resume."""
+"""A test that both launchers share: twelve jobs, of which one raises and one is killed, and their resume."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.sweeping import content, fates, results, start, sweep_folder, table, write_fates
+from helpers.sweeping import content, outcomes, results, start, sweep_folder, table, write_fates
 from runner.tracking.store import connect, local_uri
 
 FATES = ("raises", "killed", *(f"good{number}" for number in range(10)))
@@ -15,7 +15,7 @@ OF_ALL = ("--config-dir", "my_conf", "model=fated", "data.limit=200", "trainer.e
 
 
 def run(here: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """`python -m runner --multirun ...`: its exit code, and what it prints."""
+    """Run `python -m runner --multirun ...`; return its exit code and its output."""
     before = dict(os.environ)
     os.environ.update(environment or {})
     try:
@@ -28,10 +28,10 @@ def run(here: Path, *arguments: str, environment: Mapping[str, str] | None = Non
 
 
 class TwelveJobs:
-    """Ten finish, two rows tell their fate, and a resume completes it.
+    """Ten finish, two rows have a reason, and a resume completes the sweep.
 
     Attributes:
-        launcher: the arguments that choose the engine.
+        launcher: the arguments that choose the launcher.
     """
 
     launcher: tuple[str, ...]
@@ -41,12 +41,12 @@ class TwelveJobs:
     def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return tmp_path_factory.mktemp("twelve")
 
-    def test_ten_finish_and_two_rows_tell_their_fate(self, here: Path, environment: dict[str, str]) -> None:
+    def test_ten_finish_and_two_rows_have_a_reason(self, here: Path, environment: dict[str, str]) -> None:
         write_fates(here)
         code, printed = run(here, *OF_ALL, f"model.fate={','.join(FATES)}", *self.launcher, environment=environment)
         assert code == 1, printed
         folder = sweep_folder(here)
-        assert [fates(folder)[number]["status"] for number in range(12)] == ["FAILED", "KILLED", *["FINISHED"] * 10]
+        assert [outcomes(folder)[number]["status"] for number in range(12)] == ["FAILED", "KILLED", *["FINISHED"] * 10]
         rows = {row["job"]: row for row in table(folder)["jobs"]}
         assert rows[0]["why"] == "ValueError: a mistake of the user's" and rows[1]["why"].startswith("SIGKILL")
         assert all(rows[number]["val/loss"] > 0 for number in range(2, 12))
@@ -61,9 +61,9 @@ class TwelveJobs:
 
     def test_resume_completes_it_and_touches_nothing_else(self, here: Path, environment: dict[str, str]) -> None:
         folder = sweep_folder(here)
-        (here / "mended").touch()
+        (here / "fixed").touch()
         before = {number: content(folder / str(number)) for number in range(2, 12)}
-        code, printed = run(here, f"sweep.resume={folder}", environment=environment)  # its launcher is remembered
+        code, printed = run(here, f"sweep.resume={folder}", environment=environment)  # with the same launcher
         assert code == 0, printed
         assert {number: content(folder / str(number)) for number in range(2, 12)} == before
         assert {result["status"] for result in results(folder).values()} == {"FINISHED"}

@@ -1,4 +1,4 @@
-"""What the tests of sweeps share: a model with a fate, sweeps in processes of their own, and what they leave."""
+"""Helpers for tests of sweeps: a model that can fail, sweeps in separate processes, and readers of their files."""
 
 import json
 import multiprocessing
@@ -26,68 +26,68 @@ from torch import nn
 
 
 class Fated(nn.Module):
-    """A linear model to which something happens in training."""
+    """A linear model that fails or waits in training, as `fate` says."""
 
     def __init__(self, input_shape, num_outputs, fate="fine", seconds=0.0):
         super().__init__()
         self.fate, self.seconds = fate, seconds
         self.layers = nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(input_shape).numel(), num_outputs))
         self.begun = None
-        self.kept = []
+        self.tensors = []
 
     def forward(self, inputs):
         if self.training and inputs.device.type != "meta":
-            self.happens()
+            self.act()
         return self.layers(inputs)
 
-    def happens(self):
+    def act(self):
         if self.begun is None:
             self.begun = time.time()
-            told = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "begun": self.begun}
+            start = {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "begun": self.begun}
             with open(f"job-{HydraConfig.get().job.num}.json", "w") as file:
-                json.dump(told, file)
+                json.dump(start, file)
         if self.fate == "late" and time.time() - self.begun > 2:
             raise ValueError("after a while")
-        if self.fate == "raises" and not os.path.exists("mended"):
+        if self.fate == "raises" and not os.path.exists("fixed"):
             raise ValueError("a mistake of the user's")
-        if self.fate == "killed" and not os.path.exists("mended"):
+        if self.fate == "killed" and not os.path.exists("fixed"):
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.fate == "greedy" and not os.path.exists("mended"):
+        if self.fate == "greedy" and not os.path.exists("fixed"):
             while True:
-                self.kept.append(torch.empty(1 << 30))
-        if self.fate == "slow" and not os.path.exists("mended"):
+                self.tensors.append(torch.empty(1 << 30))
+        if self.fate == "slow" and not os.path.exists("fixed"):
             time.sleep(0.3)
         time.sleep(self.seconds)
 '''
 
 MODEL = """# python -m runner --config-dir my_conf model=fated
 _target_: fates.Fated
-fate: fine # what happens
+fate: fine # in training
 seconds: 0.0 # of each step
 """
 
 
 def write_fates(folder: Path) -> None:
-    """A model of the user's own, and its file."""
+    """Write a user's model and its config."""
     (folder / "fates.py").write_text(FATES)
     (folder / "my_conf" / "model").mkdir(parents=True)
     (folder / "my_conf" / "model" / "fated.yaml").write_text(MODEL)
 
 
 def start(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """`python -m runner --multirun ...` in a folder, as a user starts it."""
+    """Start `python -m runner --multirun ...` in a folder, as a user does."""
     command = [sys.executable, "-m", "runner", "--multirun", *arguments]
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("RUNNER_", "OMP_"))}
     return subprocess.Popen(command, cwd=folder, env=clean, stderr=subprocess.PIPE, text=True, **options)
 
 
 class Forked:
-    """`python -m runner ...` as a fork of a server that has imported everything, which its jobs are forks of too.
+    """`python -m runner ...` as a fork of a server that has imported everything; its jobs are forks of the same server.
 
     Args:
-        folder: to be in.
+        folder: its working directory.
         arguments: of the command line.
-        prepare: is called in the process, before the command.
+        prepare: called in the process before the command.
     """
 
     def __init__(self, folder: Path, *arguments: str, prepare: Callable[[], object] | None = None) -> None:
@@ -106,7 +106,7 @@ class Forked:
         os.kill(self.pid, number)
 
     def wait(self, timeout: float = 60.0) -> tuple[int | None, str]:
-        """Its exit code (None if it goes on), and what it has printed."""
+        """Return its exit code (None if it still runs) and its output."""
         self._process.join(timeout)
         return self._process.exitcode, self._printed.read_text()
 
@@ -117,7 +117,7 @@ def _run_in(folder: Path, printed: Path, arguments: Sequence[str], prepare: Call
     for name in [name for name in os.environ if name.startswith(("RUNNER_", "OMP_"))]:
         del os.environ[name]
     os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    python_forkserver._forkserver.ensure_running = lambda: None  # it knows the address of the server that it comes from
+    python_forkserver._forkserver.ensure_running = lambda: None  # the fork uses the server that it comes from
     forkserver.start = lambda *_, **__: None
     if prepare is not None:
         prepare()
@@ -126,38 +126,38 @@ def _run_in(folder: Path, printed: Path, arguments: Sequence[str], prepare: Call
 
 
 def sweep_folder(here: Path) -> Path:
-    """The folder of the only sweep there is."""
+    """Return the folder of the only sweep."""
     (folder,) = (here / "outputs" / "sweeps").iterdir()
     return folder
 
 
 def results(folder: Path) -> dict[int, dict[str, Any]]:
-    """What each job of a sweep has written, by its number."""
+    """Read the result of each job by its number."""
     paths = folder.glob("[0-9]*/result.json")
     return {int(path.parent.name): json.loads(path.read_text()) for path in paths}
 
 
-def fates(folder: Path) -> dict[int, dict[str, Any]]:
-    """How each job ended, by its number."""
+def outcomes(folder: Path) -> dict[int, dict[str, Any]]:
+    """Read how each job ended, by its number."""
     return {int(path.parent.name): json.loads(path.read_text()) for path in folder.glob("[0-9]*/job.json")}
 
 
 def table(folder: Path) -> dict[str, Any]:
-    """What `jobs.json` holds."""
+    """Read `jobs.json`."""
     content: dict[str, Any] = json.loads((folder / "jobs.json").read_text())
     return content
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 90.0) -> None:
-    """Wait until something is so."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it has not come to that"
+        assert time.monotonic() < deadline, "the condition does not hold"
         time.sleep(0.02)
 
 
 def content(folder: Path, but: Sequence[str] = ()) -> dict[str, bytes]:
-    """Every file in a folder, but for some folders'."""
+    """Read every file in a folder, except in some folders."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -166,7 +166,7 @@ def content(folder: Path, but: Sequence[str] = ()) -> dict[str, bytes]:
 
 
 def processes_below(folder: Path) -> list[psutil.Process]:
-    """Processes that are in a folder; not those that are only about to be buried."""
+    """Return the processes whose working directory is a folder, without zombies."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -178,6 +178,6 @@ def processes_below(folder: Path) -> list[psutil.Process]:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL, and nothing else: what it has started finds out by itself."""
+    """Send SIGKILL to the process alone: its children notice by themselves."""
     process.send_signal(signal.SIGKILL)
     process.wait()

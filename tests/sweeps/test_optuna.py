@@ -26,7 +26,7 @@ from conftest import Called
 from helpers.bowl import SEARCH, SPACE, TRAINED, write_bowl
 from helpers.faults import at_call
 from helpers.problems import about
-from helpers.sweeping import Forked, fates, processes_below, results, start, sweep_folder, table, wait_for
+from helpers.sweeping import Forked, outcomes, processes_below, results, start, sweep_folder, table, wait_for
 from runner.comparison.objectives import Objective
 from runner.comparison.runs import from_folder, from_mlflow
 from runner.config.compose import Composer
@@ -161,7 +161,7 @@ class TestStudy:
         ]
         assert sum(wins) >= 8
 
-    def test_a_study_is_topped_up_and_knows_what_was_told(self, composer: Composer, tmp_path: Path) -> None:
+    def test_a_study_is_extended_and_has_the_reported_results(self, composer: Composer, tmp_path: Path) -> None:
         first = search(composer, *SPACE, n_trials=4)
         first.open(tmp_path, LOSS)
         jobs = [job for number in range(3) if (job := first.ask(number)) is not None]
@@ -170,14 +170,14 @@ class TestStudy:
         again = search(composer, *SPACE, n_trials=6)
         again.open(tmp_path, LOSS, jobs=3)
         assert again.remaining == 3
-        again.tell(jobs[2], JobOutcome("FINISHED", "", 1.0), [0.25])  # which ran when the first was killed
+        again.tell(jobs[2], JobOutcome("FINISHED", "", 1.0), [0.25])  # it ran when the first sweep was killed
         assert states(tmp_path) == ["COMPLETE", "FAIL", "COMPLETE"]
         assert study(tmp_path).best_value == 0.25
         with pytest.raises(ConfigError) as raised:
             search(composer, *SPACE).open(tmp_path, [Objective("val/loss", "max")])
         assert about(raised) == [("sweep.direction", "conflict")]
 
-    def test_one_that_was_being_asked_for_when_the_sweep_was_killed_is_no_trial_less(
+    def test_a_trial_that_was_being_created_when_the_sweep_was_killed_is_used(
         self, composer: Composer, tmp_path: Path
     ) -> None:
         first = search(composer, *SPACE, n_trials=3)
@@ -197,14 +197,14 @@ class TestStudy:
     def test_a_trial_without_a_number_has_failed(self, composer: Composer, tmp_path: Path) -> None:
         found = search(composer, *SPACE)
         found.open(tmp_path, LOSS)
-        for number, fate in enumerate((JobOutcome("FINISHED", "", 1.0), JobOutcome("KILLED", "SIGKILL", 1.0))):
+        for number, outcome in enumerate((JobOutcome("FINISHED", "", 1.0), JobOutcome("KILLED", "SIGKILL", 1.0))):
             job = found.ask(number)
             assert job is not None
-            found.tell(job, fate, None)
+            found.tell(job, outcome, None)
         job = found.ask(2)
         assert job is not None
         found.tell(job, JobOutcome("KILLED", "stopped by SIGINT", 1.0, by_request=True), [0.1])
-        assert states(tmp_path) == ["FAIL", "FAIL", "RUNNING"]  # the last one goes on with the sweep
+        assert states(tmp_path) == ["FAIL", "FAIL", "RUNNING"]  # the last one is resumed with the sweep
 
     def test_what_the_journal_says_prunes(self, composer: Composer, tmp_path: Path) -> None:
         found = search(composer, *SPACE, pruner=optuna.pruners.ThresholdPruner(upper=1.0))
@@ -234,7 +234,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def printed(place: Path) -> str:
-    """Killed after 8 of 20 trials, and gone on with."""
+    """Return the output of a search that was killed after 8 of 20 trials, and resumed."""
     sweep = start(
         place, *SEARCH[1:], *SPACE, "model.seconds=0.03", "trainer.epochs=12", "sweep.jobs=2",
         "tracking.log_model=false", start_new_session=True,
@@ -256,10 +256,10 @@ class TestAWholeSearch:
         pruned = [trial for trial in study(folder).trials if trial.state.name == "PRUNED"]
         for trial in pruned:
             number = trial.user_attrs["runner.job"]
-            told = re.fullmatch(r"pruned after epoch (\d+)", fates(folder)[number]["why"])
+            pruned_after = re.fullmatch(r"pruned after epoch (\d+)", outcomes(folder)[number]["why"])
             assert (
-                told and 1 <= int(told[1]) < 12 and int(told[1]) <= trial.last_step
-            )  # which has measured on until it heard of it
+                pruned_after and 1 <= int(pruned_after[1]) < 12 and int(pruned_after[1]) <= trial.last_step
+            )  # it continues until the request to stop arrives
             assert results(folder)[number]["epochs"] < 12
 
     def test_the_best_trial_is_the_best_run_in_mlflow(self, place: Path, printed: str) -> None:
@@ -288,32 +288,32 @@ class TestAWholeSearch:
         assert {"plots/history.png", "plots/importances.png", "plots/sweep.png"} <= files
 
     def test_a_free_slot_takes_the_next_trial_at_once(self, place: Path, printed: str) -> None:
-        """Whatever the other one is doing: the jobs take unequal times. How fast a process starts is another matter."""
+        """It does not wait for the other slot: jobs take unequal times. The start of a process is not measured here."""
         folder = sweep_folder(place)
-        ended = sorted((folder / str(number) / "job.json").stat().st_mtime for number in fates(folder))
+        ended = sorted((folder / str(number) / "job.json").stat().st_mtime for number in outcomes(folder))
         begun = [trial.datetime_start.timestamp() for trial in study(folder).trials if trial.datetime_start]
         assert len(ended) == len(begun) == 20
-        # In the second half, which nothing has interrupted: after each end there is a beginning within a second.
+        # In the second half, without an interruption: a job starts within a second of each end.
         for end in ended[10:18]:
             assert any(0 <= start - end < 1 for start in begun), "the slot was free for longer"
 
-    @pytest.mark.soak  # where nothing else takes the cores
+    @pytest.mark.soak  # needs idle cores
     def test_and_its_process_begins_within_two_seconds(self, place: Path, printed: str) -> None:
         log = (sweep_folder(place) / "run.log").read_text()
         begun, ended = [], []
-        for number in fates(sweep_folder(place)):
+        for number in outcomes(sweep_folder(place)):
             folder = sweep_folder(place) / str(number)
             ended.append((folder / "job.json").stat().st_mtime)
             begun.append((folder / "environment.txt").stat().st_mtime)
         assert log and len(begun) == 20
-        # In the second half, which nothing has interrupted: after each end there is a beginning within 2 s.
+        # In the second half, without an interruption: a job starts within 2 s of each end.
         later = sorted(ended)[10:18]
         for end in later:
             assert any(0 <= start - end < 2 for start in begun), "the slot was free for longer"
 
-    def test_a_pruned_trial_of_which_mlflow_was_not_told_is_told_of_later(self, place: Path, printed: str) -> None:
-        """The sweep may be killed between the two."""
-        number = next(number for number, fate in fates(sweep_folder(place)).items() if fate["why"])
+    def test_a_pruned_trial_that_was_not_delivered_is_delivered_later(self, place: Path, printed: str) -> None:
+        """The sweep may be killed after it has pruned a trial, and before it has delivered that."""
+        number = next(number for number, ended in outcomes(sweep_folder(place)).items() if ended["why"])
         folder = sweep_folder(place) / str(number)
         manifest = Manifest.load(folder)
         del manifest.tags["pruned"]
@@ -355,7 +355,7 @@ class TestKnobs:
         assert [row["status"] for row in table(sweep_folder(here))["jobs"]].count("FAILED") == failed
 
     def test_two_objectives_have_a_front(self, runner: Runner, here: Path) -> None:
-        both = "sweep.metric=[val/loss,train/loss]", "sweep.direction=[min,max]"  # where one is good the other is not
+        both = "sweep.metric=[val/loss,train/loss]", "sweep.direction=[min,max]"  # they are opposed
         called = runner(*SEARCH, *SPACE, *both, "hydra.sweeper.n_trials=6", "trainer.epochs=2")
         assert called.code == 0, called.err
         assert "no pruning" in called.err
@@ -404,8 +404,8 @@ class TestKnobs:
                 "trainer.epochs=1", "tracking=off",
             )  # fmt: skip
             assert called.code == 0, called.err
-        kept = optuna.load_study(study_name="bowl", storage="sqlite:///study.db")
-        assert len(kept.trials) == 5
+        stored = optuna.load_study(study_name="bowl", storage="sqlite:///study.db")
+        assert len(stored.trials) == 5
         assert len(table(here / "second")["jobs"]) == 2
 
     def test_its_database_is_the_same_one_from_another_folder(
@@ -422,7 +422,7 @@ class TestKnobs:
         assert not list(Path().glob("*.db"))
         assert len(optuna.load_study(study_name="bowl", storage=f"sqlite:///{here}/my study.db").trials) == 2
 
-    def test_a_trial_that_ended_while_the_sweep_was_gone_is_told(self, runner: Runner, here: Path) -> None:
+    def test_a_trial_that_ended_without_its_sweep_is_reported(self, runner: Runner, here: Path) -> None:
         assert runner(*SEARCH, *SPACE, "hydra.sweeper.n_trials=3", "trainer.epochs=1", "tracking=off").code == 0
         folder = sweep_folder(here)
         lines = (folder / STUDY).read_text().splitlines()
@@ -485,11 +485,11 @@ class TestKnobs:
         assert "sweep.dry_run=true" in called.err
         assert [path for path in sorted(here.rglob("*")) if "__pycache__" not in path.parts] == before
 
-    def test_where_the_study_is_kept_is_no_part_of_a_job(self, composer: Composer) -> None:
+    def test_the_storage_of_the_study_is_not_part_of_a_job(self, composer: Composer) -> None:
         found = search(composer, *SPACE, "hydra.sweeper.storage=postgresql://ada:secret@db/studies")
         assert not any("secret" in text for job in found.probes(0) for text in job.overrides)
 
-    def test_another_space_is_not_gone_on_with(self, runner: Runner, here: Path) -> None:
+    def test_another_space_is_refused_at_a_resume(self, runner: Runner, here: Path) -> None:
         assert runner(*SEARCH, *SPACE, "hydra.sweeper.n_trials=1", "trainer.epochs=1", "tracking=off").code == 0
         called = runner("-m", f"sweep.resume={sweep_folder(here)}", "model.x=interval(0.0,2.0)")
         assert called.code == 2 and called.about == [("model.x", "conflict")]
@@ -503,7 +503,7 @@ class TestKnobs:
 
 @pytest.mark.soak
 def test_whole_sweeps_find_better_than_a_grid(tmp_path: Path) -> None:
-    """By ten seeds, twenty-five trials each, without pruning."""
+    """With ten seeds of twenty-five trials each, without pruning."""
     write_bowl(tmp_path)
     common = (*TRAINED, "trainer.epochs=3", "tracking=off", "runner.quiet=true")
     axes = ("model.x=0.0,0.25,0.5,0.75,1.0", "model.y=0.0,0.25,0.5,0.75,1.0")
@@ -545,7 +545,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestAStudyInADatabase:
-    """One that is there already is looked at before anything starts."""
+    """An existing study is checked before anything starts."""
 
     def test_one_that_is_complete_is_refused_unless_it_is_resumed(self, composer: Composer, complete: Path) -> None:
         axes = ("data.batch_size=16,32", "optimizer.lr=interval(0.1,0.5)")
@@ -644,7 +644,7 @@ def test_a_missing_driver_is_refused_with_what_to_install() -> None:
 
 @contextmanager
 def locked(database: Path) -> Iterator[None]:
-    """SQLite's own exclusive lock, as another program holds it: nobody reads or writes."""
+    """Hold SQLite's exclusive lock like another program: all reads and writes fail."""
     with closing(sqlite3.connect(database)) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield
@@ -652,7 +652,7 @@ def locked(database: Path) -> Iterator[None]:
 
 
 class TestAStorageThatGoesAway:
-    """The jobs go on, and their results wait."""
+    """The jobs continue, and their results wait."""
 
     @pytest.fixture(autouse=True)
     def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -677,7 +677,7 @@ class TestAStorageThatGoesAway:
             search.tell(job, JobOutcome("FINISHED", "", 1.0), [0.5])
             assert search.ask(1) is None and search.watch(job) is None
             assert (search.unreported, search.is_waiting, search.remaining) == (1, True, 1)
-        while (second := search.ask(1)) is None:  # the next attempt comes after as long as the last one took
+        while (second := search.ask(1)) is None:  # the next attempt waits as long as the last one took
             assert search.is_waiting
         assert (search.unreported, search.is_waiting) == (0, False)
         search.tell(second, JobOutcome("FINISHED", "", 1.0), [0.25])
@@ -688,7 +688,7 @@ class TestAStorageThatGoesAway:
         assert ["is away (database is locked)" in said[0], "is back" in said[-1], len(said)] == [True, True, 2]
 
     def test_in_the_middle_of_a_question_it_is_the_same_trial(self, composer: Composer, tmp_path: Path) -> None:
-        """The disk is full: what was written last may be there, half, or whole without the study's knowing."""
+        """On a full disk the last write may be missing, partial, or complete without the study knowing."""
         for failing in range(1, 8):
             folder = tmp_path / str(failing)
             folder.mkdir()
@@ -710,7 +710,7 @@ class TestAStorageThatGoesAway:
             assert search.ask(2) is None and search.remaining == 0
             assert states(folder) == ["COMPLETE", "COMPLETE"], failing
 
-    def test_after_its_time_it_ends_and_a_resume_tells_what_waited(
+    def test_after_its_timeout_it_ends_and_a_resume_reports_what_waited(
         self, composer: Composer, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         search = self.opened(composer, tmp_path, timeout=0.0)

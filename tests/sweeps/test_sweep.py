@@ -27,8 +27,8 @@ from helpers.problems import about
 from helpers.sweeping import (
     Forked,
     content,
-    fates,
     kill,
+    outcomes,
     processes_below,
     results,
     start,
@@ -57,12 +57,12 @@ FATED = ("--config-dir", "my_conf", "model=fated", "tracking=off", "data.limit=2
 
 
 def ids(called: Called) -> list[int]:
-    """The jobs whose lines were printed, in that order."""
+    """Return the numbers of the jobs in the order of their printed lines."""
     return [int(number) for number in re.findall(r"^\s*\d+/\d+  job (\d+) ", called.err, re.MULTILINE)]
 
 
 class TestAWholeSweep:
-    """Twelve jobs on a store that does not exist yet, in a process of its own."""
+    """Twelve jobs on a store that does not exist yet, in a separate process."""
 
     @pytest.fixture(scope="class")
     @staticmethod
@@ -97,20 +97,20 @@ class TestAWholeSweep:
 
     @pytest.fixture
     def children(self, client: Any, parent: Any) -> Any:
-        wanted = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
-        return client.search_runs([parent.info.experiment_id], wanted, max_results=100)
+        query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        return client.search_runs([parent.info.experiment_id], query, max_results=100)
 
     def test_twelve_children_under_one_parent_all_finished(self, parent: Any, children: Any) -> None:
         assert parent.info.status == "FINISHED"
         assert len(children) == 12 and {run.info.status for run in children} == {"FINISHED"}
         models = ("mlp", "cnn")
-        wanted = {
+        names = {
             f"model={model} lr={lr} batch_size={size}"
             for model in models
             for lr in (0.1, 0.03, 0.01)
             for size in (32, 64)
         }
-        assert {run.info.run_name for run in children} == wanted
+        assert {run.info.run_name for run in children} == names
         assert {run.data.params["model"] for run in children} == set(models)
         assert all(run.data.metrics.keys() >= {"val/loss", "test/accuracy"} for run in children)
 
@@ -186,7 +186,7 @@ class TestAWholeSweep:
     @pytest.fixture(scope="class")
     @staticmethod
     def served(here: Path, printed: str) -> Iterator[dict[str, str]]:
-        """The pages that `python -m runner.ui` names, while it serves them."""
+        """Yield the pages that `python -m runner.ui` prints, while it serves them."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -298,7 +298,7 @@ class TestAWholeSweep:
 
 
 def answers(address: str) -> bool:
-    """Whether a server is there."""
+    """Return whether a server answers."""
     try:
         with urllib.request.urlopen(address, timeout=1):
             return True
@@ -307,7 +307,7 @@ def answers(address: str) -> bool:
 
 
 class TestFates:
-    """One raises, one is killed, one takes too long, one wants more memory than there is; two finish."""
+    """One raises, one is killed, one takes too long, one runs out of memory; two finish."""
 
     @pytest.fixture(scope="class")
     @staticmethod
@@ -333,8 +333,8 @@ class TestFates:
         assert sweep.returncode == 1, printed
         return printed
 
-    def test_two_finish_and_the_table_tells_four_fates(self, here: Path, printed: str) -> None:
-        found = fates(sweep_folder(here))
+    def test_two_finish_and_the_table_has_four_reasons(self, here: Path, printed: str) -> None:
+        found = outcomes(sweep_folder(here))
         assert [found[n]["status"] for n in range(6)] == [
             "FAILED",
             "FINISHED",
@@ -343,21 +343,21 @@ class TestFates:
             "FAILED",
             "FINISHED",
         ]
-        for number, why in (
+        for number, reason in (
             (0, "ValueError: a mistake of the user's"),
             (2, "SIGKILL"),
             (3, "took longer than sweep.job_timeout=6 s"),
             (4, "out of memory"),
         ):
-            assert why in found[number]["why"]
+            assert reason in found[number]["why"]
             (row,) = [row for row in table(sweep_folder(here))["jobs"] if row["job"] == number]
-            assert why in row["why"] and why[:30] in printed
+            assert reason in row["why"] and reason[:30] in printed
 
     def test_its_last_lines_and_its_log_are_shown_when_it_happens(self, here: Path, printed: str) -> None:
         lines = printed.splitlines()
         (place,) = [index for index, line in enumerate(lines) if "job 0  fate=raises  FAILED: ValueError" in line]
         shown = "\n".join(lines[place + 1 : place + 6])
-        assert "in happens" in shown and 'raise ValueError("a mistake' in shown
+        assert "in act" in shown and 'raise ValueError("a mistake' in shown
         log = next(line.split("log: ")[1] for line in lines[place:] if "log: " in line)
         assert "Traceback" in (here / log).read_text()
 
@@ -377,16 +377,16 @@ class TestFates:
         assert "SIGKILL" in killed.data.tags["runner.ended"]
         assert f"sweep.resume=outputs/sweeps/{sweep_folder(here).name}" in printed
 
-    def test_resumed_with_the_mistakes_mended_it_is_complete(self, here: Path, printed: str) -> None:
-        """Failed jobs start again, as runs of their own; the killed ones go on in theirs."""
+    def test_resumed_with_the_mistakes_fixed_it_is_complete(self, here: Path, printed: str) -> None:
+        """Failed jobs start again as new runs; killed ones are resumed."""
         folder = sweep_folder(here)
-        (here / "mended").touch()
+        (here / "fixed").touch()
         before = {number: content(folder / str(number)) for number in (1, 5)}
         client = connect(local_uri(here / "outputs"))
         experiment = client.get_experiment_by_name("runner").experiment_id
         ids = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment])}
-        code, told = Forked(here, "--multirun", f"sweep.resume={folder}", "sweep.job_timeout=null").wait(200)
-        assert code == 0, told
+        code, printed_again = Forked(here, "--multirun", f"sweep.resume={folder}", "sweep.job_timeout=null").wait(200)
+        assert code == 0, printed_again
         assert {number: content(folder / str(number)) for number in (1, 5)} == before
         runs = client.search_runs([experiment])
         children = {run.info.run_name: run for run in runs if "mlflow.parentRunId" in run.data.tags}
@@ -413,7 +413,7 @@ class TestAParentThatIsKilled:
         folder = sweep_folder(tmp_path)
         code, printed = Forked(tmp_path, "--multirun", f"sweep.resume={folder}").wait(
             200
-        )  # at once: its orphans are still there
+        )  # at once: its orphans still run
         assert code == 0, printed
         skipped = int(re.findall(r"(\d) of 6 jobs are finished already", printed)[0])
         assert 3 <= skipped <= 5
@@ -447,7 +447,7 @@ class TestAParentThatIsKilled:
 
 @pytest.mark.usefixtures("here")
 class TestKnobs:
-    """Without MLflow, in this process: the jobs are processes of their own all the same."""
+    """Without MLflow, in this process; each job is still a process."""
 
     @pytest.fixture(autouse=True)
     def fated(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,7 +455,7 @@ class TestKnobs:
         monkeypatch.syspath_prepend(here)
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
-    def told(self, here: Path) -> list[dict[str, Any]]:
+    def started_jobs(self, here: Path) -> list[dict[str, Any]]:
         return [json.loads(path.read_text()) for path in sorted(here.glob("job-*.json"))]
 
     def test_jobs_and_their_threads(self, runner: Runner, here: Path) -> None:
@@ -473,13 +473,13 @@ class TestKnobs:
     ) -> None:
         monkeypatch.setattr(local, "gpus_for", lambda built, configs: ["0", "1", "GPU-2", "3"])
         assert runner("-m", *FATED, "seed=range(0,9)", "model.seconds=0.05").code == 0
-        ended = fates(sweep_folder(here))
+        ended = outcomes(sweep_folder(here))
         spans: dict[str, list[tuple[float, float]]] = {}
         for number in range(9):
             folder = sweep_folder(here) / str(number)
             assert ended[number]["status"] == "FINISHED", (folder / "run.log").read_text()
             job = json.loads((here / f"job-{number}.json").read_text())
-            # From its first step to when its process was seen to have ended.
+            # From its first step until the sweep has seen its process end.
             spans.setdefault(job["gpu"], []).append((job["begun"], (folder / "job.json").stat().st_mtime))
         assert set(spans) == {"0", "1", "GPU-2", "3"}
         for alone in spans.values():
@@ -493,7 +493,7 @@ class TestKnobs:
         monkeypatch.setattr(local, "gpus_for", lambda built, configs: ["7"])
         called = runner("-m", *FATED, "seed=1,2,3", "sweep.jobs_per_gpu=2", "model.seconds=0.1")
         assert called.code == 0 and "2 jobs at a time" in called.err
-        assert {job["gpu"] for job in self.told(here)} == {"7"}
+        assert {job["gpu"] for job in self.started_jobs(here)} == {"7"}
 
     def test_stop_on_failure(self, runner: Runner, here: Path) -> None:
         axis = "model.fate=fine,late,good,well,better"
@@ -575,7 +575,7 @@ class TestKnobs:
         assert runner("-m", *QUICK, "seed=1,2", "sweep.metric=test/accuracy", "sweep.jobs=1").code == 0
         folder = sweep_folder(here)
         (folder / "plots").mkdir(exist_ok=True)
-        (folder / "plots" / "of-somebody-s.txt").touch()
+        (folder / "plots" / "of-the-user.txt").touch()
         assert runner("-m", f"sweep.resume={folder}").code == 0
         assert table(folder)["metric"] == "test/accuracy"
         assert runner("-m", f"sweep.resume={folder}", "sweep.metric=val/loss").code == 0
@@ -584,18 +584,18 @@ class TestKnobs:
     def test_a_job_that_was_finished_by_itself_is_finished(self, runner: Runner, here: Path) -> None:
         assert runner("-m", *FATED, "model.fate=fine,late", "model.seconds=0.1", "trainer.epochs=10").code == 1
         folder = sweep_folder(here)
-        assert fates(folder)[1]["status"] == "FAILED" and results(folder)[0]["status"] == "FINISHED"
+        assert outcomes(folder)[1]["status"] == "FAILED" and results(folder)[0]["status"] == "FINISHED"
         (folder / "0" / "job.json").write_text(json.dumps({"status": "KILLED", "why": "SIGTERM", "seconds": 1.0}))
-        (here / "mended").touch()
+        (here / "fixed").touch()
         (here / "fates.py").write_text((here / "fates.py").read_text().replace("> 2:", "> 2e9:"))
         called = runner("-m", f"sweep.resume={folder}", "sweep.jobs=1")
         assert called.code == 0 and ids(called) == [1], called.err
 
-    @pytest.mark.parametrize("held", ["at the end", "at the start"])
-    def test_a_folder_that_somebody_holds_costs_its_job_alone(self, runner: Runner, here: Path, held: str) -> None:
+    @pytest.mark.parametrize("locked", ["at the end", "at the start"])
+    def test_a_locked_folder_fails_only_its_job(self, runner: Runner, here: Path, locked: str) -> None:
         folder = here / "held"
         with contextlib.ExitStack() as holding:
-            if held == "at the start":
+            if locked == "at the start":
                 (folder / "1").mkdir(parents=True)
                 holding.enter_context(lock(folder / "1"))
             else:
@@ -623,7 +623,7 @@ class TestKnobs:
         assert called.code == 0 and "2 of 2 jobs are finished already" in called.err
         assert "http://127.0.0.1:9, experiment runner" in called.err
 
-        # When there is a store at last, the sweep's own run names its jobs' runs too.
+        # Once there is a store, the sweep's own run lists the runs of its jobs too.
         uri = copy_store(empty_store, here / "later")
         assert sync.main([f"run={folder}", f"tracking.uri={uri}"]) == 0
         client = connect(uri)
@@ -647,7 +647,7 @@ class TestKnobs:
         method = forkserver.call("multiprocessing:get_start_method")
         assert method == multiprocessing.get_start_method(), "workers start as in a single run, not cold"
 
-    def test_a_check_that_is_killed_may_have_wanted_memory(self) -> None:
+    def test_a_check_that_is_killed_is_reported(self) -> None:
         forkserver.start([], saves_models=False)
         with pytest.raises(ConfigError) as raised:
             forkserver.call("signal:raise_signal", signal.SIGKILL)
@@ -710,7 +710,7 @@ class TestKnobs:
 
 
 def test_the_process_of_the_sweep_needs_no_torch(here: Path) -> None:
-    """Which its jobs and its check have already: another 1.5 s, and half a gigabyte."""
+    """Only its jobs and its check import torch: importing it again takes 1.5 s and half a gigabyte."""
     script = (
         "import sys\n"
         "from runner.cli import run_command\n"

@@ -28,7 +28,7 @@ Runner = Callable[..., Called]
 
 
 def make_spec(here: Path, *overrides: str) -> JobSpec:
-    """A job of a model with a fate."""
+    """Make the spec of a job whose model can fail."""
     write_fates(here)
     composer = Composer(extra=str(here / "my_conf"))
     of_all = ("model=fated", "tracking=off", "data.limit=200", "device.threads=1", "trainer.checkpoint_every_steps=1")
@@ -48,19 +48,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class TestSupervise:
-    def test_it_trains_in_a_child_and_once_is_enough(self, here: Path) -> None:
+    def test_it_trains_in_a_child_once(self, here: Path) -> None:
         spec = for_node(make_spec(here, "trainer.epochs=1"))
         assert supervisor.supervise(spec) == 0
         assert read_result(spec.folder)["status"] == "FINISHED"
         assert (spec.folder / supervisor.NODE).is_file()
         before = (spec.folder / "result.json").stat().st_mtime_ns
-        assert supervisor.supervise(spec) == 0, "as when an engine has not heard of it"
+        assert supervisor.supervise(spec) == 0, "like a cluster that has lost the result"
         assert (spec.folder / "result.json").stat().st_mtime_ns == before
 
-    def test_whatever_kills_the_child_leaves_one_to_tell(self, here: Path) -> None:
+    def test_it_reports_the_signal_that_killed_the_child(self, here: Path) -> None:
         assert supervisor.supervise(for_node(make_spec(here, "model.fate=killed"))) == -9
 
-    def test_interrupted_it_writes_a_checkpoint_and_goes_on_when_it_is_run_again(self, here: Path) -> None:
+    def test_interrupted_it_writes_a_checkpoint_and_resumes_when_it_is_run_again(self, here: Path) -> None:
         spec = for_node(make_spec(here, "trainer.epochs=4", "model.seconds=0.2"))
         interrupted = threading.Event()
 
@@ -81,7 +81,7 @@ class TestSupervise:
         threading.Timer(2.0, held.release).start()
         assert supervisor.supervise(spec) == 0
 
-    def test_told_to_end_it_does_not_begin(self, here: Path) -> None:
+    def test_asked_to_stop_it_does_not_start(self, here: Path) -> None:
         spec = for_node(make_spec(here))
         (spec.folder / supervisor.STOP).touch()
         assert supervisor.supervise(spec) == 128 + 15
@@ -108,14 +108,14 @@ def handle(here: Path, monkeypatch: pytest.MonkeyPatch) -> Followed:
 
 
 class TestFollowing:
-    def test_the_folder_tells_that_it_has_begun_and_how_far_it_is(self, handle: Followed, here: Path) -> None:
+    def test_the_folder_shows_that_it_has_started_and_how_far_it_is(self, handle: Followed, here: Path) -> None:
         folder = here / "sweep" / "3"
         assert not handle.has_started() and list(handle.read_progress()) == [] and handle.exit_status() is None
         (folder / supervisor.NODE).write_text("{}")
         assert handle.has_started()
         points = [("time/epoch_seconds", 1.0, 1), ("val/loss", 0.5, 1), ("time/epoch_seconds", 1.0, 2)]
         journal.rewrite(folder / layout.JOURNAL, [journal.MetricPoint(*point, 0.0) for point in points])
-        assert handle.has_started(), "which looks"
+        assert handle.has_started(), "the call that reads the folder"
         (progress,) = handle.read_progress()
         assert progress.done == 2 and progress.metrics["val/loss"] == 0.5 and progress.epochs > 0
         assert list(handle.read_progress()) == [], "nothing new"
@@ -123,18 +123,18 @@ class TestFollowing:
         assert handle.has_started()
         assert handle.exit_status() == handle.status
 
-    def test_nothing_is_heard_of_one_that_nobody_was_told_has_begun(self, handle: Followed, here: Path) -> None:
+    def test_no_progress_precedes_the_start(self, handle: Followed, here: Path) -> None:
         assert not handle.has_started()
         (here / "sweep" / "3" / supervisor.NODE).write_text("{}")
         journal.rewrite(here / "sweep" / "3" / layout.JOURNAL, [journal.MetricPoint("val/loss", 0.5, 1, 0.0)])
-        assert list(handle.read_progress()) == [], "the pool has not said yet that it began"
+        assert list(handle.read_progress()) == [], "the pool does not know yet that it has started"
         assert handle.has_started() and len(list(handle.read_progress())) == 1
 
-    def test_told_to_end_before_it_has_begun_the_engine_drops_it(self, handle: Followed) -> None:
+    def test_asked_to_stop_before_it_has_started_it_is_cancelled(self, handle: Followed) -> None:
         handle.request_stop()
         assert handle.cancelled and handle.exit_status() == ExitStatus(None, "killed")
 
-    def test_told_to_end_its_node_sees_a_file(self, handle: Followed, here: Path) -> None:
+    def test_asked_to_stop_its_node_sees_a_file(self, handle: Followed, here: Path) -> None:
         folder = here / "sweep" / "3"
         (folder / supervisor.NODE).write_text("{}")
         assert handle.has_started()
@@ -147,7 +147,7 @@ class TestFollowing:
 
 
 class TestBeforeItStarts:
-    def test_the_devices_and_the_compiler_of_this_machine_say_nothing(
+    def test_the_devices_and_the_compiler_of_this_machine_do_not_matter(
         self, here: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PATH", str(here))
@@ -172,7 +172,7 @@ class TestBeforeItStarts:
             Cluster().allocate(ResourceRequest(SweepSettings(jobs="auto", jobs_per_gpu=2), "auto", 5, {}, {}))
         assert about(raised) == [("sweep.jobs_per_gpu", "conflict")]
 
-    def test_tasks_have_no_credentials(self) -> None:
+    def test_specs_have_no_credentials(self) -> None:
         uri = "http://someone:secret@127.0.0.1:1"
         cfg, problems = Composer().compose(["tracking=server", f"tracking.uri={uri}"])
         assert cfg is not None and problems == [] and "secret" in str(cfg)
@@ -180,15 +180,13 @@ class TestBeforeItStarts:
         assert "secret" not in str(cleaned) and "secret" in str(cfg)
         assert cleaned.tracking.uri == "http://127.0.0.1:1"
 
-    def test_tasks_have_no_settings_of_the_engine(self) -> None:
+    def test_specs_have_no_settings_of_the_launcher(self) -> None:
         setting = "hydra.launcher.ray.init.runtime_env={env_vars:{TOKEN:secret}}"
         cfg, problems = Composer().compose(["hydra/launcher=ray", setting])
         assert cfg is not None and problems == []
         assert "secret" not in str(without_credentials(cfg))
 
-    def test_packages_are_those_of_the_node_and_modules_the_user_s(
-        self, here: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_packages_are_the_node_s_and_modules_the_user_s(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.syspath_prepend(str(here / "own"))
         path = for_node(make_spec(here)).environment["PYTHONPATH"].split(":")
         assert str(here / "own") in path and not any("site-packages" in place for place in path)

@@ -218,7 +218,7 @@ class TestSaved:
         assert read_log_axes(tmp_path / "nowhere") == ()
 
     @pytest.mark.parametrize("content", ["", "{}", '{"jobs": 3}', "[]"])
-    def test_what_is_no_plan(self, tmp_path: Path, content: str) -> None:
+    def test_a_file_that_is_not_a_plan(self, tmp_path: Path, content: str) -> None:
         (tmp_path / layout.SWEEP_PLAN).write_text(content)
         with pytest.raises(ConfigError) as raised:
             plan.load(tmp_path)
@@ -299,7 +299,7 @@ class TestProblems:
 
     @staticmethod
     def prefixes(problems: list[Problem]) -> list[str]:
-        """What stands before the text of each problem."""
+        """Return the jobs that are named before the text of each problem."""
         return [problem.text.partition(": ")[0] for problem in problems]
 
 
@@ -394,23 +394,25 @@ FROM_1 = ("data=tensors", "data.inputs=[[1],[2],[3],[4]]", "data.targets=[1,2,1,
 
 
 def as_version_0_1_0_wrote_it(folder: Path) -> None:
-    """Take out of a sweep's record what is new since then."""
+    """Remove from a sweep's record the keys that are new since then."""
     content = json.loads((folder / layout.SWEEP_PLAN).read_text())
     for key in ("log_axes", "old_rules"):
         content.pop(key, None)
     (folder / layout.SWEEP_PLAN).write_text(json.dumps(content))
 
 
-def test_a_sweep_of_version_0_1_0_goes_on_by_its_rules_however_often(composer: Composer, tmp_path: Path) -> None:
+def test_a_sweep_of_version_0_1_0_keeps_its_rules_however_often_it_is_resumed(
+    composer: Composer, tmp_path: Path
+) -> None:
     arguments = ["seed=0,1", *FROM_1]
     found = grid.plan(composer, arguments, {})
     found.save(tmp_path, arguments, {})
     assert not plan.load(tmp_path)[0].old_rules
     as_version_0_1_0_wrote_it(tmp_path)
     for _ in range(2):
-        kept, begun_with, options = plan.load(tmp_path)
-        assert kept.old_rules and kept.jobs == found.jobs
-        kept.save(tmp_path, begun_with, options)  # as a resumed sweep does
+        saved, arguments_then, options = plan.load(tmp_path)
+        assert saved.old_rules and saved.jobs == found.jobs
+        saved.save(tmp_path, arguments_then, options)  # as a resumed sweep does
 
 
 def test_jobs_of_version_0_1_0_read_their_data_by_its_rules(composer: Composer) -> None:

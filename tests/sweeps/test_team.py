@@ -29,7 +29,7 @@ def database() -> Iterator[postgres.Postgres]:
     server = postgres.Postgres(folder)
     server.start()
     yield server
-    with suppress(CalledProcessError):  # it is stopped
+    with suppress(CalledProcessError):  # it may be stopped already
         server.stop()
     shutil.rmtree(folder)
 
@@ -38,7 +38,7 @@ def states_in(address: str, name: str) -> list[str]:
     return sorted(trial.state.name for trial in optuna.load_study(study_name=name, storage=address).trials)
 
 
-def test_a_search_goes_on_over_a_database_that_is_stopped_hard(database: postgres.Postgres, tmp_path: Path) -> None:
+def test_a_search_survives_a_database_that_is_stopped_hard(database: postgres.Postgres, tmp_path: Path) -> None:
     write_bowl(tmp_path)
     stored = f"hydra.sweeper.storage={database.with_password}"
     sweep = start(tmp_path, *SEARCH[1:], *SPACE, *SMALL, "hydra.sweeper.study_name=s", stored)
@@ -56,7 +56,7 @@ def test_a_search_goes_on_over_a_database_that_is_stopped_hard(database: postgre
         assert not path.is_file() or b"lovelace-1815" not in path.read_bytes(), path
 
 
-def test_after_its_time_there_is_a_table_and_a_resume_tells_what_waited(
+def test_after_its_timeout_there_is_a_table_and_a_resume_reports_what_waited(
     database: postgres.Postgres, tmp_path: Path
 ) -> None:
     write_bowl(tmp_path)
@@ -76,7 +76,7 @@ def test_after_its_time_there_is_a_table_and_a_resume_tells_what_waited(
     _, printed = again.communicate(timeout=60)
     assert again.returncode == 2 and "hydra.sweeper.storage" in printed and "refused" in printed
     database.start()
-    again = start(tmp_path, f"sweep.resume={folder}")  # the user's name is saved, the password is not
+    again = start(tmp_path, f"sweep.resume={folder}")  # the user name is saved, the password is not
     _, printed = again.communicate(timeout=60)
     assert again.returncode == 2 and "hydra.sweeper.storage=<dialect>://<user>:<password>@" in printed
     again = start(tmp_path, f"sweep.resume={folder}", stored)

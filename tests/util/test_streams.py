@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from helpers.faults import inject
-from helpers.sweeping import Forked, fates, sweep_folder, wait_for
+from helpers.sweeping import Forked, outcomes, sweep_folder, wait_for
 from runner.util.options import run_with_options
 from runner.util.streams import Output, OutputError, ReaderGone, Result
 
@@ -228,7 +228,7 @@ def test_a_sweep_whose_reader_leaves_ends_normally(here: Path) -> None:
     code, _ = sweep.wait()
     folder = sweep_folder(here)
     assert code == 0
-    assert {fate["status"] for fate in fates(folder).values()} == {"FINISHED"}
+    assert {fate["status"] for fate in outcomes(folder).values()} == {"FINISHED"}
     assert len((folder / "jobs.csv").read_text().splitlines()) == 4
     assert "best       job" in (folder / "run.log").read_text()
 
