@@ -653,6 +653,12 @@ class TestKnobs:
             forkserver.call("signal:raise_signal", signal.SIGKILL)
         assert about(raised) == [("", "unavailable")] and "SIGKILL" in str(raised.value)
 
+    def test_a_problem_keeps_its_key_and_topic_across_processes(self) -> None:
+        forkserver.start([], saves_models=False)
+        with pytest.raises(ConfigError) as raised:
+            forkserver.call("runner.sweeps.plan.plan:load", Path("nowhere"))
+        assert about(raised) == [("sweep.resume", "run")]
+
     def test_random(self, runner: Runner, here: Path) -> None:
         draw = ("hydra/sweeper=random", "hydra.sweeper.n_trials=3", "optimizer.lr=tag(log,interval(0.001,1))")
         assert runner("-m", *QUICK, *draw).code == 0
