@@ -426,11 +426,11 @@ class TestCommand:
         assert printed.out == ""
         assert not (outputs / "comparisons").exists()
 
-    @pytest.mark.parametrize(("runs", "count"), [("[nowhere,there]", 2), ("0" * 32, 1)])
+    @pytest.mark.parametrize(("runs", "topics"), [("[nowhere,there]", ["file", "file"]), ("0" * 32, ["store"])])
     def test_each_run_that_is_not_found_is_a_problem(
-        self, runs: str, count: int, outputs: Path, monkeypatch: pytest.MonkeyPatch
+        self, runs: str, topics: list[str], outputs: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(outputs)
         with pytest.raises(ConfigError) as raised:
             find(runs, None, None)
-        assert [key for key, _ in about(raised)] == ["runs"] * count
+        assert about(raised) == [("runs", topic) for topic in topics]
