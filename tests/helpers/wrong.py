@@ -24,8 +24,10 @@ class Wrong:
 
 def a_user_module(here: Path) -> None:
     (here / "mine.py").write_text(
+        "from typing import Annotated\n"
         "import torch\n"
         "from torch import nn\n"
+        "from runner.util.ranges import Range\n"
         "from runner.data.source import Source\n"
         "NUMBER = 3\n"
         "class Narrow(nn.Module):\n"
@@ -35,6 +37,9 @@ def a_user_module(here: Path) -> None:
         "        self.net = nn.Sequential(nn.Flatten(), *layers)\n"
         "    def forward(self, inputs):\n"
         "        return self.net(inputs)\n"
+        "class Bounded(Narrow):\n"
+        "    def __init__(self, num_outputs: int, width: Annotated[int, Range(1, 9, whole=True)] = 8):\n"
+        "        super().__init__(num_outputs, width)\n"
         "class TwoOutputs(Narrow):\n"
         "    def __init__(self):\n"
         "        super().__init__(num_outputs=2)\n"
@@ -187,7 +192,11 @@ WRONG = [
     Wrong([""], [("", "syntax")], then=[]),
     Wrong(["=3"], [("", "syntax")]),
     Wrong(["seed =1"], [("seed", "syntax")], then=["seed=1"]),
-    Wrong(["seed==", "optimizer.lr=a (b"], [], then=["seed==", "optimizer.lr=a (b"]),
+    Wrong(
+        ["seed==", "optimizer.lr=a (b"],
+        [("seed", "syntax"), ("optimizer.lr", "syntax")],
+        then=["seed=3", "optimizer.lr=0.5"],
+    ),
     Wrong(["optimizer.lr=0.1,0.01"], [("optimizer.lr", "conflict")], then=["--multirun", "optimizer.lr=0.1,0.01"]),
     Wrong(["model=mlp,cnn"], [("model", "conflict")], then=["--multirun", "model=mlp,cnn"]),
     Wrong(["model.hidden=128,64"], [("model.hidden", "conflict")], then=["model.hidden=[128,64]"]),
@@ -285,6 +294,12 @@ WRONG = [
         [CUSTOM, "model._target_=mine.Narrow", "+model.width=wide"],
         [("model.width", "type")],
         then=["model=custom", "model._target_=mine.Narrow", "+model.width=3"],
+        set_up=a_user_module,
+    ),
+    Wrong(
+        [CUSTOM, "model._target_=mine.Bounded", "+model.width=10", "seed=x"],
+        [("seed", "type"), ("model.width", "range")],
+        then=["model=custom", "model._target_=mine.Bounded", "+model.width=3", "seed=3"],
         set_up=a_user_module,
     ),
     Wrong([CUSTOM, "model._target_=mine.Takes100"], [("model", "shape")], set_up=a_user_module),
