@@ -68,10 +68,10 @@ class ConfigError(Exception):
 
 
 def as_problem(problem: Problem | str) -> Problem:
-    """A sentence as a problem: the key is what it begins with."""
+    """Make a problem of a sentence, which a user's class or function may raise; its key is what it begins with."""
     if isinstance(problem, Problem):
         return problem
-    return Problem(re.split(r"[=: ]", problem.lstrip("+~"), maxsplit=1)[0], problem, topic="unknown")
+    return Problem(re.split(r"[=: ]", problem.lstrip("+~"), maxsplit=1)[0], problem, topic="code")
 
 
 class TrainingError(Exception):
