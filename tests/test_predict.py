@@ -537,9 +537,7 @@ def test_an_image_whose_name_is_no_utf_8(images: Path, there: Path, capsys: pyte
     assert capsys.readouterr().out == (there / "odd.csv").read_text()
 
 
-def test_the_output_is_no_file_that_is_still_needed(
-    value: Path, there: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_output_is_no_file_that_is_still_needed(value: Path, there: Path, reported: list[Problem]) -> None:
     np.save(there / "n.npy", np.ones((2, 2)))
     (there / "sub").mkdir()
     (there / "soft.csv").symlink_to("n.npy")
@@ -554,19 +552,20 @@ def test_the_output_is_no_file_that_is_still_needed(
         "best.csv": "the run's value/checkpoints/best.pt",
         "value/config.yaml": "the run's value/config.yaml",
     }.items():
-        capsys.readouterr()
+        reported.clear()
         assert predict.main(["run=value", "input=n.npy", f"output={output}"]) == 2
-        error = f"error: output={output} is {what}, which it would replace: write another file"
-        assert capsys.readouterr().err.splitlines()[-1] == error
+        (problem,) = reported
+        assert (problem.key, problem.topic) == ("output", "conflict")
+        assert f"output={output} " in problem.text and what in problem.text
     assert {path: path.read_bytes() for path in files} == files
     assert predict.main(["run=value", "input=n.npy", "output=value/new.csv"]) == 0  # beside the run's own
 
 
 def test_of_a_link_that_leads_nowhere_the_missing_folder_is_named(
-    value: Path, there: Path, capsys: pytest.CaptureFixture[str]
+    value: Path, there: Path, reported: list[Problem]
 ) -> None:
     (there / "far.csv").symlink_to("gone/away/x.csv")
     assert predict.main([f"run={value}", "input=[4,5]", "output=far.csv"]) == 2
-    assert (
-        f"output=far.csv: there is no folder {there}/gone/away, which it leads to; make it" in capsys.readouterr().err
-    )
+    (problem,) = reported
+    assert (problem.key, problem.topic) == ("output", "file")
+    assert f"{there}/gone/away," in problem.text and f"mkdir -p {there}/gone/away" in problem.suggestion

@@ -211,7 +211,7 @@ class TestRun:
         if format == "onnx":
             onnxruntime = pytest.importorskip("onnxruntime")
         assert export.main([f"run={price}", f"format={format}", f"output={file}"]) == 0
-        assert "outputs: float64 (N, 1), values in the units of the data" in capsys.readouterr().err
+        assert "float64 (N, 1), values in the units of the data" in capsys.readouterr().err
         if format == "onnx":
             (given,) = onnxruntime.InferenceSession(file).run(None, {"inputs": raw.numpy()})
         else:

@@ -31,7 +31,8 @@ def _follow(words: list[str], problem: Problem) -> list[str] | None:
     if meant := re.match(r"did you mean ([^?]+)\?", suggestion):
         if here is None:  # it stands in a file
             return None
-        if problem.topic in ("choice", "file") or problem.text.startswith(f"{here} is not "):  # a value
+        is_value = problem.topic in ("choice", "file") or problem.text.startswith(f"{here} is not ")
+        if is_value and "=" not in meant[1]:
             return _chosen(words, here, problem.key, meant[1])
         return _replaced(words, here, _meant(here, problem, meant[1].split(" or ")[0]))
     if "add --multirun" in suggestion:

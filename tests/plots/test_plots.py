@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from helpers.training import training
+from runner.data.parts import part_of
 from runner.loss import MSE, BCEWithLogits, CrossEntropy, Loss
 from runner.plots.curves import draw
 from runner.plots.drawing import DPI, Drawing
@@ -400,10 +401,10 @@ class TestMistakes:
 
     def test_raw_images_by_index(self) -> None:
         inputs, targets = torch.rand(5, 3, 2, 2), torch.zeros(5)
-        for part in ((inputs, targets), TensorDataset(inputs, targets)):
-            images = raw_images(part, (3, 2, 2))
+        for samples in ((inputs, targets), TensorDataset(inputs, targets)):
+            images = raw_images(part_of(samples), (3, 2, 2))
             assert images is not None and torch.equal(images([4, 1]), inputs[[4, 1]])
-        assert raw_images((torch.rand(5, 12), targets), (12,)) is None
+        assert raw_images(part_of((torch.rand(5, 12), targets)), (12,)) is None
 
 
 class TestValues:

@@ -24,7 +24,7 @@ from runner.loss import MSE, CrossEntropy, Metric, correct
 from runner.rundir import checkpoint
 from runner.rundir.checkpoint import Checkpoints
 from runner.scheduler import Schedule, cosine, cosine_restarts
-from runner.training.loop import evaluate, fit, train_epoch
+from runner.training.loop import evaluate, fit, train_batches
 from runner.training.state import Interrupted, Training, restore
 
 
@@ -553,7 +553,7 @@ def test_an_epoch_computes_and_allocates_no_more_than_a_bare_loop_with_its_loss_
 
     def ours() -> None:
         state.progress.batch = 0
-        train_epoch(state)
+        train_batches(state)
 
     state.sums.reset([])
     with Operations() as of_ours:

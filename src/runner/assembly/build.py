@@ -1,4 +1,4 @@
-"""The only place that makes objects of a config: it becomes an `Experiment` of plain typed objects.
+"""From a config to an `Experiment` of plain typed objects, in stages; `parts.py` makes each object.
 
 All problems are found here, before a folder or an MLflow run exists, and reported together.
 """
@@ -12,7 +12,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from runner import device as device_room
 from runner.assembly import checks, parts
 from runner.assembly.experiment import Experiment, Setup
 from runner.assembly.problems import ProblemCollector
@@ -29,7 +28,7 @@ from runner.data.preprocess import Preprocess
 from runner.data.source import saves_itself
 from runner.data.splits import Splits
 from runner.data.target_scale import TargetScale
-from runner.device import Device
+from runner.device import Device, give_back_memory
 from runner.errors import Problem
 from runner.loss import Loss
 from runner.model.probe import Cost
@@ -40,7 +39,7 @@ from runner.util.redaction import register_secrets
 
 T = TypeVar("T")
 
-NOT_OF_SAMPLES = ("data.batch_size", "data.in_memory", "data.num_workers")
+LOADING_KEYS = ("data.batch_size", "data.in_memory", "data.num_workers")
 """Keys of the data that do not change the data set."""
 
 
@@ -90,7 +89,7 @@ def build(
         loaders = load()
     data_sets = loaders.data_sets().items()
     checks.state({"data": {name: data_set.state_dict() for name, data_set in data_sets if saves_itself(data_set)}})
-    device_room.give_back_memory()  # of the whole data set, before it was divided
+    give_back_memory()  # of the whole data set, before it was divided
     return Experiment(**vars(setup), loaders=loaders)
 
 
@@ -171,7 +170,7 @@ def make_parts(
     loss = stage("loss", call, "loss", config["loss"], Loss)
     # Nothing is downloaded for a run that cannot start.
     load_data = partial(parts.make_data, data, seed, loss, forbidden=bool(collector.problems))
-    splits, augment = stage("data", load_data, but=NOT_OF_SAMPLES) or (None, None)
+    splits, augment = stage("data", load_data, but=LOADING_KEYS) or (None, None)
     stage("trainer", parts.prepare_device, trainer, device)
     if loss:
         collector += checks.outputs(config["model"], loss)

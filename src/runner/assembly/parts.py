@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from runner import device as device_room
+from runner import device as devices
 from runner.assembly import checks
 from runner.assembly.target import IN_WORDS, call, locate, takes
 from runner.config.settings import TrainerSettings
@@ -34,7 +34,7 @@ from runner.util.rng import seed_all
 
 def find_device(node: Mapping[str, Any]) -> Device:
     """Find the device that a config asks for."""
-    return device_room.resolve(node["name"], node["index"])
+    return devices.resolve(node["name"], node["index"])
 
 
 def make_precision(node: Mapping[str, Any], device: Device) -> Precision:
@@ -44,7 +44,7 @@ def make_precision(node: Mapping[str, Any], device: Device) -> Precision:
 
 def prepare_device(trainer: TrainerSettings, device: Device) -> None:
     """Set determinism, and check that the device can compile if that is wanted."""
-    device_room.set_deterministic(trainer.deterministic)
+    devices.set_deterministic(trainer.deterministic)
     if trainer.compile:
         device.check_compiler()
 

@@ -38,7 +38,7 @@ from runner.util.stopping import Stop
 log = logging.getLogger("runner")
 
 SETTLE_SECONDS = 5.0
-STOPPED_SECONDS = 3.0  # a scheduler that sends SIGTERM does not wait long
+STOPPED_SECONDS = 3.0  # the job scheduler of a cluster kills soon after its SIGTERM
 
 
 @dataclass
@@ -83,7 +83,13 @@ def train(state: Training, folder: Path) -> str | None:
 
 
 def test(state: Training, predictions: Predictions) -> dict[str, float]:
-    """Load the best weights, and evaluate them on the test samples; return no metrics if there are none."""
+    """Load the best weights, and evaluate them on the test samples.
+
+    If the monitored metric was never finite, the last epoch's weights are tested, and that epoch is the best.
+
+    Returns:
+        The test metrics; empty without test samples.
+    """
     if not state.checkpoints.best.exists():
         log.warning("%s was never finite: testing the weights of the last epoch", state.monitor.metric)
         state.progress.best_epoch = len(state.progress.epoch_seconds)
@@ -138,7 +144,7 @@ def _run(
     checkpoints = Checkpoints(folder / layout.CHECKPOINTS, experiment.trainer.keep_checkpoints, before=tracker.sync)
     state = make_training(experiment, checkpoints, tracker.log, bar, stop)
     watch: Watch | None = None
-    final: dict[str, float] = {}
+    test_metrics: dict[str, float] = {}
     outcome = Outcome("FAILED", 1, {})
     try:
         source = store_variable.describe_source(experiment.config["tracking"]["uri"], experiment.tracking.name)
@@ -150,21 +156,21 @@ def _run(
                 log.warning("note       %s: the last bits of the result may differ", "; ".join(notes))
         watch = Watch(state)
         tracker.settle(SETTLE_SECONDS)
-        ended = train(state, folder)
+        stop_reason = train(state, folder)
         bar.close()
-        if ended:
-            log.info("stopped    %s", ended)
+        if stop_reason:
+            log.info("stopped    %s", stop_reason)
         predictions = Predictions(experiment.loss, experiment.target_scale)
-        final = test(state, predictions)
-        tracker.log(final, state.progress.best_epoch)
-        _use_best(state, experiment, folder, predictions)
+        test_metrics = test(state, predictions)
+        tracker.log(test_metrics, state.progress.best_epoch)
+        _save_model_and_plots(state, experiment, folder, predictions)
         if stop.requested:
             raise Interrupted
         outcome = Outcome("FINISHED", 0, {})
     except (Interrupted, KeyboardInterrupt) as interruption:
         outcome = Outcome("KILLED", 128 + stop.signal, {})
         at_a_step = isinstance(interruption, Interrupted)
-        how = "by %s, a checkpoint is written" if at_a_step else "immediately by %s, without a new checkpoint"
+        how = "by %s, the last checkpoint is complete" if at_a_step else "immediately by %s, without a new checkpoint"
         bar.close()
         log.warning("stopped    " + how, stop.signal.name)
     except (Exception, SystemExit) as error:  # a user's model may raise anything
@@ -174,7 +180,7 @@ def _run(
         log.debug(traceback.format_exc())
     if watch is not None:
         watch.close()
-    return _close(state, experiment, folder, tracker, outcome, final)
+    return _close(state, experiment, folder, tracker, outcome, test_metrics)
 
 
 def _changes_since(folder: Path, experiment: Experiment) -> list[str]:
@@ -192,10 +198,10 @@ def _open(experiment: Experiment, folder: Path, resumed: bool, delivery: Deliver
     return Tracker(folder, manifest, experiment.tracking.uri, delivery)
 
 
-def _use_best(state: Training, experiment: Experiment, folder: Path, predictions: Predictions) -> None:
+def _save_model_and_plots(state: Training, experiment: Experiment, folder: Path, predictions: Predictions) -> None:
     """Save the model that MLflow serves, and draw the plots."""
     example = serving_example(experiment)
-    experiment.loaders.close()  # frees their memory, as the next steps need some
+    experiment.loaders.close()  # free the memory of the data for the next steps
     give_back_memory()
     if experiment.tracking.log_model:
         save_serving_model(experiment, example, folder / layout.MODEL)
@@ -214,27 +220,32 @@ def wants_tracebacks(experiment: Experiment) -> bool:
 
 
 def _close(
-    state: Training, experiment: Experiment, folder: Path, tracker: Tracker, outcome: Outcome, final: dict[str, float]
+    state: Training,
+    experiment: Experiment,
+    folder: Path,
+    tracker: Tracker,
+    outcome: Outcome,
+    test_metrics: dict[str, float],
 ) -> Outcome:
-    """Write the result, report it, and wait for the upload. One signal does not interrupt this, a second one may."""
+    """Write the result, report it, and wait for the upload. Only a second Ctrl-C interrupts this."""
     seconds = experiment.tracking.wait
     deadline = monotonic() + (min(seconds, STOPPED_SECONDS) if outcome.status == "KILLED" else seconds)
     try:
         if outcome.error is not None:
             tracker.tag({ERROR: outcome.error})
         if outcome.status == "FINISHED":  # only now: a resumed run then has the metrics of one that never stopped
-            tracker.log(report.best_metrics(state, folder, final), state.progress.best_epoch)
-        outcome.result = report.write_result(state, experiment, folder, _ending(outcome, tracker), final)
+            tracker.log(report.best_metrics(state, folder, test_metrics), state.progress.best_epoch)
+        outcome.result = report.write_result(state, experiment, folder, _ending(outcome, tracker), test_metrics)
     except OSError as error:  # a full disk: without its result the run is not finished
         log.error("error: %s", describe_error(error))
         outcome.status, outcome.exit_code, outcome.error = "FAILED", 1, outcome.error or describe_error(error)
     if outcome.status == "FINISHED":
-        report.log_closing(state, experiment, folder, final)
+        report.log_closing(state, experiment, folder, test_metrics)
     else:
         report.log_how_to_resume(state, folder, outcome.status)
     with suppress(OSError):  # the result without the run's id is written
         if outcome.result and tracker.wait_for_run_id(deadline - monotonic()):
-            outcome.result = report.write_result(state, experiment, folder, _ending(outcome, tracker), final)
+            outcome.result = report.write_result(state, experiment, folder, _ending(outcome, tracker), test_metrics)
     for line in tracker.links:
         log.info("%s", line)
     if not tracker.close(outcome.status, max(0.0, deadline - monotonic())):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from runner import device as device_room
+from runner import device as devices
 from runner.assembly.target import call
 from runner.data.target_scale import read_target_scale
 from runner.loss import Loss, answer_names, answers
@@ -34,7 +34,7 @@ class Predictor:
     def __init__(self, run: SavedRun, device: str = "cpu") -> None:
         self.samples, self.model, self.weights = trained_model(run)
         threads = min(int(run.config["device"]["threads"]), usable_cores())  # as in training
-        self.device = device_room.resolve(device, threads=threads).torch
+        self.device = devices.resolve(device, threads=threads).torch
         name = run.config["precision"]["name"]
         here = "fp32" if name == "tf32" and self.device.type != "cuda" else name  # the same weights, computed in fp32
         self.precision = Precision(here, self.device)

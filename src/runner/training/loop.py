@@ -1,6 +1,6 @@
-"""How training works, from top to bottom: `fit`, `train_epoch`, `evaluate`.
+"""How training works, from top to bottom: `fit`, `run_epoch`, `train_batches`, `evaluate`.
 
-Nothing here knows a config or MLflow. No step reads a number from the device: sums stay on it and are read once per
+Nothing here knows Hydra, OmegaConf or MLflow. No step reads a number from the device: sums stay on it and are read once per
 logging interval. (A GradScaler reads one number per step; so does `on_nonfinite=skip`.) `with state.span("forward")`
 names a part of training for the profiler; without `trainer.profile_steps` it does nothing.
 """
@@ -36,7 +36,7 @@ def fit(state: Training) -> str | None:
             return reason
         try:
             with state.span("epoch"):
-                limit = one_epoch(state)
+                limit = run_epoch(state)
         except Interrupted:
             save_within_epoch(state)  # raised only between two steps, so training can resume here
             raise
@@ -45,7 +45,7 @@ def fit(state: Training) -> str | None:
     return None
 
 
-def one_epoch(state: Training) -> str | None:
+def run_epoch(state: Training) -> str | None:
     """Train the epoch in progress, or the rest of it, and finish it; return the limit that was reached, if any."""
     progress, settings = state.progress, state.settings
     # The metrics of an epoch can be left out only if it is known at its start that nobody reads them at its end.
@@ -57,13 +57,13 @@ def one_epoch(state: Training) -> str | None:
         raise Interrupted
     if progress.step and not progress.batch and (limit := limit_reached(state)):  # a finished run that was resumed
         return limit
-    limit = train_epoch(state)
+    limit = train_batches(state)
     progress.seconds = state.clock.stop()
     finish_epoch(state, last=limit is not None or progress.epoch == settings.epochs)
     return limit
 
 
-def train_epoch(state: Training) -> str | None:
+def train_batches(state: Training) -> str | None:
     """Train on the remaining batches of the epoch in progress.
 
     Returns:
@@ -301,7 +301,7 @@ def running_loss(state: Training) -> float:
 
 
 def learning_rate(state: Training) -> float:
-    """Return the rate of the next optimizer step; until the schedule is stepped, that of the step just taken."""
+    """Return the optimizer's current learning rate."""
     return float(state.optimizer.param_groups[0]["lr"])
 
 
