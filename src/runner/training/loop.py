@@ -1,8 +1,8 @@
 """How training works, from top to bottom: `fit`, `run_epoch`, `train_batches`, `evaluate`.
 
-Nothing here knows Hydra, OmegaConf or MLflow. No step reads a number from the device: sums stay on it and are read once per
-logging interval. (A GradScaler reads one number per step; so does `on_nonfinite=skip`.) `with state.span("forward")`
-names a part of training for the profiler; without `trainer.profile_steps` it does nothing.
+Nothing here knows Hydra, OmegaConf or MLflow. No step reads a number from the device: sums stay on it and are read
+once per logging interval. (A GradScaler reads one number per step; so does `on_nonfinite=skip`.)
+`with state.span("forward")` names a part of training for the profiler; without `trainer.profile_steps` it does nothing.
 """
 
 import math
