@@ -76,9 +76,7 @@ def run_sweep(
     exact_folder = last_value(arguments, "hydra.sweep.dir") is not None
     requested = str(config.hydra.sweep.dir)
     problems = [*problems, *(folders.check_folder(requested, exact_folder, folders.SWEEP) if resumed is None else [])]
-    if (
-        not problems
-    ):  # with problems nothing is built; the fork server would only keep standard error open while it imports
+    if not problems:  # else nothing is built, and the fork server would hold standard error open while it imports
         targets = [str(config[group].get("_target_")) for group in TARGET_GROUPS]
         forkserver.start(targets, saves_models=bool(config.tracking.log_model))
     with ExitStack() as closing:
