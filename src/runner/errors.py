@@ -63,15 +63,16 @@ class ConfigError(Exception):
     """
 
     def __init__(self, *problems: Problem | str) -> None:
-        self.problems = [as_problem(problem) for problem in problems]
+        self.problems = [as_problem(problem) for problem in problems or ("",)]
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def as_problem(problem: Problem | str) -> Problem:
+def as_problem(problem: object) -> Problem:
     """Make a problem of a sentence, which a user's class or function may raise; its key is what it begins with."""
     if isinstance(problem, Problem):
         return problem
-    return Problem(re.split(r"[=: ]", problem.lstrip("+~"), maxsplit=1)[0], problem, topic="code")
+    text = str(problem) or "an error without a text"
+    return Problem(re.split(r"[=: ]", text.lstrip("+~"), maxsplit=1)[0], text, topic="code")
 
 
 class TrainingError(Exception):

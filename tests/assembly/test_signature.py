@@ -111,11 +111,19 @@ def test_what_does_not_tell_its_signature_is_not_judged() -> None:
     assert check("model", dict, {"a": 1}, ()) == []
 
 
-def test_an_annotation_that_cannot_be_resolved_says_nothing() -> None:
-    def model(width: "NoSuchType") -> None:  # type: ignore[name-defined]  # noqa: F821
+def test_an_annotation_that_cannot_be_resolved_says_nothing_and_the_others_are_checked() -> None:
+    def model(width: "NoSuchType", depth: "int | None" = None) -> None:  # type: ignore[name-defined]  # noqa: F821
         pass
 
-    assert check("model", model, {"width": "wide"}, ()) == []
+    assert about(check("model", model, {"width": "wide", "depth": "deep"}, ())) == [("model.depth", "type")]
+
+
+def test_bounds_of_a_mapping_are_those_of_its_values() -> None:
+    def model(shares: Annotated[dict[str, float], Range(0)]) -> None:
+        pass
+
+    assert check("model", model, {"shares": {"a": 1}}, ()) == []
+    assert about(check("model", model, {"shares": {"a": 1, "b": -1}}, ())) == [("model.shares", "range")]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -106,11 +107,15 @@ def _example(value: Any, hint: Any) -> list[Any] | None:
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # an annotation that cannot be resolved
-        return {}
+    """The annotations of a target's parameters, without those that cannot be resolved."""
+    function: Any = target.__init__ if inspect.isclass(target) else target
+    hints: dict[str, Any] = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        one = types.SimpleNamespace(__annotations__={name: annotation})
+        with suppress(Exception):
+            names = getattr(inspect.unwrap(function), "__globals__", {})
+            hints |= typing.get_type_hints(one, globalns=names, include_extras=True)
+    return hints
 
 
 def limit_of(hint: Any) -> Limit | None:

@@ -130,8 +130,9 @@ def check_value(key: str, value: Any, limit: Limit) -> Problem | None:
             return None
         hint = did_you_mean(wrong, [format_value(choice) for choice in bound.values])
         return Problem(key, f"{typed} is not a choice", hint, topic="choice")
-    if isinstance(value, list) and limit.shape != "one":
-        if all(map(bound.is_number, value)) and not all(item in bound for item in value):
+    if isinstance(value, Mapping) or (isinstance(value, list) and limit.shape != "one"):
+        items = list(value.values()) if isinstance(value, Mapping) else value
+        if all(map(bound.is_number, items)) and not all(item in bound for item in items):
             return Problem(key, f"{typed} is out of range", f"each must be {bound}", topic="range")
         return None
     if value in bound or limit.shape == "list":

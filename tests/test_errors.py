@@ -1,0 +1,30 @@
+import pytest
+
+from helpers.problems import about
+from runner.errors import ConfigError, Problem, close_match
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (ConfigError(Problem("seed", "seed=x is not valid", "write 1", topic="type")), [("seed", "type")]),
+        (ConfigError("model.width=3 is odd; write 4"), [("model.width", "code")]),
+        (ConfigError("+data.x=1: no"), [("data.x", "code")]),
+        (ConfigError(ValueError("inner text")), [("inner", "code")]),
+        (ConfigError(""), [("an", "code")]),
+        (ConfigError(), [("an", "code")]),
+    ],
+)
+def test_what_a_user_s_class_raises_is_a_problem(raised: ConfigError, expected: list[tuple[str, str]]) -> None:
+    assert about(raised) == expected
+    assert str(raised) and all(problem.text for problem in raised.problems)
+
+
+def test_a_problem_is_its_text_and_its_suggestion() -> None:
+    assert str(Problem("a", "a=1 is wrong", "write a=2", topic="range")) == "a=1 is wrong; write a=2"
+    assert str(Problem("a", "a=1 is wrong", topic="range")) == "a=1 is wrong"
+
+
+def test_a_close_match_ignores_case_and_order_of_letters() -> None:
+    assert close_match("Adam", ["adam", "sgd"]) == "adam" and close_match("sed", ["seed", "data"]) == "seed"
+    assert close_match("xyz", ["seed", "data"]) is None and close_match("x", []) is None
