@@ -94,19 +94,14 @@ def delivery_here(empty_store: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def runner(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Called]:
+def runner(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, reported: list[Problem]
+) -> Callable[..., Called]:
     """`runner("model=cnn", ...)` is `python -m runner model=cnn ...` within this process, but for the plots.
 
     They take most of a small run's time; test_plots.py draws them, and so do all runs in processes of their own.
     """
     monkeypatch.setattr("runner.runs.report.draw_plots", lambda *_: None)
-    reported: list[Problem] = []
-
-    def fail(*problems: Problem | str) -> int:
-        reported.extend(problem for problem in problems if isinstance(problem, Problem))
-        return options.print_errors(*problems)
-
-    monkeypatch.setattr("runner.cli.print_errors", fail)
 
     def call(*arguments: str) -> Called:
         capsys.readouterr()
@@ -119,7 +114,7 @@ def runner(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
 
 @pytest.fixture
 def reported(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
-    """The problems that a small command prints within this process."""
+    """The problems that a command prints within this process."""
     problems: list[Problem] = []
     print_errors = options.print_errors
 
@@ -128,6 +123,7 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[Problem]:
         return print_errors(*reasons)
 
     monkeypatch.setattr(options, "print_errors", collect)
+    monkeypatch.setattr("runner.cli.print_errors", collect)
     return problems
 
 

@@ -23,14 +23,13 @@ from runner.data.digits import digits
 from runner.data.idx import read_idx
 from runner.data.image_file import read_image
 from runner.data.parts import DatasetPart, TensorPart
-from runner.errors import Problem, as_problem
+from runner.errors import Problem
 from runner.runs import new_images
 from runner.runs.describe import _range
 from runner.runs.new_samples import read
 from runner.runs.predictor import Predictor
 from runner.saved.input_spec import InputSpec
 from runner.saved.run import find
-from runner.util import options
 
 MNIST = Path(os.environ.get("RUNNER_DATA") or REPOSITORY.parent / "shared" / "data")
 
@@ -84,16 +83,8 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[list[d
 
 
 @pytest.fixture
-def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Problem]:
+def refused(capsys: pytest.CaptureFixture[str], reported: list[Problem]) -> Callable[..., Problem]:
     """`refused("run=x", ...)` is the only problem of a command, which prints it in one line."""
-    reported: list[Problem] = []
-
-    def record(*problems: Problem | str) -> int:
-        reported.extend(map(as_problem, problems))
-        return print_errors(*problems)
-
-    print_errors = options.print_errors
-    monkeypatch.setattr(options, "print_errors", record)
 
     def call(*arguments: str) -> Problem:
         reported.clear()

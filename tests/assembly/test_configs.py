@@ -107,7 +107,7 @@ def test_the_command_of_the_first_line_uses_the_file_and_builds(name: str, here:
         assert problem.key == key and missing in problem.text
     else:
         assert LACKING.get(name) is None, "this needs something that is not here"
-        assert experiment.flops and experiment.config["seed"] == 0
+        assert experiment.cost.flops and experiment.config["seed"] == 0
     assert sorted(here.rglob("*")) == before
 
 

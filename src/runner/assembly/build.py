@@ -4,16 +4,14 @@ All problems are found here, before a folder or an MLflow run exists, and report
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from runner.assembly import checks, parts
-from runner.assembly.experiment import Experiment, Setup
+from runner.assembly.experiment import Experiment, Parts, Setup
 from runner.assembly.problems import ProblemCollector
 from runner.assembly.record import computed_with, recorded
 from runner.assembly.target import call, check_target
@@ -21,54 +19,20 @@ from runner.config import schema
 from runner.config.hydra_job import to_plain
 from runner.config.keys import TARGET_GROUPS
 from runner.config.settings import ConsoleSettings, TrackingSettings, TrainerSettings
-from runner.data.augment import Augment
 from runner.data.loading import Loaders, make_loaders
 from runner.data.memory import decide_in_memory, memory_for_data
 from runner.data.preprocess import Preprocess
 from runner.data.source import saves_itself
-from runner.data.splits import Splits
-from runner.data.target_scale import TargetScale
-from runner.device import Device, give_back_memory
+from runner.device import give_back_memory
 from runner.errors import Problem
 from runner.loss import Loss
-from runner.model.probe import Cost
-from runner.precision import Precision
 from runner.saved.weights import load_into
-from runner.scheduler import Schedule
 from runner.util.redaction import register_secrets
 
 T = TypeVar("T")
 
 LOADING_KEYS = ("data.batch_size", "data.in_memory", "data.num_workers")
 """Keys of the data that do not change the data set."""
-
-
-@dataclass
-class Parts:
-    """The objects of a config, as they are made.
-
-    Attributes:
-        num_outputs: of the model.
-        target_scale: of a regression whose targets are scaled, or far from 0.
-        augment: of the training part.
-        cost: of a forward pass.
-        channels_last: the storage of images.
-    """
-
-    seed: int
-    device: Device
-    precision: Precision
-    splits: Splits
-    model: nn.Module
-    num_outputs: int
-    loss: Loss
-    target_scale: TargetScale | None
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    trainer: TrainerSettings
-    augment: Augment | None
-    cost: Cost
-    channels_last: bool
 
 
 def build(
@@ -123,27 +87,15 @@ def prepare(
     with memory_for_data():
         in_memory = decide_in_memory(config["data"]["in_memory"], made.splits, made.precision.dtype, made.device)
     setup = Setup(
+        **vars(made),
         config=computed_with(recorded(cfg), made.device, made.splits),
         choices=dict(choices or {}),
-        seed=made.seed,
-        device=made.device,
-        precision=made.precision,
-        splits=made.splits,
         in_memory=in_memory,
-        model=made.model,
-        num_outputs=made.num_outputs,
-        flops=made.cost.flops,
-        doubts=checks.probabilities(made.cost.activation, made.loss),
-        loss=made.loss,
-        target_scale=made.target_scale,
-        optimizer=made.optimizer,
-        schedule=made.schedule,
-        trainer=made.trainer,
         tracking=tracking,
         console=console,
     )
     made.loss.to(made.device.torch)
-    return setup, partial(load, setup, made, config["data"])
+    return setup, partial(load, setup, config["data"])
 
 
 def make_parts(
@@ -207,25 +159,24 @@ def _made(part: T | None) -> T:
     return part
 
 
-def load(setup: Setup, made: Parts, data: Mapping[str, Any]) -> Loaders:
+def load(setup: Setup, data: Mapping[str, Any]) -> Loaders:
     """Make the batches of a run.
 
     Args:
-        setup: has the samples.
-        made: how they are stored and augmented.
+        setup: has the samples, and how they are stored and augmented.
         data: the group, of a resolved config.
     """
     loss, scale, device = setup.loss, setup.target_scale, setup.device.torch
     prepare = loss.prepare if scale is None else scale.wrap_prepare(loss.prepare, device)
     return make_loaders(
         setup.splits,
-        Preprocess(setup.splits.normalize, prepare, device, setup.precision.dtype, made.channels_last),
+        Preprocess(setup.splits.normalize, prepare, device, setup.precision.dtype, setup.channels_last),
         batch_size=data["batch_size"],
         seed=setup.seed,
         in_memory=setup.in_memory,
         num_workers=data["num_workers"],
-        augment=made.augment,
-        values=made.cost.values,
+        augment=setup.augment,
+        values=setup.cost.values,
     )
 
 

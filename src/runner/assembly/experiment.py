@@ -8,44 +8,58 @@ import torch
 from torch import nn
 
 from runner.config.settings import ConsoleSettings, TrackingSettings, TrainerSettings
+from runner.data.augment import Augment
 from runner.data.loading import Loaders
 from runner.data.splits import Splits
 from runner.data.target_scale import TargetScale
 from runner.device import Device
 from runner.loss import Loss
+from runner.model.probe import Cost
 from runner.precision import Precision
 from runner.scheduler import Schedule
 
 
 @dataclass
-class Setup:
-    """Everything of a run but its batches: plain objects, no config.
+class Parts:
+    """The objects of a config.
 
     Attributes:
-        config: resolved, as plain mappings and lists: for the record only.
-        choices: which member of each group was chosen: for the record only.
         num_outputs: of the model, as the data and the loss need them.
-        flops: floating-point operations of one sample's forward pass; None if they cannot be told.
-        doubts: what looks like a mistake, and may be meant.
         target_scale: of a regression whose targets are scaled, or far from 0.
+        augment: of the training part.
+        cost: of one sample's forward pass.
+        channels_last: the storage of images.
     """
 
-    config: dict[str, Any]
-    choices: dict[str, str]
     seed: int
     device: Device
     precision: Precision
     splits: Splits
-    in_memory: bool
     model: nn.Module
     num_outputs: int
-    flops: int | None
-    doubts: list[str]
     loss: Loss
     target_scale: TargetScale | None
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     trainer: TrainerSettings
+    augment: Augment | None
+    cost: Cost
+    channels_last: bool
+
+
+@dataclass
+class Setup(Parts):
+    """Everything of a run but its batches.
+
+    Attributes:
+        config: resolved, as plain mappings and lists: for the record only.
+        choices: which member of each group was chosen: for the record only.
+        in_memory: whether the samples are held as tensors.
+    """
+
+    config: dict[str, Any]
+    choices: dict[str, str]
+    in_memory: bool
     tracking: TrackingSettings
     console: ConsoleSettings
 

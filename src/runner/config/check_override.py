@@ -49,14 +49,14 @@ def check(files: GroupFiles, typed: ParsedOverride) -> list[Problem]:
         if options and key not in PRESETS and key in GROUPS:
             return [Problem(key, f"{text}: a run needs one", f"choose from {', '.join(options)}", topic="missing")]
         if schema.is_required(key):
-            instead = f"write {schema.describe_expected(key) or 'its keys'}"
-            return [Problem(key, f"{text}: a run needs {key}", instead, topic="missing")]
+            suggestion = f"write {schema.describe_expected(key) or 'its keys'}"
+            return [Problem(key, f"{text}: a run needs {key}", suggestion, topic="missing")]
         return []
     if not options:
         return [_no_group(files, text, key)] if "/" in key else []
     if override.package is not None:
-        instead = f"write {key}={override.value()}"
-        return [Problem(key, f"{text}: {key} has a fixed place in the config", instead, topic="conflict")]
+        suggestion = f"write {key}={override.value()}"
+        return [Problem(key, f"{text}: {key} has a fixed place in the config", suggestion, topic="conflict")]
     if override.is_add() and key in GROUPS and key not in PRESETS:
         return [Problem(key, f"{text}: {key} exists already", f"write {text.lstrip('+')}", topic="conflict")]
     return _check_choice(files, text, key, override.value(), options)
@@ -77,32 +77,32 @@ def explain_several(files: GroupFiles, typed: ParsedOverride, cfg: DictConfig | 
     key, value = typed.override.key_or_group, typed.text.partition("=")[2]
     now = OmegaConf.select(cfg, key, throw_on_missing=False) if cfg is not None and "/" not in key else None
     is_choice = bool(files.options(key))
-    instead = "add --multirun for a run of each, or write one"
+    suggestion = "add --multirun for a run of each, or write one"
     if is_choice:
-        instead = "add --multirun for a run of each, or choose one"
+        suggestion = "add --multirun for a run of each, or choose one"
     elif isinstance(now, ListConfig):
-        instead = f"a list is written {key}=[{value}]"
+        suggestion = f"a list is written {key}=[{value}]"
     elif isinstance(now, str) or schema.is_text(key):
-        instead = f"add --multirun for a run of each, or write one text as '{key}=\"{value}\"'"
+        suggestion = f"add --multirun for a run of each, or write one text as '{key}=\"{value}\"'"
     text = f"{typed.text} names several {'choices' if is_choice else 'values'}"
-    return Problem(key, text, instead, topic="conflict")
+    return Problem(key, text, suggestion, topic="conflict")
 
 
 def _check_choice(files: GroupFiles, text: str, group: str, value: Any, options: list[str]) -> list[Problem]:
-    def problem(what: str, instead: str, topic: Topic = "choice") -> list[Problem]:
-        return [Problem(group, f"{text}: {what}", instead, topic=topic)]
+    def problem(what: str, suggestion: str, topic: Topic = "choice") -> list[Problem]:
+        return [Problem(group, f"{text}: {what}", suggestion, topic=topic)]
 
     if value is None and group in PRESETS:
         return []
     if value is None:
         return problem("a run needs one", advice.for_choice(group, "null", options), "missing")
     if isinstance(value, dict):
-        several = f"choose from {', '.join(options)}; write single keys as {group}.<key>=<value>"
-        return problem(f"{group} is a choice", several, "type")
+        suggestion = f"choose from {', '.join(options)}; write single keys as {group}.<key>=<value>"
+        return problem(f"{group} is a choice", suggestion, "type")
     if isinstance(value, list) and len(value) != 1 and group not in PRESETS:
-        several = ",".join(map(str, value)) or "<one>,<another>"
-        instead = f"choose one, or write --multirun {group}={several} for a run of each"
-        return problem(f"a run has one {group}", instead, "conflict")
+        choices = ",".join(map(str, value)) or "<one>,<another>"
+        suggestion = f"choose one, or write --multirun {group}={choices} for a run of each"
+        return problem(f"a run has one {group}", suggestion, "conflict")
     wrong = [choice for choice in (value if isinstance(value, list) else [value]) if str(choice) not in options]
     if wrong:
         return [_unknown_choice(text, group, advice.for_choice(group, str(wrong[0]), options))]
@@ -120,11 +120,11 @@ def _check_file(files: GroupFiles, text: str, group: str, choice: str) -> list[P
     settings = OmegaConf.structured(schema.Config)
     known = dotted_keys(settings)
     problems = []
-    before = f"{text} ({group}/{choice}.yaml)"
+    prefix = f"{text} ({group}/{choice}.yaml)"
     for key in dotted_keys(content, f"{group}."):
         if key not in known:
-            hint = suggest_key(key, known, {})
-            problems.append(Problem(key, f"{before}: unknown key {key}", hint, topic="unknown"))
+            suggestion = suggest_key(key, known, {})
+            problems.append(Problem(key, f"{prefix}: unknown key {key}", suggestion, topic="unknown"))
             continue
         value = content._get_node(key.removeprefix(f"{group}.")) if key.count(".") == 1 else None
         if value is None or isinstance(value, DictConfig) or value._is_interpolation() or value._is_missing():
@@ -132,7 +132,7 @@ def _check_file(files: GroupFiles, text: str, group: str, choice: str) -> list[P
         try:
             OmegaConf.update(settings, key, value._value())
         except OmegaConfBaseException:
-            what = f"{before}: {key}={format_value(value._value())} is not valid"
+            what = f"{prefix}: {key}={format_value(value._value())} is not valid"
             problems.append(Problem(key, what, f"write {schema.describe_expected(key)}", topic="type"))
     return problems
 
@@ -151,19 +151,19 @@ def check_preset_twice(typed: ParsedOverride, before: Sequence[ParsedOverride]) 
     other = next((earlier.text for earlier in before if earlier.override.key_or_group == group), None)
     if other is None:
         return []
-    instead = "choose one, and set the keys of the other"
-    return [Problem(group, f"{typed.text} and {other} exclude each other", instead, topic="conflict")]
+    suggestion = "choose one, and set the keys of the other"
+    return [Problem(group, f"{typed.text} and {other} exclude each other", suggestion, topic="conflict")]
 
 
 def _check_search_path(text: str, value: Any) -> list[Problem]:
     """Check that the folders in Hydra's search path exist: Hydra only warns about others."""
-    key, instead = "hydra.searchpath", "write hydra.searchpath=[file:///<folder>]"
+    key, suggestion = "hydra.searchpath", "write hydra.searchpath=[file:///<folder>]"
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        return [Problem(key, f"{text} is not a list of folders", instead, topic="type")]
+        return [Problem(key, f"{text} is not a list of folders", suggestion, topic="type")]
     for item in value:
         scheme, separator, folder = str(item).partition("://")
         if not (separator and scheme != "file") and not Path(folder if separator else scheme).is_dir():
-            return [Problem(key, f"{text}: no such folder: {folder or scheme}", instead, topic="file")]
+            return [Problem(key, f"{text}: no such folder: {folder or scheme}", suggestion, topic="file")]
     return []
 
 

@@ -100,7 +100,7 @@ def describe_run(
             "runner.threads": str(experiment.device.threads),
             "runner.precision": str(experiment.precision),
             "runner.parameters": str(parameter_count(experiment.model)),
-            "runner.flops_per_sample": format_value(experiment.flops),
+            "runner.flops_per_sample": format_value(experiment.cost.flops),
             DATA_TAG: splits.fingerprint,
             **(
                 {"runner.warm_start_from": experiment.config["resume"]}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from runner.assembly import checks
 from runner.assembly.experiment import Experiment
 from runner.errors import first_line
 from runner.loss import name_of
@@ -33,14 +34,14 @@ PARTS = ("val/", "test/", "train/")
 
 def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     """Log what is trained, on what data and device, and where it is recorded."""
-    flops = f", {experiment.flops:,} FLOPs a sample" if experiment.flops else ""
+    flops = f", {experiment.cost.flops:,} FLOPs a sample" if experiment.cost.flops else ""
     log.info(
         "model      %s: %s parameters%s",
         type(experiment.model).__name__,
         f"{parameter_count(experiment.model):,}",
         flops,
     )
-    for doubt in experiment.doubts:
+    for doubt in checks.probabilities(experiment.cost.activation, experiment.loss):
         log.warning("           %s", doubt)
     splits = experiment.splits
     labels = {"train": "train", "val": "validation", "test": "test"}
@@ -107,7 +108,7 @@ def write_result(
         "best_epoch": progress.best_epoch,
         "steps": progress.step,
         "parameters": parameter_count(experiment.model),
-        "flops_per_sample": experiment.flops,
+        "flops_per_sample": experiment.cost.flops,
         "epoch_seconds": epoch_seconds,
         "samples_per_second": progress.samples / trained if trained else None,
         "higher_is_better": [name for name, metric in experiment.loss.metrics.items() if metric.higher_is_better],

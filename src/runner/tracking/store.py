@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.config import store_variable
-from runner.errors import StoreError
+from runner.errors import Problem, StoreError
 from runner.rundir.folders import outputs
 from runner.tracking.location import THROUGH_A_SERVER, database_of_server
 from runner.util.redaction import redact
@@ -226,11 +226,12 @@ def describe_refusal(error: BaseException, experiment: str = "") -> str | None:
         )
     if refused := re.search(r"error code (4\d\d)", text):
         return f"refused access ({refused[1]}): {redact(text)[:200]}"
-    return password_refused(error, "tracking.uri")
+    problem = password_refused(error, "tracking.uri")
+    return str(problem) if problem is not None else None
 
 
-def password_refused(error: BaseException, key: str) -> str | None:
-    """Describe that a database refuses the password of an address, and what to write; None for any other error.
+def password_refused(error: BaseException, key: str) -> Problem | None:
+    """Return the problem that a database refuses the password of an address; None for any other error.
 
     Args:
         error: the exception of the database's driver.
@@ -238,10 +239,9 @@ def password_refused(error: BaseException, key: str) -> str | None:
     """
     if not any(sign in str(error) for sign in _PASSWORD):
         return None
-    return (
-        "refused access: the address needs its password, which is never saved; write"
-        f" {key}=<dialect>://<user>:<password>@<host>/<database>, or ${{oc.env:<variable>}} as the password"
-    )
+    text = "refused access: the address needs its password, which is never saved"
+    address = f"{key}=<dialect>://<user>:<password>@<host>/<database>"
+    return Problem(key, text, f"write {address}, or ${{oc.env:<variable>}} as the password", topic="store")
 
 
 def explain(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """An Optuna study in its storage: a journal file in the sweep's folder, or a database."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,8 +87,8 @@ def check_stored(
 
 
 def _cannot_open(error: Exception, place: str) -> ConfigError:
-    reason = password_refused(error, KEY) or first_line(error)
-    return ConfigError(Problem(KEY, f"{place}: cannot open the study: {reason}", topic="store"))
+    problem = password_refused(error, KEY) or Problem(KEY, first_line(error), topic="store")
+    return ConfigError(replace(problem, text=f"{place}: cannot open the study: {problem.text}"))
 
 
 def _check_directions(study: Any, objectives: Sequence[Objective]) -> None:
