@@ -128,10 +128,16 @@ WRONG_DATA = [
         csv(t=rows(lambda i: f"{i}.5,{i},{i % 7}")),
     ),
     Wrong(
-        [*TABLE, "data.target_type=number"],
+        [*TABLE, "loss=cross_entropy", "data.target_type=number"],
         [("data.target_type", "conflict")],
-        [*TABLE, "data.target_type=category"],
+        [*TABLE, "loss=cross_entropy", "data.target_type=category"],
         csv(t=NUMBERS),
+    ),
+    Wrong(
+        [*TABLE, "loss.label_smoothing=0.1"],
+        [("loss.label_smoothing", "conflict")],
+        TABLE,
+        csv(t=rows(lambda i: f"{i},{i % 7},{i / 8}")),
     ),
     Wrong(
         [*VALUES, "data.target_type=category"],

@@ -24,7 +24,7 @@ Runner = Callable[..., Called]
 
 ARGUMENTS = (
     "data.limit=300", "data.batch_size=32", "model.hidden=[8]", "model.dropout=0.2", "device.threads=1",
-    "loss._target_=named.TopTwo", "~loss.label_smoothing", "tracking.log_model=false",
+    "loss._target_=named.TopTwo", "tracking.log_model=false",
 )  # fmt: skip
 
 NAMED = '''

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from runner.assembly import checks, parts
+from runner.assembly import auto_loss, checks, parts
 from runner.assembly.experiment import Experiment, Parts, Setup
 from runner.assembly.problems import ProblemCollector
 from runner.assembly.record import computed_with, recorded
@@ -86,10 +86,14 @@ def prepare(
     assert tracking and console
     with memory_for_data():
         in_memory = decide_in_memory(config["data"]["in_memory"], made.splits, made.precision.dtype, made.device)
+    record, choices = computed_with(recorded(cfg), made.device, made.splits), dict(choices or {})
+    if auto_loss.is_auto(config["loss"]):  # recorded by its own name, as if it had been typed
+        record["loss"] = made.loss_node
+        choices["loss"] = auto_loss.name_of(made.loss_node) or choices["loss"]
     setup = Setup(
         **vars(made),
-        config=computed_with(recorded(cfg), made.device, made.splits),
-        choices=dict(choices or {}),
+        config=record,
+        choices=choices,
         in_memory=in_memory,
         tracking=tracking,
         console=console,
@@ -119,16 +123,23 @@ def make_parts(
     seed, batch_size = config["seed"] if collector.none_of("seed") else 0, data["batch_size"]
     device = stage("device", parts.find_device, config["device"])
     precision = stage("precision", parts.make_precision, config["precision"], device)
-    loss = stage("loss", call, "loss", config["loss"], Loss)
+    loss_node: Mapping[str, Any] | None = config["loss"]
+    automatic = auto_loss.is_auto(config["loss"])
+    loss = None if automatic else stage("loss", call, "loss", loss_node, Loss)
     # Nothing is downloaded for a run that cannot start.
     load_data = partial(parts.make_data, data, seed, loss, forbidden=bool(collector.problems))
     splits, augment = stage("data", load_data, but=LOADING_KEYS) or (None, None)
+    targets = stage("data", parts.read_targets, splits, but=LOADING_KEYS)
+    if automatic:
+        resolve = partial(auto_loss.resolve, config["loss"], classes=splits.classes if splits else None)
+        loss_node = stage("loss", resolve, targets)
+        loss = stage("loss", call, "loss", loss_node, Loss)
     stage("trainer", parts.prepare_device, trainer, device)
     if loss:
         collector += checks.outputs(config["model"], loss)
     if trainer and loss:
         collector += checks.monitor(trainer, loss, splits)
-    num_outputs = stage("loss", parts.count_outputs, loss, splits)
+    num_outputs = stage("loss", parts.count_outputs, loss, splits, targets)
     dtype = precision.dtype if precision else torch.float32
     model, cost = stage("model", parts.make_model, config["model"], splits, num_outputs, seed, dtype) or (None, None)
     stage("model", parts.check_last_batch, model, splits, batch_size, dtype, needs=["data"])
@@ -150,6 +161,7 @@ def make_parts(
     return Parts(
         seed, _made(device), _made(precision), _made(splits), _made(model), _made(num_outputs), _made(loss), scale,
         _made(optimizer), _made(schedule), _made(trainer), augment, _made(cost), _made(channels_last),
+        _made(loss_node),
     )  # fmt: skip
 
 
@@ -188,7 +200,7 @@ def check(config: Mapping[str, Any]) -> list[Problem]:
     """
     collector = ProblemCollector(schema.check_config(config))
     for group in TARGET_GROUPS:
-        collector += check_target(group, config[group])
+        collector += (auto_loss.check(config[group]) if group == "loss" else []) or check_target(group, config[group])
     return collector.problems
 
 

@@ -1,6 +1,6 @@
 """One run, ready to start: plain typed objects, no config."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ class Parts:
         augment: of the training part.
         cost: of one sample's forward pass.
         channels_last: the storage of images.
+        loss_node: the group `loss`, of a resolved config; that of the chosen loss for `loss=auto`.
     """
 
     seed: int
@@ -45,6 +46,7 @@ class Parts:
     augment: Augment | None
     cost: Cost
     channels_last: bool
+    loss_node: Mapping[str, Any]
 
 
 @dataclass

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from runner import device as devices
@@ -64,10 +64,14 @@ def make_data(node: Mapping[str, Any], seed: int, loss: Loss | None, forbidden: 
         return splits, make_augment(splits, **(node["augment"] or {}))
 
 
-def count_outputs(loss: Loss, splits: Splits) -> int:
+def read_targets(splits: Splits) -> Tensor:
+    """Return the targets of all samples; they are read one by one if the data set does not list them."""
+    return splits.targets() if splits.all_targets is None else splits.all_targets
+
+
+def count_outputs(loss: Loss, splits: Splits, targets: Tensor) -> int:
     """Count the outputs that the model needs."""
     checks.classes(loss, splits)
-    targets = splits.targets() if splits.all_targets is None else splits.all_targets
     return loss.num_outputs(targets, splits.classes)
 
 

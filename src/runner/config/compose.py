@@ -24,7 +24,7 @@ from runner.config import check_override, schema, store_variable
 from runner.config.check_override import ParsedOverride
 from runner.config.group_files import GroupFiles
 from runner.config.interpolation import escape_references
-from runner.config.keys import ADDRESSES, TARGET_GROUPS, is_open
+from runner.config.keys import ADDRESSES, CHOSEN_LATER, TARGET_GROUPS, may_be_new
 from runner.config.messages import REFUSED, dotted_keys, explain_error, explain_refusal, explain_unreadable, find_unset
 from runner.config.overrides import force_mappings, key_of, quote_texts, to_hydra
 from runner.config.parameters import find_text_parameters
@@ -277,7 +277,7 @@ class Composer:
         for typed in values:
             try:
                 key, value = typed.override.key_or_group, typed.override.value()
-                OmegaConf.update(cfg, key, value, merge=True, force_add=is_open(key))
+                OmegaConf.update(cfg, key, value, merge=True, force_add=may_be_new(key))
             except REFUSED as error:
                 problems.append(self._explain(typed, cfg, error))
         return problems
@@ -305,7 +305,11 @@ class Composer:
             problem = explain_refusal(text, override, known, base, {})
         else:
             problem = explain_refusal(
-                text, override, dotted_keys(base), base, self.files.keys_of_members(override.key_or_group)
+                text,
+                override,
+                [*dotted_keys(base), *CHOSEN_LATER],
+                base,
+                self.files.keys_of_members(override.key_or_group),
             )
         return problem or explain_error(error, text)
 

@@ -18,6 +18,10 @@ SHARED_KEYS = {
 MAPPINGS = ("tracking.tags",)
 """Keys whose values are mappings with names that the user chooses."""
 
+CHOSEN_LATER = ("loss.label_smoothing",)
+"""Keys of losses that `loss=auto` passes on to the loss it chooses. Its file does not have them: a loss of the user's,
+named over it with `loss._target_=`, would get them too."""
+
 PRESETS = ("experiment", "debug")
 """Groups without keys; their members change the keys of other groups."""
 
@@ -42,6 +46,11 @@ ADDRESSES = ("tracking.uri", "hydra.sweeper.storage")
 def is_open(key: str) -> bool:
     """Return whether a key is one of `MAPPINGS`, or a name in one of them."""
     return any(key == mapping or key.startswith(f"{mapping}.") for mapping in MAPPINGS)
+
+
+def may_be_new(key: str) -> bool:
+    """Return whether a key can be set although the config does not have it."""
+    return is_open(key) or key in CHOSEN_LATER
 
 
 def select(config: Mapping[str, Any], key: str) -> Any:

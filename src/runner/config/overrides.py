@@ -15,7 +15,7 @@ from hydra.grammar.gen.OverrideParser import OverrideParser
 
 from runner.config import schema
 from runner.config.interpolation import escape_references
-from runner.config.keys import PATH_KEYS, PRESETS, is_open
+from runner.config.keys import PATH_KEYS, PRESETS, may_be_new
 from runner.util.uri import expand_home
 
 CHOOSING = ("choice", "shuffle")
@@ -103,8 +103,8 @@ def _numbers(node: Tree) -> Iterator[tuple[int, int]]:
 
 
 def force_mappings(override: str) -> str:
-    """Add `++` to the override of one of `MAPPINGS`, or of a name in it, so that Hydra accepts new names."""
-    return f"++{override}" if is_open(override.partition("=")[0]) else override
+    """Add `++` to the override of a key that the config need not have, so that Hydra accepts it."""
+    return f"++{override}" if may_be_new(override.partition("=")[0]) else override
 
 
 def to_hydra(override: str) -> str:

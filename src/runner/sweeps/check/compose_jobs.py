@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
 from runner.config.compose import Composer
 from runner.config.interpolation import escape_references
-from runner.config.keys import is_open
+from runner.config.keys import may_be_new
 from runner.config.messages import REFUSED, find_unset
 from runner.errors import Problem
 from runner.util.redaction import MASK, redact
@@ -110,7 +110,7 @@ def with_values(composer: Composer, cfg: DictConfig, overrides: Sequence[str], n
     try:
         for override in map(composer.parse, overrides):
             key = override.key_or_group
-            OmegaConf.update(changed, key, override.value(), merge=True, force_add=is_open(key))
+            OmegaConf.update(changed, key, override.value(), merge=True, force_add=may_be_new(key))
     except REFUSED:
         return None
     before = OmegaConf.to_container(changed.hydra.overrides.task)
