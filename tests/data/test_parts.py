@@ -67,8 +67,9 @@ class Stream(IterableDataset[Any]):
 @pytest.mark.parametrize(
     "samples",
     [
-        None, 5, Stream(), (), (INPUTS,), (INPUTS, TARGETS, TARGETS), (INPUTS.numpy(), TARGETS.numpy()),
-        (INPUTS, TARGETS[:5]), (torch.tensor(1.0), torch.tensor(1.0)),
+        None, 5, Stream(), (), {}, (INPUTS.numpy(), TARGETS.numpy()), (INPUTS, TARGETS[:5]),
+        {"x": INPUTS, "name": "x"}, {"x": INPUTS, "labels": TARGETS[:5]}, (torch.tensor(1.0), torch.tensor(1.0)),
+        torch.tensor(1.0),
     ],
 )  # fmt: skip
 def test_anything_else_is_refused_by_the_name_of_data_set_and_part(samples: Any) -> None:
@@ -82,9 +83,10 @@ def test_anything_else_is_refused_by_the_name_of_data_set_and_part(samples: Any)
         assert f"data=mine: the {part} part" in problem.text and "(inputs, targets)" in problem.suggestion
 
 
-def test_items_that_are_not_pairs_are_refused() -> None:
+def test_items_that_are_not_pairs_have_no_targets() -> None:
     for items in ([INPUTS[0], INPUTS[1]], [3, 4], [(1, 2, 3)]):
-        problem = problem_of(lambda items=items: split(Source("mine", items), val_fraction=0, limit=None, seed=0))
+        splits = split(Source("mine", items), val_fraction=0, limit=None, seed=0)
+        problem = problem_of(splits.targets)
         assert about([problem]) == [("data", "code")] and "(input, target)" in problem.suggestion
 
 

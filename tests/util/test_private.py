@@ -21,6 +21,7 @@ NAMES = (
     ("hydra._internal.utils", "get_args_parser"),
     ("omegaconf._utils", "get_yaml_loader"),
     ("torch.nn.modules.module", "_EXTRA_STATE_KEY_SUFFIX"),
+    ("torch.utils", "_pytree"),
     ("torch.utils._python_dispatch", "TorchDispatchMode"),
 )
 """What modules of runner import from others: module and name."""

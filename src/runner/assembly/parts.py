@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 import torch
@@ -136,7 +135,7 @@ def choose_threads(
     step = operations * min(batch_size, len(splits.train))
     device = device.with_threads(threads_for(step) if asked == "auto" else int(asked))
     if evaluated == asked == "auto":
-        at_once = evaluation_batch_size(batch_size, max(cost.values, prod(splits.input_shape)), device.torch)
+        at_once = evaluation_batch_size(batch_size, max(cost.values, splits.input_values), device.torch)
         largest = max(splits.sizes["val"], splits.sizes["test"])
         evaluated = max(device.threads, threads_for(operations * min(at_once, largest)))
     evaluated = device.threads if evaluated in (None, "auto") else int(evaluated)

@@ -6,7 +6,6 @@ another number of workers or a skipped validation cannot change the samples that
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
@@ -18,18 +17,20 @@ from runner.data.parts import Batch, Part, seeded
 from runner.data.preprocess import Preprocess
 from runner.data.splits import Splits
 from runner.data.workers import BatchReader, read_all
+from runner.util import trees
 from runner.util.rng import make_generator
+from runner.util.trees import Tree
 
 
 class TensorLoader:
     """Batches of tensors on the device.
 
     Args:
-        inputs: on the device; (N, ...), images as (N, H, W, C) if `channels_last`.
-        targets: prepared by the loss, on the device.
+        inputs: a tree of tensors on the device; (N, ...), images as (N, H, W, C) if `channels_last`.
+        targets: prepared by the loss, on the device; None if inputs are whole items.
         batch_size: samples in a batch; the last batch of an epoch may have fewer.
         seed: shuffles each epoch; None keeps the order.
-        channels_last: batches are images (N, C, H, W) in channels_last memory format.
+        channels_last: images (N, C, H, W) of a batch are in channels_last memory format.
         normalize: applied to the inputs of each batch; None if they are normalised already.
         augment: applied to the normalised inputs of each batch of a shuffled epoch.
     """
@@ -39,18 +40,18 @@ class TensorLoader:
 
     def __init__(
         self,
-        inputs: Tensor,
-        targets: Tensor,
+        inputs: Tree,
+        targets: Tree | None,
         batch_size: int,
         seed: int | None,
         channels_last: bool = False,
-        normalize: Callable[[Tensor], Tensor] | None = None,
+        normalize: Callable[[Tree], Tree] | None = None,
         augment: Augment | None = None,
     ) -> None:
         self.inputs, self.targets = inputs, targets
         self.batch_size, self.seed, self.channels_last = batch_size, seed, channels_last
         self.normalize, self.augment = normalize, augment
-        self.samples = len(inputs)
+        self.samples = trees.first_axis(inputs)
 
     def __len__(self) -> int:
         return -(-self.samples // self.batch_size)
@@ -69,22 +70,42 @@ class TensorLoader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from index `start` (from 0)."""
-        inputs, targets, size = self.inputs, self.targets, self.batch_size
-        order = None if self.seed is None else epoch_order(self.samples, self.seed, epoch).to(inputs.device)
+        size, normalize, augment, seed = self.batch_size, self.normalize, self.augment, self.seed
+        select_inputs, select_targets = _selector(self.inputs, self.channels_last), _selector(self.targets)
+        order = None
+        if seed is not None:
+            order = epoch_order(self.samples, seed, epoch).to(trees.leaves(self.inputs)[0].device)
         for number, first in enumerate(range(start * size, self.samples, size), start):
-            if order is None:
-                images, labels = inputs[first : first + size], targets[first : first + size]
-            else:
-                index = order[first : first + size]
-                # Permuting the whole epoch at once takes 1.06 times as long (MNIST MLP), and a second copy of it.
-                images, labels = inputs.index_select(0, index), targets.index_select(0, index)
-            if self.channels_last:  # images are stored as (N, H, W, C), so this costs nothing
-                images = images.permute(0, 3, 1, 2)
-            if self.normalize is not None:
-                images = self.normalize(images)
-            if self.augment is not None and self.seed is not None:
-                images = self.augment(images, make_generator("augment", self.seed, epoch, number))
-            yield images, labels
+            # Permuting the whole epoch at once takes 1.06 times as long (MNIST MLP), and a second copy of it.
+            index = slice(first, first + size) if order is None else order[first : first + size]
+            inputs, targets = select_inputs(index), select_targets(index)
+            if normalize is not None:
+                inputs = normalize(inputs)
+            if augment is not None and seed is not None:
+                inputs = augment(inputs, make_generator("augment", seed, epoch, number))
+            yield inputs, targets
+
+
+def _selector(tree: Tree | None, channels_last: bool = False) -> Callable[[Tensor | slice], Tree]:
+    """Return a function from indices to the samples of a tree, which is taken apart only once.
+
+    Args:
+        tree: of tensors (N, ...).
+        channels_last: a tensor (N, H, W, C) is returned as images (N, C, H, W), which costs nothing.
+    """
+    if tree is None:
+        return lambda index: None
+    if isinstance(tree, Tensor):
+        permuted = channels_last and tree.ndim == 4
+
+        def select(index: Tensor | slice) -> Tensor:
+            chosen = tree[index] if isinstance(index, slice) else tree.index_select(0, index)
+            return chosen.permute(0, 3, 1, 2) if permuted else chosen
+
+        return select
+    leaves, structure = trees.flatten(tree)
+    selectors = [_selector(leaf, channels_last) for leaf in leaves]
+    return lambda index: trees.unflatten([select(index) for select in selectors], structure)
 
 
 class WorkerLoader:
@@ -103,7 +124,7 @@ class WorkerLoader:
     def __init__(
         self,
         part: Part,
-        preprocess: Callable[[Tensor, Tensor], Batch],
+        preprocess: Callable[[Tree, Tree | None], Batch],
         batch_size: int,
         seed: int | None,
         num_workers: int = 0,
@@ -225,7 +246,7 @@ def make_loaders(
         ConfigError: a sample that should be held in memory cannot be read.
     """
     device = preprocess.device
-    evaluated_at_once = evaluation_batch_size(batch_size, max(values, prod(splits.input_shape)), device)
+    evaluated_at_once = evaluation_batch_size(batch_size, max(values, splits.input_values), device)
     if augment is not None:
         augment = augment.to(device, preprocess.dtype)
 
@@ -233,9 +254,9 @@ def make_loaders(
         if not in_memory:
             return WorkerLoader(part, preprocess, samples, seed, num_workers, device.type == "cuda", augment)
         inputs, targets, normalize = _hold(part, preprocess, num_workers, once)
-        channels_last = preprocess.channels_last and inputs.ndim == 4
+        channels_last = preprocess.channels_last
         if channels_last:
-            inputs = inputs.permute(0, 2, 3, 1).contiguous()
+            inputs = trees.tree_map(_channels_to_the_end, inputs)
         return TensorLoader(inputs, targets, samples, seed, channels_last, normalize, augment)
 
     train = make(splits.train, batch_size, seed, augment)
@@ -246,7 +267,7 @@ def make_loaders(
 
 def _hold(
     part: Part, preprocess: Preprocess, num_workers: int, once: bool
-) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor] | None]:
+) -> tuple[Tree, Tree | None, Callable[[Tree], Tree] | None]:
     """Bring a part to the device, normalised or, if that takes less memory, raw.
 
     uint8 samples that a data set reads stay uint8 and are normalised batch by batch: photographs would take four times
@@ -257,9 +278,15 @@ def _hold(
         Inputs, prepared targets, and what still normalises the inputs of a batch.
     """
     inputs, targets = read_all(part, num_workers)
-    if inputs.dtype == torch.uint8 and (once or part.tensors is None):
-        return inputs.to(preprocess.device), preprocess.targets(targets), preprocess.inputs
+    bytes_among = any(leaf.dtype == torch.uint8 for leaf in trees.leaves(inputs))
+    if bytes_among and (once or part.tensors is None):
+        on_device = trees.tree_map(lambda leaf: leaf.to(preprocess.device), inputs)
+        return on_device, preprocess.targets(targets), preprocess.inputs
     return *preprocess(inputs, targets), None
+
+
+def _channels_to_the_end(images: Tensor) -> Tensor:
+    return images.permute(0, 2, 3, 1).contiguous() if images.ndim == 4 else images
 
 
 def evaluation_batch_size(batch_size: int, values: int, device: torch.device) -> int:

@@ -43,6 +43,11 @@ def decide_in_memory(setting: bool | str, splits: Splits, dtype: torch.dtype, de
     Raises:
         ConfigError: they should be held, and there is too little memory; or a sample cannot be read.
     """
+    if splits.train.collates and (setting == "auto" or splits.train.varies()):
+        if setting is True:
+            text = "data.in_memory=true: samples differ in shape, and a batch is padded to its longest one"
+            raise ConfigError(Problem("data.in_memory", text, "write data.in_memory=false", topic="conflict"))
+        return False  # what a `collate_fn` does may depend on the other samples of the batch
     free = device.free_memory()
     if splits.train.tensors is None:  # on its way to a GPU, what is read passes through the host's memory
         free = min(free, free_host_memory())

@@ -1,5 +1,10 @@
-"""Normalisation: mean and standard deviation of the training samples, and the object that applies them."""
+"""Normalisation: mean and standard deviation of the training samples, and the object that applies them.
 
+Only a single tensor of numbers is normalised. Of several inputs, each is cast: images of bytes are scaled, floats get
+the type of the run, and whole numbers, which may be tokens or indices, stay what they are.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +14,8 @@ from runner.data import scaling
 from runner.data.parts import Part
 from runner.data.source import Source
 from runner.errors import ConfigError, Problem
+from runner.util import trees
+from runner.util.trees import Tree
 
 WIDE = (torch.float64, torch.int32, torch.int64, torch.uint32, torch.uint64)  # types whose values float32 may round
 
@@ -22,19 +29,37 @@ class Normalize:
         scale: divides uint8 inputs first; all other inputs are scaled already.
         wide: inputs have more digits than float32 holds: everything is computed in float64 and rounded once, at the
             end.
+        scales: of each input, if they are cast instead: the divisor of an image of bytes, None for all others. None:
+            inputs are a single tensor, which is normalised.
     """
 
     mean: Tensor
     std: Tensor
     scale: float = scaling.BYTE
     wide: bool = False
+    scales: tuple[float | None, ...] | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Normalize":
         """Return a copy whose tensors are on the device already: a GPU waits for each transfer."""
         return replace(self, mean=self.mean.to(device, dtype), std=self.std.to(device, dtype))
 
-    def __call__(self, inputs: Tensor, dtype: torch.dtype) -> Tensor:
-        """Raw inputs (N, ...) -> normalised ones of the same shape."""
+    def dtypes(self, inputs: Sequence[Tensor], dtype: torch.dtype) -> list[torch.dtype]:
+        """Return the types that raw inputs have once they are normalised."""
+        scales = self.scales or [1.0] * len(inputs)
+        return [
+            dtype if scale is not None or values.is_floating_point() else values.dtype
+            for values, scale in zip(inputs, scales, strict=True)
+        ]
+
+    def __call__(self, inputs: Tree, dtype: torch.dtype) -> Tree:
+        """Raw inputs (N, ...) -> normalised ones of the same shapes."""
+        if self.scales is not None:
+            if isinstance(inputs, Tensor):
+                return _cast(inputs, self.scales[0], dtype)
+            values, structure = trees.flatten(inputs)
+            present = iter(self.scales)
+            cast = [None if value is None else _cast(value, next(present), dtype) for value in values]
+            return trees.unflatten(cast, structure)
         raw_images = inputs.dtype == torch.uint8 and self.scale != 1
         # A single copy; without in-place operations, a data set of images would be in memory three times for a moment.
         scaled = inputs.to(torch.float64 if self.wide else dtype, copy=True)
@@ -44,7 +69,16 @@ class Normalize:
         return scaled.sub_(self.mean.to(scaled)).div_(self.std.to(scaled)).to(dtype)
 
 
-def fit_normalize(source: Source, train: Part, setting: float | str, old_rules: bool) -> tuple[Normalize, str | None]:
+def _cast(values: Tensor, scale: float | None, dtype: torch.dtype) -> Tensor:
+    """Cast floats, scale an image of bytes, leave whole numbers."""
+    if scale is not None:
+        return values.to(dtype).div_(scale)
+    return values.to(dtype) if values.is_floating_point() else values
+
+
+def fit_normalize(
+    source: Source, train: Part, setting: float | str, old_rules: bool, integers_are_numbers: bool = True
+) -> tuple[Normalize, str | None]:
     """Choose scale, mean and standard deviation.
 
     Args:
@@ -52,6 +86,7 @@ def fit_normalize(source: Source, train: Part, setting: float | str, old_rules: 
         train: the training samples, from which the others are computed.
         setting: `data.scale`.
         old_rules: follow the rules of version 0.1.0.
+        integers_are_numbers: a single tensor of whole numbers is normalised as a measurement; otherwise it stays.
 
     Returns:
         What normalises raw inputs, and a note on what was guessed; None if nothing was.
@@ -59,7 +94,12 @@ def fit_normalize(source: Source, train: Part, setting: float | str, old_rules: 
     Raises:
         ConfigError: scale, mean or standard deviation do not fit the samples.
     """
-    sample = torch.as_tensor(train.sample(0)[0])
+    inputs = train.sample(0)[0]
+    if trees.is_container(inputs):
+        return _fit_casts(source, train, setting)
+    sample = torch.as_tensor(inputs)
+    if not integers_are_numbers and not sample.is_floating_point():
+        return _fit_casts(source, train, setting)
     shape, raw_images = sample.shape, sample.dtype == torch.uint8
     axis = 0 if len(shape) != 2 or old_rules else 1  # of a sample: its channels, or the features of (steps, features)
     note = None
@@ -83,6 +123,31 @@ def fit_normalize(source: Source, train: Part, setting: float | str, old_rules: 
     if scale != 1 and not raw_images:  # (inputs / scale - mean) / std, of inputs that are stored and served unscaled
         normalize = replace(normalize, mean=normalize.mean * scale, std=normalize.std * scale)
     return normalize, note
+
+
+def _fit_casts(source: Source, train: Part, setting: float | str) -> tuple[Normalize, str | None]:
+    """Choose for each input whether it is scaled as an image.
+
+    A mask or a label map is bytes too, but has no value above `scaling.FEW`: it stays whole numbers.
+    """
+    for name, neutral in (("mean", 0), ("std", 1)):
+        if (value := getattr(source, name)) not in (None, neutral):
+            key = f"data.{name}"
+            text = f"{key}={value}: only a single input of numbers is normalised"
+            raise ConfigError(Problem(key, text, f"write {key}={neutral}", topic="conflict"))
+    if not isinstance(setting, str):
+        text = f"data.scale={setting:g}: only a single input of numbers is divided by a number"
+        raise ConfigError(Problem("data.scale", text, "write data.scale=auto, or none", topic="conflict"))
+    scales: list[float | None] = []
+    for number, (_, leaf) in enumerate(trees.named_leaves(train.sample(0)[0])):
+        sample = torch.as_tensor(leaf)
+        image = setting == "auto" and scaling.is_image(sample.dtype, sample.shape)
+        scaled = image and scaling.largest(train, number) > scaling.FEW
+        scales.append((source.scale or scaling.BYTE) if scaled else None)
+    zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+    divisors = [scale for scale in scales if scale is not None]
+    note = f"uint8 images: divided by {divisors[0]:g}" if divisors else None
+    return Normalize(zero, one, scale=divisors[0] if divisors else 1.0, scales=tuple(scales)), note
 
 
 def _along(name: str, value: float | list[float], shape: torch.Size, axis: int) -> Tensor:

@@ -1,21 +1,26 @@
 """A part of the data: tensors in memory, or a map-style data set that is read sample by sample.
 
-`part_of` makes one of what a `Source` holds. Nothing else asks which kind it is.
+`part_of` makes one of what a `Source` holds. Nothing else asks which kind it is. Inputs and targets are trees (see
+`runner.util.trees`); where the task takes whole items, these are the inputs, and there are no targets.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, default_collate
+from torch.utils.data import Dataset, Subset
 
+from runner.data.collate import PLAIN, Batch, Divide, collate, divide_pair, to_tensors
 from runner.data.source import Samples
 from runner.errors import ConfigError, Problem, TrainingError, describe_error
+from runner.util import trees
 from runner.util.rng import derive_seed, isolated_rng
+from runner.util.trees import Tree
 
-Batch = tuple[Tensor, Tensor]
+__all__ = ["Batch", "DatasetPart", "Divide", "Indices", "Part", "TensorPart", "divide_pair", "part_of", "seeded"]
 
 SAMPLED = 64  # samples that stand for the whole data set in its fingerprint, if it has no method `fingerprint`
 MEASURED = 1024  # samples that mean and std are computed from
@@ -50,6 +55,10 @@ class Part(Protocol):
     def data_set(self) -> Dataset[Any] | None:
         """The user's `Dataset` that samples are read from, without a `Subset` around it; None if there is none."""
 
+    @property
+    def collates(self) -> bool:
+        """Whether the data set makes its batches itself: it has a `collate_fn`, which may pad samples."""
+
     def __len__(self) -> int: ...
 
     def take(self, index: Tensor) -> "Part":
@@ -69,7 +78,14 @@ class Part(Protocol):
             TrainingError: a sample cannot be read.
         """
 
-    def some_inputs(self, count: int) -> Iterator[Tensor]:
+    def example(self, count: int) -> Batch:
+        """Return a batch of at most `count` samples, evenly spaced.
+
+        Raises:
+            ConfigError: a sample cannot be read, or they do not make a batch.
+        """
+
+    def some_inputs(self, count: int) -> Iterator[Tree]:
         """Yield raw inputs (n, ...): all at once if they are in memory, else about `count`, evenly spaced."""
 
     def moments(self, scale: float, axis: int) -> tuple[Tensor, Tensor]:
@@ -80,11 +96,15 @@ class Part(Protocol):
             axis: of a sample: its channels or features.
         """
 
-    def known_targets(self) -> Tensor | None:
-        """Return all targets; None if samples have to be read for them."""
+    def known_targets(self) -> Tree | None:
+        """Return all targets; None if samples have to be read for them, or have none."""
 
-    def read_targets(self) -> Tensor:
-        """Return all targets; samples are read if there is no other way."""
+    def read_targets(self) -> Tree:
+        """Return all targets; samples are read if there is no other way.
+
+        Raises:
+            ConfigError: items have no targets.
+        """
 
     def hash_into(self, digest: Any) -> None:
         """Update a digest of `hashlib` with the samples, or with some that stand for all."""
@@ -96,46 +116,94 @@ class Part(Protocol):
             ConfigError: a sample cannot be read.
         """
 
+    def varies(self) -> bool:
+        """Whether samples differ in shape, among some that are read.
 
-def part_of(samples: Samples, label: str = "the data") -> Part:
+        Raises:
+            ConfigError: a sample cannot be read.
+        """
+
+
+def part_of(
+    samples: Samples,
+    label: str = "the data",
+    divide: Divide = divide_pair,
+    collate_fn: Callable[[list[Any]], Tree] | None = None,
+) -> Part:
     """Return the samples of a `Source` as a part.
 
     Args:
         samples: what the data set's function returned.
         label: names the part in problems.
+        divide: divides tensors, or each sample and batch of a data set, into inputs and targets: the task's.
+        collate_fn: makes a batch of a list of items; None takes the data set's own, or stacks them.
 
     Raises:
         ConfigError: the samples are of neither kind.
     """
-    if not isinstance(samples, tuple):
+    if not _is_tree(samples):
         if not hasattr(samples, "__len__") or not hasattr(samples, "__getitem__"):
             raise _unsuitable(f"{label} is of type {type(samples).__name__}, which has no length or no items")
-        return DatasetPart(samples)
-    kinds = [type(values).__name__ for values in samples]
-    if len(samples) != 2 or not all(isinstance(values, Tensor) and values.ndim for values in samples):
-        raise _unsuitable(f"{label} is a tuple of {', '.join(kinds) or 'nothing'}")
-    inputs, targets = samples
-    if len(inputs) != len(targets):
-        raise _unsuitable(f"{label} has {len(inputs)} inputs and {len(targets)} targets")
-    return TensorPart(inputs, targets)
+        return DatasetPart(samples, divide=divide, collate_fn=collate_fn)
+    pair = type(samples) is tuple and len(samples) == 2 and all(isinstance(part, Tensor) for part in samples)
+    try:
+        trees.first_axis(dict(zip(("inputs", "targets"), samples, strict=True)) if pair else samples)
+    except trees.UnevenTree as error:
+        raise _unsuitable(f"{label}: {error}") from error
+    return TensorPart(*divide(samples))
+
+
+def _is_tree(samples: Any) -> bool:
+    """Whether samples are tensors rather than a data set; a list is a data set, of its elements."""
+    if isinstance(samples, Tensor | tuple | Mapping):
+        return True
+    return is_dataclass(samples) and not isinstance(samples, Dataset) and not hasattr(samples, "__getitem__")
 
 
 def _unsuitable(text: str) -> ConfigError:
-    instead = "return two tensors of the same length, (inputs, targets), or a map-style data set"
+    instead = (
+        "return tensors of the same length, such as (inputs, targets) or a dict of tensors, or a map-style data set"
+    )
     return ConfigError(Problem("data", text, instead, topic="code"))
+
+
+def _take(tree: Tree, index: Any) -> Tree:
+    """Return the samples of a tree at some indices, or at one."""
+    return trees.tree_map(lambda leaf: leaf[index], tree)
+
+
+def _without_targets() -> ConfigError:
+    instead = "return (input, target) for each index, or choose a task that takes whole items"
+    return ConfigError(Problem("data", "the items of the data set have no targets", instead, topic="code"))
+
+
+def _check(batch: Batch) -> Batch:
+    """Check that all tensors of a batch have the same first axis.
+
+    Raises:
+        ConfigError: they have not.
+    """
+    inputs, targets = batch
+    try:
+        trees.first_axis(inputs if targets is None else {"inputs": inputs, "targets": targets})
+    except trees.UnevenTree as error:
+        text, instead = f"a batch has no common first axis: {error}", "return tensors (N, ...) for N samples"
+        raise ConfigError(Problem("data", text, instead, topic="shape")) from error
+    return batch
 
 
 class TensorPart:
     """Samples that are tensors in memory.
 
     Args:
-        inputs: (N, ...).
-        targets: (N,) or (N, K).
+        inputs: a tree of tensors (N, ...).
+        targets: a tree of tensors (N, ...); None if the inputs are whole items.
     """
 
     data_set = None
+    collates = False
 
-    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+    def __init__(self, inputs: Tree, targets: Tree | None) -> None:
         self.inputs, self.targets = inputs, targets
 
     @property
@@ -144,21 +212,28 @@ class TensorPart:
         return self.inputs, self.targets
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return trees.first_axis(self.inputs)
 
     def take(self, index: Tensor) -> "TensorPart":
         """Copy the samples at these indices."""
-        return TensorPart(self.inputs[index], self.targets[index])
+        return TensorPart(*self._at(index))
 
     def sample(self, index: int) -> Batch:
         """Return a view of one sample."""
-        return self.inputs[index], self.targets[index]
+        return self._at(index)
 
     def batch(self, indices: Indices) -> Batch:
         """Copy the samples at these indices."""
-        return self.inputs[indices], self.targets[indices]
+        return self._at(indices)
 
-    def some_inputs(self, count: int) -> Iterator[Tensor]:
+    def example(self, count: int) -> Batch:
+        """Copy some samples."""
+        return self._at(list(_spaced(len(self), count)))
+
+    def _at(self, index: Any) -> Batch:
+        return _take(self.inputs, index), None if self.targets is None else _take(self.targets, index)
+
+    def some_inputs(self, count: int) -> Iterator[Tree]:
         """Yield all inputs."""
         yield self.inputs
 
@@ -168,21 +243,28 @@ class TensorPart:
         axes = tuple(other for other in range(values.ndim) if other != 1 + axis)
         return values.mean(axes), values.std(axes, correction=0)
 
-    def known_targets(self) -> Tensor:
+    def known_targets(self) -> Tree | None:
         """Return the targets."""
         return self.targets
 
-    read_targets = known_targets
+    def read_targets(self) -> Tree:
+        """Return the targets."""
+        if self.targets is None:
+            raise _without_targets()
+        return self.targets
 
     def hash_into(self, digest: Any) -> None:
         """Hash all samples."""
-        for tensor in self.tensors:
-            digest.update(repr((tensor.dtype, tuple(tensor.shape))).encode())
-            digest.update(tensor.contiguous().numpy().data)
+        for tree in self.tensors:
+            for name, tensor in [] if tree is None else trees.named_leaves(tree):
+                digest.update(name.encode() + repr((tensor.dtype, tuple(tensor.shape))).encode())
+                digest.update(_bytes_of(tensor))
 
     def is_random(self) -> bool:
         """Return False."""
         return False
+
+    varies = is_random
 
 
 class DatasetPart:
@@ -193,14 +275,26 @@ class DatasetPart:
 
     Args:
         items: has a length and, at each index, a pair of input and target. It may have `__getitems__`, which reads a
-            batch, `targets`, which are all targets, and `fingerprint() -> bytes`, a hash of all that it holds.
+            batch, `collate_fn`, which makes a batch of a list of items, `targets`, which are all targets, and
+            `fingerprint() -> bytes`, a hash of all that it holds.
         index: of the items that belong to the part; None means all of them.
+        divide: divides an item, or a batch, into inputs and targets.
+        collate_fn: makes a batch of a list of items; None takes the data set's own, or stacks them.
     """
 
     tensors = None
 
-    def __init__(self, items: Any, index: list[int] | None = None) -> None:
-        self._items, self._index = items, index
+    def __init__(
+        self,
+        items: Any,
+        index: list[int] | None = None,
+        divide: Divide = divide_pair,
+        collate_fn: Callable[[list[Any]], Tree] | None = None,
+    ) -> None:
+        self._items, self._index, self._divide = items, index, divide
+        for holder in (items, self.data_set):
+            collate_fn = collate_fn or getattr(holder, "collate_fn", None)
+        self._collate_fn = collate_fn
 
     @property
     def data_set(self) -> Dataset[Any] | None:
@@ -210,24 +304,29 @@ class DatasetPart:
             items = items.dataset
         return items if isinstance(items, Dataset) else None
 
+    @property
+    def collates(self) -> bool:
+        """Whether there is a `collate_fn`."""
+        return self._collate_fn is not None
+
     def __len__(self) -> int:
         return len(self._items if self._index is None else self._index)
 
     def take(self, index: Tensor) -> "DatasetPart":
         """Return the part with the samples at these indices; nothing is read."""
         chosen = index.tolist()
-        return DatasetPart(self._items, chosen if self._index is None else [self._index[at] for at in chosen])
+        index_of_items = chosen if self._index is None else [self._index[at] for at in chosen]
+        return DatasetPart(self._items, index_of_items, self._divide, self._collate_fn)
 
     def sample(self, index: int) -> Batch:
-        """Read one sample."""
+        """Read one sample: as the data set has it, or, with a `collate_fn`, as that makes a batch of it alone."""
         with _before_training():
+            if self._collate_fn is not None:
+                inputs, targets = _check(self.batch(seeded([index], "samples", 0)))
+                return _take(inputs, 0), None if targets is None else _take(targets, 0)
             item = self._items[index if self._index is None else self._index[index]]
-        try:
-            inputs, targets = item
-        except (TypeError, ValueError) as error:
-            text = f"an item of the data set is of type {type(item).__name__}, not a pair"
-            raise ConfigError(Problem("data", text, "return (input, target) for each index", topic="code")) from error
-        return inputs, targets
+            inputs, targets = self._divide(item)
+            return to_tensors(inputs), to_tensors(targets)
 
     def batch(self, indices: Indices) -> Batch:
         """Read and collate samples."""
@@ -235,15 +334,20 @@ class DatasetPart:
         fetch = getattr(self._items, "__getitems__", None)
         try:
             with isolated_rng(indices.seed):
-                inputs, targets = default_collate(fetch(chosen) if fetch else [self._items[at] for at in chosen])
-                return inputs, targets
+                samples = fetch(chosen) if fetch else [self._items[at] for at in chosen]
+                return self._divide((self._collate_fn or collate)(samples))
         except OSError as error:  # a file that has been removed, for example
             raise TrainingError(describe_error(error)) from error
 
-    def some_inputs(self, count: int) -> Iterator[Tensor]:
+    def example(self, count: int) -> Batch:
+        """Read and collate some samples."""
+        with _before_training():
+            return _check(self.batch(seeded(_spaced(len(self), count), "samples", 0)))
+
+    def some_inputs(self, count: int) -> Iterator[Tree]:
         """Read samples and yield their inputs one by one."""
         for inputs, _ in self._some(count):
-            yield torch.as_tensor(inputs).unsqueeze(0)
+            yield trees.tree_map(lambda leaf: torch.as_tensor(leaf).unsqueeze(0), inputs)
 
     def moments(self, scale: float, axis: int) -> tuple[Tensor, Tensor]:
         """Compute mean and standard deviation over about `MEASURED` samples, one in memory at a time."""
@@ -261,15 +365,22 @@ class DatasetPart:
         """Return the data set's `targets`, if it has them."""
         if not hasattr(self._items, "targets"):
             return None
-        targets = torch.as_tensor(self._items.targets)
+        targets: Tensor = torch.as_tensor(self._items.targets)
         return targets if self._index is None else targets[self._index]
 
-    def read_targets(self) -> Tensor:
-        """Return the known targets, or read every sample."""
+    def read_targets(self) -> Tree:
+        """Return the known targets, or read every sample; targets of several lengths are returned one after another."""
         known = self.known_targets()
         if known is not None:
             return known
-        return torch.stack([torch.as_tensor(self.sample(index)[1]) for index in range(len(self))])
+        read = [self.sample(index)[1] for index in range(len(self))]
+        if any(targets is None for targets in read):
+            raise _without_targets()
+        if all(isinstance(targets, PLAIN) for targets in read):
+            return _join([torch.as_tensor(targets) for targets in read])
+        taken_apart = [trees.flatten(targets) for targets in read]
+        columns = zip(*(leaves for leaves, _ in taken_apart), strict=True)
+        return trees.unflatten([_join([torch.as_tensor(leaf) for leaf in one]) for one in columns], taken_apart[0][1])
 
     def hash_into(self, digest: Any) -> None:
         """Hash the data set's fingerprint, or its length and about `SAMPLED` samples."""
@@ -278,23 +389,55 @@ class DatasetPart:
             return
         digest.update(repr(len(self)).encode())
         for inputs, target in self._some(SAMPLED):
-            digest.update(torch.as_tensor(inputs).contiguous().numpy().data)
-            values = torch.as_tensor(target)
-            digest.update(repr(float(target)).encode() if values.numel() == 1 else values.contiguous().numpy().data)
+            for leaf in trees.leaves(inputs):
+                digest.update(_bytes_of(leaf))
+            for leaf in [] if target is None else trees.leaves(target):
+                values = torch.as_tensor(leaf)
+                digest.update(repr(float(leaf)).encode() if values.numel() == 1 else _bytes_of(values))
 
     def is_random(self) -> bool:
         """Read some samples twice and compare them."""
-        every = max(1, len(self) // READ_TWICE)
-        indices = list(range(0, len(self), every))[:READ_TWICE]
+        indices = _spaced(len(self), READ_TWICE)
         with _before_training():
             first, second = (self.batch(seeded(indices, purpose, 0)) for purpose in ("samples", "samples again"))
-        both = zip(first, second, strict=True)
-        return not all(torch.allclose(one, other, rtol=0, atol=0, equal_nan=True) for one, other in both)
+        both = zip(trees.leaves(first), trees.leaves(second), strict=True)
+        return not all(_equal(one, other) for one, other in both)
+
+    def varies(self) -> bool:
+        """Read some samples and compare their shapes, which only a `collate_fn` allows to differ."""
+        if self._collate_fn is None:
+            return False
+        read = [trees.shapes(self.sample(index)) for index in _spaced(len(self), READ_TWICE)]
+        return any(shapes != read[0] for shapes in read)
 
     def _some(self, count: int) -> Iterator[Batch]:
         """Read about so many samples, evenly spaced."""
         for index in range(0, len(self), max(1, len(self) // count)):
             yield self.sample(index)
+
+
+def _spaced(samples: int, count: int) -> list[int]:
+    """Return at most `count` indices, evenly spaced."""
+    return list(range(0, samples, max(1, samples // count)))[:count]
+
+
+def _join(targets: list[Tensor]) -> Tensor:
+    """Stack the targets of samples; those of several shapes, such as labels of sequences, follow one another."""
+    if len({values.shape for values in targets}) > 1:
+        return torch.cat([values.flatten() for values in targets])
+    return torch.stack(targets)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True) if one.dtype != torch.bool else one.equal(other)
+
+
+def _bytes_of(values: Any) -> memoryview:
+    """Return the bytes of a tensor of any type: NumPy has no bfloat16."""
+    tensor = torch.as_tensor(values).detach().contiguous()
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from runner.data.normalize import Normalize
 from runner.data.parts import Batch
+from runner.util import trees
+from runner.util.trees import Tree
 
 
 @dataclass
@@ -16,14 +18,14 @@ class Preprocess:
 
     Attributes:
         normalize: of the inputs.
-        prepare: of the targets: `Loss.prepare`.
+        prepare: of the targets, a whole tree of them: `Loss.prepare`. Not called where items have no targets.
         device: of the result.
         dtype: of the inputs.
         channels_last: memory format of images.
     """
 
     normalize: Normalize
-    prepare: Callable[[Tensor, torch.dtype], Tensor]
+    prepare: Callable[[Tree, torch.dtype], Tree]
     device: torch.device
     dtype: torch.dtype
     channels_last: bool = False
@@ -31,22 +33,33 @@ class Preprocess:
     def __post_init__(self) -> None:
         self._on_device = self.normalize.to(self.device, self.dtype)
 
-    def __call__(self, inputs: Tensor, targets: Tensor) -> Batch:
+    def __call__(self, inputs: Tree, targets: Tree | None) -> Batch:
         """Raw inputs (N, ...) and targets (N, ...) -> both as the training loop takes them."""
         if self.normalize.wide:  # before the transfer: not every device has float64
-            inputs = self.normalize(inputs, self.dtype).to(self.device, non_blocking=True)
+            inputs = self._move(self.normalize(inputs, self.dtype))
         else:
-            inputs = self.inputs(inputs.to(self.device, non_blocking=True))
-        if self.channels_last and inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            inputs = self.inputs(self._move(inputs))
+        if self.channels_last:
+            inputs = trees.tree_map(_channels_last, inputs)
         return inputs, self.targets(targets)
 
-    def inputs(self, inputs: Tensor) -> Tensor:
+    def inputs(self, inputs: Tree) -> Tree:
         """Normalise inputs that are on the device."""
         return self._on_device(inputs, self.dtype)
 
-    def targets(self, targets: Tensor) -> Tensor:
+    def targets(self, targets: Tree | None) -> Tree | None:
         """Transfer and prepare targets."""
-        if self.device.type == "mps" and targets.dtype == torch.float64:  # which MPS does not have
-            targets = targets.float()
-        return self.prepare(targets.to(self.device, non_blocking=True), self.dtype)
+        return None if targets is None else self.prepare(self._move(targets), self.dtype)
+
+    def _move(self, tree: Tree) -> Tree:
+        """Bring all tensors to the device, without waiting for those in page-locked memory."""
+        return trees.tree_map(self._to_device, tree)
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        if self.device.type == "mps" and tensor.dtype == torch.float64:  # which MPS does not have
+            tensor = tensor.float()
+        return tensor.to(self.device, non_blocking=True)
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from runner.data.parts import SAMPLED, Part
 from runner.errors import ConfigError, Problem
+from runner.util import trees
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
 BYTE = 255.0
@@ -37,17 +38,17 @@ def choose_scale(setting: float | str, train: Part, sample: Tensor) -> tuple[flo
             probably not scaled by it.
     """
     if not isinstance(setting, str):
-        if train.tensors is not None and (largest := _largest(train)) > setting:
-            text = f"data.scale={setting:g}: the training samples have values up to {largest:g}"
+        if train.tensors is not None and (highest := largest(train)) > setting:
+            text = f"data.scale={setting:g}: the training samples have values up to {highest:g}"
             raise ConfigError(
-                Problem("data.scale", text, f"write data.scale={largest:g} or more, or none", topic="range")
+                Problem("data.scale", text, f"write data.scale={highest:g} or more, or none", topic="range")
             )
         return float(setting), None
     if sample.dtype != torch.uint8 or setting == "none":
         return 1.0, None
     if not is_image(sample.dtype, sample.shape):
         return 1.0, "uint8 values, not images: not scaled"
-    check_bytes(_largest(train))
+    check_bytes(largest(train))
     return BYTE, "uint8 images: divided by 255"
 
 
@@ -66,6 +67,6 @@ def check_bytes(largest: float) -> None:
         raise ConfigError(Problem("data.scale", text, instead, topic="data"))
 
 
-def _largest(part: Part) -> float:
-    """The largest value of all inputs that are in memory, or of some that are read."""
-    return max(inputs.max().item() for inputs in part.some_inputs(SAMPLED))
+def largest(part: Part, number: int = 0) -> float:
+    """The largest value of an input, by its number among several: of all in memory, or of some that are read."""
+    return max(trees.leaves(inputs)[number].max().item() for inputs in part.some_inputs(SAMPLED))

@@ -1,16 +1,15 @@
-"""What a data set is to runner: up to three parts, each tensors or a map-style data set."""
+"""What a data set is to runner: up to three parts, each of tensors or a map-style data set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
-from torch import Tensor
-from torch.utils.data import Dataset
-
 from runner.data.table_layout import Reading
+from runner.util.trees import Tree
 
-Samples = tuple[Tensor, Tensor] | Dataset
-"""(inputs, targets), whose first axis is the samples; or a map-style `Dataset` whose items are (input, target)."""
+Samples = Tree
+"""Tensors whose first axis is the samples: (inputs, targets), a dict, any other tree but a list; or a map-style data
+set, a list too, whose items are (input, target), dicts or any other tree of numbers, arrays and tensors."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,9 @@ class Source:
 
     Inputs are uint8 images (N, C, H, W) or (N, H, W) with values 0-255, which are scaled to [0, 1], or features
     of any shape (N, ...): of sequences (N, steps, features). Targets are integer class labels (N,) or float values
-    (N,) or (N, K). The loss decides whether integers are classes or numbers.
+    (N,) or (N, K). The loss decides whether integers are classes or numbers. Where there are several inputs, in a dict
+    or a tuple, images of bytes are scaled to [0, 1], floats are cast, and whole numbers stay; nothing is normalised.
+    Which part of an item is its targets is for the task to say; by default, it is the second of two.
 
     Attributes:
         name: in reports and in MLflow.
@@ -37,6 +38,8 @@ class Source:
         white: the number that stands for white in image files with more than 8 bits a pixel.
         reading: how the table was read; None if as runner 0.1.0 did, or without a table.
         notes: short phrases about what was guessed from the data, for the user to check.
+        collate_fn: makes a batch of a list of items, of different lengths for example; None takes the attribute
+            `collate_fn` of the map-style data set, if it has one, or stacks the items.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Source:
     scale: float | None = None
     white: float | None = None
     reading: Reading | None = None
+    collate_fn: Callable[[list[Any]], Tree] | None = None
 
 
 class Stateful(Protocol):

@@ -9,11 +9,15 @@ from torch import Tensor
 
 from runner.data import normalize
 from runner.data.normalize import Normalize
-from runner.data.parts import Part, part_of
+from runner.data.parts import Batch, Divide, Part, divide_pair, part_of
 from runner.data.source import Source
 from runner.data.table_layout import Reading
 from runner.errors import ConfigError, Problem, Topic
+from runner.util import trees
 from runner.util.rng import make_generator
+from runner.util.trees import Shapes, Tree
+
+TRIED = 4  # samples of a data set that are made a batch before the start
 
 VAL_FRACTION = 0.2  # share of the training part held out if the data set has no validation part
 
@@ -32,13 +36,14 @@ class Splits:
         val: the data set's own, or held out of the training part; None with `val_fraction=0`.
         test: the test part; None if the data set has none.
         normalize: from raw inputs to the model's inputs.
-        input_shape: of one sample.
+        input_shape: of one sample: whole numbers; of several inputs, a dict or tuple of such shapes.
         fingerprint: hash of contents and split.
         columns: all columns of the table that the samples come from; None without a table.
         target: the column that is predicted.
         notes: short phrases about what was guessed from the data.
         white: the number that stands for white in image files with more than 8 bits a pixel.
-        all_targets: of all samples, without the limit; None if the data set does not list them, or for a run of 0.1.0.
+        all_targets: of all samples, without the limit; None if the data set does not list them, if they are not a
+            single tensor, or for a run of 0.1.0.
         untrained: integer targets of the data set's own validation and test parts that its training part lacks.
         val_fraction: the share of the training part that was held out; None if the data set has a validation part.
         reading: how the table was read; None if as runner 0.1.0 did, or without a table.
@@ -51,7 +56,7 @@ class Splits:
     val: Part | None
     test: Part | None
     normalize: Normalize
-    input_shape: tuple[int, ...]
+    input_shape: Shapes
     fingerprint: str
     columns: Sequence[str] | None = None
     target: str | None = None
@@ -68,19 +73,44 @@ class Splits:
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {name: 0 if part is None else len(part) for name, part in parts.items()}
 
-    def targets(self) -> Tensor:
-        """Return the targets of all parts."""
-        return torch.cat([part.read_targets() for part in (self.train, self.val, self.test) if part is not None])
+    @property
+    def input_values(self) -> int:
+        """The number of values in the inputs of one sample."""
+        return sum(torch.Size(shape).numel() for shape in _single_shapes(self.input_shape))
+
+    def example(self, count: int) -> Batch:
+        """Return a raw batch of at most `count` training samples, as the training gets them."""
+        return self.train.example(count)
+
+    def targets(self) -> Tree:
+        """Return the targets of all parts.
+
+        Raises:
+            ConfigError: items have none.
+        """
+        read = [part.read_targets() for part in (self.train, self.val, self.test) if part is not None]
+        if isinstance(read[0], Tensor):
+            return torch.cat(read)
+        taken_apart = [trees.flatten(targets) for targets in read]
+        columns = zip(*(leaves for leaves, _ in taken_apart), strict=True)
+        return trees.unflatten([torch.cat(column) for column in columns], taken_apart[0][1])
 
     def nbytes(self, dtype: torch.dtype) -> int:
-        """Return the bytes that all inputs need at most when they are held in memory for training.
+        """Return the bytes that all samples need at most when they are held in memory for training.
+
+        A single target is not counted, unless it is more than one number: a mask, for example.
 
         Args:
             dtype: of normalised inputs; what a map-style data set returns as uint8 is held as uint8.
         """
-        if self.train.tensors is None and self.train.sample(0)[0].dtype == torch.uint8:
-            dtype = torch.uint8
-        return sum(self.sizes.values()) * int(torch.Size(self.input_shape).numel()) * dtype.itemsize
+        inputs, targets = self.train.sample(0)
+        leaves = [torch.as_tensor(leaf) for leaf in trees.leaves(inputs)]
+        raw = self.train.tensors is None and any(leaf.dtype == torch.uint8 for leaf in leaves)
+        dtypes = [leaf.dtype for leaf in leaves] if raw else self.normalize.dtypes(leaves, dtype)
+        held = sum(leaf.numel() * kept.itemsize for leaf, kept in zip(leaves, dtypes, strict=True))
+        several = [torch.as_tensor(leaf) for leaf in ([] if targets is None else trees.leaves(targets))]
+        held += sum(leaf.numel() * leaf.dtype.itemsize for leaf in several if leaf.numel() > 1)
+        return sum(self.sizes.values()) * held
 
 
 def split(
@@ -91,6 +121,8 @@ def split(
     seed: int,
     scale: float | str = "auto",
     old_rules: bool = False,
+    divide: Divide = divide_pair,
+    integers_are_numbers: bool = True,
 ) -> Splits:
     """Limit a source's parts and, if it has no validation part, hold one out of the training part.
 
@@ -102,19 +134,27 @@ def split(
         seed: the run's.
         scale: `data.scale`: see `scaling.choose_scale`.
         old_rules: scale and normalise as version 0.1.0 did, for a run that it has saved.
+        divide: divides items and batches into inputs and targets: the task's. It is applied once to tensors, and to
+            each sample and collated batch of a data set.
+        integers_are_numbers: a single input of whole numbers is a measurement, and normalised; otherwise it stays as it
+            is, as tokens do. The task decides.
 
     Raises:
         ConfigError: the fraction leaves one of the two without a sample, or contradicts a validation part; parts do
-            not fit one another; the inputs do not fit the scale.
+            not fit one another; samples do not make a batch; the inputs do not fit the scale.
     """
-    parts = _parts_of(source)
+    parts = _parts_of(source, divide)
     _check_parts(source.name, parts, val_fraction)
     if "val" not in parts and val_fraction is None:
         val_fraction = VAL_FRACTION
     chosen, indices = _choose(parts, val_fraction or 0, limit, seed)
+    if chosen["train"].tensors is None:
+        chosen["train"].example(TRIED)  # do they make a batch?
     fingerprint = _fingerprint(parts, indices)
-    fitted, note = normalize.fit_normalize(source, chosen["train"], scale, old_rules)
-    all_targets = None if old_rules else _known_targets(parts)
+    fitted, note = normalize.fit_normalize(source, chosen["train"], scale, old_rules, integers_are_numbers)
+    inputs, targets = chosen["train"].sample(0)
+    single_target = targets is not None and not trees.is_container(targets)
+    all_targets = _known_targets(parts) if single_target and not old_rules else None
     return Splits(
         name=source.name,
         origin=source.origin,
@@ -123,7 +163,7 @@ def split(
         val=chosen.get("val"),
         test=chosen.get("test"),
         normalize=fitted,
-        input_shape=tuple(chosen["train"].sample(0)[0].shape),
+        input_shape=_shapes_of(inputs),
         fingerprint=fingerprint,
         columns=source.columns,
         target=source.target,
@@ -136,13 +176,27 @@ def split(
     )
 
 
-def _parts_of(source: Source) -> dict[str, Part]:
+def _shapes_of(inputs: Tree) -> Shapes:
+    """Return the shapes of one sample, whose leaves may be numbers or arrays."""
+    return trees.shapes(trees.tree_map(torch.as_tensor, inputs))
+
+
+def _single_shapes(shapes: Shapes) -> list[tuple[int, ...]]:
+    """Return the shapes of single tensors among some in dicts and tuples."""
+    if trees.is_shape(shapes):
+        return [tuple(shapes)]
+    parts = shapes.values() if isinstance(shapes, Mapping) else shapes
+    return [shape for part in parts for shape in _single_shapes(part)]
+
+
+def _parts_of(source: Source, divide: Divide) -> dict[str, Part]:
     """Return the parts that a source has, in the order train, val, test."""
-    parts = {"train": part_of(source.train, f"data={source.name}: the {LABELS['train']} part")}
-    for name, samples in (("val", source.val), ("test", source.test)):
-        if samples is not None:
-            parts[name] = part_of(samples, f"data={source.name}: the {LABELS[name]} part")
-    return parts
+    samples = {"train": source.train, "val": source.val, "test": source.test}
+    return {
+        name: part_of(part, f"data={source.name}: the {LABELS[name]} part", divide, source.collate_fn)
+        for name, part in samples.items()
+        if name == "train" or part is not None
+    }
 
 
 def _check_parts(name: str, parts: Mapping[str, Part], val_fraction: float | None) -> None:
@@ -157,17 +211,25 @@ def _check_parts(name: str, parts: Mapping[str, Part], val_fraction: float | Non
         key = "data.val_fraction"
         text = f"{key}={val_fraction:g}: data={name} has its own validation part"
         raise ConfigError(Problem(key, text, f"write {key}=null", topic="conflict"))
-    shape = parts["train"].sample(0)[0].shape
+    shape = _compared_shapes(parts["train"])
     for part in ("val", "test"):
         if part not in parts:
             continue
         if len(parts[part]) == 0:
             text = f"the {LABELS[part]} part has no samples"
             raise _unusable(name, text, "add some, or return None for the part", "data")
-        other = parts[part].sample(0)[0].shape
+        other = _compared_shapes(parts[part])
         if other != shape:
-            text = f"samples have shape {tuple(other)} in the {LABELS[part]} part, {tuple(shape)} in the training part"
+            text = f"samples have shape {other} in the {LABELS[part]} part, {shape} in the training part"
             raise _unusable(name, text, "give them the same shape", "shape")
+
+
+def _compared_shapes(part: Part) -> Shapes:
+    """Return the shapes of a part's first sample; where a `collate_fn` may pad it, only how many axes it has."""
+    inputs = trees.tree_map(torch.as_tensor, part.sample(0)[0])
+    if not part.collates:
+        return trees.shapes(inputs)
+    return trees.shapes(trees.tree_map(lambda leaf: torch.empty([0] * leaf.ndim), inputs))
 
 
 def _unusable(name: str, text: str, suggestion: str, topic: Topic) -> ConfigError:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from runner.data.parts import Batch, Indices, Part, seeded
 from runner.errors import ConfigError, Problem, TrainingError
+from runner.util import trees
 from runner.util.rng import make_generator
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -63,7 +64,7 @@ class BatchReader:
                     raise batch
                 finally:
                     del batch  # or the error, its frames and the workers form a circle: see `_Sampler`
-            yield batch
+            yield batch.tree if isinstance(batch, _Pinnable) else batch
 
     def close(self) -> None:
         """End the workers now: at the end of the process they would be waited for without being told to end."""
@@ -97,17 +98,30 @@ def read_all(part: Part, num_workers: int) -> Batch:
     reader = BatchReader(part, num_workers, make_generator("load"))
     bar = partial(tqdm, desc="reading samples", total=len(batches), unit="batch", leave=False, disable=None, delay=2)
     whole: list[Tensor] = []
+    structure = None
     try:
         for batch in bar(reader.read(batches)):
             # Each batch is copied to its place at once: concatenated at the end, the samples would need twice the
             # memory.
-            whole = whole or [values.new_empty(count, *values.shape[1:]) for values in batch]
-            for place, values in zip(whole, batch, strict=True):
+            leaves, structure = trees.flatten(batch)
+            tensors = [leaf for leaf in leaves if leaf is not None]
+            whole = whole or [values.new_empty(count, *values.shape[1:]) for values in tensors]
+            for place, values in zip(whole, tensors, strict=True):
+                if values.shape[1:] != place.shape[1:] or len(values) != len(batches[first // LOADED_AT_ONCE]):
+                    raise _uneven()
                 place[first : first + len(values)] = values
-            first += len(batch[0])
+            first += len(tensors[0])
     except TrainingError as error:
         raise ConfigError(Problem("data", str(error), topic="data")) from error
-    return whole[0], whole[1]
+    assert structure is not None
+    filled = iter(whole)
+    inputs, targets = trees.unflatten([None if leaf is None else next(filled) for leaf in leaves], structure)
+    return inputs, targets
+
+
+def _uneven() -> ConfigError:
+    text = "data.in_memory=true: batches of the data set's `collate_fn` differ in shape"
+    return ConfigError(Problem("data.in_memory", text, "write data.in_memory=false", topic="conflict"))
 
 
 class _Fetcher(Dataset[Batch]):
@@ -124,9 +138,21 @@ class _Fetcher(Dataset[Batch]):
 
     def __getitems__(self, indices: Indices) -> Any:
         try:
-            return self.part.batch(indices)
+            batch = self.part.batch(indices)
+            return batch if all(isinstance(tree, Tensor) for tree in batch) else _Pinnable(batch)
         except TrainingError as error:
             return error
+
+
+class _Pinnable:
+    """A batch of trees, which `DataLoader` pins by this method: by itself it leaves dataclasses as they are."""
+
+    def __init__(self, tree: Batch) -> None:
+        self.tree = tree
+
+    def pin_memory(self) -> "_Pinnable":
+        """Copy all tensors to page-locked memory."""
+        return _Pinnable(trees.tree_map(Tensor.pin_memory, self.tree))
 
 
 class _Sampler:
