@@ -99,6 +99,19 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
         lambda a, b: b.metrics["lr", 2] == pytest.approx(0.0190, rel=1e-3),  # the mean over the second half
     ),
     "scheduler.period": (("scheduler=cosine_restarts", "scheduler.period=2"), lambda a, b: b.metrics["lr", 2] < 0.02),
+    "model.freeze": (
+        ("model.freeze=[layers.1]",),
+        lambda a, b: b.result["parameters"] == a.result["parameters"] - 8320,
+    ),
+    "optimizer.groups": (
+        ("optimizer.groups.head.params=layers.5", "optimizer.groups.head.lr=0.5"),
+        lambda a, b: b.metrics["lr/head", 1] == pytest.approx(10 * a.metrics["lr", 1]) and learned_differently(a, b),
+    ),
+    "optimizer.no_decay": (
+        ("optimizer=adamw", "optimizer.no_decay=true"),
+        lambda a, b: [group["weight_decay"] for group in b.checkpoint["optimizer"]["param_groups"]] == [0.01, 0],
+    ),
+    "optimizer.layer_decay": (("optimizer.layer_decay=0.5",), learned_differently),
     "loss.label_smoothing": (("loss.label_smoothing=0.3",), learned_differently),
     "device.name": (("device=cpu",), lambda a, b: "device cpu (" in b.called.err and "auto -> cpu" in a.called.err),
     "device.threads": (
@@ -165,6 +178,7 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
 SHOWN_ELSEWHERE = {
     "resume": "test_resume.py",
     "model.weights": "test_weights.py",
+    "model.unfreeze_at_epoch": "test_freeze.py",
     "model.output_activation": "test_model.py",
     "device.evaluation_threads": "test_cores.py",
     "trainer.compile": "test_compilation.py",

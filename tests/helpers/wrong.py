@@ -187,6 +187,58 @@ WRONG = [
     Wrong(["optimizer.nesterov=true", "optimizer.momentum=0"], [("optimizer", "code")]),
     Wrong(["resume_mode=warm"], [("resume_mode", "choice")], then=["resume_mode=exact"]),
     Wrong(["resume_mode=warm_start"], [("resume_mode", "missing")]),
+    # What is trained, and how.
+    Wrong(["model.freeze=[layer.*]"], [("model.freeze", "unknown")], then=["model.freeze=[layers.*]"]),
+    Wrong(["model.freeze=[layers]"], [("model.freeze", "conflict")]),
+    Wrong(["model.freeze={a:1}"], [("model.freeze", "type")], then=["model.freeze=[backbone.*]"]),
+    Wrong(
+        ["model.unfreeze_at_epoch=3"],
+        [("model.unfreeze_at_epoch", "missing")],
+        then=["model.freeze=[backbone.*]", "model.unfreeze_at_epoch=3"],
+    ),
+    Wrong(
+        ["model.unfreeze_at_epoch=1", "model.freeze=[layers.1]"],
+        [("model.unfreeze_at_epoch", "range")],
+        then=["model.unfreeze_at_epoch=3", "model.freeze=[layers.1]"],
+    ),
+    Wrong(["optimizer.groups.head.lr=0.1"], [("optimizer.groups.head.params", "missing")]),
+    Wrong(
+        ["optimizer.groups.head.params=5.5", "optimizer.groups.head.lr=0.1"],
+        [("optimizer.groups.head.params", "unknown")],
+    ),
+    Wrong(["optimizer.groups.rest.params=layers.1"], [("optimizer.groups.rest", "conflict")]),
+    Wrong(["optimizer.groups.head=layers.1"], [("optimizer.groups.head", "type")]),
+    Wrong(
+        ["optimizer.groups=5"],
+        [("optimizer.groups", "type")],
+        then=["optimizer.groups.head.params=head.*", "optimizer.groups.head.lr=0.1"],
+    ),
+    Wrong(
+        ["optimizer.groups.head.params=layer.5.*"],
+        [("optimizer.groups.head.params", "unknown")],
+        then=["optimizer.groups.head.params=layers.5.*"],
+    ),
+    Wrong(
+        ["optimizer.groups.head.params=layers.5", "optimizer.groups.head.lr=-1"],
+        [("optimizer.groups.head.lr", "range")],
+        then=["optimizer.groups.head.params=layers.5", "optimizer.groups.head.lr=0.5"],
+    ),
+    Wrong(
+        ["optimizer.groups.head.params=layers.5", "optimizer.groups.head.lrr=1"],
+        [("optimizer.groups.head.lrr", "unknown")],
+        then=["optimizer.groups.head.params=layers.5", "optimizer.groups.head.lr=1"],
+    ),
+    Wrong(
+        ["optimizer.groups.a.params=layers.5", "optimizer.groups.b.params=*.bias"],
+        [("optimizer.groups.b.params", "conflict")],
+    ),
+    Wrong(
+        ["optimizer=muon", "optimizer.no_decay=true"],
+        [("optimizer.no_decay", "conflict")],
+        then=["optimizer=muon"],
+    ),
+    Wrong(["optimizer.no_decay=perhaps"], [("optimizer.no_decay", "unknown")]),
+    Wrong(["optimizer.layer_decay=2"], [("optimizer.layer_decay", "range")], then=["optimizer.layer_decay=0.5"]),
     # Grammar.
     Wrong(["seed"], [("seed", "syntax")]),
     Wrong([""], [("", "syntax")], then=[]),

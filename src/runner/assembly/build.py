@@ -26,6 +26,7 @@ from runner.data.source import saves_itself
 from runner.device import give_back_memory
 from runner.errors import Problem
 from runner.loss import Loss
+from runner.model.freeze import Freeze
 from runner.saved.weights import load_into
 from runner.util.redaction import register_secrets
 
@@ -146,6 +147,7 @@ def make_parts(
     if checkpoint is None:
         load_weights = partial(load_into, uri=config["tracking"]["uri"])
         checkpoint = stage("model", load_weights, model, config["model"]["weights"])
+    frozen = stage("model", parts.tune, model, config["model"])
     choose_threads = partial(parts.choose_threads, node=config["device"])
     device = stage("device", choose_threads, device, model, cost, splits, batch_size, needs=["data"]) or device
     make_scale = partial(parts.make_target_scale, checkpoint=checkpoint)
@@ -162,6 +164,7 @@ def make_parts(
         seed, _made(device), _made(precision), _made(splits), _made(model), _made(num_outputs), _made(loss), scale,
         _made(optimizer), _made(schedule), _made(trainer), augment, _made(cost), _made(channels_last),
         _made(loss_node),
+        frozen or Freeze(),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from runner.data.splits import Splits
 from runner.data.target_scale import TargetScale
 from runner.device import Device
 from runner.loss import Loss
+from runner.model.freeze import Freeze
 from runner.model.probe import Cost
 from runner.precision import Precision
 from runner.scheduler import Schedule
@@ -30,6 +31,7 @@ class Parts:
         cost: of one sample's forward pass.
         channels_last: the storage of images.
         loss_node: the group `loss`, of a resolved config; that of the chosen loss for `loss=auto`.
+        freeze: the parameters that are not trained, and until when.
     """
 
     seed: int
@@ -47,6 +49,7 @@ class Parts:
     cost: Cost
     channels_last: bool
     loss_node: Mapping[str, Any]
+    freeze: Freeze
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Makers of the parts of an experiment: each takes the keys of its group, and the parts that it needs."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from runner import device as devices
-from runner.assembly import checks
-from runner.assembly.target import IN_WORDS, call, locate, takes
+from runner.assembly import checks, signature
+from runner.assembly.target import IN_WORDS, SUPPLIED, call, default_of, locate, takes
 from runner.config.settings import TrainerSettings
 from runner.data import fetch
 from runner.data.augment import Augment, make_augment
@@ -24,11 +24,16 @@ from runner.device import Device
 from runner.errors import ConfigError, Problem
 from runner.loss import Loss, name_of
 from runner.model import probe
+from runner.model.freeze import Freeze, freeze
 from runner.optimizer import trainable, use_fused
+from runner.optimizer.groups import Grouping, parameter_groups
 from runner.precision import Precision
 from runner.scheduler import Schedule, has_goal
 from runner.util.cores import threads_for
+from runner.util.patterns import patterns_of
 from runner.util.rng import seed_all
+
+_EMPTY = inspect.Parameter.empty
 
 
 def find_device(node: Mapping[str, Any]) -> Device:
@@ -126,6 +131,12 @@ def check_state(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, 
     checks.state({name: part.state_dict() for name, part in parts.items() if part is not None})
 
 
+def tune(model: nn.Module, node: Mapping[str, Any]) -> Freeze:
+    """Freeze what `model.freeze` names."""
+    patterns = node.get("freeze")  # a config of version 0.1.0 lacks the key
+    return freeze(model, patterns_of(patterns), node.get("unfreeze_at_epoch")) if patterns else Freeze()
+
+
 def choose_threads(
     device: Device, model: nn.Module, cost: probe.Cost, splits: Splits, batch_size: int, node: Mapping[str, Any]
 ) -> Device:
@@ -176,13 +187,44 @@ def make_optimizer(node: Mapping[str, Any], model: nn.Module, device: Device) ->
     if not parameters:
         raise ConfigError(Problem("model", "the model has no trainable parameter", topic="code"))
     count = sum(parameter.numel() for parameter in parameters)
-    extra = {"fused": True} if use_fused(locate("optimizer", node), device.torch, set(node), count) else {}
-    optimizer = call("optimizer", {**node, **extra}, torch.optim.Optimizer, params=parameters, model=model)
+    target = locate("optimizer", node)
+    extra = {"fused": True} if use_fused(target, device.torch, set(node), count) else {}
+    grouping = Grouping(node.get("groups") or {}, node.get("no_decay") or False, node.get("layer_decay"))
+    params: list[Any] = parameters
+    if grouping:
+        check_groups(target, grouping)
+        params = parameter_groups(model, parameters, grouping, node.get("lr", default_of(target, "lr")))
+    optimizer = call("optimizer", {**node, **extra}, torch.optim.Optimizer, params=params, model=model)
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         text = f"optimizer._target_={node['_target_']} needs a closure, which runner does not pass"
         raise ConfigError(Problem("optimizer._target_", text, "choose another", topic="code"))
     return optimizer
+
+
+def check_groups(target: Callable[..., Any], grouping: Grouping) -> None:
+    """Check that an optimizer takes groups, and the options in them.
+
+    Raises:
+        ConfigError: it divides the parameters itself, or takes no such option.
+    """
+    typed = {"groups": grouping.groups, "no_decay": grouping.no_decay, "layer_decay": grouping.layer_decay is not None}
+    first = next(f"optimizer.{key}" for key, value in typed.items() if value)
+    named = inspect.signature(target).parameters
+    name = getattr(target, "__qualname__", str(target))
+    if "model" in named:
+        text = f"{first}: {name} divides the parameters itself"
+        raise ConfigError(Problem(first, text, "leave it out", topic="conflict"))
+    given_once = {*SUPPLIED["optimizer"], *(key for key, parameter in named.items() if parameter.default is _EMPTY)}
+    for group, options in grouping.groups.items():
+        own = {key: value for key, value in options.items() if key != "params"}
+        if problems := signature.check(f"optimizer.groups.{group}", target, own, given_once):
+            raise ConfigError(*problems)
+    needed = {"weight_decay": grouping.no_decay, "lr": grouping.layer_decay is not None}
+    for option, wanted in needed.items():
+        if wanted and option not in named:
+            text = f"{first}: {name} takes no {option}"
+            raise ConfigError(Problem(first, text, "write optimizer=adamw", topic="conflict"))
 
 
 def make_schedule(

@@ -75,6 +75,8 @@ def _unknown(group: str, name: str, unknown: list[str], known: list[str]) -> lis
         similar = close_match(unknown[0], known)
         if meant := advice.for_key(unknown[0], [f"{group}.{other}" for other in known]):
             similar = similar or meant.removeprefix(f"{group}.")
+        if similar and "." in group:
+            similar = f"{group}.{similar}"
         hint = f"did you mean {similar}?" if similar else f"{name} takes {', '.join(known) or 'none at all'}"
         return [Problem(key, f"{key}: {name} takes no {unknown[0]}", hint, topic="unknown")]
     keys = [f"{group}.{key}" for key in unknown]

@@ -146,6 +146,12 @@ def takes(target: Callable[..., Any]) -> tuple[frozenset[str], bool]:
     return frozenset(parameters), any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
+def default_of(target: Callable[..., Any], name: str) -> Any:
+    """Return the default of a target's parameter; None if it has none."""
+    parameter = inspect.signature(target).parameters.get(name)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
+
+
 def call(group: str, node: Mapping[str, Any], kind: type[T], **supplied: Any) -> T:
     """Call a group's `_target_` with its keys and those of `supplied` that it takes.
 

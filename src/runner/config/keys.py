@@ -4,18 +4,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from runner.config.settings import MISSING, DataSettings
+from runner.config.settings import MISSING, DataSettings, ModelSettings, OptimizerSettings
 
 TARGET_GROUPS = ("model", "data", "optimizer", "scheduler", "loss")
 """Groups with a `_target_`; their keys are the parameters of the target."""
 
-SHARED_KEYS = {
-    "data": tuple(field.name for field in fields(DataSettings)),
-    "model": ("weights",),
-}
+SHARED_SETTINGS = {"data": DataSettings, "model": ModelSettings, "optimizer": OptimizerSettings}
+"""The keys that all members of such a group have, and their types."""
+
+SHARED_KEYS = {group: tuple(field.name for field in fields(settings)) for group, settings in SHARED_SETTINGS.items()}
 """Keys of such a group besides the parameters of its `_target_`; `conf/config.yaml` sets them."""
 
-MAPPINGS = ("tracking.tags",)
+MAPPINGS = ("tracking.tags", "optimizer.groups")
 """Keys whose values are mappings with names that the user chooses."""
 
 CHOSEN_LATER = ("loss.label_smoothing",)

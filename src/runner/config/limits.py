@@ -7,9 +7,8 @@ from dataclasses import dataclass, is_dataclass
 from functools import cache
 from typing import Any, Literal
 
-from runner.config.keys import TARGET_GROUPS, select
+from runner.config.keys import SHARED_SETTINGS, TARGET_GROUPS, select
 from runner.config.parameters import read_bounds
-from runner.config.settings import DataSettings
 from runner.util.ranges import POSITIVE, PROBABILITY, Bound, Range, find_bound
 
 OWNERS = {"data.augment": "runner.data.augment.make_augment"}
@@ -62,13 +61,19 @@ def collect_limits(config: Mapping[str, Any], root: type) -> dict[str, Limit]:
             for name, parameter in read_bounds(target).items():
                 shape: Literal["one", "list"] = "list" if parameter.is_list else "one"
                 collected[f"{group}.{name}"] = Limit(parameter.bound, parameter.optional, shape)
+    named = select(config, "optimizer.groups")
+    for group, options in named.items() if isinstance(named, Mapping) else ():
+        for name in options if isinstance(options, Mapping) else ():
+            if limit := collected.get(f"optimizer.{name}"):
+                collected[f"optimizer.groups.{group}.{name}"] = limit
     return collected | settings_limits(root)
 
 
 @cache
 def settings_limits(root: type) -> dict[str, Limit]:
-    """Collect the limits of the groups with fixed keys, and of the keys that every data set has."""
-    return {**_of_fields(root, ""), **_of_fields(DataSettings, "data.")}
+    """Collect the limits of the groups with fixed keys, and of those that all members of a group have."""
+    shared = {k: v for group, keys in SHARED_SETTINGS.items() for k, v in _of_fields(keys, f"{group}.").items()}
+    return {**_of_fields(root, ""), **shared}
 
 
 def _of_fields(settings: type, prefix: str) -> dict[str, Limit]:

@@ -14,12 +14,12 @@ from typing import Annotated, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from runner.config.keys import PATH_KEYS, TEXT_KEYS, format_value, is_open, iterate_leaves, select
+from runner.config import fine_tuning
+from runner.config.keys import PATH_KEYS, SHARED_SETTINGS, TEXT_KEYS, format_value, iterate_leaves, select
 from runner.config.limits import TORCH_LIMITS, Limit, collect_limits, settings_limits, takes_none
 from runner.config.settings import (
     MISSING,
     ConsoleSettings,
-    DataSettings,
     DeviceSettings,
     PrecisionSettings,
     SweepSettings,
@@ -72,7 +72,11 @@ def _devices() -> str:
 NEW_DATA_KEYS, NEW_TABLE_KEYS = ("scale", "scale_targets"), ("index", "header", "target_type")
 """Keys of all data sets, and of tables, that are new since 0.1.0; they may be missing but not null."""
 
-NEW_KEYS = {"device.evaluation_threads": "null", "tracking.tags": "{}", "tracking.description": "null"}
+NEW_KEYS = {
+    "device.evaluation_threads": "null", "tracking.tags": "{}", "tracking.description": "null", "model.freeze": "null",
+    "model.unfreeze_at_epoch": "null", "optimizer.groups": "{}", "optimizer.no_decay": "false",
+    "optimizer.layer_decay": "null",
+}  # fmt: skip
 """Other keys that are new since 0.1.0, with the values that apply to its configs."""
 
 
@@ -95,7 +99,7 @@ def check_config(config: Mapping[str, Any]) -> list[Problem]:
         config: nested plain mappings, as `OmegaConf.to_container(cfg, resolve=True)` returns them. Missing values
             (`???`) are skipped.
     """
-    problems = [*_check_limits(config), *_check_new_keys(config), *_check_pairs(config)]
+    problems = [*_check_limits(config), *_check_new_keys(config), *_check_pairs(config), *fine_tuning.check(config)]
     too_large = list(dict.fromkeys(find_large_integers("", config)))
     keys = {problem.key for problem in too_large}
     return [problem for problem in problems if problem.key not in keys] + too_large + _check_tracking(config)
@@ -240,12 +244,12 @@ def describe_expected(key: str) -> str | None:
 
 def is_required(key: str) -> bool:
     """Return whether every config must have this key."""
-    return _hint(key) is not None
+    return _hint(key) is not None and key.partition(".")[0] not in ("model", "optimizer")
 
 
 def is_text(key: str) -> bool:
     """Return whether a key holds a text, or a list or mapping of texts, in which `1e5` is not a number."""
-    if key in PATH_KEYS or key in TEXT_KEYS or is_open(key):
+    if key in PATH_KEYS or key in TEXT_KEYS or key.startswith("tracking.tags") or fine_tuning.is_pattern(key):
         return True
     if key in settings_limits(Config):  # numbers, or choices, none of which looks like a number
         return False
@@ -259,11 +263,11 @@ def _leaves(hint: Any) -> set[Any]:
 
 
 def _hint(key: str) -> Any:
-    """Return the annotation of a key of a group with fixed keys, or of a key that every data set has."""
+    """Return the annotation of a key of a group with fixed keys, or of a key that all members of a group have."""
     parts = key.split(".")
     node: Any = Config
-    if parts[0] == "data" and len(parts) > 1:
-        node, parts = DataSettings, parts[1:]
+    if parts[0] in SHARED_SETTINGS and len(parts) > 1:
+        node, parts = SHARED_SETTINGS[parts[0]], parts[1:]
     for part in parts:
         node = typing.get_type_hints(node).get(part) if is_dataclass(node) else None
     return node

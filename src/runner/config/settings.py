@@ -108,6 +108,24 @@ class ConsoleSettings:
 
 
 @dataclass
+class ModelSettings:
+    """The keys that every model has, besides the parameters of its class; those of 0.1.0 had `weights` alone."""
+
+    weights: str | None = None
+    freeze: list[str] | None = None
+    unfreeze_at_epoch: Annotated[int | None, Range(2, whole=True)] = None
+
+
+@dataclass
+class OptimizerSettings:
+    """The keys that every optimizer has, besides the parameters of its class; those of 0.1.0 had none."""
+
+    groups: Any = None
+    no_decay: Any = False
+    layer_decay: Annotated[float | None, Range(0, 1, open_low=True)] = None
+
+
+@dataclass
 class DataSettings:
     """The keys that every data set has, besides the parameters of its function."""
 

@@ -13,6 +13,7 @@ from runner.errors import first_line
 from runner.loss import name_of
 from runner.model.probe import parameter_count
 from runner.optimizer import label
+from runner.optimizer.groups import table
 from runner.rundir import layout
 from runner.rundir.folders import display_path, shell_path
 from runner.rundir.journal import read
@@ -41,6 +42,8 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
         f"{parameter_count(experiment.model):,}",
         flops,
     )
+    if experiment.freeze.parameters or experiment.freeze.resting:
+        log.info("           frozen: %s", experiment.freeze)
     for doubt in checks.probabilities(experiment.cost.activation, experiment.loss):
         log.warning("           %s", doubt)
     splits = experiment.splits
@@ -58,6 +61,8 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     if splits.notes:
         log.info("           %s", "; ".join(splits.notes))
     log.info("training   %s", recipe(experiment))
+    for line in table(experiment.optimizer):
+        log.info("           %s", line)
     log.info("device     device %s · precision %s", experiment.device, experiment.precision)
     if slow := experiment.precision.slow_here():
         log.info("           %s", slow)

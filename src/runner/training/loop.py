@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from runner.data.loading import Loader
+from runner.optimizer.groups import rates
 from runner.training.progress import Metrics, RunningMetrics
 from runner.training.spans import each
 from runner.training.state import Interrupted, Training, require_finite, save, save_within_epoch
@@ -52,6 +53,7 @@ def run_epoch(state: Training) -> str | None:
     may_end_early = settings.max_steps or settings.max_time or settings.early_stopping.patience
     state.sums.with_metrics = bool(may_end_early or log_due(state) or state.monitor.metric.startswith("train/"))
     state.sums.reset(progress.sums)
+    state.freeze.at_epoch(progress.epoch)
     state.clock.start(progress.seconds)
     if state.stop.requested:  # before the first step: while the model was compiled
         raise Interrupted
@@ -75,7 +77,7 @@ def train_batches(state: Training) -> str | None:
     usable = True  # the step in progress; False if one of its losses is not finite, and the step is to be skipped
     state.display.start_epoch(progress.epoch, batches, progress.batch)
     if progress.batch == 0:
-        progress.lr, progress.epoch_steps = learning_rate(state), 0
+        progress.start_epoch(learning_rate(state), rates(state.optimizer))
     elif limit := finish_resumed_step(state):
         return limit
     data = each(state.span, "data", loader.epoch(progress.epoch, progress.batch))
@@ -135,7 +137,7 @@ def take_step(state: Training) -> None:
         stepped = state.precision.step(state.optimizer, state.parameters, settings.clip_norm)
     if not stepped:
         return
-    progress.take_step(lr := learning_rate(state))
+    progress.take_step(lr := learning_rate(state), rates(state.optimizer))
     if state.average is not None:
         state.average.update(state.model)
     if state.schedule.scheduler is not None and state.schedule.every == "step":
@@ -191,6 +193,7 @@ def finish_epoch(state: Training, last: bool) -> None:
     if last or log_due(state):
         rate = state.sums.samples / progress.seconds
         timed |= {"lr": progress.lr, "time/epoch_seconds": progress.seconds, "throughput/samples_per_second": rate}
+        timed |= {f"lr/{group}": mean for group, mean in progress.rates.items()}
         log_metrics(state, metrics | timed, progress.epoch)
     if last or due(settings.log_every_epochs, progress.epoch):
         state.display.end_epoch(progress.epoch, metrics, progress.seconds, best)

@@ -1,10 +1,11 @@
 """The progress of training: counts, running sums, seconds, the best value so far."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ class Progress:
         batch: the number of batches done in this epoch.
         step: the number of optimizer steps.
         lr: the mean learning rate of the optimizer steps of this epoch.
+        rates: the same for each named group of parameters.
         epoch_steps: the number of optimizer steps of this epoch.
         sums: the running sums of this epoch, as `RunningMetrics.state` returns them.
         seconds: the training time of this epoch.
@@ -68,12 +70,23 @@ class Progress:
     cut_short: int | None = None
     out_of_turn: int | None = None
     data: str = ""
+    rates: dict[str, float] = field(default_factory=dict)
 
-    def take_step(self, lr: float) -> None:
-        """Count an optimizer step with this learning rate."""
+    def start_epoch(self, lr: float, rates: Mapping[str, float]) -> None:
+        """Start an epoch with this learning rate, and those of named groups."""
+        self.lr, self.rates, self.epoch_steps = lr, dict(rates), 0
+
+    def take_step(self, lr: float, rates: Mapping[str, float]) -> None:
+        """Count an optimizer step with this learning rate, and those of named groups."""
         self.step += 1
         self.epoch_steps += 1
         self.lr += (lr - self.lr) / self.epoch_steps  # a constant rate stays exact, unlike in sum / count
+        for name, rate in rates.items():
+            self.rates[name] += (rate - self.rates[name]) / self.epoch_steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the values for a checkpoint; `rates` only where groups have names."""
+        return {name: value for name, value in asdict(self).items() if name != "rates" or value}
 
 
 class RunningMetrics:

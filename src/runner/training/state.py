@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -15,6 +15,7 @@ from runner.data.target_scale import TargetScale, preprocessing
 from runner.device import Device
 from runner.errors import TrainingError
 from runner.loss import Loss
+from runner.model.freeze import Freeze
 from runner.optimizer import load_state, trainable
 from runner.precision import Precision
 from runner.rundir.checkpoint import FORMAT, Checkpoints, best_weights, load_loss, weight_buffers
@@ -67,6 +68,7 @@ class Training:
         preprocessing: the part of the samples' preprocessing that a checkpoint holds, in tensors and primitives:
             `{"targets": {"mean": [...], "std": [...]}}`.
         target_scale: the scale of a regression's targets, if they are scaled, or far from 0.
+        freeze: the parameters that are not trained, and until when.
         eval_model: the model for evaluation: the averaged weights if there are any.
         forward: called in place of `model`; `torch.compile` replaces it.
         eval_forward: called in place of `eval_model`; `torch.compile` replaces it.
@@ -89,9 +91,11 @@ class Training:
     progress: Progress = field(default_factory=Progress)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     target_scale: TargetScale | None = None
+    freeze: Freeze = field(default_factory=Freeze)
 
     def __post_init__(self) -> None:
-        self.parameters = trainable(self.model)
+        self.parameters = trainable(self.model)  # and those that are frozen until a later epoch
+        self.freeze.at_epoch(self.progress.epoch)
         self.sums = RunningMetrics(self.loss, self.device.torch, self.target_scale)
         self.clock = Stopwatch(self.device)
         monitored = self.settings.monitor
@@ -134,6 +138,7 @@ def make_training(
         progress=Progress(data=experiment.splits.fingerprint),
         preprocessing=preprocessing(experiment.target_scale),
         target_scale=experiment.target_scale,
+        freeze=experiment.freeze,
     )
 
 
@@ -193,7 +198,7 @@ def checkpoint_state(state: Training) -> dict[str, Any]:
         "scaler": state.precision.state_dict(),
         "ema": state.average.state_dict() if state.average is not None else {},
         "rng": rng(state),
-        "progress": asdict(state.progress),
+        "progress": state.progress.state_dict(),
         **{key: part for key, part in optional.items() if part},
     }
 
@@ -236,6 +241,7 @@ def restore(state: Training, checkpoint: Mapping[str, Any]) -> None:
             data_set.load_state_dict(checkpoint["data"][name])
     set_rng(state, checkpoint["rng"])
     state.progress = Progress(**{"longest_stale": None, **checkpoint["progress"]})
+    state.freeze.at_epoch(state.progress.epoch)
 
 
 def load_weights(state: Training, checkpoint: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from helpers.composed import accuracy, built, trained
 from helpers.problems import about
 from helpers.training import blobs, divided, exact_state, net, same, training
 from runner.assembly import experiment, parts
+from runner.config.keys import SHARED_KEYS
 from runner.errors import ConfigError
 from runner.optimizer import CPUMuon, hidden_weights, label, muon, supports_fused, trainable, use_fused
 from runner.precision import Precision, forget_gradients
@@ -135,7 +136,7 @@ KEYS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("choice", KEYS)
 def test_each_key_of_the_config_changes_the_weights(choice: str, here: Path) -> None:
     experiment = built(f"optimizer={choice}", "data.limit=20", "model.hidden=[8,6]")
-    assert set(experiment.config["optimizer"]) == {"_target_", *KEYS[choice]}
+    assert set(experiment.config["optimizer"]) == {"_target_", *KEYS[choice], *SHARED_KEYS["optimizer"]}
     found = [weights(experiment, changed) for changed in ({}, *({key: value} for key, value in KEYS[choice].items()))]
     assert not any(torch.equal(one, other) for index, one in enumerate(found) for other in found[:index])
 
