@@ -56,6 +56,81 @@ def test_a_state_dict_is_loaded_bit_for_bit_and_wrappers_leave_no_trace(prefix: 
     assert same(here.state_dict(), there.state_dict())
 
 
+def wrapped(inner: nn.Module, **others: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {f"model.{name}": tensor for name, tensor in inner.state_dict().items()} | others
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", "model_state_dict"])
+def test_a_model_within_the_state_of_a_program_is_found_and_what_is_not_of_it_is_said(
+    key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    there, here = net(seed=1), net(seed=2)
+    loss_weight = {"loss.weight": torch.ones(3)}
+    content = {"epoch": 3, key: wrapped(there, **loss_weight), "optimizer": {"state": {}, "param_groups": []}}
+    torch.save(content, "program.ckpt")
+    with caplog.at_level(logging.INFO, "runner"):
+        load_into(here, "program.ckpt")
+    assert same(here.state_dict(), there.state_dict())
+    (line,) = caplog.messages
+    assert f"program.ckpt, its {key}" in line and "prefix model." in line and "left out: loss.weight" in line
+
+
+def test_under_a_prefix_another_number_of_outputs_and_another_model_are_told_apart() -> None:
+    there, here, untouched = net(3, seed=1), net(7, seed=2), net(7, seed=2)
+    torch.save({"state_dict": wrapped(there, **{"loss.weight": torch.ones(3)})}, "program.ckpt")
+    load_into(here, "program.ckpt")
+    assert same(here[:3].state_dict(), there[:3].state_dict())
+    assert same(here[3].state_dict(), untouched[3].state_dict())
+    problem = problem_of(lambda: load_into(nn.Sequential(*net(), nn.Linear(3, 3)), "program.ckpt"))
+    assert (problem.key, problem.topic) == ("model.weights", "shape")
+    assert "4.weight (3, 3) is missing" in problem.text and "loss.weight (3) is in the weights only" in problem.text
+
+
+def test_averaged_weights_of_torch_are_loaded_without_their_counter() -> None:
+    there, here = net(seed=1), net(seed=2)
+    torch.save(torch.optim.swa_utils.AveragedModel(there).state_dict(), "averaged.pt")
+    load_into(here, "averaged.pt")
+    assert same(here.state_dict(), there.state_dict())
+
+
+def test_a_checkpoint_of_lightning_is_loaded(tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning")
+
+    class Module(lightning.LightningModule):
+        def __init__(self, width: int = 5) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+            self.net, self.loss = net(width=width, seed=1), nn.CrossEntropyLoss(weight=torch.ones(3))
+
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            return self.loss(self.net(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters())
+
+    data = torch.utils.data.TensorDataset(torch.randn(8, 4), torch.randint(3, (8,)))
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    module, here = Module(), net(seed=2)
+    trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=4))
+    trainer.save_checkpoint("lightning.ckpt")
+    load_into(here, "lightning.ckpt")
+    assert same(here.state_dict(), module.net.state_dict())
+
+
+@pytest.mark.parametrize("arguments", [{}, {"max_shard_size": 100}, {"safe_serialization": False}], ids=str)
+def test_a_folder_of_accelerate_is_loaded(arguments: dict[str, Any], tmp_path: Path) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    there, here = net(seed=1), net(seed=2)
+    accelerate.Accelerator(cpu=True).save_model(there, tmp_path / "saved", **arguments)
+    load_into(here, str(tmp_path / "saved"))
+    assert same(here.state_dict(), there.state_dict())
+    (tmp_path / "empty").mkdir()
+    assert problem_of(lambda: load_into(here, str(tmp_path / "empty"))).topic == "run"
+
+
 def test_safetensors_are_loaded_or_the_package_is_named() -> None:
     there, here = net(seed=1), net(seed=2)
     try:

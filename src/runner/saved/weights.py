@@ -3,12 +3,9 @@
 `model.weights=<file or run>` starts training from them; `runner.evaluate`, `predict` and `export` use a run's best.
 """
 
-import importlib.util
 import logging
-import warnings
-import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,47 +15,15 @@ from torch import Tensor, nn
 
 from runner.errors import ConfigError, first_line
 from runner.rundir import layout
-from runner.rundir.checkpoint import (
-    CheckpointError,
-    best_weights,
-    decode_checkpoint,
-    is_checkpoint,
-    load,
-    weight_buffers,
-)
-from runner.rundir.folders import display_path, parse_path
+from runner.rundir.checkpoint import CheckpointError, load
+from runner.rundir.folders import parse_path
 from runner.saved.run import SavedRun, find, problem_with
+from runner.saved.weight_files import NAMES_SHOWN, SUFFIXES, Weights, of_checkpoint, read_file, read_folder
 from runner.util.buffers import fit_buffers, load_buffers, load_module, unsaved_buffers
 from runner.util.private import is_extra_state, unwrapped_name
 from runner.util.tags import DATA_TAG
 
 log = logging.getLogger("runner")
-
-SUFFIXES = (".pt", ".pth", ".safetensors")
-NAMES_SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A model's tensors by name.
-
-    Attributes:
-        tensors: parameters and buffers on the CPU, by their names in `nn.Module.state_dict`.
-        source: where they come from, as text for a message.
-        epoch: the epoch of the run after which they were the best; None if unknown.
-        data: the fingerprint of their training data; None if unknown.
-        buffers: the buffers that `state_dict` leaves out.
-        loss: the state of the loss that was trained with them: its part of a checkpoint.
-        preprocessing: how the run preprocessed its samples: see `Training.preprocessing`; None if unknown.
-    """
-
-    tensors: dict[str, Tensor]
-    source: str
-    epoch: int | None = None
-    data: str | None = None
-    buffers: dict[str, Tensor | None] = field(default_factory=dict)
-    loss: dict[str, Any] = field(default_factory=dict)
-    preprocessing: dict[str, Any] | None = None
 
 
 def load_into(model: nn.Module, value: str, uri: str | None = None) -> dict[str, Any] | None:
@@ -68,7 +33,7 @@ def load_into(model: nn.Module, value: str, uri: str | None = None) -> dict[str,
 
     Args:
         model: on the CPU; its weights are overwritten.
-        value: a file (.pt, .pth or .safetensors), a run's folder or an MLflow run id.
+        value: a file (see `weight_files`), a folder of Accelerate, a run's folder or an MLflow run id.
         uri: the address of the MLflow store that has the run.
 
     Returns:
@@ -78,10 +43,13 @@ def load_into(model: nn.Module, value: str, uri: str | None = None) -> dict[str,
         ConfigError: the weights cannot be read, or belong to another model.
     """
     weights = read_weights(value, uri)
-    new_layer = copy_into(model, weights.tensors, f"model.weights={value}")
+    state = model.state_dict()
+    tensors, removed = fit_names(weights.tensors, [name for name in state if not is_extra_state(name)])
+    new_layer = copy_into(model, tensors, f"model.weights={value}")
     own = {name: buffer.shape for name, buffer in unsaved_buffers(model).items() if buffer is not None}
     load_buffers(model, {name: b for name, b in weights.buffers.items() if b is not None and own.get(name) == b.shape})
-    log.info("weights    from %s%s", weights.source, f"; {new_layer}" if new_layer else "")
+    notes = [*([removed] if removed else []), *([new_layer] if new_layer else [])]
+    log.info("weights    %s", "; ".join([f"from {weights.source}", *notes]))
     return None if new_layer else weights.preprocessing
 
 
@@ -99,7 +67,9 @@ def read_weights(value: str, uri: str | None = None) -> Weights:
             problem_with(f"model.weights={value}", text, "write the path of a file of weights, or a run", topic="file")
         )
     if is_file:
-        return _from_file(path, f"model.weights={value}")
+        return read_file(path, f"model.weights={value}")
+    if path.is_dir() and (found := read_folder(path, f"model.weights={value}")):
+        return found
     return weights_of_run(find(value, "model.weights", uri))
 
 
@@ -122,19 +92,12 @@ def weights_of_run(run: SavedRun) -> Weights:
         if name.endswith(layout.LAST):
             log.warning("%s has no checkpoints/best.pt: using its last weights", run.place)
             epoch = len(progress["epoch_seconds"])
-        return _of_checkpoint(state, run.place, epoch, progress["data"])
+        return of_checkpoint(state, run.place, epoch, progress["data"])
     if run.folder is not None and (graph := run.file("model/data/model.pt2")):
         return _of_graph(graph, run)
     if run.run_id is not None:
         return _of_logged_model(run)
     raise ConfigError(run.problem(f"no weights, {run.place}/{layout.CHECKPOINTS} has no checkpoint"))
-
-
-def _of_checkpoint(state: dict[str, Any], source: str, epoch: int | None, data: str | None = None) -> Weights:
-    loss: dict[str, Any] = {key: state[key] for key in ("loss", "buffers") if key in state}
-    return Weights(
-        best_weights(state), source, epoch, data, weight_buffers(state), loss, dict(state.get("preprocessing", {}))
-    )
 
 
 def _of_logged_model(run: SavedRun) -> Weights:
@@ -173,63 +136,46 @@ def _of_graph(path: Path, run: SavedRun) -> Weights:
     return Weights(tensors, run.place, data=fingerprint, preprocessing={"targets": scale} if scale else {})
 
 
-def _from_file(path: Path, argument: str) -> Weights:
-    if path.suffix == ".safetensors":
-        return Weights(_read_safetensors(path, argument), display_path(path.absolute()))
-    content = _read_torch(path, argument)
-    if isinstance(content, dict) and is_checkpoint(content):  # a checkpoint of runner
-        try:
-            state = decode_checkpoint(content, path)
-        except CheckpointError as error:
-            raise ConfigError(problem_with(argument, str(error))) from error
-        return _of_checkpoint(state, display_path(path.absolute()), state["progress"]["best_epoch"] or None)
-    tensors = (
-        [value for name, value in content.items() if not is_extra_state(name)] if isinstance(content, dict) else []
-    )
-    if not tensors or not all(isinstance(t, Tensor) for t in tensors):
-        what = f"a {type(content).__name__}"
-        if isinstance(content, dict):
-            what = f"a dict of {', '.join(map(str, list(content)[:NAMES_SHOWN])) or 'nothing'}"
-        suggestion = "write a file made by torch.save(model.state_dict(), path)"
-        raise ConfigError(problem_with(argument, f"holds {what}, not the tensors of a model", suggestion, topic="file"))
-    return Weights({str(name): tensor for name, tensor in content.items()}, display_path(path.absolute()))
+def fit_names(tensors: Mapping[str, Tensor], own: Collection[str]) -> tuple[dict[str, Tensor], str]:
+    """Remove the prefixes that other programs put before a model's names: `module.`, `model.`, `_orig_mod.`.
+
+    Args:
+        tensors: by name, as they were saved.
+        own: the names of the model.
+
+    Returns:
+        The tensors under the model's names, and a note about what was removed; empty if nothing was. If all of the
+        model was found under a prefix, tensors without it (of a loss, of metrics) are left out.
+    """
+    names = {name: name if name in own else unwrapped_name(name) for name in tensors}
+    removed = {name[: -len(new)] if name.endswith(new) else "_orig_mod." for name, new in names.items() if name != new}
+    left_out: list[str] = []
+    prefix, found = _commonest_prefix(names.values(), own)
+    if found > len(set(own) & set(names.values())):
+        names = {name: new.removeprefix(prefix) for name, new in names.items() if new.startswith(prefix)}
+        removed.add(prefix)
+    if removed and set(own) <= set(names.values()):
+        inside = {name: new for name, new in names.items() if new in own}
+        left_out = [name for name in tensors if name not in inside and not is_extra_state(name)]
+        names = inside | {name: new for name, new in names.items() if is_extra_state(new)}
+    else:
+        names |= {name: name for name in tensors if name not in names}
+    note = f"without the prefix {' and '.join(sorted(removed))}" if removed else ""
+    if left_out:
+        more = f" and {len(left_out) - NAMES_SHOWN} more" if len(left_out) > NAMES_SHOWN else ""
+        note += f"; not of the model, left out: {', '.join(left_out[:NAMES_SHOWN])}{more}"
+    return {new: tensors[name] for name, new in names.items()}, note
 
 
-def _read_torch(path: Path, argument: str) -> Any:
-    """Read a file of `torch.save`, without loading anything that could run code."""
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as container:  # torch.load does not verify the checksums
-                if damaged := container.testzip():
-                    raise ConfigError(
-                        problem_with(argument, f"the file is damaged ({damaged})", "write another file", topic="file")
-                    )
-        with warnings.catch_warnings():  # about a pickle that is refused below
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except ConfigError:
-        raise
-    except OSError as error:
-        text = f"the file cannot be read: {error.strerror or error}"
-        raise ConfigError(problem_with(argument, text, topic="file")) from error
-    except Exception as error:  # the unpickler raises many types
-        text = "not a file of weights, or it holds more than tensors, which could run code when loaded"
-        suggestion = "write a file made by torch.save(model.state_dict(), path)"
-        raise ConfigError(problem_with(argument, text, suggestion, topic="file")) from error
-
-
-def _read_safetensors(path: Path, argument: str) -> dict[str, Tensor]:
-    if importlib.util.find_spec("safetensors") is None:
-        text = "the package safetensors is not installed"
-        raise ConfigError(problem_with(argument, text, "install it with: pip install safetensors", topic="unavailable"))
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        text = f"the file cannot be read: {first_line(error)}"
-        raise ConfigError(problem_with(argument, text, topic="file")) from error
+def _commonest_prefix(names: Collection[str], own: Collection[str]) -> tuple[str, int]:
+    """Return the prefix under which most of the model's own names are found, and how many."""
+    own, counts = set(own), Counter[str]()
+    for name in names:
+        parts = name.split(".")
+        for count in range(1, len(parts)):
+            if ".".join(parts[count:]) in own:
+                counts[".".join(parts[:count]) + "."] += 1
+    return max(counts.items(), key=lambda item: item[1], default=("", 0))
 
 
 def copy_into(model: nn.Module, tensors: Mapping[str, Tensor], argument: str) -> str | None:
@@ -237,7 +183,7 @@ def copy_into(model: nn.Module, tensors: Mapping[str, Tensor], argument: str) ->
 
     Args:
         model: its tensors are overwritten.
-        tensors: by the model's own names, or with the prefixes of DataParallel and `torch.compile`.
+        tensors: by the model's own names, see `fit_names`.
         argument: the option that named them, for the error.
 
     Returns:
@@ -248,10 +194,9 @@ def copy_into(model: nn.Module, tensors: Mapping[str, Tensor], argument: str) ->
     """
     fit_buffers(model, tensors, replace=False)
     state = model.state_dict()
-    loaded = {name if name in state else unwrapped_name(name): value for name, value in tensors.items()}
-    extra = {name: value for name, value in loaded.items() if is_extra_state(name) and name in state}
+    extra = {name: value for name, value in tensors.items() if is_extra_state(name) and name in state}
     own = {name: tensor for name, tensor in state.items() if not is_extra_state(name)}
-    tensors = {name: tensor for name, tensor in loaded.items() if not is_extra_state(name)}
+    tensors = {name: tensor for name, tensor in tensors.items() if not is_extra_state(name)}
     misfits = {
         name: (t.shape, own[name].shape) for name, t in tensors.items() if name in own and t.shape != own[name].shape
     }
