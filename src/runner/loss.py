@@ -109,8 +109,9 @@ def answer_names(loss: Loss, num_outputs: int, classes: Sequence[str] | None) ->
 
 
 def correct(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Count the outputs (N, K) that are largest at the target class (N,)."""
-    return torch.count_nonzero(outputs.argmax(dim=1) == targets)  # half the time of `sum` for a batch
+    """Count the outputs (N, K) that are largest at the target class (N,), or at the most probable one of (N, K)."""
+    classes = targets.argmax(dim=1) if targets.ndim == 2 else targets  # probabilities: of mixed samples
+    return torch.count_nonzero(outputs.argmax(dim=1) == classes)  # half the time of `sum` for a batch
 
 
 def correct_signs(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.assembly import auto_loss, checks, parts
 from runner.assembly.experiment import Experiment, Parts, Setup
+from runner.assembly.mixing import fit_targets
 from runner.assembly.problems import ProblemCollector
 from runner.assembly.record import computed_with, recorded
 from runner.assembly.target import call, check_target
@@ -142,6 +143,7 @@ def make_parts(
         collector += checks.monitor(trainer, loss, splits)
     num_outputs = stage("loss", parts.count_outputs, loss, splits, targets)
     dtype = precision.dtype if precision else torch.float32
+    augment = stage("data", partial(fit_targets, dtype=dtype), augment, loss, splits, num_outputs) or augment
     model, cost = stage("model", parts.make_model, config["model"], splits, num_outputs, seed, dtype) or (None, None)
     stage("model", parts.check_last_batch, model, splits, batch_size, dtype, needs=["data"])
     if checkpoint is None:

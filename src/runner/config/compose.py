@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from runner.config import check_override, schema, store_variable
+from runner.config.augment_list import expand_override
 from runner.config.check_override import ParsedOverride
 from runner.config.group_files import GroupFiles
 from runner.config.interpolation import escape_references
@@ -164,6 +165,9 @@ class Composer:
             except ValueError:  # Python does not convert a number with more than 4,300 digits
                 problems.append(Problem(key_of(text), f"{shown} is out of range", schema.BITS, topic="range"))
                 continue
+            except ConfigError as error:
+                problems += error.problems
+                continue
             if typed.override.is_sweep_override() and mode is not RunMode.MULTIRUN:
                 several.append(typed)
                 continue
@@ -193,7 +197,7 @@ class Composer:
         return texts if any(quote_texts(text, True, texts) != text for text in concerned) else {}
 
     def _quote(self, text: str, sweeping: bool) -> str:
-        return quote_texts(text, sweeping, self._texts)
+        return expand_override(quote_texts(text, sweeping, self._texts))
 
     def given(self, overrides: Sequence[str], sweeping: bool) -> list[str]:
         """Translate typed overrides to what is passed to Hydra."""

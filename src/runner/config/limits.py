@@ -11,7 +11,12 @@ from runner.config.keys import SHARED_SETTINGS, TARGET_GROUPS, select
 from runner.config.parameters import read_bounds
 from runner.util.ranges import POSITIVE, PROBABILITY, Bound, Range, find_bound
 
-OWNERS = {"data.augment": "runner.data.augment.make_augment"}
+OWNERS = {
+    "data.augment": "runner.data.augment.make_augment",
+    "data.augment.randaugment": "runner.data.randaugment.make_randaugment",
+    "data.augment.mixup": "runner.data.mixing.make_mix",
+    "data.augment.cutmix": "runner.data.mixing.make_mix",
+}
 """Functions whose parameters are the keys of a mapping within a group."""
 
 

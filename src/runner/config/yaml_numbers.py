@@ -7,9 +7,11 @@ import yaml
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig
 from omegaconf._utils import get_yaml_loader
 
 from runner.config import schema
+from runner.config.augment_list import expand_file
 from runner.config.keys import TARGET_GROUPS, format_value
 from runner.config.parameters import find_text_parameters
 from runner.errors import ConfigError, Problem
@@ -19,7 +21,7 @@ SCHEME = "file://"
 
 
 class CheckedRepository(ConfigRepository):
-    """Hydra's repository of config files, which also checks the user's files.
+    """Hydra's repository of config files, which also checks the user's files and expands lists of augmentations.
 
     Args:
         search_path: the folders of the files.
@@ -40,10 +42,12 @@ class CheckedRepository(ConfigRepository):
         if result is None or not result.path.startswith(SCHEME):
             return result
         folder, name = Path(result.path.removeprefix(SCHEME)), f"{config_path.removesuffix('.yaml')}.yaml"
+        package = (result.header.get("package") or "_group_").replace("_global_", "")
+        package = package.replace("_group_", config_path.rpartition("/")[0].replace("/", "."))
         if folder.resolve() != self._own:
-            package = (result.header.get("package") or "_group_").replace("_global_", "")
-            group = config_path.rpartition("/")[0].replace("/", ".")
-            check_file(folder / name, package.replace("_group_", group))
+            check_file(folder / name, package)
+        if isinstance(result.config, DictConfig):
+            expand_file(result.config, package)
         return result
 
 

@@ -1,76 +1,61 @@
-"""`data.augment`: training images rotated, shifted, flipped and erased, each by its own random draws."""
+"""`data.augment`: what is changed at random in the batches that are trained on."""
 
-import math
+import inspect
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from runner.data.image_augment import ImageAugment
+from runner.data.mixing import Mixing, make_mix
+from runner.data.parts import SAMPLED
+from runner.data.randaugment import make_randaugment
+from runner.data.scaling import BYTE
 from runner.data.splits import Splits
 from runner.errors import ConfigError, Problem, did_you_mean
 from runner.util.ranges import Choice, Range
+from runner.util.rng import derive_seed
 
-DRAWS = 9  # random numbers for each sample; always all of them: one augmentation does not change another's draws
-ERASED_SHARE = (0.02, 0.33)  # smallest and largest share of the image's area
-ERASED_RATIO = (0.3, 3.3)  # smallest and largest ratio of the rectangle's height to its width
+KEY = "data.augment"
+SINGLE = ("crop", "flip", "rotation", "erasing")
+"""The augmentations with a single value; the others have keys."""
 
 
 @dataclass(frozen=True, eq=False)
 class Augment:
-    """Augments a batch of normalised images, on their device, without a loop over the samples.
+    """Changes the batches of a training epoch.
 
-    Args:
-        crop: padding in pixels; an image is padded on each side and cropped to its size at a random position (He et
-            al. 2016, "Deep Residual Learning for Image Recognition").
-        flip: mirror left and right, with probability 0.5.
-        rotation: largest angle in degrees of a rotation about the centre, in either direction, bilinear.
-        erasing: probability that a rectangle of 2-33 % of the image, 0.3-3.3 times as high as wide, becomes
-            0, the mean (Zhong et al. 2020, "Random Erasing Data Augmentation").
-        black: the normalised value of a pixel that is 0, a scalar or (C, 1, 1): it fills the edges of a shifted or
-            rotated image.
+    Attributes:
+        images: changes each image for itself; None leaves that out.
+        mixing: mixes the samples of a batch with each other; None leaves that out.
     """
 
-    crop: int = 0
-    flip: bool = False
-    rotation: float = 0.0
-    erasing: float = 0.0
-    black: Tensor | float = 0.0
-
-    @property
-    def active(self) -> bool:
-        """Whether anything is augmented."""
-        return bool(self.crop or self.flip or self.rotation or self.erasing)
+    images: ImageAugment | None = None
+    mixing: Mixing | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Return a copy whose tensors are on the device already."""
-        return replace(self, black=torch.as_tensor(self.black).to(device, dtype))
+        """Return a copy whose tensors are on the device already, for inputs of this type."""
+        images, mixing = self.images and self.images.to(device, dtype), self.mixing and self.mixing.to(dtype)
+        return replace(self, images=images, mixing=mixing)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Images (N, C, H, W) -> new ones of the same shape, dtype and memory format.
+    def __call__(self, inputs: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Augment a batch; what is given is not changed.
 
         Args:
-            images: normalised, on any device; not changed.
-            generator: on the CPU: every device gets the same draws.
+            inputs: normalised, on any device.
+            targets: prepared by the loss.
+            generator: on the CPU, seeded for this batch and not used before.
+
+        Returns:
+            New inputs of the same shape, dtype and memory format, and the targets; see `Mixing` for mixed ones.
         """
-        draws = torch.rand(DRAWS, len(images), generator=generator)
-        mirrored = (draws[-1] < 0.5).nonzero().flatten()  # before the transfer: to count them would synchronise a GPU
-        draws, mirrored = draws.to(images.device, non_blocking=True), mirrored.to(images.device, non_blocking=True)
-        angle, top, left, erased, area, ratio, above, before, _ = draws.unbind()
-        black = torch.as_tensor(self.black, dtype=images.dtype, device=images.device).reshape(-1, 1, 1)
-        if self.rotation:
-            images = rotate(images, (2 * angle - 1) * self.rotation, black)
-        if self.crop:
-            shifts = 2 * self.crop + 1
-            images = crop(images, self.crop, _to_whole(top, shifts), _to_whole(left, shifts), black)
-        if self.flip:
-            images = flip(images, mirrored)
-        if self.erasing:
-            erased_pixels = draw_rectangles(area, ratio, above, before, images.shape[2], images.shape[3])
-            erased_pixels &= (erased < self.erasing).view(-1, 1, 1, 1)
-            images = images * (~erased_pixels).to(images.dtype)  # half the time of filling by the mask, on a CPU
-        return images
+        if self.images is not None:
+            inputs = self.images(inputs, generator)
+        if self.mixing is not None:  # its draws do not depend on how much the images have drawn
+            inputs, targets = self.mixing(inputs, targets, derive_seed("mix", generator.initial_seed()))
+        return inputs, targets
 
 
 def make_augment(
@@ -80,128 +65,100 @@ def make_augment(
     flip: Annotated[bool, Choice((True, False))] = False,
     rotation: Annotated[float, Range(0, 180)] = 0.0,
     erasing: Annotated[float, Range(0, 1)] = 0.0,
+    randaugment: Mapping[str, Any] | None = None,
+    mixup: Mapping[str, Any] | None = None,
+    cutmix: Mapping[str, Any] | None = None,
     **others: object,
 ) -> Augment | None:
-    """Return the augmentation of a data set's training images; None if all are off.
+    """Return the augmentation of a data set's training samples; None if all are off.
+
+    The keys of `randaugment` are those of `make_randaugment`; of `mixup` and `cutmix`, those of `make_mix`.
 
     Raises:
-        ConfigError: the samples are not images, or are smaller than the shift; or an augmentation is unknown.
+        ConfigError: the samples are not images, or are smaller than the shift; or a key is unknown.
     """
-    if others:
-        raise ConfigError(*map(_unknown, others))
+    nested = {"randaugment": randaugment, "mixup": mixup, "cutmix": cutmix}
+    problems = [_unknown("", name, (*SINGLE, *nested)) for name in others]
+    for name, keys in nested.items():
+        problems += _check_keys(name, keys)
+    if problems:
+        raise ConfigError(*problems)
+    mixes = {name: make_mix(**nested[name] or {}) for name in ("mixup", "cutmix")}
+    operations = (randaugment or {}).get("operations", 0)
+    needing = {
+        "crop=": crop, "flip=": flip, "rotation=": rotation, "erasing=": erasing, "randaugment.operations=": operations,
+        "cutmix.alpha=": mixes["cutmix"] and mixes["cutmix"].alpha,
+    }  # fmt: skip
+    _check_images(splits.input_shape, {key: value for key, value in needing.items() if value})
+    _check_crop(crop, splits.input_shape)
     black = splits.normalize(torch.zeros_like(splits.normalize.mean), torch.float64)
-    augment = Augment(crop, flip, rotation, erasing, black)
-    if not augment.active:
-        return None
-    shape = splits.input_shape
-    if len(shape) != 3:
-        values = {"crop": crop, "flip": flip, "rotation": rotation, "erasing": erasing}
-        raise ConfigError(*(_needs_images(name, value, shape) for name, value in values.items() if value))
-    if crop >= min(shape[1:]):
-        key, largest = "data.augment.crop", min(shape[1:]) - 1
-        text = f"{key}={crop} may shift an image of {shape[1]}x{shape[2]} out of sight"
-        raise ConfigError(Problem(key, text, f"write {key}={largest} or less", topic="range"))
-    return augment
+    changes = None if not operations else make_randaugment(black, _white(splits), **randaugment or {})
+    images = ImageAugment(crop, flip, rotation, erasing, changes, black)
+    mixing = Mixing(mixes["mixup"], mixes["cutmix"]) if any(mixes.values()) else None
+    return Augment(images if images.active else None, mixing) if images.active or mixing else None
 
 
-def _unknown(name: str) -> Problem:
-    key, instead = f"data.augment.{name}", did_you_mean(name, ("crop", "flip", "rotation", "erasing"))
-    return Problem(key, f"{key}: unknown augmentation", instead, topic="unknown")
+def _unknown(parent: str, name: str, known: Iterable[str]) -> Problem:
+    key, kind = f"{KEY}{parent}.{name}", f"argument of {parent[1:]}" if parent else "augmentation"
+    return Problem(key, f"{key}: unknown {kind}", did_you_mean(name, known), topic="unknown")
 
 
-def _needs_images(name: str, value: float, shape: tuple[int, ...]) -> Problem:
-    key, off = f"data.augment.{name}", "false" if name == "flip" else "0"
-    text = f"{key}={str(value).lower()} needs images (C, H, W), the samples have shape {tuple(shape)}"
-    return Problem(key, text, f"write {key}={off}", topic="shape")
+def _check_keys(name: str, keys: object) -> list[Problem]:
+    """Check the names of the keys below `data.augment.<name>`; the config's limits check their values."""
+    known = [*inspect.signature(make_randaugment if name == "randaugment" else make_mix).parameters]
+    known = [key for key in known if key not in ("black", "white")]
+    if keys is None or isinstance(keys, Mapping):
+        return [_unknown(f".{name}", key, known) for key in keys or () if key not in known]
+    key = f"{KEY}.{name}"
+    text = f"{key}={str(keys).lower()} has no keys"
+    return [Problem(key, text, f"write {key}.{known[0]}=<value>", topic="type")]
 
 
-def crop(images: Tensor, padding: int, top: Tensor, left: Tensor, black: Tensor) -> Tensor:
-    """Pad images and crop each to its size, at its own position.
+def _check_images(shape: tuple[int, ...], needing: Mapping[str, float]) -> None:
+    """Check that samples of this shape are images.
 
     Args:
-        images: (N, C, H, W).
-        padding: pixels on each side.
-        top: (N,) whole numbers from 0 to 2 * padding: the first row of the crop.
-        left: (N,) whole numbers from 0 to 2 * padding: the first column of the crop.
-        black: (C or 1, 1, 1), the value of the padding.
+        shape: of one sample.
+        needing: what needs that, such as `crop=`, with its value.
     """
-    count, channels, height, width = images.shape
-    black = black.expand(channels, 1, 1)
-    channels_last = _is_channels_last(images)
-    if channels_last:
-        planes, values = images.permute(0, 2, 3, 1), channels  # (N, H, W, C)
-        edge = black.reshape(channels).repeat(width + 2 * padding)
+    if len(shape) == 3:
+        return
+    problems = []
+    for setting, value in needing.items():
+        key, off = f"{KEY}.{setting[:-1]}", "false" if value is True else "0"
+        text = f"{key}={str(value).lower()} needs images (C, H, W), the samples have shape {shape}"
+        problems.append(Problem(key, text, f"write {key}={off}", topic="shape"))
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _check_crop(crop: int, shape: tuple[int, ...]) -> None:
+    if crop and crop >= min(shape[1:]):
+        key, largest = f"{KEY}.crop", min(shape[1:]) - 1
+        text = f"{key}={crop} may shift an image of {shape[1]}x{shape[2]} out of sight"
+        raise ConfigError(Problem(key, text, f"write {key}={largest} or less", topic="range"))
+
+
+def _white(splits: Splits) -> Tensor:
+    """Return the normalised value of white, for RandAugment.
+
+    Images of bytes know it; of others it is `Splits.white`, or the largest value of the training images, or of some.
+
+    Raises:
+        ConfigError: the images are neither grey nor coloured, or have values below 0.
+    """
+    key, off = f"{KEY}.randaugment.operations", f"write {KEY}.randaugment.operations=0"
+    channels, normalize = splits.input_shape[0], splits.normalize
+    if channels not in (1, 3):
+        text = f"{key}: RandAugment needs images of 1 or 3 channels, these have {channels}"
+        raise ConfigError(Problem(key, text, off, topic="shape"))
+    if splits.train.sample(0)[0].dtype == torch.uint8:
+        white = BYTE if normalize.scale == 1 else 1.0
     else:
-        planes, values = images.reshape(count * channels, height, width, 1), 1
-        top, left = top.repeat_interleave(channels), left.repeat_interleave(channels)
-        edge = black.reshape(channels, 1, 1).repeat(count, 1, 1)
-    padded = images.new_empty(len(planes), height + 2 * padding, (width + 2 * padding) * values)
-    padded.copy_(edge)
-    inside = padded[:, padding:-padding, padding * values : -padding * values]
-    inside.copy_(planes.reshape(len(planes), height, width * values))
-
-    # A row of a crop is a window over neighbouring pixels, which are contiguous in memory. Copied window by window, an
-    # image costs H copies; pixel by pixel it takes three to six times as long (on a CPU).
-    pixels_a_row = width + 2 * padding
-    pixels = len(planes) * (height + 2 * padding) * pixels_a_row
-    windows = padded.as_strided((pixels - width + 1, width * values), (values, 1))
-    device = images.device
-    row = torch.arange(len(planes), device=device) * (height + 2 * padding) + top
-    first = (row.unsqueeze(1) + torch.arange(height, device=device)) * pixels_a_row + left.unsqueeze(1)
-    crops = windows.index_select(0, first.flatten())
-    if channels_last:
-        return crops.view(count, height, width, channels).permute(0, 3, 1, 2)
-    return crops.view(count, channels, height, width)
-
-
-def rotate(images: Tensor, degrees: Tensor, black: Tensor) -> Tensor:
-    """Rotate each image (N, C, H, W) about its centre by degrees (N,); `black` (C or 1, 1, 1) fills the corners."""
-    height, width = images.shape[2:]
-    # Half precision has too few digits for coordinates.
-    dtype = images.dtype if images.dtype in (torch.float32, torch.float64) else torch.float32
-    radians = (degrees * (math.pi / 180)).to(dtype)
-    cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
-    # From an output pixel to its place in the image; coordinates go from -1 to 1 along both sides.
-    matrix = torch.stack([cos, -sin * (height / width), zero, sin * (width / height), cos, zero], 1).view(-1, 2, 3)
-    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
-    shifted = (images - black).to(dtype)  # `grid_sample` fills with 0
-    rotated = functional.grid_sample(shifted, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    rotated = rotated.to(images.dtype).add_(black)
-    return rotated.contiguous(memory_format=torch.channels_last) if _is_channels_last(images) else rotated
-
-
-def flip(images: Tensor, index: Tensor) -> Tensor:
-    """Mirror the images (N, C, H, W) at the indices (M,), left and right."""
-    flipped = images.clone()
-    # In memory order: any other takes several times as long.
-    stored, width = (flipped.permute(0, 2, 3, 1), 2) if _is_channels_last(images) else (flipped, 3)
-    stored.index_copy_(0, index, stored.index_select(0, index).flip(width))
-    return flipped
-
-
-def draw_rectangles(area: Tensor, ratio: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
-    """Return a mask (N, 1, H, W) of one rectangle in each image, from four draws (N,) in [0, 1)."""
-    low, high = ERASED_SHARE
-    pixels = (low + (high - low) * area) * (height * width)
-    # Uniform on a logarithmic scale, within the ratios whose rectangle fits into the image.
-    least = (pixels / width**2).clamp(min=ERASED_RATIO[0]).log()
-    most = (height**2 / pixels).clamp(max=ERASED_RATIO[1]).log()
-    height_to_width = (least + (most - least) * ratio).exp()
-    erased_rows = (pixels * height_to_width).sqrt().round().clamp(1, height).unsqueeze(1)
-    erased_columns = (pixels / height_to_width).sqrt().round().clamp(1, width).unsqueeze(1)
-    first_row = ((height - erased_rows + 1) * top.unsqueeze(1)).floor()
-    first_column = ((width - erased_columns + 1) * left.unsqueeze(1)).floor()
-    rows = torch.arange(height, device=area.device)
-    columns = torch.arange(width, device=area.device)
-    inside_rows = (rows >= first_row) & (rows < first_row + erased_rows)
-    inside_columns = (columns >= first_column) & (columns < first_column + erased_columns)
-    return (inside_rows.unsqueeze(2) & inside_columns.unsqueeze(1)).unsqueeze(1)
-
-
-def _to_whole(draw: Tensor, count: int) -> Tensor:
-    """Return whole numbers from 0 to count - 1 for draws in [0, 1); their product may round up to the count."""
-    return (draw * count).long().clamp_(max=count - 1)
-
-
-def _is_channels_last(images: Tensor) -> bool:
-    return images.stride(1) == 1 and images.is_contiguous(memory_format=torch.channels_last)
+        some = [(float(inputs.min()), float(inputs.max())) for inputs in splits.train.some_inputs(SAMPLED)]
+        least, largest = min(low for low, _ in some), max(high for _, high in some)
+        if least < 0 or largest <= 0:
+            text = f"{key}: RandAugment takes 0 as black, but the images have values from {least:g} to {largest:g}"
+            raise ConfigError(Problem(key, text, off, topic="data"))
+        white = splits.white or largest
+    return normalize(torch.full_like(normalize.mean, white), torch.float64)

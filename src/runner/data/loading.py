@@ -32,7 +32,7 @@ class TensorLoader:
         seed: shuffles each epoch; None keeps the order.
         channels_last: images (N, C, H, W) of a batch are in channels_last memory format.
         normalize: applied to the inputs of each batch; None if they are normalised already.
-        augment: applied to the normalised inputs of each batch of a shuffled epoch.
+        augment: applied to each normalised batch of a shuffled epoch.
     """
 
     num_workers = 0
@@ -82,7 +82,7 @@ class TensorLoader:
             if normalize is not None:
                 inputs = normalize(inputs)
             if augment is not None and seed is not None:
-                inputs = augment(inputs, make_generator("augment", seed, epoch, number))
+                inputs, targets = augment(inputs, targets, make_generator("augment", seed, epoch, number))
             yield inputs, targets
 
 
@@ -118,7 +118,7 @@ class WorkerLoader:
         seed: shuffles each epoch; None keeps the order.
         num_workers: processes that load; they live as long as the loader. 0 means this process.
         pin_memory: copy batches to page-locked memory, from which a GPU reads faster.
-        augment: applied to the inputs of each preprocessed batch of a shuffled epoch.
+        augment: applied to each preprocessed batch of a shuffled epoch.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class WorkerLoader:
         for number, batch in enumerate(self._reader.read(batches), start):
             inputs, targets = self.preprocess(*batch)
             if self.augment is not None and self.seed is not None:
-                inputs = self.augment(inputs, make_generator("augment", self.seed, epoch, number))
+                inputs, targets = self.augment(inputs, targets, make_generator("augment", self.seed, epoch, number))
             yield inputs, targets
 
 
