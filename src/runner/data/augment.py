@@ -14,7 +14,8 @@ from runner.data.parts import SAMPLED
 from runner.data.randaugment import make_randaugment
 from runner.data.scaling import BYTE
 from runner.data.splits import Splits
-from runner.errors import ConfigError, Problem, did_you_mean
+from runner.errors import ConfigError, Problem, Topic, did_you_mean
+from runner.util import trees
 from runner.util.ranges import Choice, Range
 from runner.util.rng import derive_seed
 
@@ -89,13 +90,19 @@ def make_augment(
         "crop=": crop, "flip=": flip, "rotation=": rotation, "erasing=": erasing, "randaugment.operations=": operations,
         "cutmix.alpha=": mixes["cutmix"] and mixes["cutmix"].alpha,
     }  # fmt: skip
-    _check_images(splits.input_shape, {key: value for key, value in needing.items() if value})
-    _check_crop(crop, splits.input_shape)
+    needing = {key: value for key, value in needing.items() if value}
+    mixing = Mixing(mixes["mixup"], mixes["cutmix"]) if any(mixes.values()) else None
+    if not needing and mixing is None:
+        return None
+    if needing:
+        _check_images(splits, needing)
+        _check_crop(crop, splits.input_shape)
+    if mixes["mixup"]:
+        _check_numbers(splits)
     black = splits.normalize(torch.zeros_like(splits.normalize.mean), torch.float64)
     changes = None if not operations else make_randaugment(black, _white(splits), **randaugment or {})
     images = ImageAugment(crop, flip, rotation, erasing, changes, black)
-    mixing = Mixing(mixes["mixup"], mixes["cutmix"]) if any(mixes.values()) else None
-    return Augment(images if images.active else None, mixing) if images.active or mixing else None
+    return Augment(images if images.active else None, mixing)
 
 
 def _unknown(parent: str, name: str, known: Iterable[str]) -> Problem:
@@ -114,22 +121,42 @@ def _check_keys(name: str, keys: object) -> list[Problem]:
     return [Problem(key, text, f"write {key}.{known[0]}=<value>", topic="type")]
 
 
-def _check_images(shape: tuple[int, ...], needing: Mapping[str, float]) -> None:
-    """Check that samples of this shape are images.
+def _check_images(splits: Splits, needing: Mapping[str, float]) -> None:
+    """Check that samples are images, and that targets need not be changed with them.
 
     Args:
-        shape: of one sample.
+        splits: has the samples.
         needing: what needs that, such as `crop=`, with its value.
     """
-    if len(shape) == 3:
+    inputs, targets = splits.train.sample(0)
+    shape, several = splits.input_shape, trees.is_container(inputs)
+    topic: Topic = "shape"
+    if several or len(shape) != 3:
+        has = "several inputs" if several else f"shape {tuple(shape)}"
+        reason = f"needs images (C, H, W), the samples have {has}"
+    elif any(tuple(torch.as_tensor(leaf).shape[-2:]) == tuple(shape[1:]) for leaf in trees.leaves(targets)):
+        reason, topic = "changes images, but not their targets, which are masks of the same size", "conflict"
+    else:
         return
     problems = []
     for setting, value in needing.items():
         key, off = f"{KEY}.{setting[:-1]}", "false" if value is True else "0"
-        text = f"{key}={str(value).lower()} needs images (C, H, W), the samples have shape {shape}"
-        problems.append(Problem(key, text, f"write {key}={off}", topic="shape"))
-    if problems:
-        raise ConfigError(*problems)
+        text = f"{key}={str(value).lower()} {reason}"
+        problems.append(Problem(key, text, f"write {key}={off}", topic=topic))
+    raise ConfigError(*problems)
+
+
+def _check_numbers(splits: Splits) -> None:
+    """Check that inputs are a single tensor of numbers, which can be averaged."""
+    inputs = splits.train.sample(0)[0]
+    key = f"{KEY}.mixup.alpha"
+    if trees.is_container(inputs):
+        text = f"{key}: mixup needs a single input, the samples have several"
+    elif not splits.normalize.dtypes([torch.as_tensor(inputs)], torch.float32)[0].is_floating_point:
+        text = f"{key}: mixup averages numbers, the inputs are indices"
+    else:
+        return
+    raise ConfigError(Problem(key, text, f"write {key}=0", topic="conflict"))
 
 
 def _check_crop(crop: int, shape: tuple[int, ...]) -> None:
