@@ -66,6 +66,8 @@ def limited(config: dict[str, Any], kind: type[Bound]) -> list[str]:
     ("choices", "keys"),
     [
         ([], "seed data.batch_size data.val_fraction data.limit data.num_workers data.scale data.augment.crop"),
+        ([], "data.augment.randaugment.operations data.augment.randaugment.magnitude data.augment.mixup.alpha"),
+        ([], "data.augment.mixup.probability data.augment.cutmix.alpha data.augment.cutmix.probability"),
         ([], "data.augment.rotation data.augment.erasing model.dropout optimizer.lr optimizer.momentum"),
         ([], "optimizer.weight_decay loss.label_smoothing scheduler.min_lr scheduler.period device.index"),
         ([], "device.threads device.evaluation_threads trainer.epochs trainer.max_steps trainer.max_time"),

@@ -18,10 +18,11 @@ from runner.tracking.store import connect
 
 # All features with a state: dropout, augmentation, averaged weights, a scaler, a schedule by step, accumulation.
 EVERYTHING = (
-    "data.limit=300", "data.batch_size=16", "data.augment.rotation=10", "model.hidden=[16]", "model.dropout=0.2",
-    "optimizer=adamw", "scheduler=warmup_cosine", "precision=fp16", "device.threads=1", "trainer.epochs=3",
-    "trainer.ema_decay=0.9", "trainer.grad_accumulation=2", "trainer.clip_norm=1", "trainer.log_every_steps=1",
-    "trainer.checkpoint_every_steps=2", "trainer.validate_every_steps=4", "tracking.log_model=false",
+    "data.limit=300", "data.batch_size=16", "data.augment=[{rotation:10},mixup,cutmix]", "model.hidden=[16]",
+    "model.dropout=0.2", "optimizer=adamw", "scheduler=warmup_cosine", "precision=fp16", "device.threads=1",
+    "trainer.epochs=3", "trainer.ema_decay=0.9", "trainer.grad_accumulation=2", "trainer.clip_norm=1",
+    "trainer.log_every_steps=1", "trainer.checkpoint_every_steps=2", "trainer.validate_every_steps=4",
+    "tracking.log_model=false",
 )  # fmt: skip
 
 TIMED = ("time/", "throughput/", "system/")

@@ -309,6 +309,21 @@ WRONG = [
     Wrong(["data=tensors", "data.inputs=[[1,2],[3]]", "data.targets=[0,1]"], [("data.inputs", "shape")]),
     Wrong(["data.val_fraction=0.0001"], [("data.val_fraction", "range")], then=["data.val_fraction=0"]),
     Wrong(["data.val_fraction=0.9999"], [("data.val_fraction", "range")], then=["data.val_fraction=0"]),
+    Wrong(["data.augment=[flp]"], [("data.augment", "unknown")], then=["data.augment=[flip]"]),
+    Wrong(
+        ["data.augment=[{mixup:{alhpa:1}}]"],
+        [("data.augment.mixup.alhpa", "unknown")],
+        then=["data.augment=[{mixup:{alpha:1}}]"],
+    ),
+    Wrong(
+        ["data.augment.cutmix.alpha=-1"], [("data.augment.cutmix.alpha", "range")], then=["data.augment.cutmix.alpha=0"]
+    ),
+    Wrong(
+        ["data=csv", "data.path=table.csv", "data.target=kind", "data.augment=cutmix"],
+        [("data.augment.cutmix.alpha", "shape")],
+        then=["data=csv", "data.path=table.csv", "data.target=kind", "data.augment.cutmix.alpha=0"],
+        set_up=a_table,
+    ),
     Wrong(["data.mean=[1,2]"], [("data.mean", "shape")]),
     Wrong(
         ["loss=mse", "trainer.monitor=val/accuracy"],
