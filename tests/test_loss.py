@@ -3,11 +3,16 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from helpers.problems import about
+from helpers.training import step, supervised
 from runner.errors import ConfigError
-from runner.loss import MSE, BCEWithLogits, CrossEntropy
+from runner.loss import MSE, BCEWithLogits, CrossEntropy, Loss
 from runner.training.progress import RunningMetrics
 
 F32 = torch.float32
+
+
+def sums_of(loss: Loss) -> RunningMetrics:
+    return RunningMetrics(supervised(loss), torch.device("cpu"))
 
 
 class TestCrossEntropy:
@@ -139,14 +144,14 @@ class TestMSE:
         made = torch.Generator().manual_seed(0)
         targets = torch.randn(101, outputs, generator=made, dtype=torch.float64) * 2 + offset
         predicted = targets + torch.randn(101, outputs, generator=made, dtype=torch.float64)
-        sums = RunningMetrics(MSE(), torch.device("cpu"))
+        sums = sums_of(MSE())
         for batch in torch.arange(101).split(32):
-            sums.add(torch.tensor(0.0), predicted[batch], targets[batch])
+            sums.add(step(torch.tensor(0.0), predicted[batch], targets[batch]))
         assert sums.means()["r2"] == pytest.approx(float(r2_score(targets.numpy(), predicted.numpy())), rel=1e-6)
 
     def test_r2_of_targets_that_are_all_the_same_is_left_out(self) -> None:
-        sums = RunningMetrics(MSE(), torch.device("cpu"))
-        sums.add(torch.tensor(0.5), torch.tensor([[0.1], [0.2]]), torch.full((2, 1), 0.3))
+        sums = sums_of(MSE())
+        sums.add(step(torch.tensor(0.5), torch.tensor([[0.1], [0.2]]), torch.full((2, 1), 0.3)))
         assert set(sums.means()) == {"loss", "mae", "rmse"}
 
     @pytest.mark.parametrize("size", [7, 30_000])  # small batches are collected, large ones are not
@@ -156,31 +161,31 @@ class TestMSE:
         outputs, classes = torch.randn(5 * size, 3, generator=made), torch.randint(0, 3, (5 * size,), generator=made)
         right = (outputs.argmax(1) == classes).tolist()
         sums, resumed, buffer = (
-            *(RunningMetrics(CrossEntropy(), torch.device("cpu")) for _ in range(2)),
+            *(sums_of(CrossEntropy()) for _ in range(2)),
             torch.zeros(0).long(),
         )
         for number, batch in enumerate(torch.arange(5 * size).split(size), start=1):
             buffer.resize_(len(batch)).copy_(classes[batch])  # a user's data set may do this
             for one in (sums, resumed):
-                one.add(torch.tensor(0.0), outputs[batch] * weight, buffer)
+                one.add(step(torch.tensor(0.0), outputs[batch] * weight, buffer))
             if number in (2, 4):
                 assert sums.means()["accuracy"] == sum(right[: number * size]) / (number * size)
                 resumed.reset(resumed.state())
         assert sums.means() == resumed.means() and sums.state() == resumed.state()
         sums.reset()
-        sums.add(torch.tensor(0.0), outputs[:size] * weight, classes[:size])
+        sums.add(step(torch.tensor(0.0), outputs[:size] * weight, classes[:size]))
         assert sums.means()["accuracy"] == sum(right[:size]) / size
 
     def test_sums_go_on_from_their_state(self) -> None:
-        a, b = RunningMetrics(MSE(), torch.device("cpu")), RunningMetrics(MSE(), torch.device("cpu"))
+        a, b = sums_of(MSE()), sums_of(MSE())
         batches = [(torch.randn((), generator=g), torch.randn(4, 2, generator=g), torch.randn(4, 2, generator=g))
                    for g in [torch.Generator().manual_seed(1)] for _ in range(4)]  # fmt: skip
         for batch in batches[:2]:
-            a.add(*batch)
+            a.add(step(*batch))
         b.reset(a.state())
         for batch in batches[2:]:
-            a.add(*batch)
-            b.add(*batch)
+            a.add(step(*batch))
+            b.add(step(*batch))
         assert a.state() == b.state()
         a.reset()
         assert a.means() == {}

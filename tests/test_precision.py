@@ -44,7 +44,7 @@ def test_it_trains_and_computes_in_the_format_it_names(
 def test_the_loss_is_computed_in_at_least_32_bits(tmp_path: Path) -> None:
     state = training(tmp_path, precision="bf16", epochs=1)
     seen: list[torch.dtype] = []
-    state.loss.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].dtype))
+    state.task.loss.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].dtype))
     fit(state)
     assert set(seen) == {torch.float32}
 

@@ -217,7 +217,7 @@ def course(experiment: experiment.Experiment, changed: dict[str, Any]) -> list[t
     settings = dataclasses.replace(experiment.trainer, epochs=6)
     half = -(-len(experiment.splits.train) // 2)  # two batches per epoch
     keys = experiment.config["scheduler"] | changed
-    schedule = parts.make_schedule(keys, made, settings, experiment.loss, experiment.splits, half)
+    schedule = parts.make_schedule(keys, made, settings, experiment.task, experiment.splits, half)
     scheduler: Any = schedule.scheduler
     seen = []
     for index in range(12):

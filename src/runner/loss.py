@@ -73,14 +73,18 @@ class Loss(nn.Module):
         """Return the mean over the samples of a batch, a scalar."""
         raise NotImplementedError
 
+    def weight(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
+        """Return what `forward` is a mean over: a sum of class weights, or a number of tokens; None: the samples."""
+        return None
+
     def probabilities(self, outputs: Tensor) -> Tensor | None:
         """Return class probabilities (N, classes) of outputs (N, K); None if outputs are values."""
         return None
 
 
-def name_of(loss: Loss) -> str:
-    """Return the name in the config: `bce_with_logits` for `BCEWithLogits`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(loss).__name__).lower()
+def name_of(part: nn.Module) -> str:
+    """Return the name of a loss or a task in the config: `bce_with_logits` for `BCEWithLogits`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(part).__name__).lower()
 
 
 FEW = 20

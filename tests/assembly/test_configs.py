@@ -31,6 +31,7 @@ LACKING = {
     "precision/tf32.yaml": None if torch.cuda.is_available() else ("device", "device=cuda"),
     "loss/mse.yaml": ("data.path", "prices.csv"),
     "model/custom.yaml": ("model._target_", "my_package"),
+    "task/custom.yaml": ("task._target_", "my_package"),
 }
 """What the command of a file needs that is not here: the key of the problem, and what is missing."""
 

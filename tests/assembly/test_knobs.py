@@ -182,6 +182,7 @@ SHOWN_ELSEWHERE = {
     "resume": "test_resume.py",
     "model.weights": "test_weights.py",
     "model.unfreeze_at_epoch": "test_freeze.py",
+    "task.targets": "test_supervised.py",
     "model.output_activation": "test_model.py",
     "device.evaluation_threads": "test_cores.py",
     "trainer.compile": "test_compilation.py",

@@ -18,6 +18,8 @@ from runner.loss import CrossEntropy, Loss
 from runner.precision import Precision
 from runner.rundir.checkpoint import Checkpoints
 from runner.scheduler import Schedule
+from runner.task import Step, Task
+from runner.task.supervised import Supervised
 from runner.training.progress import Metrics
 from runner.training.state import Training
 
@@ -135,11 +137,23 @@ def loaders(
     return make_loaders(splits, preprocess, **{"batch_size": 7, "seed": 3, "in_memory": True} | arguments)
 
 
+def supervised(loss: Loss | None = None) -> Supervised:
+    task = Supervised()
+    task.loss = loss or CrossEntropy()
+    return task
+
+
+def step(loss: Tensor, outputs: Tensor, targets: Tensor) -> Step:
+    """Return the step of a batch of `supervised`."""
+    return Step(loss, len(targets), len(targets), outputs, targets)
+
+
 def training(
     folder: Path,
     *,
     model: nn.Module | None = None,
     loss: Loss | None = None,
+    task: Task | None = None,
     splits: Splits | None = None,
     batch_size: int = 32,
     precision: str = "fp32",
@@ -154,18 +168,20 @@ def training(
     device = resolve("cpu", threads=1)
     formats = Precision(precision, device.torch)
     model = (model or net()).to(formats.dtype)
-    loss = loss or CrossEntropy()
+    task = task or supervised(loss)
+    task.to(formats.dtype)
+    task.dtype = formats.dtype
     made = (optimizer or (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)))(model.parameters())
     return Training(
         model=model,
-        loss=loss,
+        task=task,
         optimizer=made,
         schedule=schedule(made) if schedule else Schedule(None),
         precision=formats,
         device=device,
         loaders=loaders(
             splits or divided(),
-            prepare=loss.prepare,
+            prepare=task.prepare,
             batch_size=batch_size,
             seed=seed,
             device=device.torch,

@@ -108,9 +108,9 @@ def test_each_trains_well_as_it_is_configured(choice: list[str], here: Path) -> 
 def weights(experiment: experiment.Experiment, changed: dict[str, Any]) -> torch.Tensor:
     """Return the weights after three steps with gradients of a few samples."""
     model = copy.deepcopy(experiment.model)
-    made = parts.make_optimizer(experiment.config["optimizer"] | changed, model, experiment.device)
+    made = parts.make_optimizer(experiment.config["optimizer"] | changed, model, experiment.task, experiment.device)
     for inputs, targets in list(experiment.loaders.train.epoch(1)) * 3:
-        experiment.loss(model(inputs), targets).backward()
+        experiment.task.loss(model(inputs), targets).backward()
         made.step()
         made.zero_grad()
     return torch.cat([p.detach().flatten() for p in model.parameters()])

@@ -247,7 +247,7 @@ def classified(actual: list[int], predicted: list[int], classes: int, sure: list
 class TestPredictions:
     def test_they_are_those_that_the_test_measures(self, tmp_path: Path) -> None:
         state = training(tmp_path, batch_size=4)
-        predictions = Predictions(state.loss)
+        predictions = Predictions(state.task)
         assert state.loaders.test is not None
         measured = evaluate(state, state.loaders.test, on_batch=predictions.add)
         found = predictions.classes()

@@ -17,7 +17,7 @@ def test_a_table_and_a_trace(runner: Callable[..., Called], here: Path) -> None:
     lines = called.err.splitlines()
     (profile,) = [line for line in lines if line.startswith("profile    9 steps")]
     parts = rows(lines, "profile    ")
-    assert set(parts) >= {"data", "forward", "loss", "backward", "step", "loop"}
+    assert set(parts) >= {"data", "forward", "backward", "step", "loop"}
     whole = float(profile.split()[3])
     assert abs(sum(parts.values()) - whole) < 0.01 * whole
     folder = run_folder(here) / "profile"
@@ -72,7 +72,7 @@ def test_it_changes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
         state = training(tmp_path / str(traced), batch_size=8, epochs=2)
         owners = (
             state.precision,
-            state.loss,
+            state.task.loss,
             state.loaders.train,
             state.loaders.val,
             state.checkpoints,

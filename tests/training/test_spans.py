@@ -26,7 +26,7 @@ class Recorder:
         self.open.pop()
 
 
-STEP = ["epoch/data", "epoch/forward", "epoch/loss", "epoch/backward", "epoch/step"]
+STEP = ["epoch/data", "epoch/forward", "epoch/backward", "epoch/step"]
 
 
 def test_the_loop_names_its_parts_in_order(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers.training import exact_state, same, training
+from helpers.training import exact_state, same, supervised, training
 from runner.loss import CrossEntropy
-from runner.rundir.checkpoint import best_weights, load, load_loss, weight_buffers
+from runner.rundir.checkpoint import best_weights, load, load_task, weight_buffers
 from runner.saved.weights import Weights, load_exactly
 from runner.training.loop import fit
 from runner.training.state import Training, load_weights, restore
@@ -141,10 +141,10 @@ def test_the_best_is_measured_with_the_buffers_and_the_loss_that_it_had(tmp_path
     fit(state)
     best = load(state.checkpoints.best)
     state.model.inner.seen.zero_()
-    state.loss.counts.fill_(9)
+    state.task.loss.counts.fill_(9)
     load_weights(state, best)
     assert state.model.inner.seen.item() == weight_buffers(best)["inner.seen"].item() > 0
-    assert torch.equal(state.loss.counts, best["loss"]["counts"]) and state.loss.calls > 0
+    assert torch.equal(state.task.loss.counts, best["loss"]["counts"]) and state.task.loss.calls > 0
     fresh = Weighted()
-    load_loss(fresh, {"format": 1})
+    load_task(supervised(fresh), {"format": 1})
     assert fresh.counts.tolist() == [1, 1, 1], "a checkpoint of 0.1.0 has no state of the loss"

@@ -34,23 +34,32 @@ def is_auto(node: Mapping[str, Any]) -> bool:
     return isinstance(node, Mapping) and node.get("_target_") == f"{auto.__module__}.{auto.__name__}"
 
 
-def resolve(node: Mapping[str, Any], targets: Tensor, classes: Sequence[str] | None = None) -> dict[str, Any]:
-    """Replace `loss=auto` by the loss that the targets ask for.
+def resolve(
+    node: Mapping[str, Any], targets: Any, classes: Sequence[str] | None = None, default: str | None = None
+) -> dict[str, Any]:
+    """Replace `loss=auto` by the loss that the task or the targets ask for.
 
     Args:
         node: the group `loss`, of a resolved config; any other loss stays.
         targets: of all samples, as the data set returns them.
         classes: the names of the classes; None if they have none.
+        default: the name of the task's own choice, if it has one.
 
     Returns:
         The group as if the loss had been typed, with the keys that were set for `auto`.
 
     Raises:
-        ConfigError: the chosen loss does not take one of these keys.
+        ConfigError: the chosen loss does not take one of these keys; or nothing tells which loss to choose.
     """
     if not is_auto(node):
         return dict(node)
-    name, reason = choose(targets, classes)
+    if default is not None:
+        name, reason = default, "the task asks for it"
+    elif isinstance(targets, Tensor):
+        name, reason = choose(targets, classes)
+    else:
+        text = "loss=auto cannot choose a loss: the targets are not a single tensor"
+        raise ConfigError(Problem("loss", text, "write the loss, such as loss=cross_entropy", topic="conflict"))
     keys = _keys(name)
     typed = {key: value for key, value in node.items() if key != "_target_" and value is not None}
     problems = []

@@ -26,9 +26,9 @@ from runner.data.preprocess import Preprocess
 from runner.data.source import saves_itself
 from runner.device import give_back_memory
 from runner.errors import Problem
-from runner.loss import Loss
 from runner.model.freeze import Freeze
 from runner.saved.weights import load_into
+from runner.task import Task
 from runner.util.redaction import register_secrets
 
 T = TypeVar("T")
@@ -100,7 +100,6 @@ def prepare(
         tracking=tracking,
         console=console,
     )
-    made.loss.to(made.device.torch)
     return setup, partial(load, setup, config["data"])
 
 
@@ -125,27 +124,28 @@ def make_parts(
     seed, batch_size = config["seed"] if collector.none_of("seed") else 0, data["batch_size"]
     device = stage("device", parts.find_device, config["device"])
     precision = stage("precision", parts.make_precision, config["precision"], device)
-    loss_node: Mapping[str, Any] | None = config["loss"]
-    automatic = auto_loss.is_auto(config["loss"])
-    loss = None if automatic else stage("loss", call, "loss", loss_node, Loss)
+    task = stage("task", call, "task", config["task"], Task)
+    loss_node: Mapping[str, Any] | None = None
+    if not (automatic := auto_loss.is_auto(config["loss"])):
+        loss_node = stage("loss", parts.use_loss, task, config["loss"], needs=["task"])
     # Nothing is downloaded for a run that cannot start.
-    load_data = partial(parts.make_data, data, seed, loss, forbidden=bool(collector.problems))
+    load_data = partial(parts.make_data, data, seed, task, forbidden=bool(collector.problems))
     splits, augment = stage("data", load_data, but=LOADING_KEYS) or (None, None)
-    targets = stage("data", parts.read_targets, splits, but=LOADING_KEYS)
+    targets = stage("data", parts.read_targets, task, splits, but=LOADING_KEYS)
     if automatic:
-        resolve = partial(auto_loss.resolve, config["loss"], classes=splits.classes if splits else None)
-        loss_node = stage("loss", resolve, targets)
-        loss = stage("loss", call, "loss", loss_node, Loss)
+        loss_node = stage("loss", parts.choose_loss, config["loss"], task, splits, targets)
     stage("trainer", parts.prepare_device, trainer, device)
-    if loss:
-        collector += checks.outputs(config["model"], loss)
-    if trainer and loss:
-        collector += checks.monitor(trainer, loss, splits)
-    num_outputs = stage("loss", parts.count_outputs, loss, splits, targets)
+    if task and loss_node:
+        collector += checks.outputs(config["model"], task)
+    counted = stage("loss", parts.count_outputs, task, splits, targets)
     dtype = precision.dtype if precision else torch.float32
-    augment = stage("data", partial(fit_targets, dtype=dtype), augment, loss, splits, num_outputs) or augment
-    model, cost = stage("model", parts.make_model, config["model"], splits, num_outputs, seed, dtype) or (None, None)
-    stage("model", parts.check_last_batch, model, splits, batch_size, dtype, needs=["data"])
+    augment = stage("data", partial(fit_targets, dtype=dtype), augment, task, splits, counted) or augment
+    model, cost, scalars = stage(
+        "model", parts.make_model, config["model"], task, splits, counted, seed, dtype, needs=["task"]
+    ) or (None, None, None)
+    if trainer and task and loss_node:
+        collector += checks.monitor(trainer, task, splits, scalars)
+    stage("model", parts.check_last_batch, task, model, splits, batch_size, dtype, needs=["data"])
     if checkpoint is None:
         load_weights = partial(load_into, uri=config["tracking"]["uri"])
         checkpoint = stage("model", load_weights, model, config["model"]["weights"])
@@ -153,18 +153,18 @@ def make_parts(
     choose_threads = partial(parts.choose_threads, node=config["device"])
     device = stage("device", choose_threads, device, model, cost, splits, batch_size, needs=["data"]) or device
     make_scale = partial(parts.make_target_scale, checkpoint=checkpoint)
-    scale, splits = stage("data", make_scale, data, splits, loss, cost) or (None, splits)
-    channels_last = stage("optimizer", parts.move, model, device)
-    optimizer = stage("optimizer", parts.make_optimizer, config["optimizer"], model, device)
+    scale, splits = stage("data", make_scale, data, splits, task, cost) or (None, splits)
+    channels_last = stage("optimizer", parts.move, model, task, device)
+    optimizer = stage("optimizer", parts.make_optimizer, config["optimizer"], model, task, device)
     make_schedule = partial(parts.make_schedule, batch_size=batch_size)
     schedule = stage(
-        "scheduler", make_schedule, config["scheduler"], optimizer, trainer, loss, splits, needs=["trainer", "data"]
+        "scheduler", make_schedule, config["scheduler"], optimizer, trainer, task, splits, needs=["trainer", "data"]
     )
-    stage("model", parts.check_state, model, loss, optimizer, schedule)
+    stage("model", parts.check_state, model, task, optimizer, schedule)
     collector.raise_if_any()
     return Parts(
-        seed, _made(device), _made(precision), _made(splits), _made(model), _made(num_outputs), _made(loss), scale,
-        _made(optimizer), _made(schedule), _made(trainer), augment, _made(cost), _made(channels_last),
+        seed, _made(device), _made(precision), _made(task), _made(splits), _made(model), *_made(counted), scale,
+        _made(optimizer), _made(schedule), _made(trainer), augment, _made(cost), _made(scalars), _made(channels_last),
         _made(loss_node),
         frozen or Freeze(),
     )  # fmt: skip
@@ -183,8 +183,8 @@ def load(setup: Setup, data: Mapping[str, Any]) -> Loaders:
         setup: has the samples, and how they are stored and augmented.
         data: the group, of a resolved config.
     """
-    loss, scale, device = setup.loss, setup.target_scale, setup.device.torch
-    prepare = loss.prepare if scale is None else scale.wrap_prepare(loss.prepare, device)
+    task, scale, device = setup.task, setup.target_scale, setup.device.torch
+    prepare = task.prepare if scale is None else scale.wrap_prepare(task.prepare, device)
     return make_loaders(
         setup.splits,
         Preprocess(setup.splits.normalize, prepare, device, setup.precision.dtype, setup.channels_last),

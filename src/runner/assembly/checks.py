@@ -11,24 +11,31 @@ from runner.errors import ConfigError, Problem, did_you_mean
 from runner.loss import Loss, name_of
 from runner.rundir.checkpoint import find_unsavable
 from runner.scheduler import Schedule
+from runner.task import Task
+from runner.task.supervised import Supervised
 
 VALUES_SHOWN = 6
 MANY = 20  # more classes than this, with few samples each, may be numbers
 
 
-def monitor(trainer: TrainerSettings, loss: Loss, splits: Splits | None) -> list[Problem]:
+def monitor(
+    trainer: TrainerSettings, task: Task, splits: Splits | None, scalars: Sequence[str] | None
+) -> list[Problem]:
     """Check that the metric which the trainer monitors will be measured.
 
     Args:
         trainer: names the metric.
-        loss: measures it.
+        task: measures it.
         splits: the data; None if it could not be read.
+        scalars: what a step logs besides loss and metrics; None if no step could be run.
     """
     problems = []
     part = trainer.monitor.partition("/")[0]
-    measured = [f"{name}/{value}" for name in ("val", "train") for value in ("loss", *loss.metrics)]
-    if trainer.monitor not in measured:
-        text = f"trainer.monitor={trainer.monitor} is not measured with loss={name_of(loss)}"
+    measured = measured_by(task, scalars or (), ("val", "train"))
+    unknown = scalars is None and type(task).step is not Supervised.step  # a step that did not run
+    if trainer.monitor not in measured and not unknown:
+        by = f"loss={name_of(task.loss)}" if isinstance(task, Supervised) else f"task={name_of(task)}"
+        text = f"trainer.monitor={trainer.monitor} is not measured with {by}"
         problems.append(Problem("trainer.monitor", text, did_you_mean(trainer.monitor, measured), topic="choice"))
     if splits is None or splits.val is not None:
         return problems
@@ -43,17 +50,22 @@ def monitor(trainer: TrainerSettings, loss: Loss, splits: Splits | None) -> list
     return problems
 
 
-def outputs(model: Any, loss: Loss) -> list[Problem]:
+def measured_by(task: Task, scalars: Sequence[str], parts: Sequence[str]) -> list[str]:
+    """Return the names of all that a task measures on these parts of the data."""
+    return [f"{part}/{name}" for part in parts for name in dict.fromkeys(("loss", *scalars, *task.names()))]
+
+
+def outputs(model: Any, task: Task) -> list[Problem]:
     """Check that the loss gets logits if it takes logits."""
-    activation = model.get("output_activation") if isinstance(model, Mapping) else None
-    if activation is None or type(loss).probabilities is Loss.probabilities:
+    activation, loss = model.get("output_activation") if isinstance(model, Mapping) else None, task.loss
+    if loss is None or activation is None or type(loss).probabilities is Loss.probabilities:
         return []
     text = f"model.output_activation={activation}: loss={name_of(loss)} takes logits"
     instead = "write model.output_activation=null, or loss=mse"
     return [Problem("model.output_activation", text, instead, topic="conflict")]
 
 
-def probabilities(activation: str | None, loss: Loss) -> list[str]:
+def probabilities(activation: str | None, loss: Loss | None) -> list[str]:
     """Doubt a model that returns probabilities to a loss that computes them itself; it may be intended.
 
     Args:
@@ -61,7 +73,7 @@ def probabilities(activation: str | None, loss: Loss) -> list[str]:
             change it.
         loss: takes the outputs.
     """
-    if activation not in ("softmax", "sigmoid") or type(loss).probabilities is Loss.probabilities:
+    if loss is None or activation not in ("softmax", "sigmoid") or type(loss).probabilities is Loss.probabilities:
         return []
     return [
         f"the model ends in a {activation}, and loss={name_of(loss)} applies one itself: let the model return its"

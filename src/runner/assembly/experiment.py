@@ -13,11 +13,11 @@ from runner.data.loading import Loaders
 from runner.data.splits import Splits
 from runner.data.target_scale import TargetScale
 from runner.device import Device
-from runner.loss import Loss
 from runner.model.freeze import Freeze
 from runner.model.probe import Cost
 from runner.precision import Precision
 from runner.scheduler import Schedule
+from runner.task import Task
 
 
 @dataclass
@@ -25,7 +25,8 @@ class Parts:
     """The objects of a config.
 
     Attributes:
-        num_outputs: of the model, as the data and the loss need them.
+        num_outputs: of the model, as the data and the task need them; None if they do not tell.
+        scalars: the names of what a step of the task logs besides its loss and its metrics.
         target_scale: of a regression whose targets are scaled, or far from 0.
         augment: of the training part.
         cost: of one sample's forward pass.
@@ -37,16 +38,17 @@ class Parts:
     seed: int
     device: Device
     precision: Precision
+    task: Task
     splits: Splits
     model: nn.Module
-    num_outputs: int
-    loss: Loss
+    num_outputs: int | None
     target_scale: TargetScale | None
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     trainer: TrainerSettings
     augment: Augment | None
     cost: Cost
+    scalars: Sequence[str]
     channels_last: bool
     loss_node: Mapping[str, Any]
     freeze: Freeze

@@ -7,27 +7,36 @@ import torch
 from runner.data.augment import KEY, Augment
 from runner.data.splits import Splits
 from runner.errors import ConfigError, Problem
-from runner.loss import Loss, name_of
+from runner.loss import name_of
+from runner.task import Task
+from runner.task.supervised import Supervised
+from runner.util.trees import is_shape
 
 
-def fit_targets(augment: Augment, loss: Loss, splits: Splits, num_outputs: int, dtype: torch.dtype) -> Augment:
+def fit_targets(
+    augment: Augment, task: Task, splits: Splits, counted: tuple[int | None], dtype: torch.dtype
+) -> Augment:
     """Return an augmentation whose mixed targets are those that a loss takes.
 
     Class indices become probabilities of the classes; values are mixed as they are.
 
     Args:
         augment: of the training samples.
-        loss: prepares the targets, and gets the mixed ones.
+        task: `supervised`, whose loss prepares the targets, and gets the mixed ones.
         splits: has the targets.
-        num_outputs: of the model: the number of classes.
+        counted: the number of outputs of the model: of classes.
         dtype: of the weights.
 
     Raises:
-        ConfigError: the loss does not take mixed targets.
+        ConfigError: the task or the loss does not take mixed targets.
     """
     if augment.mixing is None:
         return augment
     name = "mixup" if augment.mixing.mixup else "cutmix"
+    loss, (num_outputs,) = task.loss, counted
+    if not isinstance(task, Supervised) or loss is None or num_outputs is None or not is_shape(splits.input_shape):
+        text = f"{KEY}.{name}.alpha: only task=supervised with one tensor of inputs takes mixed samples"
+        raise ConfigError(Problem(f"{KEY}.{name}.alpha", text, f"write {KEY}.{name}.alpha=0", topic="conflict"))
     sample = torch.as_tensor(splits.train.sample(0)[1]).unsqueeze(0)
     targets = loss.prepare(sample, dtype).repeat_interleave(2, 0)
     classes = None if targets.is_floating_point() else num_outputs

@@ -1,22 +1,26 @@
 """Makers of the parts of an experiment: each takes the keys of its group, and the parts that it needs."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from runner import device as devices
-from runner.assembly import checks, signature
+from runner.assembly import auto_loss, checks, signature
+from runner.assembly.step_check import check_step
 from runner.assembly.target import IN_WORDS, SUPPLIED, call, default_of, locate, takes
+from runner.config.keys import format_value
 from runner.config.settings import TrainerSettings
 from runner.data import fetch
 from runner.data.augment import Augment, make_augment
 from runner.data.loading import evaluation_batch_size
+from runner.data.parts import Batch, divide_pair
+from runner.data.preprocess import Preprocess
 from runner.data.source import Source
 from runner.data.splits import Splits, split
 from runner.data.target_scale import TargetScale, choose_target_scale
@@ -29,9 +33,12 @@ from runner.optimizer import trainable, use_fused
 from runner.optimizer.groups import Grouping, parameter_groups
 from runner.precision import Precision
 from runner.scheduler import Schedule, has_goal
+from runner.task import Task
+from runner.task.supervised import Supervised
 from runner.util.cores import threads_for
 from runner.util.patterns import patterns_of
 from runner.util.rng import seed_all
+from runner.util.trees import is_shape
 
 _EMPTY = inspect.Parameter.empty
 
@@ -53,37 +60,79 @@ def prepare_device(trainer: TrainerSettings, device: Device) -> None:
         device.check_compiler()
 
 
-def make_data(node: Mapping[str, Any], seed: int, loss: Loss | None, forbidden: bool) -> tuple[Splits, Augment | None]:
+def use_loss(task: Task, node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Make the loss for a task.
+
+    Args:
+        task: gets the loss.
+        node: the group `loss`, that of the chosen loss for `loss=auto`.
+
+    Returns:
+        The node.
+
+    Raises:
+        ConfigError: the task uses no loss, or the loss cannot be made.
+    """
+    if task.uses_loss:
+        task.loss = call("loss", node, Loss)
+    elif not auto_loss.is_auto(node):
+        text = f"task={name_of(task)} computes its own loss, loss={format_value(node['_target_'])} would not be used"
+        raise ConfigError(Problem("loss", text, "write loss=auto", topic="conflict"))
+    return node
+
+
+def choose_loss(node: Mapping[str, Any], task: Task, splits: Splits, targets: tuple[Any]) -> Mapping[str, Any]:
+    """Choose the loss for `loss=auto`, and make it; returns the node of the chosen loss."""
+    if not task.uses_loss:
+        return node
+    return use_loss(task, auto_loss.resolve(node, *targets, splits.classes, task.default_loss))
+
+
+def saved_task(config: Mapping[str, Any]) -> Task:
+    """Make the task of a saved config, with its loss.
+
+    Args:
+        config: the config, as recorded.
+    """
+    task = call("task", config["task"], Task)
+    use_loss(task, config["loss"])
+    return task
+
+
+def make_data(node: Mapping[str, Any], seed: int, task: Task | None, forbidden: bool) -> tuple[Splits, Augment | None]:
     """Load and divide the data set, and make the augmentation of its training part.
 
     Args:
         node: the group `data`.
         seed: of the division.
-        loss: decides whether targets are classes or numbers.
+        task: divides items into inputs and targets; its loss decides whether targets are classes or numbers.
         forbidden: download nothing.
     """
     with fetch.forbidden() if forbidden else nullcontext():
         seed_all(seed)
-        splits = make_splits(node, seed, loss.takes if loss else "either")
+        splits = make_splits(node, seed, task)
         return splits, make_augment(splits, **(node["augment"] or {}))
 
 
-def read_targets(splits: Splits) -> Tensor:
-    """Return the targets of all samples; they are read one by one if the data set does not list them."""
-    return splits.targets() if splits.all_targets is None else splits.all_targets
+def read_targets(task: Task, splits: Splits) -> tuple[Any]:
+    """Return the targets of all samples, if the task looks at them; None if not, or if items have none."""
+    return (task.targets_of(splits),)
 
 
-def count_outputs(loss: Loss, splits: Splits, targets: Tensor) -> int:
-    """Count the outputs that the model needs."""
-    checks.classes(loss, splits)
-    return loss.num_outputs(targets, splits.classes)
+def count_outputs(task: Task, splits: Splits, targets: tuple[Any]) -> tuple[int | None]:
+    """Count the outputs that the model needs; None if task and data do not tell."""
+    if isinstance(task, Supervised):
+        checks.classes(task.loss, splits)
+    return (task.num_outputs(*targets, splits.classes),)
 
 
-def make_splits(node: Mapping[str, Any], seed: int, loss_takes: str | None) -> Splits:
+def make_splits(node: Mapping[str, Any], seed: int, task: Task | None) -> Splits:
     """Load and divide the data set; that of a run of version 0.1.0 by the rules of that version."""
     old_rules = "scale" not in node  # every later config has it
     scale = node.get("scale", "auto")
-    source = call("data", node, Source, scale=scale, old_rules=old_rules, loss_takes=loss_takes)
+    loss = task.loss if task is not None else None
+    takes_targets = loss.takes if loss is not None else "either"
+    source = call("data", node, Source, scale=scale, old_rules=old_rules, loss_takes=takes_targets)
     if "scale" in takes(locate("data", node))[0]:  # its function has scaled the samples
         scale = "auto"
     return split(
@@ -93,29 +142,52 @@ def make_splits(node: Mapping[str, Any], seed: int, loss_takes: str | None) -> S
         seed=seed,
         scale=scale,
         old_rules=old_rules,
+        divide=task.divide if task is not None else divide_pair,
+        integers_are_numbers=task is None or task.integers_are_numbers,
     )
 
 
 def make_model(
-    node: Mapping[str, Any], splits: Splits, num_outputs: int, seed: int, dtype: torch.dtype
-) -> tuple[nn.Module, probe.Cost]:
-    """Make the model on the CPU, with weights drawn by the seed, and measure its cost."""
+    node: Mapping[str, Any], task: Task, splits: Splits, counted: tuple[int | None], seed: int, dtype: torch.dtype
+) -> tuple[nn.Module, probe.Cost, Sequence[str]]:
+    """Make the model on the CPU, with weights drawn by the seed, and run the task's step for two samples.
+
+    Returns:
+        The model, its cost, and the names of what a step logs besides its loss and its metrics.
+    """
+    (num_outputs,) = counted
     seed_all(seed)
-    shape = splits.input_shape
-    model = call("model", node, nn.Module, input_shape=shape, num_outputs=num_outputs)
+    supplied = {"input_shape": splits.input_shape, **({} if num_outputs is None else {"num_outputs": num_outputs})}
+    model = call("model", node, nn.Module, **supplied)
     model.to(dtype)
-    return model, probe.check_shapes(model, shape, num_outputs, dtype)
+    task.to(dtype)
+    task.dtype = dtype
+    if num_outputs is not None and is_plain(task, splits):
+        return model, probe.check_shapes(model, splits.input_shape, num_outputs, dtype), ()
+    cost, step = check_step(task, model, example(task, splits, 2, dtype), num_outputs)
+    return model, cost, list(step.scalars)
 
 
-def check_last_batch(model: nn.Module, splits: Splits, batch_size: int, dtype: torch.dtype) -> None:
+def is_plain(task: Task, splits: Splits) -> bool:
+    """Whether a step is that of `supervised`, and inputs are a single tensor: the model can be checked by shapes."""
+    return type(task).step is Supervised.step and is_shape(splits.input_shape)
+
+
+def example(task: Task, splits: Splits, count: int, dtype: torch.dtype) -> Batch:
+    """Return a batch of training samples as the loop passes them, on the CPU."""
+    return Preprocess(splits.normalize, task.prepare, torch.device("cpu"), dtype)(*splits.example(count))
+
+
+def check_last_batch(task: Task, model: nn.Module, splits: Splits, batch_size: int, dtype: torch.dtype) -> None:
     """Check that the model can be trained on a single sample if a batch has no more."""
     samples = len(splits.train)
-    if 1 in (batch_size, samples % batch_size):
+    if 1 in (batch_size, samples % batch_size) and is_plain(task, splits):
         probe.check_single_sample(model, splits.input_shape, dtype, samples, batch_size)
 
 
-def move(model: nn.Module, device: Device) -> bool:
-    """Move the model to the device; returns whether its images are stored channels last."""
+def move(model: nn.Module, task: Task, device: Device) -> bool:
+    """Move model and task to the device; returns whether the model's images are stored channels last."""
+    task.to(device.torch)
     channels_last = probe.has_convolutions(model)
     model.to(device.torch)
     if channels_last:
@@ -123,10 +195,10 @@ def move(model: nn.Module, device: Device) -> bool:
     return channels_last
 
 
-def check_state(model: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, schedule: Schedule) -> None:
+def check_state(model: nn.Module, task: Task, optimizer: torch.optim.Optimizer, schedule: Schedule) -> None:
     """Check that a checkpoint can hold the state that training starts with."""
     parts: dict[str, Any] = {
-        "model": model, "loss": loss, "optimizer": optimizer, "scheduler": schedule.scheduler
+        "model": model, "loss": task.loss, "task": task, "optimizer": optimizer, "scheduler": schedule.scheduler
     }  # fmt: skip
     checks.state({name: part.state_dict() for name, part in parts.items() if part is not None})
 
@@ -154,7 +226,7 @@ def choose_threads(
 
 
 def make_target_scale(
-    data: Mapping[str, Any], splits: Splits, loss: Loss, cost: probe.Cost, checkpoint: Mapping[str, Any] | None
+    data: Mapping[str, Any], splits: Splits, task: Task, cost: probe.Cost, checkpoint: Mapping[str, Any] | None
 ) -> tuple[TargetScale | None, Splits]:
     """Choose how the targets of a regression are scaled, and note it in the data.
 
@@ -162,9 +234,11 @@ def make_target_scale(
         ConfigError: `data.scale_targets` does not fit the data or the loss.
     """
     setting = data.get("scale_targets")  # a config of version 0.1.0 lacks the key
-    if not loss.regression:
+    loss = task.loss
+    if not isinstance(task, Supervised) or loss is None or not loss.regression:
         if setting is True:
-            key, text = "data.scale_targets", f"data.scale_targets=true: loss={name_of(loss)} has no targets to scale"
+            named = f"loss={name_of(loss)}" if loss is not None else f"task={type(task).__name__}"
+            key, text = "data.scale_targets", f"data.scale_targets=true: {named} has no targets to scale"
             raise ConfigError(Problem(key, text, f"write {key}=auto, or loss=mse", topic="conflict"))
         return None, splits
     targets = loss.prepare(splits.targets()[: len(splits.train)], torch.float64)
@@ -181,9 +255,9 @@ def make_target_scale(
     return scale, replace(splits, notes=[*splits.notes, note])
 
 
-def make_optimizer(node: Mapping[str, Any], model: nn.Module, device: Device) -> torch.optim.Optimizer:
-    """Make the optimizer of the model's trainable parameters."""
-    parameters = trainable(model)
+def make_optimizer(node: Mapping[str, Any], model: nn.Module, task: Task, device: Device) -> torch.optim.Optimizer:
+    """Make the optimizer of the trainable parameters of the model and of the task."""
+    parameters = [*trainable(model), *task.own_parameters()]
     if not parameters:
         raise ConfigError(Problem("model", "the model has no trainable parameter", topic="code"))
     count = sum(parameter.numel() for parameter in parameters)
@@ -193,7 +267,8 @@ def make_optimizer(node: Mapping[str, Any], model: nn.Module, device: Device) ->
     params: list[Any] = parameters
     if grouping:
         check_groups(target, grouping)
-        params = parameter_groups(model, parameters, grouping, node.get("lr", default_of(target, "lr")))
+        of_task = {f"task.{name}": parameter for name, parameter in task.named_parameters()}
+        params = parameter_groups(model, parameters, grouping, node.get("lr", default_of(target, "lr")), of_task)
     optimizer = call("optimizer", {**node, **extra}, torch.optim.Optimizer, params=params, model=model)
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
@@ -231,7 +306,7 @@ def make_schedule(
     node: Mapping[str, Any],
     optimizer: torch.optim.Optimizer,
     trainer: TrainerSettings,
-    loss: Loss,
+    task: Task,
     splits: Splits,
     batch_size: int,
 ) -> Schedule:
@@ -245,7 +320,7 @@ def make_schedule(
     steps = trainer.epochs * steps_per_epoch
     target = locate("scheduler", node)
     named, _ = takes(target)
-    better = "max" if loss.higher_is_better(trainer.monitor) else "min"
+    better = "max" if task.higher_is_better(trainer.monitor) else "min"
     scheduler = call(
         "scheduler",
         node,

@@ -19,10 +19,12 @@ from runner.data.source import Source
 from runner.errors import ConfigError, Problem, Topic, describe_error, did_you_mean, user_frame
 from runner.loss import Loss
 from runner.scheduler import Schedule
+from runner.task import Task
 
 SUPPLIED = {
     "model": ("input_shape", "num_outputs"),
     "data": ("scale", "old_rules", "loss_takes"),
+    "task": (),
     "loss": (),
     "optimizer": ("params", "model"),
     "scheduler": ("optimizer", "total_steps", "steps_per_epoch", "epochs", "mode"),
@@ -35,6 +37,7 @@ NEEDED = {"optimizer": ("params", "model"), "scheduler": ("optimizer",)}
 KINDS: dict[str, tuple[type, ...]] = {
     "model": (nn.Module,),
     "data": (Source,),
+    "task": (Task,),
     "loss": (Loss,),
     "optimizer": (torch.optim.Optimizer,),
     "scheduler": (Schedule, LRScheduler),
@@ -44,6 +47,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 IN_WORDS = {
     "model": "a torch.nn.Module",
     "data": "a runner.data.source.Source",
+    "task": "a runner.task.Task",
     "loss": "a runner.loss.Loss",
     "optimizer": "a torch.optim.Optimizer",
     "scheduler": "a scheduler of torch.optim.lr_scheduler",

@@ -6,7 +6,7 @@ from typing import Any
 
 from runner.config.settings import MISSING, DataSettings, ModelSettings, OptimizerSettings
 
-TARGET_GROUPS = ("model", "data", "optimizer", "scheduler", "loss")
+TARGET_GROUPS = ("model", "data", "task", "optimizer", "scheduler", "loss")
 """Groups with a `_target_`; their keys are the parameters of the target."""
 
 SHARED_SETTINGS = {"data": DataSettings, "model": ModelSettings, "optimizer": OptimizerSettings}

@@ -2,8 +2,7 @@
 
 Hydra checks names and types against these dataclasses while it composes. `check_config` checks what a type cannot
 express: ranges, choices, and keys that need another key. The values are in `conf/`.
-The groups `model`, `data`, `optimizer`, `scheduler` and `loss` have different keys for each member: `assembly` checks
-these against the signature of their `_target_`.
+The groups with a `_target_` have different keys for each member: `assembly` checks these against its signature.
 """
 
 import typing
@@ -15,10 +14,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from runner.config import fine_tuning
-from runner.config.keys import PATH_KEYS, SHARED_SETTINGS, TEXT_KEYS, format_value, iterate_leaves, select
+from runner.config.keys import PATH_KEYS, SHARED_SETTINGS, TEXT_KEYS, flatten, format_value, iterate_leaves, select
 from runner.config.limits import TORCH_LIMITS, Limit, collect_limits, settings_limits, takes_none
 from runner.config.settings import (
     MISSING,
+    SUPERVISED,
     ConsoleSettings,
     DeviceSettings,
     PrecisionSettings,
@@ -41,6 +41,7 @@ class Config:
     resume_mode: Annotated[str, Choice(("exact", "warm_start"))] = MISSING
     model: Any = MISSING
     data: Any = MISSING
+    task: Any = MISSING
     optimizer: Any = MISSING
     scheduler: Any = MISSING
     loss: Any = MISSING
@@ -75,7 +76,7 @@ NEW_DATA_KEYS, NEW_TABLE_KEYS = ("scale", "scale_targets"), ("index", "header", 
 NEW_KEYS = {
     "device.evaluation_threads": "null", "tracking.tags": "{}", "tracking.description": "null", "model.freeze": "null",
     "model.unfreeze_at_epoch": "null", "optimizer.groups": "{}", "optimizer.no_decay": "false",
-    "optimizer.layer_decay": "null",
+    "optimizer.layer_decay": "null", **flatten({"task": SUPERVISED}),
 }  # fmt: skip
 """Other keys that are new since 0.1.0, with the values that apply to its configs."""
 

@@ -13,6 +13,9 @@ MISSING: Any = "???"
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+SUPERVISED = {"_target_": "runner.task.supervised.Supervised", "targets": None}
+"""The task of a config that has none: version 0.1.0 had no other."""
+
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp", "fp64")
 
 

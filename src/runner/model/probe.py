@@ -93,7 +93,7 @@ def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int,
     was_training = model.training
     model.eval()
     try:
-        with _largest(model) as largest, _Activations() as activations:
+        with largest_outputs(model) as largest, _Activations() as activations:
             outputs, flops = _forward(model, tuple(input_shape), dtype)
     finally:
         model.train(was_training)
@@ -109,7 +109,7 @@ def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int,
 
 
 @contextmanager
-def _largest(model: nn.Module) -> Iterator[list[int]]:
+def largest_outputs(model: nn.Module) -> Iterator[list[int]]:
     """Collect the number of values in the output of each layer that runs."""
     counts = [0]
 

@@ -34,7 +34,11 @@ class Grouping:
 
 
 def parameter_groups(
-    model: nn.Module, trained: Sequence[nn.Parameter], grouping: Grouping, lr: float
+    model: nn.Module,
+    trained: Sequence[nn.Parameter],
+    grouping: Grouping,
+    lr: float,
+    others: Mapping[str, nn.Parameter] | None = None,
 ) -> list[dict[str, Any]]:
     """Divide parameters into groups, as optimizers take them.
 
@@ -46,11 +50,12 @@ def parameter_groups(
         trained: the parameters to divide.
         grouping: how.
         lr: the rate of groups without their own.
+        others: parameters outside of the model, by name.
 
     Raises:
         ConfigError: a pattern matches nothing that is trained, or two groups match one parameter.
     """
-    names: dict[str, nn.Parameter] = dict(model.named_parameters(remove_duplicate=False))
+    names: dict[str, nn.Parameter] = dict(model.named_parameters(remove_duplicate=False)) | dict(others or {})
     owner = _owners(names, {id(parameter) for parameter in trained}, grouping.groups)
     spared = _without_decay(model, names, grouping.no_decay)
     depth = _depths(model) if grouping.layer_decay is not None else {}

@@ -19,7 +19,7 @@ from runner import __version__
 from runner.errors import TrainingError, first_line
 from runner.rundir import layout
 from runner.rundir.folders import display_path
-from runner.util.buffers import load_buffers, load_module
+from runner.util.buffers import load_buffers, load_module, unsaved_buffers
 from runner.util.files import hard_link
 from runner.util.primitives import StateError, decode, encode, find_unreadable, without_tensor_data
 
@@ -29,8 +29,8 @@ FORMAT = 2
 """The format that is written. All formats from 1 are read. 2 added the `OPTIONAL` keys."""
 
 KEYS = ("model", "optimizer", "scheduler", "scaler", "ema", "rng", "progress", "format")
-OPTIONAL = ("buffers", "loss", "data", "preprocessing")
-"""Left out if they are empty. The names `task` and `callbacks` are reserved for later formats."""
+OPTIONAL = ("buffers", "loss", "task", "data", "preprocessing")
+"""Left out if they are empty. The name `callbacks` is reserved for later formats."""
 
 
 NOT_SAVABLE = (
@@ -232,10 +232,33 @@ def weight_buffers(state: dict[str, Any]) -> dict[str, Any]:
     return dict(state.get("buffers", {}).get("ema" if state["ema"] else "model", {}))
 
 
-def load_loss(loss: nn.Module, state: Mapping[str, Any]) -> None:
-    """Load a loss's state from a checkpoint; without one the loss is unchanged."""
-    buffers = state.get("buffers", {}).get("loss", {})
-    if state.get("loss"):
-        load_module(loss, state["loss"], buffers)
+LOSS_PREFIX = "loss."  # of the names of a task's loss among those of the task
+
+
+def task_state(task: nn.Module) -> dict[str, dict[str, Any]]:
+    """Return the state of a task under the keys of a checkpoint: `loss` for its loss, `task` for all else."""
+    return _divided(task.state_dict())
+
+
+def task_buffers(task: nn.Module) -> dict[str, dict[str, Any]]:
+    """Return the buffers that `task_state` leaves out, under the same keys."""
+    return _divided(unsaved_buffers(task))
+
+
+def load_task(task: nn.Module, state: Mapping[str, Any]) -> None:
+    """Load a task's state from a checkpoint; without one the task is unchanged."""
+    saved, buffers = _joined(state), _joined(state.get("buffers", {}))
+    if saved:
+        load_module(task, saved, buffers)
     else:
-        load_buffers(loss, buffers)
+        load_buffers(task, buffers)
+
+
+def _divided(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(LOSS_PREFIX)}
+    of_loss = {name.removeprefix(LOSS_PREFIX): tensor for name, tensor in tensors.items() if name not in own}
+    return {"loss": of_loss, "task": own}
+
+
+def _joined(parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{LOSS_PREFIX + name: tensor for name, tensor in parts.get("loss", {}).items()}, **parts.get("task", {})}

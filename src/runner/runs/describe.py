@@ -36,6 +36,7 @@ from runner.tracking.store import resolve_store
 from runner.util.files import write_atomically, write_json
 from runner.util.redaction import redact_all
 from runner.util.tags import DATA_TAG, FOLDER_TAG
+from runner.util.trees import is_shape
 from runner.util.uri import strip_credentials
 
 LOOKED_AT = 64  # samples that the range of values is read from if samples are loaded one by one
@@ -82,7 +83,7 @@ def describe_run(
     if experiment.tracking.name == "off":
         return None
     uri, artifact_root = resolve_store(experiment.tracking.uri, outputs_folder())
-    ascending = not experiment.loss.higher_is_better(experiment.trainer.monitor)
+    ascending = not experiment.task.higher_is_better(experiment.trainer.monitor)
     splits = experiment.splits
     return Manifest(
         uri=uri,
@@ -119,7 +120,7 @@ def describe_run(
             name=splits.name,
             digest=splits.fingerprint,
             origin=splits.origin,
-            profile={**splits.sizes, "input_shape": list(splits.input_shape), "classes": list(splits.classes or [])},
+            profile={**splits.sizes, "input_shape": splits.input_shape, "classes": list(splits.classes or [])},
         ),
         log_model=experiment.tracking.log_model,
         log_checkpoints=experiment.tracking.log_checkpoints,
@@ -129,7 +130,7 @@ def describe_run(
 def table_columns(experiment: Experiment) -> list[str]:
     """Return the metric columns of MLflow's table of runs; they are few, to leave room for the settings."""
     parts = {"val": experiment.splits.val, "test": experiment.splits.test}
-    metric = next(iter(experiment.loss.metrics), "loss")
+    metric = next(iter(experiment.task.names()), "loss")
     held_out = [f"{part}/{metric}" for part in parts if parts[part] is not None]
     return [best_name(name) for name in dict.fromkeys([experiment.trainer.monitor, *held_out])]
 
@@ -148,12 +149,12 @@ def starts_from_weights(config: Mapping[str, Any]) -> bool:
 def make_input_spec(experiment: Experiment) -> InputSpec:
     """Describe the samples of an experiment."""
     splits = experiment.splits
-    inputs = torch.as_tensor(splits.train.sample(0)[0])
-    normalize = splits.normalize
-    pixels = inputs.dtype == torch.uint8 and normalize.scale != 1
+    normalize, single = splits.normalize, is_shape(splits.input_shape)
+    inputs = torch.as_tensor(splits.train.sample(0)[0]) if single else None
+    pixels = inputs is not None and inputs.dtype == torch.uint8 and normalize.scale != 1
     return InputSpec(
         data=splits.name,
-        input_shape=list(splits.input_shape),
+        input_shape=list(splits.input_shape) if single else splits.input_shape,
         dtype="uint8" if pixels else "float64" if normalize.wide else "float32",
         mean=normalize.mean.tolist(),
         std=normalize.std.tolist(),
@@ -162,7 +163,7 @@ def make_input_spec(experiment: Experiment) -> InputSpec:
         columns=list(splits.columns) if splits.columns else None,
         target=splits.target,
         reading=splits.reading,
-        value_range=None if pixels or len(splits.input_shape) != 3 else _range(splits.train),
+        value_range=None if pixels or not single or len(splits.input_shape) != 3 else _range(splits.train),
         scale=normalize.scale,
         white=splits.white,
     )

@@ -11,7 +11,7 @@ from runner.assembly.experiment import Experiment
 from runner.config.hydra_job import without_hydra
 from runner.data.loading import Loader
 from runner.errors import ConfigError, Problem
-from runner.rundir.checkpoint import Checkpoints, load_loss
+from runner.rundir.checkpoint import Checkpoints, load_task
 from runner.runs import resume
 from runner.saved.run import SavedRun
 from runner.saved.weights import Weights, load_exactly, weights_of_run
@@ -72,7 +72,7 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
     if experiment.trainer.compile:  # a compiled model may differ in the last bits
         log.info("compiled   in %s", format_duration(compile_model(state)))
     load_exactly(state.eval_model, best, run.argument)
-    load_loss(state.loss, best.loss)
+    load_task(state.task, best.task)
 
     metrics = {f"{split}/{name}": value for name, value in measure(state, loader).items()}
     trained_on = best.data or run.tags.get(DATA_TAG)

@@ -34,6 +34,7 @@ from runner.util import tables, terminal
 from runner.util.files import write_atomically
 from runner.util.redaction import redact
 from runner.util.stopping import Stop
+from runner.util.trees import is_shape
 
 log = logging.getLogger("runner")
 
@@ -160,7 +161,7 @@ def _run(
         bar.close()
         if stop_reason:
             log.info("stopped    %s", stop_reason)
-        predictions = Predictions(experiment.loss, experiment.target_scale)
+        predictions = Predictions(experiment.task, experiment.target_scale)
         test_metrics = test(state, predictions)
         tracker.log(test_metrics, state.progress.best_epoch)
         _save_model_and_plots(state, experiment, folder, predictions)
@@ -200,10 +201,11 @@ def _open(experiment: Experiment, folder: Path, resumed: bool, delivery: Deliver
 
 def _save_model_and_plots(state: Training, experiment: Experiment, folder: Path, predictions: Predictions) -> None:
     """Save the model that MLflow serves, and draw the plots."""
-    example = serving_example(experiment)
+    servable = experiment.tracking.log_model and is_shape(experiment.splits.input_shape)
+    example = serving_example(experiment) if servable else None
     experiment.loaders.close()  # free the memory of the data for the next steps
     give_back_memory()
-    if experiment.tracking.log_model:
+    if example is not None:
         save_serving_model(experiment, example, folder / layout.MODEL)
     report.draw_plots(experiment, state.progress.best_epoch, predictions, folder)
 

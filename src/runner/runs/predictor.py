@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from runner import device as devices
+from runner.assembly.parts import saved_task
 from runner.assembly.target import call
 from runner.data.target_scale import read_target_scale
-from runner.loss import Loss, answer_names, answers
+from runner.loss import answer_names, answers
 from runner.precision import Precision
-from runner.rundir.checkpoint import load_loss
+from runner.rundir.checkpoint import load_task
 from runner.saved import input_spec
 from runner.saved.input_spec import InputSpec
 from runner.saved.run import SavedRun
@@ -43,8 +44,8 @@ class Predictor:
             self.arithmetic += f", the run's was {name}"
         self.model.to(self.device)
         self.scale = read_target_scale(self.weights.preprocessing or {})
-        self.loss = call("loss", run.config["loss"], Loss).to(self.device).eval()
-        load_loss(self.loss, self.weights.loss)
+        self.task = saved_task(run.config).to(self.device).eval()
+        load_task(self.task, self.weights.task)
 
     def __call__(self, raw: Tensor) -> Tensor:
         """Compute the outputs (N, K), on the CPU, of raw inputs (N, ...), uint8 pixels or floats.
@@ -52,7 +53,7 @@ class Predictor:
         Outputs are logits, or values in the units of the data: float64 if the targets were standardized.
         """
         with torch.inference_mode(), self.precision.autocast():
-            outputs = self.model(self.samples.normalize(raw.to(self.device), self.precision.dtype))
+            outputs = self.task.predict(self.model, self.samples.normalize(raw.to(self.device), self.precision.dtype))
         outputs = self.precision.upcast(outputs).cpu()
         return outputs if self.scale is None else self.scale.in_units(outputs)
 
@@ -62,10 +63,12 @@ class Predictor:
         Returns:
             The names of the columns, and the rows.
         """
-        header = answer_names(self.loss, outputs.shape[1], self.samples.classes)
-        columns = answers(self.loss, outputs)
+        assert self.task.loss is not None
+        loss = self.task.loss
+        header = answer_names(loss, outputs.shape[1], self.samples.classes)
+        columns = answers(loss, outputs)
         rows: Iterator[list[object]] = ([*map(str, values)] for values in columns.numpy())
-        if self.loss.probabilities(outputs) is None:
+        if loss.probabilities(outputs) is None:
             return header, rows
         classes = self.samples.classes or [str(number) for number in range(columns.shape[1])]
         best = columns.argmax(dim=1).tolist()
@@ -84,7 +87,8 @@ def trained_model(run: SavedRun) -> tuple[InputSpec, nn.Module, Weights]:
     spec = input_spec.read_input_spec(run)
     weights = weights_of_run(run)
     shape = tuple(spec.input_shape)
-    model = call("model", run.config["model"], nn.Module, input_shape=shape, num_outputs=spec.num_outputs)
+    outputs = {} if spec.num_outputs is None else {"num_outputs": spec.num_outputs}
+    model = call("model", run.config["model"], nn.Module, input_shape=shape, **outputs)
     model.to(torch.float64 if run.config["precision"]["name"] == "fp64" else torch.float32)
     load_exactly(model, weights, run.argument)
     return spec, model.eval(), weights

@@ -17,6 +17,7 @@ from runner.optimizer.groups import table
 from runner.rundir import layout
 from runner.rundir.folders import display_path, shell_path
 from runner.rundir.journal import read
+from runner.task.supervised import Supervised
 from runner.training.predictions import Predictions, raw_images
 from runner.training.state import Training
 from runner.util import cores
@@ -24,6 +25,7 @@ from runner.util.files import write_json
 from runner.util.metric_names import format_metric
 from runner.util.tables import format_duration
 from runner.util.terminal import RESUME, TRACKING, about
+from runner.util.trees import Shapes, is_shape
 
 log = logging.getLogger("runner")
 
@@ -44,12 +46,12 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     )
     if experiment.freeze.parameters or experiment.freeze.resting:
         log.info("           frozen: %s", experiment.freeze)
-    for doubt in checks.probabilities(experiment.cost.activation, experiment.loss):
+    for doubt in checks.probabilities(experiment.cost.activation, experiment.task.loss):
         log.warning("           %s", doubt)
     splits = experiment.splits
     labels = {"train": "train", "val": "validation", "test": "test"}
     counts = ", ".join(f"{count:,} {labels[part]}" for part, count in splits.sizes.items() if count)
-    shape = "x".join(map(str, splits.input_shape)) or "1"
+    shape = describe_shape(splits.input_shape)
     log.info(
         "data       %s: %s %s of %s, %s",
         splits.name,
@@ -76,15 +78,27 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     log.info("tracking   %s", location, extra=about(TRACKING))
 
 
+def describe_shape(shape: Shapes) -> str:
+    """Describe the shape of a sample: `1x8x8`; of several inputs, `pixels 1x8x8, words 20`."""
+    if is_shape(shape):
+        return "x".join(map(str, shape)) or "1"
+    named = shape.items() if isinstance(shape, Mapping) else ((str(number), part) for number, part in enumerate(shape))
+    return ", ".join(f"{name} {describe_shape(part)}" for name, part in named)
+
+
 def recipe(experiment: Experiment) -> str:
     """Describe the training in one line: `AdamW lr=0.001 · cosine · cross_entropy · batches of 64`."""
     group = experiment.optimizer.param_groups[0]
     lr = group.get("max_lr", group.get("initial_lr", group["lr"]))  # a schedule may start below it
     schedule = str(experiment.config["scheduler"]["_target_"]).rpartition(".")[2]
     batches = f"batches of {experiment.loaders.train.batch_size}"
+    task = experiment.task
+    what = name_of(task if task.loss is None else task.loss)
+    if not isinstance(task, Supervised) and task.loss is not None:
+        what = f"{name_of(task)} with {what}"
     if (accumulated := experiment.trainer.grad_accumulation) > 1:
         batches += f", {accumulated} a step"
-    return f"{label(experiment.optimizer)} lr={float(lr):g} · {schedule} · {name_of(experiment.loss)} · {batches}"
+    return f"{label(experiment.optimizer)} lr={float(lr):g} · {schedule} · {what} · {batches}"
 
 
 def write_result(
@@ -101,7 +115,7 @@ def write_result(
         ended: the run's id in MLflow, its status, and the error of a failed run.
         final: the metrics of the test.
     """
-    progress = state.progress
+    progress, task = state.progress, state.task
     epoch_seconds = progress.epoch_seconds
     trained = sum(epoch_seconds)
     values: dict[str, Any] = {
@@ -116,7 +130,7 @@ def write_result(
         "flops_per_sample": experiment.cost.flops,
         "epoch_seconds": epoch_seconds,
         "samples_per_second": progress.samples / trained if trained else None,
-        "higher_is_better": [name for name, metric in experiment.loss.metrics.items() if metric.higher_is_better],
+        "higher_is_better": [name for name in task.names() if task.higher_is_better(f"val/{name}")],
         **metrics_of_epoch(folder, progress.best_epoch),
         **progress.best_metrics,
         **final,

@@ -167,6 +167,8 @@ def find_contradictions(config: Mapping[str, Any], run: "Run") -> list[str]:
     """
     params, tags = run.data.params, run.data.tags
     flat = flatten({key: value for key, value in config.items() if key not in NOT_LOGGED})
+    if "task._target_" not in params:  # of version 0.1.0, which logged none
+        flat = {key: value for key, value in flat.items() if not key.startswith("task.")}
     contradictions = []
     names: list[str] = []
     for key, value in flat.items():

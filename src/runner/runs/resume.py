@@ -20,7 +20,7 @@ from runner.config.overrides import last_value
 from runner.errors import ConfigError, Problem
 from runner.optimizer import load_state
 from runner.rundir import layout
-from runner.rundir.checkpoint import CheckpointError, Checkpoints, load_loss
+from runner.rundir.checkpoint import CheckpointError, Checkpoints, load_task
 from runner.rundir.folders import display_path, shell_path
 from runner.rundir.manifest import FOLDER, has_manifest, manifest_of
 from runner.rundir.manifest import NAME as MANIFEST
@@ -269,7 +269,7 @@ def load_checkpoint(resumed: Resumed, experiment: Experiment) -> dict[str, Any] 
         del resumed.checkpoint  # frees its memory
         return None
     _load(resumed, lambda: load_state(experiment.optimizer, checkpoint["optimizer"]), "optimizer state", "optimizer")
-    _load(resumed, lambda: load_loss(experiment.loss, checkpoint), "loss state", "loss")
+    _load(resumed, lambda: load_task(experiment.task, checkpoint), "task state", "task")
     return checkpoint
 
 

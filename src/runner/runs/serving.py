@@ -80,5 +80,7 @@ def save_serving_model(experiment: Experiment, example: Tensor, folder: Path) ->
         save_model(ServingModel(*parts), example, folder)
         return
     features = [name for name in experiment.splits.columns if name != experiment.splits.target]
-    names = TableNames(features, answer_names(experiment.loss, experiment.num_outputs, experiment.splits.classes))
-    save_model(AnswerModel(*parts, experiment.loss), example, folder, names)
+    assert experiment.task.loss is not None and experiment.num_outputs is not None
+    loss = experiment.task.loss
+    names = TableNames(features, answer_names(loss, experiment.num_outputs, experiment.splits.classes))
+    save_model(AnswerModel(*parts, loss), example, folder, names)

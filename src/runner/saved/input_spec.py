@@ -26,7 +26,7 @@ class InputSpec:
             them.
         mean: subtracted from the (scaled) inputs: a number, or nested lists that broadcast to a sample.
         std: the divisor after that.
-        num_outputs: the model's number of outputs.
+        num_outputs: the model's number of outputs; None if task and data do not tell.
         classes: the names of the classes 0, 1, ...; None if they have no names.
         columns: all columns of the table, in order; None if the samples are not a table.
         target: the column that is predicted.
@@ -42,7 +42,7 @@ class InputSpec:
     dtype: str
     mean: Any
     std: Any
-    num_outputs: int
+    num_outputs: int | None
     classes: list[str] | None = None
     columns: list[str] | None = field(default=None)
     target: str | None = None

@@ -17,6 +17,7 @@ import yaml
 
 from runner.config import store_variable
 from runner.config.keys import GROUPS, PRESETS
+from runner.config.settings import SUPERVISED
 from runner.errors import ConfigError, Problem, StoreError, Topic
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
@@ -312,6 +313,7 @@ def read_config(path: Path, argument: str) -> dict[str, Any]:
     if not isinstance(saved, dict) or "defaults" in saved or not {"seed", "model", "trainer"} <= saved.keys():
         text = f"not a run's folder, its {layout.CONFIG} belongs to another program"
         raise ConfigError(problem_with(argument, text, _nearest(path.parent, argument.partition("=")[0])))
+    saved.setdefault("task", dict(SUPERVISED))
     needed = [group for group in GROUPS if group not in PRESETS]
     if damaged := [group for group in needed if not isinstance(saved.get(group), dict)]:
         text = f"its {layout.CONFIG} is damaged: {', '.join(damaged)} must have keys below"

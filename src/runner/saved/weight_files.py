@@ -43,7 +43,7 @@ class Weights:
         epoch: the epoch of the run after which they were the best; None if unknown.
         data: the fingerprint of their training data; None if unknown.
         buffers: the buffers that `state_dict` leaves out.
-        loss: the state of the loss that was trained with them: its part of a checkpoint.
+        task: the state of the task that they were trained for, and of its loss: their part of a checkpoint.
         preprocessing: how the run preprocessed its samples: see `Training.preprocessing`; None if unknown.
     """
 
@@ -52,15 +52,15 @@ class Weights:
     epoch: int | None = None
     data: str | None = None
     buffers: dict[str, Tensor | None] = field(default_factory=dict)
-    loss: dict[str, Any] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] | None = None
 
 
 def of_checkpoint(state: dict[str, Any], source: str, epoch: int | None, data: str | None = None) -> Weights:
     """Take the best weights of a decoded checkpoint of runner."""
-    loss: dict[str, Any] = {key: state[key] for key in ("loss", "buffers") if key in state}
+    task: dict[str, Any] = {key: state[key] for key in ("loss", "task", "buffers") if key in state}
     return Weights(
-        best_weights(state), source, epoch, data, weight_buffers(state), loss, dict(state.get("preprocessing", {}))
+        best_weights(state), source, epoch, data, weight_buffers(state), task, dict(state.get("preprocessing", {}))
     )
 
 

@@ -7,11 +7,13 @@ from copy import deepcopy
 from time import perf_counter
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from runner.data.loading import Loader
+from runner.data.parts import Batch
 from runner.data.source import saves_itself
 from runner.training.state import Training, rng, set_rng
+from runner.util import trees
 
 _PLAIN = (int, float, complex, str, bytes, type(None))
 
@@ -28,29 +30,37 @@ def compile_model(state: Training) -> float:
     """
     started_at = perf_counter()
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of missing CUDA
-    state.forward = torch.compile(state.model)
-    state.eval_forward = state.forward if state.eval_model is state.model else torch.compile(state.eval_model)
+    state.forward = _compiled(state.model)
+    state.eval_forward = state.forward if state.eval_model is state.model else _compiled(state.eval_model)
     with _restored(state):
-        for inputs, targets in _batches(state, state.loaders.train):
+        for batch in _batches(state, state.loaders.train):
             with state.precision.autocast():
-                outputs = state.forward(inputs)
-            state.loss(state.precision.upcast(outputs), targets).backward()
+                step = state.task.measure(state.forward, batch)
+            step.loss.backward()
         state.optimizer.zero_grad(set_to_none=True)
         state.eval_model.eval()
+        state.task.eval()
         with torch.inference_mode():
             for loader in (state.loaders.val, state.loaders.test):
-                for inputs, _ in _batches(state, loader) if loader is not None else ():
+                for batch in _batches(state, loader) if loader is not None else ():
                     with state.precision.autocast():
-                        state.eval_forward(inputs)
+                        state.task.measure(state.eval_forward, batch)
         state.eval_model.train()
+        state.task.train()
     state.device.synchronize()
     return perf_counter() - started_at
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    compiled = torch.compile(model)
+    assert isinstance(compiled, nn.Module)  # with the attributes of the model
+    return compiled
 
 
 @contextmanager
 def _restored(state: Training) -> Iterator[None]:
     """Restore the state that forward passes change: buffers, extra state, plain attributes, data sets, generators."""
-    modules = [module for root in (state.model, state.eval_model, state.loss) for module in root.modules()]
+    modules = [module for root in (state.model, state.eval_model, state.task) for module in root.modules()]
     buffers = [(m, name, b, None if b is None else b.clone()) for m in modules for name, b in m._buffers.items()]
     plain = [(m, name, value) for m in modules for name, value in vars(m).items() if isinstance(value, _PLAIN)]
     extra = [(m, deepcopy(m.get_extra_state())) for m in modules if _has_extra_state(m)]
@@ -79,12 +89,13 @@ def _has_extra_state(module: nn.Module) -> bool:
     return type(module).get_extra_state is not nn.Module.get_extra_state
 
 
-def _batches(state: Training, loader: Loader) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(state: Training, loader: Loader) -> Iterator[Batch]:
     """Yield a batch of each size in an epoch, full and rest; none once a stop is requested."""
     if state.stop.requested:
         return
-    inputs, targets = next(iter(loader.epoch(1)))
-    yield inputs, targets
+    batch = next(iter(loader.epoch(1)))
+    yield batch
     rest = loader.samples % loader.batch_size
-    if rest and len(inputs) > rest and not state.stop.requested:
-        yield inputs[:rest], targets[:rest]
+    if rest and trees.first_axis(batch[0]) > rest and not state.stop.requested:
+        inputs, targets = trees.tree_map(lambda leaf: leaf[:rest], batch)
+        yield inputs, targets

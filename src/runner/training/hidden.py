@@ -37,6 +37,7 @@ _IN_WORDS: dict[Risk, str] = {
 ADVICE = {
     "model": _OF_A_MODULE,
     "loss": _OF_A_MODULE,
+    "task": _OF_A_MODULE,
     "optimizer": "keep it in the optimizer's state or param_groups",
     "scheduler": "return it from the scheduler's state_dict",
     "data": _OF_DATA,

@@ -10,14 +10,16 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 
 import torch
-from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from runner.data.loading import Loader
+from runner.data.parts import Batch
 from runner.optimizer.groups import rates
+from runner.task import Step
 from runner.training.progress import Metrics, RunningMetrics
 from runner.training.spans import each
 from runner.training.state import Interrupted, Training, require_finite, save, save_within_epoch
+from runner.training.weighting import correct_gradients, share
 
 
 def fit(state: Training) -> str | None:
@@ -31,7 +33,7 @@ def fit(state: Training) -> str | None:
         TrainingError: the loss is not finite.
     """
     state.model.train()
-    state.loss.train()
+    state.task.train()
     while state.progress.epoch <= state.settings.epochs:
         if reason := patience_exhausted(state):
             return reason
@@ -52,7 +54,7 @@ def run_epoch(state: Training) -> str | None:
     # The metrics of an epoch can be left out only if it is known at its start that nobody reads them at its end.
     may_end_early = settings.max_steps or settings.max_time or settings.early_stopping.patience
     state.sums.with_metrics = bool(may_end_early or log_due(state) or state.monitor.metric.startswith("train/"))
-    state.sums.reset(progress.sums)
+    state.sums.reset(progress.sums, progress.more_sums)
     state.freeze.at_epoch(progress.epoch)
     state.clock.start(progress.seconds)
     if state.stop.requested:  # before the first step: while the model was compiled
@@ -81,11 +83,12 @@ def train_batches(state: Training) -> str | None:
     elif limit := finish_resumed_step(state):
         return limit
     data = each(state.span, "data", loader.epoch(progress.epoch, progress.batch))
-    for index, (inputs, targets) in enumerate(data, start=progress.batch):
-        usable &= add_gradients(state, inputs, targets, index)
+    for index, batch in enumerate(data, start=progress.batch):
+        usable &= add_gradients(state, batch, index)
         if (index + 1) % settings.grad_accumulation and index + 1 < batches:
             continue
         progress.batch = index + 1
+        correct_gradients(state, index)
         if usable:
             take_step(state)
         else:
@@ -110,23 +113,15 @@ def train_batches(state: Training) -> str | None:
     return None
 
 
-def add_gradients(state: Training, inputs: Tensor, targets: Tensor, index: int) -> bool:
+def add_gradients(state: Training, batch: Batch, index: int) -> bool:
     """Forward, loss and backward of the batch `index` (from 0); False if `on_nonfinite=skip` rejects its loss."""
-    with state.span("forward"):
-        with state.precision.autocast():
-            outputs = state.forward(inputs)
-        outputs = state.precision.upcast(outputs)
-    with state.span("loss"):
-        loss = state.loss(outputs, targets)
-    if state.settings.on_nonfinite == "skip" and not math.isfinite(loss.item()):
+    with state.span("forward"), state.precision.autocast():
+        step = state.task.measure(state.forward, batch)
+    if state.settings.on_nonfinite == "skip" and not math.isfinite(step.loss.item()):
         return False
-    state.sums.add(loss, outputs, targets)
-    accumulation = state.settings.grad_accumulation
-    if accumulation > 1:
-        # Weighted by its share of the step's samples: exactly the gradient of one large batch.
-        loss = loss * (len(targets) / samples_of_step(state.loaders.train, index, accumulation))
+    state.sums.add(step)
     with state.span("backward"):
-        state.precision.backward(loss)
+        state.precision.backward(share(state, step, index))
     return True
 
 
@@ -187,13 +182,15 @@ def finish_epoch(state: Training, last: bool) -> None:
         started_at = perf_counter()
         metrics |= validate(state, state.loaders.val)
         timed["time/validation_seconds"] = perf_counter() - started_at
-        require_finite(state, metrics["val/loss"], "val/loss")
+        require_finite(state, metrics.get("val/loss", 0.0), "val/loss")
     best = state.monitor.update(progress, metrics)
     last = last or state.monitor.exhausted(progress)
     if last or log_due(state):
         rate = state.sums.samples / progress.seconds
         timed |= {"lr": progress.lr, "time/epoch_seconds": progress.seconds, "throughput/samples_per_second": rate}
         timed |= {f"lr/{group}": mean for group, mean in progress.rates.items()}
+        if state.task.unit != "samples":
+            timed[f"throughput/{state.task.unit}_per_second"] = state.sums.weight / progress.seconds
         log_metrics(state, metrics | timed, progress.epoch)
     if last or due(settings.log_every_epochs, progress.epoch):
         state.display.end_epoch(progress.epoch, metrics, progress.seconds, best)
@@ -207,7 +204,8 @@ def finish_epoch(state: Training, last: bool) -> None:
         progress.out_of_turn = progress.epoch
     progress.samples += state.sums.samples
     progress.epoch_seconds.append(progress.seconds)
-    progress.epoch, progress.batch, progress.sums, progress.seconds = progress.epoch + 1, 0, [], 0.0
+    progress.epoch, progress.batch, progress.seconds = progress.epoch + 1, 0, 0.0
+    progress.sums, progress.more_sums = [], {}
     if checkpoint_due:
         save(state, best)
 
@@ -234,30 +232,29 @@ def step_schedule(state: Training, metrics: Metrics) -> None:
         scheduler.step()
 
 
-def evaluate(state: Training, loader: Loader, on_batch: Callable[[Tensor, Tensor], None] | None = None) -> Metrics:
+def evaluate(state: Training, loader: Loader, on_batch: Callable[[Step], None] | None = None) -> Metrics:
     """Measure loss and metrics over all samples, in evaluation mode, with the averaged weights if there are any.
 
     Args:
-        state: the training whose model and loss are evaluated.
+        state: the training whose model and task are evaluated.
         loader: the samples.
-        on_batch: is called with the outputs and targets of each batch.
+        on_batch: is called with the step of each batch.
 
     Raises:
         Interrupted: a stop was requested.
     """
-    modules = (state.eval_model, state.loss)
+    modules = (state.eval_model, state.task)
     were_training = [module.training for module in modules]
     for module in modules:
         module.eval()
-    sums = RunningMetrics(state.loss, state.device.torch, state.target_scale)
+    sums = RunningMetrics(state.task, state.device.torch, state.target_scale)
     with state.device.evaluating(), torch.inference_mode():
-        for inputs, targets in loader.epoch(0):
+        for batch in loader.epoch(0):
             with state.precision.autocast():
-                outputs = state.eval_forward(inputs)
-            outputs = state.precision.upcast(outputs)
-            sums.add(state.loss(outputs, targets), outputs, targets)
+                step = state.task.measure(state.eval_forward, batch)
+            sums.add(step)
             if on_batch is not None:
-                on_batch(outputs, targets)
+                on_batch(step)
             if state.stop.requested:
                 break
     for module, was_training in zip(modules, were_training, strict=True):
@@ -306,9 +303,3 @@ def running_loss(state: Training) -> float:
 def learning_rate(state: Training) -> float:
     """Return the optimizer's current learning rate."""
     return float(state.optimizer.param_groups[0]["lr"])
-
-
-def samples_of_step(loader: Loader, index: int, accumulation: int) -> int:
-    """Return how many samples the optimizer step has that contains the batch `index` (from 0)."""
-    first = index // accumulation * accumulation * loader.batch_size
-    return min(first + accumulation * loader.batch_size, loader.samples) - first

@@ -1,6 +1,6 @@
 """A model's predictions for the test samples, collected per batch in the order of the data set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -8,7 +8,10 @@ from torch import Tensor
 
 from runner.data.parts import Part, seeded
 from runner.data.target_scale import TargetScale
-from runner.loss import BCEWithLogits, Loss
+from runner.loss import BCEWithLogits
+from runner.task import Step, Task
+from runner.task.supervised import Supervised
+from runner.util.trees import Shapes, is_shape
 
 MOST_VALUES = 1_000_000  # of a regression: enough for a plot
 
@@ -35,20 +38,23 @@ class Predictions:
     classifier has classes, a regression has values.
 
     Args:
-        loss: defines the meaning of outputs.
+        task: `supervised`, whose loss defines the meaning of outputs; of another one, only the samples are counted.
         scale: the scale of a regression's targets, if any.
     """
 
-    def __init__(self, loss: Loss, scale: TargetScale | None = None) -> None:
-        self._loss, self._scale = loss, scale
+    def __init__(self, task: Task, scale: TargetScale | None = None) -> None:
+        self._loss, self._scale = task.loss if isinstance(task, Supervised) else None, scale
         self._batches: list[tuple[Tensor, ...]] = []
         self._values = 0
         self.num_classes: int | None = None
         self.samples = 0
 
-    def add(self, outputs: Tensor, targets: Tensor) -> None:
-        """Add a batch: outputs (N, K), and targets (N, ...) as the loss prepared them."""
-        self.samples += len(outputs)
+    def add(self, step: Step) -> None:
+        """Add the step of a batch: its outputs (N, K), and targets (N, ...) as the loss prepared them."""
+        self.samples += step.samples
+        outputs, targets = step.outputs, step.targets
+        if self._loss is None or not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+            return
         probabilities = self._loss.probabilities(outputs)
         if probabilities is not None:
             self.num_classes = probabilities.shape[1]
@@ -103,8 +109,8 @@ def mistakes(classes: Classes) -> Tensor:
     return wrong[classes.probability[wrong].sort(descending=True, stable=True).indices]
 
 
-def raw_images(part: Part, input_shape: Sequence[int]) -> Callable[[list[int]], Tensor] | None:
+def raw_images(part: Part, input_shape: Shapes) -> Callable[[list[int]], Tensor] | None:
     """Return a function from n indices to raw images (n, C, H, W) of a part; None if samples are not images."""
-    if len(input_shape) != 3:
+    if not is_shape(input_shape) or len(input_shape) != 3:
         return None
     return lambda indices: part.batch(seeded(indices, "images"))[0]

@@ -27,8 +27,8 @@ WARM_UP_STEPS = 5  # the first ones allocate memory and choose kernels
 ROWS = 10
 
 EPOCH_PARTS = ("validation", "checkpoint", "logging")
-PARTS = ("data", "forward", "loss", "backward", "step", *EPOCH_PARTS)
-"""The spans of the loop; the rest of a step, metrics included, is the loop's own part."""
+PARTS = ("data", "forward", "backward", "step", *EPOCH_PARTS)
+"""The spans of the loop; forward includes the loss. The rest of a step, metrics included, is the loop's own part."""
 
 STEP = "ProfilerStep*"
 """The profiler's own range around each step."""

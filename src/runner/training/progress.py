@@ -13,7 +13,7 @@ from torch import Tensor
 from runner.config.settings import EarlyStoppingSettings
 from runner.data.target_scale import TargetScale
 from runner.device import Device
-from runner.loss import Loss
+from runner.task import Step, Task
 
 Metrics = dict[str, float]
 Summed = tuple[Callable[[Tensor, Tensor], Tensor], bool]
@@ -34,6 +34,7 @@ class Progress:
         rates: the same for each named group of parameters.
         epoch_steps: the number of optimizer steps of this epoch.
         sums: the running sums of this epoch, as `RunningMetrics.state` returns them.
+        more_sums: those of this epoch that not every task has, as `RunningMetrics.more_state` returns them.
         seconds: the training time of this epoch.
         epoch_seconds: the training time of each finished epoch.
         samples: the number of samples in the finished epochs.
@@ -71,6 +72,7 @@ class Progress:
     out_of_turn: int | None = None
     data: str = ""
     rates: dict[str, float] = field(default_factory=dict)
+    more_sums: dict[str, Any] = field(default_factory=dict)
 
     def start_epoch(self, lr: float, rates: Mapping[str, float]) -> None:
         """Start an epoch with this learning rate, and those of named groups."""
@@ -85,30 +87,37 @@ class Progress:
             self.rates[name] += (rate - self.rates[name]) / self.epoch_steps
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the values for a checkpoint; `rates` only where groups have names."""
-        return {name: value for name, value in asdict(self).items() if name != "rates" or value}
+        """Return the values for a checkpoint: `rates` only where groups have names, `more_sums` only if there are any."""
+        return {name: value for name, value in asdict(self).items() if name not in ("rates", "more_sums") or value}
 
 
 class RunningMetrics:
-    """Running sums of loss and metrics over samples, on the device, in float64 if it supports it.
+    """Running sums of loss, scalars and metrics, on the device, in float64 if it supports it.
+
+    The loss and the scalars of a step are means over its weight: their mean over an epoch is the sum of weight times
+    value, divided by the sum of weights. Metrics are sums over samples.
 
     Args:
-        loss: the loss and its metrics; those of a regression are measured in the units of the data.
+        task: has the metrics; those of a regression are measured in the units of the data.
         device: the device of the sums.
         scale: the scale of a regression's targets, if any.
 
     Attributes:
+        samples: the number of samples.
+        weight: the sum of weights when `means` was last called.
         with_metrics: False while nobody reads more than the loss.
     """
 
-    def __init__(self, loss: Loss, device: torch.device, scale: TargetScale | None = None) -> None:
-        self._metrics = dict(loss.metrics)
+    def __init__(self, task: Task, device: torch.device, scale: TargetScale | None = None) -> None:
+        self._task, self._metrics = task, dict(task.metrics)
         # Metrics with the same sums share them.
         self._summed = list(dict.fromkeys((metric.sums, metric.of_differences) for metric in self._metrics.values()))
         self._scale = scale.to(device) if scale is not None else None
         self._dtype = torch.float32 if device.type == "mps" else torch.float64
         self._device = device
         self._loss = torch.zeros((), dtype=self._dtype, device=device)
+        self._weight: Tensor | None = None  # of steps with a weight of their own; None: the samples
+        self._scalars: dict[str, Tensor] = {}
         self._totals: dict[Summed, Tensor] = {}  # sizes are known after the first batch
         # Batches that the totals lack, and their number of outputs. They are collected only if all sums are counts,
         # which do not depend on the division into batches; not on a GPU, where CUDA graphs overwrite outputs.
@@ -116,14 +125,27 @@ class RunningMetrics:
         self._collected: list[tuple[Tensor, Tensor]] = []
         self._values = 0
         self.samples = 0
+        self.weight: float = 0
         self.with_metrics = True
 
-    def add(self, loss: Tensor, outputs: Tensor, targets: Tensor) -> None:
-        """Add a batch: its mean loss (a scalar), its outputs (N, K) and targets (N, ...)."""
-        self.samples += len(targets)
-        self._loss.add_(loss.detach(), alpha=len(targets))
-        if not self.with_metrics:
-            return
+    def add(self, step: Step) -> None:
+        """Add the step of a batch."""
+        self.samples += step.samples
+        weight = step.weight
+        if isinstance(weight, Tensor):
+            weight = weight.detach().to(self._dtype)
+            self._loss.add_(step.loss.detach() * weight)
+            self._weight = weight.clone() if self._weight is None else self._weight.add_(weight)
+        else:
+            self._loss.add_(step.loss.detach(), alpha=weight)
+        for name, value in step.scalars.items():
+            if name not in self._scalars:
+                self._scalars[name] = torch.zeros_like(self._loss)
+            self._scalars[name].add_(value.detach() * weight)
+        if self.with_metrics and self._summed and step.outputs is not None:
+            self._add_outputs(step.outputs, step.targets)
+
+    def _add_outputs(self, outputs: Tensor, targets: Tensor) -> None:
         # Outputs with a gradient own their memory; targets may be views of a data set's buffer.
         if self._counts and self._may_collect and outputs.grad_fn is not None and outputs.numel() < VALUES_AT_ONCE:
             self._collected.append((outputs.detach(), targets.clone()))
@@ -161,25 +183,41 @@ class RunningMetrics:
         return convert(outputs), convert(targets)
 
     def means(self) -> Metrics:
-        """Return loss and metrics over the samples so far, without undefined ones: one read of the device."""
+        """Return loss, scalars and metrics so far, without undefined ones: one read of the device."""
         if not self.samples:
             return {}
         (loss,), *totals = self._read()
+        more = self.more_state()
+        self.weight = more.get("weight", self.samples)
+        scalars = {"loss": loss, **more.get("scalars", {})}
+        means = {name: total / self.weight if self.weight else math.nan for name, total in scalars.items()}
         sums = dict(zip(self._totals, totals, strict=False))
         values = {
             name: metric.value(sums[metric.sums, metric.of_differences], self.samples)
             for name, metric in self._metrics.items()
             if (metric.sums, metric.of_differences) in sums
         }
-        return {"loss": loss / self.samples} | {name: value for name, value in values.items() if value is not None}
+        means |= {name: value for name, value in values.items() if value is not None}
+        return means | self._task.derived(means)
 
     def state(self) -> list[list[float]]:
         """Return the number of samples and the sums of loss and metrics: one read of the device."""
         return [[float(self.samples)], *self._read()]
 
-    def reset(self, state: list[list[float]] | None = None) -> None:
-        """Start from zero, or from sums that `state` returned."""
+    def more_state(self) -> dict[str, Any]:
+        """Return the sum of weights and the sums of scalars; nothing of a task without them. It reads the device."""
+        more: dict[str, Any] = {} if self._weight is None else {"weight": self._weight.item()}
+        if self._scalars:
+            values = torch.stack(list(self._scalars.values())).tolist()
+            more["scalars"] = dict(zip(self._scalars, values, strict=True))
+        return more
+
+    def reset(self, state: list[list[float]] | None = None, more: Mapping[str, Any] | None = None) -> None:
+        """Start from zero, or from sums that `state` and `more_state` returned."""
         self._collected, self._values = [], 0
+        more = more or {}
+        self._weight = self._number(more["weight"]) if "weight" in more else None
+        self._scalars = {name: self._number(value) for name, value in more.get("scalars", {}).items()}
         if not state:
             self.samples = 0
             self._totals = self._totals if self._counts else {}  # those of a resumed epoch are floats
@@ -195,6 +233,9 @@ class RunningMetrics:
             summed: torch.tensor(sums, dtype=self._dtype, device=self._device)
             for summed, sums in zip(self._summed, totals, strict=False)  # empty before the first batch
         }
+
+    def _number(self, value: float) -> Tensor:
+        return torch.tensor(value, dtype=self._dtype, device=self._device)
 
     def _read(self) -> list[list[float]]:
         self._measure_collected()

@@ -104,7 +104,7 @@ class Rehearsal:
 def unsaved(state: Training) -> Walk:
     """Walk the attributes that no checkpoint holds as such: all but parameters and buffers of modules."""
     roots = {name: root for name, root in stateful(state).items() if name != "ema"}  # it follows from the model
-    return Walk(roots, leave_out=[*addresses(state.model), *addresses(state.loss)])
+    return Walk(roots, leave_out=[*addresses(state.model), *addresses(state.task)])
 
 
 def _is_possible(state: Training) -> bool:

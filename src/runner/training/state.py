@@ -14,12 +14,20 @@ from runner.data.source import saves_itself
 from runner.data.target_scale import TargetScale, preprocessing
 from runner.device import Device
 from runner.errors import TrainingError
-from runner.loss import Loss
 from runner.model.freeze import Freeze
 from runner.optimizer import load_state, trainable
 from runner.precision import Precision
-from runner.rundir.checkpoint import FORMAT, Checkpoints, best_weights, load_loss, weight_buffers
+from runner.rundir.checkpoint import (
+    FORMAT,
+    Checkpoints,
+    best_weights,
+    load_task,
+    task_buffers,
+    task_state,
+    weight_buffers,
+)
 from runner.scheduler import Schedule
+from runner.task import Task
 from runner.training.attributes import held_generators, restore_generators
 from runner.training.averaging import WeightAverage
 from runner.training.progress import Metrics, Monitor, Progress, RunningMetrics, Stopwatch
@@ -69,15 +77,16 @@ class Training:
             `{"targets": {"mean": [...], "std": [...]}}`.
         target_scale: the scale of a regression's targets, if they are scaled, or far from 0.
         freeze: the parameters that are not trained, and until when.
+        weight: the sum of weights of the optimizer step in progress.
         eval_model: the model for evaluation: the averaged weights if there are any.
-        forward: called in place of `model`; `torch.compile` replaces it.
-        eval_forward: called in place of `eval_model`; `torch.compile` replaces it.
+        forward: passed to the task in place of `model`; `torch.compile` replaces it.
+        eval_forward: passed to the task in place of `eval_model`; `torch.compile` replaces it.
         span: names a part of training; `profiling.Profiler` replaces it.
         after_save: called after a checkpoint is written; `hidden.Watch` replaces it.
     """
 
     model: nn.Module
-    loss: Loss
+    task: Task
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     precision: Precision
@@ -94,17 +103,18 @@ class Training:
     freeze: Freeze = field(default_factory=Freeze)
 
     def __post_init__(self) -> None:
-        self.parameters = trainable(self.model)  # and those that are frozen until a later epoch
+        self.parameters = [*trainable(self.model), *self.task.own_parameters()]  # and those frozen until a later epoch
         self.freeze.at_epoch(self.progress.epoch)
-        self.sums = RunningMetrics(self.loss, self.device.torch, self.target_scale)
+        self.weight: Tensor | int = 0
+        self.sums = RunningMetrics(self.task, self.device.torch, self.target_scale)
         self.clock = Stopwatch(self.device)
         monitored = self.settings.monitor
-        self.monitor = Monitor(monitored, self.loss.higher_is_better(monitored), self.settings.early_stopping)
+        self.monitor = Monitor(monitored, self.task.higher_is_better(monitored), self.settings.early_stopping)
         decay = self.settings.ema_decay
         self.average = WeightAverage(self.model, decay) if decay is not None else None
         self.eval_model = self.average.model if self.average else self.model
-        self.forward: Callable[[Tensor], Tensor] = self.model
-        self.eval_forward: Callable[[Tensor], Tensor] = self.eval_model
+        self.forward: nn.Module = self.model
+        self.eval_forward: nn.Module = self.eval_model
         self.span: Span = no_span
         self.after_save: Callable[[], None] = lambda: None
 
@@ -124,7 +134,7 @@ def make_training(
     """Create the training of an experiment, with its checkpoints, log, display and stop request."""
     return Training(
         model=experiment.model,
-        loss=experiment.loss,
+        task=experiment.task,
         optimizer=experiment.optimizer,
         schedule=experiment.schedule,
         precision=experiment.precision,
@@ -156,7 +166,8 @@ def require_finite(state: Training, value: float, name: str) -> float:
 
 def save_within_epoch(state: Training, best: bool = False) -> None:
     """Write a checkpoint that resumes the epoch in progress at its next batch."""
-    state.progress.sums, state.progress.seconds = state.sums.state(), state.clock.stop()
+    state.progress.sums, state.progress.more_sums = state.sums.state(), state.sums.more_state()
+    state.progress.seconds = state.clock.stop()
     save(state, best)
     state.clock.start()
 
@@ -176,13 +187,12 @@ def checkpoint_state(state: Training) -> dict[str, Any]:
     modules = {
         "model": state.model,
         "ema": state.average.model if state.average is not None else None,
-        "loss": state.loss,
     }
+    buffers = {name: unsaved_buffers(module) for name, module in modules.items() if module is not None}
+    buffers |= task_buffers(state.task)
     optional = {
-        "buffers": {
-            name: buffers for name, module in modules.items() if module and (buffers := unsaved_buffers(module))
-        },
-        "loss": state.loss.state_dict(),
+        "buffers": {name: tensors for name, tensors in buffers.items() if tensors},
+        **task_state(state.task),
         "data": {
             name: data_set.state_dict()
             for name, data_set in state.loaders.data_sets().items()
@@ -221,7 +231,10 @@ def stateful(state: Training) -> dict[str, Any]:
     data = {"data" if name == "train" else f"{name}_data": data_set for name, data_set in data_sets}
     averaged = {"ema": state.average.model} if state.average is not None else {}
     schedule = {"scheduler": state.schedule.scheduler} if state.schedule.scheduler is not None else {}
-    return {"model": state.model, **averaged, "loss": state.loss, "optimizer": state.optimizer, **schedule, **data}
+    loss = {"loss": state.task.loss} if state.task.loss is not None else {}
+    return {
+        "model": state.model, **averaged, **loss, "task": state.task, "optimizer": state.optimizer, **schedule, **data
+    }  # fmt: skip
 
 
 def restore(state: Training, checkpoint: Mapping[str, Any]) -> None:
@@ -234,7 +247,7 @@ def restore(state: Training, checkpoint: Mapping[str, Any]) -> None:
     state.precision.load_state_dict(checkpoint["scaler"])
     if state.average is not None:
         state.average.load_state_dict(checkpoint["ema"], buffers.get("ema"))
-    load_loss(state.loss, checkpoint)
+    load_task(state.task, checkpoint)
     state.preprocessing = dict(checkpoint.get("preprocessing", {}))
     for name, data_set in state.loaders.data_sets().items():
         if saves_itself(data_set) and name in checkpoint.get("data", {}):
@@ -249,4 +262,4 @@ def load_weights(state: Training, checkpoint: Mapping[str, Any]) -> None:
     checkpoint = dict(checkpoint)
     for module in (state.model, state.eval_model):
         load_module(module, best_weights(checkpoint), weight_buffers(checkpoint))
-    load_loss(state.loss, checkpoint)
+    load_task(state.task, checkpoint)

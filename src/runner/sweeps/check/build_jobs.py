@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from runner.assembly import build
+from runner.assembly.checks import measured_by
 from runner.config.hydra_job import group_choices, to_plain, without_hydra
 from runner.errors import ConfigError, Problem
 from runner.sweeps.check.compose_jobs import refer_to
@@ -74,14 +75,13 @@ def _build(cfg: Any, problems: list[Problem]) -> tuple[JobInfo | None, list[Prob
     except SystemExit as error:  # the user's code may call sys.exit(): the other jobs are checked all the same
         text = f"the code of this job calls sys.exit({error.code}) while it is built"
         return None, [Problem("", text, topic="code")]
-    splits, loss = experiment.splits, experiment.loss
+    splits, task = experiment.splits, experiment.task
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
-    names = ("loss", *loss.metrics)
-    metrics = [f"{part}/{name}" for part, samples in parts.items() if samples is not None for name in names]
+    metrics = measured_by(task, experiment.scalars, [part for part, samples in parts.items() if samples is not None])
     monitor = experiment.trainer.monitor
     if monitor not in metrics:  # without validation the last epoch counts as the best
         monitor = next(name for name in ("test/loss", "train/loss") if name in metrics)
-    rising = [name for name in metrics if loss.higher_is_better(name)]
+    rising = [name for name in metrics if task.higher_is_better(name)]
     measured = [*metrics, "time/epoch_seconds", "throughput/samples_per_second"]
     return JobInfo(experiment.device.torch.type, measured, monitor, rising), []
 

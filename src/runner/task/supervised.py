@@ -1,0 +1,142 @@
+"""`task=supervised`: predict targets from inputs; the loss says what the targets mean."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from runner.errors import ConfigError, Problem, did_you_mean
+from runner.loss import Loss, Metric
+from runner.task.task import Task, describe
+from runner.util import trees
+
+DEFAULT_TARGETS = ("labels", "target")
+"""The key of an item that is a dict which holds its target: the first of these that it has."""
+
+
+class Supervised(Task):
+    """Inputs go to the model, its outputs and the targets to the loss.
+
+    An item of the data set is a pair (inputs, targets), or has its targets under keys. Inputs are a tensor, which goes
+    to `model(inputs)`; a dict, which goes to `model(**inputs)`; or a tuple, which goes to `model(*inputs)`.
+
+    The loss defines the meaning of targets and outputs, and the metrics.
+
+    Args:
+        targets: the key, or keys, of the targets in an item that is a dict; None: `labels`, else `target`.
+    """
+
+    uses_loss = True
+    integers_are_numbers = True
+    loss: Loss
+
+    def __init__(self, targets: str | list[str] | None = None) -> None:
+        super().__init__()
+        self.targets = targets
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:  # type: ignore[override]
+        """The metrics of the loss."""
+        return self.loss.metrics
+
+    def step(self, model: nn.Module, batch: tuple[Any, Any]) -> Mapping[str, Any]:
+        """Compute outputs, which are floats of the weights' dtype, and their loss; the loss without autocast."""
+        inputs, targets = batch
+        outputs = output_of(trees.apply(model, inputs))
+        if outputs.dtype != self.dtype:
+            outputs = outputs.to(self.dtype)
+        if torch.is_autocast_enabled(outputs.device.type):
+            with torch.autocast(outputs.device.type, enabled=False):
+                return self._score(outputs, targets)
+        return self._score(outputs, targets)
+
+    def _score(self, outputs: Tensor, targets: Any) -> Mapping[str, Any]:
+        return {
+            "loss": self.loss(outputs, targets),
+            "weight": self.loss.weight(outputs, targets),
+            "outputs": outputs,
+            "targets": targets,
+        }
+
+    def predict(self, model: nn.Module, inputs: Any) -> Tensor:
+        """Return the outputs (N, K): logits or values."""
+        return output_of(super().predict(model, inputs)).to(self.dtype)
+
+    def divide(self, item: Any) -> tuple[Any, Any]:
+        """Divide an item, or a batch of items, into inputs and targets.
+
+        Raises:
+            ConfigError: it is neither a pair, nor has it targets under the keys.
+        """
+        named = by_name(item)
+        keys = self._keys(named)
+        if not keys and isinstance(item, tuple | list) and len(item) == 2:
+            return item[0], item[1]
+        if not named:
+            size = f" of {len(item)}" if isinstance(item, tuple | list) else ""
+            text = f"an item of the data set is of type {type(item).__name__}{size}, not a pair"
+            raise ConfigError(Problem("data", text, "return (input, target) for each index", topic="code"))
+        missing = [key for key in keys or DEFAULT_TARGETS if key not in named]
+        if missing:
+            text = f"an item of the data set has no {' or '.join(missing)}, it has {', '.join(named)}"
+            suggestion = did_you_mean(missing[0], list(named)) if keys else "write task.targets=<one of them>"
+            raise ConfigError(Problem("task.targets", text, suggestion, topic="unknown"))
+        inputs = {name: value for name, value in named.items() if name not in keys}
+        return inputs, named[keys[0]] if len(keys) == 1 else {key: named[key] for key in keys}
+
+    def _keys(self, named: Mapping[str, Any]) -> list[str]:
+        """Return the keys of the targets: the typed ones, or the first default that exists."""
+        if self.targets is None:
+            return [key for key in DEFAULT_TARGETS if key in named][:1]
+        return [self.targets] if isinstance(self.targets, str) else list(self.targets)
+
+    def prepare(self, targets: Any, dtype: torch.dtype) -> Any:
+        """Convert targets to the form that the loss takes."""
+        return self.loss.prepare(targets, dtype)
+
+    def targets_of(self, splits: Any) -> Any:
+        """Return all targets; samples are read for them if there is no other way."""
+        return splits.targets() if splits.all_targets is None else splits.all_targets
+
+    def num_outputs(self, targets: Any, classes: Sequence[str] | None) -> int:
+        """Return how many outputs the loss needs for these targets."""
+        return self.loss.num_outputs(targets, classes)
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Return whether a higher value of a metric is better, as the loss says."""
+        return self.loss.higher_is_better(metric)
+
+
+def by_name(item: Any) -> dict[str, Any]:
+    """Return the fields of a mapping, named tuple or dataclass by name; of anything else, none."""
+    if isinstance(item, Mapping):
+        return dict(item)
+    if hasattr(item, "_asdict"):
+        return dict(item._asdict())
+    if is_dataclass(item) and not isinstance(item, type):
+        return {field.name: getattr(item, field.name) for field in fields(item)}
+    return {}
+
+
+class OutputError(Exception):
+    """A model returned something in which no tensor of outputs can be told; the message says what."""
+
+
+def output_of(result: Any) -> Tensor:
+    """Return the tensor of outputs in what a model returned: itself, its `logits`, or its only tensor.
+
+    Raises:
+        OutputError: there is no such tensor.
+    """
+    if isinstance(result, Tensor):
+        return result
+    named = dict(result) if isinstance(result, Mapping) else {}
+    if isinstance(logits := named.get("logits"), Tensor):
+        return logits
+    tensors = [leaf for leaf in trees.leaves(result) if isinstance(leaf, Tensor)]
+    if len(tensors) != 1:
+        has = f" with {', '.join(map(str, named))}" if named else ""
+        raise OutputError(f"{describe(result)}{has}")
+    return tensors[0]

@@ -1,0 +1,190 @@
+"""The base class of tasks: a user's task overrides `step`, and `predict` where the default does not fit."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from runner.loss import Loss, Metric
+from runner.util import metric_names, trees
+
+LOSS, WEIGHT, OUTPUTS, TARGETS = "loss", "weight", "outputs", "targets"
+RESERVED = (LOSS, WEIGHT, OUTPUTS, TARGETS)
+"""Names in the result of `Task.step` with a meaning; all others are scalars to log."""
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+class Step(NamedTuple):
+    """What a step computed for a batch.
+
+    Attributes:
+        loss: to minimise, a scalar: a mean over `weight`.
+        weight: what the loss is a mean over: a number of samples or tokens, a sum of class weights.
+        samples: the number of samples.
+        outputs: of the model, for the metrics; None if the task has none to measure.
+        targets: for the metrics, likewise.
+        scalars: other scalars to log, by name; means over `weight` too.
+    """
+
+    loss: Tensor
+    weight: Tensor | int
+    samples: int
+    outputs: Any = None
+    targets: Any = None
+    scalars: Mapping[str, Tensor] = {}
+
+
+class StepError(Exception):
+    """`Task.step` returned something that training cannot use; the message says what."""
+
+
+class Task(nn.Module):
+    """What a batch is, what a step computes, what is measured, what a prediction looks like.
+
+    A subclass overrides `step`. Modules, parameters and buffers that it holds are in the checkpoint; parameters that
+    require gradients are trained with those of the model.
+
+    Attributes:
+        uses_loss: whether `step` uses `self.loss`, which `loss=` chooses. It is set after the constructor.
+        default_loss: the loss that `loss=auto` stands for; None: the targets tell.
+        loss: see `uses_loss`; None if it is False.
+        metrics: measured beside the loss from `outputs` and `targets` of a step, by name.
+        unit: what `weight` counts. For another unit than samples, `throughput/<unit>_per_second` is logged too.
+        integers_are_numbers: whether a tensor of integer inputs is converted to floats and normalised; False keeps
+            integers, such as tokens.
+        dtype: the dtype of the weights.
+    """
+
+    uses_loss: bool = False
+    default_loss: str | None = None
+    metrics: Mapping[str, Metric] = {}
+    unit: str = "samples"
+    integers_are_numbers: bool = False
+    dtype: torch.dtype = torch.float32
+
+    loss: Loss | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = None
+
+    def step(self, model: nn.Module, batch: Any) -> Tensor | Mapping[str, Any]:
+        """Compute the loss of a batch, in training and in evaluation (`self.training` tells which).
+
+        It runs under autocast if `precision` asks for it.
+
+        Args:
+            model: the model, on the device.
+            batch: (inputs, targets) where an item of the data set is a pair, else a batch of items: a tensor, or a
+                tree of tensors. Floats have the dtype of the weights; images are scaled and normalised.
+
+        Returns:
+            The loss, a scalar; or a dict of scalars by name. `loss` is minimised, the others are logged as
+            `train/<name>` and `val/<name>`. `weight` is what the loss is a mean over, if it is not the samples.
+            `outputs` and `targets` are no scalars: metrics are measured from them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no method step(self, model, batch)")
+
+    def predict(self, model: nn.Module, inputs: Any) -> Any:
+        """Return predictions for inputs: a tensor (N, ...), or several by name."""
+        return trees.apply(model, inputs)
+
+    def divide(self, item: Any) -> tuple[Any, Any]:
+        """Divide an item of a data set, or a batch of items, into inputs and targets.
+
+        Returns:
+            The two of a pair; else the whole item, and None.
+        """
+        return (item[0], item[1]) if type(item) in (tuple, list) and len(item) == 2 else (item, None)
+
+    def prepare(self, targets: Any, dtype: torch.dtype) -> Any:
+        """Convert targets to what `step` takes: floats to `dtype`, the dtype of the weights."""
+        return trees.tree_map(lambda leaf: leaf.to(dtype) if leaf.is_floating_point() else leaf, targets)
+
+    def num_outputs(self, targets: Any, classes: Sequence[str] | None) -> int | None:
+        """Return how many outputs a model needs for these targets; None if the targets do not tell.
+
+        Raises:
+            ConfigError: the task does not accept such targets.
+        """
+        if classes:
+            return len(classes)
+        if not isinstance(targets, Tensor):
+            return None
+        if targets.ndim == 1 and not targets.is_floating_point():
+            return int(targets.max()) + 1
+        return 1 if targets.ndim == 1 else targets.shape[1]
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Return the trainable parameters of the task without those of its loss."""
+        of_loss = set(self.loss.parameters()) if self.loss is not None else set()
+        return [weight for weight in self.parameters() if weight.requires_grad and weight not in of_loss]
+
+    def higher_is_better(self, metric: str) -> bool:
+        """Return whether a higher value of a metric, such as `val/f1`, is better."""
+        own = self.metrics.get(metric.partition("/")[2])
+        return metric_names.higher_is_better(metric) or (own is not None and own.higher_is_better)
+
+    def names(self) -> Sequence[str]:
+        """Return the names of all metrics that the task measures besides the loss and the scalars of a step."""
+        return list(self.metrics)
+
+    def targets_of(self, splits: Any) -> Any:
+        """Return all targets that `num_outputs` looks at, of a divided data set; None if items have none."""
+        return splits.all_targets
+
+    def derived(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Return further metrics that follow from the means over a part, such as a perplexity."""
+        return {}
+
+    def measure(self, model: nn.Module, batch: tuple[Any, Any]) -> Step:
+        """Compute a step, and read what it returned.
+
+        Args:
+            model: the model.
+            batch: inputs and targets; targets are None if the task takes whole items.
+
+        Raises:
+            StepError: `step` returned something else than a loss or a dict with one.
+        """
+        inputs, targets = batch
+        result = self.step(model, inputs if targets is None else batch)
+        samples = len(inputs) if isinstance(inputs, Tensor) else len(trees.leaves(inputs)[0])
+        if isinstance(result, Tensor):
+            return Step(scalar(LOSS, result), samples, samples)
+        if not isinstance(result, Mapping):
+            raise StepError(f"step returns {describe(result)}, not a loss or a dict with one")
+        if LOSS not in result:
+            raise StepError(f"step returns a dict without {LOSS}: it has {', '.join(map(str, result)) or 'nothing'}")
+        loss, weight = scalar(LOSS, result[LOSS]), result.get(WEIGHT)
+        scalars = {name: scalar(name, value) for name, value in result.items() if name not in RESERVED}
+        return Step(
+            loss,
+            samples if weight is None else weight if isinstance(weight, Tensor) else loss.new_tensor(weight),
+            samples,
+            result.get(OUTPUTS),
+            result.get(TARGETS),
+            scalars,
+        )
+
+
+def scalar(name: str, value: Any) -> Tensor:
+    """Return a scalar that `step` returned as a tensor of at least 32 bits.
+
+    Raises:
+        StepError: it is not a scalar.
+    """
+    if not isinstance(value, Tensor):
+        if isinstance(value, int | float):
+            return torch.tensor(float(value))
+        raise StepError(f"step returns {name} as {describe(value)}, not as a scalar")
+    if value.ndim:
+        raise StepError(f"step returns {name} of shape {tuple(value.shape)}, not a scalar")
+    return value.float() if value.dtype in HALVES else value
+
+
+def describe(value: object) -> str:
+    """Describe a value that is of an unexpected type."""
+    return "nothing" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,54 @@
+"""The weight of a batch: what its loss is a mean over. A gradient is divided once, by the weight of the whole step."""
+
+import torch
+from torch import Tensor
+
+from runner.data.loading import Loader
+from runner.task import Step
+from runner.training.state import Training
+
+
+def share(state: Training, step: Step, index: int) -> Tensor:
+    """Return the loss of a micro-batch times its share of the optimizer step, for the backward pass.
+
+    The share is the weight of the micro-batch, divided by the number of samples of the whole step, which is known
+    before its last micro-batch is computed. `correct_gradients` replaces that divisor by the sum of weights: the
+    gradient is that of one large batch. Where weights are numbers of samples, there is nothing to replace.
+
+    Args:
+        state: adds up the weights of the step.
+        step: of the micro-batch.
+        index: of the micro-batch in the epoch, from 0.
+    """
+    accumulation = state.settings.grad_accumulation
+    if accumulation == 1:
+        return step.loss
+    state.weight = state.weight + step.weight
+    return step.loss * (step.weight / samples_of_step(state.loaders.train, index, accumulation))
+
+
+@torch.no_grad()
+def correct_gradients(state: Training, index: int) -> None:
+    """Divide the gradients of a step by its sum of weights, instead of the number of samples; then start the next.
+
+    Args:
+        state: the training; the backward passes of the step are done.
+        index: of the last micro-batch of the step in the epoch, from 0.
+    """
+    accumulation = state.settings.grad_accumulation
+    if accumulation == 1:
+        return
+    weight, state.weight = state.weight, 0
+    samples = samples_of_step(state.loaders.train, index, accumulation)
+    if not isinstance(weight, Tensor) and weight == samples:
+        return
+    # A step whose weights are all 0 has no gradient.
+    factor = torch.as_tensor(samples / weight).nan_to_num(posinf=1.0)
+    gradients = [parameter.grad for parameter in state.parameters if parameter.grad is not None]
+    torch._foreach_mul_(gradients, factor.to(gradients[0]) if gradients else factor)
+
+
+def samples_of_step(loader: Loader, index: int, accumulation: int) -> int:
+    """Return how many samples the optimizer step has that contains the batch `index` (from 0)."""
+    first = index // accumulation * accumulation * loader.batch_size
+    return min(first + accumulation * loader.batch_size, loader.samples) - first

@@ -1,0 +1,157 @@
+"""The base class of tasks, with small tasks as users write them."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from helpers.training import divided, training
+from runner.rundir.checkpoint import load
+from runner.task import StepError, Task
+from runner.training.loop import fit
+from runner.training.state import restore
+
+
+class Queue(Task):
+    """A loss with a term of its own, a weight, and a buffer that training changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.tensor(1.0))
+        self.teacher = nn.Linear(6, 3).requires_grad_(False)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def step(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        inputs, targets = batch
+        logits = model(inputs) * self.temperature
+        if self.training:
+            self.seen += len(inputs)
+        penalty = (logits - self.teacher(inputs)).square().mean()
+        each = nn.functional.cross_entropy(logits, targets, reduction="none")
+        weight = 1.0 + targets
+        return {
+            "loss": (each * weight).sum() / weight.sum() + 0.01 * penalty,
+            "penalty": penalty,
+            "weight": weight.sum(),
+        }
+
+
+def test_scalars_are_logged_and_parameters_of_the_task_are_trained(tmp_path: Path) -> None:
+    state = training(tmp_path, task=Queue(), batch_size=32, epochs=3, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    state.optimizer.add_param_group({"params": state.task.own_parameters()})
+    fit(state)
+    log = state.log.of("train/penalty")  # type: ignore[attr-defined]
+    assert set(log) == {1, 2, 3} and all(value > 0 for value in log.values())
+    assert set(state.log.of("val/penalty")) == {1, 2, 3}  # type: ignore[attr-defined]
+    assert state.task.temperature.item() != 1.0
+    assert len(state.task.own_parameters()) == 1, "a frozen teacher is not trained"
+    saved = load(state.checkpoints.last)["task"]
+    assert saved["seen"].item() == 3 * len(state.loaders.train.inputs)
+    assert set(saved) == {"temperature", "seen", "teacher.weight", "teacher.bias"}
+    fresh = training(tmp_path / "fresh", task=Queue())
+    fresh.optimizer.add_param_group({"params": fresh.task.own_parameters()})
+    restore(fresh, load(state.checkpoints.last))
+    assert torch.equal(fresh.task.teacher.weight, state.task.teacher.weight)
+    assert fresh.task.seen == saved["seen"]
+
+
+def test_epoch_values_are_weighted_means(tmp_path: Path) -> None:
+    state = training(tmp_path, task=Queue(), batch_size=7, epochs=1, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    fit(state)
+    inputs, targets = state.loaders.train.inputs, state.loaders.train.targets
+    with torch.no_grad():
+        losses = [
+            (state.task.step(state.model, batch), (1 + batch[1]).sum())
+            for batch in zip(inputs.split(7), targets.split(7), strict=True)
+        ]
+    weight = sum(float(w) for _, w in losses)
+    measured = state.log.of("train/loss")[1]  # type: ignore[attr-defined]
+    assert measured == pytest.approx(_mean_in_any_order(state, inputs, targets), rel=1e-5)
+    assert weight == float((1 + targets).sum())
+
+
+def _mean_in_any_order(state: Any, inputs: Tensor, targets: Tensor) -> float:
+    """Return the mean loss with a penalty of all batches: both are sums over samples, whatever the batches are."""
+    with torch.no_grad():
+        logits = state.model(inputs)
+        each = nn.functional.cross_entropy(logits, targets, reduction="none")
+        weight = 1.0 + targets
+        penalties = (logits - state.task.teacher(inputs)).square().mean(1)
+        order = _batches(state)
+        penalty = sum(float(penalties[index].mean() * weight[index].sum()) for index in order) / float(weight.sum())
+    return float((each * weight).sum() / weight.sum()) + 0.01 * penalty
+
+
+def _batches(state: Any) -> list[Tensor]:
+    from runner.data.loading import epoch_order
+
+    loader = state.loaders.train
+    return list(epoch_order(loader.samples, loader.seed, 1).split(loader.batch_size))
+
+
+@pytest.mark.parametrize("case", ["plain", "weighted"])
+def test_accumulated_gradients_are_those_of_a_large_batch(tmp_path: Path, case: str) -> None:
+    def weights(accumulation: int, batch_size: int) -> list[Tensor]:
+        state = training(
+            tmp_path / f"{accumulation}",
+            task=Weighted() if case == "weighted" else None,
+            splits=divided(),
+            precision="fp64",
+            batch_size=batch_size,
+            grad_accumulation=accumulation,
+            epochs=2,
+        )
+        fit(state)
+        return [parameter.detach() for parameter in state.model.parameters()]
+
+    for one, other in zip(weights(4, 8), weights(1, 32), strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=1e-10)
+
+
+class Weighted(Task):
+    """A mean over class weights, without a penalty: exactly that of one large batch."""
+
+    def step(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        inputs, targets = batch
+        weight = torch.tensor([1.0, 0.0, 5.0], dtype=torch.float64)
+        logits = model(inputs)
+        total = weight[targets].sum()
+        loss = nn.functional.cross_entropy(logits, targets, weight=weight, reduction="sum") / total.clamp(min=1e-9)
+        return {"loss": loss, "weight": total}
+
+
+class Pair(NamedTuple):
+    image: Tensor
+    digit: Tensor
+
+
+def test_items_are_divided_where_they_are_pairs() -> None:
+    task, one = Task(), torch.ones(2)
+    assert task.divide((one, 3)) == (one, 3)
+    assert task.divide([one, 3]) == (one, 3)
+    assert task.divide(Pair(one, one)) == (Pair(one, one), None)
+    assert task.divide({"a": one}) == ({"a": one}, None)
+    assert task.divide((one, one, one)) == ((one, one, one), None)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [None, {}, {"kl": torch.tensor(1.0)}, torch.ones(3), {"loss": torch.ones(2)}, {"loss": torch.tensor(1.0), "a": ""}],
+)
+def test_a_step_that_returns_no_loss_is_refused(returned: Any) -> None:
+    class Wrong(Task):
+        def step(self, model: nn.Module, batch: Any) -> Any:
+            return returned
+
+    with pytest.raises(StepError, match="step returns"):
+        Wrong().measure(nn.Identity(), (torch.ones(4, 2), torch.ones(4)))
+
+
+def test_a_loss_of_half_precision_is_converted() -> None:
+    class Half(Task):
+        def step(self, model: nn.Module, batch: Any) -> Tensor:
+            return torch.tensor(0.5, dtype=torch.bfloat16)
+
+    assert Half().measure(nn.Identity(), (torch.ones(4, 2), None)).loss.dtype == torch.float32
