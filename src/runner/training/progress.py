@@ -87,7 +87,7 @@ class Progress:
             self.rates[name] += (rate - self.rates[name]) / self.epoch_steps
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the values for a checkpoint: `rates` only where groups have names, `more_sums` only if there are any."""
+        """Return the values for a checkpoint: `rates` and `more_sums` only if there are any."""
         return {name: value for name, value in asdict(self).items() if name not in ("rates", "more_sums") or value}
 
 
