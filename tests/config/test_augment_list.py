@@ -41,11 +41,11 @@ def test_what_is_off_is_as_in_the_defaults() -> None:
         }),
         (["data.augment=flip"], {"flip": True}),
         (["data.augment=[{randaugment:14}]"], {"randaugment": {"operations": 2, "magnitude": 14}}),
-        (["data.augment.crop=2", "data.augment=[flip]"], {"flip": True}),  # the last one applies
+        (["data.augment.crop=2", "data.augment=[flip]"], {"flip": True, "crop": 2}),  # in any order
         (["data.augment=[flip]", "data.augment.crop=2"], {"flip": True, "crop": 2}),
         (["data.augment={crop: 2}"], {"crop": 2}),
-        (["data.augment.flip=true", "data.augment=null"], {}),
-        (["data.augment.flip=true", "data.augment=[]"], {}),
+        (["data.augment=null"], {}),
+        (["data.augment.flip=true", "data.augment=[]"], {"flip": True}),
         (["data.augment.mixup=0.4"], {"mixup": {"alpha": 0.4, "probability": 1}}),
         (["data.augment.mixup.alpha=0.4"], {"mixup": {"alpha": 0.4, "probability": 1}}),
         (["data.augment.mixup={probability:0.5}"], {"mixup": {"alpha": 0, "probability": 0.5}}),
@@ -59,7 +59,7 @@ def test_lists_and_keys_say_the_same(typed: list[str], on: dict[str, Any]) -> No
     ("value", "expected"),
     [
         (["flp"], ("data.augment", "unknown")),
-        ([{"mixup": {"alhpa": 1}}], ("data.augment.mixup.alhpa", "unknown")),
+        ([{"mixup": {"alhpa": 1}}], ("data.augment", "unknown")),
         ([{"crop": {"pixels": 3}}], ("data.augment.crop", "type")),
         ([{"mixup": [1, 2]}], ("data.augment.mixup", "type")),
         (["flip", {"flip": False}], ("data.augment", "conflict")),
@@ -122,6 +122,13 @@ def test_each_job_of_a_sweep_has_the_keys_of_its_list() -> None:
     jobs = [with_values(composer, cfg, [f"data.augment={job.point['data.augment']}"]) for job in planned]
     on = [(job.data.augment.flip, job.data.augment.mixup.alpha) for job in jobs if job is not None]
     assert on == [(False, 0), (True, 0), (False, 0.3)]
+
+
+def test_a_key_beside_the_lists_of_a_sweep_applies_to_each_job() -> None:
+    composer, typed = Composer(), ["data.augment.crop=2", "data.augment=[flip]"]
+    cfg, _ = composer.compose(typed[:1], RunMode.MULTIRUN)
+    assert cfg is not None and with_values(composer, cfg, typed[1:]) is None  # it would overwrite the key
+    assert composed(*typed)["crop"] == 2
 
 
 @pytest.mark.soak

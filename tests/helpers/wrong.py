@@ -311,17 +311,15 @@ WRONG = [
     Wrong(["data.val_fraction=0.9999"], [("data.val_fraction", "range")], then=["data.val_fraction=0"]),
     Wrong(["data.augment=[flp]"], [("data.augment", "unknown")], then=["data.augment=[flip]"]),
     Wrong(
-        ["data.augment=[{mixup:{alhpa:1}}]"],
-        [("data.augment.mixup.alhpa", "unknown")],
-        then=["data.augment=[{mixup:{alpha:1}}]"],
+        ["data.augment=[{mixup:{alhpa:1}}]"], [("data.augment", "unknown")], then=["data.augment=[{mixup:{alpha:1}}]"]
     ),
     Wrong(
-        ["data.augment.cutmix.alpha=-1"], [("data.augment.cutmix.alpha", "range")], then=["data.augment.cutmix.alpha=0"]
+        ["data.augment.cutmix.alpha=-1"], [("data.augment.cutmix.alpha", "range")], ["data.augment.cutmix.alpha=0.5"]
     ),
     Wrong(
-        ["data=csv", "data.path=table.csv", "data.target=kind", "data.augment=cutmix"],
+        ["data=csv", "data.path=table.csv", "data.augment=cutmix"],
         [("data.augment.cutmix.alpha", "shape")],
-        then=["data=csv", "data.path=table.csv", "data.target=kind", "data.augment.cutmix.alpha=0"],
+        then=["data.augment.cutmix.alpha=0", "data=csv", "data.path=table.csv", "data.augment=cutmix"],
         set_up=a_table,
     ),
     Wrong(["data.mean=[1,2]"], [("data.mean", "shape")]),

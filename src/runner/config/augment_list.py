@@ -1,10 +1,10 @@
 """`data.augment` as a list of names, `[flip,{crop:4},mixup]`: short for the keys below `data.augment`.
 
 The config itself always has the keys: each can be typed alone (`data.augment.mixup.alpha=0.4`) and be an axis of a
-sweep. A list turns on what it names and turns off everything else.
+sweep. A list turns on what it names and turns off everything else; keys that are typed beside it apply after it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,7 +13,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from runner.config.keys import format_value
-from runner.errors import ConfigError, Problem, did_you_mean
+from runner.config.overrides import key_of
+from runner.errors import ConfigError, Problem, close_match, did_you_mean
 
 KEY = "data.augment"
 
@@ -68,14 +69,18 @@ def expand(value: object) -> dict[str, Any] | None:
         return None
     expanded: dict[str, Any] = {name: dict(off) if isinstance(off, Mapping) else off for name, off in OFF.items()}
     problems, named = list[Problem](), set[str]()
+    typed = f"{KEY}={format_value(value)}"
     for name, arguments in _items(value):
+        unknown = _unknown_argument(name, arguments)
         if name not in OFF:
-            text = f"{KEY}={format_value(value)}: unknown augmentation {name}"
-            problems.append(Problem(KEY, text, did_you_mean(name, OFF), topic="unknown"))
+            text = f"{typed}: unknown augmentation {name}"
+            problems.append(Problem(KEY, text, _rename(value, name, OFF), topic="unknown"))
         elif name in named:
-            text = f"{KEY}={format_value(value)} names {name} twice"
-            problems.append(Problem(KEY, text, "write it once", topic="conflict"))
-        elif problem := _wrong(name, arguments):
+            problems.append(Problem(KEY, f"{typed} names {name} twice", "write it once", topic="conflict"))
+        elif unknown is not None:
+            text = f"{typed}: {name} takes no {unknown}"
+            problems.append(Problem(KEY, text, _rename(value, unknown, OFF[name]), topic="unknown"))
+        elif problem := _wrong_form(name, arguments):
             problems.append(problem)
         else:
             named.add(name)
@@ -94,19 +99,36 @@ def _items(value: Sequence[object]) -> Iterator[tuple[str, Any]]:
             yield format_value(item), ...
 
 
-def _wrong(name: str, arguments: Any) -> Problem | None:
-    """Find what is wrong in the form of an augmentation's arguments; their values are checked with the config."""
-    key, off = f"{KEY}.{name}", OFF[name]
-    if arguments is ... or not isinstance(arguments, Mapping | list):
+def _unknown_argument(name: str, arguments: Any) -> str | None:
+    """Return the first argument that an augmentation does not take."""
+    known = OFF.get(name)
+    if not isinstance(known, Mapping) or not isinstance(arguments, Mapping):
         return None
-    if isinstance(arguments, list) or not isinstance(off, Mapping):
-        text = f"{key}={format_value(arguments)} has the wrong form"
-        return Problem(key, text, f"write {key}={format_value(NAMED[name])}", topic="type")
-    unknown = next((str(argument) for argument in arguments if argument not in off), None)
-    if unknown is None:
+    return next((str(argument) for argument in arguments if argument not in known), None)
+
+
+def _wrong_form(name: str, arguments: Any) -> Problem | None:
+    """Find out whether arguments have the wrong form; their values are checked with the config."""
+    fits = isinstance(OFF[name], Mapping) if isinstance(arguments, Mapping) else not isinstance(arguments, list)
+    if fits:
         return None
-    text = f"{key}.{unknown}: {name} takes no {unknown}"
-    return Problem(f"{key}.{unknown}", text, did_you_mean(unknown, off), topic="unknown")
+    key = f"{KEY}.{name}"
+    text = f"{key}={format_value(arguments)} has the wrong form"
+    return Problem(key, text, f"write {key}={format_value(NAMED[name])}", topic="type")
+
+
+def _rename(value: Any, wrong: str, known: Iterable[str]) -> str:
+    """Suggest the value with the name that is meant; or what there is to choose from."""
+
+    def renamed(node: Any) -> Any:
+        if isinstance(node, Mapping):
+            return {renamed(name): renamed(item) for name, item in node.items()}
+        if isinstance(node, list):
+            return [renamed(item) for item in node]
+        return meant if node == wrong else node
+
+    meant = close_match(wrong, known)
+    return f"write {KEY}={format_value(renamed(value))}" if meant else did_you_mean(wrong, known)
 
 
 def _with_arguments(name: str, arguments: Any) -> Any:
@@ -144,6 +166,16 @@ def expand_override(argument: str) -> str:
         augmentation = key.rpartition(".")[2]
         expanded = (expand([{augmentation: typed}]) or {})[augmentation]
     return argument if expanded is None else f"{name}={_as_typed(expanded)}"
+
+
+def lists_first(arguments: Sequence[str]) -> list[str]:
+    """Return overrides with those of `data.augment` itself before all others, so that its keys apply after it."""
+    return sorted(arguments, key=lambda argument: key_of(argument) != KEY)
+
+
+def is_list_beside_keys(arguments: Iterable[str], others: Iterable[str]) -> bool:
+    """Return whether some overrides set `data.augment` itself, and others its keys."""
+    return KEY in map(key_of, arguments) and any(key_of(other).startswith(f"{KEY}.") for other in others)
 
 
 def _as_typed(value: Any) -> str:

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from runner.config import check_override, schema, store_variable
-from runner.config.augment_list import expand_override
+from runner.config.augment_list import expand_override, lists_first
 from runner.config.check_override import ParsedOverride
 from runner.config.group_files import GroupFiles
 from runner.config.interpolation import escape_references
@@ -154,7 +154,7 @@ class Composer:
         usable, several = list[ParsedOverride](), list[ParsedOverride]()
         problems: list[Problem] = []
         self.files.search = []
-        for text in overrides:
+        for text in lists_first(overrides):
             shown = abbreviate(text)
             try:
                 quoted = self._quote(text, mode is RunMode.MULTIRUN)
@@ -201,7 +201,7 @@ class Composer:
 
     def given(self, overrides: Sequence[str], sweeping: bool) -> list[str]:
         """Translate typed overrides to what is passed to Hydra."""
-        return [self._translate(self._quote(text, sweeping)) for text in overrides]
+        return [self._translate(self._quote(text, sweeping)) for text in lists_first(overrides)]
 
     def _translate(self, override: str) -> str:
         return to_hydra(force_mappings(override)) if self.name == "config" else force_mappings(override)

@@ -11,6 +11,7 @@ from hydra.core.utils import setup_globals
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
+from runner.config.augment_list import is_list_beside_keys, lists_first
 from runner.config.compose import Composer
 from runner.config.interpolation import escape_references
 from runner.config.keys import may_be_new
@@ -104,17 +105,19 @@ def with_values(composer: Composer, cfg: DictConfig, overrides: Sequence[str], n
         number: of the job that it is for.
 
     Returns:
-        None if one of them is refused: composing it reports the problem.
+        None if one of them is refused, as composing it reports the problem; or if those of the config apply later.
     """
+    before = OmegaConf.to_container(cfg.hydra.overrides.task)
+    assert isinstance(before, list)
+    if is_list_beside_keys(overrides, before):
+        return None
     changed = copy.deepcopy(cfg)
     try:
-        for override in map(composer.parse, overrides):
+        for override in map(composer.parse, lists_first(overrides)):
             key = override.key_or_group
             OmegaConf.update(changed, key, override.value(), merge=True, force_add=may_be_new(key))
     except REFUSED:
         return None
-    before = OmegaConf.to_container(changed.hydra.overrides.task)
-    assert isinstance(before, list)
     with read_write(changed.hydra):
         changed.hydra.job.num = number
     composer.record(changed, [*before, *composer.given(overrides, sweeping=False)])
