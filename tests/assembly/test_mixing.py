@@ -1,5 +1,6 @@
 """Mixed targets and the losses that take them."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch.nn import functional
 
 from helpers.composed import built, trained
 from helpers.problems import about, problem_of
-from helpers.training import Log, divided
+from helpers.training import Log, divided, supervised
 from runner.assembly.mixing import fit_targets
 from runner.data.augment import Augment, make_augment
 from runner.data.source import Source
@@ -25,7 +26,7 @@ def rows(targets: Tensor) -> Splits:
 def fitted(loss: Loss, splits: Splits, num_outputs: int) -> Augment:
     augment = make_augment(splits, mixup={"alpha": 1})
     assert augment is not None
-    return fit_targets(augment, loss, splits, num_outputs, torch.float64)
+    return fit_targets(augment, supervised(loss), splits, (num_outputs,), torch.float64)
 
 
 def test_classes_become_probabilities_and_values_stay_values() -> None:
@@ -70,6 +71,18 @@ def test_a_loss_that_does_not_take_them_is_an_error_before_the_start(loss: Loss)
     problem = problem_of(lambda: fitted(loss, rows(torch.arange(20) % 3), 3))
     assert about([problem]) == [("data.augment.mixup.alpha", "conflict")]
     assert problem.suggestion == "write data.augment.mixup.alpha=0"
+
+
+def test_other_tasks_than_supervised_do_not_take_mixed_samples(here: Path) -> None:
+    (here / "own.py").write_text(
+        "from runner.task import Task\n"
+        "class Own(Task):\n"
+        "    def step(self, model, batch):\n"
+        "        return model(batch[0]).square().mean()\n"
+    )
+    sys.path.insert(0, str(here))
+    problem = problem_of(lambda: built("task=custom", "task._target_=own.Own", "data.augment=mixup"))
+    assert about([problem]) == [("data.augment.mixup.alpha", "conflict")]
 
 
 @pytest.mark.parametrize("asked", ["[mixup,cutmix]", "[{mixup: 0.3}]"])

@@ -6,7 +6,7 @@ import torch
 
 from runner.data.augment import KEY, Augment
 from runner.data.splits import Splits
-from runner.errors import ConfigError, Problem
+from runner.errors import ConfigError, Problem, describe_error
 from runner.loss import name_of
 from runner.task import Task
 from runner.task.supervised import Supervised
@@ -44,15 +44,13 @@ def fit_targets(
     key = f"{KEY}.{name}.alpha"
     off = f"write {key}=0"
     if classes is not None and targets.ndim != 1:
-        text = (
-            f"{key}: loss={name_of(loss)} has targets of shape (N, {str(tuple(targets.shape[1:]))[1:]}, not one class"
-        )
+        text = f"{key}: loss={name_of(loss)} has targets of shape {tuple(targets.shape[1:])}, not one class a sample"
         raise ConfigError(Problem(key, text, off, topic="conflict"))
     try:
         _, mixed = mixing(torch.zeros(2, *splits.input_shape, dtype=dtype), targets, seed=0)
         value = loss(torch.zeros(2, num_outputs, dtype=dtype), mixed)
     except Exception as error:  # of a user's loss
-        text = f"{key}: loss={name_of(loss)} has targets of shape {tuple(targets.shape[1:])}, not one class a sample"
+        text = f"{key}: loss={name_of(loss)} does not take the probabilities of mixed classes ({describe_error(error)})"
         raise ConfigError(Problem(key, text, off, topic="conflict")) from error
     if not torch.isfinite(value).all():
         text = f"{key}: loss={name_of(loss)} of mixed targets is {value.item():g}"
