@@ -30,6 +30,7 @@ LACKING = {
     "loss/bce_with_logits.yaml": ("data.path", "spam.csv"),
     "precision/tf32.yaml": None if torch.cuda.is_available() else ("device", "device=cuda"),
     "loss/mse.yaml": ("data.path", "prices.csv"),
+    "data/custom.yaml": ("data._target_", "my_package"),
     "model/custom.yaml": ("model._target_", "my_package"),
     "task/custom.yaml": ("task._target_", "my_package"),
 }

@@ -1,6 +1,5 @@
 """Mixed targets and the losses that take them."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +72,14 @@ def test_a_loss_that_does_not_take_them_is_an_error_before_the_start(loss: Loss)
     assert problem.suggestion == "write data.augment.mixup.alpha=0"
 
 
-def test_other_tasks_than_supervised_do_not_take_mixed_samples(here: Path) -> None:
+def test_other_tasks_than_supervised_do_not_take_mixed_samples(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "own.py").write_text(
         "from runner.task import Task\n"
         "class Own(Task):\n"
         "    def step(self, model, batch):\n"
         "        return model(batch[0]).square().mean()\n"
     )
-    sys.path.insert(0, str(here))
+    monkeypatch.syspath_prepend(here)
     problem = problem_of(lambda: built("task=custom", "task._target_=own.Own", "data.augment=mixup"))
     assert about([problem]) == [("data.augment.mixup.alpha", "conflict")]
 

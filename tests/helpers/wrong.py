@@ -342,6 +342,16 @@ WRONG = [
     Wrong(["device=mps"], [("device", "unavailable")], then=["device=auto"]),
     # Classes and functions of the user's.
     Wrong([CUSTOM], [("model._target_", "missing")]),
+    Wrong(["data=custom"], [("data._target_", "missing")]),
+    Wrong(["data=custom", "data._target_=no_such.data"], [("data._target_", "unknown")]),
+    Wrong(["data=custom", "data._target_=mine.no_model"], [("data._target_", "type")], set_up=a_user_module),
+    Wrong(
+        ["data=custom", "data._target_=mine.dots", "data.cuont=30"],
+        [("data.cuont", "unknown")],
+        then=["data=custom", "data._target_=mine.dots", "+data.cuont=30"],
+        set_up=a_user_module,
+    ),
+    Wrong(["data=mine.dots"], [("data", "choice")], then=["data=custom", "data._target_=mine.dots"]),
     Wrong([CUSTOM, "model._target_=no_such.Net"], [("model._target_", "unknown")]),
     Wrong(
         [CUSTOM, "model._target_=mine.Narow"],

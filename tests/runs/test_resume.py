@@ -465,7 +465,7 @@ class Net(nn.Module):
         return self.layer(inputs * (1 + self.seen))
 """
 
-READ = ("tracking=off", "data=custom", "data.in_memory=false", "model=custom", "model._target_=moving.Net",
+READ = ("tracking=off", "data=moving", "data.in_memory=false", "model=custom", "model._target_=moving.Net",
         "data.val_fraction=0.25", "data.batch_size=8")  # fmt: skip
 
 
@@ -477,7 +477,7 @@ def test_what_model_and_data_set_have_of_their_own_goes_on_too(
     (here / "moving.py").write_text(MOVING)
     (here / "conf" / "data").mkdir(parents=True)
     more = ["+data.own=true"] if target == "moving.noisy" else []
-    (here / "conf" / "data" / "custom.yaml").write_text(f"_target_: {target}\n")
+    (here / "conf" / "data" / "moving.yaml").write_text(f"_target_: {target}\n")
     arguments = (*READ, *more, f"--config-dir={here / 'conf'}")
     whole = only(runner, *arguments, "trainer.epochs=3", folder="whole")
     parts = only(runner, *arguments, "trainer.epochs=1", folder="parts")
@@ -502,7 +502,7 @@ def test_samples_drawn_at_random_are_not_held_in_memory_by_a_resume(
     monkeypatch.syspath_prepend(str(here))
     (here / "moving.py").write_text(MOVING)
     (here / "conf" / "data").mkdir(parents=True)
-    (here / "conf" / "data" / "custom.yaml").write_text("_target_: moving.noisy\n")
+    (here / "conf" / "data" / "moving.yaml").write_text("_target_: moving.noisy\n")
     only(runner, *READ, f"--config-dir={here / 'conf'}", "trainer.epochs=1", folder="run")
     called = runner("resume=run", "trainer.epochs=2", "data.in_memory=true")
     assert called.code == 2 and called.about == [("data.in_memory", "conflict")]

@@ -103,6 +103,9 @@ KEYS = {
 OTHER_DEVICES = ("hpu", "ipu", "npu", "tpu", "xpu", "vulkan")
 """Unsupported devices. A similar name is not suggested for them: `tpu` is not a misspelt `cpu`."""
 
+FILES = (".csv", ".tsv", ".txt", ".parquet", ".npz", ".npy", ".pt", ".json", ".yaml", ".zip")
+"""Endings of files, whose names are no paths of a class or function."""
+
 TORCHVISION = {
     "alexnet": "alexnet", "convnext": "convnext_tiny", "densenet": "densenet121", "efficientnet": "efficientnet_b0",
     "googlenet": "googlenet", "inception": "inception_v3", "maxvit": "maxvit_t", "mnasnet": "mnasnet1_0",
@@ -123,8 +126,9 @@ def for_choice(group: str, value: str, options: Collection[str]) -> str:
         return f"write model=torchvision model.name={TORCHVISION.get(name, name)}"
     if group == "device" and (numbered := re.fullmatch(r"(?:cuda|gpu):?(\d+)", name)):
         return f"write device=cuda device.index={numbered[1]}"
-    if group == "model" and "custom" in options and "." in name.strip("."):
-        return f"write model=custom model._target_={value.strip()}"
+    is_path = all(part.isidentifier() for part in value.strip().split(".")) and "." in value
+    if "custom" in options and is_path and not name.endswith(FILES):
+        return f"write {group}=custom {group}._target_={value.strip()}"
     if group == "device" and name in OTHER_DEVICES:
         return f"choose from {', '.join(sorted(options))}"
     return did_you_mean(value, options)
