@@ -12,22 +12,18 @@ from runner.data import csv_0_1_0
 from runner.data.columns import find_faults
 from runner.data.held_out import (
     TEST_FRACTION,
-    check_test_fraction,
     choose_test_samples,
-    contradicting_fraction,
-    untrained_classes,
 )
 from runner.data.listing import list_names
 from runner.data.named_path import NamedPath
-from runner.data.paths import find_data_file, shared_samples
-from runner.data.source import Samples, Source
+from runner.data.paths import shared_samples
+from runner.data.source import Source
+from runner.data.table_files import TEST, TRAIN, VAL, check_classes, find_files
 from runner.data.table_index import find_name
 from runner.data.table_layout import Table, read_table
 from runner.data.table_target import Takes, Target, TargetType, read_target
 from runner.errors import ConfigError, Problem, did_you_mean
 from runner.util.ranges import Choice
-
-TRAIN, VAL, TEST = "data.path", "data.val_path", "data.test_path"
 
 
 def csv_file(
@@ -71,7 +67,7 @@ def csv_file(
     Raises:
         ConfigError: if a file cannot be used; it names the columns.
     """
-    files = _find_files({TRAIN: path, VAL: val_path, TEST: test_path}, test_fraction)
+    files = find_files("csv", {TRAIN: path, VAL: val_path, TEST: test_path}, test_fraction)
     fraction = TEST_FRACTION if test_fraction is None else test_fraction
     if old_rules is None:
         old_rules = index is None and header is None and target_type is None and val_path is None
@@ -81,7 +77,7 @@ def csv_file(
         source = _read(files, target, fraction, index, header, target_type, loss_takes)
         shared = shared_samples({key: file.path for key, file in files.items()})
         source = replace(source, notes=[*source.notes, *shared])
-    _check_classes(source, files)
+    check_classes(source, files)
     return replace(source, mean=mean, std=std, origin=", ".join(str(file.path) for file in files.values()))
 
 
@@ -180,39 +176,3 @@ def _split_by_table(tables: Mapping[str, Table], target: str, column: Target) ->
         parts[key] = torch.from_numpy(table.numbers(features)), targets
         first += table.rows
     return parts
-
-
-def _check_classes(source: Source, files: Mapping[str, NamedPath]) -> None:
-    """Check that the training part has every class of the other files."""
-    if not source.classes:
-        return
-    trained = _labels(source.train)
-    for key, part in ((VAL, source.val), (TEST, source.test)):
-        if key in files and (untrained := _labels(part) - trained):
-            names = {source.classes[label] for label in untrained}
-            raise ConfigError(untrained_classes(key, str(files[key]), names))
-
-
-def _labels(part: Samples | None) -> set[int]:
-    return set(part[1].tolist()) if isinstance(part, tuple) else set()
-
-
-def _find_files(paths: Mapping[str, str | Path | None], test_fraction: float | None) -> dict[str, NamedPath]:
-    """Find the files, by their keys, and check all that can be checked without reading them."""
-    problems: list[Problem] = []
-    files: dict[str, NamedPath] = {}
-    if paths[TRAIN] is None:
-        text = f"{TRAIN} is not set, and data=csv reads a file"
-        problems.append(Problem(TRAIN, text, f"write {TRAIN}=<table.csv>", topic="missing"))
-    for key, value in paths.items():
-        if value is not None:
-            try:
-                files[key] = NamedPath(key, str(value), find_data_file(value, key))
-            except ConfigError as error:
-                problems += error.problems
-    if test_fraction is not None and paths[TEST] is not None:
-        problems.append(contradicting_fraction(test_fraction, TEST))
-    problems += check_test_fraction(test_fraction)
-    if problems:
-        raise ConfigError(*problems)
-    return files

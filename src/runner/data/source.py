@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
+from torch import Tensor
+
 from runner.data.table_layout import Reading
 from runner.util.trees import Tree
 
@@ -40,6 +42,7 @@ class Source:
         notes: short phrases about what was guessed from the data, for the user to check.
         collate_fn: makes a batch of a list of items, of different lengths for example; None takes the attribute
             `collate_fn` of the map-style data set, if it has one, or stacks the items.
+        rows: makes inputs of the rows of a table, once its transformers are fitted to the training samples.
     """
 
     name: str
@@ -57,6 +60,28 @@ class Source:
     white: float | None = None
     reading: Reading | None = None
     collate_fn: Callable[[list[Any]], Tree] | None = None
+    rows: "Rows | None" = None
+
+
+class Rows(Protocol):
+    """The rows of a table before their transformers are fitted."""
+
+    def fit(self, rows: Tensor) -> "FittedRows":
+        """Fit the transformers to the rows of the training part."""
+
+
+class FittedRows(Protocol):
+    """The rows of a table with fitted transformers."""
+
+    @property
+    def example(self) -> dict[str, list[Any]]:
+        """Two rows of the table, by column."""
+
+    def inputs(self, rows: Tensor) -> Tree:
+        """Return the inputs of rows as a model takes them."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what reads new tables for the same model, as JSON."""
 
 
 class Stateful(Protocol):

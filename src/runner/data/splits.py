@@ -9,8 +9,8 @@ from torch import Tensor
 
 from runner.data import normalize
 from runner.data.normalize import Normalize
-from runner.data.parts import Batch, Divide, Part, divide_pair, part_of
-from runner.data.source import Source
+from runner.data.parts import Batch, Divide, Part, TensorPart, divide_pair, part_of
+from runner.data.source import FittedRows, Rows, Source
 from runner.data.table_layout import Reading
 from runner.errors import ConfigError, Problem, Topic
 from runner.util import trees
@@ -47,6 +47,7 @@ class Splits:
         untrained: integer targets of the data set's own validation and test parts that its training part lacks.
         val_fraction: the share of the training part that was held out; None if the data set has a validation part.
         reading: how the table was read; None if as runner 0.1.0 did, or without a table.
+        table: the fitted transformers of `data=table`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Splits:
     untrained: Sequence[int] = ()
     val_fraction: float | None = None
     reading: Reading | None = None
+    table: FittedRows | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -151,6 +153,9 @@ def split(
     if chosen["train"].tensors is None:
         chosen["train"].example(TRIED)  # do they make a batch?
     fingerprint = _fingerprint(parts, indices)
+    table = None
+    if source.rows is not None:
+        table, chosen = _encode(source.rows, chosen)
     fitted, note = normalize.fit_normalize(source, chosen["train"], scale, old_rules, integers_are_numbers)
     inputs, targets = chosen["train"].sample(0)
     single_target = targets is not None and not trees.is_container(targets)
@@ -173,7 +178,16 @@ def split(
         untrained=[] if all_targets is None else _untrained(all_targets),
         val_fraction=val_fraction,
         reading=source.reading,
+        table=table,
     )
+
+
+def _encode(rows: Rows, parts: Mapping[str, Part]) -> tuple[FittedRows, dict[str, Part]]:
+    """Fit the transformers of a table to the training part alone, and apply them to all parts."""
+    tensors = {name: part.tensors for name, part in parts.items()}
+    known = {name: pair for name, pair in tensors.items() if pair is not None}
+    fitted = rows.fit(known["train"][0])
+    return fitted, {name: TensorPart(fitted.inputs(inputs), targets) for name, (inputs, targets) in known.items()}
 
 
 def _shapes_of(inputs: Tree) -> Shapes:

@@ -30,18 +30,65 @@ def read_cells(file: NamedPath) -> "list[pa.ChunkedArray]":
     Raises:
         ConfigError: it cannot be read, or its rows differ in length.
     """
-    try:
-        data = file.path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror or error})"
-        raise ConfigError(file.problem(reason, "make it readable, or name another file", topic="file")) from error
+    data = read_bytes(file).removeprefix(b"\xef\xbb\xbf")
     _check_text(data, file)
     separator = SEPARATOR.match(data)
     data = data[separator.end() :] if separator else data
-    outside = re.sub(rb'"[^"]*"', b'""', data) if b'"' in data else data
-    if b"\r" in data and len(set(re.findall(rb"\r\n|\r|\n", outside))) > 1:
+    if b"\r" in data and len(set(re.findall(rb"\r\n|\r|\n", _without_quoted(data)))) > 1:
         raise ConfigError(file.problem("line endings are mixed (\\n, \\r\\n, \\r)", "save it with one of them"))
-    delimiter = separator[1].decode() if separator else _find_delimiter(data, file)
+    return _split(data, separator[1].decode() if separator else _find_delimiter(data, file), file)
+
+
+def read_bytes(file: NamedPath) -> bytes:
+    """Read a file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return file.path.read_bytes()
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror or error})"
+        raise ConfigError(file.problem(reason, "make it readable, or name another file", topic="file")) from error
+
+
+def guess_cells(data: bytes, file: NamedPath) -> "tuple[list[pa.ChunkedArray], str]":
+    """Read all cells as `read_cells` does, and decide where it would ask.
+
+    Lines may end in several ways. Of several possible delimiters the comma comes last, as it may separate decimals. If
+    the first row has one cell less than all others, as R writes tables, the first column has no name.
+
+    Args:
+        data: in UTF-8.
+        file: they are from it.
+
+    Returns:
+        The cells, and the delimiter.
+
+    Raises:
+        ConfigError: this is not a table.
+    """
+    _check_text(data, file)
+    separator = SEPARATOR.match(data)
+    data = data[separator.end() :] if separator else data
+    if b"\r" in data:
+        data = re.sub(rb'("[^"]*")|\r\n?', lambda match: match[1] or b"\n", data)
+    delimiter = separator[1].decode() if separator else _find_delimiter(data, file, decide=True)
+    head = data[:HEAD].decode(errors="ignore")
+    lengths = [len(row) for row in csv.reader(io.StringIO(head, newline=""), delimiter=delimiter) if row]
+    lengths = lengths[:-1] if len(data) > HEAD else lengths
+    if len(lengths) > 1 and set(lengths[1:]) == {lengths[0] + 1}:
+        data = delimiter.encode() + data.lstrip(b"\n")
+    return _split(data, delimiter, file), delimiter
+
+
+def _without_quoted(data: bytes) -> bytes:
+    return re.sub(rb'"[^"]*"', b'""', data) if b'"' in data else data
+
+
+def _split(data: bytes, delimiter: str, file: NamedPath) -> "list[pa.ChunkedArray]":
+    """Split text into columns of cells."""
+    outside = _without_quoted(data)
     mark = re.escape(delimiter.encode())
     spaced = re.search(mark + rb" +[+-]?\.?\d", outside) is not None and not re.search(mark + rb"(?! )", outside)
     if re.search(mark + rb' +"', outside):
@@ -68,8 +115,14 @@ def _check_text(data: bytes, file: NamedPath) -> None:
         raise ConfigError(file.problem("a double quote is opened and not closed", QUOTE))
 
 
-def _find_delimiter(data: bytes, file: NamedPath) -> str:
-    """Find the delimiter that splits each of the first rows into the same number of cells, at least two."""
+def _find_delimiter(data: bytes, file: NamedPath, decide: bool = False) -> str:
+    """Find the delimiter that splits each of the first rows into the same number of cells, at least two.
+
+    Args:
+        data: the text.
+        file: it is from it.
+        decide: prefer tabs, semicolons and bars, in this order, to commas; else several are an error.
+    """
     head = data[:HEAD].decode(errors="ignore")
     lengths: dict[str, list[int]] = {}
     for delimiter in DELIMITERS:
@@ -78,6 +131,8 @@ def _find_delimiter(data: bytes, file: NamedPath) -> str:
             rows.pop()  # probably incomplete
         lengths[delimiter] = rows
     even = [delimiter for delimiter, rows in lengths.items() if len(set(rows)) == 1 and rows[0] > 1]
+    if decide and even:
+        return min(even, key="\t;|,".index)
     if len(even) > 1:
         words = " or ".join(DELIMITERS[delimiter] for delimiter in even)
         how = "put text in double quotes, and write decimal points"

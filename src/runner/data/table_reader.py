@@ -1,0 +1,205 @@
+"""Read a table as it is, text or Parquet, gzipped or not, into cells with names; what had to be guessed is said."""
+
+import gzip
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from runner.data.listing import list_names
+from runner.data.named_path import NamedPath
+from runner.data.table_file import guess_cells, read_bytes
+from runner.data.table_header import detect_header, first_row, parse_below
+from runner.data.table_index import KEY as INDEX_KEY
+from runner.data.table_index import find_name
+from runner.errors import ConfigError, Problem, did_you_mean, first_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
+UTF_8, UTF_16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+UNNAMED = "Unnamed: {}"
+"""The name of a column without one, as in pandas."""
+
+Header = bool | Literal["auto"] | None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The cells of a table.
+
+    Attributes:
+        cells: texts, or types of Parquet; each column has a name of its own.
+        header: whether the table has names; without them columns are called 0, 1, ...
+        unnamed: whether the first column has no name in a table that has others.
+        comma: whether cells are separated by semicolons, as where the comma separates decimals.
+        notes: short phrases about guesses.
+    """
+
+    cells: "pd.DataFrame"
+    header: bool
+    unnamed: bool
+    comma: bool
+    notes: Sequence[str]
+
+
+def read_frame(file: NamedPath, header: Header = None, known: Collection[str] = ()) -> Frame:
+    """Read a table.
+
+    Args:
+        file: CSV with commas, semicolons, tabs or bars, in UTF-8, UTF-16 or Windows-1252; or Parquet; gzipped or not.
+        header: whether the first row has names; `auto`, or None, detects it.
+        known: names that a header has.
+
+    Raises:
+        ConfigError: it is not a table.
+    """
+    data = read_bytes(file)
+    if data.startswith(GZIP):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            text = f"not a whole gzip file ({first_line(error)})"
+            raise ConfigError(file.problem(text, "download or pack it again")) from error
+    if data.startswith(PARQUET):
+        return _read_parquet(data, file)
+    utf_8, notes = _decode(data, file)
+    cells, delimiter = guess_cells(utf_8, file)
+    has_header = header
+    if has_header in (None, "auto"):
+        has_header, note = detect_header(first_row(cells), parse_below(cells), known)
+        if has_header is None:
+            has_header, note = True, f"{note}: it is taken as the header (data.header=false if it is a sample)"
+        notes += [note] if note else []
+    import pandas as pd
+
+    first, width = first_row(cells), len(cells)
+    texts = [column.slice(int(bool(has_header))).to_pylist() for column in cells]
+    names, more = _names(first) if has_header else ([str(place) for place in range(width)], [])
+    notes += more if has_header else [f"no header: columns are called 0 to {width - 1}"]
+    frame = pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in zip(names, texts, strict=True)})
+    unnamed = bool(has_header) and not first[0].strip()
+    return Frame(frame, bool(has_header), unnamed, delimiter == ";", notes)
+
+
+def _decode(data: bytes, file: NamedPath) -> tuple[bytes, list[str]]:
+    """Return text as UTF-8, and a note if its encoding was guessed."""
+    if data.startswith(UTF_16):
+        try:
+            return data.decode("utf-16").encode(), []
+        except UnicodeDecodeError as error:
+            raise ConfigError(file.problem("not UTF-16 text, as its first bytes say", "save it as UTF-8")) from error
+    data = data.removeprefix(UTF_8)
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        if b"\0" in data:
+            return data, []  # no text, which is reported
+        return data.decode("cp1252", errors="replace").encode(), ["not UTF-8: read as Windows-1252"]
+    return data, []
+
+
+def _names(first: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return a name for each column, and notes about those that were made up."""
+    names, taken, twice = list[str](), set[str](), list[str]()
+    for place, cell in enumerate(first):
+        wanted = cell.strip() or UNNAMED.format(place)
+        name, number = wanted, 1
+        while name in taken:
+            name, number = f"{wanted}.{number}", number + 1
+        twice += [name] if name != wanted else []
+        taken.add(name)
+        names.append(name)
+    notes = [f"columns of the same name are called {list_names(twice)}"] if twice else []
+    lacking = [name for place, (name, cell) in enumerate(zip(names, first, strict=True)) if place and not cell.strip()]
+    return names, notes + ([f"columns without a name are called {list_names(lacking)}"] if lacking else [])
+
+
+def _read_parquet(data: bytes, file: NamedPath) -> Frame:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        table = parquet.read_table(pa.BufferReader(data), use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(file.problem(f"not a whole Parquet file ({first_line(error)})", "write it again")) from error
+    if table.num_columns < 2:
+        raise ConfigError(file.problem("only one column", "give it features and a target"))
+    if nested := [one.name for one in table.schema if pa.types.is_nested(one.type)]:
+        text = f"lists or structures in {list_names(nested)}"
+        raise ConfigError(file.problem(text, "give each value a column of its own, or drop these columns"))
+    names, notes = _names(table.column_names)
+    index = any(name.startswith("__index_level_") for name in names[:1])
+    cells = table.rename_columns(names).to_pandas(ignore_metadata=True, use_threads=False)
+    return Frame(cells, True, index, False, notes)
+
+
+def find_index(frame: Frame, index: str | int | None, file: NamedPath) -> tuple[str | None, str]:
+    """Find the column that numbers or names the rows, to leave it out.
+
+    Args:
+        frame: the table.
+        index: `data.index`: a name, `none`, or `auto` (None): a first column without a name, or one that counts the
+            rows of a table without a header.
+        file: of the table.
+
+    Returns:
+        Its name, or None, and a note, which may be empty.
+
+    Raises:
+        ConfigError: `index` is not a column.
+    """
+    from runner.data.tabular.columns import names_rows
+
+    names = list(frame.cells)
+    if index not in (None, "auto", "none"):
+        name = find_name(str(index), names)
+        if name is None:
+            text = f"{INDEX_KEY}={index} is not a column of {file.value}"
+            raise ConfigError(Problem(INDEX_KEY, text, did_you_mean(str(index), names), topic="unknown"))
+        return name, f"column {name} is left out"
+    if index == "none" or len(frame.cells) < 3 or len(names) < 2:
+        return None, ""
+    how = names_rows(frame.cells[names[0]])
+    if frame.unnamed and how is not None:
+        return names[0], f"column 1 without a name {how} the rows: left out"
+    if frame.unnamed:
+        return None, f"column 1 has no name, and is a feature ({INDEX_KEY}='{names[0]}' leaves it out)"
+    if not frame.header and how == "counts":
+        return names[0], f"column 0 counts the rows: left out ({INDEX_KEY}=none keeps it)"
+    return None, ""
+
+
+def read_new(file: NamedPath, names: Sequence[str], header: bool, width: int, target: str) -> "pd.DataFrame":
+    """Read a table of new samples: the columns that a model takes, by their names.
+
+    Args:
+        file: the table; it may have other columns too.
+        names: of the columns that the model takes.
+        header: whether the training table had names; without them columns are found by their positions.
+        width: the number of columns of the training table.
+        target: the column that is predicted, which may be missing.
+
+    Raises:
+        ConfigError: a column is missing, or there are no rows.
+    """
+    frame = read_frame(file, None if header else "auto", names)
+    cells = frame.cells
+    if not header:
+        columns = [str(place) for place in range(width)]
+        without = [name for name in columns if name != target]
+        fitting = next((one for one in (columns, without) if len(one) == cells.shape[1]), None)
+        if fitting is None:
+            text = f"{cells.shape[1]} columns, the training table had {width}"
+            raise ConfigError(file.problem(text, "give it the same columns, with or without the target", topic="shape"))
+        cells = cells.set_axis(fitting, axis=1)
+    places = {name: find_name(name, list(cells)) for name in names}
+    if lacking := [name for name, place in places.items() if place is None]:
+        text = f"lacks the columns {list_names(lacking)}, which the model was trained on; it has {list_names(cells)}"
+        raise ConfigError(file.problem(text, "name the columns as in the training table", topic="missing"))
+    if len(cells) == 0:
+        raise ConfigError(file.problem("no samples, only a header", "add at least one row"))
+    import pandas as pd
+
+    return pd.DataFrame({name: cells[place] for name, place in places.items()})
