@@ -26,6 +26,7 @@ LACKING = {
     "device/cuda.yaml": None if torch.cuda.is_available() else ("device", "device=cuda"),
     "device/mps.yaml": None if torch.backends.mps.is_available() else ("device", "device=mps"),
     "data/csv.yaml": ("data.path", "table.csv"),
+    "data/table.yaml": ("data.path", "table.csv"),
     "data/image_folder.yaml": ("data.path", "photos"),
     "loss/bce_with_logits.yaml": ("data.path", "spam.csv"),
     "precision/tf32.yaml": None if torch.cuda.is_available() else ("device", "device=cuda"),

@@ -99,7 +99,14 @@ def saved_task(config: Mapping[str, Any]) -> Task:
     return task
 
 
-def make_data(node: Mapping[str, Any], seed: int, task: Task | None, forbidden: bool) -> tuple[Splits, Augment | None]:
+def make_data(
+    node: Mapping[str, Any],
+    seed: int,
+    task: Task | None,
+    forbidden: bool,
+    model: Mapping[str, Any] | None = None,
+    fitted: Mapping[str, Any] | None = None,
+) -> tuple[Splits, Augment | None]:
     """Load and divide the data set, and make the augmentation of its training part.
 
     Args:
@@ -107,10 +114,12 @@ def make_data(node: Mapping[str, Any], seed: int, task: Task | None, forbidden: 
         seed: of the division.
         task: divides items into inputs and targets; its loss decides whether targets are classes or numbers.
         forbidden: download nothing.
+        model: the group `model`, which decides on the inputs that a table becomes.
+        fitted: the transformers of a table that the weights were trained with; None fits them.
     """
     with fetch.forbidden() if forbidden else nullcontext():
         seed_all(seed)
-        splits = make_splits(node, seed, task)
+        splits = make_splits(node, seed, task, embeds(model or {}), fitted)
         return splits, make_augment(splits, **(node["augment"] or {}))
 
 
@@ -126,13 +135,29 @@ def count_outputs(task: Task, splits: Splits, targets: tuple[Any]) -> tuple[int 
     return (task.num_outputs(*targets, splits.classes),)
 
 
-def make_splits(node: Mapping[str, Any], seed: int, task: Task | None) -> Splits:
+def embeds(node: Mapping[str, Any]) -> bool:
+    """Whether a model takes the numbers and the categories of a table apart: it can then embed the categories."""
+    try:
+        target = locate("model", node)
+    except ConfigError:  # reported as a problem of the model
+        return False
+    return inspect.isclass(target) and {"numbers", "categories"} <= takes(getattr(target, "forward", target))[0]
+
+
+def make_splits(
+    node: Mapping[str, Any],
+    seed: int,
+    task: Task | None,
+    model_embeds: bool = False,
+    fitted: Mapping[str, Any] | None = None,
+) -> Splits:
     """Load and divide the data set; that of a run of version 0.1.0 by the rules of that version."""
     old_rules = "scale" not in node  # every later config has it
     scale = node.get("scale", "auto")
     loss = task.loss if task is not None else None
     takes_targets = loss.takes if loss is not None else "either"
-    source = call("data", node, Source, scale=scale, old_rules=old_rules, loss_takes=takes_targets)
+    supplied = {"loss_takes": takes_targets, "model_embeds": model_embeds, "fitted": fitted}
+    source = call("data", node, Source, scale=scale, old_rules=old_rules, **supplied)
     if "scale" in takes(locate("data", node))[0]:  # its function has scaled the samples
         scale = "auto"
     return split(
@@ -158,6 +183,8 @@ def make_model(
     (num_outputs,) = counted
     seed_all(seed)
     supplied = {"input_shape": splits.input_shape, **({} if num_outputs is None else {"num_outputs": num_outputs})}
+    if splits.table is not None and splits.table.sizes:
+        supplied["categories"] = splits.table.sizes
     model = call("model", node, nn.Module, **supplied)
     model.to(dtype)
     task.to(dtype)

@@ -22,8 +22,8 @@ from runner.scheduler import Schedule
 from runner.task import Task
 
 SUPPLIED = {
-    "model": ("input_shape", "num_outputs"),
-    "data": ("scale", "old_rules", "loss_takes"),
+    "model": ("input_shape", "num_outputs", "categories"),
+    "data": ("scale", "old_rules", "loss_takes", "model_embeds", "fitted"),
     "task": (),
     "loss": (),
     "optimizer": ("params", "model"),

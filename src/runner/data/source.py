@@ -77,6 +77,10 @@ class FittedRows(Protocol):
     def example(self) -> dict[str, list[Any]]:
         """Two rows of the table, by column."""
 
+    @property
+    def sizes(self) -> list[int]:
+        """The number of codes of each category column; none if the inputs are one vector a row."""
+
     def inputs(self, rows: Tensor) -> Tree:
         """Return the inputs of rows as a model takes them."""
 

@@ -45,6 +45,7 @@ def table(
     target_type: Annotated[TargetType, Choice(("auto", "category", "number"))] = "auto",
     loss_takes: Takes | None = None,
     model_embeds: bool = False,
+    fitted: Mapping[str, Any] | None = None,
 ) -> Source:
     """Load a table of any columns.
 
@@ -60,6 +61,7 @@ def table(
         target_type: `auto`, `category` or `number`.
         loss_takes: what the loss takes as targets, for `target_type=auto`; None if it is not known.
         model_embeds: whether the model takes numbers and the codes of categories; else it takes one vector a row.
+        fitted: columns and transformers of the run that trained the model; None decides on them.
 
     Returns:
         Rows that become inputs once they are divided. Targets (N,) are int64 class indices, with the names of the
@@ -74,12 +76,18 @@ def table(
     frames = _read_frames(files, header, known)
     whole = frames[TRAIN]
     left_out, note = find_index(whole, index, files[TRAIN])
+    if whole.cells.shape[1] == 2 and left_out == next(iter(whole.cells)) and index == "auto" and "counts" in note:
+        left_out, note = None, "column 1 counts the rows, and is the only feature"
     name = _find_target(whole, target, left_out, files[TRAIN])
     _check_frames(frames, files, name, left_out)
     comma = _uses_decimal_comma(frames)
     answer = read_answer(name, _joined(frames, name), target_type, loss_takes, comma)
-    columns, notes = _decide(frames, [one for one in whole.cells if one not in (name, left_out)], files[TRAIN], comma)
-    rows = TableRows(columns, model_embeds, {"header": whole.header, "target": name, "width": whole.cells.shape[1]})
+    if fitted is None:
+        columns, notes = _decide(frames, [n for n in whole.cells if n not in (name, left_out)], files[TRAIN], comma)
+    else:
+        columns, notes = _find_again(fitted, whole, files[TRAIN]), []
+    layout = {"header": whole.header, "target": name, "width": whole.cells.shape[1]}
+    rows = TableRows(columns, model_embeds, layout, fitted)
     parts, dropped = _divide(rows, frames, answer)
     train, test = parts[TRAIN], parts.get(TEST)
     if test is None:
@@ -110,10 +118,13 @@ class TableRows:
         columns: the features.
         codes: whether categories become codes.
         layout: of the training table, for new ones.
+        fitted: the transformers of an earlier run; None fits them.
     """
 
-    def __init__(self, columns: "list[Column]", codes: bool, layout: Mapping[str, Any]) -> None:
-        self.columns, self.codes, self.layout = columns, codes, layout
+    def __init__(
+        self, columns: "list[Column]", codes: bool, layout: Mapping[str, Any], fitted: Mapping[str, Any] | None = None
+    ) -> None:
+        self.columns, self.codes, self.layout, self._fitted = columns, codes, layout, fitted
         self._texts: dict[float, str] = {}
         self.example: dict[str, list[Any]] = {}
 
@@ -130,7 +141,8 @@ class TableRows:
             numbers[:, place] = np.array(marks)[index]
         return torch.from_numpy(np.concatenate([raw.numbers, numbers], axis=1))
 
-    def _raw(self, rows: Tensor) -> "Raw":
+    def raw(self, rows: Tensor) -> "Raw":
+        """Return the numbers and texts of what `tensor` returned."""
         from runner.data.tabular.encoder import Raw
 
         width = sum(len(column.numbers) for column in self.columns)
@@ -142,10 +154,12 @@ class TableRows:
         return Raw(rows[:, :width].numpy(), texts)
 
     def fit(self, rows: Tensor) -> "FittedTable":
-        """Fit the transformers to the rows of the training part."""
+        """Fit the transformers to the rows of the training part, or rebuild those of an earlier run."""
         from runner.data.tabular.encoder import Encoder
 
-        return FittedTable(self, Encoder.fit(self.columns, self._raw(rows), self.codes))
+        if self._fitted is not None:
+            return FittedTable(self, Encoder.from_state(self._fitted["encoder"]))
+        return FittedTable(self, Encoder.fit(self.columns, self.raw(rows), self.codes))
 
 
 @dataclass(frozen=True)
@@ -155,11 +169,14 @@ class FittedTable:
     rows: TableRows
     encoder: "Encoder"
 
-    def inputs(self, rows: Tensor) -> Tensor:
-        """Return the inputs of rows as a model takes them, float32 (N, columns)."""
-        inputs = self.encoder.transform(self.rows._raw(rows))
-        assert isinstance(inputs, np.ndarray)
-        return torch.from_numpy(inputs)
+    @property
+    def sizes(self) -> list[int]:
+        """The number of codes of each category column; none if the inputs are one vector a row."""
+        return self.encoder.sizes if self.encoder.codes else []
+
+    def inputs(self, rows: Tensor) -> Tensor | dict[str, Tensor]:
+        """Return the inputs of rows as a model takes them: see `Encoder.transform`."""
+        return as_tensors(self.encoder.transform(self.rows.raw(rows)))
 
     def state(self) -> dict[str, Any]:
         """Return what reads new tables for the same model, as JSON."""
@@ -169,6 +186,13 @@ class FittedTable:
     def example(self) -> dict[str, list[Any]]:
         """Two rows of the table, by column."""
         return self.rows.example
+
+
+def as_tensors(inputs: "np.ndarray | dict[str, np.ndarray]") -> Tensor | dict[str, Tensor]:
+    """Return what `Encoder.transform` returned as tensors."""
+    if isinstance(inputs, dict):
+        return {name: torch.from_numpy(values) for name, values in inputs.items()}
+    return torch.from_numpy(inputs)
 
 
 def _mark(text: str) -> float:
@@ -267,6 +291,17 @@ def _decide(
     texts = [column.name for column in columns if column.kind == "category"]
     notes += [f"categories: {list_names(texts)}"] if texts else []
     return columns, notes + ([f"left out: {list_names(useless)}"] if useless else [])
+
+
+def _find_again(fitted: Mapping[str, Any], whole: Frame, file: NamedPath) -> "list[Column]":
+    """Return the columns of an earlier run, which the table must have."""
+    from runner.data.tabular.columns import columns_of
+
+    columns = columns_of(fitted["encoder"]["columns"])
+    if lacking := [column.name for column in columns if column.name not in whole.cells]:
+        text = f"lacks the columns {list_names(lacking)}, which the model was trained on"
+        raise ConfigError(file.problem(text, "name the columns as in the training table", topic="missing"))
+    return columns
 
 
 def _divide(

@@ -16,6 +16,7 @@ from runner.errors import ConfigError, Problem, did_you_mean, first_line
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 UTF_8, UTF_16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
@@ -67,7 +68,9 @@ def read_frame(file: NamedPath, header: Header = None, known: Collection[str] = 
     utf_8, notes = _decode(data, file)
     cells, delimiter = guess_cells(utf_8, file)
     has_header = header
-    if has_header in (None, "auto"):
+    if has_header in (None, "auto") and _begins_with_values(cells):
+        has_header = False
+    elif has_header in (None, "auto"):
         has_header, note = detect_header(first_row(cells), parse_below(cells), known)
         if has_header is None:
             has_header, note = True, f"{note}: it is taken as the header (data.header=false if it is a sample)"
@@ -81,6 +84,15 @@ def read_frame(file: NamedPath, header: Header = None, known: Collection[str] = 
     frame = pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in zip(names, texts, strict=True)})
     unnamed = bool(has_header) and not first[0].strip()
     return Frame(frame, bool(has_header), unnamed, delimiter == ";", notes)
+
+
+def _begins_with_values(cells: "list[pa.ChunkedArray]") -> bool:
+    """Whether the first row has a date, or a number with other marks than a decimal point, and the second one too."""
+    from runner.data.columns import DATE, OTHER_NOTATION
+
+    heads = [[cell.strip() for cell in column.slice(0, 2).to_pylist()] for column in cells]
+    marks = (OTHER_NOTATION, DATE)
+    return any(len(head) == 2 and any(all(map(mark.fullmatch, head)) for mark in marks) for head in heads)
 
 
 def _decode(data: bytes, file: NamedPath) -> tuple[bytes, list[str]]:

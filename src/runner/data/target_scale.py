@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runner.data.source import FittedRows
 from runner.errors import ConfigError, Problem
 
 KEY = "data.scale_targets"
@@ -132,9 +133,15 @@ def _measure(targets: Tensor, scaled: bool, refuse_constant: bool, names: Sequen
     return TargetScale(torch.where(chosen, mean, 0.0), torch.where(chosen, std, 1.0), center)
 
 
-def preprocessing(scale: TargetScale | None) -> dict[str, Any]:
-    """Return what a checkpoint holds of the scale; nothing if its model outputs the units of the data."""
-    return {"targets": scale.state()} if scale is not None and scale.standardizes else {}
+def preprocessing(scale: TargetScale | None, table: FittedRows | None = None) -> dict[str, Any]:
+    """Return what a checkpoint holds of the preprocessing.
+
+    Args:
+        scale: of the targets; nothing is held if the model outputs the units of the data.
+        table: the fitted transformers of a table.
+    """
+    targets = {"targets": scale.state()} if scale is not None and scale.standardizes else {}
+    return targets | ({"table": table.state()} if table is not None else {})
 
 
 def read_target_scale(preprocessing: Mapping[str, Any]) -> TargetScale | None:

@@ -163,6 +163,7 @@ def make_input_spec(experiment: Experiment) -> InputSpec:
         columns=list(splits.columns) if splits.columns else None,
         target=splits.target,
         reading=splits.reading,
+        table=splits.table.state() if splits.table is not None else None,
         value_range=None if pixels or not single or len(splits.input_shape) != 3 else _range(splits.train),
         scale=normalize.scale,
         white=splits.white,

@@ -13,9 +13,11 @@ from runner.data.named_path import NamedPath
 from runner.data.paths import find_data_file
 from runner.errors import ConfigError
 from runner.rundir.folders import parse_path
+from runner.runs import new_rows
 from runner.runs.new_images import ImageReader, find_images, is_scaled_to_1
 from runner.runs.new_values import KEY, as_tensor, parse_list, read_array, refuse
 from runner.saved.input_spec import InputSpec
+from runner.util.trees import Tree, tree_map
 
 KINDS = "name a .csv, .npy, .npz or .pt file, an image or a folder of images, or write numbers as [4,5]"
 LONGEST = 80  # characters of an argument in an error
@@ -31,9 +33,9 @@ class NewSamples:
     """
 
     names: Sequence[str | int]
-    load: Callable[[int, int], Tensor]
+    load: Callable[[int, int], Tree]
 
-    def batches(self, size: int) -> Iterator[tuple[Sequence[str | int], Tensor]]:
+    def batches(self, size: int) -> Iterator[tuple[Sequence[str | int], Tree]]:
         """Yield names and raw inputs of all samples, `size` at a time."""
         for first in range(0, len(self.names), size):
             last = min(first + size, len(self.names))
@@ -56,11 +58,16 @@ def read(value: str, spec: InputSpec) -> NewSamples:
     shown = f"{KEY}={value if len(value) <= LONGEST else value[: LONGEST - 3] + '...'}"
     is_list = value.lstrip().startswith("[")
     path = Path(value) if is_list else parse_path(value, KEY)
+    if spec.table is not None and (is_list or (_exists(path) and path.is_dir())) and not path.is_file():
+        raise refuse(shown, "the model was trained on a table, and takes tables", "name a CSV or Parquet file")
     if is_list and not _exists(path):
         return _from_tensor(parse_list(value, shown), spec, shown)
     if _exists(path) and path.is_dir():
         return _from_images(find_images(path, shown), path, spec, shown)
     path = find_data_file(value, KEY)
+    if spec.table is not None:
+        inputs, count = new_rows.read(NamedPath(KEY, shown.partition("=")[2], path), spec.table)
+        return NewSamples(range(count), lambda first, last: tree_map(lambda leaf: leaf[first:last], inputs))
     suffix = path.suffix.lower()
     if suffix in EXTENSIONS:
         return _from_images([path], path.parent, spec, shown)

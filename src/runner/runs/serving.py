@@ -6,10 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from runner.assembly.experiment import Experiment
+from runner.data import tabular
 from runner.data.normalize import Normalize
 from runner.data.target_scale import TargetScale
 from runner.loss import Loss, answer_names, answers
 from runner.tracking.model import TableNames, save_model
+
+TABULAR = Path(tabular.__file__).parent
+"""The modules that read the rows of `data=table`; a served model takes a copy of them along."""
 
 
 class ServingModel(nn.Module):
@@ -70,7 +74,8 @@ def serving_example(experiment: Experiment) -> Tensor:
     """
     example, _ = next(iter(experiment.loaders.train.epoch(0)))
     raw = example[:2].cpu().double() * experiment.splits.normalize.std + experiment.splits.normalize.mean
-    return (raw if experiment.splits.columns or experiment.splits.normalize.wide else raw.float()).contiguous()
+    of_table = experiment.splits.columns is not None and experiment.splits.table is None
+    return (raw if of_table or experiment.splits.normalize.wide else raw.float()).contiguous()
 
 
 def save_serving_model(experiment: Experiment, example: Tensor, folder: Path) -> None:
@@ -79,8 +84,11 @@ def save_serving_model(experiment: Experiment, example: Tensor, folder: Path) ->
     if not experiment.splits.columns:
         save_model(ServingModel(*parts), example, folder)
         return
+    table = experiment.splits.table
     features = [name for name in experiment.splits.columns if name != experiment.splits.target]
     assert experiment.task.loss is not None and experiment.num_outputs is not None
     loss = experiment.task.loss
     names = TableNames(features, answer_names(loss, experiment.num_outputs, experiment.splits.classes))
+    if table is not None:
+        names = TableNames(list(table.example), names.outputs, table.state()["encoder"], table.example, TABULAR)
     save_model(AnswerModel(*parts, loss), example, folder, names)

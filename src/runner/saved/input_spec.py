@@ -30,6 +30,7 @@ class InputSpec:
         classes: the names of the classes 0, 1, ...; None if they have no names.
         columns: all columns of the table, in order; None if the samples are not a table.
         target: the column that is predicted.
+        table: columns and fitted transformers of `data=table`.
         reading: how the table was read; None for a table that runner 0.1.0 read, and without a table.
         value_range: the smallest and the largest raw value of the training images if they are float32; None for
             others, and if it was not recorded.
@@ -50,6 +51,7 @@ class InputSpec:
     scale: float = scaling.BYTE
     white: float | None = None
     reading: Reading | None = None
+    table: dict[str, Any] | None = None
 
     @property
     def features(self) -> list[str] | None:

@@ -7,11 +7,12 @@ import logging
 import platform
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -27,11 +28,26 @@ SERVED_TABLE = Path(__file__).with_name("served_table.py")
 """The code that loads a table's model; it is copied into the model's folder."""
 
 
+SERVED_ROWS = Path(__file__).with_name("served_rows.py")
+"""The same for `data=table`; `runner_tabular` is copied beside it."""
+
+
 class TableNames(NamedTuple):
-    """The columns of a table model: its input features, in order, and its output columns."""
+    """The columns of a table model: its input features, in order, and its output columns.
+
+    Attributes:
+        inputs: the names of the features.
+        outputs: the names of the answers.
+        encoder: columns and transformers of `data=table`; None if the features are numbers.
+        example: two rows of such a table, by column.
+        code: the folder of the modules that read it.
+    """
 
     inputs: list[str]
     outputs: list[str]
+    encoder: Mapping[str, Any] | None = None
+    example: Mapping[str, list[Any]] | None = None
+    code: Path | None = None
 
 
 def save_model(model: torch.nn.Module, example: torch.Tensor, folder: Path, table: TableNames | None = None) -> None:
@@ -120,14 +136,18 @@ def _save_table(model: torch.nn.Module, example: torch.Tensor, folder: Path, tab
     # "any" type: a column of doubles would not accept an integer column of a data frame.
     inputs = Schema([ColSpec(AnyType(), name) for name in table.inputs])
     outputs = Schema([ColSpec(dtype, name) for name in table.outputs])
-    with without_package_scan():
+    rows = table.code is not None
+    shown = pd.DataFrame(table.example) if rows else pd.DataFrame(example.numpy(), columns=table.inputs)
+    with without_package_scan(), TemporaryDirectory() as code:
+        if table.code is not None:
+            shutil.copytree(table.code, Path(code) / "runner_tabular", ignore=shutil.ignore_patterns("__pycache__"))
         pyfunc.save_model(
             folder,
-            loader_module=SERVED_TABLE.stem,
-            code_paths=[str(SERVED_TABLE)],
+            loader_module=SERVED_ROWS.stem if rows else SERVED_TABLE.stem,
+            code_paths=[str(SERVED_ROWS), f"{code}/runner_tabular"] if rows else [str(SERVED_TABLE)],
             signature=ModelSignature(inputs, outputs),
-            input_example=pd.DataFrame(example.numpy(), columns=table.inputs),
-            pip_requirements=_requirements("numpy", "pandas"),
+            input_example=shown,
+            pip_requirements=_requirements("numpy", "pandas", *(["scikit-learn"] if rows else [])),
             metadata={"python": platform.python_version()},
         )
     data = folder / "data"
@@ -135,7 +155,8 @@ def _save_table(model: torch.nn.Module, example: torch.Tensor, folder: Path, tab
     with torch.no_grad():
         graph = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     torch.export.save(graph, data / "model.pt2")
-    write_json(data / "table.json", table._asdict())
+    kept = {"inputs": table.inputs, "outputs": table.outputs, "encoder": table.encoder}
+    write_json(data / "table.json", {name: value for name, value in kept.items() if value is not None})
     # Not `Model.load`: it decodes a `%41` in the path as an A.
     saved = Model.from_dict(yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8")))
     saved.flavors["python_function"]["data"] = data.name

@@ -146,7 +146,7 @@ def make_training(
         display=display,
         stop=stop,
         progress=Progress(data=experiment.splits.fingerprint),
-        preprocessing=preprocessing(experiment.target_scale),
+        preprocessing=preprocessing(experiment.target_scale, experiment.splits.table),
         target_scale=experiment.target_scale,
         freeze=experiment.freeze,
     )

@@ -72,7 +72,7 @@ class Column:
 def _parts(dates: pd.Series, clock: bool) -> np.ndarray:
     """Return days since 1970, the month, the weekday, and the hour."""
     days = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)
-    parts = [days, dates.dt.month, dates.dt.dayofweek]
+    parts = [days, dates.dt.month, dates.dt.day_of_week]
     if clock:
         parts.append(dates.dt.hour + dates.dt.minute / 60)
     return np.stack([part.to_numpy(dtype=np.float64, na_value=np.nan) for part in parts], axis=1)

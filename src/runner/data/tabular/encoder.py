@@ -9,6 +9,7 @@ import pandas as pd
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
+from .cells import BLANK_NUMBER, trimmed
 from .columns import Column, columns_of
 
 MOST_CATEGORIES = 100
@@ -155,6 +156,19 @@ class Encoder:
         known = zip(names, self.categories, raw.texts.T, strict=True)
         found = {name: [text for text in texts if text not in of_training] for name, of_training, texts in known}
         return {name: texts for name, texts in found.items() if texts}
+
+    def unreadable(self, frame: pd.DataFrame, raw: Raw) -> dict[str, int]:
+        """Count the cells of columns of numbers and dates that are neither blank nor in the notation of training."""
+        counts, place = {}, 0
+        for column in self.columns:
+            if column.kind == "category":
+                continue
+            texts = trimmed(frame[column.name]).str.lower()
+            lost = np.isnan(raw.numbers[:, place]) & ~texts.isin(BLANK_NUMBER).to_numpy()
+            place += len(column.numbers)
+            if lost.any():
+                counts[column.name] = int(lost.sum())
+        return counts
 
 
 def _imputer(indicated: np.ndarray) -> SimpleImputer:

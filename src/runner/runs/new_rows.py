@@ -1,0 +1,43 @@
+"""New rows for a model of `data=table`, read by the columns and transformers that its run recorded."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from runner.data import table_reader
+from runner.data.listing import list_names
+from runner.data.named_path import NamedPath
+from runner.data.table import as_tensors
+from runner.data.tabular.encoder import Encoder
+from runner.data.tabular.encoder import read as read_cells
+from runner.util.trees import Tree
+
+log = logging.getLogger("runner")
+
+
+def read(file: NamedPath, state: Mapping[str, Any]) -> tuple[Tree, int]:
+    """Read a table.
+
+    Categories that the training part did not have are counted, and said; so are cells that cannot be read.
+
+    Args:
+        file: CSV, TSV or Parquet, gzipped or not; it may have other columns too, the target among them.
+        state: `table` of the run's input specification.
+
+    Returns:
+        The inputs of the model, and the number of rows.
+
+    Raises:
+        ConfigError: it is not a table, or lacks a column.
+    """
+    encoder, layout = Encoder.from_state(state["encoder"]), state["layout"]
+    names = [column.name for column in encoder.columns]
+    cells = table_reader.read_new(file, names, layout["header"], layout["width"], layout["target"])
+    raw = read_cells(encoder.columns, cells)
+    for name, texts in encoder.unseen(raw).items():
+        rows = f"{len(texts):,} row{'s' if len(texts) > 1 else ''}"
+        shown = list_names(repr(text) for text in sorted(set(texts)))
+        log.warning("note       %s: %s with categories that training did not have (%s)", name, rows, shown)
+    for name, count in encoder.unreadable(cells, raw).items():
+        log.warning("note       %s: %s cells cannot be read, and count as blanks", name, f"{count:,}")
+    return as_tensors(encoder.transform(raw)), len(cells)

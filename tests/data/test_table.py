@@ -1,0 +1,202 @@
+"""`data=table`: what is read from tables as they are found, and what is fitted to the training part alone."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from helpers.awkward import AWKWARD, Awkward, number, rows
+from helpers.problems import about, problem_of
+from runner.data.named_path import NamedPath
+from runner.data.source import Source
+from runner.data.splits import Splits, split
+from runner.data.table import FittedTable, TableRows, as_tensors, table
+from runner.data.table_reader import read_new
+from runner.data.tabular.encoder import Encoder, read
+
+
+def load(here: Path, data: bytes, name: str = "t.csv", **keys: Any) -> Source:
+    (here / name).write_bytes(data)
+    return table(here / name, **keys)
+
+
+def divided(source: Source, seed: int = 0) -> Splits:
+    return split(source, val_fraction=None, limit=None, seed=seed)
+
+
+def kinds(source: Source) -> dict[str, str]:
+    assert isinstance(source.rows, TableRows)
+    return {column.name: column.kind for column in source.rows.columns}
+
+
+def inputs(splits: Splits, part: str) -> Any:
+    return getattr(splits, part).tensors[0]
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_table_is_read_as_it_is_and_its_own_file_gives_the_same_inputs_again(name: str, tmp_path: Path) -> None:
+    awkward: Awkward = AWKWARD[name]
+    source = load(tmp_path, awkward.data)
+    assert kinds(source) == awkward.kinds
+    assert (source.classes or "number") == awkward.target
+    for words in awkward.said:
+        assert words in "; ".join(source.notes)
+    splits = divided(source)
+    fitted = splits.table
+    assert isinstance(fitted, FittedTable)
+    # What a run records reads the same file again, to the same inputs.
+    state = json.loads(json.dumps(fitted.state()))
+    encoder, layout = Encoder.from_state(state["encoder"]), state["layout"]
+    names = [column.name for column in encoder.columns]
+    cells = read_new(
+        NamedPath("input", "t.csv", tmp_path / "t.csv"), names, layout["header"], layout["width"], layout["target"]
+    )
+    again = as_tensors(encoder.transform(read(encoder.columns, cells)))
+    assert isinstance(again, torch.Tensor) and again.isfinite().all()
+    known = {row.numpy().tobytes() for row in again}
+    for part in ("train", "val", "test"):
+        assert all(row.numpy().tobytes() in known for row in inputs(splits, part))
+
+
+MIXED = rows(
+    lambda i: f"{'' if i % 7 == 0 else number(i)},{'abc'[i % 3] if i % 5 else ''},{i}.5", "width,group,price", count=100
+)
+
+
+def test_numbers_and_categories_are_those_of_scikit_learn_fitted_to_the_training_part_alone(tmp_path: Path) -> None:
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    splits = divided(load(tmp_path, MIXED))
+    assert isinstance(splits.table, FittedTable)
+    encoder = splits.table.encoder
+    frame = pd.read_csv(tmp_path / "t.csv", dtype={"group": str}, keep_default_na=False)
+    values = splits.train.read_targets()
+    frame = frame[frame["price"].isin(values.tolist())]  # the training part
+    width = pd.to_numeric(frame["width"], errors="coerce").to_numpy()[:, None]
+    scaler = StandardScaler().fit(width)
+    assert encoder.scaler.mean_ == scaler.mean_ and encoder.scaler.scale_ == scaler.scale_
+    one_hot = OneHotEncoder(sparse_output=False).fit_transform(frame[["group"]].to_numpy(dtype=object))
+    assert encoder.names() == ["width", "width is blank", "group=", "group=a", "group=b", "group=c"]
+    np.testing.assert_array_equal(inputs(splits, "train")[:, 2:].numpy(), one_hot)
+    blank = np.isnan(width[:, 0])
+    np.testing.assert_array_equal(inputs(splits, "train")[:, 1].numpy(), blank)
+    assert (inputs(splits, "train")[:, 0].numpy()[blank] == 0).all()
+    scaled = scaler.transform(width)[~blank, 0]
+    np.testing.assert_allclose(inputs(splits, "train")[~blank, 0], scaled / np.sqrt(1 + (scaled / 4) ** 2), rtol=1e-6)
+
+
+def test_another_division_is_fitted_to_other_rows_and_the_columns_stay(tmp_path: Path) -> None:
+    source = load(tmp_path, MIXED)
+    one, other = (divided(source, seed) for seed in (0, 1))
+    assert isinstance(one.table, FittedTable) and isinstance(other.table, FittedTable)
+    assert one.table.encoder.scaler.mean_ != other.table.encoder.scaler.mean_
+    assert one.table.encoder.columns == other.table.encoder.columns
+    assert one.fingerprint != other.fingerprint
+
+
+def test_the_fingerprint_depends_on_the_text_of_categories(tmp_path: Path) -> None:
+    one, other = (divided(load(tmp_path, data)) for data in (MIXED, MIXED.replace(b",a,", b",z,")))
+    assert one.fingerprint != other.fingerprint
+
+
+def test_a_category_that_training_lacks_is_one_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("x,k,y\n1,new,3.5\n2,a,4.5\n")
+    for embeds in (False, True):
+        splits = divided(
+            load(
+                tmp_path,
+                rows(lambda i: f"{i % 9},{'ab'[i % 2]},{i}.5", "x,k,y"),
+                test_path=tmp_path / "test.csv",
+                model_embeds=embeds,
+            )
+        )
+        assert isinstance(splits.table, FittedTable)
+        if embeds:
+            assert inputs(splits, "test")["categories"].tolist() == [[0], [1]]
+            assert splits.table.sizes == [3]
+        else:
+            assert inputs(splits, "test")[:, 1:].tolist() == [[0, 0], [1, 0]]
+
+
+@pytest.mark.parametrize("name", ["t.tsv", "t.csv.gz", "t.parquet", "t.parquet.gz"])
+def test_files_of_other_kinds_have_the_same_inputs(name: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "x": [None if i % 7 == 0 else number(i) for i in range(60)],
+            "k": [None if i % 5 == 0 else "ab"[i % 2] for i in range(60)],
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(60) * 3, unit="D"),
+            "ok": [i % 4 == 0 for i in range(60)],
+            "y": [i + 0.5 for i in range(60)],
+        }
+    )
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    path = tmp_path / name
+    bare = tmp_path / name.removesuffix(".gz")
+    if bare.suffix == ".parquet":
+        frame.to_parquet(bare)
+    else:
+        frame.to_csv(bare, index=False, sep="\t" if bare.suffix == ".tsv" else ",")
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(bare.read_bytes()))
+    expected, found = (divided(table(one)) for one in (tmp_path / "t.csv", path))
+    assert torch.equal(inputs(expected, "train"), inputs(found, "train"))
+
+
+def test_a_whole_number_that_csv_doubts_is_a_number_and_typed_a_class(tmp_path: Path) -> None:
+    doubtful = rows(lambda i: f"{i % 9},{i}", "x,y")
+    source = load(tmp_path, doubtful)
+    assert source.classes is None and "60 different whole ones" in source.notes[0]
+    assert len(load(tmp_path, doubtful, target_type="category").classes or []) == 60
+    few = load(tmp_path, rows(lambda i: f"{i % 9},{i % 3 + 1}", "x,y"))
+    assert few.classes == ["1", "2", "3"]
+
+
+def test_an_only_column_that_counts_the_rows_is_a_feature(tmp_path: Path) -> None:
+    source = load(tmp_path, rows(lambda i: f"{i + 1},{number(i)}.5", '"",x'))
+    assert kinds(source) == {"Unnamed: 0": "number"}
+
+
+def test_many_categories_are_grouped(tmp_path: Path) -> None:
+    source = load(tmp_path, rows(lambda i: f"{i % 9},w{i % 150},{i}.5", "x,word,y", count=900))
+    splits = divided(source)
+    assert isinstance(splits.table, FittedTable)
+    assert len(splits.table.encoder.categories[0]) == 100
+
+
+REFUSED = {
+    "a column that only the test part has": (
+        rows(lambda i: f"{i % 9},{i}.5", "x,y"), {"test_path": "other.csv"}, [("data.test_path", "data")]
+    ),
+    "the target in all rows": (rows(lambda i: f"{i % 9},same", "x,y"), {}, [("data.target", "data")]),
+    "the target is all blank": (rows(lambda i: f"{i % 9},NA", "x,y"), {}, [("data.target", "data")]),
+    "the target names the rows": (rows(lambda i: f"{i % 9},name {i}", "x,y"), {}, [("data.target", "data")]),
+    "nothing but the target": (rows(lambda i: f"r{i},{number(i)}.5", ",y"), {}, [("data.path", "data")]),
+    "nothing that differs": (rows(lambda i: f"1,{number(i)}.5", "x,y"), {}, [("data.path", "data")]),
+    "rows of different lengths": (rows(lambda i: "1,2" + ",3" * (i % 2), "x,y"), {}, [("data.path", "data")]),
+    "no rows": (b"x,y\n", {}, [("data.path", "data")]),
+    "half a gzip file": (gzip.compress(rows(lambda i: f"{i},{i}", "x,y"))[:40], {}, [("data.path", "data")]),
+    "half a Parquet file": (b"PAR1" + b"0" * 40, {}, [("data.path", "data")]),
+    "an unknown target": (rows(lambda i: f"{i % 9},{i}.5", "x,y"), {"target": "z"}, [("data.target", "unknown")]),
+    "an unknown index": (rows(lambda i: f"{i % 9},{i}.5", "x,y"), {"index": "z"}, [("data.index", "unknown")]),
+    "text for a loss of values": (
+        rows(lambda i: f"{i % 9},{'ab'[i % 2]}", "x,y"), {"loss_takes": "values"}, [("data.target_type", "data")]
+    ),
+    "numbers for a loss of classes": (
+        rows(lambda i: f"{i % 9},{i}.5", "x,y"),
+        {"loss_takes": "classes", "target_type": "number"},
+        [("data.target_type", "conflict")],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_learned_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data, keys, expected = REFUSED[name]
+    (tmp_path / "other.csv").write_text("x,extra,y\n1,2,3\n2,3,4\n")
+    assert about([problem_of(lambda: load(tmp_path, data, **keys))]) == expected
