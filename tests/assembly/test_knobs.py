@@ -185,6 +185,7 @@ SHOWN_ELSEWHERE = {
     "task.targets": "test_supervised.py",
     "model.output_activation": "test_model.py",
     "device.evaluation_threads": "test_cores.py",
+    "trainer.steps_per_epoch": "test_streaming.py",
     "trainer.compile": "test_compilation.py",
     "trainer.deterministic": "test_device.py",
     "trainer.detect_anomaly": "test_anomaly.py",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import Dataset, Subset
 
 from helpers.problems import about, problem_of
 from helpers.training import blobs, same
@@ -59,15 +59,10 @@ def test_a_part_is_made_of_tensors_or_of_anything_that_has_items() -> None:
     assert [type(part_of(kind())) for kind in KINDS] == [TensorPart, DatasetPart, DatasetPart, DatasetPart]
 
 
-class Stream(IterableDataset[Any]):
-    def __iter__(self) -> Any:
-        yield INPUTS[0], TARGETS[0]
-
-
 @pytest.mark.parametrize(
     "samples",
     [
-        None, 5, Stream(), (), {}, (INPUTS.numpy(), TARGETS.numpy()), (INPUTS, TARGETS[:5]),
+        None, 5, (), {}, (INPUTS.numpy(), TARGETS.numpy()), (INPUTS, TARGETS[:5]),
         {"x": INPUTS, "name": "x"}, {"x": INPUTS, "labels": TARGETS[:5]}, (torch.tensor(1.0), torch.tensor(1.0)),
         torch.tensor(1.0),
     ],

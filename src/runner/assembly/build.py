@@ -129,7 +129,9 @@ def make_parts(
     if not (automatic := auto_loss.is_auto(config["loss"])):
         loss_node = stage("loss", parts.use_loss, task, config["loss"], needs=["task"])
     # Nothing is downloaded for a run that cannot start.
-    load_data = partial(parts.make_data, data, seed, task, forbidden=bool(collector.problems), model=config["model"])
+    forbidden, steps = bool(collector.problems), trainer.steps_per_epoch if trainer else None
+    samples = steps * trainer.grad_accumulation * batch_size if trainer and steps and not forbidden else None
+    load_data = partial(parts.make_data, data, seed, task, forbidden, model=config["model"], samples_per_epoch=samples)
     load_data = partial(load_data, fitted=(checkpoint or {}).get("table"))
     splits, augment = stage("data", load_data, but=LOADING_KEYS) or (None, None)
     targets = stage("data", parts.read_targets, task, splits, but=LOADING_KEYS)

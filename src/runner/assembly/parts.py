@@ -106,6 +106,7 @@ def make_data(
     forbidden: bool,
     model: Mapping[str, Any] | None = None,
     fitted: Mapping[str, Any] | None = None,
+    samples_per_epoch: int | None = None,
 ) -> tuple[Splits, Augment | None]:
     """Load and divide the data set, and make the augmentation of its training part.
 
@@ -116,10 +117,11 @@ def make_data(
         forbidden: download nothing.
         model: the group `model`, which decides on the inputs that a table becomes.
         fitted: the transformers of a table that the weights were trained with; None fits them.
+        samples_per_epoch: of a stream, by `trainer.steps_per_epoch`.
     """
     with fetch.forbidden() if forbidden else nullcontext():
         seed_all(seed)
-        splits = make_splits(node, seed, task, embeds(model or {}), fitted)
+        splits = make_splits(node, seed, task, embeds(model or {}), fitted, samples_per_epoch)
         return splits, make_augment(splits, **(node["augment"] or {}))
 
 
@@ -150,6 +152,7 @@ def make_splits(
     task: Task | None,
     model_embeds: bool = False,
     fitted: Mapping[str, Any] | None = None,
+    samples_per_epoch: int | None = None,
 ) -> Splits:
     """Load and divide the data set; that of a run of version 0.1.0 by the rules of that version."""
     old_rules = "scale" not in node  # every later config has it
@@ -169,6 +172,7 @@ def make_splits(
         old_rules=old_rules,
         divide=task.divide if task is not None else divide_pair,
         integers_are_numbers=task is None or task.integers_are_numbers,
+        samples_per_epoch=samples_per_epoch,
     )
 
 

@@ -68,6 +68,7 @@ class TrainerSettings:
     deterministic: bool = MISSING
     detect_anomaly: bool = MISSING
     profile_steps: Annotated[int | None, COUNT] = MISSING
+    steps_per_epoch: Annotated[int | None, COUNT] = None  # configs saved by 0.1.0 lack it
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
 
 

@@ -15,7 +15,9 @@ from torch.utils.data import Dataset
 from runner.data.augment import Augment
 from runner.data.parts import Batch, Part, seeded
 from runner.data.preprocess import Preprocess
-from runner.data.splits import Splits
+from runner.data.splits import LABELS, Splits
+from runner.data.stream_part import StreamPart
+from runner.data.streaming import StreamLoader, check_shares
 from runner.data.workers import BatchReader, read_all
 from runner.util import trees
 from runner.util.rng import make_generator
@@ -177,7 +179,7 @@ class WorkerLoader:
             yield inputs, targets
 
 
-Loader = TensorLoader | WorkerLoader
+Loader = TensorLoader | WorkerLoader | StreamLoader
 
 
 @dataclass(frozen=True)
@@ -243,14 +245,23 @@ def make_loaders(
         values: of one sample, in the largest tensor that a layer of the model returns.
 
     Raises:
-        ConfigError: a sample that should be held in memory cannot be read.
+        ConfigError: a sample that should be held in memory cannot be read, or several workers would read the same
+            samples of a stream.
     """
     device = preprocess.device
     evaluated_at_once = evaluation_batch_size(batch_size, max(values, splits.input_values), device)
     if augment is not None:
         augment = augment.to(device, preprocess.dtype)
 
+    for name, part in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+        if isinstance(part, StreamPart):
+            check_shares(part, batch_size, num_workers, f"the {LABELS[name]} part")
+    data_seed = seed
+
     def make(part: Part, samples: int, seed: int | None, augment: Augment | None, once: bool = False) -> Loader:
+        if isinstance(part, StreamPart):
+            pinned, trains = device.type == "cuda", part is splits.train
+            return StreamLoader(part, preprocess, samples, data_seed, trains, num_workers, pinned, augment)
         if not in_memory:
             return WorkerLoader(part, preprocess, samples, seed, num_workers, device.type == "cuda", augment)
         inputs, targets, normalize = _hold(part, preprocess, num_workers, once)

@@ -43,6 +43,12 @@ def decide_in_memory(setting: bool | str, splits: Splits, dtype: torch.dtype, de
     Raises:
         ConfigError: they should be held, and there is too little memory; or a sample cannot be read.
     """
+    if streams := [part for part in (splits.train, splits.val, splits.test) if part is not None and part.streams]:
+        if setting is True:
+            text = f"data.in_memory=true: data={splits.name} is a stream"
+            raise ConfigError(Problem("data.in_memory", text, "write data.in_memory=auto", topic="conflict"))
+        if splits.train in streams:
+            return False
     if splits.train.collates and (setting == "auto" or splits.train.varies()):
         if setting is True:
             text = "data.in_memory=true: samples differ in shape, and a batch is padded to its longest one"

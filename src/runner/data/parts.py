@@ -59,6 +59,10 @@ class Part(Protocol):
     def collates(self) -> bool:
         """Whether the data set makes its batches itself: it has a `collate_fn`, which may pad samples."""
 
+    @property
+    def streams(self) -> bool:
+        """Whether samples come one after another, and have no indices."""
+
     def __len__(self) -> int: ...
 
     def take(self, index: Tensor) -> "Part":
@@ -167,17 +171,12 @@ def _unsuitable(text: str) -> ConfigError:
     return ConfigError(Problem("data", text, instead, topic="code"))
 
 
-def _take(tree: Tree, index: Any) -> Tree:
-    """Return the samples of a tree at some indices, or at one."""
-    return trees.tree_map(lambda leaf: leaf[index], tree)
-
-
 def _without_targets() -> ConfigError:
     instead = "return (input, target) for each index, or choose a task that takes whole items"
     return ConfigError(Problem("data", "the items of the data set have no targets", instead, topic="code"))
 
 
-def _check(batch: Batch) -> Batch:
+def check_axis(batch: Batch) -> Batch:
     """Check that all tensors of a batch have the same first axis.
 
     Raises:
@@ -201,7 +200,7 @@ class TensorPart:
     """
 
     data_set = None
-    collates = False
+    collates = streams = False
 
     def __init__(self, inputs: Tree, targets: Tree | None) -> None:
         self.inputs, self.targets = inputs, targets
@@ -231,7 +230,7 @@ class TensorPart:
         return self._at(list(_spaced(len(self), count)))
 
     def _at(self, index: Any) -> Batch:
-        return _take(self.inputs, index), None if self.targets is None else _take(self.targets, index)
+        return trees.at(self.inputs, index), None if self.targets is None else trees.at(self.targets, index)
 
     def some_inputs(self, count: int) -> Iterator[Tree]:
         """Yield all inputs."""
@@ -258,7 +257,7 @@ class TensorPart:
         for tree in self.tensors:
             for name, tensor in [] if tree is None else trees.named_leaves(tree):
                 digest.update(name.encode() + repr((tensor.dtype, tuple(tensor.shape))).encode())
-                digest.update(_bytes_of(tensor))
+                digest.update(bytes_of(tensor))
 
     def is_random(self) -> bool:
         """Return False."""
@@ -283,6 +282,7 @@ class DatasetPart:
     """
 
     tensors = None
+    streams = False
 
     def __init__(
         self,
@@ -320,10 +320,10 @@ class DatasetPart:
 
     def sample(self, index: int) -> Batch:
         """Read one sample: as the data set has it, or, with a `collate_fn`, as that makes a batch of it alone."""
-        with _before_training():
+        with before_training():
             if self._collate_fn is not None:
-                inputs, targets = _check(self.batch(seeded([index], "samples", 0)))
-                return _take(inputs, 0), None if targets is None else _take(targets, 0)
+                inputs, targets = check_axis(self.batch(seeded([index], "samples", 0)))
+                return trees.at(inputs, 0), None if targets is None else trees.at(targets, 0)
             item = self._items[index if self._index is None else self._index[index]]
             inputs, targets = self._divide(item)
             return to_tensors(inputs), to_tensors(targets)
@@ -341,8 +341,8 @@ class DatasetPart:
 
     def example(self, count: int) -> Batch:
         """Read and collate some samples."""
-        with _before_training():
-            return _check(self.batch(seeded(_spaced(len(self), count), "samples", 0)))
+        with before_training():
+            return check_axis(self.batch(seeded(_spaced(len(self), count), "samples", 0)))
 
     def some_inputs(self, count: int) -> Iterator[Tree]:
         """Read samples and yield their inputs one by one."""
@@ -373,7 +373,7 @@ class DatasetPart:
         known = self.known_targets()
         if known is not None:
             return known
-        read = [self.sample(index)[1] for index in range(len(self))]
+        read = [targets for _, targets in self._all()]
         if any(targets is None for targets in read):
             raise _without_targets()
         if all(isinstance(targets, PLAIN) for targets in read):
@@ -390,18 +390,18 @@ class DatasetPart:
         digest.update(repr(len(self)).encode())
         for inputs, target in self._some(SAMPLED):
             for leaf in trees.leaves(inputs):
-                digest.update(_bytes_of(leaf))
+                digest.update(bytes_of(leaf))
             for leaf in [] if target is None else trees.leaves(target):
                 values = torch.as_tensor(leaf)
-                digest.update(repr(float(leaf)).encode() if values.numel() == 1 else _bytes_of(values))
+                digest.update(repr(float(leaf)).encode() if values.numel() == 1 else bytes_of(values))
 
     def is_random(self) -> bool:
         """Read some samples twice and compare them."""
         indices = _spaced(len(self), READ_TWICE)
-        with _before_training():
+        with before_training():
             first, second = (self.batch(seeded(indices, purpose, 0)) for purpose in ("samples", "samples again"))
         both = zip(trees.leaves(first), trees.leaves(second), strict=True)
-        return not all(_equal(one, other) for one, other in both)
+        return not all(equal(one, other) for one, other in both)
 
     def varies(self) -> bool:
         """Read some samples and compare their shapes, which only a `collate_fn` allows to differ."""
@@ -409,6 +409,10 @@ class DatasetPart:
             return False
         read = [trees.shapes(self.sample(index)) for index in _spaced(len(self), READ_TWICE)]
         return any(shapes != read[0] for shapes in read)
+
+    def _all(self) -> Iterator[Batch]:
+        """Read every sample."""
+        return (self.sample(index) for index in range(len(self)))
 
     def _some(self, count: int) -> Iterator[Batch]:
         """Read about so many samples, evenly spaced."""
@@ -428,20 +432,21 @@ def _join(targets: list[Tensor]) -> Tensor:
     return torch.stack(targets)
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
+def equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same shape and values, or no number in the same places."""
     if one.shape != other.shape:
         return False
     return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True) if one.dtype != torch.bool else one.equal(other)
 
 
-def _bytes_of(values: Any) -> memoryview:
+def bytes_of(values: Any) -> memoryview:
     """Return the bytes of a tensor of any type: NumPy has no bfloat16."""
     tensor = torch.as_tensor(values).detach().contiguous()
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 @contextmanager
-def _before_training() -> Iterator[None]:
+def before_training() -> Iterator[None]:
     """Turn the error of a sample that cannot be read into one of the config: nothing has been started."""
     try:
         yield

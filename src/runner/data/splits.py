@@ -6,11 +6,13 @@ from hashlib import sha256
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from runner.data import normalize
 from runner.data.normalize import Normalize
 from runner.data.parts import Batch, Divide, Part, TensorPart, divide_pair, part_of
-from runner.data.source import FittedRows, Rows, Source
+from runner.data.source import FittedRows, Rows, Samples, Source, saves_itself
+from runner.data.stream_part import StreamPart, is_stream
 from runner.data.table_layout import Reading
 from runner.errors import ConfigError, Problem, Topic
 from runner.util import trees
@@ -71,7 +73,10 @@ class Splits:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The number of samples of `train`, `val` and `test`; 0 for a part that the data set does not have."""
+        """The number of samples of `train`, `val` and `test`; 0 for a part that the data set does not have.
+
+        Of a stream, those of a training epoch; 0 also for a part that is evaluated and does not know its length.
+        """
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {name: 0 if part is None else len(part) for name, part in parts.items()}
 
@@ -91,6 +96,10 @@ class Splits:
             ConfigError: items have none.
         """
         read = [part.read_targets() for part in (self.train, self.val, self.test) if part is not None]
+        if self.train.streams and self.classes is None and _are_labels(read[0]):
+            text = f"data={self.name}: the classes of a stream are not known before its end"
+            instead = "return Source(classes=[<their names>]), or float targets if they are numbers"
+            raise ConfigError(Problem("data", text, instead, topic="code"))
         if isinstance(read[0], Tensor):
             return torch.cat(read)
         taken_apart = [trees.flatten(targets) for targets in read]
@@ -125,6 +134,7 @@ def split(
     old_rules: bool = False,
     divide: Divide = divide_pair,
     integers_are_numbers: bool = True,
+    samples_per_epoch: int | None = None,
 ) -> Splits:
     """Limit a source's parts and, if it has no validation part, hold one out of the training part.
 
@@ -140,16 +150,25 @@ def split(
             each sample and collated batch of a data set.
         integers_are_numbers: a single input of whole numbers is a measurement, and normalised; otherwise it stays as it
             is, as tokens do. The task decides.
+        samples_per_epoch: of a training stream, by `trainer.steps_per_epoch`; None for a pass over it, which then has
+            to know its length. All else has its own number of samples.
 
     Raises:
         ConfigError: the fraction leaves one of the two without a sample, or contradicts a validation part; parts do
-            not fit one another; samples do not make a batch; the inputs do not fit the scale.
+            not fit one another; samples do not make a batch; the inputs do not fit the scale; a setting does not fit
+            a stream.
     """
-    parts = _parts_of(source, divide)
+    parts = _parts_of(source, divide, samples_per_epoch)
+    check_epoch(source.name, parts["train"], samples_per_epoch)
+    _check_streams(parts, val_fraction, limit)
     _check_parts(source.name, parts, val_fraction)
     if "val" not in parts and val_fraction is None:
         val_fraction = VAL_FRACTION
-    chosen, indices = _choose(parts, val_fraction or 0, limit, seed)
+    indices: list[Tensor] = []
+    if parts["train"].streams:
+        chosen, val_fraction = parts, None if "val" in parts else 0
+    else:
+        chosen, indices = _choose(parts, val_fraction or 0, limit, seed)
     if chosen["train"].tensors is None:
         chosen["train"].example(TRIED)  # do they make a batch?
     fingerprint = _fingerprint(parts, indices)
@@ -172,7 +191,7 @@ def split(
         fingerprint=fingerprint,
         columns=source.columns,
         target=source.target,
-        notes=(*source.notes, *([note] if note else [])),
+        notes=(*source.notes, *([note] if note else []), *_notes_on_streams(parts["train"])),
         white=source.white,
         all_targets=None if all_targets is None else torch.cat(list(all_targets.values())),
         untrained=[] if all_targets is None else _untrained(all_targets),
@@ -203,14 +222,79 @@ def _single_shapes(shapes: Shapes) -> list[tuple[int, ...]]:
     return [shape for part in parts for shape in _single_shapes(part)]
 
 
-def _parts_of(source: Source, divide: Divide) -> dict[str, Part]:
+def _parts_of(source: Source, divide: Divide, samples_per_epoch: int | None) -> dict[str, Part]:
     """Return the parts that a source has, in the order train, val, test."""
     samples = {"train": source.train, "val": source.val, "test": source.test}
-    return {
-        name: part_of(part, f"data={source.name}: the {LABELS[name]} part", divide, source.collate_fn)
-        for name, part in samples.items()
-        if name == "train" or part is not None
-    }
+    parts: dict[str, Part] = {}
+    for name, part in samples.items():
+        label = f"data={source.name}: the {LABELS[name]} part"
+        if is_stream(part):
+            _check_stream(part, label)
+            parts[name] = StreamPart(part, samples_per_epoch if name == "train" else None, divide, source.collate_fn)
+        elif name == "train" or part is not None:
+            parts[name] = part_of(part, label, divide, source.collate_fn)
+    return parts
+
+
+def _check_stream(stream: Samples, label: str) -> None:
+    """Check that a stream yields samples, and can be read again.
+
+    Raises:
+        ConfigError: it does not, or cannot.
+    """
+    if isinstance(stream, DataLoader):
+        text = f"{label} is a DataLoader, which makes batches; runner makes them by data.batch_size and num_workers"
+        raise ConfigError(Problem("data", text, "return its data set", topic="code"))
+    if hasattr(stream, "__next__") and not saves_itself(stream):
+        text = f"{label} is of type {type(stream).__name__}, an iterator, which can be read only once"
+        raise ConfigError(Problem("data", text, "return an object whose __iter__ begins anew each time", topic="code"))
+
+
+def check_epoch(name: str, train: Part, samples_per_epoch: int | None) -> None:
+    """Check that an epoch has a length, and only one.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    key = "trainer.steps_per_epoch"
+    if not train.streams and samples_per_epoch is not None:
+        text = f"{key}: an epoch of data={name} is a pass over its {len(train):,} training samples, which are no stream"
+        raise ConfigError(Problem(key, text, f"write {key}=null, or trainer.max_steps=<steps>", topic="conflict"))
+    if train.streams and not len(train):
+        text = f"data={name} is a stream without a length: how long is an epoch?"
+        raise ConfigError(Problem(key, text, f"write {key}=1000, for example", topic="missing"))
+
+
+def _check_streams(parts: Mapping[str, Part], val_fraction: float | None, limit: int | None) -> None:
+    """Check that nothing is asked of a stream that needs indices.
+
+    Raises:
+        ConfigError: something is.
+    """
+    problems = []
+    if parts["train"].streams and val_fraction:
+        key = "data.val_fraction"
+        text, instead = f"{key}={val_fraction:g}: a stream cannot be divided", "and return Source(val=...)"
+        problems.append(Problem(key, text, f"write {key}=null, {instead}", topic="conflict"))
+    if limit is not None and any(part.streams for part in parts.values()):
+        key = "data.limit"
+        text, instead = f"{key}={limit}: a stream has no samples to choose from", "or trainer.steps_per_epoch=<steps>"
+        problems.append(Problem(key, text, f"write {key}=null, {instead}", topic="conflict"))
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _notes_on_streams(train: Part) -> list[str]:
+    """Say how a stream is resumed."""
+    if not isinstance(train, StreamPart):
+        return []
+    if train.saves():
+        return ["a stream: its place is in the checkpoints"]
+    return ["a stream: a resumed run reads it again up to its place"]
+
+
+def _are_labels(targets: Tree) -> bool:
+    return isinstance(targets, Tensor) and targets.ndim == 1 and not targets.is_floating_point()
 
 
 def _check_parts(name: str, parts: Mapping[str, Part], val_fraction: float | None) -> None:
@@ -219,7 +303,7 @@ def _check_parts(name: str, parts: Mapping[str, Part], val_fraction: float | Non
     Raises:
         ConfigError: they do not, or a share should be held out although there is a validation part.
     """
-    if len(parts["train"]) == 0:
+    if len(parts["train"]) == 0 and not parts["train"].streams:
         raise _unusable(name, "the training part has no samples", "add some", "data")
     if "val" in parts and val_fraction is not None:
         key = "data.val_fraction"
@@ -229,7 +313,7 @@ def _check_parts(name: str, parts: Mapping[str, Part], val_fraction: float | Non
     for part in ("val", "test"):
         if part not in parts:
             continue
-        if len(parts[part]) == 0:
+        if len(parts[part]) == 0 and not parts[part].streams:
             text = f"the {LABELS[part]} part has no samples"
             raise _unusable(name, text, "add some, or return None for the part", "data")
         other = _compared_shapes(parts[part])

@@ -46,8 +46,8 @@ class BatchReader:
             num_workers=num_workers,
             persistent_workers=persistent and num_workers > 0,
             pin_memory=pin_memory,
-            collate_fn=_as_it_is,
-            worker_init_fn=_survive_a_stop,
+            collate_fn=as_it_is,
+            worker_init_fn=survive_a_stop,
             generator=rng,
         )
 
@@ -58,28 +58,34 @@ class BatchReader:
             TrainingError: a sample cannot be read.
         """
         self._sampler.batches = batches
-        for batch in self._start():
+        for batch in start_workers(self._loader):
             if isinstance(batch, TrainingError):
                 try:
                     raise batch
                 finally:
                     del batch  # or the error, its frames and the workers form a circle: see `_Sampler`
-            yield batch.tree if isinstance(batch, _Pinnable) else batch
+            yield batch.tree if isinstance(batch, Pinnable) else batch
 
     def close(self) -> None:
-        """End the workers now: at the end of the process they would be waited for without being told to end."""
-        iterator: Any = getattr(self._loader, "_iterator", None)
-        if hasattr(iterator, "_shutdown_workers"):
-            iterator._shutdown_workers()
-        self._loader._iterator = None
+        """End the workers."""
+        end_workers(self._loader)
 
-    def _start(self) -> Iterator[Any]:
-        """Start the workers; no stop signal reaches one before it has called `_survive_a_stop`."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-        try:
-            return iter(self._loader)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Start a pass of a loader; no stop signal reaches a worker before it has called `survive_a_stop`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_workers(loader: DataLoader[Any]) -> None:
+    """End the workers now: at the end of the process they would be waited for without being told to end."""
+    iterator: Any = getattr(loader, "_iterator", None)
+    if hasattr(iterator, "_shutdown_workers"):
+        iterator._shutdown_workers()
+    loader._iterator = None
 
 
 def read_all(part: Part, num_workers: int) -> Batch:
@@ -139,20 +145,20 @@ class _Fetcher(Dataset[Batch]):
     def __getitems__(self, indices: Indices) -> Any:
         try:
             batch = self.part.batch(indices)
-            return batch if all(isinstance(tree, Tensor) for tree in batch) else _Pinnable(batch)
+            return batch if all(isinstance(tree, Tensor) for tree in batch) else Pinnable(batch)
         except TrainingError as error:
             return error
 
 
-class _Pinnable:
+class Pinnable:
     """A batch of trees, which `DataLoader` pins by this method: by itself it leaves dataclasses as they are."""
 
     def __init__(self, tree: Batch) -> None:
         self.tree = tree
 
-    def pin_memory(self) -> "_Pinnable":
+    def pin_memory(self) -> "Pinnable":
         """Copy all tensors to page-locked memory."""
-        return _Pinnable(trees.tree_map(Tensor.pin_memory, self.tree))
+        return Pinnable(trees.tree_map(Tensor.pin_memory, self.tree))
 
 
 class _Sampler:
@@ -172,11 +178,12 @@ class _Sampler:
         return len(self.batches)
 
 
-def _as_it_is(batch: Any) -> Any:
+def as_it_is(batch: Any) -> Any:
+    """Collate nothing: a part makes its batches itself."""
     return batch
 
 
-def _survive_a_stop(_: int) -> None:
+def survive_a_stop(_: int) -> None:
     """Let a worker load for a while after a stop signal: Ctrl-C and schedulers signal the whole process group.
 
     The training process finishes its step, and ends its workers itself; with SIGTERM too, if one does not answer.

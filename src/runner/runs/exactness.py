@@ -109,6 +109,8 @@ def check_reading(config: Mapping[str, Any], changed: Mapping[str, str], part: P
     keys = [key for key in (IN_MEMORY, NUM_WORKERS) if key in changed]
     if part.tensors is not None or not keys:
         return []
+    if part.streams:
+        return [_conflict(key, changed[key], "the samples of a stream would come in another order") for key in keys]
     data_set = part.data_set
     if held_generators({"data": data_set}) or hasattr(data_set, "state_dict"):
         return [_conflict(key, changed[key], "the data set has a state, which would differ") for key in keys]

@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any, Literal
 
 from runner.data.source import saves_itself
+from runner.data.streaming import StreamPosition
 from runner.errors import TrainingError
 from runner.rundir.checkpoint import find_unsavable
 from runner.training.rehearsal import Rehearsal, Verdict, unsaved
@@ -134,7 +135,8 @@ def _report_missed(root: str, paths: list[str], risk: Risk) -> None:
 
 def _report_state_of_workers(state: Training) -> None:
     """Report that a resume cannot restore the state of a data set in worker processes."""
-    if not any(map(saves_itself, state.loaders.data_sets().values())) or not state.loaders.workers:
+    data_sets = [one for one in state.loaders.data_sets().values() if not isinstance(one, StreamPosition)]
+    if not any(map(saves_itself, data_sets)) or not state.loaders.workers:
         return
     log.warning(
         "note       the data set's state changes in %d processes, each with its own, and none is in a checkpoint:"

@@ -111,6 +111,6 @@ def mistakes(classes: Classes) -> Tensor:
 
 def raw_images(part: Part, input_shape: Shapes) -> Callable[[list[int]], Tensor] | None:
     """Return a function from n indices to raw images (n, C, H, W) of a part; None if samples are not images."""
-    if not is_shape(input_shape) or len(input_shape) != 3:
+    if not is_shape(input_shape) or len(input_shape) != 3 or part.streams:
         return None
     return lambda indices: part.batch(seeded(indices, "images"))[0]

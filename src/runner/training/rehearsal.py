@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from runner.data.loading import Loader
+from runner.data.streaming import StreamLoader
 from runner.device import free_host_memory
 from runner.training.attributes import Walk, addresses
 from runner.training.loop import evaluate, fit
@@ -108,7 +109,9 @@ def unsaved(state: Training) -> Walk:
 
 
 def _is_possible(state: Training) -> bool:
-    """Return whether this process can fork, its steps are deterministic, and memory and steps suffice."""
+    """Return whether this process can fork, its steps are deterministic and can be taken twice, and memory suffices."""
+    if isinstance(state.loaders.train, StreamLoader):  # it would be read a second time up to here
+        return False
     if sys.platform != "linux" or state.device.torch.type != "cpu" or torch.cuda.is_initialized():
         return False
     tensors: list[Tensor] = [*state.model.parameters(), *state.model.buffers()]

@@ -28,13 +28,18 @@ def seed_all(seed: int) -> None:
     numpy.random.seed(seed % 2**32)
 
 
+def seed_cpu(seed: int) -> None:
+    """Seed the global generators of the CPU: `torch.manual_seed` would seed those of GPUs too."""
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+
+
 @contextmanager
 def isolated_rng(seed: int) -> Iterator[None]:
     """Seed the global CPU generators within a block, and restore their states afterwards."""
     before = rng_state(torch.device("cpu"))
-    torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed the generators of GPUs too
-    random.seed(seed)
-    numpy.random.seed(seed % 2**32)
+    seed_cpu(seed)
     try:
         yield
     finally:

@@ -90,6 +90,11 @@ def tree_map(function: Callable[[Any], Any], tree: Tree) -> Tree:
     return unflatten([None if value is None else function(value) for value in values], spec)
 
 
+def at(tree: Tree, index: Any) -> Tree:
+    """Return the samples of a tree at some indices of the first axis, or at one."""
+    return tree_map(lambda leaf: leaf[index], tree)
+
+
 def named_leaves(tree: Tree) -> list[tuple[str, Any]]:
     """Return the leaves of a tree by their names: `pixels`, `0`, `boxes.1`; that of a single tensor is empty."""
     flatten(tree)  # registers what is new
