@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
@@ -20,11 +20,17 @@ PATHS = {
 """The losses that are chosen, by their names in `conf/loss/`."""
 
 
-def auto(label_smoothing: Annotated[float | None, Range(0, 1)] = None) -> Loss:
+def auto(
+    label_smoothing: Annotated[float | None, Range(0, 1)] = None,
+    class_weight: Annotated[Literal["balanced"] | Sequence[float] | None, Range(0)] = None,
+    ignore_index: int | None = None,
+) -> Loss:
     """Stand for the loss that `resolve` chooses; it is never called.
 
     Args:
         label_smoothing: passed on to the chosen loss; None leaves it its own value.
+        class_weight: likewise.
+        ignore_index: likewise.
     """
     raise NotImplementedError("resolve() replaces loss=auto before anything is built")
 

@@ -141,6 +141,7 @@ def make_parts(
     if task and loss_node:
         collector += checks.outputs(config["model"], task)
     counted = stage("loss", parts.count_outputs, task, splits, targets)
+    stage("loss", parts.balance, task, splits, counted)
     dtype = precision.dtype if precision else torch.float32
     augment = stage("data", partial(fit_targets, dtype=dtype), augment, task, splits, counted) or augment
     model, cost, scalars = stage(

@@ -90,7 +90,7 @@ def classes(loss: Loss, splits: Splits) -> None:
     targets = splits.all_targets
     if loss.takes != "classes" or targets is None or targets.is_floating_point() or targets.ndim != 1:
         return
-    values = targets.unique().tolist()
+    values = [value for value in targets.unique().tolist() if value != loss.ignore_index]
     named = "data.classes={}" if splits.name == "tensors" else "Source(classes=[{} names])"
     if len(splits.classes or values) == 1:
         only = splits.classes[0] if splits.classes else values[0]
@@ -103,10 +103,10 @@ def classes(loss: Loss, splits: Splits) -> None:
     if splits.classes is not None:
         return
     counted = values == list(range(len(values)))
-    if counted and splits.untrained:
+    if counted and (untrained := [value for value in splits.untrained if value != loss.ignore_index]):
         raise _doubtful(
             splits,
-            f"validation or test samples have classes that the training part lacks: {_first_of(splits.untrained)}",
+            f"validation or test samples have classes that the training part lacks: {_first_of(untrained)}",
             f"correct them, or, if these classes are rare, write {named.format(len(values))}",
         )
     if counted and not (len(values) > MANY and 2 * len(values) > len(targets)):

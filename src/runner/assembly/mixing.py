@@ -43,6 +43,9 @@ def fit_targets(
     mixing = replace(augment.mixing, classes=classes, dtype=dtype)
     key = f"{KEY}.{name}.alpha"
     off = f"write {key}=0"
+    if classes is not None and loss.ignore_index is not None:
+        text = f"{key}: samples whose target is ignored (loss.ignore_index={loss.ignore_index}) cannot be mixed"
+        raise ConfigError(Problem(key, text, off, topic="conflict"))
     if classes is not None and targets.ndim != 1:
         text = f"{key}: loss={name_of(loss)} has targets of shape {tuple(targets.shape[1:])}, not one class a sample"
         raise ConfigError(Problem(key, text, off, topic="conflict"))

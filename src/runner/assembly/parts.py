@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from runner import device as devices
@@ -135,6 +135,22 @@ def count_outputs(task: Task, splits: Splits, targets: tuple[Any]) -> tuple[int 
     if isinstance(task, Supervised):
         checks.classes(task.loss, splits)
     return (task.num_outputs(*targets, splits.classes),)
+
+
+def balance(task: Task, splits: Splits, counted: tuple[int | None]) -> None:
+    """Let the loss read the targets of the training part, if it depends on them.
+
+    Raises:
+        ConfigError: they cannot be read, or are no single tensor.
+    """
+    loss, (num_outputs,) = task.loss, counted
+    if loss is None or not loss.reads_targets or num_outputs is None:
+        return
+    targets = splits.train.read_targets()
+    if not isinstance(targets, Tensor):
+        text = f"loss={name_of(loss)}: the targets of the training part cannot be counted to balance its weights"
+        raise ConfigError(Problem("loss", text, "write a list of weights, such as [1,3]", topic="conflict"))
+    loss.read_targets(targets, num_outputs)
 
 
 def embeds(node: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ SHARED_KEYS = {group: tuple(field.name for field in fields(settings)) for group,
 MAPPINGS = ("tracking.tags", "optimizer.groups")
 """Keys whose values are mappings with names that the user chooses."""
 
-CHOSEN_LATER = ("loss.label_smoothing",)
+CHOSEN_LATER = ("loss.label_smoothing", "loss.class_weight", "loss.ignore_index")
 """Keys of losses that `loss=auto` passes on to the loss it chooses. Its file does not have them: a loss of the user's,
 named over it with `loss._target_=`, would get them too."""
 

@@ -86,8 +86,10 @@ def _read(target: str) -> tuple[dict[str, ast.expr], dict[str, Any]]:
     """
     module, _, name = target.rpartition(".")
     try:
-        file = _source(module)
-        source = file.read_text(encoding="utf-8") if file is not None else ""
+        source = _read_source(module)
+        exported = re.search(rf"^from ([\w.]+) import .*\b{re.escape(name)}\b", source, re.MULTILINE)
+        if exported and not _definition(source, name):
+            source = _read_source(exported[1])  # a package that has it from one of its modules
         tree = ast.parse("".join([*IMPORTS.findall(source), *_definition(source, name)]))
     except (OSError, SyntaxError, ValueError, ImportError):  # importing it later explains the error
         return {}, {}
@@ -159,6 +161,12 @@ def _value(expression: ast.expr, names: Mapping[str, Any]) -> Any:
                 return None
         case _:
             return None
+
+
+def _read_source(module: str) -> str:
+    """Read the source of a module; empty if its file cannot be found."""
+    file = _source(module)
+    return file.read_text(encoding="utf-8") if file is not None else ""
 
 
 def _source(module: str) -> Path | None:

@@ -3,14 +3,14 @@
 import logging
 import math
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from runner.assembly import checks
 from runner.assembly.experiment import Experiment
 from runner.errors import first_line
-from runner.loss import name_of
+from runner.loss import Loss, name_of
 from runner.model.probe import parameter_count
 from runner.optimizer import label
 from runner.optimizer.groups import table
@@ -46,6 +46,8 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     )
     if experiment.freeze.parameters or experiment.freeze.resting:
         log.info("           frozen: %s", experiment.freeze)
+    if line := describe_weights(experiment.task.loss, experiment.splits.classes):
+        log.info("           %s", line)
     for doubt in checks.probabilities(experiment.cost.activation, experiment.task.loss):
         log.warning("           %s", doubt)
     splits = experiment.splits
@@ -76,6 +78,19 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
         log.info("           no test samples: no final test")
     log.info("run        %s", display_path(folder))
     log.info("tracking   %s", location, extra=about(TRACKING))
+
+
+WEIGHTS_SHOWN = 10
+
+
+def describe_weights(loss: Loss | None, classes: Sequence[str] | None) -> str:
+    """Describe the class weights of a loss: `class weights cat 0.6, dog 3`; empty without any."""
+    if loss is None or loss.class_weights is None:
+        return ""
+    weights = loss.class_weights.tolist()
+    names = classes if classes and len(classes) == len(weights) else range(len(weights))
+    shown = [f"{name} {weight:.4g}" for name, weight in zip(names, weights, strict=True)][:WEIGHTS_SHOWN]
+    return f"class weights {', '.join(shown)}{', ...' if len(weights) > WEIGHTS_SHOWN else ''}"
 
 
 def describe_shape(shape: Shapes) -> str:
@@ -115,7 +130,7 @@ def write_result(
         ended: the run's id in MLflow, its status, and the error of a failed run.
         final: the metrics of the test.
     """
-    progress, task = state.progress, state.task
+    progress, task, loss = state.progress, state.task, state.task.loss
     epoch_seconds = progress.epoch_seconds
     trained = sum(epoch_seconds)
     values: dict[str, Any] = {
@@ -131,6 +146,7 @@ def write_result(
         "epoch_seconds": epoch_seconds,
         "samples_per_second": progress.samples / trained if trained else None,
         "higher_is_better": [name for name in task.names() if task.higher_is_better(f"val/{name}")],
+        **({} if loss is None or loss.class_weights is None else {"class_weights": loss.class_weights.tolist()}),
         **metrics_of_epoch(folder, progress.best_epoch),
         **progress.best_metrics,
         **final,

@@ -17,7 +17,10 @@ MOST_VALUES = 1_000_000  # of a regression: enough for a plot
 
 
 class Classes(NamedTuple):
-    """For each sample (N,), on the CPU: true class, predicted class, and the predicted class's probability."""
+    """For each sample (N,), on the CPU: true class, predicted class, and the predicted class's probability.
+
+    The true class is -1 where `loss.ignore_index` says that it does not count.
+    """
 
     actual: Tensor
     predicted: Tensor
@@ -59,7 +62,10 @@ class Predictions:
         if probabilities is not None:
             self.num_classes = probabilities.shape[1]
             probability, predicted = probabilities.max(dim=1)
-            self._batches.append((_class_of(targets).int(), predicted.int(), probability.float().nan_to_num(0.0)))
+            actual = _class_of(targets).int()
+            if (ignored := self._loss.ignore_index) is not None:
+                actual = actual.where(actual != ignored, -1)
+            self._batches.append((actual, predicted.int(), probability.float().nan_to_num(0.0)))
         # Several labels per sample are neither classes nor values.
         elif isinstance(self._loss, BCEWithLogits) or outputs.shape != targets.shape:
             return
@@ -105,7 +111,7 @@ def confusion(classes: Classes, num_classes: int) -> Tensor:
 
 def mistakes(classes: Classes) -> Tensor:
     """Return the indices of misclassified samples, the most confident mistake first."""
-    wrong = (classes.actual != classes.predicted).nonzero().squeeze(1)
+    wrong = ((classes.actual != classes.predicted) & (classes.actual >= 0)).nonzero().squeeze(1)
     return wrong[classes.probability[wrong].sort(descending=True, stable=True).indices]
 
 
