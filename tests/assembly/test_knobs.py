@@ -116,6 +116,10 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
     ),
     "optimizer.layer_decay": (("optimizer.layer_decay=0.5",), learned_differently),
     "loss.label_smoothing": (("loss.label_smoothing=0.3",), learned_differently),
+    "loss.class_weight": (("loss.class_weight=balanced",), learned_differently),
+    "loss.ignore_index": (("loss.ignore_index=3",), learned_differently),
+    "loss.gamma": (("loss=focal", "loss.gamma=0"), learned_differently),
+    "loss.alpha": (("loss=focal", "loss.alpha=balanced"), learned_differently),
     "device.name": (("device=cpu",), lambda a, b: "device cpu (" in b.called.err and "auto -> cpu" in a.called.err),
     "device.threads": (
         ("device.threads=2",),
@@ -183,6 +187,7 @@ SHOWN_ELSEWHERE = {
     "model.weights": "test_weights.py",
     "model.unfreeze_at_epoch": "test_freeze.py",
     "task.targets": "test_supervised.py",
+    "loss.delta": "test_formulas.py",
     "model.output_activation": "test_model.py",
     "device.evaluation_threads": "test_cores.py",
     "trainer.steps_per_epoch": "test_streaming.py",
@@ -275,7 +280,7 @@ def base() -> dict[tuple[str, ...], Run]:
 @pytest.mark.parametrize("key", EFFECTS)
 def test_every_knob_has_its_effect(key: str, run: Callable[..., Run], base: dict[Any, Run]) -> None:
     overrides, effect = EFFECTS[key]
-    groups = tuple(o for o in overrides if re.fullmatch(r"(model|optimizer|scheduler)=\w+", o))
+    groups = tuple(o for o in overrides if re.fullmatch(r"(model|optimizer|scheduler|loss)=\w+", o))
     if groups not in base:
         base[groups] = run(*BASE, *groups)
     assert effect(base[groups], run(*BASE, *overrides))
