@@ -29,6 +29,7 @@ OUTPUTS = dict(re.findall(r"<!-- output: (.*?) -->\n```text\n(.*?)```", TEXT, re
 # Keys that make long trainings short and leave the command's own keys alone.
 SMALL = ["data.limit=200", "trainer.epochs=2", "tracking.log_model=false"]
 PACKAGES = {"ray": "ray", "slurm": "submitit"}
+EXTRAS = {"model=timm": "timm", "model=huggingface": "transformers", "model.lora": "peft"}
 
 
 def commands() -> list[str]:
@@ -162,6 +163,9 @@ def test_command(line: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         pytest.skip("makes an environment of its own: it is what runs these tests, from a clean clone")
     if line == "python -m runner.ui":
         pytest.skip("test_ui.py runs it, and asks it something")
+    for typed, package in EXTRAS.items():
+        if typed in line:
+            pytest.importorskip(package)
     monkeypatch.setattr(
         "runner.runs.report.draw_plots", lambda *_: None
     )  # drawn where the whole output is looked at, below

@@ -4,6 +4,7 @@ import pickle
 import re
 import shlex
 import struct
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,8 @@ LACKING = {
     "loss/mse.yaml": ("data.path", "prices.csv"),
     "data/custom.yaml": ("data._target_", "my_package"),
     "model/custom.yaml": ("model._target_", "my_package"),
+    "model/timm.yaml": None if find_spec("timm") else ("model", "timm"),
+    "model/huggingface.yaml": None if find_spec("transformers") else ("model", "transformers"),
     "task/custom.yaml": ("task._target_", "my_package"),
 }
 """What the command of a file needs that is not here: the key of the problem, and what is missing."""

@@ -144,8 +144,9 @@ def make_parts(
     stage("loss", parts.balance, task, splits, counted)
     dtype = precision.dtype if precision else torch.float32
     augment = stage("data", partial(fit_targets, dtype=dtype), augment, task, splits, counted) or augment
+    make_model = partial(parts.make_model, pretrained=checkpoint is None and not collector.problems)
     model, cost, scalars = stage(
-        "model", parts.make_model, config["model"], task, splits, counted, seed, dtype, needs=["task"]
+        "model", make_model, config["model"], task, splits, counted, seed, dtype, needs=["task"]
     ) or (None, None, None)
     if trainer and task and loss_node:
         collector += checks.monitor(trainer, task, splits, scalars)

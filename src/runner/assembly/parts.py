@@ -29,12 +29,13 @@ from runner.errors import ConfigError, Problem
 from runner.loss import Loss, name_of
 from runner.model import probe
 from runner.model.freeze import Freeze, freeze
+from runner.model.pretrained import weights_unwanted
 from runner.optimizer import trainable, use_fused
 from runner.optimizer.groups import Grouping, parameter_groups
 from runner.precision import Precision
 from runner.scheduler import Schedule, has_goal
 from runner.task import Task
-from runner.task.supervised import Supervised
+from runner.task.supervised import Supervised, output_of
 from runner.util.cores import threads_for
 from runner.util.patterns import patterns_of
 from runner.util.rng import seed_all
@@ -193,9 +194,24 @@ def make_splits(
 
 
 def make_model(
-    node: Mapping[str, Any], task: Task, splits: Splits, counted: tuple[int | None], seed: int, dtype: torch.dtype
+    node: Mapping[str, Any],
+    task: Task,
+    splits: Splits,
+    counted: tuple[int | None],
+    seed: int,
+    dtype: torch.dtype,
+    pretrained: bool = True,
 ) -> tuple[nn.Module, probe.Cost, Sequence[str]]:
     """Make the model on the CPU, with weights drawn by the seed, and run the task's step for two samples.
+
+    Args:
+        node: the group `model`.
+        task: takes the outputs of the model.
+        splits: the data.
+        counted: the number of outputs; None if task and data do not tell.
+        seed: of the weights.
+        dtype: of the weights.
+        pretrained: load its pretrained weights if it has such; False if others replace them, or no run starts.
 
     Returns:
         The model, its cost, and the names of what a step logs besides its loss and its metrics.
@@ -205,12 +221,13 @@ def make_model(
     supplied = {"input_shape": splits.input_shape, **({} if num_outputs is None else {"num_outputs": num_outputs})}
     if splits.table is not None and splits.table.sizes:
         supplied["categories"] = splits.table.sizes
-    model = call("model", node, nn.Module, **supplied)
+    with weights_unwanted(not pretrained):
+        model = call("model", node, nn.Module, **supplied)
     model.to(dtype)
     task.to(dtype)
     task.dtype = dtype
     if num_outputs is not None and is_plain(task, splits):
-        return model, probe.check_shapes(model, splits.input_shape, num_outputs, dtype), ()
+        return model, probe.check_shapes(model, splits.input_shape, num_outputs, dtype, output_of), ()
     cost, step = check_step(task, model, example(task, splits, 2, dtype), num_outputs)
     return model, cost, list(step.scalars)
 

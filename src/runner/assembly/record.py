@@ -46,7 +46,10 @@ def _with_environment(resolved: Any, written: Any) -> Any:
 def make_absolute(config: dict[str, Any]) -> None:
     """Make the paths in a config absolute, so that they are found from any folder."""
     data = ("root", "path", "val_path", "test_path")
-    for group, key in (*(("data", key) for key in data), ("model", "weights")):
+    for group, key in (*(("data", key) for key in data), ("model", "weights"), ("model", "pretrained")):
         value = config[group].get(key)
         if isinstance(value, str) and (path := Path(value).expanduser()).exists():
             config[group][key] = str(path.absolute())
+    name = config["model"].get("name")
+    if isinstance(name, str) and (Path(name).expanduser() / "config.json").is_file():  # a model of Transformers
+        config["model"]["name"] = str(Path(name).expanduser().absolute())

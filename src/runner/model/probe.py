@@ -1,7 +1,7 @@
 """Checks of a model before training: that it fits the data, its size, its FLOPs."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -81,11 +81,24 @@ class _Activations(TorchDispatchMode):
         return next((by for seen, by in self._seen if seen is tensor), None)
 
 
-def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int, dtype: torch.dtype) -> Cost:
+def check_shapes(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    num_outputs: int,
+    dtype: torch.dtype,
+    output_of: Callable[[Any], Any] = lambda result: result,
+) -> Cost:
     """Run two samples through the model without computing values, and count the cost of one.
 
     Parameters and inputs are tensors on the meta device; a model that cannot run there gets two real samples on the
     CPU. The state of the random generators is restored in both cases.
+
+    Args:
+        model: on the CPU.
+        input_shape: of one sample.
+        num_outputs: of one sample.
+        dtype: of the inputs.
+        output_of: takes the outputs from what the model returns.
 
     Raises:
         ConfigError: the model does not accept the samples, or returns outputs of the wrong shape.
@@ -95,6 +108,8 @@ def check_shapes(model: nn.Module, input_shape: Sequence[int], num_outputs: int,
     try:
         with largest_outputs(model) as largest, _Activations() as activations:
             outputs, flops = _forward(model, tuple(input_shape), dtype)
+            with suppress(Exception):  # reported below
+                outputs = output_of(outputs)
     finally:
         model.train(was_training)
     expected = (2, num_outputs)

@@ -18,6 +18,7 @@ from runner.runs.result_file import SUFFIXES
 from runner.runs.serving import ServingModel
 from runner.saved.input_spec import InputSpec
 from runner.saved.run import SavedRun
+from runner.task.supervised import output_of
 from runner.tracking.model import portable, silence
 from runner.util.files import replacing
 
@@ -150,7 +151,7 @@ def _difference(
     largest = 0.0
     for count in CHECKED:
         raw = _raw_inputs(spec, count)
-        expected = model(spec.normalize(raw, dtype))
+        expected = output_of(model(spec.normalize(raw, dtype)))
         outputs = exported(raw)
         if outputs.shape != expected.shape:
             shapes = f"{tuple(outputs.shape)} instead of {tuple(expected.shape)}"

@@ -143,7 +143,10 @@ def logged_params(config: Mapping[str, Any], choices: Mapping[str, str]) -> dict
 
 def starts_from_weights(config: Mapping[str, Any]) -> bool:
     """Whether a run of this config starts from trained weights instead of random ones."""
-    return config["model"].get("weights") is not None or config.get("resume_mode") == "warm_start"
+    model = config["model"]
+    return (
+        model.get("weights") is not None or bool(model.get("pretrained")) or config.get("resume_mode") == "warm_start"
+    )
 
 
 def make_input_spec(experiment: Experiment) -> InputSpec:

@@ -10,6 +10,7 @@ from runner.assembly.parts import saved_task
 from runner.assembly.target import call
 from runner.data.target_scale import read_target_scale
 from runner.loss import answer_names, answers
+from runner.model.pretrained import weights_unwanted
 from runner.precision import Precision
 from runner.rundir.checkpoint import load_task
 from runner.saved import input_spec
@@ -88,7 +89,8 @@ def trained_model(run: SavedRun) -> tuple[InputSpec, nn.Module, Weights]:
     weights = weights_of_run(run)
     shape = tuple(spec.input_shape)
     outputs = {} if spec.num_outputs is None else {"num_outputs": spec.num_outputs}
-    model = call("model", run.config["model"], nn.Module, input_shape=shape, **outputs)
+    with weights_unwanted():
+        model = call("model", run.config["model"], nn.Module, input_shape=shape, **outputs)
     model.to(torch.float64 if run.config["precision"]["name"] == "fp64" else torch.float32)
     load_exactly(model, weights, run.argument)
     return spec, model.eval(), weights

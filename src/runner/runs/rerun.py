@@ -74,7 +74,7 @@ def weights_change(experiment: Experiment, was: SavedRun) -> str | None:
     then = was.tags.get("runner.initial_weights")
     if not describe.starts_from_weights(was.config):
         return None
-    source = was.config["model"]["weights"]
+    source = was.config["model"].get("weights") or f"model.name={was.config['model'].get('name')}"
     if was.config.get("resume_mode") == "warm_start":
         source = f"run {was.config.get('resume')}"
     if then is None:

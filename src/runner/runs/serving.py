@@ -10,6 +10,7 @@ from runner.data import tabular
 from runner.data.normalize import Normalize
 from runner.data.target_scale import TargetScale
 from runner.loss import Loss, answer_names, answers
+from runner.task.supervised import output_of
 from runner.tracking.model import TableNames, save_model
 
 TABULAR = Path(tabular.__file__).parent
@@ -48,7 +49,7 @@ class ServingModel(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute (N, K) outputs of (N, ...) raw samples: logits, or values in the units of the data."""
-        outputs = self.model(((inputs.to(self.exact) - self.mean) / self.std).to(self.dtype))
+        outputs = output_of(self.model(((inputs.to(self.exact) - self.mean) / self.std).to(self.dtype)))
         # In float32 a value of 10,000,000 has no decimals.
         return outputs.double() * self.target_std + self.target_mean if self.scaled else outputs
 
