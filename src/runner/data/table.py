@@ -71,44 +71,87 @@ def table(
         ConfigError: a file cannot be used; or there is nothing to learn, or nothing to learn from.
     """
     files = find_files("table", {TRAIN: path, VAL: val_path, TEST: test_path}, test_fraction)
-    fraction = TEST_FRACTION if test_fraction is None else test_fraction
     known = [str(name) for name in (target, index) if name not in (None, "auto", "none")]
     frames = _read_frames(files, header, known)
+    left_out, note = _find_index(frames[TRAIN], index, files[TRAIN])
+    source = assemble(
+        "table",
+        frames,
+        files,
+        target=_find_target(frames[TRAIN], target, left_out, files[TRAIN]),
+        left_out=left_out,
+        test_fraction=TEST_FRACTION if test_fraction is None else test_fraction,
+        target_type=target_type,
+        loss_takes=loss_takes,
+        model_embeds=model_embeds,
+        fitted=fitted,
+    )
+    check_classes(source, files)
+    shared = shared_samples({key: file.path for key, file in files.items()})
+    last = " (the last column)" if target is None else ""
+    found, *others = source.notes
+    notes = [f"target {source.target}{last}: {found}", *([note] if note else []), *others, *shared]
+    return replace(source, notes=notes, origin=", ".join(str(file.path) for file in files.values()))
+
+
+def assemble(
+    name: str,
+    frames: Mapping[str, Frame],
+    files: Mapping[str, NamedPath],
+    *,
+    target: str,
+    left_out: str | None,
+    test_fraction: float,
+    target_type: TargetType,
+    loss_takes: Takes | None,
+    model_embeds: bool,
+    fitted: Mapping[str, Any] | None,
+) -> Source:
+    """Make a data set of tables that have been read.
+
+    Args:
+        name: of the data set.
+        frames: the tables, by the keys of their files; the test part is held out of `TRAIN` if there is no `TEST`.
+        files: of the tables, for problems.
+        target: the column to predict.
+        left_out: the column that numbers or names the rows.
+        test_fraction: the share of rows that is held out.
+        target_type: see `table`, as the others.
+        loss_takes: see `table`.
+        model_embeds: see `table`.
+        fitted: see `table`.
+
+    Returns:
+        The data set; its first note is about the target.
+    """
     whole = frames[TRAIN]
-    left_out, note = find_index(whole, index, files[TRAIN])
-    if whole.cells.shape[1] == 2 and left_out == next(iter(whole.cells)) and index == "auto" and "counts" in note:
-        left_out, note = None, "column 1 counts the rows, and is the only feature"
-    name = _find_target(whole, target, left_out, files[TRAIN])
-    _check_frames(frames, files, name, left_out)
+    _check_frames(frames, files, target, left_out)
     comma = _uses_decimal_comma(frames)
-    answer = read_answer(name, _joined(frames, name), target_type, loss_takes, comma)
+    answer = read_answer(target, _joined(frames, target), target_type, loss_takes, comma)
     if fitted is None:
-        columns, notes = _decide(frames, [n for n in whole.cells if n not in (name, left_out)], files[TRAIN], comma)
+        features = [column for column in whole.cells if column not in (target, left_out)]
+        columns, notes = _decide(frames, features, files[TRAIN], comma)
     else:
         columns, notes = _find_again(fitted, whole, files[TRAIN]), []
-    layout = {"header": whole.header, "target": name, "width": whole.cells.shape[1]}
+    layout = {"header": whole.header, "target": target, "width": whole.cells.shape[1]}
     rows = TableRows(columns, model_embeds, layout, fitted)
     parts, dropped = _divide(rows, frames, answer)
     train, test = parts[TRAIN], parts.get(TEST)
     if test is None:
-        is_test = torch.from_numpy(choose_test_samples(len(train[0]), fraction))
+        is_test = torch.from_numpy(choose_test_samples(len(train[0]), test_fraction))
         train, test = (train[0][~is_test], train[1][~is_test]), (train[0][is_test], train[1][is_test])
-    last = " (the last column)" if target is None else ""
-    source = Source(
-        name="table",
+    return Source(
+        name=name,
         train=train,
         val=parts.get(VAL),
         test=test if len(test[0]) else None,
         classes=answer.classes,
-        columns=[one for one in whole.cells if one != left_out],
-        target=name,
+        columns=[column for column in whole.cells if column != left_out],
+        target=target,
         scale=1.0,
         rows=rows,
-        notes=[f"target {name}{last}: {answer.note}", *dropped, *([note] if note else []), *whole.notes, *notes],
-        origin=", ".join(str(file.path) for file in files.values()),
+        notes=[answer.note, *dropped, *whole.notes, *notes],
     )
-    check_classes(source, files)
-    return replace(source, notes=[*source.notes, *shared_samples({key: file.path for key, file in files.items()})])
 
 
 class TableRows:
@@ -212,6 +255,14 @@ def _read_frames(files: Mapping[str, NamedPath], header: bool | Literal["auto"],
     if problems:
         raise ConfigError(*problems)
     return frames
+
+
+def _find_index(frame: Frame, index: str | int, file: NamedPath) -> tuple[str | None, str]:
+    """Find the column that numbers or names the rows; one that counts them stays if it is the only feature."""
+    left_out, note = find_index(frame, index, file)
+    if index == "auto" and frame.cells.shape[1] == 2 and left_out == next(iter(frame.cells)) and "counts" in note:
+        return None, "column 1 counts the rows, and is the only feature"
+    return left_out, note
 
 
 def _find_target(frame: Frame, target: str | int | None, left_out: str | None, file: NamedPath) -> str:
