@@ -34,6 +34,7 @@ LACKING = {
     "loss/huber.yaml": ("data.path", "prices.csv"),
     "loss/l1.yaml": ("data.path", "prices.csv"),
     "precision/tf32.yaml": None if torch.cuda.is_available() else ("device", "device=cuda"),
+    "model/tabular.yaml": ("data.path", "table.csv"),
     "loss/mse.yaml": ("data.path", "prices.csv"),
     "data/custom.yaml": ("data._target_", "my_package"),
     "model/custom.yaml": ("model._target_", "my_package"),

@@ -185,6 +185,7 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
 SHOWN_ELSEWHERE = {
     "resume": "test_resume.py",
     "model.weights": "test_weights.py",
+    "model.embedding": "test_tabular.py",
     "model.unfreeze_at_epoch": "test_freeze.py",
     "task.targets": "test_supervised.py",
     "loss.delta": "test_formulas.py",
