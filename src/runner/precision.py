@@ -1,7 +1,7 @@
 """The number format of the arithmetic: `precision=fp32|tf32|amp|bf16|fp16|fp64`."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -71,9 +71,9 @@ class Precision:
         """Convert outputs to the dtype of the loss: at least 32 bits."""
         return outputs if outputs.dtype == self.dtype else outputs.to(self.dtype)
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate the gradients of the (scaled) loss."""
-        (self.scaler.scale(loss) if self.scaler else loss).backward()
+    def backward(self, loss: Tensor, parameters: Sequence[nn.Parameter] | None = None) -> None:
+        """Accumulate the gradients of the (scaled) loss: of these parameters only, or of all."""
+        (self.scaler.scale(loss) if self.scaler else loss).backward(inputs=parameters)
 
     def step(self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip: float | None) -> bool:
         """Clip the gradients, step the optimizer, and reset the gradients.
@@ -81,22 +81,30 @@ class Precision:
         Returns:
             False if the scaler found an infinite gradient and skipped the step.
         """
+        self.apply(optimizer, parameters, clip)
+        return self.update()
+
+    def apply(self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip: float | None) -> None:
+        """Do what `step` does without its end, `update`, which follows once for several optimizers."""
         if clip is not None:
             if self.scaler:
                 self.scaler.unscale_(optimizer)
             clip_grad_norm_(parameters, clip)
-        stepped = True
         if self.scaler:
             self.scaler.step(optimizer)
-            self.scaler.update()
-            # The only read of the device in a step: the scale falls only if a step is skipped.
-            scale = self.scaler.get_scale()
-            stepped = scale >= self._scale
-            self._scale = scale
         else:
             optimizer.step()
         forget_gradients(optimizer)
-        return stepped
+
+    def update(self) -> bool:
+        """Update the scaler after the step of all optimizers; returns False if it skipped one."""
+        if not self.scaler:
+            return True
+        self.scaler.update()
+        # The only read of the device in a step: the scale falls only if a step is skipped.
+        scale, before = self.scaler.get_scale(), self._scale
+        self._scale = scale
+        return scale >= before
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the scaler; empty without one."""

@@ -189,6 +189,7 @@ SHOWN_ELSEWHERE = {
     "model.unfreeze_at_epoch": "test_freeze.py",
     "task.targets": "test_supervised.py",
     "loss.delta": "test_formulas.py",
+    "optimizers": "test_turns.py",
     "model.output_activation": "test_model.py",
     "device.evaluation_threads": "test_cores.py",
     "trainer.steps_per_epoch": "test_streaming.py",

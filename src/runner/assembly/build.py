@@ -18,7 +18,7 @@ from runner.assembly.record import computed_with, recorded
 from runner.assembly.target import call, check_target
 from runner.config import schema
 from runner.config.hydra_job import to_plain
-from runner.config.keys import TARGET_GROUPS
+from runner.config.keys import SHARED_KEYS, TARGET_GROUPS
 from runner.config.settings import ConsoleSettings, TrackingSettings, TrainerSettings
 from runner.data.loading import Loaders, make_loaders
 from runner.data.memory import decide_in_memory, memory_for_data
@@ -27,6 +27,7 @@ from runner.data.source import saves_itself
 from runner.device import give_back_memory
 from runner.errors import Problem
 from runner.model.freeze import Freeze
+from runner.optimizer.several import Several
 from runner.saved.weights import load_into
 from runner.task import Task
 from runner.util.redaction import register_secrets
@@ -92,6 +93,10 @@ def prepare(
     if auto_loss.is_auto(config["loss"]):  # recorded by its own name, as if it had been typed
         record["loss"] = made.loss_node
         choices["loss"] = auto_loss.name_of(made.loss_node) or choices["loss"]
+    if config.get("optimizers"):
+        several = {key: value for key, value in record["optimizer"].items() if key in SHARED_KEYS["optimizer"]}
+        record["optimizer"] = {"_target_": f"{Several.__module__}.{Several.__name__}", **several}
+        choices["optimizer"] = "several"
     setup = Setup(
         **vars(made),
         config=record,
@@ -145,11 +150,14 @@ def make_parts(
     dtype = precision.dtype if precision else torch.float32
     augment = stage("data", partial(fit_targets, dtype=dtype), augment, task, splits, counted) or augment
     make_model = partial(parts.make_model, pretrained=checkpoint is None and not collector.problems)
-    model, cost, scalars = stage(
+    model, cost, measured = stage(
         "model", make_model, config["model"], task, splits, counted, seed, dtype, needs=["task"]
     ) or (None, None, None)
     if trainer and task and loss_node:
-        collector += checks.monitor(trainer, task, splits, scalars)
+        collector += checks.monitor(trainer, task, splits, measured)
+    optimizers = config.get("optimizers") or {}  # a config of version 0.1.0 has none
+    if task and measured is not None:
+        collector += checks.turns(task, measured, optimizers)
     stage("model", parts.check_last_batch, task, model, splits, batch_size, dtype, needs=["data"])
     if checkpoint is None:
         load_weights = partial(load_into, uri=config["tracking"]["uri"])
@@ -160,7 +168,11 @@ def make_parts(
     make_scale = partial(parts.make_target_scale, checkpoint=checkpoint)
     scale, splits = stage("data", make_scale, data, splits, task, cost) or (None, splits)
     channels_last = stage("optimizer", parts.move, model, task, device)
-    optimizer = stage("optimizer", parts.make_optimizer, config["optimizer"], model, task, device)
+    optimizer: torch.optim.Optimizer | None
+    if optimizers:
+        optimizer = stage("optimizers", parts.make_optimizers, optimizers, model, task, device)
+    else:
+        optimizer = stage("optimizer", parts.make_optimizer, config["optimizer"], model, task, device)
     make_schedule = partial(parts.make_schedule, batch_size=batch_size)
     schedule = stage(
         "scheduler", make_schedule, config["scheduler"], optimizer, trainer, task, splits, needs=["trainer", "data"]
@@ -169,7 +181,7 @@ def make_parts(
     collector.raise_if_any()
     return Parts(
         seed, _made(device), _made(precision), _made(task), _made(splits), _made(model), *_made(counted), scale,
-        _made(optimizer), _made(schedule), _made(trainer), augment, _made(cost), _made(scalars), _made(channels_last),
+        _made(optimizer), _made(schedule), _made(trainer), augment, _made(cost), _made(measured), _made(channels_last),
         _made(loss_node),
         frozen or Freeze(),
     )  # fmt: skip
@@ -209,8 +221,13 @@ def check(config: Mapping[str, Any]) -> list[Problem]:
         config: resolved, as plain mappings.
     """
     collector = ProblemCollector(schema.check_config(config))
+    optimizers = config.get("optimizers") or {}
     for group in TARGET_GROUPS:
+        if group == "optimizer" and optimizers:
+            continue
         collector += (auto_loss.check(config[group]) if group == "loss" else []) or check_target(group, config[group])
+    for name, node in optimizers.items():
+        collector += check_target(f"optimizers.{name}", node)
     return collector.problems
 
 

@@ -1,5 +1,6 @@
 """Checks of parts that are right one by one and do not fit together; all run before anything starts."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ MANY = 20  # more classes than this, with few samples each, may be numbers
 
 
 def monitor(
-    trainer: TrainerSettings, task: Task, splits: Splits | None, scalars: Sequence[str] | None
+    trainer: TrainerSettings, task: Task, splits: Splits | None, measured: Sequence[str] | None
 ) -> list[Problem]:
     """Check that the metric which the trainer monitors will be measured.
 
@@ -27,22 +28,28 @@ def monitor(
         trainer: names the metric.
         task: measures it.
         splits: the data; None if it could not be read.
-        scalars: what a step logs besides loss and metrics; None if no step could be run.
+        measured: what a step of the task measures besides its metrics; None if no step could be run.
     """
     problems = []
     part = trainer.monitor.partition("/")[0]
-    measured = measured_by(task, scalars or (), ("val", "train"))
-    unknown = scalars is None and type(task).step is not Supervised.step  # a step that did not run
-    if trainer.monitor not in measured and not unknown:
+    if measured is None and type(task).step is Supervised.step:
+        measured = ("loss",)
+    names = measured_by(task, measured or (), ("val", "train"))
+    no_loss = measured is not None and "loss" not in measured and trainer.monitor == "val/loss"
+    if measured is not None and trainer.monitor not in names and not no_loss:
         by = f"loss={name_of(task.loss)}" if isinstance(task, Supervised) else f"task={name_of(task)}"
         text = f"trainer.monitor={trainer.monitor} is not measured with {by}"
-        problems.append(Problem("trainer.monitor", text, did_you_mean(trainer.monitor, measured), topic="choice"))
+        problems.append(Problem("trainer.monitor", text, did_you_mean(trainer.monitor, names), topic="choice"))
+    patience = "trainer.early_stopping.patience"
+    if no_loss and trainer.early_stopping.patience is not None:
+        text, instead = f"{patience}: the task measures no loss", f"write trainer.monitor={names[0]}"
+        problems.append(Problem(patience, text, instead, topic="conflict"))
     if splits is None or splits.val is not None:
         return problems
     needs = "needs validation samples"
     if part == "val" and trainer.early_stopping.patience is not None:
-        key, instead = "trainer.early_stopping.patience", "write data.val_fraction=0.2, or trainer.monitor=train/loss"
-        problems.append(Problem(key, f"{key} {needs}", instead, topic="conflict"))
+        instead = "write data.val_fraction=0.2, or trainer.monitor=train/loss"
+        problems.append(Problem(patience, f"{patience} {needs}", instead, topic="conflict"))
     if trainer.validate_every_steps is not None:
         key = "trainer.validate_every_steps"
         instead = f"write data.val_fraction=0.2, or {key}=null"
@@ -50,9 +57,41 @@ def monitor(
     return problems
 
 
-def measured_by(task: Task, scalars: Sequence[str], parts: Sequence[str]) -> list[str]:
-    """Return the names of all that a task measures on these parts of the data."""
-    return [f"{part}/{name}" for part in parts for name in dict.fromkeys(("loss", *scalars, *task.names()))]
+def measured_by(task: Task, measured: Sequence[str], parts: Sequence[str]) -> list[str]:
+    """Return the names of all that a task measures on these parts of the data.
+
+    Args:
+        task: has the metrics.
+        measured: what a step of the task measures besides them.
+        parts: train, val or test.
+    """
+    return [f"{part}/{name}" for part in parts for name in dict.fromkeys((*measured, *task.names()))]
+
+
+def turns(task: Task, measured: Sequence[str], optimizers: Mapping[str, Any]) -> list[Problem]:
+    """Check that a step yields a loss for each of several optimizers, and returns one for a single optimizer.
+
+    Args:
+        task: computes the step.
+        measured: what a step measured.
+        optimizers: by name; empty for a single one.
+    """
+    if not inspect.isgeneratorfunction(type(task).step):
+        if not optimizers:
+            return []
+        text = f"optimizers: the step of task={name_of(task)} returns one loss"
+        return [Problem("optimizers", text, "yield (name, loss) for each, or leave optimizers out", topic="conflict")]
+    if not optimizers:
+        text = f"task={name_of(task)} yields losses by name, which several optimizers minimise"
+        instead = f"add optimizers.{measured[0] if measured else '<name>'}._target_=torch.optim.Adam, params, lr"
+        return [Problem("optimizers", text, instead, topic="missing")]
+    return [
+        Problem(
+            f"optimizers.{name}", f"optimizers.{name}: the step never yields {name}",
+            did_you_mean(name, measured), topic="unknown",
+        )
+        for name in optimizers if name not in measured
+    ]  # fmt: skip
 
 
 def outputs(model: Any, task: Task) -> list[Problem]:

@@ -26,7 +26,7 @@ class Parts:
 
     Attributes:
         num_outputs: of the model, as the data and the task need them; None if they do not tell.
-        scalars: the names of what a step of the task logs besides its loss and its metrics.
+        measured: the names of what a step of the task measures besides its metrics: `loss`, and further scalars.
         target_scale: of a regression whose targets are scaled, or far from 0.
         augment: of the training part.
         cost: of one sample's forward pass.
@@ -48,7 +48,7 @@ class Parts:
     trainer: TrainerSettings
     augment: Augment | None
     cost: Cost
-    scalars: Sequence[str]
+    measured: Sequence[str]
     channels_last: bool
     loss_node: Mapping[str, Any]
     freeze: Freeze

@@ -32,6 +32,7 @@ from runner.model.freeze import Freeze, freeze
 from runner.model.pretrained import weights_unwanted
 from runner.optimizer import trainable, use_fused
 from runner.optimizer.groups import Grouping, parameter_groups
+from runner.optimizer.several import Several, divide
 from runner.precision import Precision
 from runner.scheduler import Schedule, has_goal
 from runner.task import Task
@@ -214,7 +215,7 @@ def make_model(
         pretrained: load its pretrained weights if it has such; False if others replace them, or no run starts.
 
     Returns:
-        The model, its cost, and the names of what a step logs besides its loss and its metrics.
+        The model, its cost, and the names of what a step measures besides the metrics.
     """
     (num_outputs,) = counted
     seed_all(seed)
@@ -227,9 +228,9 @@ def make_model(
     task.to(dtype)
     task.dtype = dtype
     if num_outputs is not None and is_plain(task, splits):
-        return model, probe.check_shapes(model, splits.input_shape, num_outputs, dtype, output_of), ()
+        return model, probe.check_shapes(model, splits.input_shape, num_outputs, dtype, output_of), ("loss",)
     cost, step = check_step(task, model, example(task, splits, 2, dtype), num_outputs)
-    return model, cost, list(step.scalars)
+    return model, cost, [*(["loss"] if step.loss is not None else []), *step.scalars]
 
 
 def is_plain(task: Task, splits: Splits) -> bool:
@@ -339,6 +340,24 @@ def make_optimizer(node: Mapping[str, Any], model: nn.Module, task: Task, device
         text = f"optimizer._target_={node['_target_']} needs a closure, which runner does not pass"
         raise ConfigError(Problem("optimizer._target_", text, "choose another", topic="code"))
     return optimizer
+
+
+def make_optimizers(nodes: Mapping[str, Any], model: nn.Module, task: Task, device: Device) -> Several:
+    """Make several optimizers of parameters of the model and of the task."""
+    trained = [*trainable(model), *task.own_parameters()]
+    names = dict(model.named_parameters()) | {f"task.{name}": weight for name, weight in task.named_parameters()}
+    divided = divide(names, trained, {name: node["params"] for name, node in nodes.items()})
+    made = {}
+    for name, node in nodes.items():
+        group, weights = f"optimizers.{name}", divided[name]
+        keys = {key: value for key, value in node.items() if key != "params"}
+        count = sum(weight.numel() for weight in weights)
+        extra = {"fused": True} if use_fused(locate(group, keys), device.torch, set(keys), count) else {}
+        made[name] = call(group, {**keys, **extra}, torch.optim.Optimizer, params=weights, model=model)
+        if len(made[name].param_groups) != 1:
+            text = f"{group}: {type(made[name]).__name__} divides its parameters itself"
+            raise ConfigError(Problem(f"{group}._target_", text, "choose another", topic="conflict"))
+    return Several(made)
 
 
 def check_groups(target: Callable[..., Any], grouping: Grouping) -> None:

@@ -56,6 +56,11 @@ IN_WORDS = {
 T = TypeVar("T")
 
 
+def kind_of(group: str) -> str:
+    """Return the group of which a node is a member: `optimizer` for one of several, `optimizers.generator`."""
+    return "optimizer" if group.startswith("optimizers.") else group
+
+
 def locate(group: str, node: Mapping[str, Any]) -> Callable[..., Any]:
     """Import the class or function that the group's `_target_` names.
 
@@ -78,12 +83,12 @@ def locate(group: str, node: Mapping[str, Any]) -> Callable[..., Any]:
     except LookupError as error:
         text, instead, topic = error.args
         raise refuse(f"cannot be imported: {text}", instead, topic) from error.__cause__
-    needed = IN_WORDS[group]
+    needed = IN_WORDS[kind_of(group)]
     if not callable(target):
         raise refuse(f"is of type {type(target).__name__}", f"name a class or function that returns {needed}", "type")
-    if inspect.isclass(target) and not issubclass(target, KINDS[group]):
+    if inspect.isclass(target) and not issubclass(target, KINDS[kind_of(group)]):
         raise refuse(f"is not {needed}", "name a class that is, or a function that returns one", "type")
-    arguments = NEEDED.get(group, ())
+    arguments = NEEDED.get(kind_of(group), ())
     if arguments and not inspect.isclass(target) and takes(target)[0].isdisjoint(arguments):
         raise refuse(
             f"has no parameter {' or '.join(arguments)}, so it cannot return {needed}",
@@ -130,15 +135,19 @@ def check_target(group: str, node: Any) -> list[Problem]:
     if not isinstance(node, Mapping):
         text = f"{group}={format_value(node)} has no keys"
         return [Problem(group, text, "write lines of the form key: value in its file", topic="type")]
+    if group.startswith("optimizers.") and not node.get("params"):
+        key = f"{group}.params"
+        return [Problem(key, f"{key} is missing", f"write {key}=<pattern of parameter names>", topic="missing")]
     try:
-        return signature.check(group, locate(group, node), own(group, node), SUPPLIED[group])
+        return signature.check(group, locate(group, node), own(group, node), SUPPLIED[kind_of(group)])
     except ConfigError as error:
         return error.problems
 
 
 def own(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keys that belong to the group's `_target_`, without those that every member has."""
-    return {key: value for key, value in node.items() if key not in SHARED_KEYS.get(group, ())}
+    shared = ("params",) if group.startswith("optimizers.") else SHARED_KEYS.get(group, ())
+    return {key: value for key, value in node.items() if key not in shared}
 
 
 def takes(target: Callable[..., Any]) -> tuple[frozenset[str], bool]:
@@ -180,7 +189,7 @@ def call(group: str, node: Mapping[str, Any], kind: type[T], **supplied: Any) ->
         raise ConfigError(Problem(group, text, f"change {_keys(group, node)}", topic="code")) from error
     if not isinstance(part, kind):
         text = f"{group}._target_={path} returns an object of type {type(part).__name__}"
-        instead = f"name something that returns {IN_WORDS[group]}"
+        instead = f"name something that returns {IN_WORDS[kind_of(group)]}"
         raise ConfigError(Problem(f"{group}._target_", text, instead, topic="type"))
     return part
 

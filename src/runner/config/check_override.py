@@ -13,7 +13,8 @@ from runner.config import schema
 from runner.config.group_files import GroupFiles
 from runner.config.keys import GROUPS, PRESETS, TARGET_GROUPS, format_value
 from runner.config.messages import REFUSED, dotted_keys, explain_error, explain_unreadable, suggest_key
-from runner.errors import Problem, Topic, did_you_mean
+from runner.config.overrides import key_of
+from runner.errors import Problem, Topic, abbreviate, did_you_mean
 from runner.util import advice
 
 
@@ -169,3 +170,12 @@ def _check_search_path(text: str, value: Any) -> list[Problem]:
 
 def _unknown_choice(text: str, group: str, suggestion: str) -> Problem:
     return Problem(group, f"{text}: unknown {group.removeprefix('hydra/')}", suggestion, topic="choice")
+
+
+def check_optimizers(cfg: DictConfig, overrides: Sequence[str]) -> list[Problem]:
+    """Check that no single optimizer is typed beside several, which would leave it unused."""
+    typed = [text for text in overrides if key_of(text).partition(".")[0] == "optimizer"]
+    if not typed or not OmegaConf.select(cfg, "optimizers"):
+        return []
+    text = f"{abbreviate(typed[0])}: the optimizers of this run are those of the key optimizers"
+    return [Problem("optimizer", text, "leave it out, or write optimizers.<name>.<key>=<value>", topic="conflict")]

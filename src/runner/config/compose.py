@@ -117,6 +117,7 @@ class Composer:
             HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
             register_secrets(OmegaConf.to_container(cfg, resolve=False))
             problems += find_unset(cfg)
+            problems += check_override.check_optimizers(cfg, overrides)
             _make_absolute(cfg)
         return cfg, problems
 

@@ -16,7 +16,8 @@ EXAMPLE = 'optimizer.groups.head.params="head.*" optimizer.groups.head.lr=0.1'
 def is_pattern(key: str) -> bool:
     """Return whether a key of the command line holds patterns, in which `0.` is not a number."""
     parts = key.split(".")
-    return parts[:2] == ["optimizer", "groups"] and parts[3:] == ["params"]
+    in_group = parts[:2] == ["optimizer", "groups"] and parts[3:] == ["params"]
+    return in_group or (parts[0] == "optimizers" and parts[2:] == ["params"])
 
 
 def check(config: Mapping[str, Any]) -> list[Problem]:

@@ -43,6 +43,7 @@ class Config:
     data: Any = MISSING
     task: Any = MISSING
     optimizer: Any = MISSING
+    optimizers: dict[str, Any] = field(default_factory=dict)
     scheduler: Any = MISSING
     loss: Any = MISSING
     device: DeviceSettings = field(default_factory=DeviceSettings)
@@ -76,7 +77,7 @@ NEW_DATA_KEYS, NEW_TABLE_KEYS = ("scale", "scale_targets"), ("index", "header", 
 NEW_KEYS = {
     "device.evaluation_threads": "null", "tracking.tags": "{}", "tracking.description": "null", "model.freeze": "null",
     "model.unfreeze_at_epoch": "null", "optimizer.groups": "{}", "optimizer.no_decay": "false",
-    "optimizer.layer_decay": "null", **flatten({"task": SUPERVISED}),
+    "optimizer.layer_decay": "null", "optimizers": "{}", **flatten({"task": SUPERVISED}),
 }  # fmt: skip
 """Other keys that are new since 0.1.0, with the values that apply to its configs."""
 

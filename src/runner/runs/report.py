@@ -74,6 +74,8 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
         log.info("           %s", busy)
     if splits.val is None and experiment.trainer.monitor.startswith("val/"):
         log.info("           no validation samples: the last epoch counts as the best")
+    if "loss" not in experiment.measured and experiment.trainer.monitor == "val/loss":
+        log.info("           the task measures no loss: the last epoch counts as the best")
     if splits.test is None:
         log.info("           no test samples: no final test")
     log.info("run        %s", display_path(folder))

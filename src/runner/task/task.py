@@ -1,6 +1,6 @@
 """The base class of tasks: a user's task overrides `step`, and `predict` where the default does not fit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ class Step(NamedTuple):
     """What a step computed for a batch.
 
     Attributes:
-        loss: to minimise, a scalar: a mean over `weight`.
+        loss: to minimise, a scalar: a mean over `weight`; None if a step of several optimizers has none.
         weight: what the loss is a mean over: a number of samples or tokens, a sum of class weights.
         samples: the number of samples.
         outputs: of the model, for the metrics; None if the task has none to measure.
@@ -28,7 +28,7 @@ class Step(NamedTuple):
         scalars: other scalars to log, by name; means over `weight` too.
     """
 
-    loss: Tensor
+    loss: Tensor | None
     weight: Tensor | int
     samples: int
     outputs: Any = None
@@ -70,7 +70,7 @@ class Task(nn.Module):
         super().__init__()
         self.loss = None
 
-    def step(self, model: nn.Module, batch: Any) -> Tensor | Mapping[str, Any]:
+    def step(self, model: nn.Module, batch: Any) -> Tensor | Mapping[str, Any] | Iterator[tuple[str, Tensor]]:
         """Compute the loss of a batch, in training and in evaluation (`self.training` tells which).
 
         It runs under autocast if `precision` asks for it.
@@ -84,6 +84,8 @@ class Task(nn.Module):
             The loss, a scalar; or a dict of scalars by name. `loss` is minimised, the others are logged as
             `train/<name>` and `val/<name>`. `weight` is what the loss is a mean over, if it is not the samples.
             `outputs` and `targets` are no scalars: metrics are measured from them.
+            With several optimizers (`optimizers`) it is a generator instead, which yields (name, loss) for each
+            optimizer: when it resumes, the optimizer has stepped. What it yields under other names is logged only.
         """
         raise NotImplementedError(f"{type(self).__name__} has no method step(self, model, batch)")
 
@@ -139,6 +141,18 @@ class Task(nn.Module):
         """Return further metrics that follow from the means over a part, such as a perplexity."""
         return {}
 
+    def turns(self, model: nn.Module, batch: tuple[Any, Any]) -> Generator[tuple[str, Tensor], None, None]:
+        """Start the step of several optimizers for a batch of inputs and targets.
+
+        Raises:
+            StepError: `step` is no generator.
+        """
+        inputs, targets = batch
+        result = self.step(model, inputs if targets is None else batch)
+        if not isinstance(result, Generator):
+            raise StepError("with several optimizers, step must yield (name, loss) for each")
+        return result
+
     def measure(self, model: nn.Module, batch: tuple[Any, Any]) -> Step:
         """Compute a step, and read what it returned.
 
@@ -151,7 +165,10 @@ class Task(nn.Module):
         """
         inputs, targets = batch
         result = self.step(model, inputs if targets is None else batch)
-        samples = len(inputs) if isinstance(inputs, Tensor) else len(trees.leaves(inputs)[0])
+        samples = count(inputs)
+        if isinstance(result, Generator):
+            named = {name: scalar(name, value).detach() for name, value in result}
+            return Step(named.pop(LOSS, None), samples, samples, scalars=named)
         if isinstance(result, Tensor):
             return Step(scalar(LOSS, result), samples, samples)
         if not isinstance(result, Mapping):
@@ -168,6 +185,11 @@ class Task(nn.Module):
             result.get(TARGETS),
             scalars,
         )
+
+
+def count(inputs: Any) -> int:
+    """Return the number of samples in a batch of inputs."""
+    return len(inputs) if isinstance(inputs, Tensor) else len(trees.leaves(inputs)[0])
 
 
 def scalar(name: str, value: Any) -> Tensor:

@@ -7,7 +7,7 @@ from copy import deepcopy
 from time import perf_counter
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from runner.data.loading import Loader
 from runner.data.parts import Batch
@@ -35,8 +35,9 @@ def compile_model(state: Training) -> float:
     with _restored(state):
         for batch in _batches(state, state.loaders.train):
             with state.precision.autocast():
-                step = state.task.measure(state.forward, batch)
-            step.loss.backward()
+                losses = _losses(state, batch)
+            for loss in losses:
+                loss.backward()
         state.optimizer.zero_grad(set_to_none=True)
         state.eval_model.eval()
         state.task.eval()
@@ -49,6 +50,15 @@ def compile_model(state: Training) -> float:
         state.task.train()
     state.device.synchronize()
     return perf_counter() - started_at
+
+
+def _losses(state: Training, batch: Batch) -> list[Tensor]:
+    """Compute what is minimised for a batch: the loss, or those of several optimizers."""
+    if state.takes_turns:
+        return [loss for name, loss in state.task.turns(state.forward, batch) if name in state.losses]
+    loss = state.task.measure(state.forward, batch).loss
+    assert loss is not None
+    return [loss]
 
 
 def _compiled(model: nn.Module) -> nn.Module:

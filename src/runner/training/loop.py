@@ -19,6 +19,7 @@ from runner.task import Step
 from runner.training.progress import Metrics, RunningMetrics
 from runner.training.spans import each
 from runner.training.state import Interrupted, Training, require_finite, save, save_within_epoch
+from runner.training.turns import take_turns
 from runner.training.weighting import correct_gradients, share
 
 
@@ -95,7 +96,7 @@ def train_batches(state: Training) -> str | None:
             state.optimizer.zero_grad(set_to_none=True)
             skipped, usable = skipped + 1, True
         if state.display.due():
-            state.display.batch(progress.batch, running_loss(state))
+            state.display.batch(progress.batch, next(iter(running_losses(state).values()), 0.0))
         if limit := limit_reached(state):
             return limit
         if progress.batch == batches:
@@ -115,8 +116,12 @@ def train_batches(state: Training) -> str | None:
 
 def add_gradients(state: Training, batch: Batch, index: int) -> bool:
     """Forward, loss and backward of the batch `index` (from 0); False if `on_nonfinite=skip` rejects its loss."""
+    if state.takes_turns:  # several optimizers need all batches of the step
+        state.waiting.append(batch)
+        return True
     with state.span("forward"), state.precision.autocast():
         step = state.task.measure(state.forward, batch)
+    assert step.loss is not None
     if state.settings.on_nonfinite == "skip" and not math.isfinite(step.loss.item()):
         return False
     state.sums.add(step)
@@ -128,8 +133,11 @@ def add_gradients(state: Training, batch: Batch, index: int) -> bool:
 def take_step(state: Training) -> None:
     """Step the optimizer with the gradients so far; average, schedule, log and validate, as far as each is due."""
     progress, settings = state.progress, state.settings
-    with state.span("step"):
-        stepped = state.precision.step(state.optimizer, state.parameters, settings.clip_norm)
+    if state.takes_turns:
+        stepped = take_turns(state)
+    else:
+        with state.span("step"):
+            stepped = state.precision.step(state.optimizer, state.parameters, settings.clip_norm)
     if not stepped:
         return
     progress.take_step(lr := learning_rate(state), rates(state.optimizer))
@@ -138,7 +146,7 @@ def take_step(state: Training) -> None:
     if state.schedule.scheduler is not None and state.schedule.every == "step":
         state.schedule.scheduler.step()
     if due(settings.log_every_steps, progress.step):
-        log_metrics(state, {"train/loss_step": running_loss(state), "lr_step": lr}, progress.step)
+        log_metrics(state, {**running_losses(state), "lr_step": lr}, progress.step)
     if validation_due(state):
         validate_within_epoch(state)
 
@@ -177,12 +185,14 @@ def finish_epoch(state: Training, last: bool) -> None:
     timed: Metrics = {}
     if last or log_due(state) or state.monitor.metric.startswith("train/"):
         metrics |= {f"train/{name}": mean for name, mean in state.sums.means().items()}
-        require_finite(state, metrics.get("train/loss", 0.0), "train/loss")
+        for name in state.losses:
+            require_finite(state, metrics.get(f"train/{name}", 0.0), f"train/{name}")
     if validates and state.loaders.val is not None:
         started_at = perf_counter()
         metrics |= validate(state, state.loaders.val)
         timed["time/validation_seconds"] = perf_counter() - started_at
-        require_finite(state, metrics.get("val/loss", 0.0), "val/loss")
+        for name in state.losses:
+            require_finite(state, metrics.get(f"val/{name}", 0.0), f"val/{name}")
     best = state.monitor.update(progress, metrics)
     last = last or state.monitor.exhausted(progress)
     if last or log_due(state):
@@ -295,9 +305,10 @@ def log_metrics(state: Training, metrics: Mapping[str, float], step: int) -> Non
         state.log(metrics, step)
 
 
-def running_loss(state: Training) -> float:
-    """Return the mean training loss of the epoch so far: one read of the device."""
-    return require_finite(state, state.sums.means().get("loss", 0.0), "train/loss")
+def running_losses(state: Training) -> Metrics:
+    """Return the mean training loss of the epoch so far, or one of each optimizer: one read of the device."""
+    means = state.sums.means()
+    return {f"train/{name}_step": require_finite(state, means.get(name, 0.0), f"train/{name}") for name in state.losses}
 
 
 def learning_rate(state: Training) -> float:

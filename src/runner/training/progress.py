@@ -116,6 +116,7 @@ class RunningMetrics:
         self._dtype = torch.float32 if device.type == "mps" else torch.float64
         self._device = device
         self._loss = torch.zeros((), dtype=self._dtype, device=device)
+        self._has_loss = True
         self._weight: Tensor | None = None  # of steps with a weight of their own; None: the samples
         self._scalars: dict[str, Tensor] = {}
         self._totals: dict[Summed, Tensor] = {}  # sizes are known after the first batch
@@ -132,7 +133,9 @@ class RunningMetrics:
         """Add the step of a batch."""
         self.samples += step.samples
         weight = step.weight
-        if isinstance(weight, Tensor):
+        if step.loss is None:
+            self._has_loss = False
+        elif isinstance(weight, Tensor):
             weight = weight.detach().to(self._dtype)
             self._loss.add_(step.loss.detach() * weight)
             self._weight = weight.clone() if self._weight is None else self._weight.add_(weight)
@@ -189,7 +192,7 @@ class RunningMetrics:
         (loss,), *totals = self._read()
         more = self.more_state()
         self.weight = more.get("weight", self.samples)
-        scalars = {"loss": loss, **more.get("scalars", {})}
+        scalars = {**({"loss": loss} if self._has_loss else {}), **more.get("scalars", {})}
         means = {name: total / self.weight if self.weight else math.nan for name, total in scalars.items()}
         sums = dict(zip(self._totals, totals, strict=False))
         values = {

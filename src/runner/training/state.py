@@ -1,7 +1,7 @@
 """The state of training: all objects that the loop uses, and their part in a checkpoint."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from runner.config.settings import TrainerSettings
 from runner.data.loading import Loaders
+from runner.data.parts import Batch
 from runner.data.source import saves_itself
 from runner.data.target_scale import TargetScale, preprocessing
 from runner.device import Device
 from runner.errors import TrainingError
 from runner.model.freeze import Freeze
 from runner.optimizer import load_state, trainable
+from runner.optimizer.several import Several
 from runner.precision import Precision
 from runner.rundir.checkpoint import (
     FORMAT,
@@ -78,6 +80,9 @@ class Training:
         target_scale: the scale of a regression's targets, if they are scaled, or far from 0.
         freeze: the parameters that are not trained, and until when.
         weight: the sum of weights of the optimizer step in progress.
+        waiting: its batches, with several optimizers.
+        measured: the names of what a step measures: `loss`, and the scalars of the task.
+        losses: the names of what is minimised: `loss`, or those of several optimizers.
         eval_model: the model for evaluation: the averaged weights if there are any.
         forward: passed to the task in place of `model`; `torch.compile` replaces it.
         eval_forward: passed to the task in place of `eval_model`; `torch.compile` replaces it.
@@ -101,11 +106,15 @@ class Training:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     target_scale: TargetScale | None = None
     freeze: Freeze = field(default_factory=Freeze)
+    measured: Sequence[str] = ("loss",)
 
     def __post_init__(self) -> None:
         self.parameters = [*trainable(self.model), *self.task.own_parameters()]  # and those frozen until a later epoch
         self.freeze.at_epoch(self.progress.epoch)
         self.weight: Tensor | int = 0
+        self.waiting: list[Batch] = []
+        self.takes_turns = isinstance(self.optimizer, Several)
+        self.losses = list(self.optimizer.by_name) if isinstance(self.optimizer, Several) else ["loss"]
         self.sums = RunningMetrics(self.task, self.device.torch, self.target_scale)
         self.clock = Stopwatch(self.device)
         monitored = self.settings.monitor
@@ -120,8 +129,10 @@ class Training:
 
     @property
     def best_is_last(self) -> bool:
-        """Return whether the last epoch counts as the best: without validation there is no monitored metric."""
-        return self.loaders.val is None and self.settings.monitor.startswith("val/")
+        """Return whether the last epoch counts as the best: without validation, or a loss, there is none to monitor."""
+        monitored = self.settings.monitor
+        no_loss = monitored in ("val/loss", "train/loss") and "loss" not in self.measured
+        return no_loss or (self.loaders.val is None and monitored.startswith("val/"))
 
 
 def make_training(
@@ -149,6 +160,7 @@ def make_training(
         preprocessing=preprocessing(experiment.target_scale, experiment.splits.table),
         target_scale=experiment.target_scale,
         freeze=experiment.freeze,
+        measured=experiment.measured,
     )
 
 

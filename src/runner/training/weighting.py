@@ -21,6 +21,7 @@ def share(state: Training, step: Step, index: int) -> Tensor:
         index: of the micro-batch in the epoch, from 0.
     """
     accumulation = state.settings.grad_accumulation
+    assert step.loss is not None
     if accumulation == 1:
         return step.loss
     state.weight = state.weight + step.weight
@@ -36,7 +37,7 @@ def correct_gradients(state: Training, index: int) -> None:
         index: of the last micro-batch of the step in the epoch, from 0.
     """
     accumulation = state.settings.grad_accumulation
-    if accumulation == 1:
+    if accumulation == 1 or state.takes_turns:
         return
     weight, state.weight = state.weight, 0
     samples = samples_of_step(state.loaders.train, index, accumulation)

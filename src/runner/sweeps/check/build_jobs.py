@@ -77,7 +77,7 @@ def _build(cfg: Any, problems: list[Problem]) -> tuple[JobInfo | None, list[Prob
         return None, [Problem("", text, topic="code")]
     splits, task = experiment.splits, experiment.task
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
-    metrics = measured_by(task, experiment.scalars, [part for part, samples in parts.items() if samples is not None])
+    metrics = measured_by(task, experiment.measured, [part for part, samples in parts.items() if samples is not None])
     monitor = experiment.trainer.monitor
     if monitor not in metrics:  # without validation the last epoch counts as the best
         monitor = next(name for name in ("test/loss", "train/loss") if name in metrics)

@@ -1,0 +1,79 @@
+"""The step of several optimizers, each in its turn: a GAN, for example.
+
+`Task.step` is then a generator of (name, loss). Each name takes all micro-batches of the step; then its optimizer
+steps, and only then is the next name computed, with the new weights. A name without an optimizer is logged only.
+"""
+
+import math
+from collections.abc import Generator
+
+from torch import Tensor
+
+from runner.optimizer.several import Several
+from runner.precision import forget_gradients
+from runner.task import Step, StepError
+from runner.task.task import count, scalar
+from runner.training.state import Training
+
+
+def take_turns(state: Training) -> bool:
+    """Compute and take the optimizer step of the batches in `state.waiting`.
+
+    Returns:
+        False if the scaler found an infinite gradient.
+
+    Raises:
+        StepError: the batches of the step yield different names.
+    """
+    optimizer, batches = state.optimizer, state.waiting
+    assert isinstance(optimizer, Several)
+    state.waiting = []
+    samples = [count(inputs) for inputs, _ in batches]
+    running = [state.task.turns(state.forward, batch) for batch in batches]
+    scalars: list[dict[str, Tensor]] = [{} for _ in batches]
+    skipped = False
+    while (name := _turn(state, optimizer, running, samples, scalars)) is not None:
+        if name not in optimizer.by_name:
+            continue
+        part = optimizer.by_name[name]
+        if state.settings.on_nonfinite == "skip" and not all(math.isfinite(own[name].item()) for own in scalars):
+            forget_gradients(part)
+            skipped = True
+            for own in scalars:
+                del own[name]
+            continue
+        with state.span("step"):
+            state.precision.apply(part, optimizer.parameters(name), state.settings.clip_norm)
+    optimizer.step()
+    for own, number in zip(scalars, samples, strict=True):
+        state.sums.add(Step(own.pop("loss", None), number, number, scalars=own))
+    if skipped:
+        state.display.note(f"epoch {state.progress.epoch}: skipped an optimizer whose loss was not finite")
+    return state.precision.update()
+
+
+def _turn(
+    state: Training,
+    optimizer: Several,
+    running: list[Generator[tuple[str, Tensor], None, None]],
+    samples: list[int],
+    scalars: list[dict[str, Tensor]],
+) -> str | None:
+    """Compute the next name for all micro-batches; returns it, or None at the end of the step."""
+    names: set[str | None] = set()
+    for steps, number, own in zip(running, samples, scalars, strict=True):
+        with state.span("forward"), state.precision.autocast():
+            item = next(steps, None)
+        if item is None:
+            names.add(None)
+            continue
+        name, value = item
+        names.add(name)
+        own[name] = (loss := scalar(name, value)).detach()
+        if name in optimizer.by_name:
+            with state.span("backward"):
+                share = loss if len(samples) == 1 else loss * (number / sum(samples))
+                state.precision.backward(share, optimizer.parameters(name))
+    if len(names) > 1:
+        raise StepError(f"the batches of a step yield different names: {', '.join(map(str, names))}")
+    return names.pop()

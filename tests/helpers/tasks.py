@@ -1,0 +1,40 @@
+"""Tasks and models as users write them, for tests of commands: `task._target_=helpers.tasks.Adversarial`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from runner.task import Task
+
+
+class Pair(nn.Module):
+    """A generator and a discriminator of images of digits."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.G = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 64))
+        self.D = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 1))
+
+
+class Adversarial(Task):
+    """A GAN."""
+
+    def step(self, model: Any, batch: Any) -> Iterator[tuple[str, Tensor]]:
+        real = batch[0].flatten(1)
+        fake = model.G(torch.randn(len(real), 4, dtype=real.dtype))
+        yield "discriminator", F.softplus(-model.D(real)).mean() + F.softplus(model.D(fake.detach())).mean()
+        yield "generator", F.softplus(-model.D(fake)).mean()
+        yield "size", fake.norm(dim=1).mean()
+
+
+PAIR = [
+    "task=custom",
+    "task._target_=helpers.tasks.Adversarial",
+    "model=custom",
+    "model._target_=helpers.tasks.Pair",
+    "optimizers.generator={params: G.*, _target_: torch.optim.Adam, lr: 0.002}",
+    "optimizers.discriminator={params: D.*, _target_: torch.optim.Adam, lr: 0.002}",
+]
