@@ -187,6 +187,7 @@ SHOWN_ELSEWHERE = {
     "model.weights": "test_weights.py",
     "model.embedding": "test_tabular.py",
     "model.unfreeze_at_epoch": "test_freeze.py",
+    **{f"model.lora.{key}": "test_lora.py" for key in ("params", "rank", "alpha", "dropout", "train")},
     "task.targets": "test_supervised.py",
     "loss.delta": "test_formulas.py",
     "optimizers": "test_turns.py",

@@ -201,6 +201,19 @@ WRONG = [
         [("model.unfreeze_at_epoch", "range")],
         then=["model.unfreeze_at_epoch=3", "model.freeze=[layers.1]"],
     ),
+    Wrong(["model.lora.rank=4"], [("model.lora.rank", "missing")]),
+    Wrong(["model.lora=layers"], [("model.lora", "type")]),
+    Wrong(
+        ["model.lora.params=layers.1", "model.lora.rank=0"],
+        [("model.lora.rank", "range")],
+        then=["model.lora.params=layers.1", "model.lora.rank=3"],
+    ),
+    Wrong(["model.lora.rnk=4"], [("model.lora.rnk", "unknown")], then=["model.lora.rank=4"]),
+    Wrong(
+        ["model.lora.params=layers.1", "model.freeze=[layers.5]", "model.unfreeze_at_epoch=2"],
+        [("model.unfreeze_at_epoch", "conflict")],
+        then=["model.lora.params=layers.1", "model.freeze=[layers.5]"],
+    ),
     Wrong(["optimizer.groups.head.lr=0.1"], [("optimizer.groups.head.params", "missing")]),
     Wrong(
         ["optimizer.groups.head.params=5.5", "optimizer.groups.head.lr=0.1"],

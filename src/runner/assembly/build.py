@@ -162,7 +162,7 @@ def make_parts(
     if checkpoint is None:
         load_weights = partial(load_into, uri=config["tracking"]["uri"])
         checkpoint = stage("model", load_weights, model, config["model"]["weights"])
-    frozen = stage("model", parts.tune, model, config["model"])
+    frozen = stage("model", parts.tune, model, config["model"], seed)
     choose_threads = partial(parts.choose_threads, node=config["device"])
     device = stage("device", choose_threads, device, model, cost, splits, batch_size, needs=["data"]) or device
     make_scale = partial(parts.make_target_scale, checkpoint=checkpoint)

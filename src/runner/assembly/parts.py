@@ -29,6 +29,7 @@ from runner.errors import ConfigError, Problem
 from runner.loss import Loss, name_of
 from runner.model import probe
 from runner.model.freeze import Freeze, freeze
+from runner.model.lora import add_adapters
 from runner.model.pretrained import weights_unwanted
 from runner.optimizer import trainable, use_fused
 from runner.optimizer.groups import Grouping, parameter_groups
@@ -268,10 +269,16 @@ def check_state(model: nn.Module, task: Task, optimizer: torch.optim.Optimizer, 
     checks.state({name: part.state_dict() for name, part in parts.items() if part is not None})
 
 
-def tune(model: nn.Module, node: Mapping[str, Any]) -> Freeze:
-    """Freeze what `model.freeze` names."""
-    patterns = node.get("freeze")  # a config of version 0.1.0 lacks the key
-    return freeze(model, patterns_of(patterns), node.get("unfreeze_at_epoch")) if patterns else Freeze()
+def tune(model: nn.Module, node: Mapping[str, Any], seed: int) -> Freeze:
+    """Freeze what `model.freeze` names, and add the adapters of `model.lora`, drawn by the seed."""
+    patterns, lora = node.get("freeze"), node.get("lora") or {}  # a config of version 0.1.0 lacks the keys
+    frozen = freeze(model, patterns_of(patterns), node.get("unfreeze_at_epoch")) if patterns else Freeze()
+    if not lora.get("params"):
+        return frozen
+    seed_all(seed)
+    adapted = add_adapters(model, **lora)
+    both = [*frozen.parameters, *adapted.parameters]
+    return replace(adapted, parameters=both, resting=[*frozen.resting, *adapted.resting])
 
 
 def choose_threads(

@@ -10,6 +10,9 @@ from runner.util.tags import legal_name
 REST = "rest"
 """The name of the group of all parameters that no other has."""
 
+LORA_DEFAULTS = {"rank": 8, "alpha": None, "dropout": 0.0, "train": None}
+"""As in `conf/config.yaml`: another value without `model.lora.params` would have no effect."""
+
 EXAMPLE = 'optimizer.groups.head.params="head.*" optimizer.groups.head.lr=0.1'
 
 
@@ -17,6 +20,8 @@ def is_pattern(key: str) -> bool:
     """Return whether a key of the command line holds patterns, in which `0.` is not a number."""
     parts = key.split(".")
     in_group = parts[:2] == ["optimizer", "groups"] and parts[3:] == ["params"]
+    if key in ("model.lora.params", "model.lora.train"):
+        return True
     return in_group or (parts[0] == "optimizers" and parts[2:] == ["params"])
 
 
@@ -26,7 +31,7 @@ def check(config: Mapping[str, Any]) -> list[Problem]:
     Args:
         config: nested plain mappings.
     """
-    return [*_check_freeze(config), *_check_no_decay(config), *_check_groups(config)]
+    return [*_check_freeze(config), *_check_lora(config), *_check_no_decay(config), *_check_groups(config)]
 
 
 def _check_freeze(config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -37,6 +42,27 @@ def _check_freeze(config: Mapping[str, Any]) -> Iterator[Problem]:
     elif select(config, "model.unfreeze_at_epoch") is not None and not patterns:
         text = "model.unfreeze_at_epoch needs frozen parameters"
         yield Problem("model.unfreeze_at_epoch", text, f"add {key}=[backbone.*]", topic="missing")
+
+
+def _check_lora(config: Mapping[str, Any]) -> Iterator[Problem]:
+    key, lora = "model.lora", select(config, "model.lora")
+    if lora is None:
+        return
+    if not isinstance(lora, Mapping):
+        text = f"{key}={format_value(lora)} is not a mapping"
+        yield Problem(key, text, f"write {key}.params=<pattern>", topic="type")
+        return
+    for name in ("params", "train"):
+        if lora.get(name) is not None and not (_are_patterns(lora[name]) or (name == "train" and lora[name] == [])):
+            text = f"{key}.{name}={format_value(lora[name])} is not a pattern, or a list of patterns"
+            yield Problem(f"{key}.{name}", text, f"write {key}.{name}=<pattern>", topic="type")
+    if lora.get("params") is None:
+        for name in (name for name, value in lora.items() if value != LORA_DEFAULTS.get(name, value)):
+            text = f"{key}.{name}={format_value(lora[name])} needs adapters"
+            yield Problem(f"{key}.{name}", text, f"write {key}.params=<pattern> too", topic="missing")
+    elif select(config, "model.unfreeze_at_epoch") is not None:
+        text = f"model.unfreeze_at_epoch and {key} exclude each other"
+        yield Problem("model.unfreeze_at_epoch", text, "leave it out", topic="conflict")
 
 
 def _check_no_decay(config: Mapping[str, Any]) -> Iterator[Problem]:

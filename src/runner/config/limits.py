@@ -12,6 +12,7 @@ from runner.config.parameters import read_bounds
 from runner.util.ranges import POSITIVE, PROBABILITY, Bound, Range, find_bound
 
 OWNERS = {
+    "model.lora": "runner.model.lora.add_adapters",
     "data.augment": "runner.data.augment.make_augment",
     "data.augment.randaugment": "runner.data.randaugment.make_randaugment",
     "data.augment.mixup": "runner.data.mixing.make_mix",

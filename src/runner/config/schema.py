@@ -76,7 +76,8 @@ NEW_DATA_KEYS, NEW_TABLE_KEYS = ("scale", "scale_targets"), ("index", "header", 
 
 NEW_KEYS = {
     "device.evaluation_threads": "null", "tracking.tags": "{}", "tracking.description": "null", "model.freeze": "null",
-    "model.unfreeze_at_epoch": "null", "optimizer.groups": "{}", "optimizer.no_decay": "false",
+    "model.unfreeze_at_epoch": "null", "model.lora.params": "null", "model.lora.rank": "8", "model.lora.alpha": "null",
+    "model.lora.dropout": "0.0", "model.lora.train": "null", "optimizer.groups": "{}", "optimizer.no_decay": "false",
     "optimizer.layer_decay": "null", "optimizers": "{}", **flatten({"task": SUPERVISED}),
 }  # fmt: skip
 """Other keys that are new since 0.1.0, with the values that apply to its configs."""

@@ -118,6 +118,7 @@ class ModelSettings:
     weights: str | None = None
     freeze: list[str] | None = None
     unfreeze_at_epoch: Annotated[int | None, Range(2, whole=True)] = None
+    lora: Any = None
 
 
 @dataclass

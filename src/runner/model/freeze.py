@@ -1,6 +1,6 @@
 """`model.freeze`: parameters that are not trained, and the BatchNorm layers among them at rest."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
@@ -20,17 +20,20 @@ class Freeze:
         resting: layers with running statistics, all of whose own parameters are frozen: they stay in evaluation mode.
         until: the first epoch in which all of them are trained; None: never. The optimizer has the parameters from
             the start, and passes over those without a gradient. So what is trained follows from the epoch alone.
+        note: what is trained instead, for the first lines of a run.
     """
 
     parameters: list[nn.Parameter] = field(default_factory=list)
     resting: list[nn.Module] = field(default_factory=list)
     until: int | None = None
+    note: str = ""
 
     def __str__(self) -> str:
         count = sum(parameter.numel() for parameter in self.parameters)
         resting = f", {len(self.resting)} normalization layers at rest" if self.resting else ""
         until = f", until epoch {self.until}" if self.until is not None else ""
-        return f"{count:,} parameters in {len(self.parameters)} tensors{resting}{until}"
+        note = f"; {self.note}" if self.note else ""
+        return f"{count:,} parameters in {len(self.parameters)} tensors{resting}{until}{note}"
 
     def at_epoch(self, epoch: int) -> bool:
         """Freeze or unfreeze, as this epoch has it; returns whether it unfreezes what was frozen."""
@@ -59,7 +62,9 @@ def freeze(model: nn.Module, patterns: Sequence[str], until: int | None = None) 
     chosen = set(select("model.freeze", patterns, [*parameters, *buffers]))
     ids = {id(parameters[name]) for name in chosen & set(parameters)}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    frozen = Freeze([parameter for parameter in trained if id(parameter) in ids], _resting(model, chosen, ids), until)
+    frozen = Freeze(
+        [parameter for parameter in trained if id(parameter) in ids], layers_at_rest(model, ids, chosen), until
+    )
     if trained and len(frozen.parameters) == len(trained):
         last = next(name for name, parameter in reversed(parameters.items()) if parameter.requires_grad)
         text = f"model.freeze=[{','.join(patterns)}] leaves no parameter to train"
@@ -70,15 +75,22 @@ def freeze(model: nn.Module, patterns: Sequence[str], until: int | None = None) 
     return frozen
 
 
-def _resting(model: nn.Module, chosen: set[str], ids: set[int]) -> list[nn.Module]:
-    """Find the layers with running statistics whose own parameters are all frozen; without any, that are named."""
+def layers_at_rest(model: nn.Module, ids: set[int], chosen: Collection[str] | None = None) -> list[nn.Module]:
+    """Find the layers with running statistics whose own parameters are all frozen.
+
+    Args:
+        model: has the layers.
+        ids: of the frozen parameters.
+        chosen: the names of buffers that are frozen, for layers without parameters; None: all are.
+    """
     resting = []
     for name, module in model.named_modules():
         own = list(module.parameters(recurse=False))
         statistics = f"{name}.running_mean".lstrip(".")
         if module._buffers.get("running_mean") is None:
             continue
-        if statistics in chosen or (own and all(id(parameter) in ids for parameter in own)):
+        named = (chosen is None and not own) or (chosen is not None and statistics in chosen)
+        if named or (own and all(id(parameter) in ids for parameter in own)):
             resting.append(module)
     return resting
 

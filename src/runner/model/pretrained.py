@@ -31,12 +31,13 @@ def weights_wanted() -> bool:
     return _wanted.get()
 
 
-def library(name: str, extra: str) -> Any:
+def library(name: str, extra: str, key: str = "model") -> Any:
     """Import a library that is an extra.
 
     Args:
-        name: of its module, and of the choice that needs it.
+        name: of its module.
         extra: of runner's package.
+        key: the config key that needs it; of the group `model`, the choice with the name of the extra.
 
     Raises:
         ConfigError: it is not installed.
@@ -46,8 +47,9 @@ def library(name: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        text, instead = f"model={extra} needs {name}", f'install it with: pip install "runner-torch[{extra}]"'
-        raise ConfigError(Problem("model", text, instead, topic="unavailable")) from error
+        typed = f"model={extra}" if key == "model" else key
+        text, instead = f"{typed} needs {name}", f'install it with: pip install "runner-torch[{extra}]"'
+        raise ConfigError(Problem(key, text, instead, topic="unavailable")) from error
 
 
 def from_hub(name: str, load: Callable[[bool], T], revision: str | None, instead: str) -> T:

@@ -10,6 +10,7 @@ from runner.assembly.parts import saved_task
 from runner.assembly.target import call
 from runner.data.target_scale import read_target_scale
 from runner.loss import answer_names, answers
+from runner.model.lora import add_adapters, is_adapted, merge
 from runner.model.pretrained import weights_unwanted
 from runner.precision import Precision
 from runner.rundir.checkpoint import load_task
@@ -92,5 +93,7 @@ def trained_model(run: SavedRun) -> tuple[InputSpec, nn.Module, Weights]:
     with weights_unwanted():
         model = call("model", run.config["model"], nn.Module, input_shape=shape, **outputs)
     model.to(torch.float64 if run.config["precision"]["name"] == "fp64" else torch.float32)
+    if adapted := is_adapted(weights.tensors):  # those of a logged model are merged
+        add_adapters(model, **run.config["model"]["lora"])
     load_exactly(model, weights, run.argument)
-    return spec, model.eval(), weights
+    return spec, (merge(model) if adapted else model).eval(), weights

@@ -10,6 +10,7 @@ from runner.data import tabular
 from runner.data.normalize import Normalize
 from runner.data.target_scale import TargetScale
 from runner.loss import Loss, answer_names, answers
+from runner.model.lora import merged
 from runner.task.supervised import output_of
 from runner.tracking.model import TableNames, save_model
 
@@ -81,7 +82,7 @@ def serving_example(experiment: Experiment) -> Tensor:
 
 def save_serving_model(experiment: Experiment, example: Tensor, folder: Path) -> None:
     """Save the model with its current weights for MLflow serving; `example` comes from `serving_example`."""
-    parts = experiment.model, experiment.splits.normalize, experiment.precision.dtype, experiment.target_scale
+    parts = merged(experiment.model), experiment.splits.normalize, experiment.precision.dtype, experiment.target_scale
     if not experiment.splits.columns:
         save_model(ServingModel(*parts), example, folder)
         return

@@ -44,6 +44,7 @@ class Weights:
         data: the fingerprint of their training data; None if unknown.
         buffers: the buffers that `state_dict` leaves out.
         task: the state of the task that they were trained for, and of its loss: their part of a checkpoint.
+        lora: the keys of `model.lora` of the run; None if it is not known.
         preprocessing: how the run preprocessed its samples: see `Training.preprocessing`; None if unknown.
     """
 
@@ -54,6 +55,7 @@ class Weights:
     buffers: dict[str, Tensor | None] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] | None = None
+    lora: dict[str, Any] | None = None
 
 
 def of_checkpoint(state: dict[str, Any], source: str, epoch: int | None, data: str | None = None) -> Weights:

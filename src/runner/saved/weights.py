@@ -6,6 +6,8 @@
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping
+from copy import deepcopy
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.errors import ConfigError, first_line
+from runner.model.lora import add_adapters, is_adapted, merge
 from runner.rundir import layout
 from runner.rundir.checkpoint import CheckpointError, load
 from runner.rundir.folders import parse_path
@@ -44,13 +47,28 @@ def load_into(model: nn.Module, value: str, uri: str | None = None) -> dict[str,
     """
     weights = read_weights(value, uri)
     state = model.state_dict()
-    tensors, removed = fit_names(weights.tensors, [name for name in state if not is_extra_state(name)])
-    new_layer = copy_into(model, tensors, f"model.weights={value}")
+    if is_adapted(weights.tensors) and not is_adapted(state):
+        removed, new_layer = "", _copy_merged(model, weights, f"model.weights={value}")
+    else:
+        tensors, removed = fit_names(weights.tensors, [name for name in state if not is_extra_state(name)])
+        new_layer = copy_into(model, tensors, f"model.weights={value}")
     own = {name: buffer.shape for name, buffer in unsaved_buffers(model).items() if buffer is not None}
     load_buffers(model, {name: b for name, b in weights.buffers.items() if b is not None and own.get(name) == b.shape})
     notes = [*([removed] if removed else []), *([new_layer] if new_layer else [])]
     log.info("weights    %s", "; ".join([f"from {weights.source}", *notes]))
     return None if new_layer else weights.preprocessing
+
+
+def _copy_merged(model: nn.Module, weights: Weights, argument: str) -> str | None:
+    """Copy the weights of a run with adapters into a model without: added to the weights, as for export."""
+    if weights.lora is None:
+        text = "has the adapters of model.lora, without their scale"
+        raise ConfigError(problem_with(argument, text, "write the folder of its run", topic="file"))
+    adapted = deepcopy(model)
+    add_adapters(adapted, **weights.lora)
+    new_layer = copy_into(adapted, weights.tensors, argument)
+    model.load_state_dict(merge(adapted).state_dict())
+    return new_layer
 
 
 def read_weights(value: str, uri: str | None = None) -> Weights:
@@ -92,7 +110,8 @@ def weights_of_run(run: SavedRun) -> Weights:
         if name.endswith(layout.LAST):
             log.warning("%s has no checkpoints/best.pt: using its last weights", run.place)
             epoch = len(progress["epoch_seconds"])
-        return of_checkpoint(state, run.place, epoch, progress["data"])
+        lora = run.config["model"].get("lora")
+        return replace(of_checkpoint(state, run.place, epoch, progress["data"]), lora=lora)
     if run.folder is not None and (graph := run.file("model/data/model.pt2")):
         return _of_graph(graph, run)
     if run.run_id is not None:
@@ -231,6 +250,8 @@ def load_exactly(model: nn.Module, weights: Weights, argument: str) -> None:
     Raises:
         ConfigError: the model has changed.
     """
+    if is_adapted(model.state_dict()) and not is_adapted(weights.tensors):  # those of a logged model are merged
+        merge(model)
     try:
         load_module(model, weights.tensors, weights.buffers)
     except RuntimeError as error:

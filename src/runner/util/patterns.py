@@ -9,8 +9,8 @@ SHOWN = 6
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Return whether a pattern matches a name: as a shell would, where `*` takes dots too, or as a module's name."""
-    return fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
+    """Return whether a pattern matches a name, or that of a module around it, as in a shell; `*` takes dots too."""
+    return any(fnmatchcase(prefix, pattern) for prefix in _prefixes(name))
 
 
 def select(key: str, patterns: Sequence[str], names: Iterable[str], several: bool = True) -> list[str]:
