@@ -22,7 +22,7 @@ from runner.training.predictions import Predictions, raw_images
 from runner.training.state import Training
 from runner.util import cores
 from runner.util.files import write_json
-from runner.util.metric_names import format_metric
+from runner.util.metric_names import format_metric, without_details
 from runner.util.tables import format_duration
 from runner.util.terminal import RESUME, TRACKING, about
 from runner.util.trees import Shapes, is_shape
@@ -192,7 +192,7 @@ def log_closing(state: Training, experiment: Experiment, folder: Path, final: di
     for part, source in (("train", epoch), ("val", epoch), ("test", final)):
         values = "   ".join(
             f"{name.partition('/')[2]} {format_metric(name, value)}"
-            for name, value in source.items()
+            for name, value in without_details(source).items()
             if name.startswith(f"{part}/")
         )
         if values:

@@ -70,27 +70,7 @@ class Supervised(Task):
         Raises:
             ConfigError: it is neither a pair, nor has it targets under the keys.
         """
-        named = by_name(item)
-        keys = self._keys(named)
-        if not keys and isinstance(item, tuple | list) and len(item) == 2:
-            return item[0], item[1]
-        if not named:
-            size = f" of {len(item)}" if isinstance(item, tuple | list) else ""
-            text = f"an item of the data set is of type {type(item).__name__}{size}, not a pair"
-            raise ConfigError(Problem("data", text, "return (input, target) for each index", topic="code"))
-        missing = [key for key in keys or DEFAULT_TARGETS if key not in named]
-        if missing:
-            text = f"an item of the data set has no {' or '.join(missing)}, it has {', '.join(named)}"
-            suggestion = did_you_mean(missing[0], list(named)) if keys else "write task.targets=<one of them>"
-            raise ConfigError(Problem("task.targets", text, suggestion, topic="unknown"))
-        inputs = {name: value for name, value in named.items() if name not in keys}
-        return inputs, named[keys[0]] if len(keys) == 1 else {key: named[key] for key in keys}
-
-    def _keys(self, named: Mapping[str, Any]) -> list[str]:
-        """Return the keys of the targets: the typed ones, or the first default that exists."""
-        if self.targets is None:
-            return [key for key in DEFAULT_TARGETS if key in named][:1]
-        return [self.targets] if isinstance(self.targets, str) else list(self.targets)
+        return divide_by_keys(item, self.targets)
 
     def prepare(self, targets: Any, dtype: torch.dtype) -> Any:
         """Convert targets to the form that the loss takes."""
@@ -107,6 +87,40 @@ class Supervised(Task):
     def higher_is_better(self, metric: str) -> bool:
         """Return whether a higher value of a metric is better, as the loss says."""
         return self.loss.higher_is_better(metric)
+
+
+def divide_by_keys(item: Any, targets: str | list[str] | None) -> tuple[Any, Any]:
+    """Divide an item, or a batch of items, into inputs and targets.
+
+    Args:
+        item: a pair, or fields by name.
+        targets: the key, or keys, of the targets among the fields; None: the first of `DEFAULT_TARGETS`.
+
+    Raises:
+        ConfigError: it is neither a pair, nor has it targets under the keys.
+    """
+    named = by_name(item)
+    keys = _keys(named, targets)
+    if not keys and isinstance(item, tuple | list) and len(item) == 2:
+        return item[0], item[1]
+    if not named:
+        size = f" of {len(item)}" if isinstance(item, tuple | list) else ""
+        text = f"an item of the data set is of type {type(item).__name__}{size}, not a pair"
+        raise ConfigError(Problem("data", text, "return (input, target) for each index", topic="code"))
+    missing = [key for key in keys or DEFAULT_TARGETS if key not in named]
+    if missing:
+        text = f"an item of the data set has no {' or '.join(missing)}, it has {', '.join(named)}"
+        suggestion = did_you_mean(missing[0], list(named)) if keys else "write task.targets=<one of them>"
+        raise ConfigError(Problem("task.targets", text, suggestion, topic="unknown"))
+    inputs = {name: value for name, value in named.items() if name not in keys}
+    return inputs, named[keys[0]] if len(keys) == 1 else {key: named[key] for key in keys}
+
+
+def _keys(named: Mapping[str, Any], targets: str | list[str] | None) -> list[str]:
+    """Return the keys of the targets: the typed ones, or the first default that exists."""
+    if targets is None:
+        return [key for key in DEFAULT_TARGETS if key in named][:1]
+    return [targets] if isinstance(targets, str) else list(targets)
 
 
 def by_name(item: Any) -> dict[str, Any]:

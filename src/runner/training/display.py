@@ -6,7 +6,7 @@ from time import perf_counter, time
 
 from tqdm import tqdm
 
-from runner.util.metric_names import format_metric
+from runner.util.metric_names import format_metric, without_details
 from runner.util.tables import format_duration
 from runner.util.terminal import can_redraw_lines
 
@@ -75,7 +75,7 @@ class Bar:
         for part in ("train", "val"):
             values = [
                 f"{name.partition('/')[2]} {format_metric(name, value)}"
-                for name, value in metrics.items()
+                for name, value in without_details(metrics).items()
                 if name.startswith(f"{part}/")
             ]
             if values:

@@ -1,5 +1,7 @@
 """Names of metrics: whether higher is better, and how values are formatted."""
 
+from collections.abc import Mapping
+
 PARTS = ("train", "val", "test")
 """The parts of the data, which the name of a metric begins with: `val/loss`."""
 
@@ -7,6 +9,19 @@ PARTS = ("train", "val", "test")
 def higher_is_better(metric: str) -> bool:
     """Return whether a metric's name ends in `/accuracy` or `/r2`. A loss says this itself for its own metrics."""
     return metric.endswith(("/accuracy", "/r2"))
+
+
+def without_details(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics without those of single classes, for a line that should stay short.
+
+    `val/iou/cat` is a detail of `val/iou`. A part of a loss, `val/loss/kl`, is not.
+    """
+
+    def is_detail(name: str) -> bool:
+        whole = name.rpartition("/")[0]
+        return whole in metrics and not whole.endswith("loss")
+
+    return {name: value for name, value in metrics.items() if not is_detail(name)}
 
 
 def format_metric(name: str, value: float) -> str:
