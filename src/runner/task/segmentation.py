@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.errors import ConfigError, Problem
-from runner.loss import Metric, name_of
+from runner.loss import CrossEntropy, Metric, name_of
 from runner.task.supervised import divide_by_keys, output_of
 from runner.task.task import Task
 from runner.util import trees
@@ -55,7 +55,8 @@ class Segmentation(Task):
         return mean | of_class
 
     def _sums(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return counts(outputs, targets, getattr(self.loss, "ignore_index", None))
+        assert self.loss is not None
+        return counts(outputs, targets, self.loss.ignore_index)
 
     def step(self, model: nn.Module, batch: tuple[Any, Tensor]) -> Mapping[str, Any]:
         """Compute the mean loss over pixels; the loss without autocast."""
@@ -108,7 +109,7 @@ class Segmentation(Task):
             kind = f"{targets.dtype} {_shape(targets)}" if isinstance(targets, Tensor) else "not a single tensor"
             text = f"task=segmentation requires masks of whole numbers (N, H, W), the targets are {kind}"
             raise ConfigError(Problem("data", text, "return (image, mask) for each index", topic="shape"))
-        ignored = getattr(loss, "ignore_index", None)
+        ignored = loss.ignore_index
         values = [value for value in targets.unique().tolist() if value != ignored]
         count = len(classes) if classes else max(values, default=0) + 1
         wrong = next((value for value in reversed(values) if not 0 <= value < count), None)
@@ -122,6 +123,8 @@ class Segmentation(Task):
         if count < 2:
             text = "the masks have a single class"
             raise ConfigError(Problem("data", text, "name all classes if others are rare", topic="data"))
+        if isinstance(loss, CrossEntropy):
+            loss.count_classes(targets, classes)  # do the class weights fit?
         self.class_names = [re.sub(r"\W+", "_", name) for name in classes or map(str, range(count))]
         return count
 
