@@ -4,9 +4,8 @@ import csv
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from runner.config.settings import DEVICES
 from runner.errors import ConfigError, Problem, escape_undecodable
@@ -18,6 +17,10 @@ from runner.util.files import replacing
 from runner.util.options import choice_option, is_true, required_option, run_with_options
 from runner.util.streams import Result
 
+if TYPE_CHECKING:
+    from runner.runs.predictor import Predictor
+    from runner.util.trees import Tree
+
 log = logging.getLogger("runner")
 
 USAGE = (
@@ -26,8 +29,9 @@ USAGE = (
 )
 OPTIONS = {
     "run": "the run: its folder, or its MLflow run id",
-    "input": "the samples: a .csv, .npy, .npz or .pt file, an image, a folder of images, or [4,5], or [[1,2],[3,4]]",
-    "output": "the file to write; by default standard output",
+    "input": "the samples: a .csv, .npy, .npz or .pt file, an image, a folder of images, or [4,5], or [[1,2],[3,4]];"
+    " of several inputs an .npz, .pt or .json file with each by name, or {a:[[1,2]],b:[[3]]}",
+    "output": "the file to write, a table, or arrays if it ends in .npz, .npy or .pt; by default standard output",
     "device": "where to compute: auto (the default), cpu, cuda or mps",
     "tracking.uri": "the MLflow store that knows the run; by default that of the outputs folder",
     "runner.quiet": "true: print warnings only",
@@ -53,9 +57,11 @@ def _main(options: dict[str, str]) -> int:
     terminal.configure_logging(is_true(options, "runner.quiet"))
     run = find(required_option(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     if output is not None and name is not None:
-        refuse_overwrite(output, name, run, None if value.lstrip().startswith("[") else parse_path(value, "input"))
+        typed = value.lstrip().startswith(("[", "{"))
+        refuse_overwrite(output, name, run, None if typed else parse_path(value, "input"))
     from runner.data.loading import evaluation_batch_size
     from runner.runs import new_samples
+    from runner.runs.array_file import ARRAYS, write_arrays
     from runner.runs.predictor import Predictor
 
     predictor = Predictor(run, device)
@@ -63,18 +69,28 @@ def _main(options: dict[str, str]) -> int:
     weights = predictor.weights
     epoch = f" (epoch {weights.epoch})" if weights.epoch else ""
     log.info("weights    %s%s%s", weights.source, epoch, predictor.arithmetic)
-    size = evaluation_batch_size(1, prod(predictor.samples.input_shape), predictor.device)
-    with _opened(output) as file:
-        table = csv.writer(file, lineterminator="\n")
-        for first, (names, raw) in enumerate(new.batches(size)):
-            header, rows = predictor.table(predictor(raw))
-            if first == 0:
-                table.writerow(["sample", *map(escape_undecodable, header)])
-            table.writerows([escape_undecodable(str(name)), *row] for name, row in zip(names, rows, strict=True))
+    size = evaluation_batch_size(1, predictor.samples.values, predictor.device)
+    if output is not None and output.suffix.lower() in ARRAYS:
+        write_arrays(output, [predictor.arrays(predictor(raw)) for _, raw in new.batches(size)])
+    else:
+        _write_table(predictor, new.batches(size), output)
     if output is not None:
         count = len(new.names)
         log.info("written    %s: %s prediction%s", display_path(output), f"{count:,}", "" if count == 1 else "s")
     return 0
+
+
+def _write_table(
+    predictor: "Predictor", batches: "Iterator[tuple[Sequence[str | int], Tree]]", output: Path | None
+) -> None:
+    """Write the predictions as CSV, to a file or to standard output."""
+    with _opened(output) as file:
+        table = csv.writer(file, lineterminator="\n")
+        for first, (names, raw) in enumerate(batches):
+            header, rows = predictor.table(predictor(raw))
+            if first == 0:
+                table.writerow(["sample", *map(escape_undecodable, header)])
+            table.writerows([escape_undecodable(str(name)), *row] for name, row in zip(names, rows, strict=True))
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from runner.rundir import layout
 from runner.rundir.folders import for_shell
 from runner.rundir.folders import outputs as outputs_folder
 from runner.rundir.manifest import NOTE, Dataset, Manifest
+from runner.runs.inputs import describe_inputs
 from runner.saved.input_spec import InputSpec
 from runner.saved.weights import fingerprint
 from runner.tracking.environment import git_tags
@@ -170,6 +171,7 @@ def make_input_spec(experiment: Experiment) -> InputSpec:
         value_range=None if pixels or not single or len(splits.input_shape) != 3 else _range(splits.train),
         scale=normalize.scale,
         white=splits.white,
+        **describe_inputs(experiment),
     )
 
 

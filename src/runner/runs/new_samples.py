@@ -13,7 +13,7 @@ from runner.data.named_path import NamedPath
 from runner.data.paths import find_data_file
 from runner.errors import ConfigError
 from runner.rundir.folders import parse_path
-from runner.runs import new_rows
+from runner.runs import new_inputs, new_rows
 from runner.runs.new_images import ImageReader, find_images, is_scaled_to_1
 from runner.runs.new_values import KEY, as_tensor, parse_list, read_array, refuse
 from runner.saved.input_spec import InputSpec
@@ -30,13 +30,16 @@ class NewSamples:
     Attributes:
         names: of the samples: their numbers from 0, or file names.
         load: (first, last + 1) -> raw inputs (n, ...), as the data set of the run returns them.
+        one_by_one: whether samples differ in shape, so that each is a batch.
     """
 
     names: Sequence[str | int]
     load: Callable[[int, int], Tree]
+    one_by_one: bool = False
 
     def batches(self, size: int) -> Iterator[tuple[Sequence[str | int], Tree]]:
         """Yield names and raw inputs of all samples, `size` at a time."""
+        size = 1 if self.one_by_one else size
         for first in range(0, len(self.names), size):
             last = min(first + size, len(self.names))
             yield self.names[first:last], self.load(first, last)
@@ -46,7 +49,8 @@ def read(value: str, spec: InputSpec) -> NewSamples:
     """Find new samples, and check that a model takes them.
 
     Args:
-        value: a file, a folder, or a list of numbers such as `[4,5]` or `[[1,2],[3,4]]`.
+        value: a file, a folder, or a list of numbers such as `[4,5]` or `[[1,2],[3,4]]`; of several inputs, also
+            `{a:[[1,2]],b:[[3]]}`.
         spec: the inputs that the model takes. A single sample does not need the batch axis, grey images do not need a
             channel axis. If the run had uint8 pixels, integers are pixels from 0 to 255, and floats the same scaled to
             [0, 1]. If it had floats, every number is a raw value; images with values far outside the training range are
@@ -56,10 +60,12 @@ def read(value: str, spec: InputSpec) -> NewSamples:
         ConfigError: there are none, or they have another shape.
     """
     shown = f"{KEY}={value if len(value) <= LONGEST else value[: LONGEST - 3] + '...'}"
-    is_list = value.lstrip().startswith("[")
+    is_list = value.lstrip().startswith(("[", "{"))
     path = Path(value) if is_list else parse_path(value, KEY)
     if spec.table is not None and (is_list or (_exists(path) and path.is_dir())) and not path.is_file():
         raise refuse(shown, "the model was trained on a table, and takes tables", "name a CSV or Parquet file")
+    if spec.inputs is not None and spec.table is None:
+        return _from_inputs(value, path, spec, shown)
     if is_list and not _exists(path):
         return _from_tensor(parse_list(value, shown), spec, shown)
     if _exists(path) and path.is_dir():
@@ -76,6 +82,26 @@ def read(value: str, spec: InputSpec) -> NewSamples:
     if suffix in (".npy", ".npz", ".pt"):
         return _from_tensor(read_array(path, shown), spec, shown)
     raise refuse(shown, "unknown kind of file", KINDS, topic="choice")
+
+
+def _from_inputs(value: str, path: Path, spec: InputSpec, shown: str) -> NewSamples:
+    """Read samples of several inputs, or of one that is not normalised."""
+    if value.lstrip().startswith(("[", "{")) and not _exists(path):
+        chunks = new_inputs.read_argument(value, spec, shown)
+    else:
+        path = find_data_file(value, KEY)
+        if path.suffix.lower() not in new_inputs.SUFFIXES:
+            names = ", ".join(leaf.name for leaf in spec.inputs or [] if leaf.name)
+            text = f"the model takes {names or 'whole numbers'}, which this kind of file does not hold"
+            raise refuse(shown, text, f"name a file {' '.join(new_inputs.SUFFIXES)}", topic="choice")
+        chunks = new_inputs.read_file(path, spec, shown)
+    if len(chunks) > 1:  # of different shapes
+        return NewSamples(range(len(chunks)), lambda first, _: spec.build(chunks[first]), one_by_one=True)
+    (named,) = chunks
+    count = len(next(iter(named.values())))
+    return NewSamples(
+        range(count), lambda first, last: spec.build({name: array[first:last] for name, array in named.items()})
+    )
 
 
 def _exists(path: Path) -> bool:

@@ -42,23 +42,35 @@ def parse_list(value: str, shown: str) -> Tensor:
     return as_tensor(array, shown)
 
 
-def read_array(path: Path, shown: str) -> Tensor:
-    """Read an array from a .npy, .npz or .pt file; nothing that could run code is loaded.
+def load_arrays(path: Path, shown: str) -> Any:
+    """Load what a .npy, .npz or .pt file holds; nothing that could run code.
+
+    Returns:
+        An array; of an .npz file a dict of arrays; of a .pt file whatever was saved.
 
     Raises:
         ConfigError: the file is damaged, or holds something else.
     """
     try:
         if path.suffix.lower() == ".pt":
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            content = np.load(path, allow_pickle=False)
-            if not isinstance(content, np.ndarray):
-                with content:
-                    content = dict(content)
+            return torch.load(path, map_location="cpu", weights_only=True)
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        with content:
+            return dict(content)
     except Exception as error:  # a damaged file, or one with code in it, can raise anything
         text = "cannot be read: it is damaged, or holds more than numbers, which could run code when loaded"
         raise refuse(shown, text, "save the samples as an array of numbers", topic="file") from error
+
+
+def read_array(path: Path, shown: str) -> Tensor:
+    """Read a single array from a .npy, .npz or .pt file.
+
+    Raises:
+        ConfigError: the file is damaged, or holds something else.
+    """
+    content = load_arrays(path, shown)
     if isinstance(content, dict):
         if "inputs" not in content and len(content) != 1:
             text = f"the file holds {list_names(list(content)) or 'nothing'}"

@@ -9,16 +9,25 @@ from runner import device as devices
 from runner.assembly.parts import saved_task
 from runner.assembly.target import call
 from runner.data.target_scale import read_target_scale
-from runner.loss import answer_names, answers
+from runner.errors import ConfigError, Problem
+from runner.loss import answers
 from runner.model.lora import add_adapters, is_adapted, merge
 from runner.model.pretrained import weights_unwanted
 from runner.precision import Precision
 from runner.rundir.checkpoint import load_task
+from runner.runs import columns
 from runner.saved import input_spec
 from runner.saved.input_spec import InputSpec
 from runner.saved.run import SavedRun
 from runner.saved.weights import Weights, load_exactly, weights_of_run
+from runner.task import Task
+from runner.task.supervised import Supervised
+from runner.util import trees
 from runner.util.cores import usable_cores
+from runner.util.trees import Tree
+
+Predictions = dict[str, Tensor]
+"""Tensors (N, ...) by name, on the CPU."""
 
 
 class Predictor:
@@ -46,35 +55,74 @@ class Predictor:
             self.arithmetic += f", the run's was {name}"
         self.model.to(self.device)
         self.scale = read_target_scale(self.weights.preprocessing or {})
-        self.task = saved_task(run.config).to(self.device).eval()
-        load_task(self.task, self.weights.task)
+        self.task = trained_task(run, self.weights, self.precision.dtype).to(self.device)
 
-    def __call__(self, raw: Tensor) -> Tensor:
-        """Compute the outputs (N, K), on the CPU, of raw inputs (N, ...), uint8 pixels or floats.
+    @property
+    def classifies(self) -> bool:
+        """Whether predictions are classes or values as the loss of `task=supervised` defines them."""
+        return columns.answers_classes(self.task)
 
-        Outputs are logits, or values in the units of the data: float64 if the targets were standardized.
+    def __call__(self, raw: Tree) -> Tensor | Predictions:
+        """Compute predictions, on the CPU, of raw inputs (N, ...): uint8 pixels or floats, or a tree of tensors.
+
+        Returns:
+            For `task=supervised` its outputs (N, K): logits, or values in the units of the data, which are float64 if
+            the targets were standardized. For other tasks what `predict` returns, by name.
+
+        Raises:
+            ConfigError: `predict` of the task fails, or returns something else.
         """
-        with torch.inference_mode(), self.precision.autocast():
-            outputs = self.task.predict(self.model, self.samples.normalize(raw.to(self.device), self.precision.dtype))
-        outputs = self.precision.upcast(outputs).cpu()
+        try:
+            result = self._predict(raw)
+        except Exception as error:  # code of the user's may raise anything
+            if self.samples.inputs is None and self.classifies:  # the model was checked when it was trained
+                raise
+            raise columns.failure(error) from error
+        if not self.classifies:
+            named = columns.named_predictions(result, trees.first_axis(raw))
+            return {name: self.precision.upcast(values) for name, values in named.items()}
+        assert isinstance(result, Tensor)
+        outputs = self.precision.upcast(result).cpu()
         return outputs if self.scale is None else self.scale.in_units(outputs)
 
-    def table(self, outputs: Tensor) -> tuple[list[str], Iterator[list[object]]]:
-        """Convert outputs (N, K) to columns: the class and all probabilities, or the values.
+    def _predict(self, raw: Tree) -> object:
+        moved = trees.tree_map(lambda leaf: leaf.to(self.device), raw)
+        with torch.inference_mode(), self.precision.autocast():
+            return self.task.predict(self.model, self.samples.normalize(moved, self.precision.dtype))
+
+    def arrays(self, outputs: Tensor | Predictions) -> Predictions:
+        """Return predictions by name: of `task=supervised`, `probabilities` or `values` (N, K)."""
+        if not isinstance(outputs, Tensor):
+            return outputs
+        assert isinstance(self.task, Supervised)
+        name = "values" if self.task.loss.probabilities(outputs) is None else "probabilities"
+        return {name: answers(self.task.loss, outputs)}
+
+    def table(self, outputs: Tensor | Predictions) -> tuple[list[str], Iterator[list[object]]]:
+        """Convert predictions to columns: the class and all probabilities, or the values.
 
         Returns:
             The names of the columns, and the rows.
+
+        Raises:
+            ConfigError: there would be too many columns.
         """
-        assert self.task.loss is not None
-        loss = self.task.loss
-        header = answer_names(loss, outputs.shape[1], self.samples.classes)
-        columns = answers(loss, outputs)
-        rows: Iterator[list[object]] = ([*map(str, values)] for values in columns.numpy())
-        if loss.probabilities(outputs) is None:
-            return header, rows
-        classes = self.samples.classes or [str(number) for number in range(columns.shape[1])]
-        best = columns.argmax(dim=1).tolist()
-        return ["class", *header], ([classes[number], *row] for number, row in zip(best, rows, strict=True))
+        if isinstance(outputs, Tensor):
+            assert isinstance(self.task, Supervised)
+            return columns.classes_table(self.task, outputs, self.samples.classes)
+        if (width := columns.width_of(outputs)) > columns.MOST_COLUMNS:
+            text = f"a prediction has {width:,} values, more than the {columns.MOST_COLUMNS:,} columns of a table"
+            raise ConfigError(Problem("output", text, "write output=predictions.npz", topic="conflict"))
+        return columns.header_of(outputs), columns.rows_of(outputs)
+
+
+def trained_task(run: SavedRun, weights: Weights, dtype: torch.dtype) -> Task:
+    """Make the task of a run with its state, on the CPU and in evaluation mode."""
+    task = saved_task(run.config)
+    task.to(dtype)
+    task.dtype = dtype
+    load_task(task, weights.task)
+    return task.eval()
 
 
 def trained_model(run: SavedRun) -> tuple[InputSpec, nn.Module, Weights]:
@@ -88,10 +136,9 @@ def trained_model(run: SavedRun) -> tuple[InputSpec, nn.Module, Weights]:
     """
     spec = input_spec.read_input_spec(run)
     weights = weights_of_run(run)
-    shape = tuple(spec.input_shape)
     outputs = {} if spec.num_outputs is None else {"num_outputs": spec.num_outputs}
     with weights_unwanted():
-        model = call("model", run.config["model"], nn.Module, input_shape=shape, **outputs)
+        model = call("model", run.config["model"], nn.Module, input_shape=spec.shapes, **outputs)
     model.to(torch.float64 if run.config["precision"]["name"] == "fp64" else torch.float32)
     if adapted := is_adapted(weights.tensors):  # those of a logged model are merged
         add_adapters(model, **run.config["model"]["lora"])
