@@ -20,6 +20,8 @@ from runner.util.trees import Tree
 
 LOOKED_AT = 64  # samples that the range of values is read from
 
+READ = 16  # samples of a stream whose shapes are compared
+
 EXAMPLES = 2  # samples that a prediction is tried with
 
 
@@ -48,6 +50,9 @@ def describe_inputs(experiment: Experiment) -> dict[str, Any]:
 
 def varies(part: Part) -> bool:
     """Whether samples differ in shape, so that the first one's says little about the others."""
+    if part.streams and part.collates:
+        shapes = [trees.shapes(part.sample(index)[0]) for index in range(READ)]
+        return any(shape != shapes[0] for shape in shapes)
     return part.tensors is None and part.varies()
 
 
