@@ -15,7 +15,7 @@ from runner.rundir import checkpoint
 from runner.rundir.checkpoint import Checkpoints
 from runner.rundir.journal import Journal
 from runner.runs import execute, report
-from runner.training import loop
+from runner.training import loop, weighting
 
 HIT = "hit.txt"
 
@@ -49,8 +49,9 @@ def at_call(number: int, then: Callable[..., object], of: Callable[..., Any]) ->
 
 
 def mid_accumulation(point: str) -> None:
-    # Called for each batch of a step, before its backward pass: the gradient of the first batch exists.
-    loop.samples_of_step = at_call(18, lambda *_: die(point), loop.samples_of_step)
+    # Called for each batch of a step, before its backward pass, and once more at its end. The 17th call is in the sixth
+    # step of two batches, where the gradient of the first exists.
+    weighting.samples_of_step = at_call(17, lambda *_: die(point), weighting.samples_of_step)
 
 
 def half_of_a_checkpoint(point: str) -> None:
@@ -124,6 +125,12 @@ def waits(point: str) -> None:
             time.sleep(0.02)
 
     Checkpoints._put_in_place = at_call(2, until_the_note_is_gone, Checkpoints._put_in_place)  # type: ignore[method-assign]
+
+
+def die_at_step(number: int) -> None:
+    """Prepare a process to die before its optimizer step of this number, counted from 1."""
+    _inject(None)
+    loop.take_step = at_call(number, lambda *_: die(f"step {number}"), loop.take_step)
 
 
 FAULTS: dict[str, Callable[[str], None]] = {

@@ -92,7 +92,8 @@ def prepare(
     record, choices = computed_with(recorded(cfg), made.device, made.splits), dict(choices or {})
     if auto_loss.is_auto(config["loss"]):  # recorded by its own name, as if it had been typed
         record["loss"] = made.loss_node
-        choices["loss"] = auto_loss.name_of(made.loss_node) or choices["loss"]
+        if name := auto_loss.name_of(made.loss_node):
+            choices["loss"] = name
     if config.get("optimizers"):
         several = {key: value for key, value in record["optimizer"].items() if key in SHARED_KEYS["optimizer"]}
         record["optimizer"] = {"_target_": f"{Several.__module__}.{Several.__name__}", **several}

@@ -147,7 +147,7 @@ def write_result(
         "flops_per_sample": experiment.cost.flops,
         "epoch_seconds": epoch_seconds,
         "samples_per_second": progress.samples / trained if trained else None,
-        "higher_is_better": [name for name in task.names() if task.higher_is_better(f"val/{name}")],
+        "higher_is_better": [name for name in (*state.measured, *task.names()) if task.higher_is_better(f"val/{name}")],
         **({} if loss is None or loss.class_weights is None else {"class_weights": loss.class_weights.tolist()}),
         **metrics_of_epoch(folder, progress.best_epoch),
         **progress.best_metrics,

@@ -86,7 +86,7 @@ class Supervised(Task):
 
     def higher_is_better(self, metric: str) -> bool:
         """Return whether a higher value of a metric is better, as the loss says."""
-        return self.loss.higher_is_better(metric)
+        return super().higher_is_better(metric) or self.loss.higher_is_better(metric)
 
 
 def divide_by_keys(item: Any, targets: str | list[str] | None) -> tuple[Any, Any]:

@@ -1,6 +1,6 @@
 """The base class of tasks: a user's task overrides `step`, and `predict` where the default does not fit."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -50,6 +50,7 @@ class Task(nn.Module):
         uses_loss: whether `step` uses `self.loss`, which `loss=` chooses. It is set after the constructor.
         default_loss: the loss that `loss=auto` stands for; None: the targets tell.
         loss: see `uses_loss`; None if it is False.
+        maximized: the names of scalars of a step for which higher is better, if `trainer.monitor` names one.
         metrics: measured beside the loss from `outputs` and `targets` of a step, by name.
         unit: what `weight` counts. For another unit than samples, `throughput/<unit>_per_second` is logged too.
         integers_are_numbers: whether a tensor of integer inputs is converted to floats and normalised; False keeps
@@ -59,6 +60,7 @@ class Task(nn.Module):
 
     uses_loss: bool = False
     default_loss: str | None = None
+    maximized: Collection[str] = ()
     metrics: Mapping[str, Metric] = {}
     unit: str = "samples"
     integers_are_numbers: bool = False
@@ -126,8 +128,10 @@ class Task(nn.Module):
 
     def higher_is_better(self, metric: str) -> bool:
         """Return whether a higher value of a metric, such as `val/f1`, is better."""
-        own = self.metrics.get(metric.partition("/")[2])
-        return metric_names.higher_is_better(metric) or (own is not None and own.higher_is_better)
+        name = metric.partition("/")[2]
+        own = self.metrics.get(name)
+        declared = name in self.maximized or (own is not None and own.higher_is_better)
+        return declared or metric_names.higher_is_better(metric)
 
     def names(self) -> Sequence[str]:
         """Return the names of all metrics that the task measures besides the loss and the scalars of a step."""
