@@ -38,3 +38,47 @@ PAIR = [
     "optimizers.generator={params: G.*, _target_: torch.optim.Adam, lr: 0.002}",
     "optimizers.discriminator={params: D.*, _target_: torch.optim.Adam, lr: 0.002}",
 ]
+
+
+class Forgetful(Task):
+    """A step that returns nothing."""
+
+    def step(self, model: Any, batch: Any) -> Any:
+        model(batch[0])
+
+
+class Vector(Task):
+    """A loss for each sample."""
+
+    def step(self, model: Any, batch: Any) -> Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+
+class Failing(Task):
+    """A step that fails."""
+
+    def step(self, model: Any, batch: Any) -> Tensor:
+        return model(batch[0]) @ batch[1]
+
+
+class Stepless(Task):
+    """A task without a step."""
+
+
+class NoTask(nn.Module):
+    """A module that is no task."""
+
+
+class Scored(Task):
+    """A trained scale, and a score for which higher is better."""
+
+    maximized = ("score",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def step(self, model: Any, batch: Any) -> dict[str, Tensor]:
+        images, digits = batch
+        logits = model(images) * self.scale
+        return {"loss": F.cross_entropy(logits, digits), "score": (logits.argmax(1) == digits).double().mean()}

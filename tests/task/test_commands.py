@@ -1,0 +1,50 @@
+"""Tasks from the command line: what is recorded, and what is refused before anything starts."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import Called
+
+Runner = Callable[..., Called]
+USER = "helpers.tasks."
+
+
+@pytest.mark.parametrize(
+    ("typed", "key", "topic", "shown"),
+    [
+        (["task=custom"], "task._target_", "missing", ""),
+        (["task=custom", f"task._target_={USER}NoTask"], "task._target_", "type", "runner.task.Task"),
+        (["task=custom", f"task._target_={USER}Forgetful"], "task", "code", "returns nothing"),
+        (["task=custom", f"task._target_={USER}Vector"], "task", "code", "(2,)"),
+        (["task=custom", f"task._target_={USER}Failing"], "task", "shape", "tasks.py"),
+        (["task=custom", f"task._target_={USER}Stepless"], "task", "shape", "step(self, model, batch)"),
+        (["task=custom", f"task._target_={USER}Forgetful", "loss=mse"], "loss", "conflict", "loss=auto"),
+        (["task=custom", f"task._target_={USER}Forgetful", "task.width=3"], "task.width", "unknown", "width"),
+        (["task=supervized"], "task", "choice", "supervised"),
+        (["task.target=labels"], "task.target", "unknown", "targets"),
+    ],
+)
+def test_what_does_not_fit_is_refused(runner: Runner, typed: list[str], key: str, topic: str, shown: str) -> None:
+    called = runner(*typed)
+    assert called.code == 2 and called.about == [(key, topic)]
+    assert shown in str(called.problems[0])
+    assert not Path("outputs").exists()
+
+
+def test_what_a_step_measures_can_be_monitored(runner: Runner) -> None:
+    typed = ["task=custom", f"task._target_={USER}Scored", "data.limit=200", "trainer.epochs=3", "tracking=off"]
+    refused = runner(*typed, "trainer.monitor=val/scor")
+    assert refused.about == [("trainer.monitor", "choice")] and "val/score" in refused.problems[0].suggestion
+    called = runner(*typed, "trainer.monitor=val/score", "hydra.run.dir=run")
+    assert called.code == 0, called.err
+    result = json.loads(Path("run/result.json").read_text())
+    points = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    scores = {point["step"]: point["value"] for point in points if point["name"] == "val/score"}
+    assert result["best_epoch"] == max(scores, key=scores.__getitem__), "its task says that higher is better"
+    assert "score" in result["higher_is_better"]
+    saved = torch.load("run/checkpoints/last.pt", weights_only=True)
+    assert set(saved["task"]) == {"scale"} and saved["task"]["scale"] != 1
