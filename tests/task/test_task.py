@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from helpers.training import divided, training
+from helpers.training import training
 from runner.rundir.checkpoint import load
 from runner.task import StepError, Task
 from runner.training.loop import fit
@@ -89,37 +89,6 @@ def _batches(state: Any) -> list[Tensor]:
 
     loader = state.loaders.train
     return list(epoch_order(loader.samples, loader.seed, 1).split(loader.batch_size))
-
-
-@pytest.mark.parametrize("case", ["plain", "weighted"])
-def test_accumulated_gradients_are_those_of_a_large_batch(tmp_path: Path, case: str) -> None:
-    def weights(accumulation: int, batch_size: int) -> list[Tensor]:
-        state = training(
-            tmp_path / f"{accumulation}",
-            task=Weighted() if case == "weighted" else None,
-            splits=divided(),
-            precision="fp64",
-            batch_size=batch_size,
-            grad_accumulation=accumulation,
-            epochs=2,
-        )
-        fit(state)
-        return [parameter.detach() for parameter in state.model.parameters()]
-
-    for one, other in zip(weights(4, 8), weights(1, 32), strict=True):
-        assert torch.allclose(one, other, rtol=0, atol=1e-10)
-
-
-class Weighted(Task):
-    """A mean over class weights, without a penalty: exactly that of one large batch."""
-
-    def step(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        inputs, targets = batch
-        weight = torch.tensor([1.0, 0.0, 5.0], dtype=torch.float64)
-        logits = model(inputs)
-        total = weight[targets].sum()
-        loss = nn.functional.cross_entropy(logits, targets, weight=weight, reduction="sum") / total.clamp(min=1e-9)
-        return {"loss": loss, "weight": total}
 
 
 class Pair(NamedTuple):

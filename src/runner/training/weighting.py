@@ -24,8 +24,9 @@ def share(state: Training, step: Step, index: int) -> Tensor:
     assert step.loss is not None
     if accumulation == 1:
         return step.loss
-    state.weight = state.weight + step.weight
-    return step.loss * (step.weight / samples_of_step(state.loaders.train, index, accumulation))
+    weight = _exact(step.weight)
+    state.weight = state.weight + weight
+    return step.loss * (weight / samples_of_step(state.loaders.train, index, accumulation))
 
 
 @torch.no_grad()
@@ -47,6 +48,13 @@ def correct_gradients(state: Training, index: int) -> None:
     factor = torch.as_tensor(samples / weight).nan_to_num(posinf=1.0)
     gradients = [parameter.grad for parameter in state.parameters if parameter.grad is not None]
     torch._foreach_mul_(gradients, factor.to(gradients[0]) if gradients else factor)
+
+
+def _exact(weight: Tensor | int) -> Tensor | int:
+    """Return a weight in float64, which a quotient of integers is not; MPS has no more than float32."""
+    if not isinstance(weight, Tensor):
+        return weight
+    return weight.detach().to(torch.float32 if weight.device.type == "mps" else torch.float64)
 
 
 def samples_of_step(loader: Loader, index: int, accumulation: int) -> int:
