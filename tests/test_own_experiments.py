@@ -56,10 +56,10 @@ def test_an_experiment_of_ones_own(
     assert_delivered(uri, folder)
     again = evaluate(find("whole"), "test").metrics
     assert again == {measure: result(whole)[measure] for measure in again} and case.metric in again
+    swept(case, here, runner)
     if case.sample is not None:
         assert predict.main(["run=whole", f"input={case.sample(here)}", "output=new-out.csv"]) == 0
         assert len(list(csv.reader((here / "new-out.csv").open()))) >= 2
-    swept(case, here, runner)
 
 
 def train(case: Own, runner: Runner) -> Path:

@@ -76,7 +76,7 @@ ADAM = ("optimizer=adam", "optimizer.lr=0.01")
 
 CASES = {
     "two_inputs": Own(
-        code("two_inputs", *ADAM, data="products", model="Both"), "test/accuracy", 0.7,
+        code("two_inputs", "optimizer=adam", "optimizer.lr=0.02", data="products", model="Both"), "test/accuracy", 0.7,
         sample=arrays(left=((4,), "f4"), right=((3,), "f4")), files=("two_inputs.py",),
     ),
     "hf_dict": Own(

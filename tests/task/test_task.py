@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from helpers.training import training
 from runner.rundir.checkpoint import load
 from runner.task import StepError, Task
-from runner.training.loop import fit
+from runner.training.loop import evaluate, fit
 from runner.training.state import restore
 
 
@@ -89,6 +89,26 @@ def _batches(state: Any) -> list[Tensor]:
 
     loader = state.loaders.train
     return list(epoch_order(loader.samples, loader.seed, 1).split(loader.batch_size))
+
+
+class Noisy(Task):
+    """Draws in training and in evaluation."""
+
+    def step(self, model: nn.Module, batch: Any) -> Tensor:
+        inputs, targets = batch
+        return nn.functional.cross_entropy(model(inputs + torch.randn_like(inputs)), targets)
+
+
+def test_what_an_evaluation_draws_is_the_same_each_time_and_changes_no_training(tmp_path: Path) -> None:
+    states = []
+    for every in (1, 3):
+        state = training(tmp_path / str(every), task=Noisy(), epochs=3, validate_every_epochs=every)
+        fit(state)
+        states.append(state)
+        assert evaluate(state, state.loaders.val) == evaluate(state, state.loaders.val)
+        assert evaluate(state, state.loaders.val)["loss"] == state.log.of("val/loss")[3]  # type: ignore[attr-defined]
+    weights = [list(state.model.parameters()) for state in states]
+    assert all(torch.equal(*pair) for pair in zip(*weights, strict=True))
 
 
 class Pair(NamedTuple):

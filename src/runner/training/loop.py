@@ -258,7 +258,7 @@ def evaluate(state: Training, loader: Loader, on_batch: Callable[[Step], None] |
     for module in modules:
         module.eval()
     sums = RunningMetrics(state.task, state.device.torch, state.target_scale)
-    with state.device.evaluating(), torch.inference_mode():
+    with state.device.evaluating(), torch.inference_mode(), state.evaluation_rng():
         for batch in loader.epoch(0):
             with state.precision.autocast():
                 step = state.task.measure(state.eval_forward, batch)

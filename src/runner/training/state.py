@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,12 +31,13 @@ from runner.rundir.checkpoint import (
 )
 from runner.scheduler import Schedule
 from runner.task import Task
+from runner.task.supervised import Supervised
 from runner.training.attributes import held_generators, restore_generators
 from runner.training.averaging import WeightAverage
 from runner.training.progress import Metrics, Monitor, Progress, RunningMetrics, Stopwatch
 from runner.training.spans import Span, no_span
 from runner.util.buffers import load_module, unsaved_buffers
-from runner.util.rng import rng_state, set_rng_state
+from runner.util.rng import derive_seed, isolated_rng, rng_state, set_rng_state
 
 if TYPE_CHECKING:
     from runner.assembly.experiment import Experiment
@@ -126,6 +128,15 @@ class Training:
         self.eval_forward: nn.Module = self.eval_model
         self.span: Span = no_span
         self.after_save: Callable[[], None] = lambda: None
+
+    def evaluation_rng(self) -> AbstractContextManager[None]:
+        """Return the context of an evaluation: what a step draws in it is the same each time, and changes no training.
+
+        The step of `supervised` draws nothing, unless its model does.
+        """
+        if type(self.task).step is Supervised.step:
+            return nullcontext()
+        return isolated_rng(derive_seed("evaluation", self.loaders.train.seed or 0), self.device.torch)
 
     @property
     def best_is_last(self) -> bool:

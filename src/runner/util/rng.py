@@ -36,14 +36,15 @@ def seed_cpu(seed: int) -> None:
 
 
 @contextmanager
-def isolated_rng(seed: int) -> Iterator[None]:
-    """Seed the global CPU generators within a block, and restore their states afterwards."""
-    before = rng_state(torch.device("cpu"))
-    seed_cpu(seed)
+def isolated_rng(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed the global CPU generators, and those of a device, within a block, and restore their states afterwards."""
+    device = device or torch.device("cpu")
+    before = rng_state(device)
+    (seed_cpu if device.type == "cpu" else seed_all)(seed)
     try:
         yield
     finally:
-        set_rng_state(before, torch.device("cpu"))
+        set_rng_state(before, device)
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:
