@@ -63,6 +63,11 @@ class Precision:
         name = str(self.autocast_dtype).removeprefix("torch.")
         return f"this CPU has no fast {name} arithmetic: expect precision={self.name} to be slower than fp32 here"
 
+    @property
+    def scale(self) -> float:
+        """The factor by which a scaler multiplies gradients; 1 without one."""
+        return self._scale
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context of a forward pass."""
         return self._autocast

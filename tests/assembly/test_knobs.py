@@ -166,6 +166,10 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
         lambda a, b: saved(b) == 12,
     ),
     "trainer.keep_checkpoints": (("trainer.keep_checkpoints=1",), lambda a, b: (saved(a), saved(b)) == (2, 1)),
+    "trainer.log_norms": (
+        ("trainer.log_norms=true",),
+        lambda a, b: not a.steps("norm/weight/layers.1") and b.steps("norm/weight/layers.1") == [1, 2],
+    ),
     "trainer.on_nonfinite": (
         ("trainer.on_nonfinite=ignore", "optimizer.lr=1e30"),
         lambda a, b: b.result["status"] == "FINISHED",
@@ -195,6 +199,7 @@ SHOWN_ELSEWHERE = {
     "device.evaluation_threads": "test_cores.py",
     "trainer.steps_per_epoch": "test_streaming.py",
     "trainer.compile": "test_compilation.py",
+    "trainer.callbacks": "test_callbacks.py",
     "trainer.deterministic": "test_device.py",
     "trainer.detect_anomaly": "test_anomaly.py",
     "resume_mode": "test_resume.py",

@@ -100,6 +100,7 @@ def settings(**changed: Any) -> TrainerSettings:
         "deterministic": False,
         "detect_anomaly": False,
         "profile_steps": None,
+        "log_norms": False,
         "early_stopping": EarlyStoppingSettings(patience=None, min_delta=0.0),
     }
     assert not set(changed) - set(values)

@@ -16,7 +16,7 @@ from runner.assembly.mixing import fit_targets
 from runner.assembly.problems import ProblemCollector
 from runner.assembly.record import computed_with, recorded
 from runner.assembly.target import call, check_target
-from runner.config import schema
+from runner.config import callbacks, schema
 from runner.config.hydra_job import to_plain
 from runner.config.keys import SHARED_KEYS, TARGET_GROUPS
 from runner.config.settings import ConsoleSettings, TrackingSettings, TrainerSettings
@@ -179,12 +179,13 @@ def make_parts(
         "scheduler", make_schedule, config["scheduler"], optimizer, trainer, task, splits, needs=["trainer", "data"]
     )
     stage("model", parts.check_state, model, task, optimizer, schedule)
+    made_callbacks = stage("trainer", parts.make_callbacks, callbacks.by_name(config))
     collector.raise_if_any()
     return Parts(
         seed, _made(device), _made(precision), _made(task), _made(splits), _made(model), *_made(counted), scale,
         _made(optimizer), _made(schedule), _made(trainer), augment, _made(cost), _made(measured), _made(channels_last),
         _made(loss_node),
-        frozen or Freeze(),
+        frozen or Freeze(), _made(made_callbacks),
     )  # fmt: skip
 
 
@@ -229,6 +230,9 @@ def check(config: Mapping[str, Any]) -> list[Problem]:
         collector += (auto_loss.check(config[group]) if group == "loss" else []) or check_target(group, config[group])
     for name, node in optimizers.items():
         collector += check_target(f"optimizers.{name}", node)
+    for name, node in callbacks.by_name(config).items():
+        if isinstance(node, Mapping):
+            collector += check_target(f"{callbacks.KEY}.{name}", node)
     return collector.problems
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from runner.callbacks import Callback
 from runner.config.settings import ConsoleSettings, TrackingSettings, TrainerSettings
 from runner.data.augment import Augment
 from runner.data.loading import Loaders
@@ -33,6 +34,7 @@ class Parts:
         channels_last: the storage of images.
         loss_node: the group `loss`, of a resolved config; that of the chosen loss for `loss=auto`.
         freeze: the parameters that are not trained, and until when.
+        callbacks: the user's, by name.
     """
 
     seed: int
@@ -52,6 +54,7 @@ class Parts:
     channels_last: bool
     loss_node: Mapping[str, Any]
     freeze: Freeze
+    callbacks: Mapping[str, Callback]
 
 
 @dataclass

@@ -14,6 +14,8 @@ from runner import device as devices
 from runner.assembly import auto_loss, checks, signature
 from runner.assembly.step_check import check_step
 from runner.assembly.target import IN_WORDS, SUPPLIED, call, default_of, locate, takes
+from runner.callbacks import Callback
+from runner.config import callbacks
 from runner.config.keys import format_value
 from runner.config.settings import TrainerSettings
 from runner.data import fetch
@@ -279,6 +281,13 @@ def tune(model: nn.Module, node: Mapping[str, Any], seed: int) -> Freeze:
     adapted = add_adapters(model, **lora)
     both = [*frozen.parameters, *adapted.parameters]
     return replace(adapted, parameters=both, resting=[*frozen.resting, *adapted.resting])
+
+
+def make_callbacks(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Callback]:
+    """Make the callbacks, and check that a checkpoint can hold the state that they start with."""
+    made = {name: call(f"{callbacks.KEY}.{name}", node, Callback) for name, node in nodes.items()}
+    checks.state({"callbacks": {name: callback.state_dict() for name, callback in made.items()}})
+    return made
 
 
 def choose_threads(

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from runner.assembly import signature
+from runner.callbacks import Callback
 from runner.config.interpolation import escape_all_references
 from runner.config.keys import SHARED_KEYS, format_value
 from runner.data import fetch
@@ -21,7 +22,8 @@ from runner.loss import Loss
 from runner.scheduler import Schedule
 from runner.task import Task
 
-SUPPLIED = {
+SUPPLIED: dict[str, tuple[str, ...]] = {
+    "callbacks": (),
     "model": ("input_shape", "num_outputs", "categories"),
     "data": ("scale", "old_rules", "loss_takes", "model_embeds", "fitted"),
     "task": (),
@@ -35,6 +37,7 @@ NEEDED = {"optimizer": ("params", "model"), "scheduler": ("optimizer",)}
 """Arguments of which a function must take at least one: without it, it cannot return what the group needs."""
 
 KINDS: dict[str, tuple[type, ...]] = {
+    "callbacks": (Callback,),
     "model": (nn.Module,),
     "data": (Source,),
     "task": (Task,),
@@ -45,6 +48,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 """Types of which a group's `_target_` must be a class, or return an instance."""
 
 IN_WORDS = {
+    "callbacks": "a runner.callbacks.Callback",
     "model": "a torch.nn.Module",
     "data": "a runner.data.source.Source",
     "task": "a runner.task.Task",
@@ -57,7 +61,9 @@ T = TypeVar("T")
 
 
 def kind_of(group: str) -> str:
-    """Return the group of which a node is a member: `optimizer` for one of several, `optimizers.generator`."""
+    """Return the group whose rules a node follows: `optimizer` for `optimizers.generator`."""
+    if group.startswith("trainer.callbacks."):
+        return "callbacks"
     return "optimizer" if group.startswith("optimizers.") else group
 
 

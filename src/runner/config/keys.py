@@ -15,7 +15,7 @@ SHARED_SETTINGS = {"data": DataSettings, "model": ModelSettings, "optimizer": Op
 SHARED_KEYS = {group: tuple(field.name for field in fields(settings)) for group, settings in SHARED_SETTINGS.items()}
 """Keys of such a group besides the parameters of its `_target_`; `conf/config.yaml` sets them."""
 
-MAPPINGS = ("tracking.tags", "optimizers", "optimizer.groups", "model.config")
+MAPPINGS = ("tracking.tags", "optimizers", "optimizer.groups", "model.config", "trainer.callbacks")
 """Keys whose values are mappings with names that the user chooses."""
 
 CHOSEN_LATER = ("loss.label_smoothing", "loss.class_weight", "loss.ignore_index")

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from runner.config import fine_tuning
+from runner.config import callbacks, fine_tuning
 from runner.config.keys import PATH_KEYS, SHARED_SETTINGS, TEXT_KEYS, flatten, format_value, iterate_leaves, select
 from runner.config.limits import TORCH_LIMITS, Limit, collect_limits, settings_limits, takes_none
 from runner.config.settings import (
@@ -78,7 +78,8 @@ NEW_KEYS = {
     "device.evaluation_threads": "null", "tracking.tags": "{}", "tracking.description": "null", "model.freeze": "null",
     "model.unfreeze_at_epoch": "null", "model.lora.params": "null", "model.lora.rank": "8", "model.lora.alpha": "null",
     "model.lora.dropout": "0.0", "model.lora.train": "null", "optimizer.groups": "{}", "optimizer.no_decay": "false",
-    "optimizer.layer_decay": "null", "optimizers": "{}", **flatten({"task": SUPERVISED}),
+    "optimizer.layer_decay": "null", "optimizers": "{}", "trainer.callbacks": "null",
+    "trainer.log_norms": "false", **flatten({"task": SUPERVISED}),
 }  # fmt: skip
 """Other keys that are new since 0.1.0, with the values that apply to its configs."""
 
@@ -102,7 +103,13 @@ def check_config(config: Mapping[str, Any]) -> list[Problem]:
         config: nested plain mappings, as `OmegaConf.to_container(cfg, resolve=True)` returns them. Missing values
             (`???`) are skipped.
     """
-    problems = [*_check_limits(config), *_check_new_keys(config), *_check_pairs(config), *fine_tuning.check(config)]
+    problems = [
+        *_check_limits(config),
+        *_check_new_keys(config),
+        *_check_pairs(config),
+        *fine_tuning.check(config),
+        *callbacks.check(config),
+    ]
     too_large = list(dict.fromkeys(find_large_integers("", config)))
     keys = {problem.key for problem in too_large}
     return [problem for problem in problems if problem.key not in keys] + too_large + _check_tracking(config)

@@ -70,6 +70,9 @@ class TrainerSettings:
     profile_steps: Annotated[int | None, COUNT] = MISSING
     steps_per_epoch: Annotated[int | None, COUNT] = None  # configs saved by 0.1.0 lack it
     early_stopping: EarlyStoppingSettings = field(default_factory=EarlyStoppingSettings)
+    # Configs saved earlier lack these keys, so they have defaults here.
+    callbacks: Any = None
+    log_norms: bool = False
 
 
 @dataclass

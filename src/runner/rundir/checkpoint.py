@@ -29,8 +29,8 @@ FORMAT = 2
 """The format that is written. All formats from 1 are read. 2 added the `OPTIONAL` keys."""
 
 KEYS = ("model", "optimizer", "scheduler", "scaler", "ema", "rng", "progress", "format")
-OPTIONAL = ("buffers", "loss", "task", "data", "preprocessing")
-"""Left out if they are empty. The name `callbacks` is reserved for later formats."""
+OPTIONAL = ("buffers", "loss", "task", "data", "preprocessing", "callbacks")
+"""Left out if they are empty."""
 
 
 NOT_SAVABLE = (

@@ -21,6 +21,9 @@ LOG = "run.log"
 CHECKPOINTS = "checkpoints"
 LAST, BEST = "last.pt", "best.pt"
 
+ARTIFACTS = "artifacts"
+"""Images, figures and tables that the user's callbacks make."""
+
 PLOTS = "plots"
 PROFILE = "profile"
 

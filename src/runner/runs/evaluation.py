@@ -91,7 +91,8 @@ def rebuild(run: SavedRun, overrides: Sequence[str] = (), preprocessing: Mapping
     Raises:
         ConfigError: with all problems.
     """
-    cfg, problems = resume.compose_saved(run.config, overrides)
+    without_callbacks = run.config["trainer"] | {"callbacks": None}  # their code may not be here
+    cfg, problems = resume.compose_saved({**run.config, "trainer": without_callbacks}, overrides)
     if cfg is None:
         raise ConfigError(*problems)
     return build.build(without_hydra(cfg), run.choices, problems, preprocessing or {})

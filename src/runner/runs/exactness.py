@@ -11,8 +11,8 @@ from runner.training.attributes import held_generators
 MAY_CHANGE = (
     "trainer.epochs", "trainer.max_steps", "trainer.max_time", "trainer.early_stopping.", "trainer.log_every_",
     "trainer.checkpoint_every_", "trainer.keep_checkpoints", "trainer.detect_anomaly",
-    "trainer.profile_steps", "tracking.name", "tracking.uri", "tracking.log_", "tracking.wait", "tracking.tags",
-    "tracking.description", "runner.",
+    "trainer.profile_steps", "trainer.log_norms", "tracking.name", "tracking.uri", "tracking.log_", "tracking.wait",
+    "tracking.tags", "tracking.description", "runner.",
     "data.root", "data.path", "data.val_path", "data.test_path", "data.num_workers", "data.in_memory",
 )  # fmt: skip
 """Keys, and prefixes of keys, that do not change the weights by a single bit."""
@@ -87,6 +87,8 @@ def _check_patience(progress: Mapping[str, Any], was: int | None, patience: int)
 
 def _why_not_longer(progress: Mapping[str, Any], trainer: Mapping[str, Any], key: str) -> str:
     """Say why a longer training would not be exact, because of how it ended; empty if it would be."""
+    if reason := progress.get("stop_reason"):
+        return f"a callback has ended the run: {reason}"
     done, every = len(progress["epoch_seconds"]), trainer["log_every_epochs"]
     if progress["cut_short"]:
         return f"epoch {progress['cut_short']} was cut short, and the rest of it is not trained"

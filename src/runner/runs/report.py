@@ -213,12 +213,20 @@ def log_closing(state: Training, experiment: Experiment, folder: Path, final: di
     )
     files = ", ".join(
         name
-        for name in (layout.RESULT, layout.JOURNAL, layout.CHECKPOINTS, layout.PLOTS, layout.PROFILE, layout.MODEL)
+        for name in (
+            layout.RESULT,
+            layout.JOURNAL,
+            layout.CHECKPOINTS,
+            layout.ARTIFACTS,
+            layout.PLOTS,
+            layout.PROFILE,
+            layout.MODEL,
+        )
         if (folder / name).exists()
     )
     log.info("saved in   %s (%s)", display_path(folder), files)
     complete = progress.epoch > experiment.trainer.epochs and not progress.cut_short and not progress.out_of_turn
-    if complete and not state.monitor.exhausted(progress):
+    if complete and not progress.stop_reason and not state.monitor.exhausted(progress):
         log.info("resume     %s", _command_for_more(state, experiment, folder), extra=about(RESUME))
 
 

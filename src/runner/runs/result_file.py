@@ -14,7 +14,7 @@ SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}
 """Suffixes of exported files, by format."""
 
 RECORD = (layout.CONFIG, layout.ENVIRONMENT, layout.JOURNAL, layout.RESULT, layout.LOG, layout.SAMPLES)
-FOLDERS = (".tracking", layout.CHECKPOINTS, layout.MODEL, layout.PLOTS)
+FOLDERS = (".tracking", layout.CHECKPOINTS, layout.MODEL, layout.PLOTS, layout.ARTIFACTS)
 """Folders that a run writes; other files in its folder may be replaced."""
 
 SOURCES = ("data.path", "data.test_path", "data.val_path", "model.weights")

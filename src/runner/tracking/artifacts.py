@@ -53,10 +53,12 @@ def deliver(
 def deliver_early(
     client: "MlflowClient", folder: Path, pinned: Sequence[Path], state: DeliveryState, save: Callable[[], None]
 ) -> None:
-    """Upload what a resume needs if the folder is lost: the config, and the pinned checkpoints."""
+    """Upload what a resume needs if the folder is lost: the config, the pinned checkpoints, and files from before."""
     for name in _EARLY:
         if (folder / name).is_file():
             _deliver_file(client, folder / name, name, state, save)
+    for path in _made(folder):
+        _deliver_file(client, path, path.relative_to(folder).as_posix(), state, save)
     for path in pinned:
         _deliver_file(client, path, f"{layout.CHECKPOINTS}/{path.name}", state, save)
         path.unlink()
@@ -102,11 +104,17 @@ def _files(folder: Path, manifest: Manifest, state: DeliveryState) -> Iterator[P
     Once MLflow has that checkpoint, it is updated, as a resumed run may have a better one.
     """
     yield from (folder / name for name in _FILES if (folder / name).is_file())
+    yield from _made(folder)
     for name in (layout.PLOTS, layout.PROFILE, *([layout.CHECKPOINTS] if manifest.log_checkpoints else [])):
         yield from (path for path in sorted((folder / name).rglob("[!.]*")) if path.is_file())
     modelless = manifest.log_model and manifest.status == "FINISHED" and not (folder / layout.MODEL / MLMODEL).is_file()
     if not manifest.log_checkpoints and (modelless or BEST in state.artifacts) and (folder / BEST).is_file():
         yield folder / BEST
+
+
+def _made(folder: Path) -> Iterator[Path]:
+    """Yield the complete files that callbacks have made."""
+    yield from (path for path in sorted((folder / layout.ARTIFACTS).rglob("[!.]*")) if path.is_file())
 
 
 def _fill_in_run_id(path: Path, run_id: str) -> None:

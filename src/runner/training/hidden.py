@@ -44,6 +44,7 @@ ADVICE = {
     "data": _OF_DATA,
     "val_data": _OF_DATA,
     "test_data": _OF_DATA,
+    "callbacks": "return it from the callback's state_dict, and restore it in load_state_dict",
 }
 
 

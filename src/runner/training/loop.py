@@ -16,6 +16,7 @@ from runner.data.loading import Loader
 from runner.data.parts import Batch
 from runner.optimizer.groups import rates
 from runner.task import Step
+from runner.training.norms import layer_norms
 from runner.training.progress import Metrics, RunningMetrics
 from runner.training.spans import each
 from runner.training.state import Interrupted, Training, require_finite, save, save_within_epoch
@@ -35,25 +36,27 @@ def fit(state: Training) -> str | None:
     """
     state.model.train()
     state.task.train()
-    while state.progress.epoch <= state.settings.epochs:
-        if reason := patience_exhausted(state):
-            return reason
+    reason: str | None = None
+    while state.progress.epoch <= state.settings.epochs and reason is None:
+        if not state.progress.batch and (reason := ended_early(state)):  # an epoch in progress is finished first
+            break
         try:
             with state.span("epoch"):
-                limit = run_epoch(state)
+                reason = run_epoch(state)
         except Interrupted:
             save_within_epoch(state)  # raised only between two steps, so training can resume here
             raise
-        if limit:
-            return limit
-    return None
+    state.callbacks.at_end(state)
+    return reason
 
 
 def run_epoch(state: Training) -> str | None:
     """Train the epoch in progress, or the rest of it, and finish it; return the limit that was reached, if any."""
     progress, settings = state.progress, state.settings
     # The metrics of an epoch can be left out only if it is known at its start that nobody reads them at its end.
-    may_end_early = settings.max_steps or settings.max_time or settings.early_stopping.patience
+    may_end_early = (
+        settings.max_steps or settings.max_time or settings.early_stopping.patience or state.callbacks.by_name
+    )
     state.sums.with_metrics = bool(may_end_early or log_due(state) or state.monitor.metric.startswith("train/"))
     state.sums.reset(progress.sums, progress.more_sums)
     state.freeze.at_epoch(progress.epoch)
@@ -133,9 +136,11 @@ def add_gradients(state: Training, batch: Batch, index: int) -> bool:
 def take_step(state: Training) -> None:
     """Step the optimizer with the gradients so far; average, schedule, log and validate, as far as each is due."""
     progress, settings = state.progress, state.settings
+    progress.norms = {}
     if state.takes_turns:
         stepped = take_turns(state)
     else:
+        progress.norms = layer_norms(state)
         with state.span("step"):
             stepped = state.precision.step(state.optimizer, state.parameters, settings.clip_norm)
     if not stepped:
@@ -147,6 +152,8 @@ def take_step(state: Training) -> None:
         state.schedule.scheduler.step()
     if due(settings.log_every_steps, progress.step):
         log_metrics(state, {**running_losses(state), "lr_step": lr}, progress.step)
+        log_metrics(state, {f"{name}_step": norm for name, norm in progress.norms.items()}, progress.step)
+    state.callbacks.after_step(state)
     if validation_due(state):
         validate_within_epoch(state)
 
@@ -159,19 +166,19 @@ def finish_resumed_step(state: Training) -> str | None:
 
 
 def limit_reached(state: Training) -> str | None:
-    """Describe the limit of steps, seconds or patience that is reached; None if there is none."""
+    """Describe the limit of steps, seconds or patience that is reached, or a request to end; None without one."""
     progress, settings = state.progress, state.settings
     if settings.max_steps is not None and progress.step >= settings.max_steps:
         return f"trainer.max_steps={settings.max_steps} is reached"
     if settings.max_time is not None and sum(progress.epoch_seconds) + state.clock.read() >= settings.max_time:
         return f"trainer.max_time={settings.max_time:g} is reached"
-    return patience_exhausted(state)
+    return ended_early(state)
 
 
-def patience_exhausted(state: Training) -> str | None:
-    """Describe that early stopping's patience is exhausted; None while it is not."""
-    if not state.monitor.exhausted(state.progress):
-        return None
+def ended_early(state: Training) -> str | None:
+    """Describe why training ends: a callback asked to, or patience is exhausted; None if it goes on."""
+    if state.progress.stop_reason or not state.monitor.exhausted(state.progress):
+        return state.progress.stop_reason
     return f"{state.monitor.metric} has not improved in {state.progress.stale} validations"
 
 
@@ -193,18 +200,21 @@ def finish_epoch(state: Training, last: bool) -> None:
         timed["time/validation_seconds"] = perf_counter() - started_at
         for name in state.losses:
             require_finite(state, metrics.get(f"val/{name}", 0.0), f"val/{name}")
+        state.callbacks.after_validation(state, metrics)
     best = state.monitor.update(progress, metrics)
-    last = last or state.monitor.exhausted(progress)
+    last = last or ended_early(state) is not None
     if last or log_due(state):
         rate = state.sums.samples / progress.seconds
         timed |= {"lr": progress.lr, "time/epoch_seconds": progress.seconds, "throughput/samples_per_second": rate}
         timed |= {f"lr/{group}": mean for group, mean in progress.rates.items()}
         if state.task.unit != "samples":
             timed[f"throughput/{state.task.unit}_per_second"] = state.sums.weight / progress.seconds
-        log_metrics(state, metrics | timed, progress.epoch)
+        log_metrics(state, metrics | timed | progress.norms, progress.epoch)
     if last or due(settings.log_every_epochs, progress.epoch):
         state.display.end_epoch(progress.epoch, metrics, progress.seconds, best)
     step_schedule(state, metrics)
+    state.callbacks.after_epoch(state, metrics)
+    last = last or ended_early(state) is not None
     checkpoint_due = best or last or due(settings.checkpoint_every_epochs, progress.epoch)
     if state.best_is_last:
         best, progress.best_epoch, progress.best_metrics = checkpoint_due, progress.epoch, metrics
@@ -215,7 +225,7 @@ def finish_epoch(state: Training, last: bool) -> None:
     progress.samples += state.sums.samples
     progress.epoch_seconds.append(progress.seconds)
     progress.epoch, progress.batch, progress.seconds = progress.epoch + 1, 0, 0.0
-    progress.sums, progress.more_sums = [], {}
+    progress.sums, progress.more_sums, progress.norms = [], {}, {}
     if checkpoint_due:
         save(state, best)
 
@@ -294,6 +304,7 @@ def validate_within_epoch(state: Training) -> None:
     metrics = validate(state, state.loaders.val)
     state.progress.validated_step = state.progress.step
     log_metrics(state, {f"{name}_step": mean for name, mean in metrics.items()}, state.progress.step)
+    state.callbacks.after_validation(state, metrics)
     if state.monitor.update(state.progress, metrics, within_epoch=True):
         save_within_epoch(state, best=True)
     state.clock.start()

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import Dataset
 
+from runner.callbacks import Callback
+
 CONTAINERS = (Mapping, list, tuple, set, frozenset, deque)
 _OF_MODULES = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
 
@@ -108,6 +110,8 @@ def decides_what_is_saved(owner: Any, inherited: bool) -> bool:
         return kind.state_dict is not torch.optim.Optimizer.state_dict
     if isinstance(owner, LRScheduler):
         return True  # all attributes by default
+    if isinstance(owner, Callback):
+        return kind.state_dict is not Callback.state_dict
     return hasattr(owner, "state_dict") if isinstance(owner, Dataset) else inherited
 
 

@@ -21,6 +21,9 @@ Summed = tuple[Callable[[Tensor, Tensor], Tensor], bool]
 VALUES_AT_ONCE = 65_536
 """How many outputs of small batches are measured at once: an epoch of the MLP, batch 64, takes 0.98 times as long."""
 
+OPTIONAL = ("rates", "more_sums", "norms", "stop_reason")
+"""Fields of `Progress` that a checkpoint has only if they are not empty."""
+
 
 @dataclass
 class Progress:
@@ -35,6 +38,8 @@ class Progress:
         epoch_steps: the number of optimizer steps of this epoch.
         sums: the running sums of this epoch, as `RunningMetrics.state` returns them.
         more_sums: those of this epoch that not every task has, as `RunningMetrics.more_state` returns them.
+        norms: those of the last step, by layer, if they are to be logged.
+        stop_reason: why training ends before its time, if a callback asked for it.
         seconds: the training time of this epoch.
         epoch_seconds: the training time of each finished epoch.
         samples: the number of samples in the finished epochs.
@@ -73,6 +78,8 @@ class Progress:
     data: str = ""
     rates: dict[str, float] = field(default_factory=dict)
     more_sums: dict[str, Any] = field(default_factory=dict)
+    norms: dict[str, float] = field(default_factory=dict)
+    stop_reason: str | None = None
 
     def start_epoch(self, lr: float, rates: Mapping[str, float]) -> None:
         """Start an epoch with this learning rate, and those of named groups."""
@@ -87,8 +94,8 @@ class Progress:
             self.rates[name] += (rate - self.rates[name]) / self.epoch_steps
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the values for a checkpoint: `rates` and `more_sums` only if there are any."""
-        return {name: value for name, value in asdict(self).items() if name not in ("rates", "more_sums") or value}
+        """Return the values for a checkpoint: those of `OPTIONAL` only if there are any."""
+        return {name: value for name, value in asdict(self).items() if name not in OPTIONAL or value}
 
 
 class RunningMetrics:

@@ -34,6 +34,7 @@ from runner.data.loading import Loader
 from runner.data.streaming import StreamLoader
 from runner.device import free_host_memory
 from runner.training.attributes import Walk, addresses
+from runner.training.callbacks import Callbacks
 from runner.training.loop import evaluate, fit
 from runner.training.progress import Metrics
 from runner.training.spans import no_span
@@ -203,6 +204,7 @@ def _without_effects(state: Training, checkpoints: "_Memory", stop: "_Stop") -> 
     """Let training write and show nothing, and do nothing except steps."""
     state.checkpoints, state.stop = checkpoints, stop  # type: ignore[assignment]
     state.log, state.display = lambda metrics, step: None, _NoDisplay()
+    state.callbacks = Callbacks()  # they may do anything
     state.loaders, state.after_save = state.loaders.without_workers(), lambda: None
     state.span = no_span
     state.device = replace(state.device, threads=1, evaluation_threads=1)  # a fork has one

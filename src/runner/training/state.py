@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -20,6 +21,8 @@ from runner.model.freeze import Freeze
 from runner.optimizer import load_state, trainable
 from runner.optimizer.several import Several
 from runner.precision import Precision
+from runner.rundir import layout
+from runner.rundir.artifacts import Artifacts
 from runner.rundir.checkpoint import (
     FORMAT,
     Checkpoints,
@@ -34,6 +37,8 @@ from runner.task import Task
 from runner.task.supervised import Supervised
 from runner.training.attributes import held_generators, restore_generators
 from runner.training.averaging import WeightAverage
+from runner.training.callbacks import Callbacks
+from runner.training.norms import LayerNorms
 from runner.training.progress import Metrics, Monitor, Progress, RunningMetrics, Stopwatch
 from runner.training.spans import Span, no_span
 from runner.util.buffers import load_module, unsaved_buffers
@@ -81,6 +86,8 @@ class Training:
             `{"targets": {"mean": [...], "std": [...]}}`.
         target_scale: the scale of a regression's targets, if they are scaled, or far from 0.
         freeze: the parameters that are not trained, and until when.
+        callbacks: the user's, which the loop calls.
+        artifacts: writes images, figures and tables of the run.
         weight: the sum of weights of the optimizer step in progress.
         waiting: its batches, with several optimizers.
         measured: the names of what a step measures: `loss`, and the scalars of the task.
@@ -109,6 +116,7 @@ class Training:
     target_scale: TargetScale | None = None
     freeze: Freeze = field(default_factory=Freeze)
     measured: Sequence[str] = ("loss",)
+    callbacks: Callbacks = field(default_factory=Callbacks)
 
     def __post_init__(self) -> None:
         self.parameters = [*trainable(self.model), *self.task.own_parameters()]  # and those frozen until a later epoch
@@ -117,6 +125,8 @@ class Training:
         self.waiting: list[Batch] = []
         self.takes_turns = isinstance(self.optimizer, Several)
         self.losses = list(self.optimizer.by_name) if isinstance(self.optimizer, Several) else ["loss"]
+        self.artifacts = Artifacts(self.checkpoints.folder.parent / layout.ARTIFACTS)
+        self.norms = LayerNorms(self.model, self.task, self.parameters) if self.settings.log_norms else None
         self.sums = RunningMetrics(self.task, self.device.torch, self.target_scale)
         self.clock = Stopwatch(self.device)
         monitored = self.settings.monitor
@@ -137,6 +147,13 @@ class Training:
         if type(self.task).step is Supervised.step:
             return nullcontext()
         return isolated_rng(derive_seed("evaluation", self.loaders.train.seed or 0), self.device.torch)
+
+    def request_stop(self, reason: str) -> None:
+        """End training after the step or epoch in progress, as FINISHED; the first reason is printed.
+
+        It is in the checkpoint: a resumed run stays ended.
+        """
+        self.progress.stop_reason = self.progress.stop_reason or reason or "a callback asked for it"
 
     @property
     def best_is_last(self) -> bool:
@@ -172,6 +189,7 @@ def make_training(
         target_scale=experiment.target_scale,
         freeze=experiment.freeze,
         measured=experiment.measured,
+        callbacks=Callbacks(experiment.callbacks),
     )
 
 
@@ -222,6 +240,7 @@ def checkpoint_state(state: Training) -> dict[str, Any]:
             if saves_itself(data_set)
         },
         "preprocessing": state.preprocessing,
+        "callbacks": state.callbacks.state_dict(),
     }
     return {
         "format": FORMAT,
@@ -256,7 +275,8 @@ def stateful(state: Training) -> dict[str, Any]:
     schedule = {"scheduler": state.schedule.scheduler} if state.schedule.scheduler is not None else {}
     loss = {"loss": state.task.loss} if state.task.loss is not None else {}
     return {
-        "model": state.model, **averaged, **loss, "task": state.task, "optimizer": state.optimizer, **schedule, **data
+        "model": state.model, **averaged, **loss, "task": state.task, "optimizer": state.optimizer, **schedule, **data,
+        "callbacks": SimpleNamespace(**state.callbacks.by_name),
     }  # fmt: skip
 
 
@@ -275,6 +295,7 @@ def restore(state: Training, checkpoint: Mapping[str, Any]) -> None:
     for name, data_set in state.loaders.data_sets().items():
         if saves_itself(data_set) and name in checkpoint.get("data", {}):
             data_set.load_state_dict(checkpoint["data"][name])
+    state.callbacks.load_state_dict(checkpoint.get("callbacks", {}))
     set_rng(state, checkpoint["rng"])
     state.progress = Progress(**{"longest_stale": None, **checkpoint["progress"]})
     state.freeze.at_epoch(state.progress.epoch)

@@ -13,6 +13,7 @@ from runner.optimizer.several import Several
 from runner.precision import forget_gradients
 from runner.task import Step, StepError
 from runner.task.task import count, scalar
+from runner.training.norms import layer_norms
 from runner.training.state import Training
 
 
@@ -42,6 +43,7 @@ def take_turns(state: Training) -> bool:
             for own in scalars:
                 del own[name]
             continue
+        state.progress.norms |= layer_norms(state, optimizer.parameters(name))
         with state.span("step"):
             state.precision.apply(part, optimizer.parameters(name), state.settings.clip_norm)
     optimizer.step()
