@@ -28,6 +28,7 @@ def a_user_module(here: Path) -> None:
         "import torch\n"
         "from torch import nn\n"
         "from runner.util.ranges import Range\n"
+        "from runner.callbacks import Callback\n"
         "from runner.data.source import Source\n"
         "NUMBER = 3\n"
         "class Narrow(nn.Module):\n"
@@ -49,6 +50,9 @@ def a_user_module(here: Path) -> None:
         "class Odd(Narrow):\n"
         "    def get_extra_state(self):\n"
         "        return {'source': Source}\n"
+        "class Watch(Callback):\n"
+        "    def __init__(self, every: int = 1):\n"
+        "        pass\n"
         "def no_model():\n"
         "    return 3\n"
         "def raises(depth: int = 1):\n"
@@ -188,6 +192,35 @@ WRONG = [
     Wrong(["resume_mode=warm"], [("resume_mode", "choice")], then=["resume_mode=exact"]),
     Wrong(["resume_mode=warm_start"], [("resume_mode", "missing")]),
     # What is trained, and how.
+    Wrong(["trainer.callbacks=3"], [("trainer.callbacks", "type")]),
+    Wrong(["trainer.callbacks=[mine.All]"], [("trainer.callbacks.callback", "type")]),
+    Wrong(["trainer.callbacks.mine=3"], [("trainer.callbacks.mine", "type")]),
+    Wrong(["trainer.callbacks={a-b:{_target_:mine.All}}"], [("trainer.callbacks.a-b", "syntax")]),
+    Wrong(["trainer.callbacks.mine.every=3"], [("trainer.callbacks.mine._target_", "missing")]),
+    Wrong(
+        ["trainer.callbacks.mine._target_=mine.Narow"],
+        [("trainer.callbacks.mine._target_", "unknown")],
+        then=["trainer.callbacks.mine._target_=mine.Watch"],
+        set_up=a_user_module,
+    ),
+    Wrong(
+        ["trainer.callbacks.mine._target_=mine.Narrow"],
+        [("trainer.callbacks.mine._target_", "type")],
+        set_up=a_user_module,
+    ),
+    Wrong(
+        ["trainer.callbacks.mine._target_=mine.Watch", "trainer.callbacks.mine.evry=3"],
+        [("trainer.callbacks.mine.evry", "unknown")],
+        then=["trainer.callbacks.mine._target_=mine.Watch", "trainer.callbacks.mine.every=3"],
+        set_up=a_user_module,
+    ),
+    Wrong(
+        ["trainer.callbacks.mine._target_=mine.Watch", "trainer.callbacks.mine.every=x"],
+        [("trainer.callbacks.mine.every", "type")],
+        then=["trainer.callbacks.mine._target_=mine.Watch", "trainer.callbacks.mine.every=3"],
+        set_up=a_user_module,
+    ),
+    Wrong(["trainer.log_norms=3"], [("trainer.log_norms", "type")], then=["trainer.log_norms=true"]),
     Wrong(["model.freeze=[layer.*]"], [("model.freeze", "unknown")], then=["model.freeze=[layers.*]"]),
     Wrong(["model.freeze=[layers]"], [("model.freeze", "conflict")]),
     Wrong(["model.freeze={a:1}"], [("model.freeze", "type")], then=["model.freeze=[backbone.*]"]),

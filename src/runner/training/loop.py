@@ -151,8 +151,8 @@ def take_step(state: Training) -> None:
     if state.schedule.scheduler is not None and state.schedule.every == "step":
         state.schedule.scheduler.step()
     if due(settings.log_every_steps, progress.step):
-        log_metrics(state, {**running_losses(state), "lr_step": lr}, progress.step)
-        log_metrics(state, {f"{name}_step": norm for name, norm in progress.norms.items()}, progress.step)
+        norms = {f"{name}_step": norm for name, norm in progress.norms.items()}
+        log_metrics(state, {**running_losses(state), "lr_step": lr, **norms}, progress.step)
     state.callbacks.after_step(state)
     if validation_due(state):
         validate_within_epoch(state)
