@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from helpers.training import Stop, divided, exact_state, net, same, training
+from helpers.composed import built, trained
+from helpers.tasks import PAIR
+from helpers.training import Stop, divided, exact_state, net, same, supervised, training
 from runner.data.loading import TensorLoader
 from runner.model.freeze import freeze
 from runner.rundir import checkpoint
@@ -125,8 +127,6 @@ class Tied(nn.Module):
 
 
 def test_of_sparse_shared_unused_and_frozen_parameters() -> None:
-    from helpers.training import supervised
-
     model = Tied()
     freeze(model, ["first.bias"], None)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -150,3 +150,17 @@ def test_layers_of_the_task_are_among_them(tmp_path: Path) -> None:
     state.task.temperature = nn.Parameter(torch.full((1,), 2.0))
     measured = LayerNorms(state.model, state.task, [state.task.temperature]).measure(1.0)
     assert measured == {"norm/weight/task.temperature": 2.0}
+
+
+def test_several_optimizers_are_measured_each_before_its_own_step(tmp_path: Path) -> None:
+    more = ("trainer.log_norms=true", "trainer.log_every_steps=1", "trainer.epochs=1", "data.limit=100")
+    state = trained(tmp_path, *PAIR, *more, "tracking=off")
+    layers = {f"{part}.{number}" for part in "GD" for number in (0, 2)}
+    names = {f"norm/{kind}/{layer}" for kind in ("gradient", "weight") for layer in layers}
+    assert {name for name, _ in norms(state)} == names
+    assert all(value > 0 for value in norms(state).values())
+    first = {name: value for (name, step), value in norms(state, "_step").items() if step == 1}
+    fresh = dict(built(*PAIR).model.named_parameters())
+    for layer in layers:  # the generator's turn comes after the discriminator's step: neither has changed the other's
+        weights = torch.cat([fresh[f"{layer}.{name}"].detach().flatten() for name in ("weight", "bias")])
+        assert first[f"norm/weight/{layer}_step"] == pytest.approx(weights.norm().item(), rel=1e-5)
