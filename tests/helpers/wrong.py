@@ -198,7 +198,7 @@ WRONG = [
     Wrong(["trainer.callbacks={a-b:{_target_:mine.All}}"], [("trainer.callbacks.a-b", "syntax")]),
     Wrong(["trainer.callbacks.mine.every=3"], [("trainer.callbacks.mine._target_", "missing")]),
     Wrong(
-        ["trainer.callbacks.mine._target_=mine.Narow"],
+        ["trainer.callbacks.mine._target_=mine.Wach"],
         [("trainer.callbacks.mine._target_", "unknown")],
         then=["trainer.callbacks.mine._target_=mine.Watch"],
         set_up=a_user_module,
@@ -220,7 +220,7 @@ WRONG = [
         then=["trainer.callbacks.mine._target_=mine.Watch", "trainer.callbacks.mine.every=3"],
         set_up=a_user_module,
     ),
-    Wrong(["trainer.log_norms=3"], [("trainer.log_norms", "type")], then=["trainer.log_norms=true"]),
+    Wrong(["trainer.log_norms=maybe"], [("trainer.log_norms", "type")], then=["trainer.log_norms=true"]),
     Wrong(["model.freeze=[layer.*]"], [("model.freeze", "unknown")], then=["model.freeze=[layers.*]"]),
     Wrong(["model.freeze=[layers]"], [("model.freeze", "conflict")]),
     Wrong(["model.freeze={a:1}"], [("model.freeze", "type")], then=["model.freeze=[backbone.*]"]),
