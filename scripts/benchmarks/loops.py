@@ -157,6 +157,28 @@ def tiny(epochs: int) -> dict[str, list[float]]:
     return {"seconds": [time.perf_counter() - began]}
 
 
+def four(samples: int, epochs: int) -> dict[str, list[float]]:
+    """Train on dict batches of four tensors in a bare loop."""
+    from four import Net
+    from four import samples as make
+
+    (inputs, targets), net, turn = make(samples), Net(), Turn()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, fused=True)
+    loss = nn.CrossEntropyLoss()
+    seconds = []
+    for epoch in range(epochs):
+        if epoch:
+            turn.wait()
+        began = time.perf_counter()
+        for index in torch.randperm(samples).split(BATCH):
+            optimizer.zero_grad()
+            loss(net(**{name: part[index] for name, part in inputs.items()}), targets[index]).backward()
+            optimizer.step()
+        seconds.append(time.perf_counter() - began)
+    turn.over()
+    return {"seconds": warm(seconds)}
+
+
 def forward(root: str, samples: int, held_out: int, epochs: int) -> dict[str, list[float]]:
     """Run only the MLP's forward pass over held-out samples, with the fastest of four batch sizes.
 
@@ -216,7 +238,7 @@ def resnet(samples: int, size: int, epochs: int) -> dict[str, list[float]]:
 
 
 LOOPS: dict[str, Callable[..., dict[str, list[float]]]] = {
-    loop.__name__: loop for loop in (tensors, notebook, lightning, tiny, forward, decoding, resnet)
+    loop.__name__: loop for loop in (tensors, notebook, lightning, tiny, four, forward, decoding, resnet)
 }
 
 

@@ -51,6 +51,7 @@ def table(folder: Path, full: bool) -> list[Group]:
         _busy_digits(37 if full else 10),  # the first epoch of each warms up
         _busy_mlp(folder, images, 10),
         _tiny(10_000 if full else 2_000),
+        _four(images, 7 if full else 4),
         _start(folder / "started"),
         _sweep(folder / "started"),
         _images(folder / "photographs", 4_000 if full else 400),
@@ -254,6 +255,27 @@ def _tiny(epochs: int) -> Group:
         lambda: {"runner": ours, "bare": partial(peer, "tiny", epochs=epochs)},
         [Budget("tiny", f"tiny_sigmoid, {epochs:,} epochs", "the bare loop", 1.5, "runner.seconds", ["bare.seconds"])],
     )
+
+
+def _four(samples: int, epochs: int) -> Group:
+    """Compare by turns, epoch by epoch."""
+
+    def ours(environment: Mapping[str, str]) -> Figures:
+        return _seconds(
+            runner(
+                "data=custom", "data._target_=four.data", f"+data.count={samples}", "data.val_fraction=0",
+                "data.batch_size=64", "model=custom", "model._target_=four.Net", "device=cpu", "optimizer=sgd",
+                "optimizer.lr=0.01", "scheduler=constant", "scheduler._target_=turns.schedule",
+                f"trainer.epochs={epochs}", "tracking=off", environment=environment,
+            )
+        )  # fmt: skip
+
+    return Group(
+        lambda: {"runner": ours, "bare": partial(peer, "four", samples=samples, epochs=epochs)},
+        [Budget("four", f"a dict of four tensors, {samples:,} samples, batch 64", "a bare loop", 1.10,
+                "runner.seconds", ["bare.seconds"])],
+        turns=True,
+    )  # fmt: skip
 
 
 def _start(folder: Path) -> Group:
