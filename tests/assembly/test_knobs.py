@@ -64,6 +64,8 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
     "seed": (("seed=1",), learned_differently),
     "data.batch_size": (("data.batch_size=16",), lambda a, b: (a.result["steps"], b.result["steps"]) == (12, 6)),
     "data.val_fraction": (("data.val_fraction=0.5",), lambda a, b: "30 train, 30 validation" in b.called.err),
+    "data.split": (("data.split=sequential",), learned_differently),
+    "data.sampler": (("data.sampler=balanced",), learned_differently),
     "data.limit": (("data.limit=40",), lambda a, b: "32 train, 8 validation, 40 test" in b.called.err),
     "data.scale": (("data.scale=2",), learned_differently),
     "data.in_memory": (
@@ -235,6 +237,8 @@ SHOWN_ELSEWHERE = {
     "data.augment.randaugment.magnitude": "test_randaugment.py",
     "data.augment.mixup.probability": "test_mixing.py",
     "data.augment.cutmix.probability": "test_mixing.py",
+    "data.split_by": "test_division.py",
+    "data.sample_weight": "test_sampling.py",
     "data.num_workers": "test_the_number_of_workers",
     "data.root": "test_where_data_lie",
     "data.path": "test_where_data_lie",

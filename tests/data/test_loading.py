@@ -17,9 +17,10 @@ from helpers.composed import built
 from helpers.operations import Operations
 from helpers.problems import about
 from helpers.training import blobs, divided, exact_state, loaders, net, same, training
-from runner.data.loading import TensorLoader, WorkerLoader, epoch_order, evaluation_batch_size
+from runner.data.loading import TensorLoader, WorkerLoader, evaluation_batch_size
 from runner.data.normalize import Normalize
 from runner.data.parts import part_of
+from runner.data.sampling import epoch_order
 from runner.data.source import Source
 from runner.data.splits import Splits, split
 from runner.data.workers import STOPS

@@ -85,7 +85,7 @@ def _mean_in_any_order(state: Any, inputs: Tensor, targets: Tensor) -> float:
 
 
 def _batches(state: Any) -> list[Tensor]:
-    from runner.data.loading import epoch_order
+    from runner.data.sampling import epoch_order
 
     loader = state.loaders.train
     return list(epoch_order(loader.samples, loader.seed, 1).split(loader.batch_size))

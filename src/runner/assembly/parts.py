@@ -20,9 +20,11 @@ from runner.config.keys import format_value
 from runner.config.settings import TrainerSettings
 from runner.data import fetch
 from runner.data.augment import Augment, make_augment
+from runner.data.division import Division
 from runner.data.loading import evaluation_batch_size
 from runner.data.parts import Batch, divide_pair
 from runner.data.preprocess import Preprocess
+from runner.data.sampling import Sampling
 from runner.data.source import Source
 from runner.data.splits import Splits, split
 from runner.data.target_scale import TargetScale, choose_target_scale
@@ -194,6 +196,8 @@ def make_splits(
         divide=task.divide if task is not None else divide_pair,
         integers_are_numbers=task is None or task.integers_are_numbers,
         samples_per_epoch=samples_per_epoch,
+        division=Division(node.get("split", "random"), node.get("split_by")),
+        sampling=Sampling(node.get("sampler", "shuffle"), node.get("sample_weight")),
     )
 
 

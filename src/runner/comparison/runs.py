@@ -27,7 +27,7 @@ CURVES = ("val/loss", "train/loss", "time/epoch_seconds", "throughput/samples_pe
 
 SAME_DATA = (
     "batch_size", "val_fraction", "scale", "in_memory", "num_workers", "augment", "root", "mean", "std", "size",
-    "channels",
+    "channels", "split", "split_by", "sampler", "sample_weight",
 )  # fmt: skip
 """Keys of the data that do not change the data set: how it is split, stored, scaled, augmented."""
 

@@ -79,7 +79,8 @@ NEW_KEYS = {
     "model.unfreeze_at_epoch": "null", "model.lora.params": "null", "model.lora.rank": "8", "model.lora.alpha": "null",
     "model.lora.dropout": "0.0", "model.lora.train": "null", "optimizer.groups": "{}", "optimizer.no_decay": "false",
     "optimizer.layer_decay": "null", "optimizers": "{}", "trainer.callbacks": "null",
-    "trainer.log_norms": "false", **flatten({"task": SUPERVISED}),
+    "trainer.log_norms": "false", "trainer.steps_per_epoch": "null", "data.split": "random",
+    "data.split_by": "null", "data.sampler": "shuffle", "data.sample_weight": "null", **flatten({"task": SUPERVISED}),
 }  # fmt: skip
 """Other keys that are new since 0.1.0, with the values that apply to its configs."""
 

@@ -145,3 +145,8 @@ class DataSettings:
     in_memory: Annotated[bool | str, Choice(("auto", True, False))] = MISSING
     num_workers: Annotated[int, Range(0, 1024, whole=True)] = MISSING
     augment: Any = MISSING
+    # Configs saved by 0.1.0 lack these keys.
+    split: Annotated[str, Choice(("random", "stratified", "sequential"))] = "random"
+    split_by: str | None = None
+    sampler: Annotated[str, Choice(("shuffle", "balanced", "weighted"))] = "shuffle"
+    sample_weight: str | None = None

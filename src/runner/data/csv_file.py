@@ -39,6 +39,8 @@ def csv_file(
     val_path: str | Path | None = None,
     loss_takes: Takes | None = None,
     old_rules: bool | None = None,
+    split_by: str | None = None,
+    sample_weight: str | None = None,
 ) -> Source:
     """Load a table separated by commas, semicolons, tabs or bars, with or without a header.
 
@@ -59,6 +61,8 @@ def csv_file(
         val_path: a file with the same columns to validate on; None leaves it to `data.val_fraction`.
         loss_takes: what the loss takes as targets, for `target_type=auto`; None if it is not known.
         old_rules: whether to read the table as runner 0.1.0 did; None: if all later arguments are None.
+        split_by: the column of groups, of which none is in two parts; None if there are no groups.
+        sample_weight: the column of the weights by which samples are drawn; None if there are none.
 
     Returns:
         Inputs are float64 (N, features). Targets (N,) are int64 class indices, with the names of the classes, or
@@ -74,7 +78,7 @@ def csv_file(
     if old_rules:
         source = csv_0_1_0.read(files, target, fraction)
     else:
-        source = _read(files, target, fraction, index, header, target_type, loss_takes)
+        source = _read(files, target, fraction, index, header, target_type, loss_takes, split_by, sample_weight)
         shared = shared_samples({key: file.path for key, file in files.items()})
         source = replace(source, notes=[*source.notes, *shared])
     check_classes(source, files)
@@ -89,6 +93,8 @@ def _read(
     header: bool | Literal["auto"] | None,
     target_type: TargetType | None,
     loss_takes: Takes | None,
+    split_by: str | None,
+    sample_weight: str | None,
 ) -> Source:
     """Read the tables of all parts by today's rules."""
     known = [str(name) for name in (target, index) if name not in (None, "auto", "none")]
@@ -99,8 +105,11 @@ def _read(
     column = read_target(name, [table.columns[name].text for table in tables.values()], target_type, loss_takes)
     parts = _split_by_table(tables, name, column)
     train, test = parts[TRAIN], parts.get(TEST)
+    named = [name for name in (split_by, sample_weight) if name is not None and name in whole.columns]
+    arrays = {name: whole.columns[name].text.to_pylist() for name in named}
     if test is None:
-        is_test = torch.from_numpy(choose_test_samples(whole.rows, fraction))
+        is_test = torch.from_numpy(choose_test_samples(whole.rows, fraction, arrays.get(split_by or "")))
+        arrays = {name: [values[at] for at in (~is_test).nonzero().flatten()] for name, values in arrays.items()}
         train, test = (train[0][~is_test], train[1][~is_test]), (train[0][is_test], train[1][is_test])
     last = " (the last column)" if target is None else ""
     notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
@@ -114,6 +123,7 @@ def _read(
         target=name,
         notes=[f"target {name}{last}: {column.note}", *notes],
         reading=whole.reading,
+        arrays=arrays,
     )
 
 

@@ -1,9 +1,10 @@
 """The test samples that are held out of `data.path`, and the classes of other parts: one rule for tables and images."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
+from runner.data.division import first_groups
 from runner.data.listing import list_names
 from runner.errors import ConfigError, Problem
 
@@ -25,8 +26,13 @@ def contradicting_fraction(fraction: float, test_part: str) -> Problem:
     return Problem(KEY, f"{KEY}={fraction} contradicts {test_part}", f"write {KEY}=null", topic="conflict")
 
 
-def choose_test_samples(count: int, fraction: float) -> np.ndarray:
+def choose_test_samples(count: int, fraction: float, groups: Sequence[Hashable] | None = None) -> np.ndarray:
     """Choose the samples of the test part: the same ones for every seed, so that runs of different seeds compare.
+
+    Args:
+        count: the number of all samples.
+        fraction: the share of the test part.
+        groups: of the samples, by `data.split_by`: none is in both parts, and the test part has at least its share.
 
     Returns:
         For each sample whether it is held out, bool (count,); at least one sample on each side, unless `fraction` is 0.
@@ -38,6 +44,10 @@ def choose_test_samples(count: int, fraction: float) -> np.ndarray:
         text = "data.path has only one sample, which cannot be both a training and a test sample"
         raise ConfigError(Problem(KEY, text, f"write {KEY}=0", topic="data"))
     held_out = min(max(round(count * fraction), 1), count - 1) if fraction else 0
+    if groups is not None and held_out:
+        shuffled = [groups[index] for index in np.random.RandomState(0).permutation(count)]
+        chosen = first_groups(shuffled, held_out)
+        return np.array([group in chosen for group in groups])
     # RandomState, not Generator: NumPy guarantees its stream across versions (NEP 19).
     return np.random.RandomState(0).permutation(count) < held_out
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from runner.data.augment import Augment
 from runner.data.parts import Batch, Part, seeded
 from runner.data.preprocess import Preprocess
+from runner.data.sampling import epoch_order
 from runner.data.splits import LABELS, Splits
 from runner.data.stream_part import StreamPart
 from runner.data.streaming import StreamLoader, check_shares
@@ -35,6 +36,7 @@ class TensorLoader:
         channels_last: images (N, C, H, W) of a batch are in channels_last memory format.
         normalize: applied to the inputs of each batch; None if they are normalised already.
         augment: applied to each normalised batch of a shuffled epoch.
+        weights: by which the samples of a shuffled epoch are drawn with replacement; None: each is in it once.
     """
 
     num_workers = 0
@@ -49,10 +51,11 @@ class TensorLoader:
         channels_last: bool = False,
         normalize: Callable[[Tree], Tree] | None = None,
         augment: Augment | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         self.inputs, self.targets = inputs, targets
         self.batch_size, self.seed, self.channels_last = batch_size, seed, channels_last
-        self.normalize, self.augment = normalize, augment
+        self.normalize, self.augment, self.weights = normalize, augment, weights
         self.samples = trees.first_axis(inputs)
 
     def __len__(self) -> int:
@@ -76,7 +79,7 @@ class TensorLoader:
         select_inputs, select_targets = _selector(self.inputs, self.channels_last), _selector(self.targets)
         order = None
         if seed is not None:
-            order = epoch_order(self.samples, seed, epoch).to(trees.leaves(self.inputs)[0].device)
+            order = epoch_order(self.samples, seed, epoch, self.weights).to(trees.leaves(self.inputs)[0].device)
         for number, first in enumerate(range(start * size, self.samples, size), start):
             # Permuting the whole epoch at once takes 1.06 times as long (MNIST MLP), and a second copy of it.
             index = slice(first, first + size) if order is None else order[first : first + size]
@@ -121,6 +124,7 @@ class WorkerLoader:
         num_workers: processes that load; they live as long as the loader. 0 means this process.
         pin_memory: copy batches to page-locked memory, from which a GPU reads faster.
         augment: applied to each preprocessed batch of a shuffled epoch.
+        weights: see `TensorLoader`.
     """
 
     def __init__(
@@ -132,8 +136,9 @@ class WorkerLoader:
         num_workers: int = 0,
         pin_memory: bool = False,
         augment: Augment | None = None,
+        weights: Tensor | None = None,
     ) -> None:
-        self.part, self.preprocess, self.augment = part, preprocess, augment
+        self.part, self.preprocess, self.augment, self.weights = part, preprocess, augment, weights
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         self.samples = len(part)
         self._pin_memory = pin_memory
@@ -158,7 +163,9 @@ class WorkerLoader:
 
     def without_workers(self) -> "WorkerLoader":
         """Return a loader of the same batches that this process loads."""
-        return WorkerLoader(self.part, self.preprocess, self.batch_size, self.seed, augment=self.augment)
+        return WorkerLoader(
+            self.part, self.preprocess, self.batch_size, self.seed, augment=self.augment, weights=self.weights
+        )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from index `start` (from 0).
@@ -166,7 +173,9 @@ class WorkerLoader:
         Raises:
             TrainingError: a sample cannot be read.
         """
-        order = torch.arange(self.samples) if self.seed is None else epoch_order(self.samples, self.seed, epoch)
+        order = torch.arange(self.samples)
+        if self.seed is not None:
+            order = epoch_order(self.samples, self.seed, epoch, self.weights)
         of_batch = (self.seed or 0, epoch if self.seed is not None else 0)
         batches = [
             seeded(index.tolist(), "samples", *of_batch, number)
@@ -262,13 +271,14 @@ def make_loaders(
         if isinstance(part, StreamPart):
             pinned, trains = device.type == "cuda", part is splits.train
             return StreamLoader(part, preprocess, samples, data_seed, trains, num_workers, pinned, augment)
+        weights = splits.weights if part is splits.train else None
         if not in_memory:
-            return WorkerLoader(part, preprocess, samples, seed, num_workers, device.type == "cuda", augment)
+            return WorkerLoader(part, preprocess, samples, seed, num_workers, device.type == "cuda", augment, weights)
         inputs, targets, normalize = _hold(part, preprocess, num_workers, once)
         channels_last = preprocess.channels_last
         if channels_last:
             inputs = trees.tree_map(_channels_to_the_end, inputs)
-        return TensorLoader(inputs, targets, samples, seed, channels_last, normalize, augment)
+        return TensorLoader(inputs, targets, samples, seed, channels_last, normalize, augment, weights)
 
     train = make(splits.train, batch_size, seed, augment)
     val = None if splits.val is None else make(splits.val, evaluated_at_once, None, None)
@@ -315,8 +325,3 @@ def evaluation_batch_size(batch_size: int, values: int, device: torch.device) ->
     """
     fitting = 2 ** (22 if device.type == "cpu" else 25) // max(1, values)
     return max(batch_size, min(4096, fitting))
-
-
-def epoch_order(samples: int, seed: int, epoch: int) -> Tensor:
-    """Return the order of the samples in an epoch: a permutation of 0..samples-1, on the CPU."""
-    return torch.randperm(samples, generator=make_generator("order", seed, epoch))

@@ -1,6 +1,6 @@
 """What a data set is to runner: up to three parts, each of tensors or a map-style data set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
@@ -42,6 +42,8 @@ class Source:
         notes: short phrases about what was guessed from the data, for the user to check.
         collate_fn: makes a batch of a list of items, of different lengths for example; None takes the attribute
             `collate_fn` of the map-style data set, if it has one, or stacks the items.
+        arrays: a value for each sample of the training part by name, for `data.split_by` and `data.sample_weight`: the
+            columns of a table, or what a model does not get.
         rows: makes inputs of the rows of a table, once its transformers are fitted to the training samples.
     """
 
@@ -61,6 +63,7 @@ class Source:
     reading: Reading | None = None
     collate_fn: Callable[[list[Any]], Tree] | None = None
     rows: "Rows | None" = None
+    arrays: Mapping[str, Any] | None = None
 
 
 class Rows(Protocol):

@@ -9,8 +9,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from runner.data import normalize
+from runner.data.division import RANDOM, SPLIT_BY, Division, hold_out
+from runner.data.named_values import values_of
 from runner.data.normalize import Normalize
 from runner.data.parts import Batch, Divide, Part, TensorPart, divide_pair, part_of
+from runner.data.sampling import SAMPLE_WEIGHT, SHUFFLE, Sampling, weights_of_classes, weights_of_column
 from runner.data.source import FittedRows, Rows, Samples, Source, saves_itself
 from runner.data.stream_part import StreamPart, is_stream
 from runner.data.table_layout import Reading
@@ -69,6 +72,7 @@ class Splits:
     untrained: Sequence[int] = ()
     val_fraction: float | None = None
     reading: Reading | None = None
+    weights: Tensor | None = None
     table: FittedRows | None = None
 
     @property
@@ -135,6 +139,8 @@ def split(
     divide: Divide = divide_pair,
     integers_are_numbers: bool = True,
     samples_per_epoch: int | None = None,
+    division: Division = RANDOM,
+    sampling: Sampling = SHUFFLE,
 ) -> Splits:
     """Limit a source's parts and, if it has no validation part, hold one out of the training part.
 
@@ -152,6 +158,8 @@ def split(
             is, as tokens do. The task decides.
         samples_per_epoch: of a training stream, by `trainer.steps_per_epoch`; None for a pass over it, which then has
             to know its length. All else has its own number of samples.
+        division: which samples of the training part are held out.
+        sampling: how an epoch is drawn.
 
     Raises:
         ConfigError: the fraction leaves one of the two without a sample, or contradicts a validation part; parts do
@@ -160,7 +168,7 @@ def split(
     """
     parts = _parts_of(source, divide, samples_per_epoch)
     check_epoch(source.name, parts["train"], samples_per_epoch)
-    _check_streams(parts, val_fraction, limit)
+    _check_streams(parts, val_fraction, limit, division, sampling)
     _check_parts(source.name, parts, val_fraction)
     if "val" not in parts and val_fraction is None:
         val_fraction = VAL_FRACTION
@@ -168,7 +176,7 @@ def split(
     if parts["train"].streams:
         chosen, val_fraction = parts, None if "val" in parts else 0
     else:
-        chosen, indices = _choose(parts, val_fraction or 0, limit, seed)
+        chosen, indices = _choose(parts, val_fraction or 0, limit, seed, division, source)
     if chosen["train"].tensors is None:
         chosen["train"].example(TRIED)  # do they make a batch?
     fingerprint = _fingerprint(parts, indices)
@@ -198,6 +206,7 @@ def split(
         val_fraction=val_fraction,
         reading=source.reading,
         table=table,
+        weights=_weights(sampling, chosen["train"], source, indices),
     )
 
 
@@ -265,13 +274,19 @@ def check_epoch(name: str, train: Part, samples_per_epoch: int | None) -> None:
         raise ConfigError(Problem(key, text, f"write {key}=1000, for example", topic="missing"))
 
 
-def _check_streams(parts: Mapping[str, Part], val_fraction: float | None, limit: int | None) -> None:
-    """Check that nothing is asked of a stream that needs indices.
+def _check_streams(
+    parts: Mapping[str, Part], val_fraction: float | None, limit: int | None, division: Division, sampling: Sampling
+) -> None:
+    """Check that nothing is asked of a stream that needs indices, and that the other settings fit one another.
 
     Raises:
         ConfigError: something is.
     """
-    problems = []
+    problems = sampling.problems("a stream has its own order" if parts["train"].streams else "")
+    if parts["train"].streams:
+        problems += division.problems("a stream cannot be divided")
+    elif "val" in parts or val_fraction == 0:
+        problems += division.problems("no validation samples are held out of the training part")
     if parts["train"].streams and val_fraction:
         key = "data.val_fraction"
         text, instead = f"{key}={val_fraction:g}: a stream cannot be divided", "and return Source(val=...)"
@@ -335,18 +350,25 @@ def _unusable(name: str, text: str, suggestion: str, topic: Topic) -> ConfigErro
 
 
 def _choose(
-    parts: Mapping[str, Part], val_fraction: float, limit: int | None, seed: int
+    parts: Mapping[str, Part], val_fraction: float, limit: int | None, seed: int, division: Division, source: Source
 ) -> tuple[dict[str, Part], list[Tensor]]:
     """Limit parts, and hold a validation part out of the training part.
 
-    A part keeps the data set's own order: `loading.epoch_order` shuffles.
+    A part keeps the data set's own order: `sampling.epoch_order` shuffles.
 
     Returns:
         The parts, and the indices of the training and the validation samples in the parts that they come from.
     """
-    order = torch.randperm(len(parts["train"]), generator=make_generator("split", seed))[:limit]
+    samples = len(parts["train"])
+    order = torch.randperm(samples, generator=make_generator("split", seed))
+    order = (torch.arange(samples) if division.split == "sequential" else order)[:limit]
     held_out = _held_out(len(order), val_fraction)
-    val_index, train_index = order[:held_out].sort().values, order[held_out:].sort().values
+    targets = parts["train"].read_targets() if division.split == "stratified" and held_out else None
+    groups = None
+    if division.split_by is not None and held_out:
+        groups = [str(value) for value in values_of(source, division.split_by, SPLIT_BY)]
+    val_index = hold_out(order, held_out, division, targets, groups).sort().values
+    train_index = order[~torch.isin(order, val_index)].sort().values
     chosen = {"train": parts["train"].take(train_index)}
     if held_out:
         chosen["val"] = parts["train"].take(val_index)
@@ -376,6 +398,16 @@ def _limited(part: Part, limit: int | None, rng: torch.Generator) -> tuple[Part,
         return part, torch.arange(len(part))
     index = torch.randperm(len(part), generator=rng)[:limit].sort().values
     return part.take(index), index
+
+
+def _weights(sampling: Sampling, train: Part, source: Source, indices: Sequence[Tensor]) -> Tensor | None:
+    """Return the weights of the training samples that were chosen."""
+    if sampling.sampler == "balanced":
+        return weights_of_classes(train.read_targets())
+    if sampling.sampler == "weighted" and sampling.sample_weight is not None:
+        values = values_of(source, sampling.sample_weight, SAMPLE_WEIGHT)
+        return weights_of_column(sampling.sample_weight, [values[index] for index in indices[0].tolist()])
+    return None
 
 
 def _fingerprint(parts: Mapping[str, Part], indices: Sequence[Tensor]) -> str:

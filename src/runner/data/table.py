@@ -46,6 +46,8 @@ def table(
     loss_takes: Takes | None = None,
     model_embeds: bool = False,
     fitted: Mapping[str, Any] | None = None,
+    split_by: str | None = None,
+    sample_weight: str | None = None,
 ) -> Source:
     """Load a table of any columns.
 
@@ -62,6 +64,8 @@ def table(
         loss_takes: what the loss takes as targets, for `target_type=auto`; None if it is not known.
         model_embeds: whether the model takes numbers and the codes of categories; else it takes one vector a row.
         fitted: columns and transformers of the run that trained the model; None decides on them.
+        split_by: the column of groups, of which none is in two parts; None if there are no groups.
+        sample_weight: the column of the weights by which samples are drawn; None if there are none.
 
     Returns:
         Rows that become inputs once they are divided. Targets (N,) are int64 class indices, with the names of the
@@ -85,6 +89,8 @@ def table(
         loss_takes=loss_takes,
         model_embeds=model_embeds,
         fitted=fitted,
+        split_by=split_by,
+        sample_weight=sample_weight,
     )
     check_classes(source, files)
     shared = shared_samples({key: file.path for key, file in files.items()})
@@ -106,6 +112,8 @@ def assemble(
     loss_takes: Takes | None,
     model_embeds: bool,
     fitted: Mapping[str, Any] | None,
+    split_by: str | None = None,
+    sample_weight: str | None = None,
 ) -> Source:
     """Make a data set of tables that have been read.
 
@@ -120,6 +128,8 @@ def assemble(
         loss_takes: see `table`.
         model_embeds: see `table`.
         fitted: see `table`.
+        split_by: see `table`.
+        sample_weight: see `table`.
 
     Returns:
         The data set; its first note is about the target.
@@ -136,9 +146,14 @@ def assemble(
     layout = {"header": whole.header, "target": target, "width": whole.cells.shape[1]}
     rows = TableRows(columns, model_embeds, layout, fitted)
     parts, dropped = _divide(rows, frames, answer)
+    kept = whole.cells[answer.known[: len(whole.cells)]]
+    named = [name for name in (split_by, sample_weight) if name is not None and name in kept]
+    arrays = {name: [str(value) for value in kept[name]] for name in named}
     train, test = parts[TRAIN], parts.get(TEST)
     if test is None:
-        is_test = torch.from_numpy(choose_test_samples(len(train[0]), test_fraction))
+        groups = arrays.get(split_by or "")
+        is_test = torch.from_numpy(choose_test_samples(len(train[0]), test_fraction, groups))
+        arrays = {column: [values[at] for at in (~is_test).nonzero().flatten()] for column, values in arrays.items()}
         train, test = (train[0][~is_test], train[1][~is_test]), (train[0][is_test], train[1][is_test])
     return Source(
         name=name,
@@ -150,6 +165,7 @@ def assemble(
         target=target,
         scale=1.0,
         rows=rows,
+        arrays=arrays,
         notes=[answer.note, *dropped, *whole.notes, *notes],
     )
 
