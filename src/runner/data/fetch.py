@@ -48,6 +48,16 @@ def forbidden() -> Iterator[None]:
         _forbidden.reset(token)
 
 
+def require_allowed() -> None:
+    """Check that something may be downloaded.
+
+    Raises:
+        Forbidden: within `forbidden()`.
+    """
+    if _forbidden.get():
+        raise Forbidden
+
+
 class MirrorError(Exception):
     """A mirror did not deliver a file; the message is the reason."""
 
@@ -79,8 +89,7 @@ def fetch(
         ConfigError: if the folder cannot be written, or no mirror delivers one of the files.
         Forbidden: within `forbidden()`.
     """
-    if _forbidden.get():
-        raise Forbidden
+    require_allowed()
     try:
         with _locked(folder):
             faults = dict(find_faults())

@@ -49,27 +49,56 @@ def read_image(path: Path, size: int, channels: int = 3, white: float | None = N
     Raises:
         ImageError: the file cannot be read.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError  # late: other data sets do not need them
+    from PIL import Image, UnidentifiedImageError  # late: other data sets do not need them
 
     try:
         with Image.open(path) as image:
             # A JPEG is decoded at a half, a quarter or an eighth of its size if that is enough: this takes a third of
             # the time for a large photograph.
             image.draft(MODES[channels], (size, size))
-            ImageOps.exif_transpose(image, in_place=True)
-            pixels = np.array(to_8_bits(image, white).convert(MODES[channels]))
-        if white is not None and white < BYTE and image.mode not in DEEP:
-            pixels = scale_to_bytes(pixels, white)
+            pixels = to_pixels(image, channels, white)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
         raise ImageError("not an image") from error
     except Exception as error:  # a damaged file can raise anything in a decoder
         raise ImageError(_reason(error)) from error
+    return fit_square(pixels, size)
+
+
+def to_pixels(image: "Image.Image", channels: int, white: float | None = None) -> np.ndarray:
+    """Return the pixels of an image, rotated as its EXIF orientation says: uint8 (H, W) or (H, W, channels).
+
+    Args:
+        image: opened by Pillow.
+        channels: as for `read_image`.
+        white: as for `read_image`.
+
+    Raises:
+        UnknownRange: see `to_8_bits`; a decoder may raise other exceptions.
+    """
+    from PIL import ImageOps
+
+    mode = image.mode
+    ImageOps.exif_transpose(image, in_place=True)
+    pixels = np.array(to_8_bits(image, white).convert(MODES[channels]))
+    return scale_to_bytes(pixels, white) if white is not None and white < BYTE and mode not in DEEP else pixels
+
+
+def fit_square(pixels: np.ndarray, size: int) -> Tensor:
+    """Resize the shorter side of an image to `size`, and crop the centre square.
+
+    Args:
+        pixels: uint8 (H, W) or (H, W, channels).
+        size: pixels.
+
+    Returns:
+        uint8 (channels, size, size).
+    """
     height, width = pixels.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    middle = torch.from_numpy(pixels[top : top + side, left : left + side].reshape(side, side, channels))
+    middle = torch.from_numpy(pixels[top : top + side, left : left + side].reshape(side, side, -1))
     images = middle.permute(2, 0, 1).unsqueeze(0)
     # Resizing by torch takes half the time of Pillow's, and differs from it by at most one step of 255.
     if side != size:
