@@ -37,6 +37,7 @@ LACKING = {
     "model/tabular.yaml": ("data.path", "table.csv"),
     "loss/mse.yaml": ("data.path", "prices.csv"),
     "data/custom.yaml": ("data._target_", "my_package"),
+    "data/huggingface.yaml": ("data.name", "reviews.csv") if find_spec("datasets") else ("data", "datasets"),
     "model/custom.yaml": ("model._target_", "my_package"),
     "model/timm.yaml": None if find_spec("timm") else ("model", "timm"),
     "model/huggingface.yaml": None if find_spec("transformers") else ("model", "transformers"),

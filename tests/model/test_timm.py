@@ -13,8 +13,9 @@ from torch import nn
 from conftest import Called
 from helpers.problems import about, problem_of
 from helpers.training import same
-from runner.model.pretrained import library, weights_unwanted
+from runner.model.pretrained import weights_unwanted
 from runner.model.timm import network
+from runner.util.hub import library
 
 timm = pytest.importorskip("timm")
 
@@ -60,7 +61,7 @@ def test_weights_of_a_file_are_taken_for_other_channels_and_outputs(
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    problem = problem_of(lambda: library("timm", "timm"))
+    problem = problem_of(lambda: library("timm", "model=timm", "timm"))
     assert about([problem]) == [("model", "unavailable")]
     assert 'pip install "runner-torch[timm]"' in problem.suggestion
 

@@ -28,7 +28,8 @@ PRESETS = ("experiment", "debug")
 GROUPS = (*TARGET_GROUPS, "device", "precision", "trainer", "tracking", *PRESETS)
 
 PATH_KEYS = (
-    "run", "resume", "input", "output", "data.root", "data.path", "data.test_path", "data.val_path", "sweep.resume",
+    "run", "resume", "input", "output", "data.root", "data.path", "data.test_path", "data.val_path", "data.name",
+    "data.tokenizer", "sweep.resume",
     "tracking.uri", "tracking.run_name", "model.weights", "hydra.sweeper.storage", "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
 """Keys whose values are paths or names; the command line quotes them for Hydra's grammar."""

@@ -9,19 +9,14 @@ from typing import Any
 from runner.data import fetch
 from runner.data.paths import find_data_file, find_data_folder, full_path
 from runner.errors import ConfigError, Problem, describe_error, first_line
+from runner.util import hub
 
 KEY = "data.name"
-EXTRA = "huggingface"
-"""The extra of runner's package with both libraries."""
-
 BUILDERS = {
     ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".arrow": "arrow",
     ".txt": "text",
 }  # fmt: skip
 """What reads a file, by its ending."""
-
-PROBE_SECONDS = 5.0
-"""Without a network, datasets 5.2 tries again for 23 s, also if only files of its cache are wanted."""
 
 
 def library(name: str) -> Any:
@@ -30,13 +25,7 @@ def library(name: str) -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        text, instead = f"data=huggingface needs {name}", f'install it with: pip install "runner-torch[{EXTRA}]"'
-        raise ConfigError(Problem("data", text, instead, topic="unavailable")) from error
+    return hub.library(name, "data=huggingface", "huggingface")
 
 
 def load(name: str | None, subset: str | None, revision: str | None) -> tuple[Mapping[str, Any], str]:
@@ -126,7 +115,7 @@ def _unreadable(place: str, error: Exception) -> ConfigError:
 def _from_hub(datasets: Any, name: str, subset: str | None, revision: str | None) -> Any:
     """Load a data set of the hub; where the hub cannot be reached, from the library's cache."""
     fetch.require_allowed()
-    unreachable = _probe(name, revision, KEY, "data set")
+    unreachable = hub.probe(name, revision, KEY, "data set")
     if unreachable is None:
         return _read(lambda: datasets.load_dataset(name, subset, revision=revision), name)
     try:
@@ -171,7 +160,7 @@ def load_tokenizer(name: str) -> Any:
             text = f"{key}: {place} holds no tokenizer: {describe_error(error)}"
             raise ConfigError(Problem(key, text, "name a folder of save_pretrained", topic="file")) from error
     fetch.require_allowed()
-    if unreachable := _probe(name, None, key, "model"):
+    if unreachable := hub.probe(name, None, key):
         where = f"no folder of that name, not in the cache, and the hub cannot be reached ({unreachable})"
         instead = f"save_pretrained it where there is a network, and write {key}=<its folder>"
         raise ConfigError(Problem(key, f"{key}={name}: {where}", instead, topic="unavailable"))
@@ -180,32 +169,3 @@ def load_tokenizer(name: str) -> Any:
     except Exception as error:
         text = f"{key}={name} cannot be loaded from the hub: {describe_error(error)}"
         raise ConfigError(Problem(key, text, "write another name, or a folder", topic="file")) from error
-
-
-def _probe(name: str, revision: str | None, key: str, kind: str) -> str | None:
-    """Ask the hub for a model or a data set, once and not for long.
-
-    Args:
-        name: on the hub.
-        revision: a branch, a tag or a commit.
-        key: the config key of the name.
-        kind: `model` or `data set`.
-
-    Returns:
-        Why the hub cannot be reached; None if it can.
-
-    Raises:
-        ConfigError: the hub has no such thing.
-    """
-    hub, errors = library("huggingface_hub"), importlib.import_module("huggingface_hub.errors")
-    ask = hub.HfApi().model_info if kind == "model" else hub.HfApi().dataset_info
-    try:
-        ask(name, revision=revision, timeout=PROBE_SECONDS)
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        at = f" at {revision}" if revision else ""
-        text = f"{key}={name}: there is no such {kind} on the hub{at}, nor a file or folder of that name"
-        page = f"huggingface.co/{kind.replace(' ', '')}s"
-        raise ConfigError(Problem(key, text, f"write a name as on {page}", topic="unknown")) from error
-    except Exception as error:  # of the network, or of the hub
-        return first_line(error)
-    return None

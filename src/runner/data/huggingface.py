@@ -67,19 +67,24 @@ def huggingface(
     inputs = choose_columns(kinds, columns, target)
     for part, split in chosen.items():
         check_columns(parts[part], split, [*inputs, *([target] if target else [])], part)
+    hidden = test_split is None and target and "test" in parts and is_hidden(parts["test"], target, kinds[target])
+    unused = {"test": chosen.pop("test")} if hidden else {}
     notes = describe_choice(chosen, kinds, inputs, target)
-    if target and "test" in parts and test_split is None and is_hidden(parts["test"], target, kinds[target]):
-        del parts["test"]
-        notes.append(f"the labels of {chosen['test']} are hidden: no test part")
+    for part, split in unused.items():
+        del parts[part]
+        notes.append(f"the labels of {split} are hidden: no test part")
     targets, classes = read_targets(parts, chosen, target, kinds) if target else ({}, None)
+    texts = _make_texts(inputs, kinds, tokenizer, max_length, padding, notes)
+    images = Images([column for column in inputs if kinds[column] == "image"], size, channels)
+    if size is not None and not images.columns:
+        text = f"data.size={size}: there is no column of images among {list_names(inputs)}"
+        raise ConfigError(Problem("data.size", text, "write data.size=null", topic="conflict"))
     if all(kinds[column] == "number" for column in inputs):
         data: dict[str, Samples] = {
             part: (read_numbers(rows, inputs), targets[part]) if target else read_numbers(rows, inputs)
             for part, rows in parts.items()
         }
     else:
-        texts = _make_texts(inputs, kinds, tokenizer, max_length, padding, notes)
-        images = Images([column for column in inputs if kinds[column] == "image"], size, channels)
         data = {part: Rows(rows, inputs, targets.get(part), texts, images) for part, rows in parts.items()}
         _check_sizes(parts["train"], images)
     return Source(

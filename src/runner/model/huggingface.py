@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from runner.errors import ConfigError, Problem, close_match, first_line
-from runner.model.pretrained import from_hub, library, weights_wanted
+from runner.model.pretrained import from_hub, weights_wanted
+from runner.util.hub import library
 
 log = logging.getLogger("runner")
 
@@ -46,7 +47,7 @@ def automodel(
     Raises:
         ConfigError: there is no such class, model or key, or its files cannot be had.
     """
-    transformers = library("transformers", "huggingface")
+    transformers = library("transformers", "model=huggingface", "huggingface")
     kinds = [kind for kind in dir(transformers) if kind.startswith("AutoModel")]
     if auto not in kinds:
         close = close_match(auto, kinds)

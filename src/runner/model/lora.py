@@ -15,7 +15,7 @@ from torch import nn
 
 from runner.errors import ConfigError, Problem, first_line
 from runner.model.freeze import Freeze, layers_at_rest
-from runner.model.pretrained import library
+from runner.util.hub import library
 from runner.util.patterns import patterns_of, select
 from runner.util.ranges import COUNT, POSITIVE, PROBABILITY
 
@@ -53,7 +53,7 @@ def add_adapters(
     Raises:
         ConfigError: peft is not installed, or the patterns match no such layer.
     """
-    peft = library("peft", "lora", "model.lora")
+    peft = library("peft", "model.lora", "lora")
     names = dict(model.named_parameters(remove_duplicate=False))
     layers = _layers(model, select(KEY, patterns_of(params), names, several=not isinstance(params, str)), names)
     trained = _trained_in_full(model, layers, names, train)

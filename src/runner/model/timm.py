@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from runner.errors import ConfigError, Problem, close_match, first_line
-from runner.model.pretrained import from_hub, library, weights_wanted
+from runner.model.pretrained import from_hub, weights_wanted
+from runner.util.hub import library
 
 log = logging.getLogger("runner")
 
@@ -36,7 +37,7 @@ def network(
     Raises:
         ConfigError: the name is unknown, the weights cannot be had, or the network does not take such samples.
     """
-    timm = library("timm", "timm")
+    timm = library("timm", "model=timm", "timm")
     if len(input_shape) != 3:
         text = f"model=timm requires images (C, H, W), the samples have shape {tuple(input_shape)}"
         raise ConfigError(Problem("model", text, "write model=mlp", topic="shape"))
