@@ -89,15 +89,15 @@ CASES = {
         sample=lambda folder: "the cat ", files=("own_gpt.py",),
     ),
     "segmentation": Own(
-        code("segmentation", "task=segmentation", *ADAM, data="squares", model="Pixels"), "test/iou", 0.6,
-        files=("segmentation.py",),
+        code("segmentation", "task=segmentation", "data.batch_size=8", *ADAM, data="squares", model="Pixels"),
+        "test/iou", 0.6, files=("segmentation.py",),
     ),
     "vae": Own(
         code("vae", *ADAM, task="VAE", model="Autoencoder"), "test/error", 40, above=False,
         sample=arrays(inputs=((1, 8, 8), "f4")), files=("vae.py",),
     ),
     "gan": Own(
-        ["--config-dir", "my_conf", "experiment=gan"], "test/off", 0.6, above=False,
+        ["--config-dir", "my_conf", "experiment=gan"], "test/off", 0.75, above=False,
         axis="optimizers.generator.lr=0.001,0.002", sample=arrays(points=((2,), "f4")),
         files=("gan.py", "my_conf/experiment/gan.yaml"),
     ),

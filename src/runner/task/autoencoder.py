@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from runner.errors import ConfigError, Problem
 from runner.loss import BCEWithLogits, Metric, name_of
 from runner.task.supervised import DEFAULT_TARGETS, by_name, output_of
-from runner.task.task import Task
+from runner.task.task import DividedData, Task
 from runner.util import trees
 
 LEFT_OUT = ("r2",)
@@ -81,7 +81,7 @@ class Autoencoder(Task):
         outputs = self.reconstruct(model, inputs)
         return outputs.sigmoid() if isinstance(self.loss, BCEWithLogits) else outputs
 
-    def targets_of(self, splits: Any) -> Any:
+    def targets_of(self, splits: DividedData) -> Any:
         """Return the shape of a sample, and the smallest and the largest value of some as the model gets them."""
         some = splits.normalize(splits.example(CHECKED)[0], torch.float64)
         return splits.input_shape, some.min().item(), some.max().item()

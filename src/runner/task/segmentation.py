@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from runner.errors import ConfigError, Problem
 from runner.loss import CrossEntropy, Metric, name_of
 from runner.task.supervised import divide_by_keys, output_of
-from runner.task.task import Task
+from runner.task.task import DividedData, Task
 from runner.util import trees
 
 OUT = "out"
@@ -88,10 +88,10 @@ class Segmentation(Task):
         assert self.loss is not None
         return self.loss.prepare(targets, dtype)
 
-    def targets_of(self, splits: Any) -> Any:
+    def targets_of(self, splits: DividedData) -> Any:
         """Return all masks; samples are read for them if there is no other way, and no names of classes."""
         if splits.classes or splits.all_targets is not None:
-            return splits.train.example(1)[1] if splits.all_targets is None else splits.all_targets
+            return splits.example(1)[1] if splits.all_targets is None else splits.all_targets
         return splits.targets()
 
     def num_outputs(self, targets: Any, classes: Sequence[str] | None) -> int:

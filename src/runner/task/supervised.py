@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from runner.errors import ConfigError, Problem, did_you_mean
 from runner.loss import Loss, Metric
-from runner.task.task import Task, describe
+from runner.task.task import DividedData, Task, describe
 from runner.util import trees
 
 DEFAULT_TARGETS = ("labels", "target")
@@ -76,7 +76,7 @@ class Supervised(Task):
         """Convert targets to the form that the loss takes."""
         return self.loss.prepare(targets, dtype)
 
-    def targets_of(self, splits: Any) -> Any:
+    def targets_of(self, splits: DividedData) -> Any:
         """Return all targets; samples are read for them if there is no other way."""
         return splits.targets() if splits.all_targets is None else splits.all_targets
 

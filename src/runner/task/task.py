@@ -1,7 +1,7 @@
 """The base class of tasks: a user's task overrides `step`, and `predict` where the default does not fit."""
 
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,32 @@ class Step(NamedTuple):
 
 class StepError(Exception):
     """`Task.step` returned something that training cannot use; the message says what."""
+
+
+class DividedData(Protocol):
+    """What a task may look at in a divided data set (`runner.data.splits.Splits`) before it starts."""
+
+    @property
+    def classes(self) -> Any:
+        """The names of the classes; None if they have none."""
+
+    @property
+    def all_targets(self) -> Any:
+        """The targets of all samples; None if the data set does not list them."""
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of one sample."""
+
+    @property
+    def normalize(self) -> Any:
+        """The function from raw inputs, and a dtype, to inputs of the model."""
+
+    def targets(self) -> Any:
+        """Return all targets; each sample is read if there is no other way."""
+
+    def example(self, count: int) -> tuple[Any, Any]:
+        """Return a raw batch of at most `count` training samples: inputs and targets."""
 
 
 class Task(nn.Module):
@@ -137,7 +163,7 @@ class Task(nn.Module):
         """Return the names of all metrics that the task measures besides the loss and the scalars of a step."""
         return list(self.metrics)
 
-    def targets_of(self, splits: Any) -> Any:
+    def targets_of(self, splits: DividedData) -> Any:
         """Return all targets that `num_outputs` looks at, of a divided data set; None if items have none."""
         return splits.all_targets
 
