@@ -79,8 +79,9 @@ def _build(cfg: Any, problems: list[Problem]) -> tuple[JobInfo | None, list[Prob
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     metrics = measured_by(task, experiment.measured, [part for part, samples in parts.items() if samples is not None])
     monitor = experiment.trainer.monitor
-    if monitor not in metrics:  # without validation the last epoch counts as the best
-        monitor = next(name for name in ("test/loss", "train/loss") if name in metrics)
+    if monitor not in metrics:  # without validation, or without a loss, the last epoch counts as the best
+        held_out = [name for name in metrics if name.startswith(("val/", "test/"))]
+        monitor = next(name for name in ("test/loss", "train/loss", *held_out, *metrics) if name in metrics)
     rising = [name for name in metrics if task.higher_is_better(name)]
     measured = [*metrics, "time/epoch_seconds", "throughput/samples_per_second"]
     return JobInfo(experiment.device.torch.type, measured, monitor, rising), []
