@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from mlflow import MlflowClient
+from omegaconf import OmegaConf
 
 from conftest import Called, run_folder
 from helpers.faults import inject
@@ -509,3 +510,19 @@ def test_samples_drawn_at_random_are_not_held_in_memory_by_a_resume(
     assert "warm_start" in called.problems[0].suggestion
     assert runner("resume=run", "trainer.epochs=2", "data.in_memory=auto").code == 0, "which leaves them where they are"
     monkeypatch.delitem(sys.modules, "moving")
+
+
+def test_augmentations_can_be_turned_on_from_the_weights_of_a_run_that_did_not_know_them(
+    here: Path, runner: Runner
+) -> None:
+    only(runner, "tracking=off", "data.limit=60", "trainer.epochs=1", folder="run")
+    saved = OmegaConf.load(here / "run" / "config.yaml")
+    for name in ("randaugment", "mixup", "cutmix"):
+        del saved.data.augment[name]
+    OmegaConf.save(saved, here / "run" / "config.yaml")
+    for typed in ("data.augment=[mixup]", "data.augment.mixup.alpha=0.2"):
+        called = runner("resume=run", typed, "trainer.epochs=2")
+        assert called.code == 2 and called.about == [("data.augment.mixup.alpha", "conflict")], called.err
+    called = runner("resume=run", "resume_mode=warm_start", "data.augment=[mixup]", "hydra.run.dir=warm")
+    assert called.code == 0, called.err
+    assert OmegaConf.load(here / "warm" / "config.yaml").data.augment.mixup.alpha == 0.2

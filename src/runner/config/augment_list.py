@@ -178,6 +178,17 @@ def is_list_beside_keys(arguments: Iterable[str], others: Iterable[str]) -> bool
     return KEY in map(key_of, arguments) and any(key_of(other).startswith(f"{KEY}.") for other in others)
 
 
+def is_about_augment(argument: str) -> bool:
+    """Return whether an override sets `data.augment` or one of its keys."""
+    return f"{key_of(argument)}.".startswith(f"{KEY}.")
+
+
+def with_augment_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a saved config with all keys of `data.augment`, of which that of an older version lacks some."""
+    data = config["data"]
+    return {**config, "data": {**data, "augment": {**OFF, **(data.get("augment") or {})}}}
+
+
 def _as_typed(value: Any) -> str:
     """Format a value in Hydra's grammar, its texts in quotes."""
     if isinstance(value, Mapping):

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from runner.assembly.experiment import Experiment
 from runner.assembly.record import recorded
 from runner.config import schema
+from runner.config.augment_list import is_about_augment, with_augment_keys
 from runner.config.compose import Composer, config_folder
 from runner.config.interpolation import escape_all_references
 from runner.config.keys import GROUPS, PRESETS, SHARED_KEYS, flatten
@@ -116,6 +117,8 @@ def compose(
     warm_start = last_value(overrides, "resume_mode") == "warm_start"
     resumed = Resumed(run, warm_start, choices=dict(run.choices))
     problems, values, chosen = _split_choices(overrides, saved, resumed)
+    if any(is_about_augment(text) for text in values):
+        saved = with_augment_keys(saved)
     _register(saved, chosen, of_parent=run.label if warm_start else None)
     cfg, more = Composer(extra=extra, name="resumed").compose(values)
     unknown = {problem.key for problem in more if problem.topic in ("unknown", "choice")}
