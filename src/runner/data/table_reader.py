@@ -81,9 +81,25 @@ def read_frame(file: NamedPath, header: Header = None, known: Collection[str] = 
     texts = [column.slice(int(bool(has_header))).to_pylist() for column in cells]
     names, more = _names(first) if has_header else ([str(place) for place in range(width)], [])
     notes += more if has_header else [f"no header: columns are called 0 to {width - 1}"]
-    frame = pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in zip(names, texts, strict=True)})
+    frame = pd.DataFrame({name: _column(column) for name, column in zip(names, texts, strict=True)})
+    if has_header and not first[-1].strip() and frame[names[-1]].map(lambda cell: cell == "").all():
+        frame, notes = (
+            frame.drop(columns=names[-1]),
+            [*notes, "the rows end with a delimiter: the empty last column is left out"],
+        )
     unnamed = bool(has_header) and not first[0].strip()
     return Frame(frame, bool(has_header), unnamed, delimiter == ";", notes)
+
+
+def _column(texts: list[str]) -> "pd.Series":
+    """Return plain numbers as such, and other cells as texts."""
+    import pandas as pd
+
+    from runner.data.tabular.cells import as_numbers
+
+    column = pd.Series(texts, dtype=object)
+    numbers = as_numbers(column)
+    return column if numbers is None else numbers
 
 
 def _begins_with_values(cells: "list[pa.ChunkedArray]") -> bool:
@@ -129,6 +145,7 @@ def _names(first: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _read_parquet(data: bytes, file: NamedPath) -> Frame:
+    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -141,10 +158,14 @@ def _read_parquet(data: bytes, file: NamedPath) -> Frame:
     if nested := [one.name for one in table.schema if pa.types.is_nested(one.type)]:
         text = f"lists or structures in {list_names(nested)}"
         raise ConfigError(file.problem(text, "give each value a column of its own, or drop these columns"))
+    index = [name for name in table.column_names if name.startswith("__index_level_")]  # pandas writes it last
+    table = table.drop_columns(index)
     names, notes = _names(table.column_names)
-    index = any(name.startswith("__index_level_") for name in names[:1])
     cells = table.rename_columns(names).to_pandas(ignore_metadata=True, use_threads=False)
-    return Frame(cells, True, index, False, notes)
+    for name in cells.columns[cells.dtypes.map(pd.api.types.is_timedelta64_dtype)]:
+        cells[name] = cells[name].dt.total_seconds()
+    notes += ["the index of pandas is left out"] if index else []
+    return Frame(cells, True, False, False, notes)
 
 
 def find_index(frame: Frame, index: str | int | None, file: NamedPath) -> tuple[str | None, str]:

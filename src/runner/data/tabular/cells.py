@@ -36,6 +36,8 @@ LIKE_A_DATE = re.compile(r"(?=.*\d).*(\d[-/.:]\d|[a-z]{3,}[ ,.-]*\d|\d[ .-]*[a-z
 def trimmed(cells: pd.Series) -> pd.Series:
     """Return texts without spaces around them; a missing value is the empty text."""
     texts = cells.astype(object).where(cells.notna(), "")
+    if pd.api.types.infer_dtype(texts, skipna=False) == "string":  # a million cells take 0.2 s, and 1 s one by one
+        return texts.str.strip()
     return texts.map(lambda cell: cell.decode(errors="replace") if isinstance(cell, bytes) else str(cell)).str.strip()
 
 
@@ -58,6 +60,15 @@ def numbers(texts: pd.Series, decimal: str) -> pd.Series:
         read = dict(zip(different, (_number(text, decimal) for text in different), strict=True))
         values = values.copy()
         values[rest.index] = rest.map(read).astype("float64")
+    return values.where(values.abs() <= LARGEST)
+
+
+def as_numbers(texts: pd.Series) -> pd.Series | None:
+    """Read a column all of whose cells are plain numbers or blanks; None for any other."""
+    values = pd.to_numeric(texts, errors="coerce").astype("float64")
+    rest = texts[values.isna()]
+    if len(rest) == len(texts) or not trimmed(rest).str.lower().isin(BLANK_NUMBER).all():
+        return None
     return values.where(values.abs() <= LARGEST)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from . import cells
 
 MOST_STRAY = 0.2  # a column of numbers may have this share of words, which count as blanks
+TRIED = 500  # texts that tell whether a column may be one of numbers
 ROWS_NAMED = 20  # texts of which more than this, and more than half, differ name the rows
 IDENTIFIER = re.compile(
     r"(^|[ _.-])(id|idx|index|key|uuid|guid|rownames?|row|obs|serial)([ _.-]?(no|nr|num))?$|[a-z]I[dD]$"
@@ -60,7 +61,7 @@ class Column:
 
     def _dates(self, series: pd.Series) -> pd.Series:
         if pd.api.types.is_datetime64_any_dtype(series.dtype):
-            return pd.to_datetime(series, utc=True)
+            return pd.to_datetime(series, utc=True).astype("datetime64[us, UTC]")
         return cells.dates(cells.trimmed(series), self.formats)
 
     def texts(self, series: pd.Series) -> np.ndarray:
@@ -71,7 +72,7 @@ class Column:
 
 def _parts(dates: pd.Series, clock: bool) -> np.ndarray:
     """Return days since 1970, the month, the weekday, and the hour."""
-    days = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)
+    days = (dates - pd.Timestamp(0, tz="UTC").as_unit("us")).dt.total_seconds() / 86400
     parts = [days, dates.dt.month, dates.dt.day_of_week]
     if clock:
         parts.append(dates.dt.hour + dates.dt.minute / 60)
@@ -105,8 +106,11 @@ def decide(name: str, series: pd.Series, comma: bool = False) -> tuple[Column, s
     words = frozenset(different.str.lower())
     if words <= cells.TRUE | cells.FALSE and words & cells.TRUE and words & cells.FALSE:
         return Column(name, "boolean"), ""
-    decimal, values = _best_decimal(different, comma)
-    stray = different[values.isna()]
+    decimal, values = _best_decimal(different.head(TRIED), comma)
+    numbers = values.notna().mean() >= 0.5  # else it cannot become a column of numbers, and the others need no reading
+    if numbers and len(different) > TRIED:
+        decimal, values = _best_decimal(different, comma)
+    stray = different[values.isna()] if numbers else different
     if len(stray) == 0:
         note = (
             ""
@@ -138,7 +142,9 @@ def decide(name: str, series: pd.Series, comma: bool = False) -> tuple[Column, s
 def _best_decimal(different: pd.Series, comma: bool) -> tuple[str, pd.Series]:
     """Return the decimal separator that reads most cells, and the numbers."""
     point = cells.numbers(different, ".")
-    if not different.str.contains(r"\d?,\d|\d\.\d{3}", regex=True).any():
+    if not different.str.contains(",", regex=False).any() and not (
+        comma and different.str.contains(".", regex=False).any()
+    ):
         return ".", point
     other = cells.numbers(different, ",")
     better = int(other.notna().sum()) - int(point.notna().sum())
@@ -198,7 +204,8 @@ def why_left_out(column: Column, series: pd.Series) -> str:
     if len(present) == 0:
         return "no values"
     if len(present) == len(values) and present.min() == present.max():
-        return f"{present[0]:g} in all rows"
+        rounded = ", as far as a 64-bit float tells" if abs(present[0]) >= 2**53 else ""
+        return f"{present[0]:g} in all rows{rounded}"
     if IDENTIFIER.search(column.name.strip()) and len(present) > 2 and names_rows(series) is not None:
         return "numbers the rows"
     return ""
