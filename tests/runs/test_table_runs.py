@@ -84,6 +84,18 @@ def test_new_categories_are_counted_and_said_and_other_columns_are_ignored() -> 
     np.testing.assert_allclose(served("kinds", frame).to_numpy(), predicted.to_numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_a_model_that_embeds_predicts_as_it_was_evaluated() -> None:
+    Path("embeds.csv").write_bytes(AWKWARD[CHAIN[0]].data)
+    train("embeds", "data=table", "data.path=embeds.csv", "model=tabular")
+    _, said = command(evaluate, "run=embeds", "split=test")
+    assert "bit for bit" in said
+    predicted, said = answers("embeds", "embeds.csv")
+    assert len(predicted) == 60 and "note" not in said
+    Path("new.csv").write_text("sex,group,rank,size\n,zebra,1,5\nm,b,,2\n")
+    predicted, said = answers("embeds", "new.csv")
+    assert len(predicted) == 2 and "group: 1 row with categories" in said
+
+
 def test_a_run_keeps_its_transformers_on_another_table() -> None:
     rows = [f"{i % 9},{'ab'[i % 2]},{2 * (i % 9) + (i % 2)}.5" for i in range(60)]
     Path("one.csv").write_text("\n".join(["x,k,y", *rows]) + "\n")

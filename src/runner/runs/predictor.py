@@ -1,6 +1,7 @@
 """Predict with the best model of a run, from samples in the form of its data set."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -136,9 +137,10 @@ def trained_model(run: SavedRun) -> tuple[InputSpec, nn.Module, Weights]:
     """
     spec = input_spec.read_input_spec(run)
     weights = weights_of_run(run)
-    outputs = {} if spec.num_outputs is None else {"num_outputs": spec.num_outputs}
+    supplied: dict[str, Any] = {} if spec.num_outputs is None else {"num_outputs": spec.num_outputs}
+    supplied |= {"categories": spec.categories} if spec.categories else {}
     with weights_unwanted():
-        model = call("model", run.config["model"], nn.Module, input_shape=spec.shapes, **outputs)
+        model = call("model", run.config["model"], nn.Module, input_shape=spec.shapes, **supplied)
     model.to(torch.float64 if run.config["precision"]["name"] == "fp64" else torch.float32)
     if adapted := is_adapted(weights.tensors):  # those of a logged model are merged
         add_adapters(model, **run.config["model"]["lora"])

@@ -129,6 +129,12 @@ class InputSpec:
         return None if self.columns is None else [name for name in self.columns if name != self.target]
 
     @property
+    def categories(self) -> list[int]:
+        """The number of codes of each category column of `data=table`, for a model that embeds them; else none."""
+        encoder = (self.table or {}).get("encoder", {})
+        return [len(texts) + 1 for texts in encoder["categories"]] if encoder.get("codes") else []
+
+    @property
     def images(self) -> bool:
         """Whether a sample is an image (C, H, W)."""
         return self.single and len(self.input_shape) == 3 and self.inputs is None
