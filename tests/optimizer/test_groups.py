@@ -11,7 +11,10 @@ from torch import nn
 
 from conftest import Called
 from helpers.composed import built
+from helpers.faults import inject
+from helpers.killed import assert_ended_the_same
 from helpers.problems import about, problem_of
+from helpers.sweeping import Forked
 from helpers.training import Log, Silent, Stop, exact_state, same
 from runner.optimizer import trainable
 from runner.optimizer.groups import Grouping, parameter_groups, rates
@@ -116,6 +119,9 @@ TUNED = (
 )  # fmt: skip
 
 
+POINT = "between the temporary write and the rename"
+
+
 @pytest.mark.parametrize("stop", [3, 5, 9])
 def test_groups_and_the_epoch_of_unfreezing_resume_bit_for_bit(stop: int, here: Path) -> None:
     def state(folder: str, after: int | None = None) -> Any:
@@ -129,6 +135,19 @@ def test_groups_and_the_epoch_of_unfreezing_resume_bit_for_bit(stop: int, here: 
     fit(rest)
     assert same(exact_state(checkpoint_state(rest)), exact_state(checkpoint_state(whole)))
     assert {**parts.log.exact(), **rest.log.exact()} == whole.log.exact()
+
+
+def test_a_run_that_is_killed_while_a_part_of_it_is_frozen_ends_as_if_it_had_not_been(
+    here: Path, runner: Callable[..., Called]
+) -> None:
+    quick = ("tracking=off", "tracking.log_model=false", "device.threads=1")
+    arguments = (*TUNED, *quick, "trainer.checkpoint_every_steps=1")
+    whole, killed = here / "whole", here / "killed"
+    assert runner(*arguments, f"hydra.run.dir={whole}").code == 0
+    code, printed = Forked(here, *arguments, f"hydra.run.dir={killed}", prepare=inject(POINT)).wait()
+    assert code == -9, printed
+    assert runner(f"resume={killed}").code == 0
+    assert_ended_the_same(killed, whole)
 
 
 def test_a_schedule_scales_the_rate_of_each_group_and_each_is_logged(here: Path) -> None:

@@ -49,6 +49,12 @@ CONFIGURATIONS = {
     "regression of two samples, logged every 100th epoch": (
         "experiment=tiny_sigmoid", "trainer.epochs=40000", "trainer.checkpoint_every_epochs=500",
     ),
+    "frozen until an epoch, groups, decay by layer": (
+        "trainer.epochs=30", "model=cnn", "model.batch_norm=true", "model.channels=[8,8,8]", "data.limit=800",
+        "model.freeze=[features.0,features.1]", "model.unfreeze_at_epoch=12", "optimizer=adamw",
+        "optimizer.groups.head.params=head.*", "optimizer.groups.head.lr=0.01", "optimizer.no_decay=true",
+        "optimizer.layer_decay=0.7", "scheduler=warmup_cosine", "trainer.checkpoint_every_steps=5",
+    ),
     "restarts, early stopping, steps that are skipped": (
         "trainer.epochs=200", "scheduler=cosine_restarts", "trainer.early_stopping.patience=150",
         "trainer.on_nonfinite=skip", "model=simple_nn", "trainer.keep_checkpoints=3",
