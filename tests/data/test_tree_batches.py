@@ -16,7 +16,7 @@ from runner.data.loading import TensorLoader, WorkerLoader
 from runner.data.memory import decide_in_memory
 from runner.data.source import Source
 from runner.data.splits import Splits, split
-from runner.data.workers import read_all
+from runner.data.workers import Pinnable, read_all
 from runner.device import resolve
 from runner.util import trees
 
@@ -194,6 +194,15 @@ class Sentences(Items):
         ids = [torch.tensor(item["ids"]) for item in items]
         padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
         return {"ids": padded, "mask": padded != 0, "labels": torch.tensor([item["labels"] for item in items])}
+
+
+def test_every_tensor_of_a_batch_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor + 1)  # it needs a GPU
+    for make in CONTAINERS.values():
+        inputs, targets = Pinnable((make(*(leaf.float() for leaf in FOUR)), None)).pin_memory().tree
+        assert targets is None and type(inputs) is type(make(*FOUR))
+        both = zip(trees.leaves(inputs), FOUR, strict=True)
+        assert all(torch.equal(leaf, raw.float() + 1) for leaf, raw in both)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -539,4 +539,15 @@ WRONG = [
         [("model.hiden", "unknown"), ("loss", "conflict")],
         then=["model.hidden=3", "loss=cross_entropy"],
     ),
+    Wrong(["data.split=startified"], [("data.split", "choice")], then=["data.split=stratified"]),
+    Wrong(
+        ["data.split=sequential", "data.val_fraction=0"],
+        [("data.split", "conflict")],
+        then=["data.split=random", "data.val_fraction=0"],
+    ),
+    Wrong(["data.split_by=patient"], [("data.split_by", "unknown")]),
+    Wrong(["data.sampler=weighted"], [("data.sample_weight", "missing")]),
+    Wrong(
+        ["trainer.steps_per_epoch=5"], [("trainer.steps_per_epoch", "conflict")], then=["trainer.steps_per_epoch=null"]
+    ),
 ]
