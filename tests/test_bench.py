@@ -232,9 +232,12 @@ def test_the_bare_loop_learns(loops: Any, root: str) -> None:
     assert loss(net(inputs), targets).item() < before / 2
 
 
-@pytest.mark.parametrize("loop", ["tensors", "notebook", "lightning", "tiny", "forward", "decoding", "resnet"])
+NEW = ("char_gpt", "char_gpt_lightning")
+
+
+@pytest.mark.parametrize("loop", ["tensors", "notebook", "lightning", "tiny", "forward", "decoding", "resnet", *NEW])
 def test_each_loop_tells_the_seconds_of_an_epoch(loops: Any, root: str, loop: str, tmp_path: Path) -> None:
-    if loop == "lightning":
+    if "lightning" in loop:
         pytest.importorskip("lightning", reason="the extra 'bench' is not installed")
     importlib.import_module("samples").photographs(tmp_path, 70)
     options: dict[str, dict[str, Any]] = {
@@ -244,11 +247,13 @@ def test_each_loop_tells_the_seconds_of_an_epoch(loops: Any, root: str, loop: st
         "tiny": {"epochs": 3},
         "forward": {"root": root, "samples": 128, "held_out": 64, "epochs": 3},
         "decoding": {"path": str(tmp_path), "size": 64, "workers": 1},
+        "char_gpt": {"samples": 24, "epochs": 3},
+        "char_gpt_lightning": {"samples": 24, "epochs": 3},
         "resnet": {"samples": 8, "size": 64, "epochs": 1},
     }
     told = tmp_path / "told.json"
     loops.main(loop, str(told), *(f"{key}={value}" for key, value in options[loop].items()))
     assert json.loads(told.read_text()).keys() == {"seconds"}
-    warm = {"tensors": 2, "forward": 2}.get(loop, 1)
+    warm = 2 if loop in ("tensors", "forward", *NEW) else 1
     seconds = json.loads(told.read_text())["seconds"]
     assert len(seconds) == warm and all(0 < one < 60 for one in seconds)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from language import char_gpt, char_gpt_lightning
 from torch import Tensor, nn
 from turns import Turn, warm
 
@@ -238,7 +239,8 @@ def resnet(samples: int, size: int, epochs: int) -> dict[str, list[float]]:
 
 
 LOOPS: dict[str, Callable[..., dict[str, list[float]]]] = {
-    loop.__name__: loop for loop in (tensors, notebook, lightning, tiny, four, forward, decoding, resnet)
+    loop.__name__: loop
+    for loop in (tensors, notebook, lightning, tiny, four, forward, decoding, resnet, char_gpt, char_gpt_lightning)
 }
 
 

@@ -47,6 +47,7 @@ def table(folder: Path, full: bool) -> list[Group]:
         _memory(folder, 48_000),  # with fewer images the imports would dominate
         _others(folder, images // 8),
         _epoch(folder, "cnn", images // 12, 5 if full else 2, 1.05, "a bare loop, channels_last", channels_last=True),
+        _char_gpt(480 if full else 240, 9 if full else 4),
         _cnn_amp(folder, images // 12),
         _busy_digits(37 if full else 10),  # the first epoch of each warms up
         _busy_mlp(folder, images, 10),
@@ -174,6 +175,36 @@ def _others(folder: Path, samples: int) -> Group:
             Budget("mlp_lightning", "the same", "Lightning's Trainer on the notebooks' loader", 1 / 8,
                    "runner.seconds", ["lightning.seconds"]),
         ],
+    )  # fmt: skip
+
+
+def _char_gpt(samples: int, epochs: int) -> Group:
+    """Compare by turns a GPT of characters in nanoGPT's shape."""
+
+    def ours(environment: Mapping[str, str]) -> Figures:
+        return _seconds(
+            runner(
+                "model=gpt", "data=text", "task=language_model", f"data.limit={samples}", "device=cpu",
+                "optimizer=adamw", "optimizer.lr=1e-3", "scheduler=constant", "scheduler._target_=turns.schedule",
+                f"trainer.epochs={epochs}", f"trainer.validate_every_epochs={epochs}", "tracking.log_model=false",
+                environment=environment,
+            )
+        )  # fmt: skip
+
+    options = {"samples": samples, "epochs": epochs}
+    what = f"epoch of a GPT, {samples} windows of 128 characters, batch 12"
+    return Group(
+        lambda: {
+            "runner": ours,
+            "bare": partial(peer, "char_gpt", **options),
+            "lightning": partial(peer, "char_gpt_lightning", **options),
+        },
+        [
+            Budget("char_gpt", what, "a bare tensor loop", 1.03, "runner.seconds", ["bare.seconds"]),
+            Budget("char_gpt_lightning", "the same", "Lightning's Trainer", 1.0, "runner.seconds",
+                   ["lightning.seconds"]),
+        ],
+        turns=True,
     )  # fmt: skip
 
 
