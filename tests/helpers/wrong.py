@@ -129,7 +129,7 @@ WRONG = [
     Wrong(
         ["experiment=nothing", "debug=slow"],
         [("experiment", "choice"), ("debug", "choice")],
-        then=["experiment=device_comparison", "debug=anomaly"],
+        then=["experiment=char_gpt", "debug=anomaly"],
     ),
     # Types and ranges.
     Wrong(["seed=abc"], [("seed", "type")], then=["seed=3"]),
@@ -549,5 +549,63 @@ WRONG = [
     Wrong(["data.sampler=weighted"], [("data.sample_weight", "missing")]),
     Wrong(
         ["trainer.steps_per_epoch=5"], [("trainer.steps_per_epoch", "conflict")], then=["trainer.steps_per_epoch=null"]
+    ),
+    # Ready tasks.
+    Wrong(["model=gpt"], [("model", "shape")], then=["model=gpt", "data=text", "task=language_model"]),
+    Wrong(
+        ["model=unet", "data=text", "task=language_model"],
+        [("model", "shape")],
+        then=["model=unet", "data=shapes", "task=segmentation"],
+    ),
+    Wrong(
+        ["task=language_model", "data=text", "model=gpt", "loss=mse"],
+        [("loss", "conflict")],
+        then=["task=language_model", "data=text", "model=gpt", "loss=auto"],
+    ),
+    Wrong(
+        ["task=language_model", "data=text", "model=gpt", "model.heads=3"],
+        [("model.heads", "conflict")],
+        then=["task=language_model", "data=text", "model=gpt", "model.heads=2"],
+    ),
+    Wrong(
+        ["data=text", "data.block=60000", "task=language_model", "model=gpt"],
+        [("data.block", "range")],
+        then=["data=text", "data.block=23251", "task=language_model", "model=gpt"],
+    ),
+    Wrong(
+        ["task=segmentation", "data=shapes", "data.samples=20", "model=unet", "loss=mse"],
+        [("loss", "conflict")],
+        then=["task=segmentation", "data=shapes", "data.samples=20", "model=unet", "loss=cross_entropy"],
+    ),
+    Wrong(
+        ["task=segmentation", "data=shapes", "data.samples=20", "model=unet", "data.augment.flip=true"],
+        [("data.augment.flip", "conflict")],
+        then=["task=segmentation", "data=shapes", "data.samples=20", "model=unet", "data.augment.flip=false"],
+    ),
+    Wrong(
+        [
+            "task=segmentation",
+            "data=shapes",
+            "data.samples=20",
+            "data.size=16",
+            "model=unet",
+            "model.channels=[2,2,2,2,2,2]",
+        ],
+        [("model.channels", "shape")],
+        then=[
+            "task=segmentation",
+            "data=shapes",
+            "data.samples=20",
+            "data.size=16",
+            "model=unet",
+            "model.channels=[2,2,2,2,2]",
+        ],
+    ),
+    Wrong(["task=segmentation"], [("data", "shape")]),
+    Wrong(["task=autoencoder", "loss=cross_entropy"], [("loss", "conflict")], then=["task=autoencoder", "loss=mse"]),
+    Wrong(
+        ["task=autoencoder", "data.scale_targets=true"],
+        [("data.scale_targets", "conflict")],
+        then=["task=autoencoder", "data.scale_targets=auto"],
     ),
 ]

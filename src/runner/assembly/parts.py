@@ -322,9 +322,11 @@ def make_target_scale(
     loss = task.loss
     if not isinstance(task, Supervised) or loss is None or not loss.regression:
         if setting is True:
-            named = f"loss={name_of(loss)}" if loss is not None else f"task={type(task).__name__}"
+            supervised = isinstance(task, Supervised) and loss is not None
+            named = f"loss={name_of(loss)}" if supervised and loss is not None else f"task={name_of(task)}"
             key, text = "data.scale_targets", f"data.scale_targets=true: {named} has no targets to scale"
-            raise ConfigError(Problem(key, text, f"write {key}=auto, or loss=mse", topic="conflict"))
+            instead = f"write {key}=auto{', or loss=mse' if supervised else ''}"
+            raise ConfigError(Problem(key, text, instead, topic="conflict"))
         return None, splits
     targets = loss.prepare(splits.targets()[: len(splits.train)], torch.float64)
     wanted = splits.columns is not None and cost.activation is None
