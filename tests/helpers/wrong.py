@@ -551,11 +551,11 @@ WRONG = [
         ["trainer.steps_per_epoch=5"], [("trainer.steps_per_epoch", "conflict")], then=["trainer.steps_per_epoch=null"]
     ),
     # Ready tasks.
-    Wrong(["model=gpt"], [("model", "shape")], then=["model=gpt", "data=text", "task=language_model"]),
+    Wrong(["model=gpt"], [("model", "shape")], then=["model=mlp"]),
     Wrong(
         ["model=unet", "data=text", "task=language_model"],
         [("model", "shape")],
-        then=["model=unet", "data=shapes", "task=segmentation"],
+        then=["model=mlp", "data=text", "task=language_model"],
     ),
     Wrong(
         ["task=language_model", "data=text", "model=gpt", "loss=mse"],

@@ -83,7 +83,9 @@ class GPT(nn.Module):
         if isinstance(input_shape, dict) or len(input_shape) != 1 or isinstance(input_shape[0], tuple):
             shape = input_shape if isinstance(input_shape, dict) else tuple(input_shape)
             text = f"model=gpt requires sequences of tokens (T,), the samples have shape {shape}"
-            raise ConfigError(Problem("model", text, "write data=text task=language_model", topic="shape"))
+            raise ConfigError(
+                Problem("model", text, "write model=mlp, or data=text task=language_model", topic="shape")
+            )
         if width % heads:
             text = f"model.heads={heads} does not divide model.width={width}"
             fitting = max(count for count in range(1, heads) if width % count == 0)

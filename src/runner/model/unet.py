@@ -38,7 +38,9 @@ class UNet(nn.Module):
         super().__init__()
         if len(input_shape) != 3:
             text = f"model=unet requires images (C, H, W), the samples have shape {tuple(input_shape)}"
-            raise ConfigError(Problem("model", text, "write data=shapes task=segmentation", topic="shape"))
+            raise ConfigError(
+                Problem("model", text, "write model=mlp, or data=shapes task=segmentation", topic="shape")
+            )
         if not channels:
             text = "model.channels=[]: the number of resolutions must not be zero"
             raise ConfigError(Problem("model.channels", text, "write model.channels=[16,32,64]", topic="range"))

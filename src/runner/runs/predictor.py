@@ -81,7 +81,10 @@ class Predictor:
             raise columns.failure(error) from error
         if not self.classifies:
             named = columns.named_predictions(result, trees.first_axis(raw))
-            return {name: self.precision.upcast(values) for name, values in named.items()}
+            return {
+                name: self.precision.upcast(values) if values.is_floating_point() else values  # a mask, for example
+                for name, values in named.items()
+            }
         assert isinstance(result, Tensor)
         outputs = self.precision.upcast(result).cpu()
         return outputs if self.scale is None else self.scale.in_units(outputs)

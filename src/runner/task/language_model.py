@@ -49,7 +49,7 @@ class LanguageModel(Task):
 
     def _correct(self, scores: Tensor, targets: Tensor) -> Tensor:
         counted = targets != self.ignore_index
-        return torch.stack([torch.count_nonzero(scores.argmax(dim=1) == targets), torch.count_nonzero(counted)])
+        return torch.stack([torch.count_nonzero(scores.max(dim=1).indices == targets), torch.count_nonzero(counted)])
 
     def names(self) -> Sequence[str]:
         """Return the names of all metrics."""
