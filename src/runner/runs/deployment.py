@@ -4,7 +4,9 @@ import contextlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +15,15 @@ from runner.assembly.target import locate
 from runner.data.target_scale import TargetScale, read_target_scale
 from runner.errors import ConfigError, Problem, first_line
 from runner.loss import BCEWithLogits, CrossEntropy
-from runner.runs.predictor import trained_model
+from runner.runs.predictor import trained_model, trained_task
 from runner.runs.result_file import SUFFIXES
 from runner.runs.serving import ServingModel
+from runner.runs.task_model import INPUTS, by_names, describe, is_plain, random_example, task_model
 from runner.saved.input_spec import InputSpec
 from runner.saved.run import SavedRun
+from runner.saved.weights import Weights
 from runner.task.supervised import output_of
-from runner.tracking.model import portable, silence
+from runner.tracking.model import Example, call, export_graph, portable, silence
 from runner.util.files import replacing
 
 ONNX_BYTES = 1.9e9  # the limit of one file, a little less than 2 GB
@@ -63,18 +67,15 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
     Raises:
         ConfigError: the run's weights cannot be loaded, or its model cannot be exported.
     """
-    spec, model, weights = trained_model(run)
-    dtype = next(model.parameters()).dtype
-    scale = read_target_scale(weights.preprocessing or {})
-    serving = portable(ServingModel(model, spec.normalize, dtype, scale))
+    subject, weights = _subject(run)
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(file, SUFFIXES[format]) as part:
             try:
                 # torch.export prints the graph of a model that it cannot export.
                 with silence(), contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
-                    exported = _write(serving, _raw_inputs(spec, 2), part, format)
-                    difference = _difference(exported, model, spec, dtype, scale)
+                    exported = _write(subject, part, format)
+                    difference = _difference(exported, subject)
             except Exception as error:  # torch.export raises many types, and passes on the model's own
                 text = f"format={format}: this model cannot be exported: {_reason(error)}"
                 raise ConfigError(Problem("format", text, topic="code")) from error
@@ -91,8 +92,7 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
     finally:
         if not any(file.parent.iterdir()):  # created above, and not used
             file.parent.rmdir()
-    outputs = _describe_outputs(run, spec, dtype if scale is None else torch.float64)
-    return Exported(file, size, _describe_inputs(spec), outputs, difference, weights.epoch)
+    return Exported(file, size, _describe_inputs(subject), _describe_outputs(run, subject), difference, weights.epoch)
 
 
 def _reason(error: BaseException) -> str:
@@ -100,6 +100,50 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error).partition(" For more information")[0][:300]
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is exported.
+
+    Attributes:
+        serving: the module whose graph is written.
+        expected: a function from raw samples to the outputs that the file must have.
+        spec: the inputs.
+        dtype: the model's type.
+        scale: the scale of a regression's targets.
+        plain: whether outputs are those of the model for a single normalised input.
+    """
+
+    serving: nn.Module
+    expected: Callable[[Any], Any]
+    spec: InputSpec
+    dtype: torch.dtype
+    scale: TargetScale | None
+    plain: bool
+
+    def samples(self, count: int) -> Example:
+        """Return random raw samples."""
+        return (
+            _raw_inputs(self.spec, count) if self.spec.inputs is None else random_example(self.spec, count, self.dtype)
+        )
+
+
+def _subject(run: SavedRun) -> tuple[_Subject, Weights]:
+    spec, model, weights = trained_model(run)
+    dtype = next(model.parameters()).dtype
+    scale = read_target_scale(weights.preprocessing or {})
+    task = trained_task(run, weights, dtype)
+    if is_plain(task, spec):
+        serving = portable(ServingModel(model, spec.normalize, dtype, scale))
+
+        def expected(raw: Any) -> Any:
+            outputs = output_of(model(spec.normalize(raw, dtype)))
+            return outputs if scale is None else scale.in_units(outputs)
+
+        return _Subject(serving, expected, spec, dtype, scale, True), weights
+    made = task_model(model, task, spec, dtype, scale)
+    return _Subject(portable(made), partial(call, made), spec, dtype, scale, False), weights
 
 
 def _raw_inputs(spec: InputSpec, count: int) -> Tensor:
@@ -111,21 +155,23 @@ def _raw_inputs(spec: InputSpec, count: int) -> Tensor:
     return (normal * spec.normalize.std + spec.normalize.mean).float()
 
 
-def _write(serving: nn.Module, example: Tensor, file: Path, format: str) -> Callable[[Tensor], Tensor]:
+def _write(subject: _Subject, file: Path, format: str) -> Callable[[Example], Any]:
     """Write the file, load it again, and return it as a function."""
+    serving, example = subject.serving, subject.samples(2)
     if format == "torch_export":
-        graph = torch.export.export(serving, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-        torch.export.save(graph, file)
-        return torch.export.load(file).module()
+        torch.export.save(export_graph(serving, example, subject.spec.ragged), file)
+        return partial(call, torch.export.load(file).module())
     tensors = [*serving.parameters(), *serving.buffers()]
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > ONNX_BYTES:
         raise ValueError("it is larger than the 2 GB of an .onnx file; write format=torch_export")
+    named = {INPUTS: example} if isinstance(example, Tensor) else dict(example)
+    names = list(by_names(call(serving, example), "outputs"))
     program = torch.onnx.export(
         serving,
-        (example,),
-        input_names=["inputs"],
-        output_names=["outputs"],
-        dynamic_shapes=({0: "N"},),
+        tuple(named.values()),
+        input_names=list(named),
+        output_names=names,
+        dynamic_shapes={name: {0: "N"} for name in named},
         dynamo=True,
     )
     assert program is not None
@@ -134,42 +180,54 @@ def _write(serving: nn.Module, example: Tensor, file: Path, format: str) -> Call
     import onnxruntime  # an extra
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    return lambda inputs: torch.from_numpy(session.run(None, {"inputs": inputs.numpy()})[0])
+
+    def run_session(example: Example) -> dict[str, Tensor]:
+        inputs = {INPUTS: example} if isinstance(example, Tensor) else example
+        arrays = session.run(None, {name: leaf.numpy() for name, leaf in inputs.items()})
+        return dict(zip(names, map(torch.from_numpy, arrays), strict=True))
+
+    return run_session
 
 
-def _difference(
-    exported: Callable[[Tensor], Tensor],
-    model: nn.Module,
-    spec: InputSpec,
-    dtype: torch.dtype,
-    scale: TargetScale | None,
-) -> float:
+def _difference(exported: Callable[[Example], Any], subject: _Subject) -> float:
     """Return the largest difference between the file's outputs and the model's; relative for values above 1.
 
     In a regression with scaled targets, 1 is a standard deviation.
     """
-    largest = 0.0
+    largest, scale = 0.0, subject.scale
     for count in CHECKED:
-        raw = _raw_inputs(spec, count)
-        expected = output_of(model(spec.normalize(raw, dtype)))
-        outputs = exported(raw)
-        if outputs.shape != expected.shape:
-            shapes = f"{tuple(outputs.shape)} instead of {tuple(expected.shape)}"
-            raise ValueError(f"for {count} samples it returns {shapes}")
-        if scale is not None:
-            outputs, expected = outputs / scale.std, scale.in_units(expected) / scale.std
-        differences = (outputs - expected).abs() / expected.abs().clamp(min=1)
-        largest = max(largest, float(differences.nan_to_num(nan=torch.inf).max()))
+        raw = subject.samples(count)
+        wanted, given = by_names(subject.expected(raw), "outputs"), by_names(exported(raw), "outputs")
+        for name, expected in wanted.items():
+            outputs = given[name]
+            if outputs.shape != expected.shape:
+                shapes = f"{tuple(outputs.shape)} instead of {tuple(expected.shape)}"
+                raise ValueError(f"for {count} samples it returns {shapes}")
+            outputs, expected = outputs.double(), expected.double()
+            if scale is not None:
+                outputs, expected = outputs / scale.std, expected / scale.std
+            differences = (outputs - expected).abs() / expected.abs().clamp(min=1)
+            largest = max(largest, float(differences.nan_to_num(nan=torch.inf).max()))
     return largest
 
 
-def _describe_inputs(spec: InputSpec) -> str:
+def _describe_inputs(subject: _Subject) -> str:
+    spec = subject.spec
+    if spec.inputs is not None:
+        example = subject.samples(2)
+        return f"{describe(by_names(example, INPUTS))}, the raw values of data={spec.data}"
     shape = ", ".join(["N", *map(str, spec.input_shape)])
     what = "pixels from 0 to 1" if spec.dtype == "uint8" else f"the raw values of data={spec.data}"
     return f"float32 ({shape}), {what}, not normalized"
 
 
-def _describe_outputs(run: SavedRun, spec: InputSpec, dtype: torch.dtype) -> str:
+def _describe_outputs(run: SavedRun, subject: _Subject) -> str:
+    spec = subject.spec
+    if not subject.plain:
+        with torch.no_grad():
+            outputs = by_names(call(subject.serving, subject.samples(2)), "outputs")
+        return f"{describe(outputs)}, what the task predicts"
+    dtype = subject.dtype if subject.scale is None else torch.float64
     loss = locate("loss", run.config["loss"])
     logits = isinstance(loss, type) and issubclass(loss, CrossEntropy | BCEWithLogits)
     what = "logits" if logits else "values in the units of the data"

@@ -34,7 +34,6 @@ from runner.util import tables, terminal
 from runner.util.files import write_atomically
 from runner.util.redaction import redact
 from runner.util.stopping import Stop
-from runner.util.trees import is_shape
 
 log = logging.getLogger("runner")
 
@@ -201,12 +200,11 @@ def _open(experiment: Experiment, folder: Path, resumed: bool, delivery: Deliver
 
 def _save_model_and_plots(state: Training, experiment: Experiment, folder: Path, predictions: Predictions) -> None:
     """Save the model that MLflow serves, and draw the plots."""
-    servable = experiment.tracking.log_model and is_shape(experiment.splits.input_shape)
-    example = serving_example(experiment) if servable else None
+    served = serving_example(experiment) if experiment.tracking.log_model else None
     experiment.loaders.close()  # free the memory of the data for the next steps
     give_back_memory()
-    if example is not None:
-        save_serving_model(experiment, example, folder / layout.MODEL)
+    if served is not None:
+        save_serving_model(experiment, served, folder / layout.MODEL)
     report.draw_plots(experiment, state.progress.best_epoch, predictions, folder)
 
 

@@ -1,5 +1,6 @@
 """The model of a run for MLflow serving, with normalization and target units included."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,11 +12,18 @@ from runner.data.normalize import Normalize
 from runner.data.target_scale import TargetScale
 from runner.loss import Loss, answer_names, answers
 from runner.model.lora import merged
+from runner.runs.columns import answers_classes
+from runner.runs.describe import make_input_spec
+from runner.runs.task_model import is_plain, raw_example, task_model
+from runner.saved.input_spec import InputSpec
 from runner.task.supervised import output_of
-from runner.tracking.model import TableNames, save_model
+from runner.tracking.model import TableNames, log_failure, save_model
 
 TABULAR = Path(tabular.__file__).parent
 """The modules that read the rows of `data=table`; a served model takes a copy of them along."""
+
+
+EXAMPLES = 2  # samples; with one, the batch size would be frozen
 
 
 class ServingModel(nn.Module):
@@ -69,28 +77,56 @@ class AnswerModel(ServingModel):
         return answers(self.loss, super().forward(inputs))
 
 
-def serving_example(experiment: Experiment) -> Tensor:
-    """Return two inputs of `ServingModel`; only their shape and range matter.
+@dataclass(frozen=True)
+class Served:
+    """What is served of an experiment.
 
-    They are float64 for a table, and for other samples that float32 would round.
+    Attributes:
+        example: two raw samples, of which only shape and range matter; of several inputs, by name.
+        spec: the inputs of a `TaskModel`; None for a `ServingModel`.
     """
-    example, _ = next(iter(experiment.loaders.train.epoch(0)))
-    raw = example[:2].cpu().double() * experiment.splits.normalize.std + experiment.splits.normalize.mean
-    of_table = experiment.splits.columns is not None and experiment.splits.table is None
-    return (raw if of_table or experiment.splits.normalize.wide else raw.float()).contiguous()
+
+    example: Tensor | dict[str, Tensor]
+    spec: InputSpec | None = None
 
 
-def save_serving_model(experiment: Experiment, example: Tensor, folder: Path) -> None:
-    """Save the model with its current weights for MLflow serving; `example` comes from `serving_example`."""
-    parts = merged(experiment.model), experiment.splits.normalize, experiment.precision.dtype, experiment.target_scale
-    if not experiment.splits.columns:
-        save_model(ServingModel(*parts), example, folder)
-        return
-    table = experiment.splits.table
-    features = [name for name in experiment.splits.columns if name != experiment.splits.target]
-    assert experiment.task.loss is not None and experiment.num_outputs is not None
-    loss = experiment.task.loss
-    names = TableNames(features, answer_names(loss, experiment.num_outputs, experiment.splits.classes))
-    if table is not None:
-        names = TableNames(list(table.example), names.outputs, table.state()["encoder"], table.example, TABULAR)
-    save_model(AnswerModel(*parts, loss), example, folder, names)
+def serving_example(experiment: Experiment) -> Served | None:
+    """Return what is needed of the data for serving; None, and one warning, if that fails.
+
+    A single normalised input is float64 for a table, and for other samples that float32 would round.
+    """
+    try:
+        spec = make_input_spec(experiment)
+        if not is_plain(experiment.task, spec) and spec.inputs is not None:
+            raw, _ = experiment.splits.example(EXAMPLES)
+            return Served(raw_example(spec, raw, experiment.precision.dtype), spec)
+        example, _ = next(iter(experiment.loaders.train.epoch(0)))
+        raw = example[:EXAMPLES].cpu().double() * experiment.splits.normalize.std + experiment.splits.normalize.mean
+        of_table = experiment.splits.columns is not None and experiment.splits.table is None
+        raw = (raw if of_table or experiment.splits.normalize.wide else raw.float()).contiguous()
+        return Served(raw, None if is_plain(experiment.task, spec) else spec)
+    except Exception as error:  # a user's data set may raise anything
+        log_failure(error)
+        return None
+
+
+def save_serving_model(experiment: Experiment, served: Served, folder: Path) -> None:
+    """Save the model with its current weights for MLflow serving; `served` comes from `serving_example`."""
+    dtype, scale, splits, task = experiment.precision.dtype, experiment.target_scale, experiment.splits, experiment.task
+    model, spec = merged(experiment.model), served.spec
+    names = None
+    if splits.columns and answers_classes(task):
+        assert task.loss is not None and experiment.num_outputs is not None
+        features = [name for name in splits.columns if name != splits.target]
+        names = TableNames(features, answer_names(task.loss, experiment.num_outputs, splits.classes))
+        if splits.table is not None:
+            table = splits.table
+            names = TableNames(list(table.example), names.outputs, table.state()["encoder"], table.example, TABULAR)
+    serving: nn.Module
+    if spec is not None:
+        serving = task_model(model, task, spec, dtype, scale, answered=names is not None)
+    elif names is not None and task.loss is not None:
+        serving = AnswerModel(model, splits.normalize, dtype, scale, task.loss)
+    else:
+        serving = ServingModel(model, splits.normalize, dtype, scale)
+    save_model(serving, served.example, folder, names, ragged=spec is not None and spec.ragged)

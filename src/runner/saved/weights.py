@@ -152,7 +152,10 @@ def _of_graph(path: Path, run: SavedRun) -> Weights:
     tensors = {name.removeprefix("model."): t.detach() for name, t in state.items() if name.startswith("model.")}
     scale = {name: state[f"target_{name}"].tolist() for name in ("mean", "std") if f"target_{name}" in state}
     fingerprint = run.tags.get(DATA_TAG)
-    return Weights(tensors, run.place, data=fingerprint, preprocessing={"targets": scale} if scale else {})
+    own = {name.removeprefix("task."): t.detach() for name, t in state.items() if name.startswith("task.")}
+    task = {"task": {name: t for name, t in own.items() if not name.startswith("loss.")}} if own else {}
+    preprocessing = {"targets": scale} if scale else {}
+    return Weights(tensors, run.place, data=fingerprint, task=task, preprocessing=preprocessing)
 
 
 def fit_names(tensors: Mapping[str, Tensor], own: Collection[str]) -> tuple[dict[str, Tensor], str]:

@@ -7,8 +7,7 @@ import logging
 import platform
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +20,7 @@ from runner.errors import first_line
 from runner.tracking.store import quiet_mlflow
 from runner.util.files import write_json
 from runner.util.private import uncompiled, without_package_scan
+from runner.util.trees import at, first_axis, tree_map
 
 log = logging.getLogger("runner")
 
@@ -30,6 +30,13 @@ SERVED_TABLE = Path(__file__).with_name("served_table.py")
 
 SERVED_ROWS = Path(__file__).with_name("served_rows.py")
 """The same for `data=table`; `runner_tabular` is copied beside it."""
+
+
+SERVED_INPUTS = Path(__file__).with_name("served_inputs.py")
+"""The same for several inputs or outputs."""
+
+Example = torch.Tensor | Mapping[str, torch.Tensor]
+"""A few samples: of a single input, or of several by name."""
 
 
 class TableNames(NamedTuple):
@@ -50,7 +57,9 @@ class TableNames(NamedTuple):
     code: Path | None = None
 
 
-def save_model(model: torch.nn.Module, example: torch.Tensor, folder: Path, table: TableNames | None = None) -> None:
+def save_model(
+    model: torch.nn.Module, example: Example, folder: Path, table: TableNames | None = None, ragged: bool = False
+) -> None:
     """Write the model in MLflow's PyTorch flavor (`pt2`: a graph, no pickled code).
 
     The saved copy is on the CPU, in evaluation mode, and takes any number of samples. The folder is replaced once
@@ -59,30 +68,72 @@ def save_model(model: torch.nn.Module, example: torch.Tensor, folder: Path, tabl
 
     Args:
         model: it is not changed.
-        example: a few samples, shape (samples, ...); with one sample the batch size would be frozen at one.
+        example: a few samples, shape (samples, ...), or such inputs by name; with one sample the batch size would be
+            frozen at one.
         folder: the model folder to write.
         table: the names if samples are rows of a table: pyfunc then takes data frames, by name.
+        ragged: whether samples may have other shapes than the example.
     """
-    example = example.detach().cpu().contiguous()
-    if len(example) < 2:
-        example = torch.cat([example, example])
+    example = tree_map(lambda leaf: leaf.detach().cpu().contiguous(), example)
+    if first_axis(example) < 2:
+        example = tree_map(lambda leaf: torch.cat([leaf, leaf]), example)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
         with silence():
-            save = partial(_save_table, table=table) if table is not None else _save
-            save(portable(model), example, part)
+            _save_any(portable(model), example, part, table, ragged)
             _check(part, portable(model), example)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     except Exception as error:  # torch.export raises many types, and passes on the model's own
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)  # it would be the model of an earlier best epoch
-        reason = first_line(error)
-        log.warning(
-            "the model is not logged to MLflow, only its weights (checkpoints/best.pt): torch.export failed: %.200s",
-            reason,
-        )
+        log_failure(error)
+
+
+def log_failure(error: Exception) -> None:
+    """Log that there is no model to serve."""
+    log.warning(
+        "the model is not logged to MLflow, only its weights (checkpoints/best.pt): torch.export failed: %.200s",
+        first_line(error),
+    )
+
+
+def _save_any(model: torch.nn.Module, example: Example, folder: Path, table: TableNames | None, ragged: bool) -> None:
+    if table is not None:
+        _save_table(model, example, folder, table)
+        return
+    with torch.no_grad():
+        several = not isinstance(call(model, example), torch.Tensor)
+    if several or ragged or not isinstance(example, torch.Tensor):
+        _save_named(model, example, folder, ragged)
+    else:
+        _save(model, example, folder)
+
+
+def call(function: Callable[..., Any], example: Example) -> Any:
+    """Call a model or a graph with a single input, or with inputs by name."""
+    return function(example) if isinstance(example, torch.Tensor) else function(**example)
+
+
+def export_graph(model: torch.nn.Module, example: Example, ragged: bool = False) -> torch.export.ExportedProgram:
+    """Export a model with a free batch axis; with free other axes too where the model allows it.
+
+    Args:
+        model: its `forward` has a parameter for each input.
+        example: at least two samples.
+        ragged: whether samples may have other shapes.
+    """
+
+    def free(leaf: torch.Tensor) -> dict[int, Any]:
+        others = range(1, leaf.ndim) if ragged else ()
+        return {0: torch.export.Dim.DYNAMIC, **dict.fromkeys(others, torch.export.Dim.AUTO)}
+
+    with torch.no_grad():
+        if isinstance(example, torch.Tensor):
+            return torch.export.export(model, (example,), dynamic_shapes=(free(example),))
+        shapes = {name: free(leaf) for name, leaf in example.items()}
+        return torch.export.export(model, (), dict(example), dynamic_shapes=shapes)
 
 
 def portable(model: torch.nn.Module) -> torch.nn.Module:
@@ -119,7 +170,52 @@ def _save(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> None:
         )
 
 
-def _save_table(model: torch.nn.Module, example: torch.Tensor, folder: Path, table: TableNames) -> None:
+def _save_named(model: torch.nn.Module, example: Example, folder: Path, ragged: bool) -> None:
+    """Write a model that takes or returns several arrays by name, which MLflow's own wrapper of graphs refuses."""
+    quiet_mlflow()
+    import numpy as np
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    graph = export_graph(model, example, ragged)
+    with torch.no_grad():
+        outputs = call(model, example)
+
+    def schema(named: Example) -> Schema:
+        single = isinstance(named, torch.Tensor)
+        arrays = {None: named} if isinstance(named, torch.Tensor) else named
+        return Schema(
+            [
+                TensorSpec(
+                    np.dtype(str(leaf.dtype).removeprefix("torch.")),
+                    (-1, *([-1] * (leaf.ndim - 1) if ragged else leaf.shape[1:])),
+                    None if single else name,
+                )
+                for name, leaf in arrays.items()
+            ]
+        )
+
+    with without_package_scan():
+        pyfunc.save_model(
+            folder,
+            loader_module=SERVED_INPUTS.stem,
+            code_paths=[str(SERVED_INPUTS)],
+            signature=ModelSignature(schema(example), schema(outputs)),
+            input_example=tree_map(lambda leaf: leaf.numpy(), example),
+            pip_requirements=_requirements("numpy", "pandas"),
+            metadata={"python": platform.python_version()},
+        )
+    data = folder / "data"
+    data.mkdir()
+    torch.export.save(graph, data / "model.pt2")
+    named = {"inputs": example} if isinstance(example, torch.Tensor) else example
+    kinds = {name: str(leaf.dtype).removeprefix("torch.") for name, leaf in named.items()}
+    write_json(data / "inputs.json", kinds)
+    _add_graph(folder, data)
+
+
+def _save_table(model: torch.nn.Module, example: Example, folder: Path, table: TableNames) -> None:
     """Write a model that takes data frames in pyfunc; MLflow's PyTorch flavor can load its graph too.
 
     MLflow's own wrapper of graphs would round columns to float32 and return columns without names.
@@ -127,17 +223,20 @@ def _save_table(model: torch.nn.Module, example: torch.Tensor, folder: Path, tab
     quiet_mlflow()
     import pandas as pd
     from mlflow import pyfunc
-    from mlflow.models import Model, ModelSignature
+    from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import AnyType
 
     with torch.no_grad():
-        dtype = DataType.double if model(example).dtype == torch.float64 else DataType.float
+        dtype = DataType.double if call(model, example).dtype == torch.float64 else DataType.float
     # "any" type: a column of doubles would not accept an integer column of a data frame.
     inputs = Schema([ColSpec(AnyType(), name) for name in table.inputs])
     outputs = Schema([ColSpec(dtype, name) for name in table.outputs])
     rows = table.code is not None
-    shown = pd.DataFrame(table.example) if rows else pd.DataFrame(example.numpy(), columns=table.inputs)
+    if isinstance(example, torch.Tensor) and not rows:
+        shown = pd.DataFrame(example.numpy(), columns=table.inputs)
+    else:
+        shown = pd.DataFrame(table.example)
     with without_package_scan(), TemporaryDirectory() as code:
         if table.code is not None:
             shutil.copytree(table.code, Path(code) / "runner_tabular", ignore=shutil.ignore_patterns("__pycache__"))
@@ -152,11 +251,16 @@ def _save_table(model: torch.nn.Module, example: torch.Tensor, folder: Path, tab
         )
     data = folder / "data"
     data.mkdir()
-    with torch.no_grad():
-        graph = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-    torch.export.save(graph, data / "model.pt2")
+    torch.export.save(export_graph(model, example), data / "model.pt2")
     kept = {"inputs": table.inputs, "outputs": table.outputs, "encoder": table.encoder}
     write_json(data / "table.json", {name: value for name, value in kept.items() if value is not None})
+    _add_graph(folder, data)
+
+
+def _add_graph(folder: Path, data: Path) -> None:
+    """Name the graph in a model's folder, for pyfunc and for MLflow's PyTorch flavor."""
+    from mlflow.models import Model
+
     # Not `Model.load`: it decodes a `%41` in the path as an A.
     saved = Model.from_dict(yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8")))
     saved.flavors["python_function"]["data"] = data.name
@@ -170,7 +274,7 @@ def _requirements(*others: str) -> list[str]:
     return [f"{name}=={_public(version(name))}" for name in ("mlflow", "torch", *others)]
 
 
-def _check(folder: Path, model: torch.nn.Module, example: torch.Tensor) -> None:
+def _check(folder: Path, model: torch.nn.Module, example: Example) -> None:
     """Load the saved graph and compare its outputs: export may freeze the batch size silently.
 
     MLflow's loaders are not used, as they decode a `%41` in the path as an A.
@@ -181,9 +285,10 @@ def _check(folder: Path, model: torch.nn.Module, example: torch.Tensor) -> None:
     if std is not None and getattr(model, "dtype", None) != torch.float64:
         # Computed in float32, returned as float64: torch's tolerances for float32, relative to one standard deviation.
         rtol, atol = 1.3e-6, 1e-5 * float(std.max())
-    for samples in (example[:1], torch.cat([example, example, example[:1]])):
+    for index in ([0], [0, 1, 0, 1, 0]):
+        samples = at(example, index)
         with torch.no_grad():
-            torch.testing.assert_close(exported(samples), model(samples), rtol=rtol, atol=atol)
+            torch.testing.assert_close(call(exported, samples), call(model, samples), rtol=rtol, atol=atol)
 
 
 def _public(number: str) -> str:
