@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from runner.config.keys import GROUPS
 from runner.config.settings import DEVICES, PRECISIONS
 from runner.rundir import layout
+from runner.rundir.folders import display_path
+from runner.runs.result_file import refuse_overwrite, resolve_output
 from runner.saved.run import SavedRun, find
 from runner.util import program
 from runner.util.files import load_json
@@ -22,6 +24,7 @@ USAGE = "python -m runner.evaluate run=<run dir or MLflow run id> [key=value ...
 OPTIONS = {
     "run": "the run: its folder, or its MLflow run id",
     "split": "the samples to measure on: test (the default), val or train",
+    "output": "a CSV file to write, with target, prediction and loss of each sample",
     "device": "another device than the run's: auto, cpu, cuda or mps",
     "device.index": "which CUDA device",
     "device.threads": "another number of CPU threads than the run's",
@@ -71,7 +74,16 @@ def _main(options: dict[str, str]) -> int:
     overrides = [f"{name}={options[key]}" for key, name in OVERRIDES.items() if key in options]
     if "device.threads" in options:
         overrides.append(f"device.evaluation_threads={options['device.threads']}")
-    _report(evaluate(run, split, overrides), run)
+    name = options.get("output")
+    output = resolve_output(name, f"{split}.csv") if name is not None else None
+    if output is not None and name is not None:
+        refuse_overwrite(output, name, run)
+    done = evaluate(run, split, overrides, output)
+    _report(done, run)
+    if output is not None:
+        log.info("written    %s: %s samples", display_path(output), f"{done.samples:,}")
+        if done.left_out:
+            log.info("           without %s, which the table has no room for", ", ".join(done.left_out))
     return 0
 
 

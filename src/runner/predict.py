@@ -32,6 +32,9 @@ OPTIONS = {
     "input": "the samples: a .csv, .npy, .npz or .pt file, an image, a folder of images, or [4,5], or [[1,2],[3,4]];"
     " of several inputs an .npz, .pt or .json file with each by name, or {a:[[1,2]],b:[[3]]}",
     "output": "the file to write, a table, or arrays if it ends in .npz, .npy or .pt; by default standard output",
+    "max_new_tokens": "how many characters a language model writes after the text in input=; 200 by default",
+    "temperature": "divides their scores before they are drawn: 1 by default, 0 takes the most probable one",
+    "seed": "of these draws; 0 by default",
     "device": "where to compute: auto (the default), cpu, cuda or mps",
     "tracking.uri": "the MLflow store that knows the run; by default that of the outputs folder",
     "runner.quiet": "true: print warnings only",
@@ -57,14 +60,20 @@ def _main(options: dict[str, str]) -> int:
     terminal.configure_logging(is_true(options, "runner.quiet"))
     run = find(required_option(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     if output is not None and name is not None:
-        typed = value.lstrip().startswith(("[", "{"))
-        refuse_overwrite(output, name, run, None if typed else parse_path(value, "input"))
+        refuse_overwrite(output, name, run, _file_of(value))
     from runner.data.loading import evaluation_batch_size
     from runner.runs import new_samples
     from runner.runs.array_file import ARRAYS, write_arrays
+    from runner.runs.continuation import continue_text, continues, refuse_options
     from runner.runs.predictor import Predictor
 
     predictor = Predictor(run, device)
+    if continues(predictor, value):
+        text = continue_text(predictor, value, options)
+        with _opened(output) as file:
+            file.write(f"{text}\n")
+        return 0
+    refuse_options(options)
     new = new_samples.read(value, predictor.samples)
     weights = predictor.weights
     epoch = f" (epoch {weights.epoch})" if weights.epoch else ""
@@ -78,6 +87,18 @@ def _main(options: dict[str, str]) -> int:
         count = len(new.names)
         log.info("written    %s: %s prediction%s", display_path(output), f"{count:,}", "" if count == 1 else "s")
     return 0
+
+
+def _file_of(value: str) -> Path | None:
+    """Return the file that the input names; None if it is the samples themselves."""
+    if value.lstrip().startswith(("[", "{")):
+        return None
+    try:
+        path = parse_path(value, "input")
+        path.exists()
+    except OSError:  # a text may exceed the length of a file name
+        return None
+    return path
 
 
 def _write_table(

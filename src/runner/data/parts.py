@@ -68,6 +68,9 @@ class Part(Protocol):
     def take(self, index: Tensor) -> "Part":
         """Return the part that has the samples at these indices only."""
 
+    def file_names(self) -> Sequence[str] | None:
+        """Return the names of the files that the samples were read from; None if they have none."""
+
     def sample(self, index: int) -> Batch:
         """Return one raw sample.
 
@@ -217,6 +220,9 @@ class TensorPart:
         """Copy the samples at these indices."""
         return TensorPart(*self._at(index))
 
+    def file_names(self) -> None:
+        """Return None."""
+
     def sample(self, index: int) -> Batch:
         """Return a view of one sample."""
         return self._at(index)
@@ -317,6 +323,13 @@ class DatasetPart:
         chosen = index.tolist()
         index_of_items = chosen if self._index is None else [self._index[at] for at in chosen]
         return DatasetPart(self._items, index_of_items, self._divide, self._collate_fn)
+
+    def file_names(self) -> Sequence[str] | None:
+        """Return the data set's `names`, if there is one for each of its items."""
+        names = getattr(self._items, "names", None)
+        if not isinstance(names, list | tuple) or not hasattr(self._items, "__len__") or len(names) != len(self._items):
+            return None
+        return names if self._index is None else [names[at] for at in self._index]
 
     def sample(self, index: int) -> Batch:
         """Read one sample: as the data set has it, or, with a `collate_fn`, as that makes a batch of it alone."""

@@ -174,6 +174,9 @@ class StreamPart(DatasetPart):
         for index in range(len(self._items_of(count))):
             yield self.sample(index)
 
+    def file_names(self) -> None:
+        """Return None."""
+
     def known_targets(self) -> None:
         """Return None."""
 

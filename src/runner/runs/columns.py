@@ -73,12 +73,13 @@ def width_of(named: Mapping[str, Tensor]) -> int:
 def rows_of(named: Mapping[str, Tensor]) -> Iterator[list[object]]:
     """Yield the values of each sample, in the order of `header_of`."""
     arrays = [values.flatten(1) if values.ndim > 1 else values[:, None] for values in named.values()]
-    plain = [_as_numpy(array) for array in arrays]
+    plain = [printable(array).numpy() for array in arrays]
     return ([str(value) for array in row for value in array] for row in zip(*plain, strict=True))
 
 
-def _as_numpy(values: Tensor) -> Any:
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # NumPy does not have bfloat16
+def printable(values: Tensor) -> Tensor:
+    """Return values that NumPy has a type for: it has no bfloat16."""
+    return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def classes_table(

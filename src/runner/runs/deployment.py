@@ -74,7 +74,7 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
             try:
                 # torch.export prints the graph of a model that it cannot export.
                 with silence(), contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
-                    exported = _write(subject, part, format)
+                    exported = _write(subject.serving, subject.samples(2), part, format, subject.spec.ragged)
                     difference = _difference(exported, subject)
             except Exception as error:  # torch.export raises many types, and passes on the model's own
                 text = f"format={format}: this model cannot be exported: {_reason(error)}"
@@ -155,11 +155,10 @@ def _raw_inputs(spec: InputSpec, count: int) -> Tensor:
     return (normal * spec.normalize.std + spec.normalize.mean).float()
 
 
-def _write(subject: _Subject, file: Path, format: str) -> Callable[[Example], Any]:
+def _write(serving: nn.Module, example: Example, file: Path, format: str, ragged: bool) -> Callable[[Example], Any]:
     """Write the file, load it again, and return it as a function."""
-    serving, example = subject.serving, subject.samples(2)
     if format == "torch_export":
-        torch.export.save(export_graph(serving, example, subject.spec.ragged), file)
+        torch.export.save(export_graph(serving, example, ragged), file)
         return partial(call, torch.export.load(file).module())
     tensors = [*serving.parameters(), *serving.buffers()]
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > ONNX_BYTES:

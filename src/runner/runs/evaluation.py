@@ -13,6 +13,7 @@ from runner.data.loading import Loader
 from runner.errors import ConfigError, Problem
 from runner.rundir.checkpoint import Checkpoints, load_task
 from runner.runs import resume
+from runner.runs.per_sample import write_samples
 from runner.saved.run import SavedRun
 from runner.saved.weights import Weights, load_exactly, weights_of_run
 from runner.training.compilation import compile_model
@@ -37,6 +38,7 @@ class Evaluation:
         experiment: the experiment that was built again.
         weights: the weights that were evaluated.
         same_data: whether the data are those that the run was trained on; None if unknown.
+        left_out: what the table of samples has no room for.
     """
 
     metrics: dict[str, float]
@@ -45,9 +47,12 @@ class Evaluation:
     experiment: Experiment
     weights: Weights
     same_data: bool | None
+    left_out: Sequence[str] = ()
 
 
-def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) -> Evaluation:
+def evaluate(
+    run: SavedRun, split: str = "test", overrides: Sequence[str] = (), output: Path | None = None
+) -> Evaluation:
     """Build a run's data and model again, and evaluate its best weights as the run did.
 
     On the same machine, without overrides, `val/...` and `test/...` are bit for bit what the run logged.
@@ -57,9 +62,10 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
         split: train, val or test. Train is evaluated without augmentation and with fixed weights: the run's own
             metrics are means over an epoch in which the weights changed.
         overrides: device and location of the data, as in the config: `device.name=cpu`.
+        output: a CSV file to write, with target, prediction and loss of each sample.
 
     Raises:
-        ConfigError: the run's weights or data cannot be loaded.
+        ConfigError: the run's weights or data cannot be loaded, or the file cannot be written.
     """
     best = weights_of_run(run)
     experiment = rebuild(run, overrides, best.preprocessing)
@@ -77,7 +83,11 @@ def evaluate(run: SavedRun, split: str = "test", overrides: Sequence[str] = ()) 
     metrics = {f"{split}/{name}": value for name, value in measure(state, loader).items()}
     trained_on = best.data or run.tags.get(DATA_TAG)
     same_data = None if trained_on is None else trained_on == experiment.splits.fingerprint
-    return Evaluation(metrics, split, loader.samples, experiment, best, same_data)
+    left_out: Sequence[str] = ()
+    if output is not None:
+        part = getattr(experiment.splits, split)
+        left_out = write_samples(output, state, loader, part, experiment.splits.classes)
+    return Evaluation(metrics, split, loader.samples, experiment, best, same_data, left_out)
 
 
 def rebuild(run: SavedRun, overrides: Sequence[str] = (), preprocessing: Mapping[str, Any] | None = None) -> Experiment:

@@ -62,7 +62,7 @@ class Predictions:
         if probabilities is not None:
             self.num_classes = probabilities.shape[1]
             probability, predicted = probabilities.max(dim=1)
-            actual = _class_of(targets).int()
+            actual = class_of(targets).int()
             if (ignored := self._loss.ignore_index) is not None:
                 actual = actual.where(actual != ignored, -1)
             self._batches.append((actual, predicted.int(), probability.float().nan_to_num(0.0)))
@@ -94,7 +94,7 @@ class Predictions:
         return [torch.cat(parts).cpu() for parts in zip(*self._batches, strict=True)]
 
 
-def _class_of(targets: Tensor) -> Tensor:
+def class_of(targets: Tensor) -> Tensor:
     """Return classes (N,) of targets that are classes (N,), yes or no (N, 1), or class probabilities (N, K)."""
     if targets.ndim == 2 and targets.shape[1] > 1:
         return targets.argmax(dim=1)

@@ -1,0 +1,88 @@
+"""`runner.evaluate ... output=<csv>`: target, prediction and loss of each sample, which average to the run's."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from helpers.problems import about
+from helpers.several_inputs import MODULE, RUNS
+from helpers.trained import place, result, table, train
+from runner import evaluate
+from runner.errors import Problem
+
+CSV = ("data=csv", "data.path=price.csv", "data.target=price", "loss=mse")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with place(tmp_path_factory.mktemp("per_sample")) as folder, pytest.MonkeyPatch.context() as patch:
+        (folder / "several.py").write_text(MODULE)
+        patch.syspath_prepend(str(folder))
+        table(folder / "price.csv", "price")
+        yield folder
+
+
+def evaluated(run: str, split: str) -> list[dict[str, str]]:
+    assert evaluate.main([f"run={run}", f"split={split}", "output=rows.csv", "runner.quiet=true"]) == 0
+    with Path("rows.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def mean(rows: list[dict[str, str]], name: str) -> float:
+    weights = [float(row.get("weight", 1)) for row in rows]
+    return sum(float(row[name]) * weight for row, weight in zip(rows, weights, strict=True)) / sum(weights)
+
+
+def test_classes_with_class_weights() -> None:
+    folder = train("classes", "loss=cross_entropy", "loss.class_weight=balanced")
+    rows = evaluated("classes", "test")
+    assert list(rows[0]) == ["index", "target", "prediction", "probability", "loss", "weight"]
+    assert [int(row["index"]) for row in rows] == list(range(len(rows)))
+    assert mean(rows, "loss") == pytest.approx(result(folder)["test/loss"], rel=1e-5)
+    right = sum(row["target"] == row["prediction"] for row in rows) / len(rows)
+    assert right == pytest.approx(result(folder)["test/accuracy"])
+
+
+def test_values_are_in_the_units_of_the_data() -> None:
+    folder = train("values", *CSV)
+    rows = evaluated("values", "val")
+    assert list(rows[0]) == ["index", "target", "prediction", "loss"]
+    assert mean(rows, "loss") == pytest.approx(result(folder)["val/loss"], rel=1e-5)
+    errors = [abs(float(row["target"]) - float(row["prediction"])) for row in rows]
+    assert sum(errors) / len(errors) == pytest.approx(result(folder)["val/mae"], rel=1e-4)
+    with Path("price.csv").open() as file:
+        prices = {round(float(row["price"]), 2) for row in csv.DictReader(file)}
+    assert {round(float(row["target"]), 2) for row in rows} <= prices
+
+
+@pytest.mark.parametrize(("run", "columns"), [("two", 5), ("vae", 69), ("masks", 2), ("items", 3)])
+def test_any_task_has_a_loss_and_the_figures_are_those_of_the_run(
+    run: str, columns: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = train(run, *RUNS[run])
+    capsys.readouterr()
+    assert evaluate.main([f"run={run}", "split=val"]) == 0
+    assert "the same, bit for bit" in capsys.readouterr().err
+    rows = evaluated(run, "val")
+    assert len(rows[0]) == columns, list(rows[0])
+    assert mean(rows, "loss") == pytest.approx(result(folder)["val/loss"], rel=1e-4)
+
+
+def test_image_folders_name_their_files() -> None:
+    for number in range(24):
+        path = Path("pictures") / "xy"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 10 * number).save(path)
+    train("pictures-run", "data=image_folder", "data.path=pictures", "data.size=8", "data.channels=1")
+    for row in evaluated("pictures-run", "test"):
+        assert row["file"].startswith(f"{row['target']}/") and (Path("pictures") / row["file"]).is_file()
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(reported: list[Problem]) -> None:
+    train("again", *CSV)
+    assert evaluate.main(["run=again", "output=no/rows.csv"]) == 2
+    assert evaluate.main(["run=again", "output=price.csv"]) == 2, "the data of the run"
+    assert about(reported) == [("output", "file"), ("output", "conflict")]
