@@ -25,6 +25,15 @@ EVERYTHING = (
     "tracking.log_model=false",
 )  # fmt: skip
 
+# A part that is frozen until the second epoch, groups of parameters, rates by layer.
+TUNED = (
+    "debug=fast", "model=cnn", "model.batch_norm=true", "model.channels=[4,4]", "model.strides=[1,2]",
+    "model.freeze=[features.0,features.1]", "model.unfreeze_at_epoch=2", "optimizer=adamw", "scheduler=warmup_cosine",
+    "optimizer.groups.head.params=head.*", "optimizer.groups.head.lr=0.02", "optimizer.groups.head.betas=[0.8,0.9]",
+    "optimizer.no_decay=true", "optimizer.layer_decay=0.5", "trainer.epochs=3", "trainer.grad_accumulation=2",
+    "device.threads=1", "tracking.log_model=false",
+)  # fmt: skip
+
 TIMED = ("time/", "throughput/", "system/")
 
 

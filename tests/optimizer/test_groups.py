@@ -11,10 +11,8 @@ from torch import nn
 
 from conftest import Called
 from helpers.composed import built
-from helpers.faults import inject
-from helpers.killed import assert_ended_the_same
+from helpers.killed import TUNED
 from helpers.problems import about, problem_of
-from helpers.sweeping import Forked
 from helpers.training import Log, Silent, Stop, exact_state, same
 from runner.optimizer import trainable
 from runner.optimizer.groups import Grouping, parameter_groups, rates
@@ -111,17 +109,6 @@ def test_a_pattern_that_matches_twice_or_nothing_is_refused(groups: Any, key: st
     assert about([problem]) == [(key, topic)] and words in problem.text
 
 
-TUNED = (
-    "debug=fast", "model=cnn", "model.batch_norm=true", "model.channels=[4,4]", "model.strides=[1,2]",
-    "model.freeze=[features.0,features.1]", "model.unfreeze_at_epoch=2", "optimizer=adamw", "scheduler=warmup_cosine",
-    "optimizer.groups.head.params=head.*", "optimizer.groups.head.lr=0.02", "optimizer.groups.head.betas=[0.8,0.9]",
-    "optimizer.no_decay=true", "optimizer.layer_decay=0.5", "trainer.epochs=3", "trainer.grad_accumulation=2",
-)  # fmt: skip
-
-
-POINT = "between the temporary write and the rename"
-
-
 @pytest.mark.parametrize("stop", [3, 5, 9])
 def test_groups_and_the_epoch_of_unfreezing_resume_bit_for_bit(stop: int, here: Path) -> None:
     def state(folder: str, after: int | None = None) -> Any:
@@ -135,19 +122,6 @@ def test_groups_and_the_epoch_of_unfreezing_resume_bit_for_bit(stop: int, here: 
     fit(rest)
     assert same(exact_state(checkpoint_state(rest)), exact_state(checkpoint_state(whole)))
     assert {**parts.log.exact(), **rest.log.exact()} == whole.log.exact()
-
-
-def test_a_run_that_is_killed_while_a_part_of_it_is_frozen_ends_as_if_it_had_not_been(
-    here: Path, runner: Callable[..., Called]
-) -> None:
-    quick = ("tracking=off", "tracking.log_model=false", "device.threads=1")
-    arguments = (*TUNED, *quick, "trainer.checkpoint_every_steps=1")
-    whole, killed = here / "whole", here / "killed"
-    assert runner(*arguments, f"hydra.run.dir={whole}").code == 0
-    code, printed = Forked(here, *arguments, f"hydra.run.dir={killed}", prepare=inject(POINT)).wait()
-    assert code == -9, printed
-    assert runner(f"resume={killed}").code == 0
-    assert_ended_the_same(killed, whole)
 
 
 def test_a_schedule_scales_the_rate_of_each_group_and_each_is_logged(here: Path) -> None:

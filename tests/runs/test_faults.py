@@ -8,7 +8,7 @@ import pytest
 from conftest import Called, run_folder
 from helpers.delivered import copy_store
 from helpers.faults import FAULTS, HIT, inject
-from helpers.killed import EVERYTHING, assert_delivered, assert_ended_the_same, counts, eight_starts, only_run
+from helpers.killed import EVERYTHING, TUNED, assert_delivered, assert_ended_the_same, counts, eight_starts, only_run
 from helpers.sweeping import Forked, wait_for
 from runner.rundir.lock import lock
 from runner.rundir.manifest import Manifest
@@ -47,6 +47,17 @@ def test_a_run_killed_there_ends_as_if_nothing_had_happened(
     assert_ended_the_same(folder, whole)
     assert sync([]) == 0
     assert_delivered(uri, folder)
+
+
+def test_a_run_killed_while_a_part_of_it_is_frozen_ends_as_if_it_had_not_been(here: Path, runner: Runner) -> None:
+    arguments = (*TUNED, "tracking=off", "trainer.checkpoint_every_steps=1")
+    point = "between the temporary write and the rename"
+    whole, killed = here / "whole", here / "killed"
+    assert runner(*arguments, f"hydra.run.dir={whole}").code == 0
+    code, printed = Forked(here, *arguments, f"hydra.run.dir={killed}", prepare=inject(point)).wait()
+    assert code == -9, printed
+    assert runner(f"resume={killed}").code == 0
+    assert_ended_the_same(killed, whole)
 
 
 class TestTheTruthAboutTheDead:
