@@ -89,6 +89,25 @@ WRONG_DATA = [
         ["data.test_fraction=0", *VALUES],
         csv(t=rows(lambda i: "1,2,3.5", count=1)),
     ),
+    Wrong(
+        ["data=table", "data.path=t.csv", "data.target=yy"],
+        [("data.target", "unknown")],
+        ["data=table", "data.path=t.csv", "data.target=y"],
+        csv(t=SOUND),
+    ),
+    Wrong(
+        ["data=table", "data.path=t.csv", "loss=mse"],
+        [("data.target_type", "data")],
+        ["data.target_type=category", "loss=cross_entropy", "data=table", "data.path=t.csv"],
+        csv(t=SOUND),
+    ),
+    Wrong(
+        ["data=table", "data.path=t.csv", "data.test_path=u.csv"],
+        [("data.test_path", "data")],
+        None,
+        csv(t=SOUND, u=rows(lambda i: f"{i},{i % 7},3,{'xy'[i % 2]}", "a,b,more,y")),
+    ),
+    Wrong(["model=tabular"], [("model", "conflict")], ["model=mlp"]),
     # The layout of tables.
     Wrong(
         VALUES,

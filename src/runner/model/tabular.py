@@ -43,7 +43,7 @@ class Tabular(nn.Module):
         super().__init__()
         if not isinstance(input_shape, Mapping) or not {"numbers", "categories"} <= input_shape.keys():
             text = "model=tabular takes rows of numbers and categories, which only data=table has"
-            raise ConfigError(Problem("model", text, "write data=table, or model=mlp", topic="conflict"))
+            raise ConfigError(Problem("model", text, "write model=mlp, or data=table", topic="conflict"))
         widths = [embedding or min(WIDEST, round(1.6 * codes**0.56)) for codes in categories]
         # A category that training did not have stays zero: it gets no gradient.
         self.embeddings = nn.ModuleList(
