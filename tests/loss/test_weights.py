@@ -34,7 +34,7 @@ def test_the_loss_is_that_of_torch_and_its_weight_the_divisor(
     factors = torch.tensor(weights or [1.0] * 3, dtype=torch.float64)
     expected = cross_entropy(outputs, targets, factors, label_smoothing=smoothing)
     torch.testing.assert_close(loss(outputs, targets), expected)
-    weight = loss.weight(outputs, targets)
+    weight = loss.denominator(outputs, targets)
     assert weight is not None
     torch.testing.assert_close(weight, factors[targets[targets >= 0]].sum())
     total = cross_entropy(outputs, targets, factors, label_smoothing=smoothing, reduction="sum")
@@ -46,16 +46,16 @@ def test_a_batch_of_ignored_targets_has_loss_0_and_weight_0(loss: Loss) -> None:
     outputs, targets = torch.randn(4, 3, requires_grad=True), torch.ones(4, dtype=torch.int64)
     value = loss(outputs, targets)
     value.backward()
-    assert value == 0 and loss.weight(outputs, targets) == 0
+    assert value == 0 and loss.denominator(outputs, targets) == 0
     assert outputs.grad is not None and not outputs.grad.any()
     assert loss.metrics["accuracy"].value(loss.metrics["accuracy"].sums(outputs, targets).tolist(), 4) is None
 
 
 def test_samples_are_the_weight_where_each_has_one_target() -> None:
     outputs, targets = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
-    assert CrossEntropy().weight(outputs, targets) is None
-    assert CrossEntropy().weight(torch.randn(4, 3, 5), torch.zeros(4, 5, dtype=torch.int64)) == 20
-    assert BCEWithLogits().weight(outputs, targets) is None
+    assert CrossEntropy().denominator(outputs, targets) is None
+    assert CrossEntropy().denominator(torch.randn(4, 3, 5), torch.zeros(4, 5, dtype=torch.int64)) == 20
+    assert BCEWithLogits().denominator(outputs, targets) is None
     assert not CrossEntropy().state_dict() and "class_weights" not in CrossEntropy()._buffers
 
 
@@ -65,7 +65,7 @@ def test_targets_that_are_probabilities_mean_the_same_as_classes(shape: tuple[in
     outputs, targets = torch.randn(shape), torch.randint(3, (shape[0], *shape[2:]))
     certain = one_hot(targets, 3).movedim(-1, 1).float()
     torch.testing.assert_close(loss(outputs, certain), loss(outputs, targets))
-    of_classes, of_probabilities = loss.weight(outputs, targets), loss.weight(outputs, certain)
+    of_classes, of_probabilities = loss.denominator(outputs, targets), loss.denominator(outputs, certain)
     assert (of_classes is None) == (of_probabilities is None)
     if of_classes is not None:
         torch.testing.assert_close(of_probabilities, of_classes)

@@ -98,7 +98,7 @@ class Loss(nn.Module):
         """Return the mean over the samples of a batch, a scalar."""
         raise NotImplementedError
 
-    def weight(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
+    def denominator(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
         """Return what `forward` is a mean over: a sum of class weights, or a number of tokens; None: the samples."""
         return None
 

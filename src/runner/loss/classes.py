@@ -129,9 +129,9 @@ class CrossEntropy(Loss):
         weights = None if self.class_weights is None else self.class_weights.to(outputs.dtype)
         ignored = -100 if self.ignore_index is None or targets.is_floating_point() else self.ignore_index
         total = F.cross_entropy(outputs, targets, weights, None, ignored, reduction="sum", label_smoothing=smoothing)
-        return mean(total, self.weight(outputs, targets), len(targets))
+        return mean(total, self.denominator(outputs, targets), len(targets))
 
-    def weight(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
+    def denominator(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
         """Return the sum of the class weights, or the number of targets that count; None if it is the samples."""
         return weight_of(outputs, targets, self.class_weights, self.ignore_index)
 

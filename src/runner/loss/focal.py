@@ -50,9 +50,9 @@ class Focal(CrossEntropy):
         else:
             counted = targets != self.ignore_index
             total = (losses.gather(1, targets.where(counted, 0).unsqueeze(1)).squeeze(1) * counted).sum()
-        return mean(total, self.weight(outputs, targets), len(targets))
+        return mean(total, self.denominator(outputs, targets), len(targets))
 
-    def weight(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
+    def denominator(self, outputs: Tensor, targets: Tensor) -> Tensor | None:
         """Return the number of targets that count; None if it is the samples."""
         return weight_of(outputs, targets, None, self.ignore_index)
 

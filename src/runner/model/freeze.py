@@ -37,6 +37,8 @@ class Freeze:
 
     def at_epoch(self, epoch: int) -> bool:
         """Freeze or unfreeze, as this epoch has it; returns whether it unfreezes what was frozen."""
+        if not self.parameters and not self.resting:
+            return False
         frozen = self.until is None or epoch < self.until
         changes = [parameter for parameter in self.parameters if parameter.requires_grad is frozen]
         for parameter in changes:

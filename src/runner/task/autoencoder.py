@@ -60,7 +60,7 @@ class Autoencoder(Task):
         targets = batch.flatten(1)
         assert self.loss is not None
         with torch.autocast(outputs.device.type, enabled=False):
-            loss, weight = self.loss(outputs, targets), self.loss.weight(outputs, targets)
+            loss, weight = self.loss(outputs, targets), self.loss.denominator(outputs, targets)
         return {"loss": loss, "weight": weight, "outputs": outputs, "targets": targets}
 
     def reconstruct(self, model: nn.Module, inputs: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class Segmentation(Task):
             raise ConfigError(Problem("model", text, "write model=unet", topic="shape"))
         assert self.loss is not None
         with torch.autocast(outputs.device.type, enabled=False):
-            loss, weight = self.loss(outputs, masks), self.loss.weight(outputs, masks)
+            loss, weight = self.loss(outputs, masks), self.loss.denominator(outputs, masks)
         return {"loss": loss, "weight": weight, "outputs": outputs, "targets": masks}
 
     def predict(self, model: nn.Module, inputs: Any) -> dict[str, Tensor]:

@@ -82,6 +82,7 @@ class Task(nn.Module):
         integers_are_numbers: whether a tensor of integer inputs is converted to floats and normalised; False keeps
             integers, such as tokens.
         dtype: the dtype of the weights.
+        autocasts: whether `step` runs under autocast.
     """
 
     uses_loss: bool = False
@@ -91,6 +92,7 @@ class Task(nn.Module):
     unit: str = "samples"
     integers_are_numbers: bool = False
     dtype: torch.dtype = torch.float32
+    autocasts: bool = False
 
     loss: Loss | None
 

@@ -83,7 +83,7 @@ def train_batches(state: Training) -> str | None:
     usable = True  # the step in progress; False if one of its losses is not finite, and the step is to be skipped
     state.display.start_epoch(progress.epoch, batches, progress.batch)
     if progress.batch == 0:
-        progress.start_epoch(learning_rate(state), rates(state.optimizer))
+        progress.start_epoch(learning_rate(state), named_rates(state))
     elif limit := finish_resumed_step(state):
         return limit
     data = each(state.span, "data", loader.epoch(progress.epoch, progress.batch))
@@ -145,7 +145,7 @@ def take_step(state: Training) -> None:
             stepped = state.precision.step(state.optimizer, state.parameters, settings.clip_norm)
     if not stepped:
         return
-    progress.take_step(lr := learning_rate(state), rates(state.optimizer))
+    progress.take_step(lr := learning_rate(state), named_rates(state))
     if state.average is not None:
         state.average.update(state.model)
     if state.schedule.scheduler is not None and state.schedule.every == "step":
@@ -320,6 +320,11 @@ def running_losses(state: Training) -> Metrics:
     """Return the mean training loss of the epoch so far, or one of each optimizer: one read of the device."""
     means = state.sums.means()
     return {f"train/{name}_step": require_finite(state, means.get(name, 0.0), f"train/{name}") for name in state.losses}
+
+
+def named_rates(state: Training) -> Mapping[str, float]:
+    """Return the learning rates of the groups that have names."""
+    return rates(state.optimizer) if state.has_named_groups else {}
 
 
 def learning_rate(state: Training) -> float:

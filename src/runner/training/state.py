@@ -19,6 +19,7 @@ from runner.device import Device
 from runner.errors import TrainingError
 from runner.model.freeze import Freeze
 from runner.optimizer import load_state, trainable
+from runner.optimizer.groups import rates
 from runner.optimizer.several import Several
 from runner.precision import Precision
 from runner.rundir import layout
@@ -121,7 +122,9 @@ class Training:
     def __post_init__(self) -> None:
         self.parameters = [*trainable(self.model), *self.task.own_parameters()]  # and those frozen until a later epoch
         self.freeze.at_epoch(self.progress.epoch)
+        self.task.autocasts = self.precision.autocast_dtype is not None
         self.weight: Tensor | int = 0
+        self.has_named_groups = bool(rates(self.optimizer))
         self.waiting: list[Batch] = []
         self.takes_turns = isinstance(self.optimizer, Several)
         self.losses = list(self.optimizer.by_name) if isinstance(self.optimizer, Several) else ["loss"]

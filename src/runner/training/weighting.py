@@ -29,7 +29,6 @@ def share(state: Training, step: Step, index: int) -> Tensor:
     return step.loss * (weight / samples_of_step(state.loaders.train, index, accumulation))
 
 
-@torch.no_grad()
 def correct_gradients(state: Training, index: int) -> None:
     """Divide the gradients of a step by its sum of weights, instead of the number of samples; then start the next.
 
@@ -47,7 +46,9 @@ def correct_gradients(state: Training, index: int) -> None:
     # A step whose weights are all 0 has no gradient.
     factor = torch.as_tensor(samples / weight).nan_to_num(posinf=1.0)
     gradients = [parameter.grad for parameter in state.parameters if parameter.grad is not None]
-    torch._foreach_mul_(gradients, factor.to(gradients[0]) if gradients else factor)
+    if gradients:
+        with torch.no_grad():
+            torch._foreach_mul_(gradients, factor.to(gradients[0]))
 
 
 def _exact(weight: Tensor | int) -> Tensor | int:
