@@ -92,7 +92,7 @@ def _supervised(state: Training, task: Supervised, batch: Batch, classes: Sequen
     losses = torch.stack([loss(*one) for one in one_by_one])
     weights = None
     if isinstance(step.weight, Tensor):
-        weights = torch.stack([torch.as_tensor(loss.weight(*one)) for one in one_by_one])
+        weights = torch.stack([torch.as_tensor(loss.denominator(*one)) for one in one_by_one])
     probabilities = loss.probabilities(outputs)
     if probabilities is not None:
         probability, predicted = probabilities.float().max(dim=1)
