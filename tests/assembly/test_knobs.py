@@ -197,6 +197,7 @@ SHOWN_ELSEWHERE = {
     "task.targets": "test_supervised.py",
     "loss.delta": "test_formulas.py",
     "optimizers": "test_turns.py",
+    "metrics": "test_metrics_of_a_run.py",
     "model.output_activation": "test_model.py",
     "device.evaluation_threads": "test_cores.py",
     "trainer.steps_per_epoch": "test_streaming.py",

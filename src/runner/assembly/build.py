@@ -150,11 +150,12 @@ def make_parts(
     stage("loss", parts.balance, task, splits, counted)
     dtype = precision.dtype if precision else torch.float32
     augment = stage("data", partial(fit_targets, dtype=dtype), augment, task, splits, counted) or augment
+    stage("metrics", parts.measure, config.get("metrics") or [], task, splits, counted, needs=["loss"])
     make_model = partial(parts.make_model, pretrained=checkpoint is None and not collector.problems)
     model, cost, measured = stage(
         "model", make_model, config["model"], task, splits, counted, seed, dtype, needs=["task"]
     ) or (None, None, None)
-    if trainer and task and loss_node:
+    if trainer and task and loss_node and collector.none_of("metrics"):
         collector += checks.monitor(trainer, task, splits, measured)
     optimizers = config.get("optimizers") or {}  # a config of version 0.1.0 has none
     if task and measured is not None:
@@ -222,7 +223,7 @@ def check(config: Mapping[str, Any]) -> list[Problem]:
     Args:
         config: resolved, as plain mappings.
     """
-    collector = ProblemCollector(schema.check_config(config))
+    collector = ProblemCollector([*schema.check_config(config), *checks.metrics(config)])
     optimizers = config.get("optimizers") or {}
     for group in TARGET_GROUPS:
         if group == "optimizer" and optimizers:

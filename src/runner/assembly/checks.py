@@ -4,15 +4,17 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from runner.config.settings import TrainerSettings
 from runner.data.splits import Splits
 from runner.errors import ConfigError, Problem, did_you_mean
 from runner.loss import Loss, name_of
+from runner.metrics import ALIASES, read_entries
 from runner.rundir.checkpoint import find_unsavable
 from runner.scheduler import Schedule
-from runner.task import Task
+from runner.task import Step, Task, names_on
 from runner.task.supervised import Supervised
 
 VALUES_SHOWN = 6
@@ -39,7 +41,17 @@ def monitor(
     if measured is not None and trainer.monitor not in names and not no_loss:
         by = f"loss={name_of(task.loss)}" if isinstance(task, Supervised) else f"task={name_of(task)}"
         text = f"trainer.monitor={trainer.monitor} is not measured with {by}"
-        problems.append(Problem("trainer.monitor", text, did_you_mean(trainer.monitor, names), topic="choice"))
+        name = trainer.monitor.partition("/")[2]
+        wanted = name in ALIASES and task.extra is None and part in ("val", "train")
+        instead = f"add metrics=[{name}]" if wanted else did_you_mean(trainer.monitor, names)
+        if task.extra is not None and name in task.extra.names:  # not on the training part
+            instead = f"write trainer.monitor=val/{name}"
+        problems.append(Problem("trainer.monitor", text, instead, topic="choice"))
+    elif task.extra is not None and task.extra.is_open(trainer.monitor.partition("/")[2]):
+        name = trainer.monitor.partition("/")[2]
+        text = f"trainer.monitor={trainer.monitor}: {name} does not declare whether higher is better"
+        instead = f"write {{{name}:{{higher_is_better:true}}}}, or false, among its arguments in metrics"
+        problems.append(Problem("trainer.monitor", text, instead, topic="missing"))
     patience = "trainer.early_stopping.patience"
     if no_loss and trainer.early_stopping.patience is not None:
         text, instead = f"{patience}: the task measures no loss", f"write trainer.monitor={names[0]}"
@@ -57,6 +69,27 @@ def monitor(
     return problems
 
 
+def metrics(config: Mapping[str, Any]) -> list[Problem]:
+    """Check the names of the key `metrics`, without importing what they name."""
+    try:
+        read_entries(config.get("metrics") or [])
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def measured_outputs(task: Task, step: Step) -> None:
+    """Check that a step of a task returns what the key `metrics` measures.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if task.extra is None or (isinstance(step.outputs, Tensor) and isinstance(step.targets, Tensor)):
+        return
+    text = f"metrics: the step of task={name_of(task)} returns no tensors called outputs and targets to measure"
+    raise ConfigError(Problem("metrics", text, "return them, or write metrics=[]", topic="conflict"))
+
+
 def measured_by(task: Task, measured: Sequence[str], parts: Sequence[str]) -> list[str]:
     """Return the names of all that a task measures on these parts of the data.
 
@@ -65,7 +98,7 @@ def measured_by(task: Task, measured: Sequence[str], parts: Sequence[str]) -> li
         measured: what a step of the task measures besides them.
         parts: train, val or test.
     """
-    return [f"{part}/{name}" for part in parts for name in dict.fromkeys((*measured, *task.names()))]
+    return [f"{part}/{name}" for part in parts for name in dict.fromkeys((*measured, *names_on(task, part)))]
 
 
 def turns(task: Task, measured: Sequence[str], optimizers: Mapping[str, Any]) -> list[Problem]:

@@ -31,6 +31,7 @@ from runner.data.target_scale import TargetScale, choose_target_scale
 from runner.device import Device
 from runner.errors import ConfigError, Problem
 from runner.loss import Loss, name_of
+from runner.metrics import make_metrics, meaning_of, read_entries
 from runner.model import probe
 from runner.model.freeze import Freeze, freeze
 from runner.model.lora import add_adapters
@@ -40,7 +41,7 @@ from runner.optimizer.groups import Grouping, parameter_groups
 from runner.optimizer.several import Several, divide
 from runner.precision import Precision
 from runner.scheduler import Schedule, has_goal
-from runner.task import Task
+from runner.task import Task, higher_is_better
 from runner.task.supervised import Supervised, output_of
 from runner.util.cores import threads_for
 from runner.util.patterns import patterns_of
@@ -144,6 +145,13 @@ def count_outputs(task: Task, splits: Splits, targets: tuple[Any]) -> tuple[int 
     return (task.num_outputs(*targets, splits.classes),)
 
 
+def measure(value: Any, task: Task, splits: Splits, counted: tuple[int | None]) -> None:
+    """Let a task measure what the key `metrics` asks for."""
+    entries = read_entries(value)
+    meaning = meaning_of(task.loss, *counted, splits.classes)
+    task.extra = make_metrics(entries, meaning, task.names()) if entries else None
+
+
 def balance(task: Task, splits: Splits, counted: tuple[int | None]) -> None:
     """Let the loss read the targets of the training part, if it depends on them.
 
@@ -237,6 +245,7 @@ def make_model(
     if num_outputs is not None and is_plain(task, splits):
         return model, probe.check_shapes(model, splits.input_shape, num_outputs, dtype, output_of), ("loss",)
     cost, step = check_step(task, model, example(task, splits, 2, dtype), num_outputs)
+    checks.measured_outputs(task, step)
     return model, cost, [*(["loss"] if step.loss is not None else []), *step.scalars]
 
 
@@ -425,7 +434,7 @@ def make_schedule(
     steps = trainer.epochs * steps_per_epoch
     target = locate("scheduler", node)
     named, _ = takes(target)
-    better = "max" if task.higher_is_better(trainer.monitor) else "min"
+    better = "max" if higher_is_better(task, trainer.monitor) else "min"
     scheduler = call(
         "scheduler",
         node,

@@ -46,6 +46,7 @@ class Config:
     optimizers: dict[str, Any] = field(default_factory=dict)
     scheduler: Any = MISSING
     loss: Any = MISSING
+    metrics: Any = field(default_factory=list)
     device: DeviceSettings = field(default_factory=DeviceSettings)
     precision: PrecisionSettings = field(default_factory=PrecisionSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
@@ -78,7 +79,7 @@ NEW_KEYS = {
     "device.evaluation_threads": "null", "tracking.tags": "{}", "tracking.description": "null", "model.freeze": "null",
     "model.unfreeze_at_epoch": "null", "model.lora.params": "null", "model.lora.rank": "8", "model.lora.alpha": "null",
     "model.lora.dropout": "0.0", "model.lora.train": "null", "optimizer.groups": "{}", "optimizer.no_decay": "false",
-    "optimizer.layer_decay": "null", "optimizers": "{}", "trainer.callbacks": "null",
+    "optimizer.layer_decay": "null", "optimizers": "{}", "metrics": "[]", "trainer.callbacks": "null",
     "trainer.log_norms": "false", "trainer.steps_per_epoch": "null", "data.split": "random",
     "data.split_by": "null", "data.sampler": "shuffle", "data.sample_weight": "null", **flatten({"task": SUPERVISED}),
 }  # fmt: skip

@@ -31,6 +31,7 @@ from runner.rundir.manifest import NOTE, Dataset, Manifest
 from runner.runs.inputs import describe_inputs
 from runner.saved.input_spec import InputSpec
 from runner.saved.weights import fingerprint
+from runner.task import higher_is_better
 from runner.tracking.environment import git_tags
 from runner.tracking.pages import best_name, table_view
 from runner.tracking.store import resolve_store
@@ -84,7 +85,7 @@ def describe_run(
     if experiment.tracking.name == "off":
         return None
     uri, artifact_root = resolve_store(experiment.tracking.uri, outputs_folder())
-    ascending = not experiment.task.higher_is_better(experiment.trainer.monitor)
+    ascending = not higher_is_better(experiment.task, experiment.trainer.monitor)
     splits = experiment.splits
     return Manifest(
         uri=uri,

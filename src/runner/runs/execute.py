@@ -96,6 +96,8 @@ def test(state: Training, predictions: Predictions) -> dict[str, float]:
     else:
         load_weights(state, load(state.checkpoints.best))
     if state.loaders.test is None:
+        if state.task.extra is not None and state.loaders.val is not None:  # for the values by class
+            evaluate(state, state.loaders.val)
         return {}
     return {f"test/{name}": value for name, value in evaluate(state, state.loaders.test, predictions.add).items()}
 

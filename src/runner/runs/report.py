@@ -17,6 +17,7 @@ from runner.optimizer.groups import table
 from runner.rundir import layout
 from runner.rundir.folders import display_path, shell_path
 from runner.rundir.journal import read
+from runner.task import higher_is_better, names_on
 from runner.task.supervised import Supervised
 from runner.training.predictions import Predictions, raw_images
 from runner.training.state import Training
@@ -67,6 +68,9 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     log.info("training   %s", recipe(experiment))
     for line in table(experiment.optimizer):
         log.info("           %s", line)
+    if experiment.task.extra is not None:
+        for number, line in enumerate(experiment.task.extra.describe()):
+            log.info("%-10s %s", "" if number else "metrics", line)
     log.info("device     device %s · precision %s", experiment.device, experiment.precision)
     if slow := experiment.precision.slow_here():
         log.info("           %s", slow)
@@ -147,8 +151,11 @@ def write_result(
         "flops_per_sample": experiment.cost.flops,
         "epoch_seconds": epoch_seconds,
         "samples_per_second": progress.samples / trained if trained else None,
-        "higher_is_better": [name for name in (*state.measured, *task.names()) if task.higher_is_better(f"val/{name}")],
+        "higher_is_better": [
+            name for name in (*state.measured, *names_on(task, "val")) if higher_is_better(task, f"val/{name}")
+        ],
         **({} if loss is None or loss.class_weights is None else {"class_weights": loss.class_weights.tolist()}),
+        **({} if task.extra is None else {"metric_arguments": task.extra.record(), "per_class": state.per_class}),
         **metrics_of_epoch(folder, progress.best_epoch),
         **progress.best_metrics,
         **final,

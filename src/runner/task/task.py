@@ -1,13 +1,16 @@
 """The base class of tasks: a user's task overrides `step`, and `predict` where the default does not fit."""
 
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from runner.loss import Loss, Metric
 from runner.util import metric_names, trees
+
+if TYPE_CHECKING:
+    from runner.metrics import MetricSet
 
 LOSS, WEIGHT, OUTPUTS, TARGETS = "loss", "weight", "outputs", "targets"
 RESERVED = (LOSS, WEIGHT, OUTPUTS, TARGETS)
@@ -83,6 +86,7 @@ class Task(nn.Module):
             integers, such as tokens.
         dtype: the dtype of the weights.
         autocasts: whether `step` runs under autocast.
+        extra: the metrics that the key `metrics` asks for, besides the task's own.
     """
 
     uses_loss: bool = False
@@ -93,6 +97,7 @@ class Task(nn.Module):
     integers_are_numbers: bool = False
     dtype: torch.dtype = torch.float32
     autocasts: bool = False
+    extra: "MetricSet | None" = None
 
     loss: Loss | None
 
@@ -223,6 +228,17 @@ class Task(nn.Module):
 def count(inputs: Any) -> int:
     """Return the number of samples in a batch of inputs."""
     return len(inputs) if isinstance(inputs, Tensor) else len(trees.leaves(inputs)[0])
+
+
+def higher_is_better(task: Task, metric: str) -> bool:
+    """Return whether a higher value of a metric, such as `val/f1`, is better, by the key `metrics` or the task."""
+    declared = task.extra.higher_is_better(metric.partition("/")[2]) if task.extra is not None else None
+    return task.higher_is_better(metric) if declared is None else declared
+
+
+def names_on(task: Task, part: str) -> list[str]:
+    """Return the names of all metrics measured on a part, besides the loss and the scalars of a step."""
+    return [*task.names(), *(task.extra.measured_on(part) if task.extra is not None else ())]
 
 
 def scalar(name: str, value: Any) -> Tensor:

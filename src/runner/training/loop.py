@@ -281,7 +281,13 @@ def evaluate(state: Training, loader: Loader, on_batch: Callable[[Step], None] |
         module.train(was_training)
     if state.stop.requested:
         raise Interrupted
-    return sums.means()
+    means = sums.means()
+    if sums.extra is not None:
+        part = next((name for name in ("test", "val") if getattr(state.loaders, name) is loader), "train")
+        state.per_class = {f"{part}/{name}": values for name, values in sums.extra.per_class().items()}
+        for note in sums.extra.notes():
+            state.note_once(note)
+    return means
 
 
 def validate(state: Training, loader: Loader) -> Metrics:
@@ -318,7 +324,7 @@ def log_metrics(state: Training, metrics: Mapping[str, float], step: int) -> Non
 
 def running_losses(state: Training) -> Metrics:
     """Return the mean training loss of the epoch so far, or one of each optimizer: one read of the device."""
-    means = state.sums.means()
+    means = state.sums.means(extra=False)
     return {f"train/{name}_step": require_finite(state, means.get(name, 0.0), f"train/{name}") for name in state.losses}
 
 

@@ -108,14 +108,18 @@ class RunningMetrics:
         task: has the metrics; those of a regression are measured in the units of the data.
         device: the device of the sums.
         scale: the scale of a regression's targets, if any.
+        training: leave out the metrics that keep all predictions.
 
     Attributes:
+        extra: the metrics that the key `metrics` asks for; None if there are none.
         samples: the number of samples.
         weight: the sum of weights when `means` was last called.
         with_metrics: False while nobody reads more than the loss.
     """
 
-    def __init__(self, task: Task, device: torch.device, scale: TargetScale | None = None) -> None:
+    def __init__(
+        self, task: Task, device: torch.device, scale: TargetScale | None = None, training: bool = False
+    ) -> None:
         self._task, self._metrics = task, dict(task.metrics)
         # Metrics with the same sums share them.
         self._summed = list(dict.fromkeys((metric.sums, metric.of_differences) for metric in self._metrics.values()))
@@ -132,6 +136,7 @@ class RunningMetrics:
         self._counts, self._may_collect = False, device.type == "cpu"
         self._collected: list[tuple[Tensor, Tensor]] = []
         self._values = 0
+        self.extra = task.extra.start(device, training) if task.extra is not None else None
         self.samples = 0
         self.weight: float = 0
         self.with_metrics = True
@@ -154,6 +159,8 @@ class RunningMetrics:
             self._scalars[name].add_(value.detach() * weight)
         if self.with_metrics and self._summed and step.outputs is not None:
             self._add_outputs(step.outputs, step.targets)
+        if self.with_metrics and self.extra is not None and step.outputs is not None:
+            self.extra.update(*self._in_units(step.outputs.detach(), step.targets, of_differences=False))
 
     def _add_outputs(self, outputs: Tensor, targets: Tensor) -> None:
         # Outputs with a gradient own their memory; targets may be views of a data set's buffer.
@@ -192,12 +199,16 @@ class RunningMetrics:
         convert = self._scale.from_center if of_differences else self._scale.in_units
         return convert(outputs), convert(targets)
 
-    def means(self) -> Metrics:
-        """Return loss, scalars and metrics so far, without undefined ones: one read of the device."""
+    def means(self, extra: bool = True) -> Metrics:
+        """Return loss, scalars and metrics so far, without undefined ones: one read of the device.
+
+        Args:
+            extra: also those of the key `metrics`, which take longer.
+        """
         if not self.samples:
             return {}
         (loss,), *totals = self._read()
-        more = self.more_state()
+        more = self._more()
         self.weight = more.get("weight", self.samples)
         scalars = {**({"loss": loss} if self._has_loss else {}), **more.get("scalars", {})}
         means = {name: total / self.weight if self.weight else math.nan for name, total in scalars.items()}
@@ -208,6 +219,8 @@ class RunningMetrics:
             if (metric.sums, metric.of_differences) in sums
         }
         means |= {name: value for name, value in values.items() if value is not None}
+        if extra and self.with_metrics and self.extra is not None:
+            means |= self.extra.compute()
         return means | self._task.derived(means)
 
     def state(self) -> list[list[float]]:
@@ -215,7 +228,16 @@ class RunningMetrics:
         return [[float(self.samples)], *self._read()]
 
     def more_state(self) -> dict[str, Any]:
-        """Return the sum of weights and the sums of scalars; nothing of a task without them. It reads the device."""
+        """Return the sum of weights, the sums of scalars and those of the key `metrics`; none where there are none.
+
+        It reads the device.
+        """
+        more = self._more()
+        if self.with_metrics and self.extra is not None:
+            more["metrics"] = self.extra.state()
+        return more
+
+    def _more(self) -> dict[str, Any]:
         more: dict[str, Any] = {} if self._weight is None else {"weight": self._weight.item()}
         if self._scalars:
             values = torch.stack(list(self._scalars.values())).tolist()
@@ -228,6 +250,8 @@ class RunningMetrics:
         more = more or {}
         self._weight = self._number(more["weight"]) if "weight" in more else None
         self._scalars = {name: self._number(value) for name, value in more.get("scalars", {}).items()}
+        if self.extra is not None:
+            self.extra.load(more.get("metrics", {})) if state else self.extra.reset()
         if not state:
             self.samples = 0
             self._totals = self._totals if self._counts else {}  # those of a resumed epoch are floats
@@ -238,7 +262,8 @@ class RunningMetrics:
         self._counts = False
         self.samples = int(samples)
         self._loss.fill_(loss)
-        self.with_metrics &= bool(totals or not samples)  # the metrics of the samples so far are unknown
+        # Without totals, the metrics of the samples so far are unknown.
+        self.with_metrics &= bool(totals or not samples or not self._summed)
         self._totals = {
             summed: torch.tensor(sums, dtype=self._dtype, device=self._device)
             for summed, sums in zip(self._summed, totals, strict=False)  # empty before the first batch

@@ -34,7 +34,7 @@ from runner.rundir.checkpoint import (
     weight_buffers,
 )
 from runner.scheduler import Schedule
-from runner.task import Task
+from runner.task import Task, higher_is_better
 from runner.task.supervised import Supervised
 from runner.training.attributes import held_generators, restore_generators
 from runner.training.averaging import WeightAverage
@@ -130,10 +130,12 @@ class Training:
         self.losses = list(self.optimizer.by_name) if isinstance(self.optimizer, Several) else ["loss"]
         self.artifacts = Artifacts(self.checkpoints.folder.parent / layout.ARTIFACTS)
         self.norms = LayerNorms(self.model, self.task, self.parameters) if self.settings.log_norms else None
-        self.sums = RunningMetrics(self.task, self.device.torch, self.target_scale)
+        self.sums = RunningMetrics(self.task, self.device.torch, self.target_scale, training=True)
+        self.per_class: dict[str, dict[str, float | None]] = {}  # `val/f1` of the last evaluation
+        self._noted: set[str] = set()
         self.clock = Stopwatch(self.device)
         monitored = self.settings.monitor
-        self.monitor = Monitor(monitored, self.task.higher_is_better(monitored), self.settings.early_stopping)
+        self.monitor = Monitor(monitored, higher_is_better(self.task, monitored), self.settings.early_stopping)
         decay = self.settings.ema_decay
         self.average = WeightAverage(self.model, decay) if decay is not None else None
         self.eval_model = self.average.model if self.average else self.model
@@ -157,6 +159,12 @@ class Training:
         It is in the checkpoint: a resumed run stays ended.
         """
         self.progress.stop_reason = self.progress.stop_reason or reason or "a callback asked for it"
+
+    def note_once(self, text: str) -> None:
+        """Show a note, unless it was shown before."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self.display.note(text)
 
     @property
     def best_is_last(self) -> bool:

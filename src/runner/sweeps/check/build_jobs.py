@@ -13,6 +13,7 @@ from runner.config.hydra_job import group_choices, to_plain, without_hydra
 from runner.errors import ConfigError, Problem
 from runner.sweeps.check.compose_jobs import refer_to
 from runner.sweeps.jobs import JobInfo
+from runner.task import higher_is_better
 
 CANNOT_BREAK = ("seed", "optimizer.lr", "optimizer.weight_decay")
 """Keys with which only a value out of range can be wrong, for runner's and torch's classes: of jobs that differ only
@@ -82,7 +83,7 @@ def _build(cfg: Any, problems: list[Problem]) -> tuple[JobInfo | None, list[Prob
     if monitor not in metrics:  # without validation, or without a loss, the last epoch counts as the best
         held_out = [name for name in metrics if name.startswith(("val/", "test/"))]
         monitor = next(name for name in ("test/loss", "train/loss", *held_out, *metrics) if name in metrics)
-    rising = [name for name in metrics if task.higher_is_better(name)]
+    rising = [name for name in metrics if higher_is_better(task, name)]
     measured = [*metrics, "time/epoch_seconds", "throughput/samples_per_second"]
     return JobInfo(experiment.device.torch.type, measured, monitor, rising), []
 

@@ -1,0 +1,92 @@
+"""What the outputs and targets of a task mean to a metric, derived once from its loss."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from runner.loss import BCEWithLogits, Loss
+from runner.metrics.entries import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """The meaning of outputs and targets.
+
+    Attributes:
+        kind: of the targets; `binary` for two classes, and for one label; None if there is no loss that tells.
+        count: the number of classes, labels or values.
+        names: of these, as they are shown.
+        loss: turns outputs into probabilities; None with `kind`.
+    """
+
+    kind: Kind | None = None
+    count: int = 0
+    names: "Sequence[str]" = ()
+    loss: Loss | None = None
+
+    def convert(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Convert outputs and targets of a batch to what metrics get.
+
+        Args:
+            outputs: (N, K, ...), those of a regression in the units of the data.
+            targets: as the loss takes them.
+
+        Returns:
+            For classes: probabilities (M, K), float64, and classes (M,), without those that are ignored; M counts
+            samples, or all their pixels or tokens. For labels: probabilities (N, K), and 0 or 1. For values: both
+            (N, K), or (N,) for a single value, float64. Else both unchanged. They share no memory with the arguments.
+        """
+        if self.kind is None or self.loss is None:
+            return outputs.detach().clone(), targets.detach().clone()
+        if outputs.device.type == "mps":  # it has no float64
+            outputs, targets = outputs.cpu(), targets.cpu()
+        outputs = outputs.detach().double()
+        if self.kind == "regression":
+            both = outputs.reshape(len(outputs), -1), targets.double().reshape(len(targets), -1)
+            outputs, targets = (part.squeeze(1) if self.count == 1 else part for part in both)
+            return outputs.clone(), targets.clone()
+        if isinstance(self.loss, BCEWithLogits):
+            yes = (targets > 0.5).long()
+            if self.count == 2 and outputs.shape[1] == 1:
+                return torch.cat([1 - outputs.sigmoid(), outputs.sigmoid()], 1), yes.reshape(-1)
+            return outputs.sigmoid(), yes
+        probabilities = self.loss.probabilities(outputs)
+        assert probabilities is not None
+        if targets.is_floating_point() and targets.ndim == outputs.ndim:  # of mixed samples
+            targets = targets.argmax(1)
+        probabilities = probabilities.movedim(1, -1).reshape(-1, probabilities.shape[1])
+        classes = targets.long().flatten()
+        if self.loss.ignore_index is not None:
+            counted = classes != self.loss.ignore_index
+            return probabilities[counted], classes[counted]
+        return probabilities, classes.clone()
+
+
+def meaning_of(loss: Loss | None, num_outputs: int | None, classes: "Sequence[str] | None") -> Meaning:
+    """Derive the meaning of outputs and targets.
+
+    Args:
+        loss: of the task, if it has one.
+        num_outputs: of the model, if data and task tell.
+        classes: the names of the classes, if they have any.
+    """
+    if loss is None or num_outputs is None:
+        return Meaning()
+    if loss.regression:
+        return Meaning("regression", num_outputs, _names(num_outputs, None), loss)
+    if isinstance(loss, BCEWithLogits):
+        if num_outputs == 1:
+            return Meaning("binary", 2, _names(2, classes), loss)
+        return Meaning("multilabel", num_outputs, _names(num_outputs, classes), loss)
+    if type(loss).probabilities is not Loss.probabilities:
+        return Meaning("binary" if num_outputs == 2 else "multiclass", num_outputs, _names(num_outputs, classes), loss)
+    return Meaning()
+
+
+def _names(count: int, classes: "Sequence[str] | None") -> list[str]:
+    return list(classes) if classes and len(classes) == count else [str(number) for number in range(count)]
