@@ -237,7 +237,7 @@ def test_a_number_in_a_user_s_file_that_composing_would_change_is_refused(tmp_pa
         "trainer/mine.yaml": f"defaults: [default]\nmax_time: {BEYOND}\n",
         "experiment/deep.yaml": f"# @package _global_\ntrainer:\n  early_stopping: {{min_delta: {BEYOND}}}\n",
         "experiment/texts.yaml": "# @package _global_\ntracking:\n  tags: {version: 1.10}\n",
-        "data/table.yaml": "_target_: runner.data.csv_file.csv_file\npath: t.csv\ntarget: 2024_01\n",
+        "data/sheet.yaml": "_target_: runner.data.csv_file.csv_file\npath: t.csv\ntarget: 2024_01\n",
         "experiment/right.yaml": (
             "# @package _global_\ntrainer: {max_time: 1.0e+25}\ntracking:\n"
             "  experiment: '1e5'\n  run_name: 2024-01-01\n  tags: {version: 2, of: \"007\"}\n"
@@ -250,7 +250,7 @@ def test_a_number_in_a_user_s_file_that_composing_would_change_is_refused(tmp_pa
         ("trainer=mine", 2, ("trainer.max_time", "range"), f"max_time: {BEYOND}"),
         ("experiment=deep", 3, ("trainer.early_stopping.min_delta", "range"), f"min_delta: {BEYOND}"),
         ("experiment=texts", 3, ("tracking.tags.version", "type"), "version: 1.10 is read as 1.1"),
-        ("data=table", 3, ("data.target", "type"), "target: 2024_01 is read as 202401"),
+        ("data=sheet", 3, ("data.target", "type"), "target: 2024_01 is read as 202401"),
     ]:
         file = f"{tmp_path}/{choice.replace('=', '/')}.yaml"
         (problem,) = composer.compose([choice])[1]

@@ -371,7 +371,7 @@ WRONG = [
     Wrong(["data.mean=[1,2]"], [("data.mean", "shape")]),
     Wrong(
         ["loss=mse", "trainer.monitor=val/accuracy"],
-        [("trainer.monitor", "choice"), ("loss", "conflict")],
+        [("loss", "conflict"), ("trainer.monitor", "choice")],
         then=["loss=cross_entropy", "trainer.monitor=train/loss"],
     ),
     Wrong(["trainer.monitor=val/acc"], [("trainer.monitor", "choice")], then=["trainer.monitor=val/accuracy"]),
