@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from conftest import Called
 from helpers.composed import accuracy, built, trained
 from helpers.problems import about
-from runner.assembly import experiment, parts
+from runner.assembly import experiment, optimization
 from runner.errors import ConfigError
 from runner.loss import CrossEntropy, Metric, correct
 from runner.optimizer import muon, trainable
@@ -217,7 +217,7 @@ def course(experiment: experiment.Experiment, changed: dict[str, Any]) -> list[t
     settings = dataclasses.replace(experiment.trainer, epochs=6)
     half = -(-len(experiment.splits.train) // 2)  # two batches per epoch
     keys = experiment.config["scheduler"] | changed
-    schedule = parts.make_schedule(keys, made, settings, experiment.task, experiment.splits, half)
+    schedule = optimization.make_schedule(keys, made, settings, experiment.task, experiment.splits, half)
     scheduler: Any = schedule.scheduler
     seen = []
     for index in range(12):

@@ -11,7 +11,7 @@ from torch import nn
 from helpers.composed import accuracy, built, trained
 from helpers.problems import about
 from helpers.training import blobs, divided, exact_state, net, same, training
-from runner.assembly import experiment, parts
+from runner.assembly import experiment, optimization
 from runner.config.keys import SHARED_KEYS
 from runner.errors import ConfigError
 from runner.optimizer import CPUMuon, hidden_weights, label, muon, supports_fused, trainable, use_fused
@@ -108,7 +108,9 @@ def test_each_trains_well_as_it_is_configured(choice: list[str], here: Path) -> 
 def weights(experiment: experiment.Experiment, changed: dict[str, Any]) -> torch.Tensor:
     """Return the weights after three steps with gradients of a few samples."""
     model = copy.deepcopy(experiment.model)
-    made = parts.make_optimizer(experiment.config["optimizer"] | changed, model, experiment.task, experiment.device)
+    made = optimization.make_optimizer(
+        experiment.config["optimizer"] | changed, model, experiment.task, experiment.device
+    )
     for inputs, targets in list(experiment.loaders.train.epoch(1)) * 3:
         experiment.task.loss(model(inputs), targets).backward()
         made.step()

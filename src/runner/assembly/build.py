@@ -1,4 +1,4 @@
-"""From a config to an `Experiment` of plain typed objects, in stages; `parts.py` makes each object.
+"""From a config to an `Experiment` of plain typed objects, in stages; the modules beside it make each object.
 
 All problems are found here, before a folder or an MLflow run exists, and reported together.
 """
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from runner.assembly import auto_loss, checks, parts
+from runner.assembly import auto_loss, checks, datasets, losses, models, optimization, parts
 from runner.assembly.experiment import Experiment, Parts, Setup
 from runner.assembly.mixing import fit_targets
 from runner.assembly.problems import ProblemCollector
@@ -133,25 +133,27 @@ def make_parts(
     task = stage("task", call, "task", config["task"], Task)
     loss_node: Mapping[str, Any] | None = None
     if not (automatic := auto_loss.is_auto(config["loss"])):
-        loss_node = stage("loss", parts.use_loss, task, config["loss"], needs=["task"])
+        loss_node = stage("loss", losses.use_loss, task, config["loss"], needs=["task"])
     # Nothing is downloaded for a run that cannot start.
     forbidden, steps = bool(collector.problems), trainer.steps_per_epoch if trainer else None
     samples = steps * trainer.grad_accumulation * batch_size if trainer and steps and not forbidden else None
-    load_data = partial(parts.make_data, data, seed, task, forbidden, model=config["model"], samples_per_epoch=samples)
+    load_data = partial(
+        datasets.make_data, data, seed, task, forbidden, model=config["model"], samples_per_epoch=samples
+    )
     load_data = partial(load_data, fitted=(checkpoint or {}).get("table"))
     splits, augment = stage("data", load_data, but=LOADING_KEYS) or (None, None)
-    targets = stage("data", parts.read_targets, task, splits, but=LOADING_KEYS)
+    targets = stage("data", datasets.read_targets, task, splits, but=LOADING_KEYS)
     if automatic:
-        loss_node = stage("loss", parts.choose_loss, config["loss"], task, splits, targets)
+        loss_node = stage("loss", losses.choose_loss, config["loss"], task, splits, targets)
     stage("trainer", parts.prepare_device, trainer, device)
     if task and loss_node:
         collector += checks.outputs(config["model"], task)
-    counted = stage("loss", parts.count_outputs, task, splits, targets)
-    stage("loss", parts.balance, task, splits, counted)
+    counted = stage("loss", datasets.count_outputs, task, splits, targets)
+    stage("loss", losses.balance, task, splits, counted)
     dtype = precision.dtype if precision else torch.float32
     augment = stage("data", partial(fit_targets, dtype=dtype), augment, task, splits, counted) or augment
     stage("metrics", parts.measure, config.get("metrics") or [], task, splits, counted, needs=["loss"])
-    make_model = partial(parts.make_model, pretrained=checkpoint is None and not collector.problems)
+    make_model = partial(models.make_model, pretrained=checkpoint is None and not collector.problems)
     model, cost, measured = stage(
         "model", make_model, config["model"], task, splits, counted, seed, dtype, needs=["task"]
     ) or (None, None, None)
@@ -160,22 +162,22 @@ def make_parts(
     optimizers = config.get("optimizers") or {}  # a config of version 0.1.0 has none
     if task and measured is not None:
         collector += checks.turns(task, measured, optimizers)
-    stage("model", parts.check_last_batch, task, model, splits, batch_size, dtype, needs=["data"])
+    stage("model", models.check_last_batch, task, model, splits, batch_size, dtype, needs=["data"])
     if checkpoint is None:
         load_weights = partial(load_into, uri=config["tracking"]["uri"])
         checkpoint = stage("model", load_weights, model, config["model"]["weights"])
-    frozen = stage("model", parts.tune, model, config["model"], seed)
+    frozen = stage("model", models.tune, model, config["model"], seed)
     choose_threads = partial(parts.choose_threads, node=config["device"])
     device = stage("device", choose_threads, device, model, cost, splits, batch_size, needs=["data"]) or device
-    make_scale = partial(parts.make_target_scale, checkpoint=checkpoint)
+    make_scale = partial(datasets.make_target_scale, checkpoint=checkpoint)
     scale, splits = stage("data", make_scale, data, splits, task, cost) or (None, splits)
-    channels_last = stage("optimizer", parts.move, model, task, device)
+    channels_last = stage("optimizer", models.move, model, task, device)
     optimizer: torch.optim.Optimizer | None
     if optimizers:
-        optimizer = stage("optimizers", parts.make_optimizers, optimizers, model, task, device)
+        optimizer = stage("optimizers", optimization.make_optimizers, optimizers, model, task, device)
     else:
-        optimizer = stage("optimizer", parts.make_optimizer, config["optimizer"], model, task, device)
-    make_schedule = partial(parts.make_schedule, batch_size=batch_size)
+        optimizer = stage("optimizer", optimization.make_optimizer, config["optimizer"], model, task, device)
+    make_schedule = partial(optimization.make_schedule, batch_size=batch_size)
     schedule = stage(
         "scheduler", make_schedule, config["scheduler"], optimizer, trainer, task, splits, needs=["trainer", "data"]
     )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runner.assembly import parts
+from runner.assembly import models
 from runner.assembly.experiment import Experiment
 from runner.assembly.step_check import copies
 from runner.data.parts import Part
@@ -70,7 +70,7 @@ def _ignored(experiment: Experiment) -> list[str]:
     task, splits = experiment.task, experiment.splits
     if isinstance(task, Supervised):
         return [task.targets] if isinstance(task.targets, str) else list(task.targets or DEFAULT_TARGETS)
-    inputs, _ = parts.example(task, splits, EXAMPLES, experiment.precision.dtype)
+    inputs, _ = models.example(task, splits, EXAMPLES, experiment.precision.dtype)
     if type(inputs) is not dict:
         return []
     device = experiment.device.torch

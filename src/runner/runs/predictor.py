@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from runner import device as devices
-from runner.assembly.parts import saved_task
+from runner.assembly.losses import saved_task
 from runner.assembly.target import call
 from runner.data.target_scale import read_target_scale
 from runner.errors import ConfigError, Problem

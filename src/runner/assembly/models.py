@@ -1,0 +1,104 @@
+"""Make the model of an experiment, and check it with the step of its task."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from runner.assembly import checks
+from runner.assembly.step_check import check_step
+from runner.assembly.target import call
+from runner.data.parts import Batch
+from runner.data.preprocess import Preprocess
+from runner.data.splits import Splits
+from runner.device import Device
+from runner.model import probe
+from runner.model.freeze import Freeze, freeze
+from runner.model.lora import add_adapters
+from runner.model.pretrained import weights_unwanted
+from runner.task import Task
+from runner.task.supervised import Supervised, output_of
+from runner.util.patterns import patterns_of
+from runner.util.rng import seed_all
+from runner.util.trees import is_shape
+
+
+def make_model(
+    node: Mapping[str, Any],
+    task: Task,
+    splits: Splits,
+    counted: tuple[int | None],
+    seed: int,
+    dtype: torch.dtype,
+    pretrained: bool = True,
+) -> tuple[nn.Module, probe.Cost, Sequence[str]]:
+    """Make the model on the CPU, with weights drawn by the seed, and run the task's step for two samples.
+
+    Args:
+        node: the group `model`.
+        task: takes the outputs of the model.
+        splits: the data.
+        counted: the number of outputs; None if task and data do not tell.
+        seed: of the weights.
+        dtype: of the weights.
+        pretrained: load its pretrained weights if it has such; False if others replace them, or no run starts.
+
+    Returns:
+        The model, its cost, and the names of what a step measures besides the metrics.
+    """
+    (num_outputs,) = counted
+    seed_all(seed)
+    supplied = {"input_shape": splits.input_shape, **({} if num_outputs is None else {"num_outputs": num_outputs})}
+    if splits.table is not None and splits.table.sizes:
+        supplied["categories"] = splits.table.sizes
+    with weights_unwanted(not pretrained):
+        model = call("model", node, nn.Module, **supplied)
+    model.to(dtype)
+    task.to(dtype)
+    task.dtype = dtype
+    if num_outputs is not None and is_plain(task, splits):
+        return model, probe.check_shapes(model, splits.input_shape, num_outputs, dtype, output_of), ("loss",)
+    cost, step = check_step(task, model, example(task, splits, 2, dtype), num_outputs)
+    checks.measured_outputs(task, step)
+    return model, cost, [*(["loss"] if step.loss is not None else []), *step.scalars]
+
+
+def is_plain(task: Task, splits: Splits) -> bool:
+    """Whether a step is that of `supervised`, and inputs are a single tensor: the model can be checked by shapes."""
+    return type(task).step is Supervised.step and is_shape(splits.input_shape)
+
+
+def example(task: Task, splits: Splits, count: int, dtype: torch.dtype) -> Batch:
+    """Return a batch of training samples as the loop passes them, on the CPU."""
+    return Preprocess(splits.normalize, task.prepare, torch.device("cpu"), dtype)(*splits.example(count))
+
+
+def check_last_batch(task: Task, model: nn.Module, splits: Splits, batch_size: int, dtype: torch.dtype) -> None:
+    """Check that the model can be trained on a single sample if a batch has no more."""
+    samples = len(splits.train)
+    if 1 in (batch_size, samples % batch_size) and is_plain(task, splits):
+        probe.check_single_sample(model, splits.input_shape, dtype, samples, batch_size)
+
+
+def move(model: nn.Module, task: Task, device: Device) -> bool:
+    """Move model and task to the device; returns whether the model's images are stored channels last."""
+    task.to(device.torch)
+    channels_last = probe.has_convolutions(model)
+    model.to(device.torch)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    return channels_last
+
+
+def tune(model: nn.Module, node: Mapping[str, Any], seed: int) -> Freeze:
+    """Freeze what `model.freeze` names, and add the adapters of `model.lora`, drawn by the seed."""
+    patterns, lora = node.get("freeze"), node.get("lora") or {}  # a config of version 0.1.0 lacks the keys
+    frozen = freeze(model, patterns_of(patterns), node.get("unfreeze_at_epoch")) if patterns else Freeze()
+    if not lora.get("params"):
+        return frozen
+    seed_all(seed)
+    adapted = add_adapters(model, **lora)
+    both = [*frozen.parameters, *adapted.parameters]
+    return replace(adapted, parameters=both, resting=[*frozen.resting, *adapted.resting])
