@@ -40,7 +40,7 @@ def test_a_wheel_works_anywhere_with_a_user_s_own_model_and_config_folder(tmp_pa
 
     where = call(str(python), "-c", "import runner; print(runner.__file__)")
     assert str(environment) in where
-    (command,) = [c for c in commands() if "--config-dir" in c]
+    (command,) = [c for c in commands() if "--config-dir" in c and "circles" in c]
     words = command.split()
     call(str(python), *words[1:], "tracking=off", "trainer.epochs=1")
     folder = run_folder(here)

@@ -15,7 +15,7 @@ from torch import nn
 from helpers.composed import built
 from helpers.problems import about, problem_of
 from helpers.trained import place, result, train
-from helpers.training import same
+from helpers.training import same, step, supervised
 from runner import export, predict
 from runner.cli import run_command
 from runner.data.target_scale import TargetScale, choose_target_scale, preprocessing, read_target_scale
@@ -105,9 +105,9 @@ class TestMetrics:
         scale = of(targets, setting)
         outputs = (targets - scale.mean) / scale.std + 0.3 * torch.randn(103, columns, generator=made, dtype=F64)
         trained_on = scale.wrap_prepare(MSE().prepare, CPU)(targets, F64)
-        sums = RunningMetrics(MSE(), CPU, scale)
+        sums = RunningMetrics(supervised(MSE()), CPU, scale)
         for index in torch.arange(103).split(32):
-            sums.add(torch.tensor(0.0), outputs[index], trained_on[index])
+            sums.add(step(torch.tensor(0.0), outputs[index], trained_on[index]))
         found, told = sums.means(), scale.in_units(outputs).numpy()
         assert found["mae"] == pytest.approx(mean_absolute_error(targets, told), rel=1e-9)
         assert found["rmse"] == pytest.approx(root_mean_squared_error(targets, told), rel=1e-9)
@@ -115,10 +115,10 @@ class TestMetrics:
 
     def test_a_metric_of_ones_own_is_given_the_units_of_the_data(self) -> None:
         scale = of(VALUES[:, :2], "auto")
-        sums = RunningMetrics(Relative(), CPU, scale)
+        sums = RunningMetrics(supervised(Relative()), CPU, scale)
         trained_on = scale.wrap_prepare(MSE().prepare, CPU)(VALUES[:, :2], F64)
         told = VALUES[:, :2] * 1.1
-        sums.add(torch.tensor(0.0), (told - scale.mean) / scale.std, trained_on)
+        sums.add(step(torch.tensor(0.0), (told - scale.mean) / scale.std, trained_on))
         assert sums.means()["relative"] == pytest.approx(0.1)
 
     @pytest.mark.parametrize(("name", "higher"), [("mae", False), ("rmse", False), ("r2", True), ("loss", False)])
@@ -127,9 +127,9 @@ class TestMetrics:
 
     def test_plots_get_the_units_of_the_data(self) -> None:
         scale = of(VALUES[:, :2], "auto")
-        predictions = Predictions(MSE(), scale)
+        predictions = Predictions(supervised(MSE()), scale)
         trained_on = scale.wrap_prepare(MSE().prepare, CPU)(VALUES[:, :2], torch.float32)
-        predictions.add(trained_on, trained_on)
+        predictions.add(step(torch.tensor(0.0), trained_on, trained_on))
         values = predictions.values()
         assert values is not None
         torch.testing.assert_close(values.actual, VALUES[:, :2], rtol=1e-6, atol=0)

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from helpers.training import training
+from helpers.training import step, supervised, training
 from runner.data.parts import part_of
 from runner.loss import MSE, BCEWithLogits, CrossEntropy, Loss
 from runner.plots.curves import draw
@@ -230,9 +230,9 @@ class _as_is:  # noqa: N801 - reads as a verb in its `with`
 
 
 def seen(loss: Loss, outputs: Tensor, targets: Tensor, batch: int = 7) -> Predictions:
-    predictions = Predictions(loss)
+    predictions = Predictions(supervised(loss))
     for first in range(0, len(outputs), batch):
-        predictions.add(outputs[first : first + batch], targets[first : first + batch])
+        predictions.add(step(torch.tensor(0.0), outputs[first : first + batch], targets[first : first + batch]))
     return predictions
 
 
@@ -290,8 +290,8 @@ class TestPredictions:
 
     def test_what_is_kept_is_a_copy(self) -> None:
         outputs = torch.ones(3, 1)
-        predictions = Predictions(MSE())
-        predictions.add(outputs, torch.zeros(3, 1))
+        predictions = Predictions(supervised(MSE()))
+        predictions.add(step(torch.tensor(0.0), outputs, torch.zeros(3, 1)))
         outputs.fill_(5)  # like a CUDA graph that reuses its memory
         found = predictions.values()
         assert found is not None and found.predicted.tolist() == [[1], [1], [1]]

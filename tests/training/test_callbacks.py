@@ -338,13 +338,13 @@ class Fails(Callback):
 SMALL = (
     "data.limit=160", "data.batch_size=16", "model.hidden=[8]", "model.dropout=0.2", "device.threads=1",
     "trainer.checkpoint_every_steps=3", "trainer.log_norms=true", "trainer.log_every_steps=2", "trainer.epochs=2",
-    "trainer.callbacks.mine._target_=mine.All", "tracking.log_model=false",
+    "trainer.callbacks.mine._target_=recorders.All", "tracking.log_model=false",
 )  # fmt: skip
 
 
 @pytest.fixture
 def mine(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (here / "mine.py").write_text(MINE)
+    (here / "recorders.py").write_text(MINE)
     monkeypatch.syspath_prepend(str(here))
     return here
 
@@ -372,7 +372,7 @@ def killed_and_resumed(here: Path, empty_store: Path, kill_at: int, *arguments: 
     whole_place, place = here / "whole", here / f"killed-{kill_at}"
     for folder in (whole_place, place):
         folder.mkdir(exist_ok=True)
-        shutil.copy(here / "mine.py", folder)
+        shutil.copy(here / "recorders.py", folder)
     (whole_place / "killed").touch()
     command = (*SMALL, f"trainer.callbacks.mine.kill_at={kill_at}", *arguments)
     shutil.rmtree(whole_place / "outputs", ignore_errors=True)
@@ -437,26 +437,29 @@ class TestCommands:
         assert called.about == [("trainer.epochs", "conflict")] and "step 4 is enough" in called.errors[0]
 
     def test_an_exception_ends_it_as_failed_and_names_the_callback(self, mine: Path, runner: Runner) -> None:
-        called = runner(*SMALL, "tracking=off", "trainer.callbacks.bad._target_=mine.Fails")
+        called = runner(*SMALL, "tracking=off", "trainer.callbacks.bad._target_=recorders.Fails")
         assert called.code == 1
-        assert "the callback bad fails in after_epoch: ValueError: a mistake of the user's (mine.py, line" in called.err
+        assert (
+            "the callback bad fails in after_epoch: ValueError: a mistake of the user's (recorders.py, line"
+            in called.err
+        )
         assert "Traceback" in (run_folder(mine) / "run.log").read_text()
 
     def test_a_list_is_the_same_and_evaluation_needs_none_of_them(
         self, mine: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         typed = [text for text in SMALL if "callbacks" not in text]
-        assert runner(*typed, "tracking=off", "trainer.callbacks=[{_target_:mine.All,every:4}]").code == 0
+        assert runner(*typed, "tracking=off", "trainer.callbacks=[{_target_:recorders.All,every:4}]").code == 0
         folder = run_folder(mine)
         assert len(made(folder)) == 4 + 2 + 2
-        (mine / "mine.py").unlink()
-        monkeypatch.delitem(sys.modules, "mine")
+        (mine / "recorders.py").unlink()
+        monkeypatch.delitem(sys.modules, "recorders")
         assert evaluate_run([f"run={folder}"]) == 0
 
     def test_a_resumed_run_has_the_same(self, mine: Path, runner: Runner) -> None:
         assert runner(*SMALL, "tracking=off").code == 0
         folder = run_folder(mine)
-        for change in ("trainer.callbacks.mine.every=2", "trainer.callbacks.other._target_=mine.Fails"):
+        for change in ("trainer.callbacks.mine.every=2", "trainer.callbacks.other._target_=recorders.Fails"):
             called = runner(f"resume={folder}", change)
             assert called.about == [(change.partition("=")[0], "conflict")], called.err
         assert runner(f"resume={folder}", "trainer.log_norms=false", "trainer.epochs=3").code == 0

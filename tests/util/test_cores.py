@@ -87,7 +87,7 @@ def test_evaluation_gets_more_threads_for_its_larger_batches(machine: pytest.Mon
         experiment = built(*wide, *overrides)
         state = make_training(experiment, Checkpoints(tmp_path), Log(), Silent(), Stop())
         used.clear()
-        evaluate(state, experiment.loaders.val, lambda outputs, targets: used.append(torch.get_num_threads()))
+        evaluate(state, experiment.loaders.val, lambda _: used.append(torch.get_num_threads()))
         assert experiment.config["device"]["evaluation_threads"] == used[0]
         return torch.get_num_threads(), used[0]
 

@@ -42,7 +42,9 @@ def monitor(
         by = f"loss={name_of(task.loss)}" if isinstance(task, Supervised) else f"task={name_of(task)}"
         text = f"trainer.monitor={trainer.monitor} is not measured with {by}"
         name = trainer.monitor.partition("/")[2]
-        wanted = name in ALIASES and task.extra is None and part in ("val", "train")
+        of_values = task.loss is not None and task.loss.regression
+        fits = name in ALIASES and ("regression" in ALIASES[name].kinds) == of_values
+        wanted = fits and task.extra is None and part in ("val", "train")
         instead = f"add metrics=[{name}]" if wanted else did_you_mean(trainer.monitor, names)
         if task.extra is not None and name in task.extra.names:  # not on the training part
             instead = f"write trainer.monitor=val/{name}"
