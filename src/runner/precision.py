@@ -87,7 +87,7 @@ class Precision:
             False if the scaler found an infinite gradient and skipped the step.
         """
         self.apply(optimizer, parameters, clip)
-        return self.update()
+        return self.scaler is None or self.update()
 
     def apply(self, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip: float | None) -> None:
         """Do what `step` does without its end, `update`, which follows once for several optimizers."""

@@ -105,10 +105,12 @@ def _selector(tree: Tree | None, channels_last: bool = False) -> Callable[[Tenso
         return lambda index: None
     if isinstance(tree, Tensor):
         permuted = channels_last and tree.ndim == 4
+        if not permuted:
+            return lambda index: tree[index] if isinstance(index, slice) else tree.index_select(0, index)
 
         def select(index: Tensor | slice) -> Tensor:
             chosen = tree[index] if isinstance(index, slice) else tree.index_select(0, index)
-            return chosen.permute(0, 3, 1, 2) if permuted else chosen
+            return chosen.permute(0, 3, 1, 2)
 
         return select
     leaves, structure = trees.flatten(tree)

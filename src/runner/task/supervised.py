@@ -1,6 +1,7 @@
 """`task=supervised`: predict targets from inputs; the loss says what the targets mean."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ from runner.util import trees
 
 DEFAULT_TARGETS = ("labels", "target")
 """The key of an item that is a dict which holds its target: the first of these that it has."""
+
+
+_NOTHING = nullcontext()
 
 
 class Supervised(Task):
@@ -43,29 +47,27 @@ class Supervised(Task):
 
     def step(self, model: nn.Module, batch: tuple[Any, Any]) -> Mapping[str, Any]:
         """Compute outputs, which are floats of the weights' dtype, and their loss; the loss without autocast."""
-        loss, weight, outputs = self._compute(model, batch)
-        return {"loss": loss, "weight": weight, "outputs": outputs, "targets": batch[1]}
+        step = self._compute(model, batch)
+        weight = step.weight if isinstance(step.weight, Tensor) else None
+        return {"loss": step.loss, "weight": weight, "outputs": step.outputs, "targets": step.targets}
 
-    def _compute(self, model: nn.Module, batch: tuple[Any, Any]) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Compute the loss, what it is a mean over (None: the samples), and the outputs."""
+    def measure(self, model: nn.Module, batch: tuple[Any, Any]) -> Step:
+        """Compute a step. Its result is read only if a subclass has its own: that takes 1 % of the smallest steps."""
+        return self._compute(model, batch) if type(self).step is Supervised.step else super().measure(model, batch)
+
+    def _compute(self, model: nn.Module, batch: tuple[Any, Any]) -> Step:
         inputs, targets = batch
-        result = trees.apply(model, inputs)
+        if isinstance(inputs, Tensor):
+            result, samples = model(inputs), len(inputs)
+        else:
+            result, samples = trees.apply(model, inputs), count(inputs)
         outputs = result if isinstance(result, Tensor) else output_of(result)
         if outputs.dtype != self.dtype:
             outputs = outputs.to(self.dtype)
         loss = self.loss  # once: it takes a module half a microsecond to find a part
-        if self.autocasts:
-            with torch.autocast(outputs.device.type, enabled=False):
-                return loss(outputs, targets), loss.denominator(outputs, targets), outputs
-        return loss(outputs, targets), loss.denominator(outputs, targets), outputs
-
-    def measure(self, model: nn.Module, batch: tuple[Any, Any]) -> Step:
-        """Compute a step. Its result is read only if a subclass has its own: that takes 1 % of the smallest steps."""
-        if type(self).step is not Supervised.step:
-            return super().measure(model, batch)
-        loss, weight, outputs = self._compute(model, batch)
-        samples = count(batch[0])
-        return Step(loss, samples if weight is None else weight, samples, outputs, batch[1])
+        with torch.autocast(outputs.device.type, enabled=False) if self.autocasts else _NOTHING:
+            weight = loss.denominator(outputs, targets)
+            return Step(loss(outputs, targets), samples if weight is None else weight, samples, outputs, targets)
 
     def predict(self, model: nn.Module, inputs: Any) -> Tensor:
         """Return the outputs (N, K): logits or values."""

@@ -32,11 +32,13 @@ class Callbacks:
 
     def after_validation(self, state: "Training", metrics: Mapping[str, float]) -> None:
         """Call all callbacks after a validation."""
-        self._call("after_validation", state, metrics)
+        if self.by_name:
+            self._call("after_validation", state, metrics)
 
     def after_epoch(self, state: "Training", metrics: Mapping[str, float]) -> None:
         """Call all callbacks after an epoch."""
-        self._call("after_epoch", state, metrics)
+        if self.by_name:
+            self._call("after_epoch", state, metrics)
 
     def at_end(self, state: "Training") -> None:
         """Call all callbacks when training is complete."""

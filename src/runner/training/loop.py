@@ -136,11 +136,11 @@ def add_gradients(state: Training, batch: Batch, index: int) -> bool:
 def take_step(state: Training) -> None:
     """Step the optimizer with the gradients so far; average, schedule, log and validate, as far as each is due."""
     progress, settings = state.progress, state.settings
-    progress.norms = {}
+    if state.norms is not None:
+        progress.norms = {} if state.takes_turns else layer_norms(state)
     if state.takes_turns:
         stepped = take_turns(state)
     else:
-        progress.norms = layer_norms(state)
         with state.span("step"):
             stepped = state.precision.step(state.optimizer, state.parameters, settings.clip_norm)
     if not stepped:
@@ -177,6 +177,8 @@ def limit_reached(state: Training) -> str | None:
 
 def ended_early(state: Training) -> str | None:
     """Describe why training ends: a callback asked to, or patience is exhausted; None if it goes on."""
+    if not state.progress.stale and state.progress.stop_reason is None:
+        return None
     if state.progress.stop_reason or not state.monitor.exhausted(state.progress):
         return state.progress.stop_reason
     return f"{state.monitor.metric} has not improved in {state.progress.stale} validations"

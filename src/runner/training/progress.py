@@ -157,9 +157,11 @@ class RunningMetrics:
             if name not in self._scalars:
                 self._scalars[name] = torch.zeros_like(self._loss)
             self._scalars[name].add_(value.detach() * weight)
-        if self.with_metrics and self._summed and step.outputs is not None:
+        if not self.with_metrics or step.outputs is None:
+            return
+        if self._summed:
             self._add_outputs(step.outputs, step.targets)
-        if self.with_metrics and self.extra is not None and step.outputs is not None:
+        if self.extra is not None:
             self.extra.update(*self._in_units(step.outputs.detach(), step.targets, of_differences=False))
 
     def _add_outputs(self, outputs: Tensor, targets: Tensor) -> None:
@@ -247,9 +249,11 @@ class RunningMetrics:
     def reset(self, state: list[list[float]] | None = None, more: Mapping[str, Any] | None = None) -> None:
         """Start from zero, or from sums that `state` and `more_state` returned."""
         self._collected, self._values = [], 0
+        self._weight, self._scalars = None, {}
         more = more or {}
-        self._weight = self._number(more["weight"]) if "weight" in more else None
-        self._scalars = {name: self._number(value) for name, value in more.get("scalars", {}).items()}
+        if more:
+            self._weight = self._number(more["weight"]) if "weight" in more else None
+            self._scalars = {name: self._number(value) for name, value in more.get("scalars", {}).items()}
         if self.extra is not None:
             self.extra.load(more.get("metrics", {})) if state else self.extra.reset()
         if not state:
