@@ -59,7 +59,8 @@ def test_an_experiment_of_ones_own(
     swept(case, here, runner)
     if case.sample is not None:
         assert predict.main(["run=whole", f"input={case.sample(here)}", "output=new-out.csv"]) == 0
-        assert len(list(csv.reader((here / "new-out.csv").open()))) >= 2
+        lines = len((here / "new-out.csv").read_text().splitlines())
+        assert lines >= (1 if "task=language_model" in case.typed else 2), "a text, or a header and samples"
 
 
 def train(case: Own, runner: Runner) -> Path:

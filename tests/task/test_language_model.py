@@ -185,3 +185,18 @@ def test_it_learns_a_text(tmp_path: Path) -> None:
     assert isinstance(task, LanguageModel)
     made = task.complete(state.model.eval(), "the quick brown fox ", classes, max_new_tokens=10, temperature=0)
     assert made == "jumps over"
+
+
+def test_a_model_that_does_not_say_how_much_it_sees_gets_what_it_was_trained_on() -> None:
+    class Places(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.places = nn.Embedding(4, 5)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.places(torch.arange(ids.shape[1])).expand(len(ids), -1, -1)
+
+    start = torch.zeros(1, 3, dtype=torch.long)
+    assert generate(Places().eval(), start, max_new_tokens=6, trained=4).shape == (1, 6)
+    with pytest.raises(IndexError):
+        generate(Places().eval(), start, max_new_tokens=6)

@@ -9,6 +9,7 @@ from runner.runs.new_inputs import SUFFIXES
 from runner.runs.new_values import KEY
 from runner.runs.predictor import Predictor
 from runner.task.language_model import LanguageModel
+from runner.util.trees import is_shape
 
 OPTIONS = {"max_new_tokens": (int, 1, 100_000), "temperature": (float, 0, 100), "seed": (int, 0, 2**63 - 1)}
 """The options of a continuation: type, least and largest value."""
@@ -68,6 +69,9 @@ def continue_text(predictor: Predictor, value: str, options: Mapping[str, str]) 
     task, numbers = predictor.task, read_options(options)
     assert isinstance(task, LanguageModel) and predictor.samples.classes is not None
     text = _read(value) if value.lower().endswith(".txt") else value
+    shape = predictor.samples.input_shape
+    # Of an item of T + 1 tokens the model has seen T.
+    trained = max(1, shape[0] - 1) if is_shape(shape) and shape else None
     whole = {key: int(number) for key, number in numbers.items() if key != "temperature"}
     with predictor.precision.autocast():
         return task.complete(
@@ -75,6 +79,7 @@ def continue_text(predictor: Predictor, value: str, options: Mapping[str, str]) 
             text,
             predictor.samples.classes,
             temperature=numbers.get("temperature", 1.0),
+            trained=trained,
             **whole,
         )
 

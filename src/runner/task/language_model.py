@@ -114,6 +114,7 @@ class LanguageModel(Task):
         max_new_tokens: int = 200,
         temperature: float = 1.0,
         seed: int = 0,
+        trained: int | None = None,
     ) -> str:
         """Return a text that continues another, without that other.
 
@@ -124,6 +125,7 @@ class LanguageModel(Task):
             max_new_tokens: how many characters to write.
             temperature: see `generate`.
             seed: see `generate`.
+            trained: see `generate`.
 
         Raises:
             ConfigError: the text has characters that the model does not know.
@@ -135,7 +137,7 @@ class LanguageModel(Task):
         start = [known[character] for character in text] or [known.get("\n", 0)]
         device = next((weight.device for weight in model.parameters()), None)
         ids = torch.tensor([start], device=device)
-        made = generate(model, ids, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        made = generate(model, ids, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, trained=trained)
         return "".join(characters[token] for token in made[0].tolist())
 
 
@@ -145,7 +147,15 @@ def _share(sums: list[float], samples: int) -> float | None:
 
 
 @torch.inference_mode()
-def generate(model: nn.Module, ids: Tensor, *, max_new_tokens: int, temperature: float = 1.0, seed: int = 0) -> Tensor:
+def generate(
+    model: nn.Module,
+    ids: Tensor,
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    trained: int | None = None,
+) -> Tensor:
     """Continue sequences token by token.
 
     Each token takes a forward pass over all tokens that the model can see; nothing is cached.
@@ -156,12 +166,14 @@ def generate(model: nn.Module, ids: Tensor, *, max_new_tokens: int, temperature:
         max_new_tokens: how many tokens to add.
         temperature: divides the scores before tokens are drawn; 0 takes the most probable one.
         seed: of the draws, which are the same on every device.
+        trained: how many tokens the model has been trained on: it sees the last of these, if it does not say how many
+            it can see.
 
     Returns:
         The new tokens, (N, max_new_tokens).
     """
     rng = torch.Generator().manual_seed(seed)
-    length, first = context_of(model), ids.shape[1]
+    length, first = context_of(model) or trained, ids.shape[1]
     for _ in range(max_new_tokens):
         seen = ids if length is None else ids[:, -length:]
         scores = output_of(model(seen))[:, -1].double().cpu()
