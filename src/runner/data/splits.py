@@ -256,7 +256,8 @@ def _check_stream(stream: Samples, label: str) -> None:
         raise ConfigError(Problem("data", text, "return its data set", topic="code"))
     if hasattr(stream, "__next__") and not saves_itself(stream):
         text = f"{label} is of type {type(stream).__name__}, an iterator, which can be read only once"
-        raise ConfigError(Problem("data", text, "return an object whose __iter__ begins anew each time", topic="code"))
+        instead = "return an object whose __iter__ starts from the beginning"
+        raise ConfigError(Problem("data", text, instead, topic="code"))
 
 
 def check_epoch(name: str, train: Part, samples_per_epoch: int | None) -> None:

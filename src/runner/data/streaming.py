@@ -179,7 +179,7 @@ class StreamLoader:
             if read is None:
                 if not any(place.samples for place in position.places):
                     passes = f"pass {position.number + 1} over the stream" if position.number else "the stream"
-                    raise TrainingError(f"{passes} has no samples; its __iter__ must begin anew each time")
+                    raise TrainingError(f"{passes} has no samples; its __iter__ must start from the beginning")
                 position.begin_pass(position.number + 1)
                 self._begin()
                 continue

@@ -98,7 +98,7 @@ def layers_at_rest(model: nn.Module, ids: set[int], chosen: Collection[str] | No
 
 
 def _rest(module: nn.Module) -> None:
-    """Keep a layer in evaluation mode, whoever calls `train` on the model."""
+    """Keep a layer in evaluation mode, also when `train` is called on the model."""
     if not hasattr(type(module), "_awake"):
         module.__class__ = _at_rest(cast(Any, type(module)))
     module.eval()

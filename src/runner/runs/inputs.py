@@ -95,7 +95,7 @@ def _predict(task: Task, model: nn.Module, inputs: Tree) -> None:
 
 
 class _Recorder(dict[str, Any]):
-    """A dict that notes which keys are read; whoever reads all of them, as `**` does, has read each."""
+    """A dict that notes which keys are read: reading all of them, as `**` does, reads each."""
 
     def __init__(self, content: dict[str, Any]) -> None:
         super().__init__(content)
