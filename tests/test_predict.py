@@ -19,10 +19,11 @@ from conftest import REPOSITORY
 from helpers.problems import about, problem_of
 from helpers.trained import place, table, train
 from runner import predict
+from runner.data.dataset_part import DatasetPart
 from runner.data.digits import digits
 from runner.data.idx import read_idx
 from runner.data.image_file import read_image
-from runner.data.parts import DatasetPart, TensorPart
+from runner.data.tensor_part import TensorPart
 from runner.errors import Problem
 from runner.runs import new_images
 from runner.runs.describe import _range

@@ -16,7 +16,8 @@ from helpers.problems import about, problem_of
 from helpers.training import same
 from runner.data import fetch, hf_load
 from runner.data.huggingface import huggingface
-from runner.data.parts import Indices, part_of
+from runner.data.part import Indices
+from runner.data.parts import part_of
 from runner.data.source import Source
 from runner.util import hub
 

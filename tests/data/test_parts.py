@@ -10,9 +10,12 @@ from torch.utils.data import Dataset, Subset
 
 from helpers.problems import about, problem_of
 from helpers.training import blobs, same
-from runner.data.parts import DatasetPart, Part, TensorPart, part_of, seeded
+from runner.data.dataset_part import DatasetPart
+from runner.data.part import Part, seeded
+from runner.data.parts import part_of
 from runner.data.source import Source
 from runner.data.splits import split
+from runner.data.tensor_part import TensorPart
 from runner.errors import ConfigError, TrainingError
 
 

@@ -7,8 +7,8 @@ import torch
 
 from helpers.problems import problem_of
 from helpers.training import CPU
+from runner.data.collate import divide_pair
 from runner.data.loading import make_loaders
-from runner.data.parts import divide_pair
 from runner.data.preprocess import Preprocess
 from runner.data.source import Source
 from runner.data.splits import Splits, split

@@ -13,7 +13,7 @@ from helpers.problems import about
 from helpers.sweeping import start
 from runner.comparison.log_axes import read_log_axes
 from runner.config.compose import Composer
-from runner.data.parts import READ_TWICE
+from runner.data.dataset_part import READ_TWICE
 from runner.device import Device
 from runner.errors import ConfigError, Problem
 from runner.rundir import layout

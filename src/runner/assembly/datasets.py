@@ -12,8 +12,8 @@ from runner.assembly import checks
 from runner.assembly.target import call, locate, takes
 from runner.data import fetch
 from runner.data.augment import Augment, make_augment
+from runner.data.collate import divide_pair
 from runner.data.division import Division
-from runner.data.parts import divide_pair
 from runner.data.sampling import Sampling
 from runner.data.source import Source
 from runner.data.splits import Splits, split

@@ -10,7 +10,7 @@ from torch import nn
 from runner.assembly import checks
 from runner.assembly.step_check import check_step
 from runner.assembly.target import call
-from runner.data.parts import Batch
+from runner.data.collate import Batch
 from runner.data.preprocess import Preprocess
 from runner.data.splits import Splits
 from runner.device import Device

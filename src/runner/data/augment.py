@@ -8,9 +8,9 @@ from typing import Annotated, Any, Self
 import torch
 from torch import Tensor
 
+from runner.data.dataset_part import SAMPLED
 from runner.data.image_augment import ImageAugment
 from runner.data.mixing import Mixing, make_mix
-from runner.data.parts import SAMPLED
 from runner.data.randaugment import make_randaugment
 from runner.data.scaling import BYTE
 from runner.data.splits import Splits

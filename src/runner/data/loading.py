@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from runner.data.augment import Augment
-from runner.data.parts import Batch, Part, seeded
+from runner.data.collate import Batch
+from runner.data.part import Part, seeded
 from runner.data.preprocess import Preprocess
 from runner.data.sampling import epoch_order
-from runner.data.splits import LABELS, Splits
+from runner.data.split_checks import LABELS
+from runner.data.splits import Splits
 from runner.data.stream_part import StreamPart
 from runner.data.streaming import StreamLoader, check_shares
 from runner.data.workers import BatchReader, read_all

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from runner.data import scaling
-from runner.data.parts import Part
+from runner.data.part import Part
 from runner.data.source import Source
 from runner.errors import ConfigError, Problem
 from runner.util import trees

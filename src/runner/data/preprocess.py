@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from runner.data.collate import Batch
 from runner.data.normalize import Normalize
-from runner.data.parts import Batch
 from runner.util import trees
 from runner.util.trees import Tree
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from runner.data.parts import SAMPLED, Part
+from runner.data.dataset_part import SAMPLED
+from runner.data.part import Part
 from runner.errors import ConfigError, Problem
 from runner.util import trees
 

@@ -6,27 +6,37 @@ from hashlib import sha256
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from runner.data import normalize
+from runner.data.collate import Batch, Divide, divide_pair
 from runner.data.division import RANDOM, SPLIT_BY, Division, hold_out
 from runner.data.named_values import values_of
 from runner.data.normalize import Normalize
-from runner.data.parts import Batch, Divide, Part, TensorPart, divide_pair, part_of
+from runner.data.part import Part
+from runner.data.parts import part_of
 from runner.data.sampling import SAMPLE_WEIGHT, SHUFFLE, Sampling, weights_of_classes, weights_of_column
-from runner.data.source import FittedRows, Rows, Samples, Source, saves_itself
+from runner.data.source import FittedRows, Rows, Source
+from runner.data.split_checks import (
+    LABELS,
+    check_epoch,
+    check_parts,
+    check_stream,
+    check_streams,
+    count_held_out,
+    notes_on_streams,
+)
 from runner.data.stream_part import StreamPart, is_stream
 from runner.data.table_layout import Reading
-from runner.errors import ConfigError, Problem, Topic
+from runner.data.tensor_part import TensorPart
+from runner.errors import ConfigError, Problem
 from runner.util import trees
 from runner.util.rng import make_generator
 from runner.util.trees import Shapes, Tree
 
 TRIED = 4  # samples of a data set that are made a batch before the start
 
-VAL_FRACTION = 0.2  # share of the training part held out if the data set has no validation part
 
-LABELS = {"train": "training", "val": "validation", "test": "test"}  # of parts in problems
+VAL_FRACTION = 0.2  # share of the training part held out if the data set has no validation part
 
 
 @dataclass(frozen=True)
@@ -168,8 +178,8 @@ def split(
     """
     parts = _parts_of(source, divide, samples_per_epoch)
     check_epoch(source.name, parts["train"], samples_per_epoch)
-    _check_streams(parts, val_fraction, limit, division, sampling)
-    _check_parts(source.name, parts, val_fraction)
+    check_streams(parts, val_fraction, limit, division, sampling)
+    check_parts(source.name, parts, val_fraction)
     if "val" not in parts and val_fraction is None:
         val_fraction = VAL_FRACTION
     indices: list[Tensor] = []
@@ -199,7 +209,7 @@ def split(
         fingerprint=fingerprint,
         columns=source.columns,
         target=source.target,
-        notes=(*source.notes, *([note] if note else []), *_notes_on_streams(parts["train"])),
+        notes=(*source.notes, *([note] if note else []), *notes_on_streams(parts["train"])),
         white=source.white,
         all_targets=None if all_targets is None else torch.cat(list(all_targets.values())),
         untrained=[] if all_targets is None else _untrained(all_targets),
@@ -238,116 +248,15 @@ def _parts_of(source: Source, divide: Divide, samples_per_epoch: int | None) -> 
     for name, part in samples.items():
         label = f"data={source.name}: the {LABELS[name]} part"
         if is_stream(part):
-            _check_stream(part, label)
+            check_stream(part, label)
             parts[name] = StreamPart(part, samples_per_epoch if name == "train" else None, divide, source.collate_fn)
         elif name == "train" or part is not None:
             parts[name] = part_of(part, label, divide, source.collate_fn)
     return parts
 
 
-def _check_stream(stream: Samples, label: str) -> None:
-    """Check that a stream yields samples, and can be read again.
-
-    Raises:
-        ConfigError: it does not, or cannot.
-    """
-    if isinstance(stream, DataLoader):
-        text = f"{label} is a DataLoader, which makes batches; runner makes them by data.batch_size and num_workers"
-        raise ConfigError(Problem("data", text, "return its data set", topic="code"))
-    if hasattr(stream, "__next__") and not saves_itself(stream):
-        text = f"{label} is of type {type(stream).__name__}, an iterator, which can be read only once"
-        instead = "return an object whose __iter__ starts from the beginning"
-        raise ConfigError(Problem("data", text, instead, topic="code"))
-
-
-def check_epoch(name: str, train: Part, samples_per_epoch: int | None) -> None:
-    """Check that an epoch has a length, and only one.
-
-    Raises:
-        ConfigError: it has not.
-    """
-    key = "trainer.steps_per_epoch"
-    if not train.streams and samples_per_epoch is not None:
-        text = f"{key}: an epoch of data={name} is a pass over its {len(train):,} training samples, which are no stream"
-        raise ConfigError(Problem(key, text, f"write {key}=null, or trainer.max_steps=<steps>", topic="conflict"))
-    if train.streams and not len(train):
-        text = f"data={name} is a stream without a length: how long is an epoch?"
-        raise ConfigError(Problem(key, text, f"write {key}=1000, for example", topic="missing"))
-
-
-def _check_streams(
-    parts: Mapping[str, Part], val_fraction: float | None, limit: int | None, division: Division, sampling: Sampling
-) -> None:
-    """Check that nothing is asked of a stream that needs indices, and that the other settings fit one another.
-
-    Raises:
-        ConfigError: something is.
-    """
-    problems = sampling.problems("a stream has its own order" if parts["train"].streams else "")
-    if parts["train"].streams:
-        problems += division.problems("a stream cannot be divided")
-    elif "val" in parts or val_fraction == 0:
-        problems += division.problems("no validation samples are held out of the training part")
-    if parts["train"].streams and val_fraction:
-        key = "data.val_fraction"
-        text, instead = f"{key}={val_fraction:g}: a stream cannot be divided", "and return Source(val=...)"
-        problems.append(Problem(key, text, f"write {key}=null, {instead}", topic="conflict"))
-    if limit is not None and any(part.streams for part in parts.values()):
-        key = "data.limit"
-        text, instead = f"{key}={limit}: a stream has no samples to choose from", "or trainer.steps_per_epoch=<steps>"
-        problems.append(Problem(key, text, f"write {key}=null, {instead}", topic="conflict"))
-    if problems:
-        raise ConfigError(*problems)
-
-
-def _notes_on_streams(train: Part) -> list[str]:
-    """Say how a stream is resumed."""
-    if not isinstance(train, StreamPart):
-        return []
-    if train.saves():
-        return ["a stream: its place is in the checkpoints"]
-    return ["a stream: a resumed run reads it again up to its place"]
-
-
 def _are_labels(targets: Tree) -> bool:
     return isinstance(targets, Tensor) and targets.ndim == 1 and not targets.is_floating_point()
-
-
-def _check_parts(name: str, parts: Mapping[str, Part], val_fraction: float | None) -> None:
-    """Check that parts have samples, and all of them the same shape.
-
-    Raises:
-        ConfigError: they do not, or a share should be held out although there is a validation part.
-    """
-    if len(parts["train"]) == 0 and not parts["train"].streams:
-        raise _unusable(name, "the training part has no samples", "add some", "data")
-    if "val" in parts and val_fraction is not None:
-        key = "data.val_fraction"
-        text = f"{key}={val_fraction:g}: data={name} has its own validation part"
-        raise ConfigError(Problem(key, text, f"write {key}=null", topic="conflict"))
-    shape = _compared_shapes(parts["train"])
-    for part in ("val", "test"):
-        if part not in parts:
-            continue
-        if len(parts[part]) == 0 and not parts[part].streams:
-            text = f"the {LABELS[part]} part has no samples"
-            raise _unusable(name, text, "add some, or return None for the part", "data")
-        other = _compared_shapes(parts[part])
-        if other != shape:
-            text = f"samples have shape {other} in the {LABELS[part]} part, {shape} in the training part"
-            raise _unusable(name, text, "give them the same shape", "shape")
-
-
-def _compared_shapes(part: Part) -> Shapes:
-    """Return the shapes of a part's first sample; where a `collate_fn` may pad it, only how many axes it has."""
-    inputs = trees.tree_map(torch.as_tensor, part.sample(0)[0])
-    if not part.collates:
-        return trees.shapes(inputs)
-    return trees.shapes(trees.tree_map(lambda leaf: torch.empty([0] * leaf.ndim), inputs))
-
-
-def _unusable(name: str, text: str, suggestion: str, topic: Topic) -> ConfigError:
-    return ConfigError(Problem("data", f"data={name}: {text}", suggestion, topic=topic))
 
 
 def _choose(
@@ -363,7 +272,7 @@ def _choose(
     samples = len(parts["train"])
     order = torch.randperm(samples, generator=make_generator("split", seed))
     order = (torch.arange(samples) if division.split == "sequential" else order)[:limit]
-    held_out = _held_out(len(order), val_fraction)
+    held_out = count_held_out(len(order), val_fraction)
     targets = parts["train"].read_targets() if division.split == "stratified" and held_out else None
     groups = None
     if division.split_by is not None and held_out:
@@ -378,19 +287,6 @@ def _choose(
     if "test" in parts:
         chosen["test"], _ = _limited(parts["test"], limit, make_generator("limit", seed))
     return chosen, [train_index, val_index]
-
-
-def _held_out(samples: int, val_fraction: float) -> int:
-    """Return how many training samples are held out for validation."""
-    held_out = round(samples * val_fraction)
-    key = "data.val_fraction"
-    if val_fraction > 0 and held_out == 0:
-        text, instead = f"is less than one of {samples} training samples", f"write {key}=0, or a larger fraction"
-    elif held_out == samples:
-        text, instead = f"leaves none of {samples} training samples", f"write {key}=0, or a smaller fraction"
-    else:
-        return held_out
-    raise ConfigError(Problem(key, f"{key}={val_fraction:g} {text}", instead, topic="range"))
 
 
 def _limited(part: Part, limit: int | None, rng: torch.Generator) -> tuple[Part, Tensor]:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from runner.data.collate import Batch, Divide, collate, divide_pair, to_tensors
-from runner.data.parts import MEASURED, SAMPLED, DatasetPart, Indices, before_training, bytes_of, check_axis, equal
+from runner.data.dataset_part import MEASURED, SAMPLED, DatasetPart
+from runner.data.part import Indices, before_training, bytes_of, check_axis, equal
 from runner.data.source import Stateful, saves_itself
 from runner.errors import ConfigError, Problem, TrainingError, describe_error
 from runner.rundir.checkpoint import find_unsavable

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from runner.data.parts import Batch
+from runner.data.collate import Batch
 from runner.data.stream_part import StreamPart
 from runner.errors import TrainingError, describe_error
 from runner.util import trees

@@ -13,7 +13,8 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from runner.data.augment import Augment
-from runner.data.parts import Batch, equal
+from runner.data.collate import Batch
+from runner.data.part import equal
 from runner.data.stream_part import StreamPart
 from runner.data.stream_reader import Place, Read, StreamReader
 from runner.data.workers import as_it_is, end_workers, start_workers, survive_a_stop

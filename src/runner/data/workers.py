@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from runner.data.parts import Batch, Indices, Part, seeded
+from runner.data.collate import Batch
+from runner.data.part import Indices, Part, seeded
 from runner.errors import ConfigError, Problem, TrainingError
 from runner.util import trees
 from runner.util.rng import make_generator

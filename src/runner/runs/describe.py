@@ -22,7 +22,7 @@ from runner.config.invocation import (
     read_commands,
 )
 from runner.config.keys import flatten, format_value
-from runner.data.parts import Part
+from runner.data.part import Part
 from runner.model.probe import parameter_count
 from runner.rundir import layout
 from runner.rundir.folders import for_shell

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runner.config.settings import TrainerSettings
-from runner.data.parts import Part
+from runner.data.part import Part
 from runner.errors import Problem
 from runner.training.attributes import held_generators
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from runner.assembly import models
 from runner.assembly.experiment import Experiment
 from runner.assembly.step_check import copies
-from runner.data.parts import Part
+from runner.data.part import Part
 from runner.saved.input_spec import Leaf
 from runner.saved.structure import containers_of
 from runner.task import Task

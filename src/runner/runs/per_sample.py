@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runner.data.collate import Batch
 from runner.data.loading import Loader
-from runner.data.parts import Batch, Part
+from runner.data.part import Part
 from runner.errors import ConfigError, Problem, escape_undecodable
 from runner.loss import BCEWithLogits, answers
 from runner.runs import columns

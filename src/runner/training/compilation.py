@@ -9,8 +9,8 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from runner.data.collate import Batch
 from runner.data.loading import Loader
-from runner.data.parts import Batch
 from runner.data.source import saves_itself
 from runner.training.state import Training, rng, set_rng
 from runner.util import trees

@@ -12,8 +12,8 @@ from time import perf_counter
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from runner.data.collate import Batch
 from runner.data.loading import Loader
-from runner.data.parts import Batch
 from runner.optimizer.groups import rates
 from runner.task import Step
 from runner.training.norms import layer_norms
@@ -216,7 +216,7 @@ def finish_epoch(state: Training, last: bool) -> None:
         state.display.end_epoch(progress.epoch, metrics, progress.seconds, best)
     step_schedule(state, metrics)
     state.callbacks.after_epoch(state, metrics)
-    last = last or ended_early(state) is not None
+    last = last or progress.stop_reason is not None
     checkpoint_due = best or last or due(settings.checkpoint_every_epochs, progress.epoch)
     if state.best_is_last:
         best, progress.best_epoch, progress.best_metrics = checkpoint_due, progress.epoch, metrics

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from runner.data.parts import Part, seeded
+from runner.data.part import Part, seeded
 from runner.data.target_scale import TargetScale
 from runner.loss import BCEWithLogits
 from runner.task import Step, Task

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from runner.config.settings import TrainerSettings
+from runner.data.collate import Batch
 from runner.data.loading import Loaders
-from runner.data.parts import Batch
 from runner.data.source import saves_itself
 from runner.data.target_scale import TargetScale, preprocessing
 from runner.device import Device
