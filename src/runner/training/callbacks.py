@@ -9,8 +9,6 @@ from runner.errors import TrainingError, describe_error
 if TYPE_CHECKING:
     from runner.training.state import Training
 
-__all__ = ["Callback", "Callbacks"]
-
 
 class Callbacks:
     """The callbacks of a training, in the order of the config.
