@@ -58,7 +58,7 @@ class Supervised(Task):
     def _compute(self, model: nn.Module, batch: tuple[Any, Any]) -> Step:
         inputs, targets = batch
         if isinstance(inputs, Tensor):
-            result, samples = model(inputs), len(inputs)
+            result, samples = model(inputs), inputs.shape[0]
         else:
             result, samples = trees.apply(model, inputs), count(inputs)
         outputs = result if isinstance(result, Tensor) else output_of(result)

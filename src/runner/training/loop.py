@@ -192,7 +192,8 @@ def finish_epoch(state: Training, last: bool) -> None:
     validates = state.loaders.val is not None and (last or due(settings.validate_every_epochs, progress.epoch))
     metrics: Metrics = {}
     timed: Metrics = {}
-    if last or log_due(state) or state.monitor.metric.startswith("train/"):
+    logs = log_due(state)
+    if last or logs or state.monitor.metric.startswith("train/"):
         metrics |= {f"train/{name}": mean for name, mean in state.sums.means().items()}
         for name in state.losses:
             require_finite(state, metrics.get(f"train/{name}", 0.0), f"train/{name}")
@@ -205,7 +206,7 @@ def finish_epoch(state: Training, last: bool) -> None:
         state.callbacks.after_validation(state, metrics)
     best = state.monitor.update(progress, metrics)
     last = last or ended_early(state) is not None
-    if last or log_due(state):
+    if last or logs:
         rate = state.sums.samples / progress.seconds
         timed |= {"lr": progress.lr, "time/epoch_seconds": progress.seconds, "throughput/samples_per_second": rate}
         timed |= {f"lr/{group}": mean for group, mean in progress.rates.items()}

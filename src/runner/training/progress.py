@@ -126,7 +126,9 @@ class RunningMetrics:
         self._scale = scale.to(device) if scale is not None else None
         self._dtype = torch.float32 if device.type == "mps" else torch.float64
         self._device = device
-        self._loss = torch.zeros((), dtype=self._dtype, device=device)
+        # On a CPU a float32 loss is added as a number, in a fifth of the time: times a count it is exact in 53 bits.
+        as_number = device.type == "cpu" and task.dtype == torch.float32
+        self._loss: Tensor | float = 0.0 if as_number else self._number(0.0)
         self._has_loss = True
         self._weight: Tensor | None = None  # of steps with a weight of their own; None: the samples
         self._scalars: dict[str, Tensor] = {}
@@ -149,13 +151,13 @@ class RunningMetrics:
             self._has_loss = False
         elif isinstance(weight, Tensor):
             weight = weight.detach().to(self._dtype)
-            self._loss.add_(step.loss.detach() * weight)
+            self._add_loss(step.loss.detach() * weight, 1)
             self._weight = weight.clone() if self._weight is None else self._weight.add_(weight)
         else:
-            self._loss.add_(step.loss.detach(), alpha=weight)
+            self._add_loss(step.loss, weight)
         for name, value in step.scalars.items():
             if name not in self._scalars:
-                self._scalars[name] = torch.zeros_like(self._loss)
+                self._scalars[name] = self._number(0.0)
             self._scalars[name].add_(value.detach() * weight)
         if not self.with_metrics or step.outputs is None:
             return
@@ -163,6 +165,12 @@ class RunningMetrics:
             self._add_outputs(step.outputs, step.targets)
         if self.extra is not None:
             self.extra.update(*self._in_units(step.outputs.detach(), step.targets, of_differences=False))
+
+    def _add_loss(self, loss: Tensor, weight: int) -> None:
+        if isinstance(self._loss, float):
+            self._loss += loss.item() * weight
+        else:
+            self._loss.add_(loss.detach(), alpha=weight)
 
     def _add_outputs(self, outputs: Tensor, targets: Tensor) -> None:
         # Outputs with a gradient own their memory; targets may be views of a data set's buffer.
@@ -250,22 +258,24 @@ class RunningMetrics:
         """Start from zero, or from sums that `state` and `more_state` returned."""
         self._collected, self._values = [], 0
         self._weight, self._scalars = None, {}
-        more = more or {}
-        if more:
-            self._weight = self._number(more["weight"]) if "weight" in more else None
-            self._scalars = {name: self._number(value) for name, value in more.get("scalars", {}).items()}
-        if self.extra is not None:
-            self.extra.load(more.get("metrics", {})) if state else self.extra.reset()
         if not state:
             self.samples = 0
+            self._loss = self._number(0.0) if isinstance(self._loss, Tensor) else 0.0
             self._totals = self._totals if self._counts else {}  # those of a resumed epoch are floats
-            for total in (self._loss, *self._totals.values()):
+            for total in self._totals.values():
                 total.zero_()
+            if self.extra is not None:
+                self.extra.reset()
             return
+        more = more or {}
+        self._weight = self._number(more["weight"]) if "weight" in more else None
+        self._scalars = {name: self._number(value) for name, value in more.get("scalars", {}).items()}
+        if self.extra is not None:
+            self.extra.load(more.get("metrics", {}))
         (samples,), (loss,), *totals = state
         self._counts = False
         self.samples = int(samples)
-        self._loss.fill_(loss)
+        self._loss = self._number(loss) if isinstance(self._loss, Tensor) else loss
         # Without totals, the metrics of the samples so far are unknown.
         self.with_metrics &= bool(totals or not samples or not self._summed)
         self._totals = {
@@ -278,7 +288,8 @@ class RunningMetrics:
 
     def _read(self) -> list[list[float]]:
         self._measure_collected()
-        totals = [self._loss, *(self._totals.values() if self.with_metrics else ())]
+        loss = self._loss if isinstance(self._loss, Tensor) else self._number(self._loss)
+        totals = [loss, *(self._totals.values() if self.with_metrics else ())]
         numbers = torch.cat([total.flatten() for total in totals]).tolist()
         return [[numbers.pop(0) for _ in range(total.numel())] for total in totals]
 
