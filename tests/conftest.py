@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Several processes with several threads each on the same cores wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +15,9 @@ import pytest
 from runner.cli import run_command
 from runner.errors import Problem
 from runner.util import options
+
+if TYPE_CHECKING:
+    from helpers.drawn import Plot
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -91,6 +95,15 @@ def delivery_here(empty_store: Path) -> Iterator[None]:
 
     with delivered_here(empty_store):
         yield
+
+
+@pytest.fixture
+def plots() -> Iterator["dict[str, Plot]"]:
+    """Every saved plot of a run by name, checked to be legible."""
+    from helpers.drawn import checked_plots  # late: matplotlib
+
+    with checked_plots() as found:
+        yield found
 
 
 @pytest.fixture

@@ -61,6 +61,8 @@ def test_a_run_measures_records_and_evaluates(here: Path, capsys: pytest.Capture
     by_class = found["per_class"]["test/f1"]
     assert list(by_class) == [str(number) for number in range(10)]
     assert found["test/f1"] == pytest.approx(sum(by_class.values()) / 10)
+    drawn = {file.name for file in (folder / "plots").glob("*_by_class.png")}
+    assert drawn == {"f1_by_class.png", "auroc_by_class.png"}
     assert found["metric_arguments"]["f1"] == {"class": "MulticlassF1Score", "average": "macro", "num_classes": 10}
     journal = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     best = max((point for point in journal if point["name"] == "val/f1"), key=lambda point: point["value"])

@@ -2,101 +2,27 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from matplotlib.text import Text
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from helpers.drawn import Plot
 from helpers.training import step, supervised, training
 from runner.data.parts import part_of
 from runner.loss import MSE, BCEWithLogits, CrossEntropy, Loss
 from runner.plots.curves import draw
-from runner.plots.drawing import DPI, Drawing
+from runner.plots.drawing import Drawing
 from runner.plots.samples import draw_predictions
 from runner.rundir.journal import MetricPoint
 from runner.training.loop import evaluate
 from runner.training.predictions import MOST_VALUES, Predictions, confusion, mistakes, raw_images
 
-pytestmark = pytest.mark.filterwarnings("error")
-
-
-@dataclass
-class Plot:
-    """The content of a PNG: the points of each line by label, the texts, the axes."""
-
-    lines: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    stars: list[tuple[float, float]] = field(default_factory=list)
-    markers: set[str] = field(default_factory=set)
-    texts: list[str] = field(default_factory=list)
-    images: list[np.ndarray] = field(default_factory=list)
-    y_scale: str = ""
-    labels: tuple[str, str] = ("", "")
-    size: tuple[int, int] = (0, 0)
-
-
-@pytest.fixture(autouse=True)
-def plots(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Plot]]:
-    """Every saved plot by name; checks that all text lies inside and is legible at half size."""
-    found: dict[str, Plot] = {}
-    written: list[Text] = []
-    save, write = Drawing.save, Text.draw
-
-    def saved(drawing: Drawing, name: str) -> None:
-        written.clear()
-        save(drawing, name)
-        found[drawing.files[-1].stem] = look(drawing)
-        assert_readable(drawing, written)
-
-    def drawn(text: Text, renderer: object) -> None:
-        if text.get_text() and text.get_visible():
-            written.append(text)
-        write(text, renderer)
-
-    monkeypatch.setattr(Drawing, "save", saved)
-    monkeypatch.setattr(Text, "draw", drawn)
-    yield found
-    for plot in found.values():
-        assert min(plot.size) > 150 and max(plot.size) < 2000
-
-
-def look(drawing: Drawing) -> Plot:
-    axes = drawing.figure.axes[0]
-    plot = Plot(y_scale=axes.get_yscale(), labels=(axes.get_xlabel(), axes.get_ylabel()))
-    for line in axes.lines:
-        points = [(float(x), float(y)) for x, y in zip(*line.get_data(), strict=True)]
-        if line.get_marker() == "*":
-            plot.stars += points
-            continue
-        plot.lines[str(line.get_label())] = points
-        plot.markers.add(str(line.get_marker()))
-    legend = axes.get_legend()
-    plot.texts = [text.get_text() for text in (*axes.texts, *drawing.figure.texts, *(legend.texts if legend else ()))]
-    plot.images = [np.asarray(image.get_array()) for image in axes.images]
-    with Image.open(drawing.files[-1]) as image:
-        image.load()
-        plot.size = image.size
-    return plot
-
-
-def assert_readable(drawing: Drawing, written: list[Text]) -> None:
-    boxes = [(text, text.get_window_extent()) for text in written]
-    width, height = drawing.figure.get_size_inches() * DPI
-    for text, box in boxes:
-        assert text.get_fontsize() * DPI / 72 / 2 > 8, "letters have eight pixels at half size"
-        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
-        assert inside, f"{text.get_text()!r} is cut off"
-    for index, (text, box) in enumerate(boxes):
-        for other, its_box in boxes[:index]:
-            across = min(box.x1, its_box.x1) - max(box.x0, its_box.x0)
-            down = min(box.y1, its_box.y1) - max(box.y0, its_box.y0)
-            assert across <= 1 or down <= 1, f"{text.get_text()!r} overlaps {other.get_text()!r}"
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("plots")]
 
 
 def curve(name: str, values: list[float], first: int = 1) -> list[MetricPoint]:

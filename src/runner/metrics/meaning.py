@@ -29,6 +29,11 @@ class Meaning:
     names: "Sequence[str]" = ()
     loss: Loss | None = None
 
+    @property
+    def noun(self) -> str:
+        """What a value by class is of: `class`, `label` or `output`."""
+        return {"multilabel": "label", "regression": "output"}.get(self.kind or "", "class")
+
     def convert(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Convert outputs and targets of a batch to what metrics get.
 

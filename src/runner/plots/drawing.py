@@ -96,3 +96,8 @@ def short_number(value: float) -> str:
     """Format a number in few characters: 0.001, 2e-5, 20,000."""
     text = re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].replace("+", ""), f"{value:,g}")
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def brief(name: str, length: int) -> str:
+    """Shorten a name to its two ends, as names often differ at the end."""
+    return name if len(name) <= length else f"{name[: length // 2]}…{name[length // 2 + 1 - length :]}"

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runner.plots.drawing import BLUE, GREY, Drawing, new_drawing, short_number, text_width
+from runner.plots.drawing import BLUE, GREY, Drawing, brief, new_drawing, short_number, text_width
 from runner.training.predictions import Classes, Predictions, Values, confusion, mistakes
 
 ANNOTATED = 20  # classes; with more, cells are unreadable
@@ -61,7 +61,7 @@ def draw_predictions(
 def _draw_confusion(drawing: Drawing, counts: NDArray[np.int64], names: Sequence[str]) -> None:
     classes = len(counts)
     every = math.ceil(classes / LABELLED)
-    shown = [_brief(name, 16) for name in names[::every]]
+    shown = [brief(name, 16) for name in names[::every]]
     cell = min(1.4, max(0.55, 5.0 / classes)) if classes <= ANNOTATED else 7.0 / classes
     longest = text_width(shown, LETTERS)
     flat = longest < 0.9 * cell * every
@@ -144,12 +144,12 @@ def _draw_mistakes(
 
 def _captions(classes: Classes, indices: Sequence[int], names: Sequence[str]) -> list[str]:
     """Return a caption for each mistake, on one line if names are short."""
-    brief = [_brief(name, 10) for name in names]
-    arrow = " →\n" if max(map(len, brief)) > 4 else " → "
+    short = [brief(name, 10) for name in names]
+    arrow = " →\n" if max(map(len, short)) > 4 else " → "
     captions = []
     for index in indices:
         share = math.floor(1000 * float(classes.probability[index])) / 10  # 99.96 % must not become 100 %
-        actual, predicted = brief[int(classes.actual[index])], brief[int(classes.predicted[index])]
+        actual, predicted = short[int(classes.actual[index])], short[int(classes.predicted[index])]
         captions.append(f"{actual}{arrow}{predicted}, {share:.3g} %")
     return captions
 
@@ -212,8 +212,3 @@ def _scatter(axes: Axes, ticks: int, actual: NDArray[np.float64], predicted: NDA
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(ticks))
         axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
-
-
-def _brief(name: str, length: int) -> str:
-    """Shorten a name to its two ends, as names often differ at the end."""
-    return name if len(name) <= length else f"{name[: length // 2]}…{name[length // 2 + 1 - length :]}"

@@ -207,7 +207,7 @@ def _save_model_and_plots(state: Training, experiment: Experiment, folder: Path,
     give_back_memory()
     if served is not None:
         save_serving_model(experiment, served, folder / layout.MODEL)
-    report.draw_plots(experiment, state.progress.best_epoch, predictions, folder)
+    report.draw_plots(state, experiment, predictions, folder)
 
 
 def _ending(outcome: Outcome, tracker: Tracker) -> dict[str, str | None]:

@@ -268,19 +268,24 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def draw_plots(experiment: Experiment, best_epoch: int, predictions: Predictions, folder: Path) -> None:
-    """Draw the curves of the journal, and the predictions of the best weights for the test samples.
+def draw_plots(state: Training, experiment: Experiment, predictions: Predictions, folder: Path) -> None:
+    """Draw the curves of the journal, the predictions of the best weights for the test samples, metrics by class.
 
     A plot that cannot be drawn is only a warning, as the training is complete.
     """
+    plots, extra = folder / layout.PLOTS, state.task.extra
     try:
-        from runner.plots.curves import draw  # matplotlib takes a second to import, so not before training
+        from runner.plots.by_class import draw_by_class  # matplotlib takes a second to import, so not before training
+        from runner.plots.curves import draw
         from runner.plots.samples import draw_predictions
 
-        draw(read(folder / layout.JOURNAL)[0], folder / layout.PLOTS, best_epoch, experiment.trainer.monitor)
+        draw(read(folder / layout.JOURNAL)[0], plots, state.progress.best_epoch, experiment.trainer.monitor)
         if experiment.splits.test is not None:
             images = raw_images(experiment.splits.test, experiment.splits.input_shape)
-            draw_predictions(predictions, folder / layout.PLOTS, experiment.splits.classes, images)
+            draw_predictions(predictions, plots, experiment.splits.classes, images)
+        if extra is not None:
+            lower = [name for name in state.per_class if extra.higher_is_better(name.partition("/")[2]) is False]
+            draw_by_class(state.per_class, plots, extra.meaning.noun, lower)
     except Exception as error:  # matplotlib and a user's data set may raise anything
         log.warning("some plots could not be drawn: %s: %s", type(error).__name__, first_line(error))
         log.debug("", exc_info=True)

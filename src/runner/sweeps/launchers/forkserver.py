@@ -28,6 +28,7 @@ PRELOAD = [
     "runner.sweeps.launchers.worker",
     # Late imports of a run, each of which would cost every job a part of a second:
     "torch._dynamo",
+    "runner.plots.by_class",
     "runner.plots.curves",
     "runner.plots.samples",
     *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
