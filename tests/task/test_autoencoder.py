@@ -50,6 +50,14 @@ def test_outputs_are_compared_value_by_value_in_any_shape() -> None:
     assert (problem.key, problem.topic) == ("model", "shape") and "(N, 1, 2, 2)" in problem.text
 
 
+def test_images_are_drawn_above_their_reconstructions() -> None:
+    images = torch.rand(2, 1, 4, 4)
+    shown = task(BCEWithLogits()).pictures(nn.Identity(), images)
+    assert list(shown) == ["input", "reconstruction"]
+    assert shown["input"] is images and torch.equal(shown["reconstruction"], images.sigmoid())
+    assert task().pictures(nn.Identity(), torch.rand(2, 16)) == {}, "a row of numbers is no picture"
+
+
 def test_pixels_may_be_probabilities(tmp_path: Path) -> None:
     typed = ("task=autoencoder", "loss=bce_with_logits", "device=cpu", "tracking=off", "data.limit=100")
     problem = problem_of(lambda: built(*typed))

@@ -98,6 +98,15 @@ def test_a_prediction_is_a_mask_and_its_probabilities() -> None:
     torch.testing.assert_close(made["probabilities"], scores.softmax(1))
 
 
+def test_samples_are_drawn_with_their_masks() -> None:
+    scores, masks = torch.randn(2, K, 5, 6), torch.randint(K, (2, 5, 6))
+    shown = task(CrossEntropy(ignore_index=1)).pictures(nn.Identity(), (scores, masks))
+    assert list(shown) == ["image", "mask", "prediction"]
+    assert shown["image"] is scores
+    assert torch.equal(shown["mask"], masks.where(masks != 1, -1)), "what does not count has no class"
+    assert torch.equal(shown["prediction"], scores.argmax(1))
+
+
 @pytest.mark.parametrize(
     ("masks", "classes", "outputs"), [([0, 1, 2], None, 3), ([0, 3], None, 4), ([0, 1], ["a", "b", "c"], 3)]
 )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runner.plots.drawing import BLUE, GREY, Drawing, brief, new_drawing, short_number, text_width
+from runner.plots.images import displayable, range_of
 from runner.training.predictions import Classes, Predictions, Values, confusion, mistakes
 
 ANNOTATED = 20  # classes; with more, cells are unreadable
@@ -115,7 +116,8 @@ def _draw_mistakes(
     worst = wrong[: GRID * GRID].tolist()
     if not worst:
         return
-    pictures = _displayable(images(worst))
+    raw = images(worst)
+    pictures = displayable(raw, range_of(raw))
     captions = _captions(classes, worst, names)
     columns = min(GRID, max(3, len(worst)))
     rows = math.ceil(len(worst) / columns)
@@ -152,21 +154,6 @@ def _captions(classes: Classes, indices: Sequence[int], names: Sequence[str]) ->
         actual, predicted = short[int(classes.actual[index])], short[int(classes.predicted[index])]
         captions.append(f"{actual}{arrow}{predicted}, {share:.3g} %")
     return captions
-
-
-def _displayable(images: Tensor) -> NDArray[np.float32]:
-    """Convert images (n, C, H, W) to (n, H, W) or (n, H, W, 3) with values from 0 to 1."""
-    raw = images.float().cpu().nan_to_num()
-    if images.dtype.is_floating_point:
-        low, high = float(raw.min()), float(raw.max())
-        if low < -0.01 or high > 1.01:  # neither 0 to 1 nor bytes: show the full range
-            raw = (raw - low) / (high - low)
-    else:
-        raw = raw / 255
-    channels = raw.shape[1]
-    # For other numbers of channels (satellites, spectra) show the mean.
-    arranged = raw.permute(0, 2, 3, 1) if channels == 3 else raw.mean(dim=1)
-    return arranged.clamp(0, 1).numpy()
 
 
 def _draw_values(drawing: Drawing, values: Values, samples: int) -> None:

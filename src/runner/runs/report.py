@@ -17,6 +17,7 @@ from runner.optimizer.groups import table
 from runner.rundir import layout
 from runner.rundir.folders import display_path, shell_path
 from runner.rundir.journal import read
+from runner.runs.pictures import make_pictures
 from runner.task import higher_is_better, names_on
 from runner.task.supervised import Supervised
 from runner.training.predictions import Predictions, raw_images
@@ -277,6 +278,7 @@ def draw_plots(state: Training, experiment: Experiment, predictions: Predictions
     try:
         from runner.plots.by_class import draw_by_class  # matplotlib takes a second to import, so not before training
         from runner.plots.curves import draw
+        from runner.plots.pictures import SAMPLES, draw_pictures
         from runner.plots.samples import draw_predictions
 
         draw(read(folder / layout.JOURNAL)[0], plots, state.progress.best_epoch, experiment.trainer.monitor)
@@ -286,6 +288,9 @@ def draw_plots(state: Training, experiment: Experiment, predictions: Predictions
         if extra is not None:
             lower = [name for name in state.per_class if extra.higher_is_better(name.partition("/")[2]) is False]
             draw_by_class(state.per_class, plots, extra.meaning.noun, lower)
+        pictures, which = make_pictures(state, experiment, SAMPLES)
+        if pictures:
+            draw_pictures(pictures, plots, which, experiment.splits.classes)
     except Exception as error:  # matplotlib and a user's data set may raise anything
         log.warning("some plots could not be drawn: %s: %s", type(error).__name__, first_line(error))
         log.debug("", exc_info=True)

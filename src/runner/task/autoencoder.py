@@ -81,6 +81,10 @@ class Autoencoder(Task):
         outputs = self.reconstruct(model, inputs)
         return outputs.sigmoid() if isinstance(self.loss, BCEWithLogits) else outputs
 
+    def pictures(self, model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+        """Return images and their reconstructions; nothing if inputs are no images."""
+        return {"input": batch, "reconstruction": self.predict(model, batch)} if batch.ndim == 4 else {}
+
     def targets_of(self, splits: DividedData) -> Any:
         """Return the shape of a sample, and the smallest and the largest value of some as the model gets them."""
         some = splits.normalize(splits.example(CHECKED)[0], torch.float64)

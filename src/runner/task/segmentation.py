@@ -81,6 +81,16 @@ class Segmentation(Task):
         """Divide an item, or a batch of items, into inputs and masks."""
         return divide_by_keys(item, self.targets)
 
+    def pictures(self, model: nn.Module, batch: tuple[Any, Tensor]) -> dict[str, Tensor]:
+        """Return images, masks and predicted masks; of several inputs, the masks only."""
+        inputs, masks = batch
+        assert self.loss is not None
+        if self.loss.ignore_index is not None:
+            masks = masks.where(masks != self.loss.ignore_index, -1)
+        images = [leaf for leaf in trees.leaves(inputs) if leaf.ndim == 4]
+        shown = {"image": images[0]} if len(images) == 1 else {}
+        return {**shown, "mask": masks, "prediction": self.predict(model, inputs)[MASK]}
+
     def prepare(self, targets: Any, dtype: torch.dtype) -> Any:
         """Convert masks (N, H, W), or (N, 1, H, W), to the form that the loss takes."""
         if isinstance(targets, Tensor) and targets.ndim == 4 and targets.shape[1] == 1:

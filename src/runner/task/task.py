@@ -128,6 +128,19 @@ class Task(nn.Module):
         """Return predictions for inputs: a tensor (N, ...), or several by name."""
         return trees.apply(model, inputs)
 
+    def pictures(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
+        """Return pictures of some samples, which are drawn after training: up to two above each other, or side by side.
+
+        Args:
+            model: the model with its best weights, in evaluation mode.
+            batch: of the validation part, as `step` gets it.
+
+        Returns:
+            By title: images (N, C, H, W) or (N, H, W), floats in the units of the model's inputs; or the classes of
+            pixels (N, H, W), integers, below 0 for none. Empty: samples are not drawn.
+        """
+        return {}
+
     def divide(self, item: Any) -> tuple[Any, Any]:
         """Divide an item of a data set, or a batch of items, into inputs and targets.
 

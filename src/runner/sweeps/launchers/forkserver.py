@@ -30,6 +30,7 @@ PRELOAD = [
     "torch._dynamo",
     "runner.plots.by_class",
     "runner.plots.curves",
+    "runner.plots.pictures",
     "runner.plots.samples",
     *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
 ]
