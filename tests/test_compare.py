@@ -146,6 +146,20 @@ class TestFigures:
         runs = [made(i, config=c, metrics=dict.fromkeys(names, 0.1 * i)) for i, c in enumerate(settings)]
         assert compare(runs).best == {"val/loss": [0], "val/accuracy": [2], "train/loss": []}
 
+    def test_losses_of_different_tasks_are_not_compared(self) -> None:
+        supervised = {"task._target_": "runner.task.supervised.Supervised", "task.targets": "null"}
+        settings: list[dict[str, str]] = [
+            {"loss._target_": "CrossEntropy"},  # of version 0.1.0
+            {"loss._target_": "CrossEntropy"} | supervised,
+            {"loss._target_": "CrossEntropy", "task._target_": "vae.VAE", "task.beta": "1"},
+            {"loss._target_": "CrossEntropy", "task._target_": "vae.VAE", "task.beta": "2"},
+        ]
+        runs = [made(i, config=c, metrics={"val/loss": 0.1 * i, "val/found": 0.1 * i}) for i, c in enumerate(settings)]
+        assert compare(runs).best == {"val/loss": [0], "val/found": [0]}, "each task of its own has one run"
+        assert compare(runs[1:]).best["val/loss"] == []
+        twice = [*runs, made(4, config=settings[2], metrics={"val/loss": 0.1})]
+        assert compare(twice).best["val/loss"] == [0, 4]
+
     def test_what_makes_data_different_is_noted_and_gives_no_speed_up(self) -> None:
         def run(seconds: float, samples: int, **data: str) -> ComparedRun:
             config = {"seed": "0"} | {f"data.{key}": value for key, value in data.items()}

@@ -1,10 +1,13 @@
-"""Twelve experiments of a user's own: each trains, is killed and resumed, evaluated, predicted from and swept.
+"""Twelve experiments of a user's own: each trains, is killed and resumed, evaluated, predicted from, swept, compared
+and reproduced.
 
 One runs in the default suite, all of them in the soak.
 """
 
 import csv
+import io
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +20,7 @@ from helpers.faults import die_at_step
 from helpers.killed import assert_delivered, assert_ended_the_same, measured
 from helpers.own import CASES, LINES, PAGE, Own, sources, write
 from helpers.sweeping import Forked
-from runner import predict
+from runner import compare, predict, reproduce
 from runner.runs.evaluation import evaluate
 from runner.saved.run import find
 from runner.sync import main as sync
@@ -25,6 +28,7 @@ from runner.sync import main as sync
 Runner = Callable[..., Called]
 
 QUICK = ["device.threads=1", "trainer.epochs=6", "trainer.checkpoint_every_steps=2", "trainer.log_every_steps=1"]
+SHORT = ["device.threads=1", "trainer.epochs=2", "tracking.log_model=false"]
 
 
 def test_a_users_file_has_at_most_forty_lines() -> None:
@@ -61,6 +65,38 @@ def test_an_experiment_of_ones_own(
         assert predict.main(["run=whole", f"input={case.sample(here)}", "output=new-out.csv"]) == 0
         lines = len((here / "new-out.csv").read_text().splitlines())
         assert lines >= (1 if "task=language_model" in case.typed else 2), "a text, or a header and samples"
+
+
+@pytest.mark.usefixtures("delivery_here")
+@pytest.mark.parametrize(
+    "name", [name if name == "contrastive" else pytest.param(name, marks=pytest.mark.soak) for name in CASES]
+)
+def test_it_is_compared_and_reproduced(
+    name: str, here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = CASES[name]
+    pytest.importorskip(case.needs)
+    write(case, here)
+    monkeypatch.syspath_prepend(here)
+    key, _, rates = case.axis.partition("=")
+    for number, rate in enumerate(rates.split(",")):
+        assert runner(*case.typed, *SHORT, f"{key}={rate}", f"hydra.run.dir={number}").code == 0
+    capsys.readouterr()
+    assert compare.main(["runs=[0,1]", "output=comparison"]) == 0
+    printed = capsys.readouterr()
+    table = list(csv.DictReader(io.StringIO(printed.out)))
+    assert [row[key] for row in table] == rates.split(",") and len({row["number"] for row in table}) == 2
+    assert [float(row[case.metric]) for row in table] == [result(Path(folder))[case.metric] for folder in "01"]
+    assert all(row["status"] == "FINISHED" and row["speed_up"] for row in table), "the same data and task"
+    marked = json.loads(Path("comparison/comparison.json").read_text())["best"][case.metric]
+    values = [float(row[case.metric]) for row in table]
+    best = max(values) if case.above else min(values)
+    assert marked == ([] if values[0] == values[1] else [1 + values.index(best)])
+    assert {"bars.png", "comparison.csv"} <= {path.name for path in Path("comparison").iterdir()}
+    run_id = result(Path("0"))["run_id"]
+    shutil.rmtree("0")
+    assert reproduce.main([f"run={run_id}"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("bit-identical: ")
 
 
 def train(case: Own, runner: Runner) -> Path:

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.comparison.runs import ComparedRun
-from runner.config.keys import GROUPS, TARGET_GROUPS
+from runner.config.keys import GROUPS, TARGET_GROUPS, flatten
+from runner.config.settings import SUPERVISED
 from runner.util import metric_names, tables
 from runner.util.metric_names import format_metric
 from runner.util.tables import align, shorten
+
+WITHOUT_TASK = flatten({"task": SUPERVISED})
+"""The task of runs of version 0.1.0, which recorded none."""
 
 IGNORED = ("resume", "resume_mode", "runner.", "tracking.", "tracking")
 """Keys, and beginnings of keys, that do not change what is computed."""
@@ -104,9 +108,10 @@ def _choices(config: Mapping[str, str]) -> dict[str, str]:
 
 
 def find_best(runs: Sequence[ComparedRun], metric: str) -> list[int]:
-    """Find the finished runs with the best value among those of the same data, and for a loss the same loss function.
+    """Find the finished runs with the best value among those of the same data.
 
-    With several data sets there are several, and if all values are equal there are none.
+    A loss is compared among runs of the same loss function and task. With several data sets there are several, and if
+    all values are equal there are none.
     """
     comparable: dict[frozenset[tuple[str, str]], dict[int, float]] = {}
     for index, run in enumerate(runs):
@@ -124,10 +129,14 @@ def higher_is_better(runs: Sequence[ComparedRun], metric: str) -> bool:
 
 
 def loss_settings(run: ComparedRun, metric: str) -> frozenset[tuple[str, str]]:
-    """Return the settings that a metric named loss depends on; label smoothing affects only training."""
+    """Return the settings that a metric named loss depends on: those of loss and task.
+
+    Label smoothing affects only training.
+    """
     part, _, name = metric.partition("/")
     left_out = () if part == "train" else ("loss.label_smoothing",)
-    settings = ((k, v) for k, v in run.config.items() if k.startswith("loss.") and k not in left_out)
+    config = WITHOUT_TASK | run.config
+    settings = ((k, v) for k, v in config.items() if k.startswith(("loss.", "task.")) and k not in left_out)
     return frozenset(settings if name == "loss" else ())
 
 
