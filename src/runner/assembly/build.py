@@ -1,4 +1,4 @@
-"""From a config to an `Experiment` of plain typed objects, in stages; the modules beside it make each object.
+"""From a config to an `Experiment` of plain typed objects; `stages.py` makes the objects.
 
 All problems are found here, before a folder or an MLflow run exists, and reported together.
 """
@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
-from runner.assembly import auto_loss, checks, datasets, losses, models, optimization, parts
-from runner.assembly.experiment import Experiment, Parts, Setup
-from runner.assembly.mixing import fit_targets
+from runner.assembly import auto_loss, checks
+from runner.assembly.experiment import Experiment, Setup
 from runner.assembly.problems import ProblemCollector
 from runner.assembly.record import computed_with, recorded
-from runner.assembly.target import call, check_target
+from runner.assembly.stages import Given, make_parts
+from runner.assembly.target import check_target
 from runner.config import callbacks, schema
 from runner.config.hydra_job import to_plain
 from runner.config.keys import SHARED_KEYS, TARGET_GROUPS
@@ -26,16 +25,10 @@ from runner.data.preprocess import Preprocess
 from runner.data.source import saves_itself
 from runner.device import give_back_memory
 from runner.errors import Problem
-from runner.model.freeze import Freeze
 from runner.optimizer.several import Several
-from runner.saved.weights import load_into
-from runner.task import Task
 from runner.util.redaction import register_secrets
 
 T = TypeVar("T")
-
-LOADING_KEYS = ("data.batch_size", "data.in_memory", "data.num_workers")
-"""Keys of the data that do not change the data set."""
 
 
 def build(
@@ -84,7 +77,7 @@ def prepare(
     config = to_plain(cfg)
     collector = ProblemCollector(problems)
     collector += check(config)
-    made = make_parts(config, to_settings(cfg.trainer, TrainerSettings), collector, checkpoint)
+    made = make_parts(Given(config, to_settings(cfg.trainer, TrainerSettings), collector, checkpoint))
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
     assert tracking and console
     with memory_for_data():
@@ -107,95 +100,6 @@ def prepare(
         console=console,
     )
     return setup, partial(load, setup, config["data"])
-
-
-def make_parts(
-    config: Mapping[str, Any],
-    trainer: TrainerSettings | None,
-    collector: ProblemCollector,
-    checkpoint: Mapping[str, Any] | None,
-) -> Parts:
-    """Make the objects of a config in stages; a stage runs if all that it takes exists.
-
-    Args:
-        config: resolved, as plain mappings.
-        trainer: its settings; None while a value is missing.
-        collector: has the problems so far.
-        checkpoint: see `prepare`.
-
-    Raises:
-        ConfigError: with all problems.
-    """
-    stage, data = collector.stage, config["data"]
-    seed, batch_size = config["seed"] if collector.none_of("seed") else 0, data["batch_size"]
-    device = stage("device", parts.find_device, config["device"])
-    precision = stage("precision", parts.make_precision, config["precision"], device)
-    task = stage("task", call, "task", config["task"], Task)
-    loss_node: Mapping[str, Any] | None = None
-    if not (automatic := auto_loss.is_auto(config["loss"])):
-        loss_node = stage("loss", losses.use_loss, task, config["loss"], needs=["task"])
-    # Nothing is downloaded for a run that cannot start.
-    forbidden, steps = bool(collector.problems), trainer.steps_per_epoch if trainer else None
-    samples = steps * trainer.grad_accumulation * batch_size if trainer and steps and not forbidden else None
-    load_data = partial(
-        datasets.make_data, data, seed, task, forbidden, model=config["model"], samples_per_epoch=samples
-    )
-    load_data = partial(load_data, fitted=(checkpoint or {}).get("table"))
-    splits, augment = stage("data", load_data, but=LOADING_KEYS) or (None, None)
-    targets = stage("data", datasets.read_targets, task, splits, but=LOADING_KEYS)
-    if automatic:
-        loss_node = stage("loss", losses.choose_loss, config["loss"], task, splits, targets)
-    stage("trainer", parts.prepare_device, trainer, device)
-    if task and loss_node:
-        collector += checks.outputs(config["model"], task)
-    counted = stage("loss", datasets.count_outputs, task, splits, targets)
-    stage("loss", losses.balance, task, splits, counted)
-    dtype = precision.dtype if precision else torch.float32
-    augment = stage("data", partial(fit_targets, dtype=dtype), augment, task, splits, counted) or augment
-    stage("metrics", parts.measure, config.get("metrics") or [], task, splits, counted, needs=["loss"])
-    make_model = partial(models.make_model, pretrained=checkpoint is None and not collector.problems)
-    model, cost, measured = stage(
-        "model", make_model, config["model"], task, splits, counted, seed, dtype, needs=["task"]
-    ) or (None, None, None)
-    if trainer and task and loss_node and collector.none_of("metrics"):
-        collector += checks.monitor(trainer, task, splits, measured)
-    optimizers = config.get("optimizers") or {}  # a config of version 0.1.0 has none
-    if task and measured is not None:
-        collector += checks.turns(task, measured, optimizers)
-    stage("model", models.check_last_batch, task, model, splits, batch_size, dtype, needs=["data"])
-    if checkpoint is None:
-        load_weights = partial(load_into, uri=config["tracking"]["uri"])
-        checkpoint = stage("model", load_weights, model, config["model"]["weights"])
-    frozen = stage("model", models.tune, model, config["model"], seed)
-    choose_threads = partial(parts.choose_threads, node=config["device"])
-    device = stage("device", choose_threads, device, model, cost, splits, batch_size, needs=["data"]) or device
-    make_scale = partial(datasets.make_target_scale, checkpoint=checkpoint)
-    scale, splits = stage("data", make_scale, data, splits, task, cost) or (None, splits)
-    channels_last = stage("optimizer", models.move, model, task, device)
-    optimizer: torch.optim.Optimizer | None
-    if optimizers:
-        optimizer = stage("optimizers", optimization.make_optimizers, optimizers, model, task, device)
-    else:
-        optimizer = stage("optimizer", optimization.make_optimizer, config["optimizer"], model, task, device)
-    make_schedule = partial(optimization.make_schedule, batch_size=batch_size)
-    schedule = stage(
-        "scheduler", make_schedule, config["scheduler"], optimizer, trainer, task, splits, needs=["trainer", "data"]
-    )
-    stage("model", parts.check_state, model, task, optimizer, schedule)
-    made_callbacks = stage("trainer", parts.make_callbacks, callbacks.by_name(config))
-    collector.raise_if_any()
-    return Parts(
-        seed, _made(device), _made(precision), _made(task), _made(splits), _made(model), *_made(counted), scale,
-        _made(optimizer), _made(schedule), _made(trainer), augment, _made(cost), _made(measured), _made(channels_last),
-        _made(loss_node),
-        frozen or Freeze(), _made(made_callbacks),
-    )  # fmt: skip
-
-
-def _made(part: T | None) -> T:
-    """A part that no stage has failed to make."""
-    assert part is not None
-    return part
 
 
 def load(setup: Setup, data: Mapping[str, Any]) -> Loaders:
