@@ -15,8 +15,9 @@ from helpers.problems import about, problem_of
 from runner.data.named_path import NamedPath
 from runner.data.source import Source
 from runner.data.splits import Splits, split
-from runner.data.table import FittedTable, TableRows, as_tensors, table
+from runner.data.table import table
 from runner.data.table_reader import read_new
+from runner.data.table_rows import FittedTable, TableRows, as_tensors
 from runner.data.tabular.encoder import Encoder, read
 
 

@@ -5,12 +5,10 @@ are fitted by `TableRows.fit`, which is called once the parts are divided.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,18 +18,14 @@ from runner.data.named_path import NamedPath
 from runner.data.paths import shared_samples
 from runner.data.source import Source
 from runner.data.table_answer import Answer, read_answer
+from runner.data.table_features import decide_features, find_features, join_column, uses_decimal_comma
 from runner.data.table_files import TEST, TRAIN, VAL, check_classes, find_files
 from runner.data.table_index import find_name
 from runner.data.table_reader import Frame, find_index, read_frame
+from runner.data.table_rows import TableRows
 from runner.data.table_target import Takes, TargetType
 from runner.errors import ConfigError, Problem, did_you_mean
 from runner.util.ranges import Choice
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from runner.data.tabular.columns import Column
-    from runner.data.tabular.encoder import Encoder, Raw
 
 
 def table(
@@ -136,13 +130,13 @@ def assemble(
     """
     whole = frames[TRAIN]
     _check_frames(frames, files, target, left_out)
-    comma = _uses_decimal_comma(frames)
-    answer = read_answer(target, _joined(frames, target), target_type, loss_takes, comma)
+    comma = uses_decimal_comma(frames)
+    answer = read_answer(target, join_column(frames, target), target_type, loss_takes, comma)
     if fitted is None:
         features = [column for column in whole.cells if column not in (target, left_out)]
-        columns, notes = _decide(frames, features, files[TRAIN], comma)
+        columns, notes = decide_features(frames, features, files[TRAIN], comma)
     else:
-        columns, notes = _find_again(fitted, whole, files[TRAIN]), []
+        columns, notes = find_features(fitted, whole, files[TRAIN]), []
     layout = {"header": whole.header, "target": target, "width": whole.cells.shape[1]}
     rows = TableRows(columns, model_embeds, layout, fitted)
     parts, dropped = _divide(rows, frames, answer)
@@ -168,95 +162,6 @@ def assemble(
         arrays=arrays,
         notes=[answer.note, *dropped, *whole.notes, *notes],
     )
-
-
-class TableRows:
-    """Rows as tensors: numbers, and a number that stands for each text, so that a hash of them is one of the table.
-
-    Args:
-        columns: the features.
-        codes: whether categories become codes.
-        layout: of the training table, for new ones.
-        fitted: the transformers of an earlier run; None fits them.
-    """
-
-    def __init__(
-        self, columns: "list[Column]", codes: bool, layout: Mapping[str, Any], fitted: Mapping[str, Any] | None = None
-    ) -> None:
-        self.columns, self.codes, self.layout, self._fitted = columns, codes, layout, fitted
-        self._texts: dict[float, str] = {}
-        self.example: dict[str, list[Any]] = {}
-
-    def tensor(self, cells: "pd.DataFrame") -> Tensor:
-        """Return rows as float64 (N, numbers + categories)."""
-        from runner.data.tabular.encoder import read
-
-        raw = read(self.columns, cells)
-        numbers = np.empty(raw.texts.shape, dtype=np.float64)
-        for place in range(raw.texts.shape[1]):
-            texts, index = np.unique(raw.texts[:, place], return_inverse=True)
-            marks = [_mark(text) for text in texts]
-            self._texts |= dict(zip(marks, texts, strict=True))
-            numbers[:, place] = np.array(marks)[index]
-        return torch.from_numpy(np.concatenate([raw.numbers, numbers], axis=1))
-
-    def raw(self, rows: Tensor) -> "Raw":
-        """Return the numbers and texts of what `tensor` returned."""
-        from runner.data.tabular.encoder import Raw
-
-        width = sum(len(column.numbers) for column in self.columns)
-        marks = rows[:, width:].numpy()
-        texts = np.empty(marks.shape, dtype=object)
-        for place in range(marks.shape[1]):
-            different, index = np.unique(marks[:, place], return_inverse=True)
-            texts[:, place] = np.array([self._texts[mark] for mark in different], dtype=object)[index]
-        return Raw(rows[:, :width].numpy(), texts)
-
-    def fit(self, rows: Tensor) -> "FittedTable":
-        """Fit the transformers to the rows of the training part, or rebuild those of an earlier run."""
-        from runner.data.tabular.encoder import Encoder
-
-        if self._fitted is not None:
-            return FittedTable(self, Encoder.from_state(self._fitted["encoder"]))
-        return FittedTable(self, Encoder.fit(self.columns, self.raw(rows), self.codes))
-
-
-@dataclass(frozen=True)
-class FittedTable:
-    """The rows of a table with their fitted transformers."""
-
-    rows: TableRows
-    encoder: "Encoder"
-
-    @property
-    def sizes(self) -> list[int]:
-        """The number of codes of each category column; none if the inputs are one vector a row."""
-        return self.encoder.sizes if self.encoder.codes else []
-
-    def inputs(self, rows: Tensor) -> Tensor | dict[str, Tensor]:
-        """Return the inputs of rows as a model takes them: see `Encoder.transform`."""
-        return as_tensors(self.encoder.transform(self.rows.raw(rows)))
-
-    def state(self) -> dict[str, Any]:
-        """Return what reads new tables for the same model, as JSON."""
-        return {"layout": dict(self.rows.layout), "encoder": self.encoder.state()}
-
-    @property
-    def example(self) -> dict[str, list[Any]]:
-        """Two rows of the table, by column."""
-        return self.rows.example
-
-
-def as_tensors(inputs: "np.ndarray | dict[str, np.ndarray]") -> Tensor | dict[str, Tensor]:
-    """Return what `Encoder.transform` returned as tensors."""
-    if isinstance(inputs, dict):
-        return {name: torch.from_numpy(values) for name, values in inputs.items()}
-    return torch.from_numpy(inputs)
-
-
-def _mark(text: str) -> float:
-    """Return a number that stands for a text: 48 bits of its hash, which float64 holds."""
-    return float(int.from_bytes(sha256(text.encode(errors="surrogatepass")).digest()[:6], "big"))
 
 
 def _read_frames(files: Mapping[str, NamedPath], header: bool | Literal["auto"], known: list[str]) -> dict[str, Frame]:
@@ -314,61 +219,6 @@ def _check_frames(
         problems.append(files[TRAIN].problem(f"no column besides the target {target}", "give it features"))
     if problems:
         raise ConfigError(*problems)
-
-
-def _joined(frames: Mapping[str, Frame], name: str) -> "pd.Series":
-    """Return the cells of a column in all tables."""
-    import pandas as pd
-
-    return pd.concat([frame.cells[name] for frame in frames.values()], ignore_index=True)
-
-
-def _uses_decimal_comma(frames: Mapping[str, Frame]) -> bool:
-    """Whether a comma in doubtful numbers is a decimal separator: as in another column, or between semicolons."""
-    from runner.data.tabular.columns import has_decimal_comma
-
-    whole = frames[TRAIN]
-    return whole.comma or any(has_decimal_comma(whole.cells[name]) for name in whole.cells)
-
-
-def _decide(
-    frames: Mapping[str, Frame], names: list[str], file: NamedPath, comma: bool
-) -> "tuple[list[Column], list[str]]":
-    """Decide on the kind of each feature, and which are of no use.
-
-    Returns:
-        The features, and notes.
-
-    Raises:
-        ConfigError: none is of use.
-    """
-    from runner.data.tabular import columns as kinds
-
-    columns, notes, useless = list[kinds.Column](), list[str](), list[str]()
-    for name in names:
-        column, note = kinds.decide(name, _joined(frames, name), comma)
-        if why := kinds.why_left_out(column, frames[TRAIN].cells[name]):
-            useless.append(f"{name} ({why})")
-            continue
-        columns.append(column)
-        notes += [note] if note else []
-    if not columns:
-        text = f"no column to learn from: {list_names(useless)}"
-        raise ConfigError(file.problem(text, "give it features that differ from row to row"))
-    texts = [column.name for column in columns if column.kind == "category"]
-    notes += [f"categories: {list_names(texts)}"] if texts else []
-    return columns, notes + ([f"left out: {list_names(useless)}"] if useless else [])
-
-
-def _find_again(fitted: Mapping[str, Any], whole: Frame, file: NamedPath) -> "list[Column]":
-    """Return the columns of an earlier run, which the table must have."""
-    from runner.data.tabular.columns import columns_of
-
-    columns = columns_of(fitted["encoder"]["columns"])
-    if lacking := [column.name for column in columns if column.name not in whole.cells]:
-        text = f"lacks the columns {list_names(lacking)}, which the model was trained on"
-        raise ConfigError(file.problem(text, "name the columns as in the training table", topic="missing"))
-    return columns
 
 
 def _divide(

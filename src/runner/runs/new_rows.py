@@ -7,7 +7,7 @@ from typing import Any
 from runner.data import table_reader
 from runner.data.listing import list_names
 from runner.data.named_path import NamedPath
-from runner.data.table import as_tensors
+from runner.data.table_rows import as_tensors
 from runner.data.tabular.encoder import Encoder
 from runner.data.tabular.encoder import read as read_cells
 from runner.util.trees import Tree

@@ -1,0 +1,105 @@
+"""The rows of a table as tensors, and the transformers that are fitted to those of the training part."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from runner.data.tabular.columns import Column
+    from runner.data.tabular.encoder import Encoder, Raw
+
+
+class TableRows:
+    """Rows as tensors: numbers, and a number that stands for each text, so that a hash of them is one of the table.
+
+    Args:
+        columns: the features.
+        codes: whether categories become codes.
+        layout: of the training table, for new ones.
+        fitted: the transformers of an earlier run; None fits them.
+    """
+
+    def __init__(
+        self, columns: "list[Column]", codes: bool, layout: Mapping[str, Any], fitted: Mapping[str, Any] | None = None
+    ) -> None:
+        self.columns, self.codes, self.layout, self._fitted = columns, codes, layout, fitted
+        self._texts: dict[float, str] = {}
+        self.example: dict[str, list[Any]] = {}
+
+    def tensor(self, cells: "pd.DataFrame") -> Tensor:
+        """Return rows as float64 (N, numbers + categories)."""
+        from runner.data.tabular.encoder import read
+
+        raw = read(self.columns, cells)
+        numbers = np.empty(raw.texts.shape, dtype=np.float64)
+        for place in range(raw.texts.shape[1]):
+            texts, index = np.unique(raw.texts[:, place], return_inverse=True)
+            marks = [_mark(text) for text in texts]
+            self._texts |= dict(zip(marks, texts, strict=True))
+            numbers[:, place] = np.array(marks)[index]
+        return torch.from_numpy(np.concatenate([raw.numbers, numbers], axis=1))
+
+    def raw(self, rows: Tensor) -> "Raw":
+        """Return the numbers and texts of what `tensor` returned."""
+        from runner.data.tabular.encoder import Raw
+
+        width = sum(len(column.numbers) for column in self.columns)
+        marks = rows[:, width:].numpy()
+        texts = np.empty(marks.shape, dtype=object)
+        for place in range(marks.shape[1]):
+            different, index = np.unique(marks[:, place], return_inverse=True)
+            texts[:, place] = np.array([self._texts[mark] for mark in different], dtype=object)[index]
+        return Raw(rows[:, :width].numpy(), texts)
+
+    def fit(self, rows: Tensor) -> "FittedTable":
+        """Fit the transformers to the rows of the training part, or rebuild those of an earlier run."""
+        from runner.data.tabular.encoder import Encoder
+
+        if self._fitted is not None:
+            return FittedTable(self, Encoder.from_state(self._fitted["encoder"]))
+        return FittedTable(self, Encoder.fit(self.columns, self.raw(rows), self.codes))
+
+
+@dataclass(frozen=True)
+class FittedTable:
+    """The rows of a table with their fitted transformers."""
+
+    rows: TableRows
+    encoder: "Encoder"
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of codes of each category column; none if the inputs are one vector a row."""
+        return self.encoder.sizes if self.encoder.codes else []
+
+    def inputs(self, rows: Tensor) -> Tensor | dict[str, Tensor]:
+        """Return the inputs of rows as a model takes them: see `Encoder.transform`."""
+        return as_tensors(self.encoder.transform(self.rows.raw(rows)))
+
+    def state(self) -> dict[str, Any]:
+        """Return what reads new tables for the same model, as JSON."""
+        return {"layout": dict(self.rows.layout), "encoder": self.encoder.state()}
+
+    @property
+    def example(self) -> dict[str, list[Any]]:
+        """Two rows of the table, by column."""
+        return self.rows.example
+
+
+def as_tensors(inputs: "np.ndarray | dict[str, np.ndarray]") -> Tensor | dict[str, Tensor]:
+    """Return what `Encoder.transform` returned as tensors."""
+    if isinstance(inputs, dict):
+        return {name: torch.from_numpy(values) for name, values in inputs.items()}
+    return torch.from_numpy(inputs)
+
+
+def _mark(text: str) -> float:
+    """Return a number that stands for a text: 48 bits of its hash, which float64 holds."""
+    return float(int.from_bytes(sha256(text.encode(errors="surrogatepass")).digest()[:6], "big"))
