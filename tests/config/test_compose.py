@@ -47,7 +47,7 @@ def test_a_text_stays_the_text_that_was_typed(key: str, text: str) -> None:
 
 def test_each_value_of_a_sweep_stays_the_text_that_was_typed(composer: Composer) -> None:
     def values(argument: str) -> list[str]:
-        return composer.values(composer.parse(argument))
+        return composer.reader.values(composer.reader.parse(argument))
 
     assert values("tracking.run_name=1e5,2e5,a") == ["1e5", "2e5", "a"]
     assert values("tracking.run_name=choice(007,1_000,'b c')") == ["007", "1_000", "b c"]
@@ -63,7 +63,10 @@ def test_texts_are_found_by_the_signature_of_a_target(composer: Composer) -> Non
     cfg, _ = composer.compose(["data=csv", "data.target=2"])
     assert cfg is not None and cfg.data.target == 2
     _, problems = composer.compose(["data=csv", "data.target=2024_01,1e5"], RunMode.MULTIRUN)
-    assert not problems and composer.values(composer.parse("data.target=2024_01,1e5")) == ["2024_01", "1e5"]
+    assert not problems and composer.reader.values(composer.reader.parse("data.target=2024_01,1e5")) == [
+        "2024_01",
+        "1e5",
+    ]
 
 
 def test_a_folder_may_look_like_a_reference(tmp_path: Path, composer: Composer) -> None:
@@ -120,24 +123,24 @@ def test_a_reference_is_resolved(composer: Composer) -> None:
 
 def test_a_sweep_is_expanded_value_by_value(composer: Composer) -> None:
     overrides = ["model=mlp,cnn", "seed=range(0,3)", "tracking.run_name='a b (c)',d", "tracking.log_model=true,false"]
-    assert [composer.values(composer.parse(override)) for override in overrides] == [
+    assert [composer.reader.values(composer.reader.parse(override)) for override in overrides] == [
         ["mlp", "cnn"],
         ["0", "1", "2"],
         ["a b (c)", "d"],
         ["true", "false"],
     ]
-    assert not composer.parse("optimizer.lr=0.1").is_sweep_override()
+    assert not composer.reader.parse("optimizer.lr=0.1").is_sweep_override()
     with pytest.raises(ConfigError, match="bad value="):
-        composer.parse("bad value=")
+        composer.reader.parse("bad value=")
     assert composer.compose(overrides, RunMode.MULTIRUN)[1] == []
 
 
 def test_setting_values_is_equivalent_to_composing_again(composer: Composer) -> None:
     fixed = ["model=cnn", "trainer.epochs=3", "experiment=tiny_relu"]
     values = ["optimizer.lr=0.5", "data.limit=${data.batch_size}", "model.dropout=0.25", "seed=7", "sweep.jobs=2"]
-    assert all(composer.is_value(composer.parse(text)) for text in values)
+    assert all(composer.reader.is_value(composer.reader.parse(text)) for text in values)
     others = ["model=cnn", "+model.x=1", "~seed", "hydra.job.num=1", "seed=1,2"]
-    assert not any(composer.is_value(composer.parse(text)) for text in others)
+    assert not any(composer.reader.is_value(composer.reader.parse(text)) for text in others)
     base, _ = composer.compose([*fixed, numbered(0)])
     again, _ = composer.compose([*fixed, *values, numbered(0)])
     quick = with_values(composer, base, values)
@@ -211,7 +214,7 @@ def test_folders_that_do_not_exist() -> None:
 )
 def test_a_config_is_what_hydra_composes(composer: Composer, overrides: list[str]) -> None:
     cfg, problems = composer.compose(overrides)
-    given = composer.given(overrides, sweeping=False)
+    given = composer.reader.given(overrides, sweeping=False)
     by_hydra = composer.hydra.compose_config(config_name="config", overrides=given, run_mode=RunMode.RUN)
     assert cfg is not None and problems == []
     mine, theirs = (OmegaConf.to_container(each, resolve=False) for each in (cfg, by_hydra))

@@ -14,23 +14,18 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from runner.config import check_override, schema, store_variable
-from runner.config.augment_list import expand_override, lists_first
 from runner.config.check_override import ParsedOverride
 from runner.config.group_files import GroupFiles
 from runner.config.interpolation import escape_references
-from runner.config.keys import ADDRESSES, CHOSEN_LATER, TARGET_GROUPS, may_be_new
-from runner.config.messages import REFUSED, dotted_keys, explain_error, explain_refusal, explain_unreadable, find_unset
-from runner.config.overrides import force_mappings, key_of, quote_texts, to_hydra
-from runner.config.parameters import find_text_parameters
+from runner.config.keys import ADDRESSES, CHOSEN_LATER, may_be_new
+from runner.config.messages import REFUSED, dotted_keys, explain_error, explain_refusal, find_unset
+from runner.config.override_reader import OverrideReader, adds_or_deletes
 from runner.config.yaml_numbers import CheckedRepository
-from runner.errors import ConfigError, Problem, abbreviate, did_you_mean
+from runner.errors import ConfigError, Problem, did_you_mean
 from runner.util.redaction import register_secrets
 from runner.util.uri import absolute_uri
 
@@ -59,6 +54,8 @@ class Composer:
         typed: the arguments of the command line, without credentials, for the record.
         reads_variable: use the store of MLFLOW_TRACKING_URI if the config names none; False for a resumed run.
         added: the overrides that were added for that store.
+        files: of the groups.
+        reader: reads overrides.
 
     Raises:
         ConfigError: a folder or the primary config does not exist.
@@ -93,8 +90,7 @@ class Composer:
         repository = CheckedRepository(search_path, config_folder())
         self._loader.repository = repository  # type: ignore[attr-defined]
         self.files = GroupFiles(self._loader, repository, self.name)
-        self._texts: dict[str, bool] = {}
-        self._parser = OverridesParser.create(self._loader)
+        self.reader = OverrideReader(self._loader, self.files, self.name)
         if not repository.config_exists(self.name):
             names = [
                 option for option in self._loader.get_group_options("") if option[0] != "_" and option not in INTERNAL
@@ -110,8 +106,7 @@ class Composer:
             a value are missing (`???`).
         """
         cfg, problems = self._compose_usable(overrides, mode)
-        if cfg is not None and (texts := self._find_texts(cfg, overrides)):
-            self._texts |= texts
+        if cfg is not None and self.reader.learn_texts(cfg, overrides):
             cfg, problems = self._compose_usable(overrides, mode)
         if cfg is not None:
             HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
@@ -123,11 +118,11 @@ class Composer:
 
     def _compose_usable(self, overrides: Sequence[str], mode: RunMode) -> tuple[DictConfig | None, list[Problem]]:
         """Compose the valid overrides, and explain the others."""
-        usable, several, problems = self._sort(overrides, mode)
+        usable, several, problems = self.reader.sort(overrides, mode)
         # Hydra sets values last. To find one that it rejects, everything would be composed again, so values are set on
         # the config that is composed without them. This is not possible if a key is added or deleted: order matters.
-        values = [typed for typed in usable if self.is_value(typed.override)]
-        if any(_adds_or_deletes(typed.override) for typed in usable):
+        values = [typed for typed in usable if self.reader.is_value(typed.override)]
+        if any(adds_or_deletes(typed.override) for typed in usable):
             values = []
         rest = [typed for typed in usable if typed not in values]
         cfg: DictConfig | None
@@ -143,91 +138,6 @@ class Composer:
             cfg, problems = self._with_variable(cfg, usable, mode)
         problems += [check_override.explain_several(self.files, typed, cfg) for typed in several]
         return cfg, problems
-
-    def _sort(
-        self, overrides: Sequence[str], mode: RunMode
-    ) -> tuple[list[ParsedOverride], list[ParsedOverride], list[Problem]]:
-        """Parse and check overrides one by one.
-
-        Returns:
-            The overrides to compose, those with several values in a single run, and the problems of the others.
-        """
-        usable, several = list[ParsedOverride](), list[ParsedOverride]()
-        problems: list[Problem] = []
-        self.files.search = []
-        for text in lists_first(overrides):
-            shown = abbreviate(text)
-            try:
-                quoted = self._quote(text, mode is RunMode.MULTIRUN)
-                typed = ParsedOverride(shown, self._translate(quoted), self._parser.parse_override(quoted))
-            except HydraException:
-                problems.append(check_override.explain_syntax(self.files, shown))
-                continue
-            except ValueError:  # Python does not convert a number with more than 4,300 digits
-                problems.append(Problem(key_of(text), f"{shown} is out of range", schema.BITS, topic="range"))
-                continue
-            except ConfigError as error:
-                problems += error.problems
-                continue
-            if typed.override.is_sweep_override() and mode is not RunMode.MULTIRUN:
-                several.append(typed)
-                continue
-            if wrong := check_override.check(self.files, typed) or check_override.check_preset_twice(typed, usable):
-                problems += wrong
-                continue
-            usable.append(typed)
-            if typed.override.key_or_group == "hydra.searchpath":
-                self.files.search.append(text)
-        return usable, several, problems
-
-    def _find_texts(self, cfg: DictConfig, overrides: Sequence[str]) -> dict[str, bool]:
-        """Find overridden keys that are texts in the signature of their `_target_`.
-
-        Returns:
-            By key, whether integers are allowed too; empty if Hydra reads all their values as texts anyway.
-        """
-        texts = {}
-        for key in map(key_of, overrides):
-            group, _, leaf = key.partition(".")
-            if group in TARGET_GROUPS and leaf and schema.describe_expected(key) is None and key not in self._texts:
-                target = OmegaConf.select(cfg, f"{group}._target_", throw_on_resolution_failure=False)
-                parameters = find_text_parameters(target) if isinstance(target, str) and "." in target else {}
-                if leaf in parameters:
-                    texts[key] = parameters[leaf]
-        concerned = [text for text in overrides if key_of(text) in texts]
-        return texts if any(quote_texts(text, True, texts) != text for text in concerned) else {}
-
-    def _quote(self, text: str, sweeping: bool) -> str:
-        return expand_override(quote_texts(text, sweeping, self._texts))
-
-    def given(self, overrides: Sequence[str], sweeping: bool) -> list[str]:
-        """Translate typed overrides to what is passed to Hydra."""
-        return [self._translate(self._quote(text, sweeping)) for text in lists_first(overrides)]
-
-    def _translate(self, override: str) -> str:
-        return to_hydra(force_mappings(override)) if self.name == "config" else force_mappings(override)
-
-    def parse(self, text: str) -> Override:
-        """Parse an override of a sweep.
-
-        Raises:
-            ConfigError: Hydra cannot parse it.
-        """
-        try:
-            # `parse_overrides` knows the groups, which glob() needs; `parse_override` does not.
-            return self._parser.parse_overrides([self._quote(text, sweeping=True)])[0]
-        except HydraException as error:
-            raise ConfigError(explain_unreadable(text)) from error
-
-    def values(self, axis: Override) -> list[str]:
-        """List the values of an axis of a sweep, as they are typed."""
-        key = axis.get_key_element()
-        values = [{"True": "true", "False": "false"}.get(value, value) for value in axis.sweep_string_iterator()]
-        if key in self._texts or schema.is_text(key):
-            # The values are escaped for Hydra's grammar; parsing them returns the text itself.
-            texts = [self._parser.parse_override(f"{key}={value}").value() for value in values]
-            return [text if isinstance(text, str) else value for text, value in zip(texts, values, strict=True)]
-        return values
 
     def _compose(self, usable: Sequence[ParsedOverride], mode: RunMode) -> DictConfig:
         overrides = [typed.translated for typed in usable]
@@ -266,15 +176,9 @@ class Composer:
         except ConfigError as error:
             cfg.tracking.uri = None  # so that it is not reported as missing too
             return cfg, error.problems
-        more = [ParsedOverride(text, text, self._parser.parse_override(text)) for text in self.added]
+        more = [ParsedOverride(text, text, self.reader.parser.parse_override(text)) for text in self.added]
         replaced = {typed.override.key_or_group for typed in more}
         return self._compose([*(t for t in usable if t.override.key_or_group not in replaced), *more], mode), []
-
-    def is_value(self, override: Override) -> bool:
-        """Return whether an override only sets the value of a key."""
-        key = override.key_or_group
-        plain = not (_adds_or_deletes(override) or override.package or override.is_sweep_override())
-        return plain and not key.startswith("hydra") and not self.files.options(key)
 
     def _set(self, cfg: DictConfig, values: Sequence[ParsedOverride]) -> list[Problem]:
         """Set the values of keys, and return a problem for each that is rejected."""
@@ -298,7 +202,7 @@ class Composer:
         with read_write(cfg.hydra):
             cfg.hydra.overrides.task = list(tasks)
             job.override_dirname = get_overrides_dirname(
-                overrides=self._parser.parse_overrides(list(tasks)), **job.config.override_dirname
+                overrides=self.reader.parser.parse_overrides(list(tasks)), **job.config.override_dirname
             )
 
     def _explain(self, typed: ParsedOverride, base: DictConfig, error: Exception) -> Problem:
@@ -317,10 +221,6 @@ class Composer:
                 self.files.keys_of_members(override.key_or_group),
             )
         return problem or explain_error(error, text)
-
-
-def _adds_or_deletes(override: Override) -> bool:
-    return override.is_add() or override.is_force_add() or override.is_delete()
 
 
 def _make_absolute(cfg: DictConfig) -> None:

@@ -45,7 +45,7 @@ def answer(argv: Sequence[str], args: Namespace) -> int:
         raise ConfigError(Problem("-p", text, instead, topic="unknown"))
     options = [text for text in argv if text not in args.overrides]
     argv_before = sys.argv
-    sys.argv = ["runner", *options, *composer.given(args.overrides, args.multirun)]
+    sys.argv = ["runner", *options, *composer.reader.given(args.overrides, args.multirun)]
     GlobalHydra.instance().clear()  # `hydra.main` creates its own
     try:
         hydra.main(version_base=VERSION_BASE, config_path=str(config_folder()), config_name="config")(lambda _: None)()

@@ -113,13 +113,13 @@ def with_values(composer: Composer, cfg: DictConfig, overrides: Sequence[str], n
         return None
     changed = copy.deepcopy(cfg)
     try:
-        for override in map(composer.parse, lists_first(overrides)):
+        for override in map(composer.reader.parse, lists_first(overrides)):
             key = override.key_or_group
             OmegaConf.update(changed, key, override.value(), merge=True, force_add=may_be_new(key))
     except REFUSED:
         return None
     with read_write(changed.hydra):
         changed.hydra.job.num = number
-    composer.record(changed, [*before, *composer.given(overrides, sweeping=False)])
+    composer.record(changed, [*before, *composer.reader.given(overrides, sweeping=False)])
     refer_to(changed)
     return None if find_unset(changed) else changed

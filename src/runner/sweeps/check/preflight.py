@@ -37,10 +37,11 @@ def compose(
     """
     configs: dict[int, DictConfig] = {}
     problems: dict[int, list[Problem]] = {}
+    reader = composer.reader
     bases: dict[tuple[str, ...], DictConfig | None] = {}  # by the arguments that are not plain values
     for job in jobs:
         varied = set(job.overrides[-len(job.point) :]) if job.point else set()
-        values = [text for text in job.overrides if text in varied and composer.is_value(composer.parse(text))]
+        values = [text for text in job.overrides if text in varied and reader.is_value(reader.parse(text))]
         rest = tuple(text for text in job.overrides if text not in values)
         if rest not in bases:
             base, of_base = composer.compose([*of_the_sweep, *rest, numbered(job.number)])

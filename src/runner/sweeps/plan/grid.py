@@ -25,7 +25,7 @@ def plan(composer: Composer, arguments: Sequence[str], params: Mapping[str, str]
     intervals = [override for override in axes.values() if not override.is_discrete_sweep()]
     if intervals:
         raise ConfigError(*map(_needs_values, intervals))
-    values = {key: composer.values(override) for key, override in axes.items()}
+    values = {key: composer.reader.values(override) for key, override in axes.items()}
     jobs = make_jobs(fixed, list(values), itertools.product(*values.values()))
     texts = {key.lstrip("+"): ",".join(of_axis) for key, of_axis in values.items()}
     return Plan(texts, jobs, log_axes=log_axes(axes))

@@ -42,7 +42,7 @@ def axis_of(composer: Composer, override: Override) -> Axis:
         if interval.whole:
             return Axis(IntDistribution(int(low), int(high), log=log), str, [str(int(low)), str(int(high))])
         return Axis(FloatDistribution(low, high, log=log), _format, [_format(low), _format(high)])
-    texts = composer.values(override)
+    texts = composer.reader.values(override)
     if isinstance(value, RangeSweep) and len(texts) > 1:
         numbers = [int(text) for text in texts] if all(_is_whole(text) for text in texts) else []
         steps = {after - before for before, after in pairwise(numbers)}

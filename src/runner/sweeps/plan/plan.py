@@ -138,13 +138,13 @@ def split(
     Raises:
         ConfigError: a key must not vary, or an axis has no values, or too many.
     """
-    typed = {composer.parse(text).key_or_group: text for text in arguments}
+    typed = {composer.reader.parse(text).key_or_group: text for text in arguments}
     texts = [*(f"{key}={value}" for key, value in params.items() if key not in typed), *typed.values()]
     fixed: list[str] = []
     axes: dict[str, Override] = {}
     problems: list[Problem] = []
     for text in texts:
-        override = composer.parse(text)
+        override = composer.reader.parse(text)
         if not override.is_sweep_override():
             fixed += [] if is_of_the_sweep(text) else [text]
         elif _is_shared(override.key_or_group):
@@ -162,7 +162,7 @@ def _must_not_vary(composer: Composer, text: str, override: Override) -> Problem
     key = override.key_or_group
     instead = "leave it out"
     if key.startswith(("sweep.", "tracking")) and override.is_discrete_sweep() and not check_axis(text, override):
-        first, *others = composer.values(override)
+        first, *others = composer.reader.values(override)
         two = f", or {key}=[{first},{others[0]}] for two" if key == "sweep.metric" and others else ""
         instead = f"write {key}={first}{two}"
     return Problem(key, f"{text}: all jobs of a sweep share one {key}", instead, topic="conflict")
@@ -220,7 +220,7 @@ def canonical(composer: Composer, job: Job) -> GridPoint:
     """Return a job's values in one notation, so that equal jobs compare equal: `0.10` becomes `0.1`."""
     point = {}
     for text in job.overrides:
-        override = composer.parse(text)
+        override = composer.reader.parse(text)
         if not _is_shared(override.key_or_group):
             point[text.partition("=")[0].lstrip("+")] = format_value(override.value())
     return point

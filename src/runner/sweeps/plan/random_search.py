@@ -56,6 +56,6 @@ def plan(composer: Composer, arguments: Sequence[str], params: Mapping[str, str]
 def _make_draw(composer: Composer, override: Override) -> Callable[[random.Random], str]:
     """Return a function that draws a value of an axis."""
     if not isinstance(override.value(), IntervalSweep):
-        values = composer.values(override)
+        values = composer.reader.values(override)
         return lambda generator: generator.choice(values)
     return interval_of(override).draw
