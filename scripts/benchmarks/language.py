@@ -3,6 +3,7 @@
 import time
 
 import torch
+from timed_lightning import fit
 from torch import Tensor, nn
 from turns import Turn, warm
 
@@ -55,43 +56,10 @@ def char_gpt(samples: int, epochs: int) -> dict[str, list[float]]:
 
 def char_gpt_lightning(samples: int, epochs: int) -> dict[str, list[float]]:
     """Train with Lightning's `Trainer`, its progress bar and its loader of the same windows in memory."""
-    import logging
-
-    import lightning as L  # noqa: N812 - its usual name
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     ids, characters = windows(samples)
-
-    class Module(L.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net, self.turn, self.seconds = network(characters), Turn(), list[float]()
-
-        def training_step(self, batch: Tensor, _: int) -> Tensor:
-            value = loss_of(self.net, batch)
-            self.log("train/loss", value)
-            return value
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return adamw(self)
-
-        def on_train_epoch_start(self) -> None:
-            if self.current_epoch:
-                self.turn.wait()
-            self.began = time.perf_counter()
-
-        def on_train_epoch_end(self) -> None:
-            self.seconds.append(time.perf_counter() - self.began)
-
-    module = Module()
-    trainer = L.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False
-    )
     loader: torch.utils.data.DataLoader[Tensor] = torch.utils.data.DataLoader(
         ids,  # type: ignore[arg-type]
         batch_size=BATCH,
         shuffle=True,
     )
-    trainer.fit(module, loader)
-    module.turn.over()
-    return {"seconds": warm(module.seconds)}
+    return fit(network(characters), loss_of, adamw, loader, epochs, Turn())

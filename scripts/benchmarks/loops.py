@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from language import char_gpt, char_gpt_lightning
+from timed_lightning import fit
 from torch import Tensor, nn
 from turns import Turn, warm
 
@@ -110,38 +111,16 @@ def notebook(root: str, model: str, samples: int, epochs: int) -> dict[str, list
 
 def lightning(root: str, model: str, samples: int, epochs: int) -> dict[str, list[float]]:
     """Train with Lightning's `Trainer` and progress bar on the notebooks' loader."""
-    import logging
+    cross_entropy = nn.CrossEntropyLoss()
 
-    import lightning as L  # noqa: N812 - its usual name
+    def loss(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        inputs, targets = batch
+        return cross_entropy(net(inputs), targets)
 
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    def sgd(net: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
 
-    class Module(L.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net, self.loss, self.seconds = MODELS[model](), nn.CrossEntropyLoss(), list[float]()
-
-        def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-            inputs, targets = batch
-            value: Tensor = self.loss(self.net(inputs), targets)
-            self.log("train/loss", value)
-            return value
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
-
-        def on_train_epoch_start(self) -> None:
-            self.began = time.perf_counter()
-
-        def on_train_epoch_end(self) -> None:
-            self.seconds.append(time.perf_counter() - self.began)
-
-    module = Module()
-    trainer = L.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False
-    )
-    trainer.fit(module, notebook_loader(root, samples))
-    return {"seconds": warm(module.seconds)}
+    return fit(MODELS[model](), loss, sgd, notebook_loader(root, samples), epochs)
 
 
 def tiny(epochs: int) -> dict[str, list[float]]:
