@@ -82,8 +82,8 @@ def _main(options: dict[str, str]) -> int:
     _report(done, run)
     if output is not None:
         log.info("written    %s: %s samples", display_path(output), f"{done.samples:,}")
-        if done.left_out:
-            log.info("           without %s, which the table has no room for", ", ".join(done.left_out))
+        for line in done.lacking:
+            log.info("           %s", line)
     return 0
 
 

@@ -82,3 +82,19 @@ class Scored(Task):
         images, digits = batch
         logits = model(images) * self.scale
         return {"loss": F.cross_entropy(logits, digits), "score": (logits.argmax(1) == digits).double().mean()}
+
+
+class Contrastive(Task):
+    """A loss over all pairs of a batch."""
+
+    def step(self, model: Any, batch: Any) -> dict[str, Tensor]:
+        codes = F.normalize(model(batch[0]), dim=1)
+        return {"loss": F.cross_entropy(5 * codes @ codes.T, torch.arange(len(codes)))}
+
+
+class Normed(Task):
+    """A step that needs two samples."""
+
+    def step(self, model: Any, batch: Any) -> Tensor:
+        logits = model(batch[0])
+        return F.cross_entropy(F.batch_norm(logits, None, None, training=True), batch[1])

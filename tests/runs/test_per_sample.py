@@ -9,6 +9,7 @@ from PIL import Image
 
 from helpers.problems import about
 from helpers.several_inputs import MODULE, RUNS
+from helpers.tasks import PAIR
 from helpers.trained import place, result, table, train
 from runner import evaluate
 from runner.errors import Problem
@@ -69,6 +70,27 @@ def test_any_task_has_a_loss_and_the_figures_are_those_of_the_run(
     rows = evaluated(run, "val")
     assert len(rows[0]) == columns, list(rows[0])
     assert mean(rows, "loss") == pytest.approx(result(folder)["val/loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "more", "why"),
+    [
+        ("Contrastive", (), "not a mean over samples: they average to 0 one by one"),
+        ("Normed", (), "the step fails for a single sample"),
+        ("Adversarial", PAIR, "the task measures none"),
+    ],
+)
+def test_a_loss_that_a_sample_alone_does_not_have_is_left_out(
+    task: str, more: tuple[str, ...], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(task, "task=custom", f"task._target_=helpers.tasks.{task}", *more)
+    assert evaluate.main([f"run={task}", "output=rows.csv"]) == 0
+    printed = capsys.readouterr().err
+    assert printed.count("without loss: ") == 1 and why in printed
+    with Path("rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) > 1 and not {"loss", "weight"} & {*rows[0]}
+    assert "nan" not in {value for row in rows for value in row.values()}
 
 
 def test_image_folders_name_their_files() -> None:

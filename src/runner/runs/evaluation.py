@@ -38,7 +38,7 @@ class Evaluation:
         experiment: the experiment that was built again.
         weights: the weights that were evaluated.
         same_data: whether the data are those that the run was trained on; None if unknown.
-        left_out: what the table of samples has no room for.
+        lacking: what the table of samples lacks, and why, in a line each.
     """
 
     metrics: dict[str, float]
@@ -47,7 +47,7 @@ class Evaluation:
     experiment: Experiment
     weights: Weights
     same_data: bool | None
-    left_out: Sequence[str] = ()
+    lacking: Sequence[str] = ()
 
 
 def evaluate(
@@ -83,11 +83,11 @@ def evaluate(
     metrics = {f"{split}/{name}": value for name, value in measure(state, loader).items()}
     trained_on = best.data or run.tags.get(DATA_TAG)
     same_data = None if trained_on is None else trained_on == experiment.splits.fingerprint
-    left_out: Sequence[str] = ()
+    lacking: Sequence[str] = ()
     if output is not None:
-        part = getattr(experiment.splits, split)
-        left_out = write_samples(output, state, loader, part, experiment.splits.classes)
-    return Evaluation(metrics, split, loader.samples, experiment, best, same_data, left_out)
+        part, loss = getattr(experiment.splits, split), metrics.get(f"{split}/loss")
+        lacking = write_samples(output, state, loader, part, experiment.splits.classes, loss)
+    return Evaluation(metrics, split, loader.samples, experiment, best, same_data, lacking)
 
 
 def rebuild(run: SavedRun, overrides: Sequence[str] = (), preprocessing: Mapping[str, Any] | None = None) -> Experiment:

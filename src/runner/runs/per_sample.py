@@ -2,12 +2,16 @@
 
 The loss of a sample is that of a batch of it alone; for `task=supervised` it is computed from the outputs of a whole
 batch. The mean of these losses over the samples, or over the column `weight` where there is one, is the loss of the
-split. Where a loss compares the samples of a batch, as a contrastive one, a sample alone has another loss.
+split. Where it is not, as with a contrastive loss, which compares the samples of a batch, the table has no losses.
 """
 
 import csv
+import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import count as numbers_from
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from torch import Tensor
 from runner.data.collate import Batch
 from runner.data.loading import Loader
 from runner.data.part import Part
-from runner.errors import ConfigError, Problem, escape_undecodable
+from runner.errors import ConfigError, Problem, escape_undecodable, first_line, user_frame_suffix
 from runner.loss import BCEWithLogits, answers
 from runner.runs import columns
 from runner.task.supervised import Supervised
@@ -30,8 +34,50 @@ from runner.util.files import replacing
 Columns = dict[str, Sequence[object]]
 """Cells by column, one for each sample of a batch."""
 
+CLOSE = 1e-3
+"""How far the mean of the losses of all samples may be from the loss of the split, relative to it."""
 
-def write_samples(path: Path, state: Training, loader: Loader, part: Part, classes: Sequence[str] | None) -> list[str]:
+
+@dataclass
+class Losses:
+    """The losses of the samples so far, and their weights.
+
+    Attributes:
+        values: (N,) of each batch.
+        weights: (N,) of each batch.
+        unknown: why the samples have no loss; None if they have.
+    """
+
+    values: list[Tensor] = field(default_factory=list)
+    weights: list[Tensor] = field(default_factory=list)
+    unknown: str | None = None
+
+    def add(self, values: Tensor, weights: Tensor | None) -> None:
+        """Add those of a batch; without weights each sample counts once."""
+        self.values.append(values.detach().cpu())
+        self.weights.append(torch.ones(len(values)) if weights is None else weights.detach().cpu())
+
+    def columns(self, loss: float | None) -> tuple[Columns, str | None]:
+        """Return the columns `loss` and, unless all are 1, `weight`; or none, and why.
+
+        Args:
+            loss: of the split; None if the task measures none.
+        """
+        if loss is None or self.unknown is not None:
+            return {}, self.unknown or "the task measures none"
+        values, weights = torch.cat(self.values), torch.cat(self.weights)
+        counted = weights != 0
+        shares = weights[counted].double()
+        mean = float((values[counted].double() * shares).sum() / shares.sum())
+        if not math.isclose(mean, loss, rel_tol=CLOSE, abs_tol=1e-9):
+            apart = f"they average to {mean:.4g} one by one, the split has {loss:.4g}"
+            return {}, f"the loss of this task is not a mean over samples: {apart}"
+        return {"loss": _numbers(values), **({} if bool((weights == 1).all()) else {"weight": _numbers(weights)})}, None
+
+
+def write_samples(
+    path: Path, state: Training, loader: Loader, part: Part, classes: Sequence[str] | None, loss: float | None
+) -> list[str]:
     """Write a CSV file with a row for each sample of a split, in its order.
 
     Args:
@@ -40,30 +86,54 @@ def write_samples(path: Path, state: Training, loader: Loader, part: Part, class
         loader: the samples, in order.
         part: the same samples, which may have names of files.
         classes: the names of the classes.
+        loss: of the split; None if the task measures none.
 
     Returns:
-        What was left out because it has more than `columns.MOST_COLUMNS` values a sample.
+        What the file lacks, and why, in a line each.
 
     Raises:
         ConfigError: the file cannot be written.
     """
-    names, first = part.file_names(), 0
-    left_out: list[str] = []
+    losses = Losses()
     try:
-        with replacing(path) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            for batch in _batches(state, loader):
-                cells, left_out = _columns(state, batch, classes)
-                rows = [*zip(*cells.values(), strict=True)]
-                if not first:
-                    table.writerow(["index", *(["file"] if names else []), *map(escape_undecodable, cells)])
-                for number, row in enumerate(rows, first):
-                    named = [escape_undecodable(names[number])] if names else []
-                    table.writerow([number, *named, *(escape_undecodable(str(cell)) for cell in row)])
-                first += len(rows)
+        with (
+            replacing(path) as fresh,
+            tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as rows,
+            fresh.open("w", encoding="utf-8", newline="") as file,
+        ):
+            left_out = _write_rows(rows, state, loader, part.file_names(), classes, losses)
+            rows.seek(0)
+            cells, unknown = losses.columns(loss)
+            table, more = csv.writer(file, lineterminator="\n"), [[*cells], *zip(*cells.values(), strict=True)]
+            for number, row in enumerate(csv.reader(rows)):
+                table.writerow([*row, *(more[number] if cells else ())])
     except OSError as error:
         text = f"output={path} cannot be written: {error.strerror or error}"
         raise ConfigError(Problem("output", text, "write another file", topic="file")) from error
+    lines = [f"without {', '.join(left_out)}, which the table has no room for"] if left_out else []
+    return [*lines, *([f"without loss: {unknown}"] if unknown else [])]
+
+
+def _write_rows(
+    file: Any,
+    state: Training,
+    loader: Loader,
+    names: Sequence[str] | None,
+    classes: Sequence[str] | None,
+    losses: Losses,
+) -> list[str]:
+    """Write all columns but the losses, which are added to `losses`; returns what has too many values for a table."""
+    table, numbers = csv.writer(file, lineterminator="\n"), numbers_from()
+    left_out: list[str] = []
+    for first, batch in enumerate(_batches(state, loader)):
+        cells, left_out = _columns(state, batch, classes, losses)
+        if not first:
+            table.writerow(["index", *(["file"] if names else []), *map(escape_undecodable, cells)])
+        samples = [range(count(batch[0]))] if not cells else list(cells.values())
+        for row in zip(*samples, strict=True):
+            number = next(numbers)
+            named = [escape_undecodable(names[number])] if names else []
+            table.writerow([number, *named, *(escape_undecodable(str(cell)) for cell in row if cells)])
     return left_out
 
 
@@ -74,56 +144,52 @@ def _batches(state: Training, loader: Loader) -> Iterator[Batch]:
     with ExitStack() as stack:
         stack.enter_context(state.device.evaluating())
         stack.enter_context(torch.inference_mode())
+        stack.enter_context(state.evaluation_rng())
         yield from loader.epoch(0)
 
 
-def _columns(state: Training, batch: Batch, classes: Sequence[str] | None) -> tuple[Columns, list[str]]:
+def _columns(state: Training, batch: Batch, classes: Sequence[str] | None, losses: Losses) -> tuple[Columns, list[str]]:
     task = state.task
     if columns.answers_classes(task) and isinstance(task, Supervised) and type(task).step is Supervised.step:
-        return _supervised(state, task, batch, classes), []
-    return _of_task(state, batch)
+        return _supervised(state, task, batch, classes, losses), []
+    return _of_task(state, batch, losses)
 
 
-def _supervised(state: Training, task: Supervised, batch: Batch, classes: Sequence[str] | None) -> Columns:
+def _supervised(
+    state: Training, task: Supervised, batch: Batch, classes: Sequence[str] | None, losses: Losses
+) -> Columns:
     """Return the columns of a batch: its outputs are computed at once."""
     with state.precision.autocast():
         step = task.measure(state.eval_forward, batch)
     loss, outputs, targets = task.loss, step.outputs, step.targets
     one_by_one = [(outputs[at : at + 1], targets[at : at + 1]) for at in range(len(outputs))]
-    losses = torch.stack([loss(*one) for one in one_by_one])
     weights = None
     if isinstance(step.weight, Tensor):
         weights = torch.stack([torch.as_tensor(loss.denominator(*one)) for one in one_by_one])
+    losses.add(torch.stack([loss(*one) for one in one_by_one]), weights)
     probabilities = loss.probabilities(outputs)
     if probabilities is not None:
         probability, predicted = probabilities.float().max(dim=1)
         named = {"target": class_of(targets).long(), "prediction": predicted}
         cells = {name: _class_names(numbers, classes) for name, numbers in named.items()}
-        return {**cells, "probability": _numbers(probability), **_losses(losses, weights)}
+        return {**cells, "probability": _numbers(probability)}
     values = {"target": targets, "prediction": outputs}
     if state.target_scale is not None:
         scale = state.target_scale.to(outputs.device)
         values = {name: scale.in_units(tensor) for name, tensor in values.items()}
     elif isinstance(loss, BCEWithLogits):
         values["prediction"] = answers(loss, outputs)
-    return {
-        **_cells({name: tensor.squeeze(1) if tensor.shape[1:] == (1,) else tensor for name, tensor in values.items()}),
-        **_losses(losses, weights),
-    }
+    return _cells({name: tensor.squeeze(1) if tensor.shape[1:] == (1,) else tensor for name, tensor in values.items()})
 
 
-def _of_task(state: Training, batch: Batch) -> tuple[Columns, list[str]]:
+def _of_task(state: Training, batch: Batch, losses: Losses) -> tuple[Columns, list[str]]:
     """Return the columns of a batch of any task, and what has too many values for a table."""
     inputs, targets = batch
-    losses, weights = [], []
-    for index in range(count(inputs)):
-        at = slice(index, index + 1)
-        one = trees.at(inputs, at), None if targets is None else trees.at(targets, at)
-        with state.precision.autocast():
-            step = state.task.measure(state.eval_forward, one)
-        losses.append(torch.as_tensor(float("nan")) if step.loss is None else step.loss.cpu())
-        weights.append(step.weight)
-    weighted = torch.stack([torch.as_tensor(weight).cpu() for weight in weights])
+    if losses.unknown is None:
+        try:
+            losses.add(*_one_by_one(state, inputs, targets))
+        except Exception as error:  # a step need not take a single sample
+            losses.unknown = f"the step fails for a single sample: {first_line(error)}{user_frame_suffix(error)}"
     found: dict[str, Tensor] = {}
     if isinstance(targets, Tensor):
         found["target"] = targets
@@ -131,8 +197,20 @@ def _of_task(state: Training, batch: Batch) -> tuple[Columns, list[str]]:
     narrow = {
         name: tensor for name, tensor in found.items() if columns.width_of({name: tensor}) <= columns.MOST_COLUMNS
     }
-    cells = {**_cells(narrow), **_losses(torch.stack(losses), weighted if bool((weighted != 1).any()) else None)}
-    return cells, [name for name in found if name not in narrow]
+    return _cells(narrow), [name for name in found if name not in narrow]
+
+
+def _one_by_one(state: Training, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+    """Return the losses of the samples of a batch, each measured alone, and their weights."""
+    values, weights = [], []
+    for index in range(count(inputs)):
+        at = slice(index, index + 1)
+        one = trees.at(inputs, at), None if targets is None else trees.at(targets, at)
+        with state.precision.autocast():
+            step = state.task.measure(state.eval_forward, one)
+        values.append(torch.as_tensor(math.nan) if step.loss is None else step.loss.cpu())
+        weights.append(torch.as_tensor(step.weight).cpu())
+    return torch.stack(values), torch.stack(weights)
 
 
 def _predicted(state: Training, inputs: Any) -> dict[str, Tensor]:
@@ -144,10 +222,6 @@ def _predicted(state: Training, inputs: Any) -> dict[str, Tensor]:
     except Exception:  # a task need not have predictions
         return {}
     return {"prediction" if name == columns.VALUE else name: values for name, values in named.items()}
-
-
-def _losses(losses: Tensor, weights: Tensor | None) -> Columns:
-    return {"loss": _numbers(losses), **({} if weights is None else {"weight": _numbers(weights)})}
 
 
 def _cells(named: dict[str, Tensor]) -> Columns:
