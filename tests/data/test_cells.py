@@ -48,6 +48,14 @@ def test_dates_in_several_formats(texts: list[str], formats: list[str]) -> None:
     assert cells.find_formats(pd.Series(texts, dtype=object))[0] == formats
 
 
+@pytest.mark.parametrize("texts", [["soon", ""], [""], [], ["31/05/2024", "2024-05-31"]])
+def test_dates_keep_their_type_where_none_can_be_read(texts: list[str]) -> None:
+    series = pd.Series(texts, dtype=object, index=range(5, 5 + len(texts)))
+    read = cells.dates(series, ["ISO8601"])
+    assert read.dtype == "datetime64[us, UTC]" and list(read.index) == list(series.index)
+    assert read.notna().tolist() == [text == "2024-05-31" for text in texts]
+
+
 def test_a_day_that_may_be_a_month_is_said() -> None:
     texts = pd.Series(["01/02/2024", "03/04/2024"], dtype=object)
     assert cells.find_formats(texts) == (["%m/%d/%Y"], True)

@@ -79,9 +79,34 @@ def test_new_categories_are_counted_and_said_and_other_columns_are_ignored() -> 
     predicted, said = answers("kinds", "new.csv")
     assert len(predicted) == 3
     assert "group: 2 rows with categories that training did not have ('zebra')" in said
-    assert "size: 1 cells cannot be read" in said
+    assert "size: 1 of 3 cells cannot be read ('seven')" in said
+    assert "training had numbers with a decimal point" in said
     frame = pd.read_csv("new.csv")
     np.testing.assert_allclose(served("kinds", frame).to_numpy(), predicted.to_numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_columns_of_which_no_cell_can_be_read_are_blank_and_it_is_said() -> None:
+    days = pd.date_range("2020-01-01", periods=60, freq="11D")
+    size, paid = np.arange(60) * 1.5, np.arange(60) % 2 == 0
+    frame = pd.DataFrame({"day": days, "size": size, "paid": paid, "price": size * 2 + days.month + paid})
+    frame.to_parquet("typed.parquet")
+    train("typed", "data=table", "data.path=typed.parquet", "tracking.log_model=true")
+    blank = frame.assign(day=pd.NaT, size=np.nan, paid=pd.Series([None] * 60, dtype="boolean"))
+    blank.to_csv("blank.csv")
+    expected, said = answers("typed", "blank.csv")
+    assert "note" not in said
+    wrong = blank.assign(day="31/12/2020", size="large", paid=3)
+    wrong.to_csv("wrong.csv")
+    predicted, said = answers("typed", "wrong.csv")
+    for name, cell in (("day", "31/12/2020"), ("size", "large"), ("paid", "3.0")):
+        assert f"{name}: 60 of 60 cells cannot be read ('{cell}')" in said
+    assert "training had dates such as 2024-05-31 (ISO8601)" in said
+    pd.testing.assert_frame_equal(predicted, expected)
+    np.testing.assert_allclose(served("typed", wrong).to_numpy(), expected.to_numpy(), rtol=1e-4, atol=1e-5)
+    frame.to_csv("texts.csv")  # dates as texts, of a column that had a type
+    predicted, said = answers("typed", "texts.csv")
+    assert "note" not in said
+    pd.testing.assert_frame_equal(predicted, answers("typed", "typed.parquet")[0])
 
 
 def test_a_model_that_embeds_is_evaluated_predicts_and_is_served_alike() -> None:

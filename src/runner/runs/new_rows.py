@@ -38,6 +38,10 @@ def read(file: NamedPath, state: Mapping[str, Any]) -> tuple[Tree, int]:
         rows = f"{len(texts):,} row{'s' if len(texts) > 1 else ''}"
         shown = list_names(repr(text) for text in sorted(set(texts)))
         log.warning("note       %s: %s with categories that training did not have (%s)", name, rows, shown)
-    for name, count in encoder.unreadable(cells, raw).items():
-        log.warning("note       %s: %s cells cannot be read, and count as blanks", name, f"{count:,}")
+    expected = {column.name: column.expected for column in encoder.columns}
+    for name, texts in encoder.unreadable(cells, raw).items():
+        shown = list_names(repr(text) for text in sorted(set(texts)))
+        how_many = f"{len(texts):,} of {len(cells):,} cells"
+        log.warning("note       %s: %s cannot be read (%s), and count as blanks", name, how_many, shown)
+        log.warning("           training had %s", expected[name])
     return as_tensors(encoder.transform(raw)), len(cells)

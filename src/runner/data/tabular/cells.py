@@ -90,16 +90,23 @@ def booleans(texts: pd.Series) -> pd.Series:
 
 def dates(texts: pd.Series, formats: list[str]) -> pd.Series:
     """Read dates: by the first of the formats that fits each, NaT for others; in UTC."""
-    different = pd.Series(texts.unique(), dtype=object)
+    places, unique = pd.factorize(texts)
+    different = pd.Series(unique, dtype=object)
     read = pd.Series(pd.NaT, different.index, dtype="datetime64[us, UTC]")
     for one in formats:
         rest = read.isna() & ~different.str.lower().isin(BLANK_NUMBER)
         read[rest] = _dates(different[rest], one)
-    return texts.map(dict(zip(different, read, strict=True))).astype("datetime64[us, UTC]")
+    return read.take(places).set_axis(texts.index)  # not `map`, which forgets the time zone if no date can be read
 
 
 def _dates(texts: pd.Series, form: str) -> pd.Series:
     return pd.to_datetime(texts, format=form, errors="coerce", utc=True).astype("datetime64[us, UTC]")
+
+
+def example_date(form: str, clock: bool) -> str:
+    """Write a date in a format: `31.05.2024 (%d.%m.%Y)`."""
+    shown = "%Y-%m-%d %H:%M:%S" if clock else "%Y-%m-%d"
+    return f"{pd.Timestamp(2024, 5, 31, 8, 15).strftime(shown if form == ISO else form)} ({form})"
 
 
 def find_formats(texts: pd.Series) -> tuple[list[str], bool]:

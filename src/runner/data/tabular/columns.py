@@ -54,7 +54,8 @@ class Column:
             return _parts(self._dates(series), self.clock)
         if pd.api.types.is_numeric_dtype(series.dtype):
             values = series.astype("float64").to_numpy(dtype=np.float64, na_value=np.nan)
-            return np.where(np.abs(values) <= cells.LARGEST, values, np.nan)[:, None]
+            can_be = np.isin(values, (0, 1)) if self.kind == "boolean" else np.abs(values) <= cells.LARGEST
+            return np.where(can_be, values, np.nan)[:, None]
         texts = cells.trimmed(series)
         read = cells.booleans(texts) if self.kind == "boolean" else cells.numbers(texts, self.decimal)
         return read.to_numpy()[:, None]
@@ -62,7 +63,20 @@ class Column:
     def _dates(self, series: pd.Series) -> pd.Series:
         if pd.api.types.is_datetime64_any_dtype(series.dtype):
             return pd.to_datetime(series, utc=True).astype("datetime64[us, UTC]")
-        return cells.dates(cells.trimmed(series), self.formats)
+        return cells.dates(cells.trimmed(series), self._formats)
+
+    @property
+    def _formats(self) -> list[str]:
+        """The formats of dates as texts; a column of a table with types has recorded none."""
+        return self.formats or [cells.ISO]
+
+    @property
+    def expected(self) -> str:
+        """What its cells are, as text for a message; empty for a category."""
+        if self.kind == "date":
+            return f"dates such as {' or '.join(cells.example_date(form, self.clock) for form in self._formats)}"
+        number = f"numbers with a decimal {'comma' if self.decimal == ',' else 'point'}"
+        return {"number": number, "boolean": "true and false, or yes and no", "category": ""}[self.kind]
 
     def texts(self, series: pd.Series) -> np.ndarray:
         """Return its categories, texts (N,); a blank is the empty text."""

@@ -157,18 +157,18 @@ class Encoder:
         found = {name: [text for text in texts if text not in of_training] for name, of_training, texts in known}
         return {name: texts for name, texts in found.items() if texts}
 
-    def unreadable(self, frame: pd.DataFrame, raw: Raw) -> dict[str, int]:
-        """Count the cells of columns of numbers and dates that are neither blank nor in the notation of training."""
-        counts, place = {}, 0
+    def unreadable(self, frame: pd.DataFrame, raw: Raw) -> dict[str, list[str]]:
+        """Return the cells of columns of numbers and dates that are neither blank nor in the notation of training."""
+        found, place = {}, 0
         for column in self.columns:
             if column.kind == "category":
                 continue
-            texts = trimmed(frame[column.name]).str.lower()
-            lost = np.isnan(raw.numbers[:, place]) & ~texts.isin(BLANK_NUMBER).to_numpy()
+            texts = trimmed(frame[column.name])
+            lost = np.isnan(raw.numbers[:, place]) & ~texts.str.lower().isin(BLANK_NUMBER).to_numpy()
             place += len(column.numbers)
             if lost.any():
-                counts[column.name] = int(lost.sum())
-        return counts
+                found[column.name] = texts[lost].tolist()
+        return found
 
 
 def _imputer(indicated: np.ndarray) -> SimpleImputer:
