@@ -563,7 +563,8 @@ def test_an_epoch_computes_and_allocates_no_more_than_a_bare_loop_with_its_loss_
     assert of_theirs.counts["addmm"] > 0
     batches = len(state.loaders.train)
     assert not of_ours.counts - of_theirs.counts - Counter(clone=batches), "small batches are measured together"
-    assert of_theirs.counts - of_ours.counts == dict.fromkeys(("argmax", "eq", "count_nonzero", "add_"), batches)
+    spared = dict.fromkeys(("argmax", "eq", "count_nonzero"), batches) | {"add_": 2 * batches}
+    assert of_theirs.counts - of_ours.counts == spared, "losses and correct samples are added later"
     assert not {"_local_scalar_dense", "item", "_to_copy"} & of_ours.counts.keys()
     needed = allocated(theirs, tmp_path)
     assert needed and not Counter(allocated(ours, tmp_path)) - Counter(needed)

@@ -1,6 +1,7 @@
 """The step of several optimizers: whose turn it is, what is logged, and an exact resume."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,41 @@ def test_a_loss_that_is_not_finite_skips_that_optimizer_only(tmp_path: Path) -> 
     fit(state)
     changed = [not torch.equal(*pair) for pair in zip(before, state.model.parameters(), strict=True)]
     assert changed == [False, False, True, True]
+
+
+def test_a_step_in_which_no_optimizer_steps_does_not_count(tmp_path: Path) -> None:
+    class First(InTurn):
+        """Nothing is finite in the first step."""
+
+        steps = 0
+
+        def step(self, model: Any, batch: Any) -> Iterator[tuple[str, Tensor]]:
+            self.steps += self.training
+            for name, loss in super().step(model, batch):
+                yield name, loss * float("nan") if self.steps == 1 and name != "size" else loss
+
+    state = make(tmp_path, task=First(), epochs=1, on_nonfinite="skip", precision="fp16")
+    fit(state)
+    assert state.progress.step == len(state.loaders.train) - 1
+    sizes = state.log.of("train/first")  # type: ignore[attr-defined]
+    assert all(math.isfinite(value) and value > 0.5 for value in sizes.values()), "a mean over the other batches"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_an_optimizer_may_step_several_times_in_a_step(tmp_path: Path, precision: str, clip_norm: float | None) -> None:
+    class Critic(InTurn):
+        def step(self, model: Any, batch: Any) -> Iterator[tuple[str, Tensor]]:
+            for _ in range(3):
+                self.seen.append(("second", 0.0, model.second.weight[0, 0].item()))
+                yield "second", nn.functional.cross_entropy(model(batch[0]), batch[1])
+            yield "first", nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    state = make(tmp_path, task=Critic(), epochs=1, max_steps=2, precision=precision, clip_norm=clip_norm)
+    fit(state)
+    seconds = [second for _, _, second in state.task.seen[:6]]  # type: ignore[union-attr]
+    assert len(set(seconds)) == 6, "each repetition sees the weights after the one before"
+    assert state.progress.step == 2
 
 
 def test_batches_of_a_step_must_agree(tmp_path: Path) -> None:

@@ -101,6 +101,38 @@ def test_an_epochs_loss_is_the_mean_over_all_weights(tmp_path: Path) -> None:
     assert abs(measured - sum(means) / len(means)) > 1e-4, "batches have different weights"
 
 
+class Some(Task):
+    """A weight, and a scalar, in batches of four samples only; the last batch of an epoch has one."""
+
+    def step(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        inputs, _ = batch
+        full = len(inputs) == 4
+        loss = 0 * model(inputs).sum() + float(full)
+        return {"loss": loss} | ({"weight": torch.tensor(2.0), "aux": torch.tensor(3.0)} if full else {})
+
+
+def test_a_weight_or_a_scalar_of_some_batches_is_a_mean_over_those(tmp_path: Path) -> None:
+    def made(folder: Path) -> Training:
+        keys: dict[str, Any] = {"splits": divided(padded()), "model": nn.Linear(6, 6), "precision": "fp64"}
+        return training(folder, task=Some(), epochs=1, batch_size=4, **keys)
+
+    means = []
+    for part in ("whole", "parts"):
+        state = made(tmp_path / part)
+        full, rest = divmod(state.loaders.train.samples, 4)
+        assert rest
+        if part == "parts":
+            state.stop = Stop(after=full)
+            with pytest.raises(Interrupted):
+                fit(state)
+            state = made(tmp_path / part)
+            restore(state, load(tmp_path / part / "checkpoints" / "last.pt"))
+        fit(state)
+        means.append([state.log.of(f"train/{name}")[1] for name in ("loss", "aux")])  # type: ignore[attr-defined]
+        assert means[-1] == [pytest.approx(2 * full / (2 * full + rest)), 3.0]
+    assert means[0] == means[1]
+
+
 def test_weights_and_scalars_are_in_the_checkpoint_of_an_epoch_in_progress(tmp_path: Path) -> None:
     whole = trained(tmp_path / "whole", "padded", 2, 4)
     stopped = Stop(after=4)

@@ -21,6 +21,9 @@ Summed = tuple[Callable[[Tensor, Tensor], Tensor], bool]
 VALUES_AT_ONCE = 65_536
 """How many outputs of small batches are measured at once: an epoch of the MLP, batch 64, takes 0.98 times as long."""
 
+LOSSES_AT_ONCE = 1024
+"""How many losses are collected at most."""
+
 OPTIONAL = ("rates", "more_sums", "norms", "stop_reason")
 """Fields of `Progress` that a checkpoint has only if they are not empty."""
 
@@ -102,7 +105,7 @@ class RunningMetrics:
     """Running sums of loss, scalars and metrics, on the device, in float64 if it supports it.
 
     The loss and the scalars of a step are means over its weight: their mean over an epoch is the sum of weight times
-    value, divided by the sum of weights. Metrics are sums over samples.
+    value, divided by the sum of weights of the steps that have it. Metrics are sums over samples.
 
     Args:
         task: has the metrics; those of a regression are measured in the units of the data.
@@ -126,13 +129,15 @@ class RunningMetrics:
         self._scale = scale.to(device) if scale is not None else None
         self._dtype = torch.float32 if device.type == "mps" else torch.float64
         self._device = device
-        # On a CPU a float32 loss is added as a number, in a fifth of the time: times a count it is exact in 53 bits.
-        as_number = device.type == "cpu" and task.dtype == torch.float32
-        self._loss: Tensor | float = 0.0 if as_number else self._number(0.0)
+        self._loss = self._number(0.0)
         self._has_loss = True
-        self._weight: Tensor | None = None  # of steps with a weight of their own; None: the samples
-        self._scalars: dict[str, Tensor] = {}
+        self._weight: Tensor | int = 0  # a number while no step has another weight than its samples
+        self._scalars: dict[str, tuple[Tensor, Tensor | int]] = {}  # sums of weight times value, and of weights
         self._totals: dict[Summed, Tensor] = {}  # sizes are known after the first batch
+        # Losses that `_loss` lacks, with their weights: on a CPU many are added at once, in a quarter of the time. The
+        # sum is the same: a float32 times a count is exact in 53 bits.
+        self._adds_losses_later = device.type == "cpu" and task.dtype == torch.float32
+        self._losses: list[tuple[Tensor, int]] = []
         # Batches that the totals lack, and their number of outputs. They are collected only if all sums are counts,
         # which do not depend on the division into batches; not on a GPU, where CUDA graphs overwrite outputs.
         self._counts, self._may_collect = False, device.type == "cpu"
@@ -147,18 +152,23 @@ class RunningMetrics:
         """Add the step of a batch."""
         self.samples += step.samples
         weight = step.weight
+        if isinstance(weight, Tensor):
+            weight = weight.detach().to(self._dtype)
+        self._weight = self._weight + weight
         if step.loss is None:
             self._has_loss = False
         elif isinstance(weight, Tensor):
-            weight = weight.detach().to(self._dtype)
-            self._add_loss(step.loss.detach() * weight, 1)
-            self._weight = weight.clone() if self._weight is None else self._weight.add_(weight)
+            self._add_losses()
+            self._loss.add_(step.loss.detach() * weight)
+        elif self._adds_losses_later:
+            self._losses.append((step.loss.detach(), weight))
+            if len(self._losses) >= LOSSES_AT_ONCE:
+                self._add_losses()
         else:
-            self._add_loss(step.loss, weight)
+            self._loss.add_(step.loss.detach(), alpha=weight)
         for name, value in step.scalars.items():
-            if name not in self._scalars:
-                self._scalars[name] = self._number(0.0)
-            self._scalars[name].add_(value.detach() * weight)
+            total, weights = self._scalars.get(name) or (self._number(0.0), 0)
+            self._scalars[name] = total + value.detach() * weight, weights + weight
         if not self.with_metrics or step.outputs is None:
             return
         if self._summed:
@@ -166,11 +176,16 @@ class RunningMetrics:
         if self.extra is not None:
             self.extra.update(*self._in_units(step.outputs.detach(), step.targets, of_differences=False))
 
-    def _add_loss(self, loss: Tensor, weight: int) -> None:
-        if isinstance(self._loss, float):
-            self._loss += loss.item() * weight
-        else:
-            self._loss.add_(loss.detach(), alpha=weight)
+    def _add_losses(self) -> None:
+        """Add the collected losses, one after the other: how often this is called does not change the sum."""
+        if not self._losses:
+            return
+        losses, weights = zip(*self._losses, strict=True)
+        total = self._loss.item()
+        for loss, weight in zip(torch.stack(losses).tolist(), weights, strict=True):
+            total += loss * weight
+        self._loss.fill_(total)
+        self._losses = []
 
     def _add_outputs(self, outputs: Tensor, targets: Tensor) -> None:
         # Outputs with a gradient own their memory; targets may be views of a data set's buffer.
@@ -220,8 +235,8 @@ class RunningMetrics:
         (loss,), *totals = self._read()
         more = self._more()
         self.weight = more.get("weight", self.samples)
-        scalars = {**({"loss": loss} if self._has_loss else {}), **more.get("scalars", {})}
-        means = {name: total / self.weight if self.weight else math.nan for name, total in scalars.items()}
+        scalars = {**({"loss": (loss, self.weight)} if self._has_loss else {}), **more.get("scalars", {})}
+        means = {name: total / weight if weight else math.nan for name, (total, weight) in scalars.items()}
         sums = dict(zip(self._totals, totals, strict=False))
         values = {
             name: metric.value(sums[metric.sums, metric.of_differences], self.samples)
@@ -248,34 +263,35 @@ class RunningMetrics:
         return more
 
     def _more(self) -> dict[str, Any]:
-        more: dict[str, Any] = {} if self._weight is None else {"weight": self._weight.item()}
+        more: dict[str, Any] = {"weight": self._weight.item()} if isinstance(self._weight, Tensor) else {}
         if self._scalars:
-            values = torch.stack(list(self._scalars.values())).tolist()
+            pairs = [(total, torch.as_tensor(weights).to(total)) for total, weights in self._scalars.values()]
+            values = torch.stack([torch.stack(pair) for pair in pairs]).tolist()
             more["scalars"] = dict(zip(self._scalars, values, strict=True))
         return more
 
     def reset(self, state: list[list[float]] | None = None, more: Mapping[str, Any] | None = None) -> None:
         """Start from zero, or from sums that `state` and `more_state` returned."""
-        self._collected, self._values = [], 0
-        self._weight, self._scalars = None, {}
+        self._losses, self._collected, self._values = [], [], 0
+        self._weight, self._scalars = 0, {}
         if not state:
             self.samples = 0
-            self._loss = self._number(0.0) if isinstance(self._loss, Tensor) else 0.0
             self._totals = self._totals if self._counts else {}  # those of a resumed epoch are floats
-            for total in self._totals.values():
+            for total in (self._loss, *self._totals.values()):
                 total.zero_()
             if self.extra is not None:
                 self.extra.reset()
             return
         more = more or {}
-        self._weight = self._number(more["weight"]) if "weight" in more else None
-        self._scalars = {name: self._number(value) for name, value in more.get("scalars", {}).items()}
+        (samples,), (loss,), *totals = state
+        self._weight = self._number(more["weight"]) if "weight" in more else int(samples)
+        for name, (total, weights) in more.get("scalars", {}).items():
+            self._scalars[name] = self._number(total), self._number(weights)
         if self.extra is not None:
             self.extra.load(more.get("metrics", {}))
-        (samples,), (loss,), *totals = state
         self._counts = False
         self.samples = int(samples)
-        self._loss = self._number(loss) if isinstance(self._loss, Tensor) else loss
+        self._loss.fill_(loss)
         # Without totals, the metrics of the samples so far are unknown.
         self.with_metrics &= bool(totals or not samples or not self._summed)
         self._totals = {
@@ -288,8 +304,8 @@ class RunningMetrics:
 
     def _read(self) -> list[list[float]]:
         self._measure_collected()
-        loss = self._loss if isinstance(self._loss, Tensor) else self._number(self._loss)
-        totals = [loss, *(self._totals.values() if self.with_metrics else ())]
+        self._add_losses()
+        totals = [self._loss, *(self._totals.values() if self.with_metrics else ())]
         numbers = torch.cat([total.flatten() for total in totals]).tolist()
         return [[numbers.pop(0) for _ in range(total.numel())] for total in totals]
 

@@ -2,6 +2,7 @@
 
 `Task.step` is then a generator of (name, loss). Each name takes all micro-batches of the step; then its optimizer
 steps, and only then is the next name computed, with the new weights. A name without an optimizer is logged only.
+A name may come several times in a step, such as the critic of a Wasserstein GAN: the last of its losses is logged.
 """
 
 import math
@@ -21,7 +22,7 @@ def take_turns(state: Training) -> bool:
     """Compute and take the optimizer step of the batches in `state.waiting`.
 
     Returns:
-        False if the scaler found an infinite gradient.
+        False if the scaler found an infinite gradient, or no optimizer has stepped.
 
     Raises:
         StepError: the batches of the step yield different names.
@@ -32,7 +33,8 @@ def take_turns(state: Training) -> bool:
     samples = [count(inputs) for inputs, _ in batches]
     running = [state.task.turns(state.forward, batch) for batch in batches]
     scalars: list[dict[str, Tensor]] = [{} for _ in batches]
-    skipped = False
+    skipped, kept = False, True
+    stepped: set[str] = set()  # since the scaler was updated
     while (name := _turn(state, optimizer, running, samples, scalars)) is not None:
         if name not in optimizer.by_name:
             continue
@@ -43,15 +45,21 @@ def take_turns(state: Training) -> bool:
             for own in scalars:
                 del own[name]
             continue
+        if name in stepped:  # a scaler lets an optimizer step only once between two updates
+            kept &= state.precision.update()
+            stepped.clear()
         state.progress.norms |= layer_norms(state, optimizer.parameters(name))
         with state.span("step"):
             state.precision.apply(part, optimizer.parameters(name), state.settings.clip_norm)
-    optimizer.step()
+        stepped.add(name)
     for own, number in zip(scalars, samples, strict=True):
         state.sums.add(Step(own.pop("loss", None), number, number, scalars=own))
     if skipped:
         state.display.note(f"epoch {state.progress.epoch}: skipped an optimizer whose loss was not finite")
-    return state.precision.update()
+    if not stepped:
+        return False
+    optimizer.step()
+    return state.precision.update() and kept
 
 
 def _turn(
