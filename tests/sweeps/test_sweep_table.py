@@ -52,6 +52,21 @@ class TestObjectives:
         settings = SweepSettings(metric=metric, direction=direction)
         assert objectives_of(settings, [built]) == [Objective(*each) for each in found]
 
+    def test_without_a_loss_what_a_step_logs_is_shown_and_ranks_nothing(self, tmp_path: Path) -> None:
+        info = JobInfo("cpu", ["val/D", "val/off", "val/norm"], None, shown=["val/off", "val/norm"])
+        objectives = objectives_of(SweepSettings(metric=None, direction=None), [info, info])
+        assert objectives == [Objective("val/off", "none"), Objective("val/norm", "none")]
+        assert objectives_of(SweepSettings(metric="val/D", direction=None), [info]) == [Objective("val/D", "min")]
+        jobs = [
+            make_job(tmp_path, number, {"lr": str(number)}, status="FINISHED", **{"val/off": 3.0 - number})
+            for number in range(3)
+        ]
+        shown = table.read(jobs, tmp_path, objectives)
+        assert [row.job.number for row in shown.rows] == [0, 1, 2] and shown.best is None and shown.front == []
+        assert "val/off" in table.to_text(shown)[0] and "front" not in table.to_text(shown)[0]
+        written = json.loads(table.to_json(shown))
+        assert written["best"] is None and "front" not in written and written["direction"] == "none"
+
     @pytest.mark.parametrize(
         ("metric", "direction", "problems", "suggestion"),
         [

@@ -192,3 +192,13 @@ def test_a_command_trains_them_and_says_that_the_last_epoch_is_the_best(runner: 
     assert values["best_epoch"] == 2
     assert {"train/generator", "val/discriminator", "test/size", "lr/generator"} <= values.keys()
     assert "val/loss" not in values and 0 < values["lr/generator"] <= 0.001
+
+
+def test_a_sweep_ranks_by_no_loss_of_an_optimizer(runner: Callable[..., Any]) -> None:
+    typed = ("--multirun", *PAIR, "optimizers.generator.lr=0.001,0.002", "debug=fast", "tracking=off")
+    called = runner(*typed, "hydra.sweep.dir=sweep")
+    assert called.code == 0, called.err
+    assert "write sweep.metric=val/size\n" in called.err and "\nbest  " not in called.err
+    assert json.loads(Path("sweep/jobs.json").read_text())["best"] is None
+    searched = runner(*typed, "hydra/sweeper=optuna", "sweep.dry_run=true")
+    assert searched.about == [("sweep.metric", "missing")]

@@ -1,4 +1,7 @@
-"""The objectives of a sweep: one metric by which its jobs are ranked, or two that are traded off."""
+"""The objectives of a sweep: one metric by which its jobs are ranked, or two that are traded off.
+
+Jobs without a loss, such as those of a GAN, are ranked by nothing unless `sweep.metric` says so.
+"""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +14,9 @@ from runner.util.metric_names import higher_is_better
 
 MAX_OBJECTIVES = 2
 
+SHOWN = "none"
+"""The direction of metrics by which nothing is ranked."""
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -18,15 +24,15 @@ class Objective:
 
     Attributes:
         metric: its name.
-        direction: `min` or `max`.
+        direction: `min` or `max`; `none` if it is only shown.
     """
 
     metric: str
     direction: str
 
     def cost(self, value: float) -> float:
-        """Return the value, or its negative: lower is better."""
-        return value if self.direction == "min" else -value
+        """Return the value, or its negative: lower is better. All values of a metric that is only shown are equal."""
+        return {"min": value, "max": -value, SHOWN: 0.0}[self.direction]
 
 
 def direction_of(metric: str, infos: Sequence[Any] = ()) -> str:
@@ -40,7 +46,10 @@ def objectives_of(settings: SweepSettings, infos: Sequence[Any]) -> list[Objecti
 
     Args:
         settings: of the sweep.
-        infos: facts about its jobs: `metrics`, `monitor` and `higher_is_better`.
+        infos: facts about its jobs: `metrics`, `monitor`, `higher_is_better` and `shown`.
+
+    Returns:
+        One or two; or any number with the direction `SHOWN`.
 
     Raises:
         ConfigError: a metric is not measured by all jobs, the jobs monitor different ones, or there are more than two.
@@ -48,7 +57,14 @@ def objectives_of(settings: SweepSettings, infos: Sequence[Any]) -> list[Objecti
     measured = [name for name in infos[0].metrics if all(name in info.metrics for info in infos)]
     metrics, directions = _as_list(settings.metric), _as_list(settings.direction)
     if not metrics:
-        monitors = sorted({info.monitor for info in infos})
+        if not any(info.monitor for info in infos):
+            shown = [name for name in measured if any(name in info.shown for info in infos)]
+            if directions:
+                text = f"sweep.direction={_as_typed(directions)}: the task measures no loss, and no metric is chosen"
+                suggestion = f"write sweep.metric={(shown or measured)[0]} too"
+                raise ConfigError(Problem("sweep.direction", text, suggestion, topic="conflict"))
+            return [Objective(name, SHOWN) for name in shown or measured[:1]]
+        monitors = sorted({info.monitor or "none" for info in infos})
         if len(monitors) > 1:
             text = f"the jobs monitor different metrics ({', '.join(monitors)})"
             raise ConfigError(Problem("sweep.metric", text, f"write sweep.metric={measured[0]}", topic="conflict"))

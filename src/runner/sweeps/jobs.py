@@ -32,14 +32,16 @@ class JobInfo:
     Attributes:
         device: the type of the device that it will compute on.
         metrics: names of the metrics by which it can be ranked.
-        monitor: the metric that decides which epoch is its best.
+        monitor: the metric that decides which epoch is its best; None if it measures no loss, and none was chosen.
         higher_is_better: those of the metrics that rise as a model improves.
+        shown: those of the metrics that the table shows if there is none to rank by.
     """
 
     device: str
     metrics: list[str]
-    monitor: str
+    monitor: str | None
     higher_is_better: Sequence[str] = ()
+    shown: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

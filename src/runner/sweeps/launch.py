@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from runner.comparison.objectives import objectives_of
+from runner.comparison.objectives import SHOWN, objectives_of
 from runner.config.compose import Composer
 from runner.config.keys import TARGET_GROUPS
 from runner.config.overrides import last_value
@@ -220,6 +220,10 @@ def check(
     by_job = {number: list(dict.fromkeys([*problems, *of_job])) for number, of_job in by_job.items()}
     infos = preflight.check(checked, configs, by_job, launcher.is_remote)
     objectives = objectives_of(settings, list(infos.values()))
+    if plan.search is not None and objectives[0].direction == SHOWN:
+        names = " or ".join(objective.metric for objective in objectives)
+        text = "sweep.metric: the task measures no loss to search by"
+        raise ConfigError(Problem("sweep.metric", text, f"write sweep.metric={names}", topic="missing"))
     if plan.search is not None and launcher.is_remote and settings.jobs == "auto":
         text = "sweep.jobs=auto: a search on a cluster needs the number of trials at a time"
         raise ConfigError(Problem("sweep.jobs", text, "write sweep.jobs=4", topic="missing"))

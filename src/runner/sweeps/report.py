@@ -53,6 +53,9 @@ def report(
         values = table.describe_values(row, result.objectives)
         log.info("%-10s job %d (%s): %s", name, row.job.number, row.job.name, values)
         log.info("           %s%s", display_path(row.folder), f", run {row.run_id}" if row.run_id else "")
+    if not result.is_ranked:
+        names = [objective.metric for objective in result.objectives]
+        log.info("unranked   the task measures no loss: to rank the jobs, write sweep.metric=%s", " or ".join(names))
     _log_time([row.seconds for row in result.rows if row.job in run_now and row.seconds], seconds)
     log.info("saved in   %s (a folder per job, named by its number; %s)", display_path(folder), ", ".join(files))
     _log_links(parent_run)

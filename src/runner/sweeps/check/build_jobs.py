@@ -9,8 +9,10 @@ import torch
 
 from runner.assembly import build
 from runner.assembly.checks import measured_by
+from runner.assembly.experiment import Setup
 from runner.config.hydra_job import group_choices, to_plain, without_hydra
 from runner.errors import ConfigError, Problem
+from runner.optimizer.several import Several
 from runner.sweeps.check.compose_jobs import refer_to
 from runner.sweeps.jobs import JobInfo
 from runner.task import higher_is_better
@@ -79,13 +81,21 @@ def _build(cfg: Any, problems: list[Problem]) -> tuple[JobInfo | None, list[Prob
     splits, task = experiment.splits, experiment.task
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     metrics = measured_by(task, experiment.measured, [part for part, samples in parts.items() if samples is not None])
-    monitor = experiment.trainer.monitor
-    if monitor not in metrics:  # without validation, or without a loss, the last epoch counts as the best
-        held_out = [name for name in metrics if name.startswith(("val/", "test/"))]
-        monitor = next(name for name in ("test/loss", "train/loss", *held_out, *metrics) if name in metrics)
+    chosen, shown = experiment.trainer.monitor, list[str]()
+    same = chosen.partition("/")[2]
+    candidates = (chosen, "test/loss", "train/loss", f"test/{same}", f"train/{same}")
+    if (monitor := next((name for name in candidates if name in metrics), None)) is None:
+        shown = _not_minimised(experiment, next(part for part in ("val", "test", "train") if parts[part] is not None))
     rising = [name for name in metrics if higher_is_better(task, name)]
     measured = [*metrics, "time/epoch_seconds", "throughput/samples_per_second"]
-    return JobInfo(experiment.device.torch.type, measured, monitor, rising), []
+    return JobInfo(experiment.device.torch.type, measured, monitor, rising, shown), []
+
+
+def _not_minimised(experiment: Setup, part: str) -> list[str]:
+    """Return what a step measures for no optimizer, on a part; all if there is an optimizer for each name."""
+    optimizer, names = experiment.optimizer, list(experiment.measured)
+    of_optimizers = optimizer.by_name if isinstance(optimizer, Several) else {}
+    return [f"{part}/{name}" for name in [name for name in names if name not in of_optimizers] or names]
 
 
 def _structure(config: Mapping[str, Any]) -> dict[str, Any]:

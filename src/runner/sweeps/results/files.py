@@ -24,7 +24,8 @@ def write_files(table: Table, folder: Path) -> list[str]:
         The names of the files in the folder.
     """
     write_table(table, folder)
-    picture = draw(sorted(table.rows, key=lambda row: row.job.number), table.metric, folder)
+    by_number = sorted(table.rows, key=lambda row: row.job.number)
+    picture = draw(by_number, table.metric, folder) if table.is_ranked else None
     pictures = [*([picture] if picture else []), *draw_front(table, folder)]
     return [layout.JOBS_TABLE, layout.JOBS, *(file.relative_to(folder).as_posix() for file in pictures)]
 
@@ -55,7 +56,7 @@ def write_table(table: Table, folder: Path) -> None:
 def draw_front(table: Table, folder: Path) -> list[Path]:
     """Draw two objectives against each other, if the sweep has two."""
     rows = [row for row in table.rows if row.ran_to_end and row.measured]
-    if len(table.objectives) < 2 or not rows:
+    if not table.trades_off or not rows:
         return []
     from runner.plots.search import draw_front  # matplotlib takes half a second to import
 

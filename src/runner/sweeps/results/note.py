@@ -49,7 +49,7 @@ def record_results(manifest: Manifest, table: Table, folder: Path, axes: Sequenc
         }
     manifest.tags.update(tags)
     parent = DeliveryState.load(folder).run_id
-    if parent is not None:
+    if parent is not None and table.is_ranked:
         name, start, ascending = manifest.run_name, manifest.start_time, table.objectives[0].direction == "min"
         stored = sweep_view(manifest.key, name, start, parent, table.metric, ascending, axes)
         manifest.experiment_tags.update([stored])

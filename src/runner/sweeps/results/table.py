@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from runner.comparison.objectives import Objective, pareto_front
+from runner.comparison.objectives import SHOWN, Objective, pareto_front
 from runner.comparison.table import CELL_LENGTH
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
@@ -73,8 +73,9 @@ class Table:
     """All jobs of a sweep.
 
     Attributes:
-        objectives: of the sweep, one or two.
-        rows: the best first, or the Pareto front of two objectives; those without a value last.
+        objectives: of the sweep, one or two; or any number that are only shown.
+        rows: the best first, or the Pareto front of two objectives; those without a value last. Without a metric to
+            rank by, in the order of their numbers.
     """
 
     objectives: list[Objective]
@@ -86,15 +87,27 @@ class Table:
         return self.objectives[0].metric
 
     @property
+    def is_ranked(self) -> bool:
+        """Whether there is a metric to rank by."""
+        return self.objectives[0].direction != SHOWN
+
+    @property
+    def trades_off(self) -> bool:
+        """Whether two objectives have a Pareto front."""
+        return self.is_ranked and len(self.objectives) > 1
+
+    @property
     def best(self) -> Row | None:
-        """The finished job with the best value; None for two objectives."""
-        if len(self.objectives) > 1:
+        """The finished job with the best value; None for two objectives, or none."""
+        if not self.is_ranked or self.trades_off:
             return None
         return next((row for row in self.rows if row.ran_to_end and row.value is not None), None)
 
     @property
     def front(self) -> list[Row]:
         """The finished jobs on the Pareto front; for one objective, those with the best value."""
+        if not self.is_ranked:
+            return []
         rows = [row for row in self.rows if row.ran_to_end and row.measured is not None]
         return [rows[place] for place in pareto_front([row.measured or () for row in rows], self.objectives)]
 
@@ -135,11 +148,12 @@ def read(jobs: Sequence[Job], folder: Path, objectives: Sequence[Objective]) -> 
         objectives: to sort by.
     """
     table = Table(list(objectives), [read_row(job, folder / str(job.number), objectives) for job in jobs])
-    ahead = table.front if len(table.objectives) > 1 else []
+    ahead = table.front if table.trades_off else []
 
     def place(row: Row) -> tuple[bool, bool, bool, float, int]:
         cost = 0.0 if row.value is None else objectives[0].cost(row.value)
-        return row.value is None, not row.ran_to_end, row not in ahead, cost, row.job.number
+        unknown, ended = (row.value is None, not row.ran_to_end) if table.is_ranked else (False, False)
+        return unknown, ended, row not in ahead, cost, row.job.number
 
     return Table(table.objectives, sorted(table.rows, key=place))
 
@@ -220,7 +234,7 @@ def to_json(table: Table) -> str:
         **asdict(table.objectives[0]),
         **({"objectives": [asdict(objective) for objective in table.objectives]} if len(table.objectives) > 1 else {}),
         "best": best.job.number if best else None,
-        **({"front": [row.job.number for row in table.front]} if len(table.objectives) > 1 else {}),
+        **({"front": [row.job.number for row in table.front]} if table.trades_off else {}),
         "jobs": rows(table),
         "configurations": grouped,
     }
@@ -232,7 +246,7 @@ def to_text(table: Table) -> list[str]:
     shown = table.rows[:MAX_ROWS]
     axes = _axes([row.job.point for row in shown])
     failed = any(row.reason for row in shown)
-    ahead = table.front if len(table.objectives) > 1 else []
+    ahead = table.front if table.trades_off else []
     columns = [
         [">#", *(str(row.job.number) for row in shown)],
         *axes,
