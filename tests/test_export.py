@@ -1,9 +1,11 @@
 """`python -m runner.export`: files that give what the model gives, or none."""
 
 import contextlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +14,13 @@ from torch import Tensor
 from helpers.problems import about
 from helpers.trained import place, table, train
 from runner import export
+from runner.data.named_path import NamedPath
+from runner.data.tabular.encoder import Encoder
 from runner.data.target_scale import read_target_scale
 from runner.errors import Problem
-from runner.runs import deployment
-from runner.runs.predictor import trained_model
+from runner.runs import deployment, new_rows
+from runner.runs.predictor import Predictor, trained_model
+from runner.saved.input_spec import read_input_spec
 from runner.saved.run import find
 
 MODULE = """
@@ -69,8 +74,9 @@ def test_torch_export_gives_what_the_model_gives_for_any_number_of_samples(
     assert export.main([f"run={run}"]) == 0
     printed = capfd.readouterr()
     assert printed.out == ""
-    lines = printed.err.splitlines()
+    lines = [line for line in printed.err.splitlines() if not line.startswith(" ")]
     assert [line.split()[0] for line in lines] == ["weights", "written", "inputs", "outputs", "checked"]
+    assert described(run / "export" / "model.pt2")["inputs"] in lines[2]
     assert lines[1].startswith(f"written    {name}/export/model.pt2 (")
     assert f"float32 (N, {str(shape)[1:-1].removesuffix(',')})" in lines[2]
     kinds = {"images": "float32 (N, 10), logits", "value": "float64 (N, 1), values"}
@@ -91,13 +97,61 @@ def test_onnx_gives_what_the_model_gives_and_nothing_else_is_printed(
     capfd.readouterr()
     assert export.main([f"run={run}", "format=onnx", f"output={there}/{name} model.onnx"]) == 0
     printed = capfd.readouterr()
-    assert printed.out == "" and len(printed.err.splitlines()) == 5
+    assert printed.out == "" and len(printed.err.splitlines()) == (6 if name == "value" else 5)
     session = onnxruntime.InferenceSession(there / f"{name} model.onnx", providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == ["N", *shape]
     for count in (1, 3, 50):
         raw = torch.rand(count, *shape)
         (given,) = session.run(["outputs"], {"inputs": raw.numpy()})
         assert torch.allclose(torch.from_numpy(given), wanted(run, raw), atol=1e-5)
+
+
+@pytest.mark.parametrize("format", ["torch_export", "onnx"])
+@pytest.mark.parametrize("model", ["mlp", "tabular"])
+def test_a_file_of_a_table_says_which_columns_it_takes_and_they_give_what_is_predicted(
+    model: str, format: str, there: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"2024-0{1 + at % 5}-11,{'' if at % 7 == 0 else at % 9},{'abc'[at % 3]},{'xy'[at % 2]}" for at in range(60)]
+    (there / "kinds.csv").write_text("\n".join(["day,size,group,kind", *rows]) + "\n")
+    name = f"{model}_{format}"
+    run = train(name, "data=table", "data.path=kinds.csv", f"model={model}")
+    capfd.readouterr()
+    file = there / f"{name}{'.onnx' if format == 'onnx' else '.pt2'}"
+    assert export.main([f"run={run}", f"format={format}", f"output={file}"]) == 0
+    said = capfd.readouterr().err
+    numbers = ["day (days since 1970, scaled)", "day.month (scaled)", "day.weekday (scaled)", "size (scaled)"]
+    vector = [*numbers, "size is blank", *(f"group={letter}" for letter in "abc" if model == "mlp")]
+    columns = {"inputs": vector} if model == "mlp" else {"numbers": vector, "categories": ["group (code)"]}
+    assert ", ".join(vector) in said and "raw" not in said
+    found = described(file)
+    assert found["columns"] == columns and found["classes"] == ["x", "y"] and found["target"] == "kind"
+
+    spec = read_input_spec(find(str(run)))
+    inputs, _ = new_rows.read(NamedPath("input", "kinds.csv", there / "kinds.csv"), spec.table or {})
+    assert Encoder.from_state(found["encoder"]).state() == (spec.table or {})["encoder"]
+    named = {"inputs": inputs} if isinstance(inputs, Tensor) else dict(inputs)
+    assert {name: leaf.shape[1] for name, leaf in named.items()} == {
+        name: len(names) for name, names in columns.items()
+    }
+    if format == "onnx":
+        session = pytest.importorskip("onnxruntime").InferenceSession(file, providers=["CPUExecutionProvider"])
+        (given,) = session.run(None, {name: leaf.numpy() for name, leaf in named.items()})
+    else:
+        graph = torch.export.load(file).module()
+        given = (graph(inputs) if isinstance(inputs, Tensor) else graph(**inputs)).detach().numpy()
+    logits = Predictor(find(str(run)))(inputs)
+    assert isinstance(logits, Tensor) and torch.allclose(torch.from_numpy(given), logits, atol=1e-5)
+
+
+def described(file: Path) -> dict[str, Any]:
+    """Read the metadata of an exported file."""
+    if file.suffix == ".pt2":
+        texts = {"runner.json": ""}
+        torch.export.load(file, extra_files=texts)
+        return dict(json.loads(texts["runner.json"]))
+    session = pytest.importorskip("onnxruntime").InferenceSession(file, providers=["CPUExecutionProvider"])
+    found = session.get_modelmeta().custom_metadata_map
+    return {name: json.loads(text) if text[0] in "[{" else text for name, text in found.items()}
 
 
 @pytest.mark.parametrize("target", ["Branches", "Frozen"])
@@ -124,10 +178,10 @@ def test_a_file_that_gives_something_else_is_taken_away(
 ) -> None:
     written = deployment._write
 
-    def wrong(served: torch.nn.Module, *rest: object) -> object:
+    def wrong(subject: deployment._Subject, *rest: object) -> object:
         with torch.no_grad():
-            served.model.layers[-1].bias += 1e-3
-        return written(served, *rest)
+            subject.serving.model.layers[-1].bias += 1e-3
+        return written(subject, *rest)
 
     monkeypatch.setattr(deployment, "_write", wrong)
     Path("kept.pt2").write_bytes(b"another")

@@ -55,8 +55,10 @@ def _main(options: dict[str, str]) -> int:
     log.info(
         "written    %s (%s)", display_path(done.file), f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
     )
-    log.info("inputs     %s", done.inputs)
-    log.info("outputs    %s", done.outputs)
+    log.info("inputs     %s", done.description.inputs)
+    for line in done.description.lines():
+        log.info("           %s", line)
+    log.info("outputs    %s", done.description.outputs)
     counts = ", ".join(map(str, CHECKED[:-1]))
     log.info(
         "checked    with %s and %d samples: outputs differ from the model's by at most %.1e",

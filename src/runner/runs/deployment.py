@@ -2,7 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from runner.assembly.target import locate
 from runner.data.target_scale import TargetScale, read_target_scale
 from runner.errors import ConfigError, Problem, first_line
 from runner.loss import BCEWithLogits, CrossEntropy
+from runner.runs.file_description import Description, describe_file
 from runner.runs.predictor import trained_model, trained_task
 from runner.runs.result_file import SUFFIXES
 from runner.runs.serving import ServingModel
@@ -27,6 +29,9 @@ from runner.tracking.model import Example, call, export_graph, portable, silence
 from runner.util.files import replacing
 
 ONNX_BYTES = 1.9e9  # the limit of one file, a little less than 2 GB
+
+METADATA = "runner.json"
+"""Of a .pt2 file: the entry with what it takes and gives. An .onnx file has the same as its metadata."""
 
 TOLERANCE = 1e-5
 """The largest difference of outputs from the model's: absolute, and relative for values above 1."""
@@ -42,16 +47,14 @@ class Exported:
     Attributes:
         file: its path.
         size: its size in bytes.
-        inputs: a description of its inputs.
-        outputs: a description of its outputs.
+        description: what it takes and gives.
         difference: the largest difference between its outputs and the model's.
         epoch: the epoch of the weights; None if unknown.
     """
 
     file: Path
     size: int
-    inputs: str
-    outputs: str
+    description: Description
     difference: float
     epoch: int | None
 
@@ -74,7 +77,8 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
             try:
                 # torch.export prints the graph of a model that it cannot export.
                 with silence(), contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
-                    exported = _write(subject.serving, subject.samples(2), part, format, subject.spec.ragged)
+                    description = _describe(run, subject)
+                    exported = _write(subject, part, format, description.metadata())
                     difference = _difference(exported, subject)
             except Exception as error:  # torch.export raises many types, and passes on the model's own
                 text = f"format={format}: this model cannot be exported: {_reason(error)}"
@@ -92,7 +96,7 @@ def export(run: SavedRun, format: str, file: Path) -> Exported:
     finally:
         if not any(file.parent.iterdir()):  # created above, and not used
             file.parent.rmdir()
-    return Exported(file, size, _describe_inputs(subject), _describe_outputs(run, subject), difference, weights.epoch)
+    return Exported(file, size, description, difference, weights.epoch)
 
 
 def _reason(error: BaseException) -> str:
@@ -155,10 +159,12 @@ def _raw_inputs(spec: InputSpec, count: int) -> Tensor:
     return (normal * spec.normalize.std + spec.normalize.mean).float()
 
 
-def _write(serving: nn.Module, example: Example, file: Path, format: str, ragged: bool) -> Callable[[Example], Any]:
+def _write(subject: _Subject, file: Path, format: str, metadata: Mapping[str, Any]) -> Callable[[Example], Any]:
     """Write the file, load it again, and return it as a function."""
+    serving, example = subject.serving, subject.samples(2)
     if format == "torch_export":
-        torch.export.save(export_graph(serving, example, ragged), file)
+        graph = export_graph(serving, example, subject.spec.ragged)
+        torch.export.save(graph, file, extra_files={METADATA: _json(metadata)})
         return partial(call, torch.export.load(file).module())
     tensors = [*serving.parameters(), *serving.buffers()]
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > ONNX_BYTES:
@@ -174,6 +180,8 @@ def _write(serving: nn.Module, example: Example, file: Path, format: str, ragged
         dynamo=True,
     )
     assert program is not None
+    texts = {name: value if isinstance(value, str) else _json(value) for name, value in metadata.items()}
+    program.model.metadata_props.update(texts)
     program.save(file, external_data=False)
 
     import onnxruntime  # an extra
@@ -186,6 +194,10 @@ def _write(serving: nn.Module, example: Example, file: Path, format: str, ragged
         return dict(zip(names, map(torch.from_numpy, arrays), strict=True))
 
     return run_session
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _difference(exported: Callable[[Example], Any], subject: _Subject) -> float:
@@ -210,24 +222,19 @@ def _difference(exported: Callable[[Example], Any], subject: _Subject) -> float:
     return largest
 
 
-def _describe_inputs(subject: _Subject) -> str:
-    spec = subject.spec
+def _describe(run: SavedRun, subject: _Subject) -> Description:
+    spec, example = subject.spec, subject.samples(2)
     if spec.inputs is not None:
-        example = subject.samples(2)
-        return f"{describe(by_names(example, INPUTS))}, the raw values of data={spec.data}"
-    shape = ", ".join(["N", *map(str, spec.input_shape)])
-    what = "pixels from 0 to 1" if spec.dtype == "uint8" else f"the raw values of data={spec.data}"
-    return f"float32 ({shape}), {what}, not normalized"
-
-
-def _describe_outputs(run: SavedRun, subject: _Subject) -> str:
-    spec = subject.spec
+        inputs = describe(by_names(example, INPUTS))
+    else:
+        inputs = f"float32 ({', '.join(['N', *map(str, spec.input_shape)])})"
     if not subject.plain:
         with torch.no_grad():
-            outputs = by_names(call(subject.serving, subject.samples(2)), "outputs")
-        return f"{describe(outputs)}, what the task predicts"
+            outputs = describe(by_names(call(subject.serving, example), "outputs"))
+        return describe_file(spec, inputs, f"{outputs}, what the task predicts", logits=False)
     dtype = subject.dtype if subject.scale is None else torch.float64
     loss = locate("loss", run.config["loss"])
     logits = isinstance(loss, type) and issubclass(loss, CrossEntropy | BCEWithLogits)
     what = "logits" if logits else "values in the units of the data"
-    return f"{str(dtype).removeprefix('torch.')} (N, {spec.num_outputs}), {what}"
+    shape = f"{str(dtype).removeprefix('torch.')} (N, {spec.num_outputs})"
+    return describe_file(spec, inputs, f"{shape}, {what}", logits)
