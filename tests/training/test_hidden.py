@@ -3,13 +3,14 @@
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from helpers.stateful_models import (
@@ -41,6 +42,7 @@ from runner.loss import CrossEntropy
 from runner.rundir.checkpoint import load
 from runner.training import rehearsal
 from runner.training.attributes import Walk, held_generators, restore_generators
+from runner.training.compilation import compile_model
 from runner.training.hidden import UNSAVED, Watch
 from runner.training.loop import fit
 from runner.training.rehearsal import Rehearsal
@@ -209,6 +211,35 @@ def test_what_torch_keeps_in_an_optimizer_for_itself_is_not_named(
     with caplog.at_level(logging.WARNING):
         fit(state)
         watch.close()
+    assert said(caplog) == set()
+
+
+class Layers(nn.Module):
+    """Layers for which torch sets attributes of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gru = nn.utils.parametrizations.weight_norm(nn.Linear(6, 8)), nn.GRU(8, 8)
+        self.attention = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+        self.norm, self.last = nn.BatchNorm1d(8), nn.utils.parametrizations.spectral_norm(nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.attention(self.gru(self.first(x).unsqueeze(0))[0])
+        return self.last(self.norm(hidden.squeeze(0)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_what_torch_compile_sets_in_a_model_is_not_named(
+    ema_decay: float | None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    state = training(tmp_path, model=Layers(), epochs=1, ema_decay=ema_decay)
+    watch = Watch(state)
+    with caplog.at_level(logging.WARNING):
+        compile_model(state)
+        fit(state)
+        watch.close()
+    torch._dynamo.reset()
     assert said(caplog) == set()
 
 

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from runner.callbacks import Callback
 
 CONTAINERS = (Mapping, list, tuple, set, frozenset, deque)
-_OF_MODULES = frozenset(vars(nn.Module())) | {"_compiled_call_impl"}
+_OF_MODULES = frozenset(vars(nn.Module())) | {"_compiled_call_impl", "_is_torch_compile"}  # two of `torch.compile`
 
 
 def attributes(owner: Any) -> Iterator[tuple[str, Any]]:
