@@ -16,7 +16,7 @@ from runner.device import set_deterministic
 from runner.errors import ConfigError
 from runner.model.cnn import CNN
 from runner.model.mlp import MLP
-from runner.model.probe import Cost, check_shapes, check_single_sample, has_convolutions, parameter_count
+from runner.model.probe import Cost, check_shapes, check_single_sample, has_convolutions, parameter_count, wrong_kind
 
 MNIST = (1, 28, 28)
 
@@ -188,7 +188,7 @@ def test_deterministic_gives_the_same_without_what_a_gpu_cannot_do_then(device: 
 
 def test_what_does_not_fit_is_said() -> None:
     for make, key, topic, suggested in (
-        (lambda: cnn(input_shape=(4,)), "model", "shape", "write model=mlp"),
+        (lambda: cnn(input_shape=(4,)), "model", "shape", "write model=mlp, or model=gpt for tokens"),
         (lambda: cnn(strides=[1]), "model.strides", "conflict", "write model.strides=[1,2,2]"),
         (lambda: cnn(channels=[8], strides=[1, 2]), "model.strides", "conflict", "write model.strides=[1]"),
         (
@@ -223,6 +223,16 @@ class TestCheckShapes:
         before = torch.get_rng_state()
         assert check_shapes(model, (10,), 3, torch.float32) == Cost(60, 3)
         assert torch.equal(torch.get_rng_state(), before)
+
+    def test_whole_numbers_and_floats_are_told_apart_by_what_the_model_takes(self) -> None:
+        ids, floats = torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4)
+        embedded = nn.Sequential(nn.Embedding(3, 5), nn.Flatten(), nn.Linear(20, 2))
+        for model, inputs, kind in ((nn.Linear(4, 2), ids, "gets token ids"), (embedded, floats, "takes token ids")):
+            problem = wrong_kind(model, (inputs,), {}, "reason")
+            assert problem is not None and problem.topic == "shape" and kind in problem.text
+        too_short = nn.Sequential(nn.Embedding(3, 5), nn.Flatten(), nn.Linear(5, 2))  # it fails for another reason
+        assert wrong_kind(too_short, (floats,), {}, "reason") is None
+        assert wrong_kind(nn.Linear(3, 2), (floats,), {}, "reason") is None
 
     def test_a_model_that_does_not_take_the_data_is_named_with_the_shape(self) -> None:
         with pytest.raises(ConfigError) as error:

@@ -149,7 +149,7 @@ def test_the_prediction_for_a_sample_is_what_follows_it() -> None:
 @pytest.mark.parametrize(
     ("typed", "key", "topic"),
     [
-        (["data=text", "model=mlp"], "task", "shape"),
+        (["data=digits", "model=mlp"], "data", "shape"),
         (["data=digits", "model=gpt"], "model", "shape"),
         (["data=text", "model=gpt", "loss=cross_entropy"], "loss", "conflict"),
         (["data=text", "model=gpt", "trainer.monitor=val/perplexitty"], "trainer.monitor", "choice"),
@@ -158,6 +158,25 @@ def test_the_prediction_for_a_sample_is_what_follows_it() -> None:
 def test_what_does_not_fit_is_said(typed: list[str], key: str, topic: str) -> None:
     problem = problem_of(lambda: built("task=language_model", "device=cpu", "tracking=off", *typed))
     assert (problem.key, problem.topic) == (key, topic)
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [
+        (["task=language_model", "data=text", "model=mlp"], "model=gpt"),
+        (["task=language_model", "data=text", "model=cnn"], "model=gpt"),
+        (["task=autoencoder", "data=text", "model=gpt"], "model=mlp"),
+        (["data=wine", "model=gpt"], "model=mlp"),
+    ],
+)
+def test_a_model_for_the_other_kind_of_numbers_is_refused_with_one_that_fits(typed: list[str], written: str) -> None:
+    problem = problem_of(lambda: built("device=cpu", "tracking=off", *typed))
+    assert (problem.key, problem.topic) == ("model", "shape") and written in problem.suggestion
+
+
+def test_inputs_without_targets_name_the_tasks_for_them() -> None:
+    problem = problem_of(lambda: built("device=cpu", "tracking=off", "data=text"))
+    assert (problem.key, problem.topic) == ("data", "code") and "task=language_model" in problem.suggestion
 
 
 def test_a_model_without_scores_for_each_token_is_refused() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from runner.errors import ConfigError, Problem, first_line, user_frame_suffix
-from runner.model.probe import Cost, largest_outputs
+from runner.model.probe import Cost, largest_outputs, wrong_kind
 from runner.task import Step, StepError, Task
 from runner.task.supervised import OutputError, Supervised
 from runner.util import trees
@@ -37,7 +37,7 @@ def check_step(task: Task, model: nn.Module, batch: tuple[Any, Any], num_outputs
     with torch.random.fork_rng(devices=[]), copies(task, model) as (own_task, own_model):
         counter = FlopCounterMode(display=False)
         try:
-            with largest_outputs(own_model) as largest, counter:
+            with largest_outputs(own_model) as largest, _inputs_of(own_model) as got, counter:
                 step = own_task.measure(own_model, batch)
         except OutputError as error:
             text = f"the model must return one tensor (N, {num_outputs}), or one called logits, it returns {error}"
@@ -49,6 +49,8 @@ def check_step(task: Task, model: nn.Module, batch: tuple[Any, Any], num_outputs
             raise
         except Exception as error:  # the user's code may raise anything
             reason = f"{first_line(error)}{user_frame_suffix(error)}"
+            if got and (problem := wrong_kind(own_model, *got[-1], reason)):
+                raise ConfigError(problem) from error
             text = f"the step fails for two samples {describe_batch(batch)}: {reason}"
             key = "model" if isinstance(task, Supervised) else "task"
             raise ConfigError(Problem(key, text, topic="shape")) from error
@@ -57,6 +59,17 @@ def check_step(task: Task, model: nn.Module, batch: tuple[Any, Any], num_outputs
         text = f"the model returns outputs of shape (N{shape}), data and loss require (N, {num_outputs})"
         raise ConfigError(Problem("model", text, "let its constructor take num_outputs", topic="shape"))
     return Cost(counter.get_total_flops() // 2 or None, max(largest) // 2), step
+
+
+@contextmanager
+def _inputs_of(model: nn.Module) -> Iterator[list[tuple[Any, Any]]]:
+    """Collect what the model gets at each call: arguments by place, and by name."""
+    got: list[tuple[Any, Any]] = []
+    handle = model.register_forward_pre_hook(lambda _, args, kwargs: got.append((args, kwargs)), with_kwargs=True)
+    try:
+        yield got
+    finally:
+        handle.remove()
 
 
 def check_names(model: nn.Module, inputs: Any) -> None:

@@ -62,7 +62,7 @@ class CNN(nn.Module):
         super().__init__()
         if len(input_shape) != 3:
             text = f"model=cnn requires images (C, H, W), the samples have shape {tuple(input_shape)}"
-            raise ConfigError(Problem("model", text, "write model=mlp", topic="shape"))
+            raise ConfigError(Problem("model", text, "write model=mlp, or model=gpt for tokens", topic="shape"))
         if not channels:
             text = "model.channels=[]: the number of convolutions must not be zero"
             raise ConfigError(

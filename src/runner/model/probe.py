@@ -1,6 +1,6 @@
 """Checks of a model before training: that it fits the data, its size, its FLOPs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from runner.errors import ConfigError, Problem, first_line, user_frame_suffix
+from runner.util import trees
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -184,6 +185,38 @@ def _forward_real(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) 
             outputs = model(torch.zeros(2, *shape, dtype=dtype))
     except Exception as error:
         reason = f"{first_line(error)}{user_frame_suffix(error)}"
+        if problem := wrong_kind(model, (torch.zeros(2, *shape, dtype=dtype),), {}, reason):
+            raise ConfigError(problem) from error
         text = f"the model does not accept samples of shape {shape} ({prod(shape)} values): {reason}"
         raise ConfigError(Problem("model", text, topic="shape")) from error
     return outputs, counter.get_total_flops()
+
+
+def wrong_kind(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], reason: str) -> Problem | None:
+    """Return the problem of a model that failed because it got whole numbers instead of floats, or floats instead.
+
+    Args:
+        model: on the CPU; as it failed.
+        args: what it got.
+        kwargs: what it got by name.
+        reason: what it failed with.
+
+    Returns:
+        None if it failed for another reason.
+    """
+    tensors = [leaf for leaf in trees.leaves((tuple(args), dict(kwargs))) if isinstance(leaf, Tensor)]
+    embeds = any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
+    if not embeds and tensors and not any(map(torch.is_floating_point, tensors)):
+        text = f"the model gets token ids (whole numbers), and none of its layers embeds them: {reason}"
+        instead = "write model=gpt or model=huggingface, or begin the model with torch.nn.Embedding"
+        return Problem("model", text, instead, topic="shape")
+    if not embeds or not all(map(torch.is_floating_point, tensors)):
+        return None
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            ids = trees.tree_map(lambda leaf: torch.zeros_like(leaf, dtype=torch.long), (tuple(args), dict(kwargs)))
+            model(*ids[0], **ids[1])
+    except Exception:  # another reason
+        return None
+    text = f"the model takes token ids (whole numbers), it gets floats: {reason}"
+    return Problem("model", text, "write model=mlp, or data=text task=language_model", topic="shape")

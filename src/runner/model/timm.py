@@ -40,7 +40,7 @@ def network(
     timm = library("timm", "model=timm", "timm")
     if len(input_shape) != 3:
         text = f"model=timm requires images (C, H, W), the samples have shape {tuple(input_shape)}"
-        raise ConfigError(Problem("model", text, "write model=mlp", topic="shape"))
+        raise ConfigError(Problem("model", text, "write model=mlp, or model=gpt for tokens", topic="shape"))
     if not name.startswith((*ON_HUB, IN_FOLDER)) and not timm.is_model(name):
         close = close_match(name, timm.list_models())
         suggestion = f"did you mean {close}?" if close else "write model.name=resnet18, or one of timm.list_models()"

@@ -33,7 +33,7 @@ def classifier(input_shape: Sequence[int], num_outputs: int, name: str) -> nn.Mo
     """
     if len(input_shape) != 3:
         text = f"model=torchvision requires images (C, H, W), the samples have shape {tuple(input_shape)}"
-        raise ConfigError(Problem("model", text, "write model=mlp", topic="shape"))
+        raise ConfigError(Problem("model", text, "write model=mlp, or model=gpt for tokens", topic="shape"))
     # Late: takes 2.4 s.
     from torchvision import models
 

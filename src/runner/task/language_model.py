@@ -81,8 +81,10 @@ class LanguageModel(Task):
             ConfigError: there are no token ids in the batch.
         """
         if isinstance(batch, Tensor):
+            _check_tokens(batch)
             return batch[:, :-1].long(), batch[:, 1:].long()
         if type(batch) in (tuple, list) and len(batch) == 2 and isinstance(batch[1], Tensor):
+            _check_tokens(batch[1])
             return batch[0], batch[1].long()
         named = by_name(batch)
         if not isinstance(named.get(IDS), Tensor):
@@ -139,6 +141,13 @@ class LanguageModel(Task):
         ids = torch.tensor([start], device=device)
         made = generate(model, ids, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, trained=trained)
         return "".join(characters[token] for token in made[0].tolist())
+
+
+def _check_tokens(tokens: Tensor) -> None:
+    if tokens.ndim != 2:
+        shape = "".join(f", {size}" for size in tokens.shape[1:])
+        text = f"task=language_model needs sequences of token ids (N, T), these have shape (N{shape})"
+        raise ConfigError(Problem("data", text, "write data=text model=gpt, or task=supervised", topic="shape"))
 
 
 def _share(sums: list[float], samples: int) -> float | None:

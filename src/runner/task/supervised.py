@@ -115,7 +115,10 @@ def divide_by_keys(item: Any, targets: str | list[str] | None) -> tuple[Any, Any
     if not named:
         size = f" of {len(item)}" if isinstance(item, tuple | list) else ""
         text = f"an item of the data set is of type {type(item).__name__}{size}, not a pair"
-        raise ConfigError(Problem("data", text, "return (input, target) for each index", topic="code"))
+        instead = "return (input, target) for each index"
+        if isinstance(item, Tensor):
+            instead += ", or write task=language_model or task=autoencoder, which take inputs alone"
+        raise ConfigError(Problem("data", text, instead, topic="code"))
     missing = [key for key in keys or DEFAULT_TARGETS if key not in named]
     if missing:
         text = f"an item of the data set has no {' or '.join(missing)}, it has {', '.join(named)}"
