@@ -235,14 +235,25 @@ def test_a_whole_number_beyond_64_bits_is_out_of_range_for_floats_too(key: str, 
         assert composer.compose([f"{key}=1e30"])[1] == []
 
 
+@pytest.mark.parametrize("number", ["3", "1", "0", "2.5"])
+@pytest.mark.parametrize("key", ["trainer.log_norms", "runner.quiet", "sweep.dry_run", "tracking.log_model"])
+def test_a_number_is_not_true_or_false(key: str, number: str, composer: Composer) -> None:
+    group, _, leaf = key.partition(".")
+    for typed in (f"{key}={number}", f"{group}={{{leaf}:{number}}}"):
+        _, problems = composer.compose([typed])
+        assert about(problems) == [(key, "type")] and problems[0].suggestion == "write true or false"
+    assert composer.compose([f"{key}=true", "trainer.compile=${oc.env:NONE,false}"])[1] == []
+
+
 def test_a_number_in_a_user_s_file_that_composing_would_change_is_refused(tmp_path: Path) -> None:
     for name, text in {
         "trainer/mine.yaml": f"defaults: [default]\nmax_time: {BEYOND}\n",
         "experiment/deep.yaml": f"# @package _global_\ntrainer:\n  early_stopping: {{min_delta: {BEYOND}}}\n",
         "experiment/texts.yaml": "# @package _global_\ntracking:\n  tags: {version: 1.10}\n",
         "data/sheet.yaml": "_target_: runner.data.csv_file.csv_file\npath: t.csv\ntarget: 2024_01\n",
+        "experiment/flags.yaml": "# @package _global_\ntrainer:\n  log_norms: 3\n",
         "experiment/right.yaml": (
-            "# @package _global_\ntrainer: {max_time: 1.0e+25}\ntracking:\n"
+            "# @package _global_\ntrainer: {log_norms: true, max_time: 1.0e+25}\ntracking:\n"
             "  experiment: '1e5'\n  run_name: 2024-01-01\n  tags: {version: 2, of: \"007\"}\n"
         ),
     }.items():
@@ -253,13 +264,18 @@ def test_a_number_in_a_user_s_file_that_composing_would_change_is_refused(tmp_pa
         ("trainer=mine", 2, ("trainer.max_time", "range"), f"max_time: {BEYOND}"),
         ("experiment=deep", 3, ("trainer.early_stopping.min_delta", "range"), f"min_delta: {BEYOND}"),
         ("experiment=texts", 3, ("tracking.tags.version", "type"), "version: 1.10 is read as 1.1"),
+        ("experiment=flags", 3, ("trainer.log_norms", "type"), "log_norms: 3"),
         ("data=sheet", 3, ("data.target", "type"), "target: 2024_01 is read as 202401"),
     ]:
         file = f"{tmp_path}/{choice.replace('=', '/')}.yaml"
         (problem,) = composer.compose([choice])[1]
         assert about([problem]) == [expected]
         assert problem.text.startswith(f"{choice}: {file}, line {line}: {said}")
-        assert expected[1] == "range" or f"'{said.split()[1]}'" in problem.suggestion
+        assert (
+            expected[1] == "range"
+            or "true or false" in problem.suggestion
+            or f"'{said.split()[1]}'" in problem.suggestion
+        )
     cfg, problems = composer.compose(["experiment=right"])
     assert cfg is not None and problems == []
     assert (cfg.tracking.experiment, cfg.tracking.run_name) == ("1e5", "2024-01-01")

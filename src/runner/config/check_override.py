@@ -41,8 +41,8 @@ def check(files: GroupFiles, typed: ParsedOverride) -> list[Problem]:
         return [explain_unreadable(text)]
     if override.is_sweep_override():
         return []
-    if beyond := schema.find_large_integers(key, override.value()):
-        return beyond
+    if wrong := schema.find_large_integers(key, override.value()) or schema.find_number_flags(key, override.value()):
+        return wrong
     if key == "hydra.searchpath":
         return _check_search_path(text, override.value())
     options = files.options(key)

@@ -95,6 +95,17 @@ def find_large_integers(key: str, value: object) -> list[Problem]:
     ]
 
 
+def find_number_flags(key: str, value: object) -> list[Problem]:
+    """Find numbers in a key's value that stand for true or false: OmegaConf takes 3 as true."""
+    return [
+        Problem(name, f"{name}={abbreviate(format_value(flag))} is not true or false", f"write {FLAGS}", topic="type")
+        for name, flag in iterate_leaves(value, key)
+        if isinstance(flag, int | float) and not isinstance(flag, bool) and _hint(name) is bool
+    ]
+
+
+FLAGS = "true or false"
+
 BITS = "use at most 64 bits for a whole number"
 
 
@@ -246,7 +257,7 @@ def describe_expected(key: str) -> str | None:
         return str(limit)
     hint = _hint(key)
     if hint is bool:
-        return "true or false"
+        return FLAGS
     if typing.get_origin(hint) is dict:
         return "names and their texts, such as {team:vision}"
     if hint is str or str in typing.get_args(hint):

@@ -52,7 +52,7 @@ class CheckedRepository(ConfigRepository):
 
 
 def check_file(file: Path, package: str) -> None:
-    """Check that the integers of a file fit into 64 bits, and that YAML reads none of its texts as another number.
+    """Check that the integers of a file fit into 64 bits, and that none of its texts or flags is read as another value.
 
     Args:
         file: a file that OmegaConf has read.
@@ -70,6 +70,9 @@ def check_file(file: Path, package: str) -> None:
             where = f"{file}, line {scalar.start_mark.line + 1}: {key.rpartition('.')[2]}: {scalar.value}"
             if not ranges.fits_64_bits(value):
                 raise ConfigError(Problem(key, f"{where} is out of range", schema.BITS, topic="range"))
+            if schema.find_number_flags(key, value):
+                text = f"{where} is not {schema.FLAGS}"
+                raise ConfigError(Problem(key, text, f"write {schema.FLAGS}", topic="type"))
             is_text = key in texts or schema.is_text(key)
             if is_text and isinstance(value, int | float) and str(value) != scalar.value:
                 text = f"{where} is read as {format_value(value)}"
