@@ -16,6 +16,7 @@ from runner.data.table import table
 
 LABELS = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
 INPUTS = torch.arange(100.0).unsqueeze(1)
+NUMBERS = Source("s", (INPUTS, INPUTS), arrays={"g": range(100)})
 
 
 def divided(source: Source | None = None, **arguments: Any) -> Splits:
@@ -65,6 +66,42 @@ def test_no_group_is_in_both_parts(how: str) -> None:
         assert min(out) == 77
 
 
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.5, 0.8])
+def test_whole_groups_are_held_out_with_about_the_share_of_each_class(share: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    groups = torch.randint(60, (600,), generator=rng).tolist()
+    labels = torch.tensor([(group % 4 == 0) + 2 * (index % 2) for index, group in enumerate(groups)])
+    source = Source("s", (torch.arange(600.0).unsqueeze(1), labels), arrays={"g": groups})
+    outs = [
+        held_out(divided(source, split="stratified", split_by="g", val_fraction=share, seed=seed)) for seed in (0, 0, 1)
+    ]
+    out = outs[0]
+    assert out == outs[1] != outs[2], "by the seed"
+    assert not {groups[index] for index in out} & {groups[index] for index in set(range(600)) - set(out)}
+    assert len(out) / 600 == pytest.approx(share, abs=0.05)
+    for number in labels.unique().tolist():
+        members = (labels == number).nonzero().flatten().tolist()
+        assert len(set(members) & set(out)) / len(members) == pytest.approx(share, abs=0.1)
+
+
+def test_the_largest_group_is_not_always_held_out() -> None:
+    groups = [0] * 40 + list(range(1, 61))
+    source = Source("s", (INPUTS, INPUTS.flatten().long() % 2), arrays={"g": groups})
+    splits = [divided(source, split="stratified", split_by="g", seed=seed) for seed in range(24)]
+    assert {0 in held_out(one) for one in splits} == {True, False}
+
+
+def test_few_groups_and_rare_classes_are_divided_too() -> None:
+    for groups, labels in (([0, 0, 1], [0, 1, 1]), ([0, 1, 2, 3], [0, 0, 1, 2])):
+        inputs = torch.arange(float(len(groups))).unsqueeze(1)
+        source = Source("s", (inputs, torch.tensor(labels)), arrays={"g": groups})
+        splits = divided(source, split="stratified", split_by="g", val_fraction=0.25)
+        assert splits.val is not None and len(splits.train) and len(splits.val)
+    alone = Source("s", (inputs, torch.arange(4)), arrays={"g": groups})
+    problem = problem_of(lambda: divided(alone, split="stratified", split_by="g", val_fraction=0.25))
+    assert about([problem]) == [("data.split", "data")]
+
+
 def test_arrays_may_be_attributes_and_columns() -> None:
     class Items(list[Any]):
         site = torch.arange(100) % 5
@@ -97,7 +134,8 @@ def test_a_table_keeps_its_groups_out_of_the_test_part_too(tmp_path: Path) -> No
     ("arguments", "key", "topic"),
     [
         ({"split": "stratified", "source": Source("s", (INPUTS, INPUTS))}, "data.split", "conflict"),
-        ({"split": "stratified", "split_by": "g"}, "data.split", "conflict"),
+        ({"split": "stratified", "split_by": "g", "source": NUMBERS}, "data.split", "conflict"),
+        ({"split": "stratified", "split_by": "one"}, "data.split_by", "data"),
         ({"split_by": "sight"}, "data.split_by", "unknown"),
         ({"split_by": "one"}, "data.split_by", "data"),
         ({"split_by": "short"}, "data.split_by", "shape"),
