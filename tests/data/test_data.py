@@ -846,6 +846,32 @@ def test_tensors_that_are_not_dense_and_arrays_that_are_not_read(tmp_path):
     assert tensors(path=tmp_path / "x.npz").notes[-1] == "x_test in x.npz: not read"
 
 
+def test_other_arrays_of_a_file_are_groups_and_weights(tmp_path):
+    arrays = {
+        "inputs": np.arange(40.0).reshape(20, 2), "targets": np.arange(20) % 2, "site": np.array(list("abcd") * 5),
+        "weight": np.array([1.0] * 5 + [0.0] * 15), "table": np.ones((20, 1)), "short": np.ones(3),
+    }  # fmt: skip
+    np.savez(tmp_path / "x.npz", **arrays)
+    torch.save({name: torch.as_tensor(array) for name, array in arrays.items() if name != "site"}, tmp_path / "x.pt")
+    typed = ["device=cpu", "tracking=off", "data=tensors", "trainer.epochs=1"]
+    setup = built(*typed, f"data.path={tmp_path}/x.npz", "data.split_by=site", "data.val_fraction=0.25")
+    assert setup.splits.sizes == {"train": 15, "val": 5, "test": 0}
+    assert len(set((setup.splits.val.inputs[:, 0] / 2 % 4).tolist())) == 1
+    notes = setup.splits.notes
+    assert {"table in x.npz: not read", "short in x.npz: not read"} <= {*notes} and any(
+        "site" in note for note in notes
+    )
+    weighted = [
+        "data.sampler=weighted",
+        "data.sample_weight=weight",
+        "data.val_fraction=0",
+        f"data.path={tmp_path}/x.pt",
+    ]
+    assert built(*typed, *weighted).splits.weights.count_nonzero() == 5
+    problem = problem_of(lambda: built(*typed, f"data.path={tmp_path}/x.pt", "data.split_by=site"))
+    assert about([problem]) == [("data.split_by", "unknown")] and "weight" in problem.text
+
+
 def test_what_is_no_file_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     for path in ("/dev/null", tmp_path / "pipe.csv"):

@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,14 @@ class Arrays:
     Attributes:
         by_name: some of `NAMES`.
         origin: the files that they come from, or `config`.
-        notes: phrases about what is not read, and about parts that share samples.
+        notes: phrases about what is not read of `val_path`, and about parts that share samples.
+        others: other arrays of `path`, such as groups and weights; None for one that has not one axis.
     """
 
     by_name: dict[str, Array]
     origin: str
     notes: list[str]
+    others: dict[str, list[Any] | None]
 
 
 def gather(lists: dict[str, Any], path: str | Path | None, val_path: str | Path | None) -> Arrays:
@@ -87,10 +90,11 @@ def gather(lists: dict[str, Any], path: str | Path | None, val_path: str | Path 
         raise ConfigError(Problem("data", "data=tensors has no samples", instead, topic="missing"))
     files: dict[str, Path] = {}
     notes: list[str] = []
+    others: dict[str, Any] = {}
     by_name = {name: Array(name, values, f"data.{name}", f"data.{name}") for name, values in lists.items()}
     if path is not None:
         files["data.path"] = find_data_file(path, "data.path")
-        by_name, notes = _read(files["data.path"], "data.path", path, NAMES)
+        by_name, others = _read(files["data.path"], "data.path", path, NAMES)
     if val_path is not None:
         key = "data.val_path"
         if twice := [by_name[f"val_{name}"].label for name in PAIR if f"val_{name}" in by_name]:
@@ -99,18 +103,34 @@ def gather(lists: dict[str, Any], path: str | Path | None, val_path: str | Path 
         files[key] = find_data_file(val_path, key)
         val_arrays, unread = _read(files[key], key, val_path, PAIR)
         by_name |= {f"val_{name}": array for name, array in val_arrays.items()}
-        notes += [*shared_samples(files), *unread]
-    return Arrays(by_name, ", ".join(map(str, files.values())) or "config", notes)
+        notes += [*shared_samples(files), *not_read(unread, val_path)]
+    columns = {name: _as_column(values) for name, values in others.items()}
+    return Arrays(by_name, ", ".join(map(str, files.values())) or "config", notes, columns)
 
 
-def _read(file: Path, key: str, path: str | Path, names: tuple[str, ...]) -> tuple[dict[str, Array], list[str]]:
-    """Read the arrays of these names, inputs and targets among them; and note what else is in the file."""
+def not_read(names: Iterable[str], path: str | Path) -> list[str]:
+    """Return a note for each array of a file that nothing reads."""
+    return [f"{name} in {Path(path).name}: not read" for name in names]
+
+
+def _as_column(values: Any) -> list[Any] | None:
+    """Return an array with one axis as a list; None if it is anything else."""
+    if isinstance(values, Tensor):
+        dense = values.layout is torch.strided and not values.is_nested and not values.is_meta
+        return values.tolist() if dense and values.ndim == 1 else None
+    if isinstance(values, np.ndarray):
+        return values.tolist() if values.ndim == 1 else None
+    return values if isinstance(values, list) else None
+
+
+def _read(file: Path, key: str, path: str | Path, names: tuple[str, ...]) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Read the arrays of these names, inputs and targets among them, and return what else is in the file."""
     content = _load(file, key)
     if missing := [name for name in PAIR if name not in content]:
         text = f"{key}={path} has no {' and no '.join(missing)}, only {', '.join(map(str, content)) or 'nothing'}"
         raise ConfigError(Problem(key, text, f"store arrays of the names {' and '.join(PAIR)}", topic="missing"))
     arrays = {name: Array(name, content[name], key, f"{key}={path}") for name in names if name in content}
-    return arrays, [f"{name} in {file.name}: not read" for name in content if name not in names]
+    return arrays, {name: values for name, values in content.items() if name not in names}
 
 
 def _load(file: Path, key: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from runner.config.keys import format_value
 from runner.data import numbers
-from runner.data.arrays import NAMES, PARTS, Array, convert, find_missing, gather
+from runner.data.arrays import NAMES, PARTS, Array, convert, find_missing, gather, not_read
 from runner.data.source import Source
 from runner.errors import ConfigError, Problem, Topic
 
@@ -35,7 +35,8 @@ def tensors(
         test_inputs: samples to test on, of the same shape; None: no test part.
         test_targets: their targets.
         path: instead of the lists, a file written by `numpy.savez(path, inputs=..., targets=...)` or
-            `torch.save({"inputs": ..., "targets": ...}, path)`.
+            `torch.save({"inputs": ..., "targets": ...}, path)`. Other arrays with one value for each training sample
+            can be named in `data.split_by` and `data.sample_weight`.
         mean: subtracted from the inputs; None is that of the training samples.
         std: divides the inputs; None is that of the training samples.
         val_inputs: samples to validate on; None: a share of the training samples.
@@ -58,6 +59,9 @@ def tensors(
     parts = {
         part: (samples[f"{part}inputs"], samples[f"{part}targets"]) for part in PARTS if f"{part}inputs" in samples
     }
+    beside = {name: column for name, column in arrays.others.items() if len(column or ()) == len(parts[""][1])}
+    use = [f"{', '.join(beside)}: for data.split_by and data.sample_weight"] if beside else []
+    unread = not_read([name for name in arrays.others if name not in beside], path or "")
     raw = getattr(arrays.by_name["inputs"].values, "dtype", None)
     return Source(
         "tensors",
@@ -68,7 +72,8 @@ def tensors(
         classes=_class_names(classes, [targets for _, targets in parts.values()]),
         origin=arrays.origin,
         val=parts.get("val_"),
-        notes=[*_notes(raw, *parts[""]), *arrays.notes],
+        notes=[*_notes(raw, *parts[""]), *use, *unread, *arrays.notes],
+        arrays=beside,
     )
 
 
