@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.problems import about
+from helpers.problems import about, problem_of
 from helpers.several_inputs import MODULE, RUNS
 from helpers.trained import place, train
 from runner import predict
 from runner.errors import Problem
+from runner.runs.new_samples import read
 from runner.runs.predictor import Predictor, trained_model
+from runner.saved.input_spec import InputSpec, Leaf
 from runner.saved.run import find
 
 
@@ -188,6 +190,15 @@ def test_what_does_not_fit_is_one_sentence(
     captured = capsys.readouterr()
     assert captured.out == "" and len(captured.err.splitlines()) == 1
     assert about(reported) == [("input", topic)] and shown in reported[0].text
+
+
+@pytest.mark.parametrize("value", ["texts.csv", "a text", "missing.txt"])
+def test_texts_for_a_model_of_tokens_are_refused_with_what_it_takes(value: str) -> None:
+    leaves = [Leaf(name, [7], "int64", None, 0, 9) for name in ("input_ids", "attention_mask")]
+    spec = InputSpec("d", {"input_ids": [7]}, "int64", 0, 1, 2, inputs=leaves)
+    problem = problem_of(lambda: read(value, spec))
+    assert (problem.key, problem.topic) == ("input", "choice") and "input_ids, attention_mask" in problem.text
+    assert "tokenize" in problem.suggestion and ".npz" in problem.suggestion
 
 
 @pytest.mark.parametrize(

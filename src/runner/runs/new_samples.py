@@ -20,6 +20,7 @@ from runner.saved.input_spec import InputSpec
 from runner.util.trees import Tree, tree_map
 
 KINDS = "name a .csv, .npy, .npz or .pt file, an image or a folder of images, or write numbers as [4,5]"
+TOKEN_IDS = "input_ids"  # of Hugging Face's tokenizers
 LONGEST = 80  # characters of an argument in an error
 
 
@@ -89,8 +90,16 @@ def _from_inputs(value: str, path: Path, spec: InputSpec, shown: str) -> NewSamp
     if value.lstrip().startswith(("[", "{")) and not _exists(path):
         chunks = new_inputs.read_argument(value, spec, shown)
     else:
+        is_other = path.suffix.lower() not in new_inputs.SUFFIXES
+        if is_other and any(leaf.name == TOKEN_IDS for leaf in spec.inputs or []):
+            names = ", ".join(leaf.name for leaf in spec.inputs or [])
+            text = f"the model takes tokens, not texts: {names}"
+            instead = (
+                "tokenize the texts with the tokenizer of the run, and save these arrays as .npz, or items as .jsonl"
+            )
+            raise refuse(shown, text, instead, topic="choice")
         path = find_data_file(value, KEY)
-        if path.suffix.lower() not in new_inputs.SUFFIXES:
+        if is_other:
             names = ", ".join(leaf.name for leaf in spec.inputs or [] if leaf.name)
             text = f"the model takes {names or 'whole numbers'}, which this kind of file does not hold"
             raise refuse(shown, text, f"name a file {' '.join(new_inputs.SUFFIXES)}", topic="choice")
