@@ -12,6 +12,7 @@ import torch
 
 from helpers.awkward import AWKWARD, Awkward, number, rows
 from helpers.problems import about, problem_of
+from runner.assembly.auto_loss import choose
 from runner.data.named_path import NamedPath
 from runner.data.source import Source
 from runner.data.splits import Splits, split
@@ -157,6 +158,33 @@ def test_a_whole_number_that_csv_doubts_is_a_number_and_typed_a_class(tmp_path: 
     assert few.classes == ["1", "2", "3"]
 
 
+def test_several_targets_are_numbers_or_labels(tmp_path: Path) -> None:
+    data = rows(
+        lambda i: f"{number(i)},{i}.5,{i % 2},{['no', 'yes'][i % 3 == 0]},{'' if i == 7 else i % 2}", "x,n,a,b,c"
+    )
+    labels = load(tmp_path, data, target=["c", "b", "a"])
+    assert labels.target == ["c", "b", "a"] and kinds(labels) == {"x": "number", "n": "number"}
+    assert "3 labels" in labels.notes[0] and "1 rows without a target" in "; ".join(labels.notes)
+    targets = divided(labels).all_targets
+    assert targets is not None and targets.shape == (59, 3) and choose(targets, labels.classes)[0] == "bce_with_logits"
+    assert set(map(tuple, targets.tolist())) == {(a, b, a) for a in (0, 1) for b in (0, 1)}
+    numbers = load(tmp_path, data, target=["n", "a"])
+    targets = divided(numbers).all_targets
+    assert "2 numbers" in numbers.notes[0] and targets is not None
+    assert choose(targets, numbers.classes)[0] == "mse" and targets[:, 0].sort().values.tolist() == [
+        i + 0.5 for i in range(60)
+    ]
+    assert "2 numbers" in load(tmp_path, data, target=["a", "b"], loss_takes="values").notes[0]
+    alone = load(tmp_path, data, target=["a"])
+    assert alone.target == "a" and alone.classes == ["0", "1"]
+
+
+def test_new_rows_without_names_may_lack_all_targets(tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("5,2.5\n3,4.5\n")
+    file = NamedPath("input", "new.csv", tmp_path / "new.csv")
+    assert read_new(file, ["1", "3"], False, 4, ["0", "2"])["3"].tolist() == [2.5, 4.5]
+
+
 def test_an_only_column_that_counts_the_rows_is_a_feature(tmp_path: Path) -> None:
     source = load(tmp_path, rows(lambda i: f"{i + 1},{number(i)}.5", '"",x'))
     assert kinds(source) == {"Unnamed: 0": "number"}
@@ -184,6 +212,26 @@ REFUSED = {
     "half a Parquet file": (b"PAR1" + b"0" * 40, {}, [("data.path", "data")]),
     "an unknown target": (rows(lambda i: f"{i % 9},{i}.5", "x,y"), {"target": "z"}, [("data.target", "unknown")]),
     "an unknown index": (rows(lambda i: f"{i % 9},{i}.5", "x,y"), {"index": "z"}, [("data.index", "unknown")]),
+    "text among several targets": (
+        rows(lambda i: f"{i % 9},{i % 2},{'ab'[i % 2]}", "x,y,z"), {"target": ["y", "z"]}, [("data.target", "data")]
+    ),
+    "one of several targets in all rows": (
+        rows(lambda i: f"{i % 9},{i % 2},1", "x,y,z"), {"target": ["y", "z"]}, [("data.target", "data")]
+    ),
+    "a target twice": (
+        rows(lambda i: f"{i % 9},{i % 2}", "x,y"), {"target": ["y", "y"]}, [("data.target", "conflict")]
+    ),
+    "no target": (rows(lambda i: f"{i % 9},{i % 2}", "x,y"), {"target": []}, [("data.target", "conflict")]),
+    "several targets for a loss of classes": (
+        rows(lambda i: f"{i % 9},{i % 2},{i % 2}", "x,y,z"),
+        {"target": ["y", "z"], "loss_takes": "classes"},
+        [("loss", "conflict")],
+    ),
+    "several targets as classes": (
+        rows(lambda i: f"{i % 9},{i % 2},{i % 2}", "x,y,z"),
+        {"target": ["y", "z"], "target_type": "category"},
+        [("data.target_type", "conflict")],
+    ),
     "text for a loss of values": (
         rows(lambda i: f"{i % 9},{'ab'[i % 2]}", "x,y"), {"loss_takes": "values"}, [("data.target_type", "data")]
     ),

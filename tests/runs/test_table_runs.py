@@ -118,6 +118,16 @@ def test_a_model_that_embeds_is_evaluated_predicts_and_is_served_alike() -> None
     assert len(predicted) == 2 and "group: 1 row with categories" in said
 
 
+def test_several_targets_are_predicted_and_served_alike() -> None:
+    lines = [f"{i % 9},{'abc'[i % 3]},{i % 9 * 2}.5,{i % 2},{['no', 'yes'][i % 3 == 0]}" for i in range(90)]
+    Path("many.csv").write_text("\n".join(["x,k,y,a,b", *lines]) + "\n")
+    for run, targets, loss in (("numbers", "[y,a]", "MSE"), ("labels", "[a,b]", "BCEWithLogits")):
+        train(run, "data=table", "data.path=many.csv", f"data.target={targets}", "tracking.log_model=true")
+        assert json.loads(Path(f"{run}/samples.json").read_text())["target"] == targets.strip("[]").split(",")
+        assert f"_target_: runner.loss.{loss}" in Path(f"{run}/config.yaml").read_text()
+        check_chain(run, "many.csv", pd.read_csv("many.csv"))
+
+
 def test_a_run_keeps_its_transformers_on_another_table() -> None:
     rows = [f"{i % 9},{'ab'[i % 2]},{2 * (i % 9) + (i % 2)}.5" for i in range(60)]
     Path("one.csv").write_text("\n".join(["x,k,y", *rows]) + "\n")

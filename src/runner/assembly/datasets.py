@@ -15,7 +15,7 @@ from runner.data.augment import Augment, make_augment
 from runner.data.collate import divide_pair
 from runner.data.division import Division
 from runner.data.sampling import Sampling
-from runner.data.source import Source
+from runner.data.source import Source, names_of
 from runner.data.splits import Splits, split
 from runner.data.target_scale import TargetScale, choose_target_scale
 from runner.errors import ConfigError, Problem
@@ -125,8 +125,7 @@ def make_target_scale(
         return None, splits
     targets = loss.prepare(splits.targets()[: len(splits.train)], torch.float64)
     wanted = splits.columns is not None and cost.activation is None
-    names = [splits.target] if splits.target is not None else []
-    scale = choose_target_scale(targets, setting, auto=wanted, weights=checkpoint, names=names)
+    scale = choose_target_scale(targets, setting, auto=wanted, weights=checkpoint, names=names_of(splits.target))
     if scale is not None and scale.standardizes:
         how = "as for the weights it starts from, " if checkpoint is not None else ""
         note = f"targets standardised ({how}{scale}): */loss is in these units, all else in the data's"

@@ -34,7 +34,7 @@ class Source:
         classes: the names of the classes 0, 1, ...; None if the targets count them, from 0 and without gaps.
         origin: where the samples come from: a path, a package.
         columns: all columns of the table that the samples come from, in its order; None without a table.
-        target: the column that is predicted.
+        target: the column that is predicted; a list of several.
         val: the validation part; None if the data set has none.
         scale: divides the inputs, if the data set knows its range; None leaves it to `data.scale`.
         white: the number that stands for white in image files with more than 8 bits a pixel.
@@ -55,7 +55,7 @@ class Source:
     classes: list[str] | None = None
     origin: str = ""
     columns: list[str] | None = None
-    target: str | None = None
+    target: str | list[str] | None = None
     notes: Sequence[str] = ()
     val: Samples | None = None
     scale: float | None = None
@@ -64,6 +64,11 @@ class Source:
     collate_fn: Callable[[list[Any]], Tree] | None = None
     rows: "Rows | None" = None
     arrays: Mapping[str, Any] | None = None
+
+
+def names_of(target: str | Sequence[str] | None) -> list[str]:
+    """Return the names of the columns that are predicted."""
+    return [target] if isinstance(target, str) else list(target or [])
 
 
 class Rows(Protocol):

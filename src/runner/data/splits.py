@@ -54,7 +54,7 @@ class Splits:
         input_shape: of one sample: whole numbers; of several inputs, a dict or tuple of such shapes.
         fingerprint: hash of contents and split.
         columns: all columns of the table that the samples come from; None without a table.
-        target: the column that is predicted.
+        target: the column that is predicted; a list of several.
         notes: short phrases about what was guessed from the data.
         white: the number that stands for white in image files with more than 8 bits a pixel.
         all_targets: of all samples, without the limit; None if the data set does not list them, if they are not a
@@ -75,7 +75,7 @@ class Splits:
     input_shape: Shapes
     fingerprint: str
     columns: Sequence[str] | None = None
-    target: str | None = None
+    target: str | list[str] | None = None
     notes: Sequence[str] = ()
     white: float | None = None
     all_targets: Tensor | None = None

@@ -4,7 +4,7 @@ The kinds of columns are decided from the files. Means, scales and categories co
 are fitted by `TableRows.fit`, which is called once the parts are divided.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
+from runner.config.keys import format_value
 from runner.data.held_out import TEST_FRACTION, choose_test_samples
 from runner.data.listing import list_names
 from runner.data.named_path import NamedPath
 from runner.data.paths import shared_samples
-from runner.data.source import Source
-from runner.data.table_answer import Answer, read_answer
+from runner.data.source import Source, names_of
+from runner.data.table_answer import Answer, read_answer, read_answers
 from runner.data.table_features import decide_features, find_features, join_column, uses_decimal_comma
 from runner.data.table_files import TEST, TRAIN, VAL, check_classes, find_files
 from runner.data.table_index import find_name
@@ -30,7 +31,7 @@ from runner.util.ranges import Choice
 
 def table(
     path: str | Path | None,
-    target: str | int | None = None,
+    target: str | int | list[str | int] | None = None,
     val_path: str | Path | None = None,
     test_path: str | Path | None = None,
     test_fraction: float | None = None,
@@ -47,7 +48,8 @@ def table(
 
     Args:
         path: the file: CSV, TSV or Parquet, gzipped or not.
-        target: the column to predict; None is the last one. Without a header columns are called 0, 1, ...
+        target: the column to predict, or several of numbers or of labels (0 and 1, true and false); None is the last
+            one. Without a header columns are called 0, 1, ...
         val_path: a file with the same columns to validate on; None leaves it to `data.val_fraction`.
         test_path: a file with the same columns to test on; None holds the test part out of `path`.
         test_fraction: the share of rows that is held out, the same ones for every seed; None is `TEST_FRACTION`.
@@ -63,20 +65,21 @@ def table(
 
     Returns:
         Rows that become inputs once they are divided. Targets (N,) are int64 class indices, with the names of the
-        classes, or float64 numbers.
+        classes, or float64 numbers; several targets are float64 (N, K).
 
     Raises:
         ConfigError: a file cannot be used; or there is nothing to learn, or nothing to learn from.
     """
     files = find_files("table", {TRAIN: path, VAL: val_path, TEST: test_path}, test_fraction)
-    known = [str(name) for name in (target, index) if name not in (None, "auto", "none")]
+    wanted = target if isinstance(target, list) else [target]
+    known = [str(name) for name in (*wanted, index) if name not in (None, "auto", "none")]
     frames = _read_frames(files, header, known)
     left_out, note = _find_index(frames[TRAIN], index, files[TRAIN])
     source = assemble(
         "table",
         frames,
         files,
-        target=_find_target(frames[TRAIN], target, left_out, files[TRAIN]),
+        targets=_find_targets(frames[TRAIN], wanted, left_out, files[TRAIN]),
         left_out=left_out,
         test_fraction=TEST_FRACTION if test_fraction is None else test_fraction,
         target_type=target_type,
@@ -90,7 +93,8 @@ def table(
     shared = shared_samples({key: file.path for key, file in files.items()})
     last = " (the last column)" if target is None else ""
     found, *others = source.notes
-    notes = [f"target {source.target}{last}: {found}", *([note] if note else []), *others, *shared]
+    names = ", ".join(names_of(source.target))
+    notes = [f"target {names}{last}: {found}", *([note] if note else []), *others, *shared]
     return replace(source, notes=notes, origin=", ".join(str(file.path) for file in files.values()))
 
 
@@ -99,7 +103,7 @@ def assemble(
     frames: Mapping[str, Frame],
     files: Mapping[str, NamedPath],
     *,
-    target: str,
+    targets: list[str],
     left_out: str | None,
     test_fraction: float,
     target_type: TargetType,
@@ -115,7 +119,7 @@ def assemble(
         name: of the data set.
         frames: the tables, by the keys of their files; the test part is held out of `TRAIN` if there is no `TEST`.
         files: of the tables, for problems.
-        target: the column to predict.
+        targets: the columns to predict.
         left_out: the column that numbers or names the rows.
         test_fraction: the share of rows that is held out.
         target_type: see `table`, as the others.
@@ -129,11 +133,13 @@ def assemble(
         The data set; its first note is about the target.
     """
     whole = frames[TRAIN]
-    _check_frames(frames, files, target, left_out)
+    _check_frames(frames, files, targets, left_out)
     comma = uses_decimal_comma(frames)
-    answer = read_answer(target, join_column(frames, target), target_type, loss_takes, comma)
+    cells = {name: join_column(frames, name) for name in targets}
+    answer = (read_answers if len(targets) > 1 else read_answer)(cells, target_type, loss_takes, comma)
+    target = targets if len(targets) > 1 else targets[0]
     if fitted is None:
-        features = [column for column in whole.cells if column not in (target, left_out)]
+        features = [column for column in whole.cells if column not in (*targets, left_out)]
         columns, notes = decide_features(frames, features, files[TRAIN], comma)
     else:
         columns, notes = find_features(fitted, whole, files[TRAIN]), []
@@ -186,6 +192,17 @@ def _find_index(frame: Frame, index: str | int, file: NamedPath) -> tuple[str | 
     return left_out, note
 
 
+def _find_targets(
+    frame: Frame, targets: Sequence[str | int | None], left_out: str | None, file: NamedPath
+) -> list[str]:
+    """Return the names of the columns to predict."""
+    names = [_find_target(frame, target, left_out, file) for target in targets]
+    if not names or len(set(names)) < len(names):
+        text = f"data.target={format_value(list(targets))} names {'a column twice' if names else 'no column'}"
+        raise ConfigError(Problem("data.target", text, "name each column once", topic="conflict"))
+    return names
+
+
 def _find_target(frame: Frame, target: str | int | None, left_out: str | None, file: NamedPath) -> str:
     """Return the name of the column to predict."""
     key, names = "data.target", [name for name in frame.cells if name != left_out]
@@ -202,7 +219,7 @@ def _find_target(frame: Frame, target: str | int | None, left_out: str | None, f
 
 
 def _check_frames(
-    frames: Mapping[str, Frame], files: Mapping[str, NamedPath], target: str, left_out: str | None
+    frames: Mapping[str, Frame], files: Mapping[str, NamedPath], targets: list[str], left_out: str | None
 ) -> None:
     """Check that all tables have rows and the same columns, and that there are features."""
     whole, problems = frames[TRAIN], list[Problem]()
@@ -215,8 +232,9 @@ def _check_frames(
             problems.append(files[key].problem("; ".join(which), "give both tables the same columns"))
         elif len(frame.cells) == 0:
             problems.append(files[key].problem("no samples, only a header", "name a file with samples"))
-    if wanted == {target}:
-        problems.append(files[TRAIN].problem(f"no column besides the target {target}", "give it features"))
+    if wanted == {*targets}:
+        text = f"no column besides the target {', '.join(targets)}"
+        problems.append(files[TRAIN].problem(text, "give it features"))
     if problems:
         raise ConfigError(*problems)
 

@@ -1,10 +1,12 @@
 """The target of `data=table`: classes or numbers. What `data=csv` refuses as doubtful is decided here, and said."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from runner.config.keys import format_value
 from runner.data.listing import list_names
 from runner.data.table_target import KEY, MOST_CLASSES, Takes, TargetType
 from runner.errors import ConfigError, Problem
@@ -20,7 +22,8 @@ class Answer:
     """The target of each row.
 
     Attributes:
-        values: class indices, int64 (N,), or numbers, float64 (N,); those of rows without a target mean nothing.
+        values: class indices, int64 (N,), or numbers, float64 (N,), of several targets (N, K); those of rows without a
+            target mean nothing.
         known: whether a row has a target, bool (N,).
         classes: the names of the classes 0, 1, ...; None for numbers.
         note: a short phrase about the decision.
@@ -32,8 +35,44 @@ class Answer:
     note: str
 
 
+def read_answers(
+    targets: "Mapping[str, pd.Series]", target_type: TargetType | None, takes: Takes | None, comma: bool = False
+) -> Answer:
+    """Read several targets: numbers, or labels, each of which is 0 or 1, or true or false.
+
+    A row that lacks one of them has no target. The arguments are those of `read_answer`.
+
+    Raises:
+        ConfigError: a target has text, or is the same in all rows; or classes are wanted.
+    """
+    from runner.data.tabular import columns
+
+    if target_type == "category" or takes == "classes":
+        key, wrong = (KEY, f"{KEY}=category") if target_type == "category" else ("loss", "the loss takes classes")
+        text = f"data.target={format_value(list(targets))}: several targets are numbers or labels, and {wrong}"
+        raise ConfigError(Problem(key, text, f"write {KEY}=auto loss=auto, or name a single target", topic="conflict"))
+    read, notes = list[np.ndarray](), list[str]()
+    for name, series in targets.items():
+        column, note = columns.decide(name, series, comma)
+        if column.kind == "category":
+            text = (
+                f"data.target={format_value(list(targets))}: {name} has text, and several targets are numbers or labels"
+            )
+            instead = "write its labels as columns of 0 and 1, or name it alone"
+            raise ConfigError(Problem("data.target", text, instead, topic="data"))
+        read.append(column.values(series)[:, 0])
+        notes += [note] if note else []
+    values = np.stack(read, axis=1)
+    known = ~np.isnan(values).any(axis=1)
+    for name, present in zip(targets, values[known].T, strict=True):
+        _check_different(name, [_shown(value) for value in present[:1]], len(np.unique(present)))
+    labels = takes != "values" and bool(np.isin(values[known], (0, 1)).all())
+    what = f"{len(read)} {'labels of yes or no' if labels else 'numbers a row'}"
+    return Answer(np.where(known[:, None], values, 0.0), known, None, _with(what, "; ".join(notes)))
+
+
 def read_answer(
-    name: str, series: "pd.Series", target_type: TargetType | None, takes: Takes | None, comma: bool = False
+    target: "Mapping[str, pd.Series]", target_type: TargetType | None, takes: Takes | None, comma: bool = False
 ) -> Answer:
     """Decide whether a target is classes or numbers.
 
@@ -41,8 +80,7 @@ def read_answer(
     tenth of the rows. Other numbers, and dates as days, are numbers.
 
     Args:
-        name: of the column.
-        series: its cells, of all parts.
+        target: the cells of the column, of all parts, by its name.
         target_type: `category` or `number` decides; `auto`, or None, depends on the column.
         takes: what the loss takes as targets; None if that is not known.
         comma: whether a comma probably separates decimals.
@@ -52,6 +90,7 @@ def read_answer(
     """
     from runner.data.tabular import cells, columns
 
+    ((name, series),) = target.items()
     column, note = columns.decide(name, series, comma)
     wanted = target_type if target_type in ("category", "number") else None
     if wanted is None and column.kind != "date" and takes in ("classes", "values"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from runner.data.listing import list_names
 from runner.data.named_path import NamedPath
+from runner.data.source import names_of
 from runner.data.table_file import guess_cells, read_bytes
 from runner.data.table_header import detect_header, first_row, parse_below
 from runner.data.table_index import KEY as INDEX_KEY
@@ -204,7 +205,9 @@ def find_index(frame: Frame, index: str | int | None, file: NamedPath) -> tuple[
     return None, ""
 
 
-def read_new(file: NamedPath, names: Sequence[str], header: bool, width: int, target: str) -> "pd.DataFrame":
+def read_new(
+    file: NamedPath, names: Sequence[str], header: bool, width: int, target: str | list[str]
+) -> "pd.DataFrame":
     """Read a table of new samples: the columns that a model takes, by their names.
 
     Args:
@@ -212,7 +215,7 @@ def read_new(file: NamedPath, names: Sequence[str], header: bool, width: int, ta
         names: of the columns that the model takes.
         header: whether the training table had names; without them columns are found by their positions.
         width: the number of columns of the training table.
-        target: the column that is predicted, which may be missing.
+        target: the column that is predicted, or a list of several, which may be missing.
 
     Raises:
         ConfigError: a column is missing, or there are no rows.
@@ -221,7 +224,7 @@ def read_new(file: NamedPath, names: Sequence[str], header: bool, width: int, ta
     cells = frame.cells
     if not header:
         columns = [str(place) for place in range(width)]
-        without = [name for name in columns if name != target]
+        without = [name for name in columns if name not in names_of(target)]
         fitting = next((one for one in (columns, without) if len(one) == cells.shape[1]), None)
         if fitting is None:
             text = f"{cells.shape[1]} columns, the training table had {width}"

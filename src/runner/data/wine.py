@@ -36,7 +36,7 @@ def wine(
         "wine",
         {TRAIN: Frame(cells, header=True, unnamed=False, comma=False, notes=())},
         {TRAIN: NamedPath("data", "wine", Path("wine"))},
-        target="cultivar",
+        targets=["cultivar"],
         left_out=None,
         test_fraction=TEST_FRACTION,
         target_type="auto",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from runner.assembly.experiment import Experiment
 from runner.data import tabular
 from runner.data.normalize import Normalize
+from runner.data.source import names_of
 from runner.data.target_scale import TargetScale
 from runner.loss import Loss, answer_names, answers
 from runner.model.lora import merged
@@ -117,7 +118,7 @@ def save_serving_model(experiment: Experiment, served: Served, folder: Path) -> 
     names = None
     if splits.columns and answers_classes(task):
         assert task.loss is not None and experiment.num_outputs is not None
-        features = [name for name in splits.columns if name != splits.target]
+        features = [name for name in splits.columns if name not in names_of(splits.target)]
         names = TableNames(features, answer_names(task.loss, experiment.num_outputs, splits.classes))
         if splits.table is not None:
             table = splits.table

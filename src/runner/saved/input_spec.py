@@ -10,6 +10,7 @@ from torch import Tensor
 from runner.data import scaling
 from runner.data.image_file import RANGES
 from runner.data.normalize import Normalize
+from runner.data.source import names_of
 from runner.data.table_layout import Reading
 from runner.errors import ConfigError, Problem
 from runner.rundir import layout
@@ -59,7 +60,7 @@ class InputSpec:
         num_outputs: the model's number of outputs; None if task and data do not tell.
         classes: the names of the classes 0, 1, ...; None if they have no names.
         columns: all columns of the table, in order; None if the samples are not a table.
-        target: the column that is predicted.
+        target: the column that is predicted; a list of several.
         table: columns and fitted transformers of `data=table`.
         reading: how the table was read; None for a table that runner 0.1.0 read, and without a table.
         value_range: the smallest and the largest raw value of the training images if they are float32; None for
@@ -80,7 +81,7 @@ class InputSpec:
     num_outputs: int | None
     classes: list[str] | None = None
     columns: list[str] | None = field(default=None)
-    target: str | None = None
+    target: str | list[str] | None = None
     value_range: list[float] | None = None
     scale: float = scaling.BYTE
     white: float | None = None
@@ -126,7 +127,7 @@ class InputSpec:
     @property
     def features(self) -> list[str] | None:
         """The input columns."""
-        return None if self.columns is None else [name for name in self.columns if name != self.target]
+        return None if self.columns is None else [name for name in self.columns if name not in names_of(self.target)]
 
     @property
     def categories(self) -> list[int]:
