@@ -17,7 +17,7 @@ from runner.data.named_path import NamedPath
 from runner.data.source import Source
 from runner.data.splits import Splits, split
 from runner.data.table import table
-from runner.data.table_reader import read_new
+from runner.data.table_reader import read_frame, read_new
 from runner.data.table_rows import FittedTable, TableRows, as_tensors
 from runner.data.tabular.encoder import Encoder, read
 
@@ -183,6 +183,34 @@ def test_new_rows_without_names_may_lack_all_targets(tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("5,2.5\n3,4.5\n")
     file = NamedPath("input", "new.csv", tmp_path / "new.csv")
     assert read_new(file, ["1", "3"], False, 4, ["0", "2"])["3"].tolist() == [2.5, 4.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "said"),
+    [
+        ("a b c\n1 2 x\n3   4 y\n", ["a", "b", "c"], "spaces"),
+        ('  1.5  2.5  "a b"\n 10.5  3.5  "c d"\n', ["0", "1", "2"], "spaces"),
+        ('a b\n"r1" 1 2\n"r2" 3 4\n', ["Unnamed: 0", "a", "b"], "spaces"),
+        ("# a b\n1.5 2\n3 4\n", ["a", "b"], "spaces"),
+        ("# made by hand\n# 2020, two words\na,b\n1,2\n3,4\n", ["a", "b"], "#"),
+        ("# made by hand\na\tb\n1\t2\n3\t4\n", ["a", "b"], "#"),
+        ("#,name\n1,x\n2,y\n", ["#", "name"], ""),
+        ("# name,size\nx,1\ny,2\n", ["# name", "size"], ""),
+        ("a,b\n1,2\n#3,4\n", ["a", "b"], ""),
+    ],
+)
+def test_words_and_comments_are_told_apart(text: str, names: list[str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text(text)
+    frame = read_frame(NamedPath("data.path", "t.txt", tmp_path / "t.txt"))
+    assert list(frame.cells) == names and len(frame.cells) == 2
+    assert (
+        any(said in note for note in frame.notes) if said else not any("spaces" in n or "#" in n for n in frame.notes)
+    )
+
+
+def test_text_without_numbers_or_only_comments_is_no_table(tmp_path: Path) -> None:
+    for text in ("one text\nanother text here\n", "# only\n# comments\n", "x\n1\n2\n"):
+        assert about([problem_of(lambda text=text: load(tmp_path, text.encode()))]) == [("data.path", "data")]
 
 
 def test_an_only_column_that_counts_the_rows_is_a_feature(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 HEAD = 64 * 1024  # bytes from which the delimiter is detected
 SEPARATOR = re.compile(rb'"?sep=([,;\t|])"?(\r\n|\r|\n)')  # a first line that Excel writes and reads
+A_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 BLOCK = 2**24  # bytes that are parsed at a time; a row cannot be longer
 QUOTE = 'put text in double quotes, and double the quotes in it ("")'
 
@@ -52,18 +53,19 @@ def read_bytes(file: NamedPath) -> bytes:
         raise ConfigError(file.problem(reason, "make it readable, or name another file", topic="file")) from error
 
 
-def guess_cells(data: bytes, file: NamedPath) -> "tuple[list[pa.ChunkedArray], str]":
+def guess_cells(data: bytes, file: NamedPath) -> "tuple[list[pa.ChunkedArray], str, list[str]]":
     """Read all cells as `read_cells` does, and decide where it would ask.
 
     Lines may end in several ways. Of several possible delimiters the comma comes last, as it may separate decimals. If
-    the first row has one cell less than all others, as R writes tables, the first column has no name.
+    the first row has one cell less than all others, as R writes tables, the first column has no name. Lines at the
+    beginning that start with `#` and do not name the columns are left out. Spaces separate cells if nothing else does.
 
     Args:
         data: in UTF-8.
         file: they are from it.
 
     Returns:
-        The cells, and the delimiter.
+        The cells, the delimiter, and short phrases about guesses.
 
     Raises:
         ConfigError: this is not a table.
@@ -73,13 +75,60 @@ def guess_cells(data: bytes, file: NamedPath) -> "tuple[list[pa.ChunkedArray], s
     data = data[separator.end() :] if separator else data
     if b"\r" in data:
         data = re.sub(rb'("[^"]*")|\r\n?', lambda match: match[1] or b"\n", data)
+    comments, data = _divide_comments(data)
+    notes: list[str] = []
+    if not separator and (aligned := _separate_words(data)):
+        data = aligned
+        comments = [b"\t".join(comment.removeprefix(b"# ").split()) for comment in comments]  # as numpy.savetxt writes
+        notes.append("cells are separated by spaces")
     delimiter = separator[1].decode() if separator else _find_delimiter(data, file, decide=True)
-    head = data[:HEAD].decode(errors="ignore")
-    lengths = [len(row) for row in csv.reader(io.StringIO(head, newline=""), delimiter=delimiter) if row]
-    lengths = lengths[:-1] if len(data) > HEAD else lengths
+    if comments and _is_header(comments[-1], data, delimiter):
+        data = comments.pop() + b"\n" + data
+    if comments:
+        notes.append(f"lines at the beginning that begin with # are left out: {len(comments)}")
+    lengths = _row_lengths(data, delimiter)
     if len(lengths) > 1 and set(lengths[1:]) == {lengths[0] + 1}:
         data = delimiter.encode() + data.lstrip(b"\n")
-    return _split(data, delimiter, file), delimiter
+    return _split(data, delimiter, file), delimiter, notes
+
+
+def _row_lengths(data: bytes, delimiter: str) -> list[int]:
+    """Return the numbers of cells of the first rows."""
+    head = data[:HEAD].decode(errors="ignore")
+    lengths = [len(row) for row in csv.reader(io.StringIO(head, newline=""), delimiter=delimiter) if row]
+    return lengths[:-1] if len(data) > HEAD and len(lengths) > 1 else lengths
+
+
+def _divide_comments(data: bytes) -> tuple[list[bytes], bytes]:
+    """Divide a text into the lines at its beginning that start with `#`, and the rest, if there is one."""
+    comments, rest = list[bytes](), data
+    while rest.startswith(b"#"):
+        line, _, rest = rest.partition(b"\n")
+        comments.append(line)
+    return (comments, rest) if rest.strip() and not any(line.count(b'"') % 2 for line in comments) else ([], data)
+
+
+def _is_header(comment: bytes, data: bytes, delimiter: str) -> bool:
+    """Whether a line such as `#,name` or `# name,size` above the first row names its columns."""
+    if _row_lengths(comment, delimiter) != _row_lengths(data, delimiter)[:1]:
+        return False
+    is_word = not comment.startswith((b"# ", b"##"))
+    first = next(csv.reader(io.StringIO(data[:HEAD].decode(errors="ignore"), newline=""), delimiter=delimiter))
+    return is_word or any(A_NUMBER.fullmatch(cell.strip()) for cell in first)
+
+
+def _separate_words(data: bytes) -> bytes | None:
+    """Return a text with tabs between its words, if only spaces separate them, and each line has as many."""
+    line = _without_quoted(data.strip().partition(b"\n")[0])
+    if any(mark.encode() in line for mark in DELIMITERS):
+        return None
+    lines = [line for line in data.splitlines() if line.strip()]
+    words = [re.sub(rb'("[^"]*")|[ \t]+', lambda match: match[1] or b"\t", line.strip()) for line in lines]
+    text = b"\n".join(words) + b"\n"
+    first, *others = _row_lengths(text, "\t")
+    even = len({*others}) == 1 and others[0] > 1 and others[0] - first in (0, 1)
+    cells = text.decode(errors="ignore").split()
+    return text if even and any(map(A_NUMBER.fullmatch, cells)) else None
 
 
 def _without_quoted(data: bytes) -> bytes:

@@ -50,7 +50,8 @@ def read_frame(file: NamedPath, header: Header = None, known: Collection[str] = 
     """Read a table.
 
     Args:
-        file: CSV with commas, semicolons, tabs or bars, in UTF-8, UTF-16 or Windows-1252; or Parquet; gzipped or not.
+        file: text with commas, semicolons, tabs, bars or spaces, in UTF-8, UTF-16 or Windows-1252; or Parquet; gzipped
+            or not.
         header: whether the first row has names; `auto`, or None, detects it.
         known: names that a header has.
 
@@ -67,7 +68,8 @@ def read_frame(file: NamedPath, header: Header = None, known: Collection[str] = 
     if data.startswith(PARQUET):
         return _read_parquet(data, file)
     utf_8, notes = _decode(data, file)
-    cells, delimiter = guess_cells(utf_8, file)
+    cells, delimiter, guesses = guess_cells(utf_8, file)
+    notes += guesses
     has_header = header
     if has_header in (None, "auto") and _begins_with_values(cells):
         has_header = False
