@@ -553,9 +553,9 @@ WRONG = [
     # Ready tasks.
     Wrong(["model=gpt"], [("model", "shape")], then=["model=mlp"]),
     Wrong(
-        ["model=unet", "data=text", "task=language_model"],
+        ["model=unet", "data=wine"],
         [("model", "shape")],
-        then=["model=mlp", "data=text", "task=language_model"],
+        then=["model=mlp", "data=wine"],
     ),
     Wrong(
         ["task=language_model", "data=text", "model=gpt", "loss=mse"],

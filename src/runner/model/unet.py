@@ -39,7 +39,12 @@ class UNet(nn.Module):
         if len(input_shape) != 3:
             text = f"model=unet requires images (C, H, W), the samples have shape {tuple(input_shape)}"
             raise ConfigError(
-                Problem("model", text, "write model=mlp, or data=shapes task=segmentation", topic="shape")
+                Problem(
+                    "model",
+                    text,
+                    "write model=mlp, model=gpt for tokens, or data=shapes task=segmentation",
+                    topic="shape",
+                )
             )
         if not channels:
             text = "model.channels=[]: the number of resolutions must not be zero"
