@@ -36,7 +36,7 @@ def test_a_pixel_is_seen_from_afar() -> None:
 @pytest.mark.parametrize(
     ("shape", "channels", "key", "topic", "suggestion"),
     [
-        ((4,), [4], "model", "shape", "write model=mlp, model=gpt for tokens, or data=shapes task=segmentation"),
+        ((4,), [4], "model", "shape", "write model=mlp, or model=gpt for tokens, or data=shapes task=segmentation"),
         ((1, 8, 8), [], "model.channels", "range", "write model.channels=[16,32,64]"),
         ((1, 5, 3), [4, 6, 8], "model.channels", "shape", "write model.channels=[4,6]"),
     ],

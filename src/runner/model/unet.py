@@ -42,7 +42,7 @@ class UNet(nn.Module):
                 Problem(
                     "model",
                     text,
-                    "write model=mlp, model=gpt for tokens, or data=shapes task=segmentation",
+                    "write model=mlp, or model=gpt for tokens, or data=shapes task=segmentation",
                     topic="shape",
                 )
             )

@@ -20,7 +20,7 @@ class Description:
         outputs: the same.
         columns: the name of each number of a sample, in order, by the name of the input; empty if they have no names.
         classes: the names of the classes 0, 1, ...; None if there are none.
-        target: the column that is predicted; None without a table.
+        target: the column that is predicted, a list of several; None without a table.
         encoder: of `data=table`: columns, means, scales and categories, from which its inputs are computed.
     """
 
@@ -28,7 +28,7 @@ class Description:
     outputs: str
     columns: Mapping[str, Sequence[str]]
     classes: Sequence[str] | None
-    target: str | None
+    target: str | list[str] | None
     encoder: Mapping[str, object] | None
 
     def lines(self) -> list[str]:
