@@ -98,3 +98,14 @@ class Normed(Task):
     def step(self, model: Any, batch: Any) -> Tensor:
         logits = model(batch[0])
         return F.cross_entropy(F.batch_norm(logits, None, None, training=True), batch[1])
+
+
+class Queue(Task):
+    """A task that draws a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("queue", torch.randn(8, 10))
+
+    def step(self, model: Any, batch: Any) -> Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1]) + 0 * self.get_buffer("queue").sum()

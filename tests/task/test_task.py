@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.composed import built
 from helpers.training import training
 from runner.rundir.checkpoint import load
 from runner.task import StepError, Task
@@ -144,3 +145,9 @@ def test_a_loss_of_half_precision_is_converted() -> None:
             return torch.tensor(0.5, dtype=torch.bfloat16)
 
     assert Half().measure(nn.Identity(), (torch.ones(4, 2), None)).loss.dtype == torch.float32
+
+
+def test_what_a_task_draws_when_it_is_made_follows_the_seed() -> None:
+    words = ["task=custom", "task._target_=helpers.tasks.Queue", "data=digits"]
+    first, again, other = (built(*words, f"seed={seed}").task.get_buffer("queue") for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)

@@ -159,3 +159,18 @@ def test_equal_weights_are_todays_arithmetic_bit_for_bit(tmp_path: Path) -> None
         fit(state)
         states.append([weight.detach() for weight in state.model.parameters()])
     assert all(torch.equal(*pair) for pair in zip(*states, strict=True))
+
+
+def test_a_step_whose_losses_are_all_skipped_has_no_weight(tmp_path: Path) -> None:
+    class Broken(CrossEntropy):
+        """The losses of the first step are not finite."""
+
+        calls = 0
+
+        def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+            self.calls += self.training
+            return super().forward(outputs, targets) * (float("nan") if self.calls <= 2 else 1.0)
+
+    state = training(tmp_path, loss=Broken(), grad_accumulation=2, on_nonfinite="skip", epochs=1, batch_size=8)
+    fit(state)
+    assert state.progress.step == -(-len(state.loaders.train) // 2) - 1

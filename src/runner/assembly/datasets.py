@@ -87,6 +87,7 @@ def make_splits(
     loss = task.loss if task is not None else None
     takes_targets = loss.takes if loss is not None else "either"
     supplied = {"loss_takes": takes_targets, "model_embeds": model_embeds, "fitted": fitted}
+    supplied |= {"split_by": node.get("split_by"), "sample_weight": node.get("sample_weight")}
     source = call("data", node, Source, scale=scale, old_rules=old_rules, **supplied)
     if "scale" in takes(locate("data", node))[0]:  # its function has scaled the samples
         scale = "auto"

@@ -26,6 +26,7 @@ from runner.precision import Precision
 from runner.saved.weights import load_into
 from runner.scheduler import Schedule
 from runner.task import Task
+from runner.util.rng import seed_all
 
 T = TypeVar("T")
 
@@ -149,6 +150,7 @@ def make_learned(given: Given) -> Learned:
     config, trainer, collector, stage = given.config, given.trainer, given.collector, given.collector.stage
     device = stage("device", parts.find_device, config["device"])
     precision = stage("precision", parts.make_precision, config["precision"], device)
+    seed_all(given.seed)  # a task may draw weights and buffers of its own
     task = stage("task", call, "task", config["task"], Task)
     loss_node: Mapping[str, Any] | None = None
     if not (automatic := auto_loss.is_auto(config["loss"])):

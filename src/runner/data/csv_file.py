@@ -1,6 +1,6 @@
 """`data=csv`: a table with one sample per row, numeric features and one target column."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -61,8 +61,8 @@ def csv_file(
         val_path: a file with the same columns to validate on; None leaves it to `data.val_fraction`.
         loss_takes: what the loss takes as targets, for `target_type=auto`; None if it is not known.
         old_rules: whether to read the table as runner 0.1.0 did; None: if all later arguments are None.
-        split_by: the column of groups, of which none is in two parts; None if there are no groups.
-        sample_weight: the column of the weights by which samples are drawn; None if there are none.
+        split_by: the column of groups, of which none is in two parts; None if there are no groups. It is no feature.
+        sample_weight: the column of the weights by which samples are drawn; None if there are none. It is no feature.
 
     Returns:
         Inputs are float64 (N, features). Targets (N,) are int64 class indices, with the names of the classes, or
@@ -101,12 +101,14 @@ def _read(
     tables = _read_tables(files, index, header, known)
     whole = tables[TRAIN]
     name = _find_target(whole, target, index, files[TRAIN])
+    named = [each for each in (split_by, sample_weight) if each not in (None, name) and each in whole.columns]
+    arrays = {each: whole.columns[each].text.to_pylist() for each in named}
+    tables = {key: _without(table, arrays) for key, table in tables.items()}
+    whole = tables[TRAIN]
     _check_tables(tables, files, name)
     column = read_target(name, [table.columns[name].text for table in tables.values()], target_type, loss_takes)
     parts = _split_by_table(tables, name, column)
     train, test = parts[TRAIN], parts.get(TEST)
-    named = [name for name in (split_by, sample_weight) if name is not None and name in whole.columns]
-    arrays = {name: whole.columns[name].text.to_pylist() for name in named}
     if test is None:
         is_test = torch.from_numpy(choose_test_samples(whole.rows, fraction, arrays.get(split_by or "")))
         arrays = {name: [values[at] for at in (~is_test).nonzero().flatten()] for name, values in arrays.items()}
@@ -141,6 +143,11 @@ def _read_tables(
     if problems:
         raise ConfigError(*problems)
     return tables
+
+
+def _without(table: Table, columns: Collection[str]) -> Table:
+    """Return a table without some columns."""
+    return replace(table, columns={name: column for name, column in table.columns.items() if name not in columns})
 
 
 def _find_target(table: Table, target: str | int | None, index: str | int | None, file: NamedPath) -> str:

@@ -60,8 +60,8 @@ def table(
         loss_takes: what the loss takes as targets, for `target_type=auto`; None if it is not known.
         model_embeds: whether the model takes numbers and the codes of categories; else it takes one vector a row.
         fitted: columns and transformers of the run that trained the model; None decides on them.
-        split_by: the column of groups, of which none is in two parts; None if there are no groups.
-        sample_weight: the column of the weights by which samples are drawn; None if there are none.
+        split_by: the column of groups, of which none is in two parts; None if there are no groups. It is no feature.
+        sample_weight: the column of the weights by which samples are drawn; None if there are none. It is no feature.
 
     Returns:
         Rows that become inputs once they are divided. Targets (N,) are int64 class indices, with the names of the
@@ -139,7 +139,8 @@ def assemble(
     answer = (read_answers if len(targets) > 1 else read_answer)(cells, target_type, loss_takes, comma)
     target = targets if len(targets) > 1 else targets[0]
     if fitted is None:
-        features = [column for column in whole.cells if column not in (*targets, left_out)]
+        others = (*targets, left_out, split_by, sample_weight)
+        features = [column for column in whole.cells if column not in others]
         columns, notes = decide_features(frames, features, files[TRAIN], comma)
     else:
         columns, notes = find_features(fitted, whole, files[TRAIN]), []

@@ -41,7 +41,7 @@ def correct_gradients(state: Training, index: int) -> None:
         return
     weight, state.weight = state.weight, 0
     samples = samples_of_step(state.loaders.train, index, accumulation)
-    if not isinstance(weight, Tensor) and weight == samples:
+    if not isinstance(weight, Tensor) and weight in (samples, 0):  # 0: all its losses were skipped
         return
     # A step whose weights are all 0 has no gradient.
     factor = torch.as_tensor(samples / weight).nan_to_num(posinf=1.0)
