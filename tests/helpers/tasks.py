@@ -92,6 +92,26 @@ class Contrastive(Task):
         return {"loss": F.cross_entropy(5 * codes @ codes.T, torch.arange(len(codes)))}
 
 
+class Classified(Task):
+    """A classifier with a loss of its own; `form` is that of its outputs and targets."""
+
+    def __init__(self, form: str = "logits") -> None:
+        super().__init__()
+        self.form = form
+
+    def step(self, model: Any, batch: Any) -> dict[str, Tensor]:
+        logits, digits = model(batch[0]), batch[1]
+        outputs, targets = {
+            "logits": (logits, digits),
+            "probabilities": (logits.softmax(1), digits),
+            "classes": (logits.argmax(1), digits),
+            "one": (logits[:, 3], (digits == 3).long()),
+            "labels": (logits, F.one_hot(digits, 10)),
+            "values": (logits[:, 0], digits.float()),
+        }[self.form]
+        return {"loss": F.cross_entropy(logits, digits), "outputs": outputs, "targets": targets}
+
+
 class Normed(Task):
     """A step that needs two samples."""
 

@@ -9,9 +9,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from runner.config.settings import TrainerSettings
 from runner.data.splits import Splits
-from runner.errors import ConfigError, Problem, did_you_mean
+from runner.errors import ConfigError, Problem, did_you_mean, first_line
 from runner.loss import Loss, name_of
-from runner.metrics import ALIASES, read_entries
+from runner.metrics import ALIASES, Kind, MetricSet, read_entries
 from runner.rundir.checkpoint import find_unsavable
 from runner.scheduler import Schedule
 from runner.task import Step, Task, names_on
@@ -22,7 +22,11 @@ MANY = 20  # more classes than this, with few samples each, may be numbers
 
 
 def monitor(
-    trainer: TrainerSettings, task: Task, splits: Splits | None, measured: Sequence[str] | None
+    trainer: TrainerSettings,
+    task: Task,
+    splits: Splits | None,
+    measured: Sequence[str] | None,
+    kind: Kind | None,
 ) -> list[Problem]:
     """Check that the metric which the trainer monitors will be measured.
 
@@ -31,6 +35,7 @@ def monitor(
         task: measures it.
         splits: the data; None if it could not be read.
         measured: what a step of the task measures besides its metrics; None if no step could be run.
+        kind: of its outputs and targets; None if nothing tells.
     """
     problems = []
     part = trainer.monitor.partition("/")[0]
@@ -42,8 +47,7 @@ def monitor(
         by = f"loss={name_of(task.loss)}" if isinstance(task, Supervised) else f"task={name_of(task)}"
         text = f"trainer.monitor={trainer.monitor} is not measured with {by}"
         name = trainer.monitor.partition("/")[2]
-        of_values = task.loss is not None and task.loss.regression
-        fits = name in ALIASES and ("regression" in ALIASES[name].kinds) == of_values
+        fits = name in ALIASES and kind in ALIASES[name].kinds
         wanted = fits and task.extra is None and part in ("val", "train")
         instead = f"add metrics=[{name}]" if wanted else did_you_mean(trainer.monitor, names)
         if task.extra is not None and name in task.extra.names:  # not on the training part
@@ -86,10 +90,25 @@ def measured_outputs(task: Task, step: Step) -> None:
     Raises:
         ConfigError: it does not.
     """
-    if task.extra is None or (isinstance(step.outputs, Tensor) and isinstance(step.targets, Tensor)):
+    if isinstance(step.outputs, Tensor) and isinstance(step.targets, Tensor):
         return
     text = f"metrics: the step of task={name_of(task)} returns no tensors called outputs and targets to measure"
     raise ConfigError(Problem("metrics", text, "return them, or write metrics=[]", topic="conflict"))
+
+
+def tried_metrics(metrics: MetricSet, step: Step) -> None:
+    """Check that metrics take what a step returns.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    running = metrics.start(step.outputs.device, training=False)
+    try:
+        running.update(step.outputs, step.targets)
+    except Exception as error:  # of torchmetrics, or of the user's code
+        shapes = f"outputs {tuple(step.outputs.shape)} and targets {tuple(step.targets.shape)}"
+        text = f"metrics: {', '.join(metrics.names)} fail for {shapes} of the task's step: {first_line(error)}"
+        raise ConfigError(Problem("metrics", text, "change their arguments", topic="code")) from error
 
 
 def measured_by(task: Task, measured: Sequence[str], parts: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from runner.model import probe
 from runner.model.freeze import Freeze, freeze
 from runner.model.lora import add_adapters
 from runner.model.pretrained import weights_unwanted
-from runner.task import Task
+from runner.task import Step, Task
 from runner.task.supervised import Supervised, output_of
 from runner.util.patterns import patterns_of
 from runner.util.rng import seed_all
@@ -33,7 +33,7 @@ def make_model(
     seed: int,
     dtype: torch.dtype,
     pretrained: bool = True,
-) -> tuple[nn.Module, probe.Cost, Sequence[str]]:
+) -> tuple[nn.Module, probe.Cost, Sequence[str], Step | None]:
     """Make the model on the CPU, with weights drawn by the seed, and run the task's step for two samples.
 
     Args:
@@ -46,7 +46,8 @@ def make_model(
         pretrained: load its pretrained weights if it has such; False if others replace them, or no run starts.
 
     Returns:
-        The model, its cost, and the names of what a step measures besides the metrics.
+        The model, its cost, the names of what a step measures besides the metrics, and what the step returned; None if
+        shapes were enough to check it.
     """
     (num_outputs,) = counted
     seed_all(seed)
@@ -59,10 +60,11 @@ def make_model(
     task.to(dtype)
     task.dtype = dtype
     if num_outputs is not None and is_plain(task, splits):
-        return model, probe.check_shapes(model, splits.input_shape, num_outputs, dtype, output_of), ("loss",)
+        return model, probe.check_shapes(model, splits.input_shape, num_outputs, dtype, output_of), ("loss",), None
     cost, step = check_step(task, model, example(task, splits, 2, dtype), num_outputs)
-    checks.measured_outputs(task, step)
-    return model, cost, [*(["loss"] if step.loss is not None else []), *step.scalars]
+    if task.extra is not None:
+        checks.measured_outputs(task, step)
+    return model, cost, [*(["loss"] if step.loss is not None else []), *step.scalars], step
 
 
 def is_plain(task: Task, splits: Splits) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from runner import device as devices
 from runner.assembly import checks
@@ -16,11 +16,12 @@ from runner.config.settings import TrainerSettings
 from runner.data.loading import evaluation_batch_size
 from runner.data.splits import Splits
 from runner.device import Device
-from runner.metrics import make_metrics, meaning_of, read_entries
+from runner.metrics import Kind, asked_kind, make_metrics, meaning_of, meaning_of_step, read_entries
 from runner.model import probe
 from runner.precision import Precision
 from runner.scheduler import Schedule
-from runner.task import Task
+from runner.task import Step, Task
+from runner.task.supervised import Supervised
 from runner.util.cores import threads_for
 
 
@@ -42,10 +43,36 @@ def prepare_device(trainer: TrainerSettings, device: Device) -> None:
 
 
 def measure(value: Any, task: Task, splits: Splits, counted: tuple[int | None]) -> None:
-    """Let a task measure what the key `metrics` asks for."""
+    """Let a task measure what the key `metrics` asks for, if its loss says what that means."""
     entries = read_entries(value)
     meaning = meaning_of(task.loss, *counted, splits.classes)
-    task.extra = make_metrics(entries, meaning, task.names()) if entries else None
+    if entries and (meaning.kind is not None or type(task).step is Supervised.step):
+        task.extra = make_metrics(entries, meaning, task.names())
+
+
+def measure_step(value: Any, task: Task, splits: Splits, step: Step) -> None:
+    """Let a task measure what the key `metrics` asks for, if only what its step returns says what that means.
+
+    Raises:
+        ConfigError: it returns nothing to measure, or a metric does not fit.
+    """
+    if not (entries := read_entries(value)) or task.extra is not None:
+        return
+    checks.measured_outputs(task, step)
+    asked = asked_kind(entries)
+    meaning = meaning_of_step(step.outputs, step.targets, splits.classes, asked)
+    task.extra = make_metrics(entries, meaning, task.names())
+    if task.extra is not None:
+        checks.tried_metrics(task.extra, step)
+
+
+def kind_of(task: Task, splits: Splits, counted: tuple[int | None], step: Step | None) -> Kind | None:
+    """Return what outputs and targets of a task are to metrics; None if nothing tells."""
+    if (meaning := meaning_of(task.loss, *counted, splits.classes)).kind is not None or step is None:
+        return meaning.kind
+    if not isinstance(step.outputs, Tensor) or not isinstance(step.targets, Tensor):
+        return None
+    return meaning_of_step(step.outputs, step.targets, splits.classes).kind
 
 
 def check_state(model: nn.Module, task: Task, optimizer: torch.optim.Optimizer, schedule: Schedule) -> None:

@@ -194,9 +194,13 @@ def make_network(given: Given, learned: Learned) -> Network:
     task, splits, batch_size = learned.task, learned.splits, config["data"]["batch_size"]
     make_model = partial(models.make_model, pretrained=checkpoint is None and not collector.problems)
     sized = (config["model"], task, splits, learned.counted, given.seed, learned.dtype)
-    model, cost, measured = stage("model", make_model, *sized, needs=["task"]) or (None, None, None)
+    made = stage("model", make_model, *sized, needs=["task"]) or (None, None, None, None)
+    model, cost, measured, step = made
+    if step is not None:
+        stage("metrics", parts.measure_step, config.get("metrics") or [], task, splits, step)
     if given.trainer and task and learned.loss_node and collector.none_of("metrics"):
-        collector += checks.monitor(given.trainer, task, splits, measured)
+        kind = stage("trainer", partial(parts.kind_of, step=step), task, splits, learned.counted)
+        collector += checks.monitor(given.trainer, task, splits, measured, kind)
     if task and measured is not None:
         collector += checks.turns(task, measured, given.optimizers)
     stage("model", models.check_last_batch, task, model, splits, batch_size, learned.dtype, needs=["data"])

@@ -1,4 +1,4 @@
-"""What the outputs and targets of a task mean to a metric, derived once from its loss."""
+"""What the outputs and targets of a task mean to a metric, derived once: from its loss, or from those of a step."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from runner.loss import BCEWithLogits, Loss
+from runner.loss import MSE, BCEWithLogits, CrossEntropy, Loss
 from runner.metrics.entries import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+NOT_COUNTED = -100
+"""The class that does not count where no loss of ours says so, as in `torch.nn.functional.cross_entropy`."""
+
+SUM_TO_ONE = 1e-4
+"""How far a sum of probabilities may be from 1."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +28,14 @@ class Meaning:
         count: the number of classes, labels or values.
         names: of these, as they are shown.
         loss: turns outputs into probabilities; None with `kind`.
+        of_step: derived from what a step returned, as the task has no loss that tells.
     """
 
     kind: Kind | None = None
     count: int = 0
     names: "Sequence[str]" = ()
     loss: Loss | None = None
+    of_step: bool = False
 
     @property
     def noun(self) -> str:
@@ -57,6 +65,7 @@ class Meaning:
             return outputs.clone(), targets.clone()
         if isinstance(self.loss, BCEWithLogits):
             yes = (targets > 0.5).long()
+            outputs = outputs.unsqueeze(1) if outputs.ndim == 1 else outputs
             if self.count == 2 and outputs.shape[1] == 1:
                 return torch.cat([1 - outputs.sigmoid(), outputs.sigmoid()], 1), yes.reshape(-1)
             return outputs.sigmoid(), yes
@@ -91,6 +100,58 @@ def meaning_of(loss: Loss | None, num_outputs: int | None, classes: "Sequence[st
     if type(loss).probabilities is not Loss.probabilities:
         return Meaning("binary" if num_outputs == 2 else "multiclass", num_outputs, _names(num_outputs, classes), loss)
     return Meaning()
+
+
+class _Probabilities(Loss):
+    """Stands for a loss whose outputs are probabilities already."""
+
+    ignore_index = NOT_COUNTED
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Return the outputs."""
+        return outputs
+
+
+def meaning_of_step(
+    outputs: Tensor, targets: Tensor, classes: "Sequence[str] | None", asked: Kind | None = None
+) -> Meaning:
+    """Derive the meaning of what a step returned from its shapes and dtypes.
+
+    Args:
+        outputs: of a step. Floats (N, K, ...) beside whole numbers (N, ...) are logits of classes, or probabilities if
+            they sum to 1; beside whole numbers of the same shape (N, K), logits of labels; beside floats, values.
+        targets: of the same samples.
+        classes: the names of the classes, if they have any.
+        asked: the kind that a metric was typed with: with `binary` floats (N,) or (N, 1) are logits of class 1, with
+            `multilabel` targets may be floats.
+
+    Returns:
+        The meaning; that of an unknown kind if the shapes do not tell.
+    """
+    unknown, whole = Meaning(of_step=True), not targets.is_floating_point()
+    if not outputs.is_floating_point() or outputs.ndim == 0 or targets.ndim == 0 or len(outputs) != len(targets):
+        return unknown
+    count = outputs.shape[1] if outputs.ndim > 1 else 1
+    if whole and count > 1 and (outputs.shape[0], *outputs.shape[2:]) == targets.shape:
+        kind: Kind = "binary" if count == 2 else "multiclass"
+        return Meaning(kind, count, _names(count, classes), _loss_of_classes(outputs), of_step=True)
+    flat = targets.reshape(len(targets), -1).shape[1] == 1 and outputs.ndim <= 2
+    if asked == "binary" and count == 1 and flat:
+        return Meaning("binary", 2, _names(2, classes), BCEWithLogits(), of_step=True)
+    if outputs.shape != targets.shape:
+        return unknown
+    if outputs.ndim == 2 and count > 1 and (whole or asked == "multilabel"):
+        return Meaning("multilabel", count, _names(count, classes), BCEWithLogits(), of_step=True)
+    if whole:
+        return unknown
+    values = outputs[0].numel()
+    return Meaning("regression", values, _names(values, None), MSE(), of_step=True)
+
+
+def _loss_of_classes(outputs: Tensor) -> Loss:
+    sums = outputs.double().sum(1)
+    are_probabilities = bool((outputs >= 0).all()) and bool(((sums - 1).abs() < SUM_TO_ONE).all())
+    return _Probabilities() if are_probabilities else CrossEntropy(ignore_index=NOT_COUNTED)
 
 
 def _names(count: int, classes: "Sequence[str] | None") -> list[str]:

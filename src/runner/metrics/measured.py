@@ -80,8 +80,9 @@ class Measured:
 
     def __init__(self, metrics: Sequence[One], meaning: Meaning, device: torch.device) -> None:
         self._metrics, self._meaning, self._device = list(metrics), meaning, device
-        self._exact = [one for one in self._metrics if one.exact]
-        self._in_floats = [one for one in self._metrics if not one.exact]
+        self._raw = [one for one in self._metrics if one.raw]
+        self._exact = [one for one in self._metrics if one.exact and not one.raw]
+        self._in_floats = [one for one in self._metrics if not one.exact and not one.raw]
         self._per_class: dict[str, dict[str, float | None]] = {}
         self.reset()
 
@@ -95,6 +96,10 @@ class Measured:
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Add a batch: outputs (N, K, ...), values in the units of the data, and targets as the loss takes them."""
+        for one in self._raw:
+            one.update(outputs.detach().clone(), targets.detach().clone())
+        if not self._exact and not self._in_floats:
+            return
         batch = self._meaning.convert(outputs, targets)
         for one in self._in_floats:
             one.update(*batch)
@@ -122,7 +127,8 @@ class Measured:
             if value is not None:
                 values[one.name] = value
             if by_class is not None:
-                self._per_class[one.name] = dict(zip(self._meaning.names, by_class, strict=True))
+                names = map(str, range(len(by_class))) if one.raw else self._meaning.names
+                self._per_class[one.name] = dict(zip(names, by_class, strict=True))
         return values
 
     def per_class(self) -> dict[str, dict[str, float | None]]:

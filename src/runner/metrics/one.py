@@ -29,9 +29,11 @@ class One(Protocol):
         in_sums: it adds up numbers; otherwise it keeps all predictions.
         exact: its sums are whole numbers, which do not depend on the division into batches.
         notes: what a reader of its values should know; empty most of the time.
+        raw: it gets outputs and targets as a step returns them.
     """
 
     name: str
+    raw: bool
     higher_is_better: bool | None
     in_sums: bool
     exact: bool
@@ -60,9 +62,15 @@ class FromTorchmetrics:
     """A class of torchmetrics."""
 
     def __init__(
-        self, name: str, higher_is_better: bool | None, made_by: Any, arguments: Mapping[str, Any], meaning: Meaning
+        self,
+        name: str,
+        higher_is_better: bool | None,
+        made_by: Any,
+        arguments: Mapping[str, Any],
+        meaning: Meaning,
+        raw: bool = False,
     ) -> None:
-        self.name, self.higher_is_better = name, higher_is_better
+        self.name, self.higher_is_better, self.raw = name, higher_is_better, raw
         self._class, self._arguments, self._meaning = made_by, dict(arguments), meaning
         self._average = self._arguments.get("average", _default(made_by, "average"))
         self._over_present = made_by.__name__.removeprefix(PREFIXES.get(meaning.kind or "", "")) in PRESENT
@@ -191,9 +199,14 @@ class FromFunction:
     in_sums, exact = False, True
 
     def __init__(
-        self, name: str, higher_is_better: bool | None, function: Callable[..., Any], arguments: Mapping[str, Any]
+        self,
+        name: str,
+        higher_is_better: bool | None,
+        function: Callable[..., Any],
+        arguments: Mapping[str, Any],
+        raw: bool = False,
     ) -> None:
-        self.name, self.higher_is_better = name, higher_is_better
+        self.name, self.higher_is_better, self.raw = name, higher_is_better, raw
         self._function, self._arguments = function, dict(arguments)
         self.notes: list[str] = []
         self.start(torch.device("cpu"))
