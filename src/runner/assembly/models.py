@@ -9,11 +9,12 @@ from torch import nn
 
 from runner.assembly import checks
 from runner.assembly.step_check import check_step
-from runner.assembly.target import call
+from runner.assembly.target import call, locate, signature_of
 from runner.data.collate import Batch
 from runner.data.preprocess import Preprocess
 from runner.data.splits import Splits
 from runner.device import Device
+from runner.errors import ConfigError, Problem
 from runner.model import probe
 from runner.model.freeze import Freeze, freeze
 from runner.model.lora import add_adapters
@@ -22,7 +23,7 @@ from runner.task import Step, Task
 from runner.task.supervised import Supervised, output_of
 from runner.util.patterns import patterns_of
 from runner.util.rng import seed_all
-from runner.util.trees import is_shape
+from runner.util.trees import Shapes, is_shape
 
 
 def make_model(
@@ -54,6 +55,7 @@ def make_model(
     supplied = {"input_shape": splits.input_shape, **({} if num_outputs is None else {"num_outputs": num_outputs})}
     if splits.table is not None and splits.table.sizes:
         supplied["categories"] = splits.table.sizes
+    check_inputs(node, splits.input_shape)
     with weights_unwanted(not pretrained):
         model = call("model", node, nn.Module, **supplied)
     model.to(dtype)
@@ -65,6 +67,28 @@ def make_model(
     if task.extra is not None:
         checks.measured_outputs(task, step)
     return model, cost, [*(["loss"] if step.loss is not None else []), *step.scalars], step
+
+
+def check_inputs(node: Mapping[str, Any], input_shape: Shapes) -> None:
+    """Check that a model which takes the shape of one input gets that.
+
+    Args:
+        node: the group `model`.
+        input_shape: of one sample.
+
+    Raises:
+        ConfigError: the data have several inputs.
+    """
+    taken = signature_of(locate("model", node)).get("input_shape")
+    if is_shape(input_shape) or taken is None or taken.annotation != Sequence[int]:
+        return
+    named = input_shape.items() if isinstance(input_shape, Mapping) else enumerate(input_shape)
+    shown = {str(name): shape for name, shape in named}
+    inputs = ", ".join(f"{name} {shape if is_shape(shape) else '...'}" for name, shape in shown.items())
+    text = f"model: {node['_target_']} takes one input, the data have {len(shown)}: {inputs}"
+    takes = ", ".join(shown) if isinstance(input_shape, Mapping) else f"{len(shown)} tensors"
+    suggestion = f"write model=custom and a model whose forward takes {takes}"
+    raise ConfigError(Problem("model", text, suggestion, topic="shape"))
 
 
 def is_plain(task: Task, splits: Splits) -> bool:

@@ -158,11 +158,16 @@ def own(group: str, node: Mapping[str, Any]) -> dict[str, Any]:
 
 def takes(target: Callable[..., Any]) -> tuple[frozenset[str], bool]:
     """Return the names of a target's parameters, and whether it takes any other name too."""
-    try:
-        parameters = inspect.signature(target).parameters
-    except (TypeError, ValueError):  # written in C, without a signature
-        return frozenset(), False
+    parameters = signature_of(target)
     return frozenset(parameters), any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def signature_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return a target's parameters by name; none of one that is written in C, without a signature."""
+    try:
+        return inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return {}
 
 
 def default_of(target: Callable[..., Any], name: str) -> Any:
