@@ -154,6 +154,8 @@ def test_a_whole_number_that_csv_doubts_is_a_number_and_typed_a_class(tmp_path: 
     source = load(tmp_path, doubtful)
     assert source.classes is None and "60 different whole ones" in source.notes[0]
     assert len(load(tmp_path, doubtful, target_type="category").classes or []) == 60
+    halves = rows(lambda i: f"{i % 9},{i % 30 + 0.5}", "x,y")
+    assert len(load(tmp_path, halves, loss_takes="classes").classes or []) == 30
     few = load(tmp_path, rows(lambda i: f"{i % 9},{i % 3 + 1}", "x,y"))
     assert few.classes == ["1", "2", "3"]
 
@@ -262,6 +264,18 @@ REFUSED = {
     ),
     "text for a loss of values": (
         rows(lambda i: f"{i % 9},{'ab'[i % 2]}", "x,y"), {"loss_takes": "values"}, [("data.target_type", "data")]
+    ),
+    "a class for each row, for a loss of classes": (
+        rows(lambda i: f"{i % 9},name {i}", "x,y"), {"loss_takes": "classes"}, [("data.target", "data")]
+    ),
+    "a class for each decimal, for a loss of classes": (
+        rows(lambda i: f"{i % 9},{i}.5", "x,y"), {"loss_takes": "classes"}, [("data.target", "data")]
+    ),
+    "a class for each decimal, as typed": (
+        rows(lambda i: f"{i % 9},{i}.5", "x,y"), {"target_type": "category"}, [("data.target", "data")]
+    ),
+    "a class for each whole number, for a loss of classes": (
+        rows(lambda i: f"{i % 9},{i}", "x,y"), {"loss_takes": "classes"}, [("data.target", "data")]
     ),
     "numbers for a loss of classes": (
         rows(lambda i: f"{i % 9},{i}.5", "x,y"),

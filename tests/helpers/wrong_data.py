@@ -147,6 +147,12 @@ WRONG_DATA = [
         csv(t=rows(lambda i: f"{i}.5,{i},{i % 7}")),
     ),
     Wrong(
+        [*TABLE, "data.target_type=category"],
+        [("data.target", "data")],
+        ["data.target_type=number", *TABLE],
+        csv(t=rows(lambda i: f"{i},{i % 7},{i}.5")),
+    ),
+    Wrong(
         [*TABLE, "loss=cross_entropy", "data.target_type=number"],
         [("data.target_type", "conflict")],
         [*TABLE, "loss=cross_entropy", "data.target_type=category"],

@@ -8,13 +8,19 @@ import numpy as np
 
 from runner.config.keys import format_value
 from runner.data.listing import list_names
-from runner.data.table_target import KEY, MOST_CLASSES, Takes, TargetType
+from runner.data.table_target import (
+    KEY,
+    MOST_CLASSES,
+    Takes,
+    TargetType,
+    refuse_many_numbers,
+    too_many,
+    too_many_to_learn,
+)
 from runner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     import pandas as pd
-
-NAMES = 10  # a text target with as many rows or more, of which most differ, names the rows
 
 
 @dataclass(frozen=True)
@@ -114,8 +120,9 @@ def read_answer(
     known = ~texts.str.lower().isin(cells.BLANK_NUMBER if values is not None else cells.BLANK).to_numpy()
     if values is not None and column.kind != "boolean":
         known = ~np.isnan(values)
+        refuse_many_numbers(name, values[known], target_type, takes)
         return _classes(name, values, known, [_shown(value) for value in np.unique(values[known])], note)
-    return _text_classes(name, texts.to_numpy(dtype=object), known, values, wanted is not None)
+    return _text_classes(name, texts.to_numpy(dtype=object), known, values, target_type == "category")
 
 
 def _contradicts(name: str, series: "pd.Series", is_text: bool, takes: Takes | None) -> ConfigError:
@@ -159,12 +166,9 @@ def _text_classes(name: str, texts: np.ndarray, known: np.ndarray, values: np.nd
         texts = np.where(values == 1, "true", "false").astype(object)
         present = texts[known]
     count = len(set(present))
-    if not typed and len(present) >= NAMES and 2 * count > len(present):
-        text = (
-            f"data.target: the target {name} has {count:,} different texts in {len(present):,} rows, too many to learn"
-        )
+    if not typed and too_many(count, len(present)):
         suggestion = f"name another column with data.target=<column>, or write {KEY}=category if they are classes"
-        raise ConfigError(Problem("data.target", text, suggestion, topic="data"))
+        raise too_many_to_learn(name, count, "texts", len(present), suggestion)
     return _classes(name, texts, known, sorted(set(present)), "")
 
 

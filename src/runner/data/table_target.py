@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 KEY = "data.target_type"
 MOST_CLASSES = 20  # integers or texts with more different values are classes only if they are frequent
+NAMES = 10  # a target with as many rows or more, of which most differ, names the rows
 
 Takes = Literal["classes", "values", "either"]
 TargetType = Literal["auto", "category", "number"]
@@ -75,6 +76,8 @@ def read_target(
         if takes == "values":
             text = f"{KEY}=category makes classes of the target {name}, and the loss takes values"
             raise ConfigError(Problem(KEY, text, f"write {KEY}=number, or loss=cross_entropy", topic="conflict"))
+        if column.values is not None and column.kind == "number":
+            refuse_many_numbers(name, column.values, target_type, takes)
         return _classes(name, column)
     if column.kind == "text":
         _check_text(name, column, takes)
@@ -83,6 +86,32 @@ def read_target(
         _check_spelling(name, column)
         return _classes(name, column)
     return _whole_or_not(name, column, takes)
+
+
+def too_many(count: int, rows: int) -> bool:
+    """Whether so many different values name the rows, so that there is nothing to learn of a class."""
+    return rows >= NAMES and 2 * count > rows
+
+
+def too_many_to_learn(name: str, count: int, what: str, rows: int, suggestion: str) -> ConfigError:
+    """Make the error of a target most of whose classes would have one row."""
+    text = f"data.target: the target {name} has {count:,} different {what} in {rows:,} rows, too many to learn"
+    return ConfigError(Problem("data.target", text, suggestion, topic="data"))
+
+
+def refuse_many_numbers(name: str, values: np.ndarray, target_type: TargetType | None, takes: Takes | None) -> None:
+    """Check that numbers may be classes: `data.target_type=category` says so of whole numbers, never of decimals.
+
+    Raises:
+        ConfigError: they are values.
+    """
+    whole, count = not (values % 1 != 0).any(), len(np.unique(values))
+    if not too_many(count, len(values)) or (whole and target_type == "category"):
+        return
+    typed = [f"{KEY}=number"] if target_type == "category" else []
+    typed += ["loss=mse"] if takes == "classes" else []
+    suggestion = f"write {' '.join(typed)}" + (f", or {KEY}=category if they are classes" if whole else "")
+    raise too_many_to_learn(name, count, "numbers", len(values), suggestion)
 
 
 def _ambiguous(name: str, text: str, suggestion: str) -> ConfigError:
@@ -192,7 +221,7 @@ def _check_text(name: str, column: Column, takes: Takes | None) -> None:
     if other := next((cell for cell in cells if OTHER_NOTATION.fullmatch(cell) or DATE.fullmatch(cell)), None):
         text = f"dates, or numbers in another notation ({other!r})"
         raise _ambiguous(name, text, f"write decimal points and no other marks, or {decide}")
-    if (count > MOST_CLASSES and count * 10 > rows) or (rows >= 10 and count * 2 > rows):
+    if (count > MOST_CLASSES and count * 10 > rows) or too_many(count, rows):
         text = f"{count} different texts in {rows} rows"
         raise _ambiguous(name, text, f"name another column with data.target=<column>, or {decide}")
 
