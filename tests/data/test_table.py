@@ -65,6 +65,18 @@ def test_a_table_is_read_as_it_is_and_its_own_file_gives_the_same_inputs_again(n
         assert all(row.numpy().tobytes() in known for row in inputs(splits, part))
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("1,2\n3.5,4\n", 2), ("0,1\n5,7\n", 2), ("10,red\n11,blue\n", 2), ("size,colour\n10,red\n", 1), ("9,x", 1)],
+)
+def test_a_first_row_of_values_is_a_sample_if_the_training_table_had_no_names(
+    tmp_path: Path, text: str, count: int
+) -> None:
+    (tmp_path / "new.csv").write_text(text)
+    cells = read_new(NamedPath("input", "new.csv", tmp_path / "new.csv"), ["0", "1"], False, 3, "2")
+    assert len(cells) == count
+
+
 MIXED = rows(
     lambda i: f"{'' if i % 7 == 0 else number(i)},{'abc'[i % 3] if i % 5 else ''},{i}.5", "width,group,price", count=100
 )

@@ -222,9 +222,9 @@ def read_new(
     Raises:
         ConfigError: a column is missing, or there are no rows.
     """
-    frame = read_frame(file, None if header else "auto", names)
-    cells = frame.cells
+    cells = read_frame(file, None if header else False, names).cells
     if not header:
+        cells = read_frame(file, True).cells if _begins_with_names(cells) else cells
         columns = [str(place) for place in range(width)]
         without = [name for name in columns if name not in names_of(target)]
         fitting = next((one for one in (columns, without) if len(one) == cells.shape[1]), None)
@@ -241,3 +241,13 @@ def read_new(
     import pandas as pd
 
     return pd.DataFrame({name: cells[place] for name, place in places.items()})
+
+
+def _begins_with_names(cells: "pd.DataFrame") -> bool:
+    """Whether a table read without names begins with some: no first cell is a number, and below one are numbers."""
+    from runner.data.tabular.cells import as_numbers
+
+    columns = [column for _, column in cells.items()]
+    if any(column.dtype != object or as_numbers(column[:1]) is not None for column in columns):
+        return False
+    return any(as_numbers(column[1:]) is not None for column in columns)
