@@ -125,6 +125,30 @@ def test_what_is_not_a_run_is_reported(tracked: Path, value: str, topic: str, su
     assert f"run={value}" in problem.text and suggestion in problem.suggestion
 
 
+@pytest.mark.parametrize(
+    ("jobs", "suggestion"),
+    [
+        ('{"best": 2}', "run=outputs/sweeps/one/2, its best job"),
+        ('{"best": null, "front": [1, 2]}', "run=outputs/sweeps/one/1 or run=outputs/sweeps/one/2, jobs of its Pareto"),
+        ("{}", "run=outputs/sweeps/one/2 or run=outputs/sweeps/one/10, its jobs"),
+        (None, "run=outputs/sweeps/one/2 or run=outputs/sweeps/one/10, its jobs"),
+    ],
+)
+def test_a_sweep_is_no_run_and_its_best_job_is_named(tracked: Path, jobs: str | None, suggestion: str) -> None:
+    folder = Path("outputs/sweeps/one")
+    shutil.rmtree(folder, ignore_errors=True)
+    for number in ("10", "2"):
+        shutil.copytree(tracked, folder / number)
+    (folder / "sweep.json").write_text("{}")
+    if jobs is not None:
+        (folder / "jobs.json").write_text(jobs)
+    problem = problem_of(lambda: find(str(folder)))
+    assert (problem.key, problem.topic) == ("run", "run") and "is a sweep" in problem.text
+    assert suggestion in problem.suggestion
+    resume = problem_of(lambda: find(str(folder), "resume"))
+    assert resume.suggestion == "write --multirun sweep.resume=outputs/sweeps/one"
+
+
 def test_a_store_that_is_not_there_is_named_and_not_made(there: Path) -> None:
     problem = problem_of(lambda: find("0" * 32, uri=f"sqlite:///{there}/none.db"))
     assert (problem.key, problem.topic) == ("run", "store")

@@ -23,6 +23,7 @@ from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import display_path, for_shell, outputs, parse_path, shell_path
 from runner.rundir.manifest import manifest_of, own_folder
+from runner.saved.sweep_folder import is_sweep, not_a_run
 from runner.tracking.store import connect, describe_refusal, explain, local_uri
 from runner.util.files import load_json_or_empty
 from runner.util.tags import FOLDER_TAG, KEY_TAG
@@ -181,6 +182,8 @@ def _folder(value: str, key: str) -> Path | None:
     if folder.is_dir():
         if (folder / layout.CONFIG).is_file():
             return folder.resolve()
+        if is_sweep(folder):
+            raise ConfigError(not_a_run(folder, key, value))
         text = f"{key}={value} is not a run's folder, it has no {layout.CONFIG}"
         raise ConfigError(Problem(key, text, _nearest(folder, key), topic="run"))
     if folder.exists():
@@ -226,7 +229,10 @@ def _from_mlflow(run_id: str, argument: str, uri: str, from_store: bool) -> Save
         raise ConfigError(
             problem_with(argument, f"not a run of runner, it has no tag {KEY_TAG}", "write the id of another run")
         )
-    folder = None if from_store else own_folder(tags)
+    own = own_folder(tags)
+    if own is not None and is_sweep(own):
+        raise ConfigError(not_a_run(own, *argument.split("=", 1)))
+    folder = None if from_store else own
     if folder is not None:
         saved = _from_folder(folder, argument, uri)
         saved.run_id = run_id

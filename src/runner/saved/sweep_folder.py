@@ -1,0 +1,44 @@
+"""A sweep's folder where a run's was wanted: which of its jobs is probably meant."""
+
+from pathlib import Path
+
+from runner.errors import Problem
+from runner.rundir import layout
+from runner.rundir.folders import shell_path
+from runner.util.files import load_json_or_empty
+
+JOBS_NAMED = 3
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether this is the folder of a sweep."""
+    return (folder / layout.SWEEP_PLAN).is_file()
+
+
+def not_a_run(folder: Path, key: str, value: str) -> Problem:
+    """Describe that an option names a sweep; the suggestion is its best job, or how to resume it.
+
+    Args:
+        folder: the sweep's.
+        key: the option.
+        value: as typed: the folder, or the sweep's run id in MLflow.
+    """
+    return Problem(key, f"{key}={value} is a sweep, not a run", _instead(folder, key), topic="run")
+
+
+def _instead(folder: Path, key: str) -> str:
+    if key == "resume":
+        return f"write --multirun sweep.resume={shell_path(folder)}"
+    results = load_json_or_empty(folder / layout.JOBS)
+    best, what = ([results["best"]], "its best job") if results.get("best") is not None else ([], "")
+    if not best:
+        best, what = results.get("front", []), "jobs of its Pareto front"
+    jobs = [folder / str(number) for number in best]
+    if not jobs:
+        jobs, what = sorted((path.parent for path in folder.glob(f"*/{layout.CONFIG}")), key=_number), "its jobs"
+    named = " or ".join(f"{key}={shell_path(job)}" for job in jobs[:JOBS_NAMED])
+    return f"write {named}, {what}" if named else "write the folder of one of its jobs"
+
+
+def _number(job: Path) -> tuple[int, str]:
+    return (int(job.name) if job.name.isdecimal() else -1, job.name)
