@@ -6,7 +6,7 @@ from helpers.problems import about
 from helpers.training import step, supervised
 from runner.errors import ConfigError
 from runner.loss import MSE, BCEWithLogits, CrossEntropy, Loss
-from runner.training.progress import RunningMetrics
+from runner.training.running_metrics import RunningMetrics
 
 F32 = torch.float32
 

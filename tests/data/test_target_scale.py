@@ -24,7 +24,7 @@ from runner.runs import evaluation, report, result_file
 from runner.runs.execute import Predictions
 from runner.saved.run import find
 from runner.saved.weights import weights_of_run
-from runner.training.progress import RunningMetrics
+from runner.training.running_metrics import RunningMetrics
 
 CPU, F64 = torch.device("cpu"), torch.float64
 VALUES = torch.tensor([[1.0, 500.0, 7.0], [3.0, 700.0, 7.0], [8.0, 600.0, 7.0]], dtype=F64)

@@ -59,7 +59,7 @@ def test_values_are_in_the_units_of_the_data() -> None:
     assert {round(float(row["target"]), 2) for row in rows} <= prices
 
 
-@pytest.mark.parametrize(("run", "columns"), [("two", 5), ("vae", 69), ("masks", 2), ("items", 3)])
+@pytest.mark.parametrize(("run", "columns"), [("two", 5), ("vae", 71), ("masks", 2), ("items", 3)])
 def test_any_task_has_a_loss_and_the_figures_are_those_of_the_run(
     run: str, columns: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,7 +69,16 @@ def test_any_task_has_a_loss_and_the_figures_are_those_of_the_run(
     assert "the same, bit for bit" in capsys.readouterr().err
     rows = evaluated(run, "val")
     assert len(rows[0]) == columns, list(rows[0])
-    assert mean(rows, "loss") == pytest.approx(result(folder)["val/loss"], rel=1e-4)
+    for name in {"loss", "likeness", "kl"} & {*rows[0]}:
+        assert mean(rows, name) == pytest.approx(result(folder)[f"val/{name}"], rel=1e-4)
+
+
+def test_pixels_are_measured_for_each_image() -> None:
+    words = ("data=shapes", "model=unet", "task=segmentation", "data.samples=40", "data.size=16")
+    folder = train("shapes", *words, "model.channels=[4,8]")
+    rows = evaluated("shapes", "val")
+    assert mean(rows, "accuracy") == pytest.approx(result(folder)["val/accuracy"], rel=1e-5)
+    assert {"iou", "loss"} < {*rows[0]} and all(0 <= float(row["iou"]) <= 1 for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from helpers.composed import built, trained
 from helpers.problems import problem_of
 from runner.model.gpt import GPT
 from runner.task.language_model import LanguageModel, context_of, generate
-from runner.training.progress import RunningMetrics
+from runner.training.running_metrics import RunningMetrics
 
 K = 7
 

@@ -13,7 +13,7 @@ from runner.errors import ConfigError
 from runner.loss import MSE, BCEWithLogits, CrossEntropy
 from runner.task import Task
 from runner.task.segmentation import Segmentation
-from runner.training.progress import RunningMetrics
+from runner.training.running_metrics import RunningMetrics
 
 K = 4
 

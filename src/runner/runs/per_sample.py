@@ -1,14 +1,15 @@
-"""Evaluate sample by sample: target, prediction and loss of each, as a table.
+"""Evaluate sample by sample: target, prediction, loss and other metrics of each, as a table.
 
-The loss of a sample is that of a batch of it alone; for `task=supervised` it is computed from the outputs of a whole
-batch. The mean of these losses over the samples, or over the column `weight` where there is one, is the loss of the
-split. Where it is not, as with a contrastive loss, which compares the samples of a batch, the table has no losses.
+The metrics of a sample are those of a batch of it alone; for `task=supervised` there is the loss only, computed from
+the outputs of a whole batch. The mean of these losses over the samples, or over the column `weight` where there is one,
+is the loss of the split. Where it is not, as with a contrastive loss, which compares the samples of a batch, the table
+has no losses.
 """
 
 import csv
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count as numbers_from
@@ -27,6 +28,7 @@ from runner.runs import columns
 from runner.task.supervised import Supervised
 from runner.task.task import count
 from runner.training.predictions import class_of
+from runner.training.running_metrics import RunningMetrics
 from runner.training.state import Training
 from runner.util import trees
 from runner.util.files import replacing
@@ -45,11 +47,13 @@ class Losses:
     Attributes:
         values: (N,) of each batch.
         weights: (N,) of each batch.
+        metrics: of each sample, by name: the other scalars of a step, and the metrics of the task.
         unknown: why the samples have no loss; None if they have.
     """
 
     values: list[Tensor] = field(default_factory=list)
     weights: list[Tensor] = field(default_factory=list)
+    metrics: list[Mapping[str, float]] = field(default_factory=list)
     unknown: str | None = None
 
     def add(self, values: Tensor, weights: Tensor | None) -> None:
@@ -72,7 +76,10 @@ class Losses:
         if not math.isclose(mean, loss, rel_tol=CLOSE, abs_tol=1e-9):
             apart = f"they average to {mean:.4g} one by one, the split has {loss:.4g}"
             return {}, f"the loss of this task is not a mean over samples: {apart}"
-        return {"loss": _numbers(values), **({} if bool((weights == 1).all()) else {"weight": _numbers(weights)})}, None
+        weighted = {} if bool((weights == 1).all()) else {"weight": _numbers(weights)}
+        names = dict.fromkeys(name for metrics in self.metrics for name in metrics)
+        measured = {name: [metrics.get(name, "") for metrics in self.metrics] for name in names}
+        return {"loss": _numbers(values), **weighted, **measured}, None
 
 
 def write_samples(
@@ -187,7 +194,7 @@ def _of_task(state: Training, batch: Batch, losses: Losses) -> tuple[Columns, li
     inputs, targets = batch
     if losses.unknown is None:
         try:
-            losses.add(*_one_by_one(state, inputs, targets))
+            _add_one_by_one(state, inputs, targets, losses)
         except Exception as error:  # a step need not take a single sample
             losses.unknown = f"the step fails for a single sample: {first_line(error)}{user_frame_suffix(error)}"
     found: dict[str, Tensor] = {}
@@ -200,8 +207,8 @@ def _of_task(state: Training, batch: Batch, losses: Losses) -> tuple[Columns, li
     return _cells(narrow), [name for name in found if name not in narrow]
 
 
-def _one_by_one(state: Training, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
-    """Return the losses of the samples of a batch, each measured alone, and their weights."""
+def _add_one_by_one(state: Training, inputs: Any, targets: Any, losses: Losses) -> None:
+    """Add the losses, weights and other metrics of the samples of a batch, each measured alone."""
     values, weights = [], []
     for index in range(count(inputs)):
         at = slice(index, index + 1)
@@ -210,7 +217,10 @@ def _one_by_one(state: Training, inputs: Any, targets: Any) -> tuple[Tensor, Ten
             step = state.task.measure(state.eval_forward, one)
         values.append(torch.as_tensor(math.nan) if step.loss is None else step.loss.cpu())
         weights.append(torch.as_tensor(step.weight).cpu())
-    return torch.stack(values), torch.stack(weights)
+        sums = RunningMetrics(state.task, state.device.torch, state.target_scale)
+        sums.add(step)
+        losses.metrics.append({name: mean for name, mean in sums.means(extra=False).items() if name != "loss"})
+    losses.add(torch.stack(values), torch.stack(weights))
 
 
 def _predicted(state: Training, inputs: Any) -> dict[str, Tensor]:

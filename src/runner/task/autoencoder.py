@@ -27,7 +27,6 @@ class Autoencoder(Task):
     """
 
     uses_loss = True
-    larger_batches = True
     default_loss = "mse"
     integers_are_numbers = True
 

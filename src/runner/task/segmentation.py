@@ -35,7 +35,6 @@ class Segmentation(Task):
     """
 
     uses_loss = True
-    larger_batches = True
     default_loss = "cross_entropy"
     integers_are_numbers = True
 

@@ -17,7 +17,8 @@ from runner.data.loading import Loader
 from runner.optimizer.groups import rates
 from runner.task import Step
 from runner.training.norms import layer_norms
-from runner.training.progress import Metrics, RunningMetrics
+from runner.training.progress import Metrics
+from runner.training.running_metrics import RunningMetrics
 from runner.training.spans import each
 from runner.training.state import Interrupted, Training, require_finite, save, save_within_epoch
 from runner.training.turns import take_turns

@@ -40,7 +40,8 @@ from runner.training.attributes import held_generators, restore_generators
 from runner.training.averaging import WeightAverage
 from runner.training.callbacks import Callbacks
 from runner.training.norms import LayerNorms
-from runner.training.progress import Metrics, Monitor, Progress, RunningMetrics, Stopwatch
+from runner.training.progress import Metrics, Monitor, Progress, Stopwatch
+from runner.training.running_metrics import RunningMetrics
 from runner.training.spans import Span, no_span
 from runner.util.buffers import load_module, unsaved_buffers
 from runner.util.rng import derive_seed, isolated_rng, rng_state, set_rng_state
