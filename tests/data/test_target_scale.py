@@ -348,3 +348,23 @@ def test_a_run_that_monitors_r2_keeps_the_largest(name: str, pick: Any, there: P
     run = train(f"by_{name}", *CSV, f"trainer.monitor=val/{name}", "trainer.epochs=5", "data.batch_size=8")
     values = {p.step: p.value for p in report.read(run / "metrics.jsonl")[0] if p.name == f"val/{name}"}
     assert result(run)["best_epoch"] == pick(values, key=values.__getitem__)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e6])
+def test_a_table_shows_the_decimals_that_the_targets_had(unit: float) -> None:
+    targets = torch.tensor([[238.69], [259.19], [0.01], [117.3], [512.64]], dtype=torch.float64) * unit
+    targets = targets.apply_(lambda value: float(f"{value:.12g}"))
+    scale = choose_target_scale(targets, True, auto=True)
+    assert scale is not None
+    for dtype in (torch.float32, torch.float64):
+        standardised = ((targets - scale.mean) / scale.std).to(dtype)
+        shown = scale.rounded(scale.in_units(standardised), dtype)
+        assert [repr(value) for value in shown.flatten().tolist()] == [
+            repr(value) for value in targets.flatten().tolist()
+        ]
+
+
+def test_values_that_are_not_scaled_stay() -> None:
+    targets = torch.tensor([[1e-9, 2.0], [3e-9, 2.0]], dtype=torch.float64)
+    scale = TargetScale(*(torch.tensor(values, dtype=torch.float64) for values in ([0, 2e6], [1, 3e6], [0, 0])))
+    assert scale.rounded(targets, torch.float32)[:, 0].tolist() == [1e-9, 3e-9]

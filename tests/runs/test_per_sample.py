@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -55,8 +56,23 @@ def test_values_are_in_the_units_of_the_data() -> None:
     errors = [abs(float(row["target"]) - float(row["prediction"])) for row in rows]
     assert sum(errors) / len(errors) == pytest.approx(result(folder)["val/mae"], rel=1e-4)
     with Path("price.csv").open() as file:
-        prices = {round(float(row["price"]), 2) for row in csv.DictReader(file)}
-    assert {round(float(row["target"]), 2) for row in rows} <= prices
+        prices = {float(row["price"]) for row in csv.DictReader(file)}
+    assert {float(row["target"]) for row in rows} <= prices, "no digits beyond those of the table"
+
+
+@pytest.mark.parametrize("data", ["csv", "table"])
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_the_index_of_a_table_is_the_row_of_its_file(data: str, split: str) -> None:
+    lines = Path("price.csv").read_text().splitlines()
+    if data == "table":  # which leaves out rows without a target
+        lines[3:3] = ["5,,5"]
+    Path("gaps.csv").write_text("\n".join(lines) + "\n")
+    name = f"rows_{data}"
+    if not Path(name).exists():
+        train(name, f"data={data}", "data.path=gaps.csv", "data.target=price", "data.limit=30", "loss=mse")
+    rows, frame = evaluated(name, split), pd.read_csv("gaps.csv")
+    assert [float(row["target"]) for row in rows] == [frame["price"][int(row["index"])] for row in rows]
+    assert len({row["index"] for row in rows}) == len(rows) > 5
 
 
 @pytest.mark.parametrize(("run", "columns"), [("two", 5), ("vae", 71), ("masks", 2), ("items", 3)])

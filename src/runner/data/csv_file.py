@@ -112,14 +112,17 @@ def _read(
     if test is None:
         is_test = torch.from_numpy(choose_test_samples(whole.rows, fraction, arrays.get(split_by or "")))
         arrays = {name: [values[at] for at in (~is_test).nonzero().flatten()] for name, values in arrays.items()}
-        train, test = (train[0][~is_test], train[1][~is_test]), (train[0][is_test], train[1][is_test])
+        train, test = tuple(each[~is_test] for each in train), tuple(each[is_test] for each in train)
+    divided = {"train": train, "val": parts.get(VAL), "test": test if len(test[0]) else None}
+    pairs = {name: None if tensors is None else tensors[:2] for name, tensors in divided.items()}
     last = " (the last column)" if target is None else ""
     notes = dict.fromkeys(note for table in tables.values() for note in table.notes)
     return Source(
         name="csv",
-        train=train,
-        val=parts.get(VAL),
-        test=test if len(test[0]) else None,
+        train=pairs["train"],
+        val=pairs["val"],
+        test=pairs["test"],
+        places={part: tensors[2] for part, tensors in divided.items() if tensors is not None},
         classes=column.classes,
         columns=list(whole.columns),
         target=name,
@@ -183,13 +186,13 @@ def _check_tables(tables: Mapping[str, Table], files: Mapping[str, NamedPath], t
         raise ConfigError(*problems)
 
 
-def _split_by_table(tables: Mapping[str, Table], target: str, column: Target) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the inputs and targets of each table; the target column continues from one table to the next."""
+def _split_by_table(tables: Mapping[str, Table], target: str, column: Target) -> dict[str, tuple[Tensor, ...]]:
+    """Return inputs, targets and row numbers of each table; the target column continues from one table to the next."""
     features = [name for name in tables[TRAIN].columns if name != target]
-    parts: dict[str, tuple[Tensor, Tensor]] = {}
+    parts: dict[str, tuple[Tensor, ...]] = {}
     first = 0
     for key, table in tables.items():
         targets = torch.from_numpy(column.values[first : first + table.rows])
-        parts[key] = torch.from_numpy(table.numbers(features)), targets
+        parts[key] = torch.from_numpy(table.numbers(features)), targets, torch.arange(table.rows)
         first += table.rows
     return parts

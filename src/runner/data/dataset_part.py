@@ -88,6 +88,9 @@ class DatasetPart:
             return None
         return names if self._index is None else [names[at] for at in self._index]
 
+    def row_numbers(self) -> None:
+        """Return None."""
+
     def sample(self, index: int) -> Batch:
         """Read one sample: as the data set has it, or, with a `collate_fn`, as that makes a batch of it alone."""
         with before_training():

@@ -63,6 +63,9 @@ class Part(Protocol):
     def file_names(self) -> Sequence[str] | None:
         """Return the names of the files that the samples were read from; None if they have none."""
 
+    def row_numbers(self) -> Sequence[int] | None:
+        """Return the place of each sample among the rows of its file, from 0; None if they are not of a table."""
+
     def sample(self, index: int) -> Batch:
         """Return one raw sample.
 

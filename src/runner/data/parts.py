@@ -22,6 +22,7 @@ def part_of(
     label: str = "the data",
     divide: Divide = divide_pair,
     collate_fn: Callable[[list[Any]], Tree] | None = None,
+    places: Tensor | None = None,
 ) -> Part:
     """Return the samples of a `Source` as a part.
 
@@ -30,6 +31,7 @@ def part_of(
         label: names the part in problems.
         divide: divides tensors, or each sample and batch of a data set, into inputs and targets: the task's.
         collate_fn: makes a batch of a list of items; None takes the data set's own, or stacks them.
+        places: of tensors among the rows of their file; None if they are not of a table.
 
     Raises:
         ConfigError: the samples are of neither kind.
@@ -43,7 +45,7 @@ def part_of(
         trees.first_axis(dict(zip(("inputs", "targets"), samples, strict=True)) if pair else samples)
     except trees.UnevenTree as error:
         raise _unsuitable(f"{label}: {error}") from error
-    return TensorPart(*divide(samples))
+    return TensorPart(*divide(samples), places)
 
 
 def _is_tree(samples: Any) -> bool:

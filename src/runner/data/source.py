@@ -44,6 +44,8 @@ class Source:
             `collate_fn` of the map-style data set, if it has one, or stacks the items.
         arrays: a value for each sample of the training part by name, for `data.split_by` and `data.sample_weight`: the
             columns of a table, or what a model does not get.
+        places: the place of each sample among the rows of its file, int64 (N,), by part: `train`, `val`, `test`; None
+            without a table.
         rows: makes inputs of the rows of a table, once its transformers are fitted to the training samples.
     """
 
@@ -64,6 +66,7 @@ class Source:
     collate_fn: Callable[[list[Any]], Tree] | None = None
     rows: "Rows | None" = None
     arrays: Mapping[str, Any] | None = None
+    places: Mapping[str, Tensor] | None = None
 
 
 def names_of(target: str | Sequence[str] | None) -> list[str]:

@@ -222,10 +222,11 @@ def split(
 
 def _encode(rows: Rows, parts: Mapping[str, Part]) -> tuple[FittedRows, dict[str, Part]]:
     """Fit the transformers of a table to the training part alone, and apply them to all parts."""
-    tensors = {name: part.tensors for name, part in parts.items()}
-    known = {name: pair for name, pair in tensors.items() if pair is not None}
-    fitted = rows.fit(known["train"][0])
-    return fitted, {name: TensorPart(fitted.inputs(inputs), targets) for name, (inputs, targets) in known.items()}
+    known = {name: part for name, part in parts.items() if isinstance(part, TensorPart)}
+    fitted = rows.fit(known["train"].tensors[0])
+    return fitted, {
+        name: TensorPart(fitted.inputs(part.inputs), part.targets, part.places) for name, part in known.items()
+    }
 
 
 def _shapes_of(inputs: Tree) -> Shapes:
@@ -251,7 +252,7 @@ def _parts_of(source: Source, divide: Divide, samples_per_epoch: int | None) -> 
             check_stream(part, label)
             parts[name] = StreamPart(part, samples_per_epoch if name == "train" else None, divide, source.collate_fn)
         elif name == "train" or part is not None:
-            parts[name] = part_of(part, label, divide, source.collate_fn)
+            parts[name] = part_of(part, label, divide, source.collate_fn, (source.places or {}).get(name))
     return parts
 
 

@@ -178,6 +178,8 @@ class StreamPart(DatasetPart):
     def file_names(self) -> None:
         """Return None."""
 
+    row_numbers = file_names
+
     def known_targets(self) -> None:
         """Return None."""
 

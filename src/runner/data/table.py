@@ -155,12 +155,15 @@ def assemble(
         groups = arrays.get(split_by or "")
         is_test = torch.from_numpy(choose_test_samples(len(train[0]), test_fraction, groups))
         arrays = {column: [values[at] for at in (~is_test).nonzero().flatten()] for column, values in arrays.items()}
-        train, test = (train[0][~is_test], train[1][~is_test]), (train[0][is_test], train[1][is_test])
+        train, test = tuple(each[~is_test] for each in train), tuple(each[is_test] for each in train)
+    divided = {"train": train, "val": parts.get(VAL), "test": test if len(test[0]) else None}
+    pairs = {name: None if tensors is None else tensors[:2] for name, tensors in divided.items()}
     return Source(
         name=name,
-        train=train,
-        val=parts.get(VAL),
-        test=test if len(test[0]) else None,
+        train=pairs["train"],
+        val=pairs["val"],
+        test=pairs["test"],
+        places={part: tensors[2] for part, tensors in divided.items() if tensors is not None},
         classes=answer.classes,
         columns=[column for column in whole.cells if column != left_out],
         target=target,
@@ -242,9 +245,9 @@ def _check_frames(
 
 def _divide(
     rows: TableRows, frames: Mapping[str, Frame], answer: Answer
-) -> tuple[dict[str, tuple[Tensor, Tensor]], list[str]]:
-    """Return the rows and targets of each table, without rows that have no target; and notes about those."""
-    parts: dict[str, tuple[Tensor, Tensor]] = {}
+) -> tuple[dict[str, tuple[Tensor, ...]], list[str]]:
+    """Return rows, targets and row numbers of each table, without rows that have no target; and notes on those."""
+    parts: dict[str, tuple[Tensor, ...]] = {}
     first = 0
     for key, frame in frames.items():
         of_table = slice(first, first + len(frame.cells))
@@ -253,7 +256,8 @@ def _divide(
         if not rows.example:
             shown = cells.head(2)[[column.name for column in rows.columns]]
             rows.example = {str(name): shown[name].tolist() for name in shown}
-        parts[key] = rows.tensor(cells), torch.from_numpy(answer.values[of_table][known])
+        places = torch.from_numpy(known.nonzero()[0])
+        parts[key] = rows.tensor(cells), torch.from_numpy(answer.values[of_table][known]), places
         first = of_table.stop
     lost = int((~answer.known).sum())
     return parts, [f"{lost:,} rows without a target are left out"] if lost else []

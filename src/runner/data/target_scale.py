@@ -16,6 +16,8 @@ FAR = 1000
 """If a column's mean is more standard deviations than this from 0, sums of squares are computed around the mean: a sum
 of squares around 0 loses about 1e-16 of the square of this ratio, here 1e-10."""
 
+LARGEST_SHOWN = 4  # standard deviations from the mean, up to which values are exact to the last decimal shown
+
 SHOWN = 3  # columns whose figures are printed
 
 
@@ -67,6 +69,18 @@ class TargetScale:
     def in_units(self, outputs: Tensor) -> Tensor:
         """Outputs (N, K), or standardised targets -> in the units of the data, float64 if the device has it."""
         return outputs.to(self.mean.dtype) * self.std + self.mean
+
+    def rounded(self, values: Tensor, dtype: torch.dtype) -> Tensor:
+        """Round values in the units of the data, (N, K), to the decimals that a table shows.
+
+        Standardised values are as exact as `dtype`: a target 238.69 comes back as 238.68999836773656.
+        """
+        std = self.std.to(values.device)
+        exact = std * torch.finfo(dtype).eps * LARGEST_SHOWN
+        digits = 10.0 ** (-exact.log10()).floor()
+        scaled = (std != 1) | (self.mean.to(values.device) != 0)
+        values = values.to(std.dtype)
+        return torch.where(scaled, (values * digits).round() / digits, values)
 
     def from_center(self, outputs: Tensor) -> Tensor:
         """Return `in_units` minus `center`, without the loss of precision of a large mean."""

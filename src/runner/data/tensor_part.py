@@ -17,13 +17,14 @@ class TensorPart:
     Args:
         inputs: a tree of tensors (N, ...).
         targets: a tree of tensors (N, ...); None if the inputs are whole items.
+        places: of the samples among the rows of their file, int64 (N,); None if they are not of a table.
     """
 
     data_set = None
     collates = streams = False
 
-    def __init__(self, inputs: Tree, targets: Tree | None) -> None:
-        self.inputs, self.targets = inputs, targets
+    def __init__(self, inputs: Tree, targets: Tree | None, places: Tensor | None = None) -> None:
+        self.inputs, self.targets, self.places = inputs, targets, places
 
     @property
     def tensors(self) -> Batch:
@@ -35,10 +36,14 @@ class TensorPart:
 
     def take(self, index: Tensor) -> "TensorPart":
         """Copy the samples at these indices."""
-        return TensorPart(*self._at(index))
+        return TensorPart(*self._at(index), None if self.places is None else self.places[index])
 
     def file_names(self) -> None:
         """Return None."""
+
+    def row_numbers(self) -> list[int] | None:
+        """Return the rows of the file."""
+        return None if self.places is None else self.places.tolist()
 
     def sample(self, index: int) -> Batch:
         """Return a view of one sample."""

@@ -91,7 +91,7 @@ def write_samples(
         path: the file; it appears once it is complete.
         state: has the weights to evaluate.
         loader: the samples, in order.
-        part: the same samples, which may have names of files.
+        part: the same samples, which may have names of files, or places in one: `index` of a table's is their row.
         classes: the names of the classes.
         loss: of the split; None if the task measures none.
 
@@ -108,7 +108,7 @@ def write_samples(
             tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as rows,
             fresh.open("w", encoding="utf-8", newline="") as file,
         ):
-            left_out = _write_rows(rows, state, loader, part.file_names(), classes, losses)
+            left_out = _write_rows(rows, state, loader, part, classes, losses)
             rows.seek(0)
             cells, unknown = losses.columns(loss)
             table, more = csv.writer(file, lineterminator="\n"), [[*cells], *zip(*cells.values(), strict=True)]
@@ -125,12 +125,13 @@ def _write_rows(
     file: Any,
     state: Training,
     loader: Loader,
-    names: Sequence[str] | None,
+    part: Part,
     classes: Sequence[str] | None,
     losses: Losses,
 ) -> list[str]:
     """Write all columns but the losses, which are added to `losses`; returns what has too many values for a table."""
     table, numbers = csv.writer(file, lineterminator="\n"), numbers_from()
+    names, places = part.file_names(), part.row_numbers()
     left_out: list[str] = []
     for first, batch in enumerate(_batches(state, loader)):
         cells, left_out = _columns(state, batch, classes, losses)
@@ -140,7 +141,8 @@ def _write_rows(
         for row in zip(*samples, strict=True):
             number = next(numbers)
             named = [escape_undecodable(names[number])] if names else []
-            table.writerow([number, *named, *(escape_undecodable(str(cell)) for cell in row if cells)])
+            index = places[number] if places is not None else number
+            table.writerow([index, *named, *(escape_undecodable(str(cell)) for cell in row if cells)])
     return left_out
 
 
@@ -183,7 +185,7 @@ def _supervised(
     values = {"target": targets, "prediction": outputs}
     if state.target_scale is not None:
         scale = state.target_scale.to(outputs.device)
-        values = {name: scale.in_units(tensor) for name, tensor in values.items()}
+        values = {name: scale.rounded(scale.in_units(tensor), tensor.dtype) for name, tensor in values.items()}
     elif isinstance(loss, BCEWithLogits):
         values["prediction"] = answers(loss, outputs)
     return _cells({name: tensor.squeeze(1) if tensor.shape[1:] == (1,) else tensor for name, tensor in values.items()})

@@ -113,7 +113,8 @@ class Predictor:
         """
         if isinstance(outputs, Tensor):
             assert isinstance(self.task, Supervised)
-            return columns.classes_table(self.task, outputs, self.samples.classes)
+            shown = outputs if self.scale is None else self.scale.rounded(outputs, self.precision.dtype)
+            return columns.classes_table(self.task, shown, self.samples.classes)
         if (width := columns.width_of(outputs)) > columns.MOST_COLUMNS:
             text = f"a prediction has {width:,} values, more than the {columns.MOST_COLUMNS:,} columns of a table"
             raise ConfigError(Problem("output", text, "write output=predictions.npz", topic="conflict"))
