@@ -53,6 +53,11 @@ def test_a_bar_for_each_class(tmp_path: Path, plots: dict[str, Plot], bars: Bars
     assert plot.lines["mean"][0][0] == 0.75
 
 
+def test_a_class_may_be_a_line_break_or_in_a_script_without_a_font(tmp_path: Path, bars: Bars) -> None:
+    draw_by_class({"test/f1": {"\n": 0.5, "\t": 0.25, "\u732b": 1.0}}, tmp_path / "plots")
+    assert bars == {r"\n": 0.5, r"\t": 0.25, "\u732b": 1.0}
+
+
 @pytest.mark.parametrize(("lower", "which"), [((), "lowest"), (("val/f1",), "highest")])
 def test_of_many_classes_the_worst(
     lower: tuple[str, ...], which: str, tmp_path: Path, plots: dict[str, Plot], bars: Bars

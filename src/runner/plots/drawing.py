@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from runner.errors import to_one_line
+
 # From Okabe and Ito's palette for color-blind readers (jfly.uni-koeln.de/color).
 BLUE, VERMILION, YELLOW = "#0072B2", "#D55E00", "#F0E442"
 GREY = "#555555"
@@ -81,15 +83,23 @@ def new_figure(width: float, height: float) -> Figure:
 
 def write(figure: Figure, file: Path) -> None:
     """Write a figure as PNG."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # class names in scripts without a font
+    with _any_glyph():
         figure.savefig(file, pil_kwargs={"compress_level": 3})  # 6 takes twice the time and saves a tenth
 
 
 def text_width(texts: Iterable[str], size: float, weight: str = "normal") -> float:
     """Return the width of the longest text in inches, at a font size in points."""
     font, renderer = FontProperties(size=size, weight=weight), RendererAgg(1, 1, DPI)
-    return max(renderer.get_text_width_height_descent(text, font, False)[0] for text in texts) / DPI
+    with _any_glyph():
+        return max(renderer.get_text_width_height_descent(text, font, False)[0] for text in texts) / DPI
+
+
+@contextmanager
+def _any_glyph() -> Iterator[None]:
+    """Let class names be in scripts without a font, without a warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        yield
 
 
 def short_number(value: float) -> str:
@@ -99,5 +109,6 @@ def short_number(value: float) -> str:
 
 
 def brief(name: str, length: int) -> str:
-    """Shorten a name to its two ends, as names often differ at the end."""
+    """Shorten a name to its two ends, as names often differ at the end; a line break becomes an escape."""
+    name = to_one_line(name)
     return name if len(name) <= length else f"{name[: length // 2]}…{name[length // 2 + 1 - length :]}"
