@@ -11,6 +11,7 @@ from conftest import Called
 
 Runner = Callable[..., Called]
 USER = "helpers.tasks."
+SCORED = ["task=custom", f"task._target_={USER}Scored"]
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,12 @@ USER = "helpers.tasks."
         (["task=custom", f"task._target_={USER}Failing"], "task", "shape", "tasks.py"),
         (["task=custom", f"task._target_={USER}Stepless"], "task", "shape", "step(self, model, batch)"),
         (["task=custom", f"task._target_={USER}Forgetful", "loss=mse"], "loss", "conflict", "loss=auto"),
+        (
+            ["task=custom", f"task._target_={USER}Scored", "loss.label_smoothing=0.3"],
+            "loss.label_smoothing",
+            "conflict",
+            "0.3",
+        ),
         (["task=custom", f"task._target_={USER}Forgetful", "task.width=3"], "task.width", "unknown", "width"),
         (["task=supervized"], "task", "choice", "supervised"),
         (["task.target=labels"], "task.target", "unknown", "targets"),

@@ -36,8 +36,20 @@ def use_loss(task: Task, node: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def choose_loss(node: Mapping[str, Any], task: Task, splits: Splits, targets: tuple[Any]) -> Mapping[str, Any]:
-    """Choose the loss for `loss=auto`, and make it; returns the node of the chosen loss."""
+    """Choose the loss for `loss=auto`, and make it; returns the node of the chosen loss.
+
+    Raises:
+        ConfigError: the task uses no loss, and a key of one is typed; or no loss can be chosen or made.
+    """
     if not task.uses_loss:
+        typed = {f"loss.{key}": value for key, value in node.items() if key != "_target_" and value is not None}
+        text = f"task={name_of(task)} computes its own loss, {{}}={{}} would not be used"
+        problems = [
+            Problem(key, text.format(key, format_value(value)), "leave it out", topic="conflict")
+            for key, value in typed.items()
+        ]
+        if problems:
+            raise ConfigError(*problems)
         return node
     return use_loss(task, auto_loss.resolve(node, *targets, splits.classes, task.default_loss))
 
