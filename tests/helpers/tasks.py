@@ -129,3 +129,28 @@ class Queue(Task):
 
     def step(self, model: Any, batch: Any) -> Tensor:
         return F.cross_entropy(model(batch[0]), batch[1]) + 0 * self.get_buffer("queue").sum()
+
+
+class Weighed(Task):
+    """A loss over a weight that is no good."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.weight = {"shape": torch.tensor([2.0]), "text": "many", "zero": 0, "negative": -1}[kind]
+
+    def step(self, model: Any, batch: Any) -> dict[str, Any]:
+        return {"loss": F.cross_entropy(model(batch[0]), batch[1]), "weight": self.weight}
+
+
+class Detached(Task):
+    """A loss without a gradient."""
+
+    def step(self, model: Any, batch: Any) -> Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1]).detach()
+
+
+class HalfMade(Task):
+    """A constructor that does not call that of its class."""
+
+    def __init__(self) -> None:
+        self.width = 1

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -82,6 +83,17 @@ def metrics(config: Mapping[str, Any]) -> list[Problem]:
     except ConfigError as error:
         return error.problems
     return []
+
+
+def weight(task: Task, step: Step) -> None:
+    """Check that samples have a weight in all.
+
+    Raises:
+        ConfigError: it is 0: the mean of the loss would be undefined.
+    """
+    if not torch.as_tensor(step.weight).any():
+        text = f"task: the step of {name_of(task)} returns weight 0 for {step.samples} samples"
+        raise ConfigError(Problem("task", text, "return what its loss is a mean over, a number above 0", topic="code"))
 
 
 def measured_outputs(task: Task, step: Step) -> None:

@@ -14,6 +14,19 @@ from runner.loss import Loss, name_of
 from runner.task import Task
 
 
+def make_task(node: Mapping[str, Any]) -> Task:
+    """Make the task, without its loss.
+
+    Raises:
+        ConfigError: it cannot be made, or is only half made: its constructor does not call that of `Task`.
+    """
+    task = call("task", node, Task)
+    if "loss" not in vars(task):
+        text = f"task: the constructor of {type(task).__name__} does not call super().__init__()"
+        raise ConfigError(Problem("task", text, "call it in its first line", topic="code"))
+    return task
+
+
 def use_loss(task: Task, node: Mapping[str, Any]) -> Mapping[str, Any]:
     """Make the loss for a task.
 
@@ -60,7 +73,7 @@ def saved_task(config: Mapping[str, Any]) -> Task:
     Args:
         config: the config, as recorded.
     """
-    task = call("task", config["task"], Task)
+    task = make_task(config["task"])
     use_loss(task, config["loss"])
     return task
 

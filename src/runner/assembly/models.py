@@ -25,6 +25,9 @@ from runner.util.patterns import patterns_of
 from runner.util.rng import seed_all
 from runner.util.trees import Shapes, is_shape
 
+WEIGHED = 256
+"""How many samples must have a weight in all."""
+
 
 def make_model(
     node: Mapping[str, Any],
@@ -64,6 +67,9 @@ def make_model(
     if num_outputs is not None and is_plain(task, splits):
         return model, probe.check_shapes(model, splits.input_shape, num_outputs, dtype, output_of), ("loss",), None
     cost, step = check_step(task, model, example(task, splits, 2, dtype), num_outputs)
+    if not torch.as_tensor(step.weight).any():  # two samples may be of ignored targets alone
+        _, more = check_step(task, model, example(task, splits, WEIGHED, dtype), num_outputs)
+        checks.weight(task, more)
     if task.extra is not None:
         checks.measured_outputs(task, step)
     return model, cost, [*(["loss"] if step.loss is not None else []), *step.scalars], step

@@ -77,7 +77,8 @@ def _unknown(group: str, name: str, unknown: list[str], known: list[str]) -> lis
             similar = similar or meant.removeprefix(f"{group}.")
         if similar and "." in group:
             similar = f"{group}.{similar}"
-        hint = f"did you mean {similar}?" if similar else f"{name} takes {', '.join(known) or 'none at all'}"
+        takes = f"{name} takes {', '.join(known)}" if known else "leave it out"
+        hint = f"did you mean {similar}?" if similar else takes
         return [Problem(key, f"{key}: {name} takes no {unknown[0]}", hint, topic="unknown")]
     keys = [f"{group}.{key}" for key in unknown]
     takes = f"only {', '.join(known)}" if known else "none at all"

@@ -12,7 +12,6 @@ from runner.assembly import auto_loss, checks, datasets, losses, models, optimiz
 from runner.assembly.experiment import Parts
 from runner.assembly.mixing import fit_targets
 from runner.assembly.problems import ProblemCollector
-from runner.assembly.target import call
 from runner.callbacks import Callback
 from runner.config import callbacks
 from runner.config.settings import TrainerSettings
@@ -151,7 +150,7 @@ def make_learned(given: Given) -> Learned:
     device = stage("device", parts.find_device, config["device"])
     precision = stage("precision", parts.make_precision, config["precision"], device)
     seed_all(given.seed)  # a task may draw weights and buffers of its own
-    task = stage("task", call, "task", config["task"], Task)
+    task = stage("task", losses.make_task, config["task"])
     loss_node: Mapping[str, Any] | None = None
     if not (automatic := auto_loss.is_auto(config["loss"])):
         loss_node = stage("loss", losses.use_loss, task, config["loss"], needs=["task"])

@@ -39,12 +39,12 @@ def check_step(task: Task, model: nn.Module, batch: tuple[Any, Any], num_outputs
         try:
             with largest_outputs(own_model) as largest, _inputs_of(own_model) as got, counter:
                 step = own_task.measure(own_model, batch)
+                check_result(own_task, own_model, step)
         except OutputError as error:
             text = f"the model must return one tensor (N, {num_outputs}), or one called logits, it returns {error}"
             raise ConfigError(Problem("model", text, topic="code")) from error
         except StepError as error:
-            instead = "return the loss, or a dict of scalars with loss"
-            raise ConfigError(Problem("task", f"task: {error}", instead, topic="code")) from error
+            raise ConfigError(Problem("task", f"task: {error}", error.instead, topic="code")) from error
         except ConfigError:
             raise
         except Exception as error:  # the user's code may raise anything
@@ -59,6 +59,24 @@ def check_step(task: Task, model: nn.Module, batch: tuple[Any, Any], num_outputs
         text = f"the model returns outputs of shape (N{shape}), data and loss require (N, {num_outputs})"
         raise ConfigError(Problem("model", text, "let its constructor take num_outputs", topic="shape"))
     return Cost(counter.get_total_flops() // 2 or None, max(largest) // 2), step
+
+
+def check_result(task: Task, model: nn.Module, step: Step) -> None:
+    """Check that the loss of a step can be minimised, and weighted.
+
+    Raises:
+        StepError: it cannot.
+    """
+    own = type(task).step is not Supervised.step and not inspect.isgeneratorfunction(type(task).step)
+    trained = own and any(weight.requires_grad for part in (task, model) for weight in part.parameters())
+    if trained and step.loss is not None and not step.loss.requires_grad:
+        text = "step returns a loss without a gradient: nothing that is trained is in it, or it is detached"
+        raise StepError(text, "compute it from outputs of the model, without detach() or item()")
+    weight, instead = torch.as_tensor(step.weight), "return what the loss is a mean over, such as a number of tokens"
+    if weight.ndim:
+        raise StepError(f"step returns weight of shape {tuple(weight.shape)}, not a number", instead)
+    if not weight >= 0 or weight.isinf():
+        raise StepError(f"step returns weight {weight.item():g}, not a number above 0", instead)
 
 
 @contextmanager

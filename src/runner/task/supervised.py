@@ -112,6 +112,10 @@ def divide_by_keys(item: Any, targets: str | list[str] | None) -> tuple[Any, Any
     keys = _keys(named, targets)
     if not keys and isinstance(item, tuple | list) and len(item) == 2:
         return item[0], item[1]
+    if not named and keys and isinstance(item, tuple | list) and len(item) == 2:
+        text = f"task.targets={','.join(keys)}: an item of the data set is a pair, whose parts have no names"
+        instead = "leave it out: the second part is the target"
+        raise ConfigError(Problem("task.targets", text, instead, topic="conflict"))
     if not named:
         size = f" of {len(item)}" if isinstance(item, tuple | list) else ""
         text = f"an item of the data set is of type {type(item).__name__}{size}, not a pair"

@@ -40,7 +40,16 @@ class Step(NamedTuple):
 
 
 class StepError(Exception):
-    """`Task.step` returned something that training cannot use; the message says what."""
+    """`Task.step` returned something that training cannot use.
+
+    Args:
+        text: what it returned.
+        instead: what to do.
+    """
+
+    def __init__(self, text: str, instead: str = "return the loss, or a dict of scalars with loss") -> None:
+        super().__init__(text)
+        self.instead = instead
 
 
 class DividedData(Protocol):
@@ -230,7 +239,7 @@ class Task(nn.Module):
         scalars = {name: scalar(name, value) for name, value in result.items() if name not in RESERVED}
         return Step(
             loss,
-            samples if weight is None else weight if isinstance(weight, Tensor) else loss.new_tensor(weight),
+            samples if weight is None else weight if isinstance(weight, Tensor) else number(WEIGHT, weight, loss),
             samples,
             result.get(OUTPUTS),
             result.get(TARGETS),
@@ -267,6 +276,17 @@ def scalar(name: str, value: Any) -> Tensor:
     if value.ndim:
         raise StepError(f"step returns {name} of shape {tuple(value.shape)}, not a scalar")
     return value.float() if value.dtype in HALVES else value
+
+
+def number(name: str, value: Any, like: Tensor) -> Tensor:
+    """Return a plain number that `step` returned as a tensor, on the device of another.
+
+    Raises:
+        StepError: it is not a number.
+    """
+    if not isinstance(value, int | float):
+        raise StepError(f"step returns {name} as {describe(value)}, not as a number", f"return {name} as a number")
+    return like.new_tensor(value)
 
 
 def describe(value: object) -> str:
