@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from runner.task import Task
+from runner.task.supervised import Supervised
 
 
 class Pair(nn.Module):
@@ -154,3 +155,28 @@ class HalfMade(Task):
 
     def __init__(self) -> None:
         self.width = 1
+
+
+class Hasty(Contrastive):
+    """A task that says of an inherited step that it takes larger batches."""
+
+    larger_batches = True
+
+
+class Compared(Supervised):
+    """`supervised` with a step of its own."""
+
+    def step(self, model: Any, batch: Any) -> dict[str, Any]:
+        return {**super().step(model, batch)}
+
+
+class Shaped(nn.Module):
+    """A model of digits that keeps the shape which it gets."""
+
+    def __init__(self, input_shape: tuple[int, ...], num_outputs: int) -> None:
+        super().__init__()
+        self.shape = input_shape
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, num_outputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layers(inputs)

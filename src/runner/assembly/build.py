@@ -26,6 +26,7 @@ from runner.data.source import saves_itself
 from runner.device import give_back_memory
 from runner.errors import Problem
 from runner.optimizer.several import Several
+from runner.task import takes_larger_batches
 from runner.util.redaction import register_secrets
 
 T = TypeVar("T")
@@ -120,6 +121,7 @@ def load(setup: Setup, data: Mapping[str, Any]) -> Loaders:
         num_workers=data["num_workers"],
         augment=setup.augment,
         values=setup.cost.values,
+        larger_batches=takes_larger_batches(task),
     )
 
 

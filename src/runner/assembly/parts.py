@@ -20,7 +20,7 @@ from runner.metrics import Kind, asked_kind, make_metrics, meaning_of, meaning_o
 from runner.model import probe
 from runner.precision import Precision
 from runner.scheduler import Schedule
-from runner.task import Step, Task
+from runner.task import Step, Task, takes_larger_batches
 from runner.task.supervised import Supervised
 from runner.util.cores import threads_for
 
@@ -91,7 +91,13 @@ def make_callbacks(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Callback
 
 
 def choose_threads(
-    device: Device, model: nn.Module, cost: probe.Cost, splits: Splits, batch_size: int, node: Mapping[str, Any]
+    device: Device,
+    task: Task,
+    model: nn.Module,
+    cost: probe.Cost,
+    splits: Splits,
+    batch_size: int,
+    node: Mapping[str, Any],
 ) -> Device:
     """Set the CPU threads of a device: as typed, or by the arithmetic of a batch in training and in evaluation."""
     asked, evaluated = node["threads"], node["evaluation_threads"]
@@ -99,7 +105,9 @@ def choose_threads(
     step = operations * min(batch_size, len(splits.train))
     device = device.with_threads(threads_for(step) if asked == "auto" else int(asked))
     if evaluated == asked == "auto":
-        at_once = evaluation_batch_size(batch_size, max(cost.values, splits.input_values), device.torch)
+        at_once = batch_size
+        if takes_larger_batches(task):
+            at_once = evaluation_batch_size(batch_size, max(cost.values, splits.input_values), device.torch)
         largest = max(splits.sizes["val"], splits.sizes["test"])
         evaluated = max(device.threads, threads_for(operations * min(at_once, largest)))
     evaluated = device.threads if evaluated in (None, "auto") else int(evaluated)

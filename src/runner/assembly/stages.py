@@ -208,7 +208,7 @@ def make_network(given: Given, learned: Learned) -> Network:
         checkpoint = stage("model", load_weights, model, config["model"]["weights"])
     freeze = stage("model", models.tune, model, config["model"], given.seed)
     choose_threads = partial(parts.choose_threads, node=config["device"])
-    device = stage("device", choose_threads, learned.device, model, cost, splits, batch_size, needs=["data"])
+    device = stage("device", choose_threads, learned.device, task, model, cost, splits, batch_size, needs=["data"])
     make_scale = partial(datasets.make_target_scale, checkpoint=checkpoint)
     scale, splits = stage("data", make_scale, config["data"], splits, task, cost) or (None, splits)
     device = device or learned.device

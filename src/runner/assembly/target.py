@@ -187,10 +187,14 @@ def call(group: str, node: Mapping[str, Any], kind: type[T], **supplied: Any) ->
     passed = {k: v for k, v in supplied.items() if k not in node and (k in named or (open_ended and group == "model"))}
     path = node["_target_"]
     try:
-        # Twice: Hydra resolves the node in place, and then reads it.
-        part = instantiate(escape_all_references(escape_all_references(node)), **passed, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__ or error
+        # Twice: Hydra resolves the node in place, and then reads it. What runner supplies does not pass through Hydra,
+        # which would make lists of tuples.
+        make = instantiate(escape_all_references(escape_all_references(node)), _convert_="all", _partial_=True)
+        part = make(**passed)
+    except Exception as error:  # of Hydra, or whatever the code of a `_target_` raises
+        cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
+        if isinstance(error, ConfigError | fetch.Forbidden):
+            raise
         if isinstance(cause, ConfigError | fetch.Forbidden):
             raise cause from error
         reason = describe_error(cause)

@@ -249,25 +249,29 @@ def make_loaders(
     num_workers: int = 0,
     augment: Augment | None = None,
     values: int = 0,
+    larger_batches: bool = True,
 ) -> Loaders:
     """Make the batches of all parts; the training part is shuffled each epoch.
 
     Args:
         splits: raw parts.
         preprocess: makes a raw batch ready for the model.
-        batch_size: of the training batches; evaluation uses larger ones.
+        batch_size: of the training batches.
         seed: of the order.
         in_memory: hold all samples as tensors on the device.
         num_workers: processes that load.
         augment: of the training batches only.
         values: of one sample, in the largest tensor that a layer of the model returns.
+        larger_batches: evaluation uses larger batches than training.
 
     Raises:
         ConfigError: a sample that should be held in memory cannot be read, or several workers would read the same
             samples of a stream.
     """
     device = preprocess.device
-    evaluated_at_once = evaluation_batch_size(batch_size, max(values, splits.input_values), device)
+    evaluated_at_once = batch_size
+    if larger_batches:
+        evaluated_at_once = evaluation_batch_size(batch_size, max(values, splits.input_values), device)
     if augment is not None:
         augment = augment.to(device, preprocess.dtype)
 

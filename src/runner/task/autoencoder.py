@@ -27,6 +27,7 @@ class Autoencoder(Task):
     """
 
     uses_loss = True
+    larger_batches = True
     default_loss = "mse"
     integers_are_numbers = True
 

@@ -36,6 +36,7 @@ class LanguageModel(Task):
         ignore_index: targets that do not count: those of padding.
     """
 
+    larger_batches = True
     unit = "tokens"
 
     def __init__(self, ignore_index: int = -100) -> None:

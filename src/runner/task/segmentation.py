@@ -35,6 +35,7 @@ class Segmentation(Task):
     """
 
     uses_loss = True
+    larger_batches = True
     default_loss = "cross_entropy"
     integers_are_numbers = True
 

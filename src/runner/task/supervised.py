@@ -33,6 +33,7 @@ class Supervised(Task):
     """
 
     uses_loss = True
+    larger_batches = True
     integers_are_numbers = True
     loss: Loss
 

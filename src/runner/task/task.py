@@ -90,6 +90,9 @@ class Task(nn.Module):
         loss: see `uses_loss`; None if it is False.
         maximized: the names of scalars of a step for which higher is better, if `trainer.monitor` names one.
         metrics: measured beside the loss from `outputs` and `targets` of a step, by name.
+        larger_batches: whether evaluation may use larger batches than `data.batch_size`, which is faster: the loss is a
+            mean over what `weight` counts, and a sample's share does not depend on the others of its batch. A class
+            that overrides `step` says so itself.
         unit: what `weight` counts. For another unit than samples, `throughput/<unit>_per_second` is logged too.
         integers_are_numbers: whether a tensor of integer inputs is converted to floats and normalised; False keeps
             integers, such as tokens.
@@ -102,6 +105,7 @@ class Task(nn.Module):
     default_loss: str | None = None
     maximized: Collection[str] = ()
     metrics: Mapping[str, Metric] = {}
+    larger_batches: bool = False
     unit: str = "samples"
     integers_are_numbers: bool = False
     dtype: torch.dtype = torch.float32
@@ -250,6 +254,16 @@ class Task(nn.Module):
 def count(inputs: Any) -> int:
     """Return the number of samples in a batch of inputs."""
     return len(inputs) if isinstance(inputs, Tensor) else len(trees.leaves(inputs)[0])
+
+
+def takes_larger_batches(task: Task) -> bool:
+    """Return whether evaluation may use larger batches than training: `larger_batches` of the class with its `step`."""
+    for kind in type(task).__mro__:
+        if "larger_batches" in vars(kind):
+            return bool(vars(kind)["larger_batches"])
+        if "step" in vars(kind):
+            return False
+    return False
 
 
 def higher_is_better(task: Task, metric: str) -> bool:
