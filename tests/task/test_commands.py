@@ -63,3 +63,14 @@ def test_what_a_step_measures_can_be_monitored(runner: Runner) -> None:
     assert "score" in result["higher_is_better"]
     saved = torch.load("run/checkpoints/last.pt", weights_only=True)
     assert set(saved["task"]) == {"scale"} and saved["task"]["scale"] != 1
+
+
+def test_flops_and_parameters_of_a_task_are_said(runner: Runner) -> None:
+    typed = ["debug=fast", "task=custom", "tracking=off", "model.hidden=[]"]
+    called = runner(*typed, f"task._target_={USER}Scored", "hydra.run.dir=run")
+    assert "650 parameters, 1 more of the task, 1,280 FLOPs a sample in a step\n" in called.err
+    result = json.loads(Path("run/result.json").read_text())
+    assert (result["parameters"], result["task_parameters"], result["flops_per_sample"]) == (650, 1, 1280)
+    called = runner("debug=fast", "tracking=off", "model.hidden=[]", "hydra.run.dir=plain")
+    assert "650 parameters, 1,280 FLOPs a sample\n" in called.err
+    assert "task_parameters" not in json.loads(Path("plain/result.json").read_text())

@@ -58,7 +58,8 @@ def check_step(task: Task, model: nn.Module, batch: tuple[Any, Any], num_outputs
         shape = "".join(f", {size}" for size in step.outputs.shape[1:])
         text = f"the model returns outputs of shape (N{shape}), data and loss require (N, {num_outputs})"
         raise ConfigError(Problem("model", text, "let its constructor take num_outputs", topic="shape"))
-    return Cost(counter.get_total_flops() // 2 or None, max(largest) // 2), step
+    of_step = type(task).step is not Supervised.step
+    return Cost(counter.get_total_flops() // 2 or None, max(largest) // 2, of_step=of_step), step
 
 
 def check_result(task: Task, model: nn.Module, step: Step) -> None:

@@ -36,18 +36,20 @@ def has_convolutions(model: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of the forward pass of one sample.
+    """The cost of the forward pass of one sample, or of a sample in the step of a task.
 
     Attributes:
         flops: floating-point operations without biases and activations, a multiply-add counting as two
             (`torch.utils.flop_counter`); None if it counted none.
         values: the number of values in the largest output of a layer.
         activation: the activation function that computes the model's outputs, as a layer or a function; None if none.
+        of_step: `flops` are those of a step without its gradients, which may call the model several times.
     """
 
     flops: int | None
     values: int
     activation: str | None = None
+    of_step: bool = False
 
 
 ACTIVATIONS = (

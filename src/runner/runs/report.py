@@ -18,7 +18,7 @@ from runner.rundir import layout
 from runner.rundir.folders import display_path, shell_path
 from runner.rundir.journal import read
 from runner.runs.pictures import make_pictures
-from runner.task import higher_is_better, names_on
+from runner.task import Task, higher_is_better, names_on
 from runner.task.supervised import Supervised
 from runner.training.predictions import Predictions, raw_images
 from runner.training.state import Training
@@ -37,13 +37,20 @@ BEST = "best/"
 PARTS = ("val/", "test/", "train/")
 
 
+def task_parameters(task: Task) -> int:
+    """Count the parameters of a task that are trained beside those of the model."""
+    return sum(weight.numel() for weight in task.parameters() if weight.requires_grad)
+
+
 def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     """Log what is trained, on what data and device, and where it is recorded."""
-    flops = f", {experiment.cost.flops:,} FLOPs a sample" if experiment.cost.flops else ""
+    cost, own = experiment.cost, task_parameters(experiment.task)
+    flops = f", {cost.flops:,} FLOPs a sample{' in a step' if cost.of_step else ''}" if cost.flops else ""
     log.info(
-        "model      %s: %s parameters%s",
+        "model      %s: %s parameters%s%s",
         type(experiment.model).__name__,
         f"{parameter_count(experiment.model):,}",
+        f", {own:,} more of the task" if own else "",
         flops,
     )
     if experiment.freeze.parameters or experiment.freeze.resting:
@@ -149,6 +156,7 @@ def write_result(
         "best_epoch": progress.best_epoch,
         "steps": progress.step,
         "parameters": parameter_count(experiment.model),
+        **({"task_parameters": own} if (own := task_parameters(task)) else {}),
         "flops_per_sample": experiment.cost.flops,
         "epoch_seconds": epoch_seconds,
         "samples_per_second": progress.samples / trained if trained else None,
