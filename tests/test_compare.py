@@ -117,6 +117,7 @@ class TestFigures:
         assert [("*" in line) for line in lines[1:]] == [True, True, False, False]
         assert "0.2000*" in lines[2] and "90.00 %*" in lines[1]
         assert json.loads(to_json(c))["best"] == {"val/loss": [2], "test/accuracy": [1]}
+        assert any("*" in note for note in notes(c)) and not any("*" in note for note in notes(compare(runs[2:])))
 
     def test_where_all_are_the_same_none_is_best(self) -> None:
         assert compare([made(i, metrics={"val/loss": 0.3}) for i in (1, 2)]).best == {"val/loss": []}
@@ -172,7 +173,7 @@ class TestFigures:
             run(0.7, 100, _target_="digits", root="b", batch_size="9"),
         )
         assert compare([here, there]).speed_up(1) == 3.0 / 0.7
-        assert not any("no speed-up" in note for note in notes([here, there]))
+        assert not any("no speed-up" in note for note in notes(compare([here, there])))
         for other, what in (
             (run(1.0, 100, _target_="csv", path="x"), "data"),
             (run(1.0, 100, _target_="csv", limit="100"), "data, data.limit"),
@@ -181,7 +182,7 @@ class TestFigures:
         ):
             assert compare([here, other]).speed_up(1) is None
             (note,) = (
-                note for note in notes([here, other, made(3, "NOT STARTED", config={})]) if "no speed-up" in note
+                note for note in notes(compare([here, other, made(3, "NOT STARTED", config={})])) if "no speed-up" in note
             )
             assert f" {what}:" in note
 

@@ -15,7 +15,7 @@ from runner.util.options import run_with_options
 from runner.util.streams import print_result
 
 if TYPE_CHECKING:
-    from runner.comparison.runs import ComparedRun
+    from runner.comparison.table import Comparison
 
 USAGE = "python -m runner.compare [key=value ...]: compare runs in a table and plots, with what differs between them."
 OPTIONS = {
@@ -50,7 +50,7 @@ def work(options: Mapping[str, str]) -> int:
 
     compared = compare(runs)
     _say(*to_text(compared), "")
-    for note in notes(runs):
+    for note in notes(compared):
         _say(note)
     table = to_csv(compared)
     write_atomically(target / "comparison.csv", table)
@@ -87,11 +87,13 @@ def make_folder(value: str | None) -> Path:
     return folder
 
 
-def notes(runs: "Sequence[ComparedRun]") -> list[str]:
+def notes(compared: "Comparison") -> list[str]:
     """Return remarks on the figures of the table."""
     from runner.comparison.table import differing_data
 
-    lines = []
+    runs, lines = compared.runs, []
+    if any(compared.best.values()):
+        lines.append("*: the best of the runs with the same data, and for a loss with the same loss and task")
     if any(run.epoch_seconds for run in runs):
         lines.append("epoch / s, samples/s: medians over the epochs after the first, which warms up")
     if alone := [str(run.number) for run in runs if run.warm_up_only]:
