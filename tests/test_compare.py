@@ -181,9 +181,8 @@ class TestFigures:
             (run(1.0, 50, _target_="digits"), "samples per epoch"),
         ):
             assert compare([here, other]).speed_up(1) is None
-            (note,) = (
-                note for note in notes(compare([here, other, made(3, "NOT STARTED", config={})])) if "no speed-up" in note
-            )
+            compared = compare([here, other, made(3, "NOT STARTED", config={})])
+            (note,) = (note for note in notes(compared) if "no speed-up" in note)
             assert f" {what}:" in note
 
     def test_columns_of_the_table_are_aligned(self) -> None:

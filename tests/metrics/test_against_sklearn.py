@@ -78,7 +78,7 @@ MULTICLASS: dict[str, tuple[Any, Expected]] = {
     "f1": ("f1", on_classes(sk.f1_score, average="macro")),
     "f1 weighted": ({"f1": {"average": "weighted"}}, on_classes(sk.f1_score, average="weighted")),
     "f1 micro": ({"f1": {"average": "micro"}}, on_classes(sk.f1_score, average="micro")),
-    "fbeta": ({"FBetaScore": {"beta": 2.0}}, on_classes(sk.fbeta_score, beta=2, average="macro")),
+    "fbeta": ({"FBetaScore": {"beta": 2}}, on_classes(sk.fbeta_score, beta=2, average="macro")),
     "precision": ("precision", on_classes(sk.precision_score, average="macro", zero_division=0)),
     "recall": ("recall", on_classes(sk.recall_score, average="macro", zero_division=0)),
     "balanced accuracy": ("balanced_accuracy", on_classes(sk.balanced_accuracy_score)),

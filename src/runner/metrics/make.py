@@ -169,6 +169,10 @@ def _from_class(
     if "average" in entry.arguments and entry.arguments["average"] in (None, "none"):
         text = f"{KEY}: {entry.name} without average is one value a class, which result.json has with any average"
         raise _problem(text, "write average:macro")
+    for name, value in entry.arguments.items():  # 2 is no float to torchmetrics, which wants 2.0
+        kinds = (named[name].annotation, *get_args(named[name].annotation))
+        if type(value) is int and float in kinds and int not in kinds:
+            arguments[name] = float(value)
     if isinstance(arguments.get("thresholds"), list):
         arguments["thresholds"] = torch.tensor(arguments["thresholds"])
     declared = [entry.higher_is_better, rises, getattr(found, "higher_is_better", None)]
