@@ -29,6 +29,7 @@ from runner.config import questions
 from runner.config.command_line import conflict_error, make_composer, parse_arguments
 from runner.config.compose import Composer
 from runner.config.hydra_job import group_choices
+from runner.config.invocation import name_customs, named_choices
 from runner.config.messages import explain_error
 from runner.config.overrides import key_of, last_value
 from runner.errors import ConfigError, Problem, describe_error
@@ -204,7 +205,10 @@ def build_and_run(
             if in_place is not None:
                 folder = in_place.recover()
             else:
-                folder = folders.make_run_folder(str(cfg.hydra.run.dir), exact_folder)
+                requested = str(cfg.hydra.run.dir)
+                if not exact_folder:
+                    requested = name_customs(requested, choices, named_choices(choices, cfg))
+                folder = folders.make_run_folder(requested, exact_folder)
             locks.enter_context(lock(folder))
         return start.start(folder, experiment, cfg, composer, checkpoint, delivery).exit_code
 

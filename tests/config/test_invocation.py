@@ -10,6 +10,8 @@ from runner.config.invocation import (
     describe_command,
     format_description,
     make_run_name,
+    name_customs,
+    named_choices,
     read_commands,
     with_date,
     without_credentials,
@@ -87,9 +89,15 @@ FOLDER = Path("2026-11-28_01-04-21_mlp_digits")
         ),
         (
             ["model=custom", "model._target_=shapes.Wide"],
-            {"model": "custom", "data": "digits"},
+            {"model": "Wide", "data": "digits"},
             FOLDER,
-            "custom Wide digits 11-28_01-04-21",
+            "Wide digits 11-28_01-04-21",
+        ),
+        (
+            ["model=custom", "task=custom"],  # their classes are in a preset
+            {"model": "Pair", "data": "ring", "task": "GAN"},
+            FOLDER,
+            "Pair GAN ring 11-28_01-04-21",
         ),
         (
             [f"model.hidden=[{'9,' * 99}9]"],
@@ -103,6 +111,15 @@ def test_a_run_is_named_by_what_differs_first(
     typed: list[str], choices: dict[str, str], folder: Path, name: str
 ) -> None:
     assert make_run_name(typed, choices, folder) == name
+
+
+def test_a_choice_of_ones_own_goes_by_the_name_of_its_class() -> None:
+    choices = {"model": "custom", "data": "custom", "task": "custom", "loss": "auto"}
+    config = {"model": {"_target_": "a.b.Net"}, "data": {"_target_": "a.pairs"}, "task": {"_target_": "???"}}
+    named = named_choices(choices, config)
+    assert named == {"model": "Net", "data": "pairs", "task": "custom", "loss": "auto"}
+    assert name_customs("runs/2026_custom_custom", choices, named) == "runs/2026_Net_pairs"
+    assert name_customs("runs/mine", choices, named) == "runs/mine"
 
 
 def test_the_start_time_is_read_from_a_sweep_s_folder() -> None:

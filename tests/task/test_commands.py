@@ -74,3 +74,10 @@ def test_flops_and_parameters_of_a_task_are_said(runner: Runner) -> None:
     called = runner("debug=fast", "tracking=off", "model.hidden=[]", "hydra.run.dir=plain")
     assert "650 parameters, 1,280 FLOPs a sample\n" in called.err
     assert "task_parameters" not in json.loads(Path("plain/result.json").read_text())
+
+
+def test_a_run_of_ones_own_has_the_names_of_its_classes(runner: Runner) -> None:
+    called = runner("debug=fast", "tracking=off", *SCORED, "model=custom", "model._target_=helpers.tasks.Shaped")
+    assert called.code == 0, called.err
+    (folder,) = Path("outputs/runs").iterdir()
+    assert folder.name.endswith("_Shaped_digits")

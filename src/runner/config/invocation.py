@@ -28,6 +28,9 @@ NAMELESS = (
 )  # fmt: skip
 """Keys, and groups of keys, that are not part of a run's name."""
 
+CUSTOM = "custom"
+"""The member of a group that stands for a class or function of the user's."""
+
 _NAME_LENGTH, _WORD_LENGTH = 60, 24
 """The longest name without its date, and the longest word in it, in characters."""
 
@@ -90,17 +93,46 @@ def format_tags(tags: Mapping[str, Any]) -> dict[str, str]:
     return {name: redact(format_value(value)) for name, value in tags.items()}
 
 
+def named_choices(choices: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the chosen members of the groups; where one is `custom`, the name of its class or function.
+
+    Args:
+        choices: the chosen member of each group.
+        config: with the groups.
+    """
+    named = dict(choices)
+    for group, choice in choices.items():
+        node = config.get(group) if choice == CUSTOM else None
+        target = node.get("_target_") if isinstance(node, Mapping) else None
+        if isinstance(target, str) and target != "???":
+            named[group] = target.rpartition(".")[2]
+    return named
+
+
+def name_customs(requested: str, choices: Mapping[str, str], named: Mapping[str, str]) -> str:
+    """Return the path of a run's folder with the names of its own classes and functions instead of `custom`.
+
+    Args:
+        requested: the path, which ends in model and data unless the user has chosen it.
+        choices: the chosen member of each group.
+        named: as `named_choices` returns them.
+    """
+    groups = [group for group in ("model", "data") if group in choices]
+    ending, names = (f"_{'_'.join(of[group] for group in groups)}" for of in (choices, named))
+    return requested.removesuffix(ending) + names if groups and requested.endswith(ending) else requested
+
+
 def make_run_name(typed: Sequence[str], choices: Mapping[str, str], folder: Path) -> str:
     """Make a run's name from the overrides of its command, its model and data, and its start time.
 
     Args:
         typed: the arguments of its command, without credentials.
-        choices: the chosen member of each group.
+        choices: the chosen member of each group, as `named_choices` returns them.
         folder: the run's folder; its name contains the start time, unless the user has chosen it.
     """
     values = {key_of(text): text.partition("=")[2] for text in typed if "=" in text and not text.startswith("-")}
     words = [
-        _word(key, value)
+        _word(key, choices.get(key, value) if value == CUSTOM else value)
         for key, value in values.items()
         if key.partition(".")[0] not in NAMELESS and key not in NAMELESS
     ]

@@ -19,6 +19,7 @@ from runner.config.invocation import (
     format_description,
     format_tags,
     make_run_name,
+    named_choices,
     read_commands,
 )
 from runner.config.keys import flatten, format_value
@@ -86,11 +87,11 @@ def describe_run(
         return None
     uri, artifact_root = resolve_store(experiment.tracking.uri, outputs_folder())
     ascending = not higher_is_better(experiment.task, experiment.trainer.monitor)
-    splits = experiment.splits
+    splits, named = experiment.splits, named_choices(experiment.choices, experiment.config)
     return Manifest(
         uri=uri,
         experiment=experiment.tracking.experiment,
-        run_name=experiment.tracking.run_name or make_run_name(experiment.typed or (), experiment.choices, folder),
+        run_name=experiment.tracking.run_name or make_run_name(experiment.typed or (), named, folder),
         artifact_root=artifact_root,
         params=logged_params(without_credentials(experiment.config), experiment.choices),
         tags={
