@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from PIL import Image
 from conftest import REPOSITORY
 from helpers.problems import about, problem_of
 from helpers.trained import place, table, train
-from runner import predict
+from runner import evaluate, predict
 from runner.data.dataset_part import DatasetPart
 from runner.data.digits import digits
 from runner.data.idx import read_idx
@@ -124,9 +125,9 @@ class TestValues:
     def test_a_sample_on_the_command_line(self, value: Path, capsys: pytest.CaptureFixture[str]) -> None:
         rows, err = printed(capsys, "value", "input=[4,5]")
         several, _ = printed(capsys, "value", "input=[[1, 2], [4, 5.0]]", "runner.quiet=true")
-        assert list(rows[0]) == ["sample", "value"] and rows[0]["sample"] == "0"
+        assert list(rows[0]) == ["sample", "price"] and rows[0]["sample"] == "0"
         assert [row["sample"] for row in several] == ["0", "1"]
-        assert float(several[1]["value"]) == pytest.approx(float(rows[0]["value"]), rel=1e-5)
+        assert float(several[1]["price"]) == pytest.approx(float(rows[0]["price"]), rel=1e-5)
         assert err.splitlines() == ["weights    value (epoch 2)"]
 
     def test_it_is_the_model_on_normalised_inputs(self, value: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +138,7 @@ class TestValues:
         assert mean.shape == (2,) and abs(mean - np.mean(table, axis=0)).max() < 1, "of the training rows"
         wanted = outputs(value, torch.tensor((np.array([[4.0, 5.0]]) - mean) / std).float())
         rows, _ = printed(capsys, "value", "input=[4,5]")
-        assert float(rows[0]["value"]) == pytest.approx(wanted.item(), rel=1e-5)
+        assert float(rows[0]["price"]) == pytest.approx(wanted.item(), rel=1e-5)
 
     def test_tables_are_read_by_the_names_of_their_columns(
         self, value: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -437,6 +438,24 @@ def test_several_outputs_are_columns_of_their_own(value: Path) -> None:
     predictor = Predictor(find(str(value)))
     header, rows = predictor.table(torch.tensor([[1.5, -2.0]]))
     assert header == ["value_0", "value_1"] and list(rows) == [["1.5", "-2.0"]]
+    predictor.samples = replace(predictor.samples, target=["price", "size"])
+    assert predictor.table(torch.tensor([[1.5, -2.0]]))[0] == ["price", "size"]
+    predictor.samples = replace(predictor.samples, target=["price", "sample"])
+    assert predictor.table(torch.tensor([[1.5, -2.0]]))[0] == ["value_0", "value_1"]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(predict, "new.xlsx"), (predict, "new.csv.gz"), (evaluate, "rows.xlsx"), (evaluate, "rows.npz")],
+)
+def test_a_file_of_another_format_is_refused(
+    module: Any, name: str, value: Path, there: Path, reported: list[Problem]
+) -> None:
+    given = ["input=[4,5]"] if module is predict else []
+    assert module.main([f"run={value}", *given, f"output={name}"]) == 2
+    assert about(reported) == [("output", "choice")]
+    assert f"write output={name.partition('.')[0]}.csv" == reported[0].suggestion
+    assert not Path(name).exists()
 
 
 def test_images_are_read_batch_by_batch(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,7 +513,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(value: Path) -> None:
     command = [sys.executable, "-m", "runner.predict", "run=value", "input=large.npy"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stderr is not None
-    assert process.stdout.readline() == "sample,value\n"
+    assert process.stdout.readline() == "sample,price\n"
     process.stdout.close()
     assert "rror" not in process.stderr.read()
     assert process.wait() == 0

@@ -8,7 +8,7 @@ from runner.config.keys import GROUPS
 from runner.config.settings import DEVICES, PRECISIONS
 from runner.rundir import layout
 from runner.rundir.folders import display_path
-from runner.runs.result_file import refuse_overwrite, resolve_output
+from runner.runs.result_file import NO_CSV, refuse_overwrite, resolve_output
 from runner.saved.run import SavedRun, find
 from runner.util import program
 from runner.util.files import load_json
@@ -63,6 +63,7 @@ def _refuse(key: str) -> str | None:
 
 
 def _main(options: dict[str, str]) -> int:
+    from runner.runs.array_file import ARRAYS
     from runner.runs.evaluation import evaluate
     from runner.util import terminal
 
@@ -75,7 +76,7 @@ def _main(options: dict[str, str]) -> int:
     if "device.threads" in options:
         overrides.append(f"device.evaluation_threads={options['device.threads']}")
     name = options.get("output")
-    output = resolve_output(name, f"{split}.csv") if name is not None else None
+    output = resolve_output(name, f"{split}.csv", NO_CSV | {*ARRAYS}) if name is not None else None
     if output is not None and name is not None:
         refuse_overwrite(output, name, run)
     done = evaluate(run, split, overrides, output)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from runner.config.settings import DEVICES
 from runner.errors import ConfigError, Problem, escape_undecodable
 from runner.rundir.folders import display_path, parse_path
-from runner.runs.result_file import refuse_overwrite, resolve_output
+from runner.runs.result_file import NO_CSV, refuse_overwrite, resolve_output
 from runner.saved.run import find
 from runner.util import program
 from runner.util.files import replacing
@@ -56,7 +56,7 @@ def _main(options: dict[str, str]) -> int:
     device = choice_option(options, "device", DEVICES, "auto")
     value = required_option(options, "input", "file or [values]")
     name = options.get("output")
-    output = resolve_output(name, "predictions.csv") if name is not None else None  # None is standard output
+    output = resolve_output(name, "predictions.csv", NO_CSV) if name is not None else None  # None is standard output
     terminal.configure_logging(is_true(options, "runner.quiet"))
     run = find(required_option(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
     if output is not None and name is not None:

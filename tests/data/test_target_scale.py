@@ -166,7 +166,7 @@ def price(there: Path) -> Path:
 def predicted(run: str, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[float]:
     capsys.readouterr()
     assert predict.main([f"run={run}", *arguments]) == 0
-    return [float(row["value"]) for row in csv.DictReader(io.StringIO(capsys.readouterr().out))]
+    return [float(row["price"]) for row in csv.DictReader(io.StringIO(capsys.readouterr().out))]
 
 
 class TestRun:

@@ -96,7 +96,7 @@ def test_it_says_what_predict_says_in_any_order_of_columns_and_type_of_number(
 
 def test_its_signature_names_the_columns(run: str, model: Any) -> None:
     assert model.metadata.signature.inputs.input_names() == ["width", "the height, cm", "depth"]
-    assert model.metadata.signature.outputs.input_names()[0] in ("value", "p_deep", "p_no")
+    assert model.metadata.signature.outputs.input_names()[0] in ("price", "p_deep", "p_no")
     assert list(model.input_example.columns) == ["width", "the height, cm", "depth"]
 
 

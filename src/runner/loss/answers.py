@@ -8,6 +8,9 @@ from torch import Tensor
 from runner.loss.base import Loss
 from runner.loss.labels import BCEWithLogits
 
+SAMPLE = "sample"
+"""The first column of predictions, whose name no other may have."""
+
 
 def answers(loss: Loss, outputs: Tensor) -> Tensor:
     """Convert outputs (N, K), in the units of the data, to predictions.
@@ -20,11 +23,17 @@ def answers(loss: Loss, outputs: Tensor) -> Tensor:
     return outputs.sigmoid() if isinstance(loss, BCEWithLogits) else outputs
 
 
-def answer_names(loss: Loss, num_outputs: int, classes: Sequence[str] | None) -> list[str]:
-    """Return the column names of `answers`: `p_cat` and `p_dog`, or `value`, or `value_0`, `value_1`, ..."""
+def answer_names(loss: Loss, num_outputs: int, classes: Sequence[str] | None, targets: Sequence[str] = ()) -> list[str]:
+    """Return the column names of `answers`: `p_cat` and `p_dog`, or those of the target columns.
+
+    Without a table values are called `value`, or `value_0`, `value_1`, ...; labels `p_0`, `p_1`, ...
+    """
     device = next((tensor.device for tensor in loss.state_dict().values()), None)
     probabilities = loss.probabilities(torch.zeros(1, num_outputs, device=device))
     if probabilities is not None:
         return [f"p_{name}" for name in classes or range(probabilities.shape[1])]
-    name = "p" if isinstance(loss, BCEWithLogits) else "value"
+    labels = isinstance(loss, BCEWithLogits)
+    if len(targets) == num_outputs and SAMPLE not in targets and not (labels and num_outputs == 1):
+        return [f"p_{target}" if labels else target for target in targets]
+    name = "p" if labels else "value"
     return [name] if num_outputs == 1 else [f"{name}_{number}" for number in range(num_outputs)]

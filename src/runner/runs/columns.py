@@ -83,7 +83,7 @@ def printable(values: Tensor) -> Tensor:
 
 
 def classes_table(
-    task: Supervised, outputs: Tensor, classes: Sequence[str] | None
+    task: Supervised, outputs: Tensor, classes: Sequence[str] | None, targets: Sequence[str] = ()
 ) -> tuple[list[str], Iterator[list[object]]]:
     """Convert outputs (N, K) to columns: the class and all probabilities, or the values.
 
@@ -91,7 +91,7 @@ def classes_table(
         The names of the columns, and the rows.
     """
     loss = task.loss
-    header = answer_names(loss, outputs.shape[1], classes)
+    header = answer_names(loss, outputs.shape[1], classes, targets)
     columns = answers(loss, outputs)
     rows: Iterator[list[object]] = ([*map(str, values)] for values in columns.numpy())
     if loss.probabilities(outputs) is None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from runner import device as devices
 from runner.assembly.losses import saved_task
 from runner.assembly.target import call
+from runner.data.source import names_of
 from runner.data.target_scale import read_target_scale
 from runner.errors import ConfigError, Problem
 from runner.loss import answers
@@ -114,7 +115,7 @@ class Predictor:
         if isinstance(outputs, Tensor):
             assert isinstance(self.task, Supervised)
             shown = outputs if self.scale is None else self.scale.rounded(outputs, self.precision.dtype)
-            return columns.classes_table(self.task, shown, self.samples.classes)
+            return columns.classes_table(self.task, shown, self.samples.classes, names_of(self.samples.target))
         if (width := columns.width_of(outputs)) > columns.MOST_COLUMNS:
             text = f"a prediction has {width:,} values, more than the {columns.MOST_COLUMNS:,} columns of a table"
             raise ConfigError(Problem("output", text, "write output=predictions.npz", topic="conflict"))

@@ -1,7 +1,7 @@
 """Check the file that a command writes: it must be writable, and must not replace an input or a file of the run."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +13,11 @@ from runner.saved.run import SavedRun
 SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}
 """Suffixes of exported files, by format."""
 
+SPREADSHEETS, COLUMNAR = (".xlsx", ".xls", ".ods"), (".parquet", ".feather", ".arrow", ".h5", ".hdf5")
+OTHERS = (".tsv", ".json", ".jsonl", ".pkl", ".pickle", ".html", ".gz", ".bz2", ".xz", ".zip")
+NO_CSV = frozenset(SPREADSHEETS + COLUMNAR + OTHERS)
+"""Suffixes of files that are not comma-separated text."""
+
 RECORD = (layout.CONFIG, layout.ENVIRONMENT, layout.JOURNAL, layout.RESULT, layout.LOG, layout.SAMPLES)
 FOLDERS = (".tracking", layout.CHECKPOINTS, layout.MODEL, layout.PLOTS, layout.ARTIFACTS)
 """Folders that a run writes; other files in its folder may be replaced."""
@@ -21,20 +26,26 @@ SOURCES = ("data.path", "data.test_path", "data.val_path", "model.weights")
 """Keys of a run's config that name files of the user."""
 
 
-def resolve_output(value: str, example: str) -> Path:
+def resolve_output(value: str, example: str, refused: Collection[str] = ()) -> Path:
     """Return the path that `output=` names.
 
     Args:
         value: as typed.
         example: the name to suggest for a file if the value is a folder.
+        refused: suffixes of other formats than that of the example.
 
     Raises:
-        ConfigError: it is a folder, or its folder does not exist.
+        ConfigError: it is a folder, its folder does not exist, or its suffix promises another format.
     """
     path = parse_path(value, "output").absolute()
     if path.is_dir():
         suggestion = f"write output={for_shell(str(Path(value) / example))}"
         raise ConfigError(Problem("output", f"output={value} is a folder", suggestion, topic="file"))
+    if path.suffix.lower() in refused and (path.is_file() or not path.exists()):  # a FIFO may have any name
+        suffix, bare = Path(example).suffix, Path(value).with_suffix("")
+        suggestion = f"write output={for_shell(str(bare if bare.suffix == suffix else bare.with_suffix(suffix)))}"
+        text = f"output={value}: the file has the format of {suffix}, not {path.suffix}"
+        raise ConfigError(Problem("output", text, suggestion, topic="choice"))
     folder = Path(os.path.realpath(path)).parent
     if not folder.is_dir():
         target = ", the target of the link," if path.is_symlink() else ""

@@ -119,7 +119,8 @@ def save_serving_model(experiment: Experiment, served: Served, folder: Path) -> 
     if splits.columns and answers_classes(task):
         assert task.loss is not None and experiment.num_outputs is not None
         features = [name for name in splits.columns if name not in names_of(splits.target)]
-        names = TableNames(features, answer_names(task.loss, experiment.num_outputs, splits.classes))
+        outputs = answer_names(task.loss, experiment.num_outputs, splits.classes, names_of(splits.target))
+        names = TableNames(features, outputs)
         if splits.table is not None:
             table = splits.table
             names = TableNames(list(table.example), names.outputs, table.state()["encoder"], table.example, TABULAR)
