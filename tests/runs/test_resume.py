@@ -340,6 +340,7 @@ def test_the_name_of_a_run_is_guessed_from_those_there_are(here: Path, runner: R
 
 def test_a_finished_run_that_is_resumed_and_killed_can_be_resumed_again(here: Path, runner: Runner) -> None:
     assert runner("tracking=off", "trainer.epochs=2", "hydra.run.dir=k").code == 0
+    assert runner("resume=k", "tracking=off", "trainer.epochs=2").code == 0, "the same choice"
     process = Forked(here, "resume=k", "trainer.epochs=100000", "trainer.log_every_epochs=100", prepare=inject(None))
     deadline = time.monotonic() + 60
     while torch.load(here / "k" / "checkpoints" / "last.pt", weights_only=True)["progress"]["epoch"] < 5:

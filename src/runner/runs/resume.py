@@ -175,7 +175,7 @@ def _split_choices(
         elif resumed.warm_start and group not in PRESETS:
             values.append(override)
             chosen.append(group)
-        elif choice != resumed.choices.get(group):
+        elif choice != resumed.choices.get(group, (saved.get(group) or {}).get("name")):  # untracked: no choices
             node = saved.get(group) or {}
             own = {name: old for name, old in node.items() if name[0] != "_" and name != "weights"}
             keys = [f"{group}.{name}" for name, old in own.items() if not isinstance(old, dict)]
