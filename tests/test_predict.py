@@ -580,3 +580,8 @@ def test_of_a_link_that_leads_nowhere_the_missing_folder_is_named(
     (problem,) = reported
     assert (problem.key, problem.topic) == ("output", "file")
     assert f"{there}/gone/away," in problem.text and f"mkdir -p {there}/gone/away" in problem.suggestion
+
+
+def test_a_key_that_a_shell_has_made_two_of_is_named_with_the_quotes(reported: list[Problem]) -> None:
+    assert predict.main(["run=value", "input={a:[[1,2]]}", "input={b:[[3]]}"]) == 2
+    assert about(reported) == [("input", "conflict")] and "quote" in reported[0].suggestion

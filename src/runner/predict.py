@@ -30,7 +30,7 @@ USAGE = (
 OPTIONS = {
     "run": "the run: its folder, or its MLflow run id",
     "input": "the samples: a .csv, .npy, .npz or .pt file, an image, a folder of images, or [4,5], or [[1,2],[3,4]];"
-    " of several inputs an .npz, .pt or .json file with each by name, or {a:[[1,2]],b:[[3]]}",
+    " of several inputs an .npz, .pt or .json file with each by name, or 'input={a:[[1,2]],b:[[3]]}'",
     "output": "the file to write, a table, or arrays if it ends in .npz, .npy or .pt; by default standard output",
     "max_new_tokens": "how many characters a language model writes after the text in input=; 200 by default",
     "temperature": "divides their scores before they are drawn: 1 by default, 0 takes the most probable one",

@@ -99,7 +99,7 @@ def parse_options(
         refuse: returns a more specific reason why an unknown key is refused, or None.
 
     Raises:
-        ConfigError: all unknown options, and all arguments that are not options.
+        ConfigError: all unknown options, all that are written twice, and all arguments that are not options.
     """
     if "--help" in argv or "-h" in argv:
         width = max(map(len, known))
@@ -111,7 +111,10 @@ def parse_options(
     for word in words:
         key, equals, value = word.partition("=")
         key = key.lstrip("+")
-        if key in known and equals:
+        if key in values and equals:
+            instead = f"write it once; in a shell quote braces and brackets: '{key}={{...}}'"
+            problems.append(Problem(key, f"{key}= is written twice", instead, topic="conflict"))
+        elif key in known and equals:
             values[key] = expand_home(_unquote(value))
         elif key in known:
             problems.append(Problem(key, f"{key} needs a value", f"write {key}=<value>", topic="missing"))
