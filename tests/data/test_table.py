@@ -303,3 +303,9 @@ def test_what_cannot_be_learned_is_refused(name: str, tmp_path: Path, monkeypatc
     data, keys, expected = REFUSED[name]
     (tmp_path / "other.csv").write_text("x,extra,y\n1,2,3\n2,3,4\n")
     assert about([problem_of(lambda: load(tmp_path, data, **keys))]) == expected
+
+
+def test_columns_blanks_and_true_or_false_are_said(tmp_path: Path) -> None:
+    data = rows(lambda i: f"{'' if i % 6 == 0 else i % 9},{['yes', 'no', ''][i % 3]},{'abc'[i % 3]},{i}.5", "x,ok,k,y")
+    notes = load(tmp_path, data).notes
+    assert {"3 columns to learn from", "true or false: ok", "blanks filled with the mean: x 10, ok 20"} <= {*notes}

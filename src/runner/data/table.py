@@ -147,6 +147,7 @@ def assemble(
     layout = {"header": whole.header, "target": target, "width": whole.cells.shape[1]}
     rows = TableRows(columns, model_embeds, layout, fitted)
     parts, dropped = _divide(rows, frames, answer)
+    filled = _describe_blanks(rows, [part[0] for part in parts.values()])
     kept = whole.cells[answer.known[: len(whole.cells)]]
     named = [name for name in (split_by, sample_weight) if name is not None and name in kept]
     arrays = {name: [str(value) for value in kept[name]] for name in named}
@@ -170,7 +171,14 @@ def assemble(
         scale=1.0,
         rows=rows,
         arrays=arrays,
-        notes=[answer.note, *dropped, *whole.notes, *notes],
+        notes=[
+            answer.note,
+            f"{len(columns)} column{'' if len(columns) == 1 else 's'} to learn from",
+            *dropped,
+            *whole.notes,
+            *notes,
+            *filled,
+        ],
     )
 
 
@@ -261,3 +269,10 @@ def _divide(
         first = of_table.stop
     lost = int((~answer.known).sum())
     return parts, [f"{lost:,} rows without a target are left out"] if lost else []
+
+
+def _describe_blanks(rows: TableRows, parts: Sequence[Tensor]) -> list[str]:
+    """Describe how many blanks are filled with the mean of their column, if there are any."""
+    blanks = {name: count for name, count in rows.blanks(torch.cat(list(parts))).items() if count}
+    shown = list_names(f"{name} {count:,}" for name, count in blanks.items())
+    return [f"blanks filled with the mean: {shown}"] if blanks else []

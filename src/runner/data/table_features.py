@@ -55,7 +55,9 @@ def decide_features(
         text = f"no column to learn from: {list_names(useless)}"
         raise ConfigError(file.problem(text, "give it features that differ from row to row"))
     texts = [column.name for column in columns if column.kind == "category"]
+    booleans = [column.name for column in columns if column.kind == "boolean"]
     notes += [f"categories: {list_names(texts)}"] if texts else []
+    notes += [f"true or false: {list_names(booleans)}"] if booleans else []
     return columns, notes + ([f"left out: {list_names(useless)}"] if useless else [])
 
 

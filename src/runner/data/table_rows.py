@@ -46,6 +46,15 @@ class TableRows:
             numbers[:, place] = np.array(marks)[index]
         return torch.from_numpy(np.concatenate([raw.numbers, numbers], axis=1))
 
+    def blanks(self, rows: Tensor) -> dict[str, int]:
+        """Count the blanks of each column of numbers, dates, or true and false, in what `tensor` returned."""
+        counts, place = {}, 0
+        for column in self.columns:
+            if column.numbers:
+                counts[column.name] = int(rows[:, place].isnan().sum())
+                place += len(column.numbers)
+        return counts
+
     def raw(self, rows: Tensor) -> "Raw":
         """Return the numbers and texts of what `tensor` returned."""
         from runner.data.tabular.encoder import Raw
