@@ -77,6 +77,7 @@ def test_torch_export_gives_what_the_model_gives_for_any_number_of_samples(
     lines = [line for line in printed.err.splitlines() if not line.startswith(" ")]
     assert [line.split()[0] for line in lines] == ["weights", "written", "inputs", "outputs", "checked"]
     assert described(run / "export" / "model.pt2")["inputs"] in lines[2]
+    assert ("pixels from 0 to 1 (the originals divided by 16)" in lines[2]) == (name == "images")
     assert lines[1].startswith(f"written    {name}/export/model.pt2 (")
     assert f"float32 (N, {str(shape)[1:-1].removesuffix(',')})" in lines[2]
     kinds = {"images": "float32 (N, 10), logits", "value": "float64 (N, 1), values"}

@@ -338,6 +338,8 @@ def test_pixels_in_other_units_than_the_runs_are_refused(dtype: type, kind: str,
     problem = problem_of(lambda: read(value, TO_1))
     assert about([problem]) == [("input", "range")] and problem.suggestion == "divide them"
     assert problem.text.startswith("input=") and "0 to 16" in problem.text and "0 to 1" in problem.text
+    known = replace(TO_1, divided_by=16.0)
+    assert problem_of(lambda: read(value, known)).suggestion == "divide them by 16"
 
 
 def test_integers_for_a_run_of_floats_are_the_values_themselves(tmp_path: Path) -> None:

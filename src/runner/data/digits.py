@@ -9,6 +9,7 @@ import torch
 
 from runner.data.source import Source
 
+WHITE = 16  # the largest pixel of scikit-learn's table
 TEST_PER_CLASS = 36  # 10 classes: 360 of the 1,797 samples, a fifth
 
 
@@ -26,7 +27,7 @@ def digits(mean: float | list[float] | None = 0.3058, std: float | list[float] |
         Inputs are float32 (N, 1, 8, 8) in [0, 1], targets int64 (N,) in 0..9.
     """
     table = _read_table()
-    images = torch.from_numpy(table[:, :-1].astype(np.float32) / 16).reshape(-1, 1, 8, 8)
+    images = torch.from_numpy(table[:, :-1].astype(np.float32) / WHITE).reshape(-1, 1, 8, 8)
     labels = torch.from_numpy(table[:, -1].astype(np.int64))
     is_test = torch.from_numpy(_choose_test(table[:, -1]))
     return Source(
@@ -37,6 +38,7 @@ def digits(mean: float | list[float] | None = 0.3058, std: float | list[float] |
         std=std,
         classes=[str(digit) for digit in range(10)],
         origin="scikit-learn",
+        divided_by=WHITE,
     )
 
 

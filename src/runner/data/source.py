@@ -44,6 +44,7 @@ class Source:
             `collate_fn` of the map-style data set, if it has one, or stacks the items.
         arrays: a value for each sample of the training part by name, for `data.split_by` and `data.sample_weight`: the
             columns of a table, or what a model does not get.
+        divided_by: what the original pixels were divided by to be the inputs, if anything; for messages.
         places: the place of each sample among the rows of its file, int64 (N,), by part: `train`, `val`, `test`; None
             without a table.
         rows: makes inputs of the rows of a table, once its transformers are fitted to the training samples.
@@ -67,6 +68,7 @@ class Source:
     rows: "Rows | None" = None
     arrays: Mapping[str, Any] | None = None
     places: Mapping[str, Tensor] | None = None
+    divided_by: float | None = None
 
 
 def names_of(target: str | Sequence[str] | None) -> list[str]:

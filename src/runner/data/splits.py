@@ -63,6 +63,7 @@ class Splits:
         val_fraction: the share of the training part that was held out; None if the data set has a validation part.
         reading: how the table was read; None if as runner 0.1.0 did, or without a table.
         table: the fitted transformers of `data=table`.
+        divided_by: what the original pixels were divided by, if anything.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Splits:
     reading: Reading | None = None
     weights: Tensor | None = None
     table: FittedRows | None = None
+    divided_by: float | None = None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -216,6 +218,7 @@ def split(
         val_fraction=val_fraction,
         reading=source.reading,
         table=table,
+        divided_by=source.divided_by,
         weights=_weights(sampling, chosen["train"], source, indices),
     )
 

@@ -173,6 +173,7 @@ def make_input_spec(experiment: Experiment) -> InputSpec:
         value_range=None if pixels or not single or len(splits.input_shape) != 3 else _range(splits.train),
         scale=normalize.scale,
         white=splits.white,
+        divided_by=splits.divided_by,
         **describe_inputs(experiment),
     )
 

@@ -68,6 +68,8 @@ def _meaning(spec: InputSpec) -> str:
     if spec.inputs is not None:
         return f"the raw values of data={spec.data}"
     what = "pixels from 0 to 1" if spec.dtype == "uint8" else f"the raw values of data={spec.data}"
+    if spec.divided_by:
+        what = f"pixels from 0 to 1 (the originals divided by {spec.divided_by:g})"
     return f"{what}, not normalized"
 
 

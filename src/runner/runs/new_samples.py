@@ -217,5 +217,6 @@ def _check_range(low: float, high: float, spec: InputSpec, shown: str) -> None:
         margin = most - least
     if low < least - margin or high > most + margin:
         text = f"pixels go from {low:g} to {high:g}, and the model was trained on pixels from {least:g} to {most:g}"
-        how = "divide them" if low >= 0 <= least else "scale them as the training values"
+        by = f" by {spec.divided_by:g}" if spec.divided_by else ""
+        how = f"divide them{by}" if low >= 0 <= least else "scale them as the training values"
         raise refuse(shown, text, how, topic="range")

@@ -71,6 +71,7 @@ class InputSpec:
         containers: types of containers that are not plain dicts or tuples: see `structure.containers_of`.
         ignored: further keys of the run's items that a prediction does not need, such as targets.
         ragged: whether samples differ in shape: those of a batch are padded.
+        divided_by: what the original pixels were divided by to be raw inputs; None if nothing is known.
     """
 
     data: str
@@ -91,6 +92,7 @@ class InputSpec:
     containers: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     ragged: bool = False
+    divided_by: float | None = None
 
     @property
     def shapes(self) -> Shapes:
