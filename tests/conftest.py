@@ -1,16 +1,19 @@
 """What the tests share: an empty place to run in, and the command line called in this process."""
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 # Several processes with several threads each on the same cores wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import yaml
 
 from runner.cli import run_command
 from runner.errors import Problem
@@ -71,6 +74,25 @@ def _quiet_again() -> Iterator[None]:
     log.propagate = True
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _yaml_parsed_once() -> Iterator[None]:
+    """Parse each text of YAML once: a config is composed of thirty files, and the tests compose thousands."""
+    parsed: dict[str, Any] = {}
+
+    def load(stream: Any, Loader: Any) -> Any:  # noqa: N803 - PyYAML's name
+        if isinstance(stream, str):
+            return yaml.load(stream, Loader)
+        text = stream.read()
+        if text not in parsed:
+            stream.seek(0)
+            parsed[text] = yaml.load(stream, Loader)
+        return copy.deepcopy(parsed[text])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("omegaconf.omegaconf.yaml", SimpleNamespace(**{**vars(yaml), "load": load}))
+        yield
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to be in, with no data and no outputs anywhere else."""
@@ -98,6 +120,18 @@ def delivery_here(empty_store: Path) -> Iterator[None]:
 
 
 @pytest.fixture
+def delivery_by_forks() -> Iterator[None]:
+    """Runs in this process tell MLflow by a process that has MLflow imported already.
+
+    That a new process does it is seen in test_run.py, and where credentials are in test_tracking.py.
+    """
+    from helpers.forked import forked_delivery
+
+    with forked_delivery():
+        yield
+
+
+@pytest.fixture
 def plots() -> Iterator["dict[str, Plot]"]:
     """Every saved plot of a run by name, checked to be legible."""
     from helpers.drawn import checked_plots  # late: matplotlib
@@ -110,11 +144,10 @@ def plots() -> Iterator["dict[str, Plot]"]:
 def runner(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, reported: list[Problem]
 ) -> Callable[..., Called]:
-    """`runner("model=cnn", ...)` is `python -m runner model=cnn ...` within this process, but for the plots.
+    """`runner("model=cnn", ...)` is `python -m runner model=cnn ...` in this process, without plots and rehearsal."""
+    from helpers.quick import without_plots_and_rehearsal
 
-    They take most of a small run's time; test_plots.py draws them, and so do all runs in processes of their own.
-    """
-    monkeypatch.setattr("runner.runs.report.draw_plots", lambda *_: None)
+    without_plots_and_rehearsal(monkeypatch)
 
     def call(*arguments: str) -> Called:
         capsys.readouterr()

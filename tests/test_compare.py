@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from helpers.problems import about
+from helpers.quick import without_plots_and_rehearsal
 from runner.cli import run_command
 from runner.compare import main, notes
 from runner.comparison.find import find
@@ -257,7 +258,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("outputs")
     small = ("data.limit=64", "trainer.epochs=3", "model.hidden=[4]", "tracking=off", "runner.quiet=true")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("runner.runs.report.draw_plots", lambda *_: None)  # drawing takes longer than these runs
+        without_plots_and_rehearsal(patch)
         for number, lr in enumerate((0.01, 0.1, 1)):
             assert run_command([*small, f"optimizer.lr={lr}", f"hydra.run.dir={folder}/sweeps/s/{number}"]) == 0
     killed = folder / "sweeps" / "s" / "2"
@@ -278,7 +279,7 @@ class TestCommand:
     def test_a_run_without_validation_and_test_shows_its_training(
         self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("runner.runs.report.draw_plots", lambda *_: None)
+        without_plots_and_rehearsal(monkeypatch)
         tiny = ("experiment=tiny_relu", "trainer.epochs=20", "tracking=off", "runner.quiet=true")
         assert run_command([*tiny, f"hydra.run.dir={tmp_path / 'tiny'}"]) == 0
         result = json.loads((tmp_path / "tiny/result.json").read_text())
@@ -292,7 +293,7 @@ class TestCommand:
         assert figure is not None and figure.axes[2].get_xlabel() == "training loss"
 
     def test_without_tracking_labels_name_what_was_swept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("runner.runs.report.draw_plots", lambda *_: None)
+        without_plots_and_rehearsal(monkeypatch)
         swept = [(model, precision) for model in ("mlp", "cnn") for precision in ("fp32", "amp")]
         preset = ("experiment=device_comparison", "data=digits", "data.limit=32", "trainer.epochs=1", "device=cpu")
         for number, (model, precision) in enumerate(swept):
@@ -304,7 +305,7 @@ class TestCommand:
     def test_a_metric_of_one_s_own_that_rises(
         self, tmp_path: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("runner.runs.report.draw_plots", lambda *_: None)
+        without_plots_and_rehearsal(monkeypatch)
         (here / "hits.py").write_text(HITS)
         monkeypatch.syspath_prepend(str(here))
         small = ("data.limit=200", "trainer.epochs=1", "model.hidden=[4]", "tracking=off", "runner.quiet=true")

@@ -15,6 +15,7 @@ import torch
 from mlflow import MlflowClient
 
 from helpers.problems import about
+from helpers.quick import without_plots_and_rehearsal
 from runner.assembly import build
 from runner.config.compose import Composer
 from runner.config.hydra_job import without_hydra
@@ -76,7 +77,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
              test_inputs=images[300:], test_targets=targets[300:])  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        patch.setattr(execute.report, "draw_plots", lambda *_: None)  # which take longer than these runs
+        without_plots_and_rehearsal(patch)
         patch.delenv("RUNNER_OUTPUTS", raising=False)
         patch.setenv("OMP_NUM_THREADS", "1")
         yield here

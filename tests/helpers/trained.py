@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.quick import without_plots_and_rehearsal
 from runner.cli import run_command
-from runner.runs import report
 
 SMALL = ("debug=fast", "model.hidden=[8]")
 
@@ -25,7 +25,7 @@ def place(folder: Path) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
         patch.delenv("RUNNER_OUTPUTS", raising=False)
         patch.setenv("RUNNER_DATA", str(folder / "data"))
-        patch.setattr(report, "draw_plots", lambda *_: None)  # half of a small run's time, and tested elsewhere
+        without_plots_and_rehearsal(patch)
         yield folder
     torch.set_num_threads(threads)
 
