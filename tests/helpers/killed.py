@@ -92,11 +92,11 @@ def assert_delivered(uri: str, folder: Path, status: str = "FINISHED") -> None:
     assert (delivered, duplicated) == (sent, 0)
 
 
-def eight_starts(here: Path) -> None:
-    """Start eight runs at once on a missing SQLite file: there must be one experiment and eight complete runs."""
+def starts_at_once(here: Path, number: int) -> None:
+    """Start runs at once on a missing SQLite file: there must be one experiment, and each run must be complete."""
     uri = f"sqlite:///{here}/mlflow.db"
     arguments = ("data.limit=60", "trainer.epochs=2", "tracking.log_model=false", "tracking.wait=60")
-    places = [here / str(number) for number in range(8)]
+    places = [here / str(place) for place in range(number)]
     for place in places:
         place.mkdir()
     started = [Forked(place, *arguments, f"tracking.uri={uri}", prepare=inject(None)) for place in places]
@@ -107,7 +107,7 @@ def eight_starts(here: Path) -> None:
     client = connect(uri)
     assert sorted(experiment.name for experiment in client.search_experiments()) == ["Default", "runner"]
     runs = client.search_runs([client.get_experiment_by_name("runner").experiment_id])
-    assert len(runs) == 8 and {run.info.status for run in runs} == {"FINISHED"}
+    assert len(runs) == number and {run.info.status for run in runs} == {"FINISHED"}
     for place in places:
         folder = run_folder(place)
         sent, delivered, duplicated = counts(client, str(DeliveryState.load(folder).run_id), folder)

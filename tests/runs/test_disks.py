@@ -33,7 +33,7 @@ Runner = Callable[..., Called]
 class TestFullDisks:
     """The run fails with a sentence, what was saved loads, and with room it goes on as if nothing had happened."""
 
-    LOGS_MUCH = (*EVERYTHING, "trainer.epochs=40", "model.hidden=[4]", "tracking.log_model=false")
+    LOGS_MUCH = (*EVERYTHING, "trainer.epochs=20", "model.hidden=[4]", "tracking.log_model=false")
 
     @pytest.fixture(scope="class")
     @staticmethod
@@ -77,7 +77,7 @@ class TestFullDisks:
     def test_a_file_system_without_room(self, here: Path, runner: Runner, empty_store: Path, whole: Path) -> None:
         disk = here / "disk"
         disk.mkdir()
-        with mounted(disk, kilobytes=140):
+        with mounted(disk, kilobytes=110):
             uri = copy_store(empty_store, here / "outputs")
             arguments = (*self.LOGS_MUCH, f"tracking.uri={uri}", f"hydra.run.dir={disk}/run")
             code, printed = Forked(here, *arguments, prepare=inject(None)).wait()
@@ -148,13 +148,16 @@ class TestPlaces:
         (error,) = called.errors
         assert words in error and what.partition("/")[0] in error
 
-    def test_a_folder_in_place_of_the_store_costs_the_record_and_not_the_run(self, here: Path) -> None:
+    def test_a_folder_in_place_of_the_store_costs_the_record_and_not_the_run(
+        self, here: Path, empty_store: Path
+    ) -> None:
         (here / "outputs" / "mlflow.db").mkdir(parents=True)
         arguments = ("data.limit=50", "trainer.epochs=1", "tracking.wait=0")
         code, printed = Forked(here, *arguments, prepare=inject(None)).wait()
         assert code == 0, printed
         assert str(here / "outputs" / "mlflow.db") in printed and "move it away" in printed
         (here / "outputs" / "mlflow.db").rmdir()
+        copy_store(empty_store, here / "outputs")
         assert sync([]) == 0
         assert_delivered(local_uri(here / "outputs"), run_folder(here))
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import Called, run_folder
 from helpers.delivered import copy_store
 from helpers.faults import FAULTS, HIT, inject
-from helpers.killed import EVERYTHING, TUNED, assert_delivered, assert_ended_the_same, counts, eight_starts, only_run
+from helpers.killed import EVERYTHING, TUNED, assert_delivered, assert_ended_the_same, counts, only_run, starts_at_once
 from helpers.sweeping import Forked, wait_for
 from runner.rundir.lock import lock
 from runner.rundir.manifest import Manifest
@@ -36,8 +36,16 @@ def killed_at(point: str, here: Path, empty_store: Path) -> tuple[Path, str]:
     return run_folder(here), uri
 
 
+OFTEN = ("half of a checkpoint is written", "the best checkpoint is linked, the last not replaced",
+         "after the journal and before delivery", "after the test, before the result",
+         "after the result, before its end is recorded")  # fmt: skip
+"""Points at which the default suite kills; it resumes from most of the others elsewhere, and the soak from all."""
+
+
 @pytest.mark.usefixtures("delivery_here")
-@pytest.mark.parametrize("point", FAULTS)
+@pytest.mark.parametrize(
+    "point", [point if point in OFTEN else pytest.param(point, marks=pytest.mark.soak) for point in FAULTS]
+)
 def test_a_run_killed_there_ends_as_if_nothing_had_happened(
     point: str, here: Path, runner: Runner, empty_store: Path, whole: Path
 ) -> None:
@@ -104,8 +112,8 @@ class TestTheTruthAboutTheDead:
 
 
 class TestSeveralPeople:
-    def test_eight_starts_at_once_on_a_store_that_does_not_exist(self, here: Path) -> None:
-        eight_starts(here)
+    def test_starts_at_once_on_a_store_that_does_not_exist(self, here: Path) -> None:
+        starts_at_once(here, 4)
 
     def test_of_two_resumes_at_once_the_second_is_refused_and_the_owner_named(
         self, here: Path, runner: Runner, whole: Path

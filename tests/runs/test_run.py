@@ -33,25 +33,34 @@ def points(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+PACKAGES = "sorted({name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names))"
+HEAVY = ("mlflow", "matplotlib", "torchvision", "torchmetrics", "sklearn", "pandas", "pytorch_lightning")
+
+
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run, tracked locally, made by a process of its own."""
+def process(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> tuple[Path, list[str]]:
+    """The folder of a finished run, tracked locally, made by a process of its own, and what that has imported."""
     here = tmp_path_factory.mktemp("recorded")
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "runner",
-            "trainer.epochs=12",
-            "trainer.log_every_steps=50",
-            "tracking.run_name=a b (c)",
-        ],
-        cwd=here,
-        check=True,
-        env={k: v for k, v in os.environ.items() if k != "RUNNER_OUTPUTS"},
-        stderr=subprocess.PIPE,
+    copy_store(empty_store, here / "outputs")
+    script = (
+        "import runpy, sys\n"
+        "heavy, sys.argv[1:] = sys.argv[1].split(), sys.argv[2:]\n"
+        "try: runpy.run_module('runner', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(*sorted(set(heavy) & set(sys.modules)))"
     )
-    return run_folder(here)
+    arguments = ("trainer.epochs=12", "trainer.log_every_steps=50", "tracking.run_name=a b (c)")
+    done = subprocess.run(
+        [sys.executable, "-c", script, " ".join(HEAVY), *arguments],
+        cwd=here, check=True, env={k: v for k, v in os.environ.items() if k != "RUNNER_OUTPUTS"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    return run_folder(here), done.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def recorded(process: tuple[Path, list[str]]) -> Path:
+    return process[0]
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +138,19 @@ class TestMlflow:
         tags = client.get_experiment_by_name("runner").tags
         assert tags["mlflow.experimentKind"] == "custom_model_development"
 
-    def test_the_model_predicts_in_a_fresh_process_for_any_batch_size(
-        self, client: MlflowClient, recorded: Path, result: dict[str, object]
-    ) -> None:
-        script = """
-import sys, json, numpy, mlflow
+    def test_the_model_predicts_in_a_fresh_process_for_any_batch_size(self, fresh: list[str]) -> None:
+        # Over training and test images, with the normalisation inside the model.
+        of_the_store, of_the_folder = map(float, fresh[1:])
+        assert of_the_store == of_the_folder > 0.96
+
+
+@pytest.fixture(scope="module")
+def fresh(client: MlflowClient, recorded: Path, result: dict[str, object]) -> list[str]:
+    """What a fresh process prints: the packages that torch and MLflow load, and the accuracy of the served models."""
+    script = f"""
+import sys, torch, mlflow
+torch.optim.SGD(torch.nn.Linear(1, 1).parameters())  # imports more of torch
+print(*{PACKAGES})
 from sklearn.datasets import load_digits
 mlflow.set_tracking_uri(sys.argv[1])
 digits = load_digits()
@@ -145,20 +162,16 @@ for uri in sys.argv[2:]:
         assert first.shape == (rows, 10) and (first == again).all()
     print((model.predict(images).argmax(1) == digits.target).mean())
 """
-        run = client.get_run(result["run_id"])
-        (model,) = run.outputs.model_outputs
-        done = subprocess.run(
-            [sys.executable, "-c", script, client.tracking_uri, f"models:/{model.model_id}", str(recorded / "model")],
-            check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        # Over training and test images, with the normalisation inside the model.
-        of_the_store, of_the_folder = map(float, done.stdout.split()[-2:])
-        assert of_the_store == of_the_folder > 0.96
+    (model,) = client.get_run(result["run_id"]).outputs.model_outputs
+    done = subprocess.run(
+        [sys.executable, "-c", script, client.tracking_uri, f"models:/{model.model_id}", str(recorded / "model")],
+        check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    packages, *accuracies = done.stdout.splitlines()
+    return [packages, *accuracies[-2:]]
 
 
-HEAVY = ("mlflow", "matplotlib", "torchvision", "torchmetrics", "sklearn", "pandas", "pytorch_lightning")
 LIGHT = {"runner", "hydra", "hydra_plugins", "omegaconf", "antlr4", "attr", "filelock"}  # a config's, and its folder's
-PACKAGES = "sorted({name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names))"
 
 
 @pytest.fixture(scope="module")
@@ -202,29 +215,14 @@ def test_nothing_is_imported_before_it_is_needed(on_a_terminal: str) -> None:
     assert end == "imported ['matplotlib']"  # the plots
 
 
-def test_a_run_trains_with_no_package_that_torch_and_mlflow_do_not_load(on_a_terminal: str) -> None:
-    bare = "import sys, torch, mlflow; torch.optim.SGD(torch.nn.Linear(1, 1).parameters());"  # imports more of torch
-    there = subprocess.run(
-        [sys.executable, "-c", f"{bare} print(*{PACKAGES})"], stdout=subprocess.PIPE, text=True, check=True
-    )
+def test_a_run_trains_with_no_package_that_torch_and_mlflow_do_not_load(on_a_terminal: str, fresh: list[str]) -> None:
     training = next(line for line in on_a_terminal.splitlines() if line.startswith("packages"))
     assert set(training.split()) > LIGHT
-    assert set(training.split()[1:]) - set(there.stdout.split()) <= LIGHT
+    assert set(training.split()[1:]) - set(fresh[0].split()) <= LIGHT
 
 
-def test_what_a_recorded_run_has_imported_when_it_is_over(tmp_path: Path) -> None:
-    script = (
-        "import sys\n"
-        "from runner.cli import run_command\n"
-        "assert run_command(['debug=fast', 'runner.quiet=true']) == 0\n"
-        "print(*sorted(set(sys.argv[1:]) & set(sys.modules)))"
-    )
-    environment = {k: v for k, v in os.environ.items() if k != "RUNNER_OUTPUTS"}
-    done = subprocess.run(
-        [sys.executable, "-c", script, *HEAVY], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True,
-        check=True,
-    )  # fmt: skip
-    assert done.stdout.split() == ["matplotlib", "mlflow", "pandas"]  # MLflow imports pandas
+def test_what_a_recorded_run_has_imported_when_it_is_over(process: tuple[Path, list[str]]) -> None:
+    assert process[1] == ["matplotlib", "mlflow", "pandas"]  # MLflow imports pandas
 
 
 class TestTerminal:
@@ -311,6 +309,7 @@ class TestEnds:
         assert "plots could not be drawn: FileExistsError" in printed
         assert json.loads((folder / "result.json").read_text())["status"] == "FINISHED"
 
+    @pytest.mark.usefixtures("delivery_by_forks")
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_a_signal_to_all_its_processes_ends_it_with_a_checkpoint_and_it_can_be_resumed(
         self, here: Path, runner: Runner, empty_store: Path, number: signal.Signals, code: int
@@ -318,16 +317,14 @@ class TestEnds:
         # As Ctrl-C and schedulers send it: to the workers of the loader too.
         uri = copy_store(empty_store, here / "outputs")
         workers = ("data.in_memory=false", "data.num_workers=2", "data.limit=200", "data.batch_size=16")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "runner", "trainer.epochs=100000", "trainer.log_every_epochs=1000", *workers],
-            cwd=here, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
+        more = ("trainer.epochs=100000", "trainer.log_every_epochs=1000", *workers)
+        process = Forked(here, *more, prepare=inject(None))
         until(lambda: any((here / "outputs" / "runs").glob("*/checkpoints/last.pt")))
         asked = time.monotonic()
         os.killpg(process.pid, number)
-        _, err = process.communicate(timeout=10)
+        ended, err = process.wait(10)
         assert time.monotonic() - asked < 10
-        assert process.returncode == code, err
+        assert ended == code, err
         folder = run_folder(here)
         assert f"resume     python -m runner resume={folder.relative_to(here)}" in err
         assert "Traceback" not in err

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from conftest import run_folder
-from helpers.killed import assert_ended_the_same, counts, eight_starts
+from helpers.killed import assert_ended_the_same, counts, starts_at_once
 from helpers.servers import Proxy, Server
 from helpers.sweeping import processes_below, wait_for
 from runner.sync import main as sync
@@ -131,7 +131,7 @@ def until_it_ends(here: Path, arguments: Sequence[str], moments: random.Random, 
 
 @pytest.mark.parametrize("time_", range(20))
 def test_eight_starts_at_once(time_: int, tmp_path: Path) -> None:
-    eight_starts(tmp_path)
+    starts_at_once(tmp_path, 8)
 
 
 LONG = ("trainer.epochs=400", "tracking.log_model=false")

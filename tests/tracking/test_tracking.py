@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from helpers.delivered import copy_store
-from helpers.forked import Forked, forked_delivery
+from helpers.forked import Forked
 from helpers.problems import problem_of
 from helpers.servers import Proxy, Server
 from runner.errors import StoreError
@@ -56,18 +56,14 @@ def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     server.signal(signal.SIGKILL)
 
 
-@pytest.fixture
-def delivery_by_forks() -> Iterator[None]:
-    """That a process of its own does it is seen where credentials are, and in test_run.py."""
-    with forked_delivery():
-        yield
-
-
 @pytest.fixture(params=["sqlite", "server"], scope="module")
 def uri(request: pytest.FixtureRequest, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     if request.param == "sqlite":
         return copy_store(empty_store, tmp_path_factory.mktemp("outputs"))
     return str(request.getfixturevalue("server").uri)
+
+
+FILE_ALONE = pytest.mark.parametrize("uri", ["sqlite", pytest.param("server", marks=pytest.mark.soak)], indirect=True)
 
 
 def make_manifest(uri: str, tmp_path: Path, **changes: Any) -> Manifest:
@@ -426,6 +422,7 @@ def test_a_run_arrives_whole_once_and_in_order(uri: str, tmp_path: Path, capfd: 
 
 
 @pytest.mark.usefixtures("delivery_by_forks")
+@FILE_ALONE
 def test_a_resumed_run_goes_on_in_its_own_mlflow_run(uri: str, tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     first = Tracker(folder, make_manifest(uri, tmp_path))
@@ -450,7 +447,9 @@ def test_a_resumed_run_goes_on_in_its_own_mlflow_run(uri: str, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("delivery_by_forks")
-@pytest.mark.parametrize("outage", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+@pytest.mark.parametrize(
+    "outage", [pytest.param(signal.SIGKILL, marks=pytest.mark.soak), signal.SIGSTOP], ids=["killed", "stopped"]
+)
 def test_training_does_not_wait_for_a_server_that_is_away(
     outage: int,
     server: Server,
@@ -492,7 +491,7 @@ def test_training_does_not_wait_for_a_server_that_is_away(
 
 
 @pytest.mark.usefixtures("delivery_by_forks")
-@pytest.mark.parametrize("what", ["errors", "slow"])
+@pytest.mark.parametrize("what", ["errors", pytest.param("slow", marks=pytest.mark.soak)])
 def test_a_server_that_is_in_trouble_gets_everything_once_and_costs_one_warning(
     what: str, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -592,6 +591,7 @@ DELIVER = (
 )
 
 
+@FILE_ALONE
 def test_a_deliverer_killed_in_the_middle_is_taken_over_exactly_once(uri: str, tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     count = 10_000
@@ -728,7 +728,7 @@ def test_the_model_predicts_in_a_fresh_process_for_any_batch(server: Server, emp
         assert Delivery(folder).step() is True
         assert len(client.get_run(delivery.run_id).outputs.model_outputs) == 1
 
-    child = python(PREDICT, *places)
+    child = Forked([sys.executable, "-c", PREDICT, *places])  # test_run.py loads one where nothing is imported
     printed = [float(line) for line in child.communicate()[0].split()]
     expected = []
     for rows in (1, 3, 64):
