@@ -144,19 +144,23 @@ def test_one_that_dies_between_its_turns_is_told_of(measuring: Any) -> None:
         turns.in_turns({"one": partial(contestant, patient), "other": partial(contestant, "never at all")})
 
 
-def run(*arguments: str, into: Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, into: Path, more: str = "") -> subprocess.CompletedProcess[str]:
     """What `scripts/bench` runs once everything is installed, its figures written somewhere else."""
     code = (
         f"import sys, runpy, pathlib; sys.path.insert(0, {str(BENCHMARKS)!r}); sys.argv = ['bench', *sys.argv[1:]];"
-        "main = runpy.run_path(sys.path[0] + '/__main__.py', run_name='bench')['main'];"
+        f"{more}main = runpy.run_path(sys.path[0] + '/__main__.py', run_name='bench')['main'];"
         f"main.__globals__['FOLDER'] = pathlib.Path({str(into)!r});"
         "sys.exit(main())"
     )
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=into)
 
 
-def test_a_line_of_the_table_is_measured_judged_written_and_drawn(tmp_path: Path) -> None:
-    done = run("config", into=tmp_path)
+WITHOUT_A_STORE = "import table; table._make_store = lambda folder: None;"  # this line's commands have no use for it
+
+
+@pytest.mark.parametrize("more", [WITHOUT_A_STORE, pytest.param("", marks=pytest.mark.soak)], ids=["quick", "whole"])
+def test_a_line_of_the_table_is_measured_judged_written_and_drawn(more: str, tmp_path: Path) -> None:
+    done = run("config", into=tmp_path, more=more)
     assert done.returncode in (0, 1), done.stderr  # how fast it is today is another matter
     name, ratio, *rest = done.stdout.split()
     assert name == "config"

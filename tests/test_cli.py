@@ -45,6 +45,8 @@ def command(case: Wrong) -> str:
 EVERY = [*WRONG, *WRONG_DATA]
 FOLLOWED = [case for case in EVERY if case.then and "--info" not in case.then and "resume=x" not in case.then]
 """Left out: `--info`, which sets up Hydra's logging for good (a test below asks in a child process); no run is x."""
+SHOWN = list({frozenset(topic for _, topic in case.about): case for case in reversed(FOLLOWED)}.values())
+"""One for each kind of problem; the soak has all."""
 
 
 @pytest.mark.usefixtures("delivery_here")  # a process for it would start, and be ended, where build finds the mistake
@@ -64,7 +66,12 @@ def test_all_problems_are_reported_at_once_and_nothing_is_left_behind(wrong: Wro
 
 
 @pytest.mark.usefixtures("delivery_here")
-@pytest.mark.parametrize("wrong", FOLLOWED, ids=command, indirect=True)
+@pytest.mark.parametrize(
+    "wrong",
+    [case if case in SHOWN else pytest.param(case, marks=pytest.mark.soak) for case in FOLLOWED],
+    ids=command,
+    indirect=True,
+)
 def test_what_the_suggestions_say_works(wrong: Wrong, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """Type what they say: the resulting command has none of these problems; it is built, as far as they need that."""
 
@@ -82,6 +89,7 @@ def test_what_the_suggestions_say_works(wrong: Wrong, runner: Runner, monkeypatc
     assert not {key for key, _ in called.about} & {key for key, _ in wrong.about}, called.err
 
 
+@pytest.mark.usefixtures("delivery_here")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")
 def test_cuda_where_there_is_none_is_an_error_that_says_why(here: Path, runner: Runner) -> None:
     called = runner("device=cuda", "precision=fp16", "data=csv", "data.path=no.csv")
@@ -107,6 +115,7 @@ def test_a_problem_that_only_shows_when_the_folder_is_made(
     assert listing(here) == []
 
 
+@pytest.mark.usefixtures("delivery_here")
 @pytest.mark.parametrize("how", ["runner.verbose=true", "environment"])
 def test_tracebacks_are_shown_when_asked_for(
     how: str, here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
@@ -203,7 +212,9 @@ def test_the_shell_completes_groups_choices_and_keys(here: Path) -> None:
         assert offered in done.stdout, (typed, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("way", ["python -m runner", "runner"])
+@pytest.mark.parametrize(  # test_wheel.py has the console script
+    "way", ["python -m runner", pytest.param("runner", marks=pytest.mark.soak)]
+)
 def test_a_class_and_a_data_set_of_the_users_own_are_found_in_the_current_folder(way: str, here: Path) -> None:
     a_user_module(here)
     (here / "conf" / "data").mkdir(parents=True)
@@ -223,7 +234,15 @@ def test_a_class_and_a_data_set_of_the_users_own_are_found_in_the_current_folder
 
 @pytest.mark.parametrize(
     "name",
-    ["a b (c), d=e", "a~b~", "ünïcödé 数", "1.10", "1e5", 'it\'s "quoted"', "back\\slash", "[x], {y}", "a: b"],
+    [
+        "a b (c), d=e",
+        'it\'s "quoted"',
+        "[x], {y}",
+        *(
+            pytest.param(name, marks=pytest.mark.soak)
+            for name in ("a~b~", "ünïcödé 数", "1.10", "1e5", "back\\slash", "a: b")
+        ),
+    ],
 )
 def test_a_path_needs_no_quoting(name: str, here: Path, runner: Runner) -> None:
     (here / name).mkdir()
@@ -262,6 +281,7 @@ def test_the_repository_is_where_the_configs_are() -> None:
     assert config_folder() == REPOSITORY / "conf"
 
 
+@pytest.mark.usefixtures("delivery_here")
 @pytest.mark.parametrize(
     ("typed", "about"),
     [
