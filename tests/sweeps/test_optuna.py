@@ -329,14 +329,9 @@ class TestAWholeSearch:
         manifest.ended("KILLED").save(folder)
         code, again = resumed(place)
         assert code == 0, again
+        assert "14 of 14 jobs are finished already" in again and len(states(sweep_folder(place))) == 14
         run = connect(local_uri(place / "outputs")).get_run(results(sweep_folder(place))[number]["run_id"])
         assert run.info.status == "FINISHED" and "pruned" in run.data.tags and "pruned" in Manifest.load(folder).tags
-
-    def test_done_is_done(self, place: Path, printed: str) -> None:
-        code, again = resumed(place)
-        assert code == 0
-        assert "14 of 14 jobs are finished already" in again
-        assert len(states(sweep_folder(place))) == 14
 
     def test_more_trials(self, place: Path, printed: str) -> None:
         code, again = resumed(place, "hydra.sweeper.n_trials=16")
