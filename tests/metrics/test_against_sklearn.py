@@ -100,7 +100,12 @@ TWO_CLASSES: dict[str, tuple[Any, Expected]] = {
     "balanced accuracy": ("balanced_accuracy", on_classes(sk.balanced_accuracy_score)),
     "specificity": ("specificity", on_classes(sk.recall_score, pos_label=0)),
     "auroc": ("auroc", lambda p, predicted, targets: sk.roc_auc_score(targets, p[:, 1])),
+    "auroc weighted": ({"auroc": {"average": "weighted"}}, lambda p, _, targets: sk.roc_auc_score(targets, p[:, 1])),
     "average precision": ("average_precision", lambda p, _, targets: sk.average_precision_score(targets, p[:, 1])),
+    "average precision weighted": (
+        {"average_precision": {"average": "weighted"}},
+        lambda p, _, targets: sk.average_precision_score(targets, p[:, 1], average="weighted"),
+    ),
 }
 
 SEVERAL_LABELS: dict[str, tuple[Any, Expected]] = {

@@ -17,6 +17,9 @@ from runner.metrics.measured import MetricSet
 from runner.metrics.one import FromFunction, FromTorchmetrics, One
 
 WORDS = {"binary": "two classes", "multiclass": "classes", "multilabel": "labels", "regression": "values"}
+OF_CLASS_1 = ("AUROC", "AveragePrecision")
+"""Metrics of the probability of class 1 where there are two: `average` changes nothing, as in scikit-learn."""
+
 TRIED = 32
 """How many made-up samples a metric is tried on before the start."""
 
@@ -78,6 +81,8 @@ def _make(entry: Entry, meaning: Meaning) -> One:
     if alias is not None and meaning.kind not in alias.kinds:
         raise _unfit(entry, meaning)
     defaults = dict(alias.defaults) if alias is not None else {}
+    if meaning.kind == "binary" and base in OF_CLASS_1:
+        entry = replace(entry, arguments={name: value for name, value in entry.arguments.items() if name != "average"})
     if meaning.kind == "binary" and _over_classes(entry, base):
         meaning = Meaning("multiclass", 2, meaning.names, meaning.loss)
     assert meaning.kind is not None
