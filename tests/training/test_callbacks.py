@@ -107,6 +107,23 @@ def test_they_are_called_after_steps_validations_and_epochs_and_at_the_end(tmp_p
     assert recorder.metrics[1] == measured and recorder.metrics[2] == {"val/loss", "val/accuracy"}
 
 
+@pytest.mark.parametrize("logs", [1, 2, 5])
+def test_the_epoch_after_which_a_callback_ends_training_is_measured_as_a_last_one(tmp_path: Path, logs: int) -> None:
+    class Ends(Callback):
+        def after_epoch(self, state: Training, metrics: Mapping[str, float]) -> None:
+            if state.progress.epoch == 2:
+                state.request_stop("enough")
+
+    every = {"log_every_epochs": logs, "validate_every_epochs": 5}
+    ended = with_callbacks(tmp_path / "ended", callbacks={"mine": Ends()}, epochs=5, **every)
+    assert fit(ended) == "enough"
+    last = with_callbacks(tmp_path / "last", callbacks={}, epochs=2, **every)
+    fit(last)
+    assert ended.log.exact() == last.log.exact() and ("val/loss", 2) in ended.log.exact()
+    assert ended.progress.best == last.progress.best is not None
+    assert ended.progress.best_metrics == last.progress.best_metrics
+
+
 @pytest.mark.parametrize("arguments", [{}, {"grad_accumulation": 2, "precision": "fp16", "validate_every_steps": 2}])
 def test_a_run_stopped_anywhere_ends_like_one_that_was_not(tmp_path: Path, arguments: dict[str, Any]) -> None:
     def begun(folder: Path, stop: Any = None) -> Any:

@@ -191,34 +191,23 @@ def finish_epoch(state: Training, last: bool) -> None:
     if state.stop.requested:
         raise Interrupted
     validates = state.loaders.val is not None and (last or due(settings.validate_every_epochs, progress.epoch))
-    metrics: Metrics = {}
-    timed: Metrics = {}
     logs = log_due(state)
-    if last or logs or state.monitor.metric.startswith("train/"):
-        metrics |= {f"train/{name}": mean for name, mean in state.sums.means().items()}
-        for name in state.losses:
-            require_finite(state, metrics.get(f"train/{name}", 0.0), f"train/{name}")
-    if validates and state.loaders.val is not None:
-        started_at = perf_counter()
-        metrics |= validate(state, state.loaders.val)
-        timed["time/validation_seconds"] = perf_counter() - started_at
-        for name in state.losses:
-            require_finite(state, metrics.get(f"val/{name}", 0.0), f"val/{name}")
-        state.callbacks.after_validation(state, metrics)
+    measures = last or logs or state.monitor.metric.startswith("train/")
+    metrics, timed = measure_epoch(state, measures, validates)
     best = state.monitor.update(progress, metrics)
     last = last or ended_early(state) is not None
     if last or logs:
-        rate = state.sums.samples / progress.seconds
-        timed |= {"lr": progress.lr, "time/epoch_seconds": progress.seconds, "throughput/samples_per_second": rate}
-        timed |= {f"lr/{group}": mean for group, mean in progress.rates.items()}
-        if state.task.unit != "samples":
-            timed[f"throughput/{state.task.unit}_per_second"] = state.sums.weight / progress.seconds
-        log_metrics(state, metrics | timed | progress.norms, progress.epoch)
+        log_epoch(state, metrics, timed)
     if last or due(settings.log_every_epochs, progress.epoch):
         state.display.end_epoch(progress.epoch, metrics, progress.seconds, best)
     step_schedule(state, metrics)
     state.callbacks.after_epoch(state, metrics)
-    last = last or progress.stop_reason is not None
+    if progress.stop_reason is not None and not last:  # what only a last epoch has is still to be measured
+        last, validates = True, state.loaders.val is not None
+        more, timed = measure_epoch(state, not measures, validates and "time/validation_seconds" not in timed)
+        best = (state.monitor.metric in more and state.monitor.update(progress, metrics | more)) or best
+        log_metrics(state, more | timed, progress.epoch) if logs else log_epoch(state, metrics | more, timed)
+        metrics |= more
     checkpoint_due = best or last or due(settings.checkpoint_every_epochs, progress.epoch)
     if state.best_is_last:
         best, progress.best_epoch, progress.best_metrics = checkpoint_due, progress.epoch, metrics
@@ -232,6 +221,34 @@ def finish_epoch(state: Training, last: bool) -> None:
     progress.sums, progress.more_sums, progress.norms = [], {}, {}
     if checkpoint_due:
         save(state, best)
+
+
+def measure_epoch(state: Training, train: bool, val: bool) -> tuple[Metrics, Metrics]:
+    """Read the sums of training, and validate, as asked; return the metrics, and the seconds of the validation."""
+    metrics, timed = Metrics(), Metrics()
+    if train:
+        metrics |= {f"train/{name}": mean for name, mean in state.sums.means().items()}
+        for name in state.losses:
+            require_finite(state, metrics.get(f"train/{name}", 0.0), f"train/{name}")
+    if val and state.loaders.val is not None:
+        started_at = perf_counter()
+        metrics |= validate(state, state.loaders.val)
+        timed["time/validation_seconds"] = perf_counter() - started_at
+        for name in state.losses:
+            require_finite(state, metrics.get(f"val/{name}", 0.0), f"val/{name}")
+        state.callbacks.after_validation(state, metrics)
+    return metrics, timed
+
+
+def log_epoch(state: Training, metrics: Metrics, timed: Metrics) -> None:
+    """Log the metrics of the epoch with its learning rates, its time and its throughput."""
+    progress = state.progress
+    rate = state.sums.samples / progress.seconds
+    timed |= {"lr": progress.lr, "time/epoch_seconds": progress.seconds, "throughput/samples_per_second": rate}
+    timed |= {f"lr/{group}": mean for group, mean in progress.rates.items()}
+    if state.task.unit != "samples":
+        timed[f"throughput/{state.task.unit}_per_second"] = state.sums.weight / progress.seconds
+    log_metrics(state, metrics | timed | progress.norms, progress.epoch)
 
 
 def due(every: int | None, count: int) -> bool:
