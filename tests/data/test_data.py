@@ -804,6 +804,9 @@ def test_a_data_set_of_ones_own_is_asked_for_its_classes_too():
     problem = problem_of(lambda: checks.classes(CrossEntropy(), splits))
     assert about([problem]) == [("data", "data")]
     assert problem.text.startswith("data=own: ") and "write Source(classes=[3 names])" in problem.suggestion
+    checks.classes(CrossEntropy(ignore_index=1), splits)
+    with_all = Source("own", (torch.zeros(4, 1), torch.tensor([0, 1, 2, 0])))
+    checks.classes(CrossEntropy(ignore_index=1), split(with_all, val_fraction=0, limit=None, seed=0))
 
 
 def test_a_limit_takes_no_class_away():

@@ -86,6 +86,14 @@ def test_under_a_prefix_another_number_of_outputs_and_another_model_are_told_apa
     assert "4.weight (3, 3) is missing" in problem.text and "loss.weight (3) is in the weights only" in problem.text
 
 
+def test_a_hidden_layer_of_which_one_tensor_does_not_fit_is_no_output_layer() -> None:
+    tensors = net(3, seed=1).state_dict()
+    tensors["1.weight"] = torch.zeros(len(tensors["1.weight"]) + 1, *tensors["1.weight"].shape[1:])
+    torch.save(tensors, "odd.pt")
+    problem = problem_of(lambda: load_into(net(3, seed=2), "odd.pt"))
+    assert (problem.key, problem.topic) == ("model.weights", "shape") and "1.weight is" in problem.text
+
+
 def test_averaged_weights_of_torch_are_loaded_without_their_counter() -> None:
     there, here = net(seed=1), net(seed=2)
     torch.save(torch.optim.swa_utils.AveragedModel(there).state_dict(), "averaged.pt")

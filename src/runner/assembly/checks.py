@@ -207,7 +207,7 @@ def classes(loss: Loss, splits: Splits) -> None:
         )
     if splits.classes is not None:
         return
-    counted = values == list(range(len(values)))
+    counted = values == [value for value in range(values[-1] + 1) if value != loss.ignore_index]
     if counted and (untrained := [value for value in splits.untrained if value != loss.ignore_index]):
         raise _doubtful(
             splits,

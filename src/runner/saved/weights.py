@@ -226,7 +226,7 @@ def copy_into(model: nn.Module, tensors: Mapping[str, Tensor], argument: str) ->
         f"{name} {_show(tensor.shape)} is in the weights only" for name, tensor in tensors.items() if name not in own
     ]
     missing = [f"{name} {_show(tensor.shape)} is missing" for name, tensor in own.items() if name not in tensors]
-    if surplus or missing or (misfits and not _only_outputs(misfits)):
+    if surplus or missing or (misfits and not _only_outputs(misfits, own)):
         differing = [
             f"{name} is {_show(there)}, the model needs {_show(here)}" for name, (there, here) in misfits.items()
         ]
@@ -273,11 +273,20 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
-def _only_outputs(misfits: Mapping[str, tuple[torch.Size, torch.Size]]) -> bool:
-    """Whether only the number of outputs differs. A hidden layer of another width also changes the next layer."""
+def _only_outputs(misfits: Mapping[str, tuple[torch.Size, torch.Size]], own: Mapping[str, Tensor]) -> bool:
+    """Whether only the number of outputs differs. A hidden layer of another width also changes the next layer.
+
+    The weights and biases of a layer have as many rows as it has outputs: either all of them differ, or none.
+    """
     shapes = list(misfits.values())
     same_otherwise = all(len(there) == len(here) > 0 and there[1:] == here[1:] for there, here in shapes)
-    return same_otherwise and len({(there[0], here[0]) for there, here in shapes}) == 1
+    if not same_otherwise or len({(there[0], here[0]) for there, here in shapes}) > 1:
+        return False
+    layers, outputs = {name.rpartition(".")[0] for name in misfits}, shapes[0][1][0]
+    return not any(
+        name.rpartition(".")[0] in layers and name not in misfits and tensor.shape[:1] == (outputs,)
+        for name, tensor in own.items()
+    )
 
 
 def _show(shape: torch.Size) -> str:
