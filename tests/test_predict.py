@@ -587,3 +587,25 @@ def test_of_a_link_that_leads_nowhere_the_missing_folder_is_named(
 def test_a_key_that_a_shell_has_made_two_of_is_named_with_the_quotes(reported: list[Problem]) -> None:
     assert predict.main(["run=value", "input={a:[[1,2]]}", "input={b:[[3]]}"]) == 2
     assert about(reported) == [("input", "conflict")] and "quote" in reported[0].suggestion
+
+
+def test_numbers_of_hugging_face_are_read_by_the_names_of_their_columns(
+    capsys: pytest.CaptureFixture[str], refused: Callable[..., Problem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", Path("cache").resolve())
+    random = np.random.RandomState(0).uniform(0, 1, (60, 2)).round(3).tolist()
+    Path("num.csv").write_text("a,b,target\n" + "".join(f"{a},{b},{int(a > b)}\n" for a, b in random))
+    Path("turned.csv").write_text("b,a\n" + "".join(f"{b},{a}\n" for a, b in random))
+    Path("plain.csv").write_text("".join(f"{a},{b}\n" for a, b in random))
+    Path("lacking.csv").write_text("a,c\n1,2\n3,4\n")
+    train("num", "data=huggingface", "data.name=num.csv", "data.test_split=train")
+    own, _ = printed(capsys, "num", "input=num.csv")
+    for name in ("turned.csv", "plain.csv"):
+        assert printed(capsys, "num", f"input={name}")[0] == own, name
+    assert evaluate.main(["run=num", "output=measured.csv"]) == 0
+    with Path("measured.csv").open() as file:
+        assert [row["prediction"] for row in csv.DictReader(file)] == [row["class"] for row in own]
+    capsys.readouterr()
+    problem = refused("run=num", "input=lacking.csv")
+    assert about([problem]) == [("input", "missing")] and "columns b, " in problem.text

@@ -79,7 +79,8 @@ def huggingface(
     if size is not None and not images.columns:
         text = f"data.size={size}: there is no column of images among {list_names(inputs)}"
         raise ConfigError(Problem("data.size", text, "write data.size=null", topic="conflict"))
-    if all(kinds[column] == "number" for column in inputs):
+    numbers = all(kinds[column] == "number" for column in inputs)
+    if numbers:
         data: dict[str, Samples] = {
             part: (read_numbers(rows, inputs), targets[part]) if target else read_numbers(rows, inputs)
             for part, rows in parts.items()
@@ -97,6 +98,8 @@ def huggingface(
         classes=classes,
         origin=origin,
         notes=notes,
+        reading={"header": True, "index": None} if numbers else None,  # the library takes names from the first row
+        features=inputs if numbers else None,
     )
 
 

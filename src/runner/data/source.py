@@ -48,6 +48,8 @@ class Source:
         places: the place of each sample among the rows of its file, int64 (N,), by part: `train`, `val`, `test`; None
             without a table.
         rows: makes inputs of the rows of a table, once its transformers are fitted to the training samples.
+        features: the names of the numbers of a sample, in their order, where there are no `columns`: new tables are
+            read by them, and by `reading`; None if they have no names.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Source:
     arrays: Mapping[str, Any] | None = None
     places: Mapping[str, Tensor] | None = None
     divided_by: float | None = None
+    features: Sequence[str] | None = None
 
 
 def names_of(target: str | Sequence[str] | None) -> list[str]:

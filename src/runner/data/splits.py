@@ -62,6 +62,7 @@ class Splits:
         untrained: integer targets of the data set's own validation and test parts that its training part lacks.
         val_fraction: the share of the training part that was held out; None if the data set has a validation part.
         reading: how the table was read; None if as runner 0.1.0 did, or without a table.
+        features: the names of the numbers of a sample, where there are no `columns`; None if they have none.
         table: the fitted transformers of `data=table`.
         divided_by: what the original pixels were divided by, if anything.
     """
@@ -83,6 +84,7 @@ class Splits:
     untrained: Sequence[int] = ()
     val_fraction: float | None = None
     reading: Reading | None = None
+    features: Sequence[str] | None = None
     weights: Tensor | None = None
     table: FittedRows | None = None
     divided_by: float | None = None
@@ -217,6 +219,7 @@ def split(
         untrained=[] if all_targets is None else _untrained(all_targets),
         val_fraction=val_fraction,
         reading=source.reading,
+        features=source.features,
         table=table,
         divided_by=source.divided_by,
         weights=_weights(sampling, chosen["train"], source, indices),

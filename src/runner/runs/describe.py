@@ -155,6 +155,7 @@ def starts_from_weights(config: Mapping[str, Any]) -> bool:
 def make_input_spec(experiment: Experiment) -> InputSpec:
     """Describe the samples of an experiment."""
     splits = experiment.splits
+    columns = splits.columns or splits.features
     normalize, single = splits.normalize, is_shape(splits.input_shape)
     inputs = torch.as_tensor(splits.train.sample(0)[0]) if single else None
     pixels = inputs is not None and inputs.dtype == torch.uint8 and normalize.scale != 1
@@ -166,7 +167,7 @@ def make_input_spec(experiment: Experiment) -> InputSpec:
         std=normalize.std.tolist(),
         num_outputs=experiment.num_outputs,
         classes=list(splits.classes) if splits.classes else None,
-        columns=list(splits.columns) if splits.columns else None,
+        columns=list(columns) if columns else None,
         target=splits.target,
         reading=splits.reading,
         table=splits.table.state() if splits.table is not None else None,

@@ -59,7 +59,8 @@ class InputSpec:
         std: the divisor after that.
         num_outputs: the model's number of outputs; None if task and data do not tell.
         classes: the names of the classes 0, 1, ...; None if they have no names.
-        columns: all columns of the table, in order; None if the samples are not a table.
+        columns: all columns of the table, in order, or of `data=huggingface` those of the inputs; None if the samples
+            are not a table, or a table of `data=huggingface` whose run did not record them.
         target: the column that is predicted; a list of several.
         table: columns and fitted transformers of `data=table`.
         reading: how the table was read; None for a table that runner 0.1.0 read, and without a table.
