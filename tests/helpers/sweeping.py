@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -174,3 +175,9 @@ def processes_below(folder: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Send SIGKILL to the process alone: its children notice by themselves."""
+    process.send_signal(signal.SIGKILL)
+    process.wait()

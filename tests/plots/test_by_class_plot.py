@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from helpers.drawn import Plot
 from runner.plots.by_class import MOST_BARS, draw_by_class
 
-pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("plots")]
+# ResourceWarning: a process of another test may be collected here
+pytestmark = [pytest.mark.filterwarnings("error", "default::ResourceWarning"), pytest.mark.usefixtures("plots")]
 
 Bars = dict[str, float]
 

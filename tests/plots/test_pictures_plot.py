@@ -12,7 +12,8 @@ from helpers.drawn import Plot
 from runner.plots.drawing import BLUE
 from runner.plots.pictures import FEW, SAMPLES, draw_pictures
 
-pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("plots")]
+# ResourceWarning: a process of another test may be collected here
+pytestmark = [pytest.mark.filterwarnings("error", "default::ResourceWarning"), pytest.mark.usefixtures("plots")]
 
 MASK = torch.tensor([[[0, 1], [2, -1]]])
 

@@ -22,7 +22,8 @@ from runner.rundir.journal import MetricPoint
 from runner.training.loop import evaluate
 from runner.training.predictions import MOST_VALUES, Predictions, confusion, mistakes, raw_images
 
-pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.usefixtures("plots")]
+# ResourceWarning: a process of another test may be collected here
+pytestmark = [pytest.mark.filterwarnings("error", "default::ResourceWarning"), pytest.mark.usefixtures("plots")]
 
 
 def curve(name: str, values: list[float], first: int = 1) -> list[MetricPoint]:
