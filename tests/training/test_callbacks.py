@@ -120,6 +120,7 @@ def test_the_epoch_after_which_a_callback_ends_training_is_measured_as_a_last_on
     last = with_callbacks(tmp_path / "last", callbacks={}, epochs=2, **every)
     fit(last)
     assert ended.log.exact() == last.log.exact() and ("val/loss", 2) in ended.log.exact()
+    assert ended.display.epochs[-1] == last.display.epochs[-1] == 2, "its line is printed"
     assert ended.progress.best == last.progress.best is not None
     assert ended.progress.best_metrics == last.progress.best_metrics
 

@@ -212,6 +212,8 @@ def _of_task(state: Training, batch: Batch, losses: Losses) -> tuple[Columns, li
 def _add_one_by_one(state: Training, inputs: Any, targets: Any, losses: Losses) -> None:
     """Add the losses, weights and other metrics of the samples of a batch, each measured alone."""
     values, weights = [], []
+    sums = RunningMetrics(state.task, state.device.torch, state.target_scale)
+    sums.extra = None  # those of the key `metrics` are of a whole part
     for index in range(count(inputs)):
         at = slice(index, index + 1)
         one = trees.at(inputs, at), None if targets is None else trees.at(targets, at)
@@ -219,9 +221,9 @@ def _add_one_by_one(state: Training, inputs: Any, targets: Any, losses: Losses) 
             step = state.task.measure(state.eval_forward, one)
         values.append(torch.as_tensor(math.nan) if step.loss is None else step.loss.cpu())
         weights.append(torch.as_tensor(step.weight).cpu())
-        sums = RunningMetrics(state.task, state.device.torch, state.target_scale)
+        sums.reset()
         sums.add(step)
-        losses.metrics.append({name: mean for name, mean in sums.means(extra=False).items() if name != "loss"})
+        losses.metrics.append({name: mean for name, mean in sums.means().items() if name != "loss"})
     losses.add(torch.stack(values), torch.stack(weights))
 
 

@@ -206,8 +206,13 @@ def finish_epoch(state: Training, last: bool) -> None:
         last, validates = True, state.loaders.val is not None
         more, timed = measure_epoch(state, not measures, validates and "time/validation_seconds" not in timed)
         best = (state.monitor.metric in more and state.monitor.update(progress, metrics | more)) or best
-        log_metrics(state, more | timed, progress.epoch) if logs else log_epoch(state, metrics | more, timed)
         metrics |= more
+        if not logs:
+            log_epoch(state, metrics, timed)
+        elif more:
+            log_metrics(state, more | timed, progress.epoch)
+        if more or not due(settings.log_every_epochs, progress.epoch):
+            state.display.end_epoch(progress.epoch, metrics, progress.seconds, best)
     checkpoint_due = best or last or due(settings.checkpoint_every_epochs, progress.epoch)
     if state.best_is_last:
         best, progress.best_epoch, progress.best_metrics = checkpoint_due, progress.epoch, metrics
@@ -244,11 +249,11 @@ def log_epoch(state: Training, metrics: Metrics, timed: Metrics) -> None:
     """Log the metrics of the epoch with its learning rates, its time and its throughput."""
     progress = state.progress
     rate = state.sums.samples / progress.seconds
-    timed |= {"lr": progress.lr, "time/epoch_seconds": progress.seconds, "throughput/samples_per_second": rate}
-    timed |= {f"lr/{group}": mean for group, mean in progress.rates.items()}
+    more = {"lr": progress.lr, "time/epoch_seconds": progress.seconds, "throughput/samples_per_second": rate}
+    more |= {f"lr/{group}": mean for group, mean in progress.rates.items()}
     if state.task.unit != "samples":
-        timed[f"throughput/{state.task.unit}_per_second"] = state.sums.weight / progress.seconds
-    log_metrics(state, metrics | timed | progress.norms, progress.epoch)
+        more[f"throughput/{state.task.unit}_per_second"] = state.sums.weight / progress.seconds
+    log_metrics(state, metrics | timed | more | progress.norms, progress.epoch)
 
 
 def due(every: int | None, count: int) -> bool:
