@@ -170,7 +170,7 @@ class TestMSE:
                 one.add(step(torch.tensor(0.0), outputs[batch] * weight, buffer))
             if number in (2, 4):
                 assert sums.means()["accuracy"] == sum(right[: number * size]) / (number * size)
-                resumed.reset(resumed.state())
+                resumed.reset(*resumed.state())
         assert sums.means() == resumed.means() and sums.state() == resumed.state()
         sums.reset()
         sums.add(step(torch.tensor(0.0), outputs[:size] * weight, classes[:size]))
@@ -182,7 +182,7 @@ class TestMSE:
                    for g in [torch.Generator().manual_seed(1)] for _ in range(4)]  # fmt: skip
         for batch in batches[:2]:
             a.add(step(*batch))
-        b.reset(a.state())
+        b.reset(*a.state())
         for batch in batches[2:]:
             a.add(step(*batch))
             b.add(step(*batch))

@@ -19,7 +19,7 @@ from runner.plots.curves import draw
 from runner.plots.drawing import Drawing
 from runner.plots.samples import draw_predictions
 from runner.rundir.journal import MetricPoint
-from runner.training.loop import evaluate
+from runner.training.evaluation import evaluate
 from runner.training.predictions import MOST_VALUES, Predictions, confusion, mistakes, raw_images
 
 # ResourceWarning: a process of another test may be collected here

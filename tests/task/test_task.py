@@ -11,7 +11,8 @@ from helpers.composed import built
 from helpers.training import training
 from runner.rundir.checkpoint import load
 from runner.task import StepError, Task
-from runner.training.loop import evaluate, fit
+from runner.training.evaluation import evaluate
+from runner.training.loop import fit
 from runner.training.state import restore
 
 

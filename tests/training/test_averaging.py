@@ -7,7 +7,8 @@ from helpers.operations import Operations
 from helpers.training import net, training
 from runner.rundir import checkpoint
 from runner.training.averaging import WeightAverage
-from runner.training.loop import evaluate, fit
+from runner.training.evaluation import evaluate
+from runner.training.loop import fit
 
 
 def test_the_average_is_the_formula() -> None:

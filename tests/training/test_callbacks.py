@@ -28,8 +28,9 @@ from runner.rundir.artifacts import Artifacts
 from runner.rundir.manifest import Manifest
 from runner.tracking.deliver import Delivery
 from runner.training.callbacks import Callbacks
+from runner.training.evaluation import evaluate
 from runner.training.hidden import UNSAVED, Watch
-from runner.training.loop import evaluate, fit
+from runner.training.loop import fit
 from runner.training.state import Interrupted, Training, restore
 
 Runner = Callable[..., Called]

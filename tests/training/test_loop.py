@@ -24,7 +24,8 @@ from runner.loss import MSE, CrossEntropy, Metric, correct
 from runner.rundir import checkpoint
 from runner.rundir.checkpoint import Checkpoints
 from runner.scheduler import Schedule, cosine, cosine_restarts
-from runner.training.loop import evaluate, fit, train_batches
+from runner.training.evaluation import evaluate
+from runner.training.loop import fit, train_batches
 from runner.training.state import Interrupted, Training, restore
 
 

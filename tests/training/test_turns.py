@@ -15,7 +15,8 @@ from helpers.training import Stop, same, training
 from runner.optimizer.several import Several
 from runner.rundir.checkpoint import load
 from runner.task import StepError, Task
-from runner.training.loop import evaluate, fit
+from runner.training.evaluation import evaluate
+from runner.training.loop import fit
 from runner.training.state import Interrupted, Training, restore
 
 

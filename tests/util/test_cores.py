@@ -10,7 +10,7 @@ import torch
 from helpers.composed import built
 from helpers.training import Log, Silent, Stop
 from runner.rundir.checkpoint import Checkpoints
-from runner.training.loop import evaluate
+from runner.training.evaluation import evaluate
 from runner.training.state import make_training
 from runner.util import cores
 from runner.util.cores import OPERATIONS_A_THREAD, busy_message, threads_for, usable_cores

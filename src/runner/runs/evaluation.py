@@ -18,7 +18,7 @@ from runner.saved.run import SavedRun
 from runner.saved.weights import Weights, load_exactly, weights_of_run
 from runner.training.compilation import compile_model
 from runner.training.display import Bar
-from runner.training.loop import evaluate as measure
+from runner.training.evaluation import evaluate as measure
 from runner.training.state import Training, make_training
 from runner.util.metric_names import PARTS
 from runner.util.tables import format_duration

@@ -26,8 +26,9 @@ from runner.tracking.tracker import Deliverer, Tracker
 from runner.training.anomaly import detect_anomaly
 from runner.training.compilation import compile_model
 from runner.training.display import Bar
+from runner.training.evaluation import evaluate
 from runner.training.hidden import Watch
-from runner.training.loop import evaluate, fit
+from runner.training.loop import fit
 from runner.training.predictions import Predictions
 from runner.training.state import Interrupted, Training, load_weights, make_training, restore
 from runner.util import tables, terminal

@@ -1,4 +1,4 @@
-"""How training works, from top to bottom: `fit`, `run_epoch`, `train_batches`, `evaluate`.
+"""How training works, from top to bottom: `fit`, `run_epoch`, `train_batches`, `take_step`, `finish_epoch`.
 
 Nothing here knows Hydra, OmegaConf or MLflow. No step reads a number from the device: sums stay on it and are read
 once per logging interval. (A GradScaler reads one number per step; so does `on_nonfinite=skip`.)
@@ -6,19 +6,16 @@ once per logging interval. (A GradScaler reads one number per step; so does `on_
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import perf_counter
 
-import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from runner.data.collate import Batch
-from runner.data.loading import Loader
 from runner.optimizer.groups import rates
-from runner.task import Step
+from runner.training.evaluation import validate
 from runner.training.norms import layer_norms
 from runner.training.progress import Metrics
-from runner.training.running_metrics import RunningMetrics
 from runner.training.spans import each
 from runner.training.state import Interrupted, Training, require_finite, save, save_within_epoch
 from runner.training.turns import take_turns
@@ -192,8 +189,7 @@ def finish_epoch(state: Training, last: bool) -> None:
         raise Interrupted
     validates = state.loaders.val is not None and (last or due(settings.validate_every_epochs, progress.epoch))
     logs = log_due(state)
-    measures = last or logs or state.monitor.metric.startswith("train/")
-    metrics, timed = measure_epoch(state, measures, validates)
+    metrics, timed = measure_epoch(state, last or logs or state.monitor.metric.startswith("train/"), validates)
     best = state.monitor.update(progress, metrics)
     last = last or ended_early(state) is not None
     if last or logs:
@@ -202,17 +198,9 @@ def finish_epoch(state: Training, last: bool) -> None:
         state.display.end_epoch(progress.epoch, metrics, progress.seconds, best)
     step_schedule(state, metrics)
     state.callbacks.after_epoch(state, metrics)
-    if progress.stop_reason is not None and not last:  # what only a last epoch has is still to be measured
+    if progress.stop_reason is not None and not last:
+        best = measure_rest(state, metrics, best, logs)
         last, validates = True, state.loaders.val is not None
-        more, timed = measure_epoch(state, not measures, validates and "time/validation_seconds" not in timed)
-        best = (state.monitor.metric in more and state.monitor.update(progress, metrics | more)) or best
-        metrics |= more
-        if not logs:
-            log_epoch(state, metrics, timed)
-        elif more:
-            log_metrics(state, more | timed, progress.epoch)
-        if more or not due(settings.log_every_epochs, progress.epoch):
-            state.display.end_epoch(progress.epoch, metrics, progress.seconds, best)
     checkpoint_due = best or last or due(settings.checkpoint_every_epochs, progress.epoch)
     if state.best_is_last:
         best, progress.best_epoch, progress.best_metrics = checkpoint_due, progress.epoch, metrics
@@ -243,6 +231,32 @@ def measure_epoch(state: Training, train: bool, val: bool) -> tuple[Metrics, Met
             require_finite(state, metrics.get(f"val/{name}", 0.0), f"val/{name}")
         state.callbacks.after_validation(state, metrics)
     return metrics, timed
+
+
+def measure_rest(state: Training, metrics: Metrics, best: bool, logged: bool) -> bool:
+    """Measure and log what only a last epoch has, after a callback has made this the last.
+
+    Args:
+        state: the training.
+        metrics: of the epoch so far; the rest is added to them.
+        best: this epoch is the best so far.
+        logged: it is logged already.
+
+    Returns:
+        Whether this epoch is the best, by the rest too.
+    """
+    progress = state.progress
+    train, val = (not any(name.startswith(part) for name in metrics) for part in ("train/", "val/"))
+    more, timed = measure_epoch(state, train, val)
+    metrics |= more
+    best = (state.monitor.metric in more and state.monitor.update(progress, metrics)) or best
+    if not logged:
+        log_epoch(state, metrics, timed)
+    elif more:
+        log_metrics(state, more | timed, progress.epoch)
+    if more or not due(state.settings.log_every_epochs, progress.epoch):
+        state.display.end_epoch(progress.epoch, metrics, progress.seconds, best)
+    return best
 
 
 def log_epoch(state: Training, metrics: Metrics, timed: Metrics) -> None:
@@ -276,50 +290,6 @@ def step_schedule(state: Training, metrics: Metrics) -> None:
             scheduler.step(metrics[state.monitor.metric])
     elif scheduler is not None and state.schedule.every == "epoch":
         scheduler.step()
-
-
-def evaluate(state: Training, loader: Loader, on_batch: Callable[[Step], None] | None = None) -> Metrics:
-    """Measure loss and metrics over all samples, in evaluation mode, with the averaged weights if there are any.
-
-    Args:
-        state: the training whose model and task are evaluated.
-        loader: the samples.
-        on_batch: is called with the step of each batch.
-
-    Raises:
-        Interrupted: a stop was requested.
-    """
-    modules = (state.eval_model, state.task)
-    were_training = [module.training for module in modules]
-    for module in modules:
-        module.eval()
-    sums = RunningMetrics(state.task, state.device.torch, state.target_scale)
-    with state.device.evaluating(), torch.inference_mode(), state.evaluation_rng():
-        for batch in loader.epoch(0):
-            with state.precision.autocast():
-                step = state.task.measure(state.eval_forward, batch)
-            sums.add(step)
-            if on_batch is not None:
-                on_batch(step)
-            if state.stop.requested:
-                break
-    for module, was_training in zip(modules, were_training, strict=True):
-        module.train(was_training)
-    if state.stop.requested:
-        raise Interrupted
-    means = sums.means()
-    if sums.extra is not None:
-        part = next((name for name in ("test", "val") if getattr(state.loaders, name) is loader), "train")
-        state.per_class = {f"{part}/{name}": values for name, values in sums.extra.per_class().items()}
-        for note in sums.extra.notes():
-            state.note_once(note)
-    return means
-
-
-def validate(state: Training, loader: Loader) -> Metrics:
-    """Evaluate the validation samples: `val/<name>`."""
-    with state.span("validation"):
-        return {f"val/{name}": mean for name, mean in evaluate(state, loader).items()}
 
 
 def validation_due(state: Training) -> bool:

@@ -27,7 +27,7 @@ class Progress:
         rates: the same for each named group of parameters.
         epoch_steps: the number of optimizer steps of this epoch.
         sums: the running sums of this epoch, as `RunningMetrics.state` returns them.
-        more_sums: those of this epoch that not every task has, as `RunningMetrics.more_state` returns them.
+        more_sums: those of this epoch that not every task has, likewise.
         norms: those of the last step, by layer, if they are to be logged.
         stop_reason: why training ends before its time, if a callback asked for it.
         seconds: the training time of this epoch.

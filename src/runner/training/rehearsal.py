@@ -35,7 +35,8 @@ from runner.data.streaming import StreamLoader
 from runner.device import free_host_memory
 from runner.training.attributes import Walk, addresses
 from runner.training.callbacks import Callbacks
-from runner.training.loop import evaluate, fit
+from runner.training.evaluation import evaluate
+from runner.training.loop import fit
 from runner.training.progress import Metrics
 from runner.training.spans import no_span
 from runner.training.state import Interrupted, Training, restore, stateful

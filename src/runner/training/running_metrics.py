@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 import torch
@@ -152,8 +152,7 @@ class RunningMetrics:
         """
         if not self.samples:
             return {}
-        (loss,), *totals = self._read()
-        more = self._more()
+        ((loss,), *totals), more = self._read()
         self.weight = more.get("weight", self.samples)
         scalars = {**({"loss": (loss, self.weight)} if self._has_loss else {}), **more.get("scalars", {})}
         means = {name: total / weight if weight else math.nan for name, (total, weight) in scalars.items()}
@@ -168,30 +167,20 @@ class RunningMetrics:
             means |= self.extra.compute()
         return means | self._task.derived(means)
 
-    def state(self) -> list[list[float]]:
-        """Return the number of samples and the sums of loss and metrics: one read of the device."""
-        return [[float(self.samples)], *self._read()]
+    def state(self) -> tuple[list[list[float]], dict[str, Any]]:
+        """Return what `reset` restores: one read of the device, and those of the key `metrics`.
 
-    def more_state(self) -> dict[str, Any]:
-        """Return the sum of weights, the sums of scalars and those of the key `metrics`; none where there are none.
-
-        It reads the device.
+        Returns:
+            The number of samples and the sums of loss and metrics; then, where there are any, `weight`, the sum of
+            weights, `scalars`, their sums and those of their weights, and `metrics`, the sums of the key `metrics`.
         """
-        more = self._more()
+        sums, more = self._read()
         if self.with_metrics and self.extra is not None:
             more["metrics"] = self.extra.state()
-        return more
-
-    def _more(self) -> dict[str, Any]:
-        more: dict[str, Any] = {"weight": self._weight.item()} if isinstance(self._weight, Tensor) else {}
-        if self._scalars:
-            pairs = [(total, torch.as_tensor(weights).to(total)) for total, weights in self._scalars.values()]
-            values = torch.stack([torch.stack(pair) for pair in pairs]).tolist()
-            more["scalars"] = dict(zip(self._scalars, values, strict=True))
-        return more
+        return [[float(self.samples)], *sums], more
 
     def reset(self, state: list[list[float]] | None = None, more: Mapping[str, Any] | None = None) -> None:
-        """Start from zero, or from sums that `state` and `more_state` returned."""
+        """Start from zero, or from the sums that `state` returned."""
         self._losses, self._collected, self._values = [], [], 0
         self._weight, self._scalars = 0, {}
         if not state:
@@ -222,9 +211,16 @@ class RunningMetrics:
     def _number(self, value: float) -> Tensor:
         return torch.tensor(value, dtype=self._dtype, device=self._device)
 
-    def _read(self) -> list[list[float]]:
+    def _read(self) -> tuple[list[list[float]], dict[str, Any]]:
+        """Read the sums of loss and metrics, and those of weights and scalars, at once."""
         self._measure_collected()
         self._add_losses()
         totals = [self._loss, *(self._totals.values() if self.with_metrics else ())]
-        numbers = torch.cat([total.flatten() for total in totals]).tolist()
-        return [[numbers.pop(0) for _ in range(total.numel())] for total in totals]
+        weight = [self._weight] if isinstance(self._weight, Tensor) else []
+        pairs = [torch.as_tensor(number).to(self._loss) for pair in self._scalars.values() for number in pair]
+        numbers = iter(torch.cat([part.flatten() for part in (*totals, *weight, *pairs)]).tolist())
+        sums = [list(islice(numbers, total.numel())) for total in totals]
+        more: dict[str, Any] = {"weight": next(numbers)} if weight else {}
+        if self._scalars:
+            more["scalars"] = {name: [next(numbers), next(numbers)] for name in self._scalars}
+        return sums, more

@@ -219,7 +219,7 @@ def require_finite(state: Training, value: float, name: str) -> float:
 
 def save_within_epoch(state: Training, best: bool = False) -> None:
     """Write a checkpoint that resumes the epoch in progress at its next batch."""
-    state.progress.sums, state.progress.more_sums = state.sums.state(), state.sums.more_state()
+    state.progress.sums, state.progress.more_sums = state.sums.state()
     state.progress.seconds = state.clock.stop()
     save(state, best)
     state.clock.start()
