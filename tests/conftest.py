@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # The files that take longest come first: at the end, the processes wait for each other for as long as a file takes.
 # And before them one that forks this process: a fork computes no gradients once something was compiled in it.
-LONGEST_FIRST = ("hidden", "sweep", "optuna", "tracking", "cli", "run", "knobs", "resume", "readme", "configs")
+LONGEST_FIRST = ("hidden", "sweep", "optuna", "wheel", "tracking", "cli", "run", "knobs", "resume", "readme", "configs")
 
 
 @dataclass

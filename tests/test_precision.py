@@ -1,15 +1,19 @@
+import warnings
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import optimizer as torch_optimizer
+from torch.profiler import ProfilerActivity, profile
 
 from helpers.problems import about
 from helpers.training import net, training
 from runner.device import resolve
 from runner.errors import ConfigError
-from runner.precision import Precision
+from runner.precision import Precision, step_unrecorded
 from runner.rundir import checkpoint
 from runner.scheduler import cosine
 from runner.training.loop import fit
@@ -175,3 +179,54 @@ def test_cuda(tmp_path: Path, name: str) -> None:
     state.model.to(device.torch)
     formats = Precision(name, device.torch)
     assert (formats.scaler is not None) == (name in ("amp", "fp16"))
+
+
+class TestStepUnrecorded:
+    """A step that torch's profiler does not record is the same step, and nothing that was put around it is lost."""
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        weight = nn.Parameter(torch.ones(3))
+        weight.grad = torch.full((3,), 2.0)
+        return torch.optim.SGD([weight], lr=0.25)
+
+    def stepped(self, optimizer: torch.optim.Optimizer) -> bool:
+        step_unrecorded(optimizer)
+        return optimizer.param_groups[0]["params"][0].tolist() == [0.5, 0.5, 0.5]
+
+    def test_it_steps_and_makes_no_record(self) -> None:
+        with profile(activities=[ProfilerActivity.CPU]) as recorded:
+            assert self.stepped(self.optimizer())
+        assert not [event for event in recorded.events() if event.name.startswith("Optimizer.step")]
+
+    @pytest.mark.parametrize("when", ["pre", "post"])
+    @pytest.mark.parametrize("where", ["own", "global"])
+    def test_hooks_are_called(self, when: str, where: str) -> None:
+        optimizer, calls = self.optimizer(), []
+        register = {
+            "own": getattr(optimizer, f"register_step_{when}_hook"),
+            "global": getattr(torch_optimizer, f"register_optimizer_step_{when}_hook"),
+        }[where]
+        handle = register(lambda *_: calls.append(when))
+        try:
+            assert self.stepped(optimizer) and calls == [when]
+        finally:
+            handle.remove()
+
+    def test_a_scheduler_sees_the_step(self) -> None:
+        optimizer = self.optimizer()
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+        assert self.stepped(optimizer)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # "`lr_scheduler.step()` before `optimizer.step()`"
+            scheduler.step()
+
+    def test_a_wrapper_of_the_class_is_called(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls, step = [], torch.optim.SGD.step
+
+        @wraps(step)
+        def counted(*arguments: Any) -> Any:
+            calls.append(1)
+            return step(*arguments)
+
+        monkeypatch.setattr(torch.optim.SGD, "step", counted)
+        assert self.stepped(self.optimizer()) and calls == [1]
