@@ -1,7 +1,6 @@
 """Errors for the user: what is wrong, and what to write instead."""
 
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
@@ -9,8 +8,7 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Literal
 
-LIBRARIES = {"hydra", "hydra_plugins", "mlflow", "numpy", "omegaconf", "pandas", "runner", "torch", "torchvision"}
-"""Packages that are not the user's code, besides the standard library."""
+from runner.util.users_code import is_users
 
 MAX_LENGTH = 120
 """Longest argument that a message repeats in full, in characters."""
@@ -110,9 +108,9 @@ def user_frame(error: BaseException) -> str | None:
     """
     innermost = None
     for frame, line in walk_tb(error.__traceback__):
-        module, file = str(frame.f_globals.get("__name__")).partition(".")[0], frame.f_code.co_filename
-        is_library = module in LIBRARIES or module in sys.stdlib_module_names or file.startswith("<")
-        if not is_library and not Path(file).is_relative_to(Path(__file__).parent):  # `__main__` may be runner's
+        module, file = str(frame.f_globals.get("__name__")), frame.f_code.co_filename
+        is_ours = Path(file).is_relative_to(Path(__file__).parent)  # also as `__main__`
+        if is_users(module, file) and not is_ours:
             innermost = f"{Path(file).name}, line {line}, in {frame.f_code.co_name}"
     return innermost
 

@@ -2,14 +2,11 @@
 
 import contextlib
 import functools
-import site
 import sys
-import sysconfig
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from pathlib import Path
 from types import CodeType, FunctionType, GeneratorType, ModuleType
 from typing import Any
 
@@ -20,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import Dataset
 
 from runner.callbacks import Callback
+from runner.util.users_code import is_users
 
 CONTAINERS = (Mapping, list, tuple, set, frozenset, deque)
 _OF_MODULES = frozenset(vars(nn.Module())) | {"_compiled_call_impl", "_is_torch_compile"}  # two of `torch.compile`
@@ -136,14 +134,10 @@ def _names(code: CodeType) -> Iterator[str]:
 
 @functools.cache
 def _is_of_the_user(module: str) -> bool:
-    if module.partition(".")[0] in (*sys.builtin_module_names, "runner"):
-        return False
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None:  # a notebook, or an interactive program
         return module == "__main__"
-    libraries = {*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()}
-    own = sysconfig.get_paths()["data"]
-    return not any(library != own and Path(file).is_relative_to(library) for library in libraries)
+    return is_users(module, file)
 
 
 @functools.cache
