@@ -16,7 +16,7 @@ from runner.rundir import checkpoint
 from runner.rundir.checkpoint import Checkpoints
 from runner.rundir.journal import Journal
 from runner.runs import execute, report
-from runner.training import loop, weighting
+from runner.training import evaluation, loop, weighting
 
 HIT = "hit.txt"
 
@@ -144,7 +144,7 @@ FAULTS: dict[str, Callable[[str], None]] = {
     "between the temporary write and the rename": before_the_rename,
     "the best checkpoint is linked, the last not replaced": best_and_not_last,
     "after the journal and before delivery": journal_and_no_delivery,
-    "during validation": in_an_evaluation(3, loop),
+    "during validation": in_an_evaluation(3, evaluation),
     "inside the final test": in_an_evaluation(1, execute),
     "after the test, before the result": before_the_result,
     "after the result, before its end is recorded": result_and_no_end,
