@@ -215,10 +215,25 @@ class TestStepUnrecorded:
     def test_a_scheduler_sees_the_step(self) -> None:
         optimizer = self.optimizer()
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
-        assert self.stepped(optimizer)
+        with profile(activities=[ProfilerActivity.CPU]) as recorded:
+            assert self.stepped(optimizer)
+        assert not [event for event in recorded.events() if event.name.startswith("Optimizer.step")]
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # "`lr_scheduler.step()` before `optimizer.step()`"
             scheduler.step()
+
+    def test_a_wrapper_of_the_object_is_called(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        optimizer, calls = self.optimizer(), []
+        torch.optim.lr_scheduler.StepLR(optimizer, 1)
+        step = optimizer.step
+
+        @wraps(step)
+        def counted(*arguments: Any) -> Any:
+            calls.append(1)
+            return step(*arguments)
+
+        monkeypatch.setattr(optimizer, "step", counted)
+        assert self.stepped(optimizer) and calls == [1]
 
     def test_a_wrapper_of_the_class_is_called(self, monkeypatch: pytest.MonkeyPatch) -> None:
         calls, step = [], torch.optim.SGD.step

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from runner.errors import ConfigError, Problem
 from runner.loss import CrossEntropy, Metric, name_of
+from runner.loss.sums import largest
 from runner.task.supervised import divide_by_keys, output_of
 from runner.task.task import DividedData, Task
 from runner.util import trees
@@ -76,7 +77,7 @@ class Segmentation(Task):
         outputs = scores_of(trees.apply(model, inputs)).to(self.dtype)
         assert self.loss is not None
         probabilities = self.loss.probabilities(outputs)
-        return {MASK: outputs.argmax(dim=1), PROBABILITIES: outputs if probabilities is None else probabilities}
+        return {MASK: largest(outputs), PROBABILITIES: outputs if probabilities is None else probabilities}
 
     def divide(self, item: Any) -> tuple[Any, Any]:
         """Divide an item, or a batch of items, into inputs and masks."""
@@ -155,7 +156,7 @@ def counts(outputs: Tensor, targets: Tensor, ignore_index: int | None = None) ->
         ignore_index: pixels of this class do not count.
     """
     classes = outputs.shape[1]
-    predicted, true = outputs.argmax(dim=1).flatten(), targets.flatten()
+    predicted, true = largest(outputs).flatten(), targets.flatten()
     cells = true * classes + predicted
     if ignore_index is not None:  # they get a cell of their own: picking the others would wait for a GPU
         cells = torch.where(true == ignore_index, classes**2, cells)
