@@ -110,6 +110,7 @@ def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(
 ) -> None:
     folder, run_id = moved / "runs" / "stopped", read(moved / "runs/stopped/result.json")["run_id"]
     assert read(folder / "result.json")["status"] == statuses(moved / "mlflow.db")[run_id] == "KILLED"
+    before = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["progress"]["epoch_seconds"]
     called = runner(f"resume={folder}")
     assert called.code == 0, called.err
 
@@ -129,8 +130,11 @@ def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(
     else:
         assert now["progress"]["best"] == pytest.approx(twin["progress"]["best"], rel=0.1)
 
-    assert read(folder / "result.json")["status"] == "FINISHED"
-    assert read(folder / "result.json")["run_id"] == run_id
+    result, lines = read(folder / "result.json"), (folder / "epoch_seconds.txt").read_text().splitlines()
+    assert (result["status"], result["run_id"]) == ("FINISHED", run_id)
+    assert result["epoch_seconds"][: len(before)] == before
+    assert result["epoch_seconds"] == list(map(float, lines)) and len(lines) == result["epochs"] == 40
+    assert now["progress"]["epoch"] == 41
     assert statuses(moved / "mlflow.db")[run_id] == "FINISHED"
     history = query(moved / "mlflow.db", f"SELECT step FROM metrics WHERE run_uuid='{run_id}' AND key='val/loss'")
     assert sorted(step for (step,) in history) == list(range(4, 41, 4))

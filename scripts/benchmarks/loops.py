@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from history import checkpoint, journal
 from language import char_gpt, char_gpt_lightning
 from timed_lightning import fit
 from torch import Tensor, nn
@@ -217,9 +218,9 @@ def resnet(samples: int, size: int, epochs: int) -> dict[str, list[float]]:
     return {"seconds": warm(train(net, inputs, torch.randint(10, (samples,)), epochs))}
 
 
+_EPOCHS = (tensors, notebook, lightning, tiny, four, forward, decoding, resnet, char_gpt, char_gpt_lightning)
 LOOPS: dict[str, Callable[..., dict[str, list[float]]]] = {
-    loop.__name__: loop
-    for loop in (tensors, notebook, lightning, tiny, four, forward, decoding, resnet, char_gpt, char_gpt_lightning)
+    loop.__name__: loop for loop in (*_EPOCHS, checkpoint, journal)
 }
 
 

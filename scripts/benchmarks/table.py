@@ -53,6 +53,7 @@ def table(folder: Path, full: bool) -> list[Group]:
         _busy_mlp(folder, images, 10),
         _tiny(10_000 if full else 2_000),
         _four(images, 7 if full else 4),
+        _history(50_000 if full else 10_000, 1_000_000 if full else 100_000),
         _start(folder / "started"),
         _sweep(folder / "started"),
         _images(folder / "photographs", 4_000 if full else 400),
@@ -306,6 +307,24 @@ def _four(samples: int, epochs: int) -> Group:
         [Budget("four", f"a dict of four tensors, {samples:,} samples, batch 64", "a bare loop", 1.10,
                 "runner.seconds", ["bare.seconds"])],
         turns=True,
+    )  # fmt: skip
+
+
+def _history(epochs: int, points: int) -> Group:
+    """Compare a long history with a short one, and with the plainest way to read it."""
+    return Group(
+        lambda: {
+            "late": partial(peer, "checkpoint", epochs=epochs),
+            "early": partial(peer, "checkpoint", epochs=5),
+            "journal": partial(peer, "journal", points=points, by_line=False),
+            "json": partial(peer, "journal", points=points, by_line=True),
+        },
+        [
+            Budget("checkpoint", f"a checkpoint after {epochs:,} epochs", "one after 5 epochs", 1.1,
+                   "late.seconds", ["early.seconds"]),
+            Budget("journal", f"a resume's reading of {points:,} points, CPU time", "json.loads of each line", 1.0,
+                   "journal.seconds", ["json.seconds"]),
+        ],
     )  # fmt: skip
 
 

@@ -58,6 +58,9 @@ def assert_ended_the_same(folder: Path, whole: Path) -> None:
         assert same(one, other), f"{name}: {[key for key in other if not same(one[key], other[key])]}"
     assert measured(folder) == measured(whole)
     assert result(folder) == result(whole)
+    content = json.loads((folder / "result.json").read_text())
+    seconds = list(map(float, (folder / layout.EPOCH_SECONDS).read_text().splitlines()))
+    assert content["epoch_seconds"] == seconds and len(seconds) == content["epochs"]
     assert list(folder.glob("checkpoints/.*")) == []
 
 

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from helpers.drawn import Plot
 from helpers.training import step, supervised, training
 from runner.data.parts import part_of
 from runner.loss import MSE, BCEWithLogits, CrossEntropy, Loss
-from runner.plots.curves import draw
+from runner.plots import curves
 from runner.plots.drawing import Drawing
 from runner.plots.samples import draw_predictions
-from runner.rundir.journal import MetricPoint
+from runner.rundir.points import MetricPoint, curves_of
 from runner.training.evaluation import evaluate
 from runner.training.predictions import MOST_VALUES, Predictions, confusion, mistakes, raw_images
 
@@ -28,6 +29,10 @@ pytestmark = [pytest.mark.filterwarnings("error", "default::ResourceWarning"), p
 
 def curve(name: str, values: list[float], first: int = 1) -> list[MetricPoint]:
     return [MetricPoint(name, value, step, 0.0) for step, value in enumerate(values, start=first)]
+
+
+def draw(points: list[MetricPoint], folder: Path, **arguments: Any) -> list[Path]:
+    return curves.draw(curves_of(points), folder, **arguments)
 
 
 def a_run(epochs: int) -> list[MetricPoint]:

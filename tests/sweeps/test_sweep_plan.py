@@ -175,6 +175,18 @@ class TestSaved:
         found.save(tmp_path, ["optimizer.lr=0.1,0.01"], composer.options)
         assert plan.load(tmp_path) == (found, ["optimizer.lr=0.1,0.01"], composer.options)
 
+    def test_a_search_saves_each_job_that_it_adds_and_formats_no_other_again(
+        self, composer: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        formatted: list[int] = []
+        monkeypatch.setattr(plan, "_to_dict", lambda job, of=plan._to_dict: formatted.append(job.number) or of(job))
+        found = Plan({"optimizer.lr": "interval(0,1)"}, [])
+        for number in range(4):
+            found.save(tmp_path, ["optimizer.lr=interval(0,1)"], composer.options)
+            assert plan.load(tmp_path)[0] == found and len(found.jobs) == number
+            found.jobs.append(plan.job_at(number, ["data.path='über\\'"], {"optimizer.lr": f"0.{number}"}))
+        assert formatted == [0, 1, 2]
+
     @pytest.mark.parametrize(
         ("arguments", "params", "keys"),
         [

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -74,13 +74,13 @@ class ComparedRun:
     higher_is_better: frozenset[str] = frozenset()
     log_axes: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
     def epoch_samples(self) -> int | None:
         """Training samples of an epoch; the maximum, as `trainer.max_steps` may shorten the last. None if unknown."""
         counts = [rate * self.epoch_seconds[epoch] for epoch, rate in self.rates.items() if epoch in self.epoch_seconds]
         return round(max(counts)) if counts else None
 
-    @property
+    @cached_property
     def data(self) -> frozenset[tuple[str, str]]:
         """The settings that identify the data set, without those of its presentation."""
         return frozenset(
@@ -89,17 +89,17 @@ class ComparedRun:
             if key.startswith("data.") and key.split(".")[1] not in SAME_DATA
         )
 
-    @property
+    @cached_property
     def warm_up_only(self) -> bool:
         """Whether only its first epoch was timed."""
         return list(self.epoch_seconds) == [1]
 
-    @property
+    @cached_property
     def epoch_time(self) -> float | None:
         """Seconds per epoch: the median without the first epoch, which warms up, if there are others."""
         return typical(self.epoch_seconds)
 
-    @property
+    @cached_property
     def samples_per_second(self) -> float | None:
         """Training samples per second, likewise."""
         return typical(self.rates)
@@ -114,13 +114,14 @@ def typical(values: Curve) -> float | None:
 def from_folder(folder: Path, number: int) -> ComparedRun:
     """Read a run's folder; fields that a killed or failed run has not written stay empty."""
     result = read_result(folder)
-    curves = _curves((p.name, p.step, p.value) for p in journal.read(folder / layout.JOURNAL)[0])
+    read = journal.read_curves(folder / layout.JOURNAL, CURVES)
+    curves = {name: _curve(curve.steps.tolist(), curve.values.tolist()) for name, curve in read.items()}
     config = _config(folder / layout.CONFIG)
     manifest = manifest_of(folder)
     status = result.get("status") or ("RUNNING" if is_locked(folder) else "KILLED" if config else "NOT STARTED")
     if manifest is not None and PRUNED in manifest.tags:
         status = "PRUNED"
-    seconds = dict(enumerate(result.get("epoch_seconds") or [], start=1))
+    seconds = _seconds(result)
     return ComparedRun(
         number,
         to_one_line(folder.name),
@@ -156,9 +157,9 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
     changed = {key.removeprefix("resumed."): value for key, value in tags.items() if key.startswith("resumed.")}
     params = run.data.params | changed
     histories = {name: client.get_metric_history(run_id, name) for name in CURVES if name in run.data.metrics}
-    curves = _curves((name, m.step, m.value) for name, history in histories.items() for m in history)
+    curves = {name: _curve((m.step for m in found), (m.value for m in found)) for name, found in histories.items()}
     result = _result(run_id, uri)
-    seconds = dict(enumerate(result.get("epoch_seconds") or [], start=1))
+    seconds = _seconds(result)
     parameters = tags.get("runner.parameters", "")
     return ComparedRun(
         number,
@@ -206,17 +207,19 @@ def _log_axes_of(sweep: Path, _changed: int) -> frozenset[str]:
     return frozenset(log_axes.read_log_axes(sweep))
 
 
-def _curves(points: Iterable[tuple[str, int, float]]) -> dict[str, Curve]:
-    curves: dict[str, Curve] = {}
-    for name, step, value in points:
-        if name in CURVES:
-            curves.setdefault(name, {})[step] = value
-    return {name: dict(sorted(curve.items())) for name, curve in curves.items()}
+def _curve(epochs: Iterable[float], values: Iterable[float]) -> Curve:
+    return dict(sorted(dict(zip(map(int, epochs), values, strict=True)).items()))
 
 
 def _best(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return the last value of each metric, or that of the best epoch if it was logged (`best/<name>`)."""
     return {**metrics, **{name.removeprefix("best/"): metrics[name] for name in metrics if name.startswith("best/")}}
+
+
+def _seconds(result: Mapping[str, Any]) -> Curve:
+    """Return the seconds of the epochs in a `result.json`; it has None for one whose seconds were lost."""
+    seconds = enumerate(result.get("epoch_seconds") or (), start=1)
+    return {epoch: one for epoch, one in seconds if one is not None}
 
 
 def _final(values: Mapping[str, Any]) -> dict[str, float]:

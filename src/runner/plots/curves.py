@@ -1,6 +1,6 @@
 """Curves over epochs and steps, from the journal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,12 +10,15 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from numpy.typing import NDArray
 
 from runner.plots.drawing import BLUE, GREY, VERMILION, YELLOW, Drawing, new_drawing, short_number
-from runner.rundir.journal import MetricPoint
+from runner.rundir.points import Curve
 
 PARTS = {"train": "training", "val": "validation"}
 COLORS = {"train": BLUE, "val": VERMILION}
 MARKERS = {"train": "o", "val": "s"}
 MOST_MARKERS = 40  # more merge into a thick line
+
+CURVES = ("train/", "val/", "lr", "time/epoch_seconds")
+"""The metrics that are drawn, as `journal.read_curves` takes them."""
 
 
 class Look(NamedTuple):
@@ -33,17 +36,14 @@ LOOKS = {
     "r2": Look("R² (1 is perfect)"),
 }
 
-Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Steps and values, both (N,); non-finite values are NaN."""
-
 
 def draw(
-    points: Sequence[MetricPoint], folder: Path, best_epoch: int | None = None, monitor: str = "val/loss"
+    curves: Mapping[str, Curve], folder: Path, best_epoch: int | None = None, monitor: str = "val/loss"
 ) -> list[Path]:
     """Draw a curve for each metric of the journal.
 
     Args:
-        points: the points of the journal.
+        curves: those of the journal.
         folder: the folder of the PNG files; created if missing.
         best_epoch: the best epoch of the run; marked if there are several epochs.
         monitor: the metric that defines the best epoch.
@@ -51,7 +51,9 @@ def draw(
     Returns:
         The files.
     """
-    curves = _curves(points)
+    curves = {
+        name: Curve(steps, np.where(np.isfinite(values), values, np.nan)) for name, (steps, values) in curves.items()
+    }
     with new_drawing(folder) as drawing:
         for name in _metrics(curves):
             parts = {part: curves[f"{part}/{name}"] for part in PARTS if f"{part}/{name}" in curves}
@@ -70,16 +72,6 @@ def draw(
             axes.set_ylabel("learning rate")
             drawing.save("learning_rate")
     return drawing.files
-
-
-def _curves(points: Sequence[MetricPoint]) -> dict[str, Curve]:
-    gathered: dict[str, tuple[list[int], list[float]]] = {}
-    for point in points:
-        steps, values = gathered.setdefault(point.name, ([], []))
-        steps.append(point.step)
-        values.append(point.value)
-    curves = {name: (np.array(steps, float), np.array(values)) for name, (steps, values) in gathered.items()}
-    return {name: (steps, np.where(np.isfinite(values), values, np.nan)) for name, (steps, values) in curves.items()}
 
 
 def _metrics(curves: Mapping[str, Curve]) -> list[str]:

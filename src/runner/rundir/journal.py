@@ -4,22 +4,24 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
+from runner.rundir.points import (
+    Curve,
+    MetricPoint,
+    encode,
+    is_named,
+    last_steps,
+    parse,
+    parse_curves,
+    select,
+    select_step,
+)
 from runner.util.files import write_atomically
 
-_CHUNK = 1 << 20
-
-
-class MetricPoint(NamedTuple):
-    """One value of a metric; `time` is in seconds since the epoch, to the millisecond (MLflow's resolution)."""
-
-    name: str
-    value: float
-    step: int
-    time: float
+_BLOCK = 1 << 20
+"""Bytes that are read at a time."""
 
 
 class Journal:
@@ -42,10 +44,10 @@ class Journal:
         self._last_step: dict[str, int] = {}
         self._encoded: dict[str, str] = {}
         self._size = 0
-        for points, end in _chunks(path, 0) if path.exists() else ():
+        for block, end in blocks(path):
             self._size = end
-            for point in points:
-                self._last_step[point.name] = max(point.step, self.last_step(point.name))
+            for name, step in last_steps(block).items():
+                self._last_step[name] = max(step, self.last_step(name))
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         os.ftruncate(self._file, self._size)
 
@@ -60,7 +62,7 @@ class Journal:
         now = round(time.time(), 3)
         with self._lock:
             fresh = {name: value for name, value in metrics.items() if step > self.last_step(name)}
-            lines = "".join(_line(self._encode(name), value, step, now) for name, value in fresh.items()).encode()
+            lines = "".join(encode(self._encode(name), value, step, now) for name, value in fresh.items()).encode()
             if not lines:
                 return
             self._append(lines)
@@ -100,46 +102,68 @@ class Journal:
 
 def rewrite(path: Path, points: Iterable[MetricPoint]) -> None:
     """Write a journal of these points, as if they had been logged one by one."""
-    lines = (_line(json.dumps(point.name), point.value, point.step, point.time) for point in points)
+    lines = (encode(json.dumps(point.name), point.value, point.step, point.time) for point in points)
     write_atomically(path, "".join(lines))
 
 
-def _line(name: str, value: float, step: int, seconds: float) -> str:
-    return f'{{"name": {name}, "value": {json.dumps(float(value))}, "step": {step:d}, "time": {seconds!r}}}\n'
-
-
-def read(path: Path, offset: int = 0) -> tuple[list[MetricPoint], int]:
+def read(path: Path, offset: int = 0, names: Collection[str] | None = None) -> tuple[list[MetricPoint], int]:
     """Read the points after a byte offset.
 
     An incomplete last line, which is being written, is left for the next call.
+
+    Args:
+        path: the journal; without the file there are no points.
+        offset: where to start.
+        names: only these metrics, see `is_named`; much faster than all if they are few.
 
     Returns:
         The points, and the offset to continue from.
     """
     points: list[MetricPoint] = []
-    for chunk, end in _chunks(path, offset) if path.exists() else ():
-        points += chunk
+    for block, end in blocks(path, offset):
         offset = end
+        if names is None:
+            points += parse(block)
+        else:
+            points += (point for point in parse(select(block, names)) if is_named(point.name, names))
     return points, offset
 
 
-def _chunks(path: Path, offset: int) -> Iterator[tuple[list[MetricPoint], int]]:
-    """Yield the points of complete lines, a megabyte at a time, and the offset after them."""
+def read_step(path: Path, step: int) -> list[MetricPoint]:
+    """Read the points of a step."""
+    found = (point for block, _ in blocks(path) for point in parse(select_step(block, step)))
+    return [point for point in found if point.step == step]
+
+
+def read_curves(path: Path, names: Collection[str]) -> dict[str, Curve]:
+    """Read the curves of some metrics, see `is_named`; two to six times as fast as `read`."""
+    import numpy as np
+
+    parts: dict[str, list[Curve]] = {}
+    for block, _ in blocks(path):
+        for name, curve in parse_curves(block, names).items():
+            parts.setdefault(name, []).append(curve)
+    return {name: Curve(*map(np.concatenate, zip(*curves, strict=True))) for name, curves in parts.items()}
+
+
+def read_last(path: Path) -> MetricPoint | None:
+    """Read the last point; None if there is none."""
+    size = path.stat().st_size if path.exists() else 0
+    for start in (max(0, size - _BLOCK), 0):  # a line may be cut at its beginning: it is skipped
+        if points := read(path, start)[0]:
+            return points[-1]
+    return None
+
+
+def blocks(path: Path, offset: int = 0, size: int | None = None) -> Iterator[tuple[bytes, int]]:
+    """Yield complete lines, about `size` bytes at a time, without the last newline, and the offset after them."""
+    if not path.exists():
+        return
     with path.open("rb") as file:
         file.seek(offset)
         rest = b""
-        while block := file.read(_CHUNK):
+        while block := file.read(size or _BLOCK):
             whole, newline, rest = (rest + block).rpartition(b"\n")
             if newline:
                 offset += len(whole) + 1
-                points = (_point(line) for line in whole.split(b"\n"))
-                yield [point for point in points if point is not None], offset
-
-
-def _point(line: bytes) -> MetricPoint | None:
-    """Parse a line. A damaged line (zeros after a power loss) is skipped."""
-    try:
-        record = json.loads(line)
-        return MetricPoint(record["name"], float(record["value"]), int(record["step"]), float(record["time"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
+                yield whole, offset

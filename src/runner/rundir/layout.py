@@ -12,6 +12,9 @@ SAMPLES = "samples.json"
 JOURNAL = "metrics.jsonl"
 """All metrics, one value per line; each is written here first."""
 
+EPOCH_SECONDS = "epoch_seconds.txt"
+"""Seconds of training of each finished epoch, one per line."""
+
 RESULT = "result.json"
 """Status and final metrics, once the run has ended."""
 

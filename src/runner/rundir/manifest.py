@@ -175,9 +175,9 @@ def mark_killed(folder: Path, why: str = "killed without notice") -> None:
 
 def _last_sign(folder: Path) -> int | None:
     """Return the time of a run's last write, in milliseconds since the epoch."""
-    points, _ = journal.read(folder / layout.JOURNAL)
+    last = journal.read_last(folder / layout.JOURNAL)
     log = folder / layout.LOG  # a sweep's folder gets metrics only at its end
-    written = [points[-1].time] if points else []
-    if (not points or (folder / layout.SWEEP_PLAN).exists()) and log.exists():
+    written = [last.time] if last is not None else []
+    if (last is None or (folder / layout.SWEEP_PLAN).exists()) and log.exists():
         written.append(log.stat().st_mtime)
     return round(max(written) * 1000) if written else None

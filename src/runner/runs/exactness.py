@@ -89,7 +89,7 @@ def _why_not_longer(progress: Mapping[str, Any], trainer: Mapping[str, Any], key
     """Say why a longer training would not be exact, because of how it ended; empty if it would be."""
     if reason := progress.get("stop_reason"):
         return f"a callback has ended the run: {reason}"
-    done, every = len(progress["epoch_seconds"]), trainer["log_every_epochs"]
+    done, every = progress["epoch"] - 1, trainer["log_every_epochs"]
     if progress["cut_short"]:
         return f"epoch {progress['cut_short']} was cut short, and the rest of it is not trained"
     if progress["out_of_turn"]:

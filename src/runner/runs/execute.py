@@ -93,7 +93,7 @@ def test(state: Training, predictions: Predictions) -> dict[str, float]:
     """
     if not state.checkpoints.best.exists():
         log.warning("%s was never finite: testing the weights of the last epoch", state.monitor.metric)
-        state.progress.best_epoch = len(state.progress.epoch_seconds)
+        state.progress.best_epoch = state.progress.finished_epochs
     else:
         load_weights(state, load(state.checkpoints.best))
     if state.loaders.test is None:

@@ -16,7 +16,7 @@ from runner.optimizer import label
 from runner.optimizer.groups import table
 from runner.rundir import layout
 from runner.rundir.folders import display_path, shell_path
-from runner.rundir.journal import read
+from runner.rundir.journal import read_curves, read_step
 from runner.runs.pictures import make_pictures
 from runner.task import Task, higher_is_better, names_on
 from runner.task.supervised import Supervised
@@ -145,21 +145,20 @@ def write_result(
         final: the metrics of the test.
     """
     progress, task, loss = state.progress, state.task, state.task.loss
-    epoch_seconds = progress.epoch_seconds
-    trained = sum(epoch_seconds)
+    earlier = state.epoch_seconds.read(progress.finished_epochs - len(progress.epoch_seconds))
     values: dict[str, Any] = {
         **ended,
         "device": str(experiment.device.torch),
         "precision": experiment.precision.name,
         "threads": experiment.device.threads,
-        "epochs": len(epoch_seconds),
+        "epochs": progress.finished_epochs,
         "best_epoch": progress.best_epoch,
         "steps": progress.step,
         "parameters": parameter_count(experiment.model),
         **({"task_parameters": own} if (own := task_parameters(task)) else {}),
         "flops_per_sample": experiment.cost.flops,
-        "epoch_seconds": epoch_seconds,
-        "samples_per_second": progress.samples / trained if trained else None,
+        "epoch_seconds": [_finite(seconds) for seconds in (*earlier, *progress.epoch_seconds)],
+        "samples_per_second": progress.samples / progress.trained_seconds if progress.trained_seconds else None,
         "higher_is_better": [
             name for name in (*state.measured, *names_on(task, "val")) if higher_is_better(task, f"val/{name}")
         ],
@@ -175,11 +174,10 @@ def write_result(
 
 def metrics_of_epoch(folder: Path, epoch: int) -> dict[str, float]:
     """Return the metrics of an epoch in the journal, without system metrics and those by step."""
-    points, _ = read(folder / layout.JOURNAL)
     return {
-        name: value
-        for name, value, step, _ in points
-        if step == epoch and not name.endswith("_step") and not name.startswith(("system/", BEST))
+        point.name: point.value
+        for point in read_step(folder / layout.JOURNAL, epoch)
+        if not point.name.endswith("_step") and not point.name.startswith(("system/", BEST))
     }
 
 
@@ -218,8 +216,8 @@ def log_closing(state: Training, experiment: Experiment, folder: Path, final: di
                 values,
                 f"   ({describe_best(state)})" if part == "train" else "",
             )
-    seconds = sum(progress.epoch_seconds)
-    each = seconds / len(progress.epoch_seconds)
+    seconds = progress.trained_seconds
+    each = seconds / progress.finished_epochs
     rate = progress.samples / seconds
     log.info(
         "time       %s of training, %s an epoch, %s samples/s",
@@ -285,11 +283,11 @@ def draw_plots(state: Training, experiment: Experiment, predictions: Predictions
     plots, extra = folder / layout.PLOTS, state.task.extra
     try:
         from runner.plots.by_class import draw_by_class  # matplotlib takes a second to import, so not before training
-        from runner.plots.curves import draw
+        from runner.plots.curves import CURVES, draw
         from runner.plots.pictures import SAMPLES, draw_pictures
         from runner.plots.samples import draw_predictions
 
-        draw(read(folder / layout.JOURNAL)[0], plots, state.progress.best_epoch, experiment.trainer.monitor)
+        draw(read_curves(folder / layout.JOURNAL, CURVES), plots, state.progress.best_epoch, experiment.trainer.monitor)
         if experiment.splits.test is not None:
             images = raw_images(experiment.splits.test, experiment.splits.input_shape)
             draw_predictions(predictions, plots, experiment.splits.classes, images)

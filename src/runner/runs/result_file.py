@@ -18,7 +18,9 @@ OTHERS = (".tsv", ".json", ".jsonl", ".pkl", ".pickle", ".html", ".gz", ".bz2", 
 NO_CSV = frozenset(SPREADSHEETS + COLUMNAR + OTHERS)
 """Suffixes of files that are not comma-separated text."""
 
-RECORD = (layout.CONFIG, layout.ENVIRONMENT, layout.JOURNAL, layout.RESULT, layout.LOG, layout.SAMPLES)
+RECORD = (
+    layout.CONFIG, layout.ENVIRONMENT, layout.JOURNAL, layout.EPOCH_SECONDS, layout.RESULT, layout.LOG, layout.SAMPLES,
+)  # fmt: skip
 FOLDERS = (".tracking", layout.CHECKPOINTS, layout.MODEL, layout.PLOTS, layout.ARTIFACTS)
 """Folders that a run writes; other files in its folder may be replaced."""
 

@@ -257,7 +257,7 @@ def load_checkpoint(resumed: Resumed, experiment: Experiment) -> dict[str, Any] 
         raise ConfigError(*problems, problem) from error
     if not resumed.warm_start:
         problems = problems or _check_exact(resumed, checkpoint["progress"], experiment)
-    done = len(checkpoint["progress"]["epoch_seconds"])
+    done = checkpoint["progress"]["epoch"] - 1
     if "trainer.epochs" in resumed.changed and not resumed.warm_start and experiment.trainer.epochs < done:
         text = f"trainer.epochs={experiment.trainer.epochs} is less than the {done} epochs that are done"
         suggestion = f"write trainer.epochs={done}, or more"

@@ -109,7 +109,7 @@ def weights_of_run(run: SavedRun) -> Weights:
         epoch = progress["best_epoch"] or None
         if name.endswith(layout.LAST):
             log.warning("%s has no checkpoints/best.pt: using its last weights", run.place)
-            epoch = len(progress["epoch_seconds"])
+            epoch = progress["epoch"] - 1
         lora = run.config["model"].get("lora")
         return replace(of_checkpoint(state, run.place, epoch, progress["data"]), lora=lora)
     if run.folder is not None and (graph := run.file("model/data/model.pt2")):

@@ -23,7 +23,7 @@ _EARLY = (layout.CONFIG, layout.SAMPLES, layout.ENVIRONMENT)
 """Files that do not change while a run trains, and that a resume needs if the folder is lost."""
 
 _FILES = (
-    *_EARLY, layout.LOG, layout.RESULT, layout.JOURNAL,
+    *_EARLY, layout.LOG, layout.RESULT, layout.JOURNAL, layout.EPOCH_SECONDS,
     layout.SWEEP_PLAN, layout.JOBS_TABLE, layout.JOBS,
 )  # fmt: skip
 """Files of a run's folder, and of a sweep's."""
@@ -196,8 +196,8 @@ def _link_metrics(
     from mlflow.entities import Metric
 
     assert state.run_id is not None
-    points, _ = journal.read(folder / layout.JOURNAL)
-    last = {point.name: point for point in points if point.name.startswith(OF_MODELS)}
+    points, _ = journal.read(folder / layout.JOURNAL, names=OF_MODELS)
+    last = {point.name: point for point in points}
     data = manifest.dataset
     named = {} if data is None else {"dataset_name": data.name, "dataset_digest": data.digest}
     metrics = [

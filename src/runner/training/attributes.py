@@ -123,7 +123,11 @@ class Walk:
         if isinstance(container, set | frozenset):  # their order has no meaning
             items = enumerate(sorted(container, key=hash))
         if len(container) > ITEMS:
-            items = islice(items, 0, None, len(container) // ITEMS)
+            every = len(container) // ITEMS
+            if type(container) in (list, tuple):  # reads no others: it may be a history that grows with each step
+                items = [(place, container[place]) for place in range(0, len(container), every)]
+            else:
+                items = islice(items, 0, None, every)
         items = list(items)
         if {type(part) for item in items for part in item} <= _PLAIN:  # a fast path: a random state has 625 numbers
             self._add(path, hash(repr(items)), own_state)

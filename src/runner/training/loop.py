@@ -168,7 +168,7 @@ def limit_reached(state: Training) -> str | None:
     progress, settings = state.progress, state.settings
     if settings.max_steps is not None and progress.step >= settings.max_steps:
         return f"trainer.max_steps={settings.max_steps} is reached"
-    if settings.max_time is not None and sum(progress.epoch_seconds) + state.clock.read() >= settings.max_time:
+    if settings.max_time is not None and progress.trained_seconds + state.clock.read() >= settings.max_time:
         return f"trainer.max_time={settings.max_time:g} is reached"
     return ended_early(state)
 
@@ -208,10 +208,7 @@ def finish_epoch(state: Training, last: bool) -> None:
         progress.cut_short = progress.epoch
     if validates and not due(settings.validate_every_epochs, progress.epoch):
         progress.out_of_turn = progress.epoch
-    progress.samples += state.sums.samples
-    progress.epoch_seconds.append(progress.seconds)
-    progress.epoch, progress.batch, progress.seconds = progress.epoch + 1, 0, 0.0
-    progress.sums, progress.more_sums, progress.norms = [], {}, {}
+    progress.end_epoch(state.sums.samples)
     if checkpoint_due:
         save(state, best)
 

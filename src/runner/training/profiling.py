@@ -120,14 +120,14 @@ class EpochTimes:
     @contextmanager
     def epoch(self, counts: bool) -> Iterator[None]:
         """Time an epoch; it counts if `counts`, and if it is whole: neither resumed nor interrupted."""
-        finished = len(self._state.progress.epoch_seconds)
-        counts &= self._state.progress.batch == 0
+        progress = self._state.progress
+        finished, trained = progress.finished_epochs, progress.trained_seconds
+        counts &= progress.batch == 0
         self._parts.clear()
         started_at = perf_counter()
         yield
-        epoch_seconds = self._state.progress.epoch_seconds
-        if counts and len(epoch_seconds) > finished:
-            whole = {"training": epoch_seconds[-1], "epoch": perf_counter() - started_at}
+        if counts and progress.finished_epochs > finished:
+            whole = {"training": progress.trained_seconds - trained, "epoch": perf_counter() - started_at}
             for name, seconds in (self._parts | whole).items():
                 self._seconds[name] += seconds
             self._epochs += 1

@@ -31,7 +31,9 @@ class Progress:
         norms: those of the last step, by layer, if they are to be logged.
         stop_reason: why training ends before its time, if a callback asked for it.
         seconds: the training time of this epoch.
-        epoch_seconds: the training time of each finished epoch.
+        epoch_seconds: that of each finished epoch since the last checkpoint; `EpochSeconds` has the earlier ones. A
+            checkpoint has none, except one of an earlier version, which has those of all epochs.
+        trained_seconds: the training time of all finished epochs.
         samples: the number of samples in the finished epochs.
         best: the best value of the monitored metric.
         best_epoch: the epoch of the best value.
@@ -54,6 +56,7 @@ class Progress:
     sums: list[list[float]] = field(default_factory=list)
     seconds: float = 0.0
     epoch_seconds: list[float] = field(default_factory=list)
+    trained_seconds: float = 0.0
     samples: int = 0
     best: float | None = None
     best_epoch: int = 0
@@ -82,6 +85,25 @@ class Progress:
         self.lr += (lr - self.lr) / self.epoch_steps  # a constant rate stays exact, unlike in sum / count
         for name, rate in rates.items():
             self.rates[name] += (rate - self.rates[name]) / self.epoch_steps
+
+    def end_epoch(self, samples: int) -> None:
+        """Count a finished epoch of so many samples, and go to the next one."""
+        self.samples += samples
+        self.epoch_seconds.append(self.seconds)
+        self.trained_seconds += self.seconds
+        self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
+        self.sums, self.more_sums, self.norms = [], {}, {}
+
+    @property
+    def finished_epochs(self) -> int:
+        """The number of finished epochs."""
+        return self.epoch - 1
+
+    @classmethod
+    def from_checkpoint(cls, saved: Mapping[str, Any]) -> "Progress":
+        """Restore the values that `state_dict` returned, or those of an earlier version."""
+        seconds = list(saved["epoch_seconds"])
+        return cls(**{"longest_stale": None, "trained_seconds": sum(seconds), **saved, "epoch_seconds": seconds})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the values for a checkpoint: those of `OPTIONAL` only if there are any."""

@@ -22,7 +22,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -205,6 +205,7 @@ def _without_effects(state: Training, checkpoints: "_Memory", stop: "_Stop") -> 
     """Let training write and show nothing, and do nothing except steps."""
     state.checkpoints, state.stop = checkpoints, stop  # type: ignore[assignment]
     state.log, state.display = lambda metrics, step: None, _NoDisplay()
+    state.epoch_seconds = _NoFile()  # type: ignore[assignment]
     state.callbacks = Callbacks()  # they may do anything
     state.loaders, state.after_save = state.loaders.without_workers(), lambda: None
     state.span = no_span
@@ -266,6 +267,12 @@ class _Memory:
         progress = {name: value for name, value in self._state["progress"].items() if "seconds" not in name}
         attributes = Walk({"": SimpleNamespace(**{**self._state, "progress": progress})}).attributes
         return {name.removeprefix("."): value for name, value in attributes.items()}
+
+
+class _NoFile:
+    """A file of epochs' seconds that is not written."""
+
+    def append(self, done: int, seconds: Sequence[float]) -> None: ...
 
 
 class _NoDisplay:

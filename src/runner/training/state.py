@@ -33,6 +33,7 @@ from runner.rundir.checkpoint import (
     task_state,
     weight_buffers,
 )
+from runner.rundir.epoch_seconds import EpochSeconds
 from runner.scheduler import Schedule
 from runner.task import Task, higher_is_better
 from runner.task.supervised import Supervised
@@ -90,6 +91,7 @@ class Training:
         freeze: the parameters that are not trained, and until when.
         callbacks: the user's, which the loop calls.
         artifacts: writes images, figures and tables of the run.
+        epoch_seconds: the file with the seconds of finished epochs, up to the last checkpoint.
         weight: the sum of weights of the optimizer step in progress.
         waiting: its batches, with several optimizers.
         measured: the names of what a step measures: `loss`, and the scalars of the task.
@@ -129,7 +131,9 @@ class Training:
         self.waiting: list[Batch] = []
         self.takes_turns = isinstance(self.optimizer, Several)
         self.losses = list(self.optimizer.by_name) if isinstance(self.optimizer, Several) else ["loss"]
-        self.artifacts = Artifacts(self.checkpoints.folder.parent / layout.ARTIFACTS)
+        folder = self.checkpoints.folder.parent
+        self.artifacts = Artifacts(folder / layout.ARTIFACTS)
+        self.epoch_seconds = EpochSeconds(folder)
         self.norms = LayerNorms(self.model, self.task, self.parameters) if self.settings.log_norms else None
         self.sums = RunningMetrics(self.task, self.device.torch, self.target_scale, training=True)
         self.per_class: dict[str, dict[str, float | None]] = {}  # `val/f1` of the last evaluation
@@ -230,7 +234,10 @@ def save(state: Training, best: bool) -> None:
     if state.parameters:
         finite = torch.stack([torch.isfinite(parameter.detach()).all() for parameter in state.parameters]).all()
         require_finite(state, 0.0 if finite.item() else math.nan, "a weight")
+    progress = state.progress
     with state.span("checkpoint"):
+        state.epoch_seconds.append(progress.finished_epochs - len(progress.epoch_seconds), progress.epoch_seconds)
+        progress.epoch_seconds.clear()
         state.checkpoints.save(checkpoint_state(state), best)
     state.after_save()
 
@@ -309,7 +316,7 @@ def restore(state: Training, checkpoint: Mapping[str, Any]) -> None:
             data_set.load_state_dict(checkpoint["data"][name])
     state.callbacks.load_state_dict(checkpoint.get("callbacks", {}))
     set_rng(state, checkpoint["rng"])
-    state.progress = Progress(**{"longest_stale": None, **checkpoint["progress"]})
+    state.progress = Progress.from_checkpoint(checkpoint["progress"])
     state.freeze.at_epoch(state.progress.epoch)
 
 

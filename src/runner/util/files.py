@@ -127,10 +127,11 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         OSError: with the file's name; the file is unchanged.
     """
-    _write(path, redact(text))
+    write_redacted(path, redact(text))
 
 
-def _write(path: Path, text: str) -> None:
+def write_redacted(path: Path, text: str) -> None:
+    """Replace a text file as `write_atomically` does; the text has no secrets any more."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         # A file's name in the text may contain bytes that are not UTF-8.
@@ -150,7 +151,7 @@ def hard_link(source: Path, target: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Replace a JSON file as `write_atomically` does. Only texts are redacted, never numbers."""
-    _write(path, json.dumps(redact_all(content), indent=2) + "\n")
+    write_redacted(path, json.dumps(redact_all(content), indent=2) + "\n")
 
 
 def load_json(path: Path) -> dict[str, Any]:

@@ -300,8 +300,8 @@ class OptunaSearch:
         if trial is None or len(self._objectives) > 1:
             return None
         metric, path = self._objectives[0].metric, self._folder / str(job.number) / layout.JOURNAL
-        points, offset = journal.read(path, self._offsets.get(job.number, 0))
-        measured = [point for point in points if point.name == metric and math.isfinite(point.value)]
+        points, offset = journal.read(path, self._offsets.get(job.number, 0), names=(metric,))
+        measured = [point for point in points if math.isfinite(point.value)]
         with warnings.catch_warnings():  # after a resume, it already has some of them
             warnings.simplefilter("ignore", UserWarning)
             for point in measured:

@@ -1,8 +1,9 @@
 """The plan of a sweep: its points as jobs, each with a number, a name and the overrides to compose it from."""
 
 import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from runner.rundir import layout
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.axes import check_axis
 from runner.sweeps.plan.search import Search
-from runner.util.files import load_json_or_empty, write_json
+from runner.util.files import load_json_or_empty, write_redacted
 from runner.util.redaction import redact_all
 from runner.util.uri import absolute_uri, strip_credentials
 
@@ -64,6 +65,8 @@ class Plan:
     log_axes: tuple[str, ...] = ()
     search: Search | None = None
     old_rules: bool = False
+    _lines: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
+    """The first jobs as `save` writes them: a search saves the plan after each job that it adds."""
 
     def save(self, folder: Path, arguments: Sequence[str], config: Mapping[str, str | None]) -> None:
         """Write the plan into the sweep's folder, without credentials, with everything that a resume needs.
@@ -74,10 +77,16 @@ class Plan:
             config: location of the configs: `config_path`, `config_name` and `config_dir`.
         """
         saved = [_without_credentials(text) for text in arguments if key_of(text) not in NOT_SAVED]
-        jobs = [{**asdict(job), "overrides": list(job.overrides)} for job in self.jobs]
-        content: dict[str, Any] = {"arguments": saved, "config": dict(config), "axes": self.axes, "jobs": jobs}
+        content: dict[str, Any] = {"arguments": saved, "config": dict(config), "axes": self.axes}
         content |= {"log_axes": list(self.log_axes), "old_rules": self.old_rules}
-        write_json(folder / layout.SWEEP_PLAN, redact_all(content))
+        self._lines.extend(map(json.dumps, redact_all([_to_dict(job) for job in self.jobs[len(self._lines) :]])))
+        jobs = "[]" if not self._lines else "[\n    " + ",\n    ".join(self._lines) + "\n  ]"
+        head = json.dumps(redact_all(content), indent=2).removesuffix("\n}")
+        write_redacted(folder / layout.SWEEP_PLAN, f'{head},\n  "jobs": {jobs}\n}}\n')
+
+
+def _to_dict(job: Job) -> dict[str, Any]:
+    return {"number": job.number, "name": job.name, "point": job.point, "overrides": list(job.overrides)}
 
 
 def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
