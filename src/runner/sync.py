@@ -6,11 +6,13 @@ from pathlib import Path
 
 from runner.errors import ConfigError, Problem
 from runner.rundir import layout
+from runner.rundir.claim import claim
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import display_path, parse_path
 from runner.rundir.folders import outputs as outputs_folder
 from runner.rundir.lock import is_in_use, is_locked, lock
-from runner.rundir.manifest import Manifest, has_manifest
+from runner.rundir.manifest import FOLDER, Manifest, has_manifest, is_own_run
+from runner.rundir.ownership import is_own_folder, is_real_folder
 from runner.tracking.dead_runs import finish_dead_run
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.store import explain
@@ -39,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sync(options: dict[str, str]) -> int:
     if "run" in options:
         folder = _run_folder(options["run"])
-        folders = [folder, *(job for pattern in OF_A_SWEEP for job in sorted(folder.glob(pattern)) if outstanding(job))]
+        jobs = [job for pattern in OF_A_SWEEP for job in sorted(folder.glob(pattern)) if _is_part_of(folder, job)]
+        folders = [folder, *filter(outstanding, jobs)]
     else:
         folders = list(_incomplete(outputs_folder()))
     if not folders:
@@ -51,9 +54,15 @@ def _sync(options: dict[str, str]) -> int:
         if not _missing(failed.intersection(folder.parents)) and not _upload(folder, uri, reasons):
             failed.add(folder)
     candidates = (path for folder in folders for path in (folder, *folder.parents[:2]))
-    sweeps = [folder for folder in dict.fromkeys(candidates) if _is_sweep(folder)]
+    own = [path for path in dict.fromkeys(candidates) if path in folders or is_own_folder(path)]
+    sweeps = [folder for folder in own if _is_sweep(folder)]
     completed = [_complete(folder, uri) for folder in sweeps if folder not in failed]
     return 0 if not failed and all(completed) else 1
+
+
+def _is_part_of(sweep: Path, job: Path) -> bool:
+    """Whether a job's folder is no link, and of the owner of the sweep's folder, which a user has named."""
+    return is_real_folder(job) and job.lstat().st_uid == sweep.stat().st_uid
 
 
 def _missing(sweeps: Collection[Path]) -> bool:
@@ -73,6 +82,7 @@ def _complete(folder: Path, uri: str | None) -> bool:
         return True
     try:
         with lock(folder):
+            claim(folder)
             complete(folder)
             return Delivery(folder, uri).step()
     except Exception as error:
@@ -111,9 +121,16 @@ def _run_folder(value: str) -> Path:
 
 
 def _incomplete(outputs: Path) -> Iterator[Path]:
-    of_sweeps = (f"sweeps/*/{pattern}" for pattern in OF_A_SWEEP)
-    for pattern in ("runs/*", "sweeps/*", *of_sweeps):  # a sweep before its jobs, which need its run
-        yield from (folder for folder in sorted(outputs.glob(pattern)) if outstanding(folder))
+    """Yield the incomplete runs of this user, a sweep before its jobs, which need its run."""
+    foreign = 0
+    for pattern in ("runs/*", "sweeps/*", *(f"sweeps/*/{pattern}" for pattern in OF_A_SWEEP)):
+        for folder in sorted(outputs.glob(pattern)):
+            if is_own_run(folder):
+                yield from filter(outstanding, [folder])
+            else:
+                foreign += is_real_folder(folder / FOLDER)
+    if foreign:
+        _say(f"{foreign} left out: links, or folders of other users; run=<folder> uploads one of them")
 
 
 def _say(*lines: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from runner.config import store_variable
-from runner.errors import ConfigError, Problem
+from runner.errors import ConfigError, Problem, to_one_line
 from runner.rundir.folders import display_path, for_shell
 from runner.rundir.folders import outputs as outputs_folder
 from runner.rundir.manifest import Manifest
@@ -104,7 +104,7 @@ def _serve(uri: str, port: int, tables: Sequence[tuple[str, str]]) -> NoReturn:
     print(
         f"MLflow UI on {first} for {strip_credentials(uri)} (Ctrl+C ends it)",
         *_sweeps(base, uri),
-        *(f"{'runs':<10} {page}   experiment {name}" for page, name in tables),
+        *(f"{'runs':<10} {page}   experiment {to_one_line(name)}" for page, name in tables),
         sep="\n",
         file=sys.stderr,
     )

@@ -1,5 +1,6 @@
 """The data of a run that a comparison uses, read from its folder or, if that is not here, from MLflow."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -17,7 +18,7 @@ from runner.rundir.lock import is_locked
 from runner.rundir.manifest import manifest_of
 from runner.saved.run import SavedRun, choices_of, read_result
 from runner.tracking.store import connect
-from runner.util.tags import FOLDER_TAG, PRUNED
+from runner.util.tags import FOLDER_TAG, PRUNED, SUCCESSOR_PARAM
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -155,7 +156,7 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
     tags = run.data.tags
     # Parameters are immutable in MLflow: changes by a resume are tags.
     changed = {key.removeprefix("resumed."): value for key, value in tags.items() if key.startswith("resumed.")}
-    params = run.data.params | changed
+    params = {key: value for key, value in run.data.params.items() if not key.startswith(SUCCESSOR_PARAM)} | changed
     histories = {name: client.get_metric_history(run_id, name) for name in CURVES if name in run.data.metrics}
     curves = {name: _curve((m.step for m in found), (m.value for m in found)) for name, found in histories.items()}
     result = _result(run_id, uri)
@@ -163,7 +164,7 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
     parameters = tags.get("runner.parameters", "")
     return ComparedRun(
         number,
-        run.info.run_name or run_id,
+        to_one_line(run.info.run_name or run_id),
         "PRUNED" if PRUNED in tags else run.info.status,
         run_id=run_id,
         config={key: value for key, value in params.items() if key not in GROUPS},
@@ -191,7 +192,7 @@ def children(parent: "Run", uri: str) -> "list[Run]":
 
 def _job_number(run: "Run") -> int:
     last = Path(run.data.tags.get(FOLDER_TAG, "")).name
-    return int(last) if last.isdecimal() else 0
+    return int(last) if re.fullmatch("[0-9]{1,9}", last) else 0  # a tag may hold anything
 
 
 def _log_axes(folder: Path) -> frozenset[str]:

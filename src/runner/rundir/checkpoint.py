@@ -85,7 +85,8 @@ class Checkpoints:
             raise TrainingError(f"{error}, {NOT_SAVABLE}") from error
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with fresh.open("wb") as file:
+            fresh.unlink(missing_ok=True)
+            with fresh.open("xb") as file:  # follows no link
                 torch.save(encoded, file)
                 file.flush()
                 os.fsync(file.fileno())

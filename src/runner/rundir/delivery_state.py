@@ -47,7 +47,7 @@ class DeliveryState:
 
     def save(self, folder: Path) -> None:
         """Write the state into the run's folder."""
-        write_json(folder / FOLDER / NAME, asdict(self))
+        write_json(folder / FOLDER / NAME, asdict(self), private=True)
 
     @classmethod
     def load(cls, folder: Path) -> "DeliveryState":

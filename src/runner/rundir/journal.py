@@ -18,7 +18,7 @@ from runner.rundir.points import (
     select,
     select_step,
 )
-from runner.util.files import write_atomically
+from runner.util.files import open_to_append, write_atomically
 
 _BLOCK = 1 << 20
 """Bytes that are read at a time."""
@@ -48,7 +48,7 @@ class Journal:
             self._size = end
             for name, step in last_steps(block).items():
                 self._last_step[name] = max(step, self.last_step(name))
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = open_to_append(path)
         os.ftruncate(self._file, self._size)
 
     def write(self, metrics: Mapping[str, float], step: int) -> None:

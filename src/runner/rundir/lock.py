@@ -1,10 +1,12 @@
 """Lock a run's folder for one process. The kernel releases the lock when the process ends."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 import socket
+import stat
 import time
 import weakref
 from pathlib import Path
@@ -20,6 +22,8 @@ _SECONDS_BETWEEN, _PATIENCE, _PATIENCE_WITH_NAME = 0.02, 0.1, 2.0
 
 # The upload of a killed run takes less than this; a resume waits for it.
 DELIVERY, _PATIENCE_WITH_DELIVERY = "delivery process", 15.0
+
+_HOLDER = re.compile(r"[\w ]+ (\d{1,9}) on (.*)")
 
 
 class FolderLock:
@@ -68,8 +72,10 @@ def lock(folder: Path, owner: str = "process", patient: bool = True) -> FolderLo
         ConfigError: another process has the lock, and the error names it; or the folder cannot be written or locked.
     """
     try:
-        file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file = _open(folder, os.O_RDWR | os.O_CREAT)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _not_a_lock(folder) from error
         text = f"{folder} is not writable ({error.strerror})"
         raise ConfigError(Problem("", text, "copy it to a folder that is writable", topic="file")) from error
     asked = time.monotonic()
@@ -89,10 +95,30 @@ def lock(folder: Path, owner: str = "process", patient: bool = True) -> FolderLo
             (folder / NAME).unlink()
             folder.rmdir()
         raise _without_locks(folder, error) from error
+    if (found := os.pread(file, 200, 0).decode(errors="replace")) and not _HOLDER.fullmatch(found):
+        os.close(file)
+        raise _not_a_lock(folder)
     name = f"{owner} {os.getpid()} on {socket.gethostname()}".encode()
     os.pwrite(file, name, 0)
     os.ftruncate(file, len(name))
     return FolderLock(file)
+
+
+def _open(folder: Path, flags: int) -> int:
+    """Open the lock's file. A link is not followed, and a FIFO is not waited for: others may have put it there.
+
+    Raises:
+        OSError: it cannot be opened; with ELOOP if it is not a regular file.
+    """
+    file = os.open(folder / NAME, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return file
+
+
+def _not_a_lock(folder: Path) -> ConfigError:
+    return ConfigError(Problem("", f"{folder / NAME} is not a lock of runner", "remove it", topic="file"))
 
 
 def _locked(file: int, kind: int) -> bool:
@@ -114,8 +140,8 @@ def _without_locks(folder: Path, error: OSError) -> ConfigError:
 def is_locked(folder: Path) -> bool:
     """Whether a running run has the folder; a process that uploads a killed run does not count."""
     try:
-        file = os.open(folder / NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        file = _open(folder, os.O_RDONLY)
+    except OSError:  # there is none, or it is not a run's, or a folder that this user may not enter
         return False
     asked = time.monotonic()
     try:
@@ -143,5 +169,5 @@ def is_in_use(folder: Path) -> bool:
 
 def _lives(holder: str) -> bool:
     """Whether the process that a lock's text names exists. On another machine that cannot be checked: True."""
-    named = re.search(r"(\d+) on (.*)", holder)
+    named = _HOLDER.fullmatch(holder)
     return named is not None and (named[2] != socket.gethostname() or psutil.pid_exists(int(named[1])))

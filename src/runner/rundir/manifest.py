@@ -1,5 +1,6 @@
 """The manifest: what MLflow needs to know about a run. It is written into the run's folder before the upload."""
 
+import socket
 import time
 import uuid
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.rundir import journal, layout
+from runner.rundir.ownership import is_own_file, is_own_folder, named_folder
 from runner.util.files import load_json, load_json_or_empty, write_json
 from runner.util.tags import FOLDER_TAG, KEY_TAG
 from runner.util.uri import strip_credentials
@@ -65,6 +67,9 @@ class Manifest:
         start_time: milliseconds since the epoch.
         status: RUNNING, FINISHED, FAILED or KILLED.
         end_time: milliseconds since the epoch, once the run has ended.
+        place: where its folder is: see `place_of`. None in those of 0.1.0.
+        owner: the word by which the store knows the folder; empty if it was never moved.
+        former_owners: the words before.
     """
 
     uri: str
@@ -84,13 +89,19 @@ class Manifest:
     start_time: int = field(default_factory=lambda: int(time.time() * 1000))
     status: str = "RUNNING"
     end_time: int | None = None
+    place: dict[str, Any] | None = None
+    owner: str = ""
+    former_owners: list[str] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write the manifest into the run's folder, atomically and without credentials."""
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        if self.place is None:
+            self.place = place_of(folder)
         content = asdict(self) | {"uri": strip_credentials(self.uri)}
         if self.dataset is not None:
             content["dataset"]["origin"] = strip_credentials(self.dataset.origin)
-        write_json(folder / FOLDER / NAME, content)
+        write_json(folder / FOLDER / NAME, content, private=True)
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -138,6 +149,12 @@ class Manifest:
         return replace(self, status=status, end_time=end_time or int(time.time() * 1000))
 
 
+def place_of(folder: Path) -> dict[str, Any]:
+    """Describe where the folder of a tracked run is: host, path, and the inodes of itself and of its notes."""
+    inodes = [folder.stat().st_ino, (folder / FOLDER).stat().st_ino]
+    return {"host": socket.gethostname(), "path": str(folder.resolve()), "inodes": inodes}
+
+
 def has_manifest(folder: Path) -> bool:
     """Whether the run in a folder is tracked; False if the folder was removed."""
     return (folder / FOLDER / NAME).is_file()
@@ -151,9 +168,22 @@ def manifest_of(folder: Path) -> Manifest | None:
         return None
 
 
+def is_own_run(folder: Path) -> bool:
+    """Whether a folder and its notes for MLflow are this user's own, and none of them is a link."""
+    notes = folder / FOLDER
+    return is_own_folder(folder) and is_own_folder(notes) and is_own_file(notes / NAME)
+
+
 def own_folder(tags: Mapping[str, str]) -> Path | None:
-    """Find the folder of an MLflow run by its tags; None if it is missing, or belongs to another run now."""
-    folder = Path(tags.get(FOLDER_TAG, ""))
+    """Find the folder of an MLflow run by its tags, which anyone who may write to the store can set.
+
+    Returns:
+        The folder, without links in its path; None if it is missing, belongs to another run now, or is not this
+        user's own.
+    """
+    folder = named_folder(tags.get(FOLDER_TAG, ""))
+    if folder is None or not is_own_run(folder):
+        return None
     manifest = manifest_of(folder)
     return folder if manifest is not None and manifest.key == tags.get(KEY_TAG) else None
 

@@ -61,7 +61,7 @@ def write_config(config: Mapping[str, Any], folder: Path, typed: Sequence[str] |
     text = yaml.safe_dump(without_credentials(config), sort_keys=False, allow_unicode=True)
     head = [f"# python -m runner resume={for_shell(str(folder))}", *(f"{MARK}{line}" for line in commands)]
     # Atomically: a run that is killed cannot be resumed without its config.
-    write_atomically(path, "\n".join([*head, text]))
+    write_atomically(path, "\n".join([*head, text]), private=True)
     return commands
 
 

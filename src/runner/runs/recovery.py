@@ -1,23 +1,27 @@
 """Recover a run whose folder is lost from MLflow: its files, its checkpoints, and all metrics."""
 
 import logging
+import re
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, abbreviate, to_one_line
 from runner.rundir import journal, layout
 from runner.rundir.delivery_state import DeliveryState
-from runner.rundir.folders import display_path, make_run_folder, outputs
+from runner.rundir.folders import NAME_BYTES, display_path, make_run_folder, outputs
 from runner.rundir.journal import MetricPoint
 from runner.rundir.manifest import Manifest
+from runner.rundir.ownership import is_free_in_own_outputs
 from runner.saved.run import SavedRun
 from runner.tracking.deliver import METRIC_TAG
+from runner.tracking.local_files import refuse_links
 from runner.tracking.store import explain
-from runner.util.tags import FOLDER_TAG, KEY_TAG, PARAM_LENGTH, with_legal_names
+from runner.util.tags import FOLDER_TAG, KEY_TAG, OWNER_TAG, PARAM_LENGTH, with_legal_names
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,21 +39,22 @@ def fetch(run: SavedRun) -> Path:
     Raises:
         ConfigError: MLflow has no checkpoint of the run, or the run is still running elsewhere.
     """
-    client, was = run.client(), run.tags.get(FOLDER_TAG, "elsewhere")
+    client, was = run.client(), abbreviate(to_one_line(run.tags.get(FOLDER_TAG, "elsewhere")))
     assert run.run_id is not None
     try:
         if not any(file.path.endswith(".pt") for file in client.list_artifacts(run.run_id, layout.CHECKPOINTS)):
             text = (
-                f"its folder {was} does not exist here, and MLflow has no checkpoint of it, as"
+                f"its folder {was} does not exist here, or is not yours, and MLflow has no checkpoint of it, as"
                 " tracking.log_checkpoints was false"
             )
-            raise ConfigError(run.problem(text, "write the new path of the folder, or start a new run"))
+            raise ConfigError(run.problem(text, "write the path of the folder, or start a new run"))
         seconds = _seconds_since_update(client, run.run_id)
         if seconds is not None and seconds < _ALIVE_SECONDS:
             text = f"still running elsewhere, in {was} (last update {seconds:.0f} s ago)"
             raise ConfigError(
                 run.problem(text, f"stop it there, or wait until {_ALIVE_SECONDS:.0f} s without an update")
             )
+        refuse_links(client.get_run(run.run_id).info.artifact_uri)
         log.info("fetching   %s", run.place)
         return Path(client.download_artifacts(run.run_id, "", run.scratch()))
     except ConfigError:
@@ -85,13 +90,14 @@ def recover(run: SavedRun, fetched: Path, params: Mapping[str, str]) -> Path:
     client = run.client()
     assert run.run_id is not None
     logged = client.get_run(run.run_id)
-    was = Path(logged.data.tags[FOLDER_TAG])
-    if was.parent.is_dir() and not was.exists():  # at its old path its sweep finds it
+    was = Path(logged.data.tags.get(FOLDER_TAG, ""))
+    if is_free_in_own_outputs(was):  # at its old path its sweep finds it
         folder = make_run_folder(str(was), exact=True)
-    else:
-        name = run.name if was.name.isdecimal() else was.name  # a job of a sweep has a number
-        folder = make_run_folder(str(outputs() / "runs" / name), exact=False)
-    shutil.copytree(fetched, folder, dirs_exist_ok=True)
+    else:  # a job of a sweep has a number; both names are the store's, which may hold anything
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", run.name if was.name.isdecimal() else was.name).lstrip(".-")
+        folder = make_run_folder(str(outputs() / "runs" / (name[:NAME_BYTES] or "recovered")), exact=False)
+    for path in fetched.glob("[!.]*"):  # lock and notes are this folder's own
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path.name)
     journal.rewrite(folder / layout.JOURNAL, _points(client, logged, folder / layout.JOURNAL))
     _write_notes(client, run, logged, params, folder)
     log.info("recovered  %s, into %s", run.place, display_path(folder))
@@ -123,9 +129,8 @@ def _value(value: float) -> float:
 def _write_notes(client: "MlflowClient", run: SavedRun, logged: "Run", params: Mapping[str, str], folder: Path) -> None:
     """Write the manifest of the run, and the state that MLflow has everything."""
     info, tags = logged.info, logged.data.tags
-    own: dict[str, Any] = {
-        key: value for key, value in tags.items() if not key.startswith(("mlflow.", METRIC_TAG)) and key != KEY_TAG
-    }
+    others = ("mlflow.", METRIC_TAG, KEY_TAG, OWNER_TAG)
+    own: dict[str, Any] = {key: value for key, value in tags.items() if not key.startswith(others)}
     parent = tags.get("mlflow.parentRunId")
     size = (folder / layout.JOURNAL).stat().st_size
     assert run.uri is not None
@@ -137,6 +142,8 @@ def _write_notes(client: "MlflowClient", run: SavedRun, logged: "Run", params: M
         tags=own,
         parent_run_id=parent,
         key=tags[KEY_TAG],
+        owner=uuid.uuid4().hex,  # should the lost folder turn up again, it is not the run's any more
+        former_owners=[tags.get(OWNER_TAG, "")],
         start_time=info.start_time,
         status=info.status,
         end_time=info.end_time,

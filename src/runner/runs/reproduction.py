@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from runner.config.keys import flatten
 from runner.rundir import journal
 from runner.tracking.environment import environment, git_tags
-from runner.util.tags import legal_name
+from runner.util.tags import SUCCESSOR_PARAM, legal_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -179,7 +179,8 @@ def find_contradictions(config: Mapping[str, Any], run: "Run") -> list[str]:
             parameter = f"the logged parameter is {_cut(logged[-1])}" if logged else "it was not logged as a parameter"
             contradictions.append(f"{key}: {_cut(value)} in config.yaml, {parameter}")
     # A parameter without a dot is the choice of a group.
-    others = [key for key in params if key not in names and ("." in key or key == "seed")]
+    of_config = (key for key in params if not key.startswith(SUCCESSOR_PARAM))
+    others = [key for key in of_config if key not in names and ("." in key or key == "seed")]
     return contradictions + [
         f"{key}: missing in config.yaml, the logged parameter is {_cut(params[key])}" for key in others
     ]

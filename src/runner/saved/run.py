@@ -24,9 +24,10 @@ from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import display_path, for_shell, outputs, parse_path, shell_path
 from runner.rundir.manifest import manifest_of, own_folder
 from runner.saved.sweep_folder import is_sweep, not_a_run
+from runner.tracking.local_files import refuse_links
 from runner.tracking.store import connect, describe_refusal, explain, local_uri
 from runner.util.files import load_json_or_empty
-from runner.util.tags import FOLDER_TAG, KEY_TAG
+from runner.util.tags import FOLDER_TAG, KEY_TAG, is_key
 from runner.util.uri import sqlite_file, strip_credentials
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class SavedRun:
         try:
             if name not in {file.path for file in client.list_artifacts(self._id, parent or None)}:
                 return None
+            refuse_links(client.get_run(self._id).info.artifact_uri, name)
             return Path(client.download_artifacts(self._id, name, self.scratch()))
         except Exception as error:  # each artifact store raises its own exceptions
             text = f"{name} cannot be downloaded from MLflow: {explain(error)}"
@@ -225,7 +227,7 @@ def _from_mlflow(run_id: str, argument: str, uri: str, from_store: bool) -> Save
     """Find a run in MLflow. Its folder is read if it is still this run's, its artifacts otherwise."""
     run = get_logged_run(run_id, argument, uri)
     tags = dict(run.data.tags)
-    if KEY_TAG not in tags:
+    if not is_key(tags.get(KEY_TAG, "")):
         raise ConfigError(
             problem_with(argument, f"not a run of runner, it has no tag {KEY_TAG}", "write the id of another run")
         )

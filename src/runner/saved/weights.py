@@ -22,6 +22,7 @@ from runner.rundir.checkpoint import CheckpointError, load
 from runner.rundir.folders import parse_path
 from runner.saved.run import SavedRun, find, problem_with
 from runner.saved.weight_files import NAMES_SHOWN, SUFFIXES, Weights, of_checkpoint, read_file, read_folder
+from runner.tracking.local_files import refuse_links
 from runner.util.buffers import fit_buffers, load_buffers, load_module, unsaved_buffers
 from runner.util.private import is_extra_state, unwrapped_name
 from runner.util.tags import DATA_TAG
@@ -131,6 +132,7 @@ def _of_logged_model(run: SavedRun) -> Weights:
             text = "no weights in MLflow, as tracking.log_model and tracking.log_checkpoints were false"
             raise ConfigError(run.problem(text, "write the folder of the run"))
         newest = max(models, key=lambda model: model.creation_timestamp)
+        refuse_links(newest.artifact_location, "data")
         folder = download_artifacts(
             artifact_uri=f"{newest.artifact_location}/data", dst_path=run.scratch(), tracking_uri=run.uri
         )

@@ -110,4 +110,4 @@ class JobOutcome:
     def save(self, folder: Path, name: str) -> None:
         """Write it, with the job's name, into the job's folder."""
         content = {"name": name, "status": self.status, "why": self.reason, "seconds": self.seconds}
-        write_json(folder / layout.JOB, content)
+        write_json(folder / layout.JOB, content, private=True)

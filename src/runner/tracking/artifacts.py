@@ -1,6 +1,10 @@
-"""Upload the files of a run as its artifacts, and the model folder as a logged model."""
+"""Upload the files of a run as its artifacts, and the model folder as a logged model.
+
+No link is followed, in the run's folder or in a local artifact store: it may lead to any file of this user.
+"""
 
 import contextlib
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -11,13 +15,19 @@ import yaml
 
 from runner.rundir import journal, layout
 from runner.rundir.delivery_state import DeliveryState
+from runner.rundir.folders import display_path
 from runner.rundir.manifest import FOLDER, RESUMED, Manifest
+from runner.rundir.ownership import is_real_file, is_real_folder, real_files
+from runner.tracking.local_files import first_link, local_folder, refuse_links
 from runner.util.files import hard_link, load_json_or_empty, write_json
 from runner.util.tags import PARAM_LENGTH, legal_model_name, with_legal_names
+from runner.util.uri import sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
+
+log = logging.getLogger("runner")
 
 _EARLY = (layout.CONFIG, layout.SAMPLES, layout.ENVIRONMENT)
 """Files that do not change while a run trains, and that a resume needs if the folder is lost."""
@@ -27,6 +37,9 @@ _FILES = (
     layout.SWEEP_PLAN, layout.JOBS_TABLE, layout.JOBS,
 )  # fmt: skip
 """Files of a run's folder, and of a sweep's."""
+
+_FOLDERS = (layout.ARTIFACTS, layout.PLOTS, layout.PROFILE)
+_UPLOADED = (*_FILES, *_FOLDERS, layout.CHECKPOINTS, layout.MODEL)
 
 MLMODEL = "MLmodel"
 OF_MODELS = ("best/", "test/")
@@ -41,11 +54,14 @@ def deliver(
 ) -> None:
     """Upload the files that are new or changed; `save` records each one."""
     assert state.run_id is not None
-    _fill_in_run_id(folder / layout.RESULT, state.run_id)
+    if is_real_file(folder / layout.RESULT):
+        _fill_in_run_id(folder / layout.RESULT, state.run_id)
+    if links := [name for name in _UPLOADED if (folder / name).is_symlink()]:
+        log.warning("not uploaded, as links are not followed: %s in %s", ", ".join(links), display_path(folder))
     for path in _files(folder, manifest, state):
         _deliver_file(client, path, path.relative_to(folder).as_posix(), state, save)
     shutil.rmtree(folder / PINNED, ignore_errors=True)
-    if manifest.log_model and (folder / layout.MODEL / MLMODEL).is_file():
+    if manifest.log_model and _has_model(folder):
         _deliver_model(client, folder, manifest, state)
         save()
 
@@ -55,9 +71,9 @@ def deliver_early(
 ) -> None:
     """Upload what a resume needs if the folder is lost: the config, the pinned checkpoints, and files from before."""
     for name in _EARLY:
-        if (folder / name).is_file():
+        if is_real_file(folder / name):
             _deliver_file(client, folder / name, name, state, save)
-    for path in _made(folder):
+    for path in real_files(folder / layout.ARTIFACTS):
         _deliver_file(client, path, path.relative_to(folder).as_posix(), state, save)
     for path in pinned:
         _deliver_file(client, path, f"{layout.CHECKPOINTS}/{path.name}", state, save)
@@ -71,7 +87,7 @@ def pin_checkpoints(folder: Path, state: DeliveryState) -> list[Path]:
         The links, the oldest checkpoint first, so that a complete one is in MLflow while the newest is uploaded.
     """
     pinned = []
-    for path in (folder / layout.CHECKPOINTS).glob("[!.]*.pt"):
+    for path in real_files(folder / layout.CHECKPOINTS, "[!.]*.pt"):
         with contextlib.suppress(FileNotFoundError):  # it is being replaced: the next call pins it
             if state.artifacts.get(f"{layout.CHECKPOINTS}/{path.name}") != _version(path):
                 (folder / PINNED).mkdir(exist_ok=True)
@@ -88,9 +104,23 @@ def _deliver_file(
     if state.artifacts.get(name) == version:
         return
     assert state.run_id is not None
-    client.log_artifact(state.run_id, str(path), name.rpartition("/")[0] or None)
+    with _readable_by_server(client, path) as file:
+        client.log_artifact(state.run_id, str(file), name.rpartition("/")[0] or None)
     state.artifacts[name] = version
     save()
+
+
+@contextlib.contextmanager
+def _readable_by_server(client: "MlflowClient", path: Path) -> Iterator[Path]:
+    """Yield a file, or a copy with the usual permissions.
+
+    On a local disk MLflow keeps the permissions, and the server of a team may run as another user.
+    """
+    if sqlite_file(client.tracking_uri) is not None or path.stat().st_mode & 0o077:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="runner-") as temporary:
+        yield Path(shutil.copyfile(path, Path(temporary) / path.name, follow_symlinks=False))
 
 
 def _version(path: Path) -> list[int]:
@@ -103,18 +133,19 @@ def _files(folder: Path, manifest: Manifest, state: DeliveryState) -> Iterator[P
 
     Once MLflow has that checkpoint, it is updated, as a resumed run may have a better one.
     """
-    yield from (folder / name for name in _FILES if (folder / name).is_file())
-    yield from _made(folder)
-    for name in (layout.PLOTS, layout.PROFILE, *([layout.CHECKPOINTS] if manifest.log_checkpoints else [])):
-        yield from (path for path in sorted((folder / name).rglob("[!.]*")) if path.is_file())
-    modelless = manifest.log_model and manifest.status == "FINISHED" and not (folder / layout.MODEL / MLMODEL).is_file()
-    if not manifest.log_checkpoints and (modelless or BEST in state.artifacts) and (folder / BEST).is_file():
-        yield folder / BEST
+    yield from (folder / name for name in _FILES if is_real_file(folder / name))
+    for name in (*_FOLDERS, *([layout.CHECKPOINTS] if manifest.log_checkpoints else [])):
+        yield from real_files(folder / name)
+    modelless = manifest.log_model and manifest.status == "FINISHED" and not _has_model(folder)
+    best = folder / BEST
+    if not manifest.log_checkpoints and (modelless or BEST in state.artifacts) and best in real_files(best.parent):
+        yield best
 
 
-def _made(folder: Path) -> Iterator[Path]:
-    """Yield the complete files that callbacks have made."""
-    yield from (path for path in sorted((folder / layout.ARTIFACTS).rglob("[!.]*")) if path.is_file())
+def _has_model(folder: Path) -> bool:
+    """Whether a run has saved its model, in a folder without links."""
+    model = folder / layout.MODEL
+    return is_real_folder(model) and is_real_file(model / MLMODEL) and first_link(model) is None
 
 
 def _fill_in_run_id(path: Path, run_id: str) -> None:
@@ -142,6 +173,7 @@ def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, sta
         return
     run = client.get_run(state.run_id)
     model = _find_or_create_model(client, run, model_uuid, _params(manifest))
+    refuse_links(model.artifact_location)
     client.log_model_artifacts(model.model_id, str(source))
     # The model was saved without MLflow's ids: add those that `log_model` would have written.
     ids = {"run_id": state.run_id, "model_id": model.model_id, "artifact_path": model.artifact_location}
@@ -175,11 +207,11 @@ def _params(manifest: Manifest) -> dict[str, str]:
 
 def _copy_to_run(client: "MlflowClient", run: "Run", model: "LoggedModel", source: Path, mlmodel: Path) -> None:
     """Add the files of a logged model to the run's artifacts; on a local disk as links."""
-    from mlflow.utils.file_utils import local_file_uri_to_path
-
-    if run.info.artifact_uri.startswith("file:") and model.artifact_location.startswith("file:"):
-        of_model, of_run = map(local_file_uri_to_path, (model.artifact_location, run.info.artifact_uri))
-        shutil.copytree(of_model, Path(of_run) / layout.MODEL, copy_function=_link, dirs_exist_ok=True)
+    of_model, of_run = map(local_folder, (model.artifact_location, run.info.artifact_uri))
+    if of_model is not None and of_run is not None:
+        refuse_links(model.artifact_location)
+        refuse_links(run.info.artifact_uri, layout.MODEL)
+        shutil.copytree(of_model, of_run / layout.MODEL, copy_function=_link, dirs_exist_ok=True)
         return
     client.log_artifacts(run.info.run_id, str(source), layout.MODEL)
     client.log_artifact(run.info.run_id, str(mlmodel), layout.MODEL)

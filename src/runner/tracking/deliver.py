@@ -15,6 +15,8 @@ from runner.rundir.folders import outputs
 from runner.rundir.journal import MetricPoint
 from runner.rundir.manifest import NOTE, Dataset, Manifest
 from runner.tracking import artifacts
+from runner.tracking.local_files import refuse_linked_folder
+from runner.tracking.run_owner import take_over
 from runner.tracking.store import connect, deleted_experiment, get_or_create_experiment, mlflow_command, resolve_store
 from runner.tracking.system import SYSTEM
 from runner.util.tags import FOLDER_TAG, KEY_TAG, PARAM_LENGTH, TAG_LENGTH, legal_name, with_legal_names
@@ -132,6 +134,9 @@ class Delivery:
             run_id = _find_or_create_run(client, experiment_id, parent_run_id, manifest, self.folder)
             self.state = DeliveryState(run_id, experiment_id, parent_run_id)
             self._save()
+        run = client.get_run(self.state.run_id)
+        take_over(client, run, manifest)
+        refuse_linked_folder(run.info.artifact_uri)
         self._client = client
         assert self.state.run_id is not None
         return client, self.state.run_id

@@ -14,6 +14,7 @@ from runner.rundir.folders import shell_path
 from runner.rundir.manifest import Manifest, manifest_of
 from runner.tracking.dead_runs import close_dead_runs
 from runner.tracking.deliver import Delivery
+from runner.tracking.run_owner import NotOwner
 from runner.tracking.store import describe_refusal, describe_trouble
 from runner.util.terminal import STORE, about
 
@@ -138,10 +139,11 @@ class DeliveryLoop:
         if self._warned:
             return
         self._warned = True
+        refused = describe_refusal(error) is not None or isinstance(error, NotOwner)
         log.warning(
             "%s. Training continues; the rest is uploaded %s: python -m runner.sync run=%s",
             describe_trouble(error, _experiment(folder)),
-            "later with" if describe_refusal(error) else "when it is reachable again, or with",
+            "later with" if refused else "when it is reachable again, or with",
             shell_path(self._first.folder if self._first is not None else folder),  # of a sweep, not of one of its jobs
             extra=about(STORE),
         )

@@ -93,8 +93,16 @@ def newest_table(tags: Mapping[str, str]) -> str | None:
     created = {}
     for name, value in tags.items():
         if name.startswith(VIEW_TAG + TABLE_KEY):
-            created[name.removeprefix(VIEW_TAG)] = json.loads(value).get("createdAt", 0)
+            created[name.removeprefix(VIEW_TAG)] = _created(value)
     return max(created, key=created.__getitem__) if created else None
+
+
+def _created(view: str) -> float:
+    """Return when a view was stored; 0 for a tag that holds something else, as anyone can set it."""
+    try:
+        return float(json.loads(view)["createdAt"])
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        return 0.0
 
 
 def sweep_view(

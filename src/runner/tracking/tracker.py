@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from runner.rundir import layout
+from runner.rundir.claim import claim
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.journal import Journal
 from runner.rundir.manifest import Manifest, has_manifest
@@ -57,6 +58,7 @@ class Tracker:
         self._delivery: Deliverer | None = None
         if manifest is not None:
             if has_manifest(folder):
+                claim(folder)
                 self._manifest = manifest = Manifest.load(folder).resumed(manifest)
             manifest.save(folder)
             self._delivery = delivery or DeliveryProcess(uri)

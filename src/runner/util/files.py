@@ -15,6 +15,9 @@ from typing import Any
 
 from runner.util.redaction import redact, redact_all
 
+PRIVATE = 0o600
+"""The permissions of files with settings, which may name hosts, users and paths: their owner alone reads them."""
+
 _OWN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)|/dev/std(?:in|out|err)")
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _MAX_LINKS = 40  # Linux's own limit
@@ -24,7 +27,7 @@ _IN_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.ETXTBSY)
 
 
 @contextlib.contextmanager
-def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
+def replacing(path: Path, suffix: str = "", private: bool = False) -> Iterator[Path]:
     """Replace the content of a file atomically.
 
     A regular file is replaced by rename. It keeps its permissions; other hard links to it keep the old content. For a
@@ -34,6 +37,7 @@ def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
     Args:
         path: the file.
         suffix: the ending that the yielded path must have.
+        private: whether only the owner may read the file; then a link is replaced, not followed.
 
     Yields:
         A path to write the content to. It becomes the file's content when the block ends without an exception.
@@ -42,6 +46,12 @@ def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
         OSError: with the name of `path`; a regular file is unchanged.
     """
     try:
+        if private:
+            with _beside(path, suffix, PRIVATE) as temporary:
+                yield temporary
+                _sync(temporary)
+                temporary.replace(path)
+            return
         number = _own_descriptor(path)
         if number is not None or (path.exists() and not path.is_file()):
             with _in_temporary_folder(suffix) as temporary:
@@ -53,7 +63,7 @@ def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        with _beside(target, suffix) as temporary:
+        with _beside(target, suffix, 0o666) as temporary:
             yield temporary
             _replace(temporary, target)
     except OSError as error:
@@ -74,11 +84,13 @@ def _own_descriptor(path: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def _beside(target: Path, suffix: str) -> Iterator[Path]:
+def _beside(target: Path, suffix: str, mode: int) -> Iterator[Path]:
     """Create a temporary file in the target's folder, or in the system's temporary folder if that is not possible."""
     temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}.{threading.get_ident()}.tmp{suffix}")
     try:
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666))
+        with contextlib.suppress(FileNotFoundError):  # of a process that was killed here
+            temporary.unlink()
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode))
     except OSError as error:
         if error.errno not in _IN_PLACE or not target.exists():
             raise
@@ -99,9 +111,13 @@ def _in_temporary_folder(suffix: str) -> Iterator[Path]:
         yield Path(folder) / f"content{suffix}"
 
 
+def _sync(file: Path) -> None:
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+
+
 def _replace(temporary: Path, target: Path) -> None:
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+    _sync(temporary)
     with contextlib.suppress(OSError):  # the target does not exist yet, or belongs to another user
         before = target.stat()
         temporary.chmod(stat.S_IMODE(before.st_mode))
@@ -121,19 +137,39 @@ def _copy_into(temporary: Path, path: Path, number: int | None) -> None:
         shutil.copyfileobj(source, target)
 
 
-def write_atomically(path: Path, text: str) -> None:
+def open_to_append(path: Path, mode: int = 0o666) -> int:
+    """Open a file of a run's folder to append to it, or create it. A link is not followed.
+
+    Args:
+        path: the file.
+        mode: its permissions; an existing file gets `PRIVATE` if that is asked for.
+
+    Returns:
+        The descriptor.
+
+    Raises:
+        OSError: the file cannot be opened, or is a link.
+    """
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    if mode == PRIVATE:
+        with contextlib.suppress(OSError):  # of another user
+            os.fchmod(file, mode)
+    return file
+
+
+def write_atomically(path: Path, text: str, private: bool = False) -> None:
     """Replace a text file with `replacing`, with secrets redacted. Its folder is created if it does not exist.
 
     Raises:
         OSError: with the file's name; the file is unchanged.
     """
-    write_redacted(path, redact(text))
+    write_redacted(path, redact(text), private)
 
 
-def write_redacted(path: Path, text: str) -> None:
+def write_redacted(path: Path, text: str, private: bool = False) -> None:
     """Replace a text file as `write_atomically` does; the text has no secrets any more."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    with replacing(path, private=private) as temporary:
         # A file's name in the text may contain bytes that are not UTF-8.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
@@ -149,9 +185,9 @@ def hard_link(source: Path, target: Path) -> None:
     temporary.replace(target)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, private: bool = False) -> None:
     """Replace a JSON file as `write_atomically` does. Only texts are redacted, never numbers."""
-    write_redacted(path, json.dumps(redact_all(content), indent=2) + "\n")
+    write_redacted(path, json.dumps(redact_all(content), indent=2) + "\n", private)
 
 
 def load_json(path: Path) -> dict[str, Any]:

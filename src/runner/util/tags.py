@@ -13,6 +13,15 @@ KEY_TAG = "runner.key"
 FOLDER_TAG = "runner.folder"
 """The tag with the run's folder."""
 
+COPY_TAG = "runner.copy_of"
+"""The tag of a run that goes on in a copy of another run's folder: the id of that run, or its folder."""
+
+OWNER_TAG = "runner.owner"
+"""The tag with the owner of a run: a word that a folder chooses when it was moved, and no copy of it has."""
+
+SUCCESSOR_PARAM = "runner.owner_after."
+"""Prefix of the parameters that let one folder follow a former owner, and no second one."""
+
 DATA_TAG = "runner.data_fingerprint"
 """The tag with a hash of the samples."""
 
@@ -21,6 +30,11 @@ PRUNED = "pruned"
 
 NAME_LENGTH, PARAM_LENGTH, TAG_LENGTH = 500, 6000, 8000
 """MLflow's limits for an experiment's name, a parameter's value and a tag's value, in characters."""
+
+
+def is_key(text: str) -> bool:
+    """Whether a text can be the key of a run, as whoever may write to a store can set any."""
+    return re.fullmatch("[0-9a-f]{32}", text) is not None
 
 
 def legal_name(name: str, taken: Iterable[str] = ()) -> str:

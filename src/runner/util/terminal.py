@@ -5,10 +5,12 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 
 from tqdm import tqdm
 
+from runner.util.files import PRIVATE, open_to_append
 from runner.util.redaction import redact
 
 log = logging.getLogger("runner")
@@ -81,6 +83,12 @@ def without_topics(*topics: str) -> Iterator[None]:
 
 class _LogFile(logging.FileHandler):
     """A log file whose write errors are ignored: on a full disk a line is lost, and training continues."""
+
+    def _open(self) -> TextIOWrapper:
+        def opener(path: str, _flags: int) -> int:
+            return open_to_append(Path(path), PRIVATE)
+
+        return open(self.baseFilename, "a", encoding=self.encoding, errors=self.errors, opener=opener)
 
     def handleError(self, record: logging.LogRecord) -> None: ...  # noqa: N802 - logging's name
 

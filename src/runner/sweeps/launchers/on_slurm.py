@@ -139,10 +139,11 @@ class Slurm(Cluster):
             for key, value in self._settings.items()
             if key not in OWN_SETTINGS
         }
+        pickles = folder / self._settings["submitit_folder"]
+        if pickles.parent.is_relative_to(folder):  # they hold the jobs' settings
+            pickles.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            executor = submitit.AutoExecutor(
-                folder / self._settings["submitit_folder"], cluster="slurm", slurm_python=self._settings.get("python")
-            )
+            executor = submitit.AutoExecutor(pickles, cluster="slurm", slurm_python=self._settings.get("python"))
             executor.update_parameters(**parameters)
         except Exception as error:  # of types and names
             problem = Problem("hydra.launcher", f"hydra.launcher: {first_line(error)}", topic="type")

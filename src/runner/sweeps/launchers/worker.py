@@ -30,6 +30,7 @@ from runner.sweeps.jobs import JobProgress, JobSpec
 from runner.sweeps.launchers import forkserver
 from runner.training.display import Bar
 from runner.util import streams
+from runner.util.files import PRIVATE, open_to_append
 from runner.util.options import EXIT_FAILED, print_errors, show_traceback
 from runner.util.terminal import RESUME, without_topics
 
@@ -106,7 +107,7 @@ def _single_run_arguments(spec: JobSpec, cfg: DictConfig) -> list[str] | None:
 
 def _redirect_output(path: Path) -> None:
     """Append all output of the process, of any library, to a file."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    file = open_to_append(path, PRIVATE)
     for number in (1, 2):
         os.dup2(file, number)
     os.close(file)

@@ -1,5 +1,6 @@
 """An Optuna study in its storage: a journal file in the sweep's folder, or a database."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 from runner.comparison.objectives import Objective
 from runner.errors import ConfigError, Problem, first_line
 from runner.rundir.lock import is_locked
+from runner.rundir.ownership import named_folder
 from runner.sweeps.plan.optuna_space import check_same_space
 from runner.tracking.store import password_refused
 from runner.util.driver import check_driver, engine_options
+from runner.util.files import PRIVATE, open_to_append
 from runner.util.tags import FOLDER_TAG
 
 KEY = "hydra.sweeper.storage"
@@ -114,6 +117,7 @@ def database(address: str) -> BaseStorage:
 
 def _open_journal(folder: Path) -> BaseStorage:
     truncate_partial_line(folder / STUDY)
+    os.close(open_to_append(folder / STUDY, PRIVATE))
     return JournalStorage(JournalFileBackend(str(folder / STUDY)))
 
 
@@ -137,7 +141,7 @@ def count_remaining(trials: Sequence[FrozenTrial], n_trials: int) -> int:
 
 def is_abandoned(trial: FrozenTrial) -> bool:
     """Return whether the process that ran a trial is gone, if this machine can see that."""
-    folder = trial.user_attrs.get(FOLDER)
-    if folder is None or not Path(folder).is_dir():  # maybe on another machine
+    folder = named_folder(str(trial.user_attrs.get(FOLDER)))
+    if folder is None:  # maybe on another machine, or of another user of the study
         return False
-    return not is_locked(Path(folder)) and not is_locked(Path(folder) / str(trial.user_attrs.get(NUMBER)))
+    return not is_locked(folder) and not is_locked(folder / Path(str(trial.user_attrs.get(NUMBER))).name)

@@ -82,7 +82,7 @@ class Plan:
         self._lines.extend(map(json.dumps, redact_all([_to_dict(job) for job in self.jobs[len(self._lines) :]])))
         jobs = "[]" if not self._lines else "[\n    " + ",\n    ".join(self._lines) + "\n  ]"
         head = json.dumps(redact_all(content), indent=2).removesuffix("\n}")
-        write_redacted(folder / layout.SWEEP_PLAN, f'{head},\n  "jobs": {jobs}\n}}\n')
+        write_redacted(folder / layout.SWEEP_PLAN, f'{head},\n  "jobs": {jobs}\n}}\n', private=True)
 
 
 def _to_dict(job: Job) -> dict[str, Any]:

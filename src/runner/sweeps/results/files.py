@@ -49,8 +49,8 @@ def complete_ids(table: Table, folder: Path) -> bool:
 
 def write_table(table: Table, folder: Path) -> None:
     """Write the table as CSV and JSON."""
-    write_atomically(folder / layout.JOBS_TABLE, tables.to_csv(table))
-    write_atomically(folder / layout.JOBS, tables.to_json(table))
+    write_atomically(folder / layout.JOBS_TABLE, tables.to_csv(table), private=True)
+    write_atomically(folder / layout.JOBS, tables.to_json(table), private=True)
 
 
 def draw_front(table: Table, folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
-from runner.rundir.manifest import Manifest, has_manifest
+from runner.rundir.manifest import Manifest, manifest_of
 from runner.tracking.pages import COMPARED_AT_MOST, compare_page, view_page
 from runner.util.files import load_json_or_empty
 
@@ -36,5 +36,5 @@ def links(folder: Path, base: str = UI) -> dict[str, str]:
 def newest(outputs: Path, uri: str, count: int) -> list[Path]:
     """Return the folders of the newest sweeps in an outputs folder that a store has, the newest first."""
     tables = sorted((outputs / "sweeps").glob("*/jobs.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    sweeps = [path.parent for path in tables if has_manifest(path.parent)]
-    return [folder for folder in sweeps if Manifest.load(folder).uri == uri][:count]
+    sweeps = ((path.parent, manifest_of(path.parent)) for path in tables)
+    return [folder for folder, manifest in sweeps if manifest is not None and manifest.uri == uri][:count]

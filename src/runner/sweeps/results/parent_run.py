@@ -11,6 +11,7 @@ from runner.comparison.objectives import Objective
 from runner.config.invocation import describe_command, format_description, format_tags, with_date
 from runner.config.settings import TrackingSettings
 from runner.rundir import layout
+from runner.rundir.claim import claim
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import outputs
 from runner.rundir.journal import Journal
@@ -69,6 +70,7 @@ class ParentRun:
         self._location_note, self._log_axes = location_note, plan.log_axes
         self.folder, self._delivery, self._axes = folder, delivery, list(plan.axes)
         self._uri, self._artifact_root = resolve_store(tracking.uri, outputs())
+        claim(folder)
         resumed = has_manifest(folder)
         commands = [*(commands_of(Manifest.load(folder)) if resumed else []), describe_command(typed)]
         new = Manifest(
@@ -126,6 +128,7 @@ class ParentRun:
 
     def deliver_rest(self, folder: Path) -> None:
         """Deliver the rest of a finished job, if its delivery was interrupted."""
+        claim(folder)
         outcome, manifest = outcome_of(folder), manifest_of(folder)
         if outcome is not None and outcome.pruned and manifest is not None and PRUNED not in manifest.tags:
             self.job_ended(folder, outcome)
@@ -137,6 +140,7 @@ class ParentRun:
 
     def follow(self, folder: Path) -> None:
         """Deliver the metrics of a job that an earlier start of the sweep has started."""
+        claim(folder)
         self._delivery.deliver(folder)
 
     def archive_attempt(self, folder: Path) -> None:
@@ -147,6 +151,7 @@ class ParentRun:
 
     def create_child_run(self, job: Job, folder: Path) -> None:
         """Create a job's run before the job starts, as a child of the sweep's."""
+        claim(folder)
         if has_manifest(folder):  # it is resumed: its run stays open until the job itself ends it
             self._move_to_store(folder)
             replace(Manifest.load(folder), status="RUNNING", end_time=None).save(folder)

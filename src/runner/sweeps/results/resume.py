@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runner.errors import ConfigError, Problem
 from runner.rundir import layout
+from runner.rundir.claim import claim
 from runner.rundir.folders import display_path, outputs, parse_path
 from runner.rundir.lock import is_locked
 from runner.rundir.manifest import manifest_of, own_folder
@@ -100,6 +101,7 @@ def archive_attempt(folder: Path) -> Path:
     Returns:
         The new folder, `failed_attempts/<job number>_<attempt>`.
     """
+    claim(folder)
     archive = folder.parent / FAILED_ATTEMPTS
     archive.mkdir(exist_ok=True)
     attempt = 1
