@@ -143,11 +143,17 @@ def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(
 @FLAT
 def test_a_stopped_sweep_goes_on(moved: Path, exact: bool, runner: Runner) -> None:
     folder = moved / "sweeps" / "stopped"
-    before = {path: path.read_bytes() for path in (folder / "0").rglob("*") if path.is_file()}
+    manifest = folder / "0" / ".tracking" / "manifest.json"
+    noted = read(manifest)
+    before = {path: path.read_bytes() for path in (folder / "0").rglob("*") if path.is_file() and path != manifest}
     runs = statuses(moved / "mlflow.db")
     called = runner("--multirun", f"sweep.resume={folder}", "sweep.jobs=2")
     assert called.code == 0, called.err
     assert {path: path.read_bytes() for path in before} == before, "the finished job"
+    moved_to = read(manifest)  # it notes where its folder is now, and nothing else
+    assert moved_to["place"]["path"] == moved_to["tags"].pop("runner.folder") == str(folder / "0")
+    assert {name: moved_to[name] for name in noted} == noted | {"tags": moved_to["tags"]}
+    assert moved_to["tags"].items() == {k: v for k, v in noted["tags"].items() if k != "runner.folder"}.items()
     wanted = read(moved.parent / "expected" / "jobs.json")
     for number, twin in enumerate(wanted):
         result = read(folder / str(number) / "result.json")

@@ -20,7 +20,8 @@ from runner import export, predict
 from runner.cli import run_command
 from runner.data.target_scale import TargetScale, choose_target_scale, preprocessing, read_target_scale
 from runner.loss import MSE, Metric
-from runner.runs import evaluation, report, result_file
+from runner.rundir import journal
+from runner.runs import evaluation, result_file
 from runner.runs.execute import Predictions
 from runner.saved.run import find
 from runner.saved.weights import weights_of_run
@@ -346,7 +347,7 @@ class TestAuto:
 )
 def test_a_run_that_monitors_r2_keeps_the_largest(name: str, pick: Any, there: Path) -> None:
     run = train(f"by_{name}", *CSV, f"trainer.monitor=val/{name}", "trainer.epochs=5", "data.batch_size=8")
-    values = {p.step: p.value for p in report.read(run / "metrics.jsonl")[0] if p.name == f"val/{name}"}
+    values = {p.step: p.value for p in journal.read(run / "metrics.jsonl")[0] if p.name == f"val/{name}"}
     assert result(run)["best_epoch"] == pick(values, key=values.__getitem__)
 
 
