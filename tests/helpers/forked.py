@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, ClassVar
 
 import pytest
 
+from helpers import power
 from runner.sweeps.launchers import forkserver
 from runner.tracking import delivery_loop
 
@@ -70,6 +72,8 @@ def _main(streams: tuple[Connection, ...], command: list[str], environment: dict
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()
+    if power.VARIABLE in os.environ:
+        power.record(Path(os.environ[power.VARIABLE]))
     files: list[IO[str]] = [os.fdopen(number, mode) for number, mode in enumerate("rww")]
     sys.stdin, sys.stdout, sys.stderr = files
     _, option, what, *sys.argv[1:] = command

@@ -601,12 +601,11 @@ def test_a_deliverer_killed_in_the_middle_is_taken_over_exactly_once(uri: str, t
     writer.close()
     make_manifest(uri, tmp_path).ended("FINISHED").save(folder)
     child = Forked([sys.executable, "-c", DELIVER, str(folder)])
-    wait_for(lambda: DeliveryState.load(folder).dataset)
+    wait_for(lambda: DeliveryState.load(folder).offset > 0)
     run_id = DeliveryState.load(folder).run_id
-    time.sleep(0.15)  # some batches are in the store, none is noted yet
-    assert DeliveryState.load(folder).offset == 0
     child.kill()
     child.communicate()
+    assert 0 < DeliveryState.load(folder).offset < (folder / layout.JOURNAL).stat().st_size
     assert outstanding(folder)
 
     delivery = Delivery(folder)

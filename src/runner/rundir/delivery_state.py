@@ -17,7 +17,9 @@ class DeliveryState:
         run_id: the run's id in MLflow.
         experiment_id: the id of its experiment.
         parent_run_id: the id of its parent run.
-        offset: bytes of the journal that MLflow has.
+        offset: bytes of the journal that MLflow has; they are on the disk.
+        tail: the checksum of the last of these bytes; None if it was not recorded.
+        lacks_points: whether the journal may have lost points that MLflow has.
         keys: the legal MLflow name of each metric.
         params: whether MLflow has the parameters.
         dataset: whether MLflow has the data set.
@@ -34,6 +36,8 @@ class DeliveryState:
     experiment_id: str | None = None
     parent_run_id: str | None = None
     offset: int = 0
+    tail: int | None = None
+    lacks_points: bool = False
     keys: dict[str, str] = field(default_factory=dict)
     params: bool = False
     dataset: bool = False

@@ -129,6 +129,18 @@ def read(path: Path, offset: int = 0, names: Collection[str] | None = None) -> t
     return points, offset
 
 
+def read_block(path: Path, offset: int, end: int, size: int) -> tuple[list[MetricPoint], int]:
+    """Read the points of complete lines after an offset, of about `size` bytes and not beyond `end`.
+
+    Returns:
+        The points, and the offset to continue from; it is the given one at the end.
+    """
+    if offset < end:
+        for lines, after in blocks(path, offset, min(size, end - offset)):
+            return (parse(lines), after) if after <= end else ([], offset)
+    return [], offset
+
+
 def read_step(path: Path, step: int) -> list[MetricPoint]:
     """Read the points of a step."""
     found = (point for block, _ in blocks(path) for point in parse(select_step(block, step)))

@@ -3,7 +3,6 @@
 import logging
 import re
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -14,12 +13,11 @@ from runner.errors import ConfigError, abbreviate, to_one_line
 from runner.rundir import journal, layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import NAME_BYTES, display_path, make_run_folder, outputs
-from runner.rundir.journal import MetricPoint
 from runner.rundir.manifest import Manifest
 from runner.rundir.ownership import is_free_in_own_outputs
 from runner.saved.run import SavedRun
-from runner.tracking.deliver import METRIC_TAG
 from runner.tracking.local_files import refuse_links
+from runner.tracking.metric_upload import METRIC_TAG, fetch_points, merge, own_names
 from runner.tracking.store import explain
 from runner.util.tags import FOLDER_TAG, KEY_TAG, OWNER_TAG, PARAM_LENGTH, with_legal_names
 
@@ -98,32 +96,12 @@ def recover(run: SavedRun, fetched: Path, params: Mapping[str, str]) -> Path:
         folder = make_run_folder(str(outputs() / "runs" / (name[:NAME_BYTES] or "recovered")), exact=False)
     for path in fetched.glob("[!.]*"):  # lock and notes are this folder's own
         (shutil.copytree if path.is_dir() else shutil.copy)(path, folder / path.name)
-    journal.rewrite(folder / layout.JOURNAL, _points(client, logged, folder / layout.JOURNAL))
+    written = folder / layout.JOURNAL
+    points = fetch_points(client, run.run_id, logged.data.metrics, own_names(logged.data.tags))
+    journal.rewrite(written, merge(journal.read(written)[0], points))
     _write_notes(client, run, logged, params, folder)
     log.info("recovered  %s, into %s", run.place, display_path(folder))
     return folder
-
-
-def _points(client: "MlflowClient", logged: "Run", path: Path) -> list[MetricPoint]:
-    """Return all points of all metrics in the order of their times, with the run's own names for them."""
-    names = _own_names(logged.data.tags)
-    points = {(point.name, point.step): point for point in journal.read(path)[0]}
-    for key in logged.data.metrics:
-        for metric in client.get_metric_history(logged.info.run_id, key):
-            name = names.get(key, key)
-            point = MetricPoint(name, _value(metric.value), metric.step, metric.timestamp / 1000)
-            points.setdefault((name, metric.step), point)
-    return sorted(points.values(), key=lambda point: point.time)
-
-
-def _own_names(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return the run's names of metrics that have another name in MLflow."""
-    return {key.removeprefix(METRIC_TAG): name for key, name in tags.items() if key.startswith(METRIC_TAG)}
-
-
-def _value(value: float) -> float:
-    """Restore infinity, which MLflow stores as the largest number."""
-    return value * float("inf") if abs(value) == sys.float_info.max else value
 
 
 def _write_notes(client: "MlflowClient", run: SavedRun, logged: "Run", params: Mapping[str, str], folder: Path) -> None:
@@ -153,7 +131,7 @@ def _write_notes(client: "MlflowClient", run: SavedRun, logged: "Run", params: M
         experiment_id=info.experiment_id,
         parent_run_id=parent,
         offset=size,
-        keys={name: key for key, name in _own_names(tags).items()},
+        keys={name: key for key, name in own_names(tags).items()},
         params=True,
         dataset=True,
         tags=own,

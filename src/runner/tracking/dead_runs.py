@@ -1,12 +1,15 @@
 """Find and finish dead runs: their process ended without recording it (SIGKILL, a power loss)."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.rundir import journal_check, layout
 from runner.rundir.claim import become_another_run, claim
 from runner.rundir.delivery_state import DeliveryState
+from runner.rundir.folders import display_path
 from runner.rundir.lock import DELIVERY, is_in_use, is_locked, lock
 from runner.rundir.manifest import Manifest, mark_killed, own_folder
 from runner.rundir.ownership import is_in_own_outputs
@@ -18,6 +21,8 @@ from runner.util.uri import strip_credentials
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+log = logging.getLogger("runner")
 
 _EXPERIMENTS = 1000
 
@@ -42,8 +47,13 @@ def finish_dead_run(folder: Path, uri: str | None = None, patient: bool = True) 
             return False
         claim(folder)
         mark_killed(folder)
+        found, damaged = journal_check.repair(folder / layout.JOURNAL)
+        if found:
+            log.warning("%s: %s", display_path(folder.absolute()), found)
+        delivery = Delivery(folder, uri)
+        delivery.state.lacks_points |= damaged
         try:
-            return Delivery(folder, uri).step()
+            return delivery.step()
         except NotOwner:
             become_another_run(folder)
             return Delivery(folder, uri).step()

@@ -9,36 +9,27 @@ from typing import TYPE_CHECKING, TypeVar
 
 from runner.config.store_variable import add_credentials
 from runner.errors import StoreError
-from runner.rundir import journal, layout
+from runner.rundir import journal_check, layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import outputs
-from runner.rundir.journal import MetricPoint
 from runner.rundir.manifest import NOTE, Dataset, Manifest
 from runner.tracking import artifacts
 from runner.tracking.local_files import refuse_linked_folder
+from runner.tracking.metric_upload import MetricUpload, fetch_back
 from runner.tracking.run_owner import take_over
 from runner.tracking.store import connect, deleted_experiment, get_or_create_experiment, mlflow_command, resolve_store
-from runner.tracking.system import SYSTEM
-from runner.util.tags import FOLDER_TAG, KEY_TAG, PARAM_LENGTH, TAG_LENGTH, legal_name, with_legal_names
+from runner.util.tags import FOLDER_TAG, KEY_TAG, PARAM_LENGTH, TAG_LENGTH, with_legal_names
 from runner.util.uri import strip_credentials
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput
+    from mlflow.entities import DatasetInput, Run
 
 log = logging.getLogger("runner")
 
 T = TypeVar("T")
 
-FIRST = ("best/", "val/", "test/", "train/")
-"""Prefixes of the metrics that are uploaded first, in this order; system metrics come last."""
-
-METRIC_TAG = "runner.metric."
-"""Prefix of the tags with the runner's name of a metric, by its name in MLflow, if the two differ."""
-
-# MLflow's limits for one request.
-_METRICS_PER_BATCH = 1000
-_PARAMS_PER_BATCH = 100
+_PARAMS_PER_BATCH = 100  # MLflow's limit for one request
 
 
 def outstanding(folder: Path) -> bool:
@@ -51,21 +42,26 @@ def outstanding(folder: Path) -> bool:
         return True
     state = DeliveryState.load(folder)
     ended = (manifest.status, manifest.end_time)
+    if manifest.status == "RUNNING" or (state.status, state.end_time) != ended or state.lacks_points:
+        return True
     path = folder / layout.JOURNAL
     size = path.stat().st_size if path.exists() else 0
-    return manifest.status == "RUNNING" or (state.status, state.end_time) != ended or state.offset < size
+    return size != state.offset or journal_check.describe_loss(path, state.offset, state.tail) is not None
 
 
 class Delivery:
     """The upload of one run's folder; a new object continues where the last one stopped.
 
-    MLflow stores a point that is sent twice with the same timestamp once, and accepts a parameter or tag with the
-    same value again. A run, a logged model and its link are searched before they are created. So `delivery.json`
-    may lag behind MLflow, and a kill at any moment loses nothing.
+    MLflow is asked for the last step of each metric, stores a point that is sent twice with the same timestamp once,
+    and accepts a parameter or tag with the same value again. A run, a logged model and its link are searched before
+    they are created. So `delivery.json` may lag behind MLflow, and a kill at any moment loses nothing.
 
     Args:
         folder: the run's folder, with a manifest.
         uri: the store's address if it differs from the manifest's, by credentials or by place.
+
+    Attributes:
+        is_behind: whether the last step has left points for the next one.
     """
 
     def __init__(self, folder: Path, uri: str | None = None) -> None:
@@ -73,7 +69,9 @@ class Delivery:
         self.state = DeliveryState.load(folder)
         self._uri = uri
         self._client: MlflowClient | None = None
+        self._metrics: MetricUpload | None = None
         self._begun = False
+        self.is_behind = False
 
     @property
     def run_id(self) -> str | None:
@@ -85,8 +83,19 @@ class Delivery:
         """The client of the store; None before the first connection."""
         return self._client
 
-    def step(self) -> bool:
+    @property
+    def backlog(self) -> int:
+        """Bytes of the journal that MLflow does not have."""
+        try:
+            return max(0, (self.folder / layout.JOURNAL).stat().st_size - self.state.offset)
+        except OSError:
+            return 0
+
+    def step(self, limit: int | None = None) -> bool:
         """Upload everything that is new.
+
+        Args:
+            limit: the most bytes of the journal to upload, about; what follows waits for the next call.
 
         Returns:
             True if the run has ended and MLflow has everything.
@@ -104,7 +113,9 @@ class Delivery:
         self._describe(client, run_id, manifest)
         # Before the metrics: MLflow never lacks metrics from before its newest checkpoint.
         pinned = artifacts.pin_checkpoints(self.folder, self.state) if manifest.log_checkpoints else []
-        self._send_metrics(client, run_id, manifest)
+        self.is_behind = not self._send_metrics(client, run_id, manifest, limit)
+        if self.is_behind:
+            return False
         if manifest.status == "RUNNING":
             if self._begun:
                 artifacts.deliver_early(client, self.folder, pinned, self.state, self._save)
@@ -119,6 +130,18 @@ class Delivery:
             client.set_terminated(run_id, manifest.status, manifest.end_time)
             self._remember(status=manifest.status, end_time=manifest.end_time)
         return True
+
+    def fetch_back(self) -> int:
+        """Add to the journal what only MLflow has; no process may write to it.
+
+        Returns:
+            The number of points that were added.
+
+        Raises:
+            StoreError, MlflowException: as `step`.
+        """
+        client, run_id = self._open(Manifest.load(self.folder))
+        return fetch_back(client, run_id, self.folder / layout.JOURNAL)
 
     def _open(self, manifest: Manifest) -> tuple["MlflowClient", str]:
         """Connect once, and find or create the run."""
@@ -137,9 +160,19 @@ class Delivery:
         run = client.get_run(self.state.run_id)
         take_over(client, run, manifest)
         refuse_linked_folder(run.info.artifact_uri)
+        self._forget_what_is_lost(run)
         self._client = client
         assert self.state.run_id is not None
         return client, self.state.run_id
+
+    def _forget_what_is_lost(self, run: "Run") -> None:
+        """Forget what was noted and the store lacks: a power loss may take its last transaction."""
+        self.state.params &= bool(run.data.params)
+        self.state.dataset &= run.inputs is not None and bool(run.inputs.dataset_inputs)
+        if not self.state.tags.keys() & run.data.tags.keys():
+            self.state.tags = {}
+        if run.info.status == "RUNNING":
+            self.state.status, self.state.end_time = "RUNNING", None
 
     def _artifact_root(self, manifest: Manifest) -> str | None:
         """Return the artifact folder of a new experiment; the manifest's is valid for the manifest's store only."""
@@ -181,38 +214,13 @@ class Delivery:
             client.log_inputs(run_id, [_dataset_input(manifest.dataset)])
             self._remember(dataset=True)
 
-    def _send_metrics(self, client: "MlflowClient", run_id: str, manifest: Manifest) -> None:
-        """Upload the new points of the journal, metrics of the model first.
-
-        MLflow's pages preselect the metrics that were logged first. So system metrics wait for the first metric of
-        the model, or the end of the run.
-        """
-        from mlflow.entities import Metric
-
-        points, end = journal.read(self.folder / layout.JOURNAL, self.state.offset)
-        points.sort(key=lambda point: _rank(point.name))  # stable: the points of one metric stay in order
-        only_system = all(name.startswith(SYSTEM) for name in (*self.state.keys, *(point.name for point in points)))
-        if only_system and manifest.status == "RUNNING":
-            return
-        for batch in _batches(points, _METRICS_PER_BATCH):
-            keys = [self._key(client, run_id, point) for point in batch]
-            metrics = [
-                Metric(key, point.value, round(point.time * 1000), point.step)
-                for key, point in zip(keys, batch, strict=True)
-            ]
-            client.log_batch(run_id, metrics=metrics)
-        if end != self.state.offset:
-            self._remember(offset=end)
-
-    def _key(self, client: "MlflowClient", run_id: str, point: MetricPoint) -> str:
-        """Return the MLflow name of a metric; it is the same for all of the run."""
-        if point.name not in self.state.keys:
-            key = legal_name(point.name, self.state.keys.values())
-            if key != point.name:
-                client.set_tag(run_id, METRIC_TAG + key, point.name)
-                log.info("the metric %s is named %s in MLflow, which does not accept the name", point.name, key)
-            self.state.keys[point.name] = key
-        return self.state.keys[point.name]
+    def _send_metrics(self, client: "MlflowClient", run_id: str, manifest: Manifest, limit: int | None) -> bool:
+        """Upload the new points of the journal; return whether there are no others."""
+        metrics = self._metrics or MetricUpload(client, run_id, self.folder, self.state, self._save)
+        self._metrics = None  # after an error it is unknown what MLflow has got
+        done = metrics.step(manifest.status == "RUNNING", limit)
+        self._metrics = metrics
+        return done
 
     def _remember(self, **changes: object) -> None:
         for name, value in changes.items():
@@ -221,13 +229,6 @@ class Delivery:
 
     def _save(self) -> None:
         self.state.save(self.folder)
-
-
-def _rank(metric: str) -> int:
-    """Return the rank of a metric in an upload."""
-    if metric.startswith(SYSTEM):
-        return len(FIRST) + 1
-    return next((rank for rank, prefix in enumerate(FIRST) if metric.startswith(prefix)), len(FIRST))
 
 
 def _exists(client: "MlflowClient", uri: str, run_id: str) -> bool:

@@ -7,6 +7,7 @@ import os
 import select
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from runner.rundir import layout
@@ -16,6 +17,7 @@ from runner.tracking.dead_runs import close_dead_runs
 from runner.tracking.deliver import Delivery
 from runner.tracking.run_owner import NotOwner
 from runner.tracking.store import describe_refusal, describe_trouble
+from runner.util.niceness import run_nicely
 from runner.util.terminal import STORE, about
 
 log = logging.getLogger("runner")
@@ -23,7 +25,16 @@ log = logging.getLogger("runner")
 FIRST_RETRY, LONGEST_RETRY = 1.0, 30.0
 SECONDS_BETWEEN_STEPS = 10.0
 SECONDS_AFTER_THE_END = 60.0  # the parent waits less, unless it was killed while it waited
-LOWEST_PRIORITY = 19
+
+NICENESS = {1 << 16: 19, 1 << 20: 10}
+"""The niceness of an upload by the bytes that are left: 19 for what ten seconds bring.
+
+On a busy machine that is next to no time, so what has piled up is uploaded with more priority.
+"""
+NICENESS_OF_A_PILE = 5
+NICENESS_OF_OTHERS = 10  # dead runs, which this one's upload waits for
+
+BYTES_AT_ONCE = 1 << 18  # after them, new runs are taken, and the niceness is decided again
 
 
 class Folders:
@@ -77,6 +88,7 @@ class DeliveryLoop:
         self._dead: Iterator[Path] | None = None
         self._reported = self._settled = self._away = self._warned = self._reported_back = False
         self._progress = time.monotonic()
+        self._files = 0  # ended runs whose files wait
         self._wait: float | None = None
         self._retry = FIRST_RETRY
 
@@ -95,6 +107,7 @@ class DeliveryLoop:
             ended = [folder for folder in status if status[folder] != "RUNNING"]
             running = [folder for folder in status if folder not in ended]
             # One ended run per step, as its files take time: a new run waits for its id.
+            self._files = len(ended[1:])
             self._step([*running, *ended[:1]])
             self._report()
             self._close_a_dead_run()
@@ -119,7 +132,11 @@ class DeliveryLoop:
         folder = Path()
         try:
             for folder in folders:
-                if self._deliveries[folder].step():
+                delivery = self._deliveries[folder]
+                done = run_nicely(self._niceness(), partial(delivery.step, BYTES_AT_ONCE))
+                if delivery.is_behind:
+                    self._wait, self._progress = 0.0, time.monotonic()
+                if done:
                     del self._deliveries[folder]
                     self._send(delivered=True)
                     self._wait, self._progress = 0.0, time.monotonic()
@@ -156,8 +173,13 @@ class DeliveryLoop:
         if not self._settled:
             self._settled = True
             self._send(settled=True)
-            with contextlib.suppress(OSError):
-                os.nice(LOWEST_PRIORITY)  # training starts now
+
+    def _niceness(self) -> int:
+        """Return the niceness of the next upload: none before training starts, and when it has ended."""
+        if not self._settled or self._folders.closed:
+            return 0
+        backlog = sum(delivery.backlog for delivery in self._deliveries.values()) + self._files * BYTES_AT_ONCE
+        return next((niceness for most, niceness in NICENESS.items() if backlog <= most), NICENESS_OF_A_PILE)
 
     def _close_a_dead_run(self) -> None:
         """Finish one dead run; one per step, as running ones come first."""
@@ -165,7 +187,7 @@ class DeliveryLoop:
             return
         with contextlib.suppress(Exception):  # if the store fails here, the next step reports it
             self._dead = self._dead or close_dead_runs(self._first.client, self._uri)
-            if (folder := next(self._dead, None)) is not None:
+            if (folder := run_nicely(NICENESS_OF_OTHERS, partial(next, self._dead, None))) is not None:
                 _report_killed(folder)
                 self._wait = 0.0
 

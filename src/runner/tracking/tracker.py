@@ -11,6 +11,7 @@ from runner.rundir.journal import Journal
 from runner.rundir.manifest import Manifest, has_manifest
 from runner.tracking.pages import newest_table, run_page, table_page
 from runner.tracking.process import DeliveryProcess
+from runner.tracking.restore import restore_journal
 from runner.tracking.store import ui_command, ui_of
 from runner.tracking.system import SystemMetrics
 from runner.util.uri import strip_credentials
@@ -53,6 +54,7 @@ class Tracker:
         delivery: Deliverer | None = None,
     ) -> None:
         self.folder = folder
+        restore_journal(folder, uri)
         self._journal = Journal(folder / layout.JOURNAL)
         self._manifest = manifest
         self._delivery: Deliverer | None = None

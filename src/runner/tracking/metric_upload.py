@@ -1,0 +1,212 @@
+"""Upload the journal of a run: what is noted as uploaded is on the disk, and MLflow has each point once.
+
+A part of the journal is flushed to the disk, then sent, then noted in `delivery.json`. So after a power loss MLflow has
+no point that the journal lacks. A kill leaves at most one part that was sent and not noted: MLflow's last step of each
+metric tells which of its points are there, without reading the metric's history.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.rundir import journal, journal_check, layout
+from runner.rundir.delivery_state import DeliveryState
+from runner.rundir.journal import MetricPoint
+from runner.tracking.system import SYSTEM
+from runner.util.tags import legal_name
+from runner.util.terminal import TRACKING, about
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger("runner")
+
+FIRST = ("best/", "val/", "test/", "train/")
+"""Prefixes of the metrics that are uploaded first, in this order; system metrics come last."""
+
+METRIC_TAG = "runner.metric."
+"""Prefix of the tags with the runner's name of a metric, by its name in MLflow, if the two differ."""
+
+PART = 1 << 16
+"""Bytes of the journal that are sent and noted at once: 600 to 1000 points, a tenth of a second."""
+
+_METRICS_PER_REQUEST = 1000  # MLflow's limit
+
+
+class MetricUpload:
+    """The upload of a run's metrics to its MLflow run; a new object asks MLflow first what it has.
+
+    Args:
+        client: the client of the store.
+        run_id: the run in MLflow.
+        folder: the run's folder.
+        state: what is noted; this object changes `offset`, `tail`, `keys` and `lacks_points`.
+        save: writes the state.
+    """
+
+    def __init__(
+        self, client: "MlflowClient", run_id: str, folder: Path, state: DeliveryState, save: Callable[[], None]
+    ) -> None:
+        self._client, self._run_id, self._state, self._save = client, run_id, state, save
+        self._path = folder / layout.JOURNAL
+        self._last = self._ask()
+        self._check_store()
+
+    def step(self, running: bool, limit: int | None = None) -> bool:
+        """Upload what is new.
+
+        Args:
+            running: whether the run still measures: if all points are system metrics, they wait for others.
+            limit: the most bytes of the journal to upload, about; None for all.
+
+        Returns:
+            True if MLflow has all points that the journal had at the call.
+        """
+        end = journal_check.flush(self._path)
+        self._check_journal()
+        if self._state.lacks_points and not running:
+            self._fetch_back()
+            end = journal_check.flush(self._path)
+        if not self._has_begun():
+            firsts = self._first_points(end)
+            if running and all(name.startswith(SYSTEM) for name in firsts):
+                return True
+            self._send(sorted(firsts.values(), key=lambda point: _rank(point.name)))
+            self._last |= {self._state.keys[name]: point.step for name, point in firsts.items()}
+        stop = end if limit is None else self._state.offset + limit
+        while self._state.offset < stop:
+            points, offset = journal.read_block(self._path, self._state.offset, end, PART)
+            if offset == self._state.offset:
+                return True
+            self._send(points)
+            self._note(offset)
+        return self._state.offset >= end
+
+    def _ask(self) -> dict[str, int]:
+        """Ask MLflow for the names, and for the last step of each metric."""
+        data = self._client.get_run(self._run_id).data
+        self._state.keys = {name: key for key, name in own_names(data.tags).items()} | self._state.keys
+        return {metric.key: metric.step for metric in data.to_proto().metrics}
+
+    def _check_store(self) -> None:
+        """Start again if MLflow lacks points that were uploaded: its last transaction may be lost by a power loss."""
+        offset = self._state.offset
+        if journal_check.describe_loss(self._path, offset, self._state.tail) is not None:
+            return
+        points, _ = journal.read_block(self._path, max(0, offset - PART), offset, PART) if offset else ([], 0)
+        if any(point.step > self._last.get(self._state.keys.get(point.name, point.name), -1) for point in points):
+            log.warning("MLflow has lost metrics that were uploaded; they are uploaded again", extra=about(TRACKING))
+            self._start_again()
+
+    def _check_journal(self) -> None:
+        """Start again if the journal is not the one that was uploaded; what MLflow has is not sent twice."""
+        if loss := journal_check.describe_loss(self._path, self._state.offset, self._state.tail):
+            log.info("%s; what MLflow has is not sent again", loss)
+            self._state.lacks_points = True
+            self._start_again()
+            self._last = self._ask()
+
+    def _fetch_back(self) -> None:
+        """Add to the journal what only MLflow has; the run's process has ended."""
+        added = fetch_back(self._client, self._run_id, self._path)
+        self._state.lacks_points = False
+        if added:
+            log.info("%s has %d points again, which only MLflow had", self._path.name, added)
+            self._start_again()
+            self._last = self._ask()
+        self._save()
+
+    def _start_again(self) -> None:
+        self._state.offset, self._state.tail = 0, None
+        self._save()
+
+    def _has_begun(self) -> bool:
+        return any(not name.startswith(SYSTEM) for name in self._state.keys)
+
+    def _first_points(self, end: int) -> dict[str, MetricPoint]:
+        """Return the first point of each metric. MLflow's pages preselect the metrics that were logged first."""
+        firsts: dict[str, MetricPoint] = {}
+        before, offset = -1, self._state.offset
+        while offset != before:
+            before = offset
+            points, offset = journal.read_block(self._path, offset, end, PART)
+            for point in points:
+                firsts.setdefault(point.name, point)
+        return firsts
+
+    def _send(self, points: Sequence[MetricPoint]) -> None:
+        """Send points, except those that MLflow had before."""
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(key, point.value, round(point.time * 1000), point.step)
+            for point in points
+            if point.step > self._last.get(key := self._key(point), -1)
+        ]
+        for start in range(0, len(metrics), _METRICS_PER_REQUEST):
+            self._client.log_batch(self._run_id, metrics=metrics[start : start + _METRICS_PER_REQUEST])
+
+    def _note(self, offset: int) -> None:
+        self._state.offset, self._state.tail = offset, journal_check.checksum(self._path, offset)
+        self._save()
+
+    def _key(self, point: MetricPoint) -> str:
+        """Return the MLflow name of a metric; it is the same for all of the run."""
+        if point.name not in self._state.keys:
+            key = legal_name(point.name, self._state.keys.values())
+            if key != point.name:
+                self._client.set_tag(self._run_id, METRIC_TAG + key, point.name)
+                log.info("the metric %s is named %s in MLflow, which does not accept the name", point.name, key)
+            self._state.keys[point.name] = key
+        return self._state.keys[point.name]
+
+
+def fetch_back(client: "MlflowClient", run_id: str, path: Path) -> int:
+    """Add to a journal the points that only MLflow has.
+
+    Returns:
+        Their number.
+    """
+    points = journal.read(path)[0]
+    data = client.get_run(run_id).data
+    fetched = list(fetch_points(client, run_id, data.metrics, own_names(data.tags)))
+    merged = merge(points, fetched)
+    if len(merged) > len(points):
+        journal.rewrite(path, merged)
+    return len(merged) - len(points)
+
+
+def fetch_points(
+    client: "MlflowClient", run_id: str, keys: Iterable[str], names: Mapping[str, str]
+) -> Iterator[MetricPoint]:
+    """Yield the points of metrics from MLflow, with the run's own names for them."""
+    for key in keys:
+        for metric in client.get_metric_history(run_id, key):
+            yield MetricPoint(names.get(key, key), _value(metric.value), metric.step, metric.timestamp / 1000)
+
+
+def merge(points: Iterable[MetricPoint], others: Iterable[MetricPoint]) -> list[MetricPoint]:
+    """Return the points of both in the order of their times; one that both have is taken from the first."""
+    merged = {(point.name, point.step): point for point in points}
+    for point in others:
+        merged.setdefault((point.name, point.step), point)
+    return sorted(merged.values(), key=lambda point: point.time)
+
+
+def own_names(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the run's names of metrics that have another name in MLflow."""
+    return {key.removeprefix(METRIC_TAG): name for key, name in tags.items() if key.startswith(METRIC_TAG)}
+
+
+def _value(value: float) -> float:
+    """Restore infinity, which MLflow stores as the largest number."""
+    return value * float("inf") if abs(value) == sys.float_info.max else value
+
+
+def _rank(metric: str) -> int:
+    """Return the rank of a metric in the first upload."""
+    if metric.startswith(SYSTEM):
+        return len(FIRST) + 1
+    return next((rank for rank, prefix in enumerate(FIRST) if metric.startswith(prefix)), len(FIRST))
