@@ -51,6 +51,7 @@ class MetricUpload:
     ) -> None:
         self._client, self._run_id, self._state, self._save = client, run_id, state, save
         self._path = folder / layout.JOURNAL
+        self._loss: str | None = None
         self._last = self._ask()
         self._check_store()
 
@@ -65,7 +66,7 @@ class MetricUpload:
             True if MLflow has all points that the journal had at the call.
         """
         end = journal_check.flush(self._path)
-        self._check_journal()
+        self._check_journal(running)
         if self._state.lacks_points and not running:
             self._fetch_back()
             end = journal_check.flush(self._path)
@@ -74,7 +75,9 @@ class MetricUpload:
             if running and all(name.startswith(SYSTEM) for name in firsts):
                 return True
             self._send(sorted(firsts.values(), key=lambda point: _rank(point.name)))
-            self._last |= {self._state.keys[name]: point.step for name, point in firsts.items()}
+            for name, point in firsts.items():
+                key = self._state.keys[name]
+                self._last[key] = max(point.step, self._last.get(key, -1))
         stop = end if limit is None else self._state.offset + limit
         while self._state.offset < stop:
             points, offset = journal.read_block(self._path, self._state.offset, end, PART)
@@ -87,7 +90,9 @@ class MetricUpload:
     def _ask(self) -> dict[str, int]:
         """Ask MLflow for the names, and for the last step of each metric."""
         data = self._client.get_run(self._run_id).data
-        self._state.keys = {name: key for key, name in own_names(data.tags).items()} | self._state.keys
+        names = own_names(data.tags)
+        logged = {names.get(key, key): key for key in data.metrics}
+        self._state.keys = {name: key for key, name in names.items()} | logged | self._state.keys
         return {metric.key: metric.step for metric in data.to_proto().metrics}
 
     def _check_store(self) -> None:
@@ -100,10 +105,10 @@ class MetricUpload:
             log.warning("MLflow has lost metrics that were uploaded; they are uploaded again", extra=about(TRACKING))
             self._start_again()
 
-    def _check_journal(self) -> None:
+    def _check_journal(self, running: bool) -> None:
         """Start again if the journal is not the one that was uploaded; what MLflow has is not sent twice."""
         if loss := journal_check.describe_loss(self._path, self._state.offset, self._state.tail):
-            log.info("%s; what MLflow has is not sent again", loss)
+            self._loss = None if running else loss  # of a running one, its start has told
             self._state.lacks_points = True
             self._start_again()
             self._last = self._ask()
@@ -112,8 +117,9 @@ class MetricUpload:
         """Add to the journal what only MLflow has; the run's process has ended."""
         added = fetch_back(self._client, self._run_id, self._path)
         self._state.lacks_points = False
-        if added:
-            log.info("%s has %d points again, which only MLflow had", self._path.name, added)
+        if added or self._loss:
+            loss = self._loss or f"{self._path.name} had lost points"
+            log.warning("%s; %d points were fetched back from MLflow", loss, added, extra=about(TRACKING))
             self._start_again()
             self._last = self._ask()
         self._save()

@@ -37,5 +37,5 @@ def restore_journal(folder: Path, uri: str | None = None) -> None:
         except Exception as error:  # MLflow, SQLAlchemy and the network raise many types; training continues
             end = f"; MLflow may have them ({explain(error)}), fetch them with: python -m runner.sync run="
             end += shell_path(folder)
-    if found:
-        log.warning("%s%s", found, end, extra=about(TRACKING))
+    if found or end:
+        log.warning("%s%s", found or f"{path.name} has lost points", end, extra=about(TRACKING))
