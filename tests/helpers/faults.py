@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from helpers import forked
+from helpers import forked, power
 from runner.rundir import checkpoint
 from runner.rundir.checkpoint import Checkpoints
 from runner.rundir.journal import Journal
@@ -136,6 +136,22 @@ def die_at_step(number: int) -> None:
     """Prepare a process to die before its optimizer step of this number, counted from 1."""
     _inject(None)
     loop.take_step = at_call(number, lambda *_: die(f"step {number}"), loop.take_step)
+
+
+def lose_power_at(number: int, records: Path) -> None:
+    """Prepare a process to record what it flushes, and to lose its power before its step of this number.
+
+    Its steps are slow enough for several uploads.
+    """
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.05)
+        return step(*arguments)
+
+    _inject(None)
+    power.record(records)
+    step = loop.take_step
+    loop.take_step = at_call(number, lambda *_: power_loss(f"step {number}"), slow)
 
 
 FAULTS: dict[str, Callable[[str], None]] = {

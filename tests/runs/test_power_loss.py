@@ -1,9 +1,6 @@
 """Runs whose machine loses its power: all files are cut back to what was flushed, and no point is lost or twice."""
 
-import os
 import random
-import signal
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,19 +8,18 @@ from pathlib import Path
 import pytest
 
 from conftest import Called, run_folder
-from helpers import forked, power
+from helpers import power
 from helpers.delivered import copy_store
-from helpers.faults import inject
+from helpers.faults import inject, lose_power_at
 from helpers.killed import EVERYTHING, assert_delivered, assert_ended_the_same
 from helpers.sweeping import Forked
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.sync import main as sync
-from runner.training import loop
 
 Runner = Callable[..., Called]
 
-LONGER = (*EVERYTHING, "trainer.epochs=6")
+LONGER = (*(argument for argument in EVERYTHING if "trainer.epochs=" not in argument), "trainer.epochs=6")
 
 
 @pytest.fixture(scope="module")
@@ -34,31 +30,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_folder(here)
 
 
-def slow_and_powerless(step: int, records: Path) -> None:
-    """Prepare a run to take long enough for uploads, and to lose its power after a step of the optimizer."""
-    inject(None)()
-    power.record(records)
-    take_step, steps = loop.take_step, 0
-
-    def counted(*arguments: object, **named: object) -> object:
-        nonlocal steps
-        steps += 1
-        time.sleep(0.05)
-        if steps == step:
-            for pid in forked.Forked.started:
-                os.kill(pid, signal.SIGKILL)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return take_step(*arguments, **named)  # type: ignore[arg-type]
-
-    loop.take_step = counted  # type: ignore[assignment]
-
-
 def loses_power_and_is_resumed(number: int, here: Path, runner: Runner, empty_store: Path, whole: Path) -> None:
     """Run, lose the power at a point that the number chooses, resume, and compare."""
     draw = random.Random(number)
     uri = copy_store(empty_store, here / "outputs")
     records = here / "records"
-    prepare = partial(slow_and_powerless, draw.randint(4, 44), records)
+    prepare = partial(lose_power_at, draw.randint(4, 44), records)
     code, printed = Forked(here, *LONGER, prepare=prepare).wait(120)
     assert code == -9, printed
     folder = run_folder(here)
