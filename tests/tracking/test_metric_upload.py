@@ -2,6 +2,8 @@
 
 import logging
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +24,7 @@ from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.delivery_loop import BYTES_AT_ONCE, DeliveryLoop
 from runner.tracking.restore import restore_journal
 from runner.tracking.store import connect
-from runner.util.niceness import run_nicely
+from runner.util.niceness import AUTOGROUP, run_nicely
 from runner.util.uri import sqlite_file
 
 NAMES = ("train/loss_step", "val/accuracy@5")
@@ -315,3 +317,21 @@ def test_less_priority_is_not_for_ever() -> None:
     assert [run_nicely(wanted, niceness) for wanted in (0, 19, 5, 0)] == [0, 19, 5, 0]
     with pytest.raises(ZeroDivisionError):
         run_nicely(19, lambda: 1 / 0)
+
+
+SESSION = """
+import time
+from runner.util.niceness import AUTOGROUP, run_nicely
+for niceness in (19, 5, 0):
+    print(run_nicely(niceness, AUTOGROUP.read_text).split()[-1])
+    time.sleep(0.2)  # Linux refuses a second change within 0.1 s
+"""
+
+
+@pytest.mark.skipif(not AUTOGROUP.exists(), reason="this system does not group processes by session")
+@pytest.mark.parametrize(("own", "found"), [(True, ["19", "5", "0"]), (False, None)])
+def test_the_session_of_the_delivery_gets_the_priority_and_no_other_one(own: bool, found: list[str] | None) -> None:
+    before = AUTOGROUP.read_text()
+    printed = subprocess.run([sys.executable, "-c", SESSION], start_new_session=own, capture_output=True, text=True)
+    assert printed.stdout.split() == (found or 3 * before.split()[-1:]), printed.stderr
+    assert AUTOGROUP.read_text() == before

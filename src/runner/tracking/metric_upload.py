@@ -78,7 +78,8 @@ class MetricUpload:
             for name, point in firsts.items():
                 key = self._state.keys[name]
                 self._last[key] = max(point.step, self._last.get(key, -1))
-        stop = end if limit is None else self._state.offset + limit
+        # To the nearest part: one ends with a whole line, so it is a little shorter than PART.
+        stop = end if limit is None else self._state.offset + max(1, limit - PART // 2)
         while self._state.offset < stop:
             points, offset = journal.read_block(self._path, self._state.offset, end, PART)
             if offset == self._state.offset:
