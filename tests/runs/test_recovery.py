@@ -18,6 +18,7 @@ from runner.rundir.journal import Journal
 from runner.rundir.manifest import Manifest
 from runner.runs import recovery
 from runner.tracking.deliver import Delivery
+from runner.tracking.metric_upload import fetch_points, own_names
 from runner.tracking.store import connect
 
 Runner = Callable[..., Called]
@@ -138,16 +139,16 @@ def test_mlflow_never_has_a_checkpoint_without_the_metrics_it_goes_on_from(
     train(1)
     delivery = Delivery(folder)
     delivery.step()
-    read = journal.read
+    read = journal.read_block
 
-    def read_and_go_on(path: Path, offset: int = 0) -> object:
-        points = read(path, offset)
+    def read_and_go_on(path: Path, offset: int, end: int, size: int) -> object:
+        points = read(path, offset, end, size)
         train(3)
         return points
 
     train(2)
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "read", read_and_go_on)
+        patch.setattr(journal, "read_block", read_and_go_on)
         delivery.step()
     metrics = connect(uri).get_metric_history(str(delivery.run_id), "val/loss")
     assert (max(metric.step for metric in metrics), there()) == (2, 2)
@@ -165,5 +166,5 @@ def test_infinity_comes_back_as_what_it_was(tmp_path: Path, empty_store: Path) -
     Journal(folder / layout.JOURNAL).write(values, 1)
     assert Delivery(folder).step()
     client, run = only_run(uri)
-    points = recovery._points(client, run, tmp_path / "nowhere")
+    points = fetch_points(client, run.info.run_id, run.data.metrics, own_names(run.data.tags))
     assert {point.name: repr(point.value) for point in points} == {name: repr(value) for name, value in values.items()}
