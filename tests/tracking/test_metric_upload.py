@@ -16,12 +16,13 @@ from helpers.delivered import copy_store
 from helpers.servers import Server
 from runner.rundir import journal, layout
 from runner.rundir.delivery_state import DeliveryState
-from runner.rundir.journal import Journal
+from runner.rundir.journal import Journal, MetricPoint
 from runner.rundir.manifest import Manifest
 from runner.tracking import delivery_loop, metric_upload
 from runner.tracking.dead_runs import finish_dead_run
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.delivery_loop import BYTES_AT_ONCE, DeliveryLoop
+from runner.tracking.metric_upload import merge
 from runner.tracking.restore import restore_journal
 from runner.tracking.store import connect
 from runner.util.niceness import AUTOGROUP, run_nicely
@@ -246,6 +247,15 @@ def test_a_journal_that_is_cut_and_grows_beyond_what_was_noted_is_uploaded_once_
     Manifest.load(folder).ended("FINISHED").save(folder)
     assert Delivery(folder).step()
     assert_uploaded(local, folder, range(1, 201))
+
+
+def test_points_that_are_fetched_back_stand_in_the_order_of_steps() -> None:
+    kept = [MetricPoint("a", 1.0, 1, 10.0), MetricPoint("a", 2.0, 2, 30.0), MetricPoint("b", 1.0, 1, 20.0)]
+    fetched = [MetricPoint("a", float(step), step, 10.0 + step) for step in (1, 2, 3, 4)]
+    merged = merge(kept, fetched)  # step 2 was measured again after a resume, and the run died before step 3
+    assert [(point.name, point.step, point.time) for point in merged] == [
+        ("a", 1, 10.0), ("b", 1, 20.0), ("a", 2, 30.0), ("a", 3, 13.0), ("a", 4, 14.0),
+    ]  # fmt: skip
 
 
 def test_a_step_with_a_limit_leaves_the_rest_for_the_next_one(

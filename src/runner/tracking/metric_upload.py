@@ -195,11 +195,20 @@ def fetch_points(
 
 
 def merge(points: Iterable[MetricPoint], others: Iterable[MetricPoint]) -> list[MetricPoint]:
-    """Return the points of both in the order of their times; one that both have is taken from the first."""
+    """Return the points of both in the order of their times; one that both have is taken from the first.
+
+    The steps of a metric increase, as in a journal that was never damaged: a point that was measured again after a
+    resume stands before those of later steps, though it is newer.
+    """
     merged = {(point.name, point.step): point for point in points}
     for point in others:
         merged.setdefault((point.name, point.step), point)
-    return sorted(merged.values(), key=lambda point: point.time)
+    latest: dict[str, float] = {}
+    ordered: list[tuple[float, MetricPoint]] = []
+    for point in sorted(merged.values(), key=lambda point: point.step):
+        latest[point.name] = max(point.time, latest.get(point.name, point.time))
+        ordered.append((latest[point.name], point))
+    return [point for _, point in sorted(ordered, key=lambda pair: pair[0])]
 
 
 def own_names(tags: Mapping[str, str]) -> dict[str, str]:
