@@ -54,13 +54,14 @@ class Tracker:
         delivery: Deliverer | None = None,
     ) -> None:
         self.folder = folder
+        if manifest is not None and has_manifest(folder):
+            claim(folder)
         restore_journal(folder, uri)
         self._journal = Journal(folder / layout.JOURNAL)
         self._manifest = manifest
         self._delivery: Deliverer | None = None
         if manifest is not None:
             if has_manifest(folder):
-                claim(folder)
                 self._manifest = manifest = Manifest.load(folder).resumed(manifest)
             manifest.save(folder)
             self._delivery = delivery or DeliveryProcess(uri)
