@@ -1,7 +1,10 @@
+import multiprocessing
 import os
 import random
 import signal
 from dataclasses import replace
+from multiprocessing import forkserver as python_forkserver
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +19,7 @@ from torch.utils.data import Dataset
 from helpers.composed import built
 from helpers.operations import Operations
 from helpers.problems import about
+from helpers.sweeping import wait_for
 from helpers.training import blobs, divided, exact_state, loaders, net, same, training
 from runner.data.loading import TensorLoader, WorkerLoader, evaluation_batch_size
 from runner.data.normalize import Normalize
@@ -29,6 +33,7 @@ from runner.errors import ConfigError
 from runner.loss import MSE
 from runner.rundir import checkpoint
 from runner.runs import report
+from runner.sweeps.launchers import forkserver
 from runner.training.loop import fit
 
 
@@ -498,3 +503,33 @@ def test_a_worker_that_is_told_to_end_while_it_begins_still_loads(monkeypatch: p
     assert [targets.tolist() for _, targets in loader.epoch(0)] == [[0, 1], [2, 3]]
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(STOPS)
     loader.close()
+
+
+def _load_with(method: str, sending: Connection) -> None:
+    """Send the batches and the workers' process ids, and keep the workers; with the server that this process is of."""
+    python_forkserver._forkserver.ensure_running = lambda: None
+    multiprocessing.set_start_method(method, force=True)
+    loader = WorkerLoader(part_of(Drawn()), lambda *batch: batch, batch_size=2, seed=3, num_workers=2)
+    sending.send([[tree.tolist() for tree in batch] for batch in loader.epoch(1)])
+    sending.send([worker.pid for worker in loader._reader._loader._iterator._workers])
+    signal.pause()
+
+
+class Drawn(Slow):
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.rand(1), index
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_no_worker_outlives_a_killed_process(method: str) -> None:
+    """Python 3.14 starts workers by a server, which is then their parent process and outlives the one that loads."""
+    forkserver.start(["runner.data.digits."], saves_models=True)  # the one server of this process
+    receiving, sending = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("forkserver").Process(target=_load_with, args=(method, sending))
+    process.start()
+    here = WorkerLoader(part_of(Drawn()), lambda *batch: batch, batch_size=2, seed=3)
+    assert receiving.recv() == [[tree.tolist() for tree in batch] for batch in here.epoch(1)]
+    workers = [psutil.Process(pid) for pid in receiving.recv()]
+    assert len(workers) == 2 and all(worker.is_running() for worker in workers)
+    process.kill()
+    wait_for(lambda: not any(worker.is_running() for worker in workers), seconds=4)

@@ -17,7 +17,7 @@ from runner.data.collate import Batch
 from runner.data.part import equal
 from runner.data.stream_part import StreamPart
 from runner.data.stream_reader import Place, Read, StreamReader
-from runner.data.workers import as_it_is, end_workers, start_workers, survive_a_stop
+from runner.data.workers import as_it_is, end_workers, set_up_worker, start_workers
 from runner.errors import ConfigError, Problem, TrainingError
 from runner.util import trees
 from runner.util.rng import make_generator
@@ -222,7 +222,7 @@ def make_loader(reader: StreamReader, num_workers: int, pin_memory: bool = False
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
         collate_fn=as_it_is,
-        worker_init_fn=survive_a_stop,
+        worker_init_fn=set_up_worker,
         generator=rng,
     )
 

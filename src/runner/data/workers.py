@@ -1,8 +1,12 @@
 """Batches of a part through a `DataLoader`: read by this process, or by workers that survive a stop for a while."""
 
+import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from functools import partial
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import Any
 
 import torch
@@ -48,7 +52,7 @@ class BatchReader:
             persistent_workers=persistent and num_workers > 0,
             pin_memory=pin_memory,
             collate_fn=as_it_is,
-            worker_init_fn=survive_a_stop,
+            worker_init_fn=set_up_worker,
             generator=rng,
         )
 
@@ -73,7 +77,9 @@ class BatchReader:
 
 
 def start_workers(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Start a pass of a loader; no stop signal reaches a worker before it has called `survive_a_stop`."""
+    """Start a pass of a loader; no stop signal reaches a worker before it has called `set_up_worker`."""
+    if multiprocessing.get_start_method() == "forkserver":
+        multiprocessing.set_forkserver_preload([__name__])  # else each worker imports torch by itself
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         return iter(loader)
@@ -184,11 +190,25 @@ def as_it_is(batch: Any) -> Any:
     return batch
 
 
-def survive_a_stop(_: int) -> None:
-    """Let a worker load for a while after a stop signal: Ctrl-C and schedulers signal the whole process group.
+def set_up_worker(_: int) -> None:
+    """Let a worker survive a stop signal for a while, and end with the training process.
 
-    The training process finishes its step, and ends its workers itself; with SIGTERM too, if one does not answer.
+    Ctrl-C and schedulers signal the whole process group. The training process finishes its step, and ends its workers
+    itself; with SIGTERM too, if one does not answer.
     """
+    Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(STOP_SECONDS))  # SIGALRM ends it in any state
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+
+def _end_with_parent() -> None:
+    """End this process once the one that started it has ended, by SIGKILL too.
+
+    torch's workers ask every 5 s whether their parent process is another one. With the start method forkserver that
+    is the server, which lives as long as any worker: they would wait for each other for ever.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker is started by multiprocessing"
+    wait([parent.sentinel])
+    os._exit(1)
