@@ -727,6 +727,10 @@ class Drawing(Repeating):
         return torch.full((6,), index / 64) + float(self.drawn.normal()), index % 3
 
 
+def drawing() -> Source:
+    return Source("drawing", train=Drawing(), test=Drawing())
+
+
 PARTS: dict[str, tuple[Callable[[], dict[str, Any]], set[str]]] = {
     "loss saved": (lambda: {"loss": Rising()}, set()),
     "loss": (lambda: {"loss": Scheduled()}, {"loss.weights"}),
