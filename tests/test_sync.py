@@ -126,6 +126,7 @@ def test_a_store_that_refuses_is_explained_once_for_a_sweep(outputs: Path, capsy
         *_, first, second = capsys.readouterr().err.splitlines()
         assert f"{sweep}/0: " in first and f"{sweep}/1: " in second
         assert "403" not in first + second and first.rpartition(": ")[2] == second.rpartition(": ")[2]
+        assert first.endswith(f"the same as {sweep}")
 
 
 def test_a_run_killed_without_notice_is_completed(outputs: Path, uri: str) -> None:

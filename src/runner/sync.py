@@ -15,7 +15,7 @@ from runner.rundir.manifest import FOLDER, Manifest, has_manifest, is_own_run
 from runner.rundir.ownership import is_own_folder, is_real_folder
 from runner.tracking.dead_runs import finish_dead_run
 from runner.tracking.deliver import Delivery, outstanding
-from runner.tracking.store import explain
+from runner.tracking.trouble import explain
 from runner.util import program
 from runner.util.options import run_with_options
 
@@ -49,7 +49,7 @@ def _sync(options: dict[str, str]) -> int:
         _say("nothing to upload")
     uri = options.get("tracking.uri")
     failed: set[Path] = set()
-    reasons: set[str] = set()
+    reasons: dict[str, str] = {}
     for folder in folders:
         if not _missing(failed.intersection(folder.parents)) and not _upload(folder, uri, reasons):
             failed.add(folder)
@@ -90,17 +90,18 @@ def _complete(folder: Path, uri: str | None) -> bool:
         return False
 
 
-def _upload(folder: Path, uri: str | None, reasons: set[str]) -> bool:
-    """Upload a run; `reasons` has the reasons of earlier failures, which are not printed again."""
+def _upload(folder: Path, uri: str | None, reasons: dict[str, str]) -> bool:
+    """Upload a run; `reasons` has the first folder with each reason of a failure, which is not printed again."""
     if is_in_use(folder):
         _say(f"{display_path(folder.absolute())}: still running, and uploads its metrics itself")
         return True
     try:
         done = finish_dead_run(folder, uri)
     except Exception as error:  # an error in one run must not prevent the others
-        reason = explain(error)
-        _say(f"{display_path(folder.absolute())}: not uploaded: {'same reason' if reason in reasons else reason}")
-        reasons.add(reason)
+        reason, name = explain(error), display_path(folder.absolute())
+        said = f"the same as {reasons[reason]}" if reason in reasons else reason
+        _say(f"{name}: not uploaded: {said}")
+        reasons.setdefault(reason, name)
         return False
     _say(
         f"{display_path(folder.absolute())}: uploaded as run {DeliveryState.load(folder).run_id}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from runner.config import store_variable
-from runner.errors import ConfigError, Problem, to_one_line
+from runner.errors import ConfigError, Problem, StoreError, to_one_line
 from runner.rundir.folders import display_path, for_shell
 from runner.rundir.folders import outputs as outputs_folder
 from runner.rundir.manifest import Manifest
@@ -17,6 +17,7 @@ from runner.sweeps.results.links import links, newest
 from runner.tracking.dead_runs import close_dead_runs
 from runner.tracking.pages import experiments_page, newest_table, table_page, table_view
 from runner.tracking.store import EXPERIMENT_TAGS, connect, local_uri, ui_of
+from runner.tracking.trouble import describe_trouble, password_refused
 from runner.util import program
 from runner.util.options import run_with_options
 from runner.util.tags import KEY_TAG
@@ -45,10 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _ui(options: dict[str, str]) -> int:
     uri = options.get("tracking.uri") or store_variable.store_address() or local_uri(outputs_folder())
     port = _free_port(options.get("port", "5000"))
-    _check(uri, options.get("tracking.uri") is None)
+    client = _connect(uri, options.get("tracking.uri") is None)
     tables: list[tuple[str, str]] = []
     with suppress(Exception):  # the UI may start even if this fails
-        client = connect(uri)
         for folder in close_dead_runs(client, uri):
             print(
                 f"{display_path(folder)}: its process has died, marked {Manifest.load(folder).status}", file=sys.stderr
@@ -78,7 +78,13 @@ def _tables(client: "MlflowClient", base: str) -> list[tuple[str, str]]:
     return [(page, name) for _, page, name in sorted(pages, reverse=True)[:NEWEST]]
 
 
-def _check(uri: str, from_variable: bool) -> None:
+def _connect(uri: str, from_variable: bool) -> "MlflowClient":
+    """Connect to the store; wait while a run creates it.
+
+    Raises:
+        ConfigError: it has a UI of its own, does not exist, is away, or refuses.
+        StoreError: it is unusable.
+    """
     page = ui_of(uri)
     if page is not None and from_variable:
         local = for_shell(f"tracking.uri={local_uri(outputs_folder())}")
@@ -90,12 +96,17 @@ def _check(uri: str, from_variable: bool) -> None:
         text = "tracking.uri is a server with its own UI"
         raise ConfigError(Problem("tracking.uri", text, f"open {page}/", topic="conflict"))
     file = sqlite_file(uri)
-    if file is not None:
-        if not file.exists():
-            text = f"the store {file} does not exist"
-            suggestion = "create it by a first run: python -m runner"
-            raise ConfigError(Problem("tracking.uri", text, suggestion, topic="store"))
-        connect(uri)  # waits while a run creates it, and raises if it is unusable
+    if file is not None and not file.exists():
+        text = f"the store {file} does not exist"
+        suggestion = "create it by a first run: python -m runner"
+        raise ConfigError(Problem("tracking.uri", text, suggestion, topic="store"))
+    try:
+        return connect(uri)
+    except StoreError:
+        raise
+    except Exception as error:  # of the database's driver
+        problem = password_refused(error, "tracking.uri")
+        raise ConfigError(problem or Problem("tracking.uri", describe_trouble(error), topic="store")) from error
 
 
 def _serve(uri: str, port: int, tables: Sequence[tuple[str, str]]) -> NoReturn:

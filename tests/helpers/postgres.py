@@ -64,6 +64,14 @@ class Postgres:
         """Stop the server hard: connections are cut, and nothing is written back."""
         self._run("pg_ctl", "-m", "immediate", "stop")
 
+    def add_database(self, name: str) -> str:
+        """Create another database while the server runs, and return its address, with the password."""
+        import psycopg  # late: it may be missing, which skips the tests
+
+        with psycopg.connect(self.with_password, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.with_password.removesuffix("postgres") + name
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Suspend the server: it accepts connections, and does not answer."""

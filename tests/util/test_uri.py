@@ -2,13 +2,10 @@
 
 import json
 import socket
-import threading
 from collections.abc import Callable, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from mlflow.exceptions import MlflowException
 
 from conftest import Called, run_folder
 from helpers.delivered import copy_store
@@ -19,15 +16,8 @@ from runner.rundir.folders import for_shell
 from runner.rundir.manifest import Manifest
 from runner.tracking.deliver import Delivery
 from runner.tracking.location import refuse_database_of_server
-from runner.tracking.store import (
-    connect,
-    describe_refusal,
-    describe_trouble,
-    explain,
-    get_or_create_experiment,
-    local_uri,
-    resolve_store,
-)
+from runner.tracking.store import connect, get_or_create_experiment, local_uri, resolve_store
+from runner.tracking.trouble import describe_trouble, explain
 from runner.util import driver
 from runner.util.uri import absolute_uri, sqlite_address, sqlite_file, strip_credentials
 
@@ -81,7 +71,7 @@ def test_a_run_works_in_a_folder_of_any_name(
     run_id = json.loads((folder / "result.json").read_text())["run_id"]
     assert evaluate.main([f"run={run_id}"]) == 0
     assert sync.main([f"run={folder}"]) == 0
-    ui._check(local_uri(here / name / "outputs"), from_variable=False)
+    ui._connect(local_uri(here / name / "outputs"), from_variable=False)
     assert [path.name for path in here.iterdir()] == [name]
 
 
@@ -127,37 +117,6 @@ def test_waiting_for_an_answer_has_a_time_limit(monkeypatch: pytest.MonkeyPatch)
         theirs.send(b"x")
         assert connection.wait() == b"x"
         assert connection.wait() == b""
-
-
-class Refusing(BaseHTTPRequestHandler):
-    """A server that answers each request with the status in its own path: http://host:port/401."""
-
-    def answer(self) -> None:
-        self.send_response(int(self.path.split("/")[1]))
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_GET = do_POST = answer  # noqa: N815 - http.server's names
-
-    def log_message(self, *_: object) -> None: ...
-
-
-def test_a_refused_request_is_not_reported_as_an_outage() -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    said = {}
-    for status in (401, 403, 404, 413):
-        with pytest.raises(MlflowException) as raised:
-            connect(f"http://127.0.0.1:{server.server_address[1]}/{status}").create_experiment("mine")
-        said[status] = describe_trouble(raised.value, "mine")
-    server.shutdown()
-    server.server_close()
-    assert all(f"({status})" in text for status, text in said.items())
-    for variable in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
-        assert variable in said[401]
-    assert "experiment mine;" in said[403] and "tracking.experiment=<another>" in said[403]
-    assert describe_refusal(ConnectionError("Connection refused")) is None
-    assert "write tracking.uri=" in describe_trouble(OSError('FATAL: password authentication failed for user "ada"'))
 
 
 def test_an_experiment_of_a_server_is_not_written_to_by_the_address_of_its_database(

@@ -84,7 +84,8 @@ def repair(path: Path) -> tuple[str | None, bool]:
         whole = end
     found = []
     cut = cut or _ends_in_zeros(path, whole)
-    os.truncate(path, whole)  # an incomplete line alone was left by a kill, and is no loss
+    if path.stat().st_size > whole:  # else it keeps its time, by which MLflow is known to have the file
+        os.truncate(path, whole)  # an incomplete line alone was left by a kill, and is no loss
     if cut:
         found.append(f"a power loss has taken the end of {path.name}, which a resumed run measures again")
     if damaged:

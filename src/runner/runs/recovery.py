@@ -18,7 +18,7 @@ from runner.rundir.ownership import is_free_in_own_outputs
 from runner.saved.run import SavedRun
 from runner.tracking.local_files import refuse_links
 from runner.tracking.metric_upload import METRIC_TAG, fetch_points, merge, own_names
-from runner.tracking.store import explain
+from runner.tracking.trouble import explain
 from runner.util.tags import FOLDER_TAG, KEY_TAG, OWNER_TAG, PARAM_LENGTH, with_legal_names
 
 if TYPE_CHECKING:

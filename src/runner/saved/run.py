@@ -25,7 +25,8 @@ from runner.rundir.folders import display_path, for_shell, outputs, parse_path, 
 from runner.rundir.manifest import manifest_of, own_folder
 from runner.saved.sweep_folder import is_sweep, not_a_run
 from runner.tracking.local_files import refuse_links
-from runner.tracking.store import connect, describe_refusal, explain, local_uri
+from runner.tracking.store import connect, local_uri
+from runner.tracking.trouble import describe_refusal, explain
 from runner.util.files import load_json_or_empty
 from runner.util.tags import FOLDER_TAG, KEY_TAG, is_key
 from runner.util.uri import sqlite_file, strip_credentials

@@ -16,7 +16,7 @@ from runner.rundir.manifest import Manifest, manifest_of
 from runner.tracking.dead_runs import close_dead_runs
 from runner.tracking.deliver import Delivery
 from runner.tracking.run_owner import NotOwner
-from runner.tracking.store import describe_refusal, describe_trouble
+from runner.tracking.trouble import describe_refusal, describe_trouble
 from runner.util.niceness import run_nicely
 from runner.util.terminal import STORE, about
 

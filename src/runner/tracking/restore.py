@@ -8,7 +8,7 @@ from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import shell_path
 from runner.rundir.manifest import has_manifest
 from runner.tracking.deliver import Delivery
-from runner.tracking.store import explain
+from runner.tracking.trouble import explain
 from runner.util.terminal import TRACKING, about
 
 log = logging.getLogger("runner")

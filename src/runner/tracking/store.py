@@ -3,18 +3,17 @@
 import contextlib
 import logging
 import os
-import re
 import shlex
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.config import store_variable
-from runner.errors import Problem, StoreError
+from runner.errors import StoreError
 from runner.rundir.folders import outputs
 from runner.tracking.location import THROUGH_A_SERVER, database_of_server
-from runner.util.redaction import redact
 from runner.util.uri import absolute_uri, sqlite_address, sqlite_file, strip_credentials
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # which may be an hour
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output is for results, and the URL may be secret
 }
@@ -56,14 +56,6 @@ _BROKEN = (
     "Can't locate revision",
     "not a database",
     "malformed",
-)
-
-# Errors of PostgreSQL, MySQL and SQL Server for a wrong or missing password.
-_PASSWORD = (
-    "password authentication failed",
-    "no password supplied",
-    "Access denied for user",
-    "Login failed for user",
 )
 
 
@@ -121,6 +113,7 @@ def connect(uri: str) -> "MlflowClient":
 
     Raises:
         StoreError: the store exists but is unusable.
+        Exception: a database is away, or refuses.
     """
     quiet_mlflow()
     from mlflow import MlflowClient
@@ -128,7 +121,7 @@ def connect(uri: str) -> "MlflowClient":
     file = sqlite_file(uri)
     if file is None:
         if ui_of(uri) is None:
-            _make_tables(uri, Path.cwd() / "mlruns")  # MLflow's default
+            _open_database(uri)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
     if file.is_dir():
         raise StoreError(f"{file} is a folder, not an MLflow store; move it away, or write another tracking.uri")
@@ -137,6 +130,15 @@ def connect(uri: str) -> "MlflowClient":
         if not file.exists():
             _make(uri, file)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@cache
+def _open_database(uri: str) -> None:
+    """Check that a database can be used, and create its tables; once per process, as that takes a tenth of a second."""
+    from runner.tracking import database  # late: SQLAlchemy takes 0.2 s, and a server does not need it
+
+    with database.opened(uri):
+        _make_tables(uri, Path.cwd() / "mlruns")  # MLflow's default
 
 
 def _make(uri: str, file: Path) -> None:
@@ -195,76 +197,6 @@ def deleted_experiment(uri: str, name: str, experiment_id: str) -> StoreError:
 def mlflow_command(uri: str, *words: str) -> str:
     """Return an `mlflow` command for a store, as it is typed; a password must be added."""
     return f"MLFLOW_TRACKING_URI={shlex.quote(strip_credentials(uri))} {shlex.join(['mlflow', *words])}"
-
-
-def describe_trouble(error: BaseException, experiment: str = "") -> str:
-    """Describe why an upload fails, as a sentence without a full stop."""
-    if why := describe_refusal(error, experiment):
-        return f"the tracking store {why}"
-    return str(error) if isinstance(error, StoreError) else f"the tracking store is unreachable: {explain(error)}"
-
-
-def describe_refusal(error: BaseException, experiment: str = "") -> str | None:
-    """Describe how a store refuses access, and what to set; None for any other error.
-
-    Args:
-        error: the exception of MLflow, or of the libraries that it uses.
-        experiment: the experiment of a new run.
-    """
-    text, code = str(error), str(getattr(error, "error_code", ""))
-    if "error code 401" in text or code == "UNAUTHENTICATED":
-        return (
-            "refused access (401): set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or"
-            " MLFLOW_TRACKING_TOKEN, to an account of the server"
-        )
-    if "error code 403" in text or code == "PERMISSION_DENIED":
-        if not experiment:  # for an existing run another experiment does not help
-            return "refused access (403): this account has no permission for that experiment; ask its owner for it"
-        return (
-            f"refused access (403): this account has no permission for the experiment {experiment}; ask its owner for"
-            " it, or start again with tracking.experiment=<another>"
-        )
-    if refused := re.search(r"error code (4\d\d)", text):
-        return f"refused access ({refused[1]}): {redact(text)[:200]}"
-    problem = password_refused(error, "tracking.uri")
-    return str(problem) if problem is not None else None
-
-
-def password_refused(error: BaseException, key: str) -> Problem | None:
-    """Return the problem that a database refuses the password of an address; None for any other error.
-
-    Args:
-        error: the exception of the database's driver.
-        key: the config key of the address.
-    """
-    if not any(sign in str(error) for sign in _PASSWORD):
-        return None
-    text = "refused access: the address needs its password, which is never saved"
-    address = f"{key}=<dialect>://<user>:<password>@<host>/<database>"
-    return Problem(key, text, f"write {address}, or ${{oc.env:<variable>}} as the password", topic="store")
-
-
-def explain(error: BaseException) -> str:
-    """Describe an error of MLflow in one line without credentials."""
-    if isinstance(error, StoreError):
-        return redact(str(error))
-    if why := describe_refusal(error):
-        return why
-    text = " ".join(redact(str(error)).partition("[SQL:")[0].split()) or type(error).__name__
-    for cause, meaning in (
-        ("Connection refused", "the server does not answer (connection refused)"),
-        ("Name or service not known", "unknown server name"),
-        ("Failed to resolve", "unknown server name"),
-        ("Read timed out", "the server does not answer in time"),
-        ("timed out", "the server does not answer in time"),
-        ("database is locked", "the database is busy"),
-        ("disk I/O error", "writing to its disk failed (disk I/O error)"),
-        ("database or disk is full", "its disk is full"),
-        ("readonly database", "the database is read-only"),
-    ):
-        if cause in text:
-            return meaning
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ ANSWER_SECONDS = 10
 
 _OF_MYSQL = {"connect_timeout": 5, "read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS}
 _LIBPQ = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
-_LIMITS = {
+TIMEOUTS = {
     "psycopg": _LIBPQ,
     "psycopg2": _LIBPQ,
     "pymysql": _OF_MYSQL,
@@ -39,19 +39,20 @@ _LIMITS = {
 def engine_options(uri: str) -> dict[str, Any]:
     """Return options for `sqlalchemy.create_engine` with which an unresponsive database is detected within seconds."""
     url = make_url(uri)
-    limits = _LIMITS.get(url.get_driver_name(), {})
+    limits = TIMEOUTS.get(url.get_driver_name(), {})
     options = {name: value for name, value in limits.items() if name not in url.query}
-    return {"connect_args": options, "pool_events": [(limit_waiting, "connect")]}
+    return {"connect_args": options, "pool_events": [(lambda connection, _: limit_waiting(connection), "connect")]}
 
 
-def limit_waiting(connection: Any, *_: object) -> None:
-    """Make a connection of psycopg shut down if its server does not answer for 10 s.
+def limit_waiting(connection: Any, seconds: float | None = None) -> None:
+    """Make a connection of psycopg shut down if its server does not answer in time.
 
     A frozen server, or one in which another session has locked the table, keeps the connection alive. libpq would wait
     forever, and Ctrl-C would not interrupt it.
 
     Args:
         connection: a new connection; those of other drivers are not changed.
+        seconds: the time limit of an answer; None for `ANSWER_SECONDS`.
     """
     wait = getattr(connection, "wait", None)  # psycopg waits for all answers with this method
     if wait is None:
@@ -59,7 +60,7 @@ def limit_waiting(connection: Any, *_: object) -> None:
 
     def limited(*arguments: Any, **options: Any) -> Any:
         with socket.socket(fileno=os.dup(connection.fileno())) as line:
-            timer = threading.Timer(ANSWER_SECONDS, _cut, [line])
+            timer = threading.Timer(seconds or ANSWER_SECONDS, _cut, [line])
             timer.daemon = True
             timer.start()
             try:

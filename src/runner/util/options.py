@@ -15,6 +15,8 @@ from runner.util.uri import expand_home
 COMMON = {"runner.verbose": "true: print tracebacks of errors"}
 """Options that every command has."""
 
+_REFERENCE = re.compile(r"\$\{oc\.env:(\w+)\}")
+
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_SIGNAL = 128  # plus the number of the signal
@@ -90,7 +92,8 @@ def parse_options(
 ) -> dict[str, str]:
     """Parse `key=value` arguments. `--help` and `--cfg job` print an answer and exit.
 
-    Quotes around a value are removed, `~` is expanded, and `null` has the same effect as leaving out the option.
+    Quotes around a value are removed, `~` and `${oc.env:<variable>}` are expanded, and `null` has the same effect as
+    leaving out the option.
 
     Args:
         argv: the arguments, without the program's name.
@@ -99,7 +102,8 @@ def parse_options(
         refuse: returns a more specific reason why an unknown key is refused, or None.
 
     Raises:
-        ConfigError: all unknown options, all that are written twice, and all arguments that are not options.
+        ConfigError: all unknown options, all that are written twice, all arguments that are not options, or
+            a variable that is not set.
     """
     if "--help" in argv or "-h" in argv:
         width = max(map(len, known))
@@ -134,7 +138,19 @@ def parse_options(
     if len(words) < len(argv):
         print_result(*(f"{key}: {values.get(key, 'null')}" for key in known))
         sys.exit(0)
-    return {key: value for key, value in values.items() if value != "null"}
+    return {key: _resolve(key, value) for key, value in values.items() if value != "null"}
+
+
+def _resolve(key: str, value: str) -> str:
+    """Replace each `${oc.env:<variable>}`, as a config has it in an address, by the value of the variable.
+
+    Raises:
+        ConfigError: a variable is not set.
+    """
+    if missing := [name for name in _REFERENCE.findall(value) if name not in os.environ]:
+        text = f"{key}: the environment variable {missing[0]} is not set"
+        raise ConfigError(Problem(key, text, f"set it, or write the value in {key}", topic="missing"))
+    return _REFERENCE.sub(lambda match: os.environ[match[1]], value)
 
 
 def required_option(options: Mapping[str, str], key: str, meaning: str) -> str:

@@ -17,7 +17,7 @@ from runner.errors import ConfigError, Problem, first_line
 from runner.rundir.lock import is_locked
 from runner.rundir.ownership import named_folder
 from runner.sweeps.plan.optuna_space import check_same_space
-from runner.tracking.store import password_refused
+from runner.tracking.trouble import password_refused
 from runner.util.driver import check_driver, engine_options
 from runner.util.files import PRIVATE, open_to_append
 from runner.util.tags import FOLDER_TAG

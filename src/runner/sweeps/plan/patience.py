@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from runner.errors import Problem, Topic, first_line
 from runner.rundir.folders import shell_path
-from runner.tracking.store import password_refused
+from runner.tracking.trouble import password_refused
 from runner.util.redaction import redact
 
 log = logging.getLogger("runner")
