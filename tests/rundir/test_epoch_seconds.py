@@ -57,6 +57,15 @@ class TestFile:
         with pytest.raises(OSError, match=layout.EPOCH_SECONDS):
             EpochSeconds(tmp_path).append(0, [1.0])
 
+    @pytest.mark.parametrize("done", [0, 2, 3])
+    def test_a_link_is_not_followed(self, tmp_path: Path, done: int) -> None:
+        target = tmp_path / "another.txt"
+        target.write_text("1.0\n2.0\n")
+        (tmp_path / layout.EPOCH_SECONDS).symlink_to(target)
+        with pytest.raises(OSError, match=layout.EPOCH_SECONDS):
+            EpochSeconds(tmp_path).append(done, [3.0])
+        assert target.read_text() == "1.0\n2.0\n"
+
 
 def logged(*parts: Training) -> list[float]:
     """Return the seconds of epochs that one or more parts of a training have logged; a later part's count."""

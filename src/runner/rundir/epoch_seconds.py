@@ -9,8 +9,10 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from runner.rundir import journal, layout
+from runner.util.files import open_to_append
 
 METRIC = "time/epoch_seconds"
 """The metric that has the same numbers, of logged epochs."""
@@ -38,12 +40,17 @@ class EpochSeconds:
             seconds: of the epochs after these.
 
         Raises:
-            OSError: the file cannot be written, for example because the disk is full.
+            OSError: the file cannot be written, for example because the disk is full, or is a link.
         """
-        if not self._is_cut:
-            self._cut(done)
-        if seconds:
-            self._write(seconds, "ab")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with os.fdopen(open_to_append(self.path), "ab") as file:
+                if not self._is_cut:
+                    self._cut(file, done)
+                _write(file, seconds)
+        except OSError as error:
+            self._is_cut = False  # a part may be written
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self._is_cut = True
 
     def read(self, epochs: int) -> list[float]:
@@ -58,22 +65,19 @@ class EpochSeconds:
     def _content(self) -> bytes:
         return self.path.read_bytes() if self.path.exists() else b""
 
-    def _cut(self, epochs: int) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+    def _cut(self, file: BinaryIO, epochs: int) -> None:
         content = self._content()
         if len(_parse(content)) < epochs:
-            self._write(self.read(epochs), "wb")
-        elif content:
+            known = self.read(epochs)
+            file.truncate(0)
+            _write(file, known)
+        else:
             later = content.split(b"\n", epochs)[-1]
-            os.truncate(self.path, len(content) - len(later))
+            file.truncate(len(content) - len(later))
 
-    def _write(self, seconds: Sequence[float], mode: str) -> None:
-        try:
-            with self.path.open(mode) as file:
-                file.write("".join(f"{one!r}\n" for one in seconds).encode())
-        except OSError as error:
-            self._is_cut = False  # a part may be written
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+def _write(file: BinaryIO, seconds: Sequence[float]) -> None:
+    file.write("".join(f"{one!r}\n" for one in seconds).encode())
 
 
 def _parse(content: bytes) -> list[float]:
