@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -24,10 +25,15 @@ from runner.errors import ConfigError, Problem
 from runner.plots import comparison
 from runner.plots.sweep import sweep_figure
 from runner.rundir.manifest import Manifest
+from runner.rundir.points import Curve
 from runner.saved.run import read_config
 from runner.tracking.deliver import Delivery
 from runner.tracking.store import local_uri
 from runner.util import options
+
+
+def curve(*values: float) -> Curve:
+    return Curve(np.arange(1.0, 1 + len(values)), np.array(values))
 
 
 def made(number: int = 1, status: str = "FINISHED", **known: Any) -> ComparedRun:
@@ -95,14 +101,12 @@ class TestDiffering:
 
 class TestFigures:
     def test_the_first_epoch_is_left_out_where_there_are_others(self) -> None:
-        run = made(epoch_seconds={1: 9.0, 2: 1.0, 3: 3.0, 4: 1.5}, rates={1: 10.0, 2: 100.0, 3: 80.0})
+        run = made(epoch_seconds=curve(9, 1, 3, 1.5), rates=curve(10, 100, 80))
         assert (run.epoch_time, run.samples_per_second) == (1.5, 90.0)
-        assert (made(epoch_seconds={1: 9.0}).epoch_time, made().epoch_time) == (9.0, None)
+        assert (made(epoch_seconds=curve(9)).epoch_time, made().epoch_time) == (9.0, None)
 
     def test_speed_up_is_against_the_first(self) -> None:
-        c = compare(
-            [made(i, epoch_seconds={1: 5.0, 2: s}) for i, s in enumerate((2.0, 0.5, 4.0))] + [made(3, "FAILED")]
-        )
+        c = compare([made(i, epoch_seconds=curve(5, s)) for i, s in enumerate((2.0, 0.5, 4.0))] + [made(3, "FAILED")])
         assert [c.speed_up(i) for i in range(4)] == [1.0, 4.0, 0.5, None]
 
     def test_the_best_finished_run_of_each_metric_is_marked(self) -> None:
@@ -165,9 +169,7 @@ class TestFigures:
     def test_what_makes_data_different_is_noted_and_gives_no_speed_up(self) -> None:
         def run(seconds: float, samples: int, **data: str) -> ComparedRun:
             config = {"seed": "0"} | {f"data.{key}": value for key, value in data.items()}
-            return made(
-                config=config, epoch_seconds={1: 9.0, 2: seconds}, rates={1: samples / 9.0, 2: samples / seconds}
-            )
+            return made(config=config, epoch_seconds=curve(9, seconds), rates=curve(samples / 9, samples / seconds))
 
         here, there = (
             run(3.0, 100, _target_="digits", root="a"),
@@ -203,9 +205,9 @@ class TestPlots:
                 i,
                 config={"optimizer.lr": str(10.0**-i), "trainer.monitor": "val/loss"},
                 metrics={"val/loss": 0.1 * i, "test/accuracy": 0.9},
-                epoch_seconds={1: 3.0, 2: float(i)},
-                rates={1: 5.0, 2: 100.0 / i},
-                curves={"val/loss": {1: 1.0 + i, 2: 0.5 + i}},
+                epoch_seconds=curve(3, i),
+                rates=curve(5, 100 / i),
+                curves={"val/loss": curve(1 + i, 0.5 + i)},
             )
             for i in range(1, count + 1)
         ]

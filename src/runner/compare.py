@@ -94,7 +94,7 @@ def notes(compared: "Comparison") -> list[str]:
     runs, lines = compared.runs, []
     if any(compared.best.values()):
         lines.append("*: the best of the runs with the same data, and for a loss with the same loss and task")
-    if any(run.epoch_seconds for run in runs):
+    if any(run.epoch_time is not None for run in runs):
         lines.append("epoch / s, samples/s: medians over the epochs after the first, which warms up")
     if alone := [str(run.number) for run in runs if run.warm_up_only]:
         lines.append(f"run{'s' * (len(alone) > 1)} {', '.join(alone)}: times of the first epoch, the only one")

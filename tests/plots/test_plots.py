@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
@@ -16,7 +17,7 @@ from helpers.drawn import Plot
 from helpers.training import step, supervised, training
 from runner.data.parts import part_of
 from runner.loss import MSE, BCEWithLogits, CrossEntropy, Loss
-from runner.plots import curves
+from runner.plots import curves, thinning
 from runner.plots.drawing import Drawing
 from runner.plots.samples import draw_predictions
 from runner.rundir.points import MetricPoint, curves_of
@@ -107,6 +108,35 @@ class TestCurves:
         assert list(plots) == ["loss_by_step"]
         assert plots["loss_by_step"].labels[0] == "optimizer step"
         assert set(plots["loss_by_step"].lines) == {"training: mean of the epoch so far", "validation"}
+
+    @pytest.mark.parametrize("kind", ["noise", "gaps", "spikes", "zeros"])
+    def test_a_long_curve_has_the_picture_of_all_its_points(
+        self, kind: str, tmp_path: Path, plots: dict[str, Plot], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        draws, count = np.random.default_rng(0), 50_000
+        values = np.exp(np.linspace(0, -4, count)) * draws.lognormal(
+            sigma=0.02 if kind == "spikes" else 0.3, size=count
+        )
+        if kind == "gaps":
+            values[10_000:12_000] = values[30_000::100] = math.nan
+        elif kind == "spikes":
+            values[[7_000, 23_456]] = 9.0, 1e-4
+        elif kind == "zeros":
+            values[20_000::3] = 0.0
+        points = curve("train/loss", values.tolist())
+        pictures = []
+        for folder in ("thin", "whole"):
+            draw(points, tmp_path / folder)
+            line = plots["loss"].lines["training"]
+            pictures.append(np.asarray(Image.open(tmp_path / folder / "loss.png").convert("L"), dtype=float))
+            monkeypatch.setattr(curves, "thin", lambda steps, values: (steps, values))
+            if folder == "thin":
+                assert len(line) <= 4 * thinning.COLUMNS and line[0][0] == 1 and line[-1] == (count, values[-1])
+                shown, positive = [y for _, y in line if y > 0], values[values > 0]
+                assert (max(shown), min(shown)) == (positive.max(), positive.min())
+        assert pictures[0].shape == pictures[1].shape
+        difference = np.abs(pictures[0] - pictures[1])
+        assert difference.mean() < 0.5 and (difference > 128).mean() < 1e-3
 
     def test_what_cannot_be_drawn_is_counted(self, tmp_path: Path, plots: dict[str, Plot]) -> None:
         inf, nan = math.inf, math.nan

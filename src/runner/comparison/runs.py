@@ -1,11 +1,10 @@
 """The data of a run that a comparison uses, read from its folder or, if that is not here, from MLflow."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -16,12 +15,14 @@ from runner.errors import ConfigError, to_one_line
 from runner.rundir import journal, layout
 from runner.rundir.lock import is_locked
 from runner.rundir.manifest import manifest_of
+from runner.rundir.points import Curve
 from runner.saved.run import SavedRun, choices_of, read_result
 from runner.tracking.store import connect
 from runner.util.tags import FOLDER_TAG, PRUNED, SUCCESSOR_PARAM
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+    from numpy.typing import ArrayLike
 
 CURVES = ("val/loss", "train/loss", "time/epoch_seconds", "throughput/samples_per_second")
 """Metrics that are needed for each epoch."""
@@ -34,9 +35,6 @@ SAME_DATA = (
 
 MAX_JOBS = 10_000
 """Of a sweep."""
-
-Curve = dict[int, float]
-"""Values of a metric by epoch, counted from 1."""
 
 
 @dataclass
@@ -52,8 +50,8 @@ class ComparedRun:
         config: resolved, flattened to dotted keys, values as typed.
         choices: the chosen member of each group; empty if that was not recorded.
         metrics: `val/...` and `test/...` of the best epoch; `train/...` of it if the run has neither.
-        epoch_seconds: of each logged epoch.
-        rates: samples per second of each logged epoch.
+        epoch_seconds: by epoch, counted from 1 and ascending, as all curves here; None if none is known.
+        rates: samples per second by logged epoch; None if none was logged.
         curves: those of `CURVES` that were logged.
         parameters: of the model.
         higher_is_better: the metrics that rise as a model improves, without their part (`f1`), if that was recorded.
@@ -68,8 +66,8 @@ class ComparedRun:
     config: dict[str, str] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
-    epoch_seconds: Curve = field(default_factory=dict)
-    rates: Curve = field(default_factory=dict)
+    epoch_seconds: Curve | None = None
+    rates: Curve | None = None
     curves: dict[str, Curve] = field(default_factory=dict)
     parameters: int | None = None
     higher_is_better: frozenset[str] = frozenset()
@@ -78,8 +76,13 @@ class ComparedRun:
     @cached_property
     def epoch_samples(self) -> int | None:
         """Training samples of an epoch; the maximum, as `trainer.max_steps` may shorten the last. None if unknown."""
-        counts = [rate * self.epoch_seconds[epoch] for epoch, rate in self.rates.items() if epoch in self.epoch_seconds]
-        return round(max(counts)) if counts else None
+        import numpy as np
+
+        if self.rates is None or self.epoch_seconds is None:
+            return None
+        both = np.intersect1d(self.rates.steps, self.epoch_seconds.steps, assume_unique=True, return_indices=True)
+        counts = self.rates.values[both[1]] * self.epoch_seconds.values[both[2]]
+        return round(float(counts.max())) if counts.size else None
 
     @cached_property
     def data(self) -> frozenset[tuple[str, str]]:
@@ -93,7 +96,7 @@ class ComparedRun:
     @cached_property
     def warm_up_only(self) -> bool:
         """Whether only its first epoch was timed."""
-        return list(self.epoch_seconds) == [1]
+        return self.epoch_seconds is not None and self.epoch_seconds.steps.tolist() == [1]
 
     @cached_property
     def epoch_time(self) -> float | None:
@@ -106,23 +109,26 @@ class ComparedRun:
         return typical(self.rates)
 
 
-def typical(values: Curve) -> float | None:
+def typical(curve: Curve | None) -> float | None:
     """Return the median over epochs without the first; of the first if it is the only one; None if there are none."""
-    warm = [value for epoch, value in values.items() if epoch > 1]
-    return median(warm or values.values()) if values else None
+    import numpy as np
+
+    if curve is None:
+        return None
+    warm = curve.values[curve.steps > 1]
+    return float(np.median(warm if warm.size else curve.values))
 
 
 def from_folder(folder: Path, number: int) -> ComparedRun:
     """Read a run's folder; fields that a killed or failed run has not written stay empty."""
     result = read_result(folder)
     read = journal.read_curves(folder / layout.JOURNAL, CURVES)
-    curves = {name: _curve(curve.steps.tolist(), curve.values.tolist()) for name, curve in read.items()}
+    curves = {name: _ascending(*curve) for name, curve in read.items()}
     config = _config(folder / layout.CONFIG)
     manifest = manifest_of(folder)
     status = result.get("status") or ("RUNNING" if is_locked(folder) else "KILLED" if config else "NOT STARTED")
     if manifest is not None and PRUNED in manifest.tags:
         status = "PRUNED"
-    seconds = _seconds(result)
     return ComparedRun(
         number,
         to_one_line(folder.name),
@@ -132,8 +138,8 @@ def from_folder(folder: Path, number: int) -> ComparedRun:
         config=flatten(config) if config else {},
         choices=choices_of(manifest.params) if manifest else {},
         metrics=_final(result),
-        epoch_seconds=seconds or curves.get("time/epoch_seconds", {}),
-        rates=curves.get("throughput/samples_per_second", {}),
+        epoch_seconds=_seconds(result) or curves.get("time/epoch_seconds"),
+        rates=curves.get("throughput/samples_per_second"),
         curves=curves,
         parameters=result.get("parameters"),
         higher_is_better=frozenset(result.get("higher_is_better", ())),
@@ -158,9 +164,12 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
     changed = {key.removeprefix("resumed."): value for key, value in tags.items() if key.startswith("resumed.")}
     params = {key: value for key, value in run.data.params.items() if not key.startswith(SUCCESSOR_PARAM)} | changed
     histories = {name: client.get_metric_history(run_id, name) for name in CURVES if name in run.data.metrics}
-    curves = {name: _curve((m.step for m in found), (m.value for m in found)) for name, found in histories.items()}
+    curves = {
+        name: _ascending([float(point.step) for point in found], [point.value for point in found])
+        for name, found in histories.items()
+        if found
+    }
     result = _result(run_id, uri)
-    seconds = _seconds(result)
     parameters = tags.get("runner.parameters", "")
     return ComparedRun(
         number,
@@ -170,8 +179,8 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
         config={key: value for key, value in params.items() if key not in GROUPS},
         choices=choices_of(params),
         metrics=_final(result or _best(run.data.metrics)),
-        epoch_seconds=seconds or curves.get("time/epoch_seconds", {}),
-        rates=curves.get("throughput/samples_per_second", {}),
+        epoch_seconds=_seconds(result) or curves.get("time/epoch_seconds"),
+        rates=curves.get("throughput/samples_per_second"),
         curves=curves,
         parameters=int(parameters) if parameters.isdecimal() else None,
         higher_is_better=frozenset(result.get("higher_is_better", ())),
@@ -208,8 +217,15 @@ def _log_axes_of(sweep: Path, _changed: int) -> frozenset[str]:
     return frozenset(log_axes.read_log_axes(sweep))
 
 
-def _curve(epochs: Iterable[float], values: Iterable[float]) -> Curve:
-    return dict(sorted(dict(zip(map(int, epochs), values, strict=True)).items()))
+def _ascending(steps: "ArrayLike", values: "ArrayLike") -> Curve:
+    """Return a curve in the order of its steps; of several values of a step the last one counts."""
+    import numpy as np
+
+    steps, values = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if bool((steps[1:] > steps[:-1]).all()):
+        return Curve(steps, values)
+    ascending, last = np.unique(steps[::-1], return_index=True)
+    return Curve(ascending, values[::-1][last])
 
 
 def _best(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -217,10 +233,10 @@ def _best(metrics: Mapping[str, float]) -> dict[str, float]:
     return {**metrics, **{name.removeprefix("best/"): metrics[name] for name in metrics if name.startswith("best/")}}
 
 
-def _seconds(result: Mapping[str, Any]) -> Curve:
+def _seconds(result: Mapping[str, Any]) -> Curve | None:
     """Return the seconds of the epochs in a `result.json`; it has None for one whose seconds were lost."""
-    seconds = enumerate(result.get("epoch_seconds") or (), start=1)
-    return {epoch: one for epoch, one in seconds if one is not None}
+    known = [(epoch, one) for epoch, one in enumerate(result.get("epoch_seconds") or (), start=1) if one is not None]
+    return _ascending(*zip(*known, strict=True)) if known else None
 
 
 def _final(values: Mapping[str, Any]) -> dict[str, float]:

@@ -194,7 +194,7 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
             **{key: values[index] for key, values in comparison.differing.items()},
             "status": run.status,
             **{name: run.metrics.get(name) for name in comparison.metrics},
-            "epochs": len(run.epoch_seconds) or None,
+            "epochs": len(run.epoch_seconds.steps) if run.epoch_seconds else None,
             "epoch_seconds": run.epoch_time,
             "samples_per_second": run.samples_per_second,
             "speed_up": comparison.speed_up(index),

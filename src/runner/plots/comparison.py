@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
@@ -13,6 +14,7 @@ from runner.comparison.table import Comparison, format_speed_up
 from runner.plots.axes import describe_metric
 from runner.plots.drawing import BLUE, COLORS, GREY, MARKERS, STYLE, new_figure, write
 from runner.plots.sweep import sweep_figure
+from runner.plots.thinning import thin
 from runner.util.metric_names import format_metric
 
 STYLES = ("-", "--", ":")
@@ -114,7 +116,9 @@ def loss_curves(comparison: Comparison) -> Figure | None:
     chosen = with_curve
     if len(with_curve) > CURVES_AT_MOST:  # the best, in their original order
         chosen = sorted(
-            sorted(with_curve, key=lambda i: min(comparison.runs[i].curves[name].values()))[:CURVES_AT_MOST]
+            sorted(with_curve, key=lambda i: np.nanmin(comparison.runs[i].curves[name].values, initial=math.inf))[
+                :CURVES_AT_MOST
+            ]
         )
     longest = max(len(comparison.labels[index]) for index in chosen)
     figure = new_figure(6.4 + 0.085 * longest, 4.6)  # with room for the legend
@@ -122,16 +126,15 @@ def loss_curves(comparison: Comparison) -> Figure | None:
     for place, index in enumerate(chosen):
         curve = comparison.runs[index].curves[name]
         axis.plot(
-            list(curve),
-            list(curve.values()),
+            *thin(*curve),
             label=comparison.labels[index],
             linewidth=1.8,
             color=COLORS[place % len(COLORS)],
             linestyle=STYLES[(place + place // len(COLORS)) % len(STYLES)],  # overlapping curves remain visible
-            marker=MARKERS[place % len(MARKERS)] if len(curve) <= 20 else None,
+            marker=MARKERS[place % len(MARKERS)] if len(curve.steps) <= 20 else None,
             markersize=4,
         )
-    if all(value > 0 for index in chosen for value in comparison.runs[index].curves[name].values()):
+    if all((comparison.runs[index].curves[name].values > 0).all() for index in chosen):
         axis.set_yscale("log")
         _plain_numbers(axis)
     axis.set_xlabel("epoch")

@@ -10,6 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from numpy.typing import NDArray
 
 from runner.plots.drawing import BLUE, GREY, VERMILION, YELLOW, Drawing, new_drawing, short_number
+from runner.plots.thinning import thin
 from runner.rundir.points import Curve
 
 PARTS = {"train": "training", "val": "validation"}
@@ -99,7 +100,7 @@ def _curve_axes(drawing: Drawing, x_label: str, *curves: Curve) -> Axes:
 def _plot(axes: Axes, steps: NDArray[np.float64], values: NDArray[np.float64], part: str, label: str = "") -> None:
     marker = MARKERS[part] if len(steps) <= MOST_MARKERS else None
     width = 1.8 if len(steps) <= 500 else 1.0
-    axes.plot(steps, values, color=COLORS[part], marker=marker, markersize=5, linewidth=width, label=label)
+    axes.plot(*thin(steps, values), color=COLORS[part], marker=marker, markersize=5, linewidth=width, label=label)
 
 
 def _draw_parts(axes: Axes, name: str, parts: Mapping[str, Curve]) -> list[str]:
@@ -114,7 +115,8 @@ def _draw_parts(axes: Axes, name: str, parts: Mapping[str, Curve]) -> list[str]:
     everything = np.concatenate([values for _, values in parts.values()])
     log_scale = look.log_scale and bool((everything > 0).any()) and not bool((everything < 0).any())
     for part, (steps, values) in parts.items():
-        _plot(axes, steps, look.factor * values, part, labels[part])
+        shown = np.where(values > 0, values, np.nan) if log_scale else values
+        _plot(axes, steps, look.factor * shown, part, labels[part])
     axes.set_ylabel(look.label)
     unseen = {"not finite": int(np.isnan(everything).sum())}
     if log_scale:
