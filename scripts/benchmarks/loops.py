@@ -4,6 +4,7 @@
 models on the same samples with the same batch size; `seconds` has the time of each epoch but the first.
 """
 
+import importlib
 import inspect
 import json
 import statistics
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from history import checkpoint, journal
 from language import char_gpt, char_gpt_lightning
 from timed_lightning import fit
 from torch import Tensor, nn
@@ -219,14 +219,13 @@ def resnet(samples: int, size: int, epochs: int) -> dict[str, list[float]]:
 
 
 _EPOCHS = (tensors, notebook, lightning, tiny, four, forward, decoding, resnet, char_gpt, char_gpt_lightning)
-LOOPS: dict[str, Callable[..., dict[str, list[float]]]] = {
-    loop.__name__: loop for loop in (*_EPOCHS, checkpoint, journal)
-}
+LOOPS: dict[str, Callable[..., dict[str, list[float]]]] = {loop.__name__: loop for loop in _EPOCHS}
 
 
 def main(name: str, file: str, *words: str) -> None:
-    """Run a loop with options typed as `key=value`."""
-    loop = LOOPS[name]
+    """Run a loop, or `<module>.<function>`, with options typed as `key=value`."""
+    module, _, function = name.rpartition(".")
+    loop = getattr(importlib.import_module(module), function) if module else LOOPS[name]
     kinds = {key: parameter.annotation for key, parameter in inspect.signature(loop).parameters.items()}
     typed = (word.split("=", 1) for word in words)
     options = {key: value == "True" if kinds[key] is bool else kinds[key](value) for key, value in typed}

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pty
+import resource
 import struct
 import subprocess
 import sys
@@ -36,12 +37,14 @@ class Done:
 
     Attributes:
         seconds: from its start to its end.
+        cpu_seconds: of it and its children; useless if another process was measured meanwhile.
         megabytes: peak memory of the process and its children, shared pages counted once (Linux's proportional set
             size); 0 if it was not measured.
         shown: its output.
     """
 
     seconds: float
+    cpu_seconds: float
     megabytes: float
     shown: str
 
@@ -66,19 +69,25 @@ def run(
     reader.start()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     clean = {key: value for key, value in os.environ.items() if not key.startswith(NOT_OURS)}
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), _cpu_seconds_of_children()
     process = subprocess.Popen(
         command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=clean | dict(environment or {})
     )
     os.close(theirs)
     megabytes = _watch(process) if weigh else 0.0
     process.wait()
-    seconds = time.perf_counter() - began
+    seconds, cpu_seconds = time.perf_counter() - began, _cpu_seconds_of_children() - began_cpu
     reader.join(1.0)
     os.close(terminal)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{shown.decode(errors='replace')[-3000:]}")
-    return Done(seconds, megabytes, shown.decode(errors="replace"))
+    return Done(seconds, cpu_seconds, megabytes, shown.decode(errors="replace"))
+
+
+def _cpu_seconds_of_children() -> float:
+    """Return the CPU time of all children that have ended, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _watch(process: subprocess.Popen[bytes]) -> float:
@@ -111,7 +120,7 @@ def whole(*arguments: str, folder: Path | None = None) -> dict[str, list[float]]
 def peer(
     name: str, environment: Mapping[str, str] | None = None, weigh: bool = False, **options: object
 ) -> dict[str, list[float]]:
-    """Run a loop of `loops.py`; return its figures and its memory."""
+    """Run a loop of `loops.py`, or `<module>.<function>`; return its figures and its memory."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "figures.json"
         words = [f"{key}={value}" for key, value in options.items()]

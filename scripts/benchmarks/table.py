@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from long_run import LongRun
 from measuring import Budget, Contestants, Figures, Group
 from processes import PYTHON, Run, peer, runner, whole
 from samples import has_mnist, mnist_root, photographs
@@ -54,6 +55,7 @@ def table(folder: Path, full: bool) -> list[Group]:
         _tiny(10_000 if full else 2_000),
         _four(images, 7 if full else 4),
         _history(50_000 if full else 10_000, 1_000_000 if full else 100_000),
+        _long_run(folder / "long_run", 1_000_000 if full else 100_000),
         _start(folder / "started"),
         _sweep(folder / "started"),
         _images(folder / "photographs", 4_000 if full else 400),
@@ -314,18 +316,35 @@ def _history(epochs: int, points: int) -> Group:
     """Compare a long history with a short one, and with the plainest way to read it."""
     return Group(
         lambda: {
-            "late": partial(peer, "checkpoint", epochs=epochs),
-            "early": partial(peer, "checkpoint", epochs=5),
-            "journal": partial(peer, "journal", points=points, by_line=False),
-            "json": partial(peer, "journal", points=points, by_line=True),
+            "saving": partial(peer, "history.checkpoint", epochs=epochs),
+            "journal": partial(peer, "history.journal", points=points, by_line=False),
+            "json": partial(peer, "history.journal", points=points, by_line=True),
         },
         [
             Budget("checkpoint", f"a checkpoint after {epochs:,} epochs", "one after 5 epochs", 1.1,
-                   "late.seconds", ["early.seconds"]),
+                   "saving.late", ["saving.early"]),
             Budget("journal", f"a resume's reading of {points:,} points, CPU time", "json.loads of each line", 1.0,
                    "journal.seconds", ["json.seconds"]),
         ],
     )  # fmt: skip
+
+
+def _long_run(folder: Path, points: int) -> Group:
+    """Compare what a long journal adds with the CPU seconds that it may add."""
+
+    def prepare() -> Contestants:
+        made = LongRun(folder, points)
+        allowed = {"resume": [3.0], "compare": [1.0]}
+        return {"resume": made.resume, "compare": made.compare, "allowed": lambda: allowed}
+
+    added = f"added by a journal of {points:,} points, CPU time"
+    return Group(
+        prepare,
+        [
+            Budget("resume", f"a resume, {added}", "3 s", 1.0, "resume.seconds", ["allowed.resume"]),
+            Budget("compare", f"runner.compare, {added}", "1 s", 1.0, "compare.seconds", ["allowed.compare"]),
+        ],
+    )
 
 
 def _start(folder: Path) -> Group:
