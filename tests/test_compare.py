@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from runner.config.keys import flatten
 from runner.errors import ConfigError, Problem
 from runner.plots import comparison
 from runner.plots.sweep import sweep_figure
+from runner.rundir.code import Code, CodeFolder, Module
 from runner.rundir.manifest import Manifest
 from runner.rundir.points import Curve
 from runner.saved.run import read_config
@@ -43,6 +45,34 @@ def made(number: int = 1, status: str = "FINISHED", **known: Any) -> ComparedRun
 def with_config(*configs: dict[str, str], choices: Sequence[dict[str, str]] = ()) -> list[ComparedRun]:
     chosen = list(choices) or [{}] * len(configs)
     return [made(i, config=config, choices=chosen[i - 1]) for i, config in enumerate(configs, start=1)]
+
+
+def with_code(number: int, commit: str | None, dirty: bool = False, **modules: str) -> ComparedRun:
+    """Make a run whose imported files have these contents."""
+    files = {name: Module(f"{name}.py", f"{content:0>64}") for name, content in modules.items()}
+    return made(number, code=Code([CodeFolder("/own", commit and commit * 40, dirty, modules=files)]))
+
+
+class TestCode:
+    def test_files_that_several_runs_have_are_compared(self) -> None:
+        runs = [
+            with_code(1, "a", net="1", cnn="5"),
+            with_code(2, "b", net="2", mlp="6"),
+            with_code(3, "b", dirty=True, net="3"),
+            with_code(4, None, net="1"),
+            with_code(5, "a", other="9"),
+            made(6),
+        ]
+        compared = compare(runs)
+        column = compared.differing["code"]
+        assert column[:2] == ["aaaaaaa", "bbbbbbb"] and column[4:] == ["", ""]
+        assert re.fullmatch(r"bbbbbbb\+[0-9a-f]{4}", column[2]) and re.fullmatch("[0-9a-f]{7}", column[3])
+        assert any("the code differs in net.py;" in note for note in notes(compared))
+        assert "code" in to_text(compared)[0] and rows(compared)[0]["code"] == "aaaaaaa"
+
+    def test_the_same_code_and_modules_of_one_run_are_no_difference(self) -> None:
+        runs = [with_code(1, "a", net="1", cnn="5"), with_code(2, "b", net="1", mlp="6"), made(3)]
+        assert compare(runs).differing == {} and not any("code" in note for note in notes(compare(runs)))
 
 
 class TestDiffering:

@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from mlflow import MlflowClient
 
 from helpers.problems import about
 from helpers.quick import without_plots_and_rehearsal
+from helpers.repositories import committed, written
 from runner.assembly import build
 from runner.config.compose import Composer
 from runner.config.hydra_job import without_hydra
@@ -249,6 +251,7 @@ def test_a_reproduction_that_is_stopped_gives_no_verdict(again: Again, monkeypat
         (["run={id}", "data.root=x"], ("data.root", "unknown"), "data.root"),
         (["run={id}", "data.path=x.npz"], ("data.path", "file"), "data.path=x.npz"),
         (["run={id}", "tracking.uri=sqlite:////nowhere/m.db"], ("run", "store"), "/nowhere/m.db"),
+        (["run={id}", "code=other"], ("code", "choice"), "code=other is not a choice; choose from stored"),
     ],
 )
 def test_mistakes_are_exit_2_in_one_line(
@@ -320,6 +323,50 @@ def test_given_weights_that_have_changed_are_found_before_training(reproduce: Ag
     code, lines = reproduce(f"run={run_id}")
     assert code == 1 and lines[-2].startswith("differs: first ")
     assert any(line.startswith("note ") and str(weights) in line for line in lines)
+
+
+NET = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, input_shape, num_outputs, dropout=0.0, **_):
+        super().__init__(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, num_outputs))
+"""
+
+
+def test_changed_code_is_named_and_the_stored_code_is_run_on_request(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The code was uncommitted, has changed since, and is in the store alone."""
+    project = place / "project"
+    committed(project, {"net_of_mine.py": "raise SystemExit('the commit')\n"})
+    written(project / "net_of_mine.py", NET)
+    monkeypatch.syspath_prepend(project)
+    run_id = log_run(place / "mine", "model._target_=net_of_mine.Net", "trainer.epochs=1")
+    shutil.rmtree(place / "mine")
+    written(project / "net_of_mine.py", NET.replace("Tanh", "ReLU"))
+    monkeypatch.delitem(sys.modules, "net_of_mine")  # another process imports it again
+    capfd.readouterr()
+    assert main([f"run={run_id}", "runner.quiet=true"]) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == f"note       the code has changed: net_of_mine.py in {project}"
+    assert lines[-3].startswith("differs: first ") and "code=stored" in lines[-1]
+    before, present = reproductions(place), (project / "net_of_mine.py").read_text()
+    assert main([f"run={run_id}", "code=stored"]) == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert any(line.startswith(f"code       {project}: commit ") for line in lines)
+    assert lines[-1].startswith("bit-identical: ") and not any(line.startswith("note ") for line in lines)
+    assert len(reproductions(place) - before) == 1 and (project / "net_of_mine.py").read_text() == present
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_of_a_run_without_stored_code_that_is_said(reproduce: Again, place: Path, stored: bool) -> None:
+    run_id = log_run(place / f"of_before_{stored}", "trainer.epochs=1")
+    (record,) = (place / "outputs" / "mlartifacts").glob(f"{run_id}/artifacts/code/code.json")
+    record.unlink()
+    code, lines = reproduce(f"run={run_id}", *(["code=stored"] if stored else []))
+    assert any("no code is stored with" in line for line in lines)
+    assert code == (2 if stored else 0), lines
 
 
 def test_what_is_printed_is_of_a_reproduction(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,9 @@ OPTIONS = {
     "tracking.uri": "the MLflow store; by default that of the outputs folder",
 }
 
+FILES = 5
+"""Differing files of the code that are named."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the table goes to standard error, and as CSV to standard output unless that is a terminal.
@@ -89,6 +92,7 @@ def make_folder(value: str | None) -> Path:
 
 def notes(compared: "Comparison") -> list[str]:
     """Return remarks on the figures of the table."""
+    from runner.comparison.code import differing_files
     from runner.comparison.table import differing_data
 
     runs, lines = compared.runs, []
@@ -96,6 +100,9 @@ def notes(compared: "Comparison") -> list[str]:
         lines.append("*: the best of the runs with the same data, and for a loss with the same loss and task")
     if any(run.epoch_time is not None for run in runs):
         lines.append("epoch / s, samples/s: medians over the epochs after the first, which warms up")
+    if files := list(differing_files(runs).values()):
+        more = f" and {len(files) - FILES} more" if len(files) > FILES else ""
+        lines.append(f"the code differs in {', '.join(files[:FILES])}{more}; code: the commit, +: uncommitted changes")
     if alone := [str(run.number) for run in runs if run.warm_up_only]:
         lines.append(f"run{'s' * (len(alone) > 1)} {', '.join(alone)}: times of the first epoch, the only one")
     if different := differing_data(runs):

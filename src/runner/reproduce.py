@@ -3,11 +3,15 @@
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from runner.rundir import layout
 from runner.util import program
-from runner.util.options import EXIT_FAILED, EXIT_SIGNAL, is_true, required_option, run_with_options
+from runner.util.options import EXIT_FAILED, EXIT_SIGNAL, choice_option, is_true, required_option, run_with_options
 from runner.util.tags import DATA_TAG
+
+if TYPE_CHECKING:
+    from runner.saved.code import StoredCode
 
 log = logging.getLogger("runner")
 
@@ -25,6 +29,7 @@ OPTIONS = {
     "run": "the run's MLflow id, or its folder, from which only the id is read",
     "tracking.uri": "the MLflow store, if it is not the one of the outputs folder",
     **DATA,
+    "code": "stored: run the code that is stored with the run, a program, instead of the present code",
     "runner.quiet": "true: print only warnings, what has changed, and the verdict",
 }
 SHOWN_AT_MOST = 5
@@ -46,12 +51,19 @@ def work(options: Mapping[str, str]) -> int:
     Raises:
         ConfigError: the run is not in MLflow, or something that it needs is missing.
     """
-    from runner.runs import reproduction, rerun
-    from runner.saved import run  # late: torch, MLflow
+    from runner.saved import run  # late: MLflow
+    from runner.saved.code import StoredCode
     from runner.util import terminal
 
     value = required_option(options, "run", "MLflow run id or folder")
+    if "code" in options:
+        choice_option(options, "code", ("stored",), "")
     was = run.find(value, uri=options.get("tracking.uri"), from_store=True)
+    stored = StoredCode(was)
+    if "code" in options:
+        return run_stored(stored, options)
+    from runner.runs import code_changes, reproduction, rerun  # late: torch
+
     logged = run.get_logged_run(str(was.run_id), was.argument, str(was.uri))
     status = logged.info.status
     terminal.configure_logging(is_true(options, "runner.quiet"))
@@ -61,6 +73,9 @@ def work(options: Mapping[str, str]) -> int:
         more = [f"and {len(contradictions) - SHOWN_AT_MOST} more"] * (len(contradictions) > SHOWN_AT_MOST)
         say(*(f"         {line}" for line in [*contradictions[:SHOWN_AT_MOST], *more]))
         return EXIT_FAILED
+    changes = code_changes.changes(stored.record) if stored.record is not None else []
+    for note in reproduction.code_notes(stored.record, changes, was.tags):
+        log.warning("note       %s", note)
     data = [f"{key}={options[key]}" for key in DATA if key in options]
     quiet = f"runner.quiet={str(is_true(options, 'runner.quiet')).lower()}"
     cfg, experiment = rerun.build_rerun(was, [*data, quiet])
@@ -71,7 +86,6 @@ def work(options: Mapping[str, str]) -> int:
     notes = reproduction.environment_changes(
         was.file(layout.ENVIRONMENT), experiment.device, experiment.trainer.deterministic
     )
-    notes += reproduction.code_changes(was.tags)
     if status != "FINISHED":
         notes.append(f"the run is {status}, so only the metrics that it logged are compared")
     if changed := rerun.weights_change(experiment, was):
@@ -92,7 +106,27 @@ def work(options: Mapping[str, str]) -> int:
     verdict = reproduction.compare(*(reproduction.comparable_with_0_1_0(then, now) if of_0_1_0 else (then, now)), whole)
     log.info("")
     say(*verdict.lines())
+    if not verdict.identical and changes:
+        say("         the code has changed since then: code=stored repeats the run with its own")
     return 0 if verdict.identical else EXIT_FAILED
+
+
+def run_stored(stored: "StoredCode", options: Mapping[str, str]) -> int:
+    """Repeat a run with its stored code, in a child process.
+
+    Raises:
+        ConfigError: the code cannot be had.
+    """
+    from runner.runs import stored_code
+    from runner.util import terminal
+
+    terminal.configure_logging(is_true(options, "runner.quiet"))
+    with stored_code.unpacked(stored) as folder:
+        assert stored.record is not None
+        for line in stored_code.describe(stored.record):
+            log.info("code       %s", line)
+        arguments = [f"{key}={value}" for key, value in options.items() if key != "code"]
+        return stored_code.run("runner.reproduce", arguments, stored.record, folder)
 
 
 def say(*lines: str) -> None:

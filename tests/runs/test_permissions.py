@@ -21,15 +21,20 @@ def private(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in files if path.stat().st_mode & 0o077 == 0}
 
 
+def code_of(folder: Path) -> set[str]:
+    """Return the stored files of the code, which depend on the changes in this repository."""
+    return {str(path.relative_to(folder)) for path in (folder / "code").rglob("*") if path.is_file()}
+
+
 @pytest.mark.usefixtures("delivery_here")
 def test_those_of_a_run(here: Path, runner: Runner) -> None:
     assert runner(*FAST).code == 0
     folder = run_folder(here)
-    assert private(folder) == OF_A_RUN
+    assert private(folder) == OF_A_RUN | code_of(folder)
     for name in OF_A_RUN:
         (folder / name).chmod(0o644)  # of an earlier version
     assert runner(f"resume={folder}", "trainer.epochs=2").code == 0
-    assert private(folder) == OF_A_RUN
+    assert private(folder) == OF_A_RUN | code_of(folder)
 
 
 @pytest.mark.usefixtures("delivery_here")
@@ -37,7 +42,8 @@ def test_those_of_a_sweep(here: Path, runner: Runner) -> None:
     assert runner("--multirun", *FAST, "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "seed=range(0,3)").code == 0
     folder = sweep_folder(here)
     of_sweep = {"sweep.json", "jobs.csv", "jobs.json", "study.log", *OF_A_RUN} - {"config.yaml"}
-    assert private(folder) == of_sweep | {f"0/{name}" for name in (*OF_A_RUN, "job.json")}
+    of_job = {f"0/{name}" for name in (*OF_A_RUN, "job.json", "code/code.json")}
+    assert private(folder) == of_sweep | of_job | code_of(folder)
 
 
 def test_a_new_file_is_private_from_its_first_byte_and_a_link_is_replaced(tmp_path: Path) -> None:

@@ -20,11 +20,13 @@ from runner import sync
 from runner.comparison.find import find_run
 from runner.errors import ConfigError
 from runner.rundir import layout
+from runner.rundir.code import Code
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.journal import Journal
 from runner.rundir.lock import is_locked, lock
 from runner.rundir.manifest import Manifest, own_folder
 from runner.runs import recovery
+from runner.saved.code import StoredCode
 from runner.saved.run import SavedRun, find
 from runner.tracking.dead_runs import close_dead_runs
 from runner.tracking.deliver import Delivery
@@ -228,7 +230,7 @@ def test_artifacts_do_not_follow_links(outputs: Path, uri: str, secret: Path, ca
     (folder / layout.LOG).unlink()
     for name in (layout.LOG, layout.SAMPLES, layout.RESULT):
         (folder / name).symlink_to(secret)
-    for name in (layout.ARTIFACTS, layout.PROFILE, layout.CHECKPOINTS):
+    for name in (layout.CODE, layout.ARTIFACTS, layout.PROFILE, layout.CHECKPOINTS):
         (folder / name).mkdir()
         (folder / name / "link.pt").symlink_to(secret)
         (folder / name / "plain.pt").write_text("plain")
@@ -248,7 +250,8 @@ def test_artifacts_do_not_follow_links(outputs: Path, uri: str, secret: Path, ca
     root = Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://"))
     uploaded = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
     assert uploaded == {
-        layout.CONFIG, layout.JOURNAL, "artifacts/plain.pt", "profile/plain.pt", "checkpoints/plain.pt"
+        layout.CONFIG, layout.JOURNAL,
+        "code/plain.pt", "artifacts/plain.pt", "profile/plain.pt", "checkpoints/plain.pt",
     }  # fmt: skip
     assert client.search_logged_models(["1"]) == []
     assert "run.log" in caplog.text and "plots" in caplog.text, "and it says so"
@@ -266,6 +269,28 @@ def test_an_artifact_behind_a_link_is_not_read(outputs: Path, uri: str, secret: 
     shutil.rmtree(folder)
     with pytest.raises(ConfigError, match="is a link"):
         find(run_id, uri=uri)
+
+
+@pytest.mark.parametrize("name", [f"{layout.CODE}/{layout.CODE_RECORD}", layout.CODE])
+def test_a_record_of_code_behind_a_link_is_not_read(name: str, outputs: Path, uri: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / layout.CODE_RECORD).write_text(Code().to_text())
+    folder = outputs / "runs" / "own"
+    make_run(folder, uri, "FINISHED")
+    shutil.copytree(target, folder / layout.CODE)
+    assert Delivery(folder).step()
+    run_id = str(DeliveryState.load(folder).run_id)
+    root = Path(connect(uri).get_run(run_id).info.artifact_uri.removeprefix("file://"))
+    here, there = (SavedRun("run=x", folder, None, None), SavedRun("run=x", None, run_id, uri))
+    assert StoredCode(here).record == StoredCode(there).record == Code()
+    for place in (root, folder):
+        shutil.rmtree(place / layout.CODE)
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).symlink_to(target if name == layout.CODE else target / layout.CODE_RECORD)
+    assert StoredCode(here).record is None
+    with pytest.raises(ConfigError, match=r"is a link|outside the artifact directory"):
+        StoredCode(there)
 
 
 @pytest.mark.parametrize(

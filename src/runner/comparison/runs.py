@@ -13,12 +13,14 @@ from runner.comparison import log_axes
 from runner.config.keys import GROUPS, flatten
 from runner.errors import ConfigError, to_one_line
 from runner.rundir import journal, layout
+from runner.rundir.code import Code, read_in
 from runner.rundir.lock import is_locked
 from runner.rundir.manifest import manifest_of
 from runner.rundir.points import Curve
+from runner.saved.code import StoredCode
 from runner.saved.run import SavedRun, choices_of, read_result
 from runner.tracking.store import connect
-from runner.util.tags import FOLDER_TAG, PRUNED, SUCCESSOR_PARAM
+from runner.util.tags import CODE_TAG, FOLDER_TAG, PRUNED, SUCCESSOR_PARAM
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -56,6 +58,7 @@ class ComparedRun:
         parameters: of the model.
         higher_is_better: the metrics that rise as a model improves, without their part (`f1`), if that was recorded.
         log_axes: the keys that its sweep tags `log`.
+        code: the record of its code; None if it has none.
     """
 
     number: int
@@ -72,6 +75,7 @@ class ComparedRun:
     parameters: int | None = None
     higher_is_better: frozenset[str] = frozenset()
     log_axes: frozenset[str] = frozenset()
+    code: Code | None = None
 
     @cached_property
     def epoch_samples(self) -> int | None:
@@ -144,6 +148,7 @@ def from_folder(folder: Path, number: int) -> ComparedRun:
         parameters=result.get("parameters"),
         higher_is_better=frozenset(result.get("higher_is_better", ())),
         log_axes=_log_axes(folder),
+        code=read_in(folder),
     )
 
 
@@ -185,6 +190,7 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
         parameters=int(parameters) if parameters.isdecimal() else None,
         higher_is_better=frozenset(result.get("higher_is_better", ())),
         log_axes=frozenset(tags.get(log_axes.TAG, "").split()),
+        code=_code(run_id, uri, tags.get(CODE_TAG)),
     )
 
 
@@ -269,3 +275,19 @@ def _result(run_id: str, uri: str) -> dict[str, Any]:
     except ConfigError:
         return {}
     return read_result(path.parent) if path is not None else {}
+
+
+_codes: dict[tuple[str, str], Code | None] = {}
+"""The records that were fetched, by store and hash: the jobs of a sweep have the same."""
+
+
+def _code(run_id: str, uri: str, digest: str | None) -> Code | None:
+    """Read the record of the code among a run's artifacts; None if there is none, or it cannot be fetched."""
+    if digest is None:
+        return None
+    if (uri, digest) not in _codes:
+        try:
+            _codes[uri, digest] = StoredCode(SavedRun(f"runs={run_id}", None, run_id, uri)).record
+        except ConfigError:
+            return None
+    return _codes[uri, digest]

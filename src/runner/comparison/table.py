@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from runner.comparison.code import code_column
 from runner.comparison.runs import ComparedRun
 from runner.config.keys import GROUPS, TARGET_GROUPS, flatten
 from runner.config.settings import SUPERVISED
@@ -32,7 +33,7 @@ class Comparison:
 
     Attributes:
         runs: in the given order.
-        differing: values by parameter, one per run; "" if a run has no such parameter.
+        differing: values by parameter, and of `code`, one per run; "" if a run has no such parameter.
         metrics: the names of all final metrics.
         labels: a short name for each run: its number and its differing values.
         best: the indices of the runs with the best value of each metric, among comparable ones (see `find_best`);
@@ -71,7 +72,7 @@ def compare(runs: Sequence[ComparedRun]) -> Comparison:
 
 
 def find_differing(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
-    """Find the parameters that are not the same in all runs.
+    """Find the parameters that are not the same in all runs, and `code` if that is not.
 
     A differing choice of a group (`model=cnn` here, `model=mlp` there) stands for the keys that follow from it: those
     that only some of the runs have, unless they also vary within one choice.
@@ -94,6 +95,8 @@ def find_differing(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
         if group in columns and follows_choice and is_part:
             continue
         columns[key] = [value or "" for value in values]
+    if names := code_column(runs):
+        columns["code"] = names
     return columns
 
 

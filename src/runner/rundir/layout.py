@@ -27,6 +27,12 @@ LAST, BEST = "last.pt", "best.pt"
 ARTIFACTS = "artifacts"
 """Images, figures and tables that the user's callbacks make."""
 
+CODE = "code"
+"""The user's code: a record, and what git does not have of it. A job of a sweep has only the record."""
+
+CODE_RECORD = "code.json"
+"""The record in it."""
+
 PLOTS = "plots"
 PROFILE = "profile"
 

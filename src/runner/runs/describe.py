@@ -37,6 +37,7 @@ from runner.tracking.environment import git_tags
 from runner.tracking.pages import best_name, table_view
 from runner.tracking.store import resolve_store
 from runner.util.files import write_atomically, write_json
+from runner.util.git import Repositories
 from runner.util.redaction import redact_all
 from runner.util.tags import DATA_TAG, FOLDER_TAG
 from runner.util.trees import is_shape
@@ -73,7 +74,11 @@ def without_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_run(
-    experiment: Experiment, folder: Path, resumed: bool = False, commands: Sequence[str] = ()
+    experiment: Experiment,
+    folder: Path,
+    resumed: bool = False,
+    commands: Sequence[str] = (),
+    repositories: Repositories | None = None,
 ) -> Manifest | None:
     """Make the manifest of the run for MLflow; None if it is not tracked.
 
@@ -82,6 +87,7 @@ def describe_run(
         folder: the run's folder.
         resumed: whether the run is resumed, so that a checkpoint replaces the weights.
         commands: the command that started the run, and those that resumed it.
+        repositories: those whose states are known already.
     """
     if experiment.tracking.name == "off":
         return None
@@ -116,7 +122,7 @@ def describe_run(
                 if starts_from_weights(experiment.config) and not resumed
                 else {}
             ),
-            **git_tags(Path.cwd()),
+            **git_tags(Path.cwd(), repositories),
         },
         experiment_tags=dict([table_view(table_columns(experiment), ascending, created=round(time.time() * 1000))]),
         dataset=Dataset(

@@ -18,6 +18,7 @@ from runner.rundir.checkpoint import Checkpoints, load
 from runner.rundir.folders import shell_path
 from runner.rundir.manifest import ERROR
 from runner.runs import report
+from runner.runs.code import RunCode
 from runner.runs.describe import describe_run, write_config, write_input_spec
 from runner.runs.reproduction import environment_changes
 from runner.runs.serving import save_serving_model, serving_example
@@ -142,8 +143,9 @@ def _run(
     bar: Bar,
     stop: Stop,
 ) -> Outcome:
-    notes = _changes_since(folder, experiment) if resume_from is not None else []
-    tracker = _open(experiment, folder, resume_from is not None, delivery)
+    code = RunCode(folder)
+    notes = [*_changes_since(folder, experiment), *code.changes] if resume_from is not None else []
+    tracker = _open(experiment, folder, resume_from is not None, delivery, code)
     checkpoints = Checkpoints(folder / layout.CHECKPOINTS, experiment.trainer.keep_checkpoints, before=tracker.sync)
     state = make_training(experiment, checkpoints, tracker.log, bar, stop)
     watch: Watch | None = None
@@ -152,6 +154,8 @@ def _run(
     try:
         source = store_variable.describe_source(experiment.config["tracking"]["uri"], experiment.tracking.name)
         report.log_head(experiment, folder, f"{tracker.location}{source}")
+        for note in code.notes:
+            log.warning("note       %s", note)
         if resume_from is not None:
             restore(state, resume_from)
             log.info("resumed    at epoch %d, step %d", state.progress.epoch, state.progress.step)
@@ -183,7 +187,7 @@ def _run(
         log.debug(traceback.format_exc())
     if watch is not None:
         watch.close()
-    return _close(state, experiment, folder, tracker, outcome, test_metrics)
+    return _close(state, experiment, folder, tracker, code, outcome, test_metrics)
 
 
 def _changes_since(folder: Path, experiment: Experiment) -> list[str]:
@@ -191,13 +195,16 @@ def _changes_since(folder: Path, experiment: Experiment) -> list[str]:
     return environment_changes(folder / layout.ENVIRONMENT, experiment.device, experiment.trainer.deterministic)
 
 
-def _open(experiment: Experiment, folder: Path, resumed: bool, delivery: Deliverer | None) -> Tracker:
+def _open(experiment: Experiment, folder: Path, resumed: bool, delivery: Deliverer | None, code: RunCode) -> Tracker:
     """Write the record of the run, and start to track it."""
     (folder / layout.RESULT).unlink(missing_ok=True)  # of a resumed run, which is not finished any more
     commands = write_config(experiment.config, folder, experiment.typed)
     write_input_spec(experiment, folder)
     write_atomically(folder / layout.ENVIRONMENT, environment(experiment.device.gpu()))
-    manifest = describe_run(experiment, folder, resumed, commands)
+    code_tags = code.write()
+    manifest = describe_run(experiment, folder, resumed, commands, code.repositories)
+    if manifest is not None:
+        manifest.tags |= code_tags
     return Tracker(folder, manifest, experiment.tracking.uri, delivery)
 
 
@@ -227,6 +234,7 @@ def _close(
     experiment: Experiment,
     folder: Path,
     tracker: Tracker,
+    code: RunCode,
     outcome: Outcome,
     test_metrics: dict[str, float],
 ) -> Outcome:
@@ -238,6 +246,7 @@ def _close(
             tracker.tag({ERROR: outcome.error})
         if outcome.status == "FINISHED":  # only now: a resumed run then has the metrics of one that never stopped
             tracker.log(report.best_metrics(state, folder, test_metrics), state.progress.best_epoch)
+        code.complete()
         outcome.result = report.write_result(state, experiment, folder, _ending(outcome, tracker), test_metrics)
     except OSError as error:  # a full disk: without its result the run is not finished
         log.error("error: %s", describe_error(error))

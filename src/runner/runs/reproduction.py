@@ -2,21 +2,23 @@
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.config.keys import flatten
+from runner.errors import to_one_line
 from runner.rundir import journal
 from runner.tracking.environment import environment, git_tags
-from runner.util.tags import SUCCESSOR_PARAM, legal_name
+from runner.util.tags import RESUMED_CODE_TAG, SUCCESSOR_PARAM, legal_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
     from runner.device import Device
+    from runner.rundir.code import Code
 
 INEXACT = ("time/", "throughput/", "system/")
 """Prefixes of metrics that differ in every run."""
@@ -30,6 +32,9 @@ NOT_LOGGED = ("resume", "resume_mode", "runner")
 
 ENVIRONMENT = ("python", "cpu", "runner", "torch", "torchvision", "numpy", "gpu", "cuda", "cudnn")
 """Lines of environment.txt that may change the last bits."""
+
+CHANGES = 5
+"""Changed files that are named."""
 
 PARAMETER_LENGTH = 6000
 """The longest parameter that MLflow stores, in characters."""
@@ -207,15 +212,28 @@ def environment_changes(then: Path | None, device: "Device", deterministic: bool
     return notes
 
 
-def code_changes(tags: Mapping[str, str]) -> list[str]:
-    """Describe the differences between the code now and the commit in a run's tags."""
+def code_notes(code: "Code | None", changes: Sequence[str], tags: Mapping[str, str]) -> list[str]:
+    """Describe how the present code differs from that of a run, a line each.
+
+    Args:
+        code: the record of the run's code; None if it has none.
+        changes: the files that differ.
+        tags: of the run.
+    """
     commit = "mlflow.source.git.commit"
-    here = git_tags(Path.cwd())
-    if tags.get(commit) != here.get(commit):
-        return [f"git commit was {tags.get(commit, 'none')[:12]}, is {here.get(commit, 'none')[:12]}"]
-    if "true" in (tags.get("git.dirty"), here.get("git.dirty")):
-        return ["the code had, or has, uncommitted changes"]
-    return []
+    then, now = tags.get(commit, "none")[:12], git_tags(Path.cwd())
+    notes = []
+    if RESUMED_CODE_TAG in tags:
+        notes.append(f"the run was resumed with other code: {to_one_line(tags[RESUMED_CODE_TAG])}")
+    if code is not None:
+        notes += [*changes[:CHANGES], *([f"and {len(changes) - CHANGES} more"] * (len(changes) > CHANGES))]
+        return notes + ["this repeats the run with the present code; code=stored takes its own"] * bool(changes)
+    notes.append("no code is stored with the run")
+    if then != (is_now := now.get(commit, "none")[:12]):
+        notes.append(f"git commit was {then}, is {is_now}")
+    elif "true" in (tags.get("git.dirty"), now.get("git.dirty")):
+        notes.append("the code had, or has, uncommitted changes")
+    return notes
 
 
 def _facts(text: str) -> dict[str, str]:

@@ -38,7 +38,7 @@ _FILES = (
 )  # fmt: skip
 """Files of a run's folder, and of a sweep's."""
 
-_FOLDERS = (layout.ARTIFACTS, layout.PLOTS, layout.PROFILE)
+_FOLDERS = (layout.CODE, layout.ARTIFACTS, layout.PLOTS, layout.PROFILE)
 _UPLOADED = (*_FILES, *_FOLDERS, layout.CHECKPOINTS, layout.MODEL)
 
 MLMODEL = "MLmodel"
@@ -73,8 +73,9 @@ def deliver_early(
     for name in _EARLY:
         if is_real_file(folder / name):
             _deliver_file(client, folder / name, name, state, save)
-    for path in real_files(folder / layout.ARTIFACTS):
-        _deliver_file(client, path, path.relative_to(folder).as_posix(), state, save)
+    for name in (layout.CODE, layout.ARTIFACTS):
+        for path in real_files(folder / name):
+            _deliver_file(client, path, path.relative_to(folder).as_posix(), state, save)
     for path in pinned:
         _deliver_file(client, path, f"{layout.CHECKPOINTS}/{path.name}", state, save)
         path.unlink()

@@ -2,17 +2,16 @@
 
 import os
 import platform
-import subprocess
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 from runner import __version__
+from runner.util import git
 from runner.util.redaction import MASK, redact
 
 _MAIN = ("torch", "torchvision", "numpy", "mlflow", "hydra-core", "omegaconf")
-_GIT_SECONDS = 5
 
 
 def environment(gpu: Mapping[str, str]) -> str:
@@ -39,31 +38,23 @@ def environment(gpu: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def git_tags(cwd: Path) -> dict[str, str]:
-    """Return the commit of the code as MLflow tags; empty outside a repository or without git."""
-    commit = _git(cwd, "rev-parse", "HEAD")
-    if not commit:
+def git_tags(cwd: Path, repositories: git.Repositories | None = None) -> dict[str, str]:
+    """Return the commit of the code as MLflow tags; empty outside a repository or without git.
+
+    Args:
+        cwd: a folder of the repository.
+        repositories: those whose states are known already.
+    """
+    status = (repositories or git.Repositories()).status(cwd)
+    if status is None or status.commit is None:
         return {}
-    tags = {"mlflow.source.git.commit": commit}
-    status = _git(cwd, "status", "--porcelain")
-    if status is not None:
-        tags["git.dirty"] = "true" if status else "false"
-    branch = _git(cwd, "symbolic-ref", "--short", "--quiet", "HEAD")
-    if branch:
-        tags["mlflow.source.git.branch"] = branch
-    remote = _git(cwd, "config", "--get", "remote.origin.url")
+    tags = {"mlflow.source.git.commit": status.commit, "git.dirty": "true" if status.dirty else "false"}
+    if status.branch is not None:
+        tags["mlflow.source.git.branch"] = status.branch
+    remote = (git.call(cwd, "config", "--get", "remote.origin.url") or b"").decode(errors="replace").strip()
     if remote:
         tags["mlflow.source.git.repoURL"] = redact(remote).replace(f"{MASK}@", "")  # a URL that opens in a browser
     return tags
-
-
-def _git(cwd: Path, *arguments: str) -> str | None:
-    command = ["git", "--no-optional-locks", "-C", str(cwd), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_GIT_SECONDS, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def _cpu() -> str:

@@ -25,6 +25,12 @@ SUCCESSOR_PARAM = "runner.owner_after."
 DATA_TAG = "runner.data_fingerprint"
 """The tag with a hash of the samples."""
 
+CODE_TAG = "runner.code"
+"""The tag with a hash of the record of the code."""
+
+RESUMED_CODE_TAG = "runner.resumed_code"
+"""The tag of a run that was resumed with other code than it was started with: the files that differ."""
+
 PRUNED = "pruned"
 """The tag of a pruned trial; its value is the reason."""
 

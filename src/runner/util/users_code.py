@@ -10,7 +10,7 @@ LIBRARIES = frozenset({
 })  # fmt: skip
 """Packages that are never the user's, even as a checkout of their sources."""
 
-_PACKAGES = ("site-packages", "dist-packages")
+_PACKAGES = ("/site-packages/", "/dist-packages/")
 
 
 def is_users(module: str, file: str) -> bool:
@@ -25,20 +25,46 @@ def is_users(module: str, file: str) -> bool:
     name = module.partition(".")[0]
     if not file or file.startswith("<") or name in LIBRARIES or name in sys.stdlib_module_names:
         return False
-    return not _is_installed(Path(file).absolute())
+    return not _is_installed(file)
+
+
+def is_runners(module: str) -> bool:
+    """Return whether a module is runner's by its name."""
+    return module.partition(".")[0] == "runner" or module.startswith("hydra_plugins.runner_")
+
+
+def imported_files() -> dict[str, Path]:
+    """Return the files of all imported modules that are the user's, or of runner if it was not installed, by module.
+
+    A script that was started as a program is no module that can be imported again.
+    """
+    files = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__dict__", {}).get("__file__")  # getattr would import some lazy modules
+        if not isinstance(file, str) or name in ("__main__", "__mp_main__"):
+            continue
+        if is_users(name, file) or (is_runners(name) and not _is_installed(file)):
+            files[name] = Path(file).absolute()
+    return files
+
+
+def _is_installed(file: str) -> bool:
+    # Not only in the folders of this environment: a .pth file or PYTHONPATH may name those of another. First, as most
+    # of thousands of modules are there.
+    return any(part in file for part in _PACKAGES) or _is_installed_elsewhere(Path(file).absolute())
 
 
 @functools.cache
-def _is_installed(file: Path) -> bool:
-    of_python = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "scripts")}
-    if any(file.is_relative_to(folder) for folder in of_python):
+def _is_installed_elsewhere(file: Path) -> bool:
+    if any(file.is_relative_to(folder) for folder in _folders_of_python()):
         return True
-    # Not only in the folders of this environment: a .pth file or PYTHONPATH may name those of another, and
     # `pip install --target` fills any folder.
-    return any(
-        folder.name in _PACKAGES or file.relative_to(folder).parts[0] in _installed_in(folder)
-        for folder in file.parents
-    )
+    return any(file.relative_to(folder).parts[0] in _installed_in(folder) for folder in file.parents)
+
+
+@functools.cache
+def _folders_of_python() -> frozenset[str]:
+    return frozenset(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "scripts"))
 
 
 @functools.cache
