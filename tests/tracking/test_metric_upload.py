@@ -25,6 +25,7 @@ from runner.tracking.delivery_loop import BYTES_AT_ONCE, DeliveryLoop
 from runner.tracking.metric_upload import merge
 from runner.tracking.restore import restore_journal
 from runner.tracking.store import connect
+from runner.tracking.upload_queue import UploadQueue
 from runner.util.niceness import AUTOGROUP, run_nicely
 from runner.util.uri import sqlite_file
 
@@ -294,27 +295,54 @@ def test_a_run_whose_last_transaction_the_store_has_lost_is_described_and_ended_
     assert (run.info.status, run.data.params, run.data.tags["device"]) == ("FINISHED", {"seed": "1"}, "cpu")
 
 
-class Pile:
-    """A delivery with this backlog."""
-
-    def __init__(self, backlog: int) -> None:
-        self.backlog = backlog
-
-
-def test_the_niceness_follows_what_is_left() -> None:
+def test_the_niceness_follows_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = DeliveryLoop(delivery_loop.Folders(0), None, lambda **_: None)  # type: ignore[arg-type]
     assert loop._niceness() == 0, "training has not started"
     loop._settled = True
+    loop._queue.add(tmp_path)
     found = []
     for backlog in (0, 10_000, 500_000, 13_600_000):
-        loop._deliveries = {Path("run"): Pile(backlog)}  # type: ignore[dict-item]
+        monkeypatch.setattr(Delivery, "backlog", backlog)
         found.append(loop._niceness())
     assert found == [19, 19, 10, 5]
-    loop._deliveries, loop._files = {}, 5
-    assert loop._niceness() == 5, "files of five runs wait"
+    loop._queue.remove(tmp_path)
+    monkeypatch.setattr(Delivery, "backlog", 0)
+    for name in "abcdef":
+        (tmp_path / name).mkdir()
+        Manifest("sqlite:///store.db", "piles", name).ended("FINISHED").save(tmp_path / name)
+        loop._queue.add(tmp_path / name)
+    assert len(loop._queue.next()) == 1
+    assert loop._niceness() == 5, "files of five other runs wait"
     loop._folders.closed = True
     assert loop._niceness() == 0, "training has ended"
     assert max(delivery_loop.NICENESS) > BYTES_AT_ONCE
+
+
+def test_a_step_does_not_cost_more_when_more_runs_have_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    load = Manifest.load
+    queue = UploadQueue(None, 1)
+    for name in ("sweep", *map(str, range(20))):
+        (tmp_path / name).mkdir()
+        manifest = Manifest("sqlite:///store.db", "many", name)
+        (manifest if name == "sweep" else manifest.ended("FINISHED")).save(tmp_path / name)
+        queue.add(tmp_path / name)
+    assert queue.next() == [tmp_path / "sweep", tmp_path / "0"]
+    monkeypatch.setattr(Manifest, "load", lambda folder: read.append(folder.name) or load(folder))
+    queue.remove(tmp_path / "0")
+    (tmp_path / "1" / ".tracking" / "manifest.json").unlink()
+    (tmp_path / "2" / ".tracking" / "manifest.json").write_text("{")
+    manifest = load(tmp_path / "3")
+    manifest.status = "RUNNING"
+    manifest.save(tmp_path / "3")  # resumed
+    assert queue.next() == [tmp_path / "sweep", tmp_path / "3", tmp_path / "4"]
+    assert read == ["sweep", "1", "2", "3", "4"], "of the others none"
+    queue.postpone(tmp_path / "4")
+    assert queue.next() == [tmp_path / "sweep", tmp_path / "3", tmp_path / "5"]
+    load(tmp_path / "5").ended("KILLED").save(tmp_path / "2")
+    queue.add(tmp_path / "4")  # its process has sent it again
+    queue.next()
+    assert tmp_path / "2" in queue.readable and tmp_path / "1" not in queue.readable and len(queue) == 19
 
 
 @pytest.mark.skipif("sys.platform != 'linux'")

@@ -14,9 +14,9 @@ from runner.rundir import layout
 from runner.rundir.folders import shell_path
 from runner.rundir.manifest import Manifest, manifest_of
 from runner.tracking.dead_runs import close_dead_runs
-from runner.tracking.deliver import Delivery
 from runner.tracking.run_owner import NotOwner
 from runner.tracking.trouble import describe_refusal, describe_trouble
+from runner.tracking.upload_queue import UploadQueue
 from runner.util.niceness import run_nicely
 from runner.util.terminal import STORE, about
 
@@ -33,6 +33,10 @@ On a busy machine that is next to no time, so what has piled up is uploaded with
 """
 NICENESS_OF_A_PILE = 5
 NICENESS_OF_OTHERS = 10  # dead runs, which this one's upload waits for
+
+AWAY, REFUSES = "away", "refuses"
+BACK = {AWAY: "is reachable again", REFUSES: "accepts uploads again"}
+"""What is logged when uploads succeed again, by the trouble before."""
 
 BYTES_AT_ONCE = 1 << 18  # after them, new runs are taken, and the niceness is decided again
 
@@ -82,13 +86,13 @@ class DeliveryLoop:
 
     def __init__(self, folders: Folders, uri: str | None, parent: ParentPipe) -> None:
         self._folders, self._uri, self._send = folders, uri, parent
-        self._deliveries: dict[Path, Delivery] = {}
-        self._damaged: set[Path] = set()
-        self._first: Delivery | None = None
+        self._queue = UploadQueue(uri, BYTES_AT_ONCE)
         self._dead: Iterator[Path] | None = None
-        self._reported = self._settled = self._away = self._warned = self._reported_back = False
+        self._reported = self._settled = False
+        self._trouble: str | None = None  # while uploads fail
+        self._warned: set[str] = set()
+        self._reported_back: set[str] = set()
         self._progress = time.monotonic()
-        self._files = 0  # ended runs whose files wait
         self._wait: float | None = None
         self._retry = FIRST_RETRY
 
@@ -100,29 +104,23 @@ class DeliveryLoop:
         """
         while True:
             self._take_new()
-            # Read before the steps, which must upload everything that was written before the end.
-            status = _statuses(self._deliveries, self._damaged)
-            known = status.keys() | self._damaged
-            self._deliveries = {folder: delivery for folder, delivery in self._deliveries.items() if folder in known}
-            ended = [folder for folder in status if status[folder] != "RUNNING"]
-            running = [folder for folder in status if folder not in ended]
-            # One ended run per step, as its files take time: a new run waits for its id.
-            self._files = len(ended[1:])
-            self._step([*running, *ended[:1]])
+            # Manifests are read before the step, which must upload everything that was written before the end.
+            self._step(self._queue.next())
             self._report()
             self._close_a_dead_run()
-            readable = [folder for folder in self._deliveries if folder not in self._damaged]
-            if self._folders.closed and (not readable or running):
-                return not self._deliveries, readable
-            if self._folders.closed and time.monotonic() - self._progress > SECONDS_AFTER_THE_END:
+            if not self._folders.closed:
+                continue
+            readable = self._queue.readable
+            if not readable or self._queue.running:
+                return not self._queue, readable
+            if time.monotonic() - self._progress > SECONDS_AFTER_THE_END:
                 return False, []
 
     def _take_new(self) -> None:
         """Wait for the next step, and add the folders that arrive meanwhile."""
         if not self._folders.closed:
             for folder in self._folders.wait(self._wait):
-                delivery = self._deliveries.setdefault(folder, Delivery(folder, self._uri))
-                self._first = self._first or delivery
+                self._queue.add(folder)
         elif self._wait:
             time.sleep(min(self._wait, FIRST_RETRY / 4))  # the time left is short
 
@@ -132,44 +130,46 @@ class DeliveryLoop:
         folder = Path()
         try:
             for folder in folders:
-                delivery = self._deliveries[folder]
+                delivery = self._queue[folder]
                 done = run_nicely(self._niceness(), partial(delivery.step, BYTES_AT_ONCE))
                 if delivery.is_behind:
                     self._wait, self._progress = 0.0, time.monotonic()
                 if done:
-                    del self._deliveries[folder]
+                    self._queue.remove(folder)
                     self._send(delivered=True)
                     self._wait, self._progress = 0.0, time.monotonic()
         except Exception as error:  # MLflow, SQLAlchemy and the network raise many types; training continues
             self._warn(error, folder)
-            self._away = True
             self._wait, self._retry = self._retry, min(2 * self._retry, LONGEST_RETRY)
-            self._deliveries[folder] = self._deliveries.pop(folder)  # to the end: the error may concern only this one
+            self._queue.postpone(folder)
         else:
-            if self._away and not self._reported_back:
-                self._reported_back = True
-                log.info("the tracking store is reachable again; nothing was lost", extra=about(STORE))
-            self._away, self._retry = False, FIRST_RETRY
+            if self._trouble is not None and self._trouble not in self._reported_back:
+                self._reported_back.add(self._trouble)
+                log.info("the tracking store %s; nothing was lost", BACK[self._trouble], extra=about(STORE))
+            self._trouble, self._retry = None, FIRST_RETRY
 
     def _warn(self, error: Exception, folder: Path) -> None:
-        """Warn that the upload fails, once per run: a store that is often unreachable is reported once."""
-        if self._warned:
-            return
-        self._warned = True
+        """Warn that the upload fails, once per run and kind: a store that is often unreachable is reported once."""
         refused = describe_refusal(error) is not None or isinstance(error, NotOwner)
+        self._trouble = REFUSES if refused else AWAY
+        if self._trouble in self._warned:
+            return
+        self._warned.add(self._trouble)
+        first = self._queue.first
         log.warning(
             "%s. Training continues; the rest is uploaded %s: python -m runner.sync run=%s",
             describe_trouble(error, _experiment(folder)),
             "later with" if refused else "when it is reachable again, or with",
-            shell_path(self._first.folder if self._first is not None else folder),  # of a sweep, not of one of its jobs
+            shell_path(first.folder if first is not None else folder),  # of a sweep, not of one of its jobs
             extra=about(STORE),
         )
 
     def _report(self) -> None:
         """Send the parent the id of the first run, and that the first step is done."""
-        if not self._reported and self._first is not None and self._first.state.run_id is not None:
+        first = self._queue.first
+        if not self._reported and first is not None and first.state.run_id is not None:
             self._reported = True
-            self._send(run_id=self._first.state.run_id)
+            self._send(run_id=first.state.run_id)
         if not self._settled:
             self._settled = True
             self._send(settled=True)
@@ -178,34 +178,19 @@ class DeliveryLoop:
         """Return the niceness of the next upload: none before training starts, and when it has ended."""
         if not self._settled or self._folders.closed:
             return 0
-        backlog = sum(delivery.backlog for delivery in self._deliveries.values()) + self._files * BYTES_AT_ONCE
+        backlog = self._queue.backlog
         return next((niceness for most, niceness in NICENESS.items() if backlog <= most), NICENESS_OF_A_PILE)
 
     def _close_a_dead_run(self) -> None:
         """Finish one dead run; one per step, as running ones come first."""
-        if self._away or self._folders.closed or self._first is None or self._first.client is None:
+        first = self._queue.first
+        if self._trouble is not None or self._folders.closed or first is None or first.client is None:
             return
         with contextlib.suppress(Exception):  # if the store fails here, the next step reports it
-            self._dead = self._dead or close_dead_runs(self._first.client, self._uri)
+            self._dead = self._dead or close_dead_runs(first.client, self._uri)
             if (folder := run_nicely(NICENESS_OF_OTHERS, partial(next, self._dead, None))) is not None:
                 _report_killed(folder)
                 self._wait = 0.0
-
-
-def _statuses(folders: Iterable[Path], damaged: set[Path]) -> dict[Path, str]:
-    """Return the status of each run. A run with an unreadable manifest is `damaged` until its process rewrites it."""
-    statuses = {}
-    for folder in folders:
-        try:
-            statuses[folder] = Manifest.load(folder).status
-            damaged.discard(folder)
-        except (FileNotFoundError, NotADirectoryError):  # it was removed: nothing more of it is uploaded
-            damaged.discard(folder)
-        except (OSError, ValueError) as error:
-            if folder not in damaged:
-                log.warning("not uploaded: %s", error)
-            damaged.add(folder)
-    return statuses
 
 
 def _experiment(folder: Path) -> str:
