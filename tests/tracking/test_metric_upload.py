@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Param
 
 from helpers.delivered import copy_store
 from helpers.servers import Server
@@ -27,6 +28,7 @@ from runner.tracking.restore import restore_journal
 from runner.tracking.store import connect
 from runner.tracking.upload_queue import UploadQueue
 from runner.util.niceness import AUTOGROUP, run_nicely
+from runner.util.tags import FOLDER_TAG, SUCCESSOR_PARAM
 from runner.util.uri import sqlite_file
 
 NAMES = ("train/loss_step", "val/accuracy@5")
@@ -293,6 +295,25 @@ def test_a_run_whose_last_transaction_the_store_has_lost_is_described_and_ended_
     assert Delivery(folder).step()
     run = client.get_run(run_id)
     assert (run.info.status, run.data.params, run.data.tags["device"]) == ("FINISHED", {"seed": "1"}, "cpu")
+
+
+def test_a_parameter_or_tag_of_another_origin_does_not_stand_for_those_that_the_store_has_lost(
+    local: str, tmp_path: Path
+) -> None:
+    folder = make_run(local, tmp_path, "RUNNING")
+    Delivery(folder).step()
+    client, run_id = connect(local), str(DeliveryState.load(folder).run_id)
+    manifest = Manifest.load(folder)
+    manifest.params = {f"key{number}": "1" for number in range(150)}  # more than one request
+    manifest.tags |= {"device": "cpu", FOLDER_TAG: str(folder)}
+    manifest.save(folder)
+    state = DeliveryState.load(folder)
+    state.params, state.tags = True, manifest.tags
+    state.save(folder)
+    client.log_batch(run_id, params=[Param("key0", "1"), Param(f"{SUCCESSOR_PARAM}first", "x")])
+    Delivery(folder).step()
+    run = client.get_run(run_id)
+    assert run.data.params.keys() >= manifest.params.keys() and run.data.tags["device"] == "cpu"
 
 
 def test_the_niceness_follows_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

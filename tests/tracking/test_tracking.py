@@ -507,7 +507,7 @@ def test_a_server_that_is_in_trouble_gets_everything_once_and_costs_one_warning(
         for step in range(1, 31):
             if what == "errors" and step % 5 == 0:  # it comes and goes
                 proxy.fails = step % 10 == 5
-                wait_for(lambda seen=min(2, step // 5): len(told()) >= seen)
+                wait_for(lambda step=step: len(told()) >= min(2, step // 5))
             proxy.delay = 0.3 if what == "slow" else 0.0
             start = time.perf_counter()
             tracker.log({"train/loss": 1 / step}, step)

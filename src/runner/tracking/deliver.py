@@ -160,17 +160,16 @@ class Delivery:
         run = client.get_run(self.state.run_id)
         take_over(client, run, manifest)
         refuse_linked_folder(run.info.artifact_uri)
-        self._forget_what_is_lost(run)
+        self._forget_what_is_lost(run, manifest)
         self._client = client
         assert self.state.run_id is not None
         return client, self.state.run_id
 
-    def _forget_what_is_lost(self, run: "Run") -> None:
-        """Forget what was noted and the store lacks: a power loss may take its last transaction."""
-        self.state.params &= bool(run.data.params)
+    def _forget_what_is_lost(self, run: "Run", manifest: Manifest) -> None:
+        """Forget what was noted and the store lacks: a power loss may take its last transactions."""
+        self.state.params &= with_legal_names(manifest.params).keys() <= run.data.params.keys()
         self.state.dataset &= run.inputs is not None and bool(run.inputs.dataset_inputs)
-        if not self.state.tags.keys() & run.data.tags.keys():
-            self.state.tags = {}
+        self.state.tags = {key: value for key, value in self.state.tags.items() if key in run.data.tags}
         if run.info.status == "RUNNING":
             self.state.status, self.state.end_time = "RUNNING", None
 
