@@ -7,10 +7,9 @@ The config is composed once and checked, and everything a run needs is built bef
 import importlib
 import logging
 import os
-import signal
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -35,8 +34,8 @@ from runner.config.overrides import key_of, last_value
 from runner.errors import ConfigError, Problem, describe_error
 from runner.rundir import folders
 from runner.util import program
-from runner.util.options import EXIT_FAILED, EXIT_INTERRUPTED, is_verbose, print_errors, show_traceback
-from runner.util.stopping import Interrupt
+from runner.util.options import EXIT_FAILED, is_verbose, print_errors, show_traceback
+from runner.util.stopping import INTERRUPT
 from runner.util.streams import OutputError, ReaderGone, print_result
 
 if TYPE_CHECKING:
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
     from runner.tracking.process import DeliveryProcess
 
 log = logging.getLogger("runner")
-
-INTERRUPT = Interrupt()
 
 COMMANDS = ("compare", "evaluate", "export", "predict", "reproduce", "sync", "ui")
 """Modules with a command each."""
@@ -60,15 +57,11 @@ def _main() -> int:
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:  # the console script, unlike `python -m`, does not look here
         sys.path.insert(0, here)
-    signal.signal(signal.SIGINT, INTERRUPT)
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:  # `runner ui` is `python -m runner.ui`
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         main_of = importlib.import_module(f"runner.{sys.argv.pop(1)}").main
         return int(main_of())
     try:
         return run_command(sys.argv[1:])
-    except KeyboardInterrupt:  # before training, or the second one in it
-        return EXIT_INTERRUPTED
     except ReaderGone:  # `--help | head`: the reader has what it wanted
         return 0
     except OutputError as error:
@@ -97,12 +90,14 @@ def run_command(argv: Sequence[str]) -> int:
             return run_sweep(args)
         return run_one(args)
     except ConfigError as error:
+        INTERRUPT.check()
         if is_verbose(argv):
             show_traceback()
         return print_errors(*error.problems)
     except OutputError:
         raise
     except Exception as error:  # no check has foreseen it
+        INTERRUPT.check()
         if is_verbose(argv):
             show_traceback()
         if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
@@ -195,22 +190,25 @@ def build_and_run(
     if in_place is not None and resume.is_finished(in_place):
         return 0
     choices = resumed.choices if resumed else group_choices(cfg)
-    with ExitStack() as locks:
+    with ExitStack() as open_:
         folder = in_place.folder if in_place is not None else None
         if folder is not None:  # before its checkpoint is read: no other process may resume it
-            locks.enter_context(lock(folder))
+            open_.enter_context(lock(folder))
         experiment, checkpoint = start.build_run(cfg, choices, resumed=resumed, typed=composer.typed)
         INTERRUPT.check()
+        recovered = in_place.recover() if in_place is not None and folder is None else None
+        open_.enter_context(INTERRUPT.deferred())  # what is in the folder then ends as a run that was stopped
         if folder is None:
-            if in_place is not None:
-                folder = in_place.recover()
-            else:
-                requested = str(cfg.hydra.run.dir)
-                if not exact_folder:
-                    requested = name_customs(requested, choices, named_choices(choices, cfg))
-                folder = folders.make_run_folder(requested, exact_folder)
-            locks.enter_context(lock(folder))
+            folder = recovered or _make_folder(cfg, choices, exact_folder)
+            open_.enter_context(lock(folder))
         return start.start(folder, experiment, cfg, composer, checkpoint, delivery).exit_code
+
+
+def _make_folder(cfg: DictConfig, choices: Mapping[str, str], is_exact: bool) -> Path:
+    requested = str(cfg.hydra.run.dir)
+    return folders.make_run_folder(
+        requested if is_exact else name_customs(requested, choices, named_choices(choices, cfg)), is_exact
+    )
 
 
 def run_sweep(args: Namespace) -> int:

@@ -118,6 +118,7 @@ def _run_in(folder: Path, printed: Path, arguments: Sequence[str], prepare: Call
         del os.environ[name]
     os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     python_forkserver._forkserver.ensure_running = lambda: None  # the fork uses the server that it comes from
+    forkserver._ensure_running = lambda: None
     forkserver.start = lambda *_, **__: None
     if prepare is not None:
         prepare()

@@ -24,6 +24,7 @@ from helpers.delivered import copy_store
 from helpers.forked import Forked
 from helpers.problems import problem_of
 from helpers.servers import Proxy, Server
+from runner import sync
 from runner.errors import StoreError
 from runner.rundir import journal, layout
 from runner.rundir.delivery_state import DeliveryState
@@ -563,6 +564,28 @@ def test_a_server_that_comes_back_in_time_gets_everything(
     levels = [record.levelno for record in caplog.records if getattr(record, "topic", None) == STORE]
     assert levels == [logging.WARNING, logging.INFO], "away once, and back once"
     assert histories(server.uri, str(tracker.run_id)) == {"train/loss": [(1, 1.0), (2, 0.5)]}
+
+
+@pytest.mark.usefixtures("delivery_by_forks")
+def test_when_the_process_that_uploads_is_killed_another_one_uploads_the_rest(
+    empty_store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.tracking.process.RESTARTS", 1)
+    folder, uri = make_run(tmp_path), copy_store(empty_store, tmp_path)
+    tracker = Tracker(folder, make_manifest(uri, tmp_path), uri, delivery := DeliveryProcess(uri))
+    tracker.log({"train/loss": 1.0}, 1)
+    assert (run_id := delivery.run_id(30.0)) is not None
+    for _ in range(2):
+        delivery._process.kill()
+        wait_for(lambda killed=delivery._process.pid: delivery._process.pid != killed or delivery._lost)
+    tracker.log({"train/loss": 0.5}, 2)
+    assert tracker.close("FINISHED", timeout=30) is False
+    assert [line.partition("; ")[2] for line in warnings_of(caplog)] == [
+        "another one is started",
+        "after the run, do: python -m runner.sync",
+    ]
+    assert sync.main([f"run={folder}", f"tracking.uri={uri}"]) == 0
+    assert histories(uri, run_id) == {"train/loss": [(1, 1.0), (2, 0.5)]}
 
 
 @pytest.mark.usefixtures("delivery_by_forks")

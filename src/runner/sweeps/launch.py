@@ -29,6 +29,7 @@ from runner.sweeps.results.resume import ResumeAction
 from runner.tracking.location import refuse_database_of_server
 from runner.tracking.process import DeliveryProcess
 from runner.util import terminal
+from runner.util.stopping import INTERRUPT
 from runner.util.tables import align
 
 log = logging.getLogger("runner")
@@ -80,12 +81,14 @@ def run_sweep(
         targets = [str(config[group].get("_target_")) for group in TARGET_GROUPS]
         forkserver.start(targets, saves_models=bool(config.tracking.log_model))
     with ExitStack() as closing:
+        closing.push(_kill_server)
         is_tracked = config.tracking.name != "off" and not settings.dry_run and not problems
         delivery = _start_delivery(closing, uri, config.tracking.experiment) if is_tracked else None
         running = _take_over(closing, resumed, plan, launcher) if resumed is not None else set[int]()
         actions = choose_actions(plan, resumed, running)
         with terminal.show_waiting(f"checking {len(plan.jobs) or 'the'} jobs ..."):
             prepared = check(composer, config, settings, plan, launcher, actions, arguments, problems)
+        INTERRUPT.check()
         for line in [*describe(prepared), *(list_jobs(prepared) if settings.dry_run else [])]:
             log.info("%s", line)
         if settings.dry_run:
@@ -95,6 +98,7 @@ def run_sweep(
         closing.callback(launcher.close)
         with terminal.show_waiting("connecting to the cluster ...") if launcher.is_remote else nullcontext():
             launcher.open()
+        closing.enter_context(INTERRUPT.deferred())  # what is in the folder then ends as a sweep that was stopped
         folder = resumed or folders.make_run_folder(requested, exact_folder, folders.SWEEP)
         if resumed is None:
             closing.enter_context(lock(folder))
@@ -102,6 +106,12 @@ def run_sweep(
             plan.search.open(folder, prepared.objectives, len(plan.jobs))
         prepared.save_plan(folder)
         return Sweep(folder, prepared, delivery).run()
+
+
+def _kill_server(kind: type[BaseException] | None, *_: object) -> None:
+    """End the process that imports torch if nothing will be started: it would keep standard error open meanwhile."""
+    if kind is not None:
+        forkserver.kill()
 
 
 def _start_delivery(closing: ExitStack, uri: str | None, experiment: str) -> DeliveryProcess:

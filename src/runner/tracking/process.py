@@ -32,6 +32,7 @@ from runner.tracking.delivery_loop import FIRST_RETRY, DeliveryLoop, Folders, Pa
 from runner.tracking.slim_import import skippable_packages, without_packages
 from runner.tracking.store import quiet_mlflow, ui_of
 from runner.util import program
+from runner.util.niceness import hurry
 from runner.util.redaction import register_secrets
 from runner.util.terminal import about
 from runner.util.uri import absolute_uri
@@ -39,6 +40,9 @@ from runner.util.uri import absolute_uri
 log = logging.getLogger("runner")
 
 URI = "RUNNER_DELIVERY_URI"  # an environment variable, as every user of the machine can read a command line
+
+RESTARTS = 3
+"""Times that the process is started again after something has killed it."""
 
 _SECONDS_FOR_AN_ORPHAN = 10.0  # a resume of the run may have to wait as long
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -52,19 +56,26 @@ class DeliveryProcess:
     """
 
     def __init__(self, uri: str | None = None) -> None:
+        self._uri = uri
         self._run_id: str | None = None
         self._settled = threading.Event()
         self._last_delivered = 0.0
-        self._lost = False
+        self._folders: list[Path] = []
+        self._lock = threading.Lock()  # of what follows, which the listener changes if the child dies
+        self._left = self._lost = False
+        self._restarts = 0
+        self._start()
+        _started.add(self)
+
+    def _start(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "runner.tracking.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | ({URI: absolute_uri(uri)} if uri else {}),
+            env=os.environ | ({URI: absolute_uri(self._uri)} if self._uri else {}),
             start_new_session=True,  # Ctrl-C in a terminal is for the training
         )
-        _started.add(self)
         self._listener = threading.Thread(target=self._listen, name="runner-delivery", daemon=True)
         self._listener.start()
 
@@ -81,14 +92,37 @@ class DeliveryProcess:
 
         The first step is to connect and create the run.
         """
+        with self._lock:
+            if folder not in self._folders:
+                self._folders.append(folder)
+            self._send(folder)
+
+    def _send(self, folder: Path) -> None:
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(OSError):  # it has died, which the listener handles
             self._process.stdin.write(f"{folder}\0")
             self._process.stdin.flush()
-        except OSError:
-            if not self._lost:
-                self._lost = True
-                log.warning("the process that uploads to MLflow has died; after the run, do: python -m runner.sync")
+
+    def _replace(self) -> bool:
+        """Start another process if the current one was killed; it gets all folders, and knows what is uploaded.
+
+        Returns:
+            Whether there is another one.
+        """
+        with self._lock:
+            code = self._process.wait()
+            if self._left or self._lost:
+                return False
+            again = code < 0 and self._restarts < RESTARTS
+            then = "another one is started" if again else "after the run, do: python -m runner.sync"
+            log.warning("the process that uploads to MLflow has died; %s", then)
+            if again:
+                self._restarts += 1
+                self._start()
+                for folder in self._folders:
+                    self._send(folder)
+            self._lost = not again
+            return again
 
     def settle(self, timeout: float) -> None:
         """Wait until the first connection has succeeded or failed; after that the child uses little of the CPU."""
@@ -101,9 +135,11 @@ class DeliveryProcess:
 
     def leave(self) -> None:
         """Close the pipe to the child; it finishes its uploads after the end of this process."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
+        with self._lock:
+            self._left = True
+            assert self._process.stdin is not None
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
 
     def close(self, timeout: float) -> bool:
         """Upload the rest; called after the manifests have the final status of the runs.
@@ -118,6 +154,7 @@ class DeliveryProcess:
         closed_at, code = time.monotonic(), None
         while code is None:
             left = max(closed_at, self._last_delivered) + timeout - time.monotonic()
+            hurry(self._process.pid)
             try:
                 code = self._process.wait(min(max(left, 0.0), _SECONDS_BETWEEN_LOOKS))
             except subprocess.TimeoutExpired:
@@ -129,8 +166,9 @@ class DeliveryProcess:
         return code == 0
 
     def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        messages = self._process.stdout
+        assert messages is not None
+        for line in messages:
             message = json.loads(line)
             if "run_id" in message:
                 self._run_id = message["run_id"]
@@ -140,7 +178,8 @@ class DeliveryProcess:
                 self._last_delivered = time.monotonic()
             else:
                 log.log(message["level"], "%s", message["text"], extra=about(message["topic"]))
-        self._settled.set()  # the child has ended
+        if not self._replace():  # the child has ended
+            self._settled.set()
 
 
 _started: "weakref.WeakSet[DeliveryProcess]" = weakref.WeakSet()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from runner.errors import ConfigError, Problem, StoreError, TrainingError, describe_error, did_you_mean, to_one_line
 from runner.util import advice
 from runner.util.redaction import redact
+from runner.util.stopping import INTERRUPT
 from runner.util.streams import OutputError, ReaderGone, print_result
 from runner.util.uri import expand_home
 
@@ -20,7 +21,6 @@ _REFERENCE = re.compile(r"\$\{oc\.env:(\w+)\}")
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_SIGNAL = 128  # plus the number of the signal
-EXIT_INTERRUPTED = 130
 
 
 def run_with_options(
@@ -47,14 +47,13 @@ def run_with_options(
         del os.environ["RUNNER_OUTPUTS"]
     try:
         return work(parse_options(argv, usage, {**known, **COMMON}, refuse))
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     except ReaderGone:  # `... | head`: the reader has all that it needs
         return 0
     except OutputError as error:
         print_errors(str(error))
         return EXIT_FAILED
     except Exception as error:
+        INTERRUPT.check()
         if is_verbose(argv):
             show_traceback()
         if isinstance(error, ConfigError):

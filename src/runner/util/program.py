@@ -6,6 +6,7 @@ import gc
 import getpass
 import logging
 import os
+import signal
 import sys
 import tempfile
 import warnings
@@ -15,7 +16,7 @@ from typing import NoReturn
 
 from runner.errors import ConfigError, Problem
 from runner.util import streams
-from runner.util.stopping import outlive_terminal
+from runner.util.stopping import INTERRUPT, SIGNALS
 
 COLLECT_AFTER = 10_000
 """The threshold of the garbage collector's youngest generation, in objects allocated and not freed.
@@ -104,7 +105,7 @@ def run(main: Callable[[], int]) -> NoReturn:
         print("error: runner needs Linux or macOS, for fork and locks on files: use it in WSL", file=sys.stderr)
         sys.exit(2)
     streams.protect(sys.argv[1:])
-    outlive_terminal()
+    INTERRUPT.install()
     if not _has_current_folder():
         print("error: the current folder has been deleted; cd to an existing one", file=sys.stderr)
         sys.exit(2)
@@ -128,10 +129,20 @@ def run(main: Callable[[], int]) -> NoReturn:
     # Registered first, it runs last: after all functions that torch and MLflow register.
     atexit.register(end)
     try:
+        INTERRUPT.begin()
         code = main()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
         raise
+    except BaseException as error:
+        if not isinstance(error, KeyboardInterrupt) and INTERRUPT.signal is None:
+            raise
+        print(INTERRUPT.message, file=sys.stderr)
+        code = INTERRUPT.exit_code
+    finally:
+        for number in SIGNALS:  # the work is done; only threads of others may still run
+            if signal.getsignal(number) is INTERRUPT:
+                signal.signal(number, lambda *_: end())
     sys.exit(code)
 
 

@@ -1,28 +1,106 @@
 """Requests to stop, made by signals. A handler only records the request; training checks it between steps."""
 
 import os
+import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TERMINAL = (signal.SIGINT, signal.SIGHUP)
 
 
 class Interrupt:
-    """The handler of SIGINT before training starts: it raises KeyboardInterrupt, which an import may swallow."""
+    """The handler of a command's signals until a run or a sweep listens itself, by `Stop`.
+
+    At first it ends the process at once: while modules are imported, there is nothing to close. After `begin` it raises
+    KeyboardInterrupt, and a second SIGINT ends the process at once. Libraries swallow KeyboardInterrupt while they are
+    imported, or turn it into an error that looks like a mistake in the config: hence `check`.
+
+    Attributes:
+        signal: the signal that has arrived; None if there was none.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.signal: signal.Signals | None = None
+        self._raises = self._defers = self._terminal = False
+
+    def install(self) -> None:
+        """Handle the signals that are not ignored; SIGINT always."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._terminal = has_terminal()
+        unblock()
+        for number in SIGNALS:
+            if number == signal.SIGINT or signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, self)
+
+    def begin(self) -> None:
+        """Raise KeyboardInterrupt from now on, as there is something to close."""
+        self.install()
+        self._raises = True
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Handle the signal."""
-        self.requested = True
-        raise KeyboardInterrupt
+        """Handle a signal."""
+        if number == signal.SIGHUP and self._terminal and not has_terminal():
+            return
+        is_second = self.signal is not None
+        self.signal = self.signal or signal.Signals(number)
+        if not self._raises or (is_second and number == signal.SIGINT):
+            with suppress(OSError):
+                os.write(2, f"{self.message}\n".encode())
+            os._exit(self.exit_code)
+        if not self._defers:
+            raise KeyboardInterrupt
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt again if one was swallowed."""
-        if self.requested:
+        """Raise KeyboardInterrupt if a signal has arrived; call it before an error is reported."""
+        if self.signal is not None:
             raise KeyboardInterrupt
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Only record a signal within the block, in which a folder is made and a `Stop` takes over."""
+        self._defers = True
+        try:
+            yield
+        finally:
+            self._defers = False
+
+    def take(self) -> signal.Signals | None:
+        """Return the recorded signal and forget it; the caller acts on it."""
+        self._defers = False
+        taken, self.signal = self.signal, None
+        return taken
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of an interrupted command: 130, 143 or 129."""
+        return 128 + (self.signal or signal.SIGINT)
+
+    @property
+    def message(self) -> str:
+        """The line that an interrupted command prints."""
+        return f"interrupted by {(self.signal or signal.SIGINT).name}"
+
+
+INTERRUPT = Interrupt()
+"""Of this process."""
+
+
+def is_command() -> bool:
+    """Return whether this process is a command: `python -m runner`, `python -m runner.<command>`, or `runner`.
+
+    It can be called while the package is imported.
+    """
+    if sys.argv[:1] == ["-m"]:  # Python's own mark while it looks for the module
+        return any(re.fullmatch(r"(-\w*m)?runner(\.\w+)?", word) for word in sys.orig_argv[1:])
+    script = Path(sys.argv[0] if sys.argv else "")
+    return script.name == "runner" and script.parent == Path(sys.executable).parent
 
 
 def has_terminal() -> bool:
@@ -34,29 +112,22 @@ def has_terminal() -> bool:
     return True
 
 
-def outlive_terminal() -> None:
-    """Keep the process running when its terminal is closed, as `nohup` does; any other SIGHUP still ends it."""
-
-    def hang_up(number: int, frame: FrameType | None) -> None:
-        if has_terminal():
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-    if has_terminal() and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, hang_up)
-
-
 @contextmanager
-def ignoring_hangups() -> Iterator[None]:
-    """Ignore SIGHUP within a block, also in processes started there; effective in the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def blocked() -> Iterator[None]:
+    """Block the signals of a terminal within a block, for a process that is started there: it must unblock them.
+
+    This process gets those that arrive meanwhile at the end of the block.
+    """
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL)
     try:
         yield
     finally:
-        signal.signal(signal.SIGHUP, former)
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def unblock() -> None:
+    """Unblock these signals."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL)
 
 
 class Stop:
@@ -88,6 +159,8 @@ class Stop:
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` ignores it
             numbers.append(signal.SIGHUP)
         former = {number: signal.signal(number, self) for number in numbers}
+        if (earlier := INTERRUPT.take()) is not None:
+            self(earlier, None)
         try:
             yield
         finally:

@@ -5,22 +5,30 @@ single tensor operation: torch's threads do not survive a fork, and a child that
 query CUDA either, which cannot be initialised again in a fork.
 """
 
+import contextlib
 import gc
 import importlib
+import logging
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import tempfile
+import time
+import warnings
 from collections.abc import Iterable
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from runner.errors import ConfigError, Problem
+from runner.sweeps.launchers.launcher import LauncherDied
 from runner.tracking.store import quiet_mlflow
-from runner.util.stopping import ignoring_hangups
+from runner.util.stopping import blocked, unblock
 
 PRELOAD = [
     "runner.sweeps.launchers.preload",
@@ -57,6 +65,22 @@ LOST = 255
 MAX_TMPDIR_BYTES = 70
 """Length of the folder of multiprocessing's sockets, whose own paths may have 107 bytes."""
 
+SOCKETS = "RUNNER_SOCKETS"
+"""An environment variable of the server: the folder of its socket, which it removes at its end."""
+
+ATTEMPTS = 3
+"""Servers that are started for one fork."""
+
+MEMORY = "possibly by the kernel's out-of-memory killer"
+
+log = logging.getLogger("runner")
+
+
+_POLL_SECONDS = 0.02
+
+_reported: list[bool] = []  # of this death
+
+
 _context = multiprocessing.get_context("forkserver")
 
 
@@ -80,8 +104,24 @@ def start(targets: Iterable[str], saves_models: bool) -> None:
     # torch then asks the driver's management library whether there is CUDA, and a fork can still use it.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     _context.set_forkserver_preload(PRELOAD + for_targets + PRELOAD_TO_SAVE_MODELS * saves_models)
-    with ignoring_hangups():  # the server outlives the terminal, like the sweep
-        forkserver.ensure_running()
+    _reported.clear()
+    _ensure_running()
+
+
+def _ensure_running() -> None:
+    """Start the server, or another one if it has died.
+
+    It gets no signals of a terminal, which are for the sweep: it ends when all that use it have ended.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "resource_tracker", UserWarning)  # it has died, and another one is started
+        resource_tracker.ensure_running()
+    os.environ[SOCKETS] = multiprocessing.util.get_temp_dir()
+    try:
+        with blocked():
+            forkserver.ensure_running()
+    finally:
+        del os.environ[SOCKETS]
 
 
 def process(function: str, *arguments: Any) -> ForkServerProcess:
@@ -94,7 +134,49 @@ def process(function: str, *arguments: Any) -> ForkServerProcess:
     return _context.Process(target=_call, args=(function, arguments))
 
 
+def start_process(fork: ForkServerProcess) -> None:
+    """Start a fork; if the server has died, or dies now, start another one.
+
+    Raises:
+        LauncherDied: the servers die, one after the other.
+    """
+    for _ in range(ATTEMPTS):
+        _ensure_running()
+        try:
+            fork.start()
+        except (EOFError, ConnectionError, FileNotFoundError):  # it has died, maybe while it imported
+            kill()
+            report_death()
+        else:
+            _reported.clear()
+            return
+    text = f"the process that imports torch for the jobs has died {ATTEMPTS} times, {MEMORY}"
+    raise LauncherDied(Problem("", text, "see its output above, or free memory", topic="unavailable"))
+
+
+def kill() -> None:
+    """Kill the server, which may still import, and wait for its end; its forks continue."""
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)  # only this can end an import
+    if pid is None:
+        return
+    with contextlib.suppress(psutil.Error):
+        server = psutil.Process(pid)
+        server.kill()
+        while server.status() != psutil.STATUS_ZOMBIE:  # multiprocessing takes its status, and forgets it
+            time.sleep(_POLL_SECONDS)
+
+
+def report_death() -> None:
+    """Report that the server has died, once until a fork of the next one has started."""
+    if not _reported:
+        log.warning("the process that starts the jobs has died, %s; another one is started", MEMORY)
+    _reported.append(True)
+
+
 def _call(function: str, arguments: tuple[Any, ...]) -> Any:
+    for number in (signal.SIGTERM, signal.SIGHUP):  # which the server ignores
+        signal.signal(number, signal.SIG_DFL)
+    unblock()
     gc.freeze()  # no collection then visits what the server has imported: 0.2 s each, and copied pages
     # Otherwise this fork would start its own processes, the workers of a loader, from another such server, cold.
     multiprocessing.set_start_method(None, force=True)
@@ -119,19 +201,15 @@ def call(function: str, *arguments: Any) -> Any:
     """
     receiving, sending = pipe()
     child = process(f"{__name__}:answer", sending, str(Path.cwd()), dict(os.environ), function, arguments)
-    try:
-        child.start()
-    except EOFError as error:
-        text = "the process that imports torch for the jobs has ended; its output is above"
-        raise ConfigError(Problem("", text, topic="unavailable")) from error
+    start_process(child)
     sending.close()
     try:
         result = receiving.recv()
     except EOFError:
         child.join()
         how = f"ended without a result ({describe_exit(child.exitcode)})"
-        if child.exitcode == -signal.SIGKILL:
-            how = "was killed (SIGKILL), possibly by the kernel's out-of-memory killer"
+        if child.exitcode in (-signal.SIGKILL, LOST):
+            how = f"was killed (SIGKILL), {MEMORY}"
         raise ConfigError(Problem("", f"the process that checks the jobs {how}", topic="unavailable")) from None
     except BaseException:  # Ctrl-C: nothing waits for the result any more
         child.kill()
@@ -168,5 +246,4 @@ def describe_exit(exit_code: int | None) -> str:
             return signal.Signals(-exit_code).name
         except ValueError:
             return f"signal {-exit_code}"
-    gone = ", the process that starts the jobs is gone" if exit_code == LOST else ""
-    return f"exit code {exit_code}{gone}"
+    return f"exit code {exit_code}"

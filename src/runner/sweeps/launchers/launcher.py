@@ -9,6 +9,7 @@ from typing import Protocol
 from omegaconf import DictConfig
 
 from runner.config.settings import SweepSettings
+from runner.errors import ConfigError
 from runner.sweeps.jobs import JobInfo, JobProgress, JobSpec
 from runner.sweeps.launchers.slots import Slot
 
@@ -43,6 +44,10 @@ class ResourceRequest:
     max_jobs: int
     infos: Mapping[int, JobInfo]
     configs: Mapping[int, DictConfig]
+
+
+class LauncherDied(ConfigError):
+    """No more jobs can be started; those that run are not affected."""
 
 
 class JobHandle(Protocol):

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil
 from omegaconf import DictConfig
 
 from runner.errors import ConfigError, Problem
 from runner.sweeps.jobs import JobInfo, JobProgress, JobSpec
 from runner.sweeps.launchers import forkserver
-from runner.sweeps.launchers.launcher import ExitStatus, ResourceRequest
+from runner.sweeps.launchers.launcher import ExitStatus, LauncherDied, ResourceRequest
 from runner.sweeps.launchers.slots import Slot, make_slots
 
 
@@ -50,15 +51,28 @@ class Local:
         return dict(os.environ) | slot.environment()
 
     def start(self, specs: Sequence[JobSpec]) -> list["ProcessHandle"]:
-        """Start a process for each job."""
-        return [ProcessHandle(spec) for spec in specs]
+        """Start a process for each job.
+
+        Raises:
+            LauncherDied: the process that starts them dies again and again.
+        """
+        handles: list[ProcessHandle] = []
+        try:
+            for spec in specs:
+                handles.append(ProcessHandle(spec))
+        except LauncherDied:
+            for handle in handles:
+                handle.kill()
+                handle.close()
+            raise
+        return handles
 
     def close(self) -> None:
         """Do nothing."""
 
 
 class ProcessHandle:
-    """A job in its own process.
+    """A job in its own process. It survives the death of the server that it was forked from.
 
     Args:
         spec: of the job.
@@ -69,8 +83,12 @@ class ProcessHandle:
     def __init__(self, spec: JobSpec) -> None:
         self._reports, sending = forkserver.pipe()
         self._process = forkserver.process("runner.sweeps.launchers.worker:main", spec, sending)
-        self._process.start()
+        forkserver.start_process(self._process)
         sending.close()
+        self._observed: psutil.Process | None = None
+        with contextlib.suppress(psutil.Error):
+            self._observed = psutil.Process(self._process.pid)
+        self._is_orphan = False
 
     def has_started(self) -> bool:
         """Return true: a process starts at once."""
@@ -78,7 +96,8 @@ class ProcessHandle:
 
     def waitables(self) -> Sequence[Connection | int]:
         """Return its pipe, while it is open, and the sentinel of the process."""
-        return [*([] if self._reports.closed else [self._reports]), self._process.sentinel]
+        sentinel = [] if self._is_orphan else [self._process.sentinel]
+        return [*([] if self._reports.closed else [self._reports]), *sentinel]
 
     def read_progress(self) -> Iterator[JobProgress]:
         """Yield the reports in the pipe."""
@@ -89,9 +108,22 @@ class ProcessHandle:
             self._reports.close()
 
     def exit_status(self) -> ExitStatus | None:
-        """Return its exit code."""
+        """Return its exit code, which is lost with the server: only that knows it."""
         code = self._process.exitcode
+        if code == forkserver.LOST and self._is_alive():
+            if not self._is_orphan:
+                forkserver.report_death()
+            self._is_orphan = True
+            return None
+        if self._is_orphan:
+            return ExitStatus(None, "killed, like the process that had started it")
         return None if code is None else ExitStatus(code, forkserver.describe_exit(code))
+
+    def _is_alive(self) -> bool:
+        with contextlib.suppress(psutil.Error):
+            observed = self._observed
+            return observed is not None and observed.is_running() and observed.status() != psutil.STATUS_ZOMBIE
+        return False
 
     def request_stop(self) -> None:
         """Send SIGTERM."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from runner.errors import ConfigError, first_line
 from runner.sweeps.jobs import Job, JobOutcome, JobProgress, JobSpec
-from runner.sweeps.launchers.launcher import ExitStatus, JobHandle, Launcher
+from runner.sweeps.launchers.launcher import ExitStatus, JobHandle, Launcher, LauncherDied
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.results.outcome import judge
 from runner.util.stopping import Stop
@@ -88,6 +88,7 @@ class Pool:
         self._timeout, self._stop_on_failure = timeout, stop_on_failure
         self._running: list[_Running] = []
         self._failure: str | None = None
+        self._died: LauncherDied | None = None
         self._later = False
 
     def run(self, jobs: Iterator[Job | None]) -> None:
@@ -95,11 +96,16 @@ class Pool:
 
         Args:
             jobs: a None among them means that there is none at the moment, but may be one later.
+
+        Raises:
+            LauncherDied: some have not started; the others have ended.
         """
         try:
             while True:
                 self._start(jobs)
                 if not self._running and not self._later:
+                    if self._died is not None:
+                        raise self._died
                     return
                 self._wait()
         except BaseException as error:
@@ -128,7 +134,7 @@ class Pool:
         """Fill the free slots; the launcher gets their jobs together, which makes them an array on Slurm."""
         prepared: list[tuple[Job, Slot, JobSpec]] = []
         self._later = False
-        while self._free and not self._ending:
+        while self._free and not self._ending and self._died is None:
             try:
                 job = next(jobs)
             except StopIteration:
@@ -140,12 +146,18 @@ class Pool:
             try:
                 prepared.append((job, slot, self._prepare(job, slot)))
                 self._free.remove(slot)
+            except LauncherDied as error:
+                self._give_up(error, [job])
             except (ConfigError, OSError) as error:  # its folder is in use, the disk is full
                 self._over(job, JobOutcome("FAILED", first_line(error), 0.0))
         if not prepared:
             return
         try:
             handles = self._launcher.start([spec for _, _, spec in prepared])
+        except LauncherDied as error:
+            self._free += [slot for _, slot, _ in prepared]
+            self._give_up(error, [job for job, _, _ in prepared])
+            return
         except ConfigError as error:  # the cluster refuses them
             self._free += [slot for _, slot, _ in prepared]
             for job, _, _ in prepared:
@@ -153,6 +165,12 @@ class Pool:
             return
         self._running += [_Running(*each, handle) for each, handle in zip(prepared, handles, strict=True)]
         self._update_starts()
+
+    def _give_up(self, error: LauncherDied, jobs: Sequence[Job]) -> None:
+        """Start no more jobs: the sweep can be resumed."""
+        self._died = error
+        for job in jobs:
+            self._over(job, JobOutcome("KILLED", "could not be started", 0.0, by_request=True))
 
     def _update_starts(self) -> None:
         """Note which jobs have started, or wait for resources again."""

@@ -3,6 +3,8 @@
 import atexit
 import gc
 import os
+import shutil
+import signal
 
 from runner.tracking.environment import environment
 from runner.util import streams
@@ -10,6 +12,20 @@ from runner.util.program import COLLECT_AFTER
 
 streams.protect()  # inherited by all forks
 gc.set_threshold(COLLECT_AFTER)
-# Python's own exit takes a second, for which a reader of the sweep's output would wait. Forks exit another way.
-atexit.register(os._exit, 0)
+for number in (signal.SIGTERM, signal.SIGHUP):  # to a process group: the sweep ends by it, and then this server
+    signal.signal(number, signal.SIG_IGN)
+sockets = os.environ.pop("RUNNER_SOCKETS", None)
+
+
+def end() -> None:
+    """Remove what a killed sweep has left, and exit. Forks exit another way.
+
+    Python's own exit takes a second, for which a reader of the sweep's output would wait.
+    """
+    if sockets is not None:
+        shutil.rmtree(sockets, ignore_errors=True)
+    os._exit(0)
+
+
+atexit.register(end)
 environment({})  # caches the list of installed packages, which would take each job 0.1 s

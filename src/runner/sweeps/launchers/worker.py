@@ -39,6 +39,9 @@ log = logging.getLogger("runner")
 ORPHAN_SECONDS = 8.0
 """Time for a job whose parent is gone to write its checkpoint."""
 
+LEFTOVER_SECONDS = 5.0
+"""Time for threads and processes of the user's code after a job's end."""
+
 REPORT_SECONDS = 0.5
 _POLL_SECONDS = 0.02
 _RUN_ID_SECONDS = 1.0
@@ -70,7 +73,22 @@ def main(spec: JobSpec, reports: Connection | None, parent: int | None = None) -
         print_errors(f"{type(error).__name__}: {error}")
         code = EXIT_FAILED
     streams.finish_all()
+    threading.Thread(target=_end_later, args=(code,), daemon=True).start()
     sys.exit(code)
+
+
+def _end_later(code: int) -> None:
+    """End the process, whatever still runs in it: Python waits for threads and processes that the user's code started.
+
+    The job's slot would wait too.
+    """
+    time.sleep(LEFTOVER_SECONDS)
+    names = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.name != "MainThread"]
+    names += [child.name for child in multiprocessing.active_children() if not child.daemon]
+    left = ", ".join(names) or "a function of its exit"
+    print(f"note       stopped {LEFTOVER_SECONDS:g} s after the job's end: {left}", file=sys.stderr)
+    streams.finish_all()
+    os._exit(code)
 
 
 def _run(spec: JobSpec, reports: Connection | None) -> int:
