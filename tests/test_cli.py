@@ -33,7 +33,7 @@ def wrong(request: pytest.FixtureRequest, here: Path, monkeypatch: pytest.Monkey
     if case.set_up is not None:
         case.set_up(here)
     monkeypatch.syspath_prepend(here)
-    for module in ("mine", "broken", "needy"):
+    for module in ("mine", "broken", "needy", "script"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     return case
 

@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 import io
 import math
 from collections.abc import Callable, Mapping
@@ -8,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from conftest import Called
 from helpers.composed import accuracy, built, trained
 from helpers.problems import about
 from runner.assembly import experiment, optimization
+from runner.assembly.target import check_target
 from runner.errors import ConfigError
 from runner.loss import CrossEntropy, Metric, correct
 from runner.optimizer import muon, trainable
@@ -280,6 +282,48 @@ def test_a_mode_that_is_no_goal_is_left_to_the_class(here: Path) -> None:
         "scheduler._target_=torch.optim.lr_scheduler.ReduceLROnPlateau", *BARE[2:], "trainer.monitor=val/accuracy"
     )
     assert experiment.schedule.scheduler.mode == "max"
+
+
+OF_TORCH: dict[str, dict[str, Any]] = {
+    "ConstantLR": {},
+    "CosineAnnealingLR": {"T_max": 3},
+    "CosineAnnealingWarmRestarts": {"T_0": 3},
+    "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1},
+    "ExponentialLR": {"gamma": 0.9},
+    "LinearLR": {},
+    "MultiStepLR": {"milestones": [1, 2]},
+    "OneCycleLR": {"max_lr": 0.1},
+    "PolynomialLR": {},
+    "ReduceLROnPlateau": {},
+    "StepLR": {"step_size": 2},
+}
+OF_OTHER_OBJECTS = {"LRScheduler", "LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler"}
+"""Classes whose arguments are functions or schedulers, which a config cannot name; and the base of all."""
+
+
+def test_each_class_of_torch_gets_only_what_it_takes(here: Path) -> None:
+    module = torch.optim.lr_scheduler
+    classes = {name for name, kind in vars(module).items() if inspect.isclass(kind) and issubclass(kind, LRScheduler)}
+    assert {name for name in classes if name[0] != "_"} - {*OF_TORCH} == OF_OTHER_OBJECTS
+    built_once = built("trainer.monitor=val/accuracy")
+    trainer, task, splits = built_once.trainer, built_once.task, built_once.splits
+    for name, keys in OF_TORCH.items():
+        node = {"_target_": f"torch.optim.lr_scheduler.{name}", **keys}
+        assert check_target("scheduler", node) == []
+        made = optimization.make_schedule(node, optimizer(momentum=0.9), trainer, task, splits, 32)
+        assert type(made.scheduler).__name__ == name
+        assert getattr(made.scheduler, "mode", None) == {"CyclicLR": "triangular", "ReduceLROnPlateau": "max"}.get(name)
+        assert made.every == ("step" if name == "OneCycleLR" else "epoch")
+
+
+@pytest.mark.parametrize("mode", ["triangular2", "exp_range"])
+def test_the_mode_of_a_cycle_may_be_typed(mode: str, here: Path) -> None:
+    node = {"_target_": "torch.optim.lr_scheduler.CyclicLR", **OF_TORCH["CyclicLR"], "mode": mode}
+    assert check_target("scheduler", node) == []
+    experiment = built()
+    arguments = experiment.trainer, experiment.task, experiment.splits, 32
+    scheduler: Any = optimization.make_schedule(node, optimizer(momentum=0.9), *arguments).scheduler
+    assert scheduler.mode == mode
 
 
 def test_a_warm_up_as_long_as_training_is_refused(runner: Callable[..., Called]) -> None:

@@ -31,7 +31,7 @@ from runner.config.hydra_job import group_choices
 from runner.config.invocation import name_customs, named_choices
 from runner.config.messages import explain_error
 from runner.config.overrides import key_of, last_value
-from runner.errors import ConfigError, Problem, describe_error
+from runner.errors import ConfigError, Problem, describe_error, path_problem
 from runner.rundir import folders
 from runner.util import program
 from runner.util.options import EXIT_FAILED, is_verbose, print_errors, show_traceback
@@ -100,7 +100,9 @@ def run_command(argv: Sequence[str]) -> int:
         INTERRUPT.check()
         if is_verbose(argv):
             show_traceback()
-        if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
+        if problem := path_problem(error):
+            return print_errors(problem)
+        if isinstance(error, HydraException | OmegaConfBaseException | YAMLError | RecursionError):
             return print_errors(explain_error(error))
         print_errors(f"{describe_error(error)}; runner.verbose=true shows where")
         return EXIT_FAILED
@@ -235,7 +237,7 @@ def run_sweep(args: Namespace) -> int:
     composer.reads_variable = value is None
     cfg, problems = composer.compose([*arguments, numbered(0)], RunMode.MULTIRUN)
     arguments += composer.added
-    if cfg is None:
+    if cfg is None or any(problem.key in ("hydra.launcher", "hydra.sweeper") for problem in problems):
         raise ConfigError(*problems)
     if not str(cfg.hydra.sweeper["_target_"]).startswith("hydra_plugins.runner_sweep."):
         chosen = cfg.hydra.runtime.choices["hydra/sweeper"]

@@ -1,5 +1,6 @@
 """Errors for the user: what is wrong, and what to write instead."""
 
+import errno
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from typing import Literal
 
 from runner.util.users_code import is_users
 
-MAX_LENGTH = 120
-"""Longest argument that a message repeats in full, in characters."""
+MAX_TEXT, MAX_SUGGESTION, MAX_WORD = 240, 360, 60
+"""The longest description of a problem and the longest suggestion that are printed in full, in characters; in longer
+ones, the longest word."""
 
 
 Topic = Literal[
@@ -79,24 +81,48 @@ class TrainingError(Exception):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out; torch reports that with several exceptions."""
-    return isinstance(error, MemoryError) or any(sign in str(error) for sign in ("allocate memory", "out of memory"))
+    return isinstance(error, MemoryError) or any(sign in _text(error) for sign in ("allocate memory", "out of memory"))
+
+
+def _text(error: BaseException) -> str:
+    """Return an exception's text; empty if its `__str__`, which may be the user's, fails."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def first_line(error: BaseException) -> str:
     """Return the first non-empty line of an exception's text, or the name of its type."""
-    if size := re.search(r"can't allocate memory: you tried to allocate (\d+) bytes", str(error)):
+    if size := re.search(r"can't allocate memory: you tried to allocate (\d+) bytes", _text(error)):
         return f"out of memory: could not allocate {int(size[1]) / 1e9:.1f} GB"
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next((line.strip() for line in _text(error).splitlines() if line.strip()), type(error).__name__)
+
+
+WRONG_PATHS = (
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP,
+    errno.EEXIST, errno.ENXIO,
+)  # fmt: skip
+"""Errors of a path that another path would not have; a full disk is none."""
+
+
+def path_problem(error: BaseException) -> Problem | None:
+    """Make a problem of the error of a file or folder that cannot be used; None of any other error."""
+    if not isinstance(error, OSError) or not error.filename or error.errno not in WRONG_PATHS:
+        return None
+    return Problem("", describe_error(error), "name one that exists and that this user may use", topic="file")
 
 
 def describe_error(error: BaseException) -> str:
     """Describe an error in one line, to be printed after `error: `."""
+    if isinstance(error, SystemExit):
+        return f"sys.exit({'' if error.code is None else error.code}) was called{user_frame_suffix(error)}"
     if isinstance(error, TrainingError):
         return first_line(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if "\nOriginal Traceback" in str(error):  # from a DataLoader worker, which passes the traceback as text
-        return str(error).splitlines()[-1]
+    if "\nOriginal Traceback" in (text := _text(error)):  # from a DataLoader worker, which passes it as text
+        return text.splitlines()[-1]
     return f"{type(error).__name__}: {first_line(error)}{user_frame_suffix(error)}"
 
 
@@ -121,9 +147,21 @@ def user_frame_suffix(error: BaseException) -> str:
     return f" ({location})" if location else ""
 
 
-def abbreviate(text: str) -> str:
-    """Shorten an argument or a value for a message."""
-    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 20]}... ({len(text)} characters)"
+def abbreviate(text: str, longest: int = MAX_TEXT) -> str:
+    """Shorten a long message: its long words first, as what is wrong may stand between them; then its middle.
+
+    Secrets are to be redacted before: half a secret would not be recognised.
+    """
+    if len(text) <= longest:
+        return text
+    text = re.sub(rf"\S{{{MAX_WORD + 1},}}", lambda word: _without_middle(word[0], MAX_WORD), text)
+    return _without_middle(text, longest)
+
+
+def _without_middle(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest // 2]}... ({len(text):,} characters) ...{text[-longest // 4 :]}"
 
 
 def to_one_line(text: str) -> str:

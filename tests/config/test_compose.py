@@ -287,7 +287,7 @@ def test_a_text_that_yaml_reads_as_a_number_is_refused(text: str, tmp_path: Path
     file = tmp_path / "a.yaml"
     file.write_text(f"experiment: {text}\n")
     with pytest.raises(ConfigError) as raised:
-        yaml_numbers.check_file(file, "tracking")
+        yaml_numbers.check_numbers(file, "tracking")
     assert about(raised) == [("tracking.experiment", "type")] and f"'{text}'" in raised.value.problems[0].suggestion
     file.write_text(f"experiment: '{text}'\nname: {text}\n")  # a choice, which is checked as such
-    yaml_numbers.check_file(file, "tracking")
+    yaml_numbers.check_numbers(file, "tracking")

@@ -60,10 +60,32 @@ def a_user_module(here: Path) -> None:
         "def dots(count: int = 40):\n"
         "    inputs = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(0))\n"
         "    return Source('dots', (inputs, torch.arange(count) % 2))\n"
+        "class Stop(BaseException):\n"
+        "    pass\n"
+        "class Exits(Narrow):\n"
+        "    def __init__(self, num_outputs: int):\n"
+        "        raise SystemExit(0)\n"
+        "class Stops(Narrow):\n"
+        "    def forward(self, inputs):\n"
+        "        raise Stop('no more')\n"
+        "class Closes(torch.optim.SGD):\n"
+        "    def __init__(self, params, lr: float = 0.1):\n"
+        "        raise SystemExit('closed')\n"
+        "class Ends(Callback):\n"
+        "    def __init__(self):\n"
+        "        raise SystemExit(3)\n"
+        "def no_data():\n"
+        "    raise SystemExit\n"
+        "class Mute(Exception):\n"
+        "    def __str__(self):\n"
+        "        raise ValueError\n"
+        "def mute():\n"
+        "    raise Mute\n"
         "def unequal():\n"
         "    return Source('unequal', (torch.zeros(9, 4), torch.zeros(7).long()))\n"
     )
     (here / "broken.py").write_text("def f(:\n")
+    (here / "script.py").write_text("import sys\nsys.exit(0)\n")
     (here / "needy.py").write_text("import no_such_library\n")
 
 
@@ -74,6 +96,14 @@ def user_configs(here: Path) -> None:
         "optimizer/lookahead.yaml": "_target_: torch.optim.SGD\nlearning_rate: 0.1\nlr: fast\n",
         "model/number.yaml": "5\n",
         "model/sequence.yaml": "[1, 2]\n",
+        "trainer/sequence.yaml": "[1, 2]\n",
+        "loss/sequence.yaml": "[1, 2]\n",
+        "hydra/job_logging/empty.yaml": "",
+        "model/itself.yaml": "defaults: [itself]\n",
+        "model/one.yaml": "defaults: [other]\n",
+        "model/other.yaml": "defaults: [one]\n",
+        "model/deep.yaml": f"hidden: {'[' * 99}{']' * 99}\n",
+        "model/aliases.yaml": "a: &a {b: *a}\n",
     }.items():
         (here / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
         (here / "conf" / name).write_text(text)
@@ -182,6 +212,45 @@ WRONG = [
     Wrong(["model.hidden=[" + 50 * "9" + "]", "+data.x=" + 50 * "9"], [("model.hidden", "range"), ("data.x", "range")]),
     Wrong(["seed=" + 4500 * "9", "trainer.max_time=" + 400 * "9"], [("seed", "range"), ("trainer.max_time", "range")]),
     Wrong(["model.hidden=[-1]"], [("model.hidden", "range")]),
+    Wrong(["-m", "seed=0," + 4500 * "9"], [("seed", "range")]),
+    Wrong(["-m", "hydra/sweeper=random", f"optimizer.lr=interval(1,{4500 * '9'})"], [("optimizer.lr", "range")]),
+    Wrong(["seed=0x" + 5000 * "f"], [("seed", "type")], then=["seed=3"]),
+    Wrong(["resume=" + 4500 * "9"], [("resume", "file")]),
+    Wrong(["trainer.max_time=1e400"], [("trainer.max_time", "range")], then=["trainer.max_time=0.5"]),
+    # Of any depth and length.
+    Wrong([f"model.hidden={'[' * 500}{']' * 500}"], [("model.hidden", "range")]),
+    Wrong([f"tracking.tags={'{a:' * 500}1{'}' * 500}"], [("tracking.tags", "type")]),
+    Wrong(["+model" + 500 * ".a" + "=1"], [("model" + 500 * ".a", "range")]),
+    Wrong(["-m", "seed=" + 500 * "sort(" + "1,2" + 500 * ")"], [("seed", "range")]),
+    Wrong(["model.activation=" + 10_000 * "v"], [("model.activation", "choice")], then=["model.activation=gelu"]),
+    Wrong(["seed=" + 10_000 * "v"], [("seed", "type")], then=["seed=3"]),
+    Wrong([10_000 * "k" + "=1"], [(10_000 * "k", "unknown")]),
+    Wrong(["tracking.experiment=" + 10_000 * "e"], [("tracking.experiment", "range")]),
+    Wrong(["hydra.run.dir=" + 5_000 * "d/"], [("hydra.run.dir", "file")]),
+    Wrong(["data=csv", "data.path=" + 10_000 * "p"], [("data.path", "file")]),
+    Wrong(["model.weights=" + 10_000 * "w"], [("model.weights", "file")]),
+    # Hydra's own part.
+    Wrong(
+        ["~hydra/job_logging", "~hydra/launcher", "~hydra.job.name"],
+        [
+            ("hydra/job_logging", "missing"),
+            ("hydra/launcher", "missing"),
+            ("hydra.job.name", "missing"),
+            ("hydra/launcher", "conflict"),
+        ],
+        then=["--multirun"],
+    ),
+    Wrong(["-m", "seed=0,1", "~hydra/sweeper"], [("hydra/sweeper", "missing")], then=["-m", "seed=0,1"]),
+    Wrong(
+        ["-m", "seed=0,1", "hydra.launcher=null"],
+        [("hydra.launcher", "missing")],
+        then=["-m", "seed=0,1", "hydra/launcher=local"],
+    ),
+    Wrong(["hydra.verbose=nan"], [("hydra.verbose", "type")]),
+    Wrong(["hydra.job.env_copy=[NO_SUCH_VARIABLE]"], [("hydra.job.env_copy", "missing")]),
+    Wrong(["hydra.searchpath=[http://a]"], [("hydra.searchpath", "type")]),
+    Wrong(["hydra.searchpath=[pkg://no_such_package]"], [("hydra.searchpath", "unavailable")]),
+    Wrong(["hydra.searchpath=[" + 300 * "x" + "]"], [("hydra.searchpath", "file")]),
     Wrong(["model.activation=rleu"], [("model.activation", "choice")], then=["model.activation=relu"]),
     Wrong(
         ["optimizer=adamw", "optimizer.betas=[0.9]"],
@@ -411,6 +480,21 @@ WRONG = [
     Wrong([CUSTOM, "model._target_=torch.optim.SGD"], [("model._target_", "type")]),
     Wrong([CUSTOM, "model._target_=mine.no_model"], [("model._target_", "type")], set_up=a_user_module),
     Wrong([CUSTOM, "model._target_=mine.raises"], [("model", "code")], set_up=a_user_module),
+    Wrong([CUSTOM, "model._target_=mine.mute"], [("model", "code")], set_up=a_user_module),
+    Wrong(
+        [CUSTOM, "model._target_=mine.Exits", "data=custom", "data._target_=mine.no_data"],
+        [("data", "code")],
+        set_up=a_user_module,
+    ),
+    Wrong([CUSTOM, "model._target_=mine.Exits"], [("model", "code")], set_up=a_user_module),
+    Wrong([CUSTOM, "model._target_=mine.Stops"], [("model", "code")], set_up=a_user_module),
+    Wrong([CUSTOM, "model._target_=script.Net"], [("model._target_", "code")], set_up=a_user_module),
+    Wrong(
+        ["optimizer._target_=mine.Closes", "~optimizer.momentum", "~optimizer.weight_decay", "~optimizer.nesterov"],
+        [("optimizer", "code")],
+        set_up=a_user_module,
+    ),
+    Wrong(["trainer.callbacks.mine._target_=mine.Ends"], [("trainer.callbacks.mine", "code")], set_up=a_user_module),
     Wrong(
         [CUSTOM, "model._target_=mine.Narrow", "+model.width=wide"],
         [("model.width", "type")],
@@ -470,6 +554,18 @@ WRONG = [
     ),
     Wrong(["--config-dir=conf", "model=number"], [("model", "type")], set_up=user_configs),
     Wrong(["--config-dir=conf", "model=sequence"], [("model", "type")], set_up=user_configs),
+    Wrong(["--config-dir=conf", "trainer=sequence"], [("trainer", "type")], set_up=user_configs),
+    Wrong(["--config-dir=conf", "loss=sequence", "seed=x"], [("loss", "type"), ("seed", "type")], set_up=user_configs),
+    Wrong(["--config-dir=conf", "model=itself"], [("model", "conflict")], set_up=user_configs),
+    Wrong(["--config-dir=conf", "model=one"], [("model", "conflict")], set_up=user_configs),
+    Wrong(["--config-dir=conf", "model=deep"], [("model", "range")], set_up=user_configs),
+    Wrong(["--config-dir=conf", "model=aliases"], [("model", "range")], set_up=user_configs),
+    Wrong(
+        ["--config-dir=conf", "hydra/job_logging=empty"],
+        [("hydra.job_logging", "missing")],
+        then=["hydra/job_logging=default", "--config-dir=conf"],
+        set_up=user_configs,
+    ),
     # Tracking and folders.
     Wrong(
         ["tracking=server"],

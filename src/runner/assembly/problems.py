@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from runner.config import schema
 from runner.config.hydra_job import to_plain, without_hydra
-from runner.errors import ConfigError, Problem, describe_error
+from runner.errors import ConfigError, Problem, Topic, describe_error, path_problem
 
 T = TypeVar("T")
 Names = Collection[str]
@@ -41,7 +41,7 @@ class ProblemCollector:
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = list(dict.fromkeys(problems))
-        self.cause: Exception | None = None
+        self.cause: BaseException | None = None
 
     def __iadd__(self, problems: Iterable[Problem]) -> Self:
         """Add problems, except for keys that an earlier stage has reported."""
@@ -81,10 +81,13 @@ class ProblemCollector:
         except ConfigError as error:
             self += error.problems
             self.cause = self.cause or error
-        except Exception as error:  # `make` may call code of the user's
-            self += [
-                Problem(group, f"{group}: {describe_error(error)}", "runner.verbose=true shows where", topic="code")
-            ]
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # `make` may call code of the user's, and that may call sys.exit()
+            problem = path_problem(error)
+            suggestion = problem.suggestion if problem else "runner.verbose=true shows where"
+            topic: Topic = problem.topic if problem else "code"
+            self += [Problem(group, f"{group}: {describe_error(error)}", suggestion, topic=topic)]
             self.cause = self.cause or error
         return None
 

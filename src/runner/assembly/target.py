@@ -17,7 +17,7 @@ from runner.config.interpolation import escape_all_references
 from runner.config.keys import SHARED_KEYS, format_value
 from runner.data import fetch
 from runner.data.source import Source
-from runner.errors import ConfigError, Problem, Topic, describe_error, did_you_mean, user_frame
+from runner.errors import ConfigError, Problem, Topic, close_match, describe_error, did_you_mean, user_frame
 from runner.loss import Loss
 from runner.scheduler import Schedule
 from runner.task import Task
@@ -118,7 +118,9 @@ def _find(path: str) -> Any:
             if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
                 continue  # the module ends earlier in the path
             raise LookupError(f"{module} needs the module {error.name}", "install it", "unavailable") from error
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a script may call sys.exit()
             raise LookupError(f"{module} fails with {describe_error(error)}", "correct it", "code") from error
         for name in parts[count:]:
             if not hasattr(parent, name):
@@ -131,7 +133,8 @@ def _find(path: str) -> Any:
 def _resembling(name: str, parent: Any) -> str:
     public = [other for other in dir(parent) if not other.startswith("_")]
     same = [other for other in public if other.lower() == name.lower()]
-    return f"did you mean {same[0]}?" if same else did_you_mean(name, public[:12])
+    close = same[0] if same else close_match(name, public)
+    return f"did you mean {close}?" if close else did_you_mean(name, public[:12])
 
 
 def check_target(group: str, node: Any) -> list[Problem]:
@@ -191,7 +194,9 @@ def call(group: str, node: Mapping[str, Any], kind: type[T], **supplied: Any) ->
         # which would make lists of tuples.
         make = instantiate(escape_all_references(escape_all_references(node)), _convert_="all", _partial_=True)
         part = make(**passed)
-    except Exception as error:  # of Hydra, or whatever the code of a `_target_` raises
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # of Hydra, or whatever the code of a `_target_` raises
         cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
         if isinstance(error, ConfigError | fetch.Forbidden):
             raise

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -11,10 +10,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.config import schema
 from runner.config.group_files import GroupFiles
+from runner.config.hydra_node import check_copied, check_deletion, check_search_path
 from runner.config.keys import GROUPS, PRESETS, TARGET_GROUPS, format_value
 from runner.config.messages import REFUSED, dotted_keys, explain_error, explain_unreadable, suggest_key
 from runner.config.overrides import key_of
-from runner.errors import Problem, Topic, abbreviate, did_you_mean
+from runner.errors import Problem, Topic, did_you_mean
 from runner.util import advice
 
 
@@ -23,7 +23,7 @@ class ParsedOverride:
     """An argument of the command line.
 
     Attributes:
-        text: as the user typed it, shortened for messages.
+        text: as the user typed it.
         translated: as it is passed to Hydra.
         override: as Hydra parsed it.
     """
@@ -43,8 +43,12 @@ def check(files: GroupFiles, typed: ParsedOverride) -> list[Problem]:
         return []
     if wrong := schema.find_large_integers(key, override.value()) or schema.find_number_flags(key, override.value()):
         return wrong
-    if key == "hydra.searchpath":
-        return _check_search_path(text, override.value())
+    if key == "hydra.searchpath" and not override.is_delete():
+        return check_search_path(text, override.value())
+    if wrong := check_deletion(text, override):
+        return wrong
+    if key == "hydra.job.env_copy":
+        return check_copied(text, override.value())
     options = files.options(key)
     if override.is_delete():
         if options and key not in PRESETS and key in GROUPS:
@@ -67,7 +71,7 @@ def explain_syntax(files: GroupFiles, text: str) -> Problem:
     """Explain why Hydra's grammar rejects an argument; knows search paths and groups."""
     key, _, value = text.partition("=")
     if key == "hydra.searchpath":
-        return _check_search_path(text, value)[0]
+        return check_search_path(text, value)[0]
     if value and (options := files.options(key)):
         return _unknown_choice(text, key, did_you_mean(value, options))
     return explain_unreadable(text)
@@ -156,18 +160,6 @@ def check_preset_twice(typed: ParsedOverride, before: Sequence[ParsedOverride]) 
     return [Problem(group, f"{typed.text} and {other} exclude each other", suggestion, topic="conflict")]
 
 
-def _check_search_path(text: str, value: Any) -> list[Problem]:
-    """Check that the folders in Hydra's search path exist: Hydra only warns about others."""
-    key, suggestion = "hydra.searchpath", "write hydra.searchpath=[file:///<folder>]"
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        return [Problem(key, f"{text} is not a list of folders", suggestion, topic="type")]
-    for item in value:
-        scheme, separator, folder = str(item).partition("://")
-        if not (separator and scheme != "file") and not Path(folder if separator else scheme).is_dir():
-            return [Problem(key, f"{text}: no such folder: {folder or scheme}", suggestion, topic="file")]
-    return []
-
-
 def _unknown_choice(text: str, group: str, suggestion: str) -> Problem:
     return Problem(group, f"{text}: unknown {group.removeprefix('hydra/')}", suggestion, topic="choice")
 
@@ -177,5 +169,5 @@ def check_optimizers(cfg: DictConfig, overrides: Sequence[str]) -> list[Problem]
     typed = [text for text in overrides if key_of(text).partition(".")[0] == "optimizer"]
     if not typed or not OmegaConf.select(cfg, "optimizers"):
         return []
-    text = f"{abbreviate(typed[0])}: the optimizers of this run are those of the key optimizers"
+    text = f"{typed[0]}: the optimizers of this run are those of the key optimizers"
     return [Problem("optimizer", text, "leave it out, or write optimizers.<name>.<key>=<value>", topic="conflict")]

@@ -18,6 +18,7 @@ from runner.config.keys import GROUPS
 from runner.config.messages import dotted_keys
 from runner.errors import ConfigError, Problem, did_you_mean
 from runner.util import advice
+from runner.util.uri import expand_home
 
 
 def parse_arguments(argv: Sequence[str]) -> Namespace:
@@ -90,7 +91,7 @@ def find_key(name: str, known: Collection[str]) -> str | None:
 
 def make_composer(args: Namespace) -> Composer:
     """Make the composer for the folders that the command line names."""
-    folder = Path(args.config_path).expanduser().absolute() if args.config_path else None
+    folder = Path(expand_home(args.config_path)).absolute() if args.config_path else None
     composer = Composer(folder, args.config_dir, args.config_name or "config")
     composer.typed = args.typed
     return composer

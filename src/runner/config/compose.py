@@ -20,14 +20,15 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from runner.config import check_override, schema, store_variable
 from runner.config.check_override import ParsedOverride
 from runner.config.group_files import GroupFiles
+from runner.config.hydra_node import check_folder, check_node
 from runner.config.interpolation import escape_references
 from runner.config.keys import ADDRESSES, CHOSEN_LATER, may_be_new
 from runner.config.messages import REFUSED, dotted_keys, explain_error, explain_refusal, find_unset
 from runner.config.override_reader import OverrideReader, adds_or_deletes
-from runner.config.yaml_numbers import CheckedRepository
+from runner.config.repository import CheckedRepository
 from runner.errors import ConfigError, Problem, did_you_mean
 from runner.util.redaction import register_secrets
-from runner.util.uri import absolute_uri
+from runner.util.uri import absolute_uri, expand_home
 
 VERSION_BASE = "1.3"
 
@@ -69,18 +70,16 @@ class Composer:
         self.options = {
             "config_path": str(folder.absolute()) if folder else None,
             "config_name": name,
-            "config_dir": str(Path(extra).expanduser().absolute()) if extra else None,
+            "config_dir": str(Path(expand_home(extra)).absolute()) if extra else None,
         }
         folder = folder or config_folder()
-        if not folder.is_dir():
-            text, instead = f"--config-path {folder}: no such folder", "leave it out for runner's own"
-            raise ConfigError(Problem("--config-path", text, instead, topic="file"))
+        check_folder("--config-path", folder, "leave it out for runner's own")
         search_path = create_config_search_path(str(folder.resolve()))
         if extra is not None:
             _check_extra(extra, folder)
             search_path.prepend(
                 provider="command-line",
-                path=f"file://{Path(extra).expanduser().resolve()}",
+                path=f"file://{Path(expand_home(extra)).resolve()}",
                 anchor=SearchPathQuery(provider="schema"),
             )
         GlobalHydra.instance().clear()
@@ -113,6 +112,7 @@ class Composer:
             register_secrets(OmegaConf.to_container(cfg, resolve=False))
             problems += find_unset(cfg)
             problems += check_override.check_optimizers(cfg, overrides)
+            problems += check_node(cfg.hydra)
             _make_absolute(cfg)
         return cfg, problems
 
@@ -241,10 +241,8 @@ def _check_extra(extra: str, folder: Path) -> None:
         ConfigError: the folder does not exist, or a file has the same name as one of the primary folder, which takes
             precedence.
     """
-    key, own = "--config-dir", Path(extra).expanduser()
-    if not own.is_dir():
-        instead = "name a folder with your group files"
-        raise ConfigError(Problem(key, f"{key} {extra}: no such folder", instead, topic="file"))
+    key, own = "--config-dir", Path(expand_home(extra))
+    check_folder(key, own, "name a folder with your group files")
     if own.resolve() == folder.resolve():
         return
     files = [path.relative_to(own).as_posix() for path in sorted(own.glob("**/*.yaml"))]

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.config.keys import GROUPS
 from runner.config.messages import REFUSED, dotted_keys
-from runner.config.yaml_numbers import CheckedRepository
+from runner.config.repository import CheckedRepository
 
 
 class GroupFiles:

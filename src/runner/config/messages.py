@@ -15,10 +15,13 @@ from omegaconf.errors import OmegaConfBaseException
 from runner.config import schema
 from runner.config.keys import GROUPS, TARGET_GROUPS
 from runner.config.overrides import key_of
-from runner.errors import ConfigError, Problem, Topic, close_match, first_line
+from runner.errors import ConfigError, Problem, Topic, close_match, describe_error, first_line
 from runner.util import advice
 
-REFUSED = (HydraException, OmegaConfBaseException, ConfigError, ValueError, OverflowError, OSError, yaml.YAMLError)
+REFUSED = (
+    HydraException, OmegaConfBaseException, ConfigError, ValueError, OverflowError, OSError, yaml.YAMLError,
+    RecursionError,
+)  # fmt: skip
 """Exceptions that composing raises for a wrong config or override."""
 
 EXAMPLES = {"tracking.uri": "http://127.0.0.1:5000", "seed": "0"}
@@ -92,7 +95,8 @@ def explain_refusal(
     expected = schema.describe_expected(key)
     if not expected and isinstance(base._get_node(key) if "." not in key else _node(base, key), DictConfig):
         inside = [k for k in known if k.startswith(f"{key}.") and not k.endswith("._target_")]
-        return problem(f"{key} is a group of keys", f"write {' or '.join(f'{k}=<value>' for k in inside[:3])}", "type")
+        names = " or ".join(f"{k}=<value>" for k in inside[:3]) or f"+{key}.<name>=<value>"
+        return problem(f"{key} is a group of keys", f"write {names}", "type")
     if expected:
         what = f"{text}: null is not allowed here" if value is None else f"{text} is not valid"
         return Problem(key, what, f"write {expected}", topic="missing" if value is None else "type")
@@ -164,8 +168,13 @@ def explain_error(error: BaseException, text: str = "") -> Problem:
     before = f"{text}: " if text else ""
     if isinstance(error, ConfigError):
         problem = error.problems[0]
-        return replace(problem, text=before + problem.text)
+        return replace(problem, key=problem.key or key_of(text), text=before + problem.text)
     key = key_of(text)
+    if isinstance(error, RecursionError):  # arguments and files that are nested too deeply are refused before
+        what = "it includes itself, by its defaults list or a reference"
+        return Problem(key, before + what, "remove that line", topic="conflict")
+    if isinstance(error, OSError) and error.filename:
+        return Problem(key, before + describe_error(error), "name another file", topic="file")
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         what = f"{mark.name}, line {mark.line + 1}, is not YAML: {error.problem}"

@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from runner.config import check_override, schema
+from runner.config import check_override, nesting, schema
 from runner.config.augment_list import expand_override, lists_first
 from runner.config.check_override import ParsedOverride
 from runner.config.group_files import GroupFiles
@@ -17,7 +17,7 @@ from runner.config.keys import TARGET_GROUPS
 from runner.config.messages import explain_unreadable
 from runner.config.overrides import force_mappings, key_of, quote_texts, to_hydra
 from runner.config.parameters import find_text_parameters
-from runner.errors import ConfigError, Problem, abbreviate
+from runner.errors import ConfigError, Problem
 
 
 class OverrideReader:
@@ -49,15 +49,15 @@ class OverrideReader:
         problems: list[Problem] = []
         self.files.search = []
         for text in lists_first(overrides):
-            shown = abbreviate(text)
             try:
                 quoted = self._quote(text, mode is RunMode.MULTIRUN)
-                typed = ParsedOverride(shown, self.translate(quoted), self.parser.parse_override(quoted))
+                nesting.check_argument(quoted)
+                typed = ParsedOverride(text, self.translate(quoted), self.parser.parse_override(quoted))
             except HydraException:
-                problems.append(check_override.explain_syntax(self.files, shown))
+                problems.append(check_override.explain_syntax(self.files, text))
                 continue
             except ValueError:  # Python does not convert a number with more than 4,300 digits
-                problems.append(Problem(key_of(text), f"{shown} is out of range", schema.BITS, topic="range"))
+                problems.append(_too_long(text))
                 continue
             except ConfigError as error:
                 problems += error.problems
@@ -111,10 +111,14 @@ class OverrideReader:
             ConfigError: Hydra cannot parse it.
         """
         try:
+            quoted = self._quote(text, sweeping=True)
+            nesting.check_argument(quoted)
             # `parse_overrides` knows the groups, which glob() needs; `parse_override` does not.
-            return self.parser.parse_overrides([self._quote(text, sweeping=True)])[0]
+            return self.parser.parse_overrides([quoted])[0]
         except HydraException as error:
             raise ConfigError(explain_unreadable(text)) from error
+        except ValueError as error:
+            raise ConfigError(_too_long(text)) from error
 
     def values(self, axis: Override) -> list[str]:
         """List the values of an axis of a sweep, as they are typed."""
@@ -131,6 +135,11 @@ class OverrideReader:
         key = override.key_or_group
         plain = not (adds_or_deletes(override) or override.package or override.is_sweep_override())
         return plain and not key.startswith("hydra") and not self.files.options(key)
+
+
+def _too_long(text: str) -> Problem:
+    """The problem of an argument with a number that has more digits than Python converts, 4,300."""
+    return Problem(key_of(text), f"{text} is out of range", schema.BITS, topic="range")
 
 
 def adds_or_deletes(override: Override) -> bool:

@@ -16,6 +16,7 @@ from hydra.grammar.gen.OverrideParser import OverrideParser
 from runner.config import schema
 from runner.config.interpolation import escape_references
 from runner.config.keys import PATH_KEYS, PRESETS, may_be_new
+from runner.config.nesting import is_too_deep
 from runner.util.uri import expand_home
 
 CHOOSING = ("choice", "shuffle")
@@ -60,9 +61,12 @@ def quote_texts(argument: str, sweeping: bool = False, texts: Mapping[str, bool]
 
 
 def _parse(argument: str) -> Override | None:
+    """Parse an argument with Hydra's grammar; None if that is not possible."""
+    if is_too_deep(argument):
+        return None
     try:
         return OverridesParser.create().parse_override(argument)
-    except HydraException:
+    except (HydraException, ValueError):  # ValueError: a number with more digits than Python converts
         return None
 
 
@@ -129,8 +133,6 @@ def last_value(overrides: Sequence[str], key: str) -> str | None:
     for text in overrides:
         name, equals, value = text.partition("=")
         if equals and name.lstrip("+") == key:
-            try:
-                last = OverridesParser.create().parse_override(quote_texts(f"{key}={value}")).value()
-            except HydraException:
-                last = value
+            parsed = _parse(quote_texts(f"{key}={value}"))
+            last = value if parsed is None else parsed.value()
     return None if last is None else str(last).replace(r"\${", "${")  # undoes `escape_references`

@@ -26,7 +26,7 @@ from runner.config.settings import (
     TrackingSettings,
     TrainerSettings,
 )
-from runner.errors import Problem, abbreviate, did_you_mean
+from runner.errors import Problem, did_you_mean
 from runner.util.ranges import Choice, Range, fits_64_bits
 from runner.util.tags import NAME_LENGTH, TAG_LENGTH, legal_name, reserved_for
 from runner.util.uri import DATABASES
@@ -89,7 +89,7 @@ NEW_KEYS = {
 def find_large_integers(key: str, value: object) -> list[Problem]:
     """Find the integers in a key's value that do not fit into 64 bits; as floats they would lose digits."""
     return [
-        Problem(name, f"{name}={abbreviate(format_value(number))} is out of range", BITS, topic="range")
+        Problem(name, f"{name}={format_value(number)} is out of range", BITS, topic="range")
         for name, number in iterate_leaves(value, key)
         if not fits_64_bits(number)
     ]
@@ -98,7 +98,7 @@ def find_large_integers(key: str, value: object) -> list[Problem]:
 def find_number_flags(key: str, value: object) -> list[Problem]:
     """Find numbers in a key's value that stand for true or false: OmegaConf takes 3 as true."""
     return [
-        Problem(name, f"{name}={abbreviate(format_value(flag))} is not true or false", f"write {FLAGS}", topic="type")
+        Problem(name, f"{name}={format_value(flag)} is not true or false", f"write {FLAGS}", topic="type")
         for name, flag in iterate_leaves(value, key)
         if isinstance(flag, int | float) and not isinstance(flag, bool) and _hint(name) is bool
     ]
@@ -149,7 +149,7 @@ def check_value(key: str, value: Any, limit: Limit) -> Problem | None:
 
     A value of the wrong type is skipped if the check of the signature reports more.
     """
-    typed, bound = f"{key}={abbreviate(format_value(value))}", limit.bound
+    typed, bound = f"{key}={format_value(value)}", limit.bound
     if isinstance(bound, Choice):
         items = value if isinstance(value, list) and bound.several else [value]
         wrong = next((format_value(item) for item in items if item not in bound), None)
@@ -227,7 +227,7 @@ def _check_experiment(config: Mapping[str, Any]) -> list[Problem]:
     if experiment == "":
         return [Problem(key, f"{key}= is empty", "write a name", topic="missing")]
     if len(str(experiment)) > NAME_LENGTH:
-        text = f"{key}={str(experiment)[:40]}... is longer than the {NAME_LENGTH} characters that MLflow takes"
+        text = f"{key}={experiment} is longer than the {NAME_LENGTH} characters that MLflow takes"
         return [Problem(key, text, "shorten it", topic="range")]
     return []
 
@@ -246,7 +246,7 @@ def _check_tags(config: Mapping[str, Any]) -> list[Problem]:
         elif not isinstance(value, str | int | float):
             problems.append(Problem(key, f"{typed} is not the value of a tag", "write a text", topic="type"))
         elif len(format_value(value)) > TAG_LENGTH:
-            text = f"{typed[:60]}... is longer than the {TAG_LENGTH} characters that MLflow takes"
+            text = f"{typed} is longer than the {TAG_LENGTH} characters that MLflow takes"
             problems.append(Problem(key, text, "shorten it", topic="range"))
     return problems
 

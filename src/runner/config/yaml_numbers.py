@@ -4,54 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
-from hydra._internal.config_repository import ConfigRepository
-from hydra.core.config_search_path import ConfigSearchPath
-from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig
 from omegaconf._utils import get_yaml_loader
 
 from runner.config import schema
-from runner.config.augment_list import expand_file
 from runner.config.keys import TARGET_GROUPS, format_value
 from runner.config.parameters import find_text_parameters
 from runner.errors import ConfigError, Problem
 from runner.util import ranges
 
-SCHEME = "file://"
 
-
-class CheckedRepository(ConfigRepository):
-    """Hydra's repository of config files, which also checks the user's files and expands lists of augmentations.
-
-    Args:
-        search_path: the folders of the files.
-        own: the folder of runner's own files, which are not checked.
-    """
-
-    def __init__(self, search_path: ConfigSearchPath, own: Path) -> None:
-        super().__init__(search_path)
-        self._own = own.resolve()
-
-    def load_config(self, config_path: str) -> ConfigResult | None:
-        """Load a file.
-
-        Raises:
-            ConfigError: a number in it would differ from the text in the file.
-        """
-        result = super().load_config(config_path)
-        if result is None or not result.path.startswith(SCHEME):
-            return result
-        folder, name = Path(result.path.removeprefix(SCHEME)), f"{config_path.removesuffix('.yaml')}.yaml"
-        package = (result.header.get("package") or "_group_").replace("_global_", "")
-        package = package.replace("_group_", config_path.rpartition("/")[0].replace("/", "."))
-        if folder.resolve() != self._own:
-            check_file(folder / name, package)
-        if isinstance(result.config, DictConfig):
-            expand_file(result.config, package)
-        return result
-
-
-def check_file(file: Path, package: str) -> None:
+def check_numbers(file: Path, package: str) -> None:
     """Check that the integers of a file fit into 64 bits, and that none of its texts or flags is read as another value.
 
     Args:

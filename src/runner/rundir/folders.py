@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from runner.errors import ConfigError, Problem, abbreviate, to_one_line
+from runner.errors import ConfigError, Problem, describe_error, to_one_line
 from runner.rundir import layout
 
 
@@ -36,7 +36,20 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 def outputs() -> Path:
     """Return the folder of all runs: `RUNNER_OUTPUTS`, or `outputs` in the current directory."""
-    return Path(os.environ.get("RUNNER_OUTPUTS") or "outputs").expanduser().resolve()
+    return _resolve(os.environ.get("RUNNER_OUTPUTS") or "outputs", "RUNNER_OUTPUTS")
+
+
+def _resolve(folder: str, key: str) -> Path:
+    """Return the absolute path of a folder, without links; it need not exist.
+
+    Raises:
+        ConfigError: its links lead back to themselves, or it is in the home of an unknown user.
+    """
+    try:
+        return Path(folder).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        reason = describe_error(error) if isinstance(error, OSError) else str(error).rstrip(".")
+        raise ConfigError(Problem(key, f"{key}={folder}: {reason}", "name another folder", topic="file")) from error
 
 
 def parse_path(value: str, key: str) -> Path:
@@ -56,7 +69,7 @@ def parse_path(value: str, key: str) -> Path:
         path.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, or a user without a known home
         reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
-        text = f"{abbreviate(f'{key}={value}')}: {reason}"
+        text = f"{key}={value}: {reason}"
         raise ConfigError(Problem(key, text, "write the path of a file or folder", topic="file")) from error
     return path
 
@@ -69,21 +82,25 @@ def check_folder(requested: str, exact: bool, kind: FolderKind = RUN) -> list[Pr
         exact: whether the user named it.
         kind: the kind of the folder.
     """
-    path = Path(requested).expanduser().absolute()
     key = kind.key
+    try:
+        _resolve(requested, key)
+    except ConfigError as error:
+        return error.problems
+    path = Path(requested).expanduser().absolute()
 
     def problem(text: str, suggestion: str) -> list[Problem]:
         return [Problem(key, text, suggestion, topic="file")]
 
     if len(os.fsencode(path)) > PATH_BYTES:
-        return problem(f"{abbreviate(f'{key}={requested}')} is longer than {PATH_BYTES} bytes", "write a shorter path")
+        return problem(f"{key}={requested} is longer than {PATH_BYTES} bytes", "write a shorter path")
     place = f"{key}={requested}" if exact else f"the outputs folder {path.parent}"
     instead = "write another folder" if exact else "set RUNNER_OUTPUTS to a writable folder"
     if any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
-        return problem(f"{place[:60]}... has a name longer than {NAME_BYTES} bytes", "write a shorter one")
-    if exact and any((path / trace).exists() for trace in kind.traces):
-        return [_taken(requested, kind)]
+        return problem(f"{place} has a name longer than {NAME_BYTES} bytes", "write a shorter one")
     try:
+        if exact and any((path / trace).exists() for trace in kind.traces):
+            return [_taken(requested, kind)]
         existing = next(folder for folder in (path, *path.parents) if folder.exists())
     except OSError as error:
         return problem(f"{place} cannot be accessed ({error.strerror})", instead)
@@ -110,7 +127,7 @@ def make_run_folder(requested: str, exact: bool, kind: FolderKind = RUN) -> Path
     Raises:
         ConfigError: the folder cannot be made, or already holds a run.
     """
-    path = Path(requested).expanduser().resolve()
+    path = _resolve(requested, kind.key)
     try:
         if exact:
             path.mkdir(parents=True, exist_ok=True)

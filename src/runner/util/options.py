@@ -6,7 +6,18 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
-from runner.errors import ConfigError, Problem, StoreError, TrainingError, describe_error, did_you_mean, to_one_line
+from runner.errors import (
+    MAX_SUGGESTION,
+    ConfigError,
+    Problem,
+    StoreError,
+    TrainingError,
+    abbreviate,
+    describe_error,
+    did_you_mean,
+    path_problem,
+    to_one_line,
+)
 from runner.util import advice
 from runner.util.redaction import redact
 from runner.util.stopping import INTERRUPT
@@ -60,6 +71,8 @@ def run_with_options(
             return print_errors(*error.problems)
         if isinstance(error, StoreError):
             return print_errors(str(error))
+        if problem := path_problem(error):
+            return print_errors(problem)
         expected = isinstance(error, TrainingError) or (isinstance(error, OSError) and error.filename)
         line = describe_error(error)
         print_errors(line if expected else f"{line}; runner.verbose=true shows where")
@@ -79,8 +92,14 @@ def show_traceback() -> None:
 
 def print_errors(*problems: Problem | str) -> int:
     """Print a line for each problem, and return the exit code of a wrong config."""
-    print(*(f"error: {to_one_line(redact(str(problem)))}" for problem in problems), sep="\n", file=sys.stderr)
+    print(*(f"error: {_to_line(problem)}" for problem in problems), sep="\n", file=sys.stderr)
     return EXIT_CONFIG
+
+
+def _to_line(problem: Problem | str) -> str:
+    text, suggestion = (problem.text, problem.suggestion) if isinstance(problem, Problem) else (problem, "")
+    parts = abbreviate(redact(text)), abbreviate(redact(suggestion), MAX_SUGGESTION)
+    return to_one_line("; ".join(filter(None, parts)))
 
 
 def parse_options(

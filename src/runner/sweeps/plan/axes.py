@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 
 from runner.config.messages import FUNCTIONS
 from runner.config.schema import find_large_integers
-from runner.errors import ConfigError, Problem, Topic, abbreviate
+from runner.errors import ConfigError, Problem, Topic
 
 DIGITS = 6
 """Significant digits of a drawn number: the table shows exactly the value that is run."""
@@ -27,7 +27,7 @@ def check_axis(text: str, override: Override) -> list[Problem]:
         text: the argument as typed.
         override: the argument as Hydra reads it; a sweep.
     """
-    value, key, text = override.value(), override.key_or_group, abbreviate(text)
+    value, key = override.value(), override.key_or_group
 
     def problem(what: str, suggestion: str, topic: Topic = "range") -> list[Problem]:
         return [Problem(key, f"{text}: {what}", suggestion, topic=topic)]
