@@ -155,7 +155,7 @@ def _run(
         source = store_variable.describe_source(experiment.config["tracking"]["uri"], experiment.tracking.name)
         report.log_head(experiment, folder, f"{tracker.location}{source}")
         for note in code.notes:
-            log.warning("note       %s", note)
+            log.warning("note       %s", note, extra=terminal.about(terminal.TRACKING))
         if resume_from is not None:
             restore(state, resume_from)
             log.info("resumed    at epoch %d, step %d", state.progress.epoch, state.progress.step)
