@@ -74,7 +74,7 @@ def work(options: Mapping[str, str]) -> int:
         say(*(f"         {line}" for line in [*contradictions[:SHOWN_AT_MOST], *more]))
         return EXIT_FAILED
     changes = code_changes.changes(stored.record) if stored.record is not None else []
-    for note in reproduction.code_notes(stored.record, changes, was.tags):
+    for note in reproduction.code_notes(stored, changes, was.tags):
         log.warning("note       %s", note)
     data = [f"{key}={options[key]}" for key in DATA if key in options]
     quiet = f"runner.quiet={str(is_true(options, 'runner.quiet')).lower()}"

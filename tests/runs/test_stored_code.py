@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from runner.rundir.code import Code, CodeFolder, Module, Patch
 from runner.rundir.code_snapshot import Snapshot, take, write
 from runner.runs import stored_code
 from runner.runs.code_changes import changes
+from runner.runs.reproduction import code_notes
 from runner.saved.code import StoredCode
 from runner.saved.run import SavedRun
 from runner.tracking.store import connect
@@ -134,6 +137,33 @@ def test_code_without_its_secrets_is_not_run(
         stored_code.unpacked(stored).__enter__()
 
 
+def test_runner_itself_without_its_secrets_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEAM_TOKEN", "correct-horse-battery")
+    package = tmp_path / "own" / "src" / "runner"
+    committed(tmp_path / "own", {"src/runner/__init__.py": "", "src/runner/part.py": ""})
+    for part, refused in (("x = 1\n", False), ("x = 'correct-horse-battery'\n", True)):
+        written(package / "part.py", part)
+        snapshot = take({"runner": package / "__init__.py"}, Repositories())
+        stored = stored_in(tmp_path / f"run{refused}", snapshot)
+        refusal = pytest.raises(ConfigError, match=r"src/runner of .* without secrets") if refused else nullcontext()
+        with refusal, stored_code.unpacked(stored) as folder:
+            assert (folder / str(package)[1:] / "part.py").read_text() == part
+        described = f"{tmp_path / 'own'}: commit {snapshot.code.folders[0].commit}"
+        (line,) = stored_code.describe(snapshot.code)
+        assert line.startswith(described[:-28]) and line.endswith(" with uncommitted changes, runner itself")
+
+
+def test_changes_that_are_not_stored_are_named(own: Path) -> None:
+    code = take(modules_of(own), Repositories()).code
+    assert " with uncommitted changes, 4 imported files" in stored_code.describe(code)[0]
+    patch = code.folders[0].patch
+    assert patch is not None
+    code.folders[0].patch = replace(patch, partial=True)
+    assert " with uncommitted changes of imported files alone, 4 " in stored_code.describe(code)[0]
+    code.folders[0].patch = None
+    assert " without its uncommitted changes, which are not stored, 4 " in stored_code.describe(code)[0]
+
+
 def test_a_stored_file_that_was_changed_is_not_run(own: Path, tmp_path: Path) -> None:
     stored = stored_in(tmp_path / "run", take(modules_of(own), Repositories()))
     (patch,) = (tmp_path / "run" / layout.CODE).glob("*.diff")
@@ -180,9 +210,13 @@ def test_a_link_in_a_patch_is_not_followed(own: Path, tmp_path: Path) -> None:
     assert list(home.iterdir()) == []
 
 
-def test_a_run_without_stored_code_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no code is stored with"):
-        stored_code.unpacked(StoredCode(SavedRun("run=x", tmp_path, None, None))).__enter__()
+def test_a_run_without_stored_code_says_so_and_one_with_a_damaged_record(tmp_path: Path) -> None:
+    for why in ("no code is stored with", r"code/code\.json cannot be used: it is damaged"):
+        stored = StoredCode(SavedRun("run=x", tmp_path, None, None))
+        assert re.search(why, code_notes(stored, [], {})[0]), "and it is repeated with the present code"
+        with pytest.raises(ConfigError, match=why):
+            stored_code.unpacked(stored).__enter__()
+        written(tmp_path / layout.CODE / layout.CODE_RECORD, "[]")
 
 
 def test_a_job_of_a_sweep_is_unpacked_from_mlflow_alone(own: Path, tmp_path: Path, empty_store: Path) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
     from runner.device import Device
-    from runner.rundir.code import Code
+    from runner.saved.code import StoredCode
 
 INEXACT = ("time/", "throughput/", "system/")
 """Prefixes of metrics that differ in every run."""
@@ -212,11 +212,11 @@ def environment_changes(then: Path | None, device: "Device", deterministic: bool
     return notes
 
 
-def code_notes(code: "Code | None", changes: Sequence[str], tags: Mapping[str, str]) -> list[str]:
+def code_notes(stored: "StoredCode", changes: Sequence[str], tags: Mapping[str, str]) -> list[str]:
     """Describe how the present code differs from that of a run, a line each.
 
     Args:
-        code: the record of the run's code; None if it has none.
+        stored: the run's code.
         changes: the files that differ.
         tags: of the run.
     """
@@ -225,10 +225,10 @@ def code_notes(code: "Code | None", changes: Sequence[str], tags: Mapping[str, s
     notes = []
     if RESUMED_CODE_TAG in tags:
         notes.append(f"the run was resumed with other code: {to_one_line(tags[RESUMED_CODE_TAG])}")
-    if code is not None:
+    if stored.record is not None:
         notes += [*changes[:CHANGES], *([f"and {len(changes) - CHANGES} more"] * (len(changes) > CHANGES))]
         return notes + ["this repeats the run with the present code; code=stored takes its own"] * bool(changes)
-    notes.append("no code is stored with the run")
+    notes.append(stored.problem or "no code is stored with the run")
     if then != (is_now := now.get(commit, "none")[:12]):
         notes.append(f"git commit was {then}, is {is_now}")
     elif "true" in (tags.get("git.dirty"), now.get("git.dirty")):

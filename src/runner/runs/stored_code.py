@@ -33,7 +33,8 @@ def unpacked(stored: StoredCode) -> Iterator[Path]:
         ConfigError: the run has no stored code, or not all of it can be had.
     """
     if stored.record is None:
-        raise ConfigError(Problem(KEY, f"code=stored: no code is stored with {stored.run.place}", WITHOUT, topic="run"))
+        text = stored.problem or f"no code is stored with {stored.run.place}"
+        raise ConfigError(Problem(KEY, f"code=stored: {text}", WITHOUT, topic="run"))
     with tempfile.TemporaryDirectory(prefix="runner-code-") as temporary:
         target = Path(temporary)
         folders = sorted(stored.record.folders, key=lambda folder: len(Path(folder.root).parts))
@@ -47,14 +48,21 @@ def describe(code: Code) -> list[str]:
     """Describe what of the stored code is unpacked, a line for each folder."""
     lines = []
     for folder in code.folders:
-        changes = " with uncommitted changes" if folder.dirty else ""
-        partial = " of imported files alone" if folder.patch is not None and folder.patch.partial else ""
-        commit = f"commit {folder.commit[:12]}{changes}{partial}, " if folder.commit is not None else ""
+        commit = f"commit {folder.commit[:12]}{_changes(folder)}, " if folder.commit is not None else ""
         count = sum(name != RUNNER for name in folder.modules)
         files = f"{count} imported file{'s' * (count > 1)}" if count else "runner itself"
         if count or commit:  # runner outside of a repository is not stored
             lines.append(f"{folder.root}: {commit}{files}")
     return lines
+
+
+def _changes(folder: CodeFolder) -> str:
+    """Describe the uncommitted changes of a repository."""
+    if not folder.dirty:
+        return ""
+    if folder.patch is None:
+        return " without its uncommitted changes, which are not stored"
+    return f" with uncommitted changes{' of imported files alone' if folder.patch.partial else ''}"
 
 
 class _Unpacking:
@@ -76,7 +84,8 @@ class _Unpacking:
             yield Problem(KEY, f"code=stored: {text}", WITHOUT, topic="run")
             return
         for name, module in self._folder.modules.items():
-            if name != RUNNER and not self._restore(module):
+            # The folder of runner may have had untracked files that were not imported: then its hash is another.
+            if (name != RUNNER or self._is_redacted) and not self._restore(module):
                 text = f"code=stored: {module.file} of {self._folder.root} cannot be restored, {self._reason(module)}"
                 yield Problem(KEY, text, WITHOUT, topic="run")
 
@@ -98,7 +107,7 @@ class _Unpacking:
                     return None
             except OSError as error:
                 return f"{error.strerror}: {error.filename}"
-        secrets = ", as its secrets were removed" if self._folder.patch and self._folder.patch.redacted else ""
+        secrets = ", as its secrets were removed" if self._is_redacted else ""
         return f"the stored changes of {self._folder.root} do not fit its commit {commit[:12]}{secrets}"
 
     def _restore(self, module: Module) -> bool:
@@ -109,7 +118,7 @@ class _Unpacking:
             return True
         sources.append(Path(self._folder.root, module.file))  # the present file, if it is still the same
         for source in sources:
-            if source is not None and content_hash(source) == module.sha256:
+            if source is not None and source.is_file() and content_hash(source) == module.sha256:
                 _make_folder(place.parent, self._target)
                 place.unlink(missing_ok=True)
                 shutil.copyfile(source, place)
@@ -120,8 +129,11 @@ class _Unpacking:
         """Say why a file cannot be restored."""
         if module.stored is not None:
             return "its copy is stored without secrets, or was changed"
-        redacted = self._folder.patch is not None and self._folder.patch.redacted
-        return "its changes are stored without secrets" if redacted else "it is not stored"
+        return "its changes are stored without secrets" if self._is_redacted else "it is not stored"
+
+    @property
+    def _is_redacted(self) -> bool:
+        return self._folder.patch is not None and self._folder.patch.redacted
 
 
 def _repositories(folder: CodeFolder) -> Iterator[Path]:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from runner.errors import ConfigError
 from runner.rundir import code, layout
 from runner.rundir.code import Code
 from runner.saved.run import SavedRun
@@ -17,20 +16,22 @@ class StoredCode:
         run: the run.
 
     Attributes:
-        record: what the run has imported; None if it has no record, such as a run of version 0.1.0.
+        record: what the run has imported; None if it has no record, such as a run of version 0.1.0, or a damaged one.
+        problem: what is wrong with a damaged record.
 
     Raises:
-        ConfigError: the record is damaged, or the store does not answer.
+        ConfigError: the store does not answer.
     """
 
     def __init__(self, run: SavedRun) -> None:
         self.run, self._sweep = run, _sweep_of(run)
+        self.record: Code | None = None
+        self.problem: str | None = None
         path = _file(run, layout.CODE_RECORD)
         try:
-            self.record: Code | None = code.read(path) if path is not None else None
+            self.record = code.read(path) if path is not None else None
         except (OSError, ValueError) as error:
-            text = f"its {layout.CODE}/{layout.CODE_RECORD} cannot be used: {error}"
-            raise ConfigError(run.problem(text, topic="file")) from error
+            self.problem = f"its {layout.CODE}/{layout.CODE_RECORD} cannot be used: {error}"
 
     def file(self, name: str) -> Path | None:
         """Return the path of a stored file, as the record names it; None if it is missing.
