@@ -104,7 +104,8 @@ def run_command(argv: Sequence[str]) -> int:
             return print_errors(problem)
         if isinstance(error, HydraException | OmegaConfBaseException | YAMLError | RecursionError):
             return print_errors(explain_error(error))
-        print_errors(f"{describe_error(error)}; runner.verbose=true shows where")
+        expected = isinstance(error, OSError) and error.filename  # a full disk
+        print_errors(describe_error(error) + ("" if expected else "; runner.verbose=true shows where"))
         return EXIT_FAILED
 
 

@@ -117,7 +117,7 @@ def describe_error(error: BaseException) -> str:
     """Describe an error in one line, to be printed after `error: `."""
     if isinstance(error, SystemExit):
         return f"sys.exit({'' if error.code is None else error.code}) was called{user_frame_suffix(error)}"
-    if isinstance(error, TrainingError):
+    if isinstance(error, TrainingError | ConfigError):
         return first_line(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

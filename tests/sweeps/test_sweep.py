@@ -1,6 +1,7 @@
 """Whole sweeps, with real processes, real signals and a real store."""
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -612,6 +613,32 @@ class TestKnobs:
             1: "FAILED",
             2: "FINISHED",
         }
+
+    def test_a_sweep_whose_table_cannot_be_written_is_not_finished(self, runner: Runner, here: Path) -> None:
+        folder = here / "full"
+        (folder / "jobs.csv").mkdir(parents=True)
+        called = runner("-m", *QUICK, "seed=1,2", f"hydra.sweep.dir={folder}")
+        assert called.code == 1 and {job["status"] for job in outcomes(folder).values()} == {"FINISHED"}
+        assert "the table is not written: " in called.err and f"sweep.resume={folder.name}\n" in called.err
+        (folder / "jobs.csv").rmdir()
+        assert runner("-m", f"sweep.resume={folder}").code == 0
+        assert len((folder / "jobs.csv").read_text().splitlines()) == 3
+
+    @pytest.mark.usefixtures("delivery_here")
+    def test_a_sweep_whose_end_cannot_be_recorded_is_not_finished(
+        self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(folder: Path, *_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder / "metrics.jsonl"))
+
+        quick = [argument for argument in QUICK if argument != "tracking=off"]
+        with monkeypatch.context() as patch:
+            patch.setattr("runner.sweeps.results.parent_run.log_best", full)
+            called = runner("-m", *quick, "seed=1,2", "tracking.log_model=false")
+        folder = sweep_folder(here)
+        assert called.code == 1 and f"sweep.resume=outputs/sweeps/{folder.name}\n" in called.err
+        assert f"error: the sweep's end is not recorded: {folder}/metrics.jsonl: No space left" in called.err
+        assert runner("-m", f"sweep.resume={folder}").code == 0
 
     @pytest.mark.usefixtures("delivery_by_forks")
     def test_credentials_are_in_no_file_and_what_a_server_missed_it_gets_later(

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.comparison.objectives import Objective
 from runner.config import store_variable
 from runner.config.settings import SweepSettings, TrackingSettings
-from runner.errors import ConfigError, describe_error, first_line
+from runner.errors import ConfigError, describe_error
 from runner.rundir import layout
 from runner.rundir.folders import display_path, shell_path
 from runner.sweeps.check.compose_jobs import without_credentials
@@ -161,11 +161,12 @@ class Sweep:
         unreported = self.search.unreported if self.search is not None else 0
         complete = result.count("FINISHED") == len(result.rows) and not self._trials_left and not unreported
         stopped = self.stop.requested and not complete
-        report(result, self.folder, self.remaining, seconds, self.search, self.parent_run)
+        written = report(result, self.folder, self.remaining, seconds, self.search, self.parent_run)
+        ended = self._end_parent_run(result, seconds, complete and written, stopped)
+        complete = complete and written and ended
         if not complete:
             log.info("resume     python -m runner --multirun sweep.resume=%s", shell_path(self.folder))
         if self.parent_run is not None:
-            self.parent_run.end("KILLED" if stopped else "FINISHED" if complete else "FAILED", result, seconds)
             seconds = float(prepared.config.tracking.wait)
             if not self.parent_run.close(min(seconds, STOPPED_SECONDS) if stopped else seconds):
                 command = f"python -m runner.sync run={shell_path(self.folder)}"
@@ -174,6 +175,17 @@ class Sweep:
         if stopped:
             return EXIT_SIGNAL + self.stop.signal
         return 0 if complete else EXIT_FAILED
+
+    def _end_parent_run(self, result: table.Table, seconds: float, complete: bool, stopped: bool) -> bool:
+        """Record the sweep's end; return whether it could be written."""
+        if self.parent_run is None:
+            return True
+        try:
+            self.parent_run.end("KILLED" if stopped else "FINISHED" if complete else "FAILED", result, seconds)
+        except OSError as error:  # a full disk
+            log.error("error: the sweep's end is not recorded: %s", describe_error(error))
+            return False
+        return True
 
     def prepare(self, job: Job, slot: Slot) -> JobSpec:
         """Prepare a job's folder, and return its spec."""
@@ -235,7 +247,7 @@ class Sweep:
                 self.parent_run.job_ended(folder, outcome)
         # The folder is locked, the disk is full, the manifest is damaged: the other jobs continue.
         except (ConfigError, OSError, ValueError) as error:
-            log.warning("job %d: its end is not recorded: %s", job.number, first_line(error))
+            log.warning("job %d: its end is not recorded: %s", job.number, describe_error(error))
         self.running.pop(job.number, None)
         self.under_way -= 1
         if self.search is not None:

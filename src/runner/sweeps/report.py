@@ -4,12 +4,13 @@ import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from runner.errors import first_line
+from runner.errors import describe_error
+from runner.rundir import layout
 from runner.rundir.folders import display_path
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.search import Search
 from runner.sweeps.results import table
-from runner.sweeps.results.files import complete_ids, write_files
+from runner.sweeps.results.files import complete_ids, draw_files, write_table
 from runner.sweeps.results.parent_run import ParentRun
 from runner.sweeps.results.table import Table
 from runner.util.tables import format_duration
@@ -30,7 +31,7 @@ def report(
     seconds: float,
     search: Search | None,
     parent_run: ParentRun | None,
-) -> None:
+) -> bool:
     """Write the sweep's files, and log the table and where everything is.
 
     Args:
@@ -40,6 +41,9 @@ def report(
         seconds: that it took.
         search: of the sweep, if it has one.
         parent_run: of the sweep, if it is tracked.
+
+    Returns:
+        Whether the table is written.
     """
     for lines in (table.configurations_to_text(result), table.to_text(result)):
         if lines:
@@ -57,8 +61,10 @@ def report(
         names = [objective.metric for objective in result.objectives]
         log.info("unranked   the task measures no loss: to rank the jobs, write sweep.metric=%s", " or ".join(names))
     _log_time([row.seconds for row in result.rows if row.job in run_now and row.seconds], seconds)
-    log.info("saved in   %s (a folder per job, named by its number; %s)", display_path(folder), ", ".join(files))
+    listed = "; " + ", ".join(files) if files else ""
+    log.info("saved in   %s (a folder per job, named by its number%s)", display_path(folder), listed)
     _log_links(parent_run)
+    return files is not None
 
 
 def report_late_ids(result: Table, folder: Path, parent_run: ParentRun) -> None:
@@ -66,21 +72,27 @@ def report_late_ids(result: Table, folder: Path, parent_run: ParentRun) -> None:
     try:
         late = complete_ids(result, folder)
     except (OSError, ValueError) as error:
-        log.warning("the run ids of late uploads are not in the table: %s", first_line(error))
+        log.warning("the run ids of late uploads are not in the table: %s", describe_error(error))
         return
     if late:
         log.info("jobs.csv and jobs.json now have the run ids of the last uploads")
         _log_links(parent_run)
 
 
-def _write(result: Table, folder: Path, search: Search | None) -> list[str]:
-    """Write the table and the plots; a failure is only a warning."""
+def _write(result: Table, folder: Path, search: Search | None) -> list[str] | None:
+    """Write the table and the plots; return the names of the files, or None without the table."""
     try:
-        return [*write_files(result, folder), *(search.draw(folder) if search else [])]
+        write_table(result, folder)
+    except OSError as error:  # a full disk
+        log.error("error: the table is not written: %s", describe_error(error))
+        return None
+    files = [layout.JOBS_TABLE, layout.JOBS]
+    try:
+        files += [*draw_files(result, folder), *(search.draw(folder) if search else [])]
     except Exception as error:  # a full disk, or anything that matplotlib raises
-        log.warning("not all files of the table are written: %s: %s", type(error).__name__, first_line(error))
+        log.warning("not all plots are drawn: %s", describe_error(error))
         log.debug("", exc_info=True)
-        return []
+    return files
 
 
 def _log_links(parent_run: ParentRun | None) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Protocol
 
-from runner.errors import ConfigError, first_line
+from runner.errors import ConfigError, describe_error, first_line
 from runner.sweeps.jobs import Job, JobOutcome, JobProgress, JobSpec
 from runner.sweeps.launchers.launcher import ExitStatus, JobHandle, Launcher, LauncherDied
 from runner.sweeps.launchers.slots import Slot
@@ -149,7 +149,7 @@ class Pool:
             except LauncherDied as error:
                 self._give_up(error, [job])
             except (ConfigError, OSError) as error:  # its folder is in use, the disk is full
-                self._over(job, JobOutcome("FAILED", first_line(error), 0.0))
+                self._over(job, JobOutcome("FAILED", describe_error(error), 0.0))
         if not prepared:
             return
         try:

@@ -17,17 +17,16 @@ SWEEP_PLOT = f"{layout.PLOTS}/sweep.png"
 FRONT_PLOT = f"{layout.PLOTS}/front.png"
 
 
-def write_files(table: Table, folder: Path) -> list[str]:
-    """Write the table as CSV and JSON, and draw the sweep.
+def draw_files(table: Table, folder: Path) -> list[str]:
+    """Draw the sweep.
 
     Returns:
         The names of the files in the folder.
     """
-    write_table(table, folder)
     by_number = sorted(table.rows, key=lambda row: row.job.number)
     picture = draw(by_number, table.metric, folder) if table.is_ranked else None
     pictures = [*([picture] if picture else []), *draw_front(table, folder)]
-    return [layout.JOBS_TABLE, layout.JOBS, *(file.relative_to(folder).as_posix() for file in pictures)]
+    return [file.relative_to(folder).as_posix() for file in pictures]
 
 
 def complete_ids(table: Table, folder: Path) -> bool:
