@@ -21,6 +21,7 @@ from helpers.trained import place, train
 from helpers.training import same
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.manifest import Manifest
+from runner.rundir.uploaded_files import UploadedFiles
 from runner.runs.predictor import trained_model
 from runner.saved.run import find
 from runner.saved.weights import fingerprint, load_into, weights_of_run
@@ -262,8 +263,8 @@ def test_the_best_checkpoint_is_delivered_where_nothing_else_has_its_weights(tmp
 
     def delivered(status: str, log_model: bool = True, before: tuple[str, ...] = ()) -> list[str]:
         manifest = Manifest("", "", "", log_model=log_model, status=status)
-        state = DeliveryState(artifacts={name: [0, 0] for name in before})
-        return [path.name for path in artifacts._files(tmp_path, manifest, state)]
+        uploaded = UploadedFiles(tmp_path, DeliveryState(artifacts={name: [0, 0] for name in before}))
+        return [path.name for path in artifacts._files(tmp_path, manifest, uploaded)]
 
     assert delivered("FINISHED") == ["best.pt"]
     assert delivered("FINISHED", log_model=False) == delivered("KILLED") == []

@@ -25,7 +25,7 @@ class DeliveryState:
         dataset: whether MLflow has the data set.
         tags: the tags in MLflow.
         experiment_tags: the experiment's tags in MLflow that this run set.
-        artifacts: size and modification time (ns) of each uploaded file.
+        artifacts: size and modification time (ns) of files that earlier versions have uploaded; see `UploadedFiles`.
         model_id: the logged model made from the `model/` with this `model_uuid`.
         model_uuid: see `model_id`.
         status: the run's status in MLflow.

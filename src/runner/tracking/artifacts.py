@@ -18,6 +18,8 @@ from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import display_path
 from runner.rundir.manifest import FOLDER, RESUMED, Manifest
 from runner.rundir.ownership import is_real_file, is_real_folder, real_files
+from runner.rundir.uploaded_files import UploadedFiles
+from runner.tracking.changed_folders import ChangedFolders
 from runner.tracking.local_files import first_link, local_folder, refuse_links
 from runner.util.files import hard_link, load_json_or_empty, write_json
 from runner.util.tags import PARAM_LENGTH, legal_model_name, with_legal_names
@@ -50,16 +52,21 @@ PINNED = f"{FOLDER}/{layout.CHECKPOINTS}"
 
 
 def deliver(
-    client: "MlflowClient", folder: Path, manifest: Manifest, state: DeliveryState, save: Callable[[], None]
+    client: "MlflowClient",
+    folder: Path,
+    manifest: Manifest,
+    state: DeliveryState,
+    uploaded: UploadedFiles,
+    save: Callable[[], None],
 ) -> None:
-    """Upload the files that are new or changed; `save` records each one."""
+    """Upload the files that are new or changed, and the model; `save` records the latter."""
     assert state.run_id is not None
     if is_real_file(folder / layout.RESULT):
         _fill_in_run_id(folder / layout.RESULT, state.run_id)
     if links := [name for name in _UPLOADED if (folder / name).is_symlink()]:
         log.warning("not uploaded, as links are not followed: %s in %s", ", ".join(links), display_path(folder))
-    for path in _files(folder, manifest, state):
-        _deliver_file(client, path, path.relative_to(folder).as_posix(), state, save)
+    for path in _files(folder, manifest, uploaded):
+        _deliver_file(client, state.run_id, path, path.relative_to(folder).as_posix(), uploaded)
     shutil.rmtree(folder / PINNED, ignore_errors=True)
     if manifest.log_model and _has_model(folder):
         _deliver_model(client, folder, manifest, state)
@@ -67,21 +74,26 @@ def deliver(
 
 
 def deliver_early(
-    client: "MlflowClient", folder: Path, pinned: Sequence[Path], state: DeliveryState, save: Callable[[], None]
+    client: "MlflowClient",
+    folder: Path,
+    run_id: str,
+    pinned: Sequence[Path],
+    uploaded: UploadedFiles,
+    changed: ChangedFolders,
 ) -> None:
     """Upload what a resume needs if the folder is lost: the config, the pinned checkpoints, and files from before."""
     for name in _EARLY:
         if is_real_file(folder / name):
-            _deliver_file(client, folder / name, name, state, save)
-    for name in (layout.CODE, layout.ARTIFACTS):
-        for path in real_files(folder / name):
-            _deliver_file(client, path, path.relative_to(folder).as_posix(), state, save)
+            _deliver_file(client, run_id, folder / name, name, uploaded)
+    for path in changed.new_files():
+        _deliver_file(client, run_id, path, path.relative_to(folder).as_posix(), uploaded)
+    changed.done()
     for path in pinned:
-        _deliver_file(client, path, f"{layout.CHECKPOINTS}/{path.name}", state, save)
+        _deliver_file(client, run_id, path, f"{layout.CHECKPOINTS}/{path.name}", uploaded)
         path.unlink()
 
 
-def pin_checkpoints(folder: Path, state: DeliveryState) -> list[Path]:
+def pin_checkpoints(folder: Path, uploaded: UploadedFiles) -> list[Path]:
     """Link the checkpoints that MLflow does not have yet into a folder where training does not replace them.
 
     Returns:
@@ -90,25 +102,21 @@ def pin_checkpoints(folder: Path, state: DeliveryState) -> list[Path]:
     pinned = []
     for path in real_files(folder / layout.CHECKPOINTS, "[!.]*.pt"):
         with contextlib.suppress(FileNotFoundError):  # it is being replaced: the next call pins it
-            if state.artifacts.get(f"{layout.CHECKPOINTS}/{path.name}") != _version(path):
+            if not uploaded.has(f"{layout.CHECKPOINTS}/{path.name}", _version(path)):
                 (folder / PINNED).mkdir(exist_ok=True)
                 hard_link(path, folder / PINNED / path.name)
                 pinned.append(folder / PINNED / path.name)
     return sorted(pinned, key=lambda path: path.stat().st_mtime_ns)
 
 
-def _deliver_file(
-    client: "MlflowClient", path: Path, name: str, state: DeliveryState, save: Callable[[], None]
-) -> None:
+def _deliver_file(client: "MlflowClient", run_id: str, path: Path, name: str, uploaded: UploadedFiles) -> None:
     """Upload a file as `name`, unless MLflow has this version."""
     version = _version(path)
-    if state.artifacts.get(name) == version:
+    if uploaded.has(name, version):
         return
-    assert state.run_id is not None
     with _readable_by_server(client, path) as file:
-        client.log_artifact(state.run_id, str(file), name.rpartition("/")[0] or None)
-    state.artifacts[name] = version
-    save()
+        client.log_artifact(run_id, str(file), name.rpartition("/")[0] or None)
+    uploaded.note(name, version)
 
 
 @contextlib.contextmanager
@@ -129,7 +137,7 @@ def _version(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def _files(folder: Path, manifest: Manifest, state: DeliveryState) -> Iterator[Path]:
+def _files(folder: Path, manifest: Manifest, uploaded: UploadedFiles) -> Iterator[Path]:
     """Yield the run's files; with the best checkpoint if no model has its weights.
 
     Once MLflow has that checkpoint, it is updated, as a resumed run may have a better one.
@@ -139,7 +147,7 @@ def _files(folder: Path, manifest: Manifest, state: DeliveryState) -> Iterator[P
         yield from real_files(folder / name)
     modelless = manifest.log_model and manifest.status == "FINISHED" and not _has_model(folder)
     best = folder / BEST
-    if not manifest.log_checkpoints and (modelless or BEST in state.artifacts) and best in real_files(best.parent):
+    if not manifest.log_checkpoints and (modelless or BEST in uploaded) and best in real_files(best.parent):
         yield best
 
 

@@ -13,7 +13,9 @@ from runner.rundir import journal_check, layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import outputs
 from runner.rundir.manifest import NOTE, Dataset, Manifest
+from runner.rundir.uploaded_files import UploadedFiles
 from runner.tracking import artifacts
+from runner.tracking.changed_folders import ChangedFolders
 from runner.tracking.local_files import refuse_linked_folder
 from runner.tracking.metric_upload import MetricUpload, fetch_back
 from runner.tracking.run_owner import take_over
@@ -70,6 +72,8 @@ class Delivery:
         self._uri = uri
         self._client: MlflowClient | None = None
         self._metrics: MetricUpload | None = None
+        self._files = UploadedFiles(folder, self.state)
+        self._changed = ChangedFolders(folder / layout.ARTIFACTS)
         self._begun = False
         self.is_behind = False
 
@@ -112,19 +116,19 @@ class Delivery:
             self._remember(status="RUNNING", end_time=None)
         self._describe(client, run_id, manifest)
         # Before the metrics: MLflow never lacks metrics from before its newest checkpoint.
-        pinned = artifacts.pin_checkpoints(self.folder, self.state) if manifest.log_checkpoints else []
+        pinned = artifacts.pin_checkpoints(self.folder, self._files) if manifest.log_checkpoints else []
         self.is_behind = not self._send_metrics(client, run_id, manifest, limit)
         if self.is_behind:
             return False
         if manifest.status == "RUNNING":
             if self._begun:
-                artifacts.deliver_early(client, self.folder, pinned, self.state, self._save)
+                artifacts.deliver_early(client, self.folder, run_id, pinned, self._files, self._changed)
             self._begun = True  # not in the first step, as the first epoch waits for it
             return False
         up_to_date = (self.state.status, self.state.end_time) == (manifest.status, manifest.end_time)
         if not up_to_date and manifest.status != "FINISHED":  # at once: there may be no time for the files
             client.set_terminated(run_id, manifest.status, manifest.end_time)
-        artifacts.deliver(client, self.folder, manifest, self.state, self._save)
+        artifacts.deliver(client, self.folder, manifest, self.state, self._files, self._save)
         # Last: a run that is FINISHED in MLflow is complete there.
         if not up_to_date:
             client.set_terminated(run_id, manifest.status, manifest.end_time)
@@ -161,6 +165,7 @@ class Delivery:
         take_over(client, run, manifest)
         refuse_linked_folder(run.info.artifact_uri)
         self._forget_what_is_lost(run, manifest)
+        self._files = UploadedFiles(self.folder, self.state)
         self._client = client
         assert self.state.run_id is not None
         return client, self.state.run_id
