@@ -1,8 +1,9 @@
 """Parse the columns of a table: numbers, true and false, or text; and find missing values."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -33,41 +34,73 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class Column:
-    """One column below the header.
+    """One column below the header, or some of its rows.
 
     Attributes:
-        text: the cells as in the file, (N,).
+        read: returns `text`.
         kind: of the cells; `yes_no` are the words true and false.
         values: float64 (N,) for numbers and for `yes_no` (1 and 0), NaN for a missing value; None for text.
         missing: the number of missing values.
+        empty: the number of cells without text.
+        only_missing: whether there are values, and all are missing; then the kind is `number`.
     """
 
-    text: "pa.ChunkedArray"
+    read: "Callable[[], pa.ChunkedArray]"
     kind: Literal["number", "yes_no", "text"]
     values: np.ndarray | None
     missing: int
+    empty: int
+    only_missing: bool
+
+    @cached_property
+    def text(self) -> "pa.ChunkedArray":
+        """The cells as in the file, (N,); of a large table they are read from it again."""
+        return self.read()
 
 
 def parse(text: "pa.ChunkedArray") -> Column:
     """Parse a column: as numbers if every cell is a number or one of `MISSING`; surrounding spaces are ignored."""
+    return parse_rows(text, lambda: text)
+
+
+def parse_rows(text: "pa.Array | pa.ChunkedArray", read: "Callable[[], pa.ChunkedArray]") -> Column:
+    """Parse cells as `parse` does; `read` returns them when their text is needed later."""
     import pyarrow as pa
     import pyarrow.compute as compute
 
     try:
-        values = compute.cast(text, pa.float64()).to_numpy()  # fast, if there are no spaces and no missing values
+        values = compute.cast(text, pa.float64()).to_numpy(zero_copy_only=False)  # fast, without spaces and blanks
+        missing = int(np.isnan(values).sum())
+        if missing < len(values) or not missing:
+            return Column(read, "number", values, missing, 0, False)
     except pa.ArrowInvalid:
-        trimmed = compute.utf8_trim(text, " \t")
-        missing = compute.is_in(trimmed, pa.array(MISSING))
-        present = compute.if_else(missing, None, trimmed)
-        try:
-            values = compute.cast(present, pa.float64()).to_numpy()
-        except pa.ArrowInvalid:
-            yes, no = (compute.is_in(present, pa.array(words)) for words in (YES, NO))
-            if not compute.all(compute.or_(compute.or_(yes, no), missing)).as_py():
-                return Column(text, "text", None, compute.sum(compute.equal(trimmed, "")).as_py() or 0)
-            count = compute.sum(missing).as_py() or 0
-            return Column(text, "yes_no", np.where(missing.to_numpy(), np.nan, yes.to_numpy()), count)
-    return Column(text, "number", values, int(np.isnan(values).sum()))
+        pass
+    trimmed = compute.utf8_trim(text, " \t")
+    is_missing = compute.is_in(trimmed, pa.array(MISSING))
+    only_missing = compute.all(is_missing).as_py() is True
+    empty = compute.sum(compute.equal(trimmed, "")).as_py() or 0
+    present = compute.if_else(is_missing, None, trimmed)
+    try:
+        values = compute.cast(present, pa.float64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:
+        yes, no = (compute.is_in(present, pa.array(words)) for words in (YES, NO))
+        if not compute.all(compute.or_(compute.or_(yes, no), is_missing)).as_py():
+            return Column(read, "text", None, empty, empty, False)
+        where = is_missing.to_numpy(zero_copy_only=False)
+        values = np.where(where, np.nan, yes.to_numpy(zero_copy_only=False))
+        return Column(read, "yes_no", values, int(where.sum()), empty, False)
+    return Column(read, "number", values, int(np.isnan(values).sum()), empty, only_missing)
+
+
+def join(columns: Sequence[Column], read: "Callable[[], pa.ChunkedArray]") -> Column:
+    """Join the rows of a column that were parsed one after the other, as if all had been parsed at once."""
+    kinds = {column.kind for column in columns if not column.only_missing}
+    empty = sum(column.empty for column in columns)
+    if "text" in kinds or len(kinds) > 1:
+        return Column(read, "text", None, empty, empty, False)
+    values = np.concatenate([column.values for column in columns if column.values is not None])
+    missing = sum(column.missing for column in columns)
+    return Column(read, kinds.pop() if kinds else "number", values, missing, empty, not kinds and len(values) > 0)
 
 
 def find_faults(columns: Mapping[str, Column], file: NamedPath, target: str | None = None) -> list[Problem]:

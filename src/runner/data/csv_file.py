@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,12 +108,13 @@ def _read(
     whole = tables[TRAIN]
     _check_tables(tables, files, name)
     column = read_target(name, [table.columns[name].text for table in tables.values()], target_type, loss_takes)
-    parts = _split_by_table(tables, name, column)
-    train, test = parts[TRAIN], parts.get(TEST)
-    if test is None:
-        is_test = torch.from_numpy(choose_test_samples(whole.rows, fraction, arrays.get(split_by or "")))
-        arrays = {name: [values[at] for at in (~is_test).nonzero().flatten()] for name, values in arrays.items()}
-        train, test = tuple(each[~is_test] for each in train), tuple(each[is_test] for each in train)
+    held_out: dict[str, np.ndarray] = {}
+    if TEST not in files:
+        is_test = choose_test_samples(whole.rows, fraction, arrays.get(split_by or ""))
+        arrays = {name: [values[at] for at in np.flatnonzero(~is_test)] for name, values in arrays.items()}
+        held_out = {TRAIN: ~is_test, TEST: is_test}
+    parts = _split_by_table(tables, name, column, held_out)
+    train, test = parts[TRAIN], parts[TEST]
     divided = {"train": train, "val": parts.get(VAL), "test": test if len(test[0]) else None}
     pairs = {name: None if tensors is None else tensors[:2] for name, tensors in divided.items()}
     last = " (the last column)" if target is None else ""
@@ -186,13 +188,26 @@ def _check_tables(tables: Mapping[str, Table], files: Mapping[str, NamedPath], t
         raise ConfigError(*problems)
 
 
-def _split_by_table(tables: Mapping[str, Table], target: str, column: Target) -> dict[str, tuple[Tensor, ...]]:
-    """Return inputs, targets and row numbers of each table; the target column continues from one table to the next."""
+def _split_by_table(
+    tables: Mapping[str, Table], target: str, column: Target, held_out: Mapping[str, np.ndarray]
+) -> dict[str, tuple[Tensor, ...]]:
+    """Return inputs, targets and row numbers of each part; the target column continues from one table to the next.
+
+    Args:
+        tables: by their keys.
+        target: the name of the target.
+        column: the target.
+        held_out: the rows of `TRAIN` and `TEST` in the training table, if there is no table to test on.
+    """
     features = [name for name in tables[TRAIN].columns if name != target]
     parts: dict[str, tuple[Tensor, ...]] = {}
     first = 0
     for key, table in tables.items():
-        targets = torch.from_numpy(column.values[first : first + table.rows])
-        parts[key] = torch.from_numpy(table.numbers(features)), targets, torch.arange(table.rows)
+        targets = column.values[first : first + table.rows]
+        chosen = held_out if key == TRAIN and held_out else {key: np.ones(table.rows, dtype=bool)}
+        inputs = table.numbers(features, list(chosen.values()))
+        for (part, rows), tensor in zip(chosen.items(), inputs, strict=True):
+            places = np.flatnonzero(rows)
+            parts[part] = torch.from_numpy(tensor), torch.from_numpy(targets[places]), torch.from_numpy(places)
         first += table.rows
     return parts

@@ -3,24 +3,20 @@
 import csv
 import io
 import re
-from typing import TYPE_CHECKING, Any
 
 from runner.data.named_path import NamedPath
+from runner.data.table_cells import BLOCK, QUOTE, Cells
+from runner.data.table_look import BOM, Head, look_through
 from runner.errors import ConfigError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 HEAD = 64 * 1024  # bytes from which the delimiter is detected
 SEPARATOR = re.compile(rb'"?sep=([,;\t|])"?(\r\n|\r|\n)')  # a first line that Excel writes and reads
 A_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-BLOCK = 2**24  # bytes that are parsed at a time; a row cannot be longer
-QUOTE = 'put text in double quotes, and double the quotes in it ("")'
 
 
-def read_cells(file: NamedPath) -> "list[pa.ChunkedArray]":
-    """Read all cells as text, by column. Empty lines are skipped.
+def read_cells(file: NamedPath) -> Cells:
+    """Read all cells. Empty lines are skipped.
 
     Spaces after a delimiter belong to it if every delimiter is followed by one, also before numbers
     (`5.1, 3.5, setosa`). Otherwise they belong to the text.
@@ -31,7 +27,9 @@ def read_cells(file: NamedPath) -> "list[pa.ChunkedArray]":
     Raises:
         ConfigError: it cannot be read, or its rows differ in length.
     """
-    data = read_bytes(file).removeprefix(b"\xef\xbb\xbf")
+    if (head := look_through(file.path)) and (cells := _read_large(head, _find_delimiter(head.text, file), file)):
+        return cells
+    data = read_bytes(file).removeprefix(BOM)
     _check_text(data, file)
     separator = SEPARATOR.match(data)
     data = data[separator.end() :] if separator else data
@@ -53,7 +51,22 @@ def read_bytes(file: NamedPath) -> bytes:
         raise ConfigError(file.problem(reason, "make it readable, or name another file", topic="file")) from error
 
 
-def guess_cells(data: bytes, file: NamedPath) -> "tuple[list[pa.ChunkedArray], str, list[str]]":
+def guess_large(file: NamedPath) -> tuple[Cells, str, list[str]] | None:
+    """Read all cells of a large table of the usual form as `guess_cells` does; None if it is another file."""
+    head = look_through(file.path)
+    if head is None or head.text.startswith(b"#"):
+        return None
+    first_line = _without_quoted(head.text.strip().partition(b"\n")[0])
+    if not any(mark.encode() in first_line for mark in DELIMITERS):
+        return None
+    delimiter = _find_delimiter(head.text, file, decide=True)
+    if len(set(_row_lengths(head.text, delimiter))) > 1:
+        return None
+    cells = _read_large(head, delimiter, file)
+    return None if cells is None else (cells, delimiter, [])
+
+
+def guess_cells(data: bytes, file: NamedPath) -> tuple[Cells, str, list[str]]:
     """Read all cells as `read_cells` does, and decide where it would ask.
 
     Lines may end in several ways. Of several possible delimiters the comma comes last, as it may separate decimals. If
@@ -135,19 +148,31 @@ def _without_quoted(data: bytes) -> bytes:
     return re.sub(rb'"[^"]*"', b'""', data) if b'"' in data else data
 
 
-def _split(data: bytes, delimiter: str, file: NamedPath) -> "list[pa.ChunkedArray]":
+def _split(data: bytes, delimiter: str, file: NamedPath) -> Cells:
     """Split text into columns of cells."""
     outside = _without_quoted(data)
     mark = re.escape(delimiter.encode())
     spaced = re.search(mark + rb" +[+-]?\.?\d", outside) is not None and not re.search(mark + rb"(?! )", outside)
     if re.search(mark + rb' +"', outside):
         data = re.sub(rb'("[^"]*")|(' + mark + rb') +(?=")', lambda match: match[1] or match[2], data)
-    columns = _parse(data, delimiter, file)
-    if spaced:
-        import pyarrow.compute as compute
+    first = _first_row(data, delimiter)
+    text = data if data.endswith((b"\n", b"\r")) else data + b"\n"  # else a single row is not read
+    return Cells(text, delimiter, first, file, spaced=spaced)
 
-        columns = [compute.utf8_ltrim(column, " ") for column in columns]
-    return columns
+
+def _read_large(head: Head, delimiter: str, file: NamedPath) -> Cells | None:
+    """Read a large table of the usual form; None if only `_split` can read it, or explain what is wrong."""
+    if not re.search(re.escape(delimiter.encode()) + rb"(?! )", _without_quoted(head.text)):
+        return None
+    try:
+        return Cells(file.path, delimiter, _first_row(head.text, delimiter), file, lines_in_cells=head.quoted)
+    except ConfigError:
+        return None
+
+
+def _first_row(data: bytes, delimiter: str) -> list[str]:
+    start = io.StringIO(data[:BLOCK].decode(errors="ignore"), newline="")
+    return next(row for row in csv.reader(start, delimiter=delimiter) if row)
 
 
 def _check_text(data: bytes, file: NamedPath) -> None:
@@ -194,59 +219,3 @@ def _find_delimiter(data: bytes, file: NamedPath, decide: bool = False) -> str:
         how = f"separate features and target by {', '.join(DELIMITERS.values())}"
         raise ConfigError(file.problem("only one column", how))
     return most
-
-
-def _parse(data: bytes, delimiter: str, file: NamedPath) -> "list[pa.ChunkedArray]":
-    """Parse text into columns of cells."""
-    import pyarrow as pa  # late: only tables need it
-    import pyarrow.csv as parser
-
-    bad: list[Any] = []
-
-    def skip(row: Any) -> str:
-        bad.append(row)
-        return "skip"
-
-    start = io.StringIO(data[:BLOCK].decode(errors="ignore"), newline="")
-    first = next(row for row in csv.reader(start, delimiter=delimiter) if row)
-    try:
-        table = parser.read_csv(
-            pa.BufferReader(data if data.endswith((b"\n", b"\r")) else data + b"\n"),  # else a single row is not read
-            # One thread: it parses 4 million cells in 0.4 s, and more would compete with the other jobs of a sweep.
-            read_options=parser.ReadOptions(use_threads=False, autogenerate_column_names=True, block_size=BLOCK),
-            parse_options=parser.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip),
-            convert_options=parser.ConvertOptions(
-                column_types={f"f{number}": pa.string() for number in range(len(first))}, strings_can_be_null=False
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        raise ConfigError(file.problem(f"not a table ({' '.join(str(error).split())})", QUOTE)) from error
-    if bad:
-        raise ConfigError(file.problem(*_explain_ragged(first, bad, len(table), delimiter)))
-    return list(table.itercolumns())
-
-
-def _explain_ragged(first: list[str], bad: list[Any], even: int, delimiter: str) -> tuple[str, str]:
-    """Explain why rows differ in length from the first.
-
-    Args:
-        first: the first row.
-        bad: the rows of other lengths.
-        even: the number of rows of the same length.
-        delimiter: between cells.
-
-    Returns:
-        A text, and what to do.
-    """
-    row, width = bad[0], len(first)
-    if first[0].startswith("#") or row.text.startswith("#"):
-        number = 1 if first[0].startswith("#") else row.number
-        return f"row {number} begins with #", "remove comments, which are not supported"
-    if all(one.actual_columns == width + 1 for one in bad) and even == 1:
-        if row.text.rstrip("\r\n").endswith(delimiter):
-            text = f"the first row has {width} cells, the others end with a delimiter"
-            return text, "remove that delimiter, or give the last column a name"
-        text = f"the first row has {width} names, the others have {width + 1} values"
-        return text, "name each column (R: write.csv(x, file), or write.table(..., col.names=NA))"
-    text = f"row {row.number} has {row.actual_columns} cells, the first has {width}"
-    return text, "give all rows the same number, and put text that contains a delimiter in double quotes"

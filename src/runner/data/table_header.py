@@ -2,37 +2,24 @@
 
 from collections.abc import Collection, Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runner.data.columns import MISSING, NO, NUMBER, YES, Column, parse
+from runner.data.columns import MISSING, NO, NUMBER, YES, Column
 from runner.data.listing import list_names
+from runner.data.table_cells import Cells
 from runner.data.table_index import INDEX, names_rows
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 NO_NAMES = (*MISSING, *YES, *NO, "?", "-", ".", "*")
 """Words that are not names of columns."""
 
 
-def first_row(cells: "list[pa.ChunkedArray]") -> list[str]:
-    """Return the cells of the first row."""
-    return [column[0].as_py() for column in cells]
-
-
-def parse_below(cells: "list[pa.ChunkedArray]") -> list[Column]:
-    """Parse the columns below the first row."""
-    return [parse(column.slice(1)) for column in cells]
-
-
-def parse_columns(cells: "list[pa.ChunkedArray]", has_header: bool) -> tuple[list[str], list[Column]]:
+def parse_columns(cells: Cells, has_header: bool) -> tuple[list[str], list[Column]]:
     """Return names and columns. Without a header names are 0, 1, ...; a first column without a name is `INDEX`."""
+    first = cells.head[0]
     if not has_header:
-        return [str(number) for number in range(len(cells))], [parse(column) for column in cells]
-    first = first_row(cells)
-    return [first[0] or INDEX, *first[1:]], parse_below(cells)
+        return [str(number) for number in range(len(first))], cells.with_first()
+    return [first[0] or INDEX, *first[1:]], cells.below
 
 
 def detect_header(first: list[str], below: list[Column], known: Collection[str]) -> tuple[bool | None, str]:

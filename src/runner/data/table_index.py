@@ -24,9 +24,8 @@ def names_rows(column: Column) -> str | None:
     import pyarrow.compute as compute
 
     values = column.values
-    if column.kind == "number" and values is not None and len(values) and values[0] in (0, 1):  # noqa: SIM102
-        if np.array_equal(values, np.arange(len(values)) + values[0]):
-            return "counts"
+    if counts_rows(column):
+        return "counts"
     if column.missing or column.kind == "yes_no":
         return None
     if values is not None:
@@ -35,6 +34,14 @@ def names_rows(column: Column) -> str | None:
         if (values % 1 != 0).any() and not _is_evenly_spaced(values):
             return None
     return "names" if compute.count_distinct(column.text).as_py() == len(column.text) else None
+
+
+def counts_rows(column: Column) -> bool:
+    """Whether a column is 0, 1, 2, ... or 1, 2, 3, ...."""
+    values = column.values
+    if column.kind != "number" or values is None or not len(values) or values[0] not in (0, 1):
+        return False
+    return np.array_equal(values, np.arange(len(values)) + values[0])
 
 
 def _is_evenly_spaced(values: np.ndarray) -> bool:
@@ -70,16 +77,17 @@ def find_index(
         return names.index(name), f"column {name} is left out"
     if index == "none" or rows == 0:
         return None, ""
-    how = names_rows(columns[0])
     if names[0] == INDEX:
+        how = names_rows(columns[0])
         if how is None:
             text = f"{file}: column 1 has no name, and does not number or name the rows"
             suggestion = f"write {KEY}='{INDEX}', or {KEY}=none to train on it"
             raise ConfigError(Problem(KEY, text, suggestion, topic="data"))
         return 0, f"column 1 without a name {how} the rows: left out"
-    if how == "counts" and rows > 2 and has_header:
+    counts = rows > 2 and counts_rows(columns[0])
+    if counts and has_header:
         return None, f"column {names[0]} counts the rows and is a feature ({KEY}={names[0]} leaves it out)"
-    if how == "counts" and rows > 2:
+    if counts:
         text = f"{file}: there is no header, and column 1 counts the rows"
         raise ConfigError(Problem(KEY, text, f"write {KEY}=0, or {KEY}=none to train on it", topic="data"))
     return None, ""

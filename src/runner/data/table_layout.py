@@ -13,10 +13,14 @@ import numpy as np
 from runner.data.columns import NUMBER, OTHER_QUOTES, Column
 from runner.data.listing import list_names
 from runner.data.named_path import NamedPath
-from runner.data.table_file import QUOTE, read_cells
-from runner.data.table_header import detect_header, first_row, parse_below, parse_columns
+from runner.data.table_cells import QUOTE
+from runner.data.table_file import read_cells
+from runner.data.table_header import detect_header, parse_columns
 from runner.data.table_index import INDEX, find_index, find_name, names_rows
 from runner.errors import ConfigError, Problem
+
+ROWS = 2**13
+"""Rows that are copied at a time; they stay in the processor's cache."""
 
 
 class Reading(TypedDict):
@@ -47,10 +51,21 @@ class Table:
     reading: Reading
     notes: Sequence[str]
 
-    def numbers(self, names: Sequence[str]) -> np.ndarray:
-        """Return the values of some columns, float64 (N, columns)."""
+    def numbers(self, names: Sequence[str], chosen: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the values of some columns, float64 (rows, columns), of each choice of rows, bool (N,).
+
+        Some rows are copied at a time, so that no second array has all of them.
+        """
         columns = [values for name in names if (values := self.columns[name].values) is not None]
-        return np.stack(columns, axis=1).astype(np.float64, copy=False)
+        arrays = [np.empty((int(rows.sum()), len(columns))) for rows in chosen]
+        filled = [0] * len(chosen)
+        for begin in range(0, self.rows, ROWS):
+            block = np.stack([values[begin : begin + ROWS] for values in columns], axis=1)
+            for place, rows in enumerate(chosen):
+                part = block[rows[begin : begin + ROWS]]
+                arrays[place][filled[place] : filled[place] + len(part)] = part
+                filled[place] += len(part)
+        return arrays
 
 
 def read_table(
@@ -74,7 +89,7 @@ def read_table(
     cells = read_cells(file)
     notes = []
     if header in (None, "auto"):
-        has_header, note = detect_header(first_row(cells), parse_below(cells), known)
+        has_header, note = detect_header(cells.head[0], cells.below, known)
         if has_header is None:
             suggestion = "write data.header=true or data.header=false"
             raise ConfigError(Problem("data.header", f"{file}: {note}", suggestion, topic="data"))
@@ -84,7 +99,7 @@ def read_table(
     names, columns = parse_columns(cells, has_header)
     if not has_header:
         notes.append(f"no header: columns are called 0 to {len(names) - 1}")
-    rows = len(cells[0]) - has_header
+    rows = cells.rows + (not has_header)
     place, note = find_index(names, columns, rows, "auto" if index is None else str(index), has_header, file)
     notes += [note] if note else []
     left_out = None if place is None else names[place]
@@ -126,11 +141,11 @@ def read_new(file: NamedPath, features: Sequence[str], columns: Sequence[str], r
         ConfigError: it has other columns, or its layout is ambiguous.
     """
     cells = read_cells(file)
-    first = first_row(cells)
+    first = cells.head[0]
     numbers = all(NUMBER.fullmatch(cell.strip()) for cell in first)
     has_header: bool | None = reading["header"] and {*features} <= {*first}
     if not has_header and (reading["header"] or not numbers):
-        has_header, _ = detect_header(first, parse_below(cells), columns)
+        has_header, _ = detect_header(first, cells.below, columns)
     names, parsed = parse_columns(cells, bool(has_header))
     if has_header:
         places = _places_by_name(file, names, features)
@@ -140,7 +155,7 @@ def read_new(file: NamedPath, features: Sequence[str], columns: Sequence[str], r
             text = f"{len(names)} columns, the model was trained on {len(features)}: {list_names(features)}"
             raise ConfigError(file.problem(text, "write these names into the first row", topic="shape"))
         places = {name: layout.index(name) for name in features}
-    rows = len(cells[0]) - bool(has_header)
+    rows = cells.rows + (not has_header)
     return Table({name: parsed[place] for name, place in places.items()}, rows, reading, ())
 
 

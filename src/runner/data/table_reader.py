@@ -6,18 +6,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from runner.data.columns import DATE, OTHER_NOTATION, Column
 from runner.data.listing import list_names
 from runner.data.named_path import NamedPath
 from runner.data.source import names_of
-from runner.data.table_file import guess_cells, read_bytes
-from runner.data.table_header import detect_header, first_row, parse_below
+from runner.data.table_file import guess_cells, guess_large, read_bytes
+from runner.data.table_header import detect_header
 from runner.data.table_index import KEY as INDEX_KEY
 from runner.data.table_index import find_name
 from runner.errors import ConfigError, Problem, did_you_mean, first_line
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 UTF_8, UTF_16 = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
@@ -58,33 +60,35 @@ def read_frame(file: NamedPath, header: Header = None, known: Collection[str] = 
     Raises:
         ConfigError: it is not a table.
     """
-    data = read_bytes(file)
-    if data.startswith(GZIP):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            text = f"not a whole gzip file ({first_line(error)})"
-            raise ConfigError(file.problem(text, "download or pack it again")) from error
-    if data.startswith(PARQUET):
-        return _read_parquet(data, file)
-    utf_8, notes = _decode(data, file)
-    cells, delimiter, guesses = guess_cells(utf_8, file)
-    notes += guesses
+    read = guess_large(file)
+    if read is None:
+        data = _unpack(read_bytes(file), file)
+        if data.startswith(PARQUET):
+            return _read_parquet(data, file)
+        utf_8, guesses = _decode(data, file)
+        read = guess_cells(utf_8, file)
+    else:
+        guesses = []
+    cells, delimiter, more = read
+    notes = [*guesses, *more]
     has_header = header
-    if has_header in (None, "auto") and _begins_with_values(cells):
+    if has_header in (None, "auto") and _begins_with_values(cells.head):
         has_header = False
     elif has_header in (None, "auto"):
-        has_header, note = detect_header(first_row(cells), parse_below(cells), known)
+        has_header, note = detect_header(cells.head[0], cells.below, known)
         if has_header is None:
             has_header, note = True, f"{note}: it is taken as the header (data.header=false if it is a sample)"
         notes += [note] if note else []
     import pandas as pd
 
-    first, width = first_row(cells), len(cells)
-    texts = [column.slice(int(bool(has_header))).to_pylist() for column in cells]
+    first, columns = cells.head[0], cells.below if has_header else cells.with_first()
+    width = len(first)
     names, more = _names(first) if has_header else ([str(place) for place in range(width)], [])
     notes += more if has_header else [f"no header: columns are called 0 to {width - 1}"]
-    frame = pd.DataFrame({name: _column(column) for name, column in zip(names, texts, strict=True)})
+    series: dict[str, pd.Series] = {}
+    for name in names:
+        series[name] = _series(columns.pop(0))  # so that a column is in memory once
+    frame = pd.DataFrame(series, copy=False)
     if has_header and not first[-1].strip() and frame[names[-1]].map(lambda cell: cell == "").all():
         frame, notes = (
             frame.drop(columns=names[-1]),
@@ -94,24 +98,44 @@ def read_frame(file: NamedPath, header: Header = None, known: Collection[str] = 
     return Frame(frame, bool(has_header), unnamed, delimiter == ";", notes)
 
 
-def _column(texts: list[str]) -> "pd.Series":
+def _unpack(data: bytes, file: NamedPath) -> bytes:
+    """Return the content of a gzip file, or of another one as it is."""
+    if not data.startswith(GZIP):
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        text = f"not a whole gzip file ({first_line(error)})"
+        raise ConfigError(file.problem(text, "download or pack it again")) from error
+
+
+def _series(column: Column) -> "pd.Series":
     """Return plain numbers as such, and other cells as texts."""
     import pandas as pd
 
-    from runner.data.tabular.cells import as_numbers
+    from runner.data.tabular.cells import LARGEST, as_numbers
 
-    column = pd.Series(texts, dtype=object)
-    numbers = as_numbers(column)
-    return column if numbers is None else numbers
+    values = column.values
+    if column.kind == "number" and values is not None and column.missing < len(values) and not _has_minus_zero(values):
+        beyond = np.abs(values) > LARGEST
+        return pd.Series(np.where(beyond, np.nan, values) if beyond.any() else values)
+    texts = pd.Series(column.text.to_pylist(), dtype=object)
+    numbers = as_numbers(texts)
+    return texts if numbers is None else numbers
 
 
-def _begins_with_values(cells: "list[pa.ChunkedArray]") -> bool:
+def _has_minus_zero(values: np.ndarray) -> bool:
+    """Whether a value is written -0, which pandas reads as 0 in a column of whole numbers."""
+    zeros = values == 0
+    return bool(zeros.any() and np.signbit(values[zeros]).any())
+
+
+def _begins_with_values(head: list[list[str]]) -> bool:
     """Whether the first row has a date, or a number with other marks than a decimal point, and the second one too."""
-    from runner.data.columns import DATE, OTHER_NOTATION
-
-    heads = [[cell.strip() for cell in column.slice(0, 2).to_pylist()] for column in cells]
-    marks = (OTHER_NOTATION, DATE)
-    return any(len(head) == 2 and any(all(map(mark.fullmatch, head)) for mark in marks) for head in heads)
+    pairs = [[cell.strip() for cell in pair] for pair in zip(*head, strict=True)]
+    return len(head) == 2 and any(
+        any(all(map(mark.fullmatch, pair)) for mark in (OTHER_NOTATION, DATE)) for pair in pairs
+    )
 
 
 def _decode(data: bytes, file: NamedPath) -> tuple[bytes, list[str]]:

@@ -20,7 +20,7 @@ from runner.data.columns import (
     parse,
 )
 from runner.data.listing import list_names
-from runner.data.table_file import QUOTE
+from runner.data.table_cells import QUOTE
 from runner.errors import ConfigError, Problem
 
 if TYPE_CHECKING:

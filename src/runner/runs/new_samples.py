@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -136,7 +137,7 @@ def _read_table(file: NamedPath, spec: InputSpec) -> Tensor:
         raise ConfigError(file.problem("no samples, only a header", "add at least one row"))
     if problems := cells.find_faults(table.columns, file):
         raise ConfigError(*problems)
-    values = torch.from_numpy(table.numbers(list(table.columns)))
+    values = torch.from_numpy(table.numbers(list(table.columns), [np.ones(table.rows, dtype=bool)])[0])
     shape = spec.input_shape
     if values.shape[1:].numel() == torch.Size(shape).numel():
         values = values.reshape(len(values), *shape)

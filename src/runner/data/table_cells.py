@@ -1,0 +1,176 @@
+"""The cells of a text file, parsed block by block: a large table is never in memory as text."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.data.columns import Column, join, parse_rows
+from runner.data.named_path import NamedPath
+from runner.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK = 2**24
+"""Bytes that are parsed at a time; a row cannot be longer."""
+
+BLOCK_OF_FILE = 2**21
+"""The same for a file that is read block by block, of which several blocks are read ahead."""
+
+QUOTE = 'put text in double quotes, and double the quotes in it ("")'
+
+
+class Cells:
+    """The cells of a table: the first rows as text, and the columns below the first row.
+
+    Args:
+        source: UTF-8 text, or a file of it.
+        delimiter: between cells.
+        first: the first row.
+        file: the table, for problems.
+        spaced: whether spaces after a delimiter belong to it.
+        lines_in_cells: whether quoted text may have several lines.
+
+    Attributes:
+        head: the first two rows, or one if there are no others.
+        below: the columns below the first row.
+
+    Raises:
+        ConfigError: rows differ in length, or one is too long.
+    """
+
+    def __init__(
+        self,
+        source: bytes | Path,
+        delimiter: str,
+        first: list[str],
+        file: NamedPath,
+        spaced: bool = False,
+        lines_in_cells: bool = True,
+    ) -> None:
+        self._source, self._delimiter, self._first, self._file = source, delimiter, first, file
+        self._spaced, self._lines_in_cells = spaced, lines_in_cells
+        self.head, self.below = self._parse()
+
+    @property
+    def rows(self) -> int:
+        """The number of rows below the first one."""
+        return self._rows
+
+    def with_first(self) -> list[Column]:
+        """Return the columns with the first row; those below are given up."""
+        columns: list[Column] = []
+        for place, cell in enumerate(self.head[0]):
+            columns.append(join([_single(cell), self.below[0]], lambda place=place: self._column(place)))  # type: ignore[misc]
+            del self.below[0]
+        return columns
+
+    def _parse(self) -> tuple[list[list[str]], list[Column]]:
+        import pyarrow as pa
+
+        parts: list[list[Column]] = [[] for _ in self._first]
+        head: list[list[str]] = []
+        self._rows = -1
+        for block in self._blocks():
+            self._rows += len(block[0])
+            begin = 0 if head else 1
+            if len(head) < 2:
+                head += [
+                    list(row) for row in zip(*(cells[: 2 - len(head)].to_pylist() for cells in block), strict=True)
+                ]
+            for place, cells in enumerate(block):
+                parts[place].append(parse_rows(cells[begin:], self._not_kept))
+        below = []
+        for place in range(len(parts)):
+            below.append(join(parts[place], lambda place=place: self._column(place).slice(1)))  # type: ignore[misc]
+            parts[place] = []
+        pa.default_memory_pool().release_unused()
+        return head, below
+
+    def _not_kept(self) -> "pa.ChunkedArray":
+        raise AssertionError("the text of a block is not kept")
+
+    def _column(self, place: int) -> "pa.ChunkedArray":
+        """Return the text of a column, with the first row."""
+        import pyarrow as pa
+
+        return pa.chunked_array([block[0] for block in self._blocks(place)], pa.string())
+
+    def _blocks(self, place: int | None = None) -> "Iterator[list[pa.Array]]":
+        """Yield the texts of all columns, or of one, some rows at a time."""
+        import pyarrow as pa  # late: only tables need it
+        import pyarrow.compute as compute
+        import pyarrow.csv as parser
+
+        bad: list[Any] = []
+
+        def skip(row: Any) -> str:
+            bad.append(row)
+            return "skip"
+
+        names = [f"f{number}" for number in range(len(self._first))]
+        in_memory = isinstance(self._source, bytes)
+        source = pa.BufferReader(self._source) if in_memory else pa.OSFile(str(self._source))
+        even = 0
+        try:
+            with (
+                source,
+                parser.open_csv(
+                    source,
+                    # More than one thread would compete with the other jobs of a sweep.
+                    read_options=parser.ReadOptions(
+                        use_threads=False,
+                        autogenerate_column_names=True,
+                        block_size=BLOCK if in_memory else BLOCK_OF_FILE,
+                    ),
+                    parse_options=parser.ParseOptions(
+                        delimiter=self._delimiter, newlines_in_values=self._lines_in_cells, invalid_row_handler=skip
+                    ),
+                    convert_options=parser.ConvertOptions(
+                        column_types=dict.fromkeys(names, pa.string()),
+                        strings_can_be_null=False,
+                        include_columns=names if place is None else [names[place]],
+                    ),
+                ) as batches,
+            ):
+                for batch in batches:
+                    even += len(batch)
+                    if len(batch):
+                        yield [compute.utf8_ltrim(one, " ") if self._spaced else one for one in batch.columns]
+        except pa.ArrowInvalid as error:
+            raise ConfigError(self._file.problem(f"not a table ({' '.join(str(error).split())})", QUOTE)) from error
+        if bad:
+            raise ConfigError(self._file.problem(*_explain_ragged(self._first, bad, even, self._delimiter)))
+
+
+def _single(cell: str) -> Column:
+    import pyarrow as pa
+
+    text = pa.chunked_array([[cell]], pa.string())
+    return parse_rows(text, lambda: text)
+
+
+def _explain_ragged(first: list[str], bad: list[Any], even: int, delimiter: str) -> tuple[str, str]:
+    """Explain why rows differ in length from the first.
+
+    Args:
+        first: the first row.
+        bad: the rows of other lengths.
+        even: the number of rows of the same length.
+        delimiter: between cells.
+
+    Returns:
+        A text, and what to do.
+    """
+    row, width = bad[0], len(first)
+    if first[0].startswith("#") or row.text.startswith("#"):
+        number = 1 if first[0].startswith("#") else row.number
+        return f"row {number} begins with #", "remove comments, which are not supported"
+    if all(one.actual_columns == width + 1 for one in bad) and even == 1:
+        if row.text.rstrip("\r\n").endswith(delimiter):
+            text = f"the first row has {width} cells, the others end with a delimiter"
+            return text, "remove that delimiter, or give the last column a name"
+        text = f"the first row has {width} names, the others have {width + 1} values"
+        return text, "name each column (R: write.csv(x, file), or write.table(..., col.names=NA))"
+    text = f"row {row.number} has {row.actual_columns} cells, the first has {width}"
+    return text, "give all rows the same number, and put text that contains a delimiter in double quotes"
