@@ -28,6 +28,8 @@ OTHER_NOTATION = re.compile(
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?|\d{1,2}:\d{2}(:\d{2}.*)?", re.ASCII)
 OTHER_QUOTES = r"""\\[\\"',;|\t]|^'.*'$"""
 """Escaped quotes and delimiters, and text in single quotes: other programs quote in these ways."""
+MOST_SPELLED = 100_000
+"""Different whole numbers whose spelling is checked without reading their text again."""
 EXACT = 2**53  # float64 cannot represent every integer beyond it
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -43,6 +45,7 @@ class Column:
         missing: the number of missing values.
         empty: the number of cells without text.
         only_missing: whether there are values, and all are missing; then the kind is `number`.
+        characters: the number of bytes of all cells.
     """
 
     read: "Callable[[], pa.ChunkedArray]"
@@ -51,6 +54,28 @@ class Column:
     missing: int
     empty: int
     only_missing: bool
+    characters: int
+
+    @cached_property
+    def has_leading_zeros(self) -> bool:
+        """Whether a cell begins with 0 and another digit."""
+        import pyarrow.compute as compute
+
+        return not self._is_shortest and bool(
+            compute.any(compute.match_substring_regex(self.text, LEADING_ZERO)).as_py()
+        )
+
+    @property
+    def _is_shortest(self) -> bool:
+        """Whether all cells are whole numbers in their shortest spelling: then their text has as few characters."""
+        values = self.values
+        if self.kind != "number" or values is None or self.missing or not len(values):
+            return False
+        if (values % 1 != 0).any() or (np.abs(values) >= EXACT).any():
+            return False
+        different, counts = np.unique(values, return_counts=True)
+        shortest = [len(str(int(value))) for value in different[:MOST_SPELLED]]
+        return len(different) <= MOST_SPELLED and int(np.dot(shortest, counts)) == self.characters
 
     @cached_property
     def text(self) -> "pa.ChunkedArray":
@@ -68,11 +93,12 @@ def parse_rows(text: "pa.Array | pa.ChunkedArray", read: "Callable[[], pa.Chunke
     import pyarrow as pa
     import pyarrow.compute as compute
 
+    size = compute.sum(compute.binary_length(text)).as_py() or 0
     try:
         values = compute.cast(text, pa.float64()).to_numpy(zero_copy_only=False)  # fast, without spaces and blanks
         missing = int(np.isnan(values).sum())
         if missing < len(values) or not missing:
-            return Column(read, "number", values, missing, 0, False)
+            return Column(read, "number", values, missing, 0, False, size)
     except pa.ArrowInvalid:
         pass
     trimmed = compute.utf8_trim(text, " \t")
@@ -85,22 +111,22 @@ def parse_rows(text: "pa.Array | pa.ChunkedArray", read: "Callable[[], pa.Chunke
     except pa.ArrowInvalid:
         yes, no = (compute.is_in(present, pa.array(words)) for words in (YES, NO))
         if not compute.all(compute.or_(compute.or_(yes, no), is_missing)).as_py():
-            return Column(read, "text", None, empty, empty, False)
+            return Column(read, "text", None, empty, empty, False, size)
         where = is_missing.to_numpy(zero_copy_only=False)
         values = np.where(where, np.nan, yes.to_numpy(zero_copy_only=False))
-        return Column(read, "yes_no", values, int(where.sum()), empty, False)
-    return Column(read, "number", values, int(np.isnan(values).sum()), empty, only_missing)
+        return Column(read, "yes_no", values, int(where.sum()), empty, False, size)
+    return Column(read, "number", values, int(np.isnan(values).sum()), empty, only_missing, size)
 
 
 def join(columns: Sequence[Column], read: "Callable[[], pa.ChunkedArray]") -> Column:
     """Join the rows of a column that were parsed one after the other, as if all had been parsed at once."""
     kinds = {column.kind for column in columns if not column.only_missing}
-    empty = sum(column.empty for column in columns)
+    empty, size = (sum(getattr(column, name) for column in columns) for name in ("empty", "characters"))
     if "text" in kinds or len(kinds) > 1:
-        return Column(read, "text", None, empty, empty, False)
+        return Column(read, "text", None, empty, empty, False, size)
     values = np.concatenate([column.values for column in columns if column.values is not None])
     missing = sum(column.missing for column in columns)
-    return Column(read, kinds.pop() if kinds else "number", values, missing, empty, not kinds and len(values) > 0)
+    return Column(read, next(iter(kinds), "number"), values, missing, empty, not kinds and len(values) > 0, size)
 
 
 def find_faults(columns: Mapping[str, Column], file: NamedPath, target: str | None = None) -> list[Problem]:

@@ -107,7 +107,7 @@ def _read(
     tables = {key: _without(table, arrays) for key, table in tables.items()}
     whole = tables[TRAIN]
     _check_tables(tables, files, name)
-    column = read_target(name, [table.columns[name].text for table in tables.values()], target_type, loss_takes)
+    column = read_target(name, [table.columns[name] for table in tables.values()], target_type, loss_takes)
     held_out: dict[str, np.ndarray] = {}
     if TEST not in files:
         is_test = choose_test_samples(whole.rows, fraction, arrays.get(split_by or ""))

@@ -147,10 +147,10 @@ def assemble(
     layout = {"header": whole.header, "target": target, "width": whole.cells.shape[1]}
     rows = TableRows(columns, model_embeds, layout, fitted)
     parts, dropped = _divide(rows, frames, answer)
-    filled = _describe_blanks(rows, [part[0] for part in parts.values()])
-    kept = whole.cells[answer.known[: len(whole.cells)]]
-    named = [name for name in (split_by, sample_weight) if name is not None and name in kept]
-    arrays = {name: [str(value) for value in kept[name]] for name in named}
+    filled = _describe_blanks(rows.blanks)
+    kept = answer.known[: len(whole.cells)]
+    named = [name for name in (split_by, sample_weight) if name is not None and name in whole.cells]
+    arrays = {name: [str(value) for value in whole.cells[name][kept]] for name in named}
     train, test = parts[TRAIN], parts.get(TEST)
     if test is None:
         groups = arrays.get(split_by or "")
@@ -260,7 +260,7 @@ def _divide(
     for key, frame in frames.items():
         of_table = slice(first, first + len(frame.cells))
         known = answer.known[of_table]
-        cells = frame.cells[known]
+        cells = frame.cells if known.all() else frame.cells[known]  # a selection copies all columns
         if not rows.example:
             shown = cells.head(2)[[column.name for column in rows.columns]]
             rows.example = {str(name): shown[name].tolist() for name in shown}
@@ -271,8 +271,7 @@ def _divide(
     return parts, [f"{lost:,} rows without a target are left out"] if lost else []
 
 
-def _describe_blanks(rows: TableRows, parts: Sequence[Tensor]) -> list[str]:
+def _describe_blanks(counts: Mapping[str, int]) -> list[str]:
     """Describe how many blanks are filled with the mean of their column, if there are any."""
-    blanks = {name: count for name, count in rows.blanks(torch.cat(list(parts))).items() if count}
-    shown = list_names(f"{name} {count:,}" for name, count in blanks.items())
-    return [f"blanks filled with the mean: {shown}"] if blanks else []
+    shown = list_names(f"{name} {count:,}" for name, count in counts.items() if count)
+    return [f"blanks filled with the mean: {shown}"] if shown else []

@@ -116,12 +116,12 @@ def read_answer(
             return _numbers(name, values, known, note, column.kind, whole and wanted is None)
     if values is not None and wanted == "number":
         return _numbers(name, values, ~np.isnan(values), note, column.kind, False)
-    texts = cells.trimmed(series)
-    known = ~texts.str.lower().isin(cells.BLANK_NUMBER if values is not None else cells.BLANK).to_numpy()
     if values is not None and column.kind != "boolean":
         known = ~np.isnan(values)
         refuse_many_numbers(name, values[known], target_type, takes)
         return _classes(name, values, known, [_shown(value) for value in np.unique(values[known])], note)
+    texts = cells.trimmed(series)
+    known = ~texts.str.lower().isin(cells.BLANK_NUMBER if values is not None else cells.BLANK).to_numpy()
     return _text_classes(name, texts.to_numpy(dtype=object), known, values, target_type == "category")
 
 

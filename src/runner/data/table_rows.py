@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from runner.data.tabular.encoder import Encoder, Raw
 
 
+ROWS = 2**13
+"""Rows that are copied at a time; they stay in the processor's cache."""
+
+
 class TableRows:
     """Rows as tensors: numbers, and a number that stands for each text, so that a hash of them is one of the table.
 
@@ -31,29 +35,32 @@ class TableRows:
     ) -> None:
         self.columns, self.codes, self.layout, self._fitted = columns, codes, layout, fitted
         self._texts: dict[float, str] = {}
+        self.blanks: dict[str, int] = {}
         self.example: dict[str, list[Any]] = {}
 
     def tensor(self, cells: "pd.DataFrame") -> Tensor:
-        """Return rows as float64 (N, numbers + categories)."""
-        from runner.data.tabular.encoder import read
-
-        raw = read(self.columns, cells)
-        numbers = np.empty(raw.texts.shape, dtype=np.float64)
-        for place in range(raw.texts.shape[1]):
-            texts, index = np.unique(raw.texts[:, place], return_inverse=True)
-            marks = [_mark(text) for text in texts]
-            self._texts |= dict(zip(marks, texts, strict=True))
-            numbers[:, place] = np.array(marks)[index]
-        return torch.from_numpy(np.concatenate([raw.numbers, numbers], axis=1))
-
-    def blanks(self, rows: Tensor) -> dict[str, int]:
-        """Count the blanks of each column of numbers, dates, or true and false, in what `tensor` returned."""
-        counts, place = {}, 0
+        """Return rows as float64 (N, numbers + categories); `blanks` counts those of all rows so far."""
+        arrays: list[np.ndarray] = []
         for column in self.columns:
-            if column.numbers:
-                counts[column.name] = int(rows[:, place].isnan().sum())
-                place += len(column.numbers)
-        return counts
+            if column.kind != "category":
+                values = column.values(cells[column.name])
+                self.blanks[column.name] = self.blanks.get(column.name, 0) + int(np.isnan(values[:, 0]).sum())
+                arrays.append(values)
+        arrays += [
+            self._marks(column.texts(cells[column.name])) for column in self.columns if column.kind == "category"
+        ]
+        rows = np.empty((len(cells), sum(array.shape[1] for array in arrays)))
+        for begin in range(0, len(rows), ROWS):
+            end = begin + ROWS
+            np.concatenate([array[begin:end] for array in arrays], axis=1, out=rows[begin:end])
+        return torch.from_numpy(rows)
+
+    def _marks(self, cells: np.ndarray) -> np.ndarray:
+        """Return the numbers that stand for texts, float64 (N, 1)."""
+        texts, index = np.unique(cells, return_inverse=True)
+        marks = [_mark(text) for text in texts]
+        self._texts |= dict(zip(marks, texts, strict=True))
+        return np.array(marks)[index][:, None]
 
     def raw(self, rows: Tensor) -> "Raw":
         """Return the numbers and texts of what `tensor` returned."""

@@ -1,8 +1,9 @@
 """Decide whether the target of a table is classes or values."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -17,14 +18,11 @@ from runner.data.columns import (
     Column,
     find_rounded,
     first_text,
-    parse,
+    join,
 )
 from runner.data.listing import list_names
 from runner.data.table_cells import QUOTE
 from runner.errors import ConfigError, Problem
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 KEY = "data.target_type"
 MOST_CLASSES = 20  # integers or texts with more different values are classes only if they are frequent
@@ -49,9 +47,7 @@ class Target:
     note: str
 
 
-def read_target(
-    name: str, texts: "list[pa.ChunkedArray]", target_type: TargetType | None, takes: Takes | None
-) -> Target:
+def read_target(name: str, columns: Sequence[Column], target_type: TargetType | None, takes: Takes | None) -> Target:
     """Decide whether a target is classes or values.
 
     Text and true/false are classes. Integers are classes, unless the loss takes values; more than 20 different ones,
@@ -59,7 +55,7 @@ def read_target(
 
     Args:
         name: of the column.
-        texts: its cells, one array for each part.
+        columns: its cells, of each part.
         target_type: `category` or `number` decides; `auto`, or None, depends on the column.
         takes: what the loss takes as targets; None if that is not known.
 
@@ -68,7 +64,9 @@ def read_target(
     """
     import pyarrow as pa
 
-    column = parse(pa.chunked_array([chunk for text in texts for chunk in text.chunks], pa.string()))
+    column = join(
+        columns, lambda: pa.chunked_array([chunk for one in columns for chunk in one.text.chunks], pa.string())
+    )
     how = "auto" if target_type is None else target_type
     if how == "number":
         return _numbers(name, column, takes)
@@ -147,13 +145,12 @@ def _as_values(name: str, column: Column) -> Target:
 
 def _whole_or_not(name: str, column: Column, takes: Takes | None) -> Target:
     """Read numbers as `auto` decides."""
-    import pyarrow.compute as compute
-
-    values, rows = column.values, len(column.text)
+    values = column.values
     assert values is not None
+    rows = len(values)
     if (values % 1 != 0).any():
         return _as_values(name, column)
-    zeros = compute.any(compute.match_substring_regex(column.text, LEADING_ZERO)).as_py()
+    zeros = column.has_leading_zeros
     if takes == "values":
         if zeros:
             text = f"numbers with leading zeros ({_first_match(column, LEADING_ZERO)})"
@@ -178,7 +175,7 @@ def _classes(name: str, column: Column) -> Target:
     import pyarrow.compute as compute
 
     values = column.values
-    by_text = column.kind != "number" or compute.any(compute.match_substring_regex(column.text, LEADING_ZERO)).as_py()
+    by_text = column.kind != "number" or column.has_leading_zeros
     if values is None or by_text or (np.abs(values) >= EXACT).any():
         if compute.any(compute.match_substring_regex(column.text, OTHER_QUOTES)).as_py():
             quoted = _first_match(column, OTHER_QUOTES)
