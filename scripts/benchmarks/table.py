@@ -10,6 +10,7 @@ from pathlib import Path
 from long_run import LongRun
 from measuring import Budget, Contestants, Figures, Group
 from processes import PYTHON, Run, peer, runner, whole
+from reading import make
 from samples import has_mnist, mnist_root, photographs
 from turns import warm
 
@@ -56,6 +57,7 @@ def table(folder: Path, full: bool) -> list[Group]:
         _four(images, 7 if full else 4),
         _history(50_000 if full else 10_000, 1_000_000 if full else 100_000),
         _long_run(folder / "long_run", 1_000_000 if full else 100_000),
+        _reading(folder / "table.csv", 2_000_000 if full else 200_000),
         _start(folder / "started"),
         _sweep(folder / "started"),
         _images(folder / "photographs", 4_000 if full else 400),
@@ -343,6 +345,27 @@ def _long_run(folder: Path, points: int) -> Group:
         [
             Budget("resume", f"a resume, {added}", "3 s", 1.0, "resume.seconds", ["allowed.resume"]),
             Budget("compare", f"runner.compare, {added}", "1 s", 1.0, "compare.seconds", ["allowed.compare"]),
+        ],
+    )
+
+
+def _reading(path: Path, rows: int) -> Group:
+    """Compare reading a table until its tensors exist with `pandas.read_csv`, in processes with the same imports."""
+
+    def prepare() -> Contestants:
+        make(path, rows)
+        return {name: partial(peer, f"reading.{name}", path=path) for name in ("csv", "table", "pandas")}
+
+    what, against = f"of a CSV file of {rows:,} rows x 20", "pandas.read_csv"
+    return Group(
+        prepare,
+        [
+            Budget("csv", f"data=csv {what}", against, 1.3, "csv.seconds", ["pandas.seconds"]),
+            Budget("csv_memory", f"peak memory, data=csv {what}", against, 1.2, "csv.peak", ["pandas.peak"], "MB"),
+            Budget("table", f"data=table {what}", against, 1.3, "table.seconds", ["pandas.seconds"]),
+            Budget(
+                "table_memory", f"peak memory, data=table {what}", against, 1.2, "table.peak", ["pandas.peak"], "MB"
+            ),
         ],
     )
 

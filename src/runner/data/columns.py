@@ -83,13 +83,13 @@ class Column:
         return self.read()
 
 
-def parse(text: "pa.ChunkedArray") -> Column:
-    """Parse a column: as numbers if every cell is a number or one of `MISSING`; surrounding spaces are ignored."""
-    return parse_rows(text, lambda: text)
-
-
 def parse_rows(text: "pa.Array | pa.ChunkedArray", read: "Callable[[], pa.ChunkedArray]") -> Column:
-    """Parse cells as `parse` does; `read` returns them when their text is needed later."""
+    """Parse cells: as numbers if every one is a number or one of `MISSING`; surrounding spaces are ignored.
+
+    Args:
+        text: the cells.
+        read: returns them when their text is needed later.
+    """
     import pyarrow as pa
     import pyarrow.compute as compute
 

@@ -9,6 +9,9 @@ BOM = b"\xef\xbb\xbf"
 LARGE = 2**22
 """Bytes of a file from which it is not read into memory as a whole."""
 
+LEAST_HEAD = 2**16
+"""Bytes of complete lines, by which delimiter and lengths of rows are decided."""
+
 BLOCK = 2**21
 OVERLAP = 2**12
 SPACES_AND_QUOTE = re.compile(rb'[,;\t|] +"')
@@ -66,4 +69,4 @@ def _look_through(path: Path) -> Head | None:
         decoder.decode(b"", final=True)
     text = head[: head.rfind(b"\n") + 1].removeprefix(BOM)
     usual = quotes % 2 == 0 and (returns == 0 or returns == newlines == both)
-    return Head(text, quotes > 0) if usual and len(text) > 2**16 and text.strip() else None
+    return Head(text, quotes > 0) if usual and len(text) > LEAST_HEAD and text.strip() else None
