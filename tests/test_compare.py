@@ -154,6 +154,14 @@ class TestFigures:
         assert json.loads(to_json(c))["best"] == {"val/loss": [2], "test/accuracy": [1]}
         assert any("*" in note for note in notes(c)) and not any("*" in note for note in notes(compare(runs[2:])))
 
+    def test_parameters_that_do_not_fit_the_terminal_are_named_below(self) -> None:
+        keys = [f"model.key_{i}" for i in range(9)]
+        c = compare(with_config(dict.fromkeys(keys, "1"), dict.fromkeys(keys, "x" * 20)))
+        whole, cut = to_text(c), to_text(c, 100)
+        assert len(whole[0]) > 200 and to_text(c, 1000) == whole
+        assert max(map(len, cut[:-1])) <= 100 and "model.key_0" in cut[0] and "model.key_8" not in cut[0]
+        assert cut[-1].startswith("not shown for the width of the terminal: model.key_") and "comparison.csv" in cut[-1]
+
     def test_where_all_are_the_same_none_is_best(self) -> None:
         assert compare([made(i, metrics={"val/loss": 0.3}) for i in (1, 2)]).best == {"val/loss": []}
 

@@ -1,5 +1,6 @@
 """Compare runs in a table and plots: `python -m runner.compare [sweep=<folder>] [runs=[a,b]] [output=<folder>]`."""
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -52,7 +53,8 @@ def work(options: Mapping[str, str]) -> int:
     from runner.comparison.table import compare, to_csv, to_json, to_text
 
     compared = compare(runs)
-    _say(*to_text(compared), "")
+    width = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+    _say(*to_text(compared, width), "")
     for note in notes(compared):
         _say(note)
     table = to_csv(compared)

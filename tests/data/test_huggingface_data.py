@@ -15,6 +15,7 @@ from helpers.composed import accuracy, built, trained
 from helpers.problems import about, problem_of
 from helpers.training import same
 from runner.data import fetch, hf_load
+from runner.data.hf_columns import choose_columns, describe_choice
 from runner.data.huggingface import huggingface
 from runner.data.part import Indices
 from runner.data.parts import part_of
@@ -85,6 +86,13 @@ def test_numbers_become_features_in_memory_and_the_same_from_every_kind_of_file(
         assert torch.equal(inputs, torch.tensor([[1.5, 2.0**53], [2, 2], [-3, 3]], dtype=torch.float64)), name
         assert torch.equal(targets, torch.tensor([0, 1, 1])) and source.classes is None
         assert source.notes[1:] == ["inputs a, b", "target label"] and source.origin == str(here / name)
+
+
+def test_the_index_that_pandas_writes_is_no_feature_unless_it_is_typed() -> None:
+    kinds = {"Unnamed: 0": "number", "__index_level_0__": "number", "a": "number", "label": "classes"}
+    assert choose_columns(kinds, None, "label") == ["a"]
+    assert choose_columns(kinds, ["Unnamed: 0"], "label") == ["Unnamed: 0"]
+    assert "left out: Unnamed: 0" in describe_choice({"train": "train"}, kinds, ["a"], "label")[1]
 
 
 def test_columns_of_whole_numbers_keep_every_digit(here: Path) -> None:

@@ -438,6 +438,8 @@ WRONG = [
         set_up=a_table,
     ),
     Wrong(["data.mean=[1,2]"], [("data.mean", "shape")]),
+    Wrong(["data.mean=nan"], [("data.mean", "range")], then=["data.mean=0"]),
+    Wrong(["data.std=1e400"], [("data.std", "range")], then=["data.std=1"]),
     Wrong(
         ["loss=mse", "trainer.monitor=val/accuracy"],
         [("loss", "conflict"), ("trainer.monitor", "choice")],

@@ -133,6 +133,12 @@ def test_a_metric_that_does_not_fit_is_one_line_before_the_start(metrics: str, t
     assert instead in problem.suggestion
 
 
+def test_of_two_classes_there_is_no_average(here: Path) -> None:
+    table = ("data=tensors", "data.inputs=[[0],[1],[2],[3],[4],[5]]", "data.targets=[0,1,0,1,0,1]")
+    problem = problem_of(lambda: built(*table, "metrics=[{f1:{average:macr}}]"))
+    assert problem.text == "metrics: f1 takes no average" and problem.suggestion == "leave it out for two classes"
+
+
 def test_a_metric_of_classes_is_none_of_a_regression(here: Path) -> None:
     table(here / "prices.csv", "price")
     regression = ("data=csv", "data.path=prices.csv", "data.target=price", "trainer.epochs=1")

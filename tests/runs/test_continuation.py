@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from helpers.problems import about
+from helpers.problems import about, problem_of
 from helpers.trained import place, train
 from runner import predict
 from runner.errors import Problem
+from runner.runs.continuation import read_options
 
 SMALL = ("task=language_model", "data=text", "data.path=abc.txt", "data.block=8", "model=gpt", "model.layers=1")
 
@@ -61,3 +62,8 @@ def test_what_cannot_be_continued_is_one_sentence(
     captured = capsys.readouterr()
     assert captured.out == "" and len(captured.err.splitlines()) == 1
     assert about(reported) == [(key, topic)]
+
+
+@pytest.mark.parametrize("typed", [{"max_new_tokens": "-5"}, {"max_new_tokens": "many"}])
+def test_the_default_is_suggested(typed: dict[str, str]) -> None:
+    assert problem_of(lambda: read_options(typed)).suggestion == "write max_new_tokens=200"

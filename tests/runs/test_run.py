@@ -345,7 +345,7 @@ class TestEnds:
         monkeypatch.syspath_prepend(str(here))
         called = runner("model=custom", "model._target_=leaving.Net")
         assert called.code == 1
-        assert "error: SystemExit: my own exit" in called.err
+        assert "error: sys.exit(my own exit) was called (leaving.py" in called.err
         result = json.loads((run_folder(here) / "result.json").read_text())
         assert result["status"] == "FAILED"
         assert MlflowClient(f"sqlite:///{here}/outputs/mlflow.db").get_run(result["run_id"]).info.status == "FAILED"

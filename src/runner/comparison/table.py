@@ -23,6 +23,9 @@ IGNORED = ("resume", "resume_mode", "runner.", "tracking.", "tracking")
 LABEL_LENGTH = 40
 LABEL_COLUMNS = 3
 CELL_LENGTH = 28
+LISTED = 3
+"""How many parameters that do not fit are named."""
+
 VALUE_LENGTH = 16
 """Of a value in a label, which has room for three."""
 
@@ -235,12 +238,30 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def to_text(comparison: Comparison) -> list[str]:
-    """Return the lines of an aligned table; a star marks the best value of each metric."""
+def to_text(comparison: Comparison, width: int | None = None) -> list[str]:
+    """Return the lines of an aligned table; a star marks the best value of each metric.
+
+    Args:
+        comparison: of the runs.
+        width: of the terminal: parameters that do not fit are left out, and named in a last line.
+    """
+    keys = list(comparison.differing)
+    lines = _table(comparison, keys)
+    while width is not None and keys and max(map(len, lines)) > width:
+        keys.pop()
+        lines = _table(comparison, keys)
+    if left_out := list(comparison.differing)[len(keys) :]:
+        listed = ", ".join(left_out[:LISTED]) + (f" and {len(left_out) - LISTED} more" * (len(left_out) > LISTED))
+        lines.append(f"not shown for the width of the terminal: {listed} (see comparison.csv)")
+    return lines
+
+
+def _table(comparison: Comparison, keys: Sequence[str]) -> list[str]:
+    """Return the lines of the table with some of the parameters that differ."""
     runs, indices = comparison.runs, range(len(comparison.runs))
     columns = [
         [">#", *(str(run.number) for run in runs)],
-        *([key, *(shorten(value, CELL_LENGTH) for value in values)] for key, values in comparison.differing.items()),
+        *([key, *(shorten(value, CELL_LENGTH) for value in comparison.differing[key])] for key in keys),
         ["status", *(run.status for run in runs)],
         *(_metric_column(comparison, metric) for metric in comparison.metrics),
         _figures("epoch / s", [run.epoch_time for run in runs], lambda v: f"{v:.3g}" if v < 1000 else f"{v:,.0f}"),

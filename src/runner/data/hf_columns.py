@@ -11,6 +11,8 @@ TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("validation", "valid", "val", "dev")
 TEST_NAMES = ("test", "testing")
 TARGET_NAMES = ("labels", "label", "target")
+PANDAS_INDEX = ("Unnamed: 0", "__index_level_0__")
+"""Names of the column in which pandas writes the index of a table, as CSV and as Parquet; it is no feature."""
 
 
 def choose_splits(splits: Mapping[str, Any], typed: Mapping[str, str | None]) -> dict[str, str]:
@@ -83,7 +85,8 @@ def choose_columns(kinds: Mapping[str, str], typed: Sequence[str] | str | None, 
     key = "data.columns"
     if typed is None:
         for wanted in ("text", "image", "number", "list"):
-            if chosen := [column for column, kind in kinds.items() if kind == wanted and column != target]:
+            features = (column for column, kind in kinds.items() if kind == wanted and column not in PANDAS_INDEX)
+            if chosen := [column for column in features if column != target]:
                 return chosen
         text = f"{key}: there is no column of texts, images or numbers besides the target"
         raise ConfigError(Problem(key, text, "name another data set", topic="data"))

@@ -153,6 +153,9 @@ def _fit_casts(source: Source, train: Part, setting: float | str) -> tuple[Norma
 def _along(name: str, value: float | list[float], shape: torch.Size, axis: int) -> Tensor:
     """Return a number as a scalar, or one number for each channel or feature in a shape that broadcasts to a sample."""
     key, tensor = f"data.{name}", torch.tensor(value, dtype=torch.float64)
+    if not bool(tensor.isfinite().all()):
+        neutral = {"mean": 0, "std": 1}[name]
+        raise ConfigError(Problem(key, f"{key}={value} is not finite", f"write {key}={neutral}", topic="range"))
     if name == "std" and bool((tensor <= 0).any()):
         raise ConfigError(Problem(key, f"{key}={value} must be above 0", f"write {key}=1", topic="range"))
     if tensor.ndim == 0 or tensor.numel() == 1:

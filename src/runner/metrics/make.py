@@ -170,7 +170,9 @@ def _from_class(
         if name in derived and derived[name] != entry.arguments[name]:
             raise _problem(f"{KEY}: {name} of {entry.name} follows from the data: {derived[name]}", f"leave out {name}")
         if name not in (*takes, *derived):
-            raise _problem(f"{KEY}: {entry.name} takes no {name}", did_you_mean(name, takes), "unknown")
+            text = f"{KEY}: {entry.name} takes no {name}"
+            hint = f"leave it out for {WORDS[meaning.kind]}" if name == "average" and meaning.kind else None
+            raise _problem(text, hint or did_you_mean(name, takes), "unknown")
     if "average" in entry.arguments and entry.arguments["average"] in (None, "none"):
         text = f"{KEY}: {entry.name} without average is one value a class, which result.json has with any average"
         raise _problem(text, "write average:macro")

@@ -11,8 +11,12 @@ from runner.runs.predictor import Predictor
 from runner.task.language_model import LanguageModel
 from runner.util.trees import is_shape
 
-OPTIONS = {"max_new_tokens": (int, 1, 100_000), "temperature": (float, 0, 100), "seed": (int, 0, 2**63 - 1)}
-"""The options of a continuation: type, least and largest value."""
+OPTIONS = {
+    "max_new_tokens": (int, 1, 100_000, 200),
+    "temperature": (float, 0, 100, 1),
+    "seed": (int, 0, 2**63 - 1, 0),
+}
+"""The options of a continuation: type, least and largest value, default."""
 
 
 def continues(predictor: Predictor, value: str) -> bool:
@@ -28,7 +32,7 @@ def read_options(options: Mapping[str, str]) -> dict[str, float]:
         ConfigError: one is not a number, or out of range.
     """
     found: dict[str, float] = {}
-    for key, (kind, least, most) in OPTIONS.items():
+    for key, (kind, least, most, usual) in OPTIONS.items():
         if key not in options:
             continue
         try:
@@ -36,10 +40,10 @@ def read_options(options: Mapping[str, str]) -> dict[str, float]:
         except ValueError as error:
             what = "a whole number" if kind is int else "a number"
             text = f"{key}={options[key]} is not {what}"
-            raise ConfigError(Problem(key, text, f"write {key}={least + 1}", topic="type")) from error
+            raise ConfigError(Problem(key, text, f"write {key}={usual}", topic="type")) from error
         if not least <= number <= most:
             text = f"{key}={options[key]} must be at least {least}, and at most {most}"
-            raise ConfigError(Problem(key, text, f"write {key}={least + 1}", topic="range"))
+            raise ConfigError(Problem(key, text, f"write {key}={usual}", topic="range"))
         found[key] = number
     return found
 

@@ -180,7 +180,7 @@ def _run(
         how = "by %s, the last checkpoint is complete" if at_a_step else "immediately by %s, without a new checkpoint"
         bar.close()
         log.warning("stopped    " + how, stop.signal.name)
-    except (Exception, SystemExit) as error:  # a user's model may raise anything
+    except BaseException as error:  # a user's model may raise anything
         bar.close()
         outcome.error = redact(describe_error(error))
         (log.exception if wants_tracebacks(experiment) else log.error)("error: %s", outcome.error)
