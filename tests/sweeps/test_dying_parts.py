@@ -1,5 +1,6 @@
 """The processes that a sweep consists of, killed one at a time; test_chaos.py kills them in whole sweeps."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,18 @@ except ConfigError as error:
     done = by_itself(body, "dying", here=here)
     assert done.stdout.startswith("the process that imports torch for the jobs has died 3 times, "), done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.soak
+def test_a_sweep_killed_while_its_server_imports_leaves_no_traceback(here: Path) -> None:
+    (here / "slow.py").write_text("import time; time.sleep(1)")
+    body = """
+import threading
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+local.ProcessHandle(None)
+"""
+    done = by_itself(body, "slow", "runner.sweeps.launchers.preload", here=here)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
 
 
 def test_when_none_can_be_started_those_that_run_end_and_the_rest_waits_for_a_resume(

@@ -5,6 +5,9 @@ import gc
 import os
 import shutil
 import signal
+import sys
+from pickle import UnpicklingError
+from types import TracebackType
 
 from runner.tracking.environment import environment
 from runner.util import streams
@@ -15,6 +18,15 @@ gc.set_threshold(COLLECT_AFTER)
 for number in (signal.SIGTERM, signal.SIGHUP):  # to a process group: the sweep ends by it, and then this server
     signal.signal(number, signal.SIG_IGN)
 sockets = os.environ.pop("RUNNER_SOCKETS", None)
+
+
+def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Report an error of a fork before its function is called, unless its sweep was killed while it sent that."""
+    if not issubclass(kind, EOFError | UnpicklingError):
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = report
 
 
 def end() -> None:
