@@ -13,6 +13,8 @@ from runner.data.source import Source
 from runner.data.table import table
 from runner.errors import ConfigError
 
+pytestmark = pytest.mark.filterwarnings("error")
+
 ROWS = 60  # many blocks of 256 bytes
 
 

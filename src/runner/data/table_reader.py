@@ -126,10 +126,11 @@ def _series(column: Column) -> "pd.Series":
 
 def _has_minus_zero(values: np.ndarray) -> bool:
     """Whether all values are whole, and one is written -0, which pandas reads as 0 in such a column."""
-    if (values[:1000] % 1 != 0).any():  # most columns of decimals are recognized here
-        return False
-    zeros = values == 0
-    return bool(zeros.any() and np.signbit(values[zeros]).any() and not (values % 1 != 0).any())
+    with np.errstate(invalid="ignore"):  # of infinity
+        if (values[:1000] % 1 != 0).any():  # most columns of decimals are recognized here
+            return False
+        zeros = values == 0
+        return bool(zeros.any() and np.signbit(values[zeros]).any() and not (values % 1 != 0).any())
 
 
 def _begins_with_values(head: list[list[str]]) -> bool:
