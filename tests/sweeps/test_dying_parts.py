@@ -84,7 +84,7 @@ def test_a_sweep_killed_while_its_server_imports_leaves_no_traceback(here: Path)
     body = """
 import threading
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
-local.ProcessHandle(None)
+process("builtins:len", bytes(1_000_000)).start()  # more than a pipe holds
 """
     done = by_itself(body, "slow", "runner.sweeps.launchers.preload", here=here)
     assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
