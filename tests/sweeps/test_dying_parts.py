@@ -65,20 +65,6 @@ print([ended(job).code for job in jobs], ended(local.ProcessHandle(None)).code)
     assert line.startswith("the process that starts the jobs has died, ") and "another one is started" in line
 
 
-def test_an_interrupt_while_it_imports_leaves_nothing_behind(here: Path) -> None:
-    (here / "slow.py").write_text("import time; time.sleep(1)")
-    body = """
-signal.signal(signal.SIGALRM, signal.default_int_handler)
-signal.setitimer(signal.ITIMER_REAL, 0.3)
-try:
-    forkserver.start_process(process("time:sleep", bytes(1_000_000)))  # more than a pipe holds: half is on its way
-except KeyboardInterrupt:
-    print("interrupted")
-"""
-    ended = by_itself(body, "slow", here=here)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "interrupted\n", "")
-
-
 def test_a_server_that_dies_again_and_again_is_one_error(here: Path) -> None:
     (here / "dying.py").write_text("import os; os._exit(9)")
     body = """

@@ -147,9 +147,6 @@ def start_process(fork: ForkServerProcess) -> None:
         except (EOFError, ConnectionError, FileNotFoundError):  # it has died, maybe while it imported
             kill()
             report_death()
-        except BaseException:  # Ctrl-C while it imports: a fork of it would read half of a request
-            kill()
-            raise
         else:
             _reported.clear()
             return
