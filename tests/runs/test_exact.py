@@ -90,6 +90,7 @@ experiments = st.tuples(
 
 first = st.integers(3, EPOCHS * STEPS)  # after the first checkpoint, without which there is nothing to resume
 others = st.lists(st.integers(1, EPOCHS * STEPS), max_size=2)
+once = st.tuples(first.map(lambda step: [step]), st.none())
 kills = st.tuples(st.tuples(first, others).map(lambda steps: [steps[0], *steps[1]]), st.none())
 early = st.tuples(st.integers(3, STEPS).map(lambda step: [step]), st.sampled_from((1, 2)))
 interruptions = kills | early
@@ -137,7 +138,7 @@ as_drawn = settings(deadline=None, database=None, phases=[Phase.generate], suppr
 
 
 @settings(as_drawn, max_examples=10, derandomize=True)
-@given(experiments, interruptions)
+@given(experiments, once | early)
 def test_any_experiment_resumes_exactly(overrides: list[str], interruption: tuple[list[int], int | None]) -> None:
     assert_resumes_exactly(overrides, interruption)
 

@@ -12,7 +12,11 @@ from runner.util.files import replacing, write_atomically
 
 Runner = Callable[..., Called]
 FAST = ("debug=fast", "data.limit=60", "trainer.epochs=1", "tracking.log_model=false", "scheduler=constant")
-OF_A_RUN = {"config.yaml", "run.log", ".tracking/manifest.json", ".tracking/delivery.json"}
+OF_A_RUN = {
+    "config.yaml",
+    "run.log",
+    *(f".tracking/{name}" for name in ("manifest.json", "delivery.json", "uploaded.jsonl")),
+}
 
 
 def private(folder: Path) -> set[str]:

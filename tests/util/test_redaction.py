@@ -49,7 +49,7 @@ class Net(torch.nn.Sequential):
         self.token = token
 
     def forward(self, inputs):
-        if self.training and self.token == "hf-9876543210" and inputs.device.type != "meta":
+        if self.training and self.token.endswith("210") and inputs.device.type != "meta":
             raise ValueError("the hub refuses " + self.token)
         return super().forward(inputs)
 """

@@ -51,6 +51,7 @@ def test_a_signal_at_an_import_is_one_line(
     done = subprocess.run(
         [sys.executable, "-m", *command.split()], cwd=here, env=os.environ | {"PYTHONPATH": paths},
         capture_output=True, text=True, timeout=60, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # `nohup` ignores it
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (128 + number, f"interrupted by {number.name}\n")
     assert not (here / "outputs").exists()
