@@ -178,7 +178,9 @@ def test_a_line_of_the_table_is_measured_judged_written_and_drawn(more: str, tmp
 def test_a_run_that_is_measured_draws_its_bar(measuring: Any) -> None:
     """On a terminal without a size, as it is made, none would be drawn, and logging with the bar on not be measured."""
     processes = importlib.import_module("processes")
-    run = processes.runner("data.batch_size=1", "trainer.epochs=2", "tracking=off")
+    # A short epoch draws none: 0.2 s on a fast core is too short.
+    long = ("data.batch_size=1", "model.hidden=[512,512]", "optimizer.lr=1e-3", "trainer.epochs=2")
+    run = processes.runner(*long, "tracking=off")
     assert "\N{FULL BLOCK}" in run.done.shown and "samples/s" in run.done.shown
     assert len(run.metrics["time/epoch_seconds"]) == len(run.times["time/epoch_seconds"]) == 2
 
