@@ -3,11 +3,13 @@
 import importlib.util
 import os
 from pathlib import Path
-
-from mlflow.server.auth.client import AuthServiceClient
+from typing import TYPE_CHECKING
 
 from helpers import postgres
 from helpers.servers import Server
+
+if TYPE_CHECKING:
+    from mlflow.server.auth.client import AuthServiceClient
 
 PASSWORD = "difference-engine-1822"
 """Of every user of the server; each may read the experiments of the others, and not write to them."""
@@ -55,6 +57,8 @@ class TeamServer(Server):
         return clean | account
 
     @property
-    def admin(self) -> AuthServiceClient:
+    def admin(self) -> "AuthServiceClient":
         """The administrator's client, for users and permissions."""
+        from mlflow.server.auth.client import AuthServiceClient  # late: it needs mlflow[auth]
+
         return AuthServiceClient(self.address_of("admin"))
