@@ -59,10 +59,11 @@ def log_run(folder: Path, *overrides: str, status: str = "FINISHED", steps: int 
     assert manifest is not None
     experiment.tracking.name = "off"  # no process of its own that delivers
     assert execute.run(experiment, folder, checkpoint).exit_code == 0
+    assert checkpoint is None or not checkpoint, "a second copy of the weights"
     if steps is not None:
         lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
         (folder / "metrics.jsonl").write_text("".join(line for line in lines if json.loads(line)["step"] <= steps))
-    (Manifest.load(folder).resumed(manifest) if checkpoint else manifest).ended(status).save(folder)
+    (Manifest.load(folder).resumed(manifest) if checkpoint is not None else manifest).ended(status).save(folder)
     delivery = Delivery(folder)
     assert delivery.step() and delivery.run_id is not None
     return delivery.run_id

@@ -40,12 +40,15 @@ class Done:
         cpu_seconds: of it and its children; useless if another process was measured meanwhile.
         megabytes: peak memory of the process and its children, shared pages counted once (Linux's proportional set
             size); 0 if it was not measured.
+        peak: the same, but at least the peak of the largest of them as the kernel noted it (VmHWM): a sample may miss
+            a short peak.
         shown: its output.
     """
 
     seconds: float
     cpu_seconds: float
     megabytes: float
+    peak: float
     shown: str
 
 
@@ -74,14 +77,14 @@ def run(
         command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=clean | dict(environment or {})
     )
     os.close(theirs)
-    megabytes = _watch(process) if weigh else 0.0
+    megabytes, peak = _watch(process) if weigh else (0.0, 0.0)
     process.wait()
     seconds, cpu_seconds = time.perf_counter() - began, _cpu_seconds_of_children() - began_cpu
     reader.join(1.0)
     os.close(terminal)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{shown.decode(errors='replace')[-3000:]}")
-    return Done(seconds, cpu_seconds, megabytes, shown.decode(errors="replace"))
+    return Done(seconds, cpu_seconds, megabytes, peak, shown.decode(errors="replace"))
 
 
 def _cpu_seconds_of_children() -> float:
@@ -90,18 +93,23 @@ def _cpu_seconds_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _watch(process: subprocess.Popen[bytes]) -> float:
-    """Return the peak memory of a process and its children, in megabytes."""
-    most, root = 0.0, psutil.Process(process.pid)
+def _watch(process: subprocess.Popen[bytes]) -> tuple[float, float]:
+    """Return `megabytes` and `peak` of a process and its children."""
+    most, largest, root = 0.0, 0.0, psutil.Process(process.pid)
     while process.poll() is None:
         taken = 0.0
         for one in (root, *_below(root)):
-            with contextlib.suppress(psutil.Error, OSError):
-                lines = Path(f"/proc/{one.pid}/smaps_rollup").read_text().splitlines()
-                taken += next(float(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss:"))
+            with contextlib.suppress(psutil.Error, OSError, StopIteration):
+                taken += _megabytes(one.pid, "smaps_rollup", "Pss")
+                largest = max(largest, _megabytes(one.pid, "status", "VmHWM"))
         most = max(most, taken)
         time.sleep(SAMPLE_SECONDS)
-    return most
+    return most, max(most, largest)
+
+
+def _megabytes(pid: int, file: str, figure: str) -> float:
+    lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    return next(float(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(f"{figure}:"))
 
 
 def _below(root: psutil.Process) -> list[psutil.Process]:
@@ -125,7 +133,7 @@ def peer(
         file = Path(folder) / "figures.json"
         words = [f"{key}={value}" for key, value in options.items()]
         done = run([*PYTHON, str(HERE / "loops.py"), name, str(file), *words], Path(folder), environment, weigh)
-        return {**json.loads(file.read_text()), "megabytes": [done.megabytes]}
+        return {**json.loads(file.read_text()), "megabytes": [done.megabytes], "peak": [done.peak]}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from large_model import LargeModel
 from long_run import LongRun
 from measuring import Budget, Contestants, Figures, Group
 from processes import PYTHON, Run, peer, runner, whole
@@ -47,6 +48,7 @@ def table(folder: Path, full: bool) -> list[Group]:
         _epoch(folder, "mlp", images, 9 if full else 4, 1.10, "a bare tensor loop"),
         _tracking_and_validation(folder, images // 5, images // 4, 61 if full else 11),
         _memory(folder, 48_000),  # with fewer images the imports would dominate
+        _large_model(folder / "large_model"),
         _others(folder, images // 8),
         _epoch(folder, "cnn", images // 12, 5 if full else 2, 1.05, "a bare loop, channels_last", channels_last=True),
         _char_gpt(480 if full else 240, 9 if full else 4),
@@ -161,6 +163,24 @@ def _memory(folder: Path, samples: int) -> Group:
         [Budget("memory", "peak memory of an MLP's run, all processes", "the bare loop's process", 1.35,
                 "runner.megabytes", ["bare.megabytes"], "MB")],
     )  # fmt: skip
+
+
+def _large_model(folder: Path) -> Group:
+    """Compare the memory of all processes of a run."""
+
+    def prepare() -> Contestants:
+        model = LargeModel(folder)
+        bare = partial(peer, "large_model.bare", weigh=True)
+        return {"resume": model.resume, "save": model.save, "bare": bare}
+
+    what, against = "peak memory, 50 million parameters", "a bare loop with torch.save"
+    return Group(
+        prepare,
+        [
+            Budget("resume_memory", f"{what}, resumed", against, 1.15, "resume.peak", ["bare.peak"], "MB"),
+            Budget("save_memory", f"{what}, saved for MLflow", against, 1.25, "save.peak", ["bare.peak"], "MB"),
+        ],
+    )
 
 
 def _others(folder: Path, samples: int) -> Group:

@@ -1,3 +1,5 @@
+import errno
+import mmap
 import os
 import pickle
 import random
@@ -100,13 +102,32 @@ def test_damage_is_named_and_the_one_before_is_used(
         content = content[: len(content) // 2 if damage == "truncated" else 0]
     checkpoints.last.unlink()  # it shares nothing with the one before
     checkpoints.last.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"last\.pt is damaged"):
-        load(checkpoints.last)
+    for mapped in (False, True):
+        with pytest.raises(CheckpointError, match=r"last\.pt is damaged"):
+            load(checkpoints.last, mapped)
     assert checkpoints.load_last()["progress"]["epoch"] == 1
     (message,) = caplog.messages
     assert re.search(r"last\.pt is damaged \(.*\); .* last-1\.pt", message)
     checkpoints.save(state(2), best=False)
     assert number(tmp_path / "last-1.pt") == 1, "the damaged one does not take the good one's place"
+
+
+@pytest.mark.parametrize("maps", [True, False])
+def test_tensors_of_a_mapped_checkpoint_are_those_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maps: bool
+) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1), best=True)
+    if not maps:
+        monkeypatch.setattr(mmap, "mmap", refuse)
+        monkeypatch.setattr(torch.UntypedStorage, "from_file", refuse)
+    mapped = load(checkpoints.best, mapped=True)
+    checkpoints.save(state(2), best=True)
+    assert mapped["model"]["w"].tolist() == [1.0] * 1000, "and not those of the file that took its place"
+
+
+def refuse(*args: object, **kwargs: object) -> None:
+    raise OSError(errno.ENODEV, "No such device")
 
 
 def test_the_best_is_a_way_out_too_and_all_damage_is_named(tmp_path: Path) -> None:

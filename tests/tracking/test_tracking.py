@@ -34,7 +34,7 @@ from runner.rundir.manifest import Dataset, Manifest
 from runner.tracking import store
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.environment import environment, git_tags
-from runner.tracking.model import TableNames, save_model
+from runner.tracking.model import TableNames, portable, save_model
 from runner.tracking.process import DeliveryProcess
 from runner.tracking.store import connect, local_uri, ui_of
 from runner.tracking.system import SystemMetrics
@@ -762,6 +762,14 @@ def test_the_model_predicts_in_a_fresh_process_for_any_batch(server: Server, emp
         torch.manual_seed(rows)
         expected.append(float(model.eval()(torch.randn(rows, 1, 8, 8)).detach().sum()))
     assert printed == pytest.approx(expected * len(places), abs=1e-3)
+
+
+def test_a_saved_model_has_the_weights_of_the_trained_one_and_buffers_of_its_own() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    saved = portable(model, shared=True)
+    assert [p.data_ptr() for p in saved.parameters()] == [p.data_ptr() for p in model.parameters()], "no second copy"
+    assert {b.data_ptr() for b in saved.buffers()}.isdisjoint(b.data_ptr() for b in model.buffers())
+    assert model.training and not saved.training
 
 
 @pytest.mark.parametrize("table", [None, TableNames(["a", "b", "c"], ["y"])])

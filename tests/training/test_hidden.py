@@ -243,8 +243,11 @@ def test_what_torch_compile_sets_in_a_model_is_not_named(
     assert said(caplog) == set()
 
 
-def test_a_model_that_is_too_large_is_not_rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rehearsal, "free_host_memory", lambda: 1000)
+@pytest.mark.parametrize(("limit", "value"), [("free_host_memory", lambda: 1000), ("LARGEST", 100)])
+def test_a_model_that_is_too_large_is_not_rehearsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: object
+) -> None:
+    monkeypatch.setattr(rehearsal, limit, value)
     found = Rehearsal(made(tmp_path, Plain))
     assert not found.running() and found.verdict() is None
 

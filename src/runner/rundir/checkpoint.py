@@ -4,6 +4,7 @@
 link to the checkpoint of the best epoch.
 """
 
+import contextlib
 import logging
 import os
 import pickle
@@ -114,7 +115,7 @@ class Checkpoints:
             TrainingError: it cannot; the message names the state that causes it.
         """
         try:
-            load(fresh)
+            load(fresh, mapped=True)
         except CheckpointError as error:
             fresh.unlink(missing_ok=True)
             raise TrainingError(f"{find_unreadable(encoded) or error}, {NOT_SAVABLE}") from error
@@ -159,8 +160,13 @@ class Checkpoints:
         return self.last if age == 0 else self.folder / f"last-{age}.pt"
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Load a checkpoint onto the CPU; checksums are verified and no code is run.
+
+    Args:
+        path: the file.
+        mapped: whether its tensors are pages of the file, of which the system keeps in memory what it has room for: for
+            a state that is copied, or only looked at, and then dropped.
 
     Raises:
         CheckpointError: it is damaged, or holds more than tensors and primitives.
@@ -172,7 +178,7 @@ def load(path: Path) -> dict[str, Any]:
             damaged = container.testzip()
         if damaged:
             raise DamagedError(f"{display_path(path)} is damaged ({damaged})")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = _content(path, mapped)
     except FileNotFoundError:
         raise CheckpointError(f"{display_path(path)} does not exist") from None
     except DamagedError:
@@ -186,6 +192,13 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or not is_checkpoint(state):
         raise CheckpointError(f"{display_path(path)} is not a checkpoint of runner")
     return decode_checkpoint(state, path)
+
+
+def _content(path: Path, mapped: bool) -> Any:
+    if mapped:
+        with contextlib.suppress(RuntimeError, OSError):  # a file system that maps no files
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def is_checkpoint(content: Mapping[str, Any]) -> bool:

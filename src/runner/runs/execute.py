@@ -78,10 +78,14 @@ def train(state: Training, folder: Path) -> str | None:
         profiler = Profiler(state, settings.profile_steps, folder / layout.PROFILE)
     try:
         with detect_anomaly(state.progress) if settings.detect_anomaly else nullcontext():
-            return fit(state)
+            reason = fit(state)
     finally:
         if profiler is not None:
             profiler.stop()
+    for parameter in state.parameters:  # what follows needs memory, and no gradients
+        parameter.grad = None
+    give_back_memory()
+    return reason
 
 
 def test(state: Training, predictions: Predictions) -> dict[str, float]:
@@ -96,7 +100,7 @@ def test(state: Training, predictions: Predictions) -> dict[str, float]:
         log.warning("%s was never finite: testing the weights of the last epoch", state.monitor.metric)
         state.progress.best_epoch = state.progress.finished_epochs
     else:
-        load_weights(state, load(state.checkpoints.best))
+        load_weights(state, load(state.checkpoints.best, mapped=True))
     if state.loaders.test is None:
         if state.task.extra is not None and state.loaders.val is not None:  # for the values by class
             evaluate(state, state.loaders.val)
@@ -116,7 +120,7 @@ def run(
     Args:
         experiment: the experiment from `build`.
         folder: the run's folder, locked by this process.
-        resume_from: the checkpoint to resume from.
+        resume_from: the checkpoint to resume from; it is emptied.
         delivery: the uploading process if it was started earlier.
         bar: the progress display; None makes one for the terminal.
     """
@@ -158,6 +162,7 @@ def _run(
             log.warning("note       %s", note, extra=terminal.about(terminal.TRACKING))
         if resume_from is not None:
             restore(state, resume_from)
+            resume_from.clear()  # callers refer to it until the run ends: a second copy of the weights
             log.info("resumed    at epoch %d, step %d", state.progress.epoch, state.progress.step)
             if notes:
                 log.warning("note       %s: the last bits of the result may differ", "; ".join(notes))

@@ -50,7 +50,7 @@ def start(
     experiment: Experiment,
     cfg: DictConfig,
     composer: Composer,
-    checkpoint: Mapping[str, Any] | None = None,
+    checkpoint: dict[str, Any] | None = None,
     delivery: Deliverer | None = None,
     bar: Bar | None = None,
 ) -> Outcome:
@@ -61,14 +61,14 @@ def start(
         experiment: the result of `build_run`.
         cfg: the config of the experiment, with Hydra's own node.
         composer: the composer of the config.
-        checkpoint: the checkpoint to resume from.
+        checkpoint: the checkpoint to resume from; it is emptied.
         delivery: the uploading process if it was started earlier.
         bar: the progress display; None makes one for the terminal.
     """
     outcomes: list[Outcome] = []
 
     def task() -> int:
-        outcomes.append(execute.run(experiment, folder, dict(checkpoint) if checkpoint else None, delivery, bar))
+        outcomes.append(execute.run(experiment, folder, checkpoint, delivery, bar))
         return outcomes[0].exit_code
 
     run_job_in(folder, cfg, composer, task)

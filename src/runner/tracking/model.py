@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
+from runner.device import give_back_memory
 from runner.errors import first_line
 from runner.tracking.store import quiet_mlflow
 from runner.util.files import write_json
@@ -81,8 +82,9 @@ def save_model(
     shutil.rmtree(part, ignore_errors=True)
     try:
         with silence():
-            _save_any(portable(model), example, part, table, ragged)
-            _check(part, portable(model), example)
+            _save_any(portable(model, shared=True), example, part, table, ragged)
+            give_back_memory()
+            _check(part, portable(model, shared=True), example)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     except Exception as error:  # torch.export raises many types, and passes on the model's own
@@ -136,11 +138,22 @@ def export_graph(model: torch.nn.Module, example: Example, ragged: bool = False)
         return torch.export.export(model, (), dict(example), dynamic_shapes=shapes)
 
 
-def portable(model: torch.nn.Module) -> torch.nn.Module:
-    """Copy the model to the CPU in evaluation mode, without the wrapper of `torch.compile`."""
-    model = copy.deepcopy(uncompiled(model)).cpu().eval()
+def portable(model: torch.nn.Module, shared: bool = False) -> torch.nn.Module:
+    """Copy the model to the CPU in evaluation mode, without the wrapper of `torch.compile`.
+
+    Args:
+        model: it is not changed.
+        shared: whether the copy refers to the model's parameters that are on the CPU already, as they may be most of
+            the memory. Buffers are always copied: a model may write to them in its `forward`.
+    """
+    kept = {id(weight): weight for weight in model.parameters() if shared and _is_portable(weight)}
+    model = copy.deepcopy(uncompiled(model), kept).cpu().eval()
     # With weights in channels_last the graph would expect inputs in that layout.
     return model.to(memory_format=torch.contiguous_format)
+
+
+def _is_portable(weight: torch.Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.layout is torch.strided and weight.is_contiguous()
 
 
 def _save(model: torch.nn.Module, example: torch.Tensor, folder: Path) -> None:

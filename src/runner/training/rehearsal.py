@@ -44,6 +44,9 @@ from runner.util.forks import fork
 from runner.util.primitives import decode, encode
 
 STEPS = 2  # before and after the checkpoint
+LARGEST = (
+    32 << 20
+)  # bytes of a model, 8 million float32 parameters: with optimizer state the forks take eight times that
 MEMORY_SHARE = 0.1  # the largest share of the free memory for the model
 
 
@@ -117,7 +120,8 @@ def _is_possible(state: Training) -> bool:
     if sys.platform != "linux" or state.device.torch.type != "cpu" or torch.cuda.is_initialized():
         return False
     tensors: list[Tensor] = [*state.model.parameters(), *state.model.buffers()]
-    if sum(tensor.numel() * tensor.element_size() for tensor in tensors) > MEMORY_SHARE * free_host_memory():
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if size > min(LARGEST, MEMORY_SHARE * free_host_memory()):  # a job may be allowed less than what is free
         return False
     return _steps(state) > 0
 
