@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -751,6 +751,50 @@ class TestAStorageThatGoesAway:
         wrapped.__cause__ = error
         for found in (patience.away(error), patience.away(wrapped)):
             assert found is None if why is None else re.search(why, found or "")
+
+    @pytest.mark.parametrize(
+        ("text", "known", "waits"),
+        [
+            ("connection refused", False, False),
+            ("connection refused", True, True),
+            ("FATAL:  the database system is starting up", False, True),
+            ("failed to resolve host 'nowhere'", True, False),
+            ("password authentication failed", True, False),
+            ('database "studies" does not exist', True, False),
+        ],
+    )
+    def test_one_that_is_away_at_the_start_is_waited_for_if_its_address_was_right(
+        self, text: str, known: bool, waits: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        attempts: list[None] = []
+
+        def fail_twice() -> str:
+            attempts.append(None)
+            if len(attempts) < 3:
+                raise sqlalchemy.exc.OperationalError("", {}, Exception(text))
+            return "open"
+
+        if waits:
+            assert patience.wait_until_open(fail_twice, 300.0, known) == "open"
+            (said,) = [record.getMessage() for record in caplog.records]
+            assert text in said and "hydra.sweeper.storage_timeout=300" in said
+            attempts.clear()
+        with pytest.raises(sqlalchemy.exc.OperationalError):
+            patience.wait_until_open(fail_twice, 0.0 if waits else 300.0, known)
+        assert len(attempts) == 1
+
+    def test_a_resume_waits_for_its_database(
+        self, composer: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        search = self.opened(composer, tmp_path)
+        with ExitStack() as outage:
+            outage.enter_context(locked(tmp_path / "study.db"))
+            with pytest.raises(ConfigError, match="cannot open the study: .*database is locked"):
+                search.check(LOSS)
+            monkeypatch.setattr(
+                patience, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: outage.close())
+            )
+            search.check(LOSS, resumed=True)
 
     @pytest.mark.parametrize("value", [-1, "soon", True, math.inf, math.nan, None])
     def test_how_long_is_a_number_of_seconds(self, composer: Composer, value: Any) -> None:

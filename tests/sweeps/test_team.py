@@ -79,10 +79,25 @@ def test_after_its_timeout_there_is_a_table_and_a_resume_reports_what_waited(
     again = start(tmp_path, f"sweep.resume={folder}")  # the user name is saved, the password is not
     _, printed = again.communicate(timeout=60)
     assert again.returncode == 2 and "hydra.sweeper.storage=<dialect>://<user>:<password>@" in printed
-    again = start(tmp_path, f"sweep.resume={folder}", stored)
+    database.stop()
+    again = start(tmp_path, f"sweep.resume={folder}", stored, "hydra.sweeper.storage_timeout=100")
+    assert again.stderr is not None
+    assert any("waiting for it" in line for line in again.stderr)
+    database.start()
     _, printed = again.communicate(timeout=200)
     assert again.returncode == 0, printed
     assert states_in(database.with_password, "s") == ["COMPLETE"] * 6
+
+
+def test_a_new_search_does_not_wait_for_an_address_that_may_be_wrong(
+    database: postgres.Postgres, tmp_path: Path
+) -> None:
+    write_bowl(tmp_path)
+    database.stop()
+    stored = f"hydra.sweeper.storage={database.with_password}"
+    sweep = start(tmp_path, *SEARCH[1:], *SPACE, *SMALL, "hydra.sweeper.study_name=s", stored)
+    _, printed = sweep.communicate(timeout=60)
+    assert sweep.returncode == 2 and "refused" in printed and not (tmp_path / "outputs" / "sweeps").exists()
 
 
 def test_a_search_over_a_database_that_is_frozen_ends_by_ctrl_c(database: postgres.Postgres, tmp_path: Path) -> None:

@@ -148,14 +148,16 @@ class OptunaSearch:
 
         Args:
             objectives: of the sweep.
-            resumed: the study of a resumed sweep may be complete.
+            resumed: the study of a resumed sweep may be complete, and its database is waited for.
 
         Raises:
             ConfigError: the database cannot be used, or its study is complete or of another kind.
         """
         if self.storage is None:
             return
-        trials = check_stored(self.storage, self.study_name, objectives, self._space)
+        trials = check_stored(
+            self.storage, self.study_name, objectives, self._space, self.patience.seconds, known=resumed
+        )
         if trials and not resumed and count_remaining(trials, self.n_trials) == 0:
             count, key = len(trials), "hydra.sweeper.n_trials"
             text = f"hydra.sweeper.study_name={self.study_name}: the study already has {count} trials"
@@ -179,7 +181,8 @@ class OptunaSearch:
             ConfigError: the storage cannot be used, or its study of that name has other directions.
         """
         self._folder, self._objectives = folder, objectives
-        self._study = open_study(self.storage, self.study_name, folder, objectives, self.sampler, self.pruner)
+        seconds = 0.0 if self.storage is None else self.patience.seconds
+        self._study = open_study(self.storage, self.study_name, folder, objectives, self.sampler, self.pruner, seconds)
         if self._study.get_trials(deepcopy=False):
             self._study.sampler.reseed_rng()  # with its seed it would draw the first points again
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):

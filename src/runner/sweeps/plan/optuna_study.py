@@ -17,6 +17,7 @@ from runner.errors import ConfigError, Problem, first_line
 from runner.rundir.lock import is_locked
 from runner.rundir.ownership import named_folder
 from runner.sweeps.plan.optuna_space import check_same_space
+from runner.sweeps.plan.patience import wait_until_open
 from runner.tracking.trouble import password_refused
 from runner.util.driver import check_driver, engine_options
 from runner.util.files import PRIVATE, open_to_append
@@ -30,7 +31,13 @@ FOLDER, NUMBER = FOLDER_TAG, "runner.job"
 
 
 def open_study(
-    address: str | None, name: str | None, folder: Path, objectives: Sequence[Objective], sampler: Any, pruner: Any
+    address: str | None,
+    name: str | None,
+    folder: Path,
+    objectives: Sequence[Objective],
+    sampler: Any,
+    pruner: Any,
+    seconds: float,
 ) -> Any:
     """Open a study, or create it.
 
@@ -41,13 +48,15 @@ def open_study(
         objectives: of the sweep.
         sampler: Optuna's.
         pruner: Optuna's.
+        seconds: to wait for a storage that has gone away since it was checked.
 
     Raises:
         ConfigError: the storage cannot be used, or its study of that name has other directions.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        study = optuna.create_study(
+
+    def create() -> Any:
+        return optuna.create_study(
             storage=_open_journal(folder) if address is None else database(address),
             study_name=name or folder.name,
             sampler=sampler,
@@ -55,6 +64,9 @@ def open_study(
             directions=[DIRECTIONS[objective.direction] for objective in objectives],
             load_if_exists=True,
         )
+
+    try:
+        study = wait_until_open(create, seconds, known=True)
     except Exception as error:  # of SQLAlchemy, of a missing driver, of the file system
         raise _cannot_open(error, KEY if address else str(folder / STUDY)) from error
     _check_directions(study, objectives)
@@ -62,9 +74,22 @@ def open_study(
 
 
 def check_stored(
-    address: str, name: str | None, objectives: Sequence[Objective], space: Mapping[str, BaseDistribution]
+    address: str,
+    name: str | None,
+    objectives: Sequence[Objective],
+    space: Mapping[str, BaseDistribution],
+    seconds: float = 0.0,
+    known: bool = False,
 ) -> list[FrozenTrial]:
     """Check a database, and its study of that name if there is one, before anything is created.
+
+    Args:
+        address: of the database.
+        name: of the study.
+        objectives: of the sweep.
+        space: of the search.
+        seconds: see `wait_until_open`.
+        known: see `wait_until_open`.
 
     Returns:
         The trials of the study; empty if it does not exist.
@@ -75,10 +100,14 @@ def check_stored(
     if problem := check_driver(KEY, address):
         raise ConfigError(problem)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
+
+    def load() -> Any:
         storage = optuna.storages.get_storage(database(address))
         exists = name in optuna.get_all_study_names(storage)
-        study = optuna.load_study(study_name=name, storage=storage) if exists else None
+        return optuna.load_study(study_name=name, storage=storage) if exists else None
+
+    try:
+        study = wait_until_open(load, seconds, known)
     except Exception as error:  # of SQLAlchemy, of a missing driver
         raise _cannot_open(error, KEY) from error
     if study is None:

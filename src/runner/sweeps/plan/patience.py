@@ -4,10 +4,10 @@ import errno
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -16,6 +16,9 @@ from runner.errors import Problem, Topic, first_line
 from runner.rundir.folders import shell_path
 from runner.tracking.trouble import password_refused
 from runner.util.redaction import redact
+from runner.util.stopping import INTERRUPT
+
+T = TypeVar("T")
 
 log = logging.getLogger("runner")
 
@@ -25,8 +28,24 @@ RETRY_SECONDS = 1.0
 _FILE_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EROFS, errno.ENOLCK, errno.ETIMEDOUT)
 """Errors of a disk or a network file system that is full, or away."""
 
-_PERMANENT = ("no such table", "no such column", "does not exist", "Unknown database", "not a database")
+_PERMANENT = (
+    "no such table", "no such column", "does not exist", "Unknown database", "not a database", "no pg_hba.conf entry",
+)  # fmt: skip
 """Texts of operational errors that waiting does not fix."""
+
+_WRONG_ADDRESS = (
+    "unable to open database file",
+    "not known",
+    "failed to resolve host",
+    "could not translate host name",
+    "nodename nor servname",
+    "No address associated",
+    "Unknown MySQL server host",
+)
+"""Texts of an address that was probably never right; of a study that was open, they mean an outage."""
+
+_STARTING = ("the database system is", "too many connections", "too many clients")
+"""Texts of a database that answers, and will take connections soon: PostgreSQL starts, recovers or shuts down."""
 
 
 class Away(Exception):
@@ -62,6 +81,40 @@ def check_timeout(value: Any) -> list[Problem]:
     key = "hydra.sweeper.storage_timeout"
     topic: Topic = "range" if is_number else "type"
     return [Problem(key, f"{key}={value} is not a number of seconds", f"write {key}=300; 0 does not wait", topic=topic)]
+
+
+def wait_until_open(action: Callable[[], T], seconds: float, known: bool) -> T:
+    """Use a storage that may be away before the search has begun.
+
+    Args:
+        action: uses the storage.
+        seconds: how long to wait.
+        known: whether a search has used the address before. If not, only a database that answers is waited for: a
+            refused connection is more likely a mistyped address.
+
+    Raises:
+        Exception: that of the action, at once if waiting does not help, or after the time.
+    """
+    deadline, is_announced = time.monotonic() + seconds, False
+    while True:
+        try:
+            return action()
+        except Exception as error:
+            reason = away(error)
+            waits = known and reason is not None and not any(sign in str(error) for sign in _WRONG_ADDRESS)
+            waits = waits or (reason is not None and any(sign in str(error) for sign in _STARTING))
+            if not waits or time.monotonic() >= deadline:
+                raise
+            if not is_announced:
+                is_announced = True
+                log.warning(
+                    "the study's storage is away (%s): waiting for it, for at most hydra.sweeper.storage_timeout=%g s",
+                    reason,
+                    seconds,
+                )
+        INTERRUPT.check()
+        time.sleep(RETRY_SECONDS)
+        INTERRUPT.check()
 
 
 class Patience:
