@@ -13,6 +13,7 @@ from runner.rundir.folders import outputs as outputs_folder
 from runner.rundir.lock import is_in_use, is_locked, lock
 from runner.rundir.manifest import FOLDER, Manifest, has_manifest, is_own_run
 from runner.rundir.ownership import is_own_folder, is_real_folder
+from runner.saved.sweep_folder import lacks_run_ids
 from runner.tracking.dead_runs import finish_dead_run
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.trouble import explain
@@ -127,11 +128,16 @@ def _incomplete(outputs: Path) -> Iterator[Path]:
     for pattern in ("runs/*", "sweeps/*", *(f"sweeps/*/{pattern}" for pattern in OF_A_SWEEP)):
         for folder in sorted(outputs.glob(pattern)):
             if is_own_run(folder):
-                yield from filter(outstanding, [folder])
+                yield from filter(_is_incomplete, [folder])
             else:
                 foreign += is_real_folder(folder / FOLDER)
     if foreign:
         _say(f"{foreign} left out: links, or folders of other users; run=<folder> uploads one of them")
+
+
+def _is_incomplete(folder: Path) -> bool:
+    """Whether the store lacks something of a run, or the table of a sweep the ids of runs that the store has."""
+    return outstanding(folder) or lacks_run_ids(folder)
 
 
 def _say(*lines: str) -> None:

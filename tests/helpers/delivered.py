@@ -67,7 +67,7 @@ def delivered_here(empty_store: Path) -> Iterator[None]:
     """Make the runs of this process upload to MLflow themselves."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DeliveryHere, "empty_store", empty_store, raising=False)
-        for module in ("tracking.process", "tracking.tracker", "sweeps.launch"):
+        for module in ("tracking.process", "tracking.tracker", "sweeps.launch", "sweeps.results.parent_run"):
             patch.setattr(f"runner.{module}.DeliveryProcess", DeliveryHere)
         yield
 

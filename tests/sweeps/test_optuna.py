@@ -789,7 +789,7 @@ class TestAStorageThatGoesAway:
         search = self.opened(composer, tmp_path)
         with ExitStack() as outage:
             outage.enter_context(locked(tmp_path / "study.db"))
-            with pytest.raises(ConfigError, match="cannot open the study: .*database is locked"):
+            with pytest.raises(ConfigError, match=r"cannot open the study: .*database is locked"):
                 search.check(LOSS)
             monkeypatch.setattr(
                 patience, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: outage.close())

@@ -23,7 +23,7 @@ import pytest
 
 from conftest import REPOSITORY, Called
 from helpers.browsing import browsing, counted, curves, links_to, row_of, screenshot, shown, visible, visiting
-from helpers.delivered import copy_store
+from helpers.delivered import DeliveryHere, copy_store
 from helpers.faults import inject
 from helpers.problems import about
 from helpers.sweeping import (
@@ -41,6 +41,8 @@ from helpers.sweeping import (
 from runner import sync
 from runner.cli import run_command
 from runner.errors import ConfigError
+from runner.rundir import layout
+from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import shell_path
 from runner.rundir.journal import Journal
 from runner.rundir.lock import lock
@@ -668,6 +670,37 @@ class TestKnobs:
         assert parent.data.tags["runner.best_run_id"] in parent.data.tags["mlflow.note.content"]
         assert {row["run_id"] for row in table(folder)["jobs"]} == children
         assert any(key.startswith("mlflow.sharedViewState.") for key in experiment.tags)
+
+    @pytest.mark.usefixtures("delivery_here")
+    @pytest.mark.parametrize("killed", [False, True])
+    def test_a_store_that_comes_back_as_a_sweep_ends_gets_the_whole_table(
+        self, killed: bool, runner: Runner, here: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def wait(self: DeliveryHere, folder: Path) -> None:
+            self._deliveries.setdefault(folder, Delivery(folder, self._uri))
+
+        monkeypatch.setattr(DeliveryHere, "deliver", wait)  # all is delivered when it is closed
+        if killed:
+            monkeypatch.setattr("runner.sweeps.controller.report_late_ids", lambda *_: False)
+        quick = [argument for argument in QUICK if argument != "tracking=off"]
+        uri = copy_store(empty_store, here / "store")
+        called = runner("-m", *quick, "seed=1,2", "tracking.log_model=false", f"tracking.uri={uri}")
+        folder = sweep_folder(here)
+        children = {DeliveryState.load(folder / str(number)).run_id for number in range(2)}
+        assert called.code == 0 and None not in children
+        if killed:
+            assert {row["run_id"] for row in table(folder)["jobs"]} == {None}
+            assert sync.main([]) == 0
+        else:
+            assert "/#/compare-runs?" in called.err
+        assert sync.main([]) == 0
+        assert {row["run_id"] for row in table(folder)["jobs"]} == children
+        client, parent = connect(uri), str(DeliveryState.load(folder).run_id)
+        (here / "stored").mkdir()
+        stored = Path(client.download_artifacts(parent, layout.JOBS_TABLE, str(here / "stored"))).read_text()
+        tags = client.get_run(parent).data.tags
+        assert all(f"{run_id}" in stored and f"{run_id}" in tags["mlflow.note.content"] for run_id in children)
+        assert tags["runner.best_run_id"] in children and "compare" in tags["mlflow.note.content"]
 
     def test_a_job_with_workers(self, runner: Runner, here: Path) -> None:
         loaded = ("data.in_memory=false", "data.num_workers=0,2")

@@ -14,11 +14,12 @@ from runner.config.settings import SweepSettings
 from runner.errors import ConfigError
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.manifest import Manifest
+from runner.saved.sweep_folder import lacks_run_ids
 from runner.sweeps.jobs import Job, JobInfo, JobOutcome
 from runner.sweeps.launchers import local, slots
 from runner.sweeps.launchers.slots import make_slots
 from runner.sweeps.results import table
-from runner.sweeps.results.files import complete_ids, write_table
+from runner.sweeps.results.files import with_late_ids, write_table
 from runner.sweeps.results.links import links
 from runner.sweeps.results.outcome import judge, last_lines, outcome_of
 from runner.sweeps.results.resume import ResumeAction, choose_action
@@ -185,11 +186,13 @@ class TestTable:
         Manifest(
             uri="sqlite:///x.db", experiment="e", run_name="n", artifact_root=None, params={}, tags={}, log_model=False
         ).save(tmp_path)
-        assert not complete_ids(found, tmp_path) and "compare" not in links(tmp_path)
+        assert with_late_ids(found) == found and not lacks_run_ids(tmp_path) and "compare" not in links(tmp_path)
         late = {row.job.number: f"{row.job.number}" * 32 for row in found.rows[:5]}
         for row in found.rows[:5]:
             DeliveryState(run_id=late[row.job.number]).save(row.folder)
-        assert complete_ids(found, tmp_path)
+        assert lacks_run_ids(tmp_path)
+        write_table(with_late_ids(found), tmp_path)
+        assert not lacks_run_ids(tmp_path)
         written = json.loads((tmp_path / "jobs.json").read_text())
         assert written["best"] == 1 and [row["job"] for row in written["jobs"]] == [1, 3, 0, 4, 2, 5]
         assert {row["job"]: row["run_id"] for row in written["jobs"]} == {**late, 5: None}

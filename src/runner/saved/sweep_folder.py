@@ -1,9 +1,10 @@
-"""A sweep's folder where a run's was wanted: which of its jobs is probably meant."""
+"""What a sweep's folder says of its jobs: which one is probably meant, and whether its table lacks their run ids."""
 
 from pathlib import Path
 
 from runner.errors import Problem
 from runner.rundir import layout
+from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import shell_path
 from runner.util.files import load_json_or_empty
 
@@ -13,6 +14,13 @@ JOBS_NAMED = 3
 def is_sweep(folder: Path) -> bool:
     """Whether this is the folder of a sweep."""
     return (folder / layout.SWEEP_PLAN).is_file()
+
+
+def lacks_run_ids(folder: Path) -> bool:
+    """Whether jobs of a sweep have got their runs in MLflow after its table was written."""
+    jobs = load_json_or_empty(folder / layout.JOBS).get("jobs", [])
+    without = [str(job["job"]) for job in jobs if job.get("run_id") is None]
+    return any(DeliveryState.load(folder / number).run_id is not None for number in without)
 
 
 def not_a_run(folder: Path, key: str, value: str) -> Problem:

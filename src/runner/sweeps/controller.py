@@ -168,10 +168,12 @@ class Sweep:
             log.info("resume     python -m runner --multirun sweep.resume=%s", shell_path(self.folder))
         if self.parent_run is not None:
             seconds = float(prepared.config.tracking.wait)
-            if not self.parent_run.close(min(seconds, STOPPED_SECONDS) if stopped else seconds):
+            delivered = self.parent_run.close(min(seconds, STOPPED_SECONDS) if stopped else seconds)
+            if report_late_ids(result, self.parent_run):  # MLflow has the table without them
+                delivered = delivered and not stopped and self.parent_run.deliver_again(seconds)
+            if not delivered:
                 command = f"python -m runner.sync run={shell_path(self.folder)}"
                 log.warning("upload to MLflow incomplete; finish with: %s", command)
-            report_late_ids(result, self.folder, self.parent_run)
         if stopped:
             return EXIT_SIGNAL + self.stop.signal
         return 0 if complete else EXIT_FAILED

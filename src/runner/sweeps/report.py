@@ -10,7 +10,7 @@ from runner.rundir.folders import display_path
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.search import Search
 from runner.sweeps.results import table
-from runner.sweeps.results.files import complete_ids, draw_files, write_table
+from runner.sweeps.results.files import draw_files, write_table
 from runner.sweeps.results.parent_run import ParentRun
 from runner.sweeps.results.table import Table
 from runner.util.tables import format_duration
@@ -67,16 +67,21 @@ def report(
     return files is not None
 
 
-def report_late_ids(result: Table, folder: Path, parent_run: ParentRun) -> None:
-    """Add the run ids that MLflow has assigned after the table was written, as the store was away."""
+def report_late_ids(result: Table, parent_run: ParentRun) -> bool:
+    """Add the run ids that MLflow has assigned after the table was written, as the store was away.
+
+    Returns:
+        Whether there are any: the sweep's own run has to be delivered again.
+    """
     try:
-        late = complete_ids(result, folder)
+        late = parent_run.add_late_ids(result)
     except (OSError, ValueError) as error:
         log.warning("the run ids of late uploads are not in the table: %s", describe_error(error))
-        return
+        return False
     if late:
         log.info("jobs.csv and jobs.json now have the run ids of the last uploads")
         _log_links(parent_run)
+    return late
 
 
 def _write(result: Table, folder: Path, search: Search | None) -> list[str] | None:

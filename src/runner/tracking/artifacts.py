@@ -62,7 +62,7 @@ def deliver(
     """Upload the files that are new or changed, and the model; `save` records the latter."""
     assert state.run_id is not None
     if is_real_file(folder / layout.RESULT):
-        _fill_in_run_id(folder / layout.RESULT, state.run_id)
+        _fill_in_ids(folder / layout.RESULT, state)
     if links := [name for name in _UPLOADED if (folder / name).is_symlink()]:
         log.warning("not uploaded, as links are not followed: %s in %s", ", ".join(links), display_path(folder))
     for path in _files(folder, manifest, uploaded):
@@ -157,11 +157,12 @@ def _has_model(folder: Path) -> bool:
     return is_real_folder(model) and is_real_file(model / MLMODEL) and first_link(model) is None
 
 
-def _fill_in_run_id(path: Path, run_id: str) -> None:
-    """Add the run's id to a result that was written while the store was unreachable and the id unknown."""
-    result = load_json_or_empty(path)
-    if result.get("run_id", run_id) is None:
-        write_json(path, result | {"run_id": run_id})
+def _fill_in_ids(path: Path, state: DeliveryState) -> None:
+    """Add the ids of the run and its sweep to a result that was written while the store was unreachable."""
+    result, ids = load_json_or_empty(path), {"run_id": state.run_id, "parent_run_id": state.parent_run_id}
+    missing = {name: run_id for name, run_id in ids.items() if run_id is not None and result.get(name, run_id) is None}
+    if missing:
+        write_json(path, result | missing)
 
 
 def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, state: DeliveryState) -> None:

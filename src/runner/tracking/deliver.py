@@ -46,6 +46,8 @@ def outstanding(folder: Path) -> bool:
     ended = (manifest.status, manifest.end_time)
     if manifest.status == "RUNNING" or (state.status, state.end_time) != ended or state.lacks_points:
         return True
+    if state.tags != _tags(manifest):  # a sweep's results, with run ids that came after its end
+        return True
     path = folder / layout.JOURNAL
     size = path.stat().st_size if path.exists() else 0
     return size != state.offset or journal_check.describe_loss(path, state.offset, state.tail) is not None
@@ -194,7 +196,7 @@ class Delivery:
             for batch in _batches(params, _PARAMS_PER_BATCH):
                 client.log_batch(run_id, params=batch)
             self._remember(params=True)
-        tags = {key: value[:TAG_LENGTH] for key, value in with_legal_names(manifest.tags).items()}
+        tags = _tags(manifest)
         changed = [RunTag(key, value) for key, value in tags.items() if self.state.tags.get(key) != value]
         if NOTE in self.state.tags and NOTE in (tag.key for tag in changed):
             now = client.get_run(run_id).data.tags.get(NOTE)
@@ -294,6 +296,11 @@ def _find_or_create_run(
         tags["mlflow.parentRunId"] = parent_run_id
     run = client.create_run(experiment_id, manifest.start_time, tags, manifest.run_name)
     return str(run.info.run_id)
+
+
+def _tags(manifest: Manifest) -> dict[str, str]:
+    """Return the tags of a run as MLflow accepts them."""
+    return {key: value[:TAG_LENGTH] for key, value in with_legal_names(manifest.tags).items()}
 
 
 def _user() -> str:

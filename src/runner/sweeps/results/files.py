@@ -29,21 +29,10 @@ def draw_files(table: Table, folder: Path) -> list[str]:
     return [file.relative_to(folder).as_posix() for file in pictures]
 
 
-def complete_ids(table: Table, folder: Path) -> bool:
-    """Write the table again if jobs have run ids since: MLflow was away until the sweep's end.
-
-    Args:
-        table: as it was written.
-        folder: of the sweep.
-
-    Returns:
-        Whether it was written.
-    """
+def with_late_ids(table: Table) -> Table:
+    """Return the table with the run ids that jobs have got since: MLflow was away until the sweep's end."""
     rows = [replace(row, run_id=DeliveryState.load(row.folder).run_id or row.run_id) for row in table.rows]
-    if rows == table.rows:
-        return False
-    write_table(replace(table, rows=rows), folder)
-    return True
+    return replace(table, rows=rows)
 
 
 def write_table(table: Table, folder: Path) -> None:

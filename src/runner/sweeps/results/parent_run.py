@@ -21,7 +21,7 @@ from runner.sweeps.jobs import Job, JobOutcome
 from runner.sweeps.plan import plan as plans
 from runner.sweeps.plan.plan import Plan, short_names
 from runner.sweeps.results import table as tables
-from runner.sweeps.results.files import write_table
+from runner.sweeps.results.files import with_late_ids, write_table
 from runner.sweeps.results.links import links
 from runner.sweeps.results.note import COMMANDS, DESCRIPTION, commands_of, record_results
 from runner.sweeps.results.outcome import outcome_of
@@ -207,6 +207,27 @@ class ParentRun:
         """Wait for the delivery to finish; return whether MLflow has everything."""
         return self._delivery.close(seconds)
 
+    def add_late_ids(self, table: Table) -> bool:
+        """Write the table and the description again if jobs have got run ids since; called after `close`.
+
+        Args:
+            table: as it was written.
+
+        Returns:
+            Whether they were written.
+        """
+        completed = with_late_ids(table)
+        if completed == table:
+            return False
+        write_results(self._manifest, completed, self.folder, self._axes)
+        return True
+
+    def deliver_again(self, seconds: float) -> bool:
+        """Deliver the sweep's own run once more, after `close`; return whether MLflow has everything."""
+        delivery = DeliveryProcess(self._uri)
+        delivery.deliver(self.folder)
+        return delivery.close(seconds)
+
 
 def log_best(folder: Path, metric: str, value: float, finished: int) -> None:
     """Write the value of a sweep's best job into its journal.
@@ -236,7 +257,11 @@ def complete(folder: Path) -> None:
         return
     objectives = written.get("objectives") or [{name: written[name] for name in ("metric", "direction")}]
     table = tables.read(plan.jobs, folder, [Objective(**objective) for objective in objectives])
+    write_results(Manifest.load(folder), table, folder, list(plan.axes))
+
+
+def write_results(manifest: Manifest, table: Table, folder: Path, axes: Sequence[str]) -> None:
+    """Write the results of a sweep that has ended: its table, and the description of its run."""
     write_table(table, folder)
-    manifest = Manifest.load(folder)
-    record_results(manifest, table, folder, list(plan.axes))
+    record_results(manifest, table, folder, axes)
     manifest.save(folder)
