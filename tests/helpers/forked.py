@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -44,12 +45,14 @@ class Forked:
         )
         for end in (*theirs, *ours):
             end.close()
+        self._lock = threading.Lock()
         assert self._process.pid is not None
         self.pid = self._process.pid
         self.started.append(self.pid)
 
     def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
+        with self._lock:  # two threads wait, and the exit code can be read once
+            self._process.join(timeout)
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired("a fork", timeout or 0.0)
         return self._process.exitcode
