@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.data.columns import Column, join, parse_rows
+from runner.data.columns import Column, Joined, join, not_kept, parse_rows
 from runner.data.named_path import NamedPath
+from runner.data.table_blocks import Blocks
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,12 +25,11 @@ class Cells:
     """The cells of a table: the first rows as text, and the columns below the first row.
 
     Args:
-        source: UTF-8 text, or a file of it.
+        source: UTF-8 text, or a file of it; `Blocks` if the file has no quotes.
         delimiter: between cells.
         first: the first row.
         file: the table, for problems.
         spaced: whether spaces after a delimiter belong to it.
-        lines_in_cells: whether quoted text may have several lines.
 
     Attributes:
         head: the first two rows, or one if there are no others.
@@ -37,20 +37,21 @@ class Cells:
 
     Raises:
         ConfigError: rows differ in length, or one is too long.
+        UnusualError: `Blocks` cannot read the file.
     """
 
     def __init__(
         self,
-        source: bytes | Path,
+        source: bytes | Path | Blocks,
         delimiter: str,
         first: list[str],
         file: NamedPath,
         spaced: bool = False,
-        lines_in_cells: bool = True,
     ) -> None:
         self._source, self._delimiter, self._first, self._file = source, delimiter, first, file
-        self._spaced, self._lines_in_cells = spaced, lines_in_cells
-        self.head, self.below = self._parse()
+        self._spaced = spaced
+        self.head: list[list[str]] = []
+        self._rows, self.below = self._parse()
 
     @property
     def rows(self) -> int:
@@ -65,30 +66,34 @@ class Cells:
             del self.below[0]
         return columns
 
-    def _parse(self) -> tuple[list[list[str]], list[Column]]:
+    def _parse(self) -> tuple[int, list[Column]]:
+        """Parse all rows; return how many are below the first one, and their columns."""
         import pyarrow as pa
 
-        parts: list[list[Column]] = [[] for _ in self._first]
-        head: list[list[str]] = []
-        self._rows = -1
-        for block in self._blocks():
-            self._rows += len(block[0])
-            begin = 0 if head else 1
-            if len(head) < 2:
-                head += [
-                    list(row) for row in zip(*(cells[: 2 - len(head)].to_pylist() for cells in block), strict=True)
-                ]
-            for place, cells in enumerate(block):
-                parts[place].append(parse_rows(cells[begin:], self._not_kept))
-        below = []
-        for place in range(len(parts)):
-            below.append(join(parts[place], lambda place=place: self._column(place).slice(1)))  # type: ignore[misc]
-            parts[place] = []
+        if isinstance(self._source, Blocks):
+            self.head, parsed, expected = self._source.head, iter(self._source), self._source.expected
+        else:
+            parsed, expected = self._by_text(), 0
+        joined = [Joined(expected) for _ in self._first]
+        total = 0
+        for rows, columns in parsed:
+            for one, column in zip(joined, columns, strict=True):
+                one.add(column)
+            total += rows
         pa.default_memory_pool().release_unused()
-        return head, below
+        return total, [
+            one.column(lambda place=place: self._column(place).slice(1))  # type: ignore[misc]
+            for place, one in enumerate(joined)
+        ]
 
-    def _not_kept(self) -> "pa.ChunkedArray":
-        raise AssertionError("the text of a block is not kept")
+    def _by_text(self) -> Iterator[tuple[int, list[Column]]]:
+        """Yield the rows below the first one, some at a time."""
+        for block in self._blocks():
+            begin = 0 if self.head else 1
+            if len(self.head) < 2:
+                texts = [cells[: 2 - len(self.head)].to_pylist() for cells in block]
+                self.head += [list(row) for row in zip(*texts, strict=True)]
+            yield len(block[0]) - begin, [parse_rows(cells[begin:], not_kept) for cells in block]
 
     def _column(self, place: int) -> "pa.ChunkedArray":
         """Return the text of a column, with the first row."""
@@ -110,7 +115,8 @@ class Cells:
 
         names = [f"f{number}" for number in range(len(self._first))]
         in_memory = isinstance(self._source, bytes)
-        source = pa.BufferReader(self._source) if in_memory else pa.OSFile(str(self._source))
+        path = self._source.path if isinstance(self._source, Blocks) else self._source
+        source = pa.BufferReader(path) if isinstance(path, bytes) else pa.OSFile(str(path))
         even = 0
         try:
             with (
@@ -124,7 +130,9 @@ class Cells:
                         block_size=BLOCK if in_memory else BLOCK_OF_FILE,
                     ),
                     parse_options=parser.ParseOptions(
-                        delimiter=self._delimiter, newlines_in_values=self._lines_in_cells, invalid_row_handler=skip
+                        delimiter=self._delimiter,
+                        newlines_in_values=not isinstance(self._source, Blocks),
+                        invalid_row_handler=skip,
                     ),
                     convert_options=parser.ConvertOptions(
                         column_types=dict.fromkeys(names, pa.string()),

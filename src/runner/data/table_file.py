@@ -5,8 +5,9 @@ import io
 import re
 
 from runner.data.named_path import NamedPath
+from runner.data.table_blocks import Blocks, UnusualError
 from runner.data.table_cells import BLOCK, QUOTE, Cells
-from runner.data.table_look import BOM, Head, look_through
+from runner.data.table_look import BOM, Head, is_usual, look_at_head
 from runner.errors import ConfigError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -27,7 +28,7 @@ def read_cells(file: NamedPath) -> Cells:
     Raises:
         ConfigError: it cannot be read, or its rows differ in length.
     """
-    if (head := look_through(file.path)) and (cells := _read_large(head, _find_delimiter(head.text, file), file)):
+    if (head := look_at_head(file.path)) and (cells := _read_large(head, file)):
         return cells
     data = read_bytes(file).removeprefix(BOM)
     _check_text(data, file)
@@ -53,16 +54,19 @@ def read_bytes(file: NamedPath) -> bytes:
 
 def guess_large(file: NamedPath) -> tuple[Cells, str, list[str]] | None:
     """Read all cells of a large table of the usual form as `guess_cells` does; None if it is another file."""
-    head = look_through(file.path)
+    head = look_at_head(file.path)
     if head is None or head.text.startswith(b"#"):
         return None
     first_line = _without_quoted(head.text.strip().partition(b"\n")[0])
     if not any(mark.encode() in first_line for mark in DELIMITERS):
         return None
-    delimiter = _find_delimiter(head.text, file, decide=True)
+    try:
+        delimiter = _find_delimiter(head.text, file, decide=True)
+    except ConfigError:
+        return None
     if len(set(_row_lengths(head.text, delimiter))) > 1:
         return None
-    cells = _read_large(head, delimiter, file)
+    cells = _read_large(head, file, delimiter)
     return None if cells is None else (cells, delimiter, [])
 
 
@@ -160,13 +164,18 @@ def _split(data: bytes, delimiter: str, file: NamedPath) -> Cells:
     return Cells(text, delimiter, first, file, spaced=spaced)
 
 
-def _read_large(head: Head, delimiter: str, file: NamedPath) -> Cells | None:
+def _read_large(head: Head, file: NamedPath, delimiter: str | None = None) -> Cells | None:
     """Read a large table of the usual form; None if only `_split` can read it, or explain what is wrong."""
-    if not re.search(re.escape(delimiter.encode()) + rb"(?! )", _without_quoted(head.text)):
-        return None
     try:
-        return Cells(file.path, delimiter, _first_row(head.text, delimiter), file, lines_in_cells=head.quoted)
-    except ConfigError:
+        delimiter = delimiter or _find_delimiter(head.text, file)
+        if not re.search(re.escape(delimiter.encode()) + rb"(?! )", _without_quoted(head.text)):
+            return None
+        first = _first_row(head.text, delimiter)
+        try:
+            return Cells(Blocks(file.path, delimiter, head, len(first)), delimiter, first, file)
+        except UnusualError:
+            return Cells(file.path, delimiter, first, file) if is_usual(file.path) else None
+    except (ConfigError, OSError, csv.Error):
         return None
 
 

@@ -16,15 +16,14 @@ def check_classes(source: Source, files: Mapping[str, NamedPath]) -> None:
     """Check that the training part has every class of the other files."""
     if not source.classes:
         return
-    trained = _labels(source.train)
     for key, part in ((VAL, source.val), (TEST, source.test)):
-        if key in files and (untrained := _labels(part) - trained):
+        if key in files and (untrained := _labels(part) - _labels(source.train)):
             names = {source.classes[label] for label in untrained}
             raise ConfigError(untrained_classes(key, str(files[key]), names))
 
 
 def _labels(part: Samples | None) -> set[int]:
-    return set(part[1].tolist()) if isinstance(part, tuple) else set()
+    return set(part[1].unique().tolist()) if isinstance(part, tuple) else set()
 
 
 def find_files(name: str, paths: Mapping[str, str | Path | None], test_fraction: float | None) -> dict[str, NamedPath]:

@@ -13,14 +13,12 @@ import numpy as np
 from runner.data.columns import NUMBER, OTHER_QUOTES, Column
 from runner.data.listing import list_names
 from runner.data.named_path import NamedPath
+from runner.data.rows import as_rows
 from runner.data.table_cells import QUOTE
 from runner.data.table_file import read_cells
 from runner.data.table_header import detect_header, parse_columns
 from runner.data.table_index import INDEX, find_index, find_name, names_rows
 from runner.errors import ConfigError, Problem
-
-ROWS = 2**13
-"""Rows that are copied at a time; they stay in the processor's cache."""
 
 
 class Reading(TypedDict):
@@ -52,20 +50,9 @@ class Table:
     notes: Sequence[str]
 
     def numbers(self, names: Sequence[str], chosen: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the values of some columns, float64 (rows, columns), of each choice of rows, bool (N,).
-
-        Some rows are copied at a time, so that no second array has all of them.
-        """
+        """Return the values of some columns, float64 (rows, columns), of each choice of rows, bool (N,)."""
         columns = [values for name in names if (values := self.columns[name].values) is not None]
-        arrays = [np.empty((int(rows.sum()), len(columns))) for rows in chosen]
-        filled = [0] * len(chosen)
-        for begin in range(0, self.rows, ROWS):
-            block = np.stack([values[begin : begin + ROWS] for values in columns], axis=1)
-            for place, rows in enumerate(chosen):
-                part = block[rows[begin : begin + ROWS]]
-                arrays[place][filled[place] : filled[place] + len(part)] = part
-                filled[place] += len(part)
-        return arrays
+        return as_rows(columns, chosen)
 
 
 def read_table(

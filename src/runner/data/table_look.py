@@ -1,4 +1,4 @@
-"""Look through a large text file once, to find out whether it can be read block by block."""
+"""Look at the beginning of a large text file, or through all of it: can it be read block by block?"""
 
 import codecs
 import re
@@ -22,51 +22,57 @@ class Head:
     """The beginning of a large text file of the usual form.
 
     Attributes:
-        text: complete lines, more than 64 KiB.
-        quoted: whether the file has double quotes.
+        text: complete lines, more than 64 KiB, without the byte order mark.
+        offset: of these lines in the file.
     """
 
     text: bytes
-    quoted: bool
+    offset: int
 
 
-def look_through(path: Path) -> Head | None:
-    """Return the beginning of a large text file of the usual form.
-
-    That is UTF-8 without NUL, with line ends that are all LF or all CRLF, with an even number of double quotes,
-    and none behind a delimiter and spaces.
-
-    Returns:
-        None for all other files, and for those that cannot be read.
-    """
+def look_at_head(path: Path) -> Head | None:
+    """Return the beginning of a large file; None for others, and for those that cannot be read."""
     try:
         if not path.is_file() or path.stat().st_size < LARGE:
             return None
-        return _look_through(path)
-    except (OSError, UnicodeDecodeError):
+        with path.open("rb", buffering=0) as file:
+            block = file.read(BLOCK)
+    except OSError:
         return None
+    text = block[: block.rfind(b"\n") + 1].removeprefix(BOM)
+    return Head(text, len(BOM) if block.startswith(BOM) else 0) if len(text) > LEAST_HEAD and text.strip() else None
 
 
-def _look_through(path: Path) -> Head | None:
+def is_usual(path: Path) -> bool:
+    """Whether a text file is of the usual form.
+
+    That is UTF-8 without NUL, with line ends that are all LF or all CRLF, with an even number of double quotes,
+    and none behind a delimiter and spaces.
+    """
+    try:
+        return _is_usual(path)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _is_usual(path: Path) -> bool:
     decoder = codecs.getincrementaldecoder("utf-8")()
     quotes = returns = newlines = both = 0
-    head, tail = b"", b""
+    tail = b""
     with path.open("rb", buffering=0) as file:
         while block := file.read(BLOCK):
             if b"\0" in block:
-                return None
+                return False
             if not block.isascii() or decoder.getstate()[0]:
                 decoder.decode(block)
             if b'"' in block:
                 quotes += block.count(b'"')
                 if SPACES_AND_QUOTE.search(tail + block):
-                    return None
+                    return False
             if b"\r" in block or tail.endswith(b"\r"):
                 returns += block.count(b"\r")
                 both += block.count(b"\r\n") + (tail.endswith(b"\r") and block.startswith(b"\n"))
             newlines += block.count(b"\n")
-            head, tail = head or block, block[-OVERLAP:]
+            tail = block[-OVERLAP:]
         decoder.decode(b"", final=True)
-    text = head[: head.rfind(b"\n") + 1].removeprefix(BOM)
-    usual = quotes % 2 == 0 and (returns == 0 or returns == newlines == both)
-    return Head(text, quotes > 0) if usual and len(text) > LEAST_HEAD and text.strip() else None
+    return quotes % 2 == 0 and (returns == 0 or returns == newlines == both)

@@ -18,6 +18,7 @@ from runner.data.columns import (
     Column,
     find_rounded,
     first_text,
+    is_whole,
     join,
 )
 from runner.data.listing import list_names
@@ -136,7 +137,7 @@ def _numbers(name: str, column: Column, takes: Takes | None) -> Target:
 
 def _as_values(name: str, column: Column) -> Target:
     assert column.values is not None
-    if number := find_rounded(column, np.abs(column.values)):
+    if number := find_rounded(column):
         text = f"data.target: the target {name} has integers that a 64-bit float would round ({number})"
         suggestion = f"scale them, or write {KEY}=category loss=cross_entropy"
         raise ConfigError(Problem("data.target", text, suggestion, topic="data"))
@@ -148,7 +149,7 @@ def _whole_or_not(name: str, column: Column, takes: Takes | None) -> Target:
     values = column.values
     assert values is not None
     rows = len(values)
-    if (values % 1 != 0).any():
+    if not is_whole(values):
         return _as_values(name, column)
     zeros = column.has_leading_zeros
     if takes == "values":
@@ -158,12 +159,12 @@ def _whole_or_not(name: str, column: Column, takes: Takes | None) -> Target:
         return _as_values(name, column)
     if zeros:
         _check_spelling(name, column)
-    count = len(np.unique(values))
+    count = len(column.different[0])
     if count > 1 and (count > MOST_CLASSES or count * 10 > rows):
         text = f"{count} different numbers in {rows} rows, which may be values or classes"
         raise _ambiguous(name, text, f"write {KEY}=number loss=mse, or {KEY}=category")
     if takes is None and not zeros:
-        if not np.array_equal(np.unique(values), np.arange(count)):
+        if not np.array_equal(column.different[0], np.arange(count)):
             text = f"{count} different integers, and the loss does not declare whether it takes classes or values"
             raise _ambiguous(name, text, f"write {KEY}=category or {KEY}=number")
         return Target(values.astype(np.int64), None, f"integers from 0 to {count - 1}")
@@ -176,7 +177,7 @@ def _classes(name: str, column: Column) -> Target:
 
     values = column.values
     by_text = column.kind != "number" or column.has_leading_zeros
-    if values is None or by_text or (np.abs(values) >= EXACT).any():
+    if values is None or by_text or column.largest >= EXACT:
         if compute.any(compute.match_substring_regex(column.text, OTHER_QUOTES)).as_py():
             quoted = _first_match(column, OTHER_QUOTES)
             text = f"data.target: the target {name} is quoted with ' or \\ ({quoted})"
@@ -184,7 +185,7 @@ def _classes(name: str, column: Column) -> Target:
         names, encoded = np.unique(np.array(column.text.to_pylist(), dtype=object), return_inverse=True)
         classes = [str(label) for label in names]
     else:
-        numbers, encoded = np.unique(values, return_inverse=True)
+        numbers, encoded = column.different
         classes = [str(int(label)) if label % 1 == 0 else repr(label) for label in numbers.tolist()]
     if len(classes) < 2:
         text = f"data.target: the target {name} is {classes[0]!r} in all rows, and a classifier needs two classes"
