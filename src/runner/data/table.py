@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -146,17 +147,18 @@ def assemble(
         columns, notes = find_features(fitted, whole, files[TRAIN]), []
     layout = {"header": whole.header, "target": target, "width": whole.cells.shape[1]}
     rows = TableRows(columns, model_embeds, layout, fitted)
-    parts, dropped = _divide(rows, frames, answer)
-    filled = _describe_blanks(rows.blanks)
     kept = answer.known[: len(whole.cells)]
     named = [name for name in (split_by, sample_weight) if name is not None and name in whole.cells]
     arrays = {name: [str(value) for value in whole.cells[name][kept]] for name in named}
-    train, test = parts[TRAIN], parts.get(TEST)
-    if test is None:
-        groups = arrays.get(split_by or "")
-        is_test = torch.from_numpy(choose_test_samples(len(train[0]), test_fraction, groups))
-        arrays = {column: [values[at] for at in (~is_test).nonzero().flatten()] for column, values in arrays.items()}
-        train, test = tuple(each[~is_test] for each in train), tuple(each[is_test] for each in train)
+    is_test = None
+    if TEST not in frames:
+        is_test = choose_test_samples(int(kept.sum()), test_fraction, arrays.get(split_by or ""))
+        arrays = {column: [values[at] for at in np.flatnonzero(~is_test)] for column, values in arrays.items()}
+    parts = _divide(rows, frames, answer, is_test)
+    lost = int((~answer.known).sum())
+    dropped = [f"{lost:,} rows without a target are left out"] if lost else []
+    filled = _describe_blanks(rows.blanks)
+    train, test = parts[TRAIN], parts[TEST]
     divided = {"train": train, "val": parts.get(VAL), "test": test if len(test[0]) else None}
     pairs = {name: None if tensors is None else tensors[:2] for name, tensors in divided.items()}
     return Source(
@@ -252,9 +254,16 @@ def _check_frames(
 
 
 def _divide(
-    rows: TableRows, frames: Mapping[str, Frame], answer: Answer
-) -> tuple[dict[str, tuple[Tensor, ...]], list[str]]:
-    """Return rows, targets and row numbers of each table, without rows that have no target; and notes on those."""
+    rows: TableRows, frames: Mapping[str, Frame], answer: Answer, is_test: np.ndarray | None
+) -> dict[str, tuple[Tensor, ...]]:
+    """Return rows, targets and row numbers of each part, without rows that have no target.
+
+    Args:
+        rows: make the tensors.
+        frames: the tables.
+        answer: the targets of all tables.
+        is_test: which rows of `TRAIN` that have a target are those of `TEST`; None if there is a table to test on.
+    """
     parts: dict[str, tuple[Tensor, ...]] = {}
     first = 0
     for key, frame in frames.items():
@@ -264,11 +273,15 @@ def _divide(
         if not rows.example:
             shown = cells.head(2)[[column.name for column in rows.columns]]
             rows.example = {str(name): shown[name].tolist() for name in shown}
-        places = torch.from_numpy(known.nonzero()[0])
-        parts[key] = rows.tensor(cells), torch.from_numpy(answer.values[of_table][known]), places
+        chosen = {key: np.ones(len(cells), dtype=bool)}
+        if key == TRAIN and is_test is not None:
+            chosen = {TRAIN: ~is_test, TEST: is_test}
+        tensors = rows.tensors(cells, list(chosen.values()))
+        for (part, mask), tensor in zip(chosen.items(), tensors, strict=True):
+            places = np.flatnonzero(known)[mask]
+            parts[part] = tensor, torch.from_numpy(answer.values[of_table][places]), torch.from_numpy(places)
         first = of_table.stop
-    lost = int((~answer.known).sum())
-    return parts, [f"{lost:,} rows without a target are left out"] if lost else []
+    return parts
 
 
 def _describe_blanks(counts: Mapping[str, int]) -> list[str]:

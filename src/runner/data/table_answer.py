@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from runner.config.keys import format_value
+from runner.data.columns import find_different, is_whole
 from runner.data.listing import list_names
 from runner.data.table_target import (
     KEY,
@@ -109,8 +110,9 @@ def read_answer(
         raise ConfigError(Problem(KEY, text, f"write {KEY}=number, or loss=cross_entropy", topic="conflict"))
     if values is not None and column.kind != "boolean" and wanted != "category":
         known = ~np.isnan(values)
-        count = len(np.unique(values[known]))
-        whole = column.kind == "number" and not (values[known] % 1 != 0).any()
+        different, _ = find_different(values[known])
+        count = len(different)
+        whole = column.kind == "number" and is_whole(different)
         few = count <= MOST_CLASSES and count * 10 <= known.sum()
         if wanted == "number" or not whole or not few:
             return _numbers(name, values, known, note, column.kind, whole and wanted is None)
@@ -118,8 +120,9 @@ def read_answer(
         return _numbers(name, values, ~np.isnan(values), note, column.kind, False)
     if values is not None and column.kind != "boolean":
         known = ~np.isnan(values)
-        refuse_many_numbers(name, values[known], target_type, takes)
-        return _classes(name, values, known, [_shown(value) for value in np.unique(values[known])], note)
+        different, places = find_different(values[known])
+        refuse_many_numbers(name, different, len(places), target_type, takes)
+        return _classes(name, places, known, [_shown(value) for value in different], note)
     texts = cells.trimmed(series)
     known = ~texts.str.lower().isin(cells.BLANK_NUMBER if values is not None else cells.BLANK).to_numpy()
     return _text_classes(name, texts.to_numpy(dtype=object), known, values, target_type == "category")
@@ -144,18 +147,19 @@ def _contradicts(name: str, series: "pd.Series", is_text: bool, takes: Takes | N
 
 def _numbers(name: str, values: np.ndarray, known: np.ndarray, note: str, kind: str, doubted: bool) -> Answer:
     present = values[known]
-    _check_different(name, sorted({_shown(value) for value in present[:1000]}), len(np.unique(present)))
+    count = len(find_different(present)[0])
+    _check_different(name, sorted({_shown(value) for value in present[:1000]}), count)
     what = "days since 1970" if kind == "date" else "numbers"
-    count = len(np.unique(present))
     if doubted:
         what = f"numbers ({count} different whole ones; {KEY}=category makes classes of them)"
     return Answer(np.where(known, values, 0.0), known, None, _with(what, note))
 
 
-def _classes(name: str, values: np.ndarray, known: np.ndarray, classes: list[str], note: str) -> Answer:
+def _classes(name: str, places: np.ndarray, known: np.ndarray, classes: list[str], note: str) -> Answer:
+    """Return classes; `places` are those of the rows that have one, among `classes`."""
     _check_different(name, classes, len(classes))
-    encoded = np.zeros(len(values), dtype=np.int64)
-    encoded[known] = np.unique(values[known], return_inverse=True)[1]
+    encoded = np.zeros(len(known), dtype=np.int64)
+    encoded[known] = places
     return Answer(encoded, known, classes, _with(f"{len(classes)} classes ({list_names(classes)})", note))
 
 
@@ -169,7 +173,8 @@ def _text_classes(name: str, texts: np.ndarray, known: np.ndarray, values: np.nd
     if not typed and too_many(count, len(present)):
         suggestion = f"name another column with data.target=<column>, or write {KEY}=category if they are classes"
         raise too_many_to_learn(name, count, "texts", len(present), suggestion)
-    return _classes(name, texts, known, sorted(set(present)), "")
+    classes, places = np.unique(present, return_inverse=True)
+    return _classes(name, places, known, list(classes), "")
 
 
 def _check_different(name: str, values: list[str], count: int) -> None:

@@ -117,8 +117,9 @@ def _series(column: Column) -> "pd.Series":
 
     values = column.values
     if column.kind == "number" and values is not None and column.missing < len(values) and not _has_minus_zero(values):
-        beyond = np.abs(values) > LARGEST
-        return pd.Series(np.where(beyond, np.nan, values) if beyond.any() else values)
+        if column.largest > LARGEST:
+            values = np.where(np.abs(values) > LARGEST, np.nan, values)
+        return pd.Series(values, copy=False)
     texts = pd.Series(column.text.to_pylist(), dtype=object)
     numbers = as_numbers(texts)
     return texts if numbers is None else numbers
@@ -222,14 +223,14 @@ def find_index(frame: Frame, index: str | int | None, file: NamedPath) -> tuple[
             text = f"{INDEX_KEY}={index} is not a column of {file.value}"
             raise ConfigError(Problem(INDEX_KEY, text, did_you_mean(str(index), names), topic="unknown"))
         return name, f"column {name} is left out"
-    if index == "none" or len(frame.cells) < 3 or len(names) < 2:
+    if index == "none" or len(frame.cells) < 3 or len(names) < 2 or (frame.header and not frame.unnamed):
         return None, ""
     how = names_rows(frame.cells[names[0]])
     if frame.unnamed and how is not None:
         return names[0], f"column 1 without a name {how} the rows: left out"
     if frame.unnamed:
         return None, f"column 1 has no name, and is a feature ({INDEX_KEY}='{names[0]}' leaves it out)"
-    if not frame.header and how == "counts":
+    if how == "counts":
         return names[0], f"column 0 counts the rows: left out ({INDEX_KEY}=none keeps it)"
     return None, ""
 

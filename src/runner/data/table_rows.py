@@ -1,6 +1,6 @@
 """The rows of a table as tensors, and the transformers that are fitted to those of the training part."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -9,15 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runner.data.rows import as_rows
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from runner.data.tabular.columns import Column
     from runner.data.tabular.encoder import Encoder, Raw
-
-
-ROWS = 2**13
-"""Rows that are copied at a time; they stay in the processor's cache."""
 
 
 class TableRows:
@@ -38,32 +36,32 @@ class TableRows:
         self.blanks: dict[str, int] = {}
         self.example: dict[str, list[Any]] = {}
 
-    def tensor(self, cells: "pd.DataFrame") -> Tensor:
-        """Return rows as float64 (N, numbers + categories); `blanks` counts those of all rows so far."""
+    def tensors(self, cells: "pd.DataFrame", chosen: Sequence[np.ndarray]) -> list[Tensor]:
+        """Return each choice of rows, bool (N,), as float64 (rows, numbers + categories).
+
+        `blanks` counts those of all rows so far.
+        """
         arrays: list[np.ndarray] = []
         for column in self.columns:
             if column.kind != "category":
                 values = column.values(cells[column.name])
-                self.blanks[column.name] = self.blanks.get(column.name, 0) + int(np.isnan(values[:, 0]).sum())
-                arrays.append(values)
+                blanks = int(np.count_nonzero(np.isnan(values[:, 0])))
+                self.blanks[column.name] = self.blanks.get(column.name, 0) + blanks
+                arrays.extend(values.T)
         arrays += [
             self._marks(column.texts(cells[column.name])) for column in self.columns if column.kind == "category"
         ]
-        rows = np.empty((len(cells), sum(array.shape[1] for array in arrays)))
-        for begin in range(0, len(rows), ROWS):
-            end = begin + ROWS
-            np.concatenate([array[begin:end] for array in arrays], axis=1, out=rows[begin:end])
-        return torch.from_numpy(rows)
+        return [torch.from_numpy(rows) for rows in as_rows(arrays, chosen)]
 
     def _marks(self, cells: np.ndarray) -> np.ndarray:
-        """Return the numbers that stand for texts, float64 (N, 1)."""
+        """Return the numbers that stand for texts, float64 (N,)."""
         texts, index = np.unique(cells, return_inverse=True)
         marks = [_mark(text) for text in texts]
         self._texts |= dict(zip(marks, texts, strict=True))
-        return np.array(marks)[index][:, None]
+        return np.array(marks)[index]
 
     def raw(self, rows: Tensor) -> "Raw":
-        """Return the numbers and texts of what `tensor` returned."""
+        """Return the numbers and texts of what `tensors` returned."""
         from runner.data.tabular.encoder import Raw
 
         width = sum(len(column.numbers) for column in self.columns)

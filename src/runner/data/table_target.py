@@ -76,7 +76,7 @@ def read_target(name: str, columns: Sequence[Column], target_type: TargetType | 
             text = f"{KEY}=category makes classes of the target {name}, and the loss takes values"
             raise ConfigError(Problem(KEY, text, f"write {KEY}=number, or loss=cross_entropy", topic="conflict"))
         if column.values is not None and column.kind == "number":
-            refuse_many_numbers(name, column.values, target_type, takes)
+            refuse_many_numbers(name, column.different[0], len(column.values), target_type, takes)
         return _classes(name, column)
     if column.kind == "text":
         _check_text(name, column, takes)
@@ -98,19 +98,28 @@ def too_many_to_learn(name: str, count: int, what: str, rows: int, suggestion: s
     return ConfigError(Problem("data.target", text, suggestion, topic="data"))
 
 
-def refuse_many_numbers(name: str, values: np.ndarray, target_type: TargetType | None, takes: Takes | None) -> None:
+def refuse_many_numbers(
+    name: str, different: np.ndarray, rows: int, target_type: TargetType | None, takes: Takes | None
+) -> None:
     """Check that numbers may be classes: `data.target_type=category` says so of whole numbers, never of decimals.
+
+    Args:
+        name: of the target.
+        different: its different values.
+        rows: the number of all values.
+        target_type: see `read_target`.
+        takes: see `read_target`.
 
     Raises:
         ConfigError: they are values.
     """
-    whole, count = not (values % 1 != 0).any(), len(np.unique(values))
-    if not too_many(count, len(values)) or (whole and target_type == "category"):
+    whole, count = is_whole(different), len(different)
+    if not too_many(count, rows) or (whole and target_type == "category"):
         return
     typed = [f"{KEY}=number"] if target_type == "category" else []
     typed += ["loss=mse"] if takes == "classes" else []
     suggestion = f"write {' '.join(typed)}" + (f", or {KEY}=category if they are classes" if whole else "")
-    raise too_many_to_learn(name, count, "numbers", len(values), suggestion)
+    raise too_many_to_learn(name, count, "numbers", rows, suggestion)
 
 
 def _ambiguous(name: str, text: str, suggestion: str) -> ConfigError:

@@ -12,6 +12,7 @@ from . import cells
 
 MOST_STRAY = 0.2  # a column of numbers may have this share of words, which count as blanks
 TRIED = 500  # texts that tell whether a column may be one of numbers
+FIRST = 1000  # rows that tell most columns from those of a single value
 ROWS_NAMED = 20  # texts of which more than this, and more than half, differ name the rows
 IDENTIFIER = re.compile(
     r"(^|[ _.-])(id|idx|index|key|uuid|guid|rownames?|row|obs|serial)([ _.-]?(no|nr|num))?$|[a-z]I[dD]$"
@@ -53,6 +54,8 @@ class Column:
         if self.kind == "date":
             return _parts(self._dates(series), self.clock)
         if pd.api.types.is_numeric_dtype(series.dtype):
+            if self.kind == "number" and series.dtype == np.float64 and _are_small(series.to_numpy()):
+                return series.to_numpy()[:, None]  # the usual case, without copies
             values = series.astype("float64").to_numpy(dtype=np.float64, na_value=np.nan)
             can_be = np.isin(values, (0, 1)) if self.kind == "boolean" else np.abs(values) <= cells.LARGEST
             return np.where(can_be, values, np.nan)[:, None]
@@ -82,6 +85,11 @@ class Column:
         """Return its categories, texts (N,); a blank is the empty text."""
         texts = cells.trimmed(series)
         return texts.where(~texts.str.lower().isin(cells.BLANK), "").to_numpy(dtype=object)
+
+
+def _are_small(values: np.ndarray) -> bool:
+    """Whether no number is missing or beyond what a column may have."""
+    return len(values) > 0 and bool(values.min() >= -cells.LARGEST and values.max() <= cells.LARGEST)
 
 
 def _parts(dates: pd.Series, clock: bool) -> np.ndarray:
@@ -213,8 +221,11 @@ def why_left_out(column: Column, series: pd.Series) -> str:
         if count > ROWS_NAMED and 2 * count > len(present):
             return f"{count:,} different texts in {len(present):,} rows"
         return ""
-    values = column.values(series)[:, 0]
-    present = values[~np.isnan(values)]
+    for part in (series.head(FIRST), series):  # in most columns the first values differ
+        values = column.values(part)[:, 0]
+        present = values[~np.isnan(values)]
+        if len(present) > 2 and present.min() != present.max():
+            break
     if len(present) == 0:
         return "no values"
     if len(present) == len(values) and present.min() == present.max():
