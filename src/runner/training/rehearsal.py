@@ -44,9 +44,7 @@ from runner.util.forks import fork
 from runner.util.primitives import decode, encode
 
 STEPS = 2  # before and after the checkpoint
-LARGEST = (
-    32 << 20
-)  # bytes of a model, 8 million float32 parameters: with optimizer state the forks take eight times that
+LARGEST = 32 << 20  # bytes of a model; its forks take ten times that with SGD, fourteen with AdamW
 MEMORY_SHARE = 0.1  # the largest share of the free memory for the model
 
 
