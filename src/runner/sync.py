@@ -49,7 +49,7 @@ def _sync(options: dict[str, str]) -> int:
     if not folders:
         _say("nothing to upload")
     uri = options.get("tracking.uri")
-    failed: set[Path] = set()
+    failed: set[Path] = set()  # the others are uploaded, maybe without a file that the store refuses
     reasons: dict[str, str] = {}
     for folder in folders:
         if not _missing(failed.intersection(folder.parents)) and not _upload(folder, uri, reasons):
@@ -58,7 +58,8 @@ def _sync(options: dict[str, str]) -> int:
     own = [path for path in dict.fromkeys(candidates) if path in folders or is_own_folder(path)]
     sweeps = [folder for folder in own if _is_sweep(folder)]
     completed = [_complete(folder, uri) for folder in sweeps if folder not in failed]
-    return 0 if not failed and all(completed) else 1
+    left = any(DeliveryState.load(folder).refused for folder in folders)
+    return 0 if not failed and not left and all(completed) else 1
 
 
 def _is_part_of(sweep: Path, job: Path) -> bool:
@@ -104,10 +105,10 @@ def _upload(folder: Path, uri: str | None, reasons: dict[str, str]) -> bool:
         _say(f"{name}: not uploaded: {said}")
         reasons.setdefault(reason, name)
         return False
-    _say(
-        f"{display_path(folder.absolute())}: uploaded as run {DeliveryState.load(folder).run_id}"
-        f" ({Manifest.load(folder).status})"
-    )
+    state = DeliveryState.load(folder)
+    without = f", without {', '.join(state.refused)}" if state.refused else ""
+    status = Manifest.load(folder).status
+    _say(f"{display_path(folder.absolute())}: uploaded as run {state.run_id} ({status}){without}")
     return done
 
 

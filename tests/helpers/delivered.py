@@ -57,7 +57,7 @@ class DeliveryHere:
 
     def leave(self) -> None: ...
 
-    def close(self, timeout: float) -> bool:
+    def close(self, timeout: float, longest: float | None = None) -> bool:
         steps = [delivery.step() for delivery in self._deliveries.values()]
         return all(steps)
 

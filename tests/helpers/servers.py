@@ -64,11 +64,15 @@ class Proxy:
         fails: whether it answers with an error itself.
         error: the status of the error.
         delay: seconds to wait before each request.
+        limit: the largest body in bytes that it passes on.
+        too_large: the status of its answer to a larger one; None cuts the connection.
         port: the port of the proxy.
     """
 
     def __init__(self, target: int, port: int = 0) -> None:
         self.fails, self.error, self.delay = False, 500, 0.0
+        self.limit: float = float("inf")
+        self.too_large: int | None = 413
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -77,6 +81,12 @@ class Proxy:
             def pass_on(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 time.sleep(proxy.delay)
+                if len(body) > proxy.limit:
+                    if proxy.too_large is None:
+                        self.close_connection = True
+                    else:
+                        self.answer(proxy.too_large, b"<html></html>", "text/html")
+                    return
                 if proxy.fails:
                     self.answer(proxy.error, b"" if proxy.error < 500 else b"{}", "application/json")
                     return

@@ -422,6 +422,41 @@ def test_a_run_arrives_whole_once_and_in_order(uri: str, tmp_path: Path, capfd: 
     assert capfd.readouterr() == ("", "")  # MLflow has a lot to say on both
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (413, "client_max_body_size"),
+        (None, "cuts the connection"),
+        pytest.param(507, "(507)", marks=pytest.mark.soak),
+        pytest.param(500, "(500 ", marks=pytest.mark.soak),
+    ],
+)
+def test_a_file_that_a_proxy_does_not_pass_on_holds_up_nothing_else(
+    answer: int | None, said: str, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make_run(tmp_path)
+    write_everything(folder)
+    (folder / "plots" / "zoo.png").write_bytes(b"content")
+    (folder / "plots" / "large.png").write_bytes(bytes(2_000_000))
+    with Proxy(server.port) as proxy:
+        proxy.limit, proxy.too_large = 1_000_000, answer
+        make_manifest(proxy.uri, tmp_path).ended("FINISHED").save(folder)
+        delivery, client = Delivery(folder), connect(server.uri)
+        assert delivery.step() is True and delivery.run_id is not None
+        (line,) = warnings_of(caplog)
+        assert line.startswith("not uploaded: plots/large.png (2 MB): ") and said in line
+        assert line.endswith(f"python -m runner.sync run={folder}")
+        assert client.get_run(delivery.run_id).info.status == "FINISHED"
+        assert [item.path for item in client.list_artifacts(delivery.run_id, "plots")] == [
+            "plots/loss.png",
+            "plots/zoo.png",
+        ]
+        assert outstanding(folder) and sync.main([f"run={folder}"]) == 1
+        proxy.limit = float("inf")
+        assert sync.main([f"run={folder}"]) == 0 and not outstanding(folder)
+        assert len(client.list_artifacts(delivery.run_id, "plots")) == 3
+
+
 @pytest.mark.usefixtures("delivery_by_forks")
 @FILE_ALONE
 def test_a_resumed_run_goes_on_in_its_own_mlflow_run(uri: str, tmp_path: Path) -> None:

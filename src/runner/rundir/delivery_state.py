@@ -26,6 +26,7 @@ class DeliveryState:
         tags: the tags in MLflow.
         experiment_tags: the experiment's tags in MLflow that this run set.
         artifacts: size and modification time (ns) of files that earlier versions have uploaded; see `UploadedFiles`.
+        refused: why the store refuses a file, by name; the next `runner.sync` tries again.
         model_id: the logged model made from the `model/` with this `model_uuid`.
         model_uuid: see `model_id`.
         status: the run's status in MLflow.
@@ -44,6 +45,7 @@ class DeliveryState:
     tags: dict[str, str] = field(default_factory=dict)
     experiment_tags: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, list[int]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     model_id: str | None = None
     model_uuid: str | None = None
     status: str = "RUNNING"

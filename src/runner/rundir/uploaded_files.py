@@ -23,11 +23,17 @@ class UploadedFiles:
     Args:
         folder: the run's folder.
         state: with the id of the MLflow run; its `artifacts` were noted by earlier versions, or by a recovery.
+
+    Attributes:
+        refused: the versions that the store has refused, by name; only in memory.
+        warned: the names of which a warning has told that.
     """
 
     def __init__(self, folder: Path, state: DeliveryState) -> None:
         self._path, self._run_id = folder / FOLDER / NAME, state.run_id
         self._versions = dict(state.artifacts)
+        self.refused: dict[str, Version] = {}
+        self.warned: set[str] = set()
         with suppress(FileNotFoundError):
             for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
                 with suppress(ValueError, TypeError):  # a power loss or a full disk has left a part of it

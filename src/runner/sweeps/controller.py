@@ -168,7 +168,8 @@ class Sweep:
             log.info("resume     python -m runner --multirun sweep.resume=%s", shell_path(self.folder))
         if self.parent_run is not None:
             seconds = float(prepared.config.tracking.wait)
-            delivered = self.parent_run.close(min(seconds, STOPPED_SECONDS) if stopped else seconds)
+            at_most = min(seconds, STOPPED_SECONDS) if stopped else None
+            delivered = self.parent_run.close(seconds if at_most is None else at_most, at_most)
             if report_late_ids(result, self.parent_run):  # MLflow has the table without them
                 delivered = delivered and not stopped and self.parent_run.deliver_again(seconds)
             if not delivered:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -20,10 +20,11 @@ from runner.rundir.manifest import FOLDER, RESUMED, Manifest
 from runner.rundir.ownership import is_real_file, is_real_folder, real_files
 from runner.rundir.uploaded_files import UploadedFiles
 from runner.tracking.changed_folders import ChangedFolders
+from runner.tracking.file_upload import FileUpload, version_of
 from runner.tracking.local_files import first_link, local_folder, refuse_links
+from runner.tracking.trouble import refuses_content
 from runner.util.files import hard_link, load_json_or_empty, write_json
 from runner.util.tags import PARAM_LENGTH, legal_model_name, with_legal_names
-from runner.util.uri import sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,17 +60,22 @@ def deliver(
     uploaded: UploadedFiles,
     save: Callable[[], None],
 ) -> None:
-    """Upload the files that are new or changed, and the model; `save` records the latter."""
+    """Upload the files that are new or changed, and the model; `save` records the latter, and what is refused."""
     assert state.run_id is not None
     if is_real_file(folder / layout.RESULT):
         _fill_in_ids(folder / layout.RESULT, state)
     if links := [name for name in _UPLOADED if (folder / name).is_symlink()]:
         log.warning("not uploaded, as links are not followed: %s in %s", ", ".join(links), display_path(folder))
+    uploaded.refused.clear()
+    upload = FileUpload(client, folder, state.run_id, uploaded)
     for path in _files(folder, manifest, uploaded):
-        _deliver_file(client, state.run_id, path, path.relative_to(folder).as_posix(), uploaded)
+        upload.send(path, path.relative_to(folder).as_posix())
     shutil.rmtree(folder / PINNED, ignore_errors=True)
     if manifest.log_model and _has_model(folder):
-        _deliver_model(client, folder, manifest, state)
+        upload.send_model(lambda: _deliver_model(client, folder, manifest, state))
+        save()
+    if (refused := upload.finish()) != state.refused:
+        state.refused = refused
         save()
 
 
@@ -82,15 +88,20 @@ def deliver_early(
     changed: ChangedFolders,
 ) -> None:
     """Upload what a resume needs if the folder is lost: the config, the pinned checkpoints, and files from before."""
-    for name in _EARLY:
-        if is_real_file(folder / name):
-            _deliver_file(client, run_id, folder / name, name, uploaded)
-    for path in changed.new_files():
-        _deliver_file(client, run_id, path, path.relative_to(folder).as_posix(), uploaded)
-    changed.done()
-    for path in pinned:
-        _deliver_file(client, run_id, path, f"{layout.CHECKPOINTS}/{path.name}", uploaded)
-        path.unlink()
+    upload = FileUpload(client, folder, run_id, uploaded)
+    try:
+        for name in _EARLY:
+            if is_real_file(folder / name):
+                upload.send(folder / name, name)
+        for path in changed.new_files():
+            upload.send(path, path.relative_to(folder).as_posix())
+        changed.done()
+        for path in pinned:
+            upload.send(path, f"{layout.CHECKPOINTS}/{path.name}")
+        upload.finish()
+    finally:
+        for path in pinned:
+            path.unlink(missing_ok=True)
 
 
 def pin_checkpoints(folder: Path, uploaded: UploadedFiles) -> list[Path]:
@@ -102,39 +113,11 @@ def pin_checkpoints(folder: Path, uploaded: UploadedFiles) -> list[Path]:
     pinned = []
     for path in real_files(folder / layout.CHECKPOINTS, "[!.]*.pt"):
         with contextlib.suppress(FileNotFoundError):  # it is being replaced: the next call pins it
-            if not uploaded.has(f"{layout.CHECKPOINTS}/{path.name}", _version(path)):
+            if not uploaded.has(f"{layout.CHECKPOINTS}/{path.name}", version_of(path)):
                 (folder / PINNED).mkdir(exist_ok=True)
                 hard_link(path, folder / PINNED / path.name)
                 pinned.append(folder / PINNED / path.name)
     return sorted(pinned, key=lambda path: path.stat().st_mtime_ns)
-
-
-def _deliver_file(client: "MlflowClient", run_id: str, path: Path, name: str, uploaded: UploadedFiles) -> None:
-    """Upload a file as `name`, unless MLflow has this version."""
-    version = _version(path)
-    if uploaded.has(name, version):
-        return
-    with _readable_by_server(client, path) as file:
-        client.log_artifact(run_id, str(file), name.rpartition("/")[0] or None)
-    uploaded.note(name, version)
-
-
-@contextlib.contextmanager
-def _readable_by_server(client: "MlflowClient", path: Path) -> Iterator[Path]:
-    """Yield a file, or a copy with the usual permissions.
-
-    On a local disk MLflow keeps the permissions, and the server of a team may run as another user.
-    """
-    if sqlite_file(client.tracking_uri) is not None or path.stat().st_mode & 0o077:
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="runner-") as temporary:
-        yield Path(shutil.copyfile(path, Path(temporary) / path.name, follow_symlinks=False))
-
-
-def _version(path: Path) -> list[int]:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _files(folder: Path, manifest: Manifest, uploaded: UploadedFiles) -> Iterator[Path]:
@@ -184,20 +167,32 @@ def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, sta
     run = client.get_run(state.run_id)
     model = _find_or_create_model(client, run, model_uuid, _params(manifest))
     refuse_links(model.artifact_location)
-    client.log_model_artifacts(model.model_id, str(source))
-    # The model was saved without MLflow's ids: add those that `log_model` would have written.
-    ids = {"run_id": state.run_id, "model_id": model.model_id, "artifact_path": model.artifact_location}
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / MLMODEL
-        path.write_text(yaml.safe_dump(description | ids), encoding="utf-8")
-        client.log_model_artifact(model.model_id, str(path))
-        _copy_to_run(client, run, model, source, path)
+    try:
+        _upload_model(client, run, model, source, description)
+    except Exception as error:
+        if refuses_content(error):  # MLflow's pages show that it is not complete
+            client.finalize_logged_model(model.model_id, "FAILED")
+        raise
     outputs = run.outputs.model_outputs if run.outputs is not None else []
     if model.model_id not in {output.model_id for output in outputs}:
         client.log_outputs(state.run_id, [LoggedModelOutput(model.model_id, step=0)])
     _link_metrics(client, folder, manifest, state, model.model_id)
     client.finalize_logged_model(model.model_id, "READY")
     state.model_id, state.model_uuid = model.model_id, model_uuid
+
+
+def _upload_model(
+    client: "MlflowClient", run: "Run", model: "LoggedModel", source: Path, description: dict[str, Any]
+) -> None:
+    """Upload the files of a model, as the logged model's and as the run's."""
+    client.log_model_artifacts(model.model_id, str(source))
+    # The model was saved without MLflow's ids: add those that `log_model` would have written.
+    ids = {"run_id": run.info.run_id, "model_id": model.model_id, "artifact_path": model.artifact_location}
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / MLMODEL
+        path.write_text(yaml.safe_dump(description | ids), encoding="utf-8")
+        client.log_model_artifact(model.model_id, str(path))
+        _copy_to_run(client, run, model, source, path)
 
 
 def _find_or_create_model(client: "MlflowClient", run: "Run", model_uuid: str, params: dict[str, str]) -> "LoggedModel":

@@ -3,7 +3,7 @@
 import getpass
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,9 +18,11 @@ from runner.tracking import artifacts
 from runner.tracking.changed_folders import ChangedFolders
 from runner.tracking.local_files import refuse_linked_folder
 from runner.tracking.metric_upload import MetricUpload, fetch_back
+from runner.tracking.pieces import send_each, takes_tags
 from runner.tracking.run_owner import take_over
 from runner.tracking.store import connect, deleted_experiment, get_or_create_experiment, mlflow_command, resolve_store
 from runner.util.tags import FOLDER_TAG, KEY_TAG, PARAM_LENGTH, TAG_LENGTH, with_legal_names
+from runner.util.terminal import TRACKING, about
 from runner.util.uri import strip_credentials
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def outstanding(folder: Path) -> bool:
     ended = (manifest.status, manifest.end_time)
     if manifest.status == "RUNNING" or (state.status, state.end_time) != ended or state.lacks_points:
         return True
-    if state.tags != _tags(manifest):  # a sweep's results, with run ids that came after its end
+    if state.refused or state.tags != _tags(manifest):  # a sweep's results get late run ids after its end
         return True
     path = folder / layout.JOURNAL
     size = path.stat().st_size if path.exists() else 0
@@ -194,7 +196,7 @@ class Delivery:
         if manifest.params and not self.state.params:
             params = [Param(key, value[:PARAM_LENGTH]) for key, value in with_legal_names(manifest.params).items()]
             for batch in _batches(params, _PARAMS_PER_BATCH):
-                client.log_batch(run_id, params=batch)
+                self._send(run_id, "parameter", lambda some: client.log_batch(run_id, params=some), batch)
             self._remember(params=True)
         tags = _tags(manifest)
         changed = [RunTag(key, value) for key, value in tags.items() if self.state.tags.get(key) != value]
@@ -203,7 +205,7 @@ class Delivery:
             if now != self.state.tags[NOTE]:  # a user has edited it in the UI
                 changed = [tag for tag in changed if tag.key != NOTE]
         for batch in _batches(changed, _PARAMS_PER_BATCH):
-            client.log_batch(run_id, tags=batch)
+            self._send(run_id, "tag", lambda some: client.log_batch(run_id, tags=some), batch)
         removed = [key for key in self.state.tags if key not in tags]  # why the run ended before it was resumed
         for key in removed:
             client.delete_tag(run_id, key)
@@ -217,7 +219,8 @@ class Delivery:
             client.delete_tag(run_id, "mlflow.parentRunId")  # its job was restarted as another run
             self._remember(parent_run_id=None)
         if manifest.dataset is not None and not self.state.dataset:
-            client.log_inputs(run_id, [_dataset_input(manifest.dataset)])
+            dataset = _dataset_input(manifest.dataset)
+            self._send(run_id, "data set", lambda some: client.log_inputs(run_id, some), [dataset])
             self._remember(dataset=True)
 
     def _send_metrics(self, client: "MlflowClient", run_id: str, manifest: Manifest, limit: int | None) -> bool:
@@ -227,6 +230,14 @@ class Delivery:
         done = metrics.step(manifest.status == "RUNNING", limit)
         self._metrics = metrics
         return done
+
+    def _send(self, run_id: str, kind: str, send: Callable[[Sequence[T]], object], items: Sequence[T]) -> None:
+        """Send items together, and warn of those that the store refuses."""
+        assert self._client is not None
+        refused = send_each(send, items, lambda: takes_tags(self._client, run_id))
+        if refused:
+            names = ", ".join(str(getattr(item, "key", self.folder.name)) for item, _ in refused)
+            log.warning("MLflow does not get the %s %s: %s", kind, names, refused[0][1], extra=about(TRACKING))
 
     def _remember(self, **changes: object) -> None:
         for name, value in changes.items():

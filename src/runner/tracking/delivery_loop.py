@@ -95,6 +95,8 @@ class DeliveryLoop:
         self._progress = time.monotonic()
         self._wait: float | None = None
         self._retry = FIRST_RETRY
+        self._not_before: dict[Path, float] = {}  # when a refused run is tried again
+        self._refused: set[Path] = set()  # since the parent has closed its end
 
     def run(self) -> tuple[bool, list[Path]]:
         """Take steps until the parent has closed its end and all is uploaded, or the store stays unreachable.
@@ -113,6 +115,8 @@ class DeliveryLoop:
             readable = self._queue.readable
             if not readable or self._queue.running:
                 return not self._queue, readable
+            if self._refused.issuperset(readable):  # waiting does not help
+                return False, []
             if time.monotonic() - self._progress > SECONDS_AFTER_THE_END:
                 return False, []
 
@@ -125,28 +129,49 @@ class DeliveryLoop:
             time.sleep(min(self._wait, FIRST_RETRY / 4))  # the time left is short
 
     def _step(self, folders: Iterable[Path]) -> None:
-        """Upload what is new in each folder."""
+        """Upload what is new in each folder; one that is refused does not hold up the others."""
         self._wait = SECONDS_BETWEEN_STEPS
-        folder = Path()
-        try:
-            for folder in folders:
-                delivery = self._queue[folder]
-                done = run_nicely(self._niceness(), partial(delivery.step, BYTES_AT_ONCE))
-                if delivery.is_behind:
-                    self._wait, self._progress = 0.0, time.monotonic()
-                if done:
-                    self._queue.remove(folder)
-                    self._send(delivered=True)
-                    self._wait, self._progress = 0.0, time.monotonic()
-        except Exception as error:  # MLflow, SQLAlchemy and the network raise many types; training continues
-            self._warn(error, folder)
-            self._wait, self._retry = self._retry, min(2 * self._retry, LONGEST_RETRY)
-            self._queue.postpone(folder)
-        else:
-            if self._trouble is not None and self._trouble not in self._reported_back:
-                self._reported_back.add(self._trouble)
-                log.info("the tracking store %s; nothing was lost", BACK[self._trouble], extra=about(STORE))
-            self._trouble, self._retry = None, FIRST_RETRY
+        failed, skipped = False, list[float]()
+        for folder in folders:
+            if not self._folders.closed and time.monotonic() < (then := self._not_before.get(folder, 0.0)):
+                skipped.append(then)
+                continue
+            try:
+                self._step_one(folder)
+                self._not_before.pop(folder, None)
+                self._refused.discard(folder)
+            except Exception as error:  # MLflow, SQLAlchemy and the network raise many types; training continues
+                failed = True
+                self._warn(error, folder)
+                self._queue.postpone(folder)
+                if self._trouble == AWAY:
+                    self._wait = self._retry
+                    break
+                self._not_before[folder] = time.monotonic() + self._retry
+                if self._folders.closed:
+                    self._refused.add(folder)
+        if failed:
+            self._wait = min(self._wait, self._retry)
+            self._retry = min(2 * self._retry, LONGEST_RETRY)
+        if skipped:
+            self._wait = min(self._wait, max(0.0, min(skipped) - time.monotonic()))
+        if failed or skipped:
+            return
+        if self._trouble is not None and self._trouble not in self._reported_back:
+            self._reported_back.add(self._trouble)
+            log.info("the tracking store %s; nothing was lost", BACK[self._trouble], extra=about(STORE))
+        self._trouble, self._retry = None, FIRST_RETRY
+
+    def _step_one(self, folder: Path) -> None:
+        delivery = self._queue[folder]
+        done = run_nicely(self._niceness(), partial(delivery.step, BYTES_AT_ONCE))
+        if delivery.is_behind:
+            self._send(progress=True)
+            self._wait, self._progress = 0.0, time.monotonic()
+        if done:
+            self._queue.remove(folder)
+            self._send(delivered=True)
+            self._wait, self._progress = 0.0, time.monotonic()
 
     def _warn(self, error: Exception, folder: Path) -> None:
         """Warn that the upload fails, once per run and kind: a store that is often unreachable is reported once."""

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from runner.rundir import journal, journal_check, layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.journal import MetricPoint
+from runner.tracking.pieces import send_each, takes_tags
 from runner.tracking.system import SYSTEM
 from runner.util.tags import legal_name
 from runner.util.terminal import TRACKING, about
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
 log = logging.getLogger("runner")
 
@@ -52,6 +54,7 @@ class MetricUpload:
         self._client, self._run_id, self._state, self._save = client, run_id, state, save
         self._path = folder / layout.JOURNAL
         self._loss: str | None = None
+        self._refused: set[str] = set()
         self._last = self._ask()
         self._check_store()
 
@@ -153,7 +156,22 @@ class MetricUpload:
             if point.step > self._last.get(key := self._key(point), -1)
         ]
         for start in range(0, len(metrics), _METRICS_PER_REQUEST):
-            self._client.log_batch(self._run_id, metrics=metrics[start : start + _METRICS_PER_REQUEST])
+            batch = [each for each in metrics[start : start + _METRICS_PER_REQUEST] if each.key not in self._refused]
+            if batch:
+                self._send_batch(batch)
+
+    def _send_batch(self, metrics: "Sequence[Metric]") -> None:
+        """Send a request. A metric that MLflow refuses is left out from then on, and warned of."""
+        refused = send_each(
+            lambda some: self._client.log_batch(self._run_id, metrics=some),
+            metrics,
+            lambda: takes_tags(self._client, self._run_id),
+        )
+        for metric, reason in refused:
+            if metric.key not in self._refused:
+                self._refused.add(metric.key)
+                text = "MLflow does not get the metric %s from step %d on: %s"
+                log.warning(text, metric.key, metric.step, reason, extra=about(TRACKING))
 
     def _note(self, offset: int) -> None:
         self._state.offset, self._state.tail = offset, journal_check.checksum(self._path, offset)

@@ -27,6 +27,8 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
 from runner.tracking.dead_runs import finish_dead_run
 from runner.tracking.delivery_loop import FIRST_RETRY, DeliveryLoop, Folders, ParentPipe
 from runner.tracking.slim_import import skippable_packages, without_packages
@@ -44,6 +46,9 @@ URI = "RUNNER_DELIVERY_URI"  # an environment variable, as every user of the mac
 RESTARTS = 3
 """Times that the process is started again after something has killed it."""
 
+LONGEST = 30
+"""How many times the wait at the end lasts at most while an upload makes progress."""
+
 _SECONDS_FOR_AN_ORPHAN = 10.0  # a resume of the run may have to wait as long
 _SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -59,7 +64,7 @@ class DeliveryProcess:
         self._uri = uri
         self._run_id: str | None = None
         self._settled = threading.Event()
-        self._last_delivered = 0.0
+        self._last_delivered = self._last_progress = 0.0
         self._folders: list[Path] = []
         self._lock = threading.Lock()  # of what follows, which the listener changes if the child dies
         self._left = self._lost = False
@@ -141,27 +146,38 @@ class DeliveryProcess:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
 
-    def close(self, timeout: float) -> bool:
+    def close(self, timeout: float, longest: float | None = None) -> bool:
         """Upload the rest; called after the manifests have the final status of the runs.
 
         Args:
-            timeout: seconds to wait; they start again with each run that is uploaded.
+            timeout: seconds to wait without progress: metrics that arrive, or a file that is being read.
+            longest: seconds to wait at most; 30 times `timeout` by default. They start again with each run that is
+                uploaded.
 
         Returns:
             True if MLflow has everything; otherwise `python -m runner.sync` uploads the rest later.
         """
         self.leave()
-        closed_at, code = time.monotonic(), None
+        longest = LONGEST * timeout if longest is None else longest
+        closed_at, code, is_announced = time.monotonic(), None, False
+        positions = read_positions(self._process.pid)
         while code is None:
-            left = max(closed_at, self._last_delivered) + timeout - time.monotonic()
+            began, now = max(closed_at, self._last_delivered), time.monotonic()
+            left = min(max(began, self._last_progress) + timeout, began + longest) - now
             hurry(self._process.pid)
             try:
                 code = self._process.wait(min(max(left, 0.0), _SECONDS_BETWEEN_LOOKS))
             except subprocess.TimeoutExpired:
-                if left <= 0:
+                former, positions = positions, read_positions(self._process.pid)
+                if positions != former and now < began + longest:
+                    self._last_progress = time.monotonic()
+                elif left <= 0:
                     self._process.kill()
                     self._process.wait()
                     code = 1
+                if left > 0 and now - closed_at > timeout and not is_announced:
+                    is_announced = True
+                    log.info("upload     still uploading to MLflow; waiting while it makes progress")
         self._listener.join()
         return code == 0
 
@@ -174,12 +190,22 @@ class DeliveryProcess:
                 self._run_id = message["run_id"]
             elif "settled" in message:
                 self._settled.set()
+            elif "progress" in message:
+                self._last_progress = time.monotonic()
             elif "delivered" in message:
                 self._last_delivered = time.monotonic()
             else:
                 log.log(message["level"], "%s", message["text"], extra=about(message["topic"]))
         if not self._replace():  # the child has ended
             self._settled.set()
+
+
+def read_positions(process: int) -> set[tuple[str, int]]:
+    """Return how far a process has read its open files: an upload moves if they change. Empty where that is unknown."""
+    with contextlib.suppress(psutil.Error, OSError):
+        files = psutil.Process(process).open_files()
+        return {(file.path, position) for file in files if (position := getattr(file, "position", 0)) > 0}
+    return set()
 
 
 _started: "weakref.WeakSet[DeliveryProcess]" = weakref.WeakSet()

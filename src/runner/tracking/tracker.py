@@ -29,8 +29,8 @@ class Deliverer(Protocol):
     def run_id(self, timeout: float = 0.0) -> str | None:
         """Return the run's id in MLflow; waits at most so many seconds."""
 
-    def close(self, timeout: float) -> bool:
-        """Upload the rest, for at most so many seconds; return whether everything is uploaded."""
+    def close(self, timeout: float, longest: float | None = None) -> bool:
+        """Upload the rest, and wait for it (see `DeliveryProcess.close`); return whether everything is uploaded."""
 
 
 class Tracker:
@@ -93,7 +93,7 @@ class Tracker:
 
         Args:
             status: FINISHED, FAILED or KILLED.
-            timeout: seconds to wait for the upload.
+            timeout: seconds to wait for the upload; longer while it makes progress, unless the run was stopped.
 
         Returns:
             True if everything is uploaded, or the run is not tracked.
@@ -104,7 +104,7 @@ class Tracker:
             return True
         self._manifest = self._manifest.ended(status)
         self._manifest.save(self.folder)
-        return self._delivery.close(timeout)
+        return self._delivery.close(timeout, timeout if status == "KILLED" else None)
 
     @property
     def run_id(self) -> str | None:

@@ -3,14 +3,22 @@
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
+from urllib.parse import unquote, urlsplit
 
 from runner.errors import Problem, StoreError
+from runner.rundir import layout
 from runner.util.redaction import redact
 
 _BUSY = (408, 425, 429)
 """Statuses of a request that succeeds later, though they begin with 4."""
 
 _STATUS = re.compile(r"error code (\d{3})\b|too many (\d{3}) error responses")
+_OF_CONTENT = frozenset({400, 403, 404, 405, 406, 409, 411, 413, 414, 415, 422, 431, 451, 507})
+"""Statuses of an answer that may concern what was sent."""
+
+_INVALID = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
+"""Codes of MLflow's own answers to what it cannot take."""
+
 _BY_CODE = {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403}
 _OF_A_GATEWAY = re.compile(r"INTERNAL_ERROR: .{0,80}(unauthori[sz]ed|not authenticated).{0,80}", re.IGNORECASE)
 """A 401 with JSON that is not MLflow's own; its status is lost."""
@@ -35,6 +43,9 @@ _OUTAGES = (
     ("Name or service not known", "unknown server name"),
     ("Failed to resolve", "unknown server name"),
     ("failed to resolve host", "unknown server name"),
+    ("Connection reset", "the server, or a proxy before it, cuts the connection"),
+    ("Remote end closed", "the server, or a proxy before it, cuts the connection"),
+    ("Broken pipe", "the server, or a proxy before it, cuts the connection"),
     ("timed out", "the server does not answer in time"),
     ("timeout expired", "the server does not answer in time"),
     ("database is locked", "the database is busy"),
@@ -83,6 +94,29 @@ def describe_refusal(error: BaseException, experiment: str = "") -> str | None:
         return str(problem)
     if refused := _DATABASE_REFUSES.search(str(error)):
         return f"refused access: {redact(refused[0])}"
+    return None
+
+
+def refuses_content(error: BaseException) -> str | None:
+    """Describe that a store refuses what was sent, and may take other things; None for any other error."""
+    if isinstance(error, UnicodeError):
+        return "its name or value is not valid Unicode"
+    status = http_status(error)
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return "the server, or a proxy before it, refuses its size (413): raise its limit (nginx: client_max_body_size)"
+    if status == HTTPStatus.INSUFFICIENT_STORAGE:
+        return "the server has no space for it (507)"
+    if status in _OF_CONTENT or getattr(error, "error_code", None) in _INVALID:
+        return f"the server, or a proxy before it, refuses it ({_name(status)})" if status else _one_line(error)
+    return None
+
+
+def refused_path(error: BaseException) -> str | None:
+    """Return the path of the artifact that a server has refused, from the address of the request; None if unknown."""
+    for each in _chain(error):
+        url = str(getattr(getattr(each, "response", None), "url", ""))
+        if "/artifacts/" in url:
+            return unquote(urlsplit(url).path.rpartition("/artifacts/")[2].removeprefix(f"{layout.MODEL}/"))
     return None
 
 

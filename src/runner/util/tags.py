@@ -31,6 +31,9 @@ CODE_TAG = "runner.code"
 RESUMED_CODE_TAG = "runner.resumed_code"
 """The tag of a run that was resumed with other code than it was started with: the files that differ."""
 
+WRITABLE_TAG = "runner.writable"
+"""The tag by which an upload finds out that a store takes tags of a run, after it has refused something else."""
+
 PRUNED = "pruned"
 """The tag of a pruned trial; its value is the reason."""
 

@@ -200,6 +200,6 @@ class DeliveredBySweep:
             time.sleep(_POLL_SECONDS)
         return None
 
-    def close(self, timeout: float) -> bool:
+    def close(self, timeout: float, longest: float | None = None) -> bool:
         """Return true: the sweep delivers the rest."""
         return True

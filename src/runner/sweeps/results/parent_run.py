@@ -203,9 +203,9 @@ class ParentRun:
         self._manifest = self._manifest.ended(status)
         self._manifest.save(self.folder)
 
-    def close(self, seconds: float) -> bool:
-        """Wait for the delivery to finish; return whether MLflow has everything."""
-        return self._delivery.close(seconds)
+    def close(self, seconds: float, longest: float | None = None) -> bool:
+        """Wait for the delivery to finish (see `DeliveryProcess.close`); return whether MLflow has everything."""
+        return self._delivery.close(seconds, longest)
 
     def add_late_ids(self, table: Table) -> bool:
         """Write the table and the description again if jobs have got run ids since; called after `close`.
