@@ -1,8 +1,9 @@
 """Columns of a table become rows, some at a time, by several threads."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,7 +13,10 @@ from runner.util.cores import usable_cores
 ROWS = 2**14
 """Rows that are copied at a time; they stay in the processor's cache."""
 
-MOST_THREADS = 8
+MOST_THREADS = 8  # more would need more memory, and wait for it
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def as_rows(columns: Sequence[np.ndarray], chosen: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -37,11 +41,19 @@ def as_rows(columns: Sequence[np.ndarray], chosen: Sequence[np.ndarray]) -> list
             target = array[place[number] : place[number + 1]]
             np.take(block, np.flatnonzero(rows[part]), axis=0, out=target, mode="clip")  # else `out` is copied
 
-    if not columns or len(begins) < 2:
-        for number in range(len(begins) if columns else 0):
-            copy(number)
-        return arrays
-    with ThreadPoolExecutor(min(usable_cores(), MOST_THREADS), "copy_rows") as pool:
-        for _ in pool.map(copy, range(len(begins))):
-            pass
+    if columns:
+        in_threads(copy, range(len(begins)))
     return arrays
+
+
+def threads() -> int:
+    """Return the number of threads for a table, in a process that has the machine, or a slot of it, to itself."""
+    return min(usable_cores(), MOST_THREADS)
+
+
+def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Return the result of each item. Several threads help where the work is NumPy's."""
+    if len(items) < 2:
+        return list(map(work, items))
+    with ThreadPoolExecutor(threads(), "table") as pool:
+        return list(pool.map(work, items))

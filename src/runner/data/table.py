@@ -269,7 +269,8 @@ def _divide(
     for key, frame in frames.items():
         of_table = slice(first, first + len(frame.cells))
         known = answer.known[of_table]
-        cells = frame.cells if known.all() else frame.cells[known]  # a selection copies all columns
+        complete = known.all()
+        cells = frame.cells if complete else frame.cells[known]  # a selection copies all columns
         if not rows.example:
             shown = cells.head(2)[[column.name for column in rows.columns]]
             rows.example = {str(name): shown[name].tolist() for name in shown}
@@ -278,7 +279,7 @@ def _divide(
             chosen = {TRAIN: ~is_test, TEST: is_test}
         tensors = rows.tensors(cells, list(chosen.values()))
         for (part, mask), tensor in zip(chosen.items(), tensors, strict=True):
-            places = np.flatnonzero(known)[mask]
+            places = np.flatnonzero(mask) if complete else np.flatnonzero(known)[mask]
             parts[part] = tensor, torch.from_numpy(answer.values[of_table][places]), torch.from_numpy(places)
         first = of_table.stop
     return parts

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from runner.data.columns import Column, is_whole, not_kept, parse_numbers, parse_rows
+from runner.data.rows import threads
 from runner.data.table_look import BOM, SPACES_AND_QUOTE, Head
-from runner.util.cores import usable_cores
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,8 +26,6 @@ MARGIN = 2**12
 
 LOOK = 2**16
 """Bytes at the beginning that tell which columns have decimals."""
-
-MOST_THREADS = 8
 
 
 class UnusualError(Exception):
@@ -76,12 +74,11 @@ class Blocks:
 
     def __iter__(self) -> Iterator[tuple[int, list[Column]]]:
         """Yield the rows below the first one, some at a time: how many, and their columns without `text`."""
-        threads = min(usable_cores(), MOST_THREADS)
-        pool = ThreadPoolExecutor(threads, "read_table")
+        pool = ThreadPoolExecutor(threads(), "table")
         file = os.open(self.path, os.O_RDONLY)
         try:
             begins = iter(range(self._begin, os.fstat(file).st_size, BLOCK))
-            blocks = deque(pool.submit(self._columns, file, begin) for begin in islice(begins, 2 * threads))
+            blocks = deque(pool.submit(self._columns, file, begin) for begin in islice(begins, 2 * threads()))
             while blocks:
                 rows, columns = blocks.popleft().result()
                 blocks += [pool.submit(self._columns, file, begin) for begin in islice(begins, 1)]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runner.data.rows import as_rows
+from runner.data.rows import as_rows, in_threads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,13 +41,16 @@ class TableRows:
 
         `blanks` counts those of all rows so far.
         """
+
+        def read(column: "Column") -> tuple[np.ndarray, int]:
+            values = column.values(cells[column.name])
+            return values, int(np.count_nonzero(np.isnan(values[:, 0])))
+
+        numbers = [column for column in self.columns if column.kind != "category"]
         arrays: list[np.ndarray] = []
-        for column in self.columns:
-            if column.kind != "category":
-                values = column.values(cells[column.name])
-                blanks = int(np.count_nonzero(np.isnan(values[:, 0])))
-                self.blanks[column.name] = self.blanks.get(column.name, 0) + blanks
-                arrays.extend(values.T)
+        for column, (values, blanks) in zip(numbers, in_threads(read, numbers), strict=True):
+            self.blanks[column.name] = self.blanks.get(column.name, 0) + blanks
+            arrays.extend(values.T)
         arrays += [
             self._marks(column.texts(cells[column.name])) for column in self.columns if column.kind == "category"
         ]
