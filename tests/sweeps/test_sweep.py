@@ -647,7 +647,12 @@ class TestKnobs:
         self, runner: Runner, here: Path, empty_store: Path
     ) -> None:
         quick = [argument for argument in QUICK if argument != "tracking=off"]
-        away = ("tracking=server", "tracking.uri=http://ada:s3cret@127.0.0.1:9", "tracking.log_model=false")
+        away = (
+            "tracking=server",
+            "tracking.uri=http://ada:s3cret@127.0.0.1:9",
+            "tracking.wait=1",
+            "tracking.log_model=false",
+        )
         called = runner("-m", *quick, *away, "seed=1,2")
         assert called.code == 0 and "s3cret" not in called.err, called.err
         assert f"python -m runner.sync run={shell_path(sweep_folder(here))}\n" in called.err
