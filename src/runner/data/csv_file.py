@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +19,7 @@ from runner.data.held_out import (
 from runner.data.listing import list_names
 from runner.data.named_path import NamedPath
 from runner.data.paths import shared_samples
+from runner.data.rows import together
 from runner.data.source import Source
 from runner.data.table_files import TEST, TRAIN, VAL, check_classes, find_files
 from runner.data.table_index import find_name
@@ -107,10 +109,13 @@ def _read(
     tables = {key: _without(table, arrays) for key, table in tables.items()}
     whole = tables[TRAIN]
     _check_tables(tables, files, name)
-    column = read_target(name, [table.columns[name] for table in tables.values()], target_type, loss_takes)
+    targets = [table.columns[name] for table in tables.values()]
+    column, is_test = together(
+        partial(read_target, name, targets, target_type, loss_takes),
+        lambda: None if TEST in files else choose_test_samples(whole.rows, fraction, arrays.get(split_by or "")),
+    )
     held_out: dict[str, np.ndarray] = {}
-    if TEST not in files:
-        is_test = choose_test_samples(whole.rows, fraction, arrays.get(split_by or ""))
+    if is_test is not None:
         arrays = {name: [values[at] for at in np.flatnonzero(~is_test)] for name, values in arrays.items()}
         held_out = {TRAIN: ~is_test, TEST: is_test}
     parts = _split_by_table(tables, name, column, held_out)

@@ -51,6 +51,13 @@ def threads() -> int:
     return min(usable_cores(), MOST_THREADS)
 
 
+def together(one: Callable[[], T], other: Callable[[], R]) -> tuple[T, R]:
+    """Return both results; an error of the first comes first."""
+    with ThreadPoolExecutor(1, "table") as pool:
+        later = pool.submit(other)
+        return one(), later.result()
+
+
 def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Return the result of each item. Several threads help where the work is NumPy's."""
     if len(items) < 2:

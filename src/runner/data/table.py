@@ -277,7 +277,7 @@ def _divide(
         chosen = {key: np.ones(len(cells), dtype=bool)}
         if key == TRAIN and is_test is not None:
             chosen = {TRAIN: ~is_test, TEST: is_test}
-        tensors = rows.tensors(cells, list(chosen.values()))
+        tensors = rows.tensors(cells, list(chosen.values()), frame.plain)
         for (part, mask), tensor in zip(chosen.items(), tensors, strict=True):
             places = np.flatnonzero(mask) if complete else np.flatnonzero(known)[mask]
             parts[part] = tensor, torch.from_numpy(answer.values[of_table][places]), torch.from_numpy(places)

@@ -1,10 +1,9 @@
 """A large text file without quotes, read and parsed in blocks by several threads."""
 
 import os
-from collections import deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import repeat
 from pathlib import Path
 from threading import local
 from typing import TYPE_CHECKING, Literal
@@ -77,11 +76,9 @@ class Blocks:
         pool = ThreadPoolExecutor(threads(), "table")
         file = os.open(self.path, os.O_RDONLY)
         try:
-            begins = iter(range(self._begin, os.fstat(file).st_size, BLOCK))
-            blocks = deque(pool.submit(self._columns, file, begin) for begin in islice(begins, 2 * threads()))
-            while blocks:
-                rows, columns = blocks.popleft().result()
-                blocks += [pool.submit(self._columns, file, begin) for begin in islice(begins, 1)]
+            # All at once: joining takes a tenth of the time, and threads that never wait share the cores best.
+            begins = range(self._begin, os.fstat(file).st_size, BLOCK)
+            for rows, columns in pool.map(self._columns, repeat(file), begins):
                 if len(self._line_ends) > 1:
                     raise UnusualError
                 if rows:

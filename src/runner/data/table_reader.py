@@ -39,6 +39,7 @@ class Frame:
         unnamed: whether the first column has no name in a table that has others.
         comma: whether cells are separated by semicolons, as where the comma separates decimals.
         notes: short phrases about guesses.
+        plain: names of columns of numbers, float64, none of which is missing, or larger than `cells.LARGEST`.
     """
 
     cells: "pd.DataFrame"
@@ -46,6 +47,7 @@ class Frame:
     unnamed: bool
     comma: bool
     notes: Sequence[str]
+    plain: Collection[str] = ()
 
 
 def read_frame(file: NamedPath, header: Header = None, known: Collection[str] = ()) -> Frame:
@@ -81,13 +83,19 @@ def read_frame(file: NamedPath, header: Header = None, known: Collection[str] = 
         notes += [note] if note else []
     import pandas as pd
 
+    from runner.data.tabular.cells import LARGEST
+
     first, columns = cells.head[0], cells.below if has_header else cells.with_first()
     width = len(first)
     names, more = _names(first) if has_header else ([str(place) for place in range(width)], [])
     notes += more if has_header else [f"no header: columns are called 0 to {width - 1}"]
     series: dict[str, pd.Series] = {}
+    plain: set[str] = set()
     for name in names:
-        series[name] = _series(columns.pop(0))  # so that a column is in memory once
+        column = columns.pop(0)  # so that a column is in memory once
+        series[name] = _series(column)
+        if column.kind == "number" and series[name].dtype == float and not column.missing and column.largest <= LARGEST:
+            plain.add(name)
     frame = pd.DataFrame(series, copy=False)
     if has_header and not first[-1].strip() and frame[names[-1]].map(lambda cell: cell == "").all():
         frame, notes = (
@@ -95,7 +103,7 @@ def read_frame(file: NamedPath, header: Header = None, known: Collection[str] = 
             [*notes, "the rows end with a delimiter: the empty last column is left out"],
         )
     unnamed = bool(has_header) and not first[0].strip()
-    return Frame(frame, bool(has_header), unnamed, delimiter == ";", notes)
+    return Frame(frame, bool(has_header), unnamed, delimiter == ";", notes, plain)
 
 
 def _unpack(data: bytes, file: NamedPath) -> bytes:

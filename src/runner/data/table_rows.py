@@ -1,6 +1,6 @@
 """The rows of a table as tensors, and the transformers that are fitted to those of the training part."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runner.data.rows import as_rows, in_threads
+from runner.data.rows import as_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,21 +36,28 @@ class TableRows:
         self.blanks: dict[str, int] = {}
         self.example: dict[str, list[Any]] = {}
 
-    def tensors(self, cells: "pd.DataFrame", chosen: Sequence[np.ndarray]) -> list[Tensor]:
+    def tensors(self, cells: "pd.DataFrame", chosen: Sequence[np.ndarray], plain: Collection[str] = ()) -> list[Tensor]:
         """Return each choice of rows, bool (N,), as float64 (rows, numbers + categories).
 
         `blanks` counts those of all rows so far.
+
+        Args:
+            cells: the rows.
+            chosen: the choices.
+            plain: see `Frame`.
         """
-
-        def read(column: "Column") -> tuple[np.ndarray, int]:
-            values = column.values(cells[column.name])
-            return values, int(np.count_nonzero(np.isnan(values[:, 0])))
-
-        numbers = [column for column in self.columns if column.kind != "category"]
         arrays: list[np.ndarray] = []
-        for column, (values, blanks) in zip(numbers, in_threads(read, numbers), strict=True):
+        for column in self.columns:
+            if column.kind == "category":
+                continue
+            blanks = 0
+            if column.kind == "number" and column.name in plain:
+                arrays.append(cells[column.name].to_numpy())
+            else:
+                values = column.values(cells[column.name])
+                blanks = int(np.isnan(values[:, 0]).sum())
+                arrays.extend(values.T)
             self.blanks[column.name] = self.blanks.get(column.name, 0) + blanks
-            arrays.extend(values.T)
         arrays += [
             self._marks(column.texts(cells[column.name])) for column in self.columns if column.kind == "category"
         ]

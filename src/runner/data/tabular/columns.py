@@ -54,8 +54,6 @@ class Column:
         if self.kind == "date":
             return _parts(self._dates(series), self.clock)
         if pd.api.types.is_numeric_dtype(series.dtype):
-            if self.kind == "number" and series.dtype == np.float64 and _are_small(series.to_numpy()):
-                return series.to_numpy()[:, None]  # the usual case, without copies
             values = series.astype("float64").to_numpy(dtype=np.float64, na_value=np.nan)
             can_be = np.isin(values, (0, 1)) if self.kind == "boolean" else np.abs(values) <= cells.LARGEST
             return np.where(can_be, values, np.nan)[:, None]
@@ -85,11 +83,6 @@ class Column:
         """Return its categories, texts (N,); a blank is the empty text."""
         texts = cells.trimmed(series)
         return texts.where(~texts.str.lower().isin(cells.BLANK), "").to_numpy(dtype=object)
-
-
-def _are_small(values: np.ndarray) -> bool:
-    """Whether no number is missing or beyond what a column may have."""
-    return len(values) > 0 and bool(values.min() >= -cells.LARGEST and values.max() <= cells.LARGEST)
 
 
 def _parts(dates: pd.Series, clock: bool) -> np.ndarray:
