@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from argparse import Namespace
@@ -16,6 +17,7 @@ from helpers.wrong_data import WRONG_DATA
 from runner.assembly import build
 from runner.config.compose import Composer
 from runner.config.hydra_job import group_choices, without_hydra
+from runner.util.stopping import INTERRUPT
 
 QUICK = ("tracking=off", "data.limit=60", "trainer.epochs=1")
 
@@ -132,6 +134,21 @@ def test_tracebacks_are_shown_when_asked_for(
     assert called.code == 2
     assert "Traceback" in called.err and "in raises" in called.err, "the traceback leads to the user's line"
     assert called.errors
+
+
+@pytest.mark.usefixtures("delivery_here")
+def test_an_interrupt_that_a_model_raises_itself_is_its_error(
+    here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_user_module(here)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    former = signal.signal(signal.SIGINT, INTERRUPT)  # as in a command; there was no signal
+    try:
+        called = runner(CUSTOM, "model._target_=mine.Interrupts")
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert called.code == 2 and called.about == [("model", "code")] and "KeyboardInterrupt" in called.err
 
 
 def test_an_option_may_stand_among_the_overrides(here: Path, runner: Runner) -> None:

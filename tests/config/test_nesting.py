@@ -1,11 +1,15 @@
 """Bounds on the shape of arguments and files: just below it is composed, just above it is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from helpers.problems import problem_of
 from runner.config.compose import Composer
+from runner.config.expansion import check_references
 from runner.config.nesting import MAX_DEPTH, MAX_EXPANDED, check_argument, check_file
 
 
@@ -71,3 +75,29 @@ def test_a_file_just_below_the_bound_composes(here: Path) -> None:
     cfg, problems = Composer(extra="conf").compose(["model=mine"])
     assert cfg is not None and problems == []
     assert str(cfg.model.a2).count("1") == 9 * 9 * 9
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ([1] * 10, lambda n: [f"${{d.a{n}}}"] * 10),
+        ("x", lambda n: f"${{.a{n}}}${{d[a{n}]}}"),
+        ("x", lambda n: f"${{oc.select:d.a{n}}} ${{oc.env:HOME,${{d.a{n}}}}}"),
+    ],
+)
+def test_references_that_multiply_are_refused(first: Any, then: Callable[[int], Any]) -> None:
+    values = {"a0": first} | {f"a{n + 1}": then(n) for n in range(60)}
+    problem = problem_of(lambda: check_references(OmegaConf.create({"d": values})))
+    assert problem.topic == "range" and problem.key.startswith("d.a") and f"{MAX_EXPANDED:,}" in problem.text
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"a0": [1] * 10, "a1": ["${..a0}"] * 10, "a2": ["${a1}"] * 10, "a3": ["${a2}"] * 7, "a4": "${a1[0][1]}"},
+        {"a": "${a}", "b": "${c}", "c": "${b}", "e": "${c.x}", "f": "${no.such}", "g": "${oc.env:HOME}"},
+        {"a": {"b": r"\${a}", "c": "${hydra:job.name}", "d": None, "e": "???"}},
+    ],
+)
+def test_other_references_are_taken_or_left_to_their_own_message(values: dict[str, Any]) -> None:
+    check_references(OmegaConf.create(values))

@@ -65,6 +65,9 @@ def a_user_module(here: Path) -> None:
         "class Exits(Narrow):\n"
         "    def __init__(self, num_outputs: int):\n"
         "        raise SystemExit(0)\n"
+        "class Interrupts(Narrow):\n"
+        "    def __init__(self, num_outputs: int):\n"
+        "        raise KeyboardInterrupt\n"
         "class Stops(Narrow):\n"
         "    def forward(self, inputs):\n"
         "        raise Stop('no more')\n"
@@ -104,6 +107,7 @@ def user_configs(here: Path) -> None:
         "model/other.yaml": "defaults: [one]\n",
         "model/deep.yaml": f"hidden: {'[' * 99}{']' * 99}\n",
         "model/aliases.yaml": "a: &a {b: *a}\n",
+        "model/references.yaml": "".join(f"a{n}: '${{.a{n + 1}}}${{.a{n + 1}}}'\n" for n in range(99)) + "a99: 1\n",
     }.items():
         (here / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
         (here / "conf" / name).write_text(text)
@@ -562,6 +566,7 @@ WRONG = [
     Wrong(["--config-dir=conf", "model=one"], [("model", "conflict")], set_up=user_configs),
     Wrong(["--config-dir=conf", "model=deep"], [("model", "range")], set_up=user_configs),
     Wrong(["--config-dir=conf", "model=aliases"], [("model", "range")], set_up=user_configs),
+    Wrong(["--config-dir=conf", "model=references"], [("model.a0", "range")], set_up=user_configs),
     Wrong(
         ["--config-dir=conf", "hydra/job_logging=empty"],
         [("hydra.job_logging", "missing")],

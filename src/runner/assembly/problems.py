@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from runner.config import schema
 from runner.config.hydra_job import to_plain, without_hydra
 from runner.errors import ConfigError, Problem, Topic, describe_error, path_problem
+from runner.util.stopping import is_from_signal
 
 T = TypeVar("T")
 Names = Collection[str]
@@ -81,9 +82,9 @@ class ProblemCollector:
         except ConfigError as error:
             self += error.problems
             self.cause = self.cause or error
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # `make` may call code of the user's, and that may call sys.exit()
+            if isinstance(error, KeyboardInterrupt) and is_from_signal():
+                raise
             problem = path_problem(error)
             suggestion = problem.suggestion if problem else "runner.verbose=true shows where"
             topic: Topic = problem.topic if problem else "code"

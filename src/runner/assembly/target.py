@@ -21,6 +21,7 @@ from runner.errors import ConfigError, Problem, Topic, close_match, describe_err
 from runner.loss import Loss
 from runner.scheduler import Schedule
 from runner.task import Task
+from runner.util.stopping import is_from_signal
 
 SUPPLIED: dict[str, tuple[str, ...]] = {
     "callbacks": (),
@@ -118,9 +119,9 @@ def _find(path: str) -> Any:
             if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
                 continue  # the module ends earlier in the path
             raise LookupError(f"{module} needs the module {error.name}", "install it", "unavailable") from error
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # a script may call sys.exit()
+            if isinstance(error, KeyboardInterrupt) and is_from_signal():
+                raise
             raise LookupError(f"{module} fails with {describe_error(error)}", "correct it", "code") from error
         for name in parts[count:]:
             if not hasattr(parent, name):
@@ -194,9 +195,9 @@ def call(group: str, node: Mapping[str, Any], kind: type[T], **supplied: Any) ->
         # which would make lists of tuples.
         make = instantiate(escape_all_references(escape_all_references(node)), _convert_="all", _partial_=True)
         part = make(**passed)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # of Hydra, or whatever the code of a `_target_` raises
+        if isinstance(error, KeyboardInterrupt) and is_from_signal():
+            raise
         cause = (error.__cause__ or error) if isinstance(error, InstantiationException) else error
         if isinstance(error, ConfigError | fetch.Forbidden):
             raise

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from runner.config import check_override, schema, store_variable
 from runner.config.check_override import ParsedOverride
+from runner.config.expansion import check_references
 from runner.config.group_files import GroupFiles
 from runner.config.hydra_node import check_folder, check_node
 from runner.config.interpolation import escape_references
@@ -103,11 +104,16 @@ class Composer:
         Returns:
             The config without the wrong overrides (None if it still does not compose), and the problems. Keys without
             a value are missing (`???`).
+
+        Raises:
+            ConfigError: the references of the config stand for too many values.
+            RecursionError: the config includes itself.
         """
         cfg, problems = self._compose_usable(overrides, mode)
         if cfg is not None and self.reader.learn_texts(cfg, overrides):
             cfg, problems = self._compose_usable(overrides, mode)
         if cfg is not None:
+            check_references(cfg)
             HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
             register_secrets(OmegaConf.to_container(cfg, resolve=False))
             problems += find_unset(cfg)

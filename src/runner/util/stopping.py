@@ -92,6 +92,14 @@ INTERRUPT = Interrupt()
 """Of this process."""
 
 
+def is_from_signal() -> bool:
+    """Return whether a KeyboardInterrupt may come from a signal; if not, the user's code has raised it itself."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is INTERRUPT:
+        return INTERRUPT.signal is not None
+    return handler is not signal.SIG_IGN
+
+
 def is_command() -> bool:
     """Return whether this process is a command: `python -m runner`, `python -m runner.<command>`, or `runner`.
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
 from runner.config.augment_list import is_list_beside_keys, lists_first
 from runner.config.compose import Composer
+from runner.config.expansion import check_references
 from runner.config.interpolation import escape_references
 from runner.config.keys import may_be_new
 from runner.config.messages import REFUSED, find_unset
@@ -106,6 +107,9 @@ def with_values(composer: Composer, cfg: DictConfig, overrides: Sequence[str], n
 
     Returns:
         None if one of them is refused, as composing it reports the problem; or if those of the config apply later.
+
+    Raises:
+        ConfigError: the references of the config stand for too many values.
     """
     before = OmegaConf.to_container(cfg.hydra.overrides.task)
     assert isinstance(before, list)
@@ -121,5 +125,6 @@ def with_values(composer: Composer, cfg: DictConfig, overrides: Sequence[str], n
     with read_write(changed.hydra):
         changed.hydra.job.num = number
     composer.record(changed, [*before, *composer.reader.given(overrides, sweeping=False)])
+    check_references(changed)
     refer_to(changed)
     return None if find_unset(changed) else changed
