@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from helpers.problems import problem_of
 from runner.config.compose import Composer
 from runner.config.expansion import check_references
-from runner.config.nesting import MAX_DEPTH, MAX_EXPANDED, check_argument, check_file
+from runner.config.nesting import MAX_DEPTH, MAX_EXPANDED, check_argument, check_file, load_saved
 
 
 def lists(depth: int) -> str:
@@ -66,6 +66,14 @@ def test_aliases_of_few_values_are_taken(text: str, tmp_path: Path) -> None:
 def test_other_files_are_refused_with_the_line(text: str, line: int, word: str, tmp_path: Path) -> None:
     problem = problem_of(lambda: check_file(tmp_path / "a.yaml", text))
     assert f"a.yaml, line {line}: " in problem.text and word in problem.text
+
+
+def test_a_saved_config_has_the_same_bound_and_may_be_deeper(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"{aliases(9)}\nx: {lists(MAX_DEPTH + 2)}\n")
+    assert load_saved(file)["a1"] == [[1] * 9] * 9
+    file.write_text(aliases(*[9] * 60))
+    assert problem_of(lambda: load_saved(file)).text.startswith(f"{file}, line 5: its aliases")
 
 
 def test_a_file_just_below_the_bound_composes(here: Path) -> None:

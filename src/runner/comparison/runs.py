@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from runner.comparison import log_axes
+from runner.config import nesting
 from runner.config.keys import GROUPS, flatten
 from runner.errors import ConfigError, to_one_line
 from runner.rundir import journal, layout
@@ -261,8 +262,8 @@ def _final(values: Mapping[str, Any]) -> dict[str, float]:
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        config = nesting.load_saved(path)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, ConfigError):
         return {}
     return config if isinstance(config, dict) else {}
 

@@ -5,6 +5,7 @@ Hydra and OmegaConf read both by recursion, and copy each alias: without bounds 
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -12,6 +13,9 @@ from runner.errors import ConfigError, Problem
 
 MAX_DEPTH = 32
 """The most lists and mappings within each other, and the most words of a key."""
+
+MAX_SAVED_DEPTH = 3 * MAX_DEPTH
+"""The same in a saved config, where the value of an argument lies below its key."""
 
 MAX_EXPANDED = 10_000
 """The most values that the aliases of a file may add; composing that many takes 2 s."""
@@ -53,23 +57,37 @@ def check_argument(argument: str) -> None:
         raise ConfigError(Problem(key, f"{argument} is nested too deeply", DEPTH, topic="range"))
 
 
-def check_file(file: Path, text: str) -> None:
+def check_file(file: Path, text: str, max_depth: int = MAX_DEPTH) -> None:
     """Check how deep a YAML file is nested, and what its aliases (`*name`) expand to.
 
     Args:
         file: its path, for the message.
         text: its content; what is no YAML is not checked.
+        max_depth: the most lists and mappings within each other.
 
     Raises:
         ConfigError: too deep, too large, or an alias within the value that it refers to.
     """
     try:
-        _check_events(file, text)
+        _check_events(file, text, max_depth)
     except yaml.YAMLError:  # the reader explains it
         return
 
 
-def _check_events(file: Path, text: str) -> None:
+def load_saved(file: Path) -> Any:
+    """Load the config that a run saved, which anyone may have edited.
+
+    Raises:
+        ConfigError: its aliases stand for too many values; runner itself writes none.
+        OSError, ValueError, RecursionError, yaml.YAMLError: it cannot be read.
+    """
+    text = file.read_text(encoding="utf-8")
+    if "&" in text:
+        check_file(file, text, MAX_SAVED_DEPTH)
+    return yaml.safe_load(text)
+
+
+def _check_events(file: Path, text: str, max_depth: int) -> None:
     def refuse(event: yaml.Event, what: str, instead: str) -> ConfigError:
         line = event.start_mark.line + 1 if event.start_mark else 0
         return ConfigError(Problem("", f"{file}, line {line}: {what}", instead, topic="range"))
@@ -81,8 +99,8 @@ def _check_events(file: Path, text: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             open_sizes.append(1)
             open_anchors.append(event.anchor or "")
-            if len(open_sizes) - 1 > MAX_DEPTH:
-                raise refuse(event, "it is nested too deeply", DEPTH)
+            if len(open_sizes) - 1 > max_depth:
+                raise refuse(event, "it is nested too deeply", f"use at most {max_depth} levels")
         elif isinstance(event, yaml.CollectionEndEvent):
             size, anchor = open_sizes.pop(), open_anchors.pop()
             open_sizes[-1] += size

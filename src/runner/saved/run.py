@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from runner.config import store_variable
+from runner.config import nesting, store_variable
 from runner.config.keys import GROUPS, PRESETS
 from runner.config.settings import SUPERVISED
 from runner.errors import ConfigError, Problem, StoreError, Topic
@@ -315,7 +315,7 @@ def read_config(path: Path, argument: str) -> dict[str, Any]:
         ConfigError: the file cannot be read, or is not a run's config.
     """
     try:
-        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+        saved = nesting.load_saved(path)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         text = f"its {layout.CONFIG} cannot be read: {str(error).splitlines()[0]}"
         raise ConfigError(problem_with(argument, text, topic="file")) from error

@@ -95,9 +95,7 @@ INTERRUPT = Interrupt()
 def is_from_signal() -> bool:
     """Return whether a KeyboardInterrupt may come from a signal; if not, the user's code has raised it itself."""
     handler = signal.getsignal(signal.SIGINT)
-    if handler is INTERRUPT:
-        return INTERRUPT.signal is not None
-    return handler is not signal.SIG_IGN
+    return handler.signal is not None if isinstance(handler, Interrupt) else handler is not signal.SIG_IGN
 
 
 def is_command() -> bool:
