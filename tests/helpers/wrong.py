@@ -166,6 +166,7 @@ WRONG = [
         then=["experiment=char_gpt", "debug=anomaly"],
     ),
     # Types and ranges.
+    Wrong(["seed=${trainer.epochs}", "trainer.epochs=${seed}"], [("seed", "conflict"), ("trainer.epochs", "missing")]),
     Wrong(["seed=abc"], [("seed", "type")], then=["seed=3"]),
     Wrong(["seed=1.5", "seed=-1"], [("seed", "type"), ("seed", "range")], then=["seed=3"]),
     Wrong(

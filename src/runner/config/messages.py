@@ -206,6 +206,11 @@ def explain_message(line: str, before: str = "", key: str = "") -> Problem:
         kind = f"a value of type {match[1]}" if match[1] else "a list"
         what = f"its file holds {kind}, not keys"
         return Problem(key, before + what, "write lines of the form key: value in it", topic="type")
+    if match := re.search(r"Missing mandatory value: (\S+)", line):
+        what = f"it refers to {match[1]}, which has no value"
+        return Problem(key, before + what, "write a value, or another key", topic="missing")
+    if "Recursive interpolation" in line:
+        return Problem(key, before + "it refers to itself", "write a value, or another key", topic="conflict")
     if line.startswith("Interpolation key "):
         what = f"it refers to the unknown key {line.split(chr(39))[1]}"
         return Problem(key, before + what, "write a value, or an existing key", topic="unknown")
