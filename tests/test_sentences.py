@@ -106,6 +106,29 @@ GOLDEN = [
         "optimizer.lr: it refers to the unknown key rate; write a value, or an existing key",
     ),
     (
+        "'~optimizer.foreach'",
+        "~optimizer.foreach: unknown key optimizer.foreach; leave it out",
+    ),
+    (
+        "'data.batch_size=${trainer}'",
+        "data.batch_size is not a whole number but a group of keys; write a whole number at least 1",
+    ),
+    (
+        "'trainer.epochs=${trainer.monitor}'",
+        (
+            "trainer.epochs: it refers to trainer.monitor, whose value is of another type;"
+            " write a whole number at least 1"
+        ),
+    ),
+    (
+        "'trainer.epochs=${trainer}'",
+        "trainer.epochs: it refers to the group that it is in; write a whole number at least 1",
+    ),
+    (
+        "hydra=foo",
+        "hydra=foo: hydra is a group of keys; write one of its keys, such as hydra.run.dir=<folder>",
+    ),
+    (
         "resume_mode=warm_start",
         "resume_mode=warm_start needs a run; write resume=<its folder or MLflow run id>",
     ),

@@ -33,6 +33,7 @@ from runner.data.splits import split
 from runner.data.tensors import tensors
 from runner.loss import MSE, CrossEntropy, Loss
 from runner.runs.resume import compose_saved
+from runner.saved.run import SavedRun
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -931,7 +932,7 @@ def test_what_version_0_1_0_has_saved_is_read_by_its_rules(tmp_path):
     saved = built(*now).config
     for key in ("scale", "classes", "val_path", "val_inputs", "val_targets"):
         del saved["data"][key]
-    experiment = build.build(without_hydra(compose_saved(saved)[0]))
+    experiment = build.build(without_hydra(compose_saved(SavedRun("run=x", None, None, None, saved))[0]))
     assert (
         experiment.num_outputs == 5
         and experiment.splits.normalize.mean.shape == (5, 1)

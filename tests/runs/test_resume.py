@@ -311,6 +311,11 @@ def damage_all(checkpoints: Path) -> None:
         path.write_bytes(b"x")
 
 
+def add_unknown_key(folder: Path) -> None:
+    with (folder / "config.yaml").open("a") as file:
+        file.write("a0: 1\n")
+
+
 @pytest.mark.parametrize(
     ("damage", "topic", "words"),
     [
@@ -318,6 +323,7 @@ def damage_all(checkpoints: Path) -> None:
         (lambda folder: damage_all(folder / "checkpoints"), "run", ["last.pt is damaged", "best.pt is damaged"]),
         (lambda folder: (folder / "config.yaml").write_text("a: ["), "file", ["config.yaml"]),
         (lambda folder: (folder / "config.yaml").write_text("defaults: []\nseed: 0\n"), "run", ["config.yaml"]),
+        (add_unknown_key, "unknown", ["resume=run: its config.yaml", "unknown key a0"]),
     ],
 )
 def test_a_run_that_cannot_go_on_says_why(
@@ -326,7 +332,7 @@ def test_a_run_that_cannot_go_on_says_why(
     folder = only(runner, *SMALL, "trainer.epochs=1", folder="run")
     damage(folder)
     called = runner("resume=run", "trainer.epochs=2")
-    assert called.code == 2 and called.about == [("resume", topic)]
+    assert called.code == 2 and called.about == [("a0" if topic == "unknown" else "resume", topic)]
     for word in words:
         assert word in called.err
 

@@ -39,6 +39,9 @@ def check(files: GroupFiles, typed: ParsedOverride) -> list[Problem]:
     key = override.key_or_group
     if not key:
         return [explain_unreadable(text)]
+    if key == "hydra" and not override.is_delete():  # Hydra's own node has a file, so it looks like a group
+        suggestion = "write one of its keys, such as hydra.run.dir=<folder>"
+        return [Problem(key, f"{text}: hydra is a group of keys", suggestion, topic="type")]
     if override.is_sweep_override():
         return []
     if wrong := schema.find_large_integers(key, override.value()) or schema.find_number_flags(key, override.value()):

@@ -50,6 +50,7 @@ class Composer:
         folder: the primary config folder; runner's own by default.
         extra: a folder with more group members.
         name: the name of the primary config.
+        described: what messages call the primary config.
 
     Attributes:
         options: the arguments of the constructor, with absolute paths, to make the composer in another process.
@@ -63,7 +64,9 @@ class Composer:
         ConfigError: a folder or the primary config does not exist.
     """
 
-    def __init__(self, folder: Path | None = None, extra: str | None = None, name: str = "config") -> None:
+    def __init__(
+        self, folder: Path | None = None, extra: str | None = None, name: str = "config", described: str = "the config"
+    ) -> None:
         schema.register()
         version.setbase(VERSION_BASE)
         self.typed: list[str] | None = None
@@ -85,7 +88,7 @@ class Composer:
             )
         GlobalHydra.instance().clear()
         self.hydra = Hydra.create_main_hydra2(task_name="runner", config_search_path=search_path)
-        self.name = name.removesuffix(".yaml")
+        self.name, self.described = name.removesuffix(".yaml"), described
         self._loader = self.hydra.config_loader
         repository = CheckedRepository(search_path, config_folder())
         self._loader.repository = repository  # type: ignore[attr-defined]
@@ -159,7 +162,7 @@ class Composer:
         try:
             base = self._compose(good, mode)
         except REFUSED as broken:
-            return None, [explain_error(broken, "the config does not compose")]
+            return None, [explain_error(broken, f"{self.described} does not compose")]
         problems = []
         for typed in sorted(usable, key=lambda typed: not self.files.options(typed.override.key_or_group)):
             try:
@@ -167,7 +170,7 @@ class Composer:
                 good.append(typed)
             except REFUSED as refusal:
                 problems.append(self._explain(typed, base, refusal))
-        return base, problems or [explain_error(error, "the config does not compose")]
+        return base, problems or [explain_error(error, f"{self.described} does not compose")]
 
     def _with_variable(
         self, cfg: DictConfig, usable: Sequence[ParsedOverride], mode: RunMode

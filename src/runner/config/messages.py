@@ -87,7 +87,7 @@ def explain_refusal(
 
     if key not in known and not override.is_add():
         suggestion = "leave it out" if override.is_delete() else suggest_key(key, known, members)
-        if find_similar_key(key, known) is None and _has_foreign_target(base, key):
+        if not override.is_delete() and find_similar_key(key, known) is None and _has_foreign_target(base, key):
             suggestion = f"write +{text} if the class takes it; {suggestion}"
         return problem(f"unknown key {key}", suggestion, "unknown")
     if override.is_add() and not override.is_force_add() and key in known:
@@ -184,7 +184,7 @@ def explain_error(error: BaseException, text: str = "") -> Problem:
     if isinstance(error, OmegaConfBaseException) and full_key:
         key = str(full_key)
         if "not in '" in line:
-            return Problem(key, f"{before}unknown key {key}", topic="unknown")
+            return Problem(key, f"{before}unknown key {key}", "remove it from the file", topic="unknown")
         if expected := schema.describe_expected(key):
             return Problem(key, f"{before}{key} has a wrong value", f"write {expected}", topic="type")
         before += f"{key}: "
@@ -209,6 +209,12 @@ def explain_message(line: str, before: str = "", key: str = "") -> Problem:
     if match := re.search(r"Missing mandatory value: (\S+)", line):
         what = f"it refers to {match[1]}, which has no value"
         return Problem(key, before + what, "write a value, or another key", topic="missing")
+    if "Interpolation to parent node" in line:
+        what = "it refers to the group that it is in"
+        return Problem(key, before + what, f"write {schema.describe_expected(key) or 'a value'}", topic="conflict")
+    if match := re.match(r"While dereferencing interpolation '\$\{(.+?)\}'", line):
+        what = f"it refers to {match[1]}, whose value is of another type"
+        return Problem(key, before + what, f"write {schema.describe_expected(key) or 'a value'}", topic="type")
     if "Recursive interpolation" in line:
         return Problem(key, before + "it refers to itself", "write a value, or another key", topic="conflict")
     if line.startswith("Interpolation key "):

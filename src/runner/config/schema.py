@@ -157,6 +157,10 @@ def check_value(key: str, value: Any, limit: Limit) -> Problem | None:
             return None
         hint = did_you_mean(wrong, [format_value(choice) for choice in bound.values])
         return Problem(key, f"{typed} is not a choice", hint, topic="choice")
+    is_built = isinstance(value, Mapping) and "_target_" in value and key not in settings_limits(Config)
+    if isinstance(value, Mapping) and limit.shape != "list" and not is_built:
+        text = f"{key} is not {'valid' if bound.words else bound.kind} but a group of keys"
+        return Problem(key, text, f"write {limit}", topic="type")
     if isinstance(value, Mapping) or (isinstance(value, list) and limit.shape != "one"):
         items = list(value.values()) if isinstance(value, Mapping) else value
         if all(map(bound.is_number, items)) and not all(item in bound for item in items):

@@ -102,7 +102,7 @@ def rebuild(run: SavedRun, overrides: Sequence[str] = (), preprocessing: Mapping
         ConfigError: with all problems.
     """
     without_callbacks = run.config["trainer"] | {"callbacks": None}  # their code may not be here
-    cfg, problems = resume.compose_saved({**run.config, "trainer": without_callbacks}, overrides)
+    cfg, problems = resume.compose_saved(run, overrides, {"trainer": without_callbacks})
     if cfg is None:
         raise ConfigError(*problems)
     return build.build(without_hydra(cfg), run.choices, problems, preprocessing or {})

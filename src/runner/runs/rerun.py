@@ -41,7 +41,7 @@ def build_rerun(was: SavedRun, overrides: Sequence[str]) -> tuple[DictConfig, Ex
     Raises:
         ConfigError: something is missing: a device, the data, the weights of another run.
     """
-    cfg, problems = resume.compose_saved(was.config, [*overrides, "tracking.name=off", "tracking.log_model=false"])
+    cfg, problems = resume.compose_saved(was, [*overrides, "tracking.name=off", "tracking.log_model=false"])
     if cfg is None:
         raise ConfigError(*problems)
     problems += folders.check_folder(str(outputs() / "reproductions" / "run"), exact=False)

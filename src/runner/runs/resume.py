@@ -120,7 +120,7 @@ def compose(
     if any(is_about_augment(text) for text in values):
         saved = with_augment_keys(saved)
     _register(saved, chosen, of_parent=run.label if warm_start else None)
-    cfg, more = Composer(extra=extra, name="resumed").compose(values)
+    cfg, more = _composer(run, extra).compose(values)
     unknown = {problem.key for problem in more if problem.topic in ("unknown", "choice")}
     problems += [problem for problem in more if problem.topic != "missing" or problem.key not in unknown]
     if cfg is None:
@@ -139,20 +139,29 @@ def compose(
     return cfg, problems, resumed
 
 
-def compose_saved(saved: Mapping[str, Any], overrides: Sequence[str] = ()) -> tuple[DictConfig | None, list[Problem]]:
+def compose_saved(
+    run: SavedRun, overrides: Sequence[str] = (), replaced: Mapping[str, Any] | None = None
+) -> tuple[DictConfig | None, list[Problem]]:
     """Compose a saved config to evaluate or repeat the run, not to resume it.
 
     Args:
-        saved: the saved config.
+        run: the run.
         overrides: new values; no choices of groups.
+        replaced: groups that replace those of the saved config.
 
     Returns:
         The config with Hydra's own node (None if it does not compose), and its problems.
     """
+    saved = run.config | dict(replaced or {})
     if "${" in str(saved["tracking"].get("uri")):  # no store is needed here, and the variable may be unset
         saved = {**saved, "tracking": {**saved["tracking"], "name": "off", "uri": None}}
     _register(saved, ())
-    return Composer(name="resumed").compose(overrides)
+    return _composer(run).compose(overrides)
+
+
+def _composer(run: SavedRun, extra: str | None = None) -> Composer:
+    """Make the composer of the registered config of a run, whose problems name the file."""
+    return Composer(extra=extra, name="resumed", described=f"{run.argument}: its {layout.CONFIG}")
 
 
 def _split_choices(
