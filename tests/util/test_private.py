@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 import runner
-from runner.util.private import is_extra_state, uncompiled, unwrapped_name, without_package_scan
+from runner.util.private import is_extra_state, uncompiled, unwrapped_name, without_compiler, without_package_scan
 
 NAMES = (
     ("hydra._internal.callbacks", "Callbacks"),
@@ -87,3 +88,20 @@ def test_mlflow_does_not_scan_the_packages() -> None:
         assert requirements_utils._MODULES_TO_PACKAGES is None
     finally:
         requirements_utils._MODULES_TO_PACKAGES = before
+
+
+def test_methods_of_optimizers_call_themselves_instead_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a run then trains without the compiler is in tests/assembly/test_shape_memory.py."""
+    import torch._dynamo
+
+    plain = torch.optim.Optimizer.zero_grad.__wrapped__  # type: ignore[attr-defined]
+    monkeypatch.delitem(plain.__dict__, "__dynamo_disable", raising=False)
+    without_compiler()
+    assert not hasattr(plain, "__dynamo_disable")
+    monkeypatch.delitem(sys.modules, "torch._dynamo")
+    without_compiler()
+    assert getattr(plain, "__dynamo_disable") is plain
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    torch.optim.SGD([weight]).zero_grad()
+    assert weight.grad is None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -42,12 +43,14 @@ class Given:
         trainer: its settings; None while a value is missing.
         collector: has the problems so far.
         checkpoint: the state whose weights replace those of `model.weights`; None at the start of a run.
+        memory: the folder where checks of shapes are remembered; None remembers none.
     """
 
     config: Mapping[str, Any]
     trainer: TrainerSettings | None
     collector: ProblemCollector
     checkpoint: Mapping[str, Any] | None
+    memory: Path | None = None
 
     @property
     def seed(self) -> int:
@@ -191,7 +194,8 @@ def make_network(given: Given, learned: Learned) -> Network:
     """Make the model with its weights, check it on the task, and choose what depends on its size."""
     config, collector, stage, checkpoint = given.config, given.collector, given.collector.stage, given.checkpoint
     task, splits, batch_size = learned.task, learned.splits, config["data"]["batch_size"]
-    make_model = partial(models.make_model, pretrained=checkpoint is None and not collector.problems)
+    wanted = checkpoint is None and not collector.problems
+    make_model = partial(models.make_model, pretrained=wanted, memory=given.memory)
     sized = (config["model"], task, splits, learned.counted, given.seed, learned.dtype)
     made = stage("model", make_model, *sized, needs=["task"]) or (None, None, None, None)
     model, cost, measured, step = made

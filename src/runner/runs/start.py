@@ -11,6 +11,7 @@ from runner.assembly.experiment import Experiment
 from runner.config.compose import Composer
 from runner.config.hydra_job import run_job_in, without_hydra
 from runner.errors import Problem
+from runner.rundir.folders import outputs
 from runner.runs import execute, resume
 from runner.runs.execute import Outcome
 from runner.runs.resume import Resumed
@@ -40,7 +41,8 @@ def build_run(
     Raises:
         ConfigError: with all problems.
     """
-    experiment = build.build(without_hydra(cfg), choices, problems, resumed.preprocessing if resumed else None)
+    preprocessing = resumed.preprocessing if resumed else None
+    experiment = build.build(without_hydra(cfg), choices, problems, preprocessing, outputs())
     experiment.typed = typed
     return experiment, resume.load_checkpoint(resumed, experiment) if resumed else None
 

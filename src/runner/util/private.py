@@ -5,10 +5,12 @@ The modules of Hydra, OmegaConf and torch that have no public name either are im
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator
 
 from torch import nn
 from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX
+from torch.optim import Optimizer
 
 _WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+|_orig_mod\.")
 """Prefixes of names by DataParallel and `torch.compile`."""
@@ -27,6 +29,21 @@ def unwrapped_name(name: str) -> str:
 def is_extra_state(name: str) -> bool:
     """Whether a key of a `state_dict` has the value of a module's `get_extra_state`, of any type."""
     return name.rpartition(".")[2] == _EXTRA_STATE_KEY_SUFFIX
+
+
+def without_compiler() -> None:
+    """Let optimizers not import torch's compiler (900 modules, 0.5 s), which nothing here compiles.
+
+    torch 2.14 decorates their methods so that `torch.compile` leaves them out. The first call of each imports the
+    compiler, and stores the function that is left out as an attribute of the method; each later call enters and leaves
+    the compiler. With the method itself as that attribute neither happens. Nothing changes where the compiler is
+    imported already, and if torch no longer looks for the attribute.
+    """
+    if "torch._dynamo" in sys.modules:
+        return
+    for method in vars(Optimizer).values():
+        if getattr(method, "__globals__", {}).get("__name__") == "torch._compile":
+            method.__wrapped__.__dict__.setdefault("__dynamo_disable", method.__wrapped__)
 
 
 @contextlib.contextmanager
