@@ -362,7 +362,7 @@ def test_where_data_lie(run: Callable[..., Run], here: Path) -> None:
 @pytest.mark.usefixtures("delivery_here")
 def test_how_long_the_end_waits_for_the_store(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(DeliveryHere, "close", lambda self, timeout: waited.append(timeout) or True)
+    monkeypatch.setattr(DeliveryHere, "close", lambda self, timeout, longest=None: waited.append(timeout) or True)
     local = [o for o in BASE if o != "tracking=off"] + ["tracking.log_model=false"]
     run(*local, "tracking.wait=0")
     at_once = max(waited)

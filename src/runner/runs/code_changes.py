@@ -1,17 +1,51 @@
 """Compare the stored code of a run with the present code, without importing anything."""
 
+import logging
 import sys
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
 from runner.rundir.code import RUNNER, Code, content_hash
+from runner.saved.code import StoredCode
+from runner.saved.run import SavedRun
+from runner.util.users_code import is_runners
+
+log = logging.getLogger("runner")
+
+SHOWN = 3
+"""Changed files that are named."""
 
 
-def changes(code: Code) -> list[str]:
-    """Describe which files of a run's code are others now, a line each."""
+def warn_of_changes(run: SavedRun) -> None:
+    """Warn if the user's code is another than a run was trained with: its weights are then in another model.
+
+    Args:
+        run: a run whose model was just built from the present code.
+
+    Raises:
+        ConfigError: the store does not answer.
+    """
+    record = StoredCode(run).record
+    changed = changes(record, of_runner=False) if record is not None else []
+    for line in changed[:SHOWN]:
+        log.warning("note       %s", line)
+    if changed:
+        more = f"{len(changed) - SHOWN} more files, and " if len(changed) > SHOWN else ""
+        log.warning("note       %sthe weights are those of the run, the code of the model is the present one", more)
+
+
+def changes(code: Code, of_runner: bool = True) -> list[str]:
+    """Describe which files of a run's code are others now, a line each.
+
+    Args:
+        code: of the run.
+        of_runner: whether runner's own files count.
+    """
     lines = []
     for name, folder, module in code.modules():
+        if not of_runner and is_runners(name):
+            continue
         file = find_file(name)
         if file is not None and name == RUNNER:
             file = file.parent

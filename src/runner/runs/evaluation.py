@@ -14,6 +14,7 @@ from runner.errors import ConfigError, Problem
 from runner.rundir.checkpoint import Checkpoints, load_task
 from runner.rundir.folders import outputs
 from runner.runs import resume
+from runner.runs.code_changes import warn_of_changes
 from runner.runs.per_sample import write_samples
 from runner.saved.run import SavedRun
 from runner.saved.weights import Weights, load_exactly, weights_of_run
@@ -79,6 +80,7 @@ def evaluate(
     if experiment.trainer.compile:  # a compiled model may differ in the last bits
         log.info("compiled   in %s", format_duration(compile_model(state)))
     load_exactly(state.eval_model, best, run.argument)
+    warn_of_changes(run)
     load_task(state.task, best.task)
 
     metrics = {f"{split}/{name}": value for name, value in measure(state, loader).items()}

@@ -148,7 +148,7 @@ def _run(
     stop: Stop,
 ) -> Outcome:
     code = RunCode(folder)
-    notes = [*_changes_since(folder, experiment), *code.changes] if resume_from is not None else []
+    notes = _changes_since(folder, experiment) if resume_from is not None else []
     tracker = _open(experiment, folder, resume_from is not None, delivery, code)
     checkpoints = Checkpoints(folder / layout.CHECKPOINTS, experiment.trainer.keep_checkpoints, before=tracker.sync)
     state = make_training(experiment, checkpoints, tracker.log, bar, stop)
@@ -166,6 +166,8 @@ def _run(
             log.info("resumed    at epoch %d, step %d", state.progress.epoch, state.progress.step)
             if notes:
                 log.warning("note       %s: the last bits of the result may differ", "; ".join(notes))
+            for change in code.changes:
+                log.warning("note       %s since the run was started: it goes on with the present code", change)
         watch = Watch(state)
         tracker.settle(SETTLE_SECONDS)
         stop_reason = train(state, folder)

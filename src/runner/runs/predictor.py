@@ -18,6 +18,7 @@ from runner.model.pretrained import weights_unwanted
 from runner.precision import Precision
 from runner.rundir.checkpoint import load_task
 from runner.runs import columns
+from runner.runs.code_changes import warn_of_changes
 from runner.saved import input_spec
 from runner.saved.input_spec import InputSpec
 from runner.saved.run import SavedRun
@@ -150,4 +151,5 @@ def trained_model(run: SavedRun) -> tuple[InputSpec, nn.Module, Weights]:
     if adapted := is_adapted(weights.tensors):  # those of a logged model are merged
         add_adapters(model, **run.config["model"]["lora"])
     load_exactly(model, weights, run.argument)
+    warn_of_changes(run)
     return spec, (merge(model) if adapted else model).eval(), weights
