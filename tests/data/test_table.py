@@ -172,13 +172,18 @@ def test_a_whole_number_that_csv_doubts_is_a_number_and_typed_a_class(tmp_path: 
     assert few.classes == ["1", "2", "3"]
 
 
+def test_the_word_for_a_missing_target_is_said(tmp_path: Path) -> None:
+    source = load(tmp_path, rows(lambda i: f"{i % 9},{['NA', 'ZA', 'GB', ''][i % 4]}", "x,y"))
+    assert source.classes == ["GB", "ZA"] and "30 rows without a target (NA) are left out" in "; ".join(source.notes)
+
+
 def test_several_targets_are_numbers_or_labels(tmp_path: Path) -> None:
     data = rows(
         lambda i: f"{number(i)},{i}.5,{i % 2},{['no', 'yes'][i % 3 == 0]},{'' if i == 7 else i % 2}", "x,n,a,b,c"
     )
     labels = load(tmp_path, data, target=["c", "b", "a"])
     assert labels.target == ["c", "b", "a"] and kinds(labels) == {"x": "number", "n": "number"}
-    assert "3 labels" in labels.notes[0] and "1 rows without a target" in "; ".join(labels.notes)
+    assert "3 labels" in labels.notes[0] and "1 row without a target is left out" in "; ".join(labels.notes)
     targets = divided(labels).all_targets
     assert targets is not None and targets.shape == (59, 3) and choose(targets, labels.classes)[0] == "bce_with_logits"
     assert set(map(tuple, targets.tolist())) == {(a, b, a) for a in (0, 1) for b in (0, 1)}

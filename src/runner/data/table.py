@@ -19,7 +19,7 @@ from runner.data.listing import list_names
 from runner.data.named_path import NamedPath
 from runner.data.paths import shared_samples
 from runner.data.source import Source, names_of
-from runner.data.table_answer import Answer, read_answer, read_answers
+from runner.data.table_answer import Answer, describe_lost, read_answer, read_answers
 from runner.data.table_features import decide_features, find_features, join_column, uses_decimal_comma
 from runner.data.table_files import TEST, TRAIN, VAL, check_classes, find_files
 from runner.data.table_index import find_name
@@ -155,8 +155,7 @@ def assemble(
         is_test = choose_test_samples(int(kept.sum()), test_fraction, arrays.get(split_by or ""))
         arrays = {column: [values[at] for at in np.flatnonzero(~is_test)] for column, values in arrays.items()}
     parts = _divide(rows, frames, answer, is_test)
-    lost = int((~answer.known).sum())
-    dropped = [f"{lost:,} rows without a target are left out"] if lost else []
+    dropped = [describe_lost(cells, answer.known)] if not answer.known.all() else []
     filled = _describe_blanks(rows.blanks)
     train, test = parts[TRAIN], parts[TEST]
     divided = {"train": train, "val": parts.get(VAL), "test": test if len(test[0]) else None}

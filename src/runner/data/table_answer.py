@@ -177,6 +177,26 @@ def _text_classes(name: str, texts: np.ndarray, known: np.ndarray, values: np.nd
     return _classes(name, places, known, list(classes), "")
 
 
+def describe_lost(targets: "Mapping[str, pd.Series]", known: np.ndarray) -> str:
+    """Say how many rows have no target, and which words stand for a missing one: `NA` could be meant as a class.
+
+    Args:
+        targets: the cells of the targets by name.
+        known: whether a row has a target, bool (N,).
+    """
+    from runner.data.tabular import cells
+
+    texts = {text for series in targets.values() for text in cells.trimmed(series[~known])}
+    words = sorted(text for text in texts if text and text.lower() in cells.BLANK_NUMBER)
+    named = f" ({list_names(words)})" if words else ""
+    lost = int((~known).sum())
+    return (
+        f"1 row without a target{named} is left out"
+        if lost == 1
+        else f"{lost:,} rows without a target{named} are left out"
+    )
+
+
 def _check_different(name: str, values: list[str], count: int) -> None:
     """Check that there is something to predict."""
     if count == 0:
