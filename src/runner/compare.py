@@ -104,7 +104,8 @@ def notes(compared: "Comparison") -> list[str]:
         lines.append("epoch / s, samples/s: medians over the epochs after the first, which warms up")
     if files := list(differing_files(runs).values()):
         more = f" and {len(files) - FILES} more" if len(files) > FILES else ""
-        lines.append(f"the code differs in {', '.join(files[:FILES])}{more}; code: the commit, +: uncommitted changes")
+        names = "the commit, +: uncommitted changes; without a repository a hash of the files"
+        lines.append(f"the code differs in {', '.join(files[:FILES])}{more}; code: {names}")
     if alone := [str(run.number) for run in runs if run.warm_up_only]:
         lines.append(f"run{'s' * (len(alone) > 1)} {', '.join(alone)}: times of the first epoch, the only one")
     if different := differing_data(runs):
