@@ -144,17 +144,23 @@ def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(
 @FLAT
 def test_a_stopped_sweep_goes_on(moved: Path, exact: bool, runner: Runner) -> None:
     folder = moved / "sweeps" / "stopped"
-    manifest = folder / "0" / ".tracking" / "manifest.json"
-    noted = read(manifest)
-    before = {path: path.read_bytes() for path in (folder / "0").rglob("*") if path.is_file() and path != manifest}
+    manifest, delivery = (folder / "0" / ".tracking" / name for name in ("manifest.json", "delivery.json"))
+    noted, uploaded, place = read(manifest), read(delivery), (manifest, delivery)
+    before = {path: path.read_bytes() for path in (folder / "0").rglob("*") if path.is_file() and path not in place}
     runs = statuses(moved / "mlflow.db")
     called = runner("--multirun", f"sweep.resume={folder}", "sweep.jobs=2")
     assert called.code == 0, called.err
     assert {path: path.read_bytes() for path in before} == before, "the finished job"
-    moved_to = read(manifest)  # it notes where its folder is now, and nothing else
+    moved_to = read(manifest)  # it notes where its folder and its store are now, and nothing else
     assert moved_to["place"]["path"] == moved_to["tags"].pop("runner.folder") == str(folder / "0")
-    assert {name: moved_to[name] for name in noted} == noted | {"tags": moved_to["tags"]}
+    store = {"uri": f"sqlite:///{moved}/mlflow.db", "artifact_root": f"{moved}/mlartifacts"}
+    assert {name: moved_to[name] for name in noted} == noted | {"tags": moved_to["tags"]} | store
     assert moved_to["tags"].items() == {k: v for k, v in noted["tags"].items() if k != "runner.folder"}.items()
+    told = read(delivery)  # MLflow is told the same
+    assert told["tags"] == uploaded["tags"] | {"runner.folder": str(folder / "0")}
+    assert {name: told[name] for name in uploaded if name != "tags"} == {
+        k: v for k, v in uploaded.items() if k != "tags"
+    }
     wanted = read(moved.parent / "expected" / "jobs.json")
     for number, twin in enumerate(wanted):
         result = read(folder / str(number) / "result.json")

@@ -17,6 +17,7 @@ from runner.util.ranges import find_bound
 
 MISSING = "???"
 SEQUENCES = (list, tuple, Sequence, Collection, Iterable)
+MAPPINGS = (dict, Mapping)
 EXAMPLES: dict[Any, list[Any]] = {int: [64, 32], float: [0.1, 0.2], str: ["a", "b"]}
 """Lists as they are written, by the type of their items."""
 SPECIAL = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
@@ -128,8 +129,10 @@ def limit_of(hint: Any) -> Limit | None:
         return None
     plain = _plain(hint)
     members = get_args(plain) if get_origin(plain) in (Union, types.UnionType) else (plain,)
-    is_list = any(get_origin(_plain(member)) in SEQUENCES or member in SEQUENCES for member in members)
-    return Limit(bound, takes_none(hint), "list" if is_list else "one")
+    kinds = [get_origin(_plain(member)) or member for member in members]
+    if any(kind in MAPPINGS for kind in kinds):
+        return Limit(bound, takes_none(hint), "mapping")
+    return Limit(bound, takes_none(hint), "list" if any(kind in SEQUENCES for kind in kinds) else "one")
 
 
 def _plain(hint: Any) -> Any:

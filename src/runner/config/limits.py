@@ -28,12 +28,12 @@ class Limit:
     Attributes:
         bound: the bound of the value, or of each item of a list.
         optional: null is allowed.
-        shape: whether the value is a single one or a list; for torch's parameters that is unknown.
+        shape: whether the value is a single one, a list, or a mapping; for torch's parameters that is unknown.
     """
 
     bound: Bound
     optional: bool = False
-    shape: Literal["one", "list", "unknown"] = "one"
+    shape: Literal["one", "list", "mapping", "unknown"] = "one"
 
     def __str__(self) -> str:
         return f"{self.bound}, or null" if self.optional else str(self.bound)

@@ -158,7 +158,7 @@ def check_value(key: str, value: Any, limit: Limit) -> Problem | None:
         hint = did_you_mean(wrong, [format_value(choice) for choice in bound.values])
         return Problem(key, f"{typed} is not a choice", hint, topic="choice")
     is_built = isinstance(value, Mapping) and "_target_" in value and key not in settings_limits(Config)
-    if isinstance(value, Mapping) and limit.shape != "list" and not is_built:
+    if isinstance(value, Mapping) and limit.shape not in ("list", "mapping") and not is_built:
         text = f"{key} is not {'valid' if bound.words else bound.kind} but a group of keys"
         return Problem(key, text, f"write {limit}", topic="type")
     if isinstance(value, Mapping) or (isinstance(value, list) and limit.shape != "one"):
@@ -166,7 +166,7 @@ def check_value(key: str, value: Any, limit: Limit) -> Problem | None:
         if all(map(bound.is_number, items)) and not all(item in bound for item in items):
             return Problem(key, f"{typed} is out of range", f"each must be {bound}", topic="range")
         return None
-    if value in bound or limit.shape == "list":
+    if value in bound or limit.shape in ("list", "mapping"):
         return None
     if bound.is_number(value):
         return Problem(key, f"{typed} is out of range", f"write {limit}", topic="range")
