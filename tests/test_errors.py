@@ -1,7 +1,7 @@
 import pytest
 
 from helpers.problems import about
-from runner.errors import ConfigError, Problem, close_match
+from runner.errors import ConfigError, Problem, close_match, to_one_line
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,8 @@ def test_a_problem_is_its_text_and_its_suggestion() -> None:
 def test_a_close_match_ignores_case_and_order_of_letters() -> None:
     assert close_match("Adam", ["adam", "sgd"]) == "adam" and close_match("sed", ["seed", "data"]) == "seed"
     assert close_match("xyz", ["seed", "data"]) is None and close_match("x", []) is None
+
+
+def test_any_text_becomes_one_line_that_can_be_printed() -> None:
+    name = b"\xe9t\xe9".decode("utf-8", "surrogateescape")  # a file's name that is not UTF-8
+    assert to_one_line(f"{name}\n\x1b[31m\x00 \ud800 \udfff é") == r"\xe9t\xe9\n\x1b[31m\x00 \ud800 \udfff é"

@@ -171,7 +171,8 @@ def to_one_line(text: str) -> str:
 
 
 def escape_undecodable(name: str) -> str:
-    """Make a file's name encodable: bytes that are not UTF-8 become escapes (backslash, x, e9)."""
+    """Make a text encodable: bytes of a file's name that are not UTF-8 become escapes (backslash, x, e9)."""
+    name = re.sub("[\ud800-\udc7f\udd00-\udfff]", lambda match: ascii(match[0])[1:-1], name)  # no bytes: of a message
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -581,6 +581,9 @@ WRONG = [
         then=["tracking.uri=http://127.0.0.1:5000", "tracking=server"],
     ),
     Wrong(["tracking=server", "tracking.uri=localhost:5000"], [("tracking.uri", "type")]),
+    Wrong(["tracking=server", "tracking.uri=http://"], [("tracking.uri", "type")]),
+    Wrong(["tracking=server", "tracking.uri='http://[::1'"], [("tracking.uri", "type")]),
+    Wrong(["tracking=server", "tracking.uri='http://localhost:99999'"], [("tracking.uri", "type")]),
     Wrong(
         ["tracking.uri=http://localhost:5000"],
         [("tracking.uri", "type")],

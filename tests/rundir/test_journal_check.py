@@ -91,6 +91,15 @@ def test_damaged_lines_are_counted_and_stay(tmp_path: Path) -> None:
     assert len(journal.read(path)[0]) == 38
 
 
+@pytest.mark.parametrize("key", [b"name", b"value", b"step", b"time"])
+def test_a_damaged_byte_in_a_key_is_found(tmp_path: Path, key: bytes) -> None:
+    path = make_journal(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(key, key.replace(key[:1], b"\x7f"), 1))
+    assert journal_check.repair(path) == ("metrics.jsonl has 1 damaged line", True)
+    assert len(journal.read(path)[0]) == 39 and path.stat().st_size == len(whole)
+
+
 def test_a_part_of_a_journal_ends_with_a_whole_line_and_not_beyond_what_is_flushed(tmp_path: Path) -> None:
     path = make_journal(tmp_path)
     whole = path.read_bytes()

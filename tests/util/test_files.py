@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.util.files import load_json, load_json_or_empty, replacing, write_atomically, write_json
+from runner.util.files import load_json, load_json_or_empty, open_to_append, replacing, write_atomically, write_json
 
 OLD, NEW = "old\n", "new\n"
 
@@ -62,10 +62,20 @@ class TestSpecialFiles:
         read: list[str] = []
         reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
         reader.start()
-        write_atomically(tmp_path / "pipe", NEW)
+        with replacing(tmp_path / "pipe") as fresh:
+            fresh.write_text(NEW)
         reader.join()
         assert read == [NEW] and stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
         assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+    def test_a_file_of_a_run_replaces_the_fifo_of_another_user(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(OSError, match="not a regular file"):
+            load_json(tmp_path / "pipe")
+        with pytest.raises(OSError):
+            open_to_append(tmp_path / "pipe")
+        write_atomically(tmp_path / "pipe", NEW)
+        assert (tmp_path / "pipe").is_file() and (tmp_path / "pipe").read_text() == NEW
 
     def test_a_device_stays_one(self, tmp_path: Path) -> None:
         (link := tmp_path / "null").symlink_to(os.devnull)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from runner.errors import ConfigError, Problem
+from runner.util.files import read_text
 
 MAX_DEPTH = 32
 """The most lists and mappings within each other, and the most words of a key."""
@@ -81,7 +82,7 @@ def load_saved(file: Path) -> Any:
         ConfigError: its aliases stand for too many values; runner itself writes none.
         OSError, ValueError, RecursionError, yaml.YAMLError: it cannot be read.
     """
-    text = file.read_text(encoding="utf-8")
+    text = read_text(file)
     if "&" in text:
         check_file(file, text, MAX_SAVED_DEPTH)
     return yaml.safe_load(text)

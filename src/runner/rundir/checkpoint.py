@@ -21,7 +21,7 @@ from runner.errors import TrainingError, first_line
 from runner.rundir import layout
 from runner.rundir.folders import display_path
 from runner.util.buffers import load_buffers, load_module, unsaved_buffers
-from runner.util.files import hard_link
+from runner.util.files import hard_link, open_to_read
 from runner.util.primitives import StateError, decode, encode, find_unreadable, without_tensor_data
 
 log = logging.getLogger("runner")
@@ -173,6 +173,7 @@ def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     """
     refused = f"{display_path(path)} holds more than tensors and plain values, which could run code when loaded"
     try:
+        open_to_read(path).close()
         # torch.load accepts a container with damaged contents, so the checksums are verified here.
         with zipfile.ZipFile(path) as container:
             damaged = container.testzip()
@@ -229,7 +230,7 @@ def _required_version(state: Mapping[str, Any]) -> str:
 def _is_pickle(path: Path) -> bool:
     """Whether it is a bare pickle without a container, as older versions of torch wrote."""
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             return file.read(1) == pickle.PROTO
     except OSError:
         return False

@@ -10,6 +10,7 @@ from typing import Any
 
 from runner.rundir import layout
 from runner.rundir.ownership import is_real_file, is_real_folder
+from runner.util.files import open_to_read, read_text
 from runner.util.redaction import redact_all
 
 FORMAT = 1
@@ -145,7 +146,7 @@ def content_hash(path: Path) -> str | None:
     """Return the hash of a file, or of all modules in a folder; None if it cannot be read."""
     try:
         if not path.is_dir():
-            with path.open("rb") as opened:
+            with open_to_read(path) as opened:
                 return hashlib.file_digest(opened, "sha256").hexdigest()
         digest = hashlib.sha256()
         for file in sorted(path.rglob("*.py")):
@@ -187,7 +188,7 @@ def read(path: Path) -> Code:
     if path.stat().st_size > MAX_RECORD:
         raise ValueError("it is too long")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         if content["format"] != FORMAT:
             raise ValueError(f"its format {content['format']} is of another version of runner")
         folders = [_folder(one) for one in content["folders"]]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from runner.rundir import journal, layout
-from runner.util.files import open_to_append
+from runner.util.files import open_to_append, open_to_read
 
 METRIC = "time/epoch_seconds"
 """The metric that has the same numbers, of logged epochs."""
@@ -63,7 +63,10 @@ class EpochSeconds:
         return known
 
     def _content(self) -> bytes:
-        return self.path.read_bytes() if self.path.exists() else b""
+        if not self.path.exists():
+            return b""
+        with open_to_read(self.path) as file:
+            return file.read()
 
     def _cut(self, file: BinaryIO, epochs: int) -> None:
         content = self._content()

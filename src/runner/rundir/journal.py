@@ -18,7 +18,7 @@ from runner.rundir.points import (
     select,
     select_step,
 )
-from runner.util.files import open_to_append, write_atomically
+from runner.util.files import open_to_append, open_to_read, write_atomically
 
 _BLOCK = 1 << 20
 """Bytes that are read at a time."""
@@ -171,7 +171,7 @@ def blocks(path: Path, offset: int = 0, size: int | None = None) -> Iterator[tup
     """Yield complete lines, about `size` bytes at a time, without the last newline, and the offset after them."""
     if not path.exists():
         return
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         file.seek(offset)
         rest = b""
         while block := file.read(size or _BLOCK):

@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 from runner.rundir import journal
+from runner.util.files import open_to_read
 
 _BLOCK = 1 << 20
 _TAIL = 512
@@ -23,14 +24,12 @@ def flush(path: Path) -> int:
         OSError: the file cannot be read, or the disk fails.
     """
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = open_to_read(path)
     except FileNotFoundError:
         return 0
-    try:
-        size = os.fstat(file).st_size
-        os.fsync(file)
-    finally:
-        os.close(file)
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        os.fsync(file.fileno())
     return size
 
 
@@ -38,7 +37,7 @@ def checksum(path: Path, offset: int) -> int:
     """Return a checksum of the last bytes before an offset; 0 for the offset 0."""
     if offset == 0:
         return 0
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         file.seek(max(0, offset - _TAIL))
         return zlib.crc32(file.read(min(offset, _TAIL)))
 
@@ -94,7 +93,7 @@ def repair(path: Path) -> tuple[str | None, bool]:
 
 
 def _ends_in_zeros(path: Path, offset: int) -> bool:
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         file.seek(offset)
         return _NUL in file.read()
 
@@ -103,6 +102,7 @@ def _count_damaged(lines: bytes) -> int:
     """Count the lines that are no points."""
     number = lines.count(b"\n") + 1
     begins, ends = lines.count(b'\n{"name": "') + lines.startswith(b'{"name": "'), lines.count(b"}\n")
-    if begins == number and ends + lines.endswith(b"}") == number:
+    separators = map(lines.count, (b'", "value": ', b', "step": ', b', "time": '))
+    if {begins, ends + lines.endswith(b"}"), *separators} == {number}:
         return 0
     return sum(_LINE.fullmatch(line) is None for line in lines.split(b"\n"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.manifest import FOLDER
-from runner.util.files import PRIVATE, open_to_append
+from runner.util.files import PRIVATE, open_to_append, read_text
 
 NAME = "uploaded.jsonl"
 
@@ -35,7 +35,7 @@ class UploadedFiles:
         self.refused: dict[str, Version] = {}
         self.warned: set[str] = set()
         with suppress(FileNotFoundError):
-            for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in read_text(self._path, errors="replace").splitlines():
                 with suppress(ValueError, TypeError):  # a power loss or a full disk has left a part of it
                     run_id, name, version = json.loads(line)
                     if run_id == self._run_id:  # else of the run that the folder was copied from

@@ -23,7 +23,7 @@ from runner.tracking.changed_folders import ChangedFolders
 from runner.tracking.file_upload import FileUpload, version_of
 from runner.tracking.local_files import first_link, local_folder, refuse_links
 from runner.tracking.trouble import refuses_content
-from runner.util.files import hard_link, load_json_or_empty, write_json
+from runner.util.files import hard_link, load_json_or_empty, read_text, write_json
 from runner.util.tags import PARAM_LENGTH, legal_model_name, with_legal_names
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, sta
     assert state.run_id is not None
     source = folder / layout.MODEL
     # The file's format is public. MLflow's class for it would import pandas: see `slim_import`.
-    description = yaml.safe_load((source / MLMODEL).read_text(encoding="utf-8"))
+    description = yaml.safe_load(read_text(source / MLMODEL))
     model_uuid = description["model_uuid"]
     if state.model_uuid == model_uuid:
         return

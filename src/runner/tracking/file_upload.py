@@ -13,6 +13,7 @@ from runner.rundir.folders import shell_path
 from runner.rundir.uploaded_files import UploadedFiles, Version
 from runner.tracking.pieces import Pieces
 from runner.tracking.trouble import refused_path
+from runner.util.files import open_to_read
 from runner.util.terminal import TRACKING, about
 from runner.util.uri import sqlite_file
 
@@ -53,7 +54,7 @@ class FileUpload:
                 self._taken = self._taken or (path, name)
             if self._uploaded.has(name, version) or self._uploaded.refused.get(name) == version:
                 return
-            path.open("rb").close()
+            open_to_read(path).close()
         except FileNotFoundError:  # it was removed, or replaced by one that the next pass uploads
             return
         except OSError as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -148,9 +149,10 @@ def open_to_append(path: Path, mode: int = 0o666) -> int:
         The descriptor.
 
     Raises:
-        OSError: the file cannot be opened, or is a link.
+        OSError: the file cannot be opened, or is a link or a FIFO.
     """
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    file = _regular(os.open(path, flags, mode), path)
     if mode == PRIVATE:
         with contextlib.suppress(OSError):  # of another user
             os.fchmod(file, mode)
@@ -169,6 +171,9 @@ def write_atomically(path: Path, text: str, private: bool = False) -> None:
 def write_redacted(path: Path, text: str, private: bool = False) -> None:
     """Replace a text file as `write_atomically` does; the text has no secrets any more."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # someone else's, in the folder of a run: writing to it would wait for ever
+        if stat.S_ISFIFO(path.lstat().st_mode):
+            path.unlink()
     with replacing(path, private=private) as temporary:
         # A file's name in the text may contain bytes that are not UTF-8.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -190,6 +195,33 @@ def write_json(path: Path, content: Any, private: bool = False) -> None:
     write_redacted(path, json.dumps(redact_all(content), indent=2) + "\n", private)
 
 
+def open_to_read(path: Path) -> io.BufferedReader:
+    """Open a file of a run's folder, where someone else may have put a FIFO, for which opening would wait for ever.
+
+    Raises:
+        OSError: the file cannot be read, or is no regular file.
+    """
+    return io.BufferedReader(io.FileIO(_regular(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), path)))
+
+
+def _regular(number: int, path: Path) -> int:
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return number
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Return the text of a file of a run's folder; see `open_to_read`.
+
+    Raises:
+        OSError: the file cannot be read, or is no regular file.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    with open_to_read(path) as file:
+        return file.read().decode("utf-8", errors)
+
+
 def load_json(path: Path) -> dict[str, Any]:
     """Read the mapping in a JSON file.
 
@@ -198,7 +230,7 @@ def load_json(path: Path) -> dict[str, Any]:
         ValueError: its content is not a JSON mapping.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(content, dict):

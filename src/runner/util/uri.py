@@ -80,3 +80,12 @@ def strip_credentials(uri: str) -> str:
         return f"{base}?{'&'.join(public)}" if public else base
     parts = urlsplit(_USERINFO.sub("", uri))
     return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+
+
+def is_server_address(uri: str) -> bool:
+    """Whether the address of a server has a host, and a port that can be."""
+    try:
+        parts = urlsplit(uri)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # such as a bracket that is not closed, or a port above 65,535
+        return False

@@ -7,7 +7,7 @@ from pathlib import Path
 from runner.rundir import layout
 from runner.saved.run import read_result
 from runner.sweeps.jobs import JobOutcome
-from runner.util.files import load_json_or_empty
+from runner.util.files import load_json_or_empty, open_to_read
 from runner.util.options import EXIT_SIGNAL
 
 LAST_LINES = 4
@@ -61,7 +61,7 @@ def last_lines(folder: Path) -> list[str]:
 def log_lines(folder: Path) -> list[str]:
     """Return the last lines of a job's log; empty if it has none."""
     try:
-        with (folder / layout.LOG).open("rb") as file:
+        with open_to_read(folder / layout.LOG) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
             return file.read().decode(errors="replace").splitlines()
     except OSError:
