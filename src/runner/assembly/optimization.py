@@ -19,7 +19,6 @@ from runner.optimizer.groups import Grouping, parameter_groups
 from runner.optimizer.several import Several, divide
 from runner.scheduler import Schedule, has_goal
 from runner.task import Task, higher_is_better
-from runner.util.private import without_compiler
 
 _EMPTY = inspect.Parameter.empty
 
@@ -38,7 +37,6 @@ def make_optimizer(node: Mapping[str, Any], model: nn.Module, task: Task, device
         check_groups(target, grouping)
         of_task = {f"task.{name}": parameter for name, parameter in task.named_parameters()}
         params = parameter_groups(model, parameters, grouping, node.get("lr", default_of(target, "lr")), of_task)
-    without_compiler()
     optimizer = call("optimizer", {**node, **extra}, torch.optim.Optimizer, params=params, model=model)
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
@@ -53,7 +51,6 @@ def make_optimizers(nodes: Mapping[str, Any], model: nn.Module, task: Task, devi
     names = dict(model.named_parameters()) | {f"task.{name}": weight for name, weight in task.named_parameters()}
     divided = divide(names, trained, {name: node["params"] for name, node in nodes.items()})
     made = {}
-    without_compiler()
     for name, node in nodes.items():
         group, weights = f"optimizers.{name}", divided[name]
         keys = {key: value for key, value in node.items() if key != "params"}

@@ -40,18 +40,15 @@ def remembered(folder: Path | None, model: nn.Module, asked: Mapping[str, Any], 
     """
     if folder is None or not folder.is_dir():
         return check()
-    file, key = folder / layout.SHAPE_CHECKS, ""
-    with contextlib.suppress(Exception):  # the user's __repr__ may raise anything
+    try:
         key = fingerprint(model, asked)
-    if not key:
+    except Exception:  # the user's __repr__ may raise anything
         return check()
+    file = folder / layout.SHAPE_CHECKS
     known = load_json_or_empty(file) if is_own_file(file) else {}
-    with contextlib.suppress(TypeError):  # of another version
-        return Cost(**known[key]) if key in known else _found(file, known, key, check())
-    return check()
-
-
-def _found(file: Path, known: Mapping[str, Any], key: str, cost: Cost) -> Cost:
+    with contextlib.suppress(KeyError, TypeError):  # not known, or damaged
+        return Cost(**known[key])
+    cost = check()
     with contextlib.suppress(OSError):  # a full disk: it is checked again
         write_json(file, dict([*known.items(), (key, vars(cost))][-MOST:]), private=True)
     return cost

@@ -26,6 +26,7 @@ from runner.precision import Precision
 from runner.saved.weights import load_into
 from runner.scheduler import Schedule
 from runner.task import Task
+from runner.util.private import without_compiler
 from runner.util.rng import seed_all
 
 T = TypeVar("T")
@@ -224,6 +225,7 @@ def make_optimization(given: Given, learned: Learned, network: Network) -> Optim
     """Make optimizer, schedule and callbacks."""
     config, stage, task, model = given.config, given.collector.stage, learned.task, network.model
     optimizer: torch.optim.Optimizer | None
+    without_compiler()
     if given.optimizers:
         make = optimization.make_optimizers
         optimizer = stage("optimizers", make, given.optimizers, model, task, network.device)

@@ -167,7 +167,7 @@ def _run(
             if notes:
                 log.warning("note       %s: the last bits of the result may differ", "; ".join(notes))
             for change in code.changes:
-                log.warning("note       %s since the run was started: it goes on with the present code", change)
+                log.warning("note       %s since the run was started: it continues with the present code", change)
         watch = Watch(state)
         tracker.settle(SETTLE_SECONDS)
         stop_reason = train(state, folder)

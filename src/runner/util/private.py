@@ -32,7 +32,7 @@ def is_extra_state(name: str) -> bool:
 
 
 def without_compiler() -> None:
-    """Let optimizers not import torch's compiler (900 modules, 0.5 s), which nothing here compiles.
+    """Keep optimizers from importing torch's compiler (900 modules, 0.5 s): a model may be compiled, a step never is.
 
     torch 2.14 decorates their methods so that `torch.compile` leaves them out. The first call of each imports the
     compiler, and stores the function that is left out as an attribute of the method; each later call enters and leaves
