@@ -12,7 +12,7 @@ from runner.rundir.folders import display_path, parse_path
 from runner.rundir.folders import outputs as outputs_folder
 from runner.rundir.lock import is_in_use, is_locked, lock
 from runner.rundir.manifest import FOLDER, Manifest, has_manifest, is_own_run
-from runner.rundir.ownership import is_own_folder, is_real_folder
+from runner.rundir.ownership import is_own_folder, is_part_of, is_real_folder
 from runner.saved.sweep_folder import lacks_run_ids
 from runner.tracking.dead_runs import finish_dead_run
 from runner.tracking.deliver import Delivery, outstanding
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sync(options: dict[str, str]) -> int:
     if "run" in options:
         folder = _run_folder(options["run"])
-        jobs = [job for pattern in OF_A_SWEEP for job in sorted(folder.glob(pattern)) if _is_part_of(folder, job)]
+        jobs = [job for pattern in OF_A_SWEEP for job in sorted(folder.glob(pattern)) if is_part_of(folder, job)]
         folders = [folder, *filter(outstanding, jobs)]
     else:
         folders = list(_incomplete(outputs_folder()))
@@ -60,11 +60,6 @@ def _sync(options: dict[str, str]) -> int:
     completed = [_complete(folder, uri) for folder in sweeps if folder not in failed]
     left = any(DeliveryState.load(folder).refused for folder in folders)
     return 0 if not failed and not left and all(completed) else 1
-
-
-def _is_part_of(sweep: Path, job: Path) -> bool:
-    """Whether a job's folder is no link, and of the owner of the sweep's folder, which a user has named."""
-    return is_real_folder(job) and job.lstat().st_uid == sweep.stat().st_uid
 
 
 def _missing(sweeps: Collection[Path]) -> bool:

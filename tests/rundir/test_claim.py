@@ -172,6 +172,8 @@ class TestOwner:
         monkeypatch.setattr(MlflowClient, "log_param", after_the_other)
         with pytest.raises(NotOwner):
             Delivery(one).step()
+        state = DeliveryState.load(one)
+        assert (state.run_id, state.lost_run_id) == (None, run_id), "nothing shows the run of the other as its own"
         client = connect(uri)
         assert steps_of(client, client.get_run(run_id)) == [1, 2, 3]
         assert len([key for key in client.get_run(run_id).data.params if key.startswith(SUCCESSOR_PARAM)]) == 1

@@ -13,11 +13,12 @@ from mlflow import MlflowClient
 
 from conftest import run_folder
 from helpers.delivered import copy_store
+from helpers.problems import problem_of
 from helpers.second_user import as_second_user, needs_two_users, shared, snapshot
 from helpers.servers import Server
 from helpers.sweeping import Forked
-from runner import sync
-from runner.comparison.find import find_run
+from runner import compare, sync
+from runner.comparison.find import find_run, jobs_of
 from runner.errors import ConfigError
 from runner.rundir import layout
 from runner.rundir.code import Code
@@ -28,6 +29,8 @@ from runner.rundir.manifest import Manifest, own_folder
 from runner.runs import recovery
 from runner.saved.code import StoredCode
 from runner.saved.run import SavedRun, find
+from runner.sweeps.results.links import newest
+from runner.sweeps.results.resume import find as find_sweep
 from runner.tracking.dead_runs import close_dead_runs
 from runner.tracking.deliver import Delivery
 from runner.tracking.pages import newest_table
@@ -155,6 +158,50 @@ def test_folders_of_others_in_a_shared_outputs_folder_are_not_synchronised(
     assert "own: uploaded" in printed and "1 left out" in printed and "foreign" not in printed
     assert snapshot(outputs / "runs" / "foreign") == before and secret.read_text() == SECRET
     assert len(connect(uri).search_runs(["0", "1"])) == 1
+
+
+@needs_two_users
+def test_commands_choose_only_folders_of_their_user(
+    shared: Path, uri: str, secret: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a user names is used, as compare's `sweep=` is; what a command finds by itself must be the user's own."""
+    outputs = shared / "outputs"
+    for name in ("runs", "sweeps"):
+        (outputs / name).mkdir(parents=True)
+        (outputs / name).chmod(0o1777)
+    monkeypatch.setenv("RUNNER_OUTPUTS", str(outputs))
+    foreign = Manifest(uri, "trust", "foreign", str(outputs / "mlartifacts")).ended("FINISHED")
+
+    def plant() -> None:
+        for folder in (outputs / "runs" / "z", outputs / "sweeps" / "z", outputs / "sweeps" / "z" / "0"):
+            folder.mkdir()
+            foreign.save(folder)
+            for name in (layout.JOBS, layout.SWEEP_PLAN):
+                (folder / name).write_text("{}")
+        for folder in (outputs / "runs" / "z", outputs / "sweeps" / "z" / "0"):
+            (folder / layout.CONFIG).write_text(CONFIG)
+        (outputs / "runs" / "y").symlink_to(outputs / "runs" / "own")
+        (outputs / "runs" / "x").mkdir()
+        (outputs / "runs" / "x" / layout.CONFIG).symlink_to(secret)
+
+    make_run(outputs / "runs" / "own", uri, "FINISHED")
+    make_run(outputs / "sweeps" / "own", uri, "FINISHED")
+    for name in (layout.JOBS, layout.SWEEP_PLAN):
+        (outputs / "sweeps" / "own" / name).write_text("{}")
+    as_second_user(plant)
+    (outputs / "sweeps" / "own" / "0").symlink_to(outputs / "sweeps" / "z" / "0")
+
+    assert compare.main([]) == 0
+    printed = capsys.readouterr()
+    assert "3 left out: links, or folders of other users" in printed.err
+    assert [line.split(",")[1] for line in printed.out.splitlines()] == ["run", "own"]
+    assert compare.main([f"sweep={outputs}/sweeps/z"]) == 0, "it was named"
+    assert f"{outputs}/sweeps/z/0" in capsys.readouterr().out
+    assert jobs_of(outputs / "sweeps" / "own") == []
+    assert newest(outputs, uri, 2) == [outputs / "sweeps" / "own"]
+    for key, find_it in (("runs/own", lambda: find("none", uri=uri)), ("sweeps/own", lambda: find_sweep("none", uri))):
+        suggestion = problem_of(find_it).suggestion
+        assert key in suggestion and "/z" not in suggestion and "/y" not in suggestion
 
 
 def test_a_run_that_copies_the_key_of_another_gets_nothing_of_it(outputs: Path, uri: str, tmp_path: Path) -> None:

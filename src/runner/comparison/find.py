@@ -10,6 +10,7 @@ from runner.errors import ConfigError, Problem
 from runner.rundir import folders, layout
 from runner.rundir.folders import display_path, outputs
 from runner.rundir.manifest import own_folder
+from runner.rundir.ownership import is_part_of, own_folders
 from runner.saved import run
 from runner.util.uri import expand_home
 
@@ -112,26 +113,30 @@ def split_list(text: str) -> list[str]:
 
 
 def newest() -> list[Path]:
-    """Find the newest runs of the outputs folder, and return them oldest first.
+    """Find the newest of the user's own runs in the outputs folder, and return them oldest first.
 
     Raises:
         ConfigError: there are none.
     """
     runs = outputs() / "runs"
-    dated = [(path.stat().st_mtime_ns, path.parent) for path in runs.glob(f"*/{layout.CONFIG}")]
+    own = own_folders(runs, layout.CONFIG)
+    if foreign := sum(1 for _ in runs.glob(f"*/{layout.CONFIG}")) - len(own):
+        print(f"{foreign} left out: links, or folders of other users; runs=[<folder>] compares one", file=sys.stderr)
+    dated = [((folder / layout.CONFIG).stat().st_mtime_ns, folder) for folder in own]
     if not dated:
-        text = f"no runs in {display_path(runs)}"
+        text = f"no runs of yours in {display_path(runs)}"
         suggestion = "write runs=[<folder or id>,...] or sweep=<folder or id>"
         raise ConfigError(Problem("runs", text, suggestion, topic="missing"))
     chosen = [folder for _, folder in sorted(dated)[-NEWEST:]]
-    of = f"newest {len(chosen)} of {len(dated)}" if len(dated) > len(chosen) else str(len(dated))
-    print(f"the {of} runs in {display_path(runs)}; runs=[a,b] chooses\n", file=sys.stderr)
+    counted = f"{len(dated)} run{'s' * (len(dated) > 1)}"
+    which = f"the newest {len(chosen)} of {counted}" if len(dated) > len(chosen) else counted
+    print(f"{which} in {display_path(runs)}; runs=[a,b] chooses\n", file=sys.stderr)
     return chosen
 
 
 def jobs_of(folder: Path) -> list[Path]:
-    """Return the folders of a sweep's jobs, in the order of their numbers."""
+    """Return the folders of a sweep's jobs, in the order of their numbers; without links and those of other users."""
     if not folder.is_dir() or (folder / layout.CONFIG).is_file():
         return []
-    jobs = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
+    jobs = [path for path in folder.iterdir() if path.name.isdecimal() and is_part_of(folder, path)]
     return sorted(jobs, key=lambda path: int(path.name))

@@ -86,7 +86,7 @@ def become_another_run(folder: Path) -> None:
         parent_run_id=None,
         parent_key=_key_of_sweep(folder, manifest),
         experiment_id=None,
-        tags=of_run | {COPY_TAG: state.run_id or was, FOLDER_TAG: str(folder.resolve())},
+        tags=of_run | {COPY_TAG: state.run_id or state.lost_run_id or was, FOLDER_TAG: str(folder.resolve())},
     ).save(folder)
     if manifest.parent_run_id is None and manifest.parent_key is None:  # jobs are too many
         log.info("note       a copy of %s: it is another run in MLflow", display_path(Path(was)))

@@ -17,6 +17,7 @@ class DeliveryState:
         run_id: the run's id in MLflow.
         experiment_id: the id of its experiment.
         parent_run_id: the id of its parent run.
+        lost_run_id: the run of which another copy of the folder is the owner now: nothing of it belongs to this one.
         offset: bytes of the journal that MLflow has; they are on the disk.
         tail: the checksum of the last of these bytes; None if it was not recorded.
         lacks_points: whether the journal may have lost points that MLflow has.
@@ -36,6 +37,7 @@ class DeliveryState:
     run_id: str | None = None
     experiment_id: str | None = None
     parent_run_id: str | None = None
+    lost_run_id: str | None = None
     offset: int = 0
     tail: int | None = None
     lacks_points: bool = False

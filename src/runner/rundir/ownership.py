@@ -24,6 +24,22 @@ def is_own_file(path: Path) -> bool:
     return _is_own(path, stat.S_ISREG)
 
 
+def own_folders(parent: Path, file: str) -> list[Path]:
+    """Return the folders in a folder that are this user's own and have a file of this user's, sorted by name.
+
+    Args:
+        parent: such as `runs` of the outputs folder, which several users may share; may be missing.
+        file: its path in each, such as `config.yaml`.
+    """
+    folders = sorted(path for path in parent.glob("*") if is_own_folder(path))
+    return [folder for folder in folders if is_own_file(folder / file)]
+
+
+def is_part_of(named: Path, folder: Path) -> bool:
+    """Whether a folder is no link, and of the owner of the folder around it, which a user has named."""
+    return is_real_folder(folder) and folder.lstat().st_uid == named.stat().st_uid
+
+
 def named_folder(text: str) -> Path | None:
     """Return the folder that a tag names, without links in its path; None if it is not an own folder here."""
     if not text.startswith("/") or "\0" in text:

@@ -23,6 +23,7 @@ from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import display_path, for_shell, outputs, parse_path, shell_path
 from runner.rundir.manifest import manifest_of, own_folder
+from runner.rundir.ownership import own_folders
 from runner.saved.sweep_folder import is_sweep, not_a_run
 from runner.tracking.local_files import refuse_links
 from runner.tracking.store import connect, local_uri
@@ -205,7 +206,7 @@ def _nearest(folder: Path, key: str) -> str:
         if (parent / layout.CONFIG).is_file() and (parent / layout.CHECKPOINTS).is_dir():
             return f"did you mean {display_path(parent)}?"
     runs = outputs() / "runs"
-    names = sorted(run.name for run in runs.iterdir()) if runs.is_dir() else []
+    names = [run.name for run in own_folders(runs, layout.CONFIG)]
     if not names:
         return WANTED
     if close := get_close_matches(folder.name, names, n=1):

@@ -19,7 +19,7 @@ from runner.tracking.changed_folders import ChangedFolders
 from runner.tracking.local_files import refuse_linked_folder
 from runner.tracking.metric_upload import MetricUpload, fetch_back
 from runner.tracking.pieces import send_each, takes_tags
-from runner.tracking.run_owner import take_over
+from runner.tracking.run_owner import NotOwner, take_over
 from runner.tracking.store import connect, deleted_experiment, get_or_create_experiment, mlflow_command, resolve_store
 from runner.util.tags import FOLDER_TAG, KEY_TAG, PARAM_LENGTH, TAG_LENGTH, with_legal_names
 from runner.util.terminal import TRACKING, about
@@ -164,9 +164,14 @@ class Delivery:
             parent_run_id = _find_parent(client, experiment_id, manifest)
             run_id = _find_or_create_run(client, experiment_id, parent_run_id, manifest, self.folder)
             self.state = DeliveryState(run_id, experiment_id, parent_run_id)
-            self._save()
         run = client.get_run(self.state.run_id)
-        take_over(client, run, manifest)
+        try:
+            take_over(client, run, manifest)
+        except NotOwner:
+            self.state = DeliveryState(lost_run_id=self.state.run_id)
+            self._save()
+            raise
+        self._save()
         refuse_linked_folder(run.info.artifact_uri)
         self._forget_what_is_lost(run, manifest)
         self._files = UploadedFiles(self.folder, self.state)

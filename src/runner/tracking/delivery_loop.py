@@ -69,7 +69,7 @@ class ParentPipe:
     def __init__(self, file: int) -> None:
         self._file = file
 
-    def __call__(self, **message: str | int) -> None:
+    def __call__(self, **message: str | int | None) -> None:
         """Write a message."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._file, (json.dumps(message) + "\n").encode())
@@ -88,7 +88,8 @@ class DeliveryLoop:
         self._folders, self._uri, self._send = folders, uri, parent
         self._queue = UploadQueue(uri, BYTES_AT_ONCE)
         self._dead: Iterator[Path] | None = None
-        self._reported = self._settled = False
+        self._reported: str | None = None
+        self._settled = False
         self._trouble: str | None = None  # while uploads fail
         self._warned: set[str] = set()
         self._reported_back: set[str] = set()
@@ -190,11 +191,11 @@ class DeliveryLoop:
         )
 
     def _report(self) -> None:
-        """Send the parent the id of the first run, and that the first step is done."""
-        first = self._queue.first
-        if not self._reported and first is not None and first.state.run_id is not None:
-            self._reported = True
-            self._send(run_id=first.state.run_id)
+        """Send the parent the id of the first run, None if a copy of its folder has it; and that a step is done."""
+        run_id = self._queue.first.state.run_id if self._queue.first is not None else None
+        if run_id != self._reported:
+            self._reported = run_id
+            self._send(run_id=run_id)
         if not self._settled:
             self._settled = True
             self._send(settled=True)

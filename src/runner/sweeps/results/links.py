@@ -4,7 +4,8 @@ from pathlib import Path
 
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
-from runner.rundir.manifest import Manifest, manifest_of
+from runner.rundir.manifest import Manifest, is_own_run, manifest_of
+from runner.rundir.ownership import own_folders
 from runner.tracking.pages import COMPARED_AT_MOST, compare_page, view_page
 from runner.util.files import load_json_or_empty
 
@@ -34,7 +35,8 @@ def links(folder: Path, base: str = UI) -> dict[str, str]:
 
 
 def newest(outputs: Path, uri: str, count: int) -> list[Path]:
-    """Return the folders of the newest sweeps in an outputs folder that a store has, the newest first."""
-    tables = sorted((outputs / "sweeps").glob("*/jobs.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    sweeps = ((path.parent, manifest_of(path.parent)) for path in tables)
+    """Return the folders of the user's newest sweeps in an outputs folder that a store has, the newest first."""
+    own = own_folders(outputs / "sweeps", layout.JOBS)
+    own.sort(key=lambda folder: (folder / layout.JOBS).stat().st_mtime, reverse=True)
+    sweeps = ((folder, manifest_of(folder)) for folder in own if is_own_run(folder))
     return [folder for folder, manifest in sweeps if manifest is not None and manifest.uri == uri][:count]

@@ -12,6 +12,7 @@ from runner.rundir.claim import claim
 from runner.rundir.folders import display_path, outputs, parse_path
 from runner.rundir.lock import is_locked
 from runner.rundir.manifest import manifest_of, own_folder
+from runner.rundir.ownership import own_folders
 from runner.saved import run as saved_runs
 from runner.saved.run import read_result
 from runner.sweeps.results.outcome import outcome_of
@@ -63,8 +64,8 @@ def find(value: str, uri: str | None) -> Path:
 
 def _suggest_newest() -> str:
     sweeps = outputs() / "sweeps"
-    names = sorted(path.parent.name for path in sweeps.glob(f"*/{layout.SWEEP_PLAN}"))
-    return f"the newest is {display_path(sweeps / names[-1])}" if names else f"write {KEY}=<folder or MLflow parent id>"
+    own = own_folders(sweeps, layout.SWEEP_PLAN)
+    return f"the newest is {display_path(own[-1])}" if own else f"write {KEY}=<folder or MLflow parent id>"
 
 
 def choose_action(folder: Path) -> ResumeAction:
