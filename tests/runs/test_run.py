@@ -23,8 +23,11 @@ from helpers.delivered import copy_store
 from helpers.faults import inject
 from helpers.sweeping import Forked
 from runner.cli import run_command
+from runner.runs import execute
 from runner.runs.report import recipe
 from runner.tracking.store import connect
+from runner.training.state import Interrupted
+from runner.util.stopping import Stop
 
 Runner = Callable[..., Called]
 
@@ -357,11 +360,25 @@ class TestEnds:
         until((here / "asleep").exists)
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
+        for _ in range(3):  # an impatient user
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.01)
         code, printed = process.wait(5)
-        assert code == 130
-        assert re.search(r"^stopped    .* by SIGINT,", printed, re.MULTILINE)
+        assert code == 130 and "has no checkpoint to resume from" in printed
+        assert re.search(r"^stopped    in epoch 1 of 20 by SIGINT, at once", printed, re.MULTILINE)
         assert json.loads((run_folder(here) / "result.json").read_text())["status"] == "KILLED"
+
+    def test_an_interrupt_at_any_place_of_its_end_prints_how_to_resume(
+        self, here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            raise Interrupted
+
+        monkeypatch.setattr(execute, "train", interrupt)
+        monkeypatch.setattr(Stop, "hold", interrupt)  # before it can hold back the next one
+        called = runner("debug=fast", "tracking=off")
+        assert called.code == 130 and called.err.splitlines()[-1].endswith("has no checkpoint to resume from")
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:

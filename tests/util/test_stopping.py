@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from runner.util.stopping import Stop
+
 AT_AN_IMPORT = """
 import importlib.abc, os, signal, sys
 
@@ -55,6 +57,28 @@ def test_a_signal_at_an_import_is_one_line(
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (128 + number, f"interrupted by {number.name}\n")
     assert not (here / "outputs").exists()
+
+
+def test_a_second_interrupt_is_raised_once_and_held_back_while_the_end_is_recorded() -> None:
+    stop = Stop()
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with stop.listening():
+        interrupt()
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
+        interrupt()  # the one before is still being handled
+        stop.hold()
+        interrupt()
+        with pytest.raises(KeyboardInterrupt):
+            stop.release()
+        stop.hold()
+        stop.release()
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
 
 
 def test_a_program_that_only_imports_the_package_keeps_its_own_handlers() -> None:

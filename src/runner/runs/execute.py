@@ -133,7 +133,11 @@ def run(
                 experiment.loaders.train.samples,
                 experiment.console.quiet,
             )
-            return _run(experiment, folder, resume_from, delivery, bar, stop)
+            try:
+                return _run(experiment, folder, resume_from, delivery, bar, stop)
+            except KeyboardInterrupt:  # a second Ctrl-C, between training and `_close`
+                report.log_how_to_resume(folder, "KILLED")
+                return Outcome("KILLED", 128 + stop.signal, {})
     except OSError as error:  # the run's folder cannot be written, so the error is only printed
         log.error("error: %s", describe_error(error))
         return Outcome("FAILED", 1, {}, describe_error(error))
@@ -182,19 +186,19 @@ def _run(
             raise Interrupted
         outcome = Outcome("FINISHED", 0, {})
     except (Interrupted, KeyboardInterrupt) as interruption:
+        stop.hold()
         outcome = Outcome("KILLED", 128 + stop.signal, {})
-        at_a_step = isinstance(interruption, Interrupted)
-        how = "by %s, the last checkpoint is complete" if at_a_step else "immediately by %s, without a new checkpoint"
         bar.close()
-        log.warning("stopped    " + how, stop.signal.name)
+        report.log_stopped(state, stop.signal.name, is_saved=isinstance(interruption, Interrupted))
     except BaseException as error:  # a user's model may raise anything
         bar.close()
         outcome.error = redact(describe_error(error))
         (log.exception if wants_tracebacks(experiment) else log.error)("error: %s", outcome.error)
         log.debug(traceback.format_exc())
+    stop.hold()
     if watch is not None:
         watch.close()
-    return _close(state, experiment, folder, tracker, code, outcome, test_metrics)
+    return _close(state, experiment, folder, tracker, code, outcome, test_metrics, stop)
 
 
 def _changes_since(folder: Path, experiment: Experiment) -> list[str]:
@@ -244,8 +248,9 @@ def _close(
     code: RunCode,
     outcome: Outcome,
     test_metrics: dict[str, float],
+    stop: Stop,
 ) -> Outcome:
-    """Write the result, report it, and wait for the upload. Only a second Ctrl-C interrupts this."""
+    """Write the result, report it, and wait for the upload. A second Ctrl-C ends only the waiting."""
     seconds = experiment.tracking.wait
     deadline = monotonic() + (min(seconds, STOPPED_SECONDS) if outcome.status == "KILLED" else seconds)
     try:
@@ -261,13 +266,20 @@ def _close(
     if outcome.status == "FINISHED":
         report.log_closing(state, experiment, folder, test_metrics)
     else:
-        report.log_how_to_resume(state, folder, outcome.status)
-    with suppress(OSError):  # the result without the run's id is written
-        if outcome.result and tracker.wait_for_run_id(deadline - monotonic()):
-            outcome.result = report.write_result(state, experiment, folder, _ending(outcome, tracker), test_metrics)
-    for line in tracker.links:
-        log.info("%s", line)
-    if not tracker.close(outcome.status, max(0.0, deadline - monotonic())):
+        report.log_how_to_resume(folder, outcome.status)
+    is_uploaded = experiment.tracking.name == "off"
+    try:
+        stop.release()
+        with suppress(OSError):  # the result without the run's id is written
+            if outcome.result and tracker.wait_for_run_id(deadline - monotonic()):
+                outcome.result = report.write_result(state, experiment, folder, _ending(outcome, tracker), test_metrics)
+        for line in tracker.links:
+            log.info("%s", line)
+        is_uploaded = tracker.close(outcome.status, max(0.0, deadline - monotonic()))
+    except KeyboardInterrupt:
+        tracker.end(outcome.status)
+        outcome.exit_code = 128 + stop.signal
+    if not is_uploaded:
         log.warning(
             "upload to MLflow incomplete; finish with: python -m runner.sync run=%s",
             shell_path(folder),

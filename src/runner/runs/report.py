@@ -260,9 +260,24 @@ def describe_best(state: Training) -> str:
     return f"epoch {progress.best_epoch}{step}, {why}"
 
 
-def log_how_to_resume(state: Training, folder: Path, status: str) -> None:
+def log_stopped(state: Training, signal: str, is_saved: bool) -> None:
+    """Log where training was stopped by a signal.
+
+    Args:
+        state: the training.
+        signal: its name.
+        is_saved: whether a checkpoint was written then.
+    """
+    progress, epochs = state.progress, state.settings.epochs
+    finished = progress.finished_epochs
+    where = f"after epoch {finished} of {epochs}" if finished == epochs else f"in epoch {finished + 1} of {epochs}"
+    how = "everything so far is in the checkpoint" if is_saved else "at once, without a new checkpoint"
+    log.warning("stopped    %s by %s, %s", where, signal, how)
+
+
+def log_how_to_resume(folder: Path, status: str) -> None:
     """Log how to resume a run that is not finished."""
-    if state.checkpoints.last.exists():
+    if (folder / layout.CHECKPOINTS / layout.LAST).exists():
         log.info("resume     python -m runner resume=%s", shell_path(folder), extra=about(RESUME))
     else:
         log.info("run        %s has no checkpoint to resume from", display_path(folder), extra=about(RESUME))

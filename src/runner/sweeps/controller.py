@@ -24,7 +24,7 @@ from runner.sweeps.launchers.pool import Pool
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.launchers.supervisor import NODE, STOP
 from runner.sweeps.plan.plan import Plan
-from runner.sweeps.report import report, report_late_ids
+from runner.sweeps.report import log_links, report, report_late_ids
 from runner.sweeps.results import resume, table
 from runner.sweeps.results.parent_run import ParentRun
 from runner.sweeps.results.resume import ResumeAction
@@ -115,19 +115,27 @@ class Sweep:
             The exit code.
         """
         with terminal.log_to_file(self.folder / layout.LOG), self.stop.listening():
-            self._log_start()
-            started = time.monotonic()
             try:
-                settings = self.prepared.settings
-                stop_on_failure = settings.on_failure == "stop"
-                launcher, slots = self.prepared.launcher, self.prepared.slots
-                self.pool = Pool(launcher, slots, self.prepare, self, self.stop, settings.job_timeout, stop_on_failure)
-                self.pool.run(self._jobs())
-            except Exception as error:  # a bug of the sweep itself: the results so far are reported all the same
-                log.error("error: %s", describe_error(error))
-                log.debug("", exc_info=True)
-            self.display.close()
-            return self._close(time.monotonic() - started)
+                return self._run()
+            except KeyboardInterrupt:  # a second Ctrl-C, but not while jobs run
+                self._log_how_to_resume()
+                return EXIT_SIGNAL + self.stop.signal
+
+    def _run(self) -> int:
+        self._log_start()
+        started = time.monotonic()
+        try:
+            settings = self.prepared.settings
+            stop_on_failure = settings.on_failure == "stop"
+            launcher, slots = self.prepared.launcher, self.prepared.slots
+            self.pool = Pool(launcher, slots, self.prepare, self, self.stop, settings.job_timeout, stop_on_failure)
+            self.pool.run(self._jobs())
+        except Exception as error:  # a bug of the sweep itself: the results so far are reported all the same
+            log.error("error: %s", describe_error(error))
+            log.debug("", exc_info=True)
+        self.stop.hold()
+        self.display.close()
+        return self._close(time.monotonic() - started)
 
     def _jobs(self) -> Iterator[Job | None]:
         """Yield the planned jobs, then those of a search; None if there is none now, but may be one later."""
@@ -155,29 +163,46 @@ class Sweep:
         return self.search.remaining if self.search is not None else 0
 
     def _close(self, seconds: float) -> int:
-        """Report the results to the user and to MLflow; return the exit code."""
+        """Report the results to the user and to MLflow; return the exit code. A second Ctrl-C ends only the waiting."""
         prepared = self.prepared
         result = table.read(prepared.plan.jobs, self.folder, prepared.objectives)
         unreported = self.search.unreported if self.search is not None else 0
         complete = result.count("FINISHED") == len(result.rows) and not self._trials_left and not unreported
         stopped = self.stop.requested and not complete
-        written = report(result, self.folder, self.remaining, seconds, self.search, self.parent_run)
+        written = report(result, self.folder, self.remaining, seconds, self.search)
         ended = self._end_parent_run(result, seconds, complete and written, stopped)
         complete = complete and written and ended
         if not complete:
-            log.info("resume     python -m runner --multirun sweep.resume=%s", shell_path(self.folder))
-        if self.parent_run is not None:
-            seconds = float(prepared.config.tracking.wait)
-            at_most = min(seconds, STOPPED_SECONDS) if stopped else None
-            delivered = self.parent_run.close(seconds if at_most is None else at_most, at_most)
-            if report_late_ids(result, self.parent_run):  # MLflow has the table without them
-                delivered = delivered and not stopped and self.parent_run.deliver_again(seconds)
-            if not delivered:
-                command = f"python -m runner.sync run={shell_path(self.folder)}"
-                log.warning("upload to MLflow incomplete; finish with: %s", command)
+            self._log_how_to_resume()
+        delivered = False
+        try:
+            self.stop.release()
+            delivered = self.parent_run is None or self._deliver(self.parent_run, result, stopped)
+        except KeyboardInterrupt:
+            stopped = True
+        if not delivered:
+            command = f"python -m runner.sync run={shell_path(self.folder)}"
+            log.warning("upload to MLflow incomplete; finish with: %s", command)
         if stopped:
             return EXIT_SIGNAL + self.stop.signal
         return 0 if complete else EXIT_FAILED
+
+    def _deliver(self, parent_run: ParentRun, result: table.Table, stopped: bool) -> bool:
+        """Wait until MLflow has everything, and log its pages; return whether it has."""
+        seconds = float(self.prepared.config.tracking.wait)
+        at_most = min(seconds, STOPPED_SECONDS) if stopped else None
+        waits_for_ids = result.lacks_run_ids
+        if not waits_for_ids:
+            log_links(parent_run)
+        delivered = parent_run.close(seconds if at_most is None else at_most, at_most)
+        if report_late_ids(result, parent_run):  # MLflow has the table without them
+            delivered = delivered and not stopped and parent_run.deliver_again(seconds)
+        if waits_for_ids:
+            log_links(parent_run)
+        return delivered
+
+    def _log_how_to_resume(self) -> None:
+        log.info("resume     python -m runner --multirun sweep.resume=%s", shell_path(self.folder))
 
     def _end_parent_run(self, result: table.Table, seconds: float, complete: bool, stopped: bool) -> bool:
         """Record the sweep's end; return whether it could be written."""

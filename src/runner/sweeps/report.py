@@ -30,9 +30,8 @@ def report(
     run_now: Collection[Job],
     seconds: float,
     search: Search | None,
-    parent_run: ParentRun | None,
 ) -> bool:
-    """Write the sweep's files, and log the table and where everything is.
+    """Write the sweep's files, and log the table and where they are.
 
     Args:
         result: the table.
@@ -40,7 +39,6 @@ def report(
         run_now: the jobs that this start of the sweep has run.
         seconds: that it took.
         search: of the sweep, if it has one.
-        parent_run: of the sweep, if it is tracked.
 
     Returns:
         Whether the table is written.
@@ -63,7 +61,6 @@ def report(
     _log_time([row.seconds for row in result.rows if row.job in run_now and row.seconds], seconds)
     listed = "; " + ", ".join(files) if files else ""
     log.info("saved in   %s (a folder per job, named by its number%s)", display_path(folder), listed)
-    _log_links(parent_run)
     return files is not None
 
 
@@ -79,8 +76,7 @@ def report_late_ids(result: Table, parent_run: ParentRun) -> bool:
         log.warning("the run ids of late uploads are not in the table: %s", describe_error(error))
         return False
     if late:
-        log.info("jobs.csv and jobs.json now have the run ids of the last uploads")
-        _log_links(parent_run)
+        log.info("uploaded   the rest; jobs.csv and jobs.json now have all run ids")
     return late
 
 
@@ -100,8 +96,9 @@ def _write(result: Table, folder: Path, search: Search | None) -> list[str] | No
     return files
 
 
-def _log_links(parent_run: ParentRun | None) -> None:
-    for line in parent_run.links() if parent_run is not None else []:
+def log_links(parent_run: ParentRun) -> None:
+    """Log the pages of the sweep in MLflow; that which compares its jobs needs their run ids."""
+    for line in parent_run.links():
         log.info(line)
 
 

@@ -88,22 +88,33 @@ class Tracker:
         """Wait until all metrics are on the disk; called before a checkpoint is written."""
         self._journal.sync()
 
-    def close(self, status: str, timeout: float = 10.0) -> bool:
-        """End the run; all files of the folder must be written before.
+    def end(self, status: str) -> None:
+        """End the run, whose upload goes on after the end of this process; a second call does nothing.
+
+        All files of the folder must be written before.
 
         Args:
             status: FINISHED, FAILED or KILLED.
+        """
+        self._system.stop()
+        self._journal.close()
+        if self._manifest is not None and self._manifest.status == "RUNNING":
+            self._manifest = self._manifest.ended(status)
+            self._manifest.save(self.folder)
+
+    def close(self, status: str, timeout: float = 10.0) -> bool:
+        """End the run, and wait for its upload.
+
+        Args:
+            status: see `end`.
             timeout: seconds to wait for the upload; longer while it makes progress, unless the run was stopped.
 
         Returns:
             True if everything is uploaded, or the run is not tracked.
         """
-        self._system.stop()
-        self._journal.close()
-        if self._manifest is None or self._delivery is None:
+        self.end(status)
+        if self._delivery is None:
             return True
-        self._manifest = self._manifest.ended(status)
-        self._manifest.save(self.folder)
         return self._delivery.close(timeout, timeout if status == "KILLED" else None)
 
     @property

@@ -7,7 +7,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -136,6 +138,10 @@ def unblock() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL)
 
 
+HOLD_SECONDS = 5.0
+"""After a KeyboardInterrupt, those in which no other is raised: an impatient user would interrupt what ends the run."""
+
+
 class Stop:
     """A request to stop, made by SIGINT, SIGTERM or SIGHUP. A second SIGINT interrupts at once.
 
@@ -144,6 +150,8 @@ class Stop:
 
     def __init__(self) -> None:
         self._terminal = has_terminal()
+        self._held_until = 0.0
+        self._is_pending = False
         self.requested = False
         self.signal = signal.SIGINT
 
@@ -152,8 +160,23 @@ class Stop:
         if number == signal.SIGHUP and self._terminal and not has_terminal():
             return
         if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            self._is_pending = True
+            self._interrupt()
         self.requested, self.signal = True, signal.Signals(number)
+
+    def _interrupt(self) -> None:
+        if self._is_pending and monotonic() >= self._held_until:
+            self._is_pending, self._held_until = False, monotonic() + HOLD_SECONDS
+            raise KeyboardInterrupt
+
+    def hold(self) -> None:
+        """Raise no KeyboardInterrupt from now on, until `release`."""
+        self._held_until = inf
+
+    def release(self) -> None:
+        """Raise KeyboardInterrupt again; now, if a second SIGINT has arrived since `hold`."""
+        self._held_until = 0.0
+        self._interrupt()
 
     @contextmanager
     def listening(self) -> Iterator[None]:

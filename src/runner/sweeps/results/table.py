@@ -13,6 +13,7 @@ from runner.comparison.table import CELL_LENGTH
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.lock import is_locked
+from runner.rundir.manifest import has_manifest
 from runner.saved.run import read_result
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.plan import short_names
@@ -110,6 +111,11 @@ class Table:
             return []
         rows = [row for row in self.rows if row.ran_to_end and row.measured is not None]
         return [rows[place] for place in pareto_front([row.measured or () for row in rows], self.objectives)]
+
+    @property
+    def lacks_run_ids(self) -> bool:
+        """Whether MLflow has not assigned a run id yet to each tracked job that has started."""
+        return any(row.run_id is None and has_manifest(row.folder) for row in self.rows)
 
     def count(self, status: str) -> int:
         """Count the jobs with a status."""
