@@ -5,13 +5,23 @@ import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import _FlopCounterMode
 
 import runner
-from runner.util.private import is_extra_state, uncompiled, unwrapped_name, without_compiler, without_package_scan
+from runner.util.private import (
+    DispatchMode,
+    is_extra_state,
+    uncompiled,
+    unwrapped_name,
+    without_compiler,
+    without_package_scan,
+)
 
 NAMES = (
     ("hydra._internal.callbacks", "Callbacks"),
@@ -24,6 +34,7 @@ NAMES = (
     ("torch.nn.modules.module", "_EXTRA_STATE_KEY_SUFFIX"),
     ("torch.utils", "_pytree"),
     ("torch.utils._python_dispatch", "TorchDispatchMode"),
+    ("torch.utils.flop_counter", "_FlopCounterMode"),
 )
 """What modules of runner import from others: module and name."""
 
@@ -91,7 +102,7 @@ def test_mlflow_does_not_scan_the_packages() -> None:
 
 
 def test_methods_of_optimizers_call_themselves_instead_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That a run then trains without the compiler is in tests/assembly/test_shape_memory.py."""
+    """That a run then trains without the compiler is in tests/tracking/test_model_memory.py."""
     import torch._dynamo
 
     plain = torch.optim.Optimizer.zero_grad.__wrapped__  # type: ignore[attr-defined]
@@ -105,3 +116,25 @@ def test_methods_of_optimizers_call_themselves_instead_of_the_compiler(monkeypat
     weight.grad = torch.ones(2)
     torch.optim.SGD([weight]).zero_grad()
     assert weight.grad is None
+
+
+def test_a_mode_of_runner_does_not_import_the_compiler() -> None:
+    assert hasattr(TorchDispatchMode, "_should_skip_dynamo"), "torch wraps the methods of modes in another way"
+
+    class Mode(DispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return func(*args, **(kwargs or {}))
+
+    class Wrapped(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return func(*args, **(kwargs or {}))
+
+    assert hasattr(Wrapped.__torch_dispatch__, "__wrapped__") and not hasattr(Mode.__torch_dispatch__, "__wrapped__")
+
+
+def test_the_counter_of_flops_calls_itself_instead_of_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = _FlopCounterMode.__torch_dispatch__.__wrapped__  # type: ignore[attr-defined]
+    monkeypatch.delitem(plain.__dict__, "__dynamo_disable", raising=False)
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+    without_compiler()
+    assert getattr(plain, "__dynamo_disable") is plain

@@ -5,7 +5,6 @@ All problems are found here, before a folder or an MLflow run exists, and report
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -38,7 +37,6 @@ def build(
     choices: Mapping[str, str] | None = None,
     problems: Sequence[Problem] = (),
     checkpoint: Mapping[str, Any] | None = None,
-    memory: Path | None = None,
 ) -> Experiment:
     """Check a composed config and make everything that a run needs.
 
@@ -47,7 +45,7 @@ def build(
     Raises:
         ConfigError: with all problems; or the samples do not fit into memory.
     """
-    setup, load = prepare(cfg, choices, problems, checkpoint, memory)
+    setup, load = prepare(cfg, choices, problems, checkpoint)
     with memory_for_data():
         loaders = load()
     data_sets = loaders.data_sets().items()
@@ -61,7 +59,6 @@ def prepare(
     choices: Mapping[str, str] | None = None,
     problems: Sequence[Problem] = (),
     checkpoint: Mapping[str, Any] | None = None,
-    memory: Path | None = None,
 ) -> tuple[Setup, Callable[[], Loaders]]:
     """Check a composed config and make everything but the batches, which may take time and memory.
 
@@ -70,7 +67,6 @@ def prepare(
         choices: which member of each group was chosen.
         problems: those of composing; the config is checked all the same, to report everything at once.
         checkpoint: the state whose weights replace those of `model.weights`; None at the start of a run.
-        memory: the folder where checks of shapes are remembered; None remembers none.
 
     Returns:
         The parts of the run, and a function that makes the batches.
@@ -82,7 +78,7 @@ def prepare(
     config = to_plain(cfg)
     collector = ProblemCollector(problems)
     collector += check(config)
-    made = make_parts(Given(config, to_settings(cfg.trainer, TrainerSettings), collector, checkpoint, memory))
+    made = make_parts(Given(config, to_settings(cfg.trainer, TrainerSettings), collector, checkpoint))
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
     assert tracking and console
     with memory_for_data():

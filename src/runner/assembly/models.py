@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from runner.assembly import checks
-from runner.assembly.shape_memory import remembered
 from runner.assembly.step_check import check_step
 from runner.assembly.target import call, locate, signature_of
 from runner.data.collate import Batch
@@ -40,7 +37,6 @@ def make_model(
     seed: int,
     dtype: torch.dtype,
     pretrained: bool = True,
-    memory: Path | None = None,
 ) -> tuple[nn.Module, probe.Cost, Sequence[str], Step | None]:
     """Make the model on the CPU, with weights drawn by the seed, and run the task's step for two samples.
 
@@ -52,7 +48,6 @@ def make_model(
         seed: of the weights.
         dtype: of the weights.
         pretrained: load its pretrained weights if it has such; False if others replace them, or no run starts.
-        memory: the folder where checks of shapes are remembered; None remembers none.
 
     Returns:
         The model, its cost, the names of what a step measures besides the metrics, and what the step returned; None if
@@ -70,9 +65,8 @@ def make_model(
     task.to(dtype)
     task.dtype = dtype
     if num_outputs is not None and is_plain(task, splits):
-        check = partial(probe.check_shapes, model, splits.input_shape, num_outputs, dtype, output_of)
-        asked = {**node, **supplied, "dtype": dtype, "num_outputs": num_outputs}
-        return model, remembered(memory, model, asked, check), ("loss",), None
+        cost = probe.check_shapes(model, splits.input_shape, num_outputs, dtype, output_of)
+        return model, cost, ("loss",), None
     cost, step = check_step(task, model, example(task, splits, 2, dtype), num_outputs)
     if not torch.as_tensor(step.weight).any():  # two samples may be of ignored targets alone
         _, more = check_step(task, model, example(task, splits, WEIGHED, dtype), num_outputs)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -44,14 +43,12 @@ class Given:
         trainer: its settings; None while a value is missing.
         collector: has the problems so far.
         checkpoint: the state whose weights replace those of `model.weights`; None at the start of a run.
-        memory: the folder where checks of shapes are remembered; None remembers none.
     """
 
     config: Mapping[str, Any]
     trainer: TrainerSettings | None
     collector: ProblemCollector
     checkpoint: Mapping[str, Any] | None
-    memory: Path | None = None
 
     @property
     def seed(self) -> int:
@@ -122,6 +119,7 @@ def make_parts(given: Given) -> Parts:
     Raises:
         ConfigError: with all problems.
     """
+    without_compiler()
     learned = make_learned(given)
     network = make_network(given, learned)
     optimized = make_optimization(given, learned, network)
@@ -196,7 +194,7 @@ def make_network(given: Given, learned: Learned) -> Network:
     config, collector, stage, checkpoint = given.config, given.collector, given.collector.stage, given.checkpoint
     task, splits, batch_size = learned.task, learned.splits, config["data"]["batch_size"]
     wanted = checkpoint is None and not collector.problems
-    make_model = partial(models.make_model, pretrained=wanted, memory=given.memory)
+    make_model = partial(models.make_model, pretrained=wanted)
     sized = (config["model"], task, splits, learned.counted, given.seed, learned.dtype)
     made = stage("model", make_model, *sized, needs=["task"]) or (None, None, None, None)
     model, cost, measured, step = made
@@ -225,7 +223,6 @@ def make_optimization(given: Given, learned: Learned, network: Network) -> Optim
     """Make optimizer, schedule and callbacks."""
     config, stage, task, model = given.config, given.collector.stage, learned.task, network.model
     optimizer: torch.optim.Optimizer | None
-    without_compiler()
     if given.optimizers:
         make = optimization.make_optimizers
         optimizer = stage("optimizers", make, given.optimizers, model, task, network.device)

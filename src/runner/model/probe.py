@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from runner.errors import ConfigError, Problem, first_line, user_frame_suffix
 from runner.util import trees
+from runner.util.private import DispatchMode
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -52,6 +52,9 @@ class Cost:
     of_step: bool = False
 
 
+COMPUTED = 64 << 20
+"""Bytes of a model's weights and of two samples with which it is checked by computing them."""
+
 ACTIVATIONS = (
     "softmax", "sigmoid", "log_softmax", "tanh", "relu", "gelu", "silu", "elu", "leaky_relu", "softplus", "mish",
     "hardtanh", "hardsigmoid", "hardswish", "clamp", "clamp_min", "exp", "abs",
@@ -62,7 +65,7 @@ SHAPING = ("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten",
 """Operations that return the same values in another shape, memory or dtype."""
 
 
-class _Activations(TorchDispatchMode):
+class _Activations(DispatchMode):
     """Records which tensors an activation function returned."""
 
     def __init__(self) -> None:
@@ -91,10 +94,9 @@ def check_shapes(
     dtype: torch.dtype,
     output_of: Callable[[Any], Any] = lambda result: result,
 ) -> Cost:
-    """Run two samples through the model without computing values, and count the cost of one.
+    """Run two samples through the model, and count the cost of one.
 
-    Parameters and inputs are tensors on the meta device; a model that cannot run there gets two real samples on the
-    CPU. The state of the random generators is restored in both cases.
+    The samples are zeros. The model does not change, nor does the state of the random generators.
 
     Args:
         model: on the CPU.
@@ -151,10 +153,8 @@ def check_single_sample(
     Raises:
         ConfigError: BatchNorm has a single value per channel, which has no variance.
     """
-    state = {name: tensor.to("meta") for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            functional_call(model, state, (torch.empty(1, *input_shape, dtype=dtype, device="meta"),))
+        _call_copy(model, (1, *input_shape), dtype)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -169,15 +169,28 @@ def check_single_sample(
 
 
 def _forward(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, int]:
-    state = {name: tensor.to("meta") for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     counter = FlopCounterMode(display=False)
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), counter:
-            outputs = functional_call(model, state, (torch.empty(2, *shape, dtype=dtype, device="meta"),))
+        with counter:
+            outputs = _call_copy(model, (2, *shape), dtype)
         return outputs, counter.get_total_flops()
     except Exception:
-        # Either the model cannot run on the meta device, or it does not fit the samples: a run on the CPU shows which.
+        # It does not fit the samples, or cannot run on the meta device or with copied tensors: this shows which.
         return _forward_real(model, shape, dtype)
+
+
+def _call_copy(model: nn.Module, shape: Sequence[int], dtype: torch.dtype) -> Any:
+    """Call a model with zeros of this shape, with copies of its tensors, so that it does not change.
+
+    A large one runs on the meta device, which computes no values: importing what that needs takes a second, in which
+    a model with weights of `COMPUTED` bytes computes two samples several times.
+    """
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    size = prod(shape) * dtype.itemsize + sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    device = "cpu" if size <= COMPUTED else "meta"
+    state = {name: tensor.detach().to(device, copy=True) for name, tensor in tensors.items()}
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        return functional_call(model, state, (torch.zeros(*shape, dtype=dtype, device=device),))
 
 
 def _forward_real(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, int]:

@@ -45,8 +45,8 @@ SWEEP_PLAN = "sweep.json"
 JOB = "job.json"
 """The outcome of a job of a sweep."""
 
-SHAPE_CHECKS = ".shape_checks.json"
-"""Models that have passed the check of shapes; in the folder of all outputs."""
+GRAPHS = ".model_graphs"
+"""Exported graphs of models, a file each; in the folder of all outputs."""
 
 JOBS, JOBS_TABLE = "jobs.json", "jobs.csv"
 """The results of a sweep's jobs."""

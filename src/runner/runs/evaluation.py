@@ -12,7 +12,6 @@ from runner.config.hydra_job import without_hydra
 from runner.data.loading import Loader
 from runner.errors import ConfigError, Problem
 from runner.rundir.checkpoint import Checkpoints, load_task
-from runner.rundir.folders import outputs
 from runner.runs import resume
 from runner.runs.code_changes import warn_of_changes
 from runner.runs.per_sample import write_samples
@@ -108,7 +107,7 @@ def rebuild(run: SavedRun, overrides: Sequence[str] = (), preprocessing: Mapping
     cfg, problems = resume.compose_saved(run, overrides, {"trainer": without_callbacks})
     if cfg is None:
         raise ConfigError(*problems)
-    return build.build(without_hydra(cfg), run.choices, problems, preprocessing or {}, memory=outputs())
+    return build.build(without_hydra(cfg), run.choices, problems, preprocessing or {})
 
 
 def _loader(experiment: Experiment, split: str) -> Loader | None:

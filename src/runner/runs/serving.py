@@ -13,6 +13,7 @@ from runner.data.source import names_of
 from runner.data.target_scale import TargetScale
 from runner.loss import Loss, answer_names, answers
 from runner.model.lora import merged
+from runner.rundir import folders
 from runner.runs.columns import answers_classes
 from runner.runs.describe import make_input_spec
 from runner.runs.task_model import is_plain, raw_example, task_model
@@ -131,4 +132,4 @@ def save_serving_model(experiment: Experiment, served: Served, folder: Path) -> 
         serving = AnswerModel(model, splits.normalize, dtype, scale, task.loss)
     else:
         serving = ServingModel(model, splits.normalize, dtype, scale)
-    save_model(serving, served.example, folder, names, ragged=spec is not None and spec.ragged)
+    save_model(serving, served.example, folder, names, spec is not None and spec.ragged, folders.outputs())

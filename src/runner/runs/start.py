@@ -11,7 +11,6 @@ from runner.assembly.experiment import Experiment
 from runner.config.compose import Composer
 from runner.config.hydra_job import run_job_in, without_hydra
 from runner.errors import Problem
-from runner.rundir.folders import outputs
 from runner.runs import execute, resume
 from runner.runs.execute import Outcome
 from runner.runs.resume import Resumed
@@ -42,7 +41,7 @@ def build_run(
         ConfigError: with all problems.
     """
     preprocessing = resumed.preprocessing if resumed else None
-    experiment = build.build(without_hydra(cfg), choices, problems, preprocessing, outputs())
+    experiment = build.build(without_hydra(cfg), choices, problems, preprocessing)
     experiment.typed = typed
     return experiment, resume.load_checkpoint(resumed, experiment) if resumed else None
 

@@ -37,6 +37,9 @@ log = logging.getLogger("runner")
 AXES_LENGTH = 100
 """Characters of the axes in the first line that is printed."""
 
+SAME_GRAPH = ("optimizer", "scheduler", "trainer.", "callbacks", "seed", "data.batch_size", "data.limit")
+"""The first characters of keys that leave the graph of a model as it is: one job exports it, for all of them."""
+
 Planner = Callable[[Composer, Sequence[str]], Plan]
 """Makes the plan of a sweep from the arguments of its command line."""
 
@@ -79,7 +82,8 @@ def run_sweep(
     problems = [*problems, *(folders.check_folder(requested, exact_folder, folders.SWEEP) if resumed is None else [])]
     if not problems:  # else nothing is built, and the fork server would hold standard error open while it imports
         targets = [str(config[group].get("_target_")) for group in TARGET_GROUPS]
-        forkserver.start(targets, saves_models=bool(config.tracking.log_model))
+        differ = any(not key.startswith(SAME_GRAPH) for key in plan.axes)
+        forkserver.start(targets, exports_models=bool(config.tracking.log_model) and differ)
     with ExitStack() as closing:
         closing.push(_kill_server)
         is_tracked = config.tracking.name != "off" and not settings.dry_run and not problems

@@ -18,10 +18,11 @@ import yaml
 
 from runner.device import give_back_memory
 from runner.errors import first_line
+from runner.tracking.model_memory import ModelMemory
 from runner.tracking.store import quiet_mlflow
 from runner.util.files import write_json
 from runner.util.private import uncompiled, without_package_scan
-from runner.util.trees import at, first_axis, tree_map
+from runner.util.trees import at, first_axis, leaves, tree_map
 
 log = logging.getLogger("runner")
 
@@ -59,7 +60,12 @@ class TableNames(NamedTuple):
 
 
 def save_model(
-    model: torch.nn.Module, example: Example, folder: Path, table: TableNames | None = None, ragged: bool = False
+    model: torch.nn.Module,
+    example: Example,
+    folder: Path,
+    table: TableNames | None = None,
+    ragged: bool = False,
+    outputs: Path | None = None,
 ) -> None:
     """Write the model in MLflow's PyTorch flavor (`pt2`: a graph, no pickled code).
 
@@ -74,6 +80,7 @@ def save_model(
         folder: the model folder to write.
         table: the names if samples are rows of a table: pyfunc then takes data frames, by name.
         ragged: whether samples may have other shapes than the example.
+        outputs: the folder where exported graphs are remembered; None remembers none.
     """
     example = tree_map(lambda leaf: leaf.detach().cpu().contiguous(), example)
     if first_axis(example) < 2:
@@ -82,9 +89,15 @@ def save_model(
     shutil.rmtree(part, ignore_errors=True)
     try:
         with silence():
-            _save_any(portable(model, shared=True), example, part, table, ragged)
-            give_back_memory()
-            _check(part, portable(model, shared=True), example)
+            memory = ModelMemory(outputs)
+            key = memory.key(portable(model, shared=True), example, [table, ragged])
+            with memory.one_at_a_time(key):
+                if not memory.write(key, saved := portable(model, shared=True), example, part):
+                    shutil.rmtree(part, ignore_errors=True)
+                    _save_any(saved, example, part, table, ragged)
+                    give_back_memory()
+                    _check(part, portable(model, shared=True), example)
+                    memory.remember(key, portable(model, shared=True), example, part)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     except Exception as error:  # torch.export raises many types, and passes on the model's own
@@ -133,9 +146,13 @@ def export_graph(model: torch.nn.Module, example: Example, ragged: bool = False)
 
     with torch.no_grad():
         if isinstance(example, torch.Tensor):
-            return torch.export.export(model, (example,), dynamic_shapes=(free(example),))
-        shapes = {name: free(leaf) for name, leaf in example.items()}
-        return torch.export.export(model, (), dict(example), dynamic_shapes=shapes)
+            graph = torch.export.export(model, (example,), dynamic_shapes=(free(example),))
+        else:
+            shapes = {name: free(leaf) for name, leaf in example.items()}
+            graph = torch.export.export(model, (), dict(example), dynamic_shapes=shapes)
+    for leaf in leaves(example):  # torch's note on the example, which would be saved with it
+        vars(leaf).pop("_specialize_on", None)
+    return graph
 
 
 def portable(model: torch.nn.Module, shared: bool = False) -> torch.nn.Module:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import _FlopCounterMode
 
 _WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+|_orig_mod\.")
 """Prefixes of names by DataParallel and `torch.compile`."""
@@ -31,8 +33,18 @@ def is_extra_state(name: str) -> bool:
     return name.rpartition(".")[2] == _EXTRA_STATE_KEY_SUFFIX
 
 
+class DispatchMode(TorchDispatchMode):
+    """A mode that does not import torch's compiler when it is first used; see `without_compiler`."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
 def without_compiler() -> None:
-    """Keep optimizers from importing torch's compiler (900 modules, 0.5 s): a model may be compiled, a step never is.
+    """Keep optimizers and the counter of FLOPs from importing torch's compiler (900 modules, 0.5 s).
+
+    A model may be compiled; a step of an optimizer and a check of a model never are.
 
     torch 2.14 decorates their methods so that `torch.compile` leaves them out. The first call of each imports the
     compiler, and stores the function that is left out as an attribute of the method; each later call enters and leaves
@@ -41,7 +53,7 @@ def without_compiler() -> None:
     """
     if "torch._dynamo" in sys.modules:
         return
-    for method in vars(Optimizer).values():
+    for method in [*vars(Optimizer).values(), *vars(_FlopCounterMode).values()]:
         if getattr(method, "__globals__", {}).get("__name__") == "torch._compile":
             method.__wrapped__.__dict__.setdefault("__dynamo_disable", method.__wrapped__)
 

@@ -25,7 +25,7 @@ def is_users(module: str, file: str) -> bool:
     name = module.partition(".")[0]
     if not file or file.startswith("<") or name in LIBRARIES or name in sys.stdlib_module_names:
         return False
-    return not _is_installed(file)
+    return not is_installed(file)
 
 
 def is_runners(module: str) -> bool:
@@ -43,12 +43,13 @@ def imported_files() -> dict[str, Path]:
         file = getattr(module, "__dict__", {}).get("__file__")  # getattr would import some lazy modules
         if not isinstance(file, str) or name in ("__main__", "__mp_main__"):
             continue
-        if is_users(name, file) or (is_runners(name) and not _is_installed(file)):
+        if is_users(name, file) or (is_runners(name) and not is_installed(file)):
             files[name] = Path(file).absolute()
     return files
 
 
-def _is_installed(file: str) -> bool:
+def is_installed(file: str) -> bool:
+    """Return whether a file was installed, and is no file of a project."""
     # Not only in the folders of this environment: a .pth file or PYTHONPATH may name those of another. First, as most
     # of thousands of modules are there.
     return any(part in file for part in _PACKAGES) or _is_installed_elsewhere(Path(file).absolute())

@@ -13,7 +13,6 @@ from runner.assembly.experiment import Setup
 from runner.config.hydra_job import group_choices, to_plain, without_hydra
 from runner.errors import ConfigError, Problem
 from runner.optimizer.several import Several
-from runner.rundir.folders import outputs
 from runner.sweeps.check.compose_jobs import refer_to
 from runner.sweeps.jobs import JobInfo
 from runner.task import higher_is_better
@@ -73,7 +72,7 @@ def gpus() -> int:
 
 def _build(cfg: Any, problems: list[Problem]) -> tuple[JobInfo | None, list[Problem]]:
     try:
-        experiment, _ = build.prepare(without_hydra(cfg), group_choices(cfg), problems, memory=outputs())
+        experiment, _ = build.prepare(without_hydra(cfg), group_choices(cfg), problems)
     except ConfigError as error:
         return None, error.problems
     splits, task = experiment.splits, experiment.task

@@ -35,14 +35,14 @@ PRELOAD = [
     "runner.sweeps.check.build_jobs",
     "runner.sweeps.launchers.worker",
     # Late imports of a run, each of which would cost every job a part of a second:
-    "torch._dynamo",
     "runner.plots.by_class",
     "runner.plots.curves",
     "runner.plots.pictures",
     "runner.plots.samples",
     *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
 ]
-PRELOAD_TO_SAVE_MODELS = [
+PRELOAD_TO_EXPORT_MODELS = [
+    "torch._dynamo",
     "runner.tracking.flavor",
     "mlflow.pyfunc",
     "torch.export._trace",
@@ -84,12 +84,12 @@ _reported: list[bool] = []  # of this death
 _context = multiprocessing.get_context("forkserver")
 
 
-def start(targets: Iterable[str], saves_models: bool) -> None:
+def start(targets: Iterable[str], exports_models: bool) -> None:
     """Start the server without waiting for it.
 
     Args:
         targets: the `_target_`s of the jobs, or of the first of them.
-        saves_models: the jobs will save models in MLflow's format.
+        exports_models: most jobs will export the graph of their model, which no job before them has.
 
     Raises:
         ConfigError: the path of the folder for temporary files is too long.
@@ -103,7 +103,7 @@ def start(targets: Iterable[str], saves_models: bool) -> None:
     quiet_mlflow()
     # torch then asks the driver's management library whether there is CUDA, and a fork can still use it.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    _context.set_forkserver_preload(PRELOAD + for_targets + PRELOAD_TO_SAVE_MODELS * saves_models)
+    _context.set_forkserver_preload(PRELOAD + for_targets + PRELOAD_TO_EXPORT_MODELS * exports_models)
     _reported.clear()
     _ensure_running()
 
