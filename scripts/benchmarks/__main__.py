@@ -13,7 +13,7 @@ from pathlib import Path
 from measuring import COLUMNS, Measured, measure
 from table import table
 
-ROUNDS, ROUNDS_QUICK = 5, 1
+ROUNDS, ROUNDS_QUICK = 9, 1
 FOLDER = Path(__file__).resolve().parents[2] / "outputs" / "bench"
 
 
@@ -21,6 +21,9 @@ def main() -> int:
     """Measure the chosen lines; return 0 if all budgets are met."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--full", action="store_true", help=f"{ROUNDS} rounds of whole epochs, instead of a quick look")
+    parser.add_argument(
+        "--earlier", type=Path, metavar="FOLDER", help="a checkout of an earlier commit to compare with"
+    )
     parser.add_argument("name", nargs="*", help="lines of the table; default: all")
     options = parser.parse_args()
     for one in (signal.SIGTERM, signal.SIGHUP):  # exit normally, so that no stopped process stays behind
@@ -28,7 +31,7 @@ def main() -> int:
     began, measured, complete = time.monotonic(), list[Measured](), True
     name = "bench" if options.full and not options.name else "bench_look"
     with tempfile.TemporaryDirectory() as made:
-        groups = table(Path(made), options.full)
+        groups = table(Path(made), options.full, options.earlier)
         names = [budget.name for group in groups for budget in group.budgets]
         if unknown := [name for name in options.name if name not in names]:
             print(f"error: {', '.join(unknown)}: choose from {', '.join(names)}", file=sys.stderr)

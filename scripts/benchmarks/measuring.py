@@ -1,5 +1,6 @@
 """Measure alternately and compare within each round: the speed of a machine changes from minute to minute."""
 
+import random
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -55,8 +56,8 @@ class Measured:
     """A measured line of the table.
 
     Attributes:
-        ratio: the median of the ratios within each turn of all rounds; `low` and `high`: the smallest and the largest
-            of the rounds' own medians.
+        ratio: the median of the ratios within each turn of all rounds; `low` and `high`: the 95 % interval of the
+            median, by a bootstrap over the rounds. Of one round, it is this round.
         ours: the median measurement, in the line's unit; `ours_low` and `ours_high`: the smallest and the largest.
         theirs: the same for the other side.
         rounds: the number of rounds.
@@ -80,9 +81,12 @@ class Measured:
 
     @property
     def met(self) -> bool:
-        """Whether the ratio is within the budget."""
-        return self.ratio <= self.most
+        """Whether the interval reaches down to the budget, and the median is at most a little above."""
+        return self.low <= self.most and self.ratio <= self.most + SLACK
 
+
+SLACK = 0.02
+RESAMPLES = 10_000
 
 COLUMNS = [field.name for field in fields(Measured)]
 
@@ -120,9 +124,17 @@ def _compare(budget: Budget, rounds: Sequence[Figures]) -> Measured:
     theirs = [list(map(sum, zip(*(figures[name] for name in budget.theirs), strict=True))) for figures in rounds]
     ratios = [[one / other for one, other in zip(*both, strict=True)] for both in zip(ours, theirs, strict=True)]
     return Measured(
-        budget.name, budget.what, budget.against, budget.most, *_median_and_range(ratios),
+        budget.name, budget.what, budget.against, budget.most, *_median_and_interval(ratios),
         *_median_and_range(ours), *_median_and_range(theirs), budget.unit, len(rounds),
     )  # fmt: skip
+
+
+def _median_and_interval(rounds: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """Return the median of all values, and its 95 % interval by a bootstrap over the rounds' medians."""
+    medians, draw = [statistics.median(of_round) for of_round in rounds], random.Random(0)
+    drawn = sorted(statistics.median(draw.choices(medians, k=len(medians))) for _ in range(RESAMPLES))
+    median = statistics.median(value for of_round in rounds for value in of_round)
+    return median, drawn[RESAMPLES // 40], drawn[-RESAMPLES // 40 - 1]
 
 
 def _median_and_range(rounds: Sequence[Sequence[float]]) -> tuple[float, float, float]:

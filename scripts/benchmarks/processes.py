@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -119,10 +120,12 @@ def _below(root: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def whole(*arguments: str, folder: Path | None = None) -> dict[str, list[float]]:
+def whole(
+    *arguments: str, folder: Path | None = None, environment: Mapping[str, str] | None = None
+) -> dict[str, list[float]]:
     """Measure `python <arguments>` from its start to its end, by default in a temporary folder."""
     with tempfile.TemporaryDirectory() as temporary:
-        return {"seconds": [run([*PYTHON, *arguments], folder or Path(temporary)).seconds]}
+        return {"seconds": [run([*PYTHON, *arguments], folder or Path(temporary), environment).seconds]}
 
 
 def peer(
@@ -144,11 +147,13 @@ class Run:
         done: its process.
         metrics: each metric's values, in order.
         times: when each was measured, in seconds.
+        result: the content of `result.json`.
     """
 
     done: Done
     metrics: dict[str, list[float]]
     times: dict[str, list[float]]
+    result: dict[str, Any]
 
 
 def runner(
@@ -164,7 +169,7 @@ def runner(
             point = json.loads(line)
             metrics.setdefault(point["name"], []).append(point["value"])
             times.setdefault(point["name"], []).append(point["time"])
-        return Run(done, metrics, times)
+        return Run(done, metrics, times, json.loads((run_folder / "result.json").read_text()))
 
 
 def _read(terminal: int, shown: bytearray) -> None:

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from earlier import groups
 from large_model import LargeModel
 from long_run import LongRun
 from measuring import Budget, Contestants, Figures, Group
@@ -36,16 +37,17 @@ def _total(run: Figures) -> Figures:
     return {**run, "total": [sum(run["seconds"])]}
 
 
-def table(folder: Path, full: bool) -> list[Group]:
+def table(folder: Path, full: bool, earlier: Path | None = None) -> list[Group]:
     """Return the groups of the table.
 
     Args:
         folder: for files of the measurements.
         full: measure at the size that the budgets are meant for; else just enough for the order of magnitude.
+        earlier: a checkout of an earlier commit, which some lines compare with.
     """
     images = 48_000 if full else 16_000
     return [
-        _epoch(folder, "mlp", images, 9 if full else 4, 1.10, "a bare tensor loop"),
+        _epoch(folder, "mlp", images, 9 if full else 4, 1.03, "a bare tensor loop"),
         _tracking_and_validation(folder, images // 5, images // 4, 61 if full else 11),
         _memory(folder, 48_000),  # with fewer images the imports would dominate
         _large_model(folder / "large_model"),
@@ -63,6 +65,7 @@ def table(folder: Path, full: bool) -> list[Group]:
         _start(folder / "started"),
         _sweep(folder / "started"),
         _images(folder / "photographs", 4_000 if full else 400),
+        *groups(folder, earlier, 500 if full else 50),
     ]
 
 
@@ -160,7 +163,7 @@ def _memory(folder: Path, samples: int) -> Group:
 
     return Group(
         prepare,
-        [Budget("memory", "peak memory of an MLP's run, all processes", "the bare loop's process", 1.35,
+        [Budget("memory", "peak memory of an MLP's run, all processes", "the bare loop's process", 1.15,
                 "runner.megabytes", ["bare.megabytes"], "MB")],
     )  # fmt: skip
 
@@ -309,7 +312,7 @@ def _tiny(epochs: int) -> Group:
 
     return Group(
         lambda: {"runner": ours, "bare": partial(peer, "tiny", epochs=epochs)},
-        [Budget("tiny", f"tiny_sigmoid, {epochs:,} epochs", "the bare loop", 1.5, "runner.seconds", ["bare.seconds"])],
+        [Budget("tiny", f"tiny_sigmoid, {epochs:,} epochs", "the bare loop", 1.15, "runner.seconds", ["bare.seconds"])],
     )
 
 
@@ -403,7 +406,7 @@ def _start(folder: Path) -> Group:
     return Group(
         prepare,
         [
-            Budget("start", "python -m runner trainer.epochs=1", 'python -c "import torch, torchvision, mlflow"', 1.6,
+            Budget("start", "python -m runner trainer.epochs=1", 'python -c "import torch, torchvision, mlflow"', 0.9,
                    "runner.whole", ["imports.seconds"]),
             Budget("config", "python -m runner --cfg job", 'python -c "import hydra"', 4.0,
                    "config.seconds", ["hydra.seconds"]),

@@ -523,7 +523,7 @@ class Drawn(Slow):
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_no_worker_outlives_a_killed_process(method: str) -> None:
     """Python 3.14 starts workers by a server, which is then their parent process and outlives the one that loads."""
-    forkserver.start(["runner.data.digits."], saves_models=True)  # the one server of this process
+    forkserver.start(["runner.data.digits."], exports_models=True)  # the one server of this process
     receiving, sending = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("forkserver").Process(target=_load_with, args=(method, sending))
     process.start()

@@ -36,7 +36,7 @@ class Forked:
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str] | None = None, **_: Any) -> None:
         context = multiprocessing.get_context("forkserver")
-        forkserver.start(["runner.data.digits."], saves_models=True)  # the one server of this process, for sweeps too
+        forkserver.start(["runner.data.digits."], exports_models=True)  # the one server of this process, for sweeps too
         theirs, ours = zip(context.Pipe(duplex=False), *(context.Pipe(duplex=False)[::-1] for _ in "12"), strict=True)
         self._process = context.Process(target=_main, args=(theirs, list(command), dict(env or os.environ)))
         self._process.start()

@@ -91,7 +91,7 @@ class Forked:
     """
 
     def __init__(self, folder: Path, *arguments: str, prepare: Callable[[], object] | None = None) -> None:
-        forkserver.start(["runner.data.digits."], saves_models=True)
+        forkserver.start(["runner.data.digits."], exports_models=True)
         context = multiprocessing.get_context("forkserver")
         self._printed = folder / "printed.txt"
         self._process = context.Process(target=_run_in, args=(folder, self._printed, arguments, prepare))

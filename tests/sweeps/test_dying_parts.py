@@ -26,7 +26,7 @@ from runner.sweeps.launchers import forkserver, local
 
 logging.basicConfig(format="%(message)s")
 forkserver.PRELOAD[:] = sys.argv[1:]  # without what a job imports, which takes seconds
-forkserver.start([], saves_models=False)
+forkserver.start([], exports_models=False)
 process = forkserver.process
 forkserver.process = lambda *_: process("time:sleep", 0.5)
 
@@ -145,7 +145,7 @@ def left_behind() -> None:
 
 
 def test_a_thread_of_a_job_does_not_hold_its_slot() -> None:
-    forkserver.start([], saves_models=False)
+    forkserver.start([], exports_models=False)
     process = forkserver.process(f"{__name__}:left_behind")
     process.start()
     process.join(20)

@@ -714,18 +714,18 @@ class TestKnobs:
         assert called.code == 0, called.err
         alone, helped = (results(sweep_folder(here))[number] for number in (0, 1))
         assert alone["val/loss"] == helped["val/loss"]
-        forkserver.start([], saves_models=False)
+        forkserver.start([], exports_models=False)
         method = forkserver.call("multiprocessing:get_start_method")
         assert method == multiprocessing.get_start_method(), "workers start as in a single run, not cold"
 
     def test_a_check_that_is_killed_is_reported(self) -> None:
-        forkserver.start([], saves_models=False)
+        forkserver.start([], exports_models=False)
         with pytest.raises(ConfigError) as raised:
             forkserver.call("signal:raise_signal", signal.SIGKILL)
         assert about(raised) == [("", "unavailable")] and "SIGKILL" in str(raised.value)
 
     def test_a_problem_keeps_its_key_and_topic_across_processes(self) -> None:
-        forkserver.start([], saves_models=False)
+        forkserver.start([], exports_models=False)
         with pytest.raises(ConfigError) as raised:
             forkserver.call("runner.sweeps.plan.plan:load", Path("nowhere"))
         assert about(raised) == [("sweep.resume", "run")]

@@ -187,7 +187,8 @@ def _call_copy(model: nn.Module, shape: Sequence[int], dtype: torch.dtype) -> An
     """
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     size = prod(shape) * dtype.itemsize + sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    device = "cpu" if size <= COMPUTED else "meta"
+    computed = size <= COMPUTED and not any(tensor.is_meta for tensor in tensors.values())
+    device = "cpu" if computed else "meta"
     state = {name: tensor.detach().to(device, copy=True) for name, tensor in tensors.items()}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         return functional_call(model, state, (torch.zeros(*shape, dtype=dtype, device=device),))
