@@ -9,7 +9,8 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from runner.plots.drawing import DPI, Drawing
+from runner.plots.drawing import Drawing
+from runner.plots.text import DPI
 
 
 @dataclass

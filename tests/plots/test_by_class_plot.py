@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from numpy.typing import NDArray
 
 from helpers.drawn import Plot
+from runner.plots import by_class
 from runner.plots.by_class import MOST_BARS, draw_by_class
 
 # ResourceWarning: a process of another test may be collected here
@@ -21,19 +23,19 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> Bars:
     """The bars of the last plot by name, from top to bottom."""
     found: Bars = {}
     heights: list[float] = []
-    barh, set_yticks = Axes.barh, Axes.set_yticks
+    barh, name_ticks = Axes.barh, by_class.name_ticks
 
     def bar(axes: Axes, rows: range, widths: list[float], **look: object) -> object:
         heights[:] = widths
         return barh(axes, rows, widths, **look)  # type: ignore[arg-type]
 
-    def label(axes: Axes, rows: range, names: list[str], **look: object) -> object:
+    def label(axis: Axis, rows: range, names: list[str]) -> None:
         found.clear()
         found.update(zip(names, heights, strict=True))
-        return set_yticks(axes, rows, names, **look)
+        name_ticks(axis, rows, names)
 
     monkeypatch.setattr(Axes, "barh", bar)
-    monkeypatch.setattr(Axes, "set_yticks", label)
+    monkeypatch.setattr(by_class, "name_ticks", label)
     return found
 
 

@@ -7,7 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from runner.plots.axes import describe_metric
-from runner.plots.drawing import BLUE, GREY, Drawing, brief, new_drawing, short_number, text_width
+from runner.plots.drawing import BLUE, GREY, Drawing, brief, new_drawing, short_number
+from runner.plots.text import text_width
+from runner.plots.ticks import name_ticks
 from runner.util.metric_names import format_metric
 
 MOST_BARS = 40
@@ -75,8 +77,8 @@ def _lay_out(drawing: Drawing, metric: str, shown: Mapping[str, float | None], m
     for row, text in enumerate(texts):
         axes.text(1.02, row, text, va="center_baseline", fontsize=LETTERS, transform=axes.get_yaxis_transform())
     axes.axvline(factor * mean, color=GREY, linestyle="--", linewidth=1.4, label="mean")
-    axes.set_yticks(range(len(names)), names, fontsize=LETTERS)
-    axes.tick_params(axis="y", length=0)
+    name_ticks(axes.yaxis, range(len(names)), names)
+    axes.tick_params(axis="y", length=0, labelsize=LETTERS)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     _fit_values(axes, [*bars, factor * mean], factor)

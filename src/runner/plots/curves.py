@@ -10,6 +10,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from numpy.typing import NDArray
 
 from runner.plots.drawing import BLUE, GREY, VERMILION, YELLOW, Drawing, new_drawing, short_number
+from runner.plots.legend import add_legend
 from runner.plots.thinning import thin
 from runner.rundir.points import Curve
 
@@ -62,7 +63,7 @@ def draw(
             notes = _draw_parts(axes, name, parts)
             if best_epoch and not name.endswith("_step"):
                 _mark_best(axes, best_epoch, monitor, curves, parts, name)
-            _legend(axes, *notes)
+            _legend(drawing, axes, *notes)
             drawing.save(name.replace("_step", "_by_step"))
         if "time/epoch_seconds" in curves:
             _draw_seconds(drawing, curves["time/epoch_seconds"])
@@ -83,9 +84,12 @@ def _metrics(curves: Mapping[str, Curve]) -> list[str]:
 
 
 def _curve_axes(drawing: Drawing, x_label: str, *curves: Curve) -> Axes:
-    """Create empty axes with the range of the curves and whole numbers along x."""
-    drawing.start(6.4, 4.2)
-    axes = drawing.add(0.95, 0.6, 5.2, 3.0)
+    """Return empty axes with the range of the curves and whole numbers along x."""
+    if drawing.files:
+        axes = drawing.start_alike()
+    else:
+        drawing.start(6.4, 4.2)
+        axes = drawing.add(0.95, 0.6, 5.2, 3.0)
     axes.set_xlabel(x_label)
     steps = np.concatenate([steps for steps, _ in curves])
     margin = 0.03 * np.ptp(steps) or 1.0
@@ -160,11 +164,10 @@ def _mark_best(
         axes.plot(steps[at], factor * values[at], "*", markersize=15, color=YELLOW, markeredgecolor="black", zorder=3)
 
 
-def _legend(axes: Axes, *notes: str) -> None:
+def _legend(drawing: Drawing, axes: Axes, *notes: str) -> None:
     """Draw a legend of up to four entries above the axes; notes have no line."""
-    for note in notes:
-        axes.plot([], [], linestyle="none", label=note)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+    entries = [(str(line.get_label()), line) for line in axes.lines if not str(line.get_label()).startswith("_")]
+    add_legend(drawing.figure, axes, [*entries, *((note, None) for note in notes)])
 
 
 def _draw_seconds(drawing: Drawing, curve: Curve) -> None:
@@ -178,5 +181,5 @@ def _draw_seconds(drawing: Drawing, curve: Curve) -> None:
         axes.axhline(median, color=GREY, linestyle="--", linewidth=1.4, label=f"median: {median:.3g} {unit}")
     axes.set_ylim(bottom=0)
     axes.set_ylabel(f"time ({unit})")
-    _legend(axes)
+    _legend(drawing, axes)
     drawing.save("epoch_seconds")

@@ -1,24 +1,26 @@
 """Figures and colors.
 
-The plots of a run share one figure with a layout by hand, because a person waits for them: matplotlib's layout engines
-draw everything twice, and a new figure for each plot costs as much as the plot. The few charts of several runs have a
-figure each.
+A person, or a sweep, waits for the plots of a run: their layout is by hand, as matplotlib's layout engines draw
+everything twice, and so are ticks, text and legends (`ticks.py`, `text.py`, `legend.py`). The few charts of several
+runs leave all that to matplotlib.
 """
 
 import re
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg  # no window, no display
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # no window, no display
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from runner.errors import to_one_line
+from runner.plots.png import write_png
+from runner.plots.text import DPI, Renderer, any_glyph
+from runner.plots.ticks import add_ticks
 
 # From Okabe and Ito's palette for color-blind readers (jfly.uni-koeln.de/color).
 BLUE, VERMILION, YELLOW = "#0072B2", "#D55E00", "#F0E442"
@@ -26,7 +28,6 @@ GREY = "#555555"
 # Each color has a marker too. Yellow is too pale for a line.
 COLORS = (BLUE, VERMILION, "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = "osD^vP"
-DPI = 120
 STYLE = {
     "font.size": 11,
     "text.parse_math": False,  # a class may be called $5
@@ -42,28 +43,47 @@ STYLE = {
 
 
 class Drawing:
-    """The figure of all plots of a run, each saved as `<folder>/<name>.png`."""
+    """Plots of a run, one figure after the other, each saved as `<folder>/<name>.png`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.files = folder, list[Path]()
         self.figure = Figure(dpi=DPI)
-        FigureCanvasAgg(self.figure)
 
     def start(self, width: float, height: float) -> None:
-        """Clear the figure, and set its size in inches."""
-        self.figure.clear()
-        self.figure.set_size_inches(width, height)
+        """Start an empty figure; its size in inches."""
+        self.figure = Figure((width, height), dpi=DPI)  # to clear one takes as long as to draw it
+
+    def start_alike(self) -> Axes:
+        """Empty the axes of the last plot, for one of the same look: new ones take as long as all that is in them."""
+        (axes,) = self.figure.axes
+        for artist in (*self.figure.artists, *axes.lines, *axes.collections, *axes.texts):
+            artist.remove()
+        axes.set(xscale="linear", yscale="linear", xlabel="", ylabel="")
+        axes.set_prop_cycle(None)
+        axes.relim()
+        axes.autoscale()
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_visible(True)
+        return axes
 
     def add(self, left: float, bottom: float, width: float, height: float) -> Axes:
         """Add axes at a position in inches."""
         all_width, all_height = self.figure.get_size_inches()
-        return self.figure.add_axes((left / all_width, bottom / all_height, width / all_width, height / all_height))
+        place = (left / all_width, bottom / all_height, width / all_width, height / all_height)
+        return self.figure.add_axes(place)
 
     def save(self, name: str) -> None:
         """Save the figure."""
         file = self.folder / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.png"
-        write(self.figure, file)
+        width, height = (int(DPI * inches) for inches in self.figure.get_size_inches())
+        renderer = Renderer(width, height, DPI)
+        with any_glyph():
+            for axes in self.figure.axes:
+                if axes.axison:
+                    add_ticks(self.figure, axes)
+            self.figure.draw(renderer)
+        write_png(np.asarray(renderer.buffer_rgba()), file)
         self.files.append(file)
 
 
@@ -83,23 +103,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 def write(figure: Figure, file: Path) -> None:
     """Write a figure as PNG."""
-    with _any_glyph():
+    with any_glyph():
         figure.savefig(file, pil_kwargs={"compress_level": 3})  # 6 takes twice the time and saves a tenth
-
-
-def text_width(texts: Iterable[str], size: float, weight: str = "normal") -> float:
-    """Return the width of the longest text in inches, at a font size in points."""
-    font, renderer = FontProperties(size=size, weight=weight), RendererAgg(1, 1, DPI)
-    with _any_glyph():
-        return max(renderer.get_text_width_height_descent(text, font, False)[0] for text in texts) / DPI
-
-
-@contextmanager
-def _any_glyph() -> Iterator[None]:
-    """Let class names be in scripts without a font, without a warning."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")
-        yield
 
 
 def short_number(value: float) -> str:

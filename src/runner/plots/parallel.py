@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from runner.comparison.results import Floats, Parameter, SweepResults, Value
 from runner.comparison.table import sort_by_distinction
 from runner.plots.axes import GRID_AT_MOST, format_number, round_numbers, spaced, use_log_scale
-from runner.plots.drawing import VERMILION, new_figure, text_width
+from runner.plots.drawing import VERMILION, new_figure
 from runner.plots.metric import BEST_LOOK, add_note, best_legend, color_scale, label_colorbar, metric_text, value_labels
+from runner.plots.text import text_width
 from runner.util.tables import shorten
 
 AXES_AT_MOST = 8

@@ -11,8 +11,9 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runner.plots.drawing import COLORS, YELLOW, Drawing, brief, new_drawing, text_width
+from runner.plots.drawing import COLORS, YELLOW, Drawing, brief, new_drawing
 from runner.plots.images import displayable, range_of
+from runner.plots.text import text_width
 
 NAME = "samples"
 SAMPLES = 6

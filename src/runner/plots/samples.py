@@ -11,8 +11,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runner.plots.drawing import BLUE, GREY, Drawing, brief, new_drawing, short_number, text_width
+from runner.plots.drawing import BLUE, GREY, Drawing, brief, new_drawing, short_number
 from runner.plots.images import displayable, range_of
+from runner.plots.text import text_width
+from runner.plots.ticks import name_ticks
 from runner.training.predictions import Classes, Predictions, Values, confusion, mistakes
 
 ANNOTATED = 20  # classes; with more, cells are unreadable
@@ -23,6 +25,8 @@ GRID = 5  # mistakes per row, and rows
 PANELS = 6  # outputs of a regression with a panel each
 POINTS = 5_000  # in a panel
 LETTERS = 10  # points
+COLORS = "Blues"
+SCALE = (0, 1, 5, 10, 25, 50, 75, 100)  # per cent
 NAMES = ("confusion_matrix", "mistakes", "predictions")
 
 
@@ -73,13 +77,16 @@ def _draw_confusion(drawing: Drawing, counts: NDArray[np.int64], names: Sequence
     with np.errstate(invalid="ignore"):
         shares = 100 * counts / counts.sum(axis=1, keepdims=True)
     # The square root of the share keeps a confusion of 1 % visible beside 99 % correct.
-    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
+    norm = PowerNorm(0.5, 0, 100)
+    axes.imshow(shares, cmap=COLORS, norm=norm, interpolation="nearest")
     axes.set_facecolor("#DDDDDD")
     axes.grid(False)
     axes.spines[:].set_visible(True)
     ticks = range(0, classes, every)
-    axes.set_xticks(ticks, shown, rotation=0 if flat else 90, fontsize=LETTERS)
-    axes.set_yticks(ticks, shown, fontsize=LETTERS)
+    for axis in (axes.xaxis, axes.yaxis):
+        name_ticks(axis, ticks, shown)
+    axes.tick_params(labelsize=LETTERS)
+    axes.tick_params(axis="x", rotation=0 if flat else 90)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     total, right = int(counts.sum()), int(counts.trace())
@@ -88,14 +95,22 @@ def _draw_confusion(drawing: Drawing, counts: NDArray[np.int64], names: Sequence
     drawing.figure.text(
         0.02, 1 - 0.3 / drawing.figure.get_size_inches()[1], f"{right:,} of {total:,} test samples right{accuracy}"
     )
-    bar = drawing.figure.colorbar(
-        image, cax=drawing.add(left + size + 0.2, bottom, 0.2, size), ticks=[0, 1, 5, 10, 25, 50, 75, 100]
-    )
-    bar.set_label("share of the true class (%)")
-    bar.ax.minorticks_off()
+    _draw_scale(drawing.add(left + size + 0.2, bottom, 0.2, size), norm)
     if classes <= ANNOTATED:
         _annotate(axes, counts, shares)
     drawing.save("confusion_matrix")
+
+
+def _draw_scale(axes: Axes, norm: PowerNorm) -> None:
+    """Draw the colors of percentages; matplotlib's own color bar takes as long as the matrix."""
+    shares = norm.inverse(np.linspace(0, 1, 256)).reshape(-1, 1)
+    axes.imshow(shares, cmap=COLORS, norm=norm, extent=(0, 1, 0, 1), aspect="auto", origin="lower")
+    axes.grid(False)
+    axes.spines[:].set_visible(True)
+    axes.xaxis.set_visible(False)
+    name_ticks(axes.yaxis, norm(np.array(SCALE)).tolist(), [str(share) for share in SCALE])
+    axes.tick_params(axis="y", left=False, labelleft=False, right=True, labelright=True)
+    axes.set_ylabel("share of the true class (%)")
 
 
 def _annotate(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
