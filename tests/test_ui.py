@@ -55,6 +55,10 @@ def test_a_taken_port_is_named(reported: list[Problem]) -> None:
         ("port=http", ("port", "range"), "from 1 to 65535"),
         ("prot=5001", ("prot", "unknown"), "did you mean port?"),
         ("tracking.uri=http://ada:s3cret@host", ("tracking.uri", "conflict"), "open http://host/"),
+        ("tracking.uri=http://ada:s3cret@", ("tracking.uri", "type"), "write tracking.uri=http://<host>:<port>"),
+        ("tracking.uri=http://[::1", ("tracking.uri", "type"), "write tracking.uri=http://<host>:<port>"),
+        ("tracking.uri=mlruns", ("tracking.uri", "type"), "write tracking.uri=sqlite:////<absolute path>.db"),
+        ("tracking.uri=sqlite:////dev/null", ("tracking.uri", "file"), "write tracking.uri=sqlite:////<absolute"),
     ],
 )
 def test_wrong_arguments_are_exit_2(

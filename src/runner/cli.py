@@ -30,7 +30,7 @@ from runner.config.compose import Composer
 from runner.config.hydra_job import group_choices
 from runner.config.invocation import name_customs, named_choices
 from runner.config.messages import explain_error
-from runner.config.overrides import key_of, last_value
+from runner.config.overrides import key_of, last_value, typed_store
 from runner.errors import ConfigError, Problem, describe_error, path_problem
 from runner.rundir import folders
 from runner.util import program
@@ -141,7 +141,9 @@ def run_one(args: Namespace) -> int:
         problems = names_and_values(cfg, problems)
     exact_folder = last_value(args.overrides, "hydra.run.dir") is not None
     if cfg is not None and (resumed is None or resumed.warm_start):
-        problems += folders.check_folder(str(cfg.hydra.run.dir), exact_folder)
+        from runner.tracking.location import check_new_store
+
+        problems += [*folders.check_folder(str(cfg.hydra.run.dir), exact_folder), *check_new_store(cfg.tracking)]
     if cfg is None or problems:  # before torch is imported, which the other checks need
         raise ConfigError(*problems)
     delivery = start_delivery(cfg)
@@ -271,7 +273,7 @@ def _resumed_arguments(args: Namespace, value: str) -> list[str]:
 
     if last_value(args.overrides, "hydra.sweep.dir") is not None:
         raise conflict_error("hydra.sweep.dir", "hydra.sweep.dir: a resumed sweep stays in its folder", "leave it out")
-    _, first, options = plan.load(resume.find(value, last_value(args.overrides, "tracking.uri")))
+    _, first, options = plan.load(resume.find(value, typed_store(args.overrides)))
     for name, option in options.items():
         setattr(args, name, getattr(args, name) or option)
     typed = {key_of(text) for text in args.overrides}

@@ -20,6 +20,7 @@ from runner.tracking.store import EXPERIMENT_TAGS, connect, local_uri, ui_of
 from runner.tracking.trouble import describe_trouble, password_refused
 from runner.util import program
 from runner.util.options import run_with_options
+from runner.util.store_address import check_address
 from runner.util.tags import KEY_TAG
 from runner.util.uri import sqlite_file, strip_credentials
 
@@ -85,6 +86,8 @@ def _connect(uri: str, from_variable: bool) -> "MlflowClient":
         ConfigError: it has a UI of its own, does not exist, is away, or refuses.
         StoreError: it is unusable.
     """
+    if uri == store_variable.store_address() and (problem := check_address(store_variable.NAME, uri)):
+        raise ConfigError(problem)
     page = ui_of(uri)
     if page is not None and from_variable:
         local = for_shell(f"tracking.uri={local_uri(outputs_folder())}")

@@ -98,6 +98,8 @@ def user_configs(here: Path) -> None:
         "trainer/mine.yaml": "defaults: [default]\nepoch: 3\nkeep_checkpoints: many\nmax_steps: null\n",
         "optimizer/lookahead.yaml": "_target_: torch.optim.SGD\nlearning_rate: 0.1\nlr: fast\n",
         "model/number.yaml": "5\n",
+        "model/null_key.yaml": "_target_: runner.model.mlp.MLP\nnull: 3\n",
+        "trainer/flag_key.yaml": "defaults: [default]\non: 3\n",
         "model/sequence.yaml": "[1, 2]\n",
         "trainer/sequence.yaml": "[1, 2]\n",
         "loss/sequence.yaml": "[1, 2]\n",
@@ -111,6 +113,7 @@ def user_configs(here: Path) -> None:
     }.items():
         (here / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
         (here / "conf" / name).write_text(text)
+    (here / "conf" / "model" / "latin.yaml").write_bytes("# café\n".encode("latin-1"))
 
 
 def a_table(here: Path) -> None:
@@ -120,6 +123,8 @@ def a_table(here: Path) -> None:
 def a_run(here: Path) -> None:
     (here / "held").mkdir()
     (here / "held" / "config.yaml").write_text("seed: 0\n")
+    (here / "damaged").mkdir()
+    (here / "damaged" / "config.yaml").write_text("5\n")
     (here / "file").write_text("")
 
 
@@ -217,6 +222,13 @@ WRONG = [
     Wrong(["model.hidden=[" + 50 * "9" + "]", "+data.x=" + 50 * "9"], [("model.hidden", "range"), ("data.x", "range")]),
     Wrong(["seed=" + 4500 * "9", "trainer.max_time=" + 400 * "9"], [("seed", "range"), ("trainer.max_time", "range")]),
     Wrong(["model.hidden=[-1]"], [("model.hidden", "range")]),
+    Wrong(["model.hidden={a:1}"], [("model.hidden", "type")], then=["model.hidden=[128,64]"]),
+    Wrong(["metrics={accuracy:3}"], [("metrics", "type")], then=["metrics=[accuracy]"]),
+    Wrong(["metrics={auroc:{average:macro}}"], [("metrics", "type")], then=["metrics=[{auroc:{average:macro}}]"]),
+    Wrong(["+metrics.f1={average:macro}"], [("metrics.f1", "type")], then=["metrics=[{f1:{average:macro}}]"]),
+    Wrong(["model._recursive_=true"], [("model._recursive_", "unknown")], then=["+model._recursive_=true"]),
+    Wrong(["+model._recursive_=maybe"], [("model._recursive_", "type")], then=["+model._recursive_=true"]),
+    Wrong(["+model._args_=3", "+optimizer._convert_=x"], [("model._args_", "type"), ("optimizer._convert_", "type")]),
     Wrong(["-m", "seed=0," + 4500 * "9"], [("seed", "range")]),
     Wrong(["-m", "hydra/sweeper=random", f"optimizer.lr=interval(1,{4500 * '9'})"], [("optimizer.lr", "range")]),
     Wrong(["seed=0x" + 5000 * "f"], [("seed", "type")], then=["seed=3"]),
@@ -362,6 +374,7 @@ WRONG = [
     # Grammar.
     Wrong(["seed"], [("seed", "syntax")]),
     Wrong([""], [("", "syntax")], then=[]),
+    Wrong(["~", "+", "@=1", "="], [("", "syntax"), ("", "syntax"), ("@", "syntax"), ("", "syntax")]),
     Wrong(["=3"], [("", "syntax")]),
     Wrong(["seed =1"], [("seed", "syntax")], then=["seed=1"]),
     Wrong(
@@ -385,7 +398,10 @@ WRONG = [
     ),
     Wrong(["--gpu", "--foo"], [("--gpu", "unknown"), ("--foo", "unknown")]),
     Wrong(["--multirun", "--cfg", "job"], [("--cfg", "conflict")], then=["--cfg", "job"]),
-    Wrong(["--cfg", "job", "-p", "nothing"], [("-p", "unknown")]),
+    Wrong(["--cfg", "job", "-p", "nothing"], [("-p", "choice")]),
+    Wrong(["--cfg", "job", "-p", "trainr"], [("-p", "choice")], then=["--cfg", "job", "-p", "trainer"]),
+    Wrong(["--cfg", "job", "-p", "hydra.launcher"], [("--cfg", "conflict")]),
+    Wrong(["--cfg", "hydra", "-p", "model"], [("--cfg", "conflict")]),
     Wrong(["hydra.searchpath=&a", "scheduler=😀"], [("hydra.searchpath", "type"), ("scheduler", "choice")]),
     Wrong(["hydra.searchpath=5"], [("hydra.searchpath", "type")]),
     Wrong(["hydra.searchpath=[nowhere]"], [("hydra.searchpath", "file")]),
@@ -401,6 +417,8 @@ WRONG = [
     ),
     Wrong(["--help", "seed=x"], [("seed", "type")], then=["--help", "seed=3"]),
     Wrong(["optimizer.lr=${rate}"], [("optimizer.lr", "unknown")]),
+    Wrong(["optimizer.lr=${optimizer.lr}"], [("optimizer.lr", "conflict")]),
+    Wrong(['optimizer.lr=${oc.decode:"["}', "seed=${none:1}"], [("seed", "syntax"), ("optimizer.lr", "syntax")]),
     Wrong(["optimizer.lr=${oc.env:NO_SUCH_VARIABLE}"], [("optimizer.lr", "missing")]),
     # Data, shapes, devices.
     Wrong(["data=csv"], [("data.path", "missing")]),
@@ -560,6 +578,9 @@ WRONG = [
         set_up=user_configs,
     ),
     Wrong(["--config-dir=conf", "model=number"], [("model", "type")], set_up=user_configs),
+    Wrong(["--config-dir=conf", "model=null_key"], [("model", "type")], set_up=user_configs),
+    Wrong(["--config-dir=conf", "trainer=flag_key"], [("trainer", "type")], set_up=user_configs),
+    Wrong(["--config-dir=conf", "model=latin"], [("model", "syntax")], set_up=user_configs),
     Wrong(["--config-dir=conf", "model=sequence"], [("model", "type")], set_up=user_configs),
     Wrong(["--config-dir=conf", "trainer=sequence"], [("trainer", "type")], set_up=user_configs),
     Wrong(["--config-dir=conf", "loss=sequence", "seed=x"], [("loss", "type"), ("seed", "type")], set_up=user_configs),
@@ -590,10 +611,20 @@ WRONG = [
         then=["tracking=server", "tracking.uri=http://localhost:5000"],
     ),
     Wrong(["tracking.uri=mlruns"], [("tracking.uri", "type")]),
+    Wrong(["tracking.uri=sqlite:////dev/null", "seed=x"], [("seed", "type"), ("tracking.uri", "file")]),
+    Wrong(["-m", "seed=0,1", "tracking.uri=sqlite:////proc/x.db"], [("tracking.uri", "file")]),
+    Wrong(["resume=held", "tracking.uri='http://[::1'"], [("tracking.uri", "type")], set_up=a_run),
     Wrong(["tracking.experiment="], [("tracking.experiment", "missing")], then=["tracking.experiment=name"]),
     Wrong([f"tracking.experiment={'e' * 501}"], [("tracking.experiment", "range")]),
     Wrong(["hydra.run.dir=file", "seed=x"], [("seed", "type"), ("hydra.run.dir", "file")], set_up=a_run),
     Wrong(["hydra.run.dir=held"], [("hydra.run.dir", "conflict")], then=["resume=held"], set_up=a_run),
+    Wrong(["hydra.run.dir=."], [("hydra.run.dir", "file")], then=["hydra.run.dir=run_1"], set_up=a_run),
+    Wrong(
+        ["-m", "seed=0,1", "hydra.sweep.dir=."],
+        [("hydra.sweep.dir", "file")],
+        then=["-m", "seed=0,1", "hydra.sweep.dir=sweep_1"],
+        set_up=a_table,
+    ),
     Wrong(["hydra.run.dir=" + 300 * "x"], [("hydra.run.dir", "file")]),
     Wrong(["model=cn"], [("model", "choice"), ("hydra.run.dir", "file")], set_up=outputs_is_a_file),
     Wrong(["resume=nothing"], [("resume", "file")]),
@@ -601,6 +632,7 @@ WRONG = [
     Wrong(["resume=.", "modle=3"], [("resume", "run")]),
     Wrong(["resume=file"], [("resume", "run")], set_up=a_run),
     Wrong(["resume=held"], [("resume", "run")], set_up=a_run),
+    Wrong(["resume=damaged"], [("resume", "file")], set_up=a_run),
     Wrong(["resume=0123456789abcdef0123456789abcdef"], [("resume", "store")]),
     # Sweeps.
     Wrong(

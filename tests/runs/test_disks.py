@@ -132,7 +132,7 @@ class TestPlaces:
         [
             ("outputs", 2, [("hydra.run.dir", "file")], "RUNNER_OUTPUTS"),
             ("outputs/runs", 2, [("hydra.run.dir", "file")], "RUNNER_OUTPUTS"),
-            ("mine/run.log/", 1, [], "mine/run.log: Is a directory"),
+            ("mine/run.log/", 2, [("hydra.run.dir", "file")], "mine is not empty, it has run.log"),
             ("mine/checkpoints", 2, [("hydra.run.dir", "conflict")], "resume=mine"),
         ],
     )

@@ -114,12 +114,14 @@ def test_checkpoints_in_mlflow_are_taken_from_there(there: Path) -> None:
         ("", "missing", ""),
         ("outputs/runs/trackd", "file", "did you mean outputs/runs/tracked?"),
         ("outputs/runs", "run", "run=outputs/runs/tracked"),
+        ("outputs/runs/begun", "run", "write run=outputs/runs/tracked"),
         ("outputs/runs/tracked/run.log", "run", "did you mean outputs/runs/tracked?"),
         ("outputs/runs/tracked/checkpoints", "run", "did you mean outputs/runs/tracked?"),
         ("0" * 32, "store", ""),
     ],
 )
 def test_what_is_not_a_run_is_reported(tracked: Path, value: str, topic: str, suggestion: str) -> None:
+    Path("outputs/runs/begun/.tracking").mkdir(parents=True, exist_ok=True)  # killed before it had a config
     problem = problem_of(lambda: find(value))
     assert (problem.key, problem.topic) == ("run", topic)
     assert f"run={value}" in problem.text and suggestion in problem.suggestion

@@ -1,6 +1,7 @@
 """Addresses of stores: folders of any name, saved without credentials; and stores that refuse or do not answer."""
 
 import json
+import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from conftest import Called, run_folder
 from helpers.delivered import copy_store
-from helpers.problems import problem_of
+from helpers.problems import about, problem_of
 from runner import evaluate, sync, ui
 from runner.errors import StoreError
 from runner.rundir.folders import for_shell
@@ -19,6 +20,7 @@ from runner.tracking.location import refuse_database_of_server
 from runner.tracking.store import connect, get_or_create_experiment, local_uri, resolve_store
 from runner.tracking.trouble import describe_trouble, explain
 from runner.util import driver
+from runner.util.store_address import check_sqlite
 from runner.util.uri import absolute_uri, sqlite_address, sqlite_file, strip_credentials
 
 NAMES = (
@@ -117,6 +119,26 @@ def test_waiting_for_an_answer_has_a_time_limit(monkeypatch: pytest.MonkeyPatch)
         theirs.send(b"x")
         assert connection.wait() == b"x"
         assert connection.wait() == b""
+
+
+def test_a_file_that_can_never_be_a_store_is_refused(tmp_path: Path, empty_store: Path) -> None:
+    (tmp_path / "text.db").write_text("hello")
+    (tmp_path / "empty.db").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for usable in (empty_store, tmp_path / "empty.db", tmp_path / "new" / "x.db"):
+        assert check_sqlite("k", sqlite_address(usable), creates=True) is None
+    wrong = {"text.db": "is not a database", "pipe": "is a device or pipe", "": "is a folder", "text.db/x.db": "read"}
+    for name, words in wrong.items():
+        problem = check_sqlite("k", sqlite_address(tmp_path / name))
+        assert problem is not None and about([problem]) == [("k", "file")] and words in problem.text
+    assert check_sqlite("k", "sqlite:////proc/x.db") is None  # nothing is created for a command that reads
+    for uri, words in {
+        "sqlite:////proc/x.db": "no file can be made in /proc",
+        "sqlite://x.db": "names no file",
+    }.items():
+        problem = check_sqlite("k", uri, creates=True)
+        assert problem is not None and words in problem.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.db", "pipe", "text.db"]
 
 
 def test_an_experiment_of_a_server_is_not_written_to_by_the_address_of_its_database(

@@ -71,7 +71,8 @@ def resolve(
     problems = []
     for key in sorted(typed.keys() - keys.keys()):
         text = f"loss.{key}={format_value(typed[key])}: loss=auto chose {name}, as {reason}"
-        problems.append(Problem(f"loss.{key}", text, f"leave it out, or choose {_takers(key)}", topic="conflict"))
+        instead = f"leave it out, or choose {takers}" if (takers := _takers(key)) else "leave it out"
+        problems.append(Problem(f"loss.{key}", text, instead, topic="conflict"))
     if problems:
         raise ConfigError(*problems)
     return {"_target_": PATHS[name], **keys, **typed}

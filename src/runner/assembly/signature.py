@@ -20,8 +20,14 @@ SEQUENCES = (list, tuple, Sequence, Collection, Iterable)
 MAPPINGS = (dict, Mapping)
 EXAMPLES: dict[Any, list[Any]] = {int: [64, 32], float: [0.1, 0.2], str: ["a", "b"]}
 """Lists as they are written, by the type of their items."""
-SPECIAL = frozenset({"_target_", "_partial_", "_convert_", "_recursive_", "_args_"})
-"""Hydra's own keys."""
+SPECIAL: dict[str, Any] = {
+    "_target_": str,
+    "_partial_": bool,
+    "_convert_": Literal["none", "partial", "object", "all"],
+    "_recursive_": bool,
+    "_args_": list,
+}
+"""The types of Hydra's own keys."""
 
 
 def check(
@@ -36,17 +42,21 @@ def check(
         supplied: names that runner passes itself.
 
     Returns:
-        The problems; none if the target has no signature.
+        The problems; if the target has no signature, only those of Hydra's own keys.
     """
+    problems = [
+        _not_special(f"{group}.{key}", value, SPECIAL[key])
+        for key, value in arguments.items()
+        if key in SPECIAL and not fits(value, SPECIAL[key])
+    ]
     try:
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):
-        return []
+        return problems
     name = getattr(target, "__qualname__", str(target))
     named = {k: p for k, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = _hints(target)
-    problems = []
     unknown = [key for key in arguments if key not in SPECIAL and key not in named]
     if unknown and not open_ended:
         problems += _unknown(group, name, unknown, [key for key in named if key not in supplied])
@@ -67,6 +77,12 @@ def check(
                 Problem(full, f"{full} is missing: {name} needs it", f"write +{full}=<value>", topic="missing")
             )
     return problems
+
+
+def _not_special(key: str, value: Any, hint: Any) -> Problem:
+    """A key of Hydra's own with a value of the wrong type."""
+    words = describe(hint)
+    return Problem(key, f"{key}={format_value(value)} is not {words}", f"write {words}", topic="type")
 
 
 def _unknown(group: str, name: str, unknown: list[str], known: list[str]) -> list[Problem]:

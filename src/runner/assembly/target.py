@@ -217,4 +217,5 @@ def call(group: str, node: Mapping[str, Any], kind: type[T], **supplied: Any) ->
 
 def _keys(group: str, node: Mapping[str, Any]) -> str:
     keys = [f"{group}.{key}" for key in node if not str(key).startswith("_")]
+    keys = [f"{group}._args_", *keys] if "_args_" in node else keys
     return ", ".join(keys[:4]) + (", ..." if len(keys) > 4 else "") or f"{group}._target_"

@@ -9,11 +9,11 @@ from functools import cache
 import yaml
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.config import schema
-from runner.config.keys import GROUPS, TARGET_GROUPS
+from runner.config.keys import GROUPS, TARGET_GROUPS, format_value
 from runner.config.overrides import key_of
 from runner.errors import ConfigError, Problem, Topic, close_match, describe_error, first_line
 from runner.util import advice
@@ -53,10 +53,12 @@ def explain_unreadable(text: str) -> Problem:
         return problem(f"{text!r}: an empty argument", "leave it out, or write <key>=<value>")
     if text.strip() in ("help", "version"):
         return problem("the value is missing", f"write --{text.strip()}")
+    if not key.strip("+~@ "):
+        sign = text.strip()[0] if text.strip()[0] in "+~" else ""
+        instead = f"write {sign}<key>{'' if sign == '~' else '=<value>'}"
+        return problem("the key is missing", instead)
     if not equals:
         return problem("the value is missing", f"write {text.strip()}=<value>")
-    if not key.strip("+~ "):
-        return problem("the key before the = is missing", "write <key>=<value>")
     if key != key.strip() or " " in key:
         return problem("a key cannot contain spaces", f"write {''.join(key.split())}={value.strip()}")
     function, bracket, _ = value.partition("(")
@@ -85,15 +87,22 @@ def explain_refusal(
     def problem(what: str, suggestion: str, topic: Topic) -> Problem:
         return Problem(key, f"{text}: {what}", suggestion, topic=topic)
 
+    parent = key.rpartition(".")[0]
+    if isinstance(_node(base, parent), ListConfig) or (
+        isinstance(value, dict) and isinstance(_node(base, key), ListConfig)
+    ):
+        return problem(f"{key if key in known else parent} is a list", _list_instead(base, key, value), "type")
     if key not in known and not override.is_add():
         suggestion = "leave it out" if override.is_delete() else suggest_key(key, known, members)
+        if re.fullmatch(r".*\._\w+_", key) and not override.is_delete():  # Hydra's own, such as _recursive_
+            return problem(f"unknown key {key}", f"write +{text}", "unknown")
         if not override.is_delete() and find_similar_key(key, known) is None and _has_foreign_target(base, key):
             suggestion = f"write +{text} if the class takes it; {suggestion}"
         return problem(f"unknown key {key}", suggestion, "unknown")
     if override.is_add() and not override.is_force_add() and key in known:
         return problem(f"{key} exists already", f"write {text.lstrip('+')}", "conflict")
     expected = schema.describe_expected(key)
-    if not expected and isinstance(base._get_node(key) if "." not in key else _node(base, key), DictConfig):
+    if not expected and isinstance(_node(base, key), DictConfig):
         inside = [k for k in known if k.startswith(f"{key}.") and not k.endswith("._target_")]
         names = " or ".join(f"{k}=<value>" for k in inside[:3]) or f"+{key}.<name>=<value>"
         return problem(f"{key} is a group of keys", f"write {names}", "type")
@@ -101,6 +110,22 @@ def explain_refusal(
         what = f"{text}: null is not allowed here" if value is None else f"{text} is not valid"
         return Problem(key, what, f"write {expected}", topic="missing" if value is None else "type")
     return None
+
+
+def _list_instead(base: DictConfig, key: str, value: object) -> str:
+    """Suggest a list for a key that was given names and values, or for the list that a key lies below.
+
+    Metrics are names, or mappings of a name and its arguments; of any other list the present items are the example.
+    """
+    items = _node(base, key)
+    if not isinstance(items, ListConfig):
+        key, _, name = key.rpartition(".")
+        items, value = _node(base, key), {name: value}
+    if key == "metrics" and isinstance(value, dict):
+        entries = [{name: given} if isinstance(given, dict) and given else str(name) for name, given in value.items()]
+        return f"a list is written metrics={format_value(entries)}"
+    example = format_value(list(items)) if isinstance(items, ListConfig) and items else "[<value>,<value>]"
+    return f"a list is written {key}={example}"
 
 
 def _has_foreign_target(base: DictConfig, key: str) -> bool:
@@ -133,7 +158,7 @@ def suggest_key(key: str, known: Collection[str], members: Mapping[str, list[str
     if similar := find_similar_key(key, known):
         return f"did you mean {similar}?"
     parent, _, leaf = key.rpartition(".")
-    if not parent:
+    if parent.partition(".")[0] not in (*TOP_LEVEL, "hydra", "optimizers", "sweep", "metrics"):
         return f"the config has {', '.join(TOP_LEVEL)}"
     siblings = _siblings(parent, known)
     if having := [f"{parent}={member}" for member, keys in members.items() if leaf in keys]:
@@ -202,10 +227,12 @@ def explain_message(line: str, before: str = "", key: str = "") -> Problem:
     if "Environment variable" in line:
         what = f"the environment variable {line.split(chr(39))[1]} is not set"
         return Problem(key, before + what, "set it, or write a value", topic="missing")
-    if match := re.match(r"Invalid loaded object type: (\w+)|Cannot merge DictConfig with ListConfig", line):
-        kind = f"a value of type {match[1]}" if match[1] else "a list"
-        what = f"its file holds {kind}, not keys"
+    if match := re.match(r"Invalid loaded object type: (\w+)", line):
+        what = f"its file holds a value of type {match[1]}, not keys"
         return Problem(key, before + what, "write lines of the form key: value in it", topic="type")
+    if match := re.match(r"Cannot merge (Dict|List)Config with (Dict|List)Config", line):
+        given, needed = ("keys", "a list") if match[1] == "Dict" else ("a list", "keys")
+        return Problem(key, f"{before}it must have {needed} and not {given}", f"write {needed}", topic="type")
     if match := re.search(r"Missing mandatory value: (\S+)", line):
         what = f"it refers to {match[1]}, which has no value"
         return Problem(key, before + what, "write a value, or another key", topic="missing")
@@ -217,6 +244,9 @@ def explain_message(line: str, before: str = "", key: str = "") -> Problem:
         return Problem(key, before + what, f"write {schema.describe_expected(key) or 'a value'}", topic="type")
     if "Recursive interpolation" in line:
         return Problem(key, before + "it refers to itself", "write a value, or another key", topic="conflict")
+    if "resolving interpolation" in line or line.startswith("Unsupported interpolation type"):
+        instead = "write a value, or a reference such as ${seed} or ${oc.env:<variable>}"
+        return Problem(key, f"{before}its reference cannot be resolved", instead, topic="syntax")
     if line.startswith("Interpolation key "):
         what = f"it refers to the unknown key {line.split(chr(39))[1]}"
         return Problem(key, before + what, "write a value, or an existing key", topic="unknown")
@@ -226,7 +256,7 @@ def explain_message(line: str, before: str = "", key: str = "") -> Problem:
 def _node(base: DictConfig, key: str) -> object:
     node: object = base
     for part in key.split("."):
-        node = node._get_node(part) if isinstance(node, DictConfig) else None
+        node = node._get_node(part, validate_access=False) if isinstance(node, DictConfig) else None
     return node
 
 

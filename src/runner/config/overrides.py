@@ -17,6 +17,9 @@ from runner.config import schema
 from runner.config.interpolation import escape_references
 from runner.config.keys import PATH_KEYS, PRESETS, may_be_new
 from runner.config.nesting import is_too_deep
+from runner.errors import ConfigError
+from runner.util.options import resolve_variables
+from runner.util.store_address import check_address
 from runner.util.uri import expand_home
 
 CHOOSING = ("choice", "shuffle")
@@ -136,3 +139,18 @@ def last_value(overrides: Sequence[str], key: str) -> str | None:
             parsed = _parse(quote_texts(f"{key}={value}"))
             last = value if parsed is None else parsed.value()
     return None if last is None else str(last).replace(r"\${", "${")  # undoes `escape_references`
+
+
+def typed_store(overrides: Sequence[str]) -> str | None:
+    """Return the store that is typed beside a saved run or sweep; None if there is none.
+
+    Raises:
+        ConfigError: it is not the address of a store, or refers to a variable that is not set.
+    """
+    key = "tracking.uri"
+    if not (uri := last_value(overrides, key)):
+        return None
+    uri = resolve_variables(key, uri)
+    if problem := check_address(key, uri):
+        raise ConfigError(problem)
+    return uri

@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from runner.config.command_line import conflict_error, make_composer
 from runner.config.compose import VERSION_BASE, Composer, config_folder
 from runner.config.hydra_job import without_hydra
+from runner.config.messages import dotted_keys
 from runner.config.overrides import last_value
-from runner.errors import ConfigError, Problem
+from runner.errors import ConfigError, Problem, close_match
 from runner.util.streams import print_result
 
 
@@ -40,9 +41,8 @@ def answer(argv: Sequence[str], args: Namespace) -> int:
         if args.help:
             print_result(help_text(composer, cfg))
             return 0
-    if args.cfg and args.package and not has_package(composer, args):
-        text, instead = f"-p {args.package}: the config has no such part", "write a group, such as -p trainer"
-        raise ConfigError(Problem("-p", text, instead, topic="unknown"))
+    if args.cfg and args.package and (problem := check_package(composer, args)):
+        raise ConfigError(problem)
     options = [text for text in argv if text not in args.overrides]
     argv_before = sys.argv
     sys.argv = ["runner", *options, *composer.reader.given(args.overrides, args.multirun)]
@@ -57,11 +57,27 @@ def answer(argv: Sequence[str], args: Namespace) -> int:
     return 0
 
 
-def has_package(composer: Composer, args: Namespace) -> bool:
-    """Return whether the config has the part that `-p` names."""
+def check_package(composer: Composer, args: Namespace) -> Problem | None:
+    """Check that the config has the part that `-p` names: `--cfg job` prints no key of Hydra's, and `hydra` only those.
+
+    Returns:
+        The problem; None if there is none.
+    """
     cfg, _ = composer.compose(args.overrides)
-    whole = cfg if args.cfg in ("hydra", "all") or cfg is None else without_hydra(cfg)
-    return whole is not None and OmegaConf.select(whole, args.package, throw_on_missing=False) is not None
+    if cfg is None:
+        return None
+    of = "hydra" if args.package.partition(".")[0] == "hydra" else "job"
+    whole = cfg if of == "hydra" else without_hydra(cfg)
+    exists = OmegaConf.select(whole, args.package, throw_on_missing=False) is not None
+    if exists and args.cfg in (of, "all"):
+        return None
+    if exists:
+        text = f"-p {args.package}: --cfg {args.cfg} does not print this part"
+        return Problem("--cfg", text, f"write --cfg {of} -p {args.package}", topic="conflict")
+    known = [f"hydra.{key}" for key in cfg.hydra] if of == "hydra" else dotted_keys(without_hydra(cfg))
+    close = close_match(args.package, known)
+    instead = f"did you mean {close}?" if close else "write a group, such as -p trainer"
+    return Problem("-p", f"-p {args.package}: the config has no such part", instead, topic="choice")
 
 
 def help_text(composer: Composer, cfg: DictConfig) -> str:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from runner.config import nesting
 from runner.config.augment_list import expand_file
+from runner.config.yaml_keys import check_keys, read_file
 from runner.config.yaml_numbers import check_numbers
 from runner.errors import ConfigError, Problem
 
@@ -30,8 +31,8 @@ class CheckedRepository(ConfigRepository):
         """Load a file.
 
         Raises:
-            ConfigError: a file of the user's is nested too deeply, holds a list, or has a number that would differ
-                from its text.
+            ConfigError: a file of the user's is nested too deeply, is not UTF-8, holds a list, or has a key or number
+                that would differ from its text.
             OSError: the file cannot be read.
         """
         source = next((source for source in self.get_sources() if source.is_config(config_path)), None)
@@ -40,7 +41,9 @@ class CheckedRepository(ConfigRepository):
         file = Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")
         is_users = Path(source.path).resolve() != self._own
         if is_users:
-            nesting.check_file(file, file.read_text(encoding="utf-8"))
+            text = read_file(file)
+            nesting.check_file(file, text)
+            check_keys(file, text)
         result = super().load_config(config_path)
         assert result is not None
         if not isinstance(result.config, DictConfig):

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,7 +80,7 @@ def check_folder(requested: str, exact: bool, kind: FolderKind = RUN) -> list[Pr
 
     Args:
         requested: the path in the config.
-        exact: whether the user named it.
+        exact: whether the user named it; then it must be new, or empty.
         kind: the kind of the folder.
     """
     key = kind.key
@@ -101,6 +102,10 @@ def check_folder(requested: str, exact: bool, kind: FolderKind = RUN) -> list[Pr
     try:
         if exact and any((path / trace).exists() for trace in kind.traces):
             return [_taken(requested, kind)]
+        if exact and path.is_dir() and (content := _content(path)):
+            names = (Path(requested, f"{kind.what}_{number}") for number in count(1))
+            new = next(name for name in names if not name.expanduser().exists())
+            return problem(f"{place} is not empty, it has {content}", f"write {for_shell(f'{key}={new}')}, or another")
         existing = next(folder for folder in (path, *path.parents) if folder.exists())
     except OSError as error:
         return problem(f"{place} cannot be accessed ({error.strerror})", instead)
@@ -109,6 +114,16 @@ def check_folder(requested: str, exact: bool, kind: FolderKind = RUN) -> list[Pr
     if not os.access(existing, os.W_OK | os.X_OK):
         return problem(f"{place} cannot be created: {existing} is not writable", instead)
     return []
+
+
+def _content(folder: Path) -> str | None:
+    """Name what was in a folder before runner used it; None if there is nothing.
+
+    A file without content may be the log of this very command, which the shell or Slurm has just opened.
+    """
+    others = [entry for entry in folder.iterdir() if entry.name not in (layout.LOCK, layout.TRACKING)]
+    names = sorted(entry.name for entry in others if entry.is_dir() or entry.lstat().st_size)
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") or None
 
 
 def _taken(requested: str, kind: FolderKind) -> Problem:

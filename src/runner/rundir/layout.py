@@ -21,6 +21,12 @@ RESULT = "result.json"
 LOG = "run.log"
 """The printed lines with their times, and tracebacks."""
 
+LOCK = ".lock"
+"""Held by the process that works in the folder."""
+
+TRACKING = ".tracking"
+"""Notes on what was uploaded."""
+
 CHECKPOINTS = "checkpoints"
 LAST, BEST = "last.pt", "best.pt"
 

@@ -15,8 +15,9 @@ from types import TracebackType
 import psutil
 
 from runner.errors import ConfigError, Problem
+from runner.rundir import layout
 
-NAME = ".lock"
+NAME = layout.LOCK
 
 _SECONDS_BETWEEN, _PATIENCE, _PATIENCE_WITH_NAME = 0.02, 0.1, 2.0
 

@@ -24,7 +24,7 @@ ENDINGS = (ENDED, ERROR)
 NOTE = "mlflow.note.content"
 """The tag that MLflow's pages show as the description of a run, in Markdown."""
 
-FOLDER = ".tracking"
+FOLDER = layout.TRACKING
 NAME = "manifest.json"
 
 

@@ -21,7 +21,7 @@ NO_CSV = frozenset(SPREADSHEETS + COLUMNAR + OTHERS)
 RECORD = (
     layout.CONFIG, layout.ENVIRONMENT, layout.JOURNAL, layout.EPOCH_SECONDS, layout.RESULT, layout.LOG, layout.SAMPLES,
 )  # fmt: skip
-FOLDERS = (".tracking", layout.CHECKPOINTS, layout.MODEL, layout.PLOTS, layout.ARTIFACTS)
+FOLDERS = (layout.TRACKING, layout.CHECKPOINTS, layout.MODEL, layout.PLOTS, layout.ARTIFACTS)
 """Folders that a run writes; other files in its folder may be replaced."""
 
 SOURCES = ("data.path", "data.test_path", "data.val_path", "model.weights")

@@ -17,7 +17,7 @@ from runner.config.augment_list import is_about_augment, with_augment_keys
 from runner.config.compose import Composer, config_folder
 from runner.config.interpolation import escape_all_references
 from runner.config.keys import GROUPS, PRESETS, SHARED_KEYS, flatten
-from runner.config.overrides import last_value
+from runner.config.overrides import last_value, typed_store
 from runner.errors import ConfigError, Problem
 from runner.optimizer import load_state
 from runner.rundir import layout
@@ -112,7 +112,7 @@ def compose(
     Raises:
         ConfigError: the run does not exist.
     """
-    run = saved_runs.find(value, "resume", last_value(overrides, "tracking.uri"))
+    run = saved_runs.find(value, "resume", typed_store(overrides))
     saved = run.config
     warm_start = last_value(overrides, "resume_mode") == "warm_start"
     resumed = Resumed(run, warm_start, choices=dict(run.choices))

@@ -320,7 +320,11 @@ def read_config(path: Path, argument: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         text = f"its {layout.CONFIG} cannot be read: {str(error).splitlines()[0]}"
         raise ConfigError(problem_with(argument, text, topic="file")) from error
-    if not isinstance(saved, dict) or "defaults" in saved or not {"seed", "model", "trainer"} <= saved.keys():
+    if not isinstance(saved, dict):
+        held = "nothing" if saved is None else "a list" if isinstance(saved, list) else "a single value"
+        text = f"its {layout.CONFIG} is damaged: it holds {held}, not keys"
+        raise ConfigError(problem_with(argument, text, topic="file"))
+    if "defaults" in saved or not {"seed", "model", "trainer"} <= saved.keys():
         text = f"not a run's folder, its {layout.CONFIG} belongs to another program"
         raise ConfigError(problem_with(argument, text, _nearest(path.parent, argument.partition("=")[0])))
     saved.setdefault("task", dict(SUPERVISED))

@@ -26,7 +26,7 @@ from runner.sweeps.plan import plan as plans
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.results import resume
 from runner.sweeps.results.resume import ResumeAction
-from runner.tracking.location import refuse_database_of_server
+from runner.tracking.location import check_new_store, refuse_database_of_server
 from runner.tracking.process import DeliveryProcess
 from runner.util import terminal
 from runner.util.stopping import INTERRUPT
@@ -79,7 +79,9 @@ def run_sweep(
         raise ConfigError(*dict.fromkeys([*problems, *error.problems])) from error
     exact_folder = last_value(arguments, "hydra.sweep.dir") is not None
     requested = str(config.hydra.sweep.dir)
-    problems = [*problems, *(folders.check_folder(requested, exact_folder, folders.SWEEP) if resumed is None else [])]
+    if resumed is None:
+        folder_problems = folders.check_folder(requested, exact_folder, folders.SWEEP)
+        problems = [*problems, *folder_problems, *check_new_store(config.tracking)]
     if not problems:  # else nothing is built, and the fork server would hold standard error open while it imports
         targets = [str(config[group].get("_target_")) for group in TARGET_GROUPS]
         differ = any(not key.startswith(SAME_GRAPH) for key in plan.axes)

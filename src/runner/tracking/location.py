@@ -1,4 +1,4 @@
-"""Look up where an experiment's files are stored, before a run starts.
+"""Check, before a run starts, that its store can be created, and look up where an experiment's files are stored.
 
 The experiments of a tracking server store their files through the server (`mlflow-artifacts:`). The address of its
 database is not enough for that.
@@ -7,11 +7,27 @@ database is not enough for that.
 import sqlite3
 from contextlib import closing, suppress
 
+from omegaconf import DictConfig, OmegaConf
+
 from runner.errors import ConfigError, Problem
+from runner.util.store_address import check_sqlite
 from runner.util.uri import sqlite_file
 
 THROUGH_A_SERVER = "mlflow-artifacts:"
 _QUERY = "SELECT artifact_location FROM experiments WHERE name = "
+
+
+def check_new_store(tracking: DictConfig) -> list[Problem]:
+    """Check that the SQLite store that a config names exists or can be created, without creating it.
+
+    A run that is resumed is not checked: it trains on while its store is away.
+
+    Args:
+        tracking: the group of the config.
+    """
+    uri = None if OmegaConf.is_missing(tracking, "uri") else tracking.uri
+    problem = check_sqlite("tracking.uri", uri, creates=True) if uri and tracking.name == "local" else None
+    return [problem] if problem else []
 
 
 def refuse_database_of_server(uri: str | None, experiment: str) -> None:

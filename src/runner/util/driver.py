@@ -100,6 +100,6 @@ def check_driver(key: str, uri: str) -> Problem | None:
         return problem(f"the driver {module} is not installed", f"write pip install {package}")
     except ImportError as error:  # the driver is installed, but a system library that it needs is not
         return problem(f"its driver cannot be imported: {str(error).splitlines()[0]}", "")
-    except (SQLAlchemyError, ValueError) as error:
-        return problem(f"not the address of a database: {str(error).splitlines()[0]}", "", "syntax")
+    except (SQLAlchemyError, ValueError):
+        return problem("not the address of a database", f"write {key}=sqlite:////<absolute path>.db", "syntax")
     return None

@@ -21,6 +21,7 @@ from runner.errors import (
 from runner.util import advice
 from runner.util.redaction import redact
 from runner.util.stopping import INTERRUPT
+from runner.util.store_address import check_address
 from runner.util.streams import OutputError, ReaderGone, print_result
 from runner.util.uri import expand_home
 
@@ -156,10 +157,13 @@ def parse_options(
     if len(words) < len(argv):
         print_result(*(f"{key}: {values.get(key, 'null')}" for key in known))
         sys.exit(0)
-    return {key: _resolve(key, value) for key, value in values.items() if value != "null"}
+    values = {key: resolve_variables(key, value) for key, value in values.items() if value != "null"}
+    if (uri := values.get("tracking.uri")) and (problem := check_address("tracking.uri", uri)):
+        raise ConfigError(problem)
+    return values
 
 
-def _resolve(key: str, value: str) -> str:
+def resolve_variables(key: str, value: str) -> str:
     """Replace each `${oc.env:<variable>}`, as a config has it in an address, by the value of the variable.
 
     Raises:

@@ -21,6 +21,7 @@ from runner.sweeps.plan.patience import wait_until_open
 from runner.tracking.trouble import password_refused
 from runner.util.driver import check_driver, engine_options
 from runner.util.files import PRIVATE, open_to_append
+from runner.util.store_address import check_sqlite
 from runner.util.tags import FOLDER_TAG
 
 KEY = "hydra.sweeper.storage"
@@ -97,7 +98,7 @@ def check_stored(
     Raises:
         ConfigError: the database cannot be used, or the study has other directions or another space.
     """
-    if problem := check_driver(KEY, address):
+    if problem := check_driver(KEY, address) or check_sqlite(KEY, address, creates=not known):
         raise ConfigError(problem)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
