@@ -96,7 +96,13 @@ def test_the_store_is_served_on_this_machine_alone(tmp_path: Path, empty_store: 
         line = process.stderr.readline()
         assert line.startswith(f"{dead}: ") and line.endswith(" KILLED\n")
         assert connect(uri).get_run(killed.run_id).info.status == "KILLED"
-        opened = process.stderr.readline().split()[3]
+        printed = []
+        while not printed or not printed[-1].startswith("MLflow UI on "):
+            printed.append(process.stderr.readline())
+            assert printed[-1], printed
+        with socket.create_connection(("127.0.0.1", port)):
+            assert len(printed) <= 3, "the link is not lost among lines of the server"
+        opened = printed[-1].split()[3]
         assert opened.startswith(f"http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning&")
         # Stored now, as a store of 0.1.0 has none.
         stored = json.loads(connect(uri).get_experiment("1").tags[VIEW_TAG + opened.rpartition("=")[2]])

@@ -1,8 +1,10 @@
 """Start the MLflow UI on this project's store: `python -m runner.ui [tracking.uri=...] [port=5000]`."""
 
 import os
+import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -115,13 +117,11 @@ def _connect(uri: str, from_variable: bool) -> "MlflowClient":
 def _serve(uri: str, port: int, tables: Sequence[tuple[str, str]]) -> NoReturn:
     base = f"http://{HOST}:{port}"
     first = tables[0][0] if tables else experiments_page(base)
-    print(
-        f"MLflow UI on {first} for {strip_credentials(uri)} (Ctrl+C ends it)",
+    lines = [
         *_sweeps(base, uri),
         *(f"{'runs':<10} {page}   experiment {to_one_line(name)}" for page, name in tables),
-        sep="\n",
-        file=sys.stderr,
-    )
+        f"MLflow UI on {first} for {strip_credentials(uri)} (Ctrl+C ends it)",
+    ]
     file = sqlite_file(uri)
     artifacts = (file.parent if file is not None else Path.cwd()) / "mlartifacts"
     # One worker answers in 7 ms, four in 52 ms, as they share the SQLite file.
@@ -136,16 +136,42 @@ def _serve(uri: str, port: int, tables: Sequence[tuple[str, str]]) -> NoReturn:
         str(port),
         "--workers",
         "1",
+        "--uvicorn-opts",
+        "--log-level warning",
     ]
     environment = {
         "MLFLOW_BACKEND_STORE_URI": uri,  # every user of the machine could read a password in the arguments
+        "MLFLOW_REGISTRY_STORE_URI": uri,  # the default, which would be a line
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": artifacts.as_uri(),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "WARNING",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 0.5 GB of memory instead of 3
+        "PYTHONWARNINGS": "ignore",  # of MLflow's own imports
     }
     inherited = {name: value for name, value in os.environ.items() if name != store_variable.NAME}
+    _print_when_open(port, lines)
     os.execve(sys.executable, command, inherited | environment)
+
+
+def _print_when_open(port: int, lines: Sequence[str]) -> None:
+    """Print lines below those of the server, once it answers: a process does so, as this one becomes the server."""
+    server = os.getpid()
+    if (child := os.fork()) != 0:
+        os.waitpid(child, 0)
+        return
+    if os.fork() == 0:  # a grandchild, which the server need not wait for
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        with suppress(OSError):
+            while not _answers(port):
+                time.sleep(0.1)
+                os.kill(server, 0)  # until it has ended
+            print(*lines, sep="\n", file=sys.stderr, flush=True)
+    os._exit(0)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
 
 
 def _sweeps(base: str, uri: str) -> list[str]:

@@ -24,7 +24,7 @@ from helpers.faults import inject
 from helpers.sweeping import Forked
 from runner.cli import run_command
 from runner.runs import execute
-from runner.runs.report import recipe
+from runner.runs.report import describe_overfit, recipe
 from runner.tracking.store import connect
 from runner.training.state import Interrupted
 from runner.util.stopping import Stop
@@ -367,6 +367,14 @@ class TestEnds:
         assert code == 130 and "has no checkpoint to resume from" in printed
         assert re.search(r"^stopped    in epoch 1 of 20 by SIGINT, at once", printed, re.MULTILINE)
         assert json.loads((run_folder(here) / "result.json").read_text())["status"] == "KILLED"
+
+    def test_overfit_ends_with_an_answer(self, runner: Runner) -> None:
+        few = ("debug=overfit", "tracking=off", "trainer.epochs=40")
+        (answer,) = [line for line in runner(*few).err.splitlines() if line.startswith("overfit ")]
+        assert "yes, the model learns the 32 samples by heart (train/loss 0.0" in answer
+        (answer,) = [line for line in runner(*few, "optimizer.lr=1e-6").err.splitlines() if line.startswith("overfit ")]
+        assert "no, the model does not learn" in answer and "optimizer.lr" in answer
+        assert "if this is not near" in describe_overfit({"train/loss": 0.5}, None)
 
     def test_an_interrupt_at_any_place_of_its_end_prints_how_to_resume(
         self, here: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch

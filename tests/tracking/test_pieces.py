@@ -57,6 +57,28 @@ def test_a_piece_that_fails_while_others_are_taken_is_refused(errors: list[Excep
     assert list(pieces.refused) == (["large"] if refused else [])
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            b'{"error_code": "INTERNAL_ERROR", "message": "No space left on device"}',
+            "No space left on device",
+        ),
+        (b"quota of /srv exceeded", "500 Internal Server Error: quota of /srv exceeded"),
+        (b"<!doctype html><title>500</title>", "(500 Internal Server Error)"),
+        (b"[]", "500"),
+    ],
+)
+def test_a_piece_that_fails_twice_says_what_the_server_said(body: bytes, said: str) -> None:
+    error = answered(500)
+    assert error.response is not None
+    error.response._content = body
+    pieces = Pieces(lambda: True)
+    pieces.send("large", failing(error, error))
+    pieces.finish()
+    assert said in pieces.refused["large"]
+
+
 @pytest.mark.parametrize("error", [ConnectionError("refused"), answered(401), answered(503)])
 def test_an_outage_is_raised(error: Exception) -> None:
     with pytest.raises(type(error)):

@@ -1,7 +1,9 @@
 """Private names of other packages that runner uses: each must exist in the installed versions."""
 
 import ast
+import functools
 import importlib
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import _FlopCounterMode
 
@@ -30,30 +33,53 @@ NAMES = (
     ("hydra._internal.hydra", "Hydra"),
     ("hydra._internal.utils", "create_config_search_path"),
     ("hydra._internal.utils", "get_args_parser"),
+    ("mlflow.utils.requirements_utils", "_MODULES_TO_PACKAGES"),
+    ("multiprocessing.forkserver", "_forkserver"),
     ("omegaconf._utils", "get_yaml_loader"),
     ("torch.nn.modules.module", "_EXTRA_STATE_KEY_SUFFIX"),
+    ("torch.optim.optimizer", "_global_optimizer_post_hooks"),
+    ("torch.optim.optimizer", "_global_optimizer_pre_hooks"),
+    ("torch.optim.optimizer", "_use_grad_for_differentiable"),
     ("torch.utils", "_pytree"),
     ("torch.utils._python_dispatch", "TorchDispatchMode"),
     ("torch.utils.flop_counter", "_FlopCounterMode"),
 )
-"""What modules of runner import from others: module and name."""
+"""What modules of runner import from others, or read of other modules: module and name."""
 
 ATTRIBUTES = (
     (nn.Module, "_buffers"),
     (nn.Module, "_parameters"),
     (nn.Module, "_non_persistent_buffers_set"),
+    (Optimizer, "_optimizer_step_post_hooks"),
+    (Optimizer, "_optimizer_step_pre_hooks"),
 )
 """Private attributes of an object of a class."""
 
 
 def imports() -> Iterator[tuple[str, str]]:
-    """The private names that runner's modules import from other packages."""
+    """The private names that runner's modules import from other packages, or read of modules that they import."""
     for file in Path(runner.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        modules: dict[str, str] = {}
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        for node in nodes:
             if isinstance(node, ast.ImportFrom) and node.module and not node.module.startswith(("runner", "_")):
                 for name in node.names:
+                    modules[name.asname or name.name] = f"{node.module}.{name.name}"
                     if any(part.startswith("_") for part in (*node.module.split("."), name.name)):
                         yield node.module, name.name
+        read = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+        for node in read:
+            module = modules.get(node.value.id) if node.attr[0] == "_" != node.attr[1] else None
+            if module is not None and _is_module(module):
+                yield module, node.attr
+
+
+@functools.cache
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 @pytest.mark.parametrize(("module", "name"), NAMES)
@@ -67,7 +93,7 @@ def test_no_other_private_name_is_imported() -> None:
 
 @pytest.mark.parametrize(("kind", "name"), ATTRIBUTES)
 def test_each_private_attribute_exists(kind: type, name: str) -> None:
-    assert hasattr(kind(), name)
+    assert hasattr(kind([torch.zeros(1)], {}) if kind is Optimizer else kind(), name)
 
 
 def test_the_wrapper_of_compile_is_removed() -> None:
@@ -105,7 +131,7 @@ def test_methods_of_optimizers_call_themselves_instead_of_the_compiler(monkeypat
     """That a run then trains without the compiler is in tests/tracking/test_model_memory.py."""
     import torch._dynamo
 
-    plain = torch.optim.Optimizer.zero_grad.__wrapped__  # type: ignore[attr-defined]
+    plain = Optimizer.zero_grad.__wrapped__  # type: ignore[attr-defined]
     monkeypatch.delitem(plain.__dict__, "__dynamo_disable", raising=False)
     without_compiler()
     assert not hasattr(plain, "__dynamo_disable")

@@ -12,7 +12,7 @@ from runner.config.keys import GROUPS, TARGET_GROUPS, flatten
 from runner.config.settings import SUPERVISED
 from runner.util import metric_names, tables
 from runner.util.metric_names import format_metric
-from runner.util.tables import align, shorten
+from runner.util.tables import align, setting_column, shorten
 
 WITHOUT_TASK = flatten({"task": SUPERVISED})
 """The task of runs of version 0.1.0, which recorded none."""
@@ -261,7 +261,7 @@ def _table(comparison: Comparison, keys: Sequence[str]) -> list[str]:
     runs, indices = comparison.runs, range(len(comparison.runs))
     columns = [
         [">#", *(str(run.number) for run in runs)],
-        *([key, *(shorten(value, CELL_LENGTH) for value in comparison.differing[key])] for key in keys),
+        *(setting_column(key, [shorten(text, CELL_LENGTH) for text in comparison.differing[key]]) for key in keys),
         ["status", *(run.status for run in runs)],
         *(_metric_column(comparison, metric) for metric in comparison.metrics),
         _figures("epoch / s", [run.epoch_time for run in runs], lambda v: f"{v:.3g}" if v < 1000 else f"{v:,.0f}"),

@@ -34,6 +34,13 @@ log = logging.getLogger("runner")
 BEST = "best/"
 """Prefix of the metrics of the best epoch in MLflow."""
 
+OVERFIT = "overfit"
+"""The preset of the group `debug` that asks whether a model can learn a few samples."""
+
+SCORES = ("train/accuracy", "train/r2")
+LEARNT = 0.99
+"""The least value of a score for samples that are learnt by heart."""
+
 PARTS = ("val/", "test/", "train/")
 
 
@@ -216,6 +223,8 @@ def log_closing(state: Training, experiment: Experiment, folder: Path, final: di
                 values,
                 f"   ({describe_best(state)})" if part == "train" else "",
             )
+    if experiment.choices.get("debug") == OVERFIT:
+        log.info("overfit    %s", describe_overfit(epoch, experiment.splits.sizes.get("train")))
     seconds = progress.trained_seconds
     each = seconds / progress.finished_epochs
     rate = progress.samples / seconds
@@ -242,6 +251,26 @@ def log_closing(state: Training, experiment: Experiment, folder: Path, final: di
     complete = progress.epoch > experiment.trainer.epochs and not progress.cut_short and not progress.out_of_turn
     if complete and not progress.stop_reason and not state.monitor.exhausted(progress):
         log.info("resume     %s", _command_for_more(state, experiment, folder), extra=about(RESUME))
+
+
+def describe_overfit(metrics: Mapping[str, float], samples: int | None) -> str:
+    """Say whether the model has learnt the few samples of `debug=overfit` by heart, and what that means.
+
+    Args:
+        metrics: of the epoch whose weights are tested.
+        samples: how many it was trained on; None if that is unknown.
+    """
+    what = f"{samples:,} samples" if samples else "samples"
+    reached = "   ".join(
+        f"{name} {format_metric(name, metrics[name]).strip()}" for name in ("train/loss", *SCORES) if name in metrics
+    )
+    scores = [metrics[name] for name in SCORES if name in metrics]
+    wrong = "try another optimizer.lr or more trainer.epochs, then look for a mistake in model, loss or targets"
+    if not scores:
+        return f"{reached or 'no metric'} on the {what}: if this is not near its lowest possible value, {wrong}"
+    if scores[0] >= LEARNT:
+        return f"yes, the model learns the {what} by heart ({reached}): model, loss and optimizer work together"
+    return f"no, the model does not learn the {what} by heart ({reached}): {wrong}"
 
 
 def _command_for_more(state: Training, experiment: Experiment, folder: Path) -> str:

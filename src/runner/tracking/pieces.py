@@ -64,7 +64,7 @@ class Pieces:
                 reason = refuses_content(error)
                 if reason is None and not self._works():
                     raise
-                self.refused[name] = reason or f"{explain(error)}, but takes others: it may be too large"
+                self.refused[name] = reason or f"failed twice while other files arrive: {explain(error)}"
         self._doubtful.clear()
 
 

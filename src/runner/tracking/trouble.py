@@ -1,5 +1,7 @@
 """Why a store does not take an upload: it is away, it refuses, or it answers with an error; each in one line."""
 
+import contextlib
+import json
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -162,7 +164,8 @@ def explain(error: BaseException) -> str:
     if status in _BUSY:
         return f"the server is busy ({_name(status)})"
     if status is not None:
-        return f"the server, or a proxy before it, reports an error ({_name(status)})"
+        said = _answer(error)
+        return f"the server, or a proxy before it, reports an error ({_name(status)}{': ' if said else ''}{said})"
     text = str(error)
     return next((meaning for cause, meaning in _OUTAGES if cause in text), _one_line(error))
 
@@ -172,10 +175,27 @@ def _name(status: int | None) -> str:
     return f"{status} {known[0].phrase}" if known else str(status)
 
 
+def _answer(error: BaseException) -> str:
+    """Return what a server says about its error, such as that its disk is full, shortened; empty for a page."""
+    for each in _chain(error):
+        text = str(getattr(getattr(each, "response", None), "text", "") or "")
+        if text.lstrip().startswith("<"):
+            return ""
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            text = str(json.loads(text)["message"])
+        if text.strip():
+            return _shorten(redact(text))
+    return ""
+
+
 def _one_line(error: BaseException) -> str:
     """Return the text of an error without SQL and credentials, shortened."""
-    text = " ".join(redact(str(error)).partition("[SQL:")[0].partition("(Background on this error")[0].split())
-    text = text or type(error).__name__
+    text = redact(str(error)).partition("[SQL:")[0].partition("(Background on this error")[0]
+    return _shorten(text) or type(error).__name__
+
+
+def _shorten(text: str) -> str:
+    text = " ".join(text.split())
     return text if len(text) <= 200 else text[:197] + "..."
 
 

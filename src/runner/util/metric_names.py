@@ -25,7 +25,9 @@ def without_details(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def format_metric(name: str, value: float) -> str:
-    """Format a metric's value: an accuracy in per cent, a small loss with its leading digits."""
+    """Format a value: an accuracy in per cent, a small loss with its leading digits, a large error without its last."""
     if name.endswith("accuracy"):
         return f"{100 * value:6.2f} %"
+    if abs(value) >= 1000:  # an error in the units of the data
+        return f"{value:,.1f}"
     return f"{value:.4f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"

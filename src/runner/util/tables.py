@@ -21,6 +21,20 @@ def align(columns: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
+def setting_column(name: str, cells: Sequence[str]) -> list[str]:
+    """Return the column of a setting for `align`: numbers are aligned to the right."""
+    known = [cell for cell in cells if cell]
+    return [f">{name}" if known and all(map(_is_number, known)) else name, *cells]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Format rows with the same keys as CSV with a header line; a cell without a value is empty."""
     text = io.StringIO()

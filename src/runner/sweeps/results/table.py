@@ -20,7 +20,7 @@ from runner.sweeps.plan.plan import short_names
 from runner.sweeps.results.outcome import outcome_of
 from runner.util import tables
 from runner.util.metric_names import format_metric
-from runner.util.tables import align, format_duration, shorten
+from runner.util.tables import align, format_duration, setting_column, shorten
 
 SEED = "seed"
 MAX_ROWS = 50
@@ -309,4 +309,5 @@ def _axes(points: Sequence[Mapping[str, str]]) -> list[list[str]]:
     keys = list(dict.fromkeys(key for point in points for key in point))
     varied = [key for key in keys if len({point.get(key) for point in points}) > 1]
     names = short_names(varied)
-    return [[names[key], *(shorten(point.get(key, ""), CELL_LENGTH) for point in points)] for key in varied]
+    cells = {key: [shorten(point.get(key, ""), CELL_LENGTH) for point in points] for key in varied}
+    return [setting_column(names[key], cells[key]) for key in varied]
