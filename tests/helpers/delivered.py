@@ -43,12 +43,12 @@ class DeliveryHere:
         self._uri = uri
         self._deliveries: dict[Path, Delivery] = {}
 
-    def deliver(self, folder: Path) -> None:
+    def deliver(self, folder: Path, is_new: bool = False) -> None:
         file = sqlite_file(self._uri or Manifest.load(folder).uri)
         if file is not None and not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(self.empty_store, file)
-        self._deliveries.setdefault(folder, Delivery(folder, self._uri)).step()
+        self._deliveries.setdefault(folder, Delivery(folder, self._uri, is_new)).step()
 
     def settle(self, timeout: float) -> None: ...
 

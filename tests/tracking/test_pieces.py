@@ -113,11 +113,9 @@ def test_a_refused_metric_is_told_once_and_the_others_arrive(tmp_path: Path, cap
         arrived.update((metric.key, metric.step) for metric in metrics)
 
     nothing = SimpleNamespace(tags={}, metrics={}, to_proto=lambda: SimpleNamespace(metrics=[]))
-    client: Any = SimpleNamespace(
-        log_batch=log_batch, set_tag=lambda *_: None, get_run=lambda _: SimpleNamespace(data=nothing)
-    )
-    state = DeliveryState("0" * 32)
-    upload = MetricUpload(client, "0" * 32, tmp_path, state, lambda: None)
+    client: Any = SimpleNamespace(log_batch=log_batch, set_tag=lambda *_: None)
+    run: Any = SimpleNamespace(info=SimpleNamespace(run_id="0" * 32), data=nothing)
+    upload = MetricUpload(client, run, tmp_path, DeliveryState(run.info.run_id), lambda: None)
     assert upload.step(running=False)
     assert arrived == {(name, step) for name in ("val/loss", "val/accuracy") for step in range(1, 40)}
     (line,) = caplog.messages
@@ -142,20 +140,22 @@ def test_the_end_waits_while_an_upload_moves(
     class Child:
         pid, stdin, killed = 1, SimpleNamespace(close=lambda: None), False
 
-        def wait(self, seconds: float | None = None) -> int:
-            if self.killed:
-                return -9
-            now[0] += seconds or 0.0
-            raise process.subprocess.TimeoutExpired("child", seconds or 0.0)
+        def wait(self) -> int:
+            assert self.killed
+            return -9
 
         def kill(self) -> None:
             self.killed = True
 
+    def join(seconds: float = 0.0) -> None:
+        now[0] += seconds
+
+    listener = SimpleNamespace(join=join, is_alive=lambda: not child.killed)
     delivery = object.__new__(process.DeliveryProcess)
     child: Any = Child()
     delivery.__dict__ |= {
         "_process": child, "_last_delivered": 0.0, "_last_progress": 0.0,
-        "_lock": process.threading.Lock(), "_listener": SimpleNamespace(join=lambda: None),
+        "_lock": process.threading.Lock(), "_listener": listener,
     }  # fmt: skip
     monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(process, "hurry", lambda _: None)

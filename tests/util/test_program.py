@@ -72,9 +72,9 @@ def test_lightning_is_not_imported_with_mlflow_and_can_be_afterwards(tmp_path: P
 def test_mlflow_is_imported_without_skippable_packages_which_can_be_imported_afterwards() -> None:
     code = (
         "import sys, types; sys.modules['scipy'] = here = types.ModuleType('scipy');"
-        "from runner.tracking.slim_import import DATA_SCIENCE, skippable_packages, without_packages\n"
+        "from runner.tracking.slim_import import OPTIONAL, skippable_packages, without_packages\n"
         "with without_packages(*skippable_packages()): import mlflow.tracking, mlflow.store.tracking.sqlalchemy_store\n"
-        "print(sorted(set(DATA_SCIENCE) & set(sys.modules)), sys.modules['scipy'] is here);"
+        "print(sorted(set(OPTIONAL) & set(sys.modules)), sys.modules['scipy'] is here);"
         "import numpy, pandas; print(pandas.__name__)"
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)

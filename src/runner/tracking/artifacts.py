@@ -7,7 +7,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,8 @@ from runner.rundir.ownership import is_real_file, is_real_folder, real_files
 from runner.rundir.uploaded_files import UploadedFiles
 from runner.tracking.changed_folders import ChangedFolders
 from runner.tracking.file_upload import FileUpload, version_of
-from runner.tracking.local_files import first_link, local_folder, refuse_links
+from runner.tracking.local_files import copy_into, first_link, link_into, local_folder, refuse_links
+from runner.tracking.open_run import OpenRun
 from runner.tracking.trouble import refuses_content
 from runner.util.files import hard_link, load_json_or_empty, read_text, write_json
 from runner.util.tags import PARAM_LENGTH, legal_model_name, with_legal_names
@@ -48,6 +49,10 @@ MLMODEL = "MLmodel"
 OF_MODELS = ("best/", "test/")
 """Prefixes of the metrics that are logged for the model: those of its weights."""
 
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+YAML_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""Those in C are ten times as fast, and not part of every installation."""
+
 BEST = f"{layout.CHECKPOINTS}/{layout.BEST}"
 PINNED = f"{FOLDER}/{layout.CHECKPOINTS}"
 
@@ -55,40 +60,36 @@ PINNED = f"{FOLDER}/{layout.CHECKPOINTS}"
 def deliver(
     client: "MlflowClient",
     folder: Path,
+    opened: OpenRun,
     manifest: Manifest,
     state: DeliveryState,
     uploaded: UploadedFiles,
-    save: Callable[[], None],
 ) -> None:
-    """Upload the files that are new or changed, and the model; `save` records the latter, and what is refused."""
-    assert state.run_id is not None
+    """Upload the files that are new or changed, and the model; the state gets the latter, and what is refused."""
     if is_real_file(folder / layout.RESULT):
         _fill_in_ids(folder / layout.RESULT, state)
     if links := [name for name in _UPLOADED if (folder / name).is_symlink()]:
         log.warning("not uploaded, as links are not followed: %s in %s", ", ".join(links), display_path(folder))
     uploaded.refused.clear()
-    upload = FileUpload(client, folder, state.run_id, uploaded)
+    upload = FileUpload(client, folder, opened.run, uploaded)
     for path in _files(folder, manifest, uploaded):
         upload.send(path, path.relative_to(folder).as_posix())
     shutil.rmtree(folder / PINNED, ignore_errors=True)
     if manifest.log_model and _has_model(folder):
-        upload.send_model(lambda: _deliver_model(client, folder, manifest, state))
-        save()
-    if (refused := upload.finish()) != state.refused:
-        state.refused = refused
-        save()
+        upload.send_model(lambda: _deliver_model(client, folder, opened, manifest, state))
+    state.refused = upload.finish()
 
 
 def deliver_early(
     client: "MlflowClient",
     folder: Path,
-    run_id: str,
+    run: "Run",
     pinned: Sequence[Path],
     uploaded: UploadedFiles,
     changed: ChangedFolders,
 ) -> None:
     """Upload what a resume needs if the folder is lost: the config, the pinned checkpoints, and files from before."""
-    upload = FileUpload(client, folder, run_id, uploaded)
+    upload = FileUpload(client, folder, run, uploaded)
     try:
         for name in _EARLY:
             if is_real_file(folder / name):
@@ -148,7 +149,9 @@ def _fill_in_ids(path: Path, state: DeliveryState) -> None:
         write_json(path, result | missing)
 
 
-def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, state: DeliveryState) -> None:
+def _deliver_model(
+    client: "MlflowClient", folder: Path, opened: OpenRun, manifest: Manifest, state: DeliveryState
+) -> None:
     """Make the saved model the run's logged model; it is READY once all its files are uploaded.
 
     A resumed run may end with another best model. Each saved folder (MLflow gives it a `model_uuid`) becomes a
@@ -157,15 +160,17 @@ def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, sta
     """
     from mlflow.entities import LoggedModelOutput
 
-    assert state.run_id is not None
-    source = folder / layout.MODEL
+    source, is_known = folder / layout.MODEL, opened.is_known
     # The file's format is public. MLflow's class for it would import pandas: see `slim_import`.
-    description = yaml.safe_load(read_text(source / MLMODEL))
+    description = yaml.load(read_text(source / MLMODEL), YAML_LOADER)
     model_uuid = description["model_uuid"]
     if state.model_uuid == model_uuid:
         return
-    run = client.get_run(state.run_id)
-    model = _find_or_create_model(client, run, model_uuid, _params(manifest))
+    run = opened.run if is_known else client.get_run(opened.run.info.run_id)
+    opened.has_failed = True  # until the end: another attempt searches for what this one has made
+    model = None if is_known else _find_model(client, run, model_uuid)
+    if model is None:
+        model = _create_model(client, run, model_uuid, _params(manifest))
     refuse_links(model.artifact_location)
     try:
         _upload_model(client, run, model, source, description)
@@ -175,31 +180,20 @@ def _deliver_model(client: "MlflowClient", folder: Path, manifest: Manifest, sta
         raise
     outputs = run.outputs.model_outputs if run.outputs is not None else []
     if model.model_id not in {output.model_id for output in outputs}:
-        client.log_outputs(state.run_id, [LoggedModelOutput(model.model_id, step=0)])
+        client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
     _link_metrics(client, folder, manifest, state, model.model_id)
     client.finalize_logged_model(model.model_id, "READY")
     state.model_id, state.model_uuid = model.model_id, model_uuid
+    opened.has_failed = not is_known
 
 
-def _upload_model(
-    client: "MlflowClient", run: "Run", model: "LoggedModel", source: Path, description: dict[str, Any]
-) -> None:
-    """Upload the files of a model, as the logged model's and as the run's."""
-    client.log_model_artifacts(model.model_id, str(source))
-    # The model was saved without MLflow's ids: add those that `log_model` would have written.
-    ids = {"run_id": run.info.run_id, "model_id": model.model_id, "artifact_path": model.artifact_location}
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / MLMODEL
-        path.write_text(yaml.safe_dump(description | ids), encoding="utf-8")
-        client.log_model_artifact(model.model_id, str(path))
-        _copy_to_run(client, run, model, source, path)
-
-
-def _find_or_create_model(client: "MlflowClient", run: "Run", model_uuid: str, params: dict[str, str]) -> "LoggedModel":
+def _find_model(client: "MlflowClient", run: "Run", model_uuid: str) -> "LoggedModel | None":
     same_model = f"source_run_id = '{run.info.run_id}' AND tags.`runner.model_uuid` = '{model_uuid}'"
     models = client.search_logged_models([run.info.experiment_id], same_model, max_results=1)
-    if models:
-        return models[0]
+    return models[0] if models else None
+
+
+def _create_model(client: "MlflowClient", run: "Run", model_uuid: str, params: dict[str, str]) -> "LoggedModel":
     name, tags = legal_model_name(run.info.run_name or ""), {"runner.model_uuid": model_uuid}
     return client.create_logged_model(run.info.experiment_id, name, run.info.run_id, tags, params)
 
@@ -210,20 +204,28 @@ def _params(manifest: Manifest) -> dict[str, str]:
     return {key: text[:PARAM_LENGTH] for key, text in with_legal_names(manifest.params | changed).items()}
 
 
-def _copy_to_run(client: "MlflowClient", run: "Run", model: "LoggedModel", source: Path, mlmodel: Path) -> None:
-    """Add the files of a logged model to the run's artifacts; on a local disk as links."""
+def _upload_model(
+    client: "MlflowClient", run: "Run", model: "LoggedModel", source: Path, description: dict[str, Any]
+) -> None:
+    """Upload the files of a model, as the logged model's and as the run's; on a local disk as links."""
     of_model, of_run = map(local_folder, (model.artifact_location, run.info.artifact_uri))
-    if of_model is not None and of_run is not None:
-        refuse_links(model.artifact_location)
-        refuse_links(run.info.artifact_uri, layout.MODEL)
-        shutil.copytree(of_model, of_run / layout.MODEL, copy_function=_link, dirs_exist_ok=True)
-        return
-    client.log_artifacts(run.info.run_id, str(source), layout.MODEL)
-    client.log_artifact(run.info.run_id, str(mlmodel), layout.MODEL)
-
-
-def _link(source: str, target: str) -> None:
-    hard_link(Path(source), Path(target))
+    # The model was saved without MLflow's ids: add those that `log_model` would have written.
+    ids = {"run_id": run.info.run_id, "model_id": model.model_id, "artifact_path": model.artifact_location}
+    with tempfile.TemporaryDirectory() as temporary:
+        mlmodel = Path(temporary) / MLMODEL
+        mlmodel.write_text(yaml.dump(description | ids, Dumper=YAML_DUMPER), encoding="utf-8")
+        if of_model is not None and of_run is not None:
+            refuse_links(run.info.artifact_uri, layout.MODEL)
+            for path in [path for path in real_files(source, "*") if path != source / MLMODEL]:
+                link_into(of_model, path.relative_to(source).as_posix(), path)
+                link_into(of_run, path.relative_to(source.parent).as_posix(), path)
+            copy_into(of_model, MLMODEL, mlmodel)
+            link_into(of_run, f"{layout.MODEL}/{MLMODEL}", of_model / MLMODEL)
+            return
+        client.log_model_artifacts(model.model_id, str(source))
+        client.log_model_artifact(model.model_id, str(mlmodel))
+        client.log_artifacts(run.info.run_id, str(source), layout.MODEL)
+        client.log_artifact(run.info.run_id, str(mlmodel), layout.MODEL)
 
 
 def _link_metrics(

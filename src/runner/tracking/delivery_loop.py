@@ -42,25 +42,37 @@ BYTES_AT_ONCE = 1 << 18  # after them, new runs are taken, and the niceness is d
 
 
 class Folders:
-    """The folders that the parent sends, each with a null byte at its end, which no name contains.
+    """The folders that the parent sends: a mark of a new run, the folder, and a null byte, which no name contains.
 
     Attributes:
         closed: whether the parent has closed its end.
     """
 
+    NEW, OTHER = "+", "="
+
     def __init__(self, file: int) -> None:
         self._file, self._rest = file, b""
         self.closed = False
 
-    def wait(self, seconds: float | None) -> list[Path]:
-        """Wait for folders, at most so many seconds (None: no limit), or until the parent closes its end."""
+    @classmethod
+    def message(cls, folder: Path, is_new: bool) -> str:
+        """Return what the parent writes to the pipe."""
+        return f"{cls.NEW if is_new else cls.OTHER}{folder}\0"
+
+    def wait(self, seconds: float | None) -> list[tuple[Path, bool]]:
+        """Wait for folders, at most so many seconds (None: no limit), or until the parent closes its end.
+
+        Returns:
+            Each with whether no store has its run yet.
+        """
         readable, _, _ = select.select([self._file], [], [], seconds)
         if not readable:
             return []
         block = os.read(self._file, 1 << 16)
         self.closed = not block
         *lines, self._rest = (self._rest + block).split(b"\0")
-        return [Path(os.fsdecode(line)) for line in lines if line]
+        texts = [os.fsdecode(line) for line in lines]
+        return [(Path(text[1:]), text[0] == self.NEW) for text in texts]
 
 
 class ParentPipe:
@@ -124,8 +136,8 @@ class DeliveryLoop:
     def _take_new(self) -> None:
         """Wait for the next step, and add the folders that arrive meanwhile."""
         if not self._folders.closed:
-            for folder in self._folders.wait(self._wait):
-                self._queue.add(folder)
+            for folder, is_new in self._folders.wait(self._wait):
+                self._queue.add(folder, is_new)
         elif self._wait:
             time.sleep(min(self._wait, FIRST_RETRY / 4))  # the time left is short
 

@@ -1,9 +1,12 @@
 """Artifacts in folders of this machine (`file:`), where others may have put links: none is followed."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from runner.errors import StoreError
+from runner.util.files import hard_link
 
 LOCAL = "file:"
 
@@ -15,6 +18,36 @@ def local_folder(location: str) -> Path | None:
     from mlflow.utils.file_utils import local_file_uri_to_path
 
     return Path(local_file_uri_to_path(location))
+
+
+def copy_into(root: Path, name: str, source: Path) -> None:
+    """Copy a file to `root/name` with its permissions and times, whole or not at all, and through no link.
+
+    Raises:
+        StoreError: a folder between is a link.
+        OSError: the file cannot be read or written.
+    """
+    _put(root, name, source, _copy)
+
+
+def link_into(root: Path, name: str, source: Path) -> None:
+    """Do the same as a hard link, if the file system has them: for files that are replaced and never written to."""
+    _put(root, name, source, hard_link)
+
+
+def _put(root: Path, name: str, source: Path, put: Callable[[Path, Path], None]) -> None:
+    target = root / name
+    between = list(target.parents)
+    _refuse(next((folder for folder in between[: between.index(root)] if folder.is_symlink()), None))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    put(source, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    shutil.copy2(source, temporary, follow_symlinks=False)
+    temporary.replace(target)
 
 
 def refuse_links(location: str, name: str = "") -> None:

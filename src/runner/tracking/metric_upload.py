@@ -21,7 +21,7 @@ from runner.util.terminal import TRACKING, about
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, Run
 
 log = logging.getLogger("runner")
 
@@ -38,24 +38,24 @@ _METRICS_PER_REQUEST = 1000  # MLflow's limit
 
 
 class MetricUpload:
-    """The upload of a run's metrics to its MLflow run; a new object asks MLflow first what it has.
+    """The upload of a run's metrics to its MLflow run.
 
     Args:
         client: the client of the store.
-        run_id: the run in MLflow.
+        run: the run in MLflow, with the metrics that it has now.
         folder: the run's folder.
         state: what is noted; this object changes `offset`, `tail`, `keys` and `lacks_points`.
-        save: writes the state.
+        save: writes the state; the caller does it after the last part too.
     """
 
     def __init__(
-        self, client: "MlflowClient", run_id: str, folder: Path, state: DeliveryState, save: Callable[[], None]
+        self, client: "MlflowClient", run: "Run", folder: Path, state: DeliveryState, save: Callable[[], None]
     ) -> None:
-        self._client, self._run_id, self._state, self._save = client, run_id, state, save
+        self._client, self._run_id, self._state, self._save = client, run.info.run_id, state, save
         self._path = folder / layout.JOURNAL
         self._loss: str | None = None
         self._refused: set[str] = set()
-        self._last = self._ask()
+        self._last = self._last_steps(run)
         self._check_store()
 
     def step(self, running: bool, limit: int | None = None) -> bool:
@@ -68,32 +68,44 @@ class MetricUpload:
         Returns:
             True if MLflow has all points that the journal had at the call.
         """
-        end = journal_check.flush(self._path)
         self._check_journal(running)
+        end = self._flush()
         if self._state.lacks_points and not running:
             self._fetch_back()
-            end = journal_check.flush(self._path)
+            end = self._flush()
+        firsts: list[MetricPoint] = []
         if not self._has_begun():
-            firsts = self._first_points(end)
-            if running and all(name.startswith(SYSTEM) for name in firsts):
+            firsts = sorted(self._first_points(end).values(), key=lambda point: _rank(point.name))
+            if running and all(point.name.startswith(SYSTEM) for point in firsts):
                 return True
-            self._send(sorted(firsts.values(), key=lambda point: _rank(point.name)))
-            for name, point in firsts.items():
-                key = self._state.keys[name]
-                self._last[key] = max(point.step, self._last.get(key, -1))
         # To the nearest part: one ends with a whole line, so it is a little shorter than PART.
         stop = end if limit is None else self._state.offset + max(1, limit - PART // 2)
         while self._state.offset < stop:
             points, offset = journal.read_block(self._path, self._state.offset, end, PART)
             if offset == self._state.offset:
                 return True
-            self._send(points)
-            self._note(offset)
+            sent = {(point.name, point.step) for point in firsts}
+            self._send([*firsts, *(point for point in points if (point.name, point.step) not in sent)])
+            for point in firsts:
+                key = self._state.keys[point.name]
+                self._last[key] = max(point.step, self._last.get(key, -1))
+            firsts = []
+            self._state.offset, self._state.tail = offset, journal_check.checksum(self._path, offset)
+            if offset < stop:  # else the caller saves it, with what else has changed
+                self._save()
         return self._state.offset >= end
 
-    def _ask(self) -> dict[str, int]:
-        """Ask MLflow for the names, and for the last step of each metric."""
-        data = self._client.get_run(self._run_id).data
+    def _flush(self) -> int:
+        """Wait until the journal is on the disk, and return its size; what was noted is there already."""
+        try:
+            size = self._path.stat().st_size
+        except OSError:
+            size = 0
+        return size if size == self._state.offset else journal_check.flush(self._path)
+
+    def _last_steps(self, run: "Run | None" = None) -> dict[str, int]:
+        """Return the last step of each metric that MLflow has, and note their names."""
+        data = (run or self._client.get_run(self._run_id)).data
         names = own_names(data.tags)
         logged = {names.get(key, key): key for key in data.metrics}
         self._state.keys = {name: key for key, name in names.items()} | logged | self._state.keys
@@ -115,7 +127,7 @@ class MetricUpload:
             self._loss = None if running else loss  # of a running one, its start has told
             self._state.lacks_points = True
             self._start_again()
-            self._last = self._ask()
+            self._last = self._last_steps()
 
     def _fetch_back(self) -> None:
         """Add to the journal what only MLflow has; the run's process has ended."""
@@ -125,7 +137,7 @@ class MetricUpload:
             loss = self._loss or f"{self._path.name} had lost points"
             log.warning("%s; %d points were fetched back from MLflow", loss, added, extra=about(TRACKING))
             self._start_again()
-            self._last = self._ask()
+            self._last = self._last_steps()
         self._save()
 
     def _start_again(self) -> None:
@@ -172,10 +184,6 @@ class MetricUpload:
                 self._refused.add(metric.key)
                 text = "MLflow does not get the metric %s from step %d on: %s"
                 log.warning(text, metric.key, metric.step, reason, extra=about(TRACKING))
-
-    def _note(self, offset: int) -> None:
-        self._state.offset, self._state.tail = offset, journal_check.checksum(self._path, offset)
-        self._save()
 
     def _key(self, point: MetricPoint) -> str:
         """Return the MLflow name of a metric; it is the same for all of the run."""

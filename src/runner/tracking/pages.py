@@ -97,6 +97,15 @@ def newest_table(tags: Mapping[str, str]) -> str | None:
     return max(created, key=created.__getitem__) if created else None
 
 
+def is_same_view(view: str, other: str | None) -> bool:
+    """Return whether two views, as they are stored, differ at most in when they were created."""
+    try:
+        contents = [json.loads(each or "{}") | {"createdAt": 0} for each in (view, other)]
+    except (ValueError, TypeError):  # another kind of tag
+        return view == other
+    return bool(contents[0] == contents[1])
+
+
 def _created(view: str) -> float:
     """Return when a view was stored; 0 for a tag that holds something else, as anyone can set it."""
     try:

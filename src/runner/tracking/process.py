@@ -9,9 +9,9 @@ core is taken (two threads on two cores: epochs of 0.02 s took up to 2 s). So th
 creating a store, run before the first epoch, during the import of torch. After that there is one upload every ten
 seconds.
 
-The processes communicate through two pipes. The parent sends folders of runs, each with a null byte at its end: the
-run's, or a sweep's and then those of its jobs, again when one has changed. The end of that pipe means that the
-parent has finished or has died. The child sends JSON lines: the first run's id, and messages to print.
+The processes communicate through two pipes. The parent sends folders of runs: the run's, or a sweep's and then those
+of its jobs, again when one has changed (`Folders` has the format). The end of that pipe means that the parent has
+finished or has died. The child sends JSON lines: the first run's id, and messages to print.
 """
 
 import contextlib
@@ -92,20 +92,24 @@ class DeliveryProcess:
             os.dup2(nowhere, self._process.stdin.fileno(), inheritable=False)
             os.close(nowhere)
 
-    def deliver(self, folder: Path) -> None:
+    def deliver(self, folder: Path, is_new: bool = False) -> None:
         """Upload a run's folder, which has a manifest; a folder that is sent again is uploaded without delay.
 
         The first step is to connect and create the run.
+
+        Args:
+            folder: of the run.
+            is_new: whether its manifest was written a moment ago, with a new key, so that no store has the run.
         """
         with self._lock:
             if folder not in self._folders:
                 self._folders.append(folder)
-            self._send(folder)
+            self._send(folder, is_new)
 
-    def _send(self, folder: Path) -> None:
+    def _send(self, folder: Path, is_new: bool = False) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # it has died, which the listener handles
-            self._process.stdin.write(f"{folder}\0")
+            self._process.stdin.write(Folders.message(folder, is_new))
             self._process.stdin.flush()
 
     def _replace(self) -> bool:
@@ -165,9 +169,10 @@ class DeliveryProcess:
             began, now = max(closed_at, self._last_delivered), time.monotonic()
             left = min(max(began, self._last_progress) + timeout, began + longest) - now
             hurry(self._process.pid)
-            try:
-                code = self._process.wait(min(max(left, 0.0), _SECONDS_BETWEEN_LOOKS))
-            except subprocess.TimeoutExpired:
+            self._listener.join(min(max(left, 0.0), _SECONDS_BETWEEN_LOOKS))
+            if not self._listener.is_alive():
+                code = self._process.wait()
+            else:
                 former, positions = positions, read_positions(self._process.pid)
                 if positions != former and now < began + longest:
                     self._last_progress = time.monotonic()

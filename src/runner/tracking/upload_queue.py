@@ -37,11 +37,11 @@ class UploadQueue:
     def __len__(self) -> int:
         return len(self._running) + len(self._ended)
 
-    def add(self, folder: Path) -> None:
-        """Add a run, or look again at one that has changed."""
+    def add(self, folder: Path, is_new: bool = False) -> None:
+        """Add a run (`is_new`: see `Delivery`), or look again at one that has changed."""
         if folder in self._ended:
             self._running[folder] = self._ended.pop(folder)
-        delivery = self._running.get(folder) or Delivery(folder, self._uri)
+        delivery = self._running.get(folder) or Delivery(folder, self._uri, is_new)
         self._running[folder] = delivery
         self.first = self.first or delivery
 

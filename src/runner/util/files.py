@@ -188,6 +188,7 @@ def hard_link(source: Path, target: Path) -> None:
     except OSError:  # a file system without links
         shutil.copy2(source, temporary)
     temporary.replace(target)
+    temporary.unlink(missing_ok=True)  # a rename onto another link to the same file does nothing
 
 
 def write_json(path: Path, content: Any, private: bool = False) -> None:

@@ -171,7 +171,7 @@ class ParentRun:
             parent_key=self._manifest.key,
             experiment_id=self.experiment_id,
         ).save(folder)
-        self._delivery.deliver(folder)
+        self._delivery.deliver(folder, is_new=True)
 
     def _move_to_store(self, folder: Path) -> None:
         """Point the manifest of a job from an earlier start to the sweep's store: both may have moved since."""
