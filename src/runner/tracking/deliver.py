@@ -171,6 +171,7 @@ class Delivery:
             take_over(client, opened.run, manifest)
         except NotOwner:
             self.state = DeliveryState(lost_run_id=self.state.run_id)
+            self._save()
             raise
         self._save()  # at once: the process of the run waits for the id
         refuse_linked_folder(opened.run.info.artifact_uri)
