@@ -64,6 +64,9 @@ def ids(called: Called) -> list[int]:
     return [int(number) for number in re.findall(r"^\s*\d+/\d+  job (\d+) ", called.err, re.MULTILINE)]
 
 
+PROCESS = forkserver.process
+
+
 class TestAWholeSweep:
     """Six jobs on a store that does not exist yet, in a separate process; test_soak.py has twelve."""
 
@@ -587,6 +590,46 @@ class TestKnobs:
         assert table(folder)["metric"] == "test/accuracy"
         assert runner("-m", f"sweep.resume={folder}", "sweep.metric=val/loss").code == 0
         assert table(folder)["metric"] == "val/loss"
+
+    @pytest.mark.parametrize("tracking", ["off", pytest.param("local", marks=pytest.mark.soak)])
+    def test_only_the_best_have_plots_and_a_model_until_all_are_asked_for(
+        self, tracking: str, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(forkserver, "process", PROCESS)  # that draws
+        rates = "optimizer.lr=0.001,0.1,0.003"
+        best = ("sweep.jobs=1", "sweep.artifacts=best", "hydra.sweep.dir=s")
+        called = runner("-m", *QUICK, f"tracking={tracking}", "trainer.epochs=1", rates, *best)
+        folder = here / "s"
+
+        def complete() -> list[int]:
+            names = ("plots/loss.png", "model/MLmodel")[: 1 if tracking == "off" else 2]
+            return [number for number in range(3) if all((folder / f"{number}/{name}").exists() for name in names)]
+
+        assert called.code == 0 and complete() == [0, 1], "the first and the best: job 2 is between them"
+        assert table(folder)["best"] == 1 and results(folder)[2]["artifacts"] == "none"
+        assert "python -m runner resume=s/2" in (folder / "2/run.log").read_text()
+        before = {number: result["test/loss"] for number, result in results(folder).items()}
+        called = runner("-m", "sweep.resume=s", "sweep.artifacts=all")
+        assert called.code == 0 and ids(called) == [2] and complete() == [0, 1, 2], called.err
+        assert {number: result["test/loss"] for number, result in results(folder).items()} == before
+        assert "artifacts" not in results(folder)[2]
+        if tracking == "local":
+            client, run_id = connect(local_uri(here / "outputs")), results(folder)[2]["run_id"]
+            assert {"plots", "model"} <= {file.path for file in client.list_artifacts(run_id)}
+            assert client.get_run(run_id).info.status == "FINISHED"
+
+    def test_a_run_resumes_to_make_what_its_sweep_left_out(
+        self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert runner(*QUICK, "hydra.run.dir=r").code == 0
+        result = json.loads((here / "r/result.json").read_text())
+        (here / "r/result.json").write_text(json.dumps(result | {"artifacts": "none"}))
+        drawn: list[Path] = []
+        monkeypatch.setattr("runner.runs.report.draw_plots", lambda *arguments: drawn.append(arguments[-1]))
+        assert runner("resume=r").code == 0
+        assert json.loads((here / "r/result.json").read_text()) == result
+        assert len(drawn) == 1
+        assert runner("resume=r").code == 0 and len(drawn) == 1, "nothing is left to do"
 
     def test_a_job_that_was_finished_by_itself_is_finished(self, runner: Runner, here: Path) -> None:
         assert runner("-m", *FATED, "model.fate=fine,late", "model.seconds=0.1", "trainer.epochs=6").code == 1

@@ -1,6 +1,8 @@
 """The results of a sweep, read from its jobs' folders: outcomes, the table; and the slots."""
 
 import json
+import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from helpers.problems import about
-from runner.comparison.objectives import Objective, direction_of, objectives_of, pareto_front
+from runner.comparison.objectives import SHOWN, Objective, direction_of, objectives_of, pareto_front
 from runner.config.settings import SweepSettings
 from runner.errors import ConfigError
 from runner.rundir.delivery_state import DeliveryState
@@ -19,6 +21,7 @@ from runner.sweeps.jobs import Job, JobInfo, JobOutcome
 from runner.sweeps.launchers import local, slots
 from runner.sweeps.launchers.slots import make_slots
 from runner.sweeps.results import table
+from runner.sweeps.results.best import BestSoFar, is_best_so_far
 from runner.sweeps.results.files import with_late_ids, write_table
 from runner.sweeps.results.links import links
 from runner.sweeps.results.outcome import judge, last_lines, outcome_of
@@ -151,7 +154,8 @@ class TestResumeAction:
         (tmp_path / "3" / "checkpoints" / "last.pt").touch()
         make_job(tmp_path, 4, {})
         JobOutcome("FAILED", "never began", 0.1).save(tmp_path / "4", "x")
-        found = [choose_action(tmp_path / str(number)) for number in range(6)]
+        make_job(tmp_path, 6, {}, status="FINISHED", artifacts="none")
+        found = [choose_action(tmp_path / str(number)) for number in range(7)]
         assert found == [
             ResumeAction.SKIP,
             ResumeAction.RESTART,
@@ -159,7 +163,50 @@ class TestResumeAction:
             ResumeAction.RESUME,
             ResumeAction.RESTART,
             ResumeAction.START,
+            ResumeAction.SKIP,
         ]
+        complete = [choose_action(tmp_path / str(number), "all") for number in range(7)]
+        assert complete == [*found[:6], ResumeAction.RESUME]
+
+
+class TestBestSoFar:
+    """Which jobs have plots and a model with `sweep.artifacts=best`; test_sweep.py has a sweep."""
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_the_best_in_the_end_are_among_them_in_any_order(self, count: int, tmp_path: Path) -> None:
+        objectives = [Objective("val/loss", "min"), Objective("val/accuracy", "max")][:count]
+        draws, left_out = random.Random(0), 0
+        for _ in range(15):
+            values = [tuple(draws.choice((0.1, 0.2, 0.3, 0.4)) for _ in objectives) for _ in range(6)]
+            best, made, ending = BestSoFar(tmp_path, objectives, []), set[int](), list[int]()
+            waiting = list(range(6))
+            while waiting or ending:  # up to three at a time decide before the sweep learns of their ends
+                if waiting and (not ending or (len(ending) < 3 and draws.random() < 0.5)):
+                    job = waiting.pop(draws.randrange(len(waiting)))
+                    metrics = {
+                        objective.metric: value for objective, value in zip(objectives, values[job], strict=True)
+                    }
+                    made |= {job} if is_best_so_far(tmp_path, metrics) else set()
+                    ending.append(job)
+                else:
+                    best.add(values[ending.pop(draws.randrange(len(ending)))])
+            assert set(pareto_front(values, objectives)) <= made
+            left_out += 6 - len(made)
+        assert left_out > 15
+
+    def test_a_resumed_sweep_starts_with_the_finished_jobs(self, tmp_path: Path) -> None:
+        BestSoFar(tmp_path, [Objective("val/loss", "min")], [(0.3,), (0.2,), (0.4,)])
+        assert is_best_so_far(tmp_path, {"val/loss": 0.2}) and not is_best_so_far(tmp_path, {"val/loss": 0.25})
+
+    def test_without_a_value_it_is_not_the_best(self, tmp_path: Path) -> None:
+        BestSoFar(tmp_path, [Objective("val/loss", "min")], [])
+        assert not is_best_so_far(tmp_path, {}) and not is_best_so_far(tmp_path, {"val/loss": math.nan})
+        assert is_best_so_far(tmp_path, {"val/loss": 9.0})
+
+    def test_where_nothing_ranks_the_jobs_all_are_made(self, tmp_path: Path) -> None:
+        assert is_best_so_far(tmp_path, {"val/loss": 9.0}), "the sweep has no file"
+        BestSoFar(tmp_path, [Objective("val/d", SHOWN), Objective("val/g", SHOWN)], [(0.1, 0.1)])
+        assert is_best_so_far(tmp_path, {"val/d": 9.0, "val/g": 9.0}) and is_best_so_far(tmp_path, {})
 
 
 class TestTable:

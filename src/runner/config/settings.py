@@ -99,6 +99,7 @@ class SweepSettings:
     jobs_per_gpu: Annotated[int, COUNT] = MISSING
     job_timeout: Annotated[float | None, SECONDS] = MISSING
     on_failure: Annotated[str, Choice(("continue", "stop"))] = MISSING
+    artifacts: Annotated[str, Choice(("all", "best"))] = MISSING
     metric: Any = MISSING
     direction: Annotated[Any, Choice(("min", "max"), several=True)] = MISSING
     resume: str | None = MISSING

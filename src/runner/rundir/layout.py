@@ -54,5 +54,8 @@ JOB = "job.json"
 GRAPHS = ".model_graphs"
 """Exported graphs of models, a file each; in the folder of all outputs."""
 
+BEST_SO_FAR = "best_so_far.json"
+"""The best results of the jobs of a sweep that have finished, with `sweep.artifacts=best`."""
+
 JOBS, JOBS_TABLE = "jobs.json", "jobs.csv"
 """The results of a sweep's jobs."""

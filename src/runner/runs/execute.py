@@ -3,6 +3,7 @@
 import logging
 import os
 import traceback
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,10 @@ SETTLE_SECONDS = 5.0
 STOPPED_SECONDS = 3.0  # the job scheduler of a cluster kills soon after its SIGTERM
 
 
+WantsArtifacts = Callable[[Mapping[str, float]], bool]
+"""Decides by a run's final metrics whether it draws plots and saves the model for MLflow."""
+
+
 @dataclass
 class Outcome:
     """The outcome of a run.
@@ -52,12 +57,14 @@ class Outcome:
         exit_code: 0, 1, or 128 plus the number of the signal.
         result: the content of `result.json`.
         error: the error message of a failed run.
+        artifacts: whether it has plots and the model for MLflow.
     """
 
     status: str
     exit_code: int
     result: dict[str, Any]
     error: str | None = None
+    artifacts: bool = True
 
 
 def train(state: Training, folder: Path) -> str | None:
@@ -114,6 +121,7 @@ def run(
     resume_from: dict[str, Any] | None = None,
     delivery: Deliverer | None = None,
     bar: Bar | None = None,
+    wants_artifacts: WantsArtifacts | None = None,
 ) -> Outcome:
     """Train, test and record one experiment.
 
@@ -123,6 +131,7 @@ def run(
         resume_from: the checkpoint to resume from; it is emptied.
         delivery: the uploading process if it was started earlier.
         bar: the progress display; None makes one for the terminal.
+        wants_artifacts: whether to draw plots and save the model for MLflow; None: yes.
     """
     stop = Stop()
     try:
@@ -134,7 +143,7 @@ def run(
                 experiment.console.quiet,
             )
             try:
-                return _run(experiment, folder, resume_from, delivery, bar, stop)
+                return _run(experiment, folder, resume_from, delivery, bar, stop, wants_artifacts)
             except KeyboardInterrupt:  # a second Ctrl-C, between training and `_close`
                 report.log_how_to_resume(folder, "KILLED")
                 return Outcome("KILLED", 128 + stop.signal, {})
@@ -150,6 +159,7 @@ def _run(
     delivery: Deliverer | None,
     bar: Bar,
     stop: Stop,
+    wants_artifacts: WantsArtifacts | None,
 ) -> Outcome:
     code = RunCode(folder)
     notes = _changes_since(folder, experiment) if resume_from is not None else []
@@ -181,10 +191,15 @@ def _run(
         predictions = Predictions(experiment.task, experiment.target_scale)
         test_metrics = test(state, predictions)
         tracker.log(test_metrics, state.progress.best_epoch)
-        _save_model_and_plots(state, experiment, folder, predictions)
+        artifacts = wants_artifacts is None or wants_artifacts(report.final_metrics(state, folder, test_metrics))
+        if artifacts:
+            _save_model_and_plots(state, experiment, folder, predictions)
+        else:
+            note = "note       no plots and no saved model, as another job is better; to make them: %s"
+            log.info(note, f"python -m runner resume={shell_path(folder)}")
         if stop.requested:
             raise Interrupted
-        outcome = Outcome("FINISHED", 0, {})
+        outcome = Outcome("FINISHED", 0, {}, artifacts=artifacts)
     except (Interrupted, KeyboardInterrupt) as interruption:
         stop.hold()
         outcome = Outcome("KILLED", 128 + stop.signal, {})
@@ -230,9 +245,14 @@ def _save_model_and_plots(state: Training, experiment: Experiment, folder: Path,
 
 
 def _ending(outcome: Outcome, tracker: Tracker) -> dict[str, str | None]:
-    """Return the run's ids in MLflow, its status and its error, for `result.json`."""
-    ending = {"run_id": tracker.run_id, "parent_run_id": tracker.parent_run_id, "status": outcome.status}
-    return ending | ({"error": outcome.error} if outcome.error else {})
+    """Return the run's ids in MLflow, its status, its error and what it lacks, for `result.json`."""
+    return {
+        "run_id": tracker.run_id,
+        "parent_run_id": tracker.parent_run_id,
+        "status": outcome.status,
+        **({"error": outcome.error} if outcome.error else {}),
+        **({} if outcome.artifacts else {"artifacts": "none"}),
+    }
 
 
 def wants_tracebacks(experiment: Experiment) -> bool:

@@ -148,7 +148,7 @@ def write_result(
         state: the training, with its progress.
         experiment: what was trained.
         folder: the run's folder.
-        ended: the run's id in MLflow, its status, and the error of a failed run.
+        ended: the run's id in MLflow, its status, the error of a failed run, and whether it lacks plots and model.
         final: the metrics of the test.
     """
     progress, task, loss = state.progress, state.task, state.task.loss
@@ -171,12 +171,16 @@ def write_result(
         ],
         **({} if loss is None or loss.class_weights is None else {"class_weights": loss.class_weights.tolist()}),
         **({} if task.extra is None else {"metric_arguments": task.extra.record(), "per_class": state.per_class}),
-        **metrics_of_epoch(folder, progress.best_epoch),
-        **progress.best_metrics,
-        **final,
+        **final_metrics(state, folder, final),
     }
     write_json(folder / layout.RESULT, {name: _finite(value) for name, value in values.items()})
     return values
+
+
+def final_metrics(state: Training, folder: Path, final: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of the best epoch and of the test, as `result.json` has them."""
+    progress = state.progress
+    return metrics_of_epoch(folder, progress.best_epoch) | progress.best_metrics | dict(final)
 
 
 def metrics_of_epoch(folder: Path, epoch: int) -> dict[str, float]:
@@ -198,8 +202,7 @@ def best_metrics(state: Training, folder: Path, final: dict[str, float]) -> dict
         folder: the run's folder.
         final: the metrics of the test.
     """
-    progress = state.progress
-    measured = metrics_of_epoch(folder, progress.best_epoch) | progress.best_metrics | final
+    measured = final_metrics(state, folder, final)
     names = [name for part in PARTS for name in measured if name.startswith(part)]
     names.sort(key=lambda name: name != state.monitor.metric)
     return {f"{BEST}{name}": measured[name] for name in names}

@@ -28,7 +28,7 @@ from runner.rundir.manifest import NAME as MANIFEST
 from runner.runs import exactness, recovery
 from runner.runs.describe import logged_params
 from runner.saved import run as saved_runs
-from runner.saved.run import SavedRun
+from runner.saved.run import SavedRun, lacks_artifacts
 from runner.util.buffers import load_module
 from runner.util.files import load_json_or_empty
 from runner.util.redaction import redact_all
@@ -233,6 +233,9 @@ def is_finished(resumed: Resumed) -> bool:
     path = resumed.run.file(layout.RESULT)
     result = load_json_or_empty(path) if path is not None else {}
     if result.get("status") != "FINISHED" or any(not key.startswith("runner.") for key in resumed.changed):
+        return False
+    if lacks_artifacts(result):
+        log.info("finished   %s has no plots and no saved model: they are made now", resumed.run.place)
         return False
     numbers = {name: value for name, value in result.items() if isinstance(value, int | float)}
     measured = {k: v for k, v in numbers.items() if k.startswith(("val/", "test/"))}

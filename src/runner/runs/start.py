@@ -12,7 +12,7 @@ from runner.config.compose import Composer
 from runner.config.hydra_job import run_job_in, without_hydra
 from runner.errors import Problem
 from runner.runs import execute, resume
-from runner.runs.execute import Outcome
+from runner.runs.execute import Outcome, WantsArtifacts
 from runner.runs.resume import Resumed
 from runner.tracking.tracker import Deliverer
 from runner.training.display import Bar
@@ -54,6 +54,7 @@ def start(
     checkpoint: dict[str, Any] | None = None,
     delivery: Deliverer | None = None,
     bar: Bar | None = None,
+    wants_artifacts: WantsArtifacts | None = None,
 ) -> Outcome:
     """Run in a folder that exists and is locked, and call Hydra's callbacks.
 
@@ -65,11 +66,12 @@ def start(
         checkpoint: the checkpoint to resume from; it is emptied.
         delivery: the uploading process if it was started earlier.
         bar: the progress display; None makes one for the terminal.
+        wants_artifacts: whether to draw plots and save the model for MLflow; None: yes.
     """
     outcomes: list[Outcome] = []
 
     def task() -> int:
-        outcomes.append(execute.run(experiment, folder, checkpoint, delivery, bar))
+        outcomes.append(execute.run(experiment, folder, checkpoint, delivery, bar, wants_artifacts))
         return outcomes[0].exit_code
 
     run_job_in(folder, cfg, composer, task)

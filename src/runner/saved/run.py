@@ -335,6 +335,11 @@ def read_config(path: Path, argument: str) -> dict[str, Any]:
     return saved
 
 
+def lacks_artifacts(result: Mapping[str, Any]) -> bool:
+    """Whether a run has left out its plots and the model for MLflow, as a better job of its sweep had finished."""
+    return result.get("artifacts") == "none"
+
+
 def read_result(folder: Path) -> dict[str, Any]:
     """Read a run's `result.json`; empty if the run was killed before it was written."""
     return load_json_or_empty(folder / layout.RESULT)

@@ -26,6 +26,7 @@ from runner.sweeps.launchers.supervisor import NODE, STOP
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.report import log_links, report, report_late_ids
 from runner.sweeps.results import resume, table
+from runner.sweeps.results.best import BestSoFar
 from runner.sweeps.results.parent_run import ParentRun
 from runner.sweeps.results.resume import ResumeAction
 from runner.tracking.process import DeliveryProcess
@@ -88,6 +89,7 @@ class Sweep:
         self.remaining = [job for job in prepared.plan.jobs if not self._is_done(job)]
         self.parent_run = self._make_parent_run(delivery) if delivery is not None else None
         self.search = prepared.plan.search
+        self.best = self._best_so_far() if prepared.settings.artifacts == "best" else None
         self.running: dict[int, Job] = {}
         self.under_way = 0
         self.trained: set[int] = set()
@@ -100,6 +102,11 @@ class Sweep:
 
     def _is_done(self, job: Job) -> bool:
         return self.prepared.actions[job.number] is ResumeAction.SKIP
+
+    def _best_so_far(self) -> BestSoFar:
+        jobs, objectives = filter(self._is_done, self.prepared.plan.jobs), self.prepared.objectives
+        rows = [table.read_row(job, self.folder / str(job.number), objectives) for job in jobs]
+        return BestSoFar(self.folder, objectives, [row.measured for row in rows if row.ran_to_end and row.measured])
 
     def _make_parent_run(self, delivery: DeliveryProcess) -> ParentRun:
         config = self.prepared.config
@@ -253,6 +260,7 @@ class Sweep:
             config_path=self.prepared.options["config_path"],
             config_dir=self.prepared.options["config_dir"],
             epochs=config.trainer.epochs,
+            artifacts=self.prepared.settings.artifacts,
         )
 
     def job_started(self, job: Job, slot: Slot) -> None:
@@ -278,8 +286,12 @@ class Sweep:
             log.warning("job %d: its end is not recorded: %s", job.number, describe_error(error))
         self.running.pop(job.number, None)
         self.under_way -= 1
-        if self.search is not None:
-            self.search.tell(job, outcome, table.read_row(job, folder, self.prepared.objectives).measured)
+        if self.search is not None or self.best is not None:
+            row = table.read_row(job, folder, self.prepared.objectives)
+            if self.best is not None and row.ran_to_end and row.measured:
+                self.best.add(row.measured)
+            if self.search is not None:
+                self.search.tell(job, outcome, row.measured)
         self.display.job_ended(job, outcome)
 
     def tick(self) -> None:

@@ -58,6 +58,7 @@ class JobSpec:
         config_path: the primary config folder, if it is not runner's own.
         config_dir: the user's folder of group members.
         epochs: planned.
+        artifacts: `all` or `best`: which jobs of the sweep have plots and a saved model.
     """
 
     number: int
@@ -69,6 +70,7 @@ class JobSpec:
     config_path: str | None
     config_dir: str | None
     epochs: int
+    artifacts: str = "all"
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def run_sweep(
         is_tracked = config.tracking.name != "off" and not settings.dry_run and not problems
         delivery = _start_delivery(closing, uri, config.tracking.experiment) if is_tracked else None
         running = _take_over(closing, resumed, plan, launcher) if resumed is not None else set[int]()
-        actions = choose_actions(plan, resumed, running)
+        actions = choose_actions(plan, resumed, running, settings.artifacts)
         with terminal.show_waiting(f"checking {len(plan.jobs) or 'the'} jobs ..."):
             prepared = check(composer, config, settings, plan, launcher, actions, arguments, problems)
         INTERRUPT.check()
@@ -136,17 +136,20 @@ def _take_over(closing: ExitStack, folder: Path, plan: Plan, launcher: Launcher)
     return running
 
 
-def choose_actions(plan: Plan, resumed: Path | None, running: Collection[int]) -> dict[int, ResumeAction]:
+def choose_actions(
+    plan: Plan, resumed: Path | None, running: Collection[int], artifacts: str
+) -> dict[int, ResumeAction]:
     """Choose what to do with each job.
 
     Args:
         plan: the jobs.
         resumed: the folder of a sweep that is resumed.
         running: jobs that a cluster still runs.
+        artifacts: which jobs have plots and a saved model.
     """
     if resumed is None:
         return dict.fromkeys((job.number for job in plan.jobs), ResumeAction.START)
-    actions = {job.number: resume.choose_action(resumed / str(job.number)) for job in plan.jobs}
+    actions = {job.number: resume.choose_action(resumed / str(job.number), artifacts) for job in plan.jobs}
     actions |= dict.fromkeys(running, ResumeAction.FOLLOW)
     if plan.search is not None:  # the study has a failed trial, and does not repeat it
         actions |= {number: ResumeAction.SKIP for number, action in actions.items() if action is ResumeAction.RESTART}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from runner.errors import describe_error
 from runner.rundir import layout
-from runner.rundir.folders import display_path
+from runner.rundir.folders import display_path, shell_path
+from runner.saved.run import lacks_artifacts, read_result
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.search import Search
 from runner.sweeps.results import table
@@ -55,6 +56,10 @@ def report(
         values = table.describe_values(row, result.objectives)
         log.info("%-10s job %d (%s): %s", name, row.job.number, row.job.name, values)
         log.info("           %s%s", display_path(row.folder), f", run {row.run_id}" if row.run_id else "")
+        if lacks_artifacts(read_result(row.folder)):  # it was not the best by the metric of an earlier start
+            log.info(
+                "           no plots and no saved model; make them: python -m runner resume=%s", shell_path(row.folder)
+            )
     if not result.is_ranked:
         names = [objective.metric for objective in result.objectives]
         log.info("unranked   the task measures no loss: to rank the jobs, write sweep.metric=%s", " or ".join(names))

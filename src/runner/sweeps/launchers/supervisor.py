@@ -46,7 +46,7 @@ def supervise(spec: JobSpec, interrupted: threading.Event | None = None) -> int:
     if is_stop_requested(folder):
         return EXIT_SIGNAL + signal.SIGTERM
     wait_for_orphans([folder])  # the child of a killed supervisor finishes its step and writes a checkpoint
-    action = choose_action(folder)
+    action = choose_action(folder, spec.artifacts)
     if action in (ResumeAction.SKIP, ResumeAction.RESTART):  # it had ended, and the cluster did not learn of it
         return 0 if action is ResumeAction.SKIP else EXIT_FAILED
     config = None if action is ResumeAction.RESUME else spec.config

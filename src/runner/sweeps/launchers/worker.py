@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,9 +26,11 @@ from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.lock import lock
 from runner.runs import resume, start
+from runner.runs.execute import WantsArtifacts
 from runner.sweeps.check.compose_jobs import as_job
 from runner.sweeps.jobs import JobProgress, JobSpec
 from runner.sweeps.launchers import forkserver
+from runner.sweeps.results.best import is_best_so_far
 from runner.training.display import Bar
 from runner.util import streams
 from runner.util.files import PRIVATE, open_to_append
@@ -111,8 +114,15 @@ def _run(spec: JobSpec, reports: Connection | None) -> int:
         experiment, checkpoint = start.build_run(cfg, choices, problems, resumed, _single_run_arguments(spec, cfg))
         reporter = ProgressReporter(experiment, reports)
         with without_topics(RESUME):  # the sweep says how to resume it, not its jobs
-            run = start.start(spec.folder, experiment, cfg, composer, checkpoint, DeliveredBySweep(), reporter)
+            run = start.start(
+                spec.folder, experiment, cfg, composer, checkpoint, DeliveredBySweep(), reporter, _wants_artifacts(spec)
+            )
             return run.exit_code
+
+
+def _wants_artifacts(spec: JobSpec) -> WantsArtifacts | None:
+    """Return what decides at the job's end whether it makes plots and model; None makes them."""
+    return partial(is_best_so_far, spec.folder.parent) if spec.artifacts == "best" else None
 
 
 def _single_run_arguments(spec: JobSpec, cfg: DictConfig) -> list[str] | None:

@@ -14,7 +14,7 @@ from runner.rundir.lock import is_locked
 from runner.rundir.manifest import manifest_of, own_folder
 from runner.rundir.ownership import own_folders
 from runner.saved import run as saved_runs
-from runner.saved.run import read_result
+from runner.saved.run import lacks_artifacts, read_result
 from runner.sweeps.results.outcome import outcome_of
 from runner.util.tags import FOLDER_TAG
 
@@ -68,10 +68,17 @@ def _suggest_newest() -> str:
     return f"the newest is {display_path(own[-1])}" if own else f"write {KEY}=<folder or MLflow parent id>"
 
 
-def choose_action(folder: Path) -> ResumeAction:
-    """Choose what to do with a job from the content of its folder, which no process may be using."""
-    status = read_result(folder).get("status")
-    outcome = outcome_of(folder)
+def choose_action(folder: Path, artifacts: str = "best") -> ResumeAction:
+    """Choose what to do with a job.
+
+    Args:
+        folder: of the job; no process may be using it.
+        artifacts: with `all`, a finished job without plots and model resumes, to make them.
+    """
+    result = read_result(folder)
+    status, outcome = result.get("status"), outcome_of(folder)
+    if status == "FINISHED" and artifacts == "all" and lacks_artifacts(result):
+        return ResumeAction.RESUME
     if status == "FINISHED" or (outcome is not None and outcome.pruned):
         return ResumeAction.SKIP
     if status == "FAILED" or (status is None and outcome is not None and outcome.status == "FAILED"):
