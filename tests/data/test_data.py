@@ -756,6 +756,37 @@ def test_tensors_say_what_they_were_taken_for(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("dtype", "shape", "scale", "note"),
+    [
+        (np.uint16, (2, 1, 4, 4), "auto", ": not scaled; if they are images, write data.scale=4095"),
+        (
+            np.int32,
+            (2, 4, 4),
+            "auto",
+            ": not scaled; if they are images, write data.scale=4095 and store them as (N, 1, height, width)",
+        ),
+        (np.uint16, (2, 1, 4, 4), "none", ": not scaled"),
+        (np.uint16, (2, 1, 4, 4), 4095.0, ""),
+        (np.int64, (2, 5), "auto", ": not scaled"),
+        (np.float64, (2, 1, 4, 4), "auto", ": not scaled"),
+    ],
+)
+def test_whole_numbers_that_may_be_images_are_not_scaled_and_say_how_to(tmp_path, dtype, shape, scale, note):
+    np.savez(tmp_path / "x.npz", inputs=np.full(shape, 2000, dtype), targets=np.array([0, 1]))
+    source = tensors(path=tmp_path / "x.npz", scale=scale)
+    assert source.notes[0] == f"{np.dtype(dtype)} inputs, converted to float32{note}"
+    assert source.train[0].max() == 2000
+
+
+@pytest.mark.parametrize("content", [b"hello", b"", b"PK\x03\x04", b"\x80\x02}q"])
+@pytest.mark.parametrize("suffix", [".pt", ".npz"])
+def test_a_file_that_holds_something_else_is_named(tmp_path, suffix, content):
+    (tmp_path / f"x{suffix}").write_bytes(content)
+    problem = problem_of(lambda: tensors(path=tmp_path / f"x{suffix}"))
+    assert about([problem]) == [("data.path", "file")] and f"x{suffix}" in problem.text
+
+
+@pytest.mark.parametrize(
     ("targets", "shown", "suggested"),
     [
         ([1, 2], "there are 1, 2", "store them as 0 to 1, or"),

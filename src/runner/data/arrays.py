@@ -1,7 +1,6 @@
 """The arrays of `data=tensors`: read from nested lists or from files, and converted to tensors of numbers."""
 
 import pickle
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,9 +146,9 @@ def _load(file: Path, key: str) -> dict[str, Any]:
     except (ValueError, pickle.UnpicklingError) as error:
         text = f"{given} has pickled objects, which could run code when loaded, or is not a {file.suffix} file"
         raise ConfigError(Problem(key, text, "store arrays of numbers or tensors only", topic="file")) from error
-    except (OSError, EOFError, RuntimeError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().split("\n")[0]
-        text = f"{given} is damaged or cannot be read: {reason}"
+    except Exception as error:  # torch reads bytes that are no pickle as its instructions, and any of them may fail
+        reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else f"is not a {file.suffix} file"
+        text = f"{given} {reason}, or is damaged"
         raise ConfigError(Problem(key, text, "write the file again, or name another", topic="file")) from error
     if not isinstance(content, dict):
         text = f"{given} contains a {type(content).__name__}, not a dict"

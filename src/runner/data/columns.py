@@ -266,11 +266,13 @@ def find_faults(columns: Mapping[str, Column], file: NamedPath, target: str | No
             rounded.append(f"{name} ({number})")
     problems = []
     if missing:
-        problems.append(file.problem(f"missing values in {list_names(missing)}", "fill them in, or drop the rows"))
+        how = "fill them in, or drop the rows" + ("" if target is None else ", or write data=table, which takes blanks")
+        problems.append(file.problem(f"missing values in {list_names(missing)}", how))
     if text:
         how = "write decimal points and no other marks" if other_notation else "encode them as numbers"
         if target is not None:
-            how += ", drop these columns, leave one out with data.index=<column>, or name another data.target=<column>"
+            how = f"write data=table, which takes text and dates; or {how}, drop these columns, leave one out with"
+            how += " data.index=<column>, or name another data.target=<column>"
         problems.append(file.problem(f"text instead of numbers in {list_names(text)}", how))
     if infinite:
         problems.append(file.problem(f"infinite values (beyond 3e38) in {list_names(infinite)}", "drop these rows"))

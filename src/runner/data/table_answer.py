@@ -189,12 +189,10 @@ def describe_lost(targets: "Mapping[str, pd.Series]", known: np.ndarray) -> str:
     texts = {text for series in targets.values() for text in cells.trimmed(series[~known])}
     words = sorted(text for text in texts if text and text.lower() in cells.BLANK_NUMBER)
     named = f" ({list_names(words)})" if words else ""
+    meant = f"; if {words[0]} is a class, write another word in the file" if words else ""
     lost = int((~known).sum())
-    return (
-        f"1 row without a target{named} is left out"
-        if lost == 1
-        else f"{lost:,} rows without a target{named} are left out"
-    )
+    rows = "1 row" if lost == 1 else f"{lost:,} rows"
+    return f"{rows} without a target{named} {'is' if lost == 1 else 'are'} left out{meant}"
 
 
 def _check_different(name: str, values: list[str], count: int) -> None:

@@ -227,7 +227,8 @@ def _check_text(name: str, column: Column, takes: Takes | None) -> None:
         raise _ambiguous(name, f"numbers and text ({words})", f"correct the cells, or {decide}")
     if other := next((cell for cell in cells if OTHER_NOTATION.fullmatch(cell) or DATE.fullmatch(cell)), None):
         text = f"dates, or numbers in another notation ({other!r})"
-        raise _ambiguous(name, text, f"write decimal points and no other marks, or {decide}")
+        how = "write data=table, which takes dates" if DATE.fullmatch(other) else "write decimal points, no other marks"
+        raise _ambiguous(name, text, f"{how}, or {decide}")
     if (count > MOST_CLASSES and count * 10 > rows) or too_many(count, rows):
         text = f"{count} different texts in {rows} rows"
         raise _ambiguous(name, text, f"name another column with data.target=<column>, or {decide}")

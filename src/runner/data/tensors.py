@@ -9,6 +9,8 @@ from torch import Tensor
 from runner.config.keys import format_value
 from runner.data import numbers
 from runner.data.arrays import NAMES, PARTS, Array, convert, find_missing, gather, not_read
+from runner.data.image_file import RANGES
+from runner.data.scaling import is_image
 from runner.data.source import Source
 from runner.errors import ConfigError, Problem, Topic
 
@@ -25,6 +27,7 @@ def tensors(
     val_targets: list | None = None,
     val_path: str | Path | None = None,
     classes: int | list[str] | None = None,
+    scale: float | str = "none",
     old_rules: bool = False,
 ) -> Source:
     """Take samples from nested lists, or from a file with arrays of the same names.
@@ -43,6 +46,7 @@ def tensors(
         val_targets: their targets.
         val_path: instead of these two, a file whose `inputs` and `targets` are the validation part.
         classes: how many there are, or their names; None if the targets count them, from 0 and without gaps.
+        scale: `data.scale`, which is only named here: uint8 images are scaled later; of others `auto` scales nothing.
         old_rules: True for a run that version 0.1.0 has saved: float32 from the start.
 
     Returns:
@@ -72,7 +76,7 @@ def tensors(
         classes=_class_names(classes, [targets for _, targets in parts.values()]),
         origin=arrays.origin,
         val=parts.get("val_"),
-        notes=[*_notes(raw, *parts[""]), *use, *unread, *arrays.notes],
+        notes=[*_notes(raw, *parts[""], scale), *use, *unread, *arrays.notes],
         arrays=beside,
     )
 
@@ -185,18 +189,19 @@ def _class_names(classes: int | list[str] | None, targets: list[Tensor]) -> list
     return names
 
 
-def _notes(raw: object, inputs: Tensor, targets: Tensor) -> list[str]:
+def _notes(raw: object, inputs: Tensor, targets: Tensor, scale: float | str) -> list[str]:
     """Return phrases about how the samples were understood.
 
     Args:
         raw: the type of the inputs as stored; None for lists.
         inputs: converted.
         targets: converted.
+        scale: `data.scale`.
     """
     kind, stored = (str(dtype).removeprefix("torch.") for dtype in (inputs.dtype, raw))
     shape = inputs.shape[1:]
     converted = f"{kind} inputs" if raw is None or stored == kind else f"{stored} inputs, converted to {kind}"
-    notes = [] if kind == "uint8" else [f"{converted}: not scaled"]
+    notes = [] if kind == "uint8" else [f"{converted}{_scaled(stored, inputs, scale)}"]
     if len(shape) == 2:
         notes.append(f"sequences of {shape[0]} steps of {shape[1]} features")
     if targets.is_floating_point():
@@ -204,3 +209,21 @@ def _notes(raw: object, inputs: Tensor, targets: Tensor) -> list[str]:
     else:
         notes.append(f"targets: whole numbers from {int(targets.min())} to {int(targets.max())}")
     return notes
+
+
+def _scaled(stored: str, inputs: Tensor, scale: float | str) -> str:
+    """Say whether inputs other than uint8 are scaled; whole numbers in the shape of images may be pixels or not.
+
+    Args:
+        stored: the type of the inputs as stored.
+        inputs: converted.
+        scale: `data.scale`.
+    """
+    if not isinstance(scale, str):
+        return ""
+    pixels = stored.startswith(("int", "uint")) and is_image(torch.uint8, inputs.shape[1:])
+    white = next((white for white in RANGES if inputs.max() <= white), None) if pixels and scale == "auto" else None
+    if white is None:
+        return ": not scaled"
+    stored_as = " and store them as (N, 1, height, width)" if inputs.ndim == 3 else ""
+    return f": not scaled; if they are images, write data.scale={white:g}{stored_as}"
