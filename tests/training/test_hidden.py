@@ -243,6 +243,29 @@ def test_what_torch_compile_sets_in_a_model_is_not_named(
     assert said(caplog) == set()
 
 
+@pytest.mark.parametrize("damage", [None, b"", b'{"missed": 3}', b"\xff"])
+def test_the_first_of_several_trainings_rehearses_for_all(
+    damage: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.training.hidden.LONGER_SECONDS", 60)
+    forks, notes = [], []
+    fork = rehearsal.fork
+    monkeypatch.setattr(rehearsal, "fork", lambda *arguments, **more: forks.append(1) or fork(*arguments, **more))
+    for name in ("first", "second"):
+        with caplog.at_level(logging.WARNING):
+            state = made(tmp_path / name, Counter)
+            watch = Watch(state, shared=tmp_path / "verdict.json")
+            fit(state)
+            watch.close()
+            state.loaders.close()
+        notes.append([(record.paths, record.risk, record.getMessage()) for record in of_hidden_state(caplog)])
+        caplog.clear()
+        if damage is not None:
+            (tmp_path / "verdict.json").write_bytes(damage)
+    assert notes[0] == notes[1] != []
+    assert len(forks) == (1 if damage is None else 2)
+
+
 @pytest.mark.parametrize(("limit", "value"), [("free_host_memory", lambda: 1000), ("LARGEST", 100)])
 def test_a_model_that_is_too_large_is_not_rehearsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: object

@@ -68,6 +68,7 @@ class _Taking:
         self._folders: dict[Path, CodeFolder] = {}
         self._tracked: dict[Path, frozenset[str]] = {}
         self._roots: dict[Path, Path | None] = {}
+        self._real_folders: dict[Path, str] = {}
         self._total = 0
 
     def take(self, files: Mapping[str, Path]) -> Snapshot:
@@ -75,7 +76,7 @@ class _Taking:
         for name, file in sorted(files.items()):
             imported_from = import_root(name, file)
             folder = self._folder(file, imported_from)
-            relative = file.relative_to(folder.root).as_posix()
+            relative = str(file)[len(folder.root) :].lstrip("/")
             in_git = self._is_in_git(folder, file, relative)
             if name == RUNNER:
                 file, relative, in_git = file.parent, str(Path(relative).parent), True
@@ -108,8 +109,16 @@ class _Taking:
     def _is_in_git(self, folder: CodeFolder, file: Path, relative: str) -> bool:
         """Whether the commit and the patch have a file; they have only the name of what is behind a link."""
         root = Path(folder.root)
-        tracked = folder.commit is not None and relative in self._tracked[root]
-        return tracked and os.path.realpath(file) == os.path.join(os.path.realpath(root), relative)  # noqa: PTH118
+        if folder.commit is None or relative not in self._tracked[root]:
+            return False
+        inside, own = relative.rpartition("/")[0], self._real(file.parent)
+        return own == os.path.join(self._real(root), inside).rstrip("/") and not file.is_symlink()  # noqa: PTH118
+
+    def _real(self, folder: Path) -> str:
+        """Return the path of a folder without links; files share their folders."""
+        if folder not in self._real_folders:
+            self._real_folders[folder] = os.path.realpath(folder)
+        return self._real_folders[folder]
 
     def _store(self, file: Path) -> str | None:
         """Store a copy of a file; None if it is too large."""

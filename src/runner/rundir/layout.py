@@ -48,6 +48,9 @@ MODEL = "model"
 SWEEP_PLAN = "sweep.json"
 """The jobs of a sweep, and the arguments they are made from."""
 
+REHEARSALS = ".rehearsals"
+"""What the first of several jobs by the same code has found out about resuming it, in a sweep's folder."""
+
 JOB = "job.json"
 """The outcome of a job of a sweep."""
 

@@ -22,6 +22,7 @@ from runner.runs import report
 from runner.runs.code import RunCode
 from runner.runs.describe import describe_run, write_config, write_input_spec
 from runner.runs.reproduction import environment_changes
+from runner.runs.same_code import shared_verdict
 from runner.runs.serving import save_serving_model, serving_example
 from runner.tracking.environment import environment
 from runner.tracking.tracker import Deliverer, Tracker
@@ -182,7 +183,7 @@ def _run(
                 log.warning("note       %s: the last bits of the result may differ", "; ".join(notes))
             for change in code.changes:
                 log.warning("note       %s since the run was started: it continues with the present code", change)
-        watch = Watch(state)
+        watch = Watch(state, shared=shared_verdict(experiment, folder))
         tracker.settle(SETTLE_SECONDS)
         stop_reason = train(state, folder)
         bar.close()

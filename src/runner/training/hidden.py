@@ -8,6 +8,7 @@ start. `Rehearsal`, in a process beside the training, finds those that matter: n
 import logging
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, Literal
 
 from runner.data.source import saves_itself
@@ -54,13 +55,14 @@ class Watch:
     Args:
         state: the training before its first step, or as restored from a checkpoint; `after_save` is replaced.
         rehearse: whether a process beside the training finds out which changes matter.
+        shared: see `Rehearsal`.
     """
 
-    def __init__(self, state: Training, rehearse: bool = True) -> None:
+    def __init__(self, state: Training, rehearse: bool = True, shared: Path | None = None) -> None:
         self._state, self._start = state, unsaved(state).attributes
         self._changed: set[str] = set()
         self._reported: set[str] = set()
-        self._rehearsal = Rehearsal(state) if rehearse else None
+        self._rehearsal = Rehearsal(state, shared) if rehearse else None
         state.after_save = self.compare
         self._first_step: Any = state.optimizer.register_step_post_hook(lambda *_: self._after_first_step())
         _report_state_of_workers(state)

@@ -24,6 +24,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,6 +41,7 @@ from runner.training.loop import fit
 from runner.training.progress import Metrics
 from runner.training.spans import no_span
 from runner.training.state import Interrupted, Training, restore, stateful
+from runner.util.files import read_text, write_atomically
 from runner.util.forks import fork
 from runner.util.primitives import decode, encode
 
@@ -69,12 +71,15 @@ class Rehearsal:
 
     Args:
         state: the training before its first step, or as restored from a checkpoint. It does not change.
+        shared: a file with the verdict of the first of several trainings by the same code, which the others take; None:
+            the training is not one of several.
     """
 
-    def __init__(self, state: Training) -> None:
+    def __init__(self, state: Training, shared: Path | None = None) -> None:
         self._pid, self._pipe, self._content = 0, -1, b""
-        self._verdict: Verdict | None = None
-        if not _is_possible(state):
+        self._shared = shared
+        self._verdict = _read_verdict(_read_shared(shared)) if shared is not None else None
+        if self._verdict is not None or not _is_possible(state):
             return
         self._pipe, end = os.pipe()
         self._pid = fork(end, lambda: _rehearse(state))
@@ -92,6 +97,9 @@ class Rehearsal:
             if not block:
                 self._verdict = _read_verdict(self._content)
                 self.close()
+                if self._verdict is not None and self._shared is not None:
+                    with contextlib.suppress(OSError):  # a full disk: the next one rehearses too
+                        write_atomically(self._shared, self._content.decode(), private=True)
         return self._verdict
 
     def close(self) -> None:
@@ -294,7 +302,14 @@ class _NoDisplay:
 
 def _read_verdict(content: bytes) -> Verdict | None:
     """Read a verdict; None if the rehearsal failed, for example in user code: training itself will report that."""
-    if not content:
-        return None
-    fields = json.loads(content)
-    return Verdict(frozenset(fields["missed"]), frozenset(fields["derived"]), fields["unexplained"])
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        fields = json.loads(content)
+        return Verdict(frozenset(fields["missed"]), frozenset(fields["derived"]), fields["unexplained"])
+    return None
+
+
+def _read_shared(file: Path) -> bytes:
+    """Return the verdict of another training, or nothing."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return read_text(file).encode()
+    return b""

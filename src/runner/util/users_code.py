@@ -43,9 +43,15 @@ def imported_files() -> dict[str, Path]:
         file = getattr(module, "__dict__", {}).get("__file__")  # getattr would import some lazy modules
         if not isinstance(file, str) or name in ("__main__", "__mp_main__"):
             continue
-        if is_users(name, file) or (is_runners(name) and not is_installed(file)):
+        if _is_code(name, file):
             files[name] = Path(file).absolute()
     return files
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _is_code(name: str, file: str) -> bool:
+    # Remembered, as a run asks three times about thousands of modules, and each job of a sweep about the same ones.
+    return is_users(name, file) or (is_runners(name) and not is_installed(file))
 
 
 def is_installed(file: str) -> bool:
