@@ -724,7 +724,7 @@ class TestKnobs:
     def test_a_store_that_comes_back_as_a_sweep_ends_gets_the_whole_table(
         self, killed: bool, runner: Runner, here: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def wait(self: DeliveryHere, folder: Path) -> None:
+        def wait(self: DeliveryHere, folder: Path, is_new: bool = False) -> None:
             self._deliveries.setdefault(folder, Delivery(folder, self._uri))
 
         monkeypatch.setattr(DeliveryHere, "deliver", wait)  # all is delivered when it is closed

@@ -328,12 +328,13 @@ def test_the_niceness_follows_what_is_left(tmp_path: Path, monkeypatch: pytest.M
     assert found == [19, 19, 10, 5]
     loop._queue.remove(tmp_path)
     monkeypatch.setattr(Delivery, "backlog", 0)
-    for name in "abcdef":
+    for name in "ab":
         (tmp_path / name).mkdir()
-        Manifest("sqlite:///store.db", "piles", name).ended("FINISHED").save(tmp_path / name)
+        manifest = Manifest("sqlite:///store.db", "piles", name)
+        (manifest if name == "a" else manifest.ended("FINISHED")).save(tmp_path / name)
         loop._queue.add(tmp_path / name)
-    assert len(loop._queue.next()) == 1
-    assert loop._niceness() == 5, "files of five other runs wait"
+        assert loop._queue.next()[-1:] == [tmp_path / name]
+        assert loop._niceness() == (19 if name == "a" else 5), "a run that has ended has files to upload"
     loop._folders.closed = True
     assert loop._niceness() == 0, "training has ended"
     assert max(delivery_loop.NICENESS) > BYTES_AT_ONCE
@@ -360,6 +361,8 @@ def test_a_step_does_not_cost_more_when_more_runs_have_ended(tmp_path: Path, mon
     assert read == ["sweep", "1", "2", "3", "4"], "of the others none"
     queue.postpone(tmp_path / "4")
     assert queue.next() == [tmp_path / "sweep", tmp_path / "3", tmp_path / "5"]
+    queue[tmp_path / "sweep"].state.run_id = "0" * 32
+    assert queue.next()[:2] == [tmp_path / "3", tmp_path / "sweep"], "first the one whose process waits for its id"
     load(tmp_path / "5").ended("KILLED").save(tmp_path / "2")
     queue.add(tmp_path / "4")  # its process has sent it again
     queue.next()

@@ -40,6 +40,9 @@ BACK = {AWAY: "is reachable again", REFUSES: "accepts uploads again"}
 
 BYTES_AT_ONCE = 1 << 18  # after them, new runs are taken, and the niceness is decided again
 
+BYTES_OF_FILES = 2 << 20
+"""What the files of a run that has ended count: a sweep of short jobs should not have to wait for them at its end."""
+
 
 class Folders:
     """The folders that the parent sends: a mark of a new run, the folder, and a null byte, which no name contains.
@@ -98,7 +101,7 @@ class DeliveryLoop:
 
     def __init__(self, folders: Folders, uri: str | None, parent: ParentPipe) -> None:
         self._folders, self._uri, self._send = folders, uri, parent
-        self._queue = UploadQueue(uri, BYTES_AT_ONCE)
+        self._queue = UploadQueue(uri, BYTES_OF_FILES)
         self._dead: Iterator[Path] | None = None
         self._reported: str | None = None
         self._settled = False
@@ -177,7 +180,8 @@ class DeliveryLoop:
 
     def _step_one(self, folder: Path) -> None:
         delivery = self._queue[folder]
-        done = run_nicely(self._niceness(), partial(delivery.step, BYTES_AT_ONCE))
+        niceness = 0 if delivery.run_id is None else self._niceness()  # its process may wait for the id
+        done = run_nicely(niceness, partial(delivery.step, BYTES_AT_ONCE))
         if delivery.is_behind:
             self._send(progress=True)
             self._wait, self._progress = 0.0, time.monotonic()

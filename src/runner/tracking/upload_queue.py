@@ -57,7 +57,7 @@ class UploadQueue:
         of_its_kind[folder] = of_its_kind.pop(folder)
 
     def next(self) -> list[Path]:
-        """Return the runs of the next step: the running ones, and one that has ended.
+        """Return the runs of the next step: the running ones, those first that MLflow lacks, and one that has ended.
 
         Only one, as its files take time, and a new run waits for its id.
         """
@@ -67,7 +67,8 @@ class UploadQueue:
         while self._ended and self._status(ended := next(iter(self._ended))) in ("RUNNING", None):
             if ended in self._ended:  # it was resumed, or damaged
                 self._running[ended] = self._ended.pop(ended)
-        return [*self.running, *islice(self._ended, 1)]
+        running = sorted(self.running, key=lambda folder: self._running[folder].run_id is not None)
+        return [*running, *islice(self._ended, 1)]
 
     @property
     def running(self) -> list[Path]:
@@ -83,7 +84,7 @@ class UploadQueue:
     def backlog(self) -> int:
         """About how many bytes are left to upload."""
         metrics = [*self._running.values(), *islice(self._ended.values(), 1)]
-        return sum(delivery.backlog for delivery in metrics) + max(0, len(self._ended) - 1) * self._bytes_of_files
+        return sum(delivery.backlog for delivery in metrics) + len(self._ended) * self._bytes_of_files
 
     def _status(self, folder: Path) -> str | None:
         """Read the status of a run; None if its manifest is unreadable until its process rewrites it, or removed."""
