@@ -139,7 +139,13 @@ def test_from_the_store_alone_it_is_bit_identical(again: Again, place: Path, run
     # train/ and val/ loss and accuracy, and lr, of 2 epochs; test/ loss and accuracy; the loss of 2 steps
     # of the 3 of each epoch.
     client = MlflowClient(local_uri(place / "outputs"))
-    apart = ("time/", "throughput/", "system/", "best/")  # the best values are compared under their own names
+    apart = (
+        "time/",
+        "throughput/",
+        "system/",
+        "energy/",
+        "best/",
+    )  # the best values are compared under their own names
     names = [n for n in client.get_run(run_id).data.metrics if not n.startswith(apart)]
     values = sum(len(client.get_metric_history(run_id, name)) for name in names)
     assert {"train/loss_step", "val/loss", "test/accuracy", "lr"} <= set(names)

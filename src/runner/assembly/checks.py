@@ -13,6 +13,7 @@ from runner.data.splits import Splits
 from runner.errors import ConfigError, Problem, did_you_mean, first_line
 from runner.loss import Loss, name_of
 from runner.metrics import ALIASES, Kind, MetricSet, read_entries
+from runner.rundir import energy
 from runner.rundir.checkpoint import find_unsavable
 from runner.scheduler import Schedule
 from runner.task import Step, Task, names_on
@@ -44,7 +45,12 @@ def monitor(
         measured = ("loss",)
     names = measured_by(task, measured or (), ("val", "train"))
     no_loss = measured is not None and "loss" not in measured and trainer.monitor == "val/loss"
-    if measured is not None and trainer.monitor not in names and not no_loss:
+    if trainer.monitor == energy.METRIC:
+        text = f"trainer.monitor={trainer.monitor} rises from epoch to epoch, so the first would be the best"
+        instead = f"write trainer.monitor={[*names, 'val/loss'][0]}"
+        instead += f", and rank the jobs of a sweep by sweep.metric={energy.METRIC}"
+        problems.append(Problem("trainer.monitor", text, instead, topic="choice"))
+    elif measured is not None and trainer.monitor not in names and not no_loss:
         by = f"loss={name_of(task.loss)}" if isinstance(task, Supervised) else f"task={name_of(task)}"
         text = f"trainer.monitor={trainer.monitor} is not measured with {by}"
         name = trainer.monitor.partition("/")[2]

@@ -46,7 +46,7 @@ def objectives_of(settings: SweepSettings, infos: Sequence[Any]) -> list[Objecti
 
     Args:
         settings: of the sweep.
-        infos: facts about its jobs: `metrics`, `monitor`, `higher_is_better` and `shown`.
+        infos: facts about its jobs: `metrics`, `monitor`, `higher_is_better`, `shown` and `unreadable`.
 
     Returns:
         One or two; or any number with the direction `SHOWN`.
@@ -72,7 +72,7 @@ def objectives_of(settings: SweepSettings, infos: Sequence[Any]) -> list[Objecti
     if any(metric.startswith("[") for metric in metrics):
         text = f"sweep.metric='{metrics[0]}' is a text, not a list"
         raise ConfigError(Problem("sweep.metric", text, f"write sweep.metric={metrics[0]}", topic="type"))
-    problems = [_not_measured(metric, metrics, measured) for metric in metrics if metric not in measured]
+    problems = [_not_measured(metric, metrics, measured, infos) for metric in metrics if metric not in measured]
     if len(metrics) > MAX_OBJECTIVES or len(set(metrics)) < len(metrics):
         text, instead = f"sweep.metric=[{','.join(metrics)}] is not one metric, or two different ones", ""
         if different := list(dict.fromkeys(metrics))[:MAX_OBJECTIVES]:
@@ -88,7 +88,13 @@ def objectives_of(settings: SweepSettings, infos: Sequence[Any]) -> list[Objecti
     return [Objective(metric, way) for metric, way in zip(metrics, ways, strict=True)]
 
 
-def _not_measured(metric: str, metrics: Sequence[str], measured: Sequence[str]) -> Problem:
+def _not_measured(metric: str, metrics: Sequence[str], measured: Sequence[str], infos: Sequence[Any]) -> Problem:
+    if reasons := [info.unreadable[metric] for info in infos if metric in info.unreadable]:
+        why, instead = reasons[0]
+        others = _as_typed([name for name in metrics if name in measured] or [infos[0].monitor or measured[0]])
+        suggestion = f"{instead}; or write sweep.metric={others}" if instead else f"write sweep.metric={others}"
+        text = f"sweep.metric={metric} cannot be measured: {why}"
+        return Problem("sweep.metric", text, suggestion, topic="unavailable")
     text = f"sweep.metric={metric} is not measured by all jobs"
     close = close_match(metric, measured)
     corrected = [close if name == metric and close else name for name in metrics]

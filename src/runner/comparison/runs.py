@@ -13,7 +13,7 @@ from runner.comparison import log_axes
 from runner.config import nesting
 from runner.config.keys import GROUPS, flatten
 from runner.errors import ConfigError, to_one_line
-from runner.rundir import journal, layout
+from runner.rundir import energy, journal, layout
 from runner.rundir.code import Code, read_in
 from runner.rundir.lock import is_locked
 from runner.rundir.manifest import manifest_of
@@ -52,7 +52,7 @@ class ComparedRun:
         run_id: in MLflow; None if it was never tracked.
         config: resolved, flattened to dotted keys, values as typed.
         choices: the chosen member of each group; empty if that was not recorded.
-        metrics: `val/...` and `test/...` of the best epoch; `train/...` of it if the run has neither.
+        metrics: `val/...` and `test/...` of the best epoch; `train/...` of it if the run has neither; its energy.
         epoch_seconds: by epoch, counted from 1 and ascending, as all curves here; None if none is known.
         rates: samples per second by logged epoch; None if none was logged.
         curves: those of `CURVES` that were logged.
@@ -247,9 +247,9 @@ def _seconds(result: Mapping[str, Any]) -> Curve | None:
 
 
 def _final(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of a model's quality, without those measured within an epoch.
+    """Return the metrics of a model's quality, without those measured within an epoch, and the energy if it is known.
 
-    These are the training metrics if the run has neither validation nor test.
+    The former are the training metrics if the run has neither validation nor test.
     """
     figures = {
         name: float(value)
@@ -257,7 +257,8 @@ def _final(values: Mapping[str, Any]) -> dict[str, float]:
         if not name.endswith("_step") and isinstance(value, int | float)
     }
     held_out = {name: value for name, value in figures.items() if name.startswith(("val/", "test/"))}
-    return held_out or {name: value for name, value in figures.items() if name.startswith("train/")}
+    quality = held_out or {name: value for name, value in figures.items() if name.startswith("train/")}
+    return quality | {name: value for name, value in figures.items() if name == energy.METRIC}
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -11,7 +11,11 @@ from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 from runner.plots.drawing import short_number
 
 TICKS_AT_MOST = 6
-WORDS = {"time/epoch_seconds": "time of an epoch / s", "throughput/samples_per_second": "samples / s"}
+WORDS = {
+    "time/epoch_seconds": "time of an epoch / s",
+    "throughput/samples_per_second": "samples / s",
+    "energy/kwh": "energy / kWh",
+}
 GRID_AT_MOST = 8
 """The most values of a parameter that count as a grid; more count as a random search."""
 

@@ -15,6 +15,9 @@ JOURNAL = "metrics.jsonl"
 EPOCH_SECONDS = "epoch_seconds.txt"
 """Seconds of training of each finished epoch, one per line."""
 
+ENERGY = "energy.json"
+"""Kilowatt-hours of all starts of the run so far."""
+
 RESULT = "result.json"
 """Status and final metrics, once the run has ended."""
 

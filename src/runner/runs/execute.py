@@ -16,6 +16,7 @@ from runner.device import give_back_memory
 from runner.errors import describe_error
 from runner.rundir import layout
 from runner.rundir.checkpoint import Checkpoints, load
+from runner.rundir.energy import spent
 from runner.rundir.folders import shell_path
 from runner.rundir.manifest import ERROR
 from runner.runs import report
@@ -29,9 +30,10 @@ from runner.tracking.tracker import Deliverer, Tracker
 from runner.training.anomaly import detect_anomaly
 from runner.training.compilation import compile_model
 from runner.training.display import Bar
+from runner.training.energy import Energy, measure
 from runner.training.evaluation import evaluate
 from runner.training.hidden import Watch
-from runner.training.loop import fit
+from runner.training.loop import fit, limit_reached
 from runner.training.predictions import Predictions
 from runner.training.state import Interrupted, Training, load_weights, make_training, restore
 from runner.util import tables, terminal
@@ -68,12 +70,34 @@ class Outcome:
     artifacts: bool = True
 
 
-def train(state: Training, folder: Path) -> str | None:
-    """Train, with compilation, profiling and anomaly detection if they are set.
+def train(state: Training, folder: Path, resumed: bool) -> str | None:
+    """Train, with compilation, profiling and anomaly detection if they are set, and measure the energy.
 
     Returns:
         The reason if training stopped before its last epoch, else None.
     """
+    # A resume for plots alone uses none, also on a machine that cannot measure it.
+    state.energy = Energy(earlier=spent(folder)) if _is_over(state) else measure(state.device, folder, resumed)
+    try:
+        reason = _train(state, folder)
+        epochs = state.progress.finished_epochs
+        state.log(state.energy.close(epochs), epochs)
+    finally:
+        state.energy.close()
+    for parameter in state.parameters:  # what follows needs memory, and no gradients
+        parameter.grad = None
+    give_back_memory()
+    return reason
+
+
+def _is_over(state: Training) -> bool:
+    """Return whether a finished run was resumed, and there is nothing to train."""
+    progress = state.progress
+    at_an_end = bool(progress.step and not progress.batch and limit_reached(state))
+    return progress.epoch > state.settings.epochs or at_an_end
+
+
+def _train(state: Training, folder: Path) -> str | None:
     settings = state.settings
     if settings.compile and state.progress.epoch <= settings.epochs:
         seconds = compile_model(state)
@@ -86,14 +110,10 @@ def train(state: Training, folder: Path) -> str | None:
         profiler = Profiler(state, settings.profile_steps, folder / layout.PROFILE)
     try:
         with detect_anomaly(state.progress) if settings.detect_anomaly else nullcontext():
-            reason = fit(state)
+            return fit(state)
     finally:
         if profiler is not None:
             profiler.stop()
-    for parameter in state.parameters:  # what follows needs memory, and no gradients
-        parameter.grad = None
-    give_back_memory()
-    return reason
 
 
 def test(state: Training, predictions: Predictions) -> dict[str, float]:
@@ -185,7 +205,7 @@ def _run(
                 log.warning("note       %s since the run was started: it continues with the present code", change)
         watch = Watch(state, shared=shared_verdict(experiment, folder))
         tracker.settle(SETTLE_SECONDS)
-        stop_reason = train(state, folder)
+        stop_reason = train(state, folder, resume_from is not None)
         bar.close()
         if stop_reason:
             log.info("stopped    %s", stop_reason)

@@ -15,6 +15,7 @@ from runner.model.probe import parameter_count
 from runner.optimizer import label
 from runner.optimizer.groups import table
 from runner.rundir import layout
+from runner.rundir.energy import METRIC
 from runner.rundir.folders import display_path, shell_path
 from runner.rundir.journal import read_curves, read_step
 from runner.runs.pictures import make_pictures
@@ -142,7 +143,7 @@ def write_result(
 ) -> dict[str, Any]:
     """Write `result.json`: status, sizes, times and metrics of the run.
 
-    Each metric has its value of the best epoch, whose weights are also tested.
+    Each metric has its value of the best epoch, whose weights are also tested; the energy is that of all training.
 
     Args:
         state: the training, with its progress.
@@ -178,17 +179,18 @@ def write_result(
 
 
 def final_metrics(state: Training, folder: Path, final: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics of the best epoch and of the test, as `result.json` has them."""
+    """Return the metrics of the best epoch and of the test, and the energy of all training, for `result.json`."""
     progress = state.progress
-    return metrics_of_epoch(folder, progress.best_epoch) | progress.best_metrics | dict(final)
+    energy = {METRIC: state.energy.kwh} if state.energy.kwh is not None else {}
+    return metrics_of_epoch(folder, progress.best_epoch) | progress.best_metrics | energy | dict(final)
 
 
 def metrics_of_epoch(folder: Path, epoch: int) -> dict[str, float]:
-    """Return the metrics of an epoch in the journal, without system metrics and those by step."""
+    """Return the metrics of an epoch in the journal, without those by step, of the system and of all epochs so far."""
     return {
         point.name: point.value
         for point in read_step(folder / layout.JOURNAL, epoch)
-        if not point.name.endswith("_step") and not point.name.startswith(("system/", BEST))
+        if not point.name.endswith("_step") and not point.name.startswith(("system/", "energy/", BEST))
     }
 
 
@@ -237,6 +239,8 @@ def log_closing(state: Training, experiment: Experiment, folder: Path, final: di
         format_duration(each),
         f"{rate:,.0f}",
     )
+    if state.energy.kwh is not None:
+        log.info("energy     %s kWh of training", format_metric(METRIC, state.energy.kwh))
     files = ", ".join(
         name
         for name in (

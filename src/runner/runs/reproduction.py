@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runner.device import Device
     from runner.saved.code import StoredCode
 
-INEXACT = ("time/", "throughput/", "system/")
+INEXACT = ("time/", "throughput/", "system/", "energy/")
 """Prefixes of metrics that differ in every run."""
 
 LEFT_OUT = (*INEXACT, "best/")
@@ -92,7 +92,7 @@ class Verdict:
 
 
 def logged_values(client: "MlflowClient", run: "Run") -> dict[Key, tuple[float, ...]]:
-    """Return all values that MLflow has of a run, except times and rates; several if a step has several.
+    """Return all values that MLflow has of a run, except times, rates and energy; several if a step has several.
 
     Raises:
         MlflowException: the store is unreachable.
@@ -109,7 +109,7 @@ def logged_values(client: "MlflowClient", run: "Run") -> dict[Key, tuple[float, 
 
 
 def measured_values(path: Path) -> dict[Key, float]:
-    """Return all values of a journal, except times and rates, by their names in MLflow, in the measured order."""
+    """Return all values of a journal, except times, rates and energy, by their names in MLflow, in the same order."""
     names: dict[str, str] = {}
     values: dict[Key, float] = {}
     for point in journal.read(path)[0]:

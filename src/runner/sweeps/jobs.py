@@ -1,6 +1,6 @@
 """Jobs of a sweep, as its parts pass them to each other; importing this does not load torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class JobInfo:
         monitor: the metric that decides which epoch is its best; None if it measures no loss, and none was chosen.
         higher_is_better: those of the metrics that rise as a model improves.
         shown: those of the metrics that the table shows if there is none to rank by.
+        unreadable: metrics that this machine cannot measure, each with the reason and what to do about it.
     """
 
     device: str
@@ -42,6 +43,7 @@ class JobInfo:
     monitor: str | None
     higher_is_better: Sequence[str] = ()
     shown: Sequence[str] = ()
+    unreadable: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,17 @@ from pathlib import Path
 
 from runner.errors import describe_error
 from runner.rundir import layout
+from runner.rundir.energy import METRIC
 from runner.rundir.folders import display_path, shell_path
 from runner.saved.run import lacks_artifacts, read_result
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.search import Search
 from runner.sweeps.results import table
+from runner.sweeps.results.energy import energy_of
 from runner.sweeps.results.files import draw_files, write_table
 from runner.sweeps.results.parent_run import ParentRun
 from runner.sweeps.results.table import Table
+from runner.util.metric_names import format_metric
 from runner.util.tables import format_duration
 
 log = logging.getLogger("runner")
@@ -64,6 +67,8 @@ def report(
         names = [objective.metric for objective in result.objectives]
         log.info("unranked   the task measures no loss: to rank the jobs, write sweep.metric=%s", " or ".join(names))
     _log_time([row.seconds for row in result.rows if row.job in run_now and row.seconds], seconds)
+    if (kwh := energy_of(result)) is not None:
+        log.info("energy     %s kWh of training in all jobs", format_metric(METRIC, kwh))
     listed = "; " + ", ".join(files) if files else ""
     log.info("saved in   %s (a folder per job, named by its number%s)", display_path(folder), listed)
     return files is not None

@@ -1,7 +1,6 @@
 """System metrics (`system/...`): the load of the machine during the run, with MLflow's names."""
 
 import contextlib
-import importlib
 import logging
 import sys
 import threading
@@ -10,6 +9,7 @@ from typing import Any
 import psutil
 
 from runner.rundir.journal import Journal
+from runner.util import nvml
 
 log = logging.getLogger("runner")
 
@@ -100,9 +100,7 @@ class _Gpus:
         self._cuda = cuda
         self._nvml: Any = None
         with contextlib.suppress(Exception):  # not installed, or installed without the driver's library
-            nvml = importlib.import_module("pynvml")
-            nvml.nvmlInit()
-            self._nvml = nvml
+            self._nvml = nvml.connect()
 
     def sample(self) -> dict[str, float]:
         metrics: dict[str, float] = {}
@@ -111,8 +109,7 @@ class _Gpus:
             used, total = self._cuda.memory_reserved(index), properties.total_memory
             if self._nvml is not None:
                 with contextlib.suppress(self._nvml.NVMLError):  # a partitioned GPU has no such values
-                    # By UUID: torch counts only the visible devices, NVML all of them.
-                    handle = self._nvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
+                    handle = nvml.handle_of(self._nvml, properties.uuid)
                     used = self._nvml.nvmlDeviceGetMemoryInfo(handle).used
                     metrics |= _load(self._nvml, handle, f"system/gpu_{index}")
             metrics[f"system/gpu_{index}_memory_usage_megabytes"] = used / _MEGABYTE
@@ -120,10 +117,10 @@ class _Gpus:
         return metrics
 
 
-def _load(nvml: Any, handle: Any, prefix: str) -> dict[str, float]:
-    power, limit = nvml.nvmlDeviceGetPowerUsage(handle), nvml.nvmlDeviceGetEnforcedPowerLimit(handle)
+def _load(library: Any, handle: Any, prefix: str) -> dict[str, float]:
+    power, limit = library.nvmlDeviceGetPowerUsage(handle), library.nvmlDeviceGetEnforcedPowerLimit(handle)
     return {
-        f"{prefix}_utilization_percentage": float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+        f"{prefix}_utilization_percentage": float(library.nvmlDeviceGetUtilizationRates(handle).gpu),
         f"{prefix}_power_usage_watts": power / 1000,
         f"{prefix}_power_usage_percentage": power / limit * 100,
     }

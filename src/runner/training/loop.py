@@ -257,13 +257,14 @@ def measure_rest(state: Training, metrics: Metrics, best: bool, logged: bool) ->
 
 
 def log_epoch(state: Training, metrics: Metrics, timed: Metrics) -> None:
-    """Log the metrics of the epoch with its learning rates, its time and its throughput."""
+    """Log the metrics of the epoch with its learning rates, its time, throughput and energy."""
     progress = state.progress
     rate = state.sums.samples / progress.seconds
     more = {"lr": progress.lr, "time/epoch_seconds": progress.seconds, "throughput/samples_per_second": rate}
     more |= {f"lr/{group}": mean for group, mean in progress.rates.items()}
     if state.task.unit != "samples":
         more[f"throughput/{state.task.unit}_per_second"] = state.sums.weight / progress.seconds
+    more |= state.energy.of_epoch(progress.epoch)
     log_metrics(state, metrics | timed | more | progress.norms, progress.epoch)
 
 

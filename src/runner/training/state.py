@@ -40,6 +40,7 @@ from runner.task.supervised import Supervised
 from runner.training.attributes import held_generators, restore_generators
 from runner.training.averaging import WeightAverage
 from runner.training.callbacks import Callbacks
+from runner.training.energy import Energy
 from runner.training.norms import LayerNorms
 from runner.training.progress import Metrics, Monitor, Progress, Stopwatch
 from runner.training.running_metrics import RunningMetrics
@@ -139,6 +140,7 @@ class Training:
         self.per_class: dict[str, dict[str, float | None]] = {}  # `val/f1` of the last evaluation
         self._noted: set[str] = set()
         self.clock = Stopwatch(self.device)
+        self.energy = Energy()
         monitored = self.settings.monitor
         self.monitor = Monitor(monitored, higher_is_better(self.task, monitored), self.settings.early_stopping)
         decay = self.settings.ema_decay

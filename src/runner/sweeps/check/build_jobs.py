@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,11 +12,14 @@ from runner.assembly import build
 from runner.assembly.checks import measured_by
 from runner.assembly.experiment import Setup
 from runner.config.hydra_job import group_choices, to_plain, without_hydra
+from runner.device import Device
 from runner.errors import ConfigError, Problem
 from runner.optimizer.several import Several
+from runner.rundir import energy
 from runner.sweeps.check.compose_jobs import refer_to
 from runner.sweeps.jobs import JobInfo
 from runner.task import higher_is_better
+from runner.util.energy import UnreadableError
 
 CANNOT_BREAK = ("seed", "optimizer.lr", "optimizer.weight_decay")
 """Keys with which only a value out of range can be wrong, for runner's and torch's classes: of jobs that differ only
@@ -46,11 +50,11 @@ def build_all(
         config = to_plain(without_hydra(cfg))
         kind = json.dumps([_structure(config), all_problems[number]], sort_keys=True, default=str)
         if build.check(config):  # a problem that other jobs of the same kind may not have
-            result = _build(cfg, all_problems[number])
+            result = _build(cfg, all_problems[number], is_remote)
         elif kind in seen:
             result = seen[kind]
         else:
-            result = seen[kind] = _build(cfg, all_problems[number])
+            result = seen[kind] = _build(cfg, all_problems[number], is_remote)
         info, all_problems[number] = result
         if info is not None:
             infos[number] = info
@@ -70,7 +74,7 @@ def gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def _build(cfg: Any, problems: list[Problem]) -> tuple[JobInfo | None, list[Problem]]:
+def _build(cfg: Any, problems: list[Problem], is_remote: bool) -> tuple[JobInfo | None, list[Problem]]:
     try:
         experiment, _ = build.prepare(without_hydra(cfg), group_choices(cfg), problems)
     except ConfigError as error:
@@ -84,8 +88,22 @@ def _build(cfg: Any, problems: list[Problem]) -> tuple[JobInfo | None, list[Prob
     if (monitor := next((name for name in candidates if name in metrics), None)) is None:
         shown = _not_minimised(experiment, next(part for part in ("val", "test", "train") if parts[part] is not None))
     rising = [name for name in metrics if higher_is_better(task, name)]
-    measured = [*metrics, "time/epoch_seconds", "throughput/samples_per_second"]
-    return JobInfo(experiment.device.torch.type, measured, monitor, rising, shown), []
+    measured = [*metrics, "time/epoch_seconds", "throughput/samples_per_second", energy.METRIC]
+    unreadable = dict[str, tuple[str, str]]()
+    if not is_remote and (refusal := _why_no_energy(experiment.device)):  # other machines may have counters
+        measured.remove(energy.METRIC)
+        unreadable[energy.METRIC] = refusal
+    return JobInfo(experiment.device.torch.type, measured, monitor, rising, shown, unreadable), []
+
+
+@lru_cache
+def _why_no_energy(device: Device) -> tuple[str, str] | None:
+    """Return why the energy of a run on a device cannot be measured, and what to do; None if it can."""
+    try:
+        device.energy_counters()
+    except UnreadableError as error:
+        return error.why, error.instead
+    return None
 
 
 def _not_minimised(experiment: Setup, part: str) -> list[str]:

@@ -21,6 +21,7 @@ from runner.sweeps.jobs import Job, JobOutcome
 from runner.sweeps.plan import plan as plans
 from runner.sweeps.plan.plan import Plan, short_names
 from runner.sweeps.results import table as tables
+from runner.sweeps.results.energy import log_energy
 from runner.sweeps.results.files import with_late_ids, write_table
 from runner.sweeps.results.links import links
 from runner.sweeps.results.note import COMMANDS, DESCRIPTION, commands_of, record_results
@@ -195,10 +196,11 @@ class ParentRun:
         self._delivery.deliver(folder)
 
     def end(self, status: str, table: Table, seconds: float) -> None:
-        """Record how the sweep ended, and its best job; the files of its folder must be written before."""
+        """Record how the sweep ended, its best job and its energy; the files of its folder must be written before."""
         self._manifest.tags["runner.seconds"] = f"{seconds:.1f}"
         if table.best is not None and table.best.value is not None:
             log_best(self.folder, table.metric, table.best.value, table.count("FINISHED"))
+        log_energy(self.folder, table)
         record_results(self._manifest, table, self.folder, self._axes)
         self._manifest = self._manifest.ended(status)
         self._manifest.save(self.folder)
