@@ -1,5 +1,7 @@
 """What stands in for matplotlib's slow parts, its ticks, text and PNG files, draws what matplotlib draws."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -126,3 +128,20 @@ def test_a_photograph_keeps_its_colors(tmp_path: Path) -> None:
     write_png(opaque(colors), tmp_path / "photo.png")
     mode, found = read(tmp_path / "photo.png")
     assert mode == "RGB" and np.array_equal(found, colors)
+
+
+IMPORTS = """
+import sys
+import {first}
+import runner.plots.curves
+from matplotlib import artist
+from matplotlib.lines import Line2D
+print("antialiased" in Line2D.set.__doc__, "antialiased" in artist.kwdoc(Line2D))
+"""
+
+
+@pytest.mark.parametrize("first", ["runner.plots", "matplotlib.figure"])
+def test_matplotlib_is_imported_without_the_tables_of_its_docstrings(first: str) -> None:
+    code = IMPORTS.format(first=first)
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed == f"{first == 'matplotlib.figure'} True\n"

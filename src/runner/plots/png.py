@@ -41,7 +41,8 @@ def _choose(colors: NDArray[np.uint8], pixels: NDArray[Any]) -> tuple[NDArray[np
     nearest[order[:PALETTE]] = np.arange(len(palette))
     if len(rest):
         wide, others = palette.astype(np.float32), colors[rest].astype(np.float32)
-        # The squared distance without the part that is the same for the whole palette. A product by BLAS may wait for
-        # its threads for longer than this takes.
-        nearest[rest] = ((wide**2).sum(axis=1) - 2 * np.einsum("ic,jc->ij", others, wide)).argmin(axis=1)
+        # A product of matrices may wait for the threads of BLAS for longer than these three take.
+        products = sum(np.multiply.outer(others[:, channel], wide[:, channel]) for channel in range(3))
+        # The squared distance without the part that is the same for the whole palette.
+        nearest[rest] = ((wide**2).sum(axis=1) - 2 * products).argmin(axis=1)
     return palette, nearest
