@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from matplotlib.image import AxesImage, BboxImage
 from matplotlib.text import Text
 from PIL import Image
 
@@ -54,18 +55,21 @@ def checked_plots() -> Iterator[dict[str, Plot]]:
 
 
 def look(drawing: Drawing) -> Plot:
-    axes = drawing.figure.axes[0]
-    plot = Plot(y_scale=axes.get_yscale(), labels=(axes.get_xlabel(), axes.get_ylabel()))
-    for line in axes.lines:
+    figure, plot = drawing.figure, Plot()
+    pictures: list[AxesImage | BboxImage] = [artist for artist in figure.artists if isinstance(artist, BboxImage)]
+    for axes in figure.axes[:1]:
+        plot.y_scale, plot.labels = axes.get_yscale(), (axes.get_xlabel(), axes.get_ylabel())
+        plot.texts += [text.get_text() for text in axes.texts]
+        pictures = [*axes.images, *pictures]
+    for line in figure.axes[0].lines if figure.axes else ():
         points = [(float(x), float(y)) for x, y in zip(*line.get_data(), strict=True)]
         if line.get_marker() == "*":
             plot.stars += points
             continue
         plot.lines[str(line.get_label())] = points
         plot.markers.add(str(line.get_marker()))
-    legend = axes.get_legend()
-    plot.texts = [text.get_text() for text in (*axes.texts, *drawing.figure.texts, *(legend.texts if legend else ()))]
-    plot.images = [np.asarray(image.get_array()) for image in axes.images]
+    plot.texts += [text.get_text() for text in figure.texts]
+    plot.images = [np.asarray(picture.get_array()) for picture in pictures]
     with Image.open(drawing.files[-1]) as image:
         image.load()
         plot.size = image.size

@@ -33,14 +33,6 @@ def curve(axes: Axes) -> None:
     axes.minorticks_off()
 
 
-def right(axes: Axes) -> None:
-    axes.plot([-1, 1], [0.2, 0.7])
-    axes.grid(visible=False)
-    axes.tick_params(axis="y", left=False, labelleft=False, right=True, labelright=True)
-    axes.yaxis.set_label_position("right")
-    axes.set_ylabel("share")
-
-
 def upright(axes: Axes) -> None:
     axes.set(xlim=(-5, 5), xlabel="value", ylim=(2, 0))
     axes.tick_params(labelsize=10)
@@ -50,7 +42,7 @@ def upright(axes: Axes) -> None:
     axes.text(3, 1, "aslant", rotation=30)
 
 
-@pytest.mark.parametrize("content", [curve, right, upright])
+@pytest.mark.parametrize("content", [curve, upright])
 def test_axes_look_as_matplotlib_draws_them(content: object, tmp_path: Path) -> None:
     assert callable(content)
     with new_drawing(tmp_path) as drawing:

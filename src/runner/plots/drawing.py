@@ -9,13 +9,18 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # no window, no display
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import BboxImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.transforms import Bbox, TransformedBbox
+from numpy.typing import NDArray
 
 from runner.errors import to_one_line
 from runner.plots.png import write_png
@@ -72,6 +77,22 @@ class Drawing:
         all_width, all_height = self.figure.get_size_inches()
         place = (left / all_width, bottom / all_height, width / all_width, height / all_height)
         return self.figure.add_axes(place)
+
+    def add_picture(
+        self,
+        picture: NDArray[Any],
+        left: float,
+        bottom: float,
+        width: float,
+        height: float,
+        cmap: str = "gray",
+        norm: Normalize | None = None,
+    ) -> None:
+        """Add a picture, by default of gray values or colors from 0 to 1, at a position in inches, without axes."""
+        inches = TransformedBbox(Bbox.from_bounds(left, bottom, width, height), self.figure.dpi_scale_trans)
+        image = BboxImage(inches, cmap=cmap, norm=norm or Normalize(0, 1), interpolation="nearest", origin="upper")
+        image.set_data(picture)
+        self.figure.add_artist(image)
 
     def save(self, name: str) -> None:
         """Save the figure."""

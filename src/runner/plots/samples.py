@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
+from matplotlib.lines import Line2D
+from matplotlib.markers import TICKRIGHT
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,6 +30,7 @@ PANELS = 6  # outputs of a regression with a panel each
 POINTS = 5_000  # in a panel
 LETTERS = 10  # points
 COLORS = "Blues"
+BAR = 0.2  # inches
 SCALE = (0, 1, 5, 10, 25, 50, 75, 100)  # per cent
 NAMES = ("confusion_matrix", "mistakes", "predictions")
 
@@ -95,22 +100,26 @@ def _draw_confusion(drawing: Drawing, counts: NDArray[np.int64], names: Sequence
     drawing.figure.text(
         0.02, 1 - 0.3 / drawing.figure.get_size_inches()[1], f"{right:,} of {total:,} test samples right{accuracy}"
     )
-    _draw_scale(drawing.add(left + size + 0.2, bottom, 0.2, size), norm)
+    _draw_scale(drawing, norm, left + size + 0.2, bottom, size)
     if classes <= ANNOTATED:
         _annotate(axes, counts, shares)
     drawing.save("confusion_matrix")
 
 
-def _draw_scale(axes: Axes, norm: PowerNorm) -> None:
-    """Draw the colors of percentages; matplotlib's own color bar takes as long as the matrix."""
-    shares = norm.inverse(np.linspace(0, 1, 256)).reshape(-1, 1)
-    axes.imshow(shares, cmap=COLORS, norm=norm, extent=(0, 1, 0, 1), aspect="auto", origin="lower")
-    axes.grid(False)
-    axes.spines[:].set_visible(True)
-    axes.xaxis.set_visible(False)
-    name_ticks(axes.yaxis, norm(np.array(SCALE)).tolist(), [str(share) for share in SCALE])
-    axes.tick_params(axis="y", left=False, labelleft=False, right=True, labelright=True)
-    axes.set_ylabel("share of the true class (%)")
+def _draw_scale(drawing: Drawing, norm: PowerNorm, left: float, bottom: float, height: float) -> None:
+    """Draw the colors of percentages; matplotlib's color bar takes as long as the matrix. Sizes in inches."""
+    figure, inches, right = drawing.figure, drawing.figure.dpi_scale_trans, left + BAR
+    drawing.add_picture(norm.inverse(np.linspace(1, 0, 256)).reshape(-1, 1), left, bottom, BAR, height, COLORS, norm)
+    figure.add_artist(Rectangle((left, bottom), BAR, height, fill=False, linewidth=0.8, transform=inches))
+    places = bottom + height * norm(np.array(SCALE))
+    ticks = Line2D([right] * len(SCALE), places, linestyle="none", color="black", transform=inches)
+    ticks.set(marker=TICKRIGHT, markersize=3.5, markeredgewidth=0.8)
+    figure.add_artist(ticks)
+    for share, place in zip(SCALE, places, strict=True):
+        figure.add_artist(Text(right + 0.1, place, str(share), va="center_baseline", transform=inches))
+    label = Text(right + 0.43, bottom + height / 2, "share of the true class (%)", rotation=90, transform=inches)
+    label.set(ha="center", va="top", rotation_mode="anchor")
+    figure.add_artist(label)
 
 
 def _annotate(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
@@ -144,18 +153,15 @@ def _draw_mistakes(
     down = scale * height + caption
     all_across, all_down = columns * across + 0.2, rows * down + 0.75
     drawing.start(all_across, all_down)
-    axes = drawing.add(0, 0, all_across, all_down)
+    inches = drawing.figure.dpi_scale_trans
     for place, (picture, text) in enumerate(zip(pictures, captions, strict=True)):
         middle = 0.1 + across * (place % columns + 0.5)
         top = all_down - 0.6 - place // columns * down - caption
-        extent = (middle - scale * width / 2, middle + scale * width / 2, top - scale * height, top)
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest")
-        axes.text(middle, top + 0.03, text, ha="center", va="bottom", fontsize=LETTERS)
-    axes.set(xlim=(0, all_across), ylim=(0, all_down), aspect="auto")
-    axes.axis("off")
+        drawing.add_picture(picture, middle - scale * width / 2, top - scale * height, scale * width, scale * height)
+        drawing.figure.text(middle, top + 0.03, text, ha="center", va="bottom", fontsize=LETTERS, transform=inches)
     which = f"The most confident {len(worst)} of {len(wrong):,} mistakes" if len(wrong) > len(worst) else "All mistakes"
     text = f"{which} in {len(classes.actual):,} test samples\ntrue class → predicted class, its probability"
-    axes.text(0.15, all_down - 0.1, text, va="top")
+    drawing.figure.text(0.15, all_down - 0.1, text, va="top", transform=inches)
     drawing.save("mistakes")
 
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.markers import TICKDOWN, TICKLEFT, TICKRIGHT
+from matplotlib.markers import TICKDOWN, TICKLEFT
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator
 from matplotlib.transforms import Transform, offset_copy
@@ -44,7 +44,6 @@ def add_ticks(figure: Figure, axes: Axes) -> None:
 
 def _add(figure: Figure, axes: Axes, axis: Any, across: bool) -> None:
     look = axis.get_tick_params()
-    side = float(bool(look.get("labelright")))  # of the axes' box; 0 is the left or the bottom
     length, size = look.get("length", LENGTH), look.get("labelsize", LETTERS)
     upright = across and bool(look.get("rotation", look.get("labelrotation", 0)))
     along = axes.get_xaxis_transform() if across else axes.get_yaxis_transform()
@@ -54,23 +53,28 @@ def _add(figure: Figure, axes: Axes, axis: Any, across: bool) -> None:
         grid = LineCollection(ends, transform=along, colors="#B0B0B0", alpha=0.3, linewidths=0.8, zorder=0.5)
         axes.add_collection(grid, autolim=False)
     if length:
-        edge = [side] * len(places)
+        edge = [0.0] * len(places)
         marks = Line2D(places if across else edge, edge if across else places, linestyle="none", color="black")
-        marks.set(marker=TICKDOWN if across else TICKRIGHT if side else TICKLEFT, markersize=length)
-        marks.set(markeredgewidth=0.8, transform=along, clip_on=False)
+        marks.set(marker=TICKDOWN if across else TICKLEFT, markersize=length, markeredgewidth=0.8)
+        marks.set(transform=along, clip_on=False)
         figure.add_artist(marks)
-    beyond = _moved(figure, along, across, side, length + PAD)
+    beyond = _moved(figure, along, across, length + PAD)
     for place, text in zip(places, texts, strict=True):
-        label = Text(place if across else side, side if across else place, text, fontsize=size, transform=beyond)
+        label = Text(place if across else 0, 0 if across else place, text, fontsize=size, transform=beyond)
         if across:
             label.set(ha="center", va="top", rotation=90 if upright else 0)
         else:
-            label.set(ha="left" if side else "right", va="center_baseline")
+            label.set(ha="right", va="center_baseline")
         figure.add_artist(label)
     if name := axis.get_label_text():
         deep = size if across and not upright else POINTS_PER_INCH * text_width(texts, size)
-        beyond = _moved(figure, axes.transAxes, across, side, length + PAD + deep + LABEL_PAD)
-        _add_label(figure, name, across, side, beyond)
+        beyond = _moved(figure, axes.transAxes, across, length + PAD + deep + LABEL_PAD)
+        if across:
+            label = Text(0.5, 0, name, ha="center", va="top")
+        else:
+            label = Text(0, 0.5, name, ha="center", va="bottom", rotation=90, rotation_mode="anchor")
+        label.set(fontsize=LETTERS, transform=beyond)
+        figure.add_artist(label)
 
 
 def _visible(axis: Any) -> tuple[list[float], list[str]]:
@@ -83,16 +87,7 @@ def _visible(axis: Any) -> tuple[list[float], list[str]]:
     return places[inside].tolist(), [text for text, shown in zip(texts, inside, strict=True) if shown]
 
 
-def _moved(figure: Figure, transform: Transform, across: bool, side: float, points: float) -> Transform:
-    """Return a transform that ends some points beyond the axes."""
-    x, y = (0.0, -points) if across else (points if side else -points, 0.0)
+def _moved(figure: Figure, transform: Transform, across: bool, points: float) -> Transform:
+    """Return a transform that ends some points below the axes, or left of them."""
+    x, y = (0.0, -points) if across else (-points, 0.0)
     return offset_copy(transform, figure, x, y, units="points")
-
-
-def _add_label(figure: Figure, name: str, across: bool, side: float, beyond: Transform) -> None:
-    if across:
-        label = Text(0.5, side, name, ha="center", va="top")
-    else:
-        label = Text(side, 0.5, name, ha="center", va="top" if side else "bottom", rotation=90, rotation_mode="anchor")
-    label.set(fontsize=LETTERS, transform=beyond)
-    figure.add_artist(label)
