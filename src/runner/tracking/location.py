@@ -6,18 +6,20 @@ database is not enough for that.
 
 import sqlite3
 from contextlib import closing, suppress
-
-from omegaconf import DictConfig, OmegaConf
+from typing import TYPE_CHECKING
 
 from runner.errors import ConfigError, Problem
 from runner.util.store_address import check_sqlite
 from runner.util.uri import sqlite_file
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 THROUGH_A_SERVER = "mlflow-artifacts:"
 _QUERY = "SELECT artifact_location FROM experiments WHERE name = "
 
 
-def check_new_store(tracking: DictConfig) -> list[Problem]:
+def check_new_store(tracking: "DictConfig") -> list[Problem]:
     """Check that the SQLite store that a config names exists or can be created, without creating it.
 
     A run that is resumed is not checked: it trains on while its store is away.
@@ -25,6 +27,8 @@ def check_new_store(tracking: DictConfig) -> list[Problem]:
     Args:
         tracking: the group of the config.
     """
+    from omegaconf import OmegaConf  # late: the process that uploads does not load it
+
     uri = None if OmegaConf.is_missing(tracking, "uri") else tracking.uri
     problem = check_sqlite("tracking.uri", uri, creates=True) if uri and tracking.name == "local" else None
     return [problem] if problem else []
