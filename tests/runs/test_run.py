@@ -13,6 +13,7 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -301,11 +302,18 @@ class TestEnds:
         assert run.data.tags["runner.error"] == "ValueError: a bug of mine (broken.py, line 5, in forward)"
         assert "Traceback" in Path(client.download_artifacts(run.info.run_id, "run.log")).read_text()
 
-    def test_a_plot_that_cannot_be_drawn(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        # Not by the fixture, which draws none. A file lies where the folder of the plots belongs.
-        folder = here / "mine"
-        folder.mkdir()
-        (folder / "plots").write_text("in the way")
+    def test_a_plot_that_cannot_be_drawn(
+        self, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Not by the fixture, which draws none. A file lies where the folder of the plots belongs: written when training
+        # has ended, as a folder that is not empty is refused.
+        folder, test = here / "mine", execute.test
+
+        def test_and_be_in_the_way(*arguments: Any) -> dict[str, float]:
+            (folder / "plots").write_text("in the way")
+            return test(*arguments)
+
+        monkeypatch.setattr(execute, "test", test_and_be_in_the_way)
         code = run_command([f"hydra.run.dir={folder}", "tracking=off", "debug=fast"])
         printed = capsys.readouterr().err
         assert code == 0
