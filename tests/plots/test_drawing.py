@@ -10,10 +10,11 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from runner.plots.drawing import STYLE, Drawing, new_drawing
+from runner.plots.drawing import STYLE, Drawing, new_drawing, short_number
 from runner.plots.png import PALETTE, write_png
 from runner.plots.text import DPI
 
@@ -30,6 +31,7 @@ def look(file: Path) -> NDArray[np.float64]:
 def curve(axes: Axes) -> None:
     axes.plot([1, 2, 3, 4], [0.3, 3, 20, 90], "o-")
     axes.set(yscale="log", xlabel="epoch", ylabel="loss (mean)")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axes.minorticks_off()
 
 
@@ -56,7 +58,7 @@ def test_axes_look_as_matplotlib_draws_them(content: object, tmp_path: Path) -> 
         figure.savefig(tmp_path / "theirs.png")
     ours, theirs = look(tmp_path / "ours.png"), look(tmp_path / "theirs.png")
     assert ours.shape == theirs.shape and ours.min() < 150
-    assert np.abs(ours - theirs).max() < 60, "a missing letter differs by more than 90"
+    assert np.abs(ours - theirs).max() < 75, "2 points aside it is 82, without a letter 99"
 
 
 def test_a_letter_that_the_font_lacks_is_left_to_matplotlib(tmp_path: Path) -> None:
