@@ -76,6 +76,7 @@ def finish(folder: Path, manifest: Manifest) -> None:
     (folder / layout.MODEL / "data").mkdir(parents=True)
     (folder / layout.MODEL / "MLmodel").write_text(f"model_uuid: {folder.name}\n")
     (folder / layout.MODEL / "data" / "model.pt2").write_bytes(b"weights")
+    (folder / layout.MODEL / "data" / "model.pt2").chmod(0o644)  # whatever the umask
     manifest.ended("FINISHED").save(folder)
 
 
@@ -173,6 +174,12 @@ class TestFilesOfAStoreOnThisMachine:
         assert ((root / "a/copy").read_text(), (root / "a/b/link").read_text()) == ("old", "new")
         assert (root / "a/copy").stat().st_mode & 0o777 == 0o600
         assert sorted(path.name for path in root.rglob("*") if path.is_file()) == ["copy", "link"]
+
+    def test_what_others_may_write_to_is_not_linked(self, tmp_path: Path) -> None:
+        (source := tmp_path / "source").write_text("text")
+        source.chmod(0o664)
+        link_into(tmp_path / "root", "name", source)
+        assert not source.samefile(tmp_path / "root" / "name")
 
     @pytest.mark.parametrize("put", [copy_into, link_into])
     def test_no_link_is_followed(self, put: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from runner.errors import StoreError
 from runner.util.files import hard_link
 
 LOCAL = "file:"
+
+_OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def local_folder(location: str) -> Path | None:
@@ -31,8 +34,11 @@ def copy_into(root: Path, name: str, source: Path) -> None:
 
 
 def link_into(root: Path, name: str, source: Path) -> None:
-    """Do the same as a hard link, if the file system has them: for files that are replaced and never written to."""
-    _put(root, name, source, hard_link)
+    """Do the same as a hard link, if the file system has them: for files that are replaced and never written to.
+
+    A file that others may write to is copied: a store may be open to more people than a run's folder.
+    """
+    _put(root, name, source, _copy if source.stat().st_mode & _OF_OTHERS else hard_link)
 
 
 def _put(root: Path, name: str, source: Path, put: Callable[[Path, Path], None]) -> None:
