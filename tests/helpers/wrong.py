@@ -222,6 +222,7 @@ WRONG = [
     Wrong(["model.hidden=[" + 50 * "9" + "]", "+data.x=" + 50 * "9"], [("model.hidden", "range"), ("data.x", "range")]),
     Wrong(["seed=" + 4500 * "9", "trainer.max_time=" + 400 * "9"], [("seed", "range"), ("trainer.max_time", "range")]),
     Wrong(["model.hidden=[-1]"], [("model.hidden", "range")]),
+    Wrong(["model.hidden=null", "optimizers=3"], [("optimizers", "type"), ("model.hidden", "missing")]),
     Wrong(["model.hidden={a:1}"], [("model.hidden", "type")], then=["model.hidden=[128,64]"]),
     Wrong(["metrics={accuracy:3}"], [("metrics", "type")], then=["metrics=[accuracy]"]),
     Wrong(["metrics={auroc:{average:macro}}"], [("metrics", "type")], then=["metrics=[{auroc:{average:macro}}]"]),

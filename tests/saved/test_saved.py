@@ -127,6 +127,15 @@ def test_what_is_not_a_run_is_reported(tracked: Path, value: str, topic: str, su
     assert f"run={value}" in problem.text and suggestion in problem.suggestion
 
 
+@pytest.mark.parametrize("command", [evaluate, compare], ids=lambda command: command.__name__)
+def test_a_folder_without_its_option_is_told_the_option(
+    command: ModuleType, tracked: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option = "runs" if command is compare else "run"
+    assert command.main(["outputs/runs/tracked"]) == 2
+    assert f"write {option}=outputs/runs/tracked" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("jobs", "suggestion"),
     [

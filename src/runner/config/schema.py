@@ -138,7 +138,7 @@ def _check_limits(config: Mapping[str, Any]) -> list[Problem]:
             node = select(config, group) if group else config
             null = isinstance(node, Mapping) and leaf in node and node[leaf] is None
             if null and not limit.optional and limit.shape != "unknown":
-                problems.append(_null(key, str(limit)))
+                problems.append(_null(key, f"a list, each item {limit}" if limit.shape == "list" else str(limit)))
         elif problem := check_value(key, value, limit):
             problems.append(problem)
     return problems
@@ -262,6 +262,8 @@ def describe_expected(key: str) -> str | None:
     hint = _hint(key)
     if hint is bool:
         return FLAGS
+    if key == "optimizers":
+        return "optimizers.<name>.<key>=<value>"
     if typing.get_origin(hint) is dict:
         return "names and their texts, such as {team:vision}"
     if hint is str or str in typing.get_args(hint):

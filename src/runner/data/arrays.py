@@ -214,6 +214,7 @@ def _as_tensor(values: Any, array: Array) -> Tensor:
             values = values.astype(np.float64)
         return torch.from_numpy(np.array(values, values.dtype.newbyteorder("="), order="C"))
     kind = getattr(values, "dtype", type(values).__name__)
+    kind = "text" if isinstance(kind, np.dtype) and kind.kind in "US" else kind
     raise ConfigError(array.problem(f"must contain numbers only, not {kind}", "use integers or decimals", "type"))
 
 

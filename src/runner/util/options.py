@@ -147,7 +147,8 @@ def parse_options(
             hint = did_you_mean(key, known)
             problems.append(Problem(key, f"{key} is not an option of this command", hint, topic="unknown"))
         else:
-            hint = did_you_mean(key, known)
+            named = next((option for option in ("run", "runs") if option in known), None)
+            hint = f"write {named}={word}" if named and os.path.exists(word) else did_you_mean(key, known)  # noqa: PTH110
             problems.append(Problem(key, f"{word}: options are written key=value", hint, topic="syntax"))
     for key in ("runner.verbose", "runner.quiet"):
         if values.get(key, "true").lower() not in ("true", "false", "null"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from runner.errors import ConfigError, Problem
 from runner.rundir import layout
 from runner.rundir.claim import claim
-from runner.rundir.folders import display_path, outputs, parse_path
+from runner.rundir.folders import display_path, outputs, parse_path, shell_path
 from runner.rundir.lock import is_locked
 from runner.rundir.manifest import manifest_of, own_folder
 from runner.rundir.ownership import own_folders
@@ -65,7 +65,7 @@ def find(value: str, uri: str | None) -> Path:
 def _suggest_newest() -> str:
     sweeps = outputs() / "sweeps"
     own = own_folders(sweeps, layout.SWEEP_PLAN)
-    return f"the newest is {display_path(own[-1])}" if own else f"write {KEY}=<folder or MLflow parent id>"
+    return f"write {KEY}={shell_path(own[-1]) if own else '<folder or MLflow parent id>'}"
 
 
 def choose_action(folder: Path, artifacts: str = "best") -> ResumeAction:
