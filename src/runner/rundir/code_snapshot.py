@@ -77,11 +77,11 @@ class _Taking:
             imported_from = import_root(name, file)
             folder = self._folder(file, imported_from)
             relative = str(file)[len(folder.root) :].lstrip("/")
+            if is_runners(name) and name != RUNNER and self._is_of_runner(folder, relative):
+                continue
             in_git = self._is_in_git(folder, file, relative)
             if name == RUNNER:
                 file, relative, in_git = file.parent, str(Path(relative).parent), True
-            elif is_runners(name) and (in_git or folder.commit is None):
-                continue
             if (sha256 := _hash(file)) is not None:
                 paths.add(str(imported_from))
                 folder.modules[name] = Module(relative, sha256, None if in_git else self._store(file))
@@ -105,6 +105,10 @@ class _Taking:
             self._folders[root] = CodeFolder(str(root), status.commit, status.changed)
             self._tracked[root] = git.tracked_files(root) or frozenset()
         return self._folders[root]
+
+    def _is_of_runner(self, folder: CodeFolder, relative: str) -> bool:
+        """Whether a file of runner is in its hash, and in git if runner is."""
+        return folder.commit is None or relative in self._tracked[Path(folder.root)]
 
     def _is_in_git(self, folder: CodeFolder, file: Path, relative: str) -> bool:
         """Whether the commit and the patch have a file; they have only the name of what is behind a link."""

@@ -10,10 +10,11 @@ from runner.rundir.energy import METRIC
 from runner.rundir.folders import display_path, shell_path
 from runner.saved.run import lacks_artifacts, read_result
 from runner.sweeps.jobs import Job
+from runner.sweeps.launchers import forkserver
 from runner.sweeps.plan.search import Search
 from runner.sweeps.results import table
 from runner.sweeps.results.energy import energy_of
-from runner.sweeps.results.files import draw_files, write_table
+from runner.sweeps.results.files import draw_files, draw_files_or_say_why, write_table
 from runner.sweeps.results.parent_run import ParentRun
 from runner.sweeps.results.table import Table
 from runner.util.metric_names import format_metric
@@ -99,11 +100,25 @@ def _write(result: Table, folder: Path, search: Search | None) -> list[str] | No
         return None
     files = [layout.JOBS_TABLE, layout.JOBS]
     try:
-        files += [*draw_files(result, folder), *(search.draw(folder) if search else [])]
+        files += [*_draw(result, folder), *(search.draw(folder) if search else [])]
     except Exception as error:  # a full disk, or anything that matplotlib raises
         log.warning("not all plots are drawn: %s", describe_error(error))
         log.debug("", exc_info=True)
     return files
+
+
+def _draw(result: Table, folder: Path) -> list[str]:
+    """Draw the sweep, by the process that has imported matplotlib already if there is one.
+
+    Raises:
+        RuntimeError: the process could not.
+    """
+    if not forkserver.is_running():
+        return draw_files(result, folder)
+    drawn = forkserver.call(f"{draw_files_or_say_why.__module__}:{draw_files_or_say_why.__name__}", result, folder)
+    if isinstance(drawn, str):
+        raise RuntimeError(drawn)
+    return drawn
 
 
 def log_links(parent_run: ParentRun) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import platform
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,13 +18,19 @@ def code_state(model: nn.Module) -> list[object]:
     packages = {type(module).__module__.partition(".")[0] for module in model.modules()}
     versions = {name: str(getattr(sys.modules.get(name), "__version__", None)) for name in packages}
     files = {name: file for name, file in imported_files().items() if not is_runners(name)}
-    if not is_installed(__file__):  # then its version tells; of a checkout all files count, imported or not
-        files |= {str(file): file for file in Path(__file__).parents[1].rglob("*.py")}
     return [
         sorted(versions.items()),
         [__version__, platform.python_version(), str(torch.__version__)],
         sorted((name, str(file), *_state(file)) for name, file in files.items()),
+        _state_of_runner(),
     ]
+
+
+@cache
+def _state_of_runner() -> list[tuple[str, int, int]]:
+    """Return the states of the files of a checkout of runner, imported or not; its version tells if it is installed."""
+    files = [] if is_installed(__file__) else sorted(Path(__file__).parents[1].rglob("*.py"))
+    return [(str(file), *_state(file)) for file in files]
 
 
 def _state(file: Path) -> tuple[int, int]:

@@ -154,6 +154,14 @@ def start_process(fork: ForkServerProcess) -> None:
     raise LauncherDied(Problem("", text, "see its output above, or free memory", topic="unavailable"))
 
 
+def is_running() -> bool:
+    """Return whether the server was started and lives."""
+    pid = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    with contextlib.suppress(psutil.Error):
+        return pid is not None and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def kill() -> None:
     """Kill the server, which may still import, and wait for its end; its forks continue."""
     pid = getattr(forkserver._forkserver, "_forkserver_pid", None)  # only this can end an import

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from runner.comparison.runs import from_folder
 from runner.comparison.table import compare
+from runner.errors import describe_error
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.sweeps.results import table as tables
@@ -15,6 +16,14 @@ from runner.util.files import write_atomically
 
 SWEEP_PLOT = f"{layout.PLOTS}/sweep.png"
 FRONT_PLOT = f"{layout.PLOTS}/front.png"
+
+
+def draw_files_or_say_why(table: Table, folder: Path) -> list[str] | str:
+    """Draw the sweep in another process; return the names of the files, or why not all of them are drawn."""
+    try:
+        return draw_files(table, folder)
+    except Exception as error:  # a full disk, or anything that matplotlib raises
+        return describe_error(error)
 
 
 def draw_files(table: Table, folder: Path) -> list[str]:
