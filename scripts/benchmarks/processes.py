@@ -23,7 +23,7 @@ import psutil
 ROWS, COLUMNS = 24, 100
 """Size of the terminal: a new one has no size, and no progress bar is drawn on it."""
 
-NOT_OURS = ("RUNNER_", "OMP_", "MKL_", "KMP_", "MLFLOW_", "TORCH")
+NOT_OURS = ("RUNNER_", "OMP_", "MKL_", "KMP_", "MLFLOW_", "TORCH", "PYTHONDONTWRITE", "PYTHONUNBUFFERED")
 """Prefixes of environment variables that are removed, so that the user's settings do not change the benchmark."""
 
 SAMPLE_SECONDS = 0.1
