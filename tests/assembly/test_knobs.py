@@ -90,6 +90,14 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
         lambda a, b: b.result["parameters"] == a.result["parameters"] + 32 + 64 + 128,
     ),
     "model.strides": (("model=cnn", "model.strides=[2,2,2]"), lambda a, b: b.result["flops_per_sample"] < 1e6),
+    "model.kernel_size": (
+        ("model=cnn", "model.kernel_size=[5,3,3]"),
+        lambda a, b: b.result["parameters"] == a.result["parameters"] + 32 * (25 - 9),
+    ),
+    "model.pool": (
+        ("model=cnn", "model.pool=none"),
+        lambda a, b: b.result["parameters"] == a.result["parameters"] + 64 * 128 * (2 * 2 - 1),
+    ),
     "optimizer.lr": (  # the mean over six steps of half a cosine
         ("optimizer.lr=0.5",),
         lambda a, b: [x.metrics["lr", 1] for x in (a, b)] == pytest.approx([0.05 * 7 / 12, 0.5 * 7 / 12]),

@@ -105,6 +105,7 @@ def test_every_range_is_checked(choices: list[str], keys: str) -> None:
         ([], "model.hidden"),
         (["model=cnn"], "model.channels"),
         (["model=cnn"], "model.strides"),
+        (["model=cnn"], "model.kernel_size"),
         (["optimizer=adamw"], "optimizer.betas"),
     ],
 )

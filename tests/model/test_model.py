@@ -163,6 +163,32 @@ def test_batch_norm_stands_between_a_convolution_and_its_activation() -> None:
     assert seen[0].std(dim=(0, 2, 3)).sub(1).abs().max() < 1e-2
 
 
+@pytest.mark.parametrize("kernel_size", [1, 2, 3, [5, 4, 7]])
+def test_without_a_pool_the_head_gets_every_position(kernel_size: int | list[int]) -> None:
+    model = cnn(kernel_size=kernel_size, strides=[1, 2, 3], pool="none", hidden=[]).eval()
+    sizes = [layer.kernel_size[0] for layer in model.features if isinstance(layer, nn.Conv2d)]
+    assert sizes == (kernel_size if isinstance(kernel_size, list) else [kernel_size] * 3)
+    images = torch.randn(2, 1, 28, 20)
+    with pytest.raises(RuntimeError):  # the head is made for 28 x 28
+        model(images)
+    model = cnn(input_shape=(1, 28, 20), kernel_size=kernel_size, strides=[1, 2, 3], pool="none", hidden=[])
+    maps = model.features[:-1](images)
+    head = model.head[0]
+    assert isinstance(head, nn.Linear)
+    by_position = head.weight.unflatten(1, maps.permute(0, 2, 3, 1).shape[1:])
+    expected = torch.einsum("nchw,khwc->nk", maps, by_position) + head.bias
+    assert torch.allclose(model(images), expected, atol=1e-5)
+
+
+def test_every_position_of_a_channels_last_tensor_is_a_view_of_it() -> None:
+    flatten = cnn(pool="none").features[-1]
+    maps = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    rows = flatten(maps)
+    assert rows.data_ptr() == maps.data_ptr()
+    rows.square().sum().backward()
+    assert maps.grad is not None and maps.grad.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
 def test_deterministic_gives_the_same_without_what_a_gpu_cannot_do_then(device: str) -> None:
     torch.manual_seed(0)
@@ -197,6 +223,7 @@ def test_what_does_not_fit_is_said() -> None:
             "range",
             "write model.channels=[32] model.strides=[1]",
         ),
+        (lambda: cnn(kernel_size=[5, 3]), "model.kernel_size", "conflict", "write model.kernel_size=3"),
         (lambda: mlp(activation="rellu"), "model.activation", "choice", "did you mean relu?"),
     ):
         with pytest.raises(ConfigError) as error:
