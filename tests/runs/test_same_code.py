@@ -1,5 +1,6 @@
-"""Which jobs of a sweep run the same code, so that one of them rehearses a resume for all."""
+"""Which runs run the same code, so that one of them rehearses a resume for all."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,14 +8,14 @@ from torch import nn
 
 from helpers.composed import built
 from helpers.sweeping import Forked
-from runner.rundir.layout import REHEARSALS, SWEEP_PLAN
+from runner.rundir.layout import REHEARSALS
 from runner.runs import same_code
 from runner.runs.same_code import shared_verdict
 
 
-def verdict(folder: Path, *overrides: str) -> str:
-    file = shared_verdict(built(*overrides), folder / "0")
-    assert file is not None and file.parent == folder / REHEARSALS
+def verdict(*overrides: str) -> str:
+    file = shared_verdict(built(*overrides))
+    assert file is not None and file.parent == Path("outputs").resolve() / REHEARSALS
     return file.name
 
 
@@ -31,17 +32,28 @@ def verdict(folder: Path, *overrides: str) -> str:
         ("scheduler=constant", False),
     ],
 )
-def test_what_changes_the_code_that_runs_is_not_shared(changed: str, same: bool, tmp_path: Path) -> None:
-    (tmp_path / SWEEP_PLAN).write_text("{}")
-    assert (verdict(tmp_path) == verdict(tmp_path, changed)) == same
+def test_what_changes_the_code_that_runs_is_not_shared(changed: str, same: bool, here: Path) -> None:
+    (here / "outputs").mkdir()
+    assert (verdict() == verdict(changed)) == same
 
 
-def test_outside_of_a_sweep_and_behind_a_link_nothing_is_shared(tmp_path: Path) -> None:
-    assert shared_verdict(built(), tmp_path / "0") is None
-    (tmp_path / SWEEP_PLAN).write_text("{}")
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / REHEARSALS).symlink_to(tmp_path / "elsewhere")
-    assert shared_verdict(built(), tmp_path / "0") is None
+def test_without_outputs_and_behind_a_link_nothing_is_shared(here: Path) -> None:
+    assert shared_verdict(built()) is None
+    (here / "outputs").mkdir()
+    (here / "elsewhere").mkdir()
+    (here / "outputs" / REHEARSALS).symlink_to(here / "elsewhere")
+    assert shared_verdict(built()) is None
+
+
+def test_the_oldest_are_forgotten(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(same_code, "MOST", 2)
+    (here / "outputs" / REHEARSALS).mkdir(parents=True)
+    for age in range(4):
+        file = here / "outputs" / REHEARSALS / f"{age}.json"
+        file.touch()
+        os.utime(file, (1e9 - age, 1e9 - age))
+    shared_verdict(built())
+    assert sorted(file.name for file in (here / "outputs" / REHEARSALS).iterdir()) == ["0.json", "1.json"]
 
 
 def test_changed_files_are_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,6 +64,7 @@ def test_changed_files_are_other_code(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_jobs_of_a_sweep_share_it(here: Path) -> None:
     arguments = ("--multirun", "optimizer.lr=0.1,0.2", "seed=0,1", "sweep.jobs=1", "hydra.sweep.dir=sweep")
+    (here / "outputs").mkdir()
     sweep = Forked(here, *arguments, "trainer.epochs=1", "data.limit=64", "tracking=off")
     assert sweep.wait()[0] == 0
-    assert len(list((here / "sweep" / REHEARSALS).iterdir())) == 1
+    assert len(list((here / "outputs" / REHEARSALS).iterdir())) == 1

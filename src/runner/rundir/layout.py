@@ -52,7 +52,7 @@ SWEEP_PLAN = "sweep.json"
 """The jobs of a sweep, and the arguments they are made from."""
 
 REHEARSALS = ".rehearsals"
-"""What the first of several jobs by the same code has found out about resuming it, in a sweep's folder."""
+"""What the first of several runs by the same code has found out about resuming it; in the folder of all outputs."""
 
 JOB = "job.json"
 """The outcome of a job of a sweep."""

@@ -24,7 +24,7 @@ from runner.runs.code import RunCode
 from runner.runs.describe import describe_run, write_config, write_input_spec
 from runner.runs.reproduction import environment_changes
 from runner.runs.same_code import shared_verdict
-from runner.runs.serving import save_serving_model, serving_example
+from runner.runs.serving import Served, save_serving_model, serving_example
 from runner.tracking.environment import environment
 from runner.tracking.tracker import Deliverer, Tracker
 from runner.training.anomaly import detect_anomaly
@@ -203,18 +203,21 @@ def _run(
                 log.warning("note       %s: the last bits of the result may differ", "; ".join(notes))
             for change in code.changes:
                 log.warning("note       %s since the run was started: it continues with the present code", change)
-        watch = Watch(state, shared=shared_verdict(experiment, folder))
+        watch = Watch(state, shared=shared_verdict(experiment))
         tracker.settle(SETTLE_SECONDS)
         stop_reason = train(state, folder, resume_from is not None)
         bar.close()
         if stop_reason:
             log.info("stopped    %s", stop_reason)
+        served = serving_example(experiment) if experiment.tracking.log_model else None
+        experiment.loaders.train.close()  # the test needs memory, and no training samples
+        give_back_memory()
         predictions = Predictions(experiment.task, experiment.target_scale)
         test_metrics = test(state, predictions)
         tracker.log(test_metrics, state.progress.best_epoch)
         artifacts = wants_artifacts is None or wants_artifacts(report.final_metrics(state, folder, test_metrics))
         if artifacts:
-            _save_model_and_plots(state, experiment, folder, predictions)
+            _save_model_and_plots(state, experiment, folder, predictions, served)
         else:
             note = "note       no plots and no saved model, as another job is better; to make them: %s"
             log.info(note, f"python -m runner resume={shell_path(folder)}")
@@ -255,9 +258,10 @@ def _open(experiment: Experiment, folder: Path, resumed: bool, delivery: Deliver
     return Tracker(folder, manifest, experiment.tracking.uri, delivery)
 
 
-def _save_model_and_plots(state: Training, experiment: Experiment, folder: Path, predictions: Predictions) -> None:
+def _save_model_and_plots(
+    state: Training, experiment: Experiment, folder: Path, predictions: Predictions, served: Served | None
+) -> None:
     """Save the model that MLflow serves, and draw the plots."""
-    served = serving_example(experiment) if experiment.tracking.log_model else None
     experiment.loaders.close()  # free the memory of the data for the next steps
     give_back_memory()
     if served is not None:

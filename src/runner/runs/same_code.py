@@ -1,4 +1,4 @@
-"""Jobs of a sweep that differ in numbers alone, and so run the same code."""
+"""Runs that differ in numbers alone, and so run the same code: one of them rehearses a resume for all."""
 
 import contextlib
 import hashlib
@@ -11,8 +11,10 @@ from torch import nn
 
 from runner.assembly.experiment import Experiment
 from runner.rundir import layout
-from runner.rundir.ownership import is_own_folder, is_real_file
+from runner.rundir.folders import outputs
+from runner.rundir.ownership import is_own_folder
 from runner.util.code_state import code_state
+from runner.util.files import keep_newest
 
 GROUPS = (
     "model", "data", "task", "loss", "metrics", "optimizer", "optimizers", "scheduler", "precision", "device",
@@ -24,18 +26,19 @@ NUMBERS = {"optimizer": ("lr", "weight_decay"), "data": ("batch_size",), "traine
 """Values that change no line of code that is run, in their groups."""
 
 
-def shared_verdict(experiment: Experiment, folder: Path) -> Path | None:
-    """Return the file for what a rehearsal finds out about all jobs by the same code; None outside of a sweep.
+MOST = 200
+"""Verdicts that are remembered; the oldest are forgotten."""
 
-    Args:
-        experiment: of the job.
-        folder: of the job.
+
+def shared_verdict(experiment: Experiment) -> Path | None:
+    """Return the file for what a rehearsal finds out about all runs by the same code.
+
+    None without a folder of outputs that is this user's own.
     """
-    if not is_real_file(folder.parent / layout.SWEEP_PLAN):
-        return None
-    shared = folder.parent / layout.REHEARSALS
+    shared = outputs() / layout.REHEARSALS
     with contextlib.suppress(OSError):
         shared.mkdir(mode=0o700, exist_ok=True)
+        keep_newest(shared, "*.json", MOST)
     return shared / f"{code_of(experiment.config, experiment.model)}.json" if is_own_folder(shared) else None
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from runner.rundir import layout
 from runner.rundir.ownership import is_own_file, is_own_folder
 from runner.util.code_state import code_state
-from runner.util.files import replacing
+from runner.util.files import keep_newest, replacing
 from runner.util.operations import operations
 from runner.util.trees import at, leaves, tree_map
 
@@ -168,7 +168,7 @@ class ModelMemory:
                     _write_folder(collected, model, example, Path(beside) / folder.name)
                 if not _same(folder, Path(beside) / folder.name):
                     raise Unsuitable
-            _forget_oldest(file.parent)
+            keep_newest(file.parent, "*.zip", MOST)
 
     def _make(self) -> bool:
         """Make the folder; return whether it is this user's own."""
@@ -332,9 +332,3 @@ def _same(one: Path, other: Path) -> bool:
 def _comparable(file: Path) -> bytes:
     content = file.read_bytes()
     return _CREATED.sub("", _UUID.sub("", content.decode())).encode() if file.name == "MLmodel" else content
-
-
-def _forget_oldest(folder: Path) -> None:
-    files = sorted(folder.glob("*.zip"), key=lambda file: file.stat().st_mtime, reverse=True)
-    for file in files[MOST:]:
-        file.unlink(missing_ok=True)

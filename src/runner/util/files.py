@@ -191,6 +191,14 @@ def hard_link(source: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)  # a rename onto another link to the same file does nothing
 
 
+def keep_newest(folder: Path, pattern: str, most: int) -> None:
+    """Delete the files in a folder that were not changed or used for the longest time, but for so many."""
+    files = list(folder.glob(pattern))
+    if len(files) > most:
+        for file in sorted(files, key=lambda file: file.lstat().st_mtime)[: len(files) - most]:
+            file.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Any, private: bool = False) -> None:
     """Replace a JSON file as `write_atomically` does. Only texts are redacted, never numbers."""
     write_redacted(path, json.dumps(redact_all(content), indent=2) + "\n", private)
