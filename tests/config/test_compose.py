@@ -1,8 +1,9 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from helpers.problems import about
 from runner.config import yaml_numbers
@@ -220,6 +221,28 @@ def test_a_config_is_what_hydra_composes(composer: Composer, overrides: list[str
     mine, theirs = (OmegaConf.to_container(each, resolve=False) for each in (cfg, by_hydra))
     assert mine == theirs
     assert list(mine["hydra"]["overrides"]["task"]) == list(theirs["hydra"]["overrides"]["task"])
+
+
+def test_few_configs_are_composed_to_find_wrong_overrides_among_many(
+    composer: Composer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Composing one takes 0.1 s. Hydra's own keys and choices of groups are only checked by composing."""
+    right = ["optimizer=adam", "model=cnn", "+optimizer.x=1", "hydra.job.name=a", "hydra.verbose=true", "seed=2"]
+    right += [f"+model.x{number}=1" for number in range(12)]
+    composed, compose = [], Composer._compose
+
+    def count(self: Composer, *arguments: Any) -> DictConfig:
+        composed.append(arguments)
+        return compose(self, *arguments)
+
+    monkeypatch.setattr(Composer, "_compose", count)
+    cfg, problems = composer.compose([*right[:9], "hydra.job.nam=a", *right[9:], "hydra.run.dri=b"])
+    assert about(problems) == [("hydra.job.nam", "unknown"), ("hydra.run.dri", "unknown")]
+    assert [problem.suggestion for problem in problems] == [
+        f"did you mean hydra.{key}?" for key in ("job.name", "run.dir")
+    ]
+    assert cfg is not None and cfg.model.x11 == 1 and cfg.seed == 2 and cfg.hydra.job.name == "a"
+    assert len(composed) <= 14, "one by one there are 22"
 
 
 BEYOND = "99999999999999999999999"

@@ -19,6 +19,7 @@ from typing import Any
 import optuna
 import pytest
 import sqlalchemy
+from omegaconf import DictConfig
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -347,7 +348,16 @@ class TestKnobs:
         write_bowl(here)
         monkeypatch.syspath_prepend(here)
 
-    def test_a_trial_that_fails_is_a_failed_row(self, runner: Runner, here: Path) -> None:
+    def test_a_trial_that_fails_is_a_failed_row(
+        self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        composed, compose = [], Composer._compose
+
+        def count(self: Composer, *arguments: Any) -> DictConfig:
+            composed.append(arguments)
+            return compose(self, *arguments)
+
+        monkeypatch.setattr(Composer, "_compose", count)
         bad = (here / "bowl.py").read_text().replace("self.steps += 1", "self.steps += 1; assert self.error < 0.4")
         (here / "bowl.py").write_text(bad)
         called = runner(*SEARCH, *SPACE, "hydra.sweeper.n_trials=8", "trainer.epochs=2", "tracking=off")
@@ -355,6 +365,7 @@ class TestKnobs:
         failed = states(sweep_folder(here)).count("FAIL")
         assert 1 <= failed < 8
         assert [row["status"] for row in table(sweep_folder(here))["jobs"]].count("FAILED") == failed
+        assert len(composed) == 2, "what the trials have in common is composed once, in 0.1 s, and once for the sweep"
 
     @pytest.mark.usefixtures("delivery_by_forks")
     def test_two_objectives_have_a_front(self, runner: Runner, here: Path, empty_store: Path) -> None:

@@ -157,19 +157,27 @@ class Composer:
     def _compose_rest(
         self, usable: list[ParsedOverride], mode: RunMode, error: Exception
     ) -> tuple[DictConfig | None, list[Problem]]:
-        """Find the overrides that do not compose by adding them one by one, choices of groups first."""
+        """Find the overrides that do not compose, choices of groups first. It halves them: composing takes 0.1 s."""
         good: list[ParsedOverride] = []
         try:
             base = self._compose(good, mode)
         except REFUSED as broken:
             return None, [explain_error(broken, f"{self.described} does not compose")]
         problems = []
-        for typed in sorted(usable, key=lambda typed: not self.files.options(typed.override.key_or_group)):
-            try:
-                base = self._compose([*good, typed], mode)
-                good.append(typed)
-            except REFUSED as refusal:
-                problems.append(self._explain(typed, base, refusal))
+        left = sorted(usable, key=lambda typed: not self.files.options(typed.override.key_or_group))
+        while left:
+            composed, tried = 0, len(left)  # of those left: how many compose, and how many are tried together
+            failed, refusal = tried + 1, error
+            while composed + 1 < failed:
+                try:
+                    base, composed = self._compose([*good, *left[:tried]], mode), tried
+                except REFUSED as refused:
+                    failed, refusal = tried, refused
+                tried = (composed + failed) // 2
+            good += left[:composed]
+            if failed <= len(left):
+                problems.append(self._explain(left[composed], base, refusal))
+            left = left[failed:]
         return base, problems or [explain_error(error, f"{self.described} does not compose")]
 
     def _with_variable(

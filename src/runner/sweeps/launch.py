@@ -235,7 +235,8 @@ def check(
     checked = [*remaining, *probes] or plan.jobs[:1]  # a finished sweep needs one for its objectives
     if problems:  # it will not start: fewer jobs show the other problems, and composing each takes time
         checked = preflight.one_by_one(checked)
-    configs, by_job = preflight.compose(composer, checked, of_the_sweep, plan.old_rules)
+    bases: preflight.Bases = {}  # composing one takes 0.1 s, for each trial of a search
+    configs, by_job = preflight.compose(composer, checked, of_the_sweep, plan.old_rules, bases)
     by_job = {number: list(dict.fromkeys([*problems, *of_job])) for number, of_job in by_job.items()}
     infos = preflight.check(checked, configs, by_job, launcher.is_remote)
     objectives = objectives_of(settings, list(infos.values()))
@@ -250,7 +251,7 @@ def check(
     slots = launcher.allocate(ResourceRequest(settings, config.device.threads, max_jobs, infos, configs))
 
     def check_later(job: Job) -> DictConfig:
-        configs, by_job = preflight.compose(composer, [job], of_the_sweep, plan.old_rules)
+        configs, by_job = preflight.compose(composer, [job], of_the_sweep, plan.old_rules, bases)
         preflight.check([job], configs, by_job, launcher.is_remote)
         return configs[job.number]
 

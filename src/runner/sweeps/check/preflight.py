@@ -20,8 +20,16 @@ SHOWN_JOBS = 4
 """Job numbers that a problem lists."""
 
 
+Bases = dict[tuple[str, ...], DictConfig | None]
+"""What jobs have in common, by the arguments that are not plain values; None if it has problems."""
+
+
 def compose(
-    composer: Composer, jobs: Sequence[Job], of_the_sweep: Sequence[str] = (), old_rules: bool = False
+    composer: Composer,
+    jobs: Sequence[Job],
+    of_the_sweep: Sequence[str] = (),
+    old_rules: bool = False,
+    bases: Bases | None = None,
 ) -> tuple[dict[int, DictConfig], dict[int, list[Problem]]]:
     """Compose every job.
 
@@ -31,6 +39,7 @@ def compose(
         of_the_sweep: arguments about the sweep, with which every job is composed too.
         old_rules: remove the keys for reading data that version 0.1.0 did not have, unless they are typed: a config
             without them is read by its rules.
+        bases: composed for other jobs of the sweep; those of these jobs are added.
 
     Returns:
         The configs, with Hydra's node, and the problems, both by the number of the job.
@@ -38,7 +47,7 @@ def compose(
     configs: dict[int, DictConfig] = {}
     problems: dict[int, list[Problem]] = {}
     reader = composer.reader
-    bases: dict[tuple[str, ...], DictConfig | None] = {}  # by the arguments that are not plain values
+    bases = {} if bases is None else bases
     for job in jobs:
         varied = set(job.overrides[-len(job.point) :]) if job.point else set()
         values = [text for text in job.overrides if text in varied and reader.is_value(reader.parse(text))]
