@@ -15,9 +15,11 @@ import pytest
 import torch
 
 from conftest import REPOSITORY, Called
+from helpers import quick
 from helpers.delivered import delivered_here
 from helpers.own import CASES
 from runner.cli import run_command
+from runner.sweeps.launchers import forkserver
 
 PAGES = {
     path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
@@ -179,12 +181,12 @@ def test_command(line: str, dry: bool, place: Path, monkeypatch: pytest.MonkeyPa
     for typed, package in EXTRAS.items():
         if typed in line:
             pytest.importorskip(package)
-    monkeypatch.setattr(
-        "runner.runs.report.draw_plots", lambda *_: None
-    )  # drawn where the whole output is looked at, below
+    # Plots are drawn where the whole output is looked at, below.
+    monkeypatch.setattr("runner.runs.report.draw_plots", quick.no_plots)
+    monkeypatch.setattr(forkserver, "process", quick.process)
     shown = OUTPUTS.get(line) if "--multirun" in line else None
     whole = re.search(r"--help|--cfg|runner\.|resume=|cnnn|dry_run", line)
-    small = [] if whole else [override for override in SMALL if override.split("=")[0] not in line]
+    small = [] if whole else [override for override in SMALL if shown or override.split("=")[0] not in line]
     other = json.loads((place / "outputs" / "runs" / "other" / "result.json").read_text())
     for name, value in (("<run>", "first"), ("<other>", "other"), ("<id>", other["run_id"]), ("<sweep>", "first")):
         line = line.replace(name, value)

@@ -43,10 +43,11 @@ def without_plots_and_rehearsal(patch: "pytest.MonkeyPatch") -> None:
     patch.setattr("runner.runs.code.imported_files", files_elsewhere)
     patch.setattr("runner.runs.report.draw_plots", no_plots)
     patch.setattr("runner.training.hidden.Rehearsal", NoRehearsal)
-    patch.setattr(forkserver, "process", _process)
+    patch.setattr(forkserver, "process", process)
 
 
-def _process(function: str, *arguments: Any) -> ForkServerProcess:
+def process(function: str, *arguments: Any) -> ForkServerProcess:
+    """Replaces `forkserver.process`: such a fork."""
     return forkserver._context.Process(target=_call, args=(function, arguments))
 
 

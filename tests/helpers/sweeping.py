@@ -1,5 +1,6 @@
 """Helpers for tests of sweeps: a model that can fail, sweeps in separate processes, and readers of their files."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -14,7 +15,9 @@ from typing import Any
 
 import psutil
 
+from helpers import quick
 from runner.cli import main
+from runner.runs import code
 from runner.sweeps.launchers import forkserver
 
 FATES = '''
@@ -84,6 +87,8 @@ def start(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str
 class Forked:
     """`python -m runner ...` as a fork of a server that has imported everything; its jobs are forks of the same server.
 
+    Its jobs draw no plots: see `quick`.
+
     Args:
         folder: its working directory.
         arguments: of the command line.
@@ -120,6 +125,8 @@ def _run_in(folder: Path, printed: Path, arguments: Sequence[str], prepare: Call
     python_forkserver._forkserver.ensure_running = lambda: None  # the fork uses the server that it comes from
     forkserver._ensure_running = lambda: None
     forkserver.start = lambda *_, **__: None
+    gc.freeze()  # as for jobs
+    code.imported_files, forkserver.process = quick.files_elsewhere, quick.process
     if prepare is not None:
         prepare()
     sys.argv[1:] = arguments
