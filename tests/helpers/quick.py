@@ -44,6 +44,8 @@ def without_plots_and_rehearsal(patch: "pytest.MonkeyPatch") -> None:
     patch.setattr("runner.runs.report.draw_plots", no_plots)
     patch.setattr("runner.training.hidden.Rehearsal", NoRehearsal)
     patch.setattr(forkserver, "process", process)
+    # A refused sweep ends the server of its jobs, and the next one in this process would start another, for seconds.
+    patch.setattr("runner.sweeps.launch._kill_server", lambda *_: None)
 
 
 def process(function: str, *arguments: Any) -> ForkServerProcess:
