@@ -39,6 +39,7 @@ class Model:
         width: Annotated[int, COUNT],
         rate: "Annotated[float | None, Range(0, 1, open_high=True)]" = None,
         sizes: Annotated[list[int], ranges.COUNT] = (1,),
+        either: Annotated[int | list[int], COUNT] = 3,
         mode: Annotated[str, OneOf(("a", "b"))] = "a",
         depth: Annotated[int, COUNT] | None = None,
         share: Annotated[float, PROBABILITY] = 0.5,
@@ -55,6 +56,7 @@ def test_bounds_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "width": BoundedParameter(COUNT, optional=False, is_list=False),
         "rate": BoundedParameter(Range(0, 1, open_high=True), optional=True, is_list=False),
         "sizes": BoundedParameter(COUNT, optional=False, is_list=True),
+        "either": BoundedParameter(COUNT, optional=False, is_list=True, or_one=True),
         "mode": BoundedParameter(Choice(("a", "b")), optional=False, is_list=False),
         "depth": BoundedParameter(COUNT, optional=True, is_list=False),
     }

@@ -85,7 +85,7 @@ def limited(config: dict[str, Any], kind: type[Bound]) -> list[str]:
         (["scheduler=warmup_cosine"], "scheduler.warmup_epochs scheduler.min_lr"),
         (["scheduler=onecycle"], "scheduler.pct_start scheduler.div_factor scheduler.final_div_factor"),
         (["scheduler=onecycle"], "scheduler.base_momentum"),
-        (["model=cnn"], "model.dropout"),
+        (["model=cnn"], "model.dropout model.kernel_size"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )

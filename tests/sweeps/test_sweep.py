@@ -41,7 +41,7 @@ from helpers.sweeping import (
 from runner import sync
 from runner.cli import run_command
 from runner.errors import ConfigError
-from runner.rundir import layout
+from runner.rundir import folders, layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import shell_path
 from runner.rundir.journal import Journal
@@ -65,6 +65,18 @@ def ids(called: Called) -> list[int]:
 
 
 PROCESS = forkserver.process
+
+
+def when_made(monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], object]) -> None:
+    """Call a function with the folder of a sweep when it was made: a sweep starts in no folder that has something."""
+    make = folders.make_run_folder
+
+    def make_and_act(*arguments: Any) -> Path:
+        folder = make(*arguments)
+        act(folder)
+        return folder
+
+    monkeypatch.setattr(folders, "make_run_folder", make_and_act)
 
 
 class TestAWholeSweep:
@@ -545,7 +557,7 @@ class TestKnobs:
         values = pd.Series([done[number]["val/loss"] for number in (0, 2)])
         assert found["0.1"]["mean"] == pytest.approx(values.mean())
         assert found["0.1"]["std"] == pytest.approx(values.std())
-        assert re.search(r"^lr +mean val/loss +std +n$", called.err, re.MULTILINE)
+        assert re.search(r"^ *lr +mean val/loss +std +n$", called.err, re.MULTILINE)
 
     def test_extended(self, runner: Runner, here: Path) -> None:
         assert runner("-m", *QUICK, "seed=1,2").code == 0
@@ -642,15 +654,20 @@ class TestKnobs:
         assert called.code == 0 and ids(called) == [1], called.err
 
     @pytest.mark.parametrize("locked", ["at the end", "at the start"])
-    def test_a_locked_folder_fails_only_its_job(self, runner: Runner, here: Path, locked: str) -> None:
+    def test_a_locked_folder_fails_only_its_job(
+        self, runner: Runner, here: Path, locked: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         folder = here / "held"
         with contextlib.ExitStack() as holding:
-            if locked == "at the start":
-                (folder / "1").mkdir(parents=True)
-                holding.enter_context(lock(folder / "1"))
-            else:
-                (folder / "1").mkdir(parents=True)
-                (folder / "1" / "config.yaml").mkdir()  # nothing can be written there
+
+            def hold(_: Path) -> None:
+                (folder / "1").mkdir()
+                if locked == "at the start":
+                    holding.enter_context(lock(folder / "1"))
+                else:
+                    (folder / "1" / "config.yaml").mkdir()  # nothing can be written there
+
+            when_made(monkeypatch, hold)
             called = runner("-m", *QUICK, "seed=1,2,3", f"hydra.sweep.dir={folder}")
         assert called.code == 1
         assert {row["job"]: row["status"] for row in table(folder)["jobs"]} == {
@@ -659,9 +676,11 @@ class TestKnobs:
             2: "FINISHED",
         }
 
-    def test_a_sweep_whose_table_cannot_be_written_is_not_finished(self, runner: Runner, here: Path) -> None:
+    def test_a_sweep_whose_table_cannot_be_written_is_not_finished(
+        self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         folder = here / "full"
-        (folder / "jobs.csv").mkdir(parents=True)
+        when_made(monkeypatch, lambda made: (made / "jobs.csv").mkdir())
         called = runner("-m", *QUICK, "seed=1,2", f"hydra.sweep.dir={folder}")
         assert called.code == 1 and {job["status"] for job in outcomes(folder).values()} == {"FINISHED"}
         assert "the table is not written: " in called.err and f"sweep.resume={folder.name}\n" in called.err

@@ -28,12 +28,12 @@ class Limit:
     Attributes:
         bound: the bound of the value, or of each item of a list.
         optional: null is allowed.
-        shape: whether the value is a single one, a list, or a mapping; for torch's parameters that is unknown.
+        shape: whether the value is a single one, a list, either, or a mapping; for torch's parameters that is unknown.
     """
 
     bound: Bound
     optional: bool = False
-    shape: Literal["one", "list", "mapping", "unknown"] = "one"
+    shape: Literal["one", "list", "either", "mapping", "unknown"] = "one"
 
     def __str__(self) -> str:
         return f"{self.bound}, or null" if self.optional else str(self.bound)
@@ -65,7 +65,8 @@ def collect_limits(config: Mapping[str, Any], root: type) -> dict[str, Limit]:
     for group, target in owners.items():
         if isinstance(target, str):
             for name, parameter in read_bounds(target).items():
-                shape: Literal["one", "list"] = "list" if parameter.is_list else "one"
+                shape: Literal["one", "list", "either"] = "list" if parameter.is_list else "one"
+                shape = "either" if parameter.or_one else shape
                 collected[f"{group}.{name}"] = Limit(parameter.bound, parameter.optional, shape)
     named = select(config, "optimizer.groups")
     for group, options in named.items() if isinstance(named, Mapping) else ():

@@ -51,11 +51,13 @@ class BoundedParameter:
         bound: the bound of the value, or of each item of a list.
         optional: None is allowed.
         is_list: the value is a list.
+        or_one: a single number may stand for a list.
     """
 
     bound: Bound
     optional: bool
     is_list: bool
+    or_one: bool = False
 
 
 @cache
@@ -74,7 +76,10 @@ def read_bounds(target: str) -> dict[str, BoundedParameter]:
     for name, annotation in annotations.items():
         if bound := _bound(annotation, names):
             members = _members(annotation)
-            bounded[name] = BoundedParameter(bound, NONE in members, bool(members & {*LISTS}))
+            is_list = bool(members & {*LISTS})
+            bounded[name] = BoundedParameter(
+                bound, NONE in members, is_list, is_list and bool(members & {"int", "float"})
+            )
     return bounded
 
 
