@@ -136,7 +136,8 @@ def test_a_run_that_did_not_end_has_no_figures_to_compare_with(
         (["run=value", "splt=val"], ("splt", "unknown"), "did you mean split?"),
         (["run=value", "data.batch_size=x"], ("data.batch_size", "type"), ""),
         (["run=value", "runner.verbose=maybe"], ("runner.verbose", "type"), "write true or false"),
-        (["value"], ("value", "syntax"), "choose from"),
+        (["value"], ("value", "syntax"), "write run=value"),
+        (["valu"], ("valu", "syntax"), "choose from"),
     ],
 )
 def test_wrong_options_are_exit_2_and_a_line(

@@ -314,3 +314,37 @@ def test_the_suggested_batch_size_leaves_no_batch_of_one_sample(samples: int, ba
         check_single_sample(model, (4,), torch.float32, samples, batch_size)
     assert error.value.problems[0].suggestion == f"write data.batch_size={suggested}"
     assert samples % suggested != 1 and suggested > 1
+
+
+class Inverted(nn.Module):
+    """Cannot take zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(torch.linalg.inv(x.squeeze(1)).flatten(1))
+
+
+def test_a_model_that_cannot_take_zeros_is_checked_without_values() -> None:
+    assert check_shapes(Inverted(), (1, 8, 8), 10, torch.float32) == Cost(1280, 10)
+
+
+class Seen(nn.Module):
+    """Notes on which device it was called."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer, self.devices = nn.Linear(width, 1), list[str]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.devices.append(x.device.type)
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(("width", "device"), [(100, "cpu"), (70_000, "meta")])
+def test_only_small_samples_are_computed(width: int, device: str) -> None:
+    model = Seen(width)
+    check_shapes(model, (width,), 1, torch.float32)
+    assert model.devices == [device]

@@ -7,7 +7,6 @@ import pytest
 from torch import nn
 
 from helpers.composed import built
-from helpers.sweeping import Forked
 from runner.rundir.layout import REHEARSALS
 from runner.runs import same_code
 from runner.runs.same_code import shared_verdict
@@ -60,11 +59,3 @@ def test_changed_files_are_other_code(tmp_path: Path, monkeypatch: pytest.Monkey
     states = iter([["before"], ["after"]])
     monkeypatch.setattr(same_code, "code_state", lambda model: next(states))
     assert same_code.code_of({}, nn.Linear(1, 1)) != same_code.code_of({}, nn.Linear(1, 1))
-
-
-def test_the_jobs_of_a_sweep_share_it(here: Path) -> None:
-    arguments = ("--multirun", "optimizer.lr=0.1,0.2", "seed=0,1", "sweep.jobs=1", "hydra.sweep.dir=sweep")
-    (here / "outputs").mkdir()
-    sweep = Forked(here, *arguments, "trainer.epochs=1", "data.limit=64", "tracking=off")
-    assert sweep.wait()[0] == 0
-    assert len(list((here / "outputs" / REHEARSALS).iterdir())) == 1

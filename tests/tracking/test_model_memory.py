@@ -185,6 +185,49 @@ def test_other_arguments_of_the_folder_are_another_graph(tmp_path: Path, exports
     assert exports.made == 2
 
 
+class Smallest(nn.Module):
+    """Divides by the number of samples, up to a limit that only more samples than five reach."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.layer, self.limit = nn.Linear(3, 2), limit
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) / min(x.shape[0], self.limit)
+
+
+class Limited(Smallest):
+    """Refuses more samples than its limit."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] > self.limit:
+            raise ValueError
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("kind", [Smallest, Limited])
+def test_a_graph_that_depends_on_the_number_of_samples_is_not_shared(
+    kind: type[Smallest], tmp_path: Path, exports: Exports
+) -> None:
+    for limit in (6, 1000):
+        model = kind(limit)
+        served = mlflow.pyfunc.load_model(str(save(tmp_path, model)))
+        if kind is Smallest:
+            inputs = torch.rand(20, 3)
+            np.testing.assert_allclose(served.predict(inputs.numpy()), model(inputs).detach(), rtol=1e-5)
+    assert exports.made == 2 and not list((tmp_path / GRAPHS).glob("*.zip"))
+
+
+class Twin(nn.Linear):
+    """Another class that computes the same."""
+
+
+def test_another_class_is_another_graph(tmp_path: Path, exports: Exports) -> None:
+    for model in (nn.Linear(3, 2), Twin(3, 2), Twin(3, 2)):
+        save(tmp_path, model)
+    assert exports.made == 2
+
+
 @pytest.mark.parametrize("where", [torch, code_state])
 def test_another_version_is_exported(
     where: Any, tmp_path: Path, exports: Exports, monkeypatch: pytest.MonkeyPatch
@@ -230,6 +273,7 @@ def test_a_changed_file_of_the_user_is_exported(
         save(tmp_path, nn.Linear(3, 2))
     assert exports.made == 1
     file.write_text("WIDTH = 2\n")  # as long as before
+    code_state._state.cache_clear()  # as in another process
     save(tmp_path, nn.Linear(3, 2))
     assert exports.made == 2
 

@@ -243,27 +243,51 @@ def test_what_torch_compile_sets_in_a_model_is_not_named(
     assert said(caplog) == set()
 
 
-@pytest.mark.parametrize("damage", [None, b"", b'{"missed": 3}', b"\xff"])
-def test_the_first_of_several_trainings_rehearses_for_all(
-    damage: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rehearsals that are started; a verdict is waited for."""
+    started, fork = list[int](), rehearsal.fork
     monkeypatch.setattr("runner.training.hidden.LONGER_SECONDS", 60)
-    forks, notes = [], []
-    fork = rehearsal.fork
-    monkeypatch.setattr(rehearsal, "fork", lambda *arguments, **more: forks.append(1) or fork(*arguments, **more))
-    for name in ("first", "second"):
-        with caplog.at_level(logging.WARNING):
-            state = made(tmp_path / name, Counter)
-            watch = Watch(state, shared=tmp_path / "verdict.json")
-            fit(state)
-            watch.close()
-            state.loaders.close()
-        notes.append([(record.paths, record.risk, record.getMessage()) for record in of_hidden_state(caplog)])
-        caplog.clear()
-        if damage is not None:
-            (tmp_path / "verdict.json").write_bytes(damage)
-    assert notes[0] == notes[1] != []
-    assert len(forks) == (1 if damage is None else 2)
+    monkeypatch.setattr(rehearsal, "fork", lambda *arguments, **more: started.append(1) or fork(*arguments, **more))
+    return started
+
+
+def notes_of(folder: Path, caplog: pytest.LogCaptureFixture, shared: Callable[[], Path], **more: Any) -> list[Any]:
+    with caplog.at_level(logging.WARNING):
+        state = made(folder, Counter, **more)
+        watch = Watch(state, shared=shared)
+        fit(state)
+        watch.close()
+        state.loaders.close()
+    notes = [(record.paths, record.risk, record.getMessage()) for record in of_hidden_state(caplog)]
+    caplog.clear()
+    return notes
+
+
+UNKNOWN = b'{"missed": ["elsewhere.k"], "derived": [], "unexplained": null}'
+DAMAGED = [b"", b"\xff", b"[1]", b'{"missed": 3}', b'{"missed": "k", "derived": [3], "unexplained": {"a": 1}}']
+
+
+@pytest.mark.parametrize("content", [None, UNKNOWN, *DAMAGED])
+def test_the_first_of_several_trainings_rehearses_for_all(
+    content: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture, forks: list[int]
+) -> None:
+    file = tmp_path / "verdict.json"
+    first = notes_of(tmp_path / "first", caplog, lambda: file)
+    if content is not None:
+        file.write_bytes(content)
+    second = notes_of(tmp_path / "second", caplog, lambda: file)
+    assert first and [paths for paths, *_ in second] == [paths for paths, *_ in first]
+    assert len(forks) == (2 if content in DAMAGED else 1)
+
+
+def test_a_verdict_is_not_left_if_more_code_was_imported_meanwhile_or_with_too_few_steps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, forks: list[int]
+) -> None:
+    files = iter([tmp_path / "before.json", tmp_path / "after.json"])
+    assert notes_of(tmp_path / "imports", caplog, lambda: next(files))
+    assert notes_of(tmp_path / "short", caplog, lambda: tmp_path / "short.json", max_steps=2)
+    assert len(forks) == 2 and not list(tmp_path.glob("*.json"))
 
 
 @pytest.mark.parametrize(("limit", "value"), [("free_host_memory", lambda: 1000), ("LARGEST", 100)])

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -203,7 +204,7 @@ def _run(
                 log.warning("note       %s: the last bits of the result may differ", "; ".join(notes))
             for change in code.changes:
                 log.warning("note       %s since the run was started: it continues with the present code", change)
-        watch = Watch(state, shared=shared_verdict(experiment))
+        watch = Watch(state, shared=partial(shared_verdict, experiment))
         tracker.settle(SETTLE_SECONDS)
         stop_reason = train(state, folder, resume_from is not None)
         bar.close()

@@ -86,6 +86,6 @@ def _protected(run: SavedRun, new: Path | None) -> Iterator[tuple[Path, str]]:
         if isinstance(source, str):
             yield Path(source).expanduser(), f"the run's {key}"
     if run.folder is not None:
-        inside = (path for name in FOLDERS for path in (run.folder / name).rglob("*"))
+        inside = (path for name in FOLDERS for path in sorted((run.folder / name).rglob("*")))
         for path in (*(run.folder / name for name in RECORD), *inside):
             yield path, f"the run's {display_path(path)}"

@@ -30,6 +30,10 @@ MOST = 200
 """Verdicts that are remembered; the oldest are forgotten."""
 
 
+MOST_BATCHES = 5
+"""With as many batches or more no epoch ends in the steps of a rehearsal."""
+
+
 def shared_verdict(experiment: Experiment) -> Path | None:
     """Return the file for what a rehearsal finds out about all runs by the same code.
 
@@ -39,7 +43,8 @@ def shared_verdict(experiment: Experiment) -> Path | None:
     with contextlib.suppress(OSError):
         shared.mkdir(mode=0o700, exist_ok=True)
         keep_newest(shared, "*.json", MOST)
-    return shared / f"{code_of(experiment.config, experiment.model)}.json" if is_own_folder(shared) else None
+    batches = min(len(experiment.loaders.train), MOST_BATCHES)
+    return shared / f"{code_of(experiment.config, experiment.model)}-{batches}.json" if is_own_folder(shared) else None
 
 
 def code_of(config: Mapping[str, Any], model: nn.Module) -> str:

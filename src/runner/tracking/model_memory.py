@@ -57,6 +57,10 @@ _KNOWN_FILES = re.compile(
 _KNOWN_RECORDS = re.compile(
     r"archive_(format|version)|models/model.json|data/(weights|constants)/model_\w+_config.json|data/sample_inputs/model.pt"
 )
+_TARGET, _EXPRESSION = re.compile(r'"target": "([^"]*)"'), re.compile(r'"expr_str": "([^"]*)"')
+_SIZE_OF_SAMPLES = re.compile(r"(Symbol\('\w+'(, \w+=True)*\)|Integer\(\d+\)|Mul|Add|[(), ])*")
+_EQUAL_SIZES = re.compile(r"(L\['\w+'\]\.size\(\)\[\d+\]) == (L\['\w+'\]\.size\(\)\[\d+\])")
+_PLAIN_TARGETS = {"_operator.mul", "_operator.add", "_operator.getitem"}
 _INDEX = "index.json"
 _FILES, _RECORDS = "files/", "records/"
 _WEIGHTS = "data/weights/"
@@ -107,7 +111,16 @@ class ModelMemory:
                 inputs = at(example, index)
                 called = (lambda: model(inputs)) if isinstance(inputs, Tensor) else (lambda: model(**inputs))  # noqa: B023
                 made.append(operations(called, [*weights.values(), *leaves(inputs)]))
-            parts = [_describe(weights), made, str(tree_map(_kind, example)), asked, code_state(model), _versions()]
+            kinds = [f"{type(module).__module__}.{type(module).__qualname__}" for module in model.modules()]
+            parts = [
+                _describe(weights),
+                kinds,
+                made,
+                str(tree_map(_kind, example)),
+                asked,
+                code_state(model),
+                _versions(),
+            ]
             return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
         except Exception:  # a user's model may raise anything; exporting it reports that
             return None
@@ -240,7 +253,9 @@ def _collect(model: nn.Module, example: Any, folder: Path, target: Path) -> None
             if name not in index["weights"] and name not in _WRITTEN_BY_TORCH
         }
         known = all(map(_KNOWN_FILES.fullmatch, files)) and all(map(_KNOWN_RECORDS.fullmatch, contents))
-        if not known or sum(map(len, [*contents.values(), *files.values()])) > LARGEST_GRAPH:
+        if not known or not _is_free(json.loads(contents["models/model.json"])):
+            raise Unsuitable
+        if sum(map(len, [*contents.values(), *files.values()])) > LARGEST_GRAPH:
             raise Unsuitable
         index["records"] = [name for name in records if name not in _WRITTEN_BY_TORCH]
         of_example = {name: content for name, content in (files | contents).items() if name in rendered}
@@ -253,6 +268,20 @@ def _collect(model: nn.Module, example: Any, folder: Path, target: Path) -> None
                     kept.writestr(prefix + name, content)
         index["sizes"] = {name: len(content) for name, content in of_example.items()}
         kept.writestr(_INDEX, json.dumps(index))
+
+
+def _is_free(graph: Mapping[str, Any]) -> bool:
+    """Whether a graph depends on the number of samples only in ways that one and five samples show.
+
+    The limit of an attribute, in a comparison or a minimum, is in the graph and not in the operations for few samples.
+    """
+    sizes = [value["max_val"] for value in graph["range_constraints"].values()]
+    text = json.dumps(graph)
+    targets = {target for target in _TARGET.findall(text) if not target.startswith("torch.ops.")}
+    higher = "torch.ops.higher_order" in text
+    plain = all(_SIZE_OF_SAMPLES.fullmatch(expression) for expression in _EXPRESSION.findall(text))
+    equal = all(map(_EQUAL_SIZES.fullmatch, graph["guards_code"]))
+    return equal and not higher and plain and targets <= _PLAIN_TARGETS and set(sizes) <= {None}
 
 
 def _write_folder(remembered: zipfile.ZipFile, model: nn.Module, example: Any, folder: Path) -> None:

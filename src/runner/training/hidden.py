@@ -8,14 +8,13 @@ start. `Rehearsal`, in a process beside the training, finds those that matter: n
 import logging
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, Literal
 
 from runner.data.source import saves_itself
 from runner.data.streaming import StreamPosition
 from runner.errors import TrainingError
 from runner.rundir.checkpoint import find_unsavable
-from runner.training.rehearsal import Rehearsal, Verdict, unsaved
+from runner.training.rehearsal import Rehearsal, Shared, Verdict, unsaved
 from runner.training.state import Training
 from runner.util.terminal import about
 
@@ -58,7 +57,7 @@ class Watch:
         shared: see `Rehearsal`.
     """
 
-    def __init__(self, state: Training, rehearse: bool = True, shared: Path | None = None) -> None:
+    def __init__(self, state: Training, rehearse: bool = True, shared: Shared | None = None) -> None:
         self._state, self._start = state, unsaved(state).attributes
         self._changed: set[str] = set()
         self._reported: set[str] = set()
@@ -98,7 +97,8 @@ class Watch:
         if verdict is None and self._rehearsal is not None and self._rehearsal.running():
             return  # the verdict will exclude those that each step computes again
         known = verdict or Verdict()
-        new = (self._changed | known.missed) - known.derived - self._reported
+        missed = {path for path in known.missed if path.partition(".")[0] in ADVICE}
+        new = (self._changed | missed) - known.derived - self._reported
         self._reported.update(new)
         by_root = sorted((path.partition(".")[0], _risk(path, verdict), path) for path in new)
         for (root, risk), paths in groupby(by_root, itemgetter(0, 1)):

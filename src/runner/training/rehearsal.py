@@ -22,7 +22,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +34,7 @@ from torch import Tensor
 from runner.data.loading import Loader
 from runner.data.streaming import StreamLoader
 from runner.device import free_host_memory
+from runner.rundir.ownership import is_own_file
 from runner.training.attributes import Walk, addresses
 from runner.training.callbacks import Callbacks
 from runner.training.evaluation import evaluate
@@ -48,6 +49,9 @@ from runner.util.primitives import decode, encode
 STEPS = 2  # before and after the checkpoint
 LARGEST = 32 << 20  # bytes of a model; its forks take ten times that with SGD, fourteen with AdamW
 MEMORY_SHARE = 0.1  # the largest share of the free memory for the model
+
+
+Shared = Callable[[], Path | None]
 
 
 @dataclass(frozen=True)
@@ -71,16 +75,17 @@ class Rehearsal:
 
     Args:
         state: the training before its first step, or as restored from a checkpoint. It does not change.
-        shared: a file with the verdict of the first of several trainings by the same code, which the others take; None:
-            the training is not one of several.
+        shared: returns the file with the verdict of the first of several trainings by the same code, which the others
+            take; None: the training is not one of several.
     """
 
-    def __init__(self, state: Training, shared: Path | None = None) -> None:
+    def __init__(self, state: Training, shared: Shared | None = None) -> None:
         self._pid, self._pipe, self._content = 0, -1, b""
-        self._shared = shared
-        self._verdict = _read_verdict(_read_shared(shared)) if shared is not None else None
+        self._shared, self._file = shared, shared() if shared is not None else None
+        self._verdict = _read_verdict(_read_shared(self._file)) if self._file is not None else None
         if self._verdict is not None or not _is_possible(state):
             return
+        self._is_whole = _steps(state) == STEPS  # fewer steps show less
         self._pipe, end = os.pipe()
         self._pid = fork(end, lambda: _rehearse(state))
         os.close(end)
@@ -97,10 +102,16 @@ class Rehearsal:
             if not block:
                 self._verdict = _read_verdict(self._content)
                 self.close()
-                if self._verdict is not None and self._shared is not None:
-                    with contextlib.suppress(OSError):  # a full disk: the next one rehearses too
-                        write_atomically(self._shared, self._content.decode(), private=True)
+                self._share()
         return self._verdict
+
+    def _share(self) -> None:
+        """Leave the verdict to the next trainings, if no code was imported since this one has looked for it."""
+        if self._verdict is None or self._shared is None or self._file is None or not self._is_whole:
+            return
+        with contextlib.suppress(OSError):  # a full disk: the next one rehearses too
+            if self._shared() == self._file:
+                write_atomically(self._file, self._content.decode(), private=True)
 
     def close(self) -> None:
         """End the forks."""
@@ -304,12 +315,14 @@ def _read_verdict(content: bytes) -> Verdict | None:
     """Read a verdict; None if the rehearsal failed, for example in user code: training itself will report that."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         fields = json.loads(content)
-        return Verdict(frozenset(fields["missed"]), frozenset(fields["derived"]), fields["unexplained"])
+        missed, derived, unexplained = fields["missed"], fields["derived"], fields["unexplained"]
+        if all(isinstance(path, str) for path in [*missed, *derived, unexplained or ""]):
+            return Verdict(frozenset(missed), frozenset(derived), unexplained)
     return None
 
 
 def _read_shared(file: Path) -> bytes:
     """Return the verdict of another training, or nothing."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        return read_text(file).encode()
+        return read_text(file).encode() if is_own_file(file) else b""
     return b""

@@ -33,8 +33,9 @@ def _state_of_runner() -> list[tuple[str, int, int]]:
     return [(str(file), *_state(file)) for file in files]
 
 
+@cache
 def _state(file: Path) -> tuple[int, int]:
-    """Return the size and the time of change of a file of code."""
+    """Return the size and the time of change of a file of code when it was first asked for, near its import."""
     with contextlib.suppress(OSError):
         status = file.stat()
         return status.st_size, status.st_mtime_ns
