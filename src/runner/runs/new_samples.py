@@ -14,7 +14,7 @@ from runner.data.named_path import NamedPath
 from runner.data.paths import find_data_file
 from runner.errors import ConfigError
 from runner.rundir.folders import parse_path
-from runner.runs import new_inputs, new_rows
+from runner.runs import new_inputs
 from runner.runs.new_images import ImageReader, find_images, is_scaled_to_1
 from runner.runs.new_values import KEY, as_tensor, parse_list, read_array, refuse
 from runner.saved.input_spec import InputSpec
@@ -74,6 +74,10 @@ def read(value: str, spec: InputSpec) -> NewSamples:
         return _from_images(find_images(path, shown), path, spec, shown)
     path = find_data_file(value, KEY)
     if spec.table is not None:
+        from runner.runs import (
+            new_rows,
+        )  # late: scikit-learn and pandas take 0.8 s to import, and only tables need them
+
         inputs, count = new_rows.read(NamedPath(KEY, shown.partition("=")[2], path), spec.table)
         return NewSamples(range(count), lambda first, last: tree_map(lambda leaf: leaf[first:last], inputs))
     suffix = path.suffix.lower()
