@@ -74,9 +74,7 @@ def read(value: str, spec: InputSpec) -> NewSamples:
         return _from_images(find_images(path, shown), path, spec, shown)
     path = find_data_file(value, KEY)
     if spec.table is not None:
-        from runner.runs import (
-            new_rows,
-        )  # late: scikit-learn and pandas take 0.8 s to import, and only tables need them
+        from runner.runs import new_rows  # late: pandas and scikit-learn take 0.8 s, and only tables need them
 
         inputs, count = new_rows.read(NamedPath(KEY, shown.partition("=")[2], path), spec.table)
         return NewSamples(range(count), lambda first, last: tree_map(lambda leaf: leaf[first:last], inputs))
