@@ -25,7 +25,8 @@ from helpers.faults import inject
 from helpers.sweeping import Forked
 from runner.cli import run_command
 from runner.runs import execute
-from runner.runs.report import describe_overfit, recipe
+from runner.runs.last_lines import describe_overfit
+from runner.runs.report import recipe
 from runner.tracking.store import connect
 from runner.training.state import Interrupted
 from runner.util.stopping import Stop

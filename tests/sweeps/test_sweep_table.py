@@ -175,7 +175,7 @@ class TestResumeAction:
         make_job(tmp_path, 4, {})
         JobOutcome("FAILED", "never began", 0.1).save(tmp_path / "4", "x")
         make_job(tmp_path, 6, {}, status="FINISHED", artifacts="none")
-        found = [choose_action(tmp_path / str(number)) for number in range(7)]
+        found = [choose_action(tmp_path / str(number), "best") for number in range(7)]
         assert found == [
             ResumeAction.SKIP,
             ResumeAction.RESTART,

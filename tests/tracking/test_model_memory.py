@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from runner.rundir.layout import GRAPHS
 from runner.tracking import model as saving
-from runner.tracking import model_memory
+from runner.tracking import model_memory, model_template
 from runner.tracking.model import TableNames, save_model
-from runner.tracking.model_memory import GRAPH, ModelMemory
+from runner.tracking.model_memory import ModelMemory
+from runner.tracking.model_template import GRAPH
 from runner.util import code_state
 
 EXAMPLE = torch.arange(12.0).reshape(4, 3) / 7
@@ -98,7 +99,7 @@ def save(outputs: Path, model: nn.Module, name: str = "run", example: Any = EXAM
 
 def contents(folder: Path) -> dict[str, bytes]:
     """The files of a model's folder; its description without name and time."""
-    return {str(path.relative_to(folder)): model_memory._comparable(path) for path in model_memory._files(folder)}
+    return {str(path.relative_to(folder)): model_template.comparable(path) for path in model_template.files_in(folder)}
 
 
 TWO_INPUTS = {"left": torch.rand(4, 3), "right": torch.rand(4, 2)}

@@ -29,7 +29,7 @@ from runner.config.settings import (
 from runner.errors import Problem, did_you_mean
 from runner.util.ranges import Choice, Range, fits_64_bits
 from runner.util.tags import NAME_LENGTH, TAG_LENGTH, legal_name, reserved_for
-from runner.util.uri import DATABASES, is_server_address
+from runner.util.uri import DATABASES, is_server_address, scheme_of
 
 
 @dataclass
@@ -209,7 +209,7 @@ def _check_address(config: Mapping[str, Any]) -> list[Problem]:
     if uri is None:
         return []
     key = "tracking.uri"
-    scheme = str(uri).partition("://")[0].partition("+")[0] if "://" in str(uri) else ""
+    scheme = scheme_of(str(uri))
     if name == "server" and (scheme not in ("http", "https") or not is_server_address(str(uri))):
         instead = "write tracking.uri=http://<host>:<port>, or tracking=local for a file"
         return [Problem(key, f"{key}={uri} is not the address of a server", instead, topic="type")]

@@ -20,7 +20,7 @@ from runner.rundir.checkpoint import Checkpoints, load
 from runner.rundir.energy import spent
 from runner.rundir.folders import shell_path
 from runner.rundir.manifest import ERROR
-from runner.runs import report
+from runner.runs import last_lines, report
 from runner.runs.code import RunCode
 from runner.runs.describe import describe_run, write_config, write_input_spec
 from runner.runs.reproduction import environment_changes
@@ -167,7 +167,7 @@ def run(
             try:
                 return _run(experiment, folder, resume_from, delivery, bar, stop, wants_artifacts)
             except KeyboardInterrupt:  # a second Ctrl-C, between training and `_close`
-                report.log_how_to_resume(folder, "KILLED")
+                last_lines.log_how_to_resume(folder, "KILLED")
                 return Outcome("KILLED", 128 + stop.signal, {})
     except OSError as error:  # the run's folder cannot be written, so the error is only printed
         log.error("error: %s", describe_error(error))
@@ -220,8 +220,7 @@ def _run(
         if artifacts:
             _save_model_and_plots(state, experiment, folder, predictions, served)
         else:
-            note = "note       no plots and no saved model, as another job is better; to make them: %s"
-            log.info(note, f"python -m runner resume={shell_path(folder)}")
+            last_lines.log_without_artifacts(folder)
         if stop.requested:
             raise Interrupted
         outcome = Outcome("FINISHED", 0, {}, artifacts=artifacts)
@@ -229,7 +228,7 @@ def _run(
         stop.hold()
         outcome = Outcome("KILLED", 128 + stop.signal, {})
         bar.close()
-        report.log_stopped(state, stop.signal.name, is_saved=isinstance(interruption, Interrupted))
+        last_lines.log_stopped(state, stop.signal.name, is_saved=isinstance(interruption, Interrupted))
     except BaseException as error:  # a user's model may raise anything
         bar.close()
         outcome.error = redact(describe_error(error))
@@ -310,9 +309,9 @@ def _close(
         log.error("error: %s", describe_error(error))
         outcome.status, outcome.exit_code, outcome.error = "FAILED", 1, outcome.error or describe_error(error)
     if outcome.status == "FINISHED":
-        report.log_closing(state, experiment, folder, test_metrics)
+        last_lines.log_closing(state, experiment, folder, test_metrics)
     else:
-        report.log_how_to_resume(folder, outcome.status)
+        last_lines.log_how_to_resume(folder, outcome.status)
     is_uploaded = experiment.tracking.name == "off"
     try:
         stop.release()

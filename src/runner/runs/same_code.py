@@ -27,7 +27,7 @@ NUMBERS = {"optimizer": ("lr", "weight_decay"), "data": ("batch_size",), "traine
 
 
 MOST = 200
-"""Verdicts that are remembered; the oldest are forgotten."""
+"""Verdicts that are remembered; the oldest are forgotten, and rehearsed again."""
 
 
 MOST_BATCHES = 5

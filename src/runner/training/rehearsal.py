@@ -52,6 +52,7 @@ MEMORY_SHARE = 0.1  # the largest share of the free memory for the model
 
 
 Shared = Callable[[], Path | None]
+"""Returns the file of a verdict that several trainings share; another one if other code was imported meanwhile."""
 
 
 @dataclass(frozen=True)

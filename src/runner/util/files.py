@@ -192,7 +192,7 @@ def hard_link(source: Path, target: Path) -> None:
 
 
 def keep_newest(folder: Path, pattern: str, most: int) -> None:
-    """Delete the files in a folder that were not changed or used for the longest time, but for so many."""
+    """Delete the files of a folder that were changed or touched the longest time ago, until so many are left."""
     files = list(folder.glob(pattern))
     if len(files) > most:
         for file in sorted(files, key=lambda file: file.lstat().st_mtime)[: len(files) - most]:

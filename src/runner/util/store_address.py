@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from runner.errors import WRONG_PATHS, Problem, Topic
-from runner.util.uri import DATABASES, is_server_address, sqlite_file, without_userinfo
+from runner.util.uri import DATABASES, is_server_address, scheme_of, sqlite_file, without_userinfo
 
 _HEADER = b"SQLite format 3\0"
 """The first bytes of every SQLite file that is not empty."""
@@ -22,7 +22,7 @@ def check_address(key: str, uri: str) -> Problem | None:
     Returns:
         The problem; None if there is none.
     """
-    scheme = uri.partition("://")[0].partition("+")[0] if "://" in uri else ""
+    scheme = scheme_of(uri)
     typed = f"{key}={without_userinfo(uri)}"
     if scheme in ("http", "https"):
         if is_server_address(uri):
@@ -53,7 +53,7 @@ def check_sqlite(key: str, uri: str, creates: bool = False) -> Problem | None:
 
     file = sqlite_file(uri)
     if file is None:
-        in_memory = uri.partition("://")[0].startswith("sqlite")
+        in_memory = scheme_of(uri) == "sqlite"
         return problem("it names no file", "type") if in_memory else None
     try:
         mode = file.stat().st_mode

@@ -82,6 +82,11 @@ def strip_credentials(uri: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
 
 
+def scheme_of(uri: str) -> str:
+    """Return the scheme of an address without the driver of a database: `sqlite`, `http`; empty without one."""
+    return uri.partition("://")[0].partition("+")[0] if "://" in uri else ""
+
+
 def is_server_address(uri: str) -> bool:
     """Whether the address of a server has a host, and a port that can be."""
     try:

@@ -68,7 +68,7 @@ def _suggest_newest() -> str:
     return f"write {KEY}={shell_path(own[-1]) if own else '<folder or MLflow parent id>'}"
 
 
-def choose_action(folder: Path, artifacts: str = "best") -> ResumeAction:
+def choose_action(folder: Path, artifacts: str) -> ResumeAction:
     """Choose what to do with a job.
 
     Args:
