@@ -124,7 +124,8 @@ def test_the_store_is_served_on_this_machine_alone(tmp_path: Path, empty_store: 
             addresses = [line.split()[1] for line in listening.read_text().splitlines()[1:]]
             assert [a for a in addresses if a.endswith(f":{port:04X}") and a.startswith("00000000")] == []
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        assert process.wait(20) == 0
+        assert "Traceback" not in process.stderr.read()
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

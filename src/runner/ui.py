@@ -3,12 +3,15 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from runner.config import store_variable
 from runner.errors import ConfigError, Problem, StoreError, to_one_line
@@ -22,6 +25,7 @@ from runner.tracking.store import EXPERIMENT_TAGS, connect, local_uri, ui_of
 from runner.tracking.trouble import describe_trouble, password_refused
 from runner.util import program
 from runner.util.options import run_with_options
+from runner.util.stopping import SIGNALS, end_with_parent
 from runner.util.store_address import check_address
 from runner.util.tags import KEY_TAG
 from runner.util.uri import sqlite_file, strip_credentials
@@ -42,7 +46,7 @@ OLD_COLUMNS = ("val/loss", "val/accuracy", "test/accuracy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Replace this process by `mlflow server`; returns only after an error, with 2."""
+    """Run `mlflow server` until a signal ends it; return its exit code, or 2 after an error."""
     return run_with_options(argv, USAGE, OPTIONS, _ui)
 
 
@@ -57,7 +61,7 @@ def _ui(options: dict[str, str]) -> int:
                 f"{display_path(folder)}: its process has died, marked {Manifest.load(folder).status}", file=sys.stderr
             )
         tables = _tables(client, f"http://{HOST}:{port}")
-    _serve(uri, port, tables)
+    return _serve(uri, port, tables)
 
 
 def _tables(client: "MlflowClient", base: str) -> list[tuple[str, str]]:
@@ -114,7 +118,7 @@ def _connect(uri: str, from_variable: bool) -> "MlflowClient":
         raise ConfigError(problem or Problem("tracking.uri", describe_trouble(error), topic="store")) from error
 
 
-def _serve(uri: str, port: int, tables: Sequence[tuple[str, str]]) -> NoReturn:
+def _serve(uri: str, port: int, tables: Sequence[tuple[str, str]]) -> int:
     base = f"http://{HOST}:{port}"
     first = tables[0][0] if tables else experiments_page(base)
     lines = [
@@ -149,24 +153,28 @@ def _serve(uri: str, port: int, tables: Sequence[tuple[str, str]]) -> NoReturn:
         "PYTHONWARNINGS": "ignore",  # of MLflow's own imports
     }
     inherited = {name: value for name, value in os.environ.items() if name != store_variable.NAME}
-    _print_when_open(port, lines)
-    os.execve(sys.executable, command, inherited | environment)
+    # In a group of its own: Ctrl-C in the terminal would make it print tracebacks, SIGTERM does not.
+    server = subprocess.Popen(
+        command,
+        env=inherited | environment,
+        start_new_session=True,
+        preexec_fn=partial(end_with_parent, signal.SIGTERM),
+    )
+    stopped: list[int] = []
 
+    def stop(number: int, _: FrameType | None) -> None:
+        stopped.append(number)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
 
-def _print_when_open(port: int, lines: Sequence[str]) -> None:
-    """Print lines below those of the server, once it answers: a process does so, as this one becomes the server."""
-    server = os.getpid()
-    if (child := os.fork()) != 0:
-        os.waitpid(child, 0)
-        return
-    if os.fork() == 0:  # a grandchild, which the server need not wait for
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        with suppress(OSError):
-            while not _answers(port):
-                time.sleep(0.1)
-                os.kill(server, 0)  # until it has ended
-            print(*lines, sep="\n", file=sys.stderr, flush=True)
-    os._exit(0)
+    for number in SIGNALS:
+        signal.signal(number, stop)
+    while server.poll() is None and not _answers(port):
+        time.sleep(0.1)
+    if server.poll() is None:  # below the lines of the server
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
+    code = server.wait()
+    return 0 if stopped else code
 
 
 def _answers(port: int) -> bool:

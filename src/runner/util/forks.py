@@ -1,7 +1,6 @@
 """Forks of this process that compute in the background without disturbing it."""
 
 import contextlib
-import ctypes
 import fcntl
 import gc
 import json
@@ -16,9 +15,10 @@ from typing import Any, NoReturn
 
 import torch
 
+from runner.util.stopping import end_with_parent
+
 SECONDS = 120  # the time limit of a fork
 _NICENESS = 10  # about a tenth of a core while training runs; with 19, the most, a short run ends before the fork does
-_PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
 
 
 def fork(end: int, work: Callable[[], dict[str, Any]], keep: Collection[int] = ()) -> int:
@@ -48,8 +48,7 @@ def _run_child(parent: int, end: int, positions: dict[int, int | None], work: Ca
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(SECONDS)
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent(signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
         null = os.open(os.devnull, os.O_RDWR)

@@ -1,5 +1,6 @@
 """Requests to stop, made by signals. A handler only records the request; training checks it between steps."""
 
+import ctypes
 import os
 import re
 import signal
@@ -14,6 +15,13 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TERMINAL = (signal.SIGINT, signal.SIGHUP)
+_PR_SET_PDEATHSIG = 1  # of Linux's sys/prctl.h
+
+
+def end_with_parent(number: int) -> None:
+    """Let Linux send this process a signal when the one that started it dies; elsewhere nothing happens."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 class Interrupt:
