@@ -1,8 +1,11 @@
 """What a delivery asks of MLflow, how often it writes, and how files get into an artifact folder of this machine."""
 
 import os
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +145,31 @@ def test_what_was_made_before_a_failure_is_found_again(
     assert delivery.step()
     assert calls["create_run"] == calls["create_logged_model"] == calls["log_outputs"] == 1
     assert_complete(uri, folder)
+
+
+def test_two_processes_that_open_a_run_at_the_same_time_create_one(
+    uri: str, tmp_path: Path, calls: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process of a killed sweep creates the run of its next job while the sweep is resumed."""
+    folder = tmp_path / "0"
+    make_job(folder, uri)
+    first, second, create = Delivery(folder, is_new=True), Delivery(folder), MlflowClient.create_run
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(*args: Any, **others: Any) -> Any:
+        begun.set()
+        assert go_on.wait(10)
+        return create(*args, **others)
+
+    monkeypatch.setattr(MlflowClient, "create_run", slow)
+    with ThreadPoolExecutor() as pool:
+        ends = [pool.submit(first.step)]
+        assert begun.wait(10)
+        ends.append(pool.submit(second.step))
+        time.sleep(0.2)  # until it waits
+        go_on.set()
+        assert not any(end.result(20) for end in ends)
+    assert calls["create_run"] == 1 and first.run_id == second.run_id
 
 
 def test_the_parent_says_which_runs_are_new() -> None:

@@ -9,6 +9,7 @@ import socket
 import stat
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +24,9 @@ _SECONDS_BETWEEN, _PATIENCE, _PATIENCE_WITH_NAME = 0.02, 0.1, 2.0
 
 # The upload of a killed run takes less than this; a resume waits for it.
 DELIVERY, _PATIENCE_WITH_DELIVERY = "delivery process", 15.0
+
+# Creating an MLflow run takes less, unless the store is away; who has waited longer searches for the run as well.
+_SECONDS_FOR_A_TURN = 10.0
 
 _HOLDER = re.compile(r"[\w ]+ (\d{1,9}) on (.*)")
 
@@ -166,6 +170,22 @@ def is_locked(folder: Path) -> bool:
 def is_in_use(folder: Path) -> bool:
     """Whether a running run has the folder, or will have it: a running sweep creates its jobs before they start."""
     return is_locked(folder) or is_locked(folder.parent)
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait while another process has its turn with a folder; it is not the lock of a run (see `lock`).
+
+    The folder itself is locked, so that no file is left in it. NFS refuses that: there nobody waits.
+    """
+    with contextlib.ExitStack() as closing:
+        with contextlib.suppress(OSError):
+            file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW)
+            closing.callback(os.close, file)
+            deadline = time.monotonic() + _SECONDS_FOR_A_TURN
+            while not _locked(file, fcntl.LOCK_EX) and time.monotonic() < deadline:
+                time.sleep(_SECONDS_BETWEEN)
+        yield
 
 
 def _lives(holder: str) -> bool:

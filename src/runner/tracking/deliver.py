@@ -9,7 +9,8 @@ from runner.config.store_variable import add_credentials
 from runner.rundir import journal_check, layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.folders import outputs
-from runner.rundir.manifest import Manifest
+from runner.rundir.lock import one_at_a_time
+from runner.rundir.manifest import FOLDER, Manifest
 from runner.rundir.uploaded_files import UploadedFiles
 from runner.tracking import artifacts
 from runner.tracking.changed_folders import ChangedFolders
@@ -165,20 +166,28 @@ class Delivery:
             return self._client, self._opened
         uri = self._uri or add_credentials(manifest.uri)
         client = self._client or connect(uri)
-        run = existing_run(client, uri, self.state.run_id) if self.state.run_id is not None else None
-        opened = OpenRun(run) if run is not None else self._find_or_create(client, uri, manifest)
-        try:
-            take_over(client, opened.run, manifest)
-        except NotOwner:
-            self.state = DeliveryState(lost_run_id=self.state.run_id)
-            self._save()
-            raise
-        self._save()  # at once: the process of the run waits for the id
+        # The process of a killed run may be creating it still, while another one resumes it already.
+        with one_at_a_time(self.folder / FOLDER):
+            self._take_id_of_another()
+            run = existing_run(client, uri, self.state.run_id) if self.state.run_id is not None else None
+            opened = OpenRun(run) if run is not None else self._find_or_create(client, uri, manifest)
+            try:
+                take_over(client, opened.run, manifest)
+            except NotOwner:
+                self.state = DeliveryState(lost_run_id=self.state.run_id)
+                self._save()
+                raise
+            self._save()  # at once: the process of the run waits for the id
         refuse_linked_folder(opened.run.info.artifact_uri)
         self._forget_what_is_lost(opened.run, manifest)
         self._files = UploadedFiles(self.folder, self.state)
         self._client, self._opened = client, opened
         return client, opened
+
+    def _take_id_of_another(self) -> None:
+        """Read the state again if it had no id: another process may have created the run since."""
+        if self.state.run_id is None and (found := DeliveryState.load(self.folder)).run_id is not None:
+            self.state, self._saved = found, asdict(found)
 
     def _find_or_create(self, client: "MlflowClient", uri: str, manifest: Manifest) -> OpenRun:
         """Find or create the run, and note its id."""
