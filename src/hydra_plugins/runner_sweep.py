@@ -127,7 +127,7 @@ class OptunaSweeper(GridSweeper):
         """
         with needing("hydra/sweeper=optuna", "optuna"):
             from runner.sweeps.plan import optuna_search
-        sampler, pruner = (self._make(name) for name in ("sampler", "pruner"))
+        sampler, pruner = (make_part(name, self.parts[name]) for name in ("sampler", "pruner"))
         return optuna_search.plan(
             composer,
             arguments,
@@ -140,21 +140,66 @@ class OptunaSweeper(GridSweeper):
             self.storage_timeout,
         )
 
-    def _make(self, name: str) -> Any:
-        """Create the sampler or the pruner.
+
+class HalvingSweeper(GridSweeper):
+    """Trains all jobs for a few epochs, and the best of them on and on.
+
+    Args:
+        params: axes besides the typed ones: values by key.
+        eta: of so many jobs one goes on.
+        min_epochs: of each job.
+        max_epochs: of the best one.
+        asynchronous: whether a job goes on before all others are as far.
+        n_trials: number of points to draw; None: every combination.
+        seed: of the draws.
+        sampler: of Optuna's, which draws them: a class as `_target_`, and its arguments; None: each axis independently.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Any] | None = None,
+        eta: int = 3,
+        min_epochs: int = 1,
+        max_epochs: int = 27,
+        asynchronous: bool = False,
+        n_trials: int | None = None,
+        seed: int = 0,
+        sampler: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(params)
+        self.settings: dict[str, Any] = {
+            "eta": eta, "min_epochs": min_epochs, "max_epochs": max_epochs, "asynchronous": asynchronous,
+            "n_trials": n_trials, "seed": seed,
+        }  # fmt: skip
+        self.sampler = sampler
+
+    def plan(self, composer: "Composer", arguments: Sequence[str]) -> "Plan":
+        """Plan the jobs.
 
         Raises:
-            ConfigError: it cannot be created.
+            ConfigError: a setting is not valid, or Optuna is needed and not installed.
         """
-        part = self.parts[name]
-        if part is None:
-            return None
-        try:
-            return instantiate(part, _convert_="all")
-        except Exception as error:  # anything that its constructor raises
-            key = f"hydra.sweeper.{name}"
-            text = f"{key}: {first_line(error.__cause__ or error)}"
-            raise ConfigError(Problem(key, text, topic="type")) from error
+        from runner.sweeps.plan import halving_points
+
+        with needing("hydra.sweeper.sampler", "optuna"):
+            sampler = make_part("sampler", self.sampler)
+            return halving_points.plan(composer, arguments, self.params, **self.settings, sampler=sampler)
+
+
+def make_part(name: str, part: Mapping[str, Any] | None) -> Any:
+    """Create the sampler or the pruner of a search; None makes none.
+
+    Raises:
+        ConfigError: it cannot be created.
+    """
+    if part is None:
+        return None
+    try:
+        return instantiate(part, _convert_="all")
+    except Exception as error:  # anything that its constructor raises
+        key = f"hydra.sweeper.{name}"
+        text = f"{key}: {first_line(error.__cause__ or error)}"
+        raise ConfigError(Problem(key, text, topic="type")) from error
 
 
 class LauncherPlugin(Launcher):

@@ -244,7 +244,7 @@ def run_sweep(args: Namespace) -> int:
         raise ConfigError(*problems)
     if not str(cfg.hydra.sweeper["_target_"]).startswith("hydra_plugins.runner_sweep."):
         chosen = cfg.hydra.runtime.choices["hydra/sweeper"]
-        text, instead = f"hydra/sweeper={chosen} does not work with runner", "choose from grid, optuna, random"
+        text, instead = f"hydra/sweeper={chosen} does not work with runner", "choose from grid, halving, optuna, random"
         raise ConfigError(Problem("hydra/sweeper", text, instead, topic="choice"))
     INTERRUPT.check()
     callbacks = Callbacks(cfg)

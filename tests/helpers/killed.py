@@ -45,9 +45,9 @@ def measured(folder: Path) -> dict[tuple[str, int], float]:
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """Return the result of a run, except times, rates and its id in MLflow."""
+    """Return the result of a run, except times, rates and its ids in MLflow."""
     content = json.loads((folder / "result.json").read_text())
-    timed = (*TIMED, "epoch_seconds", "samples_per_second", "run_id")
+    timed = (*TIMED, "epoch_seconds", "samples_per_second", "run_id", "parent_run_id")
     return {key: value for key, value in content.items() if not key.startswith(timed)}
 
 

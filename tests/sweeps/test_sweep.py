@@ -823,7 +823,7 @@ class TestKnobs:
             (
                 ["-m", "hydra/sweeper=basic", "seed=1,2"],
                 ("hydra/sweeper", "choice"),
-                "grid, optuna, random",
+                "grid, halving, optuna, random",
             ),
             (["-m", "hydra/launcher=basic", "seed=1,2"], ("hydra/launcher", "choice"), "local, ray, slurm"),
             (["-m", "hydra.sweep.subdir=x", "seed=1,2"], ("hydra.sweep.subdir", "conflict"), "leave it out"),

@@ -80,7 +80,9 @@ class Experiment(Setup):
 
     Attributes:
         typed: the arguments of its command, without credentials: for the record only. None where nobody typed any.
+        pause_after: the epoch after which training pauses, until the run is resumed; None: it does not.
     """
 
     loaders: Loaders
     typed: Sequence[str] | None = None
+    pause_after: int | None = None

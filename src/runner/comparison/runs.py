@@ -16,12 +16,12 @@ from runner.errors import ConfigError, to_one_line
 from runner.rundir import energy, journal, layout
 from runner.rundir.code import Code, read_in
 from runner.rundir.lock import is_locked
-from runner.rundir.manifest import manifest_of
+from runner.rundir.manifest import PAUSE, manifest_of
 from runner.rundir.points import Curve
 from runner.saved.code import StoredCode
 from runner.saved.run import SavedRun, choices_of, read_result
 from runner.tracking.store import connect
-from runner.util.tags import CODE_TAG, FOLDER_TAG, PRUNED, SUCCESSOR_PARAM
+from runner.util.tags import CODE_TAG, FOLDER_TAG, PAUSED, PRUNED, SUCCESSOR_PARAM
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -47,7 +47,7 @@ class ComparedRun:
     Attributes:
         number: in the table and the plots: a sweep's job number, or its place from 1.
         name: of its folder, or in MLflow.
-        status: FINISHED, PRUNED, FAILED, KILLED, RUNNING, or NOT STARTED for a job without a config.
+        status: FINISHED, PRUNED, PAUSED, FAILED, KILLED, RUNNING, or NOT STARTED for a job without a config.
         folder: its path; None if it is not on this machine.
         run_id: in MLflow; None if it was never tracked.
         config: resolved, flattened to dotted keys, values as typed.
@@ -180,7 +180,7 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
     return ComparedRun(
         number,
         to_one_line(run.info.run_name or run_id),
-        "PRUNED" if PRUNED in tags else run.info.status,
+        "PRUNED" if PRUNED in tags else PAUSE if PAUSED in tags else run.info.status,
         run_id=run_id,
         config={key: value for key, value in params.items() if key not in GROUPS},
         choices=choices_of(params),

@@ -63,5 +63,8 @@ GRAPHS = ".model_graphs"
 BEST_SO_FAR = "best_so_far.json"
 """The best results of the jobs of a sweep that have finished, with `sweep.artifacts=best`."""
 
+HALVING = "halving.json"
+"""Which jobs of a sweep have reached which rung, and with which value."""
+
 JOBS, JOBS_TABLE = "jobs.json", "jobs.csv"
 """The results of a sweep's jobs."""

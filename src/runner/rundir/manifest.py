@@ -11,15 +11,18 @@ from typing import Any
 from runner.rundir import journal, layout
 from runner.rundir.ownership import is_own_file, is_own_folder, named_folder
 from runner.util.files import load_json, load_json_or_empty, write_json
-from runner.util.tags import FOLDER_TAG, KEY_TAG
+from runner.util.tags import FOLDER_TAG, KEY_TAG, PAUSED
 from runner.util.uri import strip_credentials
 
 ENDED, ERROR = "runner.ended", "runner.error"
 RESUMED = "resumed."
 """Prefix of the tags with the values that a resume has changed, by parameter."""
 
-ENDINGS = (ENDED, ERROR)
+ENDINGS = (ENDED, ERROR, PAUSED)
 """Tags with the reason why a run is not finished."""
+
+PAUSE = "PAUSED"
+"""The status of a run that pauses, which MLflow does not have."""
 
 NOTE = "mlflow.note.content"
 """The tag that MLflow's pages show as the description of a run, in Markdown."""
@@ -145,8 +148,14 @@ class Manifest:
         )
 
     def ended(self, status: str, end_time: int | None = None) -> "Manifest":
-        """Return the manifest of the ended run; the end time is in milliseconds and defaults to now."""
-        return replace(self, status=status, end_time=end_time or int(time.time() * 1000))
+        """Return the manifest of the ended run; the end time is in milliseconds and defaults to now.
+
+        A run that pauses is KILLED in MLflow, with a tag.
+        """
+        end_time = end_time or int(time.time() * 1000)
+        if status == PAUSE:
+            return replace(self, status="KILLED", end_time=end_time, tags={PAUSED: "true"} | self.tags)
+        return replace(self, status=status, end_time=end_time)
 
 
 def place_of(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from runner.rundir import layout
 from runner.rundir.checkpoint import Checkpoints, load
 from runner.rundir.energy import spent
 from runner.rundir.folders import shell_path
-from runner.rundir.manifest import ERROR
+from runner.rundir.manifest import ERROR, PAUSE
 from runner.runs import last_lines, report
 from runner.runs.code import RunCode
 from runner.runs.describe import describe_run, write_config, write_input_spec
@@ -36,11 +36,12 @@ from runner.training.evaluation import evaluate
 from runner.training.hidden import Watch
 from runner.training.loop import fit, limit_reached
 from runner.training.predictions import Predictions
-from runner.training.state import Interrupted, Training, load_weights, make_training, restore
+from runner.training.state import Interrupted, Paused, Training, load_weights, make_training, restore
 from runner.util import tables, terminal
 from runner.util.files import write_atomically
 from runner.util.redaction import redact
 from runner.util.stopping import Stop
+from runner.util.tags import PAUSED
 
 log = logging.getLogger("runner")
 
@@ -57,7 +58,7 @@ class Outcome:
     """The outcome of a run.
 
     Attributes:
-        status: FINISHED, FAILED or KILLED, as in MLflow.
+        status: FINISHED, FAILED or KILLED, as in MLflow; or PAUSED, which is KILLED there, with a tag.
         exit_code: 0, 1, or 128 plus the number of the signal.
         result: the content of `result.json`.
         error: the error message of a failed run.
@@ -224,6 +225,10 @@ def _run(
         if stop.requested:
             raise Interrupted
         outcome = Outcome("FINISHED", 0, {}, artifacts=artifacts)
+    except Paused:
+        outcome = Outcome(PAUSE, 0, {})
+        bar.close()
+        tracker.tag({PAUSED: last_lines.log_paused(state)})
     except (Interrupted, KeyboardInterrupt) as interruption:
         stop.hold()
         outcome = Outcome("KILLED", 128 + stop.signal, {})

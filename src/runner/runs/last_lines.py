@@ -125,6 +125,13 @@ def log_stopped(state: Training, signal: str, is_saved: bool) -> None:
     log.warning("stopped    %s by %s, %s", where, signal, how)
 
 
+def log_paused(state: Training) -> str:
+    """Log after which epoch training pauses; return that as text: `after epoch 3 of 27`."""
+    text = f"after epoch {state.progress.finished_epochs} of {state.settings.epochs}"
+    log.info("paused     %s, everything so far is in the checkpoint", text)
+    return text
+
+
 def log_without_artifacts(folder: Path) -> None:
     """Log that a job has neither plots nor a saved model, and how to make them."""
     text = "note       no plots and no saved model, as another job is better; to make them: python -m runner resume=%s"

@@ -4,7 +4,7 @@ import logging
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from runner.config.settings import SweepSettings, TrackingSettings
 from runner.errors import ConfigError, describe_error
 from runner.rundir import layout
 from runner.rundir.folders import display_path, shell_path
+from runner.rundir.manifest import PAUSE
 from runner.sweeps.check.compose_jobs import without_credentials
 from runner.sweeps.display import Display
 from runner.sweeps.jobs import Job, JobOutcome, JobProgress, JobSpec
@@ -23,6 +24,7 @@ from runner.sweeps.launchers.launcher import Launcher
 from runner.sweeps.launchers.pool import Pool
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.launchers.supervisor import NODE, STOP
+from runner.sweeps.plan.halving import Halving
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.report import log_links, report, report_late_ids
 from runner.sweeps.results import resume, table
@@ -88,16 +90,21 @@ class Sweep:
         self.stop = Stop()
         self.remaining = [job for job in prepared.plan.jobs if not self._is_done(job)]
         self.parent_run = self._make_parent_run(delivery) if delivery is not None else None
-        self.search = prepared.plan.search
+        self.search, self.halving = prepared.plan.search, prepared.plan.halving
         self.best = self._best_so_far() if prepared.settings.artifacts == "best" else None
         self.running: dict[int, Job] = {}
         self.under_way = 0
         self.trained: set[int] = set()
+        self.seconds: dict[int, float] = {}
         if self.search is not None:
             for job in filter(self._is_done, prepared.plan.jobs):  # it may have ended while no sweep ran
                 row = table.read_row(job, folder / str(job.number), prepared.objectives)
                 self.search.tell(job, JobOutcome(row.status, row.reason, row.seconds or 0.0), row.measured)
-        jobs, quiet = len(self.remaining) + self._trials_left, bool(prepared.config.runner.quiet)
+        if self.halving is not None:
+            self.halving.open(folder, prepared.objectives[0], [job.number for job in prepared.plan.jobs])
+            self.remaining = []
+        starts = len(self.remaining) if self.halving is None else self.halving.starts_left
+        jobs, quiet = starts + self._trials_left, bool(prepared.config.runner.quiet)
         self.display = Display(self.folder, jobs, len(prepared.slots), prepared.objectives, quiet)
 
     def _is_done(self, job: Job) -> bool:
@@ -149,6 +156,8 @@ class Sweep:
         for job in list(self.remaining):
             self.under_way += 1
             yield job
+        if self.halving is not None:
+            yield from self._halved(self.halving)
         asked_all = False
         while self.search is not None:
             next_job = None if asked_all else self.search.ask(len(self.prepared.plan.jobs))
@@ -164,6 +173,20 @@ class Sweep:
                     return
             yield next_job
 
+    def _halved(self, halving: Halving) -> Iterator[Job | None]:
+        """Yield jobs to start or to go on with; None if there is none now, but may be one later."""
+        while (number := halving.next()) is not None or self.under_way:
+            if number is None:
+                yield None
+                continue
+            job, folder = self.prepared.plan.jobs[number], self.folder / str(number)
+            if self.prepared.actions[number] is not ResumeAction.FOLLOW:
+                self.prepared.actions[number] = resume.choose_action(folder, self.prepared.settings.artifacts)
+            if job not in self.remaining:
+                self.remaining.append(job)
+            self.under_way += 1
+            yield job
+
     @property
     def _trials_left(self) -> int:
         """Trials that a search has not started."""
@@ -174,7 +197,8 @@ class Sweep:
         prepared = self.prepared
         result = table.read(prepared.plan.jobs, self.folder, prepared.objectives)
         unreported = self.search.unreported if self.search is not None else 0
-        complete = result.count("FINISHED") == len(result.rows) and not self._trials_left and not unreported
+        paused = result.count(PAUSE) if self.halving is not None and not self.halving.starts_left else 0
+        complete = result.count("FINISHED") + paused == len(result.rows) and not self._trials_left and not unreported
         stopped = self.stop.requested and not complete
         written = report(result, self.folder, self.remaining, seconds, self.search)
         ended = self._end_parent_run(result, seconds, complete and written, stopped)
@@ -261,6 +285,7 @@ class Sweep:
             config_dir=self.prepared.options["config_dir"],
             epochs=config.trainer.epochs,
             artifacts=self.prepared.settings.artifacts,
+            pause_after=self.halving.pause_after(job.number) if self.halving is not None else None,
         )
 
     def job_started(self, job: Job, slot: Slot) -> None:
@@ -277,6 +302,9 @@ class Sweep:
     def job_ended(self, job: Job, outcome: JobOutcome) -> None:
         """Save a job's outcome, deliver it, report it to the search, and show it."""
         folder = self.folder / str(job.number)
+        if self.halving is not None:  # of all its starts
+            self.seconds[job.number] = self.seconds.get(job.number, 0.0) + outcome.seconds
+            outcome = replace(outcome, seconds=self.seconds[job.number])
         try:
             outcome.save(folder, job.name)
             if self.parent_run is not None:
@@ -292,6 +320,8 @@ class Sweep:
                 self.best.add(row.measured)
             if self.search is not None:
                 self.search.tell(job, outcome, row.measured)
+        if self.halving is not None:
+            self.halving.tell(job.number, outcome)
         self.display.job_ended(job, outcome)
 
     def tick(self) -> None:
@@ -307,7 +337,8 @@ class Sweep:
     def _log_start(self) -> None:
         """Log where the jobs run and are recorded; deliver what an earlier start has not."""
         jobs, launcher = self.prepared.plan.jobs, self.prepared.launcher
-        runs_jobs = bool(self.remaining) or self.search is not None
+        to_run = len(self.remaining) if self.halving is None else self.halving.starts_left
+        runs_jobs = bool(to_run) or self.search is not None
         if runs_jobs:
             log.info("slots      %s", launcher.describe(self.prepared.slots))
             if not launcher.is_remote and (busy := cores.busy_message()):
@@ -318,7 +349,7 @@ class Sweep:
             self.parent_run.wait()
             for job in filter(self._is_done, jobs):
                 self.parent_run.deliver_rest(self.folder / str(job.number))
-        if skipped := len(jobs) - len(self.remaining):
+        if skipped := sum(map(self._is_done, jobs)):
             log.info("resumed    %d of %d jobs are finished already", skipped, len(jobs))
         if runs_jobs:
             log.info("")

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from runner.comparison.objectives import Objective
 from runner.rundir import layout
 from runner.rundir.folders import display_path
+from runner.rundir.manifest import PAUSE
 from runner.sweeps.jobs import Job, JobOutcome, JobProgress
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.results.outcome import last_lines
@@ -103,9 +104,10 @@ class Display:
         folder = self._folder / str(job.number)
         place = f"{self._done:>{len(str(self._jobs))}}/{self._jobs}"
         head = f"{place}  job {job.number}  {job.name}"
-        if outcome.status == "FINISHED":
+        if outcome.as_planned:
             values = describe_values(read_row(job, folder, self._objectives), self._objectives)
-            parts = [head, values, outcome.reason, format_duration(outcome.seconds)]
+            reason = f"paused {outcome.reason}" if outcome.status == PAUSE else outcome.reason
+            parts = [head, values, reason, format_duration(outcome.seconds)]
             log.info("%s", "  ".join(part for part in parts if part))
             return
         log.warning("%s  %s: %s  %s", head, outcome.status, outcome.reason, format_duration(outcome.seconds))

@@ -61,6 +61,7 @@ class JobSpec:
         config_dir: the user's folder of group members.
         epochs: planned.
         artifacts: `all` or `best`: which jobs of the sweep have plots and a saved model.
+        pause_after: the epoch after which it pauses; None: it does not.
     """
 
     number: int
@@ -73,6 +74,7 @@ class JobSpec:
     config_dir: str | None
     epochs: int
     artifacts: str = "all"
+    pause_after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class JobOutcome:
     """How a job ended.
 
     Attributes:
-        status: FINISHED, FAILED or KILLED.
+        status: FINISHED, FAILED, KILLED or PAUSED.
         reason: why it ended early; empty if it ran to its end.
         seconds: from its start to its end.
         by_request: whether it ended because the whole sweep was stopped.
@@ -105,6 +107,11 @@ class JobOutcome:
     reason: str
     seconds: float
     by_request: bool = False
+
+    @property
+    def as_planned(self) -> bool:
+        """Whether it has finished, or paused as the sweep has asked it to."""
+        return self.status in ("FINISHED", "PAUSED")
 
     @property
     def pruned(self) -> bool:

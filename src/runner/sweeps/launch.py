@@ -160,6 +160,7 @@ def describe(prepared: PreparedSweep) -> list[str]:
     """Describe a sweep, with remarks for the user, in lines."""
     plan = prepared.plan
     notes = ["its jobs read their data by the rules of version 0.1.0, which started it"] if plan.old_rules else []
+    notes += [plan.halving.describe(len(plan.jobs)) if plan.halving else ""]
     notes += [plan.note, plan.search.note(prepared.objectives) if plan.search else ""]
     return [f"sweep      {describe_plan(plan)}", *(f"           {note}" for note in notes if note)]
 
@@ -178,14 +179,19 @@ def plan_jobs(
     saved, original, _ = plans.load(folder)
     if planned.search is not None:
         return _resume_search(saved, planned, folder, extend)
-    if all(text in original or plans.is_of_the_sweep(text) for text in arguments):
+    if planned.halving is None and all(text in original or plans.is_of_the_sweep(text) for text in arguments):
         return saved
     new, missing = plans.difference(composer, saved, planned)
+    if planned.halving is not None:
+        planned.halving.check_resumed(folder)
+        planned.halving.to_the_end = extend and not new
+        saved = replace(saved, halving=planned.halving)
     if not new and not missing:
         return saved
     if extend:
         both = dict.fromkeys((*saved.log_axes, *planned.log_axes))
-        return replace(plans.extended(composer, saved, new), log_axes=tuple(both), old_rules=saved.old_rules)
+        more = plans.extended(composer, saved, new)
+        return replace(more, log_axes=tuple(both), old_rules=saved.old_rules, halving=saved.halving)
     head, extending = f"sweep.resume={display_path(folder)}", f"add sweep.extend=true for {len(new)} more"
     changed = plans.changed_values(composer, saved, planned)
     if not changed:
@@ -240,6 +246,8 @@ def check(
     by_job = {number: list(dict.fromkeys([*problems, *of_job])) for number, of_job in by_job.items()}
     infos = preflight.check(checked, configs, by_job, launcher.is_remote)
     objectives = objectives_of(settings, list(infos.values()))
+    if plan.halving is not None:
+        plan.halving.check(objectives, configs)
     if plan.search is not None and objectives[0].direction == SHOWN:
         names = " or ".join(objective.metric for objective in objectives)
         text = "sweep.metric: the task measures no loss to search by"

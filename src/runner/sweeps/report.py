@@ -8,6 +8,7 @@ from runner.errors import describe_error
 from runner.rundir import layout
 from runner.rundir.energy import METRIC
 from runner.rundir.folders import display_path, shell_path
+from runner.rundir.manifest import PAUSE
 from runner.saved.run import lacks_artifacts, read_result
 from runner.sweeps.jobs import Job
 from runner.sweeps.launchers import forkserver
@@ -64,6 +65,9 @@ def report(
             log.info(
                 "           no plots and no saved model; make them: python -m runner resume=%s", shell_path(row.folder)
             )
+    if paused := result.count(PAUSE):
+        text = "paused     %d job%s; to train all of them to their end, add sweep.extend=true to sweep.resume=%s"
+        log.info(text, paused, "s" * (paused != 1), shell_path(folder))
     if not result.is_ranked:
         names = [objective.metric for objective in result.objectives]
         log.info("unranked   the task measures no loss: to rank the jobs, write sweep.metric=%s", " or ".join(names))

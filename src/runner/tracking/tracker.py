@@ -94,7 +94,7 @@ class Tracker:
         All files of the folder must be written before.
 
         Args:
-            status: FINISHED, FAILED or KILLED.
+            status: FINISHED, FAILED, KILLED or PAUSED.
         """
         self._system.stop()
         self._journal.close()

@@ -17,7 +17,7 @@ from runner.training.evaluation import validate
 from runner.training.norms import layer_norms
 from runner.training.progress import Metrics
 from runner.training.spans import each
-from runner.training.state import Interrupted, Training, require_finite, save, save_within_epoch
+from runner.training.state import Interrupted, Paused, Training, require_finite, save, save_within_epoch
 from runner.training.turns import take_turns
 from runner.training.weighting import correct_gradients, share
 
@@ -29,7 +29,7 @@ def fit(state: Training) -> str | None:
         Why training ended before its epochs were done; None if it did not.
 
     Raises:
-        Interrupted: a stop was requested; the last checkpoint holds everything up to that step.
+        Interrupted: a stop was requested, or training pauses; the last checkpoint holds everything up to that step.
         TrainingError: the loss is not finite.
     """
     state.model.train()
@@ -61,6 +61,8 @@ def run_epoch(state: Training) -> str | None:
     state.clock.start(progress.seconds)
     if state.stop.requested:  # before the first step: while the model was compiled
         raise Interrupted
+    if state.pause_after is not None and progress.finished_epochs >= state.pause_after:
+        raise Paused
     if progress.step and not progress.batch and (limit := limit_reached(state)):  # a finished run that was resumed
         return limit
     limit = train_batches(state)

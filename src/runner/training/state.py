@@ -56,6 +56,10 @@ class Interrupted(Exception):
     """A stop was requested. When `fit` raises it, a checkpoint has been written."""
 
 
+class Paused(Interrupted):
+    """The epoch was reached after which training pauses."""
+
+
 class StopRequest(Protocol):
     """A stop flag set by a signal handler, and checked after every step."""
 
@@ -91,6 +95,7 @@ class Training:
         target_scale: the scale of a regression's targets, if they are scaled, or far from 0.
         freeze: the parameters that are not trained, and until when.
         callbacks: the user's, which the loop calls.
+        pause_after: the epoch after which training pauses; None: it does not.
         artifacts: writes images, figures and tables of the run.
         epoch_seconds: the file with the seconds of finished epochs, up to the last checkpoint.
         weight: the sum of weights of the optimizer step in progress.
@@ -122,6 +127,7 @@ class Training:
     freeze: Freeze = field(default_factory=Freeze)
     measured: Sequence[str] = ("loss",)
     callbacks: Callbacks = field(default_factory=Callbacks)
+    pause_after: int | None = None
 
     def __post_init__(self) -> None:
         self.parameters = [*trainable(self.model), *self.task.own_parameters()]  # and those frozen until a later epoch
@@ -208,6 +214,7 @@ def make_training(
         freeze=experiment.freeze,
         measured=experiment.measured,
         callbacks=Callbacks(experiment.callbacks),
+        pause_after=experiment.pause_after,
     )
 
 

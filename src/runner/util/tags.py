@@ -37,6 +37,9 @@ WRITABLE_TAG = "runner.writable"
 PRUNED = "pruned"
 """The tag of a pruned trial; its value is the reason."""
 
+PAUSED = "paused"
+"""The tag of a run that pauses, which is KILLED in MLflow; its value says since when."""
+
 NAME_LENGTH, PARAM_LENGTH, TAG_LENGTH = 500, 6000, 8000
 """MLflow's limits for an experiment's name, a parameter's value and a tag's value, in characters."""
 
@@ -73,7 +76,7 @@ def reserved_for(tag: str) -> str | None:
     """Return the name of the program that a tag's name is reserved for, `MLflow` or `runner`; None if it is free."""
     if tag.startswith("mlflow."):
         return "MLflow"
-    return "runner" if tag.startswith(("runner.", "resumed.", "git.")) or tag == PRUNED else None
+    return "runner" if tag.startswith(("runner.", "resumed.", "git.")) or tag in (PRUNED, PAUSED) else None
 
 
 _OF_MODELS = str.maketrans({".": ",", "/": "-", ":": "-", "%": None, '"': None, "'": None})

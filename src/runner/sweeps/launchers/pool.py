@@ -226,6 +226,6 @@ class Pool:
         self._over(running.job, outcome)
 
     def _over(self, job: Job, outcome: JobOutcome) -> None:
-        if outcome.status != "FINISHED" and self._failure is None:
+        if not outcome.as_planned and self._failure is None:
             self._failure = f"stopped because job {job.number} did not finish (sweep.on_failure=stop)"
         self._listener.job_ended(job, outcome)

@@ -112,6 +112,7 @@ def _run(spec: JobSpec, reports: Connection | None) -> int:
             raise ConfigError(*problems)
         as_job(cfg, spec.number, spec.folder.parent)
         experiment, checkpoint = start.build_run(cfg, choices, problems, resumed, _single_run_arguments(spec, cfg))
+        experiment.pause_after = spec.pause_after
         reporter = ProgressReporter(experiment, reports)
         with without_topics(RESUME):  # the sweep says how to resume it, not its jobs
             run = start.start(

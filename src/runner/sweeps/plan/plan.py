@@ -17,6 +17,7 @@ from runner.errors import ConfigError, Problem
 from runner.rundir import layout
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.axes import check_axis
+from runner.sweeps.plan.halving import Halving
 from runner.sweeps.plan.search import Search
 from runner.util.files import load_json_or_empty, write_redacted
 from runner.util.redaction import redact_all
@@ -56,6 +57,7 @@ class Plan:
         note: a remark for the user.
         log_axes: the keys tagged `log`: plots over them have a logarithmic axis.
         search: proposes more jobs, one after the other.
+        halving: decides how far each job trains.
         old_rules: whether version 0.1.0 started the sweep; then all jobs read their data by its rules.
     """
 
@@ -64,6 +66,7 @@ class Plan:
     note: str = ""
     log_axes: tuple[str, ...] = ()
     search: Search | None = None
+    halving: Halving | None = None
     old_rules: bool = False
     _lines: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
     """The first jobs as `save` writes them: a search saves the plan after each job that it adds."""

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from runner.config.invocation import format_description
 from runner.rundir.delivery_state import DeliveryState
-from runner.rundir.manifest import NOTE, Manifest
+from runner.rundir.manifest import NOTE, PAUSE, Manifest
 from runner.sweeps.results import table as tables
 from runner.sweeps.results.files import FRONT_PLOT, SWEEP_PLOT
 from runner.sweeps.results.links import links
@@ -29,7 +29,8 @@ def commands_of(manifest: Manifest) -> list[str]:
 
 def record_results(manifest: Manifest, table: Table, folder: Path, axes: Sequence[str]) -> None:
     """Write a sweep's results into the tags of its manifest, with the run ids that are known so far."""
-    tags = {f"runner.{name.lower()}": str(table.count(name)) for name in ("FINISHED", "FAILED", "KILLED")}
+    statuses = ("FINISHED", "FAILED", "KILLED", *([PAUSE] if table.count(PAUSE) else []))
+    tags = {f"runner.{name.lower()}": str(table.count(name)) for name in statuses}
     parts = (manifest.tags.get(DESCRIPTION), note(table, folder), format_description(None, commands_of(manifest)))
     tags |= {
         "runner.metric": ",".join(o.metric for o in table.objectives),

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from runner.rundir import layout
+from runner.rundir.manifest import PAUSE
 from runner.saved.run import read_result
 from runner.sweeps.jobs import JobOutcome
 from runner.util.files import load_json_or_empty, open_to_read
@@ -35,6 +36,8 @@ def judge(folder: Path, exit_code: int | None, description: str, seconds: float)
     status = result.get("status")
     if status == "FINISHED":  # written last of all, and removed when a run starts
         return JobOutcome("FINISHED", "", seconds)
+    if status == PAUSE and exit_code == 0:
+        return JobOutcome(PAUSE, f"after epoch {result.get('epochs')}", seconds)
     if exit_code is None and status != "FAILED":
         return JobOutcome("KILLED", description, seconds)
     if exit_code is not None and exit_code < 0:

@@ -34,7 +34,7 @@ class Row:
     """A job and its results.
 
     Attributes:
-        status: FINISHED, FAILED, KILLED, RUNNING or NOT STARTED.
+        status: FINISHED, PAUSED, FAILED, KILLED, RUNNING or NOT STARTED.
         reason: why it ended early.
         values: of the objectives; None for one that was not measured.
         epoch: the best one.

@@ -1,0 +1,260 @@
+"""Successive halving: all jobs train for a few epochs, the best of them go on for `eta` times as many, up to the end.
+
+A rung is an epoch after which jobs pause. Synchronously (Jamieson and Talwalkar, 2016, arXiv:1502.07943) a rung is over
+when all its jobs are, and the best `1/eta` of them go on: who does depends on the values alone, not on which job ended
+first. Asynchronously (Li et al., 2020, arXiv:1810.05934) a job goes on as soon as it is among the best `1/eta` of those
+seen at its rung: no slot waits, and some go on that would not have, but at most half as many more.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from runner.comparison.objectives import Objective
+from runner.errors import ConfigError, Problem
+from runner.rundir import journal, layout
+from runner.rundir.manifest import PAUSE
+from runner.saved.run import read_result
+from runner.sweeps.jobs import JobOutcome
+from runner.util.files import load_json_or_empty, write_json
+
+KEY = "hydra/sweeper"
+MEASURED = ("val/", "train/")
+"""The first characters of metrics that are measured while a job trains."""
+
+NONE = math.inf
+"""The cost of a job without a value: it does not go on."""
+
+
+MORE = 1.5
+"""Asynchronously at most so many times as many jobs go on. 27 jobs that start with the worst would take 193 epochs."""
+
+
+def rungs_between(min_epochs: int, max_epochs: int, eta: int) -> list[int]:
+    """Return the epochs after which jobs pause, and the last: 1, 3, 9, 27."""
+    rungs = [min_epochs]
+    while rungs[-1] * eta < max_epochs:
+        rungs.append(rungs[-1] * eta)
+    return rungs if rungs[-1] == max_epochs else [*rungs, max_epochs]
+
+
+@dataclass
+class Halving:
+    """Decides which job trains next, and up to which rung.
+
+    Attributes:
+        eta: of so many jobs one goes on.
+        rungs: epochs, ascending; the last is the end.
+        asynchronous: whether a job goes on before all others of its rung are over.
+        to_the_end: whether all paused jobs go on to the end.
+    """
+
+    eta: int
+    rungs: list[int]
+    asynchronous: bool = False
+    to_the_end: bool = False
+    _folder: Path = field(default_factory=Path)
+    _objective: Objective = field(default_factory=lambda: Objective("", "min"))
+    _jobs: list[int] = field(default_factory=list)
+    _reached: list[dict[int, float]] = field(init=False)
+    """The costs of the jobs that are over at each rung, by number."""
+    _running: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._reached = [{} for _ in self.rungs]
+
+    def describe(self, jobs: int) -> str:
+        """Describe what will be trained: `27 jobs to epoch 1, 9 to 3, 3 to 9, 1 to 27: 81 epochs instead of 729`."""
+        if self.to_the_end:
+            return f"all go on to epoch {self.rungs[-1]}"
+        steps = self._steps(jobs)
+        texts = [f"{size} to {epoch}" for size, epoch in steps[1:]]
+        epochs = sum(size * (after - before) for (_, before), (size, after) in pairwise([(jobs, 0), *steps]))
+        some = "about " if self.asynchronous else ""
+        return (
+            f"{', '.join([f'{jobs} jobs to epoch {self.rungs[0]}', *texts])}:"
+            f" {some}{epochs:,} epochs instead of {jobs * self.rungs[-1]:,}"
+        )
+
+    def _steps(self, jobs: int) -> list[tuple[int, int]]:
+        """Return how many jobs train up to which epoch; one that is alone goes straight to the end."""
+        steps, size = [], jobs
+        for epoch in self.rungs:
+            steps.append((size, epoch if size > 1 else self.rungs[-1]))
+            if size == 1:
+                break
+            size = self._share(size)
+        return steps
+
+    def _share(self, jobs: int) -> int:
+        return max(1, jobs // self.eta)
+
+    def check(self, objectives: Sequence[Objective], configs: Mapping[int, DictConfig]) -> None:
+        """Check that jobs can be compared at each rung.
+
+        Args:
+            objectives: of the sweep.
+            configs: of its jobs.
+
+        Raises:
+            ConfigError: there are two objectives, or none that is measured at the first rung.
+        """
+        metric = objectives[0].metric
+        if len(objectives) > 1:
+            text, instead = f"{KEY}=halving compares jobs by one metric, not by {len(objectives)}", metric
+            raise ConfigError(Problem("sweep.metric", text, f"write sweep.metric={instead}", topic="conflict"))
+        if not metric.startswith(MEASURED):
+            text = f"sweep.metric={metric}: {KEY}=halving compares jobs while they train"
+            raise ConfigError(Problem("sweep.metric", text, "write sweep.metric=val/loss", topic="conflict"))
+        key = "trainer.validate_every_epochs" if metric.startswith("val/") else "trainer.log_every_epochs"
+        every = max((int(config.trainer[key.partition(".")[2]]) for config in configs.values()), default=1)
+        if every > self.rungs[0]:
+            text = f"hydra.sweeper.min_epochs={self.rungs[0]}: {key}={every} measures {metric} later"
+            raise ConfigError(
+                Problem("hydra.sweeper.min_epochs", text, f"write hydra.sweeper.min_epochs={every}", topic="conflict")
+            )
+
+    def check_resumed(self, folder: Path) -> None:
+        """Check that a sweep that is resumed has the same rungs.
+
+        Raises:
+            ConfigError: it has others.
+        """
+        saved = load_json_or_empty(folder / layout.HALVING)
+        for key, value in self._settings().items():
+            if key in saved and saved[key] != value:
+                text = f"sweep.resume={folder.name}: its halving has {key}={saved[key]}, and not {value}"
+                raise ConfigError(Problem(KEY, text, "leave out what has changed", topic="conflict"))
+
+    def _settings(self) -> dict[str, object]:
+        return {"eta": self.eta, "rungs": self.rungs, "asynchronous": self.asynchronous}
+
+    def open(self, folder: Path, objective: Objective, jobs: Sequence[int]) -> None:
+        """Start, or go on where an earlier start of the sweep has stopped.
+
+        Args:
+            folder: of the sweep.
+            objective: by which jobs are compared.
+            jobs: their numbers.
+        """
+        self._folder, self._objective, self._jobs = folder, objective, list(jobs)
+        saved = load_json_or_empty(folder / layout.HALVING).get("reached", [])
+        for rung, costs in zip(self._reached, saved, strict=False):
+            rung.update({int(number): cost for number, cost in costs.items() if cost is not None})
+        for number in self._jobs:  # one may have ended after the last note; and one that was killed goes on
+            result = read_result(folder / str(number))
+            if result.get("status") in ("FINISHED", "FAILED", PAUSE):
+                self._note(number, result["status"], int(result.get("epochs") or 0))
+        self._save()
+
+    def next(self) -> int | None:
+        """Return the job to start or to go on with; None if there is none now.
+
+        There is none at all if no job is running either.
+        """
+        step = self._rest() if self.to_the_end else self._seen() if self.asynchronous else self._whole_rungs()
+        if step is None:
+            return None
+        number, rung = step
+        self._running[number] = rung
+        return number
+
+    def pause_after(self, number: int) -> int | None:
+        """Return the epoch after which a job that `next` has returned pauses; None if it trains to its end."""
+        rung = self._running[number]
+        return self.rungs[rung] if rung < len(self.rungs) - 1 else None
+
+    @property
+    def starts_left(self) -> int:
+        """How many times jobs will be started, if none is still started that has failed."""
+        if self.to_the_end:
+            return sum(number not in self._reached[-1] for number in self._jobs)
+        steps = self._steps(len(self._jobs))
+        return sum(max(0, size - len(self._reached[self.rungs.index(epoch)])) for size, epoch in steps)
+
+    def tell(self, number: int, outcome: JobOutcome) -> None:
+        """Take in how a job has ended. One that was stopped with the sweep goes on when that is resumed."""
+        rung = self._running.pop(number)
+        if outcome.by_request:
+            return
+        if outcome.as_planned:
+            self._note(number, outcome.status, self.rungs[rung])
+            self._save()
+        else:  # it failed, or was killed: the others need not wait for it
+            for reached in self._reached[rung:]:
+                reached[number] = NONE
+
+    def _note(self, number: int, status: str, epochs: int) -> None:
+        """Note the value of a job at each rung that it has reached: the best so far."""
+        points, _ = journal.read(self._folder / str(number) / layout.JOURNAL, names=(self._objective.metric,))
+        costs = [(point.step, self._objective.cost(point.value)) for point in points if math.isfinite(point.value)]
+        for epoch, reached in zip(self.rungs, self._reached, strict=True):
+            if number not in reached and (status != PAUSE or epoch <= epochs):
+                so_far = [cost for step, cost in costs if step <= epoch]
+                reached[number] = NONE if status == "FAILED" else min(so_far, default=NONE)
+
+    def _save(self) -> None:
+        reached = [
+            {str(number): None if cost == NONE else cost for number, cost in of_rung.items()}
+            for of_rung in self._reached
+        ]
+        content = {**self._settings(), "metric": self._objective.metric, "reached": reached}
+        write_json(self._folder / layout.HALVING, content)
+
+    def _best(self, rung: int, among: Sequence[int], count: int) -> list[int]:
+        """Return the jobs with the best values at a rung; of two equal ones the first."""
+        ranked = sorted((self._reached[rung][number], number) for number in among)
+        return [number for cost, number in ranked[:count] if cost < NONE]
+
+    def _startable(self, among: Sequence[int], rung: int) -> int | None:
+        """Return the first job that is not over at a rung, and does not run."""
+        free = (number for number in among if number not in self._reached[rung] and number not in self._running)
+        return next(free, None)
+
+    def _whole_rungs(self) -> tuple[int, int] | None:
+        """Return the next job and its rung: one of the lowest rung that is not over."""
+        jobs = self._jobs
+        for rung, reached in enumerate(self._reached):
+            up_to = rung if len(jobs) > 1 else len(self.rungs) - 1  # there is nothing to compare one alone with
+            if (number := self._startable(jobs, up_to)) is not None:
+                return number, up_to
+            if any(number not in reached for number in jobs):  # they run
+                return None
+            jobs = self._best(rung, jobs, self._share(len(jobs)))
+        return None
+
+    def _seen(self) -> tuple[int, int] | None:
+        """Return the next job and its rung: one that can go on, from the highest rung down, or else a new one."""
+        below = range(len(self.rungs) - 2, -1, -1)
+        most = [len(self._jobs)]
+        for _ in self.rungs:
+            most.append(self._share(most[-1]))
+        for rung in below:
+            reached = list(self._reached[rung])
+            above = len(self._reached[rung + 1]) + list(self._running.values()).count(rung + 1)
+            if above >= math.ceil(MORE * most[rung + 1]):
+                continue
+            best = self._best(rung, reached, len(reached) // self.eta)
+            if (number := self._startable(best, rung + 1)) is not None:
+                return number, rung + 1
+        if (number := self._startable(self._jobs, 0)) is not None:
+            return number, 0
+        if self._running:
+            return None
+        for rung in below:  # fewer than `eta` have reached it: the best goes on nevertheless
+            reached = list(self._reached[rung])
+            if any(cost < NONE for cost in self._reached[rung + 1].values()):
+                return None
+            if (number := self._startable(self._best(rung, reached, 1), rung + 1)) is not None:
+                return number, rung + 1
+        return None
+
+    def _rest(self) -> tuple[int, int] | None:
+        """Return the next job that is not at its end."""
+        last = len(self.rungs) - 1
+        number = self._startable(self._jobs, last)
+        return None if number is None else (number, last)

@@ -1,0 +1,103 @@
+"""`hydra/sweeper=halving`: the jobs are a grid, or points drawn at random or by a sampler of Optuna's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hydra.core.override_parser.types import IntervalSweep
+
+from runner.config.compose import Composer
+from runner.config.overrides import key_of, last_value
+from runner.errors import ConfigError, Problem
+from runner.sweeps.plan import grid, random_search
+from runner.sweeps.plan.axes import check_whole_number
+from runner.sweeps.plan.halving import Halving, rungs_between
+from runner.sweeps.plan.plan import Plan, split
+
+EPOCHS = "trainer.epochs"
+
+
+def plan(
+    composer: Composer,
+    arguments: Sequence[str],
+    params: Mapping[str, str],
+    *,
+    eta: int,
+    min_epochs: int,
+    max_epochs: int,
+    asynchronous: bool,
+    n_trials: int | None,
+    seed: int,
+    sampler: Any = None,
+) -> Plan:
+    """Plan the jobs, each composed for all epochs, so that its schedule of the learning rate keeps its length.
+
+    Args:
+        composer: parses the arguments.
+        arguments: as typed.
+        params: axes from the config itself.
+        eta: of so many jobs one goes on.
+        min_epochs: of each job.
+        max_epochs: of the best one.
+        asynchronous: see `Halving`.
+        n_trials: number of points to draw; None: every combination.
+        seed: of the draws.
+        sampler: of Optuna, which draws them; None draws each axis independently.
+
+    Raises:
+        ConfigError: a setting is not valid, or an axis has no list of values.
+    """
+    problems = [
+        *check_whole_number("eta", eta, 2),
+        *check_whole_number("min_epochs", min_epochs, 1),
+        *check_whole_number("max_epochs", max_epochs, 1),
+        *(check_whole_number("n_trials", n_trials, 2) if n_trials is not None else []),
+    ]
+    if not isinstance(asynchronous, bool):
+        text = f"hydra.sweeper.asynchronous={asynchronous} is neither true nor false"
+        problems.append(Problem("hydra.sweeper.asynchronous", text, "write true or false", topic="type"))
+    if not problems and max_epochs < min_epochs * eta:
+        text = f"hydra.sweeper.max_epochs={max_epochs} leaves no rung above min_epochs={min_epochs} with eta={eta}"
+        instead = f"write hydra.sweeper.max_epochs={min_epochs * eta**3}"
+        problems.append(Problem("hydra.sweeper.max_epochs", text, instead, topic="range"))
+    if sampler is not None and n_trials is None:
+        text = "hydra.sweeper.sampler needs the number of points to draw"
+        problems.append(Problem("hydra.sweeper.n_trials", text, "write hydra.sweeper.n_trials=27", topic="missing"))
+    typed = [text for text in arguments if key_of(text) == EPOCHS]
+    if typed and last_value(arguments, EPOCHS) != str(max_epochs):
+        text = f"{typed[-1]}: with hydra/sweeper=halving hydra.sweeper.max_epochs={max_epochs} says how long to train"
+        instead = f"write hydra.sweeper.max_epochs={last_value(arguments, EPOCHS)} in its place"
+        problems.append(Problem(EPOCHS, text, instead, topic="conflict"))
+    if problems:
+        raise ConfigError(*problems)
+    arguments = [*(text for text in arguments if text not in typed), f"{EPOCHS}={max_epochs}"]
+    halving = Halving(eta, rungs_between(min_epochs, max_epochs, eta), asynchronous)
+    points = _draw(composer, arguments, params, n_trials, seed, sampler)
+    if len(points.jobs) < eta:
+        text = f"hydra/sweeper=halving: of {len(points.jobs)} job{'s' * (len(points.jobs) != 1)} none is left out"
+        instead = f"add values: at least {eta} jobs are needed with eta={eta}"
+        raise ConfigError(Problem("hydra/sweeper", text, instead, topic="range"))
+    return replace(points, halving=halving)
+
+
+def _draw(
+    composer: Composer,
+    arguments: Sequence[str],
+    params: Mapping[str, str],
+    n_trials: int | None,
+    seed: int,
+    sampler: Any,
+) -> Plan:
+    if n_trials is None:
+        _, axes = split(composer, arguments, params)
+        for override in axes.values():
+            if isinstance(override.value(), IntervalSweep):
+                text = f"{override.input_line}: points of an interval are drawn"
+                instead = "add hydra.sweeper.n_trials=27"
+                raise ConfigError(Problem("hydra.sweeper.n_trials", text, instead, topic="missing"))
+        return grid.plan(composer, arguments, params)
+    if sampler is None:
+        return random_search.plan(composer, arguments, params, n_trials, seed)
+    from runner.sweeps.plan import optuna_points  # late: not every installation has Optuna
+
+    return optuna_points.plan(composer, arguments, params, n_trials, sampler)
