@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 
 from conftest import REPOSITORY, Called
@@ -465,6 +466,56 @@ class TestAParentThatIsKilled:
         wait_for(lambda: not processes_below(tmp_path), 20)
         assert time.monotonic() - began < 10
         assert {result["status"] for result in results(sweep_folder(tmp_path)).values()} == {"KILLED"}
+
+
+@pytest.mark.soak
+class TestASweepKilledAtItsEnd:
+    """Every process of it, at moments between the end of its last job and its own."""
+
+    AXES = ("optimizer.lr=0.1,0.03", "seed=1,2", "trainer.epochs=2")
+
+    @staticmethod
+    def files(folder: Path) -> set[str]:
+        left = (".lock", "job.json")  # how long the last one took is unknown if its sweep did not see its end
+        return {f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file() and f.name not in left}
+
+    @staticmethod
+    def stored(here: Path) -> list[tuple[str, set[str], set[str]]]:
+        """Return status, artifacts and metrics of each run in MLflow, by its name."""
+        client = connect(local_uri(here / "outputs"))
+        experiment = client.get_experiment_by_name("runner").experiment_id
+        runs = {run.info.run_name: run for run in client.search_runs([experiment])}
+        names = [name for name in sorted(runs) if "seed=1,2" not in name]  # the parent's has a time in it
+        assert len(names) == 4 and len(runs) == 5
+        roots = {name: Path(runs[name].info.artifact_uri.removeprefix("file://")) for name in names}
+        files = {n: {f.relative_to(roots[n]).as_posix() for f in roots[n].rglob("*") if f.is_file()} for n in names}
+        measured = {n: {key for key in runs[n].data.metrics if not key.startswith("system/")} for n in names}
+        return [(runs[name].info.status, files[name], measured[name]) for name in names]
+
+    def test_its_folders_are_complete(self, tmp_path: Path) -> None:
+        (whole := tmp_path / "whole").mkdir()
+        assert start(whole, *self.AXES).wait(120) == 0
+        caught = 0
+        for number, seconds in enumerate((0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8)):
+            (here := tmp_path / str(number)).mkdir()
+            sweep = start(here, *self.AXES)
+            wait_for(lambda here=here: list(here.glob("outputs/sweeps/*")))
+            folder = sweep_folder(here)
+            wait_for(lambda folder=folder: len(list(folder.glob("*/result.json"))) == 4)
+            time.sleep(seconds)
+            caught += sweep.poll() is None
+            for process in processes_below(here):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            sweep.wait()
+            again = start(here, f"sweep.resume={folder}")
+            _, printed = again.communicate(timeout=120)
+            assert again.returncode == 0, printed
+            for job in range(4):
+                assert self.files(folder / str(job)) == self.files(sweep_folder(whole) / str(job)), (seconds, job)
+            assert {"jobs.csv", "jobs.json", "plots/sweep.png"} <= self.files(folder)
+            assert self.stored(here) == self.stored(whole)
+        assert caught >= 3
 
 
 @pytest.mark.usefixtures("here")

@@ -2,7 +2,9 @@
 
 import errno
 import json
+import multiprocessing
 import os
+import signal
 import stat
 import subprocess
 import threading
@@ -10,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from runner.util.files import load_json, load_json_or_empty, open_to_append, replacing, write_atomically, write_json
+from runner.util.files import (
+    load_json,
+    load_json_or_empty,
+    open_to_append,
+    remove_leftovers,
+    replacing,
+    write_atomically,
+    write_json,
+)
 
 OLD, NEW = "old\n", "new\n"
 
@@ -152,3 +162,19 @@ def test_json_that_is_not_a_mapping_is_read_as_an_empty_one(content: bytes, tmp_
     assert load_json_or_empty(tmp_path / "result.json") == {}
     with pytest.raises(ValueError):
         load_json(tmp_path / "result.json")
+
+
+def test_what_a_killed_process_has_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    def leave(number: int) -> None:
+        with replacing(tmp_path / f"{number}.json") as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    killed = multiprocessing.get_context("fork").Process(target=leave, args=(0,))
+    killed.start()
+    killed.join()
+    (tmp_path / ".mine.tmp").touch()
+    with replacing(tmp_path / "1.json") as temporary:
+        assert len(list(tmp_path.iterdir())) == 3
+        remove_leftovers(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {temporary.name, ".mine.tmp"}

@@ -17,6 +17,7 @@ import psutil
 
 from runner.errors import ConfigError, Problem
 from runner.rundir import layout
+from runner.util.files import remove_leftovers
 
 NAME = layout.LOCK
 
@@ -106,6 +107,8 @@ def lock(folder: Path, owner: str = "process", patient: bool = True) -> FolderLo
     name = f"{owner} {os.getpid()} on {socket.gethostname()}".encode()
     os.pwrite(file, name, 0)
     os.ftruncate(file, len(name))
+    for place in (folder, folder / layout.TRACKING):
+        remove_leftovers(place)
     return FolderLock(file)
 
 

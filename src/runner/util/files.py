@@ -7,10 +7,13 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
 import tempfile
 import threading
+import zlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,9 @@ PRIVATE = 0o600
 _OWN_DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)|/dev/std(?:in|out|err)")
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _MAX_LINKS = 40  # Linux's own limit
+
+_TEMPORARY = re.compile(r"^\..+\.([0-9a-f]{8})\.(\d{1,9})\.\d+\.tmp")
+"""The name of a temporary file: its writer's machine, process and thread."""
 
 _IN_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.ETXTBSY)
 """Errors after which a file is overwritten in place: its folder is read-only, or the file itself is a mount point."""
@@ -87,7 +93,8 @@ def _own_descriptor(path: Path) -> int | None:
 @contextlib.contextmanager
 def _beside(target: Path, suffix: str, mode: int) -> Iterator[Path]:
     """Create a temporary file in the target's folder, or in the system's temporary folder if that is not possible."""
-    temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}.{threading.get_ident()}.tmp{suffix}")
+    writer = f"{_host()}.{os.getpid()}.{threading.get_ident()}"
+    temporary = target.with_name(f".{target.name[:40]}.{writer}.tmp{suffix}")
     try:
         with contextlib.suppress(FileNotFoundError):  # of a process that was killed here
             temporary.unlink()
@@ -103,6 +110,30 @@ def _beside(target: Path, suffix: str, mode: int) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@cache
+def _host() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # someone else's
+        return True
+    return True
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes of this machine have left in a folder that were killed while they replaced a file."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _TEMPORARY.search(entry.name)
+            if found and found[1] == _host() and not _lives(int(found[2])):
+                Path(entry).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
