@@ -148,10 +148,15 @@ def run_one(args: Namespace) -> int:
         raise ConfigError(*problems)
     delivery = start_delivery(cfg)
     try:
-        return build_and_run(args, composer, cfg, resumed, delivery)
+        code, folder = build_and_run(args, composer, cfg, resumed, delivery)
     finally:
         if delivery is not None:
             delivery.leave()
+    if folder is not None and cfg.tracking.register is not None:
+        from runner.runs.champion import register_due
+
+        register_due(folder, cfg.tracking.uri)
+    return code
 
 
 def _of_sweeps(override: str) -> bool:
@@ -181,8 +186,12 @@ def build_and_run(
     cfg: DictConfig,
     resumed: "Resumed | None",
     delivery: "DeliveryProcess | None",
-) -> int:
-    """Build everything that the run needs, lock its folder, run."""
+) -> tuple[int, Path | None]:
+    """Build everything that the run needs, lock its folder, run.
+
+    Returns:
+        The exit code, and the folder; None if there was nothing to do.
+    """
     from runner.rundir.lock import lock
     from runner.runs import resume, start
     from runner.util import terminal
@@ -193,7 +202,7 @@ def build_and_run(
     exact_folder = last_value(args.overrides, "hydra.run.dir") is not None
     in_place = resumed if resumed is not None and not resumed.warm_start else None
     if in_place is not None and resume.is_finished(in_place):
-        return 0
+        return 0, None
     choices = resumed.choices if resumed else group_choices(cfg)
     with ExitStack() as open_:
         folder = in_place.folder if in_place is not None else None
@@ -206,7 +215,7 @@ def build_and_run(
         if folder is None:
             folder = recovered or _make_folder(cfg, choices, exact_folder)
             open_.enter_context(lock(folder))
-        return start.start(folder, experiment, cfg, composer, checkpoint, delivery).exit_code
+        return start.start(folder, experiment, cfg, composer, checkpoint, delivery).exit_code, folder
 
 
 def _make_folder(cfg: DictConfig, choices: Mapping[str, str], is_exact: bool) -> Path:

@@ -13,11 +13,12 @@ from runner.rundir.folders import outputs as outputs_folder
 from runner.rundir.lock import is_in_use, is_locked, lock
 from runner.rundir.manifest import FOLDER, Manifest, has_manifest, is_own_run
 from runner.rundir.ownership import is_own_folder, is_part_of, is_real_folder
+from runner.rundir.registration import due
 from runner.saved.sweep_folder import lacks_run_ids
 from runner.tracking.dead_runs import finish_dead_run
 from runner.tracking.deliver import Delivery, outstanding
 from runner.tracking.trouble import explain
-from runner.util import program
+from runner.util import program, terminal
 from runner.util.options import run_with_options
 
 USAGE = "python -m runner.sync [key=value ...]: upload to MLflow what an outage or a kill has left behind."
@@ -58,8 +59,9 @@ def _sync(options: dict[str, str]) -> int:
     own = [path for path in dict.fromkeys(candidates) if path in folders or is_own_folder(path)]
     sweeps = [folder for folder in own if _is_sweep(folder)]
     completed = [_complete(folder, uri) for folder in sweeps if folder not in failed]
+    registered = [_register(folder, uri) for folder in folders if folder not in failed]
     left = any(DeliveryState.load(folder).refused for folder in folders)
-    return 0 if not failed and not left and all(completed) else 1
+    return 0 if not failed and not left and all(completed) and all(registered) else 1
 
 
 def _missing(sweeps: Collection[Path]) -> bool:
@@ -85,6 +87,16 @@ def _complete(folder: Path, uri: str | None) -> bool:
     except Exception as error:
         _say(f"{display_path(folder.absolute())}: incomplete: {explain(error)}")
         return False
+
+
+def _register(folder: Path, uri: str | None) -> bool:
+    """Register the model of a run, or of the best job of a sweep, if that is left to do."""
+    if due(folder) is None or is_in_use(folder):
+        return True
+    from runner.runs.champion import register_due  # late: it imports torch
+
+    terminal.configure_logging()
+    return register_due(folder, uri)
 
 
 def _upload(folder: Path, uri: str | None, reasons: dict[str, str]) -> bool:
@@ -132,8 +144,8 @@ def _incomplete(outputs: Path) -> Iterator[Path]:
 
 
 def _is_incomplete(folder: Path) -> bool:
-    """Whether the store lacks something of a run, or the table of a sweep the ids of runs that the store has."""
-    return outstanding(folder) or lacks_run_ids(folder)
+    """Whether something of a run or a sweep is left to do, in the store, its registry or the sweep's table."""
+    return outstanding(folder) or lacks_run_ids(folder) or due(folder) is not None
 
 
 def _say(*lines: str) -> None:

@@ -286,6 +286,7 @@ SHOWN_ELSEWHERE = {
     "tracking.log_checkpoints": "test_tracking_knobs",
     "tracking.tags": "test_pages.py",
     "tracking.description": "test_pages.py",
+    "tracking.register": "test_champion.py",
     "tracking.wait": "test_how_long_the_end_waits_for_the_store",
     **{f"sweep.{field.name}": "test_sweep.py" for field in fields(SweepSettings)},
 }

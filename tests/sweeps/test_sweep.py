@@ -764,11 +764,12 @@ class TestKnobs:
             "tracking=server",
             "tracking.uri=http://ada:s3cret@127.0.0.1:9",
             "tracking.wait=1",
-            "tracking.log_model=false",
+            "tracking.register=late",
         )
         called = runner("-m", *quick, *away, "seed=1,2")
         assert called.code == 0 and "s3cret" not in called.err, called.err
         assert f"python -m runner.sync run={shell_path(sweep_folder(here))}\n" in called.err
+        assert "late: not decided yet: MLflow does not have all of the run" in called.err
         assert not any(b"s3cret" in path.read_bytes() for path in here.rglob("*") if path.is_file())
         folder = sweep_folder(here)
         called = runner("-m", f"sweep.resume={folder}")
@@ -788,6 +789,9 @@ class TestKnobs:
         assert parent.data.tags["runner.best_run_id"] in parent.data.tags["mlflow.note.content"]
         assert {row["run_id"] for row in table(folder)["jobs"]} == children
         assert any(key.startswith("mlflow.sharedViewState.") for key in experiment.tags)
+        (version,) = client.search_model_versions("name = 'late'")  # of the best job alone
+        assert version.run_id == parent.data.tags["runner.best_run_id"]
+        assert client.get_registered_model("late").aliases == {"champion": 1}
 
     @pytest.mark.usefixtures("delivery_here")
     @pytest.mark.parametrize("killed", [False, True])

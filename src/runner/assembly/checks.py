@@ -82,6 +82,27 @@ def monitor(
     return problems
 
 
+def registration(name: str | None, task: Task, splits: Splits | None, measured: Sequence[str] | None) -> list[Problem]:
+    """Check that models can be compared on test samples, to find the better one: `tracking.register`.
+
+    Args:
+        name: of the registered model; None registers none.
+        task: measures its samples.
+        splits: the data; None if they could not be read.
+        measured: what a step of the task measures besides its metrics; None if no step could be run.
+    """
+    key = "tracking.register"
+    if name is None:
+        return []
+    if splits is not None and splits.test is None:
+        text = f"{key}={name}: {splits.name} has no test samples to compare it with the champion on"
+        return [Problem(key, text, "leave it out, or add a test part", topic="data")]
+    if measured is not None and "loss" not in measured:
+        text = f"{key}={name}: {name_of(task)} measures no loss to compare it with the champion by"
+        return [Problem(key, text, "leave it out", topic="conflict")]
+    return []
+
+
 def metrics(config: Mapping[str, Any]) -> list[Problem]:
     """Check the names of the key `metrics`, without importing what they name."""
     try:

@@ -203,6 +203,8 @@ def make_network(given: Given, learned: Learned) -> Network:
     if given.trainer and task and learned.loss_node and collector.none_of("metrics"):
         kind = stage("trainer", partial(parts.kind_of, step=step), task, splits, learned.counted)
         collector += checks.monitor(given.trainer, task, splits, measured, kind)
+    if task:
+        collector += checks.registration(config["tracking"].get("register"), task, splits, measured)
     if task and measured is not None:
         collector += checks.turns(task, measured, given.optimizers)
     stage("model", models.check_last_batch, task, model, splits, batch_size, learned.dtype, needs=["data"])

@@ -28,7 +28,7 @@ from runner.config.settings import (
 )
 from runner.errors import Problem, did_you_mean
 from runner.util.ranges import Choice, Range, fits_64_bits
-from runner.util.tags import NAME_LENGTH, TAG_LENGTH, legal_name, reserved_for
+from runner.util.tags import NAME_LENGTH, TAG_LENGTH, legal_name, legal_registered_name, reserved_for
 from runner.util.uri import DATABASES, is_server_address, scheme_of
 
 
@@ -80,8 +80,9 @@ NEW_KEYS = {
     "model.unfreeze_at_epoch": "null", "model.lora.params": "null", "model.lora.rank": "8", "model.lora.alpha": "null",
     "model.lora.dropout": "0.0", "model.lora.train": "null", "optimizer.groups": "{}", "optimizer.no_decay": "false",
     "optimizer.layer_decay": "null", "optimizers": "{}", "metrics": "[]", "trainer.callbacks": "null",
-    "trainer.log_norms": "false", "trainer.steps_per_epoch": "null", "data.split": "random",
-    "data.split_by": "null", "data.sampler": "shuffle", "data.sample_weight": "null", **flatten({"task": SUPERVISED}),
+    "trainer.log_norms": "false", "trainer.steps_per_epoch": "null", "tracking.register": "null",
+    "data.split": "random", "data.split_by": "null", "data.sampler": "shuffle", "data.sample_weight": "null",
+    **flatten({"task": SUPERVISED}),
 }  # fmt: skip
 """Other keys that are new since 0.1.0, with the values that apply to its configs."""
 
@@ -200,7 +201,8 @@ def _check_pairs(config: Mapping[str, Any]) -> list[Problem]:
 
 
 def _check_tracking(config: Mapping[str, Any]) -> list[Problem]:
-    return [*_check_address(config), *_check_experiment(config), *_check_tags(config)]
+    checks = (_check_address, _check_experiment, _check_tags, _check_register)
+    return [problem for check in checks for problem in check(config)]
 
 
 def _check_address(config: Mapping[str, Any]) -> list[Problem]:
@@ -253,6 +255,24 @@ def _check_tags(config: Mapping[str, Any]) -> list[Problem]:
             text = f"{typed} is longer than the {TAG_LENGTH} characters that MLflow takes"
             problems.append(Problem(key, text, "shorten it", topic="range"))
     return problems
+
+
+def _check_register(config: Mapping[str, Any]) -> list[Problem]:
+    """Check the name of a registered model, and that there will be a model to register."""
+    key, name = "tracking.register", select(config, "tracking.register")
+    if name is None:
+        return []
+    typed = f"{key}={name}"
+    if (legal := legal_registered_name(name)) != name:
+        text = f"{typed}: MLflow refuses the name of a registered model" if name else f"{key}= is empty"
+        return [Problem(key, text, f"write a name such as {legal}", topic="syntax")]
+    if select(config, "tracking.name") == "off":
+        text = f"{typed}: tracking=off has no registry"
+        return [Problem(key, text, "leave it out, or write tracking=local", topic="conflict")]
+    if select(config, "tracking.log_model") is False:
+        text = f"{typed}: with tracking.log_model=false there is no model to register"
+        return [Problem(key, text, "leave one of them out", topic="conflict")]
+    return []
 
 
 def describe_expected(key: str) -> str | None:

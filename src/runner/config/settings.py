@@ -89,6 +89,7 @@ class TrackingSettings:
     # Configs saved by 0.1.0 lack these keys, so they have defaults here.
     tags: dict[str, Any] = field(default_factory=dict)
     description: str | None = None
+    register: str | None = None
 
 
 @dataclass

@@ -65,6 +65,7 @@ class Splits:
         features: the names of the numbers of a sample, where there are no `columns`; None if they have none.
         table: the fitted transformers of `data=table`.
         divided_by: what the original pixels were divided by, if anything.
+        raw_test: the test part as it was before the transformers of `data=table`, as a hash; None without these.
     """
 
     name: str
@@ -88,6 +89,15 @@ class Splits:
     weights: Tensor | None = None
     table: FittedRows | None = None
     divided_by: float | None = None
+    raw_test: str | None = None
+
+    @property
+    def test_digest(self) -> str | None:
+        """A hash of the test part alone, as the data set has it; None without one.
+
+        The fingerprint also depends on the training samples and on the division, which differ from seed to seed.
+        """
+        return None if self.test is None else self.raw_test or _digest(self.test)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -194,8 +204,9 @@ def split(
     if chosen["train"].tensors is None:
         chosen["train"].example(TRIED)  # do they make a batch?
     fingerprint = _fingerprint(parts, indices)
-    table = None
+    table, raw_test = None, None
     if source.rows is not None:
+        raw_test = _digest(chosen["test"]) if "test" in chosen else None
         table, chosen = _encode(source.rows, chosen)
     fitted, note = normalize.fit_normalize(source, chosen["train"], scale, old_rules, integers_are_numbers)
     inputs, targets = chosen["train"].sample(0)
@@ -222,6 +233,7 @@ def split(
         features=source.features,
         table=table,
         divided_by=source.divided_by,
+        raw_test=raw_test,
         weights=_weights(sampling, chosen["train"], source, indices),
     )
 
@@ -323,6 +335,13 @@ def _fingerprint(parts: Mapping[str, Part], indices: Sequence[Tensor]) -> str:
             parts[name].hash_into(digest)
     for index in indices:
         digest.update(index.numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _digest(part: Part) -> str:
+    """Hash the contents of a part."""
+    digest = sha256()
+    part.hash_into(digest)
     return digest.hexdigest()[:32]
 
 

@@ -63,6 +63,8 @@ class Manifest:
         dataset: the data set, logged as an input in the context "training".
         log_model: whether `model/` becomes the run's logged model.
         log_checkpoints: whether to upload `checkpoints/`.
+        register: the name of the registered model that gets the best model as a version; of a sweep, that of its
+            best job.
         parent_run_id: the sweep's run if this run is one of its jobs and the sweep's run existed at its start.
         parent_key: the `key` of the sweep's run, to find that run if its id was unknown.
         experiment_id: set by a sweep, which has created the experiment.
@@ -85,6 +87,7 @@ class Manifest:
     dataset: Dataset | None = None
     log_model: bool = True
     log_checkpoints: bool = False
+    register: str | None = None
     parent_run_id: str | None = None
     parent_key: str | None = None
     experiment_id: str | None = None
@@ -143,6 +146,7 @@ class Manifest:
             tags={key: value for key, value in self.tags.items() if key not in ENDINGS} | new.tags | changed,
             log_model=new.log_model,
             log_checkpoints=new.log_checkpoints,
+            register=new.register,
             status="RUNNING",
             end_time=None,
         )

@@ -133,6 +133,7 @@ def describe_run(
         ),
         log_model=experiment.tracking.log_model,
         log_checkpoints=experiment.tracking.log_checkpoints,
+        register=experiment.tracking.register,
     )
 
 

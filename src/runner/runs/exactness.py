@@ -12,7 +12,7 @@ MAY_CHANGE = (
     "trainer.epochs", "trainer.max_steps", "trainer.max_time", "trainer.early_stopping.", "trainer.log_every_",
     "trainer.checkpoint_every_", "trainer.keep_checkpoints", "trainer.detect_anomaly",
     "trainer.profile_steps", "trainer.log_norms", "tracking.name", "tracking.uri", "tracking.log_", "tracking.wait",
-    "tracking.tags", "tracking.description", "runner.", "metrics",
+    "tracking.tags", "tracking.description", "tracking.register", "runner.", "metrics",
     "data.root", "data.path", "data.val_path", "data.test_path", "data.num_workers", "data.in_memory",
 )  # fmt: skip
 """Keys, and prefixes of keys, that do not change the weights by a single bit."""

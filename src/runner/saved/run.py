@@ -65,6 +65,7 @@ class SavedRun:
         choices: the chosen member of each group, as far as it was recorded.
         name: the run's name in MLflow, or that of its folder.
         tags: its MLflow tags, such as `runner.data_fingerprint`.
+        model_id: the logged model whose weights count; None: the best weights now, which a resume may have changed.
     """
 
     argument: str
@@ -75,6 +76,7 @@ class SavedRun:
     choices: dict[str, str] = field(default_factory=dict)
     name: str = ""
     tags: dict[str, str] = field(default_factory=dict)
+    model_id: str | None = None
     _fetched: "TemporaryDirectory[str] | None" = field(default=None, repr=False)
 
     @property

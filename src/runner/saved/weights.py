@@ -98,6 +98,8 @@ def weights_of_run(run: SavedRun) -> Weights:
     Raises:
         ConfigError: the run has no weights, neither in its folder nor in MLflow.
     """
+    if run.model_id is not None:
+        return _of_logged_model(run)
     for name in (f"{layout.CHECKPOINTS}/{file}" for file in (layout.BEST, layout.LAST)):
         path = run.file(name)
         if path is None:
@@ -121,13 +123,15 @@ def weights_of_run(run: SavedRun) -> Weights:
 
 
 def _of_logged_model(run: SavedRun) -> Weights:
-    """Read the weights of the model that the run logged to MLflow; of the newest if it was resumed."""
+    """Read the weights of a model that the run logged to MLflow: that of `model_id`, or else the newest."""
     client = run.client()
     from mlflow.artifacts import download_artifacts
 
     try:
-        logged = client.get_run(run.run_id).outputs.model_outputs
-        models = [client.get_logged_model(output.model_id) for output in logged]
+        logged = [run.model_id]
+        if run.model_id is None:
+            logged = [output.model_id for output in client.get_run(run.run_id).outputs.model_outputs]
+        models = [client.get_logged_model(model_id) for model_id in logged]
         if not models:
             text = "no weights in MLflow, as tracking.log_model and tracking.log_checkpoints were false"
             raise ConfigError(run.problem(text, "write the folder of the run"))
@@ -267,9 +271,15 @@ def load_exactly(model: nn.Module, weights: Weights, argument: str) -> None:
 
 def fingerprint(model: nn.Module) -> str:
     """Hash a model's parameters and buffers, with their names, independent of device and memory layout."""
+    return hash_tensors(model.state_dict())
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Hash the tensors of a model by name, without extra state."""
     digest = sha256()
-    tensors = {name: tensor for name, tensor in model.state_dict().items() if not is_extra_state(name)}
     for name, tensor in tensors.items():
+        if is_extra_state(name):
+            continue
         digest.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]

@@ -209,6 +209,8 @@ class Sweep:
         try:
             self.stop.release()
             delivered = self.parent_run is None or self._deliver(self.parent_run, result, stopped)
+            if self.parent_run is not None and not stopped:
+                self._register(self.prepared.config.tracking)
         except KeyboardInterrupt:
             stopped = True
         if not delivered:
@@ -231,6 +233,13 @@ class Sweep:
         if waits_for_ids:
             log_links(parent_run)
         return delivered
+
+    def _register(self, tracking: DictConfig) -> None:
+        """Register the model of the best job."""
+        if tracking.register is not None:
+            from runner.runs.champion import register_due  # late: it imports torch
+
+            register_due(self.folder, tracking.uri)
 
     def _log_how_to_resume(self) -> None:
         log.info("resume     python -m runner --multirun sweep.resume=%s", shell_path(self.folder))

@@ -82,6 +82,7 @@ def run_sweep(
     if resumed is None:
         folder_problems = folders.check_folder(requested, exact_folder, folders.SWEEP)
         problems = [*problems, *folder_problems, *check_new_store(config.tracking)]
+    problems = [*problems, *check_register(config.tracking.register, settings)]
     if not problems:  # else nothing is built, and the fork server would hold standard error open while it imports
         targets = [str(config[group].get("_target_")) for group in TARGET_GROUPS]
         differ = any(not key.startswith(SAME_GRAPH) for key in plan.axes)
@@ -112,6 +113,15 @@ def run_sweep(
             plan.search.open(folder, prepared.objectives, len(plan.jobs))
         prepared.save_plan(folder)
         return Sweep(folder, prepared, delivery).run()
+
+
+def check_register(name: str | None, settings: SweepSettings) -> list[Problem]:
+    """Check that a sweep will have a best job, whose model is registered: `tracking.register`."""
+    metrics = settings.metric
+    if name is None or not isinstance(metrics, list) or len(metrics) < 2:
+        return []
+    text = f"tracking.register={name}: of two objectives there is no best job to register"
+    return [Problem("tracking.register", text, f"write sweep.metric={metrics[0]}, or leave it out", topic="conflict")]
 
 
 def _kill_server(kind: type[BaseException] | None, *_: object) -> None:

@@ -189,7 +189,7 @@ def get_or_create_experiment(client: "MlflowClient", uri: str, name: str, artifa
     from mlflow.exceptions import MlflowException
 
     file = sqlite_file(uri)
-    with _locked(file) if file is not None else contextlib.nullcontext():
+    with exclusive(uri):
         experiment = client.get_experiment_by_name(name)
         if experiment is None:
             if artifact_root is None and file is not None:
@@ -217,6 +217,18 @@ def deleted_experiment(uri: str, name: str, experiment_id: str) -> StoreError:
 def mlflow_command(uri: str, *words: str) -> str:
     """Return an `mlflow` command for a store, as it is typed; a password must be added."""
     return f"MLFLOW_TRACKING_URI={shlex.quote(strip_credentials(uri))} {shlex.join(['mlflow', *words])}"
+
+
+@contextlib.contextmanager
+def exclusive(uri: str) -> Iterator[None]:
+    """Let one process at a time into the block, for a SQLite store; others have transactions of their own.
+
+    Raises:
+        StoreError: another process holds the store for too long.
+    """
+    file = sqlite_file(uri)
+    with _locked(file) if file is not None else contextlib.nullcontext():
+        yield
 
 
 @contextlib.contextmanager

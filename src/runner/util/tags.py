@@ -34,6 +34,24 @@ RESUMED_CODE_TAG = "runner.resumed_code"
 WRITABLE_TAG = "runner.writable"
 """The tag by which an upload finds out that a store takes tags of a run, after it has refused something else."""
 
+TEST_TAG = "runner.test_digest"
+"""The tag of a registered version with a hash of the test samples."""
+
+WEIGHTS_TAG = "runner.weights"
+"""The tag of a registered version with a hash of its weights."""
+
+CHAMPION_TAG = "runner.champion"
+"""The tag of a registered version: whether it became the champion, and why."""
+
+LOOKS_TAG = "runner.looks."
+"""Prefix of the tags of a registered model that list the versions that were judged by a test part, by its hash."""
+
+REGISTERED_TAG = "runner.registered"
+"""The tag of a run: the version that its best model is in the registry."""
+
+BEST_JOB_TAG = "runner.best_job"
+"""The tag of a sweep: the number of its best job."""
+
 PRUNED = "pruned"
 """The tag of a pruned trial; its value is the reason."""
 
@@ -85,3 +103,13 @@ _OF_MODELS = str.maketrans({".": ",", "/": "-", ":": "-", "%": None, '"': None, 
 def legal_model_name(run_name: str) -> str:
     """Make a logged model's name from its run's; MLflow refuses some characters: `lr=0.1` becomes `lr=0,1`."""
     return run_name.translate(_OF_MODELS).strip() or "model"
+
+
+REGISTERED_LENGTH = 200
+"""The longest name of a registered model that every database takes."""
+
+
+def legal_registered_name(name: str) -> str:
+    """Make a name legal for a registered model: MLflow refuses `/` and `:`, reads `@`, and does not find quotes."""
+    legal = re.sub(r"[/:@%'\"`\\\x00-\x1f]+", "-", name).strip(" .")[:REGISTERED_LENGTH]
+    return legal or "model"

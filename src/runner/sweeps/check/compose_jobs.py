@@ -17,6 +17,7 @@ from runner.config.expansion import check_references
 from runner.config.interpolation import escape_references
 from runner.config.keys import may_be_new
 from runner.config.messages import REFUSED, find_unset
+from runner.config.overrides import key_of
 from runner.errors import Problem
 from runner.util.redaction import MASK, redact
 from runner.util.uri import strip_credentials
@@ -39,6 +40,8 @@ def refer_to(cfg: DictConfig) -> None:
 def as_job(cfg: DictConfig, number: int, folder: Path) -> None:
     """Mark a config as that of a job in Hydra's node, and make references to the node use it.
 
+    The sweep registers the model of its best job, so that no job does.
+
     Args:
         cfg: composed, with Hydra's node.
         number: of the job.
@@ -48,6 +51,9 @@ def as_job(cfg: DictConfig, number: int, folder: Path) -> None:
         cfg.hydra.mode = RunMode.MULTIRUN
         cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
         cfg.hydra.sweep.dir = escape_references(str(folder))
+        cfg.hydra.overrides.task = [text for text in cfg.hydra.overrides.task if key_of(text) != "tracking.register"]
+    with read_write(cfg):
+        cfg.tracking.register = None
     refer_to(cfg)
 
 

@@ -12,6 +12,7 @@ from runner.sweeps.results.files import FRONT_PLOT, SWEEP_PLOT
 from runner.sweeps.results.links import links
 from runner.sweeps.results.table import Row, Table
 from runner.tracking.pages import run_page, sweep_view
+from runner.util.tags import BEST_JOB_TAG
 
 NOTE_ROWS = 20
 
@@ -38,7 +39,7 @@ def record_results(manifest: Manifest, table: Table, folder: Path, axes: Sequenc
     }
     if best := table.best:
         tags |= {
-            "runner.best_job": str(best.job.number),
+            BEST_JOB_TAG: str(best.job.number),
             "runner.best_name": best.job.name,
             "runner.best_value": str(best.value),
             "runner.best_run_id": best.run_id or "",

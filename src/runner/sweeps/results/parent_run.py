@@ -91,6 +91,7 @@ class ParentRun:
                 **git_tags(Path.cwd()),
             },
             log_model=False,
+            register=tracking.register,
         )
         self._manifest = Manifest.load(folder).resumed(new) if resumed else new
         self._manifest.save(folder)

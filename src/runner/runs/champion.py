@@ -1,0 +1,258 @@
+"""Register the best model of a finished run, and make it the champion if it is surely better than the one that is.
+
+Every step can be repeated: after a kill, the next call finds the version that was made, and goes on.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from pathlib import Path
+
+from runner.comparison.paired_tests import PairedTest
+from runner.errors import ConfigError
+from runner.rundir import layout, registration
+from runner.rundir.delivery_state import DeliveryState
+from runner.rundir.folders import shell_path
+from runner.rundir.lock import lock
+from runner.rundir.manifest import Manifest, manifest_of
+from runner.runs.judged import Incomparable, Judged, compare, judge, write
+from runner.saved.run import SavedRun, find
+from runner.saved.weights import hash_tensors, weights_of_run
+from runner.tracking.artifacts import MLMODEL
+from runner.tracking.deliver import Delivery
+from runner.tracking.registry import Looks, Registry, Version
+from runner.tracking.store import connect
+from runner.tracking.trouble import explain, http_status
+from runner.util.metric_names import format_metric
+from runner.util.tags import BEST_JOB_TAG, CHAMPION_TAG, REGISTERED_TAG, TEST_TAG, WEIGHTS_TAG
+from runner.util.terminal import TRACKING, about, log_to_file
+
+log = logging.getLogger("runner")
+
+TABLE = f"{layout.ARTIFACTS}/champion.csv"
+"""The samples of the test part with the predictions of both models."""
+
+ATTEMPTS = 5
+"""How many champions a model is compared with if others become it meanwhile."""
+
+
+class NotYet(Exception):
+    """The model cannot be registered now; the message says why."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a version becomes the champion.
+
+    Attributes:
+        chosen: whether it does.
+        former: the champion before; None if there was none, or if it is the version itself.
+        test: how the two were compared; None if they were not.
+        reason: why they were not.
+    """
+
+    chosen: bool
+    former: Version | None = None
+    test: PairedTest | None = None
+    reason: str = ""
+
+    def describe(self, version: str) -> str:
+        """Describe the decision about a version in a line."""
+        if self.former is None:
+            return f"version {version} is the champion, {self.reason}"
+        if self.chosen:
+            return f"version {version} replaces version {self.former.number}: {_describe(self.test)}"
+        why = self.reason if self.test is None else f"version {version} is not surely better: {_describe(self.test)}"
+        return f"version {self.former.number} stays: {why}"
+
+
+def _describe(test: PairedTest | None) -> str:
+    assert test is not None
+    new, old = (format_metric(f"test/{test.measure}", value).strip() for value in (test.new, test.old))
+    p = "" if test.p is None else f", p = {test.p:.2g}"
+    return f"{test.measure} {new}, was {old}, of {test.samples:,} test samples ({test.reason}{p})"
+
+
+def register_due(folder: Path, uri: str | None = None) -> bool:
+    """Register the model of a finished run, or of the best job of a finished sweep, if that is to be done.
+
+    Args:
+        folder: of the run or the sweep; all of it should be in MLflow.
+        uri: the address of the store, if it needs credentials or has moved.
+
+    Returns:
+        Whether nothing is left to do. Otherwise a line says why, and how to do it later.
+    """
+    name = registration.due(folder)
+    if name is None:
+        return True
+    run = _run_of(folder)
+    try:
+        if run is None:
+            raise Incomparable("no job of the sweep has finished")
+        with lock(run), log_to_file(run / layout.LOG):
+            _register(run, name, uri)
+    except Incomparable as error:  # nothing will change that
+        log.warning("champion   nothing is registered as %s: %s", name, error, extra=about(TRACKING))
+    except (Exception, KeyboardInterrupt) as error:  # MLflow, SQLAlchemy and the user's code raise many types
+        finish, extra = f"finish with: python -m runner.sync run={shell_path(folder)}", about(TRACKING)
+        log.warning("champion   %s: not decided yet: %s; %s", name, _explain(error), finish, extra=extra)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return False
+    registration.note(folder)
+    return True
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, ConfigError):
+        return "; ".join(problem.text for problem in error.problems)
+    if isinstance(error, NotYet | Incomparable):
+        return str(error)
+    if http_status(error) == HTTPStatus.FORBIDDEN:
+        return "the server refuses it (403): this account has no permission for the registered model"
+    return explain(error)
+
+
+def _run_of(folder: Path) -> Path | None:
+    """Return the folder of the run itself, or of the best job of a sweep; None if the sweep has none."""
+    if not (folder / layout.SWEEP_PLAN).is_file():
+        return folder
+    number = Manifest.load(folder).tags.get(BEST_JOB_TAG)
+    return None if number is None else folder / number
+
+
+def _register(folder: Path, name: str, uri: str | None) -> None:
+    """Make the model of a run a version, decide whether it is the champion, and record that.
+
+    Raises:
+        NotYet: MLflow does not have all of the run.
+        Incomparable: the run has no model.
+        Exception: the store fails, or the run cannot be evaluated.
+    """
+    state = _uploaded(folder)
+    run = find(str(folder.resolve()), "run", uri)
+    assert state.run_id is not None and state.model_id is not None and run.uri is not None
+    registry = Registry(connect(run.uri), name)
+    registry.create()
+    weights = hash_tensors(weights_of_run(run).tensors)
+    version = registry.find(state.run_id, weights) or registry.add(state.run_id, state.model_id, {WEIGHTS_TAG: weights})
+    if (said := version.tags.get(CHAMPION_TAG)) is not None:  # a call before was killed after it
+        log.info("champion   %s: %s", name, said, extra=about(TRACKING))
+    else:
+        said = _judge_and_decide(registry, version, run, folder / TABLE)
+        registry.tag(version, {CHAMPION_TAG: said})
+    manifest = Manifest.load(folder)
+    replace(manifest, tags=manifest.tags | {REGISTERED_TAG: f"{name} version {version.number}"}).save(folder)
+    Delivery(folder, uri).step()
+
+
+def _judge_and_decide(registry: Registry, version: Version, run: SavedRun, table: Path) -> str:
+    """Evaluate a run, decide whether its version is the champion, and say so; returns the first line."""
+    try:
+        challenger = judge(run, run.config["device"]["name"])
+    except Incomparable as error:
+        said = f"version {version.number} is not compared: {error}"
+        log.warning("champion   %s: %s", registry.name, said, extra=about(TRACKING))
+        return said
+    decision = _decide(registry, version, challenger, run, table)
+    said = decision.describe(version.number)
+    log.info("champion   %s: %s", registry.name, said, extra=about(TRACKING))
+    if decision.chosen or decision.test is not None:
+        looks = registry.look(challenger.digest, version, decision.chosen)
+        if warning := describe_looks(looks, decision.chosen):
+            log.info("           %s", warning, extra=about(TRACKING))
+    registry.tag(version, {TEST_TAG: challenger.digest})
+    return said
+
+
+def _uploaded(folder: Path) -> DeliveryState:
+    """Return what MLflow has of a run: all of it, with the model."""
+    manifest, state = manifest_of(folder), DeliveryState.load(folder)
+    if not (folder / layout.MODEL / MLMODEL).is_file():
+        raise Incomparable(f"the run has no saved model; one is made by: python -m runner resume={shell_path(folder)}")
+    if manifest is None or (state.status, state.end_time) != (manifest.status, manifest.end_time):
+        raise NotYet("MLflow does not have all of the run")
+    if state.model_id is None or any(file.partition("/")[0] == layout.MODEL for file in state.refused):
+        raise NotYet("MLflow does not have the model")
+    return state
+
+
+def _decide(registry: Registry, version: Version, challenger: Judged, run: SavedRun, table: Path) -> Decision:
+    """Compare a version with the champion, and move the alias to it if it is better.
+
+    Another process may move the alias meanwhile: then the new champion counts.
+    """
+    decision = Decision(True, reason="as it was before")
+    for _ in range(ATTEMPTS):
+        former = registry.champion()
+        if former is not None and former.number == version.number:
+            return decision
+        if former is None:
+            write(table, challenger, None)
+            decision = Decision(True, reason="the first")
+        else:
+            decision = _compare(registry, former, challenger, run, table)
+        if not decision.chosen:
+            return decision
+        registry.promote(version, former)
+    raise NotYet(f"others became the champion {ATTEMPTS} times meanwhile")
+
+
+def _compare(registry: Registry, former: Version, challenger: Judged, run: SavedRun, table: Path) -> Decision:
+    """Compare a run with the champion, evaluated on the device of the run."""
+    try:
+        champion = judge(_saved_run(former, run), run.config["device"]["name"])
+        test = compare(challenger, champion)
+    except Exception as error:  # its code may be gone, which can raise anything
+        write(table, challenger, None)
+        what = "compared" if isinstance(error, Incomparable) else "evaluated"
+        return Decision(False, former, reason=f"it cannot be {what}: {_explain(error)}")
+    write(table, challenger, champion)
+    return Decision(test.is_better, former, test)
+
+
+def _saved_run(version: Version, challenger: SavedRun) -> SavedRun:
+    """Find the run of a version, with the weights that were registered.
+
+    Raises:
+        ConfigError: it does not exist.
+        Incomparable: MLflow does not know the run.
+    """
+    if not version.run_id:
+        raise Incomparable("it was registered without its run")
+    run = find(version.run_id, "run", challenger.uri)
+    manifest = manifest_of(run.folder) if run.folder is not None else None
+    has_its_weights = (
+        run.folder is not None
+        and manifest is not None
+        and manifest.status == "FINISHED"
+        and DeliveryState.load(run.folder).model_id == version.model_id
+    )
+    if not has_its_weights:  # it was resumed, or is elsewhere
+        run.model_id = version.model_id
+    return run
+
+
+def describe_looks(looks: Looks, chosen: bool) -> str:
+    """Warn of a test part that has decided before; empty for the first time.
+
+    Args:
+        looks: how often it has decided, with this time.
+        chosen: whether this one became the champion.
+    """
+    if looks.versions < 2:
+        return ""
+    look = f"the {ordinal(looks.versions)} look at"
+    if not chosen:
+        return f"{look} this test set: each fits the choice to its samples a little more"
+    which = f"the {ordinal(looks.champions)} champion chosen on this test set, with {look} it"
+    return f"{which}: each fits the choice to its samples a little more, so expect less on new ones"
+
+
+def ordinal(number: int) -> str:
+    """Return 1st, 2nd, 3rd, 4th, ..., 11th, ..., 21st, ..."""
+    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{suffix}"
