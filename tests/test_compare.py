@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +311,27 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.plots.comparison.draw", lambda *arguments, **known: [])
+    monkeypatch.setattr("runner.plots.verdict.draw_verdict", lambda *arguments: None)
+
+
+def repeated(run: Path, sweep: Path, losses: dict[str, float], seeds: int) -> Path:
+    """Make a sweep over learning rates and seeds out of one run."""
+    for number, (lr, seed) in enumerate(product(losses, range(seeds))):
+        shutil.copytree(run, sweep / str(number))
+        for name, old, new in (
+            ("config.yaml", "seed: 0", f"seed: {seed}"),
+            ("config.yaml", "  lr: 0.01", f"  lr: {lr}"),
+            ("result.json", r'"val/loss": [^,]*', f'"val/loss": {losses[lr] + 0.01 * np.sin(seed + 20 * float(lr))}'),
+        ):
+            text, count = re.subn(old, new, (sweep / str(number) / name).read_text(), count=1)
+            assert count == 1
+            (sweep / str(number) / name).write_text(text)
+    return sweep
+
+
 @pytest.fixture(autouse=True)
 def _there(outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNNER_OUTPUTS", str(outputs))
@@ -380,6 +402,55 @@ class TestCommand:
         for name in ("bars", "loss", "sweep"):
             with Image.open(tmp_path / "out" / f"{name}.png") as image:
                 assert min(image.size) > 200 and len(image.convert("RGB").getcolors(1 << 20)) > 20
+
+    def test_runs_that_differ_in_their_seed_get_a_verdict(
+        self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sweep = repeated(outputs / "sweeps/s/0", tmp_path / "s", {"0.1": 0.5, "0.03": 0.6}, seeds=3)
+        out = tmp_path / "o"
+        assert main([f"sweep={sweep}", f"output={out}"]) == 0
+        lines = capsys.readouterr().err.splitlines()
+        (line,) = [place for place, line in enumerate(lines) if line.startswith("verdict ")]
+        assert lines[line].split()[1:5] == ["lr=0.1", "has", "the", "best"] and "val/loss" in lines[line]
+        assert lines[line + 1].strip().startswith("better than lr=0.03 by 0.1")
+        assert {"verdict.csv", "verdict.json", "verdict.md", "verdict.png"} <= {path.name for path in out.iterdir()}
+        assert [row["verdict"] for row in csv.DictReader((out / "verdict.csv").open())] == ["best", "worse"]
+        assert "2 configurations (optimizer.lr: 0.1, 0.03)" in (out / "verdict.md").read_text()
+
+    def test_the_verdict_is_by_the_metric_of_the_sweep(
+        self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_plots: None
+    ) -> None:
+        sweep = repeated(outputs / "sweeps/s/0", tmp_path / "s", {"0.1": 0.5, "0.03": 0.6}, seeds=3)
+        (sweep / "jobs.json").write_text('{"metric": "val/loss", "direction": "max"}')
+        assert main([f"sweep={sweep}", f"output={tmp_path / 'o'}"]) == 0
+        assert "verdict    lr=0.03 has the best mean val/loss" in capsys.readouterr().err
+        two = {"metric": "val/loss", "direction": "min", "objectives": [{}, {}]}
+        (sweep / "jobs.json").write_text(json.dumps(two))
+        assert main([f"sweep={sweep}", f"output={tmp_path / 'o'}"]) == 0
+        assert "verdict  " not in capsys.readouterr().err
+
+    def test_a_seed_that_was_killed_is_one_too_few(
+        self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_plots: None
+    ) -> None:
+        sweep = repeated(outputs / "sweeps/s/0", tmp_path / "s", {"0.1": 0.5, "0.03": 0.6, "0.01": 0.7}, seeds=3)
+        (sweep / "1/result.json").unlink()
+        assert main([f"sweep={sweep}", f"output={tmp_path / 'o'}"]) == 0
+        printed = capsys.readouterr().err
+        assert (
+            "verdict    lr=0.03 has the best" in printed and "not ranked: lr=0.1 has values for 2 of 3 seeds" in printed
+        )
+
+    def test_other_data_with_another_seed_are_no_verdict(
+        self, outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_plots: None
+    ) -> None:
+        sweep = repeated(outputs / "sweeps/s/0", tmp_path / "s", {"0.1": 0.5, "0.03": 0.6}, seeds=3)
+        config = sweep / "5/config.yaml"
+        config.write_text(config.read_text().replace("  limit: 64\n", "  limit: 65\n"))
+        assert main([f"sweep={sweep}", f"output={tmp_path / 'o'}"]) == 0
+        printed = capsys.readouterr().err
+        assert (
+            "no verdict on the configurations: their data or losses differ" in printed and "verdict.csv" not in printed
+        )
 
     def test_axes_that_the_sweep_has_tagged_log_are_drawn_so(self, outputs: Path, tmp_path: Path) -> None:
         for number in (0, 1):

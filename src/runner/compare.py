@@ -17,6 +17,7 @@ from runner.util.streams import print_result
 
 if TYPE_CHECKING:
     from runner.comparison.table import Comparison
+    from runner.comparison.verdict import Verdict
 
 USAGE = "python -m runner.compare [key=value ...]: compare runs in a table and plots, with what differs between them."
 OPTIONS = {
@@ -60,18 +61,51 @@ def work(options: Mapping[str, str]) -> int:
     table = to_csv(compared)
     write_atomically(target / "comparison.csv", table)
     write_atomically(target / "comparison.json", to_json(compared))
+    one_sweep = "sweep" in options and "runs" not in options
+    verdict, files = _conclude(compared, target, folders.parse_path(options["sweep"], "sweep") if one_sweep else None)
     plots: list[Path] = []
     try:
         from runner.plots.comparison import draw
+        from runner.plots.verdict import draw_verdict
 
-        plots = draw(compared, target, one_sweep="sweep" in options and "runs" not in options)
+        plots = draw(compared, target, one_sweep)
+        if verdict is not None and (forest := draw_verdict(verdict, target / "verdict.png")) is not None:
+            plots.append(forest)
     except Exception as error:  # matplotlib may raise anything, and the table is written already
         _say(f"not all plots were drawn: {type(error).__name__}: {first_line(error)}")
-    names = ", ".join(["comparison.csv", "comparison.json", *(path.name for path in plots)])
+    names = ", ".join(["comparison.csv", "comparison.json", *files, *(path.name for path in plots)])
     _say(f"saved in   {display_path(target)} ({names})")
     if not sys.stdout.isatty():
         print_result(table.removesuffix("\n"))
     return 0
+
+
+def _conclude(compared: "Comparison", target: Path, sweep: Path | None) -> tuple["Verdict | None", list[str]]:
+    """Print and write the verdict, if runs differ in nothing but their seed.
+
+    Args:
+        compared: the runs.
+        target: where its files go.
+        sweep: the folder that they are the jobs of, if they are those of one.
+
+    Returns:
+        The verdict, and the names of its files; None and an empty list without one.
+    """
+    from runner.comparison.repeated_runs import find_objective, find_repetitions
+    from runner.comparison.results import are_comparable
+    from runner.comparison.verdict_files import conclude
+    from runner.comparison.verdict_text import to_table, to_text
+
+    objective = find_objective(compared, sweep)
+    repetitions = find_repetitions(compared, objective.metric) if objective is not None else []
+    if objective is None or not repetitions:
+        return None, []
+    if not are_comparable([run for run in compared.runs if run.config], objective.metric):
+        _say("", "no verdict on the configurations: their data or losses differ")
+        return None, []
+    verdict, files = conclude(repetitions, objective, compared.runs, target)
+    _say("", *to_table(verdict), "", *to_text(verdict))
+    return verdict, files
 
 
 def make_folder(value: str | None) -> Path:

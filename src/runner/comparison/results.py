@@ -107,13 +107,13 @@ def gather(comparison: Comparison, metric: str | None = None) -> SweepResults | 
     Returns:
         None if fewer than two configurations have a value.
     """
-    metric = metric or _monitored(comparison)
+    metric = metric or find_monitored(comparison)
     if metric is None:
         return None
     runs, differing = comparison.runs, comparison.differing
     reasons = [_why_excluded(run, metric) for run in runs]
     included = [index for index, reason in enumerate(reasons) if not reason]
-    keys, notes = _independent(differing)
+    keys, notes = find_independent(differing)
     if excluded := Counter(filter(None, reasons)):
         counts = ", ".join(f"{count} {reason}" for reason, count in excluded.most_common())
         notes.append(f"left out of {len(runs)} runs: {counts}")
@@ -130,12 +130,17 @@ def gather(comparison: Comparison, metric: str | None = None) -> SweepResults | 
     varied = [parameter for parameter in parameters if len(set(parameter.values)) > 1]
     if same := [key for key in keys if key not in {parameter.key for parameter in varied}]:
         notes.append("all with " + ", ".join(f"{key}={shorten(differing[key][included[0]], 20)}" for key in same))
-    comparable = len({runs[index].data | loss_settings(runs[index], metric) for index in included}) == 1
+    comparable = are_comparable([runs[index] for index in included], metric)
     maximized = higher_is_better(runs, metric)
     return SweepResults(varied, list(configurations.values()), metric, maximized, comparable, notes)
 
 
-def _monitored(comparison: Comparison) -> str | None:
+def are_comparable(runs: Sequence[ComparedRun], metric: str) -> bool:
+    """Return whether runs have the same data and, for a metric named loss, the same loss."""
+    return len({run.data | loss_settings(run, metric) for run in runs}) == 1
+
+
+def find_monitored(comparison: Comparison) -> str | None:
     """Return the validation metric that the runs monitor."""
     monitors = {run.config.get("trainer.monitor") for run in comparison.runs if run.config}
     common = monitors if len(monitors) == 1 else set()
@@ -151,7 +156,7 @@ def _why_excluded(run: ComparedRun, metric: str) -> str:
     return "" if math.isfinite(run.metrics.get(metric, math.nan)) else "without a finite value"
 
 
-def _independent(differing: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+def find_independent(differing: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
     """Find the parameters that do not follow from others.
 
     In a random search, where each number occurs once, any parameter would determine all others. So only these count:

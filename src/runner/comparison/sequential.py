@@ -57,7 +57,7 @@ def errors(max_seeds: int) -> list[float]:
     return [after - before for before, after in pairwise(spent)]
 
 
-def plan_seeds(values: Floats, max_seeds: int) -> SeedPlan:
+def plan_seeds(values: Floats, max_seeds: int, staged: bool = True) -> SeedPlan:
     """Decide which configurations go on: those whose `seeds` are more than they have.
 
     Call it when all runs that it has asked for have ended. If one has no value, its configuration cannot be compared:
@@ -67,10 +67,11 @@ def plan_seeds(values: Floats, max_seeds: int) -> SeedPlan:
         values: (..., configurations, seeds), higher is better; NaN where there is none (yet). Columns beyond
             `max_seeds`, and values that a configuration would not have by this rule, change nothing.
         max_seeds: that a configuration may get.
+        staged: false gives each of them at once.
     """
     missing = max(0, max_seeds - values.shape[-1])
     values = np.concatenate([values, np.full((*values.shape[:-1], missing), np.nan)], axis=-1)
-    shape, stages = values.shape[:-1], looks(max_seeds)
+    shape, stages = values.shape[:-1], looks(max_seeds) if staged else [max_seeds]
     seeds, stopped, behind = np.full(shape, stages[0]), np.zeros(shape, dtype=bool), np.full(shape, np.nan)
     running = np.ones(shape, dtype=bool)
     for look, following, error in zip(stages, stages[1:], errors(max_seeds), strict=False):

@@ -68,3 +68,6 @@ HALVING = "halving.json"
 
 JOBS, JOBS_TABLE = "jobs.json", "jobs.csv"
 """The results of a sweep's jobs."""
+
+VERDICT, VERDICT_TABLE, VERDICT_TEXT = "verdict.json", "verdict.csv", "verdict.md"
+"""Which configuration of several runs is better, with a paragraph for a paper."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from runner.config.keys import flatten
 from runner.errors import to_one_line
 from runner.rundir import journal
-from runner.tracking.environment import environment, git_tags
+from runner.tracking.environment import environment, git_tags, read_facts
 from runner.util.tags import RESUMED_CODE_TAG, SUCCESSOR_PARAM, legal_name
 
 if TYPE_CHECKING:
@@ -203,8 +203,10 @@ def environment_changes(then: Path | None, device: "Device", deterministic: bool
         device: the current device.
         deterministic: whether nondeterministic operations are forbidden.
     """
-    before = _facts(then.read_text(encoding="utf-8", errors="replace")) if then is not None and then.is_file() else {}
-    now = _facts(environment(device.gpu()))
+    before = (
+        read_facts(then.read_text(encoding="utf-8", errors="replace")) if then is not None and then.is_file() else {}
+    )
+    now = read_facts(environment(device.gpu()))
     changed = [(name, before[name], now.get(name, "none")) for name in ENVIRONMENT if name in before]
     notes = [f"{name} was {was}, is {is_now}" for name, was, is_now in changed if was != is_now]
     if device.torch.type != "cpu" and not deterministic:
@@ -234,9 +236,3 @@ def code_notes(stored: "StoredCode", changes: Sequence[str], tags: Mapping[str, 
     elif "true" in (tags.get("git.dirty"), now.get("git.dirty")):
         notes.append("the code had, or has, uncommitted changes")
     return notes
-
-
-def _facts(text: str) -> dict[str, str]:
-    """Parse the `name: value` lines of an environment.txt, without the list of packages."""
-    lines = text.partition("# every")[0].splitlines()
-    return {name: value for name, colon, value in (line.partition(": ") for line in lines) if colon}

@@ -38,6 +38,12 @@ def environment(gpu: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def read_facts(text: str) -> dict[str, str]:
+    """Parse the `name: value` lines of an environment.txt, without the list of packages."""
+    lines = text.partition("# every")[0].splitlines()
+    return {name: value for name, colon, value in (line.partition(": ") for line in lines) if colon}
+
+
 def git_tags(cwd: Path, repositories: git.Repositories | None = None) -> dict[str, str]:
     """Return the commit of the code as MLflow tags; empty outside a repository or without git.
 

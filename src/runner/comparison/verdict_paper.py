@@ -1,0 +1,86 @@
+"""A verdict as a paragraph for a paper: data, splits, seeds, method, hardware, versions."""
+
+from collections.abc import Mapping, Sequence
+
+from runner.comparison import paired, sequential
+from runner.comparison.repetitions import varied_keys
+from runner.comparison.setting import Setting
+from runner.comparison.verdict import Verdict
+from runner.comparison.verdict_text import CONFIDENCE, format_mean, format_spread, summarize
+
+MOST_NAMED = 10
+"""Values of a parameter that are named."""
+
+
+def to_markdown(verdict: Verdict, setting: Setting) -> str:
+    """Return a paragraph for a paper, below the verdict in sentences."""
+    lines = "\n".join(f"- {line}" for line in summarize(verdict))
+    paragraph = " ".join(filter(None, [*_sentences(verdict, setting), *_method(verdict), *_computed(setting)]))
+    return f"# Verdict on {verdict.objective.metric}\n\n{lines}\n\n{paragraph}\n"
+
+
+def _sentences(verdict: Verdict, setting: Setting) -> list[str]:
+    """Return what was trained, and the best."""
+    objective, best = verdict.objective, verdict.best
+    axes = _axes([standing.point for standing in verdict.standings])
+    count = len(verdict.standings)
+    data = f" on {setting.data}" if setting.data else ""
+    sizes = f" ({setting.sizes} samples)" if setting.sizes else ""
+    stages = f" in stages (up to {verdict.max_seeds})" if verdict.max_seeds is not None else ""
+    found = [
+        f"We trained {count} configuration{'s' * (count > 1)}{axes}{data}{sizes}, each with several seeds{stages}: "
+        f"{', '.join(verdict.seeds)}.",
+        setting.split,
+        f"They are compared by the mean of {objective.metric} over the seeds, "
+        f"{'higher' if objective.direction == 'max' else 'lower'} is better.",
+    ]
+    if objective.metric.startswith("test/"):
+        found.append("The best is chosen by the test part, so its own value is optimistic.")
+    if best is not None:
+        spread = f", sd {format_spread(best.sd)}" if best.sd is not None else ""
+        found.append(f"The best mean is that of {best.name}: {format_mean(best)} (n = {best.n}{spread}).")
+    return found
+
+
+def _axes(points: Sequence[Mapping[str, str]]) -> str:
+    """Return ` (lr: 0.1, 0.03; model: mlp, cnn)`."""
+    values = {key: list(dict.fromkeys(point.get(key, "none") for point in points)) for key in varied_keys(points)}
+    listed = [
+        f"{key}: {', '.join(each)}" if len(each) <= MOST_NAMED else f"{key}: {len(each)} values"
+        for key, each in values.items()
+    ]
+    return f" ({'; '.join(listed)})" if listed else ""
+
+
+def _method(verdict: Verdict) -> list[str]:
+    """Return how configurations were compared."""
+    found = []
+    if any(standing.gap.interval for standing in verdict.standings):
+        test = "sign-flip tests" if verdict.sign_flip else "paired t tests"
+        found.append(
+            f"Differences to it are paired by seed; their {CONFIDENCE} intervals are those of two-sided {test}."
+        )
+        if verdict.pairs > 1:
+            found.append(
+                "As the best was chosen by the same data, the intervals are simultaneous for all "
+                f"{verdict.pairs:,} pairs of {verdict.compared} configurations (Bonferroni)."
+            )
+    elif verdict.reason:
+        found.append(f"No differences are tested: {verdict.reason}.")
+    if verdict.max_seeds is not None:
+        stages = ", ".join(map(str, sequential.looks(verdict.max_seeds)))
+        found.append(
+            f"Seeds came in stages of {stages}. A configuration that was surely not the best got no more: one-sided "
+            f"paired t tests, {100 * paired.ERROR:g} % divided over the other configurations, and over the stages by "
+            "alpha spending (Lan and DeMets 1983, the function that approximates Pocock's boundary)."
+        )
+    return found
+
+
+def _computed(setting: Setting) -> list[str]:
+    found = []
+    if setting.hardware or setting.computing:
+        found.append(f"Computed on {': '.join(filter(None, [setting.hardware, setting.computing]))}.")
+    if setting.versions:
+        found.append(f"Versions: {setting.versions}.")
+    return found

@@ -1,0 +1,159 @@
+"""A verdict in words, and as a table: as many digits as the intervals are wide."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from runner.comparison import paired
+from runner.comparison.repetitions import varied_keys
+from runner.comparison.table import CELL_LENGTH
+from runner.comparison.verdict import Gap, Outcome, Standing, Verdict
+from runner.util.tables import align, setting_column, shorten
+
+STEPS = 8
+"""The width of an interval is at least so many steps of its last digit."""
+
+MOST_DECIMALS = 7
+MOST_LINES = 20
+"""Configurations that are named one by one; the files have all."""
+
+CONFIDENCE = f"{100 * (1 - paired.ERROR):g} %"
+
+HEAD = "verdict"
+INDENT = 11
+
+
+def to_text(verdict: Verdict) -> list[str]:
+    """Return the lines of the verdict as a command prints them."""
+    return [f"{HEAD if place == 0 else '':<{INDENT}}{line}" for place, line in enumerate(summarize(verdict))]
+
+
+def summarize(verdict: Verdict) -> list[str]:
+    """Return the verdict in sentences: the best, and what is known of each other configuration."""
+    lines = [_headline(verdict)]
+    if verdict.reason and verdict.best:
+        lines.append(f"it is not known whether it is better: {verdict.reason}")
+    told = [sentence for standing in verdict.standings if (sentence := describe(standing, verdict))]
+    lines += told[:MOST_LINES]
+    if len(told) > MOST_LINES:
+        lines.append(f"... and {len(told) - MOST_LINES} more: see verdict.csv")
+    if any(standing.gap.interval for standing in verdict.standings):
+        lines.append(f"in brackets: {CONFIDENCE} intervals {describe_intervals(verdict)}")
+    return lines
+
+
+def _headline(verdict: Verdict) -> str:
+    best, metric = verdict.best, verdict.objective.metric
+    if best is None:
+        return f"none: {verdict.reason}"
+    spread = f"sd {format_spread(best.sd)}, " if best.sd is not None else ""
+    seeds = f"{best.n} seed{'s' * (best.n > 1)}"
+    among = f" of {len(verdict.standings)} configurations" if len(verdict.standings) > 1 else ""
+    return f"{best.name} has the best mean {metric}{among}: {format_mean(best)} ({spread}{seeds})"
+
+
+def describe(standing: Standing, verdict: Verdict) -> str:
+    """Return what is known of a configuration, with the best as the subject; empty for the best."""
+    name, gap = standing.name, standing.gap
+    match standing.outcome:
+        case Outcome.WORSE:
+            difference, interval = format_gap(gap)
+            return f"better than {name} by {difference} {interval}"
+        case Outcome.UNDECIDED:
+            return f"cannot be told from {name} ({' '.join(format_gap(gap))}); {_what_would_tell(gap, standing.n)}"
+        case Outcome.IDENTICAL:
+            return f"identical to {name}: the same value with each seed"
+        case Outcome.NO_VERDICT if not verdict.reason and gap.difference is not None:
+            return f"no verdict on {name}: the difference is {gap.difference:.3g} with each seed, without a spread"
+        case Outcome.STOPPED:
+            behind = format_bound(gap.at_least)
+            return f"{name} is surely not the best: after {standing.asked} seeds it was behind by more than {behind}"
+        case Outcome.UNRANKED:
+            return f"not ranked: {name} has values for {standing.n} of {standing.asked} seeds"
+    return ""
+
+
+def _what_would_tell(gap: Gap, n: int) -> str:
+    assert gap.smallest is not None
+    smallest = f"{gap.smallest:.2g}"
+    if gap.seeds_needed is None:
+        return f"a difference of {smallest} takes more than {paired.MANY:,} seeds"
+    if gap.seeds_needed <= n:
+        return f"{gap.seeds_needed} seeds would tell a difference of {smallest}"
+    return f"about {gap.seeds_needed:,} seeds would tell a difference of {smallest}"
+
+
+def describe_intervals(verdict: Verdict) -> str:
+    """Return what the intervals hold for, and how they are made: `for all 3 pairs together, by a paired t test`."""
+    together = f"for all {verdict.pairs:,} pairs together" if verdict.pairs > 1 else "of the difference"
+    test = "the sign-flip test" if verdict.sign_flip else "the paired t test"
+    return f"{together}, by {test} over {len(verdict.best.values) if verdict.best else 0} common seeds"
+
+
+def to_table(verdict: Verdict) -> list[str]:
+    """Return the lines of an aligned table of the configurations."""
+    shown = verdict.standings[: 2 * MOST_LINES]
+    gaps = [format_gap(standing.gap) for standing in shown]
+    columns = [
+        *_axes([standing.point for standing in shown]),
+        [f">mean {verdict.objective.metric}", *(format_mean(standing) for standing in shown)],
+        [">sd", *(format_spread(standing.sd) for standing in shown)],
+        [">n", *(str(standing.n) for standing in shown)],
+        [">behind the best", *(difference for difference, _ in gaps)],
+        ["interval", *(interval for _, interval in gaps)],
+        ["verdict", *(str(standing.outcome) for standing in shown)],
+    ]
+    left = len(verdict.standings) - len(shown)
+    return align(columns) + ([f"... and {left} more: see verdict.csv"] if left else [])
+
+
+def _axes(points: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    keys = varied_keys(points)
+    return [setting_column(key, [shorten(point.get(key, ""), CELL_LENGTH) for point in points]) for key in keys]
+
+
+def format_gap(gap: Gap) -> tuple[str, str]:
+    """Format a difference and its interval: `0.012`, `[0.008, 0.016]`; an end that is not 0 does not look like it."""
+    if gap.difference is None or gap.interval is None:
+        return "", ""
+    digits = decimals(gap.interval[1] - gap.interval[0])
+    while digits < MOST_DECIMALS and any(end and not round(end, digits) for end in gap.interval):
+        digits += 1
+    low, high = (format_number(end, digits) for end in gap.interval)
+    return format_number(gap.difference, digits), f"[{low}, {high}]"
+
+
+def decimals(width: float) -> int:
+    """Return the decimals of numbers in an interval of a width."""
+    return max(0, math.ceil(-math.log10(width / STEPS) - 1e-9)) if width > 0 else MOST_DECIMALS
+
+
+def format_mean(standing: Standing) -> str:
+    """Format the mean of a configuration, with the digits of its spread."""
+    if standing.mean is None:
+        return ""
+    return format_number(standing.mean, decimals(STEPS * _last_digit(standing.sd)) if standing.sd else None)
+
+
+def _last_digit(spread: float) -> float:
+    """Return what the second digit of a spread counts: 0.0001 for 0.0085."""
+    return 10.0 ** (math.floor(math.log10(spread)) - 1)
+
+
+def format_number(value: float, digits: int | None) -> str:
+    """Format a number with some decimals; with more than seven, or None, with four digits."""
+    return f"{value:,.{digits}f}" if digits is not None and digits <= MOST_DECIMALS else f"{value:.4g}"
+
+
+def format_spread(value: float | None) -> str:
+    """Format a spread with two digits: 0.0085, 0.0050, 120."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:#.2g}"
+
+
+def format_bound(value: float | None) -> str:
+    """Format a lower bound with two digits, rounded down."""
+    if not value:
+        return "0"
+    digit = _last_digit(value)
+    return f"{math.floor(value / digit + 1e-9) * digit:.2g}" if value < 100 else f"{math.floor(value):,}"
