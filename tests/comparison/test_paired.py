@@ -90,6 +90,11 @@ def test_a_difference_far_below_the_noise_needs_more_than_anyone_runs() -> None:
     assert paired.pairs_needed(1e-6, 1.0, 0.05) is None
 
 
+@pytest.mark.parametrize("sd", [1e-4, 1e-9, 1e-300])
+def test_a_difference_far_above_the_noise_needs_three(sd: float) -> None:
+    assert paired.pairs_needed(1.0, sd, 0.05) == 3
+
+
 def check(found: Rates, scene: Scene, seeds: int) -> None:
     """Check the figures; t and sign flips err on the safe side where values are so coarse that many are equal."""
     coarse = scene.shape == "rounded" and scene.correlation > 0

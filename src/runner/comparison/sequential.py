@@ -58,10 +58,10 @@ def errors(max_seeds: int) -> list[float]:
 
 
 def plan_seeds(values: Floats, max_seeds: int, staged: bool = True) -> SeedPlan:
-    """Decide which configurations go on: those whose `seeds` are more than they have.
+    """Decide which configurations go on: those whose `seeds` are more than the runs that they have had.
 
     Call it when all runs that it has asked for have ended. If one has no value, its configuration cannot be compared:
-    it waits with the seeds that it has, neither stopped nor stopping others, until the value is there.
+    it waits with the runs that it has, neither stopped nor stopping others, until a resume brings the value.
 
     Args:
         values: (..., configurations, seeds), higher is better; NaN where there is none (yet). Columns beyond
