@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
@@ -162,6 +164,21 @@ def test_the_alias_stays_unless_the_new_model_is_surely_better(
     worse, warning = register(runs.again, "stays", capsys)
     assert "version 3 stays: version 4 is not surely better" in worse and warning.startswith("the 4th look")
     assert looks(client, "stays") == ["1 champion, 2, 3 champion, 4"]
+
+
+@pytest.mark.parametrize("default", [None, "sqlite:///elsewhere.db"])
+def test_mlflows_own_default_store_is_neither_asked_nor_changed(
+    default: str | None, runs: Runs, client: MlflowClient, capsys: pytest.CaptureFixture[str], there: Path
+) -> None:
+    """MLflow would look the logged model up there; the user's own code may have set it."""
+    mlflow.set_tracking_uri(default)
+    try:
+        register(runs.weak, f"default {default is None}", capsys)
+        assert os.environ.get("MLFLOW_TRACKING_URI") == default
+        assert mlflow.is_tracking_uri_set() is (default is not None)
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert not list(there.glob("*.db"))
 
 
 def test_a_model_is_registered_and_judged_once(
@@ -323,6 +340,18 @@ def test_losses_of_regressions_are_compared_in_the_same_units(there: Path) -> No
     other = replace(two, experiment=replace(two.experiment, config=two.experiment.config | {"loss": another}))
     with pytest.raises(Incomparable, match="its loss is another one"):
         compare(one, other)
+
+
+def test_losses_of_reconstructions_are_compared_if_inputs_are_normalised_alike(there: Path) -> None:
+    data = ("data=csv", f"data.path={table(there / 'kind.csv', 'kind')}", "data.target=kind")
+    task = ("task=autoencoder", "model=mlp", "model.hidden=[1]", *data)
+    one, two = (judge(find(str(train(f"reconstruct{seed}", *task, f"seed={seed}"))), "cpu") for seed in (0, 1))
+    with pytest.raises(Incomparable, match=r"set data\.mean and data\.std"):
+        compare(one, two)
+    splits = replace(two.experiment.splits, normalize=one.experiment.splits.normalize)
+    alike = replace(two, experiment=replace(two.experiment, splits=splits))
+    losses = [np.array(judged.cells["loss"], float) for judged in (one, two)]
+    assert compare(one, alike).p == pytest.approx(stats.ttest_rel(*losses).pvalue)
 
 
 @pytest.mark.parametrize(

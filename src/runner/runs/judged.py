@@ -109,6 +109,8 @@ def compare(new: Judged, old: Judged) -> PairedTest:
         names = [name_of(judged.experiment.task.loss or judged.experiment.task) for judged in (new, old)]
         detail = "" if len(set(names)) == 1 else f": {names[1]}, not {names[0]}"
         raise Incomparable(f"its loss is another one{detail}")
+    if new.experiment.splits.example(1)[1] is None and not _normalize_alike(new.experiment, old.experiment):
+        raise Incomparable("its inputs, which the loss is measured by, have another mean; set data.mean and data.std")
     for judged in (new, old):
         if "loss" not in judged.cells:
             raise Incomparable(f"its samples have no losses ({judged.lacking})")
@@ -144,6 +146,12 @@ def _measure(experiment: Experiment) -> list[dict[str, Any]]:
     """Return what decides on the loss of a sample, without keys that are off: older versions lacked some."""
     groups: list[Mapping[str, Any]] = [experiment.config["task"], experiment.config["loss"]]
     return [{key: value for key, value in group.items() if value is not None} for group in groups]
+
+
+def _normalize_alike(new: Experiment, old: Experiment) -> bool:
+    """Whether inputs are normalised by the same numbers: those of the training samples differ from seed to seed."""
+    one, other = new.splits.normalize, old.splits.normalize
+    return one.scale == other.scale and torch.equal(one.mean, other.mean) and torch.equal(one.std, other.std)
 
 
 def _same_weights(new: list[str] | None, old: list[str] | None) -> bool:

@@ -148,12 +148,16 @@ def _as_default(uri: str) -> Iterator[None]:
 
     MLflow 3.17 looks the logged model of a new version up in its default store, whatever the client's is.
     """
-    former = os.environ.get(_TRACKING_URI)
-    os.environ[_TRACKING_URI] = uri
+    import mlflow
+
+    variable = os.environ.get(_TRACKING_URI)  # MLflow sets it too
+    former = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    mlflow.set_tracking_uri(uri)
     try:
         yield
     finally:
-        if former is None:
-            del os.environ[_TRACKING_URI]
+        mlflow.set_tracking_uri(former)
+        if variable is None:
+            os.environ.pop(_TRACKING_URI, None)
         else:
-            os.environ[_TRACKING_URI] = former
+            os.environ[_TRACKING_URI] = variable
