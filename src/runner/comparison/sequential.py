@@ -89,13 +89,12 @@ def plan_seeds(values: Floats, max_seeds: int, staged: bool = True) -> SeedPlan:
 
 def _least_lead(values: Floats, error: float) -> Floats:
     """Return by how much the others are ahead at least: the highest lower end of the differences to each (..., k)."""
-    differences = values[..., :, None, :] - values[..., None, :, :]  # of a row to those in the columns
-    scale = np.abs(values).max(axis=-1)
-    with np.errstate(invalid="ignore"):
-        half = critical_t(error, values.shape[-1] - 1) * differences.std(axis=-1, ddof=1) / math.sqrt(values.shape[-1])
-        ends = differences.mean(axis=-1) - half
-        ends[
-            ~np.isfinite(ends) | are_equal(differences, np.maximum(scale[..., :, None], scale[..., None, :]))
-        ] = -np.inf
-    lead: Floats = ends.max(axis=-2)
+    n, scale = values.shape[-1], np.abs(values).max(axis=-1)
+    reach = critical_t(error, n - 1) / math.sqrt(n)
+    lead = np.full(values.shape[:-1], -np.inf)
+    for place in range(values.shape[-2]):
+        differences = values[..., [place], :] - values
+        ends = differences.mean(axis=-1) - reach * differences.std(axis=-1, ddof=1)
+        known = ~are_equal(differences, np.maximum(scale[..., [place]], scale))
+        np.fmax(lead, ends, out=lead, where=known)  # NaN is no lead
     return lead
