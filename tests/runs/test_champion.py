@@ -24,6 +24,7 @@ from helpers.sweeping import sweep_folder
 from helpers.trained import place, result, table, train
 from runner import sync
 from runner.cli import run_command
+from runner.loss import L1
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.manifest import Manifest
 from runner.rundir.registration import NAME, due
@@ -327,7 +328,8 @@ def test_losses_of_regressions_are_compared_in_the_same_units(there: Path) -> No
     regression = ("data=csv", "data.path=price.csv", "data.target=price", "loss=mse")
     folders = [train(f"price{seed}", *regression, f"seed={seed}") for seed in (0, 1)]
     one, two = (judge(find(str(folder)), "cpu") for folder in folders)
-    scales = [judged.experiment.target_scale for judged in (one, two)]
+    scales = [judged.scale for judged in (one, two)]
+    assert scales[0] and scales[1]
     assert scales[0].std != scales[1].std, "another seed holds out other samples"
     found = compare(one, two)
     errors = [
@@ -336,9 +338,8 @@ def test_losses_of_regressions_are_compared_in_the_same_units(there: Path) -> No
     ]
     assert found.p == pytest.approx(stats.ttest_rel(*errors).pvalue, rel=1e-3)
     assert found.new == pytest.approx(errors[0].mean() / float(scales[0].std) ** 2, rel=1e-3)
-    another = find(str(folders[0])).config["loss"] | {"_target_": "runner.loss.L1"}
-    other = replace(two, experiment=replace(two.experiment, config=two.experiment.config | {"loss": another}))
-    with pytest.raises(Incomparable, match="its loss is another one"):
+    other = replace(two, measure=[two.measure[0], {"_target_": "runner.loss.L1"}], loss=L1())
+    with pytest.raises(Incomparable, match="its loss is another one: l1, not mse"):
         compare(one, other)
 
 
@@ -348,8 +349,7 @@ def test_losses_of_reconstructions_are_compared_if_inputs_are_normalised_alike(t
     one, two = (judge(find(str(train(f"reconstruct{seed}", *task, f"seed={seed}"))), "cpu") for seed in (0, 1))
     with pytest.raises(Incomparable, match=r"set data\.mean and data\.std"):
         compare(one, two)
-    splits = replace(two.experiment.splits, normalize=one.experiment.splits.normalize)
-    alike = replace(two, experiment=replace(two.experiment, splits=splits))
+    alike = replace(two, normalize=one.normalize)
     losses = [np.array(judged.cells["loss"], float) for judged in (one, two)]
     assert compare(one, alike).p == pytest.approx(stats.ttest_rel(*losses).pvalue)
 

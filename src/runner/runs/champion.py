@@ -92,15 +92,16 @@ def register_due(folder: Path, uri: str | None = None) -> bool:
             raise Incomparable("no job of the sweep has finished")
         with lock(run), log_to_file(run / layout.LOG):
             _register(run, name, uri)
+        registration.note(folder)
     except Incomparable as error:  # nothing will change that
         log.warning("champion   nothing is registered as %s: %s", name, error, extra=about(TRACKING))
+        registration.note(folder)
     except (Exception, KeyboardInterrupt) as error:  # MLflow, SQLAlchemy and the user's code raise many types
         finish, extra = f"finish with: python -m runner.sync run={shell_path(folder)}", about(TRACKING)
         log.warning("champion   %s: not decided yet: %s; %s", name, _explain(error), finish, extra=extra)
         if isinstance(error, KeyboardInterrupt):
             raise
         return False
-    registration.note(folder)
     return True
 
 

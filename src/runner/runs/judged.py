@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from runner.assembly.experiment import Experiment
 from runner.comparison.paired_tests import PairedTest, mcnemar, paired_t
-from runner.loss import name_of
+from runner.data.normalize import Normalize
+from runner.data.target_scale import TargetScale
+from runner.loss import Loss, name_of
 from runner.rundir import layout
 from runner.runs.columns import answers_classes
 from runner.runs.describe import make_input_spec
@@ -39,26 +41,31 @@ class Incomparable(Exception):
 
 @dataclass(frozen=True)
 class Judged:
-    """A run that was evaluated on its test part, sample by sample.
+    """A run that was evaluated on its test part, sample by sample, without its data and its model.
 
     Attributes:
-        experiment: its parts, built again.
         cells: the table of samples of `runner.evaluate`.
         lacking: what the table lacks, and why.
         digest: of the test samples.
+        classes: the names of the classes.
+        classifies: whether each sample has one class.
+        measure: the config of task and loss.
+        loss: the loss; None if the task has its own.
+        dtype: that it is computed in.
+        scale: of a regression's targets.
+        normalize: of inputs that the loss is measured by, as there are no targets; None with targets.
     """
 
-    experiment: Experiment
     cells: Cells
     lacking: str
     digest: str
-
-    @property
-    def classifies(self) -> bool:
-        """Whether each sample has one class."""
-        task = self.experiment.task
-        supervised = isinstance(task, Supervised) and type(task).step is Supervised.step
-        return supervised and answers_classes(task) and {"target", "prediction", "probability"} <= self.cells.keys()
+    classes: list[str]
+    classifies: bool
+    measure: list[dict[str, Any]]
+    loss: Loss | None
+    dtype: torch.dtype
+    scale: TargetScale | None
+    normalize: Normalize | None
 
 
 def judge(run: SavedRun, device: str) -> Judged:
@@ -77,12 +84,25 @@ def judge(run: SavedRun, device: str) -> Judged:
         done = evaluate(run, "test", [f"device.name={device}"], path)
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-    if done.same_data is False and _prepares_differently(run, done.experiment):
+    experiment, splits, task = done.experiment, done.experiment.splits, done.experiment.task
+    experiment.loaders.close()
+    if done.same_data is False and _prepares_differently(run, experiment):
         raise Incomparable("its training data have changed since, and with them how its inputs are prepared")
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    digest = done.experiment.splits.test_digest
-    assert digest is not None
-    return Judged(done.experiment, dict(zip(header, columns, strict=True)), "; ".join(done.lacking), digest)
+    cells = dict(zip(header, [list(column) for column in zip(*rows, strict=True)], strict=True))
+    supervised = isinstance(task, Supervised) and type(task).step is Supervised.step and answers_classes(task)
+    assert splits.test_digest is not None
+    return Judged(
+        cells,
+        "; ".join(done.lacking),
+        splits.test_digest,
+        list(splits.classes or ()),
+        supervised and {"target", "prediction", "probability"} <= cells.keys(),
+        _measure(experiment),
+        task.loss.cpu() if task.loss is not None else None,
+        experiment.precision.dtype,
+        experiment.target_scale,
+        splits.normalize if splits.example(1)[1] is None else None,
+    )
 
 
 def _prepares_differently(run: SavedRun, experiment: Experiment) -> bool:
@@ -91,6 +111,12 @@ def _prepares_differently(run: SavedRun, experiment: Experiment) -> bool:
     then = load_json_or_empty(path) if path is not None else {}
     now = json.loads(json.dumps(asdict(make_input_spec(experiment))))
     return any(name in then and then[name] != now[name] for name in PREPROCESSING)
+
+
+def _measure(experiment: Experiment) -> list[dict[str, Any]]:
+    """Return what decides on the loss of a sample, without keys that are off: older versions lacked some."""
+    groups: list[Mapping[str, Any]] = [experiment.config["task"], experiment.config["loss"]]
+    return [{key: value for key, value in group.items() if value is not None} for group in groups]
 
 
 def compare(new: Judged, old: Judged) -> PairedTest:
@@ -105,11 +131,10 @@ def compare(new: Judged, old: Judged) -> PairedTest:
         raise Incomparable("only one of the two predicts classes")
     if new.classifies:
         return _compare_classes(new, old)
-    if _measure(new.experiment) != _measure(old.experiment):
-        names = [name_of(judged.experiment.task.loss or judged.experiment.task) for judged in (new, old)]
-        detail = "" if len(set(names)) == 1 else f": {names[1]}, not {names[0]}"
-        raise Incomparable(f"its loss is another one{detail}")
-    if new.experiment.splits.example(1)[1] is None and not _normalize_alike(new.experiment, old.experiment):
+    if new.measure != old.measure:
+        names = [name_of(judged.loss) if judged.loss is not None else "its task's" for judged in (new, old)]
+        raise Incomparable(f"its loss is another one{f': {names[1]}, not {names[0]}' if names[0] != names[1] else ''}")
+    if not _normalize_alike(new.normalize, old.normalize):
         raise Incomparable("its inputs, which the loss is measured by, have another mean; set data.mean and data.std")
     for judged in (new, old):
         if "loss" not in judged.cells:
@@ -121,10 +146,10 @@ def compare(new: Judged, old: Judged) -> PairedTest:
 
 
 def _compare_classes(new: Judged, old: Judged) -> PairedTest:
-    if list(new.experiment.splits.classes or ()) != list(old.experiment.splits.classes or ()):
+    if new.classes != old.classes:
         raise Incomparable("its classes are others")
-    ignored = _ignored(new.experiment)
-    if ignored != _ignored(old.experiment):
+    ignored = _ignored(new)
+    if ignored != _ignored(old):
         raise Incomparable("its loss.ignore_index is another one")
     targets = np.array(new.cells["target"])
     counted = targets != ignored if ignored is not None else np.ones(len(targets), dtype=bool)
@@ -134,23 +159,18 @@ def _compare_classes(new: Judged, old: Judged) -> PairedTest:
     return mcnemar(*(each[counted] for each in right))
 
 
-def _ignored(experiment: Experiment) -> str | None:
+def _ignored(judged: Judged) -> str | None:
     """Return the class that does not count, as the table of samples names it; None if all do."""
-    index, classes = getattr(experiment.task.loss, "ignore_index", None), experiment.splits.classes
+    index, classes = getattr(judged.loss, "ignore_index", None), judged.classes
     if index is None:
         return None
-    return str(classes[index]) if classes and 0 <= index < len(classes) else str(index)
+    return classes[index] if 0 <= index < len(classes) else str(index)
 
 
-def _measure(experiment: Experiment) -> list[dict[str, Any]]:
-    """Return what decides on the loss of a sample, without keys that are off: older versions lacked some."""
-    groups: list[Mapping[str, Any]] = [experiment.config["task"], experiment.config["loss"]]
-    return [{key: value for key, value in group.items() if value is not None} for group in groups]
-
-
-def _normalize_alike(new: Experiment, old: Experiment) -> bool:
+def _normalize_alike(one: Normalize | None, other: Normalize | None) -> bool:
     """Whether inputs are normalised by the same numbers: those of the training samples differ from seed to seed."""
-    one, other = new.splits.normalize, old.splits.normalize
+    if one is None or other is None:
+        return one is other
     return one.scale == other.scale and torch.equal(one.mean, other.mean) and torch.equal(one.std, other.std)
 
 
@@ -166,19 +186,18 @@ def _losses(judged: Judged, units: Judged) -> NDArray[np.float64]:
     Where targets are standardised, a loss is in standard deviations of the training targets. Those of a run with
     another seed differ, so that its loss is computed again, from target and prediction.
     """
-    scale, other = units.experiment.target_scale, judged.experiment.target_scale
+    scale, other = units.scale, judged.scale
     if (scale and scale.state()) == (other and other.state()):
         return _numbers(judged.cells["loss"])
-    loss, dtype = units.experiment.task.loss, units.experiment.precision.dtype
-    assert loss is not None
+    assert units.loss is not None
     outputs, targets = (
         torch.from_numpy(np.stack([_numbers(column) for column in _named(judged.cells, name)], axis=1))
         for name in ("prediction", "target")
     )
     if scale is not None:
         outputs, targets = (outputs - scale.mean) / scale.std, (targets - scale.mean) / scale.std
-    outputs, targets = outputs.to(dtype), targets.to(dtype)
-    each = [loss(outputs[at : at + 1], targets[at : at + 1]) for at in range(len(outputs))]
+    outputs, targets = outputs.to(units.dtype), targets.to(units.dtype)
+    each = [units.loss(outputs[at : at + 1], targets[at : at + 1]) for at in range(len(outputs))]
     return torch.stack(each).double().numpy()
 
 
