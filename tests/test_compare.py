@@ -19,6 +19,7 @@ from helpers.quick import without_plots_and_rehearsal
 from runner.cli import run_command
 from runner.compare import main, notes
 from runner.comparison.find import find
+from runner.comparison.repeated_runs import find_repetitions
 from runner.comparison.results import gather
 from runner.comparison.runs import ComparedRun, from_folder
 from runner.comparison.table import compare, rows, to_json, to_text
@@ -70,6 +71,21 @@ class TestCode:
         assert re.fullmatch(r"bbbbbbb\+[0-9a-f]{4}", column[2]) and re.fullmatch("[0-9a-f]{7}", column[3])
         assert any("the code differs in net.py;" in note for note in notes(compared))
         assert "code" in to_text(compared)[0] and rows(compared)[0]["code"] == "aaaaaaa"
+
+    def test_code_that_was_edited_between_seeds_is_no_choice(self) -> None:
+        runs = [with_code(number, "a", net=str(number)) for number in range(6)]
+        for run, (lr, seed) in zip(runs, product("12", "012"), strict=True):
+            run.config, run.metrics = {"optimizer.lr": lr, "seed": seed}, {"val/loss": float(lr) + float(seed)}
+        assert {each.point["optimizer.lr"] for each in find_repetitions(compare(runs), "val/loss")} == {"1", "2"}
+        results = gather(compare(runs))
+        assert results is not None and [parameter.key for parameter in results.parameters] == ["optimizer.lr"]
+        assert "the code differs between runs" in results.notes
+
+    def test_code_that_was_tried_with_the_same_seeds_is_a_choice(self) -> None:
+        runs = [with_code(number, "ab"[number // 3], net=str(number // 3)) for number in range(6)]
+        for number, run in enumerate(runs):
+            run.config, run.metrics = {"seed": str(number % 3)}, {"val/loss": float(number)}
+        assert len({each.point["code"] for each in find_repetitions(compare(runs), "val/loss")}) == 2
 
     def test_the_same_code_and_modules_of_one_run_are_no_difference(self) -> None:
         runs = [with_code(1, "a", net="1", cnn="5"), with_code(2, "b", net="1", mlp="6"), made(3)]

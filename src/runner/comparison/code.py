@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from runner.comparison.runs import ComparedRun
 from runner.rundir.code import Code, CodeFolder
 
+COLUMN = "code"
+"""Among the parameters in which runs differ."""
+
 
 def differing_files(runs: Sequence[ComparedRun]) -> dict[str, str]:
     """Return the files that differ between runs, by the names of their modules.

@@ -10,6 +10,7 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
+from runner.comparison.code import COLUMN as CODE
 from runner.comparison.runs import ComparedRun
 from runner.comparison.table import Comparison, follows, higher_is_better, loss_settings
 from runner.config.keys import PRESETS
@@ -161,19 +162,23 @@ def find_independent(differing: Mapping[str, Sequence[str]]) -> tuple[list[str],
 
     In a random search, where each number occurs once, any parameter would determine all others. So only these count:
     a group's choice determines its own keys, a preset all keys, and a parameter another one that changes exactly when
-    it does, repeatedly.
+    it does, repeatedly. The code counts if runs of the same parameters and seed were made by different code; otherwise
+    it was edited while the seeds of a configuration ran.
 
     Returns:
         Their keys, and remarks on parameters that change together.
     """
     columns = {key: values for key, values in differing.items() if key != "seed"}
+    notes = []
+    if _was_edited_meanwhile(differing):
+        del columns[CODE]
+        notes.append("the code differs between runs")
     presets = [key for key in PRESETS if key in columns]
 
     def kinds(*keys: str) -> int:
         return len(set(zip(*(columns[key] for key in keys), strict=True)))
 
     independent: list[str] = []
-    notes = []
     for key in columns:
         from_preset = key not in presets and any(kinds(preset, key) == kinds(preset) for preset in presets)
         if from_preset or follows(key, columns):
@@ -184,6 +189,15 @@ def find_independent(differing: Mapping[str, Sequence[str]]) -> tuple[list[str],
         else:
             independent.append(key)
     return independent, notes
+
+
+def _was_edited_meanwhile(differing: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether code differs, but not between runs of the same parameters and seed."""
+    if not {CODE, "seed"} <= differing.keys():
+        return False
+    known = [place for place, code in enumerate(differing[CODE]) if code]
+    others = [values for key, values in differing.items() if key != CODE]
+    return len({tuple(values[place] for values in others) for place in known}) == len(known)
 
 
 def _value(text: str) -> Value:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from runner.comparison.code import COLUMN as CODE
 from runner.comparison.code import code_column
 from runner.comparison.runs import ComparedRun
 from runner.config.keys import GROUPS, TARGET_GROUPS, flatten
@@ -99,7 +100,7 @@ def find_differing(runs: Sequence[ComparedRun]) -> dict[str, list[str]]:
             continue
         columns[key] = [value or "" for value in values]
     if names := code_column(runs):
-        columns["code"] = names
+        columns[CODE] = names
     return columns
 
 
