@@ -77,10 +77,10 @@ def test_all_problems_are_reported_at_once_and_nothing_is_left_behind(wrong: Wro
 def test_what_the_suggestions_say_works(wrong: Wrong, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     """Type what they say: the resulting command has none of these problems; it is built, as far as they need that."""
 
-    def build_only(args: Namespace, composer: Composer, cfg: DictConfig, *_: object) -> int:
+    def build_only(args: Namespace, composer: Composer, cfg: DictConfig, *_: object) -> tuple[int, None]:
         if not {topic for _, topic in wrong.about} <= {"syntax", "unknown", "missing", "type", "range", "choice"}:
             build.prepare(without_hydra(cfg), group_choices(cfg))
-        return 0
+        return 0, None
 
     monkeypatch.setattr("runner.cli.build_and_run", build_only)
     monkeypatch.setattr("runner.cli.start_delivery", lambda _: None)
