@@ -1,3 +1,4 @@
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ def test_beside_packages_in_a_plain_folder_only_what_pip_has_written_is_installe
         written(record)
         record.write_text(f"{package}/__init__.py,sha256=abc,10\n{single},,\n{package}-1.0.dist-info/RECORD,,\n")
     assert not is_users("one", written(tmp_path / "one" / "__init__.py"))
+    assert not is_users("one.inner.part", written(tmp_path / "one" / "inner" / "part.py"))
     assert not is_users("two", written(tmp_path / "two.py"))
     assert is_users("mine", written(tmp_path / "mine.py"))
     assert is_users("models.net", written(tmp_path / "models" / "net.py"))
+    assert is_users("models.one.net", written(tmp_path / "models" / "one" / "net.py"))
+
+
+def test_what_lies_in_a_folder_of_python_is_installed() -> None:
+    assert not is_users("tool", f"{sysconfig.get_path('scripts')}/tool.py")
+    assert not is_users("tool", f"{sysconfig.get_path('stdlib')}/of_a_distribution/tool.py")
+    assert is_users("tool", f"{sysconfig.get_path('stdlib')}-copy/tool.py")

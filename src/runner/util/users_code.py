@@ -62,16 +62,16 @@ def is_installed(file: str) -> bool:
 
 
 @functools.cache
-def _is_installed_elsewhere(file: Path) -> bool:
-    if any(file.is_relative_to(folder) for folder in _folders_of_python()):
+def _is_installed_elsewhere(path: Path) -> bool:
+    if path in _folders_of_python():
         return True
-    # `pip install --target` fills any folder.
-    return any(file.relative_to(folder).parts[0] in _installed_in(folder) for folder in file.parents)
+    folder = path.parent  # `pip install --target` fills any folder
+    return folder != path and (path.name in _installed_in(folder) or _is_installed_elsewhere(folder))
 
 
 @functools.cache
-def _folders_of_python() -> frozenset[str]:
-    return frozenset(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "scripts"))
+def _folders_of_python() -> frozenset[Path]:
+    return frozenset(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "scripts"))
 
 
 @functools.cache

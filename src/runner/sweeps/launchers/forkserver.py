@@ -40,6 +40,7 @@ PRELOAD = [
     "runner.plots.pictures",
     "runner.plots.samples",
     *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm")),
+    "runner.sweeps.launchers.remember",  # after the modules that it tells apart
 ]
 PRELOAD_TO_EXPORT_MODELS = [
     "torch._dynamo",

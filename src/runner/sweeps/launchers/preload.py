@@ -9,12 +9,8 @@ import sys
 from pickle import UnpicklingError
 from types import TracebackType
 
-from runner.rundir import code_snapshot
-from runner.tracking.environment import environment
 from runner.util import streams
-from runner.util.git import Repositories
 from runner.util.program import COLLECT_AFTER
-from runner.util.users_code import imported_files
 
 streams.protect()  # inherited by all forks
 gc.set_threshold(COLLECT_AFTER)
@@ -43,6 +39,3 @@ def end() -> None:
 
 
 atexit.register(end)
-# Each job would take 0.1 s to list the installed packages, and 0.03 s to find out which modules are the user's.
-environment({})
-code_snapshot.take(imported_files(), Repositories())
