@@ -78,6 +78,16 @@ except ConfigError as error:
     assert "Traceback" not in done.stderr
 
 
+def test_the_server_does_not_look_for_garbage_but_what_it_starts_does(here: Path) -> None:
+    (here / "seen.py").write_text("import gc; in_server = gc.isenabled()\ndef seen(): return in_server, gc.isenabled()")
+    body = """
+forkserver.process = process
+print(forkserver.call("seen:seen"))
+"""
+    done = by_itself(body, "runner.sweeps.launchers.preload", "seen", here=here)
+    assert done.stdout == "(False, True)\n", done.stderr
+
+
 @pytest.mark.soak
 def test_a_sweep_killed_while_its_server_imports_leaves_no_traceback(here: Path) -> None:
     (here / "slow.py").write_text("import time; time.sleep(1)")

@@ -187,6 +187,7 @@ def _call(function: str, arguments: tuple[Any, ...]) -> Any:
         signal.signal(number, signal.SIG_DFL)
     unblock()
     gc.freeze()  # no collection then visits what the server has imported: 0.2 s each, and copied pages
+    gc.enable()  # the server has none
     # Otherwise this fork would start its own processes, the workers of a loader, from another such server, cold.
     multiprocessing.set_start_method(None, force=True)
     module, _, name = function.partition(":")

@@ -13,7 +13,8 @@ from runner.util import streams
 from runner.util.program import COLLECT_AFTER
 
 streams.protect()  # inherited by all forks
-gc.set_threshold(COLLECT_AFTER)
+gc.set_threshold(COLLECT_AFTER)  # of the forks
+gc.disable()  # what is imported stays: looking for garbage in it takes 0.1 s, for which the first job would wait
 for number in (signal.SIGTERM, signal.SIGHUP):  # to a process group: the sweep ends by it, and then this server
     signal.signal(number, signal.SIG_IGN)
 sockets = os.environ.pop("RUNNER_SOCKETS", None)
