@@ -132,6 +132,8 @@ def run_one(args: Namespace) -> int:
         from runner.runs import resume
 
         cfg, problems, resumed = resume.compose(value, args.overrides, args.config_dir)
+    if cfg is not None and not problems and resumed is None and asks_for_folds(cfg):
+        return run_folds(args)
     problems += [
         Problem(key_of(text), f"{text} is for a sweep", "add --multirun", topic="conflict")
         for text in args.overrides
@@ -157,6 +159,21 @@ def run_one(args: Namespace) -> int:
 
         register_due(folder, cfg.tracking.uri)
     return code
+
+
+def asks_for_folds(cfg: DictConfig) -> bool:
+    """Whether a config asks for a run for each fold: a sweep."""
+    from runner.sweeps.plan.folds import folds_of
+
+    return folds_of(cfg) is not None
+
+
+def run_folds(args: Namespace) -> int:
+    """Run a sweep over the folds of a single run."""
+    if (folder := last_value(args.overrides, "hydra.run.dir")) is not None:
+        text = f"hydra.run.dir={folder}: data.folds makes a sweep of a run"
+        raise conflict_error("hydra.run.dir", text, f"write hydra.sweep.dir={folder}")
+    return run_sweep(args)
 
 
 def _of_sweeps(override: str) -> bool:

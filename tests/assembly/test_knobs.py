@@ -65,6 +65,8 @@ EFFECTS: dict[str, tuple[tuple[str, ...], Effect]] = {
     "data.batch_size": (("data.batch_size=16",), lambda a, b: (a.result["steps"], b.result["steps"]) == (12, 6)),
     "data.val_fraction": (("data.val_fraction=0.5",), lambda a, b: "30 train, 30 validation" in b.called.err),
     "data.split": (("data.split=sequential",), learned_differently),
+    "data.folds": (("data.folds=3", "data.fold=0"), lambda a, b: "40 train, 20 validation samples" in b.called.err),
+    "data.fold": (("data.folds=3", "data.fold=1"), learned_differently),
     "data.sampler": (("data.sampler=balanced",), learned_differently),
     "data.limit": (("data.limit=40",), lambda a, b: "32 train, 8 validation, 40 test" in b.called.err),
     "data.scale": (("data.scale=2",), learned_differently),

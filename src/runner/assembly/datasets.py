@@ -101,7 +101,9 @@ def make_splits(
         divide=task.divide if task is not None else divide_pair,
         integers_are_numbers=task is None or task.integers_are_numbers,
         samples_per_epoch=samples_per_epoch,
-        division=Division(node.get("split", "random"), node.get("split_by")),
+        division=Division(
+            node.get("split", "random"), node.get("split_by"), folds=node.get("folds"), fold=node.get("fold")
+        ),
         sampling=Sampling(node.get("sampler", "shuffle"), node.get("sample_weight")),
     )
 

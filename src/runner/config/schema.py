@@ -81,7 +81,8 @@ NEW_KEYS = {
     "model.lora.dropout": "0.0", "model.lora.train": "null", "optimizer.groups": "{}", "optimizer.no_decay": "false",
     "optimizer.layer_decay": "null", "optimizers": "{}", "metrics": "[]", "trainer.callbacks": "null",
     "trainer.log_norms": "false", "trainer.steps_per_epoch": "null", "tracking.register": "null",
-    "data.split": "random", "data.split_by": "null", "data.sampler": "shuffle", "data.sample_weight": "null",
+    "data.split": "random", "data.split_by": "null", "data.folds": "null", "data.fold": "null",
+    "data.sampler": "shuffle", "data.sample_weight": "null",
     **flatten({"task": SUPERVISED}),
 }  # fmt: skip
 """Other keys that are new since 0.1.0, with the values that apply to its configs."""
@@ -197,6 +198,25 @@ def _check_pairs(config: Mapping[str, Any]) -> list[Problem]:
     if select(config, "sweep.extend") and not select(config, "sweep.resume"):
         text, instead = "sweep.extend=true needs a sweep", "write sweep.resume=<its folder or MLflow parent id>"
         problems.append(Problem("sweep.extend", text, instead, topic="missing"))
+    return [*problems, *_check_folds(config)]
+
+
+def _check_folds(config: Mapping[str, Any]) -> list[Problem]:
+    """Check that folds go with the other keys that choose the validation part."""
+    folds, fold = (select(config, f"data.{key}") for key in ("folds", "fold"))
+    if fold is not None and folds is None:
+        text = f"data.fold={fold} needs the number of folds"
+        return [Problem("data.fold", text, "write data.folds=5, for example", topic="missing")]
+    if not isinstance(folds, int):
+        return []
+    problems = []
+    if isinstance(fold, int) and fold >= folds:
+        text = f"data.fold={fold}: the last of {folds} folds is {folds - 1}"
+        problems.append(Problem("data.fold", text, f"write data.fold={folds - 1}, or leave it out", topic="range"))
+    for key in ("data.val_fraction", "data.val_path"):
+        if (value := select(config, key)) is not None:
+            text = f"{key}={format_value(value)}: with data.folds={folds} each fold is the validation part once"
+            problems.append(Problem(key, text, f"write {key}=null", topic="conflict"))
     return problems
 
 

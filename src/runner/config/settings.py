@@ -150,5 +150,7 @@ class DataSettings:
     # Configs saved by 0.1.0 lack these keys.
     split: Annotated[str, Choice(("random", "stratified", "sequential"))] = "random"
     split_by: str | None = None
+    folds: Annotated[int | None, Range(2, whole=True)] = None
+    fold: Annotated[int | None, Range(0, whole=True)] = None
     sampler: Annotated[str, Choice(("shuffle", "balanced", "weighted"))] = "shuffle"
     sample_weight: str | None = None

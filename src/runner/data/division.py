@@ -23,10 +23,14 @@ class Division:
     Attributes:
         split: `random`, `stratified` (each class with its share) or `sequential` (the last samples).
         split_by: the column or array whose values are groups; no group is in both parts. None: there are no groups.
+        folds: the number of folds; None: a share is held out.
+        fold: the one that is held out, from 0.
     """
 
     split: str = "random"
     split_by: str | None = None
+    folds: int | None = None
+    fold: int | None = None
 
     def problems(self, why: str) -> list[Problem]:
         """Return a problem for each setting that is not the default.
@@ -34,7 +38,9 @@ class Division:
         Args:
             why: nothing is held out.
         """
-        typed = [(SPLIT, self.split, "random"), (SPLIT_BY, self.split_by, None)]
+        typed: list[tuple[str, object, object]] = [
+            (SPLIT, self.split, "random"), (SPLIT_BY, self.split_by, None), ("data.folds", self.folds, None)
+        ]  # fmt: skip
         return [
             Problem(key, f"{key}={value}: {why}", f"write {key}={default or 'null'}", topic="conflict")
             for key, value, default in typed
@@ -64,7 +70,7 @@ def hold_out(
         ConfigError: the samples have no classes to divide by, or a single group.
     """
     if how.split == "stratified":
-        labels = _classes_of(targets)[order]
+        labels = classes_of(targets)[order]
         if groups is not None:
             return _hold_out_groups_by_class(order, count, how, labels, groups)
         return _hold_out_by_class(order, count, labels)
@@ -73,7 +79,12 @@ def hold_out(
     return order[-count:] if how.split == "sequential" and count else order[:count]
 
 
-def _classes_of(targets: Tensor | None) -> Tensor:
+def classes_of(targets: Tensor | None) -> Tensor:
+    """Return targets that are classes.
+
+    Raises:
+        ConfigError: they are not.
+    """
     if targets is None or targets.is_floating_point() or targets.ndim != 1:
         text = f"{SPLIT}=stratified needs classes: targets of one whole number for each sample"
         raise ConfigError(Problem(SPLIT, text, f"write {SPLIT}=random", topic="conflict"))

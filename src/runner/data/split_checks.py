@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch.utils.data import DataLoader
 
-from runner.data.division import Division
+from runner.data.division import RANDOM, Division
 from runner.data.part import Part
 from runner.data.sampling import Sampling
 from runner.data.source import Samples, saves_itself
@@ -58,7 +58,7 @@ def check_streams(
     problems = sampling.problems("a stream has its own order" if parts["train"].streams else "")
     if parts["train"].streams:
         problems += division.problems("a stream cannot be divided")
-    elif "val" in parts or val_fraction == 0:
+    elif ("val" in parts or val_fraction == 0) and division.folds is None:
         problems += division.problems("no validation samples are held out of the training part")
     if parts["train"].streams and val_fraction:
         key = "data.val_fraction"
@@ -81,12 +81,16 @@ def notes_on_streams(train: Part) -> list[str]:
     return ["a stream: a resumed run reads it again up to its place"]
 
 
-def check_parts(name: str, parts: Mapping[str, Part], val_fraction: float | None) -> None:
+def check_parts(name: str, parts: Mapping[str, Part], val_fraction: float | None, division: Division = RANDOM) -> None:
     """Check that parts have samples, and all of them the same shape.
 
     Raises:
-        ConfigError: they do not, or a share should be held out although there is a validation part.
+        ConfigError: they do not, or samples should be held out although there is a validation part.
     """
+    if "val" in parts and division.folds is not None:
+        text = f"data.folds={division.folds}: data={name} has its own validation part"
+        instead = "leave one of them out: each fold is the validation part once"
+        raise ConfigError(Problem("data.folds", text, instead, topic="conflict"))
     if len(parts["train"]) == 0 and not parts["train"].streams:
         raise unusable(name, "the training part has no samples", "add some", "data")
     if "val" in parts and val_fraction is not None:

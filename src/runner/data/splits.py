@@ -10,6 +10,7 @@ from torch import Tensor
 from runner.data import normalize
 from runner.data.collate import Batch, Divide, divide_pair
 from runner.data.division import RANDOM, SPLIT_BY, Division, hold_out
+from runner.data.folds import hold_out_fold
 from runner.data.named_values import values_of
 from runner.data.normalize import Normalize
 from runner.data.part import Part
@@ -49,7 +50,7 @@ class Splits:
         classes: the names of the classes 0, 1, ...; None if they have none.
         train: the samples trained on.
         val: the data set's own, or held out of the training part; None with `val_fraction=0`.
-        test: the test part; None if the data set has none.
+        test: the test part; None if the data set has none, or if it is `untouched`.
         normalize: from raw inputs to the model's inputs.
         input_shape: of one sample: whole numbers; of several inputs, a dict or tuple of such shapes.
         fingerprint: hash of contents and split.
@@ -65,6 +66,7 @@ class Splits:
         features: the names of the numbers of a sample, where there are no `columns`; None if they have none.
         table: the fitted transformers of `data=table`.
         divided_by: what the original pixels were divided by, if anything.
+        untouched: the test part of a run that validates on a fold: only the folds together are tested on it.
         raw_test: the test part as it was before the transformers of `data=table`, as a hash; None without these.
     """
 
@@ -89,6 +91,7 @@ class Splits:
     weights: Tensor | None = None
     table: FittedRows | None = None
     divided_by: float | None = None
+    untouched: Part | None = None
     raw_test: str | None = None
 
     @property
@@ -193,8 +196,12 @@ def split(
     parts = _parts_of(source, divide, samples_per_epoch)
     check_epoch(source.name, parts["train"], samples_per_epoch)
     check_streams(parts, val_fraction, limit, division, sampling)
-    check_parts(source.name, parts, val_fraction)
-    if "val" not in parts and val_fraction is None:
+    check_parts(source.name, parts, val_fraction, division)
+    by_fold = division.folds is not None
+    if by_fold and division.fold is None:
+        text = f"data.folds={division.folds}: one run validates on one of them"
+        raise ConfigError(Problem("data.folds", text, "add data.fold=0, for example", topic="missing"))
+    if "val" not in parts and val_fraction is None and not by_fold:
         val_fraction = VAL_FRACTION
     indices: list[Tensor] = []
     if parts["train"].streams:
@@ -218,7 +225,8 @@ def split(
         classes=source.classes,
         train=chosen["train"],
         val=chosen.get("val"),
-        test=chosen.get("test"),
+        test=None if by_fold else chosen.get("test"),
+        untouched=chosen.get("test") if by_fold else None,
         normalize=fitted,
         input_shape=_shapes_of(inputs),
         fingerprint=fingerprint,
@@ -291,21 +299,30 @@ def _choose(
     samples = len(parts["train"])
     order = torch.randperm(samples, generator=make_generator("split", seed))
     order = (torch.arange(samples) if division.split == "sequential" else order)[:limit]
-    held_out = count_held_out(len(order), val_fraction)
-    targets = parts["train"].read_targets() if division.split == "stratified" and held_out else None
-    groups = None
-    if division.split_by is not None and held_out:
-        groups = [str(value) for value in values_of(source, division.split_by, SPLIT_BY)]
-    val_index = hold_out(order, held_out, division, targets, groups).sort().values
+    val_index = _hold_out(parts["train"], order, val_fraction, seed, division, source).sort().values
     train_index = order[~torch.isin(order, val_index)].sort().values
     chosen = {"train": parts["train"].take(train_index)}
-    if held_out:
+    if len(val_index):
         chosen["val"] = parts["train"].take(val_index)
     if "val" in parts:
         chosen["val"], val_index = _limited(parts["val"], limit, make_generator("limit val", seed))
     if "test" in parts:
         chosen["test"], _ = _limited(parts["test"], limit, make_generator("limit", seed))
     return chosen, [train_index, val_index]
+
+
+def _hold_out(train: Part, order: Tensor, val_fraction: float, seed: int, division: Division, source: Source) -> Tensor:
+    """Return the indices of the samples that are held out for validation."""
+    count = count_held_out(len(order), val_fraction)
+    if not count and division.folds is None:
+        return order[:0]
+    targets = train.read_targets() if division.split == "stratified" else None
+    groups = None
+    if division.split_by is not None:
+        groups = [str(value) for value in values_of(source, division.split_by, SPLIT_BY)]
+    if division.folds is not None:
+        return hold_out_fold(order.sort().values, division, targets, groups, seed)
+    return hold_out(order, count, division, targets, groups)
 
 
 def _limited(part: Part, limit: int | None, rng: torch.Generator) -> tuple[Part, Tensor]:

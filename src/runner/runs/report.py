@@ -9,6 +9,7 @@ from typing import Any
 
 from runner.assembly import checks
 from runner.assembly.experiment import Experiment
+from runner.data.splits import Splits
 from runner.errors import first_line
 from runner.loss import Loss, name_of
 from runner.model.probe import parameter_count
@@ -88,9 +89,15 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     if "loss" not in experiment.measured and experiment.trainer.monitor == "val/loss":
         log.info("           the task measures no loss: the last epoch counts as the best")
     if splits.test is None:
-        log.info("           no test samples: no final test")
+        log.info("           %s", _why_no_test(splits))
     log.info("run        %s", display_path(folder))
     log.info("tracking   %s", location, extra=about(TRACKING))
+
+
+def _why_no_test(splits: Splits) -> str:
+    if splits.untouched is not None:
+        return f"the {len(splits.untouched):,} test samples are for the folds together: no final test"
+    return "no test samples: no final test"
 
 
 WEIGHTS_SHOWN = 10

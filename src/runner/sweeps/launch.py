@@ -22,6 +22,7 @@ from runner.sweeps.controller import PreparedSweep, Sweep
 from runner.sweeps.jobs import Job
 from runner.sweeps.launchers import forkserver
 from runner.sweeps.launchers.launcher import Launcher, ResourceRequest
+from runner.sweeps.plan import folds
 from runner.sweeps.plan import plan as plans
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.results import resume
@@ -73,8 +74,9 @@ def run_sweep(
     terminal.configure_logging(bool(config.runner.quiet))
     uri = None if OmegaConf.is_missing(config.tracking, "uri") else config.tracking.uri
     resumed = resume.find(settings.resume, uri) if settings.resume is not None else None
+    problems = [*problems, *folds.check(config)]
     try:
-        plan = plan_jobs(composer, resumed, arguments, planner, settings.extend)
+        plan = plan_jobs(composer, resumed, arguments, planner, settings.extend, folds.folds_of(config))
     except ConfigError as error:
         raise ConfigError(*dict.fromkeys([*problems, *error.problems])) from error
     exact_folder = last_value(arguments, "hydra.sweep.dir") is not None
@@ -176,14 +178,19 @@ def describe(prepared: PreparedSweep) -> list[str]:
 
 
 def plan_jobs(
-    composer: Composer, folder: Path | None, arguments: Sequence[str], planner: Planner, extend: bool
+    composer: Composer,
+    folder: Path | None,
+    arguments: Sequence[str],
+    planner: Planner,
+    extend: bool,
+    of_folds: int | None = None,
 ) -> Plan:
     """Return the jobs of a sweep; of a resumed one the saved jobs, and with `extend` those that its grid lacks.
 
     Raises:
         ConfigError: the arguments ask for other jobs than the saved ones; with the difference.
     """
-    planned = planner(composer, arguments)
+    planned = folds.over_folds(planner(composer, arguments), of_folds)
     if folder is None:
         return planned
     saved, original, _ = plans.load(folder)
