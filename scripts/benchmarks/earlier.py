@@ -15,6 +15,7 @@ SWEEP = (
     "--multirun", "optimizer.lr=0.1,0.05,0.03,0.01,0.005,0.003,0.002,0.001", "data.batch_size=32,64",
     "trainer.epochs=5",
 )  # fmt: skip
+PLANNING = str(Path(__file__).with_name("planning.py"))
 SEEDS = 5
 GOAL = 0.99
 """The test accuracy that both sides must reach in the mean."""
@@ -67,6 +68,7 @@ def groups(folder: Path, checkout: Path | None, jobs: int) -> list[Group]:
     lines = {
         "sweep_earlier": (("-m", "runner", *SWEEP), "16 jobs on digits, 5 epochs", 1 / 3),
         "evaluate": (("-m", "runner.evaluate", "run=digits"), "runner.evaluate of a digits run", 0.7),
+        "planning": ((PLANNING,), "planning and composing 5,000 jobs, filtered; the earlier one without a filter", 0.5),
         "predict": (("-m", "runner.predict", "run=digits", "input=new.npy"), "runner.predict of a digits run", 0.7),
     }
     made = [

@@ -64,11 +64,18 @@ class GridSweeper(Sweeper):
         context, launcher = self.hydra_context, self.make_launcher()
         return run_sweep(context.composer, self.config, arguments, self.plan, launcher, context.problems)
 
+    @property
+    def where(self) -> str | None:
+        """The expression that a point must meet."""
+        assert self.config is not None
+        where: str | None = self.config.sweep.where
+        return where
+
     def plan(self, composer: "Composer", arguments: Sequence[str]) -> "Plan":
         """Plan the jobs."""
         from runner.sweeps.plan import grid
 
-        return grid.plan(composer, arguments, self.params)
+        return grid.plan(composer, arguments, self.params, self.where)
 
 
 class RandomSweeper(GridSweeper):
@@ -88,7 +95,7 @@ class RandomSweeper(GridSweeper):
         """Plan the jobs."""
         from runner.sweeps.plan import random_search
 
-        return random_search.plan(composer, arguments, self.params, self.n_trials, self.seed)
+        return random_search.plan(composer, arguments, self.params, self.n_trials, self.seed, self.where)
 
 
 class OptunaSweeper(GridSweeper):
@@ -138,6 +145,7 @@ class OptunaSweeper(GridSweeper):
             self.storage,
             self.study_name,
             self.storage_timeout,
+            self.where,
         )
 
 
@@ -183,7 +191,9 @@ class HalvingSweeper(GridSweeper):
 
         with needing("hydra.sweeper.sampler", "optuna"):
             sampler = make_part("sampler", self.sampler)
-            return halving_points.plan(composer, arguments, self.params, **self.settings, sampler=sampler)
+            return halving_points.plan(
+                composer, arguments, self.params, **self.settings, sampler=sampler, where=self.where
+            )
 
 
 def make_part(name: str, part: Mapping[str, Any] | None) -> Any:

@@ -258,7 +258,8 @@ def run_sweep(args: Namespace) -> int:
     if subdir is not None:
         text = f"hydra.sweep.subdir={subdir}: the folder of a job is its number"
         raise conflict_error("hydra.sweep.subdir", text, "leave it out")
-    from runner.sweeps.check.compose_jobs import Context, numbered
+    from runner.sweeps.check.compose_jobs import Context
+    from runner.sweeps.plan.job_configs import numbered
 
     value = last_value(args.overrides, "sweep.resume")
     arguments = _resumed_arguments(args, value) if value is not None else list(args.overrides)

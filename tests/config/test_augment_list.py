@@ -12,8 +12,8 @@ from conftest import REPOSITORY, Called
 from helpers.problems import about, problems_of
 from runner.config.augment_list import MAIN, NAMED, OFF, expand, expand_override
 from runner.config.compose import Composer
-from runner.sweeps.check.compose_jobs import with_values
 from runner.sweeps.plan import grid
+from runner.sweeps.plan.job_configs import Base, with_values
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def test_each_job_of_a_sweep_has_the_keys_of_its_list() -> None:
     cfg, _ = composer.compose([], RunMode.MULTIRUN)
     assert cfg is not None
     planned = grid.plan(composer, ["data.augment=null,[flip],[{mixup:0.3}]"], {}).jobs
-    jobs = [with_values(composer, cfg, [f"data.augment={job.point['data.augment']}"]) for job in planned]
+    jobs = [with_values(composer, Base(cfg), [f"data.augment={job.point['data.augment']}"]) for job in planned]
     on = [(job.data.augment.flip, job.data.augment.mixup.alpha) for job in jobs if job is not None]
     assert on == [(False, 0), (True, 0), (False, 0.3)]
 
@@ -127,7 +127,7 @@ def test_each_job_of_a_sweep_has_the_keys_of_its_list() -> None:
 def test_a_key_beside_the_lists_of_a_sweep_applies_to_each_job() -> None:
     composer, typed = Composer(), ["data.augment.crop=2", "data.augment=[flip]"]
     cfg, _ = composer.compose(typed[:1], RunMode.MULTIRUN)
-    assert cfg is not None and with_values(composer, cfg, typed[1:]) is None  # it would overwrite the key
+    assert cfg is not None and with_values(composer, Base(cfg), typed[1:]) is None  # it would overwrite the key
     assert composed(*typed)["crop"] == 2
 
 

@@ -10,7 +10,7 @@ from runner.config import yaml_numbers
 from runner.config.compose import Composer
 from runner.config.overrides import last_value, quote_texts, to_hydra
 from runner.errors import ConfigError
-from runner.sweeps.check.compose_jobs import numbered, with_values
+from runner.sweeps.plan.job_configs import Base, numbered, with_values
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +144,10 @@ def test_setting_values_is_equivalent_to_composing_again(composer: Composer) -> 
     assert not any(composer.reader.is_value(composer.reader.parse(text)) for text in others)
     base, _ = composer.compose([*fixed, numbered(0)])
     again, _ = composer.compose([*fixed, *values, numbered(0)])
-    quick = with_values(composer, base, values)
+    quick = with_values(composer, Base(base), values)
     assert OmegaConf.to_container(quick) == OmegaConf.to_container(again)
     assert quick.optimizer.lr == 0.5 and base.optimizer.lr != 0.5
-    assert with_values(composer, base, ["seed=x"]) is None and with_values(composer, base, ["modle.x=1"]) is None
+    assert all(with_values(composer, Base(base), [wrong]) is None for wrong in ("seed=x", "modle.x=1"))
 
 
 def test_a_folder_of_the_users_adds_choices(tmp_path: Path) -> None:

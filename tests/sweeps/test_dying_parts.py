@@ -142,6 +142,43 @@ def test_when_none_can_be_started_those_that_run_end_and_the_rest_waits_for_a_re
     assert ended[2].by_request, "a resume starts it"
 
 
+def test_after_its_time_a_sweep_starts_no_job_and_takes_waiting_ones_from_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, ended, stopped = [0.0], dict[int, JobOutcome](), set[int]()
+    monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def tick() -> None:
+        clock[0] += 4.0
+
+    def handle(number: int) -> Any:
+        """Job 0 runs for 12 s; job 1 waits in the queue of a cluster until it is asked to stop."""
+        over = SimpleNamespace(code=0, description="exit code 0")
+        return SimpleNamespace(
+            has_started=lambda: number == 0,
+            waitables=list,
+            read_progress=lambda: iter(()),
+            exit_status=lambda: over if number in stopped or (number == 0 and clock[0] >= 12) else None,
+            request_stop=lambda: stopped.add(number),
+            grace=60.0,
+            close=lambda: None,
+        )
+
+    listener: Any = SimpleNamespace(
+        job_started=lambda *_: None, job_ended=lambda job, outcome: ended.update({job.number: outcome}), tick=tick
+    )
+    outcomes = {"0": JobOutcome("FINISHED", "", 12.0), "1": JobOutcome("KILLED", "", 0.0)}
+    monkeypatch.setattr(pool, "judge", lambda folder, *_: outcomes[folder.name])
+    launcher: Any = SimpleNamespace(start=lambda specs: [handle(spec.number) for spec in specs])
+    prepare: Any = lambda job, _: SimpleNamespace(number=job.number, folder=tmp_path / str(job.number))  # noqa: E731
+    jobs = (Job(number, f"seed={number}", {}, ()) for number in range(3))
+    running = Pool(launcher, [Slot(0), Slot(1)], prepare, listener, Stop(), max_time=6.0)
+    running.run(jobs)
+    assert {number: outcome.status for number, outcome in ended.items()} == {0: "FINISHED", 1: "KILLED"}
+    assert stopped == {1} and ended[1].by_request and ended[1].reason == pool.NOT_STARTED
+    assert running.is_late and next(jobs).number == 2
+
+
 def left_behind() -> None:
     """End a process as a job does, with a thread that would hold it for a minute."""
     import threading

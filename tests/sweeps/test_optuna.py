@@ -42,6 +42,7 @@ from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.plan import grid, patience
 from runner.sweeps.plan.optuna_search import OptunaSearch, plan
 from runner.sweeps.plan.optuna_study import STUDY, truncate_partial_line
+from runner.sweeps.plan.space import Space
 from runner.tracking.store import connect, local_uri
 from runner.util.redaction import redact
 from runner.util.stopping import Stop
@@ -66,7 +67,8 @@ def composer() -> Composer:
 
 def search(composer: Composer, *arguments: str, n_trials: int = 20, seed: int = 0, **options: Any) -> OptunaSearch:
     sampler = optuna.samplers.TPESampler(seed=seed)
-    found = plan(composer, arguments, {}, n_trials, sampler, options.pop("pruner", None), None, None).search
+    pruner, where = options.pop("pruner", None), options.pop("where", None)
+    found = plan(composer, arguments, {}, n_trials, sampler, pruner, None, None, where=where).search
     assert found is not None
     return found
 
@@ -208,6 +210,41 @@ class TestStudy:
         assert job is not None
         found.tell(job, JobOutcome("KILLED", "stopped by SIGINT", 1.0, by_request=True), [0.1])
         assert states(tmp_path) == ["FAIL", "FAIL", "RUNNING"]  # the last one is resumed with the sweep
+
+    def test_a_point_that_is_left_out_is_no_trial(self, composer: Composer, tmp_path: Path) -> None:
+        found = search(composer, *SPACE, n_trials=6, where="model.x + model.y < 0.7")
+        assert all(sum(map(float, job.point.values())) < 0.7 for job in found.probes(0))
+        found.open(tmp_path, LOSS)
+        jobs = [job for number in range(9) if (job := found.ask(number)) is not None]
+        assert len(jobs) == 6 and found.remaining == 0
+        assert all(sum(map(float, job.point.values())) < 0.7 for job in jobs)
+        assert set(states(tmp_path)) == {"FAIL", "RUNNING"} and states(tmp_path).count("RUNNING") == 6
+        again = search(composer, *SPACE, n_trials=7, where="model.x + model.y < 0.7")
+        again.open(tmp_path, LOSS, jobs=6)
+        assert again.remaining == 1
+
+    def test_a_filter_that_leaves_nothing(
+        self, composer: Composer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(ConfigError) as raised:
+            search(composer, "seed=1,2,3", where="seed > 3")
+        assert about(raised) == [("sweep.where", "conflict")]
+        monkeypatch.setattr("runner.sweeps.plan.optuna_search.REJECTED_IN_A_ROW", 3)
+        found = search(composer, "seed=range(0,500)", where="seed == 1 or seed == 400")
+        found.open(tmp_path, LOSS)
+        assert found.ask(0) is None and found.remaining == 0 and not found.is_waiting
+
+    def test_several_keys_are_one_categorical(self, composer: Composer, tmp_path: Path) -> None:
+        found = search(composer, "pair=zip(model=[mlp,cnn,mlp],optimizer.lr=[0.1,0.01,0.1])", n_trials=4)
+        assert found.axes["pair"].distribution == optuna.distributions.CategoricalDistribution(
+            ["(mlp,0.1)", "(cnn,0.01)"]
+        )
+        found.open(tmp_path, LOSS)
+        job = found.ask(0)
+        assert job is not None and job.overrides in {
+            ("model=mlp", "optimizer.lr=0.1"),
+            ("model=cnn", "optimizer.lr=0.01"),
+        }
 
     def test_what_the_journal_says_prunes(self, composer: Composer, tmp_path: Path) -> None:
         found = search(composer, *SPACE, pruner=optuna.pruners.ThresholdPruner(upper=1.0))
@@ -639,7 +676,9 @@ def test_a_refused_password_names_the_key_of_the_storage(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("runner.sweeps.plan.optuna_study.database", refused)
     address = "sqlite:///study.db"
-    search = OptunaSearch([], {}, 1, optuna.samplers.RandomSampler(), optuna.pruners.NopPruner(), address, "s")
+    search = OptunaSearch(
+        Space([], []), {}, 1, optuna.samplers.RandomSampler(), optuna.pruners.NopPruner(), address, "s"
+    )
     with pytest.raises(ConfigError) as raised:
         search.check([Objective("val/loss", "min")])
     assert about(raised) == [("hydra.sweeper.storage", "store")]
@@ -649,7 +688,9 @@ def test_a_refused_password_names_the_key_of_the_storage(monkeypatch: pytest.Mon
 
 def test_a_missing_driver_is_refused_with_what_to_install() -> None:
     address = "oracle+cx_oracle://ada:lovelace@127.0.0.1/d"
-    search = OptunaSearch([], {}, 1, optuna.samplers.RandomSampler(), optuna.pruners.NopPruner(), address, "s")
+    search = OptunaSearch(
+        Space([], []), {}, 1, optuna.samplers.RandomSampler(), optuna.pruners.NopPruner(), address, "s"
+    )
     with pytest.raises(ConfigError) as raised:
         search.check(LOSS)
     assert about(raised) == [("hydra.sweeper.storage", "unavailable")]

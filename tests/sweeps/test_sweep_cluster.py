@@ -23,6 +23,7 @@ from runner.sweeps.jobs import Job, JobSpec
 from runner.sweeps.launchers import supervisor
 from runner.sweeps.launchers.cluster import Cluster, ClusterHandle, for_node
 from runner.sweeps.launchers.launcher import ExitStatus, ResourceRequest
+from runner.sweeps.plan.job_configs import JobConfigs
 
 Runner = Callable[..., Called]
 
@@ -32,7 +33,7 @@ def make_spec(here: Path, *overrides: str) -> JobSpec:
     write_fates(here)
     composer = Composer(extra=str(here / "my_conf"))
     of_all = ("model=fated", "tracking=off", "data.limit=200", "device.threads=1", "trainer.checkpoint_every_steps=1")
-    configs, problems = preflight.compose(composer, [Job(3, "job 3", {}, (*of_all, *overrides))])
+    configs, problems = preflight.compose(JobConfigs(composer), [Job(3, "job 3", {}, (*of_all, *overrides))])
     assert problems == {3: []}
     folder = here / "sweep" / "3"
     folder.mkdir(parents=True)
@@ -154,7 +155,7 @@ class TestBeforeItStarts:
         composer = Composer()
         others = ("device=cuda", "precision=tf32"), ("device=cpu",)
         jobs = [Job(number, "job", {}, (*other, "trainer.compile=true")) for number, other in enumerate(others)]
-        configs, problems = preflight.compose(composer, jobs)
+        configs, problems = preflight.compose(JobConfigs(composer), jobs)
         pickled = {number: pickle.dumps(cfg) for number, cfg in configs.items()}
         built, found = build_jobs.build_all(pickled, problems, is_remote=True)
         assert found == {0: [], 1: []} and built[0].monitor == "val/loss"

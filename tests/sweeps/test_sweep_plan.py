@@ -21,7 +21,9 @@ from runner.sweeps.check import build_jobs, preflight
 from runner.sweeps.check.preflight import explain
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan import axes, grid, plan, random_search
+from runner.sweeps.plan.job_configs import JobConfigs
 from runner.sweeps.plan.plan import Plan
+from runner.sweeps.plan.where import make_space
 
 
 @pytest.fixture(scope="module")
@@ -180,11 +182,12 @@ class TestSaved:
     ) -> None:
         formatted: list[int] = []
         monkeypatch.setattr(plan, "_to_dict", lambda job, of=plan._to_dict: formatted.append(job.number) or of(job))
-        found = Plan({"optimizer.lr": "interval(0,1)"}, [])
+        space = make_space(composer, ["data.path='über\\'", "optimizer.lr=interval(0,1)"], {})
+        found = Plan(space.texts, [])
         for number in range(4):
             found.save(tmp_path, ["optimizer.lr=interval(0,1)"], composer.options)
             assert plan.load(tmp_path)[0] == found and len(found.jobs) == number
-            found.jobs.append(plan.job_at(number, ["data.path='über\\'"], {"optimizer.lr": f"0.{number}"}))
+            found.jobs.append(plan.job_at(number, space, [f"0.{number}"]))
         assert formatted == [0, 1, 2]
 
     @pytest.mark.parametrize(
@@ -245,20 +248,20 @@ class TestSaved:
         one, other = (grid.plan(composer, [f"optimizer.lr={values}"], {}) for values in ("1,2", "2,3,4"))
         new, missing = plan.difference(composer, one, other)
         assert [job.name for job in new] == ["lr=3", "lr=4"] and [job.name for job in missing] == ["lr=1"]
-        both = plan.extended(composer, one, new)
+        both = plan.extended(composer, one, other, new)
         assert [(job.number, job.name) for job in both.jobs] == [(0, "lr=1"), (1, "lr=2"), (2, "lr=3"), (3, "lr=4")]
 
     def test_a_new_axis_is_in_the_names_of_the_new_jobs(self, composer: Composer) -> None:
         one = grid.plan(composer, ["optimizer.lr=1,2"], {})
         other = grid.plan(composer, ["optimizer.lr=1,2", "data.batch_size=8,16"], {})
         new, missing = plan.difference(composer, one, other)
-        both = plan.extended(composer, one, new)
+        both = plan.extended(composer, one, other, new)
         assert len(missing) == 2 and both.jobs[2].name == "lr=1 batch_size=8"
         assert both.axes == {"optimizer.lr": "1,2", "data.batch_size": "8,16"}
 
     def test_a_changed_value_of_all_jobs_becomes_an_axis(self, composer: Composer) -> None:
         one, other = (grid.plan(composer, ["seed=1,2", f"trainer.epochs={epochs}"], {}) for epochs in (3, 5))
-        both = plan.extended(composer, one, plan.difference(composer, one, other)[0])
+        both = plan.extended(composer, one, other, plan.difference(composer, one, other)[0])
         assert [job.point["trainer.epochs"] for job in both.jobs] == ["3", "3", "5", "5"]
         assert [job.name for job in both.jobs] == ["seed=1", "seed=2", "seed=1 epochs=5", "seed=2 epochs=5"]
 
@@ -358,7 +361,7 @@ def test_the_check_brings_no_samples_into_memory_but_knows_whether_they_fit(
     (here / "my_conf" / "data" / "counted.yaml").write_text("_target_: counted.samples\n")
     of_all = ("data=counted", "data.in_memory=true")
     jobs = [Job(number, f"job {number}", {}, (*of_all, f"model.hidden=[{4 + number}]")) for number in range(2)]
-    configs, problems = preflight.compose(Composer(extra=str(here / "my_conf")), jobs)
+    configs, problems = preflight.compose(JobConfigs(Composer(extra=str(here / "my_conf"))), jobs)
     pickled = {number: pickle.dumps(cfg) for number, cfg in configs.items()}
     built, found = build_jobs.build_all(pickled, problems)
     assert found == {0: [], 1: []} and built[1].metrics[:2] == ["train/loss", "train/accuracy"]
@@ -437,7 +440,7 @@ def test_jobs_of_version_0_1_0_read_their_data_by_its_rules(composer: Composer) 
 
 
 def build_all(composer: Composer, jobs: list[Job], old_rules: bool) -> dict[int, list[Problem]]:
-    configs, problems = preflight.compose(composer, jobs, old_rules=old_rules)
+    configs, problems = preflight.compose(JobConfigs(composer), jobs, old_rules=old_rules)
     return build_jobs.build_all({number: pickle.dumps(cfg) for number, cfg in configs.items()}, problems)[1]
 
 

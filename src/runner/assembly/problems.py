@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from omegaconf import DictConfig
 
 from runner.config import schema
-from runner.config.hydra_job import to_plain, without_hydra
+from runner.config.hydra_job import plain_without_hydra
 from runner.errors import ConfigError, Problem, Topic, describe_error, path_problem
 from runner.util.stopping import is_from_signal
 
@@ -28,7 +28,7 @@ def names_and_values(cfg: DictConfig, problems: Iterable[Problem]) -> list[Probl
         All problems, those of composing first.
     """
     collected = ProblemCollector(problems)
-    collected += schema.check_config(to_plain(without_hydra(cfg)))
+    collected += schema.check_config(plain_without_hydra(cfg))
     return collected.problems
 
 

@@ -14,6 +14,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
@@ -27,6 +28,7 @@ from runner.config.keys import ADDRESSES, CHOSEN_LATER, may_be_new
 from runner.config.messages import REFUSED, dotted_keys, explain_error, explain_refusal, find_unset
 from runner.config.override_reader import OverrideReader, adds_or_deletes
 from runner.config.repository import CheckedRepository
+from runner.config.zipped import is_zip, outside_a_sweep, with_members
 from runner.errors import ConfigError, Problem, did_you_mean
 from runner.util.redaction import register_secrets
 from runner.util.uri import absolute_uri, expand_home
@@ -70,6 +72,7 @@ class Composer:
         schema.register()
         version.setbase(VERSION_BASE)
         self.typed: list[str] | None = None
+        self._recorded: dict[str, Override] = {}
         self.reads_variable, self.added = name != "resumed", list[str]()
         self.options = {
             "config_path": str(folder.absolute()) if folder else None,
@@ -112,9 +115,15 @@ class Composer:
             ConfigError: the references of the config stand for too many values.
             RecursionError: the config includes itself.
         """
+        if mode is RunMode.MULTIRUN:
+            overrides, of_zips = with_members(overrides)
+        else:
+            of_zips = [outside_a_sweep(text) for text in overrides if is_zip(text)]
+            overrides = [text for text in overrides if not is_zip(text)]
         cfg, problems = self._compose_usable(overrides, mode)
         if cfg is not None and self.reader.learn_texts(cfg, overrides):
             cfg, problems = self._compose_usable(overrides, mode)
+        problems += of_zips
         if cfg is not None:
             check_references(cfg)
             HydraConfig.instance().set_config(cfg)  # for references to ${hydra:...}
@@ -216,11 +225,13 @@ class Composer:
             tasks: the overrides of other keys than Hydra's, as they are passed to Hydra.
         """
         job = cfg.hydra.job
+        for task in tasks:
+            if task not in self._recorded:
+                self._recorded[task] = self.reader.parser.parse_overrides([task])[0]
+        parsed = [self._recorded[task] for task in tasks]
         with read_write(cfg.hydra):
             cfg.hydra.overrides.task = list(tasks)
-            job.override_dirname = get_overrides_dirname(
-                overrides=self.reader.parser.parse_overrides(list(tasks)), **job.config.override_dirname
-            )
+            job.override_dirname = get_overrides_dirname(overrides=parsed, **job.config.override_dirname)
 
     def _explain(self, typed: ParsedOverride, base: DictConfig, error: Exception) -> Problem:
         text, override = typed.text, typed.override

@@ -34,6 +34,9 @@ PATH_KEYS = (
 )  # fmt: skip
 """Keys whose values are paths or names; the command line quotes them for Hydra's grammar."""
 
+EXPRESSIONS = ("sweep.where",)
+"""Keys whose values are expressions; the command line quotes them whole."""
+
 TEXT_KEYS = (
     "hydra.sweeper.study_name",
     *(f"hydra.launcher.{key}" for key in ("name", "partition", "account", "qos", "constraint", "comment", "wckey")),

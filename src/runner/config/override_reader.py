@@ -36,6 +36,7 @@ class OverrideReader:
         self.files, self.name = files, name
         self.parser = OverridesParser.create(loader)
         self._texts: dict[str, bool] = {}
+        self._parsed: dict[str, Override] = {}
 
     def sort(
         self, overrides: Sequence[str], mode: RunMode
@@ -91,6 +92,7 @@ class OverrideReader:
         read_again = any(quote_texts(text, True, texts) != text for text in concerned)
         if read_again:
             self._texts |= texts
+            self._parsed.clear()
         return read_again
 
     def _quote(self, text: str, sweeping: bool) -> str:
@@ -105,20 +107,25 @@ class OverrideReader:
         return to_hydra(force_mappings(override)) if self.name == "config" else force_mappings(override)
 
     def parse(self, text: str) -> Override:
-        """Parse an override of a sweep.
+        """Parse an override of a sweep; one of a single value only once, as many jobs have it.
 
         Raises:
             ConfigError: Hydra cannot parse it.
         """
+        if text in self._parsed:
+            return self._parsed[text]
         try:
             quoted = self._quote(text, sweeping=True)
             nesting.check_argument(quoted)
             # `parse_overrides` knows the groups, which glob() needs; `parse_override` does not.
-            return self.parser.parse_overrides([quoted])[0]
+            override = self.parser.parse_overrides([quoted])[0]
         except HydraException as error:
             raise ConfigError(explain_unreadable(text)) from error
         except ValueError as error:
             raise ConfigError(_too_long(text)) from error
+        if not override.is_sweep_override():
+            self._parsed[text] = override
+        return override
 
     def values(self, axis: Override) -> list[str]:
         """List the values of an axis of a sweep, as they are typed."""

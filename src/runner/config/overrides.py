@@ -15,7 +15,7 @@ from hydra.grammar.gen.OverrideParser import OverrideParser
 
 from runner.config import schema
 from runner.config.interpolation import escape_references
-from runner.config.keys import PATH_KEYS, PRESETS, may_be_new
+from runner.config.keys import EXPRESSIONS, PATH_KEYS, PRESETS, may_be_new
 from runner.config.nesting import is_too_deep
 from runner.errors import ConfigError
 from runner.util.options import resolve_variables
@@ -50,6 +50,8 @@ def quote_texts(argument: str, sweeping: bool = False, texts: Mapping[str, bool]
     if not equals or value in ("", "null") or not (is_path or key in texts or schema.is_text(key)):
         return argument
     parsed = _parse(argument)
+    if key in EXPRESSIONS and not (parsed is not None and isinstance(parsed._value, QuotedString)):
+        return f"{name}={QuotedString(text=value, quote=Quote.single).with_quotes()}"
     if parsed is not None:
         if isinstance(parsed._value, QuotedString):
             return argument

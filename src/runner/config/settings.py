@@ -99,6 +99,8 @@ class SweepSettings:
     jobs: Annotated[int | str, Range(1, 1024, whole=True, words=("auto",))] = MISSING
     jobs_per_gpu: Annotated[int, COUNT] = MISSING
     job_timeout: Annotated[float | None, SECONDS] = MISSING
+    max_time: Annotated[float | None, SECONDS] = MISSING
+    where: str | None = MISSING
     on_failure: Annotated[str, Choice(("continue", "stop"))] = MISSING
     artifacts: Annotated[str, Choice(("all", "best"))] = MISSING
     metric: Any = MISSING

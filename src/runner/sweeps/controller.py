@@ -3,7 +3,7 @@
 import logging
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from runner.sweeps.check.compose_jobs import without_credentials
 from runner.sweeps.display import Display
 from runner.sweeps.jobs import Job, JobOutcome, JobProgress, JobSpec
 from runner.sweeps.launchers.launcher import Launcher
-from runner.sweeps.launchers.pool import Pool
+from runner.sweeps.launchers.pool import NOT_STARTED, Pool
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.launchers.supervisor import NODE, STOP
 from runner.sweeps.plan.halving import Halving
@@ -68,7 +68,7 @@ class PreparedSweep:
     objectives: list[Objective]
     slots: list[Slot]
     actions: dict[int, ResumeAction]
-    configs: dict[int, DictConfig]
+    configs: MutableMapping[int, DictConfig]
     options: Mapping[str, Any]
     launcher: Launcher
     check: Callable[[Job], DictConfig]
@@ -137,12 +137,12 @@ class Sweep:
 
     def _run(self) -> int:
         self._log_start()
+        settings = self.prepared.settings
+        limits = settings.job_timeout, settings.on_failure == "stop", settings.max_time
+        launcher, slots = self.prepared.launcher, self.prepared.slots
+        self.pool = Pool(launcher, slots, self.prepare, self, self.stop, *limits)
         started = time.monotonic()
         try:
-            settings = self.prepared.settings
-            stop_on_failure = settings.on_failure == "stop"
-            launcher, slots = self.prepared.launcher, self.prepared.slots
-            self.pool = Pool(launcher, slots, self.prepare, self, self.stop, settings.job_timeout, stop_on_failure)
             self.pool.run(self._jobs())
         except Exception as error:  # a bug of the sweep itself: the results so far are reported all the same
             log.error("error: %s", describe_error(error))
@@ -197,13 +197,13 @@ class Sweep:
         prepared = self.prepared
         result = table.read(prepared.plan.jobs, self.folder, prepared.objectives)
         unreported = self.search.unreported if self.search is not None else 0
-        paused = result.count(PAUSE) if self.halving is not None and not self.halving.starts_left else 0
-        complete = result.count("FINISHED") + paused == len(result.rows) and not self._trials_left and not unreported
+        left = self._jobs_left(result)
+        complete = self._is_complete(result, left) and not unreported
         stopped = self.stop.requested and not complete
         written = report(result, self.folder, self.remaining, seconds, self.search)
         ended = self._end_parent_run(result, seconds, complete and written, stopped)
         complete = complete and written and ended
-        if not complete:
+        if not complete and not left:
             self._log_how_to_resume()
         delivered = False
         try:
@@ -216,9 +216,27 @@ class Sweep:
         if not delivered:
             command = f"python -m runner.sync run={shell_path(self.folder)}"
             log.warning("upload to MLflow incomplete; finish with: %s", command)
+        if left:
+            log.info("not run    %d job%s, as sweep.max_time is over", left, "s" * (left > 1))
+            self._log_how_to_resume()
         if stopped:
             return EXIT_SIGNAL + self.stop.signal
         return 0 if complete else EXIT_FAILED
+
+    def _jobs_left(self, result: table.Table) -> int:
+        """Count the jobs that have not started because `sweep.max_time` is over."""
+        if self.stop.requested or not self.pool.is_late:
+            return 0
+        return self._trials_left + (_not_started(result) if self.halving is None else self.halving.starts_left)
+
+    def _is_complete(self, result: table.Table, left: int) -> bool:
+        """Return whether all jobs have ended as planned, but for those left for a resume."""
+        as_planned = result.count("FINISHED")
+        if self.halving is not None and (left or not self.halving.starts_left):
+            as_planned += result.count(PAUSE)
+        if left:
+            return as_planned + _not_started(result) == len(result.rows)
+        return as_planned == len(result.rows) and not self._trials_left
 
     def _deliver(self, parent_run: ParentRun, result: table.Table, stopped: bool) -> bool:
         """Wait until MLflow has everything, and log its pages; return whether it has."""
@@ -362,3 +380,8 @@ class Sweep:
             log.info("resumed    %d of %d jobs are finished already", skipped, len(jobs))
         if runs_jobs:
             log.info("")
+
+
+def _not_started(result: table.Table) -> int:
+    """Count the jobs that have not started, also those that waited in the queue of a cluster."""
+    return result.count("NOT STARTED") + sum(row.reason == NOT_STARTED for row in result.rows)

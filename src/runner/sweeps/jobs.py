@@ -17,12 +17,19 @@ class Job:
         name: the values that tell it from the other jobs: `lr=0.1 batch_size=32`.
         point: the value of each axis.
         overrides: all arguments that it is composed from.
+        own: how many of the last ones are not those of all jobs; an axis of several keys has one for each.
     """
 
     number: int
     name: str
     point: dict[str, str]
     overrides: tuple[str, ...]
+    own: int = 0
+
+    @property
+    def own_overrides(self) -> tuple[str, ...]:
+        """The arguments that are not those of all jobs."""
+        return self.overrides[len(self.overrides) - self.own :]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,9 @@ from runner.sweeps.launchers import forkserver
 from runner.sweeps.launchers.launcher import Launcher, ResourceRequest
 from runner.sweeps.plan import folds
 from runner.sweeps.plan import plan as plans
+from runner.sweeps.plan.job_configs import JobConfigs
 from runner.sweeps.plan.plan import Plan
+from runner.sweeps.plan.space import chooses_jobs, is_of_the_sweep
 from runner.sweeps.results import resume
 from runner.sweeps.results.resume import ResumeAction
 from runner.tracking.location import check_new_store, refuse_database_of_server
@@ -196,7 +198,7 @@ def plan_jobs(
     saved, original, _ = plans.load(folder)
     if planned.search is not None:
         return _resume_search(saved, planned, folder, extend)
-    if planned.halving is None and all(text in original or plans.is_of_the_sweep(text) for text in arguments):
+    if planned.halving is None and all(text in original or not chooses_jobs(text) for text in arguments):
         return saved
     new, missing = plans.difference(composer, saved, planned)
     if planned.halving is not None:
@@ -207,14 +209,15 @@ def plan_jobs(
         return saved
     if extend:
         both = dict.fromkeys((*saved.log_axes, *planned.log_axes))
-        more = plans.extended(composer, saved, new)
+        more = plans.extended(composer, saved, planned, new)
         return replace(more, log_axes=tuple(both), old_rules=saved.old_rules, halving=saved.halving)
     head, extending = f"sweep.resume={display_path(folder)}", f"add sweep.extend=true for {len(new)} more"
+    resuming = f"leave it out to resume the {len(saved.jobs)} jobs"
     changed = plans.changed_values(composer, saved, planned)
     if not changed:
         text = f"{head}: its points are other combinations of the same values"
         raise ConfigError(Problem("sweep.resume", text, extending, topic="conflict"))
-    suggestion = f"leave it out to resume the {len(saved.jobs)} jobs, or {extending}"
+    suggestion = f"{resuming}, or {extending}" if new else resuming
     raise ConfigError(
         *(Problem(key, f"{head}: {change}", suggestion, topic="conflict") for key, change in changed.items())
     )
@@ -252,15 +255,14 @@ def check(
     Raises:
         ConfigError: with the problems of all jobs.
     """
-    of_the_sweep = [text for text in arguments if plans.is_of_the_sweep(text)]
+    of_the_sweep = [text for text in arguments if is_of_the_sweep(text)]
     remaining = [job for job in plan.jobs if actions[job.number] is not ResumeAction.SKIP]
     probes = plan.search.probes(len(plan.jobs)) if plan.search is not None else []
     checked = [*remaining, *probes] or plan.jobs[:1]  # a finished sweep needs one for its objectives
     if problems:  # it will not start: fewer jobs show the other problems, and composing each takes time
         checked = preflight.one_by_one(checked)
-    bases: preflight.Bases = {}  # composing one takes 0.1 s, for each trial of a search
-    configs, by_job = preflight.compose(composer, checked, of_the_sweep, plan.old_rules, bases)
-    by_job = {number: list(dict.fromkeys([*problems, *of_job])) for number, of_job in by_job.items()}
+    job_configs = JobConfigs(composer, of_the_sweep)
+    configs, by_job = preflight.compose(job_configs, checked, plan.old_rules, problems)
     infos = preflight.check(checked, configs, by_job, launcher.is_remote)
     objectives = objectives_of(settings, list(infos.values()))
     if plan.halving is not None:
@@ -276,14 +278,15 @@ def check(
     slots = launcher.allocate(ResourceRequest(settings, config.device.threads, max_jobs, infos, configs))
 
     def check_later(job: Job) -> DictConfig:
-        configs, by_job = preflight.compose(composer, [job], of_the_sweep, plan.old_rules, bases)
+        configs, by_job = preflight.compose(job_configs, [job], plan.old_rules)
         preflight.check([job], configs, by_job, launcher.is_remote)
         return configs[job.number]
 
     def save_plan(folder: Path) -> None:
         plan.save(folder, arguments, composer.options)
 
-    configs = {job.number: configs[job.number] for job in remaining}
+    for number in configs.keys() - {job.number for job in remaining}:
+        del configs[number]
     return PreparedSweep(
         plan,
         config,

@@ -11,12 +11,11 @@ import torch
 from runner.assembly import build
 from runner.assembly.checks import measured_by
 from runner.assembly.experiment import Setup
-from runner.config.hydra_job import group_choices, to_plain, without_hydra
+from runner.config.hydra_job import group_choices, plain_without_hydra, refer_to, without_hydra
 from runner.device import Device
 from runner.errors import ConfigError, Problem
 from runner.optimizer.several import Several
 from runner.rundir import energy
-from runner.sweeps.check.compose_jobs import refer_to
 from runner.sweeps.jobs import JobInfo
 from runner.task import higher_is_better
 from runner.util.energy import UnreadableError
@@ -47,7 +46,7 @@ def build_all(
         refer_to(cfg)
         if is_remote:
             _for_any_machine(cfg)
-        config = to_plain(without_hydra(cfg))
+        config = plain_without_hydra(cfg)
         kind = json.dumps([_structure(config), all_problems[number]], sort_keys=True, default=str)
         if build.check(config):  # a problem that other jobs of the same kind may not have
             result = _build(cfg, all_problems[number], is_remote)

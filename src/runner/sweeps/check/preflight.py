@@ -1,69 +1,74 @@
 """The check before the first job starts: composes and builds every job, and reports all problems at once."""
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 
 from omegaconf import DictConfig, open_dict, read_write
 
 from runner.assembly.problems import names_and_values
 from runner.config import schema
-from runner.config.compose import Composer
 from runner.config.overrides import key_of
 from runner.errors import ConfigError, Problem
-from runner.sweeps.check.compose_jobs import numbered, with_values
 from runner.sweeps.jobs import Job, JobInfo
 from runner.sweeps.launchers import forkserver
+from runner.sweeps.plan.job_configs import JobConfigs
 from runner.sweeps.plan.plan import short_names
 
 SHOWN_JOBS = 4
 """Job numbers that a problem lists."""
 
 
-Bases = dict[tuple[str, ...], DictConfig | None]
-"""What jobs have in common, by the arguments that are not plain values; None if it has problems."""
+class Configs(MutableMapping[int, DictConfig]):
+    """The configs of jobs by number, each as bytes: as objects, ten thousand would take more than a gigabyte.
+
+    Attributes:
+        pickled: the bytes.
+    """
+
+    def __init__(self) -> None:
+        self.pickled: dict[int, bytes] = {}
+
+    def __getitem__(self, number: int) -> DictConfig:
+        cfg: DictConfig = pickle.loads(self.pickled[number])
+        return cfg
+
+    def __setitem__(self, number: int, cfg: DictConfig) -> None:
+        self.pickled[number] = pickle.dumps(cfg)
+
+    def __delitem__(self, number: int) -> None:
+        del self.pickled[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.pickled)
+
+    def __len__(self) -> int:
+        return len(self.pickled)
 
 
 def compose(
-    composer: Composer,
-    jobs: Sequence[Job],
-    of_the_sweep: Sequence[str] = (),
-    old_rules: bool = False,
-    bases: Bases | None = None,
-) -> tuple[dict[int, DictConfig], dict[int, list[Problem]]]:
-    """Compose every job.
+    job_configs: JobConfigs, jobs: Sequence[Job], old_rules: bool = False, problems: Sequence[Problem] = ()
+) -> tuple[Configs, dict[int, list[Problem]]]:
+    """Compose every job, and check names and values.
 
     Args:
-        composer: of the sweep.
+        job_configs: composes them.
         jobs: to compose.
-        of_the_sweep: arguments about the sweep, with which every job is composed too.
         old_rules: remove the keys for reading data that version 0.1.0 did not have, unless they are typed: a config
             without them is read by its rules.
-        bases: composed for other jobs of the sweep; those of these jobs are added.
+        problems: that all jobs share.
 
     Returns:
         The configs, with Hydra's node, and the problems, both by the number of the job.
     """
-    configs: dict[int, DictConfig] = {}
-    problems: dict[int, list[Problem]] = {}
-    reader = composer.reader
-    bases = {} if bases is None else bases
+    configs, by_job = Configs(), dict[int, list[Problem]]()
     for job in jobs:
-        varied = set(job.overrides[-len(job.point) :]) if job.point else set()
-        values = [text for text in job.overrides if text in varied and reader.is_value(reader.parse(text))]
-        rest = tuple(text for text in job.overrides if text not in values)
-        if rest not in bases:
-            base, of_base = composer.compose([*of_the_sweep, *rest, numbered(job.number)])
-            bases[rest] = None if of_base else base
-        base = bases[rest]
-        cfg = with_values(composer, base, values, job.number) if base is not None else None
-        of_job: list[Problem] = []
-        if cfg is None:
-            cfg, of_job = composer.compose([*of_the_sweep, *job.overrides, numbered(job.number)])
-        problems[job.number] = of_job
+        cfg, of_job = job_configs.compose(job.overrides, job.own_overrides, job.number)
+        by_job[job.number] = list(dict.fromkeys([*problems, *of_job]))
         if cfg is not None:
-            configs[job.number] = _as_in_0_1_0(cfg, job) if old_rules else cfg
-    return configs, problems
+            configs[job.number] = cfg = _as_in_0_1_0(cfg, job) if old_rules else cfg
+            by_job[job.number] = names_and_values(cfg, by_job[job.number])
+    return configs, by_job
 
 
 def _as_in_0_1_0(cfg: DictConfig, job: Job) -> DictConfig:
@@ -82,14 +87,14 @@ def one_by_one(jobs: Sequence[Job]) -> list[Job]:
 
 
 def check(
-    jobs: Sequence[Job], configs: Mapping[int, DictConfig], problems: dict[int, list[Problem]], is_remote: bool = False
+    jobs: Sequence[Job], configs: Configs, problems: Mapping[int, list[Problem]], is_remote: bool = False
 ) -> dict[int, JobInfo]:
-    """Check and build every job, in another process.
+    """Build every job, in another process.
 
     Args:
         jobs: to check.
         configs: by the number of the job.
-        problems: found by composing, by the number of the job.
+        problems: found so far, by the number of the job.
         is_remote: the jobs will run on other machines, whose devices are not checked here.
 
     Returns:
@@ -98,21 +103,25 @@ def check(
     Raises:
         ConfigError: with the problems of all jobs, each with the jobs and the values that have it.
     """
-    by_job = problems | {number: names_and_values(cfg, problems[number]) for number, cfg in configs.items()}
-    if any(by_job.values()):
-        raise ConfigError(*explain(jobs, by_job))
-    pickled = {number: pickle.dumps(cfg) for number, cfg in configs.items()}
-    infos, by_job = forkserver.call("runner.sweeps.check.build_jobs:build_all", pickled, by_job, is_remote)
+    if any(problems.values()):
+        raise ConfigError(*explain(jobs, problems))
+    infos, by_job = forkserver.call("runner.sweeps.check.build_jobs:build_all", configs.pickled, problems, is_remote)
     if any(by_job.values()):
         raise ConfigError(*explain(jobs, by_job))
     return dict(infos)
 
 
 def explain(jobs: Sequence[Job], by_job: Mapping[int, Sequence[Problem]]) -> list[Problem]:
-    """Return each problem once, with the jobs that have it: `jobs 1, 3 (lr=-1): optimizer.lr=-1 is out of range`."""
+    """Return each problem once, with the jobs that have it: `jobs 1, 3 (lr=-1): optimizer.lr=-1 is out of range`.
+
+    An unknown key is one problem, whatever its values.
+    """
     having: dict[Problem, list[Job]] = {}
+    unknown: dict[tuple[str, str], Problem] = {}
     for job in jobs:
         for problem in by_job.get(job.number, ()):
+            if problem.topic == "unknown":
+                problem = unknown.setdefault((problem.key, problem.suggestion), problem)
             having.setdefault(problem, []).append(job)
     problems = []
     for problem, concerned in having.items():

@@ -1,5 +1,6 @@
 """Runs jobs in slots: a fixed number at a time, by any launcher; the end of one never affects the others."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from runner.sweeps.results.outcome import judge
 from runner.util.stopping import Stop
 
 TICK_SECONDS = 0.2
+
+NOT_STARTED = "not started: sweep.max_time is over"
+"""Why a job ended that was still waiting in the queue of a cluster."""
 
 
 class PoolListener(Protocol):
@@ -71,6 +75,7 @@ class Pool:
         stop: a request to stop, passed on to the jobs.
         timeout: seconds that a job may take; None for no limit.
         stop_on_failure: stop all jobs when one fails.
+        max_time: seconds after which no job starts; None for no limit.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class Pool:
         stop: Stop,
         timeout: float | None = None,
         stop_on_failure: bool = False,
+        max_time: float | None = None,
     ) -> None:
         self._launcher, self._free = launcher, list(slots)
         self._prepare, self._listener, self._stop = prepare, listener, stop
@@ -90,6 +96,12 @@ class Pool:
         self._failure: str | None = None
         self._died: LauncherDied | None = None
         self._later = False
+        self._max_time, self._start_before = max_time, math.inf
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it is too late to start a job."""
+        return time.monotonic() >= self._start_before
 
     def run(self, jobs: Iterator[Job | None]) -> None:
         """Run all jobs: a free slot takes the next one at once. A second Ctrl-C kills the running ones.
@@ -100,6 +112,8 @@ class Pool:
         Raises:
             LauncherDied: some have not started; the others have ended.
         """
+        if self._max_time is not None:
+            self._start_before = time.monotonic() + self._max_time
         try:
             while True:
                 self._start(jobs)
@@ -134,7 +148,7 @@ class Pool:
         """Fill the free slots; the launcher gets their jobs together, which makes them an array on Slurm."""
         prepared: list[tuple[Job, Slot, JobSpec]] = []
         self._later = False
-        while self._free and not self._ending and self._died is None:
+        while self._free and not self._ending and self._died is None and not self.is_late:
             try:
                 job = next(jobs)
             except StopIteration:
@@ -203,6 +217,8 @@ class Pool:
                 running.handle.kill()
             return
         reason = self._ending
+        if reason is None and self.is_late and running.started is None and not running.spent:
+            reason = NOT_STARTED  # it still waits in the queue of a cluster
         if reason is None and self._timeout is not None and running.seconds >= self._timeout:
             reason = f"took longer than sweep.job_timeout={self._timeout:g} s"
         if reason is not None:
@@ -222,7 +238,8 @@ class Pool:
         if running.pruned and outcome.status == "KILLED":
             outcome = JobOutcome("FINISHED", running.stop_reason or "", seconds)
         elif running.stop_reason is not None and outcome.status != "FINISHED":
-            outcome = JobOutcome("KILLED", running.stop_reason, seconds, by_request=self._ending is not None)
+            by_request = self._ending is not None or running.stop_reason == NOT_STARTED
+            outcome = JobOutcome("KILLED", running.stop_reason, seconds, by_request)
         self._over(running.job, outcome)
 
     def _over(self, job: Job, outcome: JobOutcome) -> None:

@@ -3,37 +3,35 @@
 import itertools
 from collections.abc import Mapping, Sequence
 
-from hydra.core.override_parser.types import IntervalSweep, Override
-
 from runner.config.compose import Composer
 from runner.errors import ConfigError, Problem
-from runner.sweeps.plan.plan import Plan, log_axes, make_jobs, split
+from runner.sweeps.plan.plan import Plan, make_jobs
+from runner.sweeps.plan.space import Axis
+from runner.sweeps.plan.where import make_space
 
 
-def plan(composer: Composer, arguments: Sequence[str], params: Mapping[str, str]) -> Plan:
+def plan(composer: Composer, arguments: Sequence[str], params: Mapping[str, str], where: str | None = None) -> Plan:
     """Plan all points of a grid.
 
     Args:
         composer: parses the arguments.
         arguments: as typed.
         params: axes from the config itself.
+        where: an expression; points for which it is false are left out.
 
     Raises:
-        ConfigError: an axis is an interval, which has no list of values.
+        ConfigError: an axis is an interval, which has no list of values; or no point is left.
     """
-    fixed, axes = split(composer, arguments, params)
-    intervals = [override for override in axes.values() if not override.is_discrete_sweep()]
-    if intervals:
+    space = make_space(composer, arguments, params, where)
+    if intervals := [axis for axis in space.axes if axis.interval is not None]:
         raise ConfigError(*map(_needs_values, intervals))
-    values = {key: composer.reader.values(override) for key, override in axes.items()}
-    jobs = make_jobs(fixed, list(values), itertools.product(*values.values()))
-    texts = {key.lstrip("+"): ",".join(of_axis) for key, of_axis in values.items()}
-    return Plan(texts, jobs, log_axes=log_axes(axes))
+    jobs = make_jobs(space, itertools.product(*(axis.values for axis in space.axes)))
+    texts = {axis.name: axis.text if axis.rows else ",".join(axis.values) for axis in space.axes}
+    return Plan(texts, jobs, log_axes=space.log_axes)
 
 
-def _needs_values(override: Override) -> Problem:
-    interval = override.value()
-    assert isinstance(interval, IntervalSweep)
-    instead = f"write {override.get_key_element()}={interval.start},{interval.end}, or add hydra/sweeper=random"
-    text = f"{override.input_line}: a grid needs a list of values"
-    return Problem(override.key_or_group, text, instead, topic="conflict")
+def _needs_values(axis: Axis) -> Problem:
+    interval = axis.interval
+    assert interval is not None
+    instead = f"write {axis.key}={interval.start},{interval.end}, or add hydra/sweeper=random"
+    return Problem(axis.name, f"{axis.key}={axis.text}: a grid needs a list of values", instead, topic="conflict")

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hydra.core.override_parser.types import IntervalSweep
-
 from runner.config.compose import Composer
 from runner.config.overrides import key_of, last_value
 from runner.errors import ConfigError, Problem
 from runner.sweeps.plan import grid, random_search
 from runner.sweeps.plan.axes import check_whole_number
 from runner.sweeps.plan.halving import Halving, rungs_between
-from runner.sweeps.plan.plan import Plan, split
+from runner.sweeps.plan.plan import Plan
+from runner.sweeps.plan.space import split
 
 EPOCHS = "trainer.epochs"
 
@@ -29,6 +28,7 @@ def plan(
     n_trials: int | None,
     seed: int,
     sampler: Any = None,
+    where: str | None = None,
 ) -> Plan:
     """Plan the jobs, each composed for all epochs, so that its schedule of the learning rate keeps its length.
 
@@ -43,9 +43,10 @@ def plan(
         n_trials: number of points to draw; None: every combination.
         seed: of the draws.
         sampler: of Optuna, which draws them; None draws each axis independently.
+        where: an expression; points for which it is false are left out, or drawn again.
 
     Raises:
-        ConfigError: a setting is not valid, or an axis has no list of values.
+        ConfigError: a setting is not valid, an axis has no list of values, or no point is left.
     """
     problems = [
         *check_whole_number("eta", eta, 2),
@@ -72,7 +73,7 @@ def plan(
         raise ConfigError(*problems)
     arguments = [*(text for text in arguments if text not in typed), f"{EPOCHS}={max_epochs}"]
     halving = Halving(eta, rungs_between(min_epochs, max_epochs, eta), asynchronous)
-    points = _draw(composer, arguments, params, n_trials, seed, sampler)
+    points = _draw(composer, arguments, params, n_trials, seed, sampler, where)
     if len(points.jobs) < eta:
         text = f"hydra/sweeper=halving: of {len(points.jobs)} job{'s' * (len(points.jobs) != 1)} none is left out"
         instead = f"add values: at least {eta} jobs are needed with eta={eta}"
@@ -87,17 +88,17 @@ def _draw(
     n_trials: int | None,
     seed: int,
     sampler: Any,
+    where: str | None,
 ) -> Plan:
     if n_trials is None:
-        _, axes = split(composer, arguments, params)
-        for override in axes.values():
-            if isinstance(override.value(), IntervalSweep):
-                text = f"{override.input_line}: points of an interval are drawn"
+        for axis in split(composer, arguments, params)[1]:
+            if axis.interval is not None:
+                text = f"{axis.key}={axis.text}: points of an interval are drawn"
                 instead = "add hydra.sweeper.n_trials=27"
                 raise ConfigError(Problem("hydra.sweeper.n_trials", text, instead, topic="missing"))
-        return grid.plan(composer, arguments, params)
+        return grid.plan(composer, arguments, params, where)
     if sampler is None:
-        return random_search.plan(composer, arguments, params, n_trials, seed)
+        return random_search.plan(composer, arguments, params, n_trials, seed, where)
     from runner.sweeps.plan import optuna_points  # late: not every installation has Optuna
 
-    return optuna_points.plan(composer, arguments, params, n_trials, sampler)
+    return optuna_points.plan(composer, arguments, params, n_trials, sampler, where)

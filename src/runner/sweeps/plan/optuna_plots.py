@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import TrialState
 
 from runner.comparison.objectives import Objective
+from runner.sweeps.plan.optuna_study import REJECTED
 
 
 def draw_study(study: Any, objectives: Sequence[Objective], axes: int, folder: Path) -> list[str]:
@@ -44,6 +45,6 @@ def draw_study(study: Any, objectives: Sequence[Objective], axes: int, folder: P
 
 
 def _history(study: Any) -> Iterable[tuple[int, float | None, str]]:
-    for trial in study.get_trials(deepcopy=False):
+    for trial in (trial for trial in study.get_trials(deepcopy=False) if REJECTED not in trial.user_attrs):
         value = trial.value if trial.value is not None and math.isfinite(trial.value) else None
         yield trial.number, value, trial.state.name.lower()

@@ -7,11 +7,19 @@ import optuna
 
 from runner.config.compose import Composer
 from runner.errors import ConfigError
-from runner.sweeps.plan.optuna_space import Axis, axis_of, suggest
-from runner.sweeps.plan.plan import Plan, log_axes, make_jobs, split
+from runner.sweeps.plan.optuna_space import SearchedAxis, searched, suggest
+from runner.sweeps.plan.plan import Plan, make_jobs
+from runner.sweeps.plan.where import make_space
 
 
-def plan(composer: Composer, arguments: Sequence[str], params: Mapping[str, str], n_trials: int, sampler: Any) -> Plan:
+def plan(
+    composer: Composer,
+    arguments: Sequence[str],
+    params: Mapping[str, str],
+    n_trials: int,
+    sampler: Any,
+    where: str | None = None,
+) -> Plan:
     """Draw points.
 
     Args:
@@ -20,16 +28,17 @@ def plan(composer: Composer, arguments: Sequence[str], params: Mapping[str, str]
         params: axes from the config itself.
         n_trials: number of points; those that are drawn again count once.
         sampler: of Optuna.
+        where: an expression; points for which it is false are left out, and count too.
 
     Raises:
-        ConfigError: an axis cannot be searched.
+        ConfigError: an axis cannot be searched, or no point is left.
     """
-    fixed, overrides = split(composer, arguments, params)
-    axes: dict[str, Axis] = {}
+    space = make_space(composer, arguments, params, where)
+    axes: dict[str, SearchedAxis] = {}
     problems = []
-    for key, override in overrides.items():
+    for axis in space.axes:
         try:
-            axes[key] = axis_of(composer, override)
+            axes[axis.key] = searched(axis)
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -39,10 +48,10 @@ def plan(composer: Composer, arguments: Sequence[str], params: Mapping[str, str]
     points: dict[tuple[str, ...], None] = {}  # distinct, in the order drawn
     for _ in range(n_trials):
         trial = study.ask()
-        for key, axis in axes.items():
-            suggest(trial, key.lstrip("+"), axis.distribution)
-        points[tuple(axis.format(trial.params[key.lstrip("+")]) for key, axis in axes.items())] = None
-    jobs = make_jobs(fixed, list(axes), points)
-    fewer = f"{len(jobs)} of {n_trials} trials: the sampler has drawn some again" if len(jobs) < n_trials else ""
-    texts = {key.lstrip("+"): override.get_value_string() for key, override in overrides.items()}
-    return Plan(texts, jobs, fewer, log_axes(overrides))
+        for key, one in axes.items():
+            suggest(trial, key.lstrip("+"), one.distribution)
+        points[tuple(one.format(trial.params[key.lstrip("+")]) for key, one in axes.items())] = None
+    jobs = make_jobs(space, points)
+    why = "the sampler has drawn some again" if len(jobs) == len(points) else "sweep.where leaves no more"
+    fewer = f"{len(jobs)} of {n_trials} trials: {why}" if len(jobs) < n_trials else ""
+    return Plan(space.texts, jobs, fewer, space.log_axes)

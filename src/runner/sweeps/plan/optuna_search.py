@@ -7,9 +7,10 @@ the sweep is resumed. While its storage is away the jobs continue: their results
 
 import logging
 import math
+import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,10 +26,11 @@ from runner.rundir import journal, layout
 from runner.sweeps.jobs import Job, JobOutcome
 from runner.sweeps.plan.axes import check_whole_number
 from runner.sweeps.plan.optuna_plots import draw_study
-from runner.sweeps.plan.optuna_space import Axis, axis_of, suggest
+from runner.sweeps.plan.optuna_space import SearchedAxis, searched, suggest
 from runner.sweeps.plan.optuna_study import (
     FOLDER,
     NUMBER,
+    REJECTED,
     STUDY,
     check_stored,
     count_remaining,
@@ -37,7 +39,10 @@ from runner.sweeps.plan.optuna_study import (
     truncate_partial_line,
 )
 from runner.sweeps.plan.patience import Away, OutageLog, Patience, check_timeout
-from runner.sweeps.plan.plan import Plan, job_at, log_axes, make_jobs, split
+from runner.sweeps.plan.plan import Plan, job_at, make_jobs
+from runner.sweeps.plan.random_search import make_draw
+from runner.sweeps.plan.space import Filter, Space
+from runner.sweeps.plan.where import make_space
 
 log = logging.getLogger("runner")
 
@@ -45,6 +50,12 @@ Result = TypeVar("Result")
 
 TIMEOUT = 300.0
 """Seconds that a search waits for its storage by default."""
+
+REJECTED_IN_A_ROW = 500
+"""Points that `sweep.where` leaves out one after the other, before a search ends."""
+
+PROBED = 2000
+"""Points that are drawn at the start, to find some that `sweep.where` keeps."""
 
 
 def plan(
@@ -57,6 +68,7 @@ def plan(
     storage: str | None,
     study_name: str | None,
     storage_timeout: float = TIMEOUT,
+    where: str | None = None,
 ) -> Plan:
     """Plan a sweep without jobs, and the search that proposes them.
 
@@ -70,27 +82,28 @@ def plan(
         storage: address of a database; None for a file in the sweep's folder.
         study_name: in the storage; None for the name of the sweep's folder.
         storage_timeout: seconds to wait for a storage that goes away.
+        where: an expression; points for which it is false are no trials.
 
     Raises:
-        ConfigError: there is no axis, an axis cannot be searched, or a setting is not valid.
+        ConfigError: there is no axis, an axis cannot be searched, a setting is not valid, or no point is left.
     """
     problems = [*check_whole_number("n_trials", n_trials, 1), *check_timeout(storage_timeout)]
-    fixed, overrides = split(composer, arguments, params)
-    if not overrides:
+    space = make_space(composer, arguments, params, where)
+    if not space.axes:
         text, instead = "hydra/sweeper=optuna has no axis to search", "add optimizer.lr=tag(log,interval(1e-4,1e-1))"
         problems.append(Problem("hydra/sweeper", text, instead, topic="missing"))
-    axes: dict[str, Axis] = {}
-    for key, override in overrides.items():
+    axes: dict[str, SearchedAxis] = {}
+    for axis in space.axes:
         try:
-            axes[key] = axis_of(composer, override)
+            axes[axis.key] = searched(axis)
         except ConfigError as error:
             problems += error.problems
     if problems:
         raise ConfigError(*problems)
     pruner, patience = pruner or optuna.pruners.NopPruner(), Patience(storage_timeout)
-    search = OptunaSearch(fixed, axes, n_trials, sampler, pruner, storage, study_name, patience)
-    texts = {key.lstrip("+"): o.get_value_string() for key, o in overrides.items()}
-    return Plan(texts, [], log_axes=log_axes(overrides), search=search)
+    search = OptunaSearch(space, axes, n_trials, sampler, pruner, storage, study_name, patience)
+    search.probes(0)  # there are some, or `where` leaves none
+    return Plan(space.texts, [], log_axes=space.log_axes, search=search)
 
 
 @dataclass
@@ -98,7 +111,7 @@ class OptunaSearch:
     """The search that proposes the jobs.
 
     Attributes:
-        fixed: arguments that all jobs have.
+        space: the axes, what all jobs share, and which points are trials.
         axes: the search space, by key.
         n_trials: number of trials of the study.
         sampler: Optuna's.
@@ -108,8 +121,8 @@ class OptunaSearch:
         patience: waits for the storage.
     """
 
-    fixed: list[str]
-    axes: dict[str, Axis]
+    space: Space
+    axes: dict[str, SearchedAxis]
     n_trials: int
     sampler: Any
     pruner: Any
@@ -126,6 +139,7 @@ class OptunaSearch:
     _pending: Trial | None = None
     _interrupted_ask: tuple[datetime, datetime] | None = None
     _remaining: int = 0
+    _is_exhausted: bool = False
     _outage: OutageLog = field(init=False)
 
     def __post_init__(self) -> None:
@@ -134,14 +148,34 @@ class OptunaSearch:
     def probes(self, first: int) -> list[Job]:
         """Return jobs to check only: together they have every value, and both ends of each interval.
 
+        Of the points that `sweep.where` leaves out, other ones are drawn instead.
+
         Args:
             first: the first one's number.
+
+        Raises:
+            ConfigError: `sweep.where` leaves none.
         """
-        keys, values = list(self.axes), [axis.probes for axis in self.axes.values()]
+        values = [axis.probes for axis in self.axes.values()]
         longest = max(map(len, values))
-        points = [[of_axis[min(place, len(of_axis) - 1)] for of_axis in values] for place in range(longest)]
-        jobs = make_jobs(self.fixed, keys, points)
-        return [Job(first + job.number, job.name, job.point, job.overrides) for job in jobs]
+        points = [tuple(of_axis[min(place, len(of_axis) - 1)] for of_axis in values) for place in range(longest)]
+        if self.space.where is not None:
+            points = self._kept(self.space.where, points)
+        jobs = make_jobs(replace(self.space, where=None), points)
+        return [replace(job, number=first + job.number) for job in jobs]
+
+    def _kept(self, where: Filter, points: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        """Return those of some points that are trials, and as many drawn ones as there were others."""
+        generator, draws = random.Random(0), [make_draw(axis) for axis in self.space.axes]
+        kept, tried = dict[tuple[str, ...], None](), 0
+        for tried in range(len(points) + PROBED):
+            point = points[tried] if tried < len(points) else tuple(draw(generator) for draw in draws)
+            if self.space.keeps(point):
+                kept[point] = None
+            if tried >= len(points) - 1 and len(kept) >= len(points):
+                break
+        where.close(tried + 1, len(kept))
+        return list(kept)
 
     def check(self, objectives: Sequence[Objective], resumed: bool = False) -> None:
         """Check the database, and its study of that name, before anything is created.
@@ -205,7 +239,7 @@ class OptunaSearch:
     @property
     def remaining(self) -> int:
         """Trials that are still to be run, besides those that are jobs already; the last known number."""
-        if self.patience.due:
+        if self.patience.due and not self._is_exhausted:
             try:
                 with self.patience.attempt():
                     trials = self._study.get_trials(deepcopy=False)
@@ -232,23 +266,35 @@ class OptunaSearch:
         return self._try(lambda: self._ask(number), None)
 
     def _ask(self, number: int) -> Job | None:
-        if self._pending is None:
-            trials = self._study.get_trials(deepcopy=False)
-            self._adopt_interrupted(trials)
-            self._remaining = len(self._unstarted) + count_remaining(trials, self.n_trials)
-            if not self._remaining:
-                return None
-            self._pending = self._unstarted.pop() if self._unstarted else self._new_trial()
-        trial = self._pending  # stays pending if the storage goes away during this attempt
-        trial.set_user_attr(FOLDER, str(self._folder))
-        for name, distribution in self._space.items():  # those that it does not have yet
-            suggest(trial, name, distribution)
+        for _ in range(REJECTED_IN_A_ROW):
+            if self._pending is None:
+                trials = self._study.get_trials(deepcopy=False)
+                self._adopt_interrupted(trials)
+                self._remaining = len(self._unstarted) + count_remaining(trials, self.n_trials)
+                if not self._remaining:
+                    return None
+                self._pending = self._unstarted.pop() if self._unstarted else self._new_trial()
+            trial = self._pending  # stays pending if the storage goes away during this attempt
+            trial.set_user_attr(FOLDER, str(self._folder))
+            for name, distribution in self._space.items():  # those that it does not have yet
+                suggest(trial, name, distribution)
+            values = [axis.format(trial.params[key.lstrip("+")]) for key, axis in self.axes.items()]
+            if self.space.keeps(values):
+                return self._accept(trial, number, values)
+            trial.set_user_attr(REJECTED, True)
+            self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            self._pending = None
+        log.warning("search     ended: the sampler proposed %d points in a row that sweep.where leaves out", _ + 1)
+        self._is_exhausted, self._remaining = True, 0
+        return None
+
+    def _accept(self, trial: Trial, number: int, values: Sequence[str]) -> Job:
+        """Make a trial the job of that number."""
         trial.set_user_attr(NUMBER, number)
         self._pending = None
         self._trials[number] = trial
         self._remaining -= 1
-        point = {key: axis.format(trial.params[key.lstrip("+")]) for key, axis in self.axes.items()}
-        return job_at(number, self.fixed, point)
+        return job_at(number, self.space, values)
 
     def _new_trial(self) -> Trial:
         began = datetime.now()

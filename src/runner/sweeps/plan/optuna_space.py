@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, RangeSweep
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial
 
-from runner.config.compose import Composer
 from runner.errors import ConfigError, Problem
 from runner.sweeps.plan.axes import DIGITS, format_interval, interval_of
+from runner.sweeps.plan.space import Axis
 
 
 @dataclass(frozen=True)
-class Axis:
+class SearchedAxis:
     """An axis of the search space.
 
     Attributes:
@@ -29,26 +29,26 @@ class Axis:
     probes: list[str]
 
 
-def axis_of(composer: Composer, override: Override) -> Axis:
-    """Return the axis that an argument describes.
+def searched(axis: Axis) -> SearchedAxis:
+    """Return an axis as Optuna searches it.
 
     Raises:
         ConfigError: it cannot be searched.
     """
-    value = override.value()
-    if isinstance(value, IntervalSweep):
-        interval = interval_of(override)
+    value = None if axis.override is None else axis.override.value()
+    if axis.override is not None and isinstance(value, IntervalSweep):
+        interval = interval_of(axis.override)
         low, high, log = interval.low, interval.high, interval.log
         if interval.whole:
-            return Axis(IntDistribution(int(low), int(high), log=log), str, [str(int(low)), str(int(high))])
-        return Axis(FloatDistribution(low, high, log=log), _format, [_format(low), _format(high)])
-    texts = composer.reader.values(override)
+            return SearchedAxis(IntDistribution(int(low), int(high), log=log), str, [str(int(low)), str(int(high))])
+        return SearchedAxis(FloatDistribution(low, high, log=log), _format, [_format(low), _format(high)])
+    texts = list(dict.fromkeys(axis.values)) if axis.rows else list(axis.values)
     if isinstance(value, RangeSweep) and len(texts) > 1:
         numbers = [int(text) for text in texts] if all(_is_whole(text) for text in texts) else []
         steps = {after - before for before, after in pairwise(numbers)}
         if len(steps) == 1 and (step := steps.pop()) > 0:
-            return Axis(IntDistribution(numbers[0], numbers[-1], step=step), str, texts)
-    return Axis(CategoricalDistribution(texts), str, texts)
+            return SearchedAxis(IntDistribution(numbers[0], numbers[-1], step=step), str, texts)
+    return SearchedAxis(CategoricalDistribution(texts), str, texts)
 
 
 def _is_whole(text: str) -> bool:

@@ -27,8 +27,8 @@ from runner.util.tags import FOLDER_TAG
 KEY = "hydra.sweeper.storage"
 STUDY = "study.log"
 DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
-FOLDER, NUMBER = FOLDER_TAG, "runner.job"
-"""Attributes of a trial: the sweep that runs it, and the number of its job there."""
+FOLDER, NUMBER, REJECTED = FOLDER_TAG, "runner.job", "runner.left_out"
+"""Attributes of a trial: the sweep that runs it, its job's number there, and whether `sweep.where` leaves it out."""
 
 
 def open_study(

@@ -3,40 +3,27 @@
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
-
-from runner.comparison.log_axes import find_tagged, read_recorded
+from runner.comparison.log_axes import read_recorded
 from runner.config.compose import Composer
 from runner.config.keys import ADDRESSES, format_value
 from runner.config.overrides import key_of, last_value
+from runner.config.zipped import is_zip, parse_zip
 from runner.errors import ConfigError, Problem
 from runner.rundir import layout
 from runner.sweeps.jobs import Job
-from runner.sweeps.plan.axes import check_axis
 from runner.sweeps.plan.halving import Halving
 from runner.sweeps.plan.search import Search
+from runner.sweeps.plan.space import Space, is_shared
 from runner.util.files import load_json_or_empty, write_redacted
 from runner.util.redaction import redact_all
 from runner.util.uri import absolute_uri, strip_credentials
 
-OF_THE_SWEEP = (
-    "sweep.", "runner.", "tracking.uri", "hydra.sweep.dir", "hydra.sweeper.storage",
-    "hydra/launcher", "hydra.launcher.",
-)  # fmt: skip
-"""Keys, and beginnings of keys, that change how a sweep runs, and not its jobs."""
-
 NOT_SAVED = ("sweep.resume", "sweep.extend", "sweep.dry_run", "hydra.sweep.dir")
 """Keys that count for one start of the sweep only."""
-
-ONE_FOR_ALL = ("resume", "resume_mode", "runner", "sweep", "tracking", "hydra")
-"""Keys, and groups of keys, that all jobs of a sweep share."""
-
-MAY_DIFFER = ("tracking.log_model", "tracking.log_checkpoints", "tracking.run_name")
-"""Keys of these groups that may differ between jobs."""
 
 MAX_JOBS = 10_000
 
@@ -89,7 +76,13 @@ class Plan:
 
 
 def _to_dict(job: Job) -> dict[str, Any]:
-    return {"number": job.number, "name": job.name, "point": job.point, "overrides": list(job.overrides)}
+    content = {"number": job.number, "name": job.name, "point": job.point, "overrides": list(job.overrides)}
+    return content if job.own == len(job.point) else content | {"own": job.own}
+
+
+def _from_dict(content: Mapping[str, Any]) -> Job:
+    point, overrides = dict(content["point"]), tuple(content["overrides"])
+    return Job(content["number"], content["name"], point, overrides, content.get("own", len(point)))
 
 
 def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
@@ -103,18 +96,13 @@ def load(folder: Path) -> tuple[Plan, list[str], dict[str, str | None]]:
     """
     content = load_json_or_empty(folder / layout.SWEEP_PLAN)
     try:
-        jobs = [Job(j["number"], j["name"], dict(j["point"]), tuple(j["overrides"])) for j in content["jobs"]]
+        jobs = [_from_dict(job) for job in content["jobs"]]
         old_rules = bool(content.get("old_rules", "log_axes" not in content))  # 0.1.0 wrote neither
         plan = Plan(dict(content["axes"]), jobs, log_axes=read_recorded(content), old_rules=old_rules)
         return plan, list(content["arguments"]), dict(content["config"])
     except (KeyError, TypeError) as error:
         text = f"{folder} is not a sweep's folder: it has no {layout.SWEEP_PLAN} that can be read"
         raise ConfigError(Problem("sweep.resume", text, topic="run")) from error
-
-
-def log_axes(axes: Mapping[str, Override]) -> tuple[str, ...]:
-    """Return the keys of the axes tagged `log`; read from their texts, as Hydra's casts drop the tags of a choice."""
-    return find_tagged(f"{key}={override.get_value_string()}" for key, override in axes.items())
 
 
 def _without_credentials(argument: str) -> str:
@@ -124,98 +112,42 @@ def _without_credentials(argument: str) -> str:
     return argument if address is None else f"{key}={absolute_uri(strip_credentials(address))}"
 
 
-def is_of_the_sweep(argument: str) -> bool:
-    """Return whether an argument changes how the sweep runs, and not its jobs."""
-    return key_of(argument).startswith(OF_THE_SWEEP)
-
-
-def _is_shared(key: str) -> bool:
-    """Return whether all jobs of a sweep share a key, or the choice of a group."""
-    return key.partition(".")[0].partition("/")[0] in ONE_FOR_ALL and key not in MAY_DIFFER
-
-
-def split(
-    composer: Composer, arguments: Sequence[str], params: Mapping[str, str]
-) -> tuple[list[str], dict[str, Override]]:
-    """Separate the arguments that all jobs share from the axes.
+def make_jobs(space: Space, points: Iterable[Sequence[str]]) -> list[Job]:
+    """Number and name the points that are jobs.
 
     Args:
-        composer: parses the arguments.
-        arguments: as typed; of two with the same key the last counts.
-        params: axes from the config itself.
-
-    Returns:
-        The shared arguments, without those about the sweep, and the axes by key.
-
-    Raises:
-        ConfigError: a key must not vary, or an axis has no values, or too many.
-    """
-    typed = {composer.reader.parse(text).key_or_group: text for text in arguments}
-    texts = [*(f"{key}={value}" for key, value in params.items() if key not in typed), *typed.values()]
-    fixed: list[str] = []
-    axes: dict[str, Override] = {}
-    problems: list[Problem] = []
-    for text in texts:
-        override = composer.reader.parse(text)
-        if not override.is_sweep_override():
-            fixed += [] if is_of_the_sweep(text) else [text]
-        elif _is_shared(override.key_or_group):
-            problems.append(_must_not_vary(composer, text, override))
-        elif of_axis := check_axis(text, override):
-            problems += of_axis
-        else:
-            axes[text.partition("=")[0]] = override
-    if problems:
-        raise ConfigError(*problems)
-    return fixed, axes
-
-
-def _must_not_vary(composer: Composer, text: str, override: Override) -> Problem:
-    key = override.key_or_group
-    instead = "leave it out"
-    if key.startswith(("sweep.", "tracking")) and override.is_discrete_sweep() and not check_axis(text, override):
-        first, *others = composer.reader.values(override)
-        two = f", or {key}=[{first},{others[0]}] for two" if key == "sweep.metric" and others else ""
-        instead = f"write {key}={first}{two}"
-    return Problem(key, f"{text}: all jobs of a sweep share one {key}", instead, topic="conflict")
-
-
-def make_jobs(fixed: Sequence[str], keys: Sequence[str], points: Iterable[Sequence[str]]) -> list[Job]:
-    """Number and name the points.
-
-    Args:
-        fixed: the arguments that all jobs share.
-        keys: of the axes.
+        space: of the sweep.
         points: a value for each axis.
 
     Raises:
-        ConfigError: there are more than 10,000.
+        ConfigError: there are more than 10,000, or none.
     """
-    chosen = list(itertools.islice(points, MAX_JOBS + 1))
+    chosen = list(itertools.islice(space.kept(points), MAX_JOBS + 1))
     if len(chosen) > MAX_JOBS:
         text = f"this sweep has more than {MAX_JOBS:,} jobs"
         raise ConfigError(Problem("", text, "use fewer axes, or fewer values", topic="range"))
-    varied = [key for axis, key in enumerate(keys) if len({point[axis] for point in chosen}) > 1]
+    varied = [axis.key for place, axis in enumerate(space.axes) if len({point[place] for point in chosen}) > 1]
     names = short_names(varied)
-    return [_job(number, fixed, dict(zip(keys, values, strict=True)), names) for number, values in enumerate(chosen)]
+    return [_job(number, space, values, names) for number, values in enumerate(chosen)]
 
 
-def job_at(number: int, fixed: Sequence[str], point: GridPoint) -> Job:
+def job_at(number: int, space: Space, values: Sequence[str]) -> Job:
     """Return a single job, named by its whole point.
 
     Args:
         number: of the job.
-        fixed: the arguments that all jobs share.
-        point: a value for each axis.
+        space: of the sweep.
+        values: one for each axis.
     """
-    return _job(number, fixed, point, short_names(list(point)))
+    return _job(number, space, values, short_names([axis.key for axis in space.axes]))
 
 
-def _job(number: int, fixed: Sequence[str], point: GridPoint, names: Mapping[str, str]) -> Job:
+def _job(number: int, space: Space, values: Sequence[str], names: Mapping[str, str]) -> Job:
+    point = dict(zip((axis.key for axis in space.axes), values, strict=True))
     name = " ".join(f"{short}={_unquoted(point[key])}" for key, short in names.items())
-    overrides = (*fixed, *(f"{key}={value}" for key, value in point.items()))
+    own = space.overrides(values)
     plain = {key_of(key): value for key, value in point.items()}
-    return Job(number, name or f"job {number}", plain, overrides)
+    return Job(number, name or f"job {number}", plain, (*space.fixed, *own), own=len(own))
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -233,7 +165,7 @@ def canonical(composer: Composer, job: Job) -> GridPoint:
     point = {}
     for text in job.overrides:
         override = composer.reader.parse(text)
-        if not _is_shared(override.key_or_group):
+        if not is_shared(override.key_or_group):
             point[text.partition("=")[0].lstrip("+")] = format_value(override.value())
     return point
 
@@ -241,8 +173,9 @@ def canonical(composer: Composer, job: Job) -> GridPoint:
 def difference(composer: Composer, saved: Plan, planned: Plan) -> tuple[list[Job], list[Job]]:
     """Return the jobs that only the new plan has, and those that only the saved one has."""
     before, after = ([frozenset(canonical(composer, job).items()) for job in plan.jobs] for plan in (saved, planned))
-    new = [job for job, point in zip(planned.jobs, after, strict=True) if point not in set(before)]
-    return new, [job for job, point in zip(saved.jobs, before, strict=True) if point not in set(after)]
+    had, has = set(before), set(after)
+    new = [job for job, point in zip(planned.jobs, after, strict=True) if point not in had]
+    return new, [job for job, point in zip(saved.jobs, before, strict=True) if point not in has]
 
 
 def changed_values(composer: Composer, saved: Plan, planned: Plan) -> dict[str, str]:
@@ -261,18 +194,49 @@ def _shorten(text: str) -> str:
     return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]}..."
 
 
-def extended(composer: Composer, saved: Plan, new: Sequence[Job]) -> Plan:
-    """Append new points to a saved plan; a key that then differs becomes an axis, and part of the new names."""
+def extended(composer: Composer, saved: Plan, planned: Plan, new: Sequence[Job]) -> Plan:
+    """Append new points to a saved plan; a key that then differs becomes an axis, and part of the new names.
+
+    Args:
+        composer: parses the arguments.
+        saved: the plan.
+        planned: the plan that has the new points.
+        new: the points.
+    """
     jobs = [*saved.jobs, *new]
-    points = [canonical(composer, job) for job in jobs]
+    zips = _zips(saved.axes) | _zips(planned.axes)
+    all_points = [canonical(composer, job) for job in jobs]
+    points = [_with_zips(job, point, zips) for job, point in zip(jobs, all_points, strict=True)]
     keys = dict.fromkeys(key for job in jobs for key in job.point)
     keys |= dict.fromkeys(key for point in points for key in point)
     varied = [key for key in keys if len({point.get(key) for point in points}) > 1]
     axes = {key: ",".join(dict.fromkeys(point[key] for point in points if key in point)) for key in varied}
+    for name in axes.keys() & zips.keys():
+        having = [point for job, point in zip(jobs, all_points, strict=True) if name in job.point]
+        axes[name] = _zip_text(zips[name], having)
     names = short_names(varied)
     numbered = []
     for number, (job, point) in enumerate(zip(jobs, points, strict=True)):
         values = {key: job.point.get(key, point.get(key, "")) for key in varied}
         name = " ".join(f"{names[key]}={_unquoted(value)}" for key, value in values.items() if value)
-        numbered.append(Job(number, job.name if number < len(saved.jobs) else name, values, job.overrides))
+        numbered.append(replace(job, number=number, name=job.name if number < len(saved.jobs) else name, point=values))
     return Plan(axes, numbered)
+
+
+def _zips(axes: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the keys of each axis that has several."""
+    typed = {name: f"{name}={text}" for name, text in axes.items()}
+    return {name: list(map(key_of, parse_zip(text).members)) for name, text in typed.items() if is_zip(text)}
+
+
+def _with_zips(job: Job, point: GridPoint, zips: Mapping[str, Sequence[str]]) -> GridPoint:
+    """Return a point with the value of each axis of several keys in place of theirs."""
+    own = {name: job.point[name] for name in zips if name in job.point}
+    hidden = {key for name in own for key in zips[name]}
+    return {key: value for key, value in point.items() if key not in hidden} | own
+
+
+def _zip_text(keys: Sequence[str], points: Sequence[GridPoint]) -> str:
+    rows = list(dict.fromkeys(tuple(point[key] for key in keys) for point in points))
+    members = [f"{key}=[{','.join(column)}]" for key, column in zip(keys, zip(*rows, strict=True), strict=True)]
+    return f"zip({','.join(members)})"

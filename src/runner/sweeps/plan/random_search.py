@@ -2,19 +2,30 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-
-from hydra.core.override_parser.types import IntervalSweep, Override
+from dataclasses import replace
 
 from runner.config.compose import Composer
 from runner.errors import ConfigError, Problem
 from runner.sweeps.plan.axes import check_whole_number, interval_of
-from runner.sweeps.plan.plan import Plan, log_axes, make_jobs, split
+from runner.sweeps.plan.plan import Plan, make_jobs
+from runner.sweeps.plan.space import Axis
+from runner.sweeps.plan.where import make_space
 
 REPEATS = 50
 """Draws per point: a point that was drawn before does not count, and few axes may have too few combinations."""
 
+REJECTED = 4
+"""The same for points that `sweep.where` leaves out, as a factor."""
 
-def plan(composer: Composer, arguments: Sequence[str], params: Mapping[str, str], n_trials: int, seed: int) -> Plan:
+
+def plan(
+    composer: Composer,
+    arguments: Sequence[str],
+    params: Mapping[str, str],
+    n_trials: int,
+    seed: int,
+    where: str | None = None,
+) -> Plan:
     """Draw distinct points; a higher `n_trials` draws the same ones first.
 
     Args:
@@ -23,39 +34,50 @@ def plan(composer: Composer, arguments: Sequence[str], params: Mapping[str, str]
         params: axes from the config itself.
         n_trials: number of points.
         seed: of the draws.
+        where: an expression; points for which it is false are drawn again.
 
     Raises:
-        ConfigError: there is no axis, or an interval is not valid.
+        ConfigError: there is no axis, an interval is not valid, or no point is left.
     """
     problems = [*check_whole_number("n_trials", n_trials, 1), *check_whole_number("seed", seed, 0)]
-    fixed, axes = split(composer, arguments, params)
-    if not axes:
+    space = make_space(composer, arguments, params, where)
+    if not space.axes:
         text = "hydra/sweeper=random has no axis to draw"
         problems.append(Problem("hydra/sweeper", text, "add optimizer.lr=interval(0.001,0.1)", topic="missing"))
-    draws: dict[str, Callable[[random.Random], str]] = {}
-    for key, override in axes.items():
+    draws: list[Callable[[random.Random], str]] = []
+    for axis in space.axes:
         try:
-            draws[key] = _make_draw(composer, override)
+            draws.append(make_draw(axis))
         except ConfigError as error:
             problems += error.problems
     if problems:
         raise ConfigError(*problems)
     # Each axis has its own generator, and does not change with the other axes and their values.
-    generators = {key: random.Random(f"{seed} {key.lstrip('+')}") for key in draws}
-    points: dict[tuple[str, ...], None] = {}  # distinct, in the order drawn
-    for _ in range(n_trials * REPEATS):
-        points[tuple(draw(generators[key]) for key, draw in draws.items())] = None
-        if len(points) == n_trials:
+    generators = [random.Random(f"{seed} {axis.name}") for axis in space.axes]
+    points: dict[tuple[str, ...], bool] = {}  # distinct, in the order drawn, and whether each is a job
+    kept = 0
+    for _ in range(n_trials * REPEATS * (1 if space.where is None else REJECTED)):
+        point = tuple(draw(generator) for draw, generator in zip(draws, generators, strict=True))
+        if point not in points:
+            points[point] = space.keeps(point)
+            kept += points[point]
+        if kept == n_trials:
             break
-    jobs = make_jobs(fixed, list(draws), points)
-    fewer = f"{len(jobs)} of {n_trials} trials: there are no more combinations" if len(jobs) < n_trials else ""
-    texts = {key.lstrip("+"): override.get_value_string() for key, override in axes.items()}
-    return Plan(texts, jobs, fewer, log_axes(axes))
+    if space.where is not None:
+        space.where.close(len(points), kept)
+    jobs = make_jobs(replace(space, where=None), [point for point, is_job in points.items() if is_job])
+    few = "sweep.where leaves no more" if space.where is not None else "there are no more combinations"
+    note = f"{len(jobs)} of {n_trials} trials: {few}" if len(jobs) < n_trials else ""
+    return Plan(space.texts, jobs, note, space.log_axes)
 
 
-def _make_draw(composer: Composer, override: Override) -> Callable[[random.Random], str]:
-    """Return a function that draws a value of an axis."""
-    if not isinstance(override.value(), IntervalSweep):
-        values = composer.reader.values(override)
-        return lambda generator: generator.choice(values)
-    return interval_of(override).draw
+def make_draw(axis: Axis) -> Callable[[random.Random], str]:
+    """Return a function that draws a value of an axis.
+
+    Raises:
+        ConfigError: its interval is not valid.
+    """
+    if axis.interval is None:
+        return lambda generator: generator.choice(axis.values)
+    assert axis.override is not None
+    return interval_of(axis.override).draw
