@@ -9,7 +9,7 @@ from runner.comparison.verdict import Verdict
 from runner.comparison.verdict_text import CONFIDENCE, format_mean, format_spread, summarize
 
 MOST_NAMED = 10
-"""Values of a parameter that are named."""
+"""Values of a parameter, or seeds, that are named."""
 
 
 def to_markdown(verdict: Verdict, setting: Setting) -> str:
@@ -26,10 +26,8 @@ def _sentences(verdict: Verdict, setting: Setting) -> list[str]:
     count = len(verdict.standings)
     data = f" on {setting.data}" if setting.data else ""
     sizes = f" ({setting.sizes} samples)" if setting.sizes else ""
-    stages = f" in stages (up to {verdict.max_seeds})" if verdict.max_seeds is not None else ""
     found = [
-        f"We trained {count} configuration{'s' * (count > 1)}{axes}{data}{sizes}, each with several seeds{stages}: "
-        f"{', '.join(verdict.seeds)}.",
+        f"We trained {count} configuration{'s' * (count > 1)}{axes}{data}{sizes}, each with {_count_seeds(verdict)}.",
         setting.split,
         f"They are compared by the mean of {objective.metric} over the seeds, "
         f"{'higher' if objective.direction == 'max' else 'lower'} is better.",
@@ -40,6 +38,14 @@ def _sentences(verdict: Verdict, setting: Setting) -> list[str]:
         spread = f", sd {format_spread(best.sd)}" if best.sd is not None else ""
         found.append(f"The best mean is that of {best.name}: {format_mean(best)} (n = {best.n}{spread}).")
     return found
+
+
+def _count_seeds(verdict: Verdict) -> str:
+    """Return `5 seeds (0, 1, 2, 3, 4)`, `4 to 10 seeds`."""
+    counts = [standing.n for standing in verdict.standings]
+    low, high = min(counts), max(counts)
+    listed = f" ({', '.join(verdict.seeds)})" if len(verdict.seeds) <= MOST_NAMED else ""
+    return f"{high if low == high else f'{low} to {high}'} seed{'s' * (high != 1)}{listed}"
 
 
 def _axes(points: Sequence[Mapping[str, str]]) -> str:
