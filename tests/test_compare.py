@@ -440,6 +440,11 @@ class TestCommand:
         (sweep / "jobs.json").write_text('{"metric": "val/loss", "direction": "max"}')
         assert main([f"sweep={sweep}", f"output={tmp_path / 'o'}"]) == 0
         assert "verdict    lr=0.03 has the best mean val/loss" in capsys.readouterr().err
+        (sweep / "verdict.json").write_text('{"smallest_difference": 0.5, "max_seeds": 4}')
+        assert main([f"sweep={sweep}", f"output={tmp_path / 'o'}"]) == 0
+        settings = json.loads((tmp_path / "o/verdict.json").read_text())
+        assert (settings["smallest_difference"], settings["max_seeds"]) == (0.5, 4)
+        assert "not ranked: lr=0.03 has values for 3 of 4 seeds" in capsys.readouterr().err
         two = {"metric": "val/loss", "direction": "min", "objectives": [{}, {}]}
         (sweep / "jobs.json").write_text(json.dumps(two))
         assert main([f"sweep={sweep}", f"output={tmp_path / 'o'}"]) == 0

@@ -91,7 +91,7 @@ def _conclude(compared: "Comparison", target: Path, sweep: Path | None) -> tuple
     Returns:
         The verdict, and the names of its files; None and an empty list without one.
     """
-    from runner.comparison.repeated_runs import find_objective, find_repetitions
+    from runner.comparison.repeated_runs import find_objective, find_repetitions, find_settings
     from runner.comparison.results import are_comparable
     from runner.comparison.verdict_files import conclude
     from runner.comparison.verdict_text import to_table, to_text
@@ -103,7 +103,7 @@ def _conclude(compared: "Comparison", target: Path, sweep: Path | None) -> tuple
     if not are_comparable([run for run in compared.runs if run.config], objective.metric):
         _say("", "no verdict on the configurations: their data or losses differ")
         return None, []
-    verdict, files = conclude(repetitions, objective, compared.runs, target)
+    verdict, files = conclude(repetitions, objective, compared.runs, target, **find_settings(sweep))
     _say("", *to_table(verdict), "", *to_text(verdict))
     return verdict, files
 

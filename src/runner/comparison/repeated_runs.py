@@ -1,6 +1,7 @@
 """Compared runs as repetitions of configurations."""
 
 from pathlib import Path
+from typing import Any
 
 from runner.comparison.objectives import SHOWN, Objective
 from runner.comparison.repetitions import Repetition, are_repeated
@@ -26,6 +27,16 @@ def find_repetitions(comparison: Comparison, metric: str) -> list[Repetition]:
         if run.config
     ]
     return repetitions if are_repeated(repetitions) else []
+
+
+def find_settings(sweep: Path | None) -> dict[str, Any]:
+    """Return the settings by which the end of a sweep has judged its jobs; empty without a verdict.
+
+    Returns:
+        `smallest_difference` and `max_seeds` of `verdict.judge`.
+    """
+    recorded = load_json_or_empty(sweep / layout.VERDICT) if sweep is not None else {}
+    return {name: recorded[name] for name in ("smallest_difference", "max_seeds") if name in recorded}
 
 
 def find_objective(comparison: Comparison, sweep: Path | None) -> Objective | None:

@@ -112,6 +112,7 @@ class Verdict:
         sign_flip: whether the intervals are of the sign-flip test, not of Student's t.
         reason: why the best is compared with nothing; empty if it is.
         max_seeds: if seeds came in stages: the most of a configuration.
+        smallest_difference: that matters, if it was given.
     """
 
     objective: Objective
@@ -121,6 +122,7 @@ class Verdict:
     sign_flip: bool = False
     reason: str = ""
     max_seeds: int | None = None
+    smallest_difference: float | None = None
 
     @property
     def best(self) -> Standing | None:
@@ -183,6 +185,7 @@ def judge(
         bool(ranked) and paired.uses_sign_flip(n, paired.level_of_pair(compared)),
         _why_nothing_is_compared(ranked, plan),
         max_seeds,
+        smallest_difference,
     )
 
 

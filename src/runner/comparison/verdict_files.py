@@ -103,6 +103,7 @@ def to_json(verdict: Verdict) -> str:
         "reason": verdict.reason,
         "seeds": verdict.seeds,
         "max_seeds": verdict.max_seeds,
+        "smallest_difference": verdict.smallest_difference,
         "test": "sign flip" if verdict.sign_flip else "paired t",
         "error": paired.ERROR,
         "pairs": verdict.pairs,
