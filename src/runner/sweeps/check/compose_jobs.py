@@ -36,11 +36,13 @@ def as_job(cfg: DictConfig, number: int, folder: Path) -> None:
         number: of the job.
         folder: of the sweep.
     """
+    typed = OmegaConf.to_container(cfg.hydra.overrides.task)  # not resolved: it may refer to the number
+    assert isinstance(typed, list)
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.mode = RunMode.MULTIRUN
         cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
         cfg.hydra.sweep.dir = escape_references(str(folder))
-        cfg.hydra.overrides.task = [text for text in cfg.hydra.overrides.task if key_of(text) != "tracking.register"]
+        cfg.hydra.overrides.task = [text for text in typed if key_of(text) != "tracking.register"]
     with read_write(cfg):
         cfg.tracking.register = None
     refer_to(cfg)
