@@ -46,11 +46,11 @@ def build(
         ConfigError: with all problems; or the samples do not fit into memory.
     """
     setup, load = prepare(cfg, choices, problems, checkpoint)
+    give_back_memory()  # of the whole data set, before it was divided
     with memory_for_data():
         loaders = load()
     data_sets = loaders.data_sets().items()
     checks.state({"data": {name: data_set.state_dict() for name, data_set in data_sets if saves_itself(data_set)}})
-    give_back_memory()  # of the whole data set, before it was divided
     return Experiment(**vars(setup), loaders=loaders)
 
 

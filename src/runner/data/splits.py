@@ -1,7 +1,7 @@
 """A data set divided: limited, split by seed, normalised by its training samples, fingerprinted."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import torch
@@ -13,7 +13,7 @@ from runner.data.division import RANDOM, SPLIT_BY, Division, hold_out
 from runner.data.folds import hold_out_fold
 from runner.data.named_values import values_of
 from runner.data.normalize import Normalize
-from runner.data.part import Part
+from runner.data.part import Part, spaced
 from runner.data.parts import part_of
 from runner.data.sampling import SAMPLE_WEIGHT, SHUFFLE, Sampling, weights_of_classes, weights_of_column
 from runner.data.source import FittedRows, Rows, Source
@@ -35,6 +35,8 @@ from runner.util.rng import make_generator
 from runner.util.trees import Shapes, Tree
 
 TRIED = 4  # samples of a data set that are made a batch before the start
+
+EXAMPLES = 64  # raw training samples that are left when the batches have a copy of all
 
 
 VAL_FRACTION = 0.2  # share of the training part held out if the data set has no validation part
@@ -68,6 +70,7 @@ class Splits:
         divided_by: what the original pixels were divided by, if anything.
         untouched: the test part of a run that validates on a fold: only the folds together are tested on it.
         raw_test: the test part as it was before the transformers of `data=table`, as a hash; None without these.
+        trained_on: the number of training samples if `train` has only examples of them; None if it has all.
     """
 
     name: str
@@ -93,6 +96,19 @@ class Splits:
     divided_by: float | None = None
     untouched: Part | None = None
     raw_test: str | None = None
+    trained_on: int | None = None
+
+    def with_examples(self) -> "Splits":
+        """Return the same with a few examples of the training samples, evenly spaced, if these are tensors.
+
+        What has the normalised samples, as batches, does not need the raw ones too: MNIST's take 38 MB, a table's
+        as much as those of the batches.
+        """
+        if not isinstance(self.train, TensorPart):
+            return self
+        samples = len(self.train)
+        few = self.train.take(torch.tensor(spaced(samples, EXAMPLES), dtype=torch.int64))
+        return replace(self, train=few, trained_on=samples)
 
     @property
     def test_digest(self) -> str | None:
@@ -109,7 +125,8 @@ class Splits:
         Of a stream, those of a training epoch; 0 also for a part that is evaluated and does not know its length.
         """
         parts = {"train": self.train, "val": self.val, "test": self.test}
-        return {name: 0 if part is None else len(part) for name, part in parts.items()}
+        sizes = {name: 0 if part is None else len(part) for name, part in parts.items()}
+        return sizes if self.trained_on is None else {**sizes, "train": self.trained_on}
 
     @property
     def input_values(self) -> int:

@@ -199,6 +199,8 @@ def _range(part: Part) -> list[float] | None:
     return bounds if all(map(isfinite, bounds)) else None
 
 
-def write_input_spec(experiment: Experiment, folder: Path) -> None:
-    """Write `samples.json` into the run's folder."""
-    write_json(folder / layout.SAMPLES, asdict(make_input_spec(experiment)))
+def write_input_spec(experiment: Experiment, folder: Path) -> InputSpec:
+    """Write `samples.json` into the run's folder, and return its content."""
+    spec = make_input_spec(experiment)
+    write_json(folder / layout.SAMPLES, asdict(spec))
+    return spec

@@ -186,7 +186,10 @@ def _run(
 ) -> Outcome:
     code = RunCode(folder)
     notes = _changes_since(folder, experiment) if resume_from is not None else []
+    spec = write_input_spec(experiment, folder)
     tracker = _open(experiment, folder, resume_from is not None, delivery, code)
+    experiment.splits = experiment.splits.with_examples()  # the batches have them all, normalised
+    give_back_memory()
     checkpoints = Checkpoints(folder / layout.CHECKPOINTS, experiment.trainer.keep_checkpoints, before=tracker.sync)
     state = make_training(experiment, checkpoints, tracker.log, bar, stop)
     watch: Watch | None = None
@@ -211,7 +214,7 @@ def _run(
         bar.close()
         if stop_reason:
             log.info("stopped    %s", stop_reason)
-        served = serving_example(experiment) if experiment.tracking.log_model else None
+        served = serving_example(experiment, spec) if experiment.tracking.log_model else None
         experiment.loaders.train.close()  # the test needs memory, and no training samples
         give_back_memory()
         predictions = Predictions(experiment.task, experiment.target_scale)
@@ -254,7 +257,6 @@ def _open(experiment: Experiment, folder: Path, resumed: bool, delivery: Deliver
     """Write the record of the run, and start to track it."""
     (folder / layout.RESULT).unlink(missing_ok=True)  # of a resumed run, which is not finished any more
     commands = write_config(experiment.config, folder, experiment.typed)
-    write_input_spec(experiment, folder)
     write_atomically(folder / layout.ENVIRONMENT, environment(experiment.device.gpu()))
     code_tags = code.write()
     manifest = describe_run(experiment, folder, resumed, commands, code.repositories)

@@ -15,7 +15,6 @@ from runner.loss import Loss, answer_names, answers
 from runner.model.lora import merged
 from runner.rundir import folders
 from runner.runs.columns import answers_classes
-from runner.runs.describe import make_input_spec
 from runner.runs.task_model import is_plain, raw_example, task_model
 from runner.saved.input_spec import InputSpec
 from runner.task.supervised import output_of
@@ -92,13 +91,16 @@ class Served:
     spec: InputSpec | None = None
 
 
-def serving_example(experiment: Experiment) -> Served | None:
+def serving_example(experiment: Experiment, spec: InputSpec) -> Served | None:
     """Return what is needed of the data for serving; None, and one warning, if that fails.
 
     A single normalised input is float64 for a table, and for other samples that float32 would round.
+
+    Args:
+        experiment: the experiment.
+        spec: describes its samples.
     """
     try:
-        spec = make_input_spec(experiment)
         if not is_plain(experiment.task, spec) and spec.inputs is not None:
             raw, _ = experiment.splits.example(EXAMPLES)
             return Served(raw_example(spec, raw, experiment.precision.dtype), spec)
