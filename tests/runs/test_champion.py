@@ -30,6 +30,7 @@ from runner.rundir.manifest import Manifest
 from runner.rundir.registration import NAME, due
 from runner.runs import champion
 from runner.runs.champion import describe_looks, ordinal, register_due
+from runner.runs.evaluation import rebuild
 from runner.runs.judged import Incomparable, Judged, compare, judge
 from runner.saved.run import SavedRun, find
 from runner.tracking.deliver import Delivery
@@ -341,6 +342,18 @@ def test_losses_of_regressions_are_compared_in_the_same_units(there: Path) -> No
     other = replace(two, measure=[two.measure[0], {"_target_": "runner.loss.L1"}], loss=L1())
     with pytest.raises(Incomparable, match="its loss is another one: l1, not mse"):
         compare(one, other)
+
+
+def test_a_run_whose_inputs_are_prepared_otherwise_by_now_is_not_compared(there: Path) -> None:
+    parts = [table(there / f"{part}.csv", "price") for part in ("grown", "fixed")]
+    data = ("data=csv", f"data.path={parts[0]}", f"data.test_path={parts[1]}", "data.target=price", "loss=mse")
+    run = find(str(train("grown", *data)))
+    before = judge(run, "cpu")
+    with parts[0].open("a", newline="") as file:
+        file.writelines(f"{9 + row},100,{row}\r\n" for row in range(9))
+    with pytest.raises(Incomparable, match="its training data have changed since"):
+        judge(run, "cpu")
+    assert rebuild(run).splits.test_digest == before.digest, "the test part is the same"
 
 
 def test_losses_of_reconstructions_are_compared_if_inputs_are_normalised_alike(there: Path) -> None:

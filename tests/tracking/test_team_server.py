@@ -220,3 +220,20 @@ def test_a_password_that_changes_in_mid_run_is_told(server: team.TeamServer, use
         assert json.loads((folder / layout.RESULT).read_text())["run_id"] == DeliveryState.load(folder).run_id
     finally:
         server.admin.update_user_password("bob", team.PASSWORD)
+
+
+def test_who_may_not_write_to_a_registered_model_gets_one_line_and_the_run_is_finished(
+    server: team.TeamServer, users: Users
+) -> None:
+    own = ("runner", "tracking=server", f"tracking.uri={server.uri}", "trainer.epochs=1", "tracking.register=shared")
+    code, printed = users.run("ada", *own, "tracking.experiment=models of ada")
+    assert code == 0 and "champion   shared: version 1 is the champion, the first" in printed
+    code, printed = users.run("bob", *own, "tracking.experiment=models of bob")
+    assert code == 0 and "upload to MLflow incomplete" not in printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("champion")]
+    assert "shared: not decided yet: the server refuses it (403): this account has no permission for the" in line
+    (folder,) = (users.folder("bob") / "outputs" / "runs").iterdir()
+    assert Manifest.load(folder).status == DeliveryState.load(folder).status == "FINISHED"
+    server.admin.grant_user_permission("bob", "registered_model", "shared", "EDIT")
+    code, printed = users.run("bob", "runner.sync", f"run={folder}")
+    assert code == 0 and "version 1 stays: version 2 is not surely better" in printed
