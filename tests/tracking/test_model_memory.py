@@ -243,8 +243,8 @@ def test_another_version_of_mlflow_is_exported(
     tmp_path: Path, exports: Exports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, nn.Linear(3, 2))
-    version = model_memory.version
-    monkeypatch.setattr(model_memory, "version", lambda name: "9.9" if name == "mlflow" else version(name))
+    version_of = model_memory.version_of
+    monkeypatch.setattr(model_memory, "version_of", lambda name: "9.9" if name == "mlflow" else version_of(name))
     save(tmp_path, nn.Linear(3, 2))
     assert exports.made == 2
 

@@ -60,7 +60,9 @@ def register() -> None:
 
     Also register the resolver `${devices:}`: the devices of this machine, as the values of a sweep.
     """
-    ConfigStore.instance().store(name="schema", node=Config, provider="runner")
+    store = ConfigStore.instance()
+    if "schema.yaml" not in store.list(""):  # 5 ms, for each job of a sweep
+        store.store(name="schema", node=Config, provider="runner")
     OmegaConf.register_new_resolver("devices", _devices, replace=True)
 
 

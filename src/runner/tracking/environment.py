@@ -30,7 +30,7 @@ def environment(gpu: Mapping[str, str]) -> str:
         *(f"{name}: {value}" for name, value in gpu.items()),
         "",
         f"runner: {__version__}",
-        *(f"{name}: {number}" for name in _MAIN if (number := _version(name)) is not None),
+        *(f"{name}: {number}" for name in _MAIN if (number := version_of(name)) is not None),
         "",
         "# every installed package",
         *sorted(_packages(), key=str.lower),
@@ -73,7 +73,9 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def _version(name: str) -> str | None:
+@cache
+def version_of(name: str) -> str | None:
+    """Return the version of an installed package; None without it."""
     try:
         return version(name)
     except PackageNotFoundError:

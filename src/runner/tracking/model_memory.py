@@ -12,7 +12,6 @@ import platform
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from runner.rundir import layout
 from runner.rundir.ownership import is_own_file, is_own_folder
+from runner.tracking.environment import version_of
 from runner.tracking.model_template import Unsuitable, collect, is_same, weights_of, write_folder
 from runner.util.code_state import code_state
 from runner.util.files import keep_newest, replacing
@@ -186,8 +186,4 @@ def _kind(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def _versions() -> list[Any]:
-    found = []
-    for name in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found.append((name, version(name)))
-    return [*found, platform.platform()]
+    return [*((name, version_of(name)) for name in PACKAGES), platform.platform()]
