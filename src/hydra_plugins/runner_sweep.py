@@ -48,7 +48,7 @@ class GridSweeper(Sweeper):
             raise ConfigError(Problem("hydra/launcher", text, topic="type")) from error
         if not isinstance(launcher, LauncherPlugin):
             text = f"hydra/launcher={chosen} does not work with runner"
-            raise ConfigError(Problem("hydra/launcher", text, "choose from local, ray, slurm", topic="choice"))
+            raise ConfigError(Problem("hydra/launcher", text, "choose from local, stacked, ray, slurm", topic="choice"))
         self.make_launcher = launcher.job_launcher
 
     def sweep(self, arguments: list[str]) -> int:
@@ -244,6 +244,16 @@ class LocalLauncher(LauncherPlugin):
         from runner.sweeps.launchers.local import Local
 
         return Local()
+
+
+class StackedLauncher(LauncherPlugin):
+    """Trains jobs that differ in numbers alone as one program for each core of this machine."""
+
+    def job_launcher(self) -> "JobLauncher":
+        """Create the launcher."""
+        from runner.sweeps.launchers.stacked import Stacked
+
+        return Stacked()
 
 
 class RayLauncher(LauncherPlugin):

@@ -106,6 +106,8 @@ def work(options: Mapping[str, str]) -> int:
     verdict = reproduction.compare(*(reproduction.comparable_with_0_1_0(then, now) if of_0_1_0 else (then, now)), whole)
     log.info("")
     say(*verdict.lines())
+    if not verdict.identical and reproduction.was_in_stack(was.file(layout.ENVIRONMENT)):
+        say("         it was trained as one program with other models: alone, the last bits differ")
     if not verdict.identical and changes:
         say("         the code has changed since then: code=stored repeats the run with its own")
     return 0 if verdict.identical else EXIT_FAILED

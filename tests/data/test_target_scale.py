@@ -22,9 +22,9 @@ from runner.data.target_scale import TargetScale, choose_target_scale, preproces
 from runner.loss import MSE, Metric
 from runner.rundir import journal
 from runner.runs import evaluation, result_file
-from runner.runs.execute import Predictions
 from runner.saved.run import find
 from runner.saved.weights import weights_of_run
+from runner.training.predictions import Predictions
 from runner.training.running_metrics import RunningMetrics
 
 CPU, F64 = torch.device("cpu"), torch.float64

@@ -15,7 +15,7 @@ from helpers import forked, power
 from runner.rundir import checkpoint
 from runner.rundir.checkpoint import Checkpoints
 from runner.rundir.journal import Journal
-from runner.runs import execute, report
+from runner.runs import phases, report
 from runner.training import evaluation, loop, weighting
 
 HIT = "hit.txt"
@@ -161,7 +161,7 @@ FAULTS: dict[str, Callable[[str], None]] = {
     "the best checkpoint is linked, the last not replaced": best_and_not_last,
     "after the journal and before delivery": journal_and_no_delivery,
     "during validation": in_an_evaluation(3, evaluation),
-    "inside the final test": in_an_evaluation(1, execute),
+    "inside the final test": in_an_evaluation(1, phases),
     "after the test, before the result": before_the_result,
     "after the result, before its end is recorded": result_and_no_end,
 }

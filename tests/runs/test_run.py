@@ -24,7 +24,7 @@ from helpers.delivered import copy_store
 from helpers.faults import inject
 from helpers.sweeping import Forked
 from runner.cli import run_command
-from runner.runs import execute
+from runner.runs import execute, phases
 from runner.runs.last_lines import describe_overfit
 from runner.runs.report import recipe
 from runner.tracking.store import connect
@@ -308,13 +308,13 @@ class TestEnds:
     ) -> None:
         # Not by the fixture, which draws none. A file lies where the folder of the plots belongs: written when training
         # has ended, as a folder that is not empty is refused.
-        folder, test = here / "mine", execute.test
+        folder, test = here / "mine", phases.test
 
         def test_and_be_in_the_way(*arguments: Any) -> dict[str, float]:
             (folder / "plots").write_text("in the way")
             return test(*arguments)
 
-        monkeypatch.setattr(execute, "test", test_and_be_in_the_way)
+        monkeypatch.setattr(phases, "test", test_and_be_in_the_way)
         code = run_command([f"hydra.run.dir={folder}", "tracking=off", "debug=fast"])
         printed = capsys.readouterr().err
         assert code == 0

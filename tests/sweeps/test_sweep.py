@@ -880,7 +880,7 @@ class TestKnobs:
                 ("hydra/sweeper", "choice"),
                 "grid, halving, optuna, random",
             ),
-            (["-m", "hydra/launcher=basic", "seed=1,2"], ("hydra/launcher", "choice"), "local, ray, slurm"),
+            (["-m", "hydra/launcher=basic", "seed=1,2"], ("hydra/launcher", "choice"), "local, stacked, ray, slurm"),
             (["-m", "hydra.sweep.subdir=x", "seed=1,2"], ("hydra.sweep.subdir", "conflict"), "leave it out"),
             (["-m", "sweep.resume=nowhere"], ("sweep.resume", "file"), "sweep.resume="),
             (["-m", "sweep.resume=my_conf"], ("sweep.resume", "run"), "sweep.resume="),

@@ -108,6 +108,10 @@ class Checkpoints:
                 f"a checkpoint cannot be written to {display_path(self.folder)}: {reason}; {intact}"
             ) from error
 
+    def newest(self) -> Path | None:
+        """Return the last checkpoint, as the last good one; None if there is none yet."""
+        return self.last if self.last.exists() else None
+
     def _read(self, fresh: Path, encoded: dict[str, Any]) -> None:
         """Check that the written file can be read, so that the result of the training is usable.
 

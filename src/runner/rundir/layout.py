@@ -54,6 +54,9 @@ SWEEP_PLAN = "sweep.json"
 REHEARSALS = ".rehearsals"
 """What the first of several runs by the same code has found out about resuming it; in the folder of all outputs."""
 
+STACKS = "stacks"
+"""The checkpoints of jobs that are trained as one program, a file for each stack, and its log."""
+
 JOB = "job.json"
 """The outcome of a job of a sweep."""
 

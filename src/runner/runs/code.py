@@ -16,15 +16,19 @@ class RunCode:
 
     Args:
         folder: of the run.
+        like: the code of another run of this process, which has imported nothing since; None: look for it.
 
     Attributes:
         repositories: where the code is.
         changed: the files of a resumed run that are not those that it was started with.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self.repositories = folder, Repositories()
-        self._snapshot = code_snapshot.take(imported_files(), self.repositories)
+    def __init__(self, folder: Path, like: "RunCode | None" = None) -> None:
+        self._folder = folder
+        self.repositories: Repositories = Repositories() if like is None else like.repositories
+        self._snapshot: code_snapshot.Snapshot = (
+            code_snapshot.take(imported_files(), self.repositories) if like is None else like._snapshot
+        )
         self._of_start = code.read_in(folder)
         self.changed = self._of_start.changed(self._snapshot.code) if self._of_start is not None else []
 

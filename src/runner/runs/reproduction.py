@@ -33,6 +33,9 @@ NOT_LOGGED = ("resume", "resume_mode", "runner")
 ENVIRONMENT = ("python", "cpu", "runner", "torch", "torchvision", "numpy", "gpu", "cuda", "cudnn")
 """Lines of environment.txt that may change the last bits."""
 
+STACK = "stack"
+"""The line of environment.txt of a run that was trained as one program with others."""
+
 CHANGES = 5
 """Changed files that are named."""
 
@@ -195,20 +198,35 @@ def _cut(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def environment_changes(then: Path | None, device: "Device", deterministic: bool) -> list[str]:
+def was_in_stack(path: Path | None) -> bool:
+    """Return whether a run was trained as one program with others, by its environment.txt."""
+    return STACK in _facts_of(path)
+
+
+def _facts_of(path: Path | None) -> Mapping[str, str]:
+    """Return the facts in an environment.txt; none if there is no such file."""
+    if path is None or not path.is_file():
+        return {}
+    return read_facts(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def environment_changes(then: Path | None, device: "Device", deterministic: bool, in_stack: bool = False) -> list[str]:
     """Describe the changes of the environment that may change the last bits of results.
 
     Args:
         then: the path of the run's environment.txt, or None.
         device: the current device.
         deterministic: whether nondeterministic operations are forbidden.
+        in_stack: whether the run is trained as one program with others now.
     """
-    before = (
-        read_facts(then.read_text(encoding="utf-8", errors="replace")) if then is not None and then.is_file() else {}
-    )
+    before = _facts_of(then)
     now = read_facts(environment(device.gpu()))
     changed = [(name, before[name], now.get(name, "none")) for name in ENVIRONMENT if name in before]
     notes = [f"{name} was {was}, is {is_now}" for name, was, is_now in changed if was != is_now]
+    if before and (STACK in before) != in_stack:
+        together, alone = "as one program with other models", "alone"
+        then_how, now_how = (alone, together) if in_stack else (together, alone)
+        notes.append(f"it was trained {then_how}, and is trained {now_how}")
     if device.torch.type != "cpu" and not deterministic:
         notes.append(f"without trainer.deterministic=true, results on {device.torch} differ in the last bits each time")
     return notes

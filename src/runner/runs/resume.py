@@ -20,7 +20,7 @@ from runner.config.keys import GROUPS, PRESETS, SHARED_KEYS, flatten
 from runner.config.overrides import last_value, typed_store
 from runner.errors import ConfigError, Problem
 from runner.optimizer import load_state
-from runner.rundir import layout
+from runner.rundir import layout, stack
 from runner.rundir.checkpoint import CheckpointError, Checkpoints, load_task
 from runner.rundir.folders import display_path, shell_path
 from runner.rundir.manifest import FOLDER, has_manifest, manifest_of
@@ -79,6 +79,8 @@ class Resumed:
             CheckpointError: there is none.
             ConfigError: MLflow does not have the files that a resume needs.
         """
+        if self.folder is not None and (self.folder.parent / layout.STACKS).is_dir() and self.folder.name.isdecimal():
+            stack.restore(self.folder.parent, only=int(self.folder.name))  # a job whose process was killed
         return Checkpoints(self.files / layout.CHECKPOINTS).load_last()
 
     @property

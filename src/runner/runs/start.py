@@ -12,7 +12,7 @@ from runner.config.compose import Composer
 from runner.config.hydra_job import run_job_in, without_hydra
 from runner.errors import Problem
 from runner.runs import execute, resume
-from runner.runs.execute import Outcome, WantsArtifacts
+from runner.runs.phases import Outcome, WantsArtifacts
 from runner.runs.resume import Resumed
 from runner.tracking.tracker import Deliverer
 from runner.training.display import Bar

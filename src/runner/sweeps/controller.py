@@ -200,7 +200,7 @@ class Sweep:
         left = self._jobs_left(result)
         complete = self._is_complete(result, left) and not unreported
         stopped = self.stop.requested and not complete
-        written = report(result, self.folder, self.remaining, seconds, self.search)
+        written = report(result, self.folder, self.remaining, seconds, self.search, prepared.launcher.stacks)
         ended = self._end_parent_run(result, seconds, complete and written, stopped)
         complete = complete and written and ended
         if not complete and not left:

@@ -43,6 +43,10 @@ class JobInfo:
         higher_is_better: those of the metrics that rise as a model improves.
         shown: those of the metrics that the table shows if there is none to rank by.
         unreadable: metrics that this machine cannot measure, each with the reason and what to do about it.
+        kind: the same for jobs that differ only in numbers which the models of a stack may differ in.
+        seed: of the job.
+        why_alone: what keeps it from being trained in a stack; None: nothing.
+        bytes: of its weights, gradients and optimizer state in a stack.
     """
 
     device: str
@@ -51,6 +55,10 @@ class JobInfo:
     higher_is_better: Sequence[str] = ()
     shown: Sequence[str] = ()
     unreadable: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    kind: str = ""
+    seed: int = 0
+    why_alone: str | None = None
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,30 @@ class JobSpec:
     epochs: int
     artifacts: str = "all"
     pause_after: int | None = None
+
+
+@dataclass(frozen=True)
+class StackSpec:
+    """Everything that the process of a stack needs.
+
+    Attributes:
+        name: of its files in the sweep's folder.
+        folder: of the sweep.
+        where: its working directory.
+        environment: its environment variables.
+        jobs: its members, in order.
+    """
+
+    name: str
+    folder: Path
+    where: str
+    environment: dict[str, str] = field(repr=False)
+    jobs: Sequence[JobSpec]
+
+    @property
+    def file(self) -> Path:
+        """The file of its checkpoints."""
+        return self.folder / layout.STACKS / f"{self.name}.pt"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from runner.config.keys import TARGET_GROUPS
 from runner.config.overrides import last_value
 from runner.config.settings import SweepSettings
 from runner.errors import ConfigError, Problem
-from runner.rundir import folders
+from runner.rundir import folders, layout
 from runner.rundir.folders import display_path
 from runner.rundir.lock import lock
 from runner.sweeps.check import preflight
@@ -90,7 +90,8 @@ def run_sweep(
     if not problems:  # else nothing is built, and the fork server would hold standard error open while it imports
         targets = [str(config[group].get("_target_")) for group in TARGET_GROUPS]
         differ = any(not key.startswith(SAME_GRAPH) for key in plan.axes)
-        forkserver.start(targets, exports_models=bool(config.tracking.log_model) and differ)
+        exports = bool(config.tracking.log_model) and differ
+        forkserver.start(targets, exports, launcher.stacks)
     with ExitStack() as closing:
         closing.push(_kill_server)
         is_tracked = config.tracking.name != "off" and not settings.dry_run and not problems
@@ -147,6 +148,8 @@ def _take_over(closing: ExitStack, folder: Path, plan: Plan, launcher: Launcher)
     closing.enter_context(lock(folder))
     running = launcher.find_running(folder)
     resume.wait_for_orphans([folder / str(job.number) for job in plan.jobs if job.number not in running])
+    if (folder / layout.STACKS).is_dir():
+        launcher.resume_stacks(forkserver.call("runner.rundir.stack:restore", folder))
     return running
 
 
@@ -263,7 +266,7 @@ def check(
         checked = preflight.one_by_one(checked)
     job_configs = JobConfigs(composer, of_the_sweep)
     configs, by_job = preflight.compose(job_configs, checked, plan.old_rules, problems)
-    infos = preflight.check(checked, configs, by_job, launcher.is_remote)
+    infos = preflight.check(checked, configs, by_job, launcher.is_remote, launcher.stacks)
     objectives = objectives_of(settings, list(infos.values()))
     if plan.halving is not None:
         plan.halving.check(objectives, configs)

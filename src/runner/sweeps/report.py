@@ -36,6 +36,7 @@ def report(
     run_now: Collection[Job],
     seconds: float,
     search: Search | None,
+    stacks: bool = False,
 ) -> bool:
     """Write the sweep's files, and log the table and where they are.
 
@@ -45,6 +46,7 @@ def report(
         run_now: the jobs that this start of the sweep has run.
         seconds: that it took.
         search: of the sweep, if it has one.
+        stacks: whether jobs were trained as one program, whose time each of them has.
 
     Returns:
         Whether the table is written.
@@ -71,7 +73,7 @@ def report(
     if not result.is_ranked:
         names = [objective.metric for objective in result.objectives]
         log.info("unranked   the task measures no loss: to rank the jobs, write sweep.metric=%s", " or ".join(names))
-    _log_time([row.seconds for row in result.rows if row.job in run_now and row.seconds], seconds)
+    _log_time([row.seconds for row in result.rows if row.job in run_now and row.seconds], seconds, stacks)
     if (kwh := energy_of(result)) is not None:
         log.info("energy     %s kWh of training in all jobs", format_metric(METRIC, kwh))
     listed = "; " + ", ".join(files) if files else ""
@@ -131,12 +133,14 @@ def log_links(parent_run: ParentRun) -> None:
         log.info(line)
 
 
-def _log_time(each: Sequence[float], seconds: float) -> None:
-    """Log the duration of the jobs, and the speed-up over running them one after the other."""
+def _log_time(each: Sequence[float], seconds: float, stacks: bool) -> None:
+    """Log the duration of the jobs, and the speed-up over running them one after the other; unknown for stacks."""
     if not each:
         return
     total = sum(each)
     speed_up = total / seconds
     gain = f"; {format_duration(total)} of work, {speed_up:.1f}x faster than sequential"
     jobs = f"{len(each)} job{'s' * (len(each) > 1)}"
-    log.info("time       %s in %s%s", jobs, format_duration(seconds), gain if speed_up >= MIN_SPEED_UP else "")
+    log.info(
+        "time       %s in %s%s", jobs, format_duration(seconds), gain if speed_up >= MIN_SPEED_UP and not stacks else ""
+    )

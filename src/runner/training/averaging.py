@@ -22,6 +22,7 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
         self.model = deepcopy(model).requires_grad_(False)
         self._average, self._steps = get_ema_multi_avg_fn(decay), 0
         self._modules = list(zip(self.model.modules(), model.modules(), strict=True))
@@ -50,6 +51,11 @@ class WeightAverage:
         for own, module in self._extra:
             own.set_extra_state(deepcopy(module.get_extra_state()))
         self._steps += 1
+
+    def count_step(self) -> int:
+        """Count a step whose weights another adds to the average; return the number of steps before it."""
+        self._steps += 1
+        return self._steps - 1
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor, bool]]:
         """Yield each parameter and buffer of average and model once, and whether it can be averaged."""

@@ -1,5 +1,7 @@
 """How training works, from top to bottom: `fit`, `run_epoch`, `train_batches`, `take_step`, `finish_epoch`.
 
+`stacked.py` trains several models with the same functions, except for the step itself.
+
 Nothing here knows Hydra, OmegaConf or MLflow. No step reads a number from the device: sums stay on it and are read
 once per logging interval. (A GradScaler reads one number per step; so does `on_nonfinite=skip`.)
 `with state.span("forward")` names a part of training for the profiler; without `trainer.profile_steps` it does nothing.
@@ -50,6 +52,16 @@ def fit(state: Training) -> str | None:
 
 def run_epoch(state: Training) -> str | None:
     """Train the epoch in progress, or the rest of it, and finish it; return the limit that was reached, if any."""
+    if limit := start_epoch(state):
+        return limit
+    limit = train_batches(state)
+    state.progress.seconds = state.clock.stop()
+    finish_epoch(state, is_last(state, limit))
+    return limit
+
+
+def start_epoch(state: Training) -> str | None:
+    """Start the epoch in progress, or resume it; return the limit that a finished run had reached before."""
     progress, settings = state.progress, state.settings
     # The metrics of an epoch can be left out only if it is known at its start that nobody reads them at its end.
     may_end_early = (
@@ -63,12 +75,14 @@ def run_epoch(state: Training) -> str | None:
         raise Interrupted
     if state.pause_after is not None and progress.finished_epochs >= state.pause_after:
         raise Paused
-    if progress.step and not progress.batch and (limit := limit_reached(state)):  # a finished run that was resumed
-        return limit
-    limit = train_batches(state)
-    progress.seconds = state.clock.stop()
-    finish_epoch(state, last=limit is not None or progress.epoch == settings.epochs)
-    return limit
+    if progress.step and not progress.batch:  # a finished run may have been resumed
+        return limit_reached(state)
+    return None
+
+
+def is_last(state: Training, limit: str | None) -> bool:
+    """Return whether the epoch in progress is the last one."""
+    return limit is not None or state.progress.epoch == state.settings.epochs
 
 
 def train_batches(state: Training) -> str | None:
@@ -81,10 +95,7 @@ def train_batches(state: Training) -> str | None:
     batches, saved_at = len(loader), perf_counter()
     skipped = 0
     usable = True  # the step in progress; False if one of its losses is not finite, and the step is to be skipped
-    state.display.start_epoch(progress.epoch, batches, progress.batch)
-    if progress.batch == 0:
-        progress.start_epoch(learning_rate(state), named_rates(state))
-    elif limit := finish_resumed_step(state):
+    if limit := start_batches(state):
         return limit
     data = each(state.span, "data", loader.epoch(progress.epoch, progress.batch))
     for index, batch in enumerate(data, start=progress.batch):
@@ -98,9 +109,7 @@ def train_batches(state: Training) -> str | None:
         else:
             state.optimizer.zero_grad(set_to_none=True)
             skipped, usable = skipped + 1, True
-        if state.display.due():
-            state.display.batch(progress.batch, next(iter(running_losses(state).values()), 0.0))
-        if limit := limit_reached(state):
+        if limit := finish_batch(state):
             return limit
         if progress.batch == batches:
             break
@@ -115,6 +124,23 @@ def train_batches(state: Training) -> str | None:
     if skipped:
         state.display.note(f"epoch {progress.epoch}: skipped {skipped} steps whose loss was not finite")
     return None
+
+
+def start_batches(state: Training) -> str | None:
+    """Show the epoch, and start its mean rates; in a resumed epoch, return the limit that was reached before."""
+    progress = state.progress
+    state.display.start_epoch(progress.epoch, len(state.loaders.train), progress.batch)
+    if progress.batch:
+        return finish_resumed_step(state)
+    progress.start_epoch(learning_rate(state), named_rates(state))
+    return None
+
+
+def finish_batch(state: Training) -> str | None:
+    """Show the progress within the epoch; return the limit that was reached, if any."""
+    if state.display.due():
+        state.display.batch(state.progress.batch, next(iter(running_losses(state).values()), 0.0))
+    return limit_reached(state)
 
 
 def add_gradients(state: Training, batch: Batch, index: int) -> bool:
@@ -134,7 +160,7 @@ def add_gradients(state: Training, batch: Batch, index: int) -> bool:
 
 
 def take_step(state: Training) -> None:
-    """Step the optimizer with the gradients so far; average, schedule, log and validate, as far as each is due."""
+    """Step the optimizer with the gradients so far, average the weights, and do what is due after a step."""
     progress, settings = state.progress, state.settings
     if state.norms is not None:
         progress.norms = {} if state.takes_turns else layer_norms(state)
@@ -145,9 +171,15 @@ def take_step(state: Training) -> None:
             stepped = state.precision.step(state.optimizer, state.parameters, settings.clip_norm)
     if not stepped:
         return
-    progress.take_step(lr := learning_rate(state), named_rates(state))
     if state.average is not None:
         state.average.update(state.model)
+    finish_step(state)
+
+
+def finish_step(state: Training) -> None:
+    """Count the step that the optimizer has taken; schedule, log and validate, as far as each is due."""
+    progress, settings = state.progress, state.settings
+    progress.take_step(lr := learning_rate(state), named_rates(state))
     if state.schedule.scheduler is not None and state.schedule.every == "step":
         state.schedule.scheduler.step()
     if due(settings.log_every_steps, progress.step):

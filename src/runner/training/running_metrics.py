@@ -96,6 +96,26 @@ class RunningMetrics:
         if self.extra is not None:
             self.extra.update(*self._in_units(step.outputs.detach(), step.targets, of_differences=False))
 
+    @property
+    def summed(self) -> list[Summed]:
+        """The functions whose sums over the samples the metrics need, each with its argument `of_differences`."""
+        return self._summed
+
+    def share_loss(self, total: Tensor) -> None:
+        """Let another add the losses: `total`, a view of a larger tensor, becomes the sum, and takes the sum so far."""
+        self._loss = total.copy_(self._loss)
+
+    def share_total(self, summed: Summed, total: Tensor) -> None:
+        """Let another add the sums of a metric, likewise."""
+        if summed in self._totals:
+            total.copy_(self._totals[summed].reshape(total.shape))
+        self._totals[summed], self._counts = total, False
+
+    def count(self, samples: int) -> None:
+        """Count the samples of a batch whose sums another adds."""
+        self.samples += samples
+        self._weight = self._weight + samples
+
     def _add_losses(self) -> None:
         """Add the collected losses, one after the other: how often this is called does not change the sum."""
         if not self._losses:

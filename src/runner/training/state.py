@@ -107,6 +107,8 @@ class Training:
         eval_forward: passed to the task in place of `eval_model`; `torch.compile` replaces it.
         span: names a part of training; `profiling.Profiler` replaces it.
         after_save: called after a checkpoint is written; `hidden.Watch` replaces it.
+        fixed_rng: the states of all generators where training draws from none of them, and other trainings share the
+            process; None: those at the time of a checkpoint.
     """
 
     model: nn.Module
@@ -156,6 +158,7 @@ class Training:
         self.eval_forward: nn.Module = self.eval_model
         self.span: Span = no_span
         self.after_save: Callable[[], None] = lambda: None
+        self.fixed_rng: dict[str, Any] | None = None
 
     def evaluation_rng(self) -> AbstractContextManager[None]:
         """Return the context of an evaluation: what a step draws in it is the same each time, and changes no training.
@@ -221,10 +224,10 @@ def make_training(
 def require_finite(state: Training, value: float, name: str) -> float:
     """Return the value; end the run if it is not finite, unless `on_nonfinite=ignore`."""
     if not math.isfinite(value) and state.settings.on_nonfinite != "ignore":
-        last = state.checkpoints.last
+        last = state.checkpoints.newest()
         raise TrainingError(
             f"{name} is {value} in epoch {state.progress.epoch}, step {state.progress.step}; "
-            + (f"the last good checkpoint is {last}" if last.exists() else "there is no earlier checkpoint")
+            + (f"the last good checkpoint is {last}" if last is not None else "there is no earlier checkpoint")
             + "; try a lower optimizer.lr, or trainer.clip_norm=1"
         )
     return value
@@ -277,7 +280,7 @@ def checkpoint_state(state: Training) -> dict[str, Any]:
         "scheduler": state.schedule.scheduler.state_dict() if state.schedule.scheduler is not None else {},
         "scaler": state.precision.state_dict(),
         "ema": state.average.state_dict() if state.average is not None else {},
-        "rng": rng(state),
+        "rng": rng(state) if state.fixed_rng is None else state.fixed_rng,
         "progress": state.progress.state_dict(),
         **{key: part for key, part in optional.items() if part},
     }

@@ -93,6 +93,32 @@ class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None: ...  # noqa: N802 - logging's name
 
 
+class LogFile:
+    """A file for the log records of some blocks, `with log_file: ...`, with their times.
+
+    Args:
+        path: of the file, to which is appended.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
+        self._handler.setFormatter(_Redacted("%(asctime)s %(levelname)-7s %(message)s"))
+
+    def __enter__(self) -> None:
+        log.addHandler(self._handler)
+
+    def __exit__(self, *_: object) -> None:
+        log.removeHandler(self._handler)
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):
+            self._handler.close()
+
+
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
     """Write log records to a file too, with their times. Only the file has tracebacks.
@@ -100,12 +126,9 @@ def log_to_file(path: Path) -> Iterator[None]:
     Raises:
         OSError: the file cannot be opened.
     """
-    handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(_Redacted("%(asctime)s %(levelname)-7s %(message)s"))
-    log.addHandler(handler)
+    file = LogFile(path)
     try:
-        yield
+        with file:
+            yield
     finally:
-        log.removeHandler(handler)
-        with suppress(OSError):
-            handler.close()
+        file.close()

@@ -2,7 +2,8 @@
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from runner.assembly import build
 from runner.assembly.checks import measured_by
 from runner.assembly.experiment import Setup
+from runner.assembly.models import example
 from runner.config.hydra_job import group_choices, plain_without_hydra, refer_to, without_hydra
 from runner.device import Device
 from runner.errors import ConfigError, Problem
@@ -24,9 +26,21 @@ CANNOT_BREAK = ("seed", "optimizer.lr", "optimizer.weight_decay")
 """Keys with which only a value out of range can be wrong, for runner's and torch's classes: of jobs that differ only
 in them, one is built."""
 
+IN_STACK = ("seed", "optimizer.lr", "optimizer.momentum", "optimizer.weight_decay", "loss.label_smoothing", "tracking")
+"""Keys in which the models of a stack may differ."""
+
+TRIED = 4
+"""Samples of the trial of a stack."""
+
+COPIES = 6
+"""Of the weights of a model in a stack: weights, gradients, their parts, two of Adam, an average."""
+
 
 def build_all(
-    configs: Mapping[int, bytes], problems: Mapping[int, list[Problem]], is_remote: bool = False
+    configs: Mapping[int, bytes],
+    problems: Mapping[int, list[Problem]],
+    is_remote: bool = False,
+    stacks: bool = False,
 ) -> tuple[dict[int, JobInfo], dict[int, list[Problem]]]:
     """Build every job; its samples are not loaded into memory.
 
@@ -34,6 +48,7 @@ def build_all(
         configs: pickled, by the number of the job.
         problems: found by composing, by the number of the job.
         is_remote: the jobs will run on other machines; here they are built on the CPU.
+        stacks: find out which jobs can be trained as one program.
 
     Returns:
         Facts about each job, and its problems, both by number.
@@ -49,14 +64,16 @@ def build_all(
         config = plain_without_hydra(cfg)
         kind = json.dumps([_structure(config), all_problems[number]], sort_keys=True, default=str)
         if build.check(config):  # a problem that other jobs of the same kind may not have
-            result = _build(cfg, all_problems[number], is_remote)
+            result = _build(cfg, all_problems[number], is_remote, stacks)
         elif kind in seen:
             result = seen[kind]
         else:
-            result = seen[kind] = _build(cfg, all_problems[number], is_remote)
+            result = seen[kind] = _build(cfg, all_problems[number], is_remote, stacks)
         info, all_problems[number] = result
         if info is not None:
             infos[number] = info
+            if stacks:
+                infos[number] = replace(info, kind=_structure_in_stack(config), seed=config["seed"])
     return infos, all_problems
 
 
@@ -73,7 +90,7 @@ def gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def _build(cfg: Any, problems: list[Problem], is_remote: bool) -> tuple[JobInfo | None, list[Problem]]:
+def _build(cfg: Any, problems: list[Problem], is_remote: bool, stacks: bool) -> tuple[JobInfo | None, list[Problem]]:
     try:
         experiment, _ = build.prepare(without_hydra(cfg), group_choices(cfg), problems)
     except ConfigError as error:
@@ -92,7 +109,27 @@ def _build(cfg: Any, problems: list[Problem], is_remote: bool) -> tuple[JobInfo 
     if not is_remote and (refusal := _why_no_energy(experiment.device)):  # other machines may have counters
         measured.remove(energy.METRIC)
         unreadable[energy.METRIC] = refusal
-    return JobInfo(experiment.device.torch.type, measured, monitor, rising, shown, unreadable), []
+    info = JobInfo(experiment.device.torch.type, measured, monitor, rising, shown, unreadable)
+    return (_with_stacking(info, experiment, cfg) if stacks else info), []
+
+
+def _with_stacking(info: JobInfo, experiment: Setup, cfg: Any) -> JobInfo:
+    """Add whether a job can be trained in a stack, and how much memory it takes there."""
+    from runner.training.stackable import why_not  # torch.func, of which other sweeps need nothing
+
+    why = "hydra.callbacks" if cfg.hydra.callbacks else "hydra.job.env_set" if cfg.hydra.job.env_set else None
+    if why is None:
+        why = why_not(experiment)
+    if why is None:
+        why = why_not(experiment, example(experiment.task, experiment.splits, TRIED, experiment.precision.dtype))
+    trained = [weight for weight in experiment.model.parameters() if weight.requires_grad]
+    bytes_once = sum(weight.numel() * weight.element_size() for weight in trained)
+    return replace(info, why_alone=why, bytes=bytes_once * COPIES)
+
+
+def _structure_in_stack(config: Mapping[str, Any]) -> str:
+    """Return what must be the same for all models of a stack, as text."""
+    return json.dumps(_without(config, IN_STACK), sort_keys=True, default=str)
 
 
 @lru_cache
@@ -114,11 +151,15 @@ def _not_minimised(experiment: Setup, part: str) -> list[str]:
 
 def _structure(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config without the keys that cannot make building it fail."""
+    return _without(config, CANNOT_BREAK)
+
+
+def _without(config: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     structure = {key: dict(value) if isinstance(value, Mapping) else value for key, value in config.items()}
-    for name in CANNOT_BREAK:
+    for name in names:
         group, _, leaf = name.partition(".")
         if leaf:
             structure[group].pop(leaf, None)
         else:
-            structure.pop(group)
+            structure.pop(group, None)
     return structure

@@ -87,7 +87,11 @@ def one_by_one(jobs: Sequence[Job]) -> list[Job]:
 
 
 def check(
-    jobs: Sequence[Job], configs: Configs, problems: Mapping[int, list[Problem]], is_remote: bool = False
+    jobs: Sequence[Job],
+    configs: Configs,
+    problems: Mapping[int, list[Problem]],
+    is_remote: bool = False,
+    stacks: bool = False,
 ) -> dict[int, JobInfo]:
     """Build every job, in another process.
 
@@ -96,6 +100,7 @@ def check(
         configs: by the number of the job.
         problems: found so far, by the number of the job.
         is_remote: the jobs will run on other machines, whose devices are not checked here.
+        stacks: find out which jobs can be trained as one program.
 
     Returns:
         Facts about the jobs, by number.
@@ -105,7 +110,8 @@ def check(
     """
     if any(problems.values()):
         raise ConfigError(*explain(jobs, problems))
-    infos, by_job = forkserver.call("runner.sweeps.check.build_jobs:build_all", configs.pickled, problems, is_remote)
+    build_all = "runner.sweeps.check.build_jobs:build_all"
+    infos, by_job = forkserver.call(build_all, configs.pickled, problems, is_remote, stacks)
     if any(by_job.values()):
         raise ConfigError(*explain(jobs, by_job))
     return dict(infos)

@@ -109,7 +109,7 @@ def for_node(spec: JobSpec) -> JobSpec:
 class Cluster:
     """Base of the launchers that submit jobs to a cluster."""
 
-    is_remote = True
+    is_remote, stacks = True, False
 
     def allocate(self, request: ResourceRequest) -> list[Slot]:
         """Return a slot per job, or as many as `sweep.jobs` says: the cluster has its own queue.
@@ -132,6 +132,9 @@ class Cluster:
     def find_running(self, folder: Path) -> set[int]:
         """Return none: the cluster ends a job when its sweep is gone."""
         return set()
+
+    def resume_stacks(self, stacks: Sequence[Sequence[int]]) -> None:
+        """Do nothing: each job is a task of its own."""
 
     def environment(self, slot: Slot) -> dict[str, str]:
         """Return the variables that a job has besides those of its node."""

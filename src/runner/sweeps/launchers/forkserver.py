@@ -57,6 +57,8 @@ PRELOAD_TO_EXPORT_MODELS = [
     "torch.utils.serialization.config",
 ]
 
+PRELOAD_FOR_STACKS = ["runner.training.stackable", "runner.sweeps.launchers.stack_worker"]
+
 PRELOAD_FOR_TARGETS = {"runner.model.vision.": "torchvision.models"}
 """Modules to import for the jobs' targets, by the first characters of a `_target_`."""
 
@@ -85,12 +87,13 @@ _reported: list[bool] = []  # of this death
 _context = multiprocessing.get_context("forkserver")
 
 
-def start(targets: Iterable[str], exports_models: bool) -> None:
+def start(targets: Iterable[str], exports_models: bool, stacks: bool = False) -> None:
     """Start the server without waiting for it.
 
     Args:
         targets: the `_target_`s of the jobs, or of the first of them.
         exports_models: most jobs will export the graph of their model, which no job before them has.
+        stacks: jobs are trained as one program where that is possible.
 
     Raises:
         ConfigError: the path of the folder for temporary files is too long.
@@ -104,7 +107,9 @@ def start(targets: Iterable[str], exports_models: bool) -> None:
     quiet_mlflow()
     # torch then asks the driver's management library whether there is CUDA, and a fork can still use it.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    _context.set_forkserver_preload(PRELOAD + for_targets + PRELOAD_TO_EXPORT_MODELS * exports_models)
+    _context.set_forkserver_preload(
+        PRELOAD + for_targets + PRELOAD_FOR_STACKS * stacks + PRELOAD_TO_EXPORT_MODELS * exports_models
+    )
     _reported.clear()
     _ensure_running()
 

@@ -86,9 +86,11 @@ class Launcher(Protocol):
 
     Attributes:
         is_remote: whether jobs run on other machines, whose devices and packages this one knows nothing about.
+        stacks: whether it trains jobs as one program where that is possible.
     """
 
     is_remote: bool
+    stacks: bool
 
     def allocate(self, request: ResourceRequest) -> list[Slot]:
         """Return the slots: one for each job that may be under way at a time.
@@ -99,6 +101,9 @@ class Launcher(Protocol):
 
     def find_running(self, folder: Path) -> set[int]:
         """Return the jobs of an earlier start of a sweep that still run, or wait to; `start` then follows them."""
+
+    def resume_stacks(self, stacks: Sequence[Sequence[int]]) -> None:
+        """Get to know which jobs of a resumed sweep were trained as one program."""
 
     def open(self) -> None:
         """Get ready for jobs.

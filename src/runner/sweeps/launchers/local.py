@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import psutil
 from omegaconf import DictConfig
@@ -20,7 +21,7 @@ from runner.sweeps.launchers.slots import Slot, make_slots
 class Local:
     """Runs jobs on this machine."""
 
-    is_remote = False
+    is_remote = stacks = False
 
     def allocate(self, request: ResourceRequest) -> list[Slot]:
         """Divide the machine's cores and GPUs.
@@ -34,6 +35,9 @@ class Local:
     def find_running(self, folder: Path) -> set[int]:
         """Return none: the processes of a sweep end with it."""
         return set()
+
+    def resume_stacks(self, stacks: Sequence[Sequence[int]]) -> None:
+        """Do nothing: each job has its own process."""
 
     def open(self) -> None:
         """Do nothing."""
@@ -72,17 +76,18 @@ class Local:
 
 
 class ProcessHandle:
-    """A job in its own process. It survives the death of the server that it was forked from.
+    """A job in its own process, or several. It survives the death of the server that it was forked from.
 
     Args:
         spec: of the job.
+        function: that the process calls with the spec and the pipe for reports: `module:name`.
     """
 
     grace = 10.0
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: Any, function: str = "runner.sweeps.launchers.worker:main") -> None:
         self._reports, sending = forkserver.pipe()
-        self._process = forkserver.process("runner.sweeps.launchers.worker:main", spec, sending)
+        self._process = forkserver.process(function, spec, sending)
         forkserver.start_process(self._process)
         sending.close()
         self._observed: psutil.Process | None = None
@@ -101,6 +106,10 @@ class ProcessHandle:
 
     def read_progress(self) -> Iterator[JobProgress]:
         """Yield the reports in the pipe."""
+        yield from self.read()
+
+    def read(self) -> Iterator[Any]:
+        """Yield what is in the pipe."""
         try:
             while not self._reports.closed and self._reports.poll():
                 yield self._reports.recv()

@@ -9,11 +9,13 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
+from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
@@ -26,7 +28,7 @@ from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.lock import lock
 from runner.runs import resume, start
-from runner.runs.execute import WantsArtifacts
+from runner.runs.phases import WantsArtifacts
 from runner.sweeps.check.compose_jobs import as_job
 from runner.sweeps.jobs import JobProgress, JobSpec
 from runner.sweeps.launchers import forkserver
@@ -58,16 +60,31 @@ def main(spec: JobSpec, reports: Connection | None, parent: int | None = None) -
         reports: receives its progress, besides the journal.
         parent: a pipe whose other end the parent holds; None takes multiprocessing's.
     """
+    run_process(spec.where, spec.environment, spec.folder / layout.LOG, partial(_run, spec, reports), parent)
+
+
+def run_process(
+    where: str, environment: dict[str, str], printed: Path, work: Callable[[], int], parent: int | None = None
+) -> None:
+    """Do the work of a process; it ends with the exit code that this returns.
+
+    Args:
+        where: its working directory.
+        environment: its environment variables.
+        printed: the file for its output.
+        work: what it does.
+        parent: see `main`.
+    """
     os.setsid()  # Ctrl-C in the terminal reaches the sweep alone, which stops its jobs itself
-    forkserver.enter(spec.where, spec.environment)
-    _redirect_output(spec.folder / layout.LOG)
+    forkserver.enter(where, environment)
+    _redirect_output(printed)
     streams.protect()
     threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
     log.handlers.clear()
     log.setLevel(logging.DEBUG)
     log.propagate = False
     try:
-        code = _run(spec, reports)
+        code = work()
     except ConfigError as error:  # something has changed since all jobs were checked
         print_errors(*error.problems)
         code = EXIT_FAILED
@@ -95,35 +112,56 @@ def _end_later(code: int) -> None:
 
 
 def _run(spec: JobSpec, reports: Connection | None) -> int:
-    resumed = None
     with lock(spec.folder):
-        if spec.config is None:
-            typed = [f"resume={spec.folder}", *([f"tracking.uri={spec.uri}"] if spec.uri else [])]
-            cfg, problems, resumed = resume.compose(str(spec.folder), typed)
-            choices = resumed.choices
-            composer = Composer(name="resumed")
-        else:
-            cfg, problems = pickle.loads(spec.config), []
-            choices = group_choices(cfg)
-            composer = Composer(
-                Path(spec.config_path) if spec.config_path else None, spec.config_dir, cfg.hydra.job.config_name
-            )
-        if cfg is None:
-            raise ConfigError(*problems)
-        as_job(cfg, spec.number, spec.folder.parent)
-        experiment, checkpoint = start.build_run(cfg, choices, problems, resumed, _single_run_arguments(spec, cfg))
-        experiment.pause_after = spec.pause_after
+        cfg, experiment, checkpoint = build_job(spec)
+        composer = _make_composer(spec, cfg)
         reporter = ProgressReporter(experiment, reports)
         with without_topics(RESUME):  # the sweep says how to resume it, not its jobs
             run = start.start(
-                spec.folder, experiment, cfg, composer, checkpoint, DeliveredBySweep(), reporter, _wants_artifacts(spec)
+                spec.folder, experiment, cfg, composer, checkpoint, DeliveredBySweep(), reporter, wants_artifacts(spec)
             )
             return run.exit_code
 
 
-def _wants_artifacts(spec: JobSpec) -> WantsArtifacts | None:
-    """Return what decides at the job's end whether it makes plots and model; None makes them."""
-    return partial(is_best_so_far, spec.folder.parent) if spec.artifacts == "best" else None
+def _make_composer(spec: JobSpec, cfg: DictConfig) -> Composer:
+    if spec.config is None:
+        return Composer(name="resumed")
+    return Composer(Path(spec.config_path) if spec.config_path else None, spec.config_dir, cfg.hydra.job.config_name)
+
+
+def build_job(spec: JobSpec) -> tuple[DictConfig, Experiment, dict[str, Any] | None]:
+    """Build a job in its process, whose folder is locked.
+
+    Returns:
+        Its config, the experiment, and the checkpoint to resume from or None.
+
+    Raises:
+        ConfigError: something has changed since all jobs were checked.
+    """
+    resumed = None
+    if spec.config is None:
+        typed = [f"resume={spec.folder}", *([f"tracking.uri={spec.uri}"] if spec.uri else [])]
+        cfg, problems, resumed = resume.compose(str(spec.folder), typed)
+        choices = resumed.choices
+    else:
+        cfg, problems = pickle.loads(spec.config), []
+        choices = group_choices(cfg)
+    if cfg is None:
+        raise ConfigError(*problems)
+    as_job(cfg, spec.number, spec.folder.parent)
+    experiment, checkpoint = start.build_run(cfg, choices, problems, resumed, _single_run_arguments(spec, cfg))
+    experiment.pause_after = spec.pause_after
+    return cfg, experiment, checkpoint
+
+
+def wants_artifacts(spec: JobSpec, others: Sequence[Mapping[str, float]] = ()) -> WantsArtifacts | None:
+    """Return what decides at the job's end whether it makes plots and model; None makes them.
+
+    Args:
+        spec: of the job.
+        others: see `is_best_so_far`.
+    """
+    return partial(is_best_so_far, spec.folder.parent, others=others) if spec.artifacts == "best" else None
 
 
 def _single_run_arguments(spec: JobSpec, cfg: DictConfig) -> list[str] | None:
@@ -154,6 +192,16 @@ def _watch_parent(pipe: int | None) -> None:
     os.killpg(0, signal.SIGKILL)  # with all processes that it has started
 
 
+class Reports(Protocol):
+    """Where the progress of a job is sent to: a pipe, or its share of one."""
+
+    def fileno(self) -> int:
+        """Return the file descriptor, which tells whether there is room for a report."""
+
+    def send(self, obj: Any) -> None:
+        """Send a report."""
+
+
 class ProgressReporter(Bar):
     """Sends the progress to the sweep, and logs a line per epoch.
 
@@ -162,7 +210,7 @@ class ProgressReporter(Bar):
         reports: receives the progress; a report is dropped if the sweep does not read in time. None sends none.
     """
 
-    def __init__(self, experiment: Experiment, reports: Connection | None) -> None:
+    def __init__(self, experiment: Experiment, reports: Reports | None) -> None:
         loader = experiment.loaders.train
         super().__init__(experiment.trainer.epochs, loader.batch_size, loader.samples, quiet=True)
         self._reports = reports

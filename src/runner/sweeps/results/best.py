@@ -50,12 +50,14 @@ class BestSoFar:
             log.warning("note       %s is not written: %s", self._file.name, describe_error(error))
 
 
-def is_best_so_far(folder: Path, metrics: Mapping[str, float]) -> bool:
+def is_best_so_far(folder: Path, metrics: Mapping[str, float], others: Sequence[Mapping[str, float]] = ()) -> bool:
     """Whether no job that has finished beats one.
 
     Args:
         folder: of the sweep.
         metrics: of the job, at its end.
+        others: a list of those of jobs that have ended in this process, to which these are added: the sweep may not
+            know of them yet.
 
     Returns:
         Also true if nothing ranks the jobs, or the sweep's file is missing.
@@ -64,8 +66,13 @@ def is_best_so_far(folder: Path, metrics: Mapping[str, float]) -> bool:
     objectives = [Objective(**each) for each in content.get("objectives", ())]
     if all(objective.direction == SHOWN for objective in objectives):
         return True
-    own = tuple(metrics.get(objective.metric, math.nan) for objective in objectives)
-    if not all(map(math.isfinite, own)):
+
+    def values_of(measured: Mapping[str, float]) -> tuple[float, ...]:
+        return tuple(measured.get(objective.metric, math.nan) for objective in objectives)
+
+    if not all(map(math.isfinite, own := values_of(metrics))):
         return False
-    values = [tuple(each) for each in content["values"]]
+    values = [*map(tuple, content["values"]), *map(values_of, others)]
+    if isinstance(others, list):
+        others.append(metrics)
     return len(values) in pareto_front([*values, own], objectives)
