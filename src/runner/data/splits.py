@@ -68,6 +68,7 @@ class Splits:
         features: the names of the numbers of a sample, where there are no `columns`; None if they have none.
         table: the fitted transformers of `data=table`.
         divided_by: what the original pixels were divided by, if anything.
+        fold_members: the places of the validation samples in the data set's training part, if they are a fold.
         untouched: the test part of a run that validates on a fold: only the folds together are tested on it.
         raw_test: the test part as it was before the transformers of `data=table`, as a hash; None without these.
         trained_on: the number of training samples if `train` has only examples of them; None if it has all.
@@ -94,6 +95,7 @@ class Splits:
     weights: Tensor | None = None
     table: FittedRows | None = None
     divided_by: float | None = None
+    fold_members: Tensor | None = None
     untouched: Part | None = None
     raw_test: str | None = None
     trained_on: int | None = None
@@ -243,6 +245,7 @@ def split(
         train=chosen["train"],
         val=chosen.get("val"),
         test=None if by_fold else chosen.get("test"),
+        fold_members=indices[1] if by_fold else None,
         untouched=chosen.get("test") if by_fold else None,
         normalize=fitted,
         input_shape=_shapes_of(inputs),

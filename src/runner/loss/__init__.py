@@ -1,6 +1,6 @@
 """The losses. A loss also says what targets and outputs mean, and names the metrics. Imports no data set."""
 
-from runner.loss.answers import answer_names, answers
+from runner.loss.answers import answer_names, answers, outputs_of
 from runner.loss.base import Loss, Metric, name_of
 from runner.loss.classes import FEW, CrossEntropy
 from runner.loss.focal import Focal, FocalWithLogits
@@ -26,6 +26,7 @@ __all__ = [
     "correct",
     "correct_signs",
     "name_of",
+    "outputs_of",
     "r_squared",
     "root_mean_squared_error",
     "squares",

@@ -23,6 +23,19 @@ def answers(loss: Loss, outputs: Tensor) -> Tensor:
     return outputs.sigmoid() if isinstance(loss, BCEWithLogits) else outputs
 
 
+def outputs_of(loss: Loss, answered: Tensor, num_outputs: int) -> Tensor:
+    """Convert predictions back to outputs (N, `num_outputs`), of which `answers` makes them again.
+
+    Of probabilities these are logits: their logarithms, and of labels those of their odds.
+    """
+    if isinstance(loss, BCEWithLogits):
+        yes = answered[:, 1:] if num_outputs == 1 else answered
+        return torch.logit(yes, eps=torch.finfo(yes.dtype).eps)
+    if loss.probabilities(answered) is None:
+        return answered
+    return answered.clamp(min=torch.finfo(answered.dtype).tiny).log()
+
+
 def answer_names(loss: Loss, num_outputs: int, classes: Sequence[str] | None, targets: Sequence[str] = ()) -> list[str]:
     """Return the column names of `answers`: `p_cat` and `p_dog`, or those of the target columns.
 

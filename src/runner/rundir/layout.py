@@ -69,6 +69,9 @@ BEST_SO_FAR = "best_so_far.json"
 HALVING = "halving.json"
 """Which jobs of a sweep have reached which rung, and with which value."""
 
+FOLDS, OUT_OF_FOLD = "folds.json", "out_of_fold.csv"
+"""Of a sweep over folds: what they have together, and the prediction of each training sample out of its fold."""
+
 JOBS, JOBS_TABLE = "jobs.json", "jobs.csv"
 """The results of a sweep's jobs."""
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from runner.assembly import build
 from runner.assembly.experiment import Experiment
 from runner.config.hydra_job import without_hydra
@@ -75,7 +77,7 @@ def evaluate(
         parts = [name for name in PARTS if _loader(experiment, name) is not None]
         text = f"split={split}: {run.argument} has no {split} samples"
         raise ConfigError(Problem("split", text, f"write split={' or split='.join(parts)}", topic="data"))
-    state = _make_state(experiment)
+    state = make_state(experiment)
     if experiment.trainer.compile:  # a compiled model may differ in the last bits
         log.info("compiled   in %s", format_duration(compile_model(state)))
     load_exactly(state.eval_model, best, run.argument)
@@ -103,11 +105,24 @@ def rebuild(run: SavedRun, overrides: Sequence[str] = (), preprocessing: Mapping
     Raises:
         ConfigError: with all problems.
     """
-    without_callbacks = run.config["trainer"] | {"callbacks": None}  # their code may not be here
-    cfg, problems = resume.compose_saved(run, overrides, {"trainer": without_callbacks})
+    return build.build(*compose_again(run, overrides), preprocessing or {})
+
+
+def compose_again(
+    run: SavedRun, overrides: Sequence[str] = ()
+) -> tuple[DictConfig, Mapping[str, str], Sequence[Problem]]:
+    """Compose the config of a saved run, without its callbacks, whose code may not be here.
+
+    Returns:
+        The config, without Hydra's node, the chosen member of each group, and the problems of composing.
+
+    Raises:
+        ConfigError: it does not compose.
+    """
+    cfg, problems = resume.compose_saved(run, overrides, {"trainer": run.config["trainer"] | {"callbacks": None}})
     if cfg is None:
         raise ConfigError(*problems)
-    return build.build(without_hydra(cfg), run.choices, problems, preprocessing or {})
+    return without_hydra(cfg), run.choices, problems
 
 
 def _loader(experiment: Experiment, split: str) -> Loader | None:
@@ -123,7 +138,7 @@ class _Unstoppable:
     requested = False
 
 
-def _make_state(experiment: Experiment) -> Training:
+def make_state(experiment: Experiment) -> Training:
     """Make the state that evaluation needs; it writes nothing to disk."""
     bar = Bar(
         experiment.trainer.epochs, experiment.loaders.train.batch_size, experiment.loaders.train.samples, quiet=True

@@ -133,7 +133,7 @@ def _write_rows(
     table, numbers = csv.writer(file, lineterminator="\n"), numbers_from()
     names, places = part.file_names(), part.row_numbers()
     left_out: list[str] = []
-    for first, batch in enumerate(_batches(state, loader)):
+    for first, batch in enumerate(batches(state, loader)):
         cells, left_out = _columns(state, batch, classes, losses)
         if not first:
             table.writerow(["index", *(["file"] if names else []), *map(escape_undecodable, cells)])
@@ -146,7 +146,7 @@ def _write_rows(
     return left_out
 
 
-def _batches(state: Training, loader: Loader) -> Iterator[Batch]:
+def batches(state: Training, loader: Loader) -> Iterator[Batch]:
     """Yield the batches of a split while model and task are in evaluation mode."""
     for module in (state.eval_model, state.task):
         module.eval()

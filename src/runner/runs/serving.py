@@ -116,22 +116,50 @@ def serving_example(experiment: Experiment, spec: InputSpec) -> Served | None:
 
 def save_serving_model(experiment: Experiment, served: Served, folder: Path) -> None:
     """Save the model with its current weights for MLflow serving; `served` comes from `serving_example`."""
-    dtype, scale, splits, task = experiment.precision.dtype, experiment.target_scale, experiment.splits, experiment.task
-    model, spec = merged(experiment.model), served.spec
-    names = None
-    if splits.columns and answers_classes(task):
-        assert task.loss is not None and experiment.num_outputs is not None
-        features = [name for name in splits.columns if name not in names_of(splits.target)]
-        outputs = answer_names(task.loss, experiment.num_outputs, splits.classes, names_of(splits.target))
-        names = TableNames(features, outputs)
-        if splits.table is not None:
-            table = splits.table
-            names = TableNames(list(table.example), names.outputs, table.state()["encoder"], table.example, TABULAR)
-    serving: nn.Module
-    if spec is not None:
-        serving = task_model(model, task, spec, dtype, scale, answered=names is not None)
-    elif names is not None and task.loss is not None:
-        serving = AnswerModel(model, splits.normalize, dtype, scale, task.loss)
-    else:
-        serving = ServingModel(model, splits.normalize, dtype, scale)
-    save_model(serving, served.example, folder, names, spec is not None and spec.ragged, folders.outputs())
+    names = table_names(experiment)
+    serving = serving_module(experiment, served, names is not None, experiment.model)
+    save_served(serving, served, folder, names)
+
+
+def save_served(serving: nn.Module, served: Served, folder: Path, names: TableNames | None) -> None:
+    """Save a module for MLflow serving.
+
+    Args:
+        serving: computes outputs, or with `names` answers, of raw samples.
+        served: what is needed of the data.
+        folder: is written.
+        names: of the columns, for a table.
+    """
+    ragged = served.spec is not None and served.spec.ragged
+    save_model(serving, served.example, folder, names, ragged, folders.outputs())
+
+
+def table_names(experiment: Experiment) -> TableNames | None:
+    """Return the names of the columns if the model is served for rows of a table, else None."""
+    splits, task = experiment.splits, experiment.task
+    if not splits.columns or not answers_classes(task):
+        return None
+    assert task.loss is not None and experiment.num_outputs is not None
+    features = [name for name in splits.columns if name not in names_of(splits.target)]
+    outputs = answer_names(task.loss, experiment.num_outputs, splits.classes, names_of(splits.target))
+    if (table := splits.table) is None:
+        return TableNames(features, outputs)
+    return TableNames(list(table.example), outputs, table.state()["encoder"], table.example, TABULAR)
+
+
+def serving_module(experiment: Experiment, served: Served, answered: bool, model: nn.Module) -> nn.Module:
+    """Make the module that is served of a model.
+
+    Args:
+        experiment: that has trained it.
+        served: what is needed of the data.
+        answered: return probabilities in place of logits.
+        model: with the weights to serve.
+    """
+    dtype, scale, normalize = experiment.precision.dtype, experiment.target_scale, experiment.splits.normalize
+    task, model = experiment.task, merged(model)
+    if served.spec is not None:
+        return task_model(model, task, served.spec, dtype, scale, answered=answered)
+    if answered and task.loss is not None:
+        return AnswerModel(model, normalize, dtype, scale, task.loss)
+    return ServingModel(model, normalize, dtype, scale)

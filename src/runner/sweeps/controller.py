@@ -27,7 +27,7 @@ from runner.sweeps.launchers.supervisor import NODE, STOP
 from runner.sweeps.plan.halving import Halving
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.report import log_links, report, report_late_ids
-from runner.sweeps.results import resume, table
+from runner.sweeps.results import folds, resume, table
 from runner.sweeps.results.best import BestSoFar
 from runner.sweeps.results.parent_run import ParentRun
 from runner.sweeps.results.resume import ResumeAction
@@ -200,7 +200,12 @@ class Sweep:
         left = self._jobs_left(result)
         complete = self._is_complete(result, left) and not unreported
         stopped = self.stop.requested and not complete
+        if over_folds := folds.has_folds(result):
+            complete = complete and self._combine_folds(result)
         written = report(result, self.folder, self.remaining, seconds, self.search, prepared.launcher.stacks)
+        if over_folds:
+            for line in folds.describe(self.folder, prepared.config.trainer.monitor):
+                log.info("%s", line)
         ended = self._end_parent_run(result, seconds, complete and written, stopped)
         complete = complete and written and ended
         if not complete and not left:
@@ -222,6 +227,17 @@ class Sweep:
         if stopped:
             return EXIT_SIGNAL + self.stop.signal
         return 0 if complete else EXIT_FAILED
+
+    def _combine_folds(self, result: table.Table) -> bool:
+        """Combine the folds of a sweep whose jobs have all finished; return whether that is done."""
+        config, launcher = self.prepared.config, self.prepared.launcher
+        saves_model = self.parent_run is not None and bool(config.tracking.log_model)
+        try:
+            with terminal.show_waiting("combining the folds ..."):
+                return folds.combine(result, self.folder, saves_model, launcher.is_remote)
+        except (ConfigError, OSError) as error:  # the process was killed, the disk is full
+            log.error("error: the folds are not combined: %s", describe_error(error))
+            return False
 
     def _jobs_left(self, result: table.Table) -> int:
         """Count the jobs that have not started because `sweep.max_time` is over."""

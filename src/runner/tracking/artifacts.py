@@ -38,7 +38,7 @@ _EARLY = (layout.CONFIG, layout.SAMPLES, layout.ENVIRONMENT)
 
 _FILES = (
     *_EARLY, layout.LOG, layout.RESULT, layout.JOURNAL, layout.EPOCH_SECONDS,
-    layout.SWEEP_PLAN, layout.JOBS_TABLE, layout.JOBS,
+    layout.SWEEP_PLAN, layout.JOBS_TABLE, layout.JOBS, layout.FOLDS, layout.OUT_OF_FOLD,
 )  # fmt: skip
 """Files of a run's folder, and of a sweep's."""
 
@@ -46,7 +46,7 @@ _FOLDERS = (layout.CODE, layout.ARTIFACTS, layout.PLOTS, layout.PROFILE)
 _UPLOADED = (*_FILES, *_FOLDERS, layout.CHECKPOINTS, layout.MODEL)
 
 MLMODEL = "MLmodel"
-OF_MODELS = ("best/", "test/")
+OF_MODELS = ("best/", "test/", "out_of_fold/")
 """Prefixes of the metrics that are logged for the model: those of its weights."""
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

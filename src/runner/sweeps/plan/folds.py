@@ -75,11 +75,13 @@ def over_folds(plan: Plan, folds: int | None) -> Plan:
 def _of_each_fold(job: Job, folds: int) -> Sequence[Job]:
     own = "" if job.name == f"job {job.number}" else f"{job.name} "
     return [
-        Job(
-            job.number * folds + fold,
-            f"{own}fold={fold}",
-            job.point | {FOLD: str(fold)},
-            (*job.overrides, f"{FOLD}={fold}"),
+        replace(
+            job,
+            number=job.number * folds + fold,
+            name=f"{own}fold={fold}",
+            point=job.point | {FOLD: str(fold)},
+            overrides=(*job.overrides, f"{FOLD}={fold}"),
+            own=job.own + 1,
         )
         for fold in range(folds)
     ]

@@ -23,6 +23,7 @@ from runner.sweeps.plan.plan import Plan, short_names
 from runner.sweeps.results import table as tables
 from runner.sweeps.results.energy import log_energy
 from runner.sweeps.results.files import with_late_ids, write_table
+from runner.sweeps.results.folds import log_metrics
 from runner.sweeps.results.links import links
 from runner.sweeps.results.note import COMMANDS, DESCRIPTION, commands_of, record_results
 from runner.sweeps.results.outcome import outcome_of
@@ -202,6 +203,8 @@ class ParentRun:
         if table.best is not None and table.best.value is not None:
             log_best(self.folder, table.metric, table.best.value, table.count("FINISHED"))
         log_energy(self.folder, table)
+        log_metrics(self.folder, table.count("FINISHED"))
+        self._manifest.log_model = (self.folder / layout.MODEL).is_dir()
         record_results(self._manifest, table, self.folder, self._axes)
         self._manifest = self._manifest.ended(status)
         self._manifest.save(self.folder)

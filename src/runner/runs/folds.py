@@ -1,0 +1,282 @@
+"""The folds of a configuration together: their predictions out of fold, and the ensemble of their models."""
+
+import csv
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from runner.assembly import build
+from runner.assembly.experiment import Experiment
+from runner.data.loading import Loader
+from runner.errors import ConfigError, Problem, describe_error
+from runner.loss import answers, outputs_of
+from runner.rundir import layout
+from runner.rundir.checkpoint import load_task
+from runner.runs.columns import answers_classes
+from runner.runs.describe import make_input_spec
+from runner.runs.ensemble import make_ensemble
+from runner.runs.evaluation import compose_again, make_state
+from runner.runs.per_sample import batches, write_samples
+from runner.runs.serving import Served, save_served, serving_example, serving_module, table_names
+from runner.saved.run import SavedRun, find
+from runner.saved.weights import load_exactly, weights_of_run
+from runner.task import Step, Task
+from runner.task.supervised import Supervised
+from runner.tracking.model import TableNames
+from runner.training.evaluation import evaluate
+from runner.training.running_metrics import RunningMetrics
+from runner.training.state import Training
+from runner.util.files import replacing
+
+INVERTED = 1e-4
+"""How far probabilities may be from those of the logits that are made of them."""
+
+
+class Member(NamedTuple):
+    """A job of the configuration.
+
+    Attributes:
+        number: of the job.
+        fold: that it has validated on.
+        seed: as typed; empty if all have the same.
+    """
+
+    number: int
+    fold: int
+    seed: str = ""
+
+
+@dataclass
+class Combined:
+    """What the folds have together.
+
+    Attributes:
+        out_of_fold: metrics over all training samples, each predicted by the model that was not trained on it.
+        test: metrics of the ensemble on the test part; empty without one.
+        samples: the number of training samples, and of test samples.
+        model: whether the ensemble is saved; None if nobody has asked for it.
+        notes: what is left out, and why.
+    """
+
+    out_of_fold: dict[str, float] = field(default_factory=dict)
+    test: dict[str, float] = field(default_factory=dict)
+    samples: tuple[int, int] = (0, 0)
+    model: bool | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class Answered(NamedTuple):
+    """Predictions of a part: see `answers`.
+
+    Attributes:
+        answers: (N, K), float64.
+        targets: as the loss takes them; values in the units of the data.
+        outputs: the number of outputs of the model.
+    """
+
+    answers: Tensor
+    targets: Tensor
+    outputs: int
+
+
+class Rows(NamedTuple):
+    """The rows of the samples that a member was not trained on.
+
+    Attributes:
+        header: the names of the columns.
+        cells: of each sample.
+        order: the place of each sample in the training part.
+    """
+
+    header: list[str]
+    cells: list[list[str]]
+    order: list[int]
+
+
+@dataclass
+class Evaluated:
+    """A member's part in what all have together; None where the task has no mean of predictions."""
+
+    rows: Rows
+    task: Task
+    validated: Answered | None
+    tested: Answered | None
+    serving: nn.Module | None
+    served: Served | None
+    names: TableNames | None
+    note: str = ""
+
+
+def combine_or_say_why(folder: Path, members: Sequence[tuple[int, int, str]], *more: Any) -> dict[str, Any] | str:
+    """Return what `combine` returns as a dict, for a process without torch; or why it fails."""
+    try:
+        return asdict(combine(folder, [Member(*member) for member in members], *more))
+    except ConfigError as error:
+        return "; ".join(map(str, error.problems))
+    except Exception as error:  # the user's code may raise anything
+        return describe_error(error)
+
+
+def combine(folder: Path, members: Sequence[Member], saves_model: bool, elsewhere: bool = False) -> Combined:
+    """Write the predictions out of fold and the ensemble into a sweep's folder, and measure both.
+
+    The test part is read here, and by no fold alone.
+
+    Args:
+        folder: of the sweep.
+        members: the jobs of one configuration, which have finished.
+        saves_model: whether to save the ensemble for MLflow.
+        elsewhere: whether the jobs ran on other machines: their device may not be here.
+
+    Raises:
+        ConfigError: the weights or the data of a member cannot be loaded.
+        OSError: a file cannot be written.
+    """
+    evaluated = [_evaluate(folder / str(member.number), saves_model, elsewhere) for member in members]
+    _write_rows(folder / layout.OUT_OF_FOLD, members, [each.rows for each in evaluated])
+    first = evaluated[0]
+    combined = Combined(samples=(sum(len(each.rows.cells) for each in evaluated), 0))
+    combined.model = False if saves_model else None
+    validated = [each.validated for each in evaluated if each.validated is not None]
+    tested = [each.tested for each in evaluated if each.tested is not None]
+    if not validated:
+        combined.notes.append(first.note)
+        return combined
+    combined.out_of_fold = _measure(first.task, _joined(validated))
+    if tested:
+        combined.test = _measure(first.task, _mean(tested))
+        combined.samples = (combined.samples[0], len(tested[0].targets))
+    servings = [each.serving for each in evaluated if each.serving is not None]
+    if len(servings) == len(evaluated) and first.served is not None and first.task.loss is not None:
+        ensemble = make_ensemble(servings, first.task.loss, answered=first.names is not None)
+        save_served(ensemble, first.served, folder / layout.MODEL, first.names)
+        combined.model = (folder / layout.MODEL).is_dir()
+    elif first.note:
+        combined.notes.append(first.note)
+    return combined
+
+
+def _evaluate(folder: Path, saves_model: bool, elsewhere: bool) -> Evaluated:
+    run = find(str(folder), "run")
+    best = weights_of_run(run)
+    setup, _ = build.prepare(*compose_again(run, _on_cpu(run) if elsewhere else ()), best.preprocessing or {})
+    setup = replace(setup, splits=replace(setup.splits, test=setup.splits.untouched))
+    experiment = Experiment(**vars(setup), loaders=build.load(setup, setup.config["data"]))
+    state = make_state(experiment)
+    load_exactly(state.eval_model, best, run.argument)
+    load_task(state.task, best.task)
+    loaders, splits = experiment.loaders, experiment.splits
+    if loaders.val is None or splits.fold_members is None:
+        raise ConfigError(Problem("data.folds", f"{run.place} has no fold to validate on", topic="data"))
+    rows = _rows(state, loaders.val, splits.val, splits.classes, splits.fold_members)
+    evaluated = Evaluated(rows, state.task, None, None, None, None, None)
+    if (note := _why_no_mean(state.task)) is None:
+        evaluated.validated = _answer(state, loaders.val)
+        evaluated.tested = None if loaders.test is None else _answer(state, loaders.test)
+        if saves_model and splits.table is None:
+            evaluated.names = table_names(experiment)
+            evaluated.served = serving_example(experiment, make_input_spec(experiment))
+            if evaluated.served is not None:
+                evaluated.serving = serving_module(experiment, evaluated.served, False, state.eval_model)
+        elif saves_model:
+            note = "the ensemble is not saved as a model: each fold reads the table by transformers of its own"
+    evaluated.note = note or ""
+    loaders.close()
+    state.task.to("cpu")
+    return evaluated
+
+
+def _on_cpu(run: SavedRun) -> list[str]:
+    """Return the overrides with which any machine can evaluate a run."""
+    precision = run.config["precision"]["name"]
+    here = "fp32" if precision == "tf32" else precision  # the same weights
+    return ["device.name=cpu", f"precision.name={here}", "trainer.compile=false"]
+
+
+def _why_no_mean(task: Task) -> str | None:
+    """Say why the predictions of a task have no mean; None if they have."""
+    if isinstance(task, Supervised) and type(task).step is Supervised.step and answers_classes(task):
+        return None
+    return "no ensemble: the task has predictions of its own, of which no mean is known"
+
+
+def _rows(state: Training, loader: Loader, part: Any, classes: Sequence[str] | None, members: Tensor) -> Rows:
+    loss = evaluate(state, loader).get("loss")
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "samples.csv"
+        write_samples(path, state, loader, part, classes, loss)
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *cells = csv.reader(file)
+    if part.row_numbers() is None:  # the numbers are those of the fold's own part
+        cells = [[str(place), *row[1:]] for place, row in zip(members.tolist(), cells, strict=True)]
+    return Rows(header, cells, members.tolist())
+
+
+def _write_rows(path: Path, members: Sequence[Member], each: Sequence[Rows]) -> None:
+    """Write the samples of all members, by seed, in the order of the data."""
+    shared = [name for name in each[0].header if all(name in rows.header for rows in each)]
+    with_seed = any(member.seed for member in members)
+    seeds = {seed: place for place, seed in enumerate(dict.fromkeys(member.seed for member in members))}
+    table = []
+    for member, rows in zip(members, each, strict=True):
+        columns = [rows.header.index(name) for name in shared]
+        for place, row in zip(rows.order, rows.cells, strict=True):
+            first, *others = [row[column] for column in columns]
+            seed = [member.seed] if with_seed else []
+            table.append(((seeds[member.seed], place), [*seed, first, str(member.fold), *others]))
+    table.sort(key=lambda pair: pair[0])
+    with replacing(path) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*(["seed"] if with_seed else []), shared[0], "fold", *shared[1:]])
+        writer.writerows(row for _, row in table)
+
+
+def _answer(state: Training, loader: Loader) -> Answered:
+    """Predict a part."""
+    task, scale = state.task, state.target_scale
+    assert isinstance(task, Supervised)
+    found, targets, outputs = [], [], 0
+    for batch in batches(state, loader):
+        with state.precision.autocast():
+            step = task.measure(state.eval_forward, batch)
+        values, truth = step.outputs.double().cpu(), step.targets.cpu()
+        outputs = values.shape[1]
+        if scale is not None:
+            values, truth = scale.in_units(values), scale.in_units(truth)
+        found.append(values)
+        targets.append(truth)
+    loss = task.loss.to("cpu")
+    answered = answers(loss, torch.cat(found))
+    loss.to(state.device.torch)
+    return Answered(answered, torch.cat(targets), outputs)
+
+
+def _joined(parts: Sequence[Answered]) -> Answered:
+    return Answered(
+        torch.cat([part.answers for part in parts]), torch.cat([part.targets for part in parts]), parts[0].outputs
+    )
+
+
+def _mean(parts: Sequence[Answered]) -> Answered:
+    return parts[0]._replace(answers=torch.stack([part.answers for part in parts]).mean(0))
+
+
+def _measure(task: Task, part: Answered) -> dict[str, float]:
+    """Measure loss and metrics of predictions; none if the loss has probabilities that no logits are known of."""
+    assert isinstance(task, Supervised)
+    loss, samples = task.loss, len(part.targets)
+    outputs = outputs_of(loss, part.answers, part.outputs)
+    if not torch.allclose(answers(loss, outputs), part.answers, atol=INVERTED):
+        return {}
+    targets = part.targets.double() if part.targets.is_floating_point() else part.targets
+    with torch.inference_mode():
+        sums = RunningMetrics(task, torch.device("cpu"))
+        weight = loss.denominator(outputs, targets)
+        value = loss(outputs, targets)
+        sums.add(Step(value, samples if weight is None else weight, samples, outputs, targets))
+        return dict(sums.means())

@@ -1,0 +1,116 @@
+"""The end of a sweep over folds: predictions out of fold, and the ensemble of the best configuration, tested once."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from runner.rundir import layout
+from runner.rundir.journal import Journal
+from runner.sweeps.launchers import forkserver
+from runner.sweeps.plan.folds import FOLD
+from runner.sweeps.results.table import SEED, Row, Table
+from runner.util.files import load_json_or_empty, write_json
+from runner.util.metric_names import format_metric, without_details
+
+log = logging.getLogger("runner")
+
+COMBINE = "runner.runs.folds:combine_or_say_why"
+"""The function that does it, in a process that has imported torch."""
+
+OUT_OF_FOLD = "out_of_fold"
+"""The part that metrics of predictions out of fold are named by: `out_of_fold/accuracy`."""
+
+
+def has_folds(table: Table) -> bool:
+    """Whether the jobs of a sweep are folds."""
+    return any(FOLD in row.job.point for row in table.rows)
+
+
+def best_members(table: Table) -> list[Row]:
+    """Return the jobs of the configuration with the best mean, by number; empty if nothing ranks several."""
+    configurations: dict[frozenset[tuple[str, str]], list[Row]] = {}
+    for row in sorted(table.rows, key=lambda row: row.job.number):
+        point = {key: value for key, value in row.job.point.items() if key not in (SEED, FOLD)}
+        configurations.setdefault(frozenset(point.items()), []).append(row)
+    if len(configurations) == 1:
+        return next(iter(configurations.values()))
+    if not table.is_ranked or table.trades_off:
+        return []
+    means = [
+        (table.objectives[0].cost(mean(row.value for row in rows if row.value is not None)), number, rows)
+        for number, rows in enumerate(configurations.values())
+        if all(row.value is not None for row in rows)
+    ]
+    return min(means)[2] if means else []
+
+
+def combine(table: Table, folder: Path, saves_model: bool, elsewhere: bool) -> bool:
+    """Combine the folds of the best configuration, once all jobs have finished, unless that is done.
+
+    Args:
+        table: of the sweep; all its jobs have finished.
+        folder: of the sweep.
+        saves_model: whether to save the ensemble for MLflow.
+        elsewhere: whether the jobs ran on other machines.
+
+    Returns:
+        Whether it is done, or cannot be.
+    """
+    rows = best_members(table)
+    if not rows:
+        log.info("folds      not combined: nothing says which configuration is the best")
+        return True
+    members = [(row.job.number, int(row.job.point[FOLD]), row.job.point.get(SEED, "")) for row in rows]
+    known = load_json_or_empty(folder / layout.FOLDS)
+    if known.get("members") == [number for number, _, _ in members] and (
+        known.get("model") is not None or not saves_model
+    ):
+        return True
+    found = forkserver.call(COMBINE, folder, members, saves_model, elsewhere)
+    if isinstance(found, str):
+        log.error("error: the folds are not combined: %s", found)
+        return False
+    point = {key: value for key, value in rows[0].job.point.items() if key not in (SEED, FOLD)}
+    write_json(
+        folder / layout.FOLDS, {"configuration": point, "members": [number for number, _, _ in members], **found}
+    )
+    return True
+
+
+def log_metrics(folder: Path, step: int) -> None:
+    """Write what the folds have together into the sweep's journal."""
+    known = load_json_or_empty(folder / layout.FOLDS)
+    values = {f"{part}/{name}": value for part in (OUT_OF_FOLD, "test") for name, value in known.get(part, {}).items()}
+    if values:
+        with closing(Journal(folder / layout.JOURNAL)) as writer:
+            writer.write(values, step)
+
+
+def describe(folder: Path, monitor: str | None) -> list[str]:
+    """Return lines about what the folds have together, for a reader.
+
+    Args:
+        folder: of the sweep.
+        monitor: the metric that has chosen the best epoch of each job.
+    """
+    known = load_json_or_empty(folder / layout.FOLDS)
+    if not known:
+        return []
+    (trained, tested), models = known["samples"], len(known["members"])
+    by = f"{trained:,} predictions by models not trained on the sample: {layout.OUT_OF_FOLD}"
+    lines = [f"out of fold {_values(known['out_of_fold'])}({by})"]
+    if known["test"]:
+        where = f": {layout.MODEL}" if known["model"] else ""
+        lines.append(f"test       {_values(known['test'])}({tested:,} samples, the mean of {models} models{where})")
+    lines += [f"           {note}" for note in known["notes"]]
+    if monitor is not None and monitor.startswith("val/"):
+        lines.append(f"           {monitor} of a fold has chosen its best epoch: the validation metrics are optimistic")
+    return lines
+
+
+def _values(metrics: Mapping[str, Any]) -> str:
+    shown: Sequence[tuple[str, float]] = list(without_details(metrics).items())
+    return "".join(f"{name} {format_metric(name, value).strip()}   " for name, value in shown)

@@ -1,0 +1,151 @@
+"""`data.folds`: a sweep over folds, its predictions out of fold, and the ensemble that is tested once."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from conftest import Called
+from helpers.sweeping import results, sweep_folder
+from runner.data.normalize import Normalize
+from runner.data.target_scale import TargetScale
+from runner.loss import MSE, BCEWithLogits, CrossEntropy, Loss, answers, outputs_of
+from runner.runs.ensemble import make_ensemble
+from runner.runs.predictor import Predictor
+from runner.runs.serving import ServingModel
+from runner.saved.run import find
+from runner.sweeps.plan.folds import check
+from runner.tracking.store import connect, local_uri
+
+Runner = Callable[..., Called]
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "out_of_fold.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def column(table: list[dict[str, str]], name: str) -> np.ndarray:
+    return np.array([float(row[name]) for row in table])
+
+
+def test_as_scikit_learn_predicts_out_of_fold(runner: Runner, here: Path) -> None:
+    generator = np.random.default_rng(0)
+    inputs = generator.normal(3, [1, 5, 0.1], (40, 3))
+    targets = 50 + inputs @ np.array([2.0, -1.0, 30.0]) + generator.normal(size=40)
+    np.savez("d.npz", inputs=inputs, targets=targets, test_inputs=inputs[:7] + 0.1, test_targets=targets[:7])
+    called = runner(
+        "data=tensors", "data.path=d.npz", "data.mean=null", "data.std=null", "data.batch_size=64", "data.folds=3",
+        "data.scale_targets=true", "loss=mse", "model.hidden=[]", "precision=fp64", "scheduler=constant",
+        "optimizer.lr=0.5", "optimizer.momentum=0", "trainer.epochs=160", "trainer.monitor=train/loss",
+        "trainer.log_every_epochs=160", "trainer.checkpoint_every_epochs=160", "tracking=off", "seed=3",
+    )  # fmt: skip
+    assert called.code == 0, called.err
+    folder, folds = sweep_folder(here), KFold(3, shuffle=True, random_state=3)
+    for fold, (train, _) in enumerate(folds.split(inputs)):
+        weights = torch.load(folder / str(fold) / "checkpoints" / "best.pt", weights_only=True)["model"]
+        scaled, wanted = (
+            StandardScaler().fit_transform(part[train].reshape(len(train), -1)) for part in (inputs, targets)
+        )
+        weight, bias = (value.numpy() for value in weights.values())
+        error = scaled @ weight.T + bias - wanted
+        assert np.linalg.norm([*(2 * error.T @ scaled / len(train)).flatten(), 2 * error.mean()]) < 1e-10
+    model = make_pipeline(StandardScaler(), LinearRegression())
+    expected = cross_val_predict(model, inputs, targets, cv=folds)
+    table = rows(folder)
+    assert column(table, "index").tolist() == list(range(40))
+    np.testing.assert_allclose(column(table, "prediction"), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(column(table, "target"), targets, rtol=0, atol=1e-9)
+    assert [int(row["fold"]) for row in table] == [
+        next(fold for fold, (_, members) in enumerate(folds.split(inputs)) if index in members) for index in range(40)
+    ]
+    together = json.loads((folder / "folds.json").read_text())
+    assert together["out_of_fold"]["rmse"] == pytest.approx(np.sqrt(np.mean((expected - targets) ** 2)), abs=1e-6)
+    fits = [model.fit(inputs[train], targets[train]).predict(inputs[:7] + 0.1) for train, _ in folds.split(inputs)]
+    assert together["test"]["mae"] == pytest.approx(np.abs(np.mean(fits, axis=0) - targets[:7]).mean(), abs=1e-6)
+    assert not any(name.startswith("test/") for result in results(folder).values() for name in result)
+    assert together["model"] is None and not (folder / "model").exists()
+
+
+def test_the_ensemble_of_the_best_configuration(runner: Runner, here: Path, delivery_by_forks: None) -> None:
+    arguments = ["data.folds=2", "data.limit=60", "trainer.epochs=2", "model.hidden=[8]", "sweep.artifacts=best"]
+    called = runner("--multirun", *arguments, "optimizer.lr=0.001,0.3")
+    assert called.code == 0, called.err
+    folder = sweep_folder(here)
+    together = json.loads((folder / "folds.json").read_text())
+    assert together["configuration"] == {"optimizer.lr": "0.3"} and together["members"] == [2, 3]
+    table = rows(folder)
+    indices = [int(row["index"]) for row in table]
+    assert len(set(indices)) == 60 and indices == sorted(indices)
+    right = np.mean([row["target"] == row["prediction"] for row in table])
+    assert together["out_of_fold"]["accuracy"] == pytest.approx(right)
+    assert together["out_of_fold"]["loss"] == pytest.approx(column(table, "loss").mean(), rel=1e-5)
+
+    client = connect(local_uri(here / "outputs"))
+    (parent,) = [run for run in client.search_runs(["1"]) if "mlflow.parentRunId" not in run.data.tags]
+    tested = {f"test/{name}": value for name, value in together["test"].items()}
+    assert tested.items() <= parent.data.metrics.items() and "out_of_fold/loss" in parent.data.metrics
+    assert {"out_of_fold.csv", "folds.json"} <= {file.path for file in client.list_artifacts(parent.info.run_id)}
+    (model,) = client.search_logged_models(["1"], f"source_run_id = '{parent.info.run_id}'")
+    assert {metric.key for metric in model.metrics} >= tested.keys()
+    samples = torch.from_numpy(load_digits().images).float().unsqueeze(1)[:50] / 16
+    graph = torch.export.load(folder / "model" / "data" / "model.pt2").module()
+    means = torch.stack([predicted(folder / number, samples) for number in "23"]).mean(0)
+    torch.testing.assert_close(graph(samples).softmax(1), means)
+
+    before = (folder / "folds.json").stat().st_mtime_ns
+    again = runner("--multirun", f"sweep.resume={folder}")
+    assert again.code == 0 and "optimistic" in again.err
+    assert (folder / "folds.json").stat().st_mtime_ns == before, "the test part is read once"
+
+
+def predicted(folder: Path, samples: torch.Tensor) -> torch.Tensor:
+    predictor = Predictor(find(str(folder)))
+    outputs = predictor(samples)
+    assert isinstance(outputs, torch.Tensor)
+    return outputs.softmax(1)
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), BCEWithLogits(), MSE()])
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_outputs_of_predictions(loss: Loss, width: int) -> None:
+    outputs = torch.linspace(-4, 5, 4 * width, dtype=torch.float64).reshape(4, width)
+    again = outputs_of(loss, answers(loss, outputs), width)
+    assert again.shape == outputs.shape
+    torch.testing.assert_close(answers(loss, again), answers(loss, outputs))
+
+
+def test_members_of_an_ensemble_have_their_own_units() -> None:
+    scales = [TargetScale(*torch.tensor([[mean], [std], [0.0]], dtype=torch.float64)) for mean, std in ((9, 2), (7, 4))]
+    layers = [torch.nn.Linear(3, 1) for _ in scales]
+    normal = Normalize(torch.tensor(1.0), torch.tensor(2.0))
+    members = [ServingModel(each, normal, torch.float32, scale) for each, scale in zip(layers, scales, strict=True)]
+    ensemble, inputs = make_ensemble(members, MSE(), answered=False), torch.randn(5, 3)
+    first, second = (layer((inputs - 1) / 2).double() for layer in layers)
+    torch.testing.assert_close(ensemble(inputs), (9 + 2 * first + 7 + 4 * second) / 2)
+    assert ensemble.target_std is not None and float(ensemble.target_std) == 4
+
+
+def test_what_folds_do_not_go_with(runner: Runner, here: Path) -> None:
+    def keys(choices: dict[str, str], **others: dict[str, Any]) -> list[str]:
+        config = {"hydra": {"runtime": {"choices": choices}}, "data": {"folds": 3, "fold": None}, **others}
+        return [problem.key for problem in check(OmegaConf.create(config))]
+
+    assert keys({"hydra/sweeper": "grid", "hydra/launcher": "slurm"}, sweep={"seeds": 3}) == []
+    assert keys({"hydra/sweeper": "halving", "hydra/launcher": "stacked"}) == ["hydra/sweeper", "hydra/launcher"]
+    assert keys({}, sweep={"seeds": "auto"}, tracking={"register": "a"}) == ["sweep.seeds", "tracking.register"]
+    for key, arguments in {"data.folds": ["data.folds=3,4"], "data.fold": ["data.folds=3", "data.fold=0,1"]}.items():
+        assert [name for name, _ in runner("--multirun", *arguments).about] == [key]
+    assert "write hydra.sweep.dir=x" in runner("data.folds=3", "hydra.run.dir=x").err
+    assert not (here / "outputs").exists()
