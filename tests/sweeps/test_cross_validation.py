@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -18,10 +20,13 @@ from sklearn.preprocessing import StandardScaler
 
 from conftest import Called
 from helpers.sweeping import results, sweep_folder
+from helpers.trained import place, train
 from runner.data.normalize import Normalize
 from runner.data.target_scale import TargetScale
 from runner.loss import MSE, BCEWithLogits, CrossEntropy, Loss, answers, outputs_of
 from runner.runs.ensemble import make_ensemble
+from runner.runs.folds import Member, combine
+from runner.runs.new_samples import read
 from runner.runs.predictor import Predictor
 from runner.runs.serving import ServingModel
 from runner.saved.run import find
@@ -53,14 +58,14 @@ def test_as_scikit_learn_predicts_out_of_fold(runner: Runner, here: Path) -> Non
     )  # fmt: skip
     assert called.code == 0, called.err
     folder, folds = sweep_folder(here), KFold(3, shuffle=True, random_state=3)
-    for fold, (train, _) in enumerate(folds.split(inputs)):
+    for fold, (trained, _) in enumerate(folds.split(inputs)):
         weights = torch.load(folder / str(fold) / "checkpoints" / "best.pt", weights_only=True)["model"]
         scaled, wanted = (
-            StandardScaler().fit_transform(part[train].reshape(len(train), -1)) for part in (inputs, targets)
+            StandardScaler().fit_transform(part[trained].reshape(len(trained), -1)) for part in (inputs, targets)
         )
         weight, bias = (value.numpy() for value in weights.values())
         error = scaled @ weight.T + bias - wanted
-        assert np.linalg.norm([*(2 * error.T @ scaled / len(train)).flatten(), 2 * error.mean()]) < 1e-10
+        assert np.linalg.norm([*(2 * error.T @ scaled / len(trained)).flatten(), 2 * error.mean()]) < 1e-10
     model = make_pipeline(StandardScaler(), LinearRegression())
     expected = cross_val_predict(model, inputs, targets, cv=folds)
     table = rows(folder)
@@ -72,7 +77,7 @@ def test_as_scikit_learn_predicts_out_of_fold(runner: Runner, here: Path) -> Non
     ]
     together = json.loads((folder / "folds.json").read_text())
     assert together["out_of_fold"]["rmse"] == pytest.approx(np.sqrt(np.mean((expected - targets) ** 2)), abs=1e-6)
-    fits = [model.fit(inputs[train], targets[train]).predict(inputs[:7] + 0.1) for train, _ in folds.split(inputs)]
+    fits = [model.fit(inputs[each], targets[each]).predict(inputs[:7] + 0.1) for each, _ in folds.split(inputs)]
     assert together["test"]["mae"] == pytest.approx(np.abs(np.mean(fits, axis=0) - targets[:7]).mean(), abs=1e-6)
     assert not any(name.startswith("test/") for result in results(folder).values() for name in result)
     assert together["model"] is None and not (folder / "model").exists()
@@ -115,6 +120,30 @@ def predicted(folder: Path, samples: torch.Tensor) -> torch.Tensor:
     outputs = predictor(samples)
     assert isinstance(outputs, torch.Tensor)
     return outputs.softmax(1)
+
+
+def test_each_fold_reads_a_table_by_its_own_transformers(tmp_path: Path) -> None:
+    with place(tmp_path):
+        lines = [f"{n % 7},{'uvw'[n % 3]},{100 + n % 5}" for n in range(40)]
+        Path("t.csv").write_text("\n".join(["a,b,y", *lines]))
+        keys = (
+            "data=table",
+            "data.path=t.csv",
+            "loss=mse",
+            "data.folds=2",
+            "data.split=sequential",
+            "trainer.epochs=2",
+        )
+        runs = [train(f"s/{fold}", *keys, f"data.fold={fold}") for fold in range(2)]
+        combined = combine(Path("s").resolve(), [Member(0, 0), Member(1, 1)], saves_model=True)
+        assert combined.model and not combined.notes and combined.test.keys() == {"loss", "mae", "rmse", "r2"}
+        table = pd.read_csv("t.csv")
+        each = []
+        for predictor in [Predictor(find(str(run))) for run in runs]:
+            ((_, raw),) = read("t.csv", predictor.samples).batches(64)
+            each.append(predictor(raw))
+        served = mlflow.pyfunc.load_model("s/model").predict(table[["b", "a"]])
+        np.testing.assert_allclose(served["y"], torch.stack(each).mean(0).flatten(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), BCEWithLogits(), MSE()])

@@ -19,10 +19,11 @@ from runner.rundir import layout
 from runner.rundir.checkpoint import load_task
 from runner.runs.columns import answers_classes
 from runner.runs.describe import make_input_spec
-from runner.runs.ensemble import make_ensemble
+from runner.runs.ensemble import make_ensemble, name_of_input
 from runner.runs.evaluation import compose_again, make_state
 from runner.runs.per_sample import batches, write_samples
 from runner.runs.serving import Served, save_served, serving_example, serving_module, table_names
+from runner.runs.task_model import INPUTS
 from runner.saved.run import SavedRun, find
 from runner.saved.weights import load_exactly, weights_of_run
 from runner.task import Step, Task
@@ -151,14 +152,27 @@ def combine(folder: Path, members: Sequence[Member], saves_model: bool, elsewher
     if tested:
         combined.test = _measure(first.task, _mean(tested))
         combined.samples = (combined.samples[0], len(tested[0].targets))
-    servings = [each.serving for each in evaluated if each.serving is not None]
-    if len(servings) == len(evaluated) and first.served is not None and first.task.loss is not None:
-        ensemble = make_ensemble(servings, first.task.loss, answered=first.names is not None)
-        save_served(ensemble, first.served, folder / layout.MODEL, first.names)
+    if saves_model and all(each.serving is not None for each in evaluated):
+        _save_ensemble(folder / layout.MODEL, evaluated)
         combined.model = (folder / layout.MODEL).is_dir()
-    elif first.note:
-        combined.notes.append(first.note)
     return combined
+
+
+def _save_ensemble(folder: Path, evaluated: Sequence[Evaluated]) -> None:
+    """Save the mean of models for MLflow serving."""
+    first, served = evaluated[0], [each.served for each in evaluated if each.served is not None]
+    loss, names, whole = first.task.loss, first.names, served[0]
+    encoders = [each.names.encoder for each in evaluated if each.names is not None]
+    apart = names is not None and names.encoder is not None  # each fold reads the table by transformers of its own
+    if names is not None and apart:
+        names, example = names._replace(encoder=encoders), dict[str, Tensor]()
+        for number, each in enumerate(served):
+            inputs = {INPUTS: each.example} if isinstance(each.example, Tensor) else each.example
+            example |= {name_of_input(name, number): values for name, values in inputs.items()}
+        whole = replace(whole, example=example)
+    assert loss is not None
+    members = [each.serving for each in evaluated if each.serving is not None]
+    save_served(make_ensemble(members, loss, names is not None, apart), whole, folder, names)
 
 
 def _evaluate(folder: Path, saves_model: bool, elsewhere: bool) -> Evaluated:
@@ -178,13 +192,11 @@ def _evaluate(folder: Path, saves_model: bool, elsewhere: bool) -> Evaluated:
     if (note := _why_no_mean(state.task)) is None:
         evaluated.validated = _answer(state, loaders.val)
         evaluated.tested = None if loaders.test is None else _answer(state, loaders.test)
-        if saves_model and splits.table is None:
+        if saves_model:
             evaluated.names = table_names(experiment)
             evaluated.served = serving_example(experiment, make_input_spec(experiment))
             if evaluated.served is not None:
                 evaluated.serving = serving_module(experiment, evaluated.served, False, state.eval_model)
-        elif saves_model:
-            note = "the ensemble is not saved as a model: each fold reads the table by transformers of its own"
     evaluated.note = note or ""
     loaders.close()
     state.task.to("cpu")

@@ -7,7 +7,7 @@ import logging
 import platform
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,14 +47,15 @@ class TableNames(NamedTuple):
     Attributes:
         inputs: the names of the features.
         outputs: the names of the answers.
-        encoder: columns and transformers of `data=table`; None if the features are numbers.
+        encoder: columns and transformers of `data=table`, or those of each member of an ensemble; None if the features
+            are numbers.
         example: two rows of such a table, by column.
         code: the folder of the modules that read it.
     """
 
     inputs: list[str]
     outputs: list[str]
-    encoder: Mapping[str, Any] | None = None
+    encoder: Mapping[str, Any] | Sequence[Any] | None = None
     example: Mapping[str, list[Any]] | None = None
     code: Path | None = None
 

@@ -16,7 +16,7 @@ class RowsModel:
 
     Args:
         folder: has `model.pt2`, a graph from the inputs of the model to its answers (N, K), and `table.json`, with the
-            columns, the transformers and the names of the answers.
+            columns, the transformers (a list of them for an ensemble) and the names of the answers.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -24,7 +24,10 @@ class RowsModel:
 
         self._graph = torch.export.load(folder / "model.pt2").module()
         table = json.loads((folder / "table.json").read_text(encoding="utf-8"))
-        self._read, self._encoder = encoder.read, encoder.Encoder.from_state(table["encoder"])
+        states = table["encoder"]
+        self._is_ensemble = isinstance(states, list)
+        self._read = encoder.read
+        self._encoders = [encoder.Encoder.from_state(state) for state in (states if self._is_ensemble else [states])]
         self._names = table["outputs"]
 
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
@@ -35,12 +38,15 @@ class RowsModel:
         Raises:
             KeyError: a column is missing.
         """
-        inputs = self._encoder.transform(self._read(self._encoder.columns, model_input))
+        named, by_name = {}, self._is_ensemble
+        for number, encoder in enumerate(self._encoders):  # of an ensemble, each member has its own
+            inputs = encoder.transform(self._read(encoder.columns, model_input))
+            by_name |= isinstance(inputs, dict)
+            of_member = f"_{number}" if self._is_ensemble else ""
+            for name, values in (inputs if isinstance(inputs, dict) else {"inputs": inputs}).items():
+                named[name + of_member] = torch.from_numpy(values)
         with torch.no_grad():
-            if isinstance(inputs, dict):
-                answers = self._graph(**{name: torch.from_numpy(values) for name, values in inputs.items()})
-            else:
-                answers = self._graph(torch.from_numpy(inputs))
+            answers = self._graph(**named) if by_name else self._graph(*named.values())
         return pd.DataFrame(answers.numpy(), index=model_input.index, columns=self._names)
 
 
