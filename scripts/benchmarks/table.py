@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+import stacks
 from earlier import groups
 from large_model import LargeModel
 from long_run import LongRun
@@ -67,6 +68,7 @@ def table(folder: Path, full: bool, earlier: Path | None = None) -> list[Group]:
         _start(folder / "started"),
         _sweep(folder / "started"),
         _images(folder / "photographs", 4_000 if full else 400),
+        *stacks.groups(folder, full),
         *groups(folder, earlier, 500 if full else 50),
     ]
 

@@ -4,6 +4,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,16 @@ def test_a_resumed_sweep_finishes_the_stack(runner: Runner, here: Path, tmp_path
         assert_ended_the_same(folder / str(number), tmp_path / "whole" / str(number))
 
 
+def test_a_promoted_job_is_one_that_never_paused(runner: Runner, here: Path) -> None:
+    """Alone on its last rung, it is still trained as in a stack."""
+    small = ("tracking=off", "data.limit=200", "model.hidden=[8]", "optimizer.lr=0.1,0.01", "hydra/launcher=stacked")
+    halving = ("hydra/sweeper=halving", "hydra.sweeper.max_epochs=2", "hydra.sweeper.eta=2", "sweep.jobs=1")
+    assert runner("--multirun", *halving, *small, "hydra.sweep.dir=halved").code == 0
+    assert results(here / "halved")[0]["epochs"] == 2
+    assert runner("--multirun", *small, "trainer.epochs=2", "sweep.jobs=1", "hydra.sweep.dir=whole").code == 0
+    assert_ended_the_same(here / "halved" / "0", here / "whole" / "0")
+
+
 def torch_step(folder: Path) -> int:
     from runner.rundir.checkpoint import load
 
@@ -72,7 +83,7 @@ def torch_step(folder: Path) -> int:
 def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     axes = (
         "optimizer.lr=0.1,0.03,0.01", "seed=0,1", "scheduler=constant", "trainer.epochs=60", "tracking=off",
-        "trainer.early_stopping.patience=8", "sweep.artifacts=best", "hydra/launcher=stacked",
+        "trainer.early_stopping.patience=8", "hydra/launcher=stacked",
     )  # fmt: skip
     whole = tmp_path / "whole"
     assert Forked(tmp_path, "--multirun", *axes, f"hydra.sweep.dir={whole}").wait(200)[0] == 0
@@ -82,7 +93,8 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tmp_path: Path) -> N
         for _ in range(2):
             wait_for(lambda folder=folder: list(folder.glob("*/metrics.jsonl")))
             time.sleep(draw.uniform(0.5, 4))
-            sweep.send_signal(signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended before
+                sweep.send_signal(signal.SIGKILL)
             sweep.wait()
             sweep = Forked(tmp_path, "--multirun", f"sweep.resume={folder}")
         code, printed = sweep.wait(200)
@@ -92,32 +104,34 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(tmp_path: Path) -> N
 
 
 @pytest.mark.soak
-def test_64_jobs_are_ranked_as_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-3), ("fp64", 1e-9)])
+def test_64_jobs_are_ranked_as_alone(tmp_path: Path, precision: str, most: float) -> None:
+    """The difference is that of rounding: double precision has nearly none."""
     axes = (
-        "optimizer.lr=0.001,0.005,0.01,0.02,0.03,0.05,0.1,0.3", "seed=0,1,2,3,4,5,6,7", "trainer.epochs=20",
-        "sweep.artifacts=best",
+        "optimizer.lr=0.001,0.002,0.005,0.007,0.01,0.015,0.02,0.03", "seed=0,1,2,3,4,5,6,7", "trainer.epochs=20",
+        "sweep.artifacts=best", f"precision={precision}",
     )  # fmt: skip
-    ranked, losses, accuracies = {}, {}, {}
+    ranked: dict[str, list[int]] = {}
+    values: dict[str, dict[int, tuple[float, float, float]]] = {}
     for launcher in ("stacked", "local"):
         here = tmp_path / launcher
         here.mkdir()
         code, printed = Forked(here, "--multirun", f"hydra/launcher={launcher}", *axes).wait(500)
         assert code == 0, printed
         folder = sweep_folder(here)
-        ended = results(folder)
-        losses[launcher] = {n: measured(folder / str(n))["val/loss", 20] for n in ended}
-        accuracies[launcher] = {n: measured(folder / str(n))["val/accuracy", 20] for n in ended}
-        ranked[launcher] = [row["job"] for row in table(folder)["jobs"]]
+        ended, rows = results(folder), table(folder)["jobs"]
+        assert len(ended) == len(rows) == 64
+        ranked[launcher], values[launcher] = [row["job"] for row in rows], {}
         client = connect(local_uri(here / "outputs"))
         for number, result in ended.items():
             in_journal, in_store, twice = counts(client, result["run_id"], folder / str(number))
             assert in_journal == in_store and twice == 0
-        assert len(ended) == 64
-    furthest = {
-        name: max(abs(values["stacked"][n] - values["local"][n]) for n in values["local"])
-        for name, values in {"loss": losses, "accuracy": accuracies}.items()
-    }
-    print(f"largest difference of 64 jobs after 20 epochs: {furthest}")
-    assert furthest["loss"] < 1e-3 and furthest["accuracy"] < 0.01
-    moved = [a for a, b in zip(ranked["stacked"], ranked["local"], strict=True) if a != b]
-    assert len(moved) <= 4  # ties, to the precision of the difference
+            last = measured(folder / str(number))
+            values[launcher][number] = last["val/loss", 20], last["val/accuracy", 20], result["val/loss"]
+    loss, accuracy, best = (
+        max(abs(values["stacked"][n][place] - values["local"][n][place]) for n in range(64)) for place in range(3)
+    )
+    print(f"{precision}: largest difference after 20 epochs: loss {loss:.2g}, accuracy {accuracy:.2g}")
+    assert loss < most and accuracy < 0.01
+    for one, other in zip(*ranked.values(), strict=True):
+        assert abs(values["local"][one][2] - values["local"][other][2]) <= 2 * best  # the same job, or a tie

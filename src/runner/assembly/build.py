@@ -13,6 +13,7 @@ from runner.assembly import auto_loss, checks
 from runner.assembly.experiment import Experiment, Setup
 from runner.assembly.problems import ProblemCollector
 from runner.assembly.record import computed_with, recorded
+from runner.assembly.shared import SharedData
 from runner.assembly.stages import Given, make_parts
 from runner.assembly.target import check_target
 from runner.config import callbacks, schema
@@ -37,6 +38,7 @@ def build(
     choices: Mapping[str, str] | None = None,
     problems: Sequence[Problem] = (),
     checkpoint: Mapping[str, Any] | None = None,
+    shared: SharedData | None = None,
 ) -> Experiment:
     """Check a composed config and make everything that a run needs.
 
@@ -45,10 +47,10 @@ def build(
     Raises:
         ConfigError: with all problems; or the samples do not fit into memory.
     """
-    setup, load = prepare(cfg, choices, problems, checkpoint)
+    setup, load = prepare(cfg, choices, problems, checkpoint, shared)
     give_back_memory()  # of the whole data set, before it was divided
     with memory_for_data():
-        loaders = load()
+        loaders = load() if shared is None else shared.get(setup.seed, "batches", load).copied()
     data_sets = loaders.data_sets().items()
     checks.state({"data": {name: data_set.state_dict() for name, data_set in data_sets if saves_itself(data_set)}})
     return Experiment(**vars(setup), loaders=loaders)
@@ -59,6 +61,7 @@ def prepare(
     choices: Mapping[str, str] | None = None,
     problems: Sequence[Problem] = (),
     checkpoint: Mapping[str, Any] | None = None,
+    shared: SharedData | None = None,
 ) -> tuple[Setup, Callable[[], Loaders]]:
     """Check a composed config and make everything but the batches, which may take time and memory.
 
@@ -67,6 +70,7 @@ def prepare(
         choices: which member of each group was chosen.
         problems: those of composing; the config is checked all the same, to report everything at once.
         checkpoint: the state whose weights replace those of `model.weights`; None at the start of a run.
+        shared: has the data of earlier experiments that differ in seed and numbers only; None: nothing is shared.
 
     Returns:
         The parts of the run, and a function that makes the batches.
@@ -78,7 +82,7 @@ def prepare(
     config = to_plain(cfg)
     collector = ProblemCollector(problems)
     collector += check(config)
-    made = make_parts(Given(config, to_settings(cfg.trainer, TrainerSettings), collector, checkpoint))
+    made = make_parts(Given(config, to_settings(cfg.trainer, TrainerSettings), collector, checkpoint, shared))
     tracking, console = to_settings(cfg.tracking, TrackingSettings), to_settings(cfg.runner, ConsoleSettings)
     assert tracking and console
     with memory_for_data():

@@ -12,6 +12,7 @@ from runner.assembly import auto_loss, checks, datasets, losses, models, optimiz
 from runner.assembly.experiment import Parts
 from runner.assembly.mixing import fit_targets
 from runner.assembly.problems import ProblemCollector
+from runner.assembly.shared import SharedData
 from runner.callbacks import Callback
 from runner.config import callbacks
 from runner.config.settings import TrainerSettings
@@ -43,12 +44,14 @@ class Given:
         trainer: its settings; None while a value is missing.
         collector: has the problems so far.
         checkpoint: the state whose weights replace those of `model.weights`; None at the start of a run.
+        shared: has the data of earlier experiments; None: nothing is shared.
     """
 
     config: Mapping[str, Any]
     trainer: TrainerSettings | None
     collector: ProblemCollector
     checkpoint: Mapping[str, Any] | None
+    shared: SharedData | None = None
 
     @property
     def seed(self) -> int:
@@ -178,7 +181,8 @@ def load_data(given: Given, task: Task | None) -> tuple[Splits, Augment | None]:
     forbidden, samples = bool(given.collector.problems), None
     if trainer and trainer.steps_per_epoch and not forbidden:
         samples = trainer.steps_per_epoch * trainer.grad_accumulation * data["batch_size"]
-    return datasets.make_data(
+    make = partial(
+        datasets.make_data,
         data,
         given.seed,
         task,
@@ -187,6 +191,7 @@ def load_data(given: Given, task: Task | None) -> tuple[Splits, Augment | None]:
         fitted=(given.checkpoint or {}).get("table"),
         samples_per_epoch=samples,
     )
+    return make() if given.shared is None else given.shared.get(given.seed, "data", make)
 
 
 def make_network(given: Given, learned: Learned) -> Network:

@@ -11,7 +11,8 @@ from runner.errors import describe_error
 from runner.rundir import layout
 from runner.rundir.energy import spent
 from runner.runs import last_lines
-from runner.runs.phases import Outcome, Run, WantsArtifacts
+from runner.runs.outcome import Outcome, WantsArtifacts
+from runner.runs.phases import Run
 from runner.tracking.tracker import Deliverer
 from runner.training.anomaly import detect_anomaly
 from runner.training.compilation import compile_model

@@ -3,9 +3,8 @@
 import logging
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -22,6 +21,7 @@ from runner.rundir.manifest import ERROR, PAUSE
 from runner.runs import last_lines, report
 from runner.runs.code import RunCode
 from runner.runs.describe import describe_run, write_config, write_input_spec
+from runner.runs.outcome import Outcome, WantsArtifacts
 from runner.runs.reproduction import STACK, environment_changes
 from runner.runs.same_code import shared_verdict
 from runner.runs.serving import Served, save_serving_model, serving_example
@@ -44,29 +44,6 @@ SETTLE_SECONDS = 5.0
 STOPPED_SECONDS = 3.0  # the job scheduler of a cluster kills soon after its SIGTERM
 
 
-WantsArtifacts = Callable[[Mapping[str, float]], bool]
-"""Decides by a run's final metrics whether it draws plots and saves the model for MLflow."""
-
-
-@dataclass
-class Outcome:
-    """The outcome of a run.
-
-    Attributes:
-        status: FINISHED, FAILED or KILLED, as in MLflow; or PAUSED, which is KILLED there, with a tag.
-        exit_code: 0, 1, or 128 plus the number of the signal.
-        result: the content of `result.json`.
-        error: the error message of a failed run.
-        artifacts: whether it has plots and the model for MLflow.
-    """
-
-    status: str
-    exit_code: int
-    result: dict[str, Any]
-    error: str | None = None
-    artifacts: bool = True
-
-
 class Run:
     """A run in its phases: it is opened, started, trained by the caller, finished, and closed.
 
@@ -79,7 +56,7 @@ class Run:
         stop: the request to stop.
         wants_artifacts: whether to draw plots and save the model for MLflow; None: yes.
         checkpoints: makes the checkpoints.
-        stacked_with: the number of other runs that are trained as one program with this one.
+        stacked_with: the number of other runs that are trained as one program with this one; None: it is not.
         like: one of them, which has the same code.
 
     Attributes:
@@ -97,15 +74,15 @@ class Run:
         stop: Stop,
         wants_artifacts: WantsArtifacts | None,
         checkpoints: type[Checkpoints] = Checkpoints,
-        stacked_with: int = 0,
+        stacked_with: int | None = None,
         like: "Run | None" = None,
     ) -> None:
         self._experiment, self._folder, self._resume_from = experiment, folder, resume_from
         self._bar, self._stop, self._wants_artifacts = bar, stop, wants_artifacts
         self._code: RunCode = RunCode(folder, like._code if like is not None else None)
-        self._notes = _changes_since(folder, experiment, stacked_with > 0) if resume_from is not None else []
+        self._notes = _changes_since(folder, experiment, stacked_with is not None) if resume_from is not None else []
         self._spec = write_input_spec(experiment, folder)
-        facts = {STACK: f"one program with {stacked_with} other models"} if stacked_with else {}
+        facts = {} if stacked_with is None else {STACK: f"one program with {stacked_with} other models"}
         self._tracker = _open(experiment, folder, resume_from is not None, delivery, self._code, facts)
         experiment.splits = experiment.splits.with_examples()  # the batches have them all, normalised
         give_back_memory()

@@ -19,7 +19,7 @@ from runner.rundir import folders, layout
 from runner.rundir.folders import outputs
 from runner.rundir.lock import lock
 from runner.runs import describe, resume, start
-from runner.runs.phases import Outcome
+from runner.runs.outcome import Outcome
 from runner.runs.reproduction import Key
 from runner.saved import run, weights
 from runner.saved.run import SavedRun

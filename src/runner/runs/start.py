@@ -8,11 +8,12 @@ from omegaconf import DictConfig
 
 from runner.assembly import build
 from runner.assembly.experiment import Experiment
+from runner.assembly.shared import SharedData
 from runner.config.compose import Composer
 from runner.config.hydra_job import run_job_in, without_hydra
 from runner.errors import Problem
 from runner.runs import execute, resume
-from runner.runs.phases import Outcome, WantsArtifacts
+from runner.runs.outcome import Outcome, WantsArtifacts
 from runner.runs.resume import Resumed
 from runner.tracking.tracker import Deliverer
 from runner.training.display import Bar
@@ -24,6 +25,7 @@ def build_run(
     problems: Sequence[Problem] = (),
     resumed: Resumed | None = None,
     typed: Sequence[str] | None = None,
+    shared: SharedData | None = None,
 ) -> tuple[Experiment, dict[str, Any] | None]:
     """Build everything that a run needs, before it has a folder.
 
@@ -33,6 +35,7 @@ def build_run(
         problems: the problems that composing has found.
         resumed: the run to resume, or to take the weights from.
         typed: the arguments of the command, without credentials.
+        shared: has the data of earlier runs of this process; None: nothing is shared.
 
     Returns:
         The experiment, and the checkpoint to resume from or None.
@@ -41,7 +44,7 @@ def build_run(
         ConfigError: with all problems.
     """
     preprocessing = resumed.preprocessing if resumed else None
-    experiment = build.build(without_hydra(cfg), choices, problems, preprocessing)
+    experiment = build.build(without_hydra(cfg), choices, problems, preprocessing, shared)
     experiment.typed = typed
     return experiment, resume.load_checkpoint(resumed, experiment) if resumed else None
 

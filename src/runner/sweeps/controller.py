@@ -60,6 +60,7 @@ class PreparedSweep:
         check: composes and builds a job that a search has added.
         save_plan: writes the plan into the sweep's folder, with the jobs that a search has added.
         typed: the arguments of the command line, without credentials.
+        hint: a line for the end of the sweep; empty if there is none.
     """
 
     plan: Plan
@@ -74,6 +75,7 @@ class PreparedSweep:
     check: Callable[[Job], DictConfig]
     save_plan: Callable[[Path], None]
     typed: Sequence[str] = ()
+    hint: str = ""
 
 
 class Sweep:
@@ -210,6 +212,8 @@ class Sweep:
         complete = complete and written and ended
         if not complete and not left:
             self._log_how_to_resume()
+        elif complete and prepared.hint:
+            log.info("%s", prepared.hint)
         delivered = False
         try:
             self.stop.release()

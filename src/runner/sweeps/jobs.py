@@ -46,7 +46,7 @@ class JobInfo:
         kind: the same for jobs that differ only in numbers which the models of a stack may differ in.
         seed: of the job.
         why_alone: what keeps it from being trained in a stack; None: nothing.
-        bytes: of its weights, gradients and optimizer state in a stack.
+        bytes: of its trained weights.
     """
 
     device: str

@@ -18,6 +18,7 @@ from runner.rundir import folders, layout
 from runner.rundir.folders import display_path
 from runner.rundir.lock import lock
 from runner.sweeps.check import preflight
+from runner.sweeps.check.stack_hint import stack_hint
 from runner.sweeps.controller import PreparedSweep, Sweep
 from runner.sweeps.jobs import Job
 from runner.sweeps.launchers import forkserver
@@ -277,8 +278,11 @@ def check(
     if plan.search is not None and launcher.is_remote and settings.jobs == "auto":
         text = "sweep.jobs=auto: a search on a cluster needs the number of trials at a time"
         raise ConfigError(Problem("sweep.jobs", text, "write sweep.jobs=4", topic="missing"))
+    planned_now = plan.search is None and plan.halving is None
     max_jobs = len(remaining) if plan.search is None else max(len(remaining), plan.search.n_trials)
-    slots = launcher.allocate(ResourceRequest(settings, config.device.threads, max_jobs, infos, configs))
+    slots = launcher.allocate(
+        ResourceRequest(settings, config.device.threads, max_jobs, infos, configs, plan.search is not None)
+    )
 
     def check_later(job: Job) -> DictConfig:
         configs, by_job = preflight.compose(job_configs, [job], plan.old_rules)
@@ -303,6 +307,9 @@ def check(
         check_later,
         save_plan,
         typed=composer.typed or (),
+        hint=stack_hint(list(infos.values()), slots)
+        if planned_now and not (launcher.stacks or launcher.is_remote)
+        else "",
     )
 
 

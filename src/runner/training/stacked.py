@@ -22,7 +22,8 @@ from runner.training.loop import (
     start_batches,
     start_epoch,
 )
-from runner.training.stacked_step import Stack, release, shares_samples
+from runner.training.stacked_batches import shares_samples
+from runner.training.stacked_step import Stack, release
 from runner.training.state import Interrupted, Paused, Training, save_within_epoch
 
 

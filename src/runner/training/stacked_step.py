@@ -4,7 +4,7 @@
 its own learning rate, momentum and weight decay.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +13,15 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from runner.data.loading import TensorLoader
 from runner.task import Task
 from runner.task.supervised import output_of
 from runner.training.running_metrics import Summed
+from runner.training.stacked_batches import batches
+from runner.training.stacked_optimizers import SGD, Adam
 from runner.training.state import Training
 
 SMOOTHING = "label_smoothing"
 """The attribute of a loss that may differ between the models."""
-
-NUMBERS = ("lr", "momentum", "weight_decay")
-"""What may differ in the groups of the optimizers."""
 
 
 class Stack:
@@ -63,7 +61,7 @@ class Stack:
 
     def start_epoch(self) -> None:
         """Draw the order of the samples of each model, and share the sums that its epoch starts with."""
-        self.batches = _batches(self.states)
+        self.batches = batches(self.states)
         for state, total in zip(self.states, self._losses, strict=True):
             state.sums.share_loss(total)
         self._totals = {}
@@ -172,91 +170,6 @@ class Stack:
             self._averages.lerp_(self._weights, 1 - averages[0].decay)
 
 
-class SGD:
-    """`torch.optim.SGD` for all rows."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack, self._momentum = stack, stack.rows()
-        self._nesterov = [bool(group["nesterov"]) for group in stack.states[0].optimizer.param_groups]
-        stack.share("momentum_buffer", self._momentum, lambda group: group["momentum"] != 0)
-
-    def read_numbers(self, groups: Sequence[Sequence[dict[str, Any]]]) -> None:
-        """Read the numbers of each group of each model."""
-        self._numbers = [{key: [float(group[key]) for group in of_models] for key in NUMBERS} for of_models in groups]
-        self._columns = [
-            {key: self._stack.column(values) for key, values in numbers.items() if any(values)}
-            for numbers in self._numbers
-        ]
-
-    def count_step(self) -> None:
-        """Do nothing: no step depends on how many were taken."""
-
-    def update(self, number: int, weights: Tensor, gradients: Tensor, group: slice) -> None:
-        """Update the weights of a group (K, P) by their gradients, which are changed."""
-        columns = self._columns[number]
-        if "weight_decay" in columns:
-            gradients.addcmul_(weights, columns["weight_decay"])
-        change = gradients
-        if "momentum" in columns:
-            change = self._momentum[:, group].mul_(columns["momentum"]).add_(gradients)
-            if self._nesterov[number]:
-                change = gradients.addcmul_(change, columns["momentum"])
-        if "lr" in columns:
-            weights.addcmul_(change, columns["lr"], value=-1)
-
-
-class Adam:
-    """`torch.optim.Adam` and `AdamW` for all rows."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack, self._first, self._second = stack, stack.rows(), stack.rows()
-        groups = stack.states[0].optimizer.param_groups
-        self._decoupled = [bool(group["decoupled_weight_decay"]) for group in groups]
-        self._eps = [float(group["eps"]) for group in groups]
-        stack.share("exp_avg", self._first)
-        stack.share("exp_avg_sq", self._second)
-        self._steps = torch.zeros(len(stack.states), dtype=torch.float32)
-        for state, steps in zip(stack.states, self._steps, strict=True):
-            for own in state.optimizer.state.values():
-                if "step" in own:
-                    steps.copy_(own["step"])
-                own["step"] = steps
-
-    def read_numbers(self, groups: Sequence[Sequence[dict[str, Any]]]) -> None:
-        """Read the numbers of each group of each model."""
-        self._columns: list[dict[str, Tensor]] = []
-        for of_models in groups:
-            values = {key: [float(group[key]) for group in of_models] for key in ("lr", "weight_decay")}
-            values |= {f"beta{i + 1}": [float(group["betas"][i]) for group in of_models] for i in (0, 1)}
-            columns = {
-                key: torch.tensor(each, dtype=torch.float64, device=self._first.device).unsqueeze(1)
-                for key, each in values.items()
-                if any(each) or key != "weight_decay"
-            }
-            self._columns.append(columns)
-
-    def count_step(self) -> None:
-        """Count a step of each model."""
-        self._steps.add_(1)
-
-    def update(self, number: int, weights: Tensor, gradients: Tensor, group: slice) -> None:
-        """Update the weights of a group (K, P) by their gradients, which are changed."""
-        columns, dtype = self._columns[number], weights.dtype
-        lr, beta1, beta2 = (columns[key] for key in ("lr", "beta1", "beta2"))
-        if "weight_decay" in columns:
-            if self._decoupled[number]:
-                weights.mul_((1 - lr * columns["weight_decay"]).to(dtype))
-            else:
-                gradients.addcmul_(weights, columns["weight_decay"].to(dtype))
-        first, second = self._first[:, group], self._second[:, group]
-        first.lerp_(gradients, (1 - beta1).to(dtype))
-        second.mul_(beta2.to(dtype)).addcmul_(gradients.square(), (1 - beta2).to(dtype))
-        steps = self._steps.to(lr).unsqueeze(1)
-        size, scale = lr / (1 - beta1**steps), (1 - beta2**steps).sqrt()
-        divisor = (second.sqrt() / scale.to(dtype)).add_(self._eps[number])
-        weights.addcmul_(first / divisor, size.to(dtype), value=-1)
-
-
 def _trained_names(state: Training) -> list[list[str]]:
     """Return the names of the trained parameters, by group of the optimizer."""
     names = {id(parameter): name for name, parameter in state.model.named_parameters()}
@@ -352,29 +265,3 @@ def smoothed_cross_entropy(outputs: Tensor, targets: Tensor, smoothing: Tensor) 
     """Return the mean cross entropy like `torch.nn.functional.cross_entropy`, whose smoothing cannot be a tensor."""
     logs = outputs.log_softmax(1)
     return (1 - smoothing) * F.nll_loss(logs, targets) - smoothing * logs.mean()
-
-
-def _batches(states: Sequence[Training]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches (K, N, ...) of the rest of an epoch, each model's in its own order."""
-    by_samples: list[tuple[TensorLoader, list[Tensor]]] = []
-    for state in states:
-        loader = state.loaders.train
-        assert isinstance(loader, TensorLoader)
-        if not by_samples or not shares_samples(by_samples[-1][0], loader):
-            by_samples.append((loader, []))
-        by_samples[-1][1].append(loader.order(state.progress.epoch))
-    first = by_samples[0][0]
-    orders = [(loader, torch.stack(each)) for loader, each in by_samples]
-    for start in range(states[0].progress.batch * first.batch_size, first.samples, first.batch_size):
-        parts = []
-        for loader, order in orders:
-            index = order[:, start : start + first.batch_size]
-            batch = loader.select(index.flatten())
-            parts.append([part.unflatten(0, index.shape) for part in batch])
-        inputs, targets = parts[0] if len(parts) == 1 else (torch.cat(each) for each in zip(*parts, strict=True))
-        yield inputs, targets
-
-
-def shares_samples(one: TensorLoader, other: TensorLoader) -> bool:
-    """Return whether two loaders have the same tensors."""
-    return one.inputs is other.inputs and one.targets is other.targets

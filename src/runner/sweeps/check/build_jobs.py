@@ -20,6 +20,7 @@ from runner.optimizer.several import Several
 from runner.rundir import energy
 from runner.sweeps.jobs import JobInfo
 from runner.task import higher_is_better
+from runner.training.stackable import why_not
 from runner.util.energy import UnreadableError
 
 CANNOT_BREAK = ("seed", "optimizer.lr", "optimizer.weight_decay")
@@ -31,9 +32,6 @@ IN_STACK = ("seed", "optimizer.lr", "optimizer.momentum", "optimizer.weight_deca
 
 TRIED = 4
 """Samples of the trial of a stack."""
-
-COPIES = 6
-"""Of the weights of a model in a stack: weights, gradients, their parts, two of Adam, an average."""
 
 
 def build_all(
@@ -48,7 +46,7 @@ def build_all(
         configs: pickled, by the number of the job.
         problems: found by composing, by the number of the job.
         is_remote: the jobs will run on other machines; here they are built on the CPU.
-        stacks: find out which jobs can be trained as one program.
+        stacks: try which jobs can be trained as one program; without it, only what is known of them counts.
 
     Returns:
         Facts about each job, and its problems, both by number.
@@ -72,7 +70,7 @@ def build_all(
         info, all_problems[number] = result
         if info is not None:
             infos[number] = info
-            if stacks:
+            if not is_remote:
                 infos[number] = replace(info, kind=_structure_in_stack(config), seed=config["seed"])
     return infos, all_problems
 
@@ -110,21 +108,18 @@ def _build(cfg: Any, problems: list[Problem], is_remote: bool, stacks: bool) -> 
         measured.remove(energy.METRIC)
         unreadable[energy.METRIC] = refusal
     info = JobInfo(experiment.device.torch.type, measured, monitor, rising, shown, unreadable)
-    return (_with_stacking(info, experiment, cfg) if stacks else info), []
+    return (info if is_remote else _with_stacking(info, experiment, cfg, stacks)), []
 
 
-def _with_stacking(info: JobInfo, experiment: Setup, cfg: Any) -> JobInfo:
-    """Add whether a job can be trained in a stack, and how much memory it takes there."""
-    from runner.training.stackable import why_not  # torch.func, of which other sweeps need nothing
-
+def _with_stacking(info: JobInfo, experiment: Setup, cfg: Any, tries: bool) -> JobInfo:
+    """Add whether a job can be trained in a stack, with a trial if it will be, and the bytes of its weights."""
     why = "hydra.callbacks" if cfg.hydra.callbacks else "hydra.job.env_set" if cfg.hydra.job.env_set else None
     if why is None:
         why = why_not(experiment)
-    if why is None:
+    if why is None and tries:
         why = why_not(experiment, example(experiment.task, experiment.splits, TRIED, experiment.precision.dtype))
     trained = [weight for weight in experiment.model.parameters() if weight.requires_grad]
-    bytes_once = sum(weight.numel() * weight.element_size() for weight in trained)
-    return replace(info, why_alone=why, bytes=bytes_once * COPIES)
+    return replace(info, why_alone=why, bytes=sum(weight.numel() * weight.element_size() for weight in trained))
 
 
 def _structure_in_stack(config: Mapping[str, Any]) -> str:

@@ -37,6 +37,7 @@ class ResourceRequest:
         max_jobs: the number of jobs; more slots are of no use.
         infos: facts about the jobs, by number.
         configs: their configs, by number.
+        is_search: whether a search chooses further jobs by the results of the first ones.
     """
 
     settings: SweepSettings
@@ -44,6 +45,7 @@ class ResourceRequest:
     max_jobs: int
     infos: Mapping[int, JobInfo]
     configs: Mapping[int, DictConfig]
+    is_search: bool = False
 
 
 class LauncherDied(ConfigError):

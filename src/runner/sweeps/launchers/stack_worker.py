@@ -1,19 +1,18 @@
 """The process of a stack: opens the runs of several jobs, trains them as one program, and finishes each of them."""
 
-import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from runner.data.loading import Loader, Loaders
+from runner.assembly.shared import SharedData
+from runner.data.loading import TensorLoader
 from runner.device import give_back_memory
-from runner.errors import describe_error
+from runner.errors import ConfigError, Problem, describe_error
 from runner.rundir import energy, layout
 from runner.rundir.lock import lock
 from runner.rundir.stack import MemberCheckpoints, StackFile
@@ -98,8 +97,10 @@ class _Opened:
         self._lock = lock(job.folder)
         self._log = LogFile(job.folder / layout.LOG)
         with self._log:
-            _, experiment, checkpoint = build_job(job)
-            experiment.loaders = shared.replace(experiment.seed, experiment.loaders)
+            _, experiment, checkpoint = build_job(job, shared.data)
+            if not isinstance(experiment.loaders.train, TensorLoader):
+                text = "the samples of all seeds do not fit into memory together"
+                raise ConfigError(Problem("data.in_memory", text, "write hydra/launcher=local", topic="unavailable"))
             self._experiment = experiment
             self._run = Run(
                 experiment,
@@ -173,26 +174,15 @@ class _Shared:
     """What the members share.
 
     Attributes:
+        data: read, and in memory, once for each seed.
         run: one of them, which has the code of all.
         ended: the final metrics of those that have ended.
     """
 
     def __init__(self) -> None:
+        self.data = SharedData()
         self.run: Run | None = None
         self.ended: list[Mapping[str, float]] = []
-        self._by_seed: dict[int, Loaders] = {}
-
-    def replace(self, seed: int, loaders: Loaders) -> Loaders:
-        """Return loaders with the samples of the first ones with this seed; nothing else of the data differs.
-
-        Each can be closed on its own.
-        """
-        first = self._by_seed.setdefault(seed, loaders)
-
-        def copied(loader: Loader | None) -> Any:
-            return copy.copy(loader)
-
-        return replace(first, train=copied(first.train), val=copied(first.val), test=copied(first.test))
 
 
 class _Store:

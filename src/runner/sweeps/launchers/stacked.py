@@ -5,23 +5,31 @@ The others run as `hydra/launcher=local` runs them, and one line says why.
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
 import psutil
 
 from runner.errors import describe_error
+from runner.rundir import layout
 from runner.rundir.energy import METRIC as ENERGY
+from runner.runs.reproduction import was_in_stack
 from runner.sweeps.jobs import JobProgress, JobSpec, StackSpec
 from runner.sweeps.launchers.launcher import ExitStatus, LauncherDied, ResourceRequest
 from runner.sweeps.launchers.local import Local, ProcessHandle
 from runner.sweeps.launchers.slots import Slot
+from runner.util.options import EXIT_FAILED
 
 log = logging.getLogger("runner")
 
+SEARCHED = "jobs that a search chooses"
+
 MEMORY_SHARE = 0.25
 """Of the free memory, for the weights of all stacks at a time."""
+
+COPIES = 6
+"""Of the weights of a model in a stack: weights, gradients, their parts, two of Adam, an average."""
 
 MEMBER_SECONDS = 0.25
 """Seconds that each member of a stack adds to the time in which it must have stopped."""
@@ -53,14 +61,17 @@ class Stacked(Local):
         places = super().allocate(request)
         metrics = request.settings.metric
         by_energy = ENERGY in (metrics if isinstance(metrics, list) else [metrics])
+        for_all = SEARCHED if request.is_search else "sweep.metric=energy/kwh" if by_energy else ""
         for number, info in request.infos.items():
-            self._alone[number] = "sweep.metric=energy/kwh" if by_energy else info.why_alone or ""
+            self._alone[number] = for_all or info.why_alone or ""
             self._kinds[number], self._seeds[number] = info.kind, info.seed
-        largest = max((info.bytes for info in request.infos.values()), default=0)
+        largest = COPIES * max((info.bytes for info in request.infos.values()), default=0)
         free = MEMORY_SHARE * psutil.virtual_memory().available / len(places)
         self._largest = max(2, int(free // max(1, largest)))
         self._queue = _Queue(places)
         self._report()
+        if request.is_search:
+            return places
         threads = places[0].threads
         return [Slot(number, threads) for number in range(request.max_jobs)]
 
@@ -76,7 +87,7 @@ class Stacked(Local):
         """Divide the jobs into stacks, and start as many as there are places; the others wait."""
         handles: dict[int, _Handle] = {}
         by_number = {spec.number: spec for spec in specs}
-        for stack, together in self._divide(list(by_number)):
+        for stack, together in self._divide(by_number):
             jobs = [by_number[number] for number in stack]
             unit = _Stack(jobs) if together else _Single(jobs[0])
             self._queue.add(unit)
@@ -84,29 +95,33 @@ class Stacked(Local):
         self._queue.advance()
         return [handles[spec.number] for spec in specs]
 
-    def _divide(self, numbers: Sequence[int]) -> Iterator[tuple[list[int], bool]]:
+    def _divide(self, specs: Mapping[int, JobSpec]) -> Iterator[tuple[list[int], bool]]:
         """Divide jobs: those of a stack that is resumed, then each kind in equal parts for the places.
 
         Yields:
-            The jobs of a process, and whether they are a stack: that of a resumed one is, also if a single job is left.
+            The jobs of a process, and whether they are a stack. A job that is resumed is trained as before, in a stack
+            of one if need be: otherwise its last bits would differ.
         """
-        left = dict.fromkeys(numbers)
+        left = dict.fromkeys(specs)
         for stack in self._resumed:
             if again := [number for number in stack if number in left and not self._why_alone(number)]:
                 yield again, True
                 left = dict.fromkeys(number for number in left if number not in again)
-        by_kind: dict[str, list[int]] = {}
+        by_kind: dict[tuple[str, bool], list[int]] = {}
         for number in left:
-            kind = f"alone {number}" if self._why_alone(number) else self._kinds[number]
-            by_kind.setdefault(kind, []).append(number)
-        for jobs in by_kind.values():
+            is_resumed = specs[number].config is None
+            was_stacked = is_resumed and was_in_stack(specs[number].folder / layout.ENVIRONMENT)
+            alone = bool(self._why_alone(number)) or (is_resumed and not was_stacked)
+            kind = f"alone {number}" if alone else self._kinds[number]
+            by_kind.setdefault((kind, was_stacked and not alone), []).append(number)
+        for (_, always), jobs in by_kind.items():
             jobs.sort(key=lambda number: (self._seeds.get(number, 0), number))  # one seed has one copy of the samples
             size = min(-(-len(jobs) // len(self._queue.places)), self._largest)
             parts = [jobs[start : start + size] for start in range(0, len(jobs), size)]
-            yield from ((part, len(part) > 1) for part in parts)
+            yield from ((part, always or len(part) > 1) for part in parts)
 
     def _why_alone(self, number: int) -> str:
-        return self._alone.get(number, "jobs that a search chooses")
+        return self._alone.get(number, SEARCHED)
 
     def _report(self) -> None:
         """Log why jobs are not stacked, a line for each reason."""
@@ -145,6 +160,9 @@ class _Unit:
         """Distribute the reports of the process to its jobs."""
         raise NotImplementedError
 
+    def clean_up(self) -> None:
+        """Remove what its jobs need no more; the process has ended."""
+
     def environment(self, place: Slot) -> dict[str, str]:
         """Return the environment variables in a place."""
         return self.jobs[0].environment | place.environment()
@@ -167,14 +185,16 @@ class _Single(_Unit):
 class _Stack(_Unit):
     """Several jobs in one process."""
 
-    def __init__(self, jobs: Sequence[JobSpec]) -> None:
-        super().__init__(jobs)
-        self.name = str(min(job.number for job in jobs))
-
     def start(self, place: Slot) -> None:
         first = self.jobs[0]
-        spec = StackSpec(self.name, first.folder.parent, first.where, self.environment(place), self.jobs)
+        name = str(min(job.number for job in self.jobs))
+        spec = StackSpec(name, first.folder.parent, first.where, self.environment(place), self.jobs)
+        self.file = spec.file
         self.process = ProcessHandle(spec, "runner.sweeps.launchers.stack_worker:main")
+
+    def clean_up(self) -> None:
+        if all(self.codes.get(job.number) in (0, EXIT_FAILED) for job in self.jobs):  # they have their own checkpoints
+            self.file.unlink(missing_ok=True)
 
     def read(self) -> None:
         if self.process is None:
@@ -276,4 +296,5 @@ class _Handle:
         self._unit.closed += 1
         if self._unit.closed == len(self._unit.jobs) and self._unit.process is not None:
             self._unit.process.close()
+            self._unit.clean_up()
             self._queue.ended(self._unit)

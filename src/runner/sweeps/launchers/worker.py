@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from omegaconf import DictConfig
 
 from runner.assembly.experiment import Experiment
+from runner.assembly.shared import SharedData
 from runner.config.compose import Composer
 from runner.config.hydra_job import group_choices
 from runner.config.invocation import without_credentials
@@ -28,7 +29,7 @@ from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.lock import lock
 from runner.runs import resume, start
-from runner.runs.phases import WantsArtifacts
+from runner.runs.outcome import WantsArtifacts
 from runner.sweeps.check.compose_jobs import as_job
 from runner.sweeps.jobs import JobProgress, JobSpec
 from runner.sweeps.launchers import forkserver
@@ -129,8 +130,12 @@ def _make_composer(spec: JobSpec, cfg: DictConfig) -> Composer:
     return Composer(Path(spec.config_path) if spec.config_path else None, spec.config_dir, cfg.hydra.job.config_name)
 
 
-def build_job(spec: JobSpec) -> tuple[DictConfig, Experiment, dict[str, Any] | None]:
+def build_job(spec: JobSpec, shared: SharedData | None = None) -> tuple[DictConfig, Experiment, dict[str, Any] | None]:
     """Build a job in its process, whose folder is locked.
+
+    Args:
+        spec: of the job.
+        shared: has the data of the other jobs of this process; None: nothing is shared.
 
     Returns:
         Its config, the experiment, and the checkpoint to resume from or None.
@@ -149,7 +154,7 @@ def build_job(spec: JobSpec) -> tuple[DictConfig, Experiment, dict[str, Any] | N
     if cfg is None:
         raise ConfigError(*problems)
     as_job(cfg, spec.number, spec.folder.parent)
-    experiment, checkpoint = start.build_run(cfg, choices, problems, resumed, _single_run_arguments(spec, cfg))
+    experiment, checkpoint = start.build_run(cfg, choices, problems, resumed, _single_run_arguments(spec, cfg), shared)
     experiment.pause_after = spec.pause_after
     return cfg, experiment, checkpoint
 

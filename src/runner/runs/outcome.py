@@ -1,0 +1,27 @@
+"""How a run ended."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+WantsArtifacts = Callable[[Mapping[str, float]], bool]
+"""Decides by a run's final metrics whether it draws plots and saves the model for MLflow."""
+
+
+@dataclass
+class Outcome:
+    """The outcome of a run.
+
+    Attributes:
+        status: FINISHED, FAILED or KILLED, as in MLflow; or PAUSED, which is KILLED there, with a tag.
+        exit_code: 0, 1, or 128 plus the number of the signal.
+        result: the content of `result.json`.
+        error: the error message of a failed run.
+        artifacts: whether it has plots and the model for MLflow.
+    """
+
+    status: str
+    exit_code: int
+    result: dict[str, Any]
+    error: str | None = None
+    artifacts: bool = True
