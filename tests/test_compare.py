@@ -81,6 +81,15 @@ class TestCode:
         assert results is not None and [parameter.key for parameter in results.parameters] == ["optimizer.lr"]
         assert "the code differs between runs" in results.notes
 
+    def test_folds_are_no_configurations(self) -> None:
+        runs = [made(number) for number in range(4)]
+        for run, (fold, seed) in zip(runs, product("01", "01"), strict=True):
+            run.config, run.metrics = {"data.fold": fold, "seed": seed}, {"val/loss": float(fold) + float(seed)}
+        assert find_repetitions(compare(runs), "val/loss") == []
+        for run in runs:
+            del run.config["data.fold"]
+        assert find_repetitions(compare(runs), "val/loss")
+
     def test_code_that_was_tried_with_the_same_seeds_is_a_choice(self) -> None:
         runs = [with_code(number, "ab"[number // 3], net=str(number // 3)) for number in range(6)]
         for number, run in enumerate(runs):

@@ -19,8 +19,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from conftest import Called
-from helpers.sweeping import results, sweep_folder
-from helpers.trained import place, train
+from helpers.sweeping import sweep_folder
+from helpers.trained import place, result, train
+from runner.comparison.objectives import Objective
 from runner.data.normalize import Normalize
 from runner.data.target_scale import TargetScale
 from runner.loss import MSE, BCEWithLogits, CrossEntropy, Loss, answers, outputs_of
@@ -30,7 +31,10 @@ from runner.runs.new_samples import read
 from runner.runs.predictor import Predictor
 from runner.runs.serving import ServingModel
 from runner.saved.run import find
+from runner.sweeps.plan import plan
 from runner.sweeps.plan.folds import check
+from runner.sweeps.results import folds
+from runner.sweeps.results import table as tables
 from runner.tracking.store import connect, local_uri
 
 Runner = Callable[..., Called]
@@ -45,45 +49,46 @@ def column(table: list[dict[str, str]], name: str) -> np.ndarray:
     return np.array([float(row[name]) for row in table])
 
 
-def test_as_scikit_learn_predicts_out_of_fold(runner: Runner, here: Path) -> None:
+def test_as_scikit_learn_predicts_out_of_fold(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     inputs = generator.normal(3, [1, 5, 0.1], (40, 3))
     targets = 50 + inputs @ np.array([2.0, -1.0, 30.0]) + generator.normal(size=40)
-    np.savez("d.npz", inputs=inputs, targets=targets, test_inputs=inputs[:7] + 0.1, test_targets=targets[:7])
-    called = runner(
+    splitter, model = KFold(3, shuffle=True, random_state=3), make_pipeline(StandardScaler(), LinearRegression())
+    expected = cross_val_predict(model, inputs, targets, cv=splitter)
+    keys = (
         "data=tensors", "data.path=d.npz", "data.mean=null", "data.std=null", "data.batch_size=64", "data.folds=3",
-        "data.scale_targets=true", "loss=mse", "model.hidden=[]", "precision=fp64", "scheduler=constant",
+        "data.scale_targets=true", "loss=mse", "model.hidden=[]", "precision=fp64", "scheduler=constant", "seed=3",
         "optimizer.lr=0.5", "optimizer.momentum=0", "trainer.epochs=160", "trainer.monitor=train/loss",
-        "trainer.log_every_epochs=160", "trainer.checkpoint_every_epochs=160", "tracking=off", "seed=3",
+        "trainer.log_every_epochs=160", "trainer.checkpoint_every_epochs=160",
     )  # fmt: skip
-    assert called.code == 0, called.err
-    folder, folds = sweep_folder(here), KFold(3, shuffle=True, random_state=3)
-    for fold, (trained, _) in enumerate(folds.split(inputs)):
-        weights = torch.load(folder / str(fold) / "checkpoints" / "best.pt", weights_only=True)["model"]
-        scaled, wanted = (
-            StandardScaler().fit_transform(part[trained].reshape(len(trained), -1)) for part in (inputs, targets)
-        )
-        weight, bias = (value.numpy() for value in weights.values())
-        error = scaled @ weight.T + bias - wanted
-        assert np.linalg.norm([*(2 * error.T @ scaled / len(trained)).flatten(), 2 * error.mean()]) < 1e-10
-    model = make_pipeline(StandardScaler(), LinearRegression())
-    expected = cross_val_predict(model, inputs, targets, cv=folds)
-    table = rows(folder)
+    with place(tmp_path):
+        np.savez("d.npz", inputs=inputs, targets=targets, test_inputs=inputs[:7] + 0.1, test_targets=targets[:7])
+        for fold, (trained, _) in enumerate(splitter.split(inputs)):
+            run = train(f"s/{fold}", *keys, f"data.fold={fold}")
+            assert not any(name.startswith("test/") for name in result(run))
+            weights = torch.load(run / "checkpoints" / "best.pt", weights_only=True)["model"]
+            parts = [part[trained].reshape(len(trained), -1) for part in (inputs, targets)]
+            scaled, wanted = (StandardScaler().fit_transform(part) for part in parts)
+            weight, bias = (value.numpy() for value in weights.values())
+            error = scaled @ weight.T + bias - wanted
+            assert np.linalg.norm([*(2 * error.T @ scaled / len(trained)).flatten(), 2 * error.mean()]) < 1e-10
+        combined = combine(Path("s").resolve(), [Member(fold, fold) for fold in range(3)], saves_model=False)
+        table = rows(Path("s"))
+        assert combined.model is None and not Path("s/model").exists()
     assert column(table, "index").tolist() == list(range(40))
     np.testing.assert_allclose(column(table, "prediction"), expected, rtol=0, atol=1e-6)
     np.testing.assert_allclose(column(table, "target"), targets, rtol=0, atol=1e-9)
-    assert [int(row["fold"]) for row in table] == [
-        next(fold for fold, (_, members) in enumerate(folds.split(inputs)) if index in members) for index in range(40)
-    ]
-    together = json.loads((folder / "folds.json").read_text())
-    assert together["out_of_fold"]["rmse"] == pytest.approx(np.sqrt(np.mean((expected - targets) ** 2)), abs=1e-6)
-    fits = [model.fit(inputs[each], targets[each]).predict(inputs[:7] + 0.1) for each, _ in folds.split(inputs)]
-    assert together["test"]["mae"] == pytest.approx(np.abs(np.mean(fits, axis=0) - targets[:7]).mean(), abs=1e-6)
-    assert not any(name.startswith("test/") for result in results(folder).values() for name in result)
-    assert together["model"] is None and not (folder / "model").exists()
+    folds_of = {index: fold for fold, (_, members) in enumerate(splitter.split(inputs)) for index in members}
+    assert [int(row["fold"]) for row in table] == [folds_of[index] for index in range(40)]
+    assert combined.out_of_fold["rmse"] == pytest.approx(np.sqrt(np.mean((expected - targets) ** 2)), abs=1e-6)
+    fits = [model.fit(inputs[each], targets[each]).predict(inputs[:7] + 0.1) for each, _ in splitter.split(inputs)]
+    assert combined.test["mae"] == pytest.approx(np.abs(np.mean(fits, axis=0) - targets[:7]).mean(), abs=1e-6)
+    assert combined.samples == (40, 7)
 
 
-def test_the_ensemble_of_the_best_configuration(runner: Runner, here: Path, delivery_by_forks: None) -> None:
+def test_the_ensemble_of_the_best_configuration(
+    runner: Runner, here: Path, delivery_by_forks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = ["data.folds=2", "data.limit=60", "trainer.epochs=2", "model.hidden=[8]", "sweep.artifacts=best"]
     called = runner("--multirun", *arguments, "optimizer.lr=0.001,0.3")
     assert called.code == 0, called.err
@@ -109,10 +114,14 @@ def test_the_ensemble_of_the_best_configuration(runner: Runner, here: Path, deli
     means = torch.stack([predicted(folder / number, samples) for number in "23"]).mean(0)
     torch.testing.assert_close(graph(samples).softmax(1), means)
 
-    before = (folder / "folds.json").stat().st_mtime_ns
-    again = runner("--multirun", f"sweep.resume={folder}")
-    assert again.code == 0 and "optimistic" in again.err
-    assert (folder / "folds.json").stat().st_mtime_ns == before, "the test part is read once"
+    (folder / "folds.json").unlink()  # killed before it was made
+    (folder / "out_of_fold.csv").unlink()
+    assert runner("--multirun", f"sweep.resume={folder}").code == 0
+    assert json.loads((folder / "folds.json").read_text()) == together and rows(folder) == table
+    monkeypatch.setattr("runner.sweeps.results.folds.forkserver", None)
+    jobs = [job for job in plan.load(folder)[0].jobs if job.number > 1]
+    done = folds.combine(tables.read(jobs, folder, [Objective("val/loss", "min")]), folder, True, False)
+    assert done, "the test part is read once"
 
 
 def predicted(folder: Path, samples: torch.Tensor) -> torch.Tensor:

@@ -12,11 +12,14 @@ from runner.util.files import load_json_or_empty
 
 
 def find_repetitions(comparison: Comparison, metric: str) -> list[Repetition]:
-    """Return the runs as repetitions; empty if no configuration has several seeds.
+    """Return the runs as repetitions; empty if no configuration has several seeds, or if they are folds.
 
-    The value of a run that has not finished is None. Runs without a config belong to no configuration.
+    Folds share training samples, and none is better than another. The value of a run that has not finished is None.
+    Runs without a config belong to no configuration.
     """
     keys, _ = find_independent(comparison.differing)
+    if "data.fold" in keys:
+        return []
     repetitions = [
         Repetition(
             {key: comparison.differing[key][place] for key in keys},
