@@ -246,6 +246,61 @@ class TestStudy:
             ("model=cnn", "optimizer.lr=0.01"),
         }
 
+    def test_a_trial_is_a_configuration_and_its_value_the_mean_over_its_seeds(
+        self, composer: Composer, tmp_path: Path
+    ) -> None:
+        found = search(composer, *SPACE, "seed=0,1,2", n_trials=2)
+        assert found.seeds == 3 and {job.point["seed"] for job in found.probes(0)} == {"0"}
+        found.open(tmp_path, LOSS)
+        assert found.remaining == 6
+        jobs = [job for number in range(9) if (job := found.ask(number)) is not None]
+        assert [job.point["seed"] for job in jobs] == ["0", "1", "2"] * 2
+        assert len({job.point["model.x"] for job in jobs[:3]}) == 1 and found.remaining == 0
+        for job, value in zip(jobs[:3], (0.1, 0.2, 0.6), strict=True):
+            assert states(tmp_path)[0] == "RUNNING"
+            found.tell(job, JobOutcome("FINISHED", "", 1.0), [value])
+        assert study(tmp_path).best_value == pytest.approx(0.3)
+        for job, status in zip(jobs[3:], ("FINISHED", "FAILED", "FINISHED"), strict=True):
+            found.tell(job, JobOutcome(status, "", 1.0), [0.1])
+        assert states(tmp_path) == ["COMPLETE", "FAIL"]
+
+    def test_the_first_seed_alone_is_pruned_and_its_trial_with_it(self, composer: Composer, tmp_path: Path) -> None:
+        found = search(composer, *SPACE, "seed=0,1,2", n_trials=2, pruner=optuna.pruners.ThresholdPruner(upper=1.0))
+        found.open(tmp_path, LOSS)
+        first, second = (found.ask(number) for number in range(2))
+        assert first is not None and second is not None
+        for job in (second, first):
+            (tmp_path / str(job.number)).mkdir()
+            line = json.dumps({"name": "val/loss", "value": 1.5, "step": 1, "time": 1.0})
+            (tmp_path / str(job.number) / "metrics.jsonl").write_text(f"{line}\n")
+        assert found.watch(second) is None
+        reason = found.watch(first)
+        assert reason == "pruned after epoch 1"
+        found.tell(first, JobOutcome("FINISHED", reason, 1.0), [1.5])
+        assert states(tmp_path) == ["PRUNED"] and found.watch(second) == reason and found.remaining == 3
+        following = found.ask(2)
+        assert following is not None and following.point["seed"] == "0", "the third seed does not start"
+        found.tell(second, JobOutcome("FINISHED", reason, 1.0), [1.5])
+        assert states(tmp_path) == ["PRUNED", "RUNNING"]
+
+    def test_a_killed_sweep_goes_on_with_the_seeds_that_a_trial_lacks(self, composer: Composer, tmp_path: Path) -> None:
+        arguments = (*SPACE, "seed=0,1,2")
+        first = search(composer, *arguments, n_trials=2)
+        first.open(tmp_path, LOSS)
+        jobs = [job for number in range(4) if (job := first.ask(number)) is not None]
+        first.tell(jobs[0], JobOutcome("FINISHED", "", 1.0), [0.1])
+        again = search(composer, *arguments, n_trials=2)
+        again.open(tmp_path, LOSS, jobs=4)
+        assert again.remaining == 2
+        for job, value in zip(jobs[:3], (0.1, 0.2, 0.3), strict=True):  # those that have ended are told anew
+            again.tell(job, JobOutcome("FINISHED", "", 1.0), [value])
+        assert study(tmp_path).best_value == pytest.approx(0.2)
+        more = [job for number in range(4, 9) if (job := again.ask(number)) is not None]
+        assert [job.point for job in more] == [jobs[3].point | {"seed": seed} for seed in ("1", "2")]
+        for job in (jobs[3], *more):
+            again.tell(job, JobOutcome("FINISHED", "", 1.0), [0.0])
+        assert states(tmp_path) == ["COMPLETE", "COMPLETE"]
+
     def test_what_the_journal_says_prunes(self, composer: Composer, tmp_path: Path) -> None:
         found = search(composer, *SPACE, pruner=optuna.pruners.ThresholdPruner(upper=1.0))
         found.open(tmp_path, LOSS)
@@ -629,9 +684,9 @@ class TestAStudyInADatabase:
             ),
             (("data.batch_size=16,32",), "optimizer.lr=interval(0.1,0.5)", "optimizer.lr=one value"),
             (
-                ("data.batch_size=16,32", "seed=1,2"),
-                "optimizer.lr=interval(0.1,0.5), seed=one value",
-                "optimizer.lr=one value, seed=1,2",
+                ("data.batch_size=16,32", "trainer.epochs=1,2"),
+                "optimizer.lr=interval(0.1,0.5), trainer.epochs=one value",
+                "optimizer.lr=one value, trainer.epochs=1,2",
             ),
         ],
     )

@@ -608,7 +608,10 @@ class TestKnobs:
         values = pd.Series([done[number]["val/loss"] for number in (0, 2)])
         assert found["0.1"]["mean"] == pytest.approx(values.mean())
         assert found["0.1"]["std"] == pytest.approx(values.std())
-        assert re.search(r"^ *lr +mean val/loss +std +n$", called.err, re.MULTILINE)
+        assert re.search(r"^ *optimizer.lr +mean val/loss +sd +n +behind the best", called.err, re.MULTILINE)
+        best = min(("0.1", "0.01"), key=lambda lr: found[lr]["mean"])
+        assert re.search(rf"^best +lr={best}, mean of 2 jobs: val/loss", called.err, re.MULTILINE)
+        assert (sweep_folder(here) / "verdict.json").exists()
 
     def test_extended(self, runner: Runner, here: Path) -> None:
         assert runner("-m", *QUICK, "seed=1,2").code == 0

@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from runner.rundir import layout
 from runner.sweeps.check import build_jobs, preflight
 from runner.sweeps.check.preflight import explain
 from runner.sweeps.jobs import Job
-from runner.sweeps.plan import axes, grid, plan, random_search
+from runner.sweeps.plan import axes, grid, plan, random_search, seeds
 from runner.sweeps.plan.job_configs import JobConfigs
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.plan.where import make_space
@@ -107,6 +108,38 @@ class TestGrid:
             "log_model=true",
             "log_model=false",
         ]
+
+
+class TestSeeds:
+    def test_each_point_gets_all_seeds_from_that_of_the_config_on(self, composer: Composer) -> None:
+        cfg, _ = composer.compose(["sweep.seeds=3", "seed=7"])
+        assert cfg is not None and seeds.seeds_of(cfg) == ["7", "8", "9"]
+        found = seeds.over_seeds(grid.plan(composer, ["optimizer.lr=1,2", "seed=7"], {}), seeds.seeds_of(cfg))
+        assert names(found)[:4] == ["lr=1 seed=7", "lr=1 seed=8", "lr=1 seed=9", "lr=2 seed=7"]
+        assert found.jobs[4].overrides == ("optimizer.lr=2", "seed=8") and found.jobs[4].number == 4
+        assert found.axes == {"optimizer.lr": "1,2", "seed": "7,8,9"} and seeds.are_repeated(found)
+        alone = seeds.over_seeds(grid.plan(composer, [], {}), ["0", "1"])
+        assert names(alone) == ["seed=0", "seed=1"]
+
+    def test_a_random_search_draws_configurations_and_repeats_each(self, composer: Composer) -> None:
+        found = random_search.plan(composer, ["optimizer.lr=interval(0,1)", "seed=0,1"], {}, 3, 0)
+        assert len(found.jobs) == 6 and len({job.point["optimizer.lr"] for job in found.jobs}) == 3
+        assert [job.point["seed"] for job in found.jobs] == ["0", "1"] * 3
+
+    @pytest.mark.parametrize("axis", ["seed=0,1", "pair=zip(seed=[0,1],optimizer.lr=[1,2])"])
+    def test_both_ways_exclude_each_other(self, composer: Composer, axis: str) -> None:
+        with pytest.raises(ConfigError) as raised:
+            seeds.over_seeds(grid.plan(composer, [axis], {}), ["0", "1", "2"])
+        assert about(raised) == [("sweep.seeds", "conflict")]
+
+    def test_what_is_repeated(self, composer: Composer) -> None:
+        def repeated(*arguments: str, old_rules: bool = False) -> bool:
+            return seeds.are_repeated(replace(grid.plan(composer, arguments, {}), old_rules=old_rules))
+
+        assert repeated("seed=0,1") and repeated("seed=0,1", "optimizer.lr=1,2") and repeated("data.fold=0,1")
+        assert not repeated("optimizer.lr=1,2") and not repeated("seed=0,1", old_rules=True)
+        drawn = ["seed=int(interval(0,99))", "optimizer.lr=interval(0,1)"]
+        assert not seeds.are_repeated(random_search.plan(composer, drawn, {}, 3, 0))
 
 
 class TestRandom:

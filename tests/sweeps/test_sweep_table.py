@@ -24,8 +24,10 @@ from runner.sweeps.results import table
 from runner.sweeps.results.best import BestSoFar, is_best_so_far
 from runner.sweeps.results.files import with_late_ids, write_table
 from runner.sweeps.results.links import links
+from runner.sweeps.results.note import note, record_results
 from runner.sweeps.results.outcome import judge, last_lines, outcome_of
 from runner.sweeps.results.resume import ResumeAction, choose_action
+from runner.sweeps.results.verdict import conclude_sweep
 
 LOSS = [Objective("val/loss", "min")]
 
@@ -206,27 +208,35 @@ class TestBestSoFar:
                     metrics = {
                         objective.metric: value for objective, value in zip(objectives, values[job], strict=True)
                     }
-                    made |= {job} if is_best_so_far(tmp_path, metrics) else set()
+                    made |= {job} if is_best_so_far(tmp_path, "", metrics) else set()
                     ending.append(job)
                 else:
-                    best.add(values[ending.pop(draws.randrange(len(ending)))])
+                    best.add("", values[ending.pop(draws.randrange(len(ending)))])
             assert set(pareto_front(values, objectives)) <= made
             left_out += 6 - len(made)
         assert left_out > 15
 
     def test_a_resumed_sweep_starts_with_the_finished_jobs(self, tmp_path: Path) -> None:
-        BestSoFar(tmp_path, [Objective("val/loss", "min")], [(0.3,), (0.2,), (0.4,)])
-        assert is_best_so_far(tmp_path, {"val/loss": 0.2}) and not is_best_so_far(tmp_path, {"val/loss": 0.25})
+        BestSoFar(tmp_path, LOSS, [("", (0.3,)), ("", (0.2,)), ("", (0.4,))])
+        assert is_best_so_far(tmp_path, "", {"val/loss": 0.2}) and not is_best_so_far(tmp_path, "", {"val/loss": 0.25})
+
+    def test_jobs_are_compared_with_those_of_their_configuration(self, tmp_path: Path) -> None:
+        best = BestSoFar(tmp_path, LOSS, [("lr=1", (0.1,))])
+        assert is_best_so_far(tmp_path, "lr=2", {"val/loss": 0.3}) and not is_best_so_far(
+            tmp_path, "lr=1", {"val/loss": 0.3}
+        )
+        best.add("lr=2", (0.2,))
+        assert not is_best_so_far(tmp_path, "lr=2", {"val/loss": 0.3})
 
     def test_without_a_value_it_is_not_the_best(self, tmp_path: Path) -> None:
         BestSoFar(tmp_path, [Objective("val/loss", "min")], [])
-        assert not is_best_so_far(tmp_path, {}) and not is_best_so_far(tmp_path, {"val/loss": math.nan})
-        assert is_best_so_far(tmp_path, {"val/loss": 9.0})
+        assert not is_best_so_far(tmp_path, "", {}) and not is_best_so_far(tmp_path, "", {"val/loss": math.nan})
+        assert is_best_so_far(tmp_path, "", {"val/loss": 9.0})
 
     def test_where_nothing_ranks_the_jobs_all_are_made(self, tmp_path: Path) -> None:
-        assert is_best_so_far(tmp_path, {"val/loss": 9.0}), "the sweep has no file"
-        BestSoFar(tmp_path, [Objective("val/d", SHOWN), Objective("val/g", SHOWN)], [(0.1, 0.1)])
-        assert is_best_so_far(tmp_path, {"val/d": 9.0, "val/g": 9.0}) and is_best_so_far(tmp_path, {})
+        assert is_best_so_far(tmp_path, "", {"val/loss": 9.0}), "the sweep has no file"
+        BestSoFar(tmp_path, [Objective("val/d", SHOWN), Objective("val/g", SHOWN)], [("", (0.1, 0.1))])
+        assert is_best_so_far(tmp_path, "", {"val/d": 9.0, "val/g": 9.0}) and is_best_so_far(tmp_path, "", {})
 
 
 class TestTable:
@@ -286,9 +296,67 @@ class TestTable:
                 ]
             )
         ]
-        found = table.configurations(table.read(jobs, tmp_path, LOSS))
+        found = table.read(jobs, tmp_path, LOSS).configurations
         assert [(c.point["lr"], c.mean, len(c.values)) for c in found] == [("2", 1.5, 1), ("1", 2.0, 2), ("3", None, 0)]
         assert found[0].std is None and found[1].std == pytest.approx(2**0.5)
+
+    def of_seeds(self, folder: Path, by_jobs: bool = False, **losses: list[float | None]) -> table.Table:
+        """Return the table of configurations by their losses, one for each seed; of None the job has failed."""
+        jobs, number = [], 0
+        for lr, of_lr in losses.items():
+            for seed, value in enumerate(of_lr):
+                result = {} if value is None else {"val/loss": value, "val/accuracy": value}
+                status = "FAILED" if value is None else "FINISHED"
+                jobs.append(make_job(folder, number, {"lr": lr, "seed": str(seed)}, status=status, **result))
+                number += 1
+        return table.read(jobs, folder, LOSS, by_jobs)
+
+    def test_the_best_is_a_configuration_by_its_mean(self, tmp_path: Path) -> None:
+        found = self.of_seeds(tmp_path, a=[0.1, 0.9], b=[0.2, 0.4], c=[0.01, None])
+        assert [(c.name, c.is_complete) for c in found.configurations] == [
+            ("lr=b", True),
+            ("lr=a", True),
+            ("lr=c", False),
+        ]
+        assert found.best_configuration is not None and found.best_configuration.mean == pytest.approx(0.3)
+        assert found.best is not None and found.best.job.number == 2, "the best job of the best configuration"
+        assert [row.job.number for row in found.rows] == [4, 0, 2, 3, 1, 5], "jobs are in the order of their own values"
+        written = json.loads(table.to_json(found))
+        assert written["best"] == 2 and [each["ranked"] for each in written["configurations"]] == [True, True, False]
+        assert any(line.rstrip().endswith("no: 2 are needed") for line in table.configurations_to_text(found))
+        record = Manifest(
+            uri="sqlite:///x.db", experiment="e", run_name="n", artifact_root=None, params={}, tags={}, log_model=False
+        )
+        record_results(record, found, tmp_path, ["lr", "seed"])
+        assert (record.tags["runner.best_name"], record.tags["runner.best_job"]) == ("lr=b", "2")
+        assert float(record.tags["runner.best_value"]) == pytest.approx(0.3)
+
+    def test_a_sweep_of_version_0_1_0_keeps_its_ranking_by_jobs(self, tmp_path: Path) -> None:
+        found = self.of_seeds(tmp_path, by_jobs=True, a=[0.1, 0.9], b=[0.2, 0.4])
+        assert found.best is not None and found.best.job.number == 0 and found.best_configuration is None
+        assert [c.name for c in found.configurations] == ["lr=b", "lr=a"], "shown as before"
+
+    def test_of_two_objectives_the_front_is_that_of_the_means(self, tmp_path: Path) -> None:
+        losses = self.of_seeds(tmp_path, a=[0.1, 0.9], b=[0.2, 0.4], c=[0.3, 0.5], d=[0.0, None])
+        both = [Objective("val/loss", "min"), Objective("val/accuracy", "max")]
+        found = table.read([row.job for row in losses.rows], tmp_path, both)
+        assert [c.name for c in found.front_configurations] == ["lr=b", "lr=c", "lr=a"]
+        assert {row.job.number for row in found.front} == {0, 1, 2, 3, 4, 5}
+
+    def test_the_verdict_is_written_where_seeds_repeat_configurations(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("runner.comparison.results.are_comparable", lambda *_: True)  # these runs have no config
+        found = self.of_seeds(tmp_path, a=[0.1, 0.2, 0.3], b=[0.5, 0.61, 0.7], c=[0.4, None, 0.4])
+        verdict, files = conclude_sweep(found, tmp_path, None)
+        assert verdict is not None and verdict.best is not None and verdict.best.name == "lr=a"
+        assert files == ["verdict.csv", "verdict.json", "verdict.md"] and all(
+            (tmp_path / name).exists() for name in files
+        )
+        assert [str(standing.outcome) for standing in verdict.standings] == ["best", "worse", "not ranked"]
+        assert "Verdict on it" in note(found, tmp_path) and "- better than lr=b by 0.4" in note(found, tmp_path)
+        once = table.read([row.job for row in found.rows if row.job.point["seed"] == "0"], tmp_path, LOSS)
+        assert conclude_sweep(once, tmp_path, None) == (None, []) and not once.is_repeated
 
     def test_a_nan_is_no_value(self, tmp_path: Path) -> None:
         job = make_job(tmp_path, 0, {"lr": "1"}, status="FINISHED", **{"val/loss": float("nan")})

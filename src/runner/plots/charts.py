@@ -1,5 +1,7 @@
 """The charts of a sweep over one or two parameters: lines, rows of dots, a heat map."""
 
+from collections.abc import Sequence
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +50,8 @@ def line_chart(results: SweepResults) -> Figure:
             linewidth=width,
         )
         if results.repeated:
+            low, high = zip(*(_band(results.values[i]) for i in chosen), strict=True)
+            axes.fill_between(xs, low, high, color=color, alpha=0.15, linewidth=0)
             dots = [(x.values[i], value) for i in chosen for value in results.values[i]]
             look = {"color": color, "alpha": 0.6} if category else {"color": VERMILION, "label": "one run"}
             axes.plot(*zip(*dots, strict=True), marker, markersize=5, **look)
@@ -58,10 +62,15 @@ def line_chart(results: SweepResults) -> Figure:
         figure.legend(loc="outside right upper", title=category.key, alignment="left")
     elif results.repeated:
         axes.legend()
-    add_note(
-        figure, "lines: means over seeds, points: single runs" if category and results.repeated else "", *results.notes
-    )
+    lines = "lines: means over seeds, points: single runs, " if category else ""
+    add_note(figure, f"{lines}bands: one standard deviation" if results.repeated else "", *results.notes)
     return figure
+
+
+def _band(values: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of a band of one standard deviation around the mean, within the values."""
+    spread = stdev(values) if len(values) > 1 else 0.0
+    return max(fmean(values) - spread, min(values)), min(fmean(values) + spread, max(values))
 
 
 def dot_chart(results: SweepResults) -> Figure:

@@ -26,6 +26,7 @@ from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.launchers.supervisor import NODE, STOP
 from runner.sweeps.plan.halving import Halving
 from runner.sweeps.plan.plan import Plan
+from runner.sweeps.plan.seeds import are_repeated, configuration_of
 from runner.sweeps.report import log_links, report, report_late_ids
 from runner.sweeps.results import folds, resume, table
 from runner.sweeps.results.best import BestSoFar
@@ -93,6 +94,7 @@ class Sweep:
         self.remaining = [job for job in prepared.plan.jobs if not self._is_done(job)]
         self.parent_run = self._make_parent_run(delivery) if delivery is not None else None
         self.search, self.halving = prepared.plan.search, prepared.plan.halving
+        self.is_repeated = are_repeated(prepared.plan)
         self.best = self._best_so_far() if prepared.settings.artifacts == "best" else None
         self.running: dict[int, Job] = {}
         self.under_way = 0
@@ -115,7 +117,12 @@ class Sweep:
     def _best_so_far(self) -> BestSoFar:
         jobs, objectives = filter(self._is_done, self.prepared.plan.jobs), self.prepared.objectives
         rows = [table.read_row(job, self.folder / str(job.number), objectives) for job in jobs]
-        return BestSoFar(self.folder, objectives, [row.measured for row in rows if row.ran_to_end and row.measured])
+        values = [(self._group(row.job), row.measured) for row in rows if row.ran_to_end and row.measured]
+        return BestSoFar(self.folder, objectives, values)
+
+    def _group(self, job: Job) -> str:
+        """Return the name of a job's configuration, if configurations are ranked."""
+        return str(configuration_of(job.point)) if self.is_repeated else ""
 
     def _make_parent_run(self, delivery: DeliveryProcess) -> ParentRun:
         config = self.prepared.config
@@ -196,15 +203,16 @@ class Sweep:
 
     def _close(self, seconds: float) -> int:
         """Report the results to the user and to MLflow; return the exit code. A second Ctrl-C ends only the waiting."""
-        prepared = self.prepared
-        result = table.read(prepared.plan.jobs, self.folder, prepared.objectives)
+        prepared, settings = self.prepared, self.prepared.settings
+        result = table.read(prepared.plan.jobs, self.folder, prepared.objectives, prepared.plan.old_rules)
         unreported = self.search.unreported if self.search is not None else 0
         left = self._jobs_left(result)
         complete = self._is_complete(result, left) and not unreported
         stopped = self.stop.requested and not complete
         if over_folds := folds.has_folds(result):
             complete = complete and self._combine_folds(result)
-        written = report(result, self.folder, self.remaining, seconds, self.search, prepared.launcher.stacks)
+        smallest, stacks = settings.smallest_difference, prepared.launcher.stacks
+        written = report(result, self.folder, self.remaining, seconds, self.search, stacks, smallest)
         if over_folds:
             for line in folds.describe(self.folder, prepared.config.trainer.monitor):
                 log.info("%s", line)
@@ -332,6 +340,7 @@ class Sweep:
             config_dir=self.prepared.options["config_dir"],
             epochs=config.trainer.epochs,
             artifacts=self.prepared.settings.artifacts,
+            group=self._group(job),
             pause_after=self.halving.pause_after(job.number) if self.halving is not None else None,
         )
 
@@ -364,7 +373,7 @@ class Sweep:
         if self.search is not None or self.best is not None:
             row = table.read_row(job, folder, self.prepared.objectives)
             if self.best is not None and row.ran_to_end and row.measured:
-                self.best.add(row.measured)
+                self.best.add(self._group(job), row.measured)
             if self.search is not None:
                 self.search.tell(job, outcome, row.measured)
         if self.halving is not None:

@@ -76,6 +76,7 @@ class JobSpec:
         config_dir: the user's folder of group members.
         epochs: planned.
         artifacts: `all` or `best`: which jobs of the sweep have plots and a saved model.
+        group: with `best`, only jobs of the same group are compared.
         pause_after: the epoch after which it pauses; None: it does not.
     """
 
@@ -89,6 +90,7 @@ class JobSpec:
     config_dir: str | None
     epochs: int
     artifacts: str = "all"
+    group: str = ""
     pause_after: int | None = None
 
 

@@ -23,7 +23,7 @@ from runner.sweeps.controller import PreparedSweep, Sweep
 from runner.sweeps.jobs import Job
 from runner.sweeps.launchers import forkserver
 from runner.sweeps.launchers.launcher import Launcher, ResourceRequest
-from runner.sweeps.plan import folds
+from runner.sweeps.plan import folds, seeds
 from runner.sweeps.plan import plan as plans
 from runner.sweeps.plan.job_configs import JobConfigs
 from runner.sweeps.plan.plan import Plan
@@ -77,9 +77,10 @@ def run_sweep(
     terminal.configure_logging(bool(config.runner.quiet))
     uri = None if OmegaConf.is_missing(config.tracking, "uri") else config.tracking.uri
     resumed = resume.find(settings.resume, uri) if settings.resume is not None else None
-    problems = [*problems, *folds.check(config)]
+    problems = [*problems, *seeds.check(config), *folds.check(config)]
     try:
-        plan = plan_jobs(composer, resumed, arguments, planner, settings.extend, folds.folds_of(config))
+        repeated = seeds.seeds_of(config), folds.folds_of(config)
+        plan = plan_jobs(composer, resumed, arguments, planner, settings.extend, *repeated)
     except ConfigError as error:
         raise ConfigError(*dict.fromkeys([*problems, *error.problems])) from error
     exact_folder = last_value(arguments, "hydra.sweep.dir") is not None
@@ -189,6 +190,7 @@ def plan_jobs(
     arguments: Sequence[str],
     planner: Planner,
     extend: bool,
+    of_seeds: Sequence[str] = (),
     of_folds: int | None = None,
 ) -> Plan:
     """Return the jobs of a sweep; of a resumed one the saved jobs, and with `extend` those that its grid lacks.
@@ -196,7 +198,7 @@ def plan_jobs(
     Raises:
         ConfigError: the arguments ask for other jobs than the saved ones; with the difference.
     """
-    planned = folds.over_folds(planner(composer, arguments), of_folds)
+    planned = folds.over_folds(seeds.over_seeds(planner(composer, arguments), of_seeds), of_folds)
     if folder is None:
         return planned
     saved, original, _ = plans.load(folder)
@@ -279,7 +281,8 @@ def check(
         text = "sweep.jobs=auto: a search on a cluster needs the number of trials at a time"
         raise ConfigError(Problem("sweep.jobs", text, "write sweep.jobs=4", topic="missing"))
     planned_now = plan.search is None and plan.halving is None
-    max_jobs = len(remaining) if plan.search is None else max(len(remaining), plan.search.n_trials)
+    most = 0 if plan.search is None else plan.search.n_trials * plan.search.seeds
+    max_jobs = max(len(remaining), most)
     slots = launcher.allocate(
         ResourceRequest(settings, config.device.threads, max_jobs, infos, configs, plan.search is not None)
     )

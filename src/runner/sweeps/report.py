@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.errors import describe_error
 from runner.rundir import layout
@@ -18,8 +19,12 @@ from runner.sweeps.results.energy import energy_of
 from runner.sweeps.results.files import draw_files, draw_files_or_say_why, write_table
 from runner.sweeps.results.parent_run import ParentRun
 from runner.sweeps.results.table import Table
+from runner.sweeps.results.verdict import conclude_sweep
 from runner.util.metric_names import format_metric
 from runner.util.tables import format_duration
+
+if TYPE_CHECKING:
+    from runner.comparison.verdict import Verdict
 
 log = logging.getLogger("runner")
 
@@ -37,6 +42,7 @@ def report(
     seconds: float,
     search: Search | None,
     stacks: bool = False,
+    smallest_difference: float | None = None,
 ) -> bool:
     """Write the sweep's files, and log the table and where they are.
 
@@ -47,26 +53,25 @@ def report(
         seconds: that it took.
         search: of the sweep, if it has one.
         stacks: whether jobs were trained as one program, whose time each of them has.
+        smallest_difference: see `conclude_sweep`.
 
     Returns:
         Whether the table is written.
     """
-    for lines in (table.configurations_to_text(result), table.to_text(result)):
+    verdict, of_verdict = _conclude(result, folder, smallest_difference)
+    head, words = table.configurations_to_text(result), list[str]()
+    if verdict is not None:
+        from runner.comparison.verdict_text import to_table, to_text
+
+        head, words = to_table(verdict), to_text(verdict)
+    for lines in (head, table.to_text(result), words):
         if lines:
             log.info("")
         for line in lines:
             log.info(line)
     log.info("")
-    files = _write(result, folder, search)
-    for place, row in enumerate([result.best] if result.best else result.front[:MAX_FRONT]):
-        name = "" if place else "best" if result.best else "front"
-        values = table.describe_values(row, result.objectives)
-        log.info("%-10s job %d (%s): %s", name, row.job.number, row.job.name, values)
-        log.info("           %s%s", display_path(row.folder), f", run {row.run_id}" if row.run_id else "")
-        if lacks_artifacts(read_result(row.folder)):  # it was not the best by the metric of an earlier start
-            log.info(
-                "           no plots and no saved model; make them: python -m runner resume=%s", shell_path(row.folder)
-            )
+    files = _write(result, folder, search, verdict, of_verdict)
+    _log_best(result)
     if paused := result.count(PAUSE):
         text = "paused     %d job%s; to train all of them to their end, add sweep.extend=true to sweep.resume=%s"
         log.info(text, paused, "s" * (paused != 1), shell_path(folder))
@@ -79,6 +84,34 @@ def report(
     listed = "; " + ", ".join(files) if files else ""
     log.info("saved in   %s (a folder per job, named by its number%s)", display_path(folder), listed)
     return files is not None
+
+
+def _log_best(result: Table) -> None:
+    """Log the best job, or the front; where configurations are ranked, the best one with its best job."""
+    best, ahead = result.best_configuration, result.front_configurations[:MAX_FRONT]
+    for place, each in enumerate([best] if best is not None else ahead):
+        name = "" if place else "best" if best is not None else "front"
+        means = table.describe_means(each, result.objectives)
+        log.info("%-10s %s, mean of %d jobs: %s", name, each.name, each.asked, means)
+    rows = [result.best] if result.best else [each.rows[0] for each in ahead] or result.front[:MAX_FRONT]
+    for place, row in enumerate(rows):
+        name = "" if place or best is not None or ahead else "best" if result.best else "front"
+        values = table.describe_values(row, result.objectives)
+        log.info("%-10s job %d (%s): %s", name, row.job.number, row.job.name, values)
+        log.info("           %s%s", display_path(row.folder), f", run {row.run_id}" if row.run_id else "")
+        if lacks_artifacts(read_result(row.folder)):  # it was not the best by the metric of an earlier start
+            log.info(
+                "           no plots and no saved model; make them: python -m runner resume=%s", shell_path(row.folder)
+            )
+
+
+def _conclude(result: Table, folder: Path, smallest_difference: float | None) -> tuple["Verdict | None", list[str]]:
+    """Judge the configurations; None if that is not possible, which is logged if a file cannot be written."""
+    try:
+        return conclude_sweep(result, folder, smallest_difference)
+    except OSError as error:  # a full disk
+        log.error("error: the verdict is not written: %s", describe_error(error))
+        return None, []
 
 
 def report_late_ids(result: Table, parent_run: ParentRun) -> bool:
@@ -97,31 +130,34 @@ def report_late_ids(result: Table, parent_run: ParentRun) -> bool:
     return late
 
 
-def _write(result: Table, folder: Path, search: Search | None) -> list[str] | None:
+def _write(
+    result: Table, folder: Path, search: Search | None, verdict: "Verdict | None", of_verdict: Sequence[str]
+) -> list[str] | None:
     """Write the table and the plots; return the names of the files, or None without the table."""
     try:
         write_table(result, folder)
     except OSError as error:  # a full disk
         log.error("error: the table is not written: %s", describe_error(error))
         return None
-    files = [layout.JOBS_TABLE, layout.JOBS]
+    files = [layout.JOBS_TABLE, layout.JOBS, *of_verdict]
     try:
-        files += [*_draw(result, folder), *(search.draw(folder) if search else [])]
+        files += [*_draw(result, folder, verdict), *(search.draw(folder) if search else [])]
     except Exception as error:  # a full disk, or anything that matplotlib raises
         log.warning("not all plots are drawn: %s", describe_error(error))
         log.debug("", exc_info=True)
     return files
 
 
-def _draw(result: Table, folder: Path) -> list[str]:
+def _draw(result: Table, folder: Path, verdict: "Verdict | None") -> list[str]:
     """Draw the sweep, by the process that has imported matplotlib already if there is one.
 
     Raises:
         RuntimeError: the process could not.
     """
     if not forkserver.is_running():
-        return draw_files(result, folder)
-    drawn = forkserver.call(f"{draw_files_or_say_why.__module__}:{draw_files_or_say_why.__name__}", result, folder)
+        return draw_files(result, folder, verdict)
+    function = f"{draw_files_or_say_why.__module__}:{draw_files_or_say_why.__name__}"
+    drawn = forkserver.call(function, result, folder, verdict)
     if isinstance(drawn, str):
         raise RuntimeError(drawn)
     return drawn

@@ -39,6 +39,7 @@ _EARLY = (layout.CONFIG, layout.SAMPLES, layout.ENVIRONMENT)
 _FILES = (
     *_EARLY, layout.LOG, layout.RESULT, layout.JOURNAL, layout.EPOCH_SECONDS,
     layout.SWEEP_PLAN, layout.JOBS_TABLE, layout.JOBS, layout.FOLDS, layout.OUT_OF_FOLD,
+    layout.VERDICT, layout.VERDICT_TABLE, layout.VERDICT_TEXT,
 )  # fmt: skip
 """Files of a run's folder, and of a sweep's."""
 

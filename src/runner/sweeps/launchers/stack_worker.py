@@ -176,13 +176,13 @@ class _Shared:
     Attributes:
         data: read, and in memory, once for each seed.
         run: one of them, which has the code of all.
-        ended: the final metrics of those that have ended.
+        ended: the groups and final metrics of those that have ended.
     """
 
     def __init__(self) -> None:
         self.data = SharedData()
         self.run: Run | None = None
-        self.ended: list[Mapping[str, float]] = []
+        self.ended: list[tuple[str, Mapping[str, float]]] = []
 
 
 class _Store:

@@ -159,14 +159,14 @@ def build_job(spec: JobSpec, shared: SharedData | None = None) -> tuple[DictConf
     return cfg, experiment, checkpoint
 
 
-def wants_artifacts(spec: JobSpec, others: Sequence[Mapping[str, float]] = ()) -> WantsArtifacts | None:
+def wants_artifacts(spec: JobSpec, others: Sequence[tuple[str, Mapping[str, float]]] = ()) -> WantsArtifacts | None:
     """Return what decides at the job's end whether it makes plots and model; None makes them.
 
     Args:
         spec: of the job.
         others: see `is_best_so_far`.
     """
-    return partial(is_best_so_far, spec.folder.parent, others=others) if spec.artifacts == "best" else None
+    return partial(is_best_so_far, spec.folder.parent, spec.group, others=others) if spec.artifacts == "best" else None
 
 
 def _single_run_arguments(spec: JobSpec, cfg: DictConfig) -> list[str] | None:

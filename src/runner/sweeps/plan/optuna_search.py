@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 import optuna
@@ -41,6 +42,7 @@ from runner.sweeps.plan.optuna_study import (
 from runner.sweeps.plan.patience import Away, OutageLog, Patience, check_timeout
 from runner.sweeps.plan.plan import Plan, job_at, make_jobs
 from runner.sweeps.plan.random_search import make_draw
+from runner.sweeps.plan.seeds import over_seeds, pull_seeds, with_seed
 from runner.sweeps.plan.space import Filter, Space
 from runner.sweeps.plan.where import make_space
 
@@ -88,7 +90,7 @@ def plan(
         ConfigError: there is no axis, an axis cannot be searched, a setting is not valid, or no point is left.
     """
     problems = [*check_whole_number("n_trials", n_trials, 1), *check_timeout(storage_timeout)]
-    space = make_space(composer, arguments, params, where)
+    space, seeds = pull_seeds(make_space(composer, arguments, params, where))
     if not space.axes:
         text, instead = "hydra/sweeper=optuna has no axis to search", "add optimizer.lr=tag(log,interval(1e-4,1e-1))"
         problems.append(Problem("hydra/sweeper", text, instead, topic="missing"))
@@ -103,12 +105,39 @@ def plan(
     pruner, patience = pruner or optuna.pruners.NopPruner(), Patience(storage_timeout)
     search = OptunaSearch(space, axes, n_trials, sampler, pruner, storage, study_name, patience)
     search.probes(0)  # there are some, or `where` leaves none
-    return Plan(space.texts, [], log_axes=space.log_axes, search=search)
+    return over_seeds(Plan(space.texts, [], log_axes=space.log_axes, search=search), seeds)
+
+
+def _means(results: Sequence[Sequence[float] | None]) -> list[float] | None:
+    """Return the mean of each objective over the jobs of a trial; None if one of them has no values."""
+    measured = [values for values in results if values is not None]
+    return list(map(fmean, zip(*measured, strict=True))) if len(measured) == len(results) else None
+
+
+@dataclass
+class _Repeated:
+    """A trial and its jobs, one for each seed.
+
+    Attributes:
+        trial: Optuna's.
+        first: the number of its first job, which alone can be pruned; the others follow it.
+        values: the chosen point.
+        results: the values of the objectives by the number of the job, None if one has none.
+        over: why it has ended before all jobs have; None if it has not.
+    """
+
+    trial: Trial
+    first: int
+    values: Sequence[str]
+    results: dict[int, Sequence[float] | None] = field(default_factory=dict)
+    over: str | None = None
 
 
 @dataclass
 class OptunaSearch:
     """The search that proposes the jobs.
+
+    A trial is a configuration: it has a job for each seed, and its values are the means over them.
 
     Attributes:
         space: the axes, what all jobs share, and which points are trials.
@@ -132,7 +161,9 @@ class OptunaSearch:
     _folder: Path = field(default_factory=Path)
     _objectives: Sequence[Objective] = ()
     _study: Any = None
-    _trials: dict[int, Trial] = field(default_factory=dict)
+    _seeds: list[str] = field(default_factory=list)
+    _trials: dict[int, _Repeated] = field(default_factory=dict)
+    _queue: list[tuple[_Repeated, int]] = field(default_factory=list)
     _unstarted: list[Trial] = field(default_factory=list)
     _offsets: dict[int, int] = field(default_factory=dict)
     _unreported: list[tuple[Job, JobOutcome, Sequence[float] | None]] = field(default_factory=list)
@@ -162,7 +193,17 @@ class OptunaSearch:
         if self.space.where is not None:
             points = self._kept(self.space.where, points)
         jobs = make_jobs(replace(self.space, where=None), points)
-        return [replace(job, number=first + job.number) for job in jobs]
+        jobs = [replace(job, number=first + job.number) for job in jobs]
+        return [with_seed(job, self._seeds[0]) for job in jobs] if self._seeds else jobs
+
+    def repeat(self, seeds: Sequence[str]) -> None:
+        """Make a job of each trial for each of these seeds."""
+        self._seeds = list(seeds)
+
+    @property
+    def seeds(self) -> int:
+        """Jobs of each trial."""
+        return max(1, len(self._seeds))
 
     def _kept(self, where: Filter, points: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
         """Return those of some points that are trials, and as many drawn ones as there were others."""
@@ -224,7 +265,7 @@ class OptunaSearch:
             if self.storage is not None and FOLDER not in trial.user_attrs:  # killed while it was created
                 self._study.tell(trial.number, state=TrialState.FAIL)
             elif trial.user_attrs.get(FOLDER) == str(folder) and number < jobs:
-                self._trials[number] = Trial(self._study, trial._trial_id)
+                self._take_over(Trial(self._study, trial._trial_id), number, jobs)
             elif self.storage is None or trial.user_attrs.get(FOLDER) == str(folder):
                 self._unstarted.append(
                     Trial(self._study, trial._trial_id)
@@ -232,13 +273,22 @@ class OptunaSearch:
             elif is_abandoned(trial):
                 self._study.tell(trial.number, state=TrialState.FAIL)
 
+    def _take_over(self, trial: Trial, first: int, jobs: int) -> None:
+        """Go on with a trial that has started; the sweep may have been killed before it had all of its jobs."""
+        repeated = _Repeated(trial, first, self._values(trial))
+        self._trials |= dict.fromkeys(range(first, min(first + self.seeds, jobs)), repeated)
+        self._queue += [(repeated, place) for place in range(jobs - first, self.seeds)]
+
+    def _values(self, trial: Trial) -> list[str]:
+        return [axis.format(trial.params[key.lstrip("+")]) for key, axis in self.axes.items()]
+
     @property
     def _space(self) -> dict[str, BaseDistribution]:
         return {key.lstrip("+"): axis.distribution for key, axis in self.axes.items()}
 
     @property
     def remaining(self) -> int:
-        """Trials that are still to be run, besides those that are jobs already; the last known number."""
+        """Jobs that are still to be run, besides those that exist already; the last known number."""
         if self.patience.due and not self._is_exhausted:
             try:
                 with self.patience.attempt():
@@ -246,7 +296,7 @@ class OptunaSearch:
                     self._remaining = len(self._unstarted) + count_remaining(trials, self.n_trials)
             except Exception as error:  # of the storage; `ask` reports it
                 log.debug("the study cannot be read: %s", first_line(error))
-        return self._remaining
+        return self._remaining * self.seeds + sum(repeated.over is None for repeated, _ in self._queue)
 
     @property
     def unreported(self) -> int:
@@ -263,6 +313,11 @@ class OptunaSearch:
         self.catch_up()
         if self._unreported or self._outage.has_given_up or (self.patience.away and self._trials):
             return None
+        while self._queue:
+            repeated, place = self._queue.pop(0)
+            if repeated.over is None:
+                self._trials[number] = repeated
+                return with_seed(job_at(number, self.space, repeated.values), self._seeds[place])
         return self._try(lambda: self._ask(number), None)
 
     def _ask(self, number: int) -> Job | None:
@@ -278,7 +333,7 @@ class OptunaSearch:
             trial.set_user_attr(FOLDER, str(self._folder))
             for name, distribution in self._space.items():  # those that it does not have yet
                 suggest(trial, name, distribution)
-            values = [axis.format(trial.params[key.lstrip("+")]) for key, axis in self.axes.items()]
+            values = self._values(trial)
             if self.space.keeps(values):
                 return self._accept(trial, number, values)
             trial.set_user_attr(REJECTED, True)
@@ -289,12 +344,14 @@ class OptunaSearch:
         return None
 
     def _accept(self, trial: Trial, number: int, values: Sequence[str]) -> Job:
-        """Make a trial the job of that number."""
+        """Make the first job of a trial, with that number."""
         trial.set_user_attr(NUMBER, number)
         self._pending = None
-        self._trials[number] = trial
+        repeated = self._trials[number] = _Repeated(trial, number, values)
+        self._queue += [(repeated, place) for place in range(1, self.seeds)]
         self._remaining -= 1
-        return job_at(number, self.space, values)
+        job = job_at(number, self.space, values)
+        return with_seed(job, self._seeds[0]) if self._seeds else job
 
     def _new_trial(self) -> Trial:
         began = datetime.now()
@@ -331,7 +388,7 @@ class OptunaSearch:
     def catch_up(self) -> None:
         """Report waiting results if the storage is back; log when it goes away, is back, or stays away too long."""
         if self.patience.away and self._trials and not self._unreported:  # a read alone does not show that it is back
-            trial = next(iter(self._trials.values()))
+            trial = next(iter(self._trials.values())).trial
             self._try(lambda: trial.set_user_attr(FOLDER, str(self._folder)), None)
         reported = True
         while self._unreported and reported:
@@ -345,9 +402,12 @@ class OptunaSearch:
         return None if self.patience.away else self._try(lambda: self._watch(job), None)
 
     def _watch(self, job: Job) -> str | None:
-        trial = self._trials.get(job.number)
-        if trial is None or len(self._objectives) > 1:
+        repeated = self._trials.get(job.number)
+        if repeated is None or repeated.over is not None:
+            return None if repeated is None else repeated.over
+        if len(self._objectives) > 1 or job.number != repeated.first:
             return None
+        trial = repeated.trial
         metric, path = self._objectives[0].metric, self._folder / str(job.number) / layout.JOURNAL
         points, offset = journal.read(path, self._offsets.get(job.number, 0), names=(metric,))
         measured = [point for point in points if math.isfinite(point.value)]
@@ -360,7 +420,7 @@ class OptunaSearch:
         return f"pruned after epoch {measured[-1].step}" if pruned else None
 
     def tell(self, job: Job, outcome: JobOutcome, values: Sequence[float] | None) -> None:
-        """Report a job's result to the study, at once or when its storage is back.
+        """Report the result of a trial to the study when its last job ends, at once or when its storage is back.
 
         A job that will be resumed is not reported yet.
 
@@ -374,16 +434,17 @@ class OptunaSearch:
             self.catch_up()
 
     def _tell(self, job: Job, outcome: JobOutcome, values: Sequence[float] | None) -> bool:
-        trial = self._trials[job.number]
-        self._watch(job)  # its last values
-        if outcome.pruned:
-            state, values = TrialState.PRUNED, None
-        elif outcome.status == "FINISHED" and values is not None:
-            state = TrialState.COMPLETE
-        else:
-            state, values = TrialState.FAIL, None
-        # If only the answer to an earlier attempt was lost, the study already has the result.
-        self._study.tell(trial, list(values) if values else None, state=state, skip_if_finished=True)
+        repeated = self._trials[job.number]
+        if repeated.over is None:
+            self._watch(job)  # its last values
+            repeated.results[job.number] = values if outcome.status == "FINISHED" else None
+            is_pruned = outcome.pruned and job.number == repeated.first
+            if is_pruned or len(repeated.results) == self.seeds:
+                means = None if is_pruned else _means(list(repeated.results.values()))
+                state = TrialState.PRUNED if is_pruned else TrialState.COMPLETE if means else TrialState.FAIL
+                # If only the answer to an earlier attempt was lost, the study already has the result.
+                self._study.tell(repeated.trial, means, state=state, skip_if_finished=True)
+                repeated.over = outcome.reason
         del self._trials[job.number]
         return True
 

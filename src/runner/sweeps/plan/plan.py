@@ -204,7 +204,7 @@ def extended(composer: Composer, saved: Plan, planned: Plan, new: Sequence[Job])
         new: the points.
     """
     jobs = [*saved.jobs, *new]
-    zips = _zips(saved.axes) | _zips(planned.axes)
+    zips = zip_keys(saved.axes) | zip_keys(planned.axes)
     all_points = [canonical(composer, job) for job in jobs]
     points = [_with_zips(job, point, zips) for job, point in zip(jobs, all_points, strict=True)]
     keys = dict.fromkeys(key for job in jobs for key in job.point)
@@ -223,7 +223,7 @@ def extended(composer: Composer, saved: Plan, planned: Plan, new: Sequence[Job])
     return Plan(axes, numbered)
 
 
-def _zips(axes: Mapping[str, str]) -> dict[str, list[str]]:
+def zip_keys(axes: Mapping[str, str]) -> dict[str, list[str]]:
     """Return the keys of each axis that has several."""
     typed = {name: f"{name}={text}" for name, text in axes.items()}
     return {name: list(map(key_of, parse_zip(text).members)) for name, text in typed.items() if is_zip(text)}

@@ -8,6 +8,7 @@ from runner.config.compose import Composer
 from runner.errors import ConfigError, Problem
 from runner.sweeps.plan.axes import check_whole_number, interval_of
 from runner.sweeps.plan.plan import Plan, make_jobs
+from runner.sweeps.plan.seeds import over_seeds, pull_seeds
 from runner.sweeps.plan.space import Axis
 from runner.sweeps.plan.where import make_space
 
@@ -40,7 +41,7 @@ def plan(
         ConfigError: there is no axis, an interval is not valid, or no point is left.
     """
     problems = [*check_whole_number("n_trials", n_trials, 1), *check_whole_number("seed", seed, 0)]
-    space = make_space(composer, arguments, params, where)
+    space, seeds = pull_seeds(make_space(composer, arguments, params, where))
     if not space.axes:
         text = "hydra/sweeper=random has no axis to draw"
         problems.append(Problem("hydra/sweeper", text, "add optimizer.lr=interval(0.001,0.1)", topic="missing"))
@@ -68,7 +69,7 @@ def plan(
     jobs = make_jobs(replace(space, where=None), [point for point, is_job in points.items() if is_job])
     few = "sweep.where leaves no more" if space.where is not None else "there are no more combinations"
     note = f"{len(jobs)} of {n_trials} trials: {few}" if len(jobs) < n_trials else ""
-    return Plan(space.texts, jobs, note, space.log_axes)
+    return over_seeds(Plan(space.texts, jobs, note, space.log_axes), seeds)
 
 
 def make_draw(axis: Axis) -> Callable[[random.Random], str]:

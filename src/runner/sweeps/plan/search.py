@@ -12,10 +12,17 @@ class Search(Protocol):
     """Proposes one job after the other, and receives their results.
 
     Attributes:
-        n_trials: number of jobs in all.
+        n_trials: number of configurations in all.
     """
 
     n_trials: int
+
+    @property
+    def seeds(self) -> int:
+        """Jobs of each configuration."""
+
+    def repeat(self, seeds: Sequence[str]) -> None:
+        """Make a job of each configuration for each of these seeds."""
 
     @property
     def remaining(self) -> int:

@@ -19,7 +19,7 @@ OF_THE_SWEEP = (
 )  # fmt: skip
 """Keys, and beginnings of keys, that change how a sweep runs, and not its jobs."""
 
-CHOOSES_JOBS = ("sweep.where",)
+CHOOSES_JOBS = ("sweep.where", "sweep.seeds")
 """Keys of these that decide which jobs there are."""
 
 ONE_FOR_ALL = ("resume", "resume_mode", "runner", "sweep", "tracking", "hydra")

@@ -11,7 +11,8 @@ from runner.rundir import layout
 from runner.rundir.journal import Journal
 from runner.sweeps.launchers import forkserver
 from runner.sweeps.plan.folds import FOLD
-from runner.sweeps.results.table import SEED, Row, Table
+from runner.sweeps.plan.seeds import SEED
+from runner.sweeps.results.table import Row, Table
 from runner.util.files import load_json_or_empty, write_json
 from runner.util.metric_names import format_metric, without_details
 

@@ -5,13 +5,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 from runner.config.invocation import format_description
+from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.manifest import NOTE, PAUSE, Manifest
 from runner.sweeps.results import table as tables
-from runner.sweeps.results.files import FRONT_PLOT, SWEEP_PLOT
+from runner.sweeps.results.files import FRONT_PLOT, SWEEP_PLOT, VERDICT_PLOT
 from runner.sweeps.results.links import links
 from runner.sweeps.results.table import Row, Table
 from runner.tracking.pages import run_page, sweep_view
+from runner.util.files import load_json_or_empty
 from runner.util.tags import BEST_JOB_TAG
 
 NOTE_ROWS = 20
@@ -37,11 +39,12 @@ def record_results(manifest: Manifest, table: Table, folder: Path, axes: Sequenc
         "runner.metric": ",".join(o.metric for o in table.objectives),
         NOTE: "\n\n".join(part for part in parts if part),
     }
+    ranked = table.best_configuration
     if best := table.best:
         tags |= {
             BEST_JOB_TAG: str(best.job.number),
-            "runner.best_name": best.job.name,
-            "runner.best_value": str(best.value),
+            "runner.best_name": best.job.name if ranked is None else ranked.name,
+            "runner.best_value": str(best.value if ranked is None else ranked.mean),
             "runner.best_run_id": best.run_id or "",
         }
     elif table.front:
@@ -64,11 +67,19 @@ def note(table: Table, folder: Path) -> str:
     """
     state = DeliveryState.load(folder)
     lines = []
+    head = "Best" if table.best else "On the front"
+    for each in [table.best_configuration] if table.best_configuration else table.front_configurations:
+        means = tables.describe_means(each, table.objectives)
+        lines += [f"{head}: {each.name}, mean of {each.asked} jobs: {means}", ""]
+    verdict = load_json_or_empty(folder / layout.VERDICT)
+    if words := [each["words"] for each in verdict.get("configurations", []) if each["words"]]:
+        lines += ["Verdict on it:", "", *(f"- {each}" for each in words[:NOTE_ROWS]), ""]
     for row in [table.best] if table.best else table.front:
         values = tables.describe_values(row, table.objectives)
-        lines += [f"{'Best' if table.best else 'On the front'}: {_link(row, state.experiment_id)}, {values}", ""]
+        head = "Its best job" if table.best_configuration else head
+        lines += [f"{head}: {_link(row, state.experiment_id)}, {values}", ""]
     lines += [" · ".join(f"[{name}]({page.lstrip('/')})" for name, page in links(folder, "").items()), ""]
-    for picture in (FRONT_PLOT, SWEEP_PLOT):
+    for picture in (FRONT_PLOT, VERDICT_PLOT, SWEEP_PLOT):
         if (folder / picture).is_file():
             lines += [f"![sweep](get-artifact?path={quote(picture, safe='')}&run_uuid={state.run_id})", ""]
     names = [objective.metric for objective in table.objectives]

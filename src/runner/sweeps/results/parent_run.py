@@ -201,7 +201,9 @@ class ParentRun:
         """Record how the sweep ended, its best job and its energy; the files of its folder must be written before."""
         self._manifest.tags["runner.seconds"] = f"{seconds:.1f}"
         if table.best is not None and table.best.value is not None:
-            log_best(self.folder, table.metric, table.best.value, table.count("FINISHED"))
+            best = table.best_configuration
+            value = table.best.value if best is None or best.mean is None else best.mean
+            log_best(self.folder, table.metric, value, table.count("FINISHED"))
         log_energy(self.folder, table)
         log_metrics(self.folder, table.count("FINISHED"))
         self._manifest.log_model = (self.folder / layout.MODEL).is_dir()
@@ -236,12 +238,12 @@ class ParentRun:
 
 
 def log_best(folder: Path, metric: str, value: float, finished: int) -> None:
-    """Write the value of a sweep's best job into its journal.
+    """Write the value of a sweep's best job, or the mean of its best configuration, into its journal.
 
     Args:
         folder: of the sweep.
         metric: of the objective.
-        value: of the best job.
+        value: the best one.
         finished: the number of finished jobs, which is the step: MLflow takes the value of the highest step.
     """
     with closing(Journal(folder / layout.JOURNAL)) as writer:
@@ -262,7 +264,7 @@ def complete(folder: Path) -> None:
     if not written:  # the sweep was killed: resuming it writes its results
         return
     objectives = written.get("objectives") or [{name: written[name] for name in ("metric", "direction")}]
-    table = tables.read(plan.jobs, folder, [Objective(**objective) for objective in objectives])
+    table = tables.read(plan.jobs, folder, [Objective(**objective) for objective in objectives], plan.old_rules)
     write_results(Manifest.load(folder), table, folder, list(plan.axes))
 
 

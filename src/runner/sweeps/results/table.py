@@ -4,8 +4,8 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from runner.comparison.objectives import SHOWN, Objective, pareto_front
@@ -17,12 +17,13 @@ from runner.rundir.manifest import has_manifest
 from runner.saved.run import read_result
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.plan import short_names
+from runner.sweeps.results import configurations
+from runner.sweeps.results.configurations import Configuration
 from runner.sweeps.results.outcome import outcome_of
 from runner.util import tables
 from runner.util.metric_names import format_metric
 from runner.util.tables import align, format_duration, setting_column, shorten
 
-SEED = "seed"
 MAX_ROWS = 50
 """On the terminal; the files have all rows."""
 
@@ -77,10 +78,29 @@ class Table:
         objectives: of the sweep, one or two; or any number that are only shown.
         rows: the best first, or the Pareto front of two objectives; those without a value last. Without a metric to
             rank by, in the order of their numbers.
+        by_jobs: jobs are ranked also where they repeat configurations, as version 0.1.0 did.
     """
 
     objectives: list[Objective]
     rows: list[Row]
+    by_jobs: bool = False
+
+    @cached_property
+    def configurations(self) -> list[Configuration]:
+        """The configurations whose jobs differ in their seed or fold alone, the best first; empty without such jobs."""
+        return configurations.group(self.rows, self.objectives)
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether configurations are ranked, each by the mean over its jobs, and not single jobs."""
+        return not self.by_jobs and any(each.asked > 1 for each in self.configurations)
+
+    @property
+    def best_configuration(self) -> Configuration | None:
+        """The configuration with the best mean; None if jobs are ranked, or nothing is."""
+        if not self.is_repeated or not self.is_ranked or self.trades_off:
+            return None
+        return next((each for each in self.configurations if each.is_complete), None)
 
     @property
     def metric(self) -> str:
@@ -99,18 +119,30 @@ class Table:
 
     @property
     def best(self) -> Row | None:
-        """The finished job with the best value; None for two objectives, or none."""
+        """The finished job with the best value, of the best configuration; None for two objectives, or none."""
         if not self.is_ranked or self.trades_off:
             return None
+        if self.is_repeated:
+            return self.best_configuration.rows[0] if self.best_configuration is not None else None
         return next((row for row in self.rows if row.ran_to_end and row.value is not None), None)
 
     @property
     def front(self) -> list[Row]:
-        """The finished jobs on the Pareto front; for one objective, those with the best value."""
+        """The finished jobs on the Pareto front; for one objective, those with the best value.
+
+        If configurations are ranked, all jobs of those on the front of the means.
+        """
         if not self.is_ranked:
             return []
+        if self.is_repeated:
+            return [row for each in self.front_configurations for row in each.rows]
         rows = [row for row in self.rows if row.ran_to_end and row.measured is not None]
         return [rows[place] for place in pareto_front([row.measured or () for row in rows], self.objectives)]
+
+    @property
+    def front_configurations(self) -> list[Configuration]:
+        """The configurations on the front of their means; empty if jobs are ranked."""
+        return configurations.front(self.configurations, self.objectives) if self.is_repeated else []
 
     @property
     def lacks_run_ids(self) -> bool:
@@ -122,38 +154,16 @@ class Table:
         return sum(row.status == status for row in self.rows)
 
 
-@dataclass(frozen=True)
-class Configuration:
-    """Jobs that differ only in their seed.
-
-    Attributes:
-        point: their common values, without the seed.
-        values: of the metric, of the finished ones.
-    """
-
-    point: dict[str, str]
-    values: list[float]
-
-    @property
-    def mean(self) -> float | None:
-        """The mean of the values."""
-        return mean(self.values) if self.values else None
-
-    @property
-    def std(self) -> float | None:
-        """The sample standard deviation, which divides by n - 1; None for fewer than two values."""
-        return stdev(self.values) if len(self.values) > 1 else None
-
-
-def read(jobs: Sequence[Job], folder: Path, objectives: Sequence[Objective]) -> Table:
+def read(jobs: Sequence[Job], folder: Path, objectives: Sequence[Objective], by_jobs: bool = False) -> Table:
     """Read the results of all jobs from their folders.
 
     Args:
         jobs: of the sweep.
         folder: of the sweep.
         objectives: to sort by.
+        by_jobs: see `Table`.
     """
-    table = Table(list(objectives), [read_row(job, folder / str(job.number), objectives) for job in jobs])
+    table = Table(list(objectives), [read_row(job, folder / str(job.number), objectives) for job in jobs], by_jobs)
     ahead = table.front if table.trades_off else []
 
     def place(row: Row) -> tuple[bool, bool, bool, float, int]:
@@ -161,7 +171,7 @@ def read(jobs: Sequence[Job], folder: Path, objectives: Sequence[Objective]) -> 
         unknown, ended = (row.value is None, not row.ran_to_end) if table.is_ranked else (False, False)
         return unknown, ended, row not in ahead, cost, row.job.number
 
-    return Table(table.objectives, sorted(table.rows, key=place))
+    return Table(table.objectives, sorted(table.rows, key=place), by_jobs)
 
 
 def read_row(job: Job, folder: Path, objectives: Sequence[Objective]) -> Row:
@@ -187,21 +197,6 @@ def read_row(job: Job, folder: Path, objectives: Sequence[Objective]) -> Row:
         rate=result.get("samples_per_second"),
         run_id=result.get("run_id") or DeliveryState.load(folder).run_id,
     )
-
-
-def configurations(table: Table) -> list[Configuration]:
-    """Group the jobs over their seeds, the best mean first; empty if the seed is not an axis."""
-    keys = {key for row in table.rows for key in row.job.point}
-    if SEED not in keys:
-        return []
-    grouped: dict[tuple[tuple[str, str], ...], list[float]] = {}
-    for row in table.rows:
-        point = tuple((key, value) for key, value in row.job.point.items() if key != SEED)
-        values = grouped.setdefault(point, [])
-        if row.ran_to_end and row.value is not None:
-            values.append(row.value)
-    result = [Configuration(dict(point), values) for point, values in grouped.items()]
-    return sorted(result, key=lambda c: (c.mean is None, table.objectives[0].cost(c.mean or 0.0)))
 
 
 def rows(table: Table) -> list[dict[str, Any]]:
@@ -234,7 +229,8 @@ def to_json(table: Table) -> str:
     """Return the rows, the best of them, and the configurations over their seeds, as JSON."""
     best = table.best
     grouped = [
-        {**each.point, "mean": each.mean, "std": each.std, "n": len(each.values)} for each in configurations(table)
+        {**each.point, "mean": each.mean, "std": each.std, "n": len(each.values), "ranked": each.is_complete}
+        for each in table.configurations
     ]
     content = {
         **asdict(table.objectives[0]),
@@ -283,12 +279,20 @@ def describe_values(row: Row, objectives: Sequence[Objective]) -> str:
     return ", ".join(f"{o.metric} {format_cell(o.metric, value)}" for o, value in pairs if value is not None)
 
 
+def describe_means(each: Configuration, objectives: Sequence[Objective]) -> str:
+    """Describe the means of a configuration: `val/loss 0.1234, time/epoch_seconds 1.2`."""
+    pairs = zip(objectives, each.means or (), strict=True)
+    return ", ".join(f"{o.metric} {format_cell(o.metric, value)}" for o, value in pairs)
+
+
 def configurations_to_text(table: Table) -> list[str]:
     """Return the lines of an aligned table of the configurations; empty if there are none."""
-    shown = configurations(table)[:MAX_ROWS]
+    shown = table.configurations[:MAX_ROWS]
     if not shown:
         return []
     percent = table.metric.endswith("accuracy")
+    ahead = table.front_configurations if table.trades_off else []
+    incomplete = table.is_repeated and any(not c.is_complete for c in shown)
 
     def spread(value: float | None) -> str:
         if value is None:
@@ -297,11 +301,17 @@ def configurations_to_text(table: Table) -> list[str]:
 
     columns = [
         *_axes([c.point for c in shown]),
-        [f">mean {table.metric}", *(format_cell(table.metric, c.mean) for c in shown)],
+        *(
+            [f">mean {o.metric}", *(format_cell(o.metric, c.means[place] if c.means else None) for c in shown)]
+            for place, o in enumerate(table.objectives)
+        ),
         [">std", *(spread(c.std) for c in shown)],
         [">n", *(str(len(c.values)) for c in shown)],
+        *([["front", *("*" if c in ahead else "" for c in shown)]] if ahead else []),
+        *([["ranked", *("" if c.is_complete else f"no: {c.asked} are needed" for c in shown)]] if incomplete else []),
     ]
-    return align(columns)
+    left = len(table.configurations) - len(shown)
+    return align(columns) + ([f"... and {left} more: see jobs.json"] if left else [])
 
 
 def _axes(points: Sequence[Mapping[str, str]]) -> list[list[str]]:

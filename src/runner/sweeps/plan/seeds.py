@@ -1,0 +1,110 @@
+"""Repetitions of a configuration: its jobs differ in nothing but their seed, or their fold.
+
+`sweep.seeds=5` makes five jobs of each point of a sweep, with the seed of the config and those that follow it; an axis
+`seed=0,1,2` makes three, with these.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from omegaconf import DictConfig
+
+from runner.config.overrides import key_of
+from runner.errors import ConfigError, Problem
+from runner.sweeps.jobs import Job
+from runner.sweeps.plan.plan import MAX_JOBS, Plan, zip_keys
+from runner.sweeps.plan.space import Space
+
+SEED, SEEDS, FOLD = "seed", "sweep.seeds", "data.fold"
+
+REPEATED = (SEED, FOLD)
+"""Keys in which the jobs of a configuration differ."""
+
+Configuration = tuple[tuple[str, str], ...]
+"""The values of a configuration by key."""
+
+
+def configuration_of(point: Mapping[str, str]) -> Configuration:
+    """Return the configuration that a job with these values of the axes belongs to."""
+    return tuple((key, value) for key, value in point.items() if key not in REPEATED)
+
+
+def count_repetitions(points: Iterable[Mapping[str, str]]) -> int:
+    """Return the largest number of jobs of a configuration."""
+    return max(Counter(map(configuration_of, points)).values(), default=1)
+
+
+def are_repeated(plan: Plan) -> bool:
+    """Return whether configurations are ranked, and not their jobs; those of version 0.1.0 keep their table by jobs."""
+    if plan.old_rules:
+        return False
+    return count_repetitions(job.point for job in plan.jobs) > 1 or (plan.search is not None and plan.search.seeds > 1)
+
+
+def seeds_of(config: DictConfig) -> list[str]:
+    """Return the seeds that `sweep.seeds` asks for: that of the config, and those that follow it; empty for null."""
+    count = min(config.sweep.seeds or 0, MAX_JOBS + 1)
+    return [str(config.seed + place) for place in range(count)]
+
+
+def check(config: DictConfig) -> list[Problem]:
+    """Find what `sweep.seeds` does not go with.
+
+    Args:
+        config: of the sweep, with Hydra's node.
+    """
+    seeds = config.sweep.seeds
+    if seeds is None or config.hydra.runtime.choices.get("hydra/sweeper") != "halving":
+        return []
+    text = f"{SEEDS}={seeds}: hydra/sweeper=halving compares single jobs"
+    return [Problem(SEEDS, text, f"write {SEEDS}=null, or hydra/sweeper=grid", topic="conflict")]
+
+
+def over_seeds(plan: Plan, seeds: Sequence[str]) -> Plan:
+    """Make a job for each seed of each job of a plan.
+
+    Args:
+        plan: the points; a search makes the jobs itself.
+        seeds: empty leaves the plan as it is.
+
+    Raises:
+        ConfigError: the seed is varied already, or there are too many jobs.
+    """
+    if not seeds:
+        return plan
+    zipped = next((name for name, keys in zip_keys(plan.axes).items() if SEED in keys), SEED)
+    if zipped in plan.axes:
+        typed = f"{zipped}={plan.axes[zipped]}"
+        text, instead = f"{SEEDS}={len(seeds)} and {typed} exclude each other", f"leave out {SEEDS}, or {SEED}"
+        raise ConfigError(Problem(SEEDS, text, instead, topic="conflict"))
+    if len(plan.jobs) * len(seeds) > MAX_JOBS:
+        text = f"this sweep has more than {MAX_JOBS:,} jobs"
+        raise ConfigError(Problem("", text, "use fewer seeds, axes, or values", topic="range"))
+    if plan.search is not None:
+        plan.search.repeat(seeds)
+    jobs = [
+        replace(with_seed(job, seed), number=job.number * len(seeds) + place)
+        for job in plan.jobs
+        for place, seed in enumerate(seeds)
+    ]
+    return replace(plan, axes=plan.axes | {SEED: ",".join(seeds)}, jobs=jobs)
+
+
+def pull_seeds(space: Space) -> tuple[Space, list[str]]:
+    """Take the values of the seed out of a space of which points are drawn, as each of them gets all seeds.
+
+    Returns:
+        The other axes, and the seeds; none if the seed is the only axis, or has no values one by one.
+    """
+    seeds = next((list(axis.values) for axis in space.axes if axis.name == SEED), [])
+    others = [axis for axis in space.axes if axis.name != SEED]
+    return (replace(space, axes=others), seeds) if seeds and others else (space, [])
+
+
+def with_seed(job: Job, seed: str) -> Job:
+    """Return a job with a seed, which replaces the one that all jobs share."""
+    own = "" if job.name == f"job {job.number}" else f"{job.name} "
+    overrides = (*(text for text in job.overrides if key_of(text) != SEED), f"{SEED}={seed}")
+    name, point = f"{own}{SEED}={seed}", job.point | {SEED: seed}
+    return replace(job, name=name, point=point, overrides=overrides, own=job.own + 1)
