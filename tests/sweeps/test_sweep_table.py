@@ -1,5 +1,6 @@
 """The results of a sweep, read from its jobs' folders: outcomes, the table; and the slots."""
 
+import itertools
 import json
 import math
 import random
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 
 from helpers.problems import about
 from runner.comparison.objectives import SHOWN, Objective, direction_of, objectives_of, pareto_front
+from runner.comparison.overlapping import overlapping_interval
 from runner.config.settings import SweepSettings
 from runner.errors import ConfigError
 from runner.rundir.delivery_state import DeliveryState
@@ -20,9 +22,11 @@ from runner.saved.sweep_folder import lacks_run_ids
 from runner.sweeps.jobs import Job, JobInfo, JobOutcome
 from runner.sweeps.launchers import local, slots
 from runner.sweeps.launchers.slots import make_slots
+from runner.sweeps.report import _log_best
 from runner.sweeps.results import table
 from runner.sweeps.results.best import BestSoFar, is_best_so_far
 from runner.sweeps.results.files import with_late_ids, write_table
+from runner.sweeps.results.folds import best_members
 from runner.sweeps.results.links import links
 from runner.sweeps.results.note import note, record_results
 from runner.sweeps.results.outcome import judge, last_lines, outcome_of
@@ -330,6 +334,27 @@ class TestTable:
         record_results(record, found, tmp_path, ["lr", "seed"])
         assert (record.tags["runner.best_name"], record.tags["runner.best_job"]) == ("lr=b", "2")
         assert float(record.tags["runner.best_value"]) == pytest.approx(0.3)
+
+    def test_folds_of_all_seeds_have_one_interval(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        points = [
+            {"lr": lr, "seed": seed, "data.fold": fold} for lr, seed, fold in itertools.product("ab", "01", "012")
+        ]
+        values = [0.5, 0.6, 0.7, 0.9, 0.4, 0.6, 0.3, 0.2, 0.4, 0.2, 0.3, 0.3]
+        jobs = [
+            make_job(tmp_path, number, point, status="FINISHED", **{"val/loss": values[number]})
+            for number, point in enumerate(points)
+        ]
+        found = table.read(jobs, tmp_path, LOSS)
+        best = found.configurations[0]
+        assert best.interval == pytest.approx(overlapping_interval(values[6:], 3)) and best.folds == 3
+        assert [row.job.number for row in best_members(found)] == list(range(6, 12))
+        head, first, _ = table.configurations_to_text(found)
+        assert "95 % interval" in head and "0.2833" in first and "[" in first
+        assert json.loads(table.to_json(found))["configurations"][0]["interval"] == pytest.approx(best.interval)
+        with caplog.at_level("INFO", "runner"):
+            _log_best(found)
+        assert "lr=b, mean of 6 folds: val/loss 0.2833 [" in caplog.text and "job" not in caplog.text
+        assert table.read(jobs[:11], tmp_path, LOSS).configurations[1].interval is None, "a fold is missing"
 
     def test_a_sweep_of_version_0_1_0_keeps_its_ranking_by_jobs(self, tmp_path: Path) -> None:
         found = self.of_seeds(tmp_path, by_jobs=True, a=[0.1, 0.9], b=[0.2, 0.4])

@@ -92,7 +92,9 @@ def _log_best(result: Table) -> None:
     for place, each in enumerate([best] if best is not None else ahead):
         name = "" if place else "best" if best is not None else "front"
         means = table.describe_means(each, result.objectives)
-        log.info("%-10s %s, mean of %d jobs: %s", name, each.name, each.asked, means)
+        log.info("%-10s %s, mean of %d %s: %s", name, each.name, each.asked, "folds" if each.folds else "jobs", means)
+    if best is not None and best.folds:  # one fold is not better than another
+        return
     rows = [result.best] if result.best else [each.rows[0] for each in ahead] or result.front[:MAX_FRONT]
     for place, row in enumerate(rows):
         name = "" if place or best is not None or ahead else "best" if result.best else "front"

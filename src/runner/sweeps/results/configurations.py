@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from runner.comparison.objectives import Objective, pareto_front
 from runner.comparison.repetitions import name_points
-from runner.sweeps.plan.seeds import REPEATED, configuration_of
+from runner.sweeps.plan.seeds import FOLD, REPEATED, configuration_of
 
 if TYPE_CHECKING:
     from runner.sweeps.results.table import Row
@@ -22,12 +22,14 @@ class Configuration:
         point: their common values.
         rows: its jobs that have finished and have all values, the best first.
         asked: how many of them it should have.
+        folds: the number of folds; 0 if they have none.
     """
 
     name: str
     point: Mapping[str, str]
     rows: "tuple[Row, ...]"
     asked: int
+    folds: int = 0
 
     @property
     def values(self) -> list[float]:
@@ -58,6 +60,15 @@ class Configuration:
         """The sample standard deviation, which divides by n - 1; None for fewer than two values."""
         return stdev(self.values) if len(self.rows) > 1 else None
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean over all folds of all seeds; None without folds, or if some are missing."""
+        if not self.folds or not self.is_complete:
+            return None
+        from runner.comparison.overlapping import overlapping_interval  # late: NumPy
+
+        return overlapping_interval(self.values, self.folds)
+
 
 def group(rows: "Sequence[Row]", objectives: Sequence[Objective]) -> list[Configuration]:
     """Group jobs by configuration: those that are ranked first, the best mean first.
@@ -81,7 +92,8 @@ def group(rows: "Sequence[Row]", objectives: Sequence[Objective]) -> list[Config
     for name, point, of_point in zip(name_points(points), points, jobs.values(), strict=True):
         finished = [row for row in of_point if row.ran_to_end and row.measured]
         finished.sort(key=lambda row: first.cost(row.value or 0.0))
-        found.append(Configuration(name, point, tuple(finished), asked))
+        folds = len({row.job.point[FOLD] for row in of_point if FOLD in row.job.point})
+        found.append(Configuration(name, point, tuple(finished), asked, folds))
     return sorted(found, key=lambda c: (not c.is_complete, c.mean is None, first.cost(c.mean or 0.0)))
 
 

@@ -4,14 +4,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from runner.rundir import layout
 from runner.rundir.journal import Journal
 from runner.sweeps.launchers import forkserver
 from runner.sweeps.plan.folds import FOLD
-from runner.sweeps.plan.seeds import SEED
+from runner.sweeps.plan.seeds import SEED, configuration_of
 from runner.sweeps.results.table import Row, Table
 from runner.util.files import load_json_or_empty, write_json
 from runner.util.metric_names import format_metric, without_details
@@ -32,20 +31,12 @@ def has_folds(table: Table) -> bool:
 
 def best_members(table: Table) -> list[Row]:
     """Return the jobs of the configuration with the best mean, by number; empty if nothing ranks several."""
-    configurations: dict[frozenset[tuple[str, str]], list[Row]] = {}
-    for row in sorted(table.rows, key=lambda row: row.job.number):
-        point = {key: value for key, value in row.job.point.items() if key not in (SEED, FOLD)}
-        configurations.setdefault(frozenset(point.items()), []).append(row)
-    if len(configurations) == 1:
-        return next(iter(configurations.values()))
-    if not table.is_ranked or table.trades_off:
-        return []
-    means = [
-        (table.objectives[0].cost(mean(row.value for row in rows if row.value is not None)), number, rows)
-        for number, rows in enumerate(configurations.values())
-        if all(row.value is not None for row in rows)
-    ]
-    return min(means)[2] if means else []
+    best, rows = table.best_configuration, list[Row]()
+    if len(table.configurations) == 1:
+        rows = table.rows
+    elif best is not None:
+        rows = list(best.rows)
+    return sorted(rows, key=lambda row: row.job.number)
 
 
 def combine(table: Table, folder: Path, saves_model: bool, elsewhere: bool) -> bool:
@@ -74,7 +65,7 @@ def combine(table: Table, folder: Path, saves_model: bool, elsewhere: bool) -> b
     if isinstance(found, str):
         log.error("error: the folds are not combined: %s", found)
         return False
-    point = {key: value for key, value in rows[0].job.point.items() if key not in (SEED, FOLD)}
+    point = dict(configuration_of(rows[0].job.point))
     write_json(
         folder / layout.FOLDS, {"configuration": point, "members": [number for number, _, _ in members], **found}
     )

@@ -229,7 +229,14 @@ def to_json(table: Table) -> str:
     """Return the rows, the best of them, and the configurations over their seeds, as JSON."""
     best = table.best
     grouped = [
-        {**each.point, "mean": each.mean, "std": each.std, "n": len(each.values), "ranked": each.is_complete}
+        {
+            **each.point,
+            "mean": each.mean,
+            "std": each.std,
+            "n": len(each.values),
+            "ranked": each.is_complete,
+            **({"interval": each.interval} if each.folds else {}),
+        }
         for each in table.configurations
     ]
     content = {
@@ -280,9 +287,17 @@ def describe_values(row: Row, objectives: Sequence[Objective]) -> str:
 
 
 def describe_means(each: Configuration, objectives: Sequence[Objective]) -> str:
-    """Describe the means of a configuration: `val/loss 0.1234, time/epoch_seconds 1.2`."""
+    """Describe the means of a configuration: `val/loss 0.1234, time/epoch_seconds 1.2`; over folds with an interval."""
     pairs = zip(objectives, each.means or (), strict=True)
-    return ", ".join(f"{o.metric} {format_cell(o.metric, value)}" for o, value in pairs)
+    means = ", ".join(f"{o.metric} {format_cell(o.metric, value)}" for o, value in pairs)
+    return means if each.interval is None else f"{means} {_format_interval(objectives[0].metric, each)}"
+
+
+def _format_interval(metric: str, each: Configuration) -> str:
+    if each.interval is None:
+        return ""
+    low, high = (format_cell(metric, end) for end in each.interval)
+    return f"[{low}, {high}]"
 
 
 def configurations_to_text(table: Table) -> list[str]:
@@ -307,6 +322,7 @@ def configurations_to_text(table: Table) -> list[str]:
         ),
         [">std", *(spread(c.std) for c in shown)],
         [">n", *(str(len(c.values)) for c in shown)],
+        *([["95 % interval", *(_format_interval(table.metric, c) for c in shown)]] if shown[0].folds else []),
         *([["front", *("*" if c in ahead else "" for c in shown)]] if ahead else []),
         *([["ranked", *("" if c.is_complete else f"no: {c.asked} are needed" for c in shown)]] if incomplete else []),
     ]
