@@ -76,6 +76,7 @@ class TestZip:
             (["p=zip(model=[mlp,cnn],seed=[1])"], ("p", "range")),
             (["seed=zip(model=[mlp,cnn],optimizer.lr=[1,2])"], ("seed", "syntax")),
             (["model=zip(model=[mlp,cnn],optimizer.lr=[1,2])"], ("model", "syntax")),
+            (["status=zip(model=[mlp,cnn],seed=[1,2])"], ("status", "syntax")),
             (["p.q=zip(model=[mlp,cnn],seed=[1,2])"], ("p.q", "syntax")),
             (["p=zip(model=[mlp,cnn],seed=1)"], ("p", "syntax")),
             (["p=zip(model=[mlp,cnn],seed=shuffle(1,2))"], ("p", "syntax")),
@@ -193,6 +194,10 @@ class TestWhere:
         assert [o for o in everything if o in {job.overrides for job in found.jobs}] == [
             j.overrides for j in found.jobs
         ]
+
+    def test_it_looks_at_so_many_points_at_most(self, composer: Composer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("runner.sweeps.plan.space.MOST_POINTS", 7)
+        assert about(refused(composer, GRID, "false")) == [("sweep.where", "range")]
 
     def test_values_that_other_values_change_are_those_of_the_composed_job(self, composer: Composer) -> None:
         arguments = ["data.batch_size=${seed}", "seed=8,16,32", "data.augment=[flip],[{crop:2}]"]

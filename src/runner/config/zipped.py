@@ -17,6 +17,9 @@ from runner.errors import ConfigError, Problem
 
 EXAMPLE = "zip(model=[mlp,cnn],optimizer.lr=[0.1,0.01])"
 
+COLUMNS = ("job", "name", "status", "why", "epoch", "seconds", "samples_per_second", "run_id", "folder")
+"""Columns of a sweep's table besides its axes and metrics."""
+
 _START = re.compile(r"\s*([^=\s]*)\s*=\s*zip\s*\(")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _OPENING = (OverrideLexer.POPEN, OverrideLexer.BRACKET_OPEN, OverrideLexer.BRACE_OPEN)
@@ -60,9 +63,10 @@ def parse_zip(text: str) -> Zip:
     def error(what: str, suggestion: str = f"write it as in pair={EXAMPLE}") -> ConfigError:
         return ConfigError(Problem(name.lstrip("+~"), f"{text}: {what}", suggestion, topic="syntax"))
 
-    known = (*GROUPS, *(field.name for field in fields(schema.Config)), "hydra")
+    known = (*GROUPS, *(field.name for field in fields(schema.Config)), "hydra", *COLUMNS)
     if name.lstrip("+") in known or not _NAME.fullmatch(name):
-        what = f"the name {name} is that of a key or a group" if name.lstrip("+") in known else f"{name} is not a name"
+        kind = "a column of the table" if name in COLUMNS else "a key or a group"
+        what = f"the name {name} is that of {kind}" if name.lstrip("+") in known else f"{name} is not a name"
         raise error(f"{what}, and an axis of several keys needs one of its own", f"write pair={_value(text)}")
     parts = _split(text.strip())
     if parts is None:

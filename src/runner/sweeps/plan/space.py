@@ -44,6 +44,10 @@ def is_shared(key: str) -> bool:
     return key.partition(".")[0].partition("/")[0] in ONE_FOR_ALL and key not in MAY_DIFFER
 
 
+MOST_POINTS = 200_000
+"""That a filter looks at, which takes seconds."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """An axis of a sweep.
@@ -142,6 +146,9 @@ class Space:
         tried = kept = 0
         for point in points:
             tried += 1
+            if tried > MOST_POINTS:
+                text = f"sweep.where has to look at more than {MOST_POINTS:,} points"
+                raise ConfigError(Problem("sweep.where", text, "use fewer axes, or fewer values", topic="range"))
             if self.where.keeps(self.overrides(point)):
                 kept += 1
                 yield point
