@@ -183,7 +183,9 @@ def test_what_folds_do_not_go_with(runner: Runner, here: Path) -> None:
     assert keys({"hydra/sweeper": "grid", "hydra/launcher": "slurm"}, sweep={"seeds": 3}) == []
     assert keys({"hydra/sweeper": "halving", "hydra/launcher": "stacked"}) == ["hydra/sweeper", "hydra/launcher"]
     assert keys({}, sweep={"seeds": "auto"}, tracking={"register": "a"}) == ["sweep.seeds", "tracking.register"]
-    for key, arguments in {"data.folds": ["data.folds=3,4"], "data.fold": ["data.folds=3", "data.fold=0,1"]}.items():
+    zipped = "pair=zip(data.fold=[0,1],optimizer.lr=[0.1,0.2])"
+    cases = [("data.folds", "data.folds=3,4"), ("data.fold", "data.fold=0,1"), ("data.fold", zipped)]
+    for key, *arguments in [(key, "data.folds=3", text) for key, text in cases]:
         assert [name for name, _ in runner("--multirun", *arguments).about] == [key]
     assert "write hydra.sweep.dir=x" in runner("data.folds=3", "hydra.run.dir=x").err
     assert not (here / "outputs").exists()

@@ -40,8 +40,10 @@ from runner.sweeps.launchers import pool
 from runner.sweeps.launchers.local import Local
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.plan import grid, patience
+from runner.sweeps.plan.folds import over_folds
 from runner.sweeps.plan.optuna_search import OptunaSearch, plan
 from runner.sweeps.plan.optuna_study import STUDY, truncate_partial_line
+from runner.sweeps.plan.plan import Plan
 from runner.sweeps.plan.space import Space
 from runner.tracking.store import connect, local_uri
 from runner.util.redaction import redact
@@ -250,7 +252,7 @@ class TestStudy:
         self, composer: Composer, tmp_path: Path
     ) -> None:
         found = search(composer, *SPACE, "seed=0,1,2", n_trials=2)
-        assert found.seeds == 3 and {job.point["seed"] for job in found.probes(0)} == {"0"}
+        assert found.repetitions == 3 and {job.point["seed"] for job in found.probes(0)} == {"0"}
         found.open(tmp_path, LOSS)
         assert found.remaining == 6
         jobs = [job for number in range(9) if (job := found.ask(number)) is not None]
@@ -263,6 +265,18 @@ class TestStudy:
         for job, status in zip(jobs[3:], ("FINISHED", "FAILED", "FINISHED"), strict=True):
             found.tell(job, JobOutcome(status, "", 1.0), [0.1])
         assert states(tmp_path) == ["COMPLETE", "FAIL"]
+
+    def test_its_value_is_the_mean_over_the_folds_of_its_seeds(self, composer: Composer, tmp_path: Path) -> None:
+        found = search(composer, *SPACE, "seed=0,1", n_trials=2)
+        planned = over_folds(Plan({"seed": "0,1"}, [], search=found), 2)
+        assert planned.axes == {"seed": "0,1", "data.fold": "0,1"} and found.repetitions == 4
+        found.open(tmp_path, LOSS)
+        jobs = [job for number in range(4) if (job := found.ask(number)) is not None]
+        of_jobs = [(job.point["seed"], job.point["data.fold"], job.own_overrides[-2:]) for job in jobs]
+        assert of_jobs == [(s, f, (f"seed={s}", f"data.fold={f}")) for s in "01" for f in "01"]
+        for job, value in zip(jobs, (0.1, 0.2, 0.3, 0.6), strict=True):
+            found.tell(job, JobOutcome("FINISHED", "", 1.0), [value])
+        assert study(tmp_path).best_value == pytest.approx(0.3) and found.remaining == 4
 
     def test_the_first_seed_alone_is_pruned_and_its_trial_with_it(self, composer: Composer, tmp_path: Path) -> None:
         found = search(composer, *SPACE, "seed=0,1,2", n_trials=2, pruner=optuna.pruners.ThresholdPruner(upper=1.0))

@@ -281,7 +281,7 @@ def check(
         text = "sweep.jobs=auto: a search on a cluster needs the number of trials at a time"
         raise ConfigError(Problem("sweep.jobs", text, "write sweep.jobs=4", topic="missing"))
     planned_now = plan.search is None and plan.halving is None
-    most = 0 if plan.search is None else plan.search.n_trials * plan.search.seeds
+    most = 0 if plan.search is None else plan.search.n_trials * plan.search.repetitions
     max_jobs = max(len(remaining), most)
     slots = launcher.allocate(
         ResourceRequest(settings, config.device.threads, max_jobs, infos, configs, plan.search is not None)

@@ -1,17 +1,16 @@
 """`data.folds`: each point of a sweep becomes a job for each fold, whose results together are its own."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from runner.errors import ConfigError, Problem
-from runner.sweeps.jobs import Job
-from runner.sweeps.plan.plan import MAX_JOBS, Plan
+from runner.sweeps.plan.plan import MAX_JOBS, Plan, zip_keys
+from runner.sweeps.plan.seeds import FOLD, with_value
 
-FOLDS, FOLD = "data.folds", "data.fold"
-"""The number of folds, and which of them a run validates on."""
+FOLDS = "data.folds"
+"""The number of folds; `FOLD` is the one that a run validates on."""
 
 
 def folds_of(config: DictConfig) -> int | None:
@@ -31,7 +30,6 @@ def check(config: DictConfig) -> list[Problem]:
     choices, typed = config.hydra.runtime.choices, f"{FOLDS}={folds}"
     conflicts: list[tuple[str, Any, str, str]] = [
         ("hydra/sweeper", "halving", choices.get("hydra/sweeper"), "a job that pauses has no part in its folds' mean"),
-        ("hydra/sweeper", "optuna", choices.get("hydra/sweeper"), "a trial is a single job"),
         ("hydra/launcher", "stacked", choices.get("hydra/launcher"), "folds differ in their samples"),
         ("sweep.seeds", "auto", OmegaConf.select(config, "sweep.seeds"), "its looks are at seeds, not at folds"),
     ]
@@ -51,37 +49,30 @@ def over_folds(plan: Plan, folds: int | None) -> Plan:
     """Make a job for each fold of each job of a plan.
 
     Args:
-        plan: the points; without a search.
+        plan: the points; a search makes the jobs itself.
         folds: their number; None leaves the plan as it is.
 
     Raises:
         ConfigError: the folds are varied already, or there are too many jobs.
     """
-    if (typed := plan.axes.get(FOLDS)) is not None:
-        text, instead = f"{FOLDS}={typed}: all jobs of a sweep share one {FOLDS}", f"write {FOLDS}=5, for example"
-        raise ConfigError(Problem(FOLDS, text, instead, topic="conflict"))
+    axes = {key: key for key in plan.axes} | {key: name for name, keys in zip_keys(plan.axes).items() for key in keys}
+    if FOLDS in axes:
+        text = f"{axes[FOLDS]}={plan.axes[axes[FOLDS]]}: all jobs of a sweep share one {FOLDS}"
+        raise ConfigError(Problem(FOLDS, text, f"write {FOLDS}=5, for example", topic="conflict"))
     if folds is None:
         return plan
-    if (typed := plan.axes.get(FOLD)) is not None:
-        text = f"{FOLD}={typed}: {FOLDS}={folds} makes a job for each fold"
-        raise ConfigError(Problem(FOLD, text, "leave it out", topic="conflict"))
+    if FOLD in axes:
+        text = f"{axes[FOLD]}={plan.axes[axes[FOLD]]}: {FOLDS}={folds} makes a job for each fold"
+        raise ConfigError(Problem(FOLD, text, f"leave out {FOLD}", topic="conflict"))
     if len(plan.jobs) * folds > MAX_JOBS:
         text = f"this sweep has more than {MAX_JOBS:,} jobs"
         raise ConfigError(Problem("", text, "use fewer folds, axes, or values", topic="range"))
-    jobs = [job for each in plan.jobs for job in _of_each_fold(each, folds)]
-    return replace(plan, axes=plan.axes | {FOLD: ",".join(map(str, range(folds)))}, jobs=jobs)
-
-
-def _of_each_fold(job: Job, folds: int) -> Sequence[Job]:
-    own = "" if job.name == f"job {job.number}" else f"{job.name} "
-    return [
-        replace(
-            job,
-            number=job.number * folds + fold,
-            name=f"{own}fold={fold}",
-            point=job.point | {FOLD: str(fold)},
-            overrides=(*job.overrides, f"{FOLD}={fold}"),
-            own=job.own + 1,
-        )
-        for fold in range(folds)
+    values = [str(fold) for fold in range(folds)]
+    if plan.search is not None:
+        plan.search.repeat(FOLD, values)
+    jobs = [
+        replace(with_value(job, FOLD, value), number=job.number * folds + fold)
+        for job in plan.jobs
+        for fold, value in enumerate(values)
     ]
+    return replace(plan, axes=plan.axes | {FOLD: ",".join(values)}, jobs=jobs)

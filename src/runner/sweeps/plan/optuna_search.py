@@ -42,7 +42,7 @@ from runner.sweeps.plan.optuna_study import (
 from runner.sweeps.plan.patience import Away, OutageLog, Patience, check_timeout
 from runner.sweeps.plan.plan import Plan, job_at, make_jobs
 from runner.sweeps.plan.random_search import make_draw
-from runner.sweeps.plan.seeds import over_seeds, pull_seeds, with_seed
+from runner.sweeps.plan.seeds import over_seeds, pull_seeds, with_value
 from runner.sweeps.plan.space import Filter, Space
 from runner.sweeps.plan.where import make_space
 
@@ -161,7 +161,7 @@ class OptunaSearch:
     _folder: Path = field(default_factory=Path)
     _objectives: Sequence[Objective] = ()
     _study: Any = None
-    _seeds: list[str] = field(default_factory=list)
+    _repetitions: list[dict[str, str]] = field(default_factory=lambda: [{}])
     _trials: dict[int, _Repeated] = field(default_factory=dict)
     _queue: list[tuple[_Repeated, int]] = field(default_factory=list)
     _unstarted: list[Trial] = field(default_factory=list)
@@ -194,16 +194,22 @@ class OptunaSearch:
             points = self._kept(self.space.where, points)
         jobs = make_jobs(replace(self.space, where=None), points)
         jobs = [replace(job, number=first + job.number) for job in jobs]
-        return [with_seed(job, self._seeds[0]) for job in jobs] if self._seeds else jobs
+        return [self._repeated(job, 0) for job in jobs]
 
-    def repeat(self, seeds: Sequence[str]) -> None:
-        """Make a job of each trial for each of these seeds."""
-        self._seeds = list(seeds)
+    def repeat(self, key: str, values: Sequence[str]) -> None:
+        """Make a job of each trial for each of these seeds or folds; a second call, for each combination."""
+        self._repetitions = [known | {key: value} for known in self._repetitions for value in values]
 
     @property
-    def seeds(self) -> int:
+    def repetitions(self) -> int:
         """Jobs of each trial."""
-        return max(1, len(self._seeds))
+        return len(self._repetitions)
+
+    def _repeated(self, job: Job, place: int) -> Job:
+        """Return the job of a trial that is one of its repetitions."""
+        for key, value in self._repetitions[place].items():
+            job = with_value(job, key, value)
+        return job
 
     def _kept(self, where: Filter, points: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
         """Return those of some points that are trials, and as many drawn ones as there were others."""
@@ -276,8 +282,8 @@ class OptunaSearch:
     def _take_over(self, trial: Trial, first: int, jobs: int) -> None:
         """Go on with a trial that has started; the sweep may have been killed before it had all of its jobs."""
         repeated = _Repeated(trial, first, self._values(trial))
-        self._trials |= dict.fromkeys(range(first, min(first + self.seeds, jobs)), repeated)
-        self._queue += [(repeated, place) for place in range(jobs - first, self.seeds)]
+        self._trials |= dict.fromkeys(range(first, min(first + self.repetitions, jobs)), repeated)
+        self._queue += [(repeated, place) for place in range(jobs - first, self.repetitions)]
 
     def _values(self, trial: Trial) -> list[str]:
         return [axis.format(trial.params[key.lstrip("+")]) for key, axis in self.axes.items()]
@@ -296,7 +302,7 @@ class OptunaSearch:
                     self._remaining = len(self._unstarted) + count_remaining(trials, self.n_trials)
             except Exception as error:  # of the storage; `ask` reports it
                 log.debug("the study cannot be read: %s", first_line(error))
-        return self._remaining * self.seeds + sum(repeated.over is None for repeated, _ in self._queue)
+        return self._remaining * self.repetitions + sum(repeated.over is None for repeated, _ in self._queue)
 
     @property
     def unreported(self) -> int:
@@ -317,7 +323,7 @@ class OptunaSearch:
             repeated, place = self._queue.pop(0)
             if repeated.over is None:
                 self._trials[number] = repeated
-                return with_seed(job_at(number, self.space, repeated.values), self._seeds[place])
+                return self._repeated(job_at(number, self.space, repeated.values), place)
         return self._try(lambda: self._ask(number), None)
 
     def _ask(self, number: int) -> Job | None:
@@ -348,10 +354,9 @@ class OptunaSearch:
         trial.set_user_attr(NUMBER, number)
         self._pending = None
         repeated = self._trials[number] = _Repeated(trial, number, values)
-        self._queue += [(repeated, place) for place in range(1, self.seeds)]
+        self._queue += [(repeated, place) for place in range(1, self.repetitions)]
         self._remaining -= 1
-        job = job_at(number, self.space, values)
-        return with_seed(job, self._seeds[0]) if self._seeds else job
+        return self._repeated(job_at(number, self.space, values), 0)
 
     def _new_trial(self) -> Trial:
         began = datetime.now()
@@ -439,7 +444,7 @@ class OptunaSearch:
             self._watch(job)  # its last values
             repeated.results[job.number] = values if outcome.status == "FINISHED" else None
             is_pruned = outcome.pruned and job.number == repeated.first
-            if is_pruned or len(repeated.results) == self.seeds:
+            if is_pruned or len(repeated.results) == self.repetitions:
                 means = None if is_pruned else _means(list(repeated.results.values()))
                 state = TrialState.PRUNED if is_pruned else TrialState.COMPLETE if means else TrialState.FAIL
                 # If only the answer to an earlier attempt was lost, the study already has the result.

@@ -18,11 +18,11 @@ class Search(Protocol):
     n_trials: int
 
     @property
-    def seeds(self) -> int:
+    def repetitions(self) -> int:
         """Jobs of each configuration."""
 
-    def repeat(self, seeds: Sequence[str]) -> None:
-        """Make a job of each configuration for each of these seeds."""
+    def repeat(self, key: str, values: Sequence[str]) -> None:
+        """Make a job of each configuration for each of these seeds or folds; a second call, for each combination."""
 
     @property
     def remaining(self) -> int:

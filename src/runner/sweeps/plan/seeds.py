@@ -39,7 +39,9 @@ def are_repeated(plan: Plan) -> bool:
     """Return whether configurations are ranked, and not their jobs; those of version 0.1.0 keep their table by jobs."""
     if plan.old_rules:
         return False
-    return count_repetitions(job.point for job in plan.jobs) > 1 or (plan.search is not None and plan.search.seeds > 1)
+    return count_repetitions(job.point for job in plan.jobs) > 1 or (
+        plan.search is not None and plan.search.repetitions > 1
+    )
 
 
 def seeds_of(config: DictConfig) -> list[str]:
@@ -82,9 +84,9 @@ def over_seeds(plan: Plan, seeds: Sequence[str]) -> Plan:
         text = f"this sweep has more than {MAX_JOBS:,} jobs"
         raise ConfigError(Problem("", text, "use fewer seeds, axes, or values", topic="range"))
     if plan.search is not None:
-        plan.search.repeat(seeds)
+        plan.search.repeat(SEED, seeds)
     jobs = [
-        replace(with_seed(job, seed), number=job.number * len(seeds) + place)
+        replace(with_value(job, SEED, seed), number=job.number * len(seeds) + place)
         for job in plan.jobs
         for place, seed in enumerate(seeds)
     ]
@@ -102,9 +104,9 @@ def pull_seeds(space: Space) -> tuple[Space, list[str]]:
     return (replace(space, axes=others), seeds) if seeds and others else (space, [])
 
 
-def with_seed(job: Job, seed: str) -> Job:
-    """Return a job with a seed, which replaces the one that all jobs share."""
+def with_value(job: Job, key: str, value: str) -> Job:
+    """Return a job with a seed or a fold, which replaces one that all jobs share."""
     own = "" if job.name == f"job {job.number}" else f"{job.name} "
-    overrides = (*(text for text in job.overrides if key_of(text) != SEED), f"{SEED}={seed}")
-    name, point = f"{own}{SEED}={seed}", job.point | {SEED: seed}
+    overrides = (*(text for text in job.overrides if key_of(text) != key), f"{key}={value}")
+    name, point = f"{own}{key.rpartition('.')[2]}={value}", job.point | {key: value}
     return replace(job, name=name, point=point, overrides=overrides, own=job.own + 1)
