@@ -208,9 +208,9 @@ class Sweep:
         unreported = self.search.unreported if self.search is not None else 0
         left = self._jobs_left(result)
         complete = self._is_complete(result, left) and not unreported
-        stopped = self.stop.requested and not complete
         if over_folds := folds.has_folds(result):
             complete = complete and self._combine_folds(result)
+        stopped = self.stop.requested and not complete
         smallest, stacks = settings.smallest_difference, prepared.launcher.stacks
         written = report(result, self.folder, self.remaining, seconds, self.search, stacks, smallest)
         if over_folds:
@@ -246,7 +246,7 @@ class Sweep:
         saves_model = self.parent_run is not None and bool(config.tracking.log_model)
         try:
             with terminal.show_waiting("combining the folds ..."):
-                return folds.combine(result, self.folder, saves_model, launcher.is_remote)
+                return folds.combine(result, self.folder, saves_model, launcher.is_remote, lambda: self.stop.requested)
         except (ConfigError, OSError) as error:  # the process was killed, the disk is full
             log.error("error: the folds are not combined: %s", describe_error(error))
             return False

@@ -1,7 +1,8 @@
 """The end of a sweep over folds: predictions out of fold, and the ensemble of the best configuration, tested once."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ log = logging.getLogger("runner")
 
 COMBINE = "runner.runs.folds:combine_or_say_why"
 """The function that does it, in a process that has imported torch."""
+
+POLL_SECONDS = 0.1
 
 OUT_OF_FOLD = "out_of_fold"
 """The part that metrics of predictions out of fold are named by: `out_of_fold/accuracy`."""
@@ -39,7 +42,7 @@ def best_members(table: Table) -> list[Row]:
     return sorted(rows, key=lambda row: row.job.number)
 
 
-def combine(table: Table, folder: Path, saves_model: bool, elsewhere: bool) -> bool:
+def combine(table: Table, folder: Path, saves_model: bool, elsewhere: bool, is_stopped: Callable[[], bool]) -> bool:
     """Combine the folds of the best configuration, once all jobs have finished, unless that is done.
 
     Args:
@@ -47,6 +50,7 @@ def combine(table: Table, folder: Path, saves_model: bool, elsewhere: bool) -> b
         folder: of the sweep.
         saves_model: whether to save the ensemble for MLflow.
         elsewhere: whether the jobs ran on other machines.
+        is_stopped: whether a signal asks to stop: that ends it at once.
 
     Returns:
         Whether it is done, or cannot be.
@@ -56,20 +60,39 @@ def combine(table: Table, folder: Path, saves_model: bool, elsewhere: bool) -> b
         log.info("folds      not combined: nothing says which configuration is the best")
         return True
     members = [(row.job.number, int(row.job.point[FOLD]), row.job.point.get(SEED, "")) for row in rows]
+    of = {"members": [row.job.number for row in rows], "values": [row.value for row in rows]}  # a resume changes these
     known = load_json_or_empty(folder / layout.FOLDS)
-    if known.get("members") == [number for number, _, _ in members] and (
-        known.get("model") is not None or not saves_model
-    ):
+    is_same = all(known.get(name) == value for name, value in of.items())
+    if is_same and (known.get("model") is not None or not saves_model):
         return True
-    found = forkserver.call(COMBINE, folder, members, saves_model, elsewhere)
+    found = _call(is_stopped, folder, members, saves_model, elsewhere)
     if isinstance(found, str):
         log.error("error: the folds are not combined: %s", found)
         return False
     point = dict(configuration_of(rows[0].job.point))
-    write_json(
-        folder / layout.FOLDS, {"configuration": point, "members": [number for number, _, _ in members], **found}
-    )
+    write_json(folder / layout.FOLDS, {"configuration": point, **of, **found})
     return True
+
+
+def _call(is_stopped: Callable[[], bool], *arguments: Any) -> dict[str, Any] | str:
+    """Combine the folds in another process; return what they have together, or why they are not combined."""
+    receiving, sending = forkserver.pipe()
+    answer = f"{forkserver.__name__}:{forkserver.answer.__name__}"
+    child = forkserver.process(answer, sending, str(Path.cwd()), dict(os.environ), COMBINE, arguments)
+    forkserver.start_process(child)
+    sending.close()
+    try:
+        while not receiving.poll(POLL_SECONDS):
+            if is_stopped():
+                return "stopped by a signal"
+        found: dict[str, Any] | str = receiving.recv()
+        return found
+    except EOFError:
+        child.join()
+        return f"the process that combines them has ended ({forkserver.describe_exit(child.exitcode)})"
+    finally:
+        child.kill()
+        child.join()
 
 
 def log_metrics(folder: Path, step: int) -> None:
