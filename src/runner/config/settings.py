@@ -101,7 +101,8 @@ class SweepSettings:
     job_timeout: Annotated[float | None, SECONDS] = MISSING
     max_time: Annotated[float | None, SECONDS] = MISSING
     where: str | None = MISSING
-    seeds: Annotated[int | None, Range(1, 10_000, whole=True)] = MISSING
+    seeds: Annotated[int | str | None, Range(1, 10_000, whole=True, words=("auto",))] = MISSING
+    max_seeds: Annotated[int, Range(4, 10_000, whole=True)] = MISSING
     smallest_difference: Annotated[float | None, Range(0, open_low=True)] = MISSING
     on_failure: Annotated[str, Choice(("continue", "stop"))] = MISSING
     artifacts: Annotated[str, Choice(("all", "best"))] = MISSING

@@ -94,6 +94,7 @@ class Sweep:
         self.remaining = [job for job in prepared.plan.jobs if not self._is_done(job)]
         self.parent_run = self._make_parent_run(delivery) if delivery is not None else None
         self.search, self.halving = prepared.plan.search, prepared.plan.halving
+        self.stages = prepared.plan.stages
         self.is_repeated = are_repeated(prepared.plan)
         self.best = self._best_so_far() if prepared.settings.artifacts == "best" else None
         self.running: dict[int, Job] = {}
@@ -107,6 +108,8 @@ class Sweep:
         if self.halving is not None:
             self.halving.open(folder, prepared.objectives[0], [job.number for job in prepared.plan.jobs])
             self.remaining = []
+        if self.stages is not None:
+            self.remaining = [job for job in self._asked() if not self._is_done(job)]
         starts = len(self.remaining) if self.halving is None else self.halving.starts_left
         jobs, quiet = starts + self._trials_left, bool(prepared.config.runner.quiet)
         self.display = Display(self.folder, jobs, len(prepared.slots), prepared.objectives, quiet)
@@ -167,6 +170,8 @@ class Sweep:
             yield job
         if self.halving is not None:
             yield from self._halved(self.halving)
+        if self.stages is not None:
+            yield from self._staged()
         asked_all = False
         while self.search is not None:
             next_job = None if asked_all else self.search.ask(len(self.prepared.plan.jobs))
@@ -196,6 +201,33 @@ class Sweep:
             self.under_way += 1
             yield job
 
+    def _staged(self) -> Iterator[Job | None]:
+        """Yield the jobs of further seeds, at each look those of all configurations that get more."""
+        while True:
+            while self.under_way:
+                yield None
+            before = {job.number for job in self.remaining}
+            more = [job for job in self._asked() if job.number not in before and not self._is_done(job)]
+            if not more:
+                return
+            self.remaining += more
+            self.display.expect(len(self.remaining))
+            for job in more:
+                self.under_way += 1
+                yield job
+
+    def _asked(self) -> list[Job]:
+        """Return the jobs that the sweep has, by the results so far if seeds come in stages."""
+        if self.stages is None:
+            return self.prepared.plan.jobs
+        objective = self.prepared.objectives[0]
+
+        def gain(job: Job) -> float | None:
+            row = table.read_row(job, self.folder / str(job.number), [objective])
+            return -objective.cost(row.value) if row.ran_to_end and row.value is not None else None
+
+        return self.stages.asked(gain)
+
     @property
     def _trials_left(self) -> int:
         """Trials that a search has not started."""
@@ -204,7 +236,7 @@ class Sweep:
     def _close(self, seconds: float) -> int:
         """Report the results to the user and to MLflow; return the exit code. A second Ctrl-C ends only the waiting."""
         prepared, settings = self.prepared, self.prepared.settings
-        result = table.read(prepared.plan.jobs, self.folder, prepared.objectives, prepared.plan.old_rules)
+        result = table.read(self._asked(), self.folder, prepared.objectives, prepared.plan.old_rules)
         unreported = self.search.unreported if self.search is not None else 0
         left = self._jobs_left(result)
         complete = self._is_complete(result, left) and not unreported
@@ -212,7 +244,8 @@ class Sweep:
             complete = complete and self._combine_folds(result)
         stopped = self.stop.requested and not complete
         smallest, stacks = settings.smallest_difference, prepared.launcher.stacks
-        written = report(result, self.folder, self.remaining, seconds, self.search, stacks, smallest)
+        most = self.stages.max_seeds if self.stages is not None else None
+        written = report(result, self.folder, self.remaining, seconds, self.search, stacks, smallest, most)
         if over_folds:
             for line in folds.describe(self.folder, prepared.config.trainer.monitor):
                 log.info("%s", line)

@@ -87,6 +87,12 @@ class Display:
         self._bars: list[tqdm] = []
         self._next = 0.0
 
+    def expect(self, jobs: int) -> None:
+        """Expect so many jobs in all, more than were known of before."""
+        self._jobs = jobs
+        if self._bars:
+            self._bars[-1].total = jobs
+
     def job_started(self, job: Job, slot: Slot) -> None:
         """Add a line for the job."""
         self._lines[job.number] = _Line(job, slot, time.monotonic())

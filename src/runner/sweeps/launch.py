@@ -28,6 +28,7 @@ from runner.sweeps.plan import plan as plans
 from runner.sweeps.plan.job_configs import JobConfigs
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.plan.space import chooses_jobs, is_of_the_sweep
+from runner.sweeps.plan.stages import SeedStages
 from runner.sweeps.results import resume
 from runner.sweeps.results.resume import ResumeAction
 from runner.tracking.location import check_new_store, refuse_database_of_server
@@ -80,7 +81,8 @@ def run_sweep(
     problems = [*problems, *seeds.check(config), *folds.check(config)]
     try:
         repeated = seeds.seeds_of(config), folds.folds_of(config)
-        plan = plan_jobs(composer, resumed, arguments, planner, settings.extend, *repeated)
+        most = settings.max_seeds if seeds.is_staged(config) else None
+        plan = plan_jobs(composer, resumed, arguments, planner, settings.extend, *repeated, most)
     except ConfigError as error:
         raise ConfigError(*dict.fromkeys([*problems, *error.problems])) from error
     exact_folder = last_value(arguments, "hydra.sweep.dir") is not None
@@ -180,6 +182,7 @@ def describe(prepared: PreparedSweep) -> list[str]:
     plan = prepared.plan
     notes = ["its jobs read their data by the rules of version 0.1.0, which started it"] if plan.old_rules else []
     notes += [plan.halving.describe(len(plan.jobs)) if plan.halving else ""]
+    notes += [plan.stages.describe() if plan.stages else ""]
     notes += [plan.note, plan.search.note(prepared.objectives) if plan.search else ""]
     return [f"sweep      {describe_plan(plan)}", *(f"           {note}" for note in notes if note)]
 
@@ -192,6 +195,7 @@ def plan_jobs(
     extend: bool,
     of_seeds: Sequence[str] = (),
     of_folds: int | None = None,
+    max_seeds: int | None = None,
 ) -> Plan:
     """Return the jobs of a sweep; of a resumed one the saved jobs, and with `extend` those that its grid lacks.
 
@@ -199,12 +203,32 @@ def plan_jobs(
         ConfigError: the arguments ask for other jobs than the saved ones; with the difference.
     """
     planned = folds.over_folds(seeds.over_seeds(planner(composer, arguments), of_seeds), of_folds)
+    if max_seeds is None:
+        return _resumed(composer, folder, arguments, planned, extend)
+    plan = _resumed(composer, folder, arguments, replace(planned, stages=SeedStages(planned.jobs, max_seeds)), extend)
+    return replace(plan, stages=SeedStages(plan.jobs, max_seeds))
+
+
+def _resumed(composer: Composer, folder: Path | None, arguments: Sequence[str], planned: Plan, extend: bool) -> Plan:
+    """Return the saved jobs of a sweep that is resumed, and with `extend` those that they lack.
+
+    Args:
+        composer: parses the arguments.
+        folder: of the sweep; None if it starts now.
+        arguments: of the command line.
+        planned: the jobs that the arguments ask for.
+        extend: whether to add to the saved ones.
+
+    Raises:
+        ConfigError: the arguments ask for other jobs than the saved ones.
+    """
     if folder is None:
         return planned
     saved, original, _ = plans.load(folder)
     if planned.search is not None:
         return _resume_search(saved, planned, folder, extend)
-    if planned.halving is None and all(text in original or not chooses_jobs(text) for text in arguments):
+    decides = planned.halving is not None or planned.stages is not None
+    if not decides and all(text in original or not chooses_jobs(text) for text in arguments):
         return saved
     new, missing = plans.difference(composer, saved, planned)
     if planned.halving is not None:
@@ -273,6 +297,9 @@ def check(
     objectives = objectives_of(settings, list(infos.values()))
     if plan.halving is not None:
         plan.halving.check(objectives, configs)
+    if plan.stages is not None and (len(objectives) > 1 or objectives[0].direction == SHOWN):
+        text = "sweep.seeds=auto: seeds come in stages by one metric that ranks configurations"
+        raise ConfigError(Problem("sweep.metric", text, f"write sweep.metric={objectives[0].metric}", topic="conflict"))
     if plan.search is not None and objectives[0].direction == SHOWN:
         names = " or ".join(objective.metric for objective in objectives)
         text = "sweep.metric: the task measures no loss to search by"

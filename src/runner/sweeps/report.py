@@ -43,6 +43,7 @@ def report(
     search: Search | None,
     stacks: bool = False,
     smallest_difference: float | None = None,
+    max_seeds: int | None = None,
 ) -> bool:
     """Write the sweep's files, and log the table and where they are.
 
@@ -54,11 +55,12 @@ def report(
         search: of the sweep, if it has one.
         stacks: whether jobs were trained as one program, whose time each of them has.
         smallest_difference: see `conclude_sweep`.
+        max_seeds: see `conclude_sweep`.
 
     Returns:
         Whether the table is written.
     """
-    verdict, of_verdict = _conclude(result, folder, smallest_difference)
+    verdict, of_verdict = _conclude(result, folder, smallest_difference, max_seeds)
     head, words = table.configurations_to_text(result), list[str]()
     if verdict is not None:
         from runner.comparison.verdict_text import to_table, to_text
@@ -107,10 +109,12 @@ def _log_best(result: Table) -> None:
             )
 
 
-def _conclude(result: Table, folder: Path, smallest_difference: float | None) -> tuple["Verdict | None", list[str]]:
+def _conclude(
+    result: Table, folder: Path, smallest_difference: float | None, max_seeds: int | None
+) -> tuple["Verdict | None", list[str]]:
     """Judge the configurations; None if that is not possible, which is logged if a file cannot be written."""
     try:
-        return conclude_sweep(result, folder, smallest_difference)
+        return conclude_sweep(result, folder, smallest_difference, max_seeds)
     except OSError as error:  # a full disk
         log.error("error: the verdict is not written: %s", describe_error(error))
         return None, []

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.comparison.log_axes import read_recorded
 from runner.config.compose import Composer
@@ -21,6 +21,9 @@ from runner.sweeps.plan.space import Space, is_shared
 from runner.util.files import load_json_or_empty, write_redacted
 from runner.util.redaction import redact_all
 from runner.util.uri import absolute_uri, strip_credentials
+
+if TYPE_CHECKING:
+    from runner.sweeps.plan.stages import SeedStages
 
 NOT_SAVED = ("sweep.resume", "sweep.extend", "sweep.dry_run", "hydra.sweep.dir")
 """Keys that count for one start of the sweep only."""
@@ -45,6 +48,7 @@ class Plan:
         log_axes: the keys tagged `log`: plots over them have a logarithmic axis.
         search: proposes more jobs, one after the other.
         halving: decides how far each job trains.
+        stages: decides how many seeds each configuration gets.
         old_rules: whether version 0.1.0 started the sweep; then all jobs read their data by its rules.
     """
 
@@ -54,6 +58,7 @@ class Plan:
     log_axes: tuple[str, ...] = ()
     search: Search | None = None
     halving: Halving | None = None
+    stages: "SeedStages | None" = None
     old_rules: bool = False
     _lines: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
     """The first jobs as `save` writes them: a search saves the plan after each job that it adds."""

@@ -44,10 +44,19 @@ def are_repeated(plan: Plan) -> bool:
     )
 
 
+def is_staged(config: DictConfig) -> bool:
+    """Return whether seeds come in stages: see `stages.py`."""
+    return bool(config.sweep.seeds == "auto")
+
+
 def seeds_of(config: DictConfig) -> list[str]:
-    """Return the seeds that `sweep.seeds` asks for: that of the config, and those that follow it; empty for null."""
-    count = min(config.sweep.seeds or 0, MAX_JOBS + 1)
-    return [str(config.seed + place) for place in range(count)]
+    """Return the seeds that `sweep.seeds` asks for: that of the config, and those that follow it; empty for null.
+
+    For `auto` those that a configuration may get.
+    """
+    count = config.sweep.max_seeds if is_staged(config) else config.sweep.seeds
+    whole = count if isinstance(count, int) else 0  # another text is refused with the other settings
+    return [str(config.seed + place) for place in range(min(whole, MAX_JOBS + 1))]
 
 
 def check(config: DictConfig) -> list[Problem]:
@@ -56,8 +65,11 @@ def check(config: DictConfig) -> list[Problem]:
     Args:
         config: of the sweep, with Hydra's node.
     """
-    seeds = config.sweep.seeds
-    if seeds is None or config.hydra.runtime.choices.get("hydra/sweeper") != "halving":
+    seeds, sweeper = config.sweep.seeds, config.hydra.runtime.choices.get("hydra/sweeper")
+    if is_staged(config) and sweeper == "optuna":
+        text = f"{SEEDS}=auto: a trial of Optuna's ends with all of its seeds"
+        return [Problem(SEEDS, text, f"write {SEEDS}=4", topic="conflict")]
+    if seeds is None or sweeper != "halving":
         return []
     text = f"{SEEDS}={seeds}: hydra/sweeper=halving compares single jobs"
     return [Problem(SEEDS, text, f"write {SEEDS}=null, or hydra/sweeper=grid", topic="conflict")]
@@ -78,7 +90,7 @@ def over_seeds(plan: Plan, seeds: Sequence[str]) -> Plan:
     zipped = next((name for name, keys in zip_keys(plan.axes).items() if SEED in keys), SEED)
     if zipped in plan.axes:
         typed = f"{zipped}={plan.axes[zipped]}"
-        text, instead = f"{SEEDS}={len(seeds)} and {typed} exclude each other", f"leave out {SEEDS}, or {SEED}"
+        text, instead = f"{SEEDS} and {typed} exclude each other", f"leave out {SEEDS}, or {SEED}"
         raise ConfigError(Problem(SEEDS, text, instead, topic="conflict"))
     if len(plan.jobs) * len(seeds) > MAX_JOBS:
         text = f"this sweep has more than {MAX_JOBS:,} jobs"

@@ -264,7 +264,9 @@ def complete(folder: Path) -> None:
     if not written:  # the sweep was killed: resuming it writes its results
         return
     objectives = written.get("objectives") or [{name: written[name] for name in ("metric", "direction")}]
-    table = tables.read(plan.jobs, folder, [Objective(**objective) for objective in objectives], plan.old_rules)
+    listed = {row["job"] for row in written["jobs"]}  # with `sweep.seeds=auto` not all of the plan
+    jobs = [job for job in plan.jobs if job.number in listed]
+    table = tables.read(jobs, folder, [Objective(**objective) for objective in objectives], plan.old_rules)
     write_results(Manifest.load(folder), table, folder, list(plan.axes))
 
 

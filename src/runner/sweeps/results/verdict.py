@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from runner.comparison.verdict import Verdict
 
 
-def conclude_sweep(table: Table, folder: Path, smallest_difference: float | None) -> tuple["Verdict | None", list[str]]:
+def conclude_sweep(
+    table: Table, folder: Path, smallest_difference: float | None, max_seeds: int | None = None
+) -> tuple["Verdict | None", list[str]]:
     """Judge the configurations of a sweep, and write the verdict's files.
 
     Args:
         table: of the sweep.
         folder: of the sweep.
         smallest_difference: that matters; None for half of the width of each interval.
+        max_seeds: if seeds came in stages: the most of a configuration.
 
     Returns:
         The verdict, and the names of its files. None without one objective, or without several seeds; or if the data or
@@ -45,4 +48,4 @@ def conclude_sweep(table: Table, folder: Path, smallest_difference: float | None
         )
         for row in by_number
     ]
-    return conclude(repetitions, table.objectives[0], runs, folder, smallest_difference, private=True)
+    return conclude(repetitions, table.objectives[0], runs, folder, smallest_difference, max_seeds, private=True)
