@@ -196,7 +196,7 @@ def test_the_memory_of_all_processes_counts(measuring: Any, tmp_path: Path) -> N
 def test_an_unknown_line_is_refused_with_those_there_are(tmp_path: Path) -> None:
     done = run("mlpp", into=tmp_path)
     assert done.returncode == 2
-    assert "mlpp: choose from mlp, tracking" in done.stderr
+    assert "mlpp: choose from mlp, mlp_every_core, tracking" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
