@@ -95,7 +95,14 @@ class _Opened:
     def __init__(self, job: JobSpec, reports: _MemberReports, stop: Stop, shared: "_Shared", others: int) -> None:
         self._number, self._reports = job.number, reports
         self._lock = lock(job.folder)
-        self._log = LogFile(job.folder / layout.LOG)
+        try:
+            self._log = LogFile(job.folder / layout.LOG)
+            self._open(job, stop, shared, others)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, job: JobSpec, stop: Stop, shared: "_Shared", others: int) -> None:
         with self._log:
             _, experiment, checkpoint = build_job(job, shared.data)
             if not isinstance(experiment.loaders.train, TensorLoader):
@@ -107,7 +114,7 @@ class _Opened:
                 job.folder,
                 checkpoint,
                 DeliveredBySweep(),
-                ProgressReporter(experiment, reports),
+                ProgressReporter(experiment, self._reports),
                 stop,
                 wants_artifacts(job, shared.ended),
                 MemberCheckpoints,
