@@ -1,9 +1,13 @@
 """The folds of a configuration together: their predictions out of fold, and the ensemble of their models."""
 
 import csv
+import multiprocessing
+import os
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +37,7 @@ from runner.training.evaluation import evaluate
 from runner.training.running_metrics import RunningMetrics
 from runner.training.state import Training
 from runner.util.files import replacing
+from runner.util.options import EXIT_FAILED
 
 INVERTED = 1e-4
 """How far probabilities may be from those of the logits that are made of them."""
@@ -114,13 +119,23 @@ class Evaluated:
 
 
 def combine_or_say_why(folder: Path, members: Sequence[tuple[int, int, str]], *more: Any) -> dict[str, Any] | str:
-    """Return what `combine` returns as a dict, for a process without torch; or why it fails."""
+    """Return what `combine` returns as a dict, for a process without torch; or why it fails.
+
+    If that process is killed, this one ends too: a resumed sweep writes the same files.
+    """
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
     try:
         return asdict(combine(folder, [Member(*member) for member in members], *more))
     except ConfigError as error:
         return "; ".join(map(str, error.problems))
     except Exception as error:  # the user's code may raise anything
         return describe_error(error)
+
+
+def _end_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(EXIT_FAILED)
 
 
 def combine(folder: Path, members: Sequence[Member], saves_model: bool, elsewhere: bool = False) -> Combined:
