@@ -38,15 +38,19 @@ class Simulated:
         order: chooses which job ends next.
     """
 
-    def __init__(self, folder: Path, losses: list[list[float]], order: random.Random, slots: int = 4) -> None:
-        self.folder, self.losses, self.order, self.slots = folder, losses, order, slots
+    def __init__(
+        self, folder: Path, losses: list[list[float]], order: random.Random, slots: int = 4, seeds: int = 1
+    ) -> None:
+        self.folder, self.losses, self.order, self.slots, self.seeds = folder, losses, order, slots, seeds
         self.done = dict.fromkeys(range(len(losses)), 0)
         self.epochs = 0
         self.asked: list[tuple[int, int]] = []
 
     def run(self, halving: Halving, most: float = float("inf")) -> bool:
         """Train until halving has nothing left, or so many jobs have ended; return whether it has nothing left."""
-        halving.open(self.folder, LOSS, list(self.done))
+        first = list(self.done)[:: self.seeds]
+        others = {number: list(range(number + 1, number + self.seeds)) for number in first}
+        halving.open(self.folder, LOSS, first, others)
         running: dict[int, int | None] = {}
         for ended in itertools.count():
             while len(running) < self.slots and (number := halving.next()) is not None:
@@ -179,6 +183,25 @@ class TestDecisions:
         simulated = Simulated(next(places), losses, random.Random(0))
         assert simulated.run(new())
         assert simulated.asked.count((best, 1)) == 1 and not any(n == best and e > 1 for n, e in simulated.asked)
+
+    @pytest.mark.parametrize("asynchronous", [False, True])
+    def test_other_seeds_train_only_where_the_first_one_reaches_the_last_rung(
+        self, places: Iterator[Path], asynchronous: bool
+    ) -> None:
+        losses = [curve for curve in curves(9, 27, seed=0) for _ in range(3)]
+        whole = Simulated(next(places), losses, random.Random(0), seeds=3)
+        assert whole.run(new(asynchronous))
+        ends = [number for number in range(0, 27, 3) if whole.done[number] == 27]
+        assert [n for n in range(27) if n % 3 and whole.done[n]] == [n + more for n in ends for more in (1, 2)]
+        assert all(whole.done[n + more] == 27 for n in ends for more in (1, 2))
+        if asynchronous:
+            return
+        assert len(ends) == 1 and whole.epochs == 9 + 6 + 24 + 2 * 27
+        assert new().describe(9, 3).endswith("2 more to 27 with other seeds: 93 epochs instead of 729")
+        again = Simulated(next(places), losses, random.Random(1), seeds=3)
+        while not again.run(new(), most=again.order.randrange(1, 6)):
+            pass
+        assert again.done == whole.done
 
     def test_extended_all_go_on_to_the_end(self, places: Iterator[Path]) -> None:
         simulated = Simulated(next(places), curves(9, 27, seed=0), random.Random(0))

@@ -26,7 +26,7 @@ from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.launchers.supervisor import NODE, STOP
 from runner.sweeps.plan.halving import Halving
 from runner.sweeps.plan.plan import Plan
-from runner.sweeps.plan.seeds import are_repeated, configuration_of
+from runner.sweeps.plan.seeds import are_repeated, configuration_of, first_of_each
 from runner.sweeps.report import log_links, report, report_late_ids
 from runner.sweeps.results import folds, resume, table
 from runner.sweeps.results.best import BestSoFar
@@ -106,7 +106,8 @@ class Sweep:
                 row = table.read_row(job, folder / str(job.number), prepared.objectives)
                 self.search.tell(job, JobOutcome(row.status, row.reason, row.seconds or 0.0), row.measured)
         if self.halving is not None:
-            self.halving.open(folder, prepared.objectives[0], [job.number for job in prepared.plan.jobs])
+            others = first_of_each(prepared.plan.jobs)
+            self.halving.open(folder, prepared.objectives[0], list(others), others)
             self.remaining = []
         if self.stages is not None:
             self.remaining = [job for job in self._asked() if not self._is_done(job)]
@@ -217,9 +218,13 @@ class Sweep:
                 yield job
 
     def _asked(self) -> list[Job]:
-        """Return the jobs that the sweep has, by the results so far if seeds come in stages."""
+        """Return the jobs that the sweep has: not those with further seeds that its results so far do not ask for."""
+        jobs = self.prepared.plan.jobs
+        if self.halving is not None:
+            first = first_of_each(jobs)
+            return [job for job in jobs if job.number in first or (self.folder / str(job.number)).exists()]
         if self.stages is None:
-            return self.prepared.plan.jobs
+            return jobs
         objective = self.prepared.objectives[0]
 
         def gain(job: Job) -> float | None:

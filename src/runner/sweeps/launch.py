@@ -181,7 +181,9 @@ def describe(prepared: PreparedSweep) -> list[str]:
     """Describe a sweep, with remarks for the user, in lines."""
     plan = prepared.plan
     notes = ["its jobs read their data by the rules of version 0.1.0, which started it"] if plan.old_rules else []
-    notes += [plan.halving.describe(len(plan.jobs)) if plan.halving else ""]
+    if plan.halving:
+        first = seeds.first_of_each(plan.jobs)
+        notes.append(plan.halving.describe(len(first), 1 + max(map(len, first.values()))))
     notes += [plan.stages.describe() if plan.stages else ""]
     notes += [plan.note, plan.search.note(prepared.objectives) if plan.search else ""]
     return [f"sweep      {describe_plan(plan)}", *(f"           {note}" for note in notes if note)]

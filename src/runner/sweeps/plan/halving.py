@@ -60,6 +60,8 @@ class Halving:
     _folder: Path = field(default_factory=Path)
     _objective: Objective = field(default_factory=lambda: Objective("", "min"))
     _jobs: list[int] = field(default_factory=list)
+    _others: dict[int, list[int]] = field(default_factory=dict)
+    """By job, those of its configuration with other seeds, which train only if it reaches the last rung."""
     _reached: list[dict[int, float]] = field(init=False)
     """The costs of the jobs that are over at each rung, by number."""
     _running: dict[int, int] = field(default_factory=dict)
@@ -67,17 +69,25 @@ class Halving:
     def __post_init__(self) -> None:
         self._reached = [{} for _ in self.rungs]
 
-    def describe(self, jobs: int) -> str:
-        """Describe what will be trained: `27 jobs to epoch 1, 9 to 3, 3 to 9, 1 to 27: 81 epochs instead of 729`."""
+    def describe(self, jobs: int, seeds: int = 1) -> str:
+        """Describe what will be trained: `27 jobs to epoch 1, 9 to 3, 3 to 9, 1 to 27: 81 epochs instead of 729`.
+
+        Args:
+            jobs: with the first seed.
+            seeds: of a configuration that reaches the last rung.
+        """
         if self.to_the_end:
             return f"all go on to epoch {self.rungs[-1]}"
         steps = self._steps(jobs)
         texts = [f"{size} to {epoch}" for size, epoch in steps[1:]]
         epochs = sum(size * (after - before) for (_, before), (size, after) in pairwise([(jobs, 0), *steps]))
-        some = "about " if self.asynchronous else ""
+        last, some = steps[-1][0] * (seeds - 1), "about " if self.asynchronous else ""
+        epochs += last * self.rungs[-1]
+        if last:
+            texts.append(f"{last} more to {self.rungs[-1]} with other seeds")
         return (
             f"{', '.join([f'{jobs} jobs to epoch {self.rungs[0]}', *texts])}:"
-            f" {some}{epochs:,} epochs instead of {jobs * self.rungs[-1]:,}"
+            f" {some}{epochs:,} epochs instead of {jobs * seeds * self.rungs[-1]:,}"
         )
 
     def _steps(self, jobs: int) -> list[tuple[int, int]]:
@@ -133,19 +143,24 @@ class Halving:
     def _settings(self) -> dict[str, object]:
         return {"eta": self.eta, "rungs": self.rungs, "asynchronous": self.asynchronous}
 
-    def open(self, folder: Path, objective: Objective, jobs: Sequence[int]) -> None:
+    def open(
+        self, folder: Path, objective: Objective, jobs: Sequence[int], others: Mapping[int, Sequence[int]] | None = None
+    ) -> None:
         """Start, or go on where an earlier start of the sweep has stopped.
 
         Args:
             folder: of the sweep.
             objective: by which jobs are compared.
-            jobs: their numbers.
+            jobs: the numbers of those that are compared: one of each configuration.
+            others: by such a job, those of its configuration with other seeds.
         """
         self._folder, self._objective, self._jobs = folder, objective, list(jobs)
+        self._others = {number: list(numbers) for number, numbers in (others or {}).items()}
         saved = load_json_or_empty(folder / layout.HALVING).get("reached", [])
         for rung, costs in zip(self._reached, saved, strict=False):
             rung.update({int(number): cost for number, cost in costs.items() if cost is not None})
-        for number in self._jobs:  # one may have ended after the last note; and one that was killed goes on
+        # One may have ended after the last note; and one that was killed goes on.
+        for number in self._with_others(self._jobs):
             result = read_result(folder / str(number))
             if result.get("status") in ("FINISHED", "FAILED", PAUSE):
                 self._note(number, result["status"], int(result.get("epochs") or 0))
@@ -168,13 +183,18 @@ class Halving:
         rung = self._running[number]
         return self.rungs[rung] if rung < len(self.rungs) - 1 else None
 
+    def _with_others(self, jobs: Sequence[int]) -> list[int]:
+        return [*jobs, *(other for number in jobs for other in self._others.get(number, ()))]
+
     @property
     def starts_left(self) -> int:
         """How many times jobs will be started, if none is still started that has failed."""
         if self.to_the_end:
-            return sum(number not in self._reached[-1] for number in self._jobs)
-        steps = self._steps(len(self._jobs))
-        return sum(max(0, size - len(self._reached[self.rungs.index(epoch)])) for size, epoch in steps)
+            return sum(number not in self._reached[-1] for number in self._with_others(self._jobs))
+        steps, compared = self._steps(len(self._jobs)), set(self._jobs)
+        left = [size - len(self._reached[self.rungs.index(epoch)].keys() & compared) for size, epoch in steps]
+        others = steps[-1][0] * max(map(len, self._others.values()), default=0)
+        return sum(max(0, some) for some in [*left, others - len(self._reached[-1].keys() - compared)])
 
     def tell(self, number: int, outcome: JobOutcome) -> None:
         """Take in how a job has ended. One that was stopped with the sweep goes on when that is resumed."""
@@ -217,12 +237,13 @@ class Halving:
 
     def _whole_rungs(self) -> tuple[int, int] | None:
         """Return the next job and its rung: one of the lowest rung that is not over."""
-        jobs = self._jobs
-        for rung, reached in enumerate(self._reached):
-            up_to = rung if len(jobs) > 1 else len(self.rungs) - 1  # there is nothing to compare one alone with
-            if (number := self._startable(jobs, up_to)) is not None:
+        jobs, last = self._jobs, len(self.rungs) - 1
+        for rung in range(len(self.rungs)):
+            up_to = rung if len(jobs) > 1 else last  # there is nothing to compare one alone with
+            among = self._with_others(jobs) if up_to == last else jobs
+            if (number := self._startable(among, up_to)) is not None:
                 return number, up_to
-            if any(number not in reached for number in jobs):  # they run
+            if up_to == last or any(number not in self._reached[rung] for number in jobs):  # they run
                 return None
             jobs = self._best(rung, jobs, self._share(len(jobs)))
         return None
@@ -233,9 +254,13 @@ class Halving:
         most = [len(self._jobs)]
         for _ in self.rungs:
             most.append(self._share(most[-1]))
+        if (number := self._other_seed()) is not None:
+            return number, len(self.rungs) - 1
         for rung in below:
-            reached = list(self._reached[rung])
-            above = len(self._reached[rung + 1]) + list(self._running.values()).count(rung + 1)
+            reached = [number for number in self._jobs if number in self._reached[rung]]
+            above = sum(
+                number in self._reached[rung + 1] or self._running.get(number) == rung + 1 for number in self._jobs
+            )
             if above >= math.ceil(MORE * most[rung + 1]):
                 continue
             best = self._best(rung, reached, len(reached) // self.eta)
@@ -246,15 +271,25 @@ class Halving:
         if self._running:
             return None
         for rung in below:  # fewer than `eta` have reached it: the best goes on nevertheless
-            reached = list(self._reached[rung])
-            if any(cost < NONE for cost in self._reached[rung + 1].values()):
+            reached = [number for number in self._jobs if number in self._reached[rung]]
+            if any(self._reached[rung + 1].get(number, NONE) < NONE for number in self._jobs):
                 return None
             if (number := self._startable(self._best(rung, reached, 1), rung + 1)) is not None:
                 return number, rung + 1
         return None
 
+    def _other_seed(self) -> int | None:
+        """Return a job of a configuration of which another one trains to the end, or has."""
+        last = len(self.rungs) - 1
+        ahead = [
+            number
+            for number in self._jobs
+            if self._running.get(number) == last or self._reached[last].get(number, NONE) < NONE
+        ]
+        return self._startable([other for number in ahead for other in self._others.get(number, ())], last)
+
     def _rest(self) -> tuple[int, int] | None:
         """Return the next job that is not at its end."""
         last = len(self.rungs) - 1
-        number = self._startable(self._jobs, last)
+        number = self._startable(self._with_others(self._jobs), last)
         return None if number is None else (number, last)

@@ -11,6 +11,7 @@ from runner.sweeps.plan import grid, random_search
 from runner.sweeps.plan.axes import check_whole_number
 from runner.sweeps.plan.halving import Halving, rungs_between
 from runner.sweeps.plan.plan import Plan
+from runner.sweeps.plan.seeds import first_of_each
 from runner.sweeps.plan.space import split
 
 EPOCHS = "trainer.epochs"
@@ -74,9 +75,9 @@ def plan(
     arguments = [*(text for text in arguments if text not in typed), f"{EPOCHS}={max_epochs}"]
     halving = Halving(eta, rungs_between(min_epochs, max_epochs, eta), asynchronous)
     points = _draw(composer, arguments, params, n_trials, seed, sampler, where)
-    if len(points.jobs) < eta:
-        text = f"hydra/sweeper=halving: of {len(points.jobs)} job{'s' * (len(points.jobs) != 1)} none is left out"
-        instead = f"add values: at least {eta} jobs are needed with eta={eta}"
+    if (count := len(first_of_each(points.jobs))) < eta:
+        text = f"hydra/sweeper=halving: of {count} configuration{'s' * (count != 1)} none is left out"
+        instead = f"add values: at least {eta} configurations are needed with eta={eta}"
         raise ConfigError(Problem("hydra/sweeper", text, instead, topic="range"))
     return replace(points, halving=halving)
 

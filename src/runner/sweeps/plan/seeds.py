@@ -69,10 +69,18 @@ def check(config: DictConfig) -> list[Problem]:
     if is_staged(config) and sweeper == "optuna":
         text = f"{SEEDS}=auto: a trial of Optuna's ends with all of its seeds"
         return [Problem(SEEDS, text, f"write {SEEDS}=4", topic="conflict")]
-    if seeds is None or sweeper != "halving":
+    if not is_staged(config) or sweeper != "halving":
         return []
-    text = f"{SEEDS}={seeds}: hydra/sweeper=halving compares single jobs"
-    return [Problem(SEEDS, text, f"write {SEEDS}=null, or hydra/sweeper=grid", topic="conflict")]
+    text = f"{SEEDS}={seeds}: hydra/sweeper=halving decides itself what goes on"
+    return [Problem(SEEDS, text, f"write {SEEDS}=4, or hydra/sweeper=grid", topic="conflict")]
+
+
+def first_of_each(jobs: Iterable[Job]) -> dict[int, list[int]]:
+    """Return the first job of each configuration, and the others of it, by their numbers."""
+    groups: dict[Configuration, list[int]] = {}
+    for job in jobs:
+        groups.setdefault(configuration_of(job.point), []).append(job.number)
+    return {first: others for first, *others in groups.values()}
 
 
 def over_seeds(plan: Plan, seeds: Sequence[str]) -> Plan:
