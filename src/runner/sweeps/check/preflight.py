@@ -149,12 +149,14 @@ def causing(jobs: Sequence[Job], concerned: Sequence[Job]) -> str:
     These are the values that all of them share, and no other job has all of; or else those that only they have.
     """
     shared = set(concerned[0].point.items()).intersection(*(job.point.items() for job in concerned))
-    others = [set(job.point.items()) for job in jobs if job not in concerned]
+    numbers = {job.number for job in concerned}
+    rest = [job for job in jobs if job.number not in numbers]
+    others = [set(job.point.items()) for job in rest]
     alone = [pair for pair in shared if not any(pair in point for point in others)]
     names = short_names(list(concerned[0].point))
     if not alone and any(shared <= point for point in others):
         values = {key: {job.point[key]: None for job in concerned} for key in names}
-        others_values = {key: {job.point[key] for job in jobs if job not in concerned} for key in names}
+        others_values = {key: {job.point[key] for job in rest} for key in names}
         return " ".join(
             f"{names[key]}={','.join(values[key])}" for key in names if not others_values[key] & values[key].keys()
         )
