@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from runner.config.settings import TrainerSettings
 from runner.data.collate import Batch
@@ -19,6 +17,9 @@ from runner.training.stacked_step import SMOOTHING, loss_of
 
 if TYPE_CHECKING:
     from runner.assembly.experiment import Setup
+
+DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 OPTIMIZERS = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 OPTIONS = {"dampening": 0, "maximize": False, "amsgrad": False, "differentiable": False, "capturable": False}
@@ -85,9 +86,9 @@ def _of_model(setup: "Setup") -> str | None:
     if setup.freeze.note:
         return "model.lora"
     for module in setup.model.modules():
-        if isinstance(module, _DropoutNd) and module.p > 0:
+        if isinstance(module, DROPOUT) and module.p > 0:
             return "dropout"
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, BATCH_NORM):
             return "BatchNorm"
     return None
 
