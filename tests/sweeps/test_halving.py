@@ -234,6 +234,11 @@ class TestRealSweeps:
         assert runner("optimizer.lr=0.1", "trainer.epochs=2", "hydra.run.dir=whole", *small).code == 0
         assert_ended_the_same(folder / "0", here / "whole")
 
+    def test_no_resume_is_offered_that_would_do_nothing(self, runner: Runner, here: Path) -> None:
+        called = runner(*SWEEP, "optimizer.lr=0.1,1e30", "data.limit=200", "tracking=off")
+        assert called.code == 1 and "FAILED" in called.err
+        assert "\nresume " not in called.err
+
     @pytest.mark.soak
     def test_killed_and_resumed_it_ends_like_runs_that_never_paused(self, tmp_path: Path) -> None:
         axes = ("optimizer.lr=0.1,0.01,0.3,0.03", "data.limit=400", "tracking.log_model=false")

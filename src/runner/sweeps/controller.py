@@ -255,8 +255,9 @@ class Sweep:
             for line in folds.describe(self.folder, prepared.config.trainer.monitor):
                 log.info("%s", line)
         ended = self._end_parent_run(result, seconds, complete and written, stopped)
-        complete = complete and written and ended
-        if not complete and not left:
+        recorded = written and ended
+        complete = complete and recorded
+        if not complete and not left and not (recorded and self._is_settled(result)):
             self._log_how_to_resume()
         elif complete and prepared.hint:
             log.info("%s", prepared.hint)
@@ -303,6 +304,11 @@ class Sweep:
         if left:
             return as_planned + _not_started(result) == len(result.rows)
         return as_planned == len(result.rows) and not self._trials_left
+
+    def _is_settled(self, result: table.Table) -> bool:
+        """Return whether a resume would start no job: halving does not try again a job that has failed."""
+        ended = sum(map(result.count, ("FINISHED", "FAILED", PAUSE)))
+        return self.halving is not None and not self.halving.starts_left and ended == len(result.rows)
 
     def _deliver(self, parent_run: ParentRun, result: table.Table, stopped: bool) -> bool:
         """Wait until MLflow has everything, and log its pages; return whether it has."""
