@@ -14,6 +14,7 @@ from runner.comparison.setting import Setting, find_setting
 from runner.comparison.verdict import judge
 from runner.comparison.verdict_files import conclude, to_csv
 from runner.comparison.verdict_paper import to_markdown
+from runner.comparison.verdict_text import format_number
 from runner.rundir.manifest import Dataset, Manifest
 
 RUNS = without(repeated({"0.1": 0.9, "0.03": 0.899, "0.01": 0.7, "1": 0.5}, 5), "1", 2)
@@ -134,3 +135,11 @@ def test_stages_and_a_choice_by_the_test_part_are_stated() -> None:
     assert "chosen by the test part" in to_markdown(judge(RUNS, test), Setting())
     two = repeated({"a": 0.9, "b": 0.8}, 2)
     assert paragraph(two).endswith("No differences are tested: 3 seeds are needed, and there are 2.")
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0.0123, 3, "0.012"), (1234567.0, 0, "1,234,567"), (23_640_720_711_749.0, 0, "2.364e+13"), (-2e14, 0, "-2e+14")],
+)
+def test_what_has_diverged_is_short(value: float, digits: int, text: str) -> None:
+    assert format_number(value, digits) == text

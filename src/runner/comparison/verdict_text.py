@@ -13,6 +13,8 @@ STEPS = 8
 """The width of an interval is at least so many steps of its last digit."""
 
 MOST_DECIMALS = 7
+LARGE = 1e9
+"""From here on, as of a configuration that has diverged, places by threes are hard to read."""
 MOST_LINES = 20
 """Configurations that are named one by one; the files have all."""
 
@@ -140,14 +142,18 @@ def _last_digit(spread: float) -> float:
 
 
 def format_number(value: float, digits: int | None) -> str:
-    """Format a number with some decimals; with more than seven, or None, with four digits."""
-    return f"{value:,.{digits}f}" if digits is not None and digits <= MOST_DECIMALS else f"{value:.4g}"
+    """Format a number with some decimals; with more than seven, None, or of more than nine places, with four digits."""
+    if digits is None or digits > MOST_DECIMALS or abs(value) >= LARGE:
+        return f"{value:.4g}"
+    return f"{value:,.{digits}f}"
 
 
 def format_spread(value: float | None) -> str:
     """Format a spread with two digits: 0.0085, 0.0050, 120."""
     if value is None:
         return ""
+    if abs(value) >= LARGE:
+        return f"{value:.2g}"
     return f"{value:,.0f}" if abs(value) >= 10 else f"{value:#.2g}"
 
 

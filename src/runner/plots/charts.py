@@ -63,7 +63,9 @@ def line_chart(results: SweepResults) -> Figure:
     elif results.repeated:
         axes.legend()
     lines = "lines: means over seeds, points: single runs, " if category else ""
-    add_note(figure, f"{lines}bands: one standard deviation" if results.repeated else "", *results.notes)
+    add_note(
+        figure, f"{lines}bands: one standard deviation, within the runs" if results.repeated else "", *results.notes
+    )
     return figure
 
 
