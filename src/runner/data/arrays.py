@@ -140,7 +140,8 @@ def _load(file: Path, key: str) -> dict[str, Any]:
         raise ConfigError(Problem(key, f"{given} must end in .npz or .pt", instead, topic="file"))
     try:
         if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as archive:
+            # NumPy leaves a file open that it has opened itself if the archive is damaged.
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
                 return dict(archive)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (ValueError, pickle.UnpicklingError) as error:

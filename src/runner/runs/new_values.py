@@ -54,11 +54,12 @@ def load_arrays(path: Path, shown: str) -> Any:
     try:
         if path.suffix.lower() == ".pt":
             return torch.load(path, map_location="cpu", weights_only=True)
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            return dict(content)
+        with path.open("rb") as file:  # NumPy leaves open what it has opened itself if an archive is damaged
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return content
+            with content:
+                return dict(content)
     except Exception as error:  # a damaged file, or one with code in it, can raise anything
         text = "cannot be read: it is damaged, or holds more than numbers, which could run code when loaded"
         raise refuse(shown, text, "save the samples as an array of numbers", topic="file") from error
