@@ -26,8 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.comparison.paired import ERROR, Bools, Floats, are_equal, critical_t
+from runner.config.settings import FIRST_SEEDS
 
-FIRST, STEP = 4, 2
+STEP = 2
+"""Seeds between two looks."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class SeedPlan:
 
 def looks(max_seeds: int) -> list[int]:
     """Return the numbers of seeds at which to look: 4, 6, 8, ... and `max_seeds`, the end."""
-    return [*range(FIRST, max_seeds, STEP), max_seeds]
+    return [*range(FIRST_SEEDS, max_seeds, STEP), max_seeds]
 
 
 def errors(max_seeds: int) -> list[float]:

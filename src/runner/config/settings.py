@@ -16,6 +16,9 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 SUPERVISED = {"_target_": "runner.task.supervised.Supervised", "targets": None}
 """The task of a config that has none: version 0.1.0 had no other."""
 
+FIRST_SEEDS = 4
+"""Seeds of each configuration before `sweep.seeds=auto` looks at their values for the first time."""
+
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp", "fp64")
 
 
@@ -102,7 +105,7 @@ class SweepSettings:
     max_time: Annotated[float | None, SECONDS] = MISSING
     where: str | None = MISSING
     seeds: Annotated[int | str | None, Range(1, 10_000, whole=True, words=("auto",))] = MISSING
-    max_seeds: Annotated[int, Range(4, 10_000, whole=True)] = MISSING
+    max_seeds: Annotated[int, Range(FIRST_SEEDS, 10_000, whole=True)] = MISSING
     smallest_difference: Annotated[float | None, Range(0, open_low=True)] = MISSING
     on_failure: Annotated[str, Choice(("continue", "stop"))] = MISSING
     artifacts: Annotated[str, Choice(("all", "best"))] = MISSING

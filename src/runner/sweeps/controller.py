@@ -190,6 +190,7 @@ class Sweep:
 
     def _halved(self, halving: Halving) -> Iterator[Job | None]:
         """Yield jobs to start or to go on with; None if there is none now, but may be one later."""
+        started: set[int] = set()
         while (number := halving.next()) is not None or self.under_way:
             if number is None:
                 yield None
@@ -197,7 +198,8 @@ class Sweep:
             job, folder = self.prepared.plan.jobs[number], self.folder / str(number)
             if self.prepared.actions[number] is not ResumeAction.FOLLOW:
                 self.prepared.actions[number] = resume.choose_action(folder, self.prepared.settings.artifacts)
-            if job not in self.remaining:
+            if number not in started:  # it is started once for each of its rungs
+                started.add(number)
                 self.remaining.append(job)
             self.under_way += 1
             yield job

@@ -7,7 +7,7 @@ import optuna
 
 from runner.config.compose import Composer
 from runner.errors import ConfigError
-from runner.sweeps.plan.optuna_space import SearchedAxis, searched, suggest
+from runner.sweeps.plan.optuna_space import searched_axes, suggest
 from runner.sweeps.plan.plan import Plan, make_jobs
 from runner.sweeps.plan.where import make_space
 
@@ -34,13 +34,7 @@ def plan(
         ConfigError: an axis cannot be searched, or no point is left.
     """
     space = make_space(composer, arguments, params, where)
-    axes: dict[str, SearchedAxis] = {}
-    problems = []
-    for axis in space.axes:
-        try:
-            axes[axis.key] = searched(axis)
-        except ConfigError as error:
-            problems += error.problems
+    axes, problems = searched_axes(space.axes)
     if problems:
         raise ConfigError(*problems)
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -27,7 +27,7 @@ from runner.rundir import journal, layout
 from runner.sweeps.jobs import Job, JobOutcome
 from runner.sweeps.plan.axes import check_whole_number
 from runner.sweeps.plan.optuna_plots import draw_study
-from runner.sweeps.plan.optuna_space import SearchedAxis, searched, suggest
+from runner.sweeps.plan.optuna_space import SearchedAxis, searched_axes, suggest
 from runner.sweeps.plan.optuna_study import (
     FOLDER,
     NUMBER,
@@ -94,12 +94,8 @@ def plan(
     if not space.axes:
         text, instead = "hydra/sweeper=optuna has no axis to search", "add optimizer.lr=tag(log,interval(1e-4,1e-1))"
         problems.append(Problem("hydra/sweeper", text, instead, topic="missing"))
-    axes: dict[str, SearchedAxis] = {}
-    for axis in space.axes:
-        try:
-            axes[axis.key] = searched(axis)
-        except ConfigError as error:
-            problems += error.problems
+    axes, of_axes = searched_axes(space.axes)
+    problems += of_axes
     if problems:
         raise ConfigError(*problems)
     pruner, patience = pruner or optuna.pruners.NopPruner(), Patience(storage_timeout)

@@ -1,6 +1,6 @@
 """The axes of a search as Optuna's distributions, and their values as typed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -27,6 +27,18 @@ class SearchedAxis:
     distribution: BaseDistribution
     format: Callable[[Any], str]
     probes: list[str]
+
+
+def searched_axes(axes: Iterable[Axis]) -> tuple[dict[str, SearchedAxis], list[Problem]]:
+    """Return the axes as Optuna searches them, by key, and the problems of those that cannot be searched."""
+    found: dict[str, SearchedAxis] = {}
+    problems: list[Problem] = []
+    for axis in axes:
+        try:
+            found[axis.key] = searched(axis)
+        except ConfigError as error:
+            problems += error.problems
+    return found, problems
 
 
 def searched(axis: Axis) -> SearchedAxis:

@@ -75,12 +75,17 @@ def check(config: DictConfig) -> list[Problem]:
     return [Problem(SEEDS, text, f"write {SEEDS}=4, or hydra/sweeper=grid", topic="conflict")]
 
 
+def by_configuration(jobs: Iterable[Job]) -> list[list[Job]]:
+    """Return the jobs of each configuration; all in the order given."""
+    groups: dict[Configuration, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(configuration_of(job.point), []).append(job)
+    return list(groups.values())
+
+
 def first_of_each(jobs: Iterable[Job]) -> dict[int, list[int]]:
     """Return the first job of each configuration, and the others of it, by their numbers."""
-    groups: dict[Configuration, list[int]] = {}
-    for job in jobs:
-        groups.setdefault(configuration_of(job.point), []).append(job.number)
-    return {first: others for first, *others in groups.values()}
+    return {first.number: [job.number for job in others] for first, *others in by_configuration(jobs)}
 
 
 def over_seeds(plan: Plan, seeds: Sequence[str]) -> Plan:
