@@ -806,7 +806,7 @@ class TestKnobs:
 
         monkeypatch.setattr(DeliveryHere, "deliver", wait)  # all is delivered when it is closed
         if killed:
-            monkeypatch.setattr("runner.sweeps.controller.report_late_ids", lambda *_: False)
+            monkeypatch.setattr("runner.sweeps.closing.report_late_ids", lambda *_: False)
         quick = [argument for argument in QUICK if argument != "tracking=off"]
         uri = copy_store(empty_store, here / "store")
         called = runner("-m", *quick, "seed=1,2", "tracking.log_model=false", f"tracking.uri={uri}")

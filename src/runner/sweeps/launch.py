@@ -19,7 +19,7 @@ from runner.rundir.folders import display_path
 from runner.rundir.lock import lock
 from runner.sweeps.check import preflight
 from runner.sweeps.check.stack_hint import stack_hint
-from runner.sweeps.controller import PreparedSweep, Sweep
+from runner.sweeps.controller import Sweep
 from runner.sweeps.jobs import Job
 from runner.sweeps.launchers import forkserver
 from runner.sweeps.launchers.launcher import Launcher, ResourceRequest
@@ -29,8 +29,10 @@ from runner.sweeps.plan.job_configs import JobConfigs
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.plan.space import chooses_jobs, is_of_the_sweep
 from runner.sweeps.plan.stages import SeedStages
+from runner.sweeps.prepared import PreparedSweep
 from runner.sweeps.results import resume
 from runner.sweeps.results.resume import ResumeAction
+from runner.sweeps.schedules.make import make_schedule
 from runner.tracking.location import check_new_store, refuse_database_of_server
 from runner.tracking.process import DeliveryProcess
 from runner.util import terminal
@@ -121,7 +123,7 @@ def run_sweep(
         if plan.search is not None:
             plan.search.open(folder, prepared.objectives, len(plan.jobs))
         prepared.save_plan(folder)
-        return Sweep(folder, prepared, delivery).run()
+        return Sweep(folder, prepared, make_schedule(folder, prepared), delivery).run()
 
 
 def check_register(name: str | None, settings: SweepSettings) -> list[Problem]:

@@ -1,7 +1,7 @@
 """The closing report of a sweep: its table, best job, duration and files."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,9 @@ from runner.rundir.energy import METRIC
 from runner.rundir.folders import display_path, shell_path
 from runner.rundir.manifest import PAUSE
 from runner.saved.run import lacks_artifacts, read_result
-from runner.sweeps.jobs import Job
 from runner.sweeps.launchers import forkserver
-from runner.sweeps.plan.search import Search
+from runner.sweeps.plan.seeds import is_staged
+from runner.sweeps.prepared import PreparedSweep
 from runner.sweeps.results import table
 from runner.sweeps.results.energy import energy_of
 from runner.sweeps.results.files import draw_files, draw_files_or_say_why, write_table
@@ -38,29 +38,25 @@ MAX_FRONT = 10
 def report(
     result: Table,
     folder: Path,
-    run_now: Collection[Job],
+    run_now: Collection[int],
     seconds: float,
-    search: Search | None,
-    stacks: bool = False,
-    smallest_difference: float | None = None,
-    max_seeds: int | None = None,
+    draw_schedule: Callable[[], list[str]],
+    prepared: PreparedSweep,
 ) -> bool:
     """Write the sweep's files, and log the table and where they are.
 
     Args:
         result: the table.
         folder: of the sweep.
-        run_now: the jobs that this start of the sweep has run.
+        run_now: the numbers of the jobs that this start of the sweep has run.
         seconds: that it took.
-        search: of the sweep, if it has one.
-        stacks: whether jobs were trained as one program, whose time each of them has.
-        smallest_difference: see `conclude_sweep`.
-        max_seeds: see `conclude_sweep`.
+        draw_schedule: see `Schedule.draw`.
+        prepared: the sweep.
 
     Returns:
         Whether the table is written.
     """
-    verdict, of_verdict = _conclude(result, folder, smallest_difference, max_seeds)
+    verdict, of_verdict = _conclude(result, folder, prepared)
     head, words = table.configurations_to_text(result), list[str]()
     if verdict is not None:
         from runner.comparison.verdict_text import to_table, to_text
@@ -72,7 +68,7 @@ def report(
         for line in lines:
             log.info(line)
     log.info("")
-    files = _write(result, folder, search, verdict, of_verdict)
+    files = _write(result, folder, draw_schedule, verdict, of_verdict)
     _log_best(result)
     if paused := result.count(PAUSE):
         text = "paused     %d job%s; to train all of them to their end, add sweep.extend=true to sweep.resume=%s"
@@ -80,7 +76,8 @@ def report(
     if not result.is_ranked:
         names = [objective.metric for objective in result.objectives]
         log.info("unranked   the task measures no loss: to rank the jobs, write sweep.metric=%s", " or ".join(names))
-    _log_time([row.seconds for row in result.rows if row.job in run_now and row.seconds], seconds, stacks)
+    each = [row.seconds for row in result.rows if row.job.number in run_now and row.seconds]
+    _log_time(each, seconds, prepared.launcher.stacks)
     if (kwh := energy_of(result)) is not None:
         log.info("energy     %s kWh of training in all jobs", format_metric(METRIC, kwh))
     listed = "; " + ", ".join(files) if files else ""
@@ -109,12 +106,12 @@ def _log_best(result: Table) -> None:
             )
 
 
-def _conclude(
-    result: Table, folder: Path, smallest_difference: float | None, max_seeds: int | None
-) -> tuple["Verdict | None", list[str]]:
+def _conclude(result: Table, folder: Path, prepared: PreparedSweep) -> tuple["Verdict | None", list[str]]:
     """Judge the configurations; None if that is not possible, which is logged if a file cannot be written."""
+    settings = prepared.settings
+    max_seeds = settings.max_seeds if is_staged(prepared.config) else None
     try:
-        return conclude_sweep(result, folder, smallest_difference, max_seeds)
+        return conclude_sweep(result, folder, settings.smallest_difference, max_seeds)
     except OSError as error:  # a full disk
         log.error("error: the verdict is not written: %s", describe_error(error))
         return None, []
@@ -137,7 +134,11 @@ def report_late_ids(result: Table, parent_run: ParentRun) -> bool:
 
 
 def _write(
-    result: Table, folder: Path, search: Search | None, verdict: "Verdict | None", of_verdict: Sequence[str]
+    result: Table,
+    folder: Path,
+    draw_schedule: Callable[[], list[str]],
+    verdict: "Verdict | None",
+    of_verdict: Sequence[str],
 ) -> list[str] | None:
     """Write the table and the plots; return the names of the files, or None without the table."""
     try:
@@ -147,7 +148,7 @@ def _write(
         return None
     files = [layout.JOBS_TABLE, layout.JOBS, *of_verdict]
     try:
-        files += [*_draw(result, folder, verdict), *(search.draw(folder) if search else [])]
+        files += [*_draw(result, folder, verdict), *draw_schedule()]
     except Exception as error:  # a full disk, or anything that matplotlib raises
         log.warning("not all plots are drawn: %s", describe_error(error))
         log.debug("", exc_info=True)

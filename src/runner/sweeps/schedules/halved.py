@@ -1,0 +1,71 @@
+"""Jobs of successive halving: each starts once for every rung that it reaches."""
+
+from pathlib import Path
+
+from runner.rundir.manifest import PAUSE
+from runner.sweeps.jobs import Job, JobOutcome
+from runner.sweeps.plan.halving import Halving
+from runner.sweeps.plan.seeds import first_of_each
+from runner.sweeps.prepared import PreparedSweep
+from runner.sweeps.results.resume import ResumeAction, choose_action
+from runner.sweeps.results.table import Table
+from runner.sweeps.schedules.schedule import Schedule, not_started
+
+
+class Halved(Schedule):
+    """Starts jobs, and goes on with those that halving promotes.
+
+    Args:
+        folder: of the sweep.
+        prepared: the sweep.
+        halving: decides which job trains, and how far.
+    """
+
+    def __init__(self, folder: Path, prepared: PreparedSweep, halving: Halving) -> None:
+        super().__init__(folder, prepared)
+        self._halving, self._others = halving, first_of_each(prepared.plan.jobs)
+        halving.open(folder, prepared.objectives[0], list(self._others), self._others)
+        self.expected = halving.starts_left
+
+    def next(self) -> Job | None:
+        """Return a job to start or to go on with; None if there is none before another one ends."""
+        number = self._halving.next()
+        if number is None:
+            return None
+        actions = self.prepared.actions
+        if actions[number] is not ResumeAction.FOLLOW:
+            actions[number] = choose_action(self.folder / str(number), self.prepared.settings.artifacts)
+        return self.prepared.plan.jobs[number]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs of the sweep: not those with further seeds whose configuration has not reached the last rung."""
+        return [
+            job
+            for job in self.prepared.plan.jobs
+            if job.number in self._others or (self.folder / str(job.number)).exists()
+        ]
+
+    def pause_after(self, job: Job) -> int | None:
+        """Return the epoch of the job's rung; None for the last one."""
+        return self._halving.pause_after(job.number)
+
+    def tell(self, job: Job, outcome: JobOutcome) -> None:
+        """Take in how a job has ended."""
+        self._halving.tell(job.number, outcome)
+
+    def count_left(self, table: Table) -> int:
+        """Count how many times jobs could still start."""
+        return self._halving.starts_left
+
+    def is_complete(self, table: Table, left: int) -> bool:
+        """Return whether all jobs have ended as planned: a paused one has, if no other is to start."""
+        as_planned = table.count("FINISHED")
+        if left or not self._halving.starts_left:
+            as_planned += table.count(PAUSE)
+        return as_planned + (not_started(table) if left else 0) == len(table.rows)
+
+    def is_settled(self, table: Table) -> bool:
+        """Return whether a resume would start no job: one that has failed is not tried again."""
+        ended = sum(map(table.count, ("FINISHED", "FAILED", PAUSE)))
+        return not self._halving.starts_left and ended == len(table.rows)
