@@ -9,6 +9,7 @@ from runner.config.settings import DEVICES, PRECISIONS
 from runner.rundir import layout
 from runner.rundir.folders import display_path
 from runner.runs.result_file import NO_CSV, refuse_overwrite, resolve_output
+from runner.saved.folds import find_folds
 from runner.saved.run import SavedRun, find
 from runner.util import program
 from runner.util.files import load_json
@@ -17,12 +18,13 @@ from runner.util.options import choice_option, is_true, required_option, run_wit
 
 if TYPE_CHECKING:
     from runner.runs.evaluation import Evaluation
+    from runner.runs.folds_evaluation import FoldsEvaluation
 
 log = logging.getLogger("runner")
 
 USAGE = "python -m runner.evaluate run=<run dir or MLflow run id> [key=value ...]: measure a run's best weights."
 OPTIONS = {
-    "run": "the run: its folder, or its MLflow run id",
+    "run": "the run, or a sweep over folds: its folder, or its MLflow run id",
     "split": "the samples to measure on: test (the default), val or train",
     "output": "a CSV file to write, with target, prediction and loss of each sample",
     "device": "another device than the run's: auto, cpu, cuda or mps",
@@ -65,22 +67,30 @@ def _refuse(key: str) -> str | None:
 def _main(options: dict[str, str]) -> int:
     from runner.runs.array_file import ARRAYS
     from runner.runs.evaluation import evaluate
+    from runner.runs.folds_evaluation import evaluate_folds
     from runner.util import terminal
 
     split = choice_option(options, "split", PARTS, "test")
     choice_option(options, "device", DEVICES, "auto")
     choice_option(options, "precision", PRECISIONS, "fp32")
     terminal.configure_logging(is_true(options, "runner.quiet"))
-    run = find(required_option(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
+    value, uri = required_option(options, "run", "folder or MLflow run id"), options.get("tracking.uri")
+    folds = find_folds(value, "run", uri)
+    runs = folds.members if folds is not None else [find(value, "run", uri)]
     overrides = [f"{name}={options[key]}" for key, name in OVERRIDES.items() if key in options]
     if "device.threads" in options:
         overrides.append(f"device.evaluation_threads={options['device.threads']}")
     name = options.get("output")
     output = resolve_output(name, f"{split}.csv", NO_CSV | {*ARRAYS}) if name is not None else None
     if output is not None and name is not None:
-        refuse_overwrite(output, name, run)
-    done = evaluate(run, split, overrides, output)
-    _report(done, run)
+        refuse_overwrite(output, name, runs)
+    done: Evaluation | FoldsEvaluation
+    if folds is not None:
+        done = evaluate_folds(folds, split, overrides, output)
+        _report_folds(done, split)
+    else:
+        done = evaluate(runs[0], split, overrides, output)
+        _report(done, runs[0])
     if output is not None:
         log.info("written    %s: %s samples", display_path(output), f"{done.samples:,}")
         for line in done.lacking:
@@ -89,18 +99,10 @@ def _main(options: dict[str, str]) -> int:
 
 
 def _report(result: "Evaluation", run: SavedRun) -> None:
-    from runner.util.metric_names import format_metric
-
     experiment, split = result.experiment, result.split
     epoch = f" (epoch {result.weights.epoch})" if result.weights.epoch else ""
-    log.info("weights    %s%s", result.weights.source, epoch)
-    log.info(
-        "data       %s: %s %s samples",
-        experiment.splits.name,
-        f"{result.samples:,}",
-        {"val": "validation"}.get(split, split),
-    )
-    log.info("device     device %s · precision %s", experiment.device, experiment.precision)
+    computed = f"device {experiment.device} · precision {experiment.precision}"
+    _report_head(f"{result.weights.source}{epoch}", experiment.splits.name, split, result.samples, computed)
     if result.same_data is False:
         log.warning("           not the samples of the run: its data have changed, or this is another data set")
     log.info("%-10s %s", split, _format(result.metrics))
@@ -114,14 +116,37 @@ def _report(result: "Evaluation", run: SavedRun) -> None:
         return
     if not logged:
         log.info("logged     no %s metrics: the run is not finished", split)
-    elif all(value == result.metrics[name] for name, value in logged.items()):  # 0.1.0 measured fewer
-        log.info("logged     the same, bit for bit")
     else:
-        log.info("logged     %s", _format(logged))
-        for name, value in logged.items():
-            now = result.metrics[name]
-            if format_metric(name, value) == format_metric(name, now) and value != now:
-                log.info("           %s differs by %.1e", name, abs(value - now))
+        _compare(result.metrics, logged)
+
+
+def _report_folds(result: "FoldsEvaluation", split: str) -> None:
+    _report_head(result.source, result.data, split, result.samples, result.computed)
+    if result.same_data is False:
+        log.warning("           not the samples of the sweep: its data have changed, or this is another data set")
+    log.info("%-10s %s", split, _format(result.metrics))
+    if result.logged:
+        _compare(result.metrics, result.logged)
+
+
+def _report_head(source: str, data: str, split: str, samples: int, computed: str) -> None:
+    log.info("weights    %s", source)
+    log.info("data       %s: %s %s samples", data, f"{samples:,}", {"val": "validation"}.get(split, split))
+    log.info("device     %s", computed)
+
+
+def _compare(metrics: Mapping[str, float], logged: Mapping[str, float]) -> None:
+    """Report how logged values differ from those that were measured now."""
+    from runner.util.metric_names import format_metric
+
+    if all(value == metrics[name] for name, value in logged.items()):  # 0.1.0 measured fewer
+        log.info("logged     the same, bit for bit")
+        return
+    log.info("logged     %s", _format(logged))
+    for name, value in logged.items():
+        now = metrics[name]
+        if format_metric(name, value) == format_metric(name, now) and value != now:
+            log.info("           %s differs by %.1e", name, abs(value - now))
 
 
 def _format(metrics: Mapping[str, float]) -> str:

@@ -94,7 +94,7 @@ def _output(run: SavedRun, format: str, value: str | None) -> Path:
         text = f"output={value} must end in {suffix} for format={format}"
         suggestion = f"write output={for_shell(str(Path(value).with_suffix(suffix)))}"
         raise ConfigError(Problem("output", text, suggestion, topic="choice"))
-    refuse_overwrite(path, value, run)
+    refuse_overwrite(path, value, [run])
     return path
 
 

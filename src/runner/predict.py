@@ -11,6 +11,7 @@ from runner.config.settings import DEVICES
 from runner.errors import ConfigError, Problem, escape_undecodable
 from runner.rundir.folders import display_path, parse_path
 from runner.runs.result_file import NO_CSV, refuse_overwrite, resolve_output
+from runner.saved.folds import find_folds
 from runner.saved.run import find
 from runner.util import program
 from runner.util.files import replacing
@@ -18,6 +19,7 @@ from runner.util.options import choice_option, is_true, required_option, run_wit
 from runner.util.streams import Result
 
 if TYPE_CHECKING:
+    from runner.runs.folds_predictor import FoldsPredictor
     from runner.runs.predictor import Predictor
     from runner.util.trees import Tree
 
@@ -28,7 +30,7 @@ USAGE = (
     "predict new samples with a run's best weights, as a CSV table."
 )
 OPTIONS = {
-    "run": "the run: its folder, or its MLflow run id",
+    "run": "the run, or a sweep over folds: its folder, or its MLflow run id",
     "input": "the samples: a .csv, .npy, .npz or .pt file, an image, a folder of images, or [4,5], or [[1,2],[3,4]];"
     " of several inputs an .npz, .pt or .json file with each by name, or 'input={a:[[1,2]],b:[[3]]}'",
     "output": "the file to write, a table, or arrays if it ends in .npz, .npy or .pt; by default standard output",
@@ -58,26 +60,26 @@ def _main(options: dict[str, str]) -> int:
     name = options.get("output")
     output = resolve_output(name, "predictions.csv", NO_CSV) if name is not None else None  # None is standard output
     terminal.configure_logging(is_true(options, "runner.quiet"))
-    run = find(required_option(options, "run", "folder or MLflow run id"), "run", options.get("tracking.uri"))
+    named, uri = required_option(options, "run", "folder or MLflow run id"), options.get("tracking.uri")
+    folds = find_folds(named, "run", uri)
+    runs = folds.members if folds is not None else [find(named, "run", uri)]
     if output is not None and name is not None:
-        refuse_overwrite(output, name, run, _file_of(value))
+        refuse_overwrite(output, name, runs, _file_of(value))
     from runner.data.loading import evaluation_batch_size
-    from runner.runs import new_samples
     from runner.runs.array_file import ARRAYS, write_arrays
     from runner.runs.continuation import continue_text, continues, refuse_options
+    from runner.runs.folds_predictor import FoldsPredictor
     from runner.runs.predictor import Predictor
 
-    predictor = Predictor(run, device)
-    if continues(predictor, value):
+    predictor = FoldsPredictor(folds, device) if folds is not None else Predictor(runs[0], device)
+    if isinstance(predictor, Predictor) and continues(predictor, value):
         text = continue_text(predictor, value, options)
         with _opened(output) as file:
             file.write(f"{text}\n")
         return 0
     refuse_options(options)
-    new = new_samples.read(value, predictor.samples)
-    weights = predictor.weights
-    epoch = f" (epoch {weights.epoch})" if weights.epoch else ""
-    log.info("weights    %s%s%s", weights.source, epoch, predictor.arithmetic)
+    new = predictor.read(value)
+    log.info("weights    %s", predictor.source)
     size = evaluation_batch_size(1, predictor.samples.values, predictor.device)
     if output is not None and output.suffix.lower() in ARRAYS:
         write_arrays(output, [predictor.arrays(predictor(raw)) for _, raw in new.batches(size)])
@@ -102,7 +104,7 @@ def _file_of(value: str) -> Path | None:
 
 
 def _write_table(
-    predictor: "Predictor", batches: "Iterator[tuple[Sequence[str | int], Tree]]", output: Path | None
+    predictor: "Predictor | FoldsPredictor", batches: "Iterator[tuple[Sequence[str | int], Tree]]", output: Path | None
 ) -> None:
     """Write the predictions as CSV, to a file or to standard output."""
     with _opened(output) as file:

@@ -96,6 +96,8 @@ def test_only_the_folds_together_see_the_test_part() -> None:
     assert splits.untouched is not None and without.test is not None and without.untouched is None
     assert same(splits.untouched.tensors, without.test.tensors)
     assert divided().fingerprint != divided(fold=1).fingerprint
+    seeds = [divided(limit=5, seed=seed).untouched for seed in (0, 1)]
+    assert numbers(seeds[0]) == numbers(seeds[1]), "the models of all seeds predict the same samples"
 
 
 def test_what_cannot_be_divided_into_folds() -> None:

@@ -21,15 +21,18 @@ from sklearn.preprocessing import StandardScaler
 from conftest import Called
 from helpers.sweeping import sweep_folder
 from helpers.trained import place, result, train
+from runner import evaluate, predict
 from runner.comparison.objectives import Objective
 from runner.data.normalize import Normalize
 from runner.data.target_scale import TargetScale
 from runner.loss import MSE, BCEWithLogits, CrossEntropy, Loss, answers, outputs_of
 from runner.runs.ensemble import make_ensemble
 from runner.runs.folds import Member, combine
+from runner.runs.folds_predictor import FoldsPredictor
 from runner.runs.new_samples import read
 from runner.runs.predictor import Predictor
 from runner.runs.serving import ServingModel
+from runner.saved.folds import SavedFolds, find_folds
 from runner.saved.run import find
 from runner.sweeps.plan import plan
 from runner.sweeps.plan.folds import check
@@ -87,9 +90,13 @@ def test_as_scikit_learn_predicts_out_of_fold(tmp_path: Path) -> None:
 
 
 def test_the_folds_of_a_run_become_one_model(
-    runner: Runner, here: Path, delivery_by_forks: None, monkeypatch: pytest.MonkeyPatch
+    runner: Runner,
+    here: Path,
+    delivery_by_forks: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = ["data.folds=2", "data.limit=60", "trainer.epochs=2", "model.hidden=[8]", "sweep.artifacts=best"]
+    arguments = ["data.folds=2", "data.limit=60", "trainer.epochs=2", "model.hidden=[8]", "tracking.wait=20"]
     called = runner(*arguments)
     assert called.code == 0, called.err
     folder = sweep_folder(here)
@@ -113,6 +120,11 @@ def test_the_folds_of_a_run_become_one_model(
     graph = torch.export.load(folder / "model" / "data" / "model.pt2").module()
     means = torch.stack([predicted(folder / number, samples) for number in "01"]).mean(0)
     torch.testing.assert_close(graph(samples).softmax(1), means)
+    evaluated(folder, together, capsys)
+    assert_predicts([str(folder), parent.info.run_id], samples, means)
+    folder.rename(here / "elsewhere")
+    assert_predicts([parent.info.run_id], samples, means)  # MLflow has it
+    (here / "elsewhere").rename(folder)
 
     (folder / "folds.json").unlink()  # killed before it was made
     (folder / "out_of_fold.csv").unlink()
@@ -123,6 +135,34 @@ def test_the_folds_of_a_run_become_one_model(
     assert json.loads((folder / "folds.json").read_text()) == together and rows(folder) == table
     monkeypatch.setattr("runner.sweeps.results.folds.forkserver", None)
     assert folds.combine(found, folder, True, False, lambda: False), "the test part is read once"
+
+
+def found_folds(value: str) -> SavedFolds:
+    found = find_folds(value)
+    assert found is not None and find_folds(found.members[0].run_id or "") is None
+    return found
+
+
+def assert_predicts(names: list[str], samples: torch.Tensor, means: torch.Tensor) -> None:
+    for name in names:
+        ensemble = FoldsPredictor(found_folds(name))
+        torch.testing.assert_close(ensemble.arrays(ensemble([samples, samples]))["probabilities"], means)
+
+
+def evaluated(folder: Path, together: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """Check that `runner.evaluate` measures what the sweep has, and replaces none of its files."""
+    for split, part in (("test", "test"), ("val", "out_of_fold")):
+        capsys.readouterr()
+        assert evaluate.main([f"run={folder}", f"split={split}", f"output={split}.csv"]) == 0
+        printed = capsys.readouterr().err
+        assert "the 2 models of" in printed and "logged     the same, bit for bit" in printed
+        table = pd.read_csv(f"{split}.csv")
+        assert table["loss"].mean() == pytest.approx(together[part]["loss"])
+        assert (table["target"] == table["prediction"]).mean() == pytest.approx(together[part]["accuracy"])
+    assert Path("val.csv").read_text() == (folder / "out_of_fold.csv").read_text()
+    assert evaluate.main([f"run={folder}", "split=train"]) == 2
+    assert evaluate.main([f"run={folder}", f"output={folder}/out_of_fold.csv"]) == 2
+    assert predict.main([f"run={folder}", "input=" + str([[0.0] * 64])]) == 2, "not the shape of an image"
 
 
 def predicted(folder: Path, samples: torch.Tensor) -> torch.Tensor:
@@ -154,6 +194,11 @@ def test_each_fold_reads_a_table_by_its_own_transformers(tmp_path: Path) -> None
             each.append(predictor(raw))
         served = mlflow.pyfunc.load_model("s/model").predict(table[["b", "a"]])
         np.testing.assert_allclose(served["y"], torch.stack(each).mean(0).flatten(), rtol=1e-6)
+        Path("s/sweep.json").write_text("{}")
+        Path("s/folds.json").write_text('{"members": [0, 1]}')
+        table[["b", "a"]].to_csv("new.csv", index=False)
+        assert predict.main(["run=s", "input=new.csv", "output=predicted.csv"]) == 0
+        np.testing.assert_allclose(pd.read_csv("predicted.csv")["y"], served["y"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), BCEWithLogits(), MSE()])

@@ -327,7 +327,10 @@ def _choose(
     if "val" in parts:
         chosen["val"], val_index = _limited(parts["val"], limit, make_generator("limit val", seed))
     if "test" in parts:
-        chosen["test"], _ = _limited(parts["test"], limit, make_generator("limit", seed))
+        limited_by = (
+            0 if division.folds is not None else seed
+        )  # the folds of all seeds predict the same samples together
+        chosen["test"], _ = _limited(parts["test"], limit, make_generator("limit", limited_by))
     return chosen, [train_index, val_index]
 
 

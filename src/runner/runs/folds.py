@@ -11,36 +11,32 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from runner.assembly import build
-from runner.assembly.experiment import Experiment
-from runner.data.loading import Loader
-from runner.errors import ConfigError, Problem, describe_error
-from runner.loss import answers, outputs_of
+from runner.errors import ConfigError, describe_error
 from runner.rundir import layout
-from runner.rundir.checkpoint import load_task
-from runner.runs.columns import answers_classes
 from runner.runs.describe import make_input_spec
 from runner.runs.ensemble import make_ensemble, name_of_input
-from runner.runs.evaluation import compose_again, make_state
-from runner.runs.per_sample import batches, write_samples
+from runner.runs.fold_models import (
+    NO_MEAN,
+    FoldModel,
+    Predicted,
+    build_again,
+    has_mean,
+    joined,
+    loss_of,
+    mean_of,
+    measure,
+)
+from runner.runs.per_sample import write_samples
 from runner.runs.serving import Served, save_served, serving_example, serving_module, table_names
 from runner.runs.task_model import INPUTS
 from runner.saved.run import SavedRun, find
-from runner.saved.weights import load_exactly, weights_of_run
-from runner.task import Step, Task
-from runner.task.supervised import Supervised
+from runner.task import Task
 from runner.tracking.model import TableNames
 from runner.training.evaluation import evaluate
-from runner.training.running_metrics import RunningMetrics
-from runner.training.state import Training
 from runner.util.files import replacing
 from runner.util.options import EXIT_FAILED
-
-INVERTED = 1e-4
-"""How far probabilities may be from those of the logits that are made of them."""
 
 
 class Member(NamedTuple):
@@ -76,20 +72,6 @@ class Combined:
     notes: list[str] = field(default_factory=list)
 
 
-class Answered(NamedTuple):
-    """Predictions of a part: see `answers`.
-
-    Attributes:
-        answers: (N, K), float64.
-        targets: as the loss takes them; values in the units of the data.
-        outputs: the number of outputs of the model.
-    """
-
-    answers: Tensor
-    targets: Tensor
-    outputs: int
-
-
 class Rows(NamedTuple):
     """The rows of the samples that a member was not trained on.
 
@@ -110,12 +92,12 @@ class Evaluated:
 
     rows: Rows
     task: Task
-    validated: Answered | None
-    tested: Answered | None
-    serving: nn.Module | None
-    served: Served | None
-    names: TableNames | None
-    note: str = ""
+    digest: str | None
+    validated: Predicted | None = None
+    tested: Predicted | None = None
+    serving: nn.Module | None = None
+    served: Served | None = None
+    names: TableNames | None = None
 
 
 def combine_or_say_why(folder: Path, members: Sequence[tuple[int, int, str]], *more: Any) -> dict[str, Any] | str:
@@ -154,19 +136,21 @@ def combine(folder: Path, members: Sequence[Member], saves_model: bool, elsewher
         OSError: a file cannot be written.
     """
     evaluated = [_evaluate(folder / str(member.number), saves_model, elsewhere) for member in members]
-    _write_rows(folder / layout.OUT_OF_FOLD, members, [each.rows for each in evaluated])
-    first = evaluated[0]
+    write_rows(folder / layout.OUT_OF_FOLD, members, [each.rows for each in evaluated])
+    task = evaluated[0].task
     combined = Combined(samples=(sum(len(each.rows.cells) for each in evaluated), 0))
     combined.model = False if saves_model else None
     validated = [each.validated for each in evaluated if each.validated is not None]
     tested = [each.tested for each in evaluated if each.tested is not None]
     if not validated:
-        combined.notes.append(first.note)
+        combined.notes.append(NO_MEAN)
         return combined
-    combined.out_of_fold = _measure(first.task, _joined(validated))
-    if tested:
-        combined.test = _measure(first.task, _mean(tested))
-        combined.samples = (combined.samples[0], len(tested[0].targets))
+    combined.out_of_fold = measure(task, joined(validated))
+    if len({each.digest for each in evaluated}) > 1:
+        combined.notes.append("not tested: the test samples of these jobs differ")
+    elif tested and (mean := mean_of(loss_of(task), tested)) is not None:
+        combined.test = measure(task, mean)
+        combined.samples = (combined.samples[0], len(mean.targets))
     if saves_model and all(each.serving is not None for each in evaluated):
         _save_ensemble(folder / layout.MODEL, evaluated)
         combined.model = (folder / layout.MODEL).is_dir()
@@ -192,29 +176,19 @@ def _save_ensemble(folder: Path, evaluated: Sequence[Evaluated]) -> None:
 
 def _evaluate(folder: Path, saves_model: bool, elsewhere: bool) -> Evaluated:
     run = find(str(folder), "run")
-    best = weights_of_run(run)
-    setup, _ = build.prepare(*compose_again(run, _on_cpu(run) if elsewhere else ()), best.preprocessing or {})
-    setup = replace(setup, splits=replace(setup.splits, test=setup.splits.untouched))
-    experiment = Experiment(**vars(setup), loaders=build.load(setup, setup.config["data"]))
-    state = make_state(experiment)
-    load_exactly(state.eval_model, best, run.argument)
-    load_task(state.task, best.task)
-    loaders, splits = experiment.loaders, experiment.splits
-    if loaders.val is None or splits.fold_members is None:
-        raise ConfigError(Problem("data.folds", f"{run.place} has no fold to validate on", topic="data"))
-    rows = _rows(state, loaders.val, splits.val, splits.classes, splits.fold_members)
-    evaluated = Evaluated(rows, state.task, None, None, None, None, None)
-    if (note := _why_no_mean(state.task)) is None:
-        evaluated.validated = _answer(state, loaders.val)
-        evaluated.tested = None if loaders.test is None else _answer(state, loaders.test)
+    fold = build_again(run, _on_cpu(run) if elsewhere else ())
+    experiment = fold.experiment
+    validated = fold.predict("val") if has_mean(fold.task) else None
+    digest = experiment.splits.test_digest
+    evaluated = Evaluated(rows_of(fold, validated), fold.task, digest, validated)
+    if validated is not None:
+        evaluated.tested = fold.predict("test")
         if saves_model:
             evaluated.names = table_names(experiment)
             evaluated.served = serving_example(experiment, make_input_spec(experiment))
             if evaluated.served is not None:
-                evaluated.serving = serving_module(experiment, evaluated.served, False, state.eval_model)
-    evaluated.note = note or ""
-    loaders.close()
-    state.task.to("cpu")
+                evaluated.serving = serving_module(experiment, evaluated.served, False, fold.state.eval_model)
+    fold.close()
     return evaluated
 
 
@@ -225,26 +199,31 @@ def _on_cpu(run: SavedRun) -> list[str]:
     return ["device.name=cpu", f"precision.name={here}", "trainer.compile=false"]
 
 
-def _why_no_mean(task: Task) -> str | None:
-    """Say why the predictions of a task have no mean; None if they have."""
-    if isinstance(task, Supervised) and type(task).step is Supervised.step and answers_classes(task):
-        return None
-    return "no ensemble: the task has predictions of its own, of which no mean is known"
+def rows_of(fold: FoldModel, validated: Predicted | None) -> Rows:
+    """Return the rows of a fold's samples.
 
-
-def _rows(state: Training, loader: Loader, part: Any, classes: Sequence[str] | None, members: Tensor) -> Rows:
-    loss = evaluate(state, loader).get("loss")
+    Args:
+        fold: the model that was not trained on them.
+        validated: what it predicts; None where the task has predictions of its own.
+    """
+    splits, loader = fold.experiment.splits, fold.experiment.loaders.val
+    assert splits.val is not None and loader is not None
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "samples.csv"
-        write_samples(path, state, loader, part, classes, loss)
+        if validated is not None:
+            fold.write(path, "val", validated)
+        else:
+            loss = evaluate(fold.state, loader).get("loss")
+            write_samples(path, fold.state, loader, splits.val, splits.classes, loss)
         with path.open(encoding="utf-8", newline="") as file:
             header, *cells = csv.reader(file)
-    if part.row_numbers() is None:  # the numbers are those of the fold's own part
-        cells = [[str(place), *row[1:]] for place, row in zip(members.tolist(), cells, strict=True)]
-    return Rows(header, cells, members.tolist())
+    places = fold.members.tolist()
+    if splits.val.row_numbers() is None:  # the numbers are those of the fold's own part
+        cells = [[str(place), *row[1:]] for place, row in zip(places, cells, strict=True)]
+    return Rows(header, cells, places)
 
 
-def _write_rows(path: Path, members: Sequence[Member], each: Sequence[Rows]) -> None:
+def write_rows(path: Path, members: Sequence[Member], each: Sequence[Rows]) -> None:
     """Write the samples of all members, by seed, in the order of the data."""
     shared = [name for name in each[0].header if all(name in rows.header for rows in each)]
     with_seed = any(member.seed for member in members)
@@ -261,49 +240,3 @@ def _write_rows(path: Path, members: Sequence[Member], each: Sequence[Rows]) -> 
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*(["seed"] if with_seed else []), shared[0], "fold", *shared[1:]])
         writer.writerows(row for _, row in table)
-
-
-def _answer(state: Training, loader: Loader) -> Answered:
-    """Predict a part."""
-    task, scale = state.task, state.target_scale
-    assert isinstance(task, Supervised)
-    found, targets, outputs = [], [], 0
-    for batch in batches(state, loader):
-        with state.precision.autocast():
-            step = task.measure(state.eval_forward, batch)
-        values, truth = step.outputs.double().cpu(), step.targets.cpu()
-        outputs = values.shape[1]
-        if scale is not None:
-            values, truth = scale.in_units(values), scale.in_units(truth)
-        found.append(values)
-        targets.append(truth)
-    loss = task.loss.to("cpu")
-    answered = answers(loss, torch.cat(found))
-    loss.to(state.device.torch)
-    return Answered(answered, torch.cat(targets), outputs)
-
-
-def _joined(parts: Sequence[Answered]) -> Answered:
-    return Answered(
-        torch.cat([part.answers for part in parts]), torch.cat([part.targets for part in parts]), parts[0].outputs
-    )
-
-
-def _mean(parts: Sequence[Answered]) -> Answered:
-    return parts[0]._replace(answers=torch.stack([part.answers for part in parts]).mean(0))
-
-
-def _measure(task: Task, part: Answered) -> dict[str, float]:
-    """Measure loss and metrics of predictions; none if the loss has probabilities that no logits are known of."""
-    assert isinstance(task, Supervised)
-    loss, samples = task.loss, len(part.targets)
-    outputs = outputs_of(loss, part.answers, part.outputs)
-    if not torch.allclose(answers(loss, outputs), part.answers, atol=INVERTED):
-        return {}
-    targets = part.targets.double() if part.targets.is_floating_point() else part.targets
-    with torch.inference_mode():
-        sums = RunningMetrics(task, torch.device("cpu"))
-        weight = loss.denominator(outputs, targets)
-        value = loss(outputs, targets)
-        sums.add(Step(value, samples if weight is None else weight, samples, outputs, targets))
-        return dict(sums.means())

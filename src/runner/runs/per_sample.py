@@ -9,7 +9,7 @@ has no losses.
 import csv
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count as numbers_from
@@ -23,7 +23,7 @@ from runner.data.collate import Batch
 from runner.data.loading import Loader
 from runner.data.part import Part
 from runner.errors import ConfigError, Problem, escape_undecodable, first_line, user_frame_suffix
-from runner.loss import BCEWithLogits, answers
+from runner.loss import Loss, answers
 from runner.runs import columns
 from runner.task.supervised import Supervised
 from runner.task.task import count
@@ -35,6 +35,9 @@ from runner.util.files import replacing
 
 Columns = dict[str, Sequence[object]]
 """Cells by column, one for each sample of a batch."""
+
+Convert = Callable[[Tensor], Tensor]
+"""Converts values to those that a table shows."""
 
 CLOSE = 1e-3
 """How far the mean of the losses of all samples may be from the loss of the split, relative to it."""
@@ -102,13 +105,55 @@ def write_samples(
         ConfigError: the file cannot be written.
     """
     losses = Losses()
+    each = ((count(batch[0]), *_columns(state, batch, classes, losses)) for batch in batches(state, loader))
+    return _write(path, each, part, losses, loss)
+
+
+def write_outputs(
+    path: Path,
+    loss: Loss,
+    outputs: Tensor,
+    targets: Tensor,
+    part: Part,
+    classes: Sequence[str] | None,
+    convert: Convert,
+    of_part: float | None,
+) -> list[str]:
+    """Write the same file for outputs (N, K) of `task=supervised` that are known.
+
+    Args:
+        path: see `write_samples`, as `part` and `classes`.
+        loss: the loss.
+        outputs: logits, or values.
+        targets: as the loss takes them.
+        part: the samples.
+        classes: their names.
+        convert: converts values, and targets that are values, to those that are shown.
+        of_part: the loss of the part.
+
+    Returns:
+        What the file lacks.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    losses = Losses()
+    weighted = isinstance(loss.denominator(outputs, targets), Tensor)
+    cells = _of_outputs(loss, outputs, targets, weighted, classes, convert, losses)
+    return _write(path, [(len(outputs), cells, [])], part, losses, of_part)
+
+
+def _write(
+    path: Path, each: Iterable[tuple[int, Columns, list[str]]], part: Part, losses: Losses, loss: float | None
+) -> list[str]:
+    """Write the rows of batches: see `write_samples`."""
     try:
         with (
             replacing(path) as fresh,
             tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as rows,
             fresh.open("w", encoding="utf-8", newline="") as file,
         ):
-            left_out = _write_rows(rows, state, loader, part, classes, losses)
+            left_out = _write_rows(rows, each, part)
             rows.seek(0)
             cells, unknown = losses.columns(loss)
             table, more = csv.writer(file, lineterminator="\n"), [[*cells], *zip(*cells.values(), strict=True)]
@@ -121,23 +166,22 @@ def write_samples(
     return [*lines, *([f"without loss: {unknown}"] if unknown else [])]
 
 
-def _write_rows(
-    file: Any,
-    state: Training,
-    loader: Loader,
-    part: Part,
-    classes: Sequence[str] | None,
-    losses: Losses,
-) -> list[str]:
-    """Write all columns but the losses, which are added to `losses`; returns what has too many values for a table."""
+def _write_rows(file: Any, each: Iterable[tuple[int, Columns, list[str]]], part: Part) -> list[str]:
+    """Write all columns but the losses; returns what has too many values for a table.
+
+    Args:
+        file: is written.
+        each: of each batch the number of samples, their cells, and what has too many values.
+        part: the samples.
+    """
     table, numbers = csv.writer(file, lineterminator="\n"), numbers_from()
     names, places = part.file_names(), part.row_numbers()
     left_out: list[str] = []
-    for first, batch in enumerate(batches(state, loader)):
-        cells, left_out = _columns(state, batch, classes, losses)
+    for first, (length, cells, too_wide) in enumerate(each):
+        left_out = too_wide
         if not first:
             table.writerow(["index", *(["file"] if names else []), *map(escape_undecodable, cells)])
-        samples = [range(count(batch[0]))] if not cells else list(cells.values())
+        samples = [range(length)] if not cells else list(cells.values())
         for row in zip(*samples, strict=True):
             number = next(numbers)
             named = [escape_undecodable(names[number])] if names else []
@@ -170,11 +214,26 @@ def _supervised(
     """Return the columns of a batch: its outputs are computed at once."""
     with state.precision.autocast():
         step = task.measure(state.eval_forward, batch)
-    loss, outputs, targets = task.loss, step.outputs, step.targets
+    scale, weighted = state.target_scale, isinstance(step.weight, Tensor)
+    here = None if scale is None else scale.to(step.outputs.device)
+
+    def convert(values: Tensor) -> Tensor:
+        return values if here is None else here.rounded(here.in_units(values), values.dtype)
+
+    return _of_outputs(task.loss, step.outputs, step.targets, weighted, classes, convert, losses)
+
+
+def _of_outputs(
+    loss: Loss,
+    outputs: Tensor,
+    targets: Tensor,
+    weighted: bool,
+    classes: Sequence[str] | None,
+    convert: Convert,
+    losses: Losses,
+) -> Columns:
     one_by_one = [(outputs[at : at + 1], targets[at : at + 1]) for at in range(len(outputs))]
-    weights = None
-    if isinstance(step.weight, Tensor):
-        weights = torch.stack([torch.as_tensor(loss.denominator(*one)) for one in one_by_one])
+    weights = torch.stack([torch.as_tensor(loss.denominator(*one)) for one in one_by_one]) if weighted else None
     losses.add(torch.stack([loss(*one) for one in one_by_one]), weights)
     probabilities = loss.probabilities(outputs)
     if probabilities is not None:
@@ -182,12 +241,8 @@ def _supervised(
         named = {"target": class_of(targets).long(), "prediction": predicted}
         cells = {name: _class_names(numbers, classes) for name, numbers in named.items()}
         return {**cells, "probability": _numbers(probability)}
-    values = {"target": targets, "prediction": outputs}
-    if state.target_scale is not None:
-        scale = state.target_scale.to(outputs.device)
-        values = {name: scale.rounded(scale.in_units(tensor), tensor.dtype) for name, tensor in values.items()}
-    elif isinstance(loss, BCEWithLogits):
-        values["prediction"] = answers(loss, outputs)
+    predictions = answers(loss, outputs)
+    values = {"target": convert(targets), "prediction": convert(outputs) if predictions is outputs else predictions}
     return _cells({name: tensor.squeeze(1) if tensor.shape[1:] == (1,) else tensor for name, tensor in values.items()})
 
 

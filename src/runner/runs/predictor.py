@@ -17,8 +17,9 @@ from runner.model.lora import add_adapters, is_adapted, merge
 from runner.model.pretrained import weights_unwanted
 from runner.precision import Precision
 from runner.rundir.checkpoint import load_task
-from runner.runs import columns
+from runner.runs import columns, new_samples
 from runner.runs.code_changes import warn_of_changes
+from runner.runs.new_samples import NewSamples
 from runner.saved import input_spec
 from runner.saved.input_spec import InputSpec
 from runner.saved.run import SavedRun
@@ -64,6 +65,16 @@ class Predictor:
     def classifies(self) -> bool:
         """Whether predictions are classes or values as the loss of `task=supervised` defines them."""
         return columns.answers_classes(self.task)
+
+    @property
+    def source(self) -> str:
+        """Where the weights are from, and in which precision they compute."""
+        epoch = f" (epoch {self.weights.epoch})" if self.weights.epoch else ""
+        return f"{self.weights.source}{epoch}{self.arithmetic}"
+
+    def read(self, value: str) -> NewSamples:
+        """Read new samples: see `new_samples.read`."""
+        return new_samples.read(value, self.samples)
 
     def __call__(self, raw: Tree) -> Tensor | Predictions:
         """Compute predictions, on the CPU, of raw inputs (N, ...): uint8 pixels or floats, or a tree of tensors.

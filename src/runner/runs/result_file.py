@@ -1,7 +1,7 @@
 """Check the file that a command writes: it must be writable, and must not replace an input or a file of the run."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from runner.errors import ConfigError, Problem
 from runner.rundir import layout
 from runner.rundir.folders import display_path, for_shell, parse_path
 from runner.saved.run import SavedRun
+from runner.saved.sweep_folder import is_sweep
 
 SUFFIXES = {"torch_export": ".pt2", "onnx": ".onnx"}
 """Suffixes of exported files, by format."""
@@ -20,6 +21,10 @@ NO_CSV = frozenset(SPREADSHEETS + COLUMNAR + OTHERS)
 
 RECORD = (
     layout.CONFIG, layout.ENVIRONMENT, layout.JOURNAL, layout.EPOCH_SECONDS, layout.RESULT, layout.LOG, layout.SAMPLES,
+)  # fmt: skip
+OF_A_SWEEP = (
+    layout.SWEEP_PLAN, layout.JOBS, layout.JOBS_TABLE, layout.FOLDS, layout.OUT_OF_FOLD, layout.VERDICT,
+    layout.VERDICT_TABLE, layout.VERDICT_TEXT,
 )  # fmt: skip
 FOLDERS = (layout.TRACKING, layout.CHECKPOINTS, layout.MODEL, layout.PLOTS, layout.ARTIFACTS)
 """Folders that a run writes; other files in its folder may be replaced."""
@@ -56,13 +61,13 @@ def resolve_output(value: str, example: str, refused: Collection[str] = ()) -> P
     return path
 
 
-def refuse_overwrite(output: Path, value: str, run: SavedRun, new: Path | None = None) -> None:
+def refuse_overwrite(output: Path, value: str, runs: Sequence[SavedRun], new: Path | None = None) -> None:
     """Check that the output is not a file that the command reads or the run has written, also through links.
 
     Args:
         output: the file to write.
         value: as typed.
-        run: the run whose model is used.
+        runs: whose models are used.
         new: the file with new samples, or None.
 
     Raises:
@@ -71,15 +76,20 @@ def refuse_overwrite(output: Path, value: str, run: SavedRun, new: Path | None =
     with suppress(OSError):
         if not output.is_file():
             return
-        for path, what in _protected(run, new):
+        for path, what in _protected(runs, new):
             if path.is_file() and output.samefile(path):
                 text = f"output={value} would replace {what}"
                 raise ConfigError(Problem("output", text, "write another file", topic="conflict"))
 
 
-def _protected(run: SavedRun, new: Path | None) -> Iterator[tuple[Path, str]]:
+def _protected(runs: Sequence[SavedRun], new: Path | None) -> Iterator[tuple[Path, str]]:
     if new is not None:
         yield new, "the input"
+    for run in runs:
+        yield from _protected_of(run)
+
+
+def _protected_of(run: SavedRun) -> Iterator[tuple[Path, str]]:
     for key in SOURCES:
         group, _, leaf = key.partition(".")
         source = (run.config.get(group) or {}).get(leaf)
@@ -89,3 +99,6 @@ def _protected(run: SavedRun, new: Path | None) -> Iterator[tuple[Path, str]]:
         inside = (path for name in FOLDERS for path in sorted((run.folder / name).rglob("*")))
         for path in (*(run.folder / name for name in RECORD), *inside):
             yield path, f"the run's {display_path(path)}"
+        if is_sweep(sweep := run.folder.parent):
+            for path in (*(sweep / name for name in OF_A_SWEEP), *(sweep / layout.MODEL).rglob("*")):
+                yield path, f"the sweep's {display_path(path)}"

@@ -47,7 +47,9 @@ def _instead(folder: Path, key: str) -> str:
     named = " or ".join(f"{key}={shell_path(job)}" for job in jobs[:JOBS_NAMED])
     if named and (folder / layout.FOLDS).is_file() and (folder / layout.MODEL).is_dir():
         model = shell_path(folder / layout.MODEL)
-        return f"write {named}, {what}, or load the ensemble of its folds: mlflow.pyfunc.load_model('{model}')"
+        return (
+            f"write {named}, {what}; the ensemble of its folds: runner.predict, or mlflow.pyfunc.load_model('{model}')"
+        )
     return f"write {named}, {what}" if named else "write the folder of one of its jobs"
 
 

@@ -117,9 +117,12 @@ def describe(folder: Path, monitor: str | None) -> list[str]:
     (trained, tested), models = known["samples"], len(known["members"])
     by = f"{trained:,} predictions by models not trained on the sample: {layout.OUT_OF_FOLD}"
     lines = [f"out of fold {_values(known['out_of_fold'])}({by})"]
+    where = f"the mean of {models} models: {layout.MODEL}"
     if known["test"]:
-        where = f": {layout.MODEL}" if known["model"] else ""
-        lines.append(f"test       {_values(known['test'])}({tested:,} samples, the mean of {models} models{where})")
+        who = where if known["model"] else where.partition(":")[0]
+        lines.append(f"test       {_values(known['test'])}({tested:,} samples, {who})")
+    elif known["model"]:
+        lines.append(f"ensemble   {where}")
     lines += [f"           {note}" for note in known["notes"]]
     if monitor is not None and monitor.startswith("val/"):
         lines.append(f"           {monitor} of a fold has chosen its best epoch: the validation metrics are optimistic")
