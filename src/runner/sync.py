@@ -96,7 +96,12 @@ def _register(folder: Path, uri: str | None) -> bool:
     from runner.runs.champion import register_due  # late: it imports torch
 
     terminal.configure_logging()
-    return register_due(folder, uri)
+    done = register_due(folder, uri)
+    if done and _is_sweep(folder):
+        from runner.sweeps.results.parent_run import add_looks  # late: it imports Hydra
+
+        done = not add_looks(folder) or _complete(folder, uri)
+    return done
 
 
 def _upload(folder: Path, uri: str | None, reasons: dict[str, str]) -> bool:

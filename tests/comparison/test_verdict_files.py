@@ -14,7 +14,8 @@ from runner.comparison.setting import Setting, find_setting
 from runner.comparison.verdict import judge
 from runner.comparison.verdict_files import conclude, to_csv
 from runner.comparison.verdict_paper import to_markdown
-from runner.comparison.verdict_text import format_number
+from runner.comparison.verdict_text import format_number, to_text
+from runner.rundir.looks import Look
 from runner.rundir.manifest import Dataset, Manifest
 
 RUNS = without(repeated({"0.1": 0.9, "0.03": 0.899, "0.01": 0.7, "1": 0.5}, 5), "1", 2)
@@ -73,6 +74,18 @@ def test_all_files_are_written(tmp_path: Path) -> None:
 def test_they_can_be_private(tmp_path: Path) -> None:
     conclude(RUNS, ACCURACY, [], tmp_path, private=True)
     assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+
+
+def test_looks_at_the_test_part_are_told_in_order(tmp_path: Path) -> None:
+    looks = [Look("m", "9", 6, 3, chosen=False), Look("m", "7", 5, 3, chosen=True), Look("a", "1", 1, 1, chosen=True)]
+    runs = [ComparedRun(number, "", "FINISHED", look=look) for number, look in enumerate(looks)]
+    verdict, _ = conclude(RUNS, ACCURACY, runs, tmp_path)
+    first, third, last = to_text(verdict)[-3:]
+    assert first.strip() == "a version 1: the 1st champion chosen on this test set, with the 1st look at it"
+    assert third.strip().startswith("m version 7: the 3rd champion chosen on this test set, with the 5th look at it: ")
+    assert last.strip().startswith("m version 9: the 6th look at this test set: ")
+    sentence = "The test part has decided 6 times which version of m is its champion; 3 times it was a new one."
+    assert sentence in (tmp_path / "verdict.md").read_text()
 
 
 def test_a_failed_seed_leaves_valid_json(tmp_path: Path) -> None:

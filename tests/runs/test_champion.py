@@ -26,17 +26,19 @@ from runner import sync
 from runner.cli import run_command
 from runner.loss import L1
 from runner.rundir.delivery_state import DeliveryState
+from runner.rundir.looks import Look, ordinal
 from runner.rundir.manifest import Manifest
 from runner.rundir.registration import NAME, due
 from runner.runs import champion
-from runner.runs.champion import describe_looks, ordinal, register_due
+from runner.runs.champion import register_due
 from runner.runs.evaluation import rebuild
 from runner.runs.judged import Incomparable, Judged, compare, judge
 from runner.saved.run import SavedRun, find
 from runner.tracking.deliver import Delivery
-from runner.tracking.registry import Looks, Registry, Version
+from runner.tracking.registry import Registry, Version
 from runner.tracking.store import connect, local_uri
 from runner.util import terminal
+from runner.util.tags import LOOK_TAG
 
 SMALL = ("model.hidden=[16]", "trainer.checkpoint_every_epochs=50", "tracking.wait=5")
 
@@ -133,6 +135,7 @@ def test_a_run_registers_its_model_and_the_better_one_is_the_champion(runs: Runs
     assert (version.run_id, version.source) == (state.run_id, f"models:/{state.model_id}")
     run = client.get_run(version.run_id)
     assert run.info.status == "FINISHED" and run.data.tags["runner.registered"] == "digits version 2"
+    assert Look.read(run.data.tags) == Look("digits", "2", 2, 2, chosen=True)
     linked = json.loads(client.get_logged_model(state.model_id).tags["mlflow.modelVersions"])
     assert linked == [{"name": "digits", "version": 2}]
     assert [file.path for file in client.list_artifacts(version.run_id, "artifacts")] == ["artifacts/champion.csv"]
@@ -216,7 +219,8 @@ def test_a_kill_at_any_point_makes_no_second_version_and_loses_no_alias(
     assert len(lines) == 1 and "version 1 is the champion" in lines[0]
     assert versions(client, point) == ["1"] and looks(client, point) == ["1 champion"]
     assert client.get_registered_model(point).aliases == {"champion": 1}
-    assert client.get_run(DeliveryState.load(runs.weak).run_id).data.tags["runner.registered"] == f"{point} version 1"
+    tags = client.get_run(DeliveryState.load(runs.weak).run_id).data.tags
+    assert tags["runner.registered"] == f"{point} version 1" and Look.read(tags) == Look(point, "1", 1, 1, chosen=True)
 
 
 def test_a_model_is_compared_with_one_that_becomes_the_champion_meanwhile(
@@ -389,8 +393,10 @@ def test_what_cannot_be_registered_is_refused_before_the_start(
 
 
 def test_how_often_a_test_set_has_decided_is_said_in_words() -> None:
-    assert describe_looks(Looks(1, 1), chosen=True) == ""
-    assert describe_looks(Looks(5, 3), chosen=True).startswith("the 3rd champion chosen on this test set, with the 5th")
+    assert Look("m", "1", 1, 1, chosen=True).warn() == ""
+    assert Look("m", "7", 5, 3, chosen=True).warn().startswith("the 3rd champion chosen on this test set, with the 5th")
+    for tag in ("", "{}", "[1]", '{"looks": "many"}'):
+        assert Look.read({LOOK_TAG: tag}) is None
     assert [ordinal(number) for number in (1, 2, 3, 4, 11, 12, 13, 21, 102, 111)] == [
         "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "102nd", "111th",
     ]  # fmt: skip
@@ -398,10 +404,14 @@ def test_how_often_a_test_set_has_decided_is_said_in_words() -> None:
 
 @pytest.mark.soak
 def test_a_sweep_registers_its_best_job_alone(there: Path, client: MlflowClient) -> None:
-    printed = command("--multirun", "trainer.epochs=1,5", *SMALL, "tracking.register=swept", "sweep.jobs=2")
+    axes = ("trainer.epochs=1,5", "seed=0,1")
+    printed = command("--multirun", *axes, *SMALL, "tracking.register=swept", "sweep.jobs=2")
     assert "champion   swept: version 1 is the champion, the first" in printed
     folder = sweep_folder(there)
     best = json.loads((folder / "jobs.json").read_text())["best"]
+    parent = DeliveryState.load(folder).run_id
+    verdict = json.loads(Path(client.download_artifacts(parent, "verdict.json")).read_text())
+    assert [(look["model"], look["looks"]) for look in verdict["test_looks"]] == [("swept", 1)]
     assert client.get_model_version("swept", "1").run_id == DeliveryState.load(folder / str(best)).run_id
     configs = [(folder / number / "config.yaml").read_text() for number in ("0", "1")]
     assert all("register: null" in text and "tracking.register=" not in text for text in configs)

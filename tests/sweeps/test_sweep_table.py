@@ -17,19 +17,22 @@ from runner.comparison.overlapping import overlapping_interval
 from runner.config.settings import SweepSettings
 from runner.errors import ConfigError
 from runner.rundir.delivery_state import DeliveryState
+from runner.rundir.looks import Look
 from runner.rundir.manifest import Manifest
 from runner.saved.sweep_folder import lacks_run_ids
 from runner.sweeps.jobs import Job, JobInfo, JobOutcome
 from runner.sweeps.launchers import local, slots
 from runner.sweeps.launchers.slots import make_slots
+from runner.sweeps.plan.plan import Plan
 from runner.sweeps.report import _log_best
-from runner.sweeps.results import table
+from runner.sweeps.results import parent_run, table
 from runner.sweeps.results.best import BestSoFar, is_best_so_far
 from runner.sweeps.results.files import with_late_ids, write_table
 from runner.sweeps.results.folds import best_members
 from runner.sweeps.results.links import links
 from runner.sweeps.results.note import note, record_results
 from runner.sweeps.results.outcome import judge, last_lines, outcome_of
+from runner.sweeps.results.parent_run import add_looks
 from runner.sweeps.results.resume import ResumeAction, choose_action
 from runner.sweeps.results.verdict import conclude_sweep
 
@@ -380,6 +383,14 @@ class TestTable:
         )
         assert [str(standing.outcome) for standing in verdict.standings] == ["best", "worse", "not ranked"]
         assert "Verdict on it" in note(found, tmp_path) and "- better than lr=b by 0.4" in note(found, tmp_path)
+        write_table(found, tmp_path)
+        monkeypatch.setattr(parent_run.plans, "load", lambda _: (Plan({}, [row.job for row in found.rows]), [], {}))
+        assert not add_looks(tmp_path), "nothing was registered"
+        Manifest("", "", "", tags=Look("m", "4", 5, 3, chosen=True).to_tags()).save(tmp_path / "0")
+        assert add_looks(tmp_path) and not add_looks(tmp_path)
+        (look,) = json.loads((tmp_path / "verdict.json").read_text())["test_looks"]
+        assert (look["looks"], look["champions"]) == (5, 3)
+        assert "m version 4: the 3rd champion chosen on this test set" in (tmp_path / "verdict.md").read_text()
         once = table.read([row.job for row in found.rows if row.job.point["seed"] == "0"], tmp_path, LOSS)
         assert conclude_sweep(once, tmp_path, None) == (None, []) and not once.is_repeated
 

@@ -16,6 +16,7 @@ from runner.errors import ConfigError, to_one_line
 from runner.rundir import energy, journal, layout
 from runner.rundir.code import Code, read_in
 from runner.rundir.lock import is_locked
+from runner.rundir.looks import Look
 from runner.rundir.manifest import PAUSE, manifest_of
 from runner.rundir.points import Curve
 from runner.saved.code import StoredCode
@@ -60,6 +61,7 @@ class ComparedRun:
         higher_is_better: the metrics that rise as a model improves, without their part (`f1`), if that was recorded.
         log_axes: the keys that its sweep tags `log`.
         code: the record of its code; None if it has none.
+        look: that its model has had at the test part for a registered model; None without one.
     """
 
     number: int
@@ -77,6 +79,7 @@ class ComparedRun:
     higher_is_better: frozenset[str] = frozenset()
     log_axes: frozenset[str] = frozenset()
     code: Code | None = None
+    look: Look | None = None
 
     @cached_property
     def epoch_samples(self) -> int | None:
@@ -150,6 +153,7 @@ def from_folder(folder: Path, number: int) -> ComparedRun:
         higher_is_better=frozenset(result.get("higher_is_better", ())),
         log_axes=_log_axes(folder),
         code=read_in(folder),
+        look=Look.read(manifest.tags) if manifest is not None else None,
     )
 
 
@@ -192,6 +196,7 @@ def from_mlflow(run: "Run", uri: str, number: int) -> ComparedRun:
         higher_is_better=frozenset(result.get("higher_is_better", ())),
         log_axes=frozenset(tags.get(log_axes.TAG, "").split()),
         code=_code(run_id, uri, tags.get(CODE_TAG)),
+        look=Look.read(tags),
     )
 
 

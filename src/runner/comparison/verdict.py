@@ -14,6 +14,7 @@ from runner.comparison.objectives import Objective
 from runner.comparison.paired import Floats
 from runner.comparison.repetitions import Point, Repetition, name_points, tabulate
 from runner.comparison.sequential import SeedPlan
+from runner.rundir.looks import Look
 
 
 class Outcome(StrEnum):
@@ -113,6 +114,7 @@ class Verdict:
         reason: why the best is compared with nothing; empty if it is.
         max_seeds: if seeds came in stages: the most of a configuration.
         smallest_difference: that matters, if it was given.
+        looks: at test parts, by which models of these runs were chosen for a registered model, or not.
     """
 
     objective: Objective
@@ -123,6 +125,7 @@ class Verdict:
     reason: str = ""
     max_seeds: int | None = None
     smallest_difference: float | None = None
+    looks: tuple[Look, ...] = ()
 
     @property
     def best(self) -> Standing | None:

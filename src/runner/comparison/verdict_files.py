@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ def conclude(
     Raises:
         OSError: a file cannot be written.
     """
-    verdict = judge(repetitions, objective, smallest_difference, max_seeds)
+    looks = sorted((run.look for run in runs if run.look), key=lambda look: (look.model, look.looks))
+    verdict = replace(judge(repetitions, objective, smallest_difference, max_seeds), looks=tuple(looks))
     texts = {
         layout.VERDICT_TABLE: to_csv(verdict),
         layout.VERDICT: to_json(verdict),
@@ -108,6 +109,7 @@ def to_json(verdict: Verdict) -> str:
         "error": paired.ERROR,
         "pairs": verdict.pairs,
         "error_of_a_pair": verdict.level,
+        "test_looks": [{**asdict(look), "words": look.warn() or look.count()} for look in verdict.looks],
         "configurations": [
             {**row, "values": standing.values, "words": describe(standing, verdict)}
             for row, standing in zip(rows(verdict), verdict.standings, strict=True)

@@ -15,7 +15,9 @@ MOST_NAMED = 10
 def to_markdown(verdict: Verdict, setting: Setting) -> str:
     """Return a paragraph for a paper, below the verdict in sentences."""
     lines = "\n".join(f"- {line}" for line in summarize(verdict))
-    paragraph = " ".join(filter(None, [*_sentences(verdict, setting), *_method(verdict), *_computed(setting)]))
+    paragraph = " ".join(
+        filter(None, [*_sentences(verdict, setting), *_method(verdict), *_looks(verdict), *_computed(setting)])
+    )
     return f"# Verdict on {verdict.objective.metric}\n\n{lines}\n\n{paragraph}\n"
 
 
@@ -81,6 +83,20 @@ def _method(verdict: Verdict) -> list[str]:
             "alpha spending (Lan and DeMets 1983, the function that approximates Pocock's boundary)."
         )
     return found
+
+
+def _looks(verdict: Verdict) -> list[str]:
+    """Return how often the test part has decided for a registered model."""
+    last = {look.model: look for look in verdict.looks}.values()
+    return [
+        f"The test part has decided {_times(look.looks)} which version of {look.model} is its champion; "
+        f"{_times(look.champions)} it was a new one."
+        for look in last
+    ]
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def _computed(setting: Setting) -> list[str]:

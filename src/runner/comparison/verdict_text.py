@@ -40,7 +40,7 @@ def summarize(verdict: Verdict) -> list[str]:
         lines.append(f"... and {len(told) - MOST_LINES} more: see verdict.csv")
     if any(standing.gap.interval for standing in verdict.standings):
         lines.append(f"in brackets: {CONFIDENCE} intervals {describe_intervals(verdict)}")
-    return lines
+    return lines + [f"{look.model} version {look.version}: {look.warn() or look.count()}" for look in verdict.looks]
 
 
 def _headline(verdict: Verdict) -> str:

@@ -20,7 +20,7 @@ from runner.saved.run import SavedRun, find
 from runner.saved.weights import hash_tensors, weights_of_run
 from runner.tracking.artifacts import MLMODEL
 from runner.tracking.deliver import Delivery
-from runner.tracking.registry import Looks, Registry, Version
+from runner.tracking.registry import Registry, Version
 from runner.tracking.store import connect
 from runner.tracking.trouble import explain, http_status
 from runner.util.metric_names import format_metric
@@ -140,33 +140,41 @@ def _register(folder: Path, name: str, uri: str | None) -> None:
     registry.create()
     weights = hash_tensors(weights_of_run(run).tensors)
     version = registry.find(state.run_id, weights) or registry.add(state.run_id, state.model_id, {WEIGHTS_TAG: weights})
+    digest = version.tags.get(TEST_TAG)
     if (said := version.tags.get(CHAMPION_TAG)) is not None:  # a call before was killed after it
         log.info("champion   %s: %s", name, said, extra=about(TRACKING))
     else:
-        said = _judge_and_decide(registry, version, run, folder / TABLE)
+        said, digest = _judge_and_decide(registry, version, run, folder / TABLE)
         registry.tag(version, {CHAMPION_TAG: said})
+    look = registry.find_look(digest, version) if digest is not None else None
     manifest = Manifest.load(folder)
-    replace(manifest, tags=manifest.tags | {REGISTERED_TAG: f"{name} version {version.number}"}).save(folder)
+    tags = {REGISTERED_TAG: f"{name} version {version.number}"} | (look.to_tags() if look is not None else {})
+    replace(manifest, tags=manifest.tags | tags).save(folder)
     Delivery(folder, uri).step()
 
 
-def _judge_and_decide(registry: Registry, version: Version, run: SavedRun, table: Path) -> str:
-    """Evaluate a run, decide whether its version is the champion, and say so; returns the first line."""
+def _judge_and_decide(registry: Registry, version: Version, run: SavedRun, table: Path) -> tuple[str, str | None]:
+    """Evaluate a run, decide whether its version is the champion, and say so.
+
+    Returns:
+        The first line, and the hash of the test part; None if it was not evaluated.
+    """
     try:
         challenger = judge(run, run.config["device"]["name"])
     except Incomparable as error:
         said = f"version {version.number} is not compared: {error}"
         log.warning("champion   %s: %s", registry.name, said, extra=about(TRACKING))
-        return said
+        return said, None
     decision = _decide(registry, version, challenger, run, table)
     said = decision.describe(version.number)
     log.info("champion   %s: %s", registry.name, said, extra=about(TRACKING))
     if decision.chosen or decision.test is not None:
-        looks = registry.look(challenger.digest, version, decision.chosen)
-        if warning := describe_looks(looks, decision.chosen):
+        registry.look(challenger.digest, version, decision.chosen)
+        look = registry.find_look(challenger.digest, version)
+        if look is not None and (warning := look.warn()):
             log.info("           %s", warning, extra=about(TRACKING))
     registry.tag(version, {TEST_TAG: challenger.digest})
-    return said
+    return said, challenger.digest
 
 
 def _uploaded(folder: Path) -> DeliveryState:
@@ -235,25 +243,3 @@ def _saved_run(version: Version, challenger: SavedRun) -> SavedRun:
     if not has_its_weights:  # it was resumed, or is elsewhere
         run.model_id = version.model_id
     return run
-
-
-def describe_looks(looks: Looks, chosen: bool) -> str:
-    """Warn of a test part that has decided before; empty for the first time.
-
-    Args:
-        looks: how often it has decided, with this time.
-        chosen: whether this one became the champion.
-    """
-    if looks.versions < 2:
-        return ""
-    look = f"the {ordinal(looks.versions)} look at"
-    if not chosen:
-        return f"{look} this test set: each fits the choice to its samples a little more"
-    which = f"the {ordinal(looks.champions)} champion chosen on this test set, with {look} it"
-    return f"{which}: each fits the choice to its samples a little more, so expect less on new ones"
-
-
-def ordinal(number: int) -> str:
-    """Return 1st, 2nd, 3rd, 4th, ..., 11th, ..., 21st, ..."""
-    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"

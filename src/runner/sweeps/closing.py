@@ -12,7 +12,7 @@ from runner.rundir.folders import shell_path
 from runner.sweeps.prepared import PreparedSweep
 from runner.sweeps.report import log_links, report, report_late_ids
 from runner.sweeps.results import folds, table
-from runner.sweeps.results.parent_run import ParentRun
+from runner.sweeps.results.parent_run import ParentRun, add_looks
 from runner.sweeps.schedules.schedule import Schedule
 from runner.util import terminal
 from runner.util.options import EXIT_FAILED, EXIT_SIGNAL
@@ -76,7 +76,7 @@ class Closing:
             self.stop.release()
             delivered = self.parent_run is None or self._deliver(self.parent_run, result, stopped)
             if self.parent_run is not None and not stopped:
-                self._register(prepared.config.tracking)
+                self._register(self.parent_run, prepared.config.tracking)
         except KeyboardInterrupt:
             stopped = True
         if not delivered:
@@ -125,12 +125,13 @@ class Closing:
             log_links(parent_run)
         return delivered
 
-    def _register(self, tracking: DictConfig) -> None:
-        """Register the model of the best job."""
+    def _register(self, parent_run: ParentRun, tracking: DictConfig) -> None:
+        """Register the model of the best job; the verdict counts its look at the test part."""
         if tracking.register is not None:
             from runner.runs.champion import register_due  # late: it imports torch
 
-            register_due(self.folder, tracking.uri)
+            if register_due(self.folder, tracking.uri) and add_looks(self.folder):
+                parent_run.deliver_again(float(tracking.wait))
 
 
 def log_how_to_resume(folder: Path) -> None:

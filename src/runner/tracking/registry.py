@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from runner.rundir.looks import Look
 from runner.tracking.store import exclusive, ui_of
 from runner.util.tags import LOOKS_TAG, WEIGHTS_TAG
 
@@ -39,19 +40,6 @@ class Version:
     run_id: str
     model_id: str | None
     tags: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Looks:
-    """How often a test part has decided.
-
-    Attributes:
-        versions: that were judged by it.
-        champions: of these, that became the champion.
-    """
-
-    versions: int
-    champions: int
 
 
 class Registry:
@@ -118,7 +106,7 @@ class Registry:
             if (now and now.number) == (former and former.number):
                 self._client.set_registered_model_alias(self.name, ALIAS, version.number)
 
-    def look(self, digest: str, version: Version, chosen: bool) -> Looks:
+    def look(self, digest: str, version: Version, chosen: bool) -> None:
         """Record that a test part has decided about a version, once: in a tag, which outlives deleted versions.
 
         Args:
@@ -126,14 +114,30 @@ class Registry:
             version: that was judged.
             chosen: whether it becomes the champion.
         """
-        name = f"{LOOKS_TAG}{digest[:12]}"
         with exclusive(self._client.tracking_uri):
-            value = self._client.get_registered_model(self.name).tags.get(name, "")
-            looks = {text.removesuffix(CHOSEN): text for text in value.split(", ") if text}
-            looks[version.number] = f"{version.number}{CHOSEN if chosen else ''}"
-            if (changed := ", ".join(looks.values())) != value:
-                self._client.set_registered_model_tag(self.name, name, changed)
-        return Looks(len(looks), sum(text.endswith(CHOSEN) for text in looks.values()))
+            looks = self._looks(digest)
+            text = f"{version.number}{CHOSEN if chosen else ''}"
+            if looks.get(version.number) != text:
+                value = ", ".join((looks | {version.number: text}).values())
+                self._client.set_registered_model_tag(self.name, _tag(digest), value)
+
+    def find_look(self, digest: str, version: Version) -> Look | None:
+        """Return the look at a test part that has decided about a version, counted in their order; None without one."""
+        texts = self._looks(digest)
+        if version.number not in texts:
+            return None
+        place = list(texts).index(version.number) + 1
+        champions = sum(text.endswith(CHOSEN) for text in list(texts.values())[:place])
+        return Look(self.name, version.number, place, champions, texts[version.number].endswith(CHOSEN))
+
+    def _looks(self, digest: str) -> dict[str, str]:
+        """Return the versions that were judged by a test part, in order, with what the tag says of each."""
+        value = self._client.get_registered_model(self.name).tags.get(_tag(digest), "")
+        return {text.removesuffix(CHOSEN): text for text in value.split(", ") if text}
+
+
+def _tag(digest: str) -> str:
+    return f"{LOOKS_TAG}{digest[:12]}"
 
 
 def _version(found: "ModelVersion") -> Version:

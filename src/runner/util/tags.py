@@ -46,6 +46,9 @@ CHAMPION_TAG = "runner.champion"
 LOOKS_TAG = "runner.looks."
 """Prefix of the tags of a registered model that list the versions that were judged by a test part, by its hash."""
 
+LOOK_TAG = "runner.test_look"
+"""The tag of a run whose model was judged by its test part for a registered model: `rundir.looks.Look` reads it."""
+
 REGISTERED_TAG = "runner.registered"
 """The tag of a run: the version that its best model is in the registry."""
 

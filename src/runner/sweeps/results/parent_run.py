@@ -28,6 +28,7 @@ from runner.sweeps.results.links import links
 from runner.sweeps.results.note import COMMANDS, DESCRIPTION, commands_of, record_results
 from runner.sweeps.results.outcome import outcome_of
 from runner.sweeps.results.table import Table
+from runner.sweeps.results.verdict import conclude_sweep
 from runner.tracking.deliver import outstanding
 from runner.tracking.environment import git_tags
 from runner.tracking.pages import run_page
@@ -260,14 +261,35 @@ def run_name(plan: Plan, folder: Path) -> str:
 def complete(folder: Path) -> None:
     """Add the run ids and links that were unknown when a sweep ended, as the store was away."""
     plan, _, _ = plans.load(folder)
+    table = read_ended(folder, plan)
+    if table is not None:
+        write_results(Manifest.load(folder), table, folder, list(plan.axes))
+
+
+def read_ended(folder: Path, plan: Plan) -> Table | None:
+    """Read the table of a sweep that has ended, with the jobs that it had; None if it was killed before."""
     written = load_json_or_empty(folder / layout.JOBS)
-    if not written:  # the sweep was killed: resuming it writes its results
-        return
+    if not written:  # resuming it writes its results
+        return None
     objectives = written.get("objectives") or [{name: written[name] for name in ("metric", "direction")}]
     listed = {row["job"] for row in written["jobs"]}  # with `sweep.seeds=auto` not all of the plan
     jobs = [job for job in plan.jobs if job.number in listed]
-    table = tables.read(jobs, folder, [Objective(**objective) for objective in objectives], plan.old_rules)
-    write_results(Manifest.load(folder), table, folder, list(plan.axes))
+    return tables.read(jobs, folder, [Objective(**objective) for objective in objectives], plan.old_rules)
+
+
+def add_looks(folder: Path) -> bool:
+    """Write the verdict of a sweep again once its best model is registered, with the looks at its test part.
+
+    Returns:
+        Whether that changes it.
+    """
+    recorded, table = load_json_or_empty(folder / layout.VERDICT), None
+    if recorded:
+        table = read_ended(folder, plans.load(folder)[0])
+    if table is None:
+        return False
+    conclude_sweep(table, folder, recorded.get("smallest_difference"), recorded.get("max_seeds"))
+    return load_json_or_empty(folder / layout.VERDICT) != recorded
 
 
 def write_results(manifest: Manifest, table: Table, folder: Path, axes: Sequence[str]) -> None:
