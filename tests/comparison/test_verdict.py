@@ -92,9 +92,28 @@ class TestJudge:
         assert words(verdict)[0] == "none: no configuration has a value for each of 5 seeds"
 
     def test_alone_a_configuration_has_its_mean(self) -> None:
-        assert "there is only one configuration" in words(judge(repeated({"a": 0.9}, 3), ACCURACY))[1]
+        only = words(judge(repeated({"a": 0.9}, 3), ACCURACY))
+        assert only[0].startswith("the mean val/accuracy of the configuration is 0.9")
+        assert "there is only one configuration" in only[1]
         runs = without(repeated({"a": 0.9, "b": 0.8}, 3), "b", 1)
-        assert "no other configuration has a value for each seed" in words(judge(runs, ACCURACY))[1]
+        alone = words(judge(runs, ACCURACY))
+        assert alone[0].startswith("lr=a alone of 2 configurations has a value for each seed: mean val/accuracy 0.9")
+        assert "no other configuration has a value for each seed" in alone[1]
+
+    def test_the_best_is_so_among_those_that_are_ranked(self) -> None:
+        runs = without(repeated({"a": 0.8, "b": 0.7, "c": 0.9}, 3), "c", 1)
+        assert words(judge(runs, ACCURACY))[0].startswith(
+            "lr=a has the best mean val/accuracy of 2 configurations with a value for each seed: 0.8"
+        )
+
+    @pytest.mark.parametrize("value", [1e200, -1e300, np.inf, np.nan])
+    def test_a_value_that_is_too_large_to_square_is_missing(self, value: float) -> None:
+        runs = without(repeated({"a": 0.1, "b": 0.2, "c": 0.3}, 4), "c", 2, value)
+        for max_seeds in (None, 6):
+            verdict = judge(runs, LOSS, max_seeds=max_seeds)
+            (missing,) = verdict.unranked
+            assert missing.n == 3 and missing.outcome == "not ranked" and missing.name == "lr=c"
+            assert all("inf" not in line and "nan" not in line for line in words(verdict))
 
     def test_many_seeds_of_two_configurations_are_compared_by_sign_flips(self) -> None:
         assert judge(repeated({"a": 0.9, "b": 0.89}, 10), ACCURACY).sign_flip

@@ -43,8 +43,10 @@ def run_in(folder: Path, number: int = 0, **config: str) -> ComparedRun:
     profile = {"train": 1150, "val": 287, "test": 0}
     Manifest("", "", "", dataset=Dataset("", "", "", profile)).save(folder)
     settings = {"device.name": "cpu", "device.threads": "2", "precision.name": "fp32", "data.val_fraction": "0.2"}
-    settings |= {"data.split": "random", "data.split_by": "null"} | config
-    return ComparedRun(number, folder.name, "FINISHED", folder=str(folder), config=settings)
+    settings |= {"data.split": "random", "data.split_by": "null", "trainer.monitor": "val/loss"}
+    settings |= {"data.batch_size": "64", "trainer.epochs": "3"} | config
+    choices = {"model": "mlp", "optimizer": "sgd" if number else "adam"}
+    return ComparedRun(number, folder.name, "FINISHED", folder=str(folder), config=settings, choices=choices)
 
 
 def test_a_line_of_the_table_is_a_configuration() -> None:
@@ -100,13 +102,15 @@ def test_a_failed_seed_leaves_valid_json(tmp_path: Path) -> None:
 def test_the_paragraph_names_data_seeds_method_hardware_and_versions(tmp_path: Path) -> None:
     setting = find_setting([run_in(tmp_path / str(number), number) for number in range(2)])
     assert paragraph(RUNS, setting) == (
-        "We trained 4 configurations (optimizer.lr: 0.1, 0.03, 0.01, 1) on digits (1,150 train, 287 val samples), each "
-        "with 4 to 5 seeds (0, 1, 2, 3, 4). For validation, 20 % of the training samples were held out, chosen by the "
-        "seed. They are compared by the mean of val/accuracy over the seeds, higher is better. The best mean is that "
-        "of lr=0.1: 0.9002 (n = 5, sd 0.0050). Differences to it are paired by seed; their 95 % intervals are those of "
-        "two-sided paired t tests. As the best was chosen by the same data, the intervals are simultaneous for all 3 "
-        "pairs of 3 configurations (Bonferroni). Computed on A CPU (4 cores): cpu, fp32, 2 threads. Versions: Python "
-        "3.12.1 (CPython), PyTorch 2.14.1, runner 1.2.3."
+        "We trained 4 configurations (optimizer.lr: 0.1, 0.03, 0.01, 1) on digits (1,150 train, 287 val samples) "
+        "with 5 seeds each (0, 1, 2, 3, 4). All runs have model mlp, batches of 64, at most 3 epochs. For validation, "
+        "20 % of the training samples were held out, chosen by the seed. They are compared by the mean of val/accuracy "
+        "over the seeds, higher is better. The value of a run is that of its best epoch by val/loss. The best mean is "
+        "that of lr=0.1: 0.9002 (n = 5, sd 0.0050). Not ranked, without a finite value for each seed: lr=1 (4 of 5). "
+        "Differences to the best are paired by seed; their 95 % intervals are those of two-sided paired t tests. As "
+        "the best was chosen by the same data, the intervals are simultaneous for all 3 pairs of 3 configurations "
+        "(Bonferroni). Computed on A CPU (4 cores): cpu, fp32, 2 threads. Versions: Python 3.12.1 (CPython), PyTorch "
+        "2.14.1, runner 1.2.3."
     )
 
 
@@ -127,6 +131,11 @@ def test_it_says_how_validation_samples_were_chosen(tmp_path: Path, config: dict
     assert find_setting([run_in(tmp_path / "0", **config)]).split == expected
 
 
+def test_without_a_validation_part_the_last_epoch_counts(tmp_path: Path) -> None:
+    setting = find_setting([run_in(tmp_path / "0", **{"data.val_fraction": "0.0"})])
+    assert setting.epoch == "The value of a run is that of its last epoch."
+
+
 def test_different_machines_are_all_named(tmp_path: Path) -> None:
     runs = [run_in(tmp_path / str(number), number) for number in range(2)]
     other = ENVIRONMENT.replace("A CPU", "Another").replace("cores: 4 (2 usable)", "cores: 8\ngpu: A GPU\ncuda: 13.0")
@@ -138,12 +147,12 @@ def test_what_is_not_known_is_left_out() -> None:
     found = find_setting([ComparedRun(0, "a", "FINISHED", config={"seed": "0"}, choices={"data": "digits"})])
     assert (found.data, found.sizes, found.hardware, found.versions) == ("digits", "", "", "")
     text = paragraph(RUNS, found)
-    assert " on digits, each" in text and text.endswith("(Bonferroni).")
+    assert " on digits with 5 seeds each" in text and text.endswith("(Bonferroni).")
 
 
 def test_stages_and_a_choice_by_the_test_part_are_stated() -> None:
     staged = paragraph(RUNS, max_seeds=6)
-    assert "Seeds came in stages of 4, 6." in staged and "alpha spending" in staged
+    assert "Seeds came in stages, at most 4, 6 in all." in staged and "alpha spending" in staged
     test = type(ACCURACY)("test/accuracy", "max")
     assert "chosen by the test part" in to_markdown(judge(RUNS, test), Setting())
     two = repeated({"a": 0.9, "b": 0.8}, 2)

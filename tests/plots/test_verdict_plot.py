@@ -62,6 +62,23 @@ def test_far_apart_differences_are_on_a_logarithmic_axis() -> None:
     assert all(low <= end <= high for row in range(5) for span in spans(figure, row) for end in span)
 
 
+def test_an_interval_far_to_both_sides_does_not_flatten_the_others() -> None:
+    noise = (-2e6, 3e6, 1e6, -1e6, 4e6)
+    runs = repeated({"a": 0.1, "b": 0.105, "c": 0.2}, 5)
+    runs += [Repetition({"optimizer.lr": "d"}, str(seed), 1e6 + value) for seed, value in enumerate(noise)]
+    figure = verdict_figure(judge(runs, LOSS))
+    axes = figure.axes[0]
+    (low, high), _ = spans(figure, 3)
+    assert low < -1e6 and high > 1e6
+    shares = [
+        np.ptp(axes.transAxes.inverted().transform(axes.transData.transform([(end, row) for end in ends]))[:, 0])
+        for row, (ends, _) in ((row, spans(figure, row)) for row in (1, 3))
+    ]
+    assert shares[0] > 0.03 and shares[1] > 0.5
+    ticks = axes.get_xticks()
+    assert min(ticks) < 0 < max(ticks) and len(ticks) <= 8
+
+
 def test_all_text_is_inside_and_apart(tmp_path: Path) -> None:
     figure = verdict_figure(example())
     figure.savefig(tmp_path / "a.png")

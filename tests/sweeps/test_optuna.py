@@ -619,7 +619,9 @@ class TestKnobs:
         assert called.code == 2 and called.about == [("model.x", "conflict"), ("seed", "conflict")]
         called = runner("-m", f"sweep.resume={sweep_folder(here)}", "sweep.extend=true")
         assert called.code == 2 and called.about == [("sweep.extend", "conflict")]
-        assert called.problems[0].suggestion == "write hydra.sweeper.n_trials=2"
+        assert called.problems[0].suggestion == "leave it out, and write hydra.sweeper.n_trials=2"
+        called = runner("-m", f"sweep.resume={sweep_folder(here)}", "sweep.extend=true", "hydra.sweeper.n_trials=3")
+        assert called.problems[0].suggestion == "leave it out, and write hydra.sweeper.n_trials=3"
 
 
 @pytest.mark.soak

@@ -70,6 +70,8 @@ def test_a_sweep_spends_no_seed_on_what_is_surely_not_the_best(runner: Runner, h
     assert again.code == 0 and len(results(folder)) == 8
     more = runner("-m", f"sweep.resume={folder}", "sweep.max_seeds=6")
     assert more.about == [("seed", "conflict")]
+    fewer = runner("-m", f"sweep.resume={folder}", "sweep.seeds=2", "sweep.extend=true")
+    assert fewer.about == [("sweep.extend", "conflict")] and len(results(folder)) == 8, "not the jobs left out"
     assert runner("-m", f"sweep.resume={folder}", "sweep.max_seeds=6", "sweep.extend=true").code == 0
     assert json.loads((folder / "verdict.json").read_text())["max_seeds"] == 6
 

@@ -83,6 +83,8 @@ class TestZip:
             (["p=zip(model=[mlp,cnn],optimizer.lr=interval(1,2))"], ("p", "type")),
             (["p=zip(model=[mlp,cnn],model=[cnn,mlp])"], ("p", "syntax")),
             (["p=zip(model=[mlp,cnn],seed=[1,2]"], ("p", "syntax")),
+            (["p=zip(model=[mlp,cnn] seed=[1,2])"], ("p", "syntax")),
+            (["p=zip(model=choice(mlp,cnn) seed=[1,2],data.limit=[1,2])"], ("p", "syntax")),
             (["p=zip(model=[mlp,cnn],q=zip(a=[1,2],b=[1,2]))"], ("p", "syntax")),
             (["p=zip(model=[mlp,cnn],sweep.jobs=[1,2])"], ("sweep.jobs", "conflict")),
             ([PAIR, "model=mlp,cnn"], ("model", "conflict")),
@@ -92,6 +94,11 @@ class TestZip:
     def test_what_is_wrong_is_one_problem(self, composer: Composer, typed: list[str], problem: tuple[str, str]) -> None:
         raised = refused(composer, typed)
         assert about(raised) == [problem] and raised.value.problems[0].suggestion
+
+    def test_a_missing_comma_is_named(self, composer: Composer) -> None:
+        (problem,) = refused(composer, ["p=zip(model=[mlp,cnn] seed=[1,2])"]).value.problems
+        assert problem.text.endswith("model=[mlp,cnn] seed=[1,2] is not a key and its values")
+        assert problem.suggestion == "put a comma between keys"
 
     def test_what_only_looks_like_one(self) -> None:
         assert not is_zip("data.path=a.zip") and not is_zip("run=zip(a=[1])")
@@ -217,6 +224,8 @@ class TestWhere:
             ("optimizer.lr > 0 or optimizer.lrr > 1", "unknown", "did you mean optimizer.lr?"),
             ("model == cnn", "unknown", "write a text in quotes: 'cnn'"),
             ("modle == 'cnn'", "unknown", "did you mean model?"),
+            ("lr < 0.1", "unknown", "did you mean optimizer.lr?"),
+            ("data.limit is null", "syntax", "compare by == and !="),
             ("model.channels == [8]", "unknown", "write model == '<choice>' and ... before it"),
             ("model > 3", "type", "compare numbers"),
             ("optimizer.lr > 1", "conflict", "weaker"),

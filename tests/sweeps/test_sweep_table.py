@@ -318,6 +318,23 @@ class TestTable:
                 number += 1
         return table.read(jobs, folder, LOSS, by_jobs)
 
+    def test_a_point_that_a_search_has_drawn_twice_counts_once(self, tmp_path: Path) -> None:
+        losses = [("a", "0", 0.4), ("a", "1", 0.6), ("a", "0", 0.4), ("a", "1", 0.6), ("b", "0", 0.1), ("b", "1", 0.3)]
+        jobs = [
+            make_job(tmp_path, number, {"lr": lr, "seed": seed}, status="FINISHED", **{"val/loss": value})
+            for number, (lr, seed, value) in enumerate(losses)
+        ]
+        found = table.read(jobs, tmp_path, LOSS)
+        assert [(c.name, c.asked, c.is_complete) for c in found.configurations] == [
+            ("lr=b", 2, True),
+            ("lr=a", 2, True),
+        ]
+        assert found.best is not None and found.best.job.number == 4
+        assert [row.job.number for row in found.configurations[1].rows] == [0, 1]
+
+    def test_one_seed_of_each_needs_no_table_of_means(self, tmp_path: Path) -> None:
+        assert table.configurations_to_text(self.of_seeds(tmp_path, a=[0.1], b=[0.2])) == []
+
     def test_the_best_is_a_configuration_by_its_mean(self, tmp_path: Path) -> None:
         found = self.of_seeds(tmp_path, a=[0.1, 0.9], b=[0.2, 0.4], c=[0.01, None])
         assert [(c.name, c.is_complete) for c in found.configurations] == [

@@ -45,6 +45,9 @@ MANY = 100_000
 LARGE_SHIFT = 1e4
 """Of a noncentral t: from here on its normal part counts for less than 1e-8; scipy's is NaN from 1e6 on."""
 
+LARGEST = 1e150
+"""A value beyond it counts as not finite: the squares of such have no place in a float."""
+
 ROUNDING = 1e-12
 """Differences are equal if they are by this share of the largest value: subtraction leaves the last digits."""
 
@@ -94,6 +97,11 @@ def choose_best(values: Floats) -> NDArray[np.intp]:
     return best
 
 
+def known(values: Floats) -> Floats:
+    """Return the values, with NaN for those that are not finite or beyond `LARGEST`."""
+    return np.where(np.abs(values) <= LARGEST, values, np.nan)
+
+
 def are_equal(differences: Floats, scale: Floats | float) -> Bools:
     """Return whether the differences (..., n) are all the same, given the largest value that they are of (...)."""
     equal: Bools = np.ptp(differences, axis=-1) <= ROUNDING * np.asarray(scale)
@@ -122,9 +130,9 @@ def compare(differences: Floats, level: float, scale: Floats | float = 0.0) -> P
         error = sd / np.sqrt(n)
         halves = [critical_t(each / 2, n - 1) * error for each in (level, ERROR)]
         ends, p = [(mean - half, mean + half) for half in halves], _t_p(mean, error, n)
-    known = ~are_equal(differences, scale)
-    (low, high), (plain_low, plain_high) = (tuple(np.where(known, end, np.nan) for end in pair) for pair in ends)
-    return Paired(mean, sd, low, high, plain_low, plain_high, np.where(known, p, np.nan), sign_flip)
+    differ = ~are_equal(differences, scale)
+    (low, high), (plain_low, plain_high) = (tuple(np.where(differ, end, np.nan) for end in pair) for pair in ends)
+    return Paired(mean, sd, low, high, plain_low, plain_high, np.where(differ, p, np.nan), sign_flip)
 
 
 def critical_t(level: float, degrees: int) -> float:

@@ -1,12 +1,11 @@
 """Repetitions: runs that differ in nothing but their seed. A configuration is what they have in common."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from runner.comparison.paired import Floats
+from runner.comparison.paired import Floats, known
 
 Point = Mapping[str, str]
 """The values that tell a configuration from others, by key."""
@@ -45,15 +44,15 @@ def varied_keys(points: Sequence[Point]) -> list[str]:
 
 
 def tabulate(repetitions: Sequence[Repetition]) -> tuple[list[Point], list[str], Floats]:
-    """Return the configurations, the seeds, and the values (configurations, seeds), NaN where there is none."""
+    """Return the configurations, the seeds, and the values (configurations, seeds), NaN where none can be compared."""
     places = {_key(each.point): each.point for each in repetitions}
     rows = {key: row for row, key in enumerate(places)}
     columns = {seed: column for column, seed in enumerate(dict.fromkeys(each.seed for each in repetitions))}
     values = np.full((len(rows), len(columns)), np.nan)
     for each in repetitions:
-        if each.value is not None and math.isfinite(each.value):
+        if each.value is not None:
             values[rows[_key(each.point)], columns[each.seed]] = each.value
-    return list(places.values()), list(columns), values
+    return list(places.values()), list(columns), known(values)
 
 
 def are_repeated(repetitions: Sequence[Repetition]) -> bool:

@@ -25,7 +25,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.comparison.paired import ERROR, Bools, Floats, are_equal, critical_t
+from runner.comparison.paired import ERROR, Bools, Floats, are_equal, critical_t, known
 from runner.config.settings import FIRST_SEEDS
 
 STEP = 2
@@ -72,7 +72,7 @@ def plan_seeds(values: Floats, max_seeds: int, staged: bool = True) -> SeedPlan:
         staged: false gives each of them at once.
     """
     missing = max(0, max_seeds - values.shape[-1])
-    values = np.concatenate([values, np.full((*values.shape[:-1], missing), np.nan)], axis=-1)
+    values = np.concatenate([known(values), np.full((*values.shape[:-1], missing), np.nan)], axis=-1)
     shape, stages = values.shape[:-1], looks(max_seeds) if staged else [max_seeds]
     seeds, stopped, behind = np.full(shape, stages[0]), np.zeros(shape, dtype=bool), np.full(shape, np.nan)
     running = np.ones(shape, dtype=bool)
@@ -97,6 +97,6 @@ def _least_lead(values: Floats, error: float) -> Floats:
     for place in range(values.shape[-2]):
         differences = values[..., [place], :] - values
         ends = differences.mean(axis=-1) - reach * differences.std(axis=-1, ddof=1)
-        known = ~are_equal(differences, np.maximum(scale[..., [place]], scale))
-        np.fmax(lead, ends, out=lead, where=known)  # NaN is no lead
+        differ = ~are_equal(differences, np.maximum(scale[..., [place]], scale))
+        np.fmax(lead, ends, out=lead, where=differ)  # NaN is no lead
     return lead

@@ -22,6 +22,8 @@ class Setting:
     Attributes:
         data: the name of the data set.
         sizes: samples by part.
+        training: a sentence on what all runs have in common.
+        epoch: a sentence on which epoch's values are compared.
         split: a sentence on how validation samples are chosen.
         hardware: processors and graphics cards.
         computing: device, threads and precision.
@@ -30,6 +32,8 @@ class Setting:
 
     data: str = ""
     sizes: str = ""
+    training: str = ""
+    epoch: str = ""
     split: str = ""
     hardware: str = ""
     computing: str = ""
@@ -53,6 +57,8 @@ def find_setting(runs: Sequence[ComparedRun]) -> Setting:
     return Setting(
         _list(names),
         _list(sizes),
+        _describe_training(known),
+        _describe_epoch(known),
         _describe_split(known),
         _list(_hardware(each) for each in facts),
         ", ".join(filter(None, [*computing, threads])),
@@ -79,6 +85,33 @@ def _list(values: Iterable[str]) -> str:
     different = list(dict.fromkeys(filter(None, values)))
     more = [f"{len(different) - NAMED} more"] if len(different) > NAMED else []
     return " and ".join([*different[:NAMED], *more])
+
+
+def _common(values: Iterable[str]) -> str:
+    """Return the value that all runs have; empty if there is none."""
+    different = set(values)
+    value = different.pop() if len(different) == 1 else ""
+    return "" if value == "null" else value
+
+
+def _describe_training(runs: Sequence[ComparedRun]) -> str:
+    groups = {
+        group: _common(run.choices.get(group, "") for run in runs) for group in ("model", "optimizer", "scheduler")
+    }
+    batch, epochs = (_common(run.config.get(key, "") for run in runs) for key in ("data.batch_size", "trainer.epochs"))
+    common = [
+        *(f"{group} {choice}" for group, choice in groups.items() if choice),
+        *([f"batches of {batch}"] if batch else []),
+        *([f"at most {epochs} epoch{'s' * (epochs != '1')}"] if epochs else []),
+    ]
+    return f"All runs have {', '.join(common)}." if common else ""
+
+
+def _describe_epoch(runs: Sequence[ComparedRun]) -> str:
+    if runs and all(run.config.get("data.val_fraction") in ("0", "0.0") for run in runs):
+        return "The value of a run is that of its last epoch."
+    monitor = _common(run.config.get("trainer.monitor", "") for run in runs)
+    return f"The value of a run is that of its best epoch by {monitor}." if monitor else ""
 
 
 def _describe_split(runs: Sequence[ComparedRun]) -> str:

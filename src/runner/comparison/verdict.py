@@ -134,6 +134,11 @@ class Verdict:
         return first if first.outcome is Outcome.BEST else None
 
     @property
+    def unranked(self) -> list[Standing]:
+        """The configurations that lack values."""
+        return [standing for standing in self.standings if standing.outcome is Outcome.UNRANKED]
+
+    @property
     def pairs(self) -> int:
         """The number of pairs that the intervals hold for together."""
         return paired.count_pairs(self.compared)

@@ -29,25 +29,37 @@ def _sentences(verdict: Verdict, setting: Setting) -> list[str]:
     data = f" on {setting.data}" if setting.data else ""
     sizes = f" ({setting.sizes} samples)" if setting.sizes else ""
     found = [
-        f"We trained {count} configuration{'s' * (count > 1)}{axes}{data}{sizes}, each with {_count_seeds(verdict)}.",
+        f"We trained {count} configuration{'s' * (count > 1)}{axes}{data}{sizes} with {_count_seeds(verdict)}.",
+        setting.training,
         setting.split,
         f"They are compared by the mean of {objective.metric} over the seeds, "
         f"{'higher' if objective.direction == 'max' else 'lower'} is better.",
     ]
+    if objective.metric.startswith(("val/", "test/")):
+        found.append(setting.epoch)
     if objective.metric.startswith("test/"):
         found.append("The best is chosen by the test part, so its own value is optimistic.")
     if best is not None:
         spread = f", sd {format_spread(best.sd)}" if best.sd is not None else ""
         found.append(f"The best mean is that of {best.name}: {format_mean(best)} (n = {best.n}{spread}).")
-    return found
+    return [*found, _name_unranked(verdict)]
+
+
+def _name_unranked(verdict: Verdict) -> str:
+    """Return which configurations lack values: diverged, failed, stopped or not run."""
+    lacking = [f"{standing.name} ({standing.n} of {standing.asked})" for standing in verdict.unranked]
+    more = f" and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
+    return (
+        f"Not ranked, without a finite value for each seed: {', '.join(lacking[:MOST_NAMED])}{more}." if lacking else ""
+    )
 
 
 def _count_seeds(verdict: Verdict) -> str:
-    """Return `5 seeds (0, 1, 2, 3, 4)`, `4 to 10 seeds`."""
-    counts = [standing.n for standing in verdict.standings]
+    """Return `5 seeds each (0, 1, 2, 3, 4)`, `4 to 10 seeds`."""
+    counts = [standing.asked for standing in verdict.standings]
     low, high = min(counts), max(counts)
     listed = f" ({', '.join(verdict.seeds)})" if len(verdict.seeds) <= MOST_NAMED else ""
-    return f"{high if low == high else f'{low} to {high}'} seed{'s' * (high != 1)}{listed}"
+    return f"{high if low == high else f'{low} to {high}'} seed{'s' * (high != 1)} each{listed}"
 
 
 def _axes(points: Sequence[Mapping[str, str]]) -> str:
@@ -66,7 +78,7 @@ def _method(verdict: Verdict) -> list[str]:
     if any(standing.gap.interval for standing in verdict.standings):
         test = "sign-flip tests" if verdict.sign_flip else "paired t tests"
         found.append(
-            f"Differences to it are paired by seed; their {CONFIDENCE} intervals are those of two-sided {test}."
+            f"Differences to the best are paired by seed; their {CONFIDENCE} intervals are those of two-sided {test}."
         )
         if verdict.pairs > 1:
             found.append(
@@ -78,9 +90,9 @@ def _method(verdict: Verdict) -> list[str]:
     if verdict.max_seeds is not None:
         stages = ", ".join(map(str, sequential.looks(verdict.max_seeds)))
         found.append(
-            f"Seeds came in stages of {stages}. A configuration that was surely not the best got no more: one-sided "
-            f"paired t tests, {100 * paired.ERROR:g} % divided over the other configurations, and over the stages by "
-            "alpha spending (Lan and DeMets 1983, the function that approximates Pocock's boundary)."
+            f"Seeds came in stages, at most {stages} in all. A configuration that was surely not the best got no more: "
+            f"one-sided paired t tests, {100 * paired.ERROR:g} % divided over the other configurations, and over the "
+            "stages by alpha spending (Lan and DeMets 1983, the function that approximates Pocock's boundary)."
         )
     return found
 

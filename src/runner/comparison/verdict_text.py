@@ -48,9 +48,14 @@ def _headline(verdict: Verdict) -> str:
     if best is None:
         return f"none: {verdict.reason}"
     spread = f"sd {format_spread(best.sd)}, " if best.sd is not None else ""
-    seeds = f"{best.n} seed{'s' * (best.n > 1)}"
-    among = f" of {len(verdict.standings)} configurations" if len(verdict.standings) > 1 else ""
-    return f"{best.name} has the best mean {metric}{among}: {format_mean(best)} ({spread}{seeds})"
+    figures = f"{format_mean(best)} ({spread}{best.n} seed{'s' * (best.n > 1)})"
+    total, unranked = len(verdict.standings), len(verdict.unranked)
+    if total == 1:
+        return f"the mean {metric} of the configuration is {figures}"
+    if unranked == total - 1:
+        return f"{best.name} alone of {total} configurations has a value for each seed: mean {metric} {figures}"
+    which = " with a value for each seed" if unranked else ""
+    return f"{best.name} has the best mean {metric} of {total - unranked} configurations{which}: {figures}"
 
 
 def describe(standing: Standing, verdict: Verdict) -> str:

@@ -84,8 +84,10 @@ def parse_zip(text: str) -> Zip:
             raise error(f"{key.lstrip('+')} is in it twice", "leave one out")
         if value.replace(" ", "") == "[]":
             raise error(f"{key} has no values", f"write some, such as {key}=[a,b]")
-        if value.startswith("[") and value.endswith("]"):
-            inside = value[1:-1].strip()
+        inside = value[1:-1].strip() if value.startswith("[") and value.endswith("]") else None
+        if _split(f"x={value}" if inside is None else f"x=zip({inside})") is None and value[-1] in ")]":
+            raise error(f"{part.strip()} is not a key and its values", "put a comma between keys")
+        if inside is not None:
             value = inside if _split(f"x=zip({inside})") != [inside] else f"choice({inside})"  # that takes no null
         elif re.match(r"shuffle\s*\(", value):
             raise error(f"the values of {key} keep their order", f"write {key}=[<value>,<value>]")

@@ -16,7 +16,7 @@ from runner.plots.metric import BEST_LOOK, add_note
 ROWS_AT_MOST = 40
 NAME_LENGTH = 36
 FAR = 40
-"""Where the farthest upper end is more than so many times the nearest, the axis is logarithmic beyond the nearest."""
+"""If the farthest interval reaches more than so many times as far as the nearest, the axis is logarithmic beyond it."""
 
 DECADES_LABELLED = 5
 
@@ -85,16 +85,26 @@ def _fit_axis(axes: Axes, verdict: Verdict) -> None:
     """Make the axis logarithmic if intervals are so far apart that those near 0 could not be seen otherwise."""
     gaps = [standing.gap for standing in verdict.standings[:ROWS_AT_MOST]]
     intervals = [gap.interval for gap in gaps if gap.interval is not None]
-    ends = [high for _, high in intervals] + [gap.at_least for gap in gaps if gap.at_least is not None]
-    if not ends or max(ends) <= FAR * min(ends) or min(ends) <= 0:
+    bounds = [gap.at_least for gap in gaps if gap.at_least is not None]
+    reaches = [max(-low, high) for low, high in intervals]
+    if not reaches and not bounds:
         return
-    below = -min([0.0, *(low for low, _ in intervals)])
-    linear = float(f"{max(min(ends), below):.0e}")
-    decades = range(math.ceil(math.log10(linear)), math.floor(math.log10(max(ends))) + 1)
-    ticks = [10.0**decade for decade in decades if decade % math.ceil(len(decades) / DECADES_LABELLED) == 0]
+    nearest, farthest = min(reaches or bounds), max(reaches + bounds)
+    if nearest <= 0 or farthest <= FAR * nearest:
+        return
+    linear = float(f"{nearest:.0e}")
+    below, above = -min([0.0, *(low for low, _ in intervals)]), max([high for _, high in intervals] + bounds)
+    sides = [(-1, _decades(linear, below)), (1, _decades(linear, above))]
+    step = math.ceil(sum(len(decades) for _, decades in sides) / DECADES_LABELLED)
+    ticks = [sign * 10.0**decade for sign, decades in sides for decade in decades if decade % step == 0]
     axes.set_xscale("symlog", linthresh=linear, linscale=0.5)
-    axes.set_xlim(-1.3 * max(linear / 2, below), 2 * max(ends))
-    set_ticks(axes.xaxis, [0.0, *ticks], [format_number(tick) for tick in (0.0, *ticks)])
+    axes.set_xlim(-2 * max(linear / 3, below), 2 * max(linear / 3, above))
+    set_ticks(axes.xaxis, sorted([0.0, *ticks]), [format_number(tick) for tick in sorted([0.0, *ticks])])
+
+
+def _decades(low: float, high: float) -> range:
+    """Return the exponents of the powers of ten between two numbers."""
+    return range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1) if high > 0 else range(0)
 
 
 def _add_notes(figure: Figure, verdict: Verdict, rows: int) -> None:

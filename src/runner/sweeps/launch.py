@@ -241,6 +241,10 @@ def _resumed(composer: Composer, folder: Path | None, arguments: Sequence[str], 
         saved = replace(saved, halving=planned.halving)
     if not new and not missing:
         return saved
+    if extend and not new and planned.halving is None:
+        text = f"sweep.extend=true: the sweep has these {len(planned.jobs)} jobs already"
+        suggestion = f"write only sweep.resume={display_path(folder)} to resume all {len(saved.jobs)}"
+        raise ConfigError(Problem("sweep.extend", text, suggestion, topic="conflict"))
     if extend:
         both = dict.fromkeys((*saved.log_axes, *planned.log_axes))
         more = plans.extended(composer, saved, planned, new)
@@ -260,8 +264,10 @@ def _resumed(composer: Composer, folder: Path | None, arguments: Sequence[str], 
 def _resume_search(saved: Plan, planned: Plan, folder: Path, extend: bool) -> Plan:
     assert planned.search is not None
     if extend:
-        suggestion = f"write hydra.sweeper.n_trials={2 * planned.search.n_trials}"
-        text = "sweep.extend=true: a search is extended by its number of trials"
+        n_trials = planned.search.n_trials
+        more = n_trials if n_trials * planned.search.repetitions > len(saved.jobs) else 2 * n_trials
+        suggestion = f"leave it out, and write hydra.sweeper.n_trials={more}"
+        text = "sweep.extend=true: a search is extended by its number of trials alone"
         raise ConfigError(Problem("sweep.extend", text, suggestion, topic="conflict"))
     if planned.axes == saved.axes:
         return replace(saved, search=planned.search)

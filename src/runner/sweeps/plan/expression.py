@@ -109,6 +109,8 @@ def _check(node: ast.expr, depth: int) -> None:
         raise ExpressionError("it is too deep", f"use at most {DEEPEST} levels", "range")
     if _dotted(node) is not None:
         return
+    if isinstance(node, ast.Compare) and any(isinstance(op, ast.Is | ast.IsNot) for op in node.ops):
+        raise ExpressionError(f"{ast.unparse(node)} has no meaning here", "compare by == and !=", "syntax")
     if not _is_known(node):
         raise ExpressionError(f"{ast.unparse(node)} has no meaning here", _INSTEAD, "syntax")
     children = node.args if isinstance(node, ast.Call) else ast.iter_child_nodes(node)

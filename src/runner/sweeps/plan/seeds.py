@@ -30,9 +30,15 @@ def configuration_of(point: Mapping[str, str]) -> Configuration:
     return tuple((key, value) for key, value in point.items() if key not in REPEATED)
 
 
+def repetition_of(point: Mapping[str, str]) -> tuple[str | None, ...]:
+    """Return the seed and the fold of a job with these values; a search may have several with the same."""
+    return tuple(point.get(key) for key in REPEATED)
+
+
 def count_repetitions(points: Iterable[Mapping[str, str]]) -> int:
-    """Return the largest number of jobs of a configuration."""
-    return max(Counter(map(configuration_of, points)).values(), default=1)
+    """Return the largest number of repetitions of a configuration."""
+    different = {(configuration_of(point), repetition_of(point)) for point in points}
+    return max(Counter(configuration for configuration, _ in different).values(), default=1)
 
 
 def are_repeated(plan: Plan) -> bool:
@@ -103,7 +109,8 @@ def over_seeds(plan: Plan, seeds: Sequence[str]) -> Plan:
     zipped = next((name for name, keys in zip_keys(plan.axes).items() if SEED in keys), SEED)
     if zipped in plan.axes:
         typed = f"{zipped}={plan.axes[zipped]}"
-        text, instead = f"{SEEDS} and {typed} exclude each other", f"leave out {SEEDS}, or {SEED}"
+        text = f"{SEEDS} and {typed} exclude each other"
+        instead = f"write {SEEDS}=null, or " + ("seed=0" if zipped == SEED else f"leave {SEED} out of {zipped}")
         raise ConfigError(Problem(SEEDS, text, instead, topic="conflict"))
     if len(plan.jobs) * len(seeds) > MAX_JOBS:
         text = f"this sweep has more than {MAX_JOBS:,} jobs"

@@ -109,8 +109,11 @@ class Where:
         """
         known = [key for base in self._bases.values() for key in base.keys]
         suggestion = f"did you mean {close}?" if (close := close_match(name, [*known, *GROUPS])) else ""
+        leaves = [key for key in known if key.rpartition(".")[2] == name]
         if "." in name:
             suggestion = suggest_key(name, known, {})
+        elif leaves:
+            suggestion = f"did you mean {' or '.join(dict.fromkeys(leaves[:3]))}?"
         elif not suggestion:
             suggestion = f"write a text in quotes: '{name}'"
         text = f"{KEY}={self._text}: unknown name {name}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from runner.comparison.objectives import Objective, pareto_front
 from runner.comparison.repetitions import name_points
-from runner.sweeps.plan.seeds import FOLD, REPEATED, configuration_of
+from runner.sweeps.plan.seeds import FOLD, REPEATED, configuration_of, repetition_of
 
 if TYPE_CHECKING:
     from runner.sweeps.results.table import Row
@@ -20,7 +20,8 @@ class Configuration:
     Attributes:
         name: the values that tell it from others: `lr=0.1 model=cnn`.
         point: their common values.
-        rows: its jobs that have finished and have all values, the best first.
+        rows: its jobs that have finished and have all values, the best first; of several with the same seed and fold,
+            as a search may draw a point again, the first.
         asked: how many of them it should have.
         folds: the number of folds; 0 if they have none.
     """
@@ -85,12 +86,13 @@ def group(rows: "Sequence[Row]", objectives: Sequence[Objective]) -> list[Config
     jobs: dict[tuple[tuple[str, str], ...], list[Row]] = {}
     for row in rows:
         jobs.setdefault(configuration_of(row.job.point), []).append(row)
-    asked = max(map(len, jobs.values()))
+    asked = max(len({repetition_of(row.job.point) for row in of_point}) for of_point in jobs.values())
     points = list(map(dict, jobs))
     first = objectives[0]
     found = []
     for name, point, of_point in zip(name_points(points), points, jobs.values(), strict=True):
-        finished = [row for row in of_point if row.ran_to_end and row.measured]
+        ended = [row for row in reversed(of_point) if row.ran_to_end and row.measured]
+        finished = sorted({repetition_of(row.job.point): row for row in ended}.values(), key=lambda row: row.job.number)
         finished.sort(key=lambda row: first.cost(row.value or 0.0))
         folds = len({row.job.point[FOLD] for row in of_point if FOLD in row.job.point})
         found.append(Configuration(name, point, tuple(finished), asked, folds))

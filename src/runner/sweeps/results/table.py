@@ -301,9 +301,9 @@ def _format_interval(metric: str, each: Configuration) -> str:
 
 
 def configurations_to_text(table: Table) -> list[str]:
-    """Return the lines of an aligned table of the configurations; empty if there are none."""
+    """Return the lines of an aligned table of the configurations; empty without several jobs of one."""
     shown = table.configurations[:MAX_ROWS]
-    if not shown:
+    if all(each.asked < 2 for each in shown):
         return []
     percent = table.metric.endswith("accuracy")
     ahead = table.front_configurations if table.trades_off else []
@@ -320,7 +320,7 @@ def configurations_to_text(table: Table) -> list[str]:
             [f">mean {o.metric}", *(format_cell(o.metric, c.means[place] if c.means else None) for c in shown)]
             for place, o in enumerate(table.objectives)
         ),
-        [">std", *(spread(c.std) for c in shown)],
+        [">sd", *(spread(c.std) for c in shown)],
         [">n", *(str(len(c.values)) for c in shown)],
         *([["95 % interval", *(_format_interval(table.metric, c) for c in shown)]] if shown[0].folds else []),
         *([["front", *("*" if c in ahead else "" for c in shown)]] if ahead else []),
