@@ -13,7 +13,7 @@ from runner.errors import first_line
 from runner.task import Task
 from runner.task.supervised import Supervised
 from runner.training.attributes import Walk, addresses
-from runner.training.stacked_step import SMOOTHING, loss_of
+from runner.training.stacked_gradients import SMOOTHING, Gradients
 
 if TYPE_CHECKING:
     from runner.assembly.experiment import Setup
@@ -169,14 +169,13 @@ def _alone(model: nn.Module, task: Task, batch: Batch, factor: float) -> list[Te
 def _together(model: nn.Module, task: Task, batch: Batch, factors: tuple[float, ...]) -> Iterator[list[Tensor]]:
     """Return the gradients of several models in a stack, which have the weights times a factor each."""
     inputs, targets = (torch.stack([part] * len(factors)) for part in batch)
-    columns = {
-        name: torch.stack([parameter.detach() * factor for factor in factors]).requires_grad_()
+    program = Gradients(model, task)
+    weights = {
+        name: program.stack([parameter.detach() * factor for factor in factors], name)
         for name, parameter in _trained(model).items()
     }
     smoothing = None
     if (value := getattr(task.loss, SMOOTHING, None)) is not None:
         smoothing = torch.full((len(factors),), float(value), dtype=task.dtype)
-    compute = torch.func.vmap(loss_of(model, task), in_dims=(0, 0, 0, 0, None if smoothing is None else 0))
-    losses, _ = compute(columns, {}, inputs, targets, smoothing)
-    gradients = torch.autograd.grad(losses.sum(), list(columns.values()))
-    return iter([[gradient[place] for gradient in gradients] for place in range(len(factors))])
+    *_, gradients = program.compute(weights, {}, inputs, targets, smoothing)
+    return iter([[gradient[place] for gradient in gradients.values()] for place in range(len(factors))])
