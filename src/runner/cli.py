@@ -32,9 +32,10 @@ from runner.config.invocation import name_customs, named_choices
 from runner.config.messages import explain_error
 from runner.config.overrides import key_of, last_value, typed_store
 from runner.errors import ConfigError, Problem, describe_error, path_problem
-from runner.rundir import folders
+from runner.rundir import folders, layout
 from runner.util import program
 from runner.util.options import EXIT_FAILED, is_verbose, print_errors, show_traceback
+from runner.util.ranks import Ranks
 from runner.util.stopping import INTERRUPT
 from runner.util.streams import OutputError, ReaderGone, print_result
 
@@ -88,6 +89,11 @@ def run_command(argv: Sequence[str]) -> int:
             return questions.answer(argv, args)
         if args.multirun:
             return run_sweep(args)
+        group = Ranks.here()
+        if group is not None and group.rank > 0:
+            from runner.runs import ranked
+
+            return ranked.follow(group)
         return run_one(args)
     except ConfigError as error:
         INTERRUPT.check()
@@ -123,6 +129,8 @@ def check_no_other_runner(folder: Path) -> None:
 
 def run_one(args: Namespace) -> int:
     """Compose and check the config of a single run; then build and run it."""
+    if (again := started_again()) is not None:
+        args.overrides = [f"resume={again}"]
     composer = make_composer(args)
     resumed: Resumed | None = None
     value = last_value(args.overrides, "resume")
@@ -148,6 +156,10 @@ def run_one(args: Namespace) -> int:
         problems += [*folders.check_folder(str(cfg.hydra.run.dir), exact_folder), *check_new_store(cfg.tracking)]
     if cfg is None or problems:  # before torch is imported, which the other checks need
         raise ConfigError(*problems)
+    if (ranks := ranks_to_start(cfg)) is not None:
+        from runner.runs import ranked
+
+        return ranked.launch(args.argv, ranks)
     delivery = start_delivery(cfg)
     try:
         code, folder = build_and_run(args, composer, cfg, resumed, delivery)
@@ -159,6 +171,22 @@ def run_one(args: Namespace) -> int:
 
         register_due(folder, cfg.tracking.uri)
     return code
+
+
+def started_again() -> Path | None:
+    """Return the folder of a run whose ranks torchrun has started again after a failure; None for a new run."""
+    group = Ranks.here()
+    folder = group.remembered("folder") if group is not None and group.attempt else None
+    return Path(folder) if folder is not None and (Path(folder) / layout.CHECKPOINTS / layout.LAST).exists() else None
+
+
+def ranks_to_start(cfg: DictConfig) -> int | None:
+    """Return how many ranks this process has to start for a config; None if it trains itself."""
+    if cfg.strategy.name == "single" and Ranks.here() is None:
+        return None
+    from runner.runs import ranked
+
+    return ranked.check(cfg)
 
 
 def asks_for_folds(cfg: DictConfig) -> bool:
@@ -210,7 +238,7 @@ def build_and_run(
         The exit code, and the folder; None if there was nothing to do.
     """
     from runner.rundir.lock import lock
-    from runner.runs import resume, start
+    from runner.runs import ranked, resume, start
     from runner.util import terminal
 
     terminal.configure_logging(bool(cfg.runner.quiet))
@@ -221,7 +249,9 @@ def build_and_run(
     if in_place is not None and resume.is_finished(in_place):
         return 0, None
     choices = resumed.choices if resumed else group_choices(cfg)
+    group = Ranks.here() if cfg.strategy.name != "single" else None
     with ExitStack() as open_:
+        open_.enter_context(ranked.leading(group))
         folder = in_place.folder if in_place is not None else None
         if folder is not None:  # before its checkpoint is read: no other process may resume it
             open_.enter_context(lock(folder))
@@ -232,6 +262,7 @@ def build_and_run(
         if folder is None:
             folder = recovered or _make_folder(cfg, choices, exact_folder)
             open_.enter_context(lock(folder))
+        ranked.hand_on(group, cfg, choices, resumed.preprocessing if resumed else None, folder)
         return start.start(folder, experiment, cfg, composer, checkpoint, delivery).exit_code, folder
 
 

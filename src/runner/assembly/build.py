@@ -126,6 +126,7 @@ def load(setup: Setup, data: Mapping[str, Any]) -> Loaders:
         augment=setup.augment,
         values=setup.cost.values,
         larger_batches=takes_larger_batches(task),
+        share=setup.strategy.share,
     )
 
 

@@ -16,6 +16,7 @@ from runner.metrics import ALIASES, Kind, MetricSet, read_entries
 from runner.rundir import energy
 from runner.rundir.checkpoint import find_unsavable
 from runner.scheduler import Schedule
+from runner.strategy import Strategy
 from runner.task import Step, Task, names_on
 from runner.task.supervised import Supervised
 
@@ -284,3 +285,29 @@ def state(state_dicts: Mapping[str, Any]) -> None:
     """
     if text := find_unsavable(state_dicts):
         raise ConfigError(Problem(text.partition(" ")[0], text, topic="code"))
+
+
+def shares(strategy: Strategy, splits: Splits, batch_size: int, optimizers: Mapping[str, Any]) -> None:
+    """Check that each rank gets samples, and that the ranks can train with what the config asks for.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    ranks, problems = strategy.ranks, []
+    if ranks == 1:
+        return
+    if batch_size < ranks:
+        text = f"data.batch_size={batch_size}: the {ranks} ranks share each batch"
+        problems.append(Problem("data.batch_size", text, f"write data.batch_size={ranks}, or more", topic="range"))
+    for name, part in (("training", splits.train), ("validation", splits.val), ("test", splits.test)):
+        if part is not None and part.streams:
+            text = f"strategy={strategy.name}: the {name} part is a stream, which ranks cannot share"
+            problems.append(Problem("strategy", text, "write strategy=single", topic="conflict"))
+        elif part is not None and len(part) < ranks:
+            text = f"strategy={strategy.name}: the {name} part has {len(part)} samples for {ranks} ranks"
+            problems.append(Problem("strategy", text, "start fewer ranks", topic="range"))
+    if optimizers:
+        text = f"strategy={strategy.name}: several optimizers are stepped by one process only"
+        problems.append(Problem("strategy", text, "write strategy=single", topic="conflict"))
+    if problems:
+        raise ConfigError(*problems)

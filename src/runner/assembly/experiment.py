@@ -18,6 +18,7 @@ from runner.model.freeze import Freeze
 from runner.model.probe import Cost
 from runner.precision import Precision
 from runner.scheduler import Schedule
+from runner.strategy import Strategy
 from runner.task import Task
 
 
@@ -40,6 +41,7 @@ class Parts:
     seed: int
     device: Device
     precision: Precision
+    strategy: Strategy
     task: Task
     splits: Splits
     model: nn.Module

@@ -19,6 +19,7 @@ from runner.model import probe
 from runner.model.freeze import Freeze, freeze
 from runner.model.lora import add_adapters
 from runner.model.pretrained import weights_unwanted
+from runner.strategy import Strategy
 from runner.task import Step, Task
 from runner.task.supervised import Supervised, output_of
 from runner.util.patterns import patterns_of
@@ -135,3 +136,8 @@ def tune(model: nn.Module, node: Mapping[str, Any], seed: int) -> Freeze:
     adapted = add_adapters(model, **lora)
     both = [*frozen.parameters, *adapted.parameters]
     return replace(adapted, parameters=both, resting=[*frozen.resting, *adapted.resting])
+
+
+def prepare(strategy: Strategy, model: nn.Module) -> nn.Module:
+    """Return the model as the ranks of a run train it."""
+    return strategy.prepare(model)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from runner import device as devices
+from runner import strategy as strategies
 from runner.assembly import checks
 from runner.assembly.target import call
 from runner.callbacks import Callback
@@ -20,6 +21,7 @@ from runner.metrics import Kind, asked_kind, make_metrics, meaning_of, meaning_o
 from runner.model import probe
 from runner.precision import Precision
 from runner.scheduler import Schedule
+from runner.strategy import Strategy
 from runner.task import Step, Task, takes_larger_batches
 from runner.task.supervised import Supervised
 from runner.util.cores import threads_for
@@ -33,6 +35,11 @@ def find_device(node: Mapping[str, Any]) -> Device:
 def make_precision(node: Mapping[str, Any], device: Device) -> Precision:
     """Make the number format for a device."""
     return Precision(node["name"], device.torch)
+
+
+def make_strategy(node: Mapping[str, Any], device: Device) -> Strategy:
+    """Make the strategy."""
+    return strategies.make_strategy(node["name"], device, node["find_unused_parameters"])
 
 
 def prepare_device(trainer: TrainerSettings, device: Device) -> None:

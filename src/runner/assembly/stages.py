@@ -25,6 +25,7 @@ from runner.model.probe import Cost
 from runner.precision import Precision
 from runner.saved.weights import load_into
 from runner.scheduler import Schedule
+from runner.strategy import Strategy
 from runner.task import Task
 from runner.util.private import without_compiler
 from runner.util.rng import seed_all
@@ -75,6 +76,7 @@ class Learned:
 
     device: Device | None
     precision: Precision | None
+    strategy: Strategy | None
     task: Task | None
     splits: Splits | None
     augment: Augment | None
@@ -131,6 +133,7 @@ def make_parts(given: Given) -> Parts:
         seed=given.seed,
         device=_made(network.device),
         precision=_made(learned.precision),
+        strategy=_made(learned.strategy),
         task=_made(learned.task),
         splits=_made(network.splits),
         model=_made(network.model),
@@ -154,6 +157,7 @@ def make_learned(given: Given) -> Learned:
     config, trainer, collector, stage = given.config, given.trainer, given.collector, given.collector.stage
     device = stage("device", parts.find_device, config["device"])
     precision = stage("precision", parts.make_precision, config["precision"], device)
+    strategy = stage("strategy", parts.make_strategy, config["strategy"], device)
     seed_all(given.seed)  # a task may draw weights and buffers of its own
     task = stage("task", losses.make_task, config["task"])
     loss_node: Mapping[str, Any] | None = None
@@ -168,7 +172,7 @@ def make_learned(given: Given) -> Learned:
         collector += checks.outputs(config["model"], task)
     counted = stage("loss", datasets.count_outputs, task, splits, targets)
     stage("loss", losses.balance, task, splits, counted)
-    made = Learned(device, precision, task, splits, augment, loss_node, counted)
+    made = Learned(device, precision, strategy, task, splits, augment, loss_node, counted)
     fit = partial(fit_targets, dtype=made.dtype)
     augment = stage("data", fit, augment, task, splits, counted) or augment
     stage("metrics", parts.measure, config.get("metrics") or [], task, splits, counted, needs=["loss"])
@@ -223,6 +227,8 @@ def make_network(given: Given, learned: Learned) -> Network:
     scale, splits = stage("data", make_scale, config["data"], splits, task, cost) or (None, splits)
     device = device or learned.device
     channels_last = stage("optimizer", models.move, model, task, device)
+    stage("strategy", checks.shares, learned.strategy, splits, batch_size, given.optimizers, needs=["data"])
+    model = stage("strategy", models.prepare, learned.strategy, model) or model
     return Network(model, cost, measured, freeze, device, scale, splits, channels_last)
 
 

@@ -10,13 +10,13 @@ from runner.comparison.code import COLUMN as CODE
 from runner.comparison.code import code_column
 from runner.comparison.runs import ComparedRun
 from runner.config.keys import GROUPS, TARGET_GROUPS, flatten
-from runner.config.settings import SUPERVISED
+from runner.config.settings import SINGLE, SUPERVISED
 from runner.util import metric_names, tables
 from runner.util.metric_names import format_metric
 from runner.util.tables import align, setting_column, shorten
 
-WITHOUT_TASK = flatten({"task": SUPERVISED})
-"""The task of runs of version 0.1.0, which recorded none."""
+UNRECORDED = flatten({"task": SUPERVISED}) | flatten({"strategy": SINGLE})
+"""The task and the strategy of earlier runs, which recorded none."""
 
 IGNORED = ("resume", "resume_mode", "runner.", "tracking.", "tracking")
 """Keys, and beginnings of keys, that do not change what is computed."""
@@ -110,7 +110,8 @@ def _differ(values: Sequence[str | None], runs: Sequence[ComparedRun]) -> bool:
 
 def _choices(config: Mapping[str, str]) -> dict[str, str]:
     """Return a substitute for choices that were not recorded: the names of the classes and functions."""
-    named = {group: f"{group}._target_" for group in TARGET_GROUPS} | {g: f"{g}.name" for g in ("device", "precision")}
+    named = {group: f"{group}._target_" for group in TARGET_GROUPS}
+    named |= {group: f"{group}.name" for group in ("device", "precision", "strategy")}
     return {group: config[key].rpartition(".")[2] for group, key in named.items() if key in config}
 
 
@@ -142,7 +143,7 @@ def loss_settings(run: ComparedRun, metric: str) -> frozenset[tuple[str, str]]:
     """
     part, _, name = metric.partition("/")
     left_out = () if part == "train" else ("loss.label_smoothing",)
-    config = WITHOUT_TASK | run.config
+    config = UNRECORDED | run.config
     settings = ((k, v) for k, v in config.items() if k.startswith(("loss.", "task.")) and k not in left_out)
     return frozenset(settings if name == "loss" else ())
 

@@ -34,7 +34,7 @@ def parse_arguments(argv: Sequence[str]) -> Namespace:
         parser._option_string_actions.pop(option)
     parser.add_argument("--version", "-V", action="store_true")
     args = parser.parse_intermixed_args(list(argv))
-    args.typed = without_credentials(argv)
+    args.argv, args.typed = list(argv), without_credentials(argv)
     return args
 
 

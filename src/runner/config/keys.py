@@ -25,7 +25,7 @@ named over it with `loss._target_=`, would get them too."""
 PRESETS = ("experiment", "debug")
 """Groups without keys; their members change the keys of other groups."""
 
-GROUPS = (*TARGET_GROUPS, "device", "precision", "trainer", "tracking", *PRESETS)
+GROUPS = (*TARGET_GROUPS, "device", "precision", "strategy", "trainer", "tracking", *PRESETS)
 
 PATH_KEYS = (
     "run", "resume", "input", "output", "data.root", "data.path", "data.test_path", "data.val_path", "data.name",

@@ -18,10 +18,12 @@ from runner.config.keys import PATH_KEYS, SHARED_SETTINGS, TEXT_KEYS, flatten, f
 from runner.config.limits import TORCH_LIMITS, Limit, collect_limits, settings_limits, takes_none
 from runner.config.settings import (
     MISSING,
+    SINGLE,
     SUPERVISED,
     ConsoleSettings,
     DeviceSettings,
     PrecisionSettings,
+    StrategySettings,
     SweepSettings,
     TrackingSettings,
     TrainerSettings,
@@ -49,6 +51,7 @@ class Config:
     metrics: Any = field(default_factory=list)
     device: DeviceSettings = field(default_factory=DeviceSettings)
     precision: PrecisionSettings = field(default_factory=PrecisionSettings)
+    strategy: StrategySettings = field(default_factory=StrategySettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     tracking: TrackingSettings = field(default_factory=TrackingSettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)
@@ -85,7 +88,7 @@ NEW_KEYS = {
     "trainer.log_norms": "false", "trainer.steps_per_epoch": "null", "tracking.register": "null",
     "data.split": "random", "data.split_by": "null", "data.folds": "null", "data.fold": "null",
     "data.sampler": "shuffle", "data.sample_weight": "null",
-    **flatten({"task": SUPERVISED}),
+    **flatten({"task": SUPERVISED}), **flatten({"strategy": SINGLE}),
 }  # fmt: skip
 """Other keys that are new since 0.1.0, with the values that apply to its configs."""
 

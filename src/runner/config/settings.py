@@ -19,6 +19,8 @@ SUPERVISED = {"_target_": "runner.task.supervised.Supervised", "targets": None}
 FIRST_SEEDS = 4
 """Seeds of each configuration before `sweep.seeds=auto` looks at their values for the first time."""
 
+STRATEGIES = ("single", "ddp")
+
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp", "fp64")
 
 
@@ -37,6 +39,19 @@ class PrecisionSettings:
     """The number format."""
 
     name: Annotated[str, Choice(PRECISIONS)] = MISSING
+
+
+@dataclass
+class StrategySettings:
+    """Who trains."""
+
+    name: Annotated[str, Choice(STRATEGIES)] = MISSING
+    nproc_per_node: Annotated[int | None, COUNT] = MISSING
+    find_unused_parameters: bool = MISSING
+
+
+SINGLE = {"name": "single", "nproc_per_node": None, "find_unused_parameters": False}
+"""The strategy of a config that has none: earlier versions had no other."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ from runner.data.collate import Batch
 from runner.data.part import Part, seeded
 from runner.data.preprocess import Preprocess
 from runner.data.sampling import epoch_order
+from runner.data.share import WHOLE, Padding, Share
 from runner.data.split_checks import LABELS
 from runner.data.splits import Splits
 from runner.data.stream_part import StreamPart
@@ -40,6 +41,7 @@ class TensorLoader:
         normalize: applied to the inputs of each batch; None if they are normalised already.
         augment: applied to each normalised batch of a shuffled epoch.
         weights: by which the samples of a shuffled epoch are drawn with replacement; None: each is in it once.
+        share: of each batch, if several ranks train one model.
     """
 
     num_workers = 0
@@ -55,8 +57,9 @@ class TensorLoader:
         normalize: Callable[[Tree], Tree] | None = None,
         augment: Augment | None = None,
         weights: Tensor | None = None,
+        share: Share = WHOLE,
     ) -> None:
-        self.inputs, self.targets = inputs, targets
+        self.inputs, self.targets, self.share = inputs, targets, share
         self.batch_size, self.seed, self.channels_last = batch_size, seed, channels_last
         self.normalize, self.augment, self.weights = normalize, augment, weights
         self.samples = trees.first_axis(inputs)
@@ -94,6 +97,9 @@ class TensorLoader:
         """Yield the batches of an epoch from index `start` (from 0)."""
         size, augment, seed = self.batch_size, self.augment, self.seed
         order = None if seed is None else self.order(epoch)
+        if self.share.ranks > 1:
+            yield from self._shares(epoch, start, order)
+            return
         for number, first in enumerate(range(start * size, self.samples, size), start):
             # Permuting the whole epoch at once takes 1.06 times as long (MNIST MLP), and a second copy of it.
             index: Tensor | slice = slice(first, first + size)
@@ -103,6 +109,17 @@ class TensorLoader:
             if augment is not None and seed is not None:
                 inputs, targets = augment(inputs, targets, make_generator("augment", seed, epoch, number))
             yield inputs, targets
+
+    def _shares(self, epoch: int, start: int, order: Tensor | None) -> Iterator[Batch]:
+        """Yield this rank's shares of the batches."""
+        for number, first in enumerate(range(start * self.batch_size, self.samples, self.batch_size), start):
+            begin, end = self.share.of(first, min(first + self.batch_size, self.samples))
+            index: Tensor | slice = slice(begin, end) if begin < end else slice(first, first + 1)
+            inputs, targets = self.select(index if order is None else order[index])
+            if self.augment is not None and self.seed is not None:
+                generator = make_generator("augment", self.seed, epoch, number, *self.share.key)
+                inputs, targets = self.augment(inputs, targets, generator)
+            yield (inputs, targets) if begin < end else Padding((inputs, targets))
 
 
 def _selector(tree: Tree | None, channels_last: bool = False) -> Callable[[Tensor | slice], Tree]:
@@ -141,6 +158,7 @@ class WorkerLoader:
         pin_memory: copy batches to page-locked memory, from which a GPU reads faster.
         augment: applied to each preprocessed batch of a shuffled epoch.
         weights: see `TensorLoader`.
+        share: see `TensorLoader`.
     """
 
     def __init__(
@@ -153,8 +171,10 @@ class WorkerLoader:
         pin_memory: bool = False,
         augment: Augment | None = None,
         weights: Tensor | None = None,
+        share: Share = WHOLE,
     ) -> None:
         self.part, self.preprocess, self.augment, self.weights = part, preprocess, augment, weights
+        self.share = share
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         self.samples = len(part)
         self._pin_memory = pin_memory
@@ -180,7 +200,13 @@ class WorkerLoader:
     def without_workers(self) -> "WorkerLoader":
         """Return a loader of the same batches that this process loads."""
         return WorkerLoader(
-            self.part, self.preprocess, self.batch_size, self.seed, augment=self.augment, weights=self.weights
+            self.part,
+            self.preprocess,
+            self.batch_size,
+            self.seed,
+            augment=self.augment,
+            weights=self.weights,
+            share=self.share,
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -193,15 +219,17 @@ class WorkerLoader:
         if self.seed is not None:
             order = epoch_order(self.samples, self.seed, epoch, self.weights)
         of_batch = (self.seed or 0, epoch if self.seed is not None else 0)
+        shares = [index[slice(*self.share.of(0, len(index)))] for index in order.split(self.batch_size)]
         batches = [
-            seeded(index.tolist(), "samples", *of_batch, number)
-            for number, index in enumerate(order.split(self.batch_size)[start:], start)
+            seeded((own if len(own) else order[:1]).tolist(), "samples", *of_batch, number, *self.share.key)
+            for number, own in enumerate(shares[start:], start)
         ]
         for number, batch in enumerate(self._reader.read(batches), start):
             inputs, targets = self.preprocess(*batch)
             if self.augment is not None and self.seed is not None:
-                inputs, targets = self.augment(inputs, targets, make_generator("augment", self.seed, epoch, number))
-            yield inputs, targets
+                generator = make_generator("augment", self.seed, epoch, number, *self.share.key)
+                inputs, targets = self.augment(inputs, targets, generator)
+            yield (inputs, targets) if len(shares[number]) else Padding((inputs, targets))
 
 
 Loader = TensorLoader | WorkerLoader | StreamLoader
@@ -261,6 +289,7 @@ def make_loaders(
     augment: Augment | None = None,
     values: int = 0,
     larger_batches: bool = True,
+    share: Share = WHOLE,
 ) -> Loaders:
     """Make the batches of all parts; the training part is shuffled each epoch.
 
@@ -274,6 +303,7 @@ def make_loaders(
         augment: of the training batches only.
         values: of one sample, in the largest tensor that a layer of the model returns.
         larger_batches: evaluation uses larger batches than training.
+        share: of each batch, if several ranks train one model.
 
     Raises:
         ConfigError: a sample that should be held in memory cannot be read, or several workers would read the same
@@ -297,12 +327,13 @@ def make_loaders(
             return StreamLoader(part, preprocess, samples, data_seed, trains, num_workers, pinned, augment)
         weights = splits.weights if part is splits.train else None
         if not in_memory:
-            return WorkerLoader(part, preprocess, samples, seed, num_workers, device.type == "cuda", augment, weights)
+            pinned = device.type == "cuda"
+            return WorkerLoader(part, preprocess, samples, seed, num_workers, pinned, augment, weights, share)
         inputs, targets, normalize = _hold(part, preprocess, num_workers, once)
         channels_last = preprocess.channels_last
         if channels_last:
             inputs = trees.tree_map(_channels_to_the_end, inputs)
-        return TensorLoader(inputs, targets, samples, seed, channels_last, normalize, augment, weights)
+        return TensorLoader(inputs, targets, samples, seed, channels_last, normalize, augment, weights, share)
 
     train = make(splits.train, batch_size, seed, augment)
     val = None if splits.val is None else make(splits.val, evaluated_at_once, None, None)

@@ -164,6 +164,13 @@ class Checkpoints:
         return self.last if age == 0 else self.folder / f"last-{age}.pt"
 
 
+class NoCheckpoints(Checkpoints):
+    """Those of a rank that writes none: rank 0 does."""
+
+    def save(self, state: dict[str, Any], best: bool) -> None:
+        """Write nothing."""
+
+
 def load(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Load a checkpoint onto the CPU; checksums are verified and no code is run.
 

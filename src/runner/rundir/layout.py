@@ -42,6 +42,9 @@ CODE = "code"
 CODE_RECORD = "code.json"
 """The record in it."""
 
+RANKS = "ranks"
+"""The logs of the ranks other than 0, which has the run's own."""
+
 PLOTS = "plots"
 PROFILE = "profile"
 

@@ -109,6 +109,7 @@ def describe_run(
             **{f"runner.{name}": value for name, value in experiment.device.gpu().items()},
             "runner.threads": str(experiment.device.threads),
             "runner.precision": str(experiment.precision),
+            **({"runner.strategy": str(experiment.strategy)} if experiment.strategy.ranks > 1 else {}),
             "runner.parameters": str(parameter_count(experiment.model)),
             "runner.flops_per_sample": format_value(experiment.cost.flops),
             DATA_TAG: splits.fingerprint,

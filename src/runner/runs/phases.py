@@ -99,6 +99,7 @@ class Run:
         report.log_head(experiment, self._folder, f"{tracker.location}{source}")
         for note in self._code.notes:
             log.warning("note       %s", note, extra=terminal.about(terminal.TRACKING))
+        state.strategy.send(lambda: self._resume_from)
         if self._resume_from is not None:
             restore(state, self._resume_from)
             self._resume_from.clear()  # callers refer to it until the run ends: a second copy of the weights
@@ -110,7 +111,8 @@ class Run:
 
     def watch(self) -> None:
         """Watch for hidden state, and wait until the upload uses little of the CPU."""
-        self._watch = Watch(self.state, shared=partial(shared_verdict, self._experiment))
+        if self.state.strategy.ranks == 1:  # it rehearses steps beside the training, which no rank can do alone
+            self._watch = Watch(self.state, shared=partial(shared_verdict, self._experiment))
         self._tracker.settle(SETTLE_SECONDS)
 
     def finish(self, stop_reason: str | None) -> None:
@@ -151,11 +153,12 @@ class Run:
             self._bar.close()
             is_saved = isinstance(interruption, Interrupted)
             last_lines.log_stopped(self.state, self._stop.signal.name, is_saved=is_saved)
-        except BaseException as error:  # a user's model may raise anything
+        except BaseException as raised:  # a user's model may raise anything
             self._bar.close()
+            error = self.state.strategy.cause(raised)
             self.outcome.error = redact(describe_error(error))
             (log.exception if wants_tracebacks(self._experiment) else log.error)("error: %s", self.outcome.error)
-            log.debug(traceback.format_exc())
+            log.debug(getattr(error, "details", "") or traceback.format_exc())
 
     def close(self) -> Outcome:
         """Write the result, report it, and wait for the upload."""
@@ -282,13 +285,17 @@ def test(state: Training, predictions: Predictions) -> dict[str, float]:
     Returns:
         The test metrics; empty without test samples.
     """
-    if not state.checkpoints.best.exists():
+    best = state.checkpoints.best
+    weights = state.strategy.send(lambda: load(best, mapped=True) if best.exists() else None)
+    if weights is None:
         log.warning("%s was never finite: testing the weights of the last epoch", state.monitor.metric)
         state.progress.best_epoch = state.progress.finished_epochs
     else:
-        load_weights(state, load(state.checkpoints.best, mapped=True))
+        load_weights(state, weights)
     if state.loaders.test is None:
         if state.task.extra is not None and state.loaders.val is not None:  # for the values by class
             evaluate(state, state.loaders.val)
         return {}
-    return {f"test/{name}": value for name, value in evaluate(state, state.loaders.test, predictions.add).items()}
+    metrics = evaluate(state, state.loaders.test, predictions.add)
+    predictions.merge(state.strategy)
+    return {f"test/{name}": value for name, value in metrics.items()}

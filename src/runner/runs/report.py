@@ -79,7 +79,7 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     if experiment.task.extra is not None:
         for number, line in enumerate(experiment.task.extra.describe()):
             log.info("%-10s %s", "" if number else "metrics", line)
-    log.info("device     device %s · precision %s", experiment.device, experiment.precision)
+    log.info("device     device %s · precision %s%s", experiment.device, experiment.precision, _ranks(experiment))
     if slow := experiment.precision.slow_here():
         log.info("           %s", slow)
     if multiprocessing.parent_process() is None and (busy := cores.busy_message()):  # the jobs of a sweep keep it busy
@@ -92,6 +92,10 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
         log.info("           %s", _why_no_test(splits))
     log.info("run        %s", display_path(folder))
     log.info("tracking   %s", location, extra=about(TRACKING))
+
+
+def _ranks(experiment: Experiment) -> str:
+    return f" · strategy {experiment.strategy}" if experiment.strategy.ranks > 1 else ""
 
 
 def _why_no_test(splits: Splits) -> str:
@@ -156,6 +160,7 @@ def write_result(
         **ended,
         "device": str(experiment.device.torch),
         "precision": experiment.precision.name,
+        **({"ranks": state.strategy.ranks} if state.strategy.ranks > 1 else {}),
         "threads": experiment.device.threads,
         "epochs": progress.finished_epochs,
         "best_epoch": progress.best_epoch,

@@ -17,7 +17,7 @@ import yaml
 
 from runner.config import nesting, store_variable
 from runner.config.keys import GROUPS, PRESETS
-from runner.config.settings import SUPERVISED
+from runner.config.settings import SINGLE, SUPERVISED
 from runner.errors import ConfigError, Problem, StoreError, Topic
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
@@ -330,6 +330,7 @@ def read_config(path: Path, argument: str) -> dict[str, Any]:
         text = f"not a run's folder, its {layout.CONFIG} belongs to another program"
         raise ConfigError(problem_with(argument, text, _nearest(path.parent, argument.partition("=")[0])))
     saved.setdefault("task", dict(SUPERVISED))
+    saved.setdefault("strategy", dict(SINGLE))
     needed = [group for group in GROUPS if group not in PRESETS]
     if damaged := [group for group in needed if not isinstance(saved.get(group), dict)]:
         text = f"its {layout.CONFIG} is damaged: {', '.join(damaged)} must have keys below"

@@ -26,19 +26,21 @@ def evaluate(state: Training, loader: Loader, on_batch: Callable[[Step], None] |
     were_training = [module.training for module in modules]
     for module in modules:
         module.eval()
-    sums = RunningMetrics(state.task, state.device.torch, state.target_scale)
+    sums = RunningMetrics(state.task, state.device.torch, state.target_scale, total=state.total)
+    state.strategy.level(state.eval_model)
+    stopped = False
     with state.device.evaluating(), torch.inference_mode(), state.evaluation_rng():
         for batch in loader.epoch(0):
             with state.precision.autocast():
-                step = state.task.measure(state.eval_forward, batch)
+                step = state.strategy.measure(state.task, state.eval_forward, batch)
             sums.add(step)
             if on_batch is not None:
                 on_batch(step)
-            if state.stop.requested:
+            if stopped := state.stopping():
                 break
     for module, was_training in zip(modules, were_training, strict=True):
         module.train(was_training)
-    if state.stop.requested:
+    if stopped:
         raise Interrupted
     means = sums.means()
     if sums.extra is not None:

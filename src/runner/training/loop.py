@@ -71,7 +71,7 @@ def start_epoch(state: Training) -> str | None:
     state.sums.reset(progress.sums, progress.more_sums)
     state.freeze.at_epoch(progress.epoch)
     state.clock.start(progress.seconds)
-    if state.stop.requested:  # before the first step: while the model was compiled
+    if state.stopping():  # before the first step: while the model was compiled
         raise Interrupted
     if state.pause_after is not None and progress.finished_epochs >= state.pause_after:
         raise Paused
@@ -92,15 +92,16 @@ def train_batches(state: Training) -> str | None:
         The limit that training reached, if it did; the epoch may then be incomplete.
     """
     progress, settings, loader = state.progress, state.settings, state.loaders.train
-    batches, saved_at = len(loader), perf_counter()
+    batches, accumulation, saved_at = len(loader), settings.grad_accumulation, perf_counter()
     skipped = 0
     usable = True  # the step in progress; False if one of its losses is not finite, and the step is to be skipped
     if limit := start_batches(state):
         return limit
     data = each(state.span, "data", loader.epoch(progress.epoch, progress.batch))
     for index, batch in enumerate(data, start=progress.batch):
-        usable &= add_gradients(state, batch, index)
-        if (index + 1) % settings.grad_accumulation and index + 1 < batches:
+        ends_step = (index + 1) % accumulation == 0 or index + 1 == batches
+        usable &= add_gradients(state, batch, index, ends_step)
+        if not ends_step:
             continue
         progress.batch = index + 1
         correct_gradients(state, index)
@@ -115,11 +116,11 @@ def train_batches(state: Training) -> str | None:
             break
         seconds = settings.checkpoint_every_seconds
         if due(settings.checkpoint_every_steps, progress.step) or (
-            seconds is not None and perf_counter() - saved_at >= seconds
+            seconds is not None and state.strategy.agree("checkpoint", perf_counter() - saved_at >= seconds)
         ):
             save_within_epoch(state)
             saved_at = perf_counter()
-        if state.stop.requested:
+        if state.stopping():
             raise Interrupted
     if skipped:
         state.display.note(f"epoch {progress.epoch}: skipped {skipped} steps whose loss was not finite")
@@ -139,19 +140,19 @@ def start_batches(state: Training) -> str | None:
 def finish_batch(state: Training) -> str | None:
     """Show the progress within the epoch; return the limit that was reached, if any."""
     if state.display.due():
-        state.display.batch(state.progress.batch, next(iter(running_losses(state).values()), 0.0))
+        state.display.batch(state.progress.batch, next(iter(running_losses(state, own=True).values()), 0.0))
     return limit_reached(state)
 
 
-def add_gradients(state: Training, batch: Batch, index: int) -> bool:
+def add_gradients(state: Training, batch: Batch, index: int, ends_step: bool) -> bool:
     """Forward, loss and backward of the batch `index` (from 0); False if `on_nonfinite=skip` rejects its loss."""
     if state.takes_turns:  # several optimizers need all batches of the step
         state.waiting.append(batch)
         return True
     with state.span("forward"), state.precision.autocast():
-        step = state.task.measure(state.forward, batch)
+        step = state.strategy.measure(state.task, state.forward, batch, ends_step)
     assert step.loss is not None
-    if state.settings.on_nonfinite == "skip" and not math.isfinite(step.loss.item()):
+    if state.settings.on_nonfinite == "skip" and not math.isfinite(state.strategy.sum(step.loss.detach()).item()):
         return False
     state.sums.add(step)
     with state.span("backward"):
@@ -202,8 +203,10 @@ def limit_reached(state: Training) -> str | None:
     progress, settings = state.progress, state.settings
     if settings.max_steps is not None and progress.step >= settings.max_steps:
         return f"trainer.max_steps={settings.max_steps} is reached"
-    if settings.max_time is not None and progress.trained_seconds + state.clock.read() >= settings.max_time:
-        return f"trainer.max_time={settings.max_time:g} is reached"
+    if settings.max_time is not None:
+        is_over = progress.trained_seconds + state.clock.read() >= settings.max_time
+        if state.strategy.agree("max_time", is_over):
+            return f"trainer.max_time={settings.max_time:g} is reached"
     return ended_early(state)
 
 
@@ -219,7 +222,7 @@ def ended_early(state: Training) -> str | None:
 def finish_epoch(state: Training, last: bool) -> None:
     """Validate, log, compare with the best, step the schedule and write a checkpoint, as far as each is due."""
     progress, settings = state.progress, state.settings
-    if state.stop.requested:
+    if state.stopping():
         raise Interrupted
     validates = state.loaders.val is not None and (last or due(settings.validate_every_epochs, progress.epoch))
     logs = log_due(state)
@@ -242,7 +245,7 @@ def finish_epoch(state: Training, last: bool) -> None:
         progress.cut_short = progress.epoch
     if validates and not due(settings.validate_every_epochs, progress.epoch):
         progress.out_of_turn = progress.epoch
-    progress.end_epoch(state.sums.samples)
+    progress.end_epoch(state.strategy.sum(state.sums.samples))
     if checkpoint_due:
         save(state, best)
 
@@ -293,7 +296,7 @@ def measure_rest(state: Training, metrics: Metrics, best: bool, logged: bool) ->
 def log_epoch(state: Training, metrics: Metrics, timed: Metrics) -> None:
     """Log the metrics of the epoch with its learning rates, its time, throughput and energy."""
     progress = state.progress
-    rate = state.sums.samples / progress.seconds
+    rate = state.strategy.sum(state.sums.samples) / progress.seconds
     more = {"lr": progress.lr, "time/epoch_seconds": progress.seconds, "throughput/samples_per_second": rate}
     more |= {f"lr/{group}": mean for group, mean in progress.rates.items()}
     if state.task.unit != "samples":
@@ -350,9 +353,14 @@ def log_metrics(state: Training, metrics: Mapping[str, float], step: int) -> Non
         state.log(metrics, step)
 
 
-def running_losses(state: Training) -> Metrics:
-    """Return the mean training loss of the epoch so far, or one of each optimizer: one read of the device."""
-    means = state.sums.means(extra=False)
+def running_losses(state: Training, own: bool = False) -> Metrics:
+    """Return the mean training loss of the epoch so far, or one of each optimizer: one read of the device.
+
+    Args:
+        state: the training.
+        own: of this rank alone, which then does not wait for others.
+    """
+    means = state.sums.means(extra=False, own=own)
     return {f"train/{name}_step": require_finite(state, means.get(name, 0.0), f"train/{name}") for name in state.losses}
 
 

@@ -1,6 +1,7 @@
 """A model's predictions for the test samples, collected per batch in the order of the data set."""
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from runner.data.part import Part, seeded
 from runner.data.target_scale import TargetScale
 from runner.loss import BCEWithLogits
+from runner.strategy import Strategy
 from runner.task import Step, Task
 from runner.task.supervised import Supervised
 from runner.util.trees import Shapes, is_shape
@@ -51,6 +53,16 @@ class Predictions:
         self._values = 0
         self.num_classes: int | None = None
         self.samples = 0
+
+    def merge(self, strategy: Strategy) -> None:
+        """Put the predictions of all ranks together, in the order of the samples."""
+        if strategy.ranks == 1:
+            return
+        own = [tuple(part.cpu() for part in batch) for batch in self._batches]
+        shares = strategy.gather((own, self.samples, self.num_classes))
+        in_order = zip_longest(*(batches for batches, *_ in shares))  # the last may have no share for some
+        self._batches = [share for batch in in_order for share in batch if share]
+        self.samples = sum(samples for _, samples, _ in shares)
 
     def add(self, step: Step) -> None:
         """Add the step of a batch: its outputs (N, K), and targets (N, ...) as the loss prepared them."""

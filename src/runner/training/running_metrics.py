@@ -32,6 +32,7 @@ class RunningMetrics:
         device: the device of the sums.
         scale: the scale of a regression's targets, if any.
         training: leave out the metrics that keep all predictions.
+        total: adds up the sums of all ranks; None if one process trains.
 
     Attributes:
         extra: the metrics that the key `metrics` asks for; None if there are none.
@@ -41,9 +42,14 @@ class RunningMetrics:
     """
 
     def __init__(
-        self, task: Task, device: torch.device, scale: TargetScale | None = None, training: bool = False
+        self,
+        task: Task,
+        device: torch.device,
+        scale: TargetScale | None = None,
+        training: bool = False,
+        total: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self._task, self._metrics = task, dict(task.metrics)
+        self._task, self._metrics, self._total = task, dict(task.metrics), total
         # Metrics with the same sums share them.
         self._summed = list(dict.fromkeys((metric.sums, metric.of_differences) for metric in self._metrics.values()))
         self._scale = scale.to(device) if scale is not None else None
@@ -164,21 +170,22 @@ class RunningMetrics:
         convert = self._scale.from_center if of_differences else self._scale.in_units
         return convert(outputs), convert(targets)
 
-    def means(self, extra: bool = True) -> Metrics:
+    def means(self, extra: bool = True, own: bool = False) -> Metrics:
         """Return loss, scalars and metrics so far, without undefined ones: one read of the device.
 
         Args:
             extra: also those of the key `metrics`, which take longer.
+            own: of this rank alone, which then does not wait for others.
         """
-        if not self.samples:
+        samples, ((loss,), *totals), more = self._read(None if own else self._total)
+        if not samples:
             return {}
-        ((loss,), *totals), more = self._read()
-        self.weight = more.get("weight", self.samples)
+        self.weight = more.get("weight", samples)
         scalars = {**({"loss": (loss, self.weight)} if self._has_loss else {}), **more.get("scalars", {})}
         means = {name: total / weight if weight else math.nan for name, (total, weight) in scalars.items()}
         sums = dict(zip(self._totals, totals, strict=False))
         values = {
-            name: metric.value(sums[metric.sums, metric.of_differences], self.samples)
+            name: metric.value(sums[metric.sums, metric.of_differences], samples)
             for name, metric in self._metrics.items()
             if (metric.sums, metric.of_differences) in sums
         }
@@ -187,17 +194,20 @@ class RunningMetrics:
             means |= self.extra.compute()
         return means | self._task.derived(means)
 
-    def state(self) -> tuple[list[list[float]], dict[str, Any]]:
+    def state(self, own: bool = False) -> tuple[list[list[float]], dict[str, Any]]:
         """Return what `reset` restores: one read of the device, and those of the key `metrics`.
+
+        Args:
+            own: of this rank alone.
 
         Returns:
             The number of samples and the sums of loss and metrics; then, where there are any, `weight`, the sum of
             weights, `scalars`, their sums and those of their weights, and `metrics`, the sums of the key `metrics`.
         """
-        sums, more = self._read()
+        samples, sums, more = self._read(None if own else self._total)
         if self.with_metrics and self.extra is not None:
             more["metrics"] = self.extra.state()
-        return [[float(self.samples)], *sums], more
+        return [[float(samples)], *sums], more
 
     def reset(self, state: list[list[float]] | None = None, more: Mapping[str, Any] | None = None) -> None:
         """Start from zero, or from the sums that `state` returned."""
@@ -231,16 +241,23 @@ class RunningMetrics:
     def _number(self, value: float) -> Tensor:
         return torch.tensor(value, dtype=self._dtype, device=self._device)
 
-    def _read(self) -> tuple[list[list[float]], dict[str, Any]]:
-        """Read the sums of loss and metrics, and those of weights and scalars, at once."""
+    def _read(
+        self, total_of: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[int, list[list[float]], dict[str, Any]]:
+        """Read the number of samples, the sums of loss and metrics, and those of weights and scalars, at once."""
         self._measure_collected()
         self._add_losses()
         totals = [self._loss, *(self._totals.values() if self.with_metrics else ())]
         weight = [self._weight] if isinstance(self._weight, Tensor) else []
         pairs = [torch.as_tensor(number).to(self._loss) for pair in self._scalars.values() for number in pair]
-        numbers = iter(torch.cat([part.flatten() for part in (*totals, *weight, *pairs)]).tolist())
+        parts = [part.flatten() for part in (*totals, *weight, *pairs)]
+        if total_of is None:
+            samples, numbers = self.samples, iter(torch.cat(parts).tolist())
+        else:
+            numbers = iter(total_of(torch.cat([self._number(self.samples)[None], *parts])).tolist())
+            samples = int(next(numbers))
         sums = [list(islice(numbers, total.numel())) for total in totals]
         more: dict[str, Any] = {"weight": next(numbers)} if weight else {}
         if self._scalars:
             more["scalars"] = {name: [next(numbers), next(numbers)] for name in self._scalars}
-        return sums, more
+        return samples, sums, more

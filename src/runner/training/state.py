@@ -35,6 +35,7 @@ from runner.rundir.checkpoint import (
 )
 from runner.rundir.epoch_seconds import EpochSeconds
 from runner.scheduler import Schedule
+from runner.strategy import Single, Strategy
 from runner.task import Task, higher_is_better
 from runner.task.supervised import Supervised
 from runner.training.attributes import held_generators, restore_generators
@@ -96,6 +97,7 @@ class Training:
         freeze: the parameters that are not trained, and until when.
         callbacks: the user's, which the loop calls.
         pause_after: the epoch after which training pauses; None: it does not.
+        strategy: who trains: this process, or several.
         artifacts: writes images, figures and tables of the run.
         epoch_seconds: the file with the seconds of finished epochs, up to the last checkpoint.
         weight: the sum of weights of the optimizer step in progress.
@@ -130,6 +132,7 @@ class Training:
     measured: Sequence[str] = ("loss",)
     callbacks: Callbacks = field(default_factory=Callbacks)
     pause_after: int | None = None
+    strategy: Strategy = field(default_factory=Single)
 
     def __post_init__(self) -> None:
         self.parameters = [*trainable(self.model), *self.task.own_parameters()]  # and those frozen until a later epoch
@@ -144,7 +147,8 @@ class Training:
         self.artifacts = Artifacts(folder / layout.ARTIFACTS)
         self.epoch_seconds = EpochSeconds(folder)
         self.norms = LayerNorms(self.model, self.task, self.parameters) if self.settings.log_norms else None
-        self.sums = RunningMetrics(self.task, self.device.torch, self.target_scale, training=True)
+        self.total = self.strategy.sum if self.strategy.ranks > 1 else None
+        self.sums = RunningMetrics(self.task, self.device.torch, self.target_scale, training=True, total=self.total)
         self.per_class: dict[str, dict[str, float | None]] = {}  # `val/f1` of the last evaluation
         self._noted: set[str] = set()
         self.clock = Stopwatch(self.device)
@@ -168,6 +172,10 @@ class Training:
         if type(self.task).step is Supervised.step:
             return nullcontext()
         return isolated_rng(derive_seed("evaluation", self.loaders.train.seed or 0), self.device.torch)
+
+    def stopping(self) -> bool:
+        """Return whether a stop was requested; of any rank, if there are several."""
+        return self.strategy.agree("stop", self.stop.requested)
 
     def request_stop(self, reason: str) -> None:
         """End training after the step or epoch in progress, as FINISHED; the first reason is printed.
@@ -218,6 +226,7 @@ def make_training(
         measured=experiment.measured,
         callbacks=Callbacks(experiment.callbacks),
         pause_after=experiment.pause_after,
+        strategy=experiment.strategy,
     )
 
 
@@ -272,6 +281,7 @@ def checkpoint_state(state: Training) -> dict[str, Any]:
         },
         "preprocessing": state.preprocessing,
         "callbacks": state.callbacks.state_dict(),
+        "ranks": state.strategy.gather(own_state(state)) if state.strategy.ranks > 1 else [],
     }
     return {
         "format": FORMAT,
@@ -284,6 +294,29 @@ def checkpoint_state(state: Training) -> dict[str, Any]:
         "progress": state.progress.state_dict(),
         **{key: part for key, part in optional.items() if part},
     }
+
+
+def own_state(state: Training) -> dict[str, Any]:
+    """Return what differs between the ranks: their generators, and their sums of the epoch in progress."""
+    sums, more = state.sums.state(own=True) if state.progress.sums else ([], {})
+    return {"rng": rng(state), "sums": sums, "more_sums": more}
+
+
+def restore_own(state: Training, ranks: Sequence[Mapping[str, Any]]) -> None:
+    """Restore what differs between the ranks; with another number of them, rank 0 takes the sums of all.
+
+    Args:
+        state: the training, whose progress is restored.
+        ranks: the states that `own_state` returned; empty if one process has written the checkpoint.
+    """
+    rank, count = state.strategy.rank, state.strategy.ranks
+    if len(ranks) == count > 1:
+        set_rng(state, ranks[rank]["rng"])
+        state.progress.sums, state.progress.more_sums = ranks[rank]["sums"], ranks[rank]["more_sums"]
+    elif max(len(ranks), 1) != count:
+        state.note_once(f"saved by {max(len(ranks), 1)} ranks, resumed by {count}: the result may differ")
+        if rank > 0:
+            state.progress.sums, state.progress.more_sums = [], {}
 
 
 def rng(state: Training) -> dict[str, Any]:
@@ -329,6 +362,7 @@ def restore(state: Training, checkpoint: Mapping[str, Any]) -> None:
     state.callbacks.load_state_dict(checkpoint.get("callbacks", {}))
     set_rng(state, checkpoint["rng"])
     state.progress = Progress.from_checkpoint(checkpoint["progress"])
+    restore_own(state, checkpoint.get("ranks", []))
     state.freeze.at_epoch(state.progress.epoch)
 
 

@@ -14,19 +14,20 @@ def share(state: Training, step: Step, index: int) -> Tensor:
     The share is the weight of the micro-batch, divided by the number of samples of the whole step, which is known
     before its last micro-batch is computed. `correct_gradients` replaces that divisor by the sum of weights: the
     gradient is that of one large batch. Where weights are numbers of samples, there is nothing to replace.
+    Several ranks average their gradients, so that each share is multiplied by their number.
 
     Args:
         state: adds up the weights of the step.
         step: of the micro-batch.
         index: of the micro-batch in the epoch, from 0.
     """
-    accumulation = state.settings.grad_accumulation
+    accumulation, ranks = state.settings.grad_accumulation, state.strategy.ranks
     assert step.loss is not None
-    if accumulation == 1:
+    if accumulation == ranks == 1:
         return step.loss
     weight = _exact(step.weight)
     state.weight = state.weight + weight
-    return step.loss * (weight / samples_of_step(state.loaders.train, index, accumulation))
+    return step.loss * (weight * ranks / samples_of_step(state.loaders.train, index, accumulation))
 
 
 def correct_gradients(state: Training, index: int) -> None:
@@ -37,9 +38,13 @@ def correct_gradients(state: Training, index: int) -> None:
         index: of the last micro-batch of the step in the epoch, from 0.
     """
     accumulation = state.settings.grad_accumulation
-    if accumulation == 1 or state.takes_turns:
+    if accumulation == state.strategy.ranks == 1 or state.takes_turns:
         return
     weight, state.weight = state.weight, 0
+    if isinstance(weight, Tensor) or state.settings.on_nonfinite == "skip":
+        weight = state.strategy.sum(weight)
+    elif state.strategy.ranks > 1:  # all samples of the step, which the gradients have been divided by
+        return
     samples = samples_of_step(state.loaders.train, index, accumulation)
     if not isinstance(weight, Tensor) and weight in (samples, 0):  # 0: all its losses were skipped
         return

@@ -1,0 +1,212 @@
+"""A run of several ranks: one command starts them; rank 0 has the config and the record, and the others follow it."""
+
+import logging
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from runner.config.hydra_job import without_hydra
+from runner.errors import ConfigError, Problem, describe_error
+from runner.rundir import layout
+from runner.rundir.checkpoint import NoCheckpoints
+from runner.util import cores, terminal
+from runner.util.options import EXIT_FAILED, EXIT_SIGNAL
+from runner.util.ranks import Ranks
+from runner.util.redaction import redact
+from runner.util.stopping import Stop
+
+if TYPE_CHECKING:
+    from runner.assembly.experiment import Experiment
+    from runner.training.state import Training
+
+
+def check(cfg: DictConfig) -> int | None:
+    """Find out who starts the ranks of a run.
+
+    Returns:
+        The number of ranks that this process has to start; None if it trains itself.
+
+    Raises:
+        ConfigError: nobody starts them, or torchrun has started others than the config asks for.
+    """
+    name, count, group = cfg.strategy.name, cfg.strategy.nproc_per_node, Ranks.here()
+    if name == "single":
+        if group is not None and group.count > 1:
+            text = f"strategy=single is one process, and torchrun has started {group.count}"
+            raise ConfigError(Problem("strategy", text, "write strategy=ddp", topic="conflict"))
+        return None
+    if group is None:
+        if count is not None:
+            return int(count)
+        text = f"strategy={name} trains on several ranks, and nobody has started them"
+        instead = (
+            "add strategy.nproc_per_node=2, which starts two on this machine, "
+            f"or write torchrun --nproc-per-node=2 -m runner strategy={name} ..."
+        )
+        raise ConfigError(Problem("strategy", text, instead, topic="missing"))
+    if count not in (None, group.local_count):
+        text = f"strategy.nproc_per_node={count}: torchrun has started {group.local_count} ranks on this machine"
+        raise ConfigError(Problem("strategy.nproc_per_node", text, "leave it out", topic="conflict"))
+    return None
+
+
+def launch(argv: Sequence[str], count: int) -> int:
+    """Start a command as several ranks on this machine, and wait for them.
+
+    Args:
+        argv: the arguments of `python -m runner`.
+        count: the number of ranks.
+
+    Returns:
+        The exit code of rank 0, or that of a signal.
+    """
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores.usable_cores() // count)))
+    logging.disable(logging.CRITICAL)  # of torchrun: rank 0 says what happens
+    arguments = ["--standalone", f"--nproc-per-node={count}", "-m", "runner", *argv]
+    try:
+        run.run(run.get_args_parser().parse_args(arguments))
+    except SignalException as interruption:
+        return EXIT_SIGNAL + int(interruption.sigval)
+    except ChildFailedError as error:
+        code = error.failures[0].exitcode if 0 in error.failures else EXIT_FAILED
+        return code if code > 0 else EXIT_FAILED
+    return 0
+
+
+@dataclass
+class Handed:
+    """What the other ranks get from rank 0.
+
+    Attributes:
+        config: composed, with Hydra's own node.
+        choices: which member of each group was chosen.
+        preprocessing: of a resumed run; None for a new one.
+        folder: of the run.
+        path: the folders that Python looks for modules in.
+    """
+
+    config: bytes
+    choices: Mapping[str, str]
+    preprocessing: Mapping[str, Any] | None
+    folder: Path
+    path: Sequence[str]
+
+
+@contextmanager
+def leading(group: Ranks | None) -> Iterator[None]:
+    """Join the other ranks within a block; they end if it ends before they have got a config."""
+    if group is None:
+        yield
+        return
+    try:
+        with group.joined():
+            yield
+    finally:
+        group.hand_on(None)
+
+
+def hand_on(
+    group: Ranks | None,
+    cfg: DictConfig,
+    choices: Mapping[str, str],
+    preprocessing: Mapping[str, Any] | None,
+    folder: Path,
+) -> None:
+    """Give the others the config of the run, and its folder."""
+    if group is not None:
+        group.remember("folder", str(folder))
+        group.hand_on(Handed(pickle.dumps(cfg), choices, preprocessing, folder, list(sys.path)))
+
+
+def follow(group: Ranks) -> int:
+    """Train as a rank other than 0: everything but the record.
+
+    Returns:
+        The exit code.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # nothing is to close, and rank 0 says it
+        signal.signal(number, signal.SIG_DFL)
+    stop = Stop()
+    with group.joined():
+        handed = group.receive()
+        if handed is None:
+            return 0
+        _write_to(handed.folder / layout.RANKS / f"{group.rank}.log")
+        terminal.configure_logging()
+        try:
+            with stop.listening():
+                return _train(group, handed, stop)
+        except BaseException as error:
+            traceback.print_exc()
+            group.report(redact(describe_error(error)), redact(traceback.format_exc()))
+            return EXIT_FAILED
+
+
+def _train(group: Ranks, handed: Handed, stop: Stop) -> int:
+    from runner.assembly import build
+    from runner.training.state import Interrupted
+
+    sys.path[:] = handed.path
+    cfg = pickle.loads(handed.config)
+    cfg.device.index += group.local_rank
+    experiment = build.build(without_hydra(cfg), handed.choices, (), handed.preprocessing)
+    with tempfile.TemporaryDirectory() as folder, closing(experiment.loaders):
+        try:
+            _fit_and_test(_make_training(experiment, Path(folder), stop), experiment)
+        except Interrupted:
+            return EXIT_SIGNAL + stop.signal
+    return 0
+
+
+def _make_training(experiment: "Experiment", folder: Path, stop: Stop) -> "Training":
+    """Make a training that records nothing: what callbacks write goes to a temporary folder."""
+    from runner.training.display import Bar
+    from runner.training.state import make_training
+
+    train = experiment.loaders.train
+    bar = Bar(experiment.trainer.epochs, train.batch_size, train.samples, quiet=True)
+    return make_training(experiment, NoCheckpoints(folder / layout.CHECKPOINTS), lambda *_: None, bar, stop)
+
+
+def _fit_and_test(state: "Training", experiment: "Experiment") -> None:
+    import torch
+
+    from runner.runs.phases import test
+    from runner.training.compilation import compile_model
+    from runner.training.loop import fit
+    from runner.training.predictions import Predictions
+    from runner.training.state import restore
+    from runner.util.rng import derive_seed
+
+    torch.manual_seed(derive_seed("rank", experiment.seed, state.strategy.rank))  # of dropout: the weights are made
+    if (checkpoint := state.strategy.send(lambda: None)) is not None:
+        restore(state, checkpoint)
+    if state.settings.compile and state.progress.epoch <= state.settings.epochs:
+        compile_model(state)
+    fit(state)
+    test(state, Predictions(experiment.task, experiment.target_scale))
+
+
+def _write_to(path: Path) -> None:
+    """Let this process write to a file instead of the terminal."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(number, 1)
+    os.dup2(number, 2)
+    os.close(number)
