@@ -7,7 +7,7 @@ share is weighted so that this is the gradient of the whole batch. All ranks tak
 from collections.abc import Callable
 from contextlib import nullcontext
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -22,7 +22,7 @@ from runner.task import Step, Task
 from runner.util.ranks import Ranks
 
 T = TypeVar("T")
-N = TypeVar("N", Tensor, int, float)
+N = TypeVar("N", bound=Tensor | float)
 
 AGREE_SECONDS = 0.25
 """How often ranks ask each other whether to stop: an all-reduce takes 0.1 ms of a step (Gloo, one machine)."""
@@ -144,11 +144,9 @@ class DDP(Single):
 
     def sum(self, value: N) -> N:
         """Return the sum of a number, or a tensor, over all ranks."""
-        if not isinstance(value, Tensor):
-            return type(value)(self.sum(torch.tensor(value)).item())
-        total = value.clone()
+        total = value.clone() if isinstance(value, Tensor) else torch.tensor(value)
         dist.all_reduce(total)
-        return total
+        return cast(N, total if isinstance(value, Tensor) else total.item())
 
     def agree(self, question: str, answer: bool) -> bool:
         """Return whether any rank says yes; see `Single`."""

@@ -1,5 +1,6 @@
 """Tasks and models as users write them, for tests of commands: `task._target_=helpers.tasks.Adversarial`."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -180,3 +181,17 @@ class Shaped(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.layers(inputs)
+
+
+class FailsOnRankOne(Supervised):
+    """Raises in the second step of training, on one of several ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._steps = 0
+
+    def step(self, model: Any, batch: Any) -> Any:
+        self._steps += self.training
+        if self._steps > 1 and os.environ.get("RANK") == "1":
+            raise ValueError("this rank fails")
+        return super().step(model, batch)

@@ -4,7 +4,6 @@ Each rank beats in the store of torchrun. A rank that is silent for a minute end
 of them; rank 0 reports which.
 """
 
-import logging
 import os
 import pickle
 import socket
@@ -24,8 +23,6 @@ from runner.errors import TrainingError
 
 if TYPE_CHECKING:
     import torch.distributed
-
-log = logging.getLogger("runner")
 
 BEAT_SECONDS = 5.0
 """Between two signs of life of a rank."""
@@ -61,18 +58,17 @@ class Ranks:
     local_rank: int
     local_count: int
     attempt: int = 0
-    heart: "Heart | None" = field(default=None, compare=False)
+    heart: "Heart | None" = field(default=None, compare=False, kw_only=True)
 
     @classmethod
-    @cache
     def here(cls) -> "Ranks | None":
-        """Return the ranks that this process belongs to; None if torchrun has not started it."""
+        """Return the ranks that this process belongs to, each time the same; None if torchrun has not started it."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         if not all(os.environ.get(name, "").isdecimal() for name in (*names, "MASTER_PORT")):
             return None
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         rank, count, local_rank, local_count = (int(os.environ[name]) for name in names)
-        return cls(rank, count, local_rank, local_count, int(attempt) if attempt.isdecimal() else 0)
+        return _ranks(rank, count, local_rank, local_count, int(attempt) if attempt.isdecimal() else 0)
 
     @cached_property
     def _torchrun(self) -> "torch.distributed.Store":
@@ -183,6 +179,11 @@ class Ranks:
         return int(number) if host == socket.gethostname() else None
 
 
+@cache
+def _ranks(rank: int, count: int, local_rank: int, local_count: int, attempt: int) -> Ranks:
+    return Ranks(rank, count, local_rank, local_count, attempt)
+
+
 def _encode(value: object) -> str:
     """Return a value as the store takes it."""
     return b64encode(pickle.dumps(value)).decode()
@@ -247,7 +248,6 @@ class Heart:
         ranks = self._ranks
         if ranks.rank != 0:
             os._exit(1)  # torchrun ends the others
-        log.error("error: rank %d has been silent for %.0f s", rank, SILENT_SECONDS)
         if (process := ranks.process_here(rank)) is not None:
             with suppress(psutil.Error):
                 process.kill()

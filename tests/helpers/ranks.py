@@ -1,0 +1,49 @@
+"""Shared by the tests of several ranks: commands that start them, and the processes of a rank."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+SMALL = (
+    "device=cpu", "device.threads=1", "data.limit=101", "data.batch_size=24", "trainer.epochs=3", "tracking=off",
+    "model.hidden=[16]", "runner.quiet=true",
+)  # fmt: skip
+"""101 samples of each part: the last batch cannot be divided equally."""
+
+Started = subprocess.Popen[str]
+
+
+def start(folder: Path, *arguments: str, by: Sequence[str] = ("-m", "runner")) -> Started:
+    """Start a run in a folder, or resume it there.
+
+    Args:
+        folder: of the run.
+        arguments: of the command.
+        by: what Python runs: runner, or torchrun with its options.
+    """
+    where = f"resume={folder}" if folder.exists() else f"hydra.run.dir={folder}"
+    return subprocess.Popen(
+        [sys.executable, *by, *arguments, where],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def torchrun(ranks: int, *options: str) -> list[str]:
+    """Return what Python runs so that torchrun starts ranks of runner."""
+    return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *options, "-m", "runner"]
+
+
+def rank_of(started: Started, rank: int) -> psutil.Process:
+    """Return the process of a rank."""
+    for process in psutil.Process(started.pid).children(recursive=True):
+        if process.environ().get("RANK") == str(rank):
+            return process
+    raise AssertionError(f"there is no rank {rank}")

@@ -1,0 +1,138 @@
+"""Ranks that are killed, stopped, interrupted and resumed: a run ends as undisturbed, or says which rank failed."""
+
+import json
+import signal
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+
+from helpers.killed import assert_ended_the_same, measured
+from helpers.ranks import SMALL, Started, rank_of, start, torchrun
+from runner.rundir import layout
+
+pytestmark = pytest.mark.soak
+
+TWO = ("strategy=ddp", "strategy.nproc_per_node=2")
+
+LONG = (
+    "device=cpu", "device.threads=1", "tracking=off", "data.batch_size=8", "trainer.epochs=8", "model.dropout=0.3",
+    "trainer.checkpoint_every_steps=10", "optimizer=adamw", "trainer.ema_decay=0.9", "trainer.log_every_steps=7",
+    "scheduler=warmup_cosine",
+)  # fmt: skip
+
+
+def wait_for_checkpoint(folder: Path) -> None:
+    while not (folder / layout.CHECKPOINTS / layout.LAST).exists():
+        sleep(0.05)
+    sleep(0.5)
+
+
+def ended(started: Started, seconds: float = 120) -> tuple[int, str]:
+    _, printed = started.communicate(timeout=seconds)
+    return started.returncode, printed
+
+
+def result_of(folder: Path) -> Any:
+    return json.loads((folder / layout.RESULT).read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two ranks that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    code, printed = ended(start(folder, *TWO, *LONG))
+    assert code == 0, printed
+    return folder
+
+
+@pytest.mark.parametrize("number", (signal.SIGTERM, signal.SIGINT))
+def test_a_signal_to_all_ends_in_one_checkpoint_that_resumes_exactly(whole: Path, here: Path, number: int) -> None:
+    folder = here / "run"
+    started = start(folder, *TWO, *LONG)
+    wait_for_checkpoint(folder)
+    started.send_signal(number)
+    before = monotonic()
+    code, printed = ended(started)
+    assert (code, monotonic() - before < 10) == (128 + number, True), printed
+    assert result_of(folder)["status"] == "KILLED"
+    code, printed = ended(start(folder))
+    assert code == 0, printed
+    assert_ended_the_same(folder, whole)
+
+
+def test_a_killed_rank_is_started_again_and_the_run_ends_as_undisturbed(whole: Path, here: Path) -> None:
+    folder = here / "run"
+    started = start(folder, TWO[0], *LONG, by=torchrun(2, "--max-restarts=1"))
+    wait_for_checkpoint(folder)
+    rank_of(started, 1).kill()
+    code, printed = ended(started)
+    assert code == 0, printed
+    assert measured(folder) == measured(whole)
+
+
+@pytest.mark.parametrize("rank", (0, 1))
+def test_a_killed_rank_ends_the_others(here: Path, rank: int) -> None:
+    folder = here / "run"
+    started = start(folder, *TWO, *LONG, "trainer.epochs=1000")
+    wait_for_checkpoint(folder)
+    rank_of(started, rank).kill()
+    before = monotonic()
+    code, printed = ended(started)
+    assert (code, monotonic() - before < 45) == (1, True), printed
+    if rank:
+        assert result_of(folder)["status"] == "FAILED"
+        assert "rank 1" in result_of(folder)["error"]
+
+
+def test_a_stopped_rank_ends_the_run_and_is_named(here: Path) -> None:
+    folder = here / "run"
+    started = start(folder, *TWO, *LONG, "trainer.epochs=1000")
+    wait_for_checkpoint(folder)
+    rank_of(started, 1).suspend()
+    code, printed = ended(started, 180)
+    assert code == 1, printed
+    assert result_of(folder)["error"].startswith("rank 1 was silent")
+
+
+def test_the_error_of_a_rank_is_that_of_the_run(here: Path) -> None:
+    folder = here / "run"
+    code, _ = ended(start(folder, *TWO, *SMALL, "task=custom", "task._target_=helpers.tasks.FailsOnRankOne"))
+    assert code == 1
+    assert result_of(folder)["error"] == "rank 1: ValueError: this rank fails"
+    assert "in step" in (folder / layout.LOG).read_text()  # its traceback
+
+
+@pytest.mark.parametrize("ranks", (1, 3))
+def test_another_number_of_ranks_resumes(whole: Path, here: Path, ranks: int) -> None:
+    folder = here / "run"
+    started = start(folder, *TWO, *LONG)
+    wait_for_checkpoint(folder)
+    started.terminate()
+    ended(started)
+    code, printed = ended(start(folder, f"strategy.nproc_per_node={ranks}"))
+    assert code == 0, printed
+    assert f"saved by 2 ranks, resumed by {ranks}" in printed
+    assert measured(folder).keys() == measured(whole).keys()
+
+
+@pytest.mark.parametrize("ranks", (2, 3))
+@pytest.mark.parametrize("precision", ("fp64", "fp32"))
+def test_ranks_have_the_numbers_of_one_process(here: Path, ranks: int, precision: str) -> None:
+    common = (*SMALL, f"precision={precision}", "data.batch_size=10", "metrics=[f1,auroc]")
+    for name, more in (("one", []), ("several", ["strategy=ddp", f"strategy.nproc_per_node={ranks}"])):
+        code, printed = ended(start(here / name, *common, *more))
+        assert code == 0, printed
+    one, several = measured(here / "one"), measured(here / "several")
+    assert one.keys() == several.keys()
+    for (name, step), value in one.items():
+        exact = "accuracy" in name or name.endswith(("f1", "auroc"))
+        close = pytest.approx(value, abs=1e-12 if precision == "fp64" else 1e-5)
+        assert several[name, step] == (value if exact and precision == "fp64" else close), (name, step)
+
+
+def test_twenty_starts_in_a_row(here: Path) -> None:
+    for number in range(20):
+        code, printed = ended(start(here / str(number), *TWO, *SMALL, "trainer.epochs=1"), 60)
+        assert code == 0, printed

@@ -1,0 +1,88 @@
+"""Several ranks train one model: the numbers of one process, one record, one terminal.
+
+runs/test_ranked.py kills and stops them.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import Called
+from helpers.killed import measured
+from helpers.ranks import SMALL, start
+from runner.data.share import Share
+
+Runner = Callable[..., Called]
+
+WEIGHTED = ("loss=cross_entropy", "loss.class_weight=balanced", "trainer.grad_accumulation=2", "precision=fp64")
+
+
+@pytest.mark.parametrize("ranks", (1, 2, 3, 7))
+def test_shares_are_the_batch_in_its_order(ranks: int) -> None:
+    for first, last in ((0, 0), (0, 5), (3, 24), (24, 101)):
+        parts = [Share(rank, ranks).of(first, last) for rank in range(ranks)]
+        assert [sample for begin, end in parts for sample in range(begin, end)] == list(range(first, last))
+        sizes = [end - begin for begin, end in parts]
+        assert max(sizes) - min(sizes) <= 1
+
+
+class TestTwoRanks:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def run(cls, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+        folder = tmp_path_factory.mktemp("ranks") / "run"
+        arguments = [word for word in SMALL if word not in ("tracking=off", "runner.quiet=true")]
+        store = f"tracking.uri=sqlite:///{folder.parent}/mlflow.db"
+        started = start(
+            folder,
+            "strategy=ddp",
+            "strategy.nproc_per_node=2",
+            *arguments,
+            *WEIGHTED,
+            "trainer.log_every_steps=1",
+            store,
+        )
+        _, printed = started.communicate()
+        assert started.returncode == 0, printed
+        return folder, printed
+
+    def test_measures_what_one_process_measures(self, run: tuple[Path, str], runner: Runner, here: Path) -> None:
+        runner(*SMALL, *WEIGHTED, "trainer.log_every_steps=1", f"hydra.run.dir={here}/one")
+        one, two = measured(here / "one"), measured(run[0])
+        assert one.keys() == {key for key in two if key[0] != "lr_step"} | {key for key in one if key[0] == "lr_step"}
+        for key, value in one.items():
+            assert two[key] == (value if "accuracy" in key[0] else pytest.approx(value, rel=1e-12)), key
+
+    def test_has_one_record(self, run: tuple[Path, str]) -> None:
+        folder, _ = run
+        result = json.loads((folder / "result.json").read_text())
+        assert (result["status"], result["ranks"], result["epochs"]) == ("FINISHED", 2, 3)
+        with sqlite3.connect(folder.parent / "mlflow.db") as store:
+            assert store.execute("select status, run_uuid from runs").fetchall() == [("FINISHED", result["run_id"])]
+            tags = dict(store.execute("select key, value from tags"))
+        assert tags["runner.strategy"] == "ddp, 2 ranks"
+
+    def test_has_one_voice_and_a_log_of_each_rank(self, run: tuple[Path, str]) -> None:
+        folder, printed = run
+        assert printed.count("epoch 3/3") == 1
+        assert "strategy ddp, 2 ranks" in printed
+        assert (folder / "ranks" / "1.log").read_text().count("epoch 3/3") == 1
+
+
+class TestRefusals:
+    def test_ranks_that_nobody_starts(self, runner: Runner) -> None:
+        called = runner("strategy=ddp")
+        assert called.code == 2
+        (problem,) = called.problems
+        assert problem.key == "strategy"
+        assert "strategy.nproc_per_node=2" in problem.suggestion
+        assert "torchrun" in problem.suggestion
+
+    def test_torchrun_without_a_strategy(self, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+            monkeypatch.setenv(name, "2" if "SIZE" in name else "0")
+        called = runner()
+        assert (called.code, [problem.key for problem in called.problems]) == (2, ["strategy"])
