@@ -173,7 +173,7 @@ def test_batches_of_a_step_must_agree(tmp_path: Path) -> None:
 def test_a_resumed_step_is_exact(tmp_path: Path) -> None:
     whole = make(tmp_path / "whole", schedule=None)
     fit(whole)
-    stopped = make(tmp_path / "stopped", stop=Stop(after=5))
+    stopped = make(tmp_path / "stopped", stop=Stop(after=4))
     with pytest.raises(Interrupted):
         fit(stopped)
     assert stopped.progress.batch, "within an epoch"

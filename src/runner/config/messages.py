@@ -159,7 +159,7 @@ def suggest_key(key: str, known: Collection[str], members: Mapping[str, list[str
         return f"did you mean {similar}?"
     parent, _, leaf = key.rpartition(".")
     if parent.partition(".")[0] not in (*TOP_LEVEL, "hydra", "optimizers", "sweep", "metrics"):
-        return f"the config has {', '.join(TOP_LEVEL)}"
+        return f"the config has {', '.join(name for name in TOP_LEVEL if name != 'resume_mode')}"
     siblings = _siblings(parent, known)
     if having := [f"{parent}={member}" for member, keys in members.items() if leaf in keys]:
         return f"choose {' or '.join(having)} to set it"
