@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runner.rundir import layout
 from runner.util import program
 from runner.util.options import EXIT_FAILED, EXIT_SIGNAL, choice_option, is_true, required_option, run_with_options
-from runner.util.tags import DATA_TAG
+from runner.util.tags import DATA_TAG, PAUSED
 
 if TYPE_CHECKING:
     from runner.saved.code import StoredCode
@@ -65,7 +65,7 @@ def work(options: Mapping[str, str]) -> int:
     from runner.runs import code_changes, reproduction, rerun  # late: torch
 
     logged = run.get_logged_run(str(was.run_id), was.argument, str(was.uri))
-    status = logged.info.status
+    status = "PAUSED" if PAUSED in logged.data.tags else logged.info.status
     terminal.configure_logging(is_true(options, "runner.quiet"))
     log.info("reproduce  %s, %s: %s", was.name, status, was.place)
     if contradictions := reproduction.find_contradictions(was.config, logged):

@@ -125,7 +125,7 @@ def test_when_none_can_be_started_those_that_run_end_and_the_rest_waits_for_a_re
         )
 
     def prepare(job: Job, _: Slot) -> Any:
-        return SimpleNamespace(number=job.number, folder=tmp_path)
+        return SimpleNamespace(number=job.number, folder=tmp_path, pause_after=None)
 
     listener: Any = SimpleNamespace(
         job_started=lambda *_: None,
@@ -170,13 +170,43 @@ def test_after_its_time_a_sweep_starts_no_job_and_takes_waiting_ones_from_the_qu
     outcomes = {"0": JobOutcome("FINISHED", "", 12.0), "1": JobOutcome("KILLED", "", 0.0)}
     monkeypatch.setattr(pool, "judge", lambda folder, *_: outcomes[folder.name])
     launcher: Any = SimpleNamespace(start=lambda specs: [handle(spec.number) for spec in specs])
-    prepare: Any = lambda job, _: SimpleNamespace(number=job.number, folder=tmp_path / str(job.number))  # noqa: E731
+
+    def prepare(job: Job, _: Slot) -> Any:
+        return SimpleNamespace(number=job.number, folder=tmp_path / str(job.number), pause_after=None)
+
     jobs = (Job(number, f"seed={number}", {}, ()) for number in range(3))
     running = Pool(launcher, [Slot(0), Slot(1)], prepare, listener, Stop(), max_time=6.0)
     running.run(jobs)
     assert {number: outcome.status for number, outcome in ended.items()} == {0: "FINISHED", 1: "KILLED"}
     assert stopped == {1} and ended[1].by_request and ended[1].reason == pool.NOT_STARTED
     assert running.is_late and next(jobs).number == 2
+
+
+@pytest.mark.parametrize("status", ["PAUSED", "FINISHED", "KILLED"])
+def test_a_job_that_pauses_as_the_sweep_is_stopped_has_paused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    stop, asked, ended = Stop(), list[bool](), list[JobOutcome]()
+    over = SimpleNamespace(code=0, description="exit code 0")
+    handle = SimpleNamespace(
+        has_started=lambda: True,
+        waitables=list,
+        read_progress=lambda: iter(()),
+        exit_status=lambda: over if asked else None,
+        request_stop=lambda: asked.append(True),
+        grace=60.0,
+        close=lambda: None,
+    )
+    listener: Any = SimpleNamespace(
+        job_started=lambda *_: None,
+        job_ended=lambda _, outcome: ended.append(outcome),
+        tick=lambda: setattr(stop, "requested", True),
+    )
+    monkeypatch.setattr(pool, "judge", lambda *_: JobOutcome(status, "", 1.0))
+    launcher: Any = SimpleNamespace(start=lambda _: [handle])
+    prepare: Any = lambda job, _: SimpleNamespace(number=job.number, folder=tmp_path, pause_after=None)  # noqa: E731
+    Pool(launcher, [Slot(0)], prepare, listener, stop).run(iter([Job(0, "", {}, ())]))
+    assert [(outcome.status, outcome.by_request) for outcome in ended] == [(status, status == "KILLED")]
 
 
 def left_behind() -> None:

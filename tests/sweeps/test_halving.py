@@ -4,9 +4,10 @@ import itertools
 import json
 import random
 import re
+import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -23,6 +24,7 @@ from runner.rundir import layout
 from runner.rundir.journal import Journal
 from runner.sweeps.jobs import JobOutcome
 from runner.sweeps.plan.halving import Halving, rungs_between
+from runner.sweeps.results.outcome import judge
 from runner.tracking.store import connect, local_uri
 
 Runner = Callable[..., Called]
@@ -46,17 +48,20 @@ class Simulated:
         self.epochs = 0
         self.asked: list[tuple[int, int]] = []
 
-    def run(self, halving: Halving, most: float = float("inf")) -> bool:
+    def run(
+        self, halving: Halving, most: float = float("inf"), again: Sequence[int] = (), followed: Sequence[int] = ()
+    ) -> bool:
         """Train until halving has nothing left, or so many jobs have ended; return whether it has nothing left."""
         first = list(self.done)[:: self.seeds]
         others = {number: list(range(number + 1, number + self.seeds)) for number in first}
-        halving.open(self.folder, LOSS, first, others)
+        halving.open(self.folder, LOSS, first, others, again, followed)
         running: dict[int, int | None] = {}
         for ended in itertools.count():
             while len(running) < self.slots and (number := halving.next()) is not None:
                 running[number] = halving.pause_after(number)
                 self.asked.append((number, running[number] or halving.rungs[-1]))
             if not running:
+                assert (halving.is_over and halving.starts_left == 0) or halving.asynchronous
                 return True
             if ended >= most:  # killed: those that run have no result
                 for number in running:
@@ -150,6 +155,20 @@ class TestDecisions:
             assert simulated.run(new(asynchronous=True))
             assert simulated.epochs <= 1.5 * 81 and 27 in simulated.done.values()
 
+    @pytest.mark.parametrize(("jobs", "eta", "most"), [(9, 3, 27), (5, 2, 16), (16, 4, 40), (3, 3, 27)])
+    def test_asynchronously_at_most_half_as_many_epochs_more(
+        self, places: Iterator[Path], jobs: int, eta: int, most: int
+    ) -> None:
+        for seed in range(20):
+            draw = random.Random(seed)
+            losses = sorted(curves(jobs, most, seed), reverse=True)  # the worst start first
+            simulated = Simulated(next(places), losses, draw, slots=1 + seed % 3)
+            halving = Halving(eta, rungs_between(1, most, eta), asynchronous=True)
+            assert simulated.run(halving)
+            whole = Simulated(next(places), losses, draw)
+            assert whole.run(Halving(eta, rungs_between(1, most, eta)))
+            assert simulated.epochs <= 1.5 * whole.epochs and most in simulated.done.values()
+
     def test_asynchronously_a_job_goes_on_before_all_have_started(self, places: Iterator[Path]) -> None:
         simulated = Simulated(next(places), curves(27, 27, seed=3), random.Random(0), slots=2)
         assert simulated.run(new(asynchronous=True))
@@ -175,6 +194,70 @@ class TestDecisions:
         assert simulated.run(halving)
         assert simulated.done[best] == 0 and 27 in simulated.done.values()
         assert [number for number, _ in simulated.asked].count(best) == 1
+
+    @pytest.mark.parametrize("asynchronous", [False, True])
+    def test_if_all_that_went_on_fail_the_next_best_one_does(self, places: Iterator[Path], asynchronous: bool) -> None:
+        simulated = Simulated(next(places), curves(9, 27, seed=0), random.Random(0))
+        end, failed = simulated.end, list[int]()
+
+        def fail(number: int, epoch: int) -> JobOutcome:
+            if epoch < 27 or failed:
+                return end(number, epoch)
+            failed.append(number)
+            return JobOutcome("FAILED", "train/loss is nan", 1.0)
+
+        simulated.end = fail  # type: ignore[method-assign]
+        assert simulated.run(new(asynchronous))
+        (last,) = [number for number, epochs in simulated.done.items() if epochs == 27]
+        assert failed and failed != [last]
+
+    def test_a_resume_tries_those_again_that_failed_and_the_best_is_that_of_a_sweep_without_failures(
+        self, places: Iterator[Path]
+    ) -> None:
+        losses = curves(9, 27, seed=0)
+        whole = Simulated(next(places), losses, random.Random(0))
+        assert whole.run(new())
+        (best,) = [number for number, epochs in whole.done.items() if epochs == 27]
+        for rung in (1, 3, 27):
+            simulated = Simulated(next(places), losses, random.Random(0))
+            end = simulated.end
+
+            def fail(
+                number: int, epoch: int, end: Callable[[int, int], JobOutcome] = end, at: int = rung
+            ) -> JobOutcome:
+                return JobOutcome("FAILED", "", 1.0) if (number, epoch) == (best, at) else end(number, epoch)
+
+            simulated.end = fail  # type: ignore[method-assign]
+            assert simulated.run(new())
+            other = max(simulated.done, key=simulated.done.__getitem__)
+            assert simulated.done[other] == 27 and other != best
+            simulated.end = end  # type: ignore[method-assign]
+            shutil.rmtree(simulated.folder / str(best), ignore_errors=True)  # the attempt moves away
+            simulated.done[best] = 0
+            assert simulated.run(new(), again=[best])
+            assert simulated.done[best] == 27
+            assert all(simulated.done[number] >= epochs for number, epochs in whole.done.items())
+
+    def test_those_that_a_cluster_still_runs_come_first_and_count_by_what_they_have_trained(
+        self, places: Iterator[Path]
+    ) -> None:
+        losses = curves(9, 27, seed=0)
+        simulated = Simulated(next(places), losses, random.Random(0), slots=1)
+        assert not simulated.run(new(), most=10)  # the first of the second rung has ended
+        best = sorted(range(9), key=lambda job: losses[job][0])[:3]
+        (still,) = [number for number in best if simulated.done[number] < 3][:1]
+        simulated.asked.clear()
+        halving = new()
+        halving.open(simulated.folder, LOSS, range(9), followed=[still])
+        assert halving.next() == still and halving.pause_after(still) == 3
+        assert simulated.run(new(), followed=[still]) and simulated.asked[0] == (still, 3)
+        assert sorted(simulated.done.values()) == [1] * 6 + [3] * 2 + [27]
+        paused = JobOutcome("PAUSED", "", 1.0)
+        again = new()
+        again.open(simulated.folder, LOSS, range(9), followed=[8])
+        assert again.next() == 8
+        again.tell(8, paused)
+        assert 8 not in again._reached[-1], "it has not trained more than its folder says"
 
     def test_one_that_ended_early_counts_at_all_rungs(self, places: Iterator[Path]) -> None:
         losses = curves(9, 27, seed=0)
@@ -207,16 +290,27 @@ class TestDecisions:
         simulated = Simulated(next(places), curves(9, 27, seed=0), random.Random(0))
         assert simulated.run(new())
         halving = new()
-        halving.to_the_end = True
+        halving.resume(simulated.folder, all_go_on=True, has_new=False)
+        assert not simulated.run(halving, most=2)
+        halving = new()
+        halving.resume(simulated.folder, all_go_on=False, has_new=False)  # resumed without sweep.extend
         assert simulated.run(halving)
         assert set(simulated.done.values()) == {27}
+
+    def test_a_job_that_is_killed_once_it_has_paused_has_paused(self, tmp_path: Path) -> None:
+        (tmp_path / layout.RESULT).write_text(json.dumps({"status": "PAUSED", "epochs": 3}))
+        for code, pause_after, status in (
+            (0, 3, "PAUSED"), (-9, 3, "PAUSED"), (None, 3, "PAUSED"), (-9, 9, "KILLED"),
+            (1, 9, "FAILED"), (1, None, "FAILED"),
+        ):  # fmt: skip
+            assert judge(tmp_path, code, "", 1.0, pause_after).status == status
 
     def test_other_rungs_are_refused_at_a_resume(self, places: Iterator[Path]) -> None:
         simulated = Simulated(folder := next(places), curves(9, 27, seed=0), random.Random(0))
         simulated.run(new(), most=3)
-        new().check_resumed(folder)
+        new().resume(folder, all_go_on=False, has_new=False)
         with pytest.raises(ConfigError, match="eta"):
-            Halving(2, rungs_between(1, 27, 2)).check_resumed(folder)
+            Halving(2, rungs_between(1, 27, 2)).resume(folder, all_go_on=False, has_new=False)
 
 
 SWEEP = ("--multirun", "hydra/sweeper=halving", "hydra.sweeper.max_epochs=4", "hydra.sweeper.eta=2")
@@ -234,10 +328,15 @@ class TestRealSweeps:
         assert runner("optimizer.lr=0.1", "trainer.epochs=2", "hydra.run.dir=whole", *small).code == 0
         assert_ended_the_same(folder / "0", here / "whole")
 
-    def test_no_resume_is_offered_that_would_do_nothing(self, runner: Runner, here: Path) -> None:
-        called = runner(*SWEEP, "optimizer.lr=0.1,1e30", "data.limit=200", "tracking=off")
-        assert called.code == 1 and "FAILED" in called.err
-        assert "\nresume " not in called.err
+    def test_a_resume_tries_a_failed_job_again_and_finds_the_points_of_a_sampler_without_a_seed(
+        self, runner: Runner, here: Path
+    ) -> None:
+        drawn = ("+hydra.sweeper.sampler._target_=optuna.samplers.RandomSampler", "hydra.sweeper.n_trials=2")
+        axis = "optimizer.lr=tag(log,interval(1e29,1e30))"
+        assert runner(*SWEEP, axis, *drawn, "data.limit=200", "tracking=off").code == 1
+        called = runner("--multirun", f"sweep.resume={sweep_folder(here)}")
+        assert called.code == 1 and "\nresume " in called.err
+        assert {path.name for path in sweep_folder(here).glob("failed_attempts/*")} == {"0_1", "1_1"}
 
     @pytest.mark.soak
     def test_killed_and_resumed_it_ends_like_runs_that_never_paused(self, tmp_path: Path) -> None:
@@ -323,6 +422,10 @@ class TestRealSweeps:
         ("typed", "key", "topic"),
         [
             ("trainer.epochs=5", "trainer.epochs", "conflict"),
+            ("trainer.epochs=4,8", "trainer.epochs", "conflict"),
+            ("pair=zip(trainer.epochs=[4,8],data.batch_size=[8,16])", "trainer.epochs", "conflict"),
+            ("hydra.sweeper.params={trainer.epochs: '4,8'}", "trainer.epochs", "conflict"),
+            ("data.val_fraction=0", "sweep.metric", "conflict"),
             ("hydra.sweeper.eta=1", "hydra.sweeper.eta", "range"),
             ("hydra.sweeper.min_epochs=3", "hydra.sweeper.max_epochs", "range"),
             ("hydra.sweeper.asynchronous=maybe", "hydra.sweeper.asynchronous", "type"),

@@ -17,7 +17,7 @@ from runner.errors import StoreError
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.journal import Journal
-from runner.rundir.manifest import Dataset, Manifest
+from runner.rundir.manifest import PAUSE, Dataset, Manifest
 from runner.tracking import artifacts
 from runner.tracking.deliver import Delivery
 from runner.tracking.delivery_loop import Folders
@@ -144,6 +144,28 @@ def test_what_was_made_before_a_failure_is_found_again(
             delivery.step()
     assert delivery.step()
     assert calls["create_run"] == calls["create_logged_model"] == calls["log_outputs"] == 1
+    assert_complete(uri, folder)
+
+
+def test_a_model_that_was_saved_after_the_pause_that_is_delivered_waits_for_its_metrics(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "0"
+    manifest = make_job(folder, uri)
+    manifest.ended(PAUSE).save(folder)
+    delivery = Delivery(folder, is_new=True)
+    send = delivery._send_metrics
+
+    def resumed_meanwhile(*args: Any) -> bool:
+        done = send(*args)
+        if not (folder / layout.MODEL).exists():
+            finish(folder, manifest)
+        return done
+
+    monkeypatch.setattr(delivery, "_send_metrics", resumed_meanwhile)
+    assert delivery.step()
+    assert delivery.state.refused == {} and delivery.state.model_id is None
+    assert delivery.step()
     assert_complete(uri, folder)
 
 

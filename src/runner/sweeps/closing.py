@@ -65,9 +65,8 @@ class Closing:
             for line in folds.describe(self.folder, prepared.config.trainer.monitor):
                 log.info("%s", line)
         ended = self._end_parent_run(result, seconds, complete and written, stopped)
-        recorded = written and ended
-        complete = complete and recorded
-        if not complete and not left and not (recorded and schedule.is_settled(result)):
+        complete = complete and written and ended
+        if not complete and not left:
             log_how_to_resume(self.folder)
         elif complete and prepared.hint:
             log.info("%s", prepared.hint)

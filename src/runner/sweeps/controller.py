@@ -192,6 +192,7 @@ class Sweep:
             if row.ran_to_end and row.measured:
                 self.best.add(self._group(job), row.measured)
         self.schedule.tell(job, outcome)
+        self.display.expect(self.schedule.expected)
         self.display.job_ended(job, outcome)
 
     def tick(self) -> None:

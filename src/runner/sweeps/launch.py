@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from runner.comparison.objectives import SHOWN, objectives_of
 from runner.config.compose import Composer
-from runner.config.keys import TARGET_GROUPS
+from runner.config.keys import PRESETS, TARGET_GROUPS
 from runner.config.overrides import last_value
 from runner.config.settings import SweepSettings
 from runner.errors import ConfigError, Problem
@@ -186,9 +186,18 @@ def describe(prepared: PreparedSweep) -> list[str]:
     if plan.halving:
         first = seeds.first_of_each(plan.jobs)
         notes.append(plan.halving.describe(len(first), 1 + max(map(len, first.values()))))
+        notes.append(_describe_horizon(prepared.config, plan.halving.rungs[-1]))
     notes += [plan.stages.describe() if plan.stages else ""]
     notes += [plan.note, plan.search.note(prepared.objectives) if plan.search else ""]
     return [f"sweep      {describe_plan(plan)}", *(f"           {note}" for note in notes if note)]
+
+
+def _describe_horizon(config: DictConfig, epochs: int) -> str:
+    """Describe that a preset, which may ask for another number of epochs, does not decide it; empty without one."""
+    asked, choices = config.trainer.epochs, config.hydra.runtime.choices
+    if asked == epochs or not any(choices.get(group) for group in PRESETS):
+        return ""
+    return f"trainer.epochs={asked} gives way to hydra.sweeper.max_epochs={epochs}"
 
 
 def plan_jobs(
@@ -231,13 +240,10 @@ def _resumed(composer: Composer, folder: Path | None, arguments: Sequence[str], 
     saved, original, _ = plans.load(folder)
     if planned.search is not None:
         return _resume_search(saved, planned, folder, extend)
-    decides = planned.halving is not None or planned.stages is not None
-    if not decides and all(text in original or not chooses_jobs(text) for text in arguments):
-        return saved
-    new, missing = plans.difference(composer, saved, planned)
+    asks = any(text not in original and chooses_jobs(text) for text in arguments)
+    new, missing = plans.difference(composer, saved, planned) if asks or planned.stages is not None else ([], [])
     if planned.halving is not None:
-        planned.halving.check_resumed(folder)
-        planned.halving.to_the_end = extend and not new
+        planned.halving.resume(folder, all_go_on=extend, has_new=bool(new))
         saved = replace(saved, halving=planned.halving)
     if not new and not missing:
         return saved
@@ -306,7 +312,7 @@ def check(
     infos = preflight.check(checked, configs, by_job, launcher.is_remote, launcher.stacks)
     objectives = objectives_of(settings, list(infos.values()))
     if plan.halving is not None:
-        plan.halving.check(objectives, configs)
+        plan.halving.check(objectives, configs, [name for info in infos.values() for name in info.metrics])
     if plan.stages is not None and (len(objectives) > 1 or objectives[0].direction == SHOWN):
         text = "sweep.seeds=auto: seeds come in stages by one metric that ranks configurations"
         raise ConfigError(Problem("sweep.metric", text, f"write sweep.metric={objectives[0].metric}", topic="conflict"))

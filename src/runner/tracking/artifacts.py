@@ -25,7 +25,7 @@ from runner.tracking.local_files import copy_into, first_link, link_into, local_
 from runner.tracking.open_run import OpenRun
 from runner.tracking.trouble import refuses_content
 from runner.util.files import hard_link, load_json_or_empty, read_text, write_json
-from runner.util.tags import PARAM_LENGTH, legal_model_name, with_legal_names
+from runner.util.tags import PARAM_LENGTH, PAUSED, legal_model_name, with_legal_names
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,7 +76,8 @@ def deliver(
     for path in _files(folder, manifest, uploaded):
         upload.send(path, path.relative_to(folder).as_posix())
     shutil.rmtree(folder / PINNED, ignore_errors=True)
-    if manifest.log_model and _has_model(folder):
+    # A run that pauses has no model: one that is there now is of its next start, whose metrics are not uploaded yet.
+    if manifest.log_model and PAUSED not in manifest.tags and _has_model(folder):
         upload.send_model(lambda: _deliver_model(client, folder, opened, manifest, state))
     state.refused = upload.finish()
 

@@ -163,7 +163,9 @@ class Slurm(Cluster):
         """
         executor = self._executor(specs[0].folder.parent)
         new = [spec for spec in specs if spec.number not in self._still_running]
-        jobs = {number: submitit.SlurmJob(executor.folder, job_id) for number, job_id in self._still_running.items()}
+        # Each is followed once: a job of a halving starts again for its next rung.
+        followed = {s.number: self._still_running.pop(s.number) for s in specs if s.number in self._still_running}
+        jobs = {number: submitit.SlurmJob(executor.folder, job_id) for number, job_id in followed.items()}
         submitted: list[Any] = []
         try:
             for first in range(0, len(new), MAX_ARRAY_SIZE):

@@ -234,10 +234,11 @@ class Pool:
         self._running.remove(running)
         self._free.append(running.slot)
         self._free.sort(key=lambda slot: slot.number)
-        outcome = judge(running.spec.folder, status.code, status.description, seconds)
+        spec = running.spec
+        outcome = judge(spec.folder, status.code, status.description, seconds, spec.pause_after)
         if running.pruned and outcome.status == "KILLED":
             outcome = JobOutcome("FINISHED", running.stop_reason or "", seconds)
-        elif running.stop_reason is not None and outcome.status != "FINISHED":
+        elif running.stop_reason is not None and not outcome.as_planned:
             by_request = self._ending is not None or running.stop_reason == NOT_STARTED
             outcome = JobOutcome("KILLED", running.stop_reason, seconds, by_request)
         self._over(running.job, outcome)

@@ -6,6 +6,7 @@ from typing import Any
 
 from runner.config.compose import Composer
 from runner.config.overrides import key_of, last_value
+from runner.config.zipped import is_zip, parse_zip
 from runner.errors import ConfigError, Problem
 from runner.sweeps.plan import grid, random_search
 from runner.sweeps.plan.axes import check_whole_number
@@ -65,14 +66,11 @@ def plan(
     if sampler is not None and n_trials is None:
         text = "hydra.sweeper.sampler needs the number of points to draw"
         problems.append(Problem("hydra.sweeper.n_trials", text, "write hydra.sweeper.n_trials=27", topic="missing"))
-    typed = [text for text in arguments if key_of(text) == EPOCHS]
-    if typed and last_value(arguments, EPOCHS) != str(max_epochs):
-        text = f"{typed[-1]}: with hydra/sweeper=halving hydra.sweeper.max_epochs={max_epochs} says how long to train"
-        instead = f"write hydra.sweeper.max_epochs={last_value(arguments, EPOCHS)} in its place"
-        problems.append(Problem(EPOCHS, text, instead, topic="conflict"))
+    problems += _check_epochs([*(f"{key}={value}" for key, value in params.items()), *arguments], max_epochs)
     if problems:
         raise ConfigError(*problems)
-    arguments = [*(text for text in arguments if text not in typed), f"{EPOCHS}={max_epochs}"]
+    params = {key: value for key, value in params.items() if key != EPOCHS}
+    arguments = [*(text for text in arguments if key_of(text) != EPOCHS), f"{EPOCHS}={max_epochs}"]
     halving = Halving(eta, rungs_between(min_epochs, max_epochs, eta), asynchronous)
     points = _draw(composer, arguments, params, n_trials, seed, sampler, where)
     if (count := len(first_of_each(points.jobs))) < eta:
@@ -80,6 +78,22 @@ def plan(
         instead = f"add values: at least {eta} configurations are needed with eta={eta}"
         raise ConfigError(Problem("hydra/sweeper", text, instead, topic="range"))
     return replace(points, halving=halving)
+
+
+def _check_epochs(arguments: Sequence[str], max_epochs: int) -> list[Problem]:
+    """Check that no argument trains jobs for another number of epochs."""
+    typed = [text for text in arguments if EPOCHS in _keys(text)]
+    epochs = last_value(typed, EPOCHS)
+    if not typed or epochs == str(max_epochs):
+        return []
+    text = f"{typed[-1]}: with hydra/sweeper=halving hydra.sweeper.max_epochs={max_epochs} says how long to train"
+    is_number = epochs is not None and epochs.isdecimal()
+    instead = f"write hydra.sweeper.max_epochs={epochs} in its place" if is_number else f"leave out {EPOCHS}"
+    return [Problem(EPOCHS, text, instead, topic="conflict")]
+
+
+def _keys(argument: str) -> list[str]:
+    return list(map(key_of, parse_zip(argument).members if is_zip(argument) else [argument]))
 
 
 def _draw(

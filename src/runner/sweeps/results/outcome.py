@@ -23,7 +23,9 @@ def outcome_of(folder: Path) -> JobOutcome | None:
     return JobOutcome(content["status"], content["why"], content["seconds"])
 
 
-def judge(folder: Path, exit_code: int | None, description: str, seconds: float) -> JobOutcome:
+def judge(
+    folder: Path, exit_code: int | None, description: str, seconds: float, pause_after: int | None = None
+) -> JobOutcome:
     """Derive a job's outcome from its folder and its exit, for a job that was not asked to stop.
 
     Args:
@@ -31,13 +33,15 @@ def judge(folder: Path, exit_code: int | None, description: str, seconds: float)
         exit_code: of its process; None if it was lost together with its supervisor.
         description: the same for a reader.
         seconds: that it took.
+        pause_after: the epoch after which it was to pause; None: it was not.
     """
     result = read_result(folder)
     status = result.get("status")
     if status == "FINISHED":  # written last of all, and removed when a run starts
         return JobOutcome("FINISHED", "", seconds)
-    if status == PAUSE and exit_code == 0:
-        return JobOutcome(PAUSE, f"after epoch {result.get('epochs')}", seconds)
+    epochs = int(result.get("epochs") or 0)
+    if status == PAUSE and pause_after is not None and epochs >= pause_after:  # else it paused in an earlier start
+        return JobOutcome(PAUSE, f"after epoch {epochs}", seconds)
     if exit_code is None and status != "FAILED":
         return JobOutcome("KILLED", description, seconds)
     if exit_code is not None and exit_code < 0:

@@ -13,7 +13,7 @@ from runner.comparison.table import CELL_LENGTH
 from runner.rundir import layout
 from runner.rundir.delivery_state import DeliveryState
 from runner.rundir.lock import is_locked
-from runner.rundir.manifest import has_manifest
+from runner.rundir.manifest import PAUSE, has_manifest
 from runner.saved.run import read_result
 from runner.sweeps.jobs import Job
 from runner.sweeps.plan.plan import short_names
@@ -184,7 +184,12 @@ def read_row(job: Job, folder: Path, objectives: Sequence[Objective]) -> Row:
         started = (folder / layout.CONFIG).exists()
         status = "RUNNING" if started and is_locked(folder) else "KILLED" if started else "NOT STARTED"
     finished = result.get("status") == "FINISHED"  # maybe outside of the sweep, after an earlier end
-    reason = "" if finished else (outcome.reason if outcome else "") or result.get("error", "")
+    if finished:
+        reason = ""
+    elif status == PAUSE:  # maybe later than its sweep has seen
+        reason = f"after epoch {result.get('epochs')}"
+    else:
+        reason = (outcome.reason if outcome else "") or result.get("error", "")
     values = [result.get(objective.metric) for objective in objectives]
     return Row(
         job,
