@@ -26,15 +26,21 @@ class Unit:
     Attributes:
         jobs: their specs.
         process: None until it has started, or if it never will.
+        cancelled: the numbers of the jobs that never start; the others do.
     """
 
     def __init__(self, jobs: Sequence[JobSpec]) -> None:
         self.jobs = list(jobs)
         self.process: ProcessHandle | None = None
-        self.cancelled = False
+        self.cancelled = set[int]()
         self.closed = 0
         self.reports: dict[int, deque[JobProgress]] = {job.number: deque() for job in jobs}
         self.codes: dict[int, int] = {}
+
+    @property
+    def wanted(self) -> list[JobSpec]:
+        """The jobs that are not cancelled."""
+        return [job for job in self.jobs if job.number not in self.cancelled]
 
     def start(self, place: Slot) -> None:
         """Start it in a place."""
@@ -73,15 +79,15 @@ class Stack(Unit):
 
     def start(self, place: Slot) -> None:
         """Start the process of the stack."""
-        first = self.jobs[0]
-        name = str(min(job.number for job in self.jobs))
-        spec = StackSpec(name, first.folder.parent, first.where, self.environment(place), self.jobs)
+        first, jobs = self.jobs[0], self.wanted
+        name = str(min(job.number for job in jobs))
+        spec = StackSpec(name, first.folder.parent, first.where, self.environment(place), jobs)
         self.file = spec.file
         self.process = ProcessHandle(spec, "runner.sweeps.launchers.stack_worker:main")
 
     def clean_up(self) -> None:
         """Remove the file of its checkpoints, if all jobs have their own, and an empty log."""
-        if all(self.codes.get(job.number) in (0, EXIT_FAILED) for job in self.jobs):
+        if all(self.codes.get(job.number) in (0, EXIT_FAILED) for job in self.wanted):
             self.file.unlink(missing_ok=True)
         printed = self.file.with_suffix(".log")
         with contextlib.suppress(OSError):
@@ -115,13 +121,13 @@ class Queue:
         """Start the next units while there are free places."""
         while self._free and self._waiting:
             unit = self._waiting.popleft()
-            if unit.cancelled:
+            if not unit.wanted:
                 continue
             try:
                 unit.start(self._free[0])
             except LauncherDied as error:
                 log.error("error: %s", describe_error(error))
-                unit.cancelled = True
+                unit.cancelled |= {job.number for job in unit.jobs}
                 continue
             self._taken[id(unit)] = self._free.pop(0)
 
@@ -141,13 +147,13 @@ class Handle:
         self.grace = ProcessHandle.grace + MEMBER_SECONDS * len(unit.jobs)
 
     def has_started(self) -> bool:
-        """Return whether its unit has a place."""
-        return self._unit.process is not None
+        """Return whether it has a place."""
+        return self._unit.process is not None and self._number not in self._unit.cancelled
 
     def waitables(self) -> Sequence[Connection | int]:
         """Return those of the process, for the first of its jobs that has not ended: each may be waited for once."""
         process = self._unit.process
-        first = next((job.number for job in self._unit.jobs if job.number not in self._unit.codes), None)
+        first = next((job.number for job in self._unit.wanted if job.number not in self._unit.codes), None)
         return process.waitables() if process is not None and first == self._number else []
 
     def read_progress(self) -> Iterator[JobProgress]:
@@ -160,25 +166,27 @@ class Handle:
     def exit_status(self) -> ExitStatus | None:
         """Return its own exit code, or that of the process that ended before it."""
         unit = self._unit
+        if self._number in unit.cancelled:
+            return ExitStatus(None, "not started")
         if unit.process is None:
-            return ExitStatus(None, "not started") if unit.cancelled else None
+            return None
         status = unit.process.exit_status()
         unit.read()
         code = unit.codes.get(self._number)
         return status if code is None else ExitStatus(code, f"exit code {code}")
 
     def request_stop(self) -> None:
-        """Ask the process to stop, with all its jobs; one that waits for a place never starts."""
+        """Ask the process to stop, with all its jobs; a job that waits for a place never starts, and the others do."""
         if self._unit.process is None:
-            self._unit.cancelled = True
-        else:
+            self._unit.cancelled.add(self._number)
+        elif self._number not in self._unit.cancelled:
             self._unit.process.request_stop()
 
     def kill(self) -> None:
         """Kill the process, with all its jobs."""
         if self._unit.process is None:
-            self._unit.cancelled = True
-        else:
+            self._unit.cancelled.add(self._number)
+        elif self._number not in self._unit.cancelled:
             self._unit.process.kill()
 
     def close(self) -> None:
