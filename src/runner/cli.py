@@ -148,7 +148,7 @@ def run_one(args: Namespace) -> int:
         if _of_sweeps(text)
     ]
     if cfg is not None:
-        problems = names_and_values(cfg, problems)
+        problems = [*names_and_values(cfg, problems), *check_register(cfg)]
     exact_folder = last_value(args.overrides, "hydra.run.dir") is not None
     if cfg is not None and (resumed is None or resumed.warm_start):
         from runner.tracking.location import check_new_store
@@ -194,6 +194,16 @@ def asks_for_folds(cfg: DictConfig) -> bool:
     from runner.sweeps.plan.folds import folds_of
 
     return folds_of(cfg) is not None
+
+
+def check_register(cfg: DictConfig) -> list[Problem]:
+    """Check that a run to be registered is not that of a single fold, which leaves the test part to all together."""
+    name, fold = (OmegaConf.select(cfg, key) for key in ("tracking.register", "data.fold"))
+    if name is None or fold is None:
+        return []
+    text = f"tracking.register={name}: with data.fold={fold} the run has no test samples"
+    instead = "leave out data.fold: the ensemble of all folds is registered"
+    return [Problem("tracking.register", text, instead, topic="conflict")]
 
 
 def run_folds(args: Namespace) -> int:

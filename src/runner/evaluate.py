@@ -17,6 +17,7 @@ from runner.util.metric_names import PARTS
 from runner.util.options import choice_option, is_true, required_option, run_with_options
 
 if TYPE_CHECKING:
+    from runner.assembly.experiment import Experiment
     from runner.runs.evaluation import Evaluation
     from runner.runs.folds_evaluation import FoldsEvaluation
 
@@ -101,8 +102,7 @@ def _main(options: dict[str, str]) -> int:
 def _report(result: "Evaluation", run: SavedRun) -> None:
     experiment, split = result.experiment, result.split
     epoch = f" (epoch {result.weights.epoch})" if result.weights.epoch else ""
-    computed = f"device {experiment.device} · precision {experiment.precision}"
-    _report_head(f"{result.weights.source}{epoch}", experiment.splits.name, split, result.samples, computed)
+    _report_head(f"{result.weights.source}{epoch}", experiment, split, result.samples)
     if result.same_data is False:
         log.warning("           not the samples of the run: its data have changed, or this is another data set")
     log.info("%-10s %s", split, _format(result.metrics))
@@ -121,7 +121,7 @@ def _report(result: "Evaluation", run: SavedRun) -> None:
 
 
 def _report_folds(result: "FoldsEvaluation", split: str) -> None:
-    _report_head(result.source, result.data, split, result.samples, result.computed)
+    _report_head(result.source, result.experiment, split, result.samples)
     if result.same_data is False:
         log.warning("           not the samples of the sweep: its data have changed, or this is another data set")
     log.info("%-10s %s", split, _format(result.metrics))
@@ -129,10 +129,11 @@ def _report_folds(result: "FoldsEvaluation", split: str) -> None:
         _compare(result.metrics, result.logged)
 
 
-def _report_head(source: str, data: str, split: str, samples: int, computed: str) -> None:
+def _report_head(source: str, experiment: "Experiment", split: str, samples: int) -> None:
+    data, part = experiment.splits.name, {"val": "validation"}.get(split, split)
     log.info("weights    %s", source)
-    log.info("data       %s: %s %s samples", data, f"{samples:,}", {"val": "validation"}.get(split, split))
-    log.info("device     %s", computed)
+    log.info("data       %s: %s %s samples", data, f"{samples:,}", part)
+    log.info("device     device %s · precision %s", experiment.device, experiment.precision)
 
 
 def _compare(metrics: Mapping[str, float], logged: Mapping[str, float]) -> None:

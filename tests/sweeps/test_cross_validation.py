@@ -96,7 +96,14 @@ def test_the_folds_of_a_run_become_one_model(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = ["data.folds=2", "data.limit=60", "trainer.epochs=2", "model.hidden=[8]", "tracking.wait=20"]
+    arguments = [
+        "data.folds=2",
+        "data.limit=60",
+        "trainer.epochs=2",
+        "model.hidden=[8]",
+        "tracking.wait=20",
+        "tracking.register=folded",
+    ]
     called = runner(*arguments)
     assert called.code == 0, called.err
     folder = sweep_folder(here)
@@ -116,6 +123,12 @@ def test_the_folds_of_a_run_become_one_model(
     assert {"out_of_fold.csv", "folds.json"} <= {file.path for file in client.list_artifacts(parent.info.run_id)}
     (model,) = client.search_logged_models(["1"], f"source_run_id = '{parent.info.run_id}'")
     assert {metric.key for metric in model.metrics} >= tested.keys()
+    version = client.get_model_version_by_alias("folded", "champion")
+    assert (version.run_id, version.source) == (parent.info.run_id, f"models:/{model.model_id}")
+    assert "runner.test_look" in client.get_run(parent.info.run_id).data.tags
+    with (folder / "artifacts" / "champion.csv").open() as file:
+        right = [row["target"] == row["prediction_challenger"] for row in csv.DictReader(file)]
+    assert np.mean(right) == pytest.approx(together["test"]["accuracy"])
     samples = torch.from_numpy(load_digits().images).float().unsqueeze(1)[:50] / 16
     graph = torch.export.load(folder / "model" / "data" / "model.pt2").module()
     means = torch.stack([predicted(folder / number, samples) for number in "01"]).mean(0)
@@ -228,7 +241,8 @@ def test_what_folds_do_not_go_with(runner: Runner, here: Path) -> None:
 
     assert keys({"hydra/sweeper": "grid", "hydra/launcher": "slurm"}, sweep={"seeds": 3}) == []
     assert keys({"hydra/sweeper": "halving", "hydra/launcher": "stacked"}) == ["hydra/sweeper", "hydra/launcher"]
-    assert keys({}, sweep={"seeds": "auto"}, tracking={"register": "a"}) == ["sweep.seeds", "tracking.register"]
+    assert keys({}, sweep={"seeds": "auto"}, tracking={"register": "a"}) == ["sweep.seeds"]
+    assert "the ensemble of all folds is registered" in runner("data.folds=3", "data.fold=0", "tracking.register=a").err
     zipped = "pair=zip(data.fold=[0,1],optimizer.lr=[0.1,0.2])"
     cases = [("data.folds", "data.folds=3,4"), ("data.fold", "data.fold=0,1"), ("data.fold", zipped)]
     for key, *arguments in [(key, "data.folds=3", text) for key, text in cases]:

@@ -95,7 +95,7 @@ def registration(name: str | None, task: Task, splits: Splits | None, measured: 
     key = "tracking.register"
     if name is None:
         return []
-    if splits is not None and splits.test is None:
+    if splits is not None and splits.test is None and splits.untouched is None:
         text = f"{key}={name}: {splits.name} has no test samples to compare it with the champion on"
         return [Problem(key, text, "leave it out, or add a test part", topic="data")]
     if measured is not None and "loss" not in measured:

@@ -4,6 +4,7 @@ Every step can be repeated: after a kill, the next call finds the version that w
 """
 
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -16,7 +17,9 @@ from runner.rundir.folders import shell_path
 from runner.rundir.lock import lock
 from runner.rundir.manifest import Manifest, manifest_of
 from runner.runs.judged import Incomparable, Judged, compare, judge, write
+from runner.saved.folds import FOLD, SavedFolds, find_folds
 from runner.saved.run import SavedRun, find
+from runner.saved.sweep_folder import is_sweep
 from runner.saved.weights import hash_tensors, weights_of_run
 from runner.tracking.artifacts import MLMODEL
 from runner.tracking.deliver import Delivery
@@ -31,6 +34,8 @@ log = logging.getLogger("runner")
 
 TABLE = f"{layout.ARTIFACTS}/champion.csv"
 """The samples of the test part with the predictions of both models."""
+
+Model = SavedRun | SavedFolds
 
 ATTEMPTS = 5
 """How many champions a model is compared with if others become it meanwhile."""
@@ -73,12 +78,15 @@ def _describe(test: PairedTest | None) -> str:
     return f"{test.measure} {new}, was {old}, of {test.samples:,} test samples ({test.reason}{p})"
 
 
-def register_due(folder: Path, uri: str | None = None) -> bool:
-    """Register the model of a finished run, or of the best job of a finished sweep, if that is to be done.
+def register_due(folder: Path, uri: str | None = None, locked: bool = False) -> bool:
+    """Register the model of a finished run, or of a finished sweep, if that is to be done.
+
+    That of a sweep is the best job's; of a sweep over folds it is their ensemble.
 
     Args:
         folder: of the run or the sweep; all of it should be in MLflow.
         uri: the address of the store, if it needs credentials or has moved.
+        locked: whether this process has locked the folder.
 
     Returns:
         Whether nothing is left to do. Otherwise a line says why, and how to do it later.
@@ -89,8 +97,8 @@ def register_due(folder: Path, uri: str | None = None) -> bool:
     run = _run_of(folder)
     try:
         if run is None:
-            raise Incomparable("no job of the sweep has finished")
-        with lock(run), log_to_file(run / layout.LOG):
+            raise Incomparable("no job of the sweep has finished, or its folds are not combined")
+        with nullcontext() if locked and run == folder else lock(run), log_to_file(run / layout.LOG):
             _register(run, name, uri)
         registration.note(folder)
     except Incomparable as error:  # nothing will change that
@@ -118,10 +126,11 @@ def _explain(error: BaseException) -> str:
 
 
 def _run_of(folder: Path) -> Path | None:
-    """Return the folder of the run itself, or of the best job of a sweep; None if the sweep has none."""
-    if not (folder / layout.SWEEP_PLAN).is_file():
+    """Return the folder of the run itself, of the best job of a sweep, or of folds together; None without one."""
+    if not is_sweep(folder) or (folder / layout.FOLDS).is_file():
         return folder
-    number = Manifest.load(folder).tags.get(BEST_JOB_TAG)
+    manifest = Manifest.load(folder)
+    number = manifest.tags.get(BEST_JOB_TAG) if FOLD not in manifest.params else None
     return None if number is None else folder / number
 
 
@@ -134,11 +143,11 @@ def _register(folder: Path, name: str, uri: str | None) -> None:
         Exception: the store fails, or the run cannot be evaluated.
     """
     state = _uploaded(folder)
-    run = find(str(folder.resolve()), "run", uri)
+    run = _find(str(folder.resolve()), uri)
     assert state.run_id is not None and state.model_id is not None and run.uri is not None
     registry = Registry(connect(run.uri), name)
     registry.create()
-    weights = hash_tensors(weights_of_run(run).tensors)
+    weights = _hash_weights(run)
     version = registry.find(state.run_id, weights) or registry.add(state.run_id, state.model_id, {WEIGHTS_TAG: weights})
     digest = version.tags.get(TEST_TAG)
     if (said := version.tags.get(CHAMPION_TAG)) is not None:  # a call before was killed after it
@@ -153,14 +162,30 @@ def _register(folder: Path, name: str, uri: str | None) -> None:
     Delivery(folder, uri).step()
 
 
-def _judge_and_decide(registry: Registry, version: Version, run: SavedRun, table: Path) -> tuple[str, str | None]:
+def _find(value: str, uri: str | None) -> Model:
+    return find_folds(value, "run", uri) or find(value, "run", uri)
+
+
+def _hash_weights(run: Model) -> str:
+    if isinstance(run, SavedRun):
+        return hash_tensors(weights_of_run(run).tensors)
+    members = [weights_of_run(member).tensors for member in run.members]
+    return hash_tensors({f"{number}.{name}": t for number, each in enumerate(members) for name, t in each.items()})
+
+
+def _device_of(run: Model) -> str:
+    first = run if isinstance(run, SavedRun) else run.members[0]
+    return str(first.config["device"]["name"])
+
+
+def _judge_and_decide(registry: Registry, version: Version, run: Model, table: Path) -> tuple[str, str | None]:
     """Evaluate a run, decide whether its version is the champion, and say so.
 
     Returns:
         The first line, and the hash of the test part; None if it was not evaluated.
     """
     try:
-        challenger = judge(run, run.config["device"]["name"])
+        challenger = judge(run, _device_of(run))
     except Incomparable as error:
         said = f"version {version.number} is not compared: {error}"
         log.warning("champion   %s: %s", registry.name, said, extra=about(TRACKING))
@@ -181,6 +206,8 @@ def _uploaded(folder: Path) -> DeliveryState:
     """Return what MLflow has of a run: all of it, with the model."""
     manifest, state = manifest_of(folder), DeliveryState.load(folder)
     if not (folder / layout.MODEL / MLMODEL).is_file():
+        if is_sweep(folder):
+            raise Incomparable("its folds have no model together")
         raise Incomparable(f"the run has no saved model; one is made by: python -m runner resume={shell_path(folder)}")
     if manifest is None or (state.status, state.end_time) != (manifest.status, manifest.end_time):
         raise NotYet("MLflow does not have all of the run")
@@ -189,7 +216,7 @@ def _uploaded(folder: Path) -> DeliveryState:
     return state
 
 
-def _decide(registry: Registry, version: Version, challenger: Judged, run: SavedRun, table: Path) -> Decision:
+def _decide(registry: Registry, version: Version, challenger: Judged, run: Model, table: Path) -> Decision:
     """Compare a version with the champion, and move the alias to it if it is better.
 
     Another process may move the alias meanwhile: then the new champion counts.
@@ -210,10 +237,10 @@ def _decide(registry: Registry, version: Version, challenger: Judged, run: Saved
     raise NotYet(f"others became the champion {ATTEMPTS} times meanwhile")
 
 
-def _compare(registry: Registry, former: Version, challenger: Judged, run: SavedRun, table: Path) -> Decision:
+def _compare(registry: Registry, former: Version, challenger: Judged, run: Model, table: Path) -> Decision:
     """Compare a run with the champion, evaluated on the device of the run."""
     try:
-        champion = judge(_saved_run(former, run), run.config["device"]["name"])
+        champion = judge(_saved_model(former, run), _device_of(run))
         test = compare(challenger, champion)
     except Exception as error:  # its code may be gone, which can raise anything
         write(table, challenger, None)
@@ -223,16 +250,20 @@ def _compare(registry: Registry, former: Version, challenger: Judged, run: Saved
     return Decision(test.is_better, former, test)
 
 
-def _saved_run(version: Version, challenger: SavedRun) -> SavedRun:
-    """Find the run of a version, with the weights that were registered.
+def _saved_model(version: Version, challenger: Model) -> Model:
+    """Find the run of a version, or the folds of a sweep, with the weights that were registered.
 
     Raises:
         ConfigError: it does not exist.
-        Incomparable: MLflow does not know the run.
+        Incomparable: MLflow does not know the run, or the folds have other weights by now.
     """
     if not version.run_id:
         raise Incomparable("it was registered without its run")
-    run = find(version.run_id, "run", challenger.uri)
+    run = _find(version.run_id, challenger.uri)
+    if isinstance(run, SavedFolds):
+        if _hash_weights(run) != version.tags.get(WEIGHTS_TAG):
+            raise Incomparable("its folds have other weights by now")
+        return run
     manifest = manifest_of(run.folder) if run.folder is not None else None
     has_its_weights = (
         run.folder is not None

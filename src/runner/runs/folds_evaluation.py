@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runner.assembly.experiment import Experiment
 from runner.errors import ConfigError, Problem
 from runner.runs.fold_models import (
     NO_MEAN,
@@ -31,8 +32,7 @@ class FoldsEvaluation:
         logged: those that the sweep has measured.
         samples: the number of samples.
         source: of the weights.
-        data: the name of the data set.
-        computed: device and precision.
+        experiment: of one of the folds, which was built again; its test part is that which the jobs have not seen.
         same_data: whether the data are those of the training; None if unknown.
         lacking: what the table of samples lacks, and why.
     """
@@ -41,8 +41,7 @@ class FoldsEvaluation:
     logged: dict[str, float]
     samples: int
     source: str
-    data: str
-    computed: str
+    experiment: Experiment
     same_data: bool | None
     lacking: Sequence[str] = field(default=())
 
@@ -86,14 +85,12 @@ def evaluate_folds(
     elif output is not None:
         lacking = fold.write(output, split, together)
     logged = folds.metrics["test" if split == "test" else "out_of_fold"]
-    experiment = fold.experiment
     return FoldsEvaluation(
         _named(split, measure(fold.task, together)),
         _named(split, logged),
         len(together.targets),
         f"the {len(predicted)} models of {folds.place}",
-        experiment.splits.name,
-        f"device {experiment.device} · precision {experiment.precision}",
+        fold.experiment,
         False if False in same else None if None in same else True,
         lacking,
     )

@@ -20,7 +20,9 @@ from runner.loss import Loss, name_of
 from runner.rundir import layout
 from runner.runs.columns import answers_classes
 from runner.runs.describe import make_input_spec
-from runner.runs.evaluation import evaluate
+from runner.runs.evaluation import Evaluation, evaluate
+from runner.runs.folds_evaluation import FoldsEvaluation, evaluate_folds
+from runner.saved.folds import SavedFolds
 from runner.saved.run import SavedRun
 from runner.task.supervised import Supervised
 from runner.util.files import load_json_or_empty, replacing
@@ -68,11 +70,11 @@ class Judged:
     normalize: Normalize | None
 
 
-def judge(run: SavedRun, device: str) -> Judged:
-    """Evaluate the best weights of a run on its test part.
+def judge(run: SavedRun | SavedFolds, device: str) -> Judged:
+    """Evaluate the best weights of a run on its test part, or the models of a sweep's folds together.
 
     Args:
-        run: the run.
+        run: the run, or the sweep.
         device: to compute on, as in the config.
 
     Raises:
@@ -81,12 +83,17 @@ def judge(run: SavedRun, device: str) -> Judged:
     """
     with TemporaryDirectory(prefix="runner-") as temporary:
         path = Path(temporary) / "samples.csv"
-        done = evaluate(run, "test", [f"device.name={device}"], path)
+        overrides = [f"device.name={device}"]
+        done: Evaluation | FoldsEvaluation
+        if isinstance(run, SavedFolds):
+            done = evaluate_folds(run, "test", overrides, path)
+        else:
+            done = evaluate(run, "test", overrides, path)
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
     experiment, splits, task = done.experiment, done.experiment.splits, done.experiment.task
     experiment.loaders.close()
-    if done.same_data is False and _prepares_differently(run, experiment):
+    if done.same_data is False and (isinstance(run, SavedFolds) or _prepares_differently(run, experiment)):
         raise Incomparable("its training data have changed since, and with them how its inputs are prepared")
     cells = dict(zip(header, [list(column) for column in zip(*rows, strict=True)], strict=True))
     supervised = isinstance(task, Supervised) and type(task).step is Supervised.step and answers_classes(task)
@@ -100,7 +107,7 @@ def judge(run: SavedRun, device: str) -> Judged:
         _measure(experiment),
         task.loss.cpu() if task.loss is not None else None,
         experiment.precision.dtype,
-        experiment.target_scale,
+        None if isinstance(run, SavedFolds) else experiment.target_scale,  # that of folds is in the units of the data
         splits.normalize if splits.example(1)[1] is None else None,
     )
 

@@ -15,6 +15,8 @@ from runner.saved.sweep_folder import is_sweep
 from runner.util.files import load_json_or_empty
 
 PARENT_TAG, JOB_TAG = "mlflow.parentRunId", "runner.job"
+FOLD = "data.fold"
+"""The key that the jobs of such a sweep differ in."""
 
 
 @dataclass
@@ -24,6 +26,7 @@ class SavedFolds:
     Attributes:
         argument: the option that named the sweep, as typed.
         place: where it is, as text for a message.
+        uri: the address of the MLflow store that has it; None if none has.
         members: the jobs, in the order of their numbers.
         points: the fold of each, and its seed as typed; empty if all have the same.
         metrics: what was measured of them together: `out_of_fold` and `test`.
@@ -31,6 +34,7 @@ class SavedFolds:
 
     argument: str
     place: str
+    uri: str | None
     members: list[SavedRun]
     points: list[tuple[int, str]]
     metrics: Mapping[str, Mapping[str, float]]
@@ -49,7 +53,7 @@ def find_folds(value: str, key: str = "run", uri: str | None = None) -> SavedFol
     """
     folder = parse_path(value, key) if value.strip() else None
     if folder is not None and folder.is_dir():
-        return _from_folder(folder.resolve(), f"{key}={value}") if is_sweep(folder) else None
+        return _from_folder(folder.resolve(), f"{key}={value}", uri) if is_sweep(folder) else None
     if folder is None or folder.exists() or not re.fullmatch("[0-9a-f]{32}", value):
         return None
     argument, uri = f"{key}={value}", uri or store_of(value)
@@ -57,14 +61,14 @@ def find_folds(value: str, key: str = "run", uri: str | None = None) -> SavedFol
     if PARENT_TAG in tags or "runner.jobs" not in tags:  # a run, or not one of runner
         return None
     own = own_folder(tags)
-    return _from_folder(own, argument) if own is not None and is_sweep(own) else _from_mlflow(value, argument, uri)
+    return _from_folder(own, argument, uri) if own is not None and is_sweep(own) else _from_mlflow(value, argument, uri)
 
 
-def _from_folder(folder: Path, argument: str) -> SavedFolds | None:
+def _from_folder(folder: Path, argument: str, uri: str | None) -> SavedFolds | None:
     known = load_json_or_empty(folder / layout.FOLDS)
     if not known:
         return None
-    runs = [find(str(folder / str(number)), "run") for number in known["members"]]
+    runs = [find(str(folder / str(number)), "run", uri) for number in known["members"]]
     return _with_points(argument, runs[0].place.rpartition("/")[0], runs, known)
 
 
@@ -90,4 +94,4 @@ def _with_points(argument: str, place: str, runs: list[SavedRun], known: Mapping
     several = len(set(seeds)) > 1
     points = [(int(run.config["data"]["fold"]), seed if several else "") for run, seed in zip(runs, seeds, strict=True)]
     metrics = {part: known.get(part, {}) for part in ("out_of_fold", "test")}
-    return SavedFolds(argument, place, runs, points, metrics)
+    return SavedFolds(argument, place, runs[0].uri, runs, points, metrics)

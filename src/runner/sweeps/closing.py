@@ -129,7 +129,7 @@ class Closing:
         if tracking.register is not None:
             from runner.runs.champion import register_due  # late: it imports torch
 
-            if register_due(self.folder, tracking.uri) and add_looks(self.folder):
+            if register_due(self.folder, tracking.uri, locked=True) and add_looks(self.folder):
                 parent_run.deliver_again(float(tracking.wait))
 
 

@@ -25,24 +25,20 @@ def check(config: DictConfig) -> list[Problem]:
     Args:
         config: of the sweep, with Hydra's node.
     """
-    if (folds := folds_of(config)) is None:
+    if folds_of(config) is None:
         return []
-    choices, typed = config.hydra.runtime.choices, f"{FOLDS}={folds}"
+    choices = config.hydra.runtime.choices
     conflicts: list[tuple[str, Any, str, str]] = [
         ("hydra/sweeper", "halving", choices.get("hydra/sweeper"), "a job that pauses has no part in its folds' mean"),
         ("hydra/launcher", "stacked", choices.get("hydra/launcher"), "folds differ in their samples"),
         ("sweep.seeds", "auto", OmegaConf.select(config, "sweep.seeds"), "its looks are at seeds, not at folds"),
     ]
     instead = {"hydra/sweeper": "grid", "hydra/launcher": "local", "sweep.seeds": "null"}
-    problems = [
+    return [
         Problem(key, f"{key}={value}: {why}", f"write {key}={instead[key]}, or {FOLDS}=null", topic="conflict")
         for key, value, chosen, why in conflicts
         if chosen == value
     ]
-    if (name := OmegaConf.select(config, "tracking.register")) is not None:
-        text = f"tracking.register={name}: the model of {typed} is an ensemble, which is not registered"
-        problems.append(Problem("tracking.register", text, "leave it out", topic="conflict"))
-    return problems
 
 
 def over_folds(plan: Plan, folds: int | None) -> Plan:
