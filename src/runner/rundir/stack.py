@@ -9,6 +9,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ FORMAT = 1
 SECONDS = 1.0
 """Between two writes of the file, if no member leaves: epochs of small models take milliseconds."""
 
+AT_ONCE = 8
+"""Journals that are flushed to the disk at the same time: a file system writes what several wait for together."""
+
+_RNG: dict[int, tuple[Any, Any]] = {}
+"""The states of generators, and how they are saved: members with the same ones share a thousand numbers in the file."""
+
 
 class MemberCheckpoints(Checkpoints):
     """The checkpoints of a member, in memory until they are written.
@@ -42,17 +49,15 @@ class MemberCheckpoints(Checkpoints):
         self._latest: deque[dict[str, Any]] = deque(maxlen=keep)
         self._best: dict[str, Any] | None = None
         self._written: dict[str, Any] | None = None
-        self._rng: tuple[Any, Any] = None, None
 
     def save(self, state: dict[str, Any], best: bool) -> None:
         """Copy the state, whose tensors are parts of larger ones. Its generators are not copied: no step uses them."""
         try:
-            if state["rng"] is not self._rng[0]:  # the same each time, as no step draws; it has a thousand numbers
-                self._rng = state["rng"], encode(state["rng"], "rng")
+            rng = _encoded(state["rng"])
             copied = {key: _copied(encode(part, key)) for key, part in state.items() if key != "rng"}
         except StateError as error:
             raise TrainingError(f"{error}, {NOT_SAVABLE}") from error
-        copied["rng"] = self._rng[1]
+        copied["rng"] = rng
         self._latest.append(copied)
         if best:
             self._best = copied
@@ -108,8 +113,8 @@ class StackFile:
         contents = {number: content for number, own in members.items() if (content := own.content()) is not None}
         if not contents:
             return
-        for own in members.values():
-            own.sync()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(lambda own: own.sync(), members.values()))
         self._path.parent.mkdir(exist_ok=True)
         fresh = self._path.with_name(f".{self._path.name}.tmp")
         fresh.unlink(missing_ok=True)
@@ -185,6 +190,13 @@ def _write(folder: Path, content: Mapping[str, Any]) -> None:
         checkpoints.save(best, best=True)
         best = None
     checkpoints.save(last, best=best is not None)
+
+
+def _encoded(rng: Mapping[str, Any]) -> Any:
+    """Encode states of generators, which are the same object each time, as no step draws."""
+    if id(rng) not in _RNG:
+        _RNG[id(rng)] = rng, encode(rng, "rng")
+    return _RNG[id(rng)][1]
 
 
 def _copied(value: Any) -> Any:

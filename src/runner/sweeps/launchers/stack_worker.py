@@ -1,6 +1,7 @@
 """The process of a stack: opens the runs of several jobs, trains them as one program, and finishes each of them."""
 
 import logging
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -93,7 +94,7 @@ class _Opened:
     """The run of a member, whose folder is locked until its end."""
 
     def __init__(self, job: JobSpec, reports: _MemberReports, stop: Stop, shared: "_Shared", others: int) -> None:
-        self._number, self._reports = job.number, reports
+        self._number, self._reports, self._shared = job.number, reports, shared
         self._lock = lock(job.folder)
         try:
             self._log = LogFile(job.folder / layout.LOG)
@@ -130,7 +131,7 @@ class _Opened:
         """Start the run; return whether it can be trained. If not, it has ended."""
         with self._log, self._run.ends_on_error():
             self._run.start()
-            self._run.state.fixed_rng = rng(self._run.state)
+            self._run.state.fixed_rng = self._shared.same_rng(rng(self._run.state))
             return True
         self._close()
         return False
@@ -190,6 +191,11 @@ class _Shared:
         self.data = SharedData()
         self.run: Run | None = None
         self.ended: list[tuple[str, Mapping[str, float]]] = []
+        self._generators: dict[bytes, dict[str, Any]] = {}
+
+    def same_rng(self, states: dict[str, Any]) -> dict[str, Any]:
+        """Return equal states of generators as the same object: checkpoints then have them once."""
+        return self._generators.setdefault(pickle.dumps(states), states)
 
 
 class _Store:
