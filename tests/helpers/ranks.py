@@ -32,7 +32,7 @@ def start(folder: Path, *arguments: str, by: Sequence[str] = ("-m", "runner")) -
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
 
 
