@@ -14,6 +14,8 @@ from conftest import Called
 from helpers.killed import measured
 from helpers.ranks import SMALL, start
 from runner.data.share import Share
+from runner.errors import ConfigError
+from runner.sweeps.launchers.slots import make_slots
 
 Runner = Callable[..., Called]
 
@@ -86,3 +88,24 @@ class TestRefusals:
             monkeypatch.setenv(name, "2" if "SIZE" in name else "0")
         called = runner()
         assert (called.code, [problem.key for problem in called.problems]) == (2, ["strategy"])
+
+    def test_torchrun_for_a_sweep(self, runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+            monkeypatch.setenv(name, "2" if "SIZE" in name else "0")
+        called = runner("--multirun", "strategy=ddp", "seed=0,1")
+        assert (called.code, called.about) == (2, [("strategy", "conflict")])
+
+    def test_a_sweep_whose_jobs_do_not_say_how_many_ranks(self, runner: Runner) -> None:
+        called = runner("--multirun", "strategy=ddp", "seed=0,1", "tracking=off")
+        assert (called.code, {about for about in called.about}) == (2, {("strategy", "missing")})
+
+
+def test_slots_are_counted_in_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.sweeps.launchers.slots.physical_cores", lambda: 8)
+    monkeypatch.setattr("runner.sweeps.launchers.slots.requested_threads", lambda: None)
+    slots = make_slots("auto", 100, [], 1, 1, ranks=3)
+    assert [(slot.threads, slot.gpu) for slot in slots] == [(1, None)] * 2
+    slots = make_slots("auto", 100, ["0", "1", "2", "3", "4"], 1, ranks=2)
+    assert [(slot.threads, slot.gpu) for slot in slots] == [(2, "0,1"), (2, "2,3")]
+    with pytest.raises(ConfigError, match="there are 1 GPUs"):
+        make_slots("auto", 100, ["0"], 1, ranks=2)

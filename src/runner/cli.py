@@ -94,7 +94,7 @@ def run_command(argv: Sequence[str]) -> int:
             from runner.runs import ranked
 
             return ranked.follow(group)
-        return run_one(args)
+        return run_one(args) if group is None else lead(args)
     except ConfigError as error:
         INTERRUPT.check()
         if is_verbose(argv):
@@ -173,6 +173,14 @@ def run_one(args: Namespace) -> int:
     return code
 
 
+def lead(args: Namespace) -> int:
+    """Run a single run as rank 0 of several."""
+    from runner.runs import ranked
+
+    with ranked.dismissing():
+        return run_one(args)
+
+
 def started_again() -> Path | None:
     """Return the folder of a run whose ranks torchrun has started again after a failure; None for a new run."""
     group = Ranks.here()
@@ -248,7 +256,7 @@ def build_and_run(
         The exit code, and the folder; None if there was nothing to do.
     """
     from runner.rundir.lock import lock
-    from runner.runs import ranked, resume, start
+    from runner.runs import resume, start
     from runner.util import terminal
 
     terminal.configure_logging(bool(cfg.runner.quiet))
@@ -259,9 +267,7 @@ def build_and_run(
     if in_place is not None and resume.is_finished(in_place):
         return 0, None
     choices = resumed.choices if resumed else group_choices(cfg)
-    group = Ranks.here() if cfg.strategy.name != "single" else None
     with ExitStack() as open_:
-        open_.enter_context(ranked.leading(group))
         folder = in_place.folder if in_place is not None else None
         if folder is not None:  # before its checkpoint is read: no other process may resume it
             open_.enter_context(lock(folder))
@@ -272,7 +278,6 @@ def build_and_run(
         if folder is None:
             folder = recovered or _make_folder(cfg, choices, exact_folder)
             open_.enter_context(lock(folder))
-        ranked.hand_on(group, cfg, choices, resumed.preprocessing if resumed else None, folder)
         return start.start(folder, experiment, cfg, composer, checkpoint, delivery).exit_code, folder
 
 
@@ -292,6 +297,10 @@ def run_sweep(args: Namespace) -> int:
     Raises:
         ConfigError: with the problems of all jobs.
     """
+    if (group := Ranks.here()) is not None:
+        text = f"torchrun has started {group.count} ranks, and a sweep starts those of its jobs itself"
+        instead = "write python -m runner --multirun strategy=ddp strategy.nproc_per_node=2 ..."
+        raise conflict_error("strategy", text, instead)
     if last_value(args.overrides, "resume") is not None:
         instead = "leave out --multirun, or resume a sweep by sweep.resume="
         raise conflict_error("resume", "resume= resumes one run", instead)

@@ -3,11 +3,14 @@
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.rundir import layout
 from runner.util import program
+from runner.util.files import load_json_or_empty
 from runner.util.options import EXIT_FAILED, EXIT_SIGNAL, choice_option, is_true, required_option, run_with_options
+from runner.util.ranks import Ranks
 from runner.util.tags import DATA_TAG, PAUSED
 
 if TYPE_CHECKING:
@@ -42,7 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if everything is bit-identical, 1 if something differs, 2 if the run cannot be repeated, or 128 plus the
         number of the signal that ended it.
     """
-    return run_with_options(argv, USAGE, OPTIONS, work, lambda _: "a run is repeated as it was; leave it out")
+    group = Ranks.here()
+    if group is None:
+        return run_with_options(argv, USAGE, OPTIONS, work, lambda _: "a run is repeated as it was; leave it out")
+    from runner.runs import ranked
+
+    if group.rank > 0:
+        return ranked.follow(group)
+    with ranked.dismissing():
+        return run_with_options(argv, USAGE, OPTIONS, work, lambda _: "a run is repeated as it was; leave it out")
 
 
 def work(options: Mapping[str, str]) -> int:
@@ -62,6 +73,11 @@ def work(options: Mapping[str, str]) -> int:
     stored = StoredCode(was)
     if "code" in options:
         return run_stored(stored, options)
+    if was.config["strategy"]["name"] != "single" and Ranks.here() is None:
+        from runner.runs import ranked
+
+        ranks = load_json_or_empty(was.file(layout.RESULT) or Path()).get("ranks", 1)
+        return ranked.launch([f"{key}={text}" for key, text in options.items()], ranks, "runner.reproduce")
     from runner.runs import code_changes, reproduction, rerun  # late: torch
 
     logged = run.get_logged_run(str(was.run_id), was.argument, str(was.uri))

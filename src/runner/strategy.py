@@ -105,6 +105,7 @@ class DDP(Single):
     name = "ddp"
 
     def __init__(self, group: Ranks, find_unused_parameters: bool = False) -> None:
+
         self._group, self.rank, self.ranks = group, group.rank, group.count
         self._find_unused = find_unused_parameters
         self._wrapped: DistributedDataParallel | None = None
@@ -232,7 +233,7 @@ def make_strategy(name: str, device: Device, find_unused_parameters: bool = Fals
         ConfigError: this machine has fewer GPUs than ranks.
     """
     group = Ranks.here()
-    if name == "single" or group is None or not dist.is_initialized():
+    if name == "single" or group is None:
         return Single()
     if device.torch.type == "cuda" and group.local_rank == 0 and torch.cuda.device_count() < group.local_count:
         text = f"strategy={name}: this machine has {torch.cuda.device_count()} GPUs for {group.local_count} ranks"

@@ -83,8 +83,10 @@ class Experiment(Setup):
     Attributes:
         typed: the arguments of its command, without credentials: for the record only. None where nobody typed any.
         pause_after: the epoch after which training pauses, until the run is resumed; None: it does not.
+        fitted: the preprocessing of an earlier run that this one takes over; None: none.
     """
 
     loaders: Loaders
     typed: Sequence[str] | None = None
     pause_after: int | None = None
+    fitted: Mapping[str, Any] | None = None

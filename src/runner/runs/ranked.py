@@ -60,12 +60,13 @@ def check(cfg: DictConfig) -> int | None:
     return None
 
 
-def launch(argv: Sequence[str], count: int) -> int:
+def launch(argv: Sequence[str], count: int, module: str = "runner") -> int:
     """Start a command as several ranks on this machine, and wait for them.
 
     Args:
-        argv: the arguments of `python -m runner`.
+        argv: the arguments of `python -m <module>`.
         count: the number of ranks.
+        module: the command.
 
     Returns:
         The exit code of rank 0, or that of a signal.
@@ -76,7 +77,7 @@ def launch(argv: Sequence[str], count: int) -> int:
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores.usable_cores() // count)))
     logging.disable(logging.CRITICAL)  # of torchrun: rank 0 says what happens
-    arguments = ["--standalone", f"--nproc-per-node={count}", "-m", "runner", *argv]
+    arguments = ["--standalone", f"--nproc-per-node={count}", "-m", module, *argv]
     try:
         run.run(run.get_args_parser().parse_args(arguments))
     except SignalException as interruption:
@@ -107,29 +108,33 @@ class Handed:
 
 
 @contextmanager
-def leading(group: Ranks | None) -> Iterator[None]:
-    """Join the other ranks within a block; they end if it ends before they have got a config."""
+def leading(experiment: "Experiment", cfg: DictConfig, folder: Path) -> Iterator[None]:
+    """Give the other ranks of a run what they need, and be one of them within a block; nothing for a single process.
+
+    Args:
+        experiment: of this process, rank 0.
+        cfg: its config, with Hydra's own node.
+        folder: of the run.
+    """
+    group = Ranks.here() if cfg.strategy.name != "single" else None
     if group is None:
         yield
         return
+    group.remember("folder", str(folder))
+    handed = Handed(pickle.dumps(cfg), experiment.choices, experiment.fitted, folder, list(sys.path))
+    group.hand_on(handed)
+    with group.joined():
+        yield
+
+
+@contextmanager
+def dismissing() -> Iterator[None]:
+    """Let the other ranks end if this one ends without a run for them."""
     try:
-        with group.joined():
-            yield
+        yield
     finally:
-        group.hand_on(None)
-
-
-def hand_on(
-    group: Ranks | None,
-    cfg: DictConfig,
-    choices: Mapping[str, str],
-    preprocessing: Mapping[str, Any] | None,
-    folder: Path,
-) -> None:
-    """Give the others the config of the run, and its folder."""
-    if group is not None:
-        group.remember("folder", str(folder))
-        group.hand_on(Handed(pickle.dumps(cfg), choices, preprocessing, folder, list(sys.path)))
+        if (group := Ranks.here()) is not None:
+            group.hand_on(None)
 
 
 def follow(group: Ranks) -> int:
@@ -140,13 +145,12 @@ def follow(group: Ranks) -> int:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # nothing is to close, and rank 0 says it
         signal.signal(number, signal.SIG_DFL)
-    stop = Stop()
+    stop, handed = Stop(), group.receive()
+    if handed is None:
+        return 0
+    _write_to(handed.folder / layout.RANKS / f"{group.rank}.log")
+    terminal.configure_logging()
     with group.joined():
-        handed = group.receive()
-        if handed is None:
-            return 0
-        _write_to(handed.folder / layout.RANKS / f"{group.rank}.log")
-        terminal.configure_logging()
         try:
             with stop.listening():
                 return _train(group, handed, stop)

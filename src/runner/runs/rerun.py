@@ -51,6 +51,7 @@ def build_rerun(was: SavedRun, overrides: Sequence[str]) -> tuple[DictConfig, Ex
             parent = resume.Resumed(run.find(str(was.config.get("resume")), "resume", was.uri), warm_start=True)
             preprocessing = parent.preprocessing
     experiment = build.build(without_hydra(cfg), was.choices, problems, preprocessing)
+    experiment.fitted = preprocessing
     if parent is not None:
         with naming_parent(was):
             resume.load_checkpoint(parent, experiment)

@@ -12,7 +12,7 @@ from runner.assembly.shared import SharedData
 from runner.config.compose import Composer
 from runner.config.hydra_job import run_job_in, without_hydra
 from runner.errors import Problem
-from runner.runs import execute, resume
+from runner.runs import execute, ranked, resume
 from runner.runs.outcome import Outcome, WantsArtifacts
 from runner.runs.resume import Resumed
 from runner.tracking.tracker import Deliverer
@@ -45,7 +45,7 @@ def build_run(
     """
     preprocessing = resumed.preprocessing if resumed else None
     experiment = build.build(without_hydra(cfg), choices, problems, preprocessing, shared)
-    experiment.typed = typed
+    experiment.typed, experiment.fitted = typed, preprocessing
     return experiment, resume.load_checkpoint(resumed, experiment) if resumed else None
 
 
@@ -77,5 +77,6 @@ def start(
         outcomes.append(execute.run(experiment, folder, checkpoint, delivery, bar, wants_artifacts))
         return outcomes[0].exit_code
 
-    run_job_in(folder, cfg, composer, task)
+    with ranked.leading(experiment, cfg, folder):
+        run_job_in(folder, cfg, composer, task)
     return outcomes[0]

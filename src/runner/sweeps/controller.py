@@ -160,6 +160,7 @@ class Sweep:
             artifacts=self.prepared.settings.artifacts,
             group=self._group(job),
             pause_after=self.schedule.pause_after(job),
+            ranks=config.strategy.nproc_per_node if config.strategy.name != "single" else None,
         )
 
     def job_started(self, job: Job, slot: Slot) -> None:

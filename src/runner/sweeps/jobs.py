@@ -78,6 +78,7 @@ class JobSpec:
         artifacts: `all` or `best`: which jobs of the sweep have plots and a saved model.
         group: with `best`, only jobs of the same group are compared.
         pause_after: the epoch after which it pauses; None: it does not.
+        ranks: that train it together; None: its own process does.
     """
 
     number: int
@@ -92,6 +93,7 @@ class JobSpec:
     artifacts: str = "all"
     group: str = ""
     pause_after: int | None = None
+    ranks: int | None = None
 
 
 @dataclass(frozen=True)

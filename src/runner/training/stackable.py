@@ -62,6 +62,8 @@ def _of_settings(settings: TrainerSettings) -> str | None:
 
 
 def _of_data(setup: "Setup") -> str | None:
+    if (strategy := setup.config["strategy"]["name"]) != "single":
+        return f"strategy={strategy}"
     if setup.device.torch.type != "cpu":
         return f"device={setup.device.torch.type}"
     if setup.precision.autocast_dtype is not None:

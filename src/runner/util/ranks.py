@@ -6,6 +6,7 @@ of them; rank 0 reports which.
 
 import os
 import pickle
+import signal
 import socket
 import threading
 from base64 import b64decode, b64encode
@@ -35,6 +36,9 @@ COLLECTIVE_SECONDS = 120.0
 
 START_SECONDS = 3600.0
 """The longest wait for rank 0 to compose the config, and to load the data."""
+
+ORPHAN_SECONDS = 8.0
+"""Time for a rank without torchrun to write a checkpoint."""
 
 REPORT_SECONDS = 2.0
 """How long rank 0 waits for the report of a rank that has failed."""
@@ -226,7 +230,7 @@ class Heart:
         ranks = self._ranks
         others = [rank for rank in range(ranks.count) if rank != 0] if ranks.rank == 0 else [0]
         last, seen, count = dict.fromkeys(others, ""), dict.fromkeys(others, monotonic()), 0
-        with suppress(Exception):  # torchrun has ended, and ends this process
+        try:
             while True:
                 count += 1
                 self._store.set(self._key(ranks.rank), str(count))
@@ -239,6 +243,11 @@ class Heart:
                         self._end(rank)
                 if self._stopped.wait(BEAT_SECONDS):
                     return
+        except Exception:  # torchrun is gone, which would have ended this process
+            if not self._stopped.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
+                sleep(ORPHAN_SECONDS)
+                os._exit(1)
 
     def _end(self, rank: int) -> None:
         """End the run, as a rank is silent. The operation that waits for it fails when its process is gone.

@@ -93,6 +93,10 @@ def _build(cfg: Any, problems: list[Problem], is_remote: bool, stacks: bool) -> 
         experiment, _ = build.prepare(without_hydra(cfg), group_choices(cfg), problems)
     except ConfigError as error:
         return None, error.problems
+    strategy = cfg.strategy
+    if strategy.name != "single" and strategy.nproc_per_node is None:
+        text = f"strategy={strategy.name}: the jobs of a sweep start their ranks themselves"
+        return None, [Problem("strategy", text, "add strategy.nproc_per_node=2", topic="missing")]
     splits, task = experiment.splits, experiment.task
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     metrics = measured_by(task, experiment.measured, [part for part, samples in parts.items() if samples is not None])

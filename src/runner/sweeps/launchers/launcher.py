@@ -47,6 +47,11 @@ class ResourceRequest:
     configs: Mapping[int, DictConfig]
     is_search: bool = False
 
+    @property
+    def ranks(self) -> int:
+        """The most ranks of a job."""
+        return max((cfg.strategy.nproc_per_node or 1 for cfg in self.configs.values()), default=1)
+
 
 class LauncherDied(ConfigError):
     """No more jobs can be started; those that run are not affected."""

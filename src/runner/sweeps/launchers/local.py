@@ -30,7 +30,8 @@ class Local:
             ConfigError: the machine has fewer.
         """
         gpus, settings = gpus_for(request.infos, request.configs), request.settings
-        return make_slots(settings.jobs, request.max_jobs, gpus, settings.jobs_per_gpu, request.threads)
+        jobs, threads = request.max_jobs, request.threads
+        return make_slots(settings.jobs, jobs, gpus, settings.jobs_per_gpu, threads, request.ranks)
 
     def find_running(self, folder: Path) -> set[int]:
         """Return none: the processes of a sweep end with it."""

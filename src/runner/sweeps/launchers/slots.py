@@ -32,7 +32,12 @@ class Slot:
 
 
 def make_slots(
-    requested: int | str, jobs: int, gpus: list[str], jobs_per_gpu: int, threads: int | str = "auto"
+    requested: int | str,
+    jobs: int,
+    gpus: list[str],
+    jobs_per_gpu: int,
+    threads: int | str = "auto",
+    ranks: int = 1,
 ) -> list[Slot]:
     """Divide the machine.
 
@@ -42,17 +47,23 @@ def make_slots(
         gpus: those to use, as CUDA_VISIBLE_DEVICES names them; empty for jobs that run on the CPU.
         jobs_per_gpu: slots that share a GPU.
         threads: of each job, as in the config, or `auto`.
+        ranks: that train a job together: each has its own GPU, or its share of the cores.
 
     Raises:
         ConfigError: the GPUs have room for fewer slots.
     """
-    places = [gpu for _ in range(jobs_per_gpu) for gpu in gpus]
+    groups = [",".join(gpus[first : first + ranks]) for first in range(0, len(gpus) - ranks + 1, ranks)]
+    if gpus and not groups:
+        text = f"strategy.nproc_per_node={ranks}: there are {len(gpus)} GPUs"
+        instead = f"write strategy.nproc_per_node={len(gpus)}"
+        raise ConfigError(Problem("strategy.nproc_per_node", text, instead, topic="unavailable"))
+    places = [group for _ in range(jobs_per_gpu) for group in groups]
     if requested != "auto" and places and int(requested) > len(places):
         text = (
             f"sweep.jobs={requested}: {len(gpus)} GPU{'s' * (len(gpus) > 1)} with {jobs_per_gpu} job"
             f"{'s' * (jobs_per_gpu > 1)} each have room for {len(places)}"
         )
-        suggestion = f"write sweep.jobs={len(places)}, or sweep.jobs_per_gpu={-(-int(requested) // len(gpus))}"
+        suggestion = f"write sweep.jobs={len(places)}, or sweep.jobs_per_gpu={-(-int(requested) // len(groups))}"
         raise ConfigError(Problem("sweep.jobs", text, suggestion, topic="unavailable"))
     own = int(threads) if threads != "auto" else requested_threads()
     if requested != "auto":
@@ -60,7 +71,8 @@ def make_slots(
     elif places:
         count = len(places)
     else:
-        count = min(physical_cores() // (own or 1), psutil.virtual_memory().available // JOB_BYTES)
+        cores, memory = physical_cores() // (own or 1), psutil.virtual_memory().available // JOB_BYTES
+        count = min(cores, memory) // ranks
     count = max(1, min(count, jobs))
-    share = own or max(1, physical_cores() // count)
+    share = own or max(1, physical_cores() // (count * ranks))
     return [Slot(number, share, places[number] if places else None) for number in range(count)]

@@ -32,7 +32,7 @@ from runner.runs import resume, start
 from runner.runs.outcome import WantsArtifacts
 from runner.sweeps.check.compose_jobs import as_job
 from runner.sweeps.jobs import JobProgress, JobSpec
-from runner.sweeps.launchers import forkserver
+from runner.sweeps.launchers import forkserver, ranked_job
 from runner.sweeps.results.best import is_best_so_far
 from runner.training.display import Bar
 from runner.util import streams
@@ -113,6 +113,13 @@ def _end_later(code: int) -> None:
 
 
 def _run(spec: JobSpec, reports: Connection | None) -> int:
+    if spec.ranks is not None:
+        return ranked_job.launch(spec, spec.ranks, reports)
+    return train(spec, reports)
+
+
+def train(spec: JobSpec, reports: Connection | None) -> int:
+    """Run the job in this process, which is the only one or rank 0; return the exit code."""
     with lock(spec.folder):
         cfg, experiment, checkpoint = build_job(spec)
         composer = _make_composer(spec, cfg)
