@@ -97,7 +97,7 @@ class TestRefusals:
 
     def test_a_sweep_whose_jobs_do_not_say_how_many_ranks(self, runner: Runner) -> None:
         called = runner("--multirun", "strategy=ddp", "seed=0,1", "tracking=off")
-        assert (called.code, {about for about in called.about}) == (2, {("strategy", "missing")})
+        assert (called.code, set(called.about)) == (2, {("strategy", "missing")})
 
 
 def test_slots_are_counted_in_ranks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,12 +129,10 @@ def leading(experiment: "Experiment", cfg: DictConfig, folder: Path) -> Iterator
 
 @contextmanager
 def dismissing() -> Iterator[None]:
-    """Let the other ranks end if this one ends without a run for them."""
-    try:
-        yield
-    finally:
-        if (group := Ranks.here()) is not None:
-            group.hand_on(None)
+    """Let the other ranks end if there was no run for them; torchrun ends them if this one has failed."""
+    yield
+    if (group := Ranks.here()) is not None:
+        group.hand_on(None)
 
 
 def follow(group: Ranks) -> int:
