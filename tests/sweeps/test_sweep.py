@@ -159,6 +159,18 @@ class TestAWholeSweep:
         assert paths >= {"jobs.csv", "jobs.json", "sweep.json", "run.log", "plots"}
         assert [f.path for f in client.list_artifacts(parent.info.run_id, "plots")] == ["plots/sweep.png"]
 
+    def test_mlflow_sorts_the_jobs_as_the_table_and_finds_the_best_model(
+        self, client: Any, parent: Any, folder: Path
+    ) -> None:
+        ids, where = [job["run_id"] for job in table(folder)["jobs"]], [parent.info.experiment_id]
+        query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        children = client.search_runs(where, query, order_by=["metrics.`best/val/loss` ASC"])
+        assert [run.info.run_id for run in children] == ids
+        data = children[0].inputs.dataset_inputs[0].dataset
+        order = [{"field_name": "metrics.best/val/loss", "ascending": True, "dataset_name": data.name}]
+        models = client.search_logged_models(where, order_by=order)
+        assert [model.source_run_id for model in models] == ids
+
     def test_the_table_is_sorted_and_complete(self, folder: Path, printed: str) -> None:
         found = pd.read_csv(folder / "jobs.csv")
         assert list(found["val/loss"]) == sorted(found["val/loss"]) and len(found) == 6

@@ -65,8 +65,9 @@ class Closing:
             for line in folds.describe(self.folder, prepared.config.trainer.monitor):
                 log.info("%s", line)
         ended = self._end_parent_run(result, seconds, complete and written, stopped)
-        complete = complete and written and ended
-        if not complete and not left:
+        recorded = written and ended
+        complete = complete and recorded
+        if not complete and not left and (not recorded or schedule.resumes(result)):
             log_how_to_resume(self.folder)
         elif complete and prepared.hint:
             log.info("%s", prepared.hint)

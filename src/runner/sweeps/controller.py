@@ -217,7 +217,8 @@ class Sweep:
             self.parent_run.wait()
             for job in filter(self.prepared.is_done, jobs):
                 self.parent_run.deliver_rest(self.folder / str(job.number))
-        if skipped := sum(map(self.prepared.is_done, jobs)):
-            log.info("resumed    %d of %d jobs are finished already", skipped, len(jobs))
+        asked = self.schedule.jobs
+        if skipped := sum(map(self.prepared.is_done, asked)):
+            log.info("resumed    %d of %d jobs are finished already", skipped, len(asked))
         if runs_jobs:
             log.info("")

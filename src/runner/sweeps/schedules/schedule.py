@@ -60,6 +60,10 @@ class Schedule(ABC):
         """Return whether all jobs have ended as planned, but for those `left` for a resume, as it is too late."""
         return table.count("FINISHED") + (not_started(table) if left else 0) == len(table.rows)
 
+    def resumes(self, table: Table) -> bool:
+        """Return whether a resume would go on with a sweep that is not complete."""
+        return True
+
     def draw(self) -> list[str]:
         """Draw what the jobs were chosen by; return the paths of the plots in the sweep's folder."""
         return []

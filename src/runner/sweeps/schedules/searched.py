@@ -69,6 +69,11 @@ class Searched(InOrder):
         is_asked = bool(left) or not self._search.remaining
         return super().is_complete(table, left) and is_asked and not self._search.unreported
 
+    def resumes(self, table: Table) -> bool:
+        """Return whether a resume would go on: it does not try a job again that has failed."""
+        ended = table.count("FINISHED") + table.count("FAILED")
+        return ended < len(table.rows) or bool(self._search.remaining or self._search.unreported)
+
     def draw(self) -> list[str]:
         """Draw the search; return the paths of the plots in the sweep's folder."""
         return self._search.draw(self.folder)
