@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+import several_ranks
 import stacks
 from earlier import groups
 from large_model import LargeModel
@@ -69,6 +70,7 @@ def table(folder: Path, full: bool, earlier: Path | None = None) -> list[Group]:
         _sweep(folder / "started"),
         _images(folder / "photographs", 4_000 if full else 400),
         *stacks.groups(folder, full),
+        *several_ranks.groups(folder, full),
         *groups(folder, earlier, 500 if full else 50),
     ]
 
