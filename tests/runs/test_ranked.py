@@ -114,7 +114,8 @@ def test_another_number_of_ranks_resumes(whole: Path, here: Path, ranks: int) ->
     code, printed = ended(start(folder, f"strategy.nproc_per_node={ranks}"))
     assert code == 0, printed
     assert f"saved by 2 ranks, resumed by {ranks}" in printed
-    assert measured(folder).keys() == measured(whole).keys()
+    trained = [{key for key in measured(run) if key[0].startswith(("train", "val"))} for run in (folder, whole)]
+    assert trained[0] == trained[1]
 
 
 @pytest.mark.parametrize("ranks", (2, 3))
