@@ -109,3 +109,11 @@ def test_folds(tmp_path: Path, cluster: Cluster) -> None:
     assert {result["status"] for result in results(folder).values()} == {"FINISHED"} and len(results(folder)) == 3
     assert len((folder / "out_of_fold.csv").read_text().splitlines()) == 201
     assert "loss" in json.loads((folder / "folds.json").read_text())["test"]
+
+
+def test_jobs_of_two_ranks(tmp_path: Path, cluster: Cluster) -> None:
+    ranks = ("strategy=ddp", "strategy.nproc_per_node=2", "device=cpu")
+    folder, _ = started(tmp_path, cluster, "optimizer.lr=0.1,0.05", "trainer.epochs=2", *ranks, *SMALL)
+    assert {result["status"] for result in results(folder).values()} == {"FINISHED"}
+    assert [json.loads((folder / job / "result.json").read_text())["ranks"] for job in "01"] == [2, 2]
+    assert all((folder / job / "ranks" / "1.log").read_text().count("epoch 2/2") == 1 for job in "01")

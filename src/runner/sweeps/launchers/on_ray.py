@@ -45,6 +45,7 @@ class Ray(Cluster):
             text = "device=cuda: Ray hides its GPUs from jobs that do not request one"
             suggestion = "write hydra.launcher.ray.remote.num_gpus=1"
             raise ConfigError(Problem("hydra.launcher.ray.remote.num_gpus", text, suggestion, topic="conflict"))
+        self._remote["num_cpus"] = self._remote.get("num_cpus", 1) * request.ranks
         return super().allocate(request)
 
     def open(self) -> None:

@@ -78,6 +78,8 @@ class Slurm(Cluster):
             text = "hydra/launcher=slurm: this machine has no sbatch"
             suggestion = "start the sweep on a machine with Slurm's commands"
             raise ConfigError(Problem(KEY, text, suggestion, topic="unavailable"))
+        if request.ranks > 1:
+            self._settings["cpus_per_task"] = self._settings.get("cpus_per_task", 1) * request.ranks
         return super().allocate(request)
 
     def find_running(self, folder: Path) -> set[int]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from runner.sweeps.jobs import JobSpec
 from runner.sweeps.results.resume import ResumeAction, choose_action, wait_for_orphans
-from runner.util import program
+from runner.util import cores, program
 from runner.util.files import write_json
 from runner.util.options import EXIT_FAILED, EXIT_SIGNAL
 
@@ -51,6 +51,8 @@ def supervise(spec: JobSpec, interrupted: threading.Event | None = None) -> int:
         return 0 if action is ResumeAction.SKIP else EXIT_FAILED
     config = None if action is ResumeAction.RESUME else spec.config
     own = {**os.environ, **spec.environment}
+    if spec.ranks is not None and "OMP_NUM_THREADS" not in spec.environment:  # the node's are for all ranks
+        own["OMP_NUM_THREADS"] = str(max(1, cores.usable_cores() // spec.ranks))
     own["PYTHONPATH"] = os.pathsep.join(filter(None, (e.get("PYTHONPATH") for e in (spec.environment, os.environ))))
     spec = replace(spec, config=config, environment=own)
     write_json(folder / NODE, {"host": socket.gethostname(), "process": os.getpid(), "time": time.time()})
