@@ -69,6 +69,7 @@ def table(folder: Path, full: bool, earlier: Path | None = None) -> list[Group]:
         _start(folder / "started"),
         _sweep(folder / "started"),
         _images(folder / "photographs", 4_000 if full else 400),
+        _image_cache(folder / "photographs", 4_000 if full else 400),
         *stacks.groups(folder, full),
         *several_ranks.groups(folder, full),
         *groups(folder, earlier, 500 if full else 50),
@@ -459,9 +460,9 @@ def _images(folder: Path, count: int) -> Group:
         return _seconds(
             runner(
                 "model=torchvision", "model.name=resnet18", "data=image_folder", f"data.path={folder}",
-                f"data.size={PIXELS}", "data.in_memory=false", "data.test_fraction=0", "data.val_fraction=0",
-                "data.batch_size=64", f"data.num_workers={WORKERS}", "scheduler=constant", "trainer.epochs=1",
-                "tracking.log_model=false",
+                f"data.size={PIXELS}", "data.in_memory=false", "data.cache=false", "data.test_fraction=0",
+                "data.val_fraction=0", "data.batch_size=64", f"data.num_workers={WORKERS}", "scheduler=constant",
+                "trainer.epochs=1", "tracking.log_model=false",
             )
         )  # fmt: skip
 
@@ -478,3 +479,25 @@ def _images(folder: Path, count: int) -> Group:
         [Budget("images", f"ResNet-18 epoch, {count:,} JPEGs, {PIXELS} px", "decoding and training alone, added", 1.10,
                 "runner.seconds", ["decoding.seconds", "resnet.seconds"])],
     )  # fmt: skip
+
+
+def _image_cache(folder: Path, count: int) -> Group:
+    """Compare the second epoch of a run, which reads what the first has decoded, with one that decodes again."""
+
+    def run(cache: str) -> Figures:
+        return _seconds(
+            runner(
+                "model=simple_nn", "data=image_folder", f"data.path={folder}", f"data.size={PIXELS}",
+                "data.in_memory=false", f"data.cache={cache}", "data.test_fraction=0", "data.val_fraction=0",
+                "data.batch_size=64", "scheduler=constant", "trainer.epochs=2", "tracking.log_model=false",
+            )
+        )  # fmt: skip
+
+    def prepare() -> Contestants:
+        photographs(folder, count)
+        return {"cached": partial(run, "auto"), "decoded": partial(run, "false")}
+
+    what = f"second epoch, {count:,} JPEGs, {PIXELS} px, by batch"
+    return Group(
+        prepare, [Budget("image_cache", what, "data.cache=false", 0.35, "cached.seconds", ["decoded.seconds"])]
+    )

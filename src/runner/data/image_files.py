@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from runner.data.image_cache import ImageCache
 from runner.data.image_file import RANGES, ImageError, UnknownRange, read_image
 from runner.data.image_tree import unreadable
 from runner.errors import ConfigError, Problem, TrainingError
@@ -19,7 +21,7 @@ HASHED_BYTES = 4 << 30  # bytes of each part that go into the fingerprint
 
 
 class ImageFiles(Dataset[tuple[Tensor, int]]):
-    """Image files, decoded each time they are read.
+    """Image files, decoded each time they are read, or once if there is a cache.
 
     Attributes:
         folder: the folder that holds them.
@@ -29,9 +31,11 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         channels: of the images.
         key: the config key that names the folder, for errors.
         white: the number that stands for white, see `read_image`.
+        cache: of decoded images; None if there is none.
     """
 
     white: float | None = None
+    cache: ImageCache | None = None
 
     def __init__(
         self, folder: Path, files: Sequence[tuple[str, int]], size: int, channels: int, key: str = "data.path"
@@ -50,7 +54,9 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
             TrainingError: it cannot be read; in one line, with its path.
         """
         try:
-            return self.read(index), self.targets[index]
+            if self.cache is None:
+                return self.read(index), self.targets[index]
+            return self.cache.read(self.names[index], partial(self.read, index)), self.targets[index]
         except ImageError as error:
             raise TrainingError(str(self.problem(index, error))) from error
 
@@ -61,6 +67,11 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
             return [self[index] for index in indices]
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(self.__getitem__, indices))
+
+    def prepare_epochs(self) -> None:
+        """Open the cache, if there is one: the samples are about to be read once an epoch."""
+        if self.cache is not None:
+            self.cache.open(required=False)
 
     def read(self, index: int) -> Tensor:
         """Decode a file into uint8 (channels, size, size).

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 from runner.data import scaling
 from runner.data.held_out import (
@@ -12,6 +13,7 @@ from runner.data.held_out import (
     contradicting_fraction,
     untrained_classes,
 )
+from runner.data.image_cache import ImageCache
 from runner.data.image_check import find_white, try_files
 from runner.data.image_file import BYTE, RANGES, is_image
 from runner.data.image_files import ImageFiles
@@ -22,6 +24,7 @@ from runner.data.listing import list_names
 from runner.data.paths import find_data_folder, shared_samples
 from runner.data.source import Source
 from runner.errors import ConfigError, Problem
+from runner.util.ranges import Choice
 
 # ImageNet's, which all pretrained models of torchvision expect.
 MEAN = [0.485, 0.456, 0.406]
@@ -41,6 +44,7 @@ def image_folder(
     test_path: str | Path | None = None,
     scale: float | str = "auto",
     classes: list[str] | None = None,
+    cache: Annotated[bool | str, Choice(("auto", True, False))] = "auto",
     old_rules: bool = False,
 ) -> Source:
     """Load the images of a folder `<path>/<class>/.../<file>`.
@@ -62,6 +66,8 @@ def image_folder(
         scale: the number that stands for white; `auto` detects it: 255 for 8 bits, otherwise the smallest range of 8,
             10, 12, 14 or 16 bits that holds the tried files; `none` leaves pixels at 0-255.
         classes: the sub-folders that are classes, in the order of their indices; None: all, sorted.
+        cache: keep decoded images on the disk: `auto`: if they are read once an epoch, and take at most half of the
+            free room; true: always.
         old_rules: as version 0.1.0, for its saved runs: `<path>/val` is the test part if there is no `<path>/test`,
             every link is followed, and pixels of more than 8 bits are read as 16.
 
@@ -79,10 +85,13 @@ def image_folder(
         text = f"{roots['test'].path}, which is the test part"
         raise ConfigError(contradicting_fraction(test_fraction, text))
     names, files, left_out = _find_files(roots, classes, old_rules)
+    listed = {part: [name for name, _ in its_files] for part, its_files in files.items()}
     if "test" not in roots:
         files |= _hold_out(files["train"], _default_fraction(roots) if test_fraction is None else test_fraction)
     parts = _make_data_sets(roots, files, size, channels)
     white, pixel_notes = _find_range(parts, scale, old_rules)
+    if cache and not old_rules:
+        _add_caches(parts, listed, required=cache is True)
     described = [] if old_rules else _describe(folder, roots, names, left_out, "test" in parts)
     return Source(
         name="image_folder",
@@ -205,6 +214,23 @@ def _make_data_sets(
         root = roots.get(part, roots["train"])
         data_sets[part] = ImageFiles(root.path, its_files, size, channels, root.key)
     return data_sets
+
+
+def _add_caches(parts: Mapping[str, ImageFiles], listed: Mapping[str, Sequence[str]], required: bool) -> None:
+    """Give each part a cache of its folder; a test part that is held out has that of the training part.
+
+    Raises:
+        ConfigError: a cache is required, and there is no room for it.
+    """
+    caches = {
+        part: ImageCache(images.folder, listed[part], images.size, images.channels, images.white)
+        for part, images in parts.items()
+        if part in listed
+    }
+    for part, images in parts.items():
+        images.cache = caches.get(part, caches["train"])
+        if required:
+            images.cache.open(required=True)
 
 
 def _find_range(

@@ -14,7 +14,7 @@ MAY_CHANGE = (
     "trainer.profile_steps", "trainer.log_norms", "tracking.name", "tracking.uri", "tracking.log_", "tracking.wait",
     "tracking.tags", "tracking.description", "tracking.register", "runner.", "metrics",
     "data.root", "data.path", "data.val_path", "data.test_path", "data.num_workers", "data.in_memory",
-    "strategy.nproc_per_node",
+    "data.cache", "strategy.nproc_per_node",
 )  # fmt: skip
 """Keys, and prefixes of keys, that do not change the weights by a single bit."""
 
