@@ -38,6 +38,7 @@ LACKING = {
     "loss/mse.yaml": ("data.path", "prices.csv"),
     "data/custom.yaml": ("data._target_", "my_package"),
     "data/huggingface.yaml": ("data.name", "reviews.csv") if find_spec("datasets") else ("data", "datasets"),
+    "data/webdataset.yaml": ("data.path", "train-000000.tar") if find_spec("webdataset") else ("data", "webdataset"),
     "model/custom.yaml": ("model._target_", "my_package"),
     "model/timm.yaml": None if find_spec("timm") else ("model", "timm"),
     "model/huggingface.yaml": None if find_spec("transformers") else ("model", "transformers"),

@@ -19,6 +19,7 @@ from runner.data.part import (
     spaced,
     without_targets,
 )
+from runner.data.sampling import Nearby
 from runner.errors import TrainingError, describe_error
 from runner.util import trees
 from runner.util.rng import isolated_rng
@@ -66,6 +67,14 @@ class DatasetPart:
         while isinstance(items, Subset):
             items = items.dataset
         return items if isinstance(items, Dataset) else None
+
+    @property
+    def nearby(self) -> Nearby | None:
+        """Which samples are read together, if the data set says so by its attribute `nearby`."""
+        known = getattr(self._items, "nearby", None)
+        if not isinstance(known, Nearby):
+            return None
+        return known if self._index is None else known.take(self._index)
 
     @property
     def collates(self) -> bool:

@@ -84,7 +84,40 @@ def weights_of_column(name: str, values: Sequence[Any]) -> Tensor:
     return weights
 
 
-def epoch_order(samples: int, seed: int, epoch: int, weights: Tensor | None = None) -> Tensor:
+@dataclass(frozen=True)
+class Nearby:
+    """Samples that are read together, as they lie in one file: an epoch has them near one another.
+
+    Attributes:
+        files: the number of the file of each sample (N,); those of a file follow one another.
+        window: how many places a sample may move within the order of the files.
+    """
+
+    files: Tensor
+    window: int
+
+    def take(self, index: Any) -> "Nearby":
+        """Return the same for some of the samples."""
+        return Nearby(self.files[index], self.window)
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        """Shuffle the files, and then the samples: each goes to a random place at most `window` later.
+
+        That is what a buffer does which samples pass through; without its state, as all draws are made at once.
+        """
+        samples = len(self.files)
+        if self.window >= samples:
+            return torch.randperm(samples, generator=generator)
+        _, number = self.files.unique_consecutive(return_inverse=True)
+        place_of_file = torch.randperm(int(number[-1]) + 1, generator=generator)
+        by_file = place_of_file[number].argsort(stable=True)
+        moved = torch.rand(samples, dtype=torch.float64, generator=generator) * self.window
+        return by_file[(moved + torch.arange(samples)).argsort(stable=True)]
+
+
+def epoch_order(
+    samples: int, seed: int, epoch: int, weights: Tensor | None = None, nearby: Nearby | None = None
+) -> Tensor:
     """Return the order of the samples in an epoch, on the CPU.
 
     Args:
@@ -92,8 +125,11 @@ def epoch_order(samples: int, seed: int, epoch: int, weights: Tensor | None = No
         seed: the run's.
         epoch: from 1.
         weights: (samples,), float64: by which they are drawn with replacement; None returns a permutation.
+        nearby: which samples are read together; not used if they are drawn by weights.
     """
     generator = make_generator("order", seed, epoch)
+    if weights is None and nearby is not None:
+        return nearby.order(generator)
     if weights is None:
         return torch.randperm(samples, generator=generator)
     bounds = weights.cumsum(0)  # not `multinomial`, which takes at most 2^24 weights
