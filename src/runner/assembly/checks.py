@@ -299,11 +299,12 @@ def shares(strategy: Strategy, splits: Splits, batch_size: int, optimizers: Mapp
     if batch_size < ranks:
         text = f"data.batch_size={batch_size}: the {ranks} ranks share each batch"
         problems.append(Problem("data.batch_size", text, f"write data.batch_size={ranks}, or more", topic="range"))
+    elif batch_size % ranks and splits.train.streams:
+        text = f"data.batch_size={batch_size}: the {ranks} ranks read equal shares of each batch of a stream"
+        instead = f"write data.batch_size={batch_size - batch_size % ranks}"
+        problems.append(Problem("data.batch_size", text, instead, topic="range"))
     for name, part in (("training", splits.train), ("validation", splits.val), ("test", splits.test)):
-        if part is not None and part.streams:
-            text = f"strategy={strategy.name}: the {name} part is a stream, which ranks cannot share"
-            problems.append(Problem("strategy", text, "write strategy=single", topic="conflict"))
-        elif part is not None and len(part) < ranks:
+        if part is not None and not part.streams and len(part) < ranks:
             text = f"strategy={strategy.name}: the {name} part has {len(part)} samples for {ranks} ranks"
             problems.append(Problem("strategy", text, "start fewer ranks", topic="range"))
     if optimizers:

@@ -17,12 +17,13 @@ from runner.data.augment import Augment
 from runner.data.collate import Batch
 from runner.data.part import Part, seeded
 from runner.data.preprocess import Preprocess
-from runner.data.sampling import epoch_order
+from runner.data.sampling import Nearby, epoch_order
 from runner.data.share import WHOLE, Padding, Share
 from runner.data.split_checks import LABELS
 from runner.data.splits import Splits
 from runner.data.stream_part import StreamPart
-from runner.data.streaming import StreamLoader, check_shares
+from runner.data.stream_shares import check_shares
+from runner.data.streaming import StreamLoader
 from runner.data.workers import BatchReader, read_all
 from runner.util import trees
 from runner.util.rng import make_generator
@@ -42,6 +43,7 @@ class TensorLoader:
         augment: applied to each normalised batch of a shuffled epoch.
         weights: by which the samples of a shuffled epoch are drawn with replacement; None: each is in it once.
         share: of each batch, if several ranks train one model.
+        nearby: which samples an epoch has near one another; None: any order.
     """
 
     num_workers = 0
@@ -58,10 +60,12 @@ class TensorLoader:
         augment: Augment | None = None,
         weights: Tensor | None = None,
         share: Share = WHOLE,
+        nearby: Nearby | None = None,
     ) -> None:
         self.inputs, self.targets, self.share = inputs, targets, share
         self.batch_size, self.seed, self.channels_last = batch_size, seed, channels_last
         self.normalize, self.augment, self.weights = normalize, augment, weights
+        self.nearby = nearby
         self.samples = trees.first_axis(inputs)
         self._device = trees.leaves(inputs)[0].device
         self._selectors = _selector(inputs, channels_last), _selector(targets)
@@ -85,7 +89,7 @@ class TensorLoader:
     def order(self, epoch: int) -> Tensor:
         """Return the indices (N,) of the samples of a shuffled epoch, on the device."""
         assert self.seed is not None
-        return epoch_order(self.samples, self.seed, epoch, self.weights).to(self._device)
+        return epoch_order(self.samples, self.seed, epoch, self.weights, self.nearby).to(self._device)
 
     def select(self, index: Tensor | slice) -> Batch:
         """Return the inputs and targets of these samples, normalised but not augmented."""
@@ -159,6 +163,7 @@ class WorkerLoader:
         augment: applied to each preprocessed batch of a shuffled epoch.
         weights: see `TensorLoader`.
         share: see `TensorLoader`.
+        nearby: see `TensorLoader`.
     """
 
     def __init__(
@@ -172,9 +177,10 @@ class WorkerLoader:
         augment: Augment | None = None,
         weights: Tensor | None = None,
         share: Share = WHOLE,
+        nearby: Nearby | None = None,
     ) -> None:
         self.part, self.preprocess, self.augment, self.weights = part, preprocess, augment, weights
-        self.share = share
+        self.share, self.nearby = share, nearby
         self.batch_size, self.seed, self.num_workers = batch_size, seed, num_workers
         self.samples = len(part)
         self._pin_memory = pin_memory
@@ -207,6 +213,7 @@ class WorkerLoader:
             augment=self.augment,
             weights=self.weights,
             share=self.share,
+            nearby=self.nearby,
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -217,7 +224,7 @@ class WorkerLoader:
         """
         order = torch.arange(self.samples)
         if self.seed is not None:
-            order = epoch_order(self.samples, self.seed, epoch, self.weights)
+            order = epoch_order(self.samples, self.seed, epoch, self.weights, self.nearby)
         of_batch = (self.seed or 0, epoch if self.seed is not None else 0)
         shares = [index[slice(*self.share.of(0, len(index)))] for index in order.split(self.batch_size)]
         batches = [
@@ -324,16 +331,19 @@ def make_loaders(
     def make(part: Part, samples: int, seed: int | None, augment: Augment | None, once: bool = False) -> Loader:
         if isinstance(part, StreamPart):
             pinned, trains = device.type == "cuda", part is splits.train
-            return StreamLoader(part, preprocess, samples, data_seed, trains, num_workers, pinned, augment)
+            return StreamLoader(part, preprocess, samples, data_seed, trains, num_workers, pinned, augment, share)
         weights = splits.weights if part is splits.train else None
+        nearby = getattr(part, "nearby", None) if part is splits.train else None
         if not in_memory:
+            if not once and (prepare := getattr(part.data_set, "prepare_epochs", None)):
+                prepare()
             pinned = device.type == "cuda"
-            return WorkerLoader(part, preprocess, samples, seed, num_workers, pinned, augment, weights, share)
+            return WorkerLoader(part, preprocess, samples, seed, num_workers, pinned, augment, weights, share, nearby)
         inputs, targets, normalize = _hold(part, preprocess, num_workers, once)
         channels_last = preprocess.channels_last
         if channels_last:
             inputs = trees.tree_map(_channels_to_the_end, inputs)
-        return TensorLoader(inputs, targets, samples, seed, channels_last, normalize, augment, weights, share)
+        return TensorLoader(inputs, targets, samples, seed, channels_last, normalize, augment, weights, share, nearby)
 
     train = make(splits.train, batch_size, seed, augment)
     val = None if splits.val is None else make(splits.val, evaluated_at_once, None, None)

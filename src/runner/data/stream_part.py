@@ -46,10 +46,12 @@ class StreamPart(DatasetPart):
 
     Attributes:
         stream: as it was before anything was read from it.
-        length: the samples of a pass; None if the stream does not know it.
+        length: the samples of a pass, of all ranks together; None if the stream does not know it.
+        divides_itself: its `__iter__` gives each rank other samples; see `stream_shares.divide`.
     """
 
     streams = True
+    divides_itself = False
 
     def __init__(
         self,
@@ -70,6 +72,11 @@ class StreamPart(DatasetPart):
         return self._samples or self.length or 0
 
     @property
+    def is_a_pass(self) -> bool:
+        """Whether a training epoch is one pass over the stream."""
+        return self._samples is None
+
+    @property
     def by_number(self) -> bool:
         """Whether a pass depends on its number alone, not on the passes before it."""
         return callable(getattr(self.stream, "set_epoch", None))
@@ -80,6 +87,10 @@ class StreamPart(DatasetPart):
             return copy.deepcopy(self.stream)
         except Exception:  # an open file, a connection, a generator
             return self.stream
+
+    def again(self) -> "StreamPart":
+        """Return the part as if nothing had been read from it."""
+        return StreamPart(self.stream, self._samples, self._divide, self._collate_fn)
 
     def make_batch(self, items: list[Any]) -> Batch:
         """Collate items and divide them."""

@@ -3,13 +3,14 @@
 import contextlib
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from runner.data.collate import Batch
+from runner.data.share import WHOLE, Share
 from runner.data.stream_part import StreamPart
 from runner.errors import TrainingError, describe_error
 from runner.util import trees
@@ -21,7 +22,7 @@ class Place:
     """How far a process has read its share of a pass.
 
     Attributes:
-        samples: that it has given.
+        samples: that it has read.
         state: of the stream after them, if that leads to the very same samples.
     """
 
@@ -31,27 +32,39 @@ class Place:
 
 @dataclass
 class Read:
-    """A batch that a process has read; None at the start of a resumed pass, if it is not this process's turn."""
+    """A batch that a process has read; None at the start of a resumed pass, if it is not this process's turn.
+
+    Attributes:
+        worker: the number of the process.
+        batch: as many samples as it should have.
+        place: of the process after it.
+        rest: the items at the end of the process's share, in place of a batch: they are too few for one.
+    """
 
     worker: int
     batch: Batch | None
     place: Place
+    rest: list[Any] = field(default_factory=list)
 
     def pin_memory(self) -> "Read":
         """Copy all tensors to page-locked memory."""
-        return Read(self.worker, trees.tree_map(Tensor.pin_memory, self.batch), self.place)
+        batch = None if self.batch is None else trees.tree_map(Tensor.pin_memory, self.batch)
+        return Read(self.worker, batch, self.place, self.rest)
 
 
 class StreamReader(IterableDataset[Read | TrainingError]):
     """Each iteration of it is a pass over the stream, or over the share of a worker.
 
-    What the stream draws at random for a sample depends on (seed, pass, worker, index of the sample) alone.
+    What the stream draws at random for a sample depends on (seed, pass, worker, index of the sample) alone. Of several
+    ranks, each keeps every n-th sample of what its worker reads, unless the stream divides itself among them; the rank
+    then counts like a worker.
 
     Args:
         part: the stream.
-        batch_size: samples in a batch; the last of a pass may have fewer.
+        batch_size: samples in a batch.
         seed: of the random numbers.
         repeats: each pass is the next one; otherwise all are the first.
+        share: the rank that reads, and the number of ranks.
 
     Attributes:
         number: of the pass that comes next, from 0.
@@ -60,8 +73,9 @@ class StreamReader(IterableDataset[Read | TrainingError]):
         alike: all processes draw the same random numbers.
     """
 
-    def __init__(self, part: StreamPart, batch_size: int, seed: int, repeats: bool) -> None:
+    def __init__(self, part: StreamPart, batch_size: int, seed: int, repeats: bool, share: Share = WHOLE) -> None:
         self.part, self.batch_size, self.seed, self.repeats = part, batch_size, seed, repeats
+        self.kept, self.key = (WHOLE, share.key) if part.divides_itself else (share, ())
         self.number, self.turn, self.places = 0, 0, list[Place]()
         self.alike = False
         self._stream = part.fresh()
@@ -92,10 +106,14 @@ class StreamReader(IterableDataset[Read | TrainingError]):
         if later:
             yield Read(worker, None, place)
         samples = place.samples
-        while items := self._items(iterator, number, worker, samples, self.batch_size):
-            samples += len(items)
-            state = copy.deepcopy(self._stream.state_dict()) if saves else None
-            yield Read(worker, self.part.make_batch(items), Place(samples, state))
+        while True:
+            items, read = self._items(iterator, number, worker, samples, self.batch_size)
+            samples += read
+            place = Place(samples, copy.deepcopy(self._stream.state_dict()) if saves else None)
+            if len(items) < self.batch_size:
+                yield Read(worker, None, place, items)
+                return
+            yield Read(worker, self.part.make_batch(items), place)
 
     def _start(self, number: int, place: Place) -> Iterator[Any]:
         """Begin a pass, at a state if there is one."""
@@ -114,20 +132,27 @@ class StreamReader(IterableDataset[Read | TrainingError]):
         done = 0
         while samples is None or done < samples:
             wanted = self.batch_size if samples is None else min(self.batch_size, samples - done)
-            if not (items := self._items(iterator, number, worker, done, wanted)):
+            items, read = self._items(iterator, number, worker, done, wanted, all_of_them=True)
+            done += read
+            if len(items) < wanted:
                 return
-            done += len(items)
 
-    def _items(self, iterator: Iterator[Any], number: int, worker: int, first: int, count: int) -> list[Any]:
-        """Return the next items of a pass; none at its end."""
-        items = []
-        share = 0 if self.alike else worker
+    def _items(
+        self, iterator: Iterator[Any], number: int, worker: int, first: int, count: int, all_of_them: bool = False
+    ) -> tuple[list[Any], int]:
+        """Return the next items of a pass that this rank keeps, and how many were read; fewer at its end."""
+        items: list[Any] = []
+        index = first
+        key = 0 if self.alike else worker
         alone = get_worker_info() is not None  # nobody else draws random numbers in this process
         with contextlib.nullcontext() if alone else isolated_rng(0):
-            for index in range(first, first + count):
-                seed_cpu(derive_seed("stream", self.seed, number, share, index))
+            while len(items) < count:
+                seed_cpu(derive_seed("stream", self.seed, number, key, index, *self.key))
                 try:
-                    items.append(next(iterator))
+                    item = next(iterator)
                 except StopIteration:
                     break
-        return items
+                if all_of_them or index % self.kept.ranks == self.kept.rank:
+                    items.append(item)
+                index += 1
+        return items, index - first

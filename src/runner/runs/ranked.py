@@ -25,6 +25,8 @@ from runner.util.ranks import Ranks
 from runner.util.redaction import redact
 from runner.util.stopping import Stop
 
+log = logging.getLogger("runner")
+
 if TYPE_CHECKING:
     from runner.assembly.experiment import Experiment
     from runner.training.state import Training
@@ -124,6 +126,7 @@ def leading(experiment: "Experiment", cfg: DictConfig, folder: Path) -> Iterator
     handed = Handed(pickle.dumps(cfg), experiment.choices, experiment.fitted, folder, list(sys.path))
     group.hand_on(handed)
     with group.joined():
+        share_streams(experiment)
         yield
 
 
@@ -133,6 +136,29 @@ def dismissing() -> Iterator[None]:
     yield
     if (group := Ranks.here()) is not None:
         group.hand_on(None)
+
+
+def share_streams(experiment: "Experiment") -> None:
+    """Agree with the other ranks on who reads which samples of a stream; each calls it once, before it trains.
+
+    Raises:
+        ConfigError: samples would be read twice, or each rank would normalise them otherwise.
+    """
+    from runner.data.stream_part import StreamPart
+    from runner.data.stream_shares import divide
+
+    splits, strategy = experiment.splits, experiment.strategy
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    streams = {name: part for name, part in parts.items() if isinstance(part, StreamPart)}
+    if strategy.ranks == 1 or not streams:
+        return
+    for note in divide(streams, strategy.gather):
+        log.info("data       %s", note)
+    normalize = experiment.splits.normalize
+    measured = strategy.gather((normalize.mean.tolist(), normalize.std.tolist()))
+    if any(other != measured[0] for other in measured):
+        text = "data: each rank measures its own mean and standard deviation of a stream"
+        raise ConfigError(Problem("data", text, "return Source(mean=..., std=...)", topic="conflict"))
 
 
 def follow(group: Ranks) -> int:
@@ -166,6 +192,7 @@ def _train(group: Ranks, handed: Handed, stop: Stop) -> int:
     cfg = pickle.loads(handed.config)
     cfg.device.index += group.local_rank
     experiment = build.build(without_hydra(cfg), handed.choices, (), handed.preprocessing)
+    share_streams(experiment)
     with tempfile.TemporaryDirectory() as folder, closing(experiment.loaders):
         try:
             _fit_and_test(_make_training(experiment, Path(folder), stop), experiment)

@@ -1,10 +1,12 @@
 """Loss and metrics of a part of the samples, in evaluation mode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
+from runner.data.collate import Batch
 from runner.data.loading import Loader
+from runner.data.streaming import StreamLoader
 from runner.task import Step
 from runner.training.progress import Metrics
 from runner.training.running_metrics import RunningMetrics
@@ -30,7 +32,7 @@ def evaluate(state: Training, loader: Loader, on_batch: Callable[[Step], None] |
     state.strategy.level(state.eval_model)
     stopped = False
     with state.device.evaluating(), torch.inference_mode(), state.evaluation_rng():
-        for batch in loader.epoch(0):
+        for batch in batches_of(state, loader):
             with state.precision.autocast():
                 step = state.strategy.measure(state.task, state.eval_forward, batch)
             sums.add(step)
@@ -49,6 +51,16 @@ def evaluate(state: Training, loader: Loader, on_batch: Callable[[Step], None] |
         for note in sums.extra.notes():
             state.note_once(note)
     return means
+
+
+def batches_of(state: Training, loader: Loader) -> Iterator[Batch]:
+    """Yield the batches of a part; of a stream, until those of all ranks have ended: all take the same steps."""
+    batches = loader.epoch(0)
+    if state.strategy.ranks == 1 or not isinstance(loader, StreamLoader):
+        yield from batches
+        return
+    while state.strategy.sum(int((batch := next(batches, None)) is not None)):
+        yield loader.padding() if batch is None else batch
 
 
 def validate(state: Training, loader: Loader) -> Metrics:

@@ -14,6 +14,7 @@ from runner.config.settings import TrainerSettings
 from runner.data.collate import Batch
 from runner.data.loading import Loaders
 from runner.data.source import saves_itself
+from runner.data.streaming import StreamPosition
 from runner.data.target_scale import TargetScale, preprocessing
 from runner.device import Device
 from runner.errors import TrainingError
@@ -274,11 +275,7 @@ def checkpoint_state(state: Training) -> dict[str, Any]:
     optional = {
         "buffers": {name: tensors for name, tensors in buffers.items() if tensors},
         **task_state(state.task),
-        "data": {
-            name: data_set.state_dict()
-            for name, data_set in state.loaders.data_sets().items()
-            if saves_itself(data_set)
-        },
+        "data": data_state(state),
         "preprocessing": state.preprocessing,
         "callbacks": state.callbacks.state_dict(),
         "ranks": state.strategy.gather(own_state(state)) if state.strategy.ranks > 1 else [],
@@ -297,9 +294,22 @@ def checkpoint_state(state: Training) -> dict[str, Any]:
 
 
 def own_state(state: Training) -> dict[str, Any]:
-    """Return what differs between the ranks: their generators, and their sums of the epoch in progress."""
+    """Return what differs between the ranks: generators, sums of the epoch in progress, places in streams."""
     sums, more = state.sums.state(own=True) if state.progress.sums else ([], {})
-    return {"rng": rng(state), "sums": sums, "more_sums": more}
+    return {"rng": rng(state), "sums": sums, "more_sums": more, "data": data_state(state)}
+
+
+def data_state(state: Training) -> dict[str, Any]:
+    """Return the states of the data sets that have one."""
+    data_sets = state.loaders.data_sets().items()
+    return {name: data_set.state_dict() for name, data_set in data_sets if saves_itself(data_set)}
+
+
+def restore_data(state: Training, states: Mapping[str, Any]) -> None:
+    """Restore the states that `data_state` returned."""
+    for name, data_set in state.loaders.data_sets().items():
+        if saves_itself(data_set) and name in states:
+            data_set.load_state_dict(states[name])
 
 
 def restore_own(state: Training, ranks: Sequence[Mapping[str, Any]]) -> None:
@@ -313,8 +323,11 @@ def restore_own(state: Training, ranks: Sequence[Mapping[str, Any]]) -> None:
     if len(ranks) == count > 1:
         set_rng(state, ranks[rank]["rng"])
         state.progress.sums, state.progress.more_sums = ranks[rank]["sums"], ranks[rank]["more_sums"]
+        restore_data(state, ranks[rank].get("data", {}))
     elif max(len(ranks), 1) != count:
         state.note_once(f"saved by {max(len(ranks), 1)} ranks, resumed by {count}: the result may differ")
+        if isinstance(position := state.loaders.train.data_set, StreamPosition):
+            position.rewind()  # other samples are this rank's now: the stream is read again
         if rank > 0:
             state.progress.sums, state.progress.more_sums = [], {}
 
@@ -356,9 +369,7 @@ def restore(state: Training, checkpoint: Mapping[str, Any]) -> None:
         state.average.load_state_dict(checkpoint["ema"], buffers.get("ema"))
     load_task(state.task, checkpoint)
     state.preprocessing = dict(checkpoint.get("preprocessing", {}))
-    for name, data_set in state.loaders.data_sets().items():
-        if saves_itself(data_set) and name in checkpoint.get("data", {}):
-            data_set.load_state_dict(checkpoint["data"][name])
+    restore_data(state, checkpoint.get("data", {}))
     state.callbacks.load_state_dict(checkpoint.get("callbacks", {}))
     set_rng(state, checkpoint["rng"])
     state.progress = Progress.from_checkpoint(checkpoint["progress"])

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from runner.data.loading import Loader
+from runner.data.streaming import StreamLoader
 from runner.task import Step
 from runner.training.state import Training
 
@@ -41,11 +42,12 @@ def correct_gradients(state: Training, index: int) -> None:
     if accumulation == state.strategy.ranks == 1 or state.takes_turns:
         return
     weight, state.weight = state.weight, 0
-    if isinstance(weight, Tensor) or state.settings.on_nonfinite == "skip":
+    loader = state.loaders.train
+    if isinstance(weight, Tensor) or state.settings.on_nonfinite == "skip" or isinstance(loader, StreamLoader):
         weight = state.strategy.sum(weight)
     elif state.strategy.ranks > 1:  # all samples of the step, which the gradients have been divided by
         return
-    samples = samples_of_step(state.loaders.train, index, accumulation)
+    samples = samples_of_step(loader, index, accumulation)
     if not isinstance(weight, Tensor) and weight in (samples, 0):  # 0: all its losses were skipped
         return
     # A step whose weights are all 0 has no gradient.
