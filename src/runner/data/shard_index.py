@@ -112,7 +112,7 @@ def _scan(shard: ShardFile, target: str | None) -> ShardIndex:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 while (member := tar.next()) is not None:
-                    tar.members.clear()  # else it keeps all
+                    tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all
                     key, ending = split(member.name)
                     if not member.isreg() or member.issparse() or key is None or Path(key).name.startswith("__"):
                         continue
@@ -123,7 +123,7 @@ def _scan(shard: ShardFile, target: str | None) -> ShardIndex:
                     samples[-1][1][ending.lower()] = member.offset_data, member.size
                     if member.offset_data + member.size > size:
                         raise ShardError(f"{shard.name} is truncated within {member.name}")
-                end = tar.offset  # type: ignore[attr-defined]
+                end = tar.offset
         except (tarfile.TarError, EOFError, ValueError, OSError) as error:
             raise ShardError(f"{shard.name} is not a whole tar file: {error}") from error
         # tarfile takes a damaged header, and the end of the file, for the end of the archive.
