@@ -10,7 +10,7 @@ import torch
 
 from helpers.composed import built
 from helpers.problems import about
-from runner.device import Device, resolve, set_deterministic
+from runner.device import Device, give_back_memory, resolve, set_deterministic
 from runner.errors import ConfigError, Problem
 from runner.runs.describe import describe_run
 from runner.runs.reproduction import environment_changes
@@ -42,6 +42,19 @@ def test_memory_that_tensors_leave_is_kept_for_the_next_until_there_are_none() -
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True True\n"
+
+
+def test_the_peak_of_memory_includes_what_was_freed_until_it_starts_again() -> None:
+    device = resolve("cpu")
+    give_back_memory()
+    device.reset_peak_memory()
+    before = device.peak_memory()
+    tensor = torch.ones(50_000_000)
+    del tensor
+    assert device.peak_memory() - before > 190_000_000
+    give_back_memory()
+    device.reset_peak_memory()
+    assert device.peak_memory() - before < 100_000_000
 
 
 def test_which_gpu_it_was_is_recorded_and_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 import pytest
+import torch
 
 from helpers.problems import about
-from runner.errors import ConfigError, Problem, close_match, to_one_line
+from runner.errors import ConfigError, Problem, close_match, first_line, to_one_line
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,11 @@ def test_a_close_match_ignores_case_and_order_of_letters() -> None:
 def test_any_text_becomes_one_line_that_can_be_printed() -> None:
     name = b"\xe9t\xe9".decode("utf-8", "surrogateescape")  # a file's name that is not UTF-8
     assert to_one_line(f"{name}\n\x1b[31m\x00 \ud800 \udfff é") == r"\xe9t\xe9\n\x1b[31m\x00 \ud800 \udfff é"
+
+
+def test_the_memory_that_could_not_be_allocated() -> None:
+    text = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 139.00 GiB of which ..."
+    assert first_line(torch.OutOfMemoryError(text)) == "CUDA out of memory: could not allocate 20.00 MiB"
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 50)
+    assert first_line(error.value) == "out of memory: could not allocate 4503599.6 GB"

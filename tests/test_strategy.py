@@ -62,6 +62,7 @@ class TestTwoRanks:
         folder, _ = run
         result = json.loads((folder / "result.json").read_text())
         assert (result["status"], result["ranks"], result["epochs"]) == ("FINISHED", 2, 3)
+        assert result["system/peak_memory_megabytes"] > 100
         with sqlite3.connect(folder.parent / "mlflow.db") as store:
             assert store.execute("select status, run_uuid from runs").fetchall() == [("FINISHED", result["run_id"])]
             tags = dict(store.execute("select key, value from tags"))

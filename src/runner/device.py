@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from runner.errors import ConfigError, Problem
-from runner.util import energy
+from runner.util import energy, memory
 from runner.util.energy import Counter
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -103,6 +103,19 @@ class Device:
         if self.torch.type == "cuda" and importlib.util.find_spec("triton") is None:
             text = "trainer.compile=true requires the package triton, and it is not installed"
             raise ConfigError(Problem(key, text, f"install triton, or {without}", topic="unavailable"))
+
+    def reset_peak_memory(self) -> None:
+        """Start the peak of `peak_memory` again."""
+        if self.torch.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.torch)
+        else:
+            memory.reset_peak()
+
+    def peak_memory(self) -> int:
+        """Return the most bytes that tensors had on the device; on a CPU, that the process had in memory."""
+        if self.torch.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.torch)
+        return memory.peak()
 
     def free_memory(self) -> int:
         """Return the bytes that are free for tensors."""

@@ -96,6 +96,8 @@ def first_line(error: BaseException) -> str:
     """Return the first non-empty line of an exception's text, or the name of its type."""
     if size := re.search(r"can't allocate memory: you tried to allocate (\d+) bytes", _text(error)):
         return f"out of memory: could not allocate {int(size[1]) / 1e9:.1f} GB"
+    if size := re.search(r"(\w+) out of memory\. Tried to allocate ([\d.]+ \w+)", _text(error)):
+        return f"{size[1]} out of memory: could not allocate {size[2]}"
     return next((line.strip() for line in _text(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -42,7 +42,9 @@ class Log:
 
     def exact(self) -> dict[tuple[str, int], float]:
         """Return all metrics without times, rates and energy."""
-        return {k: v for k, v in self.values.items() if not k[0].startswith(("time/", "throughput/", "energy/"))}
+        return {
+            k: v for k, v in self.values.items() if not k[0].startswith(("time/", "throughput/", "energy/", "system/"))
+        }
 
 
 class Silent:

@@ -99,6 +99,11 @@ class TestFolder:
         assert 1 <= result["best_epoch"] <= 12
         assert {"device", "precision", "threads", "samples_per_second", "run_id", "parent_run_id"} <= set(result)
 
+    def test_the_peak_of_memory_is_logged_once(self, recorded: Path, result: dict[str, object]) -> None:
+        name = "system/peak_memory_megabytes"
+        ((step, value),) = [(p["step"], p["value"]) for p in points(recorded) if p["name"] == name]
+        assert step == 12 and value == result[name] and 100 < value < 10_000
+
     def test_the_journal_has_every_metric_once_by_epoch_from_1(self, recorded: Path, result: dict[str, object]) -> None:
         lines = points(recorded)
         pairs = [(line["name"], line["step"]) for line in lines]
@@ -302,6 +307,21 @@ class TestEnds:
         assert run.info.status == "FAILED"
         assert run.data.tags["runner.error"] == "ValueError: a bug of mine (broken.py, line 5, in forward)"
         assert "Traceback" in Path(client.download_artifacts(run.info.run_id, "run.log")).read_text()
+
+    def test_memory_that_does_not_suffice(self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_net(here / "large.py", "torch.empty(1 << 50)")
+        monkeypatch.syspath_prepend(str(here))
+        called = runner("model=custom", "model._target_=large.Net", "tracking=off", "data.batch_size=24")
+        assert called.code == 1
+        smaller = "data.batch_size=12 trainer.grad_accumulation=2"
+        (error,) = called.errors
+        assert error.startswith(
+            "error: out of memory: could not allocate 4503599.6 GB, with data.batch_size=24 on cpu; "
+            f"write {smaller} (the same steps), precision=amp, "
+        )
+        result = json.loads((run_folder(here) / "result.json").read_text())
+        assert (result["status"], result["error"]) == ("FAILED", error.removeprefix("error: "))
+        assert "Traceback" in (run_folder(here) / "run.log").read_text()
 
     def test_a_plot_that_cannot_be_drawn(
         self, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,7 @@ from runner.training.compilation import compile_model
 from runner.training.display import Bar
 from runner.training.energy import Energy, measure
 from runner.training.loop import fit, limit_reached
+from runner.training.memory import measured_memory
 from runner.training.state import Training
 from runner.util import tables, terminal
 from runner.util.stopping import Stop
@@ -65,7 +66,7 @@ def _train(state: Training, folder: Path) -> str | None:
 
         profiler = Profiler(state, settings.profile_steps, folder / layout.PROFILE)
     try:
-        with detect_anomaly(state.progress) if settings.detect_anomaly else nullcontext():
+        with measured_memory(state), detect_anomaly(state.progress) if settings.detect_anomaly else nullcontext():
             return fit(state)
     finally:
         if profiler is not None:

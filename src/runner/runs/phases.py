@@ -18,7 +18,7 @@ from runner.rundir import layout
 from runner.rundir.checkpoint import Checkpoints, load
 from runner.rundir.folders import shell_path
 from runner.rundir.manifest import ERROR, PAUSE
-from runner.runs import last_lines, report
+from runner.runs import last_lines, out_of_memory, report
 from runner.runs.code import RunCode
 from runner.runs.describe import describe_run, write_config, write_input_spec
 from runner.runs.outcome import Outcome, WantsArtifacts
@@ -156,7 +156,7 @@ class Run:
         except BaseException as raised:  # a user's model may raise anything
             self._bar.close()
             error = self.state.strategy.cause(raised)
-            self.outcome.error = redact(describe_error(error))
+            self.outcome.error = redact(out_of_memory.describe(error, self._experiment))
             (log.exception if wants_tracebacks(self._experiment) else log.error)("error: %s", self.outcome.error)
             log.debug(getattr(error, "details", "") or traceback.format_exc())
 

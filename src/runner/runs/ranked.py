@@ -217,6 +217,7 @@ def _fit_and_test(state: "Training", experiment: "Experiment") -> None:
     from runner.runs.phases import test
     from runner.training.compilation import compile_model
     from runner.training.loop import fit
+    from runner.training.memory import measured_memory
     from runner.training.predictions import Predictions
     from runner.training.state import restore
     from runner.util.rng import derive_seed
@@ -226,7 +227,8 @@ def _fit_and_test(state: "Training", experiment: "Experiment") -> None:
         restore(state, checkpoint)
     if state.settings.compile and state.progress.epoch <= state.settings.epochs:
         compile_model(state)
-    fit(state)
+    with measured_memory(state):
+        fit(state)
     test(state, Predictions(experiment.task, experiment.target_scale))
 
 

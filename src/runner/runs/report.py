@@ -26,6 +26,7 @@ from runner.training.predictions import Predictions, raw_images
 from runner.training.state import Training
 from runner.util import cores
 from runner.util.files import write_json
+from runner.util.metric_names import PEAK_MEMORY
 from runner.util.terminal import TRACKING, about
 from runner.util.trees import Shapes, is_shape
 
@@ -182,10 +183,12 @@ def write_result(
 
 
 def final_metrics(state: Training, folder: Path, final: Mapping[str, float]) -> dict[str, float]:
-    """Return the metrics of the best epoch and of the test, and the energy of all training, for `result.json`."""
+    """Return the metrics of the best epoch and of the test, the energy and the peak memory, for `result.json`."""
     progress = state.progress
     energy = {METRIC: state.energy.kwh} if state.energy.kwh is not None else {}
-    return metrics_of_epoch(folder, progress.best_epoch) | progress.best_metrics | energy | dict(final)
+    last = read_step(folder / layout.JOURNAL, progress.finished_epochs)
+    memory = {point.name: point.value for point in last if point.name == PEAK_MEMORY}
+    return metrics_of_epoch(folder, progress.best_epoch) | progress.best_metrics | energy | memory | dict(final)
 
 
 def metrics_of_epoch(folder: Path, epoch: int) -> dict[str, float]:

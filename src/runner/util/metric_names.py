@@ -31,3 +31,7 @@ def format_metric(name: str, value: float) -> str:
     if abs(value) >= 1000:  # an error in the units of the data
         return f"{value:,.1f}"
     return f"{value:.4f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"
+
+
+PEAK_MEMORY = "system/peak_memory_megabytes"
+"""The most memory that training needed: of the device, or of the process on a CPU."""
