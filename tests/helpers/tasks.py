@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from runner.callbacks import Callback
 from runner.task import Task
 from runner.task.supervised import Supervised
 
@@ -27,6 +28,17 @@ class Adversarial(Task):
     def step(self, model: Any, batch: Any) -> Iterator[tuple[str, Tensor]]:
         real = batch[0].flatten(1)
         fake = model.G(torch.randn(len(real), 4, dtype=real.dtype))
+        yield "discriminator", F.softplus(-model.D(real)).mean() + F.softplus(model.D(fake.detach())).mean()
+        yield "generator", F.softplus(-model.D(fake)).mean()
+        yield "size", fake.norm(dim=1).mean()
+
+
+class Steady(Task):
+    """A GAN whose noise is part of the images: its losses do not depend on how a batch is divided."""
+
+    def step(self, model: Any, batch: Any) -> Iterator[tuple[str, Tensor]]:
+        real = batch[0].flatten(1)
+        fake = model.G(real[:, 20:24])
         yield "discriminator", F.softplus(-model.D(real)).mean() + F.softplus(model.D(fake.detach())).mean()
         yield "generator", F.softplus(-model.D(fake)).mean()
         yield "size", fake.norm(dim=1).mean()
@@ -195,3 +207,29 @@ class FailsOnRankOne(Supervised):
         if self._steps > 1 and os.environ.get("RANK") == "1":
             raise ValueError("this rank fails")
         return super().step(model, batch)
+
+
+class Partial(nn.Sequential):
+    """A classifier of digits with a layer that no step uses."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(64, 10))
+        self.spare = nn.Linear(3, 3)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self[1](self[0](input))
+
+
+def confident(outputs: Tensor, targets: Tensor) -> float:
+    """Return a number that depends on the order of all samples."""
+    right = (outputs.argmax(1) == targets).double()
+    return float((right * torch.arange(len(right))).sum() / len(right) ** 2)
+
+
+class AsksOnRankOne(Callback):
+    """Asks to end training after the third step, on rank 1 only."""
+
+    def after_step(self, state: Any) -> None:
+        """Ask."""
+        if state.progress.step == 3 and os.environ["RANK"] == "1":
+            state.request_stop("rank 1 asked for it")

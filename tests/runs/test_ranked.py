@@ -7,9 +7,11 @@ from time import monotonic, sleep
 from typing import Any
 
 import pytest
+import torch
 
 from helpers.killed import assert_ended_the_same, measured
 from helpers.ranks import SMALL, Started, rank_of, start, torchrun
+from helpers.tasks import PAIR
 from runner.rundir import layout
 
 pytestmark = pytest.mark.soak
@@ -121,14 +123,16 @@ def test_another_number_of_ranks_resumes(whole: Path, here: Path, ranks: int) ->
 @pytest.mark.parametrize("ranks", (2, 3))
 @pytest.mark.parametrize("precision", ("fp64", "fp32"))
 def test_ranks_have_the_numbers_of_one_process(here: Path, ranks: int, precision: str) -> None:
-    common = (*SMALL, f"precision={precision}", "data.batch_size=10", "metrics=[f1,auroc]")
+    metrics = "metrics=[f1,auroc,average_precision,{order:{_target_:helpers.tasks.confident,higher_is_better:true}}]"
+    common = (*SMALL, f"precision={precision}", "data.batch_size=10", metrics)
     for name, more in (("one", []), ("several", ["strategy=ddp", f"strategy.nproc_per_node={ranks}"])):
         code, printed = ended(start(here / name, *common, *more))
         assert code == 0, printed
     one, several = measured(here / "one"), measured(here / "several")
     assert one.keys() == several.keys()
+    assert {"val/order", "test/average_precision"} <= {name for name, _ in one}
     for (name, step), value in one.items():
-        exact = "accuracy" in name or name.endswith(("f1", "auroc"))
+        exact = "accuracy" in name or name.endswith(("f1", "auroc", "average_precision", "order"))
         close = pytest.approx(value, abs=1e-12 if precision == "fp64" else 1e-5)
         assert several[name, step] == (value if exact and precision == "fp64" else close), (name, step)
 
@@ -137,3 +141,40 @@ def test_twenty_starts_in_a_row(here: Path) -> None:
     for number in range(20):
         code, printed = ended(start(here / str(number), *TWO, *SMALL, "trainer.epochs=1"), 60)
         assert code == 0, printed
+
+
+@pytest.mark.parametrize("more", ((), ("trainer.grad_accumulation=3", "trainer.clip_norm=0.5")))
+def test_several_optimizers_have_the_numbers_of_one_process(here: Path, more: tuple[str, ...]) -> None:
+    gan = [word for word in PAIR if not word.startswith("task._target_")] + ["task._target_=helpers.tasks.Steady"]
+    common = [word for word in SMALL if not word.startswith("model.")] + [*gan, "precision=fp64", *more]
+    for name, strategy in (("one", ()), ("several", ("strategy=ddp", "strategy.nproc_per_node=3"))):
+        code, printed = ended(start(here / name, *common, *strategy))
+        assert code == 0, printed
+    one, several = measured(here / "one"), measured(here / "several")
+    assert several == pytest.approx(one, rel=1e-9)
+
+
+@pytest.mark.parametrize("told", (False, True))
+def test_parameters_that_no_step_uses(here: Path, told: bool) -> None:
+    model = ("model=custom", "model._target_=helpers.tasks.Partial", f"strategy.find_unused_parameters={told}")
+    common = [word for word in SMALL if not word.startswith("model.")]
+    code, printed = ended(start(here / "run", *TWO, *common, *model))
+    assert code == (0 if told else 1), printed
+    assert ("spare.weight, spare.bias got no gradient" in printed) is not told
+    assert ("strategy.find_unused_parameters=true" in printed) is not told
+
+
+def test_a_callback_on_one_rank_ends_all(here: Path) -> None:
+    asks = "trainer.callbacks=[{_target_:helpers.tasks.AsksOnRankOne}]"
+    code, printed = ended(start(here / "run", *TWO, *SMALL, asks))
+    assert code == 0, printed
+    content = torch.load(here / "run" / "checkpoints" / "last.pt", weights_only=True)["progress"]
+    assert (content["step"], content["stop_reason"]) == (3, "rank 1 asked for it")
+
+
+def test_batch_norm_on_a_cpu_is_said_to_be_of_each_rank(here: Path) -> None:
+    words = [word for word in SMALL if not word.startswith(("model.", "runner.quiet"))]
+    model = ("model=cnn", "model.batch_norm=true", "model.channels=[4]", "model.strides=[2]", "trainer.epochs=1")
+    code, printed = ended(start(here / "run", *TWO, *words, *model))
+    assert code == 0, printed
+    assert printed.count("BatchNorm uses the statistics of each rank's share") == 1

@@ -287,11 +287,11 @@ def state(state_dicts: Mapping[str, Any]) -> None:
         raise ConfigError(Problem(text.partition(" ")[0], text, topic="code"))
 
 
-def shares(strategy: Strategy, splits: Splits, batch_size: int, optimizers: Mapping[str, Any]) -> None:
-    """Check that each rank gets samples, and that the ranks can train with what the config asks for.
+def shares(strategy: Strategy, splits: Splits, batch_size: int) -> None:
+    """Check that each rank gets samples.
 
     Raises:
-        ConfigError: they cannot.
+        ConfigError: one gets none.
     """
     ranks, problems = strategy.ranks, []
     if ranks == 1:
@@ -307,8 +307,5 @@ def shares(strategy: Strategy, splits: Splits, batch_size: int, optimizers: Mapp
         if part is not None and not part.streams and len(part) < ranks:
             text = f"strategy={strategy.name}: the {name} part has {len(part)} samples for {ranks} ranks"
             problems.append(Problem("strategy", text, "start fewer ranks", topic="range"))
-    if optimizers:
-        text = f"strategy={strategy.name}: several optimizers are stepped by one process only"
-        problems.append(Problem("strategy", text, "write strategy=single", topic="conflict"))
     if problems:
         raise ConfigError(*problems)

@@ -227,7 +227,7 @@ def make_network(given: Given, learned: Learned) -> Network:
     scale, splits = stage("data", make_scale, config["data"], splits, task, cost) or (None, splits)
     device = device or learned.device
     channels_last = stage("optimizer", models.move, model, task, device)
-    stage("strategy", checks.shares, learned.strategy, splits, batch_size, given.optimizers, needs=["data"])
+    stage("strategy", checks.shares, learned.strategy, splits, batch_size, needs=["data"])
     model = stage("strategy", models.prepare, learned.strategy, model) or model
     return Network(model, cost, measured, freeze, device, scale, splits, channels_last)
 

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from runner.metrics.meaning import Meaning
 from runner.metrics.one import One
 
 log = logging.getLogger("runner")
+
+Gather = Callable[[Any], list[Any]]
 
 VALUES_AT_ONCE = 65_536
 """How many outputs of small batches are measured at once: an update of torchmetrics takes about 0.3 ms."""
@@ -91,6 +93,9 @@ class Measured:
         self._collected: list[tuple[Tensor, Tensor]] = []
         self._values = 0
         self._unknown: set[str] = set()
+        self._sizes: list[int] = []  # of the batches, as metrics get them
+        self._raw_sizes: list[int] = []
+        self._notes: list[str] = []
         for one in self._metrics:
             one.start(self._device)
 
@@ -98,9 +103,11 @@ class Measured:
         """Add a batch: outputs (N, K, ...), values in the units of the data, and targets as the loss takes them."""
         for one in self._raw:
             one.update(outputs.detach().clone(), targets.detach().clone())
+        self._raw_sizes.append(len(targets))
         if not self._exact and not self._in_floats:
             return
         batch = self._meaning.convert(outputs, targets)
+        self._sizes.append(len(batch[1]))
         for one in self._in_floats:
             one.update(*batch)
         if self._exact:
@@ -116,19 +123,34 @@ class Measured:
                 one.update(outputs, targets)
         self._collected, self._values = [], 0
 
-    def compute(self) -> dict[str, float]:
-        """Return the values so far by name, without undefined ones."""
+    def _known(self, gather: Gather | None) -> list[One]:
+        """Return the metrics that have a value, with the samples of all ranks."""
         self._flush()
+        known = [one for one in self._metrics if one.name not in self._unknown]
+        if gather is None:
+            return known
+        shares = gather(([one.parts() for one in known], self._sizes, self._raw_sizes))
+        return [
+            one.merged([parts[number] for parts, *_ in shares], [sizes[1 + one.raw] for sizes in shares])
+            for number, one in enumerate(known)
+        ]
+
+    def compute(self, gather: Gather | None = None) -> dict[str, float]:
+        """Return the values so far by name, without undefined ones.
+
+        Args:
+            gather: returns the values of all ranks, if there are several.
+        """
         values = {}
-        for one in self._metrics:
-            if one.name in self._unknown:
-                continue
+        known = self._known(gather)
+        for one in known:
             value, by_class = one.compute()
             if value is not None:
                 values[one.name] = value
             if by_class is not None:
                 names = map(str, range(len(by_class))) if one.raw else self._meaning.names
                 self._per_class[one.name] = dict(zip(names, by_class, strict=True))
+        self._notes = [note for one in known for note in one.notes]
         return values
 
     def per_class(self) -> dict[str, dict[str, float | None]]:
@@ -137,12 +159,11 @@ class Measured:
 
     def notes(self) -> list[str]:
         """Return what a reader of the values of `compute` should know."""
-        return [note for one in self._metrics for note in one.notes]
+        return self._notes
 
-    def state(self) -> dict[str, dict[str, Any]]:
+    def state(self, gather: Gather | None = None) -> dict[str, dict[str, Any]]:
         """Return the sums for a checkpoint; those of metrics that keep all predictions are left out."""
-        self._flush()
-        return {one.name: one.state() for one in self._metrics if one.in_sums and one.name not in self._unknown}
+        return {one.name: one.state() for one in self._known(gather) if one.in_sums}
 
     def load(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Continue from sums; a metric that has none here is undefined until the next start."""

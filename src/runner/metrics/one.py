@@ -1,9 +1,11 @@
 """A single metric over the batches of a part: a class of torchmetrics, or a function of the user's."""
 
+import copy
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import compress, zip_longest
 from typing import Any, Protocol
 
 import torch
@@ -47,6 +49,17 @@ class One(Protocol):
 
     def compute(self) -> Values:
         """Return the value so far, and those of all classes."""
+
+    def parts(self) -> dict[str, Any]:
+        """Return what this rank has so far, on the CPU."""
+
+    def merged(self, shares: Sequence[Mapping[str, Any]], sizes: Sequence[Sequence[int]]) -> "One":
+        """Return this metric with the samples of all ranks.
+
+        Args:
+            shares: what `parts` returned on each rank.
+            sizes: of the batches of each rank.
+        """
 
     def state(self) -> dict[str, Any]:
         """Return the sums as lists."""
@@ -104,6 +117,7 @@ class FromTorchmetrics:
             if isinstance(default, Tensor) and default.is_floating_point():
                 metric._defaults[state] = default.double()
                 setattr(metric, state, default.double())
+        metric._to_sync = False  # between ranks: `merged` does, for all that is read from the states
         return metric.to(self._device)
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
@@ -172,6 +186,32 @@ class FromTorchmetrics:
             return targets.sum().reshape(1), samples.to(targets.device)
         return torch.bincount(targets, minlength=count), samples.to(targets.device)
 
+    def parts(self) -> dict[str, Any]:
+        """Return the states so far, on the CPU; none without samples."""
+        if not self._metric._update_count:
+            return {}
+        states = {name: getattr(self._metric, name) for name in self._metric._defaults}
+        joined = {
+            name: torch.cat([torch.atleast_1d(part) for part in state]) if isinstance(state, list) else state
+            for name, state in states.items()
+        }
+        return {name: state.cpu() for name, state in joined.items()}
+
+    def merged(self, shares: Sequence[Mapping[str, Any]], sizes: Sequence[Sequence[int]]) -> "FromTorchmetrics":
+        """Return this metric with the samples of all ranks, in their order where it keeps them."""
+        merged = copy.copy(self)
+        merged.start(self._device)
+        metric, has = merged._metric, [bool(share) for share in shares]
+        metric._update_count = int(any(has))
+        for name, default in metric._defaults.items() if any(has) else ():
+            states = [share[name].to(self._device) for share in compress(shares, has)]
+            if isinstance(default, list):
+                setattr(metric, name, [_in_order(states, list(compress(sizes, has)))])
+                continue
+            reduce, stacked = metric._reductions[name], torch.stack(states)
+            setattr(metric, name, stacked if reduce is None else reduce(stacked))
+        return merged
+
     def state(self) -> dict[str, Any]:
         """Return the sums as lists."""
         if not self._metric._update_count:
@@ -233,6 +273,25 @@ class FromFunction:
             text = f"metrics: {self.name} returns a {type(result).__name__}, not a number"
             raise ConfigError(Problem("metrics", text, "let it return a number", topic="code")) from None
 
+    def parts(self) -> dict[str, Any]:
+        """Return the predictions and targets so far, on the CPU."""
+        if not self._batches:
+            return {}
+        outputs, targets = (torch.cat(parts).cpu() for parts in zip(*self._batches, strict=True))
+        return {"outputs": outputs, "targets": targets}
+
+    def merged(self, shares: Sequence[Mapping[str, Any]], sizes: Sequence[Sequence[int]]) -> "FromFunction":
+        """Return this function with the samples of all ranks, in their order."""
+        merged, has = copy.copy(self), [bool(share) for share in shares]
+        merged.start(torch.device("cpu"))
+        if any(has):
+            of_ranks = list(compress(sizes, has))
+            outputs, targets = (
+                _in_order([share[name] for share in compress(shares, has)], of_ranks) for name in ("outputs", "targets")
+            )
+            merged.update(outputs, targets)
+        return merged
+
     def state(self) -> dict[str, Any]:
         """Return nothing: it keeps predictions, and is not measured in training."""
         return {}
@@ -244,6 +303,19 @@ class FromFunction:
         """Return the function and its arguments."""
         name = getattr(self._function, "__qualname__", type(self._function).__name__)
         return {"function": f"{getattr(self._function, '__module__', '')}.{name}", **self._arguments}
+
+
+def _in_order(parts: Sequence[Tensor], sizes: Sequence[Sequence[int]]) -> Tensor:
+    """Put the shares of several ranks together, batch by batch: the order of the samples with one process.
+
+    Args:
+        parts: of each rank, the values (N, ...) of all its batches.
+        sizes: of the batches of each rank. Values that are not one a sample stay in the order of the ranks.
+    """
+    if any(len(part) != sum(own) for part, own in zip(parts, sizes, strict=True)):
+        return torch.cat(list(parts))
+    batches = zip_longest(*(part.split(list(own)) for part, own in zip(parts, sizes, strict=True)))
+    return torch.cat([share for batch in batches for share in batch if share is not None])
 
 
 def _default(made_by: Any, argument: str) -> Any:

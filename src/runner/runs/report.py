@@ -81,6 +81,8 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
         for number, line in enumerate(experiment.task.extra.describe()):
             log.info("%-10s %s", "" if number else "metrics", line)
     log.info("device     device %s · precision %s%s", experiment.device, experiment.precision, _ranks(experiment))
+    for note in experiment.strategy.notes(experiment.model):
+        log.info("           %s", note)
     if slow := experiment.precision.slow_here():
         log.info("           %s", slow)
     if multiprocessing.parent_process() is None and (busy := cores.busy_message()):  # the jobs of a sweep keep it busy

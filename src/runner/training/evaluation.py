@@ -28,7 +28,7 @@ def evaluate(state: Training, loader: Loader, on_batch: Callable[[Step], None] |
     were_training = [module.training for module in modules]
     for module in modules:
         module.eval()
-    sums = RunningMetrics(state.task, state.device.torch, state.target_scale, total=state.total)
+    sums = RunningMetrics(state.task, state.device.torch, state.target_scale, strategy=state.strategy)
     state.strategy.level(state.eval_model)
     stopped = False
     with state.device.evaluating(), torch.inference_mode(), state.evaluation_rng():

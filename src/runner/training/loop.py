@@ -212,6 +212,7 @@ def limit_reached(state: Training) -> str | None:
 
 def ended_early(state: Training) -> str | None:
     """Describe why training ends: a callback asked to, or patience is exhausted; None if it goes on."""
+    state.settle_requests()
     if not state.progress.stale and state.progress.stop_reason is None:
         return None
     if state.progress.stop_reason or not state.monitor.exhausted(state.progress):
@@ -235,6 +236,7 @@ def finish_epoch(state: Training, last: bool) -> None:
         state.display.end_epoch(progress.epoch, metrics, progress.seconds, best)
     step_schedule(state, metrics)
     state.callbacks.after_epoch(state, metrics)
+    state.settle_requests()
     if progress.stop_reason is not None and not last:
         best = measure_rest(state, metrics, best, logs)
         last, validates = True, state.loaders.val is not None

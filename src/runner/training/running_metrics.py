@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from runner.data.target_scale import TargetScale
+from runner.strategy import Single, Strategy
 from runner.task import Step, Task
 from runner.training.progress import Metrics
 
 Summed = tuple[Callable[[Tensor, Tensor], Tensor], bool]
+
+ONE_PROCESS = Single()
 
 VALUES_AT_ONCE = 65_536
 """How many outputs of small batches are measured at once: an epoch of the MLP, batch 64, takes 0.98 times as long."""
@@ -32,7 +35,7 @@ class RunningMetrics:
         device: the device of the sums.
         scale: the scale of a regression's targets, if any.
         training: leave out the metrics that keep all predictions.
-        total: adds up the sums of all ranks; None if one process trains.
+        strategy: adds up the sums of all ranks.
 
     Attributes:
         extra: the metrics that the key `metrics` asks for; None if there are none.
@@ -47,9 +50,10 @@ class RunningMetrics:
         device: torch.device,
         scale: TargetScale | None = None,
         training: bool = False,
-        total: Callable[[Tensor], Tensor] | None = None,
+        strategy: Strategy = ONE_PROCESS,
     ) -> None:
-        self._task, self._metrics, self._total = task, dict(task.metrics), total
+        self._task, self._metrics, self._strategy = task, dict(task.metrics), strategy
+        self._gather = strategy.gather if strategy.ranks > 1 else None
         # Metrics with the same sums share them.
         self._summed = list(dict.fromkeys((metric.sums, metric.of_differences) for metric in self._metrics.values()))
         self._scale = scale.to(device) if scale is not None else None
@@ -177,7 +181,7 @@ class RunningMetrics:
             extra: also those of the key `metrics`, which take longer.
             own: of this rank alone, which then does not wait for others.
         """
-        samples, ((loss,), *totals), more = self._read(None if own else self._total)
+        samples, ((loss,), *totals), more = self._read(own)
         if not samples:
             return {}
         self.weight = more.get("weight", samples)
@@ -191,7 +195,7 @@ class RunningMetrics:
         }
         means |= {name: value for name, value in values.items() if value is not None}
         if extra and self.with_metrics and self.extra is not None:
-            means |= self.extra.compute()
+            means |= self.extra.compute(self._gather)
         return means | self._task.derived(means)
 
     def state(self, own: bool = False) -> tuple[list[list[float]], dict[str, Any]]:
@@ -204,9 +208,9 @@ class RunningMetrics:
             The number of samples and the sums of loss and metrics; then, where there are any, `weight`, the sum of
             weights, `scalars`, their sums and those of their weights, and `metrics`, the sums of the key `metrics`.
         """
-        samples, sums, more = self._read(None if own else self._total)
+        samples, sums, more = self._read(own)
         if self.with_metrics and self.extra is not None:
-            more["metrics"] = self.extra.state()
+            more["metrics"] = self.extra.state(None if own else self._gather)
         return [[float(samples)], *sums], more
 
     def reset(self, state: list[list[float]] | None = None, more: Mapping[str, Any] | None = None) -> None:
@@ -241,9 +245,7 @@ class RunningMetrics:
     def _number(self, value: float) -> Tensor:
         return torch.tensor(value, dtype=self._dtype, device=self._device)
 
-    def _read(
-        self, total_of: Callable[[Tensor], Tensor] | None = None
-    ) -> tuple[int, list[list[float]], dict[str, Any]]:
+    def _read(self, own: bool) -> tuple[int, list[list[float]], dict[str, Any]]:
         """Read the number of samples, the sums of loss and metrics, and those of weights and scalars, at once."""
         self._measure_collected()
         self._add_losses()
@@ -251,10 +253,10 @@ class RunningMetrics:
         weight = [self._weight] if isinstance(self._weight, Tensor) else []
         pairs = [torch.as_tensor(number).to(self._loss) for pair in self._scalars.values() for number in pair]
         parts = [part.flatten() for part in (*totals, *weight, *pairs)]
-        if total_of is None:
+        if own or self._strategy.ranks == 1:
             samples, numbers = self.samples, iter(torch.cat(parts).tolist())
         else:
-            numbers = iter(total_of(torch.cat([self._number(self.samples)[None], *parts])).tolist())
+            numbers = iter(self._strategy.sum(torch.cat([self._number(self.samples)[None], *parts])).tolist())
             samples = int(next(numbers))
         sums = [list(islice(numbers, total.numel())) for total in totals]
         more: dict[str, Any] = {"weight": next(numbers)} if weight else {}

@@ -148,9 +148,9 @@ class Training:
         self.artifacts = Artifacts(folder / layout.ARTIFACTS)
         self.epoch_seconds = EpochSeconds(folder)
         self.norms = LayerNorms(self.model, self.task, self.parameters) if self.settings.log_norms else None
-        self.total = self.strategy.sum if self.strategy.ranks > 1 else None
-        self.sums = RunningMetrics(self.task, self.device.torch, self.target_scale, training=True, total=self.total)
+        self.sums = RunningMetrics(self.task, self.device.torch, self.target_scale, True, self.strategy)
         self.per_class: dict[str, dict[str, float | None]] = {}  # `val/f1` of the last evaluation
+        self.stop_requested: str | None = None
         self._noted: set[str] = set()
         self.clock = Stopwatch(self.device)
         self.energy = Energy()
@@ -181,9 +181,16 @@ class Training:
     def request_stop(self, reason: str) -> None:
         """End training after the step or epoch in progress, as FINISHED; the first reason is printed.
 
-        It is in the checkpoint: a resumed run stays ended.
+        It is in the checkpoint: a resumed run stays ended. Several ranks end together, if one of them asks to.
         """
-        self.progress.stop_reason = self.progress.stop_reason or reason or "a callback asked for it"
+        self.stop_requested = self.stop_requested or reason or "a callback asked for it"
+
+    def settle_requests(self) -> None:
+        """Take up the request of a callback to end training, of any rank."""
+        if not self.callbacks.by_name or self.progress.stop_reason:
+            return
+        if self.strategy.agree("callback", self.stop_requested is not None, now=True):
+            self.progress.stop_reason = next(filter(None, self.strategy.gather(self.stop_requested)))
 
     def note_once(self, text: str) -> None:
         """Show a note, unless it was shown before."""

@@ -10,6 +10,7 @@ from collections.abc import Generator
 
 from torch import Tensor
 
+from runner.data.share import Padding
 from runner.optimizer.several import Several
 from runner.precision import forget_gradients
 from runner.task import Step, StepError
@@ -30,16 +31,19 @@ def take_turns(state: Training) -> bool:
     optimizer, batches = state.optimizer, state.waiting
     assert isinstance(optimizer, Several)
     state.waiting = []
-    samples = [count(inputs) for inputs, _ in batches]
+    samples = [0 if isinstance(batch, Padding) else count(batch[0]) for batch in batches]
+    in_all = state.strategy.sum(sum(samples))
     running = [state.task.turns(state.forward, batch) for batch in batches]
     scalars: list[dict[str, Tensor]] = [{} for _ in batches]
     skipped, kept = False, True
     stepped: set[str] = set()  # since the scaler was updated
-    while (name := _turn(state, optimizer, running, samples, scalars)) is not None:
+    while (name := _turn(state, optimizer, running, samples, in_all, scalars)) is not None:
         if name not in optimizer.by_name:
             continue
         part = optimizer.by_name[name]
-        if state.settings.on_nonfinite == "skip" and not all(math.isfinite(own[name].item()) for own in scalars):
+        if state.settings.on_nonfinite == "skip" and state.strategy.agree(
+            "skip", not all(math.isfinite(own[name].item()) for own in scalars), now=True
+        ):
             forget_gradients(part)
             skipped = True
             for own in scalars:
@@ -48,6 +52,7 @@ def take_turns(state: Training) -> bool:
         if name in stepped:  # a scaler lets an optimizer step only once between two updates
             kept &= state.precision.update()
             stepped.clear()
+        state.strategy.add_gradients(optimizer.parameters(name))
         state.progress.norms |= layer_norms(state, optimizer.parameters(name))
         with state.span("step"):
             state.precision.apply(part, optimizer.parameters(name), state.settings.clip_norm)
@@ -67,9 +72,19 @@ def _turn(
     optimizer: Several,
     running: list[Generator[tuple[str, Tensor], None, None]],
     samples: list[int],
+    in_all: int,
     scalars: list[dict[str, Tensor]],
 ) -> str | None:
-    """Compute the next name for all micro-batches; returns it, or None at the end of the step."""
+    """Compute the next name for all micro-batches; returns it, or None at the end of the step.
+
+    Args:
+        state: the training.
+        optimizer: has the names.
+        running: the step of each micro-batch.
+        samples: of each.
+        in_all: the samples of all, of all ranks.
+        scalars: what each has yielded.
+    """
     names: set[str | None] = set()
     for steps, number, own in zip(running, samples, scalars, strict=True):
         with state.span("forward"), state.precision.autocast():
@@ -82,7 +97,7 @@ def _turn(
         own[name] = (loss := scalar(name, value)).detach()
         if name in optimizer.by_name:
             with state.span("backward"):
-                share = loss if len(samples) == 1 else loss * (number / sum(samples))
+                share = loss if number == in_all else loss * (number / in_all)
                 state.precision.backward(share, optimizer.parameters(name))
     if len(names) > 1:
         raise StepError(f"the batches of a step yield different names: {', '.join(map(str, names))}")

@@ -1,0 +1,82 @@
+"""One process, which does everything: the identity, and what all strategies offer."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from runner.data.collate import Batch
+from runner.data.share import WHOLE, Share
+from runner.task import Step, Task
+
+T = TypeVar("T")
+N = TypeVar("N", bound=Tensor | float)
+
+
+class Single:
+    """One process, which does everything: the identity.
+
+    Attributes:
+        name: the name in the config.
+        rank: the number of this process, from 0.
+        ranks: the number of processes.
+    """
+
+    name = "single"
+    rank, ranks = 0, 1
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def share(self) -> Share:
+        """The share of each batch that this process takes."""
+        return WHOLE
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Return the model for this strategy, before its optimizer is made. No rank waits for another in it."""
+        return model
+
+    def notes(self, model: nn.Module) -> list[str]:
+        """Return what the user should know before training."""
+        return []
+
+    def measure(self, task: Task, model: nn.Module, batch: Batch, syncs: bool = True) -> Step:
+        """Compute the step of a batch.
+
+        Args:
+            task: computes it.
+            model: that of training, or in evaluation that of evaluation.
+            batch: this rank's share.
+            syncs: the backward pass that follows ends an optimizer step: ranks add up their gradients.
+        """
+        return task.measure(model, batch)
+
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Add up the gradients of all ranks, where `measure` has not prepared that: those of several optimizers."""
+
+    def sum(self, value: N) -> N:
+        """Return the sum of a number, or a tensor, over all ranks."""
+        return value
+
+    def agree(self, question: str, answer: bool, now: bool = False) -> bool:
+        """Return whether any rank says yes. All ranks ask the same questions, in the same order.
+
+        They ask each other a few times a second at most, and a yes may become known some steps later; `now`: each time.
+        """
+        return answer
+
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all ranks, in their order."""
+        return [value]
+
+    def send(self, make: Callable[[], T]) -> T:
+        """Return what rank 0 makes."""
+        return make()
+
+    def level(self, module: nn.Module) -> None:
+        """Give the buffers of all ranks the values of rank 0: those of BatchNorm differ between them."""
+
+    def cause(self, error: BaseException) -> BaseException:
+        """Return the error of another rank that has led to this one; this one if there is none."""
+        return error
