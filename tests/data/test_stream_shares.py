@@ -226,6 +226,26 @@ class TestRuns:
             assert two[key] == (value if "accuracy" in key[0] else pytest.approx(value, rel=1e-12)), key
 
     @pytest.mark.soak
+    def test_one_that_differs_each_time_is_refused_in_one_line(self, folder: Path) -> None:
+        restless = STREAM.replace("range(self.count):", "os.urandom(self.count):")
+        (folder / "shared_streams.py").write_text(restless)
+        started = start(folder / "two", "strategy=ddp", "strategy.nproc_per_node=2", *self.ARGUMENTS)
+        _, printed = started.communicate()
+        assert started.returncode == 2, printed
+        assert "error: the training stream has other samples each time" in printed
+        assert "Traceback" not in printed
+
+    @pytest.mark.soak
+    def test_another_number_of_ranks_goes_on_with_the_samples_that_are_left(self, folder: Path) -> None:
+        self.start(folder / "run", "trainer.epochs=2")
+        resumed = start(folder / "run", "strategy.nproc_per_node=3", "trainer.epochs=3")
+        _, printed = resumed.communicate()
+        assert resumed.returncode == 0, printed
+        assert "saved by 2 ranks, resumed by 3" in printed
+        assert "reads 120 samples of the stream again" in printed
+        assert ("test/loss", 3) in measured(folder / "run")
+
+    @pytest.mark.soak
     @pytest.mark.parametrize("num_workers", [0, 2])
     def test_a_run_stopped_in_mid_epoch_is_resumed_bit_for_bit(self, folder: Path, num_workers: int) -> None:
         more = (f"data.num_workers={num_workers}", "trainer.log_every_steps=1")

@@ -317,6 +317,8 @@ class TestRuns:
         whole = runner(*arguments, "hydra.run.dir=whole")
         assert whole.code == 0, whole.err
         assert "45 samples in 2 shards train" in whole.err
+        listed = "data.path=[shards/train-000000.tar,shards/train-000001.tar]"
+        assert runner(*arguments, listed, "trainer.max_steps=1", "hydra.run.dir=listed").code == 0
         with monkeypatch.context() as patch:
             patch.setattr(WorkerLoader, "epoch", failing(WorkerLoader.epoch, 3))
             assert runner(*arguments, "hydra.run.dir=part").code == 1

@@ -34,6 +34,9 @@ PATH_KEYS = (
 )  # fmt: skip
 """Keys whose values are paths or names; the command line quotes them for Hydra's grammar."""
 
+PATH_LISTS = ("data.path", "data.test_path", "data.val_path")
+"""Those of them whose values may be lists, `[a.tar,b.tar]`, unless there is a file of that name."""
+
 EXPRESSIONS = ("sweep.where",)
 """Keys whose values are expressions; the command line quotes them whole."""
 

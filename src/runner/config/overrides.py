@@ -15,7 +15,7 @@ from hydra.grammar.gen.OverrideParser import OverrideParser
 
 from runner.config import schema
 from runner.config.interpolation import escape_references
-from runner.config.keys import EXPRESSIONS, PATH_KEYS, PRESETS, may_be_new
+from runner.config.keys import EXPRESSIONS, PATH_KEYS, PATH_LISTS, PRESETS, may_be_new
 from runner.config.nesting import is_too_deep
 from runner.errors import ConfigError
 from runner.util.options import resolve_variables
@@ -55,6 +55,8 @@ def quote_texts(argument: str, sweeping: bool = False, texts: Mapping[str, bool]
     if parsed is not None:
         if isinstance(parsed._value, QuotedString):
             return argument
+        if key in PATH_LISTS and isinstance(parsed._value, list) and not _exists(expand_home(value)):
+            return argument
         if not is_path or (sweeping and parsed.is_sweep_override()):
             return _quote_numbers(argument, whole=texts.get(key, False))
     text = expand_home(value) if is_path and key != "tracking.run_name" else value
@@ -73,6 +75,13 @@ def _parse(argument: str) -> Override | None:
         return OverridesParser.create().parse_override(argument)
     except (HydraException, ValueError):  # ValueError: a number with more digits than Python converts
         return None
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _exists_with_reference(path: str) -> bool:

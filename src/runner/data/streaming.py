@@ -189,6 +189,8 @@ class StreamLoader:
         if self._loader is None or self.position.moved:
             self.close()
             self._begin()
+        if batch and not self.position.batches:
+            log.info("           reads %s samples of the stream again", f"{batch * self.batch_size:,}")
         while self.position.batches < batch:
             self._next(may_end=(self.position.batches + 1) % len(self) == 0)
 
