@@ -190,7 +190,7 @@ def started_again() -> Path | None:
 
 def ranks_to_start(cfg: DictConfig) -> int | None:
     """Return how many ranks this process has to start for a config; None if it trains itself."""
-    if cfg.strategy.name == "single" and Ranks.here() is None:
+    if cfg.strategy.name == "single" and cfg.strategy.nproc_per_node is None and Ranks.here() is None:
         return None
     from runner.runs import ranked
 

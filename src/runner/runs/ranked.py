@@ -46,6 +46,9 @@ def check(cfg: DictConfig) -> int | None:
         if group is not None and group.count > 1:
             text = f"strategy=single is one process, and torchrun has started {group.count}"
             raise ConfigError(Problem("strategy", text, "write strategy=ddp", topic="conflict"))
+        if count is not None:
+            text = f"strategy.nproc_per_node={count}: strategy=single is one process"
+            raise ConfigError(Problem("strategy.nproc_per_node", text, "add strategy=ddp", topic="conflict"))
         return None
     if group is None:
         if count is not None:
