@@ -65,8 +65,17 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
         threads = usable_cores() if get_worker_info() is None else 1
         if threads == 1:
             return [self[index] for index in indices]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(self.__getitem__, indices))
+        if self.cache is None:
+            with ThreadPoolExecutor(threads) as pool:
+                return list(pool.map(self.__getitem__, indices))
+        found = {index: self.cache.find(self.names[index]) for index in indices}  # faster than threads are started
+        missing = [index for index, image in found.items() if image is None]
+        if missing:
+            with ThreadPoolExecutor(threads) as pool:
+                found |= {
+                    index: image for index, (image, _) in zip(missing, pool.map(self.__getitem__, missing), strict=True)
+                }
+        return [(image, self.targets[index]) for index in indices if (image := found[index]) is not None]
 
     def prepare_epochs(self) -> None:
         """Open the cache, if there is one: the samples are about to be read once an epoch."""
