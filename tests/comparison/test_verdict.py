@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from helpers.repeated import ACCURACY, LOSS, repeated, without
+from helpers.repeated import ACCURACY, LOSS, paused, repeated, without
 from helpers.simulated import Scene
 from runner.comparison import paired
 from runner.comparison.repetitions import Repetition, are_repeated
@@ -92,9 +92,21 @@ class TestJudge:
         assert words(verdict)[0] == "none: no configuration has a value for each of 5 seeds"
 
     def test_alone_a_configuration_has_its_mean(self) -> None:
-        only = words(judge(repeated({"a": 0.9}, 3), ACCURACY))
-        assert only[0].startswith("the mean val/accuracy of the configuration is 0.9")
-        assert "there is only one configuration" in only[1]
+        runs = repeated({"a": 0.9}, 3)
+        verdict = judge(runs, ACCURACY)
+        values = [each.value for each in runs]
+        expected = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+        assert verdict.standings[0].interval == pytest.approx(expected)
+        (only,) = words(verdict)
+        low, high = expected
+        assert (
+            only.startswith("the mean val/accuracy of the configuration is 0.9") and f"[{low:.3f}, {high:.3f}]" in only
+        )
+        head, line = to_table(verdict)
+        assert head.split() == ["mean", "val/accuracy", "sd", "n", "95", "%", "interval"] and f"[{low:.3f}, " in line
+        assert judge(runs[:1], ACCURACY).standings[0].interval is None
+
+    def test_one_of_several_with_all_values_is_not_known_to_be_better(self) -> None:
         runs = without(repeated({"a": 0.9, "b": 0.8}, 3), "b", 1)
         alone = words(judge(runs, ACCURACY))
         assert alone[0].startswith("lr=a alone of 2 configurations has a value for each seed: mean val/accuracy 0.9")
@@ -105,6 +117,23 @@ class TestJudge:
         assert words(judge(runs, ACCURACY))[0].startswith(
             "lr=a has the best mean val/accuracy of 2 configurations with a value for each seed: 0.8"
         )
+
+    @pytest.mark.parametrize(("ended", "compared"), [(1, 0), (2, 1), (3, 3)])
+    def test_what_halving_has_paused_is_one_line(self, ended: int, compared: int) -> None:
+        runs = paused(repeated({str(place): 0.9 - 0.1 * place for place in range(9)}, 3), ended)
+        verdict = judge(runs, ACCURACY)
+        assert list(outcomes(verdict).values())[ended:] == ["paused"] * (9 - ended) and verdict.pairs == compared
+        lines = words(verdict)
+        assert f"{ended if ended > 1 else 'lr=0 alone of 9'} configurations" in lines[0]
+        assert sum("paused" in line for line in lines) == 1 and not any("not ranked" in line for line in lines)
+        assert any(line.startswith(f"{9 - ended} configurations") and "seed 0 alone" in line for line in lines)
+        assert not any("not known whether it is better" in line for line in lines)
+
+    def test_a_paused_configuration_that_went_on_to_its_end_is_ranked(self) -> None:
+        assert set(outcomes(judge(paused(repeated({"a": 0.9, "b": 0.8}, 3), 2), ACCURACY)).values()) == {
+            "best",
+            "worse",
+        }
 
     @pytest.mark.parametrize("value", [1e200, -1e300, np.inf, np.nan])
     def test_a_value_that_is_too_large_to_square_is_missing(self, value: float) -> None:
@@ -151,17 +180,23 @@ class TestWords:
         needed = paired.pairs_needed(0.001, float((first - second).std(ddof=1)), 0.05)
         assert words(judge(runs, ACCURACY, smallest_difference=0.001))[1] == (
             f"cannot be told from lr=0.03 ({(first - second).mean():.4f} [{low:.4f}, {high:.4f}]); "
-            f"about {needed} seeds would tell a difference of 0.001"
+            f"about {needed} seeds would tell a difference of 0.001, by the spread of only 5 seeds"
         )
         assert judge(runs, ACCURACY).standings[1].gap.smallest == pytest.approx((high - low) / 2)
 
     def test_a_difference_that_would_have_been_seen_or_never_will(self) -> None:
         runs = repeated({"0.1": 0.9, "0.03": 0.8995}, 5)
         assert words(judge(runs, ACCURACY, smallest_difference=0.05))[1].endswith(
-            "; 3 seeds would tell a difference of 0.05"
+            "; 3 seeds would tell a difference of 0.05, by the spread of only 5 seeds"
         )
         tiny = words(judge(runs, ACCURACY, smallest_difference=1e-9))[1]
-        assert tiny.endswith("; a difference of 1e-09 takes more than 100,000 seeds")
+        assert tiny.endswith("; a difference of 1e-09 takes more than 100,000 seeds, by the spread of only 5 seeds")
+
+    @pytest.mark.parametrize("seeds", [5, 6])
+    def test_how_many_seeds_is_little_known_from_fewer_than_six(self, seeds: int) -> None:
+        verdict = judge(repeated({"0.1": 0.9, "0.03": 0.8999}, seeds), ACCURACY)
+        assert verdict.standings[1].outcome is Outcome.UNDECIDED
+        assert ("spread of only 5 seeds" in words(verdict)[1]) is (seeds == 5)
 
     @pytest.mark.parametrize(
         ("difference", "interval", "expected"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.repeated import ACCURACY, LOSS, repeated, without
+from helpers.repeated import ACCURACY, LOSS, paused, repeated, without
 from runner.comparison.repetitions import Repetition
 from runner.comparison.runs import ComparedRun
 from runner.comparison.setting import Setting, find_setting
@@ -52,6 +52,7 @@ def run_in(folder: Path, number: int = 0, **config: str) -> ComparedRun:
 def test_a_line_of_the_table_is_a_configuration() -> None:
     best, close, worse, missing = csv.DictReader(io.StringIO(to_csv(judge(RUNS, ACCURACY))))
     assert (best["name"], best["optimizer.lr"], best["n"], best["verdict"]) == ("lr=0.1", "0.1", "5", "best")
+    assert float(best["mean_low"]) < float(best["mean"]) < float(best["mean_high"])
     assert best["difference"] == best["low"] == best["p"] == ""
     assert close["verdict"] == "cannot be told" and int(close["seeds_needed"]) > 5
     assert float(close["low"]) < float(close["uncorrected_low"]) < 0 < float(close["uncorrected_high"])
@@ -157,6 +158,20 @@ def test_stages_and_a_choice_by_the_test_part_are_stated() -> None:
     assert "chosen by the test part" in to_markdown(judge(RUNS, test), Setting())
     two = repeated({"a": 0.9, "b": 0.8}, 2)
     assert paragraph(two).endswith("No differences are tested: 3 seeds are needed, and there are 2.")
+
+
+@pytest.mark.parametrize(("ended", "others"), [(1, "the other one was"), (3, "the other 3 were")])
+def test_halving_states_what_was_trained(ended: int, others: str) -> None:
+    text = paragraph(paused(repeated({str(place): 0.9 - 0.1 * place for place in range(9)}, 3), ended))
+    assert text.startswith("We trained 9 configurations (optimizer.lr: ") and "3 seeds each" not in text
+    assert "by successive halving with one seed (0). It paused " + str(9 - ended) in text
+    assert f"{others} trained with 3 seeds (0, 1, 2)." in text and "Not ranked" not in text
+
+
+def test_one_configuration_is_not_compared() -> None:
+    text = paragraph(repeated({"a": 0.9}, 3))
+    assert "We trained 1 configuration with 3 seeds (0, 1, 2)." in text and "95 % interval of the mean [" in text
+    assert "compared" not in text and "tested" not in text
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,17 @@ def repeated(means: dict[str, float], seeds: int, spread: float = 0.01, key: str
     ]
 
 
+def paused(repetitions: list[Repetition], ended: int) -> list[Repetition]:
+    """Pause all configurations but the first ones, as halving does: with their first seed."""
+    names = list(dict.fromkeys(tuple(each.point.values()) for each in repetitions))
+    return [
+        each
+        if names.index(tuple(each.point.values())) < ended
+        else Repetition(each.point, each.seed, None, paused=each.seed == "0")
+        for each in repetitions
+    ]
+
+
 def without(repetitions: list[Repetition], name: str, seed: int, value: float | None = None) -> list[Repetition]:
     """Replace the value of one run."""
     return [

@@ -56,6 +56,7 @@ def test_far_apart_differences_are_on_a_logarithmic_axis() -> None:
     figure = verdict_figure(judge(repeated({"a": 0.1, "b": 0.101, "c": 1, "d": 10, "e": 3000}, 5), LOSS))
     axes = figure.axes[0]
     assert axes.get_xscale() == "symlog"
+    assert axes.get_xlabel().endswith(f"val/loss (log scale beyond ±{axes.xaxis.get_transform().linthresh:g})")
     ticks = [label.get_text() for label in axes.get_xticklabels()]
     assert ticks[0] == "0" and "1" in ticks and not any("math" in tick for tick in ticks)
     low, high = axes.get_xlim()

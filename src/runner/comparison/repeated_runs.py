@@ -8,6 +8,7 @@ from runner.comparison.repetitions import Repetition, are_repeated
 from runner.comparison.results import find_independent, find_monitored
 from runner.comparison.table import Comparison, higher_is_better
 from runner.rundir import layout
+from runner.rundir.manifest import PAUSE
 from runner.util.files import load_json_or_empty
 
 
@@ -25,6 +26,7 @@ def find_repetitions(comparison: Comparison, metric: str) -> list[Repetition]:
             {key: comparison.differing[key][place] for key in keys},
             run.config.get("seed", ""),
             run.metrics.get(metric) if run.status == "FINISHED" else None,
+            run.status == PAUSE,
         )
         for place, run in enumerate(comparison.runs)
         if run.config

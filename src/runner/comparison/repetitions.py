@@ -19,11 +19,13 @@ class Repetition:
         point: of the configuration, without the seed.
         seed: as it is typed.
         value: of the metric; None if the run has none, or not yet.
+        paused: whether halving has paused it.
     """
 
     point: Point
     seed: str
     value: float | None
+    paused: bool = False
 
 
 def name_points(points: Sequence[Point]) -> list[str]:
@@ -53,6 +55,12 @@ def tabulate(repetitions: Sequence[Repetition]) -> tuple[list[Point], list[str],
         if each.value is not None:
             values[rows[_key(each.point)], columns[each.seed]] = each.value
     return list(places.values()), list(columns), known(values)
+
+
+def find_paused(points: Sequence[Point], repetitions: Sequence[Repetition]) -> set[int]:
+    """Return the places of the configurations of which a run is paused."""
+    paused = {_key(each.point) for each in repetitions if each.paused}
+    return {place for place, point in enumerate(points) if _key(point) in paused}
 
 
 def are_repeated(repetitions: Sequence[Repetition]) -> bool:

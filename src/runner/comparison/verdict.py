@@ -3,6 +3,7 @@
 See `paired.py` for the intervals, and `sequential.py` for configurations that were stopped early.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -12,7 +13,7 @@ import numpy as np
 from runner.comparison import paired, sequential
 from runner.comparison.objectives import Objective
 from runner.comparison.paired import Floats
-from runner.comparison.repetitions import Point, Repetition, name_points, tabulate
+from runner.comparison.repetitions import Point, Repetition, find_paused, name_points, tabulate
 from runner.comparison.sequential import SeedPlan
 from runner.rundir.looks import Look
 
@@ -35,6 +36,9 @@ class Outcome(StrEnum):
 
     STOPPED = "not the best"
     """It was stopped early, as it is surely not the best."""
+
+    PAUSED = "paused"
+    """Halving has paused it, by the value of its first seed."""
 
     UNRANKED = "not ranked"
     """It lacks values of seeds."""
@@ -100,6 +104,14 @@ class Standing:
         """Their standard deviation (n - 1); None for fewer than two."""
         return float(np.std(list(self.values.values()), ddof=1)) if self.n > 1 else None
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The ends of the 95 % interval of the mean alone, by Student's t; None without a spread."""
+        if self.mean is None or not self.sd:
+            return None
+        half = paired.critical_t(paired.ERROR / 2, self.n - 1) * self.sd / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -108,7 +120,7 @@ class Verdict:
     Attributes:
         objective: the metric and its direction.
         seeds: of which runs were asked for, in order.
-        standings: ranked by mean, then those that were stopped, then those that lack values.
+        standings: ranked by mean, then those that were stopped, then those that were paused or lack values.
         compared: the configurations whose pairs the intervals are corrected for.
         sign_flip: whether the intervals are of the sign-flip test, not of Student's t.
         reason: why the best is compared with nothing; empty if it is.
@@ -137,6 +149,16 @@ class Verdict:
     def unranked(self) -> list[Standing]:
         """The configurations that lack values."""
         return [standing for standing in self.standings if standing.outcome is Outcome.UNRANKED]
+
+    @property
+    def paused(self) -> int:
+        """The number of configurations that halving has paused."""
+        return sum(standing.outcome is Outcome.PAUSED for standing in self.standings)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is only one configuration."""
+        return len(self.standings) == 1
 
     @property
     def pairs(self) -> int:
@@ -171,7 +193,8 @@ def judge(
     plan = sequential.plan_seeds(gains, max_seeds or len(seeds), staged=max_seeds is not None)
     ranked = _rank(gains, plan)
     compared = len(ranked) if max_seeds is None else len(points)
-    judged = {place: (Outcome.UNRANKED, Gap()) for place in range(len(points))}
+    paused = find_paused(points, repetitions)
+    judged = {place: (Outcome.PAUSED if place in paused else Outcome.UNRANKED, Gap()) for place in range(len(points))}
     if ranked:
         first, n = ranked[0], int(plan.seeds[ranked[0]])
         best = _Best(gains[first, :n], compared, smallest_difference)
@@ -191,7 +214,7 @@ def judge(
         tuple(standings[place] for place in (*ranked, *others)),
         compared,
         bool(ranked) and paired.uses_sign_flip(n, paired.level_of_pair(compared)),
-        _why_nothing_is_compared(ranked, plan),
+        _why_nothing_is_compared(ranked, plan, len(paused - set(ranked))),
         max_seeds,
         smallest_difference,
     )
@@ -217,12 +240,14 @@ def _sort_unranked(standing: Standing, objective: Objective) -> tuple[bool, bool
     return standing.outcome is not Outcome.STOPPED, mean is None, objective.cost(mean or 0.0)
 
 
-def _why_nothing_is_compared(ranked: Sequence[int], plan: SeedPlan) -> str:
+def _why_nothing_is_compared(ranked: Sequence[int], plan: SeedPlan, paused: int) -> str:
     if not ranked:
         return f"no configuration has a value for each of {plan.seeds.max()} seeds"
     if len(ranked) == 1 and not plan.stopped.any():
-        several = len(plan.seeds) > 1
-        return "no other configuration has a value for each seed" if several else "there is only one configuration"
+        if len(plan.seeds) == 1:
+            return "there is only one configuration"
+        are_paused = paused == len(plan.seeds) - 1
+        return "the others were paused" if are_paused else "no other configuration has a value for each seed"
     n = int(plan.seeds[ranked[0]])
     if len(ranked) > 1 and n < paired.MIN_PAIRS:
         return f"{paired.MIN_PAIRS} seeds are needed, and there {'is 1' if n == 1 else f'are {n}'}"

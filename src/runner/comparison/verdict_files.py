@@ -66,12 +66,15 @@ def rows(verdict: Verdict) -> list[dict[str, Any]]:
 def _row(standing: Standing, keys: Sequence[str]) -> dict[str, Any]:
     gap = standing.gap
     (low, high), (plain_low, plain_high) = gap.interval or (None, None), gap.plain_interval or (None, None)
+    mean_low, mean_high = standing.interval or (None, None)
     return {
         "name": standing.name,
         **{key: standing.point.get(key, "") for key in keys},
         "mean": standing.mean,
         "sd": standing.sd,
         "n": standing.n,
+        "mean_low": mean_low,
+        "mean_high": mean_high,
         "difference": gap.difference,
         "low": low,
         "high": high,

@@ -6,7 +6,7 @@ from runner.comparison import paired, sequential
 from runner.comparison.repetitions import varied_keys
 from runner.comparison.setting import Setting
 from runner.comparison.verdict import Verdict
-from runner.comparison.verdict_text import CONFIDENCE, format_mean, format_spread, summarize
+from runner.comparison.verdict_text import CONFIDENCE, describe_mean_interval, format_mean, format_spread, summarize
 
 MOST_NAMED = 10
 """Values of a parameter, or seeds, that are named."""
@@ -29,19 +29,20 @@ def _sentences(verdict: Verdict, setting: Setting) -> list[str]:
     data = f" on {setting.data}" if setting.data else ""
     sizes = f" ({setting.sizes} samples)" if setting.sizes else ""
     found = [
-        f"We trained {count} configuration{'s' * (count > 1)}{axes}{data}{sizes} with {_count_seeds(verdict)}.",
+        f"We trained {count} configuration{'s' * (count > 1)}{axes}{data}{sizes} {_count_seeds(verdict)}.",
         setting.training,
         setting.split,
-        f"They are compared by the mean of {objective.metric} over the seeds, "
-        f"{'higher' if objective.direction == 'max' else 'lower'} is better.",
+        f"{'Its value is' if verdict.is_alone else 'They are compared by'} the mean of {objective.metric} over the "
+        f"seeds, {'higher' if objective.direction == 'max' else 'lower'} is better.",
     ]
     if objective.metric.startswith(("val/", "test/")):
         found.append(setting.epoch)
     if objective.metric.startswith("test/"):
         found.append("The best is chosen by the test part, so its own value is optimistic.")
     if best is not None:
-        spread = f", sd {format_spread(best.sd)}" if best.sd is not None else ""
-        found.append(f"The best mean is that of {best.name}: {format_mean(best)} (n = {best.n}{spread}).")
+        figures = f"{format_mean(best)} (n = {best.n}{f', sd {format_spread(best.sd)}' if best.sd is not None else ''})"
+        alone = f"The mean is {figures}{describe_mean_interval(best)}, by Student's t."
+        found.append(alone if verdict.is_alone else f"The best mean is that of {best.name}: {figures}.")
     return [*found, _name_unranked(verdict)]
 
 
@@ -55,11 +56,23 @@ def _name_unranked(verdict: Verdict) -> str:
 
 
 def _count_seeds(verdict: Verdict) -> str:
-    """Return `5 seeds each (0, 1, 2, 3, 4)`, `4 to 10 seeds`."""
+    """Return `with 5 seeds each (0, 1, 2, 3, 4)`, `with 4 to 10 seeds each`, and what halving has trained."""
     counts = [standing.asked for standing in verdict.standings]
     low, high = min(counts), max(counts)
     listed = f" ({', '.join(verdict.seeds)})" if len(verdict.seeds) <= MOST_NAMED else ""
-    return f"{high if low == high else f'{low} to {high}'} seed{'s' * (high != 1)} each{listed}"
+    if verdict.paused:
+        return f"by successive halving with one seed ({verdict.seeds[0]}). {_describe_halving(verdict, high, listed)}"
+    each = "" if verdict.is_alone else " each"
+    return f"with {high if low == high else f'{low} to {high}'} seed{'s' * (high != 1)}{each}{listed}"
+
+
+def _describe_halving(verdict: Verdict, seeds: int, listed: str) -> str:
+    others = len(verdict.standings) - verdict.paused
+    if not others:
+        return "All of them are paused"
+    which = f"the other {others} were" if others > 1 else "the other one was"
+    paused = f"It paused {verdict.paused} of them by the value with this seed alone"
+    return f"{paused}; {which} trained with {seeds} seeds{listed}"
 
 
 def _axes(points: Sequence[Mapping[str, str]]) -> str:
@@ -85,7 +98,7 @@ def _method(verdict: Verdict) -> list[str]:
                 "As the best was chosen by the same data, the intervals are simultaneous for all "
                 f"{verdict.pairs:,} pairs of {verdict.compared} configurations (Bonferroni)."
             )
-    elif verdict.reason:
+    elif verdict.reason and not verdict.is_alone:
         found.append(f"No differences are tested: {verdict.reason}.")
     if verdict.max_seeds is not None:
         stages = ", ".join(map(str, sequential.looks(verdict.max_seeds)))

@@ -18,6 +18,9 @@ LARGE = 1e9
 MOST_LINES = 20
 """Configurations that are named one by one; the files have all."""
 
+FEW = 6
+"""Pairs; the spread of fewer is little known, and with it the number of seeds that would tell a difference."""
+
 CONFIDENCE = f"{100 * (1 - paired.ERROR):g} %"
 
 HEAD = "verdict"
@@ -32,12 +35,14 @@ def to_text(verdict: Verdict) -> list[str]:
 def summarize(verdict: Verdict) -> list[str]:
     """Return the verdict in sentences: the best, and what is known of each other configuration."""
     lines = [_headline(verdict)]
-    if verdict.reason and verdict.best:
+    if verdict.reason and verdict.best and len(verdict.standings) > 1 + verdict.paused:
         lines.append(f"it is not known whether it is better: {verdict.reason}")
     told = [sentence for standing in verdict.standings if (sentence := describe(standing, verdict))]
     lines += told[:MOST_LINES]
     if len(told) > MOST_LINES:
         lines.append(f"... and {len(told) - MOST_LINES} more: see verdict.csv")
+    if verdict.paused:
+        lines.append(_name_paused(verdict))
     if any(standing.gap.interval for standing in verdict.standings):
         lines.append(f"in brackets: {CONFIDENCE} intervals {describe_intervals(verdict)}")
     return lines + [f"{look.model} version {look.version}: {look.warn() or look.count()}" for look in verdict.looks]
@@ -49,13 +54,26 @@ def _headline(verdict: Verdict) -> str:
         return f"none: {verdict.reason}"
     spread = f"sd {format_spread(best.sd)}, " if best.sd is not None else ""
     figures = f"{format_mean(best)} ({spread}{best.n} seed{'s' * (best.n > 1)})"
-    total, unranked = len(verdict.standings), len(verdict.unranked)
-    if total == 1:
-        return f"the mean {metric} of the configuration is {figures}"
-    if unranked == total - 1:
-        return f"{best.name} alone of {total} configurations has a value for each seed: mean {metric} {figures}"
-    which = " with a value for each seed" if unranked else ""
-    return f"{best.name} has the best mean {metric} of {total - unranked} configurations{which}: {figures}"
+    total, unranked, paused = len(verdict.standings), len(verdict.unranked), verdict.paused
+    if verdict.is_alone:
+        return f"the mean {metric} of the configuration is {figures}{describe_mean_interval(best)}"
+    if unranked + paused == total - 1:
+        what = "has a value for each seed" if unranked else "was trained to the end"
+        return f"{best.name} alone of {total} configurations {what}: mean {metric} {figures}"
+    which = " with a value for each seed" if unranked else " that were trained to the end" if paused else ""
+    return f"{best.name} has the best mean {metric} of {total - unranked - paused} configurations{which}: {figures}"
+
+
+def describe_mean_interval(standing: Standing) -> str:
+    """Return `; 95 % interval of the mean [0.893, 0.907]`; empty for a single value."""
+    text = _format_mean_interval(standing)
+    return f"; {CONFIDENCE} interval of the mean {text}" if text else ""
+
+
+def _name_paused(verdict: Verdict) -> str:
+    count = verdict.paused
+    which = f"{count} configurations were" if count > 1 else "1 configuration was"
+    return f"{which} paused by halving, chosen by seed {verdict.seeds[0]} alone; how sure that choice is, is not known"
 
 
 def describe(standing: Standing, verdict: Verdict) -> str:
@@ -81,12 +99,11 @@ def describe(standing: Standing, verdict: Verdict) -> str:
 
 def _what_would_tell(gap: Gap, n: int) -> str:
     assert gap.smallest is not None
-    smallest = f"{gap.smallest:.2g}"
+    smallest, known = f"{gap.smallest:.2g}", f", by the spread of only {n} seeds" if n < FEW else ""
     if gap.seeds_needed is None:
-        return f"a difference of {smallest} takes more than {paired.MANY:,} seeds"
-    if gap.seeds_needed <= n:
-        return f"{gap.seeds_needed} seeds would tell a difference of {smallest}"
-    return f"about {gap.seeds_needed:,} seeds would tell a difference of {smallest}"
+        return f"a difference of {smallest} takes more than {paired.MANY:,} seeds{known}"
+    about = "about " if gap.seeds_needed > n else ""
+    return f"{about}{gap.seeds_needed:,} seeds would tell a difference of {smallest}{known}"
 
 
 def describe_intervals(verdict: Verdict) -> str:
@@ -100,14 +117,18 @@ def to_table(verdict: Verdict) -> list[str]:
     """Return the lines of an aligned table of the configurations."""
     shown = verdict.standings[: 2 * MOST_LINES]
     gaps = [format_gap(standing.gap) for standing in shown]
+    compared = [
+        [">behind the best", *(difference for difference, _ in gaps)],
+        ["interval", *(interval for _, interval in gaps)],
+        ["verdict", *(str(standing.outcome) for standing in shown)],
+    ]
+    alone = [[f"{CONFIDENCE} interval", *map(_format_mean_interval, shown)]]
     columns = [
         *_axes([standing.point for standing in shown]),
         [f">mean {verdict.objective.metric}", *(format_mean(standing) for standing in shown)],
         [">sd", *(format_spread(standing.sd) for standing in shown)],
         [">n", *(str(standing.n) for standing in shown)],
-        [">behind the best", *(difference for difference, _ in gaps)],
-        ["interval", *(interval for _, interval in gaps)],
-        ["verdict", *(str(standing.outcome) for standing in shown)],
+        *(alone if verdict.is_alone else compared),
     ]
     left = len(verdict.standings) - len(shown)
     return align(columns) + ([f"... and {left} more: see verdict.csv"] if left else [])
@@ -122,11 +143,25 @@ def format_gap(gap: Gap) -> tuple[str, str]:
     """Format a difference and its interval: `0.012`, `[0.008, 0.016]`; an end that is not 0 does not look like it."""
     if gap.difference is None or gap.interval is None:
         return "", ""
-    digits = decimals(gap.interval[1] - gap.interval[0])
-    while digits < MOST_DECIMALS and any(end and not round(end, digits) for end in gap.interval):
+    digits = _digits_of(gap.interval)
+    return format_number(gap.difference, digits), _format_interval(gap.interval)
+
+
+def _format_mean_interval(standing: Standing) -> str:
+    return _format_interval(standing.interval) if standing.interval is not None else ""
+
+
+def _format_interval(interval: tuple[float, float]) -> str:
+    low, high = (format_number(end, _digits_of(interval)) for end in interval)
+    return f"[{low}, {high}]"
+
+
+def _digits_of(interval: tuple[float, float]) -> int:
+    """Return the decimals of the ends of an interval: one that is not 0 does not look like it."""
+    digits = decimals(interval[1] - interval[0])
+    while digits < MOST_DECIMALS and any(end and not round(end, digits) for end in interval):
         digits += 1
-    low, high = (format_number(end, digits) for end in gap.interval)
-    return format_number(gap.difference, digits), f"[{low}, {high}]"
+    return digits
 
 
 def decimals(width: float) -> int:

@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from runner.comparison.verdict import Outcome, Standing, Verdict
+from runner.comparison.verdict import Gap, Outcome, Standing, Verdict
 from runner.comparison.verdict_text import CONFIDENCE, describe_intervals, format_bound, format_gap
 from runner.plots.axes import format_number, set_ticks
 from runner.plots.drawing import BLUE, GREY, STYLE, VERMILION, brief, new_figure, write
@@ -27,7 +27,7 @@ def draw_verdict(verdict: Verdict, file: Path) -> Path | None:
     Returns:
         The file; None if there are no differences to draw.
     """
-    if verdict.best is None or len(verdict.standings) < 2:
+    if verdict.best is None or all(standing.gap == Gap() for standing in verdict.standings):
         return None
     with mpl.rc_context(STYLE):
         write(verdict_figure(verdict), file)
@@ -50,9 +50,9 @@ def verdict_figure(verdict: Verdict) -> Figure:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.grid(False, axis="y")
-    _fit_axis(axes, verdict)
+    scale = _fit_axis(axes, verdict)
     best = f"{brief(verdict.best.name, NAME_LENGTH)} is better" if verdict.best else "the best is better"
-    axes.set_xlabel(f"by how much {best}: {verdict.objective.metric}")
+    axes.set_xlabel(f"by how much {best}: {verdict.objective.metric}{scale}")
     _add_notes(figure, verdict, len(rows))
     return figure
 
@@ -76,22 +76,28 @@ def _text(standing: Standing) -> str:
     gap = standing.gap
     if standing.outcome is Outcome.STOPPED:
         return f"more than {format_bound(gap.at_least)}, {standing.asked} seeds"
+    if standing.outcome is Outcome.PAUSED:
+        return "paused by halving"
     if standing.outcome is Outcome.UNRANKED:
         return f"{standing.n} of {standing.asked} seeds"
     return " ".join(format_gap(gap)) if gap.interval is not None else str(standing.outcome)
 
 
-def _fit_axis(axes: Axes, verdict: Verdict) -> None:
-    """Make the axis logarithmic if intervals are so far apart that those near 0 could not be seen otherwise."""
+def _fit_axis(axes: Axes, verdict: Verdict) -> str:
+    """Make the axis logarithmic if intervals are so far apart that those near 0 could not be seen otherwise.
+
+    Returns:
+        What the label of the axis says of it; empty for a linear one.
+    """
     gaps = [standing.gap for standing in verdict.standings[:ROWS_AT_MOST]]
     intervals = [gap.interval for gap in gaps if gap.interval is not None]
     bounds = [gap.at_least for gap in gaps if gap.at_least is not None]
     reaches = [max(-low, high) for low, high in intervals]
     if not reaches and not bounds:
-        return
+        return ""
     nearest, farthest = min(reaches or bounds), max(reaches + bounds)
     if nearest <= 0 or farthest <= FAR * nearest:
-        return
+        return ""
     linear = float(f"{nearest:.0e}")
     below, above = -min([0.0, *(low for low, _ in intervals)]), max([high for _, high in intervals] + bounds)
     sides = [(-1, _decades(linear, below)), (1, _decades(linear, above))]
@@ -100,6 +106,7 @@ def _fit_axis(axes: Axes, verdict: Verdict) -> None:
     axes.set_xscale("symlog", linthresh=linear, linscale=0.5)
     axes.set_xlim(-2 * max(linear / 3, below), 2 * max(linear / 3, above))
     set_ticks(axes.xaxis, sorted([0.0, *ticks]), [format_number(tick) for tick in sorted([0.0, *ticks])])
+    return f" (log scale beyond {'±' if below else ''}{format_number(linear)})"
 
 
 def _decades(low: float, high: float) -> range:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from runner.comparison.repetitions import Repetition
 from runner.comparison.runs import from_folder
+from runner.rundir.manifest import PAUSE
 from runner.sweeps.plan.seeds import FOLD, SEED, configuration_of
 from runner.sweeps.results.table import Table
 
@@ -44,7 +45,10 @@ def conclude_sweep(
         return None, []
     repetitions = [
         Repetition(
-            dict(configuration_of(row.job.point)), row.job.point.get(SEED, ""), row.value if row.ran_to_end else None
+            dict(configuration_of(row.job.point)),
+            row.job.point.get(SEED, ""),
+            row.value if row.ran_to_end else None,
+            row.status == PAUSE,
         )
         for row in by_number
     ]
