@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from runner.config.compose import Composer
     from runner.sweeps.launchers.launcher import Launcher as JobLauncher
     from runner.sweeps.plan.plan import Plan
+    from runner.sweeps.plan.space import Space
 
 
 class GridSweeper(Sweeper):
@@ -71,11 +72,21 @@ class GridSweeper(Sweeper):
         where: str | None = self.config.sweep.where
         return where
 
+    def space(self, composer: "Composer", arguments: Sequence[str]) -> "Space":
+        """Make the space of the sweep.
+
+        Raises:
+            ConfigError: an axis or `sweep.where` is wrong.
+        """
+        from runner.sweeps.plan.where import make_space
+
+        return make_space(composer, arguments, self.params, self.where)
+
     def plan(self, composer: "Composer", arguments: Sequence[str]) -> "Plan":
         """Plan the jobs."""
         from runner.sweeps.plan import grid
 
-        return grid.plan(composer, arguments, self.params, self.where)
+        return grid.plan(self.space(composer, arguments))
 
 
 class RandomSweeper(GridSweeper):
@@ -95,7 +106,7 @@ class RandomSweeper(GridSweeper):
         """Plan the jobs."""
         from runner.sweeps.plan import random_search
 
-        return random_search.plan(composer, arguments, self.params, self.n_trials, self.seed, self.where)
+        return random_search.plan(self.space(composer, arguments), self.n_trials, self.seed)
 
 
 class OptunaSweeper(GridSweeper):
@@ -136,16 +147,13 @@ class OptunaSweeper(GridSweeper):
             from runner.sweeps.plan import optuna_search
         sampler, pruner = (make_part(name, self.parts[name]) for name in ("sampler", "pruner"))
         return optuna_search.plan(
-            composer,
-            arguments,
-            self.params,
+            self.space(composer, arguments),
             self.n_trials,
             sampler,
             pruner,
             self.storage,
             self.study_name,
             self.storage_timeout,
-            self.where,
         )
 
 

@@ -14,6 +14,7 @@ from runner.config.augment_list import MAIN, NAMED, OFF, expand, expand_override
 from runner.config.compose import Composer
 from runner.sweeps.plan import grid
 from runner.sweeps.plan.job_configs import Base, with_values
+from runner.sweeps.plan.where import make_space
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def test_each_job_of_a_sweep_has_the_keys_of_its_list() -> None:
     composer = Composer()
     cfg, _ = composer.compose([], RunMode.MULTIRUN)
     assert cfg is not None
-    planned = grid.plan(composer, ["data.augment=null,[flip],[{mixup:0.3}]"], {}).jobs
+    planned = grid.plan(make_space(composer, ["data.augment=null,[flip],[{mixup:0.3}]"])).jobs
     jobs = [with_values(composer, Base(cfg), [f"data.augment={job.point['data.augment']}"]) for job in planned]
     on = [(job.data.augment.flip, job.data.augment.mixup.alpha) for job in jobs if job is not None]
     assert on == [(False, 0), (True, 0), (False, 0.3)]

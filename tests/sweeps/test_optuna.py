@@ -45,6 +45,7 @@ from runner.sweeps.plan.optuna_search import OptunaSearch, plan
 from runner.sweeps.plan.optuna_study import STUDY, truncate_partial_line
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.plan.space import Space
+from runner.sweeps.plan.where import make_space
 from runner.tracking.store import connect, local_uri
 from runner.util.redaction import redact
 from runner.util.stopping import Stop
@@ -70,8 +71,8 @@ def composer() -> Composer:
 def search(composer: Composer, *arguments: str, n_trials: int = 20, seed: int = 0, **options: Any) -> OptunaSearch:
     sampler = optuna.samplers.TPESampler(seed=seed)
     pruner, where = options.pop("pruner", None), options.pop("where", None)
-    found = plan(composer, arguments, {}, n_trials, sampler, pruner, None, None, where=where).search
-    assert found is not None
+    found = plan(make_space(composer, arguments, where=where), n_trials, sampler, pruner, None, None).method
+    assert isinstance(found, OptunaSearch)
     return found
 
 
@@ -107,7 +108,7 @@ class TestSpace:
         ],
     )
     def test_axes_to_be_drawn_by_their_logarithm(self, composer: Composer, values: str, keys: tuple[str, ...]) -> None:
-        assert plan(composer, [f"optimizer.lr={values}"], {}, 3, None, None, None, None).log_axes == keys
+        assert plan(make_space(composer, [f"optimizer.lr={values}"]), 3, None, None, None, None).log_axes == keys
 
     def test_probes_have_every_value_once_and_both_ends(self, composer: Composer) -> None:
         jobs = search(composer, "seed=1", "data.batch_size=16,32,64", "optimizer.lr=interval(0.1,0.5)").probes(7)
@@ -161,7 +162,7 @@ class TestStudy:
     def test_it_finds_better_than_a_grid_of_the_same_size(self, seeds: int, composer: Composer, tmp_path: Path) -> None:
         """The same is done with whole sweeps by `scripts/soak tests/sweeps/test_optuna.py`."""
         axes = ("model.x=0.0,0.25,0.5,0.75,1.0", "model.y=0.0,0.25,0.5,0.75,1.0")
-        of_grid = min(self.value(job.point) for job in grid.plan(composer, axes, {}).jobs)
+        of_grid = min(self.value(job.point) for job in grid.plan(make_space(composer, axes)).jobs)
         wins = [
             self.best_of(search(composer, *SPACE, n_trials=25, seed=seed), tmp_path / str(seed)) < of_grid
             for seed in range(seeds)
@@ -650,8 +651,8 @@ def test_whole_sweeps_find_better_than_a_grid(tmp_path: Path) -> None:
 
 def in_a_database(composer: Composer, folder: Path, *axes: str, n_trials: int = 2) -> OptunaSearch:
     sampler = optuna.samplers.RandomSampler(seed=0)
-    found = plan(composer, axes, {}, n_trials, sampler, None, f"sqlite:///{folder}/study.db", "s").search
-    assert found is not None
+    found = plan(make_space(composer, axes), n_trials, sampler, None, f"sqlite:///{folder}/study.db", "s").method
+    assert isinstance(found, OptunaSearch)
     return found
 
 
@@ -674,11 +675,11 @@ class TestAStudyInADatabase:
         axes = ("data.batch_size=16,32", "optimizer.lr=interval(0.1,0.5)")
         search = in_a_database(composer, complete, *axes)
         with pytest.raises(ConfigError) as raised:
-            search.check(LOSS)
+            search.check_storage(LOSS)
         assert about(raised) == [("hydra.sweeper.n_trials", "conflict")]
         assert "hydra.sweeper.n_trials=4" in raised.value.problems[0].suggestion
-        search.check(LOSS, resumed=True)
-        in_a_database(composer, complete, *axes, n_trials=3).check(LOSS)
+        search.check_storage(LOSS, resumed=True)
+        in_a_database(composer, complete, *axes, n_trials=3).check_storage(LOSS)
 
     @pytest.mark.parametrize(
         ("axes", "was", "now"),
@@ -710,7 +711,7 @@ class TestAStudyInADatabase:
         self, composer: Composer, complete: Path, axes: tuple[str, ...], was: str, now: str
     ) -> None:
         with pytest.raises(ConfigError) as raised:
-            in_a_database(composer, complete, *axes, n_trials=9).check(LOSS)
+            in_a_database(composer, complete, *axes, n_trials=9).check_storage(LOSS)
         assert about(raised) == [("hydra.sweeper.study_name", "conflict")]
         text = raised.value.problems[0].text
         assert 0 < text.index(f" {was}") < text.index(f" {now}")
@@ -751,7 +752,7 @@ def test_a_refused_password_names_the_key_of_the_storage(monkeypatch: pytest.Mon
         Space([], []), {}, 1, optuna.samplers.RandomSampler(), optuna.pruners.NopPruner(), address, "s"
     )
     with pytest.raises(ConfigError) as raised:
-        search.check([Objective("val/loss", "min")])
+        search.check_storage([Objective("val/loss", "min")])
     assert about(raised) == [("hydra.sweeper.storage", "store")]
     assert "hydra.sweeper.storage=<dialect>" in str(raised.value) and "tracking.uri" not in str(raised.value)
     assert "<dialect>://<user>:<password>@<host>" in redact(str(raised.value))  # as it is printed
@@ -763,7 +764,7 @@ def test_a_missing_driver_is_refused_with_what_to_install() -> None:
         Space([], []), {}, 1, optuna.samplers.RandomSampler(), optuna.pruners.NopPruner(), address, "s"
     )
     with pytest.raises(ConfigError) as raised:
-        search.check(LOSS)
+        search.check_storage(LOSS)
     assert about(raised) == [("hydra.sweeper.storage", "unavailable")]
     assert "pip install cx_Oracle" in raised.value.problems[0].suggestion
     assert "lovelace" not in str(raised.value)
@@ -788,8 +789,9 @@ class TestAStorageThatGoesAway:
     def opened(self, composer: Composer, folder: Path, timeout: float = 300.0, jobs: int = 0) -> OptunaSearch:
         address = f"sqlite:///{folder}/study.db?timeout=0.01"
         sampler = optuna.samplers.RandomSampler(seed=0)
-        found = plan(composer, ("optimizer.lr=interval(0.1,0.5)",), {}, 2, sampler, None, address, "s", timeout).search
-        assert found is not None
+        space = make_space(composer, ["optimizer.lr=interval(0.1,0.5)"])
+        found = plan(space, 2, sampler, None, address, "s", timeout).method
+        assert isinstance(found, OptunaSearch)
         found.open(folder, LOSS, jobs)
         return found
 
@@ -820,8 +822,9 @@ class TestAStorageThatGoesAway:
             folder = tmp_path / str(failing)
             folder.mkdir()
             sampler = optuna.samplers.RandomSampler(seed=0)
-            search = plan(composer, ("optimizer.lr=interval(0.1,0.5)",), {}, 2, sampler, None, None, None).search
-            assert search is not None
+            space = make_space(composer, ["optimizer.lr=interval(0.1,0.5)"])
+            search = plan(space, 2, sampler, None, None, None).method
+            assert isinstance(search, OptunaSearch)
             search.open(folder, LOSS)
             with pytest.MonkeyPatch.context() as patch:
                 full = at_call(failing, raise_full, os.fsync)
@@ -913,16 +916,16 @@ class TestAStorageThatGoesAway:
         with ExitStack() as outage:
             outage.enter_context(locked(tmp_path / "study.db"))
             with pytest.raises(ConfigError, match=r"cannot open the study: .*database is locked"):
-                search.check(LOSS)
+                search.check_storage(LOSS)
             monkeypatch.setattr(
                 patience, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: outage.close())
             )
-            search.check(LOSS, resumed=True)
+            search.check_storage(LOSS, resumed=True)
 
     @pytest.mark.parametrize("value", [-1, "soon", True, math.inf, math.nan, None])
     def test_how_long_is_a_number_of_seconds(self, composer: Composer, value: Any) -> None:
         with pytest.raises(ConfigError) as raised:
-            plan(composer, ("optimizer.lr=interval(0.1,0.5)",), {}, 2, None, None, None, None, value)
+            plan(make_space(composer, ("optimizer.lr=interval(0.1,0.5)",)), 2, None, None, None, None, value)
         (problem,) = raised.value.problems
         assert problem.key == "hydra.sweeper.storage_timeout" and problem.topic in ("range", "type")
         assert problem.suggestion.startswith("write hydra.sweeper.storage_timeout=300")

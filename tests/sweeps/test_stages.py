@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from conftest import Called
 from helpers.sweeping import results, sweep_folder, table
@@ -21,22 +22,23 @@ def jobs(configurations: int, seeds: int) -> list[Job]:
 
 class TestWhichJobsRun:
     def test_four_seeds_of_each_at_first(self) -> None:
-        stages = SeedStages(jobs(3, 10), 10)
-        assert [job.number for job in stages.asked(lambda job: None)] == [0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23]
-        assert stages.describe() == "12 jobs with the first 4 seeds; 30 at most, with 10"
+        planned, stages = jobs(3, 10), SeedStages(10)
+        asked = [job.number for job in stages.asked(planned, lambda job: None)]
+        assert asked == [0, 1, 2, 3, 10, 11, 12, 13, 20, 21, 22, 23]
+        assert stages.notes(planned, [], OmegaConf.create()) == ["12 jobs with the first 4 seeds; 30 at most, with 10"]
 
     def test_two_more_of_those_that_may_be_the_best(self) -> None:
-        stages = SeedStages(jobs(3, 10), 10)
+        stages = SeedStages(10)
         noise = (0.0, 0.1, -0.1, 0.05)
 
         def gain(job: Job) -> float | None:
             lr, seed = int(job.point["lr"]), int(job.point["seed"])
             return None if seed > 3 else noise[(seed + lr) % 4] - 5.0 * (lr == 2)
 
-        assert [job.number for job in stages.asked(gain)] == [*range(6), *range(10, 16), 20, 21, 22, 23]
+        assert [job.number for job in stages.asked(jobs(3, 10), gain)] == [*range(6), *range(10, 16), 20, 21, 22, 23]
 
     def test_one_with_a_failed_seed_waits(self) -> None:
-        stages = SeedStages(jobs(3, 10), 10)
+        stages = SeedStages(10)
         gains = {
             0: None,
             1: 1.0,
@@ -51,7 +53,7 @@ class TestWhichJobsRun:
             22: 1.0,
             23: 0.9,
         }
-        asked = [job.number for job in stages.asked(lambda job: gains.get(job.number))]
+        asked = [job.number for job in stages.asked(jobs(3, 10), lambda job: gains.get(job.number))]
         assert asked == [0, 1, 2, 3, *range(10, 16), *range(20, 26)]
 
 

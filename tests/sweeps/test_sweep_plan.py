@@ -38,7 +38,7 @@ def names(found: Plan) -> list[str]:
 
 class TestGrid:
     def test_every_combination_named_by_what_differs(self, composer: Composer) -> None:
-        found = grid.plan(composer, ["optimizer.lr=0.1,0.01", "trainer.epochs=2", "data.batch_size=32,64"], {})
+        found = grid.plan(make_space(composer, ["optimizer.lr=0.1,0.01", "trainer.epochs=2", "data.batch_size=32,64"]))
         assert names(found) == [
             "lr=0.1 batch_size=32",
             "lr=0.1 batch_size=64",
@@ -61,20 +61,20 @@ class TestGrid:
     )
     def test_hydra_s_grammar(self, composer: Composer, argument: str, values: list[str]) -> None:
         (key,) = {argument.partition("=")[0]}
-        assert [job.point[key] for job in grid.plan(composer, [argument], {}).jobs] == values
+        assert [job.point[key] for job in grid.plan(make_space(composer, [argument])).jobs] == values
 
     def test_keys_that_end_alike_are_named_in_full(self, composer: Composer) -> None:
-        found = grid.plan(composer, ["model.weights=a,b", "data.augment.crop=0,1", "scheduler.period=1,2"], {})
+        found = grid.plan(make_space(composer, ["model.weights=a,b", "data.augment.crop=0,1", "scheduler.period=1,2"]))
         assert names(found)[0] == "weights=a crop=0 period=1"
-        found = grid.plan(composer, ["+model.name=a,b", "device.name=cpu,auto"], {})
+        found = grid.plan(make_space(composer, ["+model.name=a,b", "device.name=cpu,auto"]))
         assert names(found)[:2] == ["model.name=a device.name=cpu", "model.name=a device.name=auto"]
 
     def test_what_does_not_differ_is_not_in_the_name(self, composer: Composer) -> None:
-        assert names(grid.plan(composer, ["seed=choice(1)", "optimizer.lr=1,2"], {})) == ["lr=1", "lr=2"]
-        assert names(grid.plan(composer, ["optimizer.lr=1"], {})) == ["job 0"]
+        assert names(grid.plan(make_space(composer, ["seed=choice(1)", "optimizer.lr=1,2"]))) == ["lr=1", "lr=2"]
+        assert names(grid.plan(make_space(composer, ["optimizer.lr=1"]))) == ["job 0"]
 
     def test_of_two_with_one_key_the_last_counts_and_the_config_s_own_come_last(self, composer: Composer) -> None:
-        found = grid.plan(composer, ["seed=1,2", "seed=3,4"], {"seed": "5,6", "optimizer.lr": "1,2"})
+        found = grid.plan(make_space(composer, ["seed=1,2", "seed=3,4"], {"seed": "5,6", "optimizer.lr": "1,2"}))
         assert sorted({job.point["seed"] for job in found.jobs}) == ["3", "4"]
         assert found.axes == {"optimizer.lr": "1,2", "seed": "3,4"}
 
@@ -93,18 +93,18 @@ class TestGrid:
         self, composer: Composer, argument: str, topic: str, suggestion: str
     ) -> None:
         with pytest.raises(ConfigError) as raised:
-            grid.plan(composer, [argument], {})
+            grid.plan(make_space(composer, [argument]))
         assert about(raised) == [(argument.partition("=")[0], topic)]
         assert suggestion in raised.value.problems[0].suggestion
 
     def test_a_grid_has_at_most_ten_thousand_jobs(self, composer: Composer) -> None:
         with pytest.raises(ConfigError) as raised:
-            grid.plan(composer, ["seed=range(0,20000)"], {})
+            grid.plan(make_space(composer, ["seed=range(0,20000)"]))
         assert about(raised) == [("", "range")] and "10,000" in str(raised.value)
-        assert len(grid.plan(composer, ["seed=range(0,10000)"], {}).jobs) == 10_000
+        assert len(grid.plan(make_space(composer, ["seed=range(0,10000)"])).jobs) == 10_000
 
     def test_what_may_differ_in_tracking(self, composer: Composer) -> None:
-        assert names(grid.plan(composer, ["tracking.log_model=true,false"], {})) == [
+        assert names(grid.plan(make_space(composer, ["tracking.log_model=true,false"]))) == [
             "log_model=true",
             "log_model=false",
         ]
@@ -114,39 +114,39 @@ class TestSeeds:
     def test_each_point_gets_all_seeds_from_that_of_the_config_on(self, composer: Composer) -> None:
         cfg, _ = composer.compose(["sweep.seeds=3", "seed=7"])
         assert cfg is not None and seeds.seeds_of(cfg) == ["7", "8", "9"]
-        found = seeds.over_seeds(grid.plan(composer, ["optimizer.lr=1,2", "seed=7"], {}), seeds.seeds_of(cfg))
+        found = seeds.over_seeds(grid.plan(make_space(composer, ["optimizer.lr=1,2", "seed=7"])), seeds.seeds_of(cfg))
         assert names(found)[:4] == ["lr=1 seed=7", "lr=1 seed=8", "lr=1 seed=9", "lr=2 seed=7"]
         assert found.jobs[4].overrides == ("optimizer.lr=2", "seed=8") and found.jobs[4].number == 4
         assert found.axes == {"optimizer.lr": "1,2", "seed": "7,8,9"} and seeds.are_repeated(found)
-        alone = seeds.over_seeds(grid.plan(composer, [], {}), ["0", "1"])
+        alone = seeds.over_seeds(grid.plan(make_space(composer, [])), ["0", "1"])
         assert names(alone) == ["seed=0", "seed=1"]
 
     def test_a_random_search_draws_configurations_and_repeats_each(self, composer: Composer) -> None:
-        found = random_search.plan(composer, ["optimizer.lr=interval(0,1)", "seed=0,1"], {}, 3, 0)
+        found = random_search.plan(make_space(composer, ["optimizer.lr=interval(0,1)", "seed=0,1"]), 3, 0)
         assert len(found.jobs) == 6 and len({job.point["optimizer.lr"] for job in found.jobs}) == 3
         assert [job.point["seed"] for job in found.jobs] == ["0", "1"] * 3
 
     @pytest.mark.parametrize("axis", ["seed=0,1", "pair=zip(seed=[0,1],optimizer.lr=[1,2])"])
     def test_both_ways_exclude_each_other(self, composer: Composer, axis: str) -> None:
         with pytest.raises(ConfigError) as raised:
-            seeds.over_seeds(grid.plan(composer, [axis], {}), ["0", "1", "2"])
+            seeds.over_seeds(grid.plan(make_space(composer, [axis])), ["0", "1", "2"])
         assert about(raised) == [("sweep.seeds", "conflict")]
 
     def test_what_is_repeated(self, composer: Composer) -> None:
         def repeated(*arguments: str, old_rules: bool = False) -> bool:
-            return seeds.are_repeated(replace(grid.plan(composer, arguments, {}), old_rules=old_rules))
+            return seeds.are_repeated(replace(grid.plan(make_space(composer, arguments)), old_rules=old_rules))
 
         assert repeated("seed=0,1") and repeated("seed=0,1", "optimizer.lr=1,2") and repeated("data.fold=0,1")
         assert not repeated("optimizer.lr=1,2") and not repeated("seed=0,1", old_rules=True)
         drawn = ["seed=int(interval(0,99))", "optimizer.lr=interval(0,1)"]
-        assert not seeds.are_repeated(random_search.plan(composer, drawn, {}, 3, 0))
+        assert not seeds.are_repeated(random_search.plan(make_space(composer, drawn), 3, 0))
 
 
 class TestRandom:
     ARGUMENTS = ("optimizer.lr=tag(log,interval(1e-4,1))", "data.batch_size=16,32,64", "trainer.epochs=2")
 
     def draw(self, composer: Composer, *arguments: str, n: int = 50, seed: int = 0) -> Plan:
-        return random_search.plan(composer, arguments or self.ARGUMENTS, {}, n, seed)
+        return random_search.plan(make_space(composer, arguments or self.ARGUMENTS), n, seed)
 
     def test_the_same_seed_draws_the_same_and_more_of_them(self, composer: Composer) -> None:
         few, many = self.draw(composer, n=10), self.draw(composer, n=30)
@@ -200,13 +200,13 @@ class TestRandom:
 
     def test_how_many_and_which(self, composer: Composer) -> None:
         with pytest.raises(ConfigError) as raised:
-            random_search.plan(composer, self.ARGUMENTS, {}, 0, -1)
+            random_search.plan(make_space(composer, self.ARGUMENTS), 0, -1)
         assert about(raised) == [("hydra.sweeper.n_trials", "range"), ("hydra.sweeper.seed", "range")]
 
 
 class TestSaved:
     def test_a_plan_is_read_back_as_it_was_written(self, composer: Composer, tmp_path: Path) -> None:
-        found = grid.plan(composer, ["optimizer.lr=0.1,0.01", "trainer.epochs=2"], {})
+        found = grid.plan(make_space(composer, ["optimizer.lr=0.1,0.01", "trainer.epochs=2"]))
         found.save(tmp_path, ["optimizer.lr=0.1,0.01"], composer.options)
         assert plan.load(tmp_path) == (found, ["optimizer.lr=0.1,0.01"], composer.options)
 
@@ -240,14 +240,14 @@ class TestSaved:
     def test_axes_tagged_log_are_recorded(
         self, composer: Composer, tmp_path: Path, arguments: list[str], params: dict[str, str], keys: tuple[str, ...]
     ) -> None:
-        found = grid.plan(composer, arguments, params)
-        assert found.log_axes == random_search.plan(composer, arguments, params, 4, 0).log_axes == keys
+        found = grid.plan(make_space(composer, arguments, params))
+        assert found.log_axes == random_search.plan(make_space(composer, arguments, params), 4, 0).log_axes == keys
         found.save(tmp_path, arguments, composer.options)
         assert plan.load(tmp_path)[0] == found and read_log_axes(tmp_path) == keys
 
     def test_an_interval_that_is_tagged_log_is_recorded(self, composer: Composer) -> None:
         arguments = ["optimizer.lr=tag(log,interval(1e-4,1))", "data.batch_size=tag(log,int(interval(1,64)))"]
-        found = random_search.plan(composer, [*arguments, "model.dropout=interval(0,0.5)"], {}, 4, 0)
+        found = random_search.plan(make_space(composer, [*arguments, "model.dropout=interval(0,0.5)"]), 4, 0)
         assert found.log_axes == ("optimizer.lr", "data.batch_size")
 
     def test_of_a_sweep_of_0_1_0_the_texts_tell_which_axes_are_logarithmic(
@@ -255,10 +255,10 @@ class TestSaved:
     ) -> None:
         for planned, argument in (
             (grid.plan, "optimizer.lr=tag(log,choice(0.1,0.01))"),
-            (lambda *given: random_search.plan(*given, 3, 0), "optimizer.lr=tag(log, interval(0.1,1))"),
+            (lambda space: random_search.plan(space, 3, 0), "optimizer.lr=tag(log, interval(0.1,1))"),
         ):
             arguments = [argument, "seed=log,1", "data.path='tag(log'"]
-            planned(composer, arguments, {}).save(tmp_path, arguments, composer.options)
+            planned(make_space(composer, arguments)).save(tmp_path, arguments, composer.options)
             content = json.loads((tmp_path / layout.SWEEP_PLAN).read_text())
             del content["log_axes"]
             (tmp_path / layout.SWEEP_PLAN).write_text(json.dumps(content))
@@ -273,27 +273,28 @@ class TestSaved:
         assert about(raised) == [("sweep.resume", "run")]
 
     def test_the_same_grid_in_other_words(self, composer: Composer) -> None:
-        one = grid.plan(composer, ["optimizer.lr=0.1,0.01", "seed=1,2", "trainer.epochs=2", "sweep.jobs=1"], {})
-        other = grid.plan(composer, ["seed=2,1", "trainer.epochs=2", "optimizer.lr=0.10,1e-2", "sweep.jobs=2"], {})
+        one = grid.plan(make_space(composer, ["optimizer.lr=0.1,0.01", "seed=1,2", "trainer.epochs=2", "sweep.jobs=1"]))
+        other_words = ["seed=2,1", "trainer.epochs=2", "optimizer.lr=0.10,1e-2", "sweep.jobs=2"]
+        other = grid.plan(make_space(composer, other_words))
         assert plan.difference(composer, one, other) == ([], [])
 
     def test_what_another_grid_adds_and_lacks(self, composer: Composer) -> None:
-        one, other = (grid.plan(composer, [f"optimizer.lr={values}"], {}) for values in ("1,2", "2,3,4"))
+        one, other = (grid.plan(make_space(composer, [f"optimizer.lr={values}"])) for values in ("1,2", "2,3,4"))
         new, missing = plan.difference(composer, one, other)
         assert [job.name for job in new] == ["lr=3", "lr=4"] and [job.name for job in missing] == ["lr=1"]
         both = plan.extended(composer, one, other, new)
         assert [(job.number, job.name) for job in both.jobs] == [(0, "lr=1"), (1, "lr=2"), (2, "lr=3"), (3, "lr=4")]
 
     def test_a_new_axis_is_in_the_names_of_the_new_jobs(self, composer: Composer) -> None:
-        one = grid.plan(composer, ["optimizer.lr=1,2"], {})
-        other = grid.plan(composer, ["optimizer.lr=1,2", "data.batch_size=8,16"], {})
+        one = grid.plan(make_space(composer, ["optimizer.lr=1,2"]))
+        other = grid.plan(make_space(composer, ["optimizer.lr=1,2", "data.batch_size=8,16"]))
         new, missing = plan.difference(composer, one, other)
         both = plan.extended(composer, one, other, new)
         assert len(missing) == 2 and both.jobs[2].name == "lr=1 batch_size=8"
         assert both.axes == {"optimizer.lr": "1,2", "data.batch_size": "8,16"}
 
     def test_a_changed_value_of_all_jobs_becomes_an_axis(self, composer: Composer) -> None:
-        one, other = (grid.plan(composer, ["seed=1,2", f"trainer.epochs={epochs}"], {}) for epochs in (3, 5))
+        one, other = (grid.plan(make_space(composer, ["seed=1,2", f"trainer.epochs={epochs}"])) for epochs in (3, 5))
         both = plan.extended(composer, one, other, plan.difference(composer, one, other)[0])
         assert [job.point["trainer.epochs"] for job in both.jobs] == ["3", "3", "5", "5"]
         assert [job.name for job in both.jobs] == ["seed=1", "seed=2", "seed=1 epochs=5", "seed=2 epochs=5"]
@@ -302,7 +303,7 @@ class TestSaved:
         self, composer: Composer, tmp_path: Path
     ) -> None:
         arguments = ["seed=1,2", "tracking.uri=http://a:b@host:1", "sweep.metric=val/loss", "sweep.dry_run=true"]
-        found = grid.plan(composer, arguments, {})
+        found = grid.plan(make_space(composer, arguments))
         assert {job.overrides for job in found.jobs} == {("seed=1",), ("seed=2",)}
         found.save(tmp_path, arguments, composer.options)
         assert plan.load(tmp_path)[1] == ["seed=1,2", "tracking.uri=http://host:1", "sweep.metric=val/loss"]
@@ -314,7 +315,7 @@ BAD_RATE = Problem("optimizer.lr", "optimizer.lr=-1 is out of range", topic="ran
 
 class TestProblems:
     def jobs(self, composer: Composer) -> Plan:
-        return grid.plan(composer, ["optimizer.lr=0.1,-1", "model=mlp,cnnn", "data.batch_size=8,16"], {})
+        return grid.plan(make_space(composer, ["optimizer.lr=0.1,-1", "model=mlp,cnnn", "data.batch_size=8,16"]))
 
     def test_a_problem_is_reported_once_with_its_jobs_and_the_value_that_has_it(self, composer: Composer) -> None:
         jobs = self.jobs(composer).jobs
@@ -337,7 +338,7 @@ class TestProblems:
         assert self.prefixes(explain(jobs, {7: [NO_MODEL]})) == ["job 7 (lr=-1 model=cnnn batch_size=16)"]
 
     def test_several_values_that_are_wrong_in_the_same_way(self, composer: Composer) -> None:
-        jobs = grid.plan(composer, ["experiment=a,b,c", "seed=1,2"], {}).jobs
+        jobs = grid.plan(make_space(composer, ["experiment=a,b,c", "seed=1,2"])).jobs
         by_job = {job.number: [NO_MODEL] for job in jobs if job.point["experiment"] != "b"}
         assert self.prefixes(explain(jobs, by_job)) == ["jobs 0, 1, 4, 5 (experiment=a,c)"]
 
@@ -428,9 +429,9 @@ def test_the_check_brings_no_samples_into_memory_but_knows_whether_they_fit(
 )
 def test_an_axis_without_values_is_one_problem(axis: str, topic: str, words: str, composer: Composer) -> None:
     for planned in (
-        lambda: grid.plan(composer, [axis], {}),
-        lambda: random_search.plan(composer, [axis], {}, n_trials=2, seed=0),
-        lambda: grid.plan(composer, [], dict([axis.split("=", 1)])),  # of a preset
+        lambda: grid.plan(make_space(composer, [axis])),
+        lambda: random_search.plan(make_space(composer, [axis]), n_trials=2, seed=0),
+        lambda: grid.plan(make_space(composer, [], dict([axis.split("=", 1)]))),  # of a preset
     ):
         with pytest.raises(ConfigError) as raised:
             planned()
@@ -453,7 +454,7 @@ def test_a_sweep_of_version_0_1_0_keeps_its_rules_however_often_it_is_resumed(
     composer: Composer, tmp_path: Path
 ) -> None:
     arguments = ["seed=0,1", *FROM_1]
-    found = grid.plan(composer, arguments, {})
+    found = grid.plan(make_space(composer, arguments))
     found.save(tmp_path, arguments, {})
     assert not plan.load(tmp_path)[0].old_rules
     as_version_0_1_0_wrote_it(tmp_path)

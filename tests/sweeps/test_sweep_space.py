@@ -17,6 +17,7 @@ from runner.sweeps.plan import grid, plan, random_search
 from runner.sweeps.plan.expression import Expression, ExpressionError
 from runner.sweeps.plan.job_configs import JobConfigs
 from runner.sweeps.plan.plan import Plan
+from runner.sweeps.plan.where import make_space
 
 PAIR = "pair=zip(model=[mlp,cnn],optimizer.lr=[0.1,0.01])"
 GRID = ("optimizer.lr=0.1,0.01", "model=mlp,cnn", "data.batch_size=32,64")
@@ -31,13 +32,13 @@ def refused(
     composer: Composer, arguments: Sequence[str], where: str | None = None
 ) -> pytest.ExceptionInfo[ConfigError]:
     with pytest.raises(ConfigError) as raised:
-        grid.plan(composer, arguments, {}, where)
+        grid.plan(make_space(composer, arguments, where=where))
     return raised
 
 
 class TestZip:
     def test_it_is_one_axis_and_its_jobs_have_plain_overrides(self, composer: Composer) -> None:
-        found = grid.plan(composer, [PAIR, "seed=1,2"], {})
+        found = grid.plan(make_space(composer, [PAIR, "seed=1,2"]))
         assert found.axes == {"pair": PAIR.partition("=")[2], "seed": "1,2"}
         assert [job.point["pair"] for job in found.jobs] == ["(mlp,0.1)"] * 2 + ["(cnn,0.01)"] * 2
         assert found.jobs[2].overrides == ("model=cnn", "optimizer.lr=0.01", "seed=1")
@@ -53,16 +54,16 @@ class TestZip:
         ],
     )
     def test_members_take_any_value_that_a_list_takes(self, composer: Composer, members: str, rows: list[str]) -> None:
-        assert [job.point["p"] for job in grid.plan(composer, [f"p=zip({members})"], {}).jobs] == rows
+        assert [job.point["p"] for job in grid.plan(make_space(composer, [f"p=zip({members})"])).jobs] == rows
 
     def test_in_a_preset_and_typed_over_it(self, composer: Composer) -> None:
         params = {"pair": PAIR.partition("=")[2]}
-        assert len(grid.plan(composer, [], params).jobs) == 2
-        typed = grid.plan(composer, ["pair=zip(seed=[1,2,3],optimizer.lr=[1,2,3])"], params)
+        assert len(grid.plan(make_space(composer, [], params)).jobs) == 2
+        typed = grid.plan(make_space(composer, ["pair=zip(seed=[1,2,3],optimizer.lr=[1,2,3])"], params))
         assert [job.overrides[0] for job in typed.jobs] == ["seed=1", "seed=2", "seed=3"]
 
     def test_a_random_search_draws_whole_rows(self, composer: Composer) -> None:
-        found = random_search.plan(composer, [PAIR, "model.dropout=interval(0,0.5)"], {}, 20, 0)
+        found = random_search.plan(make_space(composer, [PAIR, "model.dropout=interval(0,0.5)"]), 20, 0)
         assert {job.overrides[:2] for job in found.jobs} == {
             ("model=mlp", "optimizer.lr=0.1"),
             ("model=cnn", "optimizer.lr=0.01"),
@@ -108,17 +109,17 @@ class TestZip:
         assert parse_zip(" a = zip( b=[1,2], c=[null,3] ) ").members == ("b=1,2", "c=null,3")
 
     def test_an_unknown_key_of_a_member_is_one_problem(self, composer: Composer) -> None:
-        jobs = grid.plan(composer, ["pair=zip(model=[mlp,cnn],optimizer.lrr=[0.1,0.01])"], {}).jobs
+        jobs = grid.plan(make_space(composer, ["pair=zip(model=[mlp,cnn],optimizer.lrr=[0.1,0.01])"])).jobs
         _, problems = preflight.compose(JobConfigs(composer), jobs)
         (problem,) = preflight.explain(jobs, problems)
         assert about([problem]) == [("optimizer.lrr", "unknown")] and problem.suggestion == "did you mean optimizer.lr?"
 
     def test_more_rows_extend_it(self, composer: Composer, tmp_path: Path) -> None:
-        first = grid.plan(composer, [PAIR], {})
+        first = grid.plan(make_space(composer, [PAIR]))
         first.save(tmp_path, [PAIR], composer.options)
         saved = plan.load(tmp_path)[0]
         assert saved == first
-        more = grid.plan(composer, ["pair=zip(model=[mlp,cnn,mlp],optimizer.lr=[0.1,0.01,1])"], {})
+        more = grid.plan(make_space(composer, ["pair=zip(model=[mlp,cnn,mlp],optimizer.lr=[0.1,0.01,1])"]))
         new, missing = plan.difference(composer, saved, more)
         both = plan.extended(composer, saved, more, new)
         assert not missing and both.axes == {"pair": "zip(model=[mlp,cnn,mlp],optimizer.lr=[0.1,0.01,1])"}
@@ -195,9 +196,9 @@ class TestWhere:
         ],
     )
     def test_what_a_grid_keeps(self, composer: Composer, where: str, count: int) -> None:
-        found = grid.plan(composer, GRID, {}, where)
+        found = grid.plan(make_space(composer, GRID, where=where))
         assert len(found.jobs) == count and [job.number for job in found.jobs] == list(range(count))
-        everything = [job.overrides for job in grid.plan(composer, GRID, {}).jobs]
+        everything = [job.overrides for job in grid.plan(make_space(composer, GRID)).jobs]
         assert [o for o in everything if o in {job.overrides for job in found.jobs}] == [
             j.overrides for j in found.jobs
         ]
@@ -208,11 +209,12 @@ class TestWhere:
 
     def test_values_that_other_values_change_are_those_of_the_composed_job(self, composer: Composer) -> None:
         arguments = ["data.batch_size=${seed}", "seed=8,16,32", "data.augment=[flip],[{crop:2}]"]
-        found = grid.plan(composer, arguments, {}, "data.batch_size > 8 and data.augment.crop == 2")
+        found = grid.plan(make_space(composer, arguments, where="data.batch_size > 8 and data.augment.crop == 2"))
         assert [job.point["seed"] for job in found.jobs] == ["16", "32"]
 
     def test_members_of_a_zip_are_values_too(self, composer: Composer) -> None:
-        assert [job.name for job in grid.plan(composer, [PAIR, "seed=1,2"], {}, "optimizer.lr < 0.1").jobs] == [
+        space = make_space(composer, [PAIR, "seed=1,2"], where="optimizer.lr < 0.1")
+        assert [job.name for job in grid.plan(space).jobs] == [
             "seed=1",
             "seed=2",
         ]
@@ -241,7 +243,7 @@ class TestWhere:
         arguments = ["optimizer.lr=tag(log,interval(1e-4,1))", "data.batch_size=8,64"]
 
         def draw(n: int, where: str | None) -> Plan:
-            return random_search.plan(composer, arguments, {}, n, 0, where)
+            return random_search.plan(make_space(composer, arguments, where=where), n, 0)
 
         where = "optimizer.lr * data.batch_size < 0.1"
         few, many = draw(10, where), draw(30, where)
@@ -268,7 +270,7 @@ class TestWhere:
 
 def test_jobs_are_composed_as_from_all_of_their_overrides(composer: Composer) -> None:
     arguments = [*GRID, "trainer.epochs=3", "data.limit=null,5", "tracking.run_name='r ${seed}'"]
-    jobs = grid.plan(composer, arguments, {}).jobs
+    jobs = grid.plan(make_space(composer, arguments)).jobs
     configs, problems = preflight.compose(JobConfigs(composer), jobs)
     assert not any(problems.values())
     composed: Any
@@ -283,6 +285,7 @@ def test_jobs_are_composed_as_from_all_of_their_overrides(composer: Composer) ->
 
 
 def test_a_value_that_breaks_a_reference_is_found(composer: Composer) -> None:
-    jobs = grid.plan(composer, ["trainer.epochs=${data.batch_size}", "data.batch_size=8,0", "seed=1,2"], {}).jobs
+    arguments = ["trainer.epochs=${data.batch_size}", "data.batch_size=8,0", "seed=1,2"]
+    jobs = grid.plan(make_space(composer, arguments)).jobs
     _, problems = preflight.compose(JobConfigs(composer), jobs)
     assert [bool(problems[job.number]) for job in jobs] == [False, False, True, True]

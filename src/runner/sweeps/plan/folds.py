@@ -64,8 +64,7 @@ def over_folds(plan: Plan, folds: int | None) -> Plan:
         text = f"this sweep has more than {MAX_JOBS:,} jobs"
         raise ConfigError(Problem("", text, "use fewer folds, axes, or values", topic="range"))
     values = [str(fold) for fold in range(folds)]
-    if plan.search is not None:
-        plan.search.repeat(FOLD, values)
+    plan.method.repeat(FOLD, values)
     jobs = [
         replace(with_value(job, FOLD, value), number=job.number * folds + fold)
         for job in plan.jobs

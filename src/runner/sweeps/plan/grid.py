@@ -1,28 +1,21 @@
 """`hydra/sweeper=grid`: every combination of the values, in the order in which they are typed."""
 
 import itertools
-from collections.abc import Mapping, Sequence
 
-from runner.config.compose import Composer
 from runner.errors import ConfigError, Problem
 from runner.sweeps.plan.plan import Plan, make_jobs
-from runner.sweeps.plan.space import Axis
-from runner.sweeps.plan.where import make_space
+from runner.sweeps.plan.space import Axis, Space
 
 
-def plan(composer: Composer, arguments: Sequence[str], params: Mapping[str, str], where: str | None = None) -> Plan:
+def plan(space: Space) -> Plan:
     """Plan all points of a grid.
 
     Args:
-        composer: parses the arguments.
-        arguments: as typed.
-        params: axes from the config itself.
-        where: an expression; points for which it is false are left out.
+        space: of the sweep.
 
     Raises:
         ConfigError: an axis is an interval, which has no list of values; or no point is left.
     """
-    space = make_space(composer, arguments, params, where)
     if intervals := [axis for axis in space.axes if axis.interval is not None]:
         raise ConfigError(*map(_needs_values, intervals))
     jobs = make_jobs(space, itertools.product(*(axis.values for axis in space.axes)))

@@ -15,11 +15,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from runner.comparison.objectives import Objective
+from runner.config.keys import PRESETS
 from runner.errors import ConfigError, Problem
 from runner.rundir import journal, layout
 from runner.rundir.manifest import PAUSE
 from runner.saved.run import read_result
-from runner.sweeps.jobs import JobOutcome
+from runner.sweeps.jobs import Job, JobOutcome
+from runner.sweeps.plan.method import Method
+from runner.sweeps.plan.seeds import first_of_each
 from runner.util.files import load_json_or_empty, write_json
 
 KEY = "hydra/sweeper"
@@ -45,7 +48,7 @@ def rungs_between(min_epochs: int, max_epochs: int, eta: int) -> list[int]:
 
 
 @dataclass
-class Halving:
+class Halving(Method):
     """Decides which job trains next, and up to which rung.
 
     Attributes:
@@ -54,6 +57,9 @@ class Halving:
         asynchronous: whether a job goes on before all others of its rung are over.
         to_the_end: whether all paused jobs go on to the end.
     """
+
+    suits_stacks = False
+    extends_training = True
 
     eta: int
     rungs: list[int]
@@ -110,7 +116,19 @@ class Halving:
     def _share(self, jobs: int) -> int:
         return max(1, jobs // self.eta)
 
-    def check(
+    def notes(self, jobs: Sequence[Job], objectives: Sequence[Objective], config: DictConfig) -> list[str]:
+        """Return what will be trained, and what of the config that does not follow."""
+        first = first_of_each(jobs)
+        return [self.describe(len(first), 1 + max(map(len, first.values()))), self._describe_horizon(config)]
+
+    def _describe_horizon(self, config: DictConfig) -> str:
+        """Describe that a preset, which may ask for another number of epochs, does not decide it; empty without one."""
+        epochs, asked, choices = self.rungs[-1], config.trainer.epochs, config.hydra.runtime.choices
+        if asked == epochs or not any(choices.get(group) for group in PRESETS):
+            return ""
+        return f"trainer.epochs={asked} gives way to hydra.sweeper.max_epochs={epochs}"
+
+    def check_jobs(
         self, objectives: Sequence[Objective], configs: Mapping[int, DictConfig], metrics: Collection[str]
     ) -> None:
         """Check that jobs can be compared at each rung.

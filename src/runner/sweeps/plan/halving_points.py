@@ -13,7 +13,8 @@ from runner.sweeps.plan.axes import check_whole_number
 from runner.sweeps.plan.halving import Halving, rungs_between
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.plan.seeds import first_of_each
-from runner.sweeps.plan.space import split
+from runner.sweeps.plan.space import Space
+from runner.sweeps.plan.where import make_space
 
 EPOCHS = "trainer.epochs"
 
@@ -72,12 +73,12 @@ def plan(
     params = {key: value for key, value in params.items() if key != EPOCHS}
     arguments = [*(text for text in arguments if key_of(text) != EPOCHS), f"{EPOCHS}={max_epochs}"]
     halving = Halving(eta, rungs_between(min_epochs, max_epochs, eta), asynchronous)
-    points = _draw(composer, arguments, params, n_trials, seed, sampler, where)
+    points = _draw(make_space(composer, arguments, params, where), n_trials, seed, sampler)
     if (count := len(first_of_each(points.jobs))) < eta:
         text = f"hydra/sweeper=halving: of {count} configuration{'s' * (count != 1)} none is left out"
         instead = f"add values: at least {eta} configurations are needed with eta={eta}"
         raise ConfigError(Problem("hydra/sweeper", text, instead, topic="range"))
-    return replace(points, halving=halving)
+    return replace(points, method=halving)
 
 
 def _check_epochs(arguments: Sequence[str], max_epochs: int) -> list[Problem]:
@@ -96,24 +97,16 @@ def _keys(argument: str) -> list[str]:
     return list(map(key_of, parse_zip(argument).members if is_zip(argument) else [argument]))
 
 
-def _draw(
-    composer: Composer,
-    arguments: Sequence[str],
-    params: Mapping[str, str],
-    n_trials: int | None,
-    seed: int,
-    sampler: Any,
-    where: str | None,
-) -> Plan:
+def _draw(space: Space, n_trials: int | None, seed: int, sampler: Any) -> Plan:
     if n_trials is None:
-        for axis in split(composer, arguments, params)[1]:
+        for axis in space.axes:
             if axis.interval is not None:
                 text = f"{axis.key}={axis.text}: points of an interval are drawn"
                 instead = "add hydra.sweeper.n_trials=27"
                 raise ConfigError(Problem("hydra.sweeper.n_trials", text, instead, topic="missing"))
-        return grid.plan(composer, arguments, params, where)
+        return grid.plan(space)
     if sampler is None:
-        return random_search.plan(composer, arguments, params, n_trials, seed, where)
+        return random_search.plan(space, n_trials, seed)
     from runner.sweeps.plan import optuna_points  # late: not every installation has Optuna
 
-    return optuna_points.plan(composer, arguments, params, n_trials, sampler, where)
+    return optuna_points.plan(space, n_trials, sampler)

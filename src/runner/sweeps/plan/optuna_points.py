@@ -1,39 +1,26 @@
 """Points that a sampler of Optuna's draws before any result is known, such as `QMCSampler`'s, which fill the space."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
 
-from runner.config.compose import Composer
 from runner.errors import ConfigError
 from runner.sweeps.plan.optuna_space import searched_axes, suggest
 from runner.sweeps.plan.plan import Plan, make_jobs
-from runner.sweeps.plan.where import make_space
+from runner.sweeps.plan.space import Space
 
 
-def plan(
-    composer: Composer,
-    arguments: Sequence[str],
-    params: Mapping[str, str],
-    n_trials: int,
-    sampler: Any,
-    where: str | None = None,
-) -> Plan:
+def plan(space: Space, n_trials: int, sampler: Any) -> Plan:
     """Draw points.
 
     Args:
-        composer: parses the arguments.
-        arguments: as typed.
-        params: axes from the config itself.
+        space: of the sweep; points that it leaves out count too.
         n_trials: number of points; those that are drawn again count once.
         sampler: of Optuna.
-        where: an expression; points for which it is false are left out, and count too.
 
     Raises:
         ConfigError: an axis cannot be searched, or no point is left.
     """
-    space = make_space(composer, arguments, params, where)
     axes, problems = searched_axes(space.axes)
     if problems:
         raise ConfigError(*problems)

@@ -9,7 +9,7 @@ import logging
 import math
 import random
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,11 +17,11 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 import optuna
+from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from runner.comparison.objectives import Objective
-from runner.config.compose import Composer
 from runner.errors import ConfigError, Problem, first_line
 from runner.rundir import journal, layout
 from runner.sweeps.jobs import Job, JobOutcome
@@ -42,9 +42,9 @@ from runner.sweeps.plan.optuna_study import (
 from runner.sweeps.plan.patience import Away, OutageLog, Patience, check_timeout
 from runner.sweeps.plan.plan import Plan, job_at, make_jobs
 from runner.sweeps.plan.random_search import make_draw
+from runner.sweeps.plan.search import Search
 from runner.sweeps.plan.seeds import over_seeds, pull_seeds, with_value
 from runner.sweeps.plan.space import Filter, Space
-from runner.sweeps.plan.where import make_space
 
 log = logging.getLogger("runner")
 
@@ -61,36 +61,30 @@ PROBED = 2000
 
 
 def plan(
-    composer: Composer,
-    arguments: Sequence[str],
-    params: Mapping[str, str],
+    space: Space,
     n_trials: int,
     sampler: Any,
     pruner: Any,
     storage: str | None,
     study_name: str | None,
     storage_timeout: float = TIMEOUT,
-    where: str | None = None,
 ) -> Plan:
     """Plan a sweep without jobs, and the search that proposes them.
 
     Args:
-        composer: parses the arguments.
-        arguments: as typed.
-        params: axes from the config itself.
+        space: of the sweep; points that it leaves out are no trials.
         n_trials: number of trials of the study.
         sampler: Optuna's; None for its default.
         pruner: Optuna's; None prunes nothing.
         storage: address of a database; None for a file in the sweep's folder.
         study_name: in the storage; None for the name of the sweep's folder.
         storage_timeout: seconds to wait for a storage that goes away.
-        where: an expression; points for which it is false are no trials.
 
     Raises:
         ConfigError: there is no axis, an axis cannot be searched, a setting is not valid, or no point is left.
     """
     problems = [*check_whole_number("n_trials", n_trials, 1), *check_timeout(storage_timeout)]
-    space, seeds = pull_seeds(make_space(composer, arguments, params, where))
+    space, seeds = pull_seeds(space)
     if not space.axes:
         text, instead = "hydra/sweeper=optuna has no axis to search", "add optimizer.lr=tag(log,interval(1e-4,1e-1))"
         problems.append(Problem("hydra/sweeper", text, instead, topic="missing"))
@@ -101,7 +95,7 @@ def plan(
     pruner, patience = pruner or optuna.pruners.NopPruner(), Patience(storage_timeout)
     search = OptunaSearch(space, axes, n_trials, sampler, pruner, storage, study_name, patience)
     search.probes(0)  # there are some, or `where` leaves none
-    return over_seeds(Plan(space.texts, [], log_axes=space.log_axes, search=search), seeds)
+    return over_seeds(Plan(space.texts, [], log_axes=space.log_axes, method=search), seeds)
 
 
 def _means(results: Sequence[Sequence[float] | None]) -> list[float] | None:
@@ -130,7 +124,7 @@ class _Repeated:
 
 
 @dataclass
-class OptunaSearch:
+class OptunaSearch(Search):
     """The search that proposes the jobs.
 
     A trial is a configuration: it has a job for each seed, and its values are the means over them.
@@ -220,7 +214,7 @@ class OptunaSearch:
         where.close(tried + 1, len(kept))
         return list(kept)
 
-    def check(self, objectives: Sequence[Objective], resumed: bool = False) -> None:
+    def check_storage(self, objectives: Sequence[Objective], resumed: bool = False) -> None:
         """Check the database, and its study of that name, before anything is created.
 
         Args:
@@ -241,10 +235,10 @@ class OptunaSearch:
             suggestion = f"write {key}={count + self.n_trials}, or another hydra.sweeper.study_name"
             raise ConfigError(Problem(key, text, suggestion, topic="conflict"))
 
-    def note(self, objectives: Sequence[Objective]) -> str:
+    def notes(self, jobs: Sequence[Job], objectives: Sequence[Objective], config: DictConfig) -> list[str]:
         """Return a remark if the pruner has no effect."""
         pruned = not isinstance(self.pruner, optuna.pruners.NopPruner)
-        return "no pruning: Optuna prunes by one objective, not by two" if pruned and len(objectives) > 1 else ""
+        return ["no pruning: Optuna prunes by one objective, not by two"] if pruned and len(objectives) > 1 else []
 
     def open(self, folder: Path, objectives: Sequence[Objective], jobs: int = 0) -> None:
         """Open the study, or create it.

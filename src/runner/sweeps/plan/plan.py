@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from runner.comparison.log_axes import read_recorded
 from runner.config.compose import Composer
@@ -15,15 +15,11 @@ from runner.config.zipped import is_zip, parse_zip
 from runner.errors import ConfigError, Problem
 from runner.rundir import layout
 from runner.sweeps.jobs import Job
-from runner.sweeps.plan.halving import Halving
-from runner.sweeps.plan.search import Search
+from runner.sweeps.plan.method import PLANNED, Method
 from runner.sweeps.plan.space import Space, is_shared
 from runner.util.files import load_json_or_empty, write_redacted
 from runner.util.redaction import redact_all
 from runner.util.uri import absolute_uri, strip_credentials
-
-if TYPE_CHECKING:
-    from runner.sweeps.plan.stages import SeedStages
 
 NOT_SAVED = ("sweep.resume", "sweep.extend", "sweep.dry_run", "hydra.sweep.dir")
 """Keys that count for one start of the sweep only."""
@@ -46,9 +42,7 @@ class Plan:
         jobs: in the order of their numbers.
         note: a remark for the user.
         log_axes: the keys tagged `log`: plots over them have a logarithmic axis.
-        search: proposes more jobs, one after the other.
-        halving: decides how far each job trains.
-        stages: decides how many seeds each configuration gets.
+        method: chooses which of them run, how far they train, and which are added.
         old_rules: whether version 0.1.0 started the sweep; then all jobs read their data by its rules.
     """
 
@@ -56,9 +50,7 @@ class Plan:
     jobs: list[Job]
     note: str = ""
     log_axes: tuple[str, ...] = ()
-    search: Search | None = None
-    halving: Halving | None = None
-    stages: "SeedStages | None" = None
+    method: Method = PLANNED
     old_rules: bool = False
     _lines: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
     """The first jobs as `save` writes them: a search saves the plan after each job that it adds."""

@@ -1,16 +1,14 @@
 """`hydra/sweeper=random`: random points, each axis drawn independently (Bergstra and Bengio 2012, JMLR 13:281-305)."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
-from runner.config.compose import Composer
 from runner.errors import ConfigError, Problem
 from runner.sweeps.plan.axes import check_whole_number, interval_of
 from runner.sweeps.plan.plan import Plan, make_jobs
 from runner.sweeps.plan.seeds import over_seeds, pull_seeds
-from runner.sweeps.plan.space import Axis
-from runner.sweeps.plan.where import make_space
+from runner.sweeps.plan.space import Axis, Space
 
 REPEATS = 50
 """Draws per point: a point that was drawn before does not count, and few axes may have too few combinations."""
@@ -19,29 +17,19 @@ REJECTED = 4
 """The same for points that `sweep.where` leaves out, as a factor."""
 
 
-def plan(
-    composer: Composer,
-    arguments: Sequence[str],
-    params: Mapping[str, str],
-    n_trials: int,
-    seed: int,
-    where: str | None = None,
-) -> Plan:
+def plan(space: Space, n_trials: int, seed: int) -> Plan:
     """Draw distinct points; a higher `n_trials` draws the same ones first.
 
     Args:
-        composer: parses the arguments.
-        arguments: as typed.
-        params: axes from the config itself.
+        space: of the sweep; points that it leaves out are drawn again.
         n_trials: number of points.
         seed: of the draws.
-        where: an expression; points for which it is false are drawn again.
 
     Raises:
         ConfigError: there is no axis, an interval is not valid, or no point is left.
     """
     problems = [*check_whole_number("n_trials", n_trials, 1), *check_whole_number("seed", seed, 0)]
-    space, seeds = pull_seeds(make_space(composer, arguments, params, where))
+    space, seeds = pull_seeds(space)
     if not space.axes:
         text = "hydra/sweeper=random has no axis to draw"
         problems.append(Problem("hydra/sweeper", text, "add optimizer.lr=interval(0.001,0.1)", topic="missing"))

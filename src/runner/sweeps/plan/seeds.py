@@ -45,9 +45,7 @@ def are_repeated(plan: Plan) -> bool:
     """Return whether configurations are ranked, and not their jobs; those of version 0.1.0 keep their table by jobs."""
     if plan.old_rules:
         return False
-    return count_repetitions(job.point for job in plan.jobs) > 1 or (
-        plan.search is not None and plan.search.repetitions > 1
-    )
+    return count_repetitions(job.point for job in plan.jobs) > 1 or plan.method.repetitions > 1
 
 
 def is_staged(config: DictConfig) -> bool:
@@ -115,8 +113,7 @@ def over_seeds(plan: Plan, seeds: Sequence[str]) -> Plan:
     if len(plan.jobs) * len(seeds) > MAX_JOBS:
         text = f"this sweep has more than {MAX_JOBS:,} jobs"
         raise ConfigError(Problem("", text, "use fewer seeds, axes, or values", topic="range"))
-    if plan.search is not None:
-        plan.search.repeat(SEED, seeds)
+    plan.method.repeat(SEED, seeds)
     jobs = [
         replace(with_value(job, SEED, seed), number=job.number * len(seeds) + place)
         for job in plan.jobs

@@ -23,20 +23,20 @@ _ABSENT = object()
 
 
 def make_space(
-    composer: Composer, arguments: Sequence[str], params: Mapping[str, str], where: str | None = None
+    composer: Composer, arguments: Sequence[str], params: Mapping[str, str] | None = None, where: str | None = None
 ) -> Space:
     """Make the space of a sweep.
 
     Args:
         composer: parses the arguments.
         arguments: as typed; of two with the same key the last counts.
-        params: axes from the config itself.
+        params: axes from the config itself; None: there are none.
         where: the expression of `sweep.where`; None keeps all points.
 
     Raises:
         ConfigError: an axis is wrong, or the expression cannot be read.
     """
-    fixed, axes = split(composer, arguments, params)
+    fixed, axes = split(composer, arguments, params or {})
     if where is None:
         return Space(fixed, axes)
     return Space(fixed, axes, Where(composer, [text for text in arguments if is_of_the_sweep(text)], fixed, where))

@@ -1,7 +1,10 @@
-"""Chooses the schedule of a sweep by its plan."""
+"""Chooses the schedule of a sweep by its method."""
 
 from pathlib import Path
 
+from runner.sweeps.plan.halving import Halving
+from runner.sweeps.plan.search import Search
+from runner.sweeps.plan.stages import SeedStages
 from runner.sweeps.prepared import PreparedSweep
 from runner.sweeps.schedules.halved import Halved
 from runner.sweeps.schedules.in_order import InOrder
@@ -16,12 +19,16 @@ def make_schedule(folder: Path, prepared: PreparedSweep) -> Schedule:
     Args:
         folder: of the sweep, locked by this process.
         prepared: the sweep.
+
+    Raises:
+        ConfigError: the storage of a search cannot be used.
     """
-    plan = prepared.plan
-    if plan.search is not None:
-        return Searched(folder, prepared, plan.search)
-    if plan.halving is not None:
-        return Halved(folder, prepared, plan.halving)
-    if plan.stages is not None:
-        return Staged(folder, prepared, plan.stages)
-    return InOrder(folder, prepared)
+    match prepared.plan.method:
+        case Search() as search:
+            return Searched(folder, prepared, search)
+        case Halving() as halving:
+            return Halved(folder, prepared, halving)
+        case SeedStages() as stages:
+            return Staged(folder, prepared, stages)
+        case _:
+            return InOrder(folder, prepared)

@@ -17,11 +17,15 @@ class Searched(InOrder):
     Args:
         folder: of the sweep.
         prepared: the sweep.
-        search: that chooses the jobs, opened.
+        search: that chooses the jobs.
+
+    Raises:
+        ConfigError: its storage cannot be used.
     """
 
     def __init__(self, folder: Path, prepared: PreparedSweep, search: Search) -> None:
         super().__init__(folder, prepared)
+        search.open(folder, prepared.objectives, len(self.jobs))
         self._search, self._asked_all = search, False
         for job in filter(prepared.is_done, self.jobs):  # it may have ended while no sweep ran
             row = read_row(job, folder / str(job.number), prepared.objectives)

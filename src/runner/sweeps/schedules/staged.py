@@ -49,7 +49,7 @@ class Staged(Schedule):
     @property
     def jobs(self) -> list[Job]:
         """The jobs of the sweep: not those with further seeds that its results so far do not ask for."""
-        return self._stages.asked(self._gain)
+        return self._stages.asked(self.prepared.plan.jobs, self._gain)
 
     def _gain(self, job: Job) -> float | None:
         objective = self.prepared.objectives[0]
