@@ -144,9 +144,9 @@ class OptunaSweeper(GridSweeper):
             ConfigError: Optuna is not installed, or a setting is not valid.
         """
         with needing("hydra/sweeper=optuna", "optuna"):
-            from runner.sweeps.plan import optuna_search
+            from runner.sweeps.plan import optuna_plan
         sampler, pruner = (make_part(name, self.parts[name]) for name in ("sampler", "pruner"))
-        return optuna_search.plan(
+        return optuna_plan.plan(
             self.space(composer, arguments),
             self.n_trials,
             sampler,

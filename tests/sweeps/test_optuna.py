@@ -41,7 +41,8 @@ from runner.sweeps.launchers.local import Local
 from runner.sweeps.launchers.slots import Slot
 from runner.sweeps.plan import grid, patience
 from runner.sweeps.plan.folds import over_folds
-from runner.sweeps.plan.optuna_search import OptunaSearch, plan
+from runner.sweeps.plan.optuna_plan import plan
+from runner.sweeps.plan.optuna_search import OptunaSearch
 from runner.sweeps.plan.optuna_study import STUDY, truncate_partial_line
 from runner.sweeps.plan.plan import Plan
 from runner.sweeps.plan.space import Space
@@ -232,7 +233,7 @@ class TestStudy:
         with pytest.raises(ConfigError) as raised:
             search(composer, "seed=1,2,3", where="seed > 3")
         assert about(raised) == [("sweep.where", "conflict")]
-        monkeypatch.setattr("runner.sweeps.plan.optuna_search.REJECTED_IN_A_ROW", 3)
+        monkeypatch.setattr("runner.sweeps.plan.optuna_trials.REJECTED_IN_A_ROW", 3)
         found = search(composer, "seed=range(0,500)", where="seed == 1 or seed == 400")
         found.open(tmp_path, LOSS)
         assert found.ask(0) is None and found.remaining == 0 and not found.is_waiting
@@ -269,7 +270,7 @@ class TestStudy:
 
     def test_its_value_is_the_mean_over_the_folds_of_its_seeds(self, composer: Composer, tmp_path: Path) -> None:
         found = search(composer, *SPACE, "seed=0,1", n_trials=2)
-        planned = over_folds(Plan({"seed": "0,1"}, [], search=found), 2)
+        planned = over_folds(Plan({"seed": "0,1"}, [], method=found), 2)
         assert planned.axes == {"seed": "0,1", "data.fold": "0,1"} and found.repetitions == 4
         found.open(tmp_path, LOSS)
         jobs = [job for number in range(4) if (job := found.ask(number)) is not None]
@@ -593,8 +594,8 @@ class TestKnobs:
         self, runner: Runner, here: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "optuna", None)
-        monkeypatch.delitem(sys.modules, "runner.sweeps.plan.optuna_search")
-        monkeypatch.delattr("runner.sweeps.plan.optuna_search")
+        monkeypatch.delitem(sys.modules, "runner.sweeps.plan.optuna_plan")
+        monkeypatch.delattr("runner.sweeps.plan.optuna_plan")
         called = runner(*SEARCH, *SPACE, "tracking=off")
         assert called.code == 2 and called.about == [("hydra/sweeper", "unavailable")]
         assert "pip install 'optuna" in called.problems[0].suggestion

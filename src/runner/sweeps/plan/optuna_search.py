@@ -7,120 +7,40 @@ the sweep is resumed. While its storage is away the jobs continue: their results
 
 import logging
 import math
-import random
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
-from statistics import fmean
 from typing import Any, TypeVar
 
 import optuna
 from omegaconf import DictConfig
-from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from runner.comparison.objectives import Objective
 from runner.errors import ConfigError, Problem, first_line
 from runner.rundir import journal, layout
 from runner.sweeps.jobs import Job, JobOutcome
-from runner.sweeps.plan.axes import check_whole_number
 from runner.sweeps.plan.optuna_plots import draw_study
-from runner.sweeps.plan.optuna_space import SearchedAxis, searched_axes, suggest
+from runner.sweeps.plan.optuna_space import SearchedAxis, distributions_of, probe_points, typed_values
 from runner.sweeps.plan.optuna_study import (
     FOLDER,
-    NUMBER,
-    REJECTED,
     STUDY,
     check_stored,
     count_remaining,
-    is_abandoned,
     open_study,
     truncate_partial_line,
 )
-from runner.sweeps.plan.patience import Away, OutageLog, Patience, check_timeout
-from runner.sweeps.plan.plan import Plan, job_at, make_jobs
-from runner.sweeps.plan.random_search import make_draw
+from runner.sweeps.plan.optuna_trials import RepeatedTrial, TrialSource
+from runner.sweeps.plan.patience import Away, OutageLog, Patience
+from runner.sweeps.plan.plan import job_at, make_jobs
 from runner.sweeps.plan.search import Search
-from runner.sweeps.plan.seeds import over_seeds, pull_seeds, with_value
-from runner.sweeps.plan.space import Filter, Space
+from runner.sweeps.plan.seeds import with_value
+from runner.sweeps.plan.space import Space
 
 log = logging.getLogger("runner")
 
 Result = TypeVar("Result")
-
-TIMEOUT = 300.0
-"""Seconds that a search waits for its storage by default."""
-
-REJECTED_IN_A_ROW = 500
-"""Points that `sweep.where` leaves out one after the other, before a search ends."""
-
-PROBED = 2000
-"""Points that are drawn at the start, to find some that `sweep.where` keeps."""
-
-
-def plan(
-    space: Space,
-    n_trials: int,
-    sampler: Any,
-    pruner: Any,
-    storage: str | None,
-    study_name: str | None,
-    storage_timeout: float = TIMEOUT,
-) -> Plan:
-    """Plan a sweep without jobs, and the search that proposes them.
-
-    Args:
-        space: of the sweep; points that it leaves out are no trials.
-        n_trials: number of trials of the study.
-        sampler: Optuna's; None for its default.
-        pruner: Optuna's; None prunes nothing.
-        storage: address of a database; None for a file in the sweep's folder.
-        study_name: in the storage; None for the name of the sweep's folder.
-        storage_timeout: seconds to wait for a storage that goes away.
-
-    Raises:
-        ConfigError: there is no axis, an axis cannot be searched, a setting is not valid, or no point is left.
-    """
-    problems = [*check_whole_number("n_trials", n_trials, 1), *check_timeout(storage_timeout)]
-    space, seeds = pull_seeds(space)
-    if not space.axes:
-        text, instead = "hydra/sweeper=optuna has no axis to search", "add optimizer.lr=tag(log,interval(1e-4,1e-1))"
-        problems.append(Problem("hydra/sweeper", text, instead, topic="missing"))
-    axes, of_axes = searched_axes(space.axes)
-    problems += of_axes
-    if problems:
-        raise ConfigError(*problems)
-    pruner, patience = pruner or optuna.pruners.NopPruner(), Patience(storage_timeout)
-    search = OptunaSearch(space, axes, n_trials, sampler, pruner, storage, study_name, patience)
-    search.probes(0)  # there are some, or `where` leaves none
-    return over_seeds(Plan(space.texts, [], log_axes=space.log_axes, method=search), seeds)
-
-
-def _means(results: Sequence[Sequence[float] | None]) -> list[float] | None:
-    """Return the mean of each objective over the jobs of a trial; None if one of them has no values."""
-    measured = [values for values in results if values is not None]
-    return list(map(fmean, zip(*measured, strict=True))) if len(measured) == len(results) else None
-
-
-@dataclass
-class _Repeated:
-    """A trial and its jobs, one for each seed.
-
-    Attributes:
-        trial: Optuna's.
-        first: the number of its first job, which alone can be pruned; the others follow it.
-        values: the chosen point.
-        results: the values of the objectives by the number of the job, None if one has none.
-        over: why it has ended before all jobs have; None if it has not.
-    """
-
-    trial: Trial
-    first: int
-    values: Sequence[str]
-    results: dict[int, Sequence[float] | None] = field(default_factory=dict)
-    over: str | None = None
 
 
 @dataclass
@@ -147,20 +67,16 @@ class OptunaSearch(Search):
     pruner: Any
     storage: str | None = field(repr=False)
     study_name: str | None
-    patience: Patience = field(default_factory=lambda: Patience(TIMEOUT))
+    patience: Patience
     _folder: Path = field(default_factory=Path)
     _objectives: Sequence[Objective] = ()
     _study: Any = None
+    _source: TrialSource = field(init=False, repr=False)
     _repetitions: list[dict[str, str]] = field(default_factory=lambda: [{}])
-    _trials: dict[int, _Repeated] = field(default_factory=dict)
-    _queue: list[tuple[_Repeated, int]] = field(default_factory=list)
-    _unstarted: list[Trial] = field(default_factory=list)
+    _trials: dict[int, RepeatedTrial] = field(default_factory=dict)
+    _queue: list[tuple[RepeatedTrial, int]] = field(default_factory=list)
     _offsets: dict[int, int] = field(default_factory=dict)
     _unreported: list[tuple[Job, JobOutcome, Sequence[float] | None]] = field(default_factory=list)
-    _pending: Trial | None = None
-    _interrupted_ask: tuple[datetime, datetime] | None = None
-    _remaining: int = 0
-    _is_exhausted: bool = False
     _outage: OutageLog = field(init=False)
 
     def __post_init__(self) -> None:
@@ -177,12 +93,7 @@ class OptunaSearch(Search):
         Raises:
             ConfigError: `sweep.where` leaves none.
         """
-        values = [axis.probes for axis in self.axes.values()]
-        longest = max(map(len, values))
-        points = [tuple(of_axis[min(place, len(of_axis) - 1)] for of_axis in values) for place in range(longest)]
-        if self.space.where is not None:
-            points = self._kept(self.space.where, points)
-        jobs = make_jobs(replace(self.space, where=None), points)
+        jobs = make_jobs(replace(self.space, where=None), probe_points(self.space, self.axes))
         jobs = [replace(job, number=first + job.number) for job in jobs]
         return [self._repeated(job, 0) for job in jobs]
 
@@ -201,19 +112,6 @@ class OptunaSearch(Search):
             job = with_value(job, key, value)
         return job
 
-    def _kept(self, where: Filter, points: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-        """Return those of some points that are trials, and as many drawn ones as there were others."""
-        generator, draws = random.Random(0), [make_draw(axis) for axis in self.space.axes]
-        kept, tried = dict[tuple[str, ...], None](), 0
-        for tried in range(len(points) + PROBED):
-            point = points[tried] if tried < len(points) else tuple(draw(generator) for draw in draws)
-            if self.space.keeps(point):
-                kept[point] = None
-            if tried >= len(points) - 1 and len(kept) >= len(points):
-                break
-        where.close(tried + 1, len(kept))
-        return list(kept)
-
     def check_storage(self, objectives: Sequence[Objective], resumed: bool = False) -> None:
         """Check the database, and its study of that name, before anything is created.
 
@@ -226,8 +124,9 @@ class OptunaSearch(Search):
         """
         if self.storage is None:
             return
+        distributions = distributions_of(self.axes)
         trials = check_stored(
-            self.storage, self.study_name, objectives, self._space, self.patience.seconds, known=resumed
+            self.storage, self.study_name, objectives, distributions, self.patience.seconds, known=resumed
         )
         if trials and not resumed and count_remaining(trials, self.n_trials) == 0:
             count, key = len(trials), "hydra.sweeper.n_trials"
@@ -256,43 +155,26 @@ class OptunaSearch(Search):
         self._study = open_study(self.storage, self.study_name, folder, objectives, self.sampler, self.pruner, seconds)
         if self._study.get_trials(deepcopy=False):
             self._study.sampler.reseed_rng()  # with its seed it would draw the first points again
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            number = trial.user_attrs.get(NUMBER, jobs)
-            if self.storage is not None and FOLDER not in trial.user_attrs:  # killed while it was created
-                self._study.tell(trial.number, state=TrialState.FAIL)
-            elif trial.user_attrs.get(FOLDER) == str(folder) and number < jobs:
-                self._take_over(Trial(self._study, trial._trial_id), number, jobs)
-            elif self.storage is None or trial.user_attrs.get(FOLDER) == str(folder):
-                self._unstarted.append(
-                    Trial(self._study, trial._trial_id)
-                )  # created, and killed before it became a job
-            elif is_abandoned(trial):
-                self._study.tell(trial.number, state=TrialState.FAIL)
+        self._source = TrialSource(self._study, self.space, self.axes, self.n_trials, folder)
+        for trial, first in self._source.take_over(jobs, is_shared=self.storage is not None):
+            self._take_over(trial, first, jobs)
 
     def _take_over(self, trial: Trial, first: int, jobs: int) -> None:
         """Go on with a trial that has started; the sweep may have been killed before it had all of its jobs."""
-        repeated = _Repeated(trial, first, self._values(trial))
+        repeated = RepeatedTrial(trial, first, typed_values(trial, self.axes))
         self._trials |= dict.fromkeys(range(first, min(first + self.repetitions, jobs)), repeated)
         self._queue += [(repeated, place) for place in range(jobs - first, self.repetitions)]
-
-    def _values(self, trial: Trial) -> list[str]:
-        return [axis.format(trial.params[key.lstrip("+")]) for key, axis in self.axes.items()]
-
-    @property
-    def _space(self) -> dict[str, BaseDistribution]:
-        return {key.lstrip("+"): axis.distribution for key, axis in self.axes.items()}
 
     @property
     def remaining(self) -> int:
         """Jobs that are still to be run, besides those that exist already; the last known number."""
-        if self.patience.due and not self._is_exhausted:
+        if self.patience.due and not self._source.is_exhausted:
             try:
                 with self.patience.attempt():
-                    trials = self._study.get_trials(deepcopy=False)
-                    self._remaining = len(self._unstarted) + count_remaining(trials, self.n_trials)
+                    self._source.count()
             except Exception as error:  # of the storage; `ask` reports it
                 log.debug("the study cannot be read: %s", first_line(error))
-        return self._remaining * self.repetitions + sum(repeated.over is None for repeated, _ in self._queue)
+        return self._source.remaining * self.repetitions + sum(repeated.over is None for repeated, _ in self._queue)
 
     @property
     def unreported(self) -> int:
@@ -317,56 +199,12 @@ class OptunaSearch(Search):
         return self._try(lambda: self._ask(number), None)
 
     def _ask(self, number: int) -> Job | None:
-        for _ in range(REJECTED_IN_A_ROW):
-            if self._pending is None:
-                trials = self._study.get_trials(deepcopy=False)
-                self._adopt_interrupted(trials)
-                self._remaining = len(self._unstarted) + count_remaining(trials, self.n_trials)
-                if not self._remaining:
-                    return None
-                self._pending = self._unstarted.pop() if self._unstarted else self._new_trial()
-            trial = self._pending  # stays pending if the storage goes away during this attempt
-            trial.set_user_attr(FOLDER, str(self._folder))
-            for name, distribution in self._space.items():  # those that it does not have yet
-                suggest(trial, name, distribution)
-            values = self._values(trial)
-            if self.space.keeps(values):
-                return self._accept(trial, number, values)
-            trial.set_user_attr(REJECTED, True)
-            self._study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-            self._pending = None
-        log.warning("search     ended: the sampler proposed %d points in a row that sweep.where leaves out", _ + 1)
-        self._is_exhausted, self._remaining = True, 0
-        return None
-
-    def _accept(self, trial: Trial, number: int, values: Sequence[str]) -> Job:
-        """Make the first job of a trial, with that number."""
-        trial.set_user_attr(NUMBER, number)
-        self._pending = None
-        repeated = self._trials[number] = _Repeated(trial, number, values)
+        started = self._source.start(number)
+        if started is None:
+            return None
+        repeated = self._trials[number] = RepeatedTrial(started[0], number, started[1])
         self._queue += [(repeated, place) for place in range(1, self.repetitions)]
-        self._remaining -= 1
-        return self._repeated(job_at(number, self.space, values), 0)
-
-    def _new_trial(self) -> Trial:
-        began = datetime.now()
-        try:
-            trial: Trial = self._study.ask()
-        except Exception:
-            self._interrupted_ask = (began, datetime.now())
-            raise
-        return trial
-
-    def _adopt_interrupted(self, trials: Sequence[FrozenTrial]) -> None:
-        """Adopt the trial that the study has created, if its storage went away before it could answer."""
-        if self._interrupted_ask is not None:
-            began, ended = self._interrupted_ask
-            for trial in trials:
-                started = trial.datetime_start
-                has_no_owner = trial.state is TrialState.RUNNING and FOLDER not in trial.user_attrs
-                if has_no_owner and started is not None and began <= started <= ended:
-                    self._unstarted.append(Trial(self._study, trial._trial_id))
-            self._interrupted_ask = None
+        return self._repeated(job_at(number, self.space, repeated.values), 0)
 
     def _try(self, action: Callable[[], Result], otherwise: Result) -> Result:
         """Call a function that uses the study; return `otherwise` while its storage is away."""
@@ -435,7 +273,7 @@ class OptunaSearch(Search):
             repeated.results[job.number] = values if outcome.status == "FINISHED" else None
             is_pruned = outcome.pruned and job.number == repeated.first
             if is_pruned or len(repeated.results) == self.repetitions:
-                means = None if is_pruned else _means(list(repeated.results.values()))
+                means = None if is_pruned else repeated.means
                 state = TrialState.PRUNED if is_pruned else TrialState.COMPLETE if means else TrialState.FAIL
                 # If only the answer to an earlier attempt was lost, the study already has the result.
                 self._study.tell(repeated.trial, means, state=state, skip_if_finished=True)

@@ -1,5 +1,6 @@
 """The axes of a search as Optuna's distributions, and their values as typed."""
 
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +12,11 @@ from optuna.trial import FrozenTrial, Trial
 
 from runner.errors import ConfigError, Problem
 from runner.sweeps.plan.axes import DIGITS, format_interval, interval_of
-from runner.sweeps.plan.space import Axis
+from runner.sweeps.plan.random_search import make_draw
+from runner.sweeps.plan.space import Axis, Space
+
+PROBED = 2000
+"""Points that are drawn at the start, to find some that `sweep.where` keeps."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,45 @@ def _is_whole(text: str) -> bool:
 
 def _format(value: float) -> str:
     return f"{value:.{DIGITS}g}"
+
+
+def distributions_of(axes: Mapping[str, SearchedAxis]) -> dict[str, BaseDistribution]:
+    """Return the distribution of each axis, by the name that a study has for it."""
+    return {key.lstrip("+"): axis.distribution for key, axis in axes.items()}
+
+
+def typed_values(trial: Trial, axes: Mapping[str, SearchedAxis]) -> list[str]:
+    """Return a trial's value of each axis, as typed."""
+    return [axis.format(trial.params[key.lstrip("+")]) for key, axis in axes.items()]
+
+
+def probe_points(space: Space, axes: Mapping[str, SearchedAxis]) -> list[tuple[str, ...]]:
+    """Return points that together have every value, and both ends of each interval.
+
+    Of those that `sweep.where` leaves out, other ones are drawn instead.
+
+    Args:
+        space: of the sweep.
+        axes: its axes, as Optuna searches them.
+
+    Raises:
+        ConfigError: `sweep.where` leaves none.
+    """
+    values = [axis.probes for axis in axes.values()]
+    longest = max(map(len, values))
+    points = [tuple(of_axis[min(place, len(of_axis) - 1)] for of_axis in values) for place in range(longest)]
+    if space.where is None:
+        return points
+    generator, draws = random.Random(0), [make_draw(axis) for axis in space.axes]
+    kept, tried = dict[tuple[str, ...], None](), 0
+    for tried in range(len(points) + PROBED):
+        point = points[tried] if tried < len(points) else tuple(draw(generator) for draw in draws)
+        if space.keeps(point):
+            kept[point] = None
+        if tried >= len(points) - 1 and len(kept) >= len(points):
+            break
+    space.where.close(tried + 1, len(kept))
+    return list(kept)
 
 
 def check_same_space(study: Any, trials: Sequence[FrozenTrial], space: Mapping[str, BaseDistribution]) -> None:
