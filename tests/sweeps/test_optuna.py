@@ -749,9 +749,8 @@ def test_a_refused_password_names_the_key_of_the_storage(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("runner.sweeps.plan.optuna_study.database", refused)
     address = "sqlite:///study.db"
-    search = OptunaSearch(
-        Space([], []), {}, 1, optuna.samplers.RandomSampler(), optuna.pruners.NopPruner(), address, "s"
-    )
+    parts = optuna.samplers.RandomSampler(), optuna.pruners.NopPruner()
+    search = OptunaSearch(Space([], []), {}, 1, *parts, address, "s", patience.Patience(300.0))
     with pytest.raises(ConfigError) as raised:
         search.check_storage([Objective("val/loss", "min")])
     assert about(raised) == [("hydra.sweeper.storage", "store")]
@@ -761,9 +760,8 @@ def test_a_refused_password_names_the_key_of_the_storage(monkeypatch: pytest.Mon
 
 def test_a_missing_driver_is_refused_with_what_to_install() -> None:
     address = "oracle+cx_oracle://ada:lovelace@127.0.0.1/d"
-    search = OptunaSearch(
-        Space([], []), {}, 1, optuna.samplers.RandomSampler(), optuna.pruners.NopPruner(), address, "s"
-    )
+    parts = optuna.samplers.RandomSampler(), optuna.pruners.NopPruner()
+    search = OptunaSearch(Space([], []), {}, 1, *parts, address, "s", patience.Patience(300.0))
     with pytest.raises(ConfigError) as raised:
         search.check_storage(LOSS)
     assert about(raised) == [("hydra.sweeper.storage", "unavailable")]
