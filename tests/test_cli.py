@@ -380,7 +380,9 @@ def test_advice_names_choices_that_there_are(typed: list[str], advised: list[str
 
 
 def test_a_device_that_runner_does_not_know_is_not_taken_for_another(here: Path, runner: Runner) -> None:
-    assert "choose from auto, cpu, cuda, mps" in runner("device=tpu").errors[0]
+    assert "choose from auto, cpu, cuda, hpu, mps, npu, tpu, xpu" in runner("device=ipu").errors[0]
+    assert "write device=cuda" in runner("device.name=gpu").errors[0]
+    assert "install the package torch_tpu, " in runner("device=tpu").errors[0]
 
 
 def test_advice_on_keys_of_hydra_leads_to_them(here: Path, runner: Runner) -> None:

@@ -141,6 +141,48 @@ def test_a_gpu_that_is_not_there() -> None:
     assert "device.index=99" in str(error.value) and "device.index=0" in error.value.problems[0].suggestion
 
 
+BACKEND = """
+import torch
+from torch.utils import backend_registration
+backend_registration._setup_privateuseone_for_python_backend("tpu")
+"""
+"""Registers an accelerator that torch reports, as a package of others does; it computes nothing."""
+
+ON_IT = """
+from runner.assembly.parts import make_strategy
+from runner.device import resolve
+from runner.errors import ConfigError
+from runner.precision import Precision
+
+for name in ("tpu", "auto"):
+    device = resolve(name)
+    empty = torch._C._acc.create_empty_tensor((2,), torch.float32)
+    print(device, "|", device.untried(), "|", empty.device == device.torch)
+device.reset_peak_memory()
+print(device.peak_memory(), device.free_memory() > 0)
+for attempt in (lambda: resolve("tpu", 1), lambda: resolve("xpu"), lambda: Precision("amp", device.torch),
+                lambda: make_strategy({"name": "ddp", "find_unused_parameters": False}, device)):
+    try:
+        attempt()
+    except ConfigError as error:
+        print(error)
+"""
+
+
+def test_an_accelerator_that_torch_reports_is_accepted_by_its_name() -> None:
+    done = subprocess.run([sys.executable, "-c", BACKEND + ON_IT], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "tpu -> tpu:0 | runner was not tried on tpu | True",
+        "auto -> tpu:0 | runner was not tried on tpu | True",
+        "None True",
+        "device.index=1: found 1 tpu device; write device.index=0",
+        "device=xpu is not available: torch reports no such accelerator; install a build of torch for Intel GPUs, "
+        "or write device=auto or device=cpu",
+        "precision=amp is not available: tpu has no autocast in torch; write precision=fp32",
+        "strategy=ddp works on cpu and cuda, the device is tpu; write strategy=single, or device=cpu",
+    ]
+
+
 def test_deterministic_refuses_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     try:

@@ -1,4 +1,8 @@
-"""The device of the computation: `device=auto|cpu|cuda|mps`, resolved before anything is built."""
+"""The device of the computation: `device=auto|cpu|cuda|mps|xpu|...`, resolved before anything is built.
+
+Devices besides these three are those that torch reports as its accelerator: of a build, as `xpu`, or of a package that
+torch imports by itself, as `tpu`.
+"""
 
 import contextlib
 import ctypes
@@ -13,8 +17,20 @@ import psutil
 import torch
 
 from runner.errors import ConfigError, Problem
-from runner.util import energy, memory
+from runner.util import advice, energy, memory
+from runner.util.accelerators import available
 from runner.util.energy import Counter
+
+ACCELERATORS = {
+    "xpu": "a build of torch for Intel GPUs",
+    "tpu": "the package torch_tpu, which torch imports by itself (torch_xla is not used)",
+    "hpu": "the package habana_frameworks, for Intel Gaudi",
+    "npu": "the package torch_npu, for Huawei Ascend",
+}
+"""What adds an accelerator to torch."""
+
+TRIED = ("cpu", "cuda")
+"""Devices that runner was run on."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
@@ -63,6 +79,10 @@ class Device:
         finally:
             torch.set_num_threads(self.threads)
 
+    def untried(self) -> str | None:
+        """Return a warning if runner was never run on such a device."""
+        return None if self.torch.type in TRIED else f"runner was not tried on {self.torch.type}"
+
     def gpu(self) -> dict[str, str]:
         """Describe the GPU and its libraries for the record; empty for a CPU, without a call to CUDA."""
         if self.torch.type != "cuda":
@@ -89,6 +109,8 @@ class Device:
             torch.cuda.synchronize(self.torch)
         elif self.torch.type == "mps":
             torch.mps.synchronize()
+        elif self.torch.type != "cpu":
+            torch.accelerator.synchronize(self.torch)
 
     def check_compiler(self) -> None:
         """Check that `torch.compile` can generate code for this device.
@@ -106,21 +128,31 @@ class Device:
 
     def reset_peak_memory(self) -> None:
         """Start the peak of `peak_memory` again."""
-        if self.torch.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.torch)
-        else:
+        if self.torch.type == "cpu":
             memory.reset_peak()
+        else:
+            with contextlib.suppress(RuntimeError):  # a backend that does not count
+                torch.accelerator.memory.reset_peak_memory_stats(self.torch)
 
-    def peak_memory(self) -> int:
-        """Return the most bytes that tensors had on the device; on a CPU, that the process had in memory."""
-        if self.torch.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.torch)
-        return memory.peak()
+    def peak_memory(self) -> int | None:
+        """Return the most bytes that tensors had on the device; on a CPU, that the process had in memory.
+
+        Returns:
+            None if the device does not count them.
+        """
+        if self.torch.type == "cpu":
+            return memory.peak()
+        with contextlib.suppress(RuntimeError):
+            return torch.accelerator.memory.max_memory_allocated(self.torch) or None
+        return None
 
     def free_memory(self) -> int:
         """Return the bytes that are free for tensors."""
         if self.torch.type == "cuda":
             return torch.cuda.mem_get_info(self.torch)[0]
+        if self.torch.type not in ("cpu", "mps"):  # the memory of an Apple GPU is that of its computer
+            with contextlib.suppress(RuntimeError):  # a backend that does not say it
+                return torch.accelerator.memory.get_memory_info(self.torch)[0]
         return free_host_memory()
 
 
@@ -151,7 +183,7 @@ def resolve(name: str, index: int = 0, threads: int = 1) -> Device:
     """
     resolved = name
     if name == "auto":
-        resolved = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        resolved = next(iter(available()), "cpu")
     if resolved == "cuda":
         _check_cuda(index)
         device = torch.device("cuda", index)
@@ -159,6 +191,10 @@ def resolve(name: str, index: int = 0, threads: int = 1) -> Device:
     elif resolved == "mps":
         _check_mps()
         device = torch.device("mps")
+    elif resolved != "cpu":
+        _check_accelerator(resolved, index)
+        torch.accelerator.set_device_index(index)
+        device = torch.device(resolved, index)
     else:
         device = torch.device("cpu")
         keep_freed_memory()
@@ -189,11 +225,7 @@ def give_back_memory() -> None:
 
 def _check_cuda(index: int) -> None:
     if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        if index >= count:
-            text = f"device.index={index}: found {count} CUDA device{'s' if count > 1 else ''}"
-            suggestion = "write device.index=0" + (f", or a number up to {count - 1}" if count > 1 else "")
-            raise ConfigError(Problem("device.index", text, suggestion, topic="range"))
+        _check_index("CUDA", index, torch.cuda.device_count())
         return
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if torch.version.cuda is None and torch.version.hip is None:
@@ -205,6 +237,24 @@ def _check_cuda(index: int) -> None:
     else:
         reason, fix = "the NVIDIA driver reports no usable device", "see nvidia-smi"
     raise _unavailable("cuda", reason, fix)
+
+
+def _check_index(name: str, index: int, count: int) -> None:
+    if index >= count:
+        text = f"device.index={index}: found {count} {name} device{'s' if count > 1 else ''}"
+        suggestion = "write device.index=0" + (f", or a number up to {count - 1}" if count > 1 else "")
+        raise ConfigError(Problem("device.index", text, suggestion, topic="range"))
+
+
+def _check_accelerator(name: str, index: int) -> None:
+    if name in available():
+        _check_index(name, index, torch.accelerator.device_count())
+    elif name in ACCELERATORS:
+        raise _unavailable(name, "torch reports no such accelerator", f"install {ACCELERATORS[name]}")
+    else:
+        names = ("auto", "cpu", "cuda", "mps", *ACCELERATORS)
+        suggestion = advice.for_choice("device", name, names)
+        raise ConfigError(Problem("device", f"device={name} is not a choice", suggestion, topic="choice"))
 
 
 def _unavailable(name: str, reason: str, fix: str = "") -> ConfigError:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from runner.config.keys import GROUPS
-from runner.config.settings import DEVICES, PRECISIONS
+from runner.config.settings import PRECISIONS
 from runner.rundir import layout
 from runner.rundir.folders import display_path
 from runner.runs.result_file import NO_CSV, refuse_overwrite, resolve_output
@@ -28,7 +28,7 @@ OPTIONS = {
     "run": "the run, or a sweep over folds: its folder, or its MLflow run id",
     "split": "the samples to measure on: test (the default), val or train",
     "output": "a CSV file to write, with target, prediction and loss of each sample",
-    "device": "another device than the run's: auto, cpu, cuda or mps",
+    "device": "another device than the run's: auto, cpu, cuda, mps, xpu, ...",
     "device.index": "which CUDA device",
     "device.threads": "another number of CPU threads than the run's",
     "precision": "another number format than the run's",
@@ -72,7 +72,6 @@ def _main(options: dict[str, str]) -> int:
     from runner.util import terminal
 
     split = choice_option(options, "split", PARTS, "test")
-    choice_option(options, "device", DEVICES, "auto")
     choice_option(options, "precision", PRECISIONS, "fp32")
     terminal.configure_logging(is_true(options, "runner.quiet"))
     value, uri = required_option(options, "run", "folder or MLflow run id"), options.get("tracking.uri")

@@ -49,7 +49,7 @@ class Precision:
         # One object for all batches: creating a context costs more than entering it.
         self._autocast: AbstractContextManager[Any] = nullcontext()
         if self.autocast_dtype is not None:
-            self._autocast = torch.autocast(device.type, dtype=self.autocast_dtype)
+            self._autocast = _autocast(name, device, self.autocast_dtype)
 
     def __str__(self) -> str:
         """Return name and format: `amp -> bfloat16 autocast`."""
@@ -207,6 +207,14 @@ def _autocast_dtype(name: str, device: torch.device) -> torch.dtype | None:
     raise ConfigError(
         Problem("precision", f"precision={name} is not a choice", did_you_mean(name, NAMES), topic="choice")
     )
+
+
+def _autocast(name: str, device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    try:
+        return torch.autocast(device.type, dtype=dtype)
+    except (AssertionError, RuntimeError) as error:  # an accelerator of others
+        text = f"precision={name} is not available: {device.type} has no autocast in torch"
+        raise ConfigError(Problem("precision", text, "write precision=fp32", topic="unavailable")) from error
 
 
 def _multiplies_bfloat16() -> bool:

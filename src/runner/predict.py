@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from runner.config.settings import DEVICES
 from runner.errors import ConfigError, Problem, escape_undecodable
 from runner.rundir.folders import display_path, parse_path
 from runner.runs.result_file import NO_CSV, refuse_overwrite, resolve_output
@@ -15,7 +14,7 @@ from runner.saved.folds import find_folds
 from runner.saved.run import find
 from runner.util import program
 from runner.util.files import replacing
-from runner.util.options import choice_option, is_true, required_option, run_with_options
+from runner.util.options import is_true, required_option, run_with_options
 from runner.util.streams import Result
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ OPTIONS = {
     "max_new_tokens": "how many characters a language model writes after the text in input=; 200 by default",
     "temperature": "divides their scores before they are drawn: 1 by default, 0 takes the most probable one",
     "seed": "of these draws; 0 by default",
-    "device": "where to compute: auto (the default), cpu, cuda or mps",
+    "device": "where to compute: auto (the default), cpu, cuda, mps, xpu, ...",
     "tracking.uri": "the MLflow store that knows the run; by default that of the outputs folder",
     "runner.quiet": "true: print warnings only",
 }
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(options: dict[str, str]) -> int:
     from runner.util import terminal
 
-    device = choice_option(options, "device", DEVICES, "auto")
+    device = options.get("device", "auto")
     value = required_option(options, "input", "file or [values]")
     name = options.get("output")
     output = resolve_output(name, "predictions.csv", NO_CSV) if name is not None else None  # None is standard output

@@ -18,7 +18,9 @@ from runner.assembly import build
 from runner.config.command_line import make_composer, parse_arguments
 from runner.config.hydra_job import group_choices, without_hydra
 from runner.data.cifar10 import FOLDER, TEST_FILE, TRAIN_FILES
+from runner.device import ACCELERATORS
 from runner.errors import ConfigError
+from runner.util.accelerators import available
 
 CONF = REPOSITORY / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
@@ -26,6 +28,7 @@ FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"
 LACKING = {
     "device/cuda.yaml": None if torch.cuda.is_available() else ("device", "device=cuda"),
     "device/mps.yaml": None if torch.backends.mps.is_available() else ("device", "device=mps"),
+    **{f"device/{name}.yaml": ("device", f"device={name}") for name in set(ACCELERATORS) - set(available())},
     "data/csv.yaml": ("data.path", "table.csv"),
     "data/table.yaml": ("data.path", "table.csv"),
     "data/image_folder.yaml": ("data.path", "photos"),

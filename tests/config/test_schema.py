@@ -118,7 +118,7 @@ def test_each_number_of_a_list_is_checked(choices: list[str], key: str) -> None:
     "key",
     [
         "resume_mode", "data.in_memory", "data.augment.flip", "data.header", "data.target_type", "data.scale_targets",
-        "device.name", "precision.name", "trainer.on_nonfinite", "tracking.name", "sweep.on_failure", "sweep.direction",
+        "precision.name", "trainer.on_nonfinite", "tracking.name", "sweep.on_failure", "sweep.direction",
         "sweep.artifacts",
     ],
 )  # fmt: skip

@@ -17,6 +17,7 @@ from runner.config.settings import TrainerSettings
 from runner.data.loading import evaluation_batch_size
 from runner.data.splits import Splits
 from runner.device import Device
+from runner.errors import ConfigError, Problem
 from runner.metrics import Kind, asked_kind, make_metrics, meaning_of, meaning_of_step, read_entries
 from runner.model import probe
 from runner.precision import Precision
@@ -38,7 +39,14 @@ def make_precision(node: Mapping[str, Any], device: Device) -> Precision:
 
 
 def make_strategy(node: Mapping[str, Any], device: Device) -> Strategy:
-    """Make the strategy."""
+    """Make the strategy.
+
+    Raises:
+        ConfigError: several ranks do not work on this device.
+    """
+    if node["name"] != "single" and device.torch.type not in ("cpu", "cuda"):
+        text = f"strategy={node['name']} works on cpu and cuda, the device is {device.torch.type}"
+        raise ConfigError(Problem("strategy", text, "write strategy=single, or device=cpu", topic="unavailable"))
     return strategies.make_strategy(node["name"], device, node["find_unused_parameters"])
 
 

@@ -71,10 +71,9 @@ def register() -> None:
 
 def _devices() -> str:
     """Return `cpu`, `cpu,cuda` or `cpu,mps`."""
-    import torch  # late: most configs do not need it
+    from runner.util.accelerators import available  # late: it imports torch, and most configs do not need it
 
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return ",".join(["cpu", *(name for name, usable in available.items() if usable)])
+    return ",".join(["cpu", *available()])
 
 
 NEW_DATA_KEYS, NEW_TABLE_KEYS = ("scale", "scale_targets"), ("index", "header", "target_type")

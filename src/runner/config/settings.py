@@ -12,7 +12,6 @@ MISSING: Any = "???"
 """OmegaConf's mark of a missing value."""
 
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 SUPERVISED = {"_target_": "runner.task.supervised.Supervised", "targets": None}
 """The task of a config that has none: version 0.1.0 had no other."""
 
@@ -28,7 +27,7 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp", "fp64")
 class DeviceSettings:
     """Where to compute."""
 
-    name: Annotated[str, Choice(DEVICES)] = MISSING
+    name: str = MISSING  # also what torch calls an accelerator of its users
     index: Annotated[int, Range(0, whole=True)] = MISSING
     threads: Annotated[int | str, THREADS] = MISSING
     evaluation_threads: Annotated[int | str | None, THREADS] = None

@@ -21,7 +21,7 @@ class FoldsPredictor:
 
     Args:
         folds: the sweep.
-        device: auto, cpu, cuda or mps.
+        device: auto, cpu, cuda, mps or another of `runner.device`.
 
     Raises:
         ConfigError: a model cannot be loaded, or the predictions of its task have no mean.

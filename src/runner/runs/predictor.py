@@ -41,7 +41,7 @@ class Predictor:
 
     Args:
         run: the run, from its folder or from MLflow; its training data need not exist.
-        device: auto, cpu, cuda or mps.
+        device: auto, cpu, cuda, mps or another of `runner.device`.
 
     Raises:
         ConfigError: the run's weights or input specification cannot be loaded.

@@ -83,6 +83,8 @@ def log_head(experiment: Experiment, folder: Path, location: str) -> None:
     log.info("device     device %s · precision %s%s", experiment.device, experiment.precision, _ranks(experiment))
     for note in experiment.strategy.notes(experiment.model):
         log.info("           %s", note)
+    if untried := experiment.device.untried():
+        log.warning("           %s", untried)
     if slow := experiment.precision.slow_here():
         log.info("           %s", slow)
     if multiprocessing.parent_process() is None and (busy := cores.busy_message()):  # the jobs of a sweep keep it busy

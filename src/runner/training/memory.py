@@ -16,5 +16,6 @@ def measured_memory(state: Training) -> Iterator[None]:
     state.device.reset_peak_memory()
     yield
     if state.progress.step > step:
-        largest = max(state.strategy.gather(state.device.peak_memory()))
-        state.log({PEAK_MEMORY: round(largest / MEGABYTE, 1)}, state.progress.finished_epochs)
+        known = [peak for peak in state.strategy.gather(state.device.peak_memory()) if peak is not None]
+        if known:
+            state.log({PEAK_MEMORY: round(max(known) / MEGABYTE, 1)}, state.progress.finished_epochs)

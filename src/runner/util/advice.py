@@ -19,7 +19,16 @@ CHOICES: dict[str, dict[str, str]] = {
         "tensor": "tensors",
     },
     "debug": {"true": "fast", "yes": "fast", "on": "fast", "false": "null", "none": "null", "profiler": "profile"},
-    "device": {"gpu": "cuda", "nvidia": "cuda", "rocm": "cuda", "metal": "mps", "apple": "mps"},
+    "device": {
+        "gpu": "cuda",
+        "nvidia": "cuda",
+        "rocm": "cuda",
+        "metal": "mps",
+        "apple": "mps",
+        "intel": "xpu",
+        "gaudi": "hpu",
+        "ascend": "npu",
+    },
     "loss": {
         "ce": "cross_entropy",
         "xent": "cross_entropy",
@@ -101,7 +110,7 @@ KEYS = {
 }
 """Keys, by the names that other tools use. One with a value, such as `device=cuda`, is a complete argument."""
 
-OTHER_DEVICES = ("hpu", "ipu", "npu", "tpu", "xpu", "vulkan")
+OTHER_DEVICES = ("ipu", "vulkan", "xla")
 """Unsupported devices. A similar name is not suggested for them: `tpu` is not a misspelt `cpu`."""
 
 FILES = (".csv", ".tsv", ".txt", ".parquet", ".npz", ".npy", ".pt", ".json", ".yaml", ".zip")

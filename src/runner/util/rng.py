@@ -61,6 +61,8 @@ def rng_state(device: torch.device) -> dict[str, Any]:
         state["cuda"] = torch.cuda.get_rng_state(device)
     if device.type == "mps":
         state["mps"] = torch.mps.get_rng_state()
+    if device.type not in ("cpu", "cuda", "mps"):
+        state[device.type] = torch.accelerator.random.get_rng_state(device)
     return state
 
 
@@ -74,6 +76,8 @@ def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
     if device.type == "mps" and "mps" in state:
         torch.mps.set_rng_state(state["mps"])
+    if device.type not in ("cpu", "cuda", "mps") and device.type in state:
+        torch.get_device_module(device).set_rng_state(state[device.type], device)
 
 
 GENERATORS = (
