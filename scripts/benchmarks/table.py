@@ -487,7 +487,7 @@ def _image_cache(folder: Path, count: int) -> Group:
     def run(cache: str) -> Figures:
         return _seconds(
             runner(
-                "model=simple_nn", "data=image_folder", f"data.path={folder}", f"data.size={PIXELS}",
+                "model=mlp", "model.hidden=[8]", "data=image_folder", f"data.path={folder}", f"data.size={PIXELS}",
                 "data.in_memory=false", f"data.cache={cache}", "data.test_fraction=0", "data.val_fraction=0",
                 "data.batch_size=64", "scheduler=constant", "trainer.epochs=2", "tracking.log_model=false",
             )
