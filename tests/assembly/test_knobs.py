@@ -207,7 +207,7 @@ SHOWN_ELSEWHERE = {
     "task.targets": "test_supervised.py",
     "loss.delta": "test_formulas.py",
     "optimizers": "test_turns.py",
-    **{f"strategy.{key}": "test_strategy.py" for key in ("name", "nproc_per_node", "find_unused_parameters")},
+    **{f"strategy.{key}": "test_strategy.py" for key in ("name", "nproc_per_node", "find_unused_parameters", "shard")},
     "metrics": "test_metrics_of_a_run.py",
     "model.output_activation": "test_model.py",
     "device.evaluation_threads": "test_cores.py",

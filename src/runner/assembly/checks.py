@@ -13,6 +13,8 @@ from runner.data.splits import Splits
 from runner.errors import ConfigError, Problem, did_you_mean, first_line
 from runner.loss import Loss, name_of
 from runner.metrics import ALIASES, Kind, MetricSet, read_entries
+from runner.optimizer import label
+from runner.optimizer.several import Several
 from runner.rundir import energy
 from runner.rundir.checkpoint import find_unsavable
 from runner.scheduler import Schedule
@@ -285,6 +287,46 @@ def state(state_dicts: Mapping[str, Any]) -> None:
     """
     if text := find_unsavable(state_dicts):
         raise ConfigError(Problem(text.partition(" ")[0], text, topic="code"))
+
+
+def engine(
+    strategy: Strategy, trainer: TrainerSettings, scaled: bool, task: Task, optimizer: torch.optim.Optimizer
+) -> None:
+    """Check that a strategy which divides the weights can train with what the config asks for.
+
+    Args:
+        strategy: of the config.
+        trainer: its settings.
+        scaled: gradients are scaled, for float16.
+        task: trained beside the model.
+        optimizer: of all parameters.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not strategy.divides:
+        return
+    refused = {
+        "optimizers: several optimizers are": isinstance(optimizer, Several),
+        "trainer.ema_decay: averaged weights are": trainer.ema_decay is not None,
+        "trainer.compile: a compiled model is": trainer.compile,
+        "precision: float16 with a scaler is": scaled,
+        "optimizer=muon is": "Muon" in label(optimizer),
+        "task: parameters of a task or a loss are": any(weight.requires_grad for weight in task.parameters()),
+    }
+    instead = {"precision": "write precision=bf16, or strategy=ddp"}
+    problems = [
+        Problem(
+            key := text.partition(":")[0].partition("=")[0],
+            f"{text} not supported with strategy={strategy.name}",
+            instead.get(key, "write strategy=ddp"),
+            topic="conflict",
+        )
+        for text, is_asked in refused.items()
+        if is_asked
+    ]
+    if problems:
+        raise ConfigError(*problems)
 
 
 def shares(strategy: Strategy, splits: Splits, batch_size: int) -> None:

@@ -47,7 +47,7 @@ def make_strategy(node: Mapping[str, Any], device: Device) -> Strategy:
     if node["name"] != "single" and device.torch.type not in ("cpu", "cuda"):
         text = f"strategy={node['name']} works on cpu and cuda, the device is {device.torch.type}"
         raise ConfigError(Problem("strategy", text, "write strategy=single, or device=cpu", topic="unavailable"))
-    return strategies.make_strategy(node["name"], device, node["find_unused_parameters"])
+    return strategies.make_strategy(node["name"], device, node["find_unused_parameters"], node.get("shard"))
 
 
 def prepare_device(trainer: TrainerSettings, device: Device) -> None:

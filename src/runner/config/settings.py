@@ -18,7 +18,7 @@ SUPERVISED = {"_target_": "runner.task.supervised.Supervised", "targets": None}
 FIRST_SEEDS = 4
 """Seeds of each configuration before `sweep.seeds=auto` looks at their values for the first time."""
 
-STRATEGIES = ("single", "ddp")
+STRATEGIES = ("single", "ddp", "fsdp")
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "amp", "fp64")
 
@@ -47,9 +47,10 @@ class StrategySettings:
     name: Annotated[str, Choice(STRATEGIES)] = MISSING
     nproc_per_node: Annotated[int | None, COUNT] = MISSING
     find_unused_parameters: bool = MISSING
+    shard: list[str] | None = None
 
 
-SINGLE = {"name": "single", "nproc_per_node": None, "find_unused_parameters": False}
+SINGLE = {"name": "single", "nproc_per_node": None, "find_unused_parameters": False, "shard": None}
 """The strategy of a config that has none: earlier versions had no other."""
 
 

@@ -111,7 +111,9 @@ class Run:
 
     def watch(self) -> None:
         """Watch for hidden state, and wait until the upload uses little of the CPU."""
-        if self.state.strategy.ranks == 1:  # it rehearses steps beside the training, which no rank can do alone
+        if (
+            self.state.strategy.ranks == 1 and not self.state.strategy.divides
+        ):  # it rehearses steps beside the training, which no rank can do alone
             self._watch = Watch(self.state, shared=partial(shared_verdict, self._experiment))
         self._tracker.settle(SETTLE_SECONDS)
 
@@ -126,6 +128,7 @@ class Run:
         give_back_memory()
         predictions = Predictions(experiment.task, experiment.target_scale)
         self._test_metrics = test(state, predictions)
+        experiment.model = state.model
         self._tracker.log(self._test_metrics, state.progress.best_epoch)
         artifacts = self._wants_artifacts is None or self._wants_artifacts(
             report.final_metrics(state, self._folder, self._test_metrics)
@@ -278,13 +281,26 @@ def _close(
 
 
 def test(state: Training, predictions: Predictions) -> dict[str, float]:
-    """Load the best weights, and evaluate them on the test samples.
+    """Load the best weights, and evaluate them on the test samples; then the model is whole in this process.
 
     If the monitored metric was never finite, the last epoch's weights are tested, and that epoch is the best.
 
     Returns:
         The test metrics; empty without test samples.
     """
+    _load_best(state)
+    metrics: dict[str, float] = {}
+    if state.loaders.test is not None:
+        metrics = evaluate(state, state.loaders.test, predictions.add)
+        predictions.merge(state.strategy)
+    elif state.task.extra is not None and state.loaders.val is not None:  # for the values by class
+        evaluate(state, state.loaders.val)
+    if state.strategy.divides:
+        state.model = state.eval_model = state.forward = state.eval_forward = state.strategy.whole(state.model)
+    return {f"test/{name}": value for name, value in metrics.items()}
+
+
+def _load_best(state: Training) -> None:
     best = state.checkpoints.best
     weights = state.strategy.send(lambda: load(best, mapped=True) if best.exists() else None)
     if weights is None:
@@ -292,10 +308,3 @@ def test(state: Training, predictions: Predictions) -> dict[str, float]:
         state.progress.best_epoch = state.progress.finished_epochs
     else:
         load_weights(state, weights)
-    if state.loaders.test is None:
-        if state.task.extra is not None and state.loaders.val is not None:  # for the values by class
-            evaluate(state, state.loaders.val)
-        return {}
-    metrics = evaluate(state, state.loaders.test, predictions.add)
-    predictions.merge(state.strategy)
-    return {f"test/{name}": value for name, value in metrics.items()}

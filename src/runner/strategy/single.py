@@ -1,8 +1,9 @@
 """One process, which does everything: the identity, and what all strategies offer."""
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from runner.data.collate import Batch
@@ -18,11 +19,13 @@ class Single:
 
     Attributes:
         name: the name in the config.
+        divides: each rank has a part of each weight only.
         rank: the number of this process, from 0.
         ranks: the number of processes.
     """
 
     name = "single"
+    divides = False
     rank, ranks = 0, 1
 
     def __str__(self) -> str:
@@ -35,6 +38,23 @@ class Single:
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Return the model for this strategy, before its optimizer is made. No rank waits for another in it."""
+        return model
+
+    def divide(self, model: nn.Module, optimizer: torch.optim.Optimizer, frozen: list[nn.Parameter]) -> None:
+        """Divide the weights between the ranks, which have joined; the three then have this rank's parts."""
+
+    def plain(self, value: Any) -> Any:
+        """Return a state with whole tensors; all ranks have to call it, and only that of rank 0 has the values."""
+        return value
+
+    def divided(
+        self, state: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer | None = None
+    ) -> dict[str, Any]:
+        """Return a checkpoint with this rank's parts of the tensors of model and optimizer."""
+        return dict(state)
+
+    def whole(self, model: nn.Module) -> nn.Module:
+        """Return the model with all its weights, after training; all ranks have to call it."""
         return model
 
     def notes(self, model: nn.Module) -> list[str]:

@@ -150,7 +150,8 @@ def add_gradients(state: Training, batch: Batch, index: int, ends_step: bool) ->
         state.waiting.append(batch)
         return True
     with state.span("forward"), state.precision.autocast():
-        step = state.strategy.measure(state.task, state.forward, batch, ends_step)
+        syncs = ends_step or state.settings.on_nonfinite == "skip"  # a skipped batch leaves nothing that waits for it
+        step = state.strategy.measure(state.task, state.forward, batch, syncs)
     assert step.loss is not None
     if state.settings.on_nonfinite == "skip" and not math.isfinite(state.strategy.sum(step.loss.detach()).item()):
         return False

@@ -1,7 +1,7 @@
 """`trainer.log_norms`: the norms of gradients and weights by layer, read only when they are logged."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from runner.task import Task
 from runner.training.progress import Metrics
+from runner.util.shards import own_part
 
 if TYPE_CHECKING:
     from runner.training.state import Training
@@ -29,7 +30,8 @@ def layer_norms(state: "Training", parameters: Iterable[nn.Parameter] | None = N
     step = progress.step + 1
     last = progress.batch == len(state.loaders.train) or step == state.settings.max_steps
     due = last or (every is not None and step % every == 0)
-    return state.norms.measure(state.precision.scale, parameters) if due else {}
+    total = state.strategy.sum if state.strategy.divides else None
+    return state.norms.measure(state.precision.scale, parameters, total) if due else {}
 
 
 class LayerNorms:
@@ -52,12 +54,18 @@ class LayerNorms:
                         self._layers.append((prefix + (module_name or name), parameter))
 
     @torch.no_grad()
-    def measure(self, scale: float, only: Iterable[nn.Parameter] | None = None) -> Metrics:
+    def measure(
+        self,
+        scale: float,
+        only: Iterable[nn.Parameter] | None = None,
+        total: Callable[[Tensor], Tensor] | None = None,
+    ) -> Metrics:
         """Return the norms of the gradients so far and of the weights that they belong to: one read of the device.
 
         Args:
             scale: by which a GradScaler has multiplied the gradients.
             only: the parameters to measure; None: all.
+            total: adds up over the ranks, if each has a part of a tensor; None: it has all.
 
         Returns:
             `norm/gradient/<layer>`, of layers that have a gradient, and `norm/weight/<layer>`.
@@ -68,8 +76,9 @@ class LayerNorms:
         named: list[tuple[str, Tensor]] = [*gradients, *((f"{WEIGHT}/{layer}", weight) for layer, weight in layers)]
         if not named:
             return {}
-        norms = torch._foreach_norm([_values(tensor) for _, tensor in named])
-        numbers = torch.stack(norms).tolist()
+        norms = torch._foreach_norm([_values(own_part(tensor)) for _, tensor in named])
+        stacked = torch.stack(norms)
+        numbers = (stacked if total is None else total(stacked.square()).sqrt()).tolist()
         squares: dict[str, float] = {}
         for number, (name, _) in enumerate(named):
             norm = numbers[number] / scale if number < len(gradients) else numbers[number]

@@ -49,6 +49,7 @@ from runner.training.running_metrics import RunningMetrics
 from runner.training.spans import Span, no_span
 from runner.util.buffers import load_module, unsaved_buffers
 from runner.util.rng import derive_seed, isolated_rng, rng_state, set_rng_state
+from runner.util.shards import own_part
 
 if TYPE_CHECKING:
     from runner.assembly.experiment import Experiment
@@ -214,6 +215,7 @@ def make_training(
     stop: StopRequest,
 ) -> Training:
     """Create the training of an experiment, with its checkpoints, log, display and stop request."""
+    experiment.strategy.divide(experiment.model, experiment.optimizer, experiment.freeze.parameters)
     return Training(
         model=experiment.model,
         task=experiment.task,
@@ -261,8 +263,9 @@ def save_within_epoch(state: Training, best: bool = False) -> None:
 def save(state: Training, best: bool) -> None:
     """Write a checkpoint; non-finite weights end the run instead, and the last good checkpoint stays."""
     if state.parameters:
-        finite = torch.stack([torch.isfinite(parameter.detach()).all() for parameter in state.parameters]).all()
-        require_finite(state, 0.0 if finite.item() else math.nan, "a weight")
+        finite = torch.stack([torch.isfinite(own_part(weight.detach())).all() for weight in state.parameters]).all()
+        bad = state.strategy.agree("finite", not finite.item(), now=True)
+        require_finite(state, math.nan if bad else 0.0, "a weight")
     progress = state.progress
     with state.span("checkpoint"):
         state.epoch_seconds.append(progress.finished_epochs - len(progress.epoch_seconds), progress.epoch_seconds)
@@ -289,8 +292,8 @@ def checkpoint_state(state: Training) -> dict[str, Any]:
     }
     return {
         "format": FORMAT,
-        "model": state.model.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
+        "model": state.strategy.plain(state.model.state_dict()),
+        "optimizer": state.strategy.plain(state.optimizer.state_dict()),
         "scheduler": state.schedule.scheduler.state_dict() if state.schedule.scheduler is not None else {},
         "scaler": state.precision.state_dict(),
         "ema": state.average.state_dict() if state.average is not None else {},
@@ -366,6 +369,7 @@ def stateful(state: Training) -> dict[str, Any]:
 
 def restore(state: Training, checkpoint: Mapping[str, Any]) -> None:
     """Restore a state that `checkpoint_state` returned."""
+    checkpoint = state.strategy.divided(checkpoint, state.model, state.optimizer)
     buffers = checkpoint.get("buffers", {})
     load_module(state.model, checkpoint["model"], buffers.get("model"))
     load_state(state.optimizer, checkpoint["optimizer"])
@@ -386,7 +390,7 @@ def restore(state: Training, checkpoint: Mapping[str, Any]) -> None:
 
 def load_weights(state: Training, checkpoint: Mapping[str, Any]) -> None:
     """Load the weights of a checkpoint for evaluation, and the state of its loss."""
-    checkpoint = dict(checkpoint)
+    checkpoint = state.strategy.divided(checkpoint, state.model)
     for module in (state.model, state.eval_model):
         load_module(module, best_weights(checkpoint), weight_buffers(checkpoint))
     load_task(state.task, checkpoint)

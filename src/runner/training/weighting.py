@@ -7,6 +7,7 @@ from runner.data.loading import Loader
 from runner.data.streaming import StreamLoader
 from runner.task import Step
 from runner.training.state import Training
+from runner.util.shards import own_part
 
 
 def share(state: Training, step: Step, index: int) -> Tensor:
@@ -52,7 +53,7 @@ def correct_gradients(state: Training, index: int) -> None:
         return
     # A step whose weights are all 0 has no gradient.
     factor = torch.as_tensor(samples / weight).nan_to_num(posinf=1.0)
-    gradients = [parameter.grad for parameter in state.parameters if parameter.grad is not None]
+    gradients = [own_part(parameter.grad) for parameter in state.parameters if parameter.grad is not None]
     if gradients:
         with torch.no_grad():
             torch._foreach_mul_(gradients, factor.to(gradients[0]))
