@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from conftest import Called
 from helpers.killed import measured
 from helpers.ranks import SMALL, start
 from runner.data.share import Share
 from runner.errors import ConfigError
+from runner.strategy.fsdp import find_blocks
 from runner.sweeps.launchers.slots import make_slots
 
 Runner = Callable[..., Called]
@@ -73,6 +76,33 @@ class TestTwoRanks:
         assert printed.count("epoch 3/3") == 1
         assert "strategy ddp, 2 ranks" in printed
         assert (folder / "ranks" / "1.log").read_text().count("epoch 3/3") == 1
+
+
+class TestDividedWeights:
+    def test_are_trained_as_those_of_one_process_and_saved_whole(self, runner: Runner, here: Path) -> None:
+        more = (*SMALL, *WEIGHTED, "trainer.clip_norm=0.5", "trainer.log_norms=true")
+        started = start(here / "divided", "strategy=fsdp", "strategy.nproc_per_node=2", *more)
+        runner(*more, f"hydra.run.dir={here}/one")
+        _, printed = started.communicate()
+        assert started.returncode == 0, printed
+        one, two = measured(here / "one"), measured(here / "divided")
+        assert one.keys() == two.keys()
+        for key, value in one.items():
+            assert two[key] == (value if "accuracy" in key[0] else pytest.approx(value, rel=1e-12)), key
+        for name in ("last.pt", "best.pt"):
+            mine, theirs = (
+                torch.load(here / folder / "checkpoints" / name, weights_only=True)["model"]
+                for folder in ("one", "divided")
+            )
+            assert mine.keys() == theirs.keys()
+            assert all(torch.allclose(mine[key], theirs[key], rtol=1e-12) for key in mine)
+
+    def test_blocks_are_what_repeats(self) -> None:
+        layers = nn.ModuleList(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)) for _ in range(2))
+        model = nn.ModuleDict({"embed": nn.Embedding(3, 2), "layers": layers, "head": nn.Linear(2, 3)})
+        assert find_blocks(model) == list(layers)
+        model["head"].weight = layers[1][0].weight
+        assert find_blocks(model) == [layers[0]]
 
 
 class TestRefusals:

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -122,10 +124,11 @@ def test_another_number_of_ranks_resumes(whole: Path, here: Path, ranks: int) ->
 
 @pytest.mark.parametrize("ranks", (2, 3))
 @pytest.mark.parametrize("precision", ("fp64", "fp32"))
-def test_ranks_have_the_numbers_of_one_process(here: Path, ranks: int, precision: str) -> None:
+@pytest.mark.parametrize("strategy", ("ddp", "fsdp"))
+def test_ranks_have_the_numbers_of_one_process(here: Path, ranks: int, precision: str, strategy: str) -> None:
     metrics = "metrics=[f1,auroc,average_precision,{order:{_target_:helpers.tasks.confident,higher_is_better:true}}]"
     common = (*SMALL, f"precision={precision}", "data.batch_size=10", metrics)
-    for name, more in (("one", []), ("several", ["strategy=ddp", f"strategy.nproc_per_node={ranks}"])):
+    for name, more in (("one", []), ("several", [f"strategy={strategy}", f"strategy.nproc_per_node={ranks}"])):
         code, printed = ended(start(here / name, *common, *more))
         assert code == 0, printed
     one, several = measured(here / "one"), measured(here / "several")
@@ -178,3 +181,75 @@ def test_batch_norm_on_a_cpu_is_said_to_be_of_each_rank(here: Path) -> None:
     code, printed = ended(start(here / "run", *TWO, *words, *model))
     assert code == 0, printed
     assert printed.count("BatchNorm uses the statistics of each rank's share") == 1
+
+
+DIVIDED = ("strategy=fsdp", "strategy.nproc_per_node=2")
+
+OF_FSDP = [word for word in LONG if "ema_decay" not in word]
+
+
+def test_divided_weights_resume_exactly_and_on_other_numbers_of_ranks(here: Path) -> None:
+    code, printed = ended(start(here / "whole", *DIVIDED, *OF_FSDP))
+    assert code == 0, printed
+    for ranks in (2, 1, 3):
+        folder = here / str(ranks)
+        started = start(folder, *DIVIDED, *OF_FSDP)
+        wait_for_checkpoint(folder)
+        started.terminate()
+        assert ended(started)[0] == 143
+        code, printed = ended(start(folder, f"strategy.nproc_per_node={ranks}"))
+        assert code == 0, printed
+        if ranks == 2:
+            assert_ended_the_same(folder, here / "whole")
+        else:
+            assert f"saved by 2 ranks, resumed by {ranks}" in printed
+            assert measured(folder).keys() == measured(here / "whole").keys()
+
+
+def test_commands_on_a_run_of_divided_weights(here: Path) -> None:
+    folder = here / "run"
+    code, printed = ended(start(folder, *DIVIDED, *SMALL, "precision=fp64"))
+    assert code == 0, printed
+    for module, more in (("evaluate", []), ("export", ["format=torch_export"])):
+        done = subprocess.run(
+            [sys.executable, "-m", f"runner.{module}", f"run={folder}", *more], capture_output=True, text=True, cwd=here
+        )
+        assert done.returncode == 0, done.stderr
+    assert f"{result_of(folder)['test/loss']:.4f}" in done.stderr + done.stdout or module == "export"
+
+
+FSDP_TRAINS = {
+    "characters": ("experiment=char_gpt", "trainer.max_steps=3", "data.batch_size=8", "trainer.epochs=1"),
+    "half": ("precision=bf16",),
+    "norms": ("model=cnn", "model.batch_norm=true", "model.channels=[4]", "model.strides=[2]"),
+    "frozen": ("model.freeze=[layers.1]", "model.unfreeze_at_epoch=2", "precision=fp64"),
+    "chosen": ("strategy.shard=[layers.1,layers.3]", "precision=fp64"),
+    "skipping": ("trainer.on_nonfinite=skip", "trainer.grad_accumulation=2", "precision=fp64"),
+}
+
+
+@pytest.mark.parametrize("name", FSDP_TRAINS)
+def test_what_trains_with_divided_weights(here: Path, name: str) -> None:
+    more = FSDP_TRAINS[name]
+    own = any(word.startswith(("experiment=", "model=")) for word in more)
+    limit = [word for word in SMALL if not (own and word.startswith(("model.", "data.")))]
+    common = [*limit, *more, *(["data.limit=101"] if name == "norms" else [])]
+    for run, strategy in (("one", ()), ("divided", DIVIDED)):
+        chosen = common if strategy else [word for word in common if not word.startswith("strategy.")]
+        code, printed = ended(start(here / run, *chosen, *strategy))
+        assert code == 0, printed
+    one, two = measured(here / "one"), measured(here / "divided")
+    assert one.keys() == two.keys()
+    if name in ("frozen", "chosen", "skipping"):
+        assert two == pytest.approx(one, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ("trainer.ema_decay=0.9", "trainer.compile=true", "precision=fp16", "optimizer=muon", "strategy.shard=[nothing]"),
+)
+def test_what_divided_weights_refuse(here: Path, asked: str) -> None:
+    code, printed = ended(start(here / "run", *DIVIDED, *SMALL, asked))
+    assert code == 2, printed
+    assert asked.partition("=")[0].removeprefix("trainer.") in printed
+    assert not (here / "run").exists()
