@@ -25,9 +25,10 @@ from runner.data.image_folder import image_folder
 
 
 @pytest.fixture(autouse=True)
-def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files of the tests are new."""
+def settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of the tests are new, and the user's cache is another folder."""
     monkeypatch.setattr(image_cache, "RECENT_SECONDS", 0.0)
+    monkeypatch.setattr(image_cache, "USERS", tmp_path / "home")
 
 
 def write(path: Path, seed: int) -> None:
@@ -173,9 +174,8 @@ def test_parts_that_are_divided_otherwise_share_it(photos: Path, decoded: list[s
 
 
 def test_a_folder_that_cannot_be_written_has_it_in_the_users_cache(
-    photos: Path, tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, decoded: list[str]
 ) -> None:
-    monkeypatch.setattr(image_cache, "USERS", tmp_path / "home")
     (photos / HIDDEN).write_text("a file where the folder would be")
     expected = everything(images := cached(photos))
     decoded.clear()

@@ -126,6 +126,23 @@ def test_targets_may_be_arrays_and_inputs_texts(tmp_path: Path) -> None:
     assert about([problem]) == [("data.tokenizer", "missing")]
 
 
+def test_texts_are_tokens_padded_to_the_longest_of_a_batch(tmp_path: Path) -> None:
+    transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
+    words = {"[PAD]": 0, "[UNK]": 1, "to": 2, "be": 3}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]", pad_token="[PAD]")
+    fast.save_pretrained(tmp_path / "tokenizer")
+    shards(tmp_path / "texts", (2,), lambda number: {"txt": ("to be or", "be")[number].encode(), "cls": b"1"})
+    samples: Any = webdataset(str(tmp_path / "texts"), tokenizer=str(tmp_path / "tokenizer")).train
+    inputs, targets = samples.collate_fn([samples[0], samples[1]])
+    assert inputs["input_ids"].tolist() == [[2, 3, 1], [3, 0, 0]] and targets.tolist() == [1, 1]
+    whole = webdataset(
+        str(tmp_path / "texts"), tokenizer=str(tmp_path / "tokenizer"), padding="max_length", max_length=4
+    )
+    assert whole.train[1][0]["input_ids"].tolist() == [3, 0, 0, 0]
+
+
 def test_an_index_is_remembered_and_one_of_another_file_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +334,10 @@ class TestRuns:
         whole = runner(*arguments, "hydra.run.dir=whole")
         assert whole.code == 0, whole.err
         assert "45 samples in 2 shards train" in whole.err
+        parts = ("data.val_path=shards/train-000001.tar", "data.test_path=shards/train-000001.tar")
+        tested = runner(*arguments, "data.path=shards/train-000000.tar", *parts, "hydra.run.dir=tested")
+        assert tested.code == 0 and "20 samples in 1 shard validate" in tested.err
+        assert measured(here / "tested")["test/loss", 2] == measured(here / "tested")["val/loss", 2]
         listed = "data.path=[shards/train-000000.tar,shards/train-000001.tar]"
         assert runner(*arguments, listed, "trainer.max_steps=1", "hydra.run.dir=listed").code == 0
         with monkeypatch.context() as patch:

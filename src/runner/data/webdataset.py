@@ -99,9 +99,11 @@ def webdataset(
         )
         for part, files in shards.items()
     }
-    counts = [f"{len(parts[part]):,} samples in {len(files):,} shards {verb}" for part, verb, files in (
-        ("train", "train", shards["train"]), ("val", "validate", shards.get("val", [])),
-        ("test", "test", shards.get("test", []))) if part in parts]  # fmt: skip
+    counts = []
+    for part, verb in (("train", "train"), ("val", "validate"), ("test", "test")):
+        if part in parts:
+            files = f"{len(shards[part]):,} shard{'s' * (len(shards[part]) != 1)}"
+            counts.append(f"{len(parts[part]):,} samples in {files} {verb}")
     described = f"inputs {';'.join(endings)}, " + (f"target {target}" if target else "no target")
     return Source(
         name="webdataset",
