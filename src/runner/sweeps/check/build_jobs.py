@@ -97,6 +97,10 @@ def _build(cfg: Any, problems: list[Problem], is_remote: bool, stacks: bool) -> 
     if strategy.name != "single" and strategy.nproc_per_node is None:
         text = f"strategy={strategy.name}: the jobs of a sweep start their ranks themselves"
         return None, [Problem("strategy", text, "add strategy.nproc_per_node=2", topic="missing")]
+    if strategy.name == "single" and strategy.nproc_per_node is not None:
+        key = "strategy.nproc_per_node"
+        text = f"{key}={strategy.nproc_per_node}: strategy=single is one process"
+        return None, [Problem(key, text, "add strategy=ddp", topic="conflict")]
     splits, task = experiment.splits, experiment.task
     parts = {"train": splits.train, "val": splits.val, "test": splits.test}
     metrics = measured_by(task, experiment.measured, [part for part, samples in parts.items() if samples is not None])
