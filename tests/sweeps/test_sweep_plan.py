@@ -504,3 +504,13 @@ def test_an_unfinished_sweep_of_version_0_1_0_reads_its_data_as_it_did(here: Pat
 
 def outputs_of(job: Path) -> int:
     return json.loads((job / "samples.json").read_text())["num_outputs"]
+
+
+def test_jobs_that_name_no_seed_have_had_the_first(composer: Composer) -> None:
+    """Extending them by seeds trains the others alone."""
+    saved = grid.plan(make_space(composer, ["optimizer.lr=0.1,0.01"]))
+    planned = seeds.over_seeds(saved, ["0", "1"])
+    new, missing = plan.difference(composer, seeds.with_seed(saved, "0"), planned)
+    assert [job.name for job in new] == ["lr=0.1 seed=1", "lr=0.01 seed=1"] and not missing
+    named = grid.plan(make_space(composer, ["optimizer.lr=0.1,0.01", "seed=5"]))
+    assert seeds.with_seed(named, "0") == named

@@ -39,10 +39,14 @@ def plan_jobs(
     planned = folds.over_folds(seeds.over_seeds(points, seeds.seeds_of(config)), folds.folds_of(config))
     if seeds.is_staged(config) and planned.method is PLANNED:  # another method is refused: see `seeds.check`
         planned = replace(planned, method=SeedStages(config.sweep.max_seeds))
-    return planned if folder is None else _resumed(composer, folder, arguments, planned, bool(config.sweep.extend))
+    if folder is None:
+        return planned
+    return _resumed(composer, folder, arguments, planned, bool(config.sweep.extend), str(config.seed))
 
 
-def _resumed(composer: Composer, folder: Path, arguments: Sequence[str], planned: Plan, extend: bool) -> Plan:
+def _resumed(
+    composer: Composer, folder: Path, arguments: Sequence[str], planned: Plan, extend: bool, seed: str
+) -> Plan:
     """Return the saved jobs of a sweep that is resumed, and with `extend` those that they lack.
 
     Args:
@@ -51,11 +55,14 @@ def _resumed(composer: Composer, folder: Path, arguments: Sequence[str], planned
         arguments: of the command line.
         planned: the jobs that the arguments ask for.
         extend: whether to add to the saved ones.
+        seed: of jobs that name none.
 
     Raises:
         ConfigError: the arguments ask for other jobs than the saved ones.
     """
     saved, original, _ = plans.load(folder)
+    if extend and seeds.SEED in planned.axes:
+        saved = seeds.with_seed(saved, seed)
     if planned.method.trials is not None:
         return _resume_search(saved, planned, folder, planned.method.trials, extend)
     asks = any(text not in original and chooses_jobs(text) for text in arguments)

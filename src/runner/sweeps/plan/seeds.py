@@ -133,6 +133,16 @@ def pull_seeds(space: Space) -> tuple[Space, list[str]]:
     return (replace(space, axes=others), seeds) if seeds and others else (space, [])
 
 
+def with_seed(plan: Plan, seed: str) -> Plan:
+    """Return a plan whose jobs name their seed: those that name none have had this one."""
+    jobs = [job if _names_seed(job) else replace(with_value(job, SEED, seed), name=job.name) for job in plan.jobs]
+    return replace(plan, jobs=jobs)
+
+
+def _names_seed(job: Job) -> bool:
+    return any(key_of(text) == SEED for text in job.overrides)
+
+
 def with_value(job: Job, key: str, value: str) -> Job:
     """Return a job with a seed or a fold, which replaces one that all jobs share."""
     own = "" if job.name == f"job {job.number}" else f"{job.name} "
