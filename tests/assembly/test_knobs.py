@@ -214,6 +214,7 @@ SHOWN_ELSEWHERE = {
     "trainer.steps_per_epoch": "test_streaming.py",
     "trainer.compile": "test_compilation.py",
     "trainer.callbacks": "test_callbacks.py",
+    "trainer.activation_checkpointing": "test_recomputation.py",
     "trainer.deterministic": "test_device.py",
     "trainer.detect_anomaly": "test_anomaly.py",
     "resume_mode": "test_resume.py",

@@ -103,6 +103,7 @@ def settings(**changed: Any) -> TrainerSettings:
         "detect_anomaly": False,
         "profile_steps": None,
         "log_norms": False,
+        "activation_checkpointing": None,
         "early_stopping": EarlyStoppingSettings(patience=None, min_delta=0.0),
     }
     assert not set(changed) - set(values)

@@ -19,7 +19,7 @@ from runner.data.splits import Splits
 from runner.device import Device
 from runner.errors import ConfigError, Problem
 from runner.metrics import Kind, asked_kind, make_metrics, meaning_of, meaning_of_step, read_entries
-from runner.model import probe
+from runner.model import probe, recomputation
 from runner.precision import Precision
 from runner.scheduler import Schedule
 from runner.strategy import Strategy
@@ -48,6 +48,18 @@ def make_strategy(node: Mapping[str, Any], device: Device) -> Strategy:
         text = f"strategy={node['name']} works on cpu and cuda, the device is {device.torch.type}"
         raise ConfigError(Problem("strategy", text, "write strategy=single, or device=cpu", topic="unavailable"))
     return strategies.make_strategy(node["name"], device, node["find_unused_parameters"], node.get("shard"))
+
+
+def check_recomputation(trainer: TrainerSettings, model: nn.Module) -> None:
+    """Check the modules of `trainer.activation_checkpointing`.
+
+    Raises:
+        ConfigError: there are none of these names, or the model is compiled.
+    """
+    if trainer.activation_checkpointing and trainer.compile:
+        text = f"{recomputation.KEY} and trainer.compile exclude each other: a compiler decides what is computed again"
+        raise ConfigError(Problem(recomputation.KEY, text, "leave one of them out", topic="conflict"))
+    recomputation.chosen(model, trainer.activation_checkpointing or ())
 
 
 def prepare_device(trainer: TrainerSettings, device: Device) -> None:

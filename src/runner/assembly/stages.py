@@ -221,6 +221,7 @@ def make_network(given: Given, learned: Learned) -> Network:
         load_weights = partial(load_into, uri=config["tracking"]["uri"])
         checkpoint = stage("model", load_weights, model, config["model"]["weights"])
     freeze = stage("model", models.tune, model, config["model"], given.seed)
+    stage("trainer", parts.check_recomputation, given.trainer, model)
     choose_threads = partial(parts.choose_threads, node=config["device"])
     device = stage("device", choose_threads, learned.device, task, model, cost, splits, batch_size, needs=["data"])
     make_scale = partial(datasets.make_target_scale, checkpoint=checkpoint)

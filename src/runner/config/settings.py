@@ -91,6 +91,7 @@ class TrainerSettings:
     # Configs saved earlier lack these keys, so they have defaults here.
     callbacks: Any = None
     log_norms: bool = False
+    activation_checkpointing: list[str] | None = None
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Any
 from runner.assembly.experiment import Experiment
 from runner.device import give_back_memory
 from runner.errors import describe_error
+from runner.model.recomputation import recomputing
 from runner.rundir import layout
 from runner.rundir.energy import spent
 from runner.runs import last_lines
@@ -36,7 +37,8 @@ def train(state: Training, folder: Path, resumed: bool) -> str | None:
     # A resume for plots alone uses none, also on a machine that cannot measure it.
     state.energy = Energy(earlier=spent(folder)) if _is_over(state) else measure(state.device, folder, resumed)
     try:
-        reason = _train(state, folder)
+        with recomputing(state.model, state.settings.activation_checkpointing):
+            reason = _train(state, folder)
         epochs = state.progress.finished_epochs
         state.log(state.energy.close(epochs), epochs)
     finally:

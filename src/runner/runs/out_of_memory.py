@@ -36,6 +36,8 @@ def _suggestion(experiment: Experiment) -> str:
         choices.append("data.in_memory=false")
     if experiment.precision.name not in AUTOCASTS:
         choices.append("precision=amp")
+    if not experiment.trainer.activation_checkpointing and not experiment.trainer.compile:
+        choices.append("trainer.activation_checkpointing=[<modules>]")
     if experiment.strategy.name == "single" and "fsdp" in STRATEGIES:
         choices.append("strategy=fsdp")
     choices.append("a smaller model")

@@ -217,6 +217,7 @@ def _make_training(experiment: "Experiment", folder: Path, stop: Stop) -> "Train
 def _fit_and_test(state: "Training", experiment: "Experiment") -> None:
     import torch
 
+    from runner.model.recomputation import recomputing
     from runner.runs.phases import test
     from runner.training.compilation import compile_model
     from runner.training.loop import fit
@@ -230,7 +231,7 @@ def _fit_and_test(state: "Training", experiment: "Experiment") -> None:
         restore(state, checkpoint)
     if state.settings.compile and state.progress.epoch <= state.settings.epochs:
         compile_model(state)
-    with measured_memory(state):
+    with recomputing(state.model, state.settings.activation_checkpointing), measured_memory(state):
         fit(state)
     test(state, Predictions(experiment.task, experiment.target_scale))
 

@@ -20,7 +20,8 @@ from runner.callbacks import Callback
 from runner.util.users_code import is_users
 
 CONTAINERS = (Mapping, list, tuple, set, frozenset, deque)
-_OF_MODULES = frozenset(vars(nn.Module())) | {"_compiled_call_impl", "_is_torch_compile"}  # two of `torch.compile`
+_OF_MODULES = frozenset(vars(nn.Module())) | {"_compiled_call_impl", "_is_torch_compile", "forward"}
+# Two of `torch.compile`, one of `model/recomputation.py`.
 
 
 def attributes(owner: Any) -> Iterator[tuple[str, Any]]:

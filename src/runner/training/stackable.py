@@ -35,6 +35,7 @@ SETTINGS: Mapping[str, Any] = {
     "steps_per_epoch": None,
     "callbacks": None,
     "log_norms": False,
+    "activation_checkpointing": None,
 }
 """Settings of the trainer that a stack does not have, with the values that leave them out."""
 
