@@ -215,14 +215,13 @@ def test_commands_on_a_run_of_divided_weights(here: Path) -> None:
             [sys.executable, "-m", f"runner.{module}", f"run={folder}", *more], capture_output=True, text=True, cwd=here
         )
         assert done.returncode == 0, done.stderr
-    assert f"{result_of(folder)['test/loss']:.4f}" in done.stderr + done.stdout or module == "export"
 
 
 FSDP_TRAINS = {
     "characters": ("experiment=char_gpt", "trainer.max_steps=3", "data.batch_size=8", "trainer.epochs=1"),
     "half": ("precision=bf16",),
     "norms": ("model=cnn", "model.batch_norm=true", "model.channels=[4]", "model.strides=[2]"),
-    "frozen": ("model.freeze=[layers.1]", "model.unfreeze_at_epoch=2", "precision=fp64"),
+    "frozen": ("model.freeze=[layers.1]", "model.unfreeze_at_epoch=2", "precision=fp64", "optimizer=adamw"),
     "chosen": ("strategy.shard=[layers.1,layers.3]", "precision=fp64"),
     "skipping": ("trainer.on_nonfinite=skip", "trainer.grad_accumulation=2", "precision=fp64"),
 }

@@ -39,12 +39,17 @@ class FSDP(Ranked):
         self._blocks = blocks
         self._whole: nn.Module | None = None
 
-    def divide(self, model: nn.Module, optimizer: torch.optim.Optimizer, frozen: list[nn.Parameter]) -> None:
-        """Divide the weights. A block's are gathered for its forward and its backward pass, and freed again.
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Prepare the model as `Ranked` does.
 
         Raises:
             ConfigError: a pattern matches no module.
         """
+        self._chosen(model)
+        return super().prepare(model)
+
+    def divide(self, model: nn.Module, optimizer: torch.optim.Optimizer, frozen: list[nn.Parameter]) -> None:
+        """Divide the weights. A block's are gathered for its forward and its backward pass, and freed again."""
         device = next(model.parameters()).device
         before = dict(model.named_parameters())
         without = {id(weight): nn.Parameter(weight.detach().to("meta"), False) for weight in before.values()}
